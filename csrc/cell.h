@@ -1,0 +1,122 @@
+// The equations of the Spiking Recurrent Cell (arXiv 2306.03623), one neuron, one time step: step() forwards and
+// step_adjoint() backwards. Everything else in srcell is plumbing round these two functions.
+//
+// V is a value type: a float, a double, a SIMD register of either. The includer provides, for V, the operations of a
+// cpu/vec_*.h header and then includes this file inside its own namespace. Nothing here knows memory, threads or
+// shapes.
+//
+// Operation order is part of the definition: only the fused multiply-adds written here are fused, so that every backend
+// computes the same bits.
+
+// alpha ... zs_dep as in the paper; the derived values are made once per neuron by make_cell().
+template <class V>
+struct Cell {
+    V alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias;
+};
+
+template <class V>
+struct State {
+    V i;   // leaky input integrator
+    V h;   // fast state, the "membrane"
+    V hs;  // slow state: ends the spike and sets the refractory time
+};
+
+// What the adjoint of a step needs beside the states around it.
+template <class V>
+struct Trace {
+    V drive;  // tanh(i / rho) = x / rho
+    V q;      // sigmoid(10 (h[t-1] - 0.5)), the slow gate's activation
+};
+
+template <class V>
+SRCELL_INLINE Cell<V> make_cell(V alpha, V rho, V r, V rs, V zs_hyp, V zs_dep, V bias) {
+    return {alpha, rho, splat<V>(1) / rho, r, rs, zs_hyp, zs_dep - zs_hyp, bias};
+}
+
+// Keeps denormals out of the integrators without touching the processor's control word. NaN passes.
+template <class V>
+SRCELL_INLINE V flush_tiny(V x) {
+    if constexpr (sizeof(scalar_of<V>) == sizeof(double)) return x;
+    const V smallest = splat<V>(0x1p-100);
+    return select(less(absolute(x), smallest), splat<V>(0), x);
+}
+
+template <class V>
+SRCELL_INLINE V slow_gate(const Cell<V>& cell, V q) {
+    return fma(cell.zs_span, q, cell.zs_hyp);
+}
+
+// Advances the state by one step under the input current c[t].
+template <class V>
+SRCELL_INLINE Trace<V> step(const Cell<V>& cell, State<V>& state, V current) {
+    const V i = flush_tiny(fma(cell.alpha, state.i, current));
+    const V drive = tanh(i * cell.inverse_rho);
+    const V q = sigmoid(fma(splat<V>(10), state.h, splat<V>(-5)));
+    const V u = fma(cell.rho, drive, fma(cell.r, state.h, fma(cell.rs, state.hs, cell.bias)));
+    const V hs = fma(slow_gate(cell, q), state.hs - state.h, state.h);
+    state = {i, tanh(u), hs};
+    return {drive, q};
+}
+
+// s[t] = max(h[t], 0), by selection: NaN stays NaN.
+template <class V>
+SRCELL_INLINE V spike(V h) {
+    return select(less_equal(h, splat<V>(0)), splat<V>(0), h);
+}
+
+// Total gradients that step t hands to step t-1.
+template <class V>
+struct Adjoint {
+    V i, h, hs;
+};
+
+// Gradients of one step towards the bias (Gu) and the input current (Gi).
+template <class V>
+struct StepGradients {
+    V u, i;
+};
+
+// The adjoint of step(). `carry` holds what step t+1 (or the gradient of the final state) handed down, `grad_h` is the
+// incoming gradient of s[t] times ds/dh, `h` is h[t]. The carry is replaced by the part for i[t-1] only; the recurrence
+// of h and hs is carry_recurrence().
+template <class V>
+SRCELL_INLINE StepGradients<V> step_adjoint(const Cell<V>& cell, Adjoint<V>& carry, V grad_h, V h, V drive) {
+    const V one = splat<V>(1);
+    const V u = (grad_h + carry.h) * fma(negate(h), h, one);
+    const V i = flush_tiny(fma(u, fma(negate(drive), drive, one), carry.i));
+    carry.i = cell.alpha * i;
+    return {u, i};
+}
+
+// Backpropagation through h[t-1] and hs[t-1] of step t, given their values and Gu[t]; carry.hs holds Ghs[t].
+template <class V>
+SRCELL_INLINE void carry_recurrence(const Cell<V>& cell, Adjoint<V>& carry, V u, V h_before, V hs_before, V q) {
+    const V one = splat<V>(1);
+    const V zs = slow_gate(cell, q);
+    const V gate_slope = splat<V>(10) * cell.zs_span * (q * (one - q));
+    const V along_h = fma(gate_slope, hs_before - h_before, one - zs);
+    const V hs = carry.hs;
+    carry.h = fma(cell.r, u, along_h * hs);
+    carry.hs = fma(cell.rs, u, zs * hs);
+}
+
+// One step's contributions to the gradients of the cell parameters; grad_hs is Ghs[t].
+template <class V>
+struct ParameterGradients {
+    V alpha, rho, r, rs, zs_hyp, zs_dep;
+};
+
+template <class V>
+SRCELL_INLINE void add_parameter_gradients(ParameterGradients<V>& sum, const Cell<V>& cell, const State<V>& before,
+                                           const StepGradients<V>& grad, V grad_hs, V i, V drive, V q) {
+    const V one = splat<V>(1);
+    const V scaled = i * cell.inverse_rho;
+    const V slope = fma(negate(drive), drive, one);
+    const V gate = grad_hs * (before.hs - before.h);
+    sum.alpha = fma(grad.i, before.i, sum.alpha);
+    sum.rho = fma(grad.u, fma(negate(scaled), slope, drive), sum.rho);
+    sum.r = fma(grad.u, before.h, sum.r);
+    sum.rs = fma(grad.u, before.hs, sum.rs);
+    sum.zs_hyp = fma(gate, one - q, sum.zs_hyp);
+    sum.zs_dep = fma(gate, q, sum.zs_dep);
+}

@@ -1,0 +1,18 @@
+// Chooses the table of kernels: once, outside all loops. The bindings call it; it knows processors and no equations.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace srcell {
+
+// The tables that were compiled in and that this processor and its operating system can run, slowest first.
+std::vector<const Kernels*> available_kernels();
+
+// The last of `available` if `wanted` is null or empty, otherwise the one of that name. Throws std::invalid_argument
+// for a name that is unknown or not available.
+const Kernels* choose_kernels(const std::vector<const Kernels*>& available, const char* wanted);
+
+}  // namespace srcell

@@ -1,0 +1,90 @@
+#include "memory.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+namespace srcell {
+namespace {
+
+constexpr size_t kHugePage = size_t(2) << 20;
+
+struct Block {
+    void* address;
+    size_t size;
+};
+
+struct Cache {
+    std::mutex mutex;
+    std::vector<Block> blocks;
+    size_t bytes = 0;
+};
+
+// Never destroyed: tensors may outlive static objects.
+Cache& cache() {
+    static Cache* const instance = new Cache;
+    return *instance;
+}
+
+size_t whole_pages(size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
+
+void* map_block(size_t size) {
+    const size_t mapped = size + kHugePage;
+    void* start = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) return nullptr;
+    const uintptr_t first = reinterpret_cast<uintptr_t>(start);
+    const uintptr_t aligned = whole_pages(first);
+    if (aligned > first) munmap(start, aligned - first);
+    if (aligned + size < first + mapped)
+        munmap(reinterpret_cast<void*>(aligned + size), first + mapped - aligned - size);
+    void* block = reinterpret_cast<void*>(aligned);
+    madvise(block, size, MADV_HUGEPAGE);
+    return block;
+}
+
+}  // namespace
+
+// The lock is only tried: where it is taken, also by a thread that a fork left behind, the system serves directly.
+void* acquire_block(size_t bytes) {
+    const size_t size = whole_pages(bytes);
+    Cache& c = cache();
+    if (std::unique_lock<std::mutex> lock(c.mutex, std::try_to_lock); lock) {
+        for (size_t k = c.blocks.size(); k-- > 0;) {
+            if (c.blocks[k].size != size) continue;
+            void* block = c.blocks[k].address;
+            c.blocks.erase(c.blocks.begin() + static_cast<std::ptrdiff_t>(k));
+            c.bytes -= size;
+            return block;
+        }
+    }
+    return map_block(size);
+}
+
+void release_block(void* block, size_t bytes) {
+    const size_t size = whole_pages(bytes);
+    Cache& c = cache();
+    if (size <= kMaxCachedBytes) {
+        madvise(block, size, MADV_FREE);
+        if (std::unique_lock<std::mutex> lock(c.mutex, std::try_to_lock); lock) {
+            while (c.bytes + size > kMaxCachedBytes) {
+                munmap(c.blocks.front().address, c.blocks.front().size);
+                c.bytes -= c.blocks.front().size;
+                c.blocks.erase(c.blocks.begin());
+            }
+            c.blocks.push_back({block, size});
+            c.bytes += size;
+            return;
+        }
+    }
+    munmap(block, size);
+}
+
+size_t cached_bytes() {
+    Cache& c = cache();
+    const std::lock_guard<std::mutex> lock(c.mutex);
+    return c.bytes;
+}
+
+}  // namespace srcell

@@ -1,0 +1,20 @@
+// How work is split over threads: parallel_for() and nothing else. Kernels call it; it never looks at data.
+#pragma once
+
+#include <cstdint>
+
+namespace srcell {
+
+// Calls work(context, begin, end) on ranges that together cover [0, items) once, on at most `threads` threads, and
+// returns when all are done. Which thread takes which range is not specified, so results must not depend on it.
+// `work` must not throw.
+//
+// The threads are those of the OpenMP runtime that torch has already loaded, found in the running process: a second
+// pool would fight with torch's idle workers, which spin, for the cores. Without one, and in a forked child (where an
+// OpenMP runtime may hang), threads are started for the call.
+void parallel_for(int64_t items, int threads, void (*work)(void* context, int64_t begin, int64_t end), void* context);
+
+// "openmp" when the process's OpenMP runtime is used, otherwise "std".
+const char* thread_runtime();
+
+}  // namespace srcell
