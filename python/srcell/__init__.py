@@ -1,0 +1,27 @@
+"""srcell: the Spiking Recurrent Cell (arXiv 2306.03623), exact, event-based and fast. The public names, and no code."""
+
+import torch as _torch  # noqa: F401  (its OpenMP runtime must be there before the compiled module looks for it)
+
+from . import functional
+from ._info import info
+from .encoders import rate_encode
+from .events import EventBatch
+from .functional import SRCState, leaky_readout, rest_state, src, src_linear
+from .modules import SRC, LeakyReadout, SRCCell
+
+__version__: str = info()["version"]
+
+__all__ = [
+    "SRC",
+    "EventBatch",
+    "LeakyReadout",
+    "SRCCell",
+    "SRCState",
+    "functional",
+    "info",
+    "leaky_readout",
+    "rate_encode",
+    "rest_state",
+    "src",
+    "src_linear",
+]

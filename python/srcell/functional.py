@@ -1,0 +1,389 @@
+"""The stateless functions: the SRC recurrence, a linear synapse before it, its resting state and the leaky readout.
+
+Arguments are checked here and brought into the form that the operators of ``_ops`` take; no equation stands here. The
+definition, its gradients and their names are those of arXiv 2306.03623.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import _ops
+from .events import EventBatch
+
+__all__ = ["SRCState", "leaky_readout", "rest_state", "src", "src_linear"]
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class SRCState(NamedTuple):
+    """The state of SRC neurons after a step: three tensors of one shape, (B, \\*F)."""
+
+    i: Tensor
+    """The leaky input integrator."""
+    h: Tensor
+    """The fast state, the "membrane": a spike is near 1."""
+    hs: Tensor
+    """The slow state, which ends the spike and sets the refractory time."""
+
+
+Parameter = float | Tensor
+State = SRCState | tuple[Tensor, Tensor, Tensor]
+
+
+def src(
+    current: Tensor,
+    bias: Parameter,
+    state: State | None = None,
+    *,
+    alpha: Parameter = 0.9,
+    rho: Parameter = 3.0,
+    r: Parameter = 2.0,
+    rs: Parameter = -7.0,
+    zs_hyp: Parameter = 0.9,
+    zs_dep: Parameter = 0.0,
+    surrogate: str = "straight_through",
+    recurrent_grad: bool = False,
+    lengths: Tensor | Sequence[int] | None = None,
+) -> tuple[Tensor, SRCState]:
+    r"""Run Spiking Recurrent Cells over given input currents.
+
+    Any synapse may stand before it; the cell itself is elementwise over the neurons F. On a CPU the result has the same
+    bits for every instruction set, thread count and batch size, in one call or cut into several.
+
+    Args:
+        current: input currents, (T, B, \*F), float32 or float64. float16 and bfloat16 are computed in float32, as is
+            everything under autocast.
+        bias: excitability, a float or a tensor that broadcasts to F. -6 is silent at rest; above about -4.9 a neuron
+            oscillates by itself.
+        state: the state before the first step, three tensors (B, \*F); zeros if absent.
+        alpha: leak of the input integrator, in [0, 1].
+        rho: bound of the drive, > 0.
+        r: positive feedback, which makes the spike.
+        rs: negative feedback, which ends it.
+        zs_hyp: slow gate when hyperpolarised.
+        zs_dep: slow gate when depolarised.
+        surrogate: gradient of the output spike[t] = max(h[t], 0): ``"relu"``, its true derivative, or
+            ``"straight_through"``, 1 everywhere.
+        recurrent_grad: whether gradients follow h[t-1] and hs[t-1] (full backpropagation through time); otherwise
+            only the integrator carries them through time. With ``("relu", True)`` gradients are the derivative of the
+            forward; the defaults are cheaper and train more robustly, but are not.
+        lengths: (B,) integers in [0, T]: steps past a sample's length leave its state unchanged, emit nothing and get
+            no gradient.
+
+    Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
+
+    Returns:
+        spikes, (T, B, \*F), exactly 0 when silent and about 1 in a spike, in the dtype of ``current`` (float32 under
+        autocast), and the state after each sample's last step, in float32 or float64.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import src
+        >>> current = torch.zeros(40, 1, 1)
+        >>> current[20] = 10.0
+        >>> spikes, state = src(current, bias=-6.0)
+        >>> spikes[:, 0, 0].nonzero().flatten().tolist()
+        [20, 21]
+    """
+    _check_current(current)
+    steps, batch, *features = current.shape
+    work = torch.float64 if current.dtype == torch.float64 else torch.float32
+    neurons = math.prod(features)
+    flat = current.to(work).reshape(steps, batch, neurons)
+    bias_tensor = _flat_parameter("bias", bias, features, flat)
+    if bias_tensor is None:
+        bias_tensor = torch.full((), float(bias), dtype=work, device=current.device)
+    given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
+    cell = [_flat_parameter(name, value, features, flat) for name, value in given.items()]
+    constants = [0.0 if isinstance(value, Tensor) else float(value) for value in given.values()]
+    initial = _flat_state(state, (batch, *features), flat)
+    if lengths is not None:
+        lengths = _check_lengths(lengths, batch, current.device)
+    if surrogate not in _ops.SURROGATES:
+        raise ValueError(f"surrogate: expected one of {', '.join(_ops.SURROGATES)}, got {surrogate!r}")
+    save = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (flat, bias_tensor, *initial, *cell)
+    )
+    spikes, i, h, hs, _ = torch.ops.srcell.src(
+        flat, *initial, bias_tensor, constants, *cell, lengths, surrogate, bool(recurrent_grad), save
+    )
+    if len(features) > 1:
+        spikes = spikes.reshape(current.shape)
+        i, h, hs = (x.reshape(batch, *features) for x in (i, h, hs))
+    if current.dtype in _HALF and not torch.is_autocast_enabled(current.device.type):
+        spikes = spikes.to(current.dtype)
+    return spikes, SRCState(i, h, hs)
+
+
+def src_linear(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    bias: Parameter,
+    state: State | None = None,
+    *,
+    alpha: Parameter = 0.9,
+    rho: Parameter = 3.0,
+    r: Parameter = 2.0,
+    rs: Parameter = -7.0,
+    zs_hyp: Parameter = 0.9,
+    zs_dep: Parameter = 0.0,
+    surrogate: str = "straight_through",
+    recurrent_grad: bool = False,
+    lengths: Tensor | Sequence[int] | None = None,
+    method: str = "auto",
+) -> tuple[Tensor, SRCState]:
+    """Run Spiking Recurrent Cells behind a linear synapse: ``src(input @ weight.T, ...)``.
+
+    Args:
+        input: (T, B, K) tensor, or an :class:`~srcell.EventBatch` of that shape, whose lengths are used.
+        weight: (N, K).
+        bias: excitability, a float or a tensor that broadcasts to (N,).
+        state: the state before the first step, three tensors (B, N); zeros if absent.
+        method: ``"gemm"``, torch's matrix product, whose bits depend on the batch; ``"auto"`` takes it always in this
+            version, an EventBatch is made dense for it.
+        alpha: see :func:`src`, as for all others.
+        rho: see :func:`src`.
+        r: see :func:`src`.
+        rs: see :func:`src`.
+        zs_hyp: see :func:`src`.
+        zs_dep: see :func:`src`.
+        surrogate: see :func:`src`.
+        recurrent_grad: see :func:`src`.
+        lengths: see :func:`src`; not beside an EventBatch that has its own.
+
+    Returns:
+        spikes (T, B, N) and the state after each sample's last step.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import src_linear
+        >>> spikes, state = src_linear(torch.ones(30, 2, 5), torch.ones(3, 5), bias=torch.full((3,), -6.0))
+        >>> spikes.shape, state.h.shape
+        (torch.Size([30, 2, 3]), torch.Size([2, 3]))
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
+    if weight.dim() != 2:
+        raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
+    if method not in ("auto", "gemm"):
+        raise ValueError(f"method: expected 'auto' or 'gemm', got {method!r}")
+    if isinstance(input, EventBatch):
+        if input.lengths is not None:
+            if lengths is not None:
+                raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+            lengths = input.lengths
+        input = input.to_dense(weight.dtype)
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
+    if input.dim() != 3 or input.shape[2] != weight.shape[1]:
+        raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {tuple(input.shape)}")
+    if input.device != weight.device:
+        raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
+    if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
+        raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
+    return src(
+        F.linear(input, weight),
+        bias,
+        state,
+        alpha=alpha,
+        rho=rho,
+        r=r,
+        rs=rs,
+        zs_hyp=zs_hyp,
+        zs_dep=zs_dep,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+        lengths=lengths,
+    )
+
+
+@torch.no_grad()
+def rest_state(
+    bias: Parameter,
+    *,
+    alpha: Parameter = 0.9,
+    rho: Parameter = 3.0,
+    r: Parameter = 2.0,
+    rs: Parameter = -7.0,
+    zs_hyp: Parameter = 0.9,
+    zs_dep: Parameter = 0.0,
+) -> SRCState:
+    """The silent fixed point without input: i = 0 and the lowest h = hs with h = tanh((r + rs) h + bias).
+
+    Args:
+        bias: a float or a tensor.
+        alpha: accepted like :func:`src`'s, without influence: the fixed point does not depend on it.
+        rho: without influence.
+        r: a float or a tensor that broadcasts with bias, as is rs.
+        rs: negative feedback.
+        zs_hyp: without influence.
+        zs_dep: without influence.
+
+    Returns:
+        The state, of the broadcast shape of bias, r and rs; float32 unless the bias is float64. It carries no gradient.
+        For a bias above about -4.9 the fixed point exists but is unstable.
+
+    Example:
+        >>> from srcell.functional import rest_state
+        >>> round(rest_state(-6.0).h.item(), 5)
+        -0.90269
+    """
+    dtype = bias.dtype if isinstance(bias, Tensor) and bias.dtype == torch.float64 else torch.float32
+    gain = torch.as_tensor(r, dtype=torch.float64) + torch.as_tensor(rs, dtype=torch.float64)
+    b = torch.as_tensor(bias, dtype=torch.float64) + torch.zeros_like(gain)
+    gain = gain + torch.zeros_like(b)
+    # h - tanh(gain h + b) is negative at -1 and increases from there to the lowest root, or to its first turning point.
+    turning = ((-gain.clamp(min=1).sqrt().acosh() - b) / gain).clamp(-1, 1)
+    rising = (gain > 1) & (turning > torch.tanh(gain * turning + b))
+    low, high = torch.full_like(b, -1), torch.where(rising, turning, torch.ones_like(b))
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = middle < torch.tanh(gain * middle + b)
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    h = ((low + high) / 2).to(dtype)
+    return SRCState(torch.zeros_like(h), h, h.clone())
+
+
+def leaky_readout(
+    spikes: Tensor,
+    num_classes: int,
+    *,
+    alpha: float = 0.99,
+    inhibition: float = -0.1,
+    lengths: Tensor | Sequence[int] | None = None,
+) -> Tensor:
+    """Let neurons vote for classes through one leaky integrator per class.
+
+    Neuron n votes for class ``n % num_classes`` with weight 1 and for every other class with weight ``inhibition``; the
+    integrators are ``o[t] = alpha * o[t-1] + R s[t]``, and the result is o at each sample's last step. Constants from
+    the configuration that the authors' group published with arXiv 2605.10679.
+
+    Args:
+        spikes: (T, B, N), N a multiple of ``num_classes``.
+        num_classes: C, at least 1.
+        alpha: leak of the integrators, in [0, 1].
+        inhibition: weight of a vote on the other classes.
+        lengths: (B,) integers in [0, T]; T for all if absent.
+
+    Returns:
+        (B, C), in the dtype of ``spikes``, or float32 if that is shorter.
+
+    Raises:
+        TypeError: ``spikes`` is not a floating-point tensor, or ``lengths`` are not integers.
+        ValueError: a wrong shape or value; the message names the argument.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import leaky_readout
+        >>> spikes = torch.zeros(3, 1, 4)
+        >>> spikes[0, 0, 1] = spikes[2, 0, 3] = 1.0
+        >>> leaky_readout(spikes, 2, alpha=0.5)
+        tensor([[-0.1250,  1.2500]])
+    """
+    if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
+        raise TypeError(f"spikes: expected a floating-point tensor, got {_describe(spikes)}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+    if spikes.dim() != 3 or spikes.shape[2] % num_classes:
+        raise ValueError(f"spikes: expected shape (T, B, N), N a multiple of {num_classes}, got {tuple(spikes.shape)}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected a value in [0, 1], got {alpha}")
+    if spikes.dtype in _HALF:
+        spikes = spikes.float()
+    steps, batch, neurons = spikes.shape
+    age = torch.arange(steps - 1, -1, -1, device=spikes.device)
+    if lengths is None:
+        weight = torch.pow(torch.tensor(alpha, dtype=spikes.dtype, device=spikes.device), age)
+        pooled = (weight @ spikes.reshape(steps, batch * neurons)).view(batch, neurons)
+    else:
+        ages = age[:, None] - (steps - _check_lengths(lengths, batch, spikes.device))
+        weight = torch.pow(torch.tensor(alpha, dtype=spikes.dtype, device=spikes.device), ages.clamp(min=0))
+        pooled = torch.einsum("tb,tbn->bn", torch.where(ages >= 0, weight, 0), spikes)
+    own = pooled.view(batch, neurons // num_classes, num_classes).sum(1)
+    return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
+
+
+def _describe(x: object) -> str:
+    return f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+
+
+def _check_current(current: Tensor) -> None:
+    if not isinstance(current, Tensor):
+        raise TypeError(f"current: expected a tensor, got {type(current).__name__}")
+    if current.dtype not in (torch.float32, torch.float64, *_HALF):
+        raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
+    if current.dim() < 3:
+        raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
+    if current.device.type not in ("cpu", "meta"):
+        raise ValueError(f"current: expected a tensor on the CPU, got one on {current.device}")
+
+
+def _check_like(name: str, x: Tensor, current: Tensor) -> Tensor:
+    """Check dtype and device of x against the currents, and bring half precision to the working dtype."""
+    if x.device != current.device:
+        raise ValueError(f"{name}: expected device {current.device}, as the current has, got {x.device}")
+    if x.dtype == current.dtype:
+        return x
+    if x.dtype in _HALF and current.dtype == torch.float32:
+        return x.float()
+    raise TypeError(f"{name}: expected dtype {current.dtype}, as the current has, got {x.dtype}")
+
+
+def _flat_parameter(name: str, value: Parameter, features: list[int], current: Tensor) -> Tensor | None:
+    """None for a float; otherwise a tensor of one element or of N."""
+    if not isinstance(value, Tensor):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: expected a float or a tensor, got {type(value).__name__}")
+        if name == "bias" and not -float("inf") < value < float("inf"):
+            raise ValueError(f"bias: expected a finite value, got {value}")
+        return None
+    value = _check_like(name, value, current)
+    if value.numel() == 1:
+        return value.reshape(())
+    try:
+        expanded = value.expand(features)
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: expected a shape that broadcasts to {tuple(features)}, got {tuple(value.shape)}"
+        ) from None
+    return expanded.reshape(-1)
+
+
+def _flat_state(state: State | None, shape: tuple[int, ...], current: Tensor) -> list[Tensor | None]:
+    if state is None:
+        return [None, None, None]
+    if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
+        raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
+    flat: list[Tensor | None] = []
+    for name, x in zip(("state.i", "state.h", "state.hs"), state, strict=True):
+        if tuple(x.shape) != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
+        flat.append(_check_like(name, x, current).reshape(current.shape[1:]))
+    return flat
+
+
+def _check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
+    if not isinstance(lengths, Tensor):
+        lengths = torch.as_tensor(lengths, device=device)
+    if lengths.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8) and lengths.numel():
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    if tuple(lengths.shape) != (batch,):
+        raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
+    if lengths.device != device:
+        raise ValueError(f"lengths: expected device {device}, got {lengths.device}")
+    return lengths.to(torch.int64)

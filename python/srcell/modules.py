@@ -1,0 +1,487 @@
+"""SRC layers as torch modules, with the conventions of torch.nn's recurrent layers: weights, parameters, state passing.
+
+State is explicit: passed in, returned, never hidden in a module. The recurrence itself is srcell.functional's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import _ops
+from .events import EventBatch
+from .functional import Parameter, SRCState, State, leaky_readout, rest_state, src_linear
+
+__all__ = ["SRC", "LeakyReadout", "SRCCell"]
+
+# Standard deviations of the initial weights times sqrt(K): later layers get sparser input than the first.
+_FIRST_WEIGHT_SCALE, _LATER_WEIGHT_SCALE = 3.0, 6.0
+# Where constrain_() keeps learnable cell parameters; r and rs are free.
+_DOMAINS = {"alpha": (0.0, 1.0), "rho": (1e-3, float("inf")), "zs_hyp": (0.0, 1.0), "zs_dep": (0.0, 1.0)}
+_STATE = ("i0", "h0", "hs0")
+
+
+class _SRCBase(nn.Module):
+    """What SRC and SRCCell share: the parameters of a layer, their domains and their initial values.
+
+    A layer's tensors carry a suffix: "" for a cell, "_l{k}" for layer k.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        suffixes: Sequence[str],
+        *,
+        bias: bool,
+        cell: dict[str, Parameter],
+        learnable: Sequence[str],
+        surrogate: str,
+        recurrent_grad: bool,
+        initial_state: str,
+        learn_initial_state: bool,
+        bias_init: float,
+        bias_max: float,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if size < 0 or isinstance(size, bool):
+                raise ValueError(f"{name}: expected a size of 0 or more, got {size}")
+        if surrogate not in _ops.SURROGATES:
+            raise ValueError(f"surrogate: expected one of {', '.join(_ops.SURROGATES)}, got {surrogate!r}")
+        if initial_state not in ("zeros", "rest"):
+            raise ValueError(f"initial_state: expected 'zeros' or 'rest', got {initial_state!r}")
+        if isinstance(learnable, str):
+            raise TypeError(f"learnable: expected a sequence of names, got the string {learnable!r}")
+        for name in learnable:
+            if name not in cell:
+                raise ValueError(f"learnable: expected names among {', '.join(cell)}, got {name!r}")
+            if name in ("zs_hyp", "zs_dep") and not recurrent_grad:
+                raise ValueError(f"learnable: {name} has no gradient with recurrent_grad=False, got {name!r}")
+        if learn_initial_state and not recurrent_grad:
+            raise ValueError("learn_initial_state: h and hs have no gradient with recurrent_grad=False, got True")
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.bias, self.learnable = bias, tuple(learnable)
+        self.surrogate, self.recurrent_grad = surrogate, recurrent_grad
+        self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
+        self.bias_init, self.bias_max = bias_init, bias_max
+        self._suffixes = tuple(suffixes)
+        self._cell = dict(cell)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        for k, suffix in enumerate(self._suffixes):
+            width = input_size if k == 0 else hidden_size
+            self.register_parameter(f"weight_ih{suffix}", nn.Parameter(torch.empty(hidden_size, width, **factory)))
+            b = torch.empty(hidden_size, **factory)
+            if bias:
+                self.register_parameter(f"bias{suffix if suffix else '_ih'}", nn.Parameter(b))
+            else:
+                self.register_buffer(f"bias{suffix if suffix else '_ih'}", b, persistent=False)
+            for name, value in cell.items():
+                self._register_cell_parameter(name, suffix, value, factory)
+            if learn_initial_state:
+                for name in _STATE:
+                    self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(hidden_size, **factory)))
+        self.reset_parameters()
+
+    def _register_cell_parameter(self, name: str, suffix: str, value: Parameter, factory: dict[str, Any]) -> None:
+        if not isinstance(value, Tensor) and name not in self.learnable:
+            return
+        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone().to(**factory)
+        if tuple(tensor.shape) not in ((), (1,), (self.hidden_size,)):
+            raise ValueError(
+                f"{name}: expected a float or a tensor of shape ({self.hidden_size},), got shape {tuple(tensor.shape)}"
+            )
+        if name in self.learnable:
+            self.register_parameter(f"{name}{suffix}", nn.Parameter(tensor))
+        else:
+            self.register_buffer(f"{name}{suffix}", tensor)
+
+    def _bias(self, suffix: str) -> Tensor:
+        tensor: Tensor = getattr(self, f"bias{suffix if suffix else '_ih'}")
+        return tensor
+
+    def _parameters_of(self, suffix: str) -> dict[str, Any]:
+        return {name: getattr(self, f"{name}{suffix}", value) for name, value in self._cell.items()}
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew and set all else to its initial value.
+
+        Weights are normal with standard deviation 3 / sqrt(K) in the first layer and 6 / sqrt(K) in later ones.
+        """
+        for k, suffix in enumerate(self._suffixes):
+            weight: Tensor = getattr(self, f"weight_ih{suffix}")
+            scale = _FIRST_WEIGHT_SCALE if k == 0 else _LATER_WEIGHT_SCALE
+            if weight.numel():
+                nn.init.normal_(weight, std=scale / weight.shape[1] ** 0.5)
+            self._bias(suffix).fill_(self.bias_init)
+            for name in self.learnable:
+                parameter: Tensor = getattr(self, f"{name}{suffix}")
+                parameter.copy_(torch.as_tensor(self._cell[name]))
+            if self.learn_initial_state:
+                for name, value in zip(_STATE, self._fixed_state(suffix), strict=True):
+                    getattr(self, f"{name}{suffix}").copy_(value)
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Project the bias to <= ``bias_max`` and learnable cell parameters into their domains, in place.
+
+        To be called after each optimiser step: alpha, zs_hyp and zs_dep in [0, 1], rho >= 1e-3.
+        """
+        for suffix in self._suffixes:
+            if self.bias:
+                self._bias(suffix).clamp_(max=self.bias_max)
+            for name in self.learnable:
+                low, high = _DOMAINS.get(name, (-float("inf"), float("inf")))
+                getattr(self, f"{name}{suffix}").clamp_(low, high)
+
+    def _fixed_state(self, suffix: str) -> SRCState:
+        bias = self._bias(suffix)
+        if self.initial_state == "zeros":
+            zeros = torch.zeros_like(bias)
+            return SRCState(zeros, zeros, zeros)
+        state = rest_state(bias, **self._parameters_of(suffix))
+        return SRCState(*(x.to(bias.dtype) for x in state))
+
+    def _initial_state(self, suffix: str, batch: int) -> SRCState | None:
+        if self.learn_initial_state:
+            state = SRCState(*(getattr(self, f"{name}{suffix}") for name in _STATE))
+        elif self.initial_state == "zeros":
+            return None
+        else:
+            state = self._fixed_state(suffix)
+        return SRCState(*(x.expand(batch, -1) for x in state))
+
+    def _run(
+        self, suffix: str, input: Tensor | EventBatch, state: State | None, lengths: Tensor | Sequence[int] | None
+    ) -> tuple[Tensor, SRCState]:
+        batch = len(input) if isinstance(input, EventBatch) else input.shape[1]
+        return src_linear(
+            input,
+            getattr(self, f"weight_ih{suffix}"),
+            self._bias(suffix),
+            self._initial_state(suffix, batch) if state is None else state,
+            **self._parameters_of(suffix),
+            surrogate=self.surrogate,
+            recurrent_grad=self.recurrent_grad,
+            lengths=lengths,
+        )
+
+    def extra_repr(self) -> str:
+        """The sizes, and what differs from the defaults."""
+        parts = [f"{self.input_size}, {self.hidden_size}"]
+        defaults = {
+            "bias": True,
+            "learnable": (),
+            "surrogate": "straight_through",
+            "recurrent_grad": False,
+            "initial_state": "zeros",
+            "learn_initial_state": False,
+            "bias_init": -6.0,
+            "bias_max": -4.0,
+        }
+        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
+        return ", ".join(parts)
+
+
+class SRC(_SRCBase):
+    r"""A stack of Spiking Recurrent Cell layers, in the manner of torch.nn.RNN.
+
+    Args:
+        input_size: K, inputs of the first layer.
+        hidden_size: N, neurons of every layer.
+        num_layers: layers; each gets the spikes of the one below.
+        bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
+        batch_first: dense inputs and outputs are (B, T, \*) instead of (T, B, \*); states and EventBatches are unaffected.
+        dropout: probability of dropping a spike between layers in training, in [0, 1].
+        alpha: cell parameters as in :func:`srcell.functional.src`: a float, or a tensor (N,) of one value per neuron.
+        rho: see alpha.
+        r: see alpha.
+        rs: see alpha.
+        zs_hyp: see alpha.
+        zs_dep: see alpha.
+        learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``.
+        surrogate: ``"straight_through"`` or ``"relu"``.
+        recurrent_grad: full backpropagation through time.
+        initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
+        learn_initial_state: learn it, from that value on; needs ``recurrent_grad=True``.
+        bias_init: the bias at first.
+        bias_max: where :meth:`constrain_` bounds it.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Attributes:
+        weight_ih_l{k}: (N, K) for the first layer, (N, N) for later ones.
+        bias_l{k}: (N,).
+        alpha_l{k}: and so on, for learnable parameters and those given as tensors.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: a wrong size or value, an unknown name, a learnable parameter that the gradient mode cannot reach.
+
+    Example:
+        >>> import torch, srcell
+        >>> layer = srcell.SRC(784, 100)
+        >>> spikes, state = layer(torch.rand(50, 8, 784).lt(0.03).float())
+        >>> spikes.shape, state.h.shape
+        (torch.Size([50, 8, 100]), torch.Size([1, 8, 100]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        alpha: Parameter = 0.9,
+        rho: Parameter = 3.0,
+        r: Parameter = 2.0,
+        rs: Parameter = -7.0,
+        zs_hyp: Parameter = 0.9,
+        zs_dep: Parameter = 0.0,
+        learnable: Sequence[str] = (),
+        surrogate: str = "straight_through",
+        recurrent_grad: bool = False,
+        initial_state: str = "zeros",
+        learn_initial_state: bool = False,
+        bias_init: float = -6.0,
+        bias_max: float = -4.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if num_layers < 1:
+            raise ValueError(f"num_layers: expected at least 1, got {num_layers}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
+        super().__init__(
+            input_size,
+            hidden_size,
+            [f"_l{k}" for k in range(num_layers)],
+            bias=bias,
+            cell={"alpha": alpha, "rho": rho, "r": r, "rs": rs, "zs_hyp": zs_hyp, "zs_dep": zs_dep},
+            learnable=learnable,
+            surrogate=surrogate,
+            recurrent_grad=recurrent_grad,
+            initial_state=initial_state,
+            learn_initial_state=learn_initial_state,
+            bias_init=bias_init,
+            bias_max=bias_max,
+            device=device,
+            dtype=dtype,
+        )
+        self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
+
+    def forward(
+        self,
+        input: Tensor | EventBatch,
+        state: State | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> tuple[Tensor, SRCState]:
+        """Run the layers over a sequence.
+
+        Args:
+            input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch.
+            state: three tensors (num_layers, B, N); the initial state if absent.
+            lengths: (B,) integers in [0, T]; an EventBatch brings its own.
+
+        Returns:
+            The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
+            step, three tensors (num_layers, B, N).
+        """
+        events = isinstance(input, EventBatch)
+        if isinstance(input, EventBatch):
+            lengths = input.lengths if lengths is None else lengths
+        elif not isinstance(input, Tensor) or input.dim() != 3:
+            shape = "(B, T, K)" if self.batch_first else "(T, B, K)"
+            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise ValueError(f"input: expected an EventBatch or a tensor {shape}, got {got}")
+        elif self.batch_first:
+            input = input.transpose(0, 1)
+        per_layer = self._split_state(state)
+        ended: list[SRCState] = []
+        x: Tensor | EventBatch = input
+        for k, suffix in enumerate(self._suffixes):
+            own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
+            spikes, after = self._run(suffix, x, per_layer[k], own_lengths)
+            ended.append(after)
+            x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
+        output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
+        return output, SRCState(*(torch.stack(parts) for parts in zip(*ended, strict=True)))
+
+    def _split_state(self, state: State | None) -> list[State | None]:
+        if state is None:
+            return [None] * self.num_layers
+        if not isinstance(state, tuple) or len(state) != 3:
+            raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
+        for name, x in zip(("state.i", "state.h", "state.hs"), state, strict=True):
+            if x.dim() != 3 or x.shape[0] != self.num_layers:
+                raise ValueError(
+                    f"{name}: expected shape ({self.num_layers}, B, {self.hidden_size}), got {tuple(x.shape)}"
+                )
+        return [SRCState(*(x[k] for x in state)) for k in range(self.num_layers)]
+
+    def extra_repr(self) -> str:
+        """The sizes, and what differs from the defaults."""
+        parts = [super().extra_repr()]
+        defaults = {"num_layers": 1, "batch_first": False, "dropout": 0.0}
+        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
+        return ", ".join(parts)
+
+
+class SRCCell(_SRCBase):
+    """One step of a layer of Spiking Recurrent Cells, in the manner of torch.nn.RNNCell.
+
+    Args:
+        input_size: K.
+        hidden_size: N.
+        bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
+        alpha: cell parameters, learnable, surrogate and all further arguments as in :class:`SRC`.
+        rho: see alpha.
+        r: see alpha.
+        rs: see alpha.
+        zs_hyp: see alpha.
+        zs_dep: see alpha.
+        learnable: see :class:`SRC`.
+        surrogate: see :class:`SRC`.
+        recurrent_grad: see :class:`SRC`; gradients then follow the state from step to step.
+        initial_state: see :class:`SRC`.
+        learn_initial_state: see :class:`SRC`.
+        bias_init: see :class:`SRC`.
+        bias_max: see :class:`SRC`.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Attributes:
+        weight_ih: (N, K).
+        bias_ih: (N,).
+
+    Example:
+        >>> import torch, srcell
+        >>> cell, state = srcell.SRCCell(5, 3), None
+        >>> for x in torch.rand(10, 2, 5):
+        ...     spikes, state = cell(x, state)
+        >>> spikes.shape, state.h.shape
+        (torch.Size([2, 3]), torch.Size([2, 3]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool = True,
+        alpha: Parameter = 0.9,
+        rho: Parameter = 3.0,
+        r: Parameter = 2.0,
+        rs: Parameter = -7.0,
+        zs_hyp: Parameter = 0.9,
+        zs_dep: Parameter = 0.0,
+        learnable: Sequence[str] = (),
+        surrogate: str = "straight_through",
+        recurrent_grad: bool = False,
+        initial_state: str = "zeros",
+        learn_initial_state: bool = False,
+        bias_init: float = -6.0,
+        bias_max: float = -4.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            [""],
+            bias=bias,
+            cell={"alpha": alpha, "rho": rho, "r": r, "rs": rs, "zs_hyp": zs_hyp, "zs_dep": zs_dep},
+            learnable=learnable,
+            surrogate=surrogate,
+            recurrent_grad=recurrent_grad,
+            initial_state=initial_state,
+            learn_initial_state=learn_initial_state,
+            bias_init=bias_init,
+            bias_max=bias_max,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(self, input: Tensor, state: State | None = None) -> tuple[Tensor, SRCState]:
+        """Advance by one step.
+
+        Args:
+            input: (B, K).
+            state: three tensors (B, N); the initial state if absent.
+
+        Returns:
+            The spikes, (B, N), and the state after the step, three tensors (B, N).
+        """
+        if not isinstance(input, Tensor) or input.dim() != 2:
+            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise ValueError(f"input: expected a tensor (B, {self.input_size}), got {got}")
+        spikes, after = self._run("", input[None], state, None)
+        return spikes[0], after
+
+
+class LeakyReadout(nn.Module):
+    """Logits from the votes of spiking neurons: :func:`srcell.functional.leaky_readout` divided by a temperature.
+
+    It has no parameters. Constants from the configuration that the authors' group published, the temperature is ours.
+
+    Args:
+        num_classes: C.
+        neurons_per_class: neurons that vote for each class; the input has C times as many.
+        alpha: leak of the integrators, in [0, 1].
+        inhibition: weight of a vote on the other classes.
+        temperature: > 0; divides the integrators' values.
+
+    Raises:
+        ValueError: a wrong size or value; the message names the argument.
+
+    Example:
+        >>> import torch, srcell
+        >>> srcell.LeakyReadout(10)(torch.zeros(20, 4, 100)).shape
+        torch.Size([4, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        neurons_per_class: int = 10,
+        alpha: float = 0.99,
+        inhibition: float = -0.1,
+        temperature: float = 10.0,
+    ) -> None:
+        super().__init__()
+        for name, size in (("num_classes", num_classes), ("neurons_per_class", neurons_per_class)):
+            if size < 1:
+                raise ValueError(f"{name}: expected at least 1, got {size}")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha: expected a value in [0, 1], got {alpha}")
+        if not temperature > 0:
+            raise ValueError(f"temperature: expected a value > 0, got {temperature}")
+        self.num_classes, self.neurons_per_class = num_classes, neurons_per_class
+        self.alpha, self.inhibition, self.temperature = alpha, inhibition, temperature
+
+    def forward(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Logits (B, C) of spikes (T, B, C * neurons_per_class)."""
+        neurons = self.num_classes * self.neurons_per_class
+        if spikes.dim() != 3 or spikes.shape[2] != neurons:
+            raise ValueError(f"spikes: expected shape (T, B, {neurons}), got {tuple(spikes.shape)}")
+        votes = leaky_readout(
+            spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths
+        )
+        return votes / self.temperature
+
+    def extra_repr(self) -> str:
+        """All of its constants."""
+        return (
+            f"{self.num_classes}, neurons_per_class={self.neurons_per_class}, alpha={self.alpha}, "
+            f"inhibition={self.inhibition}, temperature={self.temperature}"
+        )
