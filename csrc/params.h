@@ -41,7 +41,8 @@ struct ScanForward {
     const T *i0, *h0, *hs0;  // (B, N) each, or null: zero
     T* spikes;               // (T, B, N) out; zero past a sample's length
     T *i, *h, *hs;           // (B, N) out: the state after a sample's last step
-    T* checkpoints;          // (segments(T), 3, B, N) out: i, h, hs before every kSegment-th step; null: inference
+    T* checkpoints;          // (segments(T), 3, B, N) out: i, h, hs before every kSegment-th step,
+                             // zero past a sample's length; null: inference
 };
 
 template <class T>

@@ -16,8 +16,10 @@ struct MathConstants<float> {
     static constexpr int terms = 5;
     static constexpr float expm1[terms] = {0x1.fffffep-2f, 0x1.5554bp-3f, 0x1.555674p-5f, 0x1.122776p-7f,
                                            0x1.6bec04p-10f};
-    static constexpr float round = 0x1.8p+23f;     // adding and subtracting it rounds to the nearest integer
-    static constexpr float tanh_saturates = 9.5f;  // 1 - tanh is below half an ulp of 1
+    static constexpr float round = 0x1.8p+23f;      // adding and subtracting it rounds to the nearest integer
+    static constexpr float tanh_saturates = 9.5f;   // 1 - tanh is below half an ulp of 1
+    static constexpr float sigmoid_saturates = 40;  // exp(-x) is below half an ulp of 1
+    static constexpr float sigmoid_scale = 0x1p-64f, sigmoid_power = -64;
     static constexpr float exp_vanishes = 104.5f;  // exp(-x) is below half the smallest denormal
 };
 
@@ -39,6 +41,8 @@ struct MathConstants<double> {
                                             0x1.1ee8834803336p-29};
     static constexpr double round = 0x1.8p+52;
     static constexpr double tanh_saturates = 20.0;
+    static constexpr double sigmoid_saturates = 40;
+    static constexpr double sigmoid_scale = 0x1p-500, sigmoid_power = -500;
     static constexpr double exp_vanishes = 746.0;
 };
 
@@ -73,16 +77,14 @@ SRCELL_INLINE V tanh(V x) {
     return with_sign_of(e / e_plus_two, x);
 }
 
-// sigmoid(x) = 1 / (1 + e) or e / (1 + e) with e = exp(-|x|). The scale is applied in two halves, because e may be
-// denormal.
+// sigmoid(x) = c / (c + c e) with e = exp(-x) and c a power of two: scaled so that neither a huge e nor a denormal
+// result needs a case of its own.
 template <class V>
 SRCELL_INLINE V sigmoid(V x) {
     using C = MathConstants<scalar_of<V>>;
-    const ReducedExp<V> reduced = reduce_exp(negate(at_most(absolute(x), splat<V>(C::exp_vanishes))));
-    const V round = splat<V>(C::round);
-    const V half_power = fma(reduced.power, splat<V>(0.5), round) - round;
-    const V half_scale = power_of_two(half_power);
-    const V e = fma(half_scale, reduced.expm1, half_scale) * power_of_two(reduced.power - half_power);
-    const V complement = splat<V>(1) / (splat<V>(1) + e);
-    return select(less(x, splat<V>(0)), e * complement, complement);
+    const V bounded = at_least(at_most(x, splat<V>(C::sigmoid_saturates)), splat<V>(-C::exp_vanishes));
+    const ReducedExp<V> reduced = reduce_exp(negate(bounded));
+    const V scale = splat<V>(C::sigmoid_scale);
+    const V e = power_of_two(reduced.power + splat<V>(C::sigmoid_power));
+    return scale / (scale + fma(e, reduced.expm1, e));
 }

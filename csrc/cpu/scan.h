@@ -162,6 +162,9 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
         });
     }
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.spikes + t * plane + offset, tile.count);
+    if (p.checkpoints)
+        for (int64_t row = 3 * segments(tile.steps); row < 3 * segments(p.shape.steps); ++row)
+            zero_row<V>(p.checkpoints + row * plane + offset, tile.count);
     store_row<V>(p.i + offset, state.i, tile.count);
     store_row<V>(p.h + offset, state.h, tile.count);
     store_row<V>(p.hs + offset, state.hs, tile.count);

@@ -39,6 +39,7 @@ SRCELL_INLINE F32x16 negate(F32x16 x) { return {_mm512_xor_ps(x.v, _mm512_set1_p
 SRCELL_INLINE F32x16 absolute(F32x16 x) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), x.v)}; }
 // The second operand is returned when either is NaN: NaN in x passes.
 SRCELL_INLINE F32x16 at_most(F32x16 x, F32x16 limit) { return {_mm512_min_ps(limit.v, x.v)}; }
+SRCELL_INLINE F32x16 at_least(F32x16 x, F32x16 limit) { return {_mm512_max_ps(limit.v, x.v)}; }
 SRCELL_INLINE Mask16 less(F32x16 a, F32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 SRCELL_INLINE Mask16 less_equal(F32x16 a, F32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
 SRCELL_INLINE F32x16 select(Mask16 mask, F32x16 yes, F32x16 no) { return {_mm512_mask_blend_ps(mask.v, no.v, yes.v)}; }

@@ -77,6 +77,11 @@ SRCELL_INLINE Pair<V> at_most(const Pair<V>& x, const Pair<V>& limit) {
 }
 
 template <class V>
+SRCELL_INLINE Pair<V> at_least(const Pair<V>& x, const Pair<V>& limit) {
+    return {at_least(x.a, limit.a), at_least(x.b, limit.b)};
+}
+
+template <class V>
 SRCELL_INLINE auto less(const Pair<V>& x, const Pair<V>& y) {
     return PairMask<decltype(less(x.a, y.a))>{less(x.a, y.a), less(x.b, y.b)};
 }

@@ -48,6 +48,7 @@ SRCELL_INLINE V load_lanes(const scalar_of<V>* p, int64_t lanes) {
     SRCELL_INLINE T negate(T x) { return -x; }                                            \
     SRCELL_INLINE T absolute(T x) { return magnitude(x); }                                \
     SRCELL_INLINE T at_most(T x, T limit) { return limit < x ? limit : x; }               \
+    SRCELL_INLINE T at_least(T x, T limit) { return limit > x ? limit : x; }              \
     SRCELL_INLINE bool less(T a, T b) { return a < b; }                                   \
     SRCELL_INLINE bool less_equal(T a, T b) { return a <= b; }                            \
     SRCELL_INLINE T select(bool mask, T yes, T no) { return mask ? yes : no; }            \

@@ -21,6 +21,7 @@ def info() -> dict[str, Any]:
         >>> import srcell
         >>> srcell.info()["isa"] in srcell.info()["isas"]
         True
+
     """
     return {
         **_ops.core_info(),

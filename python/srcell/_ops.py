@@ -6,8 +6,6 @@ Tensors are checked, made contiguous and allocated here; below there are address
 
 from __future__ import annotations
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from . import _ops
@@ -23,7 +24,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class SRCState(NamedTuple):
-    """The state of SRC neurons after a step: three tensors of one shape, (B, \\*F)."""
+    r"""The state of SRC neurons after a step: three tensors of one shape, (B, \*F)."""
 
     i: Tensor
     """The leaky input integrator."""
@@ -95,6 +96,7 @@ def src(
         >>> spikes, state = src(current, bias=-6.0)
         >>> spikes[:, 0, 0].nonzero().flatten().tolist()
         [20, 21]
+
     """
     _check_current(current)
     steps, batch, *features = current.shape
@@ -112,9 +114,9 @@ def src(
         lengths = _check_lengths(lengths, batch, current.device)
     if surrogate not in _ops.SURROGATES:
         raise ValueError(f"surrogate: expected one of {', '.join(_ops.SURROGATES)}, got {surrogate!r}")
-    save = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (flat, bias_tensor, *initial, *cell)
-    )
+    tensors = [x for x in (flat, bias_tensor, *initial, *cell) if x is not None]
+    _refuse_forward_mode(tensors)
+    save = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     spikes, i, h, hs, _ = torch.ops.srcell.src(
         flat, *initial, bias_tensor, constants, *cell, lengths, surrogate, bool(recurrent_grad), save
     )
@@ -175,6 +177,7 @@ def src_linear(
         >>> spikes, state = src_linear(torch.ones(30, 2, 5), torch.ones(3, 5), bias=torch.full((3,), -6.0))
         >>> spikes.shape, state.h.shape
         (torch.Size([30, 2, 3]), torch.Size([2, 3]))
+
     """
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
@@ -242,6 +245,7 @@ def rest_state(
         >>> from srcell.functional import rest_state
         >>> round(rest_state(-6.0).h.item(), 5)
         -0.90269
+
     """
     dtype = bias.dtype if isinstance(bias, Tensor) and bias.dtype == torch.float64 else torch.float32
     gain = torch.as_tensor(r, dtype=torch.float64) + torch.as_tensor(rs, dtype=torch.float64)
@@ -294,6 +298,7 @@ def leaky_readout(
         >>> spikes[0, 0, 1] = spikes[2, 0, 3] = 1.0
         >>> leaky_readout(spikes, 2, alpha=0.5)
         tensor([[-0.1250,  1.2500]])
+
     """
     if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
         raise TypeError(f"spikes: expected a floating-point tensor, got {_describe(spikes)}")
@@ -331,6 +336,14 @@ def _check_current(current: Tensor) -> None:
         raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
     if current.device.type not in ("cpu", "meta"):
         raise ValueError(f"current: expected a tensor on the CPU, got one on {current.device}")
+
+
+def _refuse_forward_mode(tensors: list[Tensor]) -> None:
+    """Raise where a tangent would be lost in silence: the operator has a formula for reverse mode only."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise RuntimeError("src: forward-mode differentiation (jvp) is not supported")
 
 
 def _check_like(name: str, x: Tensor, current: Tensor) -> Tensor:

@@ -198,7 +198,7 @@ class SRC(_SRCBase):
         hidden_size: N, neurons of every layer.
         num_layers: layers; each gets the spikes of the one below.
         bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
-        batch_first: dense inputs and outputs are (B, T, \*) instead of (T, B, \*); states and EventBatches are unaffected.
+        batch_first: dense inputs and outputs are (B, T, \*) instead of (T, B, \*); states and EventBatches stay.
         dropout: probability of dropping a spike between layers in training, in [0, 1].
         alpha: cell parameters as in :func:`srcell.functional.src`: a float, or a tensor (N,) of one value per neuron.
         rho: see alpha.
@@ -231,6 +231,7 @@ class SRC(_SRCBase):
         >>> spikes, state = layer(torch.rand(50, 8, 784).lt(0.03).float())
         >>> spikes.shape, state.h.shape
         (torch.Size([50, 8, 100]), torch.Size([1, 8, 100]))
+
     """
 
     def __init__(
@@ -296,6 +297,7 @@ class SRC(_SRCBase):
         Returns:
             The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
             step, three tensors (num_layers, B, N).
+
         """
         events = isinstance(input, EventBatch)
         if isinstance(input, EventBatch):
@@ -371,6 +373,7 @@ class SRCCell(_SRCBase):
         ...     spikes, state = cell(x, state)
         >>> spikes.shape, state.h.shape
         (torch.Size([2, 3]), torch.Size([2, 3]))
+
     """
 
     def __init__(
@@ -421,6 +424,7 @@ class SRCCell(_SRCBase):
 
         Returns:
             The spikes, (B, N), and the state after the step, three tensors (B, N).
+
         """
         if not isinstance(input, Tensor) or input.dim() != 2:
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
@@ -448,6 +452,7 @@ class LeakyReadout(nn.Module):
         >>> import torch, srcell
         >>> srcell.LeakyReadout(10)(torch.zeros(20, 4, 100)).shape
         torch.Size([4, 10])
+
     """
 
     def __init__(
@@ -474,9 +479,7 @@ class LeakyReadout(nn.Module):
         neurons = self.num_classes * self.neurons_per_class
         if spikes.dim() != 3 or spikes.shape[2] != neurons:
             raise ValueError(f"spikes: expected shape (T, B, {neurons}), got {tuple(spikes.shape)}")
-        votes = leaky_readout(
-            spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths
-        )
+        votes = leaky_readout(spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths)
         return votes / self.temperature
 
     def extra_repr(self) -> str:

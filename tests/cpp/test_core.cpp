@@ -45,8 +45,10 @@ template <class T>
 struct Result {
     std::vector<T> all;
     void add(const std::vector<T>& x) { all.insert(all.end(), x.begin(), x.end()); }
+    // By bits: -0 is not 0 here, and NaN equals itself.
     bool operator==(const Result& other) const {
-        return all.size() == other.all.size() && std::memcmp(all.data(), other.all.data(), all.size() * sizeof(T)) == 0;
+        return all.size() == other.all.size() &&
+               (all.empty() || std::memcmp(all.data(), other.all.data(), all.size() * sizeof(T)) == 0);
     }
 };
 

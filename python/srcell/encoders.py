@@ -1,0 +1,122 @@
+"""Encoders: intensities in, spikes out.
+
+Training and users call them; arguments are checked here, the events are written by the compiled module below ``_ops``.
+Encoders must never know about networks.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import _ops
+from .events import EventBatch, as_integers
+
+__all__ = ["rate_encode"]
+
+_MAX_STEPS = 2**31 - 1
+_MAX_PIXELS = 2**31
+_MAX_SEED = 2**64 - 1
+
+
+def rate_encode(
+    images: Tensor | NDArray[Any],
+    steps: int = 200,
+    *,
+    prefix: int = 20,
+    gain: float = 0.25,
+    seed: int,
+    index: Tensor | NDArray[Any] | Sequence[int] | None = None,
+) -> EventBatch:
+    """Let each pixel fire at random, at every step with probability ``min(gain * pixel, 1)``.
+
+    The spikes of a sample are a function of its pixels, its number in ``index`` and the seed alone: the same in every
+    batch, in any order, on any number of threads and on every machine. Shorter encodings are the start of longer ones.
+    The random numbers are Philox4x32-10's, 24 bits each; probabilities are rounded up to a multiple of 2^-24.
+
+    Args:
+        images: (B, ...) of at least two dimensions, flattened to (B, K); any floating-point dtype, read as float32, in
+            [0, 1]; on the CPU.
+        steps: steps in which pixels may fire, in [0, 2^31).
+        prefix: silent steps before them, in [0, 2^31).
+        gain: probability of firing of a pixel of 1, finite and at least 0.
+        seed: in [0, 2^64); another one for other spikes, for instance in each epoch.
+        index: (B,) integers of at least 0, the samples' numbers; 0..B-1 if absent.
+
+    Returns:
+        A batch of shape (prefix + steps, B, K) without values and lengths; each row ascends.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument, what was expected and what came.
+
+    Source: gain, steps and prefix are those of the configuration that the authors' group published with its FPGA work
+    (arXiv 2605.10679); Philox is that of Salmon et al., SC 2011, doi:10.1145/2063384.2063405.
+
+    Example:
+        >>> import torch
+        >>> from srcell import rate_encode
+        >>> batch = rate_encode(torch.tensor([[0.0, 0.5, 1.0]]), steps=1000, gain=1.0, seed=7)
+        >>> batch.shape
+        (1020, 1, 3)
+        >>> batch.to_dense().sum(0)
+        tensor([[   0.,  499., 1000.]])
+
+    """
+    pixels = _check_images(images)
+    samples, inputs = pixels.shape
+    sample_numbers = _check_index(index, samples)
+    steps = _check_int("steps", steps, _MAX_STEPS)
+    prefix = _check_int("prefix", prefix, _MAX_STEPS)
+    seed = _check_int("seed", seed, _MAX_SEED)
+    if not isinstance(gain, numbers.Real):
+        raise TypeError(f"gain: expected a float, got {type(gain).__name__}")
+    if not (math.isfinite(gain) and gain >= 0):
+        raise ValueError(f"gain: expected a finite value of at least 0, got {gain}")
+    offsets, indices = _ops.rate_encode(pixels, sample_numbers, steps, prefix, float(gain), seed)
+    return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
+
+
+def _check_images(images: Tensor | NDArray[Any]) -> Tensor:
+    """The images as float32 (B, K), contiguous; their values are checked where they are read."""
+    if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+        images = torch.from_numpy(np.array(images, np.float32, order="C"))
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor | np.ndarray) else type(images).__name__
+        raise TypeError(f"images: expected a tensor or an array of floating-point numbers, got {got}")
+    if images.layout != torch.strided or images.device.type != "cpu":
+        raise ValueError(f"images: expected a dense tensor on the CPU, got {images.layout} on {images.device}")
+    if images.dim() < 2 or math.prod(images.shape[1:]) > _MAX_PIXELS:
+        shape = tuple(images.shape)
+        raise ValueError(f"images: expected shape (B, ...) of at least two dimensions and K <= 2^31, got {shape}")
+    flat = images.detach().reshape(images.shape[0], math.prod(images.shape[1:]))
+    return flat.to(torch.float32).contiguous()
+
+
+def _check_index(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int) -> Tensor:
+    if index is None:
+        return torch.arange(samples)
+    numbers = as_integers("index", index, torch.device("cpu"))
+    if numbers.numel() != samples:
+        raise ValueError(f"index: expected shape (B,) = ({samples},), got {tuple(numbers.shape)}")
+    if bool((numbers < 0).any()):
+        raise ValueError(f"index: expected values of at least 0, got {int(numbers.min())}")
+    return numbers
+
+
+def _check_int(name: str, value: int, maximum: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
+    if not 0 <= number <= maximum:
+        raise ValueError(f"{name}: expected an int in [0, {maximum}], got {number}")
+    return number

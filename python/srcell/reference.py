@@ -1,0 +1,110 @@
+"""The Spiking Recurrent Cell in eager PyTorch, line by line as arXiv 2306.03623 states it: the oracle of the tests and
+the equations in their most readable form. Any dtype, any device, gradients by autograd. It is slow by design, only tests
+and readers call it, and it must never know the compiled modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .functional import SRCState
+
+
+class _StraightThroughSpike(torch.autograd.Function):
+    """``max(h, 0)`` whose gradient passes as if it were ``h``."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, h: Tensor) -> Tensor:
+        return h.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grad_spikes: Tensor) -> Tensor:
+        return grad_spikes[0]
+
+
+_straight_through_spike: Callable[[Tensor], Tensor] = _StraightThroughSpike.apply
+
+
+def _spike(h: Tensor, surrogate: str) -> Tensor:
+    if surrogate == "relu":
+        return torch.relu(h)
+    if surrogate == "straight_through":
+        return _straight_through_spike(h)
+    raise ValueError(f"surrogate: expected 'relu' or 'straight_through', got {surrogate!r}")
+
+
+def src_reference(
+    current: Tensor,
+    bias: Tensor,
+    state: SRCState | Sequence[Tensor] | None = None,
+    *,
+    alpha: float | Tensor = 0.9,
+    rho: float | Tensor = 3.0,
+    r: float | Tensor = 2.0,
+    rs: float | Tensor = -7.0,
+    zs_hyp: float | Tensor = 0.9,
+    zs_dep: float | Tensor = 0.0,
+    surrogate: str = "straight_through",
+    recurrent_grad: bool = False,
+    lengths: Tensor | Sequence[int] | None = None,
+) -> tuple[Tensor, SRCState]:
+    r"""Runs the cell over the input currents ``c[t]``, differentiably.
+
+    Args:
+        current: (T, B, \*F), floating point of any precision.
+        bias: excitability ``b``, broadcasts to F, as do ``alpha`` to ``zs_dep``.
+        state: the state before the first step, three tensors (B, \*F); zeros where it is not given.
+        surrogate: ``"relu"`` takes ds/dh = [h > 0], ``"straight_through"`` takes ds/dh = 1.
+        recurrent_grad: True is full backpropagation through time; False stops the gradient at ``h[t-1]`` and
+            ``hs[t-1]``, so that only the integrator ``i`` carries one from step to step.
+        lengths: (B,) steps of each sample. A step at or past it leaves the sample's state as it is, emits 0 and gets no
+            gradient.
+
+    Returns:
+        The spikes ``s`` (T, B, \*F) and the state after each sample's last step.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import rest_state
+        >>> from srcell.reference import src_reference
+        >>> bias = torch.full((1,), -6.0, dtype=torch.float64)
+        >>> current = torch.zeros(3, 1, 1, dtype=torch.float64)
+        >>> current[0] = 100.0
+        >>> spikes, state = src_reference(current, bias, [s.expand(1, 1) for s in rest_state(bias)], alpha=0.0)
+        >>> [round(s, 6) for s in spikes.flatten().tolist()]
+        [0.907548, 0.972363, 0.0]
+
+    """
+    steps = current.shape[0]
+    if state is None:
+        zeros = current.new_zeros(current.shape[1:])
+        state = (zeros, zeros, zeros)
+    i, h, hs = state
+    features = (1,) * (current.dim() - 2)
+    spikes = []
+    for t in range(steps):
+        c = current[t]
+        active = None
+        if lengths is not None:
+            active = (t < torch.as_tensor(lengths, device=current.device)).reshape(-1, *features)
+            c = torch.where(active, c, 0.0)
+        h_before, hs_before = (h, hs) if recurrent_grad else (h.detach(), hs.detach())
+
+        i_now = alpha * i + c
+        x = rho * torch.tanh(i_now / rho)
+        zs = zs_hyp + (zs_dep - zs_hyp) * torch.sigmoid(10 * (h_before - 0.5))
+        u = x + r * h_before + rs * hs_before + bias
+        h_now = torch.tanh(u)
+        hs_now = zs * hs_before + (1 - zs) * h_before
+        s = _spike(h_now, surrogate)
+
+        if active is None:
+            i, h, hs = i_now, h_now, hs_now
+        else:
+            i, h, hs = (torch.where(active, *pair) for pair in ((i_now, i), (h_now, h), (hs_now, hs)))
+            s = torch.where(active, s, 0.0)
+        spikes.append(s)
+    return (torch.stack(spikes) if steps else torch.zeros_like(current)), SRCState(i, h, hs)

@@ -1,0 +1,131 @@
+"""The command line: what it prints, what it leaves, and errors in one line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import srcell
+from srcell.cli import main
+
+TINY = ["train", "digits", "--hidden", "8", "--epochs", "2", "--steps", "5", "--batch-size", "256"]
+
+
+def test_a_run_prints_a_line_an_epoch_and_its_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main([*TINY, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    first, second, result = printed.out.splitlines()
+    assert first.startswith("epoch 1/2  loss ") and second.startswith("epoch 2/2  loss ")
+    assert result.startswith("test accuracy ") and result.endswith(f"run folder {out}")
+    assert "\x1b" not in printed.out and "\r" not in printed.out
+    assert printed.err == ""
+    assert (out / "model.safetensors").exists()
+
+
+def test_a_terminal_gets_a_progress_bar(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main([*TINY, "--out", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    for part in ("epoch 2/2", "loss", "accuracy", "held out", "spikes", "left", "test accuracy"):
+        assert part in printed
+
+
+def test_options_reach_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = [
+        "--hidden",
+        "8",
+        "6",
+        "--lr",
+        "0.002",
+        "--gain",
+        "0.8",
+        "--seed",
+        "7",
+        "--surrogate",
+        "relu",
+        "--recurrent-grad",
+    ]
+    assert main([*TINY, *options, "--out", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text())["training"] == {
+        "dataset": "digits",
+        "hidden_sizes": [8, 6],
+        "epochs": 2,
+        "batch_size": 256,
+        "learning_rate": 0.002,
+        "seed": 7,
+        "steps": 5,
+        "gain": 0.8,
+        "surrogate": "relu",
+        "recurrent_grad": True,
+    }
+
+
+def test_by_default_a_run_gets_a_new_folder_under_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(TINY) == 0
+    (out,) = (tmp_path / "runs").iterdir()
+    assert out.name.startswith("digits-")
+    assert (out / "config.json").exists()
+
+
+def test_info_tells_every_fact(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    for name in srcell.info():
+        assert name in printed
+    assert srcell.info()["isa"] in printed and srcell.__version__ in printed
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"srcell {srcell.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "arguments are required"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train", "digit"], "unknown data set 'digit': did you mean 'digits'?"),
+        (["train", "xyz"], "unknown data set 'xyz': expected one of digits"),
+        (["train", "digits", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
+        (["train", "digits", "--epochs", "0"], "epochs: expected at least 1, got 0"),
+        (["train", "digits", "--hidden", "0"], "hidden_sizes: expected at least 1 neuron each, got [0]"),
+        (["train", "digits", "--surrogate", "sigmoid"], "surrogate"),
+        (["train", "digits", "--colour"], "unrecognized arguments: --colour"),
+        ([*TINY, "--lr", "3e38"], "the loss became nan"),
+        ([*TINY, "--out", "full"], "full exists and is not an empty folder"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("srcell: ") and message in line
+
+
+@pytest.mark.parametrize("package", ["sklearn", "rich.progress"])
+def test_a_missing_extra_says_how_to_get_it(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main([*TINY, "--out", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'pip install "srcell[train]"' in line

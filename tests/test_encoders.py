@@ -1,0 +1,311 @@
+"""rate_encode: the fixed random stream, the rates it gives, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from srcell import EventBatch, _core, rate_encode
+
+# Random123's kat_vectors for philox4x32-10: zeros, ones, and the digits of pi.
+PHILOX_KNOWN_ANSWERS = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+# Of the events of frozen_example(): a stream that changes silently would change every published result.
+FROZEN_DIGEST = "749c468f8ce7a05afee58735595f3cf1ee1914f7d9781bc6e36cd3ef03e893d3"
+
+
+def philox(counter: list[np.ndarray], key: tuple[int, int]) -> list[np.ndarray]:
+    """Philox4x32-10 on arrays of counters, in 64-bit integers throughout."""
+    c0, c1, c2, c3 = (np.asarray(word, np.uint64) for word in counter)
+    k0, k1 = key
+    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for _ in range(10):
+        a, b = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (b >> half) ^ c1 ^ np.uint64(k0), b & mask, (a >> half) ^ c3 ^ np.uint64(k1), a & mask
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [c0, c1, c2, c3]
+
+
+def rate_encode_by_definition(
+    images: np.ndarray, steps: int, prefix: int, gain: float, seed: int, index: list[int]
+) -> np.ndarray:
+    """The dense spikes (T, B, K), every cell on its own."""
+    samples, pixels = images.shape
+    threshold = np.ceil(np.minimum(gain * images.astype(np.float64), 1) * 2**24)
+    spikes = np.zeros((prefix + steps, samples, pixels), np.float32)
+    t, k = np.meshgrid(np.arange(steps), np.arange(pixels), indexing="ij")
+    for b, number in enumerate(index):
+        low, high = np.full_like(t, number % 2**32), np.full_like(t, number >> 32)
+        words = np.stack(philox([t >> 2, k, low, high], (seed % 2**32, seed >> 32)))
+        word = np.take_along_axis(words, (t & 3)[None], axis=0)[0]
+        spikes[prefix:, b] = (word >> np.uint64(8)).astype(np.float64) < threshold[b]
+    return spikes
+
+
+def random_images(*shape: int, seed: int = 0) -> Tensor:
+    """Half of the pixels are 0, as in pictures of digits."""
+    images = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+    return (2 * images - 1).clamp(min=0)
+
+
+def same_events(a: EventBatch, b: EventBatch) -> bool:
+    return a.shape == b.shape and torch.equal(a.offsets, b.offsets) and torch.equal(a.indices, b.indices)
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), PHILOX_KNOWN_ANSWERS)
+def test_philox_gives_the_published_answers(
+    counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]
+) -> None:
+    assert _core.philox(counter, key) == expected
+    assert tuple(int(word) for word in philox([np.array(word) for word in counter], key)) == expected
+
+
+@settings(deadline=None)
+@given(
+    samples=st.integers(0, 3),
+    pixels=st.integers(0, 9),
+    steps=st.integers(0, 11),
+    prefix=st.integers(0, 3),
+    gain=st.sampled_from([0.0, 1e-9, 0.25, 1.0, 3.0]),
+    seed=st.integers(0, 2**64 - 1),
+    first=st.integers(0, 2**63 - 4),
+)
+def test_the_events_are_those_of_the_definition(
+    samples: int, pixels: int, steps: int, prefix: int, gain: float, seed: int, first: int
+) -> None:
+    images = random_images(samples, pixels, seed=seed % 1000)
+    index = [first + b for b in range(samples)]
+    batch = rate_encode(images, steps, prefix=prefix, gain=gain, seed=seed, index=index)
+    expected = rate_encode_by_definition(images.numpy(), steps, prefix, gain, seed, index)
+    assert same_events(batch, EventBatch.from_dense(expected))
+    assert batch.values is None and batch.lengths is None
+
+
+def test_the_events_of_larger_images_are_those_of_the_definition() -> None:
+    images = random_images(7, 14, 14)
+    batch = rate_encode(images, 101, prefix=5, seed=2**63 + 12345)
+    expected = rate_encode_by_definition(images.flatten(1).numpy(), 101, 5, 0.25, 2**63 + 12345, list(range(7)))
+    assert batch.num_events > 1000
+    assert same_events(batch, EventBatch.from_dense(expected))
+
+
+def test_the_batch_holds_what_event_batch_demands() -> None:
+    batch = rate_encode(random_images(5, 6, 6), seed=1)
+    again = EventBatch(batch.offsets, batch.indices, shape=batch.shape)
+    assert same_events(again, batch)
+    assert batch.shape == (220, 5, 36)
+
+
+def frozen_example() -> EventBatch:
+    images = torch.arange(24).reshape(2, 3, 4) / 23
+    return rate_encode(images, 50, prefix=3, seed=0x0123456789ABCDEF, index=[0, 5_000_000_000])
+
+
+def test_the_stream_never_changes() -> None:
+    batch = frozen_example()
+    events = batch.offsets.numpy().astype("<i8").tobytes() + batch.indices.numpy().astype("<i4").tobytes()
+    assert hashlib.sha256(events).hexdigest() == FROZEN_DIGEST
+
+
+def test_a_sample_is_encoded_alike_in_every_batch_and_order() -> None:
+    images = random_images(9, 20)
+    whole = rate_encode(images, seed=3)
+    for b in range(9):
+        assert same_events(rate_encode(images[b : b + 1], seed=3, index=[b]), whole[b])
+    order = torch.tensor([4, 0, 8, 4, 2])
+    assert same_events(rate_encode(images[order], seed=3, index=order), whole[order])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_threads_do_not_matter(threads: int, restored_threads: None) -> None:
+    images = random_images(13, 30)
+    torch.set_num_threads(1)
+    expected = rate_encode(images, seed=4)
+    torch.set_num_threads(threads)
+    assert same_events(rate_encode(images, seed=4), expected)
+
+
+def test_a_shorter_encoding_is_the_start_of_a_longer_one_whatever_the_prefix() -> None:
+    images = random_images(3, 10)
+    long = rate_encode(images, 50, prefix=0, seed=5).to_dense()
+    short = rate_encode(images, 21, prefix=7, seed=5).to_dense()
+    assert torch.equal(short[7:], long[:21])
+
+
+def test_seed_and_index_each_give_other_spikes() -> None:
+    images = random_images(1, 50).expand(2, 50)
+    batch = rate_encode(images, seed=6)
+    assert not same_events(batch[0], batch[1])
+    assert same_events(rate_encode(images, seed=6, index=[7, 7])[0], rate_encode(images, seed=6, index=[7, 7])[1])
+    for seed in (7, 6 + 2**32):
+        assert not same_events(rate_encode(images, seed=seed), batch)
+    for number in (1, 2**32):
+        assert not same_events(rate_encode(images[:1], seed=6, index=[number]), batch[0])
+
+
+def test_the_prefix_is_silent() -> None:
+    dense = rate_encode(torch.ones(2, 5), 10, prefix=4, gain=1.0, seed=8).to_dense()
+    assert dense.shape == (14, 2, 5)
+    assert dense[:4].count_nonzero() == 0
+    assert dense[4:].all()
+
+
+@pytest.mark.parametrize("gain", [0.25, 1.0, 1e300])
+def test_black_never_fires_and_probability_one_always_does(gain: float) -> None:
+    images = torch.tensor([[0.0, -0.0, 1.0]])
+    dense = rate_encode(images, 1000, prefix=0, gain=gain, seed=9).to_dense()[:, 0]
+    assert dense[:, :2].count_nonzero() == 0
+    assert bool(dense[:, 2].all()) == (gain >= 1)
+
+
+def test_without_gain_nothing_fires() -> None:
+    assert rate_encode(torch.ones(2, 5), gain=0.0, seed=10).num_events == 0
+
+
+@pytest.mark.parametrize("pixel", [1 / 255, 0.1, 0.5, 1.0])
+def test_the_rate_is_gain_times_pixel(pixel: float) -> None:
+    """The count of n independent cells is binomial: within 6 standard deviations of n q but for 2e-9 of all seeds.
+
+    Rounding the threshold up adds less than 2^-24 to q: at most n 2^-24 events, less than one here.
+    """
+    images = torch.full((50, 100), pixel)
+    batch = rate_encode(images, prefix=0, seed=11)
+    n, q = 50 * 100 * 200, 0.25 * images[0, 0].item()
+    assert abs(batch.num_events - n * q) <= 6 * math.sqrt(n * q * (1 - q)) + n * 2**-24
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_every_floating_point_dtype_is_read_as_float32(dtype: torch.dtype) -> None:
+    images = random_images(3, 20).to(dtype)
+    assert same_events(rate_encode(images, seed=12), rate_encode(images.float(), seed=12))
+
+
+def test_layout_and_container_do_not_matter() -> None:
+    images = random_images(4, 5, 6)
+    expected = rate_encode(images, seed=13)
+    read_only = images.numpy().copy()
+    read_only.flags.writeable = False
+    wide = torch.zeros(4, 5, 12)
+    wide[:, :, ::2] = images
+    for same in (
+        images.numpy(),
+        images.numpy().astype(">f8"),
+        np.asfortranarray(images.numpy()),
+        images.numpy()[:, :, ::-1].copy()[:, :, ::-1],
+        read_only,
+        wide[:, :, ::2],
+        images.transpose(1, 2).contiguous().transpose(1, 2),
+        images.clone().requires_grad_(),
+    ):
+        assert same_events(rate_encode(same, seed=13), expected)
+    for index in ([0, 1, 2, 3], range(4), np.arange(4, dtype=np.uint8), torch.arange(4), torch.arange(8)[::2] // 2):
+        assert same_events(rate_encode(images, seed=np.uint64(13), index=index), expected)
+
+
+@pytest.mark.parametrize(
+    ("samples", "pixels", "steps", "prefix"), [(0, 5, 4, 2), (2, 0, 4, 2), (2, 5, 0, 2), (2, 5, 0, 0)]
+)
+def test_empty_encodings_are_silent(samples: int, pixels: int, steps: int, prefix: int) -> None:
+    batch = rate_encode(torch.ones(samples, pixels), steps, prefix=prefix, gain=1.0, seed=0, index=[7] * samples)
+    assert batch.shape == (prefix + steps, samples, pixels)
+    assert batch.num_events == 0
+    assert torch.equal(batch.offsets, torch.zeros(samples * (prefix + steps) + 1, dtype=torch.int64))
+
+
+IMAGES = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("images", {"images": [[0.5, 0.5]]}),
+        ("images", {"images": IMAGES.to(torch.uint8)}),
+        ("images", {"images": IMAGES.to(torch.complex64)}),
+        ("images", {"images": np.ones((2, 3), np.int64)}),
+        ("images", {"images": np.ones((2, 3), object)}),
+        ("steps", {"steps": 10.0}),
+        ("prefix", {"prefix": "20"}),
+        ("gain", {"gain": "0.25"}),
+        ("gain", {"gain": None}),
+        ("seed", {"seed": 1.5}),
+        ("seed", {"seed": None}),
+        ("index", {"index": [0.0, 1.0]}),
+        ("index", {"index": ["a", "b"]}),
+        ("index", {"index": [True, False]}),
+        ("index", {"index": [0, 2**63]}),
+        ("index", {"index": 3.0}),
+        ("index", {"index": np.array(["a", "b"])}),
+    ],
+)
+def test_a_wrong_type_is_named(name: str, changed: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=rf"^{name}: expected .*, got "):
+        rate_encode(**{"images": IMAGES, "seed": 0, **changed})
+
+
+@pytest.mark.parametrize(
+    ("name", "got", "changed"),
+    [
+        ("images", r"\(3,\)", {"images": torch.rand(3)}),
+        ("images", r"\(\)", {"images": np.array(1.0)}),
+        ("images", "meta", {"images": IMAGES.to("meta")}),
+        ("images", "sparse", {"images": IMAGES.to_sparse()}),
+        ("images", r"\(1, 2147483649\)", {"images": torch.zeros(()).expand(1, 2**31 + 1)}),
+        ("steps", "-1", {"steps": -1}),
+        ("steps", "2147483648", {"steps": 2**31}),
+        ("prefix", "-1", {"prefix": -1}),
+        ("prefix", "2147483648", {"prefix": 2**31}),
+        ("gain", "-0.25", {"gain": -0.25}),
+        ("gain", "nan", {"gain": math.nan}),
+        ("gain", "inf", {"gain": math.inf}),
+        ("seed", "-1", {"seed": -1}),
+        ("seed", "18446744073709551616", {"seed": 2**64}),
+        ("index", "-1", {"index": [0, -1]}),
+        ("index", r"\(3,\)", {"index": [0, 1, 2]}),
+        ("index", r"\(0,\)", {"index": []}),
+        ("index", r"shape \(1, 2\)", {"index": [[0, 1]]}),
+        ("index", r"shape \(\)", {"index": torch.tensor(1)}),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, got: str, changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*, got .*{got}"):
+        rate_encode(**{"images": IMAGES, "seed": 0, **changed})
+
+
+@pytest.mark.parametrize("pixel", [math.nan, -math.nan, math.inf, -math.inf, -1e-30, 1 + 2**-20, 255.0])
+@pytest.mark.parametrize(("sample", "position"), [(0, 0), (1, 2)])
+def test_a_pixel_out_of_range_is_named(pixel: float, sample: int, position: int) -> None:
+    images = IMAGES.clone()
+    images[sample, position] = pixel
+    got = repr(images[sample, position].item()).replace("+", r"\+")
+    message = rf"^images: expected values in \[0, 1\], got {got} in pixel {position} of sample {sample}$"
+    with pytest.raises(ValueError, match=message):
+        rate_encode(images, seed=0)
+
+
+def test_the_seed_is_never_left_to_chance() -> None:
+    with pytest.raises(TypeError, match="seed"):
+        rate_encode(IMAGES)  # type: ignore[call-arg]

@@ -1,0 +1,87 @@
+"""SRCClassifier: what goes in and comes out, how it starts, and that every parameter learns."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from srcell import EventBatch
+from srcell.models import SRCClassifier
+from torch import Tensor
+
+STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3
+
+
+@pytest.fixture
+def model() -> SRCClassifier:
+    torch.manual_seed(0)
+    return SRCClassifier(INPUTS, [24], CLASSES, neurons_per_class=4)
+
+
+@pytest.fixture
+def spikes_in() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    spikes = (torch.rand(STEPS, BATCH, INPUTS, generator=generator) < 0.2).float()
+    spikes[:20] = 0
+    return spikes
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (24,), (24, 8)])
+def test_every_layer_spikes_and_every_class_gets_a_logit(hidden_sizes: tuple[int, ...], spikes_in: Tensor) -> None:
+    model = SRCClassifier(INPUTS, hidden_sizes, CLASSES, neurons_per_class=4)
+    outputs = model.layer_spikes(spikes_in)
+    assert [spikes.shape for spikes in outputs] == [(STEPS, BATCH, n) for n in (*hidden_sizes, 4 * CLASSES)]
+    assert all(spikes.count_nonzero() > 0 for spikes in outputs)
+    assert model(spikes_in).shape == (BATCH, CLASSES)
+
+
+def test_the_logits_are_the_readout_of_the_last_layer(model: SRCClassifier, spikes_in: Tensor) -> None:
+    assert torch.equal(model(spikes_in), model.readout(model.layer_spikes(spikes_in)[-1]))
+
+
+def test_an_event_batch_is_as_good_as_its_dense_tensor(model: SRCClassifier, spikes_in: Tensor) -> None:
+    lengths = torch.tensor([60, 0, 31, 60, 45])
+    assert torch.equal(model(EventBatch.from_dense(spikes_in)), model(spikes_in))
+    assert torch.equal(model(EventBatch.from_dense(spikes_in, lengths=lengths)), model(spikes_in, lengths))
+
+
+def test_what_comes_after_the_end_of_a_sample_changes_nothing(model: SRCClassifier, spikes_in: Tensor) -> None:
+    lengths = torch.tensor([60, 0, 31, 60, 45])
+    padded = spikes_in.clone()
+    for sample, length in enumerate(lengths.tolist()):
+        padded[length:, sample] = 1
+    assert torch.equal(model(padded, lengths), model(spikes_in, lengths))
+
+
+def test_later_layers_start_from_wider_weights() -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(400, [300, 200], num_classes=10)
+    for layer, scale in zip(model.layers, (3, 6, 6), strict=True):
+        weight = layer.weight_ih_l0
+        deviation = scale / math.sqrt(weight.shape[1])
+        five_sigma = 5 / math.sqrt(2 * weight.numel())
+        assert weight.std().item() == pytest.approx(deviation, rel=five_sigma)
+        assert abs(weight.mean().item()) < 5 * deviation / math.sqrt(weight.numel())
+
+
+@pytest.mark.parametrize("surrogate", ["straight_through", "relu"])
+@pytest.mark.parametrize("recurrent_grad", [False, True])
+def test_every_parameter_gets_a_gradient(surrogate: str, recurrent_grad: bool, spikes_in: Tensor) -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(INPUTS, [24], CLASSES, surrogate=surrogate, recurrent_grad=recurrent_grad)
+    torch.nn.functional.cross_entropy(model(spikes_in), torch.tensor([0, 1, 2, 0, 1])).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.count_nonzero() > 0, name
+
+
+def test_constrain_reaches_every_layer(model: SRCClassifier) -> None:
+    for layer in model.layers:
+        torch.nn.init.constant_(layer.bias_l0, -1.0)
+    model.constrain_()
+    assert all(torch.all(layer.bias_l0 == -4.0) for layer in model.layers)
+
+
+def test_an_unknown_surrogate_is_refused() -> None:
+    with pytest.raises(ValueError, match="surrogate"):
+        SRCClassifier(INPUTS, [24], CLASSES, surrogate="sigmoid")
