@@ -105,7 +105,7 @@ def test_every_epoch_meets_every_sample_once_with_new_spikes() -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    history = train(TrainingConfig(hidden_sizes=(), epochs=3, steps=60), tmp_path).history
+    history = train(TrainingConfig(hidden_sizes=(), epochs=5), tmp_path).history
     assert history[-1].train_loss < math.log(10) / 2
     assert history[-1].test_accuracy > 0.7
 

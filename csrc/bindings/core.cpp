@@ -56,9 +56,10 @@ class Cell {
     Cell(const Parameters& given, int64_t neurons) {
         for (size_t k = 0; k < kParameters; ++k) {
             constants_[k] = static_cast<T>(given.constants[k]);
-            parameters_[k] = given.addresses[k] ? Parameter<T>{pointer<const T>(given.addresses[k]), given.strides[k]}
-                                                : Parameter<T>{&constants_[k], 0};
-            if (k > 0) check(k, neurons);
+            const bool is_constant = given.addresses[k] == 0 && given.strides[k] == 0;
+            parameters_[k] = is_constant ? Parameter<T>{&constants_[k], 0}
+                                         : Parameter<T>{pointer<const T>(given.addresses[k]), given.strides[k]};
+            check(k, neurons);
         }
     }
     Cell(const Cell&) = delete;

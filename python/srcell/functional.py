@@ -316,7 +316,14 @@ def leaky_readout(
         weight = torch.pow(torch.tensor(alpha, dtype=spikes.dtype, device=spikes.device), age)
         pooled = (weight @ spikes.reshape(steps, batch * neurons)).view(batch, neurons)
     else:
-        ages = age[:, None] - (steps - _check_lengths(lengths, batch, spikes.device))
+        lengths = _check_lengths(lengths, batch, spikes.device)
+        if (
+            lengths.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and bool(((lengths < 0) | (lengths > steps)).any())
+        ):
+            raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
+        ages = age[:, None] - (steps - lengths)
         weight = torch.pow(torch.tensor(alpha, dtype=spikes.dtype, device=spikes.device), ages.clamp(min=0))
         pooled = torch.einsum("tb,tbn->bn", torch.where(ages >= 0, weight, 0), spikes)
     own = pooled.view(batch, neurons // num_classes, num_classes).sum(1)

@@ -63,9 +63,13 @@ class _SRCBase(nn.Module):
             if name not in cell:
                 raise ValueError(f"learnable: expected names among {', '.join(cell)}, got {name!r}")
             if name in ("zs_hyp", "zs_dep") and not recurrent_grad:
-                raise ValueError(f"learnable: {name} has no gradient with recurrent_grad=False, got {name!r}")
+                raise ValueError(
+                    f"learnable: expected parameters that have a gradient with recurrent_grad=False, got {name!r}"
+                )
         if learn_initial_state and not recurrent_grad:
-            raise ValueError("learn_initial_state: h and hs have no gradient with recurrent_grad=False, got True")
+            raise ValueError(
+                "learn_initial_state: expected False with recurrent_grad=False (h and hs have no gradient), got True"
+            )
         self.input_size, self.hidden_size = input_size, hidden_size
         self.bias, self.learnable = bias, tuple(learnable)
         self.surrogate, self.recurrent_grad = surrogate, recurrent_grad

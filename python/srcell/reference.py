@@ -1,6 +1,6 @@
 """The Spiking Recurrent Cell in eager PyTorch, line by line as arXiv 2306.03623 states it: the oracle of the tests and
-the equations in their most readable form. Any dtype, any device, gradients by autograd. It is slow by design, only tests
-and readers call it, and it must never know the compiled modules.
+the equations in their most readable form. Any dtype, any device, gradients by autograd. Slow by design; only tests and
+readers call it, and it must never know the compiled modules.
 """
 
 from __future__ import annotations

@@ -60,10 +60,10 @@ class TrainingConfig:
     hidden_sizes: tuple[int, ...] = (128,)
     epochs: int = 40
     batch_size: int = 64
-    learning_rate: float = 1e-2
+    learning_rate: float = 4e-2
     seed: int = 0
-    steps: int = 200
-    gain: float = 0.25
+    steps: int = 100
+    gain: float = 0.5
     surrogate: str = "straight_through"
     recurrent_grad: bool = False
 

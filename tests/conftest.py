@@ -1,0 +1,165 @@
+"""What the tests share: inputs that make spikes, the same on every machine, and Python processes that run on a chosen
+instruction set. Test modules import from here; nothing here states a promise. Run as a program, this file is such a
+process: it calls the functions of the test modules that its parent names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import srcell
+from srcell import SRCState
+
+ISAS: tuple[str, ...] = srcell.info()["isas"]
+MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (True, False)]
+PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
+STATE = ("i0", "h0", "hs0")
+
+Inputs = dict[str, Tensor]
+Outputs = tuple[Tensor, SRCState]
+
+
+def random_bits(seed: int, *shape: int) -> NDArray[np.uint64]:
+    """SplitMix64: integer arithmetic alone, so that no library version can change what a test sees."""
+    z = (np.arange(math.prod(shape), dtype=np.uint64) + np.uint64((seed << 32) + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z ^ (z >> np.uint64(31))).reshape(shape)
+
+
+def noise(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Uniform in [-1, 1) on a grid of 2^-23, which float32 holds exactly."""
+    whole = (random_bits(seed, math.prod(shape)) >> np.uint64(40)).astype(np.float64)
+    return torch.from_numpy(whole * 2.0**-23 - 1).to(dtype).reshape(shape)
+
+
+def make_currents(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Noise with a kick in one of sixteen cells: from near rest, some 5 to 10 % of the cells are active."""
+    kicks = torch.from_numpy((random_bits(seed + 1000, *shape) % np.uint64(16) == 0).astype(np.float64))
+    return (0.87 * noise(seed, *shape) + 8 * kicks).to(dtype)
+
+
+def make_inputs(
+    seed: int, steps: int, batch: int, neurons: int, *, dtype: torch.dtype = torch.float64, per_neuron: bool = True
+) -> Inputs:
+    """Every differentiable argument of ``src``: parameters near their defaults, a state near rest."""
+    shape = (neurons,) if per_neuron else ()
+    inputs = {
+        "current": make_currents(seed, steps, batch, neurons),
+        "bias": -6 + 0.1 * noise(seed + 1, neurons),
+        "i0": 0.3 * noise(seed + 2, batch, neurons),
+        "h0": -0.9 + 0.02 * noise(seed + 3, batch, neurons),
+        "hs0": -0.9 + 0.02 * noise(seed + 4, batch, neurons),
+        "alpha": 0.9 + 0.02 * noise(seed + 5, *shape),
+        "rho": 3 + 0.1 * noise(seed + 6, *shape),
+        "r": 2 + 0.1 * noise(seed + 7, *shape),
+        "rs": -7 + 0.1 * noise(seed + 8, *shape),
+        "zs_hyp": 0.9 + 0.02 * noise(seed + 9, *shape),
+        "zs_dep": 0.02 * noise(seed + 10, *shape),
+    }
+    return {name: x.to(dtype) for name, x in inputs.items()}
+
+
+def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Outputs:
+    """``src`` or ``src_reference`` on what make_inputs made."""
+    state = SRCState(*(inputs[name] for name in STATE))
+    cell = {name: inputs[name] for name in PARAMETERS}
+    return function(inputs["current"], inputs["bias"], state, **cell, **options)
+
+
+def make_output_gradients(seed: int, outputs: Outputs) -> list[Tensor]:
+    """Gradients that arrive at the spikes and at the final i, h, hs."""
+    tensors = (outputs[0], *outputs[1])
+    return [noise(seed + k, *x.shape, dtype=x.dtype) for k, x in enumerate(tensors)]
+
+
+def requiring_grad(inputs: Inputs) -> Inputs:
+    return {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
+
+
+def gradients(
+    function: Callable[..., Outputs], inputs: Inputs, arriving: list[Tensor | None], **options: Any
+) -> Inputs:
+    """The gradient of every input, given those that arrive at spikes, i, h, hs; None is none."""
+    leaves = requiring_grad(inputs)
+    spikes, state = call(function, leaves, **options)
+    pairs = [(x, g) for x, g in zip((spikes, *state), arriving, strict=True) if g is not None]
+    made = torch.autograd.grad(
+        [x for x, _ in pairs], list(leaves.values()), [g for _, g in pairs], allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(leaves, made, strict=True))
+
+
+def active_isa() -> str:
+    isa: str = srcell.info()["isa"]
+    return isa
+
+
+class IsaProcess:
+    """A Python process in which srcell runs on one instruction set."""
+
+    def __init__(self, isa: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            env={**os.environ, "SRCELL_ISA": isa},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """What the function "module.name" of a test module returns there; both ways through JSON."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps([function, arguments]) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, f"the process died with status {self._process.wait()} in {function}{arguments}"
+        failed, result = json.loads(answer)
+        assert not failed, result
+        return result
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="session")
+def isa_processes() -> Iterator[dict[str, IsaProcess]]:
+    """A process for each instruction set that this machine has, each seen to be active."""
+    processes = {isa: IsaProcess(isa) for isa in ISAS}
+    assert {isa: process.call("conftest.active_isa") for isa, process in processes.items()} == {
+        isa: isa for isa in ISAS
+    }
+    yield processes
+    for process in processes.values():
+        process.close()
+
+
+def serve() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        function, arguments = json.loads(line)
+        module, name = function.split(".")
+        try:
+            answer = (False, getattr(importlib.import_module(module), name)(*arguments))
+        except Exception:
+            answer = (True, traceback.format_exc())
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve()
