@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from srcell import EventBatch
 from srcell.models import SRCClassifier
-from torch import Tensor
 
 STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import srcell
 import torch
 from safetensors.torch import load_file
+
+import srcell
 from srcell import data
 from srcell.training import (
     EpochMetrics,
