@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import srcell
+from srcell import training
 from srcell.cli import main
 
 TINY = ["train", "digits", "--hidden", "8", "--epochs", "2", "--steps", "5", "--batch-size", "256"]
@@ -33,7 +34,7 @@ def test_a_terminal_gets_a_progress_bar(
     monkeypatch.setenv("COLUMNS", "120")
     assert main([*TINY, "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
-    for part in ("epoch 2/2", "loss", "accuracy", "held out", "spikes", "left", "test accuracy"):
+    for part in ("epoch 2/2", "loss", "accuracy", "test", "spikes", "left", "test accuracy"):
         assert part in printed
 
 
@@ -103,7 +104,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "digits", "--hidden", "0"], "hidden_sizes: expected at least 1 neuron each, got [0]"),
         (["train", "digits", "--surrogate", "sigmoid"], "surrogate"),
         (["train", "digits", "--colour"], "unrecognized arguments: --colour"),
-        ([*TINY, "--lr", "3e38"], "the loss became nan"),
         ([*TINY, "--out", "full"], "full exists and is not an empty folder"),
     ],
 )
@@ -130,3 +130,26 @@ def test_a_missing_extra_says_how_to_get_it(
     assert main([*TINY, "--out", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert 'pip install "srcell[train]"' in line
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "message"),
+    [
+        (FloatingPointError("the loss became nan"), 2, "srcell: the loss became nan\n"),
+        (KeyboardInterrupt(), 130, "srcell: interrupted\n"),
+    ],
+)
+def test_a_run_that_stops_early_leaves_no_traceback(
+    stop: BaseException,
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(training.Trainer, "train_epoch", stopped)
+    assert main([*TINY, "--out", str(tmp_path / "run")]) == code
+    assert capsys.readouterr().err == message

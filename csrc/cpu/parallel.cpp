@@ -44,7 +44,7 @@ ParallelRegion openmp() {
 }
 
 // Several chunks a thread even out unequal lengths and a busy core.
-constexpr int64_t kChunksPerThread = 32;
+constexpr int64_t kChunksPerThread = 4;
 
 struct Job {
     int64_t items, chunk;

@@ -46,7 +46,7 @@ class EpochLines(Observer):
             f"epoch {metrics.epoch}/{self.epochs}"
             f"  loss {metrics.train_loss:.4f}"
             f"  accuracy {metrics.train_accuracy:.1%}"
-            f"  held out {metrics.test_accuracy:.1%}"
+            f"  test {metrics.test_accuracy:.1%}"
             f"  spike rate {metrics.spike_rate:.2%}"
             f"  {metrics.seconds:.1f} s",
             flush=True,
@@ -59,8 +59,8 @@ class ProgressBar(Observer):
     def __init__(self, progress: Progress, epochs: int) -> None:
         self.progress = progress
         self.epochs = epochs
-        self.held_out = ""
-        self.task = progress.add_task("", total=1.0, status="")
+        self.test = ""
+        self.task = progress.add_task(f"epoch 1/{epochs}", total=1.0, status="")
 
     def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
         """Move the bar and show the epoch's sums so far."""
@@ -68,12 +68,12 @@ class ProgressBar(Observer):
             self.task,
             completed=fraction,
             description=f"epoch {epoch}/{self.epochs}",
-            status=f"loss {tally.loss:.3f} accuracy {tally.accuracy:.1%}{self.held_out} spikes {tally.spike_rate:.1%}",
+            status=f"loss {tally.loss:.3f} accuracy {tally.accuracy:.1%}{self.test} spikes {tally.spike_rate:.1%}",
         )
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Keep the accuracy on the held-out samples for the bar."""
-        self.held_out = f" held out {metrics.test_accuracy:.1%}"
+        self.test = f" test {metrics.test_accuracy:.1%}"
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def shown_progress(epochs: int) -> Iterator[Observer]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("left"),
     )
     with Progress(*columns, expand=True) as progress:
@@ -117,7 +117,7 @@ def build_parser() -> Parser:
     """The commands and their options; the defaults are those of ``TrainingConfig``."""
     parser = Parser(prog="srcell", description="Train networks of Spiking Recurrent Cells.")
     parser.add_argument("--version", action="version", version=f"srcell {srcell.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="train | info")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_train_command(commands)
     commands.add_parser("info", help="show version, instruction set, threads").set_defaults(run=print_info)
     return parser
@@ -125,24 +125,22 @@ def build_parser() -> Parser:
 
 def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell train``."""
-    parser = commands.add_parser(
-        "train",
-        help="train a network and leave a run folder",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    default = TrainingConfig()
+    hidden_sizes = " ".join(map(str, default.hidden_sizes))
+    parser = commands.add_parser("train", help="train a network and leave a run folder", epilog="Defaults in brackets.")
     option = parser.add_argument
     option("dataset", help=f"what to train on: {', '.join(data.LOADERS)}")
-    option("--hidden", dest="hidden_sizes", type=int, nargs="*", metavar="N", help="neurons of each hidden layer")
-    option("--epochs", type=int, metavar="N", help="passes over the training samples")
-    option("--batch-size", type=int, metavar="N", help="samples of an optimiser step")
-    option("--lr", dest="learning_rate", type=float, metavar="X", help="peak learning rate")
-    option("--seed", type=int, metavar="N", help="source of all randomness")
-    option("--steps", type=int, metavar="N", help="steps of rate coding a sample")
-    option("--gain", type=float, metavar="X", help="firing probability of a full pixel in a step")
-    option("--surrogate", metavar="NAME", help="straight_through or relu")
+    option("--hidden", dest="hidden_sizes", type=int, nargs="*", metavar="N", help=f"hidden layers [{hidden_sizes}]")
+    option("--epochs", type=int, metavar="N", help=f"passes over the training samples [{default.epochs}]")
+    option("--batch-size", type=int, metavar="N", help=f"samples of an optimiser step [{default.batch_size}]")
+    option("--lr", dest="learning_rate", type=float, metavar="X", help=f"peak learning rate [{default.learning_rate}]")
+    option("--seed", type=int, metavar="N", help=f"source of all randomness [{default.seed}]")
+    option("--steps", type=int, metavar="N", help=f"steps of rate coding a sample [{default.steps}]")
+    option("--gain", type=float, metavar="X", help=f"firing probability of a full pixel in a step [{default.gain}]")
+    option("--surrogate", metavar="NAME", help=f"straight_through or relu [{default.surrogate}]")
     option("--recurrent-grad", action="store_true", help="let gradients follow the recurrence")
-    option("--out", type=Path, metavar="DIR", help="run folder, new or empty; default: runs/<dataset>-<time>")
-    parser.set_defaults(run=train, **dataclasses.asdict(TrainingConfig()))
+    option("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
+    parser.set_defaults(run=train, **dataclasses.asdict(default))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ with train_extra():
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
 if TYPE_CHECKING:
     from .models import SRCClassifier
@@ -43,8 +43,9 @@ class RunFolder:
         if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise FileExistsError(f"{self.path} exists and is not an empty folder: choose another run folder")
         self.path.mkdir(parents=True, exist_ok=True)
+        record = {"training": dataclasses.asdict(config), "environment": info()}
         with open(self.path / "config.json", "x") as file:
-            json.dump({"training": dataclasses.asdict(config), "environment": info()}, file, indent=2)
+            file.write(json.dumps(record, indent=2) + "\n")
 
     def add_row(self, metrics: EpochMetrics) -> None:
         """Append an epoch to metrics.csv, under a header if it is the first."""
@@ -57,7 +58,7 @@ class RunFolder:
     def finish(self, model: SRCClassifier, history: list[EpochMetrics]) -> None:
         """Write the model, atomically, and the learning curve."""
         partial = self.path / "model.safetensors.partial"
-        save_file(model.state_dict(), partial)
+        partial.write_bytes(save(model.state_dict()))
         os.replace(partial, self.path / "model.safetensors")
         plot_learning_curve(history).savefig(self.path / "learning_curve.png", dpi=150)
 
@@ -69,11 +70,11 @@ def plot_learning_curve(history: list[EpochMetrics]) -> Figure:
     epochs = [metrics.epoch for metrics in history]
     loss.plot(epochs, [metrics.train_loss for metrics in history], ".-", label="training")
     accuracy.plot(epochs, [100 * metrics.train_accuracy for metrics in history], ".-", label="training")
-    accuracy.plot(epochs, [100 * metrics.test_accuracy for metrics in history], ".-", label="held out")
+    accuracy.plot(epochs, [100 * metrics.test_accuracy for metrics in history], ".-", label="test")
     rate.plot(epochs, [100 * metrics.spike_rate for metrics in history], ".-", label="training, all layers")
     _label(loss, "cross-entropy (nats)")
     _label(accuracy, "accuracy (%)")
-    _label(rate, "active cells (%)")
+    _label(rate, "spike rate (% of cells active)")
     return figure
 
 

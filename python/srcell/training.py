@@ -74,10 +74,10 @@ class TrainingConfig:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if any(size < 1 for size in self.hidden_sizes):
             raise ValueError(f"hidden_sizes: expected at least 1 neuron each, got {list(self.hidden_sizes)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= 1:
+            raise ValueError(f"learning_rate: expected a number in (0, 1], got {self.learning_rate}")
         if not 0 < self.gain <= 1:
-            raise ValueError(f"gain: expected a probability above 0, got {self.gain}")
+            raise ValueError(f"gain: expected a number in (0, 1], got {self.gain}")
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
 
