@@ -85,8 +85,7 @@ def src_reference(
     i, h, hs = state
     features = (1,) * (current.dim() - 2)
     spikes = []
-    for t in range(steps):
-        c = current[t]
+    for t, c in enumerate(current.unbind(0)):  # unbind, because indexing has a backward that is quadratic in T
         active = None
         if lengths is not None:
             active = (t < torch.as_tensor(lengths, device=current.device)).reshape(-1, *features)
