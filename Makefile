@@ -11,7 +11,7 @@ demo: $(VENV)/train
 	$(BIN)/srcell train digits
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --pyargs tests srcell
 
 # The static checks and the C++ tests, as CI runs them after `make test`.
 check: $(VENV)/dev
