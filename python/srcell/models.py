@@ -13,9 +13,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from .events import EventBatch
-from .modules import SRC, LeakyReadout
-
-LATER_WEIGHT_SCALE = 6.0
+from .modules import LATER_WEIGHT_SCALE, SRC, LeakyReadout
 
 
 class SRCClassifier(nn.Module):

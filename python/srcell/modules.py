@@ -19,7 +19,7 @@ from .functional import Parameter, SRCState, State, leaky_readout, rest_state, s
 __all__ = ["SRC", "LeakyReadout", "SRCCell"]
 
 # Standard deviations of the initial weights times sqrt(K): later layers get sparser input than the first.
-_FIRST_WEIGHT_SCALE, _LATER_WEIGHT_SCALE = 3.0, 6.0
+FIRST_WEIGHT_SCALE, LATER_WEIGHT_SCALE = 3.0, 6.0
 # Where constrain_() keeps learnable cell parameters; r and rs are free.
 _DOMAINS = {"alpha": (0.0, 1.0), "rho": (1e-3, float("inf")), "zs_hyp": (0.0, 1.0), "zs_dep": (0.0, 1.0)}
 _STATE = ("i0", "h0", "hs0")
@@ -121,7 +121,7 @@ class _SRCBase(nn.Module):
         """
         for k, suffix in enumerate(self._suffixes):
             weight: Tensor = getattr(self, f"weight_ih{suffix}")
-            scale = _FIRST_WEIGHT_SCALE if k == 0 else _LATER_WEIGHT_SCALE
+            scale = FIRST_WEIGHT_SCALE if k == 0 else LATER_WEIGHT_SCALE
             if weight.numel():
                 nn.init.normal_(weight, std=scale / weight.shape[1] ** 0.5)
             self._bias(suffix).fill_(self.bias_init)
