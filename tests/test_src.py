@@ -834,3 +834,8 @@ def test_info_says_what_runs() -> None:
         assert srcell.info()["threads"] == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_lengths_beside_an_event_batch_that_has_its_own_are_refused() -> None:
+    events = srcell.EventBatch.from_dense(torch.ones(5, 2, 3), lengths=torch.tensor([5, 2]))
+    assert_refused(ValueError, "lengths", SRC(3, 4, num_layers=2), events, lengths=[5, 5])

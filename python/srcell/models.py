@@ -93,10 +93,10 @@ class SRCClassifier(nn.Module):
 
     def layer_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> list[Tensor]:
         """The output (T, B, N) of every layer, first to last; arguments as in ``forward``."""
-        lengths = _sample_lengths(input, lengths)
+        later_lengths = _sample_lengths(input, lengths)
         outputs: list[Tensor] = []
         for layer in self.layers:
-            spikes, _ = layer(outputs[-1] if outputs else input, lengths=lengths)
+            spikes, _ = layer(outputs[-1], lengths=later_lengths) if outputs else layer(input, lengths=lengths)
             outputs.append(spikes)
         return outputs
 

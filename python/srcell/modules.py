@@ -305,6 +305,8 @@ class SRC(_SRCBase):
         """
         events = isinstance(input, EventBatch)
         if isinstance(input, EventBatch):
+            if input.lengths is not None and lengths is not None:
+                raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
             lengths = input.lengths if lengths is None else lengths
         elif not isinstance(input, Tensor) or input.dim() != 3:
             shape = "(B, T, K)" if self.batch_first else "(T, B, K)"

@@ -177,9 +177,8 @@ def train(config: TrainingConfig, out: str | Path, observer: Observer | None = N
         [1]
 
     """
-    from .run_folder import (
-        RunFolder,
-    )  # here, because it imports the extra "train", which ``import srcell`` must not need
+    # Imported here because it needs the extra "train", which the command line's help and errors do without.
+    from .run_folder import RunFolder
 
     observer = observer or Observer()
     trainer = Trainer(config, data.load(config.dataset))
