@@ -1,4 +1,4 @@
-// The table of functions that one ISA offers, and how work is split over threads. Called by the bindings through
+// The table of functions that one ISA offers. Called by the bindings through
 // dispatch.h; implemented by kernels.cpp, which is compiled once per ISA.
 #pragma once
 

@@ -74,7 +74,8 @@ class SRCClassifier(nn.Module):
 
         Args:
             input: (T, B, K), dense or an ``EventBatch``.
-            lengths: (B,) int64, steps of each sample in 0..T, all T by default; an ``EventBatch`` may bring its own.
+            lengths: (B,) int64, steps of each sample in 0..T, all T by default; not beside an EventBatch that
+                has its own.
 
         Returns:
             (B, C) logits, ready for ``cross_entropy``.

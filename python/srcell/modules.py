@@ -296,7 +296,7 @@ class SRC(_SRCBase):
         Args:
             input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch.
             state: three tensors (num_layers, B, N); the initial state if absent.
-            lengths: (B,) integers in [0, T]; an EventBatch brings its own.
+            lengths: (B,) integers in [0, T]; not beside an EventBatch that has its own.
 
         Returns:
             The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
