@@ -14,12 +14,38 @@ constexpr size_t kHugePage = size_t(2) << 20;
 struct Block {
     void* address;
     size_t size;
+    bool hot;  // not handed to the kernel yet
 };
 
 struct Cache {
     std::mutex mutex;
-    std::vector<Block> blocks;
-    size_t bytes = 0;
+    std::vector<Block> blocks;  // the one released last stands last
+    size_t bytes = 0, hot_bytes = 0;
+
+    Block take(size_t k) {
+        const Block block = blocks[k];
+        blocks.erase(blocks.begin() + static_cast<std::ptrdiff_t>(k));
+        bytes -= block.size;
+        if (block.hot) hot_bytes -= block.size;
+        return block;
+    }
+
+    void put(void* address, size_t size) {
+        while (bytes + size > kMaxCachedBytes) {
+            const Block oldest = take(0);
+            munmap(oldest.address, oldest.size);
+        }
+        blocks.push_back({address, size, true});
+        bytes += size;
+        hot_bytes += size;
+        for (size_t k = 0; hot_bytes > kMaxHotBytes; ++k) {
+            Block& block = blocks[k];
+            if (!block.hot) continue;
+            madvise(block.address, block.size, MADV_FREE);
+            block.hot = false;
+            hot_bytes -= block.size;
+        }
+    }
 };
 
 // Never destroyed: tensors may outlive static objects.
@@ -51,13 +77,8 @@ void* acquire_block(size_t bytes) {
     const size_t size = whole_pages(bytes);
     Cache& c = cache();
     if (std::unique_lock<std::mutex> lock(c.mutex, std::try_to_lock); lock) {
-        for (size_t k = c.blocks.size(); k-- > 0;) {
-            if (c.blocks[k].size != size) continue;
-            void* block = c.blocks[k].address;
-            c.blocks.erase(c.blocks.begin() + static_cast<std::ptrdiff_t>(k));
-            c.bytes -= size;
-            return block;
-        }
+        for (size_t k = c.blocks.size(); k-- > 0;)
+            if (c.blocks[k].size == size) return c.take(k).address;
     }
     return map_block(size);
 }
@@ -66,17 +87,7 @@ void release_block(void* block, size_t bytes) {
     const size_t size = whole_pages(bytes);
     Cache& c = cache();
     if (size <= kMaxCachedBytes) {
-        madvise(block, size, MADV_FREE);
-        if (std::unique_lock<std::mutex> lock(c.mutex, std::try_to_lock); lock) {
-            while (c.bytes + size > kMaxCachedBytes) {
-                munmap(c.blocks.front().address, c.blocks.front().size);
-                c.bytes -= c.blocks.front().size;
-                c.blocks.erase(c.blocks.begin());
-            }
-            c.blocks.push_back({block, size});
-            c.bytes += size;
-            return;
-        }
+        if (std::unique_lock<std::mutex> lock(c.mutex, std::try_to_lock); lock) return c.put(block, size);
     }
     munmap(block, size);
 }
