@@ -19,6 +19,7 @@
 namespace py = pybind11;
 
 void bind_encode(py::module_& m);
+void bind_events(py::module_& m);
 
 namespace srcell {
 namespace {
@@ -224,4 +225,5 @@ PYBIND11_MODULE(_core, m) {
     m.def("sigmoid", [](const py::array_t<float, py::array::c_style>& x) { return apply(kernels->sigmoid_f32, x); });
     m.def("sigmoid", [](const py::array_t<double, py::array::c_style>& x) { return apply(kernels->sigmoid_f64, x); });
     bind_encode(m);
+    bind_events(m);
 }

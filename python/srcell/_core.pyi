@@ -32,4 +32,16 @@ def rate_encode(
     seed: int,
     threads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]: ...
+def find_event_fault(
+    offsets: int,
+    indices: int,
+    values_f32: int,
+    values_f64: int,
+    lengths: int,
+    steps: int,
+    batch: int,
+    inputs: int,
+    events: int,
+    threads: int,
+) -> tuple[str, int] | None: ...
 def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]: ...

@@ -304,6 +304,18 @@ def rate_encode(
     return torch.from_numpy(offsets), torch.from_numpy(indices)
 
 
+def find_event_fault(
+    offsets: Tensor, indices: Tensor, values: Tensor | None, lengths: Tensor | None, shape: tuple[int, int, int]
+) -> tuple[str, int] | None:
+    """What is wrong first with contiguous parts of an EventBatch, of the right shapes and dtypes, and where."""
+    is_double = values is not None and values.dtype == torch.float64
+    values_f32, values_f64 = (0, _address(values)) if is_double else (_address(values), 0)
+    threads = torch.get_num_threads()
+    return _core.find_event_fault(
+        offsets.data_ptr(), indices.data_ptr(), values_f32, values_f64, _address(lengths), *shape, len(indices), threads
+    )
+
+
 def core_info() -> dict[str, Any]:
     """What the compiled module says of itself."""
     return {

@@ -1,0 +1,67 @@
+// The check of event rows in the compiled module srcell._core: turns addresses and sizes into the struct of
+// event_rows.h, releases the GIL and names what was found. core.cpp calls bind_events().
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "../cpu/event_rows.h"
+
+namespace py = pybind11;
+
+namespace srcell {
+namespace {
+
+using Address = std::uintptr_t;  // of a tensor's first element; 0: the tensor is absent
+
+const char* name(Fault fault) {
+    switch (fault) {
+        case Fault::kNone:
+            break;
+        case Fault::kLength:
+            return "length";
+        case Fault::kFirstOffset:
+            return "first offset";
+        case Fault::kDescent:
+            return "descent";
+        case Fault::kLastOffset:
+            return "last offset";
+        case Fault::kIndex:
+            return "index";
+        case Fault::kNan:
+            return "nan";
+        case Fault::kPastLength:
+            return "past length";
+    }
+    return "";
+}
+
+std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(Address offsets, Address indices,
+                                                                    Address values_f32, Address values_f64,
+                                                                    Address lengths, int64_t steps, int64_t batch,
+                                                                    int64_t inputs, int64_t events, int threads) {
+    const UncheckedEvents p = {reinterpret_cast<const int64_t*>(offsets),
+                               reinterpret_cast<const int32_t*>(indices),
+                               reinterpret_cast<const float*>(values_f32),
+                               reinterpret_cast<const double*>(values_f64),
+                               reinterpret_cast<const int64_t*>(lengths),
+                               steps,
+                               batch,
+                               inputs,
+                               events,
+                               threads};
+    FoundFault found;
+    {
+        const py::gil_scoped_release release;
+        found = find_fault(p);
+    }
+    if (found.fault == Fault::kNone) return std::nullopt;
+    return std::pair(std::string(name(found.fault)), found.position);
+}
+
+}  // namespace
+}  // namespace srcell
+
+void bind_events(py::module_& m) { m.def("find_event_fault", &srcell::find_fault_in_arrays); }

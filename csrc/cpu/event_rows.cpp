@@ -1,0 +1,138 @@
+// The pass of event_rows.h: every array is read once, and almost always only to learn that nothing is wrong. So a range
+// is first tested as a whole, in loops without branches that a compiler turns into the vector instructions that every
+// processor has, and searched only if it failed.
+#include "event_rows.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "parallel.h"
+
+namespace srcell {
+namespace {
+
+constexpr int64_t kNowhere = std::numeric_limits<int64_t>::max();
+
+// Elements a thread is worth waking for: some 4 us of reading.
+constexpr int64_t kGrain = 1 << 15;
+
+// Whether some value is not in [0, last]; last >= -1. The sign bits of `value` and `last - value` tell it: the
+// difference overflows only for a negative value.
+template <class T>
+bool any_outside(const T* values, int64_t count, T last) {
+    using Bits = std::make_unsigned_t<T>;
+    Bits signs = 0;
+    for (int64_t k = 0; k < count; ++k) {
+        const auto value = static_cast<Bits>(values[k]);
+        signs |= value | (static_cast<Bits>(last) - value);
+    }
+    return signs >> (std::numeric_limits<Bits>::digits - 1);
+}
+
+// Whether some offset is below the one before it, given that the first of all offsets is not negative. An offset that
+// is negative counts too: where none is, differences do not overflow; the first one that is, is a descent.
+bool any_descent(const int64_t* offsets, int64_t rows) {
+    uint64_t signs = 0;
+    for (int64_t k = 0; k < rows; ++k) {
+        const auto end = static_cast<uint64_t>(offsets[k + 1]);
+        signs |= end | (end - static_cast<uint64_t>(offsets[k]));
+    }
+    return signs >> 63;
+}
+
+template <class T>
+using BitsOf = std::conditional_t<sizeof(T) == sizeof(uint32_t), uint32_t, uint64_t>;
+
+template <class T>
+BitsOf<T> bits_of(T value) {
+    static_assert(std::numeric_limits<T>::is_iec559);
+    BitsOf<T> bits;
+    std::memcpy(&bits, &value, sizeof(T));
+    return bits;
+}
+
+// A NaN's magnitude, read as an integer, is above infinity's. Comparisons of doubles do not become SSE2 instructions.
+template <class T>
+bool any_nan(const T* values, int64_t count) {
+    using Bits = BitsOf<T>;
+    const Bits magnitude = std::numeric_limits<Bits>::max() >> 1;
+    const Bits infinity = bits_of(std::numeric_limits<T>::infinity());
+    Bits signs = 0;
+    for (int64_t k = 0; k < count; ++k) signs |= infinity - (bits_of(values[k]) & magnitude);
+    return signs >> (std::numeric_limits<Bits>::digits - 1);
+}
+
+template <class T>
+int64_t first_outside(const T* values, int64_t begin, int64_t end, T last) {
+    if (begin >= end || !any_outside(values + begin, end - begin, last)) return kNowhere;
+    return std::find_if(values + begin, values + end, [=](T value) { return value < 0 || value > last; }) - values;
+}
+
+int64_t first_descent(const int64_t* offsets, int64_t begin, int64_t end) {
+    if (begin >= end || !any_descent(offsets + begin, end - begin)) return kNowhere;
+    for (int64_t row = begin; row < end; ++row)
+        if (offsets[row + 1] < offsets[row]) return row + 1;
+    return kNowhere;
+}
+
+template <class T>
+int64_t first_nan(const T* values, int64_t begin, int64_t end) {
+    if (!values || begin >= end || !any_nan(values + begin, end - begin)) return kNowhere;
+    return std::find_if(values + begin, values + end, [](T value) { return value != value; }) - values;
+}
+
+void lower(std::atomic<int64_t>& first, int64_t position) {
+    int64_t before = first;
+    while (position < before && !first.compare_exchange_weak(before, position)) {
+    }
+}
+
+// Shares out offsets, indices and values alike: piece k of `pieces` is the k-th part of each of them.
+struct Pass {
+    const UncheckedEvents& p;
+    int64_t rows, pieces;
+    std::atomic<int64_t> descent{kNowhere}, index{kNowhere}, nan{kNowhere};
+
+    static int64_t part(int64_t count, int64_t pieces) { return (count + pieces - 1) / pieces; }
+
+    static void run(void* self, int64_t begin, int64_t end) {
+        Pass& pass = *static_cast<Pass*>(self);
+        const UncheckedEvents& p = pass.p;
+        const int64_t row_part = part(pass.rows, pass.pieces);
+        lower(pass.descent, first_descent(p.offsets, begin * row_part, std::min(end * row_part, pass.rows)));
+        const int64_t event_part = part(p.events, pass.pieces);
+        const int64_t first = begin * event_part, last = std::min(end * event_part, p.events);
+        lower(pass.index, first_outside(p.indices, first, last, static_cast<int32_t>(p.inputs - 1)));
+        lower(pass.nan, std::min(first_nan(p.values_f32, first, last), first_nan(p.values_f64, first, last)));
+    }
+};
+
+int64_t first_past_length(const UncheckedEvents& p) {
+    if (!p.lengths) return kNowhere;
+    for (int64_t b = 0; b < p.batch; ++b)
+        if (p.offsets[b * p.steps + p.lengths[b]] < p.offsets[(b + 1) * p.steps]) return b;
+    return kNowhere;
+}
+
+}  // namespace
+
+FoundFault find_fault(const UncheckedEvents& p) {
+    const int64_t wrong_length = p.lengths ? first_outside(p.lengths, 0, p.batch, p.steps) : kNowhere;
+    if (wrong_length != kNowhere) return {Fault::kLength, wrong_length};
+    const int64_t rows = p.batch * p.steps;
+    if (p.offsets[0] != 0) return {Fault::kFirstOffset, 0};
+    Pass pass{p, rows, 1 + std::max(rows, p.events) / kGrain};
+    parallel_for(pass.pieces, p.threads, Pass::run, &pass);
+    if (pass.descent != kNowhere) return {Fault::kDescent, pass.descent};
+    if (p.offsets[rows] != p.events) return {Fault::kLastOffset, rows};
+    if (pass.index != kNowhere) return {Fault::kIndex, pass.index};
+    if (pass.nan != kNowhere) return {Fault::kNan, pass.nan};
+    const int64_t past = first_past_length(p);
+    if (past != kNowhere) return {Fault::kPastLength, past};
+    return {Fault::kNone, 0};
+}
+
+}  // namespace srcell
