@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import _ops
+
 __all__ = ["EventBatch"]
 
 Array: TypeAlias = Tensor | NDArray[Any]
+Integers: TypeAlias = Array | Sequence[int]
 Shape: TypeAlias = tuple[int, int, int]
 
 _MAX_INPUTS = 2**31
+_MAX_STEPS = 2**31 - 1
+_MAX_SIZE = 2**63 - 1
 
 
 class EventBatch:
@@ -41,7 +46,11 @@ class EventBatch:
 
     ``offsets``, ``indices``, ``values``, ``lengths`` and ``shape`` are attributes. ``len()`` is B. Indexing selects
     samples: ``batch[2]`` and ``batch[-1]`` are batches of one, ``batch[1:3]`` and ``batch[[4, 0, 4]]`` (a list or an
-    integer tensor) batches of several.
+    integer tensor) batches of several. Unpickling validates anew.
+
+    Batches are equal if all that they hold is: shape, device, dtypes and every element. What merely means the same is
+    not equal: a row's events in another order, ones beside absent values, lengths of T beside absent lengths. There is
+    no hash.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -88,8 +97,14 @@ class EventBatch:
         self.values = None
         if values is not None:
             self.values = _vector("values", values, events, "events", torch.float32, torch.float64, device=device)
-        self.lengths = None if lengths is None else _check_lengths(lengths, self.shape, device)
-        self._check_values()
+        self.lengths = None
+        if lengths is not None:
+            self.lengths = _vector("lengths", lengths, batch, "B", torch.int64, device=device)
+        if device.type != "meta":
+            find_fault = _ops.find_event_fault if device.type == "cpu" else find_event_fault
+            fault = find_fault(self.offsets, self.indices, self.values, self.lengths, self.shape)
+            if fault is not None:
+                raise ValueError(self._describe(*fault))
 
     @classmethod
     def _trusted(
@@ -101,32 +116,25 @@ class EventBatch:
         batch.shape, batch.lengths = shape, lengths
         return batch
 
-    def _check_values(self) -> None:
-        inputs = self.shape[2]
-        first, last = int(self.offsets[0]), int(self.offsets[-1])
-        if first != 0:
-            raise ValueError(f"offsets: expected the first to be 0, got {first}")
-        row = _first(self.offsets[1:] < self.offsets[:-1])
-        if row is not None:
-            before, after = self.offsets[row : row + 2].tolist()
-            raise ValueError(f"offsets: expected ascending values, got {before} and then {after} at position {row + 1}")
-        if last != self.num_events:
-            raise ValueError(f"offsets: expected the last to be {self.num_events}, the number of indices, got {last}")
-        event = _first((self.indices < 0) | (self.indices >= inputs))
-        if event is not None:
-            got = int(self.indices[event])
-            raise ValueError(f"indices: expected values in [0, {inputs}), got {got} at position {event}")
-        event = None if self.values is None else _first(self.values.isnan())
-        if event is not None:
-            raise ValueError(f"values: expected numbers, got nan at position {event}")
-        if self.lengths is not None:
-            starts = self._sample_starts()
-            sample = _first(self.offsets[starts[:-1] + self.lengths] < self.offsets[starts[1:]])
-            if sample is not None:
-                length = int(self.lengths[sample])
-                raise ValueError(
-                    f"lengths: expected no events past a sample's length, got some past the {length} of sample {sample}"
-                )
+    def _describe(self, fault: str, at: int) -> str:
+        """The message for what a search for faults found in this batch."""
+        if fault == "first offset":
+            return f"offsets: expected the first to be 0, got {int(self.offsets[0])}"
+        if fault == "descent":
+            before, after = self.offsets[at - 1 : at + 1].tolist()
+            return f"offsets: expected ascending values, got {before} and then {after} at position {at}"
+        if fault == "last offset":
+            last = int(self.offsets[-1])
+            return f"offsets: expected the last to be {self.num_events}, the number of indices, got {last}"
+        if fault == "index":
+            return f"indices: expected values in [0, {self.shape[2]}), got {int(self.indices[at])} at position {at}"
+        if fault == "nan":
+            return f"values: expected numbers, got nan at position {at}"
+        assert self.lengths is not None
+        length = int(self.lengths[at])
+        if fault == "length":
+            return _wrong_length(length, at, self.shape[0])
+        return f"lengths: expected no events past a sample's length, got some past the {length} of sample {at}"
 
     @classmethod
     def from_dense(cls, x: Array, lengths: Array | None = None) -> EventBatch:
@@ -177,18 +185,137 @@ class EventBatch:
         return cls._trusted(offsets, index.to(torch.int32), values, shape, lengths)
 
     @classmethod
-    def cat(cls, batches: Iterable[EventBatch]) -> EventBatch:
-        """Join batches of the same T, K and device, sample after sample.
+    def from_events(
+        cls,
+        times: Array | Sequence[float],
+        indices: Integers | None = None,
+        *,
+        x: Integers | None = None,
+        y: Integers | None = None,
+        polarity: Integers | None = None,
+        bin_width: float,
+        inputs: int | None = None,
+        sensor_size: Sequence[int] | None = None,
+        steps: int | None = None,
+        prefix: int = 0,
+        count: Literal["once", "all"] = "once",
+    ) -> EventBatch:
+        """One recording of an event camera, or of any other source of timed events, in bins of time.
 
-        Lengths and values are kept. Where only some batches have lengths, the others get T; where only some have
+        What happens at time t is an event of step ``prefix + floor(t / bin_width)``. Its input is given by ``indices``
+        and ``inputs``, or by ``x``, ``y`` and ``sensor_size``, with or without ``polarity``; it is then
+        ``(polarity * height + y) * width + x``, so that a step is a frame (polarities, height, width), flattened.
+
+        Args:
+            times: (events,), numbers of at least 0 that do not descend, counted from the recording's start, in any
+                unit. Integers in bins of an integer width are binned exactly, others as float64.
+            indices: (events,), integers in [0, inputs).
+            x: (events,), integers in [0, width): the column of the pixel.
+            y: (events,), integers in [0, height): its row.
+            polarity: (events,), bools, or integers that are 0 or 1.
+            bin_width: what a step lasts, in the unit of ``times``; above 0.
+            inputs: K, at most 2^31.
+            sensor_size: (height, width); K is height * width, twice that with a polarity.
+            steps: bins to keep, past which events are left out; as many as the last event needs if absent.
+            prefix: silent steps before the first bin.
+            count: "once" makes one event of several of one input in one bin; with "all" they stay and add up.
+
+        Returns:
+            A batch of shape (prefix + steps, 1, K) on the device of ``times``, without values and lengths; each row
+            ascends. ``cat`` and ``srcell.data.collate`` join several.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype, or not just one way of giving inputs.
+            ValueError: a wrong shape or value; the message names the argument, what was expected and what came.
+
+        Example:
+            >>> from srcell import EventBatch
+            >>> recording = EventBatch.from_events(
+            ...     [150, 180, 2300], x=[3, 3, 0], y=[1, 1, 0], polarity=[1, 1, 0], bin_width=1000, sensor_size=(2, 4)
+            ... )
+            >>> recording.shape
+            (3, 1, 16)
+            >>> recording.offsets.tolist(), recording.indices.tolist()
+            ([0, 1, 1, 2], [15, 0])
+
+        """
+        times = _check_times(times)
+        index, total = _event_inputs(times, indices, x, y, polarity, inputs, sensor_size)
+        prefix = as_int("prefix", prefix, _MAX_STEPS)
+        bins = _bins(times, bin_width)
+        if steps is None:
+            steps = int(bins[-1]) + 1 if len(bins) else 0
+            if prefix + steps > _MAX_STEPS:
+                last = times[-1].item()
+                raise ValueError(f"bin_width: expected at most 2^31 - 1 steps, got {bin_width} for times up to {last}")
+        else:
+            steps = as_int("steps", steps, _MAX_STEPS - prefix)
+            bins = bins[bins < steps]
+        if count not in ("once", "all"):
+            raise ValueError(f"count: expected 'once' or 'all', got {count!r}")
+        cells = (prefix + bins) * total + index[: len(bins)]
+        cells = cells.unique() if count == "once" else cells.sort().values
+        row_starts = torch.arange(prefix + steps + 1, device=times.device) * total
+        offsets = torch.searchsorted(cells, row_starts)
+        return cls._trusted(offsets, (cells % max(total, 1)).to(torch.int32), None, (prefix + steps, 1, total), None)
+
+    @classmethod
+    def from_sparse_csr(cls, csr: Tensor, *, shape: Sequence[int], lengths: Array | None = None) -> EventBatch:
+        r"""The events of a sparse CSR tensor, whose row ``b * T + t`` is step t of sample b.
+
+        Args:
+            csr: (B\*T, K), layout ``torch.sparse_csr``, float32 or float64, not NaN; a 0 that it stores is an event.
+            shape: (T, B, K).
+            lengths: (B,), int64 in [0, T], past which there are no events.
+
+        Returns:
+            A batch on csr's device. Its values are absent if all are 1 and csr requires no gradient; otherwise
+            gradients flow through them to csr.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong layout, shape or value.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> batch = EventBatch.from_dense(torch.ones(5, 2, 3))
+            >>> EventBatch.from_sparse_csr(batch.to_sparse_csr(), shape=batch.shape) == batch
+            True
+
+        """
+        steps, batch, inputs = _check_shape(shape)
+        if not isinstance(csr, Tensor):
+            raise TypeError(f"csr: expected a tensor, got {type(csr).__name__}")
+        if csr.layout != torch.sparse_csr:
+            raise ValueError(f"csr: expected layout torch.sparse_csr, got {csr.layout}")
+        if csr.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"csr: expected dtype torch.float32 or torch.float64, got {csr.dtype}")
+        if tuple(csr.shape) != (batch * steps, inputs):
+            raise ValueError(f"csr: expected shape (B*T, K) = {(batch * steps, inputs)}, got {tuple(csr.shape)}")
+        offsets, indices, values = csr.crow_indices(), csr.col_indices(), csr.values()
+        try:
+            torch.sparse_csr_tensor(offsets, indices, values.detach(), csr.shape, check_invariants=True)
+        except RuntimeError as error:
+            raise ValueError(f"csr: expected a valid CSR tensor, got one for which {error}") from None
+        kept = values if values.requires_grad or not bool((values == 1).all()) else None
+        return cls(offsets.to(torch.int64), indices.to(torch.int32), kept, shape=shape, lengths=lengths)
+
+    @classmethod
+    def cat(cls, batches: Iterable[EventBatch], *, steps: int | None = None) -> EventBatch:
+        """Join batches of the same K and device, sample after sample.
+
+        Lengths and values are kept. Where only some batches have lengths, the others get their T; where only some have
         values, the others get ones; float32 beside float64 values become float64.
 
         Args:
             batches: at least one batch.
+            steps: T of the result; shorter batches get silent steps at their end, and lengths that leave these out. All
+                must have the same T if absent.
 
         Raises:
             TypeError: something else than a batch.
-            ValueError: no batch, or batches that differ in T, K or device.
+            ValueError: no batch, or batches that differ in K or device, or in T, or have a T above ``steps``.
 
         Example:
             >>> import torch
@@ -196,6 +323,9 @@ class EventBatch:
             >>> batch = EventBatch.from_dense(torch.ones(5, 2, 3))
             >>> EventBatch.cat([batch, batch[1]]).shape
             (5, 3, 3)
+            >>> longer = EventBatch.cat([batch, EventBatch.from_dense(torch.ones(7, 1, 3))], steps=7)
+            >>> longer.shape, longer.lengths.tolist()
+            ((7, 3, 3), [5, 5, 7])
 
         """
         batches = list(batches)
@@ -204,20 +334,22 @@ class EventBatch:
         for batch in batches:
             if not isinstance(batch, EventBatch):
                 raise TypeError(f"batches: expected EventBatches, got {type(batch).__name__}")
-        (steps, _, inputs), device = batches[0].shape, batches[0].device
+        (first_steps, _, inputs), device = batches[0].shape, batches[0].device
+        shortest, steps = (first_steps, first_steps) if steps is None else (0, as_int("steps", steps, _MAX_SIZE))
         for k, batch in enumerate(batches):
-            if (batch.shape[0], batch.shape[2]) != (steps, inputs):
+            if not shortest <= batch.shape[0] <= steps or batch.shape[2] != inputs:
+                expected = f"T = {steps}" if shortest == steps else f"T of at most {steps}"
                 raise ValueError(
-                    f"batches: expected T = {steps} and K = {inputs}, as the first has, got shape {batch.shape} at {k}"
+                    f"batches: expected {expected} and K = {inputs}, as the first has, got shape {batch.shape} at {k}"
                 )
             if batch.device != device:
                 raise ValueError(f"batches: expected device {device}, as the first has, got {batch.device} at {k}")
         values = lengths = None
         if any(batch.values is not None for batch in batches):
             values = torch.cat([batch._values_or_ones(torch.float32) for batch in batches])
-        if any(batch.lengths is not None for batch in batches):
+        if any(batch.lengths is not None or batch.shape[0] < steps for batch in batches):
             lengths = torch.cat([batch._lengths_or_steps() for batch in batches])
-        offsets = _offsets(torch.cat([batch.offsets.diff() for batch in batches]))
+        offsets = _offsets(torch.cat([batch._counts(steps) for batch in batches]))
         indices = torch.cat([batch.indices for batch in batches])
         return cls._trusted(offsets, indices, values, (steps, sum(map(len, batches)), inputs), lengths)
 
@@ -241,13 +373,57 @@ class EventBatch:
             True
 
         """
-        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise TypeError(f"dtype: expected a floating-point dtype, got {dtype}")
+        _check_float_dtype(dtype)
         steps, batch, inputs = self.shape
         dense_rows = torch.arange(steps * batch, device=self.device).view(steps, batch).t().flatten()
         cells = dense_rows.repeat_interleave(self.offsets.diff()) * inputs + self.indices
         dense = torch.zeros(steps * batch * inputs, dtype=dtype, device=self.device)
         return dense.index_add(0, cells, self._values_or_ones(dtype).to(dtype)).view(self.shape)
+
+    def to_sparse_csr(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        r"""The sparse CSR tensor whose row ``b * T + t`` is step t of sample b; several events of a cell become one.
+
+        Args:
+            dtype: a floating-point dtype.
+
+        Returns:
+            (B\*T, K), with int64 indices that ascend within each row, on this device; gradients flow to the values.
+
+        Raises:
+            TypeError: ``dtype`` is not a floating-point dtype.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> csr = EventBatch.from_dense(torch.ones(1, 2, 3)).to_sparse_csr()
+            >>> (csr @ torch.ones(3, 1)).flatten()
+            tensor([3., 3.])
+
+        """
+        _check_float_dtype(dtype)
+        steps, batch, inputs = self.shape
+        rows = torch.arange(steps * batch, device=self.device).repeat_interleave(self.offsets.diff())
+        ascends = bool(((self.indices[1:] > self.indices[:-1]) | (rows[1:] > rows[:-1])).all())
+        coo = torch.sparse_coo_tensor(
+            torch.stack([rows, self.indices.to(torch.int64)]),
+            self._values_or_ones(dtype).to(dtype),
+            (steps * batch, inputs),
+            check_invariants=False,
+            is_coalesced=ascends,
+        )
+        return coo.coalesce().to_sparse_csr()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EventBatch):
+            return NotImplemented
+        return (
+            self.shape == other.shape
+            and self.device == other.device
+            and all(map(_same, self._tensors(), other._tensors()))
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        EventBatch.__init__(self, **state)
 
     def __len__(self) -> int:
         return self.shape[1]
@@ -329,8 +505,10 @@ class EventBatch:
         """The device of all its tensors."""
         return self.offsets.device
 
-    def to(self, device: torch.device | str | int) -> EventBatch:
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> EventBatch:
         """The batch on another device; tensors that are there already are shared.
+
+        With ``non_blocking`` and pinned memory the host does not wait for the copies.
 
         Example:
             >>> import torch
@@ -339,7 +517,7 @@ class EventBatch:
             device(type='cpu')
 
         """
-        return self._map(lambda x: x.to(device))
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> EventBatch:
         """The batch in page-locked memory, which a GPU reads faster; a DataLoader with ``pin_memory=True`` calls it."""
@@ -361,10 +539,13 @@ class EventBatch:
         values, lengths = (None if x is None else function(x) for x in (self.values, self.lengths))
         return self._trusted(offsets, indices, values, self.shape, lengths)
 
-    def _sample_starts(self) -> Tensor:
-        """Where in ``offsets`` each sample starts, and the last ends: (B + 1,)."""
-        steps, batch, _ = self.shape
-        return torch.arange(batch + 1, device=self.device) * steps
+    def _counts(self, steps: int) -> Tensor:
+        """Events of each row, if each sample had so many steps, at least T: (B * steps,)."""
+        own, batch, _ = self.shape
+        counts = self.offsets.diff()
+        if own == steps:
+            return counts
+        return torch.nn.functional.pad(counts.view(batch, own), (0, steps - own)).flatten()
 
     def _values_or_ones(self, dtype: torch.dtype) -> Tensor:
         return torch.ones(self.num_events, dtype=dtype, device=self.device) if self.values is None else self.values
@@ -375,26 +556,154 @@ class EventBatch:
         return torch.full((len(self),), self.shape[0], dtype=torch.int64, device=self.device)
 
 
-def as_integers(name: str, x: Sequence[int] | Array, device: torch.device) -> Tensor:
-    """A vector of any integers as int64 on the device, contiguous; for this package's own arguments."""
+def find_event_fault(
+    offsets: Tensor, indices: Tensor, values: Tensor | None, lengths: Tensor | None, shape: Shape
+) -> tuple[str, int] | None:
+    """``_ops.find_event_fault`` in torch's operators, for the devices for which there is no compiled one."""
+    steps, batch, inputs = shape
+    sample = None if lengths is None else _first((lengths < 0) | (lengths > steps))
+    if sample is not None:
+        return "length", sample
+    if int(offsets[0]) != 0:
+        return "first offset", 0
+    row = _first(offsets[1:] < offsets[:-1])
+    if row is not None:
+        return "descent", row + 1
+    if int(offsets[-1]) != len(indices):
+        return "last offset", batch * steps
+    event = _first((indices < 0) | (indices > inputs - 1))
+    if event is not None:
+        return "index", event
+    event = None if values is None else _first(values.isnan())
+    if event is not None:
+        return "nan", event
+    if lengths is not None:
+        starts = torch.arange(batch + 1, device=offsets.device) * steps
+        sample = _first(offsets[starts[:-1] + lengths] < offsets[starts[1:]])
+    return None if sample is None else ("past length", sample)
+
+
+def as_int(name: str, value: SupportsIndex, maximum: int) -> int:
+    """An integer in [0, maximum]; for this package's own arguments."""
     try:
-        numbers = torch.as_tensor(_as_tensor(name, x) if isinstance(x, np.ndarray) else x, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name}: expected integers below 2^63, got {type(x).__name__}: {error}") from None
-    if numbers.numel() == 0:
-        numbers = numbers.to(torch.int64)
-    if numbers.dtype == torch.bool or numbers.is_floating_point() or numbers.is_complex():
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
+    if not 0 <= number <= maximum:
+        raise ValueError(f"{name}: expected an int in [0, {maximum}], got {number}")
+    return number
+
+
+def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:
+    """A vector of any integers, of bools too if asked, as int64 on the device, contiguous; for the package's own."""
+    numbers = _as_numbers(name, x, "integers below 2^63", device)
+    if (numbers.dtype == torch.bool and not bools) or numbers.is_floating_point() or numbers.is_complex():
         raise TypeError(f"{name}: expected integers, got {numbers.dtype}")
-    if numbers.dim() != 1:
-        raise ValueError(f"{name}: expected one dimension, got shape {tuple(numbers.shape)}")
+    _check_one_dimension(name, numbers)
     return numbers.to(torch.int64).contiguous()
+
+
+def _as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
+    """Numbers of any dtype; int64 where there are none, float64 from Python's floats."""
+    if isinstance(x, Tensor | np.ndarray):
+        numbers = _as_tensor(name, x).to(device)
+    else:
+        try:
+            numbers = torch.as_tensor(x, device=device)
+            if numbers.is_floating_point():
+                numbers = torch.as_tensor(x, dtype=torch.float64, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name}: expected {expected}, got {type(x).__name__}: {error}") from None
+    return numbers if numbers.numel() else numbers.to(torch.int64)
+
+
+def _check_one_dimension(name: str, x: Tensor) -> None:
+    if x.dim() != 1:
+        raise ValueError(f"{name}: expected one dimension, got shape {tuple(x.shape)}")
+
+
+def _check_times(times: Array | Sequence[float]) -> Tensor:
+    """Times of events as int64 or float64."""
+    device = times.device if isinstance(times, Tensor) else torch.device("cpu")
+    numbers = _as_numbers("times", times, "numbers, integers below 2^63", device)
+    if numbers.dtype == torch.bool or numbers.is_complex():
+        raise TypeError(f"times: expected real numbers, got {numbers.dtype}")
+    _check_one_dimension("times", numbers)
+    numbers = numbers.detach().to(torch.float64 if numbers.is_floating_point() else torch.int64)
+    event = _first(~numbers.isfinite() | (numbers < 0))
+    if event is not None:
+        got = numbers[event].item()
+        raise ValueError(f"times: expected finite numbers of at least 0, got {got} at position {event}")
+    event = _first(numbers[1:] < numbers[:-1])
+    if event is not None:
+        before, after = numbers[event : event + 2].tolist()
+        raise ValueError(f"times: expected no descent, got {before} and then {after} at position {event + 1}")
+    return numbers
+
+
+def _bins(times: Tensor, bin_width: float) -> Tensor:
+    """The bin of each time, as int64; past the most steps that there may be, any such bin."""
+    if not isinstance(bin_width, int | float | np.integer | np.floating):
+        raise TypeError(f"bin_width: expected a number, got {type(bin_width).__name__}")
+    if not 0 < bin_width < 2**63:
+        raise ValueError(f"bin_width: expected a number above 0 and below 2^63, got {bin_width}")
+    if isinstance(bin_width, int | np.integer) and not times.is_floating_point():
+        return times // int(bin_width)
+    return (times / float(bin_width)).clamp(max=_MAX_STEPS).to(torch.int64)
+
+
+def _event_inputs(
+    times: Tensor,
+    indices: Integers | None,
+    x: Integers | None,
+    y: Integers | None,
+    polarity: Integers | None,
+    inputs: int | None,
+    sensor_size: Sequence[int] | None,
+) -> tuple[Tensor, int]:
+    """The input of each event, given in one of two ways, and K."""
+    pixels = {"x": x, "y": y, "polarity": polarity, "sensor_size": sensor_size}
+    if indices is not None and inputs is not None and all(given is None for given in pixels.values()):
+        total = as_int("inputs", inputs, _MAX_INPUTS)
+        return _below("indices", indices, total, times), total
+    if indices is None and inputs is None and x is not None and y is not None and sensor_size is not None:
+        height, width = _check_sensor_size(sensor_size)
+        index = _below("y", y, height, times) * width + _below("x", x, width, times)
+        if polarity is None:
+            return index, height * width
+        return _below("polarity", polarity, 2, times, bools=True) * (height * width) + index, 2 * height * width
+    arguments = {"indices": indices, "inputs": inputs, **pixels}
+    got = ", ".join(name for name, given in arguments.items() if given is not None) or "none of them"
+    raise TypeError(f"indices: expected either indices and inputs, or x, y and sensor_size, got {got}")
+
+
+def _check_sensor_size(sensor_size: Sequence[int]) -> tuple[int, int]:
+    try:
+        height, width = map(operator.index, sensor_size)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"sensor_size: expected two integers (height, width), got {sensor_size!r}") from None
+    if min(height, width) < 0 or 2 * height * width > _MAX_INPUTS:
+        got = (height, width)
+        raise ValueError(f"sensor_size: expected (height, width) of at least 0, 2^30 pixels at most, got {got}")
+    return height, width
+
+
+def _below(name: str, x: Integers, bound: int, times: Tensor, *, bools: bool = False) -> Tensor:
+    """A vector as long as times, of integers in [0, bound)."""
+    numbers = as_integers(name, x, times.device, bools=bools)
+    if len(numbers) != len(times):
+        raise ValueError(f"{name}: expected shape (events,) = ({len(times)},), as times has, got ({len(numbers)},)")
+    event = _first((numbers < 0) | (numbers >= bound))
+    if event is not None:
+        raise ValueError(f"{name}: expected values in [0, {bound}), got {int(numbers[event])} at position {event}")
+    return numbers
 
 
 def _as_tensor(name: str, x: Array) -> Tensor:
     """A tensor, or one over the memory of a NumPy array where it can be shared."""
     if isinstance(x, np.ndarray):
         try:
-            return torch.from_numpy(np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W"]))
+            return torch.from_numpy(np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W", "A"]))
         except TypeError:
             raise TypeError(f"{name}: expected a dtype that torch has, got {x.dtype}") from None
     if not isinstance(x, Tensor):
@@ -407,7 +716,7 @@ def _as_tensor(name: str, x: Array) -> Tensor:
 def _vector(
     name: str, x: Array, size: int | None, size_name: str, *dtypes: torch.dtype, device: torch.device | None = None
 ) -> Tensor:
-    """Check a vector of a given size, of any if None, and make it contiguous."""
+    """Check a vector of a given size, of any if None, and make it contiguous and aligned."""
     x = _as_tensor(name, x)
     if x.dtype not in dtypes:
         raise TypeError(f"{name}: expected dtype {' or '.join(map(str, dtypes))}, got {x.dtype}")
@@ -416,7 +725,8 @@ def _vector(
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
     if device not in (None, x.device):
         raise ValueError(f"{name}: expected device {device}, as offsets has, got {x.device}")
-    return x.contiguous()
+    x = x.contiguous()
+    return x.clone() if x.data_ptr() % x.element_size() else x
 
 
 def _check_shape(shape: Sequence[int], name: str = "shape") -> Shape:
@@ -426,6 +736,8 @@ def _check_shape(shape: Sequence[int], name: str = "shape") -> Shape:
         raise type(error)(f"{name}: expected three integers (T, B, K), got {shape!r}") from None
     if min(steps, batch, inputs) < 0 or inputs > _MAX_INPUTS:
         raise ValueError(f"{name}: expected (T, B, K) of at least 0, K at most 2^31, got {(steps, batch, inputs)}")
+    if max(steps, batch) > _MAX_SIZE:
+        raise ValueError(f"{name}: expected T and B below 2^63, got {(steps, batch, inputs)}")
     return steps, batch, inputs
 
 
@@ -434,8 +746,24 @@ def _check_lengths(lengths: Array, shape: Shape, device: torch.device) -> Tensor
     lengths = _vector("lengths", lengths, batch, "B", torch.int64, device=device)
     sample = _first((lengths < 0) | (lengths > steps))
     if sample is not None:
-        raise ValueError(f"lengths: expected values in [0, {steps}], got {int(lengths[sample])} for sample {sample}")
+        raise ValueError(_wrong_length(int(lengths[sample]), sample, steps))
     return lengths
+
+
+def _wrong_length(length: int, sample: int, steps: int) -> str:
+    return f"lengths: expected values in [0, {steps}], got {length} for sample {sample}"
+
+
+def _check_float_dtype(dtype: torch.dtype) -> None:
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype: expected a floating-point dtype, got {dtype}")
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two parts of batches on one device hold the same."""
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _offsets(counts: Tensor) -> Tensor:
