@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import srcell
 
-from . import data, training
+from . import benchmark, data, training
 from ._extras import train_extra
 from .training import EpochMetrics, Observer, Tally, TrainingConfig
 
@@ -107,6 +108,42 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"test accuracy {history[-1].test_accuracy:.2%} after {seconds:.1f} s of training, run folder {out}")
 
 
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure the chosen cases, print each setting as it is done, and write them all as JSON."""
+    out: Path | None = arguments.out
+    if out is not None and not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent} is not a folder: choose another --out")
+    repetitions = arguments.repetitions
+    if repetitions is None:
+        repetitions = 3 if arguments.quick else 9
+    settings = benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
+    results = []
+    for result in benchmark.run(settings, repetitions):
+        print(*describe_result(result), "", sep="\n", flush=True)
+        results.append(result)
+    if out is not None:
+        out.write_text(json.dumps(benchmark.record(results, Path(benchmark.__file__)), indent=1) + "\n")
+
+
+def describe_result(result: benchmark.Result) -> Iterator[str]:
+    """A line on what was measured, and one for each row."""
+    setting, rows = result["setting"], result["milliseconds"]
+    sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
+    yield (
+        f"{setting['case']}: {setting['subject']} {sizes}, T {setting['steps']}, B {setting['batch']}, "
+        f"{setting['density']:.1%} events, {setting['surrogate']}, recurrent_grad={setting['recurrent_grad']}, "
+        f"threads {setting['threads']}, median (quartiles) of {result['repetitions']} repetitions"
+    )
+    width = 2 + max(map(len, benchmark.LABELS.values()))
+    passes = next(iter(rows.values()))
+    yield " " * width + "".join(f"{key + ', ms':>32}" for key in passes)
+    for name, times in rows.items():
+        cells = (f"{t['median']:.2f} ({t['quartile1']:.2f} to {t['quartile3']:.2f})" for t in times.values())
+        yield f"{benchmark.LABELS[name]:{width}}" + "".join(f"{cell:>32}" for cell in cells)
+    for name, reason in result["left_out"].items():
+        yield f"{benchmark.LABELS[name]:{width}}left out: {reason}"
+
+
 def print_info(arguments: argparse.Namespace) -> None:
     """Print what ``srcell.info`` tells, a line a fact."""
     for name, value in srcell.info().items():
@@ -119,6 +156,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"srcell {srcell.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_train_command(commands)
+    add_bench_command(commands)
     commands.add_parser("info", help="show version, instruction set, threads").set_defaults(run=print_info)
     return parser
 
@@ -141,6 +179,23 @@ def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
     option("--recurrent-grad", action="store_true", help="let gradients follow the recurrence")
     option("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
     parser.set_defaults(run=train, **dataclasses.asdict(default))
+
+
+def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add ``srcell bench``."""
+    parser = commands.add_parser(
+        "bench",
+        help="time srcell beside PyTorch",
+        description="Time srcell beside PyTorch and what else is installed. Run it alone on the machine.",
+        epilog="Defaults in brackets.",
+    )
+    option = parser.add_argument
+    option("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(benchmark.CASES)} [all]")
+    option("--threads", type=int, metavar="N", help="threads of the cases that do not fix them [all]")
+    option("--repetitions", type=int, metavar="N", help="of every row; slow cases get fewer, fast ones more [9]")
+    option("--quick", action="store_true", help="3 repetitions, small batches, nothing compiled: for a look")
+    option("--out", type=Path, metavar="FILE.json", help="write settings, times and environment here")
+    parser.set_defaults(run=bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,82 @@
+"""Say what got slower between two measurements of ``srcell bench --out`` or ``bench/run.py``, beyond noise.
+
+    python bench/compare.py OLD.json NEW.json
+
+Exit status 0 if nothing did, 1 if anything did, 2 if the two cannot be compared. It needs nothing but Python and knows
+of the files only what it compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# Processes differ by some percent that the quartiles of one do not show: where the heap lies, what else ran.
+MARGIN = 0.05
+
+
+def times_by_row(document: dict[str, Any]) -> dict[tuple[str, ...], dict[str, float]]:
+    """Quartiles by setting, row and pass."""
+    return {
+        (json.dumps(result["setting"], sort_keys=True), row, key): quartiles
+        for result in document["results"]
+        for row, passes in result["milliseconds"].items()
+        for key, quartiles in passes.items()
+    }
+
+
+def is_slower(old: dict[str, float], new: dict[str, float]) -> bool:
+    """Whether the middle halves of the repetitions lie apart, and the medians by more than the margin."""
+    return new["quartile1"] > old["quartile3"] and new["median"] > (1 + MARGIN) * old["median"]
+
+
+def describe(name: tuple[str, ...], old: dict[str, float], new: dict[str, float]) -> str:
+    setting = json.loads(name[0])
+    sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
+    return (
+        f"{setting['case']} ({setting['subject']} {sizes}, T {setting['steps']}, B {setting['batch']}, "
+        f"{setting['density']:.1%}, {setting['surrogate']}, recurrent_grad={setting['recurrent_grad']}, "
+        f"threads {setting['threads']}), {name[1]}, {name[2]}: "
+        f"{old['median']:.2f} -> {new['median']:.2f} ms, {new['median'] / old['median']:.2f} times"
+    )
+
+
+def compare(old: dict[str, Any], new: dict[str, Any]) -> int:
+    """Print what changed; the exit status."""
+    for key in ("processor", "isa"):
+        before, after = (document.get(key) or document["environment"][key] for document in (old, new))
+        if before != after:
+            raise ValueError(f"not comparable: {key} was {before} and is {after}")
+    old_times, new_times = times_by_row(old), times_by_row(new)
+    both = [name for name in old_times if name in new_times]
+    if not both:
+        raise ValueError("not comparable: no setting was measured in both")
+    slower = [name for name in both if is_slower(old_times[name], new_times[name])]
+    faster = [name for name in both if is_slower(new_times[name], old_times[name])]
+    for title, names in (("slower", slower), ("faster", faster)):
+        for name in names:
+            print(f"{title}: {describe(name, old_times[name], new_times[name])}")
+    alone = len(old_times) + len(new_times) - 2 * len(both)
+    print(f"{len(both)} times compared, {len(slower)} slower, {len(faster)} faster, {alone} in one file only")
+    return 1 if slower else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Say what got slower between two measurements, beyond noise.")
+    parser.add_argument("old", type=Path, metavar="OLD.json")
+    parser.add_argument("new", type=Path, metavar="NEW.json")
+    arguments = parser.parse_args()
+    try:
+        return compare(*(json.loads(path.read_text()) for path in (arguments.old, arguments.new)))
+    except KeyError as missing:
+        print(f"compare: a file is not one of srcell bench: it has no {missing}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""What is drawn and written from a measurement: the plots, and the README's section between its markers.
+
+    python bench/report.py      # from bench/results/speed.json, without measuring
+
+``bench/run.py`` calls this after it has measured; nothing is timed here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from srcell.benchmark import BOTH, FORWARD, LABELS, Result
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+PYTORCH = ("eager", "compiled")
+COLOURS = {row: f"C{number}" for number, row in enumerate(LABELS)}
+
+Document = dict[str, Any]
+
+
+def results_of(document: Document, case: str) -> list[Result]:
+    return [result for result in document["results"] if result["setting"]["case"] == case]
+
+
+def median(result: Result, row: str, key: str) -> float | None:
+    """Milliseconds; none where the row was not measured."""
+    passes = result["milliseconds"].get(row)
+    return None if passes is None else passes[key]["median"]
+
+
+def best(result: Result, rows: tuple[str, ...], key: str) -> float:
+    """The smallest median of those rows that were measured."""
+    return min(found for row in rows if (found := median(result, row, key)) is not None)
+
+
+def plot_sweep(document: Document, case: str, field: str, axis: str, scale: float, references: list[Result]) -> Figure:
+    """Milliseconds against one field of the settings, a panel a pass; references as horizontal lines."""
+    results = results_of(document, case)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels: tuple[Axes, Axes] = figure.subplots(1, 2, sharey=True)
+    for panel, key in zip(panels, (FORWARD, BOTH), strict=True):
+        x = [scale * result["setting"][field] for result in results]
+        for row in results[0]["milliseconds"]:
+            times = [result["milliseconds"][row][key] for result in results]
+            colour = COLOURS[row]
+            panel.plot(x, [t["median"] for t in times], ".-", color=colour, label=LABELS[row])
+            panel.fill_between(
+                x, [t["quartile1"] for t in times], [t["quartile3"] for t in times], color=colour, alpha=0.2
+            )
+        for result in references:
+            for row in PYTORCH:
+                if (milliseconds := median(result, row, key)) is not None:
+                    at = f"{LABELS[row]}, at {result['setting']['density']:.0%}"
+                    panel.axhline(milliseconds, color=COLOURS[row], linestyle="--", label=at)
+        panel.set(title=key, xscale="log", yscale="log", xlabel=axis)
+        panel.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("milliseconds, median and quartiles")
+    panels[1].legend(fontsize="small")
+    return figure
+
+
+def figures(document: Document) -> dict[str, Figure]:
+    """The plots by file name. A dense product does not depend on density: eager and compiled stand at one."""
+    return {
+        "density.png": plot_sweep(
+            document,
+            "density",
+            "density",
+            "density of the input (%), layer 784-512, T 220, B 256",
+            100,
+            results_of(document, "784-512"),
+        ),
+        "steps.png": plot_sweep(document, "steps", "steps", "steps T, layer 784-100, B 256, 3 % events", 1, []),
+    }
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def lines(table: Iterator[str]) -> str:
+    return "\n".join(table)
+
+
+def format_ms(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return "-"
+    return f"{milliseconds:.2f}" if milliseconds < 1 else f"{milliseconds:.1f}"
+
+
+def layer_table(document: Document) -> Iterator[str]:
+    """Forward / forward and backward of whole layers, and how many times faster events are than the best PyTorch."""
+    columns = [results_of(document, case)[0] for case in ("784-100", "784-512", "nmnist", "stack")]
+    head = ["milliseconds, forward / forward and backward"]
+    for result in columns:
+        setting = result["setting"]
+        head.append(f"{'-'.join(map(str, [setting['inputs'], *setting['neurons']]))}, {100 * setting['density']:g} %")
+    rows = []
+    for row, label in LABELS.items():
+        cells = [[median(result, row, key) for key in (FORWARD, BOTH)] for result in columns]
+        if any(cell != [None, None] for cell in cells):
+            rows.append([label, *("-" if None in cell else " / ".join(map(format_ms, cell)) for cell in cells)])
+    ratios = [
+        " / ".join(f"{best(result, PYTORCH, key) / best(result, ('events',), key):.1f}" for key in (FORWARD, BOTH))
+        for result in columns
+    ]
+    rows.append(["events, times faster than the better of eager and compiled", *ratios])
+    yield from markdown_table(head, rows)
+
+
+def recurrence_table(document: Document) -> Iterator[str]:
+    """A forward row a size, the smaller medians of its settings, because inference knows no gradient mode."""
+    results = results_of(document, "recurrence")
+    rows = []
+    for neurons in dict.fromkeys(result["setting"]["neurons"][0] for result in results):
+        same = [result for result in results if result["setting"]["neurons"][0] == neurons]
+        passes = [("forward", FORWARD, same)]
+        for result in same:
+            mode = "through time" if result["setting"]["recurrent_grad"] else "default"
+            passes.append((f"{BOTH}, {mode}", BOTH, [result]))
+        for label, key, chosen in passes:
+            times = [
+                min((t for result in chosen if (t := median(result, row, key)) is not None), default=None)
+                for row in (*PYTORCH, "srcell")
+            ]
+            ratio = min(best(result, PYTORCH, key) for result in chosen) / min(
+                best(r, ("srcell",), key) for r in chosen
+            )
+            rows.append([str(neurons), label, *map(format_ms, times), f"{ratio:.1f}"])
+    yield from markdown_table(["neurons", "pass", "eager", "compiled", "srcell", "times faster than the better"], rows)
+
+
+def latency_table(document: Document) -> Iterator[str]:
+    results = results_of(document, "classifier")
+    head = ["milliseconds a batch", *(f"batch {result['setting']['batch']}" for result in results)]
+    rows = [
+        [LABELS[row], *(format_ms(median(result, row, FORWARD)) for result in results)]
+        for row in results[0]["milliseconds"]
+    ]
+    yield from markdown_table(head, rows)
+
+
+def section(document: Document) -> str:
+    """What stands in the README between the markers."""
+    environment = document["environment"]
+    threads = results_of(document, "784-100")[0]["setting"]["threads"]
+    machine = f"{document['processor']}, {threads} threads, {environment['isa']}, torch {environment['torch']}"
+    return f"""\
+A linear synapse and the recurrence behind it, 220 steps, 256 samples, float32; gradients of weight and bias. Medians of
+interleaved repetitions, a process a column; "compiled" is `torch.compile` of chunks of 20 steps; batches of events are
+built inside the timer. {machine}; commit {document["commit"]}, {document["date"]}.
+
+{lines(layer_table(document))}
+
+The recurrence alone, on given currents; "default" and "through time" are `recurrent_grad=False` and `True`:
+
+{lines(recurrence_table(document))}
+
+Inference with an `SRCClassifier` 784-100, readout included:
+
+{lines(latency_table(document))}
+
+![Milliseconds against the density of the input](bench/results/density.png)
+![Milliseconds against the number of steps](bench/results/steps.png)
+
+`python bench/run.py` made these figures and [their file](bench/results/speed.json), which has one thread and every
+gradient mode as well; `srcell bench` measures the same anywhere."""
+
+
+def write_report(document: Document, folder: Path = RESULTS, readme: Path = README) -> None:
+    """Write the plots, and the section into the README; its markers must be there."""
+    text = readme.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{readme} lacks the markers {BEGIN} and {END}")
+    for name, figure in figures(document).items():
+        figure.savefig(folder / name, dpi=120)
+    readme.write_text(f"{before}{BEGIN}\n{section(document)}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    write_report(json.loads((RESULTS / "speed.json").read_text()))
