@@ -75,9 +75,9 @@ def figures(document: Document) -> dict[str, Figure]:
             document,
             "density",
             "density",
-            "density of the input (%), layer 784-512, T 220, B 256",
+            "density of the input (%), layer 784-100, T 220, B 256",
             100,
-            results_of(document, "784-512"),
+            results_of(document, "784-100"),
         ),
         "steps.png": plot_sweep(document, "steps", "steps", "steps T, layer 784-100, B 256, 3 % events", 1, []),
     }

@@ -1,0 +1,268 @@
+"""The benchmark: what its files hold, what counts as slower, what a bad argument is told. No times are asserted."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import srcell
+from srcell import benchmark
+from srcell.benchmark import BOTH, CASES, FORWARD, LABELS, Setting
+from srcell.cli import main
+
+BENCH = Path(__file__).parent.parent / "bench"
+TINY = {
+    "recurrence": Setting("recurrence", "recurrence", 6, (4,), ("eager", "srcell")),
+    "layer": Setting("layer", "layer", 6, (4,), ("eager", "sparse", "dense", "events", "gru")),
+    "stack": Setting("stack", "stack", 6, (5, 10), ("eager", "dense", "events"), surrogate="relu"),
+    "classifier": Setting("classifier", "classifier", 6, (10,), ("eager", "dense", "events"), recurrent_grad=True),
+}
+TINY = {name: replace(setting, steps=7, batch=3, density=0.3) for name, setting in TINY.items()}
+
+
+@pytest.fixture(autouse=True)
+def tiny_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may measure at full size: that takes minutes."""
+    monkeypatch.setattr(benchmark, "CASES", {name: (setting,) for name, setting in TINY.items()})
+    monkeypatch.setattr(benchmark, "SHORTEST", 0.0)
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """As if every case had been measured, each row in 9 to 11 ms."""
+    return benchmark.record([fake_result(setting) for case in CASES.values() for setting in case], Path(__file__))
+
+
+def fake_result(setting: Setting) -> benchmark.Result:
+    described = {key: value for key, value in vars(setting).items() if key != "rows"}
+    return benchmark.Result(
+        setting=described | {"threads": setting.threads or 2},
+        repetitions=9,
+        left_out={},
+        milliseconds={
+            row: {key: benchmark.Quartiles(quartile1=9.0, median=10.0, quartile3=11.0) for key in setting.passes}
+            for row in setting.rows
+        },
+    )
+
+
+@pytest.mark.parametrize("setting", TINY.values(), ids=TINY)
+def test_every_row_has_quartiles_of_every_pass(setting: Setting) -> None:
+    result = benchmark.measure(setting, repetitions=3)
+    assert set(result["milliseconds"]) == set(setting.rows) and result["left_out"] == {}
+    assert result["repetitions"] == 3
+    for passes in result["milliseconds"].values():
+        assert tuple(passes) == setting.passes
+        assert all(0 < t["quartile1"] <= t["median"] <= t["quartile3"] for t in passes.values())
+
+
+@pytest.mark.parametrize("setting", TINY.values(), ids=TINY)
+def test_the_rows_of_a_setting_do_the_same_work(setting: Setting) -> None:
+    """Every SRC row gives the same output, but for what parameters that differ by two ulp would change."""
+    torch.manual_seed(0)
+    make_row = benchmark._MAKERS[setting.subject](replace(setting, steps=20, batch=16))  # none fires before step 13
+    rows = {name: make_row(name) for name in setting.rows if name != "gru"}
+    outputs = {name: row.call().detach() for name, row in rows.items()}
+    expected = outputs.pop("eager")
+    assert expected.abs().sum() > 0
+    with torch.no_grad():
+        for leaf in rows["eager"].leaves:
+            leaf.mul_(1 + 2**-22)
+    bound = (rows["eager"].call() - expected).abs().max().item()
+    for output in outputs.values():
+        torch.testing.assert_close(output, expected, atol=4 * bound, rtol=0)
+
+
+def test_compiled_chunks_are_the_eager_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    monkeypatch.setattr(benchmark, "CHUNK", 3)
+    setting, current, bias = TINY["layer"], 4 * torch.randn(7, 3, 4), torch.full((4,), -6.0)
+    compiled, eager = (benchmark.NEURONS[name](setting)(current, bias) for name in ("compiled", "eager"))
+    assert torch.equal(compiled, eager)
+
+
+def test_a_row_without_its_package_is_left_out_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "snntorch", None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    result = benchmark.measure(replace(TINY["layer"], rows=("dense", "snntorch", "compiled")), repetitions=2)
+    assert list(result["milliseconds"]) == ["dense"]
+    assert "snnTorch is not installed" in result["left_out"]["snntorch"]
+    assert "no-such-compiler is not installed" in result["left_out"]["compiled"]
+
+
+def test_gradients_are_freed_and_parameters_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[benchmark.Row] = []
+    made = benchmark._layer_rows
+
+    def kept(setting: Setting) -> Any:
+        make_row = made(setting)
+
+        def row(name: str) -> benchmark.Row:
+            rows.append(make_row(name))
+            return rows[-1]
+
+        return row
+
+    monkeypatch.setitem(benchmark._MAKERS, "layer", kept)
+    benchmark.measure(replace(TINY["layer"], rows=("dense", "gru")), repetitions=2)
+    assert all(leaf.grad is None for row in rows for leaf in row.leaves)
+    bias = rows[0].leaves[1]
+    assert torch.all(bias < -6)
+
+
+def test_the_command_prints_every_row_and_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "speed.json"
+    assert main(["bench", "layer", "--threads", "1", "--repetitions", "2", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for row in TINY["layer"].rows:
+        assert LABELS[row] in printed
+    written = json.loads(out.read_text())
+    assert set(written) == {"date", "commit", "processor", "environment", "results"}
+    environment = written["environment"]
+    assert environment["torch"] == torch.__version__ and environment["srcell"] == srcell.__version__
+    assert environment["isa"] == srcell.info()["isa"] and environment["python"].count(".") == 2
+    assert written["processor"]
+    (result,) = written["results"]
+    expected = json.loads(json.dumps({key: value for key, value in vars(TINY["layer"]).items() if key != "rows"}))
+    assert result["setting"] == expected | {"threads": 1}
+    assert set(result["milliseconds"]["events"]) == {FORWARD, BOTH}
+
+
+def test_quick_measures_less() -> None:
+    tall = replace(TINY["layer"], batch=256, rows=("eager", "compiled"))
+    benchmark.CASES["layer"] = (tall,)
+    (setting,) = benchmark.choose(["layer"], quick=True)
+    assert setting.batch == 32 and setting.rows == ("eager",)
+
+
+def test_threads_do_not_override_a_setting_that_fixes_them() -> None:
+    benchmark.CASES["layer"] = (replace(TINY["layer"], threads=1), TINY["layer"])
+    assert [setting.threads for setting in benchmark.choose(["layer"], threads=4)] == [1, 4]
+
+
+def test_every_case_covers_what_it_promises() -> None:
+    densities = [setting.density for setting in CASES["density"]]
+    assert min(densities) == 0.001 and max(densities) == 1
+    assert {(s.surrogate, s.recurrent_grad) for s in CASES["modes"]} == {
+        (surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (False, True)
+    }
+    assert {setting.batch for setting in CASES["classifier"]} == {1, 256}
+    for name, case in CASES.items():
+        assert all(setting.case == name and set(setting.rows) <= set(LABELS) for setting in case)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["layre"], "unknown case 'layre': did you mean 'layer'?"),
+        (["xyz"], "unknown case 'xyz': expected some of recurrence, layer"),
+        (["--repetitions", "1"], "repetitions: expected at least 2, for their spread, got 1"),
+        (["--repetitions", "0"], "repetitions: expected at least 2, for their spread, got 0"),
+        (["--threads", "0"], "threads: expected at least 1, got 0"),
+        (["--threads", "many"], "--threads: invalid int value: 'many'"),
+        (["--out", "no-such-folder/speed.json"], "no-such-folder is not a folder: choose another --out"),
+        (["--slow"], "unrecognized arguments: --slow"),
+    ],
+)
+def test_a_bad_argument_is_told_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *arguments]) == 2
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.startswith("srcell: ") and message in line
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        ((9.9, 10.0, 10.1), (11.9, 12.0, 12.1), 1),
+        ((9.9, 10.0, 10.1), (9.9, 10.0, 10.1), 0),
+        ((9.0, 10.0, 12.5), (11.9, 12.0, 12.1), 0),  # within the spread
+        ((9.9, 10.0, 10.1), (10.2, 10.3, 10.4), 0),  # within what processes differ by
+        ((11.9, 12.0, 12.1), (9.9, 10.0, 10.1), 0),  # faster
+    ],
+)
+def test_compare_flags_a_slowed_row_and_not_noise(
+    old: tuple[float, ...], new: tuple[float, ...], status: int, document: dict[str, Any], tmp_path: Path
+) -> None:
+    documents = [document, copy.deepcopy(document)]
+    for changed, quartiles in zip(documents, (old, new), strict=True):
+        times = changed["results"][5]["milliseconds"]["events"][BOTH]
+        times.update(zip(("quartile1", "median", "quartile3"), quartiles, strict=True))
+    done = run_compare(tmp_path, *documents)
+    assert done.returncode == status
+    slower = [line for line in done.stdout.splitlines() if line.startswith("slower: ")]
+    assert len(slower) == status and all(f"events, {BOTH}: 10.00 -> 12.00 ms, 1.20 times" in line for line in slower)
+
+
+def test_compare_refuses_what_cannot_be_compared(document: dict[str, Any], tmp_path: Path) -> None:
+    for other, message in (
+        (document | {"processor": "another"}, "not comparable: processor was"),
+        (document | {"results": []}, "not comparable: no setting was measured in both"),
+        ({"processor": document["processor"]}, "a file is not one of srcell bench: it has no 'environment'"),
+    ):
+        done = run_compare(tmp_path, document, other)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def run_compare(folder: Path, *documents: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    paths = [folder / f"{number}.json" for number in range(len(documents))]
+    for path, document in zip(paths, documents, strict=True):
+        path.write_text(json.dumps(document))
+    command = [sys.executable, str(BENCH / "compare.py"), *map(str, paths)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_report_draws_both_sweeps_and_writes_between_the_markers(document: dict[str, Any], tmp_path: Path) -> None:
+    report = load("report")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nstale\n{report.END}\nafter\n")
+    report.write_report(json.loads(json.dumps(document)), tmp_path, readme)
+    for name in ("density.png", "steps.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    text = readme.read_text()
+    assert text.startswith(f"before\n{report.BEGIN}\n") and text.endswith(f"\n{report.END}\nafter\n")
+    assert "stale" not in text
+    assert "| srcell, events | 10.0 / 10.0 |" in text
+    assert "| 512 | forward and backward, through time | 10.0 | 10.0 | 10.0 | 1.0 |" in text
+
+
+def test_the_report_wants_its_markers(document: dict[str, Any], tmp_path: Path) -> None:
+    report = load("report")
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing")
+    with pytest.raises(ValueError, match="lacks the markers"):
+        report.write_report(document, tmp_path, readme)
+    assert readme.read_text() == "nothing"
+
+
+def test_the_readme_has_the_markers() -> None:
+    report = load("report")
+    text = report.README.read_text()
+    assert text.count(report.BEGIN) == text.count(report.END) == 1
+
+
+def load(name: str) -> ModuleType:
+    """A script of the folder bench, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
