@@ -138,6 +138,12 @@ def test_the_command_prints_every_row_and_writes_the_file(tmp_path: Path, capsys
     assert set(result["milliseconds"]["events"]) == {FORWARD, BOTH}
 
 
+def test_a_process_that_dies_is_told_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    benchmark.CASES["layer"] = (replace(TINY["layer"], subject="no such subject"),)
+    assert main(["bench", "layer"]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith("srcell: the process of case layer died")
+
+
 def test_quick_measures_less() -> None:
     tall = replace(TINY["layer"], batch=256, rows=("eager", "compiled"))
     benchmark.CASES["layer"] = (tall,)

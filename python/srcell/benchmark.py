@@ -14,17 +14,17 @@ import os
 import platform
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib import metadata
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -41,7 +41,7 @@ __all__ = ["CASES", "LABELS", "Result", "Setting", "choose", "measure", "record"
 
 CHUNK = 20  # steps that torch.compile gets at once: more take minutes to compile, fewer run slower
 CLASSES = 10
-WARM_UP = 2
+WARM_UP = 1  # all that torch.compile compiles, and the pages that allocators keep
 # Fast settings are repeated for a second, slow ones for 15 seconds at most, but the few times that quartiles need.
 SHORTEST, LONGEST, FEWEST = 1.0, 15.0, 5
 
@@ -112,7 +112,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
     recurrence = Setting("recurrence", "recurrence", 784, (100,), ("eager", "compiled", "srcell"))
     small = Setting("784-100", "layer", 784, (100,), (*layer, *LIF_PACKAGES))
     large = Setting("784-512", "layer", 784, (512,), layer)
-    stack = Setting("stack", "stack", 784, (512, 512, 100), ("eager", *ours))
+    stack = Setting("stack", "stack", 784, (512, 512, 100), ("eager", "compiled", *ours))
     classifier = Setting("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours))
     return {
         "recurrence": tuple(
@@ -122,7 +122,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         ),
         "784-100": (small,),
         "784-512": (large,),
-        "nmnist": (Setting("nmnist", "layer", 2312, (512,), ("eager", "sparse", *ours), density=0.006),),
+        "nmnist": (Setting("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": (replace(classifier, batch=1), classifier),
         "one-thread": tuple(
@@ -529,12 +529,35 @@ def run(settings: Sequence[Setting], repetitions: int) -> Iterator[Result]:
     if repetitions < 2:
         raise ValueError(f"repetitions: expected at least 2, for their spread, got {repetitions}")
     for setting in settings:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh_process:
-            try:
-                result = fresh_process.submit(measure, setting, repetitions).result()
-            except BrokenProcessPool:
-                raise ChildProcessError(f"the process of case {setting.case} died: was there enough memory?") from None
-        yield result
+        yield _measure_in_fresh_process(setting, repetitions)
+
+
+def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_measured, args=(sender, setting, repetitions))
+    # The process inherits the mask: Ctrl-C is this one's to handle, without a traceback from there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    sender.close()
+    try:
+        result: Result = receiver.recv()
+    except EOFError:
+        raise ChildProcessError(f"the process of case {setting.case} died: was there enough memory?") from None
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
+    finally:
+        process.join()
+        receiver.close()
+    return result
+
+
+def _send_measured(sender: Connection, setting: Setting, repetitions: int) -> None:
+    sender.send(measure(setting, repetitions))
 
 
 def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
