@@ -46,16 +46,33 @@ SRCELL_INLINE V slow_gate(const Cell<V>& cell, V q) {
     return fma(cell.zs_span, q, cell.zs_hyp);
 }
 
+// i[t] of i[t-1] and the input current c[t].
+template <class V>
+SRCELL_INLINE V integrate(const Cell<V>& cell, V i, V current) {
+    return flush_tiny(fma(cell.alpha, i, current));
+}
+
+template <class V>
+SRCELL_INLINE V drive_of(const Cell<V>& cell, V i) {
+    return tanh(i * cell.inverse_rho);
+}
+
+// The part of step() behind the drive: advances h and hs, and returns q.
+template <class V>
+SRCELL_INLINE V respond(const Cell<V>& cell, State<V>& state, V drive) {
+    const V q = sigmoid(fma(splat<V>(10), state.h, splat<V>(-5)));
+    const V u = fma(cell.rho, drive, fma(cell.r, state.h, fma(cell.rs, state.hs, cell.bias)));
+    state.hs = fma(slow_gate(cell, q), state.hs - state.h, state.h);
+    state.h = tanh(u);
+    return q;
+}
+
 // Advances the state by one step under the input current c[t].
 template <class V>
 SRCELL_INLINE Trace<V> step(const Cell<V>& cell, State<V>& state, V current) {
-    const V i = flush_tiny(fma(cell.alpha, state.i, current));
-    const V drive = tanh(i * cell.inverse_rho);
-    const V q = sigmoid(fma(splat<V>(10), state.h, splat<V>(-5)));
-    const V u = fma(cell.rho, drive, fma(cell.r, state.h, fma(cell.rs, state.hs, cell.bias)));
-    const V hs = fma(slow_gate(cell, q), state.hs - state.h, state.h);
-    state = {i, tanh(u), hs};
-    return {drive, q};
+    state.i = integrate(cell, state.i, current);
+    const V drive = drive_of(cell, state.i);
+    return {drive, respond(cell, state, drive)};
 }
 
 // s[t] = max(h[t], 0), by selection: NaN stays NaN.

@@ -1,19 +1,22 @@
 // The plain structs that cross every boundary: pointers, sizes and options, nothing that allocates or owns.
 // The bindings fill them, the dispatch table hands them on, the kernels read them. They know neither Python nor an ISA.
 //
-// Shapes use T steps, B samples, N neurons. Every array is dense and row-major, needs no padding and no alignment
-// beyond that of its element, and stays the caller's: it must outlive the call. No output may overlap an input or
-// another output.
+// Shapes use T steps, B samples, K inputs, N neurons. Every array is dense and row-major, needs no padding and no
+// alignment beyond that of its element, and stays the caller's: it must outlive the call. No output may overlap an
+// input or another output. Scratch means nothing before or after a call.
 #pragma once
 
 #include <cstdint>
 
 namespace srcell {
 
-// States are kept for the backward pass every kSegment steps; between them the backward pass recomputes.
-constexpr int64_t kSegment = 16;
+// Neurons that a time loop takes side by side.
+constexpr int64_t kTile = 128;
 
-inline int64_t segments(int64_t steps) { return (steps + kSegment - 1) / kSegment; }
+// States are kept for the backward pass every so many steps; between them the backward pass recomputes.
+constexpr int64_t kSegment = 16, kEventSegment = 32;
+
+inline int64_t segments(int64_t steps, int64_t segment = kSegment) { return (steps + segment - 1) / segment; }
 
 // One value for the layer (stride 0) or one value per neuron (stride 1).
 template <class T>
@@ -33,40 +36,140 @@ struct ScanShape {
     int threads;             // at most this many; results do not depend on it
 };
 
+// What every forward pass reads and writes, whatever the synapse.
 template <class T>
-struct ScanForward {
+struct CellForward {
     ScanShape shape;
     CellParameters<T> cell;
-    const T* current;        // (T, B, N)
     const T *i0, *h0, *hs0;  // (B, N) each, or null: zero
     T* spikes;               // (T, B, N) out; zero past a sample's length
     T *i, *h, *hs;           // (B, N) out: the state after a sample's last step
-    T* checkpoints;          // (segments(T), 3, B, N) out: i, h, hs before every kSegment-th step,
-                             // zero past a sample's length; null: inference
 };
 
+// Bias and the six cell parameters.
+constexpr int64_t kSums = 7;
+
+// What every backward pass reads and writes, whatever the synapse.
 template <class T>
-struct ScanBackward {
+struct CellBackward {
     ScanShape shape;
     CellParameters<T> cell;
     bool relu;                           // ds/dh = [h > 0]; otherwise 1
     bool recurrent;                      // follow h[t-1] and hs[t-1]; otherwise only the integrator carries a gradient
-    const T* current;                    // (T, B, N) as in the forward pass
-    const T* checkpoints;                // what the forward pass wrote
     const T* grad_spikes;                // (T, B, N), or null: zero
     const T *grad_i, *grad_h, *grad_hs;  // (B, N) each, gradients of the final state, or null: zero
-    T* grad_current;                     // (T, B, N) out; zero past a sample's length
     T *grad_i0, *grad_h0, *grad_hs0;     // (B, N) out
     // Gradients of the parameters, (1,) or (N,) out as the parameter's stride says: bias, and in the order of
     // CellParameters those of grad_cell that are wanted, the others null.
     T* grad_bias;
     T* grad_cell[6];
     // Scratch for the sums over the steps of each neuron of each sample, which are then added in a fixed tree:
-    // (kSums, B, N), or (1, B, N) where no grad_cell is wanted. Its contents mean nothing afterwards.
+    // (kSums, B, N), or (1, B, N) where no grad_cell is wanted.
     T* partials;
 };
 
-// Bias and the six cell parameters.
-constexpr int64_t kSums = 7;
+template <class T>
+struct ScanForward : CellForward<T> {
+    const T* current;  // (T, B, N)
+    T* checkpoints;    // (segments(T), 3, B, N) out: i, h, hs before every kSegment-th step,
+                       // zero past a sample's length; null: inference
+};
+
+template <class T>
+struct ScanBackward : CellBackward<T> {
+    const T* current;      // (T, B, N) as in the forward pass
+    const T* checkpoints;  // what the forward pass wrote
+    T* grad_current;       // (T, B, N) out; zero past a sample's length
+};
+
+// The events of an EventBatch: row b * T + t holds those of sample b at step t. The kernels check every offset and
+// index that they use, because a batch may have been altered since it was validated.
+template <class T>
+struct Events {
+    const int64_t* offsets;  // (B * T + 1,) ascending from 0 to `count`
+    const int32_t* indices;  // (count,) in [0, K)
+    const T* values;         // (count,), or null: all ones
+    int64_t count, inputs;
+};
+
+// The neurons of a layer behind events are cut into tiles of equal width, the last one narrower.
+inline int64_t event_tiles(int64_t neurons) { return (neurons + kTile - 1) / kTile; }
+
+inline int64_t event_tile_width(int64_t neurons) {
+    const int64_t tiles = event_tiles(neurons), even = tiles ? (neurons + tiles - 1) / tiles : 0;
+    return (even + 15) / 16 * 16;
+}
+
+// Samples whose weight gradients are summed one after the other; the sums of groups are added in a fixed tree. Few, so
+// that scratch is small: 16 (group, tile) pairs at most.
+inline int64_t event_group_size(int64_t batch, int64_t neurons) {
+    const int64_t tiles = event_tiles(neurons), groups = tiles < 16 ? 16 / (tiles ? tiles : 1) : 1;
+    return (batch + groups - 1) / groups;
+}
+
+inline int64_t event_groups(int64_t batch, int64_t neurons) {
+    const int64_t size = event_group_size(batch, neurons);
+    return size ? (batch + size - 1) / size : 0;
+}
+
+template <class T>
+struct EventsForward : CellForward<T> {
+    Events<T> events;
+    const T* weight;   // (N, K)
+    T* packed_weight;  // scratch: (event_tiles(N), K, event_tile_width(N))
+    // What the backward pass needs, null: inference. For every step the drive tanh(i / rho), or i itself where
+    // gradients of cell parameters are wanted; and before every kEventSegment-th step h and hs. Both are zero past a
+    // sample's length.
+    T* trace;        // (B, T, N) out
+    T* checkpoints;  // (segments(T, kEventSegment), 2, B, N) out
+    bool trace_integrator;
+};
+
+template <class T>
+struct EventsBackward : CellBackward<T> {
+    Events<T> events;
+    const T *trace, *checkpoints;  // what the forward pass wrote
+    const T* i0;                   // (B, N), or null: zero
+    T* grad_current;               // (T, B, N) out, zero past a sample's length; or null: not wanted
+    T* grad_weight;                // (N, K) out, or null: not wanted
+    T* weight_partials;            // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
+};
+
+// Gradients of event values: for each event the sum over neurons of weight times gradient of the current.
+template <class T>
+struct EventDots {
+    ScanShape shape;
+    Events<T> events;
+    const T* weight_t;      // (K, N)
+    const T* grad_current;  // (T, B, N)
+    T* grad_values;         // (count,) out, or null:
+    T* grad_input;          // (T, B, K) out, each event's at its cell and zero elsewhere
+};
+
+// The gradient of a dense input: product = gradients times weight.
+template <class T>
+struct Product {
+    int64_t rows, inputs, neurons;
+    int threads;
+    const T* gradients;  // (rows, N)
+    const T* weight;     // (N, K)
+    T* packed_weight;    // scratch: N * (K + kProductPadding)
+    T* product;          // (rows, K) out
+};
+
+constexpr int64_t kProductPadding = 64;  // at least what the widest panel can exceed K by
+
+// A dense input and its events. A row of cells takes mask_words(K) words of mask: bit k tells whether cell k is not 0;
+// NaN is not. What lies past a sample's length is no event.
+inline int64_t mask_words(int64_t inputs) { return (inputs + 63) / 64; }
+
+template <class T>
+struct DenseInput {
+    ScanShape shape;  // the neurons mean nothing
+    int64_t inputs;
+    const T* cells;    // (T, B, K)
+    uint64_t* mask;    // (B * T, mask_words(K)), row b * T + t
+    int64_t* offsets;  // (B * T + 1,)
+};
 
 }  // namespace srcell

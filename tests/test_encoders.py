@@ -1,10 +1,11 @@
-"""rate_encode: the fixed random stream, the rates it gives, and what it refuses."""
+"""The encoders: rate_encode's fixed random stream and the rates it gives, latency_encode's single spikes, the same
+events on every instruction set and for every thread count, and what both refuse."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from srcell import EventBatch, _core, rate_encode
+from conftest import ISAS, IsaProcess
+from srcell import EventBatch, _core, latency_encode, rate_encode
+
+ENCODERS: dict[str, Callable[..., EventBatch]] = {
+    "rate": lambda images, *args, **options: rate_encode(images, *args, seed=0, **options),
+    "latency": latency_encode,
+}
+# Round the groups of 16 pixels and of 8 steps in which the kernels work.
+PIXELS = st.integers(0, 9) | st.sampled_from([15, 16, 17, 31, 32, 33, 47, 48, 49, 90])
+STEPS = st.integers(0, 11) | st.sampled_from([15, 16, 17, 24, 25])
 
 # Random123's kat_vectors for philox4x32-10: zeros, ones, and the digits of pi.
 PHILOX_KNOWN_ANSWERS = [
@@ -59,6 +69,15 @@ def rate_encode_by_definition(
     return spikes
 
 
+def latency_encode_by_definition(images: np.ndarray, steps: int, prefix: int) -> np.ndarray:
+    """The dense spikes (T, B, K); numpy.rint rounds half to even, as Python's round does."""
+    spikes = np.zeros((prefix + steps, *images.shape), np.float32)
+    step = prefix + np.rint((1 - images.astype(np.float64)) * (steps - 1)).astype(np.int64)
+    sample, pixel = images.nonzero()
+    spikes[step[sample, pixel], sample, pixel] = 1
+    return spikes
+
+
 def random_images(*shape: int, seed: int = 0) -> Tensor:
     """Half of the pixels are 0, as in pictures of digits."""
     images = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
@@ -69,26 +88,32 @@ def same_events(a: EventBatch, b: EventBatch) -> bool:
     return a.shape == b.shape and torch.equal(a.offsets, b.offsets) and torch.equal(a.indices, b.indices)
 
 
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+def digest(batch: EventBatch) -> str:
+    events = batch.offsets.numpy().astype("<i8").tobytes() + batch.indices.numpy().astype("<i4").tobytes()
+    return hashlib.sha256(events).hexdigest()
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), PHILOX_KNOWN_ANSWERS)
 def test_philox_gives_the_published_answers(
     counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]
 ) -> None:
-    assert _core.philox(counter, key) == expected
     assert tuple(int(word) for word in philox([np.array(word) for word in counter], key)) == expected
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_instruction_set_gives_the_published_answers(isa: str, isa_processes: dict[str, IsaProcess]) -> None:
+    assert isa_processes[isa].call("test_encoders.known_answers") == [list(e) for _, _, e in PHILOX_KNOWN_ANSWERS]
+
+
+def known_answers() -> list[tuple[int, ...]]:
+    return [_core.philox(counter, key) for counter, key, _ in PHILOX_KNOWN_ANSWERS]
 
 
 @settings(deadline=None)
 @given(
     samples=st.integers(0, 3),
-    pixels=st.integers(0, 9),
-    steps=st.integers(0, 11),
+    pixels=PIXELS,
+    steps=STEPS,
     prefix=st.integers(0, 3),
     gain=st.sampled_from([0.0, 1e-9, 0.25, 1.0, 3.0]),
     seed=st.integers(0, 2**64 - 1),
@@ -113,8 +138,9 @@ def test_the_events_of_larger_images_are_those_of_the_definition() -> None:
     assert same_events(batch, EventBatch.from_dense(expected))
 
 
-def test_the_batch_holds_what_event_batch_demands() -> None:
-    batch = rate_encode(random_images(5, 6, 6), seed=1)
+@pytest.mark.parametrize("encode", ENCODERS.values(), ids=ENCODERS)
+def test_the_batch_holds_what_event_batch_demands(encode: Callable[..., EventBatch]) -> None:
+    batch = encode(random_images(5, 6, 6))
     again = EventBatch(batch.offsets, batch.indices, shape=batch.shape)
     assert same_events(again, batch)
     assert batch.shape == (220, 5, 36)
@@ -126,27 +152,96 @@ def frozen_example() -> EventBatch:
 
 
 def test_the_stream_never_changes() -> None:
-    batch = frozen_example()
-    events = batch.offsets.numpy().astype("<i8").tobytes() + batch.indices.numpy().astype("<i4").tobytes()
-    assert hashlib.sha256(events).hexdigest() == FROZEN_DIGEST
+    assert digest(frozen_example()) == FROZEN_DIGEST
+
+
+@settings(deadline=None)
+@given(samples=st.integers(0, 3), pixels=PIXELS, steps=st.integers(1, 300), prefix=st.integers(0, 3))
+def test_latencies_are_those_of_the_definition(samples: int, pixels: int, steps: int, prefix: int) -> None:
+    images = random_images(samples, pixels, seed=steps)
+    batch = latency_encode(images, steps, prefix=prefix)
+    expected = latency_encode_by_definition(images.numpy(), steps, prefix)
+    assert same_events(batch, EventBatch.from_dense(expected))
+    assert batch.values is None and batch.lengths is None
+
+
+def test_latencies_are_rounded_half_to_even() -> None:
+    """With 128 dark levels of 1/128 and 65 steps, every second pixel lies half-way between two steps."""
+    images = torch.arange(1, 129)[None] / 128
+    dense = latency_encode(images, 65, prefix=0).to_dense()[:, 0]
+    assert dense.argmax(0).tolist() == [round((1 - p) * 64) for p in images[0].tolist()]
+    assert dense.sum(0).tolist() == [1] * 128
+
+
+def test_the_brightest_fires_first_and_the_faintest_last() -> None:
+    images = torch.tensor([[1.0, 2.0**-149, 0.0, -0.0]])
+    assert torch.equal(
+        latency_encode(images, 200, prefix=20).to_dense().nonzero(), torch.tensor([[20, 0, 0], [219, 0, 1]])
+    )
+    many_steps = latency_encode(images, 1_000_003, prefix=0).to_dense()
+    assert torch.equal(many_steps.nonzero(), torch.tensor([[0, 0, 0], [1_000_002, 0, 1]]))
+
+
+def test_in_one_step_all_latencies_are_the_same() -> None:
+    images = random_images(3, 40)
+    assert torch.equal(latency_encode(images, 1, prefix=2).to_dense()[2], (images > 0).float())
+
+
+def test_large_encodings_are_those_of_the_definition_and_stay() -> None:
+    """Events of more than 4 MB lie in memory that is used again, but not while a batch has it."""
+    images = torch.rand(60, 900, generator=torch.Generator().manual_seed(0))
+    batch = rate_encode(images, 101, prefix=1, gain=1.0, seed=2)
+    assert batch.indices.nbytes > 4 << 20
+    before = digest(batch)
+    rate_encode(images, 101, prefix=1, gain=1.0, seed=3)
+    assert digest(batch) == before
+    expected = rate_encode_by_definition(images.numpy(), 101, 1, 1.0, 2, list(range(60)))
+    assert same_events(batch, EventBatch.from_dense(expected))
+    images = torch.rand(300, 4000, generator=torch.Generator().manual_seed(0))
+    batch = latency_encode(images, 20, prefix=1)
+    assert batch.indices.nbytes > 4 << 20
+    before = digest(batch)
+    latency_encode(1 - images, 20, prefix=1)
+    assert digest(batch) == before
+    assert same_events(batch, EventBatch.from_dense(latency_encode_by_definition(images.numpy(), 20, 1)))
+
+
+def encodings(shape: tuple[int, int], steps: int, seed: int, threads: int) -> dict[str, str]:
+    """Digests of both encodings by the instruction set of this process."""
+    torch.set_num_threads(threads)
+    images = random_images(*shape, seed=seed)
+    index = [2**40 + 3 * b for b in range(shape[0])]
+    return {
+        "rate": digest(rate_encode(images, steps, prefix=2, gain=0.6, seed=seed * 2**33 + 5, index=index)),
+        "latency": digest(latency_encode(images, steps, prefix=2)),
+    }
+
+
+@settings(deadline=None, max_examples=60, database=None)
+@given(
+    shape=st.tuples(st.integers(0, 20), PIXELS),
+    steps=STEPS.filter(bool),
+    seed=st.integers(0, 1000),
+    threads=st.sampled_from([1, 2, 3, 16]),
+)
+def test_every_instruction_set_and_thread_count_gives_the_same_events(
+    shape: tuple[int, int], steps: int, seed: int, threads: int, isa_processes: dict[str, IsaProcess]
+) -> None:
+    expected = isa_processes["scalar"].call("test_encoders.encodings", shape, steps, seed, 1)
+    for isa in ISAS:
+        assert isa_processes[isa].call("test_encoders.encodings", shape, steps, seed, threads) == expected, isa
 
 
 def test_a_sample_is_encoded_alike_in_every_batch_and_order() -> None:
     images = random_images(9, 20)
-    whole = rate_encode(images, seed=3)
+    images[3] = 0
+    order = torch.tensor([4, 0, 8, 4, 3, 2])
+    whole, latencies = rate_encode(images, seed=3), latency_encode(images)
     for b in range(9):
         assert same_events(rate_encode(images[b : b + 1], seed=3, index=[b]), whole[b])
-    order = torch.tensor([4, 0, 8, 4, 2])
+        assert same_events(latency_encode(images[b : b + 1]), latencies[b])
     assert same_events(rate_encode(images[order], seed=3, index=order), whole[order])
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3, 16])
-def test_threads_do_not_matter(threads: int, restored_threads: None) -> None:
-    images = random_images(13, 30)
-    torch.set_num_threads(1)
-    expected = rate_encode(images, seed=4)
-    torch.set_num_threads(threads)
-    assert same_events(rate_encode(images, seed=4), expected)
+    assert same_events(latency_encode(images[order]), latencies[order])
 
 
 def test_a_shorter_encoding_is_the_start_of_a_longer_one_whatever_the_prefix() -> None:
@@ -182,8 +277,9 @@ def test_black_never_fires_and_probability_one_always_does(gain: float) -> None:
     assert bool(dense[:, 2].all()) == (gain >= 1)
 
 
-def test_without_gain_nothing_fires() -> None:
-    assert rate_encode(torch.ones(2, 5), gain=0.0, seed=10).num_events == 0
+@pytest.mark.parametrize(("gain", "pixel"), [(0.0, 1.0), (5e-324, 0.25)])
+def test_without_gain_nothing_fires(gain: float, pixel: float) -> None:
+    assert rate_encode(torch.full((2, 5), pixel), gain=gain, seed=10).num_events == 0
 
 
 @pytest.mark.parametrize("pixel", [1 / 255, 0.1, 0.5, 1.0])
@@ -198,15 +294,17 @@ def test_the_rate_is_gain_times_pixel(pixel: float) -> None:
     assert abs(batch.num_events - n * q) <= 6 * math.sqrt(n * q * (1 - q)) + n * 2**-24
 
 
+@pytest.mark.parametrize("encode", ENCODERS.values(), ids=ENCODERS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_every_floating_point_dtype_is_read_as_float32(dtype: torch.dtype) -> None:
+def test_every_floating_point_dtype_is_read_as_float32(encode: Callable[..., EventBatch], dtype: torch.dtype) -> None:
     images = random_images(3, 20).to(dtype)
-    assert same_events(rate_encode(images, seed=12), rate_encode(images.float(), seed=12))
+    assert same_events(encode(images), encode(images.float()))
 
 
-def test_layout_and_container_do_not_matter() -> None:
+@pytest.mark.parametrize("encode", ENCODERS.values(), ids=ENCODERS)
+def test_layout_and_container_do_not_matter(encode: Callable[..., EventBatch]) -> None:
     images = random_images(4, 5, 6)
-    expected = rate_encode(images, seed=13)
+    expected = encode(images)
     read_only = images.numpy().copy()
     read_only.flags.writeable = False
     wide = torch.zeros(4, 5, 12)
@@ -221,7 +319,12 @@ def test_layout_and_container_do_not_matter() -> None:
         images.transpose(1, 2).contiguous().transpose(1, 2),
         images.clone().requires_grad_(),
     ):
-        assert same_events(rate_encode(same, seed=13), expected)
+        assert same_events(encode(same), expected)
+
+
+def test_the_container_of_seed_and_index_does_not_matter() -> None:
+    images = random_images(4, 30)
+    expected = rate_encode(images, seed=13)
     for index in ([0, 1, 2, 3], range(4), np.arange(4, dtype=np.uint8), torch.arange(4), torch.arange(8)[::2] // 2):
         assert same_events(rate_encode(images, seed=np.uint64(13), index=index), expected)
 
@@ -236,7 +339,16 @@ def test_empty_encodings_are_silent(samples: int, pixels: int, steps: int, prefi
     assert torch.equal(batch.offsets, torch.zeros(samples * (prefix + steps) + 1, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 0), (2, 3, 0)])
+def test_latencies_of_nothing_are_silent(shape: tuple[int, ...]) -> None:
+    batch = latency_encode(torch.ones(shape), 4, prefix=2)
+    assert batch.shape == (6, shape[0], math.prod(shape[1:]))
+    assert batch.num_events == 0
+    assert torch.equal(batch.offsets, torch.zeros(shape[0] * 6 + 1, dtype=torch.int64))
+
+
 IMAGES = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
+LATENCY_ARGUMENTS = {"images", "steps", "prefix"}
 
 
 @pytest.mark.parametrize(
@@ -264,6 +376,9 @@ IMAGES = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
 def test_a_wrong_type_is_named(name: str, changed: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=rf"^{name}: expected .*, got "):
         rate_encode(**{"images": IMAGES, "seed": 0, **changed})
+    if changed.keys() <= LATENCY_ARGUMENTS:
+        with pytest.raises(TypeError, match=rf"^{name}: expected .*, got "):
+            latency_encode(**{"images": IMAGES, **changed})
 
 
 @pytest.mark.parametrize(
@@ -293,17 +408,29 @@ def test_a_wrong_type_is_named(name: str, changed: dict[str, Any]) -> None:
 def test_a_wrong_value_is_named(name: str, got: str, changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: expected .*, got .*{got}"):
         rate_encode(**{"images": IMAGES, "seed": 0, **changed})
+    if changed.keys() <= LATENCY_ARGUMENTS:
+        with pytest.raises(ValueError, match=rf"^{name}: expected .*, got .*{got}"):
+            latency_encode(**{"images": IMAGES, **changed})
 
 
+def test_a_latency_needs_a_step() -> None:
+    with pytest.raises(ValueError, match=r"^steps: expected an int in \[1, 2147483647\], got 0$"):
+        latency_encode(IMAGES, 0)
+
+
+@pytest.mark.parametrize("encode", ENCODERS.values(), ids=ENCODERS)
 @pytest.mark.parametrize("pixel", [math.nan, -math.nan, math.inf, -math.inf, -1e-30, 1 + 2**-20, 255.0])
-@pytest.mark.parametrize(("sample", "position"), [(0, 0), (1, 2)])
-def test_a_pixel_out_of_range_is_named(pixel: float, sample: int, position: int) -> None:
-    images = IMAGES.clone()
+@pytest.mark.parametrize(("sample", "position"), [(0, 0), (1, 2), (1, 39)])
+def test_a_pixel_out_of_range_is_named(
+    encode: Callable[..., EventBatch], pixel: float, sample: int, position: int
+) -> None:
+    images = random_images(3, 40)
     images[sample, position] = pixel
+    images[2] = math.nan
     got = repr(images[sample, position].item()).replace("+", r"\+")
     message = rf"^images: expected values in \[0, 1\], got {got} in pixel {position} of sample {sample}$"
     with pytest.raises(ValueError, match=message):
-        rate_encode(images, seed=0)
+        encode(images)
 
 
 def test_the_seed_is_never_left_to_chance() -> None:

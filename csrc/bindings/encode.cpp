@@ -1,67 +1,98 @@
 // The encoders of the compiled module srcell._core: turns addresses and sizes into the structs of encode.h, refuses
-// pixels out of range, releases the GIL and hands the events over as arrays. core.cpp calls bind_encode().
+// pixels out of range, releases the GIL and calls the table that dispatch chose. core.cpp calls bind_encode().
 #include "../cpu/encode.h"
 
-#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <memory>
-#include <utility>
-
-namespace py = pybind11;
+#include "arguments.h"
 
 namespace srcell {
 namespace {
 
-using Address = std::uintptr_t;  // of a tensor's first element
-
-// An array over the values, which it frees when it goes.
-template <class T>
-py::array_t<T> own(std::unique_ptr<T[]> values, int64_t count) {
-    T* const first = values.get();
-    const py::capsule owner(first, [](void* p) { delete[] static_cast<T*>(p); });
-    values.release();
-    return py::array_t<T>(count, first, owner);
-}
-
-void refuse_pixel(const RateEncoding& p, int64_t position) {
+[[noreturn]] void refuse_sample(const Images& images, int64_t sample) {
+    const float* image = images.values + sample * images.pixels;
+    int64_t pixel = 0;
+    while (pixel + 1 < images.pixels && image[pixel] >= 0 && image[pixel] <= 1) ++pixel;
     const py::str message = py::str("images: expected values in [0, 1], got {} in pixel {} of sample {}")
-                                .format(p.images[position], position % p.pixels, position / p.pixels);
+                                .format(image[pixel], pixel, sample);
     throw py::value_error(message);
 }
 
-py::tuple rate_encode_arrays(Address images, Address index, int64_t samples, int64_t pixels, int64_t steps,
-                             int64_t prefix, double gain, uint64_t seed, int threads) {
-    const RateEncoding p = {reinterpret_cast<const float*>(images),
-                            reinterpret_cast<const int64_t*>(index),
-                            samples,
-                            pixels,
-                            steps,
-                            prefix,
-                            gain,
-                            seed,
-                            threads};
-    EventRows events;
+// How many active pixels there are, and how many groups of scratch they take.
+py::tuple count_active_pixels(const Images& images, Address address) {
+    auto* const active_before = pointer<int64_t>(address);
     int64_t invalid;
     {
         const py::gil_scoped_release release;
-        invalid = first_invalid_pixel(p);
-        if (invalid < 0) events = rate_encode(p);
+        invalid = kernels().count_active_pixels(images, active_before);
     }
-    if (invalid >= 0) refuse_pixel(p, invalid);
-    const int64_t count = events.offsets[events.rows];
-    return py::make_tuple(own(std::move(events.offsets), events.rows + 1), own(std::move(events.indices), count));
+    if (invalid >= 0) refuse_sample(images, invalid);
+    return py::make_tuple(active_before[images.samples], first_group(active_before, images.samples));
+}
+
+RateEncoding make_rate_encoding(const Images& images, Address active_before, Address index, int64_t steps,
+                                int64_t prefix, double gain, uint64_t seed, const std::array<Address, 3>& scratch,
+                                Address offsets) {
+    return {images,
+            pointer<const int64_t>(active_before),
+            pointer<const int64_t>(index),
+            steps,
+            prefix,
+            gain,
+            seed,
+            pointer<int32_t>(scratch[0]),
+            pointer<uint32_t>(scratch[1]),
+            pointer<uint16_t>(scratch[2]),
+            pointer<int64_t>(offsets)};
+}
+
+// Returns the number of events.
+int64_t rate_draw(const RateEncoding& p) {
+    const py::gil_scoped_release release;
+    kernels().rate_draw(p);
+    return p.offsets[p.images.samples * (p.prefix + p.steps)];
+}
+
+void rate_write(const RateEncoding& p, Address indices) {
+    const py::gil_scoped_release release;
+    kernels().rate_write(p, pointer<int32_t>(indices));
+}
+
+void latency_encode(const Images& images, Address active_before, int64_t steps, int64_t prefix,
+                    const std::array<Address, 2>& scratch, Address offsets, Address indices) {
+    const LatencyEncoding p = {images,
+                               pointer<const int64_t>(active_before),
+                               steps,
+                               prefix,
+                               pointer<int32_t>(scratch[0]),
+                               pointer<int32_t>(scratch[1]),
+                               pointer<int64_t>(offsets),
+                               pointer<int32_t>(indices)};
+    const py::gil_scoped_release release;
+    kernels().latency_encode(p);
 }
 
 py::tuple philox(const std::array<uint32_t, 4>& counter, const std::array<uint32_t, 2>& key) {
-    return py::tuple(py::cast(philox4x32_10(counter, key)));
+    std::array<uint32_t, 4> words;
+    kernels().philox(counter.data(), key.data(), words.data());
+    return py::tuple(py::cast(words));
 }
 
 }  // namespace
 }  // namespace srcell
 
-void bind_encode(py::module_& m) {
-    m.def("rate_encode", &srcell::rate_encode_arrays);
-    m.def("philox", &srcell::philox);
+void bind_encode(pybind11::module_& m) {
+    using namespace srcell;
+    py::class_<Images>(m, "Images").def(py::init([](Address values, int64_t samples, int64_t pixels, int threads) {
+        return Images{pointer<const float>(values), samples, pixels, threads};
+    }));
+    py::class_<RateEncoding>(m, "RateEncoding").def(py::init(&make_rate_encoding));
+    m.attr("pixel_group") = kPixelGroup;
+    m.attr("drawn_steps") = kDrawnSteps;
+    m.def("count_active_pixels", &count_active_pixels);
+    m.def("rate_draw", &rate_draw);
+    m.def("rate_write", &rate_write);
+    m.def("latency_encode", &latency_encode);
+    m.def("philox", &philox);
 }

@@ -1,20 +1,17 @@
 // The check of event rows in the compiled module srcell._core: turns addresses and sizes into the struct of
 // event_rows.h, releases the GIL and names what was found. core.cpp calls bind_events().
+#include "../cpu/event_rows.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <optional>
-#include <string>
 #include <utility>
 
-#include "../cpu/event_rows.h"
-
-namespace py = pybind11;
+#include "arguments.h"
 
 namespace srcell {
 namespace {
-
-using Address = std::uintptr_t;  // of a tensor's first element; 0: the tensor is absent
 
 const char* name(Fault fault) {
     switch (fault) {
@@ -42,11 +39,11 @@ std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(Address offs
                                                                     Address values_f32, Address values_f64,
                                                                     Address lengths, int64_t steps, int64_t batch,
                                                                     int64_t inputs, int64_t events, int threads) {
-    const UncheckedEvents p = {reinterpret_cast<const int64_t*>(offsets),
-                               reinterpret_cast<const int32_t*>(indices),
-                               reinterpret_cast<const float*>(values_f32),
-                               reinterpret_cast<const double*>(values_f64),
-                               reinterpret_cast<const int64_t*>(lengths),
+    const UncheckedEvents p = {pointer<const int64_t>(offsets),
+                               pointer<const int32_t>(indices),
+                               pointer<const float>(values_f32),
+                               pointer<const double>(values_f64),
+                               pointer<const int64_t>(lengths),
                                steps,
                                batch,
                                inputs,
@@ -64,4 +61,4 @@ std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(Address offs
 }  // namespace
 }  // namespace srcell
 
-void bind_events(py::module_& m) { m.def("find_event_fault", &srcell::find_fault_in_arrays); }
+void bind_events(pybind11::module_& m) { m.def("find_event_fault", &srcell::find_fault_in_arrays); }

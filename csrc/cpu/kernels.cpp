@@ -4,6 +4,9 @@
 
 #include "kernels.h"
 
+#include <atomic>
+#include <cstring>
+
 #include "parallel.h"
 
 #if defined(SRCELL_ISA_avx2) || defined(SRCELL_ISA_avx512)
@@ -36,7 +39,17 @@ using F32 = float;
 
 #include "../cell.h"
 
+#include "tile.h"
+
 #include "scan.h"
+
+#include "encode_kernels.h"
+
+#include "dense.h"
+
+#include "events.h"
+
+#include "product.h"
 
 template <class V, class Function>
 SRCELL_INLINE void elementwise(const scalar_of<V>* x, scalar_of<V>* y, int64_t count, Function function) {
@@ -55,8 +68,33 @@ void sigmoid_array(const scalar_of<V>* x, scalar_of<V>* y, int64_t count) {
 }
 
 constexpr Kernels table = {
-    SRCELL_NAME(SRCELL_ISA), scan_forward<F32>,  scan_forward<double>, scan_backward<F32>,    scan_backward<double>,
-    tanh_array<F32>,         tanh_array<double>, sigmoid_array<F32>,   sigmoid_array<double>,
+    SRCELL_NAME(SRCELL_ISA),
+    scan_forward<F32>,
+    scan_forward<double>,
+    scan_backward<F32>,
+    scan_backward<double>,
+    events_forward<F32>,
+    events_forward<double>,
+    events_backward<F32>,
+    events_backward<double>,
+    event_dots<single_of<F32>>,
+    event_dots<double>,
+    multiply<single_of<F32>>,
+    multiply<double>,
+    mask_events<single_of<F32>>,
+    mask_events<double>,
+    count_events<float>,
+    list_events<float>,
+    list_events<double>,
+    tanh_array<F32>,
+    tanh_array<double>,
+    sigmoid_array<F32>,
+    sigmoid_array<double>,
+    count_active_pixels,
+    rate_draw,
+    rate_write,
+    latency_encode,
+    philox_words,
 };
 
 }  // namespace

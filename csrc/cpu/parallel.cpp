@@ -4,7 +4,6 @@
 #include <link.h>
 #include <pthread.h>
 
-#include <atomic>
 #include <cstring>
 #include <system_error>
 #include <thread>
@@ -83,6 +82,12 @@ void parallel_for(int64_t items, int threads, void (*work)(void*, int64_t, int64
     }
     Job::run(&job);
     for (std::thread& other : others) other.join();
+}
+
+void keep_lowest(std::atomic<int64_t>& lowest, int64_t candidate) {
+    int64_t seen = lowest;
+    while (candidate < seen && !lowest.compare_exchange_weak(seen, candidate)) {
+    }
 }
 
 const char* thread_runtime() { return openmp() ? "openmp" : "std"; }

@@ -1,6 +1,7 @@
-// How work is split over threads: parallel_for() and nothing else. Kernels call it; it never looks at data.
+// How work is split over threads, and how its parts report a failure. Kernels call it; it never looks at data.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 namespace srcell {
@@ -13,6 +14,9 @@ namespace srcell {
 // pool would fight with torch's idle workers, which spin, for the cores. Without one, and in a forked child (where an
 // OpenMP runtime may hang), threads are started for the call.
 void parallel_for(int64_t items, int threads, void (*work)(void* context, int64_t begin, int64_t end), void* context);
+
+// lowest = min(lowest, candidate), from any thread.
+void keep_lowest(std::atomic<int64_t>& lowest, int64_t candidate);
 
 // "openmp" when the process's OpenMP runtime is used, otherwise "std".
 const char* thread_runtime();

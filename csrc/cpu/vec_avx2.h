@@ -43,6 +43,8 @@ SRCELL_INLINE F32x8 at_most(F32x8 x, F32x8 limit) { return {_mm256_min_ps(limit.
 SRCELL_INLINE F32x8 at_least(F32x8 x, F32x8 limit) { return {_mm256_max_ps(limit.v, x.v)}; }
 SRCELL_INLINE Mask8 less(F32x8 a, F32x8 b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
 SRCELL_INLINE Mask8 less_equal(F32x8 a, F32x8 b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+SRCELL_INLINE Mask8 not_equal(F32x8 a, F32x8 b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ)}; }
+SRCELL_INLINE uint64_t lanes_of(Mask8 mask) { return static_cast<uint32_t>(_mm256_movemask_ps(mask.v)); }
 SRCELL_INLINE F32x8 select(Mask8 mask, F32x8 yes, F32x8 no) { return {_mm256_blendv_ps(no.v, yes.v, mask.v)}; }
 
 SRCELL_INLINE F32x8 with_sign_of(F32x8 x, F32x8 sign) {

@@ -19,7 +19,8 @@ struct VecTraits<F32x16> {
     static SRCELL_INLINE F32x16 splat(float x) { return {_mm512_set1_ps(x)}; }
     static SRCELL_INLINE F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
     static SRCELL_INLINE F32x16 load_lanes(const float* p, int64_t lanes) {
-        return lanes >= 16 ? load(p) : F32x16{_mm512_maskz_loadu_ps(first_lanes(lanes), p)};
+        if (lanes >= 16) return load(p);
+        return lanes <= 0 ? splat(0) : F32x16{_mm512_maskz_loadu_ps(first_lanes(lanes), p)};
     }
 };
 
@@ -27,7 +28,11 @@ SRCELL_INLINE void store(float* p, F32x16 x) { _mm512_storeu_ps(p, x.v); }
 
 SRCELL_INLINE void store_lanes(float* p, F32x16 x, int64_t lanes) {
     if (lanes >= 16) return store(p, x);
-    _mm512_mask_storeu_ps(p, first_lanes(lanes), x.v);
+    if (lanes <= 0) return;
+    // These masked stores are slow on Zen: with them a forward pass over 100 neurons took 4.4 ms, without 3.0.
+    alignas(64) float all[16];
+    _mm512_store_ps(all, x.v);
+    for (int64_t k = 0; k < lanes; ++k) p[k] = all[k];
 }
 
 SRCELL_INLINE F32x16 operator+(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
@@ -42,6 +47,8 @@ SRCELL_INLINE F32x16 at_most(F32x16 x, F32x16 limit) { return {_mm512_min_ps(lim
 SRCELL_INLINE F32x16 at_least(F32x16 x, F32x16 limit) { return {_mm512_max_ps(limit.v, x.v)}; }
 SRCELL_INLINE Mask16 less(F32x16 a, F32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 SRCELL_INLINE Mask16 less_equal(F32x16 a, F32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+SRCELL_INLINE Mask16 not_equal(F32x16 a, F32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ)}; }
+SRCELL_INLINE uint64_t lanes_of(Mask16 mask) { return mask.v; }
 SRCELL_INLINE F32x16 select(Mask16 mask, F32x16 yes, F32x16 no) { return {_mm512_mask_blend_ps(mask.v, no.v, yes.v)}; }
 
 SRCELL_INLINE F32x16 with_sign_of(F32x16 x, F32x16 sign) {

@@ -39,6 +39,9 @@ SRCELL_INLINE V load_lanes(const scalar_of<V>* p, int64_t lanes) {
     return VecTraits<V>::load_lanes(p, lanes);
 }
 
+// Bit k tells lane k.
+SRCELL_INLINE uint64_t lanes_of(bool mask) { return mask; }
+
 #define SRCELL_SCALAR_OPERATIONS(T, Bits, mantissa_bits, exponent_bias, fused, magnitude) \
     SRCELL_INLINE void store(T* p, T x) { *p = x; }                                       \
     SRCELL_INLINE void store_lanes(T* p, T x, int64_t lanes) {                            \
@@ -51,6 +54,7 @@ SRCELL_INLINE V load_lanes(const scalar_of<V>* p, int64_t lanes) {
     SRCELL_INLINE T at_least(T x, T limit) { return limit > x ? limit : x; }              \
     SRCELL_INLINE bool less(T a, T b) { return a < b; }                                   \
     SRCELL_INLINE bool less_equal(T a, T b) { return a <= b; }                            \
+    SRCELL_INLINE bool not_equal(T a, T b) { return a != b; }                             \
     SRCELL_INLINE T select(bool mask, T yes, T no) { return mask ? yes : no; }            \
     SRCELL_INLINE Bits bits_of(T x) {                                                     \
         Bits bits;                                                                        \

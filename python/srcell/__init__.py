@@ -4,7 +4,7 @@ import torch as _torch  # noqa: F401  (its OpenMP runtime must be there before t
 
 from . import functional
 from ._info import info
-from .encoders import rate_encode
+from .encoders import latency_encode, rate_encode
 from .events import EventBatch
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
 from .modules import SRC, LeakyReadout, SRCCell
@@ -19,6 +19,7 @@ __all__ = [
     "SRCState",
     "functional",
     "info",
+    "latency_encode",
     "leaky_readout",
     "rate_encode",
     "rest_state",

@@ -1,13 +1,21 @@
-"""The torch operators, and the only importer of the compiled module. ``torch.ops.srcell.src`` and
-``torch.ops.srcell.src_backward`` are declared here with their CPU implementations, fake kernels and autograd formula.
-Tensors are checked, made contiguous and allocated here; below there are addresses and sizes. Users call
-``srcell.functional``, which brings arguments into the form these operators want.
+"""The torch operators, and the only importer of the compiled module.
+
+The operators of ``torch.ops.srcell`` are declared here, with their CPU implementations, fake kernels and autograd
+formulas:
+
+- ``src``: the recurrence on given currents;
+- ``src_events``: a linear synapse on the events of an ``EventBatch``, then the recurrence;
+- ``src_dense``: the same on a dense input, whose zeros are skipped where that is the faster way;
+
+and for each its ``_backward``. Tensors are checked, made contiguous and allocated here; below there are addresses and
+sizes. Users call ``srcell.functional``, which brings arguments into the form these operators want.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,293 +23,752 @@ from torch import Tensor
 from . import _core
 
 PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
+STATE = ("i", "h", "hs")
 SURROGATES = ("relu", "straight_through")
+METHODS = ("auto", "events", "gemm")
 
-# Outputs from this size on lie on huge pages and are reused; below it torch's own allocator is the faster one.
+# Memory from this size on lies on huge pages and is reused; below it torch's own allocator is the faster one.
 _BLOCK_BYTES = 4 << 20
-
-_library = torch.library.Library("srcell", "DEF")
-_CELL = "Tensor bias, float[] constants, " + "".join(f"Tensor? {name}, " for name in PARAMETERS)
-_OPTIONS = "Tensor? lengths, str surrogate, bool recurrent_grad"
-_library.define(
-    f"src(Tensor current, Tensor? i0, Tensor? h0, Tensor? hs0, {_CELL}{_OPTIONS}, bool save)"
-    " -> (Tensor spikes, Tensor i, Tensor h, Tensor hs, Tensor checkpoints)"
-)
-_library.define(
-    "src_backward(Tensor? grad_spikes, Tensor? grad_i, Tensor? grad_h, Tensor? grad_hs, Tensor current,"
-    f" Tensor checkpoints, {_CELL}{_OPTIONS}, bool[] wanted)"
-    " -> (Tensor current, Tensor i0, Tensor h0, Tensor hs0, Tensor bias,"
-    " Tensor alpha, Tensor rho, Tensor r, Tensor rs, Tensor zs_hyp, Tensor zs_dep)"
-)
+# Scratch from this size on as well: freed memory at the end of the heap goes back to the system, and its pages would be
+# made anew in each call.
+_SCRATCH_BLOCK_BYTES = 128 << 10
 
 Optionals = Sequence[Tensor | None]
+Sizes = tuple[int, int, int]
+"""T, B and N, or T, B and K."""
 
 
-def _check_tensor(name: str, x: Tensor | None, like: Tensor, *shapes: tuple[int, ...]) -> None:
+class Layer(NamedTuple):
+    """What every operator ends with: the initial state, parameters and options of a layer."""
+
+    i0: Tensor | None
+    h0: Tensor | None
+    hs0: Tensor | None
+    bias: Tensor
+    constants: Sequence[float]
+    """The cell parameters that are no tensors; the values of the others mean nothing."""
+    alpha: Tensor | None
+    rho: Tensor | None
+    r: Tensor | None
+    rs: Tensor | None
+    zs_hyp: Tensor | None
+    zs_dep: Tensor | None
+    lengths: Tensor | None
+    surrogate: str
+    recurrent_grad: bool
+
+    @property
+    def initial(self) -> tuple[Tensor | None, ...]:
+        """The state before the first step."""
+        return self.i0, self.h0, self.hs0
+
+    @property
+    def cell(self) -> tuple[Tensor | None, ...]:
+        """The cell parameters in the order of PARAMETERS."""
+        return self.alpha, self.rho, self.r, self.rs, self.zs_hyp, self.zs_dep
+
+    def contiguous(self) -> Layer:
+        """The same with contiguous tensors."""
+        fields: list[Any] = [x.contiguous() if isinstance(x, Tensor) else x for x in self]
+        return Layer(*fields)
+
+
+class Rows(NamedTuple):
+    """The events of an EventBatch."""
+
+    offsets: Tensor
+    indices: Tensor
+    values: Tensor | None
+
+    def contiguous(self) -> Rows:
+        """The same with contiguous tensors."""
+        values = None if self.values is None else self.values.contiguous()
+        return Rows(self.offsets.contiguous(), self.indices.contiguous(), values)
+
+
+_LAYER = (
+    "Tensor? i0, Tensor? h0, Tensor? hs0, Tensor bias, float[] constants, "
+    + "".join(f"Tensor? {name}, " for name in PARAMETERS)
+    + "Tensor? lengths, str surrogate, bool recurrent_grad"
+)
+_GRADS = "Tensor? grad_spikes, Tensor? grad_i, Tensor? grad_h, Tensor? grad_hs"
+_OUTPUTS = "Tensor spikes, Tensor i, Tensor h, Tensor hs"
+_LAYER_GRADS = "Tensor i0, Tensor h0, Tensor hs0, Tensor bias, " + ", ".join(f"Tensor {name}" for name in PARAMETERS)
+_EVENTS = "Tensor offsets, Tensor indices, Tensor? values, Tensor weight, SymInt steps, SymInt batch"
+
+_library = torch.library.Library("srcell", "DEF")
+for _schema in (
+    f"src(Tensor current, bool save, {_LAYER}) -> ({_OUTPUTS}, Tensor checkpoints)",
+    f"src_backward({_GRADS}, Tensor current, Tensor checkpoints, bool[] wanted, {_LAYER})"
+    f" -> (Tensor current, {_LAYER_GRADS})",
+    f"src_events({_EVENTS}, bool save, bool trace_integrator, {_LAYER})"
+    f" -> ({_OUTPUTS}, Tensor trace, Tensor checkpoints)",
+    f"src_events_backward({_GRADS}, {_EVENTS}, Tensor trace, Tensor checkpoints, bool[] wanted, {_LAYER})"
+    f" -> (Tensor values, Tensor weight, {_LAYER_GRADS})",
+    "src_dense(Tensor input, Tensor weight, str method, bool input_grad_at_events, bool save, bool trace_integrator,"
+    f" {_LAYER}) -> ({_OUTPUTS}, Tensor trace, Tensor checkpoints, Tensor mask, Tensor path)",
+    f"src_dense_backward({_GRADS}, Tensor input, Tensor weight, Tensor trace, Tensor checkpoints, Tensor mask,"
+    f" Tensor path, bool input_grad_at_events, bool[] wanted, {_LAYER})"
+    f" -> (Tensor input, Tensor weight, {_LAYER_GRADS})",
+):
+    _library.define(_schema)
+
+
+# Checks, which name the argument, what was expected and what came.
+
+
+def _check_floats(name: str, x: Tensor, dimensions: str) -> None:
+    if x.dim() != dimensions.count(",") + 1:
+        raise ValueError(f"{name}: expected shape ({dimensions}), got {tuple(x.shape)}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
+
+
+def _check_tensor(name: str, x: Tensor | None, like: Tensor, of: str, *shapes: tuple[int, ...]) -> None:
     if x is None:
         return
     if x.dtype != like.dtype:
-        raise TypeError(f"{name}: expected dtype {like.dtype}, as current has, got {x.dtype}")
+        raise TypeError(f"{name}: expected dtype {like.dtype}, as {of} has, got {x.dtype}")
     if x.device != like.device:
-        raise ValueError(f"{name}: expected device {like.device}, as current has, got {x.device}")
+        raise ValueError(f"{name}: expected device {like.device}, as {of} has, got {x.device}")
     if tuple(x.shape) not in shapes:
         expected = " or ".join(str(shape) for shape in shapes)
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
 
 
-def _check(
-    current: Tensor, bias: Tensor, constants: Sequence[float], cell: Optionals, lengths: Tensor | None, surrogate: str
-) -> tuple[int, int, int]:
-    """Check what both operators share and return (T, B, N)."""
-    if current.dim() != 3:
-        raise ValueError(f"current: expected shape (T, B, N), got {tuple(current.shape)}")
-    if current.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"current: expected dtype float32 or float64, got {current.dtype}")
-    steps, batch, neurons = current.shape
-    for name, x in zip(("bias", *PARAMETERS), (bias, *cell), strict=True):
-        _check_tensor(name, x, current, (), (1,), (neurons,))
-    if len(constants) != len(PARAMETERS):
-        raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(constants)}")
-    if lengths is not None:
-        if lengths.dtype != torch.int64:
-            raise TypeError(f"lengths: expected dtype int64, got {lengths.dtype}")
-        if lengths.device != current.device:
-            raise ValueError(f"lengths: expected device {current.device}, as current has, got {lengths.device}")
-        if tuple(lengths.shape) != (batch,):
-            raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
-    if surrogate not in SURROGATES:
-        raise ValueError(f"surrogate: expected one of {', '.join(SURROGATES)}, got {surrogate!r}")
-    return steps, batch, neurons
+def _check_integers(name: str, x: Tensor, dtype: torch.dtype, count: int, like: Tensor, of: str) -> None:
+    if x.dtype != dtype:
+        raise TypeError(f"{name}: expected dtype {str(dtype).removeprefix('torch.')}, got {x.dtype}")
+    if x.device != like.device:
+        raise ValueError(f"{name}: expected device {like.device}, as {of} has, got {x.device}")
+    if tuple(x.shape) != (count,):
+        raise ValueError(f"{name}: expected shape ({count},), got {tuple(x.shape)}")
 
 
-def _segments(steps: int) -> int:
-    return (steps + _core.segment - 1) // _core.segment
+def _check_layer(layer: Layer, sizes: Sizes, like: Tensor, of: str) -> None:
+    _, batch, neurons = sizes
+    for name, x in zip(("bias", *PARAMETERS), (layer.bias, *layer.cell), strict=True):
+        _check_tensor(name, x, like, of, (), (1,), (neurons,))
+    for name, x in zip(STATE, layer.initial, strict=True):
+        _check_tensor(f"{name}0", x, like, of, (batch, neurons))
+    if len(layer.constants) != len(PARAMETERS):
+        raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(layer.constants)}")
+    if layer.lengths is not None:
+        _check_integers("lengths", layer.lengths, torch.int64, batch, like, of)
+    if layer.surrogate not in SURROGATES:
+        raise ValueError(f"surrogate: expected one of {', '.join(SURROGATES)}, got {layer.surrogate!r}")
 
 
-def _empty(like: Tensor, *shape: int) -> Tensor:
-    """Uninitialised contiguous CPU tensor of the dtype of ``like``."""
-    count = like.element_size()
-    for size in shape:
-        count *= size
-    if count < _BLOCK_BYTES:
-        return torch.empty(shape, dtype=like.dtype)
-    return torch.from_numpy(_core.empty(shape, like.dtype == torch.float64))
+def _check_grads(grads: Optionals, sizes: Sizes, like: Tensor, of: str) -> None:
+    _check_tensor("grad_spikes", grads[0], like, of, sizes)
+    for name, x in zip(STATE, grads[1:], strict=True):
+        _check_tensor(f"grad_{name}", x, like, of, sizes[1:])
+
+
+# What the kernels take, and how big it is.
+
+
+def _empty(dtype: torch.dtype, *shape: int, block_bytes: int = _BLOCK_BYTES) -> Tensor:
+    """Uninitialised contiguous CPU tensor."""
+    if math.prod(shape) * dtype.itemsize < block_bytes:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(_core.empty(shape, dtype.itemsize == 8)).view(dtype)
 
 
 def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
+def _addresses(tensors: Optionals) -> list[int]:
+    return [_address(x) for x in tensors]
+
+
 def _contiguous(tensors: Optionals) -> list[Tensor | None]:
     return [None if x is None else x.contiguous() for x in tensors]
 
 
-def _parameters(constants: Sequence[float], tensors: Optionals) -> _core.Parameters:
+def _kernel(name: str, dtype: torch.dtype) -> Any:
+    return getattr(_core, name + ("_f64" if dtype == torch.float64 else "_f32"))
+
+
+def _parameters(layer: Layer) -> _core.Parameters:
+    tensors = (layer.bias, *layer.cell)
     strides = [0 if x is None or x.numel() == 1 else 1 for x in tensors]
-    return _core.Parameters([0.0, *constants], [_address(x) for x in tensors], strides)
+    return _core.Parameters([0.0, *layer.constants], _addresses(tensors), strides)
 
 
-@torch.library.impl(_library, "src", "CPU")
-def _src_cpu(
-    current: Tensor,
-    i0: Tensor | None,
-    h0: Tensor | None,
-    hs0: Tensor | None,
-    bias: Tensor,
-    constants: Sequence[float],
-    alpha: Tensor | None,
-    rho: Tensor | None,
-    r: Tensor | None,
-    rs: Tensor | None,
-    zs_hyp: Tensor | None,
-    zs_dep: Tensor | None,
-    lengths: Tensor | None,
-    surrogate: str,
-    recurrent_grad: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    cell: Optionals = (alpha, rho, r, rs, zs_hyp, zs_dep)
-    steps, batch, neurons = _check(current, bias, constants, cell, lengths, surrogate)
-    for name, x in (("i0", i0), ("h0", h0), ("hs0", hs0)):
-        _check_tensor(name, x, current, (batch, neurons))
-    current = current.contiguous()
-    lengths, *initial = _contiguous((lengths, i0, h0, hs0))
-    tensors = _contiguous((bias, *cell))
-    spikes = _empty(current, steps, batch, neurons)
-    state = [_empty(current, batch, neurons) for _ in range(3)]
-    checkpoints = _empty(current, _segments(steps) if save else 0, 3, batch, neurons)
-    run = _core.scan_forward_f64 if current.dtype == torch.float64 else _core.scan_forward_f32
-    run(
-        (steps, batch, neurons),
-        _address(lengths),
-        torch.get_num_threads(),
-        _parameters(constants, tensors),
-        _address(current),
-        [_address(x) for x in initial],
-        _address(spikes),
-        [_address(x) for x in state],
-        _address(checkpoints) if save else 0,
-    )
-    return spikes, state[0], state[1], state[2], checkpoints
+class _Forward:
+    """The outputs of a forward call, and the arguments with which a kernel fills them."""
+
+    def __init__(self, layer: Layer, sizes: Sizes, dtype: torch.dtype) -> None:
+        self.layer = layer.contiguous()
+        self.spikes = _empty(dtype, *sizes)
+        self.state = [_empty(dtype, *sizes[1:]) for _ in STATE]
+        self.arguments = _core.ForwardArguments(
+            sizes,
+            _address(self.layer.lengths),
+            torch.get_num_threads(),
+            _parameters(self.layer),
+            _addresses(self.layer.initial),
+            _address(self.spikes),
+            _addresses(self.state),
+        )
 
 
-def _src_fake(
-    current: Tensor,
-    i0: Tensor | None,
-    h0: Tensor | None,
-    hs0: Tensor | None,
-    bias: Tensor,
-    constants: Sequence[float],
-    alpha: Tensor | None,
-    rho: Tensor | None,
-    r: Tensor | None,
-    rs: Tensor | None,
-    zs_hyp: Tensor | None,
-    zs_dep: Tensor | None,
-    lengths: Tensor | None,
-    surrogate: str,
-    recurrent_grad: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    steps, batch, neurons = current.shape
-    state = [current.new_empty(batch, neurons) for _ in range(3)]
-    checkpoints = current.new_empty(_segments(steps) if save else 0, 3, batch, neurons)
-    return current.new_empty(steps, batch, neurons), state[0], state[1], state[2], checkpoints
+class _Backward:
+    """The gradients of a layer, and the arguments with which a kernel fills them."""
+
+    def __init__(self, grads: Optionals, layer: Layer, sizes: Sizes, wanted: Sequence[bool]) -> None:
+        self.layer, self.grads = layer.contiguous(), _contiguous(grads)
+        initial = [_empty(layer.bias.dtype, *sizes[1:]) for _ in STATE]
+        bias = torch.empty_like(self.layer.bias)
+        cell = _wanted_gradients(layer, wanted)
+        self.gradients = (*initial, bias, *cell)
+        self.arguments = _core.BackwardArguments(
+            sizes,
+            _address(self.layer.lengths),
+            torch.get_num_threads(),
+            _parameters(self.layer),
+            layer.surrogate == "relu",
+            layer.recurrent_grad,
+            _address(self.grads[0]),
+            _addresses(self.grads[1:]),
+            _addresses(initial),
+            _address(bias),
+            [_address(x) if needed else 0 for x, needed in zip(cell, wanted, strict=True)],
+        )
 
 
-@torch.library.impl(_library, "src_backward", "CPU")
-def _src_backward_cpu(
-    grad_spikes: Tensor | None,
-    grad_i: Tensor | None,
-    grad_h: Tensor | None,
-    grad_hs: Tensor | None,
-    current: Tensor,
-    checkpoints: Tensor,
-    bias: Tensor,
-    constants: Sequence[float],
-    alpha: Tensor | None,
-    rho: Tensor | None,
-    r: Tensor | None,
-    rs: Tensor | None,
-    zs_hyp: Tensor | None,
-    zs_dep: Tensor | None,
-    lengths: Tensor | None,
-    surrogate: str,
-    recurrent_grad: bool,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, ...]:
-    cell: Optionals = (alpha, rho, r, rs, zs_hyp, zs_dep)
-    steps, batch, neurons = _check(current, bias, constants, cell, lengths, surrogate)
-    _check_tensor("grad_spikes", grad_spikes, current, (steps, batch, neurons))
-    for name, x in (("grad_i", grad_i), ("grad_h", grad_h), ("grad_hs", grad_hs)):
-        _check_tensor(name, x, current, (batch, neurons))
-    _check_tensor("checkpoints", checkpoints, current, (_segments(steps), 3, batch, neurons))
-    current, checkpoints = current.contiguous(), checkpoints.contiguous()
-    lengths, grad_spikes, *grad_state = _contiguous((lengths, grad_spikes, grad_i, grad_h, grad_hs))
-    tensors = _contiguous((bias, *cell))
-    grad_current = _empty(current, steps, batch, neurons)
-    grad_initial = [_empty(current, batch, neurons) for _ in range(3)]
-    grad_bias = torch.empty_like(bias, memory_format=torch.contiguous_format)
-    grad_cell = _wanted_gradients(current, cell, wanted)
-    run = _core.scan_backward_f64 if current.dtype == torch.float64 else _core.scan_backward_f32
-    run(
-        (steps, batch, neurons),
-        _address(lengths),
-        torch.get_num_threads(),
-        _parameters(constants, tensors),
-        surrogate == "relu",
-        recurrent_grad,
-        _address(current),
-        _address(checkpoints),
-        _address(grad_spikes),
-        [_address(x) for x in grad_state],
-        _address(grad_current),
-        [_address(x) for x in grad_initial],
-        _address(grad_bias),
-        [_address(x) if needed else 0 for x, needed in zip(grad_cell, wanted, strict=True)],
-    )
-    return grad_current, *grad_initial, grad_bias, *grad_cell
-
-
-def _src_backward_fake(
-    grad_spikes: Tensor | None,
-    grad_i: Tensor | None,
-    grad_h: Tensor | None,
-    grad_hs: Tensor | None,
-    current: Tensor,
-    checkpoints: Tensor,
-    bias: Tensor,
-    constants: Sequence[float],
-    alpha: Tensor | None,
-    rho: Tensor | None,
-    r: Tensor | None,
-    rs: Tensor | None,
-    zs_hyp: Tensor | None,
-    zs_dep: Tensor | None,
-    lengths: Tensor | None,
-    surrogate: str,
-    recurrent_grad: bool,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, ...]:
-    steps, batch, neurons = current.shape
-    grad_initial = [current.new_empty(batch, neurons) for _ in range(3)]
-    grad_bias = torch.empty_like(bias, memory_format=torch.contiguous_format)
-    grad_cell = _wanted_gradients(current, (alpha, rho, r, rs, zs_hyp, zs_dep), wanted)
-    return current.new_empty(steps, batch, neurons), *grad_initial, grad_bias, *grad_cell
-
-
-def _wanted_gradients(like: Tensor, cell: Optionals, wanted: Sequence[bool]) -> list[Tensor]:
+def _wanted_gradients(layer: Layer, wanted: Sequence[bool]) -> list[Tensor]:
     """A tensor for each cell parameter's gradient; of no elements where it is not wanted."""
     return [
-        like.new_empty(0) if x is None or not needed else torch.empty_like(x, memory_format=torch.contiguous_format)
-        for x, needed in zip(cell, wanted, strict=True)
+        torch.empty_like(x, memory_format=torch.contiguous_format)
+        if x is not None and needed
+        else layer.bias.new_empty(0)
+        for x, needed in zip(layer.cell, wanted, strict=True)
     ]
 
 
-def _src_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    current, _, _, _, bias, constants, *cell, lengths, surrogate, recurrent_grad, save = inputs
-    checkpoints = output[4]
+def _scan_checkpoints(sizes: Sizes) -> tuple[int, ...]:
+    return ((sizes[0] + _core.segment - 1) // _core.segment, 3, *sizes[1:])
+
+
+def _event_checkpoints(sizes: Sizes) -> tuple[int, ...]:
+    return ((sizes[0] + _core.event_segment - 1) // _core.event_segment, 2, *sizes[1:])
+
+
+# What the fake kernels and the autograd formulas share.
+
+
+def _fake_outputs(like: Tensor, sizes: Sizes) -> list[Tensor]:
+    return [like.new_empty(sizes), *(like.new_empty(sizes[1:]) for _ in STATE)]
+
+
+def _fake_gradients(layer: Layer, sizes: Sizes, wanted: Sequence[bool]) -> list[Tensor]:
+    bias = torch.empty_like(layer.bias, memory_format=torch.contiguous_format)
+    return [*(layer.bias.new_empty(sizes[1:]) for _ in STATE), bias, *_wanted_gradients(layer, wanted)]
+
+
+def _save(ctx: Any, layer: Layer, *tensors: Tensor | None) -> None:
+    """Keep what the backward pass of a layer needs; of the initial state that is i0 at most."""
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(checkpoints)
-    ctx.save_for_backward(current, checkpoints, bias, lengths, *cell)
-    ctx.options = (list(constants), surrogate, recurrent_grad, save)
+    needs_i0 = any(x is not None for x in layer.cell)
+    kept = layer._replace(i0=layer.i0 if needs_i0 else None, h0=None, hs0=None)
+    ctx.save_for_backward(*tensors, *(x for x in kept if isinstance(x, Tensor)))
+    ctx.layer = [... if isinstance(x, Tensor) else x for x in kept]
+    ctx.count = len(tensors)
 
 
-def _src_autograd(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    current, checkpoints, bias, lengths, *cell = ctx.saved_tensors
-    constants, surrogate, recurrent_grad, save = ctx.options
-    if not save:
-        raise RuntimeError("srcell::src: a gradient is wanted of a call with save=False")
-    needed = ctx.needs_input_grad[6:12]
-    wanted = [x is not None and bool(need) for x, need in zip(cell, needed, strict=True)]
-    grad_current, i0, h0, hs0, grad_bias, *grad_cell = torch.ops.srcell.src_backward(
-        *grads[:4], current, checkpoints, bias, constants, *cell, lengths, surrogate, recurrent_grad, wanted
-    )
-    cell_grads = [grad if want else None for grad, want in zip(grad_cell, wanted, strict=True)]
-    initial = [grad if need else None for grad, need in zip((i0, h0, hs0), ctx.needs_input_grad[1:4], strict=True)]
-    return grad_current, *initial, grad_bias, None, *cell_grads, None, None, None, None
+def _saved(ctx: Any) -> tuple[tuple[Tensor | None, ...], Layer]:
+    tensors = ctx.saved_tensors[: ctx.count]
+    of_layer = iter(ctx.saved_tensors[ctx.count :])
+    return tensors, Layer(*(next(of_layer) if x is ... else x for x in ctx.layer))
+
+
+def _wanted(ctx: Any, layer: Layer) -> list[bool]:
+    """Which gradients of cell parameters are wanted; the layer's arguments are the operator's last."""
+    needed = ctx.needs_input_grad[-len(Layer._fields) :][5:11]
+    return [x is not None and bool(need) for x, need in zip(layer.cell, needed, strict=True)]
+
+
+def _layer_gradients(ctx: Any, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """The gradients of a layer's arguments from the ten that its backward operator returns."""
+    needed = ctx.needs_input_grad[-len(Layer._fields) :]
+    i0, h0, hs0, bias, *cell = gradients
+    all_ = (i0, h0, hs0, bias, None, *cell, None, None, None)
+    return tuple(grad if need else None for grad, need in zip(all_, needed, strict=True))
 
 
 def _no_double_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    raise RuntimeError("srcell::src: double backward is not supported")
+    raise RuntimeError("srcell: double backward is not supported")
 
 
-torch.library.register_fake("srcell::src", _src_fake, lib=_library)
-torch.library.register_fake("srcell::src_backward", _src_backward_fake, lib=_library)
-torch.library.register_autograd("srcell::src", _src_autograd, setup_context=_src_setup_context, lib=_library)
-torch.library.register_autograd("srcell::src_backward", _no_double_backward, lib=_library)
+def _require_saved(ctx: Any, name: str) -> None:
+    if not ctx.save:
+        raise RuntimeError(f"srcell::{name}: a gradient is wanted of a call with save=False")
+
+
+# src: given currents.
+
+
+def _sizes(x: Tensor) -> Sizes:
+    steps, batch, width = x.shape
+    return steps, batch, width
+
+
+def _src_cpu(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
+    layer = Layer(*rest)
+    _check_floats("current", current, "T, B, N")
+    sizes = _sizes(current)
+    _check_layer(layer, sizes, current, "current")
+    current = current.contiguous()
+    run = _Forward(layer, sizes, current.dtype)
+    shape = _scan_checkpoints(sizes)
+    checkpoints = _empty(current.dtype, shape[0] if save else 0, *shape[1:])
+    _kernel("scan_forward", current.dtype)(run.arguments, _address(current), _address(checkpoints) if save else 0)
+    return run.spikes, *run.state, checkpoints
+
+
+def _src_fake(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
+    sizes = _sizes(current)
+    shape = _scan_checkpoints(sizes)
+    return *_fake_outputs(current, sizes), current.new_empty(shape[0] if save else 0, *shape[1:])
+
+
+def _src_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
+    grads, (current, checkpoints, wanted), layer = args[:4], args[4:7], Layer(*args[7:])
+    _check_floats("current", current, "T, B, N")
+    sizes = _sizes(current)
+    _check_layer(layer, sizes, current, "current")
+    _check_grads(grads, sizes, current, "current")
+    _check_tensor("checkpoints", checkpoints, current, "current", _scan_checkpoints(sizes))
+    current, checkpoints = current.contiguous(), checkpoints.contiguous()
+    run = _Backward(grads, layer, sizes, wanted)
+    grad_current = _empty(current.dtype, *sizes)
+    _kernel("scan_backward", current.dtype)(
+        run.arguments, _address(current), _address(checkpoints), _address(grad_current)
+    )
+    return grad_current, *run.gradients
+
+
+def _src_backward_fake(*args: Any) -> tuple[Tensor, ...]:
+    (current, _, wanted), layer = args[4:7], Layer(*args[7:])
+    sizes = _sizes(current)
+    return current.new_empty(sizes), *_fake_gradients(layer, sizes, wanted)
+
+
+def _src_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    current, ctx.save, *layer = inputs
+    checkpoints = output[4]
+    ctx.mark_non_differentiable(checkpoints)
+    _save(ctx, Layer(*layer), current, checkpoints)
+
+
+def _src_autograd(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    _require_saved(ctx, "src")
+    (current, checkpoints), layer = _saved(ctx)
+    grad_current, *gradients = torch.ops.srcell.src_backward(
+        *grads[:4], current, checkpoints, _wanted(ctx, layer), *layer
+    )
+    return grad_current, None, *_layer_gradients(ctx, gradients)
+
+
+# src_events: a linear synapse on event rows.
+
+
+def _event_arguments(events: Rows, inputs: int) -> _core.EventArguments:
+    return _core.EventArguments(*_addresses(events), events.indices.numel(), inputs)
+
+
+def _check_events(events: Rows, weight: Tensor, steps: int, batch: int) -> Sizes:
+    """Returns T, B and N."""
+    count = events.indices.numel()
+    _check_floats("weight", weight, "N, K")
+    _check_integers("offsets", events.offsets, torch.int64, steps * batch + 1, weight, "weight")
+    _check_integers("indices", events.indices, torch.int32, count, weight, "weight")
+    _check_tensor("values", events.values, weight, "weight", (count,))
+    return steps, batch, weight.shape[0]
+
+
+def _src_events_cpu(*args: Any) -> tuple[Tensor, ...]:
+    events, (weight, steps, batch, save, trace_integrator), layer = Rows(*args[:3]), args[3:8], Layer(*args[8:])
+    sizes = _check_events(events, weight, steps, batch)
+    _check_layer(layer, sizes, weight, "weight")
+    return _run_events(events.contiguous(), weight.contiguous(), sizes, save, trace_integrator, layer)
+
+
+def _run_events(
+    events: Rows, weight: Tensor, sizes: Sizes, save: bool, trace_integrator: bool, layer: Layer
+) -> tuple[Tensor, ...]:
+    steps, batch, neurons = sizes
+    run = _Forward(layer, sizes, weight.dtype)
+    shape = _event_checkpoints(sizes)
+    trace = _empty(weight.dtype, batch if save else 0, steps, neurons)
+    checkpoints = _empty(weight.dtype, shape[0] if save else 0, *shape[1:])
+    _kernel("events_forward", weight.dtype)(
+        run.arguments,
+        _event_arguments(events, weight.shape[1]),
+        _address(weight),
+        _address(trace) if save else 0,
+        _address(checkpoints) if save else 0,
+        trace_integrator,
+    )
+    return run.spikes, *run.state, trace, checkpoints
+
+
+def _src_events_fake(*args: Any) -> tuple[Tensor, ...]:
+    _, _, _, weight, steps, batch, save, _ = args[:8]
+    sizes = steps, batch, weight.shape[0]
+    shape = _event_checkpoints(sizes)
+    trace = weight.new_empty(batch if save else 0, steps, weight.shape[0])
+    return *_fake_outputs(weight, sizes), trace, weight.new_empty(shape[0] if save else 0, *shape[1:])
+
+
+def _src_events_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
+    grads, events, (weight, steps, batch, trace, checkpoints, wanted) = args[:4], Rows(*args[4:7]), args[7:13]
+    layer = Layer(*args[13:])
+    sizes = _check_events(events, weight, steps, batch)
+    _check_layer(layer, sizes, weight, "weight")
+    _check_grads(grads, sizes, weight, "weight")
+    _check_tensor("trace", trace, weight, "weight", (batch, steps, sizes[2]))
+    _check_tensor("checkpoints", checkpoints, weight, "weight", _event_checkpoints(sizes))
+    want_values, want_weight, *want_cell = wanted
+    events, weight = events.contiguous(), weight.contiguous()
+    run = _Backward(grads, layer, sizes, want_cell)
+    grad_current = _empty(weight.dtype, *sizes) if want_values else None
+    grad_weight = _run_events_backward(run, events, weight, trace, checkpoints, grad_current, want_weight)
+    grad_values = weight.new_empty(0)
+    if grad_current is not None:
+        grad_values = _empty(weight.dtype, events.indices.numel())
+        _event_dots(events, weight, run.layer, sizes, grad_current, grad_values, None)
+    return grad_values, grad_weight, *run.gradients
+
+
+def _run_events_backward(
+    run: _Backward,
+    events: Rows,
+    weight: Tensor,
+    trace: Tensor,
+    checkpoints: Tensor,
+    grad_current: Tensor | None,
+    want_weight: bool,
+) -> Tensor:
+    grad_weight = torch.empty_like(weight) if want_weight else weight.new_empty(0)
+    trace, checkpoints = trace.contiguous(), checkpoints.contiguous()
+    _kernel("events_backward", weight.dtype)(
+        run.arguments,
+        _event_arguments(events, weight.shape[1]),
+        _address(run.layer.i0),
+        _address(trace),
+        _address(checkpoints),
+        _address(grad_current),
+        _address(grad_weight) if want_weight else 0,
+    )
+    return grad_weight
+
+
+def _event_dots(
+    events: Rows,
+    weight: Tensor,
+    layer: Layer,
+    sizes: Sizes,
+    grad_current: Tensor,
+    grad_values: Tensor | None,
+    grad_input: Tensor | None,
+) -> None:
+    """Fill the gradients of event values, or those of a dense input at its events."""
+    weight_t = weight.t().contiguous()
+    _kernel("event_dots", weight.dtype)(
+        sizes,
+        _address(layer.lengths),
+        torch.get_num_threads(),
+        _event_arguments(events, weight.shape[1]),
+        _address(weight_t),
+        _address(grad_current),
+        _address(grad_values),
+        _address(grad_input),
+    )
+
+
+def _src_events_backward_fake(*args: Any) -> tuple[Tensor, ...]:
+    (_, indices, _, weight, steps, batch), wanted, layer = args[4:10], args[12], Layer(*args[13:])
+    want_values, want_weight, *want_cell = wanted
+    grad_values = weight.new_empty(indices.shape[0] if want_values else 0)
+    grad_weight = (
+        torch.empty_like(weight, memory_format=torch.contiguous_format) if want_weight else weight.new_empty(0)
+    )
+    return grad_values, grad_weight, *_fake_gradients(layer, (steps, batch, weight.shape[0]), want_cell)
+
+
+def _src_events_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *events, ctx.steps, ctx.batch, ctx.save, _ = inputs[:8]
+    trace, checkpoints = output[4:]
+    ctx.mark_non_differentiable(trace, checkpoints)
+    _save(ctx, Layer(*inputs[8:]), *events, trace, checkpoints)
+
+
+def _src_events_autograd(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    _require_saved(ctx, "src_events")
+    (*events, trace, checkpoints), layer = _saved(ctx)
+    want_values, want_weight = bool(ctx.needs_input_grad[2]), bool(ctx.needs_input_grad[3])
+    wanted = [want_values, want_weight, *_wanted(ctx, layer)]
+    values, weight, *gradients = torch.ops.srcell.src_events_backward(
+        *grads[:4], *events, ctx.steps, ctx.batch, trace, checkpoints, wanted, *layer
+    )
+    return (
+        *(None, None, values if want_values else None, weight if want_weight else None),
+        *(None, None, None, None),
+        *_layer_gradients(ctx, gradients),
+    )
+
+
+# src_dense: a linear synapse on a dense input, by event rows or by torch's matrix product.
+
+# The cost model of events_are_faster(), in units of what one multiply-add of torch's product costs per neuron and row:
+# an event forwards and backwards, and the currents that the product writes and the recurrence reads again. Fitted to
+# the sweep of bench/NOTES.md, where the number of neurons and of threads cancels out.
+_EVENT_COST, _CURRENT_COST = 2.0, 60.0
+# An event's index is an int32.
+_MAX_EVENT_INPUTS = 2**31
+# Rows from which the density is estimated.
+_SAMPLED_ROWS = 256
+
+
+def events_are_faster(inputs: int, density: float) -> bool:
+    """Whether summing the weights of K inputs of such a density is expected to beat torch's matrix product."""
+    return _EVENT_COST * density * inputs < inputs + _CURRENT_COST
+
+
+def _takes_events(input: Tensor, method: str) -> bool:
+    if method != "auto":
+        return method == "events"
+    steps, batch, inputs = input.shape
+    if input.numel() == 0:
+        return True
+    rows = input.view(steps * batch, inputs)
+    sampled = rows[:: max(1, rows.shape[0] // _SAMPLED_ROWS)]
+    density = int(sampled.count_nonzero()) / sampled.numel()
+    return events_are_faster(inputs, density)
+
+
+def _check_dense(input: Tensor, weight: Tensor, method: str) -> Sizes:
+    """Returns T, B and N."""
+    _check_floats("input", input, "T, B, K")
+    steps, batch, inputs = input.shape
+    _check_tensor("weight", weight, input, "input", (weight.shape[0], inputs))
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if inputs > _MAX_EVENT_INPUTS and method != "gemm":
+        raise ValueError(f"input: expected K of at most 2^31 for events, got {inputs}")
+    return steps, batch, weight.shape[0]
+
+
+def _mask_shape(input: Tensor) -> tuple[int, int]:
+    steps, batch, inputs = input.shape
+    return batch * steps, (inputs + 63) // 64
+
+
+def _src_dense_cpu(*args: Any) -> tuple[Tensor, ...]:
+    (input, weight, method, _, save, trace_integrator), layer = args[:6], Layer(*args[6:])
+    sizes = _check_dense(input, weight, method)
+    _check_layer(layer, sizes, input, "input")
+    input, weight, layer = input.contiguous(), weight.contiguous(), layer.contiguous()
+    path = torch.zeros(2, dtype=torch.int64)  # whether events were taken, whether all of them are 1
+    shape = _scan_checkpoints(sizes)
+    if _takes_events(input, method):
+        mask = _empty(torch.int64, *_mask_shape(input))
+        offsets = _empty(torch.int64, mask.shape[0] + 1)
+        ones = _kernel("mask_events", input.dtype)(
+            tuple(input.shape),
+            _address(layer.lengths),
+            torch.get_num_threads(),
+            _address(input),
+            _address(mask),
+            _address(offsets),
+        )
+        path[0], path[1] = 1, ones
+        events = _list_events(input, mask, offsets, ones)
+        *outputs, trace, event_checkpoints = _run_events(events, weight, sizes, save, trace_integrator, layer)
+        checkpoints = _empty(input.dtype, shape[0] if save else 0, *shape[1:])
+        used = event_checkpoints.numel()
+        checkpoints.view(-1)[:used] = event_checkpoints.view(-1)
+        checkpoints.view(-1)[used:] = 0
+    else:
+        trace = _empty(input.dtype, *sizes)
+        torch.mm(input.flatten(0, 1), weight.t(), out=trace.flatten(0, 1))
+        *outputs, checkpoints = _src_cpu(trace, save, *layer)
+        mask = torch.zeros(_mask_shape(input), dtype=torch.int64)
+    if not save:
+        trace, mask = trace.new_empty(0), mask.new_empty(0, mask.shape[1])
+    return *outputs, trace.view(-1), checkpoints, mask, path
+
+
+def _list_events(input: Tensor, mask: Tensor, offsets: Tensor, ones: bool) -> Rows:
+    """Offsets, indices and values of the events that the mask stands for."""
+    count = int(offsets[-1])
+    indices = _empty(torch.int32, count)
+    values = None if ones else _empty(input.dtype, count)
+    _kernel("list_events", input.dtype)(
+        tuple(input.shape),
+        torch.get_num_threads(),
+        _address(input),
+        _address(mask),
+        _address(offsets),
+        _address(indices),
+        _address(values),
+    )
+    return Rows(offsets, indices, values)
+
+
+def _src_dense_fake(*args: Any) -> tuple[Tensor, ...]:
+    input, weight, _, _, save, _ = args[:6]
+    sizes = input.shape[0], input.shape[1], weight.shape[0]
+    shape = _scan_checkpoints(sizes)
+    rows, words = _mask_shape(input)
+    return (
+        *_fake_outputs(input, sizes),
+        input.new_empty(math.prod(sizes) if save else 0),
+        input.new_empty(shape[0] if save else 0, *shape[1:]),
+        input.new_empty(rows if save else 0, words, dtype=torch.int64),
+        input.new_empty(2, dtype=torch.int64),
+    )
+
+
+def _src_dense_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
+    grads, (input, weight, trace, checkpoints, mask, path, at_events, wanted) = args[:4], args[4:12]
+    layer = Layer(*args[12:])
+    sizes = _check_dense(input, weight, "auto")
+    steps, batch, neurons = sizes
+    _check_layer(layer, sizes, input, "input")
+    _check_grads(grads, sizes, input, "input")
+    _check_tensor("trace", trace, input, "input", (math.prod(sizes),))
+    _check_tensor("checkpoints", checkpoints, input, "input", _scan_checkpoints(sizes))
+    want_input, want_weight, *want_cell = wanted
+    input, weight, checkpoints = input.contiguous(), weight.contiguous(), checkpoints.contiguous()
+    took_events, ones = path.tolist()
+    grad_input = input.new_empty(0)
+    if not took_events:
+        by_current, *gradients = _src_backward_cpu(*grads, trace.view(sizes), checkpoints, want_cell, *layer)
+        rows = by_current.flatten(0, 1)
+        grad_weight = torch.mm(rows.t(), input.flatten(0, 1)) if want_weight else weight.new_empty(0)
+        if want_input:
+            grad_input = _empty(input.dtype, *input.shape)
+            torch.mm(rows, weight, out=grad_input.flatten(0, 1))
+        return grad_input, grad_weight, *gradients
+    offsets = _empty(torch.int64, mask.shape[0] + 1)
+    _core.count_events(tuple(input.shape), torch.get_num_threads(), _address(mask), _address(offsets))
+    events = _list_events(input, mask, offsets, bool(ones))
+    run = _Backward(grads, layer, sizes, want_cell)
+    shape = _event_checkpoints(sizes)
+    event_checkpoints = checkpoints.view(-1)[: math.prod(shape)].view(shape)
+    grad_current = _empty(input.dtype, *sizes) if want_input else None
+    grad_weight = _run_events_backward(
+        run, events, weight, trace.view(batch, steps, neurons), event_checkpoints, grad_current, want_weight
+    )
+    if grad_current is not None:
+        grad_input = _empty(input.dtype, *input.shape)
+        if at_events:
+            _event_dots(events, weight, run.layer, sizes, grad_current, None, grad_input)
+        else:
+            _kernel("multiply", input.dtype)(
+                steps * batch,
+                input.shape[2],
+                neurons,
+                torch.get_num_threads(),
+                _address(grad_current),
+                _address(weight),
+                _address(grad_input),
+            )
+    return grad_input, grad_weight, *run.gradients
+
+
+def _src_dense_backward_fake(*args: Any) -> tuple[Tensor, ...]:
+    (input, weight), wanted, layer = args[4:6], args[11], Layer(*args[12:])
+    want_input, want_weight, *want_cell = wanted
+    grads = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if want else x.new_empty(0)
+        for x, want in ((input, want_input), (weight, want_weight))
+    ]
+    return *grads, *_fake_gradients(layer, (input.shape[0], input.shape[1], weight.shape[0]), want_cell)
+
+
+def _src_dense_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    input, weight, _, ctx.at_events, ctx.save, _ = inputs[:6]
+    ctx.mark_non_differentiable(*output[4:])
+    _save(ctx, Layer(*inputs[6:]), input, weight, *output[4:])
+
+
+def _src_dense_autograd(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    _require_saved(ctx, "src_dense")
+    tensors, layer = _saved(ctx)
+    want_input, want_weight = bool(ctx.needs_input_grad[0]), bool(ctx.needs_input_grad[1])
+    wanted = [want_input, want_weight, *_wanted(ctx, layer)]
+    grad_input, grad_weight, *gradients = torch.ops.srcell.src_dense_backward(
+        *grads[:4], *tensors, ctx.at_events, wanted, *layer
+    )
+    return (
+        *(grad_input if want_input else None, grad_weight if want_weight else None, None, None, None, None),
+        *_layer_gradients(ctx, gradients),
+    )
+
+
+for _name, _cpu, _fake, _autograd, _setup_context in (
+    ("src", _src_cpu, _src_fake, _src_autograd, _src_setup_context),
+    ("src_backward", _src_backward_cpu, _src_backward_fake, _no_double_backward, None),
+    ("src_events", _src_events_cpu, _src_events_fake, _src_events_autograd, _src_events_setup_context),
+    ("src_events_backward", _src_events_backward_cpu, _src_events_backward_fake, _no_double_backward, None),
+    ("src_dense", _src_dense_cpu, _src_dense_fake, _src_dense_autograd, _src_dense_setup_context),
+    ("src_dense_backward", _src_dense_backward_cpu, _src_dense_backward_fake, _no_double_backward, None),
+):
+    _library.impl(_name, _cpu, "CPU")
+    torch.library.register_fake(f"srcell::{_name}", _fake, lib=_library)
+    torch.library.register_autograd(f"srcell::{_name}", _autograd, setup_context=_setup_context, lib=_library)
+
+
+def _scratch(*counts: int) -> list[Tensor]:
+    """Uninitialised vectors of int32 that live as long as a call."""
+    return list(_empty(torch.int32, sum(counts), block_bytes=_SCRATCH_BLOCK_BYTES).split(counts))
+
+
+def _count_active_pixels(images: Tensor) -> tuple[_core.Images, Tensor, int, int]:
+    """The images as the encoders take them, how many active pixels come before each sample, how many there are in all,
+    and for how many an encoder's scratch must have room.
+    """
+    samples, pixels = images.shape
+    view = _core.Images(images.data_ptr(), samples, pixels, torch.get_num_threads())
+    active_before = torch.empty(samples + 1, dtype=torch.int64)
+    active, groups = _core.count_active_pixels(view, active_before.data_ptr())
+    return view, active_before, active, groups * _core.pixel_group
 
 
 def rate_encode(
     images: Tensor, index: Tensor, steps: int, prefix: int, gain: float, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Offsets and indices of the events of float32 images (B, K), contiguous; see srcell.encoders.rate_encode."""
-    samples, pixels = images.shape
-    threads = torch.get_num_threads()
-    offsets, indices = _core.rate_encode(
-        images.data_ptr(), index.data_ptr(), samples, pixels, steps, prefix, gain, seed, threads
+    view, active_before, _, room = _count_active_pixels(images)
+    drawn_steps = -(-steps // _core.drawn_steps) * _core.drawn_steps
+    scratch = _scratch(room, room, room * drawn_steps // 32)  # a bit for each pixel and step
+    offsets = _empty(torch.int64, len(images) * (prefix + steps) + 1)
+    addresses = [x.data_ptr() for x in scratch]
+    encoding = _core.RateEncoding(
+        view, active_before.data_ptr(), index.data_ptr(), steps, prefix, gain, seed, addresses, offsets.data_ptr()
     )
-    return torch.from_numpy(offsets), torch.from_numpy(indices)
+    indices = _empty(torch.int32, _core.rate_draw(encoding))
+    _core.rate_write(encoding, indices.data_ptr())
+    return offsets, indices
+
+
+def latency_encode(images: Tensor, steps: int, prefix: int) -> tuple[Tensor, Tensor]:
+    """Offsets and indices of the events of float32 images (B, K), contiguous; see srcell.encoders.latency_encode."""
+    view, active_before, events, room = _count_active_pixels(images)
+    scratch = _scratch(room, room)
+    offsets = _empty(torch.int64, len(images) * (prefix + steps) + 1)
+    indices = _empty(torch.int32, events)
+    addresses = [x.data_ptr() for x in scratch]
+    _core.latency_encode(
+        view, active_before.data_ptr(), steps, prefix, addresses, offsets.data_ptr(), indices.data_ptr()
+    )
+    return offsets, indices
 
 
 def find_event_fault(

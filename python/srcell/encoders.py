@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import _ops
-from .events import EventBatch, as_integers
+from .events import EventBatch, as_int, as_integers
 
-__all__ = ["rate_encode"]
+__all__ = ["latency_encode", "rate_encode"]
 
 _MAX_STEPS = 2**31 - 1
 _MAX_PIXELS = 2**31
@@ -74,14 +73,56 @@ def rate_encode(
     pixels = _check_images(images)
     samples, inputs = pixels.shape
     sample_numbers = _check_index(index, samples)
-    steps = _check_int("steps", steps, _MAX_STEPS)
-    prefix = _check_int("prefix", prefix, _MAX_STEPS)
-    seed = _check_int("seed", seed, _MAX_SEED)
+    steps = as_int("steps", steps, _MAX_STEPS)
+    prefix = as_int("prefix", prefix, _MAX_STEPS)
+    seed = as_int("seed", seed, _MAX_SEED)
     if not isinstance(gain, numbers.Real):
         raise TypeError(f"gain: expected a float, got {type(gain).__name__}")
     if not (math.isfinite(gain) and gain >= 0):
         raise ValueError(f"gain: expected a finite value of at least 0, got {gain}")
     offsets, indices = _ops.rate_encode(pixels, sample_numbers, steps, prefix, float(gain), seed)
+    return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
+
+
+def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: int = 20) -> EventBatch:
+    """Let each pixel that is not 0 fire once, the brighter the earlier.
+
+    Pixel p fires at step ``prefix + round((1 - p) * (steps - 1))``: 1 at once, the faintest at the last step. That is
+    computed in float64 from the float32 pixel and rounded half to even, as Python's ``round`` and ``numpy.rint`` do.
+    The spikes of a sample are a function of its pixels alone: the same in every batch and on every machine.
+
+    Args:
+        images: (B, ...) of at least two dimensions, flattened to (B, K); any floating-point dtype, read as float32, in
+            [0, 1]; on the CPU.
+        steps: steps in which pixels may fire, in [1, 2^31).
+        prefix: silent steps before them, in [0, 2^31).
+
+    Returns:
+        A batch of shape (prefix + steps, B, K) without values and lengths; each row ascends.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument, what was expected and what came.
+
+    Source: the project's definition; steps and prefix are those of :func:`rate_encode`.
+
+    Example:
+        >>> import torch
+        >>> from srcell import latency_encode
+        >>> batch = latency_encode(torch.tensor([[0.0, 0.5, 1.0]]), steps=4, prefix=1)
+        >>> batch.to_dense()[:, 0]
+        tensor([[0., 0., 0.],
+                [0., 0., 1.],
+                [0., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 0.]])
+
+    """
+    pixels = _check_images(images)
+    samples, inputs = pixels.shape
+    steps = as_int("steps", steps, _MAX_STEPS, minimum=1)
+    prefix = as_int("prefix", prefix, _MAX_STEPS)
+    offsets, indices = _ops.latency_encode(pixels, steps, prefix)
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
 
@@ -110,13 +151,3 @@ def _check_index(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: i
     if bool((numbers < 0).any()):
         raise ValueError(f"index: expected values of at least 0, got {int(numbers.min())}")
     return numbers
-
-
-def _check_int(name: str, value: int, maximum: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
-    if not 0 <= number <= maximum:
-        raise ValueError(f"{name}: expected an int in [0, {maximum}], got {number}")
-    return number

@@ -583,14 +583,14 @@ def find_event_fault(
     return None if sample is None else ("past length", sample)
 
 
-def as_int(name: str, value: SupportsIndex, maximum: int) -> int:
-    """An integer in [0, maximum]; for this package's own arguments."""
+def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -> int:
+    """An integer in [minimum, maximum]; for this package's own arguments."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
-    if not 0 <= number <= maximum:
-        raise ValueError(f"{name}: expected an int in [0, {maximum}], got {number}")
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{name}: expected an int in [{minimum}, {maximum}], got {number}")
     return number
 
 

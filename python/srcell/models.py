@@ -96,9 +96,15 @@ class SRCClassifier(nn.Module):
         """The output (T, B, N) of every layer, first to last; arguments as in ``forward``."""
         later_lengths = _sample_lengths(input, lengths)
         outputs: list[Tensor] = []
-        for layer in self.layers:
-            spikes, _ = layer(outputs[-1], lengths=later_lengths) if outputs else layer(input, lengths=lengths)
+        below = None
+        for layer in self._src_layers():
+            if below is None:
+                spikes, _ = layer(input, lengths=lengths)
+            else:
+                at_events = below.surrogate == "relu"
+                spikes, _ = layer(outputs[-1], lengths=later_lengths, input_grad_at_events=at_events)
             outputs.append(spikes)
+            below = layer
         return outputs
 
     def _src_layers(self) -> list[SRC]:

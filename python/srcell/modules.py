@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from . import _ops
 from .events import EventBatch
-from .functional import Parameter, SRCState, State, leaky_readout, rest_state, src_linear
+from .functional import Parameter, SRCState, State, dense_linear, events_linear, leaky_readout, rest_state
 
 __all__ = ["SRC", "LeakyReadout", "SRCCell"]
 
@@ -163,19 +163,20 @@ class _SRCBase(nn.Module):
         return SRCState(*(x.expand(batch, -1) for x in state))
 
     def _run(
-        self, suffix: str, input: Tensor | EventBatch, state: State | None, lengths: Tensor | Sequence[int] | None
+        self,
+        suffix: str,
+        input: Tensor | EventBatch,
+        state: State | None,
+        lengths: Tensor | Sequence[int] | None,
+        input_grad_at_events: bool = False,
     ) -> tuple[Tensor, SRCState]:
         batch = len(input) if isinstance(input, EventBatch) else input.shape[1]
-        return src_linear(
-            input,
-            getattr(self, f"weight_ih{suffix}"),
-            self._bias(suffix),
-            self._initial_state(suffix, batch) if state is None else state,
-            **self._parameters_of(suffix),
-            surrogate=self.surrogate,
-            recurrent_grad=self.recurrent_grad,
-            lengths=lengths,
-        )
+        weight, bias = getattr(self, f"weight_ih{suffix}"), self._bias(suffix)
+        state = self._initial_state(suffix, batch) if state is None else state
+        cell, options = self._parameters_of(suffix), (lengths, self.surrogate, self.recurrent_grad)
+        if isinstance(input, EventBatch):
+            return events_linear(input, weight, "auto", state, bias, cell, *options)
+        return dense_linear(input, weight, "auto", input_grad_at_events, state, bias, cell, *options)
 
     def extra_repr(self) -> str:
         """The sizes, and what differs from the defaults."""
@@ -290,6 +291,8 @@ class SRC(_SRCBase):
         input: Tensor | EventBatch,
         state: State | None = None,
         lengths: Tensor | Sequence[int] | None = None,
+        *,
+        input_grad_at_events: bool = False,
     ) -> tuple[Tensor, SRCState]:
         """Run the layers over a sequence.
 
@@ -297,6 +300,9 @@ class SRC(_SRCBase):
             input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch.
             state: three tensors (num_layers, B, N); the initial state if absent.
             lengths: (B,) integers in [0, T]; not beside an EventBatch that has its own.
+            input_grad_at_events: a promise that a dense input's gradient is needed only where the input is not 0, as
+                that of a layer's output with the relu surrogate is; elsewhere it is then unspecified. Later layers of
+                this stack do so by themselves where ``surrogate="relu"``.
 
         Returns:
             The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
@@ -319,8 +325,10 @@ class SRC(_SRCBase):
         x: Tensor | EventBatch = input
         for k, suffix in enumerate(self._suffixes):
             own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
-            spikes, after = self._run(suffix, x, per_layer[k], own_lengths)
+            spikes, after = self._run(suffix, x, per_layer[k], own_lengths, input_grad_at_events)
             ended.append(after)
+            # The surrogate's gradient vanishes where a neuron is silent: what the layer above hands down there is lost.
+            input_grad_at_events = self.surrogate == "relu"
             x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
         output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
         return output, SRCState(*(torch.stack(parts) for parts in zip(*ended, strict=True)))

@@ -1,0 +1,119 @@
+// Finds the events of a dense input: a mask of its cells that are not zero, and the event rows that the mask stands
+// for. Included by kernels.cpp inside its namespace, after tile.h and encode_kernels.h, whose append() it uses; knows
+// cells and no equations.
+
+// Writes the mask of a row. Returns whether every cell that is not 0 is 1.
+template <class V>
+SRCELL_INLINE bool mask_row(const scalar_of<V>* row, int64_t count, uint64_t* mask) {
+    constexpr int64_t width = VecTraits<V>::width;
+    uint64_t other = 0;
+    for (int64_t k = 0; k < count; k += 64) {
+        uint64_t nonzero = 0;
+        for (int64_t j = 0; j < 64 && k + j < count; j += width) {
+            const V x = load_lanes<V>(row + k + j, count - k - j);
+            const uint64_t bits = lanes_of(not_equal(x, splat<V>(0)));
+            nonzero |= bits << j;
+            other |= bits & lanes_of(not_equal(x, splat<V>(1)));
+        }
+        mask[k / 64] = nonzero;
+    }
+    return !other;
+}
+
+SRCELL_INLINE int64_t count_bits(const uint64_t* mask, int64_t words) {
+    int64_t count = 0;
+    for (int64_t w = 0; w < words; ++w) count += __builtin_popcountll(mask[w]);
+    return count;
+}
+
+template <class T>
+struct MaskJob {
+    const DenseInput<T>& input;
+    std::atomic<bool> ones;
+};
+
+// Leaves in the offsets how many events each row has.
+template <class V>
+void mask_samples(void* self, int64_t begin, int64_t end) {
+    using T = scalar_of<V>;
+    auto& job = *static_cast<MaskJob<T>*>(self);
+    const DenseInput<T>& p = job.input;
+    const int64_t steps = p.shape.steps, words = mask_words(p.inputs);
+    bool ones = true;
+    for (int64_t b = begin; b < end; ++b) {
+        const int64_t length = steps_of(p.shape, b);
+        for (int64_t t = 0; t < steps; ++t) {
+            uint64_t* mask = p.mask + (b * steps + t) * words;
+            if (t < length)
+                ones &= mask_row<V>(p.cells + (t * p.shape.batch + b) * p.inputs, p.inputs, mask);
+            else
+                for (int64_t w = 0; w < words; ++w) mask[w] = 0;
+            p.offsets[b * steps + t + 1] = count_bits(mask, words);
+        }
+    }
+    if (!ones) job.ones = false;
+}
+
+template <class T>
+void count_masked(void* context, int64_t begin, int64_t end) {
+    const auto& p = *static_cast<const DenseInput<T>*>(context);
+    const int64_t words = mask_words(p.inputs);
+    for (int64_t row = begin; row < end; ++row) p.offsets[row + 1] = count_bits(p.mask + row * words, words);
+}
+
+template <class T>
+void sum_counts(const DenseInput<T>& p) {
+    p.offsets[0] = 0;
+    for (int64_t row = 0; row < p.shape.batch * p.shape.steps; ++row) p.offsets[row + 1] += p.offsets[row];
+}
+
+template <class V>
+bool mask_events(const DenseInput<scalar_of<V>>& p) {
+    MaskJob<scalar_of<V>> job = {p, {true}};
+    parallel_for(p.shape.batch, p.shape.threads, mask_samples<V>, &job);
+    sum_counts(p);
+    return job.ones;
+}
+
+template <class T>
+void count_events(const DenseInput<T>& p) {
+    auto context = p;
+    parallel_for(p.shape.batch * p.shape.steps, p.shape.threads, count_masked<T>, &context);
+    sum_counts(p);
+}
+
+template <class T>
+struct ListJob {
+    const DenseInput<T>& input;
+    int32_t* indices;
+    T* values;
+};
+
+template <class T>
+void list_samples(void* self, int64_t begin, int64_t end) {
+    const auto& [p, indices, values] = *static_cast<const ListJob<T>*>(self);
+    const int64_t steps = p.shape.steps, words = mask_words(p.inputs);
+    for (int64_t b = begin; b < end; ++b) {
+        // Another thread may be writing what lies behind the sample's events: append() keeps off it.
+        int32_t* out = indices + p.offsets[b * steps];
+        const int32_t* end_of_sample = indices + p.offsets[(b + 1) * steps];
+        const uint64_t* mask = p.mask + b * steps * words;
+        for (int64_t t = 0; t < steps; ++t, mask += words)
+            for (int64_t k = 0; k < p.inputs; k += kPixelGroup)
+                out += append(pixels_from(k), static_cast<uint32_t>(mask[k / 64] >> k % 64 & 0xFFFF), out,
+                              end_of_sample - out);
+        if (!values) continue;
+        // Not at once: an index that was just written with its neighbours is slow to read.
+        for (int64_t t = 0; t < steps; ++t) {
+            const T* cells = p.cells + (t * p.shape.batch + b) * p.inputs;
+            for (int64_t e = p.offsets[b * steps + t]; e < p.offsets[b * steps + t + 1]; ++e)
+                values[e] = indices[e] < p.inputs ? cells[indices[e]] : T(0);
+        }
+    }
+}
+
+template <class T>
+void list_events(const DenseInput<T>& p, int32_t* indices, T* values) {
+    ListJob<T> job = {p, indices, values};
+    parallel_for(p.shape.batch, p.shape.threads, list_samples<T>, &job);
+}

@@ -1,0 +1,470 @@
+// The time loop over event rows, forwards and backwards, and the weight gradient event by event. Included by
+// kernels.cpp inside its namespace, after tile.h; knows rows of events, tiles and weights, and never looks inside the
+// equations.
+//
+// Forwards, a tile of one sample gathers the weight rows of a step's events into registers and advances the cell at
+// once: the currents exist for one step only. Backwards, each event adds the gradient of its step's current to the row
+// of its input in the tile's weight gradient. The weights of a tile, and their gradient, are packed, so that they stay
+// in the second-level cache while all samples pass.
+//
+// Offsets and indices are checked once for each sample and tile, just before they are used; nothing guards against a
+// batch that another thread alters during the call.
+
+// Registers in which a row is summed.
+constexpr int64_t kSumRegisters = 8;
+
+// target[0, kRegisters * width) = the sum over n events of values[n] * rows[row_of(n)], in this order, from +0.
+template <class S, int kRegisters, class RowOf>
+SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows, int64_t stride, RowOf row_of,
+                                  const scalar_of<S>* values, int64_t events) {
+    constexpr int64_t width = VecTraits<S>::width;
+    S sum[kRegisters];
+    for (int r = 0; r < kRegisters; ++r) sum[r] = splat<S>(0);
+    if (values) {
+        for (int64_t n = 0; n < events; ++n) {
+            const scalar_of<S>* row = rows + row_of(n) * stride;
+            const S value = splat<S>(values[n]);
+            for (int r = 0; r < kRegisters; ++r) sum[r] = fma(value, load<S>(row + r * width), sum[r]);
+        }
+    } else {
+        // The same bits as with values of 1.
+        for (int64_t n = 0; n < events; ++n) {
+            const scalar_of<S>* row = rows + row_of(n) * stride;
+            for (int r = 0; r < kRegisters; ++r) sum[r] = sum[r] + load<S>(row + r * width);
+        }
+    }
+    for (int r = 0; r < kRegisters; ++r) store(target + r * width, sum[r]);
+}
+
+// Sums rows of `width` elements, a multiple of 16, as above.
+template <class V, class RowOf>
+SRCELL_INLINE void sum_event_rows(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows, int64_t stride,
+                                  RowOf row_of, const scalar_of<V>* values, int64_t events) {
+    using S = single_of<V>;
+    constexpr int64_t lanes = VecTraits<S>::width;
+    for (int64_t k = 0; k < width;) {
+        const int64_t left = (width - k) / lanes;
+        scalar_of<V>* const to = target + k;
+        const scalar_of<V>* const from = rows + k;
+        switch (left < kSumRegisters ? left : kSumRegisters) {
+#define SRCELL_SUM(n)                                                   \
+    case n:                                                             \
+        sum_rows_block<S, n>(to, from, stride, row_of, values, events); \
+        break;
+            SRCELL_SUM(1)
+            SRCELL_SUM(2)
+            SRCELL_SUM(3)
+            SRCELL_SUM(4)
+            SRCELL_SUM(5)
+            SRCELL_SUM(6)
+            SRCELL_SUM(7)
+            SRCELL_SUM(8)
+#undef SRCELL_SUM
+        }
+        k += kSumRegisters * lanes;
+    }
+}
+
+// Where tile number `tile` of `sample` lies.
+SRCELL_INLINE Tile event_tile_at(const ScanShape& shape, int64_t tile, int64_t sample) {
+    const int64_t width = event_tile_width(shape.neurons), first = tile * width;
+    const int64_t left = shape.neurons - first;
+    return {sample * shape.neurons + first, left < width ? left : width, first, steps_of(shape, sample)};
+}
+
+// packed[tile][k][n] = weight[tile * width + n][k], zero where there is no such neuron.
+template <class T>
+void pack_weight(const EventsForward<T>& p) {
+    struct Context {
+        const EventsForward<T>& p;
+        int64_t width, blocks;
+    };
+    constexpr int64_t block = 64;  // inputs
+    const int64_t inputs = p.events.inputs, blocks = (inputs + block - 1) / block;
+    Context context = {p, event_tile_width(p.shape.neurons), blocks};
+    const auto pack = [](void* self, int64_t begin, int64_t end) {
+        const auto& [q, width, blocks] = *static_cast<const Context*>(self);
+        const int64_t inputs = q.events.inputs, neurons = q.shape.neurons;
+        for (int64_t item = begin; item < end; ++item) {
+            const int64_t tile = item / blocks, k0 = item % blocks * block;
+            const int64_t k1 = k0 + block < inputs ? k0 + block : inputs;
+            T* packed = q.packed_weight + tile * inputs * width;
+            for (int64_t n = 0; n < width; ++n) {
+                const int64_t neuron = tile * width + n;
+                const T* row = q.weight + neuron * inputs;
+                for (int64_t k = k0; k < k1; ++k) packed[k * width + n] = neuron < neurons ? row[k] : T(0);
+            }
+        }
+    };
+    parallel_for(event_tiles(p.shape.neurons) * blocks, p.shape.threads, pack, &context);
+}
+
+template <class V, bool save>
+void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_number, int64_t sample, const Tile& tile,
+                         const TileCell<V>& cell, TileState<V>& state) {
+    using T = scalar_of<V>;
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
+    const int64_t width = event_tile_width(neurons);
+    const T* weights = p.packed_weight + tile_number * p.events.inputs * width;
+    alignas(64) Row<V> current = {};
+    load_initial(p, state, tile);
+    for (int64_t t = 0; t < tile.steps; ++t) {
+        T* spikes = p.spikes + t * plane + tile.offset;
+        T* trace = save ? p.trace + (sample * p.shape.steps + t) * neurons + tile.first : nullptr;
+        if (save && t % kEventSegment == 0) {
+            T* checkpoint = p.checkpoints + t / kEventSegment * 2 * plane + tile.offset;
+            store_row<V>(checkpoint, state.h, tile.count);
+            store_row<V>(checkpoint + plane, state.hs, tile.count);
+        }
+        if (t + kPrefetch < tile.steps) {
+            prefetch_row<kForWrite>(spikes + kPrefetch * plane, tile.count);
+            if (save) prefetch_row<kForWrite>(trace + kPrefetch * neurons, tile.count);
+        }
+        const int64_t begin = p.events.offsets[sample * p.shape.steps + t];
+        const int32_t* indices = p.events.indices + begin;
+        sum_event_rows<V>(
+            current, width, weights, width,
+            [indices](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(indices[n]); },
+            offset_or_null(p.events.values, begin), p.events.offsets[sample * p.shape.steps + t + 1] - begin);
+        for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
+            using R = typename decltype(kind)::type;
+
+            State<R> s = state.template at<R>(k);
+            const Trace<R> made = step(cell.template at<R>(k), s, load<R>(current + k));
+            store_lanes(spikes + k, spike(s.h), lanes);
+            if (save) store_lanes(trace + k, p.trace_integrator ? s.i : made.drive, lanes);
+            state.put(k, s);
+        });
+    }
+    for (int64_t t = tile.steps; t < p.shape.steps; ++t) {
+        zero_row<V>(p.spikes + t * plane + tile.offset, tile.count);
+        if (save) zero_row<V>(p.trace + (sample * p.shape.steps + t) * neurons + tile.first, tile.count);
+    }
+    if (save)
+        for (int64_t row = 2 * segments(tile.steps, kEventSegment); row < 2 * segments(p.shape.steps, kEventSegment);
+             ++row)
+            zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
+    store_final(p, state, tile);
+}
+
+// Whether the offsets and indices of a sample's rows can be used.
+template <class T>
+bool sample_is_valid(const Events<T>& events, int64_t steps, int64_t sample) {
+    const int64_t* offsets = events.offsets + sample * steps;
+    bool descends = false;
+    for (int64_t t = 0; t < steps; ++t) descends |= offsets[t + 1] < offsets[t];
+    if (descends || offsets[0] < 0 || offsets[steps] > events.count) return false;
+    // As unsigned a negative index is a huge one.
+    uint32_t largest = 0;
+    for (int64_t n = offsets[0]; n < offsets[steps]; ++n) {
+        const auto index = static_cast<uint32_t>(events.indices[n]);
+        largest = index > largest ? index : largest;
+    }
+    return offsets[0] == offsets[steps] || static_cast<int64_t>(largest) < events.inputs;
+}
+
+template <class Call>
+struct EventsJob {
+    const Call& p;
+    std::atomic<int64_t> invalid_sample;  // the lowest number of one, or the batch's size
+
+    // Whether the sample's rows can be used; otherwise that is noted.
+    bool accepts(int64_t sample) {
+        const int64_t* offsets = p.events.offsets;
+        const bool starts = sample > 0 || offsets[0] == 0;
+        const bool ends = sample + 1 < p.shape.batch || offsets[p.shape.batch * p.shape.steps] == p.events.count;
+        if (starts && ends && sample_is_valid(p.events, p.shape.steps, sample)) return true;
+        keep_lowest(invalid_sample, sample);
+        return false;
+    }
+
+    int64_t result() const { return invalid_sample < p.shape.batch ? invalid_sample.load() : -1; }
+};
+
+template <class V, bool save>
+void events_forward_range(void* self, int64_t begin, int64_t end) {
+    auto& job = *static_cast<EventsJob<EventsForward<scalar_of<V>>>*>(self);
+    const auto& p = job.p;
+    TileCell<V> cell;
+    TileState<V> state;
+    for (int64_t item = begin, loaded = -1; item < end; ++item) {
+        const int64_t number = item / p.shape.batch, sample = item % p.shape.batch;
+        if (!job.accepts(sample)) continue;
+        const Tile tile = event_tile_at(p.shape, number, sample);
+        if (number != loaded) load_cell(cell, p.cell, tile, p.shape.neurons);
+        loaded = number;
+        events_forward_tile<V, save>(p, number, sample, tile, cell, state);
+    }
+}
+
+// Returns the lowest number of a sample whose offsets or indices cannot be used, whose outputs are then unspecified;
+// -1: there is none.
+template <class V>
+int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
+    if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
+    pack_weight(p);
+    EventsJob<EventsForward<scalar_of<V>>> job = {p, {p.shape.batch}};
+    parallel_for(event_tiles(p.shape.neurons) * p.shape.batch, p.shape.threads,
+                 p.trace ? events_forward_range<V, true> : events_forward_range<V, false>, &job);
+    return job.result();
+}
+
+template <class V, bool recurrent, bool parameters>
+void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, int64_t sample, const Tile& tile, int64_t begin,
+                             int64_t end, BackwardScratch<V, kEventSegment>& scratch) {
+    using T = scalar_of<V>;
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
+    const T* checkpoint = p.checkpoints + begin / kEventSegment * 2 * plane + tile.offset;
+    SegmentTrace<V, kEventSegment>& trace = scratch.trace;
+    load_row<V>(scratch.state.h, checkpoint, tile.count);
+    load_row<V>(scratch.state.hs, checkpoint + plane, tile.count);
+    for (int64_t t = begin; t < end; ++t) {
+        const T* saved = p.trace + (sample * p.shape.steps + t) * neurons + tile.first;
+        if (t >= kEventSegment) prefetch_row<kForRead>(saved - kEventSegment * neurons, tile.count);
+        if (p.grad_spikes) prefetch_row<kForRead>(p.grad_spikes + t * plane + tile.offset, tile.count);
+        const int64_t row = t - begin;
+        for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
+            using R = typename decltype(kind)::type;
+
+            const Cell<R> cell = scratch.cell.template at<R>(k);
+            State<R> s = scratch.state.template at<R>(k);
+            R drive = load_lanes<R>(saved + k, lanes);
+            if constexpr (parameters) {
+                store(trace.i[row + 1] + k, drive);
+                drive = drive_of(cell, drive);
+            }
+            if constexpr (recurrent || parameters) {
+                store(trace.h[row] + k, s.h);
+                store(trace.hs[row] + k, s.hs);
+            }
+            const R q = respond(cell, s, drive);
+            store(trace.drive[row] + k, drive);
+            if constexpr (recurrent || parameters) store(trace.q[row] + k, q);
+            store(trace.h[row + 1] + k, s.h);
+            scratch.state.put(k, s);
+        });
+    }
+}
+
+// i before the segment's first step: the integrator of the step before, or the initial state.
+template <class V>
+void load_integrator_before(const EventsBackward<scalar_of<V>>& p, int64_t sample, const Tile& tile, int64_t begin,
+                            BackwardScratch<V, kEventSegment>& scratch) {
+    const int64_t neurons = p.shape.neurons;
+    load_row<V>(scratch.trace.i[0],
+                begin ? p.trace + (sample * p.shape.steps + begin - 1) * neurons + tile.first
+                      : offset_or_null(p.i0, tile.offset),
+                tile.count);
+}
+
+template <class V>
+struct EventsScratch {
+    BackwardScratch<V, kEventSegment> backward;
+    alignas(64) Row<V> deltas[kEventSegment];  // gradients of the currents of a segment's steps
+};
+
+// rows[row_of(n)] += values[n] * delta for each of n events, in this order.
+template <class S, int kRegisters>
+SRCELL_INLINE void add_to_rows_block(scalar_of<S>* rows, int64_t stride, const int32_t* indices,
+                                     const scalar_of<S>* values, int64_t events, const scalar_of<S>* delta) {
+    constexpr int64_t width = VecTraits<S>::width;
+    S d[kRegisters];
+    for (int r = 0; r < kRegisters; ++r) d[r] = load<S>(delta + r * width);
+    for (int64_t n = 0; n < events; ++n) {
+        scalar_of<S>* row = rows + indices[n] * stride;
+        if (values) {
+            const S value = splat<S>(values[n]);
+            for (int r = 0; r < kRegisters; ++r) store(row + r * width, fma(value, d[r], load<S>(row + r * width)));
+        } else {
+            for (int r = 0; r < kRegisters; ++r) store(row + r * width, load<S>(row + r * width) + d[r]);
+        }
+    }
+}
+
+template <class V>
+SRCELL_INLINE void add_to_rows(scalar_of<V>* rows, int64_t width, const int32_t* indices, const scalar_of<V>* values,
+                               int64_t events, const scalar_of<V>* delta) {
+    using S = single_of<V>;
+    constexpr int64_t lanes = VecTraits<S>::width;
+    for (int64_t k = 0; k < width;) {
+        const int64_t left = (width - k) / lanes;
+        scalar_of<V>* const to = rows + k;
+        const scalar_of<V>* const from = delta + k;
+        switch (left < kSumRegisters ? left : kSumRegisters) {
+#define SRCELL_ADD(n)                                                      \
+    case n:                                                                \
+        add_to_rows_block<S, n>(to, width, indices, values, events, from); \
+        break;
+            SRCELL_ADD(1)
+            SRCELL_ADD(2)
+            SRCELL_ADD(3)
+            SRCELL_ADD(4)
+            SRCELL_ADD(5)
+            SRCELL_ADD(6)
+            SRCELL_ADD(7)
+            SRCELL_ADD(8)
+#undef SRCELL_ADD
+        }
+        k += kSumRegisters * lanes;
+    }
+}
+
+template <class V, bool recurrent, bool parameters>
+void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample, const Tile& tile,
+                          scalar_of<V>* grad_weight, EventsScratch<V>& scratch) {
+    using T = scalar_of<V>;
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    load_carry(p, scratch.backward.carry, tile);
+    for (int64_t begin = (segments(tile.steps, kEventSegment) - 1) * kEventSegment, end = tile.steps; begin >= 0;
+         end = begin, begin -= kEventSegment) {
+        if constexpr (parameters) load_integrator_before(p, sample, tile, begin, scratch.backward);
+        recompute_event_segment<V, recurrent, parameters>(p, sample, tile, begin, end, scratch.backward);
+        const SegmentRows<const T> grad_spikes = {offset_or_null(p.grad_spikes, begin * plane + tile.offset), plane,
+                                                  tile.count};
+        const SegmentRows<T> deltas = {scratch.deltas[0], kTile, kTile};
+        adjoint_segment<V, recurrent, parameters>(grad_spikes, p.relu, deltas, end - begin, tile.count,
+                                                  scratch.backward);
+        for (int64_t t = begin; t < end; ++t) {
+            const T* delta = scratch.deltas[t - begin];
+            if (p.grad_current)
+                store_row<V>(p.grad_current + t * plane + tile.offset, scratch.deltas[t - begin], tile.count);
+            if (!grad_weight) continue;
+            const int64_t* offsets = p.events.offsets + sample * p.shape.steps + t;
+            add_to_rows<V>(grad_weight, event_tile_width(p.shape.neurons), p.events.indices + offsets[0],
+                           offset_or_null(p.events.values, offsets[0]), offsets[1] - offsets[0], delta);
+        }
+    }
+    if (p.grad_current)
+        for (int64_t t = tile.steps; t < p.shape.steps; ++t)
+            zero_row<V>(p.grad_current + t * plane + tile.offset, tile.count);
+    store_carry(p, scratch.backward.carry, tile);
+}
+
+// Items are (tile, group of samples).
+template <class V, bool recurrent, bool parameters>
+void events_backward_range(void* self, int64_t begin, int64_t end) {
+    using T = scalar_of<V>;
+    auto& job = *static_cast<EventsJob<EventsBackward<T>>*>(self);
+    const auto& p = job.p;
+    constexpr int64_t used = parameters ? kSums : 1;
+    const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
+    const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
+    const int64_t elements = p.events.inputs * event_tile_width(neurons);
+    EventsScratch<V> scratch;
+    std::memset(scratch.deltas, 0, sizeof scratch.deltas);  // lanes past the tile's are read and never used
+    for (int64_t item = begin; item < end; ++item) {
+        const int64_t number = item / groups, first = item % groups * size;
+        const int64_t last = first + size < batch ? first + size : batch;
+        T* grad_weight = p.grad_weight ? p.weight_partials + item * elements : nullptr;
+        if (grad_weight) std::memset(grad_weight, 0, static_cast<size_t>(elements) * sizeof(T));
+        load_cell(scratch.backward.cell, p.cell, event_tile_at(p.shape, number, first), neurons);
+        for (int64_t sample = first; sample < last; ++sample) {
+            if (!job.accepts(sample)) continue;
+            const Tile tile = event_tile_at(p.shape, number, sample);
+            clear_sums(scratch.backward.sums, used, tile);
+            events_backward_tile<V, recurrent, parameters>(p, sample, tile, grad_weight, scratch);
+            store_sums(p, scratch.backward.sums, used, tile);
+        }
+    }
+}
+
+// grad_weight[n][k] = the sum over groups, in a fixed tree, of the tile's partial [k][n].
+template <class V>
+void reduce_weight_range(void* self, int64_t begin, int64_t end) {
+    using T = scalar_of<V>;
+    using S = single_of<V>;
+    const auto& p = static_cast<const EventsJob<EventsBackward<T>>*>(self)->p;
+    const int64_t width = event_tile_width(p.shape.neurons), groups = event_groups(p.shape.batch, p.shape.neurons);
+    const int64_t elements = p.events.inputs * width;
+    for (int64_t item = begin; item < end; ++item) {
+        const int64_t number = item / p.events.inputs, input = item % p.events.inputs, first = number * width;
+        T* sums = p.weight_partials + number * groups * elements + input * width;
+        for (int64_t half = 1; half < groups; half *= 2)
+            for (int64_t group = 0; group + half < groups; group += 2 * half) {
+                T *to = sums + group * elements, *from = to + half * elements;
+                for (int64_t n = 0; n < width; n += VecTraits<S>::width)
+                    store(to + n, load<S>(to + n) + load<S>(from + n));
+            }
+        const int64_t count = p.shape.neurons - first < width ? p.shape.neurons - first : width;
+        for (int64_t n = 0; n < count; ++n) p.grad_weight[(first + n) * p.events.inputs + input] = sums[n];
+    }
+}
+
+// As events_forward().
+template <class V>
+int64_t events_backward(const EventsBackward<scalar_of<V>>& p) {
+    using T = scalar_of<V>;
+    const int64_t batch = p.shape.batch, neurons = p.shape.neurons, tiles = event_tiles(neurons);
+    EventsJob<EventsBackward<T>> job = {p, {batch}};
+    if (batch && neurons) {
+        const bool parameters = wants_parameters(p);
+        const auto range =
+            p.recurrent ? (parameters ? events_backward_range<V, true, true> : events_backward_range<V, true, false>)
+                        : (parameters ? events_backward_range<V, false, true> : events_backward_range<V, false, false>);
+        parallel_for(tiles * event_groups(batch, neurons), p.shape.threads, range, &job);
+        if (p.grad_weight && job.result() < 0)
+            parallel_for(tiles * p.events.inputs, p.shape.threads, reduce_weight_range<V>, &job);
+    } else if (p.grad_weight) {
+        std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
+    }
+    if (job.result() < 0) reduce_parameters(p);
+    return job.result();
+}
+
+// In kDotLanes lanes whatever the ISA: lane j sums the neurons j, j + kDotLanes, ... and the lanes are added in a tree.
+constexpr int64_t kDotLanes = 32;
+
+template <class S>
+SRCELL_INLINE scalar_of<S> dot(const scalar_of<S>* x, const scalar_of<S>* y, int64_t count) {
+    constexpr int64_t width = VecTraits<S>::width, registers = kDotLanes / width;
+    S sum[registers];
+    for (S& s : sum) s = splat<S>(0);
+    int64_t n = 0;
+    for (; n + kDotLanes <= count; n += kDotLanes)
+        for (int64_t r = 0; r < registers; ++r)
+            sum[r] = fma(load<S>(x + n + r * width), load<S>(y + n + r * width), sum[r]);
+    for (int64_t r = 0; n + r * width < count; ++r) {
+        const int64_t at = n + r * width;
+        sum[r] = fma(load_lanes<S>(x + at, count - at), load_lanes<S>(y + at, count - at), sum[r]);
+    }
+    alignas(64) scalar_of<S> lanes[kDotLanes];
+    for (int64_t r = 0; r < registers; ++r) store(lanes + r * width, sum[r]);
+    for (int64_t half = kDotLanes / 2; half; half /= 2)
+        for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+    return lanes[0];
+}
+
+template <class S>
+void event_dots_range(void* self, int64_t begin, int64_t end) {
+    using T = scalar_of<S>;
+    auto& job = *static_cast<EventsJob<EventDots<T>>*>(self);
+    const auto& p = job.p;
+    const int64_t steps = p.shape.steps, neurons = p.shape.neurons;
+    for (int64_t sample = begin; sample < end; ++sample) {
+        if (!job.accepts(sample)) continue;
+        const int64_t length = steps_of(p.shape, sample);
+        for (int64_t t = 0; t < steps; ++t) {
+            const int64_t row = t * p.shape.batch + sample;
+            const T* grad = p.grad_current + row * neurons;
+            T* cells = p.grad_input ? p.grad_input + row * p.events.inputs : nullptr;
+            if (cells) std::memset(cells, 0, static_cast<size_t>(p.events.inputs) * sizeof(T));
+            const int64_t* offsets = p.events.offsets + sample * steps + t;
+            for (int64_t e = offsets[0]; e < offsets[1]; ++e) {
+                const int64_t index = p.events.indices[e];
+                const T sum = t < length ? dot<S>(p.weight_t + index * neurons, grad, neurons) : T(0);
+                if (cells)
+                    cells[index] = sum;
+                else
+                    p.grad_values[e] = sum;
+            }
+        }
+    }
+}
+
+// As events_forward().
+template <class S>
+int64_t event_dots(const EventDots<scalar_of<S>>& p) {
+    EventsJob<EventDots<scalar_of<S>>> job = {p, {p.shape.batch}};
+    parallel_for(p.shape.batch, p.shape.threads, event_dots_range<S>, &job);
+    return job.result();
+}

@@ -1,0 +1,336 @@
+// What the time loops share: tiles of neurons with their parameters, state and gradients, and the adjoint of a segment
+// of steps. Included by kernels.cpp inside its namespace, after the value types and cell.h; knows rows and never where
+// they come from.
+//
+// A tile is up to kTile neighbouring neurons. Its parameters and state live in the first-level cache, time runs inside.
+// Several registers of neurons are in flight at a time, because one step is a long chain of dependent operations.
+
+// Rows of one tile lie a whole batch apart, out of reach of the hardware's prefetchers.
+constexpr int64_t kPrefetch = 3;
+
+template <class V>
+struct Kind {
+    using type = V;
+};
+
+// One register where V is a pair of them, otherwise V.
+template <class V>
+struct SingleOf : Kind<V> {};
+#if defined(SRCELL_ISA_avx2) || defined(SRCELL_ISA_avx512)
+template <class V>
+struct SingleOf<Pair<V>> : Kind<V> {};
+#endif
+template <class V>
+using single_of = typename SingleOf<V>::type;
+
+template <class V>
+using Row = scalar_of<V>[kTile];
+
+template <class V>
+struct TileCell {
+    alignas(64) Row<V> alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias;
+
+    template <class R>
+    SRCELL_INLINE Cell<R> at(int64_t k) const {
+        return {load<R>(alpha + k), load<R>(rho + k),    load<R>(inverse_rho + k), load<R>(r + k),
+                load<R>(rs + k),    load<R>(zs_hyp + k), load<R>(zs_span + k),     load<R>(bias + k)};
+    }
+};
+
+template <class V>
+struct TileState {
+    alignas(64) Row<V> i, h, hs;
+
+    template <class R>
+    SRCELL_INLINE State<R> at(int64_t k) const {
+        return {load<R>(i + k), load<R>(h + k), load<R>(hs + k)};
+    }
+    template <class R>
+    SRCELL_INLINE void put(int64_t k, const State<R>& state) {
+        store(i + k, state.i);
+        store(h + k, state.h);
+        store(hs + k, state.hs);
+    }
+};
+
+// Where a tile lies in a (B, N) plane: elements [offset, offset + count), the first of them neuron `first`, and how
+// many steps they take.
+struct Tile {
+    int64_t offset, count, first, steps;
+};
+
+// Clamped, so that a lengths array altered after its check cannot lead out of bounds.
+SRCELL_INLINE int64_t steps_of(const ScanShape& shape, int64_t sample) {
+    if (!shape.lengths) return shape.steps;
+    const int64_t length = shape.lengths[sample];
+    return length < 0 ? 0 : length > shape.steps ? shape.steps : length;
+}
+
+// Calls body(Kind<R>, k, lanes) for the tile's registers: elements k ... k + width - 1 of the tile, the first `lanes`
+// in use. R is V, and for a rest that fits one register single_of<V>.
+template <class V, class Body>
+SRCELL_INLINE void for_each_register(int64_t count, Body body) {
+    constexpr int64_t single = VecTraits<single_of<V>>::width;
+    int64_t k = 0;
+    for (; k + single < count; k += VecTraits<V>::width) body(Kind<V>{}, k, count - k);
+    if (k < count) body(Kind<single_of<V>>{}, k, count - k);
+}
+
+// A tile's values of one parameter; a tile over several samples meets the same neurons again. Unused lanes of the last
+// register get some value of the parameter.
+template <class V>
+void spread(Row<V>& row, const Parameter<scalar_of<V>>& parameter, const Tile& tile, int64_t neurons) {
+    constexpr int64_t width = VecTraits<V>::width;
+    const int64_t padded = (tile.count + width - 1) / width * width;
+    if (!parameter.stride) {
+        for (int64_t k = 0; k < padded; k += width) store(row + k, splat<V>(*parameter.data));
+        return;
+    }
+    for (int64_t k = 0, n = tile.first; k < padded; ++k, n = n + 1 == neurons ? 0 : n + 1) row[k] = parameter.data[n];
+}
+
+template <class V>
+void load_cell(TileCell<V>& tile, const CellParameters<scalar_of<V>>& cell, const Tile& where, int64_t neurons) {
+    alignas(64) Row<V> zs_dep;
+    spread<V>(tile.alpha, cell.alpha, where, neurons);
+    spread<V>(tile.rho, cell.rho, where, neurons);
+    spread<V>(tile.r, cell.r, where, neurons);
+    spread<V>(tile.rs, cell.rs, where, neurons);
+    spread<V>(tile.zs_hyp, cell.zs_hyp, where, neurons);
+    spread<V>(zs_dep, cell.zs_dep, where, neurons);
+    spread<V>(tile.bias, cell.bias, where, neurons);
+    for_each_register<V>(where.count, [&](auto kind, int64_t k, int64_t) SRCELL_LAMBDA_INLINE {
+        using R = typename decltype(kind)::type;
+
+        const Cell<R> c =
+            make_cell(load<R>(tile.alpha + k), load<R>(tile.rho + k), load<R>(tile.r + k), load<R>(tile.rs + k),
+                      load<R>(tile.zs_hyp + k), load<R>(zs_dep + k), load<R>(tile.bias + k));
+        store(tile.inverse_rho + k, c.inverse_rho);
+        store(tile.zs_span + k, c.zs_span);
+    });
+}
+
+// `source` points at the tile's first element in a (B, N) array, or is null: zero.
+template <class V>
+void load_row(Row<V>& row, const scalar_of<V>* source, int64_t count) {
+    for_each_register<V>(count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
+        using R = typename decltype(kind)::type;
+
+        store(row + k, source ? load_lanes<R>(source + k, lanes) : splat<R>(0));
+    });
+}
+
+template <class V>
+void store_row(scalar_of<V>* target, const Row<V>& row, int64_t count) {
+    for_each_register<V>(count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
+        using R = typename decltype(kind)::type;
+        store_lanes(target + k, load<R>(row + k), lanes);
+    });
+}
+
+template <class V>
+SRCELL_INLINE void zero_row(scalar_of<V>* target, int64_t count) {
+    for_each_register<V>(count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
+        using R = typename decltype(kind)::type;
+        store_lanes(target + k, splat<R>(0), lanes);
+    });
+}
+
+template <class T>
+SRCELL_INLINE const T* offset_or_null(const T* p, int64_t offset) {
+    return p ? p + offset : nullptr;
+}
+
+constexpr int kForRead = 0, kForWrite = 1;
+
+// The registers of a row may reach into the line behind it.
+template <int intent, class T>
+SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+    for (int64_t k = 0; k < count; k += line) __builtin_prefetch(row + k, intent);
+    if (intent == kForRead) __builtin_prefetch(row + (count + line - 1) / line * line - 1, intent);
+}
+
+// A segment's steps as the recomputation leaves them for the adjoint. Row 0 of i, h, hs is the state before the
+// segment.
+template <class V, int64_t steps>
+struct SegmentTrace {
+    alignas(64) Row<V> drive[steps], h[steps + 1];
+    alignas(64) Row<V> q[steps], hs[steps + 1], i[steps + 1];  // left alone where no mode needs them
+};
+
+template <class V>
+struct TileAdjoint {
+    alignas(64) Row<V> i, h, hs;
+
+    template <class R>
+    SRCELL_INLINE Adjoint<R> at(int64_t k) const {
+        return {load<R>(i + k), load<R>(h + k), load<R>(hs + k)};
+    }
+    template <class R>
+    SRCELL_INLINE void put(int64_t k, const Adjoint<R>& carry) {
+        store(i + k, carry.i);
+        store(h + k, carry.h);
+        store(hs + k, carry.hs);
+    }
+};
+
+// Gradients summed over a tile's steps, in the order of ScanBackward: bias first, then alpha ... zs_dep.
+template <class V>
+struct TileSums {
+    alignas(64) Row<V> sum[kSums];
+
+    template <class R>
+    SRCELL_INLINE ParameterGradients<R> at(int64_t k) const {
+        return {load<R>(sum[1] + k), load<R>(sum[2] + k), load<R>(sum[3] + k),
+                load<R>(sum[4] + k), load<R>(sum[5] + k), load<R>(sum[6] + k)};
+    }
+    template <class R>
+    SRCELL_INLINE void put(int64_t k, const ParameterGradients<R>& gradients) {
+        store(sum[1] + k, gradients.alpha);
+        store(sum[2] + k, gradients.rho);
+        store(sum[3] + k, gradients.r);
+        store(sum[4] + k, gradients.rs);
+        store(sum[5] + k, gradients.zs_hyp);
+        store(sum[6] + k, gradients.zs_dep);
+    }
+};
+
+template <class V, int64_t steps>
+struct BackwardScratch {
+    TileCell<V> cell;
+    TileState<V> state;
+    TileAdjoint<V> carry;
+    SegmentTrace<V, steps> trace;
+    TileSums<V> sums;
+};
+
+// Where the rows of a segment's steps lie: the row of its step k is at first + k * stride and has room for so many
+// elements; null: there are none.
+template <class T>
+struct SegmentRows {
+    T* first;
+    int64_t stride, room;
+
+    SRCELL_INLINE T* row(int64_t k) const { return first ? first + k * stride : nullptr; }
+};
+
+// The adjoint of the `steps` steps of a segment, last to first: from the gradients of the spikes to those of the
+// current.
+template <class V, bool recurrent, bool parameters, int64_t kSteps>
+void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool relu,
+                     const SegmentRows<scalar_of<V>>& grad_current, int64_t steps, int64_t count,
+                     BackwardScratch<V, kSteps>& scratch) {
+    using T = scalar_of<V>;
+    const SegmentTrace<V, kSteps>& trace = scratch.trace;
+    const scalar_of<V> silent_up_to = relu ? 0 : -2;  // |h| <= 1: with -2 no neuron is silent to the surrogate
+    for (int64_t row = steps - 1; row >= 0; --row) {
+        const T* grad_in = grad_spikes.row(row);
+        T* grad_out = grad_current.row(row);
+        for_each_register<V>(count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
+            using R = typename decltype(kind)::type;
+
+            const Cell<R> cell = scratch.cell.template at<R>(k);
+            Adjoint<R> carry = scratch.carry.template at<R>(k);
+            const R h = load<R>(trace.h[row + 1] + k), drive = load<R>(trace.drive[row] + k);
+            const R incoming = grad_in ? load_lanes<R>(grad_in + k, lanes) : splat<R>(0);
+            const R grad_h = select(less_equal(h, splat<R>(silent_up_to)), splat<R>(0), incoming);
+            const R grad_hs = carry.hs;
+            const StepGradients<R> grad = step_adjoint(cell, carry, grad_h, h, drive);
+            store(scratch.sums.sum[0] + k, load<R>(scratch.sums.sum[0] + k) + grad.u);
+            store_lanes(grad_out + k, grad.i, grad_current.room - k);
+            if constexpr (parameters) {
+                const State<R> before = {load<R>(trace.i[row] + k), load<R>(trace.h[row] + k),
+                                         load<R>(trace.hs[row] + k)};
+                ParameterGradients<R> sum = scratch.sums.template at<R>(k);
+                add_parameter_gradients(sum, cell, before, grad, grad_hs, load<R>(trace.i[row + 1] + k), drive,
+                                        load<R>(trace.q[row] + k));
+                scratch.sums.put(k, sum);
+            }
+            if constexpr (recurrent)
+                carry_recurrence(cell, carry, grad.u, load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k),
+                                 load<R>(trace.q[row] + k));
+            else
+                carry.h = carry.hs = splat<R>(0);
+            scratch.carry.put(k, carry);
+        });
+    }
+}
+
+// The carry's last values are the gradients of the initial state.
+template <class V>
+void store_carry(const CellBackward<scalar_of<V>>& p, const TileAdjoint<V>& carry, const Tile& tile) {
+    store_row<V>(p.grad_i0 + tile.offset, carry.i, tile.count);
+    store_row<V>(p.grad_h0 + tile.offset, carry.h, tile.count);
+    store_row<V>(p.grad_hs0 + tile.offset, carry.hs, tile.count);
+}
+
+template <class V>
+void load_carry(const CellBackward<scalar_of<V>>& p, TileAdjoint<V>& carry, const Tile& tile) {
+    load_row<V>(carry.i, offset_or_null(p.grad_i, tile.offset), tile.count);
+    load_row<V>(carry.h, offset_or_null(p.grad_h, tile.offset), tile.count);
+    load_row<V>(carry.hs, offset_or_null(p.grad_hs, tile.offset), tile.count);
+}
+
+template <class V>
+void load_initial(const CellForward<scalar_of<V>>& p, TileState<V>& state, const Tile& tile) {
+    load_row<V>(state.i, offset_or_null(p.i0, tile.offset), tile.count);
+    load_row<V>(state.h, offset_or_null(p.h0, tile.offset), tile.count);
+    load_row<V>(state.hs, offset_or_null(p.hs0, tile.offset), tile.count);
+}
+
+template <class V>
+void store_final(const CellForward<scalar_of<V>>& p, const TileState<V>& state, const Tile& tile) {
+    store_row<V>(p.i + tile.offset, state.i, tile.count);
+    store_row<V>(p.h + tile.offset, state.h, tile.count);
+    store_row<V>(p.hs + tile.offset, state.hs, tile.count);
+}
+
+// `used` sums a neuron: all of them, or that of the bias alone.
+template <class V>
+void clear_sums(TileSums<V>& sums, int64_t used, const Tile& tile) {
+    for (int64_t s = 0; s < used; ++s) load_row<V>(sums.sum[s], nullptr, tile.count);
+}
+
+template <class V>
+void store_sums(const CellBackward<scalar_of<V>>& p, const TileSums<V>& sums, int64_t used, const Tile& tile) {
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    for (int64_t s = 0; s < used; ++s) store_row<V>(p.partials + s * plane + tile.offset, sums.sum[s], tile.count);
+}
+
+// Adds `count` rows of `width` elements, `stride` apart, into the first: in pairs, then in pairs of pairs.
+template <class T>
+void sum_rows(T* rows, int64_t count, int64_t stride, int64_t width) {
+    for (int64_t half = 1; half < count; half *= 2)
+        for (int64_t row = 0; row + half < count; row += 2 * half)
+            for (int64_t n = 0; n < width; ++n) rows[row * stride + n] += rows[(row + half) * stride + n];
+}
+
+template <class T>
+bool wants_parameters(const CellBackward<T>& p) {
+    for (const T* grad : p.grad_cell)
+        if (grad) return true;
+    return false;
+}
+
+// The gradients of the bias and the parameters from their partial sums.
+template <class T>
+void reduce_parameters(const CellBackward<T>& p) {
+    const CellParameters<T>& cell = p.cell;
+    const int64_t strides[kSums] = {cell.bias.stride, cell.alpha.stride,  cell.rho.stride,   cell.r.stride,
+                                    cell.rs.stride,   cell.zs_hyp.stride, cell.zs_dep.stride};
+    const int64_t neurons = p.shape.neurons, batch = p.shape.batch;
+    for (int64_t s = 0; s < kSums; ++s) {
+        T* target = s == 0 ? p.grad_bias : p.grad_cell[s - 1];
+        if (!target) continue;
+        const int64_t wanted = strides[s] ? neurons : 1;
+        if (batch == 0 || neurons == 0) {
+            for (int64_t n = 0; n < wanted; ++n) target[n] = 0;
+            continue;
+        }
+        T* sums = p.partials + s * batch * neurons;
+        sum_rows(sums, batch, neurons, neurons);
+        if (!strides[s]) sum_rows(sums, neurons, 1, 1);
+        for (int64_t n = 0; n < wanted; ++n) target[n] = sums[n];
+    }
+}
