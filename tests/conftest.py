@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import srcell
-from srcell import SRCState
+from srcell import EventBatch, SRCState
 
 ISAS: tuple[str, ...] = srcell.info()["isas"]
 MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (True, False)]
@@ -74,11 +75,34 @@ def make_inputs(
     return {name: x.to(dtype) for name, x in inputs.items()}
 
 
+def make_linear_inputs(
+    seed: int, steps: int, batch: int, neurons: int, *, inputs: int, dtype: torch.dtype = torch.float64, **options: bool
+) -> tuple[EventBatch, Inputs]:
+    """Events, and every differentiable argument of ``src_linear`` on them, the values first. Of the rows of events a
+    quarter is empty, others have up to three, in any order, some of them of one input.
+    """
+    rows = batch * steps
+    counts = torch.from_numpy((random_bits(seed + 2000, rows) % np.uint64(4)).astype(np.int64)) * (inputs > 0)
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    events = int(offsets[-1])
+    indices = torch.from_numpy((random_bits(seed + 2001, events) % np.uint64(max(inputs, 1))).astype(np.int32))
+    given = make_inputs(seed, steps, batch, neurons, dtype=dtype, **options)
+    del given["current"]
+    synapse = {"values": 1 + 0.25 * noise(seed + 2002, events), "weight": 1 + 5 * noise(seed + 2003, neurons, inputs)}
+    layer = {name: x.to(dtype) for name, x in synapse.items()} | given
+    return EventBatch(offsets, indices, layer["values"], shape=(steps, batch, inputs)), layer
+
+
+def with_values(events: EventBatch, values: Tensor | None) -> EventBatch:
+    return EventBatch(events.offsets, events.indices, values, shape=events.shape, lengths=events.lengths)
+
+
 def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Outputs:
-    """``src`` or ``src_reference`` on what make_inputs made."""
+    """``src`` or ``src_reference`` on what make_inputs made, or a synapse before them on its arguments."""
     state = SRCState(*(inputs[name] for name in STATE))
     cell = {name: inputs[name] for name in PARAMETERS}
-    return function(inputs["current"], inputs["bias"], state, **cell, **options)
+    synapse = [x for name, x in inputs.items() if name not in ("bias", *STATE, *PARAMETERS)]
+    return function(*synapse, inputs["bias"], state, **cell, **options)
 
 
 def make_output_gradients(seed: int, outputs: Outputs) -> list[Tensor]:
@@ -102,6 +126,48 @@ def gradients(
         [x for x, _ in pairs], list(leaves.values()), [g for _, g in pairs], allow_unused=True, materialize_grads=True
     )
     return dict(zip(leaves, made, strict=True))
+
+
+def largest(x: Tensor) -> float:
+    return x.abs().max().item() if x.numel() else 0.0
+
+
+def relative_error(x: Tensor, expected: Tensor) -> float:
+    """The largest error as a part of the largest element, or of 1 where that is smaller.
+
+    With the recurrence followed gradients reach 1e4 and more, and a small element of one is a difference of large
+    terms: its rounding is theirs. Below 1 it is that of the arriving gradients, which are of size 1.
+    """
+    return largest(x - expected) / max(1.0, largest(expected))
+
+
+def assert_same_gradients(ours: Inputs, expected: Inputs) -> None:
+    for name, expectation in expected.items():
+        error = relative_error(ours[name], expectation)
+        assert error <= 1e-12, f"{name}: {error:.2e}"
+
+
+def moved_by_one_ulp(x: Tensor, seed: int) -> Tensor:
+    """Each element's neighbour above or below, at random."""
+    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return torch.nextafter(x, torch.inf * signs.to(x.dtype))
+
+
+def membrane(inputs: Inputs, **options: Any) -> Tensor:
+    """h[t] of every step, (T, B, N)."""
+    h = []
+    inputs = {name: x.detach() for name, x in inputs.items()}
+    for c in inputs["current"].split(1):
+        _, state = call(srcell.src, {**inputs, "current": c}, **options)
+        inputs |= zip(STATE, state, strict=True)
+        h.append(state.h)
+    return torch.stack(h)
+
+
+def assert_refused(error: type[Exception], argument: str, function: Any, *args: Any, **keywords: Any) -> None:
+    with pytest.raises(error) as caught:
+        function(*args, **keywords)
+    assert re.match(rf"{re.escape(argument)}\b.*expected .*got ", str(caught.value), re.DOTALL), str(caught.value)
 
 
 def active_isa() -> str:
@@ -146,6 +212,15 @@ def isa_processes() -> Iterator[dict[str, IsaProcess]]:
     yield processes
     for process in processes.values():
         process.close()
+
+
+@pytest.fixture(scope="session")
+def inductor() -> str:
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(3))
+    except Exception as error:
+        pytest.skip(f"torch's inductor cannot compile x.sin() + 1 here: {error}")
+    return "inductor"
 
 
 def serve() -> None:

@@ -1,6 +1,6 @@
-"""One function, the same bits everywhere: forward, final state and backward of ``src`` do not depend on the instruction
-set, the number of threads, the batch around a sample or the cuts of a sequence; and its spike trains are those written
-down in spike_trains.json.
+"""One function, the same bits everywhere: forward, final state and backward of ``src``, and of ``src_linear`` on
+events, do not depend on the instruction set, the number of threads, the batch around a sample or the cuts of a
+sequence; a dense input has the bits of its events; and spike trains are those written down in spike_trains.json.
 
 `python tests/test_bits.py --write` writes that file anew. Do so only when a change of the arithmetic is intended, and
 say in CHANGELOG.md that spike trains changed.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,17 @@ from conftest import (
     STATE,
     Inputs,
     IsaProcess,
+    Outputs,
     call,
     gradients,
     make_inputs,
+    make_linear_inputs,
     make_output_gradients,
     random_bits,
+    with_values,
 )
-from srcell import SRCState
+from srcell import EventBatch, SRCState
+from srcell.functional import dense_linear
 
 THREADS = (1, 2, 3, 7)
 SPIKE_TRAINS = Path(__file__).with_name("spike_trains.json")
@@ -47,7 +52,7 @@ Digests = dict[str, str]
 
 def make_case(
     seed: int,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     *,
     dtype: str = "float32",
     mode: tuple[str, bool] = ("straight_through", False),
@@ -95,21 +100,60 @@ def case_inputs(case: Case) -> Inputs:
         case["seed"], *case["shape"], dtype=getattr(torch, case["dtype"]), per_neuron=case["per_neuron"]
     )
     if case["poison"]:
-        for name, odd in (("current", 61), ("i0", 17), ("h0", 19), ("hs0", 23)):
-            flat = inputs[name].view(-1)
-            for k, value in enumerate((torch.nan, torch.inf, -torch.inf)):
-                flat[7 * k :: 3 * odd] = value
+        poison(inputs, "current")
     return inputs
 
 
+def poison(inputs: Inputs, synapse: str) -> None:
+    for name, odd in ((synapse, 61), ("i0", 17), ("h0", 19), ("hs0", 23)):
+        flat = inputs[name].view(-1)
+        for k, value in enumerate((torch.nan, torch.inf, -torch.inf)):
+            flat[7 * k :: 3 * odd] = value
+
+
 def case_options(case: Case) -> dict[str, Any]:
-    steps, batch, _ = case["shape"]
+    steps, batch, *_ = case["shape"]
     lengths = (random_bits(case["seed"], batch) % np.uint64(steps + 1)).astype(np.int64)
     return {
         "surrogate": case["surrogate"],
         "recurrent_grad": case["recurrent_grad"],
         "lengths": torch.from_numpy(lengths) if case["lengths"] else None,
     }
+
+
+LINEAR_SHAPES = [
+    (70, 5, 17, 70),
+    (33, 20, 130, 6),
+    (40, 3, 260, 5),
+    (64, 2, 129, 130),
+    (31, 4, 128, 3),
+    (32, 35, 16, 9),
+    (20, 3, 100, 64),
+    (90, 1, 15, 65),
+    (50, 9, 1, 3),
+]
+LINEAR_CASES = [
+    make_case(seed, shape, dtype=dtype, mode=mode, per_neuron=bool(seed % 2), lengths=lengths, poison=not seed % 3)
+    for seed, shape in enumerate(LINEAR_SHAPES)
+    for mode in MODES
+    for dtype, lengths in (("float32", True), ("float32", False), ("float64", True))
+]
+
+
+def linear_inputs(case: Case) -> tuple[EventBatch, Inputs]:
+    steps, batch, neurons, width = case["shape"]
+    events, inputs = make_linear_inputs(
+        case["seed"],
+        steps,
+        batch,
+        neurons,
+        inputs=width,
+        dtype=getattr(torch, case["dtype"]),
+        per_neuron=case["per_neuron"],
+    )
+    if case["poison"]:
+        poison(inputs, "weight")
+    return events, inputs
 
 
 def digest(x: Tensor) -> str:
@@ -121,6 +165,14 @@ def digest_all(tensors: dict[str, Tensor]) -> Digests:
     return {name: digest(x) for name, x in tensors.items()}
 
 
+def with_gradients(function: Callable[..., Outputs], inputs: Inputs, seed: int, options: dict[str, Any]) -> Digests:
+    """Of a call's outputs and of the gradients of all its arguments."""
+    with torch.no_grad():
+        outputs = call(function, inputs, **options)
+    made = gradients(function, inputs, [*make_output_gradients(seed, outputs)], **options)
+    return digest_all(named_outputs(*outputs) | {f"gradient of {name}": x for name, x in made.items()})
+
+
 def named_outputs(spikes: Tensor, state: SRCState) -> dict[str, Tensor]:
     return {"spikes": spikes, **state._asdict()}
 
@@ -128,11 +180,100 @@ def named_outputs(spikes: Tensor, state: SRCState) -> dict[str, Tensor]:
 def whole(case: Case, threads: int) -> Digests:
     """Of one call and of all its gradients."""
     torch.set_num_threads(threads)
-    inputs, options = case_inputs(case), case_options(case)
+    return with_gradients(srcell.src, case_inputs(case), case["seed"], case_options(case))
+
+
+def on_events(events: EventBatch) -> Callable[..., Outputs]:
+    return lambda values, *layer, **options: srcell.src_linear(with_values(events, values), *layer, **options)
+
+
+def linear_whole(case: Case, threads: int) -> Digests:
+    """Of ``src_linear`` on events, in no order and several of one input, and on the dense input that they make."""
+    torch.set_num_threads(threads)
+    events, inputs = linear_inputs(case)
+    made = with_gradients(on_events(events), inputs, case["seed"], case_options(case))
+    return made | {f"dense: {name}": x for name, x in linear_dense(case, threads).items()}
+
+
+def linear_dense(case: Case, threads: int, *, as_events: bool = False) -> Digests:
+    """Of ``src_linear`` on a dense input whose zeros are skipped, or on the EventBatch that is made of it; the gradient
+    of the input is that at its events.
+    """
+    torch.set_num_threads(threads)
+    events, inputs = linear_inputs(case)
+    options = case_options(case)
+    dense = events.to_dense(inputs["weight"].dtype)
+    del inputs["values"]
+    if as_events:
+        of_dense = EventBatch.from_dense(dense, options.pop("lengths"))
+        values = of_dense.values if of_dense.values is not None else dense.new_ones(of_dense.num_events)
+        digests = with_gradients(on_events(of_dense), {"values": values, **inputs}, case["seed"], options)
+        return {name.replace("values", "input"): x for name, x in digests.items()}
+
+    def at_events(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **keywords: Any) -> Outputs:
+        cell = {name: keywords.pop(name) for name in PARAMETERS}
+        return dense_linear(input, weight, "events", True, state, bias, cell, **keywords)
+
     with torch.no_grad():
-        outputs = call(srcell.src, inputs, **options)
-    made = gradients(srcell.src, inputs, [*make_output_gradients(case["seed"], outputs)], **options)
+        outputs = call(at_events, {"input": dense, **inputs}, **options)
+    made = gradients(at_events, {"input": dense, **inputs}, [*make_output_gradients(case["seed"], outputs)], **options)
+    fires = EventBatch.from_dense(dense, options["lengths"]).to_dense() != 0
+    made["input"] = made["input"].transpose(0, 1)[fires.transpose(0, 1)]
     return digest_all(named_outputs(*outputs) | {f"gradient of {name}": x for name, x in made.items()})
+
+
+def linear_alone(case: Case) -> Digests:
+    """Of the outputs of a call for each sample, and of the gradients that are a sample's own."""
+    events, inputs = linear_inputs(case)
+    options = case_options(case)
+    lengths = options.pop("lengths")
+    arriving = make_output_gradients(case["seed"], call(on_events(events), inputs, lengths=lengths, **options))
+    outputs, own = [], []
+    for b in range(case["shape"][1]):
+        sample = events[b]
+        one = {name: x[b : b + 1] if name in STATE else x for name, x in inputs.items()} | {"values": sample.values}
+        length = None if lengths is None else lengths[b : b + 1]
+        outputs.append(call(on_events(sample), one, lengths=length, **options))
+        given_here = [arriving[0][:, b : b + 1], *(g[b : b + 1] for g in arriving[1:])]
+        own.append(gradients(on_events(sample), one, given_here, lengths=length, **options))
+    no_state = inputs["i0"][:0]
+    result = {"spikes": torch.cat([arriving[0][:, :0], *(spikes for spikes, _ in outputs)], 1)}
+    for name in SRCState._fields:
+        result[name] = torch.cat([no_state, *(getattr(state, name) for _, state in outputs)])
+    result["gradient of values"] = torch.cat([inputs["values"][:0], *(made["values"] for made in own)])
+    for name in STATE:
+        result[f"gradient of {name}"] = torch.cat([no_state, *(made[name] for made in own)])
+    return digest_all(result)
+
+
+def steps_of(events: EventBatch, begin: int, end: int) -> EventBatch:
+    """The events of some steps of every sample."""
+    steps, batch, inputs = events.shape
+    rows = (torch.arange(batch)[:, None] * steps + torch.arange(begin, end)).flatten()
+    bounds = [(int(events.offsets[row]), int(events.offsets[row + 1])) for row in rows]
+    counts = torch.tensor([0] + [stop - start for start, stop in bounds])
+    kept = torch.cat([torch.arange(0), *(torch.arange(start, stop) for start, stop in bounds)])
+    return EventBatch(counts.cumsum(0), events.indices[kept], events.values[kept], shape=(end - begin, batch, inputs))
+
+
+def linear_in_pieces(case: Case, cuts: list[int]) -> Digests:
+    """Of the outputs of calls that pass the state on."""
+    events, inputs = linear_inputs(case)
+    options = case_options(case)
+    lengths = options.pop("lengths")
+    state = SRCState(*(inputs[name] for name in STATE))
+    spikes = [inputs["i0"].new_empty(0, *inputs["i0"].shape)]
+    for begin, end in pairwise(sorted({0, *cuts, case["shape"][0]})):
+        part = steps_of(events, begin, end)
+        piece = inputs | dict(zip(STATE, state, strict=True)) | {"values": part.values}
+        left = None if lengths is None else (lengths - begin).clamp(0, end - begin)
+        made, state = call(on_events(part), piece, lengths=left, **options)
+        spikes.append(made)
+    return digest_all(named_outputs(torch.cat(spikes), state))
+
+
+def all_linear_cases(threads: int) -> list[Digests]:
+    return [linear_whole(case, threads) for case in LINEAR_CASES]
 
 
 def all_cases(threads: int) -> list[Digests]:
@@ -252,6 +393,94 @@ def test_a_sample_alone_has_the_bits_that_it_has_in_its_batch(case: Case, isa_pr
         assert differing(process.call("test_bits.alone", case), expected) == []
 
 
+@pytest.fixture(scope="module")
+def expected_linear_digests(isa_processes: dict[str, IsaProcess]) -> list[Digests]:
+    made: list[Digests] = isa_processes["scalar"].call("test_bits.all_linear_cases", 1)
+    return made
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_on_events_every_instruction_set_and_thread_count_gives_the_same_bits(
+    isa: str, threads: int, isa_processes: dict[str, IsaProcess], expected_linear_digests: list[Digests]
+) -> None:
+    made = isa_processes[isa].call("test_bits.all_linear_cases", threads)
+    wrong = {
+        str(case): names
+        for case, digests, expected in zip(LINEAR_CASES, made, expected_linear_digests, strict=True)
+        if (names := differing(digests, expected))
+    }
+    assert not wrong
+
+
+def test_premise_the_linear_cases_spike() -> None:
+    for case in LINEAR_CASES:
+        events, inputs = linear_inputs(case)
+        spikes, _ = call(on_events(events), inputs, **case_options(case) | {"lengths": None})
+        assert (spikes > 0.5).any(), case
+
+
+linear_cases = st.builds(
+    make_case,
+    seed=st.integers(0, 1000),
+    shape=st.tuples(
+        st.integers(0, 70) | st.sampled_from([1, 31, 32, 33, 64, 65]),
+        st.integers(0, 5) | st.integers(15, 34),
+        st.integers(1, 70) | st.sampled_from([1, 15, 16, 17, 100, 127, 128, 129, 130, 260]),
+        st.integers(1, 9) | st.sampled_from([15, 16, 63, 64, 65, 130]),
+    ),
+    dtype=st.sampled_from(["float32", "float32", "float64"]),
+    mode=st.sampled_from(MODES),
+    per_neuron=st.booleans(),
+    lengths=st.booleans(),
+    poison=st.booleans(),
+)
+
+
+@settings(deadline=None, max_examples=60, database=None)
+@given(case=linear_cases, threads=st.sampled_from(THREADS))
+def test_on_events_every_shape_gives_the_same_bits(
+    case: Case, threads: int, isa_processes: dict[str, IsaProcess]
+) -> None:
+    expected = isa_processes["scalar"].call("test_bits.linear_whole", case, 1)
+    for isa in ISAS:
+        assert differing(isa_processes[isa].call("test_bits.linear_whole", case, threads), expected) == [], isa
+
+
+@settings(deadline=None, max_examples=40, database=None)
+@given(case=linear_cases, threads=st.sampled_from(THREADS))
+def test_a_dense_input_has_the_bits_of_its_events(case: Case, threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        dense, events = linear_dense(case, threads), linear_dense(case, 1, as_events=True)
+    finally:
+        torch.set_num_threads(before)
+    assert set(dense) == set(events)
+    assert differing(dense, events) == []
+
+
+@settings(deadline=None, max_examples=25, database=None)
+@given(case=linear_cases, cuts=st.lists(st.integers(0, 70), max_size=5))
+def test_events_in_pieces_give_the_bits_of_one_call(
+    case: Case, cuts: list[int], isa_processes: dict[str, IsaProcess]
+) -> None:
+    steps = case["shape"][0]
+    for process in isa_processes.values():
+        expected = process.call("test_bits.linear_whole", case, 1)
+        for pieces in ([cut for cut in cuts if cut < steps], [*range(steps)]):
+            assert differing(process.call("test_bits.linear_in_pieces", case, pieces), expected) == []
+
+
+@settings(deadline=None, max_examples=25, database=None)
+@given(case=linear_cases)
+def test_the_events_of_a_sample_alone_have_the_bits_that_they_have_in_its_batch(
+    case: Case, isa_processes: dict[str, IsaProcess]
+) -> None:
+    for process in isa_processes.values():
+        expected = process.call("test_bits.linear_whole", case, 2)
+        assert differing(process.call("test_bits.linear_alone", case), expected) == []
+
+
 def recorded_inputs(seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """float32 currents, bias and parameters that are whole numbers over powers of two, from integer arithmetic alone:
     steps of noise after 20 silent ones, with a kick of 8 in one of 16 cells."""
@@ -285,6 +514,12 @@ def spike_trains() -> dict[str, dict[str, Any]]:
     trains["spontaneous"] = srcell.src(torch.zeros(300, 1, 1), -4.0)[0]
     current, bias, cell = recorded_inputs(2, (1000, 1, 7))
     trains["a thousand steps"] = srcell.src(current, bias, **cell)[0]
+    fires = random_bits(3, 220, 3, 50) % np.uint64(16) == 0
+    dense = torch.from_numpy(fires).float() * torch.tensor([1.0, 0.75, 1.25])[:, None]
+    weight = torch.from_numpy((random_bits(4, 100, 50) % np.uint64(2048)).astype(np.int64)).float() / 256 - 3
+    events = srcell.EventBatch.from_dense(dense)
+    trains["graded events"] = srcell.src_linear(events, weight, -6.0)[0]
+    trains["events"] = srcell.src_linear(with_values(events, None), weight, -6.0, lengths=[220, 0, 131])[0]
     return {name: {"events": int(x.count_nonzero()), "sha256": digest(x)} for name, x in trains.items()}
 
 

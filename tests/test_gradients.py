@@ -17,56 +17,25 @@ from conftest import (
     MODES,
     PARAMETERS,
     STATE,
-    Inputs,
+    assert_same_gradients,
     call,
     gradients,
+    largest,
     make_inputs,
     make_output_gradients,
+    membrane,
+    moved_by_one_ulp,
+    relative_error,
     requiring_grad,
 )
 from srcell import SRCState
+from srcell._ops import Layer
 from srcell.reference import src_reference
 
 # By seed: (T, B, N) of the traces on which 1e-12 is asked for.
 SHAPES = {1: (20, 3, 5), 3: (20, 3, 5), 4: (17, 2, 9), 8: (16, 4, 1), 5: (5, 1, 20)}
 LENGTHS = {1: [20, 0, 13], 3: [7, 20, 16], 4: [1, 17], 8: [15, 16, 0, 7], 5: [4]}
 ARRIVING = {"spikes": (True, False), "state": (False, True), "spikes and state": (True, True)}
-
-
-def largest(x: Tensor) -> float:
-    return x.abs().max().item() if x.numel() else 0.0
-
-
-def relative_error(x: Tensor, expected: Tensor) -> float:
-    """The largest error as a part of the largest element, or of 1 where that is smaller.
-
-    With the recurrence followed gradients reach 1e4 and more, and a small element of one is a difference of large
-    terms: its rounding is theirs. Below 1 it is that of the arriving gradients, which are of size 1.
-    """
-    return largest(x - expected) / max(1.0, largest(expected))
-
-
-def assert_same_gradients(ours: Inputs, expected: Inputs) -> None:
-    for name, expectation in expected.items():
-        error = relative_error(ours[name], expectation)
-        assert error <= 1e-12, f"{name}: {error:.2e}"
-
-
-def moved_by_one_ulp(x: Tensor, seed: int) -> Tensor:
-    """Each element's neighbour above or below, at random."""
-    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    return torch.nextafter(x, torch.inf * signs.to(x.dtype))
-
-
-def membrane(inputs: Inputs, **options: Any) -> Tensor:
-    """h[t] of every step, (T, B, N)."""
-    h = []
-    inputs = {name: x.detach() for name, x in inputs.items()}
-    for c in inputs["current"].split(1):
-        _, state = call(srcell.src, {**inputs, "current": c}, **options)
-        inputs |= zip(STATE, state, strict=True)
-        h.append(state.h)
-    return torch.stack(h)
 
 
 @pytest.mark.parametrize("per_neuron", [True, False])
@@ -282,34 +251,44 @@ def test_func_jvp_is_the_derivative_or_refuses() -> None:
     assert made is None or abs(made - expected) <= 180 * 2**-52 * (grad * direction).abs().sum()
 
 
-def operator_arguments(dtype: torch.dtype, present: bool, requires_grad: bool) -> tuple[list[Any], list[Any]]:
-    """The arguments of torch.ops.srcell.src before and after `save`'s place, optional ones present or absent."""
-    inputs = make_inputs(16, 18, 2, 5, dtype=dtype)
+def operator_layer(
+    dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool], neurons: int = 5
+) -> Layer:
+    """The layer that ends an operator's arguments, of two samples; its optional tensors present or absent."""
+    inputs = make_inputs(16, 18, 2, neurons, dtype=dtype)
     if requires_grad:
         inputs = requiring_grad(inputs)
-    state = [inputs[name] if present else None for name in STATE]
-    cell = [inputs[name] if present else None for name in PARAMETERS]
-    lengths = torch.tensor([18, 7]) if present else None
-    return [inputs["current"], *state], [inputs["bias"], [0.9, 3.0, 2.0, -7.0, 0.9, 0.0], *cell, lengths]
+    optional = {name: inputs[name] if present else None for name in (*STATE, *PARAMETERS)}
+    return Layer(
+        bias=inputs["bias"],
+        constants=[0.9, 3.0, 2.0, -7.0, 0.9, 0.0],
+        lengths=torch.tensor([18, 7]) if present else None,
+        surrogate=mode[0],
+        recurrent_grad=mode[1],
+        **optional,
+    )
+
+
+def operator_current(dtype: torch.dtype, requires_grad: bool) -> Tensor:
+    return make_inputs(16, 18, 2, 5, dtype=dtype)["current"].requires_grad_(requires_grad)
 
 
 @pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES)
-def test_opcheck_of_the_operator(surrogate: str, recurrent_grad: bool, dtype: torch.dtype, present: bool) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_opcheck_of_the_operator(mode: tuple[str, bool], dtype: torch.dtype, present: bool) -> None:
     for save in (True, False):
-        currents, cell = operator_arguments(dtype, present, requires_grad=save)
-        torch.library.opcheck(torch.ops.srcell.src, (*currents, *cell, surrogate, recurrent_grad, save))
+        layer = operator_layer(dtype, present, save, mode)
+        torch.library.opcheck(torch.ops.srcell.src, (operator_current(dtype, save), save, *layer))
 
 
 @pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES)
-def test_opcheck_of_its_backward(surrogate: str, recurrent_grad: bool, dtype: torch.dtype, present: bool) -> None:
-    currents, cell = operator_arguments(dtype, present, requires_grad=False)
-    spikes, *state, checkpoints = torch.ops.srcell.src(*currents, *cell, surrogate, recurrent_grad, True)
+@pytest.mark.parametrize("mode", MODES)
+def test_opcheck_of_its_backward(mode: tuple[str, bool], dtype: torch.dtype, present: bool) -> None:
+    current, layer = operator_current(dtype, False), operator_layer(dtype, present, False, mode)
+    spikes, *state, checkpoints = torch.ops.srcell.src(current, True, *layer)
     arriving = make_output_gradients(16, (spikes, SRCState(*state)))
     given = [g if present else None for g in arriving]
     for wanted in ([True] * 6, [False] * 6, [True, False] * 3):
-        arguments = (*given, currents[0], checkpoints, *cell, surrogate, recurrent_grad, wanted)
-        torch.library.opcheck(torch.ops.srcell.src_backward, arguments)
+        torch.library.opcheck(torch.ops.srcell.src_backward, (*given, current, checkpoints, wanted, *layer))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from srcell import EventBatch
+from srcell import SRC, EventBatch, src_linear
 from srcell.models import SRCClassifier
 
 STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3
@@ -74,6 +74,37 @@ def test_every_parameter_gets_a_gradient(surrogate: str, recurrent_grad: bool, s
     torch.nn.functional.cross_entropy(model(spikes_in), torch.tensor([0, 1, 2, 0, 1])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.count_nonzero() > 0, name
+
+
+@pytest.mark.parametrize("surrogate", ["straight_through", "relu"])
+@pytest.mark.parametrize("lengths", [None, torch.tensor([60, 0, 31, 60, 45])])
+def test_a_stack_has_the_gradients_of_its_layers_in_a_row(
+    surrogate: str, lengths: Tensor | None, spikes_in: Tensor
+) -> None:
+    torch.manual_seed(0)
+    stack = SRC(INPUTS, 24, num_layers=3, surrogate=surrogate).double()
+    classifier = SRCClassifier(INPUTS, [24, 24], 3, neurons_per_class=8, surrogate=surrogate).double()
+    for layer, suffix in zip(classifier.layers, ("_l0", "_l1", "_l2"), strict=True):
+        layer.weight_ih_l0 = getattr(stack, f"weight_ih{suffix}")
+        layer.bias_l0 = getattr(stack, f"bias{suffix}")
+    parameters = list(stack.parameters())
+    input, arriving = spikes_in.double(), torch.randn(STEPS, BATCH, 24, dtype=torch.float64)
+
+    def in_a_row() -> Tensor:
+        x = input
+        for k in range(3):
+            weight, bias = getattr(stack, f"weight_ih_l{k}"), getattr(stack, f"bias_l{k}")
+            x, _ = src_linear(x, weight, bias, surrogate=surrogate, lengths=lengths, method="events")
+        return x
+
+    expected = in_a_row()
+    assert expected.count_nonzero() > 0
+    gradients = torch.autograd.grad(expected, parameters, arriving)
+    for output in (stack(input, lengths=lengths)[0], classifier.layer_spikes(input, lengths)[-1]):
+        assert torch.equal(output, expected)
+        for made, gradient in zip(torch.autograd.grad(output, parameters, arriving), gradients, strict=True):
+            # With relu two orders of sums of at most 24 products, in each of three layers.
+            assert (made - gradient).abs().max() <= 3 * 24 * 2**-52 * STEPS * BATCH * gradient.abs().max()
 
 
 def test_constrain_reaches_every_layer(model: SRCClassifier) -> None:

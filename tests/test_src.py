@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
-import re
 import subprocess
 import sys
 from multiprocessing.connection import Connection
@@ -20,7 +19,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import srcell
-from conftest import PARAMETERS, STATE, call, gradients, make_currents, make_inputs, make_output_gradients, noise
+from conftest import (
+    PARAMETERS,
+    STATE,
+    assert_refused,
+    call,
+    gradients,
+    make_currents,
+    make_inputs,
+    make_output_gradients,
+    noise,
+)
 from srcell import SRC, LeakyReadout, SRCCell, SRCState, leaky_readout, rest_state, src, src_linear
 from srcell.reference import src_reference
 
@@ -32,12 +41,6 @@ def make_call(**changes: Any) -> dict[str, Any]:
     inputs = make_inputs(1, STEPS, BATCH, NEURONS, dtype=torch.float32)
     state = SRCState(*(inputs.pop(name) for name in STATE))
     return {**inputs, "state": state, "lengths": [30, 0, 17], **changes}
-
-
-def assert_refused(error: type[Exception], argument: str, function: Any, *args: Any, **keywords: Any) -> None:
-    with pytest.raises(error) as caught:
-        function(*args, **keywords)
-    assert re.match(rf"{re.escape(argument)}\b.*expected .*got ", str(caught.value), re.DOTALL), str(caught.value)
 
 
 def make_layer(*sizes: int, cls: type = SRC, **options: Any) -> Any:
@@ -433,15 +436,6 @@ def test_large_outputs_are_right_and_stay_their_owners() -> None:
 
 
 # What torch does with functions and modules
-
-
-@pytest.fixture(scope="session")
-def inductor() -> str:
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(3))
-    except Exception as error:
-        pytest.skip(f"torch's inductor cannot compile x.sin() + 1 here: {error}")
-    return "inductor"
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])

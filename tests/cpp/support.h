@@ -1,0 +1,166 @@
+// What the C++ tests share: arrays that end where their memory ends, numbers, and results that are compared by their
+// bits.
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "../../csrc/cpu/dispatch.h"
+
+#define CHECK(condition)                                                         \
+    do {                                                                         \
+        if (!(condition)) {                                                      \
+            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            std::exit(1);                                                        \
+        }                                                                        \
+    } while (false)
+
+namespace srcell {
+
+// What memory holds before it is written: NaN, -1 in one run and large finite numbers in the other. An output that is
+// not written, or that depends on scratch, then differs between the two.
+constexpr int kPoison = 0xFF, kOtherPoison = 0x7F;
+
+// Exactly `count` elements, null if there are none. Under the address sanitizer they come from its heap; it does not
+// see masked loads and stores, so elsewhere what lies behind the last element is a page that nobody may touch.
+template <class T>
+class Array {
+  public:
+    explicit Array(int64_t count, int poison = kPoison) : count_(static_cast<size_t>(count)) {
+        const size_t bytes = count_ * sizeof(T);
+        if (!bytes) return;
+#if defined(__SANITIZE_ADDRESS__)
+        memory_ = static_cast<char*>(std::malloc(bytes));
+        CHECK(memory_);
+        data_ = reinterpret_cast<T*>(memory_);
+#else
+        const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), usable = (bytes + page - 1) / page * page;
+        mapped_ = usable + page;
+        void* const start = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(start != MAP_FAILED);
+        memory_ = static_cast<char*>(start);
+        CHECK(mprotect(memory_ + usable, page, PROT_NONE) == 0);
+        data_ = reinterpret_cast<T*>(memory_ + usable - bytes);
+#endif
+        std::memset(data_, poison, bytes);
+    }
+    explicit Array(const std::vector<T>& values) : Array(static_cast<int64_t>(values.size())) {
+        for (size_t k = 0; k < count_; ++k) data_[k] = values[k];
+    }
+    Array(Array&& other) noexcept
+        : count_(std::exchange(other.count_, 0)),
+          mapped_(std::exchange(other.mapped_, 0)),
+          memory_(std::exchange(other.memory_, nullptr)),
+          data_(std::exchange(other.data_, nullptr)) {}
+    Array& operator=(Array&&) = delete;
+    ~Array() {
+        if (!memory_) return;
+#if defined(__SANITIZE_ADDRESS__)
+        std::free(memory_);
+#else
+        munmap(memory_, mapped_);
+#endif
+    }
+
+    T* data() { return data_; }
+    const T* data() const { return data_; }
+    T* data_if(bool wanted) { return wanted ? data_ : nullptr; }
+    const T* data_if(bool wanted) const { return wanted ? data_ : nullptr; }
+    int64_t size() const { return static_cast<int64_t>(count_); }
+    T& operator[](int64_t k) { return data_[k]; }
+    const T& operator[](int64_t k) const { return data_[k]; }
+    T* begin() { return data_; }
+    T* end() { return data_ + count_; }
+    const T* begin() const { return data_; }
+    const T* end() const { return data_ + count_; }
+
+  private:
+    size_t count_, mapped_ = 0;
+    char* memory_ = nullptr;
+    T* data_ = nullptr;
+};
+
+// A stream of numbers from integers alone.
+class Numbers {
+  public:
+    explicit Numbers(uint64_t seed) : state_(seed) {}
+
+    int64_t below(int64_t limit) { return static_cast<int64_t>((next() >> 33) % static_cast<uint64_t>(limit)); }
+
+    template <class T>
+    T symmetric() {  // in [-1, 1)
+        return static_cast<T>(static_cast<int32_t>(next() >> 32)) * T(0x1p-31);
+    }
+
+    template <class T>
+    Array<T> array(int64_t count) {
+        Array<T> x(count);
+        for (T& value : x) value = symmetric<T>();
+        return x;
+    }
+
+  private:
+    uint64_t next() { return state_ = state_ * 6364136223846793005u + 1442695040888963407u; }
+
+    uint64_t state_;
+};
+
+// Equal by bits: -0 is not 0. A NaN equals every other: their payloads are not promised.
+template <class T>
+struct Result {
+    std::vector<T> all;
+
+    void add(const Array<T>& x) {
+        for (T value : x) {
+            if (value != value) value = T(__builtin_nan(""));
+            all.push_back(value);
+        }
+    }
+    bool operator==(const Result& other) const {
+        return all.size() == other.all.size() &&
+               (all.empty() || std::memcmp(all.data(), other.all.data(), all.size() * sizeof(T)) == 0);
+    }
+};
+
+// Options of a problem, taken in turn so that few problems meet many combinations.
+class Options {
+  public:
+    explicit Options(uint64_t number) : bits_((number * 0x9E3779B97F4A7C15u) >> 20) {}
+    bool next() {
+        const bool bit = bits_ & 1;
+        bits_ >>= 1;
+        return bit;
+    }
+
+  private:
+    uint64_t bits_;
+};
+
+// Calls check(kernels, threads) for every table and number of threads.
+template <class Check>
+void for_each_table(Check check) {
+    for (const Kernels* kernels : available_kernels())
+        for (const int threads : {1, 3}) check(*kernels, threads);
+}
+
+// Lengths for a batch, some out of range, and what they count as.
+inline std::vector<int64_t> wild_lengths(int64_t batch, int64_t steps) {
+    std::vector<int64_t> lengths;
+    for (int64_t b = 0; b < batch; ++b)
+        lengths.push_back(b % 3 == 0 ? steps + 1000000007 : b % 3 == 1 ? steps * 5 / 8 : -1 - b);
+    return lengths;
+}
+
+inline std::vector<int64_t> clamped(std::vector<int64_t> lengths, int64_t steps) {
+    for (int64_t& length : lengths) length = length < 0 ? 0 : length > steps ? steps : length;
+    return lengths;
+}
+
+}  // namespace srcell

@@ -1,0 +1,448 @@
+// The kernels behind events of every ISA, for the sanitizers: on small and awkward shapes against the scalar table and
+// against the scan of the same currents, and on batches that no check has seen.
+#include <cmath>
+#include <limits>
+
+#include "cell_problem.h"
+
+using namespace srcell;
+
+namespace {
+
+int64_t call_forward(const Kernels& kernels, const EventsForward<float>& p) { return kernels.events_forward_f32(p); }
+int64_t call_forward(const Kernels& kernels, const EventsForward<double>& p) { return kernels.events_forward_f64(p); }
+int64_t call_backward(const Kernels& kernels, const EventsBackward<float>& p) { return kernels.events_backward_f32(p); }
+int64_t call_backward(const Kernels& kernels, const EventsBackward<double>& p) {
+    return kernels.events_backward_f64(p);
+}
+void call_dots(const Kernels& kernels, const EventDots<float>& p) { kernels.event_dots_f32(p); }
+void call_dots(const Kernels& kernels, const EventDots<double>& p) { kernels.event_dots_f64(p); }
+bool call_mask(const Kernels& kernels, const DenseInput<float>& p) { return kernels.mask_events_f32(p); }
+bool call_mask(const Kernels& kernels, const DenseInput<double>& p) { return kernels.mask_events_f64(p); }
+void call_list(const Kernels& kernels, const DenseInput<float>& p, int32_t* indices, float* values) {
+    kernels.list_events_f32(p, indices, values);
+}
+void call_list(const Kernels& kernels, const DenseInput<double>& p, int32_t* indices, double* values) {
+    kernels.list_events_f64(p, indices, values);
+}
+
+// Event rows in any order and with repetitions, some of them empty.
+template <class T>
+struct EventRows {
+    Array<int64_t> offsets;
+    Array<int32_t> indices;
+    Array<T> values;
+    int64_t inputs;
+    bool with_values;
+
+    EventRows(const CellOptions& o, int64_t inputs, bool with_values, Numbers& numbers)
+        : EventRows(count(o, inputs, numbers), inputs, with_values, numbers) {}
+
+    Events<T> events() const {
+        return {offsets.data(), indices.data(), values.data_if(with_values), indices.size(), inputs};
+    }
+
+  private:
+    EventRows(const std::vector<int64_t>& ends, int64_t inputs, bool with_values, Numbers& numbers)
+        : offsets(ends),
+          indices(ends.back()),
+          values(numbers.array<T>(ends.back())),
+          inputs(inputs),
+          with_values(with_values) {
+        for (int32_t& index : indices) index = static_cast<int32_t>(numbers.below(inputs));
+    }
+
+    static std::vector<int64_t> count(const CellOptions& o, int64_t inputs, Numbers& numbers) {
+        std::vector<int64_t> ends = {0};
+        for (int64_t row = 0; row < o.batch * o.steps; ++row) {
+            const int64_t most = inputs ? inputs / 4 + 3 : 0;
+            ends.push_back(ends.back() + (numbers.below(3) && most ? numbers.below(most) : 0));
+        }
+        return ends;
+    }
+};
+
+struct Wanted {
+    bool save, grad_current, grad_weight;
+};
+
+// The arrays of a call that the two passes share.
+template <class T>
+struct EventsCall {
+    const CellInputs<T>& in;
+    const EventRows<T>& rows;
+    CellOutputs<T> out;
+    Array<T> packed, trace, checkpoints, grad_current, grad_weight, weight_partials;
+
+    EventsCall(const CellInputs<T>& in, const EventRows<T>& rows, const Wanted& wanted, int poison)
+        : in(in),
+          rows(rows),
+          out(in, poison),
+          packed(tiles() * rows.inputs * width(), poison),
+          trace(wanted.save ? in.o.steps * out.plane() : 0, poison),
+          checkpoints(wanted.save ? segments(in.o.steps, kEventSegment) * 2 * out.plane() : 0, poison),
+          grad_current(wanted.grad_current ? in.o.steps * out.plane() : 0, poison),
+          grad_weight(wanted.grad_weight ? in.o.neurons * rows.inputs : 0, poison),
+          weight_partials(
+              wanted.grad_weight ? tiles() * event_groups(in.o.batch, in.o.neurons) * rows.inputs * width() : 0,
+              poison) {}
+
+    int64_t forward(const Kernels& kernels, const Array<T>& weight, int threads) {
+        return call_forward(kernels, EventsForward<T>{out.forward(threads), rows.events(), weight.data(), packed.data(),
+                                                      trace.data(), checkpoints.data(), in.o.parameters});
+    }
+
+    int64_t backward(const Kernels& kernels, int threads) {
+        return call_backward(
+            kernels, EventsBackward<T>{out.backward(threads), rows.events(), trace.data(), checkpoints.data(),
+                                       in.i0.data_if(in.o.initial_state), grad_current.data(), grad_weight.data(),
+                                       weight_partials.data()});
+    }
+
+  private:
+    int64_t tiles() const { return event_tiles(in.o.neurons); }
+    int64_t width() const { return event_tile_width(in.o.neurons); }
+};
+
+template <class T>
+Result<T> run(const Kernels& kernels, const CellInputs<T>& in, const EventRows<T>& rows, const Array<T>& weight,
+              const Wanted& wanted, int threads, int poison) {
+    EventsCall<T> call(in, rows, wanted, poison);
+    CHECK(call.forward(kernels, weight, threads) == -1);
+    Result<T> result;
+    call.out.add_forward(result);
+    if (!wanted.save) return result;
+    CHECK(call.backward(kernels, threads) == -1);
+    call.out.add_backward(result);
+    result.add(call.grad_current);
+    result.add(call.grad_weight);
+    return result;
+}
+
+// The currents that the synapse promises: from +0, in stored order.
+template <class T>
+Array<T> currents(const CellOptions& o, const EventRows<T>& rows, const Array<T>& weight) {
+    Array<T> current(o.steps * o.batch * o.neurons);
+    for (int64_t b = 0; b < o.batch; ++b)
+        for (int64_t t = 0; t < o.steps; ++t)
+            for (int64_t n = 0; n < o.neurons; ++n) {
+                T sum = 0;
+                for (int64_t e = rows.offsets[b * o.steps + t]; e < rows.offsets[b * o.steps + t + 1]; ++e)
+                    sum = std::fma(rows.with_values ? rows.values[e] : T(1), weight[n * rows.inputs + rows.indices[e]],
+                                   sum);
+                current[(t * o.batch + b) * o.neurons + n] = sum;
+            }
+    return current;
+}
+
+// The gradient of the weight, the last of the results, is the sum over events of value times the gradient of the
+// current, which stands before it. Each of its additions rounds once.
+template <class T>
+void check_grad_weight(const CellOptions& o, const EventRows<T>& rows, const Result<T>& result) {
+    const int64_t elements = o.neurons * rows.inputs, plane = o.batch * o.neurons;
+    const T* const grad_weight = result.all.data() + result.all.size() - elements;
+    const T* const grad_current = grad_weight - o.steps * plane;
+    std::vector<double> sum(static_cast<size_t>(elements)), magnitude(sum), terms(sum);
+    for (int64_t b = 0; b < o.batch; ++b)
+        for (int64_t t = 0; t < o.steps; ++t)
+            for (int64_t e = rows.offsets[b * o.steps + t]; e < rows.offsets[b * o.steps + t + 1]; ++e)
+                for (int64_t n = 0; n < o.neurons; ++n) {
+                    const auto k = static_cast<size_t>(n * rows.inputs + rows.indices[e]);
+                    const double value = rows.with_values ? double(rows.values[e]) : 1;
+                    const double term = value * double(grad_current[t * plane + b * o.neurons + n]);
+                    sum[k] += term;
+                    magnitude[k] += std::fabs(term);
+                    terms[k] += 1;
+                }
+    const double unit = sizeof(T) == sizeof(float) ? 0x1p-24 : 0x1p-53;
+    // Twice: in float64 the sum here rounds as well. The last summand is for results below the normal range.
+    for (size_t k = 0; k < sum.size(); ++k)
+        CHECK(std::fabs(sum[k] - double(grad_weight[k])) <= 2 * (terms[k] + 1) * (unit * magnitude[k] + 0x1p-149));
+}
+
+// NaN and infinity in weights and values.
+template <class T>
+void spoil(Array<T>& weight, Array<T>& values) {
+    for (int64_t k = 5; k < weight.size(); k += 97) weight[k] = k % 2 ? T(__builtin_nan("")) : T(__builtin_inf());
+    for (int64_t k = 11; k < values.size(); k += 101) values[k] = k % 2 ? T(-__builtin_inf()) : T(0);
+}
+
+template <class T>
+void passes_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, uint64_t number) {
+    Options bits(number);
+    CellOptions o = {steps,       batch,       neurons,     bits.next(), bits.next(), bits.next(),
+                     bits.next(), bits.next(), bits.next(), bits.next(), {}};
+    const Wanted wanted = {bits.next() || bits.next(), bits.next(), bits.next()};
+    const bool with_values = bits.next(), lengths = bits.next(), spoilt = bits.next() && bits.next();
+    if (lengths) o.lengths = clamped(wild_lengths(batch, steps), steps);
+    CellInputs<T> in(o);
+    EventRows<T> rows(o, inputs, with_values, in.numbers);
+    Array<T> weight = in.numbers.template array<T>(neurons * inputs);
+    if (spoilt) spoil(weight, rows.values);
+    const Result<T> expected = run(*kernels_scalar(), in, rows, weight, wanted, 1, kPoison);
+
+    // The scan of the same currents gives the same bits, up to the gradient of the weight.
+    Result<T> scanned = scan(*kernels_scalar(), in, currents(o, rows, weight), wanted.save, 1, kPoison);
+    if (wanted.save && !wanted.grad_current) scanned.all.resize(scanned.all.size() - steps * batch * neurons);
+    Result<T> compared = expected;
+    CHECK(compared.all.size() >= scanned.all.size());
+    compared.all.resize(scanned.all.size());
+    CHECK(compared == scanned);
+    if (wanted.save && wanted.grad_current && wanted.grad_weight && !spoilt) check_grad_weight(o, rows, expected);
+
+    if (lengths) o.lengths = wild_lengths(batch, steps);
+    CellInputs<T> wild(o);
+    for_each_table([&](const Kernels& kernels, int threads) {
+        CHECK(run(kernels, wild, rows, weight, wanted, threads, kOtherPoison) == expected);
+    });
+}
+
+template <class T>
+Result<T> dots(const Kernels& kernels, const CellInputs<T>& in, const EventRows<T>& rows, const Array<T>& weight_t,
+               const Array<T>& grad_current, int threads, int poison) {
+    Array<T> grad_values(rows.indices.size(), poison), grad_input(in.o.steps * in.o.batch * rows.inputs, poison);
+    EventDots<T> p = {in.shape(threads), rows.events(), weight_t.data(), grad_current.data(), nullptr, nullptr};
+    Result<T> result;
+    p.grad_values = grad_values.data();
+    call_dots(kernels, p);
+    p.grad_values = nullptr;
+    p.grad_input = grad_input.data();
+    if (p.grad_input) call_dots(kernels, p);
+    result.add(grad_values);
+    result.add(grad_input);
+    return result;
+}
+
+template <class T>
+void dots_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, uint64_t number) {
+    Options bits(number);
+    CellOptions o = {steps, batch, neurons, false, false, false, false, false, false, false, {}};
+    if (bits.next()) o.lengths = wild_lengths(batch, steps);
+    CellInputs<T> in(o);
+    const EventRows<T> rows(o, inputs, bits.next(), in.numbers);
+    const Array<T> weight_t = in.numbers.template array<T>(inputs * neurons), grad_current = in.plane(steps);
+    const Result<T> expected = dots(*kernels_scalar(), in, rows, weight_t, grad_current, 1, kPoison);
+    for (int64_t b = 0; b < batch; ++b)
+        for (int64_t t = 0; t < steps; ++t)
+            for (int64_t e = rows.offsets[b * steps + t]; e < rows.offsets[b * steps + t + 1]; ++e) {
+                double sum = 0;
+                for (int64_t n = 0; n < neurons; ++n)
+                    sum += double(weight_t[rows.indices[e] * neurons + n]) *
+                           double(grad_current[(t * batch + b) * neurons + n]);
+                // At most one rounding a term, of sums below their number.
+                const double unit = sizeof(T) == sizeof(float) ? 0x1p-24 : 0x1p-53;
+                const auto terms = static_cast<double>(neurons);
+                CHECK(std::fabs(sum - double(expected.all[static_cast<size_t>(e)])) <= 2 * terms * terms * unit);
+            }
+    for_each_table([&](const Kernels& kernels, int threads) {
+        CHECK(dots(kernels, in, rows, weight_t, grad_current, threads, kOtherPoison) == expected);
+    });
+}
+
+void shapes_agree() {
+    uint64_t number = 0;
+    for (const int64_t steps : {0, 1, 31, 32, 33, 70})
+        for (const int64_t batch : {0, 1, 3})
+            for (const int64_t neurons : {0, 1, 7, 16, 31, 100, 128, 130})
+                for (const int64_t inputs : {0, 1, 5, 70}) {
+                    ++number;
+                    passes_agree<float>(steps, batch, neurons, inputs, number);
+                    passes_agree<double>(steps, batch, neurons, inputs, number + 1000);
+                    if (number % 2)
+                        dots_agree<float>(steps, batch, neurons, inputs, number);
+                    else
+                        dots_agree<double>(steps, batch, neurons, inputs, number);
+                }
+}
+
+// Many samples and tiles, so that groups of samples hold several and their sums are added in a tree.
+void groups_agree() {
+    uint64_t number = 5000;
+    for (const int64_t batch : {16, 17, 40})
+        for (const int64_t neurons : {5, 130, 300}) {
+            passes_agree<float>(3, batch, neurons, 9, ++number);
+            passes_agree<double>(3, batch, neurons, 9, ++number);
+        }
+    passes_agree<float>(2, 3, 2100, 3, ++number);  // more tiles than groups
+}
+
+// A mask's events by definition, whatever the table.
+template <class T>
+void dense_events_are_found(int64_t steps, int64_t batch, int64_t inputs, uint64_t number) {
+    Options bits(number);
+    const bool only_ones = bits.next(), with_lengths = bits.next();
+    Numbers numbers(number);
+    Array<T> cells(steps * batch * inputs);
+    const T kinds[] = {T(0), T(1), T(-0.0), T(0.5), T(__builtin_nan("")), T(1e-40)};
+    for (T& cell : cells) cell = kinds[numbers.below(only_ones ? 3 : 6)];
+    const std::vector<int64_t> wild = with_lengths ? wild_lengths(batch, steps) : std::vector<int64_t>();
+    const std::vector<int64_t> counted = clamped(wild, steps);
+    const Array<int64_t> lengths(wild);
+
+    std::vector<int64_t> offsets = {0};
+    std::vector<int32_t> indices;
+    std::vector<T> values;
+    bool ones = true;
+    for (int64_t b = 0; b < batch; ++b)
+        for (int64_t t = 0; t < steps; ++t) {
+            const bool within = !with_lengths || t < counted[static_cast<size_t>(b)];
+            for (int64_t k = 0; within && k < inputs; ++k) {
+                const T cell = cells[(t * batch + b) * inputs + k];
+                if (cell == 0) continue;
+                indices.push_back(static_cast<int32_t>(k));
+                values.push_back(cell);
+                ones = ones && cell == 1;
+            }
+            offsets.push_back(static_cast<int64_t>(indices.size()));
+        }
+
+    for_each_table([&](const Kernels& kernels, int threads) {
+        Array<uint64_t> mask(batch * steps * mask_words(inputs), kOtherPoison);
+        Array<int64_t> found(batch * steps + 1), counted_again(batch * steps + 1);
+        const ScanShape shape = {steps, batch, 0, lengths.data(), threads};
+        CHECK(call_mask(kernels, DenseInput<T>{shape, inputs, cells.data(), mask.data(), found.data()}) == ones);
+        CHECK(std::vector<int64_t>(found.begin(), found.end()) == offsets);
+        kernels.count_events({{steps, batch, 0, nullptr, threads}, inputs, nullptr, mask.data(), counted_again.data()});
+        CHECK(std::vector<int64_t>(counted_again.begin(), counted_again.end()) == offsets);
+        const auto count = static_cast<int64_t>(indices.size());
+        for (const bool with_values : {false, true}) {
+            Array<int32_t> listed(count);
+            Array<T> listed_values(with_values ? count : 0);
+            call_list(kernels, {shape, inputs, cells.data(), mask.data(), found.data()}, listed.data(),
+                      listed_values.data());
+            CHECK(std::vector<int32_t>(listed.begin(), listed.end()) == indices);
+            if (!with_values) continue;
+            Result<T> expected, got;
+            expected.add(Array<T>(values));
+            got.add(listed_values);
+            CHECK(got == expected);
+        }
+    });
+}
+
+void dense_shapes_agree() {
+    uint64_t number = 0;
+    for (const int64_t steps : {0, 1, 5})
+        for (const int64_t batch : {0, 1, 3})
+            for (const int64_t inputs : {0, 1, 5, 15, 16, 17, 63, 64, 65, 70, 130}) {
+                dense_events_are_found<float>(steps, batch, inputs, ++number);
+                dense_events_are_found<double>(steps, batch, inputs, ++number);
+            }
+}
+
+// A mask with bits for cells that there are not, and cells altered since: anything may be listed, nothing is touched
+// that is not there.
+void altered_masks_are_survived() {
+    const int64_t steps = 3, batch = 4;
+    for (const int64_t inputs : {1, 15, 17, 50, 70})
+        for_each_table([&](const Kernels& kernels, int threads) {
+            Array<uint64_t> mask(batch * steps * mask_words(inputs));
+            const Array<float> cells(steps * batch * inputs);
+            Array<int64_t> offsets(batch * steps + 1);
+            const DenseInput<float> p = {
+                {steps, batch, 0, nullptr, threads}, inputs, cells.data(), mask.data(), offsets.data()};
+            kernels.count_events(p);
+            const int64_t count = offsets[batch * steps];
+            CHECK(count == mask.size() * 64);
+            Array<int32_t> indices(count);
+            Array<float> values(count);
+            kernels.list_events_f32(p, indices.data(), values.data());
+        });
+}
+
+// Spoils a valid batch: offsets[position] or, where that is -1, indices[event] becomes `value`.
+struct Corruption {
+    int64_t position, event, value, first_invalid;
+};
+
+template <class T>
+void corrupt_batches_are_refused() {
+    const int64_t steps = 5, batch = 3, neurons = 130, inputs = 6;
+    const int64_t least = std::numeric_limits<int64_t>::min(), most = std::numeric_limits<int64_t>::max();
+    const CellOptions o = {steps, batch, neurons, true, true, true, true, true, true, true, {}};
+    CellInputs<T> in(o);
+    EventRows<T> rows(o, inputs, true, in.numbers);
+    const Array<T> weight = in.numbers.template array<T>(neurons * inputs);
+    const Array<T> weight_t = in.numbers.template array<T>(inputs * neurons), grad_current = in.plane(steps);
+    const int64_t count = rows.indices.size();
+    const auto sample_of = [&](int64_t event) {
+        int64_t sample = 0;
+        while (rows.offsets[(sample + 1) * steps] <= event) ++sample;
+        return sample;
+    };
+    const Wanted wanted = {true, true, true};
+    EventsCall<T> valid(in, rows, wanted, kPoison);
+    CHECK(valid.forward(*kernels_scalar(), weight, 1) == -1);
+
+    std::vector<Corruption> corruptions;
+    for (const int64_t value : {least, int64_t(-1), count + 1, most}) {
+        corruptions.push_back({0, -1, value, 0});
+        corruptions.push_back({steps, -1, value, 0});
+        corruptions.push_back({steps + 2, -1, value, 1});
+        corruptions.push_back({batch * steps, -1, value, 2});
+    }
+    corruptions.push_back({2 * steps + 1, -1, 0, 2});      // below the one before
+    corruptions.push_back({2 * steps + 3, -1, count, 2});  // above the one behind
+    for (const int64_t value : {int64_t(-1), inputs, int64_t(INT32_MIN), int64_t(INT32_MAX)})
+        for (const int64_t event : {int64_t(0), count / 2, count - 1})
+            corruptions.push_back({-1, event, value, sample_of(event)});
+
+    for (const Corruption& c : corruptions) {
+        int64_t* const offset = c.position >= 0 ? &rows.offsets[c.position] : nullptr;
+        int32_t* const index = c.event >= 0 ? &rows.indices[c.event] : nullptr;
+        const int64_t before = offset ? *offset : *index;
+        (offset ? void(*offset = c.value) : void(*index = static_cast<int32_t>(c.value)));
+        for_each_table([&](const Kernels& kernels, int threads) {
+            EventsCall<T> call(in, rows, wanted, kOtherPoison);
+            CHECK(call.forward(kernels, weight, threads) == c.first_invalid);
+            // The samples before it are as if nothing had happened.
+            for (int64_t t = 0; t < steps; ++t)
+                CHECK(std::memcmp(call.out.spikes.data() + t * call.out.plane(),
+                                  valid.out.spikes.data() + t * call.out.plane(),
+                                  static_cast<size_t>(c.first_invalid * neurons) * sizeof(T)) == 0);
+            CHECK(call.backward(kernels, threads) == c.first_invalid);
+            dots(kernels, in, rows, weight_t, grad_current, threads, kPoison);
+        });
+        (offset ? void(*offset = before) : void(*index = static_cast<int32_t>(before)));
+    }
+}
+
+// Without inputs every event is one too many; without steps the one offset counts.
+void empty_batches_are_checked() {
+    const CellOptions o = {2, 2, 3, true, true, true, true, true, true, true, {}};
+    CellInputs<float> in(o);
+    EventRows<float> rows(o, 0, false, in.numbers);
+    const Array<float> none(0);
+    for_each_table([&](const Kernels& kernels, int threads) {
+        EventsCall<float> call(in, rows, {true, true, true}, kPoison);
+        CHECK(call.forward(kernels, none, threads) == -1);
+        CHECK(call.backward(kernels, threads) == -1);
+    });
+    Array<int32_t> one(1);
+    one[0] = 0;
+    rows.offsets[4] = 1;
+    for_each_table([&](const Kernels& kernels, int threads) {
+        EventsCall<float> call(in, rows, {true, true, true}, kPoison);
+        EventsForward<float> p = {call.out.forward(threads), rows.events(), nullptr, nullptr, nullptr, nullptr, false};
+        p.events.indices = one.data();
+        p.events.count = 1;
+        CHECK(kernels.events_forward_f32(p) == 1);
+        p.shape.steps = 0;
+        rows.offsets[0] = 2;
+        CHECK(kernels.events_forward_f32(p) == 0);
+        rows.offsets[0] = 0;
+    });
+}
+
+}  // namespace
+
+int main() {
+    shapes_agree();
+    groups_agree();
+    dense_shapes_agree();
+    altered_masks_are_survived();
+    corrupt_batches_are_refused<float>();
+    corrupt_batches_are_refused<double>();
+    empty_batches_are_checked();
+    std::printf("events: passed\n");
+}
