@@ -222,11 +222,15 @@ void dots_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, u
     const EventRows<T> rows(o, inputs, bits.next(), in.numbers);
     const Array<T> weight_t = in.numbers.template array<T>(inputs * neurons), grad_current = in.plane(steps);
     const Result<T> expected = dots(*kernels_scalar(), in, rows, weight_t, grad_current, 1, kPoison);
+    const std::vector<int64_t> lengths =
+        clamped(o.lengths.empty() ? std::vector<int64_t>(static_cast<size_t>(batch), steps) : o.lengths, steps);
     for (int64_t b = 0; b < batch; ++b)
         for (int64_t t = 0; t < steps; ++t)
             for (int64_t e = rows.offsets[b * steps + t]; e < rows.offsets[b * steps + t + 1]; ++e) {
+                const bool past = t >= lengths[static_cast<size_t>(b)];
+                if (past) CHECK(expected.all[static_cast<size_t>(e)] == T(0));
                 double sum = 0;
-                for (int64_t n = 0; n < neurons; ++n)
+                for (int64_t n = 0; n < neurons && !past; ++n)
                     sum += double(weight_t[rows.indices[e] * neurons + n]) *
                            double(grad_current[(t * batch + b) * neurons + n]);
                 // At most one rounding a term, of sums below their number.
