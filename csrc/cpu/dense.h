@@ -107,7 +107,7 @@ void list_samples(void* self, int64_t begin, int64_t end) {
         for (int64_t t = 0; t < steps; ++t) {
             const T* cells = p.cells + (t * p.shape.batch + b) * p.inputs;
             for (int64_t e = p.offsets[b * steps + t]; e < p.offsets[b * steps + t + 1]; ++e)
-                values[e] = indices[e] < p.inputs ? cells[indices[e]] : T(0);
+                values[e] = static_cast<uint32_t>(indices[e]) < p.inputs ? cells[indices[e]] : T(0);
         }
     }
 }
