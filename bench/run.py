@@ -8,6 +8,7 @@ are measured if they are installed.
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ REPETITIONS = 9
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     results = []
     for result in benchmark.run(benchmark.choose([]), REPETITIONS):
         print(*describe_result(result), "", sep="\n", flush=True)
