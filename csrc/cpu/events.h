@@ -72,6 +72,11 @@ SRCELL_INLINE Tile event_tile_at(const ScanShape& shape, int64_t tile, int64_t s
     return {sample * shape.neurons + first, left < width ? left : width, first, steps_of(shape, sample)};
 }
 
+// Where the row of a step lies in the trace: a tile's rows of one sample follow one another.
+SRCELL_INLINE int64_t trace_at(const ScanShape& shape, int64_t sample, const Tile& tile, int64_t t) {
+    return (sample * shape.neurons + tile.first) * shape.steps + t * tile.count;
+}
+
 // packed[tile][k][n] = weight[tile * width + n][k], zero where there is no such neuron.
 template <class T>
 void pack_weight(const EventsForward<T>& p) {
@@ -110,7 +115,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     load_initial(p, state, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
-        T* trace = save ? p.trace + (sample * p.shape.steps + t) * neurons + tile.first : nullptr;
+        T* trace = save ? p.trace + trace_at(p.shape, sample, tile, t) : nullptr;
         if (save && t % kEventSegment == 0) {
             T* checkpoint = p.checkpoints + t / kEventSegment * 2 * plane + tile.offset;
             store_row<V>(checkpoint, state.h, tile.count);
@@ -118,7 +123,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
         }
         if (t + kPrefetch < tile.steps) {
             prefetch_row<kForWrite>(spikes + kPrefetch * plane, tile.count);
-            if (save) prefetch_row<kForWrite>(trace + kPrefetch * neurons, tile.count);
+            if (save) prefetch_row<kForWrite>(trace + kPrefetch * tile.count, tile.count);
         }
         const int64_t begin = p.events.offsets[sample * p.shape.steps + t];
         const int32_t* indices = p.events.indices + begin;
@@ -138,7 +143,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     }
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) {
         zero_row<V>(p.spikes + t * plane + tile.offset, tile.count);
-        if (save) zero_row<V>(p.trace + (sample * p.shape.steps + t) * neurons + tile.first, tile.count);
+        if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count);
     }
     if (save)
         for (int64_t row = 2 * segments(tile.steps, kEventSegment); row < 2 * segments(p.shape.steps, kEventSegment);
@@ -219,8 +224,8 @@ void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, int64_t samp
     load_row<V>(scratch.state.h, checkpoint, tile.count);
     load_row<V>(scratch.state.hs, checkpoint + plane, tile.count);
     for (int64_t t = begin; t < end; ++t) {
-        const T* saved = p.trace + (sample * p.shape.steps + t) * neurons + tile.first;
-        if (t >= kEventSegment) prefetch_row<kForRead>(saved - kEventSegment * neurons, tile.count);
+        const T* saved = p.trace + trace_at(p.shape, sample, tile, t);
+        if (t >= kEventSegment) prefetch_row<kForRead>(saved - kEventSegment * tile.count, tile.count);
         if (p.grad_spikes) prefetch_row<kForRead>(p.grad_spikes + t * plane + tile.offset, tile.count);
         const int64_t row = t - begin;
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
@@ -252,7 +257,7 @@ void load_integrator_before(const EventsBackward<scalar_of<V>>& p, int64_t sampl
                             BackwardScratch<V, kEventSegment>& scratch) {
     const int64_t neurons = p.shape.neurons;
     load_row<V>(scratch.trace.i[0],
-                begin ? p.trace + (sample * p.shape.steps + begin - 1) * neurons + tile.first
+                begin ? p.trace + trace_at(p.shape, sample, tile, begin - 1)
                       : offset_or_null(p.i0, tile.offset),
                 tile.count);
 }
