@@ -120,7 +120,7 @@ struct EventsForward : CellForward<T> {
     // What the backward pass needs, null: inference. For every step the drive tanh(i / rho), or i itself where
     // gradients of cell parameters are wanted; and before every kEventSegment-th step h and hs. Both are zero past a
     // sample's length.
-    T* trace;        // (B, T, N) out
+    T* trace;        // B * T * N out: of each sample a tile after the other, of each tile its steps
     T* checkpoints;  // (segments(T, kEventSegment), 2, B, N) out
     bool trace_integrator;
 };

@@ -255,10 +255,8 @@ void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, int64_t samp
 template <class V>
 void load_integrator_before(const EventsBackward<scalar_of<V>>& p, int64_t sample, const Tile& tile, int64_t begin,
                             BackwardScratch<V, kEventSegment>& scratch) {
-    const int64_t neurons = p.shape.neurons;
     load_row<V>(scratch.trace.i[0],
-                begin ? p.trace + trace_at(p.shape, sample, tile, begin - 1)
-                      : offset_or_null(p.i0, tile.offset),
+                begin ? p.trace + trace_at(p.shape, sample, tile, begin - 1) : offset_or_null(p.i0, tile.offset),
                 tile.count);
 }
 
