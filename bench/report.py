@@ -62,6 +62,8 @@ def plot_sweep(document: Document, case: str, field: str, axis: str, scale: floa
                     at = f"{LABELS[row]}, at {result['setting']['density']:.0%}"
                     panel.axhline(milliseconds, color=COLOURS[row], linestyle="--", label=at)
         panel.set(title=key, xscale="log", yscale="log", xlabel=axis)
+        panel.set_xticks(x, [f"{value:g}" for value in x])
+        panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("milliseconds, median and quartiles")
     panels[1].legend(fontsize="small")
