@@ -172,4 +172,17 @@ struct DenseInput {
     int64_t* offsets;  // (B * T + 1,)
 };
 
+// What neurons did: for each the cells in which it is active (s > 0), then its upward crossings of 0.5, the first step
+// counting as one if it is above. Samples are counted in groups.
+inline int64_t count_groups(int64_t batch) { return batch < 16 ? batch : 16; }
+
+template <class T>
+struct SpikeCounts {
+    int64_t steps, batch, neurons;
+    int threads;
+    const T* spikes;    // (T, B, N)
+    int64_t* partials;  // scratch: (count_groups(B), 2, N)
+    int64_t* counts;    // (2, N) out
+};
+
 }  // namespace srcell

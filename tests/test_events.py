@@ -940,3 +940,25 @@ def test_more_than_two_to_the_31_events_are_counted_right() -> None:
     indices[-1] = -1
     with pytest.raises(ValueError, match=rf"^indices: expected values in \[0, 1\), got -1 at position {events - 1}$"):
         EventBatch(offsets, indices, shape=(2, 1, 1))
+
+
+@pytest.mark.parametrize("steps", [0, 3, 7])
+def test_truncate_keeps_the_first_steps(steps: int) -> None:
+    x = (torch.rand(7, 4, 5, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+    x *= torch.rand(7, 4, 5)
+    lengths = torch.tensor([7, 2, 0, 5])
+    x[torch.arange(7)[:, None] >= lengths] = 0
+    batch = EventBatch.from_dense(x, lengths=lengths).truncate(steps)
+    assert torch.equal(batch.to_dense(), x[:steps])
+    assert batch.lengths is not None and batch.lengths.tolist() == lengths.clamp(max=steps).tolist()
+    assert batch.num_steps == int(lengths.clamp(max=steps).sum())
+    assert EventBatch.from_dense(x).truncate(steps).lengths is None
+    assert EventBatch.from_dense(x).num_steps == 28
+
+
+def test_truncate_refuses_steps_out_of_range() -> None:
+    batch = EventBatch.from_dense(torch.ones(2, 1, 1))
+    with pytest.raises(ValueError, match=r"steps: expected .*, got 3"):
+        batch.truncate(3)
+    with pytest.raises(TypeError, match="steps"):
+        batch.truncate(1.5)  # type: ignore[arg-type]

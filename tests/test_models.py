@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from srcell import SRC, EventBatch, src_linear
+from srcell import SRC, EventBatch, rate_encode, src_linear
 from srcell.models import SRCClassifier
 
 STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3
@@ -117,3 +117,28 @@ def test_constrain_reaches_every_layer(model: SRCClassifier) -> None:
 def test_an_unknown_surrogate_is_refused() -> None:
     with pytest.raises(ValueError, match="surrogate"):
         SRCClassifier(INPUTS, [24], CLASSES, surrogate="sigmoid")
+
+
+def test_every_layer_of_a_deep_network_starts_at_a_healthy_rate() -> None:
+    # Inputs like MNIST's: a fifth of the pixels are not 0, and 3 % of the cells are active.
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(16, 784, generator=generator) * (torch.rand(784, generator=generator) < 0.2)
+    events = rate_encode(images, seed=0)
+    torch.manual_seed(0)
+    model = SRCClassifier(784, [128] * 14, num_classes=10)
+    with torch.no_grad():
+        for spikes in model.layer_spikes(events):
+            active = (spikes > 0).float()
+            assert 0.01 < active.mean() < 0.1
+            assert (active.sum((0, 1)) == 0).float().mean() < 0.1
+
+
+def test_binary_outputs_are_those_above_a_half() -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(64, [32], num_classes=10)
+    events = rate_encode(torch.rand(4, 64), seed=0)
+    with torch.no_grad():
+        graded, binary = model.layer_spikes(events), model.layer_spikes(events, binary=True)
+        above, _ = model.src_layers()[1](binary[0])
+    assert torch.equal(binary[0], (graded[0] > 0.5).float())
+    assert torch.equal(binary[1], (above > 0.5).float())

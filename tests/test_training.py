@@ -6,24 +6,28 @@ import csv
 import json
 import math
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import srcell
 from srcell import data
+from srcell.checkpoint import read_checkpoint, write_checkpoint
+from srcell.run_folder import RunFolder
 from srcell.training import (
     EpochMetrics,
     Observer,
     Tally,
     TrainedRun,
+    Trainer,
     TrainingConfig,
     build_model,
-    encoded_batches,
-    evaluate,
+    evaluate_run,
+    load_weights,
+    resume,
     train,
 )
 
@@ -40,20 +44,17 @@ def run(out: Path) -> TrainedRun:
     return train(TINY, out)
 
 
-def test_a_run_leaves_its_four_files(run: TrainedRun, out: Path) -> None:
-    assert sorted(path.name for path in out.iterdir()) == [
-        "config.json",
-        "learning_curve.png",
-        "metrics.csv",
-        "model.safetensors",
-    ]
-    assert (out / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+def test_a_run_leaves_its_files(run: TrainedRun, out: Path) -> None:
+    plots = ["confusion.png", "learning_curve.png", "raster.png", "rates.png"]
+    files = ["checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "result.json"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(plots + files)
+    for plot in plots:
+        assert (out / plot).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_configuration_and_the_environment_are_recorded(run: TrainedRun, out: Path) -> None:
     record = json.loads((out / "config.json").read_text())
-    settings = record["training"]
-    assert TrainingConfig(**settings | {"hidden_sizes": tuple(settings["hidden_sizes"])}) == TINY
+    assert TrainingConfig.from_dict(record["training"]) == TINY
     assert record["environment"]["version"] == srcell.__version__
     assert record["environment"]["torch"] == torch.__version__
     assert record["environment"]["isa"] == srcell.info()["isa"]
@@ -66,17 +67,23 @@ def test_the_metrics_have_a_row_an_epoch(run: TrainedRun, out: Path) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [tuple(map(float, row.values())) for row in rows] == [tuple(map(float, row)) for row in run.history]
     for metrics in run.history:
-        assert 0 <= metrics.train_accuracy <= 1 and 0 <= metrics.test_accuracy <= 1
+        assert 0 <= metrics.train_accuracy <= 1 and 0 <= metrics.validation_accuracy <= 1
         assert 0 < metrics.spike_rate < 1
         assert metrics.seconds > 0
 
 
-def test_the_saved_model_is_the_trained_one(run: TrainedRun, out: Path) -> None:
-    digits = data.load("digits")
-    restored = build_model(TINY, digits)
-    restored.load_state_dict(load_file(out / "model.safetensors"))
+def test_the_saved_model_is_the_trained_one_and_gives_the_figure_again(run: TrainedRun, out: Path) -> None:
+    folder = RunFolder.open(out)
+    restored = build_model(TINY, 64, 10)
+    load_weights(restored, folder.load_model(), "model.safetensors")
     assert_equal_weights(restored, run.model)
-    assert evaluate(TINY, restored, digits.test) == run.history[-1].test_accuracy
+    again = evaluate_run(folder)
+    assert again.accuracy == run.evaluation.accuracy
+    assert torch.equal(again.confusion, run.evaluation.confusion)
+    result = json.loads((out / "result.json").read_text())
+    assert result["test_accuracy"] == again.accuracy
+    assert result["synops_per_inference"] == again.synaptic_operations
+    assert result["layers"] == [layer._asdict() for layer in again.counts]
 
 
 def test_the_seed_decides_every_bit(run: TrainedRun, tmp_path: Path) -> None:
@@ -91,24 +98,75 @@ def test_the_seed_decides_every_bit(run: TrainedRun, tmp_path: Path) -> None:
 
 def test_the_global_random_state_is_left_alone() -> None:
     state = torch.get_rng_state()
-    build_model(TINY, data.load("digits"))
+    trainer = Trainer(TINY, data.load("digits"))
+    list(trainer.train_epoch())
+    trainer.finish_epoch()
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_every_epoch_meets_every_sample_once_with_new_spikes() -> None:
-    digits = data.load("digits").train
-    epochs = [list(encoded_batches(TINY, digits, epoch)) for epoch in (1, 2)]
-    for batches in epochs:
-        labels = torch.cat([labels for _, labels in batches])
-        assert torch.equal(labels.bincount(), digits.labels.bincount())
-    first, second = (torch.cat([events.indices for events, _ in batches]) for batches in epochs)
-    assert not torch.equal(first, second)
+def test_a_run_goes_on_from_any_step_with_the_same_weights() -> None:
+    digits = data.load("digits")
+    config = replace(TINY, batch_size=256, schedule="one-cycle", weight_decay=0.01)
+    undisturbed = run_to_the_end(Trainer(config, digits))
+    steps = 2 * math.ceil(1212 / 256)
+    for stop in range(1, steps):
+        first = Trainer(config, digits)
+        for done, _ in enumerate(all_steps(first), start=1):
+            if done == stop:
+                break
+        tensors, record = first.state()
+        record = json.loads(json.dumps(record))
+        second = Trainer(config, digits)
+        second.load_state({name: tensor.clone() for name, tensor in tensors.items()}, record)
+        assert_equal_weights(run_to_the_end(second).model, undisturbed.model)
+        assert [row._replace(seconds=0) for row in second.history] == [
+            row._replace(seconds=0) for row in undisturbed.history
+        ]
+
+
+def test_validation_samples_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(replace(TINY, validation=0.25), data.load("digits"))
+    training, validation = trainer._loader.samples, trainer._validation.samples
+    assert len(training.labels) == 1010 and len(validation.labels) == 337
+    together = torch.cat([training.images, validation.images]).flatten(1)
+    everything = data.load("digits").train.images.flatten(1)
+    assert torch.equal(together.unique(dim=0), everything.unique(dim=0))
+    history = run_to_the_end(Trainer(replace(TINY, validation=0.0, epochs=1), data.load("digits"))).history
+    assert math.isnan(history[0].validation_accuracy)
+
+
+def test_the_rate_penalty_pulls_the_rate() -> None:
+    def rate(penalty: float, target: float) -> float:
+        config = replace(TINY, epochs=4, steps=40, rate_penalty=penalty, target_rate=target, hidden_sizes=(32,))
+        trainer = run_to_the_end(Trainer(config, data.load("digits")))
+        return trainer.test().rates[0].mean().item()
+
+    low, free, high = rate(100.0, 0.0), rate(0.0, 0.0), rate(100.0, 0.2)
+    assert low < free < high
+
+
+def test_clipping_bounds_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(replace(TINY, clip_norm=1e-3), data.load("digits"))
+    next(trainer.train_epoch())
+    total = torch.stack([parameter.grad.norm() for parameter in trainer.model.parameters()]).norm()
+    assert 0 < total <= 1.0001e-3  # float32 rounding of the norm
+
+
+def test_a_constant_rate_stays(tmp_path: Path) -> None:
+    history = run_to_the_end(Trainer(replace(TINY, schedule="constant"), data.load("digits"))).history
+    assert [row.learning_rate for row in history] == [TINY.learning_rate] * 2
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    history = train(TrainingConfig(hidden_sizes=(), epochs=5), tmp_path).history
-    assert history[-1].train_loss < math.log(10) / 2
-    assert history[-1].test_accuracy > 0.7
+    run = train(TrainingConfig(hidden_sizes=(), epochs=5), tmp_path)
+    assert run.history[-1].train_loss < math.log(10) / 2
+    assert run.evaluation.accuracy > 0.7
+
+
+def test_it_learns_from_latencies() -> None:
+    config = TrainingConfig(hidden_sizes=(), epochs=8, encoding="latency", steps=60)
+    trainer = run_to_the_end(Trainer(config, data.load("digits")))
+    assert trainer.test().accuracy > 0.5
 
 
 def test_the_observer_hears_of_every_batch_and_epoch(tmp_path: Path) -> None:
@@ -122,7 +180,7 @@ def test_the_observer_hears_of_every_batch_and_epoch(tmp_path: Path) -> None:
         def on_epoch(self, metrics: EpochMetrics) -> None:
             epochs.append(metrics.epoch)
 
-    train(replace(TINY, steps=1, batch_size=500), tmp_path, Listener())
+    train(replace(TINY, steps=1, batch_size=450), tmp_path, Listener())
     assert heard == pytest.approx([n / 6 for n in range(1, 7)])
     assert epochs == [1, 2]
 
@@ -137,10 +195,19 @@ def test_a_folder_in_use_is_never_written_to(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.nn.functional, "cross_entropy", lambda logits, labels: (logits * math.nan).sum())
-    with pytest.raises(FloatingPointError, match=r"loss became nan at a learning rate of 0\.0016: use a lower one"):
+    calls = iter(range(100))
+
+    def nan_in_the_end(logits: torch.Tensor, labels: torch.Tensor, **_: object) -> torch.Tensor:
+        return logits.sum() * (math.nan if next(calls) == 25 else 1)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", nan_in_the_end)
+    with pytest.raises(
+        FloatingPointError, match=r"became nan in batch 7 of epoch 2, at a learning rate of 0.0\d+: use a"
+    ):
         train(TINY, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
+    tensors, record = read_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert len(record["history"]) == 1 and all(tensor.isfinite().all() for tensor in tensors.values())
 
 
 @pytest.mark.parametrize(
@@ -156,6 +223,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
         ("gain", 0.0),
         ("gain", 1.5),
         ("seed", -1),
+        ("validation", 1.0),
+        ("clip_norm", -1.0),
+        ("weight_decay", math.inf),
+        ("prefix", -1),
     ],
 )
 def test_a_setting_outside_its_range_is_named(setting: str, value: object) -> None:
@@ -163,17 +234,97 @@ def test_a_setting_outside_its_range_is_named(setting: str, value: object) -> No
         TrainingConfig(**{setting: value})  # type: ignore[arg-type]
 
 
-def test_a_wrong_name_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown data set 'digist': did you mean 'digits'"):
-        train(replace(TINY, dataset="digist"), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"dataset": "digist"}, "unknown data set 'digist': did you mean 'digits'"),
+        ({"encoding": "latecy"}, "unknown encoding 'latecy': did you mean 'latency'"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine': expected one of one-cycle, constant"),
+    ],
+)
+def test_a_wrong_name_suggests_the_right_one(setting: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**setting)  # type: ignore[arg-type]
+
+
+def test_a_wrong_surrogate_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="surrogate"):
         train(replace(TINY, surrogate="sigmoid"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
+def test_presets() -> None:
+    assert TrainingConfig.preset("best", "digits") == TrainingConfig()
+    reference = TrainingConfig.preset("reference", "mnist", epochs=3)
+    assert (reference.steps, reference.gain, reference.prefix) == (200, 0.25, 20)
+    assert (reference.hidden_sizes, reference.epochs) == ((), 3)
+    with pytest.raises(ValueError, match="unknown preset 'referense': did you mean 'reference'"):
+        TrainingConfig.preset("referense", "mnist")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": "3"}, "epochs: expected int, got '3'"),
+        ({"epochs": True}, "epochs: expected int, got True"),
+        ({"hidden_sizes": [1.5]}, "hidden_sizes: expected integers"),
+        ({"colour": 1}, "expected those of this version of srcell, got others: colour"),
+        ({"gain": 7}, r"gain: expected a number in \(0, 1\], got 7"),
+    ],
+)
+def test_settings_from_a_file_are_checked(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig.from_dict(asdict(TINY) | change)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(run: TrainedRun, out: Path, tmp_path: Path) -> None:
+    good = (out / "checkpoint.safetensors").read_bytes()
+    tensors, record = read_checkpoint(out / "checkpoint.safetensors")
+    (tmp_path / "config.json").write_text((out / "config.json").read_text())
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(good[:-7])
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors: corrupt or truncated"):
+        resume(tmp_path)
+    write_checkpoint(path, tensors, record | {"format": 2})
+    with pytest.raises(ValueError, match="format 2 is of a newer srcell, this one reads up to 1: upgrade"):
+        resume(tmp_path)
+    write_checkpoint(path, tensors, record | {"config": record["config"] | {"seed": 9}})
+    with pytest.raises(ValueError, match="another configuration"):
+        resume(tmp_path)
+    write_checkpoint(path, tensors | {"model.layers.0.bias_l0": torch.zeros(3)}, record)
+    with pytest.raises(ValueError, match=r"another network: expected \(16,\) for layers.0.bias_l0, got \(3,\)"):
+        resume(tmp_path)
+    path.write_bytes((out / "result.json").read_bytes())
+    with pytest.raises(ValueError, match="corrupt"):
+        resume(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        resume(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json: not the configuration of a run"):
+        resume(tmp_path)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    write_checkpoint(path, {"x": torch.ones(3)}, {"step": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device: the checkpoint was not written, the one before it is"):
+        write_checkpoint(path, {"x": torch.zeros(3)}, {"step": 2})
+    monkeypatch.undo()
+    tensors, record = read_checkpoint(path)
+    assert torch.equal(tensors["x"], torch.ones(3)) and record == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
 @pytest.mark.parametrize("package", ["sklearn", "matplotlib.figure", "safetensors.torch"])
 def test_a_missing_dependency_says_how_to_get_it(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "srcell.run_folder", raising=False)
+    for module in ("srcell.run_folder", "srcell.plots", "srcell.checkpoint"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.delattr(module, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r'pip install "srcell\[train\]"'):
         train(TINY, tmp_path / "run")
@@ -188,6 +339,18 @@ def test_the_digits_are_the_stratified_three_quarters_and_one() -> None:
         assert labels.dtype == torch.int64 and labels.min() == 0 and labels.max() == 9
     everything = digits.train.labels.bincount() + digits.test.labels.bincount()
     assert torch.all((digits.test.labels.bincount() - everything / 4).abs() <= 1)
+
+
+def all_steps(trainer: Trainer) -> Iterator[float]:
+    while len(trainer.history) < trainer.config.epochs:
+        yield from trainer.train_epoch()
+        trainer.finish_epoch()
+
+
+def run_to_the_end(trainer: Trainer) -> Trainer:
+    for _ in all_steps(trainer):
+        pass
+    return trainer
 
 
 def assert_equal_weights(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:

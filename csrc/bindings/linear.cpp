@@ -170,6 +170,19 @@ void list_events(const std::array<int64_t, 3>& sizes, int threads, Address cells
         kernels().list_events_f64(p, pointer<int32_t>(indices), pointer<T>(values));
 }
 
+template <class T>
+void count_spikes(const std::array<int64_t, 3>& sizes, int threads, Address spikes, Address counts) {
+    const auto [steps, batch, neurons] = sizes;
+    const Scratch<int64_t> partials(count_groups(batch) * 2 * neurons);
+    const SpikeCounts<T> p = {
+        steps, batch, neurons, threads, pointer<const T>(spikes), partials.get(), pointer<int64_t>(counts)};
+    const py::gil_scoped_release release;
+    if constexpr (sizeof(T) == sizeof(float))
+        kernels().count_spikes_f32(p);
+    else
+        kernels().count_spikes_f64(p);
+}
+
 }  // namespace
 }  // namespace srcell
 
@@ -192,4 +205,6 @@ void bind_linear(pybind11::module_& m) {
     m.def("count_events", &count_events);
     m.def("list_events_f32", &list_events<float>);
     m.def("list_events_f64", &list_events<double>);
+    m.def("count_spikes_f32", &count_spikes<float>);
+    m.def("count_spikes_f64", &count_spikes<double>);
 }

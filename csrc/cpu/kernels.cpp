@@ -51,6 +51,8 @@ using F32 = float;
 
 #include "product.h"
 
+#include "count.h"
+
 template <class V, class Function>
 SRCELL_INLINE void elementwise(const scalar_of<V>* x, scalar_of<V>* y, int64_t count, Function function) {
     for (int64_t k = 0; k < count; k += VecTraits<V>::width)
@@ -86,6 +88,8 @@ constexpr Kernels table = {
     count_events<float>,
     list_events<float>,
     list_events<double>,
+    count_spikes<float>,
+    count_spikes<double>,
     tanh_array<F32>,
     tanh_array<double>,
     sigmoid_array<F32>,

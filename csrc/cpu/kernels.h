@@ -29,6 +29,8 @@ struct Kernels {
     // Writes the indices of a mask's events, ascending in each row, and, unless null, their values.
     void (*list_events_f32)(const DenseInput<float>&, int32_t* indices, float* values);
     void (*list_events_f64)(const DenseInput<double>&, int32_t* indices, double* values);
+    void (*count_spikes_f32)(const SpikeCounts<float>&);
+    void (*count_spikes_f64)(const SpikeCounts<double>&);
     // Elementwise, x and y of `count` elements, for the accuracy tests; x may be y.
     void (*tanh_f32)(const float* x, float* y, int64_t count);
     void (*tanh_f64)(const double* x, double* y, int64_t count);

@@ -1,6 +1,6 @@
 """How an optional dependency is asked for.
 
-Whatever needs more than numpy and torch imports it under ``train_extra``; this file must never import such a dependency
+Whatever needs more than numpy and torch imports it under ``extra``; this file must never import such a dependency
 itself.
 """
 
@@ -9,14 +9,17 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def train_extra() -> Iterator[None]:
-    """Turn the ImportError of a missing dependency into one that says how to install it.
+def extra(name: str) -> Iterator[None]:
+    """Turn the ImportError of a missing dependency into one that says which extra of ours brings it.
+
+    Args:
+        name: the extra, as in ``pip install "srcell[name]"``.
 
     Raises:
         ImportError: an import inside the block failed.
 
     Example:
-        >>> with train_extra():
+        >>> with extra("train"):
         ...     import no_such_package
         Traceback (most recent call last):
         ImportError: no_such_package is not installed: pip install "srcell[train]"
@@ -26,4 +29,4 @@ def train_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        raise ImportError(f'{package} is not installed: pip install "srcell[train]"', name=error.name) from error
+        raise ImportError(f'{package} is not installed: pip install "srcell[{name}]"', name=error.name) from error

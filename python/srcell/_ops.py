@@ -730,6 +730,14 @@ def _scratch(*counts: int) -> list[Tensor]:
     return list(_empty(torch.int32, sum(counts), block_bytes=_SCRATCH_BLOCK_BYTES).split(counts))
 
 
+def count_spikes(spikes: Tensor) -> Tensor:
+    """(2, N) int64 of contiguous (T, B, N) on the CPU: each neuron's active cells and upward crossings of 0.5."""
+    counts = torch.empty(2, spikes.shape[2], dtype=torch.int64)
+    count = _kernel("count_spikes", spikes.dtype)
+    count(tuple(spikes.shape), torch.get_num_threads(), spikes.data_ptr(), counts.data_ptr())
+    return counts
+
+
 def _count_active_pixels(images: Tensor) -> tuple[_core.Images, Tensor, int, int]:
     """The images as the encoders take them, how many active pixels come before each sample, how many there are in all,
     and for how many an encoder's scratch must have room.

@@ -353,6 +353,36 @@ class EventBatch:
         indices = torch.cat([batch.indices for batch in batches])
         return cls._trusted(offsets, indices, values, (steps, sum(map(len, batches)), inputs), lengths)
 
+    def truncate(self, steps: int) -> EventBatch:
+        """The first steps of every sample; what happens later is left out, and longer lengths become ``steps``.
+
+        Args:
+            steps: T of the result, in [0, T].
+
+        Raises:
+            TypeError: ``steps`` is not an integer.
+            ValueError: it is outside its range.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> batch = EventBatch.from_dense(torch.ones(5, 2, 3))
+            >>> batch.truncate(2)
+            EventBatch(shape=(2, 2, 3), num_events=12, values=None, lengths=None, device=cpu)
+
+        """
+        own, samples, inputs = self.shape
+        steps = as_int("steps", steps, own)
+        counts = self.offsets.diff().view(samples, own)
+        kept = (torch.arange(own, device=self.device) < steps).repeat(samples).repeat_interleave(counts.flatten())
+        return self._trusted(
+            _offsets(counts[:, :steps].flatten()),
+            self.indices[kept],
+            None if self.values is None else self.values[kept],
+            (steps, samples, inputs),
+            None if self.lengths is None else self.lengths.clamp(max=steps),
+        )
+
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The dense tensor: each cell the sum of its events, 0 where there are none.
 
@@ -488,6 +518,11 @@ class EventBatch:
     def num_events(self) -> int:
         """The number of events."""
         return self.indices.numel()
+
+    @property
+    def num_steps(self) -> int:
+        """The steps of all samples together: of each its length, T where it has none."""
+        return int(self._lengths_or_steps().sum())
 
     @property
     def density(self) -> float:

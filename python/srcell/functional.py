@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from . import _ops
 from .events import EventBatch
 
-__all__ = ["SRCState", "leaky_readout", "rest_state", "src", "src_linear"]
+__all__ = ["SRCState", "SpikeCounts", "count_spikes", "leaky_readout", "rest_state", "src", "src_linear"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -388,6 +388,53 @@ def leaky_readout(
         pooled = torch.einsum("tb,tbn->bn", torch.where(ages >= 0, weight, 0), spikes)
     own = pooled.view(batch, neurons // num_classes, num_classes).sum(1)
     return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
+
+
+class SpikeCounts(NamedTuple):
+    r"""What neurons did over all steps and samples: two int64 tensors (\*F)."""
+
+    events: Tensor
+    """Cells (step, sample) in which the neuron is active, s > 0."""
+    spikes: Tensor
+    """Upward crossings of 0.5; a first step above it counts as one."""
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def count_spikes(spikes: Tensor) -> SpikeCounts:
+    r"""Count what each neuron did.
+
+    Args:
+        spikes: (T, B, \*F), the output of ``src``, ``src_linear`` or a layer; any floating-point dtype.
+
+    Raises:
+        TypeError: ``spikes`` is not a floating-point tensor.
+        ValueError: it has less than two dimensions.
+
+    Source: the project's definition of events and spikes.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import count_spikes
+        >>> counts = count_spikes(torch.tensor([0.0, 0.3, 0.9, 1.0, 0.1, 0.0, 0.8]).view(7, 1, 1))
+        >>> counts.events, counts.spikes
+        (tensor([5]), tensor([2]))
+
+    """
+    if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
+        raise TypeError(f"spikes: expected a floating-point tensor, got {_describe(spikes)}")
+    if spikes.dim() < 2:
+        raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
+    plain = spikes.detach()
+    if plain.dtype in _HALF:
+        plain = plain.float()
+    steps, batch, *neurons = plain.shape
+    flat = plain.reshape(steps, batch, math.prod(neurons))
+    if flat.device.type == "cpu":
+        events, crossings = _ops.count_spikes(flat.contiguous())
+    else:
+        high = torch.nn.functional.pad(flat > 0.5, (0, 0, 0, 0, 1, 0))
+        events, crossings = (flat > 0).sum((0, 1)), (high[1:] & ~high[:-1]).sum((0, 1))
+    return SpikeCounts(events.view(neurons), crossings.view(neurons))
 
 
 def _describe(x: object) -> str:

@@ -29,6 +29,8 @@ class SRCClassifier(nn.Module):
         neurons_per_class: neurons of the last layer that vote for a class [A].
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
+        initial_state: "zeros" or "rest", as in ``SRC``.
+        temperature: as in ``LeakyReadout``.
 
     Raises:
         ValueError: a size or the surrogate is not one that ``SRC`` accepts.
@@ -52,21 +54,24 @@ class SRCClassifier(nn.Module):
         neurons_per_class: int = 10,
         surrogate: str = "straight_through",
         recurrent_grad: bool = False,
+        initial_state: str = "zeros",
+        temperature: float = 10.0,
     ) -> None:
         super().__init__()
         inputs = [input_size, *hidden_sizes]
         outputs = [*hidden_sizes, neurons_per_class * num_classes]
         self.layers = nn.ModuleList(
-            SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad) for k, n in zip(inputs, outputs, strict=True)
+            SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
+            for k, n in zip(inputs, outputs, strict=True)
         )
-        self.readout = LeakyReadout(num_classes, neurons_per_class)
+        self.readout = LeakyReadout(num_classes, neurons_per_class, temperature=temperature)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew and set the biases back."""
-        for layer in self._src_layers():
+        for layer in self.src_layers():
             layer.reset_parameters()
-        for layer in self._src_layers()[1:]:
+        for layer in self.src_layers()[1:]:
             nn.init.normal_(cast(Tensor, layer.weight_ih_l0), std=LATER_WEIGHT_SCALE / math.sqrt(layer.input_size))
 
     def forward(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> Tensor:
@@ -89,25 +94,31 @@ class SRCClassifier(nn.Module):
 
     def constrain_(self) -> None:
         """Project every layer's parameters into their domains; training calls it after each optimiser step."""
-        for layer in self._src_layers():
+        for layer in self.src_layers():
             layer.constrain_()
 
-    def layer_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> list[Tensor]:
-        """The output (T, B, N) of every layer, first to last; arguments as in ``forward``."""
+    def layer_spikes(
+        self, input: Tensor | EventBatch, lengths: Tensor | None = None, *, binary: bool = False
+    ) -> list[Tensor]:
+        """The output (T, B, N) of every layer, first to last; arguments as in ``forward``.
+
+        With ``binary``, every layer passes on 1 where s > 0.5 and 0 elsewhere: for inference, as that has no gradient.
+        """
         later_lengths = _sample_lengths(input, lengths)
         outputs: list[Tensor] = []
         below = None
-        for layer in self._src_layers():
+        for layer in self.src_layers():
             if below is None:
                 spikes, _ = layer(input, lengths=lengths)
             else:
                 at_events = below.surrogate == "relu"
                 spikes, _ = layer(outputs[-1], lengths=later_lengths, input_grad_at_events=at_events)
-            outputs.append(spikes)
+            outputs.append((spikes > 0.5).to(spikes.dtype) if binary else spikes)
             below = layer
         return outputs
 
-    def _src_layers(self) -> list[SRC]:
+    def src_layers(self) -> list[SRC]:
+        """The layers, first to last."""
         return cast("list[SRC]", list(self.layers))
 
 

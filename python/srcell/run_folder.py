@@ -1,86 +1,142 @@
-"""The files that a run leaves.
+"""The files of a run: what it was asked, how it went, its checkpoint, and what it left.
 
-Only ``srcell.training`` calls this; it must never know how a network is trained.
+``srcell.training`` and the command line call this; it must never know how a network is trained.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import info
-from ._extras import train_extra
+from torch import Tensor
 
-with train_extra():
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-    from safetensors.torch import save
+from . import info, plots
+from ._files import remove_partial_files, write_atomically
+from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from .config import TrainingConfig
 
 if TYPE_CHECKING:
+    from .evaluation import Evaluation
+    from .events import EventBatch
     from .models import SRCClassifier
-    from .training import EpochMetrics, TrainingConfig
+    from .training import EpochMetrics
 
 
 class RunFolder:
-    """config.json and metrics.csv while a run goes; learning_curve.png and model.safetensors at its end.
+    """The folder of one run.
 
-    Args:
-        path: the folder, made here with its parents.
-        config: written to config.json, with what ``srcell.info`` tells of the environment.
-
-    Raises:
-        FileExistsError: the path exists and is not an empty folder.
+    Attributes:
+        path: the folder.
+        config: what was asked for.
+        checkpoint: the file to go on from.
 
     """
 
-    def __init__(self, path: str | Path, config: TrainingConfig) -> None:
-        self.path = Path(path)
-        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
-            raise FileExistsError(f"{self.path} exists and is not an empty folder: choose another run folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        record = {"training": dataclasses.asdict(config), "environment": info()}
-        with open(self.path / "config.json", "x") as file:
-            file.write(json.dumps(record, indent=2) + "\n")
+    def __init__(self, path: Path, config: TrainingConfig) -> None:
+        self.path, self.config = path, config
+        self.checkpoint = path / "checkpoint.safetensors"
 
-    def add_row(self, metrics: EpochMetrics) -> None:
-        """Append an epoch to metrics.csv, under a header if it is the first."""
-        with open(self.path / "metrics.csv", "a", newline="") as file:
-            writer = csv.writer(file)
-            if file.tell() == 0:
-                writer.writerow(metrics._fields)
-            writer.writerow(metrics)
+    @classmethod
+    def create(cls, path: str | Path, config: TrainingConfig) -> RunFolder:
+        """Make the folder, with its parents, and write config.json: the configuration, and what ``srcell.info`` tells.
 
-    def finish(self, model: SRCClassifier, history: list[EpochMetrics]) -> None:
-        """Write the model, atomically, and the learning curve."""
-        partial = self.path / "model.safetensors.partial"
-        partial.write_bytes(save(model.state_dict()))
-        os.replace(partial, self.path / "model.safetensors")
-        plot_learning_curve(history).savefig(self.path / "learning_curve.png", dpi=150)
+        Raises:
+            FileExistsError: the path exists and is not an empty folder.
+
+        """
+        path = Path(path)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise FileExistsError(
+                f"{path} exists and is not an empty folder: choose another run folder, or resume the run in it"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path, config)
+        folder._write_json("config.json", {"training": dataclasses.asdict(config), "environment": info()})
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of a run that was begun.
+
+        Raises:
+            FileNotFoundError: there is no run in it.
+            ValueError: its config.json is not what ``create`` writes.
+
+        """
+        path = Path(path)
+        source = path / "config.json"
+        if not source.is_file():
+            raise FileNotFoundError(f"{path}: expected the folder of a run, found no config.json in it")
+        remove_partial_files(path)
+        try:
+            return cls(path, TrainingConfig.from_dict(json.loads(source.read_text())["training"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{source}: not the configuration of a run ({error})") from error
+
+    def write_checkpoint(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Replace the checkpoint; the one before it stays if that fails."""
+        write_checkpoint(self.checkpoint, tensors, record)
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """What ``write_checkpoint`` wrote last, or None before the first."""
+        return read_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
+
+    def write_metrics(self, history: list[EpochMetrics]) -> None:
+        """Write metrics.csv: a row an epoch, under a header."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(history[0]._fields)
+        writer.writerows(history)
+        write_atomically(self.path / "metrics.csv", text.getvalue().encode())
+
+    def finish(
+        self,
+        model: SRCClassifier,
+        history: list[EpochMetrics],
+        evaluation: Evaluation,
+        sample: EventBatch,
+        label: int,
+    ) -> None:
+        """Write the model, the result and the plots; ``sample`` and its ``label`` are what the raster shows."""
+        record = {"config": dataclasses.asdict(self.config)}
+        write_checkpoint(self.path / "model.safetensors", model.state_dict(), record)
+        self.write_metrics(history)
+        self._write_json("result.json", summarise(evaluation) | {"seconds": sum(row.seconds for row in history)})
+        figures = {
+            "learning_curve.png": plots.learning_curve(history),
+            "raster.png": plots.raster(model, sample, label),
+            "rates.png": plots.rates(evaluation),
+            "confusion.png": plots.confusion(evaluation),
+        }
+        for name, figure in figures.items():
+            figure.savefig(self.path / name, dpi=150)
+
+    def load_model(self) -> dict[str, Tensor]:
+        """The weights of model.safetensors.
+
+        Raises:
+            FileNotFoundError: the run has not ended.
+            ValueError: the file is not what ``finish`` wrote.
+
+        """
+        path = self.path / "model.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there: the run has not ended, resume it")
+        return read_checkpoint(path)[0]
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def plot_learning_curve(history: list[EpochMetrics]) -> Figure:
-    """Loss, accuracy and spike rate over the epochs, a panel each."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    loss, accuracy, rate = figure.subplots(1, 3)
-    epochs = [metrics.epoch for metrics in history]
-    loss.plot(epochs, [metrics.train_loss for metrics in history], ".-", label="training")
-    accuracy.plot(epochs, [100 * metrics.train_accuracy for metrics in history], ".-", label="training")
-    accuracy.plot(epochs, [100 * metrics.test_accuracy for metrics in history], ".-", label="test")
-    rate.plot(epochs, [100 * metrics.spike_rate for metrics in history], ".-", label="training, all layers")
-    _label(loss, "cross-entropy (nats)")
-    _label(accuracy, "accuracy (%)")
-    _label(rate, "spike rate (% of cells active)")
-    return figure
-
-
-def _label(panel: Axes, quantity: str) -> None:
-    panel.set_xlabel("epoch")
-    panel.set_ylabel(quantity)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.grid(alpha=0.3)
-    panel.legend()
+def summarise(evaluation: Evaluation) -> dict[str, Any]:
+    """The figures of an evaluation, for JSON."""
+    return {
+        "test_accuracy": evaluation.accuracy,
+        "events_per_inference": sum(layer.events for layer in evaluation.counts),
+        "synops_per_inference": evaluation.synaptic_operations,
+        "layers": [layer._asdict() for layer in evaluation.counts],
+    }

@@ -6,80 +6,78 @@ what happens inside a layer.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from . import data
-from .data import Dataset, LabelledImages
-from .encoders import rate_encode
+from ._processes import Interrupted, Processes, processes, stop_signals
+from .config import TrainingConfig
+from .data import Dataset, EventLoader, LatencyEncoding, RateEncoding, Samples
+from .data.loader import Encoding, derived_seed
+from .evaluation import Evaluation, count_correct, evaluate
 from .events import EventBatch
 from .models import SRCClassifier
 
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+    from .run_folder import RunFolder
+
+__all__ = [
+    "EpochMetrics",
+    "Interrupted",
+    "Observer",
+    "RunOptions",
+    "Tally",
+    "TrainedRun",
+    "Trainer",
+    "TrainingConfig",
+    "build_model",
+    "evaluate",
+    "evaluate_run",
+    "load_data",
+    "load_weights",
+    "make_encoding",
+    "resume",
+    "train",
+]
+
 EVALUATION_BATCH = 512
 EVALUATION_SEED = 0
-WEIGHTS, ORDER, ENCODING = range(3)
+WEIGHTS, VALIDATION = 0, 3  # what a derived seed is for, beside those of the loader
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that a run depends on: the same configuration gives the same weights.
+class RunOptions:
+    """What a run needs on this machine, and the weights do not depend on.
 
     Attributes:
-        dataset: a name that ``srcell.data.load`` knows.
-        hidden_sizes: neurons of each hidden layer; empty for none.
-        epochs: passes over the training images.
-        batch_size: samples of one optimiser step.
-        learning_rate: the peak of the one-cycle schedule of Adam [O].
-        seed: the source of all randomness: weights, order of the samples, spikes.
-        steps: steps of rate coding, after the silent prefix [A].
-        gain: probability that a pixel of 1 fires in a step [A].
-        surrogate: "straight_through" or "relu", as in ``SRC``.
-        recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
-
-    Raises:
-        ValueError: a number is outside its range.
-
-    Example:
-        >>> TrainingConfig(epochs=0)
-        Traceback (most recent call last):
-        ValueError: epochs: expected at least 1, got 0
+        data: folder of the data sets, as in ``srcell.data.load``.
+        download: fetch the data set into it if it is not there.
+        cache: keep binned recordings on disk, as in ``srcell.data.load_nmnist``.
+        num_workers: processes that encode batches ahead; 0 encodes them in the training process.
+        device: where the network is.
+        checkpoint_seconds: least time between two checkpoints within an epoch; every epoch ends with one too.
 
     """
 
-    dataset: str = "digits"
-    hidden_sizes: tuple[int, ...] = (128,)
-    epochs: int = 40
-    batch_size: int = 64
-    learning_rate: float = 4e-2
-    seed: int = 0
-    steps: int = 100
-    gain: float = 0.5
-    surrogate: str = "straight_through"
-    recurrent_grad: bool = False
-
-    def __post_init__(self) -> None:
-        counts = {"epochs": self.epochs, "batch_size": self.batch_size, "steps": self.steps}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes: expected at least 1 neuron each, got {list(self.hidden_sizes)}")
-        if not 0 < self.learning_rate <= 1:
-            raise ValueError(f"learning_rate: expected a number in (0, 1], got {self.learning_rate}")
-        if not 0 < self.gain <= 1:
-            raise ValueError(f"gain: expected a number in (0, 1], got {self.gain}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected at least 0, got {self.seed}")
+    data: str | Path = "data"
+    download: bool = False
+    cache: bool = False
+    num_workers: int = 0
+    device: str = "cpu"
+    checkpoint_seconds: float = 30.0
 
 
 class EpochMetrics(NamedTuple):
@@ -89,8 +87,9 @@ class EpochMetrics(NamedTuple):
         epoch: 1 for the first.
         train_loss: mean cross-entropy (nats) of the training samples, each as it was when the epoch met it.
         train_accuracy: fraction of the training samples classified rightly, likewise.
-        test_accuracy: fraction of the held-out samples classified rightly after the epoch.
+        validation_accuracy: fraction of the validation samples classified rightly after the epoch; NaN without any.
         spike_rate: fraction of the cells (neuron, step, sample) of all layers that are active (s > 0), likewise.
+        learning_rate: of the epoch's last step.
         seconds: wall time of the epoch, evaluation included.
 
     """
@@ -98,51 +97,62 @@ class EpochMetrics(NamedTuple):
     epoch: int
     train_loss: float
     train_accuracy: float
-    test_accuracy: float
+    validation_accuracy: float
     spike_rate: float
+    learning_rate: float
     seconds: float
 
 
 class TrainedRun(NamedTuple):
-    """What ``train`` leaves: the network after the last epoch, and a row for each epoch."""
+    """What ``train`` leaves: the network after the last epoch, a row for each epoch, how it does on the test set."""
 
     model: SRCClassifier
     history: list[EpochMetrics]
+    evaluation: Evaluation
 
 
 class Tally:
-    """Running sums over the samples of an epoch."""
+    """Running sums over the samples of an epoch.
 
-    def __init__(self) -> None:
-        self._samples = self._correct = self._cells = self._active = 0
-        self._loss = 0.0
+    Attributes:
+        sums: (5,) float64: samples, their loss, those classified rightly, cells, active cells.
+
+    """
+
+    def __init__(self, sums: Sequence[float] = (0, 0, 0, 0, 0)) -> None:
+        self.sums = torch.tensor(sums, dtype=torch.float64)
 
     def add(self, loss: float, logits: Tensor, labels: Tensor, spikes: list[Tensor]) -> None:
-        """Count a batch: its mean loss, logits (B, C), labels (B,) and the spikes (T, B, N) of each layer."""
-        self._samples += len(labels)
-        self._loss += loss * len(labels)
-        self._correct += _count_correct(logits, labels)
-        self._cells += sum(layer.numel() for layer in spikes)
-        self._active += sum(int(layer.count_nonzero()) for layer in spikes)
+        """Count a batch: its summed loss, logits (B, C), labels (B,) and the spikes (T, B, N) of each layer."""
+        cells = sum(layer.numel() for layer in spikes)
+        active = sum(int(layer.count_nonzero()) for layer in spikes)
+        batch = (len(labels), loss, count_correct(logits, labels), cells, active)
+        self.sums += torch.tensor(batch, dtype=torch.float64)
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy."""
-        return self._loss / self._samples
+        return self._mean(1, 0)
 
     @property
     def accuracy(self) -> float:
         """Fraction of the samples classified rightly."""
-        return self._correct / self._samples
+        return self._mean(2, 0)
 
     @property
     def spike_rate(self) -> float:
         """Fraction of the cells that are active."""
-        return self._active / self._cells
+        return self._mean(4, 3)
+
+    def _mean(self, total: int, count: int) -> float:
+        return float(self.sums[total] / self.sums[count])
 
 
 class Observer:
     """What hears of a run as it goes; this one keeps silent."""
+
+    def on_start(self, epochs: int, done: int) -> None:
+        """Before the first epoch: how many there will be, and how many an earlier part of the run has done."""
 
     def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
         """After each optimiser step: the fraction of the run's steps that are done, and the epoch's sums so far."""
@@ -151,22 +161,30 @@ class Observer:
         """After each epoch and its evaluation."""
 
 
-def train(config: TrainingConfig, out: str | Path, observer: Observer | None = None) -> TrainedRun:
+def train(
+    config: TrainingConfig, out: str | Path, observer: Observer | None = None, options: RunOptions | None = None
+) -> TrainedRun:
     """Train a network and leave a run folder.
 
-    Adam with a one-cycle learning rate and cross-entropy [O]; the images are rate-encoded anew in every epoch [A]. The
-    held-out images are always encoded with the same spikes.
+    Adam and cross-entropy [O]; images are encoded anew in every epoch [A]. The validation samples are looked at after
+    each epoch, the test set once, after the last; both are always encoded with the same spikes. Under ``torchrun`` the
+    processes share each batch, and the first of them writes and tells the observer.
+
+    SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
 
     Args:
         config: what to train.
-        out: the run folder, made here: config.json, metrics.csv (a row an epoch, written as it goes),
-            learning_curve.png and model.safetensors.
+        out: the run folder, made here: config.json, metrics.csv (a row an epoch), checkpoint.safetensors while the run
+            goes, and at its end model.safetensors, result.json and plots.
         observer: hears of every batch and epoch.
+        options: what the run needs on this machine.
 
     Raises:
-        ValueError: an unknown data set or surrogate.
+        ValueError: an unknown name, or a corrupt file of the data set.
+        FileNotFoundError: the data set is not where ``options`` says.
         FileExistsError: ``out`` exists and is not an empty folder.
-        FloatingPointError: the loss is no longer a finite number.
+        FloatingPointError: the loss is no longer a finite number; the last checkpoint stays.
+        Interrupted: a signal came.
         ImportError: a dependency of the extra "train" is not installed.
 
     Example:
@@ -180,112 +198,371 @@ def train(config: TrainingConfig, out: str | Path, observer: Observer | None = N
     # Imported here because it needs the extra "train", which the command line's help and errors do without.
     from .run_folder import RunFolder
 
-    observer = observer or Observer()
-    trainer = Trainer(config, data.load(config.dataset))
-    folder = RunFolder(out, config)
-    history: list[EpochMetrics] = []
-    for epoch in range(1, config.epochs + 1):
-        history.append(trainer.train_epoch(epoch, observer))
-        folder.add_row(history[-1])
-        observer.on_epoch(history[-1])
-    folder.finish(trainer.model, history)
-    return TrainedRun(trainer.model, history)
+    options = options or RunOptions()
+    with processes(options.device) as group:
+        trainer = Trainer(config, load_data(config, options), options, group)
+        folder = RunFolder.create(out, config) if group.rank == 0 else None
+        return _run(trainer, out, folder, observer or Observer(), options, group)
+
+
+def resume(out: str | Path, observer: Observer | None = None, options: RunOptions | None = None) -> TrainedRun:
+    """Go on with a run that was stopped or killed, from its last checkpoint.
+
+    The weights at the end are those of a run that went through undisturbed, bit for bit.
+
+    Args:
+        out: the run folder.
+        observer: as in ``train``.
+        options: as in ``train``; they need not be those that the run began with.
+
+    Raises:
+        FileNotFoundError: there is no run in that folder, or the data set is not where ``options`` says.
+        ValueError: the configuration or the checkpoint is corrupt, of another network or of a newer version.
+        Interrupted, FloatingPointError, ImportError: as in ``train``.
+
+    """
+    from .run_folder import RunFolder
+
+    options = options or RunOptions()
+    with processes(options.device) as group:
+        folder = RunFolder.open(out)
+        trainer = Trainer(folder.config, load_data(folder.config, options), options, group)
+        found = folder.read_checkpoint()
+        if found is not None:
+            trainer.load_state(*found, source=str(folder.checkpoint))
+        return _run(trainer, out, folder if group.rank == 0 else None, observer or Observer(), options, group)
+
+
+def _run(
+    trainer: Trainer,
+    out: str | Path,
+    folder: RunFolder | None,
+    observer: Observer,
+    options: RunOptions,
+    group: Processes,
+) -> TrainedRun:
+    """Train to the end and evaluate; the process that has the folder fills it and tells the observer."""
+
+    def save() -> float:
+        state = trainer.state()
+        if folder is not None:
+            folder.write_checkpoint(*state)
+        return time.monotonic()
+
+    observer = observer if group.rank == 0 else Observer()
+    observer.on_start(trainer.config.epochs, len(trainer.history))
+    last_save = time.monotonic()
+    with stop_signals() as stop:
+        while len(trainer.history) < trainer.config.epochs:
+            for fraction in trainer.train_epoch():
+                observer.on_batch(len(trainer.history) + 1, fraction, trainer.tally)
+                due = time.monotonic() - last_save >= options.checkpoint_seconds
+                stopped, save_now = group.any(stop.number, int(due))
+                if stopped or save_now:
+                    last_save = save()
+                if stopped:
+                    raise Interrupted(stopped, out)
+            metrics = trainer.finish_epoch()
+            last_save = save()
+            if folder is not None:
+                folder.write_metrics(trainer.history)
+            observer.on_epoch(metrics)
+        evaluation = trainer.test()
+    if folder is not None:
+        events, labels = next(iter(trainer.test_loader(batch_size=1)))
+        folder.finish(trainer.model, trainer.history, evaluation, events, int(labels))
+    trainer.leave()
+    return TrainedRun(trainer.model, trainer.history, evaluation)
 
 
 class Trainer:
-    """A network with its data, optimiser and learning-rate schedule.
+    """A network with its data, optimiser and learning-rate schedule, wherever in its run.
+
+    Args:
+        config: what to train.
+        dataset: what to train on.
+        options: what the run needs on this machine.
+        group: the processes that train it together; alone by default.
 
     Attributes:
-        model: the network, trained as far as ``train_epoch`` was called.
+        config: as given.
+        model: the network, trained as far as it got.
+        tally: sums over the batches of the epoch at hand, those of this process.
+        history: a row for each epoch that is done.
 
     """
 
-    def __init__(self, config: TrainingConfig, dataset: Dataset) -> None:
-        self.model = build_model(config, dataset)
-        self._config = config
-        self._dataset = dataset
-        self._batches = math.ceil(len(dataset.train.labels) / config.batch_size)
-        self._optimizer = torch.optim.Adam(self.model.parameters())
-        self._schedule = OneCycleLR(
-            self._optimizer, config.learning_rate, epochs=config.epochs, steps_per_epoch=self._batches
-        )
+    def __init__(
+        self,
+        config: TrainingConfig,
+        dataset: Dataset,
+        options: RunOptions | None = None,
+        group: Processes | None = None,
+    ) -> None:
+        options, self._group = options or RunOptions(), group or Processes()
+        self.config, self.tally = config, Tally()
+        self.history: list[EpochMetrics] = []
+        self._device = torch.device(options.device)
+        self._test_samples = dataset.test
+        self._workers = options.num_workers
+        training, validation = split(config, dataset.train)
+        self.model = build_model(config, dataset.train.input_size, dataset.num_classes).to(self._device)
+        self._network = self._group.wrap(_LayersAndLogits(self.model))
+        self._loader = self._make_loader(training, config.batch_size, shuffle=True, seed=config.seed)
+        self._validation = self._make_loader(validation)
+        self._optimizer = make_optimizer(config, self.model)
+        self._schedule = make_schedule(config, self._optimizer, config.epochs * len(self._loader))
+        self._rate = float(self._optimizer.param_groups[0]["lr"])
+        self._batches_done = 0
+        self._seconds = 0.0
 
-    def train_epoch(self, epoch: int, observer: Observer) -> EpochMetrics:
-        """Train on every sample once, then evaluate; epochs are called in order, from 1.
+    def train_epoch(self) -> Iterator[float]:
+        """Train on what is left of the epoch, yielding after each step the fraction of the run that is done.
 
         Raises:
             FloatingPointError: the loss is no longer a finite number.
 
         """
-        start = time.perf_counter()
-        tally = Tally()
-        batches = encoded_batches(self._config, self._dataset.train, epoch)
-        for done, (events, labels) in enumerate(batches, start=(epoch - 1) * self._batches + 1):
-            self._train_batch(events, labels, tally)
-            observer.on_batch(epoch, done / (self._config.epochs * self._batches), tally)
-        test_accuracy = evaluate(self._config, self.model, self._dataset.test)
-        seconds = time.perf_counter() - start
-        return EpochMetrics(epoch, tally.loss, tally.accuracy, test_accuracy, tally.spike_rate, seconds)
+        epoch, start = len(self.history) + 1, time.perf_counter() - self._seconds
+        self._loader.set_epoch(epoch, first_batch=self._batches_done)
+        for events, labels in self._loader:
+            self._train_batch(events.to(self._device), labels.to(self._device))
+            self._batches_done += 1
+            self._seconds = time.perf_counter() - start
+            yield ((epoch - 1) + self._batches_done / len(self._loader)) / self.config.epochs
 
-    def _train_batch(self, events: EventBatch, labels: Tensor, tally: Tally) -> None:
-        spikes = self.model.layer_spikes(events)
-        logits = self.model.readout(spikes[-1], lengths=events.lengths)
-        loss = functional.cross_entropy(logits, labels)
+    def finish_epoch(self) -> EpochMetrics:
+        """Look at the validation samples and begin the next epoch."""
+        start = time.perf_counter()
+        total = self._total_tally()
+        accuracy = math.nan
+        if len(self._validation):
+            accuracy = self._evaluate(self._validation).accuracy
+        metrics = EpochMetrics(
+            epoch=len(self.history) + 1,
+            train_loss=total.loss,
+            train_accuracy=total.accuracy,
+            validation_accuracy=accuracy,
+            spike_rate=total.spike_rate,
+            learning_rate=self._rate,
+            seconds=self._seconds + time.perf_counter() - start,
+        )
+        self.history.append(metrics)
+        self.tally, self._batches_done, self._seconds = Tally(), 0, 0.0
+        return metrics
+
+    def test(self) -> Evaluation:
+        """Look at the test set."""
+        return self._evaluate(self.test_loader())
+
+    def test_loader(self, batch_size: int = EVALUATION_BATCH) -> EventLoader:
+        """The test set, with the spikes that it always has."""
+        return self._make_loader(self._test_samples, batch_size)
+
+    def leave(self) -> None:
+        """Let go of the other processes, once all have come this far; there is no training after it."""
+        self._group.any(0)
+        self._network = nn.Identity()  # what averages gradients must not outlive the process group
+
+    def state(self) -> Checkpoint:
+        """All that ``load_state`` needs to go on from here; every process calls it, and gets the same."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for k, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{k}.{name}": tensor for name, tensor in state.items()}
+        record = {
+            "config": dataclasses.asdict(self.config),
+            "history": [list(metrics) for metrics in self.history],
+            "batches": self._batches_done,
+            "learning_rate": self._rate,
+            "groups": self._optimizer.state_dict()["param_groups"],
+            "tally": self._total_tally().sums.tolist(),
+            "seconds": self._seconds,
+        }
+        return tensors, record
+
+    def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any], source: str = "checkpoint") -> None:
+        """Go back to where ``state`` was called.
+
+        Raises:
+            ValueError: the state is that of another configuration or network.
+
+        """
+        if record["config"] != json.loads(json.dumps(dataclasses.asdict(self.config))):
+            raise ValueError(f"{source}: is of another configuration than the run's config.json")
+        weights = {name: tensors[f"model.{name}"] for name in self.model.state_dict() if f"model.{name}" in tensors}
+        load_weights(self.model, weights, source)
+        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                state[int(number)][key] = tensor
+        self._optimizer.load_state_dict({"state": dict(state), "param_groups": record["groups"]})
+        self.history = [EpochMetrics(*row) for row in record["history"]]
+        self._batches_done, self._seconds = record["batches"], record["seconds"]
+        # The sums are those of all processes.
+        self.tally = Tally(record["tally"]) if self._group.rank == 0 else Tally()
+        self._rate = record["learning_rate"]
+        # The schedule is a function of the number of steps, and has its present values in the optimiser's groups.
+        self._schedule.last_epoch = len(self.history) * len(self._loader) + self._batches_done
+
+    def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
+        logits, *spikes = self._network(events)
+        loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.config.label_smoothing)
         if not loss.isfinite():
-            rate = self._schedule.get_last_lr()[0]
-            raise FloatingPointError(f"the loss became {loss.item()} at a learning rate of {rate:.3g}: use a lower one")
+            raise FloatingPointError(
+                f"the loss became {loss.item()} in batch {self._batches_done + 1} of epoch {len(self.history) + 1}, "
+                f"at a learning rate of {self._rate:.3g}: use a lower one"
+            )
+        # Gradients are averaged over the processes, whose shares of a batch may differ by one.
+        share = self._group.size / self._loader.samples_in(self._batches_done)
+        objective = share * loss
+        if self.config.rate_penalty:
+            objective = objective + self.config.rate_penalty * rate_penalty(spikes[:-1], self.config.target_rate)
         self._optimizer.zero_grad()
-        loss.backward()
+        objective.backward()
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self._optimizer.step()
+        self._rate = float(self._optimizer.param_groups[0]["lr"])
         self._schedule.step()
         self.model.constrain_()
-        tally.add(loss.item(), logits, labels, spikes)
+        self.tally.add(loss.item(), logits, labels, spikes)
 
+    def _evaluate(self, loader: EventLoader) -> Evaluation:
+        return evaluate(self.model, loader, self._device, self._group)
 
-def build_model(config: TrainingConfig, dataset: Dataset) -> SRCClassifier:
-    """The untrained network of a run; torch's global random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_derived_seed(config, WEIGHTS))
-        return SRCClassifier(
-            dataset.train.images[0].numel(),
-            config.hidden_sizes,
-            dataset.num_classes,
-            surrogate=config.surrogate,
-            recurrent_grad=config.recurrent_grad,
+    def _total_tally(self) -> Tally:
+        return Tally(self._group.sum(self.tally.sums.clone()).tolist())
+
+    def _make_loader(
+        self,
+        samples: Samples,
+        batch_size: int = EVALUATION_BATCH,
+        *,
+        shuffle: bool = False,
+        seed: int = EVALUATION_SEED,
+    ) -> EventLoader:
+        return EventLoader(
+            samples,
+            make_encoding(self.config),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            num_workers=self._workers,
+            rank=self._group.rank,
+            world_size=self._group.size,
         )
 
 
-def encoded_batches(config: TrainingConfig, samples: LabelledImages, epoch: int) -> Iterator[tuple[EventBatch, Tensor]]:
-    """The samples as events (T, B, K) with labels (B,), in an order and with spikes that are the epoch's own."""
-    generator = torch.Generator().manual_seed(_derived_seed(config, ORDER, epoch))
-    order = torch.randperm(len(samples.labels), generator=generator)
-    seed = _derived_seed(config, ENCODING, epoch)
-    for index in order.split(config.batch_size):
-        yield encode(config, samples, index, seed), samples.labels[index]
+class _LayersAndLogits(nn.Module):
+    """A network whose one call gives all that a training step needs, as DistributedDataParallel demands."""
+
+    def __init__(self, model: SRCClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, events: EventBatch) -> list[Tensor]:
+        spikes = self.model.layer_spikes(events)
+        return [self.model.readout(spikes[-1], lengths=events.lengths), *spikes]
 
 
-def encode(config: TrainingConfig, samples: LabelledImages, index: Tensor, seed: int) -> EventBatch:
-    """The samples of those numbers, rate-encoded: T is the silent prefix and ``config.steps``."""
-    images = samples.images[index].flatten(1)
-    return rate_encode(images, config.steps, gain=config.gain, seed=seed, index=index)
+def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary: bool = False) -> Evaluation:
+    """Look at the test set with the network of a run that has ended, as its end did.
 
+    Args:
+        folder: of the run.
+        options: what it needs on this machine.
+        binary: as in ``srcell.evaluation.evaluate``.
 
-@torch.no_grad()
-def evaluate(config: TrainingConfig, model: SRCClassifier, samples: LabelledImages) -> float:
-    """The fraction of the samples that the model classifies rightly; their spikes are the same in every call."""
-    batches = torch.arange(len(samples.labels)).split(EVALUATION_BATCH)
-    correct = sum(
-        _count_correct(model(encode(config, samples, index, EVALUATION_SEED)), samples.labels[index])
-        for index in batches
+    Raises:
+        FileNotFoundError: the run has not ended, or the data set is not where ``options`` says.
+        ValueError: the weights are corrupt or of another network.
+
+    """
+    options = options or RunOptions()
+    dataset = load_data(folder.config, options)
+    model = build_model(folder.config, dataset.train.input_size, dataset.num_classes)
+    load_weights(model, folder.load_model(), str(folder.path))
+    loader = EventLoader(
+        dataset.test,
+        make_encoding(folder.config),
+        EVALUATION_BATCH,
+        seed=EVALUATION_SEED,
+        num_workers=options.num_workers,
     )
-    return correct / len(samples.labels)
+    return evaluate(model.to(options.device), loader, options.device, binary=binary)
 
 
-def _count_correct(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(1) == labels).sum())
+def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
+    """The data set of a run."""
+    return data.load(config.dataset, options.data, download=options.download, cache=options.cache, prefix=config.prefix)
 
 
-def _derived_seed(config: TrainingConfig, purpose: int, epoch: int = 0) -> int:
-    """A seed of 63 bits that differs by the run's seed, what it is for, and the epoch."""
-    sequence = numpy.random.SeedSequence(config.seed, spawn_key=(purpose, epoch))
-    return int(sequence.generate_state(1, numpy.uint64)[0]) >> 1
+def make_encoding(config: TrainingConfig) -> Encoding:
+    """How the images of a run become events."""
+    if config.encoding == "latency":
+        return LatencyEncoding(config.steps, config.prefix)
+    return RateEncoding(config.steps, config.gain, config.prefix)
+
+
+def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
+    """The samples to train on, and those of ``config.validation``, drawn by the run's seed."""
+    count = len(samples.labels)
+    generator = torch.Generator().manual_seed(derived_seed(config.seed, VALIDATION))
+    order = torch.randperm(count, generator=generator)
+    held_out = round(config.validation * count)
+    return samples.select(order[held_out:].sort().values), samples.select(order[:held_out].sort().values)
+
+
+def build_model(config: TrainingConfig, input_size: int, num_classes: int) -> SRCClassifier:
+    """The untrained network of a run; torch's global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(config.seed, WEIGHTS))
+        return SRCClassifier(
+            input_size,
+            config.hidden_sizes,
+            num_classes,
+            surrogate=config.surrogate,
+            recurrent_grad=config.recurrent_grad,
+            initial_state=config.initial_state,
+            temperature=config.temperature,
+        )
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Put the weights of a file into the network.
+
+    Raises:
+        ValueError: they are those of another network.
+
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if found != expected:
+        name = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))[0]
+        raise ValueError(
+            f"{source}: weights of another network: expected {expected.get(name, 'nothing')} for {name}, "
+            f"got {found.get(name, 'nothing')}"
+        )
+    model.load_state_dict(weights)
+
+
+def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW, whose decay is that of the weights alone."""
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """The learning rate over so many steps."""
+    if config.schedule == "constant":
+        return LambdaLR(optimizer, lambda step: 1.0)
+    return OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
+
+
+def rate_penalty(spikes: Sequence[Tensor], target: float) -> Tensor:
+    """Sum over layers of the mean squared distance between its neurons' mean outputs and the target."""
+    distances = [(layer.mean((0, 1)) - target).square().mean() for layer in spikes]
+    return torch.stack(distances).sum() if distances else torch.zeros(())

@@ -1,29 +1,61 @@
-"""Data sets by name.
+"""Data sets by name, and loaders that turn their samples into batches of events.
 
-Training and the command line ask here. This package turns files and other packages' data into tensors; it must never
-know about encodings or networks.
+Training and the command line ask here; this package must never know about networks.
 """
+
+from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import default_collate
 
 from ..events import EventBatch
-from .dataset import Dataset, LabelledImages
+from .dataset import Dataset, LabelledEvents, LabelledImages, Samples
 from .digits import load_digits
+from .images import load_fashion_mnist, load_mnist
+from .loader import EventLoader, LatencyEncoding, RateEncoding
+from .nmnist import load_nmnist
 
-__all__ = ["Dataset", "LabelledImages", "collate", "load", "load_digits"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "EventLoader",
+    "LabelledEvents",
+    "LabelledImages",
+    "LatencyEncoding",
+    "RateEncoding",
+    "Samples",
+    "check_name",
+    "collate",
+    "load",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_mnist",
+    "load_nmnist",
+]
 
-LOADERS = {"digits": load_digits}
+NAMES = ("digits", "mnist", "fashion-mnist", "nmnist")
 
 
-def load(name: str) -> Dataset:
-    """The data set of that name: "digits".
+def load(
+    name: str, root: str | Path = "data", *, download: bool = False, cache: bool = False, prefix: int = 20
+) -> Dataset:
+    """The data set of that name: "digits", "mnist", "fashion-mnist" or "nmnist".
+
+    Args:
+        name: which one.
+        root: the folder that holds the files; see ``load_mnist``, ``load_fashion_mnist``, ``load_nmnist``. The digits
+            come with scikit-learn.
+        download: fetch into ``root`` what is missing there.
+        cache: for N-MNIST, as in ``load_nmnist``.
+        prefix: for N-MNIST, as in ``load_nmnist``.
 
     Raises:
-        ValueError: there is no such data set; the message names the nearest one.
+        ValueError: there is no such data set, and the message names the nearest one; or a file is corrupt.
+        FileNotFoundError: the files are not in ``root``.
         ImportError: the data set needs a package that is not installed.
 
     Example:
@@ -34,11 +66,27 @@ def load(name: str) -> Dataset:
         ValueError: unknown data set 'digit': did you mean 'digits'?
 
     """
-    if name not in LOADERS:
-        nearest = difflib.get_close_matches(name, LOADERS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(LOADERS)}"
-        raise ValueError(f"unknown data set {name!r}: {hint}")
-    return LOADERS[name]()
+    check_name(name)
+    if name == "mnist":
+        return load_mnist(root, download=download)
+    if name == "fashion-mnist":
+        return load_fashion_mnist(root, download=download)
+    if name == "nmnist":
+        return load_nmnist(root, prefix=prefix, download=download, cache=cache)
+    return load_digits()
+
+
+def check_name(name: str, names: Sequence[str] = NAMES, what: str = "data set") -> None:
+    """Do nothing if the name is one of the names.
+
+    Raises:
+        ValueError: it is not; the message says which is nearest.
+
+    """
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(names)}"
+        raise ValueError(f"unknown {what} {name!r}: {hint}")
 
 
 def collate(samples: Sequence[tuple[EventBatch, Any]]) -> tuple[EventBatch, Any]:

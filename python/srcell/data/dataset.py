@@ -1,11 +1,15 @@
-"""What a data set of labelled images is, whichever it is.
+"""What a data set of labelled samples is, whichever it is.
 
-Loaders return it and training reads it; it must never know where images come from or how they become spikes.
+Loaders return it and training reads it; it must never know where samples come from or what a network does with them.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
+
+from ..events import EventBatch
 
 
 class LabelledImages(NamedTuple):
@@ -20,6 +24,44 @@ class LabelledImages(NamedTuple):
     images: Tensor
     labels: Tensor
 
+    @property
+    def input_size(self) -> int:
+        """K, the pixels of an image."""
+        return self.images[0].numel()
+
+    def select(self, index: Tensor) -> LabelledImages:
+        """The samples of those numbers, in that order."""
+        return LabelledImages(self.images[index], self.labels[index])
+
+
+class LabelledEvents(NamedTuple):
+    """B recordings of an event camera with their classes.
+
+    Attributes:
+        events: (T, B, K) with lengths.
+        labels: (B,), int64 in 0..num_classes-1.
+
+    """
+
+    events: EventBatch
+    labels: Tensor
+
+    @property
+    def input_size(self) -> int:
+        """K, the pixels of the camera times its polarities."""
+        return self.events.shape[2]
+
+    def select(self, index: Tensor) -> LabelledEvents:
+        """The samples of those numbers, in that order; T is then the longest of them."""
+        chosen = self.events[index]
+        lengths = chosen.lengths
+        if lengths is not None:
+            chosen = chosen.truncate(int(lengths.max()) if len(lengths) else 0)
+        return LabelledEvents(chosen, self.labels[index])
+
+
+Samples: TypeAlias = LabelledImages | LabelledEvents
+
 
 class Dataset(NamedTuple):
     """A data set in its two parts.
@@ -31,6 +73,6 @@ class Dataset(NamedTuple):
 
     """
 
-    train: LabelledImages
-    test: LabelledImages
+    train: Samples
+    test: Samples
     num_classes: int

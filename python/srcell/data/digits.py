@@ -5,7 +5,7 @@ Only ``srcell.data`` calls this; it must never know about spikes, encodings or n
 
 import torch
 
-from .._extras import train_extra
+from .._extras import extra
 from .dataset import Dataset, LabelledImages
 
 GREY_LEVELS = 16
@@ -31,7 +31,7 @@ def load_digits() -> Dataset:
         tensor([45, 46, 44, 46, 45, 46, 45, 45, 43, 45])
 
     """
-    with train_extra():
+    with extra("train"):
         from sklearn import datasets, model_selection
 
     digits = datasets.load_digits()

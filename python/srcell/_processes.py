@@ -1,0 +1,111 @@
+"""The processes that train one network together, and the signals that stop them.
+
+Training calls it; it must never know what is trained. One process is the case without torch.distributed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Interrupted(Exception):  # noqa: N818
+    """A signal asked for the end of a run, which stopped between two steps after a checkpoint.
+
+    Args:
+        number: the signal's number.
+        out: the run folder.
+
+    Attributes:
+        signal: the number.
+
+    """
+
+    def __init__(self, number: int, out: object) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}, after a checkpoint: srcell train --resume {out}")
+        self.signal = number
+
+
+class Processes:
+    """The process itself among those that torchrun started, or alone.
+
+    Attributes:
+        rank: its number; 0 logs and writes.
+        size: how many there are.
+
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def any(self, *flags: int) -> list[int]:
+        """The largest value of each flag in any process."""
+        if self.size == 1:
+            return list(flags)
+        tensor = torch.tensor(flags)
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+        return [int(flag) for flag in tensor]
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network with gradients that are averaged over all processes."""
+        return DistributedDataParallel(network) if self.size > 1 else network
+
+
+@contextmanager
+def processes(device: str = "cpu") -> Iterator[Processes]:
+    """Join the processes that torchrun started, with gloo or on GPUs NCCL; alone if it did not start this one."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
+        alone = not distributed.is_initialized()
+        yield Processes() if alone else Processes(distributed.get_rank(), distributed.get_world_size())
+        return
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+class StopSignals:
+    """Whether SIGINT or SIGTERM came.
+
+    Attributes:
+        number: the signal that came, 0 before that.
+
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Note SIGINT and SIGTERM while the block runs instead of ending at once; a second SIGINT does end at once."""
+    stop = StopSignals()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,112 @@
+"""MNIST and Fashion-MNIST, read and downloaded by torchvision.
+
+Only ``srcell.data`` calls this; it must never know about spikes, encodings or networks.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from .._extras import extra
+from .dataset import Dataset, LabelledImages
+
+CLASSES = 10
+# torchvision parses with assertions, lookups and views: whatever they raise means that the file is corrupt.
+CORRUPT = (ValueError, TypeError, AssertionError, LookupError, RuntimeError, EOFError, gzip.BadGzipFile, zlib.error)
+
+
+def load_mnist(root: str | Path, *, download: bool = False) -> Dataset:
+    """MNIST: 60,000 and 10,000 handwritten digits of 28 x 28 pixels.
+
+    Args:
+        root: the folder that holds ``MNIST/raw`` (torchvision's layout) or ``mnist``, with the four IDX files in it,
+            gzipped or not.
+        download: let torchvision fetch what is missing into ``root``.
+
+    Returns:
+        A ``Dataset`` of images (B, 28, 28), float32 in [0, 1], of ten classes.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: a file is corrupt; the message names it.
+        ImportError: torchvision is not installed.
+
+    Example:
+        >>> load_mnist("no-such-folder")
+        Traceback (most recent call last):
+        FileNotFoundError: no MNIST in no-such-folder: expected the folder MNIST/raw or mnist there...
+
+    """
+    return _load("MNIST", root, ("MNIST/raw", "mnist"), download)
+
+
+def load_fashion_mnist(root: str | Path, *, download: bool = False) -> Dataset:
+    """Fashion-MNIST: 60,000 and 10,000 pictures of clothes of 28 x 28 pixels, in ten classes.
+
+    Arguments, result and errors are those of ``load_mnist``; the folder is ``FashionMNIST/raw`` or ``fashion-mnist``.
+
+    Example:
+        >>> load_fashion_mnist("no-such-folder")
+        Traceback (most recent call last):
+        FileNotFoundError: no FashionMNIST in no-such-folder: expected the folder FashionMNIST/raw or fashion-mnist...
+
+    """
+    return _load("FashionMNIST", root, ("FashionMNIST/raw", "fashion-mnist"), download)
+
+
+def _load(name: str, root: str | Path, folders: tuple[str, ...], download: bool) -> Dataset:
+    with extra("train"):
+        from torchvision import datasets
+
+    root = Path(root)
+    if download:
+        getattr(datasets, name)(root, download=True)
+    found = [root / folder for folder in folders if (root / folder).is_dir()]
+    if not found:
+        raise FileNotFoundError(
+            f"no {name} in {root}: expected the folder {' or '.join(folders)} there; name another root, or download it"
+        )
+    return Dataset(_read_part(found[0], "train"), _read_part(found[0], "t10k"), CLASSES)
+
+
+def _read_part(folder: Path, part: str) -> LabelledImages:
+    with extra("train"):
+        from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    images_path, images = _read(folder / f"{part}-images-idx3-ubyte", read_image_file)
+    labels_path, labels = _read(folder / f"{part}-labels-idx1-ubyte", read_label_file)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{labels_path}: expected a label for each of the {len(images)} images of {images_path.name}, "
+            f"got {len(labels)}: download both again"
+        )
+    if len(labels) and int(labels.max()) >= CLASSES:
+        raise ValueError(
+            f"{labels_path}: expected labels 0 to {CLASSES - 1}, got {int(labels.max())}: download it again"
+        )
+    return LabelledImages(images.float() / 255, labels)
+
+
+def _read(path: Path, parse: Callable[[str], Tensor]) -> tuple[Path, Tensor]:
+    """The file of that name, or its gzipped form, and what it holds."""
+    zipped = path.with_name(path.name + ".gz")
+    source = path if path.exists() or not zipped.exists() else zipped
+    try:
+        if source is path:
+            return source, parse(str(path))
+        with tempfile.NamedTemporaryFile() as plain:
+            with gzip.open(zipped) as file:
+                shutil.copyfileobj(file, plain)
+            plain.flush()
+            return source, parse(plain.name)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not there, nor {zipped.name}: download the data set again") from None
+    except CORRUPT as error:
+        raise ValueError(f"{source}: corrupt or truncated ({error}): delete it and download it again") from error

@@ -1,0 +1,166 @@
+"""N-MNIST, the digits of MNIST as an event camera saw them; read and downloaded by tonic.
+
+Only ``srcell.data`` calls this; it must never know about networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._extras import extra
+from .._files import write_atomically
+from ..events import EventBatch
+from .dataset import Dataset, LabelledEvents
+
+CLASSES = 10
+WIDTH = HEIGHT = 34
+EVENT_BYTES = 5
+MICROSECONDS_A_STEP = 1000
+CACHE_FORMAT = 1
+
+
+def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, cache: bool = False) -> Dataset:
+    """N-MNIST in bins of 1 ms: whole recordings of 34 x 34 pixels and two polarities, each with its own length.
+
+    Several events of a pixel in a bin count once.
+
+    Args:
+        root: the folder that holds ``Train`` and ``Test``, or ``NMNIST`` or ``nmnist`` with these in it; each has a
+            folder of .bin files a label.
+        prefix: silent steps before the first bin.
+        download: let tonic fetch what is missing into ``root``.
+        cache: keep the binned recordings in a file beside ``Train`` and ``Test``, and read that the next time; it is
+            made anew when a recording has changed.
+
+    Returns:
+        A ``Dataset`` of recordings (T, B, 2312), in the order of labels and file names, of ten classes.
+
+    Raises:
+        FileNotFoundError: a folder is not there, or holds no recording.
+        ValueError: a file is corrupt; the message names it.
+        ImportError: tonic or safetensors is not installed.
+
+    Source: G. Orchard et al., "Converting static image datasets to spiking neuromorphic datasets using saccades",
+    Frontiers in Neuroscience 9 (2015).
+
+    Example:
+        >>> load_nmnist("no-such-folder")
+        Traceback (most recent call last):
+        FileNotFoundError: no N-MNIST in no-such-folder: expected the folders Train and Test there...
+
+    """
+    root = Path(root)
+    if download:
+        with extra("nmnist"):
+            from tonic import datasets
+
+        for train in (True, False):
+            datasets.NMNIST(str(root), train=train)
+    for folder in (root, root / "NMNIST", root / "nmnist"):
+        if (folder / "Train").is_dir() and (folder / "Test").is_dir():
+            break
+    else:
+        raise FileNotFoundError(
+            f"no N-MNIST in {root}: expected the folders Train and Test there, or in NMNIST or nmnist there; "
+            "name another root, or download it"
+        )
+    return Dataset(_load_part(folder / "Train", prefix, cache), _load_part(folder / "Test", prefix, cache), CLASSES)
+
+
+def _load_part(folder: Path, prefix: int, cache: bool) -> LabelledEvents:
+    paths = [path for label in range(CLASSES) for path in sorted((folder / str(label)).glob("*.bin"))]
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no recordings, expected .bin files in {folder / '0'} and so on")
+    if not cache:
+        return _bin_all(paths, prefix)
+    path = folder.with_name(f"{folder.name.lower()}-{MICROSECONDS_A_STEP}us-prefix{prefix}.safetensors")
+    stamp = _stamp(paths)
+    found = _read_cache(path, stamp)
+    if found is None:
+        found = _bin_all(paths, prefix)
+        _write_cache(path, stamp, found)
+    return found
+
+
+def _bin_all(paths: list[Path], prefix: int) -> LabelledEvents:
+    batches = [_read_recording(path, prefix) for path in paths]
+    # With a silent step more than the longest, every batch gets its length.
+    longest = max(batch.shape[0] for batch in batches)
+    joined = EventBatch.cat(batches, steps=longest + 1).truncate(longest)
+    return LabelledEvents(joined, torch.tensor([int(path.parent.name) for path in paths]))
+
+
+def _read_recording(path: Path, prefix: int) -> EventBatch:
+    with extra("nmnist"):
+        from tonic.datasets import NMNIST
+        from tonic.io import read_mnist_file
+
+    size = path.stat().st_size
+    if size == 0 or size % EVENT_BYTES:
+        raise ValueError(
+            f"{path}: corrupt or truncated ({size} bytes, not a multiple of {EVENT_BYTES}): extract it again"
+        )
+    events = read_mnist_file(str(path), dtype=NMNIST.dtype)
+    try:
+        return EventBatch.from_events(
+            np.ascontiguousarray(events["t"]),
+            x=np.ascontiguousarray(events["x"]),
+            y=np.ascontiguousarray(events["y"]),
+            polarity=np.ascontiguousarray(events["p"]),
+            bin_width=MICROSECONDS_A_STEP,
+            sensor_size=(HEIGHT, WIDTH),
+            prefix=prefix,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: corrupt ({error}): extract it again") from error
+
+
+def _stamp(paths: list[Path]) -> str:
+    """What changes when a recording does: names, sizes and times of change of all."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        digest.update(json.dumps([str(path), stat.st_size, stat.st_mtime_ns]).encode())
+    return f"{CACHE_FORMAT}-{digest.hexdigest()}"
+
+
+def _read_cache(path: Path, stamp: str) -> LabelledEvents | None:
+    """What the cache holds, or None if it is absent, broken or of other recordings."""
+    with extra("train"):
+        from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            if metadata.get("stamp") != stamp:
+                return None
+            tensors = {name: file.get_tensor(name) for name in ("offsets", "indices", "lengths", "labels")}
+        shape = json.loads(metadata["shape"])
+        events = EventBatch(tensors["offsets"], tensors["indices"], shape=shape, lengths=tensors["lengths"])
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError):
+        return None
+    return LabelledEvents(events, tensors["labels"])
+
+
+def _write_cache(path: Path, stamp: str, part: LabelledEvents) -> None:
+    with extra("train"):
+        from safetensors.torch import save
+
+    events = part.events
+    assert events.lengths is not None
+    tensors = {
+        "offsets": events.offsets,
+        "indices": events.indices,
+        "lengths": events.lengths,
+        "labels": part.labels,
+    }
+    metadata = {"stamp": stamp, "shape": json.dumps(events.shape)}
+    write_atomically(path, save(tensors, metadata))

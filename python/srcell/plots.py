@@ -1,0 +1,117 @@
+"""Pictures of a run, as matplotlib figures.
+
+Run folders call this; it must never know where a picture goes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ._extras import extra
+
+with extra("train"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluation
+    from .events import EventBatch
+    from .models import SRCClassifier
+    from .training import EpochMetrics
+
+
+def learning_curve(history: list[EpochMetrics]) -> Figure:
+    """Loss, accuracy and spike rate over the epochs, a panel each."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    loss, accuracy, rate = figure.subplots(1, 3)
+    epochs = [metrics.epoch for metrics in history]
+    loss.plot(epochs, [metrics.train_loss for metrics in history], ".-", label="training")
+    accuracy.plot(epochs, [100 * metrics.train_accuracy for metrics in history], ".-", label="training")
+    validation = [100 * metrics.validation_accuracy for metrics in history]
+    if validation[0] == validation[0]:  # not NaN: there were validation samples
+        accuracy.plot(epochs, validation, ".-", label="validation")
+    rate.plot(epochs, [100 * metrics.spike_rate for metrics in history], ".-", label="training, all layers")
+    _label(loss, "cross-entropy (nats)")
+    _label(accuracy, "accuracy (%)")
+    _label(rate, "spike rate (% of cells active)")
+    return figure
+
+
+@torch.no_grad()
+def raster(model: SRCClassifier, sample: EventBatch, label: int) -> Figure:
+    """One sample through input, all layers and readout; ``sample`` is a batch of one."""
+    outputs = [sample.to_dense(), *model.layer_spikes(sample)]
+    steps = sample.shape[0]
+    heights = [2.0] * len(outputs) + [2.0]
+    figure = Figure(figsize=(9, 1.7 * len(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    for k, (panel, output) in enumerate(zip(panels, outputs, strict=False)):
+        at, _, neurons = output.nonzero(as_tuple=True)
+        panel.scatter(
+            at.numpy(),
+            neurons.numpy(),
+            s=0.6,
+            marker="o",
+            linewidths=0,
+            color="black" if k == 0 else f"C{(k - 1) % 10}",
+        )
+        panel.set_ylabel("input" if k == 0 else f"layer {k}, neuron")
+        panel.set_ylim(-1, output.shape[2])
+    readout = panels[-1]
+    # The logits at each step are those of the sequence up to there.
+    logits = torch.stack([model.readout(outputs[-1][: t + 1])[0] for t in range(steps)])
+    best = int(logits[-1].argmax())
+    for k in range(logits.shape[1]):
+        name = f"class {k}" + (" (true)" if k == label else "") + (" (answer)" if k == best else "")
+        strong = k in (label, best)
+        readout.plot(logits[:, k].numpy(), color=f"C{k % 10}", linewidth=2 if strong else 0.8, label=name)
+    readout.set(xlabel="step", ylabel="logit", xlim=(0, steps))
+    readout.legend(fontsize="x-small", ncols=2, loc="upper left")
+    figure.suptitle(f"One test sample of class {label}: active cells (s > 0) and the readout")
+    return figure
+
+
+def rates(evaluation: Evaluation) -> Figure:
+    """How active the neurons of each layer are, from the least to the most."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    for k, rate in enumerate(evaluation.rates, start=1):
+        fractions = torch.linspace(0, 100, len(rate)).numpy()
+        panel.plot(
+            fractions,
+            (100 * rate.sort().values).numpy(),
+            label=f"layer {k}: {len(rate)} neurons, mean {100 * rate.mean():.1f} %",
+        )
+    panel.set(xlabel="neurons of a layer, from the least active on (%)", ylabel="rate (% of cells active)")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize="small")
+    return figure
+
+
+def confusion(evaluation: Evaluation) -> Figure:
+    """The test samples of each class by what they were taken for."""
+    table = evaluation.confusion
+    classes = len(table)
+    share = table / table.sum(1, keepdim=True).clamp(min=1)
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    panel = figure.subplots()
+    image = panel.imshow((100 * share).numpy(), cmap="Blues", vmin=0, vmax=100)
+    for row in range(classes):
+        for column in range(classes):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            panel.text(column, row, str(int(table[row, column])), ha="center", va="center", fontsize=8, color=colour)
+    panel.set(xlabel="answer", ylabel="class", xticks=range(classes), yticks=range(classes))
+    panel.set_title(f"{int(table.trace())} of {int(table.sum())} test samples right ({evaluation.accuracy:.2%})")
+    figure.colorbar(image, label="samples of the class (%)")
+    return figure
+
+
+def _label(panel: Axes, quantity: str) -> None:
+    panel.set_xlabel("epoch")
+    panel.set_ylabel(quantity)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.grid(alpha=0.3)
+    panel.legend()

@@ -1,0 +1,289 @@
+"""Data sets and loaders: what files hold, what is said of broken ones, and batches that depend on the seed alone."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from srcell import EventBatch, data, rate_encode
+from srcell.data import EventLoader, LabelledEvents, LabelledImages, LatencyEncoding, RateEncoding
+
+COUNTS = {"train": 60, "t10k": 10}
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def write_mnist(folder: Path, *, zipped: bool) -> dict[str, np.ndarray]:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    written = {}
+    for part, count in COUNTS.items():
+        written[f"{part}-images-idx3-ubyte"] = random.integers(0, 256, (count, 28, 28), np.uint8)
+        written[f"{part}-labels-idx1-ubyte"] = random.integers(0, 10, count, np.uint8)
+    for name, array in written.items():
+        if zipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+        else:
+            (folder / name).write_bytes(idx(array))
+    return written
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "zipped"),
+    [
+        ("mnist", "MNIST/raw", False),
+        ("mnist", "mnist", True),
+        ("fashion-mnist", "FashionMNIST/raw", True),
+        ("fashion-mnist", "fashion-mnist", False),
+    ],
+)
+def test_images_are_what_the_files_hold(name: str, folder: str, zipped: bool, tmp_path: Path) -> None:
+    written = write_mnist(tmp_path / folder, zipped=zipped)
+    dataset = data.load(name, tmp_path)
+    for part, samples in zip(COUNTS, (dataset.train, dataset.test), strict=True):
+        assert isinstance(samples, LabelledImages)
+        assert samples.images.dtype == torch.float32 and samples.labels.dtype == torch.int64
+        expected = torch.from_numpy(written[f"{part}-images-idx3-ubyte"]).float() / 255
+        assert torch.equal(samples.images, expected)
+        assert torch.equal(samples.labels, torch.from_numpy(written[f"{part}-labels-idx1-ubyte"]).long())
+    assert dataset.num_classes == 10 and dataset.train.input_size == 784
+
+
+def test_the_one_data_set_is_not_taken_for_the_other(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "mnist", zipped=True)
+    with pytest.raises(
+        FileNotFoundError, match=r"no FashionMNIST in .*: expected the folder FashionMNIST/raw or fashion"
+    ):
+        data.load("fashion-mnist", tmp_path)
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize(
+    ("file", "break_", "message"),
+    [
+        ("train-images-idx3-ubyte.gz", truncated, "corrupt or truncated"),
+        ("train-images-idx3-ubyte.gz", lambda content: b"no gzip" + content, "corrupt or truncated"),
+        ("t10k-labels-idx1-ubyte.gz", lambda content: gzip.compress(b"\0\0\7\1" + bytes(8)), "corrupt or truncated"),
+        ("t10k-labels-idx1-ubyte.gz", lambda content: gzip.compress(b""), "corrupt or truncated"),
+        (
+            "t10k-labels-idx1-ubyte.gz",
+            lambda content: gzip.compress(idx(np.zeros(9, np.uint8))),
+            "a label for each of the",
+        ),
+        (
+            "t10k-labels-idx1-ubyte.gz",
+            lambda content: gzip.compress(idx(np.full(10, 11, np.uint8))),
+            "labels 0 to 9, got 11",
+        ),
+    ],
+)
+def test_a_broken_file_is_named(file: str, break_: Callable[[bytes], bytes], message: str, tmp_path: Path) -> None:
+    write_mnist(tmp_path / "mnist", zipped=True)
+    path = tmp_path / "mnist" / file
+    path.write_bytes(break_(path.read_bytes()))
+    with pytest.raises(ValueError, match=message) as error:
+        data.load("mnist", tmp_path)
+    assert str(error.value).startswith(str(path)) and "download" in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "mnist", zipped=True)
+    (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"t10k-images-idx3-ubyte is not there, nor t10k-images-idx3-ubyte\.gz"):
+        data.load("mnist", tmp_path)
+
+
+# Events of two recordings: microseconds, x, y, polarity.
+RECORDINGS = {
+    "Train/3/00002.bin": [(0, 1, 2, 1), (999, 1, 2, 1), (1000, 33, 33, 0)],
+    "Train/0/00001.bin": [(5200, 0, 0, 0), (5300, 0, 0, 1)],
+    "Test/9/00001.bin": [(100, 4, 5, 0)],
+}
+
+
+def write_nmnist(folder: Path) -> None:
+    for name, events in RECORDINGS.items():
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"".join(bytes([x, y]) + (t | p << 23).to_bytes(3, "big") for t, x, y, p in events))
+
+
+def test_recordings_are_binned_whole(tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    train, test, _ = data.load("nmnist", tmp_path, prefix=2)
+    assert isinstance(train, LabelledEvents) and isinstance(test, LabelledEvents)
+    assert train.labels.tolist() == [0, 3] and test.labels.tolist() == [9]
+    assert train.events.shape == (8, 2, 2312) and train.events.lengths is not None
+    assert train.events.lengths.tolist() == [8, 4]
+    plane = 34 * 34
+    assert train.events.to_dense().nonzero().tolist() == [[2, 1, plane + 69], [3, 1, 1155], [7, 0, 0], [7, 0, plane]]
+    chosen = train.select(torch.tensor([1, 1]))
+    assert chosen.events.shape == (4, 2, 2312) and chosen.labels.tolist() == [3, 3]
+
+
+def test_the_cache_holds_the_same_and_notices_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_nmnist(tmp_path)
+    fresh = data.load("nmnist", tmp_path).train
+    data.load("nmnist", tmp_path, cache=True)
+    (cache,) = tmp_path.glob("train-*.safetensors")
+
+    def load() -> LabelledEvents:
+        samples = data.load("nmnist", tmp_path, cache=True).train
+        assert isinstance(samples, LabelledEvents)
+        return samples
+
+    with monkeypatch.context() as patch:
+        patch.setattr("srcell.data.nmnist._read_recording", None)  # would raise if it were called
+        cached = load()
+    assert cached.events == fresh.events and torch.equal(cached.labels, fresh.labels)
+    cache.write_bytes(cache.read_bytes()[:-5])
+    assert load().events == fresh.events
+    recording = tmp_path / "Train/0/00001.bin"
+    recording.write_bytes(recording.read_bytes()[:5])
+    assert load().events.num_events == fresh.events.num_events - 1
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".safetensors"] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (bytes(7), r"corrupt or truncated \(7 bytes"),
+        (b"", r"corrupt or truncated \(0 bytes"),
+        (bytes([40, 0, 0, 0, 0]), r"corrupt \(x: expected values in \[0, 34\), got 40"),
+        (bytes([1, 1, 0, 9, 9]) + bytes([1, 1, 0, 0, 1]), r"corrupt \(times: expected"),
+    ],
+)
+def test_a_broken_recording_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    path = tmp_path / "Train/3/00002.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        data.load("nmnist", tmp_path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_folders_without_recordings_are_named(tmp_path: Path) -> None:
+    (tmp_path / "Train").mkdir()
+    with pytest.raises(FileNotFoundError, match="expected the folders Train and Test there"):
+        data.load("nmnist", tmp_path)
+    (tmp_path / "Test").mkdir()
+    with pytest.raises(FileNotFoundError, match="no recordings"):
+        data.load("nmnist", tmp_path)
+
+
+def images(count: int = 50) -> LabelledImages:
+    generator = torch.Generator().manual_seed(0)
+    return LabelledImages(torch.rand(count, 4, 5, generator=generator), torch.arange(count))
+
+
+def batches(loader: EventLoader, epoch: int = 0, first_batch: int = 0) -> list[tuple[EventBatch, Tensor]]:
+    loader.set_epoch(epoch, first_batch)
+    return list(loader)
+
+
+def assert_same(ours: list[tuple[EventBatch, Tensor]], theirs: list[tuple[EventBatch, Tensor]]) -> None:
+    assert len(ours) == len(theirs) > 0
+    for (events, labels), (expected, expected_labels) in zip(ours, theirs, strict=True):
+        assert events == expected and torch.equal(labels, expected_labels)
+
+
+def test_an_epoch_meets_every_sample_once_with_its_own_spikes() -> None:
+    loader = EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True, seed=5)
+    assert len(loader) == 7 and [loader.samples_in(k) for k in range(7)] == [8] * 6 + [2]
+    first, second = batches(loader, 1), batches(loader, 2)
+    for epoch in (first, second):
+        labels = torch.cat([labels for _, labels in epoch])
+        assert not torch.equal(labels, torch.arange(50)) and torch.equal(labels.sort().values, torch.arange(50))
+    spikes = [
+        {int(label): sample for events, labels in epoch for label, sample in zip(labels, events, strict=True)}
+        for epoch in (first, second)
+    ]
+    assert all(spikes[0][sample] != spikes[1][sample] for sample in range(50))
+    assert_same(batches(loader, 1), first)
+    other = batches(EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True, seed=6), 1)
+    assert not torch.equal(other[0][1], first[0][1])
+
+
+def test_spikes_of_a_sample_do_not_depend_on_its_batch() -> None:
+    ours = {
+        int(label): sample
+        for events, labels in batches(EventLoader(images(), RateEncoding(), 8, shuffle=True), 3)
+        for label, sample in zip(labels, events, strict=True)
+    }
+    theirs = {
+        int(label): sample
+        for events, labels in batches(EventLoader(images(), RateEncoding(), 50, shuffle=True), 3)
+        for label, sample in zip(labels, events, strict=True)
+    }
+    assert ours == theirs and len(ours) == 50
+
+
+def test_without_shuffle_every_epoch_is_the_same() -> None:
+    loader = EventLoader(images(), RateEncoding(steps=30), 16)
+    assert_same(batches(loader, 1), batches(loader, 2))
+    assert torch.equal(torch.cat([labels for _, labels in loader]), torch.arange(50))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing(workers: int) -> None:
+    alone = EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True, seed=5)
+    loader = EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True, seed=5, num_workers=workers)
+    assert_same(batches(loader, 1), batches(alone, 1))
+    assert_same(batches(loader, 1, first_batch=3), batches(alone, 1)[3:])
+
+
+def test_processes_share_each_batch() -> None:
+    whole = batches(EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True), 1)
+    shares = [
+        batches(EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True, rank=rank, world_size=3), 1)
+        for rank in range(3)
+    ]
+    for (events, labels), *parts in zip(whole, *shares, strict=True):
+        for rank, (part, part_labels) in enumerate(parts):
+            assert torch.equal(part_labels, labels[rank::3])
+            assert part == events[torch.arange(len(labels))[rank::3]]
+    assert len(shares[2][-1][1]) == 0  # two samples for three processes
+
+
+def test_latencies_and_recordings_pass_through() -> None:
+    (events, _), *_ = batches(EventLoader(images(), LatencyEncoding(steps=10), 8))
+    assert events.shape == (30, 8, 20) and events.num_events == 8 * 20
+    recordings = LabelledEvents(rate_encode(images().images, 10, seed=0), images().labels)
+    (events, labels), *_ = batches(EventLoader(recordings, batch_size=8))
+    assert events == recordings.events[:8] and torch.equal(labels, torch.arange(8))
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(TypeError, match="encoding: expected a RateEncoding"):
+        EventLoader(images())
+    for name, value in (("batch_size", 0), ("seed", -1), ("num_workers", -1), ("world_size", 0), ("rank", 1)):
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            EventLoader(images(), RateEncoding(), **{name: value})  # type: ignore[arg-type]
+    loader = EventLoader(images(), RateEncoding(), 25)
+    with pytest.raises(ValueError, match="epoch: expected at least 0"):
+        loader.set_epoch(-1)
+    with pytest.raises(ValueError, match=r"first_batch: expected a value in \[0, 2\], got 3"):
+        loader.set_epoch(0, first_batch=3)
+
+
+def test_a_worker_that_dies_is_an_error() -> None:
+    class Deadly:
+        def __call__(self, *_: object) -> EventBatch:
+            os._exit(1)
+
+    loader = EventLoader(images(), Deadly(), 8, num_workers=1)  # type: ignore[arg-type]
+    with pytest.raises(ChildProcessError, match=r"DataLoader worker .*: try fewer workers"):
+        list(loader)

@@ -1,0 +1,167 @@
+"""Runs that are killed, stopped or shared between processes end with the weights of one that was not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from srcell.checkpoint import read_checkpoint
+from srcell.training import TrainingConfig, train
+
+SETTINGS = ["--hidden", "24", "--epochs", "12", "--steps", "20", "--batch-size", "48"]
+CONFIG = TrainingConfig(hidden_sizes=(24,), epochs=12, steps=20, batch_size=48)
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(CONFIG, out)
+    return (out / "model.safetensors").read_bytes()
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command line with those arguments, a checkpoint after every step."""
+    command = [sys.executable, "-m", "srcell", "train", *arguments, "--checkpoint-seconds", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> bool:
+    """Whether the condition came to hold while the process ran."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        if process.poll() is not None:
+            return False
+    return True
+
+
+def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(undisturbed: bytes, tmp_path: Path) -> None:
+    out, choices = tmp_path / "run", random.Random(7)
+    kills = {"mid-write": 0, "any time": 0}
+    arguments = ["digits", *SETTINGS, "--out", str(out)]
+    checkpoint = out / "checkpoint.safetensors"
+
+    def written_since(before: int) -> bool:
+        return checkpoint.exists() and checkpoint.stat().st_mtime_ns > before
+
+    while sum(kills.values()) < 10:
+        kind = "mid-write" if sum(kills.values()) % 2 else "any time"
+        workers = choices.choice(["0", "1"])
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        with running(*arguments, "--workers", workers) as process:
+            assert wait_until(process, partial(written_since, before)), process.communicate()
+            if kind == "mid-write":
+                assert wait_until(process, lambda: any(out.glob("checkpoint*.partial")))
+            else:
+                time.sleep(choices.uniform(0, 0.1))
+            process.kill()
+            assert process.wait(PATIENCE) == -signal.SIGKILL
+        kills[kind] += 1
+        arguments = ["--resume", str(out)]
+    assert len(read_checkpoint(out / "checkpoint.safetensors")[1]["history"]) < CONFIG.epochs
+    with running(*arguments) as process:
+        printed, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    assert "test accuracy" in printed
+    assert (out / "model.safetensors").read_bytes() == undisturbed
+    assert not list(out.glob("*.partial"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_after_a_checkpoint(
+    number: signal.Signals, code: int, undisturbed: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with running("digits", *SETTINGS, "--out", str(out), "--workers", "1") as process:
+        assert wait_until(process, (out / "checkpoint.safetensors").exists)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    assert errors == f"srcell: stopped by {number.name}, after a checkpoint: srcell train --resume {out}\n"
+    with running("--resume", str(out)) as process:
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    assert (out / "model.safetensors").read_bytes() == undisturbed
+
+
+SHARED = """
+import json, sys
+import torch
+from srcell import data
+from srcell._processes import processes
+from srcell.training import Trainer, TrainingConfig
+
+out, dtype = sys.argv[1], getattr(torch, sys.argv[2])
+torch.set_default_dtype(dtype)
+config = TrainingConfig(hidden_sizes=(), epochs=1, steps=20, batch_size=15, prefix=10)
+with processes() as group:
+    trainer = Trainer(config, data.load("digits"), group=group)
+    samples = [labels.tolist() for _, labels in trainer._loader]
+    steps = trainer.train_epoch()
+    next(steps)
+    first = {name: parameter.grad.clone() for name, parameter in trainer.model.named_parameters()}
+    loss = trainer._total_tally().sums[1].item()
+    for _ in range(9):
+        next(steps)
+    torch.save([samples, first, loss, trainer.model.state_dict()], f"{out}.{group.rank}")
+"""
+
+
+def run_shared(script: Path, dtype: str, processes: int) -> list[list[object]]:
+    out = script.with_suffix(f".{dtype}.{processes}")
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+    launcher = launcher if processes > 1 else []
+    command = [sys.executable, *launcher, str(script), str(out), dtype]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(f"{out}.{rank}", weights_only=True) for rank in range(processes)]
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    for dtype in ("float32", "float64"):
+        ((samples, gradients, loss, weights),) = run_shared(script, dtype, 1)
+        first, second = run_shared(script, dtype, 2)
+        for whole, ours, theirs in zip(samples, first[0], second[0], strict=True):
+            assert (whole[::2], whole[1::2]) == (ours, theirs)
+        # Sums of 15 samples and 30 steps in another order: each addition rounds once, relative to partial sums that no
+        # more than the largest gradient bounds here.
+        epsilon = torch.finfo(getattr(torch, dtype)).eps
+        assert abs(first[2] - loss) <= 45 * epsilon * loss
+        for name, gradient in gradients.items():
+            for other in (first[1][name], second[1][name]):
+                assert (other - gradient).abs().max() <= 45 * epsilon * gradient.abs().max()
+        if dtype == "float64":
+            for name, weight in weights.items():
+                assert (first[3][name] - weight).abs().max() <= 1e-9
+                assert torch.equal(first[3][name], second[3][name])
+
+
+def test_the_command_under_torchrun_writes_and_speaks_once(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "srcell"]
+    arguments = ["train", "digits", "--hidden", "8", "--epochs", "2", "--steps", "5", "--out", str(out)]
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["epoch", "epoch", "test"]
+    assert (out / "result.json").exists() and len((out / "metrics.csv").read_text().splitlines()) == 3
