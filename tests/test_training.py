@@ -294,6 +294,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(run: TrainedRun, out: Path, t
     write_checkpoint(path, tensors | {"model.layers.0.bias_l0": torch.zeros(3)}, record)
     with pytest.raises(ValueError, match=r"another network: expected \(16,\) for layers.0.bias_l0, got \(3,\)"):
         resume(tmp_path)
+    path.write_bytes((out / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="not a checkpoint to go on from, it has no batches, groups, history"):
+        resume(tmp_path)
     path.write_bytes((out / "result.json").read_bytes())
     with pytest.raises(ValueError, match="corrupt"):
         resume(tmp_path)

@@ -55,6 +55,7 @@ __all__ = [
 
 EVALUATION_BATCH = 512
 EVALUATION_SEED = 0
+STATE_RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}
 WEIGHTS, VALIDATION = 0, 3  # what a derived seed is for, beside those of the loader
 
 
@@ -384,9 +385,12 @@ class Trainer:
         """Go back to where ``state`` was called.
 
         Raises:
-            ValueError: the state is that of another configuration or network.
+            ValueError: the state is incomplete, or that of another configuration or network.
 
         """
+        missing = sorted(STATE_RECORD - record.keys())
+        if missing:
+            raise ValueError(f"{source}: not a checkpoint to go on from, it has no {', '.join(missing)}")
         if record["config"] != json.loads(json.dumps(dataclasses.asdict(self.config))):
             raise ValueError(f"{source}: is of another configuration than the run's config.json")
         weights = {name: tensors[f"model.{name}"] for name in self.model.state_dict() if f"model.{name}" in tensors}
