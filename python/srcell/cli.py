@@ -320,8 +320,9 @@ SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
 )
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a run's settings; those not given are absent from the namespace."""
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how to train: preset, settings, this machine; settings not given are absent from the namespace."""
+    parser.add_argument("--preset", metavar="NAME", help=f"where settings come from: {', '.join(PRESETS)} [best]")
     group = parser.add_argument_group("settings", "What the preset says where they are not given.")
     for name, field, kind, metavar, text in SETTINGS:
         if kind is None:
@@ -331,6 +332,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(
                 name, dest=field, type=kind, nargs=nargs, metavar=metavar, default=argparse.SUPPRESS, help=text
             )
+    add_run_options(parser)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -363,11 +365,9 @@ def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
         "processes share each batch.",
     )
     parser.add_argument("dataset", nargs="?", help=f"what to train on: {', '.join(data.NAMES)}")
-    parser.add_argument("--preset", metavar="NAME", help=f"where settings come from: {', '.join(PRESETS)} [best]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in that folder")
-    add_settings(parser)
-    add_run_options(parser)
+    add_training_options(parser)
     parser.set_defaults(run=train)
 
 
@@ -388,14 +388,12 @@ def add_sweep_command(commands: argparse._SubParsersAction[Parser]) -> None:
         description="Train once for each seed and each combination of values. Runs that are there are not made again.",
     )
     parser.add_argument("dataset", help=f"what to train on: {', '.join(data.NAMES)}")
-    parser.add_argument("--preset", metavar="NAME", help=f"where settings come from: {', '.join(PRESETS)} [best]")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds [0]")
     parser.add_argument(
         "--vary", action="append", nargs="+", metavar=("SETTING", "VALUE"), help="a setting and its values; repeatable"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run folders [runs/sweep-...]")
-    add_settings(parser)
-    add_run_options(parser)
+    add_training_options(parser)
     parser.set_defaults(run=sweep)
 
 

@@ -28,6 +28,7 @@ from .data import Dataset, EventLoader, LatencyEncoding, RateEncoding, Samples
 from .data.loader import Encoding, derived_seed
 from .evaluation import Evaluation, count_correct, evaluate
 from .events import EventBatch
+from .functional import count_spikes
 from .models import SRCClassifier
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Tally:
     def add(self, loss: float, logits: Tensor, labels: Tensor, spikes: list[Tensor]) -> None:
         """Count a batch: its summed loss, logits (B, C), labels (B,) and the spikes (T, B, N) of each layer."""
         cells = sum(layer.numel() for layer in spikes)
-        active = sum(int(layer.count_nonzero()) for layer in spikes)
+        active = sum(int(count_spikes(layer).events.sum()) for layer in spikes)
         batch = (len(labels), loss, count_correct(logits, labels), cells, active)
         self.sums += torch.tensor(batch, dtype=torch.float64)
 
@@ -203,7 +204,10 @@ def train(
     with processes(options.device) as group:
         trainer = Trainer(config, load_data(config, options), options, group)
         folder = RunFolder.create(out, config) if group.rank == 0 else None
-        return _run(trainer, out, folder, observer or Observer(), options, group)
+        try:
+            return _run(trainer, out, folder, observer or Observer(), options, group)
+        finally:
+            trainer.leave()
 
 
 def resume(out: str | Path, observer: Observer | None = None, options: RunOptions | None = None) -> TrainedRun:
@@ -231,7 +235,10 @@ def resume(out: str | Path, observer: Observer | None = None, options: RunOption
         found = folder.read_checkpoint()
         if found is not None:
             trainer.load_state(*found, source=str(folder.checkpoint))
-        return _run(trainer, out, folder if group.rank == 0 else None, observer or Observer(), options, group)
+        try:
+            return _run(trainer, out, folder if group.rank == 0 else None, observer or Observer(), options, group)
+        finally:
+            trainer.leave()
 
 
 def _run(
@@ -272,7 +279,7 @@ def _run(
     if folder is not None:
         events, labels = next(iter(trainer.test_loader(batch_size=1)))
         folder.finish(trainer.model, trainer.history, evaluation, events, int(labels))
-    trainer.leave()
+    group.any(0)  # nobody leaves before all have come this far
     return TrainedRun(trainer.model, trainer.history, evaluation)
 
 
@@ -361,9 +368,8 @@ class Trainer:
         return self._make_loader(self._test_samples, batch_size)
 
     def leave(self) -> None:
-        """Let go of the other processes, once all have come this far; there is no training after it."""
-        self._group.any(0)
-        self._network = nn.Identity()  # what averages gradients must not outlive the process group
+        """Let go of what averages gradients, which must not outlive the process group; no training after it."""
+        self._network = nn.Identity()
 
     def state(self) -> Checkpoint:
         """All that ``load_state`` needs to go on from here; every process calls it, and gets the same."""
