@@ -72,7 +72,7 @@ def test_options_reach_the_run(tmp_path: Path) -> None:
             surrogate="relu",
             recurrent_grad=True,
         )
-    ) | {"hidden_sizes": [8, 6]}
+    ) | {"channels": [], "hidden_sizes": [8, 6]}
 
 
 def test_eval_gives_the_figure_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["sweep", "digits", "--vary", "epochs"], "--vary epochs: expected values behind it"),
         (["train", "digits", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
         (["train", "digits", "--epochs", "0"], "epochs: expected at least 1, got 0"),
-        (["train", "digits", "--hidden", "0"], "hidden_sizes: expected at least 1 neuron each, got [0]"),
+        (["train", "digits", "--hidden", "0"], "hidden_sizes: expected at least 1 each, got [0]"),
         (["train", "digits", "--surrogate", "sigmoid"], "surrogate"),
         (["train", "digits", "--colour"], "unrecognized arguments: --colour"),
         ([*TINY, "--out", "full"], "full exists and is not an empty folder"),

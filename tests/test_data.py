@@ -56,7 +56,7 @@ def test_images_are_what_the_files_hold(name: str, folder: str, zipped: bool, tm
         expected = torch.from_numpy(written[f"{part}-images-idx3-ubyte"]).float() / 255
         assert torch.equal(samples.images, expected)
         assert torch.equal(samples.labels, torch.from_numpy(written[f"{part}-labels-idx1-ubyte"]).long())
-    assert dataset.num_classes == 10 and dataset.train.input_size == 784
+    assert dataset.num_classes == 10 and dataset.input_size == 784
 
 
 def test_the_one_data_set_is_not_taken_for_the_other(tmp_path: Path) -> None:
@@ -123,8 +123,9 @@ def write_nmnist(folder: Path) -> None:
 
 def test_recordings_are_binned_whole(tmp_path: Path) -> None:
     write_nmnist(tmp_path)
-    train, test, _ = data.load("nmnist", tmp_path, prefix=2)
+    train, test, _, input_shape = data.load("nmnist", tmp_path, prefix=2)
     assert isinstance(train, LabelledEvents) and isinstance(test, LabelledEvents)
+    assert input_shape == (2, 34, 34)
     assert train.labels.tolist() == [0, 3] and test.labels.tolist() == [9]
     assert train.events.shape == (8, 2, 2312) and train.events.lengths is not None
     assert train.events.lengths.tolist() == [8, 4]

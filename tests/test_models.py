@@ -142,3 +142,26 @@ def test_binary_outputs_are_those_above_a_half() -> None:
         above, _ = model.src_layers()[1](binary[0])
     assert torch.equal(binary[0], (graded[0] > 0.5).float())
     assert torch.equal(binary[1], (above > 0.5).float())
+
+
+@pytest.mark.parametrize("surrogate", ["straight_through", "relu"])
+def test_dropout_silences_hidden_neurons_for_a_sample_in_training(surrogate: str, spikes_in: Tensor) -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(INPUTS, [24], CLASSES, neurons_per_class=4, surrogate=surrogate, dropout=0.5)
+    hidden, last = model.layer_spikes(spikes_in)
+    torch.manual_seed(1)
+    _, thinned = model.layer_spikes(spikes_in)
+    torch.manual_seed(1)
+    kept = torch.nn.functional.dropout(torch.ones(BATCH, 24), 0.5)
+    assert 0 < kept.count_nonzero() < kept.numel()
+    expected, _ = model.layers[1](hidden * kept)
+    assert torch.equal(thinned, expected) and not torch.equal(thinned, last)
+    thinned.sum().backward()
+    model.eval()
+    assert torch.equal(model.layer_spikes(spikes_in)[1], model.layers[1](hidden)[0])
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_that_is_no_probability_is_refused(dropout: float) -> None:
+    with pytest.raises(ValueError, match="dropout: expected a probability in"):
+        SRCClassifier(INPUTS, [24], CLASSES, dropout=dropout)

@@ -74,7 +74,7 @@ def test_the_metrics_have_a_row_an_epoch(run: TrainedRun, out: Path) -> None:
 
 def test_the_saved_model_is_the_trained_one_and_gives_the_figure_again(run: TrainedRun, out: Path) -> None:
     folder = RunFolder.open(out)
-    restored = build_model(TINY, 64, 10)
+    restored = build_model(TINY, (1, 8, 8), 10)
     load_weights(restored, folder.load_model(), "model.safetensors")
     assert_equal_weights(restored, run.model)
     again = evaluate_run(folder)
@@ -98,7 +98,7 @@ def test_the_seed_decides_every_bit(run: TrainedRun, tmp_path: Path) -> None:
 
 def test_the_global_random_state_is_left_alone() -> None:
     state = torch.get_rng_state()
-    trainer = Trainer(TINY, data.load("digits"))
+    trainer = Trainer(replace(TINY, dropout=0.3), data.load("digits"))
     list(trainer.train_epoch())
     trainer.finish_epoch()
     assert torch.equal(torch.get_rng_state(), state)
@@ -106,7 +106,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 
 def test_a_run_goes_on_from_any_step_with_the_same_weights() -> None:
     digits = data.load("digits")
-    config = replace(TINY, batch_size=256, schedule="one-cycle", weight_decay=0.01)
+    config = replace(TINY, batch_size=256, schedule="one-cycle", weight_decay=0.01, dropout=0.3)
     undisturbed = run_to_the_end(Trainer(config, digits))
     steps = 2 * math.ceil(1212 / 256)
     for stop in range(1, steps):
@@ -155,6 +155,21 @@ def test_clipping_bounds_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_constant_rate_stays(tmp_path: Path) -> None:
     history = run_to_the_end(Trainer(replace(TINY, schedule="constant"), data.load("digits"))).history
     assert [row.learning_rate for row in history] == [TINY.learning_rate] * 2
+
+
+def test_a_convolutional_network_trains_and_goes_on(tmp_path: Path) -> None:
+    config = replace(TINY, channels=(4,), hidden_sizes=(), epochs=1, steps=40)
+    run = train(config, tmp_path)
+    folder = RunFolder.open(tmp_path)
+    assert folder.config == config
+    assert [tuple(rates.shape) for rates in run.evaluation.rates] == [(4, 4, 4), (100,)]
+    assert evaluate_run(folder).accuracy == run.evaluation.accuracy
+    assert_equal_weights(resume(tmp_path).model, run.model)
+
+
+def test_settings_of_an_older_version_get_their_defaults() -> None:
+    older = {name: value for name, value in asdict(TINY).items() if name not in ("channels", "dropout")}
+    assert TrainingConfig.from_dict(older) == TINY
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from ._info import info
 from .encoders import latency_encode, rate_encode
 from .events import EventBatch
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
-from .modules import SRC, LeakyReadout, SRCCell
+from .modules import SRC, LeakyReadout, SRCCell, SRCConv2d
 
 __version__: str = info()["version"]
 
@@ -16,6 +16,7 @@ __all__ = [
     "EventBatch",
     "LeakyReadout",
     "SRCCell",
+    "SRCConv2d",
     "SRCState",
     "functional",
     "info",

@@ -219,9 +219,7 @@ def format_value(value: object) -> str:
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings that the command line changes."""
     given = {field: getattr(arguments, field) for _, field, *_ in SETTINGS if hasattr(arguments, field)}
-    if "hidden_sizes" in given:
-        given["hidden_sizes"] = tuple(given["hidden_sizes"])
-    return given
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
@@ -297,7 +295,8 @@ def build_parser() -> Parser:
 
 # The options of a run's settings: name, setting, type or None for a flag, metavar, help.
 SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
-    ("--hidden", "hidden_sizes", int, "N", "neurons of each hidden layer"),
+    ("--channels", "channels", int, "N", "output channels of each convolutional layer, 5 x 5 with stride 2"),
+    ("--hidden", "hidden_sizes", int, "N", "neurons of each fully connected hidden layer"),
     ("--epochs", "epochs", int, "N", "passes over the training samples"),
     ("--batch-size", "batch_size", int, "N", "samples of an optimiser step, of all processes together"),
     ("--lr", "learning_rate", float, "X", "learning rate, the peak of a one-cycle schedule"),
@@ -306,6 +305,7 @@ SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
     ("--clip-norm", "clip_norm", float, "X", "largest norm of the gradients; 0: any"),
     ("--rate-penalty", "rate_penalty", float, "X", "pull of hidden layers to the target rate; 0: none"),
     ("--target-rate", "target_rate", float, "X", "mean output of a neuron and step that the penalty pulls to"),
+    ("--dropout", "dropout", float, "X", "probability that a hidden neuron is silenced for a sample in training"),
     ("--label-smoothing", "label_smoothing", float, "X", "as in torch's cross-entropy"),
     ("--validation", "validation", float, "X", "fraction of the training samples kept for validation; 0: none"),
     ("--seed", "seed", int, "N", "source of all randomness"),
@@ -328,7 +328,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         if kind is None:
             group.add_argument(name, dest=field, action="store_true", default=argparse.SUPPRESS, help=text)
         else:
-            nargs = "*" if field == "hidden_sizes" else None
+            nargs = "*" if field in ("channels", "hidden_sizes") else None
             group.add_argument(
                 name, dest=field, type=kind, nargs=nargs, metavar=metavar, default=argparse.SUPPRESS, help=text
             )

@@ -23,7 +23,8 @@ class TrainingConfig:
 
     Attributes:
         dataset: a name that ``srcell.data.load`` knows.
-        hidden_sizes: neurons of each hidden layer; empty for none.
+        channels: output channels of each convolutional layer, as in ``SRCConvClassifier``; empty for none.
+        hidden_sizes: neurons of each fully connected hidden layer; empty for none.
         epochs: passes over the training samples.
         batch_size: samples of one optimiser step, of all processes together.
         learning_rate: of Adam; the peak where the schedule is "one-cycle" [O].
@@ -33,6 +34,7 @@ class TrainingConfig:
         rate_penalty: what the loss gets for each hidden layer's mean squared deviation of its neurons' mean output
             from ``target_rate``, summed over layers and multiplied by this; 0 is none [O].
         target_rate: mean output of a neuron and step that the penalty pulls to [O].
+        dropout: probability that a hidden neuron is silenced for a sample in training, as in ``SRCClassifier`` [O].
         label_smoothing: as in ``torch.nn.functional.cross_entropy`` [O].
         validation: fraction of the training samples that is kept out of training and looked at after each epoch; with
             0 every sample is trained on and nothing is looked at before the end.
@@ -57,6 +59,7 @@ class TrainingConfig:
     """
 
     dataset: str = "digits"
+    channels: tuple[int, ...] = ()
     hidden_sizes: tuple[int, ...] = (128,)
     epochs: int = 40
     batch_size: int = 64
@@ -66,6 +69,7 @@ class TrainingConfig:
     clip_norm: float = 0.0
     rate_penalty: float = 0.0
     target_rate: float = 0.03
+    dropout: float = 0.0
     label_smoothing: float = 0.0
     validation: float = 0.1
     seed: int = 0
@@ -85,14 +89,15 @@ class TrainingConfig:
         for name, least in (("epochs", 1), ("batch_size", 1), ("steps", 1), ("prefix", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes: expected at least 1 neuron each, got {list(self.hidden_sizes)}")
+        for name in ("channels", "hidden_sizes"):
+            if any(size < 1 for size in getattr(self, name)):
+                raise ValueError(f"{name}: expected at least 1 each, got {list(getattr(self, name))}")
         for name in ("learning_rate", "gain"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in (0, 1], got {getattr(self, name)}")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature: expected a finite number above 0, got {self.temperature}")
-        for name in ("validation", "label_smoothing", "target_rate"):
+        for name in ("validation", "dropout", "label_smoothing", "target_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
         for name in ("weight_decay", "clip_norm", "rate_penalty"):
@@ -103,22 +108,25 @@ class TrainingConfig:
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
         """The configuration that ``dataclasses.asdict`` turned into those settings, from JSON or not.
 
+        A setting that an older version did not have gets its default, which is what that version did.
+
         Raises:
-            ValueError: a setting is unknown, missing, of the wrong type or outside its range.
+            ValueError: a setting is unknown, of the wrong type or outside its range.
 
         """
         types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        if settings.keys() != types.keys():
-            differing = sorted(settings.keys() ^ types.keys())
-            raise ValueError(f"settings: expected those of this version of srcell, got others: {', '.join(differing)}")
+        unknown = sorted(settings.keys() - types.keys())
+        if unknown:
+            raise ValueError(f"settings: expected those of this version of srcell, got others: {', '.join(unknown)}")
         for name, value in settings.items():
             accepted = {tuple: (tuple, list), float: (float, int)}.get(types[name], (types[name],))
             if not isinstance(value, accepted) or (isinstance(value, bool) and types[name] is not bool):
                 raise ValueError(f"{name}: expected {types[name].__name__}, got {value!r}")
-        sizes = settings["hidden_sizes"]
-        if not all(isinstance(size, int) for size in sizes):
-            raise ValueError(f"hidden_sizes: expected integers, got {sizes!r}")
-        return cls(**{**settings, "hidden_sizes": tuple(sizes)})
+        sizes = {name: value for name, value in settings.items() if types[name] is tuple}
+        for name, value in sizes.items():
+            if not all(isinstance(size, int) for size in value):
+                raise ValueError(f"{name}: expected integers, got {value!r}")
+        return cls(**{**settings, **{name: tuple(value) for name, value in sizes.items()}})
 
     @classmethod
     def preset(cls, name: str, dataset: str, **changes: Any) -> TrainingConfig:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ._processes import Processes
 from .data import EventLoader
 from .functional import count_spikes
-from .models import SRCClassifier
+from .models import Classifier
 
 
 class LayerCounts(NamedTuple):
@@ -43,7 +43,7 @@ class Evaluation(NamedTuple):
         accuracy: fraction classified rightly.
         confusion: (C, C) int64, samples of each true class (row) by the class they were taken for (column).
         counts: of the input and of every layer, first to last; the last layer's operations are the readout's.
-        rates: for each layer, (N,) the fraction of its cells that are active, by neuron.
+        rates: for each layer, the fraction of its cells that are active, by neuron: (N,), or (C, H, W).
 
     """
 
@@ -60,7 +60,7 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    model: SRCClassifier,
+    model: Classifier,
     loader: EventLoader,
     device: torch.device | str = "cpu",
     group: Processes | None = None,
@@ -86,34 +86,37 @@ def evaluate(
         (tensor(8), 2)
 
     """
-    group = group or Processes()
+    group, was_training = group or Processes(), model.training
+    model.eval()
     classes = model.readout.num_classes
-    sizes = [layer.hidden_size for layer in model.src_layers()]
+    fan_outs = model.fan_outs()
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
-    totals = torch.zeros(len(sizes) + 1, 2, dtype=torch.float64)
-    active = [torch.zeros(size, dtype=torch.float64) for size in sizes]
+    active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
+    crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
     cells = torch.zeros((), dtype=torch.float64)
     for events, labels in loader:
         spikes = model.layer_spikes(events.to(device), binary=binary)
         logits = model.readout(spikes[-1], lengths=events.lengths)
         confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
         cells += events.num_steps
-        totals[0] += events.num_events
-        for layer, sum_, output in zip(totals[1:], active, spikes, strict=True):
+        active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
+        crossings[0] += events.num_events
+        for k, output in enumerate(spikes, start=1):
             counted = count_spikes(output)
-            layer += torch.stack([counts.sum() for counts in counted]).cpu()
-            sum_ += counted.events.cpu()
-    for tensor in (confusion, totals, cells, *active):
+            active[k] += counted.events.cpu()
+            crossings[k] += counted.spikes.sum().cpu()
+    model.train(was_training)
+    for tensor in (confusion, crossings, cells, *active):
         group.sum(tensor)
     samples = int(confusion.sum())
     confusion = confusion.view(classes, classes)
     counts = []
-    for k, (total, fan_out) in enumerate(zip(totals, [*sizes, classes], strict=True)):
-        mean_events, mean_spikes = (total / samples).tolist()
-        operations = mean_events * fan_out
+    for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):
+        events_, operations = float(sums.sum()) / samples, float((sums * ways).sum()) / samples
         graded = k > 0 and not binary
-        counts.append(LayerCounts(mean_events, mean_spikes, *((0.0, operations) if graded else (operations, 0.0))))
-    return Evaluation(int(confusion.trace()) / samples, confusion, counts, [(sum_ / cells) for sum_ in active])
+        additions, multiply_adds = (0.0, operations) if graded else (operations, 0.0)
+        counts.append(LayerCounts(events_, float(crossings[k]) / samples, additions, multiply_adds))
+    return Evaluation(int(confusion.trace()) / samples, confusion, counts, [sums / cells for sums in active[1:]])
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> int:

@@ -7,16 +7,125 @@ below a layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 from .events import EventBatch
-from .modules import LATER_WEIGHT_SCALE, SRC, LeakyReadout
+from .modules import LATER_WEIGHT_SCALE, SRC, LeakyReadout, SRCConv2d, draw_weights
+
+Layer = SRC | SRCConv2d
 
 
-class SRCClassifier(nn.Module):
+class Classifier(nn.Module):
+    """SRC layers one above the other, and class votes above them: what all networks here share.
+
+    Args:
+        layers: first to last.
+        readout: what turns the spikes of the last one into logits.
+        dropout: in training, the probability that a hidden neuron is silenced for a whole sample; what the others pass
+            on is divided by the probability of the contrary.
+
+    Attributes:
+        layers: the layers, first to last.
+        readout: what turns the spikes of the last one into logits.
+
+    """
+
+    def __init__(self, layers: Iterable[Layer], readout: LeakyReadout, dropout: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
+        self.layers, self.readout, self.dropout = nn.ModuleList(layers), readout, dropout
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew and set the biases back."""
+        for k, layer in enumerate(self.src_layers()):
+            layer.reset_parameters()
+            if k:
+                weight = layer.weight_ih_l0 if isinstance(layer, SRC) else layer.weight
+                draw_weights(cast(Tensor, weight), LATER_WEIGHT_SCALE)
+
+    def forward(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> Tensor:
+        """The logits of each sample after its last step.
+
+        Args:
+            input: (T, B, K), dense or an ``EventBatch``.
+            lengths: (B,) int64, steps of each sample in 0..T, all T by default; not beside an EventBatch that
+                has its own.
+
+        Returns:
+            (B, C) logits, ready for ``cross_entropy``.
+
+        Raises:
+            ValueError, TypeError: as ``SRC`` does.
+
+        """
+        logits: Tensor = self.readout(self.layer_spikes(input, lengths)[-1], lengths=sample_lengths(input, lengths))
+        return logits
+
+    def constrain_(self) -> None:
+        """Project every layer's parameters into their domains; training calls it after each optimiser step."""
+        for layer in self.src_layers():
+            layer.constrain_()
+
+    def layer_spikes(
+        self, input: Tensor | EventBatch, lengths: Tensor | None = None, *, binary: bool = False
+    ) -> list[Tensor]:
+        """The output of every layer, first to last: (T, B, N), or (T, B, C, H, W) of a convolutional one.
+
+        Args:
+            input: as in ``forward``.
+            lengths: as in ``forward``.
+            binary: let every layer pass on 1 where s > 0.5 and 0 elsewhere: for inference, as that has no gradient.
+
+        """
+        later_lengths = sample_lengths(input, lengths)
+        outputs: list[Tensor] = []
+        for k, layer in enumerate(self.src_layers()):
+            if k == 0:
+                spikes = self._first_spikes(input, lengths)
+            elif isinstance(layer, SRCConv2d):
+                spikes, _ = layer(self._thinned(outputs[-1]), lengths=later_lengths)
+            else:
+                below = self._thinned(outputs[-1]).flatten(2)
+                at_events = self.src_layers()[k - 1].surrogate == "relu"
+                spikes, _ = layer(below, lengths=later_lengths, input_grad_at_events=at_events)
+            outputs.append((spikes > 0.5).to(spikes.dtype) if binary else spikes)
+        return outputs
+
+    def _thinned(self, spikes: Tensor) -> Tensor:
+        """What dropout leaves of a layer's output."""
+        if not (self.training and self.dropout):
+            return spikes
+        return spikes * F.dropout(spikes.new_ones(spikes.shape[1:]), self.dropout)
+
+    def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
+        spikes: Tensor = self.layers[0](input, lengths=lengths)[0]
+        return spikes
+
+    def src_layers(self) -> list[Layer]:
+        """The layers, first to last."""
+        return cast("list[Layer]", list(self.layers))
+
+    def fan_outs(self) -> list[Tensor]:
+        """How many weights each input and each neuron leads to.
+
+        Returns:
+            int64 tensors: (K,) of the inputs, then one of each layer in the shape of its neurons; the last layer leads
+            to the readout.
+
+        """
+        raise NotImplementedError
+
+
+class SRCClassifier(Classifier):
     """A stack of SRC layers that ends in class votes.
 
     After the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a ``LeakyReadout`` [A].
@@ -31,6 +140,7 @@ class SRCClassifier(nn.Module):
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
+        dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1) [O].
 
     Raises:
         ValueError: a size or the surrogate is not one that ``SRC`` accepts.
@@ -56,73 +166,131 @@ class SRCClassifier(nn.Module):
         recurrent_grad: bool = False,
         initial_state: str = "zeros",
         temperature: float = 10.0,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        inputs = [input_size, *hidden_sizes]
-        outputs = [*hidden_sizes, neurons_per_class * num_classes]
-        self.layers = nn.ModuleList(
-            SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
-            for k, n in zip(inputs, outputs, strict=True)
+        sizes = [input_size, *hidden_sizes, neurons_per_class * num_classes]
+        super().__init__(
+            (
+                SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
+                for k, n in pairwise(sizes)
+            ),
+            LeakyReadout(num_classes, neurons_per_class, temperature=temperature),
+            dropout,
         )
-        self.readout = LeakyReadout(num_classes, neurons_per_class, temperature=temperature)
-        self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw all weights anew and set the biases back."""
+    def fan_outs(self) -> list[Tensor]:
+        """How many weights each input and each neuron leads to: the sizes of the next layer."""
+        layers = cast("list[SRC]", list(self.layers))
+        ways = [*(layer.hidden_size for layer in layers), self.readout.num_classes]
+        sizes = [layers[0].input_size, *(layer.hidden_size for layer in layers)]
+        return [torch.full((size,), fan_out) for size, fan_out in zip(sizes, ways, strict=True)]
+
+
+class SRCConvClassifier(Classifier):
+    """Convolutional SRC layers, then a stack as in ``SRCClassifier``.
+
+    A convolution has kernels of 5 x 5, stride 2 and padding 2, so that each layer halves height and width [O].
+
+    Args:
+        input_shape: channels, height and width of the input.
+        channels: output channels of each convolutional layer, at least one.
+        hidden_sizes: neurons of each fully connected layer behind them; empty for none.
+        num_classes: classes C.
+        neurons_per_class: neurons of the last layer that vote for a class [A].
+        surrogate: "straight_through" or "relu", as in ``SRC``.
+        recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
+        initial_state: "zeros" or "rest", as in ``SRC``.
+        temperature: as in ``LeakyReadout``.
+        dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1) [O].
+
+    The input of its calls is (T, B, C, H, W), or (T, B, C * H * W), dense or an ``EventBatch``, numbered as channel,
+    row, column. Convolutions are torch's: an EventBatch is made dense for the first.
+
+    Raises:
+        ValueError: a size or the surrogate is not one that the layers accept, or there is no convolutional layer.
+
+    Example:
+        >>> import torch
+        >>> model = SRCConvClassifier((1, 28, 28), [8], [32], num_classes=10)
+        >>> [tuple(spikes.shape) for spikes in model.layer_spikes(torch.ones(30, 2, 1, 28, 28))]
+        [(30, 2, 8, 14, 14), (30, 2, 32), (30, 2, 100)]
+
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        channels: Sequence[int],
+        hidden_sizes: Sequence[int],
+        num_classes: int,
+        *,
+        neurons_per_class: int = 10,
+        surrogate: str = "straight_through",
+        recurrent_grad: bool = False,
+        initial_state: str = "zeros",
+        temperature: float = 10.0,
+        dropout: float = 0.0,
+    ) -> None:
+        if len(input_shape) != 3 or min(input_shape) < 1:
+            raise ValueError(f"input_shape: expected channels, height and width, got {tuple(input_shape)}")
+        if not channels:
+            raise ValueError("channels: expected at least one convolutional layer, got none")
+        in_channels, height, width = input_shape
+        self.input_shape = (in_channels, height, width)
+        layers: list[Layer] = []
+        for c, n in pairwise([in_channels, *channels]):
+            layers.append(
+                SRCConv2d(
+                    c,
+                    n,
+                    kernel_size=5,
+                    stride=2,
+                    padding=2,
+                    surrogate=surrogate,
+                    recurrent_grad=recurrent_grad,
+                    initial_state=initial_state,
+                )
+            )
+            height, width = (height + 1) // 2, (width + 1) // 2
+        sizes = [channels[-1] * height * width, *hidden_sizes, neurons_per_class * num_classes]
+        layers += [
+            SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
+            for k, n in pairwise(sizes)
+        ]
+        super().__init__(layers, LeakyReadout(num_classes, neurons_per_class, temperature=temperature), dropout)
+
+    def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
+        maps = input
+        if isinstance(input, EventBatch):
+            if input.lengths is not None and lengths is not None:
+                raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+            maps, lengths = input.to_dense(), sample_lengths(input, lengths)
+        if isinstance(maps, Tensor) and maps.dim() == 3 and maps.shape[2] == math.prod(self.input_shape):
+            maps = maps.unflatten(2, self.input_shape)
+        return super()._first_spikes(maps, lengths)
+
+    @torch.no_grad()
+    def fan_outs(self) -> list[Tensor]:
+        """How many weights each input and each neuron leads to; fewer at the edges of a map than in its middle."""
+        found: list[Tensor] = []
+        shape: tuple[int, ...] = self.input_shape
         for layer in self.src_layers():
-            layer.reset_parameters()
-        for layer in self.src_layers()[1:]:
-            nn.init.normal_(cast(Tensor, layer.weight_ih_l0), std=LATER_WEIGHT_SCALE / math.sqrt(layer.input_size))
-
-    def forward(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> Tensor:
-        """The logits of each sample after its last step.
-
-        Args:
-            input: (T, B, K), dense or an ``EventBatch``.
-            lengths: (B,) int64, steps of each sample in 0..T, all T by default; not beside an EventBatch that
-                has its own.
-
-        Returns:
-            (B, C) logits, ready for ``cross_entropy``.
-
-        Raises:
-            ValueError, TypeError: as ``SRC`` does.
-
-        """
-        logits: Tensor = self.readout(self.layer_spikes(input, lengths)[-1], lengths=_sample_lengths(input, lengths))
-        return logits
-
-    def constrain_(self) -> None:
-        """Project every layer's parameters into their domains; training calls it after each optimiser step."""
-        for layer in self.src_layers():
-            layer.constrain_()
-
-    def layer_spikes(
-        self, input: Tensor | EventBatch, lengths: Tensor | None = None, *, binary: bool = False
-    ) -> list[Tensor]:
-        """The output (T, B, N) of every layer, first to last; arguments as in ``forward``.
-
-        With ``binary``, every layer passes on 1 where s > 0.5 and 0 elsewhere: for inference, as that has no gradient.
-        """
-        later_lengths = _sample_lengths(input, lengths)
-        outputs: list[Tensor] = []
-        below = None
-        for layer in self.src_layers():
-            if below is None:
-                spikes, _ = layer(input, lengths=lengths)
+            if isinstance(layer, SRC):
+                found.append(torch.full(shape, layer.hidden_size))
+                shape = (layer.hidden_size,)
             else:
-                at_events = below.surrogate == "relu"
-                spikes, _ = layer(outputs[-1], lengths=later_lengths, input_grad_at_events=at_events)
-            outputs.append((spikes > 0.5).to(spikes.dtype) if binary else spikes)
-            below = layer
-        return outputs
+                # Each output sends a one back along each of its weights.
+                weight = torch.ones(cast(Tensor, layer.weight).shape)
+                above = F.conv2d(torch.zeros(1, *shape), weight, None, layer.stride, layer.padding)
+                ways = conv2d_input((1, *shape), weight, torch.ones_like(above), layer.stride, layer.padding)
+                found.append(ways[0].round().long())
+                shape = tuple(above.shape[1:])
+        found.append(torch.full(shape, self.readout.num_classes))
+        return [found[0].flatten(), *found[1:]]
 
-    def src_layers(self) -> list[SRC]:
-        """The layers, first to last."""
-        return cast("list[SRC]", list(self.layers))
 
-
-def _sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:
+def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:
+    """The lengths (B,) that a batch has or is given, if any."""
     if isinstance(input, EventBatch) and input.lengths is not None:
         return input.lengths
     return lengths

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from . import _ops
 from .events import EventBatch
-from .functional import Parameter, SRCState, State, dense_linear, events_linear, leaky_readout, rest_state
+from .functional import Parameter, SRCState, State, dense_linear, events_linear, leaky_readout, rest_state, src
 
-__all__ = ["SRC", "LeakyReadout", "SRCCell"]
+__all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]
 
 # Standard deviations of the initial weights times sqrt(K): later layers get sparser input than the first.
 FIRST_WEIGHT_SCALE, LATER_WEIGHT_SCALE = 3.0, 6.0
@@ -26,16 +26,17 @@ _STATE = ("i0", "h0", "hs0")
 
 
 class _SRCBase(nn.Module):
-    """What SRC and SRCCell share: the parameters of a layer, their domains and their initial values.
+    """What the layers share: their parameters, the domains of these and their initial values.
 
-    A layer's tensors carry a suffix: "" for a cell, "_l{k}" for layer k.
+    A module may hold several layers, whose tensors then carry a suffix each.
     """
+
+    _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
 
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        suffixes: Sequence[str],
+        neurons: int,
+        weight_shapes: dict[str, tuple[int, ...]],
         *,
         bias: bool,
         cell: dict[str, Parameter],
@@ -50,9 +51,6 @@ class _SRCBase(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if size < 0 or isinstance(size, bool):
-                raise ValueError(f"{name}: expected a size of 0 or more, got {size}")
         if surrogate not in _ops.SURROGATES:
             raise ValueError(f"surrogate: expected one of {', '.join(_ops.SURROGATES)}, got {surrogate!r}")
         if initial_state not in ("zeros", "rest"):
@@ -70,44 +68,48 @@ class _SRCBase(nn.Module):
             raise ValueError(
                 "learn_initial_state: expected False with recurrent_grad=False (h and hs have no gradient), got True"
             )
-        self.input_size, self.hidden_size = input_size, hidden_size
-        self.bias, self.learnable = bias, tuple(learnable)
+        self.learnable = tuple(learnable)
         self.surrogate, self.recurrent_grad = surrogate, recurrent_grad
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
         self.bias_init, self.bias_max = bias_init, bias_max
-        self._suffixes = tuple(suffixes)
+        self._learns_bias = bias
+        self._neurons = neurons
+        self._suffixes = tuple(weight_shapes)
         self._cell = dict(cell)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        for k, suffix in enumerate(self._suffixes):
-            width = input_size if k == 0 else hidden_size
-            self.register_parameter(f"weight_ih{suffix}", nn.Parameter(torch.empty(hidden_size, width, **factory)))
-            b = torch.empty(hidden_size, **factory)
+        for suffix, shape in weight_shapes.items():
+            self.register_parameter(self._WEIGHT_NAME.format(suffix), nn.Parameter(torch.empty(shape, **factory)))
+            b = torch.empty(neurons, **factory)
             if bias:
-                self.register_parameter(f"bias{suffix if suffix else '_ih'}", nn.Parameter(b))
+                self.register_parameter(self._BIAS_NAME.format(suffix), nn.Parameter(b))
             else:
-                self.register_buffer(f"bias{suffix if suffix else '_ih'}", b, persistent=False)
+                self.register_buffer(self._BIAS_NAME.format(suffix), b, persistent=False)
             for name, value in cell.items():
                 self._register_cell_parameter(name, suffix, value, factory)
             if learn_initial_state:
                 for name in _STATE:
-                    self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(hidden_size, **factory)))
+                    self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(neurons, **factory)))
         self.reset_parameters()
 
     def _register_cell_parameter(self, name: str, suffix: str, value: Parameter, factory: dict[str, Any]) -> None:
         if not isinstance(value, Tensor) and name not in self.learnable:
             return
         tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone().to(**factory)
-        if tuple(tensor.shape) not in ((), (1,), (self.hidden_size,)):
+        if tuple(tensor.shape) not in ((), (1,), (self._neurons,)):
             raise ValueError(
-                f"{name}: expected a float or a tensor of shape ({self.hidden_size},), got shape {tuple(tensor.shape)}"
+                f"{name}: expected a float or a tensor of shape ({self._neurons},), got shape {tuple(tensor.shape)}"
             )
         if name in self.learnable:
             self.register_parameter(f"{name}{suffix}", nn.Parameter(tensor))
         else:
             self.register_buffer(f"{name}{suffix}", tensor)
 
+    def _weight(self, suffix: str) -> Tensor:
+        tensor: Tensor = getattr(self, self._WEIGHT_NAME.format(suffix))
+        return tensor
+
     def _bias(self, suffix: str) -> Tensor:
-        tensor: Tensor = getattr(self, f"bias{suffix if suffix else '_ih'}")
+        tensor: Tensor = getattr(self, self._BIAS_NAME.format(suffix))
         return tensor
 
     def _parameters_of(self, suffix: str) -> dict[str, Any]:
@@ -117,13 +119,11 @@ class _SRCBase(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the weights anew and set all else to its initial value.
 
-        Weights are normal with standard deviation 3 / sqrt(K) in the first layer and 6 / sqrt(K) in later ones.
+        Weights are normal with standard deviation 3 / sqrt(K) in the first layer and 6 / sqrt(K) in later ones, where K
+        is the number of inputs of a neuron.
         """
         for k, suffix in enumerate(self._suffixes):
-            weight: Tensor = getattr(self, f"weight_ih{suffix}")
-            scale = FIRST_WEIGHT_SCALE if k == 0 else LATER_WEIGHT_SCALE
-            if weight.numel():
-                nn.init.normal_(weight, std=scale / weight.shape[1] ** 0.5)
+            draw_weights(self._weight(suffix), FIRST_WEIGHT_SCALE if k == 0 else LATER_WEIGHT_SCALE)
             self._bias(suffix).fill_(self.bias_init)
             for name in self.learnable:
                 parameter: Tensor = getattr(self, f"{name}{suffix}")
@@ -139,7 +139,7 @@ class _SRCBase(nn.Module):
         To be called after each optimiser step: alpha, zs_hyp and zs_dep in [0, 1], rho >= 1e-3.
         """
         for suffix in self._suffixes:
-            if self.bias:
+            if self._learns_bias:
                 self._bias(suffix).clamp_(max=self.bias_max)
             for name in self.learnable:
                 low, high = _DOMAINS.get(name, (-float("inf"), float("inf")))
@@ -153,14 +153,45 @@ class _SRCBase(nn.Module):
         state = rest_state(bias, **self._parameters_of(suffix))
         return SRCState(*(x.to(bias.dtype) for x in state))
 
-    def _initial_state(self, suffix: str, batch: int) -> SRCState | None:
+    def _initial_state(self, suffix: str, batch: int, *space: int) -> SRCState | None:
+        """The state (B, N) before the first step, or (B, N, *space) where neurons share parameters over space."""
         if self.learn_initial_state:
             state = SRCState(*(getattr(self, f"{name}{suffix}") for name in _STATE))
         elif self.initial_state == "zeros":
             return None
         else:
             state = self._fixed_state(suffix)
-        return SRCState(*(x.expand(batch, -1) for x in state))
+        return SRCState(*(over_space(x, len(space)).expand(batch, -1, *space) for x in state))
+
+    def extra_repr(self) -> str:
+        """What differs from the defaults."""
+        defaults = {
+            "learnable": (),
+            "surrogate": "straight_through",
+            "recurrent_grad": False,
+            "initial_state": "zeros",
+            "learn_initial_state": False,
+            "bias_init": -6.0,
+            "bias_max": -4.0,
+        }
+        parts = [] if self._learns_bias else ["bias=False"]
+        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
+        return ", ".join(parts)
+
+
+class _SRCLinear(_SRCBase):
+    """What SRC and SRCCell share: a linear synapse before the neurons."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, suffixes: Sequence[str], *, bias: bool, **options: Any
+    ) -> None:
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if size < 0 or isinstance(size, bool):
+                raise ValueError(f"{name}: expected a size of 0 or more, got {size}")
+        inputs = [input_size, *[hidden_size] * (len(suffixes) - 1)]
+        shapes: dict[str, tuple[int, ...]] = {s: (hidden_size, k) for s, k in zip(suffixes, inputs, strict=True)}
+        super().__init__(hidden_size, shapes, bias=bias, **options)
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
 
     def _run(
         self,
@@ -171,7 +202,7 @@ class _SRCBase(nn.Module):
         input_grad_at_events: bool = False,
     ) -> tuple[Tensor, SRCState]:
         batch = len(input) if isinstance(input, EventBatch) else input.shape[1]
-        weight, bias = getattr(self, f"weight_ih{suffix}"), self._bias(suffix)
+        weight, bias = self._weight(suffix), self._bias(suffix)
         state = self._initial_state(suffix, batch) if state is None else state
         cell, options = self._parameters_of(suffix), (lengths, self.surrogate, self.recurrent_grad)
         if isinstance(input, EventBatch):
@@ -180,22 +211,10 @@ class _SRCBase(nn.Module):
 
     def extra_repr(self) -> str:
         """The sizes, and what differs from the defaults."""
-        parts = [f"{self.input_size}, {self.hidden_size}"]
-        defaults = {
-            "bias": True,
-            "learnable": (),
-            "surrogate": "straight_through",
-            "recurrent_grad": False,
-            "initial_state": "zeros",
-            "learn_initial_state": False,
-            "bias_init": -6.0,
-            "bias_max": -4.0,
-        }
-        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
-        return ", ".join(parts)
+        return ", ".join(filter(None, [f"{self.input_size}, {self.hidden_size}", super().extra_repr()]))
 
 
-class SRC(_SRCBase):
+class SRC(_SRCLinear):
     r"""A stack of Spiking Recurrent Cell layers, in the manner of torch.nn.RNN.
 
     Args:
@@ -353,7 +372,7 @@ class SRC(_SRCBase):
         return ", ".join(parts)
 
 
-class SRCCell(_SRCBase):
+class SRCCell(_SRCLinear):
     """One step of a layer of Spiking Recurrent Cells, in the manner of torch.nn.RNNCell.
 
     Args:
@@ -389,6 +408,8 @@ class SRCCell(_SRCBase):
         (torch.Size([2, 3]), torch.Size([2, 3]))
 
     """
+
+    _WEIGHT_NAME, _BIAS_NAME = "weight_ih", "bias_ih"
 
     def __init__(
         self,
@@ -447,6 +468,185 @@ class SRCCell(_SRCBase):
         return spikes[0], after
 
 
+class SRCConv2d(_SRCBase):
+    r"""A layer of Spiking Recurrent Cells behind a convolution, in the manner of torch.nn.Conv2d.
+
+    The neurons are a map (out_channels, H', W') at every step; those of a channel share all parameters. The convolution
+    is torch's, whose bits may depend on the batch and the machine.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the map of neurons.
+        kernel_size: of the convolution, one number or two, as all sizes here.
+        stride: of the convolution.
+        padding: of the convolution: numbers, ``"valid"`` or ``"same"``; beyond the edge nothing spikes.
+        dilation: of the convolution.
+        groups: of the convolution.
+        bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
+        alpha: cell parameters, learnable, surrogate and all further arguments as in :class:`SRC`, where tensors have
+            shape (out_channels,).
+        rho: see alpha.
+        r: see alpha.
+        rs: see alpha.
+        zs_hyp: see alpha.
+        zs_dep: see alpha.
+        learnable: see :class:`SRC`.
+        surrogate: see :class:`SRC`.
+        recurrent_grad: see :class:`SRC`.
+        initial_state: see :class:`SRC`.
+        learn_initial_state: see :class:`SRC`.
+        bias_init: see :class:`SRC`.
+        bias_max: see :class:`SRC`.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Attributes:
+        weight: (out_channels, in_channels / groups, \*kernel_size).
+        bias: (out_channels,).
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: a wrong size or value, an unknown name, a learnable parameter that the gradient mode cannot reach.
+
+    Example:
+        >>> import torch, srcell
+        >>> layer = srcell.SRCConv2d(1, 8, kernel_size=5, stride=2, padding=2)
+        >>> spikes, state = layer(torch.rand(50, 4, 1, 28, 28).lt(0.03).float())
+        >>> spikes.shape, state.h.shape
+        (torch.Size([50, 4, 8, 14, 14]), torch.Size([4, 8, 14, 14]))
+
+    """
+
+    _WEIGHT_NAME, _BIAS_NAME = "weight", "bias"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        *,
+        bias: bool = True,
+        alpha: Parameter = 0.9,
+        rho: Parameter = 3.0,
+        r: Parameter = 2.0,
+        rs: Parameter = -7.0,
+        zs_hyp: Parameter = 0.9,
+        zs_dep: Parameter = 0.0,
+        learnable: Sequence[str] = (),
+        surrogate: str = "straight_through",
+        recurrent_grad: bool = False,
+        initial_state: str = "zeros",
+        learn_initial_state: bool = False,
+        bias_init: float = -6.0,
+        bias_max: float = -4.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        for name, size in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            if size < 1 or isinstance(size, bool):
+                raise ValueError(f"{name}: expected at least 1, got {size}")
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups: expected a divisor of in_channels and out_channels, got {groups} for {in_channels} and "
+                f"{out_channels}"
+            )
+        kernel_size = _pair("kernel_size", kernel_size, 1)
+        stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+        if not isinstance(padding, str):
+            padding = _pair("padding", padding, 0)
+        elif padding not in ("valid", "same"):
+            raise ValueError(f"padding: expected 'valid', 'same' or sizes, got {padding!r}")
+        elif padding == "same" and stride != (1, 1):
+            raise ValueError(f"padding: expected sizes where the stride is not 1, got 'same' with stride {stride}")
+        super().__init__(
+            out_channels,
+            {"": (out_channels, in_channels // groups, *kernel_size)},
+            bias=bias,
+            cell={"alpha": alpha, "rho": rho, "r": r, "rs": rs, "zs_hyp": zs_hyp, "zs_dep": zs_dep},
+            learnable=learnable,
+            surrogate=surrogate,
+            recurrent_grad=recurrent_grad,
+            initial_state=initial_state,
+            learn_initial_state=learn_initial_state,
+            bias_init=bias_init,
+            bias_max=bias_max,
+            device=device,
+            dtype=dtype,
+        )
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+
+    def forward(
+        self, input: Tensor, state: State | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, SRCState]:
+        """Run the layer over a sequence of maps.
+
+        Args:
+            input: (T, B, in_channels, H, W).
+            state: three tensors (B, out_channels, H', W'); the initial state if absent.
+            lengths: (B,) integers in [0, T], as in :func:`srcell.functional.src`.
+
+        Returns:
+            The spikes, (T, B, out_channels, H', W'), where H' and W' are those of torch.nn.Conv2d, and the state after
+            each sample's last step, three tensors (B, out_channels, H', W').
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong shape or value; the message names the argument.
+
+        """
+        current = self.current(input)
+        if state is None:
+            state = self._initial_state("", input.shape[1], *current.shape[3:])
+        cell = {
+            name: over_space(value, 2) if isinstance(value, Tensor) and value.dim() else value
+            for name, value in self._parameters_of("").items()
+        }
+        return src(
+            current,
+            over_space(self._bias(""), 2),
+            state,
+            **cell,
+            surrogate=self.surrogate,
+            recurrent_grad=self.recurrent_grad,
+            lengths=lengths,
+        )
+
+    def current(self, input: Tensor) -> Tensor:
+        """The currents (T, B, out_channels, H', W') that the convolution gives for an input as in ``forward``."""
+        if not isinstance(input, Tensor) or input.dim() != 5 or input.shape[2] != self.in_channels:
+            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise ValueError(f"input: expected a tensor (T, B, {self.in_channels}, H, W), got {got}")
+        if not isinstance(self.padding, str) or self.padding == "valid":
+            padding = (0, 0) if isinstance(self.padding, str) else self.padding
+            least = [
+                max(1, dilation * (kernel - 1) + 1 - 2 * pad)
+                for kernel, dilation, pad in zip(self.kernel_size, self.dilation, padding, strict=True)
+            ]
+            if input.shape[3] < least[0] or input.shape[4] < least[1]:
+                raise ValueError(
+                    f"input: expected a height of at least {least[0]} and a width of at least {least[1]}, "
+                    f"got {tuple(input.shape[3:])}"
+                )
+        if input.dtype != self._weight("").dtype and not torch.is_autocast_enabled(input.device.type):
+            raise TypeError(f"input: expected {self._weight('').dtype}, as the weight, got {input.dtype}")
+        maps = F.conv2d(
+            input.flatten(0, 1), self._weight(""), None, self.stride, self.padding, self.dilation, self.groups
+        )
+        return maps.reshape(*input.shape[:2], *maps.shape[1:])
+
+    def extra_repr(self) -> str:
+        """The sizes, and what differs from the defaults."""
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        defaults: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
+        return ", ".join(filter(None, [*parts, super().extra_repr()]))
+
+
 class LeakyReadout(nn.Module):
     """Logits from the votes of spiking neurons: :func:`srcell.functional.leaky_readout` divided by a temperature.
 
@@ -502,3 +702,23 @@ class LeakyReadout(nn.Module):
             f"{self.num_classes}, neurons_per_class={self.neurons_per_class}, alpha={self.alpha}, "
             f"inhibition={self.inhibition}, temperature={self.temperature}"
         )
+
+
+@torch.no_grad()
+def draw_weights(weight: Tensor, scale: float) -> None:
+    """Draw weights (N, ...) anew from N(0, (scale / sqrt(K))^2), where K is the number of inputs of a neuron."""
+    if weight.numel():
+        nn.init.normal_(weight, std=scale / weight[0].numel() ** 0.5)
+
+
+def over_space(values: Tensor, dimensions: int) -> Tensor:
+    """Values (N,) of the channels, so that they broadcast over so many dimensions of space behind them."""
+    return values.reshape(-1, *[1] * dimensions)
+
+
+def _pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
+    """Height and width; one number is both."""
+    sizes = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and x >= least for x in sizes):
+        raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")
+    return sizes

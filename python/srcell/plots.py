@@ -19,7 +19,7 @@ with extra("train"):
 if TYPE_CHECKING:
     from .evaluation import Evaluation
     from .events import EventBatch
-    from .models import SRCClassifier
+    from .models import Classifier
     from .training import EpochMetrics
 
 
@@ -41,9 +41,9 @@ def learning_curve(history: list[EpochMetrics]) -> Figure:
 
 
 @torch.no_grad()
-def raster(model: SRCClassifier, sample: EventBatch, label: int) -> Figure:
+def raster(model: Classifier, sample: EventBatch, label: int) -> Figure:
     """One sample through input, all layers and readout; ``sample`` is a batch of one."""
-    outputs = [sample.to_dense(), *model.layer_spikes(sample)]
+    outputs = [sample.to_dense(), *(spikes.flatten(2) for spikes in model.layer_spikes(sample))]
     steps = sample.shape[0]
     heights = [2.0] * len(outputs) + [2.0]
     figure = Figure(figsize=(9, 1.7 * len(heights)), layout="constrained")
@@ -78,7 +78,8 @@ def rates(evaluation: Evaluation) -> Figure:
     """How active the neurons of each layer are, from the least to the most."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     panel = figure.subplots()
-    for k, rate in enumerate(evaluation.rates, start=1):
+    for k, layer in enumerate(evaluation.rates, start=1):
+        rate = layer.flatten()
         fractions = torch.linspace(0, 100, len(rate)).numpy()
         panel.plot(
             fractions,

@@ -22,7 +22,7 @@ from .config import TrainingConfig
 if TYPE_CHECKING:
     from .evaluation import Evaluation
     from .events import EventBatch
-    from .models import SRCClassifier
+    from .models import Classifier
     from .training import EpochMetrics
 
 
@@ -95,7 +95,7 @@ class RunFolder:
 
     def finish(
         self,
-        model: SRCClassifier,
+        model: Classifier,
         history: list[EpochMetrics],
         evaluation: Evaluation,
         sample: EventBatch,

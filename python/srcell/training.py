@@ -7,14 +7,13 @@ what happens inside a layer.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from .data.loader import Encoding, derived_seed
 from .evaluation import Evaluation, count_correct, evaluate
 from .events import EventBatch
 from .functional import count_spikes
-from .models import SRCClassifier
+from .models import Classifier, SRCClassifier, SRCConvClassifier
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -57,7 +56,7 @@ __all__ = [
 EVALUATION_BATCH = 512
 EVALUATION_SEED = 0
 STATE_RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}
-WEIGHTS, VALIDATION = 0, 3  # what a derived seed is for, beside those of the loader
+WEIGHTS, VALIDATION, DROPOUT = 0, 3, 4  # what a derived seed is for, beside those of the loader
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,9 @@ class EpochMetrics(NamedTuple):
 
 
 class TrainedRun(NamedTuple):
-    """What ``train`` leaves: the network after the last epoch, a row for each epoch, how it does on the test set."""
+    """What ``train`` leaves: the network in evaluation mode, a row for each epoch, how it does on the test set."""
 
-    model: SRCClassifier
+    model: Classifier
     history: list[EpochMetrics]
     evaluation: Evaluation
 
@@ -276,6 +275,7 @@ def _run(
                 folder.write_metrics(trainer.history)
             observer.on_epoch(metrics)
         evaluation = trainer.test()
+    trainer.model.eval()
     if folder is not None:
         events, labels = next(iter(trainer.test_loader(batch_size=1)))
         folder.finish(trainer.model, trainer.history, evaluation, events, int(labels))
@@ -314,7 +314,7 @@ class Trainer:
         self._test_samples = dataset.test
         self._workers = options.num_workers
         training, validation = split(config, dataset.train)
-        self.model = build_model(config, dataset.train.input_size, dataset.num_classes).to(self._device)
+        self.model = build_model(config, dataset.input_shape, dataset.num_classes).to(self._device)
         self._network = self._group.wrap(_LayersAndLogits(self.model))
         self._loader = self._make_loader(training, config.batch_size, shuffle=True, seed=config.seed)
         self._validation = self._make_loader(validation)
@@ -397,7 +397,7 @@ class Trainer:
         missing = sorted(STATE_RECORD - record.keys())
         if missing:
             raise ValueError(f"{source}: not a checkpoint to go on from, it has no {', '.join(missing)}")
-        if record["config"] != json.loads(json.dumps(dataclasses.asdict(self.config))):
+        if TrainingConfig.from_dict(record["config"]) != self.config:
             raise ValueError(f"{source}: is of another configuration than the run's config.json")
         weights = {name: tensors[f"model.{name}"] for name in self.model.state_dict() if f"model.{name}" in tensors}
         load_weights(self.model, weights, source)
@@ -416,7 +416,7 @@ class Trainer:
         self._schedule.last_epoch = len(self.history) * len(self._loader) + self._batches_done
 
     def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
-        logits, *spikes = self._network(events)
+        logits, *spikes = self._forward(events)
         loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.config.label_smoothing)
         if not loss.isfinite():
             raise FloatingPointError(
@@ -437,6 +437,15 @@ class Trainer:
         self._schedule.step()
         self.model.constrain_()
         self.tally.add(loss.item(), logits, labels, spikes)
+
+    def _forward(self, events: EventBatch) -> list[Tensor]:
+        """The logits and the spikes of each layer; what dropout draws depends on where in the run this is alone."""
+        if not self.config.dropout:
+            return cast("list[Tensor]", self._network(events))
+        place = (len(self.history), self._batches_done, self._group.rank)
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(derived_seed(self.config.seed, DROPOUT, *place))
+            return cast("list[Tensor]", self._network(events))
 
     def _evaluate(self, loader: EventLoader) -> Evaluation:
         return evaluate(self.model, loader, self._device, self._group)
@@ -467,7 +476,7 @@ class Trainer:
 class _LayersAndLogits(nn.Module):
     """A network whose one call gives all that a training step needs, as DistributedDataParallel demands."""
 
-    def __init__(self, model: SRCClassifier) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
 
@@ -491,7 +500,7 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
     """
     options = options or RunOptions()
     dataset = load_data(folder.config, options)
-    model = build_model(folder.config, dataset.train.input_size, dataset.num_classes)
+    model = build_model(folder.config, dataset.input_shape, dataset.num_classes)
     load_weights(model, folder.load_model(), str(folder.path))
     loader = EventLoader(
         dataset.test,
@@ -524,19 +533,20 @@ def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
     return samples.select(order[held_out:].sort().values), samples.select(order[:held_out].sort().values)
 
 
-def build_model(config: TrainingConfig, input_size: int, num_classes: int) -> SRCClassifier:
-    """The untrained network of a run; torch's global random state is left as it was."""
+def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
+    """The untrained network of a run, for inputs of (channels, height, width); torch's global random state is kept."""
+    options: dict[str, Any] = {
+        "surrogate": config.surrogate,
+        "recurrent_grad": config.recurrent_grad,
+        "initial_state": config.initial_state,
+        "temperature": config.temperature,
+        "dropout": config.dropout,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, WEIGHTS))
-        return SRCClassifier(
-            input_size,
-            config.hidden_sizes,
-            num_classes,
-            surrogate=config.surrogate,
-            recurrent_grad=config.recurrent_grad,
-            initial_state=config.initial_state,
-            temperature=config.temperature,
-        )
+        if config.channels:
+            return SRCConvClassifier(input_shape, config.channels, config.hidden_sizes, num_classes, **options)
+        return SRCClassifier(math.prod(input_shape), config.hidden_sizes, num_classes, **options)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

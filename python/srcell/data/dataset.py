@@ -5,6 +5,7 @@ Loaders return it and training reads it; it must never know where samples come f
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -24,11 +25,6 @@ class LabelledImages(NamedTuple):
     images: Tensor
     labels: Tensor
 
-    @property
-    def input_size(self) -> int:
-        """K, the pixels of an image."""
-        return self.images[0].numel()
-
     def select(self, index: Tensor) -> LabelledImages:
         """The samples of those numbers, in that order."""
         return LabelledImages(self.images[index], self.labels[index])
@@ -45,11 +41,6 @@ class LabelledEvents(NamedTuple):
 
     events: EventBatch
     labels: Tensor
-
-    @property
-    def input_size(self) -> int:
-        """K, the pixels of the camera times its polarities."""
-        return self.events.shape[2]
 
     def select(self, index: Tensor) -> LabelledEvents:
         """The samples of those numbers, in that order; T is then the longest of them."""
@@ -70,9 +61,16 @@ class Dataset(NamedTuple):
         train: what is learnt from.
         test: what is held out.
         num_classes: the number of classes.
+        input_shape: channels, height and width; their product is K, the inputs of a step.
 
     """
 
     train: Samples
     test: Samples
     num_classes: int
+    input_shape: tuple[int, int, int]
+
+    @property
+    def input_size(self) -> int:
+        """K, the inputs of a step."""
+        return math.prod(self.input_shape)

@@ -42,4 +42,6 @@ def load_digits() -> Dataset:
         random_state=SPLIT_SEED,
     )
     train_images, test_images, train_labels, test_labels = parts
-    return Dataset(LabelledImages(train_images, train_labels), LabelledImages(test_images, test_labels), num_classes=10)
+    return Dataset(
+        LabelledImages(train_images, train_labels), LabelledImages(test_images, test_labels), 10, input_shape=(1, 8, 8)
+    )

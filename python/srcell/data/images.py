@@ -73,7 +73,9 @@ def _load(name: str, root: str | Path, folders: tuple[str, ...], download: bool)
         raise FileNotFoundError(
             f"no {name} in {root}: expected the folder {' or '.join(folders)} there; name another root, or download it"
         )
-    return Dataset(_read_part(found[0], "train"), _read_part(found[0], "t10k"), CLASSES)
+    train, test = (_read_part(found[0], part) for part in ("train", "t10k"))
+    height, width = train.images.shape[1:]
+    return Dataset(train, test, CLASSES, (1, height, width))
 
 
 def _read_part(folder: Path, part: str) -> LabelledImages:

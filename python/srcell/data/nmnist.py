@@ -19,7 +19,7 @@ from ..events import EventBatch
 from .dataset import Dataset, LabelledEvents
 
 CLASSES = 10
-WIDTH = HEIGHT = 34
+POLARITIES, HEIGHT, WIDTH = 2, 34, 34
 EVENT_BYTES = 5
 MICROSECONDS_A_STEP = 1000
 CACHE_FORMAT = 1
@@ -70,7 +70,8 @@ def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, c
             f"no N-MNIST in {root}: expected the folders Train and Test there, or in NMNIST or nmnist there; "
             "name another root, or download it"
         )
-    return Dataset(_load_part(folder / "Train", prefix, cache), _load_part(folder / "Test", prefix, cache), CLASSES)
+    training, test = (_load_part(folder / part, prefix, cache) for part in ("Train", "Test"))
+    return Dataset(training, test, CLASSES, (POLARITIES, HEIGHT, WIDTH))
 
 
 def _load_part(folder: Path, prefix: int, cache: bool) -> LabelledEvents:
