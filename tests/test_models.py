@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from srcell import SRC, EventBatch, rate_encode, src_linear
+from srcell.functional import scale_neurons
 from srcell.models import SRCClassifier
 
 STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3
@@ -165,3 +166,12 @@ def test_dropout_silences_hidden_neurons_for_a_sample_in_training(surrogate: str
 def test_a_dropout_that_is_no_probability_is_refused(dropout: float) -> None:
     with pytest.raises(ValueError, match="dropout: expected a probability in"):
         SRCClassifier(INPUTS, [24], CLASSES, dropout=dropout)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 4), (5, 2, 3, 2, 2), (0, 3, 4)])
+def test_scaled_neurons_are_a_product_with_its_gradient(shape: tuple[int, ...]) -> None:
+    spikes = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    factors = torch.rand(shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(scale_neurons(spikes, factors), spikes * factors)
+    scale_neurons(spikes, factors).square().sum().backward()
+    assert torch.equal(spikes.grad, 2 * (spikes * factors) * factors)

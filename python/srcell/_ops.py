@@ -175,6 +175,11 @@ def _empty(dtype: torch.dtype, *shape: int, block_bytes: int = _BLOCK_BYTES) -> 
     return torch.from_numpy(_core.empty(shape, dtype.itemsize == 8)).view(dtype)
 
 
+def multiply(x: Tensor, factors: Tensor) -> Tensor:
+    """``x * factors``, which broadcasts to x, in memory as that of the outputs."""
+    return torch.mul(x, factors, out=_empty(x.dtype, *x.shape))
+
+
 def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -435,6 +435,37 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
         high = torch.nn.functional.pad(flat > 0.5, (0, 0, 0, 0, 1, 0))
         events, crossings = (flat > 0).sum((0, 1)), (high[1:] & ~high[:-1]).sum((0, 1))
     return SpikeCounts(events.view(neurons), crossings.view(neurons))
+
+
+def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
+    r"""``spikes * factors``, where each neuron of each sample has one factor for all steps; it has no gradient.
+
+    Args:
+        spikes: (T, B, \*F).
+        factors: (B, \*F), of the same dtype and device.
+
+    Example:
+        >>> import torch
+        >>> scale_neurons(torch.ones(2, 1, 3), torch.tensor([[0.0, 2.0, 1.0]]))[1]
+        tensor([[0., 2., 1.]])
+
+    """
+    if spikes.device.type != "cpu" or torch.compiler.is_compiling():
+        return spikes * factors
+    return cast(Tensor, _ScaledNeurons.apply(spikes, factors))  # type: ignore[no-untyped-call]
+
+
+class _ScaledNeurons(torch.autograd.Function):
+    """The product in the core's memory, which costs a quarter of the time where torch's would be of fresh pages."""
+
+    @staticmethod
+    def forward(ctx: Any, spikes: Tensor, factors: Tensor) -> Tensor:
+        ctx.save_for_backward(factors)
+        return _ops.multiply(spikes, factors)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
+        return _ops.multiply(grad[0], *ctx.saved_tensors), None
 
 
 def _describe(x: object) -> str:

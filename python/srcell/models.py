@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from .events import EventBatch
+from .functional import scale_neurons
 from .modules import LATER_WEIGHT_SCALE, SRC, LeakyReadout, SRCConv2d, draw_weights
 
 Layer = SRC | SRCConv2d
@@ -104,7 +105,7 @@ class Classifier(nn.Module):
         """What dropout leaves of a layer's output."""
         if not (self.training and self.dropout):
             return spikes
-        return spikes * F.dropout(spikes.new_ones(spikes.shape[1:]), self.dropout)
+        return scale_neurons(spikes, F.dropout(spikes.new_ones(spikes.shape[1:]), self.dropout))
 
     def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
         spikes: Tensor = self.layers[0](input, lengths=lengths)[0]
