@@ -47,7 +47,7 @@ def run(out: Path) -> TrainedRun:
 def test_a_run_leaves_its_files(run: TrainedRun, out: Path) -> None:
     plots = ["confusion.png", "learning_curve.png", "raster.png", "rates.png"]
     files = ["checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "result.json"]
-    assert sorted(path.name for path in out.iterdir()) == sorted(plots + files)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*plots, *files, "tensorboard"])
     for plot in plots:
         assert (out / plot).read_bytes().startswith(b"\x89PNG")
 
@@ -70,6 +70,27 @@ def test_the_metrics_have_a_row_an_epoch(run: TrainedRun, out: Path) -> None:
         assert 0 <= metrics.train_accuracy <= 1 and 0 <= metrics.validation_accuracy <= 1
         assert 0 < metrics.spike_rate < 1
         assert metrics.seconds > 0
+
+
+def test_tensorboard_shows_each_epoch_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(TINY, tmp_path)
+    metrics = EpochMetrics(2, 0.5, 0.75, math.nan, 0.25, 0.125, 1.0)
+    RunFolder.open(tmp_path).write_scalars(metrics)  # as if the second epoch had been done again
+    shown = EventAccumulator(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    losses = shown.Scalars("train_loss")
+    assert [event.step for event in losses] == [1, 2] and losses[1].value == 0.5
+    assert [event.step for event in shown.Scalars("validation_accuracy")] == [1]
+
+
+def test_without_tensorboard_a_run_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    train(replace(TINY, epochs=1), tmp_path)
+    assert (tmp_path / "result.json").exists() and not (tmp_path / "tensorboard").exists()
 
 
 def test_the_saved_model_is_the_trained_one_and_gives_the_figure_again(run: TrainedRun, out: Path) -> None:

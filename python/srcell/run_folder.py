@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import TrainingConfig
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from .evaluation import Evaluation
     from .events import EventBatch
     from .models import Classifier
@@ -39,6 +42,7 @@ class RunFolder:
     def __init__(self, path: Path, config: TrainingConfig) -> None:
         self.path, self.config = path, config
         self.checkpoint = path / "checkpoint.safetensors"
+        self._summary: SummaryWriter | None = None
 
     @classmethod
     def create(cls, path: str | Path, config: TrainingConfig) -> RunFolder:
@@ -93,6 +97,20 @@ class RunFolder:
         writer.writerows(history)
         write_atomically(self.path / "metrics.csv", text.getvalue().encode())
 
+    def write_scalars(self, metrics: EpochMetrics) -> None:
+        """Add the epoch to what TensorBoard shows of the folder, if TensorBoard is installed."""
+        if self._summary is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return
+            # What an earlier part of the run wrote from this epoch on is not shown.
+            self._summary = SummaryWriter(str(self.path / "tensorboard"), purge_step=metrics.epoch)
+        for name, value in metrics._asdict().items():
+            if name != "epoch" and not math.isnan(value):
+                self._summary.add_scalar(name, value, metrics.epoch)
+        self._summary.flush()
+
     def finish(
         self,
         model: Classifier,
@@ -114,6 +132,8 @@ class RunFolder:
         }
         for name, figure in figures.items():
             figure.savefig(self.path / name, dpi=150)
+        if self._summary is not None:
+            self._summary.close()
 
     def load_model(self) -> dict[str, Tensor]:
         """The weights of model.safetensors.

@@ -176,7 +176,8 @@ def train(
     Args:
         config: what to train.
         out: the run folder, made here: config.json, metrics.csv (a row an epoch), checkpoint.safetensors while the run
-            goes, and at its end model.safetensors, result.json and plots.
+            goes, and at its end model.safetensors, result.json and plots; the metrics are in the folder tensorboard as
+            well where TensorBoard is installed.
         observer: hears of every batch and epoch.
         options: what the run needs on this machine.
 
@@ -273,6 +274,7 @@ def _run(
             last_save = save()
             if folder is not None:
                 folder.write_metrics(trainer.history)
+                folder.write_scalars(metrics)
             observer.on_epoch(metrics)
         evaluation = trainer.test()
     trainer.model.eval()
