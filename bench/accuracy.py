@@ -2,10 +2,11 @@
 
     python bench/accuracy.py --data FOLDER [ID ...]
 
-Each row is one command of srcell, run once a seed; rows that were not asked for stay as they are in
-bench/results/accuracy.json. The weights of the first seed of mnist-100 go to bench/results/mnist-100, a run folder for
-``srcell eval``. Hyperparameters were chosen on validation samples, taken from the training set; the runs here train on
-all of it and look at the test set once.
+Each row is one command, run once a seed; rows that were not asked for stay as they are in bench/results/accuracy.json,
+and the README's table is written anew from it. The weights of the first seed of mnist-100 go to
+bench/results/mnist-100, a run folder for ``srcell eval``. Hyperparameters were chosen on validation samples, taken from
+the training set; the runs here train on all of it and look at the test set once. Run it alone on the machine. The rows
+depth-lif need SpikingJelly.
 """
 
 from __future__ import annotations
@@ -15,21 +16,32 @@ import json
 import shlex
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from srcell.cli import main as srcell
+from report import README, RESULTS, replace_section
 
-RESULTS = Path(__file__).parent / "results"
+ROW_FILE = RESULTS / "accuracy.json"
 KEPT = {"mnist-100"}
+NAMES = ("id", "data", "network", "mode")
+MODES = {
+    "st": "straight_through, recurrence not followed",
+    "relu": "relu, recurrence not followed",
+    "bptt": "relu, recurrence followed",
+    "st-bptt": "straight_through, recurrence followed",
+    "lif": "ATan surrogate (SpikingJelly)",
+}
 
 
 class Row(NamedTuple):
     data: str
     network: str
     mode: str
-    arguments: str  # of srcell train
+    command: str  # of a seed; without data, seed and run folder
     epochs: int
     seeds: tuple[int, ...]
     configurations_tried: int
@@ -39,8 +51,8 @@ TABLE = {
     "mnist-100": Row(
         "MNIST, rate",
         "784-100",
-        "straight_through, recurrent_grad=False",
-        "mnist --preset reference --lr 2e-2 --temperature 3 --validation 0",
+        "st",
+        "srcell train mnist --preset reference --lr 2e-2 --temperature 3 --validation 0",
         epochs=20,
         seeds=(0, 1, 2),
         configurations_tried=14,
@@ -48,32 +60,26 @@ TABLE = {
 }
 
 
-def run(name: str, row: Row, data: str) -> dict[str, object]:
+def run(name: str, row: Row, data: str) -> dict[str, Any]:
     """Train the row's network once a seed."""
-    command = f"train {row.arguments} --epochs {row.epochs}"
-    results = []
+    command = f"{row.command} --epochs {row.epochs}"
     with tempfile.TemporaryDirectory() as folder:
-        for seed in row.seeds:
-            out = Path(folder) / str(seed)
-            arguments = [*shlex.split(command), "--seed", str(seed), "--data", data, "--out", str(out)]
-            if code := srcell(arguments):
-                raise SystemExit(code)
-            results.append(json.loads((out / "result.json").read_text()))
+        results = [train(command, data, seed, Path(folder) / str(seed)) for seed in row.seeds]
         if name in KEPT:
             kept = RESULTS / name
             kept.mkdir(exist_ok=True)
             for file in ("config.json", "model.safetensors", "result.json"):
                 shutil.copy(Path(folder) / str(row.seeds[0]) / file, kept / file)
 
-    def mean(key: str) -> float:
-        return statistics.mean(result[key] for result in results)
+    def mean(key: str) -> float | None:
+        return statistics.mean(result[key] for result in results) if key in results[0] else None
 
     return {
         "id": name,
         "data": row.data,
         "network": row.network,
-        "mode": row.mode,
-        "command": f"srcell {command} --seed SEED",
+        "mode": MODES[row.mode],
+        "command": f"{command} --seed SEED",
         "seeds": list(row.seeds),
         "epochs": row.epochs,
         "seconds": mean("seconds"),
@@ -85,6 +91,33 @@ def run(name: str, row: Row, data: str) -> dict[str, object]:
     }
 
 
+def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
+    """Run a command for one seed and return the result that it leaves."""
+    program, *arguments = shlex.split(command)
+    module = ["-m", "srcell"] if program == "srcell" else [str(RESULTS.parent / "lif.py")]
+    given = [*arguments, "--seed", str(seed), "--data", data, "--out", str(out)]
+    subprocess.run([sys.executable, *module, *given], check=True)
+    result: dict[str, float] = json.loads((out / "result.json").read_text())
+    return result
+
+
+def table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The README's table."""
+    yield "| id | data | network | gradient | test accuracy | epochs | minutes | events | synaptic operations |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in rows:
+        accuracy = f"{row['test_accuracy']:.2%}"
+        if len(row["seeds"]) > 1:
+            accuracy += f" (mean of {len(row['seeds'])})"
+        cost = [thousands(row["events_per_inference"]), thousands(row["synops_per_inference"])]
+        minutes = f"{row['seconds'] / 60:.1f}"
+        yield f"| {' | '.join([*(row[key] for key in NAMES), accuracy, str(row['epochs']), minutes, *cost])} |"
+
+
+def thousands(count: float | None) -> str:
+    return "-" if count is None else f"{count:,.0f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", nargs="*", metavar="ID", help=f"some of {', '.join(TABLE)} [all]")
@@ -93,11 +126,14 @@ def main() -> None:
     unknown = sorted(set(arguments.ids) - TABLE.keys())
     if unknown:
         parser.error(f"unknown rows {', '.join(unknown)}: expected some of {', '.join(TABLE)}")
-    path = RESULTS / "accuracy.json"
-    rows = {row["id"]: row for row in json.loads(path.read_text())} if path.exists() else {}
     for name in arguments.ids or TABLE:
-        rows[name] = run(name, TABLE[name], arguments.data)
-        path.write_text(json.dumps([rows[name] for name in TABLE if name in rows], indent=1) + "\n")
+        made = run(name, TABLE[name], arguments.data)
+        # Read again here: rows may be made side by side.
+        rows = {row["id"]: row for row in json.loads(ROW_FILE.read_text())} if ROW_FILE.exists() else {}
+        rows[name] = made
+        ordered = [rows[known] for known in TABLE if known in rows]
+        ROW_FILE.write_text(json.dumps(ordered, indent=1) + "\n")
+        replace_section(README, "accuracy", "\n".join(table(ordered)))
 
 
 if __name__ == "__main__":

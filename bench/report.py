@@ -20,7 +20,6 @@ from srcell.benchmark import BOTH, FORWARD, LABELS, Result
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 PYTORCH = ("eager", "compiled")
 COLOURS = {row: f"C{number}" for number, row in enumerate(LABELS)}
 
@@ -183,14 +182,19 @@ gradient mode as well; `srcell bench` measures the same anywhere."""
 
 def write_report(document: Document, folder: Path = RESULTS, readme: Path = README) -> None:
     """Write the plots, and the section into the README; its markers must be there."""
-    text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{readme} lacks the markers {BEGIN} and {END}")
     for name, figure in figures(document).items():
         figure.savefig(folder / name, dpi=120)
-    readme.write_text(f"{before}{BEGIN}\n{section(document)}\n{END}{after}")
+    replace_section(readme, "bench", section(document))
+
+
+def replace_section(page: Path, name: str, text: str) -> None:
+    """Put the text between the markers of that name, which must be there."""
+    begin, end = (f"<!-- {name}:{which} -->" for which in ("begin", "end"))
+    before, found_begin, rest = page.read_text().partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise ValueError(f"{page} lacks the markers {begin} and {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

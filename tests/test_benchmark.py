@@ -239,12 +239,13 @@ def run_compare(folder: Path, *documents: dict[str, Any]) -> subprocess.Complete
 def test_the_report_draws_both_sweeps_and_writes_between_the_markers(document: dict[str, Any], tmp_path: Path) -> None:
     report = load("report")
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nstale\n{report.END}\nafter\n")
+    begin, end = "<!-- bench:begin -->", "<!-- bench:end -->"
+    readme.write_text(f"before\n{begin}\nstale\n{end}\nafter\n")
     report.write_report(json.loads(json.dumps(document)), tmp_path, readme)
     for name in ("density.png", "steps.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     text = readme.read_text()
-    assert text.startswith(f"before\n{report.BEGIN}\n") and text.endswith(f"\n{report.END}\nafter\n")
+    assert text.startswith(f"before\n{begin}\n") and text.endswith(f"\n{end}\nafter\n")
     assert "stale" not in text
     assert "| srcell, events | 10.0 / 10.0 |" in text
     assert "| 512 | forward and backward, through time | 10.0 | 10.0 | 10.0 | 1.0 |" in text
@@ -259,10 +260,11 @@ def test_the_report_wants_its_markers(document: dict[str, Any], tmp_path: Path) 
     assert readme.read_text() == "nothing"
 
 
-def test_the_readme_has_the_markers() -> None:
-    report = load("report")
-    text = report.README.read_text()
-    assert text.count(report.BEGIN) == text.count(report.END) == 1
+@pytest.mark.parametrize("section", ["bench", "accuracy"])
+def test_the_readme_has_the_markers(section: str) -> None:
+    text = load("report").README.read_text()
+    for which in ("begin", "end"):
+        assert text.count(f"<!-- {section}:{which} -->") == 1
 
 
 def load(name: str) -> ModuleType:

@@ -152,6 +152,13 @@ def test_validation_samples_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) 
     together = torch.cat([training.images, validation.images]).flatten(1)
     everything = data.load("digits").train.images.flatten(1)
     assert torch.equal(together.unique(dim=0), everything.unique(dim=0))
+    fewer = Trainer(replace(TINY, validation=0.25, train_samples=50), data.load("digits"))
+    assert len(fewer._loader.samples.labels) == 50
+    assert torch.equal(fewer._validation.samples.images, validation.images)
+    together = torch.cat([training.images, fewer._loader.samples.images]).flatten(1)
+    assert len(together.unique(dim=0)) == len(training.images.flatten(1).unique(dim=0))
+    with pytest.raises(ValueError, match="train_samples: expected at most 1010, as there are, got 1011"):
+        Trainer(replace(TINY, validation=0.25, train_samples=1011), data.load("digits"))
     history = run_to_the_end(Trainer(replace(TINY, validation=0.0, epochs=1), data.load("digits"))).history
     assert math.isnan(history[0].validation_accuracy)
 
@@ -189,7 +196,9 @@ def test_a_convolutional_network_trains_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_settings_of_an_older_version_get_their_defaults() -> None:
-    older = {name: value for name, value in asdict(TINY).items() if name not in ("channels", "dropout")}
+    older = {
+        name: value for name, value in asdict(TINY).items() if name not in ("channels", "dropout", "train_samples")
+    }
     assert TrainingConfig.from_dict(older) == TINY
 
 

@@ -36,6 +36,7 @@ class TrainingConfig:
         target_rate: mean output of a neuron and step that the penalty pulls to [O].
         dropout: probability that a hidden neuron is silenced for a sample in training, as in ``SRCClassifier`` [O].
         label_smoothing: as in ``torch.nn.functional.cross_entropy`` [O].
+        train_samples: how many samples to train on, drawn by the seed from what is not kept for validation; 0 is all.
         validation: fraction of the training samples that is kept out of training and looked at after each epoch; with
             0 every sample is trained on and nothing is looked at before the end.
         seed: the source of all randomness: weights, validation samples, order of the samples, spikes.
@@ -71,6 +72,7 @@ class TrainingConfig:
     target_rate: float = 0.03
     dropout: float = 0.0
     label_smoothing: float = 0.0
+    train_samples: int = 0
     validation: float = 0.1
     seed: int = 0
     encoding: str = "rate"
@@ -86,7 +88,14 @@ class TrainingConfig:
         data.check_name(self.dataset)
         data.check_name(self.encoding, ENCODINGS, "encoding")
         data.check_name(self.schedule, SCHEDULES, "schedule")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("steps", 1), ("prefix", 0), ("seed", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("train_samples", 0),
+            ("steps", 1),
+            ("prefix", 0),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         for name in ("channels", "hidden_sizes"):

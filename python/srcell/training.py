@@ -527,12 +527,21 @@ def make_encoding(config: TrainingConfig) -> Encoding:
 
 
 def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
-    """The samples to train on, and those of ``config.validation``, drawn by the run's seed."""
+    """The samples to train on, and those of ``config.validation``, drawn by the run's seed.
+
+    Raises:
+        ValueError: there are fewer than ``config.train_samples``.
+
+    """
     count = len(samples.labels)
     generator = torch.Generator().manual_seed(derived_seed(config.seed, VALIDATION))
     order = torch.randperm(count, generator=generator)
     held_out = round(config.validation * count)
-    return samples.select(order[held_out:].sort().values), samples.select(order[:held_out].sort().values)
+    wanted = config.train_samples or count - held_out
+    if wanted > count - held_out:
+        raise ValueError(f"train_samples: expected at most {count - held_out}, as there are, got {wanted}")
+    training = order[held_out : held_out + wanted]
+    return samples.select(training.sort().values), samples.select(order[:held_out].sort().values)
 
 
 def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
