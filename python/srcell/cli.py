@@ -318,6 +318,7 @@ SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
     ("--recurrent-grad", "recurrent_grad", None, "", "let gradients follow the recurrence"),
     ("--initial-state", "initial_state", str, "NAME", "zeros or rest"),
     ("--temperature", "temperature", float, "X", "what the readout's integrators are divided by"),
+    ("--readout-alpha", "readout_alpha", float, "X", "what they keep from step to step"),
 )
 
 

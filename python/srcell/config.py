@@ -48,6 +48,7 @@ class TrainingConfig:
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: what the readout's integrators are divided by, as in ``LeakyReadout`` [O].
+        readout_alpha: what the readout's integrators keep from step to step, as in ``LeakyReadout`` [A]; 1 keeps all.
 
     Raises:
         ValueError: a name is unknown or a number is outside its range.
@@ -83,6 +84,7 @@ class TrainingConfig:
     recurrent_grad: bool = False
     initial_state: str = "zeros"
     temperature: float = 10.0
+    readout_alpha: float = 0.99
 
     def __post_init__(self) -> None:
         data.check_name(self.dataset)
@@ -101,7 +103,7 @@ class TrainingConfig:
         for name in ("channels", "hidden_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name}: expected at least 1 each, got {list(getattr(self, name))}")
-        for name in ("learning_rate", "gain"):
+        for name in ("learning_rate", "gain", "readout_alpha"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in (0, 1], got {getattr(self, name)}")
         if not 0 < self.temperature < math.inf:

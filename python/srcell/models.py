@@ -141,6 +141,7 @@ class SRCClassifier(Classifier):
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
+        readout_alpha: the ``alpha`` of ``LeakyReadout`` [A].
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1) [O].
 
     Raises:
@@ -167,6 +168,7 @@ class SRCClassifier(Classifier):
         recurrent_grad: bool = False,
         initial_state: str = "zeros",
         temperature: float = 10.0,
+        readout_alpha: float = 0.99,
         dropout: float = 0.0,
     ) -> None:
         sizes = [input_size, *hidden_sizes, neurons_per_class * num_classes]
@@ -175,7 +177,7 @@ class SRCClassifier(Classifier):
                 SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
                 for k, n in pairwise(sizes)
             ),
-            LeakyReadout(num_classes, neurons_per_class, temperature=temperature),
+            LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature),
             dropout,
         )
 
@@ -202,6 +204,7 @@ class SRCConvClassifier(Classifier):
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
+        readout_alpha: the ``alpha`` of ``LeakyReadout`` [A].
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1) [O].
 
     The input of its calls is (T, B, C, H, W), or (T, B, C * H * W), dense or an ``EventBatch``, numbered as channel,
@@ -230,6 +233,7 @@ class SRCConvClassifier(Classifier):
         recurrent_grad: bool = False,
         initial_state: str = "zeros",
         temperature: float = 10.0,
+        readout_alpha: float = 0.99,
         dropout: float = 0.0,
     ) -> None:
         if len(input_shape) != 3 or min(input_shape) < 1:
@@ -258,7 +262,8 @@ class SRCConvClassifier(Classifier):
             SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
             for k, n in pairwise(sizes)
         ]
-        super().__init__(layers, LeakyReadout(num_classes, neurons_per_class, temperature=temperature), dropout)
+        readout = LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature)
+        super().__init__(layers, readout, dropout)
 
     def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
         maps = input

@@ -551,6 +551,7 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
         "recurrent_grad": config.recurrent_grad,
         "initial_state": config.initial_state,
         "temperature": config.temperature,
+        "readout_alpha": config.readout_alpha,
         "dropout": config.dropout,
     }
     with torch.random.fork_rng(devices=[]):
