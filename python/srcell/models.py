@@ -18,7 +18,7 @@ from torch.nn.grad import conv2d_input
 
 from .events import EventBatch
 from .functional import scale_neurons
-from .modules import LATER_WEIGHT_SCALE, SRC, LeakyReadout, SRCConv2d, draw_weights
+from .modules import SRC, VOTING_WEIGHT_SCALE, LeakyReadout, SRCConv2d, draw_relays, draw_weights
 
 Layer = SRC | SRCConv2d
 
@@ -47,11 +47,14 @@ class Classifier(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew and set the biases back."""
+        last = len(self.layers) - 1
         for k, layer in enumerate(self.src_layers()):
             layer.reset_parameters()
-            if k:
-                weight = layer.weight_ih_l0 if isinstance(layer, SRC) else layer.weight
-                draw_weights(cast(Tensor, weight), LATER_WEIGHT_SCALE)
+            weight = cast(Tensor, layer.weight_ih_l0 if isinstance(layer, SRC) else layer.weight)
+            if 0 < k < last:
+                draw_relays(weight)
+            elif k:
+                draw_weights(weight, VOTING_WEIGHT_SCALE)
 
     def forward(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> Tensor:
         """The logits of each sample after its last step.
@@ -130,7 +133,7 @@ class SRCClassifier(Classifier):
     """A stack of SRC layers that ends in class votes.
 
     After the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a ``LeakyReadout`` [A].
-    The first layer starts as any ``SRC``; the later ones get sparser input and start from N(0, (6 / sqrt(K))^2) [O].
+    The first layer and those between hidden ones start as in ``SRC``, the last one from N(0, (6 / sqrt(K))^2) [O].
 
     Args:
         input_size: inputs a step, K.

@@ -18,8 +18,10 @@ from .functional import Parameter, SRCState, State, dense_linear, events_linear,
 
 __all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]
 
-# Standard deviations of the initial weights times sqrt(K): later layers get sparser input than the first.
-FIRST_WEIGHT_SCALE, LATER_WEIGHT_SCALE = 3.0, 6.0
+# How weights start; docs/initialisation.md derives the numbers.
+FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K) where the input comes from outside
+VOTING_WEIGHT_SCALE = 6.0  # the same for a layer that votes for classes, on top of others
+RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers: of the one input that is passed on; of all, times sqrt(K)
 # Where constrain_() keeps learnable cell parameters; r and rs are free.
 _DOMAINS = {"alpha": (0.0, 1.0), "rho": (1e-3, float("inf")), "zs_hyp": (0.0, 1.0), "zs_dep": (0.0, 1.0)}
 _STATE = ("i0", "h0", "hs0")
@@ -119,11 +121,15 @@ class _SRCBase(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the weights anew and set all else to its initial value.
 
-        Weights are normal with standard deviation 3 / sqrt(K) in the first layer and 6 / sqrt(K) in later ones, where K
-        is the number of inputs of a neuron.
+        Weights of the first layer are normal with standard deviation 3 / sqrt(K), where K is the number of inputs of a
+        neuron. Each neuron of a later layer passes on the spikes of one below: one weight of 3, and normal ones with
+        standard deviation 0.5 / sqrt(K).
         """
         for k, suffix in enumerate(self._suffixes):
-            draw_weights(self._weight(suffix), FIRST_WEIGHT_SCALE if k == 0 else LATER_WEIGHT_SCALE)
+            if k == 0:
+                draw_weights(self._weight(suffix), FIRST_WEIGHT_SCALE)
+            else:
+                draw_relays(self._weight(suffix))
             self._bias(suffix).fill_(self.bias_init)
             for name in self.learnable:
                 parameter: Tensor = getattr(self, f"{name}{suffix}")
@@ -709,6 +715,20 @@ def draw_weights(weight: Tensor, scale: float) -> None:
     """Draw weights (N, ...) anew from N(0, (scale / sqrt(K))^2), where K is the number of inputs of a neuron."""
     if weight.numel():
         nn.init.normal_(weight, std=scale / weight[0].numel() ** 0.5)
+
+
+@torch.no_grad()
+def draw_relays(weight: Tensor) -> None:
+    """Draw weights (N, K), or (N, K, height, width), so that each neuron passes on the spikes of one input.
+
+    Where N and K differ, the larger side counts: neurons share inputs, or pass on several.
+    """
+    draw_weights(weight, RELAY_NOISE)
+    neurons, inputs, *kernel = weight.shape
+    if weight.numel():
+        n = torch.arange(max(neurons, inputs), device=weight.device)
+        relays: tuple[Any, ...] = (n % neurons, n % inputs, *(size // 2 for size in kernel))
+        weight[relays] += RELAY_WEIGHT
 
 
 def over_space(values: Tensor, dimensions: int) -> Tensor:
