@@ -37,6 +37,10 @@ MODES = {
 }
 
 
+# A hidden layer of 512; half the steps of the reference at twice the gain, so that a sample is as many events.
+WIDE = "--hidden 512 --steps 100 --gain 0.5 --temperature 3 --dropout 0.3 --validation 0"
+
+
 class Row(NamedTuple):
     data: str
     network: str
@@ -56,6 +60,33 @@ TABLE = {
         epochs=20,
         seeds=(0, 1, 2),
         configurations_tried=14,
+    ),
+    "mnist-512": Row(
+        "MNIST, rate",
+        "784-512-100",
+        "st",
+        f"srcell train mnist {WIDE} --lr 5e-3",
+        epochs=25,
+        seeds=(0,),
+        configurations_tried=9,
+    ),
+    "mnist-512-relu": Row(
+        "MNIST, rate",
+        "784-512-100",
+        "relu",
+        f"srcell train mnist {WIDE} --lr 5e-3 --surrogate relu",
+        epochs=25,
+        seeds=(0,),
+        configurations_tried=1,
+    ),
+    "fashion-512": Row(
+        "Fashion-MNIST, rate",
+        "784-512-100",
+        "st",
+        f"srcell train fashion-mnist {WIDE} --lr 5e-3",
+        epochs=25,
+        seeds=(0,),
+        configurations_tried=1,
     ),
 }
 

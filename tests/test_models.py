@@ -197,3 +197,46 @@ def test_scaled_neurons_are_a_product_with_its_gradient(shape: tuple[int, ...]) 
     assert torch.equal(scale_neurons(spikes, factors), spikes * factors)
     scale_neurons(spikes, factors).square().sum().backward()
     assert torch.equal(spikes.grad, 2 * (spikes * factors) * factors)
+
+
+def test_balanced_gradients_keep_their_size_and_their_sign(spikes_in: Tensor) -> None:
+    def gradients(balance: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = SRCClassifier(INPUTS, [24, 24, 24], CLASSES, balance_gradients=balance)
+        outputs = model.layer_spikes(spikes_in)
+        loss = torch.nn.functional.cross_entropy(model.readout(outputs[-1]), torch.tensor([0, 1, 2, 0, 1]))
+        return list(torch.autograd.grad(loss, outputs))
+
+    plain, balanced = gradients(False), gradients(True)
+    assert torch.equal(plain[-1], balanced[-1])
+    sizes = balanced[-1].square().mean((0, 2)).sqrt()
+    for below in balanced[:-1]:
+        assert torch.all(below.abs() <= 2 * sizes[:, None] * (1 + 1e-6))  # rounding of the product
+    # The layer below the last gets a gradient that was not changed on its way, scaled and clipped.
+    scale = sizes / plain[-2].square().mean((0, 2)).sqrt()
+    expected = (plain[-2] * scale[:, None]).clamp(-2 * sizes[:, None], 2 * sizes[:, None])
+    assert torch.allclose(balanced[-2], expected, rtol=1e-5, atol=0)
+    assert 0 < (expected.abs() == 2 * sizes[:, None]).float().mean() < 0.5
+
+
+def test_gradients_are_balanced_in_training_alone(spikes_in: Tensor) -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(INPUTS, [24, 24], CLASSES, balance_gradients=True)
+
+    def gradient() -> Tensor:
+        return torch.autograd.grad(model(spikes_in).square().sum(), model.layers[0].weight_ih_l0)[0]
+
+    balanced = gradient()
+    model.balance_gradients = False
+    plain = gradient()
+    model.balance_gradients = True
+    model.eval()
+    assert torch.equal(gradient(), plain) and not torch.equal(balanced, plain)
+
+
+def test_a_sample_without_a_gradient_stays_without_one(spikes_in: Tensor) -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(INPUTS, [24, 24], CLASSES, balance_gradients=True)
+    first, *_ = outputs = model.layer_spikes(spikes_in)
+    (grad,) = torch.autograd.grad(outputs[-1][:, 1:].sum(), first)
+    assert grad[:, 0].count_nonzero() == 0 and torch.all(grad.isfinite()) and grad[:, 1:].count_nonzero() > 0

@@ -306,6 +306,7 @@ SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
     ("--rate-penalty", "rate_penalty", float, "X", "pull of hidden layers to the target rate; 0: none"),
     ("--target-rate", "target_rate", float, "X", "mean output of a neuron and step that the penalty pulls to"),
     ("--dropout", "dropout", float, "X", "probability that a hidden neuron is silenced for a sample in training"),
+    ("--balance-gradients", "balance_gradients", None, "", "keep the size of gradients through many layers"),
     ("--label-smoothing", "label_smoothing", float, "X", "as in torch's cross-entropy"),
     ("--train-samples", "train_samples", int, "N", "samples to train on, drawn by the seed; 0: all"),
     ("--validation", "validation", float, "X", "fraction of the training samples kept for validation; 0: none"),

@@ -35,6 +35,7 @@ class TrainingConfig:
             from ``target_rate``, summed over layers and multiplied by this; 0 is none [O].
         target_rate: mean output of a neuron and step that the penalty pulls to [O].
         dropout: probability that a hidden neuron is silenced for a sample in training, as in ``SRCClassifier`` [O].
+        balance_gradients: keep the size of gradients through the layers, as in ``SRCClassifier`` [O].
         label_smoothing: as in ``torch.nn.functional.cross_entropy`` [O].
         train_samples: how many samples to train on, drawn by the seed from what is not kept for validation; 0 is all.
         validation: fraction of the training samples that is kept out of training and looked at after each epoch; with
@@ -72,6 +73,7 @@ class TrainingConfig:
     rate_penalty: float = 0.0
     target_rate: float = 0.03
     dropout: float = 0.0
+    balance_gradients: bool = False
     label_smoothing: float = 0.0
     train_samples: int = 0
     validation: float = 0.1

@@ -22,6 +22,8 @@ from .modules import SRC, VOTING_WEIGHT_SCALE, LeakyReadout, SRCConv2d, draw_rel
 
 Layer = SRC | SRCConv2d
 
+CLIP = 2.0  # cells of a balanced gradient, in root mean squares of their sample
+
 
 class Classifier(nn.Module):
     """SRC layers one above the other, and class votes above them: what all networks here share.
@@ -31,6 +33,7 @@ class Classifier(nn.Module):
         readout: what turns the spikes of the last one into logits.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample; what the others pass
             on is divided by the probability of the contrary.
+        balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Attributes:
         layers: the layers, first to last.
@@ -38,11 +41,14 @@ class Classifier(nn.Module):
 
     """
 
-    def __init__(self, layers: Iterable[Layer], readout: LeakyReadout, dropout: float = 0.0) -> None:
+    def __init__(
+        self, layers: Iterable[Layer], readout: LeakyReadout, dropout: float = 0.0, balance_gradients: bool = False
+    ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
-        self.layers, self.readout, self.dropout = nn.ModuleList(layers), readout, dropout
+        self.layers, self.readout = nn.ModuleList(layers), readout
+        self.dropout, self.balance_gradients = dropout, balance_gradients
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -102,6 +108,8 @@ class Classifier(nn.Module):
                 at_events = self.src_layers()[k - 1].surrogate == "relu"
                 spikes, _ = layer(below, lengths=later_lengths, input_grad_at_events=at_events)
             outputs.append((spikes > 0.5).to(spikes.dtype) if binary else spikes)
+        if self.training and self.balance_gradients and outputs[-1].requires_grad:
+            BalancedGradients(outputs)
         return outputs
 
     def _thinned(self, spikes: Tensor) -> Tensor:
@@ -146,6 +154,7 @@ class SRCClassifier(Classifier):
         temperature: as in ``LeakyReadout``.
         readout_alpha: the ``alpha`` of ``LeakyReadout`` [A].
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1) [O].
+        balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients`` [O].
 
     Raises:
         ValueError: a size or the surrogate is not one that ``SRC`` accepts.
@@ -173,6 +182,7 @@ class SRCClassifier(Classifier):
         temperature: float = 10.0,
         readout_alpha: float = 0.99,
         dropout: float = 0.0,
+        balance_gradients: bool = False,
     ) -> None:
         sizes = [input_size, *hidden_sizes, neurons_per_class * num_classes]
         super().__init__(
@@ -182,6 +192,7 @@ class SRCClassifier(Classifier):
             ),
             LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature),
             dropout,
+            balance_gradients,
         )
 
     def fan_outs(self) -> list[Tensor]:
@@ -209,6 +220,7 @@ class SRCConvClassifier(Classifier):
         temperature: as in ``LeakyReadout``.
         readout_alpha: the ``alpha`` of ``LeakyReadout`` [A].
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1) [O].
+        balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients`` [O].
 
     The input of its calls is (T, B, C, H, W), or (T, B, C * H * W), dense or an ``EventBatch``, numbered as channel,
     row, column. Convolutions are torch's: an EventBatch is made dense for the first.
@@ -238,6 +250,7 @@ class SRCConvClassifier(Classifier):
         temperature: float = 10.0,
         readout_alpha: float = 0.99,
         dropout: float = 0.0,
+        balance_gradients: bool = False,
     ) -> None:
         if len(input_shape) != 3 or min(input_shape) < 1:
             raise ValueError(f"input_shape: expected channels, height and width, got {tuple(input_shape)}")
@@ -266,7 +279,7 @@ class SRCConvClassifier(Classifier):
             for k, n in pairwise(sizes)
         ]
         readout = LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature)
-        super().__init__(layers, readout, dropout)
+        super().__init__(layers, readout, dropout, balance_gradients)
 
     def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
         maps = input
@@ -296,6 +309,39 @@ class SRCConvClassifier(Classifier):
                 shape = tuple(above.shape[1:])
         found.append(torch.full(shape, self.readout.num_classes))
         return [found[0].flatten(), *found[1:]]
+
+
+class BalancedGradients:
+    """Keeps gradients from growing, and from gathering in a few cells, on their way down through many layers.
+
+    Through ten layers they grow a million times and a tenth of the samples gets half of them. So the gradient of each
+    hidden layer's output is scaled, sample by sample, to the root mean square that it has at the last layer, and its
+    cells are clipped to twice that. What comes out are no derivatives, and of a direction that trains [O].
+
+    Args:
+        outputs: of all layers, (T, B, ...) each; their gradients change from now on.
+
+    """
+
+    def __init__(self, outputs: Sequence[Tensor]) -> None:
+        outputs[-1].register_hook(self._measure)
+        for output in outputs[:-1]:
+            output.register_hook(self._balance)
+
+    def _measure(self, grad: Tensor) -> None:
+        self._target = _root_mean_square(grad)
+
+    def _balance(self, grad: Tensor) -> Tensor:
+        size = _root_mean_square(grad).view(-1, *[1] * (grad.dim() - 2))
+        target = self._target.view_as(size)
+        # A gradient of 0 stays: 0 / tiny.
+        tiny = torch.finfo(grad.dtype).tiny
+        return (grad * (target / size.clamp(min=tiny))).clamp(min=-CLIP * target, max=CLIP * target)
+
+
+def _root_mean_square(grad: Tensor) -> Tensor:
+    """(B,) of a gradient (T, B, ...)."""
+    return grad.flatten(2).square().mean((0, 2)).sqrt()
 
 
 def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:

@@ -553,6 +553,7 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
         "temperature": config.temperature,
         "readout_alpha": config.readout_alpha,
         "dropout": config.dropout,
+        "balance_gradients": config.balance_gradients,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, WEIGHTS))
