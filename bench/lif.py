@@ -1,10 +1,9 @@
 """Train leaky integrate-and-fire neurons with a surrogate gradient, beside the SRC: the rows depth-lif of the table.
 
-    python bench/lif.py --data FOLDER --hidden 128 128 [--lr X] [--scale X] [--seed N] [--validation X]
+    python bench/lif.py mnist --data FOLDER --hidden 128 128 --out FOLDER [--scale X] [settings of srcell train]
 
 SpikingJelly's LIFNode (tau 2, threshold 1, hard reset, ATan surrogate) between torch's linear layers. All else is as in
-``srcell train``: the data set, the encoding, the readout, AdamW, the one-cycle schedule, the seeds. It prints the
-result as JSON.
+``srcell train``: the data set, the encoding, the readout, AdamW, the schedule, the seeds. It leaves result.json.
 """
 
 from __future__ import annotations
@@ -21,21 +20,22 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from srcell import LeakyReadout
+from srcell.cli import add_training_options, given_settings, run_options
 from srcell.config import TrainingConfig
 from srcell.data import EventLoader
 from srcell.training import EVALUATION_BATCH, RunOptions, load_data, make_encoding, make_optimizer, make_schedule, split
 
 
 class LIFClassifier(nn.Module):
-    def __init__(self, input_size: int, hidden_sizes: Sequence[int], num_classes: int, temperature: float) -> None:
+    def __init__(self, input_size: int, hidden_sizes: Sequence[int], readout: LeakyReadout) -> None:
         super().__init__()
-        sizes = [input_size, *hidden_sizes, 10 * num_classes]
+        sizes = [input_size, *hidden_sizes, readout.neurons_per_class * readout.num_classes]
         self.layers = nn.ModuleList()
         for k, n in pairwise(sizes):
             self.layers.append(layer.Linear(k, n, step_mode="m"))
             spike = surrogate.ATan()
             self.layers.append(neuron.LIFNode(surrogate_function=spike, detach_reset=True, step_mode="m"))
-        self.readout = LeakyReadout(num_classes, temperature=temperature)
+        self.readout = readout
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """The logits (B, C) and the number of spikes of all layers."""
@@ -51,7 +51,8 @@ class LIFClassifier(nn.Module):
 def train(config: TrainingConfig, options: RunOptions, scale: float) -> dict[str, float]:
     dataset = load_data(config, options)
     torch.manual_seed(config.seed)
-    model = LIFClassifier(dataset.input_size, config.hidden_sizes, dataset.num_classes, config.temperature)
+    readout = LeakyReadout(dataset.num_classes, alpha=config.readout_alpha, temperature=config.temperature)
+    model = LIFClassifier(dataset.input_size, config.hidden_sizes, readout)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= scale
@@ -93,33 +94,16 @@ def evaluate(model: LIFClassifier, loader: EventLoader) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--hidden", type=int, nargs="*", default=[128])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--temperature", type=float, default=3.0)
-    parser.add_argument("--train-samples", type=int, default=10000)
-    parser.add_argument("--validation", type=float, default=0.0)
+    parser.add_argument("dataset")
     parser.add_argument("--scale", type=float, default=1.0, help="of the initial weights, times torch's")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder for result.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for result.json")
+    add_training_options(parser)
     arguments = parser.parse_args()
-    config = TrainingConfig.preset(
-        "fast",
-        "mnist",
-        hidden_sizes=tuple(arguments.hidden),
-        epochs=arguments.epochs,
-        learning_rate=arguments.lr,
-        temperature=arguments.temperature,
-        train_samples=arguments.train_samples,
-        validation=arguments.validation,
-        seed=arguments.seed,
-    )
-    result = json.dumps(train(config, RunOptions(data=arguments.data), arguments.scale))
+    config = TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given_settings(arguments))
+    result = json.dumps(train(config, run_options(arguments), arguments.scale))
     print(result)
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "result.json").write_text(result + "\n")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "result.json").write_text(result + "\n")
 
 
 if __name__ == "__main__":
