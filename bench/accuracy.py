@@ -75,18 +75,48 @@ TABLE = {
         "784-512-100",
         "relu",
         f"srcell train mnist {WIDE} --lr 5e-3 --surrogate relu",
-        epochs=25,
+        epochs=20,
         seeds=(0,),
         configurations_tried=1,
+    ),
+    "mnist-latency": Row(
+        "MNIST, latency, 10 steps",
+        "784-512-100",
+        "st",
+        "srcell train mnist --encoding latency --hidden 512 --steps 10 --temperature 1 --readout-alpha 1 --dropout 0.3 "
+        "--lr 5e-3 --validation 0",
+        epochs=30,
+        seeds=(0, 1, 2),
+        configurations_tried=8,
+    ),
+    "mnist-deep": Row(
+        "MNIST, rate",
+        "784, ten times 128, 100",
+        "st",
+        f"srcell train mnist --hidden{' 128' * 10} --steps 100 --gain 0.5 --temperature 6 --readout-alpha 1 "
+        "--balance-gradients --lr 5e-3 --validation 0",
+        epochs=15,
+        seeds=(0,),
+        configurations_tried=15,
     ),
     "fashion-512": Row(
         "Fashion-MNIST, rate",
         "784-512-100",
         "st",
         f"srcell train fashion-mnist {WIDE} --lr 5e-3",
-        epochs=25,
+        epochs=16,
         seeds=(0,),
         configurations_tried=1,
+    ),
+    "nmnist-small": Row(
+        "N-MNIST subset (1,000 training, 100 test)",
+        "2312-512-100",
+        "st",
+        "srcell train nmnist --hidden 512 --batch-size 32 --dropout 0.5 --temperature 10 --readout-alpha 1 --lr 5e-3 "
+        "--validation 0",
+        epochs=30,
+        seeds=(0, 1, 2),
+        configurations_tried=8,
     ),
 }
 
