@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+from fitting import fit, make_loaders
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from srcell import LeakyReadout
 from srcell.cli import add_training_options, given_settings, run_options
 from srcell.config import TrainingConfig
-from srcell.data import EventLoader
-from srcell.training import EVALUATION_BATCH, RunOptions, load_data, make_encoding, make_optimizer, make_schedule, split
+from srcell.evaluation import count_correct
+from srcell.training import RunOptions
 
 
 class LIFClassifier(nn.Module):
@@ -37,59 +37,34 @@ class LIFClassifier(nn.Module):
             self.layers.append(neuron.LIFNode(surrogate_function=spike, detach_reset=True, step_mode="m"))
         self.readout = readout
 
-    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits (B, C) and the number of spikes of all layers."""
+    def forward(self, input: Tensor) -> Tensor:
+        """The logits (B, C)."""
         functional.reset_net(self)
-        x, count = input, input.new_zeros(())
+        x = input
+        self.spike_count = 0
         for module in self.layers:
             x = module(x)
             if isinstance(module, neuron.LIFNode):
-                count = count + x.detach().count_nonzero()
-        return self.readout(x), count
+                self.spike_count += int(x.detach().count_nonzero())
+        logits: Tensor = self.readout(x)
+        return logits
 
 
 def train(config: TrainingConfig, options: RunOptions, scale: float) -> dict[str, float]:
-    dataset = load_data(config, options)
+    dataset, loader, held_out, name = make_loaders(config, options)
     torch.manual_seed(config.seed)
     readout = LeakyReadout(dataset.num_classes, alpha=config.readout_alpha, temperature=config.temperature)
     model = LIFClassifier(dataset.input_size, config.hidden_sizes, readout)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= scale
-    training, validation = split(config, dataset.train)
-    loader = EventLoader(training, make_encoding(config), config.batch_size, shuffle=True, seed=config.seed)
-    optimizer = make_optimizer(config, model)
-    schedule = make_schedule(config, optimizer, config.epochs * len(loader))
-    start = time.perf_counter()
-    for epoch in range(1, config.epochs + 1):
-        loader.set_epoch(epoch)
-        total = 0.0
-        for events, labels in loader:
-            logits, _ = model(events.to_dense())
-            loss = nn.functional.cross_entropy(logits, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(labels)
-        print(f"epoch {epoch}: loss {total / len(training.labels):.4f}", flush=True)
-    result = {"seconds": time.perf_counter() - start}
-    if len(validation.labels):
-        found = evaluate(model, EventLoader(validation, make_encoding(config), EVALUATION_BATCH))
-        return result | {f"validation_{key}": value for key, value in found.items()}
-    found = evaluate(model, EventLoader(dataset.test, make_encoding(config), EVALUATION_BATCH))
-    return result | {"test_accuracy": found["accuracy"], "events_per_inference": found["events"]}
-
-
-@torch.no_grad()
-def evaluate(model: LIFClassifier, loader: EventLoader) -> dict[str, float]:
-    right, spikes, samples = 0, 0.0, 0
-    for events, labels in loader:
-        logits, count = model(events.to_dense())
-        right += int((logits.argmax(1) == labels).sum())
-        spikes += events.num_events + float(count)
-        samples += len(labels)
-    return {"accuracy": right / samples, "events": spikes / samples}
+    seconds = fit(model, config, loader, lambda: None)
+    right, spikes, samples = 0, 0, len(held_out.samples.labels)
+    with torch.no_grad():
+        for events, labels in held_out:
+            right += count_correct(model(events.to_dense()), labels)
+            spikes += events.num_events + model.spike_count
+    return {"seconds": seconds, f"{name}_accuracy": right / samples, "events_per_inference": spikes / samples}
 
 
 def main() -> None:
