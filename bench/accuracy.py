@@ -94,10 +94,10 @@ TABLE = {
         "784, ten times 128, 100",
         "st",
         f"srcell train mnist --hidden{' 128' * 10} --steps 100 --gain 0.5 --temperature 6 --readout-alpha 1 "
-        "--balance-gradients --lr 5e-3 --validation 0",
+        "--balance-gradients --lr 1e-2 --validation 0",
         epochs=15,
         seeds=(0,),
-        configurations_tried=15,
+        configurations_tried=16,
     ),
     "fashion-512": Row(
         "Fashion-MNIST, rate",
