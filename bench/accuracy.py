@@ -33,6 +33,7 @@ MODES = {
     "relu": "relu, recurrence not followed",
     "bptt": "relu, recurrence followed",
     "st-bptt": "straight_through, recurrence followed",
+    "windows": "relu, recurrence followed, clipped every 5 steps",
     "lif": "ATan surrogate (SpikingJelly)",
 }
 
@@ -79,6 +80,15 @@ TABLE = {
         seeds=(0,),
         configurations_tried=1,
     ),
+    "mnist-bptt": Row(
+        "MNIST, rate",
+        "784-100",
+        "windows",
+        "bptt.py mnist --steps 100 --gain 0.5 --lr 1e-2 --temperature 3 --validation 0",
+        epochs=5,
+        seeds=(0,),
+        configurations_tried=9,
+    ),
     "mnist-latency": Row(
         "MNIST, latency, 10 steps",
         "784-512-100",
@@ -120,6 +130,51 @@ TABLE = {
     ),
 }
 
+DEPTHS = (1, 3, 5, 10)
+# Equal for both neurons: 10,000 digits, five epochs. Learning rate and one more choice were made at five layers.
+SHALLOW_TO_DEEP = "mnist --train-samples 10000 --validation 0 --batch-size 128 --steps 50 --gain 0.5 --temperature 3 --readout-alpha 1"
+SRC_CHOICE, LIF_CHOICE = "--lr 1e-2 --balance-gradients", "--lr 5e-3 --scale 4"
+
+
+def depth_row(mode: str, depth: int, program: str, choice: str) -> Row:
+    return Row(
+        "MNIST, rate, 10,000 training digits",
+        f"784, {depth} x 128, 100",
+        mode,
+        f"{program} {SHALLOW_TO_DEEP} --hidden{' 128' * depth} {choice}",
+        epochs=5,
+        seeds=(0,),
+        configurations_tried=4,
+    )
+
+
+TABLE |= {f"depth-src-{depth}": depth_row("st", depth, "srcell train", SRC_CHOICE) for depth in DEPTHS}
+TABLE |= {f"depth-lif-{depth}": depth_row("lif", depth, "lif.py", LIF_CHOICE) for depth in DEPTHS}
+TABLE |= {
+    f"depth-src-{depth}/relu": depth_row("relu", depth, "srcell train", f"{SRC_CHOICE} --surrogate relu")
+    for depth in (5, 10)
+}
+# What one change does to mnist-100, in five epochs.
+ABLATIONS = {
+    "5-epochs": ("st", ""),
+    "relu": ("relu", "--surrogate relu"),
+    "through-time": ("st-bptt", "--recurrent-grad"),
+    "relu-through-time": ("bptt", "--surrogate relu --recurrent-grad"),
+    "prefix-0": ("st", "--prefix 0"),
+    "rest": ("st", "--initial-state rest"),
+    "rest-prefix-0": ("st", "--initial-state rest --prefix 0"),
+}
+TABLE |= {
+    f"mnist-100/{name}": TABLE["mnist-100"]._replace(
+        mode=mode,
+        command=f"{TABLE['mnist-100'].command} {change}".strip(),
+        epochs=5,
+        seeds=(0,),
+        configurations_tried=1,
+    )
+    for name, (mode, change) in ABLATIONS.items()
+}
+
 
 def run(name: str, row: Row, data: str) -> dict[str, Any]:
     """Train the row's network once a seed."""
@@ -155,7 +210,7 @@ def run(name: str, row: Row, data: str) -> dict[str, Any]:
 def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
     """Run a command for one seed and return the result that it leaves."""
     program, *arguments = shlex.split(command)
-    module = ["-m", "srcell"] if program == "srcell" else [str(RESULTS.parent / "lif.py")]
+    module = ["-m", "srcell"] if program == "srcell" else [str(RESULTS.parent / program)]
     given = [*arguments, "--seed", str(seed), "--data", data, "--out", str(out)]
     subprocess.run([sys.executable, *module, *given], check=True)
     result: dict[str, float] = json.loads((out / "result.json").read_text())
