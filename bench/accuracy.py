@@ -104,7 +104,7 @@ TABLE = {
         "784, ten times 128, 100",
         "st",
         f"srcell train mnist --hidden{' 128' * 10} --steps 100 --gain 0.5 --temperature 6 --readout-alpha 1 "
-        "--balance-gradients --lr 1e-2 --validation 0",
+        "--balance-gradients --dropout 0 --lr 1e-2 --validation 0",
         epochs=15,
         seeds=(0,),
         configurations_tried=16,
@@ -132,7 +132,10 @@ TABLE = {
 
 DEPTHS = (1, 3, 5, 10)
 # Equal for both neurons: 10,000 digits, five epochs. Learning rate and one more choice were made at five layers.
-SHALLOW_TO_DEEP = "mnist --train-samples 10000 --validation 0 --batch-size 128 --steps 50 --gain 0.5 --temperature 3 --readout-alpha 1"
+SHALLOW_TO_DEEP = (
+    "mnist --train-samples 10000 --validation 0 --batch-size 128 --steps 50 --gain 0.5 "
+    "--temperature 3 --readout-alpha 1 --dropout 0"
+)
 SRC_CHOICE, LIF_CHOICE = "--lr 1e-2 --balance-gradients", "--lr 5e-3 --scale 4"
 
 
