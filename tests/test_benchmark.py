@@ -18,7 +18,7 @@ import torch
 import srcell
 from srcell import benchmark
 from srcell.benchmark import BOTH, CASES, FORWARD, LABELS, Setting
-from srcell.cli import main
+from srcell.cli import build_parser, main
 
 BENCH = Path(__file__).parent.parent / "bench"
 TINY = {
@@ -274,3 +274,38 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_accuracy_table_has_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    accuracy = load("accuracy")
+    row = {
+        "id": "mnist-100",
+        "data": "MNIST, rate",
+        "network": "784-100",
+        "mode": "relu",
+        "seeds": [0, 1],
+        "epochs": 20,
+        "seconds": 90.0,
+        "test_accuracy": 0.97125,
+        "events_per_inference": 5555.5,
+        "synops_per_inference": None,
+    }
+    *_, line = accuracy.table([row])
+    assert line == "| mnist-100 | MNIST, rate | 784-100 | relu | 97.12% (mean of 2) | 20 | 1.5 | 5,556 | - |"
+    for made in accuracy.TABLE.values():
+        program, *arguments = made.command.split()
+        assert made.mode in accuracy.MODES and "--validation" in arguments
+        if program == "srcell":
+            assert build_parser().parse_args(arguments).dataset
+        else:
+            assert (BENCH / program).is_file()
+
+
+def test_recorded_rows_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    accuracy = load("accuracy")
+    for row in json.loads(accuracy.ROW_FILE.read_text()):
+        made = accuracy.TABLE[row["id"]]
+        assert row["command"] == f"{made.command} --epochs {made.epochs} --seed SEED"
+        assert row["seeds"] == list(made.seeds) and len(row["test_accuracies"]) == len(made.seeds)
