@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from srcell.cli import SETTINGS, add_training_options, given_settings, run_options
 from srcell.config import TrainingConfig
 from srcell.data import Dataset, EventLoader
 from srcell.training import EVALUATION_BATCH, RunOptions, load_data, make_encoding, make_optimizer, make_schedule, split
+
+# Settings of srcell train that none of these networks has.
+UNUSED = {"balance_gradients", "channels", "clip_norm", "dropout", "initial_state", "label_smoothing", "rate_penalty"}
+UNUSED |= {"recurrent_grad", "surrogate"}
 
 
 def make_loaders(config: TrainingConfig, options: RunOptions) -> tuple[Dataset, EventLoader, EventLoader, str]:
@@ -23,7 +31,7 @@ def make_loaders(config: TrainingConfig, options: RunOptions) -> tuple[Dataset, 
 
 
 def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_step: Callable[[], None]) -> float:
-    """Train a network that turns spikes (T, B, K) into logits; the seconds that it took."""
+    """Train a network that turns events into logits; the seconds that it took."""
     optimizer = make_optimizer(config, model)
     schedule = make_schedule(config, optimizer, config.epochs * len(loader))
     start = time.perf_counter()
@@ -31,7 +39,7 @@ def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_ste
         loader.set_epoch(epoch)
         losses, norms = [], []
         for events, labels in loader:
-            loss = nn.functional.cross_entropy(model(events.to_dense()), labels)
+            loss = nn.functional.cross_entropy(model(events), labels)
             optimizer.zero_grad()
             loss.backward()
             norms.append(nn.utils.clip_grad_norm_(model.parameters(), torch.inf))
@@ -46,3 +54,24 @@ def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_ste
             flush=True,
         )
     return time.perf_counter() - start
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    unused: set[str],
+    train: Callable[[TrainingConfig, RunOptions, argparse.Namespace], dict[str, float]],
+) -> None:
+    """Train as the command line says and write result.json; settings that would do nothing are refused."""
+    parser.add_argument("dataset")
+    parser.add_argument("--out", type=Path, required=True, help="folder for result.json")
+    add_training_options(parser)
+    arguments = parser.parse_args()
+    given = given_settings(arguments)
+    idle = [option for option, field, *_ in SETTINGS if field in unused | UNUSED and given.get(field)]
+    if idle:
+        parser.error(f"{', '.join(idle)}: not used here")
+    config = TrainingConfig.preset(arguments.preset or "reference", arguments.dataset, **given)
+    result = json.dumps(train(config, run_options(arguments), arguments))
+    print(result)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "result.json").write_text(result + "\n")

@@ -2,25 +2,22 @@
 
     python bench/lif.py mnist --data FOLDER --hidden 128 128 --out FOLDER [--scale X] [settings of srcell train]
 
-SpikingJelly's LIFNode (tau 2, threshold 1, hard reset, ATan surrogate) between torch's linear layers. All else is as in
-``srcell train``: the data set, the encoding, the readout, AdamW, the schedule, the seeds. It leaves result.json.
+SpikingJelly's LIFNode (tau 2, threshold 1, hard reset, ATan surrogate) between torch's linear layers. Data set,
+encoding, readout, AdamW, schedule and seeds are those of ``srcell train``. It leaves result.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import torch
-from fitting import fit, make_loaders
+from fitting import fit, make_loaders, run
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
-from srcell import LeakyReadout
-from srcell.cli import add_training_options, given_settings, run_options
+from srcell import EventBatch, LeakyReadout
 from srcell.config import TrainingConfig
 from srcell.evaluation import count_correct
 from srcell.training import RunOptions
@@ -37,48 +34,40 @@ class LIFClassifier(nn.Module):
             self.layers.append(neuron.LIFNode(surrogate_function=spike, detach_reset=True, step_mode="m"))
         self.readout = readout
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, events: EventBatch) -> Tensor:
         """The logits (B, C)."""
         functional.reset_net(self)
-        x = input
+        x = events.to_dense()
         self.spike_count = 0
         for module in self.layers:
             x = module(x)
             if isinstance(module, neuron.LIFNode):
                 self.spike_count += int(x.detach().count_nonzero())
-        logits: Tensor = self.readout(x)
+        logits: Tensor = self.readout(x, events.lengths)
         return logits
 
 
-def train(config: TrainingConfig, options: RunOptions, scale: float) -> dict[str, float]:
+def train(config: TrainingConfig, options: RunOptions, arguments: argparse.Namespace) -> dict[str, float]:
     dataset, loader, held_out, name = make_loaders(config, options)
     torch.manual_seed(config.seed)
     readout = LeakyReadout(dataset.num_classes, alpha=config.readout_alpha, temperature=config.temperature)
     model = LIFClassifier(dataset.input_size, config.hidden_sizes, readout)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= scale
+            parameter *= arguments.scale
     seconds = fit(model, config, loader, lambda: None)
     right, spikes, samples = 0, 0, len(held_out.samples.labels)
     with torch.no_grad():
         for events, labels in held_out:
-            right += count_correct(model(events.to_dense()), labels)
+            right += count_correct(model(events), labels)
             spikes += events.num_events + model.spike_count
     return {"seconds": seconds, f"{name}_accuracy": right / samples, "events_per_inference": spikes / samples}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the initial weights, times torch's")
-    parser.add_argument("--out", type=Path, required=True, help="folder for result.json")
-    add_training_options(parser)
-    arguments = parser.parse_args()
-    config = TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given_settings(arguments))
-    result = json.dumps(train(config, run_options(arguments), arguments.scale))
-    print(result)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "result.json").write_text(result + "\n")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the initial weights and biases, times torch's")
+    run(parser, set(), train)
 
 
 if __name__ == "__main__":

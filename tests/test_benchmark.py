@@ -308,4 +308,6 @@ def test_recorded_rows_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -
     for row in json.loads(accuracy.ROW_FILE.read_text()):
         made = accuracy.TABLE[row["id"]]
         assert row["command"] == f"{made.command} --epochs {made.epochs} --seed SEED"
+        assert (row["data"], row["network"], row["epochs"]) == (made.data, made.network, made.epochs)
+        assert row["mode"] == accuracy.MODES[made.mode]
         assert row["seeds"] == list(made.seeds) and len(row["test_accuracies"]) == len(made.seeds)

@@ -158,6 +158,8 @@ def test_it_says_what_it_is() -> None:
         ((0, 4, 3), {}, "in_channels: expected at least 1, got 0"),
         ((4, 4, 0), {}, "kernel_size: expected one or two integers of at least 1, got 0"),
         ((4, 4, (3, 3, 3)), {}, "kernel_size: expected one or two integers"),
+        ((4, 4, 3.0), {}, "kernel_size: expected one or two integers of at least 1, got 3.0"),
+        ((4, 4, 3), {"stride": None}, "stride: expected one or two integers of at least 1, got None"),
         ((4, 4, 3), {"stride": 0}, "stride: expected one or two integers of at least 1, got 0"),
         ((4, 4, 3), {"padding": -1}, "padding: expected one or two integers of at least 0, got -1"),
         ((4, 4, 3), {"padding": "full"}, "padding: expected 'valid', 'same' or sizes, got 'full'"),
@@ -182,6 +184,12 @@ def test_bad_inputs_are_named() -> None:
         layer(torch.zeros(5, 3, 2, 6, 4))
     with pytest.raises(TypeError, match=r"input: expected torch\.float32, as the weight, got torch\.float64"):
         layer(torch.zeros(5, 3, 2, 6, 6).double())
+    with pytest.raises(ValueError, match="height of at least 1"):
+        SRCConv2d(2, 4, 3, padding="same")(torch.zeros(5, 3, 2, 0, 4))
+    with torch.autocast("cpu"), pytest.raises(TypeError, match=r"input: expected torch\.float32, as the weight"):
+        layer(torch.zeros(5, 3, 2, 6, 6, dtype=torch.int64))
+    with pytest.raises(ValueError, match="input: expected device cpu, as the weight, got meta"):
+        layer(torch.zeros(5, 3, 2, 6, 6, device="meta"))
     with pytest.raises(ValueError, match=r"state\.i: expected shape \(3, 4, 2, 2\), got \(3, 4\)"):
         layer(torch.zeros(5, 3, 2, 6, 6), (torch.zeros(3, 4),) * 3)
     with pytest.raises(ValueError, match="lengths"):
@@ -216,8 +224,14 @@ def test_the_network_takes_maps_rows_and_events(surrogate: str) -> None:
 
 def test_the_network_refuses_what_does_not_fit() -> None:
     model = make_classifier()
-    with pytest.raises(ValueError, match=r"input: expected a tensor \(T, B, 2, H, W\), got \(5, 3, 100\)"):
+    with pytest.raises(ValueError, match=r"expected shape \(T, B, 126\) or \(T, B, 2, 9, 7\), got \(5, 3, 100\)"):
         model(torch.zeros(5, 3, 100))
+    with pytest.raises(ValueError, match=r"or \(T, B, 2, 9, 7\), got \(5, 3, 2, 8, 7\)"):
+        model(torch.zeros(5, 3, 2, 8, 7))
+    with pytest.raises(ValueError, match=r"or \(T, B, 2, 9, 7\), got \(5, 3, 127\)"):
+        model(EventBatch.from_dense(torch.zeros(5, 3, 127)))
+    with pytest.raises(ValueError, match=r"or \(T, B, 2, 9, 7\), got list"):
+        model([1.0])
     with pytest.raises(ValueError, match="lengths: expected None beside an EventBatch that has lengths"):
         model(EventBatch.from_dense(torch.zeros(5, 1, 126), lengths=torch.tensor([3])), torch.tensor([3]))
     with pytest.raises(ValueError, match="channels: expected at least one"):
@@ -256,3 +270,38 @@ def test_an_evaluation_counts_what_an_inference_does() -> None:
         operations = counts.additions + counts.multiply_adds
         assert operations == pytest.approx((cells * ways).sum().item() / 30, rel=1e-12)
     assert evaluation.rates[0].shape == (4, 4, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_network_takes_events_in_its_own_dtype(dtype: torch.dtype) -> None:
+    model = make_classifier().to(dtype)
+    maps = make_maps(8, 40, 3, 2, 9, 7)
+    logits = model(EventBatch.from_dense(maps.flatten(2).float()))
+    assert torch.equal(logits, model(maps.to(dtype))) and torch.all(logits.isfinite())
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    torch.manual_seed(0)
+    layer = SRCConv2d(2, 4, 3)
+    input = make_maps(9, 40, BATCH, 2, 6, 6).float()
+    with torch.autocast("cpu"):
+        spikes, state = layer(input)
+        current = layer.current(input)
+    assert current.dtype == torch.bfloat16 and spikes.dtype == state.h.dtype == torch.float32
+    expected, _ = src(current.float(), layer.bias.view(-1, 1, 1))
+    assert torch.equal(spikes, expected) and spikes.count_nonzero() > 0
+
+
+def test_it_compiles_whole() -> None:
+    torch.manual_seed(0)
+    layer = SRCConv2d(2, 4, 3)
+    input = make_maps(10, 30, BATCH, 2, 6, 6).float()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(input)[0], layer(input)[0])
+
+
+def test_a_transposed_input_is_as_good() -> None:
+    layer = make_layer(2, 4, 3)
+    input = make_maps(11, STEPS, BATCH, 2, 6, 6)
+    strided = input.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0)
+    assert (layer(strided)[0] - layer(input)[0]).abs().max() <= 1e-12

@@ -179,9 +179,25 @@ def test_dropout_silences_hidden_neurons_for_a_sample_in_training(surrogate: str
     assert 0 < kept.count_nonzero() < kept.numel()
     expected, _ = model.layers[1](hidden * kept)
     assert torch.equal(thinned, expected) and not torch.equal(thinned, last)
-    thinned.sum().backward()
+    weights = [layer.weight_ih_l0 for layer in model.layers]
+    arriving = torch.randn(thinned.shape, generator=torch.Generator().manual_seed(2))
+    gradients = torch.autograd.grad(expected, weights, arriving)
+    for made, gradient in zip(torch.autograd.grad(thinned, weights, arriving), gradients, strict=True):
+        # With relu the hidden gradient is a sum of 12 products in another order.
+        assert (made - gradient).abs().max() <= 12 * STEPS * BATCH * 2**-23 * gradient.abs().max()
     model.eval()
     assert torch.equal(model.layer_spikes(spikes_in)[1], model.layers[1](hidden)[0])
+
+
+def test_dropout_is_that_of_the_whole_batch_where_it_is_shared(spikes_in: Tensor) -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(INPUTS, [24], CLASSES, dropout=0.5)
+    torch.manual_seed(1)
+    whole = model.layer_spikes(spikes_in)[1]
+    for first in (0, 1):
+        model.shared_batch = (BATCH, first, 2)
+        torch.manual_seed(1)
+        assert torch.equal(model.layer_spikes(spikes_in[:, first::2])[1], whole[:, first::2])
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
@@ -199,26 +215,41 @@ def test_scaled_neurons_are_a_product_with_its_gradient(shape: tuple[int, ...]) 
     assert torch.equal(spikes.grad, 2 * (spikes * factors) * factors)
 
 
-def test_balanced_gradients_keep_their_size_and_their_sign(spikes_in: Tensor) -> None:
-    def gradients(balance: bool) -> list[Tensor]:
-        torch.manual_seed(0)
-        model = SRCClassifier(INPUTS, [24, 24, 24], CLASSES, balance_gradients=balance)
-        outputs = model.layer_spikes(spikes_in)
-        for output in outputs:
-            output.retain_grad()
-        torch.nn.functional.cross_entropy(model.readout(outputs[-1]), torch.tensor([0, 1, 2, 0, 1])).backward()
-        return [output.grad for output in outputs]
+def balanced_run(spikes_in: Tensor, lengths: Tensor | None = None, *, balance: bool = True) -> list[Tensor]:
+    """The gradients of every layer's output and of the first weights."""
+    torch.manual_seed(0)
+    model = SRCClassifier(INPUTS, [24, 24, 24], CLASSES, balance_gradients=balance)
+    outputs = model.layer_spikes(spikes_in, lengths)
+    for output in outputs:
+        output.retain_grad()
+    logits = model.readout(outputs[-1], lengths=lengths)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1])).backward()
+    return [*(output.grad for output in outputs), model.layers[0].weight_ih_l0.grad]
 
-    plain, balanced = gradients(False), gradients(True)
-    assert torch.equal(plain[-1], balanced[-1])
-    sizes = balanced[-1].square().mean((0, 2)).sqrt()
-    for below in balanced[:-1]:
-        assert torch.all(below.abs() <= 2 * sizes[:, None] * (1 + 1e-6))  # rounding of the product
+
+def test_balanced_gradients_have_one_size_in_all_layers(spikes_in: Tensor) -> None:
+    *plain, _ = balanced_run(spikes_in, balance=False)
+    *balanced, last, _ = balanced_run(spikes_in)
+    assert torch.equal(plain[-1], last)
+    sizes = last.square().mean((0, 2)).sqrt()
+    for gradient in balanced:
+        # Clipping takes from each and adds to none; 1e-6 is for the rounding of the product.
+        assert torch.all(gradient.abs() <= 2 * sizes[:, None] * (1 + 1e-6))
+        own = gradient.square().mean((0, 2)).sqrt()
+        assert torch.all(own <= sizes * (1 + 1e-6)) and torch.all(own > 0.3 * sizes)
     # The layer below the last gets a gradient that was not changed on its way, scaled and clipped.
     scale = sizes / plain[-2].square().mean((0, 2)).sqrt()
     expected = (plain[-2] * scale[:, None]).clamp(-2 * sizes[:, None], 2 * sizes[:, None])
-    assert torch.allclose(balanced[-2], expected, rtol=1e-5, atol=0)
+    assert torch.allclose(balanced[-1], expected, rtol=1e-5, atol=0)
     assert 0 < (expected.abs() == 2 * sizes[:, None]).float().mean() < 0.5
+
+
+def test_balanced_gradients_do_not_see_what_comes_after_a_sample(spikes_in: Tensor) -> None:
+    lengths = torch.full((BATCH,), STEPS)
+    *_, expected = balanced_run(spikes_in, lengths)
+    *_, padded = balanced_run(torch.cat([spikes_in, torch.ones(STEPS, BATCH, INPUTS)]), lengths)
+    # The mean over twice the steps, half of them 0, times 2 is the same but for the order of the sum.
+    assert (padded - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_gradients_are_balanced_in_training_alone(spikes_in: Tensor) -> None:
@@ -241,6 +272,32 @@ def test_a_sample_without_a_gradient_stays_without_one(spikes_in: Tensor) -> Non
     model = SRCClassifier(INPUTS, [24, 24], CLASSES, balance_gradients=True)
     first, *_, last = model.layer_spikes(spikes_in)
     first.retain_grad()
-    last[:, 1:].sum().backward()
+    (1e6 * last[:, 1:]).sum().backward()
     grad = first.grad
     assert grad[:, 0].count_nonzero() == 0 and torch.all(grad.isfinite()) and grad[:, 1:].count_nonzero() > 0
+
+
+def test_a_hidden_gradient_of_zero_stays_zero(spikes_in: Tensor) -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(INPUTS, [24], CLASSES, balance_gradients=True)
+    torch.nn.init.zeros_(model.layers[1].weight_ih_l0)
+    (1e6 * model.layer_spikes(spikes_in)[-1]).sum().backward()
+    assert model.layers[0].weight_ih_l0.grad.count_nonzero() == 0
+
+
+def test_balancing_lets_frozen_layers_and_other_losses_be(spikes_in: Tensor) -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(INPUTS, [24, 24], CLASSES, balance_gradients=True)
+    weight = model.layers[0].weight_ih_l0
+    (gradient,) = torch.autograd.grad(model.layer_spikes(spikes_in)[0].sum(), weight)
+    model.balance_gradients = False
+    assert torch.equal(gradient, torch.autograd.grad(model.layer_spikes(spikes_in)[0].sum(), weight)[0])
+    model.balance_gradients = True
+    model.layers[0].requires_grad_(False)
+    model(spikes_in).sum().backward()
+    assert weight.grad is None and model.layers[1].weight_ih_l0.grad.count_nonzero() > 0
+
+
+def test_relu_is_not_balanced() -> None:
+    with pytest.raises(ValueError, match="balance_gradients: expected False with the surrogate 'relu'"):
+        SRCClassifier(INPUTS, [24], CLASSES, surrogate="relu", balance_gradients=True)

@@ -110,7 +110,7 @@ from srcell.training import Trainer, TrainingConfig
 
 out, dtype = sys.argv[1], getattr(torch, sys.argv[2])
 torch.set_default_dtype(dtype)
-config = TrainingConfig(hidden_sizes=(), epochs=1, steps=20, batch_size=15, prefix=10)
+config = TrainingConfig(hidden_sizes=json.loads(sys.argv[3]), epochs=1, steps=20, batch_size=15, prefix=10, dropout=0.3)
 with processes() as group:
     trainer = Trainer(config, data.load("digits"), group=group)
     samples = [labels.tolist() for _, labels in trainer._loader]
@@ -121,14 +121,15 @@ with processes() as group:
     for _ in range(9):
         next(steps)
     torch.save([samples, first, loss, trainer.model.state_dict()], f"{out}.{group.rank}")
+    trainer.leave()
 """
 
 
-def run_shared(script: Path, dtype: str, processes: int) -> list[list[object]]:
-    out = script.with_suffix(f".{dtype}.{processes}")
+def run_shared(script: Path, dtype: str, processes: int, hidden_sizes: str) -> list[list[object]]:
+    out = script.with_suffix(f".{dtype}.{processes}.{len(hidden_sizes)}")
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
     launcher = launcher if processes > 1 else []
-    command = [sys.executable, *launcher, str(script), str(out), dtype]
+    command = [sys.executable, *launcher, str(script), str(out), dtype, hidden_sizes]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -140,8 +141,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
     for dtype in ("float32", "float64"):
-        ((samples, gradients, loss, weights),) = run_shared(script, dtype, 1)
-        first, second = run_shared(script, dtype, 2)
+        ((samples, gradients, loss, weights),) = run_shared(script, dtype, 1, "[]")
+        first, second = run_shared(script, dtype, 2, "[]")
         for whole, ours, theirs in zip(samples, first[0], second[0], strict=True):
             assert (whole[::2], whole[1::2]) == (ours, theirs)
         # Sums of 15 samples and 30 steps in another order: each addition rounds once, relative to partial sums that no
@@ -155,6 +156,16 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
             for name, weight in weights.items():
                 assert (first[3][name] - weight).abs().max() <= 1e-9
                 assert torch.equal(first[3][name], second[3][name])
+
+
+def test_dropout_is_the_same_in_two_processes(tmp_path: Path) -> None:
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    ((_, gradients, _, _),) = run_shared(script, "float64", 1, "[16]")
+    for _, shared, _, _ in run_shared(script, "float64", 2, "[16]"):
+        for name, gradient in gradients.items():
+            assert gradient.count_nonzero() > 0
+            assert (shared[name] - gradient).abs().max() <= 1e-9 * gradient.abs().max()
 
 
 def test_the_command_under_torchrun_writes_and_speaks_once(tmp_path: Path) -> None:

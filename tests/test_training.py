@@ -16,6 +16,7 @@ import torch
 import srcell
 from srcell import data
 from srcell.checkpoint import read_checkpoint, write_checkpoint
+from srcell.config import ADDED
 from srcell.run_folder import RunFolder
 from srcell.training import (
     EpochMetrics,
@@ -76,13 +77,13 @@ def test_tensorboard_shows_each_epoch_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(TINY, tmp_path)
-    metrics = EpochMetrics(2, 0.5, 0.75, math.nan, 0.25, 0.125, 1.0)
-    RunFolder.open(tmp_path).write_scalars(metrics)  # as if the second epoch had been done again
+    history = [EpochMetrics(k, 0.5 * k, 0.75, math.nan, 0.25, 0.125, 1.0) for k in (1, 2)]
+    RunFolder.open(tmp_path).write_scalars(history)  # as if the second epoch had been done again
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()
     losses = shown.Scalars("train_loss")
-    assert [event.step for event in losses] == [1, 2] and losses[1].value == 0.5
-    assert [event.step for event in shown.Scalars("validation_accuracy")] == [1]
+    assert [(event.step, event.value) for event in losses] == [(1, 0.5), (2, 1.0)]
+    assert "validation_accuracy" not in shown.Tags()["scalars"] or not shown.Scalars("validation_accuracy")
 
 
 def test_without_tensorboard_a_run_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,12 +196,14 @@ def test_a_convolutional_network_trains_and_goes_on(tmp_path: Path) -> None:
     assert_equal_weights(resume(tmp_path).model, run.model)
 
 
-NEWER = ("balance_gradients", "channels", "dropout", "readout_alpha", "train_samples")
-
-
-def test_settings_of_an_older_version_get_their_defaults() -> None:
-    older = {name: value for name, value in asdict(TINY).items() if name not in NEWER}
-    assert TrainingConfig.from_dict(older) == TINY
+def test_settings_that_older_versions_lack_get_their_defaults() -> None:
+    settings = asdict(TINY)
+    for name in ADDED:
+        del settings[name]
+    assert TrainingConfig.from_dict(settings) == TINY
+    for name in settings:
+        with pytest.raises(ValueError, match=f"expected those of this version of srcell, got others: {name}$"):
+            TrainingConfig.from_dict({key: value for key, value in settings.items() if key != name})
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -177,6 +177,8 @@ def _empty(dtype: torch.dtype, *shape: int, block_bytes: int = _BLOCK_BYTES) -> 
 
 def multiply(x: Tensor, factors: Tensor) -> Tensor:
     """``x * factors``, which broadcasts to x, in memory as that of the outputs."""
+    if x.dtype not in (torch.float32, torch.float64):
+        return x * factors
     return torch.mul(x, factors, out=_empty(x.dtype, *x.shape))
 
 

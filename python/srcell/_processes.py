@@ -72,7 +72,7 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
         alone = not distributed.is_initialized()
         yield Processes() if alone else Processes(distributed.get_rank(), distributed.get_world_size())
         return
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
     finally:

@@ -15,6 +15,8 @@ from . import data
 
 ENCODINGS = ("rate", "latency")
 SCHEDULES = ("one-cycle", "constant")
+# Settings that the first run folders lack.
+ADDED = {"balance_gradients", "channels", "dropout", "readout_alpha", "train_samples"}
 
 
 @dataclass(frozen=True)
@@ -121,16 +123,16 @@ class TrainingConfig:
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
         """The configuration that ``dataclasses.asdict`` turned into those settings, from JSON or not.
 
-        A setting that an older version did not have gets its default, which is what that version did.
+        A setting that older versions did not have (``ADDED``) gets its default.
 
         Raises:
-            ValueError: a setting is unknown, of the wrong type or outside its range.
+            ValueError: a setting is unknown, missing, of the wrong type or outside its range.
 
         """
         types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        unknown = sorted(settings.keys() - types.keys())
-        if unknown:
-            raise ValueError(f"settings: expected those of this version of srcell, got others: {', '.join(unknown)}")
+        differing = sorted((settings.keys() ^ types.keys()) - (ADDED - settings.keys()))
+        if differing:
+            raise ValueError(f"settings: expected those of this version of srcell, got others: {', '.join(differing)}")
         for name, value in settings.items():
             accepted = {tuple: (tuple, list), float: (float, int)}.get(types[name], (types[name],))
             if not isinstance(value, accepted) or (isinstance(value, bool) and types[name] is not bool):
@@ -169,8 +171,8 @@ _IMAGES_512 = {
     "dropout": 0.3,
 }
 
-# Settings of each preset: of every data set under "", of one under its name. Those of "best" and "fast" were chosen on
-# validation samples [O]; docs/training.md has the runs.
+# Settings of each preset: of every data set under "", of one under its name. docs/training.md says where
+# they come from.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         "mnist": {"epochs": 25, **_IMAGES_512},

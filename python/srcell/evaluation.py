@@ -87,25 +87,27 @@ def evaluate(
 
     """
     group, was_training = group or Processes(), model.training
-    model.eval()
     classes = model.readout.num_classes
     fan_outs = model.fan_outs()
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
     crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
     cells = torch.zeros((), dtype=torch.float64)
-    for events, labels in loader:
-        spikes = model.layer_spikes(events.to(device), binary=binary)
-        logits = model.readout(spikes[-1], lengths=events.lengths)
-        confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
-        cells += events.num_steps
-        active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
-        crossings[0] += events.num_events
-        for k, output in enumerate(spikes, start=1):
-            counted = count_spikes(output)
-            active[k] += counted.events.cpu()
-            crossings[k] += counted.spikes.sum().cpu()
-    model.train(was_training)
+    model.eval()
+    try:
+        for events, labels in loader:
+            spikes = model.layer_spikes(events.to(device), binary=binary)
+            logits = model.readout(spikes[-1], lengths=events.lengths)
+            confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
+            cells += events.num_steps
+            active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
+            crossings[0] += events.num_events
+            for k, output in enumerate(spikes, start=1):
+                counted = count_spikes(output)
+                active[k] += counted.events.cpu()
+                crossings[k] += counted.spikes.sum().cpu()
+    finally:
+        model.train(was_training)
     for tensor in (confusion, crossings, cells, *active):
         group.sum(tensor)
     samples = int(confusion.sum())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from . import _ops
@@ -438,11 +439,11 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
 
 
 def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
-    r"""``spikes * factors``, where each neuron of each sample has one factor for all steps; it has no gradient.
+    r"""``spikes * factors``, where each neuron of each sample has one factor for all steps.
 
     Args:
         spikes: (T, B, \*F).
-        factors: (B, \*F), of the same dtype and device.
+        factors: (B, \*F), of the same dtype and device; they get no gradient.
 
     Example:
         >>> import torch
@@ -451,7 +452,7 @@ def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
 
     """
     if spikes.device.type != "cpu" or torch.compiler.is_compiling():
-        return spikes * factors
+        return spikes * factors.detach()
     return cast(Tensor, _ScaledNeurons.apply(spikes, factors))  # type: ignore[no-untyped-call]
 
 
@@ -464,6 +465,7 @@ class _ScaledNeurons(torch.autograd.Function):
         return _ops.multiply(spikes, factors)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
         return _ops.multiply(grad[0], *ctx.saved_tensors), None
 

@@ -1,7 +1,7 @@
 """Networks made of the layers of ``srcell.modules``.
 
-Training and users build them; a network must never know how its input was encoded, how it is trained, or what stands
-below a layer.
+Training and users build them; a network must never know how its input was encoded, by what loop it is trained, or what
+stands below a layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .events import EventBatch
 from .functional import scale_neurons
 from .modules import SRC, VOTING_WEIGHT_SCALE, LeakyReadout, SRCConv2d, draw_relays, draw_weights
 
-Layer = SRC | SRCConv2d
+AnyLayer = SRC | SRCConv2d
 
 CLIP = 2.0  # cells of a balanced gradient, in root mean squares of their sample
 
@@ -38,17 +38,26 @@ class Classifier(nn.Module):
     Attributes:
         layers: the layers, first to last.
         readout: what turns the spikes of the last one into logits.
+        shared_batch: where processes share a batch, its size, and which samples are here: every third-th from the
+            second on. Dropout draws for all of them, so that a sample loses the same neurons wherever it is.
+
+    Raises:
+        ValueError: a probability outside its range, or balanced gradients with the relu surrogate.
 
     """
 
+    shared_batch: tuple[int, int, int] | None = None
+
     def __init__(
-        self, layers: Iterable[Layer], readout: LeakyReadout, dropout: float = 0.0, balance_gradients: bool = False
+        self, layers: Iterable[AnyLayer], readout: LeakyReadout, dropout: float = 0.0, balance_gradients: bool = False
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
         self.layers, self.readout = nn.ModuleList(layers), readout
         self.dropout, self.balance_gradients = dropout, balance_gradients
+        if balance_gradients and any(layer.surrogate == "relu" for layer in self.src_layers()):
+            raise ValueError("balance_gradients: expected False with the surrogate 'relu', whose gradients do not grow")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -109,22 +118,24 @@ class Classifier(nn.Module):
                 spikes, _ = layer(below, lengths=later_lengths, input_grad_at_events=at_events)
             outputs.append((spikes > 0.5).to(spikes.dtype) if binary else spikes)
         if self.training and self.balance_gradients and outputs[-1].requires_grad:
-            BalancedGradients(outputs)
+            BalancedGradients(outputs, later_lengths)
         return outputs
 
     def _thinned(self, spikes: Tensor) -> Tensor:
         """What dropout leaves of a layer's output."""
         if not (self.training and self.dropout):
             return spikes
-        return scale_neurons(spikes, F.dropout(spikes.new_ones(spikes.shape[1:]), self.dropout))
+        total, first, step = self.shared_batch or (spikes.shape[1], 0, 1)
+        kept = F.dropout(spikes.new_ones(total, *spikes.shape[2:]), self.dropout)
+        return scale_neurons(spikes, kept[first::step])
 
     def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
         spikes: Tensor = self.layers[0](input, lengths=lengths)[0]
         return spikes
 
-    def src_layers(self) -> list[Layer]:
+    def src_layers(self) -> list[AnyLayer]:
         """The layers, first to last."""
-        return cast("list[Layer]", list(self.layers))
+        return cast("list[AnyLayer]", list(self.layers))
 
     def fan_outs(self) -> list[Tensor]:
         """How many weights each input and each neuron leads to.
@@ -258,7 +269,7 @@ class SRCConvClassifier(Classifier):
             raise ValueError("channels: expected at least one convolutional layer, got none")
         in_channels, height, width = input_shape
         self.input_shape = (in_channels, height, width)
-        layers: list[Layer] = []
+        layers: list[AnyLayer] = []
         for c, n in pairwise([in_channels, *channels]):
             layers.append(
                 SRCConv2d(
@@ -286,9 +297,16 @@ class SRCConvClassifier(Classifier):
         if isinstance(input, EventBatch):
             if input.lengths is not None and lengths is not None:
                 raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
-            maps, lengths = input.to_dense(), sample_lengths(input, lengths)
-        if isinstance(maps, Tensor) and maps.dim() == 3 and maps.shape[2] == math.prod(self.input_shape):
-            maps = maps.unflatten(2, self.input_shape)
+            dtype = cast(Tensor, self.layers[0].weight).dtype
+            maps, lengths = input.to_dense(dtype), sample_lengths(input, lengths)
+        inputs = math.prod(self.input_shape)
+        shape = tuple(maps.shape[2:]) if isinstance(maps, Tensor) else None
+        if shape == (inputs,):
+            maps = cast(Tensor, maps).unflatten(2, self.input_shape)
+        elif shape != self.input_shape:
+            expected = f"(T, B, {inputs}) or (T, B, {', '.join(map(str, self.input_shape))})"
+            got = type(input).__name__ if shape is None else tuple(cast(Tensor, maps).shape)
+            raise ValueError(f"input: expected shape {expected}, got {got}")
         return super()._first_spikes(maps, lengths)
 
     @torch.no_grad()
@@ -316,32 +334,51 @@ class BalancedGradients:
 
     Through ten layers they grow a million times and a tenth of the samples gets half of them. So the gradient of each
     hidden layer's output is scaled, sample by sample, to the root mean square that it has at the last layer, and its
-    cells are clipped to twice that. What comes out are no derivatives, and of a direction that trains [O].
+    cells are clipped to twice that. What comes out are no derivatives, but a direction that trains [O]; what a rate
+    penalty adds is scaled and clipped along with the rest. Not for ``torch.compile``.
 
     Args:
         outputs: of all layers, (T, B, ...) each; their gradients change from now on.
+        lengths: (B,), steps of each sample; all T by default.
+
+    Example:
+        >>> import torch
+        >>> below = torch.ones(4, 1, 2, requires_grad=True)
+        >>> outputs = [below * 1, below * torch.tensor([3.0, 4.0])]
+        >>> _ = BalancedGradients(outputs)
+        >>> (outputs[1].sum() + 9 * outputs[0].sum()).backward()
+        >>> below.grad[0]  # 1 * 3 and 1 * 4 from above, 1 instead of 9 from below
+        tensor([[4., 5.]])
 
     """
 
-    def __init__(self, outputs: Sequence[Tensor]) -> None:
+    def __init__(self, outputs: Sequence[Tensor], lengths: Tensor | None = None) -> None:
+        self._steps = None if lengths is None else lengths.clamp(min=1)
+        self._target: Tensor | None = None
         outputs[-1].register_hook(self._measure)
         for output in outputs[:-1]:
-            output.register_hook(self._balance)
+            if output.requires_grad:
+                output.register_hook(self._balance)
 
     def _measure(self, grad: Tensor) -> None:
-        self._target = _root_mean_square(grad)
+        self._target = self._size(grad)
 
     def _balance(self, grad: Tensor) -> Tensor:
-        size = _root_mean_square(grad).view(-1, *[1] * (grad.dim() - 2))
-        target = self._target.view_as(size)
-        # A gradient of 0 stays: 0 / tiny.
-        tiny = torch.finfo(grad.dtype).tiny
-        return (grad * (target / size.clamp(min=tiny))).clamp(min=-CLIP * target, max=CLIP * target)
+        if self._target is None:  # the loss does not depend on the last layer
+            return grad
+        size = self._size(grad)
+        factor = torch.where(size > 0, self._target / size, 0)
+        shape = (-1, *[1] * (grad.dim() - 2))
+        bound = (CLIP * self._target).to(grad.dtype).view(shape)
+        return (grad * factor.to(grad.dtype).view(shape)).clamp(min=-bound, max=bound)
 
-
-def _root_mean_square(grad: Tensor) -> Tensor:
-    """(B,) of a gradient (T, B, ...)."""
-    return grad.flatten(2).square().mean((0, 2)).sqrt()
+    def _size(self, grad: Tensor) -> Tensor:
+        """(B,) the root mean square over the steps and neurons of each sample; past its length there is nothing."""
+        work = torch.promote_types(grad.dtype, torch.float32)
+        square = grad.flatten(2).to(work).square().mean((0, 2))
+        if self._steps is not None:
+            square = square * (grad.shape[0] / self._steps.to(work))
+        return square.sqrt()
 
 
 def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:

@@ -627,23 +627,29 @@ class SRCConv2d(_SRCBase):
         if not isinstance(input, Tensor) or input.dim() != 5 or input.shape[2] != self.in_channels:
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (T, B, {self.in_channels}, H, W), got {got}")
-        if not isinstance(self.padding, str) or self.padding == "valid":
-            padding = (0, 0) if isinstance(self.padding, str) else self.padding
-            least = [
-                max(1, dilation * (kernel - 1) + 1 - 2 * pad)
-                for kernel, dilation, pad in zip(self.kernel_size, self.dilation, padding, strict=True)
-            ]
-            if input.shape[3] < least[0] or input.shape[4] < least[1]:
-                raise ValueError(
-                    f"input: expected a height of at least {least[0]} and a width of at least {least[1]}, "
-                    f"got {tuple(input.shape[3:])}"
-                )
-        if input.dtype != self._weight("").dtype and not torch.is_autocast_enabled(input.device.type):
-            raise TypeError(f"input: expected {self._weight('').dtype}, as the weight, got {input.dtype}")
-        maps = F.conv2d(
-            input.flatten(0, 1), self._weight(""), None, self.stride, self.padding, self.dilation, self.groups
-        )
+        least = [
+            1 if pad is None else max(1, dilation * (kernel - 1) + 1 - 2 * pad)
+            for kernel, dilation, pad in zip(self.kernel_size, self.dilation, self._pads(), strict=True)
+        ]
+        if input.shape[3] < least[0] or input.shape[4] < least[1]:
+            raise ValueError(
+                f"input: expected a height of at least {least[0]} and a width of at least {least[1]}, "
+                f"got {tuple(input.shape[3:])}"
+            )
+        weight = self._weight("")
+        autocast = input.device.type != "meta" and torch.is_autocast_enabled(input.device.type)
+        if not input.is_floating_point() or (input.dtype != weight.dtype and not autocast):
+            raise TypeError(f"input: expected {weight.dtype}, as the weight, got {input.dtype}")
+        if input.device != weight.device:
+            raise ValueError(f"input: expected device {weight.device}, as the weight, got {input.device}")
+        maps = F.conv2d(input.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation, self.groups)
         return maps.reshape(*input.shape[:2], *maps.shape[1:])
+
+    def _pads(self) -> tuple[int | None, int | None]:
+        """Rows above and below, columns left and right; None where it is as many as needed."""
+        if not isinstance(self.padding, str):
+            return self.padding
+        return (None, None) if self.padding == "same" else (0, 0)
 
     def extra_repr(self) -> str:
         """The sizes, and what differs from the defaults."""
@@ -738,7 +744,7 @@ def over_space(values: Tensor, dimensions: int) -> Tensor:
 
 def _pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
     """Height and width; one number is both."""
-    sizes = (size, size) if isinstance(size, int) else tuple(size)
+    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and x >= least for x in sizes):
         raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")
     return sizes

@@ -97,18 +97,21 @@ class RunFolder:
         writer.writerows(history)
         write_atomically(self.path / "metrics.csv", text.getvalue().encode())
 
-    def write_scalars(self, metrics: EpochMetrics) -> None:
-        """Add the epoch to what TensorBoard shows of the folder, if TensorBoard is installed."""
+    def write_scalars(self, history: list[EpochMetrics]) -> None:
+        """Let TensorBoard show the last epoch, and those before it the first time, if TensorBoard is installed."""
+        shown = history[-1:]
         if self._summary is None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 return
-            # What an earlier part of the run wrote from this epoch on is not shown.
-            self._summary = SummaryWriter(str(self.path / "tensorboard"), purge_step=metrics.epoch)
-        for name, value in metrics._asdict().items():
-            if name != "epoch" and not math.isnan(value):
-                self._summary.add_scalar(name, value, metrics.epoch)
+            shown = history
+            # What an earlier part of the run wrote is not shown beside this.
+            self._summary = SummaryWriter(str(self.path / "tensorboard"), purge_step=history[0].epoch)
+        for metrics in shown:
+            for name, value in metrics._asdict().items():
+                if name != "epoch" and not math.isnan(value):
+                    self._summary.add_scalar(name, value, metrics.epoch)
         self._summary.flush()
 
     def finish(

@@ -274,7 +274,7 @@ def _run(
             last_save = save()
             if folder is not None:
                 folder.write_metrics(trainer.history)
-                folder.write_scalars(metrics)
+                folder.write_scalars(trainer.history)
             observer.on_epoch(metrics)
         evaluation = trainer.test()
     trainer.model.eval()
@@ -441,10 +441,12 @@ class Trainer:
         self.tally.add(loss.item(), logits, labels, spikes)
 
     def _forward(self, events: EventBatch) -> list[Tensor]:
-        """The logits and the spikes of each layer; what dropout draws depends on where in the run this is alone."""
+        """The logits and the spikes of each layer; what a sample loses to dropout depends on its place in the run."""
         if not self.config.dropout:
             return cast("list[Tensor]", self._network(events))
-        place = (len(self.history), self._batches_done, self._group.rank)
+        place = (len(self.history), self._batches_done)
+        total = self._loader.samples_in(self._batches_done)
+        self.model.shared_batch = (total, self._group.rank, self._group.size)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(derived_seed(self.config.seed, DROPOUT, *place))
             return cast("list[Tensor]", self._network(events))
