@@ -96,7 +96,7 @@ TABLE = {
         "st",
         "srcell train mnist --encoding latency --hidden 512 --steps 10 --temperature 1 --readout-alpha 1 --dropout 0.3 "
         "--lr 5e-3 --validation 0",
-        epochs=30,
+        epochs=20,
         seeds=(0, 1, 2),
         configurations_tried=8,
     ),
