@@ -123,9 +123,9 @@ TABLE = {
         "N-MNIST subset (1,000 training, 100 test)",
         "2312-512-100",
         "st",
-        "srcell train nmnist --hidden 512 --batch-size 32 --dropout 0.5 --temperature 10 --readout-alpha 1 --lr 5e-3 "
-        "--validation 0",
-        epochs=30,
+        "srcell train nmnist --hidden 512 --batch-size 32 --dropout 0.7 --temperature 10 --alpha 0.97 "
+        "--readout-alpha 1 --lr 5e-3 --validation 0",
+        epochs=40,
         seeds=(0, 1, 2),
         configurations_tried=8,
     ),

@@ -18,7 +18,7 @@ from srcell.training import EVALUATION_BATCH, RunOptions, load_data, make_encodi
 
 # Settings of srcell train that none of these networks has.
 UNUSED = {"balance_gradients", "channels", "clip_norm", "dropout", "initial_state", "label_smoothing", "rate_penalty"}
-UNUSED |= {"recurrent_grad", "surrogate"}
+UNUSED |= {"alpha", "recurrent_grad", "surrogate"}
 
 
 def make_loaders(config: TrainingConfig, options: RunOptions) -> tuple[Dataset, EventLoader, EventLoader, str]:

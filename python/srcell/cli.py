@@ -315,6 +315,7 @@ SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
     ("--steps", "steps", int, "N", "steps of an encoding"),
     ("--gain", "gain", float, "X", "firing probability of a full pixel in a step of rate coding"),
     ("--prefix", "prefix", int, "N", "silent steps before a sample"),
+    ("--alpha", "alpha", float, "X", "what the neurons' integrators keep from step to step"),
     ("--surrogate", "surrogate", str, "NAME", "straight_through or relu"),
     ("--recurrent-grad", "recurrent_grad", None, "", "let gradients follow the recurrence"),
     ("--initial-state", "initial_state", str, "NAME", "zeros or rest"),

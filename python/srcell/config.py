@@ -16,7 +16,7 @@ from . import data
 ENCODINGS = ("rate", "latency")
 SCHEDULES = ("one-cycle", "constant")
 # Settings that the first run folders lack.
-ADDED = {"balance_gradients", "channels", "dropout", "readout_alpha", "train_samples"}
+ADDED = {"alpha", "balance_gradients", "channels", "dropout", "readout_alpha", "train_samples"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class TrainingConfig:
         steps: steps of an encoding, after the silent prefix [A].
         gain: probability that a pixel of 1 fires in a step of rate coding [A].
         prefix: silent steps before the first spike can come [A].
+        alpha: what the neurons' integrators keep from step to step [P].
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
@@ -84,6 +85,7 @@ class TrainingConfig:
     steps: int = 100
     gain: float = 0.5
     prefix: int = 20
+    alpha: float = 0.9
     surrogate: str = "straight_through"
     recurrent_grad: bool = False
     initial_state: str = "zeros"
@@ -107,7 +109,7 @@ class TrainingConfig:
         for name in ("channels", "hidden_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name}: expected at least 1 each, got {list(getattr(self, name))}")
-        for name in ("learning_rate", "gain", "readout_alpha"):
+        for name in ("learning_rate", "gain", "alpha", "readout_alpha"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in (0, 1], got {getattr(self, name)}")
         if not 0 < self.temperature < math.inf:
@@ -179,12 +181,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "fashion-mnist": {"epochs": 16, **_IMAGES_512},
         "nmnist": {
             "hidden_sizes": (512,),
-            "epochs": 30,
+            "epochs": 40,
             "batch_size": 32,
             "learning_rate": 5e-3,
             "temperature": 10.0,
+            "alpha": 0.97,
             "readout_alpha": 1.0,
-            "dropout": 0.5,
+            "dropout": 0.7,
         },
     },
     "fast": {

@@ -159,6 +159,7 @@ class SRCClassifier(Classifier):
         hidden_sizes: neurons of each hidden layer; empty for none.
         num_classes: classes C.
         neurons_per_class: neurons of the last layer that vote for a class [A].
+        alpha: what the neurons' integrators keep from step to step, as in ``SRC`` [P].
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
@@ -187,6 +188,7 @@ class SRCClassifier(Classifier):
         num_classes: int,
         *,
         neurons_per_class: int = 10,
+        alpha: float = 0.9,
         surrogate: str = "straight_through",
         recurrent_grad: bool = False,
         initial_state: str = "zeros",
@@ -198,7 +200,7 @@ class SRCClassifier(Classifier):
         sizes = [input_size, *hidden_sizes, neurons_per_class * num_classes]
         super().__init__(
             (
-                SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
+                SRC(k, n, alpha=alpha, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
                 for k, n in pairwise(sizes)
             ),
             LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature),
@@ -225,6 +227,7 @@ class SRCConvClassifier(Classifier):
         hidden_sizes: neurons of each fully connected layer behind them; empty for none.
         num_classes: classes C.
         neurons_per_class: neurons of the last layer that vote for a class [A].
+        alpha: what the neurons' integrators keep from step to step, as in ``SRC`` [P].
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
@@ -255,6 +258,7 @@ class SRCConvClassifier(Classifier):
         num_classes: int,
         *,
         neurons_per_class: int = 10,
+        alpha: float = 0.9,
         surrogate: str = "straight_through",
         recurrent_grad: bool = False,
         initial_state: str = "zeros",
@@ -278,6 +282,7 @@ class SRCConvClassifier(Classifier):
                     kernel_size=5,
                     stride=2,
                     padding=2,
+                    alpha=alpha,
                     surrogate=surrogate,
                     recurrent_grad=recurrent_grad,
                     initial_state=initial_state,
@@ -286,7 +291,7 @@ class SRCConvClassifier(Classifier):
             height, width = (height + 1) // 2, (width + 1) // 2
         sizes = [channels[-1] * height * width, *hidden_sizes, neurons_per_class * num_classes]
         layers += [
-            SRC(k, n, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
+            SRC(k, n, alpha=alpha, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
             for k, n in pairwise(sizes)
         ]
         readout = LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature)

@@ -549,6 +549,7 @@ def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
 def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
     """The untrained network of a run, for inputs of (channels, height, width); torch's global random state is kept."""
     options: dict[str, Any] = {
+        "alpha": config.alpha,
         "surrogate": config.surrogate,
         "recurrent_grad": config.recurrent_grad,
         "initial_state": config.initial_state,
