@@ -43,7 +43,8 @@ def learning_curve(history: list[EpochMetrics]) -> Figure:
 @torch.no_grad()
 def raster(model: Classifier, sample: EventBatch, label: int) -> Figure:
     """One sample through input, all layers and readout; ``sample`` is a batch of one."""
-    outputs = [sample.to_dense(), *(spikes.flatten(2) for spikes in model.layer_spikes(sample))]
+    device = next(model.parameters()).device
+    outputs = [sample.to_dense(), *(spikes.flatten(2).cpu() for spikes in model.layer_spikes(sample.to(device)))]
     steps = sample.shape[0]
     heights = [2.0] * len(outputs) + [2.0]
     figure = Figure(figsize=(9, 1.7 * len(heights)), layout="constrained")
