@@ -307,6 +307,8 @@ def test_presets() -> None:
     reference = TrainingConfig.preset("reference", "mnist", epochs=3)
     assert (reference.steps, reference.gain, reference.prefix) == (200, 0.25, 20)
     assert (reference.hidden_sizes, reference.epochs) == ((), 3)
+    deep = TrainingConfig.preset("deep", "mnist")
+    assert deep.hidden_sizes == (128,) * 10 and deep.balance_gradients
     with pytest.raises(ValueError, match="unknown preset 'referense': did you mean 'reference'"):
         TrainingConfig.preset("referense", "mnist")
 

@@ -151,7 +151,7 @@ class TrainingConfig:
 
         "reference" keeps to the constants of the authors' configuration [A]: rate coding of 200 steps with gain 0.25
         after 20 silent steps, no hidden layer, ten neurons a class. "best" is ours, for accuracy;
-        "fast" is ours, for MNIST above 97 % within two minutes on two cores.
+        "fast" is ours, for MNIST above 97 % within two minutes on two cores; so is "deep", ten hidden layers of 128.
 
         Raises:
             ValueError: there is no such preset or data set.
@@ -192,6 +192,19 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "fast": {
         "": {"epochs": 6, "batch_size": 256, "learning_rate": 1e-2, "temperature": 3.0},
+    },
+    "deep": {
+        "": {
+            "hidden_sizes": (128,) * 10,
+            "epochs": 15,
+            "batch_size": 256,
+            "learning_rate": 1e-2,
+            "steps": 100,
+            "gain": 0.5,
+            "temperature": 6.0,
+            "readout_alpha": 1.0,
+            "balance_gradients": True,
+        },
     },
     "reference": {
         "": {"hidden_sizes": (), "epochs": 16, "batch_size": 256, "learning_rate": 1e-2, "steps": 200, "gain": 0.25},
