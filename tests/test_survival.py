@@ -110,7 +110,15 @@ from srcell.training import Trainer, TrainingConfig
 
 out, dtype = sys.argv[1], getattr(torch, sys.argv[2])
 torch.set_default_dtype(dtype)
-config = TrainingConfig(hidden_sizes=json.loads(sys.argv[3]), epochs=1, steps=20, batch_size=15, prefix=10, dropout=0.3)
+config = TrainingConfig(
+    hidden_sizes=json.loads(sys.argv[3]),
+    epochs=1,
+    steps=20,
+    batch_size=15,
+    prefix=10,
+    dropout=0.3,
+    rate_penalty=9.0,
+)
 with processes() as group:
     trainer = Trainer(config, data.load("digits"), group=group)
     samples = [labels.tolist() for _, labels in trainer._loader]
@@ -158,9 +166,10 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
                 assert torch.equal(first[3][name], second[3][name])
 
 
-def test_dropout_is_the_same_in_two_processes(tmp_path: Path) -> None:
+def test_dropout_and_the_rate_penalty_are_the_same_in_two_processes(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
+    # Of one hidden layer, whose rate is pulled as well.
     ((_, gradients, _, _),) = run_shared(script, "float64", 1, "[16]")
     for _, shared, _, _ in run_shared(script, "float64", 2, "[16]"):
         for name, gradient in gradients.items():

@@ -15,6 +15,7 @@ import torch
 
 import srcell
 from srcell import data
+from srcell._processes import Processes
 from srcell.checkpoint import read_checkpoint, write_checkpoint
 from srcell.config import ADDED
 from srcell.run_folder import RunFolder
@@ -28,6 +29,7 @@ from srcell.training import (
     build_model,
     evaluate_run,
     load_weights,
+    rate_pull,
     resume,
     train,
 )
@@ -411,3 +413,13 @@ def assert_equal_weights(ours: torch.nn.Module, theirs: torch.nn.Module) -> None
     weights, expected = ours.state_dict(), theirs.state_dict()
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_pull_has_the_gradient_of_the_penalty() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.rand(6, 4, n, dtype=torch.float64, generator=generator).requires_grad_() for n in (3, 5)]
+    penalty = sum((layer.mean((0, 1)) - 0.1).square().mean() for layer in layers)
+    expected = torch.autograd.grad(penalty, layers)
+    made = torch.autograd.grad(rate_pull(layers, 0.1, samples=4, group=Processes()), layers)
+    for ours, theirs in zip(made, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-12, atol=0)

@@ -426,10 +426,11 @@ class Trainer:
                 f"at a learning rate of {self._rate:.3g}: use a lower one"
             )
         # Gradients are averaged over the processes, whose shares of a batch may differ by one.
-        share = self._group.size / self._loader.samples_in(self._batches_done)
-        objective = share * loss
+        samples = self._loader.samples_in(self._batches_done)
+        objective = self._group.size / samples * loss
         if self.config.rate_penalty:
-            objective = objective + self.config.rate_penalty * rate_penalty(spikes[:-1], self.config.target_rate)
+            pull = rate_pull(spikes[:-1], self.config.target_rate, samples, self._group)
+            objective = objective + self.config.rate_penalty * pull
         self._optimizer.zero_grad()
         objective.backward()
         if self.config.clip_norm:
@@ -598,7 +599,22 @@ def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, step
     return OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
 
 
-def rate_penalty(spikes: Sequence[Tensor], target: float) -> Tensor:
-    """Sum over layers of the mean squared distance between its neurons' mean outputs and the target."""
-    distances = [(layer.mean((0, 1)) - target).square().mean() for layer in spikes]
-    return torch.stack(distances).sum() if distances else torch.zeros(())
+def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, group: Processes) -> Tensor:
+    """What has the gradient of the rate penalty once gradients are averaged over the processes; its value is of no use.
+
+    The penalty is the sum over layers of the mean squared distance between its neurons' mean outputs and the target.
+
+    Args:
+        spikes: of each hidden layer, those of this process.
+        target: mean output of a neuron and step.
+        samples: of the batch, in all processes.
+        group: the processes that share it.
+
+    """
+    pulls = []
+    for layer in spikes:
+        (steps,) = group.any(layer.shape[0])
+        sums = layer.sum((0, 1))
+        mean = group.sum(sums.detach().clone()) / (steps * samples)
+        pulls.append((2 * (mean - target) * sums).mean() / (steps * samples))
+    return group.size * torch.stack(pulls).sum() if pulls else torch.zeros(())
