@@ -70,7 +70,7 @@ def raster(model: Classifier, sample: EventBatch, label: int) -> Figure:
         strong = k in (label, best)
         readout.plot(logits[:, k].numpy(), color=f"C{k % 10}", linewidth=2 if strong else 0.8, label=name)
     readout.set(xlabel="step", ylabel="logit", xlim=(0, steps))
-    readout.legend(fontsize="x-small", ncols=2, loc="upper left")
+    readout.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(f"One test sample of class {label}: active cells (s > 0) and the readout")
     return figure
 
