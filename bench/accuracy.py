@@ -86,7 +86,7 @@ TABLE = {
         "784-100",
         "windows",
         "bptt.py mnist --steps 100 --gain 0.5 --lr 1e-2 --temperature 3 --validation 0",
-        epochs=5,
+        epochs=3,
         seeds=(0,),
         configurations_tried=9,
     ),
