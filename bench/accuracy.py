@@ -40,7 +40,7 @@ MODES = {
 
 
 # A hidden layer of 512; half the steps of the reference at twice the gain, so that a sample is as many events.
-WIDE = "--hidden 512 --steps 100 --gain 0.5 --temperature 3 --dropout 0.3 --validation 0"
+WIDE = "--hidden 512 --steps 100 --gain 0.5 --lr 5e-3 --validation 0"
 
 
 class Row(NamedTuple):
@@ -67,7 +67,7 @@ TABLE = {
         "MNIST, rate",
         "784-512-100",
         "st",
-        f"srcell train mnist {WIDE} --lr 5e-3",
+        f"srcell train mnist {WIDE} --temperature 3 --dropout 0.3",
         epochs=25,
         seeds=(0,),
         configurations_tried=9,
@@ -76,10 +76,10 @@ TABLE = {
         "MNIST, rate",
         "784-512-100",
         "relu",
-        f"srcell train mnist {WIDE} --lr 5e-3 --surrogate relu",
+        f"srcell train mnist {WIDE} --surrogate relu --temperature 6 --readout-alpha 1 --dropout 0.2",
         epochs=20,
         seeds=(0,),
-        configurations_tried=1,
+        configurations_tried=5,
     ),
     "mnist-bptt": Row(
         "MNIST, rate",
@@ -114,10 +114,10 @@ TABLE = {
         "Fashion-MNIST, rate",
         "784-512-100",
         "st",
-        f"srcell train fashion-mnist {WIDE} --lr 5e-3",
-        epochs=16,
+        f"srcell train fashion-mnist {WIDE} --temperature 6 --readout-alpha 1 --dropout 0.1",
+        epochs=14,
         seeds=(0,),
-        configurations_tried=1,
+        configurations_tried=2,
     ),
     "nmnist-small": Row(
         "N-MNIST subset (1,000 training, 100 test)",
