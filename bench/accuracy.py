@@ -145,7 +145,7 @@ def depth_row(mode: str, depth: int, program: str, choice: str) -> Row:
         "MNIST, rate, 10,000 training digits",
         f"784, {depth} x 128, 100",
         mode,
-        f"{program} {SHALLOW_TO_DEEP} --hidden{' 128' * depth} {choice}".strip(),
+        f"{program} {SHALLOW_TO_DEEP} --hidden{' 128' * depth} {choice}",
         epochs=5,
         seeds=(0,),
         configurations_tried=4,

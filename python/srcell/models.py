@@ -29,6 +29,7 @@ class Classifier(nn.Module):
     """SRC layers one above the other, and class votes above them: what all networks here share.
 
     Args:
+        input_shape: (K,), or channels, height and width.
         layers: first to last.
         readout: what turns the spikes of the last one into logits.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample; what the others pass
@@ -36,10 +37,11 @@ class Classifier(nn.Module):
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Attributes:
+        input_shape: as given.
         layers: the layers, first to last.
         readout: what turns the spikes of the last one into logits.
-        shared_batch: where processes share a batch, its size, and which samples are here: every third-th from the
-            second on. Dropout draws for all of them, so that a sample loses the same neurons wherever it is.
+        shared_batch: (size, first, step) where processes share a batch of that size and this one has the samples
+            first, first + step, ... Dropout draws for all, so that a sample loses the same neurons wherever it is.
 
     Raises:
         ValueError: a probability outside its range, or balanced gradients with the relu surrogate.
@@ -49,9 +51,15 @@ class Classifier(nn.Module):
     shared_batch: tuple[int, int, int] | None = None
 
     def __init__(
-        self, layers: Iterable[AnyLayer], readout: LeakyReadout, dropout: float = 0.0, balance_gradients: bool = False
+        self,
+        input_shape: Sequence[int],
+        layers: Iterable[AnyLayer],
+        readout: LeakyReadout,
+        dropout: float = 0.0,
+        balance_gradients: bool = False,
     ) -> None:
         super().__init__()
+        self.input_shape = tuple(input_shape)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
         self.layers, self.readout = nn.ModuleList(layers), readout
@@ -137,15 +145,30 @@ class Classifier(nn.Module):
         """The layers, first to last."""
         return cast("list[AnyLayer]", list(self.layers))
 
+    @torch.no_grad()
     def fan_outs(self) -> list[Tensor]:
-        """How many weights each input and each neuron leads to.
+        """How many weights each input and each neuron leads to: fewer at the edges of a map than in its middle.
 
         Returns:
             int64 tensors: (K,) of the inputs, then one of each layer in the shape of its neurons; the last layer leads
             to the readout.
 
         """
-        raise NotImplementedError
+        found: list[Tensor] = []
+        shape = self.input_shape
+        for layer in self.src_layers():
+            if isinstance(layer, SRC):
+                found.append(torch.full(shape, layer.hidden_size))
+                shape = (layer.hidden_size,)
+            else:
+                # Each output sends a one back along each of its weights.
+                weight = torch.ones(cast(Tensor, layer.weight).shape)
+                above = F.conv2d(torch.zeros(1, *shape), weight, None, layer.stride, layer.padding)
+                ways = conv2d_input((1, *shape), weight, torch.ones_like(above), layer.stride, layer.padding)
+                found.append(ways[0].round().long())
+                shape = tuple(above.shape[1:])
+        found.append(torch.full(shape, self.readout.num_classes))
+        return [found[0].flatten(), *found[1:]]
 
 
 class SRCClassifier(Classifier):
@@ -199,6 +222,7 @@ class SRCClassifier(Classifier):
     ) -> None:
         sizes = [input_size, *hidden_sizes, neurons_per_class * num_classes]
         super().__init__(
+            (input_size,),
             (
                 SRC(k, n, alpha=alpha, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
                 for k, n in pairwise(sizes)
@@ -207,13 +231,6 @@ class SRCClassifier(Classifier):
             dropout,
             balance_gradients,
         )
-
-    def fan_outs(self) -> list[Tensor]:
-        """How many weights each input and each neuron leads to: the sizes of the next layer."""
-        layers = cast("list[SRC]", list(self.layers))
-        ways = [*(layer.hidden_size for layer in layers), self.readout.num_classes]
-        sizes = [layers[0].input_size, *(layer.hidden_size for layer in layers)]
-        return [torch.full((size,), fan_out) for size, fan_out in zip(sizes, ways, strict=True)]
 
 
 class SRCConvClassifier(Classifier):
@@ -272,7 +289,6 @@ class SRCConvClassifier(Classifier):
         if not channels:
             raise ValueError("channels: expected at least one convolutional layer, got none")
         in_channels, height, width = input_shape
-        self.input_shape = (in_channels, height, width)
         layers: list[AnyLayer] = []
         for c, n in pairwise([in_channels, *channels]):
             layers.append(
@@ -295,7 +311,7 @@ class SRCConvClassifier(Classifier):
             for k, n in pairwise(sizes)
         ]
         readout = LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature)
-        super().__init__(layers, readout, dropout, balance_gradients)
+        super().__init__(input_shape, layers, readout, dropout, balance_gradients)
 
     def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
         maps = input
@@ -313,25 +329,6 @@ class SRCConvClassifier(Classifier):
             got = type(input).__name__ if shape is None else tuple(cast(Tensor, maps).shape)
             raise ValueError(f"input: expected shape {expected}, got {got}")
         return super()._first_spikes(maps, lengths)
-
-    @torch.no_grad()
-    def fan_outs(self) -> list[Tensor]:
-        """How many weights each input and each neuron leads to; fewer at the edges of a map than in its middle."""
-        found: list[Tensor] = []
-        shape: tuple[int, ...] = self.input_shape
-        for layer in self.src_layers():
-            if isinstance(layer, SRC):
-                found.append(torch.full(shape, layer.hidden_size))
-                shape = (layer.hidden_size,)
-            else:
-                # Each output sends a one back along each of its weights.
-                weight = torch.ones(cast(Tensor, layer.weight).shape)
-                above = F.conv2d(torch.zeros(1, *shape), weight, None, layer.stride, layer.padding)
-                ways = conv2d_input((1, *shape), weight, torch.ones_like(above), layer.stride, layer.padding)
-                found.append(ways[0].round().long())
-                shape = tuple(above.shape[1:])
-        found.append(torch.full(shape, self.readout.num_classes))
-        return [found[0].flatten(), *found[1:]]
 
 
 class BalancedGradients:
