@@ -178,7 +178,13 @@ _IMAGES_512 = {
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         "mnist": {"epochs": 25, **_IMAGES_512},
-        "fashion-mnist": {"epochs": 16, **_IMAGES_512},
+        "fashion-mnist": {
+            "epochs": 25,
+            **_IMAGES_512,
+            "temperature": 10.0,
+            "readout_alpha": 1.0,
+            "dropout": 0.1,
+        },
         "nmnist": {
             "hidden_sizes": (512,),
             "epochs": 40,
@@ -196,9 +202,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "deep": {
         "": {
             "hidden_sizes": (128,) * 10,
-            "epochs": 15,
+            "epochs": 24,
             "batch_size": 256,
-            "learning_rate": 1e-2,
+            "learning_rate": 1.2e-2,
             "steps": 100,
             "gain": 0.5,
             "temperature": 6.0,
