@@ -8,6 +8,13 @@
 
 #include <cstdint>
 
+// Functions that the host and a GPU both call.
+#if defined(__CUDACC__)
+#define SRCELL_HOST_DEVICE __host__ __device__
+#else
+#define SRCELL_HOST_DEVICE
+#endif
+
 namespace srcell {
 
 // Neurons that a time loop takes side by side.
@@ -16,13 +23,16 @@ constexpr int64_t kTile = 128;
 // States are kept for the backward pass every so many steps; between them the backward pass recomputes.
 constexpr int64_t kSegment = 16, kEventSegment = 32;
 
-inline int64_t segments(int64_t steps, int64_t segment = kSegment) { return (steps + segment - 1) / segment; }
+SRCELL_HOST_DEVICE inline int64_t segments(int64_t steps, int64_t segment = kSegment) {
+    return (steps + segment - 1) / segment;
+}
 
-// One value for the layer (stride 0) or one value per neuron (stride 1).
+// One value for the layer (stride 0; null: `constant`) or one value per neuron (stride 1).
 template <class T>
 struct Parameter {
     const T* data;
     int64_t stride;
+    T constant = 0;
 };
 
 template <class T>
@@ -93,7 +103,7 @@ struct Events {
 };
 
 // The neurons of a layer behind events are cut into tiles of equal width, the last one narrower.
-inline int64_t event_tiles(int64_t neurons) { return (neurons + kTile - 1) / kTile; }
+SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return (neurons + kTile - 1) / kTile; }
 
 inline int64_t event_tile_width(int64_t neurons) {
     const int64_t tiles = event_tiles(neurons), even = tiles ? (neurons + tiles - 1) / tiles : 0;
@@ -102,12 +112,12 @@ inline int64_t event_tile_width(int64_t neurons) {
 
 // Samples whose weight gradients are summed one after the other; the sums of groups are added in a fixed tree. Few, so
 // that scratch is small: 16 (group, tile) pairs at most.
-inline int64_t event_group_size(int64_t batch, int64_t neurons) {
+SRCELL_HOST_DEVICE inline int64_t event_group_size(int64_t batch, int64_t neurons) {
     const int64_t tiles = event_tiles(neurons), groups = tiles < 16 ? 16 / (tiles ? tiles : 1) : 1;
     return (batch + groups - 1) / groups;
 }
 
-inline int64_t event_groups(int64_t batch, int64_t neurons) {
+SRCELL_HOST_DEVICE inline int64_t event_groups(int64_t batch, int64_t neurons) {
     const int64_t size = event_group_size(batch, neurons);
     return size ? (batch + size - 1) / size : 0;
 }
@@ -161,7 +171,7 @@ constexpr int64_t kProductPadding = 64;  // at least what the widest panel can e
 
 // A dense input and its events. A row of cells takes mask_words(K) words of mask: bit k tells whether cell k is not 0;
 // NaN is not. What lies past a sample's length is no event.
-inline int64_t mask_words(int64_t inputs) { return (inputs + 63) / 64; }
+SRCELL_HOST_DEVICE inline int64_t mask_words(int64_t inputs) { return (inputs + 63) / 64; }
 
 template <class T>
 struct DenseInput {

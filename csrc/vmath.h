@@ -52,16 +52,23 @@ struct ReducedExp {
     V power, expm1;
 };
 
+// The polynomial's terms from k on: fma(fma(... , r, expm1[k + 1]), r, expm1[k]).
+template <class V, int k>
+SRCELL_INLINE V expm1_terms(V r) {
+    using C = MathConstants<scalar_of<V>>;
+    if constexpr (k == C::terms - 1)
+        return splat<V>(C::expm1[k]);
+    else
+        return fma(expm1_terms<V, k + 1>(r), r, splat<V>(C::expm1[k]));
+}
+
 template <class V>
 SRCELL_INLINE ReducedExp<V> reduce_exp(V x) {
     using C = MathConstants<scalar_of<V>>;
     const V round = splat<V>(C::round);
     const V power = fma(x, splat<V>(C::log2_e), round) - round;
     const V r = fma(power, splat<V>(-C::ln2_low), fma(power, splat<V>(-C::ln2_high), x));
-    V p = splat<V>(C::expm1[C::terms - 1]);
-#pragma GCC unroll 16
-    for (int k = C::terms - 2; k >= 0; --k) p = fma(p, r, splat<V>(C::expm1[k]));
-    return {power, fma(r * r, p, r)};
+    return {power, fma(r * r, expm1_terms<V, 0>(r), r)};
 }
 
 // tanh(x) = -e / (e + 2) with e = expm1(-2 |x|): one division, and no cancellation near 0. e + 2 is made from the parts

@@ -83,7 +83,8 @@ void spread(Row<V>& row, const Parameter<scalar_of<V>>& parameter, const Tile& t
     constexpr int64_t width = VecTraits<V>::width;
     const int64_t padded = (tile.count + width - 1) / width * width;
     if (!parameter.stride) {
-        for (int64_t k = 0; k < padded; k += width) store(row + k, splat<V>(*parameter.data));
+        const scalar_of<V> value = parameter.data ? *parameter.data : parameter.constant;
+        for (int64_t k = 0; k < padded; k += width) store(row + k, splat<V>(value));
         return;
     }
     for (int64_t k = 0, n = tile.first; k < padded; ++k, n = n + 1 == neurons ? 0 : n + 1) row[k] = parameter.data[n];

@@ -119,8 +119,8 @@ inline void call_backward(const Kernels& kernels, const ScanBackward<float>& p) 
 inline void call_backward(const Kernels& kernels, const ScanBackward<double>& p) { kernels.scan_backward_f64(p); }
 
 // The passes over a given current, with or without checkpoints and a backward pass.
-template <class T>
-Result<T> scan(const Kernels& kernels, const CellInputs<T>& in, const Array<T>& current, bool backward, int threads,
+template <class T, class Table>
+Result<T> scan(const Table& kernels, const CellInputs<T>& in, const Array<T>& current, bool backward, int threads,
                int poison) {
     CellOutputs<T> out(in, poison);
     Array<T> checkpoints(backward ? segments(in.o.steps) * 3 * out.plane() : 0, poison);

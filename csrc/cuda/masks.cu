@@ -1,0 +1,10 @@
+// Masks and rate coding: launches what masks.h says.
+#include "masks.h"
+#include "stream.h"
+
+SRCELL_LAUNCH(mask_cells, srcell::DeviceMask<float>)
+SRCELL_LAUNCH(mask_cells, srcell::DeviceMask<double>)
+SRCELL_LAUNCH(mask_columns, srcell::DeviceMask<float>)
+SRCELL_LAUNCH(count_mask, srcell::MaskEvents)
+SRCELL_LAUNCH(list_mask, srcell::MaskEvents)
+SRCELL_LAUNCH(rate_mask, srcell::DeviceRateEncoding)

@@ -1,0 +1,14 @@
+// What the CUDA module says of itself.
+#include <cuda_runtime.h>
+
+#include "kernels.h"
+
+namespace srcell {
+namespace cuda {
+
+const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+
+Built built() { return {CUDART_VERSION, SRCELL_CUDA_ARCHITECTURES}; }
+
+}  // namespace cuda
+}  // namespace srcell

@@ -1,0 +1,236 @@
+// The time loop over given currents on a GPU: one thread takes one neuron of one sample through time, its state in
+// registers; neighbours take neighbouring neurons. Included by device.h inside its namespace, after cell.h and
+// launch.h; knows arrays and shapes, and never looks inside the equations. Threads share nothing.
+
+// Which neuron of which sample a thread takes: an element of a (B, N) plane, the neuron, and its sample's steps.
+struct Chain {
+    int64_t element, neuron, steps;
+};
+
+// Clamped, so that a lengths array altered after its check cannot lead out of bounds.
+SRCELL_INLINE int64_t steps_of(const ScanShape& shape, int64_t sample) {
+    if (!shape.lengths) return shape.steps;
+    const int64_t length = shape.lengths[sample];
+    return length < 0 ? 0 : length > shape.steps ? shape.steps : length;
+}
+
+SRCELL_INLINE Chain chain_at(const ScanShape& shape, int64_t element) {
+    const int64_t sample = element / shape.neurons;
+    return {element, element - sample * shape.neurons, steps_of(shape, sample)};
+}
+
+template <class T>
+SRCELL_INLINE Value<T> parameter_of(const Parameter<T>& parameter, int64_t neuron) {
+    return {parameter.data ? parameter.data[parameter.stride * neuron] : parameter.constant};
+}
+
+template <class T>
+SRCELL_INLINE Cell<Value<T>> cell_of(const CellParameters<T>& p, int64_t n) {
+    return make_cell(parameter_of(p.alpha, n), parameter_of(p.rho, n), parameter_of(p.r, n), parameter_of(p.rs, n),
+                     parameter_of(p.zs_hyp, n), parameter_of(p.zs_dep, n), parameter_of(p.bias, n));
+}
+
+template <class T>
+SRCELL_INLINE Value<T> value_or_zero(const T* values, int64_t at) {
+    return {values ? values[at] : T(0)};
+}
+
+template <class T>
+SRCELL_INLINE State<Value<T>> initial_state(const CellForward<T>& p, int64_t element) {
+    return {value_or_zero(p.i0, element), value_or_zero(p.h0, element), value_or_zero(p.hs0, element)};
+}
+
+template <class T>
+SRCELL_INLINE void store_final(const CellForward<T>& p, const State<Value<T>>& state, int64_t element) {
+    p.i[element] = state.i.x;
+    p.h[element] = state.h.x;
+    p.hs[element] = state.hs.x;
+}
+
+template <class T, bool save>
+SRCELL_INLINE void scan_forward_chain(const ScanForward<T>& p, int64_t element) {
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    const Chain chain = chain_at(p.shape, element);
+    const Cell<Value<T>> cell = cell_of(p.cell, chain.neuron);
+    State<Value<T>> state = initial_state(p, element);
+    const T* current = p.current + element;
+    T* spikes = p.spikes + element;
+    T* checkpoint = save ? p.checkpoints + element : nullptr;
+    for (int64_t t = 0; t < chain.steps; ++t, current += plane, spikes += plane) {
+        if (save && t % kSegment == 0) {
+            checkpoint[0] = state.i.x;
+            checkpoint[plane] = state.h.x;
+            checkpoint[2 * plane] = state.hs.x;
+            checkpoint += 3 * plane;
+        }
+        step(cell, state, Value<T>{*current});
+        *spikes = spike(state.h).x;
+    }
+    for (int64_t t = chain.steps; t < p.shape.steps; ++t, spikes += plane) *spikes = 0;
+    if (save)
+        for (int64_t row = 3 * segments(chain.steps); row < 3 * segments(p.shape.steps); ++row)
+            p.checkpoints[row * plane + element] = 0;
+    store_final(p, state, element);
+}
+
+// A segment's steps as the recomputation leaves them for the adjoint: a column of a thread's own in shared memory, rows
+// a block of threads apart.
+template <class T, bool more, bool integrator>
+struct ChainTrace {
+    static constexpr int kRows = kSegment + (kSegment + 1) +               // drive, h
+                                 (more ? kSegment + (kSegment + 1) : 0) +  // q, hs
+                                 (integrator ? kSegment + 1 : 0);          // i
+    T* column;
+    int64_t stride;
+
+    SRCELL_INLINE T& drive(int t) const { return column[t * stride]; }
+    SRCELL_INLINE T& h(int t) const { return column[(kSegment + t) * stride]; }
+    SRCELL_INLINE T& q(int t) const { return column[(2 * kSegment + 1 + t) * stride]; }
+    SRCELL_INLINE T& hs(int t) const { return column[(3 * kSegment + 1 + t) * stride]; }
+    SRCELL_INLINE T& i(int t) const { return column[(4 * kSegment + 2 + t) * stride]; }
+};
+
+// How the steps of a segment come back: from the currents, the state before it from a checkpoint.
+template <class T>
+struct CurrentReplay {
+    const ScanBackward<T>& p;
+    int64_t element, plane;
+
+    SRCELL_INLINE State<Value<T>> begin(int64_t step) const {
+        const T* checkpoint = p.checkpoints + step / kSegment * 3 * plane + element;
+        return {{checkpoint[0]}, {checkpoint[plane]}, {checkpoint[2 * plane]}};
+    }
+    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, State<Value<T>>& state, int64_t t) const {
+        return step(cell, state, Value<T>{p.current[t * plane + element]});
+    }
+};
+
+// The adjoint of a chain's steps, last to first.
+template <bool recurrent, bool parameters, class T, class Replay>
+SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, const Replay& replay, T* grad_current,
+                                  T* column, int64_t stride) {
+    using V = Value<T>;
+    constexpr bool more = recurrent || parameters;
+    const int64_t plane = p.shape.batch * p.shape.neurons, element = chain.element;
+    const Cell<V> cell = cell_of(p.cell, chain.neuron);
+    const ChainTrace<T, more, parameters> trace = {column, stride};
+    const T silent_up_to = p.relu ? T(0) : T(-2);  // |h| <= 1: with -2 no neuron is silent to the surrogate
+    Adjoint<V> carry = {value_or_zero(p.grad_i, element), value_or_zero(p.grad_h, element),
+                        value_or_zero(p.grad_hs, element)};
+    const V zero = splat<V>(0);
+    V bias_sum = zero;
+    ParameterGradients<V> sums = {zero, zero, zero, zero, zero, zero};
+    for (int64_t t = chain.steps; t < p.shape.steps; ++t) grad_current[t * plane + element] = 0;
+    for (int64_t begin = (segments(chain.steps) - 1) * kSegment, end = chain.steps; begin >= 0;
+         end = begin, begin -= kSegment) {
+        State<V> state = replay.begin(begin);
+        const int steps = static_cast<int>(end - begin);
+        trace.h(0) = state.h.x;
+        if (more) trace.hs(0) = state.hs.x;
+        if (parameters) trace.i(0) = state.i.x;
+        for (int t = 0; t < steps; ++t) {
+            const Trace<V> made = replay.advance(cell, state, begin + t);
+            trace.drive(t) = made.drive.x;
+            trace.h(t + 1) = state.h.x;
+            if (more) trace.q(t) = made.q.x;
+            if (more) trace.hs(t + 1) = state.hs.x;
+            if (parameters) trace.i(t + 1) = state.i.x;
+        }
+        for (int t = steps - 1; t >= 0; --t) {
+            const int64_t at = (begin + t) * plane + element;
+            const V h = {trace.h(t + 1)}, drive = {trace.drive(t)};
+            const V grad_h = select(less_equal(h, splat<V>(silent_up_to)), zero, value_or_zero(p.grad_spikes, at));
+            const V grad_hs = carry.hs;
+            const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
+            bias_sum = bias_sum + grad.u;
+            grad_current[at] = grad.i.x;
+            if constexpr (parameters) {
+                const State<V> before = {{trace.i(t)}, {trace.h(t)}, {trace.hs(t)}};
+                add_parameter_gradients(sums, cell, before, grad, grad_hs, V{trace.i(t + 1)}, drive, V{trace.q(t)});
+            }
+            if constexpr (recurrent)
+                carry_recurrence(cell, carry, grad.u, V{trace.h(t)}, V{trace.hs(t)}, V{trace.q(t)});
+            else
+                carry.h = carry.hs = zero;
+        }
+    }
+    p.grad_i0[element] = carry.i.x;
+    p.grad_h0[element] = carry.h.x;
+    p.grad_hs0[element] = carry.hs.x;
+    T* partial = p.partials + element;
+    partial[0] = bias_sum.x;
+    if constexpr (parameters) {
+        partial[plane] = sums.alpha.x;
+        partial[2 * plane] = sums.rho.x;
+        partial[3 * plane] = sums.r.x;
+        partial[4 * plane] = sums.rs.x;
+        partial[5 * plane] = sums.zs_hyp.x;
+        partial[6 * plane] = sums.zs_dep.x;
+    }
+}
+
+template <class T, bool save>
+struct ScanForwardBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    ScanForward<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t element = place.item();
+        if (element < p.shape.batch * p.shape.neurons) scan_forward_chain<T, save>(p, element);
+    }
+};
+
+template <class T, bool recurrent, bool parameters>
+struct ScanBackwardBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    ScanBackward<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
+        if (element >= plane) return;
+        const CurrentReplay<T> replay = {p, element, plane};
+        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, p.grad_current,
+                                              place.shared_as<T>() + place.thread, place.threads);
+    }
+};
+
+template <class T>
+void scan_forward(Queue& queue, const ScanForward<T>& p) {
+    const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
+    if (p.checkpoints)
+        launch(queue, how, ScanForwardBody<T, true>{p});
+    else
+        launch(queue, how, ScanForwardBody<T, false>{p});
+}
+
+template <class T>
+bool wants_parameters(const CellBackward<T>& p) {
+    for (const T* grad : p.grad_cell)
+        if (grad) return true;
+    return false;
+}
+
+// Launches the body for the call's mode, with a column of shared memory for each thread.
+template <template <class, bool, bool> class Body, class T, class Call>
+void launch_backward(Queue& queue, const Call& p) {
+    const int64_t chains = p.shape.batch * p.shape.neurons;
+    const auto with = [&](auto recurrent, auto parameters) {
+        constexpr bool r = decltype(recurrent)::value, q = decltype(parameters)::value;
+        const int column = ChainTrace < T, r || q, q > ::kRows * static_cast<int>(sizeof(T));
+        launch(queue, spread(queue, chains, column), Body<T, r, q>{p});
+    };
+    using Yes = std::true_type;
+    using No = std::false_type;
+    if (wants_parameters(p))
+        p.recurrent ? with(Yes{}, Yes{}) : with(No{}, Yes{});
+    else
+        p.recurrent ? with(Yes{}, No{}) : with(No{}, No{});
+}
+
+template <class T>
+void scan_backward(Queue& queue, const ScanBackward<T>& p) {
+    launch_backward<ScanBackwardBody, T>(queue, p);
+    reduce_parameters(queue, p);
+}

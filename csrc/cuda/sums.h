@@ -1,0 +1,74 @@
+// Sums in the CPU's fixed trees, in pairs and then in pairs of pairs. Included by device.h inside its namespace, after
+// launch.h; knows no kernel.
+
+constexpr int kTreeLeaves = 16;
+
+// The sum of `count` elements, `stride` apart, at most `leaves`.
+template <int leaves, class T>
+SRCELL_INLINE Value<T> tree_sum(const T* x, int64_t stride, int64_t count) {
+    if constexpr (leaves == 1) {
+        return {*x};
+    } else {
+        constexpr int half = leaves / 2;
+        const Value<T> low = tree_sum<half>(x, stride, count < half ? count : half);
+        return count > half ? low + tree_sum<half>(x + half * stride, stride, count - half) : low;
+    }
+}
+
+// One round: of every kTreeLeaves elements of a column the first becomes their sum.
+template <class T>
+struct TreeRound {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    T* elements;
+    int64_t rows, stride, columns;  // elements from one row to the next; columns lie side by side
+
+    SRCELL_HOST_DEVICE int64_t chunks() const { return (rows + kTreeLeaves - 1) / kTreeLeaves; }
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item();
+        if (item >= chunks() * columns) return;
+        const int64_t first = item / columns * kTreeLeaves;
+        T* const x = elements + first * stride + item % columns;
+        *x = tree_sum<kTreeLeaves>(x, stride, rows - first < kTreeLeaves ? rows - first : kTreeLeaves).x;
+    }
+};
+
+// Leaves the sum of each column in its first row.
+template <class T>
+void sum_columns(Queue& queue, TreeRound<T> round) {
+    for (; round.rows > 1; round.rows = round.chunks(), round.stride *= kTreeLeaves)
+        launch(queue, spread(queue, round.chunks() * round.columns), round);
+}
+
+// Zeros where there are no sums.
+template <class T>
+struct CopySums {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    const T* sums;
+    T* target;
+    int64_t count;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        if (place.item() < count) target[place.item()] = sums ? sums[place.item()] : T(0);
+    }
+};
+
+// The gradients of bias and cell parameters from the sums of each neuron of each sample.
+template <class T>
+void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
+    const CellParameters<T>& cell = p.cell;
+    const int64_t strides[kSums] = {cell.bias.stride, cell.alpha.stride,  cell.rho.stride,   cell.r.stride,
+                                    cell.rs.stride,   cell.zs_hyp.stride, cell.zs_dep.stride};
+    const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
+    for (int64_t s = 0; s < kSums; ++s) {
+        T* const target = s == 0 ? p.grad_bias : p.grad_cell[s - 1];
+        if (!target) continue;
+        T* const sums = plane ? p.partials + s * plane : nullptr;
+        const int64_t wanted = strides[s] ? neurons : 1;
+        if (sums) sum_columns(queue, TreeRound<T>{sums, batch, neurons, neurons});
+        if (sums && !strides[s]) sum_columns(queue, TreeRound<T>{sums, neurons, 1, 1});
+        launch(queue, spread(queue, wanted), CopySums<T>{sums, target, wanted});
+    }
+}

@@ -1,0 +1,75 @@
+// Value types of a GPU: a float or a double whose every operation names its rounding, so that no compiler flag decides
+// the bits. The operations are those of a cpu/vec_*.h header, one lane wide. Included by device.h inside its namespace;
+// without nvcc it is the same code for the host, which the tests run.
+
+#if defined(__CUDA_ARCH__)
+#define SRCELL_ON_DEVICE(device, host) device
+#else
+#define SRCELL_ON_DEVICE(device, host) host
+#endif
+
+template <class T>
+struct Value {
+    T x;
+};
+
+template <class V>
+struct VecTraits;
+
+template <class T>
+struct VecTraits<Value<T>> {
+    using scalar = T;
+    static constexpr int width = 1;
+};
+
+template <class V>
+using scalar_of = typename VecTraits<V>::scalar;
+
+template <class V>
+SRCELL_INLINE V splat(scalar_of<V> x) {
+    return {x};
+}
+
+#define SRCELL_VALUE_OPERATIONS(T, Bits, mantissa_bits, exponent_bias, add, mul, div, fused)                           \
+    SRCELL_INLINE Value<T> operator+(Value<T> a, Value<T> b) { return {SRCELL_ON_DEVICE(add(a.x, b.x), a.x + b.x)}; }  \
+    SRCELL_INLINE Value<T> operator-(Value<T> a, Value<T> b) { return {SRCELL_ON_DEVICE(add(a.x, -b.x), a.x - b.x)}; } \
+    SRCELL_INLINE Value<T> operator*(Value<T> a, Value<T> b) { return {SRCELL_ON_DEVICE(mul(a.x, b.x), a.x * b.x)}; }  \
+    SRCELL_INLINE Value<T> operator/(Value<T> a, Value<T> b) { return {SRCELL_ON_DEVICE(div(a.x, b.x), a.x / b.x)}; }  \
+    SRCELL_INLINE Value<T> fma(Value<T> a, Value<T> b, Value<T> c) {                                                   \
+        return {SRCELL_ON_DEVICE(fused(a.x, b.x, c.x), std::fma(a.x, b.x, c.x))};                                      \
+    }                                                                                                                  \
+    SRCELL_INLINE Bits bits_of(Value<T> v) {                                                                           \
+        Bits bits;                                                                                                     \
+        memcpy(&bits, &v.x, sizeof bits);                                                                              \
+        return bits;                                                                                                   \
+    }                                                                                                                  \
+    SRCELL_INLINE Value<T> value_of(Bits bits) {                                                                       \
+        Value<T> v;                                                                                                    \
+        memcpy(&v.x, &bits, sizeof bits);                                                                              \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    SRCELL_INLINE Value<T> negate(Value<T> v) { return {-v.x}; }                                                       \
+    SRCELL_INLINE Value<T> absolute(Value<T> v) { return value_of(bits_of(v) & ~(Bits(1) << (sizeof(T) * 8 - 1))); }   \
+    SRCELL_INLINE Value<T> at_most(Value<T> v, Value<T> limit) { return limit.x < v.x ? limit : v; }                   \
+    SRCELL_INLINE Value<T> at_least(Value<T> v, Value<T> limit) { return limit.x > v.x ? limit : v; }                  \
+    SRCELL_INLINE bool less(Value<T> a, Value<T> b) { return a.x < b.x; }                                              \
+    SRCELL_INLINE bool less_equal(Value<T> a, Value<T> b) { return a.x <= b.x; }                                       \
+    SRCELL_INLINE Value<T> select(bool mask, Value<T> yes, Value<T> no) { return mask ? yes : no; }                    \
+    SRCELL_INLINE Value<T> with_sign_of(Value<T> v, Value<T> sign) {                                                   \
+        constexpr Bits sign_bit = Bits(1) << (sizeof(T) * 8 - 1);                                                      \
+        return value_of((bits_of(v) & ~sign_bit) | (bits_of(sign) & sign_bit));                                        \
+    }                                                                                                                  \
+    SRCELL_INLINE Value<T> power_of_two(Value<T> n) {                                                                  \
+        constexpr T biased_round = T(Bits(3) << (mantissa_bits - 1)) + exponent_bias;                                  \
+        return value_of(bits_of(n + splat<Value<T>>(biased_round)) << mantissa_bits);                                  \
+    }
+
+SRCELL_VALUE_OPERATIONS(float, uint32_t, 23, 127, __fadd_rn, __fmul_rn, __fdiv_rn, __fmaf_rn)
+SRCELL_VALUE_OPERATIONS(double, uint64_t, 52, 1023, __dadd_rn, __dmul_rn, __ddiv_rn, __fma_rn)
+#undef SRCELL_VALUE_OPERATIONS
+
+SRCELL_INLINE int lowest_bit(uint64_t bits) {
+    return SRCELL_ON_DEVICE(__ffsll(static_cast<long long>(bits)) - 1, __builtin_ctzll(bits));
+}
+
+SRCELL_INLINE int count_bits(uint64_t bits) { return SRCELL_ON_DEVICE(__popcll(bits), __builtin_popcountll(bits)); }

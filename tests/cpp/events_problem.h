@@ -1,0 +1,165 @@
+// One problem of a layer behind events, for the tests of the kernels behind them: rows of events, and the structs of
+// params.h that point at them.
+#pragma once
+
+#include "cell_problem.h"
+
+namespace srcell {
+
+inline int64_t call_forward(const Kernels& kernels, const EventsForward<float>& p) {
+    return kernels.events_forward_f32(p);
+}
+inline int64_t call_forward(const Kernels& kernels, const EventsForward<double>& p) {
+    return kernels.events_forward_f64(p);
+}
+inline int64_t call_backward(const Kernels& kernels, const EventsBackward<float>& p) {
+    return kernels.events_backward_f32(p);
+}
+inline int64_t call_backward(const Kernels& kernels, const EventsBackward<double>& p) {
+    return kernels.events_backward_f64(p);
+}
+inline void call_dots(const Kernels& kernels, const EventDots<float>& p) { kernels.event_dots_f32(p); }
+inline void call_dots(const Kernels& kernels, const EventDots<double>& p) { kernels.event_dots_f64(p); }
+
+// Event rows in any order and with repetitions, some of them empty.
+template <class T>
+struct EventRows {
+    Array<int64_t> offsets;
+    Array<int32_t> indices;
+    Array<T> values;
+    int64_t inputs;
+    bool with_values;
+
+    EventRows(const CellOptions& o, int64_t inputs, bool with_values, Numbers& numbers)
+        : EventRows(count(o, inputs, numbers), inputs, with_values, numbers) {}
+
+    Events<T> events() const {
+        return {offsets.data(), indices.data(), values.data_if(with_values), indices.size(), inputs};
+    }
+
+    // The same with each input once a row at most, in order, and without values of 0: what a dense input can hold.
+    EventRows tidy() const {
+        std::vector<int64_t> ends = {0};
+        std::vector<int32_t> kept;
+        std::vector<T> of_kept;
+        for (int64_t row = 0; row + 1 < offsets.size(); ++row) {
+            for (int32_t input = 0; input < inputs; ++input)
+                for (int64_t e = offsets[row]; e < offsets[row + 1]; ++e) {
+                    if (indices[e] != input || (with_values && values[e] == 0)) continue;
+                    kept.push_back(input);
+                    of_kept.push_back(values[e]);
+                    break;
+                }
+            ends.push_back(static_cast<int64_t>(kept.size()));
+        }
+        return {Array<int64_t>(ends), Array<int32_t>(kept), Array<T>(of_kept), inputs, with_values};
+    }
+
+  private:
+    EventRows(Array<int64_t> offsets, Array<int32_t> indices, Array<T> values, int64_t inputs, bool with_values)
+        : offsets(std::move(offsets)),
+          indices(std::move(indices)),
+          values(std::move(values)),
+          inputs(inputs),
+          with_values(with_values) {}
+
+    EventRows(const std::vector<int64_t>& ends, int64_t inputs, bool with_values, Numbers& numbers)
+        : offsets(ends),
+          indices(ends.back()),
+          values(numbers.array<T>(ends.back())),
+          inputs(inputs),
+          with_values(with_values) {
+        for (int32_t& index : indices) index = static_cast<int32_t>(numbers.below(inputs));
+    }
+
+    static std::vector<int64_t> count(const CellOptions& o, int64_t inputs, Numbers& numbers) {
+        std::vector<int64_t> ends = {0};
+        for (int64_t row = 0; row < o.batch * o.steps; ++row) {
+            const int64_t most = inputs ? inputs / 4 + 3 : 0;
+            ends.push_back(ends.back() + (numbers.below(3) && most ? numbers.below(most) : 0));
+        }
+        return ends;
+    }
+};
+
+struct Wanted {
+    bool save, grad_current, grad_weight;
+};
+
+// The arrays of a call that the two passes share.
+template <class T>
+struct EventsCall {
+    const CellInputs<T>& in;
+    const EventRows<T>& rows;
+    CellOutputs<T> out;
+    Array<T> packed, trace, checkpoints, grad_current, grad_weight, weight_partials;
+
+    EventsCall(const CellInputs<T>& in, const EventRows<T>& rows, const Wanted& wanted, int poison)
+        : in(in),
+          rows(rows),
+          out(in, poison),
+          packed(tiles() * rows.inputs * width(), poison),
+          trace(wanted.save ? in.o.steps * out.plane() : 0, poison),
+          checkpoints(wanted.save ? segments(in.o.steps, kEventSegment) * 2 * out.plane() : 0, poison),
+          grad_current(wanted.grad_current ? in.o.steps * out.plane() : 0, poison),
+          grad_weight(wanted.grad_weight ? in.o.neurons * rows.inputs : 0, poison),
+          weight_partials(
+              wanted.grad_weight ? tiles() * event_groups(in.o.batch, in.o.neurons) * rows.inputs * width() : 0,
+              poison) {}
+
+    int64_t forward(const Kernels& kernels, const Array<T>& weight, int threads) {
+        return call_forward(kernels, EventsForward<T>{out.forward(threads), rows.events(), weight.data(), packed.data(),
+                                                      trace.data(), checkpoints.data(), in.o.parameters});
+    }
+
+    int64_t backward(const Kernels& kernels, int threads) {
+        return call_backward(
+            kernels, EventsBackward<T>{out.backward(threads), rows.events(), trace.data(), checkpoints.data(),
+                                       in.i0.data_if(in.o.initial_state), grad_current.data(), grad_weight.data(),
+                                       weight_partials.data()});
+    }
+
+  private:
+    int64_t tiles() const { return event_tiles(in.o.neurons); }
+    int64_t width() const { return event_tile_width(in.o.neurons); }
+};
+
+template <class T>
+Result<T> run(const Kernels& kernels, const CellInputs<T>& in, const EventRows<T>& rows, const Array<T>& weight,
+              const Wanted& wanted, int threads, int poison) {
+    EventsCall<T> call(in, rows, wanted, poison);
+    CHECK(call.forward(kernels, weight, threads) == -1);
+    Result<T> result;
+    call.out.add_forward(result);
+    if (!wanted.save) return result;
+    CHECK(call.backward(kernels, threads) == -1);
+    call.out.add_backward(result);
+    result.add(call.grad_current);
+    result.add(call.grad_weight);
+    return result;
+}
+
+// NaN and infinity in weights and values.
+template <class T>
+void spoil(Array<T>& weight, Array<T>& values) {
+    for (int64_t k = 5; k < weight.size(); k += 97) weight[k] = k % 2 ? T(__builtin_nan("")) : T(__builtin_inf());
+    for (int64_t k = 11; k < values.size(); k += 101) values[k] = k % 2 ? T(-__builtin_inf()) : T(0);
+}
+
+template <class T>
+Result<T> dots(const Kernels& kernels, const CellInputs<T>& in, const EventRows<T>& rows, const Array<T>& weight_t,
+               const Array<T>& grad_current, int threads, int poison) {
+    Array<T> grad_values(rows.indices.size(), poison), grad_input(in.o.steps * in.o.batch * rows.inputs, poison);
+    EventDots<T> p = {in.shape(threads), rows.events(), weight_t.data(), grad_current.data(), nullptr, nullptr};
+    Result<T> result;
+    p.grad_values = grad_values.data();
+    call_dots(kernels, p);
+    p.grad_values = nullptr;
+    p.grad_input = grad_input.data();
+    if (p.grad_input) call_dots(kernels, p);
+    result.add(grad_values);
+    result.add(grad_input);
+    return result;
+}
+
+}  // namespace srcell

@@ -1,0 +1,400 @@
+// The device code of the CUDA kernels, run on the host block by block and thread by thread, against the CPU's kernels
+// by their bits: every mode, partial blocks, lengths, empty arrays, weights through the caches and in shared memory.
+#include <algorithm>
+#include <numeric>
+
+#include "../../csrc/cuda/events.h"
+#include "../../csrc/cuda/masks.h"
+#include "events_problem.h"
+
+using namespace srcell;
+
+namespace {
+
+// A card of the tests: no shared memory beyond the default, or as much as an H100 has.
+struct Card {
+    device::Limits limits;
+    device::Queue queue() const { return {limits}; }
+};
+
+const Card kCards[] = {{{3, 0}}, {{132, 227 << 10}}, {{1, 227 << 10}}};
+
+template <class T>
+void call_forward(const Card& card, const ScanForward<T>& p) {
+    device::Queue queue = card.queue();
+    device::scan_forward(queue, p);
+}
+
+template <class T>
+void call_backward(const Card& card, const ScanBackward<T>& p) {
+    device::Queue queue = card.queue();
+    device::scan_backward(queue, p);
+}
+
+template <class T>
+Array<T> transposed(const Array<T>& weight, int64_t neurons, int64_t inputs) {
+    Array<T> weight_t(inputs * neurons);
+    for (int64_t n = 0; n < neurons; ++n)
+        for (int64_t k = 0; k < inputs; ++k) weight_t[k * neurons + n] = weight[n * inputs + k];
+    return weight_t;
+}
+
+// What torch does between the kernels: keys are sorted, and looked up.
+struct SortedEvents {
+    Array<int64_t> keys, positions, sorted, starts;
+
+    template <class T>
+    SortedEvents(const Card& card, const ScanShape& shape, const Events<T>& events)
+        : keys(events.count),
+          positions(events.count, kOtherPoison),
+          sorted(events.count),
+          starts(event_groups(shape.batch, shape.neurons) * events.inputs + 1) {
+        std::fill(keys.begin(), keys.end(), kNoKey);
+        device::Queue queue = card.queue();
+        device::event_keys(queue, EventKeys{shape,
+                                            {events.offsets, events.indices, nullptr, events.count, events.inputs},
+                                            keys.data(),
+                                            positions.data()});
+        std::iota(sorted.begin(), sorted.end(), int64_t(0));
+        std::stable_sort(sorted.begin(), sorted.end(), [&](int64_t a, int64_t b) { return keys[a] < keys[b]; });
+        for (int64_t k = 0; k < starts.size(); ++k)
+            starts[k] = std::partition_point(sorted.begin(), sorted.end(),
+                                             [&](int64_t event) { return keys[event] < k * key_stride(shape); }) -
+                        sorted.begin();
+    }
+};
+
+// The mask of the events as the cells of a dense input.
+template <class T>
+struct Dense {
+    Array<T> cells;
+    Array<uint64_t> mask;
+    Array<uint32_t> columns;
+
+    Dense(const Card& card, const ScanShape& shape, const EventRows<T>& rows)
+        : cells(shape.steps * shape.batch * rows.inputs),
+          mask(shape.batch * shape.steps * mask_words(rows.inputs), kOtherPoison),
+          columns(shape.batch * segments(shape.steps, kEventSegment) * rows.inputs, kOtherPoison) {
+        std::fill(cells.begin(), cells.end(), T(0));
+        for (int64_t row = 0; row < shape.batch * shape.steps; ++row)
+            for (int64_t e = rows.offsets[row]; e < rows.offsets[row + 1]; ++e)
+                cells[(row % shape.steps * shape.batch + row / shape.steps) * rows.inputs + rows.indices[e]] =
+                    rows.with_values ? rows.values[e] : T(1);
+        device::Queue queue = card.queue();
+        const DeviceMask<T> p = {shape, rows.inputs, cells.data(), mask.data(), columns.data()};
+        device::mask_cells(queue, p);
+        device::mask_columns(queue, p);
+    }
+};
+
+// The passes behind events, or behind the mask of a dense input; results in the order of run().
+template <class T>
+Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& rows, const Array<T>& weight,
+                 const Wanted& wanted, bool masked, int poison) {
+    device::Queue queue = card.queue();
+    const Events<T> events = rows.events();
+    CellOutputs<T> out(in, poison);
+    const CellForward<T> forward = out.forward(1);
+    const Array<T> weight_t = transposed(weight, in.o.neurons, rows.inputs);
+    Array<T> trace(wanted.save ? in.o.steps * out.plane() : 0, poison);
+    Array<T> checkpoints(wanted.save ? segments(in.o.steps) * 2 * out.plane() : 0, poison);
+    Array<T> grad_current(wanted.save ? in.o.steps * out.plane() : 0, poison);
+    const Dense<T> dense(card, forward.shape, rows);
+    DeviceInput<T> input = {events, dense.mask.data(), dense.cells.data()};
+    if (masked) input.events.offsets = nullptr;
+    device::events_forward(queue, DeviceEventsForward<T>{forward, input, weight_t.data(), trace.data(),
+                                                         checkpoints.data(), in.o.parameters});
+    Result<T> result;
+    out.add_forward(result);
+    if (!wanted.save) return result;
+    device::events_backward(queue, DeviceEventsBackward<T>{out.backward(1), trace.data(), checkpoints.data(),
+                                                           in.i0.data_if(in.o.initial_state), grad_current.data()});
+    out.add_backward(result);
+    if (wanted.grad_current) result.add(grad_current);
+    if (!wanted.grad_weight) return result;
+    const SortedEvents sorted(card, forward.shape, events);
+    Array<T> partials(event_groups(in.o.batch, in.o.neurons) * rows.inputs * in.o.neurons, poison);
+    Array<T> grad_weight(in.o.neurons * rows.inputs, poison);
+    DeviceWeightGradient<T> p = {};
+    p.shape = forward.shape;
+    p.inputs = rows.inputs;
+    p.grad_current = grad_current.data();
+    if (masked) {
+        p.columns = dense.columns.data();
+        p.cells = dense.cells.data();
+    } else {
+        p.starts = sorted.starts.data();
+        p.sorted = sorted.sorted.data();
+        p.positions = sorted.positions.data();
+        p.values = events.values;
+    }
+    p.partials = partials.data();
+    p.grad_weight = grad_weight.data();
+    device::weight_gradient(queue, p);
+    result.add(grad_weight);
+    return result;
+}
+
+template <class T>
+void scans_agree(uint64_t number) {
+    for (const int64_t steps : {0, 1, 15, 16, 17, 40})
+        for (const int64_t batch : {0, 1, 3, 37})
+            for (const int64_t neurons : {0, 1, 7, 31, 32, 130}) {
+                if (batch == 37 && neurons > 7) continue;
+                for (int repeat = 0; repeat < 6; ++repeat) {
+                    Options bits(++number);
+                    CellOptions o = {steps,       batch,       neurons,     bits.next(), bits.next(), bits.next(),
+                                     bits.next(), bits.next(), bits.next(), bits.next(), {}};
+                    const bool backward = bits.next() || bits.next(), lengths = bits.next();
+                    if (lengths) o.lengths = wild_lengths(batch, steps);
+                    CellInputs<T> in(o);
+                    Array<T> current = in.plane(steps);
+                    for (T& c : current) c *= 2;
+                    const Result<T> expected = scan(*kernels_scalar(), in, current, backward, 1, kPoison);
+                    for (const Card& card : kCards)
+                        CHECK(scan(card, in, current, backward, 1, kOtherPoison) == expected);
+                }
+            }
+}
+
+// One value for the layer without an address is that value.
+void constants_need_no_memory() {
+    const CellOptions o = {20, 3, 5, false, true, true, true, true, true, true, {}};
+    CellInputs<float> in(o);
+    const Array<float> current = in.plane(o.steps);
+    CellOutputs<float> expected(in, kPoison), got(in, kPoison);
+    const ScanForward<float> p = {expected.forward(1), current.data(), nullptr};
+    call_forward(kCards[0], p);
+    ScanForward<float> constant = {got.forward(1), current.data(), nullptr};
+    for (Parameter<float>* x : {&constant.cell.bias, &constant.cell.alpha, &constant.cell.rho, &constant.cell.r,
+                                &constant.cell.rs, &constant.cell.zs_hyp, &constant.cell.zs_dep})
+        *x = {nullptr, 0, *x->data};
+    call_forward(kCards[0], constant);
+    Result<float> a, b;
+    expected.add_forward(a);
+    got.add_forward(b);
+    CHECK(a == b);
+}
+
+template <class T>
+bool ascend(const EventRows<T>& rows) {
+    for (int64_t row = 0; row + 1 < rows.offsets.size(); ++row)
+        for (int64_t e = rows.offsets[row] + 1; e < rows.offsets[row + 1]; ++e)
+            if (rows.indices[e - 1] >= rows.indices[e]) return false;
+    return true;
+}
+
+template <class T>
+void passes_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, uint64_t number) {
+    Options bits(number);
+    CellOptions o = {steps,       batch,       neurons,     bits.next(), bits.next(), bits.next(),
+                     bits.next(), bits.next(), bits.next(), bits.next(), {}};
+    const Wanted wanted = {bits.next() || bits.next(), bits.next(), bits.next()};
+    const bool with_values = bits.next(), lengths = bits.next(), spoilt = bits.next() && bits.next();
+    if (lengths) o.lengths = wild_lengths(batch, steps);
+    CellInputs<T> in(o);
+    EventRows<T> rows(o, inputs, with_values, in.numbers);
+    Array<T> weight = in.numbers.template array<T>(neurons * inputs);
+    if (spoilt) spoil(weight, rows.values);
+    const Result<T> expected = run(*kernels_scalar(), in, rows, weight, wanted, 1, kPoison);
+    for (const Card& card : kCards) CHECK(run_on(card, in, rows, weight, wanted, false, kOtherPoison) == expected);
+
+    // A dense input has each event once, in order, and none of value 0.
+    EventRows<T> tidy = rows.tidy();
+    CHECK(ascend(tidy));
+    const Result<T> tidied = run(*kernels_scalar(), in, tidy, weight, wanted, 1, kPoison);
+    for (const Card& card : kCards) CHECK(run_on(card, in, tidy, weight, wanted, true, kOtherPoison) == tidied);
+}
+
+template <class T>
+void dots_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, uint64_t number) {
+    Options bits(number);
+    CellOptions o = {steps, batch, neurons, false, false, false, false, false, false, false, {}};
+    if (bits.next()) o.lengths = wild_lengths(batch, steps);
+    CellInputs<T> in(o);
+    const EventRows<T> rows(o, inputs, bits.next(), in.numbers);
+    const Array<T> weight_t = in.numbers.template array<T>(inputs * neurons), grad_current = in.plane(steps);
+    Result<T> expected = dots(*kernels_scalar(), in, rows, weight_t, grad_current, 1, kPoison), got;
+    expected.all.resize(static_cast<size_t>(rows.indices.size()));  // those of values, without those of a dense input
+    for (const Card& card : kCards) {
+        const SortedEvents sorted(card, in.shape(1), rows.events());
+        Array<T> grad_values(rows.indices.size(), kOtherPoison);
+        device::Queue queue = card.queue();
+        device::event_dots(queue,
+                           DeviceEventDots<T>{neurons, rows.events(), sorted.keys.data(), sorted.positions.data(),
+                                              weight_t.data(), grad_current.data(), grad_values.data()});
+        got.all.clear();
+        got.add(grad_values);
+        CHECK(got == expected);
+    }
+}
+
+void shapes_agree() {
+    uint64_t number = 0;
+    for (const int64_t steps : {0, 1, 31, 32, 33, 70})
+        for (const int64_t batch : {0, 1, 3})
+            for (const int64_t neurons : {0, 1, 7, 32, 33, 100, 130})
+                for (const int64_t inputs : {0, 1, 5, 70}) {
+                    ++number;
+                    passes_agree<float>(steps, batch, neurons, inputs, number);
+                    passes_agree<double>(steps, batch, neurons, inputs, number + 1000);
+                    if (number % 2)
+                        dots_agree<float>(steps, batch, neurons, inputs, number);
+                    else
+                        dots_agree<double>(steps, batch, neurons, inputs, number);
+                }
+}
+
+// Many samples and tiles, so that groups of samples hold several and their sums are added in a tree; and columns of
+// parameter gradients of more than one round.
+void groups_agree() {
+    uint64_t number = 5000;
+    for (const int64_t batch : {16, 17, 40, 300})
+        for (const int64_t neurons : {5, 130, 300}) {
+            passes_agree<float>(3, batch, neurons, 9, ++number);
+            passes_agree<double>(3, batch, neurons, 9, ++number);
+        }
+    passes_agree<float>(2, 3, 2100, 3, ++number);  // more tiles than groups
+}
+
+// The weights go to shared memory where they fit and enough events meet them, in blocks that every processor gets.
+void tiles_are_chosen() {
+    const device::Limits h100 = {132, 227 << 10}, turing = {40, 64 << 10};
+    const auto chosen = [](const device::Limits& limits, int64_t batch, int64_t neurons, int64_t inputs,
+                           int64_t events) {
+        return device::tile_samples(limits, {220, batch, neurons, nullptr, 1}, inputs, events);
+    };
+    CHECK(chosen(h100, 256, 512, 784, 1324000) == 16);
+    CHECK(chosen(h100, 256, 100, 784, 1324000) == 4);
+    CHECK(chosen(h100, 1, 20, 784, 5200) == 1);
+    CHECK(chosen(h100, 256, 512, 2312, 1324000) == 0);
+    CHECK(chosen(turing, 256, 512, 784, 1324000) == 0);
+    CHECK(chosen(turing, 256, 512, 400, 1324000) == 16);
+    CHECK(chosen(h100, 256, 512, 784, 256 * 24) == 0);  // one step
+}
+
+// Whatever offsets and indices hold, nothing outside their arrays is touched, and NaN does not come from nowhere.
+template <class T>
+void corrupt_batches_are_survived() {
+    const int64_t steps = 5, batch = 3, neurons = 130, inputs = 6;
+    const CellOptions o = {steps, batch, neurons, true, true, true, true, true, true, true, {}};
+    CellInputs<T> in(o);
+    EventRows<T> rows(o, inputs, true, in.numbers);
+    const Array<T> weight = in.numbers.template array<T>(neurons * inputs);
+    const Array<T> weight_t = transposed(weight, neurons, inputs), grad_current = in.plane(steps);
+    const int64_t count = rows.indices.size();
+    const auto survive = [&] {
+        for (const Card& card : kCards) {
+            const Events<T> events = rows.events();
+            CellOutputs<T> out(in, kPoison);
+            Array<T> trace(steps * out.plane()), checkpoints(segments(steps) * 2 * out.plane());
+            device::Queue queue = card.queue();
+            device::events_forward(queue, DeviceEventsForward<T>{out.forward(1),
+                                                                 {events, nullptr, nullptr},
+                                                                 weight_t.data(),
+                                                                 trace.data(),
+                                                                 checkpoints.data(),
+                                                                 true});
+            for (const T spike : out.spikes) CHECK(spike >= 0);
+            const SortedEvents sorted(card, in.shape(1), events);
+            Array<T> partials(event_groups(batch, neurons) * inputs * neurons), grad_weight(neurons * inputs);
+            Array<T> grad_values(count);
+            device::weight_gradient(
+                queue, DeviceWeightGradient<T>{in.shape(1), inputs, grad_current.data(), sorted.starts.data(),
+                                               sorted.sorted.data(), sorted.positions.data(), events.values, nullptr,
+                                               nullptr, partials.data(), grad_weight.data()});
+            for (const T grad : grad_weight) CHECK(grad == grad);
+            device::event_dots(queue, DeviceEventDots<T>{neurons, events, sorted.keys.data(), sorted.positions.data(),
+                                                         weight_t.data(), grad_current.data(), grad_values.data()});
+            for (const T grad : grad_values) CHECK(grad == grad);
+        }
+    };
+    for (int64_t row = 0; row <= batch * steps; ++row)
+        for (const int64_t value : {INT64_MIN, int64_t(-1), int64_t(0), count, count + 1, INT64_MAX}) {
+            const int64_t before = std::exchange(rows.offsets[row], value);
+            survive();
+            rows.offsets[row] = before;
+        }
+    for (const int64_t event : {int64_t(0), count / 2, count - 1})
+        for (const int32_t value : {INT32_MIN, -1, int32_t(inputs), INT32_MAX}) {
+            const int32_t before = std::exchange(rows.indices[event], value);
+            survive();
+            rows.indices[event] = before;
+        }
+}
+
+struct Encoded {
+    std::vector<int64_t> offsets;
+    std::vector<int32_t> indices;
+    bool operator==(const Encoded& other) const { return offsets == other.offsets && indices == other.indices; }
+};
+
+Encoded encode_on_cpu(const Array<float>& images, const Array<int64_t>& index, int64_t pixels, int64_t steps,
+                      int64_t prefix, double gain, uint64_t seed) {
+    const Kernels& kernels = *kernels_scalar();
+    const int64_t samples = index.size(), drawn = (steps + kDrawnSteps - 1) / kDrawnSteps * kDrawnSteps;
+    const Images view = {images.data(), samples, pixels, 1};
+    Array<int64_t> before(samples + 1), offsets(samples * (prefix + steps) + 1);
+    CHECK(kernels.count_active_pixels(view, before.data()) == -1);
+    const int64_t groups = first_group(before.data(), samples);
+    Array<int32_t> active(groups * kPixelGroup);
+    Array<uint32_t> thresholds(groups * kPixelGroup);
+    Array<uint16_t> fired(groups * drawn);
+    const RateEncoding p = {view, before.data(), index.data(),      steps,        prefix,        gain,
+                            seed, active.data(), thresholds.data(), fired.data(), offsets.data()};
+    kernels.rate_draw(p);
+    Array<int32_t> indices(offsets[offsets.size() - 1]);
+    kernels.rate_write(p, indices.data());
+    return {{offsets.begin(), offsets.end()}, {indices.begin(), indices.end()}};
+}
+
+Encoded encode_on(const Card& card, const Array<float>& images, const Array<int64_t>& index, int64_t pixels,
+                  int64_t steps, int64_t prefix, double gain, uint64_t seed) {
+    device::Queue queue = card.queue();
+    const int64_t samples = index.size(), rows = samples * (prefix + steps);
+    Array<uint64_t> mask(samples * steps * mask_words(pixels), kOtherPoison);
+    device::rate_mask(queue, {images.data(), index.data(), samples, pixels, steps, gain, seed, mask.data()});
+    Array<int64_t> counts(rows, kOtherPoison), offsets(rows + 1);
+    MaskEvents events = {samples, steps, prefix, pixels, mask.data(), counts.data(), offsets.data(), nullptr};
+    device::count_mask(queue, events);
+    offsets[0] = 0;
+    for (int64_t row = 0; row < rows; ++row) offsets[row + 1] = offsets[row] + counts[row];
+    Array<int32_t> indices(offsets[rows]);
+    events.indices = indices.data();
+    device::list_mask(queue, events);
+    return {{offsets.begin(), offsets.end()}, {indices.begin(), indices.end()}};
+}
+
+void rate_coding_agrees() {
+    Numbers numbers(1);
+    for (const int64_t samples : {0, 1, 3})
+        for (const int64_t pixels : {0, 1, 63, 64, 65, 130})
+            for (const int64_t steps : {0, 1, 4, 7, 20})
+                for (const double gain : {0.0, 0.25, 1.5}) {
+                    Array<float> images(samples * pixels);
+                    for (float& x : images)
+                        x = numbers.below(3) ? static_cast<float>(numbers.below(1 << 24)) * 0x1p-24f
+                                             : static_cast<float>(numbers.below(2));
+                    Array<int64_t> index(samples);
+                    for (int64_t b = 0; b < samples; ++b) index[b] = b * 1234567890123;
+                    const uint64_t seed = static_cast<uint64_t>(numbers.below(1 << 30)) << 31;
+                    const Encoded expected = encode_on_cpu(images, index, pixels, steps, 3, gain, seed);
+                    for (const Card& card : kCards)
+                        CHECK(encode_on(card, images, index, pixels, steps, 3, gain, seed) == expected);
+                }
+}
+
+}  // namespace
+
+int main() {
+    scans_agree<float>(0);
+    scans_agree<double>(1 << 20);
+    constants_need_no_memory();
+    shapes_agree();
+    groups_agree();
+    tiles_are_chosen();
+    corrupt_batches_are_survived<float>();
+    corrupt_batches_are_survived<double>();
+    rate_coding_agrees();
+    std::printf("device: passed\n");
+}
