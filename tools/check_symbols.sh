@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # What architecture promises of the objects: an ISA's object exports one function, has no weak symbols and no static
-# constructors; and the compiled module, if there is one, links no torch.
+# constructors; and compiled modules, if there are any, link no torch, and the CUDA runtime only as a part of themselves.
 #
-#     tools/check_symbols.sh BUILD_FOLDER [MODULE.so]
+#     tools/check_symbols.sh BUILD_FOLDER [MODULE.so ...]
 set -euo pipefail
-objects=$(find "$1" -name 'kernels.cpp.o')
-[ -n "$objects" ] || { echo "no kernels.cpp.o below $1" >&2; exit 1; }
+folder=$1
+shift
+objects=$(find "$folder" -name 'kernels.cpp.o')
+[ -n "$objects" ] || { echo "no kernels.cpp.o below $folder" >&2; exit 1; }
 for object in $objects; do
     symbols=$(nm "$object")
     exported=$(grep -c ' [TDBRV] ' <<<"$symbols" || true)
@@ -23,10 +25,10 @@ for object in $objects; do
         exit 1
     fi
 done
-if [ -n "${2:-}" ]; then
-    if readelf -d "$2" | grep -E 'NEEDED.*(torch|c10)' >&2; then
-        echo "$2: links libtorch" >&2
+for module in "$@"; do
+    if readelf -d "$module" | grep -E 'NEEDED.*(torch|c10|cuda)' >&2; then
+        echo "$module: links what it must not" >&2
         exit 1
     fi
-fi
-echo "symbols: $(wc -w <<<"$objects") objects checked"
+done
+echo "symbols: $(wc -w <<<"$objects") objects and $# modules checked"

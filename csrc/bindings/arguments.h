@@ -46,20 +46,23 @@ struct Parameters {
     std::array<int64_t, kParameters> strides;
 };
 
+// Whose memory addresses are of: the values there are checked where that is possible without waiting.
+enum class Memory { host, device };
+
 template <class T>
 class Cell {
   public:
-    Cell(const Parameters& given, int64_t neurons) {
+    Cell(const Parameters& given, int64_t neurons, Memory memory = Memory::host) {
         for (size_t k = 0; k < kParameters; ++k) {
-            constants_[k] = static_cast<T>(given.constants[k]);
-            const bool is_constant = given.addresses[k] == 0 && given.strides[k] == 0;
-            parameters_[k] = is_constant ? Parameter<T>{&constants_[k], 0}
-                                         : Parameter<T>{pointer<const T>(given.addresses[k]), given.strides[k]};
-            check(k, neurons);
+            const Address address = given.addresses[k];
+            const auto constant = static_cast<T>(given.constants[k]);
+            parameters_[k] = {pointer<const T>(address), given.strides[k], constant};
+            if (!address && !given.strides[k])
+                check(k, constant);
+            else if (memory == Memory::host)
+                for (int64_t n = 0; n < (given.strides[k] ? neurons : 1); ++n) check(k, parameters_[k].data[n]);
         }
     }
-    Cell(const Cell&) = delete;
-    Cell& operator=(const Cell&) = delete;
 
     CellParameters<T> parameters() const {
         const Parameter<T>* p = parameters_;
@@ -68,26 +71,22 @@ class Cell {
 
   private:
     // Layer-wide values must be finite, alpha in [0, 1], and rho > 0 with a finite reciprocal everywhere.
-    void check(size_t k, int64_t neurons) const {
+    void check(size_t k, T value) const {
         const bool is_alpha = k == 1, is_rho = k == 2;
-        const int64_t count = parameters_[k].stride ? neurons : 1;
-        for (int64_t n = 0; n < count; ++n) {
-            const T value = parameters_[k].data[n];
-            if (is_alpha && !(value >= 0 && value <= 1)) value_error("alpha: expected values in [0, 1], got ", value);
-            if (is_rho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
-                value_error("rho: expected finite values > 0, got ", value);
-            if (!parameters_[k].stride && !std::isfinite(value))
-                value_error(kParameterNames[k], ": expected a finite value, got ", value);
-        }
+        if (is_alpha && !(value >= 0 && value <= 1)) value_error("alpha: expected values in [0, 1], got ", value);
+        if (is_rho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
+            value_error("rho: expected finite values > 0, got ", value);
+        if (!parameters_[k].stride && !std::isfinite(value))
+            value_error(kParameterNames[k], ": expected a finite value, got ", value);
     }
 
-    T constants_[kParameters];
     Parameter<T> parameters_[kParameters];
 };
 
-inline ScanShape make_shape(const std::array<int64_t, 3>& sizes, Address lengths, int threads) {
+inline ScanShape make_shape(const std::array<int64_t, 3>& sizes, Address lengths, int threads,
+                            Memory memory = Memory::host) {
     const ScanShape shape = {sizes[0], sizes[1], sizes[2], pointer<const int64_t>(lengths), threads};
-    if (shape.lengths)
+    if (shape.lengths && memory == Memory::host)
         for (int64_t b = 0; b < shape.batch; ++b)
             if (shape.lengths[b] < 0 || shape.lengths[b] > shape.steps)
                 value_error("lengths: expected values in [0, ", shape.steps, "], got ", shape.lengths[b],
@@ -119,6 +118,18 @@ struct BackwardArguments {
     std::array<Address, 6> grad_cell;
 };
 
+// The events of a batch.
+struct EventArguments {
+    Address offsets, indices, values;
+    int64_t count, inputs;
+};
+
+template <class T>
+Events<T> events_of(const EventArguments& a) {
+    return {pointer<const int64_t>(a.offsets), pointer<const int32_t>(a.indices), pointer<const T>(a.values), a.count,
+            a.inputs};
+}
+
 // Memory for the time of a call, on reused huge pages.
 template <class T>
 class Scratch {
@@ -141,8 +152,8 @@ class Scratch {
 };
 
 template <class T>
-CellForward<T> cell_forward(const ForwardArguments& a, const CellParameters<T>& cell) {
-    return {make_shape(a.sizes, a.lengths, a.threads),
+CellForward<T> cell_forward(const ForwardArguments& a, const CellParameters<T>& cell, Memory memory = Memory::host) {
+    return {make_shape(a.sizes, a.lengths, a.threads, memory),
             cell,
             pointer<const T>(a.initial[0]),
             pointer<const T>(a.initial[1]),
@@ -161,8 +172,9 @@ inline int64_t count_partials(const BackwardArguments& a) {
 }
 
 template <class T>
-CellBackward<T> cell_backward(const BackwardArguments& a, const CellParameters<T>& cell, T* partials) {
-    CellBackward<T> p = {make_shape(a.sizes, a.lengths, a.threads),
+CellBackward<T> cell_backward(const BackwardArguments& a, const CellParameters<T>& cell, T* partials,
+                              Memory memory = Memory::host) {
+    CellBackward<T> p = {make_shape(a.sizes, a.lengths, a.threads, memory),
                          cell,
                          a.relu,
                          a.recurrent,

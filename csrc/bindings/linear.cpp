@@ -8,17 +8,6 @@
 namespace srcell {
 namespace {
 
-struct EventArguments {
-    Address offsets, indices, values;
-    int64_t count, inputs;
-};
-
-template <class T>
-Events<T> events_of(const EventArguments& a) {
-    return {pointer<const int64_t>(a.offsets), pointer<const int32_t>(a.indices), pointer<const T>(a.values), a.count,
-            a.inputs};
-}
-
 // Says what is wrong with a sample that a kernel refused.
 template <class T>
 [[noreturn]] void refuse_sample(const Events<T>& events, int64_t steps, int64_t sample) {

@@ -15,7 +15,8 @@ def info() -> dict[str, Any]:
     Returns:
         ``version``; ``isa``, the instruction set in use, and ``isas``, those available here (the environment variable
         SRCELL_ISA chooses at import); ``threads``, as torch.get_num_threads() says, and ``thread_runtime``; ``cuda``,
-        whether this build has CUDA kernels; ``torch``, its version.
+        the CUDA runtime and the architectures that this build has kernels for, None if it has none; ``torch``, its
+        version.
 
     Example:
         >>> import srcell
@@ -26,6 +27,5 @@ def info() -> dict[str, Any]:
     return {
         **_ops.core_info(),
         "threads": torch.get_num_threads(),
-        "cuda": False,
         "torch": torch.__version__,
     }

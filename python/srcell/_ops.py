@@ -1,7 +1,7 @@
-"""The torch operators, and the only importer of the compiled module.
+"""The torch operators, and the only importer of the compiled modules.
 
-The operators of ``torch.ops.srcell`` are declared here, with their CPU implementations, fake kernels and autograd
-formulas:
+The operators of ``torch.ops.srcell`` are declared here, with their implementations for CPUs and GPUs, fake kernels and
+autograd formulas:
 
 - ``src``: the recurrence on given currents;
 - ``src_events``: a linear synapse on the events of an ``EventBatch``, then the recurrence;
@@ -13,9 +13,11 @@ sizes. Users call ``srcell.functional``, which brings arguments into the form th
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -194,8 +196,12 @@ def _contiguous(tensors: Optionals) -> list[Tensor | None]:
     return [None if x is None else x.contiguous() for x in tensors]
 
 
+def _of_dtype(name: str, dtype: torch.dtype) -> str:
+    return name + ("_f64" if dtype == torch.float64 else "_f32")
+
+
 def _kernel(name: str, dtype: torch.dtype) -> Any:
-    return getattr(_core, name + ("_f64" if dtype == torch.float64 else "_f32"))
+    return getattr(_core, _of_dtype(name, dtype))
 
 
 def _parameters(layer: Layer) -> _core.Parameters:
@@ -207,10 +213,10 @@ def _parameters(layer: Layer) -> _core.Parameters:
 class _Forward:
     """The outputs of a forward call, and the arguments with which a kernel fills them."""
 
-    def __init__(self, layer: Layer, sizes: Sizes, dtype: torch.dtype) -> None:
+    def __init__(self, device: _Cpu | _Gpu, layer: Layer, sizes: Sizes, dtype: torch.dtype) -> None:
         self.layer = layer.contiguous()
-        self.spikes = _empty(dtype, *sizes)
-        self.state = [_empty(dtype, *sizes[1:]) for _ in STATE]
+        self.spikes = device.empty(dtype, *sizes)
+        self.state = [device.empty(dtype, *sizes[1:]) for _ in STATE]
         self.arguments = _core.ForwardArguments(
             sizes,
             _address(self.layer.lengths),
@@ -225,9 +231,12 @@ class _Forward:
 class _Backward:
     """The gradients of a layer, and the arguments with which a kernel fills them."""
 
-    def __init__(self, grads: Optionals, layer: Layer, sizes: Sizes, wanted: Sequence[bool]) -> None:
-        self.layer, self.grads = layer.contiguous(), _contiguous(grads)
-        initial = [_empty(layer.bias.dtype, *sizes[1:]) for _ in STATE]
+    def __init__(
+        self, device: _Cpu | _Gpu, grads: Optionals, layer: Layer, sizes: Sizes, wanted: Sequence[bool]
+    ) -> None:
+        self.layer, self.grads, self.sizes = layer.contiguous(), _contiguous(grads), sizes
+        self.sums = len(PARAMETERS) + 1 if any(wanted) else 1
+        initial = [device.empty(layer.bias.dtype, *sizes[1:]) for _ in STATE]
         bias = torch.empty_like(self.layer.bias)
         cell = _wanted_gradients(layer, wanted)
         self.gradients = (*initial, bias, *cell)
@@ -260,8 +269,220 @@ def _scan_checkpoints(sizes: Sizes) -> tuple[int, ...]:
     return ((sizes[0] + _core.segment - 1) // _core.segment, 3, *sizes[1:])
 
 
-def _event_checkpoints(sizes: Sizes) -> tuple[int, ...]:
-    return ((sizes[0] + _core.event_segment - 1) // _core.event_segment, 2, *sizes[1:])
+def _event_checkpoints(sizes: Sizes, device: torch.device) -> tuple[int, ...]:
+    segment = _core.segment if _is_gpu(device) else _core.event_segment
+    return ((sizes[0] + segment - 1) // segment, 2, *sizes[1:])
+
+
+# How each kind of device runs the kernels.
+
+
+class _Cpu:
+    """The CPU: outputs on huge pages, kernels that check what they read."""
+
+    empty = staticmethod(_empty)
+
+    def scan_forward(self, run: _Forward, current: Tensor, checkpoints: Tensor | None) -> None:
+        kernel = _kernel("scan_forward", current.dtype)
+        kernel(run.arguments, _address(current), _address(checkpoints))
+
+    def scan_backward(self, run: _Backward, current: Tensor, checkpoints: Tensor, grad_current: Tensor) -> None:
+        kernel = _kernel("scan_backward", current.dtype)
+        kernel(run.arguments, _address(current), _address(checkpoints), _address(grad_current))
+
+    def events_forward(
+        self, run: _Forward, events: Rows, weight: Tensor, saved: Sequence[Tensor | None], trace_integrator: bool
+    ) -> None:
+        kernel = _kernel("events_forward", weight.dtype)
+        rows = _event_arguments(events, weight.shape[1])
+        kernel(run.arguments, rows, _address(weight), *_addresses(saved), trace_integrator)
+
+    def events_backward(
+        self, run: _Backward, events: Rows, weight: Tensor, saved: Sequence[Tensor], wanted: Sequence[bool]
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of values and weight, where wanted."""
+        want_values, want_weight = wanted
+        grad_current = _empty(weight.dtype, *run.sizes) if want_values else None
+        grad_weight = self.weight_gradient(run, events, weight, saved, grad_current, want_weight)
+        grad_values = weight.new_empty(0)
+        if grad_current is not None:
+            grad_values = _empty(weight.dtype, events.indices.numel())
+            self.event_dots(run, events, weight, grad_current, grad_values, None)
+        return grad_values, grad_weight
+
+    def weight_gradient(
+        self,
+        run: _Backward,
+        events: Rows,
+        weight: Tensor,
+        saved: Sequence[Tensor],
+        grad_current: Tensor | None,
+        want_weight: bool,
+    ) -> Tensor:
+        """Run the backward pass."""
+        grad_weight = torch.empty_like(weight) if want_weight else weight.new_empty(0)
+        kernel = _kernel("events_backward", weight.dtype)
+        addresses = [_address(run.layer.i0), *_addresses(saved), _address(grad_current)]
+        rows = _event_arguments(events, weight.shape[1])
+        kernel(run.arguments, rows, *addresses, _address(grad_weight) if want_weight else 0)
+        return grad_weight
+
+    def event_dots(
+        self,
+        run: _Backward,
+        events: Rows,
+        weight: Tensor,
+        grad_current: Tensor,
+        grad_values: Tensor | None,
+        grad_input: Tensor | None,
+    ) -> None:
+        """Fill the gradients of event values, or those of a dense input at its events."""
+        weight_t = weight.t().contiguous()
+        _kernel("event_dots", weight.dtype)(
+            run.sizes,
+            _address(run.layer.lengths),
+            torch.get_num_threads(),
+            _event_arguments(events, weight.shape[1]),
+            _address(weight_t),
+            _address(grad_current),
+            _address(grad_values),
+            _address(grad_input),
+        )
+
+
+_CPU = _Cpu()
+
+
+class _Gpu:
+    """A GPU: kernels on the caller's stream, memory from torch's allocator, and no waiting."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def empty(self, dtype: torch.dtype, *shape: int) -> Tensor:
+        """Uninitialised contiguous tensor."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def launch(self, name: str, *arguments: Any) -> None:
+        """Put a kernel on the stream that is current on this device; it gets the addresses of tensors."""
+        kernel = getattr(_cuda(), name)
+        with torch.cuda.device(self.device):
+            kernel(torch.cuda.current_stream().cuda_stream, *map(_plain, arguments))
+
+    def scan_forward(self, run: _Forward, current: Tensor, checkpoints: Tensor | None) -> None:
+        self.launch(_of_dtype("scan_forward", current.dtype), run.arguments, current, checkpoints)
+
+    def scan_backward(self, run: _Backward, current: Tensor, checkpoints: Tensor, grad_current: Tensor) -> None:
+        kernel, partials = _of_dtype("scan_backward", current.dtype), self._partials(run, current.dtype)
+        self.launch(kernel, run.arguments, partials, current, checkpoints, grad_current)
+
+    def _partials(self, run: _Backward, dtype: torch.dtype) -> Tensor:
+        return self.empty(dtype, run.sums, *run.sizes[1:])
+
+    def events_forward(
+        self, run: _Forward, events: Rows, weight: Tensor, saved: Sequence[Tensor | None], trace_integrator: bool
+    ) -> None:
+        rows = _event_arguments(events, weight.shape[1])
+        kernel, weight_t = _of_dtype("events_forward", weight.dtype), weight.t().contiguous()
+        self.launch(kernel, run.arguments, rows, None, None, weight_t, *saved, trace_integrator)
+
+    def masked_forward(
+        self,
+        run: _Forward,
+        input: Tensor,
+        mask: Tensor,
+        weight: Tensor,
+        saved: Sequence[Tensor | None],
+        trace_integrator: bool,
+    ) -> None:
+        """The same on a dense input."""
+        no_rows = _core.EventArguments(0, 0, 0, 0, weight.shape[1])
+        kernel, weight_t = _of_dtype("events_forward", weight.dtype), weight.t().contiguous()
+        self.launch(kernel, run.arguments, no_rows, mask, input, weight_t, *saved, trace_integrator)
+
+    def current_gradient(self, run: _Backward, saved: Sequence[Tensor]) -> Tensor:
+        """Run the backward pass behind events, up to the gradient of the currents."""
+        dtype = saved[0].dtype
+        grad_current = self.empty(dtype, *run.sizes)
+        kernel, partials = _of_dtype("events_backward", dtype), self._partials(run, dtype)
+        self.launch(kernel, run.arguments, partials, run.layer.i0, *saved, grad_current)
+        return grad_current
+
+    def events_backward(
+        self, run: _Backward, events: Rows, weight: Tensor, saved: Sequence[Tensor], wanted: Sequence[bool]
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of values and weight, where wanted."""
+        want_values, want_weight = wanted
+        grad_current = self.current_gradient(run, saved)
+        grad_values, grad_weight = weight.new_empty(0), weight.new_empty(0)
+        rows = _event_arguments(events, weight.shape[1])
+        keys = torch.full_like(events.indices, torch.iinfo(torch.int64).max, dtype=torch.int64)
+        positions = torch.empty_like(keys)
+        if want_values or want_weight:
+            self.launch("event_keys", run.sizes, run.layer.lengths, rows, keys, positions)
+        if want_values:
+            grad_values = self.empty(weight.dtype, events.indices.numel())
+            kernel, weight_t = _of_dtype("event_dots", weight.dtype), weight.t().contiguous()
+            self.launch(kernel, weight.shape[0], rows, keys, positions, weight_t, grad_current, grad_values)
+        if want_weight:
+            # A stable sort keeps the events of equal keys, which belong to one segment, in the order of their steps.
+            sorted_keys, order = keys.sort(stable=True)
+            groups, stride = _cuda().weight_groups(*run.sizes[1:]), _cuda().key_stride(run.sizes)
+            bounds = torch.arange(groups * weight.shape[1] + 1, device=weight.device) * stride
+            starts = torch.searchsorted(sorted_keys, bounds)
+            by_rows = (starts, order, positions, events.values, None, None)
+            grad_weight = self._weight_gradient(run, weight, grad_current, by_rows)
+        return grad_values, grad_weight
+
+    def masked_weight_gradient(
+        self, run: _Backward, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
+    ) -> Tensor:
+        """The gradient of the weight from a dense input."""
+        steps, batch, inputs = input.shape
+        columns = self.empty(torch.int32, batch, -(-steps // _core.event_segment), inputs)
+        self.launch("mask_columns", (steps, batch, inputs), mask, columns)
+        return self._weight_gradient(run, weight, grad_current, (None, None, None, None, columns, input))
+
+    def _weight_gradient(self, run: _Backward, weight: Tensor, grad_current: Tensor, events: Optionals) -> Tensor:
+        grad_weight, kernel = torch.empty_like(weight), _of_dtype("weight_gradient", weight.dtype)
+        partials = self.empty(weight.dtype, _cuda().weight_groups(*run.sizes[1:]), weight.shape[1], weight.shape[0])
+        self.launch(kernel, run.sizes, weight.shape[1], grad_current, *events, partials, grad_weight)
+        return grad_weight
+
+    def mask(self, input: Tensor, lengths: Tensor | None) -> Tensor:
+        """Which cells of a dense input are not 0."""
+        mask = self.empty(torch.int64, *_mask_shape(input))
+        self.launch(_of_dtype("mask_cells", input.dtype), tuple(input.shape), lengths, input, mask)
+        return mask
+
+
+def _plain(argument: Any) -> Any:
+    """The address of a tensor or of none; anything else as it is."""
+    return _address(argument) if argument is None or isinstance(argument, Tensor) else argument
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _device_of(name: str, x: Tensor) -> _Cpu | _Gpu:
+    """How the device of an argument runs the kernels."""
+    if not _is_gpu(x.device):
+        return _CPU
+    try:
+        _cuda()
+    except ImportError as error:
+        raise RuntimeError(
+            f"{name}: is on {x.device}, for which this build of srcell has no kernels ({error}); "
+            "build it where nvcc is found: SRCELL_CUDA=ON pip install --no-binary srcell srcell"
+        ) from error
+    return _Gpu(x.device)
+
+
+@functools.cache
+def _cuda() -> Any:
+    """The compiled module of the CUDA kernels, which is loaded when the first tensor on a GPU arrives."""
+    return importlib.import_module("._cuda", __package__)
 
 
 # What the fake kernels and the autograd formulas share.
@@ -323,16 +544,16 @@ def _sizes(x: Tensor) -> Sizes:
     return steps, batch, width
 
 
-def _src_cpu(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
+def _src(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
     layer = Layer(*rest)
     _check_floats("current", current, "T, B, N")
     sizes = _sizes(current)
     _check_layer(layer, sizes, current, "current")
-    current = current.contiguous()
-    run = _Forward(layer, sizes, current.dtype)
+    current, device = current.contiguous(), _device_of("current", current)
+    run = _Forward(device, layer, sizes, current.dtype)
     shape = _scan_checkpoints(sizes)
-    checkpoints = _empty(current.dtype, shape[0] if save else 0, *shape[1:])
-    _kernel("scan_forward", current.dtype)(run.arguments, _address(current), _address(checkpoints) if save else 0)
+    checkpoints = device.empty(current.dtype, shape[0] if save else 0, *shape[1:])
+    device.scan_forward(run, current, checkpoints if save else None)
     return run.spikes, *run.state, checkpoints
 
 
@@ -342,19 +563,17 @@ def _src_fake(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
     return *_fake_outputs(current, sizes), current.new_empty(shape[0] if save else 0, *shape[1:])
 
 
-def _src_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
+def _src_backward(*args: Any) -> tuple[Tensor, ...]:
     grads, (current, checkpoints, wanted), layer = args[:4], args[4:7], Layer(*args[7:])
     _check_floats("current", current, "T, B, N")
     sizes = _sizes(current)
     _check_layer(layer, sizes, current, "current")
     _check_grads(grads, sizes, current, "current")
     _check_tensor("checkpoints", checkpoints, current, "current", _scan_checkpoints(sizes))
-    current, checkpoints = current.contiguous(), checkpoints.contiguous()
-    run = _Backward(grads, layer, sizes, wanted)
-    grad_current = _empty(current.dtype, *sizes)
-    _kernel("scan_backward", current.dtype)(
-        run.arguments, _address(current), _address(checkpoints), _address(grad_current)
-    )
+    current, checkpoints, device = current.contiguous(), checkpoints.contiguous(), _device_of("current", current)
+    run = _Backward(device, grads, layer, sizes, wanted)
+    grad_current = device.empty(current.dtype, *sizes)
+    device.scan_backward(run, current, checkpoints, grad_current)
     return grad_current, *run.gradients
 
 
@@ -397,7 +616,7 @@ def _check_events(events: Rows, weight: Tensor, steps: int, batch: int) -> Sizes
     return steps, batch, weight.shape[0]
 
 
-def _src_events_cpu(*args: Any) -> tuple[Tensor, ...]:
+def _src_events(*args: Any) -> tuple[Tensor, ...]:
     events, (weight, steps, batch, save, trace_integrator), layer = Rows(*args[:3]), args[3:8], Layer(*args[8:])
     sizes = _check_events(events, weight, steps, batch)
     _check_layer(layer, sizes, weight, "weight")
@@ -407,94 +626,37 @@ def _src_events_cpu(*args: Any) -> tuple[Tensor, ...]:
 def _run_events(
     events: Rows, weight: Tensor, sizes: Sizes, save: bool, trace_integrator: bool, layer: Layer
 ) -> tuple[Tensor, ...]:
-    steps, batch, neurons = sizes
-    run = _Forward(layer, sizes, weight.dtype)
-    shape = _event_checkpoints(sizes)
-    trace = _empty(weight.dtype, batch if save else 0, steps, neurons)
-    checkpoints = _empty(weight.dtype, shape[0] if save else 0, *shape[1:])
-    _kernel("events_forward", weight.dtype)(
-        run.arguments,
-        _event_arguments(events, weight.shape[1]),
-        _address(weight),
-        _address(trace) if save else 0,
-        _address(checkpoints) if save else 0,
-        trace_integrator,
-    )
+    device = _device_of("weight", weight)
+    run = _Forward(device, layer, sizes, weight.dtype)
+    shape = _event_checkpoints(sizes, weight.device)
+    trace = device.empty(weight.dtype, math.prod(sizes) if save else 0)
+    checkpoints = device.empty(weight.dtype, shape[0] if save else 0, *shape[1:])
+    device.events_forward(run, events, weight, (trace, checkpoints) if save else (None, None), trace_integrator)
     return run.spikes, *run.state, trace, checkpoints
 
 
 def _src_events_fake(*args: Any) -> tuple[Tensor, ...]:
     _, _, _, weight, steps, batch, save, _ = args[:8]
     sizes = steps, batch, weight.shape[0]
-    shape = _event_checkpoints(sizes)
-    trace = weight.new_empty(batch if save else 0, steps, weight.shape[0])
+    shape = _event_checkpoints(sizes, weight.device)
+    trace = weight.new_empty(math.prod(sizes) if save else 0)
     return *_fake_outputs(weight, sizes), trace, weight.new_empty(shape[0] if save else 0, *shape[1:])
 
 
-def _src_events_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
+def _src_events_backward(*args: Any) -> tuple[Tensor, ...]:
     grads, events, (weight, steps, batch, trace, checkpoints, wanted) = args[:4], Rows(*args[4:7]), args[7:13]
     layer = Layer(*args[13:])
     sizes = _check_events(events, weight, steps, batch)
     _check_layer(layer, sizes, weight, "weight")
     _check_grads(grads, sizes, weight, "weight")
-    _check_tensor("trace", trace, weight, "weight", (batch, steps, sizes[2]))
-    _check_tensor("checkpoints", checkpoints, weight, "weight", _event_checkpoints(sizes))
+    _check_tensor("trace", trace, weight, "weight", (math.prod(sizes),))
+    _check_tensor("checkpoints", checkpoints, weight, "weight", _event_checkpoints(sizes, weight.device))
     want_values, want_weight, *want_cell = wanted
-    events, weight = events.contiguous(), weight.contiguous()
-    run = _Backward(grads, layer, sizes, want_cell)
-    grad_current = _empty(weight.dtype, *sizes) if want_values else None
-    grad_weight = _run_events_backward(run, events, weight, trace, checkpoints, grad_current, want_weight)
-    grad_values = weight.new_empty(0)
-    if grad_current is not None:
-        grad_values = _empty(weight.dtype, events.indices.numel())
-        _event_dots(events, weight, run.layer, sizes, grad_current, grad_values, None)
+    events, weight, device = events.contiguous(), weight.contiguous(), _device_of("weight", weight)
+    run = _Backward(device, grads, layer, sizes, want_cell)
+    saved = trace.contiguous(), checkpoints.contiguous()
+    grad_values, grad_weight = device.events_backward(run, events, weight, saved, (want_values, want_weight))
     return grad_values, grad_weight, *run.gradients
-
-
-def _run_events_backward(
-    run: _Backward,
-    events: Rows,
-    weight: Tensor,
-    trace: Tensor,
-    checkpoints: Tensor,
-    grad_current: Tensor | None,
-    want_weight: bool,
-) -> Tensor:
-    grad_weight = torch.empty_like(weight) if want_weight else weight.new_empty(0)
-    trace, checkpoints = trace.contiguous(), checkpoints.contiguous()
-    _kernel("events_backward", weight.dtype)(
-        run.arguments,
-        _event_arguments(events, weight.shape[1]),
-        _address(run.layer.i0),
-        _address(trace),
-        _address(checkpoints),
-        _address(grad_current),
-        _address(grad_weight) if want_weight else 0,
-    )
-    return grad_weight
-
-
-def _event_dots(
-    events: Rows,
-    weight: Tensor,
-    layer: Layer,
-    sizes: Sizes,
-    grad_current: Tensor,
-    grad_values: Tensor | None,
-    grad_input: Tensor | None,
-) -> None:
-    """Fill the gradients of event values, or those of a dense input at its events."""
-    weight_t = weight.t().contiguous()
-    _kernel("event_dots", weight.dtype)(
-        sizes,
-        _address(layer.lengths),
-        torch.get_num_threads(),
-        _event_arguments(events, weight.shape[1]),
-        _address(weight_t),
-        _address(grad_current),
-        _address(grad_values),
-        _address(grad_input),
-    )
 
 
 def _src_events_backward_fake(*args: Any) -> tuple[Tensor, ...]:
@@ -575,13 +737,18 @@ def _mask_shape(input: Tensor) -> tuple[int, int]:
     return batch * steps, (inputs + 63) // 64
 
 
-def _src_dense_cpu(*args: Any) -> tuple[Tensor, ...]:
-    (input, weight, method, _, save, trace_integrator), layer = args[:6], Layer(*args[6:])
+def _check_dense_call(args: Sequence[Any]) -> tuple[Tensor, Tensor, Layer, Sizes]:
+    """Returns contiguous input, weight and layer, and T, B and N."""
+    (input, weight, method), layer = args[:3], Layer(*args[6:])
     sizes = _check_dense(input, weight, method)
     _check_layer(layer, sizes, input, "input")
-    input, weight, layer = input.contiguous(), weight.contiguous(), layer.contiguous()
+    return input.contiguous(), weight.contiguous(), layer.contiguous(), sizes
+
+
+def _src_dense_cpu(*args: Any) -> tuple[Tensor, ...]:
+    input, weight, layer, sizes = _check_dense_call(args)
+    method, _, save, trace_integrator = args[2:6]
     path = torch.zeros(2, dtype=torch.int64)  # whether events were taken, whether all of them are 1
-    shape = _scan_checkpoints(sizes)
     if _takes_events(input, method):
         mask = _empty(torch.int64, *_mask_shape(input))
         offsets = _empty(torch.int64, mask.shape[0] + 1)
@@ -596,18 +763,53 @@ def _src_dense_cpu(*args: Any) -> tuple[Tensor, ...]:
         path[0], path[1] = 1, ones
         events = _list_events(input, mask, offsets, ones)
         *outputs, trace, event_checkpoints = _run_events(events, weight, sizes, save, trace_integrator, layer)
-        checkpoints = _empty(input.dtype, shape[0] if save else 0, *shape[1:])
-        used = event_checkpoints.numel()
-        checkpoints.view(-1)[:used] = event_checkpoints.view(-1)
-        checkpoints.view(-1)[used:] = 0
+        checkpoints = _dense_checkpoints(input, sizes, save)
+        checkpoints.view(-1)[: event_checkpoints.numel()] = event_checkpoints.view(-1)
     else:
-        trace = _empty(input.dtype, *sizes)
-        torch.mm(input.flatten(0, 1), weight.t(), out=trace.flatten(0, 1))
-        *outputs, checkpoints = _src_cpu(trace, save, *layer)
+        *outputs, trace, checkpoints = _run_product(_CPU, input, weight, sizes, save, layer)
         mask = torch.zeros(_mask_shape(input), dtype=torch.int64)
     if not save:
         trace, mask = trace.new_empty(0), mask.new_empty(0, mask.shape[1])
     return *outputs, trace.view(-1), checkpoints, mask, path
+
+
+def _src_dense_gpu(*args: Any) -> tuple[Tensor, ...]:
+    """Events only where asked for: to look at the density would be to wait. A mask of no rows tells the product."""
+    input, weight, layer, sizes = _check_dense_call(args)
+    method, _, save, trace_integrator = args[2:6]
+    gpu = cast(_Gpu, _device_of("input", input))
+    if method == "events":
+        mask = gpu.mask(input, layer.lengths)
+        trace = gpu.empty(input.dtype, *(sizes if save else (0,)))
+        checkpoints = _dense_checkpoints(input, sizes, save)
+        run = _Forward(gpu, layer, sizes, input.dtype)
+        saved = (trace, checkpoints) if save else (None, None)
+        gpu.masked_forward(run, input, mask, weight, saved, trace_integrator)
+        outputs = [run.spikes, *run.state]
+    else:
+        *outputs, trace, checkpoints = _run_product(gpu, input, weight, sizes, save, layer)
+    if not save or method != "events":
+        mask = input.new_empty(0, _mask_shape(input)[1], dtype=torch.int64)
+    trace = trace.view(-1) if save else trace.new_empty(0)
+    return *outputs, trace, checkpoints, mask, torch.zeros(2, dtype=torch.int64, device=input.device)
+
+
+def _dense_checkpoints(like: Tensor, sizes: Sizes, save: bool) -> Tensor:
+    """Room for the checkpoints of either way: where those of events will lie first, zeros behind them."""
+    shape, used = _scan_checkpoints(sizes), math.prod(_event_checkpoints(sizes, like.device))
+    checkpoints = _device_of("input", like).empty(like.dtype, shape[0] if save else 0, *shape[1:])
+    checkpoints.view(-1)[used:] = 0
+    return checkpoints
+
+
+def _run_product(
+    device: _Cpu | _Gpu, input: Tensor, weight: Tensor, sizes: Sizes, save: bool, layer: Layer
+) -> tuple[Tensor, ...]:
+    """The outputs, the currents and the checkpoints."""
+    current = device.empty(input.dtype, *sizes)
+    torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
+    *outputs, checkpoints = _src(current, save, *layer)
+    return *outputs, current, checkpoints
 
 
 def _list_events(input: Tensor, mask: Tensor, offsets: Tensor, ones: bool) -> Rows:
@@ -628,65 +830,108 @@ def _list_events(input: Tensor, mask: Tensor, offsets: Tensor, ones: bool) -> Ro
 
 
 def _src_dense_fake(*args: Any) -> tuple[Tensor, ...]:
-    input, weight, _, _, save, _ = args[:6]
+    input, weight, method, _, save, _ = args[:6]
     sizes = input.shape[0], input.shape[1], weight.shape[0]
     shape = _scan_checkpoints(sizes)
     rows, words = _mask_shape(input)
+    masked = save and (method == "events" or not _is_gpu(input.device))
     return (
         *_fake_outputs(input, sizes),
         input.new_empty(math.prod(sizes) if save else 0),
         input.new_empty(shape[0] if save else 0, *shape[1:]),
-        input.new_empty(rows if save else 0, words, dtype=torch.int64),
+        input.new_empty(rows if masked else 0, words, dtype=torch.int64),
         input.new_empty(2, dtype=torch.int64),
     )
 
 
-def _src_dense_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
-    grads, (input, weight, trace, checkpoints, mask, path, at_events, wanted) = args[:4], args[4:12]
-    layer = Layer(*args[12:])
+def _check_dense_backward(args: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor, Tensor, Layer, Sizes]:
+    """Returns contiguous input, weight, trace and checkpoints, the layer, and T, B and N."""
+    grads, (input, weight, trace, checkpoints), layer = args[:4], args[4:8], Layer(*args[12:])
     sizes = _check_dense(input, weight, "auto")
-    steps, batch, neurons = sizes
     _check_layer(layer, sizes, input, "input")
     _check_grads(grads, sizes, input, "input")
     _check_tensor("trace", trace, input, "input", (math.prod(sizes),))
     _check_tensor("checkpoints", checkpoints, input, "input", _scan_checkpoints(sizes))
+    mask, (rows, words) = args[8], _mask_shape(input)
+    shapes = [(rows, words), (0, words)] if _is_gpu(input.device) else [(rows, words)]
+    if mask.dtype != torch.int64 or mask.device != input.device or tuple(mask.shape) not in shapes:
+        expected = f"int64 of shape {' or '.join(map(str, shapes))} on {input.device}"
+        raise ValueError(f"mask: expected {expected}, got {mask.dtype} of shape {tuple(mask.shape)} on {mask.device}")
+    return input.contiguous(), weight.contiguous(), trace.contiguous(), checkpoints.contiguous(), layer, sizes
+
+
+def _src_dense_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
+    input, weight, trace, checkpoints, layer, sizes = _check_dense_backward(args)
+    grads, (mask, path, at_events, wanted) = args[:4], args[8:12]
     want_input, want_weight, *want_cell = wanted
-    input, weight, checkpoints = input.contiguous(), weight.contiguous(), checkpoints.contiguous()
     took_events, ones = path.tolist()
-    grad_input = input.new_empty(0)
     if not took_events:
-        by_current, *gradients = _src_backward_cpu(*grads, trace.view(sizes), checkpoints, want_cell, *layer)
-        rows = by_current.flatten(0, 1)
-        grad_weight = torch.mm(rows.t(), input.flatten(0, 1)) if want_weight else weight.new_empty(0)
-        if want_input:
-            grad_input = _empty(input.dtype, *input.shape)
-            torch.mm(rows, weight, out=grad_input.flatten(0, 1))
-        return grad_input, grad_weight, *gradients
+        return _product_backward(_CPU, grads, input, weight, trace.view(sizes), checkpoints, wanted, layer)
+    mask = mask.contiguous()
     offsets = _empty(torch.int64, mask.shape[0] + 1)
     _core.count_events(tuple(input.shape), torch.get_num_threads(), _address(mask), _address(offsets))
     events = _list_events(input, mask, offsets, bool(ones))
-    run = _Backward(grads, layer, sizes, want_cell)
-    shape = _event_checkpoints(sizes)
-    event_checkpoints = checkpoints.view(-1)[: math.prod(shape)].view(shape)
-    grad_current = _empty(input.dtype, *sizes) if want_input else None
-    grad_weight = _run_events_backward(
-        run, events, weight, trace.view(batch, steps, neurons), event_checkpoints, grad_current, want_weight
-    )
+    run = _Backward(_CPU, grads, layer, sizes, want_cell)
+    grad_input, grad_current = input.new_empty(0), _empty(input.dtype, *sizes) if want_input else None
+    # The checkpoints of events lie first, so that the address is theirs.
+    grad_weight = _CPU.weight_gradient(run, events, weight, (trace, checkpoints), grad_current, want_weight)
     if grad_current is not None:
         grad_input = _empty(input.dtype, *input.shape)
         if at_events:
-            _event_dots(events, weight, run.layer, sizes, grad_current, None, grad_input)
+            _CPU.event_dots(run, events, weight, grad_current, None, grad_input)
         else:
             _kernel("multiply", input.dtype)(
-                steps * batch,
+                sizes[0] * sizes[1],
                 input.shape[2],
-                neurons,
+                sizes[2],
                 torch.get_num_threads(),
                 _address(grad_current),
                 _address(weight),
                 _address(grad_input),
             )
     return grad_input, grad_weight, *run.gradients
+
+
+def _src_dense_backward_gpu(*args: Any) -> tuple[Tensor, ...]:
+    input, weight, trace, checkpoints, layer, sizes = _check_dense_backward(args)
+    grads, (mask, _, at_events, wanted) = args[:4], args[8:12]
+    want_input, want_weight, *want_cell = wanted
+    gpu = cast(_Gpu, _device_of("input", input))
+    if mask.shape[0] == 0:
+        return _product_backward(gpu, grads, input, weight, trace.view(sizes), checkpoints, wanted, layer)
+    run = _Backward(gpu, grads, layer, sizes, want_cell)
+    grad_current = gpu.current_gradient(run, (trace, checkpoints))
+    grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
+    if want_weight:
+        grad_weight = gpu.masked_weight_gradient(run, input, mask.contiguous(), weight, grad_current)
+    if want_input:
+        grad_input = gpu.empty(input.dtype, *input.shape)
+        torch.mm(grad_current.flatten(0, 1), weight, out=grad_input.flatten(0, 1))
+        if at_events:
+            grad_input.masked_fill_(input == 0, 0)
+    return grad_input, grad_weight, *run.gradients
+
+
+def _product_backward(
+    device: _Cpu | _Gpu,
+    grads: Optionals,
+    input: Tensor,
+    weight: Tensor,
+    current: Tensor,
+    checkpoints: Tensor,
+    wanted: Sequence[bool],
+    layer: Layer,
+) -> tuple[Tensor, ...]:
+    want_input, want_weight, *want_cell = wanted
+    by_current, *gradients = _src_backward(*grads, current, checkpoints, want_cell, *layer)
+    rows = by_current.flatten(0, 1)
+    grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
+    if want_weight:
+        grad_weight = torch.mm(rows.t(), input.flatten(0, 1), out=torch.empty_like(weight))
+    if want_input:
+        grad_input = device.empty(input.dtype, *input.shape)
+        torch.mm(rows, weight, out=grad_input.flatten(0, 1))
+    return grad_input, grad_weight, *gradients
 
 
 def _src_dense_backward_fake(*args: Any) -> tuple[Tensor, ...]:
@@ -719,15 +964,30 @@ def _src_dense_autograd(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None,
     )
 
 
-for _name, _cpu, _fake, _autograd, _setup_context in (
-    ("src", _src_cpu, _src_fake, _src_autograd, _src_setup_context),
-    ("src_backward", _src_backward_cpu, _src_backward_fake, _no_double_backward, None),
-    ("src_events", _src_events_cpu, _src_events_fake, _src_events_autograd, _src_events_setup_context),
-    ("src_events_backward", _src_events_backward_cpu, _src_events_backward_fake, _no_double_backward, None),
-    ("src_dense", _src_dense_cpu, _src_dense_fake, _src_dense_autograd, _src_dense_setup_context),
-    ("src_dense_backward", _src_dense_backward_cpu, _src_dense_backward_fake, _no_double_backward, None),
+for _name, _cpu, _gpu, _fake, _autograd, _setup_context in (
+    ("src", _src, _src, _src_fake, _src_autograd, _src_setup_context),
+    ("src_backward", _src_backward, _src_backward, _src_backward_fake, _no_double_backward, None),
+    ("src_events", _src_events, _src_events, _src_events_fake, _src_events_autograd, _src_events_setup_context),
+    (
+        "src_events_backward",
+        _src_events_backward,
+        _src_events_backward,
+        _src_events_backward_fake,
+        _no_double_backward,
+        None,
+    ),
+    ("src_dense", _src_dense_cpu, _src_dense_gpu, _src_dense_fake, _src_dense_autograd, _src_dense_setup_context),
+    (
+        "src_dense_backward",
+        _src_dense_backward_cpu,
+        _src_dense_backward_gpu,
+        _src_dense_backward_fake,
+        _no_double_backward,
+        None,
+    ),
 ):
     _library.impl(_name, _cpu, "CPU")
+    _library.impl(_name, _gpu, "CUDA")
     torch.library.register_fake(f"srcell::{_name}", _fake, lib=_library)
     torch.library.register_autograd(f"srcell::{_name}", _autograd, setup_context=_setup_context, lib=_library)
 
@@ -760,6 +1020,8 @@ def rate_encode(
     images: Tensor, index: Tensor, steps: int, prefix: int, gain: float, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Offsets and indices of the events of float32 images (B, K), contiguous; see srcell.encoders.rate_encode."""
+    if _is_gpu(images.device):
+        return _rate_encode_gpu(images, index, steps, prefix, gain, seed)
     view, active_before, _, room = _count_active_pixels(images)
     drawn_steps = -(-steps // _core.drawn_steps) * _core.drawn_steps
     scratch = _scratch(room, room, room * drawn_steps // 32)  # a bit for each pixel and step
@@ -770,6 +1032,29 @@ def rate_encode(
     )
     indices = _empty(torch.int32, _core.rate_draw(encoding))
     _core.rate_write(encoding, indices.data_ptr())
+    return offsets, indices
+
+
+def _rate_encode_gpu(
+    images: Tensor, index: Tensor, steps: int, prefix: int, gain: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The same on a GPU. It waits, to learn how many events there are."""
+    gpu = cast(_Gpu, _device_of("images", images))
+    samples, pixels = images.shape
+    mask = gpu.empty(torch.int64, samples * steps, -(-pixels // 64))
+    counts = gpu.empty(torch.int64, samples * (prefix + steps))
+    sizes = (samples, steps, prefix, pixels)
+    gpu.launch("rate_mask", (samples, pixels, steps), images, index, gain, seed, mask)
+    gpu.launch("count_mask", sizes, mask, counts)
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    wrong = ~((images >= 0) & (images <= 1)).flatten()
+    count, any_wrong = torch.stack([offsets[-1], wrong.any()]).tolist()
+    if any_wrong:
+        sample, pixel = divmod(int(wrong.nonzero()[0]), pixels)
+        got = images[sample, pixel].item()
+        raise ValueError(f"images: expected values in [0, 1], got {got} in pixel {pixel} of sample {sample}")
+    indices = gpu.empty(torch.int32, count)
+    gpu.launch("list_mask", sizes, mask, offsets, indices)
     return offsets, indices
 
 
@@ -805,4 +1090,15 @@ def core_info() -> dict[str, Any]:
         "isa": _core.isa,
         "isas": _core.available_isas,
         "thread_runtime": _core.thread_runtime(),
+        "cuda": _cuda_info(),
     }
+
+
+def _cuda_info() -> str | None:
+    """For what the CUDA module was built; None if there is none."""
+    try:
+        module = _cuda()
+    except ImportError:
+        return None
+    runtime = module.runtime
+    return f"runtime {runtime // 1000}.{runtime % 1000 // 10}, architectures {module.architectures}"

@@ -43,7 +43,8 @@ def rate_encode(
 
     Args:
         images: (B, ...) of at least two dimensions, flattened to (B, K); any floating-point dtype, read as float32, in
-            [0, 1]; on the CPU.
+            [0, 1]; on the CPU, or on a GPU, which is then waited for
+            (once, and once more for an ``index``).
         steps: steps in which pixels may fire, in [0, 2^31).
         prefix: silent steps before them, in [0, 2^31).
         gain: probability of firing of a pixel of 1, finite and at least 0.
@@ -70,9 +71,9 @@ def rate_encode(
         tensor([[   0.,  499., 1000.]])
 
     """
-    pixels = _check_images(images)
+    pixels = _check_images(images, "cuda")
     samples, inputs = pixels.shape
-    sample_numbers = _check_index(index, samples)
+    sample_numbers = _check_index(index, samples, pixels.device)
     steps = as_int("steps", steps, _MAX_STEPS)
     prefix = as_int("prefix", prefix, _MAX_STEPS)
     seed = as_int("seed", seed, _MAX_SEED)
@@ -126,15 +127,16 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
 
-def _check_images(images: Tensor | NDArray[Any]) -> Tensor:
+def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
     """The images as float32 (B, K), contiguous; their values are checked where they are read."""
     if isinstance(images, np.ndarray) and images.dtype.kind == "f":
         images = torch.from_numpy(np.array(images, np.float32, order="C"))
     if not isinstance(images, Tensor) or not images.is_floating_point():
         got = images.dtype if isinstance(images, Tensor | np.ndarray) else type(images).__name__
         raise TypeError(f"images: expected a tensor or an array of floating-point numbers, got {got}")
-    if images.layout != torch.strided or images.device.type != "cpu":
-        raise ValueError(f"images: expected a dense tensor on the CPU, got {images.layout} on {images.device}")
+    if images.layout != torch.strided or images.device.type not in ("cpu", *devices):
+        places = " or ".join(["the CPU", *(f"a {device} device" for device in devices)])
+        raise ValueError(f"images: expected a dense tensor on {places}, got {images.layout} on {images.device}")
     if images.dim() < 2 or math.prod(images.shape[1:]) > _MAX_PIXELS:
         shape = tuple(images.shape)
         raise ValueError(f"images: expected shape (B, ...) of at least two dimensions and K <= 2^31, got {shape}")
@@ -142,12 +144,12 @@ def _check_images(images: Tensor | NDArray[Any]) -> Tensor:
     return flat.to(torch.float32).contiguous()
 
 
-def _check_index(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int) -> Tensor:
+def _check_index(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int, device: torch.device) -> Tensor:
     if index is None:
-        return torch.arange(samples)
+        return torch.arange(samples, device=device)
     numbers = as_integers("index", index, torch.device("cpu"))
     if numbers.numel() != samples:
         raise ValueError(f"index: expected shape (B,) = ({samples},), got {tuple(numbers.shape)}")
     if bool((numbers < 0).any()):
         raise ValueError(f"index: expected values of at least 0, got {int(numbers.min())}")
-    return numbers
+    return numbers.to(device)

@@ -77,7 +77,7 @@ def src(
             only the integrator carries them through time. With ``("relu", True)`` gradients are the derivative of the
             forward; the defaults are cheaper and train more robustly, but are not.
         lengths: (B,) integers in [0, T]: steps past a sample's length leave its state unchanged, emit nothing and get
-            no gradient.
+            no gradient. On a GPU a tensor there is taken as it is; a list must be brought there, which waits.
 
     Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
 
@@ -142,9 +142,10 @@ def src_linear(
         state: the state before the first step, three tensors (B, N); zeros if absent.
         method: ``"events"`` sums the weights of the inputs that are not 0, one by one in their order, the same bits for
             every instruction set, thread count and batch size. ``"gemm"`` is torch's matrix product, whose bits
-            depend on the batch. ``"auto"`` takes events for an EventBatch; for a dense tensor whichever is expected to
-            be faster, which is events where the density of a sample of its rows is below 0.5 + 30 / K; for half
-            precision and under autocast it takes the product.
+            depend on the batch; an EventBatch is made dense for it, which on a GPU waits. ``"auto"`` takes events for
+            an EventBatch; for a dense tensor whichever is expected to be faster, which is events where the density of
+            a sample of its rows is below 0.5 + 30 / K; for half precision, under autocast and on a GPU, which would
+            have to be waited for, it takes the product.
         alpha: see :func:`src`, as for all others.
         rho: see :func:`src`.
         r: see :func:`src`.
@@ -374,7 +375,7 @@ def leaky_readout(
     steps, batch, neurons = spikes.shape
     age = torch.arange(steps - 1, -1, -1, device=spikes.device)
     if lengths is None:
-        weight = torch.pow(torch.tensor(alpha, dtype=spikes.dtype, device=spikes.device), age)
+        weight = torch.pow(torch.full((), alpha, dtype=spikes.dtype, device=spikes.device), age)
         pooled = (weight @ spikes.reshape(steps, batch * neurons)).view(batch, neurons)
     else:
         lengths = _check_lengths(lengths, batch, spikes.device)
@@ -385,7 +386,7 @@ def leaky_readout(
         ):
             raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
         ages = age[:, None] - (steps - lengths)
-        weight = torch.pow(torch.tensor(alpha, dtype=spikes.dtype, device=spikes.device), ages.clamp(min=0))
+        weight = torch.pow(torch.full((), alpha, dtype=spikes.dtype, device=spikes.device), ages.clamp(min=0))
         pooled = torch.einsum("tb,tbn->bn", torch.where(ages >= 0, weight, 0), spikes)
     own = pooled.view(batch, neurons // num_classes, num_classes).sum(1)
     return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
@@ -481,8 +482,8 @@ def _check_current(current: Tensor) -> None:
         raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
     if current.dim() < 3:
         raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
-    if current.device.type not in ("cpu", "meta"):
-        raise ValueError(f"current: expected a tensor on the CPU, got one on {current.device}")
+    if current.device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"current: expected a tensor on a CPU or a CUDA device, got one on {current.device}")
 
 
 def _refuse_forward_mode(tensors: list[Tensor]) -> None:

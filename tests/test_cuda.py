@@ -1,0 +1,447 @@
+"""The CUDA kernels, their bindings and the operators' GPU side: the CPU's bits, on a card and without one.
+
+Without a card the kernels run on the host (tests/cpp/cuda_on_host.cpp): `tools/check.sh` builds that module and names
+it in SRCELL_CUDA_ON_HOST. On a machine with a card the same tests run on it, and those that only a card can answer.
+"""
+
+import contextlib
+import importlib.machinery
+import importlib.util
+import os
+import warnings
+
+import pytest
+import torch
+
+from conftest import call, make_inputs, requiring_grad
+from srcell import SRC, EventBatch, _ops, rate_encode
+from srcell.functional import src, src_linear
+
+MODULE = os.environ.get("SRCELL_CUDA_ON_HOST")
+CARD = torch.cuda.is_available()
+GPUS = [name for name, here in (("host", MODULE), ("cuda", CARD)) if here]
+
+PARAMETERS = dict(alpha=0.9, rho=3.0, r=2.0, rs=-7.0, zs_hyp=0.9, zs_dep=0.0)
+MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (False, True)]
+
+needs_gpu = pytest.mark.skipif(not GPUS, reason="no card, and SRCELL_CUDA_ON_HOST names no module")
+needs_card = pytest.mark.skipif(not CARD, reason="no card")
+
+
+class Card:
+    """A GPU as it is."""
+
+    device = torch.device("cuda")
+
+    def on(self):
+        return contextlib.nullcontext()
+
+
+class Host:
+    """The kernels on the host: within `on()` every tensor counts as one on a GPU."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        loader = importlib.machinery.ExtensionFileLoader("on_host._cuda", MODULE)
+        self.module = importlib.util.module_from_spec(importlib.util.spec_from_loader("on_host._cuda", loader))
+        loader.exec_module(self.module)
+        self.launched = []
+
+    @contextlib.contextmanager
+    def on(self):
+        def launch(_gpu, name, *arguments):
+            self.launched.append(name)
+            getattr(self.module, name)(0, *map(_ops._plain, arguments))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_ops, "_is_gpu", lambda device: True)
+            patch.setattr(_ops, "_cuda", lambda: self.module)
+            patch.setattr(_ops._Gpu, "launch", launch)
+            yield
+        assert self.launched
+
+
+@pytest.fixture(scope="module", params=GPUS or [pytest.param("none", marks=needs_gpu)])
+def gpu(request):
+    return Card() if request.param == "cuda" else Host()
+
+
+def equal(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert (x is None) == (y is None)
+        if x is not None:
+            assert x.dtype == y.dtype and torch.equal(x, y)
+
+
+def leaves(*tensors):
+    return [x.clone().requires_grad_() for x in tensors]
+
+
+def problem(dtype, learnable, per_neuron, *, steps=40, batch=3, neurons=37):
+    generator = torch.Generator().manual_seed(steps + batch)
+    given = dict(PARAMETERS)
+    if learnable:
+        shape = (neurons,) if per_neuron else ()
+        given = {name: torch.full(shape, value, dtype=dtype) for name, value in PARAMETERS.items()}
+    state = [torch.randn(batch, neurons, dtype=dtype, generator=generator) / 4 for _ in range(3)]
+    bias = torch.full((neurons,), -5.0, dtype=dtype)
+    return generator, given, state, bias
+
+
+def moved(x, device):
+    if not isinstance(x, torch.Tensor):
+        return x
+    return x.detach().to(device).requires_grad_(x.requires_grad)
+
+
+def gradients_of(run, inputs, device="cpu"):
+    """Outputs and gradients, brought back to the CPU, with weights on all outputs that differ."""
+    inputs = [moved(x, device) for x in inputs]
+    outputs = [x.cpu() for x in run(*inputs)]
+    generator = torch.Generator().manual_seed(1)
+    loss = sum((x * torch.randn(x.shape, dtype=x.dtype, generator=generator)).sum() for x in outputs)
+    wanted = [x for x in inputs if isinstance(x, torch.Tensor) and x.requires_grad]
+    grads = torch.autograd.grad(loss, wanted, allow_unused=True)
+    return [x.detach() for x in outputs], [None if x is None else x.cpu() for x in grads]
+
+
+def check_against_the_cpu(gpu, run, inputs):
+    """Returns the CPU's outputs and gradients."""
+    with gpu.on():
+        got = gradients_of(run, inputs, gpu.device)
+    expected = gradients_of(run, inputs)
+    equal(got[0], expected[0])
+    equal(got[1], expected[1])
+    return expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES)
+@pytest.mark.parametrize(("learnable", "per_neuron"), [(False, False), (True, False), (True, True)])
+def test_scan_is_the_cpus(gpu, dtype, surrogate, recurrent_grad, learnable, per_neuron):
+    generator, given, state, bias = problem(dtype, learnable, per_neuron)
+    current = torch.randn(40, 3, 37, dtype=dtype, generator=generator) * 2
+    lengths = torch.tensor([40, 17, 0])
+    inputs = leaves(current, bias, *state, *(given.values() if learnable else ()))
+
+    def run(current, bias, i, h, hs, *cell):
+        parameters = dict(zip(PARAMETERS, cell, strict=True)) if cell else given
+        spikes, final = src(
+            current,
+            bias,
+            (i, h, hs),
+            **parameters,
+            surrogate=surrogate,
+            recurrent_grad=recurrent_grad,
+            lengths=lengths.to(current.device),
+        )
+        return spikes, *final
+
+    (spikes, *_), _ = check_against_the_cpu(gpu, run, inputs)
+    assert spikes.max() > 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES)
+@pytest.mark.parametrize("values", [False, True])
+@pytest.mark.parametrize("learnable", [False, True])
+def test_events_are_the_cpus(gpu, dtype, surrogate, recurrent_grad, values, learnable):
+    generator, given, state, bias = problem(dtype, learnable, True, batch=20)
+    dense = (torch.rand(40, 20, 70, generator=generator) < 0.1).to(dtype)
+    batch = EventBatch.from_dense(dense)
+    numbers = torch.rand(batch.num_events, dtype=dtype, generator=generator)
+    weight = torch.randn(37, 70, dtype=dtype, generator=generator)
+    inputs = leaves(weight, bias, *state, *([numbers] if values else []), *(given.values() if learnable else ()))
+
+    def run(weight, bias, i, h, hs, *rest):
+        numbers, *cell = rest if values else (None, *rest)
+        rows = batch.offsets.to(weight.device), batch.indices.to(weight.device)
+        events = EventBatch(*rows, numbers, shape=batch.shape)
+        parameters = dict(zip(PARAMETERS, cell, strict=True)) if cell else given
+        spikes, final = src_linear(
+            events, weight, bias, (i, h, hs), **parameters, surrogate=surrogate, recurrent_grad=recurrent_grad
+        )
+        return spikes, *final
+
+    (spikes, *_), _ = check_against_the_cpu(gpu, run, inputs)
+    assert spikes.max() > 0.5
+
+
+def dense_arguments(input, weight, method, at_events, layer):
+    return (input, weight, method, at_events, True, False, *layer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("method", "at_events"), [("events", False), ("events", True), ("gemm", False), ("auto", False)]
+)
+def test_dense_inputs(gpu, dtype, method, at_events):
+    generator, _, state, bias = problem(dtype, False, False, batch=5)
+    input = torch.rand(40, 5, 70, dtype=dtype, generator=generator)
+    input[torch.rand(input.shape, generator=generator) > 0.1] = 0
+    weight = torch.randn(37, 70, dtype=dtype, generator=generator)
+    lengths = torch.tensor([40, 33, 32, 1, 0])
+    layer = (*state, bias, list(PARAMETERS.values()), *[None] * 6, lengths, "straight_through", True)
+    grads = [torch.randn(40, 5, 37, dtype=dtype, generator=generator), None, None, None]
+    wanted = [True, True, *[False] * 6]
+
+    def passes(forward, backward, method, device):
+        on_device = [moved(x, device) for x in layer]
+        x, w = input.to(device), weight.to(device)
+        given = dense_arguments(x, w, method, at_events, on_device)
+        outputs, fake = forward(*given), _ops._src_dense_fake(*given)
+        assert [(x.shape, x.dtype) for x in outputs] == [(x.shape, x.dtype) for x in fake]
+        by_outputs = [moved(x, device) for x in grads]
+        gradients = backward(*by_outputs, x, w, *outputs[4:], at_events, wanted, *on_device)
+        return [x.cpu() for x in outputs], [x.cpu() for x in gradients]
+
+    with gpu.on():
+        outputs, (grad_input, *gradients) = passes(
+            _ops._src_dense_gpu, _ops._src_dense_backward_gpu, method, gpu.device
+        )
+    taken = "events" if method == "events" else "gemm"  # a GPU does not look at the density
+    cpu_outputs, (cpu_grad_input, *cpu_gradients) = passes(
+        _ops._src_dense_cpu, _ops._src_dense_backward_cpu, taken, "cpu"
+    )
+    if method == "events" or gpu.device.type == "cpu":  # the product's bits are those of the device's library
+        equal(outputs[:4], cpu_outputs[:4])
+        equal(gradients, cpu_gradients)
+    # The gradient of the input is torch's product there: each element sums 37 terms in some order.
+    bound = 37 * torch.finfo(dtype).eps * (cpu_grad_input.abs().max() + weight.abs().max() * 37)
+    if method == "events":
+        assert (grad_input - cpu_grad_input).abs().max() <= bound
+    if at_events:
+        assert not grad_input[input == 0].any()
+    assert cpu_outputs[0].max() > 0.5
+
+
+def test_a_wrong_mask_is_refused(gpu):
+    with gpu.on():
+        input, weight = torch.ones(9, 3, 5, device=gpu.device), torch.ones(6, 5, device=gpu.device)
+        layer = (None, None, None, torch.zeros(6, device=gpu.device), list(PARAMETERS.values()), *[None] * 7)
+        layer = (*layer, "relu", False)
+        saved = list(_ops._src_dense_gpu(*dense_arguments(input, weight, "events", False, layer))[4:])
+        grads, wanted = (None, None, None, None), [True, True, *[False] * 6]
+        for mask in (saved[2][:1], saved[2].int(), saved[2][:, :0]):
+            saved[2] = mask
+            with pytest.raises(ValueError, match="mask: expected int64 of shape"):
+                _ops._src_dense_backward_gpu(*grads, input, weight, *saved, False, wanted, *layer)
+
+
+def test_rate_encoding_is_the_cpus(gpu):
+    images = torch.rand(5, 9, 15, generator=torch.Generator().manual_seed(0))
+    images[images < 0.5] = 0
+    arguments = dict(steps=50, prefix=7, gain=0.6, seed=2**40 + 3, index=[3, 1, 4, 1, 5])
+    with gpu.on():
+        got = rate_encode(images.to(gpu.device), **arguments)
+    expected = rate_encode(images, **arguments)
+    assert expected.num_events > 1000
+    equal([got.offsets.cpu(), got.indices.cpu()], [expected.offsets, expected.indices])
+
+
+def test_rate_encoding_refuses_wrong_pixels(gpu):
+    images = torch.zeros(3, 70, device=gpu.device)
+    images[1, 65] = 1.5
+    message = r"images: expected values in \[0, 1\], got 1.5 in pixel 65 of sample 1"
+    with gpu.on(), pytest.raises(ValueError, match=message):
+        rate_encode(images, seed=0)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (6, 0, 4, 5), (6, 3, 0, 5), (6, 3, 4, 0)])
+def test_empty_sizes(gpu, sizes):
+    steps, batch, neurons, inputs = sizes
+    weight, bias = torch.ones(neurons, inputs), torch.full((), -6.0)
+    events = EventBatch.from_dense(torch.ones(steps, batch, inputs))
+
+    def run(weight, bias):
+        spikes, final = src_linear(events.to(weight.device), weight, bias)
+        return spikes, *final
+
+    check_against_the_cpu(gpu, run, leaves(weight, bias))
+
+
+def test_non_contiguous_inputs(gpu):
+    generator, _, state, bias = problem(torch.float32, False, False)
+    current = torch.randn(37, 3, 40, generator=generator).transpose(0, 2) * 2
+    expanded = bias[:1].expand(37)
+
+    def run(current, bias, i, h, hs):
+        spikes, final = src(current.transpose(0, 2).contiguous().transpose(0, 2), bias, (i, h, hs))
+        return spikes, *final
+
+    check_against_the_cpu(gpu, run, leaves(current, expanded, *(x.t().contiguous().t() for x in state)))
+
+
+def test_altered_events_are_survived(gpu):
+    batch = EventBatch.from_dense(torch.ones(4, 2, 3)).to(gpu.device)
+    batch.indices[5], batch.indices[7], batch.offsets[3], batch.offsets[6] = -7, 2**30, -1, 2**40
+    weight = torch.ones(2, 3, device=gpu.device, requires_grad=True)
+    with gpu.on():
+        spikes, _ = src_linear(batch, weight, -6.0)
+        (grad,) = torch.autograd.grad(spikes.sum(), weight)
+    assert spikes.isfinite().all() and grad.isfinite().all()
+
+
+def test_a_bad_constant_is_refused(gpu):
+    with gpu.on(), pytest.raises(ValueError, match=r"rho: expected finite values > 0, got 0"):
+        src(torch.zeros(2, 1, 3, device=gpu.device), -6.0, rho=0.0)
+
+
+def test_a_build_without_kernels_says_how_to_get_them(monkeypatch):
+    def missing():
+        raise ImportError("No module named 'srcell._cuda'")
+
+    monkeypatch.setattr(_ops, "_is_gpu", lambda device: True)
+    monkeypatch.setattr(_ops, "_cuda", missing)
+    with pytest.raises(RuntimeError, match=r"current: is on cpu, for which this build .* SRCELL_CUDA=ON pip install"):
+        src(torch.zeros(2, 1, 3), -6.0)
+
+
+# What only a card can answer.
+
+
+@needs_card
+def test_gradcheck():
+    given = requiring_grad({name: x.cuda() for name, x in make_inputs(5, 12, 2, 3).items()})
+
+    def run(*tensors):
+        spikes, state = call(src, dict(zip(given, tensors, strict=True)), surrogate="relu", recurrent_grad=True)
+        return spikes, *state
+
+    spikes, _, h, _ = run(*given.values())
+    assert spikes.max() > 0.5 and h.abs().min() > 1e-3
+    assert torch.autograd.gradcheck(run, tuple(given.values()))
+
+
+def layer_arguments():
+    """Those with which every operator ends, for six neurons."""
+    bias = torch.full((6,), -6.0, device="cuda", requires_grad=True)
+    return (None, None, None, bias, list(PARAMETERS.values()), *[None] * 6, None, "straight_through", True)
+
+
+@needs_card
+@pytest.mark.parametrize("method", ["events", "gemm"])
+def test_dense_operator_checks(method):
+    torch.manual_seed(0)
+    weight = torch.randn(6, 5, device="cuda", requires_grad=True)
+    input = (torch.rand(9, 3, 5, device="cuda") < 0.3).float().requires_grad_()
+    arguments = (input, weight, method, False, True, False, *layer_arguments())
+    torch.library.opcheck(torch.ops.srcell.src_dense.default, arguments)
+
+
+@needs_card
+def test_operators_check():
+    torch.manual_seed(0)
+    layer, weight = layer_arguments(), torch.randn(6, 5, device="cuda", requires_grad=True)
+    input = (torch.rand(9, 3, 5, device="cuda") < 0.3).float()
+    current = torch.randn(9, 3, 6, device="cuda", requires_grad=True)
+    torch.library.opcheck(torch.ops.srcell.src.default, (current, True, *layer))
+    events = EventBatch.from_dense(input)
+    rows = (events.offsets, events.indices, events.values, weight, 9, 3, True, False)
+    torch.library.opcheck(torch.ops.srcell.src_events.default, (*rows, *layer))
+
+
+def training_step(layer, events):
+    """The gradients of a step, in the parameters."""
+    for parameter in layer.parameters():
+        parameter.grad = None if parameter.grad is None else parameter.grad.zero_()
+    spikes, _ = layer(events)
+    spikes.sum().backward()
+    return spikes.detach()
+
+
+@needs_card
+def test_a_training_step_can_be_captured():
+    torch.manual_seed(0)
+    layer = SRC(30, 40).cuda()
+    events = rate_encode(torch.rand(8, 30), steps=40, seed=0).to("cuda")
+    expected = training_step(layer, events).clone(), layer.weight_ih_l0.grad.clone()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            training_step(layer, events)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        spikes = training_step(layer, events)
+    layer.weight_ih_l0.grad.fill_(7)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(spikes, expected[0]) and torch.equal(layer.weight_ih_l0.grad, expected[1])
+
+
+@needs_card
+def test_no_call_waits():
+    layer = SRC(30, 40).cuda()
+    events = rate_encode(torch.rand(8, 30), steps=40, seed=0).to("cuda")
+    training_step(layer, events)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        training_step(layer, events)
+        training_step(layer, torch.ones(5, 2, 30, device="cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_card
+def test_streams_give_the_same_bits():
+    torch.manual_seed(0)
+    layer = SRC(300, 500).cuda()
+    batches = [rate_encode(torch.rand(32, 300), steps=50, seed=seed).to("cuda") for seed in range(2)]
+    expected = [layer(batch)[0] for batch in batches]
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in batches]
+    got = []
+    for stream, batch in zip(streams, batches, strict=True):
+        with torch.cuda.stream(stream):
+            got.append(layer(batch)[0])
+    torch.cuda.synchronize()
+    equal(got, expected)
+
+
+@needs_card
+def test_a_compiled_step_gives_the_same_bits():
+    torch.manual_seed(0)
+    current, bias = torch.randn(20, 4, 50, device="cuda") * 2, torch.full((50,), -6.0, device="cuda")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(lambda current, bias: src(current, bias)[0], fullgraph=True)
+        assert torch.equal(compiled(current, bias), src(current, bias)[0])
+
+
+@needs_card
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one card")
+def test_another_than_the_current_card():
+    current = torch.randn(20, 4, 50) * 2
+    spikes, _ = src(current.to("cuda:1"), -6.0)
+    assert spikes.device == torch.device("cuda:1") and torch.cuda.current_device() == 0
+    assert torch.equal(spikes.cpu(), src(current, -6.0)[0])
+
+
+@needs_card
+def test_devices_must_agree():
+    with pytest.raises(ValueError, match="bias: expected device cuda:0"):
+        src(torch.zeros(2, 1, 3, device="cuda"), torch.zeros(3))
+
+
+@needs_card
+def test_more_than_2_31_elements():
+    steps, batch, neurons = 3, 2**15, 2**15 - 1
+    current = torch.full((steps, batch, neurons), 4.0, device="cuda")
+    current[0, -1, -1] = -4
+    spikes, _ = src(current, 0.0)  # fires at the first step
+    expected, _ = src(torch.full((steps, 1, 1), 4.0), 0.0)
+    assert expected[0] > 0.9
+    assert (spikes[:, :-1] == expected.cuda()).all()
+    assert (spikes[:, -1, :-1] == expected[:, 0].cuda()).all() and spikes[0, -1, -1] == 0
+
+
+@needs_card
+def test_out_of_memory_is_torchs_error():
+    current = torch.zeros(1, 1, 1, device="cuda").expand(2**20, 2**10, 2**10)
+    with pytest.raises(torch.OutOfMemoryError):
+        src(current, -6.0)
+    assert torch.isfinite(src(torch.zeros(2, 1, 3, device="cuda"), -6.0)[0]).all()

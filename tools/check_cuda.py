@@ -1,0 +1,118 @@
+"""Check what nvcc and ptxas make of the CUDA kernels, without a card.
+
+    python tools/check_cuda.py [--table]
+
+Each .cu compiles alone with ``-std=c++17 -Icsrc`` and without a warning; its PTX has no floating-point operation that
+rounds otherwise than written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx); and ptxas spills
+no register and puts no array in local memory. ``--table`` prints the kernels of sm_90 for bench/NOTES.md.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHITECTURES = ("75", "90", "120")
+# Operations on floats that round, and those that are exact.
+ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)")
+EXACT = re.compile(
+    r"(ld|st)\.(global|shared|param)\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
+    r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64"
+)
+INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
+# An SM of an H100: registers, shared memory, threads and blocks.
+H100 = {"registers": 65536, "shared": 228 << 10, "threads": 2048, "blocks": 32}
+RESERVED_SHARED = 1 << 10  # of each block, by the system
+
+
+def compile_with(*arguments: str) -> str:
+    """What nvcc says; it must succeed, without a warning."""
+    command = ["nvcc", "-std=c++17", "-Icsrc", '-DSRCELL_CUDA_ARCHITECTURES=""', "-Werror", "all-warnings"]
+    run = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode:
+        sys.exit(f"{' '.join(arguments)}:\n{run.stdout}{run.stderr}")
+    return run.stdout + run.stderr
+
+
+def check_ptx(source: Path, folder: Path) -> None:
+    """Only operations that round as they are written."""
+    ptx = folder / f"{source.stem}.ptx"
+    compile_with("-arch=compute_75", "-ptx", str(source), "-o", str(ptx))
+    used = set(INSTRUCTION.findall(ptx.read_text()))
+    wrong = {name for name in used if re.search(r"\.(ftz|approx|local)\b", name)}
+    floats = {name for name in used if re.search(r"\.f(16|32|64)|\.bf16", name)}
+    wrong |= {name for name in floats if not ROUNDED.fullmatch(name) and not EXACT.fullmatch(name)}
+    if wrong:
+        sys.exit(f"{source.name}: its PTX has {', '.join(sorted(wrong))}")
+
+
+def kernels_of(source: Path, architecture: str, folder: Path) -> dict[str, int]:
+    """The registers of each kernel, by its name."""
+    cubin = folder / f"{source.stem}.cubin"
+    report = compile_with(f"-arch=sm_{architecture}", "-Xptxas", "-v", "-cubin", str(source), "-o", str(cubin))
+    kernels = {}
+    for name, part in re.findall(r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", report, re.DOTALL):
+        if "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" not in part:
+            sys.exit(f"{source.name}, sm_{architecture}: {name} needs local memory:\n{part}")
+        kernels[name] = int(re.search(r"Used (\d+) registers", part).group(1))
+    return kernels
+
+
+def demangled(names: list[str]) -> list[str]:
+    """`ScanForwardBody<float, true>` of run_body's symbols."""
+    output = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
+    bodies = [re.search(r"run_body<(.*) ?>\(", line).group(1) for line in output.splitlines()]
+    return [re.sub(r"srcell::device::", "", body).strip() for body in bodies]
+
+
+def shared_bytes(body: str) -> tuple[int, int]:
+    """Threads of a full block and the shared memory that they take, as launch.h and events.h choose on an H100."""
+    size = 8 if "double" in body else 4
+    if "TileBody" in body:  # 784 inputs
+        return 512, 784 * 32 * size
+    if "Backward" in body:
+        recurrent, parameters = (word == "true" for word in body.rstrip(">").split(", ")[1:])
+        rows = 33 + (33 if recurrent or parameters else 0) + (17 if parameters else 0)
+        threads = 128
+        while threads * rows * size > 48 << 10:
+            threads //= 2
+        return threads, threads * rows * size
+    return 128, 128 * size if "Dots" in body else 0
+
+
+def occupancy(registers: int, threads: int, shared: int) -> float:
+    """Fraction of an H100's threads that are resident."""
+    in_block = -(-registers * 32 // 256) * 256 * (threads // 32)
+    blocks = min(H100["registers"] // in_block, H100["threads"] // threads, H100["blocks"])
+    blocks = min(blocks, H100["shared"] // (shared + RESERVED_SHARED))
+    return blocks * threads / H100["threads"]
+
+
+def main() -> None:
+    """Check every .cu file, if nvcc is found."""
+    if not shutil.which("nvcc"):
+        print("no nvcc here: the CUDA kernels were not checked")
+        return
+    checked = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
+            check_ptx(source, folder)
+            for architecture in ARCHITECTURES:
+                kernels = kernels_of(source, architecture, folder)
+                checked += len(kernels)
+                if "--table" in sys.argv[1:] and architecture == "90":
+                    for body, registers in sorted(zip(demangled(list(kernels)), kernels.values(), strict=True)):
+                        threads, shared = shared_bytes(body)
+                        share = occupancy(registers, threads, shared)
+                        print(f"| `{body}` | {registers} | {threads} | {shared / 1024:.1f} | {share:.0%} |")
+    print(f"CUDA: {checked} kernels checked, for sm_{', sm_'.join(ARCHITECTURES)}")
+
+
+if __name__ == "__main__":
+    main()
