@@ -196,10 +196,10 @@ def measure(setting: Setting, clock: Clock) -> dict[str, Any]:
     scan = result["milliseconds"]["scan"]
     element = setting.current.element_size()
     plane = setting.current.numel()
-    # Read the currents, write the spikes; backwards read currents and gradient, write the currents' gradient; the
-    # checkpoints, three states every 16 steps, are written and read. Half precision is brought to float32 and back.
-    saved = 3 / 16 * 4 * plane
-    floor = {"forward": 2 * plane * element, "forward and backward": (5 * element) * plane + 2 * saved}
+    # Read the currents, write the spikes (in float32); backwards read currents and gradient, write the currents'
+    # gradient; the checkpoints, three states every 16 steps, are written and read.
+    forward, saved = plane * (element + 4), plane * 4 * 3 / 16
+    floor = {"forward": forward, "forward and backward": forward + plane * (2 * element + 4) + 2 * saved}
     result["scan_bytes_per_second"] = {key: floor[key] / (scan[key]["median"] / 1e3) for key in floor}
     result["input_bytes"] = {
         "events": setting.events.nbytes,

@@ -143,6 +143,23 @@ def test_scan_is_the_cpus(gpu, dtype, surrogate, recurrent_grad, learnable, per_
     assert spikes.max() > 0.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_computed_in_float32(gpu, dtype):
+    generator, _, state, bias = problem(torch.float32, False, False)
+    # Every kind of number: large, small, denormal and none; the rest make spikes.
+    current = (torch.randn(40, 3, 37, generator=generator) * 2).to(dtype)
+    kinds = torch.tensor([0.0, -0.0, 1e-7, -3e-5, 6e4, -6.5e4, torch.inf]).to(dtype)
+    current[0, 0, : len(kinds)] = kinds
+
+    def run(current, bias, i, h, hs):
+        spikes, final = src(current, bias, (i, h, hs))
+        assert spikes.dtype == current.dtype
+        return spikes, *final
+
+    (spikes, *_), (by_current, *_) = check_against_the_cpu(gpu, run, leaves(current, bias, *state))
+    assert spikes.max() > 0.5 and by_current.dtype == dtype
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES)
 @pytest.mark.parametrize("values", [False, True])

@@ -18,11 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("75", "90", "120")
-# Operations on floats that round, and those that are exact.
-ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)")
+# Operations on floats that round, to nearest even, and those that are exact.
+ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)|cvt\.rn\.f16\.f32")
 EXACT = re.compile(
     r"(ld|st)\.(global|shared|param)\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
-    r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64"
+    r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
 INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
 # An SM of an H100: registers, shared memory, threads and blocks.

@@ -23,10 +23,11 @@ void check(int error) {
 ScanShape shape_of(const Sizes& sizes, Address lengths) { return make_shape(sizes, lengths, 1, Memory::device); }
 
 template <class T>
-void scan_forward(Address stream, const ForwardArguments& arguments, Address current, Address checkpoints) {
+void scan_forward(Address stream, const ForwardArguments& arguments, Address current, Element element,
+                  Address checkpoints) {
     const Cell<T> cell(arguments.parameters, arguments.sizes[2], Memory::device);
-    const ScanForward<T> p = {cell_forward(arguments, cell.parameters(), Memory::device), pointer<const T>(current),
-                              pointer<T>(checkpoints)};
+    const DeviceScanForward<T> p = {cell_forward(arguments, cell.parameters(), Memory::device),
+                                    pointer<const void>(current), element, pointer<T>(checkpoints)};
     check(cuda::scan_forward(pointer<void>(stream), p));
 }
 
@@ -38,9 +39,9 @@ CellBackward<T> backward_of(const BackwardArguments& arguments, Address partials
 
 template <class T>
 void scan_backward(Address stream, const BackwardArguments& arguments, Address partials, Address current,
-                   Address checkpoints, Address grad_current) {
-    const ScanBackward<T> p = {backward_of<T>(arguments, partials), pointer<const T>(current),
-                               pointer<const T>(checkpoints), pointer<T>(grad_current)};
+                   Element element, Address checkpoints, Address grad_current) {
+    const DeviceScanBackward<T> p = {backward_of<T>(arguments, partials), pointer<const void>(current), element,
+                                     pointer<const T>(checkpoints), pointer<void>(grad_current)};
     check(cuda::scan_backward(pointer<void>(stream), p));
 }
 
@@ -162,6 +163,10 @@ PYBIND11_MODULE(_cuda, m) {
     py::module_::import("srcell._core");  // whose argument types these functions take
     m.attr("runtime") = cuda::built().runtime;
     m.attr("architectures") = cuda::built().architectures;
+    py::enum_<Element>(m, "Element")
+        .value("same", Element::same)
+        .value("float16", Element::float16)
+        .value("bfloat16", Element::bfloat16);
     m.def("weight_groups", &event_groups);
     m.def("key_stride", [](const Sizes& sizes) { return key_stride(shape_of(sizes, 0)); });
     m.def("scan_forward_f32", &scan_forward<float>);

@@ -13,6 +13,7 @@
 #include "kernels.h"
 
 #if defined(__CUDACC__)
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define SRCELL_INLINE __device__ __forceinline__
 #else
@@ -24,6 +25,8 @@ namespace srcell {
 namespace device {
 
 #include "value.h"
+//
+#include "elements.h"
 //
 #include "../vmath.h"
 //

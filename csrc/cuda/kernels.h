@@ -7,6 +7,24 @@
 
 namespace srcell {
 
+// What currents and their gradients are stored in: the type that is computed in, or shorter, with float.
+enum class Element { same, float16, bfloat16 };
+
+template <class T>
+struct DeviceScanForward : CellForward<T> {
+    const void* current;  // (T, B, N)
+    Element element;
+    T* checkpoints;  // as in ScanForward
+};
+
+template <class T>
+struct DeviceScanBackward : CellBackward<T> {
+    const void* current;  // (T, B, N) as in the forward pass
+    Element element;
+    const T* checkpoints;  // what the forward pass wrote
+    void* grad_current;    // (T, B, N) out, of the same elements; zero past a sample's length
+};
+
 // Where a layer's events are: rows of events, or a dense input and the mask of its cells that are not 0. Offsets and
 // indices are used as far as they can be: what lies outside counts as no event, whatever they hold.
 template <class T>
@@ -112,10 +130,10 @@ namespace cuda {
 
 using Stream = void*;
 
-int scan_forward(Stream stream, const ScanForward<float>& p);
-int scan_forward(Stream stream, const ScanForward<double>& p);
-int scan_backward(Stream stream, const ScanBackward<float>& p);
-int scan_backward(Stream stream, const ScanBackward<double>& p);
+int scan_forward(Stream stream, const DeviceScanForward<float>& p);
+int scan_forward(Stream stream, const DeviceScanForward<double>& p);
+int scan_backward(Stream stream, const DeviceScanBackward<float>& p);
+int scan_backward(Stream stream, const DeviceScanBackward<double>& p);
 int events_forward(Stream stream, const DeviceEventsForward<float>& p);
 int events_forward(Stream stream, const DeviceEventsForward<double>& p);
 int events_backward(Stream stream, const DeviceEventsBackward<float>& p);

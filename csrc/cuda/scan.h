@@ -47,13 +47,13 @@ SRCELL_INLINE void store_final(const CellForward<T>& p, const State<Value<T>>& s
     p.hs[element] = state.hs.x;
 }
 
-template <class T, bool save>
-SRCELL_INLINE void scan_forward_chain(const ScanForward<T>& p, int64_t element) {
+template <class T, bool save, class In>
+SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t element) {
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const Chain chain = chain_at(p.shape, element);
     const Cell<Value<T>> cell = cell_of(p.cell, chain.neuron);
     State<Value<T>> state = initial_state(p, element);
-    const T* current = p.current + element;
+    const In* current = static_cast<const In*>(p.current) + element;
     T* spikes = p.spikes + element;
     T* checkpoint = save ? p.checkpoints + element : nullptr;
     for (int64_t t = 0; t < chain.steps; ++t, current += plane, spikes += plane) {
@@ -63,7 +63,7 @@ SRCELL_INLINE void scan_forward_chain(const ScanForward<T>& p, int64_t element) 
             checkpoint[2 * plane] = state.hs.x;
             checkpoint += 3 * plane;
         }
-        step(cell, state, Value<T>{*current});
+        step(cell, state, get(current));
         *spikes = spike(state.h).x;
     }
     for (int64_t t = chain.steps; t < p.shape.steps; ++t, spikes += plane) *spikes = 0;
@@ -91,9 +91,9 @@ struct ChainTrace {
 };
 
 // How the steps of a segment come back: from the currents, the state before it from a checkpoint.
-template <class T>
+template <class T, class In>
 struct CurrentReplay {
-    const ScanBackward<T>& p;
+    const DeviceScanBackward<T>& p;
     int64_t element, plane;
 
     SRCELL_INLINE State<Value<T>> begin(int64_t step) const {
@@ -101,13 +101,13 @@ struct CurrentReplay {
         return {{checkpoint[0]}, {checkpoint[plane]}, {checkpoint[2 * plane]}};
     }
     SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, State<Value<T>>& state, int64_t t) const {
-        return step(cell, state, Value<T>{p.current[t * plane + element]});
+        return step(cell, state, get(static_cast<const In*>(p.current) + t * plane + element));
     }
 };
 
 // The adjoint of a chain's steps, last to first.
-template <bool recurrent, bool parameters, class T, class Replay>
-SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, const Replay& replay, T* grad_current,
+template <bool recurrent, bool parameters, class T, class Replay, class Out>
+SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, const Replay& replay, Out* grad_current,
                                   T* column, int64_t stride) {
     using V = Value<T>;
     constexpr bool more = recurrent || parameters;
@@ -120,7 +120,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     const V zero = splat<V>(0);
     V bias_sum = zero;
     ParameterGradients<V> sums = {zero, zero, zero, zero, zero, zero};
-    for (int64_t t = chain.steps; t < p.shape.steps; ++t) grad_current[t * plane + element] = 0;
+    for (int64_t t = chain.steps; t < p.shape.steps; ++t) put(grad_current + t * plane + element, zero);
     for (int64_t begin = (segments(chain.steps) - 1) * kSegment, end = chain.steps; begin >= 0;
          end = begin, begin -= kSegment) {
         State<V> state = replay.begin(begin);
@@ -143,7 +143,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
             const V grad_hs = carry.hs;
             const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
             bias_sum = bias_sum + grad.u;
-            grad_current[at] = grad.i.x;
+            put(grad_current + at, grad.i);
             if constexpr (parameters) {
                 const State<V> before = {{trace.i(t)}, {trace.h(t)}, {trace.hs(t)}};
                 add_parameter_gradients(sums, cell, before, grad, grad_hs, V{trace.i(t + 1)}, drive, V{trace.q(t)});
@@ -169,40 +169,58 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     }
 }
 
-template <class T, bool save>
+template <class T, bool save, class In>
 struct ScanForwardBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
-    ScanForward<T> p;
+    DeviceScanForward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item();
-        if (element < p.shape.batch * p.shape.neurons) scan_forward_chain<T, save>(p, element);
+        if (element < p.shape.batch * p.shape.neurons) scan_forward_chain<T, save, In>(p, element);
     }
 };
 
-template <class T, bool recurrent, bool parameters>
+template <class T, bool recurrent, bool parameters, class In>
 struct ScanBackwardBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
-    ScanBackward<T> p;
+    DeviceScanBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
-        const CurrentReplay<T> replay = {p, element, plane};
-        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, p.grad_current,
+        const CurrentReplay<T, In> replay = {p, element, plane};
+        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, static_cast<In*>(p.grad_current),
                                               place.shared_as<T>() + place.thread, place.threads);
     }
 };
 
+template <class In>
+struct Stored {
+    using type = In;
+};
+
+// Calls body(Stored<In>) for the type of a call's elements.
+template <class T, class Body>
+void with_element(Element element, Body body) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+        if (element == Element::float16) return body(Stored<Float16>{});
+        if (element == Element::bfloat16) return body(Stored<BFloat16>{});
+    }
+    body(Stored<T>{});
+}
+
 template <class T>
-void scan_forward(Queue& queue, const ScanForward<T>& p) {
+void scan_forward(Queue& queue, const DeviceScanForward<T>& p) {
     const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-    if (p.checkpoints)
-        launch(queue, how, ScanForwardBody<T, true>{p});
-    else
-        launch(queue, how, ScanForwardBody<T, false>{p});
+    with_element<T>(p.element, [&](auto stored) {
+        using In = typename decltype(stored)::type;
+        if (p.checkpoints)
+            launch(queue, how, ScanForwardBody<T, true, In>{p});
+        else
+            launch(queue, how, ScanForwardBody<T, false, In>{p});
+    });
 }
 
 template <class T>
@@ -213,13 +231,13 @@ bool wants_parameters(const CellBackward<T>& p) {
 }
 
 // Launches the body for the call's mode, with a column of shared memory for each thread.
-template <template <class, bool, bool> class Body, class T, class Call>
+template <template <class, bool, bool, class...> class Body, class T, class... In, class Call>
 void launch_backward(Queue& queue, const Call& p) {
     const int64_t chains = p.shape.batch * p.shape.neurons;
     const auto with = [&](auto recurrent, auto parameters) {
         constexpr bool r = decltype(recurrent)::value, q = decltype(parameters)::value;
         const int column = ChainTrace < T, r || q, q > ::kRows * static_cast<int>(sizeof(T));
-        launch(queue, spread(queue, chains, column), Body<T, r, q>{p});
+        launch(queue, spread(queue, chains, column), Body<T, r, q, In...>{p});
     };
     using Yes = std::true_type;
     using No = std::false_type;
@@ -230,7 +248,9 @@ void launch_backward(Queue& queue, const Call& p) {
 }
 
 template <class T>
-void scan_backward(Queue& queue, const ScanBackward<T>& p) {
-    launch_backward<ScanBackwardBody, T>(queue, p);
+void scan_backward(Queue& queue, const DeviceScanBackward<T>& p) {
+    with_element<T>(p.element, [&](auto stored) {
+        launch_backward<ScanBackwardBody, T, typename decltype(stored)::type>(queue, p);
+    });
     reduce_parameters(queue, p);
 }

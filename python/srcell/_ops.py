@@ -28,6 +28,7 @@ PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 STATE = ("i", "h", "hs")
 SURROGATES = ("relu", "straight_through")
 METHODS = ("auto", "events", "gemm")
+HALF = (torch.float16, torch.bfloat16)
 
 # Memory from this size on lies on huge pages and is reused; below it torch's own allocator is the faster one.
 _BLOCK_BYTES = 4 << 20
@@ -119,11 +120,17 @@ for _schema in (
 # Checks, which name the argument, what was expected and what came.
 
 
-def _check_floats(name: str, x: Tensor, dimensions: str) -> None:
+def _check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -> None:
     if x.dim() != dimensions.count(",") + 1:
         raise ValueError(f"{name}: expected shape ({dimensions}), got {tuple(x.shape)}")
-    if x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in (torch.float32, torch.float64) and not (half and x.dtype in HALF):
         raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
+
+
+def _check_current(current: Tensor) -> Tensor:
+    """Returns a tensor of the dtype that is computed in."""
+    _check_floats("current", current, "T, B, N", half=reads_half(current.device))
+    return current if current.dtype == work_dtype(current) else current.new_empty(0, dtype=torch.float32)
 
 
 def _check_tensor(name: str, x: Tensor | None, like: Tensor, of: str, *shapes: tuple[int, ...]) -> None:
@@ -165,6 +172,16 @@ def _check_grads(grads: Optionals, sizes: Sizes, like: Tensor, of: str) -> None:
     _check_tensor("grad_spikes", grads[0], like, of, sizes)
     for name, x in zip(STATE, grads[1:], strict=True):
         _check_tensor(f"grad_{name}", x, like, of, sizes[1:])
+
+
+def work_dtype(x: Tensor) -> torch.dtype:
+    """What is computed in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def reads_half(device: torch.device) -> bool:
+    """Whether the recurrence takes currents in half precision there as they are."""
+    return _is_gpu(device)
 
 
 # What the kernels take, and how big it is.
@@ -370,11 +387,17 @@ class _Gpu:
             kernel(torch.cuda.current_stream().cuda_stream, *map(_plain, arguments))
 
     def scan_forward(self, run: _Forward, current: Tensor, checkpoints: Tensor | None) -> None:
-        self.launch(_of_dtype("scan_forward", current.dtype), run.arguments, current, checkpoints)
+        kernel, element = _of_dtype("scan_forward", current.dtype), self._element(current)
+        self.launch(kernel, run.arguments, current, element, checkpoints)
 
     def scan_backward(self, run: _Backward, current: Tensor, checkpoints: Tensor, grad_current: Tensor) -> None:
-        kernel, partials = _of_dtype("scan_backward", current.dtype), self._partials(run, current.dtype)
-        self.launch(kernel, run.arguments, partials, current, checkpoints, grad_current)
+        kernel, partials = _of_dtype("scan_backward", current.dtype), self._partials(run, checkpoints.dtype)
+        self.launch(kernel, run.arguments, partials, current, self._element(current), checkpoints, grad_current)
+
+    @staticmethod
+    def _element(current: Tensor) -> Any:
+        element = _cuda().Element
+        return {torch.float16: element.float16, torch.bfloat16: element.bfloat16}.get(current.dtype, element.same)
 
     def _partials(self, run: _Backward, dtype: torch.dtype) -> Tensor:
         return self.empty(dtype, run.sums, *run.sizes[1:])
@@ -545,31 +568,29 @@ def _sizes(x: Tensor) -> Sizes:
 
 
 def _src(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
-    layer = Layer(*rest)
-    _check_floats("current", current, "T, B, N")
+    layer, work = Layer(*rest), _check_current(current)
     sizes = _sizes(current)
-    _check_layer(layer, sizes, current, "current")
+    _check_layer(layer, sizes, work, "current")
     current, device = current.contiguous(), _device_of("current", current)
-    run = _Forward(device, layer, sizes, current.dtype)
+    run = _Forward(device, layer, sizes, work.dtype)
     shape = _scan_checkpoints(sizes)
-    checkpoints = device.empty(current.dtype, shape[0] if save else 0, *shape[1:])
+    checkpoints = device.empty(work.dtype, shape[0] if save else 0, *shape[1:])
     device.scan_forward(run, current, checkpoints if save else None)
     return run.spikes, *run.state, checkpoints
 
 
 def _src_fake(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
     sizes = _sizes(current)
-    shape = _scan_checkpoints(sizes)
-    return *_fake_outputs(current, sizes), current.new_empty(shape[0] if save else 0, *shape[1:])
+    shape, like = _scan_checkpoints(sizes), current.new_empty(0, dtype=work_dtype(current))
+    return *_fake_outputs(like, sizes), like.new_empty(shape[0] if save else 0, *shape[1:])
 
 
 def _src_backward(*args: Any) -> tuple[Tensor, ...]:
     grads, (current, checkpoints, wanted), layer = args[:4], args[4:7], Layer(*args[7:])
-    _check_floats("current", current, "T, B, N")
-    sizes = _sizes(current)
-    _check_layer(layer, sizes, current, "current")
-    _check_grads(grads, sizes, current, "current")
-    _check_tensor("checkpoints", checkpoints, current, "current", _scan_checkpoints(sizes))
+    work, sizes = _check_current(current), _sizes(current)
+    _check_layer(layer, sizes, work, "current")
+    _check_grads(grads, sizes, work, "current")
+    _check_tensor("checkpoints", checkpoints, work, "current", _scan_checkpoints(sizes))
     current, checkpoints, device = current.contiguous(), checkpoints.contiguous(), _device_of("current", current)
     run = _Backward(device, grads, layer, sizes, wanted)
     grad_current = device.empty(current.dtype, *sizes)

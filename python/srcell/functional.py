@@ -21,7 +21,7 @@ from .events import EventBatch
 
 __all__ = ["SRCState", "SpikeCounts", "count_spikes", "leaky_readout", "rest_state", "src", "src_linear"]
 
-_HALF = (torch.float16, torch.bfloat16)
+_HALF = _ops.HALF
 
 
 class SRCState(NamedTuple):
@@ -61,7 +61,7 @@ def src(
 
     Args:
         current: input currents, (T, B, \*F), float32 or float64. float16 and bfloat16 are computed in float32, as is
-            everything under autocast.
+            everything under autocast; a GPU reads them as they are.
         bias: excitability, a float or a tensor that broadcasts to F. -6 is silent at rest; above about -4.9 a neuron
             oscillates by itself.
         state: the state before the first step, three tensors (B, \*F); zeros if absent.
@@ -101,10 +101,11 @@ def src(
     """
     _check_current(current)
     steps, batch, *features = current.shape
-    work = torch.float64 if current.dtype == torch.float64 else torch.float32
-    flat = current.to(work).reshape(steps, batch, math.prod(features))
+    flat = current if _ops.reads_half(current.device) else current.to(_ops.work_dtype(current))
+    flat = flat.reshape(steps, batch, math.prod(features))
     given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
-    layer = _layer(flat, batch, features, state, bias, given, lengths, surrogate, recurrent_grad)
+    like = flat.new_empty(0, dtype=_ops.work_dtype(flat))
+    layer = _layer(like, batch, features, state, bias, given, lengths, surrogate, recurrent_grad)
     tensors = _tensors(flat, layer)
     _refuse_forward_mode(tensors)
     spikes, i, h, hs, _ = torch.ops.srcell.src(flat, _wants_gradient(tensors), *layer)
