@@ -162,4 +162,14 @@ Result<T> dots(const Kernels& kernels, const CellInputs<T>& in, const EventRows<
     return result;
 }
 
+// Calls check(steps, batch, neurons, inputs, number) for small and awkward shapes, numbered from 1.
+template <class Check>
+void for_each_event_shape(const std::vector<int64_t>& neuron_counts, Check check) {
+    uint64_t number = 0;
+    for (const int64_t steps : {0, 1, 31, 32, 33, 70})
+        for (const int64_t batch : {0, 1, 3})
+            for (const int64_t neurons : neuron_counts)
+                for (const int64_t inputs : {0, 1, 5, 70}) check(steps, batch, neurons, inputs, ++number);
+}
+
 }  // namespace srcell

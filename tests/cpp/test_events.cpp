@@ -120,19 +120,15 @@ void dots_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, u
 }
 
 void shapes_agree() {
-    uint64_t number = 0;
-    for (const int64_t steps : {0, 1, 31, 32, 33, 70})
-        for (const int64_t batch : {0, 1, 3})
-            for (const int64_t neurons : {0, 1, 7, 16, 31, 100, 128, 130})
-                for (const int64_t inputs : {0, 1, 5, 70}) {
-                    ++number;
-                    passes_agree<float>(steps, batch, neurons, inputs, number);
-                    passes_agree<double>(steps, batch, neurons, inputs, number + 1000);
-                    if (number % 2)
-                        dots_agree<float>(steps, batch, neurons, inputs, number);
-                    else
-                        dots_agree<double>(steps, batch, neurons, inputs, number);
-                }
+    for_each_event_shape({0, 1, 7, 16, 31, 100, 128, 130},
+                         [](int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, uint64_t number) {
+                             passes_agree<float>(steps, batch, neurons, inputs, number);
+                             passes_agree<double>(steps, batch, neurons, inputs, number + 1000);
+                             if (number % 2)
+                                 dots_agree<float>(steps, batch, neurons, inputs, number);
+                             else
+                                 dots_agree<double>(steps, batch, neurons, inputs, number);
+                         });
 }
 
 // Many samples and tiles, so that groups of samples hold several and their sums are added in a tree.
