@@ -163,7 +163,7 @@ PYBIND11_MODULE(_cuda, m) {
     py::module_::import("srcell._core");  // whose argument types these functions take
     m.attr("runtime") = cuda::built().runtime;
     m.attr("architectures") = cuda::built().architectures;
-    py::enum_<Element>(m, "Element")
+    py::enum_<Element>(m, "Element", py::module_local())
         .value("same", Element::same)
         .value("float16", Element::float16)
         .value("bfloat16", Element::bfloat16);
