@@ -26,7 +26,7 @@ void scan_forward(const ForwardArguments& arguments, Address current, Address ch
     const Cell<T> cell(arguments.parameters, arguments.sizes[2]);
     const ScanForward<T> p = {cell_forward(arguments, cell.parameters()), pointer<const T>(current),
                               pointer<T>(checkpoints)};
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     if constexpr (sizeof(T) == sizeof(float))
         kernels().scan_forward_f32(p);
     else
@@ -39,7 +39,7 @@ void scan_backward(const BackwardArguments& arguments, Address current, Address 
     const Scratch<T> partials(count_partials(arguments));
     const ScanBackward<T> p = {cell_backward(arguments, cell.parameters(), partials.get()), pointer<const T>(current),
                                pointer<const T>(checkpoints), pointer<T>(grad_current)};
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     if constexpr (sizeof(T) == sizeof(float))
         kernels().scan_backward_f32(p);
     else

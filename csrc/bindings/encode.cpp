@@ -24,7 +24,7 @@ py::tuple count_active_pixels(const Images& images, Address address) {
     auto* const active_before = pointer<int64_t>(address);
     int64_t invalid;
     {
-        const py::gil_scoped_release release;
+        const ReleasedGil release;
         invalid = kernels().count_active_pixels(images, active_before);
     }
     if (invalid >= 0) refuse_sample(images, invalid);
@@ -49,13 +49,13 @@ RateEncoding make_rate_encoding(const Images& images, Address active_before, Add
 
 // Returns the number of events.
 int64_t rate_draw(const RateEncoding& p) {
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     kernels().rate_draw(p);
     return p.offsets[p.images.samples * (p.prefix + p.steps)];
 }
 
 void rate_write(const RateEncoding& p, Address indices) {
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     kernels().rate_write(p, pointer<int32_t>(indices));
 }
 
@@ -69,7 +69,7 @@ void latency_encode(const Images& images, Address active_before, int64_t steps, 
                                pointer<int32_t>(scratch[1]),
                                pointer<int64_t>(offsets),
                                pointer<int32_t>(indices)};
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     kernels().latency_encode(p);
 }
 

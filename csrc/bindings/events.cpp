@@ -51,7 +51,7 @@ std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(Address offs
                                threads};
     FoundFault found;
     {
-        const py::gil_scoped_release release;
+        const ReleasedGil release;
         found = find_fault(p);
     }
     if (found.fault == Fault::kNone) return std::nullopt;

@@ -48,7 +48,7 @@ void events_forward(const ForwardArguments& arguments, const EventArguments& eve
                                 trace_integrator};
     int64_t invalid;
     {
-        const py::gil_scoped_release release;
+        const ReleasedGil release;
         if constexpr (sizeof(T) == sizeof(float))
             invalid = kernels().events_forward_f32(p);
         else
@@ -77,7 +77,7 @@ void events_backward(const BackwardArguments& arguments, const EventArguments& e
                                  weight_partials.get()};
     int64_t invalid;
     {
-        const py::gil_scoped_release release;
+        const ReleasedGil release;
         if constexpr (sizeof(T) == sizeof(float))
             invalid = kernels().events_backward_f32(p);
         else
@@ -95,7 +95,7 @@ void event_dots(const std::array<int64_t, 3>& sizes, Address lengths, int thread
         pointer<const T>(grad_current),      pointer<T>(grad_values),       pointer<T>(grad_input)};
     int64_t invalid;
     {
-        const py::gil_scoped_release release;
+        const ReleasedGil release;
         if constexpr (sizeof(T) == sizeof(float))
             invalid = kernels().event_dots_f32(p);
         else
@@ -116,7 +116,7 @@ void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Addres
                           pointer<const T>(weight),
                           packed.get(),
                           pointer<T>(product)};
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     if constexpr (sizeof(T) == sizeof(float))
         kernels().multiply_f32(p);
     else
@@ -135,7 +135,7 @@ template <class T>
 bool mask_events(const std::array<int64_t, 3>& sizes, Address lengths, int threads, Address cells, Address mask,
                  Address offsets) {
     const auto p = dense_input<T>(sizes, lengths, threads, cells, mask, offsets);
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     if constexpr (sizeof(T) == sizeof(float))
         return kernels().mask_events_f32(p);
     else
@@ -144,7 +144,7 @@ bool mask_events(const std::array<int64_t, 3>& sizes, Address lengths, int threa
 
 void count_events(const std::array<int64_t, 3>& sizes, int threads, Address mask, Address offsets) {
     const auto p = dense_input<float>(sizes, 0, threads, 0, mask, offsets);
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     kernels().count_events(p);
 }
 
@@ -152,7 +152,7 @@ template <class T>
 void list_events(const std::array<int64_t, 3>& sizes, int threads, Address cells, Address mask, Address offsets,
                  Address indices, Address values) {
     const auto p = dense_input<T>(sizes, 0, threads, cells, mask, offsets);
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     if constexpr (sizeof(T) == sizeof(float))
         kernels().list_events_f32(p, pointer<int32_t>(indices), pointer<T>(values));
     else
@@ -165,7 +165,7 @@ void count_spikes(const std::array<int64_t, 3>& sizes, int threads, Address spik
     const Scratch<int64_t> partials(count_groups(batch) * 2 * neurons);
     const SpikeCounts<T> p = {
         steps, batch, neurons, threads, pointer<const T>(spikes), partials.get(), pointer<int64_t>(counts)};
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     if constexpr (sizeof(T) == sizeof(float))
         kernels().count_spikes_f32(p);
     else

@@ -1,0 +1,110 @@
+"""Promise 5 in company: calls from several Python threads at once, an interrupt during a call, an interpreter that ends
+while threads are inside a kernel. Forked and spawned workers are in tests/test_src.py and tests/test_events.py.
+"""
+
+import signal
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import torch
+
+from srcell import rate_encode
+from srcell.functional import src_linear
+
+THREADS = 4
+CALLS = 5
+
+
+def passes(seed):
+    """Spikes and gradients of a layer behind events, and of the same on a dense input."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(8, 60, generator=generator)
+    weight = torch.randn(150, 60, generator=generator).requires_grad_()
+    events = rate_encode(images, steps=60, seed=seed)
+    results = []
+    for input in (events, events.to_dense().requires_grad_()):
+        spikes, _ = src_linear(input, weight, -6.0, method="events")
+        results += [spikes.detach(), *torch.autograd.grad(spikes.sum(), weight)]
+    return results
+
+
+def test_threads_at_once_get_the_same_bits():
+    expected = [passes(seed) for seed in range(THREADS)]
+    assert all(spikes.max() > 0.5 for spikes, *_ in expected)
+    together = Barrier(THREADS)
+
+    def work(seed):
+        together.wait(60)
+        return [passes(seed) for _ in range(CALLS)]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for seed, calls in enumerate(pool.map(work, range(THREADS))):
+            for results in calls:
+                for x, y in zip(results, expected[seed], strict=True):
+                    assert torch.equal(x, y)
+
+
+def run(program, during=None):
+    """Run a program; once it has printed "ready", do something to it. Returns its status and the rest of its output."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        if during:
+            during(process)
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, output
+
+
+def test_an_interrupt_waits_for_the_call_and_leaves_all_usable():
+    status, output = run(
+        """
+        import signal, torch
+        from srcell import src
+        current = torch.randn(2000, 64, 100, generator=torch.Generator().manual_seed(0)) * 3
+        expected = src(current[:50], -6.0)[0]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the parent does with it
+        interrupted = False
+        try:
+            print("ready", flush=True)
+            while True:
+                src(current, -6.0)
+        except KeyboardInterrupt:
+            interrupted = True
+        print(interrupted, torch.equal(src(current[:50], -6.0)[0], expected))
+        """,
+        during=lambda process: process.send_signal(signal.SIGINT),
+    )
+    assert (status, output) == (0, "True True\n")
+
+
+def test_the_interpreter_ends_while_threads_are_in_kernels():
+    # In the compiled module: torch's own operators abort where the interpreter ends while threads are inside them.
+    status, output = run(
+        """
+        import threading, torch
+        from srcell import _core, _ops
+        current = torch.randn(2000, 64, 100)
+        cell = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
+        layer = _ops.Layer(None, None, None, torch.tensor(-6.0), cell, *[None] * 7, "relu", False)
+        started = threading.Barrier(4)
+
+        def work():
+            run = _ops._Forward(_ops._CPU, layer, tuple(current.shape), current.dtype)
+            started.wait(60)
+            while True:
+                _core.scan_forward_f32(run.arguments, current.data_ptr(), 0)
+
+        for _ in range(3):
+            threading.Thread(target=work, daemon=True).start()
+        started.wait(60)
+        print("ready", flush=True)
+        """
+    )
+    assert (status, output) == (0, "")
