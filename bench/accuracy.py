@@ -137,7 +137,7 @@ SHALLOW_TO_DEEP = (
     "mnist --train-samples 10000 --validation 0 --batch-size 128 --steps 50 --gain 0.5 "
     "--temperature 3 --readout-alpha 1 --preset fast"
 )
-SRC_CHOICE, RELU_CHOICE, LIF_CHOICE = "--lr 1e-2 --balance-gradients", "--lr 1e-2", "--lr 1e-2 --scale 4"
+SRC_CHOICE, RELU_CHOICE, LIF_CHOICE = "--lr 2e-2 --balance-gradients", "--lr 1e-2", "--lr 1e-2 --scale 4"
 
 
 def depth_row(mode: str, depth: int, program: str, choice: str) -> Row:
