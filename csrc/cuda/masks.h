@@ -74,14 +74,14 @@ struct MaskEventsBody {
         const int64_t row = place.item(), rows = p.prefix + p.steps, words = mask_words(p.inputs);
         if (row >= p.batch * rows) return;
         const int64_t sample = row / rows, t = row % rows - p.prefix;
-        const uint64_t* mask = p.mask + (sample * p.steps + t) * words;
+        const int64_t first = (sample * p.steps + t) * words;
         int64_t count = 0;
         for (int64_t w = 0; t >= 0 && w < words; ++w) {
             if constexpr (list)
-                for (uint64_t bits = mask[w]; bits; bits &= bits - 1)
+                for (uint64_t bits = p.mask[first + w]; bits; bits &= bits - 1)
                     p.indices[p.offsets[row] + count++] = static_cast<int32_t>(w * 64 + lowest_bit(bits));
             else
-                count += count_bits(mask[w]);
+                count += count_bits(p.mask[first + w]);
         }
         if constexpr (!list) p.counts[row] = count;
     }
