@@ -76,7 +76,7 @@ def shared_bytes(body: str) -> tuple[int, int]:
     if "TileBody" in body:  # 784 inputs
         return 512, 784 * 32 * size
     if "Backward" in body:
-        recurrent, parameters = (word == "true" for word in body.rstrip(">").split(", ")[1:])
+        recurrent, parameters = (word.startswith("true") for word in body.split(", ")[1:3])
         rows = 33 + (33 if recurrent or parameters else 0) + (17 if parameters else 0)
         threads = 128
         while threads * rows * size > 48 << 10:
