@@ -55,7 +55,7 @@ struct DeviceEventsBackward : CellBackward<T> {
 struct EventKeys {
     ScanShape shape;
     Events<float> events;  // the values mean nothing
-    int64_t* keys;         // (count,) in: kNoKey; out: of each event that counts its number, below key_end()
+    int64_t* keys;         // (count,) in: kNoKey; out: of each event that counts its number
     int64_t* positions;    // (count,) out: of each event that counts its step times B plus its sample
 };
 
