@@ -13,6 +13,8 @@ std::vector<const Kernels*> available_kernels() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
         available.push_back(kernels_avx512());
+#elif defined(__aarch64__)
+    available.push_back(kernels_neon());  // a part of every AArch64 processor
 #endif
     return available;
 }
@@ -25,7 +27,7 @@ const Kernels* choose_kernels(const std::vector<const Kernels*>& available, cons
         if (name == kernels->isa) return kernels;
         names += (names.empty() ? "" : ", ") + std::string(kernels->isa);
     }
-    const bool known = name == "scalar" || name == "avx2" || name == "avx512";
+    const bool known = name == "scalar" || name == "avx2" || name == "avx512" || name == "neon";
     throw std::invalid_argument("SRCELL_ISA: expected one of " + names + " on this processor, got '" + name + "'" +
                                 (known ? ", which this processor or its operating system cannot run" : ""));
 }

@@ -11,6 +11,8 @@
 
 #if defined(SRCELL_ISA_avx2) || defined(SRCELL_ISA_avx512)
 #include <immintrin.h>
+#elif defined(SRCELL_ISA_neon)
+#include <arm_neon.h>
 #endif
 
 #define SRCELL_INLINE inline __attribute__((always_inline))
@@ -24,14 +26,17 @@ namespace srcell {
 namespace {
 
 #include "vec_scalar.h"
+
+#include "vec_pair.h"
 #if defined(SRCELL_ISA_avx512)
 #include "vec_avx512.h"
-#include "vec_pair.h"
 using F32 = Pair<F32x16>;
 #elif defined(SRCELL_ISA_avx2)
 #include "vec_avx2.h"
-#include "vec_pair.h"
 using F32 = Pair<F32x8>;
+#elif defined(SRCELL_ISA_neon)
+#include "vec_neon.h"
+using F32 = Pair<F32x4>;
 #else
 using F32 = float;
 #endif

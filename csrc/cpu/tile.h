@@ -16,10 +16,8 @@ struct Kind {
 // One register where V is a pair of them, otherwise V.
 template <class V>
 struct SingleOf : Kind<V> {};
-#if defined(SRCELL_ISA_avx2) || defined(SRCELL_ISA_avx512)
 template <class V>
 struct SingleOf<Pair<V>> : Kind<V> {};
-#endif
 template <class V>
 using single_of = typename SingleOf<V>::type;
 
