@@ -1,8 +1,8 @@
-"""Numbers that stay right: random shapes, parameters, magnitudes and modes for as long as SRCELL_SOAK_SECONDS says (600),
-from the seed SRCELL_SOAK_SEED (the time). Of each case every instruction set must give the bits of the scalar one, for
-any number of threads, in pieces, sample by sample, on events and on their dense input; a step in float32 must lie within
-its rounding errors of the same step in float64, and float64 within 1e-12 of reference.py, gradients included. Before
-that, 100,000 steps: in one call and streamed the same bits, and no more memory than their spikes need.
+"""Numbers that stay right: random shapes, parameters, magnitudes and modes for SRCELL_SOAK_SECONDS (600), from the seed
+SRCELL_SOAK_SEED (the time). Of each case every instruction set must give the bits of the scalar one, for any number of
+threads, in pieces, sample by sample, on events and on their dense input; a step in float32 must lie within its rounding
+errors of the same step in float64, and float64 within 1e-12 of reference.py, gradients included. Before that, 100,000
+steps: in one call and streamed the same bits, and no more memory than their spikes need.
 
     python tests/soak.py
 
@@ -52,9 +52,7 @@ from test_bits import (
     linear_alone,
     linear_dense,
     linear_in_pieces,
-    linear_whole,
     make_case,
-    whole,
 )
 
 LONG = 100_000
@@ -76,7 +74,7 @@ def draw(seed: int, kind: str) -> Case:
         shape = (
             max(shape[0], 1),
             *shape[1:],
-        )  # without a step there is nothing to compare, and no graph in reference.py
+        )  # nothing to compare without a step
     # Half of the cases are near the defaults; others have denormals, products that overflow, and whatever lies between.
     scale = 1.0 if float64 or random.integers(2) else 2.0 ** float(random.integers(-149, 127))
     return make_case(
@@ -115,9 +113,9 @@ def check_step(case: Case) -> None:
     """One step from every state on the way, in float32 and in float64.
 
     With e = 2^-24, the relative error of one float32 operation: i has one; x / rho, two of the product with 1 / rho and
-    the inverse's, at most 2 e of the drive because |x| / cosh(x)^2 < 1/2, and tanh errs by 2 ulp, 4 e; u has 3 additions
-    and |rho| times the drive's error; then tanh again. The gate has one of 10 h - 5, at most 15 e, over 4, and the 2.49
-    ulp of sigmoid; hs has 3 more.
+    the inverse's, at most 2 e of the drive because |x| / cosh(x)^2 < 1/2, and tanh errs by 2 ulp, 4 e; u has 3
+    additions and |rho| times the drive's error; then tanh again. The gate has one of 10 h - 5, at most 15 e, over 4,
+    and the 2.49 ulp of sigmoid; hs has 3 more.
     """
     inputs, options = case_inputs(case), case_options(case) | {"lengths": None}
     state = SRCState(*(inputs[name] for name in STATE))
