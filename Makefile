@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check soak wheels format clean
+.PHONY: demo test check coverage soak wheels format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/train
@@ -16,6 +16,14 @@ test: $(VENV)/test
 # The static checks and the C++ tests, as CI runs them after `make test`.
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
+
+# Lines of python/ that the tests reach, at least 95 %, and those of csrc/ that the C++ tests reach.
+coverage: $(VENV)/dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q --pyargs tests srcell
+	$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered --show-missing --fail-under 95
+	PATH=$(abspath $(BIN)):$$PATH; cmake --preset coverage && cmake --build --preset coverage && ctest --preset coverage
+	$(BIN)/gcovr --root . --filter csrc/ --merge-mode-functions merge-use-line-min build/coverage
 
 # Random cases for SRCELL_SOAK_SECONDS (600).
 soak: $(VENV)/test

@@ -5,12 +5,13 @@ cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
 PATH="$BIN:$PATH"
 
-ruff check .
-ruff format --check .
-mypy
-git ls-files '*.cpp' '*.cu' '*.h' | xargs clang-format --dry-run --Werror
+pre-commit run --all-files --show-diff-on-failure
 
-cmake --preset release -DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$("$BIN/python" -m pybind11 --cmakedir)"
+python=(-DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$("$BIN/python" -m pybind11 --cmakedir)")
+cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "${python[@]}"
+git ls-files 'csrc/cpu/*.cpp' 'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet
+
+cmake --preset release "${python[@]}"
 cmake --build --preset release
 ctest --preset release
 SRCELL_CUDA_ON_HOST=$(realpath build/release/on_host/_cuda*.so) "$BIN/python" -m pytest -q tests/test_cuda.py

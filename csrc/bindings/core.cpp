@@ -91,11 +91,11 @@ PYBIND11_MODULE(_core, m) {
     } catch (const std::invalid_argument& error) {
         throw py::import_error(error.what());
     }
-    std::vector<std::string> names;
-    for (const Kernels* table : available) names.emplace_back(table->isa);
+    py::list names;
+    for (const Kernels* table : available) names.append(table->isa);
     m.attr("version") = SRCELL_VERSION;
     m.attr("isa") = chosen->isa;
-    m.attr("available_isas") = py::tuple(py::cast(names));
+    m.attr("available_isas") = py::tuple(names);
     m.attr("segment") = kSegment;
     m.attr("event_segment") = kEventSegment;
     m.def("thread_runtime", &thread_runtime);

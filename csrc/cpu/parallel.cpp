@@ -36,7 +36,7 @@ ParallelRegion openmp() {
     static const ParallelRegion region = [] {
         pthread_atfork(nullptr, nullptr, [] { forked = true; });
         ParallelRegion found = nullptr;
-        dl_iterate_phdr(find_runtime, &found);
+        dl_iterate_phdr(find_runtime, static_cast<void*>(&found));
         return found;
     }();
     return forked ? nullptr : region;

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs the test suite on a wheel: in a new environment, beside a torch of choice, from a folder without the sources.
+#
+#     tools/test_wheel.sh WHEEL PYTHON ['torch==2.4.*' ...]
+set -euo pipefail
+wheel=$(realpath "$1")
+python=$2
+shift 2
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$python" -m venv "$work/env"
+"$work/env/bin/pip" install --quiet "srcell[test] @ file://$wheel" "$@"
+cp -r tests pyproject.toml "$work"
+cd "$work"
+env/bin/python -c 'import srcell; print({key: srcell.info()[key] for key in ("version", "isa", "thread_runtime", "torch")})'
+env/bin/python -m pytest -q --pyargs tests srcell
