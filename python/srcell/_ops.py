@@ -60,20 +60,21 @@ class Layer(NamedTuple):
     surrogate: str
     recurrent_grad: bool
 
-    @property
-    def initial(self) -> tuple[Tensor | None, ...]:
-        """The state before the first step."""
-        return self.i0, self.h0, self.hs0
-
-    @property
-    def cell(self) -> tuple[Tensor | None, ...]:
-        """The cell parameters in the order of PARAMETERS."""
-        return self.alpha, self.rho, self.r, self.rs, self.zs_hyp, self.zs_dep
-
     def contiguous(self) -> Layer:
         """The same with contiguous tensors."""
         fields: list[Any] = [x.contiguous() if isinstance(x, Tensor) else x for x in self]
         return Layer(*fields)
+
+
+# Functions, not properties: torch 2.4 does not compile those of a named tuple.
+def initial_state(layer: Layer) -> tuple[Tensor | None, ...]:
+    """The state before the first step."""
+    return layer.i0, layer.h0, layer.hs0
+
+
+def cell_parameters(layer: Layer) -> tuple[Tensor | None, ...]:
+    """In the order of PARAMETERS."""
+    return layer.alpha, layer.rho, layer.r, layer.rs, layer.zs_hyp, layer.zs_dep
 
 
 class Rows(NamedTuple):
@@ -156,9 +157,9 @@ def _check_integers(name: str, x: Tensor, dtype: torch.dtype, count: int, like: 
 
 def _check_layer(layer: Layer, sizes: Sizes, like: Tensor, of: str) -> None:
     _, batch, neurons = sizes
-    for name, x in zip(("bias", *PARAMETERS), (layer.bias, *layer.cell), strict=True):
+    for name, x in zip(("bias", *PARAMETERS), (layer.bias, *cell_parameters(layer)), strict=True):
         _check_tensor(name, x, like, of, (), (1,), (neurons,))
-    for name, x in zip(STATE, layer.initial, strict=True):
+    for name, x in zip(STATE, initial_state(layer), strict=True):
         _check_tensor(f"{name}0", x, like, of, (batch, neurons))
     if len(layer.constants) != len(PARAMETERS):
         raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(layer.constants)}")
@@ -222,7 +223,7 @@ def _kernel(name: str, dtype: torch.dtype) -> Any:
 
 
 def _parameters(layer: Layer) -> _core.Parameters:
-    tensors = (layer.bias, *layer.cell)
+    tensors = (layer.bias, *cell_parameters(layer))
     strides = [0 if x is None or x.numel() == 1 else 1 for x in tensors]
     return _core.Parameters([0.0, *layer.constants], _addresses(tensors), strides)
 
@@ -239,7 +240,7 @@ class _Forward:
             _address(self.layer.lengths),
             torch.get_num_threads(),
             _parameters(self.layer),
-            _addresses(self.layer.initial),
+            _addresses(initial_state(self.layer)),
             _address(self.spikes),
             _addresses(self.state),
         )
@@ -278,7 +279,7 @@ def _wanted_gradients(layer: Layer, wanted: Sequence[bool]) -> list[Tensor]:
         torch.empty_like(x, memory_format=torch.contiguous_format)
         if x is not None and needed
         else layer.bias.new_empty(0)
-        for x, needed in zip(layer.cell, wanted, strict=True)
+        for x, needed in zip(cell_parameters(layer), wanted, strict=True)
     ]
 
 
@@ -523,7 +524,7 @@ def _fake_gradients(layer: Layer, sizes: Sizes, wanted: Sequence[bool]) -> list[
 def _save(ctx: Any, layer: Layer, *tensors: Tensor | None) -> None:
     """Keep what the backward pass of a layer needs; of the initial state that is i0 at most."""
     ctx.set_materialize_grads(False)
-    needs_i0 = any(x is not None for x in layer.cell)
+    needs_i0 = any(x is not None for x in cell_parameters(layer))
     kept = layer._replace(i0=layer.i0 if needs_i0 else None, h0=None, hs0=None)
     ctx.save_for_backward(*tensors, *(x for x in kept if isinstance(x, Tensor)))
     ctx.layer = [... if isinstance(x, Tensor) else x for x in kept]
@@ -539,7 +540,7 @@ def _saved(ctx: Any) -> tuple[tuple[Tensor | None, ...], Layer]:
 def _wanted(ctx: Any, layer: Layer) -> list[bool]:
     """Which gradients of cell parameters are wanted; the layer's arguments are the operator's last."""
     needed = ctx.needs_input_grad[-len(Layer._fields) :][5:11]
-    return [x is not None and bool(need) for x, need in zip(layer.cell, needed, strict=True)]
+    return [x is not None and bool(need) for x, need in zip(cell_parameters(layer), needed, strict=True)]
 
 
 def _layer_gradients(ctx: Any, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

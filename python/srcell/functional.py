@@ -218,7 +218,7 @@ def events_linear(
     layer = _layer(work, batch, [work.shape[0]], state, bias, cell, lengths, surrogate, recurrent_grad)
     tensors = _tensors(work, layer, values)
     _refuse_forward_mode(tensors)
-    integrator = any(x is not None and x.requires_grad for x in layer.cell)
+    integrator = any(x is not None and x.requires_grad for x in _ops.cell_parameters(layer))
     spikes, i, h, hs, *_ = torch.ops.srcell.src_events(
         input.offsets, input.indices, values, work, steps, batch, _wants_gradient(tensors), integrator, *layer
     )
@@ -258,7 +258,7 @@ def dense_linear(
     layer = _layer(work, input.shape[1], [work.shape[0]], state, bias, cell, lengths, surrogate, recurrent_grad)
     tensors = _tensors(work, layer, input)
     _refuse_forward_mode(tensors)
-    integrator = any(x is not None and x.requires_grad for x in layer.cell)
+    integrator = any(x is not None and x.requires_grad for x in _ops.cell_parameters(layer))
     spikes, i, h, hs, *_ = torch.ops.srcell.src_dense(
         input, work, method, input_grad_at_events, _wants_gradient(tensors), integrator, *layer
     )
@@ -536,7 +536,11 @@ def _layer(
 
 def _tensors(synapse: Tensor, layer: _ops.Layer, input: Tensor | None = None) -> list[Tensor]:
     """All tensors of a call that may carry a gradient."""
-    return [x for x in (synapse, input, layer.bias, *layer.initial, *layer.cell) if x is not None]
+    return [
+        x
+        for x in (synapse, input, layer.bias, *_ops.initial_state(layer), *_ops.cell_parameters(layer))
+        if x is not None
+    ]
 
 
 def _wants_gradient(tensors: list[Tensor]) -> bool:
