@@ -97,7 +97,7 @@ class Setting:
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """What is timed: the forward pass without gradients, and forward and backward together."""
+        """What is timed, the forward pass without gradients, and forward and backward together."""
         return (FORWARD,) if self.subject == "classifier" else (FORWARD, BOTH)
 
     @property
