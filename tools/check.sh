@@ -19,3 +19,7 @@ tools/check_symbols.sh build/release
 cmake --preset asan
 cmake --build --preset asan
 ctest --preset asan
+
+# The documentation, and its examples with all that they need.
+sphinx-build -W --keep-going -q -E -b html docs build/docs
+"$BIN/python" -m pytest -q tests/test_docs.py
