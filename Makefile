@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check coverage soak wheels format clean
+.PHONY: demo test check docs coverage soak wheels format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/train
@@ -16,6 +16,11 @@ test: $(VENV)/test
 # The static checks and the C++ tests, as CI runs them after `make test`.
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
+
+# The pages of docs/, with every warning an error.
+docs: $(VENV)/docs
+	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs build/docs
+	@echo "the documentation is in $(CURDIR)/build/docs/index.html"
 
 # Lines of python/ that the tests reach, at least 95 %, and those of csrc/ that the C++ tests reach.
 coverage: $(VENV)/dev
@@ -50,7 +55,7 @@ $(BIN)/python:
 SOURCES := $(shell git ls-files csrc python CMakeLists.txt pyproject.toml 2>/dev/null)
 
 # One stamp an extra; each is installed anew when a source file changes.
-$(VENV)/train $(VENV)/test $(VENV)/dev: $(BIN)/python $(SOURCES)
+$(VENV)/train $(VENV)/test $(VENV)/docs $(VENV)/dev: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet ".[$(@F)]"
 	@touch $@
 

@@ -41,11 +41,16 @@ def best(result: Result, rows: tuple[str, ...], key: str) -> float:
     return min(found for row in rows if (found := median(result, row, key)) is not None)
 
 
-def plot_sweep(document: Document, case: str, field: str, axis: str, scale: float, references: list[Result]) -> Figure:
-    """Milliseconds against one field of the settings, a panel a pass; references as horizontal lines."""
+def plot_sweep(
+    document: Document, case: str, field: str, axis: str, scale: float, references: list[Result], *, stacked: bool
+) -> Figure:
+    """Milliseconds against one field of the settings, a panel a pass; references as horizontal lines.
+
+    Panels are side by side, or one above the other: narrow enough for a phone.
+    """
     results = results_of(document, case)
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels: tuple[Axes, Axes] = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(5.6, 8) if stacked else (10, 4), layout="constrained")
+    panels: tuple[Axes, Axes] = figure.subplots(*((2, 1) if stacked else (1, 2)), sharey=True)
     for panel, key in zip(panels, (FORWARD, BOTH), strict=True):
         x = [scale * result["setting"][field] for result in results]
         for row in results[0]["milliseconds"]:
@@ -64,12 +69,13 @@ def plot_sweep(document: Document, case: str, field: str, axis: str, scale: floa
         panel.set_xticks(x, [f"{value:g}" for value in x])
         panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3, which="both")
-    panels[0].set_ylabel("milliseconds, median and quartiles")
+    for panel in panels if stacked else panels[:1]:
+        panel.set_ylabel("milliseconds, median and quartiles")
     panels[1].legend(fontsize="small")
     return figure
 
 
-def figures(document: Document) -> dict[str, Figure]:
+def figures(document: Document, *, stacked: bool = False) -> dict[str, Figure]:
     """The plots by file name. A dense product does not depend on density: eager and compiled stand at one."""
     return {
         "density.png": plot_sweep(
@@ -79,8 +85,11 @@ def figures(document: Document) -> dict[str, Figure]:
             "density of the input (%), layer 784-100, T 220, B 256",
             100,
             results_of(document, "784-100"),
+            stacked=stacked,
         ),
-        "steps.png": plot_sweep(document, "steps", "steps", "steps T, layer 784-100, B 256, 3 % events", 1, []),
+        "steps.png": plot_sweep(
+            document, "steps", "steps", "steps T, layer 784-100, B 256, 3 % events", 1, [], stacked=stacked
+        ),
     }
 
 
@@ -153,15 +162,44 @@ def latency_table(document: Document) -> Iterator[str]:
     yield from markdown_table(head, rows)
 
 
-def section(document: Document) -> str:
-    """What stands in the README between the markers."""
+def one_thread_table(document: Document) -> Iterator[str]:
+    """Forward / forward and backward of the layers that were measured on one thread."""
+    results = results_of(document, "one-thread")
+    names = ["-".join(map(str, [r["setting"]["inputs"], *r["setting"]["neurons"]])) for r in results]
+    yield from markdown_table(["milliseconds, forward / forward and backward", *names], pass_rows(results))
+
+
+def modes_table(document: Document) -> Iterator[str]:
+    """Forward / forward and backward of a layer in each gradient mode."""
+    results = results_of(document, "modes")
+    times = {False: "default", True: "through time"}
+    names = [f"{r['setting']['surrogate']}, {times[r['setting']['recurrent_grad']]}" for r in results]
+    yield from markdown_table(["milliseconds, forward / forward and backward", *names], pass_rows(results))
+
+
+def pass_rows(results: list[Result]) -> list[list[str]]:
+    """A row for each way of computing, a cell for each result, which all have the same rows."""
+    return [
+        [LABELS[row], *(" / ".join(format_ms(median(r, row, key)) for key in (FORWARD, BOTH)) for r in results)]
+        for row in results[0]["milliseconds"]
+    ]
+
+
+def measured_on(document: Document) -> str:
+    """How and on what was measured."""
     environment = document["environment"]
     threads = results_of(document, "784-100")[0]["setting"]["threads"]
     machine = f"{document['processor']}, {threads} threads, {environment['isa']}, torch {environment['torch']}"
     return f"""\
 A linear synapse and the recurrence behind it, 220 steps, 256 samples, float32; gradients of weight and bias. Medians of
 interleaved repetitions, a process a column; "compiled" is `torch.compile` of chunks of 20 steps; batches of events are
-built inside the timer. {machine}; commit {document["commit"]}, {document["date"]}.
+built inside the timer. {machine}; commit {document["commit"]}, {document["date"]}."""
+
+
+def section(document: Document) -> str:
+    """What stands in the README between the markers."""
+    return f"""\
+{measured_on(document)}
 
 {lines(layer_table(document))}
 

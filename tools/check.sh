@@ -20,3 +20,7 @@ tools/check_symbols.sh build/release
 cmake --preset asan
 cmake --build --preset asan
 ctest --preset asan
+
+# The documentation; `make test` has run its examples but those that need other libraries.
+sphinx-build -W --keep-going -q -E -b html docs build/docs
+"$BIN/python" -m pytest -q tests/test_docs.py -k porting

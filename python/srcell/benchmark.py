@@ -71,12 +71,12 @@ class Setting:
         case: the case of ``CASES`` that it belongs to.
         subject: "recurrence" (given currents), "layer" (a linear synapse before it), "stack" (several layers) or
             "classifier" (a stack and its readout, forward only).
-        inputs: K.
+        inputs: inputs of a step, K.
         neurons: N of each layer, first to last.
         rows: keys of ``LABELS``.
         density: events per cell of the input.
-        steps: T.
-        batch: B.
+        steps: steps of a sample, T.
+        batch: samples, B.
         surrogate: as in ``srcell.src``.
         recurrent_grad: as in ``srcell.src``.
         threads: of torch and srcell; all if None.
@@ -97,7 +97,7 @@ class Setting:
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """What is timed: the forward pass without gradients, and forward and backward together."""
+        """What is timed, the forward pass without gradients, and forward and backward together."""
         return (FORWARD,) if self.subject == "classifier" else (FORWARD, BOTH)
 
     @property

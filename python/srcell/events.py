@@ -521,7 +521,7 @@ class EventBatch:
 
     @property
     def num_steps(self) -> int:
-        """The steps of all samples together: of each its length, T where it has none."""
+        """The steps of all samples together, of each its length, T where it has none."""
         return int(self._lengths_or_steps().sum())
 
     @property

@@ -30,7 +30,7 @@ class SRCState(NamedTuple):
     i: Tensor
     """The leaky input integrator."""
     h: Tensor
-    """The fast state, the "membrane": a spike is near 1."""
+    """The fast state, the "membrane", near 1 in a spike."""
     hs: Tensor
     """The slow state, which ends the spike and sets the refractory time."""
 

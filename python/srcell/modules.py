@@ -382,8 +382,8 @@ class SRCCell(_SRCLinear):
     """One step of a layer of Spiking Recurrent Cells, in the manner of torch.nn.RNNCell.
 
     Args:
-        input_size: K.
-        hidden_size: N.
+        input_size: inputs, K.
+        hidden_size: neurons, N.
         bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
         alpha: cell parameters, learnable, surrogate and all further arguments as in :class:`SRC`.
         rho: see alpha.
@@ -665,7 +665,7 @@ class LeakyReadout(nn.Module):
     It has no parameters. Constants from the configuration that the authors' group published, the temperature is ours.
 
     Args:
-        num_classes: C.
+        num_classes: classes, C.
         neurons_per_class: neurons that vote for each class; the input has C times as many.
         alpha: leak of the integrators, in [0, 1].
         inhibition: weight of a vote on the other classes.

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 NAMES = ("digits", "mnist", "fashion-mnist", "nmnist")
+"""The data sets that ``load`` knows."""
 
 
 def load(

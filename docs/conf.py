@@ -1,0 +1,39 @@
+"""How Sphinx builds these pages: ``make docs``, or ``sphinx-build -W --keep-going -b html docs build/docs``."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "bench")]
+
+import srcell  # noqa: E402
+
+project = "srcell"
+release = version = srcell.__version__
+project_copyright = "the srcell authors, MIT licence"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "extension"]
+
+root_doc = "index"
+source_suffix = {".md": "markdown"}
+myst_heading_anchors = 3
+
+# Docstrings are in Google's style, types in the annotations.
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = f"srcell {version}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_copy_source = html_show_sourcelink = False
+html_theme_options = {"navigation_with_keys": True}
+pygments_style = "friendly"
+pygments_dark_style = "monokai"

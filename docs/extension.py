@@ -1,0 +1,166 @@
+"""The directives of these pages, whose content is made while they are built: nothing of it is copied by hand.
+
+- ``{drawn} NAME``: a figure of ``figures.py``, with its caption and options as of ``{figure}``;
+- ``{measured} NAME``: a table of the committed JSON files in ``bench/results``, made by the scripts of ``bench/``;
+- ``{command-help} [COMMAND]``: what ``srcell COMMAND --help`` prints.
+
+``conf.py`` loads it; it must never know what a page says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import accuracy as accuracy_rows  # bench/accuracy.py
+import figures
+import report  # bench/report.py
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.directives.patches import Figure
+from sphinx.util.docutils import SphinxDirective
+
+from srcell.cli import main
+
+RESULTS = report.RESULTS
+HELP_COLUMNS = "79"
+
+# What stands in the package's docstrings under these names is documented under the shorter, public ones.
+INNER_MODULES = ("srcell.functional", "srcell.modules", "srcell.events", "srcell.encoders")
+
+
+def drawings(app: Sphinx) -> Path:
+    """The folder of the drawn figures, in the build folder."""
+    return Path(app.doctreedir) / "figures"
+
+
+class Drawn(Figure):
+    """A figure that ``figures.py`` drew."""
+
+    def run(self) -> list[nodes.Node]:
+        """The figure, from where it was drawn."""
+        env = self.state.document.settings.env
+        page = Path(env.doc2path(env.docname)).parent
+        self.arguments[0] = os.path.relpath(drawings(env.app) / f"{self.arguments[0]}.svg", page)
+        return list(super().run())
+
+
+class Measured(SphinxDirective):
+    """A table of measurements."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """What the table's function writes in Markdown, parsed."""
+        for source in [*RESULTS.rglob("*.json"), *RESULTS.parent.glob("*.py"), Path(__file__)]:
+            self.env.note_dependency(str(source))
+        name = self.arguments[0]
+        table = nodes.container(classes=["measured", name.partition("-")[0]])
+        table += self.parse_text_to_nodes(TABLES[name]())
+        return [table]
+
+
+class CommandHelp(SphinxDirective):
+    """The help of a command."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A literal block with what the command prints."""
+        text = command_help(*self.arguments)
+        return [nodes.literal_block(text, text, language="text")]
+
+
+def command_help(*command: str) -> str:
+    """What ``srcell COMMAND --help`` prints."""
+    printed = io.StringIO()
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = HELP_COLUMNS
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            main([*command, "--help"])
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
+    return printed.getvalue()
+
+
+def read(name: str) -> Any:
+    """A file of bench/results."""
+    return json.loads((RESULTS / name).read_text())
+
+
+def speed(table: Callable[[Any], Any]) -> Callable[[], str]:
+    """A table of bench/report.py."""
+    return lambda: report.lines(table(read("speed.json")))
+
+
+def accuracy(kept: Callable[[str], bool]) -> Callable[[], str]:
+    """The rows of the accuracy table whose id is kept."""
+    return lambda: "\n".join(accuracy_rows.table([row for row in read("accuracy.json") if kept(row["id"])]))
+
+
+def commands() -> str:
+    """What makes each row of the accuracy table again, and how often its settings were changed before."""
+    head = ["id", "command", "configurations tried"]
+    rows = [[row["id"], f"`{row['command']}`", str(row["configurations_tried"])] for row in read("accuracy.json")]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def inference() -> str:
+    """The counts of a mean inference of the network that is kept."""
+    result = read("mnist-100/result.json")
+    head = ["a mean inference", "events", "spikes", "additions", "multiply-adds"]
+    rows = []
+    for k, layer in enumerate(result["layers"]):
+        counts = [f"{layer[key]:,.0f}" for key in ("events", "spikes", "additions", "multiply_adds")]
+        rows.append([f"layer {k}" if k else "input", *counts])
+    return report.lines(report.markdown_table(head, rows))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "speed-machine": lambda: report.measured_on(read("speed.json")),
+    "speed-layers": speed(report.layer_table),
+    "speed-recurrence": speed(report.recurrence_table),
+    "speed-inference": speed(report.latency_table),
+    "speed-modes": speed(report.modes_table),
+    "speed-one-thread": speed(report.one_thread_table),
+    "accuracy": accuracy(lambda name: "/" not in name and not name.startswith("depth-")),
+    "accuracy-depth": accuracy(lambda name: name.startswith("depth-")),
+    "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
+    "accuracy-commands": commands,
+    "inference": inference,
+}
+
+
+def draw(app: Sphinx) -> None:
+    """Draw all figures before any page is read."""
+    figures.write_figures(drawings(app))
+
+
+def public_name(app: Sphinx, env: Any, node: Any, text: nodes.Node) -> nodes.Node | None:
+    """The reference to ``srcell.functional.src`` leads to ``srcell.src``, where that is documented."""
+    module, _, name = str(node.get("reftarget", "")).rpartition(".")
+    context = node.get("py:module")
+    if node.get("refdomain") != "py" or (module not in INNER_MODULES and not (module == "" and context)):
+        return None
+    domain = env.get_domain("py")
+    fromdoc, typ = node["refdoc"], node["reftype"]
+    found: nodes.Node | None = domain.resolve_xref(env, fromdoc, app.builder, typ, f"srcell.{name}", node, text)
+    return found
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directives."""
+    app.add_directive("drawn", Drawn)
+    app.add_directive("measured", Measured)
+    app.add_directive("command-help", CommandHelp)
+    app.connect("builder-inited", draw)
+    app.connect("missing-reference", public_name)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,148 @@
+"""The figures of the documentation, drawn by srcell itself while the pages are built.
+
+``extension.py`` calls ``write_figures``; nothing drawn here is committed. Every figure has a white background, so that
+it can be read on a dark page as well, and is narrow enough for a phone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import report  # bench/report.py
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from srcell import SRCState, rest_state, src
+
+BIAS, RHO, R, RS = -6.0, 3.0, 2.0, -7.0
+WIDTH = 5.6  # inches
+INPUT, FAST, SLOW, DRIVE = "0.35", "C3", "C0", "C1"
+
+
+def run_by_steps(current: Tensor, state: SRCState, alpha: float = 0.9) -> tuple[Tensor, Tensor, Tensor]:
+    """i, h and hs after each step, (T, B), of B neurons under currents (T, B) from a state (B, 1)."""
+    seen = []
+    for now in current.unsqueeze(2).split(1):
+        _, state = src(now, BIAS, state, alpha=alpha)
+        seen.append([x[:, 0] for x in state])
+    i, h, hs = (torch.stack(x) for x in zip(*seen, strict=True))
+    return i, h, hs
+
+
+def at_rest(neurons: int = 1) -> SRCState:
+    """Where neurons without input stay."""
+    return SRCState(*(x.to(torch.float64).expand(neurons, 1) for x in rest_state(torch.tensor(BIAS).double())))
+
+
+def current_for(drive: float) -> float:
+    """The current of a single step without leak that gives the drive x = rho tanh(c / rho)."""
+    return float(RHO * torch.atanh(torch.tensor(drive / RHO, dtype=torch.float64)))
+
+
+def one_spike() -> Figure:
+    """A strong input, the spike that it starts, and the refractory time in which a second one is lost."""
+    current = torch.zeros(70, 1, dtype=torch.float64)
+    kicks = [5, 9, 45]
+    current[kicks] = 5.0
+    i, h, hs = run_by_steps(current, at_rest())
+    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+    above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.3, 2.4])
+    steps = range(len(current))
+    above.stem(kicks, [5.0] * 3, linefmt=INPUT, markerfmt="o", basefmt=" ")
+    above.set(ylabel="current c", ylim=(0, 6))
+    middle.plot(steps, RHO * torch.tanh(i / RHO), ".-", color=DRIVE, label="drive x")
+    middle.set(ylabel="drive x", ylim=(0, RHO))
+    below.plot(steps, hs, ".-", color=SLOW, label="slow state hs")
+    below.plot(steps, h, ".-", color=FAST, label="fast state h")
+    below.plot(steps, h.clamp(min=0), color="black", linewidth=3, alpha=0.35, label="output s = max(h, 0)")
+    below.set(xlabel="step t", ylabel="state", ylim=(-1.08, 1.08))
+    below.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.25, 0.98))
+    for panel in (above, middle, below):
+        panel.grid(alpha=0.3)
+    return figure
+
+
+def phase_portrait() -> Figure:
+    """The plane of h and hs: without input one stable point, under a steady drive a cycle of spikes."""
+    figure = Figure(figsize=(WIDTH, 10.4), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True, sharey=True)
+    draw_plane(panels[0], 0.0)
+    kick = torch.zeros(60, 1, dtype=torch.float64)
+    kick[0] = current_for(2.999)
+    draw_orbit(panels[0], kick)
+    panels[0].set_title("x = 0, after one step of x = 3: one spike, then rest")
+    draw_plane(panels[1], 2.5)
+    draw_orbit(panels[1], torch.full((120, 1), current_for(2.5), dtype=torch.float64))
+    panels[1].set_title("x = 2.5 all the time: a spike every 21 or 22 steps")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
+    return figure
+
+
+def draw_plane(panel: Axes, drive: float) -> None:
+    """Where a step leads from every point, and the two lines on which h or hs stays as it is."""
+    grid = torch.linspace(-0.95, 0.95, 15, dtype=torch.float64)
+    h, hs = (x.flatten() for x in torch.meshgrid(grid, grid, indexing="xy"))
+    before = SRCState(torch.zeros(len(h), 1, dtype=torch.float64), h[:, None], hs[:, None])
+    _, (_, after, slow_after) = src(torch.full_like(h, current_for(drive))[None, :, None], BIAS, before, alpha=0.0)
+    dh, dhs = after[:, 0] - h, slow_after[:, 0] - hs
+    length = (dh.square() + dhs.square()).sqrt().clamp(min=1e-9)
+    shrink = length.clamp(max=0.1) / length
+    arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.003, "color": "0.6"}
+    panel.quiver(h, hs, dh * shrink, dhs * shrink, **arrows)
+    line = torch.linspace(-0.99999, 0.99999, 4001, dtype=torch.float64)
+    panel.plot(line, (torch.atanh(line) - drive - R * line - BIAS) / RS, color=FAST, label="h stays: h = tanh(u)")
+    panel.plot(line, line, color=SLOW, label="hs stays: hs = h")
+    panel.set(xlabel="fast state h", ylabel="slow state hs", xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal")
+    panel.xaxis.set_tick_params(labelbottom=True)
+
+
+def draw_orbit(panel: Axes, current: Tensor) -> None:
+    """The states that a neuron at rest goes through under the currents (T, 1), without leak."""
+    rest = at_rest()
+    _, h, hs = run_by_steps(current, rest, alpha=0.0)
+    h, hs = torch.cat([rest.h, h]).flatten(), torch.cat([rest.hs, hs]).flatten()
+    panel.plot(h, hs, color="black", linewidth=0.8, alpha=0.4)
+    panel.plot(h, hs, ".", color="black", markersize=6, label="a neuron, a dot a step")
+    panel.plot(h[:1], hs[:1], "o", color="black", markersize=9, fillstyle="none", label="its start, at rest")
+
+
+def rate_of_drive() -> Figure:
+    """How active a neuron is under a steady integrated input."""
+    inputs = torch.linspace(0, 8, 161)
+    # The integrator is at its fixed point from the first step on: i = 0.9 i + c.
+    rest = SRCState(*(x.expand(len(inputs), 1) for x in rest_state(BIAS)))._replace(i=inputs[:, None].clone())
+    spikes, _ = src((0.1 * inputs).expand(4000, -1)[:, :, None], BIAS, rest)
+    settled = spikes[1000:, :, 0]
+    high = settled > 0.5
+    crossings = (high[1:] & ~high[:-1]).float().mean(0)
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(inputs, 100 * (settled > 0).float().mean(0), color=FAST, label="active steps, s > 0")
+    panel.plot(inputs, 100 * crossings, color="black", label="spikes, upward crossings of 0.5")
+    panel.set(xlabel="integrated input i, held", ylabel="a hundred steps", xlim=(0, 8), ylim=(0, None))
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize="small")
+    return figure
+
+
+def measured() -> dict[str, Figure]:
+    """The plots of bench/results/speed.json, as bench/report.py draws them."""
+    drawn = report.figures(json.loads((report.RESULTS / "speed.json").read_text()), stacked=True)
+    return {Path(name).stem: figure for name, figure in drawn.items()}
+
+
+DRAWN: dict[str, Callable[[], Figure]] = {"spike": one_spike, "phase": phase_portrait, "rate": rate_of_drive}
+
+
+def write_figures(folder: Path) -> None:
+    """Write every figure as NAME.svg into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {name: draw() for name, draw in DRAWN.items()} | measured()
+    for name, figure in figures.items():
+        with matplotlib.rc_context({"svg.hashsalt": name}):  # the same file for the same figure
+            figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})

@@ -1,0 +1,225 @@
+"""Every example of the documentation runs: the blocks of docs/**/*.md and README.md, in the order of each page.
+
+Python blocks share a namespace a page; those written as sessions (>>>) are doctests. Console blocks are what a user
+types behind ``$ `` and what the command answers, ``...`` for what differs; a command runs here unless it needs a
+download, a GPU or minutes, and is then given to the parser alone. A block that cannot run has another tag, and the tags
+are known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import doctest
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import srcell
+from srcell import benchmark, cli, data, evaluation, functional, models, training
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+RUN = {"python", "console"}
+SHOWN = {"text", "sh"}  # equations, and commands that install or need several GPUs
+DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}", "{drawn}", "{measured}", "{command-help}"}
+
+# What no test may do: fetch data sets, or take minutes.
+NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
+SECONDS = 100  # a command that takes longer hangs
+
+NEEDS = {"docs/howto/porting.md": ("snntorch", "spikingjelly")}
+
+
+class Block(NamedTuple):
+    """A fenced block: its tag, its text, and the line on which that begins."""
+
+    tag: str
+    text: str
+    line: int
+
+
+def blocks_of(page: str) -> Iterator[Block]:
+    """The fenced blocks of a page, in their order."""
+    tag, fence, start, kept = "", "", 0, [""]
+    for number, line in enumerate((ROOT / page).read_text().splitlines(), start=1):
+        opened = re.match(r"\s*(`{3,}|~{3,}|:{3,})(.*)", line)
+        if fence:
+            if opened and opened[1].startswith(fence) and not opened[2].strip():
+                yield Block(tag, textwrap.dedent("\n".join(kept)) + "\n", start)
+                fence = ""
+            else:
+                kept.append(line)
+        elif opened:
+            fence, tag, start, kept = opened[1], (opened[2].split() or [""])[0], number + 1, []
+    assert not fence, f"{page}: the block of line {start} has no end"
+
+
+BLOCKS = {page: list(blocks_of(page)) for page in PAGES}
+WITH_PYTHON = [page for page in PAGES if any(block.tag == "python" for block in BLOCKS[page])]
+WITH_CONSOLE = [page for page in PAGES if any(block.tag == "console" for block in BLOCKS[page])]
+
+
+def test_the_tags_of_all_blocks_are_known() -> None:
+    assert {block.tag for blocks in BLOCKS.values() for block in blocks} == RUN | SHOWN | DIRECTIVES
+
+
+def test_blocks_that_are_only_shown_do_not_hide_an_example() -> None:
+    for page, blocks in BLOCKS.items():
+        for block in blocks:
+            if block.tag in SHOWN:
+                assert not re.search(r"^(>>> |\$ |import |from |srcell )", block.text, re.MULTILINE), (
+                    f"{page}:{block.line}"
+                )
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_python(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in NEEDS.get(page, ()):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f'{package} is not installed: pip install "srcell[docs]"')
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "docs"}
+    for block in (block for block in BLOCKS[page] if block.tag == "python"):
+        if block.text.lstrip().startswith(">>>"):
+            session = doctest.DocTestParser().get_doctest(block.text, names, page, page, block.line - 1)
+            assert session.examples
+            # The runner empties the namespace at its end unless told not to.
+            result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(session, clear_globs=False)
+            assert result.failed == 0, f"{page}:{block.line}"
+            names.update(session.globs)
+        else:
+            # Lines before it are empty, so that a traceback names the page's own.
+            exec(compile("\n" * (block.line - 1) + block.text, str(ROOT / page), "exec"), names)
+
+
+def test_python_pages_hold_something() -> None:
+    """A page whose examples assert nothing would pass whatever they do."""
+    for page in WITH_PYTHON:
+        text = "".join(block.text for block in BLOCKS[page] if block.tag == "python")
+        assert "assert " in text or ">>> " in text or page == "README.md", page
+
+
+class Command(NamedTuple):
+    """A command of a console block, and what is to be printed."""
+
+    words: list[str]
+    output: str
+    where: str
+
+
+def commands_of(page: str) -> Iterator[Command]:
+    """All commands of a page's console blocks."""
+    for block in BLOCKS[page]:
+        if block.tag != "console":
+            continue
+        first, *parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
+        assert not first.strip() and parts, f"{page}:{block.line}: expected a command behind '$ ' first"
+        for part in parts:
+            typed, _, output = part.partition("\n")
+            yield Command(shlex.split(typed), output, f"{page}:{block.line}: {typed}")
+
+
+def split_launcher(words: list[str]) -> tuple[list[str], list[str]]:
+    """What starts the command srcell, empty for itself, and its arguments."""
+    if words[0] == "srcell":
+        return [], words[1:]
+    at = words.index("-m")
+    assert words[0] == "torchrun" and words[at + 1] == "srcell", words
+    return words[1:at], words[at + 2 :]
+
+
+def check_command(words: list[str]) -> argparse.Namespace:
+    """What the command line makes of the arguments; settings and benchmark cases are looked at as well."""
+    arguments = cli.build_parser().parse_args(words)
+    if words[0] == "train" and arguments.dataset is not None:
+        training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **cli.given_settings(arguments))
+    if words[0] == "sweep":
+        training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **cli.given_settings(arguments))
+        assert all(cli.parse_variation(variation)[1] for variation in arguments.vary or [])
+    if words[0] == "bench":
+        assert benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
+    return arguments
+
+
+def runs_here(arguments: argparse.Namespace, folder: Path) -> bool:
+    """Whether the command needs no download, no GPU, no minutes, and no run that a command like that left."""
+    if arguments.run is cli.bench or getattr(arguments, "device", "cpu") != "cpu":
+        return False
+    if getattr(arguments, "dataset", None) in NOT_HERE:
+        return False
+    needed = getattr(arguments, "run_folder", None) or getattr(arguments, "resume", None)
+    return needed is None or (folder / needed).exists()
+
+
+@pytest.mark.parametrize("page", WITH_CONSOLE)
+def test_console(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    for command in commands_of(page):
+        launcher, words = split_launcher(command.words)
+        if not runs_here(check_command(words), tmp_path):
+            assert not command.output.strip(), f"{command.where}: does not run here, so nobody checks its output"
+            continue
+        if launcher:
+            launched = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                *launcher,
+                "-m",
+                "srcell",
+                *words,
+            ]
+            done = subprocess.run(launched, capture_output=True, text=True, timeout=SECONDS)
+            status, printed = done.returncode, done.stdout
+            assert status == 0, f"{command.where}: {done.stderr}"
+        else:
+            status = cli.main(words)
+            caught = capsys.readouterr()
+            printed = caught.out
+            assert status == 0, f"{command.where}: {caught.err}"
+        assert command.output.strip(), f"{command.where}: expected its output on the page, got {printed}"
+        assert checker.check_output(command.output, printed, flags), f"{command.where}: printed\n{printed}"
+
+
+def test_some_commands_run() -> None:
+    """The rule that spares commands must not spare all of them."""
+    commands = [split_launcher(command.words)[1] for page in WITH_CONSOLE for command in commands_of(page)]
+    spared = [words for words in commands if not runs_here(check_command(words), ROOT / "nowhere")]
+    assert len(commands) - len(spared) >= 5
+
+
+def test_the_command_line_accepts_the_commands_of_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    typed = re.findall(r"^    ((?:srcell|torchrun) .*)$", text, re.MULTILINE)
+    assert len(typed) >= 5
+    for line in typed:
+        check_command(split_launcher(shlex.split(line, comments=True))[1])
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = "".join((ROOT / page).read_text() for page in PAGES if page.startswith("docs/reference/"))
+    documented = set(re.findall(r"^\.\. (?:auto|py:)\w+:: (srcell\.[\w.]+)$", pages, re.MULTILINE))
+    public = {f"srcell.{name}" for name in srcell.__all__ if name != "functional"}
+    public |= {f"srcell.functional.{name}" for name in functional.__all__ if name not in srcell.__all__}
+    public |= {f"srcell.data.{name}" for name in data.__all__}
+    public |= {f"srcell.benchmark.{name}" for name in benchmark.__all__}
+    # Two names of the training loop are documented where they come from.
+    public |= {f"srcell.training.{name}" for name in training.__all__ if name != "evaluate"}
+    for module in (models, evaluation):
+        own = (name for name, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__)
+        public |= {f"{module.__name__}.{name}" for name in own if not name.startswith("_")}
+    assert public - documented == set()
