@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check fuzz format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/train
@@ -16,6 +16,10 @@ test: $(VENV)/test
 # The static checks and the C++ tests, as CI runs them after `make test`.
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
+
+# Needs clang; see tools/fuzz.sh.
+fuzz: $(VENV)/dev
+	PATH="$(abspath $(BIN)):$$PATH" tools/fuzz.sh
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
