@@ -140,7 +140,7 @@ bool passes_agree(Input& in) {
     Array<T> weight = cell.numbers.template array<T>(o.neurons * inputs);
     in.spoil(weight);
     in.spoil(rows.values);
-    if (in.rarely(72)) {
+    if (in.rarely(64)) {
         corrupt(in, rows);
         altered_rows_are_survived(card, cell, rows, weight);
         return false;

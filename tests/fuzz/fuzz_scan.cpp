@@ -46,7 +46,7 @@ void one_is_the_same_alone(Input& in, const CellInputs<T>& cell, ScanCall<T>& wh
     Array<T> current(o.steps);
     copy_chain(whole.current, plane, element, current);
     ScanCall<T> call(alone, current, whole.backward, kOtherPoison);
-    call.run(*available_kernels().back(), 1);
+    call.run(any_table(in), 1);
     CHECK(chain(call, 0) == chain(whole, element));
 }
 
@@ -60,7 +60,7 @@ void two_parts_are_the_whole(Input& in, const CellInputs<T>& cell, const ScanCal
         second.push_back(length - first.back());
     }
     CellOutputs<T> out(cell, kOtherPoison), between(cell, kOtherPoison);
-    const Kernels& kernels = *available_kernels().back();
+    const Kernels& kernels = any_table(in);
     CellForward<T> p = out.forward(1);
     p.shape.steps = cut;
     if (p.shape.lengths) p.shape.lengths = first.data();
@@ -96,8 +96,11 @@ bool scans_agree(Input& in) {
     ScanCall<T> whole(cell, current, backward, kPoison);
     const Result<T> expected = whole.run(*kernels_scalar(), 1);
     cell.lengths = Array<int64_t>(wild.lengths);
-    for (const Kernels* kernels : available_kernels())
-        CHECK(scan(*kernels, cell, current, backward, threads, kOtherPoison) == expected);
+    for (const Kernels* kernels : available_kernels()) {
+        ScanCall<T> call(cell, current, backward, kOtherPoison);
+        CHECK(call.run(*kernels, threads) == expected);
+        CHECK(same(call.checkpoints, whole.checkpoints));
+    }
     if (!current.size()) return false;
     one_is_the_same_alone(in, cell, whole);
     two_parts_are_the_whole(in, cell, whole);

@@ -1,5 +1,5 @@
-// How a fuzz target reads its bytes, and how it counts: a stream of numbers from the bytes, zeros when they are used
-// up, so that every input means a problem and short ones mean small ones. Included by the fuzz targets alone.
+// How a fuzz target reads its bytes, and how it counts. A stream of numbers comes from the bytes and, when they are
+// used up, from numbers that they seed: every input means a problem in full. Included by the fuzz targets alone.
 #pragma once
 
 #include <limits>
@@ -12,9 +12,13 @@ namespace srcell {
 
 class Input {
   public:
-    Input(const uint8_t* data, size_t size) : next_(data), end_(data + size) {}
+    Input(const uint8_t* data, size_t size) : next_(data), end_(data + size) {
+        uint64_t seed = 0xCBF29CE484222325u;
+        for (size_t k = 0; k < size; ++k) seed = (seed ^ data[k]) * 0x100000001B3u;
+        rest_ = Numbers(seed);
+    }
 
-    uint8_t byte() { return next_ < end_ ? *next_++ : 0; }
+    uint8_t byte() { return next_ < end_ ? *next_++ : static_cast<uint8_t>(rest_.below(256)); }
     bool bit() { return byte() & 1; }
     // True for `count` of the 256 values of a byte; neither for 0 nor for 255, which mutations like.
     bool rarely(int count) { return static_cast<uint8_t>(byte() - 99) < count; }
@@ -104,6 +108,7 @@ class Input {
 
   private:
     const uint8_t *next_, *end_;
+    Numbers rest_{0};
 };
 
 // What a run of a target took. Those that reach a kernel's body have passed validation and mean at least one item of

@@ -69,6 +69,19 @@ void corrupt(Input& in, EventRows<T>& rows) {
     }
 }
 
+inline const Kernels& any_table(Input& in) {
+    const std::vector<const Kernels*> available = available_kernels();
+    return *available[static_cast<size_t>(in.below(static_cast<int64_t>(available.size())))];
+}
+
+template <class T>
+bool same(const Array<T>& a, const Array<T>& b) {
+    Result<T> x, y;
+    x.add(a);
+    y.add(b);
+    return x == y;
+}
+
 // Whether the kernels must take a sample's rows, from the words of params.h.
 template <class T>
 bool sample_is_valid(const CellOptions& o, const EventRows<T>& rows, int64_t sample) {
