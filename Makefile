@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs coverage soak wheels format clean
+.PHONY: demo test check docs coverage fuzz soak wheels format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/train
@@ -38,6 +38,11 @@ soak: $(VENV)/test
 PYTHONS ?= $(PYTHON)
 wheels:
 	tools/wheels.sh dist $(PYTHONS)
+
+# The Python surface, and with clang (see tools/fuzz.sh) the C++ code, for SRCELL_FUZZ_SECONDS a target.
+fuzz: $(VENV)/dev
+	$(BIN)/python tests/fuzz/run.py
+	PATH="$(abspath $(BIN)):$$PATH" tools/fuzz.sh
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -23,9 +23,10 @@ constexpr int64_t kTile = 128;
 // States are kept for the backward pass every so many steps; between them the backward pass recomputes.
 constexpr int64_t kSegment = 16, kEventSegment = 32;
 
-SRCELL_HOST_DEVICE inline int64_t segments(int64_t steps, int64_t segment = kSegment) {
-    return (steps + segment - 1) / segment;
-}
+// How many parts of at most `most` so many items are; of any number: an empty array may have sizes near the largest.
+SRCELL_HOST_DEVICE inline int64_t parts(int64_t items, int64_t most) { return items / most + (items % most != 0); }
+
+SRCELL_HOST_DEVICE inline int64_t segments(int64_t steps, int64_t segment = kSegment) { return parts(steps, segment); }
 
 // One value for the layer (stride 0; null: `constant`) or one value per neuron (stride 1).
 template <class T>
@@ -103,10 +104,10 @@ struct Events {
 };
 
 // The neurons of a layer behind events are cut into tiles of equal width, the last one narrower.
-SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return (neurons + kTile - 1) / kTile; }
+SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return parts(neurons, kTile); }
 
 inline int64_t event_tile_width(int64_t neurons) {
-    const int64_t tiles = event_tiles(neurons), even = tiles ? (neurons + tiles - 1) / tiles : 0;
+    const int64_t tiles = event_tiles(neurons), even = tiles ? parts(neurons, tiles) : 0;
     return (even + 15) / 16 * 16;
 }
 
@@ -171,7 +172,7 @@ constexpr int64_t kProductPadding = 64;  // at least what the widest panel can e
 
 // A dense input and its events. A row of cells takes mask_words(K) words of mask: bit k tells whether cell k is not 0;
 // NaN is not. What lies past a sample's length is no event.
-SRCELL_HOST_DEVICE inline int64_t mask_words(int64_t inputs) { return (inputs + 63) / 64; }
+SRCELL_HOST_DEVICE inline int64_t mask_words(int64_t inputs) { return parts(inputs, 64); }
 
 template <class T>
 struct DenseInput {

@@ -47,7 +47,8 @@ void count_range(void* self, int64_t begin, int64_t end) {
 
 template <class T>
 void count_spikes(const SpikeCounts<T>& p) {
-    CountJob<T> job = {p, count_groups(p.batch)};
+    // Without steps or neurons there is nothing to look at, however many samples there are.
+    CountJob<T> job = {p, p.steps && p.neurons ? count_groups(p.batch) : 0};
     parallel_for(job.groups, p.threads, count_range<T>, &job);
     for (int64_t k = 0; k < 2 * p.neurons; ++k) {
         int64_t sum = 0;

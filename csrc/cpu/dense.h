@@ -32,6 +32,12 @@ struct MaskJob {
     std::atomic<bool> ones;
 };
 
+// How many samples there are to look at.
+template <class T>
+int64_t samples_of(const DenseInput<T>& p) {
+    return p.shape.steps ? p.shape.batch : 0;
+}
+
 // Leaves in the offsets how many events each row has.
 template <class V>
 void mask_samples(void* self, int64_t begin, int64_t end) {
@@ -70,7 +76,7 @@ void sum_counts(const DenseInput<T>& p) {
 template <class V>
 bool mask_events(const DenseInput<scalar_of<V>>& p) {
     MaskJob<scalar_of<V>> job = {p, {true}};
-    parallel_for(p.shape.batch, p.shape.threads, mask_samples<V>, &job);
+    parallel_for(samples_of(p), p.shape.threads, mask_samples<V>, &job);
     sum_counts(p);
     return job.ones;
 }
@@ -115,5 +121,5 @@ void list_samples(void* self, int64_t begin, int64_t end) {
 template <class T>
 void list_events(const DenseInput<T>& p, int32_t* indices, T* values) {
     ListJob<T> job = {p, indices, values};
-    parallel_for(p.shape.batch, p.shape.threads, list_samples<T>, &job);
+    parallel_for(samples_of(p), p.shape.threads, list_samples<T>, &job);
 }

@@ -110,8 +110,9 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const int64_t width = event_tile_width(neurons);
-    const T* weights = p.packed_weight + tile_number * p.events.inputs * width;
     alignas(64) Row<V> current = {};
+    // Without inputs there are no weights, and no event reads them.
+    const T* weights = p.events.inputs ? p.packed_weight + tile_number * p.events.inputs * width : current;
     load_initial(p, state, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
@@ -468,6 +469,6 @@ void event_dots_range(void* self, int64_t begin, int64_t end) {
 template <class S>
 int64_t event_dots(const EventDots<scalar_of<S>>& p) {
     EventsJob<EventDots<scalar_of<S>>> job = {p, {p.shape.batch}};
-    parallel_for(p.shape.batch, p.shape.threads, event_dots_range<S>, &job);
+    if (p.shape.steps) parallel_for(p.shape.batch, p.shape.threads, event_dots_range<S>, &job);
     return job.result();
 }

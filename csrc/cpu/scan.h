@@ -68,7 +68,8 @@ void forward_range(void* context, int64_t begin, int64_t end) {
 template <class V>
 void scan_forward(const ScanForward<scalar_of<V>>& p) {
     auto context = p;
-    if (p.shape.neurons) parallel_for(count_tiles(p.shape), p.shape.threads, forward_range<V>, &context);
+    if (p.shape.batch && p.shape.neurons)
+        parallel_for(count_tiles(p.shape), p.shape.threads, forward_range<V>, &context);
 }
 
 template <class V, bool recurrent, bool parameters>
@@ -145,6 +146,6 @@ void scan_backward(const ScanBackward<scalar_of<V>>& p) {
     auto range = p.recurrent ? (parameters ? backward_range<V, true, true> : backward_range<V, true, false>)
                              : (parameters ? backward_range<V, false, true> : backward_range<V, false, false>);
     auto context = p;
-    if (p.shape.neurons) parallel_for(count_tiles(p.shape), p.shape.threads, range, &context);
+    if (p.shape.batch && p.shape.neurons) parallel_for(count_tiles(p.shape), p.shape.threads, range, &context);
     reduce_parameters(p);
 }

@@ -101,7 +101,7 @@ struct EventsForwardBody {
         const int64_t element = place.item();
         if (element >= p.shape.batch * p.shape.neurons) return;
         const int64_t sample = element / p.shape.neurons, neuron = element - sample * p.shape.neurons;
-        events_forward_chain<T, save>(p, input, sample, neuron, p.weight_t + neuron, p.shape.neurons);
+        events_forward_chain<T, save>(p, input, sample, neuron, element_or_null(p.weight_t, neuron), p.shape.neurons);
     }
 };
 

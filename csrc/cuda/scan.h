@@ -47,14 +47,20 @@ SRCELL_INLINE void store_final(const CellForward<T>& p, const State<Value<T>>& s
     p.hs[element] = state.hs.x;
 }
 
+// Without steps, or without inputs, there is no array.
+template <class T>
+SRCELL_INLINE T* element_or_null(T* values, int64_t at) {
+    return values ? values + at : nullptr;
+}
+
 template <class T, bool save, class In>
 SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t element) {
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const Chain chain = chain_at(p.shape, element);
     const Cell<Value<T>> cell = cell_of(p.cell, chain.neuron);
     State<Value<T>> state = initial_state(p, element);
-    const In* current = static_cast<const In*>(p.current) + element;
-    T* spikes = p.spikes + element;
+    const In* current = element_or_null(static_cast<const In*>(p.current), element);
+    T* spikes = element_or_null(p.spikes, element);
     T* checkpoint = save ? p.checkpoints + element : nullptr;
     for (int64_t t = 0; t < chain.steps; ++t, current += plane, spikes += plane) {
         if (save && t % kSegment == 0) {

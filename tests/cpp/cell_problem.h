@@ -10,19 +10,25 @@ struct CellOptions {
     int64_t steps, batch, neurons;
     bool per_neuron, relu, recurrent, parameters, initial_state, grad_spikes, grad_state;
     std::vector<int64_t> lengths;  // empty: none
+    // Bit k, in the order of CellParameters: parameter k is one value even so; the gradient of grad_cell[k] is not
+    // wanted.
+    unsigned shared = 0, unwanted = 0;
+
+    bool stride(size_t parameter) const { return per_neuron && !(shared >> parameter & 1); }
 };
 
 // What goes into a forward and a backward pass.
 template <class T>
 struct CellInputs {
     const CellOptions& o;
-    Numbers numbers{7};
+    Numbers numbers;
     Array<int64_t> lengths{o.lengths};
     std::vector<Array<T>> parameters;
     Array<T> i0, h0, hs0, grad_spikes, grad_i, grad_h, grad_hs;
 
-    explicit CellInputs(const CellOptions& options)
+    explicit CellInputs(const CellOptions& options, uint64_t seed = 7)
         : o(options),
+          numbers(seed),
           i0(plane()),
           h0(plane()),
           hs0(plane()),
@@ -31,20 +37,20 @@ struct CellInputs {
           grad_h(plane()),
           grad_hs(plane()) {
         const T defaults[kSums] = {T(-6), T(0.9), T(3), T(2), T(-7), T(0.9), T(0)};
-        for (const T value : defaults) {
-            parameters.push_back(numbers.array<T>(o.per_neuron ? o.neurons : 1));
-            for (T& x : parameters.back()) x = value + x / 16;
+        for (size_t k = 0; k < kSums; ++k) {
+            parameters.push_back(numbers.array<T>(o.stride(k) ? o.neurons : 1));
+            for (T& x : parameters.back()) x = defaults[k] + x / 16;
         }
     }
 
-    Array<T> plane(int64_t steps = 1) { return numbers.array<T>(steps * o.batch * o.neurons); }
+    Array<T> plane(int64_t steps = 1) { return numbers.array<T>(steps * (o.batch * o.neurons)); }
 
     ScanShape shape(int threads) const {
         return {o.steps, o.batch, o.neurons, o.lengths.empty() ? nullptr : lengths.data(), threads};
     }
 
     CellParameters<T> cell() const {
-        const auto at = [&](size_t k) { return Parameter<T>{parameters[k].data(), o.per_neuron}; };
+        const auto at = [&](size_t k) { return Parameter<T>{parameters[k].data(), o.stride(k)}; };
         return {at(0), at(1), at(2), at(3), at(4), at(5), at(6)};
     }
 };
@@ -65,8 +71,11 @@ struct CellOutputs {
           grad_h0(plane(), poison),
           grad_hs0(plane(), poison),
           partials((in.o.parameters ? kSums : 1) * plane(), poison) {
-        for (int64_t k = 0; k < (in.o.parameters ? kSums : 1); ++k)
-            grad_parameters.emplace_back(in.o.per_neuron ? in.o.neurons : 1, poison);
+        for (size_t k = 0; k < (in.o.parameters ? kSums : 1); ++k)
+            grad_parameters.emplace_back(k && in.o.unwanted >> (k - 1) & 1 ? 0
+                                         : in.o.stride(k)                  ? in.o.neurons
+                                                                           : 1,
+                                         poison);
     }
 
     int64_t plane() const { return in.o.batch * in.o.neurons; }
@@ -119,21 +128,38 @@ inline void call_backward(const Kernels& kernels, const ScanBackward<float>& p) 
 inline void call_backward(const Kernels& kernels, const ScanBackward<double>& p) { kernels.scan_backward_f64(p); }
 
 // The passes over a given current, with or without checkpoints and a backward pass.
+template <class T>
+struct ScanCall {
+    const Array<T>& current;
+    const bool backward;
+    CellOutputs<T> out;
+    Array<T> checkpoints, grad_current;
+
+    ScanCall(const CellInputs<T>& in, const Array<T>& current, bool backward, int poison)
+        : current(current),
+          backward(backward),
+          out(in, poison),
+          checkpoints(backward ? segments(in.o.steps) * 3 * out.plane() : 0, poison),
+          grad_current(backward ? current.size() : 0, poison) {}
+
+    template <class Table>
+    Result<T> run(const Table& kernels, int threads) {
+        call_forward(kernels, ScanForward<T>{out.forward(threads), current.data(), checkpoints.data()});
+        Result<T> result;
+        out.add_forward(result);
+        if (!backward) return result;
+        call_backward(kernels,
+                      ScanBackward<T>{out.backward(threads), current.data(), checkpoints.data(), grad_current.data()});
+        out.add_backward(result);
+        result.add(grad_current);
+        return result;
+    }
+};
+
 template <class T, class Table>
 Result<T> scan(const Table& kernels, const CellInputs<T>& in, const Array<T>& current, bool backward, int threads,
                int poison) {
-    CellOutputs<T> out(in, poison);
-    Array<T> checkpoints(backward ? segments(in.o.steps) * 3 * out.plane() : 0, poison);
-    Array<T> grad_current(backward ? current.size() : 0, poison);
-    call_forward(kernels, ScanForward<T>{out.forward(threads), current.data(), checkpoints.data()});
-    Result<T> result;
-    out.add_forward(result);
-    if (!backward) return result;
-    call_backward(kernels,
-                  ScanBackward<T>{out.backward(threads), current.data(), checkpoints.data(), grad_current.data()});
-    out.add_backward(result);
-    result.add(grad_current);
-    return result;
+    return ScanCall<T>(in, current, backward, poison).run(kernels, threads);
 }
 
 }  // namespace srcell

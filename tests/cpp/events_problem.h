@@ -2,6 +2,8 @@
 // params.h that point at them.
 #pragma once
 
+#include <cmath>
+
 #include "cell_problem.h"
 
 namespace srcell {
@@ -18,8 +20,16 @@ inline int64_t call_backward(const Kernels& kernels, const EventsBackward<float>
 inline int64_t call_backward(const Kernels& kernels, const EventsBackward<double>& p) {
     return kernels.events_backward_f64(p);
 }
-inline void call_dots(const Kernels& kernels, const EventDots<float>& p) { kernels.event_dots_f32(p); }
-inline void call_dots(const Kernels& kernels, const EventDots<double>& p) { kernels.event_dots_f64(p); }
+inline int64_t call_dots(const Kernels& kernels, const EventDots<float>& p) { return kernels.event_dots_f32(p); }
+inline int64_t call_dots(const Kernels& kernels, const EventDots<double>& p) { return kernels.event_dots_f64(p); }
+inline bool call_mask(const Kernels& kernels, const DenseInput<float>& p) { return kernels.mask_events_f32(p); }
+inline bool call_mask(const Kernels& kernels, const DenseInput<double>& p) { return kernels.mask_events_f64(p); }
+inline void call_list(const Kernels& kernels, const DenseInput<float>& p, int32_t* indices, float* values) {
+    kernels.list_events_f32(p, indices, values);
+}
+inline void call_list(const Kernels& kernels, const DenseInput<double>& p, int32_t* indices, double* values) {
+    kernels.list_events_f64(p, indices, values);
+}
 
 // Event rows in any order and with repetitions, some of them empty.
 template <class T>
@@ -32,6 +42,13 @@ struct EventRows {
 
     EventRows(const CellOptions& o, int64_t inputs, bool with_values, Numbers& numbers)
         : EventRows(count(o, inputs, numbers), inputs, with_values, numbers) {}
+
+    EventRows(Array<int64_t> offsets, Array<int32_t> indices, Array<T> values, int64_t inputs, bool with_values)
+        : offsets(std::move(offsets)),
+          indices(std::move(indices)),
+          values(std::move(values)),
+          inputs(inputs),
+          with_values(with_values) {}
 
     Events<T> events() const {
         return {offsets.data(), indices.data(), values.data_if(with_values), indices.size(), inputs};
@@ -56,13 +73,6 @@ struct EventRows {
     }
 
   private:
-    EventRows(Array<int64_t> offsets, Array<int32_t> indices, Array<T> values, int64_t inputs, bool with_values)
-        : offsets(std::move(offsets)),
-          indices(std::move(indices)),
-          values(std::move(values)),
-          inputs(inputs),
-          with_values(with_values) {}
-
     EventRows(const std::vector<int64_t>& ends, int64_t inputs, bool with_values, Numbers& numbers)
         : offsets(ends),
           indices(ends.back()),
@@ -81,6 +91,22 @@ struct EventRows {
         return ends;
     }
 };
+
+// The currents that the synapse promises: from +0, in stored order.
+template <class T>
+Array<T> currents(const CellOptions& o, const EventRows<T>& rows, const Array<T>& weight) {
+    Array<T> current(o.steps * o.batch * o.neurons);
+    for (int64_t b = 0; b < o.batch; ++b)
+        for (int64_t t = 0; t < o.steps; ++t)
+            for (int64_t n = 0; n < o.neurons; ++n) {
+                T sum = 0;
+                for (int64_t e = rows.offsets[b * o.steps + t]; e < rows.offsets[b * o.steps + t + 1]; ++e)
+                    sum = std::fma(rows.with_values ? rows.values[e] : T(1), weight[n * rows.inputs + rows.indices[e]],
+                                   sum);
+                current[(t * o.batch + b) * o.neurons + n] = sum;
+            }
+    return current;
+}
 
 struct Wanted {
     bool save, grad_current, grad_weight;

@@ -18,7 +18,7 @@
     do {                                                                         \
         if (!(condition)) {                                                      \
             std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            std::exit(1);                                                        \
+            std::abort();                                                        \
         }                                                                        \
     } while (false)
 
@@ -28,27 +28,33 @@ namespace srcell {
 // not written, or that depends on scratch, then differs between the two.
 constexpr int kPoison = 0xFF, kOtherPoison = 0x7F;
 
-// Exactly `count` elements, null if there are none. Under the address sanitizer they come from its heap; it does not
-// see masked loads and stores, so elsewhere what lies behind the last element is a page that nobody may touch.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SRCELL_ADDRESS_SANITIZER
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SRCELL_ADDRESS_SANITIZER
+#endif
+
+// Whether behind an array's last element there is a page that nobody may touch. Under the address sanitizer arrays come
+// from its heap unless a fuzz target asks for that: it does not see masked loads and stores.
+#if defined(SRCELL_ADDRESS_SANITIZER)
+inline bool& arrays_are_guarded() {
+    static bool guarded = false;
+    return guarded;
+}
+#else
+constexpr bool arrays_are_guarded() { return true; }
+#endif
+
+// Exactly `count` elements, null if there are none.
 template <class T>
 class Array {
   public:
     explicit Array(int64_t count, int poison = kPoison) : count_(static_cast<size_t>(count)) {
         const size_t bytes = count_ * sizeof(T);
         if (!bytes) return;
-#if defined(__SANITIZE_ADDRESS__)
-        memory_ = static_cast<char*>(std::malloc(bytes));
-        CHECK(memory_);
-        data_ = reinterpret_cast<T*>(memory_);
-#else
-        const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), usable = (bytes + page - 1) / page * page;
-        mapped_ = usable + page;
-        void* const start = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        CHECK(start != MAP_FAILED);
-        memory_ = static_cast<char*>(start);
-        CHECK(mprotect(memory_ + usable, page, PROT_NONE) == 0);
-        data_ = reinterpret_cast<T*>(memory_ + usable - bytes);
-#endif
+        data_ = arrays_are_guarded() ? map_before_guard(bytes) : allocate(bytes);
         std::memset(data_, poison, bytes);
     }
     explicit Array(const std::vector<T>& values) : Array(static_cast<int64_t>(values.size())) {
@@ -59,14 +65,18 @@ class Array {
           mapped_(std::exchange(other.mapped_, 0)),
           memory_(std::exchange(other.memory_, nullptr)),
           data_(std::exchange(other.data_, nullptr)) {}
-    Array& operator=(Array&&) = delete;
+    Array& operator=(Array&& other) noexcept {
+        std::swap(count_, other.count_);
+        std::swap(mapped_, other.mapped_);
+        std::swap(memory_, other.memory_);
+        std::swap(data_, other.data_);
+        return *this;
+    }
     ~Array() {
-        if (!memory_) return;
-#if defined(__SANITIZE_ADDRESS__)
-        std::free(memory_);
-#else
-        munmap(memory_, mapped_);
-#endif
+        if (mapped_)
+            munmap(memory_, mapped_);
+        else
+            std::free(memory_);
     }
 
     T* data() { return data_; }
@@ -82,6 +92,22 @@ class Array {
     const T* end() const { return data_ + count_; }
 
   private:
+    T* allocate(size_t bytes) {
+        memory_ = static_cast<char*>(std::malloc(bytes));
+        CHECK(memory_);
+        return reinterpret_cast<T*>(memory_);
+    }
+
+    T* map_before_guard(size_t bytes) {
+        const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), usable = (bytes + page - 1) / page * page;
+        mapped_ = usable + page;
+        void* const start = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(start != MAP_FAILED);
+        memory_ = static_cast<char*>(start);
+        CHECK(mprotect(memory_ + usable, page, PROT_NONE) == 0);
+        return reinterpret_cast<T*>(memory_ + usable - bytes);
+    }
+
     size_t count_, mapped_ = 0;
     char* memory_ = nullptr;
     T* data_ = nullptr;
@@ -117,11 +143,9 @@ template <class T>
 struct Result {
     std::vector<T> all;
 
+    void add(T value) { all.push_back(value == value ? value : T(__builtin_nan(""))); }
     void add(const Array<T>& x) {
-        for (T value : x) {
-            if (value != value) value = T(__builtin_nan(""));
-            all.push_back(value);
-        }
+        for (const T value : x) add(value);
     }
     bool operator==(const Result& other) const {
         return all.size() == other.all.size() &&

@@ -1,5 +1,6 @@
 // The compiled core without Python, for the sanitizers: dispatch, threads, the memory cache, and the scan kernels of
 // every ISA on small and awkward shapes against the scalar table.
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -144,6 +145,36 @@ void memory_is_shared_by_threads() {
     for (std::thread& thread : threads) thread.join();
 }
 
+// Empty arrays may have sizes near the largest: nothing overflows, and nothing is counted up to them.
+void empty_arrays_may_be_vast() {
+    constexpr int64_t most = std::numeric_limits<int64_t>::max();
+    CHECK(segments(most) == most / kSegment + 1);
+    CHECK(event_tiles(most) == most / kTile + 1);
+    CHECK(mask_words(most) == most / 64 + 1);
+    const int64_t no_lengths = 0;
+    for_each_table([&](const Kernels& kernels, int threads) {
+        ScanForward<float> forward = {};
+        forward.shape = {most, 0, most, &no_lengths, threads};
+        kernels.scan_forward_f32(forward);
+        ScanBackward<float> backward = {};
+        backward.shape = forward.shape;
+        kernels.scan_backward_f32(backward);
+
+        int64_t offset = -1, partials[2 * 16], counts[2] = {-1, -1};
+        const DenseInput<float> dense = {{0, most, 0, nullptr, threads}, most, nullptr, nullptr, &offset};
+        CHECK(kernels.mask_events_f32(dense));
+        CHECK(offset == 0);
+        kernels.list_events_f32(dense, nullptr, nullptr);
+        EventDots<float> dots = {};
+        dots.shape = dense.shape;
+        dots.events = {&offset, nullptr, nullptr, 0, most};
+        CHECK(kernels.event_dots_f32(dots) == -1);
+        kernels.count_spikes_f32({0, most, 1, threads, nullptr, partials, counts});
+        CHECK(counts[0] == 0 && counts[1] == 0);
+        kernels.count_spikes_f32({1, most, 0, threads, nullptr, nullptr, nullptr});
+    });
+}
+
 }  // namespace
 
 int main() {
@@ -153,6 +184,7 @@ int main() {
     memory_is_reused();
     memory_keeps_its_bounds();
     memory_is_shared_by_threads();
+    empty_arrays_may_be_vast();
     CHECK(scans_agree<float>(0) == 0xADAC4BDC8FF10306u);
     CHECK(scans_agree<double>(1 << 20) == 0xBD5C3FC7F9A672D6u);
     std::printf("core: passed\n");

@@ -9,31 +9,6 @@ using namespace srcell;
 
 namespace {
 
-bool call_mask(const Kernels& kernels, const DenseInput<float>& p) { return kernels.mask_events_f32(p); }
-bool call_mask(const Kernels& kernels, const DenseInput<double>& p) { return kernels.mask_events_f64(p); }
-void call_list(const Kernels& kernels, const DenseInput<float>& p, int32_t* indices, float* values) {
-    kernels.list_events_f32(p, indices, values);
-}
-void call_list(const Kernels& kernels, const DenseInput<double>& p, int32_t* indices, double* values) {
-    kernels.list_events_f64(p, indices, values);
-}
-
-// The currents that the synapse promises: from +0, in stored order.
-template <class T>
-Array<T> currents(const CellOptions& o, const EventRows<T>& rows, const Array<T>& weight) {
-    Array<T> current(o.steps * o.batch * o.neurons);
-    for (int64_t b = 0; b < o.batch; ++b)
-        for (int64_t t = 0; t < o.steps; ++t)
-            for (int64_t n = 0; n < o.neurons; ++n) {
-                T sum = 0;
-                for (int64_t e = rows.offsets[b * o.steps + t]; e < rows.offsets[b * o.steps + t + 1]; ++e)
-                    sum = std::fma(rows.with_values ? rows.values[e] : T(1), weight[n * rows.inputs + rows.indices[e]],
-                                   sum);
-                current[(t * o.batch + b) * o.neurons + n] = sum;
-            }
-    return current;
-}
-
 // The gradient of the weight, the last of the results, is the sum over events of value times the gradient of the
 // current, which stands before it. Each of its additions rounds once.
 template <class T>

@@ -1,0 +1,180 @@
+// The device code of the CUDA kernels on the host, on the problems of the tests behind the CPU's kernels: the calls
+// that _ops.py makes on a card, with what torch does in between.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "../../csrc/cuda/events.h"
+#include "../../csrc/cuda/masks.h"
+#include "events_problem.h"
+
+namespace srcell {
+
+// A card of the tests: no shared memory beyond the default, or as much as an H100 has.
+struct Card {
+    device::Limits limits;
+    device::Queue queue() const { return {limits}; }
+};
+
+inline const Card kCards[] = {{{3, 0}}, {{132, 227 << 10}}, {{1, 227 << 10}}};
+
+template <class T>
+void call_forward(const Card& card, const ScanForward<T>& p) {
+    device::Queue queue = card.queue();
+    device::scan_forward(queue, DeviceScanForward<T>{p, p.current, Element::same, p.checkpoints});
+}
+
+template <class T>
+void call_backward(const Card& card, const ScanBackward<T>& p) {
+    device::Queue queue = card.queue();
+    device::scan_backward(queue, DeviceScanBackward<T>{p, p.current, Element::same, p.checkpoints, p.grad_current});
+}
+
+template <class T>
+Array<T> transposed(const Array<T>& weight, int64_t neurons, int64_t inputs) {
+    Array<T> weight_t(inputs * neurons);
+    for (int64_t k = 0; k < inputs; ++k)
+        for (int64_t n = 0; n < neurons; ++n) weight_t[k * neurons + n] = weight[n * inputs + k];
+    return weight_t;
+}
+
+// What torch does between the kernels: keys are sorted, and looked up.
+struct SortedEvents {
+    Array<int64_t> keys, positions, sorted, starts;
+
+    template <class T>
+    SortedEvents(const Card& card, const ScanShape& shape, const Events<T>& events)
+        : keys(events.count),
+          positions(events.count, kOtherPoison),
+          sorted(events.count),
+          starts(event_groups(shape.batch, shape.neurons) * events.inputs + 1) {
+        std::fill(keys.begin(), keys.end(), kNoKey);
+        device::Queue queue = card.queue();
+        device::event_keys(queue, EventKeys{shape,
+                                            {events.offsets, events.indices, nullptr, events.count, events.inputs},
+                                            keys.data(),
+                                            positions.data()});
+        std::iota(sorted.begin(), sorted.end(), int64_t(0));
+        std::stable_sort(sorted.begin(), sorted.end(), [&](int64_t a, int64_t b) { return keys[a] < keys[b]; });
+        for (int64_t k = 0; k < starts.size(); ++k)
+            starts[k] = std::partition_point(sorted.begin(), sorted.end(),
+                                             [&](int64_t event) { return keys[event] < k * key_stride(shape); }) -
+                        sorted.begin();
+    }
+};
+
+// The mask of the events as the cells of a dense input.
+template <class T>
+struct Dense {
+    Array<T> cells;
+    Array<uint64_t> mask;
+    Array<uint32_t> columns;
+
+    Dense(const Card& card, const ScanShape& shape, const EventRows<T>& rows)
+        : cells(shape.steps * shape.batch * rows.inputs),
+          mask(shape.batch * shape.steps * mask_words(rows.inputs), kOtherPoison),
+          columns(shape.batch * segments(shape.steps, kEventSegment) * rows.inputs, kOtherPoison) {
+        std::fill(cells.begin(), cells.end(), T(0));
+        for (int64_t row = 0; row < shape.batch * shape.steps; ++row)
+            for (int64_t e = rows.offsets[row]; e < rows.offsets[row + 1]; ++e)
+                cells[(row % shape.steps * shape.batch + row / shape.steps) * rows.inputs + rows.indices[e]] =
+                    rows.with_values ? rows.values[e] : T(1);
+        device::Queue queue = card.queue();
+        const DeviceMask<T> p = {shape, rows.inputs, cells.data(), mask.data(), columns.data()};
+        device::mask_cells(queue, p);
+        device::mask_columns(queue, p);
+    }
+};
+
+// The passes behind events, or behind the mask of a dense input; results in the order of run().
+template <class T>
+Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& rows, const Array<T>& weight,
+                 const Wanted& wanted, bool masked, int poison) {
+    device::Queue queue = card.queue();
+    const Events<T> events = rows.events();
+    CellOutputs<T> out(in, poison);
+    const CellForward<T> forward = out.forward(1);
+    const Array<T> weight_t = transposed(weight, in.o.neurons, rows.inputs);
+    Array<T> trace(wanted.save ? in.o.steps * out.plane() : 0, poison);
+    Array<T> checkpoints(wanted.save ? segments(in.o.steps) * 2 * out.plane() : 0, poison);
+    Array<T> grad_current(wanted.save ? in.o.steps * out.plane() : 0, poison);
+    const Dense<T> dense(card, forward.shape, rows);
+    DeviceInput<T> input = {events, dense.mask.data(), dense.cells.data()};
+    if (masked) input.events.offsets = nullptr;
+    device::events_forward(queue, DeviceEventsForward<T>{forward, input, weight_t.data(), trace.data(),
+                                                         checkpoints.data(), in.o.parameters});
+    Result<T> result;
+    out.add_forward(result);
+    if (!wanted.save) return result;
+    device::events_backward(queue, DeviceEventsBackward<T>{out.backward(1), trace.data(), checkpoints.data(),
+                                                           in.i0.data_if(in.o.initial_state), grad_current.data()});
+    out.add_backward(result);
+    if (wanted.grad_current) result.add(grad_current);
+    if (!wanted.grad_weight) return result;
+    const SortedEvents sorted(card, forward.shape, events);
+    Array<T> partials(event_groups(in.o.batch, in.o.neurons) * rows.inputs * in.o.neurons, poison);
+    Array<T> grad_weight(in.o.neurons * rows.inputs, poison);
+    DeviceWeightGradient<T> p = {};
+    p.shape = forward.shape;
+    p.inputs = rows.inputs;
+    p.grad_current = grad_current.data();
+    if (masked) {
+        p.columns = dense.columns.data();
+        p.cells = dense.cells.data();
+    } else {
+        p.starts = sorted.starts.data();
+        p.sorted = sorted.sorted.data();
+        p.positions = sorted.positions.data();
+        p.values = events.values;
+    }
+    p.partials = partials.data();
+    p.grad_weight = grad_weight.data();
+    device::weight_gradient(queue, p);
+    result.add(grad_weight);
+    return result;
+}
+
+struct Encoded {
+    std::vector<int64_t> offsets;
+    std::vector<int32_t> indices;
+    bool operator==(const Encoded& other) const { return offsets == other.offsets && indices == other.indices; }
+};
+
+inline Encoded encode_on_cpu(const Array<float>& images, const Array<int64_t>& index, int64_t pixels, int64_t steps,
+                             int64_t prefix, double gain, uint64_t seed) {
+    const Kernels& kernels = *kernels_scalar();
+    const int64_t samples = index.size(), drawn = (steps + kDrawnSteps - 1) / kDrawnSteps * kDrawnSteps;
+    const Images view = {images.data(), samples, pixels, 1};
+    Array<int64_t> before(samples + 1), offsets(samples * (prefix + steps) + 1);
+    CHECK(kernels.count_active_pixels(view, before.data()) == -1);
+    const int64_t groups = first_group(before.data(), samples);
+    Array<int32_t> active(groups * kPixelGroup);
+    Array<uint32_t> thresholds(groups * kPixelGroup);
+    Array<uint16_t> fired(groups * drawn);
+    const RateEncoding p = {view, before.data(), index.data(),      steps,        prefix,        gain,
+                            seed, active.data(), thresholds.data(), fired.data(), offsets.data()};
+    kernels.rate_draw(p);
+    Array<int32_t> indices(offsets[offsets.size() - 1]);
+    kernels.rate_write(p, indices.data());
+    return {{offsets.begin(), offsets.end()}, {indices.begin(), indices.end()}};
+}
+
+inline Encoded encode_on(const Card& card, const Array<float>& images, const Array<int64_t>& index, int64_t pixels,
+                         int64_t steps, int64_t prefix, double gain, uint64_t seed) {
+    device::Queue queue = card.queue();
+    const int64_t samples = index.size(), rows = samples * (prefix + steps);
+    Array<uint64_t> mask(samples * steps * mask_words(pixels), kOtherPoison);
+    device::rate_mask(queue, {images.data(), index.data(), samples, pixels, steps, gain, seed, mask.data()});
+    Array<int64_t> counts(rows, kOtherPoison), offsets(rows + 1);
+    MaskEvents events = {samples, steps, prefix, pixels, mask.data(), counts.data(), offsets.data(), nullptr};
+    device::count_mask(queue, events);
+    offsets[0] = 0;
+    for (int64_t row = 0; row < rows; ++row) offsets[row + 1] = offsets[row] + counts[row];
+    Array<int32_t> indices(offsets[rows]);
+    events.indices = indices.data();
+    device::list_mask(queue, events);
+    return {{offsets.begin(), offsets.end()}, {indices.begin(), indices.end()}};
+}
+
+}  // namespace srcell

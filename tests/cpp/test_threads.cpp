@@ -1,0 +1,207 @@
+// Calls from several threads at once, each on several threads, on inputs that they share: the results of one thread
+// alone, and nothing for the thread sanitizer to say. Then the same in a forked child. With the argument `openmp` the
+// threads are those of GNU's runtime, of which that sanitizer knows nothing.
+#include <dlfcn.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include "../../csrc/cpu/event_rows.h"
+#include "../../csrc/cpu/memory.h"
+#include "../../csrc/cpu/parallel.h"
+#include "events_problem.h"
+
+using namespace srcell;
+
+namespace {
+
+constexpr int kCallers = 3;
+
+// Each of two items waits for the other: one thread alone would wait in vain.
+void two_threads_meet() {
+    std::atomic<int> arrived{0};
+    parallel_for(
+        2, 2,
+        [](void* context, int64_t, int64_t) {
+            auto& arrived = *static_cast<std::atomic<int>*>(context);
+            ++arrived;
+            const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+            while (arrived < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+        },
+        &arrived);
+    CHECK(arrived == 2);
+}
+
+// What all callers read.
+template <class T>
+struct Shared {
+    const CellOptions o = {33, 7, 150, true, true, true, true, true, true, true, wild_lengths(7, 33)};
+    const int64_t inputs = 70;
+    CellInputs<T> in{o};
+    EventRows<T> rows{o, inputs, true, in.numbers};
+    EventRows<T> altered{o, inputs, true, in.numbers};
+    Array<T> weight = in.numbers.template array<T>(o.neurons * inputs);
+    Array<T> current = in.plane(o.steps), cells = in.numbers.template array<T>(o.steps * o.batch * inputs);
+
+    Shared() {
+        for (const int64_t sample : {3, 5}) altered.indices[altered.offsets[sample * o.steps + 20]] = -1;
+        for (T& cell : cells)
+            if (cell < T(0.5)) cell = 0;
+    }
+
+    // Everything that a call on one table computes, one result after the other.
+    std::vector<Result<T>> all(const Kernels& kernels, int threads, int poison) const {
+        std::vector<Result<T>> results;
+        results.push_back(scan(kernels, in, current, true, threads, poison));
+        const Wanted wanted = {true, true, true};
+        results.push_back(run(kernels, in, rows, weight, wanted, threads, poison));
+        results.push_back(dots(kernels, in, rows, weight, current, threads, poison));
+        EventsCall<T> refused(in, altered, wanted, poison);
+        CHECK(refused.forward(kernels, weight, threads) == 3);
+        CHECK(refused.backward(kernels, threads) == 3);
+        results.push_back(listed(kernels, threads, poison));
+        return results;
+    }
+
+    Result<T> listed(const Kernels& kernels, int threads, int poison) const {
+        Array<uint64_t> mask(o.batch * o.steps * mask_words(inputs), poison);
+        Array<int64_t> offsets(o.batch * o.steps + 1, poison);
+        const DenseInput<T> p = {
+            {o.steps, o.batch, 0, in.lengths.data(), threads}, inputs, cells.data(), mask.data(), offsets.data()};
+        CHECK(!call_mask(kernels, p));
+        Array<int32_t> indices(offsets[offsets.size() - 1], poison);
+        Array<T> values(indices.size(), poison);
+        call_list(kernels, p, indices.data(), values.data());
+        Result<T> result;
+        for (int64_t e = 0; e < indices.size(); ++e) {
+            result.add(static_cast<T>(indices[e]));
+            result.add(values[e]);
+        }
+        return result;
+    }
+};
+
+struct Images {
+    Array<float> values{6 * 90};
+    Array<int64_t> index{6};
+
+    Images() {
+        Numbers numbers(3);
+        for (float& x : values) x = numbers.below(3) ? 0 : static_cast<float>(numbers.below(1 << 24)) * 0x1p-24f;
+        for (int64_t& i : index) i = numbers.below(1 << 20);
+    }
+
+    std::vector<int32_t> encoded(const Kernels& kernels, int threads) const {
+        const int64_t samples = index.size(), steps = 20;
+        const srcell::Images images = {values.data(), samples, values.size() / samples, threads};
+        Array<int64_t> before(samples + 1), offsets(samples * steps + 1);
+        CHECK(kernels.count_active_pixels(images, before.data()) == -1);
+        const int64_t groups = first_group(before.data(), samples);
+        Array<int32_t> active(groups * kPixelGroup), fires_at(groups * kPixelGroup);
+        Array<uint32_t> thresholds(groups * kPixelGroup);
+        Array<uint16_t> fired(groups * 24);
+        kernels.rate_draw({images, before.data(), index.data(), steps, 0, 0.5, 9, active.data(), thresholds.data(),
+                           fired.data(), offsets.data()});
+        const int64_t drawn = offsets[offsets.size() - 1];
+        Array<int32_t> indices(drawn + before[samples]);
+        const RateEncoding p = {images,        before.data(),     index.data(), steps,         0, 0.5, 9,
+                                active.data(), thresholds.data(), fired.data(), offsets.data()};
+        kernels.rate_write(p, indices.data());
+        kernels.latency_encode(
+            {images, before.data(), steps, 0, active.data(), fires_at.data(), offsets.data(), indices.data() + drawn});
+        return {indices.begin(), indices.end()};
+    }
+};
+
+// Many rows, so that threads share them, and two faults in different parts.
+struct Rows {
+    Array<int64_t> offsets{100001};
+    Array<int32_t> indices{100000};
+
+    Rows() {
+        for (int64_t k = 0; k < offsets.size(); ++k) offsets[k] = k;
+        for (int32_t& index : indices) index = 1;
+        indices[50000] = indices[99000] = 7;
+    }
+
+    void check(int threads) const {
+        const FoundFault found = find_fault(
+            {offsets.data(), indices.data(), nullptr, nullptr, nullptr, 1, 100000, 7, indices.size(), threads});
+        CHECK(found.fault == Fault::kIndex && found.position == 50000);
+    }
+};
+
+// Blocks that other threads are after as well hold what was written.
+void use_blocks(int caller) {
+    const size_t bytes = size_t(1 + caller) << 20;
+    for (int round = 0; round < 20; ++round) {
+        char* block = static_cast<char*>(acquire_block(bytes));
+        CHECK(block != nullptr);
+        block[0] = block[bytes - 1] = static_cast<char>(caller + round);
+        std::this_thread::yield();
+        CHECK(block[0] == static_cast<char>(caller + round) && block[bytes - 1] == block[0]);
+        release_block(block, bytes);
+    }
+}
+
+struct Work {
+    Shared<float> singles;
+    Shared<double> doubles;
+    Images images;
+    Rows rows;
+    const std::vector<Result<float>> of_singles = singles.all(*kernels_scalar(), 1, kPoison);
+    const std::vector<Result<double>> of_doubles = doubles.all(*kernels_scalar(), 1, kPoison);
+    const std::vector<int32_t> of_images = images.encoded(*kernels_scalar(), 1);
+
+    // The number of threads is another from one call to the next, and from one caller to the other.
+    void check(int caller) const {
+        int threads = 1 + caller;
+        for (const Kernels* kernels : available_kernels()) {
+            CHECK(singles.all(*kernels, 2 + threads++ % 3, kOtherPoison) == of_singles);
+            CHECK(images.encoded(*kernels, 2 + threads++ % 3) == of_images);
+            CHECK(doubles.all(*kernels, 2 + threads++ % 3, kOtherPoison) == of_doubles);
+            rows.check(2 + threads++ % 3);
+            use_blocks(caller);
+        }
+    }
+};
+
+void callers_do_not_meet(const Work& work) {
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < kCallers; ++caller) callers.emplace_back([&work, caller] { work.check(caller); });
+    for (std::thread& caller : callers) caller.join();
+}
+
+// A child has the thread that forked alone; it starts its own.
+void children_work(const Work& work) {
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(std::string(thread_runtime()) == "std");
+        two_threads_meet();
+        work.check(1);
+        _exit(0);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    const bool openmp = count > 1 && std::string(arguments[1]) == "openmp";
+    if (openmp && !dlopen("libgomp.so.1", RTLD_NOW)) {
+        std::printf("threads: skipped, there is no libgomp.so.1\n");
+        return 0;
+    }
+    CHECK(std::string(thread_runtime()) == (openmp ? "openmp" : "std"));
+    two_threads_meet();
+    const Work work;
+    callers_do_not_meet(work);
+    children_work(work);
+    std::printf("threads: passed\n");
+}

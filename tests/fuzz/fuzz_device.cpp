@@ -1,0 +1,202 @@
+// The device code of the CUDA kernels on the host: the bits of the CPU's scalar table on given currents, also half
+// precision, on event rows and on masks; in rows that were altered what lies outside counts as no event.
+#include "../cpp/device_problem.h"
+#include "problem.h"
+
+using namespace srcell;
+
+namespace {
+
+const Card& card_of(Input& in) { return kCards[in.below(3)]; }
+
+template <class T>
+bool scans_agree(Input& in) {
+    const CellOptions o = cell_options(in);
+    CellInputs<T> cell(o, in.bytes(4));
+    spoil(in, cell);
+    const Array<T> current = input_current(in, cell);
+    const bool backward = !in.rarely(64);
+    const Result<T> expected = scan(*kernels_scalar(), cell, current, backward, 1, kPoison);
+    CHECK(scan(card_of(in), cell, current, backward, 1, kOtherPoison) == expected);
+    return current.size();
+}
+
+// Currents in half precision are those that they stand for; their gradients are rounded to it.
+template <class Half>
+bool half_scans_agree(Input& in, Element element) {
+    const CellOptions o = cell_options(in);
+    CellInputs<float> cell(o, in.bytes(4));
+    spoil(in, cell);
+    Array<float> current = input_current(in, cell);
+    Array<Half> stored(current.size()), grad_stored(current.size(), kOtherPoison);
+    const auto any = in.byte();
+    for (int64_t k = 0; k < current.size(); ++k) {
+        device::put(&stored[k], {current[k]});
+        if (any > 250 && k % 7 == 0) stored[k].bits = static_cast<uint16_t>(in.bytes(2));
+        current[k] = device::get(&stored[k]).x;
+    }
+    ScanCall<float> whole(cell, current, true, kPoison);
+    Result<float> expected = whole.run(*kernels_scalar(), 1);
+    expected.all.resize(expected.all.size() - static_cast<size_t>(current.size()));
+    for (float grad : whole.grad_current) {
+        Half rounded;
+        device::put(&rounded, {grad});
+        expected.add(device::get(&rounded).x);
+    }
+    CellOutputs<float> out(cell, kOtherPoison);
+    Array<float> checkpoints(whole.checkpoints.size(), kOtherPoison);
+    device::Queue queue = card_of(in).queue();
+    device::scan_forward(queue, DeviceScanForward<float>{out.forward(1), stored.data(), element, checkpoints.data()});
+    device::scan_backward(queue, DeviceScanBackward<float>{out.backward(1), stored.data(), element, checkpoints.data(),
+                                                           grad_stored.data()});
+    Result<float> got;
+    out.add_forward(got);
+    out.add_backward(got);
+    for (const Half& grad : grad_stored) got.add(device::get(&grad).x);
+    CHECK(got == expected);
+    return current.size();
+}
+
+// What the device makes of rows that were altered: the events that each of them has within its array.
+template <class T>
+EventRows<T> as_counted(const EventRows<T>& rows) {
+    const int64_t count = rows.indices.size();
+    std::vector<int64_t> offsets = {0};
+    std::vector<int32_t> indices;
+    std::vector<T> values;
+    for (int64_t row = 0; row + 1 < rows.offsets.size(); ++row) {
+        const bool outside = rows.offsets[row] < 0 || rows.offsets[row + 1] > count;
+        for (int64_t e = rows.offsets[row]; !outside && e < rows.offsets[row + 1]; ++e) {
+            if (rows.indices[e] < 0 || rows.indices[e] >= rows.inputs) continue;
+            indices.push_back(rows.indices[e]);
+            values.push_back(rows.values[e]);
+        }
+        offsets.push_back(static_cast<int64_t>(indices.size()));
+    }
+    return {Array<int64_t>(offsets), Array<int32_t>(indices), Array<T>(values), rows.inputs, rows.with_values};
+}
+
+template <class T>
+void altered_rows_are_survived(const Card& card, const CellInputs<T>& cell, const EventRows<T>& rows,
+                               const Array<T>& weight) {
+    const CellOptions& o = cell.o;
+    const Array<T> none(0);
+    const Result<T> expected =
+        run(*kernels_scalar(), cell, as_counted(rows), weight, {false, false, false}, 1, kPoison);
+    const Array<T> weight_t = transposed(weight, o.neurons, rows.inputs);
+    CellOutputs<T> out(cell, kOtherPoison);
+    device::Queue queue = card.queue();
+    device::events_forward(
+        queue, DeviceEventsForward<T>{
+                   out.forward(1), {rows.events(), nullptr, nullptr}, weight_t.data(), nullptr, nullptr, false});
+    Result<T> got;
+    out.add_forward(got);
+    CHECK(got == expected);
+    // An event in two rows has a place in one of them alone: here it is enough that nothing outside is touched.
+    const SortedEvents sorted(card, cell.shape(1), rows.events());
+    Array<T> grad_current(o.steps * out.plane(), kOtherPoison), grad_values(rows.indices.size());
+    Array<T> partials(event_groups(o.batch, o.neurons) * weight.size()), grad_weight(weight.size());
+    DeviceWeightGradient<T> p = {};
+    p.shape = cell.shape(1);
+    p.inputs = rows.inputs;
+    p.grad_current = grad_current.data();
+    p.starts = sorted.starts.data();
+    p.sorted = sorted.sorted.data();
+    p.positions = sorted.positions.data();
+    p.values = rows.events().values;
+    p.partials = partials.data();
+    p.grad_weight = grad_weight.data();
+    device::weight_gradient(queue, p);
+    device::event_dots(queue, DeviceEventDots<T>{o.neurons, rows.events(), sorted.keys.data(), sorted.positions.data(),
+                                                 weight_t.data(), grad_current.data(), grad_values.data()});
+}
+
+template <class T>
+void dots_agree(const Card& card, const CellInputs<T>& cell, const EventRows<T>& rows, const Array<T>& weight_t,
+                const Array<T>& grad_current) {
+    Result<T> expected = dots(*kernels_scalar(), cell, rows, weight_t, grad_current, 1, kPoison), got;
+    expected.all.resize(static_cast<size_t>(rows.indices.size()));
+    const SortedEvents sorted(card, cell.shape(1), rows.events());
+    Array<T> grad_values(rows.indices.size(), kOtherPoison);
+    device::Queue queue = card.queue();
+    device::event_dots(queue,
+                       DeviceEventDots<T>{cell.o.neurons, rows.events(), sorted.keys.data(), sorted.positions.data(),
+                                          weight_t.data(), grad_current.data(), grad_values.data()});
+    got.add(grad_values);
+    CHECK(got == expected);
+}
+
+template <class T>
+bool passes_agree(Input& in) {
+    const CellOptions o = cell_options(in);
+    const int64_t inputs = input_count(in, o);
+    const auto seed = in.bytes(4);
+    const auto bits = in.byte();
+    const Wanted wanted = {(bits & 3) != 3, (bits & 4) != 0, (bits & 8) != 0};
+    CellInputs<T> cell(o, seed);
+    spoil(in, cell);
+    const Card& card = card_of(in);
+    EventRows<T> rows(o, inputs, bits & 16, cell.numbers);
+    Array<T> weight = cell.numbers.template array<T>(o.neurons * inputs);
+    in.spoil(weight);
+    in.spoil(rows.values);
+    if (in.rarely(64)) {
+        corrupt(in, rows);
+        altered_rows_are_survived(card, cell, rows, weight);
+        return false;
+    }
+    if (bits & 32) {
+        // A dense input has each event once, in order, and none of value 0.
+        const EventRows<T> tidy = rows.tidy();
+        const Result<T> expected = run(*kernels_scalar(), cell, tidy, weight, wanted, 1, kPoison);
+        CHECK(run_on(card, cell, tidy, weight, wanted, true, kOtherPoison) == expected);
+    } else {
+        const Result<T> expected = run(*kernels_scalar(), cell, rows, weight, wanted, 1, kPoison);
+        CHECK(run_on(card, cell, rows, weight, wanted, false, kOtherPoison) == expected);
+        dots_agree(card, cell, rows, transposed(weight, o.neurons, inputs), cell.plane(o.steps));
+    }
+    return o.steps * o.batch * o.neurons;
+}
+
+bool encoders_agree(Input& in) {
+    const int64_t samples = in.size(3), pixels = in.size(140), steps = in.size(20), prefix = in.below(4);
+    Array<float> images(samples * pixels);
+    Array<int64_t> index(samples);
+    Numbers numbers(in.bytes(4));
+    const uint64_t seed = in.bytes(8);
+    double gain = in.rarely(96) ? in.real<double>() : 0.6;
+    if (!std::isfinite(gain) || gain < 0) gain = 0.25;
+    for (float& x : images)
+        x = numbers.below(3) ? static_cast<float>(numbers.below(1 << 24)) * 0x1p-24f
+                             : static_cast<float>(numbers.below(2));
+    for (int64_t& i : index) i = in.integer<int64_t>(numbers.below(1 << 30));
+    CHECK(encode_on(card_of(in), images, index, pixels, steps, prefix, gain, seed) ==
+          encode_on_cpu(images, index, pixels, steps, prefix, gain, seed));
+    return samples * pixels * steps;
+}
+
+bool device_agrees(Input& in) {
+    switch (in.byte() % 9) {
+        case 0:
+            return scans_agree<float>(in);
+        case 1:
+            return scans_agree<double>(in);
+        case 2:
+            return half_scans_agree<device::Float16>(in, Element::float16);
+        case 3:
+            return half_scans_agree<device::BFloat16>(in, Element::bfloat16);
+        case 4:
+            return encoders_agree(in);
+        case 5:
+        case 6:
+            return passes_agree<double>(in);
+        default:
+            return passes_agree<float>(in);
+    }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    return fuzz("device", data, size, device_agrees);
+}

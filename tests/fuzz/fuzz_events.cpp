@@ -1,0 +1,123 @@
+// The kernels behind event rows of every ISA on batches of which some were altered: they name the first sample that
+// cannot be used, the samples that can are computed as the scan of their currents, and without faults all tables agree.
+#include "problem.h"
+
+using namespace srcell;
+
+namespace {
+
+// The events of the samples that are valid.
+template <class T>
+EventRows<T> usable(const CellOptions& o, const EventRows<T>& rows) {
+    std::vector<int64_t> offsets = {0};
+    std::vector<int32_t> indices;
+    std::vector<T> values;
+    for (int64_t row = 0; row < o.batch * o.steps; ++row) {
+        if (sample_is_valid(o, rows, row / o.steps)) {
+            const int64_t begin = rows.offsets[row], end = rows.offsets[row + 1];
+            indices.insert(indices.end(), rows.indices.begin() + begin, rows.indices.begin() + end);
+            values.insert(values.end(), rows.values.begin() + begin, rows.values.begin() + end);
+        }
+        offsets.push_back(static_cast<int64_t>(indices.size()));
+    }
+    return {Array<int64_t>(offsets), Array<int32_t>(indices), Array<T>(values), rows.inputs, rows.with_values};
+}
+
+template <class T>
+int64_t first_invalid(const CellOptions& o, const EventRows<T>& rows) {
+    for (int64_t sample = 0; sample < o.batch; ++sample)
+        if (!sample_is_valid(o, rows, sample)) return sample;
+    return -1;
+}
+
+template <class T>
+Result<T> forward_of(const CellOptions& o, const CellOutputs<T>& out, int64_t sample) {
+    const int64_t neurons = o.neurons, plane = out.plane();
+    Result<T> result;
+    for (const auto* x : {&out.spikes, &out.i, &out.h, &out.hs})
+        for (int64_t row = 0; row < x->size() / plane; ++row)
+            for (int64_t n = 0; n < neurons; ++n) result.add((*x)[row * plane + sample * neurons + n]);
+    return result;
+}
+
+template <class T>
+Result<T> dots_of(const Kernels& kernels, const CellInputs<T>& cell, const EventRows<T>& rows, const Array<T>& weight_t,
+                  const Array<T>& grad_current, int threads, int poison, int64_t invalid) {
+    Array<T> values(rows.indices.size(), poison), cells(cell.o.steps * cell.o.batch * rows.inputs, poison);
+    EventDots<T> p = {cell.shape(threads), rows.events(), weight_t.data(), grad_current.data(), nullptr, nullptr};
+    Result<T> result;
+    p.grad_values = values.data();
+    CHECK(call_dots(kernels, p) == invalid);
+    if (invalid < 0) result.add(values);
+    p.grad_values = nullptr;
+    p.grad_input = cells.data();
+    if (!p.grad_input) return result;
+    CHECK(call_dots(kernels, p) == invalid);
+    if (invalid < 0) result.add(cells);
+    return result;
+}
+
+template <class T>
+bool passes_agree(Input& in) {
+    CellOptions wild = cell_options(in), o = clamped(wild);
+    const int64_t inputs = input_count(in, o);
+    const auto seed = in.bytes(4);
+    const auto bits = in.byte();
+    const Wanted wanted = {(bits & 3) != 3, (bits & 4) != 0, (bits & 8) != 0};
+    const int threads = in.threads();
+    CellInputs<T> cell(o, seed);
+    spoil(in, cell);
+    EventRows<T> rows(o, inputs, bits & 16, cell.numbers);
+    Array<T> weight = cell.numbers.template array<T>(o.neurons * inputs);
+    Array<T> weight_t = cell.numbers.template array<T>(o.neurons * inputs), grad_current = cell.plane(o.steps);
+    in.spoil(weight);
+    in.spoil(weight_t);
+    in.spoil(grad_current);
+    in.spoil(rows.values);
+    if (in.rarely(64)) corrupt(in, rows);
+    const int64_t invalid = first_invalid(o, rows), noticed = o.neurons ? invalid : -1;
+
+    const EventRows<T> usable_rows = usable(o, rows);
+    const Array<T> current = currents(o, usable_rows, weight);
+    ScanCall<T> scanned(cell, current, wanted.save, kPoison);
+    Result<T> expected = scanned.run(*kernels_scalar(), 1);
+    if (wanted.save && !wanted.grad_current)
+        expected.all.resize(expected.all.size() - static_cast<size_t>(current.size()));
+
+    cell.lengths = Array<int64_t>(wild.lengths);
+    Result<T> of_scalar, dots_of_scalar;
+    for (const Kernels* kernels : available_kernels()) {
+        const bool scalar = kernels == kernels_scalar();
+        const int poison = scalar ? kPoison : kOtherPoison;
+        EventsCall<T> call(cell, rows, wanted, poison);
+        CHECK(call.forward(*kernels, weight, threads) == noticed);
+        for (int64_t sample = 0; sample < o.batch && o.neurons; ++sample)
+            if (sample_is_valid(o, rows, sample))
+                CHECK(forward_of(o, call.out, sample) == forward_of(o, scanned.out, sample));
+        if (wanted.save) CHECK(call.backward(*kernels, threads) == noticed);
+        const Result<T> dots =
+            dots_of(*kernels, cell, rows, weight_t, grad_current, threads, poison, o.steps ? invalid : -1);
+        if (scalar) dots_of_scalar = dots;
+        CHECK(dots == dots_of_scalar);
+        if (noticed >= 0) continue;
+        Result<T> result;
+        call.out.add_forward(result);
+        if (wanted.save) {
+            call.out.add_backward(result);
+            result.add(call.grad_current);
+        }
+        CHECK(result == expected);
+        if (!wanted.save) continue;
+        for (const auto* x : {&call.grad_weight, &call.trace, &call.checkpoints}) result.add(*x);
+        if (scalar) of_scalar = result;
+        CHECK(result == of_scalar);
+    }
+    return invalid < 0 && current.size();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    return fuzz("events", data, size,
+                [](Input& in) { return in.bit() ? passes_agree<double>(in) : passes_agree<float>(in); });
+}

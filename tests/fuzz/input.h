@@ -1,0 +1,149 @@
+// How a fuzz target reads its bytes, and how it counts. A stream of numbers comes from the bytes and, when they are
+// used up, from numbers that they seed: every input means a problem in full. Included by the fuzz targets alone.
+#pragma once
+
+#include <limits>
+
+#include "../cpp/support.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+
+namespace srcell {
+
+class Input {
+  public:
+    Input(const uint8_t* data, size_t size) : next_(data), end_(data + size) {
+        uint64_t seed = 0xCBF29CE484222325u;
+        for (size_t k = 0; k < size; ++k) seed = (seed ^ data[k]) * 0x100000001B3u;
+        rest_ = Numbers(seed);
+    }
+
+    uint8_t byte() { return next_ < end_ ? *next_++ : static_cast<uint8_t>(rest_.below(256)); }
+    bool bit() { return byte() & 1; }
+    // True for `count` of the 256 values of a byte; neither for 0 nor for 255, which mutations like.
+    bool rarely(int count) { return static_cast<uint8_t>(byte() - 99) < count; }
+    uint64_t bytes(int count) {
+        uint64_t x = 0;
+        for (int k = 0; k < count; ++k) x |= uint64_t(byte()) << 8 * k;
+        return x;
+    }
+    int64_t below(int64_t limit) {
+        return static_cast<int64_t>(bytes(limit > 256 ? 3 : 1) % static_cast<uint64_t>(limit));
+    }
+    // From 1 to `most`, rarely 0.
+    int64_t size(int64_t most) { return rarely(6) ? 0 : 1 + below(most); }
+
+    // For an array that is empty whatever this is.
+    int64_t vast() { return integer<int64_t>(INT64_MAX) & INT64_MAX; }
+
+    // One thread as a rule: others are started for each call.
+    int threads() { return rarely(16) ? 3 : 1; }
+
+    // Numbers at which something ends, or any.
+    template <class T>
+    T integer(int64_t near) {
+        using U = std::make_unsigned_t<T>;
+        const auto low = std::numeric_limits<T>::min(), high = std::numeric_limits<T>::max();
+        const T near_end = static_cast<T>(near);
+        switch (byte() % 10) {
+            case 0:
+                return near_end;
+            case 1:
+                return static_cast<T>(static_cast<U>(near_end) + 1);
+            case 2:
+                return static_cast<T>(static_cast<U>(near_end) - 1);
+            case 3:
+                return -1;
+            case 4:
+                return 0;
+            case 5:
+                return low;
+            case 6:
+                return high;
+            case 7:
+                return static_cast<T>(bytes(1));
+            default:
+                return static_cast<T>(bytes(sizeof(T)));
+        }
+    }
+
+    // A value that arithmetic treats in its own way, or any.
+    template <class T>
+    T real() {
+        using Limits = std::numeric_limits<T>;
+        const T kinds[] = {0,
+                           T(-0.0),
+                           1,
+                           -1,
+                           T(0.5),
+                           Limits::infinity(),
+                           -Limits::infinity(),
+                           Limits::quiet_NaN(),
+                           Limits::denorm_min(),
+                           -Limits::denorm_min(),
+                           Limits::min(),
+                           Limits::max(),
+                           Limits::lowest(),
+                           T(0x1p-100),
+                           T(-0x1.fffffep-101)};
+        constexpr auto count = static_cast<uint8_t>(sizeof kinds / sizeof *kinds);
+        const uint8_t kind = byte() % (count + 4);
+        if (kind < count) return kinds[kind];
+        if (kind == count) return static_cast<T>(static_cast<int8_t>(byte())) / 8;
+        const uint64_t bits = bytes(sizeof(T));
+        T x;
+        std::memcpy(&x, &bits, sizeof x);
+        return x;
+    }
+
+    // Puts such values in a few places.
+    template <class T>
+    void spoil(Array<T>& x) {
+        if (!x.size() || !rarely(64)) return;
+        for (int64_t k = 1 + below(4); k > 0; --k) {
+            const int64_t at = below(x.size());
+            x[at] = real<T>();
+        }
+    }
+
+  private:
+    const uint8_t *next_, *end_;
+    Numbers rest_{0};
+};
+
+// What a run of a target took. Those that reach a kernel's body have passed validation and mean at least one item of
+// work.
+struct Counts {
+    const char* target;
+    uint64_t inputs = 0, reached = 0;
+};
+
+inline Counts& counts() {
+    static Counts all = {nullptr};
+    return all;
+}
+
+// Runs a target's body, which returns whether it reached, on one input.
+template <class Body>
+int fuzz(const char* target, const uint8_t* data, size_t size, Body body) {
+    if (!counts().target) {
+        counts().target = target;
+        std::atexit([] {
+            std::printf("fuzz_%s: inputs %llu, reached %llu\n", counts().target,
+                        static_cast<unsigned long long>(counts().inputs),
+                        static_cast<unsigned long long>(counts().reached));
+        });
+    }
+    Input in(data, size);
+    const bool guarded = in.rarely(16);
+#if defined(SRCELL_ADDRESS_SANITIZER)
+    arrays_are_guarded() = guarded;
+#else
+    static_cast<void>(guarded);
+#endif
+    ++counts().inputs;
+    counts().reached += body(in);
+    return 0;
+}
+
+}  // namespace srcell

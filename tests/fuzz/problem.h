@@ -1,0 +1,98 @@
+// The tests' problems made from an input: a layer of cells, and event rows with or without faults.
+#pragma once
+
+#include <algorithm>
+
+#include "../cpp/events_problem.h"
+#include "input.h"
+
+namespace srcell {
+
+inline CellOptions cell_options(Input& in) {
+    const int64_t steps = in.size(40), batch = in.size(4);
+    const int64_t neurons = in.rarely(8) ? in.size(300) : in.size(24);
+    const auto bits = static_cast<unsigned>(in.bytes(3));
+    const auto bit = [&](int k) { return static_cast<bool>(bits >> k & 1); };
+    CellOptions o = {steps, batch, neurons, bit(0), bit(1), bit(2), bit(3), bit(4), bit(5), bit(6), {}};
+    if (bit(7)) o.shared = bits >> 8 & 127;
+    if (bit(15)) o.unwanted = bits >> 16 & 63;
+    if (o.unwanted == 63) o.parameters = false;
+    if (in.rarely(2)) {
+        o.per_neuron = false;
+        o.batch = 0;
+        o.steps = in.vast();
+        o.neurons = in.vast();
+        return o;
+    }
+    if (in.rarely(96))
+        for (int64_t b = 0; b < batch; ++b) o.lengths.push_back(in.integer<int64_t>(steps / 2));
+    return o;
+}
+
+inline int64_t input_count(Input& in, const CellOptions& o) {
+    return o.neurons > 1000 ? 0 : in.rarely(16) ? in.size(200) : in.size(24);
+}
+
+// The same with lengths in [0, T].
+inline CellOptions clamped(CellOptions o) {
+    o.lengths = clamped(o.lengths, o.steps);
+    return o;
+}
+
+template <class T>
+void spoil(Input& in, CellInputs<T>& cell) {
+    if (in.rarely(64))
+        for (Array<T>& x : cell.parameters) in.spoil(x);
+    for (Array<T>* x : {&cell.i0, &cell.h0, &cell.hs0, &cell.grad_spikes, &cell.grad_i, &cell.grad_h, &cell.grad_hs})
+        in.spoil(*x);
+}
+
+template <class T>
+Array<T> input_current(Input& in, CellInputs<T>& cell) {
+    Array<T> current = cell.plane(cell.o.steps);
+    for (T& c : current) c *= 4;
+    in.spoil(current);
+    return current;
+}
+
+// Offsets and indices as somebody may have altered them behind our back.
+template <class T>
+void corrupt(Input& in, EventRows<T>& rows) {
+    for (int64_t k = 1 + in.below(3); k > 0; --k) {
+        if (in.bit() && rows.indices.size()) {
+            const int64_t at = in.below(rows.indices.size());
+            rows.indices[at] = in.integer<int32_t>(rows.inputs);
+        } else {
+            const int64_t at = in.below(rows.offsets.size());
+            rows.offsets[at] = in.integer<int64_t>(in.bit() ? rows.indices.size() : rows.offsets[at]);
+        }
+    }
+}
+
+inline const Kernels& any_table(Input& in) {
+    const std::vector<const Kernels*> available = available_kernels();
+    return *available[static_cast<size_t>(in.below(static_cast<int64_t>(available.size())))];
+}
+
+template <class T>
+bool same(const Array<T>& a, const Array<T>& b) {
+    Result<T> x, y;
+    x.add(a);
+    y.add(b);
+    return x == y;
+}
+
+// Whether the kernels must take a sample's rows, from the words of params.h.
+template <class T>
+bool sample_is_valid(const CellOptions& o, const EventRows<T>& rows, int64_t sample) {
+    const int64_t count = rows.indices.size(), first = sample * o.steps, last = first + o.steps;
+    if (sample == 0 && rows.offsets[0] != 0) return false;
+    if (sample == o.batch - 1 && rows.offsets[last] != count) return false;
+    for (int64_t row = first; row <= last; ++row)
+        if (rows.offsets[row] < (row > first ? rows.offsets[row - 1] : 0) || rows.offsets[row] > count) return false;
+    for (int64_t e = rows.offsets[first]; e < rows.offsets[last]; ++e)
+        if (rows.indices[e] < 0 || rows.indices[e] >= rows.inputs) return false;
+    return true;
+}
+
+}  // namespace srcell
