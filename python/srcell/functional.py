@@ -103,7 +103,7 @@ def src(
     _check_current(current)
     steps, batch, *features = current.shape
     flat = current if _ops.reads_half(current.device) else current.to(_ops.work_dtype(current))
-    flat = flat.reshape(steps, batch, math.prod(features))
+    flat = flat.reshape(steps, batch, _neurons("current", features))
     given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
     like = flat.new_empty(0, dtype=_ops.work_dtype(flat))
     layer = _layer(like, batch, features, state, bias, given, lengths, surrogate, recurrent_grad)
@@ -475,7 +475,7 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
     if plain.dtype in _HALF:
         plain = plain.float()
     steps, batch, *neurons = plain.shape
-    flat = plain.reshape(steps, batch, math.prod(neurons))
+    flat = plain.reshape(steps, batch, _neurons("spikes", neurons))
     if flat.device.type == "cpu":
         events, crossings = _ops.count_spikes(_ops.contiguous(flat))
     else:
@@ -516,6 +516,13 @@ class _ScaledNeurons(torch.autograd.Function):
         return _ops.multiply(grad[0], *ctx.saved_tensors), None
 
 
+def _neurons(name: str, features: Sequence[int]) -> int:
+    count = math.prod(features)
+    if not torch.compiler.is_compiling() and count >= 2**63:
+        raise ValueError(f"{name}: expected fewer than 2^63 neurons, got features of shape {tuple(features)}")
+    return count
+
+
 def _describe(x: object) -> str:
     return f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
 
@@ -535,8 +542,6 @@ def _check_current(current: Tensor) -> None:
         raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
     if current.device.type not in ("cpu", "cuda", "meta"):
         raise ValueError(f"current: expected a tensor on a CPU or a CUDA device, got one on {current.device}")
-    if not torch.compiler.is_compiling() and math.prod(current.shape[2:]) > 2**63 - 1:
-        raise ValueError(f"current: expected fewer than 2^63 neurons, got shape {tuple(current.shape)}")
 
 
 def _refuse_forward_mode(tensors: list[Tensor]) -> None:
