@@ -263,6 +263,13 @@ def test_an_unsigned_number_is_not_taken_for_a_negative_one() -> None:
     assert BATCH[np.array([1], np.uint64)] == BATCH[1]
 
 
+def test_integer_times_in_bins_of_a_float_are_binned_as_float64() -> None:
+    """They were divided in float32: times moved to a later bin, and a tiny width became 0."""
+    late = EventBatch.from_events([2**25 - 1], [0], inputs=1, bin_width=2.0**20)
+    assert late.shape == (32, 1, 1) and late.offsets[-2:].tolist() == [0, 1]
+    assert EventBatch.from_events([0, 0], [0, 0], inputs=1, bin_width=1e-320).shape == (1, 1, 1)
+
+
 def test_quantised_numbers_are_no_integers() -> None:
     samples = torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8)
     assert_refused(TypeError, "samples", BATCH.__getitem__, samples)

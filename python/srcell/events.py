@@ -716,7 +716,7 @@ def _bins(times: Tensor, bin_width: float) -> Tensor:
         raise ValueError(f"bin_width: expected a number above 0 and below 2^63, got {bin_width}")
     if isinstance(bin_width, int | np.integer) and not times.is_floating_point():
         return times // int(bin_width)
-    return (times / float(bin_width)).clamp(max=_MAX_STEPS).to(torch.int64)
+    return (times.to(torch.float64) / float(bin_width)).clamp(max=_MAX_STEPS).to(torch.int64)
 
 
 def _event_inputs(
