@@ -144,10 +144,11 @@ def test_half_precision_works_on_meta(dtype: torch.dtype) -> None:
     assert spikes.dtype == dtype
 
 
-def test_more_neurons_than_can_be_counted_are_refused() -> None:
+def test_sizes_whose_product_cannot_be_counted_are_refused() -> None:
     current = torch.zeros(1).as_strided((0, 1, 2**40, 2**40), (0, 0, 0, 0))
     assert_refused(ValueError, "current", src, current, -6.0)
     assert_refused(ValueError, "spikes", count_spikes, current)
+    assert_refused(ValueError, "spikes", leaky_readout, torch.zeros(1).as_strided((0, 2**40, 2**40), (0, 0, 0)), 1)
 
 
 def test_sizes_that_hold_nothing_are_not_walked_through() -> None:
@@ -162,6 +163,23 @@ spikes, _ = srcell.src_linear(vast(0, 2**44, 0), torch.zeros(0, 0, requires_grad
 spikes.sum().backward()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: src(X, x)[0],
+        lambda x: src(X, -6.0, rho=-x)[0],
+        lambda x: rest_state(x).h,
+        lambda x: leaky_readout(X + 1, 2, inhibition=x),
+        lambda x: leaky_readout(X + 1, 2, alpha=-x / 8),
+    ],
+)
+def test_the_checks_of_numbers_break_no_graph(function: Callable[[float], Tensor]) -> None:
+    """From the second value on torch traces with one that it does not know."""
+    compiled = torch.compile(function, backend="eager", fullgraph=True)
+    for value in (-6.0, -5.5, -5.0):
+        assert torch.equal(compiled(value), function(value))
 
 
 # The operators

@@ -103,7 +103,7 @@ def src(
     _check_current(current)
     steps, batch, *features = current.shape
     flat = current if _ops.reads_half(current.device) else current.to(_ops.work_dtype(current))
-    flat = flat.reshape(steps, batch, _neurons("current", features))
+    flat = flat.reshape(steps, batch, _flat_size("current", features))
     given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
     like = flat.new_empty(0, dtype=_ops.work_dtype(flat))
     layer = _layer(like, batch, features, state, bias, given, lengths, surrogate, recurrent_grad)
@@ -352,7 +352,7 @@ def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor
             doubles.append(value.to(torch.float64))
             continue
         number = as_float(name, value)
-        if not math.isfinite(number):
+        if not -math.inf < number < math.inf:  # isfinite() breaks the graph where a compiled call's floats vary
             raise ValueError(f"{name}: expected a finite value, got {number}")
         doubles.append(torch.full((), number, dtype=torch.float64, device=device))
     try:
@@ -412,7 +412,7 @@ def leaky_readout(
     alpha, inhibition = as_float("alpha", alpha), as_float("inhibition", inhibition)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a value in [0, 1], got {alpha}")
-    if not math.isfinite(inhibition):
+    if not -math.inf < inhibition < math.inf:
         raise ValueError(f"inhibition: expected a finite value, got {inhibition}")
     if spikes.dtype in _HALF:
         spikes = spikes.float()
@@ -420,7 +420,7 @@ def leaky_readout(
     age = torch.arange(steps - 1, -1, -1, device=spikes.device)
     if lengths is None:
         weight = torch.pow(torch.full((), alpha, dtype=spikes.dtype, device=spikes.device), age)
-        pooled = (weight @ spikes.reshape(steps, batch * neurons)).view(batch, neurons)
+        pooled = (weight @ spikes.reshape(steps, _flat_size("spikes", (batch, neurons)))).view(batch, neurons)
     else:
         lengths = _check_lengths(lengths, batch, spikes.device)
         if (
@@ -475,7 +475,7 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
     if plain.dtype in _HALF:
         plain = plain.float()
     steps, batch, *neurons = plain.shape
-    flat = plain.reshape(steps, batch, _neurons("spikes", neurons))
+    flat = plain.reshape(steps, batch, _flat_size("spikes", neurons))
     if flat.device.type == "cpu":
         events, crossings = _ops.count_spikes(_ops.contiguous(flat))
     else:
@@ -516,11 +516,12 @@ class _ScaledNeurons(torch.autograd.Function):
         return _ops.multiply(grad[0], *ctx.saved_tensors), None
 
 
-def _neurons(name: str, features: Sequence[int]) -> int:
-    count = math.prod(features)
-    if not torch.compiler.is_compiling() and count >= 2**63:
-        raise ValueError(f"{name}: expected fewer than 2^63 neurons, got features of shape {tuple(features)}")
-    return count
+def _flat_size(name: str, sizes: Sequence[int]) -> int:
+    """The product of some of a tensor's sizes, which even one without elements cannot have arbitrarily large."""
+    product = math.prod(sizes)
+    if not torch.compiler.is_compiling() and product >= 2**63:
+        raise ValueError(f"{name}: expected sizes of a product below 2^63, got {tuple(sizes)}")
+    return product
 
 
 def _describe(x: object) -> str:
