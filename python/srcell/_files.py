@@ -25,8 +25,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:  # a link that somebody put there meanwhile is not followed
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -44,4 +45,5 @@ def write_atomically(path: Path, content: bytes) -> None:
 def remove_partial_files(folder: Path) -> None:
     """Delete what processes that were killed left half-written in the folder."""
     for partial in folder.glob("*.partial"):
-        partial.unlink(missing_ok=True)
+        if partial.is_symlink() or not partial.is_dir():
+            partial.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ class Layer(NamedTuple):
 
     def contiguous(self) -> Layer:
         """The same with contiguous tensors."""
-        fields: list[Any] = [x.contiguous() if isinstance(x, Tensor) else x for x in self]
+        fields: list[Any] = [contiguous(x) if isinstance(x, Tensor) else x for x in self]
         return Layer(*fields)
 
 
@@ -86,8 +86,8 @@ class Rows(NamedTuple):
 
     def contiguous(self) -> Rows:
         """The same with contiguous tensors."""
-        values = None if self.values is None else self.values.contiguous()
-        return Rows(self.offsets.contiguous(), self.indices.contiguous(), values)
+        values = None if self.values is None else contiguous(self.values)
+        return Rows(contiguous(self.offsets), contiguous(self.indices), values)
 
 
 _LAYER = (
@@ -161,6 +161,8 @@ def _check_layer(layer: Layer, sizes: Sizes, like: Tensor, of: str) -> None:
         _check_tensor(name, x, like, of, (), (1,), (neurons,))
     for name, x in zip(STATE, initial_state(layer), strict=True):
         _check_tensor(f"{name}0", x, like, of, (batch, neurons))
+    if min(sizes) < 0:
+        raise ValueError(f"{of}: expected sizes of at least 0, got {sizes}")
     if len(layer.constants) != len(PARAMETERS):
         raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(layer.constants)}")
     if layer.lengths is not None:
@@ -173,6 +175,12 @@ def _check_grads(grads: Optionals, sizes: Sizes, like: Tensor, of: str) -> None:
     _check_tensor("grad_spikes", grads[0], like, of, sizes)
     for name, x in zip(STATE, grads[1:], strict=True):
         _check_tensor(f"grad_{name}", x, like, of, sizes[1:])
+
+
+def _check_wanted(wanted: Sequence[bool], synapse: int) -> None:
+    """Of a synapse's gradients, and of those of the cell parameters."""
+    if len(wanted) != synapse + len(PARAMETERS):
+        raise ValueError(f"wanted: expected {synapse + len(PARAMETERS)} values, got {len(wanted)}")
 
 
 def work_dtype(x: Tensor) -> torch.dtype:
@@ -190,7 +198,10 @@ def reads_half(device: torch.device) -> bool:
 
 def _empty(dtype: torch.dtype, *shape: int, block_bytes: int = _BLOCK_BYTES) -> Tensor:
     """Uninitialised contiguous CPU tensor."""
-    if math.prod(shape) * dtype.itemsize < block_bytes:
+    size = math.prod(shape) * dtype.itemsize
+    if size >= 2**63:
+        raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")
+    if size < block_bytes:
         return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(_core.empty(shape, dtype.itemsize == 8)).view(dtype)
 
@@ -202,6 +213,12 @@ def multiply(x: Tensor, factors: Tensor) -> Tensor:
     return torch.mul(x, factors, out=_empty(x.dtype, *x.shape))
 
 
+def contiguous(x: Tensor) -> Tensor:
+    """The tensor as kernels read it: row-major, each element at a multiple of its size, and meant as it lies there."""
+    x = x.resolve_neg().contiguous()
+    return x.clone() if x.data_ptr() % x.element_size() else x
+
+
 def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
@@ -211,7 +228,7 @@ def _addresses(tensors: Optionals) -> list[int]:
 
 
 def _contiguous(tensors: Optionals) -> list[Tensor | None]:
-    return [None if x is None else x.contiguous() for x in tensors]
+    return [None if x is None else contiguous(x) for x in tensors]
 
 
 def _of_dtype(name: str, dtype: torch.dtype) -> str:
@@ -572,7 +589,7 @@ def _src(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
     layer, work = Layer(*rest), _check_current(current)
     sizes = _sizes(current)
     _check_layer(layer, sizes, work, "current")
-    current, device = current.contiguous(), _device_of("current", current)
+    current, device = contiguous(current), _device_of("current", current)
     run = _Forward(device, layer, sizes, work.dtype)
     shape = _scan_checkpoints(sizes)
     checkpoints = device.empty(work.dtype, shape[0] if save else 0, *shape[1:])
@@ -589,10 +606,11 @@ def _src_fake(current: Tensor, save: bool, *rest: Any) -> tuple[Tensor, ...]:
 def _src_backward(*args: Any) -> tuple[Tensor, ...]:
     grads, (current, checkpoints, wanted), layer = args[:4], args[4:7], Layer(*args[7:])
     work, sizes = _check_current(current), _sizes(current)
+    _check_wanted(wanted, 0)
     _check_layer(layer, sizes, work, "current")
     _check_grads(grads, sizes, work, "current")
     _check_tensor("checkpoints", checkpoints, work, "current", _scan_checkpoints(sizes))
-    current, checkpoints, device = current.contiguous(), checkpoints.contiguous(), _device_of("current", current)
+    current, checkpoints, device = contiguous(current), contiguous(checkpoints), _device_of("current", current)
     run = _Backward(device, grads, layer, sizes, wanted)
     grad_current = device.empty(current.dtype, *sizes)
     device.scan_backward(run, current, checkpoints, grad_current)
@@ -642,7 +660,7 @@ def _src_events(*args: Any) -> tuple[Tensor, ...]:
     events, (weight, steps, batch, save, trace_integrator), layer = Rows(*args[:3]), args[3:8], Layer(*args[8:])
     sizes = _check_events(events, weight, steps, batch)
     _check_layer(layer, sizes, weight, "weight")
-    return _run_events(events.contiguous(), weight.contiguous(), sizes, save, trace_integrator, layer)
+    return _run_events(events.contiguous(), contiguous(weight), sizes, save, trace_integrator, layer)
 
 
 def _run_events(
@@ -673,10 +691,11 @@ def _src_events_backward(*args: Any) -> tuple[Tensor, ...]:
     _check_grads(grads, sizes, weight, "weight")
     _check_tensor("trace", trace, weight, "weight", (math.prod(sizes),))
     _check_tensor("checkpoints", checkpoints, weight, "weight", _event_checkpoints(sizes, weight.device))
+    _check_wanted(wanted, 2)
     want_values, want_weight, *want_cell = wanted
-    events, weight, device = events.contiguous(), weight.contiguous(), _device_of("weight", weight)
+    events, weight, device = events.contiguous(), contiguous(weight), _device_of("weight", weight)
     run = _Backward(device, grads, layer, sizes, want_cell)
-    saved = trace.contiguous(), checkpoints.contiguous()
+    saved = contiguous(trace), contiguous(checkpoints)
     grad_values, grad_weight = device.events_backward(run, events, weight, saved, (want_values, want_weight))
     return grad_values, grad_weight, *run.gradients
 
@@ -746,6 +765,7 @@ def _check_dense(input: Tensor, weight: Tensor, method: str) -> Sizes:
     """Returns T, B and N."""
     _check_floats("input", input, "T, B, K")
     steps, batch, inputs = input.shape
+    _check_floats("weight", weight, "N, K")
     _check_tensor("weight", weight, input, "input", (weight.shape[0], inputs))
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
@@ -764,7 +784,7 @@ def _check_dense_call(args: Sequence[Any]) -> tuple[Tensor, Tensor, Layer, Sizes
     (input, weight, method), layer = args[:3], Layer(*args[6:])
     sizes = _check_dense(input, weight, method)
     _check_layer(layer, sizes, input, "input")
-    return input.contiguous(), weight.contiguous(), layer.contiguous(), sizes
+    return contiguous(input), contiguous(weight), layer.contiguous(), sizes
 
 
 def _src_dense_cpu(*args: Any) -> tuple[Tensor, ...]:
@@ -774,14 +794,7 @@ def _src_dense_cpu(*args: Any) -> tuple[Tensor, ...]:
     if _takes_events(input, method):
         mask = _empty(torch.int64, *_mask_shape(input))
         offsets = _empty(torch.int64, mask.shape[0] + 1)
-        ones = _kernel("mask_events", input.dtype)(
-            tuple(input.shape),
-            _address(layer.lengths),
-            torch.get_num_threads(),
-            _address(input),
-            _address(mask),
-            _address(offsets),
-        )
+        ones = _mask_events(input, layer.lengths, mask, offsets)
         path[0], path[1] = 1, ones
         events = _list_events(input, mask, offsets, ones)
         *outputs, trace, event_checkpoints = _run_events(events, weight, sizes, save, trace_integrator, layer)
@@ -834,11 +847,29 @@ def _run_product(
     return *outputs, current, checkpoints
 
 
+def _mask_events(input: Tensor, lengths: Tensor | None, mask: Tensor, offsets: Tensor) -> bool:
+    """Fill the mask and the offsets of a dense input, and return whether all of its events are 1."""
+    if mask.shape[0] == 0:  # of however many samples or steps, which would all be walked through
+        offsets.zero_()
+        return True
+    ones: bool = _kernel("mask_events", input.dtype)(
+        tuple(input.shape),
+        _address(lengths),
+        torch.get_num_threads(),
+        _address(input),
+        _address(mask),
+        _address(offsets),
+    )
+    return ones
+
+
 def _list_events(input: Tensor, mask: Tensor, offsets: Tensor, ones: bool) -> Rows:
     """Offsets, indices and values of the events that the mask stands for."""
     count = int(offsets[-1])
     indices = _empty(torch.int32, count)
     values = None if ones else _empty(input.dtype, count)
+    if count == 0:
+        return Rows(offsets, indices, values)
     _kernel("list_events", input.dtype)(
         tuple(input.shape),
         torch.get_num_threads(),
@@ -874,12 +905,14 @@ def _check_dense_backward(args: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor, 
     _check_grads(grads, sizes, input, "input")
     _check_tensor("trace", trace, input, "input", (math.prod(sizes),))
     _check_tensor("checkpoints", checkpoints, input, "input", _scan_checkpoints(sizes))
+    _check_integers("path", args[9], torch.int64, 2, input, "input")
+    _check_wanted(args[11], 2)
     mask, (rows, words) = args[8], _mask_shape(input)
     shapes = [(rows, words), (0, words)] if _is_gpu(input.device) else [(rows, words)]
     if mask.dtype != torch.int64 or mask.device != input.device or tuple(mask.shape) not in shapes:
         expected = f"int64 of shape {' or '.join(map(str, shapes))} on {input.device}"
         raise ValueError(f"mask: expected {expected}, got {mask.dtype} of shape {tuple(mask.shape)} on {mask.device}")
-    return input.contiguous(), weight.contiguous(), trace.contiguous(), checkpoints.contiguous(), layer, sizes
+    return contiguous(input), contiguous(weight), contiguous(trace), contiguous(checkpoints), layer, sizes
 
 
 def _src_dense_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
@@ -889,7 +922,7 @@ def _src_dense_backward_cpu(*args: Any) -> tuple[Tensor, ...]:
     took_events, ones = path.tolist()
     if not took_events:
         return _product_backward(_CPU, grads, input, weight, trace.view(sizes), checkpoints, wanted, layer)
-    mask = mask.contiguous()
+    mask = contiguous(mask)
     offsets = _empty(torch.int64, mask.shape[0] + 1)
     _core.count_events(tuple(input.shape), torch.get_num_threads(), _address(mask), _address(offsets))
     events = _list_events(input, mask, offsets, bool(ones))
@@ -1021,7 +1054,9 @@ def _scratch(*counts: int) -> list[Tensor]:
 
 def count_spikes(spikes: Tensor) -> Tensor:
     """(2, N) int64 of contiguous (T, B, N) on the CPU: each neuron's active cells and upward crossings of 0.5."""
-    counts = torch.empty(2, spikes.shape[2], dtype=torch.int64)
+    counts = torch.zeros(2, spikes.shape[2], dtype=torch.int64)
+    if spikes.numel() == 0:  # of however many steps, which would all be walked through
+        return counts
     count = _kernel("count_spikes", spikes.dtype)
     count(tuple(spikes.shape), torch.get_num_threads(), spikes.data_ptr(), counts.data_ptr())
     return counts

@@ -54,12 +54,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             record = json.loads(metadata["srcell"])
             version = record.pop("format")
-            if version > FORMAT:
-                raise ValueError(
-                    f"{path}: format {version} is of a newer srcell, this one reads up to {FORMAT}: upgrade it"
-                )
-            return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118
+            newer = version > FORMAT
+            tensors = {} if newer else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except KeyError:
         raise ValueError(f"{path}: not a checkpoint of srcell") from None
-    except (SafetensorError, json.JSONDecodeError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: corrupt or truncated ({error})") from error
+    if newer:
+        raise ValueError(f"{path}: format {version} is of a newer srcell, this one reads up to {FORMAT}: upgrade it")
+    return tensors, record

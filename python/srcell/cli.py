@@ -432,6 +432,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         print(f"srcell: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            raise
+        print("srcell: so much memory is not to be had: choose smaller sizes or batches", file=sys.stderr)
+        return 2
     except Interrupted as stopped:
         print(f"srcell: {stopped}", file=sys.stderr)
         return 128 + stopped.signal

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import data
+from ._ops import SURROGATES
 
 ENCODINGS = ("rate", "latency")
 SCHEDULES = ("one-cycle", "constant")
+INITIAL_STATES = ("zeros", "rest")
+# Of sizes and numbers of steps, samples and epochs.
+LARGEST = 2**31 - 1
 # Settings that the first run folders lack.
 ADDED = {"alpha", "balance_gradients", "channels", "dropout", "readout_alpha", "train_samples"}
 
@@ -96,19 +100,25 @@ class TrainingConfig:
         data.check_name(self.dataset)
         data.check_name(self.encoding, ENCODINGS, "encoding")
         data.check_name(self.schedule, SCHEDULES, "schedule")
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("train_samples", 0),
-            ("steps", 1),
-            ("prefix", 0),
-            ("seed", 0),
+        data.check_name(self.surrogate, SURROGATES, "surrogate")
+        data.check_name(self.initial_state, INITIAL_STATES, "initial state")
+        for name, least, most in (
+            ("epochs", 1, LARGEST),
+            ("batch_size", 1, LARGEST),
+            ("train_samples", 0, LARGEST),
+            ("steps", 1, LARGEST),
+            ("prefix", 0, LARGEST),
+            ("seed", 0, math.inf),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}: expected at most {most}, got {getattr(self, name)}")
         for name in ("channels", "hidden_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name}: expected at least 1 each, got {list(getattr(self, name))}")
+            if any(size > LARGEST for size in getattr(self, name)):
+                raise ValueError(f"{name}: expected at most {LARGEST} each, got {list(getattr(self, name))}")
         for name in ("learning_rate", "gain", "alpha", "readout_alpha"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in (0, 1], got {getattr(self, name)}")
@@ -131,6 +141,8 @@ class TrainingConfig:
             ValueError: a setting is unknown, missing, of the wrong type or outside its range.
 
         """
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"settings: expected names and values, got {type(settings).__name__}")
         types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
         differing = sorted((settings.keys() ^ types.keys()) - (ADDED - settings.keys()))
         if differing:
@@ -141,7 +153,7 @@ class TrainingConfig:
                 raise ValueError(f"{name}: expected {types[name].__name__}, got {value!r}")
         sizes = {name: value for name, value in settings.items() if types[name] is tuple}
         for name, value in sizes.items():
-            if not all(isinstance(size, int) for size in value):
+            if not all(isinstance(size, int) and not isinstance(size, bool) for size in value):
                 raise ValueError(f"{name}: expected integers, got {value!r}")
         return cls(**{**settings, **{name: tuple(value) for name, value in sizes.items()}})
 

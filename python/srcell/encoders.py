@@ -7,7 +7,6 @@ Encoders must never know about networks.
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import _ops
-from .events import EventBatch, as_int, as_integers
+from .events import EventBatch, as_float, as_int, as_integers
 
 __all__ = ["latency_encode", "rate_encode"]
 
@@ -77,11 +76,10 @@ def rate_encode(
     steps = as_int("steps", steps, _MAX_STEPS)
     prefix = as_int("prefix", prefix, _MAX_STEPS)
     seed = as_int("seed", seed, _MAX_SEED)
-    if not isinstance(gain, numbers.Real):
-        raise TypeError(f"gain: expected a float, got {type(gain).__name__}")
+    gain = as_float("gain", gain)
     if not (math.isfinite(gain) and gain >= 0):
         raise ValueError(f"gain: expected a finite value of at least 0, got {gain}")
-    offsets, indices = _ops.rate_encode(pixels, sample_numbers, steps, prefix, float(gain), seed)
+    offsets, indices = _ops.rate_encode(pixels, sample_numbers, steps, prefix, gain, seed)
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
 
@@ -137,11 +135,13 @@ def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
     if images.layout != torch.strided or images.device.type not in ("cpu", *devices):
         places = " or ".join(["the CPU", *(f"a {device} device" for device in devices)])
         raise ValueError(f"images: expected a dense tensor on {places}, got {images.layout} on {images.device}")
-    if images.dim() < 2 or math.prod(images.shape[1:]) > _MAX_PIXELS:
+    if images.dim() < 2 or math.prod(images.shape[1:]) > _MAX_PIXELS or len(images) == 2**63 - 1:
         shape = tuple(images.shape)
-        raise ValueError(f"images: expected shape (B, ...) of at least two dimensions and K <= 2^31, got {shape}")
+        raise ValueError(
+            f"images: expected shape (B, ...) of at least two dimensions, B < 2^63 - 1, K <= 2^31, got {shape}"
+        )
     flat = images.detach().reshape(images.shape[0], math.prod(images.shape[1:]))
-    return flat.to(torch.float32).contiguous()
+    return _ops.contiguous(flat.to(torch.float32))
 
 
 def _check_index(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int, device: torch.device) -> Tensor:

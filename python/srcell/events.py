@@ -6,6 +6,7 @@ what a network does with them.
 
 from __future__ import annotations
 
+import numbers as numeric
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, SupportsIndex, TypeAlias
@@ -161,6 +162,7 @@ class EventBatch:
 
         """
         x = _as_tensor("x", x)
+        _refuse_meta("x", x.device)
         if x.dtype not in (torch.bool, torch.float32, torch.float64):
             raise TypeError(f"x: expected dtype bool, float32 or float64, got {x.dtype}")
         if x.dim() != 3:
@@ -251,7 +253,7 @@ class EventBatch:
         else:
             steps = as_int("steps", steps, _MAX_STEPS - prefix)
             bins = bins[bins < steps]
-        if count not in ("once", "all"):
+        if not isinstance(count, str) or count not in ("once", "all"):
             raise ValueError(f"count: expected 'once' or 'all', got {count!r}")
         cells = (prefix + bins) * total + index[: len(bins)]
         cells = cells.unique() if count == "once" else cells.sort().values
@@ -287,6 +289,7 @@ class EventBatch:
         steps, batch, inputs = _check_shape(shape)
         if not isinstance(csr, Tensor):
             raise TypeError(f"csr: expected a tensor, got {type(csr).__name__}")
+        _refuse_meta("csr", csr.device)
         if csr.layout != torch.sparse_csr:
             raise ValueError(f"csr: expected layout torch.sparse_csr, got {csr.layout}")
         if csr.dtype not in (torch.float32, torch.float64):
@@ -328,7 +331,11 @@ class EventBatch:
             ((7, 3, 3), [5, 5, 7])
 
         """
-        batches = list(batches)
+        try:
+            iterator = iter(batches)
+        except (TypeError, RuntimeError):
+            raise TypeError(f"batches: expected EventBatches, got {type(batches).__name__}") from None
+        batches = list(iterator)
         if not batches:
             raise ValueError("batches: expected at least one batch, got none")
         for batch in batches:
@@ -351,7 +358,8 @@ class EventBatch:
             lengths = torch.cat([batch._lengths_or_steps() for batch in batches])
         offsets = _offsets(torch.cat([batch._counts(steps) for batch in batches]))
         indices = torch.cat([batch.indices for batch in batches])
-        return cls._trusted(offsets, indices, values, (steps, sum(map(len, batches)), inputs), lengths)
+        shape = _check_shape((steps, sum(batch.shape[1] for batch in batches), inputs), "batches")
+        return cls._trusted(offsets, indices, values, shape, lengths)
 
     def truncate(self, steps: int) -> EventBatch:
         """The first steps of every sample; what happens later is left out, and longer lengths become ``steps``.
@@ -471,7 +479,7 @@ class EventBatch:
             return self._gather(self._check_samples(samples))
         try:
             sample = operator.index(samples)
-        except TypeError:
+        except (TypeError, RuntimeError):
             got = type(samples).__name__
             raise TypeError(f"samples: expected an int, a slice, or a list or tensor of ints, got {got}") from None
         if not -len(self) <= sample < len(self):
@@ -545,6 +553,10 @@ class EventBatch:
 
         With ``non_blocking`` and pinned memory the host does not wait for the copies.
 
+        Raises:
+            TypeError: ``device`` is no name of a device.
+            ValueError: it names none that torch knows.
+
         Example:
             >>> import torch
             >>> from srcell import EventBatch
@@ -552,6 +564,11 @@ class EventBatch:
             device(type='cpu')
 
         """
+        try:
+            device = torch.device(device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"device: expected a device that torch knows, got {device!r}") from None
         return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> EventBatch:
@@ -622,17 +639,28 @@ def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -
     """An integer in [minimum, maximum]; for this package's own arguments."""
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
     if not minimum <= number <= maximum:
         raise ValueError(f"{name}: expected an int in [{minimum}, {maximum}], got {number}")
     return number
 
 
+def as_float(name: str, value: float) -> float:
+    """A real number as a float; for this package's own arguments."""
+    if not isinstance(value, numeric.Real):
+        raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a finite value, got one beyond every float") from None
+
+
 def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:
     """A vector of any integers, of bools too if asked, as int64 on the device, contiguous; for the package's own."""
     numbers = _as_numbers(name, x, "integers below 2^63", device)
-    if (numbers.dtype == torch.bool and not bools) or numbers.is_floating_point() or numbers.is_complex():
+    refused = numbers.is_floating_point() or numbers.is_complex() or numbers.is_quantized
+    if refused or (numbers.dtype == torch.bool and not bools):
         raise TypeError(f"{name}: expected integers, got {numbers.dtype}")
     _check_one_dimension(name, numbers)
     return numbers.to(torch.int64).contiguous()
@@ -641,7 +669,11 @@ def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = F
 def _as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
     """Numbers of any dtype; int64 where there are none, float64 from Python's floats."""
     if isinstance(x, Tensor | np.ndarray):
-        numbers = _as_tensor(name, x).to(device)
+        tensor = _as_tensor(name, x)
+        _refuse_meta(name, tensor.device)
+        if tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
+            raise ValueError(f"{name}: expected {expected}, got one that is not")
+        numbers = tensor.to(device)
     else:
         try:
             numbers = torch.as_tensor(x, device=device)
@@ -661,7 +693,7 @@ def _check_times(times: Array | Sequence[float]) -> Tensor:
     """Times of events as int64 or float64."""
     device = times.device if isinstance(times, Tensor) else torch.device("cpu")
     numbers = _as_numbers("times", times, "numbers, integers below 2^63", device)
-    if numbers.dtype == torch.bool or numbers.is_complex():
+    if numbers.dtype == torch.bool or numbers.is_complex() or numbers.is_quantized:
         raise TypeError(f"times: expected real numbers, got {numbers.dtype}")
     _check_one_dimension("times", numbers)
     numbers = numbers.detach().to(torch.float64 if numbers.is_floating_point() else torch.int64)
@@ -684,7 +716,7 @@ def _bins(times: Tensor, bin_width: float) -> Tensor:
         raise ValueError(f"bin_width: expected a number above 0 and below 2^63, got {bin_width}")
     if isinstance(bin_width, int | np.integer) and not times.is_floating_point():
         return times // int(bin_width)
-    return (times / float(bin_width)).clamp(max=_MAX_STEPS).to(torch.int64)
+    return (times.to(torch.float64) / float(bin_width)).clamp(max=_MAX_STEPS).to(torch.int64)
 
 
 def _event_inputs(
@@ -713,10 +745,7 @@ def _event_inputs(
 
 
 def _check_sensor_size(sensor_size: Sequence[int]) -> tuple[int, int]:
-    try:
-        height, width = map(operator.index, sensor_size)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"sensor_size: expected two integers (height, width), got {sensor_size!r}") from None
+    height, width = _indices("sensor_size", sensor_size, 2, "two integers (height, width)")
     if min(height, width) < 0 or 2 * height * width > _MAX_INPUTS:
         got = (height, width)
         raise ValueError(f"sensor_size: expected (height, width) of at least 0, 2^30 pixels at most, got {got}")
@@ -748,6 +777,12 @@ def _as_tensor(name: str, x: Array) -> Tensor:
     return x
 
 
+def _refuse_meta(name: str, device: torch.device) -> None:
+    """Raise where what is made depends on values that there are not."""
+    if device.type == "meta":
+        raise ValueError(f"{name}: expected a tensor that holds values, got one on meta")
+
+
 def _vector(
     name: str, x: Array, size: int | None, size_name: str, *dtypes: torch.dtype, device: torch.device | None = None
 ) -> Tensor:
@@ -765,15 +800,22 @@ def _vector(
 
 
 def _check_shape(shape: Sequence[int], name: str = "shape") -> Shape:
-    try:
-        steps, batch, inputs = map(operator.index, shape)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: expected three integers (T, B, K), got {shape!r}") from None
+    steps, batch, inputs = _indices(name, shape, 3, "three integers (T, B, K)")
     if min(steps, batch, inputs) < 0 or inputs > _MAX_INPUTS:
         raise ValueError(f"{name}: expected (T, B, K) of at least 0, K at most 2^31, got {(steps, batch, inputs)}")
     if max(steps, batch) > _MAX_SIZE:
         raise ValueError(f"{name}: expected T and B below 2^63, got {(steps, batch, inputs)}")
     return steps, batch, inputs
+
+
+def _indices(name: str, x: Sequence[int], count: int, expected: str) -> list[int]:
+    try:
+        numbers = list(map(operator.index, x))
+    except (TypeError, RuntimeError):
+        raise TypeError(f"{name}: expected {expected}, got {x!r}") from None
+    if len(numbers) != count:
+        raise ValueError(f"{name}: expected {expected}, got {x!r}")
+    return numbers
 
 
 def _check_lengths(lengths: Array, shape: Shape, device: torch.device) -> Tensor:

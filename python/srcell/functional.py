@@ -7,6 +7,7 @@ definition, its gradients and their names are those of arXiv 2306.03623.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from . import _ops
-from .events import EventBatch
+from .events import EventBatch, as_float
 
 __all__ = ["SRCState", "SpikeCounts", "count_spikes", "leaky_readout", "rest_state", "src", "src_linear"]
 
@@ -102,7 +103,7 @@ def src(
     _check_current(current)
     steps, batch, *features = current.shape
     flat = current if _ops.reads_half(current.device) else current.to(_ops.work_dtype(current))
-    flat = flat.reshape(steps, batch, math.prod(features))
+    flat = flat.reshape(steps, batch, _flat_size("current", features))
     given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
     like = flat.new_empty(0, dtype=_ops.work_dtype(flat))
     layer = _layer(like, batch, features, state, bias, given, lengths, surrogate, recurrent_grad)
@@ -112,7 +113,7 @@ def src(
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)
         i, h, hs = (x.reshape(batch, *features) for x in (i, h, hs))
-    if current.dtype in _HALF and not torch.is_autocast_enabled(current.device.type):
+    if current.dtype in _HALF and not _autocasts(current):
         spikes = spikes.to(current.dtype)
     return spikes, SRCState(i, h, hs)
 
@@ -174,9 +175,10 @@ def src_linear(
     """
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
+    _require_dense("weight", weight)
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
-    if method not in _ops.METHODS:
+    if not isinstance(method, str) or method not in _ops.METHODS:
         raise ValueError(f"method: expected one of {', '.join(_ops.METHODS)}, got {method!r}")
     given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
     options = (state, bias, given, lengths, surrogate, recurrent_grad)
@@ -184,6 +186,7 @@ def src_linear(
         return events_linear(input, weight, method, *options)
     if not isinstance(input, Tensor):
         raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
+    _require_dense("input", input)
     return dense_linear(input, weight, method, False, *options)
 
 
@@ -247,7 +250,7 @@ def dense_linear(
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
     work = _working(weight)
-    autocast = input.device.type != "meta" and torch.is_autocast_enabled(input.device.type)
+    autocast = _autocasts(input)
     if input.dtype != weight.dtype and not autocast:
         raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
     half = autocast or weight.dtype in _HALF
@@ -273,9 +276,14 @@ def _working(weight: Tensor) -> Tensor:
 
 
 def _in_dtype(spikes: Tensor, weight: Tensor) -> Tensor:
-    if weight.dtype in _HALF and not torch.is_autocast_enabled(weight.device.type):
+    if weight.dtype in _HALF and not _autocasts(weight):
         return spikes.to(weight.dtype)
     return spikes
+
+
+def _autocasts(x: Tensor) -> bool:
+    """Whether autocast is enabled where x is; torch does not know it on meta."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 @torch.no_grad()
@@ -304,6 +312,10 @@ def rest_state(
         The state, of the broadcast shape of bias, r and rs; float32 unless the bias is float64. It carries no gradient.
         For a bias above about -4.9 the fixed point exists but is unstable.
 
+    Raises:
+        TypeError: bias, r or rs is neither a number nor a floating-point tensor.
+        ValueError: one that is no tensor is not finite, or their shapes or devices do not go together.
+
     Example:
         >>> from srcell.functional import rest_state
         >>> round(rest_state(-6.0).h.item(), 5)
@@ -311,9 +323,7 @@ def rest_state(
 
     """
     dtype = bias.dtype if isinstance(bias, Tensor) and bias.dtype == torch.float64 else torch.float32
-    gain = torch.as_tensor(r, dtype=torch.float64) + torch.as_tensor(rs, dtype=torch.float64)
-    b = torch.as_tensor(bias, dtype=torch.float64) + torch.zeros_like(gain)
-    gain = gain + torch.zeros_like(b)
+    b, gain = _resting_point(bias, r, rs)
     # h - tanh(gain h + b) is negative at -1 and increases from there to the lowest root, or to its first turning point.
     turning = ((-gain.clamp(min=1).sqrt().acosh() - b) / gain).clamp(-1, 1)
     rising = (gain > 1) & (turning > torch.tanh(gain * turning + b))
@@ -322,8 +332,35 @@ def rest_state(
         middle = (low + high) / 2
         below = middle < torch.tanh(gain * middle + b)
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    h = ((low + high) / 2).to(dtype)
+    h = torch.where((gain + b).isnan(), math.nan, (low + high) / 2).to(dtype)
     return SRCState(torch.zeros_like(h), h, h.clone())
+
+
+def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor, Tensor]:
+    """What the fixed point depends on, bias and r + rs, in float64 and of one shape."""
+    given = {"bias": bias, "r": r, "rs": rs}
+    devices = {x.device for x in given.values() if isinstance(x, Tensor)} or {torch.device("cpu")}
+    if len(devices) > 1:
+        raise ValueError(f"bias: expected the device of r and rs, got {' and '.join(sorted(map(str, devices)))}")
+    (device,) = devices
+    doubles = []
+    for name, value in given.items():
+        if isinstance(value, Tensor):
+            if not value.is_floating_point():
+                raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+            _require_dense(name, value)
+            doubles.append(value.to(torch.float64))
+            continue
+        number = as_float(name, value)
+        if not -math.inf < number < math.inf:  # isfinite() breaks the graph where a compiled call's floats vary
+            raise ValueError(f"{name}: expected a finite value, got {number}")
+        doubles.append(torch.full((), number, dtype=torch.float64, device=device))
+    try:
+        b, r_, rs_ = torch.broadcast_tensors(*doubles)
+    except RuntimeError:
+        got = ", ".join(str(tuple(x.shape)) for x in doubles)
+        raise ValueError(f"bias: expected a shape that broadcasts with those of r and rs, got {got}") from None
+    return b, r_ + rs_
 
 
 def leaky_readout(
@@ -344,14 +381,14 @@ def leaky_readout(
         spikes: (T, B, N), N a multiple of ``num_classes``.
         num_classes: C, at least 1.
         alpha: leak of the integrators, in [0, 1].
-        inhibition: weight of a vote on the other classes.
+        inhibition: weight of a vote on the other classes, finite.
         lengths: (B,) integers in [0, T]; T for all if absent.
 
     Returns:
         (B, C), in the dtype of ``spikes``, or float32 if that is shorter.
 
     Raises:
-        TypeError: ``spikes`` is not a floating-point tensor, or ``lengths`` are not integers.
+        TypeError: an argument of the wrong type or dtype; the message names it.
         ValueError: a wrong shape or value; the message names the argument.
 
     Example:
@@ -365,19 +402,25 @@ def leaky_readout(
     """
     if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
         raise TypeError(f"spikes: expected a floating-point tensor, got {_describe(spikes)}")
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+    _require_dense("spikes", spikes)
+    if not isinstance(num_classes, numbers.Integral):
+        raise TypeError(f"num_classes: expected an int, got {_describe(num_classes)}")
+    if not 1 <= num_classes < 2**63:
+        raise ValueError(f"num_classes: expected at least 1 and below 2^63, got {num_classes}")
     if spikes.dim() != 3 or spikes.shape[2] % num_classes:
         raise ValueError(f"spikes: expected shape (T, B, N), N a multiple of {num_classes}, got {tuple(spikes.shape)}")
+    alpha, inhibition = as_float("alpha", alpha), as_float("inhibition", inhibition)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a value in [0, 1], got {alpha}")
+    if not -math.inf < inhibition < math.inf:
+        raise ValueError(f"inhibition: expected a finite value, got {inhibition}")
     if spikes.dtype in _HALF:
         spikes = spikes.float()
     steps, batch, neurons = spikes.shape
     age = torch.arange(steps - 1, -1, -1, device=spikes.device)
     if lengths is None:
         weight = torch.pow(torch.full((), alpha, dtype=spikes.dtype, device=spikes.device), age)
-        pooled = (weight @ spikes.reshape(steps, batch * neurons)).view(batch, neurons)
+        pooled = (weight @ spikes.reshape(steps, _flat_size("spikes", (batch, neurons)))).view(batch, neurons)
     else:
         lengths = _check_lengths(lengths, batch, spikes.device)
         if (
@@ -425,15 +468,16 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
     """
     if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
         raise TypeError(f"spikes: expected a floating-point tensor, got {_describe(spikes)}")
+    _require_dense("spikes", spikes)
     if spikes.dim() < 2:
         raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
     plain = spikes.detach()
     if plain.dtype in _HALF:
         plain = plain.float()
     steps, batch, *neurons = plain.shape
-    flat = plain.reshape(steps, batch, math.prod(neurons))
+    flat = plain.reshape(steps, batch, _flat_size("spikes", neurons))
     if flat.device.type == "cpu":
-        events, crossings = _ops.count_spikes(flat.contiguous())
+        events, crossings = _ops.count_spikes(_ops.contiguous(flat))
     else:
         high = torch.nn.functional.pad(flat > 0.5, (0, 0, 0, 0, 1, 0))
         events, crossings = (flat > 0).sum((0, 1)), (high[1:] & ~high[:-1]).sum((0, 1))
@@ -472,13 +516,27 @@ class _ScaledNeurons(torch.autograd.Function):
         return _ops.multiply(grad[0], *ctx.saved_tensors), None
 
 
+def _flat_size(name: str, sizes: Sequence[int]) -> int:
+    """The product of some of a tensor's sizes, which even one without elements cannot have arbitrarily large."""
+    product = math.prod(sizes)
+    if not torch.compiler.is_compiling() and product >= 2**63:
+        raise ValueError(f"{name}: expected sizes of a product below 2^63, got {tuple(sizes)}")
+    return product
+
+
 def _describe(x: object) -> str:
     return f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+
+
+def _require_dense(name: str, x: Tensor) -> None:
+    if x.layout != torch.strided or x.is_nested:
+        raise ValueError(f"{name}: expected a dense tensor, got {'a nested one' if x.is_nested else x.layout}")
 
 
 def _check_current(current: Tensor) -> None:
     if not isinstance(current, Tensor):
         raise TypeError(f"current: expected a tensor, got {type(current).__name__}")
+    _require_dense("current", current)
     if current.dtype not in (torch.float32, torch.float64, *_HALF):
         raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
     if current.dim() < 3:
@@ -496,7 +554,8 @@ def _refuse_forward_mode(tensors: list[Tensor]) -> None:
 
 
 def _check_like(name: str, x: Tensor, current: Tensor) -> Tensor:
-    """Check dtype and device of x against the currents, and bring half precision to the working dtype."""
+    """Check layout, dtype and device of x against the currents, and bring half precision to the working dtype."""
+    _require_dense(name, x)
     if x.device != current.device:
         raise ValueError(f"{name}: expected device {current.device}, as the current has, got {x.device}")
     if x.dtype == current.dtype:
@@ -520,17 +579,20 @@ def _layer(
     """What the operators end with, for neurons of shape F that compute in the dtype and on the device of ``like``."""
     bias_tensor = _flat_parameter("bias", bias, features, like)
     if bias_tensor is None:
-        bias_tensor = torch.full((), float(bias), dtype=like.dtype, device=like.device)
-    if surrogate not in _ops.SURROGATES:
+        assert not isinstance(bias, Tensor)
+        bias_tensor = torch.full((), as_float("bias", bias), dtype=like.dtype, device=like.device)
+    if not isinstance(surrogate, str) or surrogate not in _ops.SURROGATES:
         raise ValueError(f"surrogate: expected one of {', '.join(_ops.SURROGATES)}, got {surrogate!r}")
+    if not isinstance(recurrent_grad, bool):
+        raise TypeError(f"recurrent_grad: expected a bool, got {_describe(recurrent_grad)}")
     i0, h0, hs0 = _flat_state(state, (batch, *features), like)
-    constants = [float(value) if isinstance(value, (int, float)) else 0.0 for value in cell.values()]
+    constants = [as_float(name, value) if isinstance(value, (int, float)) else 0.0 for name, value in cell.items()]
     alpha, rho, r, rs, zs_hyp, zs_dep = (_flat_parameter(name, value, features, like) for name, value in cell.items())
     checked_lengths = None if lengths is None else _check_lengths(lengths, batch, like.device)
     return _ops.Layer(
         *(i0, h0, hs0, bias_tensor, constants),
         *(alpha, rho, r, rs, zs_hyp, zs_dep),
-        *(checked_lengths, surrogate, bool(recurrent_grad)),
+        *(checked_lengths, surrogate, recurrent_grad),
     )
 
 
@@ -552,8 +614,8 @@ def _flat_parameter(name: str, value: Parameter, features: list[int], current: T
     if not isinstance(value, Tensor):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name}: expected a float or a tensor, got {type(value).__name__}")
-        if name == "bias" and not -float("inf") < value < float("inf"):
-            raise ValueError(f"bias: expected a finite value, got {value}")
+        if name == "bias" and not abs(as_float(name, value)) <= torch.finfo(current.dtype).max:
+            raise ValueError(f"bias: expected a finite value of {current.dtype}, got {value}")
         return None
     value = _check_like(name, value, current)
     if value.numel() == 1:
@@ -582,8 +644,13 @@ def _flat_state(state: State | None, shape: tuple[int, ...], current: Tensor) ->
 
 def _check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
     if not isinstance(lengths, Tensor):
-        lengths = torch.as_tensor(lengths, device=device)
-    if lengths.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8) and lengths.numel():
+        try:
+            lengths = torch.as_tensor(lengths, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"lengths: expected integers, got {type(lengths).__name__}: {error}") from None
+    _require_dense("lengths", lengths)
+    integers = lengths.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if not integers and (lengths.numel() or not lengths.is_floating_point()):  # [] becomes floats of none
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")

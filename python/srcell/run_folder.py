@@ -78,7 +78,7 @@ class RunFolder:
         remove_partial_files(path)
         try:
             return cls(path, TrainingConfig.from_dict(json.loads(source.read_text())["training"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{source}: not the configuration of a run ({error})") from error
 
     def write_checkpoint(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
@@ -107,7 +107,10 @@ class RunFolder:
                 return
             shown = history
             # What an earlier part of the run wrote is not shown beside this.
-            self._summary = SummaryWriter(str(self.path / "tensorboard"), purge_step=history[0].epoch)
+            logs = self.path / "tensorboard"
+            if logs.is_symlink():
+                raise FileExistsError(f"{logs} is a link: a run writes nowhere but in its folder, remove it")
+            self._summary = SummaryWriter(str(logs), purge_step=history[0].epoch)
         for metrics in shown:
             for name, value in metrics._asdict().items():
                 if name != "epoch" and not math.isnan(value):
@@ -134,7 +137,9 @@ class RunFolder:
             "confusion.png": plots.confusion(evaluation),
         }
         for name, figure in figures.items():
-            figure.savefig(self.path / name, dpi=150)
+            image = io.BytesIO()
+            figure.savefig(image, dpi=150)
+            write_atomically(self.path / name, image.getvalue())
         if self._summary is not None:
             self._summary.close()
 

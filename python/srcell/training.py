@@ -71,6 +71,9 @@ class RunOptions:
         device: where the network is.
         checkpoint_seconds: least time between two checkpoints within an epoch; every epoch ends with one too.
 
+    Raises:
+        ValueError: ``device`` is none that this machine has.
+
     """
 
     data: str | Path = "data"
@@ -79,6 +82,16 @@ class RunOptions:
     num_workers: int = 0
     device: str = "cpu"
     checkpoint_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"device: expected one that is there, got {self.device!r}: {reason}") from None
+        if device.type not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected the CPU or a GPU (cuda), got {self.device!r}")
 
 
 class EpochMetrics(NamedTuple):
@@ -399,23 +412,60 @@ class Trainer:
         missing = sorted(STATE_RECORD - record.keys())
         if missing:
             raise ValueError(f"{source}: not a checkpoint to go on from, it has no {', '.join(missing)}")
-        if TrainingConfig.from_dict(record["config"]) != self.config:
-            raise ValueError(f"{source}: is of another configuration than the run's config.json")
         weights = {name: tensors[f"model.{name}"] for name in self.model.state_dict() if f"model.{name}" in tensors}
+        try:
+            config = TrainingConfig.from_dict(record["config"])
+            moments, groups = self._moments(tensors), self._groups(record["groups"])
+            history = [EpochMetrics(*numbers(row)) for row in record["history"]]
+            batches, rate, seconds = numbers([record[name] for name in ("batches", "learning_rate", "seconds")])
+            tally = numbers(record["tally"])
+            if len(history) > self.config.epochs or not 0 <= batches <= len(self._loader) or batches != int(batches):
+                raise ValueError(f"of {len(history)} epochs and {batches} batches")
+            if len(tally) != len(Tally().sums):
+                raise ValueError(f"{len(tally)} sums")
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{source}: not a checkpoint to go on from ({type(error).__name__}: {error})") from error
+        if config != self.config:
+            raise ValueError(f"{source}: is of another configuration than the run's config.json")
         load_weights(self.model, weights, source)
-        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, number, key = name.split(".")
-                state[int(number)][key] = tensor
-        self._optimizer.load_state_dict({"state": dict(state), "param_groups": record["groups"]})
-        self.history = [EpochMetrics(*row) for row in record["history"]]
-        self._batches_done, self._seconds = record["batches"], record["seconds"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.history = history
+        self._batches_done, self._seconds = int(batches), seconds
         # The sums are those of all processes.
-        self.tally = Tally(record["tally"]) if self._group.rank == 0 else Tally()
-        self._rate = record["learning_rate"]
+        self.tally = Tally(tally) if self._group.rank == 0 else Tally()
+        self._rate = rate
         # The schedule is a function of the number of steps, and has its present values in the optimiser's groups.
         self._schedule.last_epoch = len(self.history) * len(self._loader) + self._batches_done
+
+    def _moments(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's state of each parameter, from the tensors of a checkpoint."""
+        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        for k, parameter in enumerate(parameters):
+            for key, like in (("step", parameter.new_empty(())), ("exp_avg", parameter), ("exp_avg_sq", parameter)):
+                tensor = tensors.get(f"optimizer.{k}.{key}")
+                if tensor is None:
+                    continue
+                if tensor.shape != like.shape or tensor.dtype != like.dtype:
+                    raise ValueError(f"optimizer.{k}.{key}: {tensor.dtype} of shape {tuple(tensor.shape)}")
+                state[k][key] = tensor
+        found = sum(map(len, state.values()))
+        if found not in (0, 3 * len(parameters)) or found != sum(name.startswith("optimizer.") for name in tensors):
+            raise ValueError("the optimiser's state is not that of the network")
+        return dict(state)
+
+    def _groups(self, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The optimiser's own groups, with the rates and momenta that the schedule had brought them to."""
+        groups: list[dict[str, Any]] = self._optimizer.state_dict()["param_groups"]
+        for group, found in zip(groups, saved, strict=True):
+            (group["lr"],), group["betas"] = numbers([found["lr"]]), tuple(numbers(found["betas"]))
+            if (
+                not 0 <= group["lr"] < math.inf
+                or len(group["betas"]) != 2
+                or not all(0 <= x < 1 for x in group["betas"])
+            ):
+                raise ValueError(f"a learning rate of {group['lr']} and betas of {group['betas']}")
+        return groups
 
     def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
         logits, *spikes = self._forward(events)
@@ -566,6 +616,18 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
         return SRCClassifier(math.prod(input_shape), config.hidden_sizes, num_classes, **options)
 
 
+def numbers(values: list[Any]) -> list[Any]:
+    """The list, if it is one of numbers.
+
+    Raises:
+        ValueError: it is not.
+
+    """
+    if not (isinstance(values, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)):
+        raise ValueError(f"expected numbers, got {values!r:.200}")
+    return values
+
+
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Put the weights of a file into the network.
 
@@ -581,6 +643,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
             f"{source}: weights of another network: expected {expected.get(name, 'nothing')} for {name}, "
             f"got {found.get(name, 'nothing')}"
         )
+    for name, tensor in model.state_dict().items():
+        if weights[name].dtype != tensor.dtype:
+            raise ValueError(f"{source}: expected {tensor.dtype} for {name}, got {weights[name].dtype}")
     model.load_state_dict(weights)
 
 

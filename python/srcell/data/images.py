@@ -75,6 +75,9 @@ def _load(name: str, root: str | Path, folders: tuple[str, ...], download: bool)
         )
     train, test = (_read_part(found[0], part) for part in ("train", "t10k"))
     height, width = train.images.shape[1:]
+    if test.images.shape[1:] != train.images.shape[1:]:
+        sizes = [f"{samples.images.shape[1]} x {samples.images.shape[2]}" for samples in (train, test)]
+        raise ValueError(f"{found[0]}: expected images of one size, got {' and '.join(sizes)}: download them again")
     return Dataset(train, test, CLASSES, (1, height, width))
 
 
@@ -89,7 +92,7 @@ def _read_part(folder: Path, part: str) -> LabelledImages:
             f"{labels_path}: expected a label for each of the {len(images)} images of {images_path.name}, "
             f"got {len(labels)}: download both again"
         )
-    if len(labels) and int(labels.max()) >= CLASSES:
+    if int(labels.max()) >= CLASSES:
         raise ValueError(
             f"{labels_path}: expected labels 0 to {CLASSES - 1}, got {int(labels.max())}: download it again"
         )

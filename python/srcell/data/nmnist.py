@@ -23,6 +23,8 @@ POLARITIES, HEIGHT, WIDTH = 2, 34, 34
 EVENT_BYTES = 5
 MICROSECONDS_A_STEP = 1000
 CACHE_FORMAT = 1
+# An event of this y stands for 2^13 microseconds that time stamps lack; recordings of a third of a second have none.
+OVERFLOW, MOST_OVERFLOWS = 240, 1000
 
 
 def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, cache: bool = False) -> Dataset:
@@ -107,6 +109,10 @@ def _read_recording(path: Path, prefix: int) -> EventBatch:
         raise ValueError(
             f"{path}: corrupt or truncated ({size} bytes, not a multiple of {EVENT_BYTES}): extract it again"
         )
+    # tonic's time is the number of overflows times that of events.
+    overflows = int(np.count_nonzero(np.fromfile(path, np.uint8)[1::EVENT_BYTES] == OVERFLOW))
+    if overflows > MOST_OVERFLOWS:
+        raise ValueError(f"{path}: corrupt ({overflows} overflows of time): extract it again")
     events = read_mnist_file(str(path), dtype=NMNIST.dtype)
     try:
         return EventBatch.from_events(
@@ -146,9 +152,12 @@ def _read_cache(path: Path, stamp: str) -> LabelledEvents | None:
             tensors = {name: file.get_tensor(name) for name in ("offsets", "indices", "lengths", "labels")}
         shape = json.loads(metadata["shape"])
         events = EventBatch(tensors["offsets"], tensors["indices"], shape=shape, lengths=tensors["lengths"])
-    except (SafetensorError, ValueError, TypeError, KeyError, OSError):
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError, RecursionError):
         return None
-    return LabelledEvents(events, tensors["labels"])
+    labels = tensors["labels"]
+    if labels.dtype != torch.int64 or labels.shape != (len(events),) or events.shape[2] != POLARITIES * HEIGHT * WIDTH:
+        return None
+    return LabelledEvents(events, labels) if bool(((labels >= 0) & (labels < CLASSES)).all()) else None
 
 
 def _write_cache(path: Path, stamp: str, part: LabelledEvents) -> None:

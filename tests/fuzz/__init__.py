@@ -1,0 +1,1 @@
+"""The Python fuzz campaign; see ``run.py``."""

@@ -1,0 +1,144 @@
+"""Runs the fuzz campaign: ``python tests/fuzz/run.py [--seconds N] [--inputs N] [TARGET ...]``.
+
+Input k of a target is a function of the seed and k alone, so that ``--only K`` gives it again. A line a target says how
+many inputs there were, how many of them passed validation and reached a kernel or a parser's body, how long they took,
+and how much memory was held after a tenth of them and at the end. Exit code 1 where something was found; a target that
+hangs is ended after two minutes with a traceback. A campaign's budget and seed may come from the environment:
+SRCELL_FUZZ_SECONDS and SRCELL_FUZZ_INPUTS, both for each target, and SRCELL_FUZZ_SEED.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import itertools
+import json
+import os
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fuzz import file_targets, op_targets
+
+TARGETS: dict[str, Callable[[random.Random], bool]] = {
+    function.__name__: function
+    for function in (
+        *(op_targets.op_src, op_targets.op_raw, op_targets.core_raw, op_targets.event_batch, op_targets.encoders),
+        *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
+        file_targets.command_line,
+    )
+}
+FINDINGS = 20  # of a target, after which it ends
+HANG_SECONDS = 120
+# What a target may hold at its end beyond what it held after a tenth: caches of torch and of Python, no leak.
+LEAK_BYTES = 32 << 20
+
+
+class Outcome(NamedTuple):
+    """What became of a target."""
+
+    target: str
+    inputs: int
+    passed: int
+    seconds: float
+    bytes_at_tenth: int
+    bytes_at_end: int
+    findings: dict[str, str]
+    """A traceback for each place where something went wrong, under the input's number and that place."""
+
+
+def campaign(target: str, seconds: float, inputs: int, seed: int = 0) -> Outcome:
+    """Give inputs to a target until the time or the number is over."""
+    run, start, passed, done = TARGETS[target], time.perf_counter(), 0, 0
+    findings: dict[str, str] = {}
+    places: set[str] = set()
+    at_tenth = 0
+    for k in itertools.count():
+        if k == 1:
+            start = time.perf_counter()  # the first input loads packages and makes folders
+        elapsed = time.perf_counter() - start
+        if k >= inputs or elapsed > seconds or len(findings) >= FINDINGS:
+            break
+        if k % 256 == 0:
+            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        if not at_tenth and (k >= inputs / 10 or elapsed > seconds / 10):
+            at_tenth = resident_bytes()
+        try:
+            passed += run(draw_of(seed, k))
+        except Exception as error:
+            place = repr(traceback.extract_tb(error.__traceback__)[-1])
+            if place not in places:
+                places.add(place)
+                findings[f"input {k}: {place}"] = traceback.format_exc()
+        done = k + 1
+    faulthandler.cancel_dump_traceback_later()
+    return Outcome(target, done, passed, time.perf_counter() - start, at_tenth, resident_bytes(), findings)
+
+
+def draw_of(seed: int, k: int) -> random.Random:
+    return random.Random((seed << 40) + k)
+
+
+def resident_bytes() -> int:
+    """What the process holds of the machine's memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def budget(default_seconds: float, default_inputs: int) -> tuple[float, int, int]:
+    """Seconds and inputs of a target, and the seed, as the environment has them."""
+    read = os.environ.get
+    return (
+        float(read("SRCELL_FUZZ_SECONDS", default_seconds)),
+        int(read("SRCELL_FUZZ_INPUTS", default_inputs)),
+        int(read("SRCELL_FUZZ_SEED", 0)),
+    )
+
+
+def main() -> int:
+    seconds, inputs, seed = budget(300, 50_000)
+    parser = argparse.ArgumentParser(description="Fuzz srcell.")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(TARGETS)} [all]")
+    parser.add_argument("--seconds", type=float, default=seconds, help="for each target [%(default)s]")
+    parser.add_argument("--inputs", type=int, default=inputs, help="at most, for each target [%(default)s]")
+    parser.add_argument("--seed", type=int, default=seed, help="[%(default)s]")
+    parser.add_argument("--only", type=int, metavar="K", help="input K alone, its exception as it is")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what came of it here")
+    arguments = parser.parse_args()
+    faulthandler.enable()
+    chosen = arguments.targets or list(TARGETS)
+    if arguments.only is not None:
+        for target in chosen:
+            print(target, TARGETS[target](draw_of(arguments.seed, arguments.only)))
+        return 0
+    outcomes = []
+    print(f"{'target':14}{'inputs':>10}{'passed':>10}{'seconds':>10}{'MiB, tenth':>12}{'MiB, end':>10}{'findings':>10}")
+    for target in chosen:
+        outcome = campaign(target, arguments.seconds, arguments.inputs, arguments.seed)
+        outcomes.append(outcome)
+        held = [f"{n / 2**20:.0f}" for n in (outcome.bytes_at_tenth, outcome.bytes_at_end)]
+        counts = f"{outcome.inputs:10}{outcome.passed:10}{outcome.seconds:10.1f}"
+        print(f"{target:14}{counts}{held[0]:>12}{held[1]:>10}{len(outcome.findings):10}", flush=True)
+        for finding in outcome.findings.values():
+            print(finding, file=sys.stderr)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps([describe(outcome) for outcome in outcomes], indent=1) + "\n")
+    return int(any(outcome.findings or leaks(outcome) for outcome in outcomes))
+
+
+def leaks(outcome: Outcome) -> bool:
+    return outcome.bytes_at_end - outcome.bytes_at_tenth > LEAK_BYTES
+
+
+def describe(outcome: Outcome) -> dict[str, Any]:
+    return outcome._asdict()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
