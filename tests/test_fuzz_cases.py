@@ -382,6 +382,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         lambda tensors, record: record.update(batches=0.5),
         lambda tensors, record: record.update(tally=[None] * 5),
         lambda tensors, record: record.update(tally=[1.0]),
+        lambda tensors, record: record.update(tally=[10**400] * 5),
+        lambda tensors, record: record["groups"][0].update(lr=10**400),
         lambda tensors, record: record.update(seconds="x"),
         lambda tensors, record: record.update(learning_rate=None),
         lambda tensors, record: record.update(groups=3),

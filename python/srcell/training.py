@@ -621,10 +621,12 @@ def numbers(values: list[Any]) -> list[Any]:
 
     Raises:
         ValueError: it is not.
+        OverflowError: one is beyond every float.
 
     """
     if not (isinstance(values, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)):
         raise ValueError(f"expected numbers, got {values!r:.200}")
+    _ = [float(x) for x in values]
     return values
 
 
