@@ -114,6 +114,7 @@ for _schema in (
     f"src_dense_backward({_GRADS}, Tensor input, Tensor weight, Tensor trace, Tensor checkpoints, Tensor mask,"
     f" Tensor path, bool input_grad_at_events, bool[] wanted, {_LAYER})"
     f" -> (Tensor input, Tensor weight, {_LAYER_GRADS})",
+    "rest(Tensor bias, Tensor gain) -> Tensor",
 ):
     _library.define(_schema)
 
@@ -1045,6 +1046,24 @@ for _name, _cpu, _gpu, _fake, _autograd, _setup_context in (
     _library.impl(_name, _gpu, "CUDA")
     torch.library.register_fake(f"srcell::{_name}", _fake, lib=_library)
     torch.library.register_autograd(f"srcell::{_name}", _autograd, setup_context=_setup_context, lib=_library)
+
+
+# One operator, because torch 2.4 takes exponential time over the steps of a bisection in a compiled graph.
+def _rest(bias: Tensor, gain: Tensor) -> Tensor:
+    """The lowest h with h = tanh(gain h + bias), of float64 tensors of one shape."""
+    # h - tanh(gain h + b) is negative at -1 and increases from there to the lowest root, or to its first turning point.
+    turning = ((-gain.clamp(min=1).sqrt().acosh() - bias) / gain).clamp(-1, 1)
+    rising = (gain > 1) & (turning > torch.tanh(gain * turning + bias))
+    low, high = torch.full_like(bias, -1), torch.where(rising, turning, torch.ones_like(bias))
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = middle < torch.tanh(gain * middle + bias)
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return torch.where((gain + bias).isnan(), math.nan, (low + high) / 2).contiguous()
+
+
+_library.impl("rest", _rest, "CompositeExplicitAutograd")
+torch.library.register_fake("srcell::rest", lambda bias, gain: bias.new_empty(bias.shape), lib=_library)
 
 
 def _scratch(*counts: int) -> list[Tensor]:

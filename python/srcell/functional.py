@@ -324,15 +324,7 @@ def rest_state(
     """
     dtype = bias.dtype if isinstance(bias, Tensor) and bias.dtype == torch.float64 else torch.float32
     b, gain = _resting_point(bias, r, rs)
-    # h - tanh(gain h + b) is negative at -1 and increases from there to the lowest root, or to its first turning point.
-    turning = ((-gain.clamp(min=1).sqrt().acosh() - b) / gain).clamp(-1, 1)
-    rising = (gain > 1) & (turning > torch.tanh(gain * turning + b))
-    low, high = torch.full_like(b, -1), torch.where(rising, turning, torch.ones_like(b))
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = middle < torch.tanh(gain * middle + b)
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    h = torch.where((gain + b).isnan(), math.nan, (low + high) / 2).to(dtype)
+    h = torch.ops.srcell.rest(b, gain).to(dtype)
     return SRCState(torch.zeros_like(h), h, h.clone())
 
 
