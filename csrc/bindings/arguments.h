@@ -2,9 +2,7 @@
 // dtype, device and contiguity by _ops.py. Values are checked here. Included by the bindings alone.
 #pragma once
 
-#include <cxxabi.h>
 #include <pybind11/pybind11.h>
-#include <unistd.h>
 
 #include <array>
 #include <cmath>
@@ -23,23 +21,13 @@ namespace py = pybind11;
 // The table that dispatch chose at import.
 const Kernels& kernels();
 
-// Lets other Python threads run while it lives. Where the interpreter ends meanwhile, Python before 3.14 ends a thread
-// that comes back for the lock by unwinding it, which C++ takes for a fault: here such a thread stops for good instead,
-// as later versions do themselves, and the process ends without it.
+extern "C" void srcell_restore_gil(PyThreadState* state);  // gil.c
+
+// Lets other Python threads run while it lives. A thread that comes back to an ended interpreter stops for good.
 class ReleasedGil {
   public:
     ReleasedGil() : state_(PyEval_SaveThread()) {}
-    ~ReleasedGil() {
-#if defined(__GLIBCXX__) && PY_VERSION_HEX < 0x030E0000
-        try {
-            PyEval_RestoreThread(state_);
-        } catch (abi::__forced_unwind&) {
-            for (;;) pause();
-        }
-#else
-        PyEval_RestoreThread(state_);
-#endif
-    }
+    ~ReleasedGil() { srcell_restore_gil(state_); }
     ReleasedGil(const ReleasedGil&) = delete;
     ReleasedGil& operator=(const ReleasedGil&) = delete;
 
