@@ -1,8 +1,9 @@
 """Numbers that stay right: random shapes, parameters, magnitudes and modes for SRCELL_SOAK_SECONDS (600), from the seed
 SRCELL_SOAK_SEED (the time). Of each case every instruction set must give the bits of the scalar one, for any number of
 threads, in pieces, sample by sample, on events and on their dense input; a step in float32 must lie within its rounding
-errors of the same step in float64, and float64 within 1e-12 of reference.py, gradients included. Before that, 100,000
-steps: in one call and streamed the same bits, and no more memory than their spikes need.
+errors of the same step in float64, and float64 within 1e-12 of reference.py, gradients included, where rounding alone
+does not move them further. Before that, 100,000 steps: in one call and streamed the same bits, and no more memory than
+their spikes need.
 
     python tests/soak.py
 
@@ -32,10 +33,10 @@ from conftest import (
     STATE,
     Inputs,
     IsaProcess,
-    assert_same_gradients,
     call,
     gradients,
     make_output_gradients,
+    moved_by_one_ulp,
     noise,
     relative_error,
 )
@@ -146,14 +147,29 @@ def check_step(case: Case) -> None:
 
 
 def check_float64(case: Case) -> None:
+    """Outputs and gradients of reference.py to 1e-12; where a neuron is near its threshold, to five times the change
+    that one ulp of every input makes there, as tests/test_gradients.py has it.
+    """
     inputs, options = case_inputs(case), case_options(case)
-    outputs, expected = call(srcell.src, inputs, **options), call(src_reference, inputs, **options)
-    for x, y in zip((outputs[0], *outputs[1]), (expected[0], *expected[1]), strict=True):
-        assert relative_error(x, y) <= 1e-12
+    outputs = call(srcell.src, inputs, **options)
     arriving: list[Tensor | None] = [*make_output_gradients(case["seed"], outputs)]
-    assert_same_gradients(
-        gradients(srcell.src, inputs, arriving, **options), gradients(src_reference, inputs, arriving, **options)
-    )
+
+    def run(function: Any, inputs: Inputs) -> Inputs:
+        spikes, state = call(function, inputs, **options)
+        made = {f"gradient of {name}": x for name, x in gradients(function, inputs, arriving, **options).items()}
+        return {"spikes": spikes, **state._asdict(), **made}
+
+    ours, expected = run(srcell.src, inputs), run(src_reference, inputs)
+    errors = {name: relative_error(x, expected[name]) for name, x in ours.items()}
+    if max(errors.values()) <= 1e-12:
+        return
+    allowed = dict.fromkeys(errors, 1e-12)
+    for draw_of_signs in range(4):
+        moved = run(src_reference, {name: moved_by_one_ulp(x, draw_of_signs) for name, x in inputs.items()})
+        for name, x in moved.items():
+            allowed[name] = max(allowed[name], 5 * relative_error(x, expected[name]))
+    for name, error in errors.items():
+        assert error <= allowed[name], f"{name}: {error:.2e} where {allowed[name]:.2e} is allowed"
 
 
 def check(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
