@@ -43,6 +43,15 @@ for python in "$@"; do
     modules=$(find "$work/content-$name" -name '*.so*')
     [ "$(wc -w <<<"$modules")" = 1 ] || { echo "$wheel: expected one compiled module, got: $modules" >&2; exit 1; }
     tools/check_symbols.sh "$modules"
+    # It has every instruction set of this processor.
+    isas=$("$python" -c 'import sys; from importlib.util import module_from_spec, spec_from_file_location as spec
+print(*module_from_spec(spec("_core", sys.argv[1])).available_isas)' "$modules")
+    for isa in avx2 avx512; do
+        if grep -qw "${isa/avx512/avx512vl}" /proc/cpuinfo && [[ " $isas " != *" $isa "* ]]; then
+            echo "$wheel: expected $isa, which this processor has, got: $isas" >&2
+            exit 1
+        fi
+    done
     bytes=$(stat -c %s "$wheel")
     [ "$bytes" -lt 5000000 ] || { echo "$wheel: expected less than 5,000,000 bytes, got $bytes" >&2; exit 1; }
     cp "$wheel" "$folder"

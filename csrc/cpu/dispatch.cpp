@@ -2,17 +2,43 @@
 
 #include <stdexcept>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace srcell {
+
+#if defined(__x86_64__)
+namespace {
+
+struct Features {
+    bool avx2 = false, avx512 = false;  // with all that the flags in CMakeLists.txt name
+};
+
+// Asked of the processor, and of the operating system through XCR0, by hand: __builtin_cpu_supports needs a part of the
+// compiler's runtime that zig's lacks, where it says no to everything.
+Features detect() {
+    constexpr unsigned kFma = 1u << 12, kXsave = 1u << 27;                         // leaf 1, ecx
+    constexpr unsigned kAvx2 = 1u << 5, kAvx512 = 1u << 16 | 1u << 17 | 3u << 30;  // leaf 7, ebx: F, DQ, BW, VL
+    constexpr unsigned kYmm = 0x6, kZmm = 0xE6;                                    // XCR0
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & (kFma | kXsave)) != (kFma | kXsave)) return {};
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return {};
+    unsigned saved, high;
+    asm volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    const bool avx2 = (saved & kYmm) == kYmm && (ebx & kAvx2);
+    return {avx2, avx2 && (saved & kZmm) == kZmm && (ebx & kAvx512) == kAvx512};
+}
+
+}  // namespace
+#endif
 
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> available = {kernels_scalar()};
 #if defined(__x86_64__)
-    // These builtins check the operating system's support (XCR0) as well as cpuid.
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) available.push_back(kernels_avx2());
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-        available.push_back(kernels_avx512());
+    const Features features = detect();
+    if (features.avx2) available.push_back(kernels_avx2());
+    if (features.avx512) available.push_back(kernels_avx512());
 #elif defined(__aarch64__)
     available.push_back(kernels_neon());  // a part of every AArch64 processor
 #endif
