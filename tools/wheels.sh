@@ -44,8 +44,16 @@ for python in "$@"; do
     [ "$(wc -w <<<"$modules")" = 1 ] || { echo "$wheel: expected one compiled module, got: $modules" >&2; exit 1; }
     tools/check_symbols.sh "$modules"
     # It has every instruction set of this processor.
-    isas=$("$python" -c 'import sys; from importlib.util import module_from_spec, spec_from_file_location as spec
-print(*module_from_spec(spec("_core", sys.argv[1])).available_isas)' "$modules")
+    isas=$("$python" - "$modules" <<'END'
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+
+spec = spec_from_file_location("_core", sys.argv[1])
+core = module_from_spec(spec)
+spec.loader.exec_module(core)
+print(*core.available_isas)
+END
+    )
     for isa in avx2 avx512; do
         if grep -qw "${isa/avx512/avx512vl}" /proc/cpuinfo && [[ " $isas " != *" $isa "* ]]; then
             echo "$wheel: expected $isa, which this processor has, got: $isas" >&2
