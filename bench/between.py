@@ -63,7 +63,7 @@ def measure(repetitions: int) -> list[dict[str, float | str]]:
 
     until = 0.0
     duration = 1e-3 * statistics.median([milliseconds(ours) for _ in range(50)][10:])
-    rows = []
+    rows: list[dict[str, float | str]] = []
     for name, operation in operations().items():
         times: dict[Callable[[], Tensor], list[float]] = {ours: [], tanh: [], sort: []}
         for repetition in range(repetitions):
@@ -84,9 +84,10 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = measure(arguments.repetitions)
     for row in rows:
-        name, *medians = row.values()
-        ours, theirs, sort = map(float, medians)
-        print(f"{name:24} {ours:7.4f} ms behind srcell, {theirs:7.4f} tanh: {ours / theirs:.3f}; {sort:7.4f} sort")
+        ours, theirs, sort = (float(x) for x in list(row.values())[1:])
+        print(
+            f"{row['operation']:24} {ours:7.4f} ms behind srcell, {theirs:7.4f} tanh: {ours / theirs:.3f}; {sort:7.4f} sort"
+        )
     document = {key: value for key, value in benchmark.record([], Path(__file__).resolve()).items() if key != "results"}
     RESULT.write_text(json.dumps({**document, "milliseconds": rows}, indent=1) + "\n")
 
