@@ -263,6 +263,12 @@ def test_a_device_that_is_none_is_named(error: type[Exception], device: Any) -> 
     assert_refused(error, "device", BATCH.to, device)
 
 
+def test_spikes_of_no_neurons_are_counted_on_every_device() -> None:
+    for device in ("cpu", "meta"):
+        counts = count_spikes(torch.zeros(3, 0, 0, device=device))
+        assert counts.events.shape == counts.spikes.shape == (0,)
+
+
 @pytest.mark.parametrize("batches", [5, None, np.array(0.5), torch.zeros(()), torch.zeros(1).expand(2**62)])
 def test_what_is_no_sequence_of_batches_is_refused(batches: Any) -> None:
     with pytest.raises(TypeError, match=r"^batches: expected EventBatches, got "):
@@ -488,6 +494,8 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
     for device in ("cuda", "cuda:99"):
         with pytest.raises(ValueError, match=f"^device: expected one that is there, got '{device}'"):
             RunOptions(device=device)
+        with pytest.raises(ValueError, match=f"^device: expected one that is there, got '{device}'"):
+            BATCH.to(device)
 
 
 # Nothing of a file is executed

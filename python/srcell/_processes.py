@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -45,20 +46,24 @@ class Processes:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
+        self._recent: deque[Tensor] = deque(maxlen=16)
+
+    def _reduce(self, tensor: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
+        # A thread of Gloo's lets go of a tensor after the result is there. Were it the last to hold it, it would wait
+        # for the GIL, with which destroy_process_group of torch 2.4 waits for the thread. So the last few live longer.
+        self._recent.append(tensor)
+        distributed.all_reduce(tensor, operation)
+        return tensor
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes."""
-        if self.size > 1:
-            distributed.all_reduce(tensor)
-        return tensor
+        return self._reduce(tensor, distributed.ReduceOp.SUM) if self.size > 1 else tensor
 
     def any(self, *flags: int) -> list[int]:
         """The largest value of each flag in any process."""
         if self.size == 1:
             return list(flags)
-        tensor = torch.tensor(flags)
-        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
-        return [int(flag) for flag in tensor]
+        return [int(flag) for flag in self._reduce(torch.tensor(flags), distributed.ReduceOp.MAX)]
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network with gradients that are averaged over all processes."""
@@ -73,8 +78,9 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
         yield Processes() if alone else Processes(distributed.get_rank(), distributed.get_world_size())
         return
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    group = Processes(distributed.get_rank(), distributed.get_world_size())
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        yield group
     finally:
         distributed.destroy_process_group()
 

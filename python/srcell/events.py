@@ -555,7 +555,7 @@ class EventBatch:
 
         Raises:
             TypeError: ``device`` is no name of a device.
-            ValueError: it names none that torch knows.
+            ValueError: it names none that is there.
 
         Example:
             >>> import torch
@@ -564,12 +564,8 @@ class EventBatch:
             device(type='cpu')
 
         """
-        try:
-            device = torch.device(device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"device: expected a device that torch knows, got {device!r}") from None
-        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+        place = present_device(device)
+        return self._map(lambda x: x.to(place, non_blocking=non_blocking))
 
     def pin_memory(self) -> EventBatch:
         """The batch in page-locked memory, which a GPU reads faster; a DataLoader with ``pin_memory=True`` calls it."""
@@ -654,6 +650,18 @@ def as_float(name: str, value: float) -> float:
         return float(value)
     except OverflowError:
         raise ValueError(f"{name}: expected a finite value, got one beyond every float") from None
+
+
+def present_device(device: torch.device | str | int) -> torch.device:
+    """A device that torch knows and this machine has; for the package's own."""
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        reason = str(error).partition("\n")[0]
+        raise kind(f"device: expected one that is there, got {device!r}: {reason}") from None
+    return place
 
 
 def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:

@@ -471,8 +471,8 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
     if flat.device.type == "cpu":
         events, crossings = _ops.count_spikes(_ops.contiguous(flat))
     else:
-        high = torch.nn.functional.pad(flat > 0.5, (0, 0, 0, 0, 1, 0))
-        events, crossings = (flat > 0).sum((0, 1)), (high[1:] & ~high[:-1]).sum((0, 1))
+        high = flat > 0.5
+        events, crossings = (flat > 0).sum((0, 1)), high[:1].sum((0, 1)) + (high[1:] & ~high[:-1]).sum((0, 1))
     return SpikeCounts(events.view(neurons), crossings.view(neurons))
 
 

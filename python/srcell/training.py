@@ -26,7 +26,7 @@ from .config import TrainingConfig
 from .data import Dataset, EventLoader, LatencyEncoding, RateEncoding, Samples
 from .data.loader import Encoding, derived_seed
 from .evaluation import Evaluation, count_correct, evaluate
-from .events import EventBatch
+from .events import EventBatch, present_device
 from .functional import count_spikes
 from .models import Classifier, SRCClassifier, SRCConvClassifier
 
@@ -84,13 +84,7 @@ class RunOptions:
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"device: expected one that is there, got {self.device!r}: {reason}") from None
-        if device.type not in ("cpu", "cuda"):
+        if present_device(self.device).type not in ("cpu", "cuda"):
             raise ValueError(f"device: expected the CPU or a GPU (cuda), got {self.device!r}")
 
 

@@ -44,7 +44,7 @@ def floats(draw: Draw, *shape: int, dtype: torch.dtype = torch.float32, scale: f
     x = (x * scale).to(dtype)
     if x.numel() and chance(draw, wild):
         for _ in range(pick(draw, 1, 3)):
-            x.view(-1)[draw.randrange(x.numel())] = pick(draw, *SPECIAL)
+            x.view(-1)[draw.randrange(x.numel())] = torch.tensor(pick(draw, *SPECIAL), dtype=torch.float64)
     return x
 
 
