@@ -87,6 +87,8 @@ def main() -> None:
         ours, theirs, sort = (float(x) for x in list(row.values())[1:])
         figures = f"behind srcell {ours:.4f} ms, tanh {theirs:.4f}: {ours / theirs:.3f}; sort {sort:.4f}"
         print(f"{row['operation']:24} {figures}")
+    if arguments.repetitions < 1000:  # a look, no result
+        return
     document = {key: value for key, value in benchmark.record([], Path(__file__).resolve()).items() if key != "results"}
     RESULT.write_text(json.dumps({**document, "milliseconds": rows}, indent=1) + "\n")
 

@@ -72,10 +72,7 @@ def draw(seed: int, kind: str) -> Case:
     if kind == "events":
         shape = (*shape, size(200))
     elif kind != "currents":
-        shape = (
-            max(shape[0], 1),
-            *shape[1:],
-        )  # nothing to compare without a step
+        shape = (max(shape[0], 1), *shape[1:])  # nothing to compare without a step
     # Half of the cases are near the defaults; others have denormals, products that overflow, and whatever lies between.
     scale = 1.0 if float64 or random.integers(2) else 2.0 ** float(random.integers(-149, 127))
     return make_case(
@@ -141,8 +138,8 @@ def check_step(case: Case) -> None:
     )
     for name in SRCState._fields:
         x, y, bound = (getattr(of, name) for of in (made, exact, bounds))
-        # Where float32 overflows there is nothing to compare.
-        wrong = ((x - y).abs() > bound) & x.isfinite() & exact.i.isfinite() & made.i.isfinite()
+        # Where the current of float32 overflows there is nothing to compare.
+        wrong = ~((x - y).abs() <= bound) & exact.i.isfinite() & made.i.isfinite()
         assert not wrong.any(), f"{name}: {(x - y)[wrong][:3]} where {bound.expand_as(x)[wrong][:3]} is allowed"
 
 
@@ -161,7 +158,7 @@ def check_float64(case: Case) -> None:
 
     ours, expected = run(srcell.src, inputs), run(src_reference, inputs)
     errors = {name: relative_error(x, expected[name]) for name, x in ours.items()}
-    if max(errors.values()) <= 1e-12:
+    if all(error <= 1e-12 for error in errors.values()):
         return
     allowed = dict.fromkeys(errors, 1e-12)
     for draw_of_signs in range(4):

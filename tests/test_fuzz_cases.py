@@ -28,7 +28,21 @@ from torch import Tensor
 import srcell
 from conftest import assert_refused, noise
 from fuzz.file_targets import trained
-from srcell import EventBatch, _ops, data, latency_encode, leaky_readout, rate_encode, rest_state, src, src_linear
+from srcell import (
+    SRC,
+    EventBatch,
+    LeakyReadout,
+    SRCCell,
+    SRCConv2d,
+    _ops,
+    data,
+    latency_encode,
+    leaky_readout,
+    rate_encode,
+    rest_state,
+    src,
+    src_linear,
+)
 from srcell._files import remove_partial_files, write_atomically
 from srcell.checkpoint import read_checkpoint, write_checkpoint
 from srcell.cli import main
@@ -99,8 +113,10 @@ def test_numbers_beyond_every_float_are_refused() -> None:
         (TypeError, "rs", {"bias": -6.0, "rs": torch.zeros(2, dtype=torch.complex64)}),
         (ValueError, "bias", {"bias": math.nan}),
         (ValueError, "r", {"bias": -6.0, "r": math.inf}),
-        (ValueError, "bias", {"bias": torch.zeros(2), "r": torch.zeros(3)}),
-        (ValueError, "bias", {"bias": torch.zeros(2), "r": torch.zeros(2, device="meta")}),
+        (TypeError, "bias", {"bias": True}),
+        (ValueError, "r", {"bias": torch.zeros(2), "r": torch.zeros(3)}),
+        (ValueError, "rs", {"bias": -6.0, "r": torch.zeros(2), "rs": torch.zeros(3)}),
+        (ValueError, "r", {"bias": torch.zeros(2), "r": torch.zeros(2, device="meta")}),
     ],
 )
 def test_rest_state_refuses_what_has_no_fixed_point(error: type[Exception], argument: str, given: Any) -> None:
@@ -125,6 +141,52 @@ def test_the_rest_of_nan_is_nan() -> None:
 )
 def test_the_readout_names_what_is_wrong(error: type[Exception], argument: str, given: dict[str, Any]) -> None:
     assert_refused(error, argument, leaky_readout, **{"spikes": X, "num_classes": 2} | given)
+
+
+@pytest.mark.parametrize(
+    ("error", "argument", "given"),
+    [
+        (TypeError, "input_size", {"input_size": "3"}),
+        (ValueError, "hidden_size", {"hidden_size": 2**63}),
+        (TypeError, "num_layers", {"num_layers": 1.0}),
+        (TypeError, "bias", {"bias": np.zeros(3)}),
+        (TypeError, "batch_first", {"batch_first": torch.zeros(0)}),
+        (TypeError, "dropout", {"dropout": "x"}),
+        (TypeError, "alpha", {"alpha": "x"}),
+        (TypeError, "r", {"r": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8)}),
+        (ValueError, "rs", {"rs": torch.zeros(3).to_sparse()}),
+        (TypeError, "learnable", {"learnable": torch.zeros(())}),
+        (ValueError, "learnable", {"learnable": [[]]}),
+        (ValueError, "surrogate", {"surrogate": np.array(["relu", "x"])}),
+        (TypeError, "recurrent_grad", {"recurrent_grad": 1}),
+        (ValueError, "initial_state", {"initial_state": np.array(["rest", "x"])}),
+        (TypeError, "learn_initial_state", {"learn_initial_state": torch.zeros(0)}),
+        (ValueError, "bias_init", {"bias_init": 1e39}),
+        (ValueError, "bias_max", {"bias_max": 10**400}),
+    ],
+)
+def test_a_layer_names_what_it_is_not_made_of(error: type[Exception], argument: str, given: dict[str, Any]) -> None:
+    assert_refused(error, argument, SRC, **{"input_size": 4, "hidden_size": 3} | given)
+
+
+def test_a_layer_names_what_it_does_not_run_on() -> None:
+    maps, nested = torch.zeros(3, 2, 1, 5, 5), torch.nested.nested_tensor([torch.zeros(2, 4)])
+    for x in (X.to_sparse(), nested):
+        assert_refused(ValueError, "input", SRC(4, 3), x)
+        assert_refused(ValueError, "spikes", LeakyReadout(2), x)
+    assert_refused(ValueError, "input", SRCCell(4, 3), X[0].to_sparse())
+    assert_refused(ValueError, "input", SRCConv2d(1, 2, 3), maps.to_sparse())
+    assert_refused(TypeError, "state", SRC(4, 3), X, (1, 2, 3))
+    assert_refused(TypeError, "spikes", LeakyReadout(2), None)
+    assert_refused(TypeError, "num_classes", LeakyReadout, 2.0)
+    assert_refused(ValueError, "inhibition", LeakyReadout, 2, inhibition=math.nan)
+    assert LeakyReadout(2, 2, inhibition=2**64)(X).shape == (2, 2)
+
+
+def test_nested_tensors_are_named() -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(2)])
+    assert_refused(ValueError, "images", rate_encode, nested, seed=1)
+    assert_refused(ValueError, "offsets", EventBatch, nested, BATCH.indices, shape=BATCH.shape)
 
 
 @pytest.mark.parametrize("word", [np.array(["relu", "x"]), np.zeros(0), torch.zeros(2)])
@@ -566,7 +628,7 @@ def test_no_source_has_what_executes_a_file() -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingConfig]:
-    """A run that was stopped before its last step, in effect: its files but for what the end of a run writes."""
+    """A small run and its configuration."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     config = TrainingConfig(hidden_sizes=(), epochs=1, steps=5, train_samples=100)
     train(config, folder)

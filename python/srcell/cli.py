@@ -433,9 +433,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"srcell: {error}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+        reason = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError) and not any(x in reason for x in ("allocate memory", "out of memory")):
             raise
-        print("srcell: so much memory is not to be had: choose smaller sizes or batches", file=sys.stderr)
+        print(f"srcell: so much memory is not to be had: choose smaller sizes or batches. {reason}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
         print(f"srcell: {stopped}", file=sys.stderr)

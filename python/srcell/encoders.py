@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import _ops
-from .events import EventBatch, as_float, as_int, as_integers
+from .events import EventBatch, as_float, as_int, as_integers, require_dense
 
 __all__ = ["latency_encode", "rate_encode"]
 
@@ -132,9 +132,10 @@ def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         got = images.dtype if isinstance(images, Tensor | np.ndarray) else type(images).__name__
         raise TypeError(f"images: expected a tensor or an array of floating-point numbers, got {got}")
-    if images.layout != torch.strided or images.device.type not in ("cpu", *devices):
+    require_dense("images", images)
+    if images.device.type not in ("cpu", *devices):
         places = " or ".join(["the CPU", *(f"a {device} device" for device in devices)])
-        raise ValueError(f"images: expected a dense tensor on {places}, got {images.layout} on {images.device}")
+        raise ValueError(f"images: expected a tensor on {places}, got one on {images.device}")
     if images.dim() < 2 or math.prod(images.shape[1:]) > _MAX_PIXELS or len(images) == 2**63 - 1:
         shape = tuple(images.shape)
         raise ValueError(

@@ -253,8 +253,7 @@ class EventBatch:
         else:
             steps = as_int("steps", steps, _MAX_STEPS - prefix)
             bins = bins[bins < steps]
-        if not isinstance(count, str) or count not in ("once", "all"):
-            raise ValueError(f"count: expected 'once' or 'all', got {count!r}")
+        check_word("count", count, ("once", "all"))
         cells = (prefix + bins) * total + index[: len(bins)]
         cells = cells.unique() if count == "once" else cells.sort().values
         row_starts = torch.arange(prefix + steps + 1, device=times.device) * total
@@ -644,12 +643,30 @@ def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -
 
 def as_float(name: str, value: float) -> float:
     """A real number as a float; for this package's own arguments."""
-    if not isinstance(value, numeric.Real):
+    if not isinstance(value, numeric.Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
     try:
         return float(value)
     except OverflowError:
         raise ValueError(f"{name}: expected a finite value, got one beyond every float") from None
+
+
+def check_word(name: str, value: str, words: Sequence[str]) -> None:
+    """Raise where a value is none of the words; for the package's own."""
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{name}: expected one of {', '.join(words)}, got {value!r}")
+
+
+def check_bool(name: str, value: bool) -> None:
+    """Raise where a value is neither True nor False; for the package's own."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+
+
+def require_dense(name: str, x: Tensor) -> None:
+    """Raise where the elements of a tensor do not lie in its memory one by one; for the package's own."""
+    if x.layout != torch.strided or x.is_nested:
+        raise ValueError(f"{name}: expected a dense tensor, got {'a nested one' if x.is_nested else x.layout}")
 
 
 def present_device(device: torch.device | str | int) -> torch.device:
@@ -671,7 +688,7 @@ def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = F
     if refused or (numbers.dtype == torch.bool and not bools):
         raise TypeError(f"{name}: expected integers, got {numbers.dtype}")
     _check_one_dimension(name, numbers)
-    return numbers.to(torch.int64).contiguous()
+    return _ops.contiguous(numbers.to(torch.int64))
 
 
 def _as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
@@ -780,8 +797,7 @@ def _as_tensor(name: str, x: Array) -> Tensor:
             raise TypeError(f"{name}: expected a dtype that torch has, got {x.dtype}") from None
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor or a NumPy array, got {type(x).__name__}")
-    if x.layout != torch.strided:
-        raise ValueError(f"{name}: expected a dense tensor, got layout {x.layout}")
+    require_dense(name, x)
     return x
 
 
@@ -803,8 +819,7 @@ def _vector(
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
     if device not in (None, x.device):
         raise ValueError(f"{name}: expected device {device}, as offsets has, got {x.device}")
-    x = x.contiguous()
-    return x.clone() if x.data_ptr() % x.element_size() else x
+    return _ops.contiguous(x)
 
 
 def _check_shape(shape: Sequence[int], name: str = "shape") -> Shape:

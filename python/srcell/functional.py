@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from . import _ops
-from .events import EventBatch, as_float
+from .events import EventBatch, as_float, check_bool, check_word, require_dense
 
 __all__ = ["SRCState", "SpikeCounts", "count_spikes", "leaky_readout", "rest_state", "src", "src_linear"]
 
@@ -113,7 +113,7 @@ def src(
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)
         i, h, hs = (x.reshape(batch, *features) for x in (i, h, hs))
-    if current.dtype in _HALF and not _autocasts(current):
+    if current.dtype in _HALF and not autocasts(current):
         spikes = spikes.to(current.dtype)
     return spikes, SRCState(i, h, hs)
 
@@ -175,18 +175,16 @@ def src_linear(
     """
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
-    _require_dense("weight", weight)
+    require_dense("weight", weight)
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
-    if not isinstance(method, str) or method not in _ops.METHODS:
-        raise ValueError(f"method: expected one of {', '.join(_ops.METHODS)}, got {method!r}")
+    check_word("method", method, _ops.METHODS)
     given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
     options = (state, bias, given, lengths, surrogate, recurrent_grad)
     if isinstance(input, EventBatch):
         return events_linear(input, weight, method, *options)
     if not isinstance(input, Tensor):
         raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
-    _require_dense("input", input)
     return dense_linear(input, weight, method, False, *options)
 
 
@@ -245,12 +243,13 @@ def dense_linear(
     With ``input_grad_at_events`` the caller needs the gradient of the input only where it is not 0, as the output of a
     layer with the relu surrogate does; it is then unspecified elsewhere.
     """
+    require_dense("input", input)
     if input.dim() != 3 or input.shape[2] != weight.shape[1]:
         raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {tuple(input.shape)}")
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
     work = _working(weight)
-    autocast = _autocasts(input)
+    autocast = autocasts(input)
     if input.dtype != weight.dtype and not autocast:
         raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
     half = autocast or weight.dtype in _HALF
@@ -276,12 +275,12 @@ def _working(weight: Tensor) -> Tensor:
 
 
 def _in_dtype(spikes: Tensor, weight: Tensor) -> Tensor:
-    if weight.dtype in _HALF and not _autocasts(weight):
+    if weight.dtype in _HALF and not autocasts(weight):
         return spikes.to(weight.dtype)
     return spikes
 
 
-def _autocasts(x: Tensor) -> bool:
+def autocasts(x: Tensor) -> bool:
     """Whether autocast is enabled where x is; torch does not know it on meta."""
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
@@ -331,27 +330,28 @@ def rest_state(
 def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor, Tensor]:
     """What the fixed point depends on, bias and r + rs, in float64 and of one shape."""
     given = {"bias": bias, "r": r, "rs": rs}
-    devices = {x.device for x in given.values() if isinstance(x, Tensor)} or {torch.device("cpu")}
-    if len(devices) > 1:
-        raise ValueError(f"bias: expected the device of r and rs, got {' and '.join(sorted(map(str, devices)))}")
-    (device,) = devices
-    doubles = []
+    device = next((x.device for x in given.values() if isinstance(x, Tensor)), torch.device("cpu"))
+    doubles: list[Tensor] = []
     for name, value in given.items():
         if isinstance(value, Tensor):
             if not value.is_floating_point():
                 raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
-            _require_dense(name, value)
-            doubles.append(value.to(torch.float64))
-            continue
-        number = as_float(name, value)
-        if not -math.inf < number < math.inf:  # isfinite() breaks the graph where a compiled call's floats vary
-            raise ValueError(f"{name}: expected a finite value, got {number}")
-        doubles.append(torch.full((), number, dtype=torch.float64, device=device))
-    try:
-        b, r_, rs_ = torch.broadcast_tensors(*doubles)
-    except RuntimeError:
-        got = ", ".join(str(tuple(x.shape)) for x in doubles)
-        raise ValueError(f"bias: expected a shape that broadcasts with those of r and rs, got {got}") from None
+            require_dense(name, value)
+            if value.device != device:
+                raise ValueError(f"{name}: expected device {device}, as the tensor before it has, got {value.device}")
+            double = value.to(torch.float64)
+        else:
+            number = as_float(name, value)
+            if not -math.inf < number < math.inf:  # isfinite() breaks the graph where a compiled call's floats vary
+                raise ValueError(f"{name}: expected a finite value, got {number}")
+            double = torch.full((), number, dtype=torch.float64, device=device)
+        try:
+            doubles = list(torch.broadcast_tensors(*doubles, double))
+        except RuntimeError:
+            expected = tuple(doubles[0].shape)
+            got = tuple(double.shape)
+            raise ValueError(f"{name}: expected a shape that broadcasts with {expected}, got {got}") from None
+    b, r_, rs_ = doubles
     return b, r_ + rs_
 
 
@@ -393,10 +393,10 @@ def leaky_readout(
 
     """
     if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
-        raise TypeError(f"spikes: expected a floating-point tensor, got {_describe(spikes)}")
-    _require_dense("spikes", spikes)
+        raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
+    require_dense("spikes", spikes)
     if not isinstance(num_classes, numbers.Integral):
-        raise TypeError(f"num_classes: expected an int, got {_describe(num_classes)}")
+        raise TypeError(f"num_classes: expected an int, got {describe(num_classes)}")
     if not 1 <= num_classes < 2**63:
         raise ValueError(f"num_classes: expected at least 1 and below 2^63, got {num_classes}")
     if spikes.dim() != 3 or spikes.shape[2] % num_classes:
@@ -459,8 +459,8 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
 
     """
     if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
-        raise TypeError(f"spikes: expected a floating-point tensor, got {_describe(spikes)}")
-    _require_dense("spikes", spikes)
+        raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
+    require_dense("spikes", spikes)
     if spikes.dim() < 2:
         raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
     plain = spikes.detach()
@@ -516,19 +516,14 @@ def _flat_size(name: str, sizes: Sequence[int]) -> int:
     return product
 
 
-def _describe(x: object) -> str:
+def describe(x: object) -> str:
     return f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-
-
-def _require_dense(name: str, x: Tensor) -> None:
-    if x.layout != torch.strided or x.is_nested:
-        raise ValueError(f"{name}: expected a dense tensor, got {'a nested one' if x.is_nested else x.layout}")
 
 
 def _check_current(current: Tensor) -> None:
     if not isinstance(current, Tensor):
         raise TypeError(f"current: expected a tensor, got {type(current).__name__}")
-    _require_dense("current", current)
+    require_dense("current", current)
     if current.dtype not in (torch.float32, torch.float64, *_HALF):
         raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
     if current.dim() < 3:
@@ -547,7 +542,7 @@ def _refuse_forward_mode(tensors: list[Tensor]) -> None:
 
 def _check_like(name: str, x: Tensor, current: Tensor) -> Tensor:
     """Check layout, dtype and device of x against the currents, and bring half precision to the working dtype."""
-    _require_dense(name, x)
+    require_dense(name, x)
     if x.device != current.device:
         raise ValueError(f"{name}: expected device {current.device}, as the current has, got {x.device}")
     if x.dtype == current.dtype:
@@ -573,10 +568,7 @@ def _layer(
     if bias_tensor is None:
         assert not isinstance(bias, Tensor)
         bias_tensor = torch.full((), as_float("bias", bias), dtype=like.dtype, device=like.device)
-    if not isinstance(surrogate, str) or surrogate not in _ops.SURROGATES:
-        raise ValueError(f"surrogate: expected one of {', '.join(_ops.SURROGATES)}, got {surrogate!r}")
-    if not isinstance(recurrent_grad, bool):
-        raise TypeError(f"recurrent_grad: expected a bool, got {_describe(recurrent_grad)}")
+    check_gradient_mode(surrogate, recurrent_grad)
     i0, h0, hs0 = _flat_state(state, (batch, *features), like)
     constants = [as_float(name, value) if isinstance(value, (int, float)) else 0.0 for name, value in cell.items()]
     alpha, rho, r, rs, zs_hyp, zs_dep = (_flat_parameter(name, value, features, like) for name, value in cell.items())
@@ -586,6 +578,12 @@ def _layer(
         *(alpha, rho, r, rs, zs_hyp, zs_dep),
         *(checked_lengths, surrogate, recurrent_grad),
     )
+
+
+def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:
+    """Raise unless they are such as ``src`` takes; for the package's own."""
+    check_word("surrogate", surrogate, _ops.SURROGATES)
+    check_bool("recurrent_grad", recurrent_grad)
 
 
 def _tensors(synapse: Tensor, layer: _ops.Layer, input: Tensor | None = None) -> list[Tensor]:
@@ -640,7 +638,7 @@ def _check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.de
             lengths = torch.as_tensor(lengths, device=device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"lengths: expected integers, got {type(lengths).__name__}: {error}") from None
-    _require_dense("lengths", lengths)
+    require_dense("lengths", lengths)
     integers = lengths.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     if not integers and (lengths.numel() or not lengths.is_floating_point()):  # [] becomes floats of none
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")

@@ -5,6 +5,8 @@ State is explicit: passed in, returned, never hidden in a module. The recurrence
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _ops
-from .events import EventBatch
-from .functional import Parameter, SRCState, State, dense_linear, events_linear, leaky_readout, rest_state, src
+from .events import EventBatch, as_float, check_bool, check_word, require_dense
+from .functional import (
+    Parameter,
+    SRCState,
+    State,
+    autocasts,
+    check_gradient_mode,
+    dense_linear,
+    describe,
+    events_linear,
+    leaky_readout,
+    rest_state,
+    src,
+)
 
 __all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]
 
@@ -53,14 +66,18 @@ class _SRCBase(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        if surrogate not in _ops.SURROGATES:
-            raise ValueError(f"surrogate: expected one of {', '.join(_ops.SURROGATES)}, got {surrogate!r}")
-        if initial_state not in ("zeros", "rest"):
-            raise ValueError(f"initial_state: expected 'zeros' or 'rest', got {initial_state!r}")
+        check_gradient_mode(surrogate, recurrent_grad)
+        check_word("initial_state", initial_state, ("zeros", "rest"))
+        check_bool("bias", bias)
+        check_bool("learn_initial_state", learn_initial_state)
+        try:
+            self.learnable = tuple(learnable)
+        except (TypeError, RuntimeError):
+            raise TypeError(f"learnable: expected a sequence of names, got {describe(learnable)}") from None
         if isinstance(learnable, str):
             raise TypeError(f"learnable: expected a sequence of names, got the string {learnable!r}")
-        for name in learnable:
-            if name not in cell:
+        for name in self.learnable:
+            if not isinstance(name, str) or name not in cell:
                 raise ValueError(f"learnable: expected names among {', '.join(cell)}, got {name!r}")
             if name in ("zs_hyp", "zs_dep") and not recurrent_grad:
                 raise ValueError(
@@ -70,14 +87,16 @@ class _SRCBase(nn.Module):
             raise ValueError(
                 "learn_initial_state: expected False with recurrent_grad=False (h and hs have no gradient), got True"
             )
-        self.learnable = tuple(learnable)
+        cell = {name: value if isinstance(value, Tensor) else as_float(name, value) for name, value in cell.items()}
         self.surrogate, self.recurrent_grad = surrogate, recurrent_grad
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
-        self.bias_init, self.bias_max = bias_init, bias_max
+        self.bias_init, self.bias_max = as_float("bias_init", bias_init), as_float("bias_max", bias_max)
         self._learns_bias = bias
         self._neurons = neurons
         self._suffixes = tuple(weight_shapes)
         self._cell = dict(cell)
+        if not abs(self.bias_init) <= torch.finfo(dtype or torch.get_default_dtype()).max:
+            raise ValueError(f"bias_init: expected a finite value of the dtype, got {bias_init}")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         for suffix, shape in weight_shapes.items():
             self.register_parameter(self._WEIGHT_NAME.format(suffix), nn.Parameter(torch.empty(shape, **factory)))
@@ -96,6 +115,10 @@ class _SRCBase(nn.Module):
     def _register_cell_parameter(self, name: str, suffix: str, value: Parameter, factory: dict[str, Any]) -> None:
         if not isinstance(value, Tensor) and name not in self.learnable:
             return
+        if isinstance(value, Tensor):
+            require_dense(name, value)
+            if value.is_quantized or value.is_complex():
+                raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
         tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone().to(**factory)
         if tuple(tensor.shape) not in ((), (1,), (self._neurons,)):
             raise ValueError(
@@ -191,9 +214,8 @@ class _SRCLinear(_SRCBase):
     def __init__(
         self, input_size: int, hidden_size: int, suffixes: Sequence[str], *, bias: bool, **options: Any
     ) -> None:
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if size < 0 or isinstance(size, bool):
-                raise ValueError(f"{name}: expected a size of 0 or more, got {size}")
+        _check_size("input_size", input_size, 0)
+        _check_size("hidden_size", hidden_size, 0)
         inputs = [input_size, *[hidden_size] * (len(suffixes) - 1)]
         shapes: dict[str, tuple[int, ...]] = {s: (hidden_size, k) for s, k in zip(suffixes, inputs, strict=True)}
         super().__init__(hidden_size, shapes, bias=bias, **options)
@@ -289,9 +311,9 @@ class SRC(_SRCLinear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if num_layers < 1:
-            raise ValueError(f"num_layers: expected at least 1, got {num_layers}")
-        if not 0 <= dropout <= 1:
+        _check_size("num_layers", num_layers, 1)
+        check_bool("batch_first", batch_first)
+        if not 0 <= as_float("dropout", dropout) <= 1:
             raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
         super().__init__(
             input_size,
@@ -343,8 +365,9 @@ class SRC(_SRCLinear):
             shape = "(B, T, K)" if self.batch_first else "(T, B, K)"
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected an EventBatch or a tensor {shape}, got {got}")
-        elif self.batch_first:
-            input = input.transpose(0, 1)
+        else:
+            require_dense("input", input)
+            input = input.transpose(0, 1) if self.batch_first else input
         per_layer = self._split_state(state)
         ended: list[SRCState] = []
         x: Tensor | EventBatch = input
@@ -361,9 +384,10 @@ class SRC(_SRCLinear):
     def _split_state(self, state: State | None) -> list[State | None]:
         if state is None:
             return [None] * self.num_layers
-        if not isinstance(state, tuple) or len(state) != 3:
+        if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
             raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
         for name, x in zip(("state.i", "state.h", "state.hs"), state, strict=True):
+            require_dense(name, x)
             if x.dim() != 3 or x.shape[0] != self.num_layers:
                 raise ValueError(
                     f"{name}: expected shape ({self.num_layers}, B, {self.hidden_size}), got {tuple(x.shape)}"
@@ -470,6 +494,7 @@ class SRCCell(_SRCLinear):
         if not isinstance(input, Tensor) or input.dim() != 2:
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (B, {self.input_size}), got {got}")
+        require_dense("input", input)
         spikes, after = self._run("", input[None], state, None)
         return spikes[0], after
 
@@ -553,8 +578,7 @@ class SRCConv2d(_SRCBase):
         dtype: torch.dtype | None = None,
     ) -> None:
         for name, size in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            if size < 1 or isinstance(size, bool):
-                raise ValueError(f"{name}: expected at least 1, got {size}")
+            _check_size(name, size, 1)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups: expected a divisor of in_channels and out_channels, got {groups} for {in_channels} and "
@@ -627,6 +651,7 @@ class SRCConv2d(_SRCBase):
         if not isinstance(input, Tensor) or input.dim() != 5 or input.shape[2] != self.in_channels:
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (T, B, {self.in_channels}, H, W), got {got}")
+        require_dense("input", input)
         least = [
             1 if pad is None else max(1, dilation * (kernel - 1) + 1 - 2 * pad)
             for kernel, dilation, pad in zip(self.kernel_size, self.dilation, self._pads(), strict=True)
@@ -637,8 +662,7 @@ class SRCConv2d(_SRCBase):
                 f"got {tuple(input.shape[3:])}"
             )
         weight = self._weight("")
-        autocast = input.device.type != "meta" and torch.is_autocast_enabled(input.device.type)
-        if not input.is_floating_point() or (input.dtype != weight.dtype and not autocast):
+        if not input.is_floating_point() or (input.dtype != weight.dtype and not autocasts(input)):
             raise TypeError(f"input: expected {weight.dtype}, as the weight, got {input.dtype}")
         if input.device != weight.device:
             raise ValueError(f"input: expected device {weight.device}, as the weight, got {input.device}")
@@ -690,19 +714,23 @@ class LeakyReadout(nn.Module):
         temperature: float = 10.0,
     ) -> None:
         super().__init__()
-        for name, size in (("num_classes", num_classes), ("neurons_per_class", neurons_per_class)):
-            if size < 1:
-                raise ValueError(f"{name}: expected at least 1, got {size}")
-        if not 0 <= alpha <= 1:
+        _check_size("num_classes", num_classes, 1)
+        _check_size("neurons_per_class", neurons_per_class, 1)
+        if not 0 <= as_float("alpha", alpha) <= 1:
             raise ValueError(f"alpha: expected a value in [0, 1], got {alpha}")
-        if not temperature > 0:
+        if not math.isfinite(as_float("inhibition", inhibition)):
+            raise ValueError(f"inhibition: expected a finite value, got {inhibition}")
+        if not as_float("temperature", temperature) > 0:
             raise ValueError(f"temperature: expected a value > 0, got {temperature}")
         self.num_classes, self.neurons_per_class = num_classes, neurons_per_class
-        self.alpha, self.inhibition, self.temperature = alpha, inhibition, temperature
+        self.alpha, self.inhibition, self.temperature = float(alpha), float(inhibition), float(temperature)
 
     def forward(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Logits (B, C) of spikes (T, B, C * neurons_per_class)."""
         neurons = self.num_classes * self.neurons_per_class
+        if not isinstance(spikes, Tensor):
+            raise TypeError(f"spikes: expected a tensor, got {describe(spikes)}")
+        require_dense("spikes", spikes)
         if spikes.dim() != 3 or spikes.shape[2] != neurons:
             raise ValueError(f"spikes: expected shape (T, B, {neurons}), got {tuple(spikes.shape)}")
         votes = leaky_readout(spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths)
@@ -742,9 +770,18 @@ def over_space(values: Tensor, dimensions: int) -> Tensor:
     return values.reshape(-1, *[1] * dimensions)
 
 
+def _check_size(name: str, size: int, least: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral):
+        raise TypeError(f"{name}: expected an int, got {describe(size)}")
+    if size < least:
+        raise ValueError(f"{name}: expected at least {least}, got {size}")
+    if size >= 2**63:
+        raise ValueError(f"{name}: expected a size below 2^63, got {size}")
+
+
 def _pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
     """Height and width; one number is both."""
     sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and x >= least for x in sizes):
+    if len(sizes) != 2 or not all(type(x) is int and least <= x < 2**63 for x in sizes):
         raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")
     return sizes

@@ -186,6 +186,7 @@ def out_of_memory(error: Exception) -> bool:
     """Whether it says that so much memory is not to be had, or that torch cannot count so far."""
     words = ("can't allocate memory", "size calculation overflowed", "Stride calculation overflowed")
     words += ("Negative strides are not supported", "cannot be represented as a SymInt")
+    words += ("integer multiplication overflow",)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,7 +29,8 @@ from fuzz import file_targets, op_targets
 TARGETS: dict[str, Callable[[random.Random], bool]] = {
     function.__name__: function
     for function in (
-        *(op_targets.op_src, op_targets.op_raw, op_targets.core_raw, op_targets.event_batch, op_targets.encoders),
+        *(op_targets.op_src, op_targets.modules, op_targets.op_raw, op_targets.core_raw),
+        *(op_targets.event_batch, op_targets.encoders),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
         file_targets.command_line,
     )
@@ -58,14 +59,15 @@ def campaign(target: str, seconds: float, inputs: int, seed: int = 0) -> Outcome
     run, start, passed, done = TARGETS[target], time.perf_counter(), 0, 0
     findings: dict[str, str] = {}
     places: set[str] = set()
-    at_tenth = 0
+    at_tenth, armed = 0, 0.0
     for k in itertools.count():
         if k == 1:
             start = time.perf_counter()  # the first input loads packages and makes folders
         elapsed = time.perf_counter() - start
         if k >= inputs or elapsed > seconds or len(findings) >= FINDINGS:
             break
-        if k % 256 == 0:
+        if k == 0 or elapsed > armed + 1:
+            armed = elapsed
             faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
         if not at_tenth and (k >= inputs / 10 or elapsed > seconds / 10):
             at_tenth = resident_bytes()
@@ -78,6 +80,7 @@ def campaign(target: str, seconds: float, inputs: int, seed: int = 0) -> Outcome
                 findings[f"input {k}: {place}"] = traceback.format_exc()
         done = k + 1
     faulthandler.cancel_dump_traceback_later()
+    at_tenth = at_tenth or resident_bytes()
     return Outcome(target, done, passed, time.perf_counter() - start, at_tenth, resident_bytes(), findings)
 
 
@@ -128,16 +131,12 @@ def main() -> int:
         for finding in outcome.findings.values():
             print(finding, file=sys.stderr)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps([describe(outcome) for outcome in outcomes], indent=1) + "\n")
+        arguments.json.write_text(json.dumps([outcome._asdict() for outcome in outcomes], indent=1) + "\n")
     return int(any(outcome.findings or leaks(outcome) for outcome in outcomes))
 
 
 def leaks(outcome: Outcome) -> bool:
     return outcome.bytes_at_end - outcome.bytes_at_tenth > LEAK_BYTES
-
-
-def describe(outcome: Outcome) -> dict[str, Any]:
-    return outcome._asdict()
 
 
 if __name__ == "__main__":
