@@ -18,7 +18,7 @@ struct Features {
 // Asked of the processor, and of the operating system through XCR0, by hand: __builtin_cpu_supports needs a part of the
 // compiler's runtime that zig's lacks, where it says no to everything.
 Features detect() {
-    constexpr unsigned kFma = 1u << 12, kOsxsave = 1u << 27;                         // leaf 1, ecx
+    constexpr unsigned kFma = 1u << 12, kOsxsave = 1u << 27;                       // leaf 1, ecx
     constexpr unsigned kAvx2 = 1u << 5, kAvx512 = 1u << 16 | 1u << 17 | 3u << 30;  // leaf 7, ebx: F, DQ, BW, VL
     constexpr unsigned kYmm = 0x6, kZmm = 0xE6;                                    // XCR0
     unsigned eax, ebx, ecx, edx;
