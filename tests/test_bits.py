@@ -41,7 +41,7 @@ from conftest import (
     random_bits,
     with_values,
 )
-from srcell import EventBatch, SRCState
+from srcell import EventBatch, SRCState, _core
 from srcell.functional import dense_linear
 
 THREADS = (1, 2, 3, 7)
@@ -538,6 +538,28 @@ def spike_trains() -> dict[str, dict[str, Any]]:
     trains["graded events"] = srcell.src_linear(events, weight, -6.0)[0]
     trains["events"] = srcell.src_linear(with_values(events, None), weight, -6.0, lengths=[220, 0, 131])[0]
     return {name: {"events": int(x.count_nonzero()), "sha256": digest(x)} for name, x in trains.items()}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("scale", [1.0, 2.0**-126])
+def test_a_thread_that_flushes_denormals_gets_the_same_bits(scale: float, threads: int) -> None:
+    """It is set for one thread, by torch or by a library that was linked with -ffast-math."""
+    torch.set_num_threads(threads)
+    case = make_case(269475, (21, 2, 18, 6), mode=("straight_through", True), spread=2.0, scale=scale)
+    events, inputs = linear_inputs(case)
+    arguments = (on_events(events), inputs, case["seed"], case_options(case))
+    x = np.linspace(-104, -87, 1000, dtype=np.float32)
+    expected = with_gradients(*arguments), _core.sigmoid(x).tobytes()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("torch cannot set it on this processor")
+    try:
+        flushing = bool(torch.tensor(1e-40) * 1 == 0)
+        made = with_gradients(*arguments), _core.sigmoid(x).tobytes()
+    finally:
+        torch.set_flush_denormal(False)
+    assert flushing and (np.frombuffer(expected[1], np.float32) < 1e-38).any()
+    assert not differing(made[0], expected[0])
+    assert made[1] == expected[1]
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -508,7 +508,7 @@ RECORDING: dict[str, Any] = {
         ("times", ["a", "b", "c"], TypeError, "numbers, .*, got list: "),
         ("times", [0, 1, 2**70], TypeError, "numbers, .*, got list: "),
         ("times", None, TypeError, "numbers, .*, got NoneType: "),
-        ("times", torch.tensor([0.0, 1.0, 2.0]).to_sparse(), ValueError, "a dense tensor, got layout torch.sparse_coo"),
+        ("times", torch.tensor([0.0, 1.0, 2.0]).to_sparse(), ValueError, "a dense tensor, got torch.sparse_coo"),
         ("x", [0, 4, 1], ValueError, r"values in \[0, 4\), got 4 at position 1"),
         ("x", [0, -1, 1], ValueError, r"values in \[0, 4\), got -1 at position 1"),
         ("x", [0, 1], ValueError, r"shape \(events,\) = \(3,\), as times has, got \(2,\)"),
@@ -532,7 +532,7 @@ RECORDING: dict[str, Any] = {
         ("steps", -1, ValueError, r"an int in \[0, 2147483647\], got -1"),
         ("steps", 1.0, TypeError, "an int, got float"),
         ("prefix", -1, ValueError, r"an int in \[0, 2147483647\], got -1"),
-        ("count", "twice", ValueError, "'once' or 'all', got 'twice'"),
+        ("count", "twice", ValueError, "one of once, all, got 'twice'"),
     ],
 )
 def test_a_wrong_recording_is_refused(name: str, wrong: Any, error: type[Exception], message: str) -> None:
@@ -716,7 +716,7 @@ def test_the_batch_to_be_corrupted_is_valid() -> None:
         ("offsets", torch.tensor([], dtype=torch.int64), r"shape \(B\*T \+ 1,\) = \(5,\), got \(0,\)"),
         ("offsets", torch.tensor(0), r"shape \(B\*T \+ 1,\) = \(5,\), got \(\)"),
         ("offsets", torch.tensor([[0, 1, 1, 3, 3]]), r"shape \(B\*T \+ 1,\) = \(5,\), got \(1, 5\)"),
-        ("offsets", torch.tensor([0, 1, 1, 3, 3]).to_sparse(), "a dense tensor, got layout torch.sparse_coo"),
+        ("offsets", torch.tensor([0, 1, 1, 3, 3]).to_sparse(), "a dense tensor, got torch.sparse_coo"),
         ("indices", torch.tensor([2, 0, 3], dtype=torch.int32), r"values in \[0, 3\), got 3 at position 2"),
         ("indices", torch.tensor([2, -1, 1], dtype=torch.int32), r"values in \[0, 3\), got -1 at position 1"),
         ("indices", torch.zeros(3, 1, dtype=torch.int32), r"shape \(events,\), got \(3, 1\)"),

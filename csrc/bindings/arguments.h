@@ -11,6 +11,7 @@
 #include <sstream>
 #include <string>
 
+#include "../cpu/float_control.h"
 #include "../cpu/kernels.h"
 #include "../cpu/memory.h"
 
@@ -23,7 +24,8 @@ const Kernels& kernels();
 
 extern "C" void srcell_restore_gil(PyThreadState* state);  // gil.c
 
-// Lets other Python threads run while it lives. A thread that comes back to an ended interpreter stops for good.
+// Lets other Python threads run while it lives, and gives the kernel that is called plain arithmetic. A thread that
+// comes back to an ended interpreter stops for good.
 class ReleasedGil {
   public:
     ReleasedGil() : state_(PyEval_SaveThread()) {}
@@ -33,6 +35,7 @@ class ReleasedGil {
 
   private:
     PyThreadState* state_;
+    PlainArithmetic plain_;
 };
 
 using Address = std::uintptr_t;  // of a tensor's first element; 0: the tensor is absent

@@ -72,6 +72,7 @@ using Elementwise = void (*)(const T*, T*, int64_t);
 template <class T>
 py::array_t<T> apply(Elementwise<T> function, const py::array_t<T, py::array::c_style>& x) {
     py::array_t<T> y(x.size());
+    const PlainArithmetic plain;
     function(x.data(), y.mutable_data(), x.size());
     return y;
 }

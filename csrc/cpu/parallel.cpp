@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "float_control.h"
+
 namespace srcell {
 namespace {
 
@@ -53,6 +55,7 @@ struct Job {
 
     static void run(void* self) {
         Job& job = *static_cast<Job*>(self);
+        const PlainArithmetic plain;
         for (;;) {
             const int64_t begin = job.next.fetch_add(job.chunk, std::memory_order_relaxed);
             if (begin >= job.items) return;

@@ -8,7 +8,7 @@ namespace srcell {
 
 // Calls work(context, begin, end) on ranges that together cover [0, items) once, on at most `threads` threads, and
 // returns when all are done. Which thread takes which range is not specified, so results must not depend on it.
-// `work` must not throw.
+// `work` must not throw. Other threads than the caller's have plain arithmetic (float_control.h).
 //
 // The threads are those of the OpenMP runtime that torch has already loaded, found in the running process: a second
 // pool would fight with torch's idle workers, which spin, for the cores. Without one, and in a forked child (where an

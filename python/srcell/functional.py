@@ -330,7 +330,8 @@ def rest_state(
 def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor, Tensor]:
     """What the fixed point depends on, bias and r + rs, in float64 and of one shape."""
     given = {"bias": bias, "r": r, "rs": rs}
-    device = next((x.device for x in given.values() if isinstance(x, Tensor)), torch.device("cpu"))
+    devices = [x.device for x in given.values() if isinstance(x, Tensor)]
+    device = devices[0] if devices else torch.device("cpu")
     doubles: list[Tensor] = []
     for name, value in given.items():
         if isinstance(value, Tensor):
