@@ -12,6 +12,7 @@ import sys
 import mpmath
 import numpy as np
 import pytest
+import torch
 
 import srcell
 from srcell import _core
@@ -69,6 +70,7 @@ def check_far_ranges(name: str, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "bound"), [("tanh", TANH_ULP), ("sigmoid", SIGMOID_ULP)])
 def test_every_float32_is_within_the_bound(name: str, bound: float) -> None:
+    torch.set_flush_denormal(False)  # torch.compile of 2.4 leaves it on, where NumPy's comparison would suffer from it
     worst, where = maximum_error(name)
     print(f"{name}: {worst:.3f} ulp at {where.hex()}")
     assert worst <= bound
