@@ -1,4 +1,4 @@
-"""Fuzz targets on tensors: the functions, the operators below them, the compiled module, event batches and encoders.
+"""Fuzz targets on tensors: functions, layers, operators, the compiled module, event batches and encoders.
 
 A target draws one input, hands it over and returns whether it was accepted. It raises where it was refused in another
 way than documented, or where a fact about an accepted one does not hold.
