@@ -518,6 +518,8 @@ def test_json_that_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
         ("steps", 2**31),
         ("hidden_sizes", (2**31,)),
         ("channels", (10**30,)),
+        ("temperature", 10**400),
+        ("clip_norm", 10**400),
     ],
 )
 def test_settings_that_end_in_a_traceback_later_are_refused_at_once(name: str, value: Any) -> None:

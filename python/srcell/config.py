@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -122,13 +123,13 @@ class TrainingConfig:
         for name in ("learning_rate", "gain", "alpha", "readout_alpha"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in (0, 1], got {getattr(self, name)}")
-        if not 0 < self.temperature < math.inf:
+        if not 0 < self.temperature <= sys.float_info.max:
             raise ValueError(f"temperature: expected a finite number above 0, got {self.temperature}")
         for name in ("validation", "dropout", "label_smoothing", "target_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
         for name in ("weight_decay", "clip_norm", "rate_penalty"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= getattr(self, name) <= sys.float_info.max:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)}")
 
     @classmethod
