@@ -66,11 +66,10 @@ def measure(repetitions: int) -> list[dict[str, float | str]]:
     rows: list[dict[str, float | str]] = []
     for name, operation in operations().items():
         times: dict[Callable[[], Tensor], list[float]] = {ours: [], tanh: [], sort: []}
-        for turn in range(2 * repetitions):
-            for before in (sort,) if turn >= repetitions else (ours, tanh) if turn % 2 else (tanh, ours):
-                until = time.perf_counter() + duration
-                before()
-                times[before].append(milliseconds(operation))
+        for before in [ours, tanh, tanh, ours] * ((repetitions + 1) // 2) + [sort] * repetitions:
+            until = time.perf_counter() + duration
+            before()
+            times[before].append(milliseconds(operation))
         behind_ours, behind_tanh, behind_sort = (statistics.median(measured) for measured in times.values())
         rows.append(
             {"operation": name, "behind srcell": behind_ours, "behind tanh": behind_tanh, "behind sort": behind_sort}

@@ -402,11 +402,7 @@ def leaky_readout(
         raise ValueError(f"num_classes: expected at least 1 and below 2^63, got {num_classes}")
     if spikes.dim() != 3 or spikes.shape[2] % num_classes:
         raise ValueError(f"spikes: expected shape (T, B, N), N a multiple of {num_classes}, got {tuple(spikes.shape)}")
-    alpha, inhibition = as_float("alpha", alpha), as_float("inhibition", inhibition)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: expected a value in [0, 1], got {alpha}")
-    if not -math.inf < inhibition < math.inf:
-        raise ValueError(f"inhibition: expected a finite value, got {inhibition}")
+    alpha, inhibition = check_integrators(alpha, inhibition)
     if spikes.dtype in _HALF:
         spikes = spikes.float()
     steps, batch, neurons = spikes.shape
@@ -515,6 +511,16 @@ def _flat_size(name: str, sizes: Sequence[int]) -> int:
     if not torch.compiler.is_compiling() and product >= 2**63:
         raise ValueError(f"{name}: expected sizes of a product below 2^63, got {tuple(sizes)}")
     return product
+
+
+def check_integrators(alpha: float, inhibition: float) -> tuple[float, float]:
+    """The constants of ``leaky_readout`` as floats, in their ranges; for the package's own."""
+    alpha, inhibition = as_float("alpha", alpha), as_float("inhibition", inhibition)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected a value in [0, 1], got {alpha}")
+    if not -math.inf < inhibition < math.inf:
+        raise ValueError(f"inhibition: expected a finite value, got {inhibition}")
+    return alpha, inhibition
 
 
 def describe(x: object) -> str:

@@ -5,7 +5,6 @@ State is explicit: passed in, returned, never hidden in a module. The recurrence
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from .functional import (
     State,
     autocasts,
     check_gradient_mode,
+    check_integrators,
     dense_linear,
     describe,
     events_linear,
@@ -716,14 +716,11 @@ class LeakyReadout(nn.Module):
         super().__init__()
         _check_size("num_classes", num_classes, 1)
         _check_size("neurons_per_class", neurons_per_class, 1)
-        if not 0 <= as_float("alpha", alpha) <= 1:
-            raise ValueError(f"alpha: expected a value in [0, 1], got {alpha}")
-        if not math.isfinite(as_float("inhibition", inhibition)):
-            raise ValueError(f"inhibition: expected a finite value, got {inhibition}")
-        if not as_float("temperature", temperature) > 0:
+        self.alpha, self.inhibition = check_integrators(alpha, inhibition)
+        self.temperature = as_float("temperature", temperature)
+        if not self.temperature > 0:
             raise ValueError(f"temperature: expected a value > 0, got {temperature}")
         self.num_classes, self.neurons_per_class = num_classes, neurons_per_class
-        self.alpha, self.inhibition, self.temperature = float(alpha), float(inhibition), float(temperature)
 
     def forward(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Logits (B, C) of spikes (T, B, C * neurons_per_class)."""
@@ -782,6 +779,6 @@ def _check_size(name: str, size: int, least: int) -> None:
 def _pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
     """Height and width; one number is both."""
     sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(sizes) != 2 or not all(type(x) is int and least <= x < 2**63 for x in sizes):
+    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**63 for x in sizes):
         raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")
     return sizes

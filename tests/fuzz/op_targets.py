@@ -311,7 +311,6 @@ def modules(draw: Draw) -> bool:
                 low, high = DOMAINS[name]
                 given[name] = low + (high - low) * floats(draw, neurons).sigmoid()
         fixed["dtype"] = dtype
-        layers = 1
         if kind is SRCConv2d:
             given |= {"in_channels": inputs, "out_channels": neurons, "kernel_size": pick(draw, 1, 2, (2, 1))}
             shape, ends = (steps, batch, inputs, 3, 4), ()
@@ -319,9 +318,9 @@ def modules(draw: Draw) -> bool:
             given |= {"input_size": inputs, "hidden_size": neurons}
             shape, ends = (steps, batch, inputs), (batch, neurons)
             if kind is SRC:
-                layers = fixed["num_layers"] = pick(draw, 1, 2, 3)
+                fixed["num_layers"] = pick(draw, 1, 2, 3)
                 given["dropout"] = pick(draw, 0.0, 0.5)
-                ends = (layers, *ends)
+                ends = (fixed["num_layers"], *ends)
             else:
                 shape = shape[1:]
         call = {"input": relaid(draw, spikes(draw, *shape, dtype=dtype))}
@@ -345,7 +344,10 @@ def modules(draw: Draw) -> bool:
         else:
             spikes_out, state = outcome[0]
             assert spikes_out.dtype == dtype and bool(((spikes_out >= 0) & (spikes_out <= 1)).all())
-            assert spikes_out.shape[:-1] == shape[:-1] if ends else spikes_out.shape[:3] == (steps, batch, neurons)
+            if kind is SRCConv2d:
+                assert spikes_out.shape[:3] == (steps, batch, neurons)
+            else:
+                assert spikes_out.shape[:-1] == shape[:-1]
             assert all(x.shape == (ends or spikes_out.shape[1:]) for x in state)
     return True
 
