@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -94,6 +95,21 @@ def test_steps_past_the_length_emit_nothing_and_keep_the_state() -> None:
     assert all((a[2] - b[2]).abs().max() <= 1e-12 for a, b in zip(state, then, strict=True))
 
 
+@pytest.mark.parametrize("padding", [math.nan, math.inf])
+def test_maps_past_the_length_change_nothing(padding: float) -> None:
+    def run(padding: float) -> list[Tensor]:
+        layer, maps = make_layer(1, 2, 3), make_maps(8, 20, 2, 1, 6, 6)
+        maps[12:, 1] = padding
+        maps.requires_grad_()
+        spikes, state = layer(maps, lengths=[20, 12])
+        (spikes.sum() + state.i.sum()).backward()
+        return [spikes, *state, maps.grad, layer.weight.grad]
+
+    expected = run(0.0)
+    assert expected[-1].count_nonzero() > 0
+    assert all(map(torch.equal, run(padding), expected))
+
+
 def test_parameters_belong_to_channels() -> None:
     alpha = torch.tensor([0.5, 0.9])
     layer = SRCConv2d(
@@ -125,7 +141,7 @@ def test_parameters_belong_to_channels() -> None:
 
 def test_a_fixed_bias_is_no_parameter_and_no_state() -> None:
     layer = SRCConv2d(1, 2, 3, bias=False, bias_init=-5.5)
-    assert list(dict(layer.named_parameters())) == list(layer.state_dict()) == ["weight"]
+    assert list(dict(layer.named_parameters())) == ["weight"] and list(layer.state_dict()) == ["weight", "_extra_state"]
     assert layer.bias.tolist() == [-5.5, -5.5]
 
 
@@ -187,7 +203,7 @@ def test_bad_inputs_are_named() -> None:
     with pytest.raises(ValueError, match="height of at least 1"):
         SRCConv2d(2, 4, 3, padding="same")(torch.zeros(5, 3, 2, 0, 4))
     with torch.autocast("cpu"), pytest.raises(TypeError, match=r"input: expected torch\.float32, as the weight"):
-        layer(torch.zeros(5, 3, 2, 6, 6, dtype=torch.int64))
+        layer(torch.zeros(5, 3, 2, 6, 6, dtype=torch.complex64))
     with pytest.raises(ValueError, match="input: expected device cpu, as the weight, got meta"):
         layer(torch.zeros(5, 3, 2, 6, 6, device="meta"))
     with pytest.raises(ValueError, match=r"state\.i: expected shape \(3, 4, 2, 2\), got \(3, 4\)"):

@@ -7,6 +7,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -16,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from srcell import EventBatch, _ops
@@ -620,6 +622,34 @@ def test_copies_and_worker_processes_get_the_same_batch() -> None:
     assert_same(pickle.loads(pickle.dumps(batch)), batch)
     assert_same(copy.deepcopy(batch), batch)
     assert copy.deepcopy(batch.to("meta")).shape == SHAPE
+
+
+def test_an_attribute_of_the_users_is_pickled_along() -> None:
+    batch = EventBatch(**VALID)
+    batch.name = "recording 7"  # type: ignore[attr-defined]
+    again = pickle.loads(pickle.dumps(batch))
+    assert_same(again, batch)
+    assert again.name == "recording 7"
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([4, 2, 0])])
+def test_torch_load_trusts_a_batch(lengths: Tensor | None, tmp_path: Path) -> None:
+    batch = EventBatch.from_dense(random_dense(SHAPE, ones=lengths is None), lengths)
+    torch.save({"input": batch}, tmp_path / "batch.pt")
+    assert_same(torch.load(tmp_path / "batch.pt", weights_only=True)["input"], batch)
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([4, 2, 0])])
+def test_a_batch_is_a_tree_of_its_tensors(lengths: Tensor | None) -> None:
+    batch = EventBatch.from_dense(random_dense(SHAPE, ones=lengths is None), lengths)
+    leaves, spec = pytree.tree_flatten({"x": batch})
+    assert len(leaves) == (2 if lengths is None else 4)
+    assert pytree.tree_unflatten(leaves, spec)["x"] == batch
+    assert pytree.tree_map(lambda x: x.to("meta"), batch).device.type == "meta"
+    spec_again = pytree.treespec_loads(pytree.treespec_dumps(spec))
+    assert pytree.tree_unflatten(leaves, spec_again)["x"] == batch
+    paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(batch)[0]]
+    assert paths[:2] == [".offsets", ".indices"]
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,20 @@ that the modules are what they are made of.
 from __future__ import annotations
 
 import copy
+import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import srcell
@@ -30,7 +34,7 @@ from conftest import (
     make_output_gradients,
     noise,
 )
-from srcell import SRC, LeakyReadout, SRCCell, SRCState, leaky_readout, rest_state, src, src_linear
+from srcell import SRC, LeakyReadout, SRCCell, SRCConv2d, SRCState, leaky_readout, rest_state, src, src_linear
 from srcell.reference import src_reference
 
 STEPS, BATCH, NEURONS = 30, 3, 5
@@ -58,6 +62,28 @@ def make_spikes(seed: int, *shape: int) -> Tensor:
 
 
 # Bad input
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "got"),
+    [
+        (torch.float32, 1.0000001, "1.0000001"),
+        (torch.float64, 1 + 2**-52, "1.0000000000000002"),
+        (torch.float32, 1.1, "1.1"),
+    ],
+)
+def test_a_refused_value_is_told_from_those_that_are_not(dtype: torch.dtype, value: float, got: str) -> None:
+    current = torch.zeros(2, 1, 1, dtype=dtype)
+    with pytest.raises(ValueError, match=rf"^alpha: expected values in \[0, 1\], got {re.escape(got)}$"):
+        src(current, -6.0, alpha=value)
+
+
+@pytest.mark.parametrize("call", [lambda x, w: src(x, -6.0), lambda x, w: src_linear(x, w, -6.0)])
+def test_a_device_without_kernels_is_named(call: Callable[..., Any]) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x, weight = torch.empty(4, 2, 3, device="mps"), torch.empty(5, 3, device="mps")
+    with pytest.raises(ValueError, match=r": expected a tensor on a CPU or a CUDA device, got one on mps"):
+        call(x, weight)
 
 
 @pytest.mark.parametrize(
@@ -215,10 +241,12 @@ def test_every_parameter_that_the_mode_reaches_can_be_learnt(recurrent_grad: boo
 @pytest.mark.parametrize(
     ("error", "input"),
     [
-        (ValueError, torch.zeros(STEPS, 4)),
+        (ValueError, torch.zeros(4)),
+        (ValueError, torch.zeros(STEPS, 5)),
         (ValueError, torch.zeros(STEPS, BATCH, 5)),
         (ValueError, torch.zeros(STEPS, BATCH, 4, device="meta")),
         (TypeError, torch.zeros(STEPS, BATCH, 4, dtype=torch.float64)),
+        (TypeError, torch.zeros(STEPS, BATCH, 4, dtype=torch.complex64)),
     ],
 )
 def test_src_refuses_a_bad_input(error: type[Exception], input: Tensor) -> None:
@@ -391,6 +419,48 @@ def test_nan_and_infinity_stay_within_their_neuron_and_sample(place: str, value:
         assert torch.equal(made_gradients[name][others], clean_gradients[name][others]), name
 
 
+@pytest.mark.parametrize("padding", [math.nan, math.inf])
+@pytest.mark.parametrize("method", ["events", "gemm", "auto"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_input_past_the_end_of_a_sample_changes_nothing(padding: float, method: str, autocast: bool) -> None:
+    """Not even the gradient of a weight, in which it would meet a gradient of 0."""
+
+    def run(padding: float) -> list[Tensor]:
+        x, weight = noise(30, 10, 2, 784, dtype=torch.float32), 0.1 * noise(31, 5, 784, dtype=torch.float32)
+        x[6:, 1] = padding
+        x.requires_grad_(), weight.requires_grad_()
+        with torch.autocast("cpu", enabled=autocast):
+            spikes, state = src_linear(x, weight, -6.0, lengths=[10, 6], method=method)
+        (spikes.sum() + state.i.sum()).backward()
+        return [spikes, *state, x.grad, weight.grad]
+
+    expected = run(0.0)
+    assert expected[-1].count_nonzero() > 0
+    assert all(map(torch.equal, run(padding), expected))
+
+
+def test_the_way_that_auto_takes_does_not_depend_on_what_stands_past_the_ends() -> None:
+    """Of a density of 3 % with dense padding: the bits of events, not those of the product."""
+    x = (noise(32, 40, 4, 200, dtype=torch.float32) > 0.94).float()
+    weight, lengths = noise(33, 16, 200, dtype=torch.float32), [40, 4, 4, 4]
+    x[4:, 1:] = 1
+    by_events = src_linear(x, weight, -6.0, lengths=lengths, method="events")
+    assert by_events[1].i.count_nonzero() > 0
+    assert torch.equal(src_linear(x, weight, -6.0, lengths=lengths)[1].i, by_events[1].i)
+    assert not torch.equal(src_linear(x, weight, -6.0, lengths=lengths, method="gemm")[1].i, by_events[1].i)
+
+
+def test_spikes_past_the_end_of_a_sample_have_no_vote() -> None:
+    spikes = noise(34, 8, 3, 6).abs()
+    dirty = spikes.clone()
+    dirty[5:, 1], dirty[:, 2] = torch.nan, torch.inf
+    dirty.requires_grad_()
+    logits = leaky_readout(dirty, 3, lengths=[8, 5, 0])
+    assert torch.equal(logits, leaky_readout(spikes, 3, lengths=[8, 5, 0]))
+    logits.sum().backward()
+    assert dirty.grad[5:, 1].count_nonzero() == dirty.grad[:, 2].count_nonzero() == 0
+
+
 def test_data_past_the_end_of_a_sample_changes_nothing() -> None:
     inputs = make_inputs(9, STEPS, BATCH, NEURONS, dtype=torch.float32)
     options = {"lengths": [30, 0, 17], "recurrent_grad": True}
@@ -502,6 +572,18 @@ def test_half_inputs_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert mixed.dtype == dtype
 
 
+@pytest.mark.parametrize("lengths", [None, [30, 0, 17]])
+def test_under_autocast_the_readout_stays_in_float32(lengths: list[int] | None) -> None:
+    spikes = make_spikes(35, STEPS, BATCH, 6).requires_grad_()
+    expected = leaky_readout(spikes, 3, lengths=lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = leaky_readout(spikes, 3, lengths=lengths)
+        compiled = torch.compile(leaky_readout, fullgraph=True, backend="eager")(spikes, 3, lengths=lengths)
+        of_half = leaky_readout(spikes.bfloat16(), 3, lengths=lengths)
+    assert logits.dtype == compiled.dtype == of_half.dtype == torch.float32
+    assert torch.equal(logits, expected) and torch.equal(compiled, expected) and torch.equal(of_half, expected)
+
+
 def test_under_autocast_the_synapse_is_in_bfloat16_and_the_cell_in_float32() -> None:
     layer = make_layer(6, 8)
     x = make_spikes(15, STEPS, BATCH, 6)
@@ -542,8 +624,8 @@ def test_state_dict_holds_parameters_and_no_run_state() -> None:
     layer = make_layer(6, 8, 2, **OPTIONS)
     before = {name: x.clone() for name, x in layer.state_dict().items()}
     per_layer = {"weight_ih", "bias", "alpha", "zs_hyp", "rho", "i0", "h0", "hs0"}
-    assert set(before) == {f"{name}_l{k}" for name in per_layer for k in (0, 1)}
-    assert {name for name, _ in layer.named_parameters()} == {n for n in before if not n.startswith("rho")}
+    assert set(before) == {f"{name}_l{k}" for name in per_layer for k in (0, 1)} | {"_extra_state"}
+    assert {name for name, _ in layer.named_parameters()} == {n for n in before if not n.startswith(("rho", "_"))}
     spikes, _ = layer(make_spikes(17, STEPS, BATCH, 6))
     assert set(layer.state_dict()) == set(before)
     assert all(torch.equal(x, before[name]) for name, x in layer.state_dict().items())
@@ -613,6 +695,59 @@ def test_a_child_process_runs_with_threads_after_its_parent_did(method: str) -> 
 
 
 # The modules are what they are made of
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_sample_without_batch_is_a_batch_of_one(batch_first: bool) -> None:
+    layer = make_layer(6, 8, 2, batch_first=batch_first)
+    x = make_spikes(36, STEPS, 6)
+    whole, ended = layer(x)
+    assert whole.shape == (STEPS, 8) and ended.h.shape == (2, 8) and whole.count_nonzero() > 0
+    batched, expected = layer(x[None] if batch_first else x[:, None])
+    assert torch.equal(whole, batched.view(STEPS, 8)) and all(map(torch.equal, ended, (s[:, 0] for s in expected)))
+    first, state = layer(x[:9])
+    second, state = layer(x[9:], state)
+    assert torch.equal(torch.cat([first, second]), whole) and all(map(torch.equal, state, ended))
+    with pytest.raises(ValueError, match="lengths: expected None beside an input"):
+        layer(x, lengths=[3])
+    with pytest.raises(ValueError, match=r"state\.i: expected shape \(2, 8\), as the input has no batch"):
+        layer(x, expected)
+
+
+def test_a_cell_takes_a_sample_without_batch() -> None:
+    cell = make_layer(6, 8, cls=SRCCell)
+    steps, batched, single = make_spikes(37, STEPS, 6), None, None
+    for x in steps:
+        expected, batched = cell(x[None], batched)
+        spikes, single = cell(x, single)
+        assert spikes.shape == (8,) and torch.equal(spikes, expected[0])
+    assert all(torch.equal(a, b[0]) for a, b in zip(single, batched, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_bools_and_integers_are_numbers_of_spikes(dtype: torch.dtype, weight_dtype: torch.dtype) -> None:
+    x = (2 * make_spikes(38, STEPS, BATCH, 8)).to(dtype)
+    for layer, given in (
+        (make_layer(8, 5).to(weight_dtype), x),
+        (make_layer(8, 5, cls=SRCCell).to(weight_dtype), x[0]),
+        (make_layer(2, 5, 1, cls=SRCConv2d).to(weight_dtype), x.view(STEPS, BATCH, 2, 2, 2)),
+    ):
+        spikes, state = layer(given)
+        expected, expected_state = layer(given.to(weight_dtype))
+        assert torch.equal(spikes, expected) and all(map(torch.equal, state, expected_state))
+        with torch.autocast("cpu"):
+            assert torch.equal(layer(given)[0], layer(given.to(weight_dtype))[0])
+
+
+def test_a_state_is_detached_and_moved_whole() -> None:
+    _, state = make_layer(6, 8)(make_spikes(39, STEPS, BATCH, 6))
+    assert all(x.requires_grad for x in state)
+    cut = state.detach()
+    assert isinstance(cut, SRCState) and not any(x.requires_grad for x in cut) and all(map(torch.equal, cut, state))
+    moved = state.to(torch.float64)
+    assert isinstance(moved, SRCState) and all(x.dtype == torch.float64 for x in moved)
+    assert all(x.is_meta for x in state.to("meta"))
 
 
 @pytest.mark.parametrize("with_lengths", [True, False])

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <memory>
 #include <new>
@@ -52,6 +53,13 @@ template <class... Parts>
     throw py::value_error(message.str());
 }
 
+// The fewest digits that tell a number from all others of its type: 1.0000001 is no 1.
+template <class T>
+std::string shortest(T value) {
+    char digits[32];
+    return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
+}
+
 constexpr size_t kParameters = 7;
 constexpr const char* kParameterNames[kParameters] = {"bias", "alpha", "rho", "r", "rs", "zs_hyp", "zs_dep"};
 
@@ -90,11 +98,11 @@ class Cell {
     // Layer-wide values must be finite, alpha in [0, 1], and rho > 0 with a finite reciprocal everywhere.
     void check(size_t k, T value) const {
         const bool is_alpha = k == 1, is_rho = k == 2;
-        if (is_alpha && !(value >= 0 && value <= 1)) value_error("alpha: expected values in [0, 1], got ", value);
+        if (is_alpha && !(value >= 0 && value <= 1)) value_error("alpha: expected values in [0, 1], got ", shortest(value));
         if (is_rho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
-            value_error("rho: expected finite values > 0, got ", value);
+            value_error("rho: expected finite values > 0, got ", shortest(value));
         if (!parameters_[k].stride && !std::isfinite(value))
-            value_error(kParameterNames[k], ": expected a finite value, got ", value);
+            value_error(kParameterNames[k], ": expected a finite value, got ", shortest(value));
     }
 
     Parameter<T> parameters_[kParameters];

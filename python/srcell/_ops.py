@@ -16,11 +16,12 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from . import _core
 
@@ -35,6 +36,9 @@ _BLOCK_BYTES = 4 << 20
 # Scratch from this size on as well: freed memory at the end of the heap goes back to the system, and its pages would be
 # made anew in each call.
 _SCRATCH_BLOCK_BYTES = 128 << 10
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Optionals = Sequence[Tensor | None]
 Sizes = tuple[int, int, int]
@@ -194,6 +198,13 @@ def reads_half(device: torch.device) -> bool:
     return _is_gpu(device)
 
 
+def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that hands addresses on, run as it is by torch.compile: tensors that a graph makes live no longer than
+    the graph sees them used, and it does not see what an address stands for.
+    """
+    return cast(Callable[P, R], torch.compiler.disable(function))
+
+
 # What the kernels take, and how big it is.
 
 
@@ -203,10 +214,11 @@ def _empty(dtype: torch.dtype, *shape: int, block_bytes: int = _BLOCK_BYTES) -> 
     if size >= 2**63:
         raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")
     if size < block_bytes:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     return torch.from_numpy(_core.empty(shape, dtype.itemsize == 8)).view(dtype)
 
 
+@outside_graphs
 def multiply(x: Tensor, factors: Tensor) -> Tensor:
     """``x * factors``, which broadcasts to x, in memory as that of the outputs."""
     if x.dtype not in (torch.float32, torch.float64):
@@ -214,14 +226,34 @@ def multiply(x: Tensor, factors: Tensor) -> Tensor:
     return torch.mul(x, factors, out=_empty(x.dtype, *x.shape))
 
 
+def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """(T, B, ...) with zeros past the samples' lengths (B,)."""
+    past = torch.arange(x.shape[0], device=x.device)[:, None] >= lengths
+    return x.masked_fill(past.view(*x.shape[:2], *[1] * (x.dim() - 2)), 0)
+
+
 def contiguous(x: Tensor) -> Tensor:
     """The tensor as kernels read it: row-major, each element at a multiple of its size, and meant as it lies there."""
     x = x.resolve_neg().contiguous()
-    return x.clone() if x.data_ptr() % x.element_size() else x
+    return x.clone() if has_memory(x) and x.data_ptr() % x.element_size() else x
+
+
+def has_memory(x: Tensor) -> bool:
+    """Whether there are elements that lie in memory: those of meta, fake and wrapped tensors do not."""
+    try:
+        return not x.is_meta and not isinstance(x, FakeTensor) and (x.numel() == 0 or x.data_ptr() != 0)
+    except RuntimeError:  # that of a tensor under vmap
+        return False
 
 
 def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
+    """Where a tensor begins, 0 for none. Whoever uses the address holds the tensor as long."""
+    if x is None:
+        return 0
+    address = x.data_ptr()
+    if address == 0 and x.numel():
+        raise RuntimeError(f"srcell: expected tensors that lie in memory, got a {type(x).__name__} on {x.device}")
+    return address
 
 
 def _addresses(tensors: Optionals) -> list[int]:
@@ -550,8 +582,8 @@ def _save(ctx: Any, layer: Layer, *tensors: Tensor | None) -> None:
 
 
 def _saved(ctx: Any) -> tuple[tuple[Tensor | None, ...], Layer]:
-    tensors = ctx.saved_tensors[: ctx.count]
-    of_layer = iter(ctx.saved_tensors[ctx.count :])
+    saved = ctx.saved_tensors  # read once: each time they are unpacked anew, and a checkpoint does so only once
+    tensors, of_layer = saved[: ctx.count], iter(saved[ctx.count :])
     return tensors, Layer(*(next(of_layer) if x is ... else x for x in ctx.layer))
 
 
@@ -750,15 +782,19 @@ def events_are_faster(inputs: int, density: float) -> bool:
     return _EVENT_COST * density * inputs < inputs + _CURRENT_COST
 
 
-def _takes_events(input: Tensor, method: str) -> bool:
+def _takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
     if method != "auto":
         return method == "events"
     steps, batch, inputs = input.shape
     if input.numel() == 0:
         return True
     rows = input.view(steps * batch, inputs)
-    sampled = rows[:: max(1, rows.shape[0] // _SAMPLED_ROWS)]
-    density = int(sampled.count_nonzero()) / sampled.numel()
+    stride = max(1, rows.shape[0] // _SAMPLED_ROWS)
+    sampled = rows[::stride]
+    if lengths is not None:
+        row = torch.arange(0, rows.shape[0], stride, device=input.device)
+        sampled = sampled[row // batch < lengths[row % batch]]
+    density = int(sampled.count_nonzero()) / max(sampled.numel(), 1)
     return events_are_faster(inputs, density)
 
 
@@ -791,8 +827,8 @@ def _check_dense_call(args: Sequence[Any]) -> tuple[Tensor, Tensor, Layer, Sizes
 def _src_dense_cpu(*args: Any) -> tuple[Tensor, ...]:
     input, weight, layer, sizes = _check_dense_call(args)
     method, _, save, trace_integrator = args[2:6]
-    path = torch.zeros(2, dtype=torch.int64)  # whether events were taken, whether all of them are 1
-    if _takes_events(input, method):
+    path = torch.zeros(2, dtype=torch.int64, device="cpu")  # whether events were taken, whether all of them are 1
+    if _takes_events(input, method, layer.lengths):
         mask = _empty(torch.int64, *_mask_shape(input))
         offsets = _empty(torch.int64, mask.shape[0] + 1)
         ones = _mask_events(input, layer.lengths, mask, offsets)
@@ -803,7 +839,7 @@ def _src_dense_cpu(*args: Any) -> tuple[Tensor, ...]:
         checkpoints.view(-1)[: event_checkpoints.numel()] = event_checkpoints.view(-1)
     else:
         *outputs, trace, checkpoints = _run_product(_CPU, input, weight, sizes, save, layer)
-        mask = torch.zeros(_mask_shape(input), dtype=torch.int64)
+        mask = torch.zeros(_mask_shape(input), dtype=torch.int64, device="cpu")
     if not save:
         trace, mask = trace.new_empty(0), mask.new_empty(0, mask.shape[1])
     return *outputs, trace.view(-1), checkpoints, mask, path
@@ -983,7 +1019,8 @@ def _product_backward(
     rows = by_current.flatten(0, 1)
     grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
     if want_weight:
-        grad_weight = torch.mm(rows.t(), input.flatten(0, 1), out=torch.empty_like(weight))
+        summed = input if layer.lengths is None else without_padding(input, layer.lengths)
+        grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=torch.empty_like(weight))
     if want_input:
         grad_input = device.empty(input.dtype, *input.shape)
         torch.mm(rows, weight, out=grad_input.flatten(0, 1))
@@ -1071,13 +1108,14 @@ def _scratch(*counts: int) -> list[Tensor]:
     return list(_empty(torch.int32, sum(counts), block_bytes=_SCRATCH_BLOCK_BYTES).split(counts))
 
 
+@outside_graphs
 def count_spikes(spikes: Tensor) -> Tensor:
     """(2, N) int64 of contiguous (T, B, N) on the CPU: each neuron's active cells and upward crossings of 0.5."""
-    counts = torch.zeros(2, spikes.shape[2], dtype=torch.int64)
+    counts = torch.zeros(2, spikes.shape[2], dtype=torch.int64, device="cpu")
     if spikes.numel() == 0:  # of however many steps, which would all be walked through
         return counts
     count = _kernel("count_spikes", spikes.dtype)
-    count(tuple(spikes.shape), torch.get_num_threads(), spikes.data_ptr(), counts.data_ptr())
+    count(tuple(spikes.shape), torch.get_num_threads(), _address(spikes), _address(counts))
     return counts
 
 
@@ -1086,12 +1124,13 @@ def _count_active_pixels(images: Tensor) -> tuple[_core.Images, Tensor, int, int
     and for how many an encoder's scratch must have room.
     """
     samples, pixels = images.shape
-    view = _core.Images(images.data_ptr(), samples, pixels, torch.get_num_threads())
-    active_before = torch.empty(samples + 1, dtype=torch.int64)
-    active, groups = _core.count_active_pixels(view, active_before.data_ptr())
+    view = _core.Images(_address(images), samples, pixels, torch.get_num_threads())
+    active_before = _empty(torch.int64, samples + 1)
+    active, groups = _core.count_active_pixels(view, _address(active_before))
     return view, active_before, active, groups * _core.pixel_group
 
 
+@outside_graphs
 def rate_encode(
     images: Tensor, index: Tensor, steps: int, prefix: int, gain: float, seed: int
 ) -> tuple[Tensor, Tensor]:
@@ -1102,12 +1141,12 @@ def rate_encode(
     drawn_steps = -(-steps // _core.drawn_steps) * _core.drawn_steps
     scratch = _scratch(room, room, room * drawn_steps // 32)  # a bit for each pixel and step
     offsets = _empty(torch.int64, len(images) * (prefix + steps) + 1)
-    addresses = [x.data_ptr() for x in scratch]
+    addresses = _addresses(scratch)
     encoding = _core.RateEncoding(
-        view, active_before.data_ptr(), index.data_ptr(), steps, prefix, gain, seed, addresses, offsets.data_ptr()
+        view, _address(active_before), _address(index), steps, prefix, gain, seed, addresses, _address(offsets)
     )
     indices = _empty(torch.int32, _core.rate_draw(encoding))
-    _core.rate_write(encoding, indices.data_ptr())
+    _core.rate_write(encoding, _address(indices))
     return offsets, indices
 
 
@@ -1134,19 +1173,19 @@ def _rate_encode_gpu(
     return offsets, indices
 
 
+@outside_graphs
 def latency_encode(images: Tensor, steps: int, prefix: int) -> tuple[Tensor, Tensor]:
     """Offsets and indices of the events of float32 images (B, K), contiguous; see srcell.encoders.latency_encode."""
     view, active_before, events, room = _count_active_pixels(images)
     scratch = _scratch(room, room)
     offsets = _empty(torch.int64, len(images) * (prefix + steps) + 1)
     indices = _empty(torch.int32, events)
-    addresses = [x.data_ptr() for x in scratch]
-    _core.latency_encode(
-        view, active_before.data_ptr(), steps, prefix, addresses, offsets.data_ptr(), indices.data_ptr()
-    )
+    addresses = _addresses(scratch)
+    _core.latency_encode(view, _address(active_before), steps, prefix, addresses, _address(offsets), _address(indices))
     return offsets, indices
 
 
+@outside_graphs
 def find_event_fault(
     offsets: Tensor, indices: Tensor, values: Tensor | None, lengths: Tensor | None, shape: tuple[int, int, int]
 ) -> tuple[str, int] | None:
@@ -1155,7 +1194,7 @@ def find_event_fault(
     values_f32, values_f64 = (0, _address(values)) if is_double else (_address(values), 0)
     threads = torch.get_num_threads()
     return _core.find_event_fault(
-        offsets.data_ptr(), indices.data_ptr(), values_f32, values_f64, _address(lengths), *shape, len(indices), threads
+        _address(offsets), _address(indices), values_f32, values_f64, _address(lengths), *shape, len(indices), threads
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import _ops
-from .events import EventBatch, as_float, as_int, as_integers, require_dense
+from .events import EventBatch, as_float, as_int, as_integers, require_dense, require_values
 
 __all__ = ["latency_encode", "rate_encode"]
 
@@ -25,6 +25,7 @@ _MAX_PIXELS = 2**31
 _MAX_SEED = 2**64 - 1
 
 
+@_ops.outside_graphs
 def rate_encode(
     images: Tensor | NDArray[Any],
     steps: int = 200,
@@ -83,6 +84,7 @@ def rate_encode(
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
 
+@_ops.outside_graphs
 def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: int = 20) -> EventBatch:
     """Let each pixel that is not 0 fire once, the brighter the earlier.
 
@@ -141,8 +143,9 @@ def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
         raise ValueError(
             f"images: expected shape (B, ...) of at least two dimensions, B < 2^63 - 1, K <= 2^31, got {shape}"
         )
-    flat = images.detach().reshape(images.shape[0], math.prod(images.shape[1:]))
-    return _ops.contiguous(flat.to(torch.float32))
+    flat = images.detach().reshape(images.shape[0], math.prod(images.shape[1:])).to(torch.float32)
+    require_values("images", flat)
+    return _ops.contiguous(flat)
 
 
 def _check_index(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int, device: torch.device) -> Tensor:

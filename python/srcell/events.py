@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from . import _ops
 
@@ -24,6 +25,7 @@ Array: TypeAlias = Tensor | NDArray[Any]
 Integers: TypeAlias = Array | Sequence[int]
 Shape: TypeAlias = tuple[int, int, int]
 
+_TENSORS = ("offsets", "indices", "values", "lengths")
 _MAX_INPUTS = 2**31
 _MAX_STEPS = 2**31 - 1
 _MAX_SIZE = 2**63 - 1
@@ -101,11 +103,9 @@ class EventBatch:
         self.lengths = None
         if lengths is not None:
             self.lengths = _vector("lengths", lengths, batch, "B", torch.int64, device=device)
-        if device.type != "meta":
-            find_fault = _ops.find_event_fault if device.type == "cpu" else find_event_fault
-            fault = find_fault(self.offsets, self.indices, self.values, self.lengths, self.shape)
-            if fault is not None:
-                raise ValueError(self._describe(*fault))
+        fault = _find_fault(self.offsets, self.indices, self.values, self.lengths, self.shape)
+        if fault is not None:
+            raise ValueError(self._describe(*fault))
 
     @classmethod
     def _trusted(
@@ -162,7 +162,7 @@ class EventBatch:
 
         """
         x = _as_tensor("x", x)
-        _refuse_meta("x", x.device)
+        require_values("x", x)
         if x.dtype not in (torch.bool, torch.float32, torch.float64):
             raise TypeError(f"x: expected dtype bool, float32 or float64, got {x.dtype}")
         if x.dim() != 3:
@@ -288,9 +288,9 @@ class EventBatch:
         steps, batch, inputs = _check_shape(shape)
         if not isinstance(csr, Tensor):
             raise TypeError(f"csr: expected a tensor, got {type(csr).__name__}")
-        _refuse_meta("csr", csr.device)
         if csr.layout != torch.sparse_csr:
             raise ValueError(f"csr: expected layout torch.sparse_csr, got {csr.layout}")
+        require_values("csr", csr.values())
         if csr.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"csr: expected dtype torch.float32 or torch.float64, got {csr.dtype}")
         if tuple(csr.shape) != (batch * steps, inputs):
@@ -460,7 +460,8 @@ class EventBatch:
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        EventBatch.__init__(self, **state)
+        EventBatch.__init__(self, **{name: state[name] for name in ("shape", *_TENSORS)})
+        self.__dict__.update((name, value) for name, value in state.items() if name not in self.__dict__)
 
     def __len__(self) -> int:
         return self.shape[1]
@@ -603,6 +604,50 @@ class EventBatch:
         return torch.full((len(self),), self.shape[0], dtype=torch.int64, device=self.device)
 
 
+def _flatten(batch: EventBatch) -> tuple[list[Tensor], tuple[Shape, list[str]]]:
+    names = [name for name in _TENSORS if getattr(batch, name) is not None]
+    return [getattr(batch, name) for name in names], (batch.shape, names)
+
+
+def _flatten_with_keys(
+    batch: EventBatch,
+) -> tuple[list[tuple[pytree.KeyEntry, Tensor]], tuple[Shape, list[str]]]:
+    tensors, context = _flatten(batch)
+    return [(pytree.GetAttrKey(name), x) for name, x in zip(context[1], tensors, strict=True)], context
+
+
+def _unflatten(tensors: Iterable[Any], context: tuple[Shape, list[str]]) -> EventBatch:
+    shape, names = context
+    parts = dict(zip(names, tensors, strict=True))
+    steps, batch, inputs = shape
+    return EventBatch._trusted(
+        parts["offsets"], parts["indices"], parts.get("values"), (steps, batch, inputs), parts.get("lengths")
+    )
+
+
+# Its tensors are what torch's transformations of nested containers see of it.
+pytree.register_pytree_node(
+    EventBatch,
+    _flatten,
+    _unflatten,
+    serialized_type_name="srcell.EventBatch",
+    flatten_with_keys_fn=_flatten_with_keys,
+)
+torch.serialization.add_safe_globals([EventBatch])
+
+
+@_ops.outside_graphs
+def _find_fault(
+    offsets: Tensor, indices: Tensor, values: Tensor | None, lengths: Tensor | None, shape: Shape
+) -> tuple[str, int] | None:
+    """What is wrong first with the parts of a batch, and where; nothing where they hold no values to look at."""
+    parts = [x for x in (offsets, indices, values, lengths) if x is not None]
+    if not all(map(_ops.has_memory, parts)):
+        return None
+    find = _ops.find_event_fault if offsets.device.type == "cpu" else find_event_fault
+    return find(offsets, indices, values, lengths, shape)
+
+
 def find_event_fault(
     offsets: Tensor, indices: Tensor, values: Tensor | None, lengths: Tensor | None, shape: Shape
 ) -> tuple[str, int] | None:
@@ -669,6 +714,15 @@ def require_dense(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: expected a dense tensor, got {'a nested one' if x.is_nested else x.layout}")
 
 
+def require_values(name: str, x: Tensor) -> None:
+    """Raise where what is made depends on values that there are not, as of meta and fake tensors; for the package's
+    own.
+    """
+    if not _ops.has_memory(x):
+        got = "one on meta" if x.is_meta else f"a {type(x).__name__} without memory on {x.device}"
+        raise ValueError(f"{name}: expected a tensor that holds values, got {got}")
+
+
 def present_device(device: torch.device | str | int) -> torch.device:
     """A device that torch knows and this machine has; for the package's own."""
     try:
@@ -695,7 +749,7 @@ def _as_numbers(name: str, x: Array | Sequence[float], expected: str, device: to
     """Numbers of any dtype; int64 where there are none, float64 from Python's floats."""
     if isinstance(x, Tensor | np.ndarray):
         tensor = _as_tensor(name, x)
-        _refuse_meta(name, tensor.device)
+        require_values(name, tensor)
         if tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
             raise ValueError(f"{name}: expected {expected}, got one that is not")
         numbers = tensor.to(device)
@@ -799,12 +853,6 @@ def _as_tensor(name: str, x: Array) -> Tensor:
         raise TypeError(f"{name}: expected a tensor or a NumPy array, got {type(x).__name__}")
     require_dense(name, x)
     return x
-
-
-def _refuse_meta(name: str, device: torch.device) -> None:
-    """Raise where what is made depends on values that there are not."""
-    if device.type == "meta":
-        raise ValueError(f"{name}: expected a tensor that holds values, got one on meta")
 
 
 def _vector(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -23,6 +24,7 @@ from .events import EventBatch, as_float, check_bool, check_word, require_dense
 __all__ = ["SRCState", "SpikeCounts", "count_spikes", "leaky_readout", "rest_state", "src", "src_linear"]
 
 _HALF = _ops.HALF
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class SRCState(NamedTuple):
@@ -34,6 +36,22 @@ class SRCState(NamedTuple):
     """The fast state, the "membrane", near 1 in a spike."""
     hs: Tensor
     """The slow state, which ends the spike and sets the refractory time."""
+
+    def detach(self) -> SRCState:
+        """The same state, through which no gradient flows further back: for truncated backpropagation through time."""
+        return SRCState(*(x.detach() for x in self))
+
+    def to(self, *args: Any, **kwargs: Any) -> SRCState:
+        """Each tensor's ``to``: another device, another dtype.
+
+        Example:
+            >>> import torch
+            >>> from srcell import rest_state
+            >>> rest_state(-6.0).to(torch.float64).h.dtype
+            torch.float64
+
+        """
+        return SRCState(*(x.to(*args, **kwargs) for x in self))
 
 
 Parameter = float | Tensor
@@ -138,7 +156,8 @@ def src_linear(
     """Run Spiking Recurrent Cells behind a linear synapse: ``src(input @ weight.T, ...)``.
 
     Args:
-        input: (T, B, K) tensor, or an :class:`~srcell.EventBatch` of that shape, whose lengths are used.
+        input: (T, B, K) tensor, or an :class:`~srcell.EventBatch` of that shape, whose lengths are used. A tensor has
+            the dtype of the weight, or is one of bools or integers, taken as so many spikes.
         weight: (N, K).
         bias: excitability, a float or a tensor that broadcasts to (N,).
         state: the state before the first step, three tensors (B, N); zeros if absent.
@@ -244,6 +263,7 @@ def dense_linear(
     layer with the relu surrogate does; it is then unspecified elsewhere.
     """
     require_dense("input", input)
+    input = as_spikes(input, weight.dtype)
     if input.dim() != 3 or input.shape[2] != weight.shape[1]:
         raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {tuple(input.shape)}")
     if input.device != weight.device:
@@ -254,6 +274,7 @@ def dense_linear(
         raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
     half = autocast or weight.dtype in _HALF
     if method == "gemm" or (method == "auto" and half):
+        input, lengths = without_padding(input, lengths)
         current = F.linear(input, weight)
         return src(current, bias, state, **cell, surrogate=surrogate, recurrent_grad=recurrent_grad, lengths=lengths)
     input = input.to(work.dtype)
@@ -267,8 +288,27 @@ def dense_linear(
     return _in_dtype(spikes, weight), SRCState(i, h, hs)
 
 
+def as_spikes(input: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bools and integers as numbers of spikes of a dtype; floating-point tensors as they are; for the package's own."""
+    return input.to(dtype) if input.dtype in _INTEGERS or input.dtype == torch.bool else input
+
+
+def without_padding(
+    input: Tensor, lengths: Tensor | Sequence[int] | None
+) -> tuple[Tensor, Tensor | Sequence[int] | None]:
+    """The input (T, B, ...) with zeros past the samples' lengths, and these as a tensor, for what sums over steps.
+
+    Its gradient is 0 there, but 0 times NaN is not.
+    """
+    if lengths is None:
+        return input, None
+    lengths = _check_lengths(lengths, input.shape[1], input.device)
+    return _ops.without_padding(input, lengths), lengths
+
+
 def _working(weight: Tensor) -> Tensor:
     """The weight in the dtype in which the kernels compute."""
+    _check_device("weight", weight)
     if not weight.is_floating_point():
         raise TypeError(f"weight: expected a floating-point dtype, got {weight.dtype}")
     return weight if weight.dtype == torch.float64 else weight.to(torch.float32)
@@ -405,24 +445,35 @@ def leaky_readout(
     alpha, inhibition = check_integrators(alpha, inhibition)
     if spikes.dtype in _HALF:
         spikes = spikes.float()
+    with _full_precision(spikes):
+        pooled = _discounted_sum(spikes, alpha, lengths)
+        own = pooled.view(len(pooled), spikes.shape[2] // num_classes, num_classes).sum(1)
+        return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Keeps autocast from lowering products."""
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
+
+
+def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int] | None) -> Tensor:
+    """(B, N) of (T, B, N): the sum over a sample's steps of alpha^age s, where its last step has age 0."""
     steps, batch, neurons = spikes.shape
     age = torch.arange(steps - 1, -1, -1, device=spikes.device)
+    base = torch.full((), alpha, dtype=spikes.dtype, device=spikes.device)
     if lengths is None:
-        weight = torch.pow(torch.full((), alpha, dtype=spikes.dtype, device=spikes.device), age)
-        pooled = (weight @ spikes.reshape(steps, _flat_size("spikes", (batch, neurons)))).view(batch, neurons)
-    else:
-        lengths = _check_lengths(lengths, batch, spikes.device)
-        if (
-            lengths.device.type == "cpu"
-            and not torch.compiler.is_compiling()
-            and bool(((lengths < 0) | (lengths > steps)).any())
-        ):
-            raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
-        ages = age[:, None] - (steps - lengths)
-        weight = torch.pow(torch.full((), alpha, dtype=spikes.dtype, device=spikes.device), ages.clamp(min=0))
-        pooled = torch.einsum("tb,tbn->bn", torch.where(ages >= 0, weight, 0), spikes)
-    own = pooled.view(batch, neurons // num_classes, num_classes).sum(1)
-    return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
+        flat = spikes.reshape(steps, _flat_size("spikes", (batch, neurons)))
+        return (torch.pow(base, age) @ flat).view(batch, neurons)
+    lengths = _check_lengths(lengths, batch, spikes.device)
+    if (
+        lengths.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and _ops.has_memory(lengths)
+        and bool(((lengths < 0) | (lengths > steps)).any())
+    ):
+        raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
+    ages = age[:, None] - (steps - lengths)
+    return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), _ops.without_padding(spikes, lengths))
 
 
 class SpikeCounts(NamedTuple):
@@ -434,7 +485,7 @@ class SpikeCounts(NamedTuple):
     """Upward crossings of 0.5; a first step above it counts as one."""
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_ops.outside_graphs
 def count_spikes(spikes: Tensor) -> SpikeCounts:
     r"""Count what each neuron did.
 
@@ -465,7 +516,7 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
         plain = plain.float()
     steps, batch, *neurons = plain.shape
     flat = plain.reshape(steps, batch, _flat_size("spikes", neurons))
-    if flat.device.type == "cpu":
+    if flat.device.type == "cpu" and _ops.has_memory(flat):
         events, crossings = _ops.count_spikes(_ops.contiguous(flat))
     else:
         high = flat > 0.5
@@ -486,7 +537,7 @@ def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
         tensor([[0., 2., 1.]])
 
     """
-    if spikes.device.type != "cpu" or torch.compiler.is_compiling():
+    if spikes.device.type != "cpu" or torch.compiler.is_compiling() or not _ops.has_memory(spikes):
         return spikes * factors.detach()
     return cast(Tensor, _ScaledNeurons.apply(spikes, factors))  # type: ignore[no-untyped-call]
 
@@ -535,8 +586,12 @@ def _check_current(current: Tensor) -> None:
         raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
     if current.dim() < 3:
         raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
-    if current.device.type not in ("cpu", "cuda", "meta"):
-        raise ValueError(f"current: expected a tensor on a CPU or a CUDA device, got one on {current.device}")
+    _check_device("current", current)
+
+
+def _check_device(name: str, x: Tensor) -> None:
+    if x.device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"{name}: expected a tensor on a CPU or a CUDA device, got one on {x.device}")
 
 
 def _refuse_forward_mode(tensors: list[Tensor]) -> None:
@@ -626,13 +681,18 @@ def _flat_parameter(name: str, value: Parameter, features: list[int], current: T
     return expanded.reshape(-1)
 
 
+def check_state(state: State) -> list[tuple[str, Tensor]]:
+    """Raise unless it is three tensors; returns them with the names that errors give them; for the package's own."""
+    if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
+        raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
+    return list(zip(("state.i", "state.h", "state.hs"), state, strict=True))
+
+
 def _flat_state(state: State | None, shape: tuple[int, ...], current: Tensor) -> list[Tensor | None]:
     if state is None:
         return [None, None, None]
-    if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
-        raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
     flat: list[Tensor | None] = []
-    for name, x in zip(("state.i", "state.h", "state.hs"), state, strict=True):
+    for name, x in check_state(state):
         if tuple(x.shape) != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
         flat.append(_check_like(name, x, current).reshape(shape[0], math.prod(shape[1:])))
@@ -646,8 +706,9 @@ def _check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.de
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"lengths: expected integers, got {type(lengths).__name__}: {error}") from None
     require_dense("lengths", lengths)
-    integers = lengths.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-    if not integers and (lengths.numel() or not lengths.is_floating_point()):  # [] becomes floats of none
+    if lengths.dtype not in _INTEGERS and (
+        lengths.numel() or not lengths.is_floating_point()
+    ):  # [] becomes floats of none
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")

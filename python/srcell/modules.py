@@ -5,28 +5,35 @@ State is explicit: passed in, returned, never hidden in a module. The recurrence
 
 from __future__ import annotations
 
+import math
 import numbers
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._ops import has_memory
 from .events import EventBatch, as_float, check_bool, check_word, require_dense
 from .functional import (
     Parameter,
     SRCState,
     State,
+    as_spikes,
     autocasts,
     check_gradient_mode,
     check_integrators,
+    check_state,
     dense_linear,
     describe,
     events_linear,
     leaky_readout,
     rest_state,
     src,
+    without_padding,
 )
 
 __all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]
@@ -35,12 +42,102 @@ __all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]
 FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K) where the input comes from outside
 VOTING_WEIGHT_SCALE = 6.0  # the same for a layer that votes for classes, on top of others
 RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers: of the one input that is passed on; of all, times sqrt(K)
-# Where constrain_() keeps learnable cell parameters; r and rs are free.
-_DOMAINS = {"alpha": (0.0, 1.0), "rho": (1e-3, float("inf")), "zs_hyp": (0.0, 1.0), "zs_dep": (0.0, 1.0)}
+# Where learnable cell parameters act and constrain_() keeps them; r and rs are free.
+_DOMAINS = {"alpha": (0.0, 1.0), "rho": (1e-3, math.inf), "zs_hyp": (0.0, 1.0), "zs_dep": (0.0, 1.0)}
 _STATE = ("i0", "h0", "hs0")
+_INITIAL_STATES = ("zeros", "rest")
+_CELL_DEFAULTS = {"alpha": 0.9, "rho": 3.0, "r": 2.0, "rs": -7.0, "zs_hyp": 0.9, "zs_dep": 0.0}
 
 
-class _SRCBase(nn.Module):
+class _HasConstants(nn.Module):
+    """A module whose outputs depend on numbers that are no parameters.
+
+    They travel in its state_dict as one float64 tensor, ``_extra_state``, so that a checkpoint means the same wherever
+    it is loaded. A module that loads one takes its numbers over, and says so where they differ from its own.
+    """
+
+    @abstractmethod
+    def _constants(self) -> dict[str, float]:
+        """The numbers by name, in an order that does not change; without those that a tensor of its own holds."""
+
+    @abstractmethod
+    def _set_constants(self, constants: Mapping[str, float]) -> None:
+        """Take these over; ValueError where one is none that the module takes."""
+
+    def get_extra_state(self) -> Tensor:
+        """The numbers, float64 on the CPU."""
+        return torch.tensor(list(self._constants().values()), dtype=torch.float64, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over the numbers of a checkpoint.
+
+        Raises:
+            ValueError: they are none of such a module.
+
+        """
+        own, name = self._constants(), type(self).__name__
+        if not isinstance(state, Tensor) or not state.is_floating_point() or tuple(state.shape) != (len(own),):
+            got = f"{describe(state)} of shape {tuple(state.shape)}" if isinstance(state, Tensor) else describe(state)
+            raise ValueError(f"_extra_state of {name}: expected {len(own)} floats ({', '.join(own)}), got {got}")
+        carried = dict(zip(own, state.tolist(), strict=True))
+        changed = {key: value for key, value in carried.items() if value != own[key]}
+        if changed:
+            self._set_constants({**own, **changed})
+            changes = ", ".join(f"{key}={value:g} instead of {own[key]:g}" for key, value in changed.items())
+            warnings.warn(f"{name}: took over from the checkpoint: {changes}", stacklevel=2)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = f"{prefix}_extra_state"
+        others = (missing_keys, unexpected_keys, error_msgs)
+        try:
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *others)
+        except ValueError as error:
+            error_msgs.append(str(error))
+        if key in missing_keys:
+            missing_keys.remove(key)
+            if any(name.startswith(prefix) for name in state_dict):
+                warnings.warn(
+                    f"the checkpoint, of srcell 0.1, lacks the constants of {type(self).__name__}: its own stay",
+                    stacklevel=2,
+                )
+
+
+class _Clamped(torch.autograd.Function):
+    """A parameter within its bounds. Its gradient is that of the bounded value; where the parameter lies outside, only
+    a gradient whose descent brings it back passes, so that it neither runs away nor gets stuck.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, low: float, high: float) -> Tensor:
+        return x.clamp(low, high)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        x, ctx.low, ctx.high = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,), (grad,) = ctx.saved_tensors, grads
+        outward = ((x > ctx.high) & (grad < 0)) | ((x < ctx.low) & (grad > 0))
+        return grad.masked_fill(outward, 0), None, None
+
+
+_clamped: Callable[..., Tensor] = _Clamped.apply
+
+
+class _SRCBase(_HasConstants):
     """What the layers share: their parameters, the domains of these and their initial values.
 
     A module may hold several layers, whose tensors then carry a suffix each.
@@ -67,7 +164,7 @@ class _SRCBase(nn.Module):
     ) -> None:
         super().__init__()
         check_gradient_mode(surrogate, recurrent_grad)
-        check_word("initial_state", initial_state, ("zeros", "rest"))
+        check_word("initial_state", initial_state, _INITIAL_STATES)
         check_bool("bias", bias)
         check_bool("learn_initial_state", learn_initial_state)
         try:
@@ -87,16 +184,17 @@ class _SRCBase(nn.Module):
             raise ValueError(
                 "learn_initial_state: expected False with recurrent_grad=False (h and hs have no gradient), got True"
             )
-        cell = {name: value if isinstance(value, Tensor) else as_float(name, value) for name, value in cell.items()}
         self.surrogate, self.recurrent_grad = surrogate, recurrent_grad
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
-        self.bias_init, self.bias_max = as_float("bias_init", bias_init), as_float("bias_max", bias_max)
+        self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
+        self.bias_init, self.bias_max = self._check_bias(bias_init), as_float("bias_max", bias_max)
         self._learns_bias = bias
         self._neurons = neurons
         self._suffixes = tuple(weight_shapes)
-        self._cell = dict(cell)
-        if not abs(self.bias_init) <= torch.finfo(dtype or torch.get_default_dtype()).max:
-            raise ValueError(f"bias_init: expected a finite value of the dtype, got {bias_init}")
+        self._cell = {name: self._check_cell_parameter(name, value) for name, value in cell.items()}
+        self._cell_tensors = tuple(
+            name for name, value in self._cell.items() if isinstance(value, Tensor) or name in self.learnable
+        )
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         for suffix, shape in weight_shapes.items():
             self.register_parameter(self._WEIGHT_NAME.format(suffix), nn.Parameter(torch.empty(shape, **factory)))
@@ -105,29 +203,82 @@ class _SRCBase(nn.Module):
                 self.register_parameter(self._BIAS_NAME.format(suffix), nn.Parameter(b))
             else:
                 self.register_buffer(self._BIAS_NAME.format(suffix), b, persistent=False)
-            for name, value in cell.items():
-                self._register_cell_parameter(name, suffix, value, factory)
+            for name in self._cell_tensors:
+                tensor = torch.empty(getattr(self._cell[name], "shape", ()), **factory)
+                if name in self.learnable:
+                    self.register_parameter(f"{name}{suffix}", nn.Parameter(tensor))
+                else:
+                    self.register_buffer(f"{name}{suffix}", tensor)
             if learn_initial_state:
                 for name in _STATE:
                     self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(neurons, **factory)))
         self.reset_parameters()
 
-    def _register_cell_parameter(self, name: str, suffix: str, value: Parameter, factory: dict[str, Any]) -> None:
-        if not isinstance(value, Tensor) and name not in self.learnable:
-            return
-        if isinstance(value, Tensor):
-            require_dense(name, value)
-            if value.is_quantized or value.is_complex():
-                raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
-        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone().to(**factory)
-        if tuple(tensor.shape) not in ((), (1,), (self._neurons,)):
+    def _check_cell_parameter(self, name: str, value: Parameter) -> Parameter:
+        """What a layer keeps of a cell parameter: a float, or a copy on the CPU of a tensor's values."""
+        if not isinstance(value, Tensor):
+            value = as_float(name, value)
+            self._check_domain(name, value, value)
+            return value
+        require_dense(name, value)
+        if value.is_quantized or value.is_complex():
+            raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
+        if isinstance(value, nn.Parameter) and name not in self.learnable:
             raise ValueError(
-                f"{name}: expected a float or a tensor of shape ({self._neurons},), got shape {tuple(tensor.shape)}"
+                f"{name}: expected a float or a tensor, whose values are copied, got a Parameter: name it in learnable "
+                "to learn it"
             )
-        if name in self.learnable:
-            self.register_parameter(f"{name}{suffix}", nn.Parameter(tensor))
-        else:
-            self.register_buffer(f"{name}{suffix}", tensor)
+        if tuple(value.shape) not in ((), (1,), (self._neurons,)):
+            raise ValueError(
+                f"{name}: expected a float or a tensor of shape ({self._neurons},), got shape {tuple(value.shape)}"
+            )
+        copy = value.detach().clone()
+        if not has_memory(copy):  # of a module that is made to be filled
+            return copy
+        copy = copy.to("cpu")
+        if copy.numel():
+            self._check_domain(name, *(x.item() for x in copy.double().aminmax()))
+        return copy
+
+    def _check_bias(self, bias: float) -> float:
+        number = as_float("bias_init", bias)
+        if not abs(number) <= self._float_max:
+            raise ValueError(f"bias_init: expected a finite value of the dtype, got {bias}")
+        return number
+
+    def _check_domain(self, name: str, least: float, largest: float) -> None:
+        """Raise where a cell parameter is none with which the layer could run."""
+        low, high = _DOMAINS.get(name, (-math.inf, math.inf))
+        for x in (least, largest):
+            if name == "rho" and name not in self.learnable and not 0 < x < math.inf:
+                raise ValueError(f"rho: expected finite values > 0, got {x!r}")
+            if (name == "alpha" or name in self.learnable) and not low <= x <= high:
+                why = "" if name == "alpha" else " of what is learnt"
+                raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
+            if not math.isfinite(x):
+                raise ValueError(f"{name}: expected finite values, got {x!r}")
+
+    def _constants(self) -> dict[str, float]:
+        fixed = {name: value for name, value in self._cell.items() if name not in self._cell_tensors}
+        constants = cast("dict[str, float]", fixed)
+        if not self._learns_bias:
+            constants["bias_init"] = self.bias_init
+        if not self.learn_initial_state:
+            constants["initial_state"] = _INITIAL_STATES.index(self.initial_state)
+        return constants
+
+    def _set_constants(self, constants: Mapping[str, float]) -> None:
+        cell = {name: self._check_cell_parameter(name, x) for name, x in constants.items() if name in self._cell}
+        if "initial_state" in constants:
+            state = constants["initial_state"]
+            if state not in range(len(_INITIAL_STATES)):
+                raise ValueError(f"initial_state: expected a number of {', '.join(_INITIAL_STATES)}, got {state!r}")
+            self.initial_state = _INITIAL_STATES[int(state)]
+        if "bias_init" in constants:
+            self.bias_init = self._check_bias(constants["bias_init"])
+            for suffix in self._suffixes:
+                self._bias(suffix).fill_(self.bias_init)
+        self._cell |= cell
 
     def _weight(self, suffix: str) -> Tensor:
         tensor: Tensor = getattr(self, self._WEIGHT_NAME.format(suffix))
@@ -138,7 +289,13 @@ class _SRCBase(nn.Module):
         return tensor
 
     def _parameters_of(self, suffix: str) -> dict[str, Any]:
-        return {name: getattr(self, f"{name}{suffix}", value) for name, value in self._cell.items()}
+        """The cell parameters that act, learnt ones within their domains."""
+        parameters = dict(self._cell)
+        for name in self._cell_tensors:
+            tensor = getattr(self, f"{name}{suffix}")
+            bounded = name in self.learnable and name in _DOMAINS
+            parameters[name] = _clamped(tensor, *_DOMAINS[name]) if bounded else tensor
+        return parameters
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -154,9 +311,11 @@ class _SRCBase(nn.Module):
             else:
                 draw_relays(self._weight(suffix))
             self._bias(suffix).fill_(self.bias_init)
-            for name in self.learnable:
-                parameter: Tensor = getattr(self, f"{name}{suffix}")
-                parameter.copy_(torch.as_tensor(self._cell[name]))
+            for name in self._cell_tensors:
+                tensor, value = getattr(self, f"{name}{suffix}"), self._cell[name]
+                if isinstance(value, Tensor) and value.is_meta and not tensor.is_meta:
+                    raise RuntimeError(f"{name}: was given as a tensor on meta, which has no values to go back to")
+                tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
             if self.learn_initial_state:
                 for name, value in zip(_STATE, self._fixed_state(suffix), strict=True):
                     getattr(self, f"{name}{suffix}").copy_(value)
@@ -194,7 +353,7 @@ class _SRCBase(nn.Module):
 
     def extra_repr(self) -> str:
         """What differs from the defaults."""
-        defaults = {
+        defaults: dict[str, Any] = {
             "learnable": (),
             "surrogate": "straight_through",
             "recurrent_grad": False,
@@ -204,6 +363,11 @@ class _SRCBase(nn.Module):
             "bias_max": -4.0,
         }
         parts = [] if self._learns_bias else ["bias=False"]
+        parts += [
+            f"{name}={_describe_values(self._cell[name])}"
+            for name, default in _CELL_DEFAULTS.items()
+            if isinstance(self._cell[name], Tensor) or self._cell[name] != default
+        ]
         parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
         return ", ".join(parts)
 
@@ -344,9 +508,10 @@ class SRC(_SRCLinear):
         """Run the layers over a sequence.
 
         Args:
-            input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch.
+            input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch; or (T, K), one sample, whose outputs and
+                states lack B. Bools and integers are taken as so many spikes.
             state: three tensors (num_layers, B, N); the initial state if absent.
-            lengths: (B,) integers in [0, T]; not beside an EventBatch that has its own.
+            lengths: (B,) integers in [0, T]; not beside an EventBatch that has its own, nor for one sample.
             input_grad_at_events: a promise that a dense input's gradient is needed only where the input is not 0, as
                 that of a layer's output with the relu surrogate is; elsewhere it is then unspecified. Later layers of
                 this stack do so by themselves where ``surrogate="relu"``.
@@ -361,10 +526,12 @@ class SRC(_SRCLinear):
             if input.lengths is not None and lengths is not None:
                 raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
             lengths = input.lengths if lengths is None else lengths
-        elif not isinstance(input, Tensor) or input.dim() != 3:
+        elif not isinstance(input, Tensor) or input.dim() not in (2, 3):
             shape = "(B, T, K)" if self.batch_first else "(T, B, K)"
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
-            raise ValueError(f"input: expected an EventBatch or a tensor {shape}, got {got}")
+            raise ValueError(f"input: expected an EventBatch or a tensor {shape} or (T, K), got {got}")
+        elif input.dim() == 2:
+            return self._forward_one(input, state, lengths, input_grad_at_events)
         else:
             require_dense("input", input)
             input = input.transpose(0, 1) if self.batch_first else input
@@ -381,12 +548,21 @@ class SRC(_SRCLinear):
         output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
         return output, SRCState(*(torch.stack(parts) for parts in zip(*ended, strict=True)))
 
+    def _forward_one(
+        self, input: Tensor, state: State | None, lengths: Any, input_grad_at_events: bool
+    ) -> tuple[Tensor, SRCState]:
+        """``forward`` for one sample (T, K)."""
+        if lengths is not None:
+            raise ValueError("lengths: expected None beside an input (T, K), got lengths")
+        batch_dim = 0 if self.batch_first else 1
+        batched = None if state is None else _state_of_batch(state, self.num_layers, self.hidden_size)
+        spikes, after = self.forward(input.unsqueeze(batch_dim), batched, input_grad_at_events=input_grad_at_events)
+        return spikes.squeeze(batch_dim), SRCState(*(x.squeeze(1) for x in after))
+
     def _split_state(self, state: State | None) -> list[State | None]:
         if state is None:
             return [None] * self.num_layers
-        if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
-            raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
-        for name, x in zip(("state.i", "state.h", "state.hs"), state, strict=True):
+        for name, x in check_state(state):
             require_dense(name, x)
             if x.dim() != 3 or x.shape[0] != self.num_layers:
                 raise ValueError(
@@ -484,17 +660,22 @@ class SRCCell(_SRCLinear):
         """Advance by one step.
 
         Args:
-            input: (B, K).
+            input: (B, K), or (K,), one sample, whose outputs and states lack B. Bools and integers are taken as so
+                many spikes.
             state: three tensors (B, N); the initial state if absent.
 
         Returns:
             The spikes, (B, N), and the state after the step, three tensors (B, N).
 
         """
-        if not isinstance(input, Tensor) or input.dim() != 2:
+        if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
-            raise ValueError(f"input: expected a tensor (B, {self.input_size}), got {got}")
+            raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")
         require_dense("input", input)
+        if input.dim() == 1:
+            state = None if state is None else _state_of_batch(state, self.hidden_size)
+            spikes, after = self.forward(input[None], state)
+            return spikes[0], SRCState(*(x[0] for x in after))
         spikes, after = self._run("", input[None], state, None)
         return spikes[0], after
 
@@ -616,7 +797,7 @@ class SRCConv2d(_SRCBase):
         """Run the layer over a sequence of maps.
 
         Args:
-            input: (T, B, in_channels, H, W).
+            input: (T, B, in_channels, H, W). Bools and integers are taken as so many spikes.
             state: three tensors (B, out_channels, H', W'); the initial state if absent.
             lengths: (B,) integers in [0, T], as in :func:`srcell.functional.src`.
 
@@ -629,7 +810,7 @@ class SRCConv2d(_SRCBase):
             ValueError: a wrong shape or value; the message names the argument.
 
         """
-        current = self.current(input)
+        current = self.current(input, lengths)
         if state is None:
             state = self._initial_state("", input.shape[1], *current.shape[3:])
         cell = {
@@ -646,7 +827,7 @@ class SRCConv2d(_SRCBase):
             lengths=lengths,
         )
 
-    def current(self, input: Tensor) -> Tensor:
+    def current(self, input: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The currents (T, B, out_channels, H', W') that the convolution gives for an input as in ``forward``."""
         if not isinstance(input, Tensor) or input.dim() != 5 or input.shape[2] != self.in_channels:
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
@@ -662,10 +843,12 @@ class SRCConv2d(_SRCBase):
                 f"got {tuple(input.shape[3:])}"
             )
         weight = self._weight("")
+        input = as_spikes(input, weight.dtype)
         if not input.is_floating_point() or (input.dtype != weight.dtype and not autocasts(input)):
             raise TypeError(f"input: expected {weight.dtype}, as the weight, got {input.dtype}")
         if input.device != weight.device:
             raise ValueError(f"input: expected device {weight.device}, as the weight, got {input.device}")
+        input, _ = without_padding(input, lengths)
         maps = F.conv2d(input.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation, self.groups)
         return maps.reshape(*input.shape[:2], *maps.shape[1:])
 
@@ -683,7 +866,7 @@ class SRCConv2d(_SRCBase):
         return ", ".join(filter(None, [*parts, super().extra_repr()]))
 
 
-class LeakyReadout(nn.Module):
+class LeakyReadout(_HasConstants):
     """Logits from the votes of spiking neurons: :func:`srcell.functional.leaky_readout` divided by a temperature.
 
     It has no parameters. Constants from the configuration that the authors' group published, the temperature is ours.
@@ -716,11 +899,18 @@ class LeakyReadout(nn.Module):
         super().__init__()
         _check_size("num_classes", num_classes, 1)
         _check_size("neurons_per_class", neurons_per_class, 1)
-        self.alpha, self.inhibition = check_integrators(alpha, inhibition)
-        self.temperature = as_float("temperature", temperature)
-        if not self.temperature > 0:
-            raise ValueError(f"temperature: expected a value > 0, got {temperature}")
+        self._set_constants({"alpha": alpha, "inhibition": inhibition, "temperature": temperature})
         self.num_classes, self.neurons_per_class = num_classes, neurons_per_class
+
+    def _constants(self) -> dict[str, float]:
+        return {"alpha": self.alpha, "inhibition": self.inhibition, "temperature": self.temperature}
+
+    def _set_constants(self, constants: Mapping[str, float]) -> None:
+        alpha, inhibition = check_integrators(constants["alpha"], constants["inhibition"])
+        temperature = as_float("temperature", constants["temperature"])
+        if not temperature > 0:
+            raise ValueError(f"temperature: expected a value > 0, got {temperature}")
+        self.alpha, self.inhibition, self.temperature = alpha, inhibition, temperature
 
     def forward(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Logits (B, C) of spikes (T, B, C * neurons_per_class)."""
@@ -739,6 +929,14 @@ class LeakyReadout(nn.Module):
             f"{self.num_classes}, neurons_per_class={self.neurons_per_class}, alpha={self.alpha}, "
             f"inhibition={self.inhibition}, temperature={self.temperature}"
         )
+
+
+def _state_of_batch(state: State, *shape: int) -> SRCState:
+    """The state of one sample, of such a shape, as that of a batch of one; B is the last but one dimension."""
+    for name, x in check_state(state):
+        if tuple(x.shape) != shape:
+            raise ValueError(f"{name}: expected shape {shape}, as the input has no batch, got {tuple(x.shape)}")
+    return SRCState(*(x.unsqueeze(-2) for x in state))
 
 
 @torch.no_grad()
@@ -760,6 +958,16 @@ def draw_relays(weight: Tensor) -> None:
         n = torch.arange(max(neurons, inputs), device=weight.device)
         relays: tuple[Any, ...] = (n % neurons, n % inputs, *(size // 2 for size in kernel))
         weight[relays] += RELAY_WEIGHT
+
+
+def _describe_values(value: Parameter) -> str:
+    """A cell parameter in a few characters."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    if not value.numel() or not has_memory(value):
+        return f"tensor({value.numel()} values)"
+    low, high = (x.item() for x in value.double().aminmax())
+    return f"tensor({value.numel()} values, {low:.4g} to {high:.4g})"
 
 
 def over_space(values: Tensor, dimensions: int) -> Tensor:
