@@ -21,6 +21,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 import srcell
 from srcell import EventBatch, SRCState
@@ -168,6 +169,25 @@ def assert_refused(error: type[Exception], argument: str, function: Any, *args: 
     with pytest.raises(error) as caught:
         function(*args, **keywords)
     assert re.match(rf"{re.escape(argument)}\b.*expected .*got ", str(caught.value), re.DOTALL), str(caught.value)
+
+
+class Wrapped(torch.Tensor):
+    """A tensor that has another one and no memory of its own, as those of distributed and quantised libraries."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Wrapped:
+        wrapped: Wrapped = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore
+        wrapped.inner = inner
+        return wrapped
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def unwrap(x: Any) -> Any:
+            return x.inner if isinstance(x, Wrapped) else x
+
+        return func(*pytree.tree_map(unwrap, args), **pytree.tree_map(unwrap, kwargs or {}))
 
 
 def active_isa() -> str:

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.func import functionalize
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from conftest import make_currents, make_linear_inputs, noise
+from conftest import Wrapped, make_currents, make_linear_inputs, noise
 from srcell import SRC, EventBatch, SRCConv2d, latency_encode, leaky_readout, rate_encode, src, src_linear
 from srcell.functional import count_spikes, scale_neurons
 
@@ -55,32 +56,13 @@ CALLS = OUTSIDE_OPERATORS | THROUGH_OPERATORS
 
 
 def parts(result: Any) -> list[Tensor]:
-    return list(torch.utils._pytree.tree_leaves(result))
+    return list(pytree.tree_leaves(result))
 
 
 def assert_same(result: Any, expected: Any) -> None:
     assert type(result) is type(expected)
     assert len(parts(result)) == len(parts(expected)) > 0
     assert all(map(torch.equal, parts(result), parts(expected)))
-
-
-class Wrapped(torch.Tensor):
-    """A tensor that has another one and no memory of its own, as those of distributed and quantised libraries."""
-
-    inner: Tensor
-
-    @staticmethod
-    def __new__(cls, inner: Tensor) -> Wrapped:
-        wrapped: Wrapped = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore
-        wrapped.inner = inner
-        return wrapped
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def unwrap(x: Any) -> Any:
-            return x.inner if isinstance(x, Wrapped) else x
-
-        return func(*torch.utils._pytree.tree_map(unwrap, args), **torch.utils._pytree.tree_map(unwrap, kwargs or {}))
 
 
 def in_process(code: str, *arguments: str) -> str:

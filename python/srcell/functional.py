@@ -465,13 +465,10 @@ def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int
         flat = spikes.reshape(steps, _flat_size("spikes", (batch, neurons)))
         return (torch.pow(base, age) @ flat).view(batch, neurons)
     lengths = _check_lengths(lengths, batch, spikes.device)
-    if (
-        lengths.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and _ops.has_memory(lengths)
-        and bool(((lengths < 0) | (lengths > steps)).any())
-    ):
-        raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
+    if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
+        wrong = ((lengths < 0) | (lengths > steps)).any()
+        if _ops.has_memory(wrong) and bool(wrong):
+            raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
     ages = age[:, None] - (steps - lengths)
     return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), _ops.without_padding(spikes, lengths))
 

@@ -1,0 +1,137 @@
+"""Fuzz targets on torch's modes and on what stands past the samples' lengths.
+
+A call in a mode gives what it gives without, or its shapes where a mode knows nothing else, or a Python error; what
+stands past a sample's length has no influence on outputs and gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functionalize
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
+
+from conftest import Wrapped
+from fuzz.draws import FLOATS, Draw, chance, floats, pick, size, spikes
+from srcell import SRC, EventBatch, SRCConv2d, latency_encode, leaky_readout, rate_encode, src, src_linear
+from srcell.functional import count_spikes, scale_neurons
+
+Call = tuple[Callable[..., Any], list[Tensor]]
+
+
+def drawn_call(draw: Draw) -> Call:
+    """A function of tensors alone, and good arguments."""
+    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
+    dtype, method = pick(draw, *FLOATS), pick(draw, "events", "gemm", "auto")
+    x = spikes(draw, steps, batch, inputs, dtype=dtype)
+    weight = floats(draw, neurons, inputs, dtype=dtype, scale=3)
+    ends = torch.tensor([draw.randrange(steps + 1) for _ in range(batch)], dtype=torch.int64)
+    lengths = ends if chance(draw, 50) else None
+    which = draw.randrange(8)
+    if which == 0:
+        seed, prefix = draw.getrandbits(64), pick(draw, 0, 2)
+        if chance(draw, 50):
+            return lambda p: latency_encode(p, 7, prefix=prefix), [floats(draw, batch, inputs).sigmoid()]
+        return lambda p: rate_encode(p, 7, prefix=prefix, seed=seed), [floats(draw, batch, inputs).sigmoid()]
+    if which == 1:
+        return count_spikes, [x]
+    if which == 2:
+        return scale_neurons, [x, floats(draw, batch, inputs, dtype=dtype)]
+    batch_of = EventBatch.from_dense(x, lengths)
+    parts, tree = pytree.tree_flatten(batch_of)
+    if which == 3:
+        return lambda *p: EventBatch(*p[:2], *p[2:3], shape=batch_of.shape), parts[:3] if lengths is None else parts[:2]
+    if which == 4:
+        return lambda w, *p: src_linear(pytree.tree_unflatten(p, tree), w, -6.0), [weight, *parts]
+    if which == 5:
+        return lambda a, w: src_linear(a, w, -6.0, lengths=lengths, method=method), [x, weight]
+    if which == 6:
+        return lambda a: leaky_readout(a, max(inputs, 1), lengths=lengths), [x]
+    return lambda a: src(a, -6.0, lengths=lengths), [x]
+
+
+def modes(draw: Draw) -> bool:
+    """A default device, fake, functional and wrapping tensors, checkpointing, inference."""
+    function, args = drawn_call(draw)
+    expected = pytree.tree_leaves(function(*args))
+    mode = draw.randrange(6)
+    try:
+        if mode == 0:
+            with torch.device("meta"):
+                result = pytree.tree_leaves(function(*args))
+        elif mode == 1:
+            with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+                result = pytree.tree_leaves(function(*map(fake.from_tensor, args)))
+        elif mode == 2:
+            result = functionalize(lambda *x: pytree.tree_leaves(function(*x)))(*args)
+        elif mode == 3:
+            result = pytree.tree_leaves(function(*map(Wrapped, args)))
+        elif mode == 4:
+            leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in args]
+            result = pytree.tree_leaves(checkpoint(function, *leaves, use_reentrant=False))
+        else:
+            with torch.inference_mode():
+                result = pytree.tree_leaves(function(*args))
+    except ValueError as error:
+        assert mode in (1, 2, 3) and "expected a tensor that holds values, got a" in str(error)
+        return False
+    except RuntimeError:  # of no elements: whether they would lie in memory cannot be told
+        assert mode in (1, 2, 3) and not all(x.numel() for x in args)
+        return False
+    assert [x.shape for x in result] == [x.shape for x in expected]
+    if mode != 1:
+        plain = [x.inner if isinstance(x, Wrapped) else x for x in result]
+        assert all(map(torch.equal, plain, expected))
+    return True
+
+
+def padding(draw: Draw) -> bool:
+    """NaN, infinities and anything else past the samples' lengths, on every way through every layer."""
+    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
+    dtype = pick(draw, *FLOATS)
+    lengths = [draw.randrange(steps + 1) for _ in range(batch)]
+    kind = pick(draw, "src", "events", "gemm", "auto", "SRC", "SRCConv2d", "readout", "from_dense")
+    autocast = torch.autocast("cpu") if dtype == torch.float32 and chance(draw, 25) else nullcontext()
+    weight = floats(draw, neurons, inputs, dtype=dtype, scale=3)
+    alpha = torch.full((), 0.9, dtype=dtype)
+    layer = SRC(inputs, neurons, 2, dtype=dtype)
+    convolution = SRCConv2d(1, 2, 1, dtype=dtype)
+
+    def call(x: Tensor, w: Tensor, a: Tensor) -> Any:
+        if kind == "src":
+            return src(x, -6.0, alpha=a, lengths=lengths)
+        if kind == "SRC":
+            return layer(x, lengths=lengths)
+        if kind == "SRCConv2d":
+            return convolution(x[:, :, None, :, None], lengths=lengths) if inputs else x[:0] * 0
+        if kind == "readout":
+            return leaky_readout(x, max(inputs, 1), lengths=lengths)
+        if kind == "from_dense":
+            return EventBatch.from_dense(x, torch.tensor(lengths, dtype=torch.int64)).to_dense(dtype)
+        return src_linear(x, w, -6.0, alpha=a, lengths=lengths, method=kind)
+
+    def run(x: Tensor) -> list[Tensor | None]:
+        parameters = [*layer.parameters(), *convolution.parameters()]
+        leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_(), alpha.clone().requires_grad_()]
+        with autocast:
+            outputs = pytree.tree_leaves(call(*leaves))
+        total = torch.stack([y.sum().to(torch.float64) for y in outputs]).sum()
+        grads = torch.autograd.grad(total, [*leaves, *parameters], allow_unused=True)
+        return [*outputs, *grads]
+
+    x = spikes(draw, steps, batch, inputs, dtype=dtype)
+    past = torch.arange(steps)[:, None] >= torch.tensor(lengths, dtype=torch.int64)
+    clean = x.masked_fill(past[:, :, None], 0)
+    filling = floats(draw, steps, batch, inputs, dtype=dtype, wild=100)
+    filling = torch.full_like(x, pick(draw, torch.nan, torch.inf, -torch.inf)) if chance(draw, 60) else filling
+    expected, made = run(clean), run(torch.where(past[:, :, None], filling, clean))
+    for a, b in zip(made, expected, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or b is None or torch.equal(a, b), kind
+    return True
