@@ -74,6 +74,8 @@ def test_cell_parameters_have_the_precision_of_the_layer(kind: str, default: tor
         ("rho", {"rho": math.inf}),
         ("rho", {"rho": 1e-4, "learnable": ["rho"]}),
         ("r", {"r": math.inf}),
+        ("r", {"r": 1e39, "learnable": ["r"]}),
+        ("rs", {"rs": torch.empty(4, device="meta")}),
         ("zs_dep", {"zs_dep": -0.1, "learnable": ["zs_dep"], "recurrent_grad": True}),
         ("alpha", {"alpha": nn.Parameter(torch.tensor(0.5))}),
     ],
@@ -116,7 +118,7 @@ def test_a_layer_made_on_meta_and_filled_is_one_made_at_once(kind: str, learnabl
 
 def test_values_that_there_are_not_cannot_be_returned_to() -> None:
     layer = SRC(3, 4, alpha=torch.empty(4, device="meta"), device="meta").to_empty(device="cpu")
-    with pytest.raises(RuntimeError, match="alpha: was given as a tensor on meta"):
+    with pytest.raises(ValueError, match="alpha: expected a tensor that holds values, got one on meta"):
         layer.reset_parameters()
 
 

@@ -184,9 +184,9 @@ class _SRCBase(_HasConstants):
             raise ValueError(
                 "learn_initial_state: expected False with recurrent_grad=False (h and hs have no gradient), got True"
             )
+        self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
         self.surrogate, self.recurrent_grad = surrogate, recurrent_grad
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
-        self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
         self.bias_init, self.bias_max = self._check_bias(bias_init), as_float("bias_max", bias_max)
         self._learns_bias = bias
         self._neurons = neurons
@@ -255,8 +255,8 @@ class _SRCBase(_HasConstants):
             if (name == "alpha" or name in self.learnable) and not low <= x <= high:
                 why = "" if name == "alpha" else " of what is learnt"
                 raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
-            if not math.isfinite(x):
-                raise ValueError(f"{name}: expected finite values, got {x!r}")
+            if not abs(x) <= self._float_max:
+                raise ValueError(f"{name}: expected finite values of the dtype, got {x!r}")
 
     def _constants(self) -> dict[str, float]:
         fixed = {name: value for name, value in self._cell.items() if name not in self._cell_tensors}
@@ -314,7 +314,7 @@ class _SRCBase(_HasConstants):
             for name in self._cell_tensors:
                 tensor, value = getattr(self, f"{name}{suffix}"), self._cell[name]
                 if isinstance(value, Tensor) and value.is_meta and not tensor.is_meta:
-                    raise RuntimeError(f"{name}: was given as a tensor on meta, which has no values to go back to")
+                    raise ValueError(f"{name}: expected a tensor that holds values, got one on meta")
                 tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
             if self.learn_initial_state:
                 for name, value in zip(_STATE, self._fixed_state(suffix), strict=True):
@@ -552,6 +552,7 @@ class SRC(_SRCLinear):
         self, input: Tensor, state: State | None, lengths: Any, input_grad_at_events: bool
     ) -> tuple[Tensor, SRCState]:
         """``forward`` for one sample (T, K)."""
+        require_dense("input", input)
         if lengths is not None:
             raise ValueError("lengths: expected None beside an input (T, K), got lengths")
         batch_dim = 0 if self.batch_first else 1

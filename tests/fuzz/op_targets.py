@@ -231,7 +231,7 @@ def reference_arguments(given: dict[str, Any]) -> dict[str, Any]:
     if "input" in plain:
         x, weight = plain.pop("input"), plain.pop("weight")
         dense = x.to_dense(torch.float64) if isinstance(x, EventBatch) else x
-        plain["current"] = dense @ weight.t()
+        plain["current"] = dense.to(weight.dtype) @ weight.t()
     plain["bias"] = torch.as_tensor(plain["bias"], dtype=torch.float64)
     if plain.get("state") is not None:
         plain["state"] = tuple(x.detach() for x in plain["state"])
@@ -309,6 +309,7 @@ def modules(draw: Draw) -> bool:
         for name in CELL:
             if chance(draw, 15):
                 low, high = DOMAINS[name]
+                low = max(low, 0.0) if name == "zs_dep" and name in learnable else low
                 given[name] = low + (high - low) * floats(draw, neurons).sigmoid()
         fixed["dtype"] = dtype
         if kind is SRCConv2d:
