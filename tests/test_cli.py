@@ -141,7 +141,7 @@ def test_a_sweep_shows_where_it_is_and_ends_with_a_summary(tmp_path: Path, capsy
     cases = [(sizes, seed) for seed in (3, 4) for sizes in ((4,), (6, 4))]
     names = {case: f"hidden_sizes={'-'.join(map(str, case[0]))}-seed={case[1]}" for case in cases}
     left = ["3 more after it", "2 more after it", "1 more after it", "the last"]
-    assert printed[0] == f"4 runs in {tmp_path}, 0 of them done before"
+    assert printed[0] == f"runs in {tmp_path}: 4, done before: 0"
     assert [line for line in printed if re.match("run [1-9]", line)] == [
         f"run {k}/4  {names[case]}  {what}" for k, (case, what) in enumerate(zip(cases, left, strict=True), start=1)
     ]
@@ -186,7 +186,7 @@ def test_a_sweep_shows_where_it_is_and_ends_with_a_summary(tmp_path: Path, capsy
     times = [model.stat().st_mtime_ns for model in models]
     assert main(command) == 0
     again = capsys.readouterr().out.splitlines()
-    assert again == [f"4 runs in {tmp_path}, 4 of them done before", *printed[-4:]]
+    assert again == [f"runs in {tmp_path}: 4, done before: 4", *printed[-4:]]
     assert [model.stat().st_mtime_ns for model in models] == times
 
 
@@ -234,7 +234,7 @@ def test_a_sweep_that_is_stopped_leaves_what_is_done_and_goes_on(
     capsys.readouterr()
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "1 of them done before\nrun 2/2  seed=1  the last\n" in printed and "run 1/2" not in printed
+    assert "done before: 1\nrun 2/2  seed=1  the last\n" in printed and "run 1/2" not in printed
     assert [row["seed"] for row in json.loads((tmp_path / "sweep.json").read_text())["runs"]] == [0, 1]
 
 

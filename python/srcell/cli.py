@@ -97,7 +97,7 @@ def train_sweep(arguments: argparse.Namespace) -> None:
     found = {run.name: finished_accuracy(out / run.name, run.config) for run in runs}
     accuracies = {name: accuracy for name, accuracy in found.items() if accuracy is not None}
     durations: list[float] = []
-    tell(f"{len(runs)} runs in {out}, {len(accuracies)} of them done before")
+    tell(f"runs in {out}: {len(runs)}, done before: {len(accuracies)}")
     for number, run in enumerate((run for run in runs if found[run.name] is None), start=len(accuracies) + 1):
         tell(f"run {number}/{len(runs)}  {run.name}  {what_is_left(len(runs) - number, durations)}")
         start = time.monotonic()
@@ -107,7 +107,7 @@ def train_sweep(arguments: argparse.Namespace) -> None:
         if is_first_process():
             sweep.write_summary(out, runs, accuracies)
     if is_first_process():
-        sweep.write_summary(out, runs, accuracies)
+        sweep.write_summary(out, runs, accuracies)  # there may have been nothing left to train
         print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), summary_rows(runs, accuracies))
         print(f"run folders, sweep.json and sweep.csv in {out}")
 
@@ -277,7 +277,7 @@ def build_parser() -> Parser:
     return parser
 
 
-# The options of a run's settings: name, setting, type or None for a flag, metavar, help.
+# The options of a run's settings: option, field of TrainingConfig, type or None for a flag, metavar, help.
 SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
     ("--channels", "channels", int, "N", "output channels of each convolutional layer, 5 x 5 with stride 2"),
     ("--hidden", "hidden_sizes", int, "N", "neurons of each fully connected hidden layer"),
@@ -308,18 +308,18 @@ SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
 )
 
 
-# What a run needs on this machine: option, field of RunOptions, metavar or None for a flag, type, help.
-MACHINE: tuple[tuple[str, str, str | None, Any, str], ...] = (
-    ("--data", "data", "DIR", Path, "folder of the data sets [data]"),
-    ("--download", "download", None, None, "fetch the data set into it if it is not there"),
-    ("--cache", "cache", None, None, "keep binned recordings on disk"),
-    ("--workers", "num_workers", "N", int, f"processes that encode batches ahead [{RunOptions.num_workers}]"),
-    ("--device", "device", "NAME", str, f"where the network is [{RunOptions.device}]"),
+# What a run needs on this machine: option, field of RunOptions, type or None for a flag, metavar, help.
+MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
+    ("--data", "data", Path, "DIR", "folder of the data sets [data]"),
+    ("--download", "download", None, "", "fetch the data set into it if it is not there"),
+    ("--cache", "cache", None, "", "keep binned recordings on disk"),
+    ("--workers", "num_workers", int, "N", f"processes that encode batches ahead [{RunOptions.num_workers}]"),
+    ("--device", "device", str, "NAME", f"where the network is [{RunOptions.device}]"),
     (
         "--checkpoint-seconds",
         "checkpoint_seconds",
-        "X",
         float,
+        "X",
         f"least time between checkpoints within an epoch [{RunOptions.checkpoint_seconds:g}]",
     ),
 )
@@ -351,10 +351,10 @@ def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -
 
     """
     group = parser.add_argument_group("this machine", "Results do not depend on these. Defaults in brackets.")
-    for name, field, metavar, kind, text in MACHINE:
+    for name, field, kind, metavar, text in MACHINE:
         if field == "checkpoint_seconds" and not training:
             continue
-        keywords: dict[str, Any] = {"type": kind, "metavar": metavar} if metavar else {"action": "store_true"}
+        keywords: dict[str, Any] = {"type": kind, "metavar": metavar} if kind else {"action": "store_true"}
         group.add_argument(name, dest=field, default=argparse.SUPPRESS, help=text, **keywords)
 
 
