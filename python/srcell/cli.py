@@ -441,7 +441,11 @@ def add_sweep_command(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("dataset", help=f"what to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds [that of --seed]")
     parser.add_argument(
-        "--vary", action="append", nargs="+", metavar=("SETTING", "VALUE"), help="a setting and its values; repeatable"
+        "--vary",
+        action="append",
+        nargs="+",
+        metavar=("SETTING", "VALUE"),
+        help="a setting, such as lr, and its values; repeatable",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run folders [runs/sweep-...]")
     add_training_options(parser)
