@@ -59,9 +59,10 @@ $(BIN)/python:
 
 SOURCES := $(shell git ls-files csrc python CMakeLists.txt pyproject.toml 2>/dev/null)
 
-# One stamp an extra; each is installed anew when a source file changes.
+# One stamp an extra; each is installed anew when a source file changes. pip shows how far downloads and the build are.
 $(VENV)/train $(VENV)/test $(VENV)/docs $(VENV)/dev: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet ".[$(@F)]"
+	@echo "Building srcell and installing it with its dependencies in $(VENV): 1 to 3 minutes, more on a slow line."
+	$(BIN)/python -m pip install ".[$(@F)]"
 	@touch $@
 
 clean:

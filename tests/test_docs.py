@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import srcell
-from srcell import benchmark, cli, data, evaluation, functional, models, training
+from srcell import benchmark, cli, data, evaluation, functional, models, sweep, training
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -143,8 +143,8 @@ def check_command(words: list[str]) -> argparse.Namespace:
     if words[0] == "train" and arguments.dataset is not None:
         training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **cli.given_settings(arguments))
     if words[0] == "sweep":
-        training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **cli.given_settings(arguments))
-        assert all(cli.parse_variation(variation)[1] for variation in arguments.vary or [])
+        given, varied = cli.given_settings(arguments), cli.variations(arguments)
+        assert sweep.plan(arguments.preset or "best", arguments.dataset, given, varied)
     if words[0] == "bench":
         assert benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
     return arguments

@@ -536,11 +536,11 @@ def test_settings_that_end_in_a_traceback_later_are_refused_at_once(name: str, v
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--device", "x"], "device: expected one that is there, got 'x'"),
-        (["--device", ""], "device: expected one that is there, got ''"),
-        (["--device", "meta"], "device: expected the CPU or a GPU (cuda), got 'meta'"),
-        (["--batch-size", "9" * 30], "batch_size: expected at most"),
-        (["--hidden", "2000000000"], "so much memory is not to be had"),
+        (["--device", "x"], "--device: expected one that is there, got 'x'"),
+        (["--device", ""], "--device: expected one that is there, got ''"),
+        (["--device", "meta"], "--device: expected the CPU or a GPU (cuda), got 'meta'"),
+        (["--batch-size", "9" * 30], "--batch-size: expected at most"),
+        (["--hidden", "2000000000"], "out of memory: smaller sizes or batches need less"),
     ],
 )
 def test_an_error_is_a_line(

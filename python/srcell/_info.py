@@ -15,8 +15,8 @@ def info() -> dict[str, Any]:
     Returns:
         ``version``; ``isa``, the instruction set in use, and ``isas``, those available here (the environment variable
         SRCELL_ISA chooses at import); ``threads``, as torch.get_num_threads() says, and ``thread_runtime``; ``cuda``,
-        the CUDA runtime and the architectures that this build has kernels for, None if it has none; ``torch``, its
-        version.
+        the CUDA runtime and the architectures that this build has kernels for, None where layers cannot run on a GPU:
+        the build has no kernels, or torch finds no GPU (``srcell info`` says which); ``torch``, its version.
 
     Example:
         >>> import srcell
@@ -26,6 +26,17 @@ def info() -> dict[str, Any]:
     """
     return {
         **_ops.core_info(),
+        "cuda": None if cuda_lacks() else _ops.core_info()["cuda"],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def cuda_lacks() -> str:
+    """What is missing for layers on a GPU, in a few words; nothing where they can run."""
+    missing = [] if _ops.core_info()["cuda"] else ["srcell was built without CUDA kernels"]
+    if torch.version.cuda is None:
+        missing.append("torch was built without CUDA")
+    elif not torch.cuda.is_available():
+        missing.append("torch finds no GPU")
+    return ", ".join(missing)

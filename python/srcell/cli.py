@@ -1,4 +1,4 @@
-"""The command ``srcell``: arguments to a configuration, progress to the terminal, errors to one line.
+"""The command ``srcell``: arguments to a configuration, errors to one line.
 
 Nothing imports this; it must never know how a network is trained or what a run folder holds.
 """
@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
+import difflib
 import json
-import math
-import os
-import statistics
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import textwrap
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import srcell
 
-from . import benchmark, data, training
-from ._extras import extra
+from . import benchmark, data, sweep, training
+from ._info import cuda_lacks
+from ._terminal import header_of, is_first_process, print_table, shown_progress
 from .config import PRESETS, TrainingConfig
-from .training import EpochMetrics, Interrupted, Observer, RunOptions, Tally
+from .training import Interrupted, RunOptions
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
+DEFAULT_PRESET = "best"
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
 
@@ -39,80 +36,19 @@ class Parser(argparse.ArgumentParser):
         """Raise the message as a ValueError."""
         raise ValueError(message)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse what is not known here: the command itself knows its options best."""
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            given = next((word[2:].partition("=")[0] for word in rest if word.startswith("--")), "")
+            nearest = difflib.get_close_matches(given, [option[2:] for option in self.options().values()], n=1)
+            hint = f"did you mean --{nearest[0]}?" if nearest else f"see {self.prog} --help"
+            self.error(f"unrecognized arguments: {' '.join(rest)}: {hint}")
+        return known, rest
 
-class EpochLines(Observer):
-    """A plain line an epoch, for output that is not a terminal."""
-
-    def on_start(self, epochs: int, done: int) -> None:
-        """Say where a resumed run goes on."""
-        self.epochs = epochs
-        if done:
-            print(f"going on after epoch {done}/{epochs}", flush=True)
-
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Print the epoch's metrics."""
-        print(
-            f"epoch {metrics.epoch}/{self.epochs}"
-            f"  loss {metrics.train_loss:.4f}"
-            f"  accuracy {metrics.train_accuracy:.1%}"
-            f"{validation_text(metrics)}"
-            f"  spike rate {metrics.spike_rate:.2%}"
-            f"  {metrics.seconds:.1f} s",
-            flush=True,
-        )
-
-
-class ProgressBar(Observer):
-    """Keeps a rich progress bar of all batches of a run up to date."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.validation = ""
-        self.task = progress.add_task("", total=1.0, status="")
-
-    def on_start(self, epochs: int, done: int) -> None:
-        """Show the bar."""
-        self.epochs = epochs
-        self.progress.update(self.task, description=f"epoch {done + 1}/{epochs}", completed=done / epochs)
-
-    def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
-        """Move the bar and show the epoch's sums so far."""
-        self.progress.update(
-            self.task,
-            completed=fraction,
-            description=f"epoch {epoch}/{self.epochs}",
-            status=f"loss {tally.loss:.3f}  accuracy {tally.accuracy:.1%}{self.validation}"
-            f"  spike rate {tally.spike_rate:.1%}",
-        )
-
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Keep the accuracy on the validation samples for the bar."""
-        self.validation = validation_text(metrics)
-
-
-def validation_text(metrics: EpochMetrics) -> str:
-    """The accuracy on the validation samples, if there are any."""
-    return "" if math.isnan(metrics.validation_accuracy) else f"  validation {metrics.validation_accuracy:.1%}"
-
-
-@contextmanager
-def shown_progress() -> Iterator[Observer]:
-    """A progress bar while the block runs, or lines where standard output is not a terminal."""
-    with extra("train"):
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if not (sys.stdout.isatty() and is_first_process()):
-        yield EpochLines()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-    )
-    with Progress(*columns, expand=True) as progress:
-        yield ProgressBar(progress)
+    def options(self) -> dict[str, str]:
+        """The option that sets each attribute of the namespace."""
+        return {action.dest: action.option_strings[-1] for action in self._actions if action.option_strings}
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -123,14 +59,15 @@ def train(arguments: argparse.Namespace) -> None:
         if arguments.dataset is not None or given or arguments.preset is not None or arguments.out is not None:
             raise ValueError("--resume: expected a run folder and no settings, a run goes on with its own")
         out = arguments.resume
-        with shown_progress() as observer:
+        with shown_progress(header_of(out, None)) as observer:
             run = training.resume(out, observer, options)
     elif arguments.dataset is None:
         raise ValueError(f"expected a data set: one of {', '.join(data.NAMES)}")
     else:
-        config = TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given)
+        preset = arguments.preset or DEFAULT_PRESET
+        config = TrainingConfig.preset(preset, arguments.dataset, **given)
         out = arguments.out or Path("runs") / f"{config.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-        with shown_progress() as observer:
+        with shown_progress(header_of(out, preset)) as observer:
             run = training.train(config, out, observer, options)
     if is_first_process():
         seconds = sum(metrics.seconds for metrics in run.history)
@@ -152,41 +89,92 @@ def evaluate(arguments: argparse.Namespace) -> None:
         )
 
 
-def sweep(arguments: argparse.Namespace) -> None:
-    """Train once for each seed and each combination of values, and print a line for each run."""
+def train_sweep(arguments: argparse.Namespace) -> None:
+    """Train once for each seed and each combination of values, and leave and print a summary."""
+    options, preset = run_options(arguments), arguments.preset or DEFAULT_PRESET
+    runs = sweep.plan(preset, arguments.dataset, given_settings(arguments), variations(arguments))
+    out = arguments.out or Path("runs") / f"sweep-{arguments.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    found = {run.name: finished_accuracy(out / run.name, run.config) for run in runs}
+    accuracies = {name: accuracy for name, accuracy in found.items() if accuracy is not None}
+    durations: list[float] = []
+    tell(f"runs in {out}: {len(runs)}, done before: {len(accuracies)}")
+    for number, run in enumerate((run for run in runs if found[run.name] is None), start=len(accuracies) + 1):
+        tell(f"run {number}/{len(runs)}  {run.name}  {what_is_left(len(runs) - number, durations)}")
+        start = time.monotonic()
+        accuracies[run.name] = train_or_resume(run.config, out / run.name, options)
+        durations.append(time.monotonic() - start)
+        tell(f"test accuracy {accuracies[run.name]:.2%}")
+        if is_first_process():
+            sweep.write_summary(out, runs, accuracies)
+    if is_first_process():
+        sweep.write_summary(out, runs, accuracies)  # there may have been nothing left to train
+        print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), summary_rows(runs, accuracies))
+        print(f"run folders, sweep.json and sweep.csv in {out}")
+
+
+def variations(arguments: argparse.Namespace) -> dict[str, list[Any]]:
+    """The values of each setting that a sweep varies.
+
+    Raises:
+        ValueError: ``--vary`` names no setting or no values, or the command line says a setting's values twice.
+
+    """
+    varied: dict[str, list[Any]] = {}
+    said = {field: option for option, field, *_ in SETTINGS if hasattr(arguments, field)}
+    ways = [(f"--vary {words[0]}", *parse_variation(words)) for words in arguments.vary or []]
+    if arguments.seeds is not None:
+        ways.insert(0, ("--seeds", "seed", arguments.seeds))
+    for way, field, values in ways:
+        if field in said:
+            raise ValueError(f"{said[field]} and {way}: expected one of them")
+        said[field], varied[field] = way, values
+    return varied
+
+
+def finished_accuracy(path: Path, config: TrainingConfig) -> float | None:
+    """The test accuracy of the run in that folder; None if there is none or it has not ended.
+
+    Raises:
+        FileExistsError: it is a run of another configuration.
+        ValueError: a file of the run is corrupt.
+
+    """
     from .run_folder import RunFolder
 
-    varied = [parse_variation(words) for words in arguments.vary or []]
-    seeds = arguments.seeds or [0]
-    names = [name for name, _ in varied]
-    given, options = given_settings(arguments), run_options(arguments)
-    configs = {}
-    for seed, *values in itertools.product(seeds, *(values for _, values in varied)):
-        changes = dict(zip(names, values, strict=True))
-        name = "-".join([f"{key}={format_value(value)}" for key, value in changes.items()] + [f"seed={seed}"])
-        configs[name] = (
-            changes,
-            TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given | changes | {"seed": seed}),
-        )
-    out = arguments.out or Path("runs") / f"sweep-{arguments.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    accuracies: dict[tuple[str, ...], list[float]] = {}
-    for name, (changes, config) in configs.items():
-        path = out / name
-        if (path / "result.json").exists() and RunFolder.open(path).config == config:
-            accuracy = json.loads((path / "result.json").read_text())["test_accuracy"]
-        elif (path / "config.json").exists():
-            if RunFolder.open(path).config != config:
-                raise FileExistsError(f"{path} holds a run of another configuration: choose another --out")
-            accuracy = training.resume(path, Observer(), options).evaluation.accuracy
-        else:
-            accuracy = training.train(config, path, Observer(), options).evaluation.accuracy
-        print(f"{name}  test {accuracy:.2%}", flush=True)
-        accuracies.setdefault(tuple(f"{k}={format_value(v)}" for k, v in changes.items()), []).append(accuracy)
-    for key, values in accuracies.items():
-        if len(values) > 1:
-            spread = statistics.stdev(values)
-            print(f"{' '.join(key) or 'all'}: mean {statistics.mean(values):.2%}, standard deviation {spread:.2%}")
-    print(f"run folders in {out}")
+    if not (path / "config.json").exists():
+        return None
+    if RunFolder.open(path).config != config:
+        raise FileExistsError(f"{path} holds a run of another configuration: choose another --out")
+    return sweep.read_accuracy(path)
+
+
+def train_or_resume(config: TrainingConfig, path: Path, options: RunOptions) -> float:
+    """The test accuracy of the run in that folder, after it was begun or brought to its end."""
+    with shown_progress() as observer:
+        if (path / "config.json").exists():
+            return training.resume(path, observer, options).evaluation.accuracy
+        return training.train(config, path, observer, options).evaluation.accuracy
+
+
+def tell(line: str) -> None:
+    """Print the line, once."""
+    if is_first_process():
+        print(line, flush=True)
+
+
+def what_is_left(runs: int, durations: Sequence[float]) -> str:
+    """How many runs come after this one, and about how long all will take if they take as long as those before."""
+    text = f"{runs} more after it" if runs else "the last"
+    minutes = (runs + 1) * sum(durations) / max(len(durations), 1) / 60
+    return f"{text}, about {minutes:.0f} min left" if minutes >= 1 else text
+
+
+def summary_rows(runs: Sequence[sweep.Run], accuracies: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+    """A row of the table for each combination."""
+    for combination in sweep.combinations(runs, accuracies):
+        name = " ".join(sweep.described(combination.changes)) or "all"
+        spread = "-" if combination.deviation is None else f"{combination.deviation:.2%}"
+        yield name, " ".join(map(str, combination.seeds)), f"{combination.mean:.2%}", spread
 
 
 def parse_variation(words: list[str]) -> tuple[str, list[Any]]:
@@ -211,11 +199,6 @@ def parse_variation(words: list[str]) -> tuple[str, list[Any]]:
         raise ValueError(f"--vary {name}: expected values of {kind}, got {' '.join(texts)}") from error
 
 
-def format_value(value: object) -> str:
-    """A setting's value as a part of a folder's name."""
-    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings that the command line changes."""
     given = {field: getattr(arguments, field) for _, field, *_ in SETTINGS if hasattr(arguments, field)}
@@ -231,11 +214,6 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
             if hasattr(arguments, field.name)
         }
     )
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one of torchrun's that speaks."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def bench(arguments: argparse.Namespace) -> None:
@@ -276,7 +254,10 @@ def describe_result(result: benchmark.Result) -> Iterator[str]:
 
 def print_info(arguments: argparse.Namespace) -> None:
     """Print what ``srcell.info`` tells, a line a fact."""
-    for name, value in srcell.info().items():
+    facts = srcell.info()
+    if facts["cuda"] is None:
+        facts["cuda"] = f"no: {cuda_lacks()}"
+    for name, value in facts.items():
         print(f"{name:16}{', '.join(value) if isinstance(value, list | tuple) else value}")
 
 
@@ -284,16 +265,19 @@ def build_parser() -> Parser:
     """The commands and their options."""
     parser = Parser(prog="srcell", description="Train networks of Spiking Recurrent Cells.")
     parser.add_argument("--version", action="version", version=f"srcell {srcell.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.set_defaults(run=lambda arguments: parser.print_help(), command=parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_train_command(commands)
     add_evaluate_command(commands)
     add_sweep_command(commands)
     add_bench_command(commands)
     commands.add_parser("info", help="show version, instruction set, threads").set_defaults(run=print_info)
+    for command in commands.choices.values():
+        command.set_defaults(command=command)
     return parser
 
 
-# The options of a run's settings: name, setting, type or None for a flag, metavar, help.
+# The options of a run's settings: option, field of TrainingConfig, type or None for a flag, metavar, help.
 SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
     ("--channels", "channels", int, "N", "output channels of each convolutional layer, 5 x 5 with stride 2"),
     ("--hidden", "hidden_sizes", int, "N", "neurons of each fully connected hidden layer"),
@@ -324,40 +308,100 @@ SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
 )
 
 
+# What a run needs on this machine: option, field of RunOptions, type or None for a flag, metavar, help.
+MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
+    ("--data", "data", Path, "DIR", "folder of the data sets [data]"),
+    ("--download", "download", None, "", "fetch the data set into it if it is not there"),
+    ("--cache", "cache", None, "", "keep binned recordings on disk"),
+    ("--workers", "num_workers", int, "N", f"processes that encode batches ahead [{RunOptions.num_workers}]"),
+    ("--device", "device", str, "NAME", f"where the network is [{RunOptions.device}]"),
+    (
+        "--checkpoint-seconds",
+        "checkpoint_seconds",
+        float,
+        "X",
+        f"least time between checkpoints within an epoch [{RunOptions.checkpoint_seconds:g}]",
+    ),
+)
+
+
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add what says how to train: preset, settings, this machine; settings not given are absent from the namespace."""
-    parser.add_argument("--preset", metavar="NAME", help=f"where settings come from: {', '.join(PRESETS)} [best]")
-    group = parser.add_argument_group("settings", "What the preset says where they are not given.")
+    parser.add_argument(
+        "--preset", metavar="NAME", help=f"where settings come from: {', '.join(PRESETS)} [{DEFAULT_PRESET}]"
+    )
+    group = parser.add_argument_group("settings", "Those not given are the preset's, or else the defaults in brackets.")
     for name, field, kind, metavar, text in SETTINGS:
-        if kind is None:
-            group.add_argument(name, dest=field, action="store_true", default=argparse.SUPPRESS, help=text)
-        else:
-            nargs = "*" if field in ("channels", "hidden_sizes") else None
-            group.add_argument(
-                name, dest=field, type=kind, nargs=nargs, metavar=metavar, default=argparse.SUPPRESS, help=text
-            )
+        keywords: dict[str, Any] = {"action": "store_true"}
+        if kind is not None:
+            keywords = {"type": kind, "metavar": metavar}
+            if field in ("channels", "hidden_sizes"):
+                keywords["nargs"] = "*"
+        shown = f"{text} [{typed(getattr(TrainingConfig, field)) or 'none'}]"
+        group.add_argument(name, dest=field, default=argparse.SUPPRESS, help=shown, **keywords)
     add_run_options(parser)
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add what a run needs on this machine; options not given are absent from the namespace."""
-    default = RunOptions()
-    group = parser.add_argument_group("this machine", "The weights do not depend on these. Defaults in brackets.")
+def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
+    """Add what a run needs on this machine; options not given are absent from the namespace.
 
-    def option(*names: str, text: str, **keywords: Any) -> None:
-        group.add_argument(*names, default=argparse.SUPPRESS, help=text, **keywords)
+    Args:
+        parser: of the command.
+        training: whether the command trains; one that does not writes no checkpoints.
 
-    option("--data", type=Path, metavar="DIR", text=f"folder of the data sets [{default.data}]")
-    option("--download", action="store_true", text="fetch the data set into it if it is not there")
-    option("--cache", action="store_true", text="keep binned recordings on disk")
-    option("--workers", dest="num_workers", type=int, metavar="N", text="processes that encode batches ahead [0]")
-    option("--device", metavar="NAME", text=f"where the network is [{default.device}]")
-    option(
-        "--checkpoint-seconds",
-        type=float,
-        metavar="X",
-        text=f"least time between checkpoints within an epoch [{default.checkpoint_seconds:g}]",
-    )
+    """
+    group = parser.add_argument_group("this machine", "Results do not depend on these. Defaults in brackets.")
+    for name, field, kind, metavar, text in MACHINE:
+        if field == "checkpoint_seconds" and not training:
+            continue
+        keywords: dict[str, Any] = {"type": kind, "metavar": metavar} if kind else {"action": "store_true"}
+        group.add_argument(name, dest=field, default=argparse.SUPPRESS, help=text, **keywords)
+
+
+def typed(value: object) -> str:
+    """A setting's value as one would type it behind its option."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def presets_text() -> str:
+    """The options that stand for each preset: those that it sets to something else than the default."""
+    lines = ["presets, as options:", "  best, digits         the defaults"]
+    for preset, datasets in PRESETS.items():
+        for dataset, settings in datasets.items():
+            options = " ".join(
+                option if value is True else f"{option} {typed(value)}".strip()
+                for option, field, *_ in SETTINGS
+                if (value := settings.get(field, getattr(TrainingConfig, field))) != getattr(TrainingConfig, field)
+            )
+            label = f"  {preset}, {dataset or 'all'}"
+            lines += textwrap.wrap(
+                options, 78, initial_indent=f"{label:23}", subsequent_indent=" " * 23, break_on_hyphens=False
+            )
+    return "\n".join(lines)
+
+
+TRAIN_TEXT = """\
+Train a network and leave a run folder. Ctrl-C stops it after a checkpoint.
+Under torchrun the processes share each batch."""
+TRAIN_EXAMPLES = """\
+examples:
+  srcell train digits
+  srcell train mnist --preset fast --seed 1 --download
+  srcell train mnist --hidden 512 512 --lr 5e-3 --data data
+  srcell train --resume runs/mnist-20260101-120000"""
+SWEEP_TEXT = """\
+Train once for each seed and each combination of values. Runs that are there
+are not made again. sweep.json and sweep.csv have what came of them."""
+SWEEP_EXAMPLES = """\
+srcell train --help says what the presets set.
+
+examples:
+  srcell sweep digits --seeds 0 1 2
+  srcell sweep mnist --preset fast --vary lr 5e-3 1e-2 --vary hidden 128 512-128"""
 
 
 def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -365,8 +409,9 @@ def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = commands.add_parser(
         "train",
         help="train a network and leave a run folder",
-        description="Train a network and leave a run folder. Ctrl-C stops it after a checkpoint. Under torchrun the "
-        "processes share each batch.",
+        description=TRAIN_TEXT,
+        epilog=f"{presets_text()}\n\n{TRAIN_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", nargs="?", help=f"what to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
@@ -380,7 +425,7 @@ def add_evaluate_command(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = commands.add_parser("eval", help="evaluate the network of a run, count events and operations")
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="its run folder")
     parser.add_argument("--binary", action="store_true", help="let layers pass on 1 where s > 0.5 instead of s")
-    add_run_options(parser)
+    add_run_options(parser, training=False)
     parser.set_defaults(run=evaluate)
 
 
@@ -389,16 +434,22 @@ def add_sweep_command(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = commands.add_parser(
         "sweep",
         help="train over seeds, or over the values of settings",
-        description="Train once for each seed and each combination of values. Runs that are there are not made again.",
+        description=SWEEP_TEXT,
+        epilog=SWEEP_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", help=f"what to train on: {', '.join(data.NAMES)}")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds [0]")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds [that of --seed]")
     parser.add_argument(
-        "--vary", action="append", nargs="+", metavar=("SETTING", "VALUE"), help="a setting and its values; repeatable"
+        "--vary",
+        action="append",
+        nargs="+",
+        metavar=("SETTING", "VALUE"),
+        help="a setting, such as lr, and its values; repeatable",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run folders [runs/sweep-...]")
     add_training_options(parser)
-    parser.set_defaults(run=sweep)
+    parser.set_defaults(run=train_sweep)
 
 
 def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -426,17 +477,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
 
     """
+    command = build_parser()
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = command.parse_args(argv)
+        command = arguments.command
         arguments.run(arguments)
     except USER_ERRORS as error:
-        print(f"srcell: {error}", file=sys.stderr)
+        print(f"srcell: {name_option(str(error), command.options())}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         if not isinstance(error, MemoryError) and not any(x in reason for x in ("allocate memory", "out of memory")):
             raise
-        print(f"srcell: so much memory is not to be had: choose smaller sizes or batches. {reason}", file=sys.stderr)
+        print(f"srcell: out of memory: smaller sizes or batches need less. {reason}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
         print(f"srcell: {stopped}", file=sys.stderr)
@@ -445,3 +498,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("srcell: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def name_option(message: str, options: Mapping[str, str]) -> str:
+    """The message of an error, about the option where it is about the attribute that the option sets."""
+    name, colon, rest = message.partition(":")
+    return f"{options.get(name, name)}{colon}{rest}"

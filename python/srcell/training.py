@@ -159,6 +159,9 @@ class Tally:
 class Observer:
     """What hears of a run as it goes; this one keeps silent."""
 
+    def on_ready(self, trainer: Trainer) -> None:
+        """Before ``on_start``: the network, the number of its samples and what it was asked for, none to be changed."""
+
     def on_start(self, epochs: int, done: int) -> None:
         """Before the first epoch: how many there will be, and how many an earlier part of the run has done."""
 
@@ -265,6 +268,7 @@ def _run(
         return time.monotonic()
 
     observer = observer if group.rank == 0 else Observer()
+    observer.on_ready(trainer)
     observer.on_start(trainer.config.epochs, len(trainer.history))
     last_save = time.monotonic()
     with stop_signals() as stop:
@@ -304,6 +308,7 @@ class Trainer:
     Attributes:
         config: as given.
         model: the network, trained as far as it got.
+        sample_counts: how many samples are for "training", "validation" and "test".
         tally: sums over the batches of the epoch at hand, those of this process.
         history: a row for each epoch that is done.
 
@@ -323,6 +328,8 @@ class Trainer:
         self._test_samples = dataset.test
         self._workers = options.num_workers
         training, validation = split(config, dataset.train)
+        parts = {"training": training, "validation": validation, "test": dataset.test}
+        self.sample_counts = {name: len(samples.labels) for name, samples in parts.items()}
         self.model = build_model(config, dataset.input_shape, dataset.num_classes).to(self._device)
         self._network = self._group.wrap(_LayersAndLogits(self.model))
         self._loader = self._make_loader(training, config.batch_size, shuffle=True, seed=config.seed)

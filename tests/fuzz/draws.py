@@ -183,7 +183,7 @@ def assert_names(error: Exception, names: Iterable[str]) -> None:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether it says that so much memory is not to be had, or that torch cannot count so far."""
+    """Whether it says that memory is out, or that torch cannot count so far."""
     words = ("can't allocate memory", "size calculation overflowed", "Stride calculation overflowed")
     words += ("Negative strides are not supported", "cannot be represented as a SymInt")
     words += ("integer multiplication overflow",)

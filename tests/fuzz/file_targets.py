@@ -31,7 +31,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fuzz.draws import Draw, altered, chance, corrupted, pick, spikes
-from srcell import benchmark, training
+from srcell import benchmark, sweep, training
 from srcell.cli import SETTINGS, main
 from srcell.config import PRESETS, TrainingConfig
 from srcell.data import Dataset, LabelledEvents, LabelledImages, load_fashion_mnist, load_mnist, load_nmnist
@@ -494,6 +494,7 @@ def stubbed(reached: list[str]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in ("train", "resume", "evaluate_run"):
             stack.enter_context(mock.patch.object(training, name, work(name)))
+        stack.enter_context(mock.patch.object(sweep, "write_summary", lambda *_: None))
         stack.enter_context(mock.patch.object(benchmark, "run", measure))
         stack.enter_context(mock.patch.object(benchmark, "record", lambda *_: {}))
         yield

@@ -1,0 +1,158 @@
+"""What a run shows while it goes: a header, a progress bar or a line an epoch; and tables.
+
+The command line calls this; it must never know what was typed, or how a network is trained.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ._extras import extra
+from ._info import info
+from .modules import SRC
+from .training import EpochMetrics, Observer, Tally, Trainer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Shown(Observer):
+    """What all observers here do.
+
+    Args:
+        header: the lines to show before the first epoch; none by default.
+
+    """
+
+    def __init__(self, header: Callable[[Trainer], Iterator[str]] | None = None) -> None:
+        self.header = header
+
+    def on_ready(self, trainer: Trainer) -> None:
+        """Print the header."""
+        if self.header is not None:
+            print(*self.header(trainer), sep="\n", flush=True)
+
+
+class EpochLines(Shown):
+    """A plain line an epoch, for output that is not a terminal."""
+
+    def on_start(self, epochs: int, done: int) -> None:
+        """Say where a resumed run goes on."""
+        self.epochs = epochs
+        if done:
+            print(f"going on after epoch {done}/{epochs}", flush=True)
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Print the epoch's metrics."""
+        print(
+            f"epoch {metrics.epoch}/{self.epochs}"
+            f"  loss {metrics.train_loss:.4f}"
+            f"  accuracy {metrics.train_accuracy:.1%}"
+            f"{validation_text(metrics)}"
+            f"  spike rate {metrics.spike_rate:.2%}"
+            f"  {metrics.seconds:.1f} s",
+            flush=True,
+        )
+
+
+class ProgressBar(Shown):
+    """Keeps a rich progress bar of all batches of a run up to date."""
+
+    def __init__(self, progress: Progress, header: Callable[[Trainer], Iterator[str]] | None = None) -> None:
+        super().__init__(header)
+        self.progress = progress
+        self.validation = ""
+
+    def on_start(self, epochs: int, done: int) -> None:
+        """Show the bar."""
+        self.epochs = epochs
+        self.task = self.progress.add_task(f"epoch {min(done + 1, epochs)}/{epochs}", total=1.0, status="")
+        self.progress.update(self.task, completed=done / epochs)
+
+    def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
+        """Move the bar and show the epoch's sums so far, as many as leave room for the bar in 80 columns."""
+        self.progress.update(
+            self.task,
+            completed=fraction,
+            description=f"epoch {epoch}/{self.epochs}",
+            status=f"loss {tally.loss:.3f}  accuracy {tally.accuracy:.1%}{self.validation}",
+        )
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Keep the accuracy on the validation samples for the bar."""
+        self.validation = validation_text(metrics)
+
+
+def validation_text(metrics: EpochMetrics) -> str:
+    """The accuracy on the validation samples, if there are any."""
+    return "" if math.isnan(metrics.validation_accuracy) else f"  validation {metrics.validation_accuracy:.1%}"
+
+
+def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str]]:
+    """What makes the header of a run in that folder: its data, network, machine and folder, a line each."""
+
+    def header(trainer: Trainer) -> Iterator[str]:
+        config, model = trainer.config, trainer.model
+        counts = ", ".join(f"{count:,} {part}" for part, count in trainer.sample_counts.items())
+        yield f"data     {config.dataset}: {counts} samples"
+        inputs = "x".join(map(str, model.input_shape))
+        channels = "".join(f"-{channels}c" for channels in config.channels)
+        sizes = "".join(f"-{layer.hidden_size}" for layer in model.src_layers() if isinstance(layer, SRC))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        chosen = "" if preset is None else f", preset {preset}"
+        yield f"network  {inputs}{channels}{sizes}, {parameters:,} parameters{chosen}, seed {config.seed}"
+        device = next(model.parameters()).device
+        yield f"machine  {device}, threads {torch.get_num_threads()}, {info()['isa']}"
+        yield f"folder   {out}"
+
+    return header
+
+
+@contextmanager
+def shown_progress(header: Callable[[Trainer], Iterator[str]] | None = None) -> Iterator[Observer]:
+    """A progress bar while the block runs, or lines where standard output is not a terminal; the header before it."""
+    with extra("train"):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not (sys.stdout.isatty() and is_first_process()):
+        yield EpochLines(header)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+    )
+    with Progress(*columns, expand=True) as progress:
+        yield ProgressBar(progress, header)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of texts, the first column to the left, the others to the right; plain where no terminal shows it."""
+    with extra("train"):
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold" if terminal else "")
+    for k, name in enumerate(head):
+        table.add_column(name, justify="right" if k else "left", no_wrap=not terminal)
+    for row in rows:
+        table.add_row(*row)
+    # Nobody wraps what goes to a file or a pipe.
+    Console(markup=False, highlight=False, width=None if terminal else sys.maxsize).print(table)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one of torchrun's that speaks."""
+    return os.environ.get("RANK", "0") == "0"

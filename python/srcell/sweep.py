@@ -1,0 +1,168 @@
+"""A sweep: the same training for each combination of values and each seed, and a summary of what came of it.
+
+The command line calls this; it must never know how a network is trained or how progress is shown.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ._files import write_atomically
+from .config import TrainingConfig
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        name: of its folder: the values of the settings that the sweep varies, and the seed.
+        changes: those values by setting, without the seed.
+        config: all that it trains with.
+
+    """
+
+    name: str
+    changes: dict[str, Any]
+    config: TrainingConfig
+
+
+class Combination(NamedTuple):
+    """What the runs of one combination of values came to.
+
+    Attributes:
+        changes: the values by setting.
+        seeds: of its runs.
+        accuracies: of the test set, a run each.
+
+    """
+
+    changes: dict[str, Any]
+    seeds: list[int]
+    accuracies: list[float]
+
+    @property
+    def mean(self) -> float:
+        """The mean accuracy."""
+        return statistics.mean(self.accuracies)
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation of the accuracies over seeds; None of one."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+def plan(preset: str, dataset: str, given: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) -> list[Run]:
+    """The runs of a sweep, all combinations of one seed before those of the next.
+
+    Args:
+        preset: where the settings come from.
+        dataset: what to train on.
+        given: settings that all runs share.
+        varied: the values of each setting that the runs do not share; seeds under "seed".
+
+    Raises:
+        ValueError: a configuration is none that ``TrainingConfig.preset`` makes.
+
+    Example:
+        >>> runs = plan("best", "digits", {"epochs": 1}, {"seed": [3, 4], "hidden_sizes": [(), (8, 4)]})
+        >>> [run.name for run in runs]
+        ['hidden_sizes=-seed=3', 'hidden_sizes=8-4-seed=3', 'hidden_sizes=-seed=4', 'hidden_sizes=8-4-seed=4']
+        >>> runs[1].config.seed, runs[1].config.hidden_sizes
+        (3, (8, 4))
+
+    """
+    names = [name for name in varied if name != "seed"]
+    seeds = varied.get("seed", [given.get("seed", TrainingConfig.seed)])
+    runs: dict[str, Run] = {}
+    for seed, *values in itertools.product(seeds, *(varied[name] for name in names)):
+        changes = dict(zip(names, values, strict=True))
+        name = "-".join([*described(changes), f"seed={seed}"])
+        runs[name] = Run(name, changes, TrainingConfig.preset(preset, dataset, **{**given, **changes, "seed": seed}))
+    return list(runs.values())
+
+
+def described(changes: Mapping[str, Any]) -> list[str]:
+    """Settings with their values, as in a folder's name."""
+    return [f"{name}={value_text(value)}" for name, value in changes.items()]
+
+
+def value_text(value: object) -> str:
+    """A setting's value; sizes with hyphens."""
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def combinations(runs: Sequence[Run], accuracies: Mapping[str, float]) -> list[Combination]:
+    """What the runs that are done came to; ``accuracies`` are those of the test set, by the runs' names."""
+    found: dict[tuple[str, ...], Combination] = {}
+    for run in runs:
+        if run.name in accuracies:
+            combination = found.setdefault(tuple(described(run.changes)), Combination(run.changes, [], []))
+            combination.seeds.append(run.config.seed)
+            combination.accuracies.append(accuracies[run.name])
+    return list(found.values())
+
+
+def write_summary(folder: Path, runs: Sequence[Run], accuracies: Mapping[str, float]) -> None:
+    """Write sweep.csv, a row for each run that is done, and sweep.json, the same with what each combination came to.
+
+    Args:
+        folder: of the sweep.
+        runs: all of them.
+        accuracies: of the test set, by the names of the runs that are done: at least one.
+
+    """
+    rows = [
+        {**run.changes, "seed": run.config.seed, "test_accuracy": accuracies[run.name], "run_folder": run.name}
+        for run in runs
+        if run.name in accuracies
+    ]
+    summary = {
+        "planned_runs": len(runs),
+        "runs": rows,
+        "combinations": [
+            {
+                "settings": combination.changes,
+                "seeds": combination.seeds,
+                "mean_test_accuracy": combination.mean,
+                "standard_deviation": combination.deviation,
+            }
+            for combination in combinations(runs, accuracies)
+        ],
+    }
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: value_text(value) for name, value in row.items()} for row in rows)
+    write_atomically(folder / "sweep.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_atomically(folder / "sweep.csv", text.getvalue().encode())
+
+
+def read_accuracy(run_folder: Path) -> float | None:
+    """The test accuracy in a run's result.json; None if the run has not ended.
+
+    Raises:
+        ValueError: the file is not what a run writes.
+
+    """
+    path = run_folder / "result.json"
+    if not path.exists():
+        return None
+    text = path.read_bytes()
+    try:
+        result = json.loads(text)
+    except (ValueError, RecursionError):
+        result = None
+    accuracy = result.get("test_accuracy") if isinstance(result, dict) else None
+    if not isinstance(accuracy, float):
+        raise ValueError(
+            f"{path}: expected the result of a run, with its test_accuracy, got {text[:40]!r}: delete the file, and "
+            "the same sweep evaluates the run again"
+        )
+    return accuracy
