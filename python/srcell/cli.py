@@ -23,6 +23,7 @@ import srcell
 
 from . import benchmark, data, training
 from ._extras import extra
+from ._files import new_folder
 from .config import PRESETS, TrainingConfig
 from .training import EpochMetrics, Interrupted, Observer, RunOptions, Tally
 
@@ -129,12 +130,22 @@ def train(arguments: argparse.Namespace) -> None:
         raise ValueError(f"expected a data set: one of {', '.join(data.NAMES)}")
     else:
         config = TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given)
-        out = arguments.out or Path("runs") / f"{config.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-        with shown_progress() as observer:
+        with run_folder(arguments.out, config) as out, shown_progress() as observer:
             run = training.train(config, out, observer, options)
     if is_first_process():
         seconds = sum(metrics.seconds for metrics in run.history)
         print(f"test accuracy {run.evaluation.accuracy:.2%} after {seconds:.1f} s of training, run folder {out}")
+
+
+@contextmanager
+def run_folder(out: Path | None, config: TrainingConfig) -> Iterator[Path]:
+    """Where a run is to go: the given path, or one of data set and time that no other run has."""
+    default = Path("runs") / f"{config.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    if out is None and is_first_process():
+        with new_folder(default) as made:
+            yield made
+    else:
+        yield out or default
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -347,7 +358,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     def option(*names: str, text: str, **keywords: Any) -> None:
         group.add_argument(*names, default=argparse.SUPPRESS, help=text, **keywords)
 
-    option("--data", type=Path, metavar="DIR", text=f"folder of the data sets [{default.data}]")
+    option(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        text=f"folder of the data sets [that of the run, {training.DATA} for a new one]",
+    )
     option("--download", action="store_true", text="fetch the data set into it if it is not there")
     option("--cache", action="store_true", text="keep binned recordings on disk")
     option("--workers", dest="num_workers", type=int, metavar="N", text="processes that encode batches ahead [0]")
