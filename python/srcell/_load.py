@@ -63,4 +63,4 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
     else:
         model = build_model(folder.config, folder.data.input_shape, folder.data.num_classes)
     load_weights(model, weights, str(folder.path / "model.safetensors"))
-    return model.to(place).eval()
+    return model.eval().to(place)

@@ -32,7 +32,7 @@ TARGETS: dict[str, Callable[[random.Random], bool]] = {
         *(op_targets.op_src, op_targets.modules, op_targets.op_raw, op_targets.core_raw),
         *(op_targets.event_batch, op_targets.encoders),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
-        file_targets.command_line,
+        *(file_targets.run_folder, file_targets.command_line),
     )
 }
 FINDINGS = 20  # of a target, after which it ends
