@@ -455,6 +455,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(run: TrainedRun, out: Path, t
     [
         (("history", 0, 0), 1e300),
         (("history", 0, 0), 2),
+        (("history", 0, 0), 1.0),
         (("history", 0, 1), -1.0),
         (("history", 0, 1), 1e300),
         (("history", 0, 2), 1.5),

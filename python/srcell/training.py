@@ -297,7 +297,7 @@ def _run_data(options: RunOptions, dataset: Dataset) -> RunData:
     """What a run folder notes of its data set."""
     from .run_folder import RunData
 
-    return RunData(str(options.data or DATA), dataset.input_shape, dataset.num_classes)
+    return RunData(str(_data_folder(options)), dataset.input_shape, dataset.num_classes)
 
 
 def _run(
@@ -640,11 +640,15 @@ def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
         ValueError, ImportError: as in ``srcell.data.load``.
 
     """
-    root = Path(DATA if options.data is None else options.data)
+    root = Path(_data_folder(options))
     try:
         return data.load(config.dataset, root, download=options.download, cache=options.cache, prefix=config.prefix)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} (looked in {root.absolute()})") from error
+
+
+def _data_folder(options: RunOptions) -> str | Path:
+    return DATA if options.data is None else options.data
 
 
 def make_encoding(config: TrainingConfig) -> Encoding:
@@ -713,7 +717,8 @@ def check_metrics(metrics: EpochMetrics, epoch: int) -> None:
     sizes = (metrics.train_loss, metrics.seconds)
     largest = torch.finfo(torch.float32).max
     if (
-        metrics.epoch != epoch
+        not isinstance(metrics.epoch, int)
+        or metrics.epoch != epoch
         or not all(0 <= fraction <= 1 for fraction in fractions)
         or not all(0 <= size <= largest for size in sizes)
     ):

@@ -211,7 +211,10 @@ def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
         reason = str(error).partition("\n")[0]
         if "DataLoader worker (pid" in reason or wait([worker.sentinel for worker in workers], timeout=1):
             raise ChildProcessError(f"a DataLoader worker died ({reason}): try fewer workers") from error
-        raise _as_raised(error) from error
+        own = _own_message(error)
+        if own is None:
+            raise
+        raise type(error)(own) from error
 
 
 @contextmanager
@@ -248,8 +251,8 @@ def _obey_the_parent() -> None:
     os._exit(0)
 
 
-def _as_raised(error: Exception) -> Exception:
-    """A worker's error with its own message: DataLoader's has the worker's traceback before that."""
+def _own_message(error: Exception) -> str | None:
+    """The message of a worker's error, which DataLoader puts behind the worker's traceback; None of another error."""
     kind = type(error).__name__
-    own = re.fullmatch(rf".*\n(?:[\w.]+\.)?{kind}: (.*?)\s*", str(error), re.DOTALL)
-    return error if own is None else type(error)(own[1])
+    found = re.fullmatch(rf".*\n(?:[\w.]+\.)?{kind}: (.*?)\s*", str(error), re.DOTALL)
+    return None if found is None else found[1]
