@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import multiprocessing
 import os
+import signal
 import struct
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,6 +162,33 @@ def test_the_cache_holds_the_same_and_notices_changes(tmp_path: Path, monkeypatc
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".safetensors"] * 2
 
 
+@pytest.mark.parametrize("spelling", ["relative", "slash", "link"])
+def test_the_cache_is_found_however_its_root_is_spelled(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    write_nmnist(root)
+    fresh = data.load("nmnist", root, cache=True).train
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.setattr("srcell.data.nmnist._read_recording", None)  # would raise if it were called
+    again = data.load("nmnist", {"relative": "root", "slash": f"{root}/", "link": "link"}[spelling], cache=True).train
+    assert isinstance(again, LabelledEvents) and isinstance(fresh, LabelledEvents)
+    assert again.events == fresh.events
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    fresh = data.load("nmnist", tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / f"{part}-1000us-prefix20.safetensors").mkdir()  # in the place of the file
+    with pytest.warns(UserWarning, match=r"-1000us-prefix20\.safetensors: the cache was not written \("):
+        found = data.load("nmnist", tmp_path, cache=True)
+    for ours, theirs in ((found.train, fresh.train), (found.test, fresh.test)):
+        assert isinstance(ours, LabelledEvents) and isinstance(theirs, LabelledEvents)
+        assert ours.events == theirs.events
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -288,3 +319,72 @@ def test_a_worker_that_dies_is_an_error() -> None:
     loader = EventLoader(images(), Deadly(), 8, num_workers=1)  # type: ignore[arg-type]
     with pytest.raises(ChildProcessError, match=r"DataLoader worker .*: try fewer workers"):
         list(loader)
+
+
+def test_a_worker_that_is_killed_between_two_batches_is_an_error_where_the_next_is_awaited() -> None:
+    """torch's handler of SIGCHLD raised a RuntimeError wherever the process was."""
+    others = set(multiprocessing.active_children())
+    loader = iter(EventLoader(images(100), RateEncoding(steps=30), 4, num_workers=1))
+    next(loader)
+    (worker,) = set(multiprocessing.active_children()) - others
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(60)
+    time.sleep(0.01)  # a place for the handler of SIGCHLD to run
+    with pytest.raises(ChildProcessError, match=r"DataLoader worker .*: try fewer workers"):
+        list(loader)
+
+
+@pytest.mark.parametrize("message", ["no such pixel", "two\nlines: RuntimeError"])
+def test_an_error_in_a_worker_is_told_as_it_was_raised(message: str) -> None:
+    class Wrong:
+        def __call__(self, *_: object) -> EventBatch:
+            raise RuntimeError(message)
+
+    for workers in (0, 1):
+        with pytest.raises(RuntimeError) as error:
+            list(EventLoader(images(), Wrong(), 8, num_workers=workers))  # type: ignore[arg-type]
+        assert str(error.value) == message
+
+
+def test_workers_leave_signals_to_their_parent_and_end_by_its_own() -> None:
+    others = set(multiprocessing.active_children())
+    loader = iter(EventLoader(images(100), RateEncoding(steps=30), 4, num_workers=2))
+    next(loader)
+    workers = set(multiprocessing.active_children()) - others
+    assert len(workers) == 2
+    for worker in workers:
+        for number in ("INT", "TERM"):  # from a process that is not their parent
+            subprocess.run(["sh", "-c", f"kill -{number} {worker.pid}"], check=True)
+    assert sum(len(labels) for _, labels in loader) == 96
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    loader = iter(EventLoader(images(100), RateEncoding(steps=30), 4, num_workers=1))
+    next(loader)
+    (worker,) = set(multiprocessing.active_children()) - others
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_samples_make_no_batch(workers: int) -> None:
+    loader = EventLoader(images(0), RateEncoding(), num_workers=workers)
+    assert len(loader) == 0 and list(loader) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_iteration_keeps_the_epoch_that_it_began_in(workers: int) -> None:
+    loader = EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True, num_workers=workers)
+    loader.set_epoch(1, first_batch=2)
+    begun = iter(loader)
+    loader.set_epoch(2)
+    assert_same(list(begun), batches(loader, 1, first_batch=2))
+
+
+def test_encodings_number_samples_by_themselves() -> None:
+    pixels = images(3).images
+    expected = rate_encode(pixels, 10, gain=0.25, seed=0)
+    assert RateEncoding(10)(pixels) == expected
+    assert LatencyEncoding(10)(pixels) == LatencyEncoding(10)(pixels, torch.arange(3), 7)

@@ -48,7 +48,7 @@ from srcell.checkpoint import read_checkpoint, write_checkpoint
 from srcell.cli import main
 from srcell.config import TrainingConfig
 from srcell.functional import count_spikes
-from srcell.run_folder import RunFolder
+from srcell.run_folder import LOCK, RunFolder
 from srcell.training import EpochMetrics, RunOptions, load_weights, resume, train
 
 X = torch.zeros(3, 2, 4)
@@ -644,7 +644,7 @@ def test_a_run_does_not_write_through_links_in_its_folder(
     folder, _ = finished
     mine = tmp_path / "mine"
     mine.write_text("mine")
-    names = [path.name for path in folder.iterdir() if path.is_file() and path.name not in ("config.json",)]
+    names = [path.name for path in folder.iterdir() if path.is_file() and path.name not in ("config.json", LOCK)]
     assert {"raster.png", "metrics.csv", "result.json", "model.safetensors"} <= set(names)
     for name in names:
         if name != "checkpoint.safetensors":
@@ -653,6 +653,11 @@ def test_a_run_does_not_write_through_links_in_its_folder(
     resume(folder)
     assert mine.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
     assert not (folder / "raster.png").is_symlink() and (folder / "raster.png").stat().st_size > 1000
+    (folder / LOCK).unlink()
+    (folder / LOCK).symlink_to(mine)
+    with pytest.raises(OSError, match=LOCK):
+        resume(folder)
+    assert mine.read_text() == "mine"
 
 
 def test_tensorboard_does_not_write_through_a_link(tmp_path: Path) -> None:
@@ -682,11 +687,11 @@ def test_clearing_up_deletes_links_and_no_folders(tmp_path: Path) -> None:
     mine.mkdir()
     run = tmp_path / "run"
     run.mkdir()
-    (run / "a.partial").symlink_to(mine)
-    (run / "b.partial").mkdir()
-    (run / "c.partial").write_text("")
-    remove_partial_files(run)
-    assert mine.is_dir() and [path.name for path in run.iterdir()] == ["b.partial"]
+    (run / "a.1.partial").symlink_to(mine)
+    (run / "a.2.partial").mkdir()
+    (run / "a.3.partial").write_text("")
+    remove_partial_files(run, ["a"])
+    assert mine.is_dir() and [path.name for path in run.iterdir()] == ["a.2.partial"]
 
 
 def test_a_value_of_a_sweep_is_not_a_way_out(

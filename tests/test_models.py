@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from srcell import SRC, EventBatch, rate_encode, src_linear
+from srcell import SRC, EventBatch, LeakyReadout, SRCConv2d, rate_encode, src_linear
 from srcell.functional import scale_neurons
-from srcell.models import SRCClassifier
+from srcell.models import Classifier, SRCClassifier
 
 STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3
 
@@ -198,6 +200,40 @@ def test_dropout_is_that_of_the_whole_batch_where_it_is_shared(spikes_in: Tensor
         model.shared_batch = (BATCH, first, 2)
         torch.manual_seed(1)
         assert torch.equal(model.layer_spikes(spikes_in[:, first::2])[1], whole[:, first::2])
+
+
+@pytest.mark.parametrize("shared", [(1, 0, 1), (BATCH - 1, 0, 1), (BATCH, 0, 2), (2 * BATCH + 2, 1, 2)])
+def test_a_batch_that_is_no_share_of_the_shared_one_is_refused(shared: tuple[int, int, int], spikes_in: Tensor) -> None:
+    """With one sample in the shared batch all samples got the same mask."""
+    model = SRCClassifier(INPUTS, [24], CLASSES, dropout=0.5)
+    model.shared_batch = shared
+    with pytest.raises(ValueError, match=rf"^input: expected \d samples, .* got {BATCH}$"):
+        model(spikes_in)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"groups": 2},
+        {"dilation": 2},
+        {"groups": 2, "dilation": (1, 2), "stride": (2, 1), "padding": (1, 0)},
+        {"padding": "same"},
+    ],
+)
+def test_fan_outs_count_the_weights_of_any_convolution(options: dict[str, Any]) -> None:
+    layer = SRCConv2d(2, 4, kernel_size=3, **options)
+    above = layer.current(torch.zeros(1, 1, 2, 6, 5)).shape[2:]
+    model = Classifier((2, 6, 5), [layer, SRC(above.numel(), 20)], LeakyReadout(10, 2))
+    inputs, neurons, last = model.fan_outs()
+    weight = torch.ones_like(layer.weight)
+    expected = []
+    for k in range(2 * 6 * 5):
+        one = torch.zeros(2 * 6 * 5)
+        one[k] = 1
+        met = F.conv2d(one.view(1, 2, 6, 5), weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+        expected.append(int(met.sum()))
+    assert inputs.tolist() == expected
+    assert neurons.shape == above and set(neurons.flatten().tolist()) == {20} and last.tolist() == [10] * 20
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])

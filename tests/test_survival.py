@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +19,8 @@ import pytest
 import torch
 
 from srcell.checkpoint import read_checkpoint
-from srcell.training import TrainingConfig, train
+from srcell.run_folder import RunFolder
+from srcell.training import TrainingConfig, evaluate_run, resume, train
 
 SETTINGS = ["--hidden", "24", "--epochs", "12", "--steps", "20", "--batch-size", "48"]
 CONFIG = TrainingConfig(hidden_sizes=(24,), epochs=12, steps=20, batch_size=48)
@@ -35,7 +38,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The command line with those arguments, a checkpoint after every step."""
     command = [sys.executable, "-m", "srcell", "train", *arguments, "--checkpoint-seconds", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             yield process
         finally:
@@ -98,6 +103,58 @@ def test_a_signal_ends_a_run_after_a_checkpoint(
     with running("--resume", str(out)) as process:
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
+    assert (out / "model.safetensors").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_process_group_is_the_parents_alone(
+    number: signal.Signals, code: int, undisturbed: bytes, tmp_path: Path
+) -> None:
+    """Workers died of it, and the run of their death."""
+    out = tmp_path / "my run"
+    with running("digits", *SETTINGS, "--out", str(out), "--workers", "2") as process:
+        assert wait_until(process, (out / "checkpoint.safetensors").exists)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    command = f"srcell train --resume '{out}'"
+    assert errors == f"srcell: stopped by {number.name}, after a checkpoint: {command}\n"
+    with running(*shlex.split(command)[2:]) as process:
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    assert (out / "model.safetensors").read_bytes() == undisturbed
+
+
+def test_a_worker_that_is_killed_is_a_line(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = ["--hidden", "--epochs", "1", "--steps", "5", "--batch-size", "2", "--validation", "0"]
+    with running("digits", *settings, "--out", str(out), "--workers", "1") as process:
+        assert wait_until(process, (out / "checkpoint.safetensors").exists)
+        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(worker), signal.SIGKILL)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("srcell: a DataLoader worker died (") and line.endswith("): try fewer workers")
+
+
+def test_a_run_does_not_notice_readers_and_would_be_writers(undisturbed: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with running("digits", *SETTINGS, "--out", str(out)) as process:
+        assert wait_until(process, (out / "checkpoint.safetensors").exists)
+        for _ in range(20):
+            folder = RunFolder.open(out)
+            assert folder.read_checkpoint() is not None
+            with pytest.raises(FileNotFoundError, match="the run has not ended"):
+                evaluate_run(folder)
+            with pytest.raises(BlockingIOError, match=f"^{re.escape(str(out))}: another process is training there"):
+                resume(out)
+            with pytest.raises(FileExistsError, match="not an empty folder"):
+                train(CONFIG, out)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, errors
+    resume(out)
     assert (out / "model.safetensors").read_bytes() == undisturbed
 
 
@@ -183,5 +240,12 @@ def test_the_command_under_torchrun_writes_and_speaks_once(tmp_path: Path) -> No
     arguments = ["train", "digits", "--hidden", "8", "--epochs", "2", "--steps", "5", "--out", str(out)]
     done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
+    full = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+    assert full.returncode != 0 and not full.stdout
+    said = {line for line in full.stderr.splitlines() if line.startswith("srcell: ")}
+    assert said == {
+        f"srcell: {out} exists and is not an empty folder: choose another run folder, or resume the run in it",
+        f"srcell: {out}: the first process cannot write there",
+    }
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["epoch", "epoch", "test"]
     assert (out / "result.json").exists() and len((out / "metrics.csv").read_text().splitlines()) == 3

@@ -4,6 +4,7 @@ import torch as _torch  # noqa: F401  (its OpenMP runtime must be there before t
 
 from . import functional
 from ._info import info
+from ._load import load
 from .encoders import latency_encode, rate_encode
 from .events import EventBatch
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
@@ -22,6 +23,7 @@ __all__ = [
     "info",
     "latency_encode",
     "leaky_readout",
+    "load",
     "rate_encode",
     "rest_state",
     "src",

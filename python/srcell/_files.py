@@ -1,11 +1,15 @@
-"""Files that are whole or not there at all.
+"""Files that are whole or not there at all, and folders that nobody else has.
 
 Whatever writes something that must survive a killed process calls this; it must never know what is written.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -42,8 +46,57 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Delete what processes that were killed left half-written in the folder."""
-    for partial in folder.glob("*.partial"):
-        if partial.is_symlink() or not partial.is_dir():
-            partial.unlink(missing_ok=True)
+def is_partial(path: Path, names: Sequence[str]) -> bool:
+    """Whether ``write_atomically`` has a file of one of those names there while it writes it."""
+    return any(re.fullmatch(rf"{re.escape(name)}\.\d+\.partial", path.name) for name in names)
+
+
+def remove_partial_files(folder: Path, names: Sequence[str]) -> None:
+    """Delete what processes that were killed left half-written of the files of those names; nobody may write them now.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = pathlib.Path(name)
+        ...     for file in ("notes.txt.7.partial", "video.mp4.partial"):
+        ...         (folder / file).touch()
+        ...     remove_partial_files(folder, ["notes.txt"])
+        ...     [path.name for path in folder.iterdir()]
+        ['video.mp4.partial']
+
+    """
+    for path in folder.iterdir():
+        if is_partial(path, names) and (path.is_symlink() or not path.is_dir()):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Make the folder, under its name or with -2, -3 and so on behind it: no two callers get the same.
+
+    It is removed again where nothing was put into it while the block ran.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     path = pathlib.Path(name) / "runs" / "digits"
+        ...     with new_folder(path) as first, new_folder(path) as second:
+        ...         (first / "config.json").touch()
+        ...     [folder.name for folder in (first, second)], [folder.name for folder in path.parent.iterdir()]
+        (['digits', 'digits-2'], ['digits'])
+
+    """
+    parent_is_new = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in itertools.chain([path.name], (f"{path.name}-{k}" for k in itertools.count(2))):
+        folder = path.with_name(name)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+            if parent_is_new:
+                path.parent.rmdir()

@@ -6,6 +6,7 @@ Training calls it; it must never know what is trained. One process is the case w
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import threading
 from collections import deque
@@ -31,7 +32,8 @@ class Interrupted(Exception):  # noqa: N818
     """
 
     def __init__(self, number: int, out: object) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}, after a checkpoint: srcell train --resume {out}")
+        command = f"srcell train --resume {shlex.quote(str(out))}"
+        super().__init__(f"stopped by {signal.Signals(number).name}, after a checkpoint: {command}")
         self.signal = number
 
 

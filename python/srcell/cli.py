@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 import srcell
 
 from . import benchmark, data, sweep, training
+from ._files import new_folder
 from ._info import cuda_lacks
 from ._terminal import header_of, is_first_process, print_table, shown_progress
 from .config import PRESETS, TrainingConfig
@@ -66,12 +68,22 @@ def train(arguments: argparse.Namespace) -> None:
     else:
         preset = arguments.preset or DEFAULT_PRESET
         config = TrainingConfig.preset(preset, arguments.dataset, **given)
-        out = arguments.out or Path("runs") / f"{config.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-        with shown_progress(header_of(out, preset)) as observer:
+        with folder_of(arguments.out, config.dataset) as out, shown_progress(header_of(out, preset)) as observer:
             run = training.train(config, out, observer, options)
     if is_first_process():
         seconds = sum(metrics.seconds for metrics in run.history)
         print(f"test accuracy {run.evaluation.accuracy:.2%} after {seconds:.1f} s of training, run folder {out}")
+
+
+@contextmanager
+def folder_of(out: Path | None, kind: str) -> Iterator[Path]:
+    """Where a run or a sweep is to go: the given path, or one of its kind and the time that no other has."""
+    default = Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
+    if out is None and is_first_process():
+        with new_folder(default) as made:
+            yield made
+    else:
+        yield out or default
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -93,7 +105,12 @@ def train_sweep(arguments: argparse.Namespace) -> None:
     """Train once for each seed and each combination of values, and leave and print a summary."""
     options, preset = run_options(arguments), arguments.preset or DEFAULT_PRESET
     runs = sweep.plan(preset, arguments.dataset, given_settings(arguments), variations(arguments))
-    out = arguments.out or Path("runs") / f"sweep-{arguments.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    with folder_of(arguments.out, f"sweep-{arguments.dataset}") as out:
+        train_all(runs, out, options)
+
+
+def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None:
+    """Train the runs of a sweep that have not ended, each in a folder of its own in that folder, and sum them up."""
     found = {run.name: finished_accuracy(out / run.name, run.config) for run in runs}
     accuracies = {name: accuracy for name, accuracy in found.items() if accuracy is not None}
     durations: list[float] = []
@@ -310,7 +327,7 @@ SETTINGS: tuple[tuple[str, str, Any, str, str], ...] = (
 
 # What a run needs on this machine: option, field of RunOptions, type or None for a flag, metavar, help.
 MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
-    ("--data", "data", Path, "DIR", "folder of the data sets [data]"),
+    ("--data", "data", Path, "DIR", f"folder of the data sets [that of the run, {training.DATA} for a new one]"),
     ("--download", "download", None, "", "fetch the data set into it if it is not there"),
     ("--cache", "cache", None, "", "keep binned recordings on disk"),
     ("--workers", "num_workers", int, "N", f"processes that encode batches ahead [{RunOptions.num_workers}]"),

@@ -10,7 +10,10 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from . import data
 from ._ops import SURROGATES
@@ -59,7 +62,10 @@ class TrainingConfig:
         temperature: what the readout's integrators are divided by, as in ``LeakyReadout`` [O].
         readout_alpha: what the readout's integrators keep from step to step, as in ``LeakyReadout`` [A]; 1 keeps all.
 
+    NumPy's numbers are taken as well, and lists of sizes; what is kept are Python's numbers and tuples.
+
     Raises:
+        TypeError: a setting is of another type.
         ValueError: a name is unknown or a number is outside its range.
 
     Example:
@@ -98,6 +104,9 @@ class TrainingConfig:
     readout_alpha: float = 0.99
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = as_setting(field.name, getattr(self, field.name), type(field.default))
+            object.__setattr__(self, field.name, value)
         data.check_name(self.dataset)
         data.check_name(self.encoding, ENCODINGS, "encoding")
         data.check_name(self.schedule, SCHEDULES, "schedule")
@@ -144,19 +153,14 @@ class TrainingConfig:
         """
         if not isinstance(settings, Mapping):
             raise ValueError(f"settings: expected names and values, got {type(settings).__name__}")
-        types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        differing = sorted((settings.keys() ^ types.keys()) - (ADDED - settings.keys()))
+        names = {field.name for field in dataclasses.fields(cls)}
+        differing = sorted((settings.keys() ^ names) - (ADDED - settings.keys()))
         if differing:
             raise ValueError(f"settings: expected those of this version of srcell, got others: {', '.join(differing)}")
-        for name, value in settings.items():
-            accepted = {tuple: (tuple, list), float: (float, int)}.get(types[name], (types[name],))
-            if not isinstance(value, accepted) or (isinstance(value, bool) and types[name] is not bool):
-                raise ValueError(f"{name}: expected {types[name].__name__}, got {value!r}")
-        sizes = {name: value for name, value in settings.items() if types[name] is tuple}
-        for name, value in sizes.items():
-            if not all(isinstance(size, int) and not isinstance(size, bool) for size in value):
-                raise ValueError(f"{name}: expected integers, got {value!r}")
-        return cls(**{**settings, **{name: tuple(value) for name, value in sizes.items()}})
+        try:
+            return cls(**settings)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
 
     @classmethod
     def preset(cls, name: str, dataset: str, **changes: Any) -> TrainingConfig:
@@ -174,6 +178,35 @@ class TrainingConfig:
         data.check_name(dataset)
         settings = {"dataset": dataset, **PRESETS[name].get("", {}), **PRESETS[name].get(dataset, {}), **changes}
         return cls(**settings)
+
+
+def as_setting(name: str, value: Any, kind: type) -> Any:
+    """The value as Python's own of that type: bool, int, float, str, or tuple of ints.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: no float is as large.
+
+    """
+    if kind is tuple:
+        if not isinstance(value, tuple | list) or not all(is_number(size, Integral) for size in value):
+            raise TypeError(f"{name}: expected integers, got {value!r}")
+        return tuple(int(size) for size in value)
+    if kind in (int, float):
+        fits = is_number(value, Integral if kind is int else Real)
+    else:
+        fits = isinstance(value, (bool, np.bool_) if kind is bool else str)
+    if not fits:
+        raise TypeError(f"{name}: expected {kind.__name__}, got {value!r}")
+    try:
+        return kind(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number that a float holds, got a larger one") from None
+
+
+def is_number(value: Any, kind: type) -> bool:
+    """Whether it is a number of that kind, which a bool is not."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 _IMAGES_512 = {

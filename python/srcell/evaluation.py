@@ -76,6 +76,9 @@ def evaluate(
         group: processes that share the loader's batches.
         binary: pass s > 0.5 on instead of s, from every layer.
 
+    Raises:
+        ValueError: the loader has no sample.
+
     Example:
         >>> import torch
         >>> from srcell.data import EventLoader, LabelledImages, RateEncoding
@@ -111,6 +114,8 @@ def evaluate(
     for tensor in (confusion, crossings, cells, *active):
         group.sum(tensor)
     samples = int(confusion.sum())
+    if not samples:
+        raise ValueError("loader: expected at least one sample to evaluate on, got none")
     confusion = confusion.view(classes, classes)
     counts = []
     for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):

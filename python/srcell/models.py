@@ -1,7 +1,7 @@
 """Networks made of the layers of ``srcell.modules``.
 
-Training and users build them; a network must never know how its input was encoded, by what loop it is trained, or what
-stands below a layer.
+Training and users build them; a network carries its encoder and its configuration for whoever asks, but must never look
+at how its input was encoded, by what loop it is trained, or what stands below a layer.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
 from .events import EventBatch
 from .functional import scale_neurons
 from .modules import SRC, VOTING_WEIGHT_SCALE, LeakyReadout, SRCConv2d, draw_relays, draw_weights
+
+if TYPE_CHECKING:
+    from .config import TrainingConfig
+    from .data.loader import Encoding
 
 AnyLayer = SRC | SRCConv2d
 
@@ -42,6 +45,10 @@ class Classifier(nn.Module):
         readout: what turns the spikes of the last one into logits.
         shared_batch: (size, first, step) where processes share a batch of that size and this one has the samples
             first, first + step, ... Dropout draws for all, so that a sample loses the same neurons wherever it is.
+            None otherwise.
+        encoder: what turns images into the network's input, ``encoder(images, index=None, seed=0)``, as in
+            ``srcell.data.RateEncoding``, where ``srcell.load`` or training knows it; None for recordings of events.
+        config: what the network was trained with, where ``srcell.load`` or training knows it.
 
     Raises:
         ValueError: a probability outside its range, or balanced gradients with the relu surrogate.
@@ -49,6 +56,8 @@ class Classifier(nn.Module):
     """
 
     shared_batch: tuple[int, int, int] | None = None
+    encoder: Encoding | None = None
+    config: TrainingConfig | None = None
 
     def __init__(
         self,
@@ -134,6 +143,12 @@ class Classifier(nn.Module):
         if not (self.training and self.dropout):
             return spikes
         total, first, step = self.shared_batch or (spikes.shape[1], 0, 1)
+        share = len(range(first, total, step))
+        if spikes.shape[1] != share:
+            raise ValueError(
+                f"input: expected {share} samples, this process's share of shared_batch {self.shared_batch}, "
+                f"got {spikes.shape[1]}"
+            )
         kept = F.dropout(spikes.new_ones(total, *spikes.shape[2:]), self.dropout)
         return scale_neurons(spikes, kept[first::step])
 
@@ -162,9 +177,11 @@ class Classifier(nn.Module):
                 shape = (layer.hidden_size,)
             else:
                 # Each output sends a one back along each of its weights.
+                below = torch.zeros(1, *shape, requires_grad=True)
                 weight = torch.ones(cast(Tensor, layer.weight).shape)
-                above = F.conv2d(torch.zeros(1, *shape), weight, None, layer.stride, layer.padding)
-                ways = conv2d_input((1, *shape), weight, torch.ones_like(above), layer.stride, layer.padding)
+                with torch.enable_grad():
+                    above = F.conv2d(below, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+                    (ways,) = torch.autograd.grad(above.sum(), below)
                 found.append(ways[0].round().long())
                 shape = tuple(above.shape[1:])
         found.append(torch.full(shape, self.readout.num_classes))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -32,7 +34,7 @@ from .models import Classifier, SRCClassifier, SRCConvClassifier
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .run_folder import RunFolder
+    from .run_folder import RunData, RunFolder
 
 __all__ = [
     "EpochMetrics",
@@ -55,6 +57,8 @@ __all__ = [
 
 EVALUATION_BATCH = 512
 EVALUATION_SEED = 0
+DATA = "data"
+EXTRA_STATE = "_extra_state"  # of torch: the end of the name under which a module keeps what is no parameter
 STATE_RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}
 WEIGHTS, VALIDATION, DROPOUT = 0, 3, 4  # what a derived seed is for, beside those of the loader
 
@@ -64,7 +68,8 @@ class RunOptions:
     """What a run needs on this machine, and the weights do not depend on.
 
     Attributes:
-        data: folder of the data sets, as in ``srcell.data.load``.
+        data: folder of the data sets, as in ``srcell.data.load``; None is the one that the run was begun with, and
+            "data" for a new run.
         download: fetch the data set into it if it is not there.
         cache: keep binned recordings on disk, as in ``srcell.data.load_nmnist``.
         num_workers: processes that encode batches ahead; 0 encodes them in the training process.
@@ -76,7 +81,7 @@ class RunOptions:
 
     """
 
-    data: str | Path = "data"
+    data: str | Path | None = None
     download: bool = False
     cache: bool = False
     num_workers: int = 0
@@ -187,7 +192,7 @@ def train(
         config: what to train.
         out: the run folder, made here: config.json, metrics.csv (a row an epoch), checkpoint.safetensors while the run
             goes, and at its end model.safetensors, result.json and plots; the metrics are in the folder tensorboard as
-            well where TensorBoard is installed.
+            well where TensorBoard is installed. While the run goes, no other process can write there.
         observer: hears of every batch and epoch.
         options: what the run needs on this machine.
 
@@ -195,6 +200,8 @@ def train(
         ValueError: an unknown name, or a corrupt file of the data set.
         FileNotFoundError: the data set is not where ``options`` says.
         FileExistsError: ``out`` exists and is not an empty folder.
+        BlockingIOError: another process trains there.
+        ChildProcessError: a process that encodes batches died.
         FloatingPointError: the loss is no longer a finite number; the last checkpoint stays.
         Interrupted: a signal came.
         ImportError: a dependency of the extra "train" is not installed.
@@ -212,12 +219,13 @@ def train(
 
     options = options or RunOptions()
     with processes(options.device) as group:
-        trainer = Trainer(config, load_data(config, options), options, group)
-        folder = RunFolder.create(out, config) if group.rank == 0 else None
-        try:
-            return _run(trainer, out, folder, observer or Observer(), options, group)
-        finally:
-            trainer.leave()
+        dataset = load_data(config, options)
+        trainer = Trainer(config, dataset, options, group)
+        with _writer(group, out, lambda: RunFolder.create(out, config, _run_data(options, dataset))) as folder:
+            try:
+                return _run(trainer, out, folder, observer or Observer(), options, group)
+            finally:
+                trainer.leave()
 
 
 def resume(out: str | Path, observer: Observer | None = None, options: RunOptions | None = None) -> TrainedRun:
@@ -231,24 +239,68 @@ def resume(out: str | Path, observer: Observer | None = None, options: RunOption
         options: as in ``train``; they need not be those that the run began with.
 
     Raises:
-        FileNotFoundError: there is no run in that folder, or the data set is not where ``options`` says.
+        FileNotFoundError: there is no run in that folder, or the data set is not where ``options`` or the run says.
         ValueError: the configuration or the checkpoint is corrupt, of another network or of a newer version.
-        Interrupted, FloatingPointError, ImportError: as in ``train``.
+        BlockingIOError, ChildProcessError, Interrupted, FloatingPointError, ImportError: as in ``train``.
 
     """
     from .run_folder import RunFolder
 
     options = options or RunOptions()
     with processes(options.device) as group:
-        folder = RunFolder.open(out)
-        trainer = Trainer(folder.config, load_data(folder.config, options), options, group)
-        found = folder.read_checkpoint()
-        if found is not None:
-            trainer.load_state(*found, source=str(folder.checkpoint))
+        run = RunFolder.open(out)
+        options = _options_of(run, options)
+
+        def take() -> RunFolder:
+            run.lock()
+            return run
+
+        with _writer(group, out, take) as folder:
+            dataset = load_data(run.config, options)
+            trainer = Trainer(run.config, dataset, options, group)
+            found = run.read_checkpoint()
+            if found is not None:
+                trainer.load_state(*found, source=str(run.checkpoint))
+            if folder is not None:
+                folder.set_data(_run_data(options, dataset))
+            try:
+                return _run(trainer, out, folder, observer or Observer(), options, group)
+            finally:
+                trainer.leave()
+
+
+@contextmanager
+def _writer(group: Processes, out: str | Path, take: Callable[[], RunFolder]) -> Iterator[RunFolder | None]:
+    """The run folder in the first process while the block runs, None in the others; where it cannot be had all fail."""
+    folder, failure = None, None
+    if group.rank == 0:
         try:
-            return _run(trainer, out, folder if group.rank == 0 else None, observer or Observer(), options, group)
-        finally:
-            trainer.leave()
+            folder = take()
+        except Exception as error:
+            failure = error
+    (failed,) = group.any(int(failure is not None))
+    if failed:
+        raise failure or OSError(f"{out}: the first process cannot write there")
+    try:
+        yield folder
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
+    """The options, with the run's own data where they name none."""
+    options = options or RunOptions()
+    if options.data is None and folder.data is not None:
+        options = dataclasses.replace(options, data=folder.data.folder)
+    return options
+
+
+def _run_data(options: RunOptions, dataset: Dataset) -> RunData:
+    """What a run folder notes of its data set."""
+    from .run_folder import RunData
+
+    return RunData(str(_data_folder(options)), dataset.input_shape, dataset.num_classes)
 
 
 def _run(
@@ -388,10 +440,11 @@ class Trainer:
         self._network = nn.Identity()
 
     def state(self) -> Checkpoint:
-        """All that ``load_state`` needs to go on from here; every process calls it, and gets the same."""
+        """All that ``load_state`` needs to go on from here, in copies; every process calls it, and gets the same."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for k, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{name}": tensor for name, tensor in state.items()}
+        tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         record = {
             "config": dataclasses.asdict(self.config),
             "history": [list(metrics) for metrics in self.history],
@@ -404,7 +457,7 @@ class Trainer:
         return tensors, record
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any], source: str = "checkpoint") -> None:
-        """Go back to where ``state`` was called.
+        """Go back to where ``state`` was called; the tensors are copied.
 
         Raises:
             ValueError: the state is incomplete, or that of another configuration or network.
@@ -422,8 +475,9 @@ class Trainer:
             tally = numbers(record["tally"])
             if len(history) > self.config.epochs or not 0 <= batches <= len(self._loader) or batches != int(batches):
                 raise ValueError(f"of {len(history)} epochs and {batches} batches")
-            if len(tally) != len(Tally().sums):
-                raise ValueError(f"{len(tally)} sums")
+            for epoch, row in enumerate(history, start=1):
+                check_metrics(row, epoch)
+            self._check_progress(int(batches), rate, seconds, tally)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"{source}: not a checkpoint to go on from ({type(error).__name__}: {error})") from error
         if config != self.config:
@@ -438,6 +492,22 @@ class Trainer:
         # The schedule is a function of the number of steps, and has its present values in the optimiser's groups.
         self._schedule.last_epoch = len(self.history) * len(self._loader) + self._batches_done
 
+    def _check_progress(self, batches: int, rate: float, seconds: float, sums: list[float]) -> None:
+        """Do nothing if an epoch can have come so far.
+
+        Raises:
+            ValueError: it cannot.
+
+        """
+        if len(sums) != len(Tally().sums):
+            raise ValueError(f"{len(sums)} sums")
+        samples = sum(self._loader.samples_in(k) for k in range(batches))
+        if sums[0] != samples or (not batches and any(sums)):
+            raise ValueError(f"sums of {sums[0]} samples after {batches} batches, which are of {samples}")
+        # No epoch has begun without a batch: its metrics would be 0 / 0.
+        tally = Tally(sums if batches else (1, 0, 0, 1, 0))
+        check_metrics(EpochMetrics(1, tally.loss, tally.accuracy, math.nan, tally.spike_rate, rate, seconds), 1)
+
     def _moments(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """The optimiser's state of each parameter, from the tensors of a checkpoint."""
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
@@ -449,7 +519,9 @@ class Trainer:
                     continue
                 if tensor.shape != like.shape or tensor.dtype != like.dtype:
                     raise ValueError(f"optimizer.{k}.{key}: {tensor.dtype} of shape {tuple(tensor.shape)}")
-                state[k][key] = tensor
+                if key == "step" and not (tensor >= 1 and tensor == tensor.round() and tensor.isfinite()):
+                    raise ValueError(f"optimizer.{k}.{key}: {tensor.item()}")
+                state[k][key] = tensor.clone()
         found = sum(map(len, state.values()))
         if found not in (0, 3 * len(parameters)) or found != sum(name.startswith("optimizer.") for name in tensors):
             raise ValueError("the optimiser's state is not that of the network")
@@ -459,12 +531,8 @@ class Trainer:
         """The optimiser's own groups, with the rates and momenta that the schedule had brought them to."""
         groups: list[dict[str, Any]] = self._optimizer.state_dict()["param_groups"]
         for group, found in zip(groups, saved, strict=True):
-            (group["lr"],), group["betas"] = numbers([found["lr"]]), tuple(numbers(found["betas"]))
-            if (
-                not 0 <= group["lr"] < math.inf
-                or len(group["betas"]) != 2
-                or not all(0 <= x < 1 for x in group["betas"])
-            ):
+            (group["lr"],), group["betas"] = numbers([found["lr"]]), tuple(numbers(list(found["betas"])))
+            if not 0 <= group["lr"] <= 1 or len(group["betas"]) != 2 or not all(0 <= x < 1 for x in group["betas"]):
                 raise ValueError(f"a learning rate of {group['lr']} and betas of {group['betas']}")
         return groups
 
@@ -499,9 +567,12 @@ class Trainer:
         place = (len(self.history), self._batches_done)
         total = self._loader.samples_in(self._batches_done)
         self.model.shared_batch = (total, self._group.rank, self._group.size)
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(derived_seed(self.config.seed, DROPOUT, *place))
-            return cast("list[Tensor]", self._network(events))
+        try:
+            with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+                torch.manual_seed(derived_seed(self.config.seed, DROPOUT, *place))
+                return cast("list[Tensor]", self._network(events))
+        finally:
+            self.model.shared_batch = None
 
     def _evaluate(self, loader: EventLoader) -> Evaluation:
         return evaluate(self.model, loader, self._device, self._group)
@@ -550,11 +621,11 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
         binary: as in ``srcell.evaluation.evaluate``.
 
     Raises:
-        FileNotFoundError: the run has not ended, or the data set is not where ``options`` says.
+        FileNotFoundError: the run has not ended, or the data set is not where ``options`` or the run says.
         ValueError: the weights are corrupt or of another network.
 
     """
-    options = options or RunOptions()
+    options = _options_of(folder, options)
     dataset = load_data(folder.config, options)
     model = build_model(folder.config, dataset.input_shape, dataset.num_classes)
     load_weights(model, folder.load_model(), str(folder.path))
@@ -569,8 +640,22 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
 
 
 def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
-    """The data set of a run."""
-    return data.load(config.dataset, options.data, download=options.download, cache=options.cache, prefix=config.prefix)
+    """The data set of a run.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says where that is.
+        ValueError, ImportError: as in ``srcell.data.load``.
+
+    """
+    root = Path(_data_folder(options))
+    try:
+        return data.load(config.dataset, root, download=options.download, cache=options.cache, prefix=config.prefix)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} (looked in {root.absolute()})") from error
+
+
+def _data_folder(options: RunOptions) -> str | Path:
+    return DATA if options.data is None else options.data
 
 
 def make_encoding(config: TrainingConfig) -> Encoding:
@@ -584,13 +669,17 @@ def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
     """The samples to train on, and those of ``config.validation``, drawn by the run's seed.
 
     Raises:
-        ValueError: there are fewer than ``config.train_samples``.
+        ValueError: there are fewer than ``config.train_samples``, or none at all to train on.
 
     """
     count = len(samples.labels)
     generator = torch.Generator().manual_seed(derived_seed(config.seed, VALIDATION))
     order = torch.randperm(count, generator=generator)
     held_out = round(config.validation * count)
+    if held_out == count:
+        raise ValueError(
+            f"validation: expected a fraction that leaves a sample to train on, got {config.validation} of {count}"
+        )
     wanted = config.train_samples or count - held_out
     if wanted > count - held_out:
         raise ValueError(f"train_samples: expected at most {count - held_out}, as there are, got {wanted}")
@@ -610,11 +699,37 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
         "dropout": config.dropout,
         "balance_gradients": config.balance_gradients,
     }
+    model: Classifier
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, WEIGHTS))
         if config.channels:
-            return SRCConvClassifier(input_shape, config.channels, config.hidden_sizes, num_classes, **options)
-        return SRCClassifier(math.prod(input_shape), config.hidden_sizes, num_classes, **options)
+            model = SRCConvClassifier(input_shape, config.channels, config.hidden_sizes, num_classes, **options)
+        else:
+            model = SRCClassifier(math.prod(input_shape), config.hidden_sizes, num_classes, **options)
+    model.config = config
+    model.encoder = None if config.dataset in data.RECORDED else make_encoding(config)
+    return model
+
+
+def check_metrics(metrics: EpochMetrics, epoch: int) -> None:
+    """Do nothing if that epoch can have had those metrics.
+
+    Raises:
+        ValueError: it cannot.
+
+    """
+    fractions = [metrics.train_accuracy, metrics.spike_rate, metrics.learning_rate]
+    if not math.isnan(metrics.validation_accuracy):
+        fractions.append(metrics.validation_accuracy)
+    sizes = (metrics.train_loss, metrics.seconds)
+    largest = torch.finfo(torch.float32).max
+    if (
+        not isinstance(metrics.epoch, int)
+        or metrics.epoch != epoch
+        or not all(0 <= fraction <= 1 for fraction in fractions)
+        or not all(0 <= size <= largest for size in sizes)
+    ):
+        raise ValueError(f"epoch {epoch} has {', '.join(map(str, metrics))}")
 
 
 def numbers(values: list[Any]) -> list[Any]:
@@ -634,11 +749,22 @@ def numbers(values: list[Any]) -> list[Any]:
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Put the weights of a file into the network.
 
+    A file of srcell 0.1 does not have the cells' constants, which later ones keep as ``_extra_state``: those of the
+    network stay, and a warning says so. A file that has them must have the network's.
+
     Raises:
         ValueError: they are those of another network.
 
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    own = model.state_dict()
+    constants = {name: tensor for name, tensor in own.items() if name.endswith(EXTRA_STATE)}
+    if constants and not any(name.endswith(EXTRA_STATE) for name in weights):
+        warnings.warn(
+            f"{source}: of srcell 0.1, without the cells' constants: those of the run's configuration are used",
+            stacklevel=2,
+        )
+        weights = weights | constants
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if found != expected:
         name = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))[0]
@@ -646,9 +772,15 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
             f"{source}: weights of another network: expected {expected.get(name, 'nothing')} for {name}, "
             f"got {found.get(name, 'nothing')}"
         )
-    for name, tensor in model.state_dict().items():
+    for name, tensor in own.items():
         if weights[name].dtype != tensor.dtype:
             raise ValueError(f"{source}: expected {tensor.dtype} for {name}, got {weights[name].dtype}")
+    for name, tensor in constants.items():
+        if not torch.equal(weights[name], tensor.to(weights[name].device)):
+            raise ValueError(
+                f"{source}: weights of another network: expected {tensor.tolist()} for {name}, "
+                f"got {weights[name].tolist()}"
+            )
     model.load_state_dict(weights)
 
 

@@ -15,6 +15,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -30,12 +31,13 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save
 from torch import Tensor
 
+import srcell
 from fuzz.draws import Draw, altered, chance, corrupted, pick, spikes
 from srcell import benchmark, sweep, training
 from srcell.cli import SETTINGS, main
 from srcell.config import PRESETS, TrainingConfig
 from srcell.data import Dataset, LabelledEvents, LabelledImages, load_fashion_mnist, load_mnist, load_nmnist
-from srcell.run_folder import RunFolder
+from srcell.run_folder import FILES, RunFolder
 
 MEMORY = Path("/dev/shm")  # where a write does not wait for a disk
 FOREIGN = "not srcell's"
@@ -389,6 +391,63 @@ def checkpoint(draw: Draw) -> bool:
         with contextlib.suppress(FloatingPointError):
             next(trainer.train_epoch(), None)
     return True
+
+
+# A run folder in company
+
+
+@functools.cache
+def a_run() -> tuple[RunFolder, RunFolder]:
+    """A run folder twice: as the process has it that trains there, and as another has it."""
+    writer = RunFolder.create(workspace("company"), TrainingConfig())
+    writer.close()
+    return writer, RunFolder.open(writer.path)
+
+
+def run_folder(draw: Draw) -> bool:
+    """Readers and a second writer, in a folder whose lock is held or free, among half-written files of many owners."""
+    writer, other = a_run()
+    folder, free = writer.path, chance(draw, 50)
+    owners = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.json.bak")
+    names = {
+        f"{pick(draw, *owners)}{pick(draw, '.7', '.123', '', '.x', '.-1')}.partial" for _ in range(draw.randrange(5))
+    }
+    for name in names:
+        (folder / name).write_text("half")
+    if not free:
+        writer.lock()
+        for name in names:  # what the writer is writing at this moment
+            (folder / name).write_text("half")
+    before = tree(folder)
+    for _ in range(draw.randrange(4)):
+        read = pick(draw, RunFolder.open, srcell.load, lambda path: training.evaluate_run(RunFolder.open(path)))
+        with contextlib.suppress(FileNotFoundError):  # a run that has not ended has no network
+            read(folder)
+        assert other.read_checkpoint() is None
+        assert tree(folder) == before
+    try:
+        write = pick(draw, other.lock, functools.partial(RunFolder.create, folder, TrainingConfig()))
+        if not free and chance(draw, 30):
+            write = functools.partial(training.resume, folder)
+        write()
+        assert free
+    except BlockingIOError as error:
+        assert not free and str(folder) in str(error)
+    except FileExistsError:
+        assert (folder / "config.json").exists()
+    finally:
+        writer.close()
+        other.close()
+    left = {name for name in before if re.fullmatch(rf"({'|'.join(map(re.escape, FILES))})\.\d+\.partial", name)}
+    assert tree(folder).keys() in (before.keys(), before.keys() - left) and (free or tree(folder) == before)
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    assert_alone(folder)
+    return True
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
 # The command line

@@ -33,7 +33,7 @@ TARGETS: dict[str, Callable[[random.Random], bool]] = {
         *(op_targets.event_batch, op_targets.encoders),
         *(mode_targets.modes, mode_targets.padding),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
-        file_targets.command_line,
+        *(file_targets.run_folder, file_targets.command_line),
     )
 }
 FINDINGS = 20  # of a target, after which it ends

@@ -21,6 +21,7 @@ from .nmnist import load_nmnist
 
 __all__ = [
     "NAMES",
+    "RECORDED",
     "Dataset",
     "EventLoader",
     "LabelledEvents",
@@ -39,6 +40,9 @@ __all__ = [
 
 NAMES = ("digits", "mnist", "fashion-mnist", "nmnist")
 """The data sets that ``load`` knows."""
+
+RECORDED = ("nmnist",)
+"""Those of them that are recordings of an event camera; the others are images."""
 
 
 def load(

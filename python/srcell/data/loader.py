@@ -6,9 +6,15 @@ Training, evaluation and users iterate over an ``EventLoader``; it must never kn
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import re
 import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, TypeAlias
 
 import numpy
@@ -24,6 +30,7 @@ from .dataset import LabelledEvents, LabelledImages, Samples
 Batch: TypeAlias = tuple[EventBatch, Tensor]
 
 ORDER, SPIKES = 1, 2  # what a derived seed is for
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,8 @@ class RateEncoding:
     gain: float = 0.25
     prefix: int = 20
 
-    def __call__(self, images: Tensor, index: Tensor, seed: int) -> EventBatch:
-        """The images (B, ...), which are the samples of those numbers, as events (T, B, K)."""
+    def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
+        """The images (B, ...), which are the samples of those numbers, 0..B-1 by default, as events (T, B, K)."""
         return rate_encode(images, self.steps, prefix=self.prefix, gain=self.gain, seed=seed, index=index)
 
 
@@ -46,8 +53,8 @@ class LatencyEncoding:
     steps: int = 200
     prefix: int = 20
 
-    def __call__(self, images: Tensor, index: Tensor, seed: int) -> EventBatch:
-        """The images (B, ...) as events (T, B, K), the same whatever the seed."""
+    def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
+        """The images (B, ...) as events (T, B, K), the same whatever their numbers and the seed."""
         return latency_encode(images, self.steps, prefix=self.prefix)
 
 
@@ -119,7 +126,7 @@ class EventLoader:
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose what the next iteration yields: that epoch, from that batch on."""
+        """Choose what the next iteration yields, from its ``iter`` on: that epoch, from that batch on."""
         if epoch < 0:
             raise ValueError(f"epoch: expected at least 0, got {epoch}")
         if not 0 <= first_batch <= len(self):
@@ -141,22 +148,17 @@ class EventLoader:
             batch_sampler=_FixedBatches(self._order(epoch)),
             collate_fn=_as_is,
             num_workers=self._workers,
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator(),  # left to itself, DataLoader would draw from torch's global state
         )
-        try:
-            yield from loader
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise ChildProcessError(f"{error}: try fewer workers") from error
+        return _from_workers(loader) if self._workers else iter(loader)
 
     def _order(self, epoch: int) -> list[Tensor]:
         """The share of this process in the sample numbers of each batch."""
         samples = len(self.samples.labels)
         generator = torch.Generator().manual_seed(derived_seed(self._seed, ORDER, epoch))
         order = torch.randperm(samples, generator=generator) if self._shuffle else torch.arange(samples)
-        batches = order.split(self._batch_size)[self._first_batch :]
+        batches = order.split(self._batch_size)[self._first_batch : len(self)]  # of no samples split makes a batch
         return [batch[self._rank :: self._world_size] for batch in batches]
 
 
@@ -195,6 +197,62 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the parent decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """The batches that worker processes make."""
+    others, workers = set(multiprocessing.active_children()), []
+    try:
+        with _starting_workers():
+            batches = iter(loader)
+        workers = [process for process in multiprocessing.active_children() if process not in others]
+        yield from batches
+    except Exception as error:
+        # Often, but not always, torch says that a worker died; it also looks like any broken connection. The second is
+        # for the time between the end of a worker's connections and its own.
+        reason = str(error).partition("\n")[0]
+        if "DataLoader worker (pid" in reason or wait([worker.sentinel for worker in workers], timeout=1):
+            raise ChildProcessError(f"a DataLoader worker died ({reason}): try fewer workers") from error
+        own = _own_message(error)
+        if own is None:
+            raise
+        raise type(error)(own) from error
+
+
+@contextmanager
+def _starting_workers() -> Iterator[None]:
+    """While workers are started: what comes for them is the parent's, and torch's handler of SIGCHLD is not kept.
+
+    That raises wherever the process is when a worker dies, inside a training step as well. Without it the death is
+    noticed, within seconds, where a batch is awaited.
+    """
+    # A forked worker inherits the mask, so that no signal finds it before it has its own. A fork server would keep it.
+    blocked = STOPPING if multiprocessing.get_start_method() == "fork" else ()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    on_death = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if on_death is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, on_death)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """SIGINT and SIGTERM reach the whole process group; the parent decides what they mean.
+
+    Its own SIGTERM is how DataLoader ends a worker that does not end by itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    threading.Thread(target=_obey_the_parent, daemon=True).start()
+
+
+def _obey_the_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def _own_message(error: Exception) -> str | None:
+    """The message of a worker's error, which DataLoader puts behind the worker's traceback; None of another error."""
+    kind = type(error).__name__
+    found = re.fullmatch(rf".*\n(?:[\w.]+\.)?{kind}: (.*?)\s*", str(error), re.DOTALL)
+    return None if found is None else found[1]

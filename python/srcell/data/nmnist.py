@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, c
         prefix: silent steps before the first bin.
         download: let tonic fetch what is missing into ``root``.
         cache: keep the binned recordings in a file beside ``Train`` and ``Test``, and read that the next time; it is
-            made anew when a recording has changed.
+            made anew when a recording has changed. Where it cannot be written, a warning says so.
 
     Returns:
         A ``Dataset`` of recordings (T, B, 2312), in the order of labels and file names, of ten classes.
@@ -83,11 +84,14 @@ def _load_part(folder: Path, prefix: int, cache: bool) -> LabelledEvents:
     if not cache:
         return _bin_all(paths, prefix)
     path = folder.with_name(f"{folder.name.lower()}-{MICROSECONDS_A_STEP}us-prefix{prefix}.safetensors")
-    stamp = _stamp(paths)
+    stamp = _stamp(folder, paths)
     found = _read_cache(path, stamp)
     if found is None:
         found = _bin_all(paths, prefix)
-        _write_cache(path, stamp, found)
+        try:
+            _write_cache(path, stamp, found)
+        except OSError as error:
+            warnings.warn(f"{path}: the cache was not written ({error}), the next time bins anew", stacklevel=4)
     return found
 
 
@@ -128,12 +132,12 @@ def _read_recording(path: Path, prefix: int) -> EventBatch:
         raise ValueError(f"{path}: corrupt ({error}): extract it again") from error
 
 
-def _stamp(paths: list[Path]) -> str:
-    """What changes when a recording does: names, sizes and times of change of all."""
+def _stamp(folder: Path, paths: list[Path]) -> str:
+    """What changes when a recording does, but not with the folder's name: names, sizes and times of change of all."""
     digest = hashlib.sha256()
     for path in paths:
         stat = path.stat()
-        digest.update(json.dumps([str(path), stat.st_size, stat.st_mtime_ns]).encode())
+        digest.update(json.dumps([str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns]).encode())
     return f"{CACHE_FORMAT}-{digest.hexdigest()}"
 
 

@@ -1,0 +1,66 @@
+"""From a run folder to its network.
+
+Users call it as ``srcell.load``; it must never know how a network is trained. What needs the extra "train" is imported
+when it is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .events import present_device
+
+if TYPE_CHECKING:
+    from .models import Classifier
+
+# Of the data sets of srcell 0.1, whose run folders do not tell; all have ten classes.
+INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "nmnist": (2, 34, 34)}
+
+
+def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
+    """The trained network of a run that has ended, in evaluation mode; its data set is not needed.
+
+    Args:
+        run: the run folder that ``srcell train`` or ``srcell.training.train`` left.
+        device: where the network is to be.
+
+    Returns:
+        An ``SRCClassifier``, or an ``SRCConvClassifier`` where the run had convolutional layers. Beside what these have
+        it has ``encoder``, which turns images (B, ...) in [0, 1] into its input, ``encoder(images, index=None,
+        seed=0)``, or is None if the network reads recordings of an event camera; and ``config``, the run's
+        ``TrainingConfig``.
+
+    Raises:
+        FileNotFoundError: there is no run in that folder, or it has not ended.
+        ValueError: a file is corrupt or of a newer version, or the device is none that this machine has.
+        ImportError: a dependency of the extra "train" is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> import torch, srcell
+        >>> from srcell.training import TrainingConfig, train
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     _ = train(TrainingConfig(hidden_sizes=(), epochs=1, steps=5), out)
+        ...     net = srcell.load(out)
+        >>> images = torch.rand(3, 8, 8)
+        >>> net(net.encoder(images)).shape
+        torch.Size([3, 10])
+        >>> net.config.dataset
+        'digits'
+
+    """
+    from .run_folder import RunFolder
+    from .training import build_model, load_weights
+
+    place = present_device(device)
+    folder = RunFolder.open(run)
+    weights = folder.load_model()
+    if folder.data is None:
+        model = build_model(folder.config, INPUT_SHAPES[folder.config.dataset], num_classes=10)
+    else:
+        model = build_model(folder.config, folder.data.input_shape, folder.data.num_classes)
+    load_weights(model, weights, str(folder.path / "model.safetensors"))
+    return model.eval().to(place)
