@@ -247,5 +247,8 @@ def test_the_command_under_torchrun_writes_and_speaks_once(tmp_path: Path) -> No
         f"srcell: {out} exists and is not an empty folder: choose another run folder, or resume the run in it",
         f"srcell: {out}: the first process cannot write there",
     }
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["epoch", "epoch", "test"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        *("data", "network", "machine", "folder"),
+        *("epoch", "epoch", "test"),
+    ]
     assert (out / "result.json").exists() and len((out / "metrics.csv").read_text().splitlines()) == 3

@@ -106,7 +106,8 @@ class _HasConstants(nn.Module):
             missing_keys.remove(key)
             if any(name.startswith(prefix) for name in state_dict):
                 warnings.warn(
-                    f"the checkpoint, of srcell 0.1, lacks the constants of {type(self).__name__}: its own stay",
+                    f"the state_dict has no constants (_extra_state), as those of srcell 0.1: {type(self).__name__} "
+                    "keeps its own",
                     stacklevel=2,
                 )
 
@@ -324,7 +325,7 @@ class _SRCBase(_HasConstants):
     def constrain_(self) -> None:
         """Project the bias to <= ``bias_max`` and learnable cell parameters into their domains, in place.
 
-        To be called after each optimiser step: alpha, zs_hyp and zs_dep in [0, 1], rho >= 1e-3.
+        To be called after each optimiser step, for the bias: cell parameters act within their domains anyway.
         """
         for suffix in self._suffixes:
             if self._learns_bias:
@@ -416,13 +417,16 @@ class SRC(_SRCLinear):
         bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
         batch_first: dense inputs and outputs are (B, T, \*) instead of (T, B, \*); states and EventBatches stay.
         dropout: probability of dropping a spike between layers in training, in [0, 1].
-        alpha: cell parameters as in :func:`srcell.functional.src`: a float, or a tensor (N,) of one value per neuron.
+        alpha: cell parameters as in :func:`srcell.functional.src`: a float, or a tensor (N,) of one value per neuron,
+            which is copied.
         rho: see alpha.
         r: see alpha.
         rs: see alpha.
         zs_hyp: see alpha.
         zs_dep: see alpha.
-        learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``.
+        learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. They act
+            within their domains wherever an optimiser takes them: alpha, zs_hyp and zs_dep in [0, 1], rho >= 1e-3. The
+            gradient is that of the bounded value; where a parameter is outside, one that leads further out is 0.
         surrogate: ``"straight_through"`` or ``"relu"``.
         recurrent_grad: full backpropagation through time.
         initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
@@ -436,6 +440,9 @@ class SRC(_SRCLinear):
         weight_ih_l{k}: (N, K) for the first layer, (N, N) for later ones.
         bias_l{k}: (N,).
         alpha_l{k}: and so on, for learnable parameters and those given as tensors.
+
+    Constants that are neither, floats, a fixed bias and the kind of initial state, are in the state_dict as one tensor,
+    ``_extra_state``. A layer that loads others than its own takes them over, with a warning.
 
     Raises:
         TypeError: an argument of the wrong type.
