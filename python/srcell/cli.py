@@ -486,6 +486,11 @@ def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.set_defaults(run=bench)
 
 
+def complain(line: str) -> None:
+    """Write a line to standard error at once, so that those of several processes do not mix."""
+    sys.stderr.write(f"{line}\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 if it went well, 2 after an error of the user's, told in one line on standard error.
 
@@ -500,19 +505,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = arguments.command
         arguments.run(arguments)
     except USER_ERRORS as error:
-        print(f"srcell: {name_option(str(error), command.options())}", file=sys.stderr)
+        complain(f"srcell: {name_option(str(error), command.options())}")
         return 2
     except (MemoryError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         if not isinstance(error, MemoryError) and not any(x in reason for x in ("allocate memory", "out of memory")):
             raise
-        print(f"srcell: out of memory: smaller sizes or batches need less. {reason}", file=sys.stderr)
+        complain(f"srcell: out of memory: smaller sizes or batches need less. {reason}")
         return 2
     except Interrupted as stopped:
-        print(f"srcell: {stopped}", file=sys.stderr)
+        complain(f"srcell: {stopped}")
         return 128 + stopped.signal
     except KeyboardInterrupt:
-        print("srcell: interrupted", file=sys.stderr)
+        complain("srcell: interrupted")
         return 130
     return 0
 
