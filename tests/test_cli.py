@@ -441,3 +441,13 @@ def test_a_run_that_stops_early_leaves_no_traceback(
     monkeypatch.setattr(training.Trainer, "train_epoch", stopped)
     assert main([*TINY, "--out", str(tmp_path / "run")]) == code
     assert capsys.readouterr().err == message
+
+
+def test_a_path_that_is_called_like_a_setting_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "data"]) == 2
+    assert capsys.readouterr().err.startswith("srcell: data: expected the folder of a run")
+
+
+def test_seconds_that_are_no_number_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "digits", "--checkpoint-seconds", "nan"]) == 2
+    assert capsys.readouterr().err == "srcell: --checkpoint-seconds: expected at least 0, got nan\n"

@@ -302,7 +302,7 @@ def test_altered_events_are_survived(gpu):
 
 
 def test_a_bad_constant_is_refused(gpu):
-    with gpu.on(), pytest.raises(ValueError, match=r"rho: expected finite values > 0, got 0"):
+    with gpu.on(), pytest.raises(ValueError, match=r"rho: expected finite values > 0 with a finite reciprocal, got 0"):
         src(torch.zeros(2, 1, 3, device=gpu.device), -6.0, rho=0.0)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -388,3 +389,24 @@ def test_encodings_number_samples_by_themselves() -> None:
     expected = rate_encode(pixels, 10, gain=0.25, seed=0)
     assert RateEncoding(10)(pixels) == expected
     assert LatencyEncoding(10)(pixels) == LatencyEncoding(10)(pixels, torch.arange(3), 7)
+
+
+ABANDONED = """
+import multiprocessing, sys, torch
+from srcell.data import EventLoader, LabelledImages, RateEncoding
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    images = LabelledImages(torch.rand(8, 2, 2), torch.arange(8))
+    batches = iter(EventLoader(images, RateEncoding(steps=5), 2, num_workers=1))
+    print(next(batches)[1].tolist(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_process_ends_though_its_workers_have_batches_left(method: str, tmp_path: Path) -> None:
+    """A worker under a fork server once waited for a SIGTERM from that instead of from the process."""
+    script = tmp_path / "abandoned.py"
+    script.write_text(ABANDONED)
+    done = subprocess.run([sys.executable, script, method], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "[0, 1]\n"), done.stderr

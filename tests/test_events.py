@@ -647,6 +647,7 @@ def test_a_batch_is_a_tree_of_its_tensors(lengths: Tensor | None) -> None:
     assert pytree.tree_unflatten(leaves, spec)["x"] == batch
     assert pytree.tree_map(lambda x: x.to("meta"), batch).device.type == "meta"
     spec_again = pytree.treespec_loads(pytree.treespec_dumps(spec))
+    assert spec_again == spec
     assert pytree.tree_unflatten(leaves, spec_again)["x"] == batch
     paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(batch)[0]]
     assert paths[:2] == [".offsets", ".indices"]

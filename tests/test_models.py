@@ -224,7 +224,8 @@ def test_fan_outs_count_the_weights_of_any_convolution(options: dict[str, Any]) 
     layer = SRCConv2d(2, 4, kernel_size=3, **options)
     above = layer.current(torch.zeros(1, 1, 2, 6, 5)).shape[2:]
     model = Classifier((2, 6, 5), [layer, SRC(above.numel(), 20)], LeakyReadout(10, 2))
-    inputs, neurons, last = model.fan_outs()
+    with torch.inference_mode():
+        inputs, neurons, last = model.fan_outs()
     weight = torch.ones_like(layer.weight)
     expected = []
     for k in range(2 * 6 * 5):

@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from conftest import PARAMETERS, assert_refused, noise
 from srcell import SRC, LeakyReadout, SRCCell, SRCConv2d, leaky_readout, src_linear
@@ -72,6 +73,7 @@ def test_cell_parameters_have_the_precision_of_the_layer(kind: str, default: tor
         ("alpha", {"alpha": torch.tensor([0.1, 0.2, 0.3, -0.4])}),
         ("rho", {"rho": 0.0}),
         ("rho", {"rho": math.inf}),
+        ("rho", {"rho": 1e-39}),
         ("rho", {"rho": 1e-4, "learnable": ["rho"]}),
         ("r", {"r": math.inf}),
         ("r", {"r": 1e39, "learnable": ["r"]}),
@@ -131,6 +133,9 @@ def test_constants_that_differ_from_the_defaults_are_shown() -> None:
     alpha = torch.linspace(0.5, 0.75, 16)
     assert repr(SRCCell(20, 16, alpha=alpha)) == "SRCCell(20, 16, alpha=tensor(16 values, 0.5 to 0.75))"
     assert repr(SRCConv2d(1, 2, 3, rho=2.0)) == "SRCConv2d(1, 2, kernel_size=(3, 3), rho=2.0)"
+    layer = SRC(20, 2, 2, alpha=torch.zeros(2))
+    layer.load_state_dict(SRC(20, 2, 2, alpha=torch.tensor([0.25, 0.5])).state_dict())
+    assert repr(layer) == "SRC(20, 2, alpha=tensor(2 values, 0.25 to 0.5), num_layers=2)"
     assert repr(SRC(2, 3, alpha=torch.empty(3, device="meta"), device="meta")).endswith("alpha=tensor(3 values))")
 
 
@@ -183,10 +188,12 @@ def test_a_checkpoint_of_0_1_loads_with_a_warning(strict: bool) -> None:
     "state",
     [
         torch.zeros(3, dtype=torch.float64),
-        torch.zeros(7, dtype=torch.int64),
-        torch.tensor([1.5, 3, 2, -7, 0.9, 0, 0]),
-        torch.tensor([0.9, 3, 2, -7, 0.9, 0, 2]),
-        torch.full((7,), math.nan),
+        torch.zeros(9, dtype=torch.int64),
+        torch.tensor([64, 1.5, 3, 2, -7, 0.9, 0, 0, 0]),
+        torch.tensor([64, 0.9, 3, 2, -7, 0.9, 0, 0, 2]),
+        torch.tensor([0, 0.9, 3, 2, -7, 0.9, 0, -6, 0]),
+        torch.tensor([65, 0, 3, 2, -7, 0.9, 0, 0, 0]),
+        torch.full((9,), math.nan),
         None,
     ],
 )
@@ -196,6 +203,29 @@ def test_constants_of_no_layer_are_refused(state: Any) -> None:
     with pytest.raises(RuntimeError, match="in loading state_dict for SRC"):
         layer.load_state_dict(weights)
     assert repr(layer) == "SRC(3, 4)"
+
+
+def test_what_is_learnt_is_not_taken_for_a_constant() -> None:
+    with pytest.raises(RuntimeError, match="_extra_state of SRC: expected numbers for just alpha, r, rs"):
+        SRC(3, 4, learnable=["rho"]).load_state_dict(SRC(3, 4, learnable=["alpha"]).state_dict(), strict=False)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_fixed_bias_is_there_after_a_layer_on_meta_is_loaded(assign: bool) -> None:
+    layer, saved = make("SRC", bias=False, device="meta"), make("SRC", bias=False)
+    if not assign:
+        layer = layer.to_empty(device="cpu")
+        layer.bias_l0.fill_(math.nan)
+    layer.load_state_dict(saved.state_dict(), assign=assign)
+    assert torch.equal(spikes_of(layer), spikes_of(saved))
+
+
+def test_a_state_dict_without_values_loads_where_none_are_needed() -> None:
+    layer = make("SRC", device="meta")
+    layer.load_state_dict({name: x.to("meta") for name, x in make("SRC").state_dict().items()}, assign=True)
+    assert all(x.is_meta for x in layer.parameters())
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        SRC(3, 4).load_state_dict(SRC(3, 4).state_dict())
 
 
 def test_a_readout_brings_its_constants_along() -> None:

@@ -100,7 +100,7 @@ class Cell {
         const bool is_alpha = k == 1, is_rho = k == 2;
         if (is_alpha && !(value >= 0 && value <= 1)) value_error("alpha: expected values in [0, 1], got ", shortest(value));
         if (is_rho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
-            value_error("rho: expected finite values > 0, got ", shortest(value));
+            value_error("rho: expected finite values > 0 with a finite reciprocal, got ", shortest(value));
         if (!parameters_[k].stride && !std::isfinite(value))
             value_error(kParameterNames[k], ": expected a finite value, got ", shortest(value));
     }

@@ -505,7 +505,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = arguments.command
         arguments.run(arguments)
     except USER_ERRORS as error:
-        complain(f"srcell: {name_option(str(error), command.options())}")
+        # What an OSError is about is a path, which may be called as a setting is.
+        about_setting = not isinstance(error, OSError)
+        complain(f"srcell: {name_option(str(error), command.options()) if about_setting else error}")
         return 2
     except (MemoryError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]

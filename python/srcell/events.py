@@ -604,19 +604,20 @@ class EventBatch:
         return torch.full((len(self),), self.shape[0], dtype=torch.int64, device=self.device)
 
 
-def _flatten(batch: EventBatch) -> tuple[list[Tensor], tuple[Shape, list[str]]]:
+_Context: TypeAlias = list[list[Any]]  # shape and names; lists, as they are again after JSON
+
+
+def _flatten(batch: EventBatch) -> tuple[list[Tensor], _Context]:
     names = [name for name in _TENSORS if getattr(batch, name) is not None]
-    return [getattr(batch, name) for name in names], (batch.shape, names)
+    return [getattr(batch, name) for name in names], [list(batch.shape), names]
 
 
-def _flatten_with_keys(
-    batch: EventBatch,
-) -> tuple[list[tuple[pytree.KeyEntry, Tensor]], tuple[Shape, list[str]]]:
+def _flatten_with_keys(batch: EventBatch) -> tuple[list[tuple[pytree.KeyEntry, Tensor]], _Context]:
     tensors, context = _flatten(batch)
     return [(pytree.GetAttrKey(name), x) for name, x in zip(context[1], tensors, strict=True)], context
 
 
-def _unflatten(tensors: Iterable[Any], context: tuple[Shape, list[str]]) -> EventBatch:
+def _unflatten(tensors: Iterable[Any], context: _Context) -> EventBatch:
     shape, names = context
     parts = dict(zip(names, tensors, strict=True))
     steps, batch, inputs = shape

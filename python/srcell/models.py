@@ -177,9 +177,9 @@ class Classifier(nn.Module):
                 shape = (layer.hidden_size,)
             else:
                 # Each output sends a one back along each of its weights.
-                below = torch.zeros(1, *shape, requires_grad=True)
-                weight = torch.ones(cast(Tensor, layer.weight).shape)
-                with torch.enable_grad():
+                with torch.inference_mode(False), torch.enable_grad():
+                    below = torch.zeros(1, *shape, requires_grad=True)
+                    weight = torch.ones(cast(Tensor, layer.weight).shape)
                     above = F.conv2d(below, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
                     (ways,) = torch.autograd.grad(above.sum(), below)
                 found.append(ways[0].round().long())

@@ -53,20 +53,24 @@ class _HasConstants(nn.Module):
     """A module whose outputs depend on numbers that are no parameters.
 
     They travel in its state_dict as one float64 tensor, ``_extra_state``, so that a checkpoint means the same wherever
-    it is loaded. A module that loads one takes its numbers over, and says so where they differ from its own.
+    it is loaded: first the sum of 2^k for each k-th of them that a tensor of its own holds instead, then the numbers,
+    always in the same order, with 0 for those. A module that loads one takes its numbers over, and says so where they
+    differ from its own.
     """
 
     @abstractmethod
-    def _constants(self) -> dict[str, float]:
-        """The numbers by name, in an order that does not change; without those that a tensor of its own holds."""
+    def _constants(self) -> dict[str, float | None]:
+        """The numbers by name, in an order that does not change; None for what a tensor of its own holds."""
 
     @abstractmethod
     def _set_constants(self, constants: Mapping[str, float]) -> None:
-        """Take these over; ValueError where one is none that the module takes."""
+        """Take over all numbers that no tensor holds; ValueError where one is none that the module takes."""
 
     def get_extra_state(self) -> Tensor:
         """The numbers, float64 on the CPU."""
-        return torch.tensor(list(self._constants().values()), dtype=torch.float64, device="cpu")
+        numbers = list(self._constants().values())
+        held = sum(2**k for k, number in enumerate(numbers) if number is None)
+        return torch.tensor([held, *(number or 0.0 for number in numbers)], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the numbers of a checkpoint.
@@ -76,15 +80,21 @@ class _HasConstants(nn.Module):
 
         """
         own, name = self._constants(), type(self).__name__
-        if not isinstance(state, Tensor) or not state.is_floating_point() or tuple(state.shape) != (len(own),):
+        shape = (1 + len(own),)
+        if not isinstance(state, Tensor) or not state.is_floating_point() or state.shape != shape:
             got = f"{describe(state)} of shape {tuple(state.shape)}" if isinstance(state, Tensor) else describe(state)
-            raise ValueError(f"_extra_state of {name}: expected {len(own)} floats ({', '.join(own)}), got {got}")
-        carried = dict(zip(own, state.tolist(), strict=True))
-        changed = {key: value for key, value in carried.items() if value != own[key]}
-        if changed:
-            self._set_constants({**own, **changed})
-            changes = ", ".join(f"{key}={value:g} instead of {own[key]:g}" for key, value in changed.items())
-            warnings.warn(f"{name}: took over from the checkpoint: {changes}", stacklevel=2)
+            raise ValueError(f"_extra_state of {name}: expected floats of shape {shape}, got {got}")
+        if not has_memory(state):  # nor have the parameters that come with it
+            return
+        held, *numbers = state.tolist()
+        if held != self.get_extra_state()[0]:
+            constants = [key for key, number in own.items() if number is not None]
+            raise ValueError(f"_extra_state of {name}: expected numbers for just {', '.join(constants)}, got others")
+        carried = {key: number for key, number in zip(own, numbers, strict=True) if own[key] is not None}
+        self._set_constants(carried)
+        changes = [f"{key}={number:g} instead of {own[key]:g}" for key, number in carried.items() if number != own[key]]
+        if changes:
+            warnings.warn(f"{name}: took over from the checkpoint: {', '.join(changes)}", stacklevel=2)
 
     def _load_from_state_dict(
         self,
@@ -102,8 +112,8 @@ class _HasConstants(nn.Module):
             super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *others)
         except ValueError as error:
             error_msgs.append(str(error))
-        if key in missing_keys:
-            missing_keys.remove(key)
+        if key not in state_dict:
+            missing_keys[:] = [name for name in missing_keys if name != key]
             if any(name.startswith(prefix) for name in state_dict):
                 warnings.warn(
                     f"the state_dict has no constants (_extra_state), as those of srcell 0.1: {type(self).__name__} "
@@ -251,35 +261,43 @@ class _SRCBase(_HasConstants):
         """Raise where a cell parameter is none with which the layer could run."""
         low, high = _DOMAINS.get(name, (-math.inf, math.inf))
         for x in (least, largest):
-            if name == "rho" and name not in self.learnable and not 0 < x < math.inf:
-                raise ValueError(f"rho: expected finite values > 0, got {x!r}")
+            if name == "rho" and not (0 < x < math.inf and 1 / x <= self._float_max):
+                raise ValueError(f"rho: expected finite values > 0 with a finite reciprocal, got {x!r}")
             if (name == "alpha" or name in self.learnable) and not low <= x <= high:
                 why = "" if name == "alpha" else " of what is learnt"
                 raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
             if not abs(x) <= self._float_max:
                 raise ValueError(f"{name}: expected finite values of the dtype, got {x!r}")
 
-    def _constants(self) -> dict[str, float]:
-        fixed = {name: value for name, value in self._cell.items() if name not in self._cell_tensors}
-        constants = cast("dict[str, float]", fixed)
-        if not self._learns_bias:
-            constants["bias_init"] = self.bias_init
-        if not self.learn_initial_state:
-            constants["initial_state"] = _INITIAL_STATES.index(self.initial_state)
-        return constants
+    def _constants(self) -> dict[str, float | None]:
+        cell = {name: None if name in self._cell_tensors else value for name, value in self._cell.items()}
+        return {
+            **cast("dict[str, float | None]", cell),
+            "bias_init": None if self._learns_bias else self.bias_init,
+            "initial_state": None if self.learn_initial_state else _INITIAL_STATES.index(self.initial_state),
+        }
 
     def _set_constants(self, constants: Mapping[str, float]) -> None:
-        cell = {name: self._check_cell_parameter(name, x) for name, x in constants.items() if name in self._cell}
-        if "initial_state" in constants:
+        fixed = [name for name in self._cell if name not in self._cell_tensors]
+        cell = {name: self._check_cell_parameter(name, constants[name]) for name in fixed}
+        if not self.learn_initial_state:
             state = constants["initial_state"]
             if state not in range(len(_INITIAL_STATES)):
                 raise ValueError(f"initial_state: expected a number of {', '.join(_INITIAL_STATES)}, got {state!r}")
             self.initial_state = _INITIAL_STATES[int(state)]
-        if "bias_init" in constants:
+        if not self._learns_bias:
             self.bias_init = self._check_bias(constants["bias_init"])
             for suffix in self._suffixes:
-                self._bias(suffix).fill_(self.bias_init)
+                self._fix_bias(suffix)
         self._cell |= cell
+
+    def _fix_bias(self, suffix: str) -> None:
+        """Fill the bias that is not learnt, on the device of the weight."""
+        bias, device = self._bias(suffix), self._weight(suffix).device
+        if bias.device != device:
+            bias = torch.empty_like(bias, device=device)
+            self.register_buffer(self._BIAS_NAME.format(suffix), bias, persistent=False)
+        bias.fill_(self.bias_init)
 
     def _weight(self, suffix: str) -> Tensor:
         tensor: Tensor = getattr(self, self._WEIGHT_NAME.format(suffix))
@@ -365,12 +383,23 @@ class _SRCBase(_HasConstants):
         }
         parts = [] if self._learns_bias else ["bias=False"]
         parts += [
-            f"{name}={_describe_values(self._cell[name])}"
+            f"{name}={self._describe_constant(name)}"
             for name, default in _CELL_DEFAULTS.items()
-            if isinstance(self._cell[name], Tensor) or self._cell[name] != default
+            if name not in self.learnable and (name in self._cell_tensors or self._cell[name] != default)
         ]
         parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
         return ", ".join(parts)
+
+    def _describe_constant(self, name: str) -> str:
+        """A cell parameter that is not learnt, in a few characters."""
+        if name not in self._cell_tensors:
+            return repr(self._cell[name])
+        values = torch.cat([getattr(self, f"{name}{suffix}").reshape(-1) for suffix in self._suffixes])
+        count = values.numel() // len(self._suffixes)
+        if not count or not has_memory(values):
+            return f"tensor({count} values)"
+        low, high = (x.item() for x in values.double().aminmax())
+        return f"tensor({count} values, {low:.4g} to {high:.4g})"
 
 
 class _SRCLinear(_SRCBase):
@@ -910,7 +939,7 @@ class LeakyReadout(_HasConstants):
         self._set_constants({"alpha": alpha, "inhibition": inhibition, "temperature": temperature})
         self.num_classes, self.neurons_per_class = num_classes, neurons_per_class
 
-    def _constants(self) -> dict[str, float]:
+    def _constants(self) -> dict[str, float | None]:
         return {"alpha": self.alpha, "inhibition": self.inhibition, "temperature": self.temperature}
 
     def _set_constants(self, constants: Mapping[str, float]) -> None:
@@ -966,16 +995,6 @@ def draw_relays(weight: Tensor) -> None:
         n = torch.arange(max(neurons, inputs), device=weight.device)
         relays: tuple[Any, ...] = (n % neurons, n % inputs, *(size // 2 for size in kernel))
         weight[relays] += RELAY_WEIGHT
-
-
-def _describe_values(value: Parameter) -> str:
-    """A cell parameter in a few characters."""
-    if not isinstance(value, Tensor):
-        return repr(value)
-    if not value.numel() or not has_memory(value):
-        return f"tensor({value.numel()} values)"
-    low, high = (x.item() for x in value.double().aminmax())
-    return f"tensor({value.numel()} values, {low:.4g} to {high:.4g})"
 
 
 def over_space(values: Tensor, dimensions: int) -> Tensor:

@@ -77,7 +77,7 @@ class RunOptions:
         checkpoint_seconds: least time between two checkpoints within an epoch; every epoch ends with one too.
 
     Raises:
-        ValueError: ``device`` is none that this machine has.
+        ValueError: ``device`` is none that this machine has, or ``checkpoint_seconds`` is no number of at least 0.
 
     """
 
@@ -91,6 +91,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if present_device(self.device).type not in ("cpu", "cuda"):
             raise ValueError(f"device: expected the CPU or a GPU (cuda), got {self.device!r}")
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(f"checkpoint_seconds: expected at least 0, got {self.checkpoint_seconds}")
 
 
 class EpochMetrics(NamedTuple):

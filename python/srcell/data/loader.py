@@ -206,15 +206,15 @@ def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
         workers = [process for process in multiprocessing.active_children() if process not in others]
         yield from batches
     except Exception as error:
+        own = _own_message(error)
+        if own is not None:
+            raise type(error)(own) from error
         # Often, but not always, torch says that a worker died; it also looks like any broken connection. The second is
         # for the time between the end of a worker's connections and its own.
         reason = str(error).partition("\n")[0]
         if "DataLoader worker (pid" in reason or wait([worker.sentinel for worker in workers], timeout=1):
             raise ChildProcessError(f"a DataLoader worker died ({reason}): try fewer workers") from error
-        own = _own_message(error)
-        if own is None:
-            raise
-        raise type(error)(own) from error
+        raise
 
 
 @contextmanager
@@ -246,7 +246,8 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 
 def _obey_the_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    parent = multiprocessing.parent_process()  # which a fork server is not
+    while parent is None or signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)
 
