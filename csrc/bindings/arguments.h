@@ -98,7 +98,8 @@ class Cell {
     // Layer-wide values must be finite, alpha in [0, 1], and rho > 0 with a finite reciprocal everywhere.
     void check(size_t k, T value) const {
         const bool is_alpha = k == 1, is_rho = k == 2;
-        if (is_alpha && !(value >= 0 && value <= 1)) value_error("alpha: expected values in [0, 1], got ", shortest(value));
+        if (is_alpha && !(value >= 0 && value <= 1))
+            value_error("alpha: expected values in [0, 1], got ", shortest(value));
         if (is_rho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
             value_error("rho: expected finite values > 0 with a finite reciprocal, got ", shortest(value));
         if (!parameters_[k].stride && !std::isfinite(value))
