@@ -106,6 +106,9 @@ struct Events {
 // The neurons of a layer behind events are cut into tiles of equal width, the last one narrower.
 SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return parts(neurons, kTile); }
 
+// Rows of weights that the forward kernel packs for a tile: those of all inputs, or of all events if they are fewer.
+inline int64_t packed_rows(int64_t inputs, int64_t events) { return events < inputs ? events : inputs; }
+
 inline int64_t event_tile_width(int64_t neurons) {
     const int64_t tiles = event_tiles(neurons), even = tiles ? parts(neurons, tiles) : 0;
     return (even + 15) / 16 * 16;
@@ -127,7 +130,7 @@ template <class T>
 struct EventsForward : CellForward<T> {
     Events<T> events;
     const T* weight;   // (N, K)
-    T* packed_weight;  // scratch: (event_tiles(N), K, event_tile_width(N))
+    T* packed_weight;  // scratch: (event_tiles(N), packed_rows(K, events), event_tile_width(N))
     // What the backward pass needs, null: inference. For every step the drive tanh(i / rho), or i itself where
     // gradients of cell parameters are wanted; and before every kEventSegment-th step h and hs. Both are zero past a
     // sample's length.

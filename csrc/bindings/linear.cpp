@@ -38,7 +38,8 @@ void events_forward(const ForwardArguments& arguments, const EventArguments& eve
     const Cell<T> cell(arguments.parameters, arguments.sizes[2]);
     const int64_t neurons = arguments.sizes[2];
     const Events<T> events = events_of<T>(event_arguments);
-    const Scratch<T> packed(event_tiles(neurons) * events.inputs * event_tile_width(neurons));
+    const int64_t rows = packed_rows(events.inputs, events.count);
+    const Scratch<T> packed(event_tiles(neurons) * rows * event_tile_width(neurons));
     const EventsForward<T> p = {cell_forward(arguments, cell.parameters()),
                                 events,
                                 pointer<const T>(weight),

@@ -77,31 +77,55 @@ SRCELL_INLINE int64_t trace_at(const ScanShape& shape, int64_t sample, const Til
     return (sample * shape.neurons + tile.first) * shape.steps + t * tile.count;
 }
 
-// packed[tile][k][n] = weight[tile * width + n][k], zero where there is no such neuron.
+// Of fewer events than inputs the weights are packed event by event: of a step of one sample, few of them are needed.
+template <class T>
+bool packs_by_event(const Events<T>& events) {
+    return events.count < events.inputs;
+}
+
+// packed[tile][row][n] = weight[tile * width + n][k], zero where there is no such neuron; k is the row, or where
+// weights are packed by event the input of the event of that number, which need not be checked yet.
 template <class T>
 void pack_weight(const EventsForward<T>& p) {
     struct Context {
         const EventsForward<T>& p;
-        int64_t width, blocks;
+        int64_t width, rows, blocks;
     };
-    constexpr int64_t block = 64;  // inputs
-    const int64_t inputs = p.events.inputs, blocks = (inputs + block - 1) / block;
-    Context context = {p, event_tile_width(p.shape.neurons), blocks};
+    constexpr int64_t block = 64;  // rows
+    const int64_t rows = packed_rows(p.events.inputs, p.events.count);
+    Context context = {p, event_tile_width(p.shape.neurons), rows, parts(rows, block)};
     const auto pack = [](void* self, int64_t begin, int64_t end) {
-        const auto& [q, width, blocks] = *static_cast<const Context*>(self);
+        const auto& [q, width, rows, blocks] = *static_cast<const Context*>(self);
         const int64_t inputs = q.events.inputs, neurons = q.shape.neurons;
+        const int32_t* indices = packs_by_event(q.events) ? q.events.indices : nullptr;
         for (int64_t item = begin; item < end; ++item) {
-            const int64_t tile = item / blocks, k0 = item % blocks * block;
-            const int64_t k1 = k0 + block < inputs ? k0 + block : inputs;
-            T* packed = q.packed_weight + tile * inputs * width;
+            const int64_t tile = item / blocks, first = item % blocks * block;
+            const int64_t last = first + block < rows ? first + block : rows;
+            T* packed = q.packed_weight + tile * rows * width;
             for (int64_t n = 0; n < width; ++n) {
                 const int64_t neuron = tile * width + n;
-                const T* row = q.weight + neuron * inputs;
-                for (int64_t k = k0; k < k1; ++k) packed[k * width + n] = neuron < neurons ? row[k] : T(0);
+                const T* of_neuron = q.weight + neuron * inputs;
+                if (neuron >= neurons)
+                    for (int64_t row = first; row < last; ++row) packed[row * width + n] = T(0);
+                else if (!indices)
+                    for (int64_t row = first; row < last; ++row) packed[row * width + n] = of_neuron[row];
+                else
+                    for (int64_t row = first; row < last; ++row) {
+                        const auto k = static_cast<int64_t>(static_cast<uint32_t>(indices[row]));  // huge if negative
+                        packed[row * width + n] = k < inputs ? of_neuron[k] : T(0);
+                    }
             }
         }
     };
-    parallel_for(event_tiles(p.shape.neurons) * blocks, p.shape.threads, pack, &context);
+    parallel_for(event_tiles(p.shape.neurons) * context.blocks, p.shape.threads, pack, &context);
+}
+
+// Sums the rows of events for which weights are packed one by one. Out of the line of the time loop, which is slower by
+// some percent where it holds both sums.
+template <class V>
+__attribute__((noinline)) void sum_packed_events(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows,
+                                                 const scalar_of<V>* values, int64_t events) {
+    sum_event_rows<V>(target, width, rows, width, [](int64_t n) SRCELL_LAMBDA_INLINE { return n; }, values, events);
 }
 
 template <class V, bool save>
@@ -111,8 +135,10 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const int64_t width = event_tile_width(neurons);
     alignas(64) Row<V> current = {};
-    // Without inputs there are no weights, and no event reads them.
-    const T* weights = p.events.inputs ? p.packed_weight + tile_number * p.events.inputs * width : current;
+    // Without inputs or events there are no weights, and no event reads them.
+    const int64_t rows = packed_rows(p.events.inputs, p.events.count);
+    const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
+    const int32_t* const row_of_event = packs_by_event(p.events) ? nullptr : p.events.indices;
     load_initial(p, state, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
@@ -127,11 +153,16 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
             if (save) prefetch_row<kForWrite>(trace + kPrefetch * tile.count, tile.count);
         }
         const int64_t begin = p.events.offsets[sample * p.shape.steps + t];
-        const int32_t* indices = p.events.indices + begin;
-        sum_event_rows<V>(
-            current, width, weights, width,
-            [indices](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(indices[n]); },
-            offset_or_null(p.events.values, begin), p.events.offsets[sample * p.shape.steps + t + 1] - begin);
+        const T* const values = offset_or_null(p.events.values, begin);
+        const int64_t events = p.events.offsets[sample * p.shape.steps + t + 1] - begin;
+        if (row_of_event)
+            sum_event_rows<V>(
+                current, width, weights, width,
+                [indices = row_of_event + begin](int64_t n)
+                    SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(indices[n]); },
+                values, events);
+        else
+            sum_packed_events<V>(current, width, weights + begin * width, values, events);
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
             using R = typename decltype(kind)::type;
 
