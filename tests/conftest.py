@@ -14,7 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ ISAS: tuple[str, ...] = srcell.info()["isas"]
 MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (True, False)]
 PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 STATE = ("i0", "h0", "hs0")
+CONSTANTS = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
 
 Inputs = dict[str, Tensor]
 Outputs = tuple[Tensor, SRCState]
@@ -104,6 +105,52 @@ def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Ou
     cell = {name: inputs[name] for name in PARAMETERS}
     synapse = [x for name, x in inputs.items() if name not in ("bias", *STATE, *PARAMETERS)]
     return function(*synapse, inputs["bias"], state, **cell, **options)
+
+
+class Layer(NamedTuple):
+    """What the operators of ``torch.ops.srcell`` know of a layer."""
+
+    bias: Tensor
+    cell: list[Tensor]
+    """In the order of PARAMETERS, or none: then the constants hold."""
+    state: list[Tensor]
+    """In the order of STATE, or none."""
+    lengths: Tensor | None
+    constants: list[float]
+    surrogate: str
+    recurrent_grad: bool
+
+    @property
+    def forward(self) -> tuple[Any, ...]:
+        """The last positional arguments of an operator."""
+        return self.bias, self.cell, self.state, self.lengths
+
+    @property
+    def backward(self) -> tuple[Any, ...]:
+        """Those of ``src_backward``."""
+        return self.bias, self.cell, self.lengths
+
+    @property
+    def synapse_backward(self) -> tuple[Any, ...]:
+        """Those of ``src_events_backward`` and ``src_dense_backward``."""
+        return self.bias, self.cell, self.state[0] if self.state else None, self.lengths
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords that every operator takes."""
+        names = ("constants", "surrogate", "recurrent_grad")
+        return {name: getattr(self, name) for name in names}
+
+
+def make_layer(
+    inputs: Inputs, mode: tuple[str, bool], lengths: list[int] | None = None, *, present: bool = True
+) -> Layer:
+    """A layer of what make_inputs made, or of a part of it; its optional tensors, which are all but the bias, present
+    or absent.
+    """
+    cell, state = ([inputs[name] for name in names if present and name in inputs] for names in (PARAMETERS, STATE))
+    ends = torch.tensor(lengths) if present and lengths is not None else None
+    return Layer(inputs["bias"], cell, state, ends, CONSTANTS, *mode)
 
 
 def make_output_gradients(seed: int, outputs: Outputs) -> list[Tensor]:

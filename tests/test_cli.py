@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import srcell
-from srcell import _ops, data, plots, training
+from srcell import data, kernels, plots, training
 from srcell.cli import SETTINGS, build_parser, given_settings, main
 from srcell.config import PRESETS, TrainingConfig
 from srcell.run_folder import RunFolder
@@ -297,8 +297,8 @@ def test_info_says_cuda_only_where_layers_can_run_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    facts = _ops.core_info() | {"cuda": built}
-    monkeypatch.setattr(_ops, "core_info", lambda: facts)
+    facts = kernels.core_info() | {"cuda": built}
+    monkeypatch.setattr(kernels, "core_info", lambda: facts)
     monkeypatch.setattr(torch.version, "cuda", torch_cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     assert srcell.info()["cuda"] == (BUILT if expected == BUILT else None)

@@ -89,17 +89,20 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
     status, output = run(
         """
         import threading, torch
-        from srcell import _core, _ops
-        current = torch.randn(2000, 64, 100)
-        cell = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
-        layer = _ops.Layer(None, None, None, torch.tensor(-6.0), cell, *[None] * 7, "relu", False)
+        from srcell import _core
+        sizes = 2000, 64, 100
+        current = torch.randn(sizes)
+        constants = [0.0, 0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
         started = threading.Barrier(4)
 
         def work():
-            run = _ops._Forward(_ops._CPU, layer, tuple(current.shape), current.dtype)
+            bias, spikes, state = torch.tensor(-6.0), torch.empty(sizes), torch.empty(3, *sizes[1:])
+            layer = _core.Parameters(constants, [bias.data_ptr()] + [0] * 6, [0] * 7)
+            threads, final = torch.get_num_threads(), [x.data_ptr() for x in state]
+            arguments = _core.ForwardArguments(sizes, 0, threads, layer, (0, 0, 0), spikes.data_ptr(), final)
             started.wait(60)
             while True:
-                _core.scan_forward_f32(run.arguments, current.data_ptr(), 0)
+                _core.scan_forward_f32(arguments, current.data_ptr(), 0)
 
         for _ in range(3):
             threading.Thread(target=work, daemon=True).start()

@@ -12,10 +12,12 @@ import warnings
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
-from conftest import call, make_inputs, requiring_grad
-from srcell import SRC, EventBatch, _ops, rate_encode
+from conftest import STATE, call, make_inputs, make_layer, requiring_grad
+from srcell import SRC, EventBatch, rate_encode
 from srcell.functional import src, src_linear
+from srcell.ops import _gpu, encode, src_dense
 
 MODULE = os.environ.get("SRCELL_CUDA_ON_HOST")
 CARD = torch.cuda.is_available()
@@ -50,14 +52,15 @@ class Host:
 
     @contextlib.contextmanager
     def on(self):
-        def launch(_gpu, name, *arguments):
+        def launch(_, name, *arguments):
             self.launched.append(name)
-            getattr(self.module, name)(0, *map(_ops._plain, arguments))
+            getattr(self.module, name)(0, *map(_gpu.plain, arguments))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_ops, "_is_gpu", lambda device: True)
-            patch.setattr(_ops, "_cuda", lambda: self.module)
-            patch.setattr(_ops._Gpu, "launch", launch)
+            patch.setattr(_gpu, "is_gpu", lambda device: True)
+            patch.setattr(_gpu, "cuda_module", lambda: self.module)
+            patch.setattr(_gpu.Gpu, "launch", launch)
+            patch.setattr(encode, "rate_encode", encode.rate_gpu)
             yield
         assert self.launched
 
@@ -187,7 +190,9 @@ def test_events_are_the_cpus(gpu, dtype, surrogate, recurrent_grad, values, lear
 
 
 def dense_arguments(input, weight, method, at_events, layer):
-    return (input, weight, method, at_events, True, False, *layer)
+    """The positional ones and the keywords."""
+    options = dict(method=method, save=True, trace_integrator=False, input_grad_at_events=at_events)
+    return (input, weight, *layer.forward), layer.options | options
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -199,29 +204,31 @@ def test_dense_inputs(gpu, dtype, method, at_events):
     input = torch.rand(40, 5, 70, dtype=dtype, generator=generator)
     input[torch.rand(input.shape, generator=generator) > 0.1] = 0
     weight = torch.randn(37, 70, dtype=dtype, generator=generator)
-    lengths = torch.tensor([40, 33, 32, 1, 0])
-    layer = (*state, bias, list(PARAMETERS.values()), *[None] * 6, lengths, "straight_through", True)
+    given = {"bias": bias, **dict(zip(STATE, state, strict=True))}
+    layer = make_layer(given, ("straight_through", True), [40, 33, 32, 1, 0])
     grads = [torch.randn(40, 5, 37, dtype=dtype, generator=generator), None, None, None]
     wanted = [True, True, *[False] * 6]
 
-    def passes(forward, backward, method, device):
-        on_device = [moved(x, device) for x in layer]
+    def passes(method, device):
+        on_device = pytree.tree_map(lambda x: moved(x, device), layer)
         x, w = input.to(device), weight.to(device)
-        given = dense_arguments(x, w, method, at_events, on_device)
-        outputs, fake = forward(*given), _ops._src_dense_fake(*given)
+        given, options = dense_arguments(x, w, method, at_events, on_device)
+        outputs = torch.ops.srcell.src_dense(*given, **options)
+        fake = src_dense.forward_fake(*given, **options)
         assert [(x.shape, x.dtype) for x in outputs] == [(x.shape, x.dtype) for x in fake]
         by_outputs = [moved(x, device) for x in grads]
-        gradients = backward(*by_outputs, x, w, *outputs[4:], at_events, wanted, *on_device)
+        gradients = torch.ops.srcell.src_dense_backward(
+            *(*by_outputs, x, w, *outputs[4:], *on_device.synapse_backward),
+            **on_device.options,
+            input_grad_at_events=at_events,
+            output_mask=wanted,
+        )
         return [x.cpu() for x in outputs], [x.cpu() for x in gradients]
 
     with gpu.on():
-        outputs, (grad_input, *gradients) = passes(
-            _ops._src_dense_gpu, _ops._src_dense_backward_gpu, method, gpu.device
-        )
+        outputs, (grad_input, *gradients) = passes(method, gpu.device)
     taken = "events" if method == "events" else "gemm"  # a GPU does not look at the density
-    cpu_outputs, (cpu_grad_input, *cpu_gradients) = passes(
-        _ops._src_dense_cpu, _ops._src_dense_backward_cpu, taken, "cpu"
-    )
+    cpu_outputs, (cpu_grad_input, *cpu_gradients) = passes(taken, "cpu")
     if method == "events" or gpu.device.type == "cpu":  # the product's bits are those of the device's library
         equal(outputs[:4], cpu_outputs[:4])
         equal(gradients, cpu_gradients)
@@ -237,14 +244,16 @@ def test_dense_inputs(gpu, dtype, method, at_events):
 def test_a_wrong_mask_is_refused(gpu):
     with gpu.on():
         input, weight = torch.ones(9, 3, 5, device=gpu.device), torch.ones(6, 5, device=gpu.device)
-        layer = (None, None, None, torch.zeros(6, device=gpu.device), list(PARAMETERS.values()), *[None] * 7)
-        layer = (*layer, "relu", False)
-        saved = list(_ops._src_dense_gpu(*dense_arguments(input, weight, "events", False, layer))[4:])
-        grads, wanted = (None, None, None, None), [True, True, *[False] * 6]
+        layer = make_layer({"bias": torch.zeros(6, device=gpu.device)}, ("relu", False))
+        given, options = dense_arguments(input, weight, "events", False, layer)
+        saved = list(torch.ops.srcell.src_dense(*given, **options)[4:])
+        options = dict(layer.options, input_grad_at_events=False, output_mask=[True, True, *[False] * 6])
         for mask in (saved[2][:1], saved[2].int(), saved[2][:, :0]):
             saved[2] = mask
             with pytest.raises(ValueError, match="mask: expected int64 of shape"):
-                _ops._src_dense_backward_gpu(*grads, input, weight, *saved, False, wanted, *layer)
+                torch.ops.srcell.src_dense_backward(
+                    *[None] * 4, input, weight, *saved, *layer.synapse_backward, **options
+                )
 
 
 def test_rate_encoding_is_the_cpus(gpu):
@@ -310,8 +319,8 @@ def test_a_build_without_kernels_says_how_to_get_them(monkeypatch):
     def missing():
         raise ImportError("No module named 'srcell._cuda'")
 
-    monkeypatch.setattr(_ops, "_is_gpu", lambda device: True)
-    monkeypatch.setattr(_ops, "_cuda", missing)
+    monkeypatch.setattr(_gpu, "is_gpu", lambda device: True)
+    monkeypatch.setattr(_gpu, "cuda_module", missing)
     with pytest.raises(RuntimeError, match=r"current: is on cpu, for which this build .* SRCELL_CUDA=ON pip install"):
         src(torch.zeros(2, 1, 3), -6.0)
 
@@ -332,10 +341,9 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(run, tuple(given.values()))
 
 
-def layer_arguments():
-    """Those with which every operator ends, for six neurons."""
+def six_neurons():
     bias = torch.full((6,), -6.0, device="cuda", requires_grad=True)
-    return (None, None, None, bias, list(PARAMETERS.values()), *[None] * 6, None, "straight_through", True)
+    return make_layer({"bias": bias}, ("straight_through", True))
 
 
 @needs_card
@@ -344,20 +352,21 @@ def test_dense_operator_checks(method):
     torch.manual_seed(0)
     weight = torch.randn(6, 5, device="cuda", requires_grad=True)
     input = (torch.rand(9, 3, 5, device="cuda") < 0.3).float().requires_grad_()
-    arguments = (input, weight, method, False, True, False, *layer_arguments())
-    torch.library.opcheck(torch.ops.srcell.src_dense.default, arguments)
+    arguments = dense_arguments(input, weight, method, False, six_neurons())
+    torch.library.opcheck(torch.ops.srcell.src_dense.default, *arguments)
 
 
 @needs_card
 def test_operators_check():
     torch.manual_seed(0)
-    layer, weight = layer_arguments(), torch.randn(6, 5, device="cuda", requires_grad=True)
+    layer, weight = six_neurons(), torch.randn(6, 5, device="cuda", requires_grad=True)
     input = (torch.rand(9, 3, 5, device="cuda") < 0.3).float()
     current = torch.randn(9, 3, 6, device="cuda", requires_grad=True)
-    torch.library.opcheck(torch.ops.srcell.src.default, (current, True, *layer))
+    torch.library.opcheck(torch.ops.srcell.src.default, (current, *layer.forward), {**layer.options, "save": True})
     events = EventBatch.from_dense(input)
-    rows = (events.offsets, events.indices, events.values, weight, 9, 3, True, False)
-    torch.library.opcheck(torch.ops.srcell.src_events.default, (*rows, *layer))
+    arguments = (events.offsets, events.indices, events.values, weight, *layer.forward)
+    options = dict(layer.options, steps=9, batch=3, save=True, trace_integrator=False)
+    torch.library.opcheck(torch.ops.srcell.src_events.default, arguments, options)
 
 
 def training_step(layer, events):

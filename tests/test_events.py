@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
-from srcell import EventBatch, _ops
+from srcell import EventBatch
 from srcell.data import collate
-from srcell.events import find_event_fault
+from srcell.events import _find_fault, find_event_fault
 
 SHAPE = (4, 3, 5)
 
@@ -894,7 +894,7 @@ def corrupt_parts(draw: st.DrawFn) -> dict[str, Any]:
     return parts
 
 
-@pytest.mark.parametrize("find_fault", [_ops.find_event_fault, find_event_fault])
+@pytest.mark.parametrize("find_fault", [_find_fault, find_event_fault], ids=["compiled", "torch"])
 @settings(deadline=None, max_examples=400)
 @given(corrupt_parts(), st.sampled_from([torch.float32, torch.float64]))
 def test_any_corrupt_batch_is_refused_by_name(
@@ -905,7 +905,7 @@ def test_any_corrupt_batch_is_refused_by_name(
     dtypes = {"offsets": torch.int64, "indices": torch.int32, "values": dtype, "lengths": torch.int64}
     for name, wanted in dtypes.items():
         arguments[name] = None if parts[name] is None else torch.tensor(parts[name], dtype=wanted)
-    with mock.patch.object(_ops, "find_event_fault", find_fault):
+    with mock.patch("srcell.events._find_fault", find_fault):
         if message is None:
             assert EventBatch(**arguments, shape=parts["shape"]).num_events == len(parts["indices"])
             return

@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import srcell
-from conftest import assert_refused, noise
+from conftest import assert_refused, make_layer, noise
 from fuzz.file_targets import trained
 from srcell import (
     SRC,
@@ -34,7 +34,6 @@ from srcell import (
     LeakyReadout,
     SRCCell,
     SRCConv2d,
-    _ops,
     data,
     latency_encode,
     leaky_readout,
@@ -48,6 +47,7 @@ from srcell.checkpoint import read_checkpoint, write_checkpoint
 from srcell.cli import main
 from srcell.config import TrainingConfig
 from srcell.functional import count_spikes
+from srcell.ops import _cpu
 from srcell.run_folder import LOCK, RunFolder
 from srcell.training import EpochMetrics, RunOptions, load_weights, resume, train
 
@@ -247,29 +247,77 @@ def test_the_checks_of_numbers_break_no_graph(function: Callable[[float], Tensor
 # The operators
 
 
-def raw_layer(**changes: Any) -> list[Any]:
-    names = ("i0", "h0", "hs0", "bias", "constants", *_ops.PARAMETERS, "lengths", "surrogate", "recurrent_grad")
-    given = dict.fromkeys(names) | {"bias": torch.tensor(-6.0), "constants": [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]}
-    return list((given | {"surrogate": "relu", "recurrent_grad": True} | changes).values())
-
-
 def test_the_operators_name_what_is_wrong() -> None:
-    ops, layer, weight = torch.ops.srcell, raw_layer(), torch.zeros(5, 4)
-    spikes, *state, checkpoints = ops.src(X, True, *layer)
-    for wanted in ([], [True] * 5, [False] * 7):
-        assert_refused(ValueError, "wanted", ops.src_backward, spikes, *state, X, checkpoints, wanted, *layer)
-    rows = BATCH.offsets, BATCH.indices, None
-    assert_refused(ValueError, "weight", ops.src_events, *rows, weight, -2, -3, False, False, *layer)
-    *outputs, trace, saved = ops.src_events(*rows, weight, 3, 2, True, False, *layer)
-    call = (*outputs, *rows, weight, 3, 2, trace, saved)
-    assert_refused(ValueError, "wanted", ops.src_events_backward, *call, [True], *layer)
-    assert_refused(ValueError, "weight", ops.src_dense, X, torch.zeros(()), "events", False, True, False, *layer)
-    *outputs, trace, saved, mask, path = ops.src_dense(X, weight, "events", False, True, False, *layer)
-    call, wanted = (*outputs, X, weight, trace, saved, mask), [True] * 8
+    ops, layer, weight = torch.ops.srcell, make_layer({"bias": torch.tensor(-6.0)}, ("relu", True)), torch.zeros(5, 4)
+    spikes, *state, checkpoints = ops.src(X, *layer.forward, **layer.options, save=True)
+    call = (spikes, *state, X, checkpoints, *layer.backward)
+    for mask in ([], [True] * 5, [False] * 7):
+        assert_refused(ValueError, "output_mask", ops.src_backward, *call, **layer.options, output_mask=mask)
+    rows, options = (BATCH.offsets, BATCH.indices, None), {**layer.options, "trace_integrator": False}
+    call = (*rows, weight, *layer.forward)
+    assert_refused(ValueError, "weight", ops.src_events, *call, **options, steps=-2, batch=-3, save=False)
+    *outputs, trace, saved = ops.src_events(*call, **options, steps=3, batch=2, save=True)
+    call, options = (*outputs, *rows, weight, trace, saved), {**layer.options, "steps": 3, "batch": 2}
+    for mask in ([], [True], [True] * 7, [False] * 9):
+        assert_refused(
+            *(ValueError, "output_mask", ops.src_events_backward, *call, *layer.synapse_backward),
+            **options,
+            output_mask=mask,
+        )
+    options = {**layer.options, "method": "events", "save": True, "trace_integrator": False}
+    call, at_events = (X, torch.zeros(()), *layer.forward), {"input_grad_at_events": False}
+    assert_refused(ValueError, "weight", ops.src_dense, *call, **options, **at_events)
+    *outputs, trace, saved, mask, path = ops.src_dense(X, weight, *layer.forward, **options, **at_events)
+    call, options = (*outputs, X, weight, trace, saved, mask), {**layer.options, **at_events}
+
+    def backward(path: Tensor, output_mask: list[bool]) -> Any:
+        return ops.src_dense_backward(*call, path, *layer.synapse_backward, **options, output_mask=output_mask)
+
     for bad in (path[:0], path[0], path.repeat(2)):
-        assert_refused(ValueError, "path", ops.src_dense_backward, *call, bad, False, wanted, *layer)
-    assert_refused(TypeError, "path", ops.src_dense_backward, *call, path.float(), False, wanted, *layer)
-    assert_refused(ValueError, "wanted", ops.src_dense_backward, *call, path, False, wanted[:1], *layer)
+        assert_refused(ValueError, "path", backward, bad, [True] * 8)
+    assert_refused(TypeError, "path", backward, path.float(), [True] * 8)
+    for wanted in ([], [True], [True] * 7, [False] * 9):
+        assert_refused(ValueError, "output_mask", backward, path, wanted)
+
+
+@pytest.mark.parametrize("name", ["src", "src_events", "src_dense"])
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"cell": 3}, "cell: expected 0 or 6 tensors, got 3"),
+        ({"cell": 7}, "cell: expected 0 or 6 tensors, got 7"),
+        ({"state": 1}, "state: expected 0 or 3 tensors, got 1"),
+        ({"state": 4}, "state: expected 0 or 3 tensors, got 4"),
+        ({"constants": 0}, "constants: expected 6 values, got 0"),
+        ({"constants": 7}, "constants: expected 6 values, got 7"),
+    ],
+)
+def test_the_operators_name_a_list_of_a_wrong_length(name: str, lists: dict[str, int], message: str) -> None:
+    """Forwards, and backwards where the list is an argument there."""
+    ops, bias, weight = torch.ops.srcell, torch.full((4,), -6.0), torch.zeros(4, 4)
+    whole = make_layer({"bias": bias}, ("relu", True))
+    items = {"cell": bias, "state": X[0], "constants": 1.0}
+    layer = whole._replace(**{key: [items[key]] * count for key, count in lists.items()})
+    synapse: tuple[Any, ...] = (X,)
+    forward: dict[str, Any] = {"save": True}
+    both: dict[str, Any] = {}
+    if name == "src_events":
+        synapse, both = (BATCH.offsets, BATCH.indices, None, weight), {"steps": 3, "batch": 2}
+        forward["trace_integrator"] = False
+    elif name == "src_dense":
+        synapse, both = (X, weight), {"input_grad_at_events": False}
+        forward |= {"trace_integrator": False, "method": "events"}
+    with pytest.raises(ValueError) as error:
+        getattr(ops, name)(*synapse, *layer.forward, **layer.options, **both, **forward)
+    assert str(error.value) == message
+    if "state" in lists:
+        return
+    outputs = getattr(ops, name)(*synapse, *whole.forward, **whole.options, **both, **forward)
+    behind, mask = (layer.backward, [True] * 6) if name == "src" else (layer.synapse_backward, [True] * 8)
+    call = (*outputs[:4], *synapse, *outputs[4:], *behind)
+    with pytest.raises(ValueError) as error:
+        getattr(ops, f"{name}_backward")(*call, **layer.options, **both, output_mask=mask)
+    assert str(error.value) == message
 
 
 def negated(x: Tensor) -> Tensor:
@@ -301,7 +349,7 @@ def test_numbers_that_do_not_lie_as_kernels_read_them(laid: Callable[[Tensor], T
 
 def test_an_output_of_more_bytes_than_there_are_addresses() -> None:
     with pytest.raises(MemoryError):
-        _ops._empty(torch.int64, 2**32, 2**29)
+        _cpu.empty(torch.int64, 2**32, 2**29)
 
 
 # Event batches and encoders

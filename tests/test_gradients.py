@@ -15,13 +15,14 @@ from torch import Tensor
 import srcell
 from conftest import (
     MODES,
-    PARAMETERS,
     STATE,
+    Layer,
     assert_same_gradients,
     call,
     gradients,
     largest,
     make_inputs,
+    make_layer,
     make_output_gradients,
     membrane,
     moved_by_one_ulp,
@@ -29,7 +30,6 @@ from conftest import (
     requiring_grad,
 )
 from srcell import SRCState
-from srcell._ops import Layer
 from srcell.reference import src_reference
 
 # By seed: (T, B, N) of the traces on which 1e-12 is asked for.
@@ -251,22 +251,12 @@ def test_func_jvp_is_the_derivative_or_refuses() -> None:
     assert made is None or abs(made - expected) <= 180 * 2**-52 * (grad * direction).abs().sum()
 
 
-def operator_layer(
-    dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool], neurons: int = 5
-) -> Layer:
-    """The layer that ends an operator's arguments, of two samples; its optional tensors present or absent."""
-    inputs = make_inputs(16, 18, 2, neurons, dtype=dtype)
+def operator_layer(dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool]) -> Layer:
+    """Of five neurons and two samples; its optional tensors present or absent."""
+    inputs = make_inputs(16, 18, 2, 5, dtype=dtype)
     if requires_grad:
         inputs = requiring_grad(inputs)
-    optional = {name: inputs[name] if present else None for name in (*STATE, *PARAMETERS)}
-    return Layer(
-        bias=inputs["bias"],
-        constants=[0.9, 3.0, 2.0, -7.0, 0.9, 0.0],
-        lengths=torch.tensor([18, 7]) if present else None,
-        surrogate=mode[0],
-        recurrent_grad=mode[1],
-        **optional,
-    )
+    return make_layer(inputs, mode, [18, 7], present=present)
 
 
 def operator_current(dtype: torch.dtype, requires_grad: bool) -> Tensor:
@@ -279,7 +269,8 @@ def operator_current(dtype: torch.dtype, requires_grad: bool) -> Tensor:
 def test_opcheck_of_the_operator(mode: tuple[str, bool], dtype: torch.dtype, present: bool) -> None:
     for save in (True, False):
         layer = operator_layer(dtype, present, save, mode)
-        torch.library.opcheck(torch.ops.srcell.src, (operator_current(dtype, save), save, *layer))
+        arguments = (operator_current(dtype, save), *layer.forward)
+        torch.library.opcheck(torch.ops.srcell.src, arguments, {**layer.options, "save": save})
 
 
 @pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
@@ -287,8 +278,10 @@ def test_opcheck_of_the_operator(mode: tuple[str, bool], dtype: torch.dtype, pre
 @pytest.mark.parametrize("mode", MODES)
 def test_opcheck_of_its_backward(mode: tuple[str, bool], dtype: torch.dtype, present: bool) -> None:
     current, layer = operator_current(dtype, False), operator_layer(dtype, present, False, mode)
-    spikes, *state, checkpoints = torch.ops.srcell.src(current, True, *layer)
+    spikes, *state, checkpoints = torch.ops.srcell.src(current, *layer.forward, **layer.options, save=True)
     arriving = make_output_gradients(16, (spikes, SRCState(*state)))
     given = [g if present else None for g in arriving]
     for wanted in ([True] * 6, [False] * 6, [True, False] * 3):
-        torch.library.opcheck(torch.ops.srcell.src_backward, (*given, current, checkpoints, wanted, *layer))
+        arguments = (*given, current, checkpoints, *layer.backward)
+        options = {**layer.options, "output_mask": wanted}
+        torch.library.opcheck(torch.ops.srcell.src_backward, arguments, options)

@@ -18,11 +18,13 @@ from conftest import (
     PARAMETERS,
     STATE,
     Inputs,
+    Layer,
     Outputs,
     assert_refused,
     assert_same_gradients,
     call,
     gradients,
+    make_layer,
     make_linear_inputs,
     make_output_gradients,
     membrane,
@@ -33,8 +35,8 @@ from conftest import (
     with_values,
 )
 from srcell import SRC, EventBatch, SRCState, src, src_linear
-from srcell._ops import Layer, events_are_faster
-from srcell.functional import dense_linear
+from srcell.functional import Cell, dense_linear
+from srcell.ops._dense import events_are_faster
 from srcell.reference import src_reference
 
 # By seed: (T, B, N) and K of the traces on which 1e-12 is asked for.
@@ -69,7 +71,7 @@ def on_dense_at_events(input: Tensor, weight: Tensor, bias: Tensor, state: SRCSt
     """``src_linear`` whose caller asks for the gradient of the input only where it is not 0."""
     cell = {name: options.pop(name) for name in PARAMETERS}
     defaults = {"lengths": None, "surrogate": "straight_through", "recurrent_grad": False}
-    return dense_linear(input, weight, "events", True, state, bias, cell, **defaults | options)
+    return dense_linear(input, weight, "events", True, state, bias, Cell(**cell), **defaults | options)
 
 
 def densified(events: EventBatch, inputs: Inputs) -> Inputs:
@@ -312,8 +314,6 @@ def test_func_grad_is_the_gradient_or_refuses(name: str) -> None:
 
 # The operators
 
-CONSTANTS = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
-
 
 def operator_arguments(
     dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool]
@@ -322,16 +322,7 @@ def operator_arguments(
     events, inputs = make_linear_inputs(5, 35, 2, 5, inputs=7, dtype=dtype)
     if requires_grad:
         inputs = requiring_grad(inputs)
-    optional = {name: inputs[name] if present else None for name in (*STATE, *PARAMETERS)}
-    lengths = torch.tensor([35, 7]) if present else None
-    layer = Layer(
-        bias=inputs["bias"],
-        constants=CONSTANTS,
-        lengths=lengths,
-        surrogate=mode[0],
-        recurrent_grad=mode[1],
-        **optional,
-    )
+    layer = make_layer(inputs, mode, [35, 7], present=present)
     return with_values(events, inputs["values"] if present else None), inputs["weight"], layer
 
 
@@ -347,21 +338,26 @@ WANTED_OF_CELL = ([True] * 6, [False] * 6, [True, False] * 3)
 @pytest.mark.parametrize("save", [True, False])
 def test_opcheck_of_src_events(save: bool, dtype: torch.dtype, present: bool) -> None:
     events, weight, layer = operator_arguments(dtype, present, save, MODE)
-    arguments = (events.offsets, events.indices, events.values, weight, 35, 2, save, present, *layer)
-    torch.library.opcheck(torch.ops.srcell.src_events, arguments)
+    arguments = (events.offsets, events.indices, events.values, weight, *layer.forward)
+    options = {**layer.options, "steps": 35, "batch": 2, "save": save, "trace_integrator": present}
+    torch.library.opcheck(torch.ops.srcell.src_events, arguments, options)
 
 
 @optional_arguments
 @dtypes
 def test_opcheck_of_src_events_backward(dtype: torch.dtype, present: bool) -> None:
     events, weight, layer = operator_arguments(dtype, present, False, MODE)
-    parts = (events.offsets, events.indices, events.values, weight, 35, 2)
+    parts = (events.offsets, events.indices, events.values, weight)
+    options = {**layer.options, "steps": 35, "batch": 2}
     for of_cell in WANTED_OF_CELL if present else ([False] * 6,):
-        spikes, *state, trace, checkpoints = torch.ops.srcell.src_events(*parts, True, any(of_cell), *layer)
+        spikes, *state, trace, checkpoints = torch.ops.srcell.src_events(
+            *parts, *layer.forward, **options, save=True, trace_integrator=any(of_cell)
+        )
         given = [g if present else None for g in make_output_gradients(5, (spikes, SRCState(*state)))]
         for wanted in ([present, True], [False, False]):
-            arguments = (*given, *parts, trace, checkpoints, wanted + of_cell, *layer)
-            torch.library.opcheck(torch.ops.srcell.src_events_backward, arguments)
+            arguments = (*given, *parts, trace, checkpoints, *layer.synapse_backward)
+            masked = {**options, "output_mask": wanted + of_cell}
+            torch.library.opcheck(torch.ops.srcell.src_events_backward, arguments, masked)
 
 
 @optional_arguments
@@ -372,8 +368,8 @@ def test_opcheck_of_src_dense(method: str, save: bool, dtype: torch.dtype, prese
     events, weight, layer = operator_arguments(dtype, present, save, MODE)
     input = events.to_dense(dtype).detach().requires_grad_(save)
     for at_events in (True, False):
-        arguments = (input, weight, method, at_events, save, present, *layer)
-        torch.library.opcheck(torch.ops.srcell.src_dense, arguments)
+        options = {"method": method, "save": save, "trace_integrator": present, "input_grad_at_events": at_events}
+        torch.library.opcheck(torch.ops.srcell.src_dense, (input, weight, *layer.forward), layer.options | options)
 
 
 @optional_arguments
@@ -383,15 +379,17 @@ def test_opcheck_of_src_dense(method: str, save: bool, dtype: torch.dtype, prese
 def test_opcheck_of_src_dense_backward(method: str, at_events: bool, dtype: torch.dtype, present: bool) -> None:
     events, weight, layer = operator_arguments(dtype, present, False, MODE)
     input = events.to_dense(dtype)
+    options = {**layer.options, "input_grad_at_events": at_events}
     for of_cell in WANTED_OF_CELL if present else ([False] * 6,):
         spikes, *state, trace, checkpoints, mask, path = torch.ops.srcell.src_dense(
-            input, weight, method, at_events, True, any(of_cell), *layer
+            input, weight, *layer.forward, **options, method=method, save=True, trace_integrator=any(of_cell)
         )
         assert path[0] == (method == "events")
         given = [g if present else None for g in make_output_gradients(5, (spikes, SRCState(*state)))]
         for wanted in ([True, True], [False, False]):
-            arguments = (*given, input, weight, trace, checkpoints, mask, path, at_events, wanted + of_cell, *layer)
-            torch.library.opcheck(torch.ops.srcell.src_dense_backward, arguments)
+            arguments = (*given, input, weight, trace, checkpoints, mask, path, *layer.synapse_backward)
+            masked = {**options, "output_mask": wanted + of_cell}
+            torch.library.opcheck(torch.ops.srcell.src_dense_backward, arguments, masked)
 
 
 @pytest.mark.parametrize("method", ["events", "gemm"])
@@ -403,16 +401,15 @@ def test_both_ways_of_src_dense_have_the_gradients_of_the_reference(mode: tuple[
     arriving: list[Tensor | None] = [*make_output_gradients(10, expected)]
 
     def operator(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **cell: Any) -> Outputs:
-        layer = Layer(
-            *state,
-            bias=bias,
-            constants=CONSTANTS,
-            **{name: cell[name] for name in PARAMETERS},
-            lengths=torch.tensor(LENGTHS[10]),
-            surrogate=mode[0],
-            recurrent_grad=mode[1],
+        layer = make_layer({"bias": bias, **dict(zip(STATE, state, strict=True)), **cell}, mode, LENGTHS[10])
+        spikes, i, h, hs, *_ = torch.ops.srcell.src_dense(
+            *(input, weight, *layer.forward),
+            **layer.options,
+            method=method,
+            save=True,
+            trace_integrator=True,
+            input_grad_at_events=False,
         )
-        spikes, i, h, hs, *_ = torch.ops.srcell.src_dense(input, weight, method, False, True, True, *layer)
         return spikes, SRCState(i, h, hs)
 
     assert_same_outputs(call(operator, inputs), expected)
@@ -809,12 +806,16 @@ def test_auto_goes_the_way_that_the_cost_model_expects_to_be_faster(fires: float
     sizes = (10, 4, 300, 100)
     input = (noise(12, *sizes[:3], dtype=torch.float32) > 1 - 2 * fires).float()
     density = input.count_nonzero().item() / input.numel()
-    layer = Layer(
-        bias=torch.tensor(-6.0), constants=CONSTANTS, lengths=None, surrogate="relu", recurrent_grad=False,
-        **dict.fromkeys((*STATE, *PARAMETERS)),
-    )  # fmt: skip
+    layer = make_layer({"bias": torch.tensor(-6.0)}, ("relu", False))
     weight = noise(13, sizes[3], sizes[2], dtype=torch.float32)
-    *_, path = torch.ops.srcell.src_dense(input, weight, "auto", False, False, False, *layer)
+    *_, path = torch.ops.srcell.src_dense(
+        *(input, weight, *layer.forward),
+        **layer.options,
+        method="auto",
+        save=False,
+        trace_integrator=False,
+        input_grad_at_events=False,
+    )
     assert path[0] == events_are_faster(sizes[2], density) == (fires < 0.5)
 
 

@@ -1,5 +1,5 @@
 // How arguments come from Python and turn into the structs of params.h: addresses and sizes, already checked for shape,
-// dtype, device and contiguity by _ops.py. Values are checked here. Included by the bindings alone.
+// dtype, device and contiguity by srcell.ops. Values are checked here. Included by the bindings alone.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -63,7 +63,7 @@ std::string shortest(T value) {
 constexpr size_t kParameters = 7;
 constexpr const char* kParameterNames[kParameters] = {"bias", "alpha", "rho", "r", "rs", "zs_hyp", "zs_dep"};
 
-// The cell's parameters as _ops.py hands them over: for each the address of a tensor with stride 0 (one value) or 1
+// The cell's parameters as srcell.ops hands them over: for each the address of a tensor with stride 0 (one value) or 1
 // (one per neuron), or address 0 and a constant for the layer.
 struct Parameters {
     std::array<double, kParameters> constants;
@@ -82,9 +82,8 @@ class Cell {
             const Address address = given.addresses[k];
             const auto constant = static_cast<T>(given.constants[k]);
             parameters_[k] = {pointer<const T>(address), given.strides[k], constant};
-            if (!address && !given.strides[k])
-                check(k, constant);
-            else if (memory == Memory::host)
+            check(k, constant);  // of a tensor, too: then it is a default
+            if (address && memory == Memory::host)
                 for (int64_t n = 0; n < (given.strides[k] ? neurons : 1); ++n) check(k, parameters_[k].data[n]);
         }
     }

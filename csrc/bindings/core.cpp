@@ -1,5 +1,5 @@
 // The compiled module srcell._core: picks the kernels, releases the GIL, and calls them. No torch: tensors arrive as
-// addresses and sizes from _ops.py, the only importer.
+// addresses and sizes from srcell.ops, the only importer.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -85,7 +85,7 @@ const Kernels& kernels() { return *chosen; }
 
 PYBIND11_MODULE(_core, m) {
     using namespace srcell;
-    m.doc() = "srcell's compiled kernels; srcell._ops is the only importer.";
+    m.doc() = "srcell's compiled kernels; srcell.ops is the only importer.";
     const std::vector<const Kernels*> available = available_kernels();
     try {
         chosen = choose_kernels(available, std::getenv("SRCELL_ISA"));

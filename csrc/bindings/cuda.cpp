@@ -1,4 +1,4 @@
-// The compiled module srcell._cuda: hands the CUDA kernels what _ops.py, the only importer, gives it, and turns their
+// The compiled module srcell._cuda: hands the CUDA kernels what srcell.ops, the only importer, gives it, and turns their
 // errors into exceptions. Addresses are those of a GPU; nothing here reads them, waits or allocates.
 #include "../cuda/kernels.h"
 
@@ -159,7 +159,7 @@ void rate_mask(Address stream, const Sizes& sizes, Address images, Address index
 
 PYBIND11_MODULE(_cuda, m) {
     using namespace srcell;
-    m.doc() = "srcell's CUDA kernels; srcell._ops is the only importer.";
+    m.doc() = "srcell's CUDA kernels; srcell.ops is the only importer.";
     py::module_::import("srcell._core");  // whose argument types these functions take
     m.attr("runtime") = cuda::built().runtime;
     m.attr("architectures") = cuda::built().architectures;

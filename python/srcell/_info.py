@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import _ops
+from . import kernels
 
 
 def info() -> dict[str, Any]:
@@ -25,8 +25,8 @@ def info() -> dict[str, Any]:
 
     """
     return {
-        **_ops.core_info(),
-        "cuda": None if cuda_lacks() else _ops.core_info()["cuda"],
+        **kernels.core_info(),
+        "cuda": None if cuda_lacks() else kernels.core_info()["cuda"],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -34,7 +34,7 @@ def info() -> dict[str, Any]:
 
 def cuda_lacks() -> str:
     """What is missing for layers on a GPU, in a few words; nothing where they can run."""
-    missing = [] if _ops.core_info()["cuda"] else ["srcell was built without CUDA kernels"]
+    missing = [] if kernels.core_info()["cuda"] else ["srcell was built without CUDA kernels"]
     if torch.version.cuda is None:
         missing.append("torch was built without CUDA")
     elif not torch.cuda.is_available():

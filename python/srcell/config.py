@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import data
-from ._ops import SURROGATES
+from .ops._layer import SURROGATES
 
 ENCODINGS = ("rate", "latency")
 SCHEDULES = ("one-cycle", "constant")

@@ -1,6 +1,6 @@
 """Encoders: intensities in, spikes out.
 
-Training and users call them; arguments are checked here, the events are written by the compiled module below ``_ops``.
+Training and users call them; arguments are checked here, the events are written by operators of ``ops``.
 Encoders must never know about networks.
 """
 
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import _ops
-from .events import EventBatch, as_float, as_int, as_integers, require_dense, require_values
+from .events import EventBatch, as_float, as_int, as_integers, require_dense
+from .ops import encode
 
 __all__ = ["latency_encode", "rate_encode"]
 
@@ -25,7 +25,6 @@ _MAX_PIXELS = 2**31
 _MAX_SEED = 2**64 - 1
 
 
-@_ops.outside_graphs
 def rate_encode(
     images: Tensor | NDArray[Any],
     steps: int = 200,
@@ -80,11 +79,14 @@ def rate_encode(
     gain = as_float("gain", gain)
     if not (math.isfinite(gain) and gain >= 0):
         raise ValueError(f"gain: expected a finite value of at least 0, got {gain}")
-    offsets, indices = _ops.rate_encode(pixels, sample_numbers, steps, prefix, gain, seed)
+    # An operator's integers have a sign.
+    signed_seed = seed - 2**64 if seed >= 2**63 else seed
+    offsets, indices = encode.rate_encode(
+        pixels, sample_numbers, steps=steps, prefix=prefix, gain=gain, seed=signed_seed
+    )
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
 
-@_ops.outside_graphs
 def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: int = 20) -> EventBatch:
     """Let each pixel that is not 0 fire once, the brighter the earlier.
 
@@ -123,7 +125,7 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
     samples, inputs = pixels.shape
     steps = as_int("steps", steps, _MAX_STEPS, minimum=1)
     prefix = as_int("prefix", prefix, _MAX_STEPS)
-    offsets, indices = _ops.latency_encode(pixels, steps, prefix)
+    offsets, indices = encode.latency_encode(pixels, steps=steps, prefix=prefix)
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
 
@@ -143,9 +145,7 @@ def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
         raise ValueError(
             f"images: expected shape (B, ...) of at least two dimensions, B < 2^63 - 1, K <= 2^31, got {shape}"
         )
-    flat = images.detach().reshape(images.shape[0], math.prod(images.shape[1:])).to(torch.float32)
-    require_values("images", flat)
-    return _ops.contiguous(flat)
+    return images.detach().reshape(images.shape[0], math.prod(images.shape[1:])).to(torch.float32)
 
 
 def _check_index(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int, device: torch.device) -> Tensor:

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
-from . import _ops
+from .ops import faults
+from .ops._memory import contiguous, has_memory
 
 __all__ = ["EventBatch"]
 
@@ -634,25 +636,29 @@ pytree.register_pytree_node(
     serialized_type_name="srcell.EventBatch",
     flatten_with_keys_fn=_flatten_with_keys,
 )
+# torch.export of 2.4 asks for this as well.
+fx_pytree.register_pytree_flatten_spec(EventBatch, lambda batch, spec: [getattr(batch, x) for x in spec.context[1]])
 torch.serialization.add_safe_globals([EventBatch])
 
 
-@_ops.outside_graphs
 def _find_fault(
     offsets: Tensor, indices: Tensor, values: Tensor | None, lengths: Tensor | None, shape: Shape
 ) -> tuple[str, int] | None:
     """What is wrong first with the parts of a batch, and where; nothing where they hold no values to look at."""
-    parts = [x for x in (offsets, indices, values, lengths) if x is not None]
-    if not all(map(_ops.has_memory, parts)):
+    if not all(has_memory(x) for x in (offsets, indices, values, lengths) if x is not None):
         return None
-    find = _ops.find_event_fault if offsets.device.type == "cpu" else find_event_fault
-    return find(offsets, indices, values, lengths, shape)
+    if offsets.device.type != "cpu":
+        return find_event_fault(offsets, indices, values, lengths, shape)
+    steps, batch, inputs = shape
+    found = faults.find_event_fault(offsets, indices, values, lengths, steps=steps, batch=batch, inputs=inputs)
+    number, position = found.tolist()
+    return None if number < 0 else (faults.FAULTS[number], position)
 
 
 def find_event_fault(
     offsets: Tensor, indices: Tensor, values: Tensor | None, lengths: Tensor | None, shape: Shape
 ) -> tuple[str, int] | None:
-    """``_ops.find_event_fault`` in torch's operators, for the devices for which there is no compiled one."""
+    """The operator ``find_event_fault`` in torch's own, for the devices for which there is no compiled one."""
     steps, batch, inputs = shape
     sample = None if lengths is None else _first((lengths < 0) | (lengths > steps))
     if sample is not None:
@@ -719,7 +725,7 @@ def require_values(name: str, x: Tensor) -> None:
     """Raise where what is made depends on values that there are not, as of meta and fake tensors; for the package's
     own.
     """
-    if not _ops.has_memory(x):
+    if not has_memory(x):
         got = "one on meta" if x.is_meta else f"a {type(x).__name__} without memory on {x.device}"
         raise ValueError(f"{name}: expected a tensor that holds values, got {got}")
 
@@ -743,7 +749,7 @@ def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = F
     if refused or (numbers.dtype == torch.bool and not bools):
         raise TypeError(f"{name}: expected integers, got {numbers.dtype}")
     _check_one_dimension(name, numbers)
-    return _ops.contiguous(numbers.to(torch.int64))
+    return _as_kernels_read(numbers.to(torch.int64))
 
 
 def _as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
@@ -868,7 +874,12 @@ def _vector(
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
     if device not in (None, x.device):
         raise ValueError(f"{name}: expected device {device}, as offsets has, got {x.device}")
-    return _ops.contiguous(x)
+    return _as_kernels_read(x)
+
+
+def _as_kernels_read(x: Tensor) -> Tensor:
+    """The tensor, contiguous and aligned where it lies in memory."""
+    return contiguous(x) if has_memory(x) else x.contiguous()
 
 
 def _check_shape(shape: Sequence[int], name: str = "shape") -> Shape:

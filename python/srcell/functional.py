@@ -1,7 +1,7 @@
 """The stateless functions: the SRC recurrence, a linear synapse before it, its resting state and the leaky readout.
 
-Arguments are checked here and brought into the form that the operators of ``_ops`` take; no equation stands here. The
-definition, its gradients and their names are those of arXiv 2306.03623.
+Arguments are brought here into the form that the operators of ``ops`` take, which check shapes and dtypes; no equation
+stands here. The definition, its gradients and their names are those of arXiv 2306.03623.
 """
 
 from __future__ import annotations
@@ -10,20 +10,27 @@ import math
 import numbers
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from . import _ops
 from .events import EventBatch, as_float, check_bool, check_word, require_dense
+from .ops import _dense, _gpu
+from .ops._layer import HALF, PARAMETERS, SURROGATES, work_dtype
+from .ops._memory import has_memory
+from .ops._memory import without_padding as zero_padding
+from .ops.count import count_spikes as count_spikes_operator
+from .ops.rest import rest
+from .ops.scale import scale
+from .ops.src import src as src_operator
+from .ops.src_dense import src_dense
+from .ops.src_events import src_events
 
 __all__ = ["SRCState", "SpikeCounts", "count_spikes", "leaky_readout", "rest_state", "src", "src_linear"]
 
-_HALF = _ops.HALF
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -118,20 +125,44 @@ def src(
         [20, 21]
 
     """
+    check_gradient_mode(surrogate, recurrent_grad)
+    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
+    return _run_src(current, bias, state, cell, lengths, surrogate, recurrent_grad)
+
+
+def _run_src(
+    current: Tensor,
+    bias: Parameter,
+    state: State | None,
+    cell: Cell,
+    lengths: Tensor | Sequence[int] | None,
+    surrogate: str,
+    recurrent_grad: bool,
+) -> tuple[Tensor, SRCState]:
+    """``src`` with a checked gradient mode."""
     _check_current(current)
     steps, batch, *features = current.shape
-    flat = current if _ops.reads_half(current.device) else current.to(_ops.work_dtype(current))
-    flat = flat.reshape(steps, batch, _flat_size("current", features))
-    given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
-    like = flat.new_empty(0, dtype=_ops.work_dtype(flat))
-    layer = _layer(like, batch, features, state, bias, given, lengths, surrogate, recurrent_grad)
-    tensors = _tensors(flat, layer)
-    _refuse_forward_mode(tensors)
-    spikes, i, h, hs, _ = torch.ops.srcell.src(flat, _wants_gradient(tensors), *layer)
+    dtype = work_dtype(current)
+    flat = current if _gpu.is_gpu(current.device) else current.to(dtype)
+    if len(features) > 1:
+        flat = flat.reshape(steps, batch, _flat_size("current", features))
+    layer = _layer(_Kind(dtype, current.device), batch, features, state, bias, cell, lengths)
+    _refuse_forward_mode("src", layer, flat)
+    spikes, i, h, hs, _ = src_operator(
+        flat,
+        layer.bias,
+        layer.cell,
+        layer.state,
+        layer.lengths,
+        constants=layer.constants,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+        save=False,
+    )
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)
         i, h, hs = (x.reshape(batch, *features) for x in (i, h, hs))
-    if current.dtype in _HALF and not autocasts(current):
+    if current.dtype in HALF and not autocasts(current):
         spikes = spikes.to(current.dtype)
     return spikes, SRCState(i, h, hs)
 
@@ -197,9 +228,9 @@ def src_linear(
     require_dense("weight", weight)
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
-    check_word("method", method, _ops.METHODS)
-    given = dict(alpha=alpha, rho=rho, r=r, rs=rs, zs_hyp=zs_hyp, zs_dep=zs_dep)
-    options = (state, bias, given, lengths, surrogate, recurrent_grad)
+    check_word("method", method, _dense.METHODS)
+    check_gradient_mode(surrogate, recurrent_grad)
+    options = (state, bias, Cell(alpha, rho, r, rs, zs_hyp, zs_dep), lengths, surrogate, recurrent_grad)
     if isinstance(input, EventBatch):
         return events_linear(input, weight, method, *options)
     if not isinstance(input, Tensor):
@@ -213,7 +244,7 @@ def events_linear(
     method: str,
     state: State | None,
     bias: Parameter,
-    cell: dict[str, Parameter],
+    cell: Cell,
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
@@ -235,12 +266,24 @@ def events_linear(
         dense = checked.to_dense(work.dtype).to(weight.dtype)
         return dense_linear(dense, weight, method, False, state, bias, cell, lengths, surrogate, recurrent_grad)
     values = None if input.values is None else input.values.to(work.dtype)
-    layer = _layer(work, batch, [work.shape[0]], state, bias, cell, lengths, surrogate, recurrent_grad)
-    tensors = _tensors(work, layer, values)
-    _refuse_forward_mode(tensors)
-    integrator = any(x is not None and x.requires_grad for x in _ops.cell_parameters(layer))
-    spikes, i, h, hs, *_ = torch.ops.srcell.src_events(
-        input.offsets, input.indices, values, work, steps, batch, _wants_gradient(tensors), integrator, *layer
+    layer = _layer(_Kind(work.dtype, work.device), batch, [work.shape[0]], state, bias, cell, lengths)
+    _refuse_forward_mode("src_linear", layer, work, values)
+    spikes, i, h, hs, *_ = src_events(
+        input.offsets,
+        input.indices,
+        values,
+        work,
+        layer.bias,
+        layer.cell,
+        layer.state,
+        layer.lengths,
+        steps=steps,
+        batch=batch,
+        constants=layer.constants,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+        save=False,
+        trace_integrator=False,
     )
     return _in_dtype(spikes, weight), SRCState(i, h, hs)
 
@@ -252,7 +295,7 @@ def dense_linear(
     input_grad_at_events: bool,
     state: State | None,
     bias: Parameter,
-    cell: dict[str, Parameter],
+    cell: Cell,
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
@@ -272,18 +315,28 @@ def dense_linear(
     autocast = autocasts(input)
     if input.dtype != weight.dtype and not autocast:
         raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
-    half = autocast or weight.dtype in _HALF
-    if method == "gemm" or (method == "auto" and half):
+    half = autocast or weight.dtype in HALF
+    method = _dense.without_looking(method, half=half, on_gpu=_gpu.is_gpu(weight.device))
+    if method == "gemm":
         input, lengths = without_padding(input, lengths)
-        current = F.linear(input, weight)
-        return src(current, bias, state, **cell, surrogate=surrogate, recurrent_grad=recurrent_grad, lengths=lengths)
+        return _run_src(F.linear(input, weight), bias, state, cell, lengths, surrogate, recurrent_grad)
     input = input.to(work.dtype)
-    layer = _layer(work, input.shape[1], [work.shape[0]], state, bias, cell, lengths, surrogate, recurrent_grad)
-    tensors = _tensors(work, layer, input)
-    _refuse_forward_mode(tensors)
-    integrator = any(x is not None and x.requires_grad for x in _ops.cell_parameters(layer))
-    spikes, i, h, hs, *_ = torch.ops.srcell.src_dense(
-        input, work, method, input_grad_at_events, _wants_gradient(tensors), integrator, *layer
+    layer = _layer(_Kind(work.dtype, work.device), input.shape[1], [work.shape[0]], state, bias, cell, lengths)
+    _refuse_forward_mode("src_linear", layer, work, input)
+    spikes, i, h, hs, *_ = src_dense(
+        input,
+        work,
+        layer.bias,
+        layer.cell,
+        layer.state,
+        layer.lengths,
+        method=method,
+        constants=layer.constants,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+        save=False,
+        trace_integrator=False,
+        input_grad_at_events=input_grad_at_events,
     )
     return _in_dtype(spikes, weight), SRCState(i, h, hs)
 
@@ -303,7 +356,7 @@ def without_padding(
     if lengths is None:
         return input, None
     lengths = _check_lengths(lengths, input.shape[1], input.device)
-    return _ops.without_padding(input, lengths), lengths
+    return zero_padding(input, lengths), lengths
 
 
 def _working(weight: Tensor) -> Tensor:
@@ -315,7 +368,7 @@ def _working(weight: Tensor) -> Tensor:
 
 
 def _in_dtype(spikes: Tensor, weight: Tensor) -> Tensor:
-    if weight.dtype in _HALF and not autocasts(weight):
+    if weight.dtype in HALF and not autocasts(weight):
         return spikes.to(weight.dtype)
     return spikes
 
@@ -363,7 +416,7 @@ def rest_state(
     """
     dtype = bias.dtype if isinstance(bias, Tensor) and bias.dtype == torch.float64 else torch.float32
     b, gain = _resting_point(bias, r, rs)
-    h = torch.ops.srcell.rest(b, gain).to(dtype)
+    h = rest(b, gain).to(dtype)
     return SRCState(torch.zeros_like(h), h, h.clone())
 
 
@@ -443,7 +496,7 @@ def leaky_readout(
     if spikes.dim() != 3 or spikes.shape[2] % num_classes:
         raise ValueError(f"spikes: expected shape (T, B, N), N a multiple of {num_classes}, got {tuple(spikes.shape)}")
     alpha, inhibition = check_integrators(alpha, inhibition)
-    if spikes.dtype in _HALF:
+    if spikes.dtype in HALF:
         spikes = spikes.float()
     with _full_precision(spikes):
         pooled = _discounted_sum(spikes, alpha, lengths)
@@ -467,10 +520,10 @@ def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int
     lengths = _check_lengths(lengths, batch, spikes.device)
     if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
         wrong = ((lengths < 0) | (lengths > steps)).any()
-        if _ops.has_memory(wrong) and bool(wrong):
+        if has_memory(wrong) and bool(wrong):
             raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
     ages = age[:, None] - (steps - lengths)
-    return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), _ops.without_padding(spikes, lengths))
+    return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), zero_padding(spikes, lengths))
 
 
 class SpikeCounts(NamedTuple):
@@ -482,7 +535,6 @@ class SpikeCounts(NamedTuple):
     """Upward crossings of 0.5; a first step above it counts as one."""
 
 
-@_ops.outside_graphs
 def count_spikes(spikes: Tensor) -> SpikeCounts:
     r"""Count what each neuron did.
 
@@ -509,15 +561,11 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
     if spikes.dim() < 2:
         raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
     plain = spikes.detach()
-    if plain.dtype in _HALF:
+    if plain.dtype in HALF:
         plain = plain.float()
     steps, batch, *neurons = plain.shape
     flat = plain.reshape(steps, batch, _flat_size("spikes", neurons))
-    if flat.device.type == "cpu" and _ops.has_memory(flat):
-        events, crossings = _ops.count_spikes(_ops.contiguous(flat))
-    else:
-        high = flat > 0.5
-        events, crossings = (flat > 0).sum((0, 1)), high[:1].sum((0, 1)) + (high[1:] & ~high[:-1]).sum((0, 1))
+    events, crossings = count_spikes_operator(flat)
     return SpikeCounts(events.view(neurons), crossings.view(neurons))
 
 
@@ -534,23 +582,8 @@ def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
         tensor([[0., 2., 1.]])
 
     """
-    if spikes.device.type != "cpu" or torch.compiler.is_compiling() or not _ops.has_memory(spikes):
-        return spikes * factors.detach()
-    return cast(Tensor, _ScaledNeurons.apply(spikes, factors))  # type: ignore[no-untyped-call]
-
-
-class _ScaledNeurons(torch.autograd.Function):
-    """The product in the core's memory, which costs a quarter of the time where torch's would be of fresh pages."""
-
-    @staticmethod
-    def forward(ctx: Any, spikes: Tensor, factors: Tensor) -> Tensor:
-        ctx.save_for_backward(factors)
-        return _ops.multiply(spikes, factors)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
-        return _ops.multiply(grad[0], *ctx.saved_tensors), None
+    result: Tensor = scale(spikes, factors.detach())
+    return result
 
 
 def _flat_size(name: str, sizes: Sequence[int]) -> int:
@@ -579,7 +612,7 @@ def _check_current(current: Tensor) -> None:
     if not isinstance(current, Tensor):
         raise TypeError(f"current: expected a tensor, got {type(current).__name__}")
     require_dense("current", current)
-    if current.dtype not in (torch.float32, torch.float64, *_HALF):
+    if current.dtype not in (torch.float32, torch.float64, *HALF):
         raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
     if current.dim() < 3:
         raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
@@ -591,82 +624,99 @@ def _check_device(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: expected a tensor on a CPU or a CUDA device, got one on {x.device}")
 
 
-def _refuse_forward_mode(tensors: list[Tensor]) -> None:
-    """Raise where a tangent would be lost in silence: the operator has a formula for reverse mode only."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
-        return
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise RuntimeError("src: forward-mode differentiation (jvp) is not supported")
+class _Kind(NamedTuple):
+    """What all tensors of a call must have."""
+
+    dtype: torch.dtype
+    device: torch.device
 
 
-def _check_like(name: str, x: Tensor, current: Tensor) -> Tensor:
-    """Check layout, dtype and device of x against the currents, and bring half precision to the working dtype."""
-    require_dense(name, x)
-    if x.device != current.device:
-        raise ValueError(f"{name}: expected device {current.device}, as the current has, got {x.device}")
-    if x.dtype == current.dtype:
-        return x
-    if x.dtype in _HALF and current.dtype == torch.float32:
-        return x.float()
-    raise TypeError(f"{name}: expected dtype {current.dtype}, as the current has, got {x.dtype}")
+class Cell(NamedTuple):
+    """The cell parameters as users give them."""
+
+    alpha: Parameter = 0.9
+    rho: Parameter = 3.0
+    r: Parameter = 2.0
+    rs: Parameter = -7.0
+    zs_hyp: Parameter = 0.9
+    zs_dep: Parameter = 0.0
+
+
+_DEFAULTS = Cell()
+
+
+class _Layer(NamedTuple):
+    """What the operators take of a layer's values; they check shapes and dtypes."""
+
+    bias: Tensor
+    cell: list[Tensor]
+    state: list[Tensor]
+    lengths: Tensor | None
+    constants: list[float]
 
 
 def _layer(
-    like: Tensor,
+    kind: _Kind,
     batch: int,
     features: list[int],
     state: State | None,
     bias: Parameter,
-    cell: dict[str, Parameter],
+    cell: Cell,
     lengths: Tensor | Sequence[int] | None,
-    surrogate: str,
-    recurrent_grad: bool,
-) -> _ops.Layer:
-    """What the operators end with, for neurons of shape F that compute in the dtype and on the device of ``like``."""
-    bias_tensor = _flat_parameter("bias", bias, features, like)
-    if bias_tensor is None:
-        assert not isinstance(bias, Tensor)
-        bias_tensor = torch.full((), as_float("bias", bias), dtype=like.dtype, device=like.device)
-    check_gradient_mode(surrogate, recurrent_grad)
-    i0, h0, hs0 = _flat_state(state, (batch, *features), like)
-    constants = [as_float(name, value) if isinstance(value, (int, float)) else 0.0 for name, value in cell.items()]
-    alpha, rho, r, rs, zs_hyp, zs_dep = (_flat_parameter(name, value, features, like) for name, value in cell.items())
-    checked_lengths = None if lengths is None else _check_lengths(lengths, batch, like.device)
-    return _ops.Layer(
-        *(i0, h0, hs0, bias_tensor, constants),
-        *(alpha, rho, r, rs, zs_hyp, zs_dep),
-        *(checked_lengths, surrogate, recurrent_grad),
+) -> _Layer:
+    """The values of neurons of shape F."""
+    constants = [
+        float(default) if isinstance(value, Tensor) else _as_constant(name, value)
+        for name, value, default in zip(PARAMETERS, cell, _DEFAULTS, strict=True)
+    ]
+    tensors: list[Tensor] = []
+    if any(isinstance(value, Tensor) for value in cell):
+        tensors = [
+            _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, kind)
+            for name, value, constant in zip(PARAMETERS, cell, constants, strict=True)
+        ]
+    return _Layer(
+        _flat_parameter("bias", bias, features, kind),
+        tensors,
+        _flat_state(state, (batch, *features), kind),
+        None if lengths is None else _check_lengths(lengths, batch, kind.device),
+        constants,
     )
 
 
 def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:
     """Raise unless they are such as ``src`` takes; for the package's own."""
-    check_word("surrogate", surrogate, _ops.SURROGATES)
+    check_word("surrogate", surrogate, SURROGATES)
     check_bool("recurrent_grad", recurrent_grad)
 
 
-def _tensors(synapse: Tensor, layer: _ops.Layer, input: Tensor | None = None) -> list[Tensor]:
-    """All tensors of a call that may carry a gradient."""
-    return [
-        x
-        for x in (synapse, input, layer.bias, *_ops.initial_state(layer), *_ops.cell_parameters(layer))
-        if x is not None
-    ]
+def _refuse_forward_mode(name: str, layer: _Layer, *synapse: Tensor | None) -> None:
+    """Raise where a tangent would be lost in silence: the operators have formulas for reverse mode only."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    tensors = [x for x in (*synapse, layer.bias, *layer.state, *layer.cell) if x is not None]
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise RuntimeError(f"{name}: forward-mode differentiation (jvp) is not supported")
 
 
-def _wants_gradient(tensors: list[Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+def _as_constant(name: str, value: Parameter) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a float or a tensor, got {type(value).__name__}")
+    return as_float(name, value)
 
 
-def _flat_parameter(name: str, value: Parameter, features: list[int], current: Tensor) -> Tensor | None:
-    """None for a float; otherwise a tensor of one element or of N."""
+def _flat_parameter(name: str, value: Parameter, features: list[int], kind: _Kind) -> Tensor:
+    """A tensor of one element or of N."""
     if not isinstance(value, Tensor):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name}: expected a float or a tensor, got {type(value).__name__}")
-        if name == "bias" and not abs(as_float(name, value)) <= torch.finfo(current.dtype).max:
-            raise ValueError(f"bias: expected a finite value of {current.dtype}, got {value}")
-        return None
-    value = _check_like(name, value, current)
+        number = _as_constant(name, value)
+        if not abs(number) <= torch.finfo(kind.dtype).max:
+            raise ValueError(f"{name}: expected a finite value of {kind.dtype}, got {value}")
+        return torch.full((), number, dtype=kind.dtype, device=kind.device)
+    value = _of_kind(name, value, kind)
+    if len(features) == 1 and value.dim() == 1 and value.shape[0] == features[0]:
+        return value
     if value.numel() == 1:
         return value.reshape(())
     try:
@@ -678,6 +728,18 @@ def _flat_parameter(name: str, value: Parameter, features: list[int], current: T
     return expanded.reshape(-1)
 
 
+def _of_kind(name: str, x: Tensor, kind: _Kind) -> Tensor:
+    """The tensor, of half precision in the working dtype; on the same device, as a graph's shapes know no other."""
+    require_dense(name, x)
+    if x.device != kind.device:
+        raise ValueError(f"{name}: expected device {kind.device}, as the current has, got {x.device}")
+    if x.dtype == kind.dtype:
+        return x
+    if x.dtype in HALF and kind.dtype == torch.float32:
+        return x.float()
+    raise TypeError(f"{name}: expected dtype {kind.dtype}, as the current has, got {x.dtype}")
+
+
 def check_state(state: State) -> list[tuple[str, Tensor]]:
     """Raise unless it is three tensors; returns them with the names that errors give them; for the package's own."""
     if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
@@ -685,14 +747,15 @@ def check_state(state: State) -> list[tuple[str, Tensor]]:
     return list(zip(("state.i", "state.h", "state.hs"), state, strict=True))
 
 
-def _flat_state(state: State | None, shape: tuple[int, ...], current: Tensor) -> list[Tensor | None]:
+def _flat_state(state: State | None, shape: tuple[int, ...], kind: _Kind) -> list[Tensor]:
     if state is None:
-        return [None, None, None]
-    flat: list[Tensor | None] = []
+        return []
+    flat = []
     for name, x in check_state(state):
-        if tuple(x.shape) != shape:
+        if x.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
-        flat.append(_check_like(name, x, current).reshape(shape[0], math.prod(shape[1:])))
+        x = _of_kind(name, x, kind)
+        flat.append(x if len(shape) == 2 else x.reshape(shape[0], math.prod(shape[1:])))
     return flat
 
 

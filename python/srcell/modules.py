@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._ops import has_memory
 from .events import EventBatch, as_float, check_bool, check_word, require_dense
 from .functional import (
+    Cell,
     Parameter,
     SRCState,
     State,
@@ -35,6 +35,7 @@ from .functional import (
     src,
     without_padding,
 )
+from .ops._memory import has_memory
 
 __all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]
 
@@ -426,7 +427,7 @@ class _SRCLinear(_SRCBase):
         batch = len(input) if isinstance(input, EventBatch) else input.shape[1]
         weight, bias = self._weight(suffix), self._bias(suffix)
         state = self._initial_state(suffix, batch) if state is None else state
-        cell, options = self._parameters_of(suffix), (lengths, self.surrogate, self.recurrent_grad)
+        cell, options = Cell(**self._parameters_of(suffix)), (lengths, self.surrogate, self.recurrent_grad)
         if isinstance(input, EventBatch):
             return events_linear(input, weight, "auto", state, bias, cell, *options)
         return dense_linear(input, weight, "auto", input_grad_at_events, state, bias, cell, *options)

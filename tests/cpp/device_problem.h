@@ -1,5 +1,5 @@
 // The device code of the CUDA kernels on the host, on the problems of the tests behind the CPU's kernels: the calls
-// that _ops.py makes on a card, with what torch does in between.
+// that the operators make on a card, with what torch does in between.
 #pragma once
 
 #include <algorithm>

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.func import functionalize
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
@@ -78,8 +78,8 @@ def modes(draw: Draw) -> bool:
         else:
             with torch.inference_mode():
                 result = pytree.tree_leaves(function(*args))
-    except ValueError as error:
-        assert mode in (1, 2, 3) and "expected a tensor that holds values, got a" in str(error)
+    except DynamicOutputShapeException:  # of as many events as only the call knows
+        assert mode == 1
         return False
     except RuntimeError:  # of no elements: whether they would lie in memory cannot be told
         assert mode in (1, 2, 3) and not all(x.numel() for x in args)

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from conftest import CONSTANTS, Layer
 from fuzz.draws import (
     FLOATS,
     INTEGERS,
@@ -360,49 +362,63 @@ def hostile(draw: Draw, x: Tensor) -> Tensor:
     return altered(draw, x) if chance(draw, 75) else relaid(draw, repeated(draw, x))
 
 
-def spoil_tensors(draw: Draw, arguments: list[Any], percent: int) -> bool:
-    """Perhaps put wrong tensors, numbers and words into a call that has the right types for the dispatcher."""
+def spoilt_argument(draw: Draw, x: Any) -> Any:
+    """A wrong tensor, number, word or list of them, of the type that the dispatcher wants; None stays."""
+    if isinstance(x, Tensor):
+        return hostile(draw, x)
+    if isinstance(x, bool):
+        return not x
+    if isinstance(x, int):
+        return pick(draw, 0, 1, -1, x + 1, 2**31, 2**62, 2**63 - 1, -(2**63))
+    if isinstance(x, str):
+        return pick(draw, "", "relu", "events", "x")
+    if isinstance(x, list) and x and isinstance(x[0], Tensor) and chance(draw, 75):
+        k = draw.randrange(len(x))
+        return [*x[:k], hostile(draw, x[k]), *x[k + 1 :]]
+    if isinstance(x, list) and x:
+        others = [*x[1:], x[0]] if isinstance(x[0], Tensor) else [not v if isinstance(v, bool) else math.nan for v in x]
+        return pick(draw, x[:-1], [*x, x[0]], [], others)
+    return x
+
+
+def spoil_call(draw: Draw, positional: list[Any], keywords: dict[str, Any], percent: int) -> bool:
+    """Perhaps put something wrong in the place of an argument or two of an operator's call; whether that was done."""
     if not chance(draw, percent):
         return False
+    places: list[tuple[Any, Any]] = []  # a list as often as it has tensors
+    for k, x in enumerate(positional):
+        places += [(positional, k)] * (max(len(x), 1) if isinstance(x, list) else 1)
+    places += [(keywords, name) for name in keywords]
     for _ in range(pick(draw, 1, 1, 2)):
-        k = draw.randrange(len(arguments))
-        x = arguments[k]
-        if isinstance(x, Tensor):
-            arguments[k] = hostile(draw, x)
-        elif isinstance(x, bool):
-            arguments[k] = not x
-        elif isinstance(x, int):
-            arguments[k] = pick(draw, 0, 1, -1, x + 1, 2**31, 2**62, 2**63 - 1, -(2**63))
-        elif isinstance(x, str):
-            arguments[k] = pick(draw, "", "relu", "events", "x")
-        elif isinstance(x, list):
-            longer = [*x, x[0]] if x else [0.0]
-            arguments[k] = pick(draw, x[:-1], longer, [], [not v if isinstance(v, bool) else math.nan for v in x])
+        arguments, at = pick(draw, *places)
+        x = arguments[at]
+        if isinstance(x, list) and not x:
+            some = [floats(draw, *pick(draw, (), (3,), (2, 3))) for _ in range(pick(draw, 1, 3, 6, 2))]
+            arguments[at] = {"constants": [0.0], "output_mask": [True]}.get(at, some)
+        else:
+            arguments[at] = spoilt_argument(draw, x)
     return True
 
 
-LAYER = ("i0", "h0", "hs0", "bias", "constants", *CELL, "lengths", "surrogate")
+LAYER = ("i0", "h0", "hs0", "state", "bias", "cell", "constants", *CELL, "lengths", "surrogate")
 GRADS = ("grad_spikes", "grad_i", "grad_h", "grad_hs")
 OF_RAW = (*LAYER, *GRADS, "current", "input", "weight", "offsets", "indices", "values", "steps", "batch", "method")
-OF_RAW += ("checkpoints", "trace", "mask", "path", "wanted", "events")
+OF_RAW += ("checkpoints", "trace", "mask", "path", "output_mask", "events")
 
 
-def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dtype) -> list[Any]:
-    """The layer at the end of an operator's arguments."""
-    states = [relaid(draw, floats(draw, batch, neurons, dtype=dtype)) if chance(draw, 40) else None for _ in range(3)]
-    shape = pick(draw, (neurons,), (), (1,))
-    bias = relaid(draw, floats(draw, *shape, dtype=dtype) - 6)
-    cell: list[Any] = [
-        relaid(draw, floats(draw, *pick(draw, (neurons,), (), (1,)), dtype=dtype).sigmoid() + 1e-3 * (name == "rho"))
-        if chance(draw, 20)
-        else None
-        for name in CELL
-    ]
+def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dtype) -> Layer:
+    state = [relaid(draw, floats(draw, batch, neurons, dtype=dtype)) for _ in range(3)] if chance(draw, 50) else []
+    shapes = ((neurons,), (), (1,))
+    bias = relaid(draw, floats(draw, *pick(draw, *shapes), dtype=dtype) - 6)
+    cell = []
+    for name in CELL if chance(draw, 50) else ():
+        x = floats(draw, *pick(draw, *shapes), dtype=dtype).sigmoid() + 1e-3 * (name == "rho")
+        cell.append(relaid(draw, x))
     lengths = None
     if chance(draw, 40):
         lengths = relaid(draw, torch.tensor([draw.randrange(steps + 1) for _ in range(batch)], dtype=torch.int64))
-    constants = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
-    return [*states, bias, constants, *cell, lengths, pick(draw, "relu", "straight_through"), chance(draw, 50)]
+    mode = pick(draw, "relu", "straight_through"), chance(draw, 50)
+    return Layer(bias, cell, state, lengths, list(CONSTANTS), *mode)
 
 
 def op_raw(draw: Draw) -> bool:
@@ -412,47 +428,52 @@ def op_raw(draw: Draw) -> bool:
     steps, batch, neurons, inputs = size(draw), size(draw), size(draw), pick(draw, 3, 1, 0, 64, 70)
     layer = raw_layer(draw, steps, batch, neurons, dtype)
     save, integrator, at_events = chance(draw, 80), chance(draw, 50), chance(draw, 50)
+    both: dict[str, Any] = {}  # keywords of both directions
+    forward: dict[str, Any] = {"save": save}
     if name == "src":
-        synapse: list[Any] = [floats(draw, steps, batch, neurons, dtype=dtype, scale=3, wild=wild)]
-        forward = [*synapse, save, *layer]
+        synapse = [floats(draw, steps, batch, neurons, dtype=dtype, scale=3, wild=wild)]
     else:
         weight = floats(draw, neurons, inputs, dtype=dtype, wild=wild)
         dense = spikes(draw, steps, batch, inputs, dtype=dtype)
+        forward["trace_integrator"] = integrator
         if name == "src_events":
             events = EventBatch.from_dense(dense)
-            synapse = [events.offsets, events.indices, events.values, weight, steps, batch]
-            forward = [*synapse, save, integrator, *layer]
+            synapse = [events.offsets, events.indices, events.values, weight]
+            both |= {"steps": steps, "batch": batch}
         else:
             synapse = [dense, weight]
-            forward = [*synapse, pick(draw, "events", "auto", "gemm"), at_events, save, integrator, *layer]
+            both["input_grad_at_events"] = at_events
+            forward["method"] = pick(draw, "events", "auto", "gemm")
+    positional: list[Any] = [*synapse, *layer.forward]
+    keywords: dict[str, Any] = {**layer.options, **both, **forward}
     synapse = [relaid(draw, x) if isinstance(x, Tensor) else x for x in synapse]
-    backwards = save and chance(draw, 50)
-    arguments, noisy = forward, False
+    backwards, noisy = save and chance(draw, 50), False
     if backwards:
         with torch.no_grad():
-            outputs = getattr(ops, name)(*forward)
+            outputs = getattr(ops, name)(*positional, **keywords)
         grads = [relaid(draw, floats(draw, *x.shape, dtype=dtype)) if chance(draw, 80) else None for x in outputs[:4]]
-        wanted = [chance(draw, 50) for _ in range({"src": 6, "src_events": 8, "src_dense": 8}[name])]
-        behind = [wanted] if name != "src_dense" else [at_events, wanted]
-        arguments = [*grads, *synapse, *outputs[4:], *behind, *layer]
+        mask = [chance(draw, 50) for _ in range({"src": 6, "src_events": 8, "src_dense": 8}[name])]
+        behind = layer.backward if name == "src" else layer.synapse_backward
+        positional = [*grads, *synapse, *outputs[4:], *behind]
+        keywords = {**layer.options, **both, "output_mask": mask}
         name += "_backward"
         noisy = chance(draw, 15)
         if noisy:  # contents that no forward call writes
             noise = pick(draw, *(x for x in outputs[4:]))
             noise.copy_(torch.randint(-(2**62), 2**62, noise.shape) if chance(draw, 50) else pick(draw, 0, -1, 1))
     elif name == "src_events" and chance(draw, 20):
-        noise, noisy = pick(draw, arguments[0], arguments[1]), True
+        noise, noisy = pick(draw, positional[0], positional[1]), True
         if noise.numel():
             noise[draw.randrange(noise.numel())] = pick(draw, -1, 2**31 - 1, inputs, 1)
-    spoilt = spoil_tensors(draw, arguments, 35)
-    given = tensors_in(arguments)
+    spoilt = spoil_call(draw, positional, keywords, 35)
+    given = tensors_in(positional)
     seen = contents(given)
     call = getattr(ops, name)
     if any(x.device.type == "meta" for x in given):  # fake kernels compute shapes and check nothing
         with contextlib.suppress(ValueError, TypeError, RuntimeError, IndexError):
-            call(*arguments)
+            call(*positional, **keywords)
         return False
-    outcome = accepts(OF_RAW, lambda: call(*arguments), NotImplementedError)
+    outcome = accepts(OF_RAW, lambda: call(*positional, **keywords), NotImplementedError)
     if outcome is None:
         assert spoilt or noisy
         return False
@@ -460,8 +481,8 @@ def op_raw(draw: Draw) -> bool:
         assert contents(given) == seen
         assert not storages(outcome[0]) & storages(given)
         if not backwards:
-            fake = [x.to("meta") if isinstance(x, Tensor) else x for x in arguments]
-            for x, y in zip(outcome[0], call(*fake), strict=True):
+            fake = pytree.tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, positional)
+            for x, y in zip(outcome[0], call(*fake, **keywords), strict=True):
                 assert (x.shape, x.dtype, x.stride()) == (y.shape, y.dtype, y.stride())
     return True
 

@@ -1,0 +1,10 @@
+"""The operators of ``torch.ops.srcell``, one a file: schema, kernels, fake kernel and gradient, in the order in which
+they are called.
+
+``srcell.functional``, the encoders and event batches call them; below them there are addresses and sizes. Tensors are
+checked, made contiguous and allocated here, and nowhere else. What knows no users' arguments must not know these files.
+"""
+
+from . import count, encode, faults, rest, scale, src, src_dense, src_events
+
+__all__ = ["count", "encode", "faults", "rest", "scale", "src", "src_dense", "src_events"]

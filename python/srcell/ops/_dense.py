@@ -1,0 +1,72 @@
+"""A dense input of a linear synapse: what it must be, and which way it takes, its events one by one or torch's matrix
+product.
+
+``src_dense`` and ``srcell.functional`` ask here; everything that the choice depends on stands here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._layer import Like, check_floats, check_tensor
+
+METHODS = ("auto", "events", "gemm")
+
+# The cost model of events_are_faster(), in units of what one multiply-add of torch's product costs per neuron and row:
+# an event forwards and backwards, and the currents that the product writes and the recurrence reads again. Fitted to
+# the sweep of bench/NOTES.md, where the number of neurons and of threads cancels out.
+_EVENT_COST, _CURRENT_COST = 2.0, 60.0
+# Rows from which the density is estimated.
+_SAMPLED_ROWS = 256
+# An event's index is an int32.
+_MAX_EVENT_INPUTS = 2**31
+
+
+def without_looking(method: str, *, half: bool, on_gpu: bool) -> str:
+    """The method, where ``"auto"`` need not look at the input to be decided.
+
+    Half precision is the product's, and on a GPU measuring the density would synchronise.
+    """
+    return "gemm" if method == "auto" and (half or on_gpu) else method
+
+
+def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
+    """Whether a contiguous input (T, B, K) on the CPU goes event by event, of whose rows some are looked at."""
+    if method != "auto":
+        return method == "events"
+    if input.numel() == 0:
+        return True
+    steps, batch, inputs = input.shape
+    rows = input.view(steps * batch, inputs)
+    stride = max(1, rows.shape[0] // _SAMPLED_ROWS)
+    sampled = rows if stride == 1 else rows[::stride]
+    if lengths is not None:
+        row = torch.arange(0, rows.shape[0], stride, device=input.device)
+        sampled = sampled[row // batch < lengths[row % batch]]
+    density = int(sampled.count_nonzero()) / max(sampled.numel(), 1)
+    return events_are_faster(inputs, density)
+
+
+def events_are_faster(inputs: int, density: float) -> bool:
+    """Whether summing the weights of K inputs of such a density is expected to beat torch's matrix product."""
+    return _EVENT_COST * density * inputs < inputs + _CURRENT_COST
+
+
+def check_synapse(input: Tensor, weight: Tensor, method: str) -> Like:
+    """Check input and weight against each other."""
+    like = check_floats("input", input, "T, B, K")
+    inputs = input.shape[2]
+    check_floats("weight", weight, "N, K")
+    check_tensor("weight", weight, like, (weight.shape[0], inputs))
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if inputs > _MAX_EVENT_INPUTS and method != "gemm":
+        raise ValueError(f"input: expected K of at most 2^31 for events, got {inputs}")
+    return like
+
+
+def mask_shape(input: Tensor) -> tuple[int, int]:
+    """A row of the mask for each step of each sample, a bit for each input."""
+    steps, batch, inputs = input.shape
+    return batch * steps, (inputs + 63) // 64

@@ -1,0 +1,38 @@
+"""``count_spikes``: what each neuron did over all steps and samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._cpu import kernel
+from ._memory import address, contiguous
+from ._operator import Operator
+
+count_spikes = Operator("count_spikes(Tensor spikes) -> Tensor")
+
+
+@count_spikes.kernel("CPU")
+def forward_cpu(spikes: Tensor) -> Tensor:
+    """(2, N) int64 of (T, B, N), float32 or float64: active elements and upward crossings of 0.5 of each neuron."""
+    counts = torch.zeros(2, spikes.shape[2], dtype=torch.int64, device="cpu")
+    if spikes.numel() == 0:  # of however many steps, which would all be walked through
+        return counts
+    spikes = contiguous(spikes)
+    run = kernel("count_spikes", spikes.dtype)
+    run(tuple(spikes.shape), torch.get_num_threads(), address(spikes), address(counts))
+    return counts
+
+
+@count_spikes.kernel("CompositeExplicitAutograd")
+def forward(spikes: Tensor) -> Tensor:
+    """The same in torch's own operators, for other devices."""
+    high = spikes > 0.5
+    crossings = high[:1].sum((0, 1)) + (high[1:] & ~high[:-1]).sum((0, 1))
+    return torch.stack([(spikes > 0).sum((0, 1)), crossings])
+
+
+@count_spikes.fake
+def forward_fake(spikes: Tensor) -> Tensor:
+    """The output's shape."""
+    return spikes.new_empty(2, spikes.shape[2], dtype=torch.int64)

@@ -1,0 +1,116 @@
+"""``rate_encode`` and ``latency_encode``: the events of images, how many of them only the call knows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._cpu import core, empty, scratch
+from ._gpu import Gpu, gpu_of
+from ._memory import address, addresses, contiguous
+from ._operator import Operator
+
+rate_encode = Operator(
+    "rate_encode(Tensor images, Tensor index, *, int steps, int prefix, float gain, int seed)"
+    " -> (Tensor offsets, Tensor indices)"
+)
+
+
+@rate_encode.kernel("CPU")
+def rate_cpu(
+    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Of float32 images (B, K) and int64 numbers (B,); the seed is taken modulo 2^64."""
+    images, index = contiguous(images), contiguous(index)
+    view, active_before, _, room = count_active_pixels(images)
+    drawn_steps = -(-steps // core.drawn_steps) * core.drawn_steps
+    drawn = scratch(room, room, room * drawn_steps // 32)  # a bit for each pixel and step
+    offsets = empty(torch.int64, len(images) * (prefix + steps) + 1)
+    encoding = core.RateEncoding(
+        view,
+        address(active_before),
+        address(index),
+        steps,
+        prefix,
+        gain,
+        seed % 2**64,
+        addresses(drawn),
+        address(offsets),
+    )
+    indices = empty(torch.int32, core.rate_draw(encoding))
+    core.rate_write(encoding, address(indices))
+    return offsets, indices
+
+
+def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
+    """The images as the encoders take them, how many active pixels come before each sample, how many there are in all,
+    and for how many an encoder's scratch must have room.
+    """
+    samples, pixels = images.shape
+    view = core.Images(address(images), samples, pixels, torch.get_num_threads())
+    active_before = empty(torch.int64, samples + 1)
+    active, groups = core.count_active_pixels(view, address(active_before))
+    return view, active_before, active, groups * core.pixel_group
+
+
+@rate_encode.kernel("CUDA")
+def rate_gpu(
+    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The same on a GPU. It waits, to learn how many events there are."""
+    gpu: Gpu = gpu_of("images", images)
+    images, index = contiguous(images), contiguous(index)
+    samples, pixels = images.shape
+    mask = gpu.empty(torch.int64, samples * steps, -(-pixels // 64))
+    counts = gpu.empty(torch.int64, samples * (prefix + steps))
+    sizes = (samples, steps, prefix, pixels)
+    gpu.launch("rate_mask", (samples, pixels, steps), images, index, gain, seed % 2**64, mask)
+    gpu.launch("count_mask", sizes, mask, counts)
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    wrong = ~((images >= 0) & (images <= 1)).flatten()
+    count, any_wrong = torch.stack([offsets[-1], wrong.any()]).tolist()
+    if any_wrong:
+        sample, pixel = divmod(int(wrong.nonzero()[0]), pixels)
+        got = images[sample, pixel].item()
+        raise ValueError(f"images: expected values in [0, 1], got {got} in pixel {pixel} of sample {sample}")
+    indices = gpu.empty(torch.int32, count)
+    gpu.launch("list_mask", sizes, mask, offsets, indices)
+    return offsets, indices
+
+
+@rate_encode.fake
+def rate_fake(
+    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The outputs' shapes, with a number of events that nobody knows yet."""
+    return fake_events(images, prefix + steps)
+
+
+latency_encode = Operator("latency_encode(Tensor images, *, int steps, int prefix) -> (Tensor offsets, Tensor indices)")
+
+
+@latency_encode.kernel("CPU")
+def latency_cpu(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Tensor]:
+    """Of float32 images (B, K)."""
+    images = contiguous(images)
+    view, active_before, events, room = count_active_pixels(images)
+    sorting = scratch(room, room)
+    offsets = empty(torch.int64, len(images) * (prefix + steps) + 1)
+    indices = empty(torch.int32, events)
+    core.latency_encode(
+        view, address(active_before), steps, prefix, addresses(sorting), address(offsets), address(indices)
+    )
+    return offsets, indices
+
+
+@latency_encode.fake
+def latency_fake(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Tensor]:
+    """The outputs' shapes."""
+    return fake_events(images, prefix + steps)
+
+
+def fake_events(images: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Offsets, and indices of a number that only the call knows."""
+    count = torch.library.get_ctx().new_dynamic_size()
+    offsets = images.new_empty(images.shape[0] * steps + 1, dtype=torch.int64)
+    return offsets, images.new_empty(count, dtype=torch.int32)

@@ -1,0 +1,67 @@
+"""``find_event_fault``: what is wrong first with the parts of an EventBatch, and where.
+
+An operator, so that torch.compile holds the tensors while their addresses are read.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._cpu import core
+from ._memory import address, contiguous
+from ._operator import Operator
+
+FAULTS = ("length", "first offset", "descent", "last offset", "index", "nan", "past length")
+
+find_event_fault = Operator(
+    "find_event_fault(Tensor offsets, Tensor indices, Tensor? values, Tensor? lengths, *, SymInt steps, SymInt batch,"
+    " SymInt inputs) -> Tensor"
+)
+
+
+@find_event_fault.kernel("CPU")
+def forward(
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor | None,
+    lengths: Tensor | None,
+    *,
+    steps: int,
+    batch: int,
+    inputs: int,
+) -> Tensor:
+    """Of parts of the right shapes and dtypes: the fault's number among FAULTS, -1 for none, and its position."""
+    offsets, indices = contiguous(offsets), contiguous(indices)
+    values, lengths = (None if x is None else contiguous(x) for x in (values, lengths))
+    is_double = values is not None and values.dtype == torch.float64
+    values_f32, values_f64 = (0, address(values)) if is_double else (address(values), 0)
+    found = core.find_event_fault(
+        address(offsets),
+        address(indices),
+        values_f32,
+        values_f64,
+        address(lengths),
+        steps,
+        batch,
+        inputs,
+        len(indices),
+        torch.get_num_threads(),
+    )
+    number, position = (-1, 0) if found is None else (FAULTS.index(found[0]), found[1])
+    return torch.tensor([number, position], device="cpu")
+
+
+@find_event_fault.fake
+def forward_fake(
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor | None,
+    lengths: Tensor | None,
+    *,
+    steps: int,
+    batch: int,
+    inputs: int,
+) -> Tensor:
+    """The output's shape."""
+    return offsets.new_empty(2, dtype=torch.int64)

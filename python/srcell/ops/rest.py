@@ -1,0 +1,35 @@
+"""``rest``: the resting point of a neuron.
+
+One operator, because torch 2.4 takes exponential time over the steps of a bisection in a compiled graph.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ._operator import Operator
+
+rest = Operator("rest(Tensor bias, Tensor gain) -> Tensor")
+
+
+@rest.kernel("CompositeExplicitAutograd")
+def forward(bias: Tensor, gain: Tensor) -> Tensor:
+    """The lowest h with h = tanh(gain h + bias), of float64 tensors of one shape."""
+    # h - tanh(gain h + b) is negative at -1 and increases from there to the lowest root, or to its first turning point.
+    turning = ((-gain.clamp(min=1).sqrt().acosh() - bias) / gain).clamp(-1, 1)
+    rising = (gain > 1) & (turning > torch.tanh(gain * turning + bias))
+    low, high = torch.full_like(bias, -1), torch.where(rising, turning, torch.ones_like(bias))
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = middle < torch.tanh(gain * middle + bias)
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return torch.where((gain + bias).isnan(), math.nan, (low + high) / 2).contiguous()
+
+
+@rest.fake
+def forward_fake(bias: Tensor, gain: Tensor) -> Tensor:
+    """The output's shape."""
+    return bias.new_empty(bias.shape)

@@ -1,0 +1,227 @@
+"""``src``: the recurrence on given currents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from . import _gpu
+from ._cpu import core
+from ._layer import (
+    ARRIVING,
+    GRADIENTS,
+    LAYER,
+    OPTIONS,
+    OUTPUTS,
+    STATE,
+    Layer,
+    LayerGradients,
+    Sizes,
+    check_arriving,
+    check_floats,
+    check_output_mask,
+    check_tensor,
+    fake_gradients,
+    fake_outputs,
+    work_dtype,
+)
+from ._memory import contiguous
+from ._operator import Gradients, Operator
+
+src = Operator(f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save) -> ({OUTPUTS}, Tensor checkpoints)")
+
+
+@src.kernel("CPU", "CUDA")
+def forward(
+    current: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+    *,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    """The kernel; ``save`` is set where a gradient may be wanted, without it there are no checkpoints."""
+    like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
+    layer = Layer(
+        sizes_of(current),
+        like,
+        bias,
+        cell,
+        state,
+        lengths,
+        constants=constants,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+    )
+    return run_scan(layer, contiguous(current), save)
+
+
+def run_scan(layer: Layer, current: Tensor, save: bool) -> tuple[Tensor, ...]:
+    """Spikes, state and checkpoints of a checked layer on contiguous currents."""
+    backend, dtype = _gpu.backend_of("current", current), layer.like.dtype
+    outputs = backend.empty(dtype, *layer.sizes), *(backend.empty(dtype, *layer.sizes[1:]) for _ in STATE)
+    checkpoints = backend.empty(dtype, checkpoint_size(*layer.sizes) if save else 0)
+    backend.scan_forward(layer, outputs, current, checkpoints if save else None)
+    return *outputs, checkpoints
+
+
+@src.fake
+def forward_fake(
+    current: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+    *,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    """The outputs' shapes."""
+    like = current.new_empty(0, dtype=work_dtype(current))
+    size = checkpoint_size(*current.shape) if save else 0
+    return *fake_outputs(like, *current.shape), like.new_empty(size)
+
+
+def save_for_backward(
+    ctx: Any,
+    outputs: Sequence[Tensor],
+    current: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+) -> None:
+    """Keep what the gradient needs: nothing of the initial state, the checkpoints have it."""
+    checkpoints = outputs[4]
+    ctx.mark_non_differentiable(checkpoints)
+    ctx.save_for_backward(current, checkpoints, bias, lengths, *cell)
+
+
+def options_of_gradient(*_: object) -> dict[str, bool]:
+    """What a call saves whose gradient may be wanted."""
+    return {"save": True}
+
+
+@src.gradient(save_for_backward, options_of_gradient)
+def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
+    """The gradients of current, bias, cell, state and lengths."""
+    current, checkpoints, bias, lengths, *cell = ctx.saved_tensors
+    output_mask = ctx.needs[2] or [False] * 6
+    grad_current, *gradients = src_backward(
+        *grads[:4],
+        current,
+        checkpoints,
+        bias,
+        cell,
+        lengths,
+        constants=ctx.options["constants"],
+        surrogate=ctx.options["surrogate"],
+        recurrent_grad=ctx.options["recurrent_grad"],
+        output_mask=output_mask,
+    )
+    return grad_current, *layer_gradients(ctx, gradients)
+
+
+def layer_gradients(ctx: Any, gradients: Sequence[Tensor]) -> Gradients:
+    """Those of bias, cell, state and lengths, from the ten that every backward operator returns."""
+    *initial, bias = gradients[:4]
+    _, needs_cell, needs_state, _ = ctx.needs[-4:]
+    return bias, gradients[4:] if needs_cell else None, initial if needs_state else None, None
+
+
+src_backward = Operator(
+    f"src_backward({ARRIVING}, Tensor current, Tensor checkpoints, Tensor bias, Tensor[] cell, Tensor? lengths, *,"
+    f" {OPTIONS}, bool[] output_mask) -> (Tensor current, {GRADIENTS})"
+)
+
+
+@src_backward.kernel("CPU", "CUDA")
+def backward(
+    grad_spikes: Tensor | None,
+    grad_i: Tensor | None,
+    grad_h: Tensor | None,
+    grad_hs: Tensor | None,
+    current: Tensor,
+    checkpoints: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    lengths: Tensor | None,
+    *,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    output_mask: list[bool],
+) -> tuple[Tensor, ...]:
+    """The kernel; ``output_mask`` tells which gradients of cell parameters are wanted."""
+    like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
+    check_output_mask(output_mask, 0)
+    layer = Layer(
+        sizes_of(current),
+        like,
+        bias,
+        cell,
+        [],
+        lengths,
+        constants=constants,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+    )
+    arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like)
+    checkpoints = check_tensor("checkpoints", checkpoints, like, (checkpoint_size(*layer.sizes),))
+    return run_scan_backward(layer, arriving, contiguous(current), checkpoints, output_mask)
+
+
+def run_scan_backward(
+    layer: Layer,
+    arriving: Sequence[Tensor | None],
+    current: Tensor,
+    checkpoints: Tensor,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor, ...]:
+    """The gradients of contiguous currents and of a checked layer."""
+    backend, gradients = _gpu.backend_of("current", current), LayerGradients(layer, output_mask)
+    grad_current = backend.empty(current.dtype, *layer.sizes)
+    backend.scan_backward(layer, arriving, gradients, current, checkpoints, grad_current)
+    return grad_current, *gradients.all
+
+
+@src_backward.fake
+def backward_fake(
+    grad_spikes: Tensor | None,
+    grad_i: Tensor | None,
+    grad_h: Tensor | None,
+    grad_hs: Tensor | None,
+    current: Tensor,
+    checkpoints: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    lengths: Tensor | None,
+    *,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    output_mask: list[bool],
+) -> tuple[Tensor, ...]:
+    """The gradients' shapes."""
+    _, batch, neurons = current.shape
+    return current.new_empty(current.shape), *fake_gradients(bias, cell, batch, neurons, output_mask)
+
+
+def sizes_of(x: Tensor) -> Sizes:
+    """T, B and the last one."""
+    steps, batch, width = x.shape
+    return steps, batch, width
+
+
+def checkpoint_size(steps: int, batch: int, neurons: int) -> int:
+    """Numbers in the checkpoints: i, h and hs before every segment."""
+    segment = core.segment
+    return (steps + segment - 1) // segment * len(STATE) * batch * neurons

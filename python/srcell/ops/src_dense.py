@@ -1,0 +1,204 @@
+"""``src_dense``: a linear synapse on a dense input, then the recurrence.
+
+Its events are summed one by one, or torch's matrix product is taken, whichever is asked for or expected to be faster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _gpu, src_events
+from ._cpu import CPU, Cpu, empty
+from ._dense import check_synapse, mask_shape, takes_events
+from ._layer import LAYER, OPTIONS, OUTPUTS, STATE, Layer, fake_outputs
+from ._memory import contiguous
+from ._operator import Gradients, Operator
+from .src import checkpoint_size, layer_gradients, run_scan
+from .src_dense_backward import src_dense_backward
+
+src_dense = Operator(
+    f"src_dense(Tensor input, Tensor weight, {LAYER}, *, str method, {OPTIONS}, bool save, bool trace_integrator,"
+    f" bool input_grad_at_events) -> ({OUTPUTS}, Tensor trace, Tensor checkpoints, Tensor mask, Tensor path)"
+)
+
+
+@src_dense.kernel("CPU", "CUDA")
+def forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+    *,
+    method: str,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    save: bool,
+    trace_integrator: bool,
+    input_grad_at_events: bool,
+) -> tuple[Tensor, ...]:
+    """The kernel; of the way that was taken tell ``path`` on a CPU, and on a GPU a mask of no rows."""
+    like = check_synapse(input, weight, method)
+    layer = Layer(
+        (*input.shape[:2], weight.shape[0]),
+        like,
+        bias,
+        cell,
+        state,
+        lengths,
+        constants=constants,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+    )
+    run = run_on_gpu if _gpu.is_gpu(input.device) else run_on_cpu
+    return run(layer, contiguous(input), contiguous(weight), method, save, trace_integrator)
+
+
+def run_on_cpu(
+    layer: Layer, input: Tensor, weight: Tensor, method: str, save: bool, trace_integrator: bool
+) -> tuple[Tensor, ...]:
+    """All outputs; the input is looked at where ``method`` is "auto"."""
+    outputs: Sequence[Tensor]
+    dtype = layer.like.dtype
+    took_events, ones = takes_events(input, method, layer.lengths), False
+    if took_events:
+        mask = empty(torch.int64, *mask_shape(input))
+        offsets = empty(torch.int64, mask.shape[0] + 1)
+        ones = CPU.mask(input, layer.lengths, mask, offsets)
+        rows = CPU.rows_of(input, mask, offsets, ones)
+        trace, checkpoints = empty(dtype, math.prod(layer.sizes) if save else 0), room_for_checkpoints(CPU, layer, save)
+        saved = (trace, checkpoints) if save else (None, None)
+        outputs = src_events.run_events(layer, rows, weight, saved, trace_integrator)
+    else:
+        *outputs, trace, checkpoints = run_product(CPU, layer, input, weight, save)
+        mask = torch.zeros(mask_shape(input), dtype=torch.int64, device="cpu")
+    if not save:
+        trace, mask = trace.new_empty(0), mask.new_empty(0, mask.shape[1])
+    path = torch.tensor([took_events, ones], dtype=torch.int64, device="cpu")
+    return *outputs, trace, checkpoints, mask, path
+
+
+def run_on_gpu(
+    layer: Layer, input: Tensor, weight: Tensor, method: str, save: bool, trace_integrator: bool
+) -> tuple[Tensor, ...]:
+    """All outputs; events are taken only where ``method`` says so."""
+    outputs: Sequence[Tensor]
+    gpu, dtype = _gpu.gpu_of("input", input), layer.like.dtype
+    if method == "events":
+        mask = gpu.empty(torch.int64, *mask_shape(input))
+        gpu.mask(input, layer.lengths, mask)
+        trace = gpu.empty(dtype, math.prod(layer.sizes) if save else 0)
+        checkpoints = room_for_checkpoints(gpu, layer, save)
+        outputs = [gpu.empty(dtype, *layer.sizes), *(gpu.empty(dtype, *layer.sizes[1:]) for _ in STATE)]
+        saved = (trace, checkpoints) if save else (None, None)
+        gpu.masked_forward(layer, outputs, input, mask, weight, saved, trace_integrator)
+        mask = mask if save else mask.new_empty(0, mask.shape[1])
+    else:
+        *outputs, trace, checkpoints = run_product(gpu, layer, input, weight, save)
+        trace = trace if save else trace.new_empty(0)
+        mask = input.new_empty(0, mask_shape(input)[1], dtype=torch.int64)
+    return *outputs, trace, checkpoints, mask, torch.zeros(2, dtype=torch.int64, device=input.device)
+
+
+def room_for_checkpoints(backend: Cpu | _gpu.Gpu, layer: Layer, save: bool) -> Tensor:
+    """Room for the checkpoints of either way: where those of events will lie first, zeros behind them."""
+    if not save:
+        return backend.empty(layer.like.dtype, 0)
+    checkpoints = backend.empty(layer.like.dtype, checkpoint_size(*layer.sizes))
+    checkpoints[src_events.checkpoint_size(backend, *layer.sizes) :] = 0
+    return checkpoints
+
+
+def run_product(backend: Cpu | _gpu.Gpu, layer: Layer, input: Tensor, weight: Tensor, save: bool) -> tuple[Tensor, ...]:
+    """The outputs, the currents in a row, and the checkpoints."""
+    current = backend.empty(layer.like.dtype, *layer.sizes)
+    torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
+    *outputs, checkpoints = run_scan(layer, current, save)
+    return *outputs, current.view(-1), checkpoints
+
+
+@src_dense.fake
+def forward_fake(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+    *,
+    method: str,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    save: bool,
+    trace_integrator: bool,
+    input_grad_at_events: bool,
+) -> tuple[Tensor, ...]:
+    """The outputs' shapes."""
+    steps, batch, neurons = input.shape[0], input.shape[1], weight.shape[0]
+    rows, words = mask_shape(input)
+    masked = save and (method == "events" or not _gpu.is_gpu(input.device))
+    return (
+        *fake_outputs(input, steps, batch, neurons),
+        input.new_empty(steps * batch * neurons if save else 0),
+        input.new_empty(checkpoint_size(steps, batch, neurons) if save else 0),
+        input.new_empty(rows if masked else 0, words, dtype=torch.int64),
+        input.new_empty(2, dtype=torch.int64),
+    )
+
+
+def save_for_backward(
+    ctx: Any,
+    outputs: Sequence[Tensor],
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+) -> None:
+    """Keep what the gradient needs: of the initial state i, for the gradients of cell parameters."""
+    trace, checkpoints, mask, path = outputs[4:]
+    ctx.mark_non_differentiable(trace, checkpoints, mask, path)
+    i0 = state[0] if state and cell else None
+    ctx.save_for_backward(input, weight, trace, checkpoints, mask, path, bias, i0, lengths, *cell)
+
+
+def options_of_gradient(
+    input: Tensor, weight: Tensor, bias: Tensor, cell: list[Tensor], state: list[Tensor], lengths: Tensor | None
+) -> dict[str, bool]:
+    """What a call saves whose gradient may be wanted."""
+    return {"save": True, "trace_integrator": any(x.requires_grad for x in cell)}
+
+
+@src_dense.gradient(save_for_backward, options_of_gradient)
+def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
+    """The gradients of input, weight, bias, cell, state and lengths."""
+    input, weight, trace, checkpoints, mask, path, bias, i0, lengths, *cell = ctx.saved_tensors
+    needs_input, needs_weight, _, needs_cell, _, _ = ctx.needs
+    grad_input, grad_weight, *gradients = src_dense_backward(
+        *grads[:4],
+        input,
+        weight,
+        trace,
+        checkpoints,
+        mask,
+        path,
+        bias,
+        cell,
+        i0,
+        lengths,
+        constants=ctx.options["constants"],
+        surrogate=ctx.options["surrogate"],
+        recurrent_grad=ctx.options["recurrent_grad"],
+        input_grad_at_events=ctx.options["input_grad_at_events"],
+        output_mask=[needs_input, needs_weight, *(needs_cell or [False] * 6)],
+    )
+    return grad_input, grad_weight, *layer_gradients(ctx, gradients)

@@ -1,0 +1,290 @@
+"""``src_events``: a linear synapse on the events of an EventBatch, then the recurrence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _gpu
+from ._cpu import CPU, Cpu, Rows
+from ._layer import (
+    ARRIVING,
+    GRADIENTS,
+    LAYER,
+    OPTIONS,
+    OUTPUTS,
+    STATE,
+    Layer,
+    LayerGradients,
+    Like,
+    check_arriving,
+    check_floats,
+    check_integers,
+    check_optional,
+    check_output_mask,
+    check_tensor,
+    fake_gradients,
+    fake_like,
+    fake_outputs,
+)
+from ._memory import Optionals, contiguous
+from ._operator import Gradients, Operator
+from .src import layer_gradients
+
+EVENTS = "Tensor offsets, Tensor indices, Tensor? values, Tensor weight"
+
+src_events = Operator(
+    f"src_events({EVENTS}, {LAYER}, *, SymInt steps, SymInt batch, {OPTIONS}, bool save, bool trace_integrator)"
+    f" -> ({OUTPUTS}, Tensor trace, Tensor checkpoints)"
+)
+
+
+@src_events.kernel("CPU", "CUDA")
+def forward(
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+    *,
+    steps: int,
+    batch: int,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    save: bool,
+    trace_integrator: bool,
+) -> tuple[Tensor, ...]:
+    """The kernel; the trace has what the gradients of cell parameters need where ``trace_integrator`` says so."""
+    like = check_floats("weight", weight, "N, K")
+    rows = check_rows(offsets, indices, values, steps * batch, like)
+    layer = Layer(
+        (steps, batch, weight.shape[0]),
+        like,
+        bias,
+        cell,
+        state,
+        lengths,
+        constants=constants,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+    )
+    backend = _gpu.backend_of("weight", weight)
+    trace = backend.empty(like.dtype, math.prod(layer.sizes) if save else 0)
+    checkpoints = backend.empty(like.dtype, checkpoint_size(backend, *layer.sizes) if save else 0)
+    saved = (trace, checkpoints) if save else (None, None)
+    return *run_events(layer, rows, contiguous(weight), saved, trace_integrator), trace, checkpoints
+
+
+def check_rows(offsets: Tensor, indices: Tensor, values: Tensor | None, rows: int, like: Like) -> Rows:
+    """Events whose offsets, indices and values go together."""
+    offsets = check_integers("offsets", offsets, torch.int64, rows + 1, like)
+    count = indices.numel()
+    indices = check_integers("indices", indices, torch.int32, count, like)
+    return Rows(offsets, indices, check_optional("values", values, like, (count,)))
+
+
+def run_events(
+    layer: Layer, rows: Rows, weight: Tensor, saved: Optionals, trace_integrator: bool
+) -> tuple[Tensor, ...]:
+    """Spikes and state of a checked layer on checked events; ``saved`` are the trace and the checkpoints to fill."""
+    backend, dtype = _gpu.backend_of("weight", weight), layer.like.dtype
+    outputs = backend.empty(dtype, *layer.sizes), *(backend.empty(dtype, *layer.sizes[1:]) for _ in STATE)
+    backend.events_forward(layer, outputs, rows, weight, saved, trace_integrator)
+    return outputs
+
+
+@src_events.fake
+def forward_fake(
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+    *,
+    steps: int,
+    batch: int,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    save: bool,
+    trace_integrator: bool,
+) -> tuple[Tensor, ...]:
+    """The outputs' shapes."""
+    neurons = weight.shape[0]
+    backend = _gpu.Gpu if _gpu.is_gpu(weight.device) else CPU
+    trace = weight.new_empty(steps * batch * neurons if save else 0)
+    checkpoints = weight.new_empty(checkpoint_size(backend, steps, batch, neurons) if save else 0)
+    return *fake_outputs(weight, steps, batch, neurons), trace, checkpoints
+
+
+def save_for_backward(
+    ctx: Any,
+    outputs: Sequence[Tensor],
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+) -> None:
+    """Keep what the gradient needs: of the initial state i, for the gradients of cell parameters."""
+    trace, checkpoints = outputs[4:]
+    ctx.mark_non_differentiable(trace, checkpoints)
+    i0 = state[0] if state and cell else None
+    ctx.save_for_backward(offsets, indices, values, weight, trace, checkpoints, bias, i0, lengths, *cell)
+
+
+def options_of_gradient(
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+) -> dict[str, bool]:
+    """What a call saves whose gradient may be wanted."""
+    return {"save": True, "trace_integrator": any(x.requires_grad for x in cell)}
+
+
+@src_events.gradient(save_for_backward, options_of_gradient)
+def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
+    """The gradients of offsets, indices, values, weight, bias, cell, state and lengths."""
+    offsets, indices, values, weight, trace, checkpoints, bias, i0, lengths, *cell = ctx.saved_tensors
+    _, _, needs_values, needs_weight, _, needs_cell, _, _ = ctx.needs
+    grad_values, grad_weight, *gradients = src_events_backward(
+        *grads[:4],
+        offsets,
+        indices,
+        values,
+        weight,
+        trace,
+        checkpoints,
+        bias,
+        cell,
+        i0,
+        lengths,
+        steps=ctx.options["steps"],
+        batch=ctx.options["batch"],
+        constants=ctx.options["constants"],
+        surrogate=ctx.options["surrogate"],
+        recurrent_grad=ctx.options["recurrent_grad"],
+        output_mask=[needs_values, needs_weight, *(needs_cell or [False] * 6)],
+    )
+    return None, None, grad_values, grad_weight, *layer_gradients(ctx, gradients)
+
+
+src_events_backward = Operator(
+    f"src_events_backward({ARRIVING}, {EVENTS}, Tensor trace, Tensor checkpoints, Tensor bias, Tensor[] cell,"
+    f" Tensor? i0, Tensor? lengths, *, SymInt steps, SymInt batch, {OPTIONS}, bool[] output_mask)"
+    f" -> (Tensor values, Tensor weight, {GRADIENTS})"
+)
+
+
+@src_events_backward.kernel("CPU", "CUDA")
+def backward(
+    grad_spikes: Tensor | None,
+    grad_i: Tensor | None,
+    grad_h: Tensor | None,
+    grad_hs: Tensor | None,
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor | None,
+    weight: Tensor,
+    trace: Tensor,
+    checkpoints: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    i0: Tensor | None,
+    lengths: Tensor | None,
+    *,
+    steps: int,
+    batch: int,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    output_mask: list[bool],
+) -> tuple[Tensor, ...]:
+    """The kernel; ``output_mask`` tells which gradients of values, weight and cell parameters are wanted."""
+    like = check_floats("weight", weight, "N, K")
+    rows = check_rows(offsets, indices, values, steps * batch, like)
+    layer = Layer(
+        (steps, batch, weight.shape[0]),
+        like,
+        bias,
+        cell,
+        [],
+        lengths,
+        constants=constants,
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+    )
+    arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like)
+    backend = _gpu.backend_of("weight", weight)
+    trace = check_tensor("trace", trace, like, (math.prod(layer.sizes),))
+    checkpoints = check_tensor("checkpoints", checkpoints, like, (checkpoint_size(backend, *layer.sizes),))
+    i0 = check_optional("i0", i0, like, layer.sizes[1:])
+    check_output_mask(output_mask, 2)
+    gradients = LayerGradients(layer, output_mask[2:])
+    grad_values, grad_weight = backend.events_backward(
+        layer,
+        arriving,
+        gradients,
+        rows,
+        contiguous(weight),
+        (trace, checkpoints),
+        i0,
+        want_values=output_mask[0],
+        want_weight=output_mask[1],
+    )
+    return grad_values, grad_weight, *gradients.all
+
+
+@src_events_backward.fake
+def backward_fake(
+    grad_spikes: Tensor | None,
+    grad_i: Tensor | None,
+    grad_h: Tensor | None,
+    grad_hs: Tensor | None,
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor | None,
+    weight: Tensor,
+    trace: Tensor,
+    checkpoints: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    i0: Tensor | None,
+    lengths: Tensor | None,
+    *,
+    steps: int,
+    batch: int,
+    constants: list[float],
+    surrogate: str,
+    recurrent_grad: bool,
+    output_mask: list[bool],
+) -> tuple[Tensor, ...]:
+    """The gradients' shapes."""
+    grad_values = weight.new_empty(indices.shape[0] if output_mask[0] else 0)
+    grad_weight = fake_like(weight) if output_mask[1] else weight.new_empty(0)
+    return grad_values, grad_weight, *fake_gradients(bias, cell, batch, weight.shape[0], output_mask[2:])
+
+
+def checkpoint_size(backend: Cpu | _gpu.Gpu | type[_gpu.Gpu], steps: int, batch: int, neurons: int) -> int:
+    """Numbers in the checkpoints behind events: h and hs before every segment; the trace has i."""
+    segment = backend.event_segment
+    return (steps + segment - 1) // segment * 2 * batch * neurons
