@@ -26,6 +26,8 @@ TINY = {
     "layer": Setting("layer", "layer", 6, (4,), ("eager", "sparse", "dense", "events", "gru")),
     "stack": Setting("stack", "stack", 6, (5, 10), ("eager", "dense", "events"), surrogate="relu"),
     "classifier": Setting("classifier", "classifier", 6, (10,), ("eager", "dense", "events"), recurrent_grad=True),
+    "step": Setting("step", "step", 6, (4,), ("srcell", "rnn", "gru")),
+    "module": Setting("module", "module", 6, (4,), ("srcell", "rnn", "gru")),
 }
 TINY = {name: replace(setting, steps=7, batch=3, density=0.3) for name, setting in TINY.items()}
 
@@ -66,9 +68,10 @@ def test_every_row_has_quartiles_of_every_pass(setting: Setting) -> None:
         assert all(0 < t["quartile1"] <= t["median"] <= t["quartile3"] for t in passes.values())
 
 
-@pytest.mark.parametrize("setting", TINY.values(), ids=TINY)
-def test_the_rows_of_a_setting_do_the_same_work(setting: Setting) -> None:
+@pytest.mark.parametrize("name", [name for name, setting in TINY.items() if "eager" in setting.rows])
+def test_the_rows_of_a_setting_do_the_same_work(name: str) -> None:
     """Every SRC row gives the same output, but for what parameters that differ by two ulp would change."""
+    setting = TINY[name]
     torch.manual_seed(0)
     make_row = benchmark._MAKERS[setting.subject](replace(setting, steps=20, batch=16))  # none fires before step 13
     rows = {name: make_row(name) for name in setting.rows if name != "gru"}

@@ -35,6 +35,7 @@ from ._info import info
 from .events import EventBatch
 from .functional import SRCState, src, src_linear
 from .models import SRCClassifier
+from .modules import SRC, SRCCell
 from .reference import src_reference
 
 __all__ = ["CASES", "LABELS", "Result", "Setting", "choose", "measure", "record", "run"]
@@ -52,6 +53,7 @@ LABELS = {
     "srcell": "srcell",
     "dense": "srcell, dense input",
     "events": "srcell, events",
+    "rnn": "nn.RNN (another cell)",
     "gru": "nn.GRU (another cell)",
     "spikingjelly": "SpikingJelly LIF (another neuron)",
     "snntorch": "snnTorch LIF (another neuron)",
@@ -69,8 +71,9 @@ class Setting:
 
     Attributes:
         case: the case of ``CASES`` that it belongs to.
-        subject: "recurrence" (given currents), "layer" (a linear synapse before it), "stack" (several layers) or
-            "classifier" (a stack and its readout, forward only).
+        subject: "recurrence" (given currents), "layer" (a linear synapse before it), "stack" (several layers),
+            "classifier" (a stack and its readout, forward only), "module" (a torch module) or "step" (a module that
+            advances by one step, forward only).
         inputs: inputs of a step, K.
         neurons: N of each layer, first to last.
         rows: keys of ``LABELS``.
@@ -98,7 +101,7 @@ class Setting:
     @property
     def passes(self) -> tuple[str, ...]:
         """What is timed, the forward pass without gradients, and forward and backward together."""
-        return (FORWARD,) if self.subject == "classifier" else (FORWARD, BOTH)
+        return (FORWARD,) if self.subject in ("classifier", "step") else (FORWARD, BOTH)
 
     @property
     def modes(self) -> dict[str, Any]:
@@ -125,6 +128,11 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         "nmnist": (Setting("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": (replace(classifier, batch=1), classifier),
+        # Work that takes no time, so that what a call costs is left.
+        "calls": (
+            Setting("calls", "step", 784, (100,), ("srcell", "rnn", "gru", "snntorch", "norse"), steps=1, batch=1),
+            Setting("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
+        ),
         "one-thread": tuple(
             replace(setting, case="one-thread", rows=("eager", *ours), threads=1) for setting in (small, large)
         ),
@@ -374,11 +382,54 @@ def _network_rows(setting: Setting) -> Callable[[str], Row]:
     return row
 
 
+def _step_rows(setting: Setting) -> Callable[[str], Row]:
+    x = Spikes(setting).dense[0]
+    inputs, (neurons,) = setting.inputs, setting.neurons
+
+    def row(name: str) -> Row:
+        if name == "srcell":
+            cell = SRCCell(inputs, neurons, **setting.modes)
+            state = cell(x)[1].detach()
+            return Row(lambda: cell(x, state)[0], list(cell.parameters()))
+        if name in ("rnn", "gru"):
+            other = nn.RNNCell(inputs, neurons) if name == "rnn" else nn.GRUCell(inputs, neurons)
+            before = torch.zeros(setting.batch, neurons)
+            return Row(lambda: other(x, before), list(other.parameters()))
+        linear = nn.Linear(inputs, neurons)
+        if name == "snntorch":
+            lif = _import("snnTorch", "snntorch").Leaky(beta=0.9)
+            membrane = torch.zeros(setting.batch, neurons)
+            return Row(lambda: lif(linear(x), membrane)[0], list(linear.parameters()))
+        lif_cell = _import("Norse", "norse.torch").LIFCell()
+        lif_state = lif_cell(linear(x))[1]
+        return Row(lambda: lif_cell(linear(x), lif_state)[0], list(linear.parameters()))
+
+    return row
+
+
+def _module_rows(setting: Setting) -> Callable[[str], Row]:
+    x = Spikes(setting).dense
+    (neurons,) = setting.neurons
+    modules: dict[str, Callable[[], nn.Module]] = {
+        "srcell": lambda: SRC(setting.inputs, neurons, **setting.modes),
+        "rnn": lambda: nn.RNN(setting.inputs, neurons),
+        "gru": lambda: nn.GRU(setting.inputs, neurons),
+    }
+
+    def row(name: str) -> Row:
+        module = modules[name]()
+        return Row(lambda: module(x)[0], list(module.parameters()))
+
+    return row
+
+
 _MAKERS: dict[str, Callable[[Setting], Callable[[str], Row]]] = {
     "recurrence": _recurrence_rows,
     "layer": _layer_rows,
     "stack": _network_rows,
     "classifier": _network_rows,
+    "step": _step_rows,
+    "module": _module_rows,
 }
 
 

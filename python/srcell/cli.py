@@ -263,10 +263,16 @@ def describe_result(result: benchmark.Result) -> Iterator[str]:
     passes = next(iter(rows.values()))
     yield " " * width + "".join(f"{key + ', ms':>32}" for key in passes)
     for name, times in rows.items():
-        cells = (f"{t['median']:.2f} ({t['quartile1']:.2f} to {t['quartile3']:.2f})" for t in times.values())
+        cells = (describe_quartiles(t) for t in times.values())
         yield f"{benchmark.LABELS[name]:{width}}" + "".join(f"{cell:>32}" for cell in cells)
     for name, reason in result["left_out"].items():
         yield f"{benchmark.LABELS[name]:{width}}left out: {reason}"
+
+
+def describe_quartiles(t: benchmark.Quartiles) -> str:
+    """The median, and between which milliseconds half of the repetitions lie; thousandths of less than one."""
+    digits = 2 if t["median"] >= 1 else 3
+    return f"{t['median']:.{digits}f} ({t['quartile1']:.{digits}f} to {t['quartile3']:.{digits}f})"
 
 
 def print_info(arguments: argparse.Namespace) -> None:
