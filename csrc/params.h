@@ -106,8 +106,12 @@ struct Events {
 // The neurons of a layer behind events are cut into tiles of equal width, the last one narrower.
 SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return parts(neurons, kTile); }
 
-// Rows of weights that the forward kernel packs for a tile: those of all inputs, or of all events if they are fewer.
-inline int64_t packed_rows(int64_t inputs, int64_t events) { return events < inputs ? events : inputs; }
+// Whether the forward kernel packs weights event by event: of a step of one sample few are needed. Each is then a line
+// of memory of its own, which pays for itself up to an eighth of all inputs.
+inline bool packs_by_event(int64_t inputs, int64_t events) { return events < inputs / 8; }
+
+// Rows of weights that it packs for a tile.
+inline int64_t packed_rows(int64_t inputs, int64_t events) { return packs_by_event(inputs, events) ? events : inputs; }
 
 inline int64_t event_tile_width(int64_t neurons) {
     const int64_t tiles = event_tiles(neurons), even = tiles ? parts(neurons, tiles) : 0;

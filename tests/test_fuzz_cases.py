@@ -320,6 +320,40 @@ def test_the_operators_name_a_list_of_a_wrong_length(name: str, lists: dict[str,
     assert str(error.value) == message
 
 
+PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
+ENCODING = dict(steps=5, prefix=2, gain=0.5, seed=1)
+PARTS = torch.tensor([0, 1, 2]), torch.tensor([0, 2], dtype=torch.int32)
+SIZES = dict(steps=2, batch=1, inputs=3)
+
+
+@pytest.mark.parametrize(
+    ("error", "argument", "call"),
+    [
+        (TypeError, "spikes", lambda ops: ops.count_spikes(torch.ones(400, 10, 10, dtype=torch.int8))),
+        (TypeError, "spikes", lambda ops: ops.count_spikes(torch.ones(400, 10, 10, dtype=torch.float16))),
+        (ValueError, "spikes", lambda ops: ops.count_spikes(torch.ones(4, 10))),
+        (TypeError, "images", lambda ops: ops.rate_encode(PIXELS.byte(), NUMBERS, **ENCODING)),
+        (TypeError, "images", lambda ops: ops.latency_encode(PIXELS.double(), steps=5, prefix=0)),
+        (ValueError, "images", lambda ops: ops.latency_encode(PIXELS[0], steps=5, prefix=0)),
+        (ValueError, "steps", lambda ops: ops.rate_encode(PIXELS, NUMBERS, **ENCODING | {"steps": -5})),
+        (ValueError, "prefix", lambda ops: ops.rate_encode(PIXELS, NUMBERS, **ENCODING | {"prefix": -5})),
+        (ValueError, "index", lambda ops: ops.rate_encode(PIXELS, NUMBERS[:1], **ENCODING)),
+        (ValueError, "steps", lambda ops: ops.latency_encode(PIXELS, steps=0, prefix=0)),
+        (ValueError, "offsets", lambda ops: ops.find_event_fault(*PARTS[:2], None, None, **SIZES | {"steps": 2**40})),
+        (ValueError, "steps", lambda ops: ops.find_event_fault(*PARTS[:2], None, None, **SIZES | {"steps": -1})),
+        (ValueError, "values", lambda ops: ops.find_event_fault(*PARTS[:2], torch.ones(1), None, **SIZES)),
+        (ValueError, "lengths", lambda ops: ops.find_event_fault(*PARTS[:2], None, PARTS[0], **SIZES)),
+        (ValueError, "factors", lambda ops: ops.scale(torch.ones(2, 3, 4), torch.ones(5, 2, 3, 4))),
+        (TypeError, "factors", lambda ops: ops.scale(torch.ones(2, 3, 4), torch.ones(3, 4, dtype=torch.float64))),
+    ],
+)
+def test_the_operators_that_run_no_layer_name_what_is_wrong(
+    error: type[Exception], argument: str, call: Callable[[Any], Any]
+) -> None:
+    """Many of these once read or wrote where nothing is."""
+    assert_refused(error, argument, call, torch.ops.srcell)
+
+
 def negated(x: Tensor) -> Tensor:
     """The same numbers as a view that torch negates when it reads it."""
     return torch.complex(torch.zeros_like(x), -x).conj().imag

@@ -77,12 +77,6 @@ SRCELL_INLINE int64_t trace_at(const ScanShape& shape, int64_t sample, const Til
     return (sample * shape.neurons + tile.first) * shape.steps + t * tile.count;
 }
 
-// Of fewer events than inputs the weights are packed event by event: of a step of one sample, few of them are needed.
-template <class T>
-bool packs_by_event(const Events<T>& events) {
-    return events.count < events.inputs;
-}
-
 // packed[tile][row][n] = weight[tile * width + n][k], zero where there is no such neuron; k is the row, or where
 // weights are packed by event the input of the event of that number, which need not be checked yet.
 template <class T>
@@ -97,7 +91,7 @@ void pack_weight(const EventsForward<T>& p) {
     const auto pack = [](void* self, int64_t begin, int64_t end) {
         const auto& [q, width, rows, blocks] = *static_cast<const Context*>(self);
         const int64_t inputs = q.events.inputs, neurons = q.shape.neurons;
-        const int32_t* indices = packs_by_event(q.events) ? q.events.indices : nullptr;
+        const int32_t* indices = packs_by_event(inputs, q.events.count) ? q.events.indices : nullptr;
         for (int64_t item = begin; item < end; ++item) {
             const int64_t tile = item / blocks, first = item % blocks * block;
             const int64_t last = first + block < rows ? first + block : rows;
@@ -138,7 +132,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     // Without inputs or events there are no weights, and no event reads them.
     const int64_t rows = packed_rows(p.events.inputs, p.events.count);
     const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
-    const int32_t* const row_of_event = packs_by_event(p.events) ? nullptr : p.events.indices;
+    const int32_t* const row_of_event = packs_by_event(p.events.inputs, p.events.count) ? nullptr : p.events.indices;
     load_initial(p, state, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;

@@ -5,6 +5,7 @@ Training calls it; it must never know what is trained. One process is the case w
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import signal
@@ -84,6 +85,9 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
     try:
         yield group
     finally:
+        # Threads of the group end with it; what is left of training, in cycles, would keep it until Python itself ends,
+        # and a thread that waits for Python then ends the process.
+        gc.collect()
         distributed.destroy_process_group()
 
 

@@ -229,7 +229,6 @@ def src_linear(
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_word("method", method, _dense.METHODS)
-    check_gradient_mode(surrogate, recurrent_grad)
     options = (state, bias, Cell(alpha, rho, r, rs, zs_hyp, zs_dep), lengths, surrogate, recurrent_grad)
     if isinstance(input, EventBatch):
         return events_linear(input, weight, method, *options)
@@ -250,6 +249,7 @@ def events_linear(
     recurrent_grad: bool,
 ) -> tuple[Tensor, SRCState]:
     """``src_linear`` on an EventBatch."""
+    check_gradient_mode(surrogate, recurrent_grad)
     if input.lengths is not None:
         if lengths is not None:
             raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
@@ -305,6 +305,7 @@ def dense_linear(
     With ``input_grad_at_events`` the caller needs the gradient of the input only where it is not 0, as the output of a
     layer with the relu surrogate does; it is then unspecified elsewhere.
     """
+    check_gradient_mode(surrogate, recurrent_grad)
     require_dense("input", input)
     input = as_spikes(input, weight.dtype)
     if input.dim() != 3 or input.shape[2] != weight.shape[1]:
@@ -316,7 +317,7 @@ def dense_linear(
     if input.dtype != weight.dtype and not autocast:
         raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
     half = autocast or weight.dtype in HALF
-    method = _dense.without_looking(method, half=half, on_gpu=_gpu.is_gpu(weight.device))
+    method = _dense.without_looking(method, half=half)
     if method == "gemm":
         input, lengths = without_padding(input, lengths)
         return _run_src(F.linear(input, weight), bias, state, cell, lengths, surrogate, recurrent_grad)
@@ -582,8 +583,17 @@ def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
         tensor([[0., 2., 1.]])
 
     """
+    if _is_transformed():
+        return spikes * factors.detach()
     result: Tensor = scale(spikes, factors.detach())
     return result
+
+
+def _is_transformed() -> bool:
+    """Whether a transformation of torch.func or forward mode is under way, which operators of ours do not know."""
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _flat_size(name: str, sizes: Sequence[int]) -> int:

@@ -23,12 +23,12 @@ _SAMPLED_ROWS = 256
 _MAX_EVENT_INPUTS = 2**31
 
 
-def without_looking(method: str, *, half: bool, on_gpu: bool) -> str:
-    """The method, where ``"auto"`` need not look at the input to be decided.
+def without_looking(method: str, *, half: bool) -> str:
+    """The method, where ``"auto"`` need not look at the input to be decided: half precision is the product's.
 
-    Half precision is the product's, and on a GPU measuring the density would synchronise.
+    On a GPU measuring the density would synchronise; there ``src_dense`` takes the product as well.
     """
-    return "gemm" if method == "auto" and (half or on_gpu) else method
+    return "gemm" if method == "auto" and half else method
 
 
 def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:

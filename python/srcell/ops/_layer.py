@@ -6,7 +6,7 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,8 @@ SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
 WORK = (torch.float32, torch.float64)
 
-# Parts of the schemas. A cell parameter is a tensor if any is; `constants` then has no meaning.
+# Parts of the schemas. A cell parameter is a tensor if any is; `constants` are then looked at all the same, so that a
+# float beside a tensor is checked on a GPU too.
 LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths"
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad"
 OUTPUTS = "Tensor spikes, Tensor i, Tensor h, Tensor hs"
@@ -183,13 +184,12 @@ class LayerGradients:
 
     __slots__ = ("all", "bias", "state", "wanted")
 
-    def __init__(self, layer: Layer, output_mask: Sequence[bool]) -> None:
-        _, batch, neurons = layer.sizes
-        self.state = [layer.bias.new_empty(batch, neurons) for _ in STATE]
-        self.bias = torch.empty_like(layer.bias)
+    def __init__(self, layer: Layer, output_mask: Sequence[bool], empty: Callable[..., Tensor]) -> None:
+        self.state = [empty(layer.like.dtype, *layer.sizes[1:]) for _ in STATE]
+        self.bias = empty_like(layer.bias)
         cell: Optionals = layer.cell or (None,) * len(PARAMETERS)
         self.wanted = [
-            torch.empty_like(x) if want and x is not None else None for x, want in zip(cell, output_mask, strict=True)
+            empty_like(x) if want and x is not None else None for x, want in zip(cell, output_mask, strict=True)
         ]
         self.all = (*self.state, self.bias, *(layer.bias.new_empty(0) if x is None else x for x in self.wanted))
 
@@ -216,12 +216,12 @@ def fake_gradients(
     state = [bias.new_empty(batch, neurons) for _ in STATE]
     given: Optionals = cell or (None,) * len(PARAMETERS)
     wanted = [
-        fake_like(x) if want and x is not None else bias.new_empty(0)
+        empty_like(x) if want and x is not None else bias.new_empty(0)
         for x, want in zip(given, output_mask, strict=True)
     ]
-    return [*state, fake_like(bias), *wanted]
+    return [*state, empty_like(bias), *wanted]
 
 
-def fake_like(x: Tensor) -> Tensor:
+def empty_like(x: Tensor) -> Tensor:
     """Of the shape and dtype of a tensor, contiguous."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -101,6 +101,8 @@ class Operator:
                 return [slice_of(x, d, k) for x, d in zip(argument, dim, strict=True)]
             return argument if dim is None or argument is None else argument.select(dim, k)
 
+        if info.batch_size == 0:
+            raise RuntimeError(f"srcell::{self.name}: vmap over no elements is not supported")
         made = [
             self(*(slice_of(x, dim, k) for x, dim in zip(arguments, in_dims, strict=True)), **options)
             for k in range(info.batch_size)
@@ -132,7 +134,8 @@ class _Call(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         operator: Operator = ctx.operator
         if operator._gradient is None:
-            raise RuntimeError(f"srcell::{operator.name}: double backward is not supported")
+            what = "double backward" if operator.name.endswith("_backward") else "a gradient"
+            raise RuntimeError(f"srcell::{operator.name}: {what} is not supported")
         flat: list[Tensor | None] = []
         for grad, size in zip(operator._gradient(ctx, *grads), ctx.sizes, strict=True):
             if size is None:

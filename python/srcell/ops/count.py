@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ._cpu import kernel
+from ._layer import check_floats
 from ._memory import address, contiguous
 from ._operator import Operator
 
@@ -15,6 +16,7 @@ count_spikes = Operator("count_spikes(Tensor spikes) -> Tensor")
 @count_spikes.kernel("CPU")
 def forward_cpu(spikes: Tensor) -> Tensor:
     """(2, N) int64 of (T, B, N), float32 or float64: active elements and upward crossings of 0.5 of each neuron."""
+    check_floats("spikes", spikes, "T, B, N")
     counts = torch.zeros(2, spikes.shape[2], dtype=torch.int64, device="cpu")
     if spikes.numel() == 0:  # of however many steps, which would all be walked through
         return counts

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ._cpu import core, empty, scratch
-from ._gpu import Gpu, gpu_of
+from ._gpu import gpu_of
+from ._layer import Like, check_floats, check_integers
 from ._memory import address, addresses, contiguous
 from ._operator import Operator
 
@@ -16,12 +17,27 @@ rate_encode = Operator(
 )
 
 
+MOST = 2**31 - 1  # steps, and steps before them
+
+
+def check_images(images: Tensor, steps: int, prefix: int, *, fewest: int) -> tuple[Tensor, Like]:
+    """Float32 images (B, K), contiguous; numbers of steps that can be encoded."""
+    like = check_floats("images", images, "B, K")
+    if like.dtype != torch.float32:
+        raise TypeError(f"images: expected dtype torch.float32, got {like.dtype}")
+    for name, number, least in (("steps", steps, fewest), ("prefix", prefix, 0)):
+        if not least <= number <= MOST:
+            raise ValueError(f"{name}: expected an int in [{least}, {MOST}], got {number}")
+    return contiguous(images), like
+
+
 @rate_encode.kernel("CPU")
 def rate_cpu(
     images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Of float32 images (B, K) and int64 numbers (B,); the seed is taken modulo 2^64."""
-    images, index = contiguous(images), contiguous(index)
+    images, like = check_images(images, steps, prefix, fewest=0)
+    index = check_integers("index", index, torch.int64, len(images), like)
     view, active_before, _, room = count_active_pixels(images)
     drawn_steps = -(-steps // core.drawn_steps) * core.drawn_steps
     drawn = scratch(room, room, room * drawn_steps // 32)  # a bit for each pixel and step
@@ -58,8 +74,9 @@ def rate_gpu(
     images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
 ) -> tuple[Tensor, Tensor]:
     """The same on a GPU. It waits, to learn how many events there are."""
-    gpu: Gpu = gpu_of("images", images)
-    images, index = contiguous(images), contiguous(index)
+    images, like = check_images(images, steps, prefix, fewest=0)
+    index = check_integers("index", index, torch.int64, len(images), like)
+    gpu = gpu_of("images", images)
     samples, pixels = images.shape
     mask = gpu.empty(torch.int64, samples * steps, -(-pixels // 64))
     counts = gpu.empty(torch.int64, samples * (prefix + steps))
@@ -92,7 +109,7 @@ latency_encode = Operator("latency_encode(Tensor images, *, int steps, int prefi
 @latency_encode.kernel("CPU")
 def latency_cpu(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Tensor]:
     """Of float32 images (B, K)."""
-    images = contiguous(images)
+    images, _ = check_images(images, steps, prefix, fewest=1)
     view, active_before, events, room = count_active_pixels(images)
     sorting = scratch(room, room)
     offsets = empty(torch.int64, len(images) * (prefix + steps) + 1)

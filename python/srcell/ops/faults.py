@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ._cpu import core
-from ._memory import address, contiguous
+from ._layer import Like, check_integers, check_optional
+from ._memory import address
 from ._operator import Operator
 
 FAULTS = ("length", "first offset", "descent", "last offset", "index", "nan", "past length")
@@ -31,10 +32,15 @@ def forward(
     batch: int,
     inputs: int,
 ) -> Tensor:
-    """Of parts of the right shapes and dtypes: the fault's number among FAULTS, -1 for none, and its position."""
-    offsets, indices = contiguous(offsets), contiguous(indices)
-    values, lengths = (None if x is None else contiguous(x) for x in (values, lengths))
+    """The fault's number among FAULTS, -1 for none, and its position."""
     is_double = values is not None and values.dtype == torch.float64
+    like = Like("offsets", torch.float64 if is_double else torch.float32, torch.device("cpu"))
+    if min(steps, batch, inputs) < 0:
+        raise ValueError(f"steps: expected sizes of at least 0, got {(steps, batch, inputs)}")
+    offsets = check_integers("offsets", offsets, torch.int64, steps * batch + 1, like)
+    indices = check_integers("indices", indices, torch.int32, indices.numel(), like)
+    values = check_optional("values", values, like, (len(indices),))
+    lengths = None if lengths is None else check_integers("lengths", lengths, torch.int64, batch, like)
     values_f32, values_f64 = (0, address(values)) if is_double else (address(values), 0)
     found = core.find_event_fault(
         address(offsets),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._cpu import empty
-from ._layer import WORK
+from ._layer import WORK, Like, check_tensor
 from ._operator import Gradients, Operator
 
 scale = Operator("scale(Tensor spikes, Tensor factors) -> Tensor")
@@ -20,7 +20,8 @@ scale = Operator("scale(Tensor spikes, Tensor factors) -> Tensor")
 
 @scale.kernel("CPU", "CUDA")
 def forward(spikes: Tensor, factors: Tensor) -> Tensor:
-    """``spikes * factors``, which broadcast to the spikes."""
+    """``spikes * factors`` of shape (T, B, ...) and (B, ...)."""
+    factors = check_tensor("factors", factors, Like("spikes", spikes.dtype, spikes.device), spikes.shape[1:])
     if spikes.device.type != "cpu" or spikes.dtype not in WORK:
         return torch.mul(spikes, factors).contiguous()
     return torch.mul(spikes, factors, out=empty(spikes.dtype, *spikes.shape))

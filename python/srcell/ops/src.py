@@ -187,7 +187,8 @@ def run_scan_backward(
     output_mask: Sequence[bool],
 ) -> tuple[Tensor, ...]:
     """The gradients of contiguous currents and of a checked layer."""
-    backend, gradients = _gpu.backend_of("current", current), LayerGradients(layer, output_mask)
+    backend = _gpu.backend_of("current", current)
+    gradients = LayerGradients(layer, output_mask, backend.empty)
     grad_current = backend.empty(current.dtype, *layer.sizes)
     backend.scan_backward(layer, arriving, gradients, current, checkpoints, grad_current)
     return grad_current, *gradients.all

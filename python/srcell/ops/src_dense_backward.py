@@ -22,8 +22,8 @@ from ._layer import (
     check_optional,
     check_output_mask,
     check_tensor,
+    empty_like,
     fake_gradients,
-    fake_like,
 )
 from ._memory import contiguous, without_padding
 from ._operator import Operator
@@ -123,7 +123,7 @@ def run_on_cpu(saved: Saved, input_grad_at_events: bool, output_mask: Sequence[b
     layer, input, weight = saved.layer, saved.input, saved.weight
     offsets = CPU.offsets_of(sizes_of(input), saved.mask)
     rows = CPU.rows_of(input, saved.mask, offsets, bool(ones))
-    gradients, dtype = LayerGradients(layer, output_mask[2:]), layer.like.dtype
+    gradients, dtype = LayerGradients(layer, output_mask[2:], empty), layer.like.dtype
     grad_input, grad_current = input.new_empty(0), empty(dtype, *layer.sizes) if output_mask[0] else None
     # The checkpoints of events lie first, so that the address is theirs.
     grad_weight = CPU.weight_gradient(
@@ -152,7 +152,7 @@ def run_on_gpu(saved: Saved, input_grad_at_events: bool, output_mask: Sequence[b
     gpu = _gpu.gpu_of("input", input)
     if saved.mask.shape[0] == 0:
         return run_product_backward(gpu, saved, output_mask)
-    gradients = LayerGradients(layer, output_mask[2:])
+    gradients = LayerGradients(layer, output_mask[2:], gpu.empty)
     of_segments = (saved.trace, saved.checkpoints)
     grad_current = gpu.current_gradient(layer, saved.arriving, gradients, of_segments, saved.i0)
     grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
@@ -206,5 +206,7 @@ def backward_fake(
     output_mask: list[bool],
 ) -> tuple[Tensor, ...]:
     """The gradients' shapes."""
-    grads = [fake_like(x) if want else x.new_empty(0) for x, want in zip((input, weight), output_mask[:2], strict=True)]
+    grads = [
+        empty_like(x) if want else x.new_empty(0) for x, want in zip((input, weight), output_mask[:2], strict=True)
+    ]
     return *grads, *fake_gradients(bias, cell, input.shape[1], weight.shape[0], output_mask[2:])

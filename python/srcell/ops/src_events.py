@@ -27,8 +27,8 @@ from ._layer import (
     check_optional,
     check_output_mask,
     check_tensor,
+    empty_like,
     fake_gradients,
-    fake_like,
     fake_outputs,
 )
 from ._memory import Optionals, contiguous
@@ -239,7 +239,7 @@ def backward(
     checkpoints = check_tensor("checkpoints", checkpoints, like, (checkpoint_size(backend, *layer.sizes),))
     i0 = check_optional("i0", i0, like, layer.sizes[1:])
     check_output_mask(output_mask, 2)
-    gradients = LayerGradients(layer, output_mask[2:])
+    gradients = LayerGradients(layer, output_mask[2:], backend.empty)
     grad_values, grad_weight = backend.events_backward(
         layer,
         arriving,
@@ -280,7 +280,7 @@ def backward_fake(
 ) -> tuple[Tensor, ...]:
     """The gradients' shapes."""
     grad_values = weight.new_empty(indices.shape[0] if output_mask[0] else 0)
-    grad_weight = fake_like(weight) if output_mask[1] else weight.new_empty(0)
+    grad_weight = empty_like(weight) if output_mask[1] else weight.new_empty(0)
     return grad_values, grad_weight, *fake_gradients(bias, cell, batch, weight.shape[0], output_mask[2:])
 
 
