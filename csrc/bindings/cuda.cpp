@@ -1,5 +1,5 @@
-// The compiled module srcell._cuda: hands the CUDA kernels what srcell.ops, the only importer, gives it, and turns their
-// errors into exceptions. Addresses are those of a GPU; nothing here reads them, waits or allocates.
+// The compiled module srcell._cuda: hands the CUDA kernels what srcell.ops, the only importer, gives it, and turns
+// their errors into exceptions. Addresses are those of a GPU; nothing here reads them, waits or allocates.
 #include "../cuda/kernels.h"
 
 #include <pybind11/pybind11.h>
