@@ -739,7 +739,7 @@ def _flat_parameter(name: str, value: Parameter, features: list[int], kind: _Kin
 
 
 def _of_kind(name: str, x: Tensor, kind: _Kind) -> Tensor:
-    """The tensor, of half precision in the working dtype; on the same device, as a graph's shapes know no other."""
+    """The tensor, one of half precision in the working dtype. Fake kernels check no device, so it is checked here."""
     require_dense(name, x)
     if x.device != kind.device:
         raise ValueError(f"{name}: expected device {kind.device}, as the current has, got {x.device}")

@@ -47,7 +47,7 @@ RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers: of the one input 
 _DOMAINS = {"alpha": (0.0, 1.0), "rho": (1e-3, math.inf), "zs_hyp": (0.0, 1.0), "zs_dep": (0.0, 1.0)}
 _STATE = ("i0", "h0", "hs0")
 _INITIAL_STATES = ("zeros", "rest")
-_CELL_DEFAULTS = {"alpha": 0.9, "rho": 3.0, "r": 2.0, "rs": -7.0, "zs_hyp": 0.9, "zs_dep": 0.0}
+_CELL_DEFAULTS = Cell()._asdict()
 
 
 class _HasConstants(nn.Module):
