@@ -3,7 +3,7 @@
 //
 // V is a value type: a float, a double, a SIMD register of either. The includer provides, for V, the operations of a
 // cpu/vec_*.h header and then includes this file inside its own namespace. Nothing here knows memory, threads or
-// shapes.
+// shapes; of params.h it has the order of the parameters.
 //
 // Operation order is part of the definition: only the fused multiply-adds written here are fused, so that every backend
 // computes the same bits.
@@ -29,8 +29,9 @@ struct Trace {
 };
 
 template <class V>
-SRCELL_INLINE Cell<V> make_cell(V alpha, V rho, V r, V rs, V zs_hyp, V zs_dep, V bias) {
-    return {alpha, rho, splat<V>(1) / rho, r, rs, zs_hyp, zs_dep - zs_hyp, bias};
+SRCELL_INLINE Cell<V> make_cell(const V (&p)[kParameters]) {
+    const V inverse_rho = splat<V>(1) / p[kRho], zs_span = p[kZsDep] - p[kZsHyp];
+    return {p[kAlpha], p[kRho], inverse_rho, p[kR], p[kRs], p[kZsHyp], zs_span, p[kBias]};
 }
 
 // Keeps denormals out of the integrators without touching the processor's control word. NaN passes.
@@ -117,23 +118,19 @@ SRCELL_INLINE void carry_recurrence(const Cell<V>& cell, Adjoint<V>& carry, V u,
     carry.hs = fma(cell.rs, u, zs * hs);
 }
 
-// One step's contributions to the gradients of the cell parameters; grad_hs is Ghs[t].
+// Adds one step's contributions to the gradients of the parameters; grad_hs is Ghs[t].
 template <class V>
-struct ParameterGradients {
-    V alpha, rho, r, rs, zs_hyp, zs_dep;
-};
-
-template <class V>
-SRCELL_INLINE void add_parameter_gradients(ParameterGradients<V>& sum, const Cell<V>& cell, const State<V>& before,
+SRCELL_INLINE void add_parameter_gradients(V (&sum)[kParameters], const Cell<V>& cell, const State<V>& before,
                                            const StepGradients<V>& grad, V grad_hs, V i, V drive, V q) {
     const V one = splat<V>(1);
     const V scaled = i * cell.inverse_rho;
     const V slope = fma(negate(drive), drive, one);
     const V gate = grad_hs * (before.hs - before.h);
-    sum.alpha = fma(grad.i, before.i, sum.alpha);
-    sum.rho = fma(grad.u, fma(negate(scaled), slope, drive), sum.rho);
-    sum.r = fma(grad.u, before.h, sum.r);
-    sum.rs = fma(grad.u, before.hs, sum.rs);
-    sum.zs_hyp = fma(gate, one - q, sum.zs_hyp);
-    sum.zs_dep = fma(gate, q, sum.zs_dep);
+    sum[kBias] = sum[kBias] + grad.u;
+    sum[kAlpha] = fma(grad.i, before.i, sum[kAlpha]);
+    sum[kRho] = fma(grad.u, fma(negate(scaled), slope, drive), sum[kRho]);
+    sum[kR] = fma(grad.u, before.h, sum[kR]);
+    sum[kRs] = fma(grad.u, before.hs, sum[kRs]);
+    sum[kZsHyp] = fma(gate, one - q, sum[kZsHyp]);
+    sum[kZsDep] = fma(gate, q, sum[kZsDep]);
 }

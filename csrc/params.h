@@ -23,10 +23,16 @@ constexpr int64_t kTile = 128;
 // States are kept for the backward pass every so many steps; between them the backward pass recomputes.
 constexpr int64_t kSegment = 16, kEventSegment = 32;
 
-// How many parts of at most `most` so many items are; of any number: an empty array may have sizes near the largest.
-SRCELL_HOST_DEVICE inline int64_t parts(int64_t items, int64_t most) { return items / most + (items % most != 0); }
+// For any dividend: an empty array may have sizes near the largest.
+SRCELL_HOST_DEVICE constexpr int64_t ceil_div(int64_t x, int64_t divisor) { return x / divisor + (x % divisor != 0); }
 
-SRCELL_HOST_DEVICE inline int64_t segments(int64_t steps, int64_t segment = kSegment) { return parts(steps, segment); }
+SRCELL_HOST_DEVICE inline int64_t segments(int64_t steps, int64_t segment = kSegment) {
+    return ceil_div(steps, segment);
+}
+
+// What a neuron is made of, in the order of all lists.
+enum CellParameter { kBias, kAlpha, kRho, kR, kRs, kZsHyp, kZsDep, kParameters };
+constexpr const char* kParameterNames[kParameters] = {"bias", "alpha", "rho", "r", "rs", "zs_hyp", "zs_dep"};
 
 // One value for the layer (stride 0; null: `constant`) or one value per neuron (stride 1).
 template <class T>
@@ -38,7 +44,7 @@ struct Parameter {
 
 template <class T>
 struct CellParameters {
-    Parameter<T> bias, alpha, rho, r, rs, zs_hyp, zs_dep;
+    Parameter<T> of[kParameters];
 };
 
 struct ScanShape {
@@ -57,9 +63,6 @@ struct CellForward {
     T *i, *h, *hs;           // (B, N) out: the state after a sample's last step
 };
 
-// Bias and the six cell parameters.
-constexpr int64_t kSums = 7;
-
 // What every backward pass reads and writes, whatever the synapse.
 template <class T>
 struct CellBackward {
@@ -70,12 +73,11 @@ struct CellBackward {
     const T* grad_spikes;                // (T, B, N), or null: zero
     const T *grad_i, *grad_h, *grad_hs;  // (B, N) each, gradients of the final state, or null: zero
     T *grad_i0, *grad_h0, *grad_hs0;     // (B, N) out
-    // Gradients of the parameters, (1,) or (N,) out as the parameter's stride says: bias, and in the order of
-    // CellParameters those of grad_cell that are wanted, the others null.
-    T* grad_bias;
-    T* grad_cell[6];
+    // Gradients of the parameters, (1,) or (N,) out as the parameter's stride says; null: not wanted, but that of the
+    // bias always is.
+    T* grad_parameters[kParameters];
     // Scratch for the sums over the steps of each neuron of each sample, which are then added in a fixed tree:
-    // (kSums, B, N), or (1, B, N) where no grad_cell is wanted.
+    // (kParameters, B, N), or (1, B, N) where the bias's alone is wanted.
     T* partials;
 };
 
@@ -104,7 +106,7 @@ struct Events {
 };
 
 // The neurons of a layer behind events are cut into tiles of equal width, the last one narrower.
-SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return parts(neurons, kTile); }
+SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return ceil_div(neurons, kTile); }
 
 // Whether the forward kernel packs weights event by event: of a step of one sample few are needed. Each is then a line
 // of memory of its own, which pays for itself up to an eighth of all inputs.
@@ -114,20 +116,20 @@ inline bool packs_by_event(int64_t inputs, int64_t events) { return events < inp
 inline int64_t packed_rows(int64_t inputs, int64_t events) { return packs_by_event(inputs, events) ? events : inputs; }
 
 inline int64_t event_tile_width(int64_t neurons) {
-    const int64_t tiles = event_tiles(neurons), even = tiles ? parts(neurons, tiles) : 0;
-    return (even + 15) / 16 * 16;
+    const int64_t tiles = event_tiles(neurons), even = tiles ? ceil_div(neurons, tiles) : 0;
+    return ceil_div(even, 16) * 16;
 }
 
 // Samples whose weight gradients are summed one after the other; the sums of groups are added in a fixed tree. Few, so
 // that scratch is small: 16 (group, tile) pairs at most.
 SRCELL_HOST_DEVICE inline int64_t event_group_size(int64_t batch, int64_t neurons) {
     const int64_t tiles = event_tiles(neurons), groups = tiles < 16 ? 16 / (tiles ? tiles : 1) : 1;
-    return (batch + groups - 1) / groups;
+    return ceil_div(batch, groups);
 }
 
 SRCELL_HOST_DEVICE inline int64_t event_groups(int64_t batch, int64_t neurons) {
     const int64_t size = event_group_size(batch, neurons);
-    return size ? (batch + size - 1) / size : 0;
+    return size ? ceil_div(batch, size) : 0;
 }
 
 template <class T>
@@ -179,7 +181,7 @@ constexpr int64_t kProductPadding = 64;  // at least what the widest panel can e
 
 // A dense input and its events. A row of cells takes mask_words(K) words of mask: bit k tells whether cell k is not 0;
 // NaN is not. What lies past a sample's length is no event.
-SRCELL_HOST_DEVICE inline int64_t mask_words(int64_t inputs) { return parts(inputs, 64); }
+SRCELL_HOST_DEVICE inline int64_t mask_words(int64_t inputs) { return ceil_div(inputs, 64); }
 
 template <class T>
 struct DenseInput {

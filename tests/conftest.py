@@ -128,12 +128,13 @@ class Layer(NamedTuple):
     @property
     def backward(self) -> tuple[Any, ...]:
         """Those of ``src_backward``."""
-        return self.bias, self.cell, self.lengths
+        return self.bias, self.lengths, *(self.cell or [None] * len(PARAMETERS))
 
     @property
     def synapse_backward(self) -> tuple[Any, ...]:
         """Those of ``src_events_backward`` and ``src_dense_backward``."""
-        return self.bias, self.cell, self.state[0] if self.state else None, self.lengths
+        i0 = self.state[0] if self.state else None
+        return self.bias, i0, self.lengths, *(self.cell or [None] * len(PARAMETERS))
 
     @property
     def options(self) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from conftest import (
     with_values,
 )
 from srcell import EventBatch, SRCState, _core
-from srcell.functional import Cell, dense_linear
+from srcell.functional import Cell, linear
 
 THREADS = (1, 2, 3, 7)
 SPIKE_TRAINS = Path(__file__).with_name("spike_trains.json")
@@ -229,7 +229,7 @@ def linear_dense(case: Case, threads: int, *, as_events: bool = False) -> Digest
 
     def at_events(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **keywords: Any) -> Outputs:
         cell = {name: keywords.pop(name) for name in PARAMETERS}
-        return dense_linear(input, weight, "events", True, state, bias, Cell(**cell), **keywords)
+        return linear(input, weight, bias, state, Cell(**cell), method="events", input_grad_at_events=True, **keywords)
 
     with torch.no_grad():
         outputs = call(at_events, {"input": dense, **inputs}, **options)

@@ -97,12 +97,13 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
 
         def work():
             bias, spikes, state = torch.tensor(-6.0), torch.empty(sizes), torch.empty(3, *sizes[1:])
-            layer = _core.Parameters(constants, [bias.data_ptr()] + [0] * 6, [0] * 7)
-            threads, final = torch.get_num_threads(), [x.data_ptr() for x in state]
-            arguments = _core.ForwardArguments(sizes, 0, threads, layer, (0, 0, 0), spikes.data_ptr(), final)
+            parameters = constants, [bias.data_ptr()] + [0] * 6, [0] * 7
+            threads = torch.get_num_threads()
+            layer = _core.Layer(False, True, sizes, 0, threads, *parameters, False, False)
+            outputs = [x.data_ptr() for x in (spikes, *state)]
             started.wait(60)
             while True:
-                _core.scan_forward_f32(arguments, current.data_ptr(), 0)
+                _core.scan_forward(layer, (0, 0, 0), outputs, current.data_ptr(), 0)
 
         for _ in range(3):
             threading.Thread(target=work, daemon=True).start()

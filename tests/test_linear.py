@@ -35,7 +35,7 @@ from conftest import (
     with_values,
 )
 from srcell import SRC, EventBatch, SRCState, src, src_linear
-from srcell.functional import Cell, dense_linear
+from srcell.functional import Cell, linear
 from srcell.ops._dense import events_are_faster
 from srcell.reference import src_reference
 
@@ -70,8 +70,8 @@ def on_dense(method: str) -> Function:
 def on_dense_at_events(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **options: Any) -> Outputs:
     """``src_linear`` whose caller asks for the gradient of the input only where it is not 0."""
     cell = {name: options.pop(name) for name in PARAMETERS}
-    defaults = {"lengths": None, "surrogate": "straight_through", "recurrent_grad": False}
-    return dense_linear(input, weight, "events", True, state, bias, Cell(**cell), **defaults | options)
+    options = {"lengths": None, "surrogate": "straight_through", "recurrent_grad": False, "method": "events"} | options
+    return linear(input, weight, bias, state, Cell(**cell), input_grad_at_events=True, **options)
 
 
 def densified(events: EventBatch, inputs: Inputs) -> Inputs:
@@ -812,7 +812,7 @@ def test_auto_goes_the_way_that_the_cost_model_expects_to_be_faster(fires: float
         *(input, weight, *layer.forward),
         **layer.options,
         method="auto",
-        save=False,
+        save=True,
         trace_integrator=False,
         input_grad_at_events=False,
     )

@@ -6,6 +6,7 @@ BIN=$(realpath "${BIN:?}")
 PATH="$BIN:$PATH"
 
 pre-commit run --all-files --show-diff-on-failure
+"$BIN/python" -m mypy.stubtest srcell._core --allowlist tools/stubtest_allowlist.txt
 
 python=(-DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$("$BIN/python" -m pybind11 --cmakedir)")
 cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "${python[@]}"

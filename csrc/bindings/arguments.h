@@ -4,6 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -11,6 +12,8 @@
 #include <new>
 #include <sstream>
 #include <string>
+#include <type_traits>
+#include <variant>
 
 #include "../cpu/float_control.h"
 #include "../cpu/kernels.h"
@@ -60,58 +63,30 @@ std::string shortest(T value) {
     return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
 
-constexpr size_t kParameters = 7;
-constexpr const char* kParameterNames[kParameters] = {"bias", "alpha", "rho", "r", "rs", "zs_hyp", "zs_dep"};
+// Calls function(T()) for the type of a call's numbers, where no struct tells it.
+template <class Function>
+auto with_type(bool is_double, Function function) {
+    return is_double ? function(double()) : function(float());
+}
 
-// The cell's parameters as srcell.ops hands them over: for each the address of a tensor with stride 0 (one value) or 1
-// (one per neuron), or address 0 and a constant for the layer.
-struct Parameters {
-    std::array<double, kParameters> constants;
-    std::array<Address, kParameters> addresses;
-    std::array<int64_t, kParameters> strides;
-};
+using Sizes = std::array<int64_t, 3>;  // T, B, N or T, B, K
 
-// Whose memory addresses are of: the values there are checked where that is possible without waiting.
-enum class Memory { host, device };
+// Values at addresses are checked on the host, where that is possible without waiting.
 
+// Layer-wide values must be finite, alpha in [0, 1], and rho > 0 with a finite reciprocal everywhere.
 template <class T>
-class Cell {
-  public:
-    Cell(const Parameters& given, int64_t neurons, Memory memory = Memory::host) {
-        for (size_t k = 0; k < kParameters; ++k) {
-            const Address address = given.addresses[k];
-            const auto constant = static_cast<T>(given.constants[k]);
-            parameters_[k] = {pointer<const T>(address), given.strides[k], constant};
-            check(k, constant);  // of a tensor, too: then it is a default
-            if (address && memory == Memory::host)
-                for (int64_t n = 0; n < (given.strides[k] ? neurons : 1); ++n) check(k, parameters_[k].data[n]);
-        }
-    }
+void check_parameter(int k, T value, bool layer_wide) {
+    if (k == kAlpha && !(value >= 0 && value <= 1))
+        value_error("alpha: expected values in [0, 1], got ", shortest(value));
+    if (k == kRho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
+        value_error("rho: expected finite values > 0 with a finite reciprocal, got ", shortest(value));
+    if (layer_wide && !std::isfinite(value))
+        value_error(kParameterNames[k], ": expected a finite value, got ", shortest(value));
+}
 
-    CellParameters<T> parameters() const {
-        const Parameter<T>* p = parameters_;
-        return {p[0], p[1], p[2], p[3], p[4], p[5], p[6]};
-    }
-
-  private:
-    // Layer-wide values must be finite, alpha in [0, 1], and rho > 0 with a finite reciprocal everywhere.
-    void check(size_t k, T value) const {
-        const bool is_alpha = k == 1, is_rho = k == 2;
-        if (is_alpha && !(value >= 0 && value <= 1))
-            value_error("alpha: expected values in [0, 1], got ", shortest(value));
-        if (is_rho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
-            value_error("rho: expected finite values > 0 with a finite reciprocal, got ", shortest(value));
-        if (!parameters_[k].stride && !std::isfinite(value))
-            value_error(kParameterNames[k], ": expected a finite value, got ", shortest(value));
-    }
-
-    Parameter<T> parameters_[kParameters];
-};
-
-inline ScanShape make_shape(const std::array<int64_t, 3>& sizes, Address lengths, int threads,
-                            Memory memory = Memory::host) {
+inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bool on_host) {
     const ScanShape shape = {sizes[0], sizes[1], sizes[2], pointer<const int64_t>(lengths), threads};
-    if (shape.lengths && memory == Memory::host)
+    if (shape.lengths && on_host)
         for (int64_t b = 0; b < shape.batch; ++b)
             if (shape.lengths[b] < 0 || shape.lengths[b] > shape.steps)
                 value_error("lengths: expected values in [0, ", shape.steps, "], got ", shape.lengths[b],
@@ -119,41 +94,124 @@ inline ScanShape make_shape(const std::array<int64_t, 3>& sizes, Address lengths
     return shape;
 }
 
-// What every forward call hands over, whatever the synapse.
-struct ForwardArguments {
-    std::array<int64_t, 3> sizes;  // T, B, N
-    Address lengths;
-    int threads;
-    Parameters parameters;
-    std::array<Address, 3> initial;
-    Address spikes;
-    std::array<Address, 3> state;
-};
-
-// What every backward call hands over, whatever the synapse.
-struct BackwardArguments {
-    std::array<int64_t, 3> sizes;  // T, B, N
-    Address lengths;
-    int threads;
-    Parameters parameters;
+// A layer as srcell.ops hands it over, its values checked: what every kernel of a layer starts from.
+struct Layer {
+    ScanShape shape;
+    std::variant<CellParameters<float>, CellParameters<double>> cell;
     bool relu, recurrent;
-    Address grad_spikes;
-    std::array<Address, 3> grad_state, grad_initial;
-    Address grad_bias;
-    std::array<Address, 6> grad_cell;
+
+    // For each parameter a value for the layer, or the address of a tensor with stride 0 (one value) or 1 (one per
+    // neuron). Beside a tensor, the value is a default and checked all the same.
+    Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
+          const std::array<double, kParameters>& constants, const std::array<Address, kParameters>& addresses,
+          const std::array<int64_t, kParameters>& strides, bool follow_relu, bool follow_recurrence)
+        : shape(make_shape(sizes, lengths, threads, on_host)), relu(follow_relu), recurrent(follow_recurrence) {
+        with_type(is_double, [&](auto zero) {
+            using T = decltype(zero);
+            CellParameters<T> made;
+            for (int k = 0; k < kParameters; ++k) {
+                const auto at = static_cast<size_t>(k);
+                const T* const data = pointer<const T>(addresses[at]);
+                made.of[k] = {data, strides[at], static_cast<T>(constants[at])};
+                check_parameter(k, made.of[k].constant, !strides[at]);
+                if (data && on_host)
+                    for (int64_t n = 0; n < (strides[at] ? shape.neurons : 1); ++n)
+                        check_parameter(k, data[n], !strides[at]);
+            }
+            cell = made;
+        });
+    }
+
+    // Calls function(the parameters), whose type tells that of all numbers.
+    template <class Function>
+    auto visit(Function function) const {
+        return std::visit(function, cell);
+    }
 };
 
-// The events of a batch.
-struct EventArguments {
-    Address offsets, indices, values;
-    int64_t count, inputs;
+template <class Parameters>
+struct NumberOf;
+template <class T>
+struct NumberOf<CellParameters<T>> {
+    using type = T;
 };
+template <class Parameters>
+using number_of = typename NumberOf<std::decay_t<Parameters>>::type;
+
+// Of i, h and hs before the first step; of spikes, i, h and hs, or their gradients; of the gradients of i, h and hs
+// before the first step, and of the parameters.
+using Initial = std::array<Address, 3>;
+using Outputs = std::array<Address, 4>;
+using Gradients = std::array<Address, 3 + kParameters>;
 
 template <class T>
-Events<T> events_of(const EventArguments& a) {
-    return {pointer<const int64_t>(a.offsets), pointer<const int32_t>(a.indices), pointer<const T>(a.values), a.count,
-            a.inputs};
+CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, const Initial& initial,
+                          const Outputs& outputs) {
+    return {layer.shape,
+            cell,
+            pointer<const T>(initial[0]),
+            pointer<const T>(initial[1]),
+            pointer<const T>(initial[2]),
+            pointer<T>(outputs[0]),
+            pointer<T>(outputs[1]),
+            pointer<T>(outputs[2]),
+            pointer<T>(outputs[3])};
 }
+
+// How many numbers the partial sums of the parameters' gradients are.
+inline int64_t count_partials(const Layer& layer, const Gradients& gradients) {
+    const bool any = std::any_of(gradients.begin() + 3 + kBias + 1, gradients.end(), [](Address at) { return at; });
+    return (any ? kParameters : 1) * layer.shape.batch * layer.shape.neurons;
+}
+
+template <class T>
+CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, const Outputs& arriving,
+                            const Gradients& gradients, T* partials) {
+    CellBackward<T> p = {layer.shape,
+                         cell,
+                         layer.relu,
+                         layer.recurrent,
+                         pointer<const T>(arriving[0]),
+                         pointer<const T>(arriving[1]),
+                         pointer<const T>(arriving[2]),
+                         pointer<const T>(arriving[3]),
+                         pointer<T>(gradients[0]),
+                         pointer<T>(gradients[1]),
+                         pointer<T>(gradients[2]),
+                         {},
+                         partials};
+    for (size_t k = 0; k < kParameters; ++k) p.grad_parameters[k] = pointer<T>(gradients[3 + k]);
+    return p;
+}
+
+// The events of a batch.
+struct EventRows {
+    Address offsets, indices, values;
+    int64_t count, inputs;
+
+    template <class T>
+    Events<T> of() const {
+        return {pointer<const int64_t>(offsets), pointer<const int32_t>(indices), pointer<const T>(values), count,
+                inputs};
+    }
+};
+
+// A dense input, its mask and the offsets of its events; each may be absent where a kernel does not need it.
+struct DenseRows {
+    bool is_double;
+    ScanShape shape;  // the neurons mean nothing
+    int64_t inputs;
+    Address cells, mask, offsets;
+
+    DenseRows(bool of_doubles, bool on_host, const Sizes& sizes, Address lengths, int threads, Address cells_at,
+              Address mask_at, Address offsets_at)
+        : is_double(of_doubles),
+          shape(make_shape({sizes[0], sizes[1], 0}, lengths, threads, on_host)),
+          inputs(sizes[2]),
+          cells(cells_at),
+          mask(mask_at),
+          offsets(offsets_at) {}
+};
 
 // Memory for the time of a call, on reused huge pages.
 template <class T>
@@ -175,46 +233,5 @@ class Scratch {
     size_t bytes_;
     void* address_;
 };
-
-template <class T>
-CellForward<T> cell_forward(const ForwardArguments& a, const CellParameters<T>& cell, Memory memory = Memory::host) {
-    return {make_shape(a.sizes, a.lengths, a.threads, memory),
-            cell,
-            pointer<const T>(a.initial[0]),
-            pointer<const T>(a.initial[1]),
-            pointer<const T>(a.initial[2]),
-            pointer<T>(a.spikes),
-            pointer<T>(a.state[0]),
-            pointer<T>(a.state[1]),
-            pointer<T>(a.state[2])};
-}
-
-// How many numbers the partial sums of the parameters' gradients are.
-inline int64_t count_partials(const BackwardArguments& a) {
-    bool any = false;
-    for (const Address grad : a.grad_cell) any = any || grad;
-    return (any ? kSums : 1) * a.sizes[1] * a.sizes[2];
-}
-
-template <class T>
-CellBackward<T> cell_backward(const BackwardArguments& a, const CellParameters<T>& cell, T* partials,
-                              Memory memory = Memory::host) {
-    CellBackward<T> p = {make_shape(a.sizes, a.lengths, a.threads, memory),
-                         cell,
-                         a.relu,
-                         a.recurrent,
-                         pointer<const T>(a.grad_spikes),
-                         pointer<const T>(a.grad_state[0]),
-                         pointer<const T>(a.grad_state[1]),
-                         pointer<const T>(a.grad_state[2]),
-                         pointer<T>(a.grad_initial[0]),
-                         pointer<T>(a.grad_initial[1]),
-                         pointer<T>(a.grad_initial[2]),
-                         pointer<T>(a.grad_bias),
-                         {},
-                         partials};
-    for (size_t k = 0; k < 6; ++k) p.grad_cell[k] = pointer<T>(a.grad_cell[k]);
-    return p;
-}
 
 }  // namespace srcell

@@ -21,29 +21,27 @@ namespace {
 
 const Kernels* chosen = nullptr;  // at import
 
-template <class T>
-void scan_forward(const ForwardArguments& arguments, Address current, Address checkpoints) {
-    const Cell<T> cell(arguments.parameters, arguments.sizes[2]);
-    const ScanForward<T> p = {cell_forward(arguments, cell.parameters()), pointer<const T>(current),
-                              pointer<T>(checkpoints)};
-    const ReleasedGil release;
-    if constexpr (sizeof(T) == sizeof(float))
-        kernels().scan_forward_f32(p);
-    else
-        kernels().scan_forward_f64(p);
+void scan_forward(const Layer& layer, const Initial& initial, const Outputs& outputs, Address current,
+                  Address checkpoints) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const ScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const T>(current),
+                                  pointer<T>(checkpoints)};
+        const ReleasedGil release;
+        kernels().of<T>().scan_forward(p);
+    });
 }
 
-template <class T>
-void scan_backward(const BackwardArguments& arguments, Address current, Address checkpoints, Address grad_current) {
-    const Cell<T> cell(arguments.parameters, arguments.sizes[2]);
-    const Scratch<T> partials(count_partials(arguments));
-    const ScanBackward<T> p = {cell_backward(arguments, cell.parameters(), partials.get()), pointer<const T>(current),
-                               pointer<const T>(checkpoints), pointer<T>(grad_current)};
-    const ReleasedGil release;
-    if constexpr (sizeof(T) == sizeof(float))
-        kernels().scan_backward_f32(p);
-    else
-        kernels().scan_backward_f64(p);
+void scan_backward(const Layer& layer, const Outputs& arriving, const Gradients& gradients, Address current,
+                   Address checkpoints, Address grad_current) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const Scratch<T> partials(count_partials(layer, gradients));
+        const ScanBackward<T> p = {backward_of(layer, cell, arriving, gradients, partials.get()),
+                                   pointer<const T>(current), pointer<const T>(checkpoints), pointer<T>(grad_current)};
+        const ReleasedGil release;
+        kernels().of<T>().scan_backward(p);
+    });
 }
 
 struct OwnedBlock {
@@ -67,14 +65,22 @@ py::array empty(const std::vector<py::ssize_t>& shape, bool is_double) {
 }
 
 template <class T>
-using Elementwise = void (*)(const T*, T*, int64_t);
-
-template <class T>
-py::array_t<T> apply(Elementwise<T> function, const py::array_t<T, py::array::c_style>& x) {
-    py::array_t<T> y(x.size());
-    const PlainArithmetic plain;
-    function(x.data(), y.mutable_data(), x.size());
-    return y;
+void bind_functions(py::module_& m) {
+    using Function = void (*)(const T*, T*, int64_t);
+    using Array = py::array_t<T, py::array::c_style>;
+    const auto bind = [&](const char* name, Function function) {
+        m.def(
+            name,
+            [function](const Array& x) {
+                py::array_t<T> y(x.size());
+                const PlainArithmetic plain;
+                function(x.data(), y.mutable_data(), x.size());
+                return y;
+            },
+            py::arg("x"));
+    };
+    bind("tanh", kernels().of<T>().tanh);
+    bind("sigmoid", kernels().of<T>().sigmoid);
 }
 
 }  // namespace
@@ -85,6 +91,7 @@ const Kernels& kernels() { return *chosen; }
 
 PYBIND11_MODULE(_core, m) {
     using namespace srcell;
+    using namespace pybind11::literals;
     m.doc() = "srcell's compiled kernels; srcell.ops is the only importer.";
     const std::vector<const Kernels*> available = available_kernels();
     try {
@@ -101,36 +108,23 @@ PYBIND11_MODULE(_core, m) {
     m.attr("event_segment") = kEventSegment;
     m.def("thread_runtime", &thread_runtime);
     m.def("cached_bytes", &cached_bytes);
-    m.def("empty", &empty);
+    m.def("empty", &empty, "shape"_a, "is_double"_a);
 
-    py::class_<Parameters>(m, "Parameters")
-        .def(py::init(
-            [](const std::array<double, kParameters>& constants, const std::array<Address, kParameters>& addresses,
-               const std::array<int64_t, kParameters>& strides) { return Parameters{constants, addresses, strides}; }));
-    py::class_<ForwardArguments>(m, "ForwardArguments")
-        .def(
-            py::init([](const std::array<int64_t, 3>& sizes, Address lengths, int threads, const Parameters& parameters,
-                        const std::array<Address, 3>& initial, Address spikes, const std::array<Address, 3>& state) {
-                return ForwardArguments{sizes, lengths, threads, parameters, initial, spikes, state};
-            }));
-    py::class_<BackwardArguments>(m, "BackwardArguments")
-        .def(py::init([](const std::array<int64_t, 3>& sizes, Address lengths, int threads,
-                         const Parameters& parameters, bool relu, bool recurrent, Address grad_spikes,
-                         const std::array<Address, 3>& grad_state, const std::array<Address, 3>& grad_initial,
-                         Address grad_bias, const std::array<Address, 6>& grad_cell) {
-            return BackwardArguments{sizes,       lengths,    threads,      parameters, relu,     recurrent,
-                                     grad_spikes, grad_state, grad_initial, grad_bias,  grad_cell};
-        }));
-    m.def("scan_forward_f32", &scan_forward<float>);
-    m.def("scan_forward_f64", &scan_forward<double>);
-    m.def("scan_backward_f32", &scan_backward<float>);
-    m.def("scan_backward_f64", &scan_backward<double>);
+    py::list parameters;
+    for (const char* name : kParameterNames) parameters.append(name);
+    m.attr("parameters") = py::tuple(parameters);
+    py::class_<Layer>(m, "Layer")
+        .def(py::init<bool, bool, const Sizes&, Address, int, const std::array<double, kParameters>&,
+                      const std::array<Address, kParameters>&, const std::array<int64_t, kParameters>&, bool, bool>(),
+             "is_double"_a, "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "constants"_a, "addresses"_a, "strides"_a,
+             "relu"_a, "recurrent"_a);
+    m.def("scan_forward", &scan_forward, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "checkpoints"_a);
+    m.def("scan_backward", &scan_backward, "layer"_a, "arriving"_a, "gradients"_a, "current"_a, "checkpoints"_a,
+          "grad_current"_a);
     bind_linear(m);
 
-    m.def("tanh", [](const py::array_t<float, py::array::c_style>& x) { return apply(chosen->tanh_f32, x); });
-    m.def("tanh", [](const py::array_t<double, py::array::c_style>& x) { return apply(chosen->tanh_f64, x); });
-    m.def("sigmoid", [](const py::array_t<float, py::array::c_style>& x) { return apply(chosen->sigmoid_f32, x); });
-    m.def("sigmoid", [](const py::array_t<double, py::array::c_style>& x) { return apply(chosen->sigmoid_f64, x); });
+    bind_functions<float>(m);
+    bind_functions<double>(m);
     bind_encode(m);
     bind_events(m);
 }

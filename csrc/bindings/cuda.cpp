@@ -12,114 +12,116 @@
 namespace srcell {
 namespace {
 
-using Sizes = std::array<int64_t, 3>;  // T, B, N or T, B, K
-
 void check(int error) {
     if (!error) return;
     throw std::runtime_error(std::string("srcell: a CUDA kernel could not be launched: ") + cuda::error_text(error) +
                              " (built for architectures " + cuda::built().architectures + ")");
 }
 
-ScanShape shape_of(const Sizes& sizes, Address lengths) { return make_shape(sizes, lengths, 1, Memory::device); }
-
-template <class T>
-void scan_forward(Address stream, const ForwardArguments& arguments, Address current, Element element,
-                  Address checkpoints) {
-    const Cell<T> cell(arguments.parameters, arguments.sizes[2], Memory::device);
-    const DeviceScanForward<T> p = {cell_forward(arguments, cell.parameters(), Memory::device),
-                                    pointer<const void>(current), element, pointer<T>(checkpoints)};
-    check(cuda::scan_forward(pointer<void>(stream), p));
+void scan_forward(Address stream, const Layer& layer, const Initial& initial, const Outputs& outputs, Address current,
+                  Element element, Address checkpoints) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const void>(current),
+                                        element, pointer<T>(checkpoints)};
+        check(cuda::scan_forward(pointer<void>(stream), p));
+    });
 }
 
-template <class T>
-CellBackward<T> backward_of(const BackwardArguments& arguments, Address partials) {
-    const Cell<T> cell(arguments.parameters, arguments.sizes[2], Memory::device);
-    return cell_backward(arguments, cell.parameters(), pointer<T>(partials), Memory::device);
+void scan_backward(Address stream, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
+                   Address partials, Address current, Element element, Address checkpoints, Address grad_current) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceScanBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
+                                         pointer<const void>(current), element, pointer<const T>(checkpoints),
+                                         pointer<void>(grad_current)};
+        check(cuda::scan_backward(pointer<void>(stream), p));
+    });
 }
 
-template <class T>
-void scan_backward(Address stream, const BackwardArguments& arguments, Address partials, Address current,
-                   Element element, Address checkpoints, Address grad_current) {
-    const DeviceScanBackward<T> p = {backward_of<T>(arguments, partials), pointer<const void>(current), element,
-                                     pointer<const T>(checkpoints), pointer<void>(grad_current)};
-    check(cuda::scan_backward(pointer<void>(stream), p));
+void events_forward(Address stream, const Layer& layer, const Initial& initial, const Outputs& outputs,
+                    const EventRows& rows, Address mask, Address cells, Address weight_t, Address trace,
+                    Address checkpoints, bool trace_integrator) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceInput<T> input = {rows.of<T>(), pointer<const uint64_t>(mask), pointer<const T>(cells)};
+        const DeviceEventsForward<T> p = {forward_of(layer, cell, initial, outputs),
+                                          input,
+                                          pointer<const T>(weight_t),
+                                          pointer<T>(trace),
+                                          pointer<T>(checkpoints),
+                                          trace_integrator};
+        check(cuda::events_forward(pointer<void>(stream), p));
+    });
 }
 
-template <class T>
-void events_forward(Address stream, const ForwardArguments& arguments, const EventArguments& rows, Address mask,
-                    Address cells, Address weight_t, Address trace, Address checkpoints, bool trace_integrator) {
-    const Cell<T> cell(arguments.parameters, arguments.sizes[2], Memory::device);
-    const DeviceInput<T> input = {events_of<T>(rows), pointer<const uint64_t>(mask), pointer<const T>(cells)};
-    const DeviceEventsForward<T> p = {cell_forward(arguments, cell.parameters(), Memory::device),
-                                      input,
-                                      pointer<const T>(weight_t),
-                                      pointer<T>(trace),
-                                      pointer<T>(checkpoints),
-                                      trace_integrator};
-    check(cuda::events_forward(pointer<void>(stream), p));
+void events_backward(Address stream, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
+                     Address partials, Address i0, Address trace, Address checkpoints, Address grad_current) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceEventsBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
+                                           pointer<const T>(trace), pointer<const T>(checkpoints), pointer<const T>(i0),
+                                           pointer<T>(grad_current)};
+        check(cuda::events_backward(pointer<void>(stream), p));
+    });
 }
 
-template <class T>
-void events_backward(Address stream, const BackwardArguments& arguments, Address partials, Address i0, Address trace,
-                     Address checkpoints, Address grad_current) {
-    const DeviceEventsBackward<T> p = {backward_of<T>(arguments, partials), pointer<const T>(trace),
-                                       pointer<const T>(checkpoints), pointer<const T>(i0), pointer<T>(grad_current)};
-    check(cuda::events_backward(pointer<void>(stream), p));
-}
-
-void event_keys(Address stream, const Sizes& sizes, Address lengths, const EventArguments& rows, Address keys,
-                Address positions) {
-    Events<float> events = events_of<float>(rows);
+void event_keys(Address stream, const Layer& layer, const EventRows& rows, Address keys, Address positions) {
+    Events<float> events = rows.of<float>();
     events.values = nullptr;
-    const EventKeys p = {shape_of(sizes, lengths), events, pointer<int64_t>(keys), pointer<int64_t>(positions)};
+    const EventKeys p = {layer.shape, events, pointer<int64_t>(keys), pointer<int64_t>(positions)};
     check(cuda::event_keys(pointer<void>(stream), p));
 }
 
-template <class T>
-void weight_gradient(Address stream, const Sizes& sizes, int64_t inputs, Address grad_current, Address starts,
+void weight_gradient(Address stream, const Layer& layer, int64_t inputs, Address grad_current, Address starts,
                      Address sorted, Address positions, Address values, Address columns, Address cells,
                      Address partials, Address grad_weight) {
-    const DeviceWeightGradient<T> p = {shape_of(sizes, 0),
-                                       inputs,
-                                       pointer<const T>(grad_current),
-                                       pointer<const int64_t>(starts),
-                                       pointer<const int64_t>(sorted),
-                                       pointer<const int64_t>(positions),
-                                       pointer<const T>(values),
-                                       pointer<const uint32_t>(columns),
-                                       pointer<const T>(cells),
-                                       pointer<T>(partials),
-                                       pointer<T>(grad_weight)};
-    check(cuda::weight_gradient(pointer<void>(stream), p));
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        ScanShape shape = layer.shape;
+        shape.lengths = nullptr;
+        const DeviceWeightGradient<T> p = {shape,
+                                           inputs,
+                                           pointer<const T>(grad_current),
+                                           pointer<const int64_t>(starts),
+                                           pointer<const int64_t>(sorted),
+                                           pointer<const int64_t>(positions),
+                                           pointer<const T>(values),
+                                           pointer<const uint32_t>(columns),
+                                           pointer<const T>(cells),
+                                           pointer<T>(partials),
+                                           pointer<T>(grad_weight)};
+        check(cuda::weight_gradient(pointer<void>(stream), p));
+    });
 }
 
-template <class T>
-void event_dots(Address stream, int64_t neurons, const EventArguments& rows, Address keys, Address positions,
+void event_dots(Address stream, const Layer& layer, const EventRows& rows, Address keys, Address positions,
                 Address weight_t, Address grad_current, Address grad_values) {
-    const DeviceEventDots<T> p = {neurons,
-                                  events_of<T>(rows),
-                                  pointer<const int64_t>(keys),
-                                  pointer<const int64_t>(positions),
-                                  pointer<const T>(weight_t),
-                                  pointer<const T>(grad_current),
-                                  pointer<T>(grad_values)};
-    check(cuda::event_dots(pointer<void>(stream), p));
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceEventDots<T> p = {layer.shape.neurons,          rows.of<T>(),
+                                      pointer<const int64_t>(keys), pointer<const int64_t>(positions),
+                                      pointer<const T>(weight_t),   pointer<const T>(grad_current),
+                                      pointer<T>(grad_values)};
+        check(cuda::event_dots(pointer<void>(stream), p));
+    });
 }
 
 template <class T>
-DeviceMask<T> mask_of(const Sizes& sizes, Address lengths, Address cells, Address mask, Address columns) {
-    const auto [steps, batch, inputs] = sizes;
-    return {shape_of({steps, batch, 0}, lengths), inputs, pointer<const T>(cells), pointer<uint64_t>(mask),
+DeviceMask<T> mask_of(const DenseRows& rows, Address columns) {
+    return {rows.shape, rows.inputs, pointer<const T>(rows.cells), pointer<uint64_t>(rows.mask),
             pointer<uint32_t>(columns)};
 }
 
-template <class T>
-void mask_cells(Address stream, const Sizes& sizes, Address lengths, Address cells, Address mask) {
-    check(cuda::mask_cells(pointer<void>(stream), mask_of<T>(sizes, lengths, cells, mask, 0)));
+void mask_cells(Address stream, const DenseRows& rows) {
+    with_type(rows.is_double, [&](auto zero) {
+        using T = decltype(zero);
+        check(cuda::mask_cells(pointer<void>(stream), mask_of<T>(rows, 0)));
+    });
 }
 
-void mask_columns(Address stream, const Sizes& sizes, Address mask, Address columns) {
-    check(cuda::mask_columns(pointer<void>(stream), mask_of<float>(sizes, 0, 0, mask, columns)));
+void mask_columns(Address stream, const DenseRows& rows, Address columns) {
+    check(cuda::mask_columns(pointer<void>(stream), mask_of<float>(rows, columns)));  // whatever they are of
 }
 
 // sizes: B, steps behind the prefix, prefix, K.
@@ -159,6 +161,7 @@ void rate_mask(Address stream, const Sizes& sizes, Address images, Address index
 
 PYBIND11_MODULE(_cuda, m) {
     using namespace srcell;
+    using namespace pybind11::literals;
     m.doc() = "srcell's CUDA kernels; srcell.ops is the only importer.";
     py::module_::import("srcell._core");  // whose argument types these functions take
     m.attr("runtime") = cuda::built().runtime;
@@ -167,25 +170,24 @@ PYBIND11_MODULE(_cuda, m) {
         .value("same", Element::same)
         .value("float16", Element::float16)
         .value("bfloat16", Element::bfloat16);
-    m.def("weight_groups", &event_groups);
-    m.def("key_stride", [](const Sizes& sizes) { return key_stride(shape_of(sizes, 0)); });
-    m.def("scan_forward_f32", &scan_forward<float>);
-    m.def("scan_forward_f64", &scan_forward<double>);
-    m.def("scan_backward_f32", &scan_backward<float>);
-    m.def("scan_backward_f64", &scan_backward<double>);
-    m.def("events_forward_f32", &events_forward<float>);
-    m.def("events_forward_f64", &events_forward<double>);
-    m.def("events_backward_f32", &events_backward<float>);
-    m.def("events_backward_f64", &events_backward<double>);
-    m.def("event_keys", &event_keys);
-    m.def("weight_gradient_f32", &weight_gradient<float>);
-    m.def("weight_gradient_f64", &weight_gradient<double>);
-    m.def("event_dots_f32", &event_dots<float>);
-    m.def("event_dots_f64", &event_dots<double>);
-    m.def("mask_cells_f32", &mask_cells<float>);
-    m.def("mask_cells_f64", &mask_cells<double>);
-    m.def("mask_columns", &mask_columns);
-    m.def("count_mask", &count_mask);
-    m.def("list_mask", &list_mask);
-    m.def("rate_mask", &rate_mask);
+    m.def("weight_groups", &event_groups, "batch"_a, "neurons"_a);
+    m.def("key_stride", [](const Layer& layer) { return key_stride(layer.shape); }, "layer"_a);
+    m.def("scan_forward", &scan_forward, "stream"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "element"_a,
+          "checkpoints"_a);
+    m.def("scan_backward", &scan_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
+          "current"_a, "element"_a, "checkpoints"_a, "grad_current"_a);
+    m.def("events_forward", &events_forward, "stream"_a, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "mask"_a,
+          "cells"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
+    m.def("events_backward", &events_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,
+          "trace"_a, "checkpoints"_a, "grad_current"_a);
+    m.def("event_keys", &event_keys, "stream"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a);
+    m.def("weight_gradient", &weight_gradient, "stream"_a, "layer"_a, "inputs"_a, "grad_current"_a, "starts"_a,
+          "sorted"_a, "positions"_a, "values"_a, "columns"_a, "cells"_a, "partials"_a, "grad_weight"_a);
+    m.def("event_dots", &event_dots, "stream"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a, "weight_t"_a,
+          "grad_current"_a, "grad_values"_a);
+    m.def("mask_cells", &mask_cells, "stream"_a, "rows"_a);
+    m.def("mask_columns", &mask_columns, "stream"_a, "rows"_a, "columns"_a);
+    m.def("count_mask", &count_mask, "stream"_a, "sizes"_a, "mask"_a, "counts"_a);
+    m.def("list_mask", &list_mask, "stream"_a, "sizes"_a, "mask"_a, "offsets"_a, "indices"_a);
+    m.def("rate_mask", &rate_mask, "stream"_a, "sizes"_a, "images"_a, "index"_a, "gain"_a, "seed"_a, "mask"_a);
 }

@@ -84,15 +84,21 @@ py::tuple philox(const std::array<uint32_t, 4>& counter, const std::array<uint32
 
 void bind_encode(pybind11::module_& m) {
     using namespace srcell;
-    py::class_<Images>(m, "Images").def(py::init([](Address values, int64_t samples, int64_t pixels, int threads) {
-        return Images{pointer<const float>(values), samples, pixels, threads};
-    }));
-    py::class_<RateEncoding>(m, "RateEncoding").def(py::init(&make_rate_encoding));
+    using namespace pybind11::literals;
+    py::class_<Images>(m, "Images")
+        .def(py::init([](Address values, int64_t samples, int64_t pixels, int threads) {
+                 return Images{pointer<const float>(values), samples, pixels, threads};
+             }),
+             "values"_a, "samples"_a, "pixels"_a, "threads"_a);
+    py::class_<RateEncoding>(m, "RateEncoding")
+        .def(py::init(&make_rate_encoding), "images"_a, "active_before"_a, "index"_a, "steps"_a, "prefix"_a, "gain"_a,
+             "seed"_a, "scratch"_a, "offsets"_a);
     m.attr("pixel_group") = kPixelGroup;
     m.attr("drawn_steps") = kDrawnSteps;
-    m.def("count_active_pixels", &count_active_pixels);
-    m.def("rate_draw", &rate_draw);
-    m.def("rate_write", &rate_write);
-    m.def("latency_encode", &latency_encode);
-    m.def("philox", &philox);
+    m.def("count_active_pixels", &count_active_pixels, "images"_a, "active_before"_a);
+    m.def("rate_draw", &rate_draw, "encoding"_a);
+    m.def("rate_write", &rate_write, "encoding"_a, "indices"_a);
+    m.def("latency_encode", &latency_encode, "images"_a, "active_before"_a, "steps"_a, "prefix"_a, "scratch"_a,
+          "offsets"_a, "indices"_a);
+    m.def("philox", &philox, "counter"_a, "key"_a);
 }

@@ -35,19 +35,19 @@ const char* name(Fault fault) {
     return "";
 }
 
-std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(Address offsets, Address indices,
-                                                                    Address values_f32, Address values_f64,
-                                                                    Address lengths, int64_t steps, int64_t batch,
-                                                                    int64_t inputs, int64_t events, int threads) {
-    const UncheckedEvents p = {pointer<const int64_t>(offsets),
-                               pointer<const int32_t>(indices),
-                               pointer<const float>(values_f32),
-                               pointer<const double>(values_f64),
+std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(bool is_double, const Sizes& sizes,
+                                                                    const EventRows& rows, Address lengths,
+                                                                    int threads) {
+    const auto [steps, batch, inputs] = sizes;
+    const UncheckedEvents p = {pointer<const int64_t>(rows.offsets),
+                               pointer<const int32_t>(rows.indices),
+                               is_double ? nullptr : pointer<const float>(rows.values),
+                               is_double ? pointer<const double>(rows.values) : nullptr,
                                pointer<const int64_t>(lengths),
                                steps,
                                batch,
                                inputs,
-                               events,
+                               rows.count,
                                threads};
     FoundFault found;
     {
@@ -61,4 +61,8 @@ std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(Address offs
 }  // namespace
 }  // namespace srcell
 
-void bind_events(pybind11::module_& m) { m.def("find_event_fault", &srcell::find_fault_in_arrays); }
+void bind_events(pybind11::module_& m) {
+    using namespace pybind11::literals;
+    m.def("find_event_fault", &srcell::find_fault_in_arrays, "is_double"_a, "sizes"_a, "rows"_a, "lengths"_a,
+          "threads"_a);
+}

@@ -3,14 +3,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <utility>
+
 #include "arguments.h"
 
 namespace srcell {
 namespace {
 
 // Says what is wrong with a sample that a kernel refused.
-template <class T>
-[[noreturn]] void refuse_sample(const Events<T>& events, int64_t steps, int64_t sample) {
+[[noreturn]] void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample) {
+    const Events<float> events = rows.of<float>();
     const std::string altered = " (the batch was altered after it was made)";
     if (sample == 0 && events.offsets[0] != 0)
         value_error("offsets: expected the first to be 0, got ", events.offsets[0], altered);
@@ -32,145 +34,126 @@ template <class T>
     value_error("events: expected a batch that is not altered during a call; sample ", sample, " was");
 }
 
-template <class T>
-void events_forward(const ForwardArguments& arguments, const EventArguments& event_arguments, Address weight,
-                    Address trace, Address checkpoints, bool trace_integrator) {
-    const Cell<T> cell(arguments.parameters, arguments.sizes[2]);
-    const int64_t neurons = arguments.sizes[2];
-    const Events<T> events = events_of<T>(event_arguments);
-    const int64_t rows = packed_rows(events.inputs, events.count);
-    const Scratch<T> packed(event_tiles(neurons) * rows * event_tile_width(neurons));
-    const EventsForward<T> p = {cell_forward(arguments, cell.parameters()),
-                                events,
-                                pointer<const T>(weight),
-                                packed.get(),
-                                pointer<T>(trace),
-                                pointer<T>(checkpoints),
-                                trace_integrator};
-    int64_t invalid;
-    {
+void events_forward(const Layer& layer, const Initial& initial, const Outputs& outputs, const EventRows& rows,
+                    Address weight, Address trace, Address checkpoints, bool trace_integrator) {
+    const int64_t invalid = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const int64_t neurons = layer.shape.neurons;
+        const Scratch<T> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
+                                event_tile_width(neurons));
+        const EventsForward<T> p = {forward_of(layer, cell, initial, outputs),
+                                    rows.of<T>(),
+                                    pointer<const T>(weight),
+                                    packed.get(),
+                                    pointer<T>(trace),
+                                    pointer<T>(checkpoints),
+                                    trace_integrator};
         const ReleasedGil release;
-        if constexpr (sizeof(T) == sizeof(float))
-            invalid = kernels().events_forward_f32(p);
-        else
-            invalid = kernels().events_forward_f64(p);
-    }
-    if (invalid >= 0) refuse_sample(events, arguments.sizes[0], invalid);
+        return kernels().of<T>().events_forward(p);
+    });
+    if (invalid >= 0) refuse_sample(rows, layer.shape.steps, invalid);
 }
 
-template <class T>
-void events_backward(const BackwardArguments& arguments, const EventArguments& event_arguments, Address i0,
-                     Address trace, Address checkpoints, Address grad_current, Address grad_weight) {
-    const Cell<T> cell(arguments.parameters, arguments.sizes[2]);
-    const auto [steps, batch, neurons] = arguments.sizes;
-    const Events<T> events = events_of<T>(event_arguments);
-    const Scratch<T> partials(count_partials(arguments));
-    const Scratch<T> weight_partials(grad_weight ? event_tiles(neurons) * event_groups(batch, neurons) * events.inputs *
-                                                       event_tile_width(neurons)
-                                                 : 0);
-    const EventsBackward<T> p = {cell_backward(arguments, cell.parameters(), partials.get()),
-                                 events,
-                                 pointer<const T>(trace),
-                                 pointer<const T>(checkpoints),
-                                 pointer<const T>(i0),
-                                 pointer<T>(grad_current),
-                                 pointer<T>(grad_weight),
-                                 weight_partials.get()};
-    int64_t invalid;
-    {
+void events_backward(const Layer& layer, const Outputs& arriving, const Gradients& gradients, const EventRows& rows,
+                     Address i0, Address trace, Address checkpoints, Address grad_current, Address grad_weight) {
+    const int64_t invalid = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
+        const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
+        const Scratch<T> partials(count_partials(layer, gradients));
+        const Scratch<T> weight_partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
+        const EventsBackward<T> p = {backward_of(layer, cell, arriving, gradients, partials.get()),
+                                     rows.of<T>(),
+                                     pointer<const T>(trace),
+                                     pointer<const T>(checkpoints),
+                                     pointer<const T>(i0),
+                                     pointer<T>(grad_current),
+                                     pointer<T>(grad_weight),
+                                     weight_partials.get()};
         const ReleasedGil release;
-        if constexpr (sizeof(T) == sizeof(float))
-            invalid = kernels().events_backward_f32(p);
-        else
-            invalid = kernels().events_backward_f64(p);
-    }
-    if (invalid >= 0) refuse_sample(events, steps, invalid);
+        return kernels().of<T>().events_backward(p);
+    });
+    if (invalid >= 0) refuse_sample(rows, layer.shape.steps, invalid);
 }
 
-template <class T>
-void event_dots(const std::array<int64_t, 3>& sizes, Address lengths, int threads,
-                const EventArguments& event_arguments, Address weight_t, Address grad_current, Address grad_values,
+void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Address grad_current, Address grad_values,
                 Address grad_input) {
-    const EventDots<T> p = {
-        make_shape(sizes, lengths, threads), events_of<T>(event_arguments), pointer<const T>(weight_t),
-        pointer<const T>(grad_current),      pointer<T>(grad_values),       pointer<T>(grad_input)};
-    int64_t invalid;
-    {
+    const int64_t invalid = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const EventDots<T> p = {layer.shape,
+                                rows.of<T>(),
+                                pointer<const T>(weight_t),
+                                pointer<const T>(grad_current),
+                                pointer<T>(grad_values),
+                                pointer<T>(grad_input)};
         const ReleasedGil release;
-        if constexpr (sizeof(T) == sizeof(float))
-            invalid = kernels().event_dots_f32(p);
-        else
-            invalid = kernels().event_dots_f64(p);
-    }
-    if (invalid >= 0) refuse_sample(p.events, p.shape.steps, invalid);
+        return kernels().of<T>().event_dots(p);
+    });
+    if (invalid >= 0) refuse_sample(rows, layer.shape.steps, invalid);
+}
+
+void multiply(bool is_double, int64_t rows, int64_t inputs, int64_t neurons, int threads, Address gradients,
+              Address weight, Address product) {
+    with_type(is_double, [&](auto zero) {
+        using T = decltype(zero);
+        const Scratch<T> packed(neurons * (inputs + kProductPadding));
+        const Product<T> p = {rows,
+                              inputs,
+                              neurons,
+                              threads,
+                              pointer<const T>(gradients),
+                              pointer<const T>(weight),
+                              packed.get(),
+                              pointer<T>(product)};
+        const ReleasedGil release;
+        kernels().of<T>().multiply(p);
+    });
 }
 
 template <class T>
-void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Address gradients, Address weight,
-              Address product) {
-    const Scratch<T> packed(neurons * (inputs + kProductPadding));
-    const Product<T> p = {rows,
-                          inputs,
-                          neurons,
-                          threads,
-                          pointer<const T>(gradients),
-                          pointer<const T>(weight),
-                          packed.get(),
-                          pointer<T>(product)};
-    const ReleasedGil release;
-    if constexpr (sizeof(T) == sizeof(float))
-        kernels().multiply_f32(p);
-    else
-        kernels().multiply_f64(p);
+DenseInput<T> dense_input(const DenseRows& rows) {
+    return {rows.shape, rows.inputs, pointer<const T>(rows.cells), pointer<uint64_t>(rows.mask),
+            pointer<int64_t>(rows.offsets)};
 }
 
-template <class T>
-DenseInput<T> dense_input(const std::array<int64_t, 3>& sizes, Address lengths, int threads, Address cells,
-                          Address mask, Address offsets) {
-    const auto [steps, batch, inputs] = sizes;
-    return {make_shape({steps, batch, 0}, lengths, threads), inputs, pointer<const T>(cells), pointer<uint64_t>(mask),
-            pointer<int64_t>(offsets)};
+// Returns how many events there are.
+int64_t count_events(const DenseRows& rows) {
+    const auto p = dense_input<float>(rows);  // whatever they are of
+    const ReleasedGil release;
+    kernels().f32.count_events(p);
+    return p.offsets[p.shape.batch * p.shape.steps];
 }
 
-template <class T>
-bool mask_events(const std::array<int64_t, 3>& sizes, Address lengths, int threads, Address cells, Address mask,
-                 Address offsets) {
-    const auto p = dense_input<T>(sizes, lengths, threads, cells, mask, offsets);
-    const ReleasedGil release;
-    if constexpr (sizeof(T) == sizeof(float))
-        return kernels().mask_events_f32(p);
-    else
-        return kernels().mask_events_f64(p);
+// Returns how many events there are, and whether all of them are 1.
+std::pair<int64_t, bool> mask_events(const DenseRows& rows) {
+    return with_type(rows.is_double, [&](auto zero) {
+        using T = decltype(zero);
+        const auto p = dense_input<T>(rows);
+        const ReleasedGil release;
+        const bool ones = kernels().of<T>().mask_events(p);
+        return std::pair(p.offsets[p.shape.batch * p.shape.steps], ones);
+    });
 }
 
-void count_events(const std::array<int64_t, 3>& sizes, int threads, Address mask, Address offsets) {
-    const auto p = dense_input<float>(sizes, 0, threads, 0, mask, offsets);
-    const ReleasedGil release;
-    kernels().count_events(p);
+void list_events(const DenseRows& rows, Address indices, Address values) {
+    with_type(rows.is_double, [&](auto zero) {
+        using T = decltype(zero);
+        const auto p = dense_input<T>(rows);
+        const ReleasedGil release;
+        kernels().of<T>().list_events(p, pointer<int32_t>(indices), pointer<T>(values));
+    });
 }
 
-template <class T>
-void list_events(const std::array<int64_t, 3>& sizes, int threads, Address cells, Address mask, Address offsets,
-                 Address indices, Address values) {
-    const auto p = dense_input<T>(sizes, 0, threads, cells, mask, offsets);
-    const ReleasedGil release;
-    if constexpr (sizeof(T) == sizeof(float))
-        kernels().list_events_f32(p, pointer<int32_t>(indices), pointer<T>(values));
-    else
-        kernels().list_events_f64(p, pointer<int32_t>(indices), pointer<T>(values));
-}
-
-template <class T>
-void count_spikes(const std::array<int64_t, 3>& sizes, int threads, Address spikes, Address counts) {
-    const auto [steps, batch, neurons] = sizes;
-    const Scratch<int64_t> partials(count_groups(batch) * 2 * neurons);
-    const SpikeCounts<T> p = {
-        steps, batch, neurons, threads, pointer<const T>(spikes), partials.get(), pointer<int64_t>(counts)};
-    const ReleasedGil release;
-    if constexpr (sizeof(T) == sizeof(float))
-        kernels().count_spikes_f32(p);
-    else
-        kernels().count_spikes_f64(p);
+void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spikes, Address counts) {
+    with_type(is_double, [&](auto zero) {
+        using T = decltype(zero);
+        const auto [steps, batch, neurons] = sizes;
+        const Scratch<int64_t> partials(count_groups(batch) * 2 * neurons);
+        const SpikeCounts<T> p = {
+            steps, batch, neurons, threads, pointer<const T>(spikes), partials.get(), pointer<int64_t>(counts)};
+        const ReleasedGil release;
+        kernels().of<T>().count_spikes(p);
+    });
 }
 
 }  // namespace
@@ -178,23 +161,25 @@ void count_spikes(const std::array<int64_t, 3>& sizes, int threads, Address spik
 
 void bind_linear(pybind11::module_& m) {
     using namespace srcell;
-    py::class_<EventArguments>(m, "EventArguments")
+    using namespace pybind11::literals;
+    py::class_<EventRows>(m, "EventRows")
         .def(py::init([](Address offsets, Address indices, Address values, int64_t count, int64_t inputs) {
-            return EventArguments{offsets, indices, values, count, inputs};
-        }));
-    m.def("events_forward_f32", &events_forward<float>);
-    m.def("events_forward_f64", &events_forward<double>);
-    m.def("events_backward_f32", &events_backward<float>);
-    m.def("events_backward_f64", &events_backward<double>);
-    m.def("event_dots_f32", &event_dots<float>);
-    m.def("event_dots_f64", &event_dots<double>);
-    m.def("multiply_f32", &multiply<float>);
-    m.def("multiply_f64", &multiply<double>);
-    m.def("mask_events_f32", &mask_events<float>);
-    m.def("mask_events_f64", &mask_events<double>);
-    m.def("count_events", &count_events);
-    m.def("list_events_f32", &list_events<float>);
-    m.def("list_events_f64", &list_events<double>);
-    m.def("count_spikes_f32", &count_spikes<float>);
-    m.def("count_spikes_f64", &count_spikes<double>);
+                 return EventRows{offsets, indices, values, count, inputs};
+             }),
+             "offsets"_a, "indices"_a, "values"_a, "count"_a, "inputs"_a);
+    py::class_<DenseRows>(m, "DenseRows")
+        .def(py::init<bool, bool, const Sizes&, Address, int, Address, Address, Address>(), "is_double"_a, "on_host"_a,
+             "sizes"_a, "lengths"_a, "threads"_a, "cells"_a, "mask"_a, "offsets"_a);
+    m.def("events_forward", &events_forward, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "weight"_a, "trace"_a,
+          "checkpoints"_a, "trace_integrator"_a);
+    m.def("events_backward", &events_backward, "layer"_a, "arriving"_a, "gradients"_a, "rows"_a, "i0"_a, "trace"_a,
+          "checkpoints"_a, "grad_current"_a, "grad_weight"_a);
+    m.def("event_dots", &event_dots, "layer"_a, "rows"_a, "weight_t"_a, "grad_current"_a, "grad_values"_a,
+          "grad_input"_a);
+    m.def("multiply", &multiply, "is_double"_a, "rows"_a, "inputs"_a, "neurons"_a, "threads"_a, "gradients"_a,
+          "weight"_a, "product"_a);
+    m.def("mask_events", &mask_events, "rows"_a);
+    m.def("count_events", &count_events, "rows"_a);
+    m.def("list_events", &list_events, "rows"_a, "indices"_a, "values"_a);
+    m.def("count_spikes", &count_spikes, "is_double"_a, "sizes"_a, "threads"_a, "spikes"_a, "counts"_a);
 }

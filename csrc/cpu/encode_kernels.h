@@ -288,9 +288,9 @@ struct SampleDraws {
 
 SRCELL_INLINE SampleDraws draws_of(const RateEncoding& p, int64_t b) {
     const int64_t active = p.active_before[b + 1] - p.active_before[b], first = first_group(p.active_before, b);
-    const int64_t steps = (p.steps + kDrawnSteps - 1) / kDrawnSteps * kDrawnSteps;
-    return {(active + kPixelGroup - 1) / kPixelGroup, p.active + first * kPixelGroup,
-            p.thresholds + first * kPixelGroup, p.fired + first * steps};
+    const int64_t steps = ceil_div(p.steps, kDrawnSteps) * kDrawnSteps;
+    return {ceil_div(active, kPixelGroup), p.active + first * kPixelGroup, p.thresholds + first * kPixelGroup,
+            p.fired + first * steps};
 }
 
 // Lists the active pixels and their thresholds, and fills the last group.

@@ -87,7 +87,7 @@ void pack_weight(const EventsForward<T>& p) {
     };
     constexpr int64_t block = 64;  // rows
     const int64_t rows = packed_rows(p.events.inputs, p.events.count);
-    Context context = {p, event_tile_width(p.shape.neurons), rows, parts(rows, block)};
+    Context context = {p, event_tile_width(p.shape.neurons), rows, ceil_div(rows, block)};
     const auto pack = [](void* self, int64_t begin, int64_t end) {
         const auto& [q, width, rows, blocks] = *static_cast<const Context*>(self);
         const int64_t inputs = q.events.inputs, neurons = q.shape.neurons;
@@ -375,7 +375,7 @@ void events_backward_range(void* self, int64_t begin, int64_t end) {
     using T = scalar_of<V>;
     auto& job = *static_cast<EventsJob<EventsBackward<T>>*>(self);
     const auto& p = job.p;
-    constexpr int64_t used = parameters ? kSums : 1;
+    constexpr int64_t used = parameters ? kParameters : 1;
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
     const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
     const int64_t elements = p.events.inputs * event_tile_width(neurons);

@@ -44,6 +44,8 @@ using F32 = float;
 
 #include "../cell.h"
 
+#include "../common.h"
+
 #include "tile.h"
 
 #include "scan.h"
@@ -74,37 +76,40 @@ void sigmoid_array(const scalar_of<V>* x, scalar_of<V>* y, int64_t count) {
     elementwise<V>(x, y, count, [](V v) SRCELL_LAMBDA_INLINE { return sigmoid(v); });
 }
 
-constexpr Kernels table = {
-    SRCELL_NAME(SRCELL_ISA),
-    scan_forward<F32>,
-    scan_forward<double>,
-    scan_backward<F32>,
-    scan_backward<double>,
-    events_forward<F32>,
-    events_forward<double>,
-    events_backward<F32>,
-    events_backward<double>,
-    event_dots<single_of<F32>>,
-    event_dots<double>,
-    multiply<single_of<F32>>,
-    multiply<double>,
-    mask_events<single_of<F32>>,
-    mask_events<double>,
-    count_events<float>,
-    list_events<float>,
-    list_events<double>,
-    count_spikes<float>,
-    count_spikes<double>,
-    tanh_array<F32>,
-    tanh_array<double>,
-    sigmoid_array<F32>,
-    sigmoid_array<double>,
-    count_active_pixels,
-    rate_draw,
-    rate_write,
-    latency_encode,
-    philox_words,
-};
+// V: what holds numbers of the type in the time loops, S: one register of it.
+template <class V, class S>
+constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
+    using T = scalar_of<V>;
+    KernelsOf<T> made = {};
+    made.scan_forward = scan_forward<V>;
+    made.scan_backward = scan_backward<V>;
+    made.events_forward = events_forward<V>;
+    made.events_backward = events_backward<V>;
+    made.event_dots = event_dots<S>;
+    made.multiply = multiply<S>;
+    made.mask_events = mask_events<S>;
+    made.count_events = count_events<T>;
+    made.list_events = list_events<T>;
+    made.count_spikes = count_spikes<T>;
+    made.tanh = tanh_array<V>;
+    made.sigmoid = sigmoid_array<V>;
+    return made;
+}
+
+constexpr Kernels make_kernels() {
+    Kernels made = {};
+    made.isa = SRCELL_NAME(SRCELL_ISA);
+    made.f32 = make_kernels_of<F32, single_of<F32>>();
+    made.f64 = make_kernels_of<double, double>();
+    made.count_active_pixels = count_active_pixels;
+    made.rate_draw = rate_draw;
+    made.rate_write = rate_write;
+    made.latency_encode = latency_encode;
+    made.philox = philox_words;
+    return made;
+}
+
+constexpr Kernels table = make_kernels();
 
 }  // namespace
 

@@ -7,35 +7,32 @@
 
 namespace srcell {
 
+// Those on numbers of one type.
+template <class T>
+struct KernelsOf {
+    void (*scan_forward)(const ScanForward<T>&);
+    void (*scan_backward)(const ScanBackward<T>&);
+    // On events; they return -1, or the first sample that has an offset or an index out of bounds.
+    int64_t (*events_forward)(const EventsForward<T>&);
+    int64_t (*events_backward)(const EventsBackward<T>&);
+    int64_t (*event_dots)(const EventDots<T>&);
+    void (*multiply)(const Product<T>&);
+    // Writes mask and offsets; returns whether all events are 1.
+    bool (*mask_events)(const DenseInput<T>&);
+    // Writes the offsets of a mask.
+    void (*count_events)(const DenseInput<T>&);
+    // Writes the indices of a mask's events, ascending in each row, and, unless null, their values.
+    void (*list_events)(const DenseInput<T>&, int32_t* indices, T* values);
+    void (*count_spikes)(const SpikeCounts<T>&);
+    // Elementwise, x and y of `count` elements, for the accuracy tests; x may be y.
+    void (*tanh)(const T* x, T* y, int64_t count);
+    void (*sigmoid)(const T* x, T* y, int64_t count);
+};
+
 struct Kernels {
     const char* isa;
-    void (*scan_forward_f32)(const ScanForward<float>&);
-    void (*scan_forward_f64)(const ScanForward<double>&);
-    void (*scan_backward_f32)(const ScanBackward<float>&);
-    void (*scan_backward_f64)(const ScanBackward<double>&);
-    int64_t (*events_forward_f32)(const EventsForward<float>&);
-    int64_t (*events_forward_f64)(const EventsForward<double>&);
-    int64_t (*events_backward_f32)(const EventsBackward<float>&);
-    int64_t (*events_backward_f64)(const EventsBackward<double>&);
-    int64_t (*event_dots_f32)(const EventDots<float>&);
-    int64_t (*event_dots_f64)(const EventDots<double>&);
-    void (*multiply_f32)(const Product<float>&);
-    void (*multiply_f64)(const Product<double>&);
-    // Writes mask and offsets; returns whether all events are 1.
-    bool (*mask_events_f32)(const DenseInput<float>&);
-    bool (*mask_events_f64)(const DenseInput<double>&);
-    // Writes the offsets of a mask.
-    void (*count_events)(const DenseInput<float>&);
-    // Writes the indices of a mask's events, ascending in each row, and, unless null, their values.
-    void (*list_events_f32)(const DenseInput<float>&, int32_t* indices, float* values);
-    void (*list_events_f64)(const DenseInput<double>&, int32_t* indices, double* values);
-    void (*count_spikes_f32)(const SpikeCounts<float>&);
-    void (*count_spikes_f64)(const SpikeCounts<double>&);
-    // Elementwise, x and y of `count` elements, for the accuracy tests; x may be y.
-    void (*tanh_f32)(const float* x, float* y, int64_t count);
-    void (*tanh_f64)(const double* x, double* y, int64_t count);
-    void (*sigmoid_f32)(const float* x, float* y, int64_t count);
-    void (*sigmoid_f64)(const double* x, double* y, int64_t count);
+    KernelsOf<float> f32;
+    KernelsOf<double> f64;
     // Writes before each sample, and behind the last, how many active pixels there are, (B + 1,), and returns -1; or
     // returns the first sample that has a pixel outside [0, 1].
     int64_t (*count_active_pixels)(const Images&, int64_t* active_before);
@@ -45,6 +42,14 @@ struct Kernels {
     void (*latency_encode)(const LatencyEncoding&);
     // Philox4x32-10 of one counter, (4,), and key, (2,), into (4,) words, for the tests.
     void (*philox)(const uint32_t* counter, const uint32_t* key, uint32_t* words);
+
+    template <class T>
+    const KernelsOf<T>& of() const {
+        if constexpr (sizeof(T) == sizeof(float))
+            return f32;
+        else
+            return f64;
+    }
 };
 
 const Kernels* kernels_scalar();

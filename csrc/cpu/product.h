@@ -58,7 +58,7 @@ SRCELL_INLINE void multiply_block(const Product<scalar_of<S>>& p, int64_t row, i
 template <class S>
 void multiply_rows(void* context, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const Product<scalar_of<S>>*>(context);
-    const int64_t panels = (p.inputs + kPanel<S> - 1) / kPanel<S>;
+    const int64_t panels = ceil_div(p.inputs, kPanel<S>);
     for (int64_t item = begin; item < end; ++item) {
         const int64_t first = item * kProductItem;
         const int64_t last = first + kProductItem < p.rows ? first + kProductItem : p.rows;
@@ -74,6 +74,6 @@ void multiply_rows(void* context, int64_t begin, int64_t end) {
 template <class S>
 void multiply(const Product<scalar_of<S>>& p) {
     auto context = p;
-    parallel_for((p.inputs + kPanel<S> - 1) / kPanel<S>, p.threads, pack_panels<S>, &context);
-    parallel_for((p.rows + kProductItem - 1) / kProductItem, p.threads, multiply_rows<S>, &context);
+    parallel_for(ceil_div(p.inputs, kPanel<S>), p.threads, pack_panels<S>, &context);
+    parallel_for(ceil_div(p.rows, kProductItem), p.threads, multiply_rows<S>, &context);
 }

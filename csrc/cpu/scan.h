@@ -5,7 +5,7 @@
 // tile stays within its sample.
 SRCELL_INLINE int64_t tiles_per_run(const ScanShape& shape) {
     const int64_t run = shape.lengths ? shape.neurons : shape.batch * shape.neurons;
-    return (run + kTile - 1) / kTile;
+    return ceil_div(run, kTile);
 }
 
 SRCELL_INLINE int64_t count_tiles(const ScanShape& shape) {
@@ -129,7 +129,7 @@ void backward_tile(const ScanBackward<scalar_of<V>>& p, const Tile& tile, Backwa
 template <class V, bool recurrent, bool parameters>
 void backward_range(void* context, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const ScanBackward<scalar_of<V>>*>(context);
-    constexpr int64_t used = parameters ? kSums : 1;
+    constexpr int64_t used = parameters ? kParameters : 1;
     BackwardScratch<V, kSegment> scratch;
     for (int64_t item = begin; item < end; ++item) {
         const Tile tile = tile_at(p.shape, item);

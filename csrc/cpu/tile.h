@@ -33,6 +33,17 @@ struct TileCell {
         return {load<R>(alpha + k), load<R>(rho + k),    load<R>(inverse_rho + k), load<R>(r + k),
                 load<R>(rs + k),    load<R>(zs_hyp + k), load<R>(zs_span + k),     load<R>(bias + k)};
     }
+    template <class R>
+    SRCELL_INLINE void put(int64_t k, const Cell<R>& cell) {
+        store(alpha + k, cell.alpha);
+        store(rho + k, cell.rho);
+        store(inverse_rho + k, cell.inverse_rho);
+        store(r + k, cell.r);
+        store(rs + k, cell.rs);
+        store(zs_hyp + k, cell.zs_hyp);
+        store(zs_span + k, cell.zs_span);
+        store(bias + k, cell.bias);
+    }
 };
 
 template <class V>
@@ -57,13 +68,6 @@ struct Tile {
     int64_t offset, count, first, steps;
 };
 
-// Clamped, so that a lengths array altered after its check cannot lead out of bounds.
-SRCELL_INLINE int64_t steps_of(const ScanShape& shape, int64_t sample) {
-    if (!shape.lengths) return shape.steps;
-    const int64_t length = shape.lengths[sample];
-    return length < 0 ? 0 : length > shape.steps ? shape.steps : length;
-}
-
 // Calls body(Kind<R>, k, lanes) for the tile's registers: elements k ... k + width - 1 of the tile, the first `lanes`
 // in use. R is V, and for a rest that fits one register single_of<V>.
 template <class V, class Body>
@@ -79,7 +83,7 @@ SRCELL_INLINE void for_each_register(int64_t count, Body body) {
 template <class V>
 void spread(Row<V>& row, const Parameter<scalar_of<V>>& parameter, const Tile& tile, int64_t neurons) {
     constexpr int64_t width = VecTraits<V>::width;
-    const int64_t padded = (tile.count + width - 1) / width * width;
+    const int64_t padded = ceil_div(tile.count, width) * width;
     if (!parameter.stride) {
         const scalar_of<V> value = parameter.data ? *parameter.data : parameter.constant;
         for (int64_t k = 0; k < padded; k += width) store(row + k, splat<V>(value));
@@ -90,22 +94,14 @@ void spread(Row<V>& row, const Parameter<scalar_of<V>>& parameter, const Tile& t
 
 template <class V>
 void load_cell(TileCell<V>& tile, const CellParameters<scalar_of<V>>& cell, const Tile& where, int64_t neurons) {
-    alignas(64) Row<V> zs_dep;
-    spread<V>(tile.alpha, cell.alpha, where, neurons);
-    spread<V>(tile.rho, cell.rho, where, neurons);
-    spread<V>(tile.r, cell.r, where, neurons);
-    spread<V>(tile.rs, cell.rs, where, neurons);
-    spread<V>(tile.zs_hyp, cell.zs_hyp, where, neurons);
-    spread<V>(zs_dep, cell.zs_dep, where, neurons);
-    spread<V>(tile.bias, cell.bias, where, neurons);
+    alignas(64) Row<V> rows[kParameters];
+    for (int p = 0; p < kParameters; ++p) spread<V>(rows[p], cell.of[p], where, neurons);
     for_each_register<V>(where.count, [&](auto kind, int64_t k, int64_t) SRCELL_LAMBDA_INLINE {
         using R = typename decltype(kind)::type;
 
-        const Cell<R> c =
-            make_cell(load<R>(tile.alpha + k), load<R>(tile.rho + k), load<R>(tile.r + k), load<R>(tile.rs + k),
-                      load<R>(tile.zs_hyp + k), load<R>(zs_dep + k), load<R>(tile.bias + k));
-        store(tile.inverse_rho + k, c.inverse_rho);
-        store(tile.zs_span + k, c.zs_span);
+        R parameters[kParameters];
+        for (int p = 0; p < kParameters; ++p) parameters[p] = load<R>(rows[p] + k);
+        tile.put(k, make_cell(parameters));
     });
 }
 
@@ -147,7 +143,7 @@ template <int intent, class T>
 SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
     constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
     for (int64_t k = 0; k < count; k += line) __builtin_prefetch(row + k, intent);
-    if (intent == kForRead) __builtin_prefetch(row + (count + line - 1) / line * line - 1, intent);
+    if (intent == kForRead) __builtin_prefetch(row + ceil_div(count, line) * line - 1, intent);
 }
 
 // A segment's steps as the recomputation leaves them for the adjoint. Row 0 of i, h, hs is the state before the
@@ -174,25 +170,10 @@ struct TileAdjoint {
     }
 };
 
-// Gradients summed over a tile's steps, in the order of ScanBackward: bias first, then alpha ... zs_dep.
+// Gradients of the parameters, summed over a tile's steps.
 template <class V>
 struct TileSums {
-    alignas(64) Row<V> sum[kSums];
-
-    template <class R>
-    SRCELL_INLINE ParameterGradients<R> at(int64_t k) const {
-        return {load<R>(sum[1] + k), load<R>(sum[2] + k), load<R>(sum[3] + k),
-                load<R>(sum[4] + k), load<R>(sum[5] + k), load<R>(sum[6] + k)};
-    }
-    template <class R>
-    SRCELL_INLINE void put(int64_t k, const ParameterGradients<R>& gradients) {
-        store(sum[1] + k, gradients.alpha);
-        store(sum[2] + k, gradients.rho);
-        store(sum[3] + k, gradients.r);
-        store(sum[4] + k, gradients.rs);
-        store(sum[5] + k, gradients.zs_hyp);
-        store(sum[6] + k, gradients.zs_dep);
-    }
+    alignas(64) Row<V> of[kParameters];
 };
 
 template <class V, int64_t steps>
@@ -236,15 +217,17 @@ void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool re
             const R grad_h = select(less_equal(h, splat<R>(silent_up_to)), splat<R>(0), incoming);
             const R grad_hs = carry.hs;
             const StepGradients<R> grad = step_adjoint(cell, carry, grad_h, h, drive);
-            store(scratch.sums.sum[0] + k, load<R>(scratch.sums.sum[0] + k) + grad.u);
             store_lanes(grad_out + k, grad.i, grad_current.room - k);
             if constexpr (parameters) {
                 const State<R> before = {load<R>(trace.i[row] + k), load<R>(trace.h[row] + k),
                                          load<R>(trace.hs[row] + k)};
-                ParameterGradients<R> sum = scratch.sums.template at<R>(k);
-                add_parameter_gradients(sum, cell, before, grad, grad_hs, load<R>(trace.i[row + 1] + k), drive,
+                R sums[kParameters];
+                for (int p = 0; p < kParameters; ++p) sums[p] = load<R>(scratch.sums.of[p] + k);
+                add_parameter_gradients(sums, cell, before, grad, grad_hs, load<R>(trace.i[row + 1] + k), drive,
                                         load<R>(trace.q[row] + k));
-                scratch.sums.put(k, sum);
+                for (int p = 0; p < kParameters; ++p) store(scratch.sums.of[p] + k, sums[p]);
+            } else {
+                store(scratch.sums.of[kBias] + k, load<R>(scratch.sums.of[kBias] + k) + grad.u);
             }
             if constexpr (recurrent)
                 carry_recurrence(cell, carry, grad.u, load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k),
@@ -288,13 +271,13 @@ void store_final(const CellForward<scalar_of<V>>& p, const TileState<V>& state, 
 // `used` sums a neuron: all of them, or that of the bias alone.
 template <class V>
 void clear_sums(TileSums<V>& sums, int64_t used, const Tile& tile) {
-    for (int64_t s = 0; s < used; ++s) load_row<V>(sums.sum[s], nullptr, tile.count);
+    for (int64_t s = 0; s < used; ++s) load_row<V>(sums.of[s], nullptr, tile.count);
 }
 
 template <class V>
 void store_sums(const CellBackward<scalar_of<V>>& p, const TileSums<V>& sums, int64_t used, const Tile& tile) {
     const int64_t plane = p.shape.batch * p.shape.neurons;
-    for (int64_t s = 0; s < used; ++s) store_row<V>(p.partials + s * plane + tile.offset, sums.sum[s], tile.count);
+    for (int64_t s = 0; s < used; ++s) store_row<V>(p.partials + s * plane + tile.offset, sums.of[s], tile.count);
 }
 
 // Adds `count` rows of `width` elements, `stride` apart, into the first: in pairs, then in pairs of pairs.
@@ -305,31 +288,21 @@ void sum_rows(T* rows, int64_t count, int64_t stride, int64_t width) {
             for (int64_t n = 0; n < width; ++n) rows[row * stride + n] += rows[(row + half) * stride + n];
 }
 
-template <class T>
-bool wants_parameters(const CellBackward<T>& p) {
-    for (const T* grad : p.grad_cell)
-        if (grad) return true;
-    return false;
-}
-
 // The gradients of the bias and the parameters from their partial sums.
 template <class T>
 void reduce_parameters(const CellBackward<T>& p) {
-    const CellParameters<T>& cell = p.cell;
-    const int64_t strides[kSums] = {cell.bias.stride, cell.alpha.stride,  cell.rho.stride,   cell.r.stride,
-                                    cell.rs.stride,   cell.zs_hyp.stride, cell.zs_dep.stride};
     const int64_t neurons = p.shape.neurons, batch = p.shape.batch;
-    for (int64_t s = 0; s < kSums; ++s) {
-        T* target = s == 0 ? p.grad_bias : p.grad_cell[s - 1];
+    for (int s = 0; s < kParameters; ++s) {
+        T* target = p.grad_parameters[s];
         if (!target) continue;
-        const int64_t wanted = strides[s] ? neurons : 1;
+        const int64_t stride = p.cell.of[s].stride, wanted = stride ? neurons : 1;
         if (batch == 0 || neurons == 0) {
             for (int64_t n = 0; n < wanted; ++n) target[n] = 0;
             continue;
         }
         T* sums = p.partials + s * batch * neurons;
         sum_rows(sums, batch, neurons, neurons);
-        if (!strides[s]) sum_rows(sums, neurons, 1, 1);
+        if (!stride) sum_rows(sums, neurons, 1, 1);
         for (int64_t n = 0; n < wanted; ++n) target[n] = sums[n];
     }
 }

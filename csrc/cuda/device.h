@@ -32,6 +32,8 @@ namespace device {
 //
 #include "../cell.h"
 //
+#include "../common.h"
+//
 #include "launch.h"
 //
 #include "sums.h"

@@ -114,7 +114,7 @@ struct EventsForwardTileBody {
     Input input;
     int64_t inputs;
 
-    SRCELL_HOST_DEVICE int64_t tiles() const { return (p.shape.neurons + kWarp - 1) / kWarp; }
+    SRCELL_HOST_DEVICE int64_t tiles() const { return ceil_div(p.shape.neurons, kWarp); }
 
     SRCELL_INLINE void load(const Place& place) const {
         const int64_t neuron = place.block % tiles() * kWarp + place.thread % kWarp;
@@ -135,7 +135,6 @@ struct EventsForwardTileBody {
 // Of how many samples a block takes the chains of kWarp neurons, their weights in its shared memory; 0: it is not worth
 // it, or there is no room. `events` are those of all samples.
 inline int tile_samples(const Limits& limits, const ScanShape& shape, int64_t inputs, int64_t events) {
-    const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
     if (inputs * kWarp * int64_t(sizeof(float)) > limits.shared_bytes) return 0;
     int samples = kTileSamples;
     // Few in a block where blocks would be fewer than processors.
@@ -152,7 +151,7 @@ void events_forward(Queue& queue, const DeviceEventsForward<T>& p, const Input& 
         const int samples = tile_samples(queue.limits, p.shape, inputs, events);
         const auto in_tiles = [&](auto save) {
             const EventsForwardTileBody<T, decltype(save)::value, Input> body = {p, input, inputs};
-            const int64_t groups = (p.shape.batch + samples - 1) / samples;
+            const int64_t groups = ceil_div(p.shape.batch, samples);
             const auto bytes = static_cast<int>(inputs * kWarp * int64_t(sizeof(T)));
             launch(queue, {body.tiles() * groups, samples * kWarp, bytes}, body);
         };

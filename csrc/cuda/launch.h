@@ -106,5 +106,5 @@ inline Launch spread(const Queue& queue, int64_t items, int shared_bytes = 0) {
     int threads = kThreads;
     const auto small = [&](int count) { return items < int64_t(queue.limits.processors) * count; };
     while (threads > kWarp && (small(threads) || threads * shared_bytes > kDefaultSharedBytes)) threads /= 2;
-    return {(items + threads - 1) / threads, threads, threads * shared_bytes};
+    return {ceil_div(items, threads), threads, threads * shared_bytes};
 }

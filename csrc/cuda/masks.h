@@ -123,7 +123,7 @@ struct RateMaskBody {
     static constexpr bool kLoads = false;
     DeviceRateEncoding p;
 
-    SRCELL_HOST_DEVICE int64_t blocks() const { return (p.steps + kPhiloxSteps - 1) / kPhiloxSteps; }
+    SRCELL_HOST_DEVICE int64_t blocks() const { return ceil_div(p.steps, kPhiloxSteps); }
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t item = place.item(), words = mask_words(p.pixels);

@@ -7,13 +7,6 @@ struct Chain {
     int64_t element, neuron, steps;
 };
 
-// Clamped, so that a lengths array altered after its check cannot lead out of bounds.
-SRCELL_INLINE int64_t steps_of(const ScanShape& shape, int64_t sample) {
-    if (!shape.lengths) return shape.steps;
-    const int64_t length = shape.lengths[sample];
-    return length < 0 ? 0 : length > shape.steps ? shape.steps : length;
-}
-
 SRCELL_INLINE Chain chain_at(const ScanShape& shape, int64_t element) {
     const int64_t sample = element / shape.neurons;
     return {element, element - sample * shape.neurons, steps_of(shape, sample)};
@@ -26,8 +19,9 @@ SRCELL_INLINE Value<T> parameter_of(const Parameter<T>& parameter, int64_t neuro
 
 template <class T>
 SRCELL_INLINE Cell<Value<T>> cell_of(const CellParameters<T>& p, int64_t n) {
-    return make_cell(parameter_of(p.alpha, n), parameter_of(p.rho, n), parameter_of(p.r, n), parameter_of(p.rs, n),
-                     parameter_of(p.zs_hyp, n), parameter_of(p.zs_dep, n), parameter_of(p.bias, n));
+    Value<T> parameters[kParameters];
+    for (int k = 0; k < kParameters; ++k) parameters[k] = parameter_of(p.of[k], n);
+    return make_cell(parameters);
 }
 
 template <class T>
@@ -124,8 +118,8 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     Adjoint<V> carry = {value_or_zero(p.grad_i, element), value_or_zero(p.grad_h, element),
                         value_or_zero(p.grad_hs, element)};
     const V zero = splat<V>(0);
-    V bias_sum = zero;
-    ParameterGradients<V> sums = {zero, zero, zero, zero, zero, zero};
+    V sums[kParameters];
+    for (V& sum : sums) sum = zero;
     for (int64_t t = chain.steps; t < p.shape.steps; ++t) put(grad_current + t * plane + element, zero);
     for (int64_t begin = (segments(chain.steps) - 1) * kSegment, end = chain.steps; begin >= 0;
          end = begin, begin -= kSegment) {
@@ -148,11 +142,12 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
             const V grad_h = select(less_equal(h, splat<V>(silent_up_to)), zero, value_or_zero(p.grad_spikes, at));
             const V grad_hs = carry.hs;
             const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
-            bias_sum = bias_sum + grad.u;
             put(grad_current + at, grad.i);
             if constexpr (parameters) {
                 const State<V> before = {{trace.i(t)}, {trace.h(t)}, {trace.hs(t)}};
                 add_parameter_gradients(sums, cell, before, grad, grad_hs, V{trace.i(t + 1)}, drive, V{trace.q(t)});
+            } else {
+                sums[kBias] = sums[kBias] + grad.u;
             }
             if constexpr (recurrent)
                 carry_recurrence(cell, carry, grad.u, V{trace.h(t)}, V{trace.hs(t)}, V{trace.q(t)});
@@ -163,16 +158,8 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     p.grad_i0[element] = carry.i.x;
     p.grad_h0[element] = carry.h.x;
     p.grad_hs0[element] = carry.hs.x;
-    T* partial = p.partials + element;
-    partial[0] = bias_sum.x;
-    if constexpr (parameters) {
-        partial[plane] = sums.alpha.x;
-        partial[2 * plane] = sums.rho.x;
-        partial[3 * plane] = sums.r.x;
-        partial[4 * plane] = sums.rs.x;
-        partial[5 * plane] = sums.zs_hyp.x;
-        partial[6 * plane] = sums.zs_dep.x;
-    }
+    constexpr int used = parameters ? kParameters : 1;
+    for (int k = 0; k < used; ++k) p.partials[k * plane + element] = sums[k].x;
 }
 
 template <class T, bool save, class In>
@@ -227,13 +214,6 @@ void scan_forward(Queue& queue, const DeviceScanForward<T>& p) {
         else
             launch(queue, how, ScanForwardBody<T, false, In>{p});
     });
-}
-
-template <class T>
-bool wants_parameters(const CellBackward<T>& p) {
-    for (const T* grad : p.grad_cell)
-        if (grad) return true;
-    return false;
 }
 
 // Launches the body for the call's mode, with a column of shared memory for each thread.

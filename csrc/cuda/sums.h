@@ -23,7 +23,7 @@ struct TreeRound {
     T* elements;
     int64_t rows, stride, columns;  // elements from one row to the next; columns lie side by side
 
-    SRCELL_HOST_DEVICE int64_t chunks() const { return (rows + kTreeLeaves - 1) / kTreeLeaves; }
+    SRCELL_HOST_DEVICE int64_t chunks() const { return ceil_div(rows, kTreeLeaves); }
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t item = place.item();
@@ -58,17 +58,14 @@ struct CopySums {
 // The gradients of bias and cell parameters from the sums of each neuron of each sample.
 template <class T>
 void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
-    const CellParameters<T>& cell = p.cell;
-    const int64_t strides[kSums] = {cell.bias.stride, cell.alpha.stride,  cell.rho.stride,   cell.r.stride,
-                                    cell.rs.stride,   cell.zs_hyp.stride, cell.zs_dep.stride};
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
-    for (int64_t s = 0; s < kSums; ++s) {
-        T* const target = s == 0 ? p.grad_bias : p.grad_cell[s - 1];
+    for (int s = 0; s < kParameters; ++s) {
+        T* const target = p.grad_parameters[s];
         if (!target) continue;
         T* const sums = plane ? p.partials + s * plane : nullptr;
-        const int64_t wanted = strides[s] ? neurons : 1;
+        const int64_t stride = p.cell.of[s].stride, wanted = stride ? neurons : 1;
         if (sums) sum_columns(queue, TreeRound<T>{sums, batch, neurons, neurons});
-        if (sums && !strides[s]) sum_columns(queue, TreeRound<T>{sums, neurons, 1, 1});
+        if (sums && !stride) sum_columns(queue, TreeRound<T>{sums, neurons, 1, 1});
         launch(queue, spread(queue, wanted), CopySums<T>{sums, target, wanted});
     }
 }

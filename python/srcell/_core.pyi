@@ -1,7 +1,10 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
+
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 version: str
 isa: str
@@ -10,9 +13,38 @@ segment: int
 event_segment: int
 pixel_group: int
 drawn_steps: int
+parameters: tuple[str, ...]
 
-class Parameters:
-    def __init__(self, constants: Sequence[float], addresses: Sequence[int], strides: Sequence[int]) -> None: ...
+class Layer:
+    def __init__(
+        self,
+        is_double: bool,
+        on_host: bool,
+        sizes: Sequence[int],
+        lengths: int,
+        threads: int,
+        constants: Sequence[float],
+        addresses: Sequence[int],
+        strides: Sequence[int],
+        relu: bool,
+        recurrent: bool,
+    ) -> None: ...
+
+class EventRows:
+    def __init__(self, offsets: int, indices: int, values: int, count: int, inputs: int) -> None: ...
+
+class DenseRows:
+    def __init__(
+        self,
+        is_double: bool,
+        on_host: bool,
+        sizes: Sequence[int],
+        lengths: int,
+        threads: int,
+        cells: int,
+        mask: int,
+        offsets: int,
+    ) -> None: ...
 
 class Images:
     def __init__(self, values: int, samples: int, pixels: int, threads: int) -> None: ...
@@ -31,27 +63,60 @@ class RateEncoding:
         offsets: int,
     ) -> None: ...
 
-class ForwardArguments:
-    def __init__(self, *args: Any) -> None: ...
-
-class BackwardArguments:
-    def __init__(self, *args: Any) -> None: ...
-
-class EventArguments:
-    def __init__(self, *args: Any) -> None: ...
-
 def thread_runtime() -> str: ...
 def cached_bytes() -> int: ...
 def empty(shape: Sequence[int], is_double: bool) -> NDArray[Any]: ...
-def scan_forward_f32(*args: Any) -> None: ...
-def scan_forward_f64(*args: Any) -> None: ...
-def scan_backward_f32(*args: Any) -> None: ...
-def scan_backward_f64(*args: Any) -> None: ...
-def count_events(sizes: Sequence[int], threads: int, mask: int, offsets: int) -> None: ...
-def count_spikes_f32(sizes: Sequence[int], threads: int, spikes: int, counts: int) -> None: ...
-def count_spikes_f64(sizes: Sequence[int], threads: int, spikes: int, counts: int) -> None: ...
-def tanh(x: NDArray[Any]) -> NDArray[Any]: ...
-def sigmoid(x: NDArray[Any]) -> NDArray[Any]: ...
+def scan_forward(
+    layer: Layer, initial: Sequence[int], outputs: Sequence[int], current: int, checkpoints: int
+) -> None: ...
+def scan_backward(
+    layer: Layer,
+    arriving: Sequence[int],
+    gradients: Sequence[int],
+    current: int,
+    checkpoints: int,
+    grad_current: int,
+) -> None: ...
+def events_forward(
+    layer: Layer,
+    initial: Sequence[int],
+    outputs: Sequence[int],
+    rows: EventRows,
+    weight: int,
+    trace: int,
+    checkpoints: int,
+    trace_integrator: bool,
+) -> None: ...
+def events_backward(
+    layer: Layer,
+    arriving: Sequence[int],
+    gradients: Sequence[int],
+    rows: EventRows,
+    i0: int,
+    trace: int,
+    checkpoints: int,
+    grad_current: int,
+    grad_weight: int,
+) -> None: ...
+def event_dots(
+    layer: Layer, rows: EventRows, weight_t: int, grad_current: int, grad_values: int, grad_input: int
+) -> None: ...
+def multiply(
+    is_double: bool,
+    rows: int,
+    inputs: int,
+    neurons: int,
+    threads: int,
+    gradients: int,
+    weight: int,
+    product: int,
+) -> None: ...
+def mask_events(rows: DenseRows) -> tuple[int, bool]: ...
+def count_events(rows: DenseRows) -> int: ...
+def list_events(rows: DenseRows, indices: int, values: int) -> None: ...
+def count_spikes(is_double: bool, sizes: Sequence[int], threads: int, spikes: int, counts: int) -> None: ...
+def tanh(x: NDArray[_Float]) -> NDArray[_Float]: ...
+def sigmoid(x: NDArray[_Float]) -> NDArray[_Float]: ...
 def count_active_pixels(images: Images, active_before: int) -> tuple[int, int]: ...
 def rate_draw(encoding: RateEncoding) -> int: ...
 def rate_write(encoding: RateEncoding, indices: int) -> None: ...
@@ -65,15 +130,6 @@ def latency_encode(
     indices: int,
 ) -> None: ...
 def find_event_fault(
-    offsets: int,
-    indices: int,
-    values_f32: int,
-    values_f64: int,
-    lengths: int,
-    steps: int,
-    batch: int,
-    inputs: int,
-    events: int,
-    threads: int,
+    is_double: bool, sizes: Sequence[int], rows: EventRows, lengths: int, threads: int
 ) -> tuple[str, int] | None: ...
 def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]: ...

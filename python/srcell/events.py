@@ -719,6 +719,8 @@ def require_dense(name: str, x: Tensor) -> None:
     """Raise where the elements of a tensor do not lie in its memory one by one; for the package's own."""
     if x.layout != torch.strided or x.is_nested:
         raise ValueError(f"{name}: expected a dense tensor, got {'a nested one' if x.is_nested else x.layout}")
+    if x.is_quantized:
+        raise TypeError(f"{name}: expected a tensor that is not quantized, got {x.dtype}")
 
 
 def require_values(name: str, x: Tensor) -> None:

@@ -10,7 +10,7 @@ import math
 import numbers
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .events import EventBatch, as_float, check_bool, check_word, require_dense
 from .ops import _dense, _gpu
-from .ops._layer import HALF, PARAMETERS, SURROGATES, work_dtype
+from .ops._layer import HALF, PARAMETERS, STATE, SURROGATES, work_dtype
 from .ops._memory import has_memory
 from .ops._memory import without_padding as zero_padding
 from .ops.count import count_spikes as count_spikes_operator
@@ -125,28 +125,18 @@ def src(
         [20, 21]
 
     """
-    check_gradient_mode(surrogate, recurrent_grad)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
-    return _run_src(current, bias, state, cell, lengths, surrogate, recurrent_grad)
-
-
-def _run_src(
-    current: Tensor,
-    bias: Parameter,
-    state: State | None,
-    cell: Cell,
-    lengths: Tensor | Sequence[int] | None,
-    surrogate: str,
-    recurrent_grad: bool,
-) -> tuple[Tensor, SRCState]:
-    """``src`` with a checked gradient mode."""
     _check_current(current)
+    layer = _layer(current, current.shape[1:], bias, state, cell, lengths, surrogate, recurrent_grad)
+    return _run_src(current, layer)
+
+
+def _run_src(current: Tensor, layer: _Layer) -> tuple[Tensor, SRCState]:
+    """``src`` on a layer's values as the operator takes them."""
     steps, batch, *features = current.shape
-    dtype = work_dtype(current)
-    flat = current if _gpu.is_gpu(current.device) else current.to(dtype)
+    flat = current if _gpu.is_gpu(current.device) else _worked_on(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, _flat_size("current", features))
-    layer = _layer(_Kind(dtype, current.device), batch, features, state, bias, cell, lengths)
     _refuse_forward_mode("src", layer, flat)
     spikes, i, h, hs, _ = src_operator(
         flat,
@@ -155,8 +145,8 @@ def _run_src(
         layer.state,
         layer.lengths,
         constants=layer.constants,
-        surrogate=surrogate,
-        recurrent_grad=recurrent_grad,
+        surrogate=layer.surrogate,
+        recurrent_grad=layer.recurrent_grad,
         save=False,
     )
     if len(features) > 1:
@@ -229,44 +219,61 @@ def src_linear(
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_word("method", method, _dense.METHODS)
-    options = (state, bias, Cell(alpha, rho, r, rs, zs_hyp, zs_dep), lengths, surrogate, recurrent_grad)
-    if isinstance(input, EventBatch):
-        return events_linear(input, weight, method, *options)
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
-    return dense_linear(input, weight, method, False, *options)
+    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
+    return linear(input, weight, bias, state, cell, lengths, surrogate, recurrent_grad, method=method)
 
 
-def events_linear(
-    input: EventBatch,
+def linear(
+    input: Tensor | EventBatch,
     weight: Tensor,
-    method: str,
-    state: State | None,
     bias: Parameter,
+    state: State | None,
     cell: Cell,
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
+    *,
+    method: str = "auto",
+    input_grad_at_events: bool = False,
 ) -> tuple[Tensor, SRCState]:
-    """``src_linear`` on an EventBatch."""
-    check_gradient_mode(surrogate, recurrent_grad)
-    if input.lengths is not None:
-        if lengths is not None:
+    """``src_linear`` on a weight and a method that are checked, for the package's own.
+
+    With ``input_grad_at_events`` the caller needs the gradient of a dense input only where it is not 0, as the output
+    of a layer with the relu surrogate does; it is then unspecified elsewhere.
+    """
+    _check_device("weight", weight)
+    if not weight.is_floating_point():
+        raise TypeError(f"weight: expected a floating-point dtype, got {weight.dtype}")
+    if isinstance(input, EventBatch):
+        if input.lengths is not None and lengths is not None:
             raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
-        lengths = input.lengths
-    steps, batch, inputs = input.shape
-    if inputs != weight.shape[1]:
-        raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {input.shape}")
+        if input.shape[2] != weight.shape[1]:
+            raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {input.shape}")
+        lengths = input.lengths if lengths is None else lengths
+    elif not isinstance(input, Tensor):
+        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
+    else:
+        require_dense("input", input)
+        if input.dim() != 3 or input.shape[2] != weight.shape[1]:
+            raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {tuple(input.shape)}")
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
-    work = _working(weight)
+    layer = _layer(weight, (input.shape[1], weight.shape[0]), bias, state, cell, lengths, surrogate, recurrent_grad)
+    if isinstance(input, Tensor):
+        return _dense_linear(input, weight, layer, method, input_grad_at_events)
     if method == "gemm":
         # Made anew, because it may have been altered since it was validated, and made dense nothing looks at it again.
         checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
-        dense = checked.to_dense(work.dtype).to(weight.dtype)
-        return dense_linear(dense, weight, method, False, state, bias, cell, lengths, surrogate, recurrent_grad)
+        dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
+        return _dense_linear(dense, weight, layer, method, input_grad_at_events)
+    return _events_linear(input, weight, layer)
+
+
+def _events_linear(input: EventBatch, weight: Tensor, layer: _Layer) -> tuple[Tensor, SRCState]:
+    """``linear`` on the events of an EventBatch."""
+    steps, batch, _ = input.shape
+    work = _worked_on(weight)
     values = None if input.values is None else input.values.to(work.dtype)
-    layer = _layer(_Kind(work.dtype, work.device), batch, [work.shape[0]], state, bias, cell, lengths)
     _refuse_forward_mode("src_linear", layer, work, values)
     spikes, i, h, hs, *_ = src_events(
         input.offsets,
@@ -280,49 +287,27 @@ def events_linear(
         steps=steps,
         batch=batch,
         constants=layer.constants,
-        surrogate=surrogate,
-        recurrent_grad=recurrent_grad,
+        surrogate=layer.surrogate,
+        recurrent_grad=layer.recurrent_grad,
         save=False,
         trace_integrator=False,
     )
     return _in_dtype(spikes, weight), SRCState(i, h, hs)
 
 
-def dense_linear(
-    input: Tensor,
-    weight: Tensor,
-    method: str,
-    input_grad_at_events: bool,
-    state: State | None,
-    bias: Parameter,
-    cell: Cell,
-    lengths: Tensor | Sequence[int] | None,
-    surrogate: str,
-    recurrent_grad: bool,
+def _dense_linear(
+    input: Tensor, weight: Tensor, layer: _Layer, method: str, input_grad_at_events: bool
 ) -> tuple[Tensor, SRCState]:
-    """``src_linear`` on a dense input.
-
-    With ``input_grad_at_events`` the caller needs the gradient of the input only where it is not 0, as the output of a
-    layer with the relu surrogate does; it is then unspecified elsewhere.
-    """
-    check_gradient_mode(surrogate, recurrent_grad)
-    require_dense("input", input)
+    """``linear`` on a dense input."""
     input = as_spikes(input, weight.dtype)
-    if input.dim() != 3 or input.shape[2] != weight.shape[1]:
-        raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {tuple(input.shape)}")
-    if input.device != weight.device:
-        raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
-    work = _working(weight)
     autocast = autocasts(input)
     if input.dtype != weight.dtype and not autocast:
         raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
-    half = autocast or weight.dtype in HALF
-    method = _dense.without_looking(method, half=half)
+    method = _dense.without_looking(method, half=autocast or weight.dtype in HALF)
     if method == "gemm":
-        input, lengths = without_padding(input, lengths)
-        return _run_src(F.linear(input, weight), bias, state, cell, lengths, surrogate, recurrent_grad)
-    input = input.to(work.dtype)
-    layer = _layer(_Kind(work.dtype, work.device), input.shape[1], [work.shape[0]], state, bias, cell, lengths)
+        input, _ = without_padding(input, layer.lengths)
+        return _run_src(F.linear(input, weight), layer)
+    work, input = _worked_on(weight), _worked_on(input)
     _refuse_forward_mode("src_linear", layer, work, input)
     spikes, i, h, hs, *_ = src_dense(
         input,
@@ -333,8 +318,8 @@ def dense_linear(
         layer.lengths,
         method=method,
         constants=layer.constants,
-        surrogate=surrogate,
-        recurrent_grad=recurrent_grad,
+        surrogate=layer.surrogate,
+        recurrent_grad=layer.recurrent_grad,
         save=False,
         trace_integrator=False,
         input_grad_at_events=input_grad_at_events,
@@ -360,12 +345,10 @@ def without_padding(
     return zero_padding(input, lengths), lengths
 
 
-def _working(weight: Tensor) -> Tensor:
-    """The weight in the dtype in which the kernels compute."""
-    _check_device("weight", weight)
-    if not weight.is_floating_point():
-        raise TypeError(f"weight: expected a floating-point dtype, got {weight.dtype}")
-    return weight if weight.dtype == torch.float64 else weight.to(torch.float32)
+def _worked_on(x: Tensor) -> Tensor:
+    """A floating-point tensor in the dtype in which it is worked on."""
+    dtype = work_dtype(x)
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def _in_dtype(spikes: Tensor, weight: Tensor) -> Tensor:
@@ -634,13 +617,6 @@ def _check_device(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: expected a tensor on a CPU or a CUDA device, got one on {x.device}")
 
 
-class _Kind(NamedTuple):
-    """What all tensors of a call must have."""
-
-    dtype: torch.dtype
-    device: torch.device
-
-
 class Cell(NamedTuple):
     """The cell parameters as users give them."""
 
@@ -656,41 +632,50 @@ _DEFAULTS = Cell()
 
 
 class _Layer(NamedTuple):
-    """What the operators take of a layer's values; they check shapes and dtypes."""
+    """A layer's values as the operators take them, which check shapes, dtypes and devices."""
 
     bias: Tensor
     cell: list[Tensor]
     state: list[Tensor]
     lengths: Tensor | None
     constants: list[float]
+    surrogate: str
+    recurrent_grad: bool
 
 
 def _layer(
-    kind: _Kind,
-    batch: int,
-    features: list[int],
-    state: State | None,
+    like: Tensor,
+    shape: Sequence[int],
     bias: Parameter,
+    state: State | None,
     cell: Cell,
     lengths: Tensor | Sequence[int] | None,
+    surrogate: str,
+    recurrent_grad: bool,
 ) -> _Layer:
-    """The values of neurons of shape F."""
-    constants = [
-        float(default) if isinstance(value, Tensor) else _as_constant(name, value)
-        for name, value, default in zip(PARAMETERS, cell, _DEFAULTS, strict=True)
-    ]
+    """The values of B samples of neurons, of shape (B, *F), in the dtype in which a tensor is worked on."""
+    check_gradient_mode(surrogate, recurrent_grad)
+    features = shape[1:]
     tensors: list[Tensor] = []
-    if any(isinstance(value, Tensor) for value in cell):
-        tensors = [
-            _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, kind)
-            for name, value, constant in zip(PARAMETERS, cell, constants, strict=True)
+    constants = list(cell)
+    if any(type(value) is not float for value in cell):
+        constants = [
+            float(default) if isinstance(value, Tensor) else _as_constant(name, value)
+            for name, value, default in zip(PARAMETERS, cell, _DEFAULTS, strict=True)
         ]
+        if any(isinstance(value, Tensor) for value in cell):
+            tensors = [
+                _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
+                for name, value, constant in zip(PARAMETERS, cell, constants, strict=True)
+            ]
     return _Layer(
-        _flat_parameter("bias", bias, features, kind),
+        _flat_parameter("bias", bias, features, like),
         tensors,
-        _flat_state(state, (batch, *features), kind),
-        None if lengths is None else _check_lengths(lengths, batch, kind.device),
-        constants,
+        [] if state is None else _flat_state(state, shape, like),
+        None if lengths is None else _as_lengths(lengths, like.device),
+        cast("list[float]", constants),
+        surrogate,
+        recurrent_grad,
     )
 
 
@@ -717,14 +702,14 @@ def _as_constant(name: str, value: Parameter) -> float:
     return as_float(name, value)
 
 
-def _flat_parameter(name: str, value: Parameter, features: list[int], kind: _Kind) -> Tensor:
+def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: Tensor) -> Tensor:
     """A tensor of one element or of N."""
     if not isinstance(value, Tensor):
-        number = _as_constant(name, value)
-        if not abs(number) <= torch.finfo(kind.dtype).max:
-            raise ValueError(f"{name}: expected a finite value of {kind.dtype}, got {value}")
-        return torch.full((), number, dtype=kind.dtype, device=kind.device)
-    value = _of_kind(name, value, kind)
+        dtype, number = work_dtype(like), _as_constant(name, value)
+        if not abs(number) <= torch.finfo(dtype).max:
+            raise ValueError(f"{name}: expected a finite value of {dtype}, got {value}")
+        return torch.full((), number, dtype=dtype, device=like.device)
+    value = _widened(name, value, like)
     if len(features) == 1 and value.dim() == 1 and value.shape[0] == features[0]:
         return value
     if value.numel() == 1:
@@ -738,16 +723,10 @@ def _flat_parameter(name: str, value: Parameter, features: list[int], kind: _Kin
     return expanded.reshape(-1)
 
 
-def _of_kind(name: str, x: Tensor, kind: _Kind) -> Tensor:
-    """The tensor, one of half precision in the working dtype. Fake kernels check no device, so it is checked here."""
+def _widened(name: str, x: Tensor, like: Tensor) -> Tensor:
+    """The tensor, one of half precision in the dtype in which it is worked on."""
     require_dense(name, x)
-    if x.device != kind.device:
-        raise ValueError(f"{name}: expected device {kind.device}, as the current has, got {x.device}")
-    if x.dtype == kind.dtype:
-        return x
-    if x.dtype in HALF and kind.dtype == torch.float32:
-        return x.float()
-    raise TypeError(f"{name}: expected dtype {kind.dtype}, as the current has, got {x.dtype}")
+    return x.float() if x.dtype in HALF and like.dtype != torch.float64 else x
 
 
 def check_state(state: State) -> list[tuple[str, Tensor]]:
@@ -757,19 +736,19 @@ def check_state(state: State) -> list[tuple[str, Tensor]]:
     return list(zip(("state.i", "state.h", "state.hs"), state, strict=True))
 
 
-def _flat_state(state: State | None, shape: tuple[int, ...], kind: _Kind) -> list[Tensor]:
-    if state is None:
-        return []
-    flat = []
-    for name, x in check_state(state):
-        if x.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
-        x = _of_kind(name, x, kind)
-        flat.append(x if len(shape) == 2 else x.reshape(shape[0], math.prod(shape[1:])))
-    return flat
+def _flat_state(state: State, shape: Sequence[int], like: Tensor) -> list[Tensor]:
+    """Three tensors (B, N)."""
+    flat = [_widened(name, x, like) for name, x in check_state(state)]
+    if len(shape) == 2:
+        return flat
+    for name, x in zip(STATE, flat, strict=True):
+        if x.shape != torch.Size(shape):
+            raise ValueError(f"state.{name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
+    return [x.reshape(shape[0], math.prod(shape[1:])) for x in flat]
 
 
-def _check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
+def _as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
+    """Integers as the operators take them."""
     if not isinstance(lengths, Tensor):
         try:
             lengths = torch.as_tensor(lengths, device=device)
@@ -780,8 +759,14 @@ def _check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.de
         lengths.numel() or not lengths.is_floating_point()
     ):  # [] becomes floats of none
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    return lengths.to(torch.int64)
+
+
+def _check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
+    """The same, checked for what torch's own operators do with them."""
+    lengths = _as_lengths(lengths, device)
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
     if lengths.device != device:
         raise ValueError(f"lengths: expected device {device}, got {lengths.device}")
-    return lengths.to(torch.int64)
+    return lengths

@@ -10,7 +10,7 @@ struct CellOptions {
     int64_t steps, batch, neurons;
     bool per_neuron, relu, recurrent, parameters, initial_state, grad_spikes, grad_state;
     std::vector<int64_t> lengths;  // empty: none
-    // Bit k, in the order of CellParameters: parameter k is one value even so; the gradient of grad_cell[k] is not
+    // Bit k, in the order of CellParameters: parameter k is one value even so; the gradient of parameter k + 1 is not
     // wanted.
     unsigned shared = 0, unwanted = 0;
 
@@ -36,8 +36,8 @@ struct CellInputs {
           grad_i(plane()),
           grad_h(plane()),
           grad_hs(plane()) {
-        const T defaults[kSums] = {T(-6), T(0.9), T(3), T(2), T(-7), T(0.9), T(0)};
-        for (size_t k = 0; k < kSums; ++k) {
+        const T defaults[kParameters] = {T(-6), T(0.9), T(3), T(2), T(-7), T(0.9), T(0)};
+        for (size_t k = 0; k < kParameters; ++k) {
             parameters.push_back(numbers.array<T>(o.stride(k) ? o.neurons : 1));
             for (T& x : parameters.back()) x = defaults[k] + x / 16;
         }
@@ -50,8 +50,9 @@ struct CellInputs {
     }
 
     CellParameters<T> cell() const {
-        const auto at = [&](size_t k) { return Parameter<T>{parameters[k].data(), o.stride(k)}; };
-        return {at(0), at(1), at(2), at(3), at(4), at(5), at(6)};
+        CellParameters<T> made = {};
+        for (size_t k = 0; k < kParameters; ++k) made.of[k] = {parameters[k].data(), o.stride(k)};
+        return made;
     }
 };
 
@@ -70,8 +71,8 @@ struct CellOutputs {
           grad_i0(plane(), poison),
           grad_h0(plane(), poison),
           grad_hs0(plane(), poison),
-          partials((in.o.parameters ? kSums : 1) * plane(), poison) {
-        for (size_t k = 0; k < (in.o.parameters ? kSums : 1); ++k)
+          partials((in.o.parameters ? kParameters : 1) * plane(), poison) {
+        for (size_t k = 0; k < (in.o.parameters ? kParameters : 1); ++k)
             grad_parameters.emplace_back(k && in.o.unwanted >> (k - 1) & 1 ? 0
                                          : in.o.stride(k)                  ? in.o.neurons
                                                                            : 1,
@@ -106,10 +107,9 @@ struct CellOutputs {
                              grad_i0.data(),
                              grad_h0.data(),
                              grad_hs0.data(),
-                             grad_parameters[0].data(),
                              {},
                              partials.data()};
-        for (size_t k = 1; k < grad_parameters.size(); ++k) p.grad_cell[k - 1] = grad_parameters[k].data();
+        for (size_t k = 0; k < grad_parameters.size(); ++k) p.grad_parameters[k] = grad_parameters[k].data();
         return p;
     }
 
@@ -122,10 +122,14 @@ struct CellOutputs {
     }
 };
 
-inline void call_forward(const Kernels& kernels, const ScanForward<float>& p) { kernels.scan_forward_f32(p); }
-inline void call_forward(const Kernels& kernels, const ScanForward<double>& p) { kernels.scan_forward_f64(p); }
-inline void call_backward(const Kernels& kernels, const ScanBackward<float>& p) { kernels.scan_backward_f32(p); }
-inline void call_backward(const Kernels& kernels, const ScanBackward<double>& p) { kernels.scan_backward_f64(p); }
+template <class T>
+void call_forward(const Kernels& kernels, const ScanForward<T>& p) {
+    kernels.of<T>().scan_forward(p);
+}
+template <class T>
+void call_backward(const Kernels& kernels, const ScanBackward<T>& p) {
+    kernels.of<T>().scan_backward(p);
+}
 
 // The passes over a given current, with or without checkpoints and a backward pass.
 template <class T>

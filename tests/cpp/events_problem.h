@@ -8,27 +8,25 @@
 
 namespace srcell {
 
-inline int64_t call_forward(const Kernels& kernels, const EventsForward<float>& p) {
-    return kernels.events_forward_f32(p);
+template <class T>
+int64_t call_forward(const Kernels& kernels, const EventsForward<T>& p) {
+    return kernels.of<T>().events_forward(p);
 }
-inline int64_t call_forward(const Kernels& kernels, const EventsForward<double>& p) {
-    return kernels.events_forward_f64(p);
+template <class T>
+int64_t call_backward(const Kernels& kernels, const EventsBackward<T>& p) {
+    return kernels.of<T>().events_backward(p);
 }
-inline int64_t call_backward(const Kernels& kernels, const EventsBackward<float>& p) {
-    return kernels.events_backward_f32(p);
+template <class T>
+int64_t call_dots(const Kernels& kernels, const EventDots<T>& p) {
+    return kernels.of<T>().event_dots(p);
 }
-inline int64_t call_backward(const Kernels& kernels, const EventsBackward<double>& p) {
-    return kernels.events_backward_f64(p);
+template <class T>
+bool call_mask(const Kernels& kernels, const DenseInput<T>& p) {
+    return kernels.of<T>().mask_events(p);
 }
-inline int64_t call_dots(const Kernels& kernels, const EventDots<float>& p) { return kernels.event_dots_f32(p); }
-inline int64_t call_dots(const Kernels& kernels, const EventDots<double>& p) { return kernels.event_dots_f64(p); }
-inline bool call_mask(const Kernels& kernels, const DenseInput<float>& p) { return kernels.mask_events_f32(p); }
-inline bool call_mask(const Kernels& kernels, const DenseInput<double>& p) { return kernels.mask_events_f64(p); }
-inline void call_list(const Kernels& kernels, const DenseInput<float>& p, int32_t* indices, float* values) {
-    kernels.list_events_f32(p, indices, values);
-}
-inline void call_list(const Kernels& kernels, const DenseInput<double>& p, int32_t* indices, double* values) {
-    kernels.list_events_f64(p, indices, values);
+template <class T>
+void call_list(const Kernels& kernels, const DenseInput<T>& p, int32_t* indices, T* values) {
+    kernels.of<T>().list_events(p, indices, values);
 }
 
 // Event rows in any order and with repetitions, some of them empty.

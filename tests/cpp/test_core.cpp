@@ -145,6 +145,16 @@ void memory_is_shared_by_threads() {
     for (std::thread& thread : threads) thread.join();
 }
 
+// An entry that was forgotten would be null.
+void tables_are_full() {
+    for (const Kernels* table : available_kernels()) {
+        constexpr size_t count = sizeof(Kernels) / sizeof(void*);
+        const void* entries[count];
+        std::memcpy(entries, table, sizeof entries);
+        for (const void* entry : entries) CHECK(entry);
+    }
+}
+
 // Empty arrays may have sizes near the largest: nothing overflows, and nothing is counted up to them.
 void empty_arrays_may_be_vast() {
     constexpr int64_t most = std::numeric_limits<int64_t>::max();
@@ -155,23 +165,23 @@ void empty_arrays_may_be_vast() {
     for_each_table([&](const Kernels& kernels, int threads) {
         ScanForward<float> forward = {};
         forward.shape = {most, 0, most, &no_lengths, threads};
-        kernels.scan_forward_f32(forward);
+        kernels.f32.scan_forward(forward);
         ScanBackward<float> backward = {};
         backward.shape = forward.shape;
-        kernels.scan_backward_f32(backward);
+        kernels.f32.scan_backward(backward);
 
         int64_t offset = -1, partials[2 * 16], counts[2] = {-1, -1};
         const DenseInput<float> dense = {{0, most, 0, nullptr, threads}, most, nullptr, nullptr, &offset};
-        CHECK(kernels.mask_events_f32(dense));
+        CHECK(kernels.f32.mask_events(dense));
         CHECK(offset == 0);
-        kernels.list_events_f32(dense, nullptr, nullptr);
+        kernels.f32.list_events(dense, nullptr, nullptr);
         EventDots<float> dots = {};
         dots.shape = dense.shape;
         dots.events = {&offset, nullptr, nullptr, 0, most};
-        CHECK(kernels.event_dots_f32(dots) == -1);
-        kernels.count_spikes_f32({0, most, 1, threads, nullptr, partials, counts});
+        CHECK(kernels.f32.event_dots(dots) == -1);
+        kernels.f32.count_spikes({0, most, 1, threads, nullptr, partials, counts});
         CHECK(counts[0] == 0 && counts[1] == 0);
-        kernels.count_spikes_f32({1, most, 0, threads, nullptr, nullptr, nullptr});
+        kernels.f32.count_spikes({1, most, 0, threads, nullptr, nullptr, nullptr});
     });
 }
 
@@ -179,6 +189,7 @@ void empty_arrays_may_be_vast() {
 
 int main() {
     dispatch_chooses();
+    tables_are_full();
     parallel_covers_each_item_once();
     lowest_is_kept();
     memory_is_reused();

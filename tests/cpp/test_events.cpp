@@ -153,7 +153,8 @@ void dense_events_are_found(int64_t steps, int64_t batch, int64_t inputs, uint64
         const ScanShape shape = {steps, batch, 0, lengths.data(), threads};
         CHECK(call_mask(kernels, DenseInput<T>{shape, inputs, cells.data(), mask.data(), found.data()}) == ones);
         CHECK(std::vector<int64_t>(found.begin(), found.end()) == offsets);
-        kernels.count_events({{steps, batch, 0, nullptr, threads}, inputs, nullptr, mask.data(), counted_again.data()});
+        kernels.f32.count_events(
+            {{steps, batch, 0, nullptr, threads}, inputs, nullptr, mask.data(), counted_again.data()});
         CHECK(std::vector<int64_t>(counted_again.begin(), counted_again.end()) == offsets);
         const auto count = static_cast<int64_t>(indices.size());
         for (const bool with_values : {false, true}) {
@@ -192,12 +193,12 @@ void altered_masks_are_survived() {
             Array<int64_t> offsets(batch * steps + 1);
             const DenseInput<float> p = {
                 {steps, batch, 0, nullptr, threads}, inputs, cells.data(), mask.data(), offsets.data()};
-            kernels.count_events(p);
+            kernels.f32.count_events(p);
             const int64_t count = offsets[batch * steps];
             CHECK(count == mask.size() * 64);
             Array<int32_t> indices(count);
             Array<float> values(count);
-            kernels.list_events_f32(p, indices.data(), values.data());
+            kernels.f32.list_events(p, indices.data(), values.data());
         });
 }
 
@@ -277,10 +278,10 @@ void empty_batches_are_checked() {
         EventsForward<float> p = {call.out.forward(threads), rows.events(), nullptr, nullptr, nullptr, nullptr, false};
         p.events.indices = one.data();
         p.events.count = 1;
-        CHECK(kernels.events_forward_f32(p) == 1);
+        CHECK(kernels.f32.events_forward(p) == 1);
         p.shape.steps = 0;
         rows.offsets[0] = 2;
-        CHECK(kernels.events_forward_f32(p) == 0);
+        CHECK(kernels.f32.events_forward(p) == 0);
         rows.offsets[0] = 0;
     });
 }

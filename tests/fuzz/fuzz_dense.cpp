@@ -10,19 +10,6 @@ using namespace srcell;
 
 namespace {
 
-void call_multiply(const Kernels& kernels, const Product<float>& p) { kernels.multiply_f32(p); }
-void call_multiply(const Kernels& kernels, const Product<double>& p) { kernels.multiply_f64(p); }
-void call_count(const Kernels& kernels, const SpikeCounts<float>& p) { kernels.count_spikes_f32(p); }
-void call_count(const Kernels& kernels, const SpikeCounts<double>& p) { kernels.count_spikes_f64(p); }
-void call_functions(const Kernels& kernels, const float* x, float* tanh, float* sigmoid, int64_t count) {
-    kernels.tanh_f32(x, tanh, count);
-    kernels.sigmoid_f32(x, sigmoid, count);
-}
-void call_functions(const Kernels& kernels, const double* x, double* tanh, double* sigmoid, int64_t count) {
-    kernels.tanh_f64(x, tanh, count);
-    kernels.sigmoid_f64(x, sigmoid, count);
-}
-
 template <class T>
 struct Cells {
     int64_t steps, batch, inputs;
@@ -80,14 +67,14 @@ void events_are_found(Input& in, const Cells<T>& q, const Array<int64_t>& length
         listed.indices.assign(indices.begin(), indices.end());
         listed.values.add(values);
         CHECK(listed == expected);
-        kernels->count_events({shape, q.inputs, nullptr, mask.data(), again.data()});
+        kernels->f32.count_events({shape, q.inputs, nullptr, mask.data(), again.data()});
         CHECK(std::equal(again.begin(), again.end(), offsets.begin()));
 
         // A mask altered between counting and listing, any of its bits.
         for (int64_t k = 0; k < mask.size(); ++k) mask[k] ^= (flips >> (k % 24) & 1) ? flips * 0x9E3779B97F4A7C15u : 0;
         call_list(*kernels, p, indices.data(), without_values ? nullptr : values.data());
         // And one altered before both.
-        kernels->count_events({shape, q.inputs, nullptr, mask.data(), again.data()});
+        kernels->f32.count_events({shape, q.inputs, nullptr, mask.data(), again.data()});
         const int64_t count = again[again.size() - 1];
         CHECK(0 <= count && count <= 64 * mask.size());
         Array<int32_t> any(count);
@@ -112,8 +99,8 @@ void products_agree(const Cells<T>& q, const Array<T>& weight, int64_t neurons, 
     for (const Kernels* kernels : available_kernels()) {
         Array<T> gradients(rows * neurons), packed(neurons * (inputs + kProductPadding)), product(rows * inputs);
         std::copy(q.cells.begin(), q.cells.begin() + gradients.size(), gradients.begin());
-        call_multiply(*kernels,
-                      {rows, inputs, neurons, threads, gradients.data(), weight.data(), packed.data(), product.data()});
+        kernels->of<T>().multiply(
+            {rows, inputs, neurons, threads, gradients.data(), weight.data(), packed.data(), product.data()});
         Result<T> got;
         got.add(product);
         CHECK(got == expected);
@@ -132,7 +119,8 @@ void counts_agree(const Cells<T>& q, int threads) {
             }
     for (const Kernels* kernels : available_kernels()) {
         Array<int64_t> partials(count_groups(q.batch) * 2 * q.inputs), counts(2 * q.inputs);
-        call_count(*kernels, {q.steps, q.batch, q.inputs, threads, q.cells.data(), partials.data(), counts.data()});
+        kernels->of<T>().count_spikes(
+            {q.steps, q.batch, q.inputs, threads, q.cells.data(), partials.data(), counts.data()});
         CHECK(std::vector<int64_t>(counts.begin(), counts.end()) == expected);
     }
 }
@@ -143,7 +131,7 @@ bool empty_inputs_are_nothing(Input& in) {
     const int64_t steps = in.bit() ? 0 : in.vast(), batch = in.vast(), inputs = steps ? 0 : in.below(100);
     Array<int64_t> counts(2 * inputs), partials(count_groups(batch) * counts.size()), offsets(1);
     for (const Kernels* kernels : available_kernels()) {
-        call_count(*kernels, {steps, batch, inputs, 1, static_cast<const T*>(nullptr), partials.data(), counts.data()});
+        kernels->of<T>().count_spikes({steps, batch, inputs, 1, nullptr, partials.data(), counts.data()});
         for (const int64_t count : counts) CHECK(count == 0);
         if (steps) continue;
         const DenseInput<T> p = {{0, batch, 0, nullptr, 1}, in.vast(), nullptr, nullptr, offsets.data()};
@@ -160,7 +148,8 @@ void functions_agree(const Array<T>& x) {
     Result<T> expected;
     for (const Kernels* kernels : available_kernels()) {
         Array<T> tanh(x.size()), sigmoid(x.size());
-        call_functions(*kernels, x.data(), tanh.data(), sigmoid.data(), x.size());
+        kernels->of<T>().tanh(x.data(), tanh.data(), x.size());
+        kernels->of<T>().sigmoid(x.data(), sigmoid.data(), x.size());
         Result<T> got;
         got.add(tanh);
         got.add(sigmoid);

@@ -35,7 +35,7 @@ void one_is_the_same_alone(Input& in, const CellInputs<T>& cell, ScanCall<T>& wh
     o.batch = o.neurons = 1;
     if (!o.lengths.empty()) o.lengths = {cell.o.lengths[static_cast<size_t>(element / cell.o.neurons)]};
     CellInputs<T> alone(o);
-    for (size_t k = 0; k < kSums; ++k) alone.parameters[k][0] = cell.parameters[k][o.stride(k) ? neuron : 0];
+    for (size_t k = 0; k < kParameters; ++k) alone.parameters[k][0] = cell.parameters[k][o.stride(k) ? neuron : 0];
     copy_chain(cell.i0, plane, element, alone.i0);
     copy_chain(cell.h0, plane, element, alone.h0);
     copy_chain(cell.hs0, plane, element, alone.hs0);

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from .. import _core
 from ._memory import Optionals, address, addresses
 
 if TYPE_CHECKING:
-    from ._layer import Layer, LayerGradients, Sizes
+    from ._layer import Layer, LayerGradients
 
 core = _core
 
@@ -27,32 +27,23 @@ BLOCK_BYTES = 4 << 20
 SCRATCH_BLOCK_BYTES = 128 << 10
 
 
-def empty(dtype: torch.dtype, *shape: int, block_bytes: int = BLOCK_BYTES) -> Tensor:
-    """Uninitialised contiguous CPU tensor."""
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_bytes: int = BLOCK_BYTES) -> Tensor:
+    """Uninitialised contiguous tensor, of the dtype of a CPU tensor unless another is given."""
+    dtype = dtype or like.dtype
     size = math.prod(shape) * dtype.itemsize
     if size < block_bytes:
-        return torch.empty(shape, dtype=dtype, device="cpu")
+        return like.new_empty(*shape, dtype=dtype)
     if size >= 2**63:
         raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")
     return torch.from_numpy(core.empty(shape, dtype.itemsize == 8)).view(dtype)
 
 
-def scratch(*counts: int) -> list[Tensor]:
+def scratch(like: Tensor, *counts: int) -> list[Tensor]:
     """Uninitialised vectors of int32 that live as long as a call."""
-    return list(empty(torch.int32, sum(counts), block_bytes=SCRATCH_BLOCK_BYTES).split(counts))
+    return list(empty(like, sum(counts), dtype=torch.int32, block_bytes=SCRATCH_BLOCK_BYTES).split(counts))
 
 
-def kernel(name: str, dtype: torch.dtype) -> Any:
-    """The kernel of that name for numbers of that dtype."""
-    return getattr(core, of_dtype(name, dtype))
-
-
-def of_dtype(name: str, dtype: torch.dtype) -> str:
-    """A kernel's whole name."""
-    return name + ("_f64" if dtype == torch.float64 else "_f32")
-
-
-class Rows:
+class EventRows:
     """The events of an EventBatch, or those of a dense input.
 
     Attributes:
@@ -65,10 +56,10 @@ class Rows:
     def __init__(self, offsets: Tensor, indices: Tensor, values: Tensor | None) -> None:
         self.offsets, self.indices, self.values = offsets, indices, values
 
-    def arguments(self, inputs: int) -> core.EventArguments:
-        """As kernels take them."""
-        tensors = self.offsets, self.indices, self.values
-        return core.EventArguments(*addresses(tensors), self.indices.numel(), inputs)
+    def for_kernels(self, inputs: int) -> core.EventRows:
+        """As kernels take them, which must hold this object as long."""
+        count = self.indices.shape[0]
+        return core.EventRows(address(self.offsets), address(self.indices), address(self.values), count, inputs)
 
 
 class Cpu:
@@ -82,8 +73,7 @@ class Cpu:
         self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, checkpoints: Tensor | None
     ) -> None:
         """Fill spikes, state and checkpoints from given currents."""
-        arguments = layer.forward_arguments(outputs[0], outputs[1:])
-        kernel("scan_forward", current.dtype)(arguments, address(current), address(checkpoints))
+        core.scan_forward(layer.struct, layer.initial(), addresses(outputs), address(current), address(checkpoints))
 
     def scan_backward(
         self,
@@ -95,30 +85,43 @@ class Cpu:
         grad_current: Tensor,
     ) -> None:
         """Fill the gradients of a layer and of its currents."""
-        arguments = layer.backward_arguments(arriving, gradients)
-        run = kernel("scan_backward", current.dtype)
-        run(arguments, address(current), address(checkpoints), address(grad_current))
+        core.scan_backward(
+            layer.struct,
+            addresses(arriving),
+            addresses(gradients.wanted),
+            address(current),
+            address(checkpoints),
+            address(grad_current),
+        )
 
     def events_forward(
         self,
         layer: Layer,
         outputs: Sequence[Tensor],
-        rows: Rows,
+        rows: EventRows,
         weight: Tensor,
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
         """Fill spikes and state behind a linear synapse on events, and trace and checkpoints unless they are None."""
-        arguments = layer.forward_arguments(outputs[0], outputs[1:])
-        run = kernel("events_forward", weight.dtype)
-        run(arguments, rows.arguments(weight.shape[1]), address(weight), *addresses(saved), trace_integrator)
+        trace, checkpoints = saved
+        core.events_forward(
+            layer.struct,
+            layer.initial(),
+            addresses(outputs),
+            rows.for_kernels(weight.shape[1]),
+            address(weight),
+            address(trace),
+            address(checkpoints),
+            trace_integrator,
+        )
 
     def events_backward(
         self,
         layer: Layer,
         arriving: Optionals,
         gradients: LayerGradients,
-        rows: Rows,
+        rows: EventRows,
         weight: Tensor,
         saved: Sequence[Tensor],
         i0: Tensor | None,
@@ -127,13 +130,13 @@ class Cpu:
         want_weight: bool,
     ) -> tuple[Tensor, Tensor]:
         """Fill the gradients of a layer; return those of values and weight, of no elements where not wanted."""
-        grad_current = empty(weight.dtype, *layer.sizes) if want_values else None
+        grad_current = empty(weight, *layer.sizes) if want_values else None
         grad_weight = self.weight_gradient(
             layer, arriving, gradients, rows, weight, saved, i0, grad_current, want_weight=want_weight
         )
         grad_values = weight.new_empty(0)
         if grad_current is not None:
-            grad_values = empty(weight.dtype, rows.indices.numel())
+            grad_values = empty(weight, rows.indices.shape[0])
             self.event_dots(layer, rows, weight, grad_current, grad_values, None)
         return grad_values, grad_weight
 
@@ -142,7 +145,7 @@ class Cpu:
         layer: Layer,
         arriving: Optionals,
         gradients: LayerGradients,
-        rows: Rows,
+        rows: EventRows,
         weight: Tensor,
         saved: Sequence[Tensor],
         i0: Tensor | None,
@@ -152,12 +155,15 @@ class Cpu:
     ) -> Tensor:
         """Fill the gradients of a layer and, where it is given, of the currents; return that of the weight."""
         grad_weight = torch.empty_like(weight) if want_weight else weight.new_empty(0)
-        arguments = layer.backward_arguments(arriving, gradients)
-        kernel("events_backward", weight.dtype)(
-            arguments,
-            rows.arguments(weight.shape[1]),
+        trace, checkpoints = saved
+        core.events_backward(
+            layer.struct,
+            addresses(arriving),
+            addresses(gradients.wanted),
+            rows.for_kernels(weight.shape[1]),
             address(i0),
-            *addresses(saved),
+            address(trace),
+            address(checkpoints),
             address(grad_current),
             address(grad_weight) if want_weight else 0,
         )
@@ -166,7 +172,7 @@ class Cpu:
     def event_dots(
         self,
         layer: Layer,
-        rows: Rows,
+        rows: EventRows,
         weight: Tensor,
         grad_current: Tensor,
         grad_values: Tensor | None,
@@ -174,59 +180,44 @@ class Cpu:
     ) -> None:
         """Fill the gradients of event values, or those of a dense input at its events."""
         weight_t = weight.t().contiguous()
-        kernel("event_dots", weight.dtype)(
-            layer.sizes,
-            address(layer.lengths),
-            torch.get_num_threads(),
-            rows.arguments(weight.shape[1]),
+        core.event_dots(
+            layer.struct,
+            rows.for_kernels(weight.shape[1]),
             address(weight_t),
             address(grad_current),
             address(grad_values),
             address(grad_input),
         )
 
-    def mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor, offsets: Tensor) -> bool:
-        """Fill the mask and the offsets of a dense input, and return whether all of its events are 1."""
-        if mask.shape[0] == 0:  # of however many samples or steps, which would all be walked through
+    def events_of(self, input: Tensor, lengths: Tensor | None) -> tuple[EventRows, Tensor, bool]:
+        """The events of a contiguous dense input, the mask that tells where they are, and whether all of them are 1."""
+        rows, words = mask_shape(input)
+        mask, offsets = empty(input, rows, words, dtype=torch.int64), empty(input, rows + 1, dtype=torch.int64)
+        if rows == 0:  # of however many samples or steps, which would all be walked through
             offsets.zero_()
-            return True
-        ones: bool = kernel("mask_events", input.dtype)(
-            tuple(input.shape),
-            address(lengths),
-            torch.get_num_threads(),
-            address(input),
-            address(mask),
-            address(offsets),
-        )
-        return ones
+            return EventRows(offsets, empty(input, 0, dtype=torch.int32), None), mask, True
+        dense = dense_rows(input, lengths, mask, offsets)
+        count, ones = core.mask_events(dense)
+        return self._list(dense, input, offsets, count, ones), mask, ones
 
-    def rows_of(self, input: Tensor, mask: Tensor, offsets: Tensor, ones: bool) -> Rows:
-        """The events that the mask of a dense input stands for."""
-        count = int(offsets[-1])
-        indices = empty(torch.int32, count)
-        values = None if ones else empty(input.dtype, count)
+    def events_of_mask(self, input: Tensor, mask: Tensor, *, ones: bool) -> EventRows:
+        """The events of a contiguous dense input again."""
+        offsets = empty(mask, mask.shape[0] + 1)
+        dense = dense_rows(input, None, mask, offsets)
+        return self._list(dense, input, offsets, core.count_events(dense), ones)
+
+    def _list(self, dense: core.DenseRows, input: Tensor, offsets: Tensor, count: int, ones: bool) -> EventRows:
+        indices = empty(input, count, dtype=torch.int32)
+        values = None if ones else empty(input, count)
         if count:
-            kernel("list_events", input.dtype)(
-                tuple(input.shape),
-                torch.get_num_threads(),
-                address(input),
-                address(mask),
-                address(offsets),
-                address(indices),
-                address(values),
-            )
-        return Rows(offsets, indices, values)
-
-    def offsets_of(self, sizes: Sizes, mask: Tensor) -> Tensor:
-        """The offsets of a mask's rows."""
-        offsets = empty(torch.int64, mask.shape[0] + 1)
-        core.count_events(sizes, torch.get_num_threads(), address(mask), address(offsets))
-        return offsets
+            core.list_events(dense, address(indices), address(values))
+        return EventRows(offsets, indices, values)
 
     def input_gradient(self, grad_current: Tensor, weight: Tensor, grad_input: Tensor) -> None:
         """Fill the gradient of a dense input from that of the currents."""
         steps, batch, neurons = grad_current.shape
-        kernel("multiply", weight.dtype)(
+        core.multiply(
+            weight.dtype == torch.float64,
             steps * batch,
             weight.shape[1],
             neurons,
@@ -235,6 +226,28 @@ class Cpu:
             address(weight),
             address(grad_input),
         )
+
+
+def mask_shape(input: Tensor) -> tuple[int, int]:
+    """A row of the mask for each step of each sample, a bit for each input."""
+    steps, batch, inputs = input.shape
+    return batch * steps, -(-inputs // 64)
+
+
+def dense_rows(
+    input: Tensor, lengths: Tensor | None, mask: Tensor, offsets: Tensor | None, on_host: bool = True
+) -> core.DenseRows:
+    """A dense input as kernels take it, which must hold the tensors as long."""
+    return core.DenseRows(
+        input.dtype == torch.float64,
+        on_host,
+        input.shape,
+        address(lengths),
+        torch.get_num_threads(),
+        address(input),
+        address(mask),
+        address(offsets),
+    )
 
 
 CPU = Cpu()

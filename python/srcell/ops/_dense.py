@@ -64,9 +64,3 @@ def check_synapse(input: Tensor, weight: Tensor, method: str) -> Like:
     if inputs > _MAX_EVENT_INPUTS and method != "gemm":
         raise ValueError(f"input: expected K of at most 2^31 for events, got {inputs}")
     return like
-
-
-def mask_shape(input: Tensor) -> tuple[int, int]:
-    """A row of the mask for each step of each sample, a bit for each input."""
-    steps, batch, inputs = input.shape
-    return batch * steps, (inputs + 63) // 64

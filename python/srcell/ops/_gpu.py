@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._cpu import CPU, Cpu, Rows, core, of_dtype
-from ._memory import Optionals, address
+from ._cpu import CPU, Cpu, EventRows, core, dense_rows
+from ._memory import Optionals, address, addresses
 
 if TYPE_CHECKING:
     from ._layer import Layer, LayerGradients
@@ -29,9 +29,10 @@ class Gpu:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def empty(self, dtype: torch.dtype, *shape: int) -> Tensor:
-        """Uninitialised contiguous tensor."""
-        return torch.empty(shape, dtype=dtype, device=self.device)
+    @staticmethod
+    def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Uninitialised contiguous tensor, of the dtype of a tensor there unless another is given."""
+        return like.new_empty(*shape, dtype=dtype)
 
     def launch(self, name: str, *arguments: Any) -> None:
         """Put a kernel on the stream that is current on this device; it gets the addresses of tensors."""
@@ -43,8 +44,8 @@ class Gpu:
         self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, checkpoints: Tensor | None
     ) -> None:
         """Fill spikes, state and checkpoints from given currents, of half precision too."""
-        arguments = layer.forward_arguments(outputs[0], outputs[1:])
-        self.launch(of_dtype("scan_forward", current.dtype), arguments, current, _element(current), checkpoints)
+        element = _element(current)
+        self.launch("scan_forward", layer.struct, layer.initial(), outputs, current, element, checkpoints)
 
     def scan_backward(
         self,
@@ -56,27 +57,22 @@ class Gpu:
         grad_current: Tensor,
     ) -> None:
         """Fill the gradients of a layer and of its currents."""
-        arguments, partials = layer.backward_arguments(arriving, gradients), self._partials(layer, gradients)
-        name = of_dtype("scan_backward", current.dtype)
-        self.launch(name, arguments, partials, current, _element(current), checkpoints, grad_current)
-
-    def _partials(self, layer: Layer, gradients: LayerGradients) -> Tensor:
-        sums = 1 + len(gradients.wanted) if any(x is not None for x in gradients.wanted) else 1
-        return self.empty(layer.like.dtype, sums, *layer.sizes[1:])
+        partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
+        by_current = (current, _element(current), checkpoints, grad_current)
+        self.launch("scan_backward", layer.struct, arriving, gradients.wanted, partials, *by_current)
 
     def events_forward(
         self,
         layer: Layer,
         outputs: Sequence[Tensor],
-        rows: Rows,
+        rows: EventRows,
         weight: Tensor,
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
         """Fill spikes and state behind a linear synapse on events, and trace and checkpoints unless they are None."""
-        arguments, weight_t = layer.forward_arguments(outputs[0], outputs[1:]), weight.t().contiguous()
-        name = of_dtype("events_forward", weight.dtype)
-        self.launch(name, arguments, rows.arguments(weight.shape[1]), None, None, weight_t, *saved, trace_integrator)
+        events = rows.for_kernels(weight.shape[1])
+        self._events_forward(layer, outputs, (events, None, None), weight, saved, trace_integrator)
 
     def masked_forward(
         self,
@@ -89,10 +85,22 @@ class Gpu:
         trace_integrator: bool,
     ) -> None:
         """The same on a dense input."""
-        arguments, weight_t = layer.forward_arguments(outputs[0], outputs[1:]), weight.t().contiguous()
-        no_rows = core.EventArguments(0, 0, 0, 0, weight.shape[1])
-        name = of_dtype("events_forward", weight.dtype)
-        self.launch(name, arguments, no_rows, mask, input, weight_t, *saved, trace_integrator)
+        no_rows = core.EventRows(0, 0, 0, 0, weight.shape[1])
+        self._events_forward(layer, outputs, (no_rows, mask, input), weight, saved, trace_integrator)
+
+    def _events_forward(
+        self,
+        layer: Layer,
+        outputs: Sequence[Tensor],
+        events: tuple[core.EventRows, Tensor | None, Tensor | None],
+        weight: Tensor,
+        saved: Optionals,
+        trace_integrator: bool,
+    ) -> None:
+        weight_t = weight.t().contiguous()
+        self.launch(
+            "events_forward", layer.struct, layer.initial(), outputs, *events, weight_t, *saved, trace_integrator
+        )
 
     def current_gradient(
         self,
@@ -103,10 +111,9 @@ class Gpu:
         i0: Tensor | None,
     ) -> Tensor:
         """Fill the gradients of a layer behind events; return that of the currents."""
-        dtype = layer.like.dtype
-        grad_current = self.empty(dtype, *layer.sizes)
-        arguments, partials = layer.backward_arguments(arriving, gradients), self._partials(layer, gradients)
-        self.launch(of_dtype("events_backward", dtype), arguments, partials, i0, *saved, grad_current)
+        grad_current = self.empty(layer.bias, *layer.sizes)
+        partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
+        self.launch("events_backward", layer.struct, arriving, gradients.wanted, partials, i0, *saved, grad_current)
         return grad_current
 
     def events_backward(
@@ -114,7 +121,7 @@ class Gpu:
         layer: Layer,
         arriving: Optionals,
         gradients: LayerGradients,
-        rows: Rows,
+        rows: EventRows,
         weight: Tensor,
         saved: Sequence[Tensor],
         i0: Tensor | None,
@@ -125,19 +132,19 @@ class Gpu:
         """Fill the gradients of a layer; return those of values and weight, of no elements where not wanted."""
         grad_current = self.current_gradient(layer, arriving, gradients, saved, i0)
         grad_values, grad_weight = weight.new_empty(0), weight.new_empty(0)
-        arguments = rows.arguments(weight.shape[1])
+        events = rows.for_kernels(weight.shape[1])
         keys = torch.full_like(rows.indices, torch.iinfo(torch.int64).max, dtype=torch.int64)
         positions = torch.empty_like(keys)
         if want_values or want_weight:
-            self.launch("event_keys", layer.sizes, layer.lengths, arguments, keys, positions)
+            self.launch("event_keys", layer.struct, events, keys, positions)
         if want_values:
-            grad_values = self.empty(weight.dtype, rows.indices.numel())
-            name, weight_t = of_dtype("event_dots", weight.dtype), weight.t().contiguous()
-            self.launch(name, weight.shape[0], arguments, keys, positions, weight_t, grad_current, grad_values)
+            grad_values = self.empty(weight, rows.indices.shape[0])
+            weight_t = weight.t().contiguous()
+            self.launch("event_dots", layer.struct, events, keys, positions, weight_t, grad_current, grad_values)
         if want_weight:
             # A stable sort keeps the events of equal keys, which belong to one segment, in the order of their steps.
             sorted_keys, order = keys.sort(stable=True)
-            groups, stride = cuda_module().weight_groups(*layer.sizes[1:]), cuda_module().key_stride(layer.sizes)
+            groups, stride = cuda_module().weight_groups(*layer.sizes[1:]), cuda_module().key_stride(layer.struct)
             bounds = torch.arange(groups * weight.shape[1] + 1, device=weight.device) * stride
             starts = torch.searchsorted(sorted_keys, bounds)
             by_rows = (starts, order, positions, rows.values, None, None)
@@ -149,20 +156,20 @@ class Gpu:
     ) -> Tensor:
         """The gradient of the weight from a dense input."""
         steps, batch, inputs = input.shape
-        columns = self.empty(torch.int32, batch, -(-steps // core.event_segment), inputs)
-        self.launch("mask_columns", (steps, batch, inputs), mask, columns)
+        columns = self.empty(input, batch, -(-steps // core.event_segment), inputs, dtype=torch.int32)
+        self.launch("mask_columns", dense_rows(input, None, mask, None, on_host=False), columns)
         return self._weight_gradient(layer, weight, grad_current, (None, None, None, None, columns, input))
 
     def _weight_gradient(self, layer: Layer, weight: Tensor, grad_current: Tensor, events: Optionals) -> Tensor:
-        grad_weight, name = torch.empty_like(weight), of_dtype("weight_gradient", weight.dtype)
+        grad_weight = torch.empty_like(weight)
         groups = cuda_module().weight_groups(*layer.sizes[1:])
-        partials = self.empty(weight.dtype, groups, weight.shape[1], weight.shape[0])
-        self.launch(name, layer.sizes, weight.shape[1], grad_current, *events, partials, grad_weight)
+        partials = self.empty(weight, groups, weight.shape[1], weight.shape[0])
+        self.launch("weight_gradient", layer.struct, weight.shape[1], grad_current, *events, partials, grad_weight)
         return grad_weight
 
     def mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor) -> None:
         """Fill the mask of a dense input: which of its elements are not 0."""
-        self.launch(of_dtype("mask_cells", input.dtype), tuple(input.shape), lengths, input, mask)
+        self.launch("mask_cells", dense_rows(input, lengths, mask, None, on_host=False))
 
 
 def _element(current: Tensor) -> Any:
@@ -171,8 +178,11 @@ def _element(current: Tensor) -> Any:
 
 
 def plain(argument: Any) -> Any:
-    """The address of a tensor or of none; anything else as it is."""
-    return address(argument) if argument is None or isinstance(argument, Tensor) else argument
+    """The address of a tensor or of none, or those of a list of them; anything else as it is."""
+    if argument is None or isinstance(argument, Tensor):
+        return address(argument)
+    lists = isinstance(argument, (list, tuple)) and (argument[0] is None or isinstance(argument[0], Tensor))
+    return addresses(argument) if lists else argument
 
 
 def is_gpu(device: torch.device) -> bool:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._cpu import core
+from . import _gpu
+from ._cpu import Cpu, core
 from ._memory import Optionals, address, addresses, contiguous
 
-PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
+PARAMETERS = core.parameters[1:]  # behind the bias
 STATE = ("i", "h", "hs")
 SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
@@ -24,10 +25,13 @@ WORK = (torch.float32, torch.float64)
 # Parts of the schemas. A cell parameter is a tensor if any is; `constants` are then looked at all the same, so that a
 # float beside a tensor is checked on a GPU too.
 LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths"
+CELL = ", ".join(f"Tensor? {name}" for name in PARAMETERS)  # of backward operators, last of the tensors
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad"
 OUTPUTS = "Tensor spikes, Tensor i, Tensor h, Tensor hs"
 ARRIVING = "Tensor? grad_spikes, Tensor? grad_i, Tensor? grad_h, Tensor? grad_hs"
 GRADIENTS = "Tensor i0, Tensor h0, Tensor hs0, Tensor bias, " + ", ".join(f"Tensor {name}" for name in PARAMETERS)
+
+NO_CELL: Optionals = (None,) * len(PARAMETERS)
 
 Sizes = tuple[int, int, int]
 """T, B and N, or T, B and K."""
@@ -56,34 +60,68 @@ def check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -
 
 
 def check_tensor(name: str, x: Tensor, like: Like, *shapes: tuple[int, ...]) -> Tensor:
-    """A tensor of one of the shapes, contiguous."""
+    """A tensor of one of the shapes."""
     if x.dtype != like.dtype:
         raise TypeError(f"{name}: expected dtype {like.dtype}, as {like.name} has, got {x.dtype}")
     _check_device(name, x, like)
     if x.shape not in shapes:
         expected = " or ".join(str(shape) for shape in shapes)
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
-    return contiguous(x)
+    return x
 
 
 def check_optional(name: str, x: Tensor | None, like: Like, *shapes: tuple[int, ...]) -> Tensor | None:
-    """The same, or None."""
-    return None if x is None else check_tensor(name, x, like, *shapes)
+    """The same, contiguous, or None."""
+    return None if x is None else contiguous(check_tensor(name, x, like, *shapes))
 
 
 def check_integers(name: str, x: Tensor, dtype: torch.dtype, count: int, like: Like) -> Tensor:
-    """A vector of so many integers, contiguous."""
+    """A vector of so many integers."""
     if x.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {str(dtype).removeprefix('torch.')}, got {x.dtype}")
     _check_device(name, x, like)
     if x.shape != (count,):
         raise ValueError(f"{name}: expected shape ({count},), got {tuple(x.shape)}")
-    return contiguous(x)
+    return x
 
 
 def _check_device(name: str, x: Tensor, like: Like) -> None:
     if x.device != like.device:
         raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
+
+
+def check_layer(
+    sizes: Sizes,
+    like: Like,
+    bias: Tensor,
+    cell: Optionals,
+    state: Sequence[Tensor],
+    lengths: Tensor | None,
+    constants: Sequence[float],
+    surrogate: str,
+) -> None:
+    """Check all but the values of a layer's tensors; fake kernels do so as well."""
+    _, batch, neurons = sizes
+    vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
+    check_tensor("bias", bias, like, *vectors)
+    if len(cell) not in (0, len(PARAMETERS)):
+        raise ValueError(f"cell: expected 0 or {len(PARAMETERS)} tensors, got {len(cell)}")
+    for name, x in zip(PARAMETERS, cell, strict=False):
+        if x is not None:
+            check_tensor(name, x, like, *vectors)
+    if len(state) not in (0, len(STATE)):
+        raise ValueError(f"state: expected 0 or {len(STATE)} tensors, got {len(state)}")
+    shape = (batch, neurons)
+    for name, x in zip(STATE, state, strict=False):
+        check_tensor(f"state.{name}", x, like, shape)
+    if any(size < 0 for size in sizes):  # min() would compare them, and so tie an exported graph to their order
+        raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
+    if len(constants) != len(PARAMETERS):
+        raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(constants)}")
+    if lengths is not None:
+        check_integers("lengths", lengths, torch.int64, batch, like)
+    if surrogate not in SURROGATES:
+        raise ValueError(f"surrogate: expected one of {', '.join(SURROGATES)}, got {surrogate!r}")
 
 
 def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
@@ -98,18 +136,19 @@ class Layer:
     Attributes:
         sizes: T, B and N.
         like: what has the dtype and the device of all of them.
-        bias, cell, state, lengths, constants, surrogate, recurrent_grad: as in the schemas.
+        bias, cell, state, lengths: as in the schemas, the tensors whose addresses the struct has.
+        struct: the layer as kernels take it.
 
     """
 
-    __slots__ = ("bias", "cell", "constants", "lengths", "like", "recurrent_grad", "sizes", "state", "surrogate")
+    __slots__ = ("bias", "cell", "lengths", "like", "sizes", "state", "struct")
 
     def __init__(
         self,
         sizes: Sizes,
         like: Like,
         bias: Tensor,
-        cell: Sequence[Tensor],
+        cell: Optionals,
         state: Sequence[Tensor],
         lengths: Tensor | None,
         *,
@@ -117,81 +156,57 @@ class Layer:
         surrogate: str,
         recurrent_grad: bool,
     ) -> None:
-        _, batch, neurons = sizes
-        vectors: tuple[tuple[int, ...], ...] = ((), (1,), (neurons,))
-        self.bias = check_tensor("bias", bias, like, *vectors)
-        if len(cell) not in (0, len(PARAMETERS)):
-            raise ValueError(f"cell: expected 0 or {len(PARAMETERS)} tensors, got {len(cell)}")
-        self.cell = [check_tensor(name, x, like, *vectors) for name, x in zip(PARAMETERS, cell, strict=False)]
-        if len(state) not in (0, len(STATE)):
-            raise ValueError(f"state: expected 0 or {len(STATE)} tensors, got {len(state)}")
-        shape = (batch, neurons)
-        self.state = [check_tensor(f"{name}0", x, like, shape) for name, x in zip(STATE, state, strict=False)]
-        if min(sizes) < 0:
-            raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
-        if len(constants) != len(PARAMETERS):
-            raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(constants)}")
-        self.lengths = None if lengths is None else check_integers("lengths", lengths, torch.int64, batch, like)
-        if surrogate not in SURROGATES:
-            raise ValueError(f"surrogate: expected one of {', '.join(SURROGATES)}, got {surrogate!r}")
+        check_layer(sizes, like, bias, cell, state, lengths, constants, surrogate)
         self.sizes, self.like = sizes, like
-        self.constants, self.surrogate, self.recurrent_grad = constants, surrogate, recurrent_grad
-
-    def forward_arguments(self, spikes: Tensor, ended: Sequence[Tensor]) -> core.ForwardArguments:
-        """What every forward kernel takes, with the outputs that it fills: the spikes, and the state in the end."""
-        return core.ForwardArguments(
-            self.sizes,
+        self.bias, self.state = contiguous(bias), [contiguous(x) for x in state]
+        self.cell = [None if x is None else contiguous(x) for x in cell]
+        self.lengths = None if lengths is None else contiguous(lengths)
+        given = (self.bias, *(self.cell or NO_CELL))
+        self.struct = core.Layer(
+            like.dtype == torch.float64,
+            not _gpu.is_gpu(like.device),
+            sizes,
             address(self.lengths),
             torch.get_num_threads(),
-            self._parameters(),
-            addresses(self.state) or (0, 0, 0),
-            address(spikes),
-            addresses(ended),
+            [0.0, *constants],
+            addresses(given),
+            [0 if x is None or x.numel() == 1 else 1 for x in given],
+            surrogate == "relu",
+            recurrent_grad,
         )
 
-    def backward_arguments(self, arriving: Optionals, gradients: LayerGradients) -> core.BackwardArguments:
-        """What every backward kernel takes: gradients that arrive, and those that it fills."""
-        return core.BackwardArguments(
-            self.sizes,
-            address(self.lengths),
-            torch.get_num_threads(),
-            self._parameters(),
-            self.surrogate == "relu",
-            self.recurrent_grad,
-            address(arriving[0]),
-            addresses(arriving[1:]),
-            addresses(gradients.state),
-            address(gradients.bias),
-            addresses(gradients.wanted),
-        )
+    def initial(self) -> Sequence[int]:
+        """The addresses of the state before the first step."""
+        return addresses(self.state) or (0, 0, 0)
 
-    def _parameters(self) -> core.Parameters:
-        tensors = [self.bias, *(self.cell or (None,) * len(PARAMETERS))]
-        strides = [0 if x is None or x.numel() == 1 else 1 for x in tensors]
-        return core.Parameters([0.0, *self.constants], addresses(tensors), strides)
+
+def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu) -> list[Tensor]:
+    """Room for spikes, i, h and hs."""
+    return [backend.empty(layer.bias, *layer.sizes), *(backend.empty(layer.bias, *layer.sizes[1:]) for _ in STATE)]
 
 
 class LayerGradients:
     """Room for the gradients of a layer's values.
 
     Attributes:
-        state: of the state before the first step, three tensors (B, N).
-        bias: like the bias.
-        wanted: of each cell parameter, None where it is not wanted.
-        all: the ten tensors of GRADIENTS; those that are not wanted have no elements.
+        wanted: the ten tensors of GRADIENTS, None for those of cell parameters that are not wanted.
+        all: the same, of no elements where they are not wanted.
 
     """
 
-    __slots__ = ("all", "bias", "state", "wanted")
+    __slots__ = ("all", "wanted")
 
     def __init__(self, layer: Layer, output_mask: Sequence[bool], empty: Callable[..., Tensor]) -> None:
-        self.state = [empty(layer.like.dtype, *layer.sizes[1:]) for _ in STATE]
-        self.bias = empty_like(layer.bias)
-        cell: Optionals = layer.cell or (None,) * len(PARAMETERS)
-        self.wanted = [
-            empty_like(x) if want and x is not None else None for x, want in zip(cell, output_mask, strict=True)
-        ]
-        self.all = (*self.state, self.bias, *(layer.bias.new_empty(0) if x is None else x for x in self.wanted))
+        state = [empty(layer.bias, *layer.sizes[1:]) for _ in STATE]
+        cell = layer.cell or NO_CELL
+        wanted = [empty_like(x) if want and x is not None else None for x, want in zip(cell, output_mask, strict=True)]
+        self.wanted: Optionals = [*state, empty_like(layer.bias), *wanted]
+        self.all = [layer.bias.new_empty(0) if x is None else x for x in self.wanted]
+
+    @property
+    def sums(self) -> int:
+        """How many of a neuron's gradients are summed over time: the bias's alone, or those of all parameters."""
+        return 1 if all(x is None for x in self.wanted[4:]) else 1 + len(PARAMETERS)
 
 
 def check_arriving(arriving: Optionals, sizes: Sizes, like: Like) -> list[Tensor | None]:
@@ -210,11 +225,11 @@ def fake_outputs(like: Tensor, steps: int, batch: int, neurons: int) -> list[Ten
 
 
 def fake_gradients(
-    bias: Tensor, cell: Sequence[Tensor], batch: int, neurons: int, output_mask: Sequence[bool]
+    bias: Tensor, cell: Optionals, batch: int, neurons: int, output_mask: Sequence[bool]
 ) -> list[Tensor]:
     """The ten tensors of GRADIENTS."""
     state = [bias.new_empty(batch, neurons) for _ in STATE]
-    given: Optionals = cell or (None,) * len(PARAMETERS)
+    given = cell or NO_CELL
     wanted = [
         empty_like(x) if want and x is not None else bias.new_empty(0)
         for x, want in zip(given, output_mask, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._cpu import kernel
+from ._cpu import core
 from ._layer import check_floats
 from ._memory import address, contiguous
 from ._operator import Operator
@@ -21,8 +21,8 @@ def forward_cpu(spikes: Tensor) -> Tensor:
     if spikes.numel() == 0:  # of however many steps, which would all be walked through
         return counts
     spikes = contiguous(spikes)
-    run = kernel("count_spikes", spikes.dtype)
-    run(tuple(spikes.shape), torch.get_num_threads(), address(spikes), address(counts))
+    is_double, threads = spikes.dtype == torch.float64, torch.get_num_threads()
+    core.count_spikes(is_double, spikes.shape, threads, address(spikes), address(counts))
     return counts
 
 

@@ -37,11 +37,11 @@ def rate_cpu(
 ) -> tuple[Tensor, Tensor]:
     """Of float32 images (B, K) and int64 numbers (B,); the seed is taken modulo 2^64."""
     images, like = check_images(images, steps, prefix, fewest=0)
-    index = check_integers("index", index, torch.int64, len(images), like)
+    index = contiguous(check_integers("index", index, torch.int64, len(images), like))
     view, active_before, _, room = count_active_pixels(images)
     drawn_steps = -(-steps // core.drawn_steps) * core.drawn_steps
-    drawn = scratch(room, room, room * drawn_steps // 32)  # a bit for each pixel and step
-    offsets = empty(torch.int64, len(images) * (prefix + steps) + 1)
+    drawn = scratch(images, room, room, room * drawn_steps // 32)  # a bit for each pixel and step
+    offsets = empty(images, len(images) * (prefix + steps) + 1, dtype=torch.int64)
     encoding = core.RateEncoding(
         view,
         address(active_before),
@@ -53,7 +53,7 @@ def rate_cpu(
         addresses(drawn),
         address(offsets),
     )
-    indices = empty(torch.int32, core.rate_draw(encoding))
+    indices = empty(images, core.rate_draw(encoding), dtype=torch.int32)
     core.rate_write(encoding, address(indices))
     return offsets, indices
 
@@ -64,7 +64,7 @@ def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
     """
     samples, pixels = images.shape
     view = core.Images(address(images), samples, pixels, torch.get_num_threads())
-    active_before = empty(torch.int64, samples + 1)
+    active_before = empty(images, samples + 1, dtype=torch.int64)
     active, groups = core.count_active_pixels(view, address(active_before))
     return view, active_before, active, groups * core.pixel_group
 
@@ -75,11 +75,11 @@ def rate_gpu(
 ) -> tuple[Tensor, Tensor]:
     """The same on a GPU. It waits, to learn how many events there are."""
     images, like = check_images(images, steps, prefix, fewest=0)
-    index = check_integers("index", index, torch.int64, len(images), like)
+    index = contiguous(check_integers("index", index, torch.int64, len(images), like))
     gpu = gpu_of("images", images)
     samples, pixels = images.shape
-    mask = gpu.empty(torch.int64, samples * steps, -(-pixels // 64))
-    counts = gpu.empty(torch.int64, samples * (prefix + steps))
+    mask = gpu.empty(images, samples * steps, -(-pixels // 64), dtype=torch.int64)
+    counts = gpu.empty(images, samples * (prefix + steps), dtype=torch.int64)
     sizes = (samples, steps, prefix, pixels)
     gpu.launch("rate_mask", (samples, pixels, steps), images, index, gain, seed % 2**64, mask)
     gpu.launch("count_mask", sizes, mask, counts)
@@ -90,7 +90,7 @@ def rate_gpu(
         sample, pixel = divmod(int(wrong.nonzero()[0]), pixels)
         got = images[sample, pixel].item()
         raise ValueError(f"images: expected values in [0, 1], got {got} in pixel {pixel} of sample {sample}")
-    indices = gpu.empty(torch.int32, count)
+    indices = gpu.empty(images, count, dtype=torch.int32)
     gpu.launch("list_mask", sizes, mask, offsets, indices)
     return offsets, indices
 
@@ -111,9 +111,9 @@ def latency_cpu(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Ten
     """Of float32 images (B, K)."""
     images, _ = check_images(images, steps, prefix, fewest=1)
     view, active_before, events, room = count_active_pixels(images)
-    sorting = scratch(room, room)
-    offsets = empty(torch.int64, len(images) * (prefix + steps) + 1)
-    indices = empty(torch.int32, events)
+    sorting = scratch(images, room, room)
+    offsets = empty(images, len(images) * (prefix + steps) + 1, dtype=torch.int64)
+    indices = empty(images, events, dtype=torch.int32)
     core.latency_encode(
         view, address(active_before), steps, prefix, addresses(sorting), address(offsets), address(indices)
     )

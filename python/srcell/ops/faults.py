@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._cpu import core
+from ._cpu import EventRows, core
 from ._layer import Like, check_integers, check_optional
-from ._memory import address
+from ._memory import address, contiguous
 from ._operator import Operator
 
 FAULTS = ("length", "first offset", "descent", "last offset", "index", "nan", "past length")
@@ -37,23 +37,13 @@ def forward(
     like = Like("offsets", torch.float64 if is_double else torch.float32, torch.device("cpu"))
     if min(steps, batch, inputs) < 0:
         raise ValueError(f"steps: expected sizes of at least 0, got {(steps, batch, inputs)}")
-    offsets = check_integers("offsets", offsets, torch.int64, steps * batch + 1, like)
-    indices = check_integers("indices", indices, torch.int32, indices.numel(), like)
+    check_integers("offsets", offsets, torch.int64, steps * batch + 1, like)
+    check_integers("indices", indices, torch.int32, indices.numel(), like)
     values = check_optional("values", values, like, (len(indices),))
-    lengths = None if lengths is None else check_integers("lengths", lengths, torch.int64, batch, like)
-    values_f32, values_f64 = (0, address(values)) if is_double else (address(values), 0)
-    found = core.find_event_fault(
-        address(offsets),
-        address(indices),
-        values_f32,
-        values_f64,
-        address(lengths),
-        steps,
-        batch,
-        inputs,
-        len(indices),
-        torch.get_num_threads(),
-    )
+    if lengths is not None:
+        lengths = contiguous(check_integers("lengths", lengths, torch.int64, batch, like))
+    rows = EventRows(contiguous(offsets), contiguous(indices), values).for_kernels(inputs)
+    found = core.find_event_fault(is_double, (steps, batch, inputs), rows, address(lengths), torch.get_num_threads())
     number, position = (-1, 0) if found is None else (FAULTS.index(found[0]), found[1])
     return torch.tensor([number, position], device="cpu")
 

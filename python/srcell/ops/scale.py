@@ -21,10 +21,10 @@ scale = Operator("scale(Tensor spikes, Tensor factors) -> Tensor")
 @scale.kernel("CPU", "CUDA")
 def forward(spikes: Tensor, factors: Tensor) -> Tensor:
     """``spikes * factors`` of shape (T, B, ...) and (B, ...)."""
-    factors = check_tensor("factors", factors, Like("spikes", spikes.dtype, spikes.device), spikes.shape[1:])
+    check_tensor("factors", factors, Like("spikes", spikes.dtype, spikes.device), spikes.shape[1:])
     if spikes.device.type != "cpu" or spikes.dtype not in WORK:
         return torch.mul(spikes, factors).contiguous()
-    return torch.mul(spikes, factors, out=empty(spikes.dtype, *spikes.shape))
+    return torch.mul(spikes, factors, out=empty(spikes, *spikes.shape))
 
 
 @scale.fake

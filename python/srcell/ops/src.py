@@ -11,21 +11,25 @@ from . import _gpu
 from ._cpu import core
 from ._layer import (
     ARRIVING,
+    CELL,
     GRADIENTS,
     LAYER,
+    NO_CELL,
     OPTIONS,
     OUTPUTS,
+    PARAMETERS,
     STATE,
     Layer,
     LayerGradients,
     Sizes,
     check_arriving,
     check_floats,
+    check_layer,
     check_output_mask,
     check_tensor,
+    empty_outputs,
     fake_gradients,
     fake_outputs,
-    work_dtype,
 )
 from ._memory import contiguous
 from ._operator import Gradients, Operator
@@ -64,9 +68,9 @@ def forward(
 
 def run_scan(layer: Layer, current: Tensor, save: bool) -> tuple[Tensor, ...]:
     """Spikes, state and checkpoints of a checked layer on contiguous currents."""
-    backend, dtype = _gpu.backend_of("current", current), layer.like.dtype
-    outputs = backend.empty(dtype, *layer.sizes), *(backend.empty(dtype, *layer.sizes[1:]) for _ in STATE)
-    checkpoints = backend.empty(dtype, checkpoint_size(*layer.sizes) if save else 0)
+    backend = _gpu.backend_of("current", current)
+    outputs = empty_outputs(layer, backend)
+    checkpoints = backend.empty(layer.bias, checkpoint_size(*layer.sizes) if save else 0)
     backend.scan_forward(layer, outputs, current, checkpoints if save else None)
     return *outputs, checkpoints
 
@@ -85,9 +89,10 @@ def forward_fake(
     save: bool,
 ) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
-    like = current.new_empty(0, dtype=work_dtype(current))
+    like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
+    check_layer(sizes_of(current), like, bias, cell, state, lengths, constants, surrogate)
     size = checkpoint_size(*current.shape) if save else 0
-    return *fake_outputs(like, *current.shape), like.new_empty(size)
+    return *fake_outputs(bias, *current.shape), bias.new_empty(size)
 
 
 def save_for_backward(
@@ -114,18 +119,17 @@ def options_of_gradient(*_: object) -> dict[str, bool]:
 def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
     """The gradients of current, bias, cell, state and lengths."""
     current, checkpoints, bias, lengths, *cell = ctx.saved_tensors
-    output_mask = ctx.needs[2] or [False] * 6
     grad_current, *gradients = src_backward(
         *grads[:4],
         current,
         checkpoints,
         bias,
-        cell,
         lengths,
+        *(cell or NO_CELL),
         constants=ctx.options["constants"],
         surrogate=ctx.options["surrogate"],
         recurrent_grad=ctx.options["recurrent_grad"],
-        output_mask=output_mask,
+        output_mask=ctx.needs[2] or [False] * len(PARAMETERS),
     )
     return grad_current, *layer_gradients(ctx, gradients)
 
@@ -138,7 +142,7 @@ def layer_gradients(ctx: Any, gradients: Sequence[Tensor]) -> Gradients:
 
 
 src_backward = Operator(
-    f"src_backward({ARRIVING}, Tensor current, Tensor checkpoints, Tensor bias, Tensor[] cell, Tensor? lengths, *,"
+    f"src_backward({ARRIVING}, Tensor current, Tensor checkpoints, Tensor bias, Tensor? lengths, {CELL}, *,"
     f" {OPTIONS}, bool[] output_mask) -> (Tensor current, {GRADIENTS})"
 )
 
@@ -152,9 +156,8 @@ def backward(
     current: Tensor,
     checkpoints: Tensor,
     bias: Tensor,
-    cell: list[Tensor],
     lengths: Tensor | None,
-    *,
+    *cell: Tensor | None,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
@@ -176,7 +179,7 @@ def backward(
     )
     arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like)
     checkpoints = check_tensor("checkpoints", checkpoints, like, (checkpoint_size(*layer.sizes),))
-    return run_scan_backward(layer, arriving, contiguous(current), checkpoints, output_mask)
+    return run_scan_backward(layer, arriving, contiguous(current), contiguous(checkpoints), output_mask)
 
 
 def run_scan_backward(
@@ -189,7 +192,7 @@ def run_scan_backward(
     """The gradients of contiguous currents and of a checked layer."""
     backend = _gpu.backend_of("current", current)
     gradients = LayerGradients(layer, output_mask, backend.empty)
-    grad_current = backend.empty(current.dtype, *layer.sizes)
+    grad_current = backend.empty(current, *layer.sizes)
     backend.scan_backward(layer, arriving, gradients, current, checkpoints, grad_current)
     return grad_current, *gradients.all
 
@@ -203,9 +206,8 @@ def backward_fake(
     current: Tensor,
     checkpoints: Tensor,
     bias: Tensor,
-    cell: list[Tensor],
     lengths: Tensor | None,
-    *,
+    *cell: Tensor | None,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,

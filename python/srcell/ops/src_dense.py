@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from . import _gpu, src_events
-from ._cpu import CPU, Cpu, empty
-from ._dense import check_synapse, mask_shape, takes_events
-from ._layer import LAYER, OPTIONS, OUTPUTS, STATE, Layer, fake_outputs
+from ._cpu import CPU, Cpu, empty, mask_shape
+from ._dense import check_synapse, takes_events
+from ._layer import LAYER, NO_CELL, OPTIONS, OUTPUTS, PARAMETERS, Layer, check_layer, empty_outputs, fake_outputs
 from ._memory import contiguous
 from ._operator import Gradients, Operator
 from .src import checkpoint_size, layer_gradients, run_scan
@@ -66,21 +66,19 @@ def run_on_cpu(
 ) -> tuple[Tensor, ...]:
     """All outputs; the input is looked at where ``method`` is "auto"."""
     outputs: Sequence[Tensor]
-    dtype = layer.like.dtype
     took_events, ones = takes_events(input, method, layer.lengths), False
     if took_events:
-        mask = empty(torch.int64, *mask_shape(input))
-        offsets = empty(torch.int64, mask.shape[0] + 1)
-        ones = CPU.mask(input, layer.lengths, mask, offsets)
-        rows = CPU.rows_of(input, mask, offsets, ones)
-        trace, checkpoints = empty(dtype, math.prod(layer.sizes) if save else 0), room_for_checkpoints(CPU, layer, save)
+        rows, mask, ones = CPU.events_of(input, layer.lengths)
+        trace = empty(weight, math.prod(layer.sizes)) if save else weight.new_empty(0)
+        checkpoints = room_for_checkpoints(CPU, layer, save)
         saved = (trace, checkpoints) if save else (None, None)
         outputs = src_events.run_events(layer, rows, weight, saved, trace_integrator)
     else:
         *outputs, trace, checkpoints = run_product(CPU, layer, input, weight, save)
-        mask = torch.zeros(mask_shape(input), dtype=torch.int64, device="cpu")
+        mask = input.new_zeros(mask_shape(input) if save else 0, dtype=torch.int64)
     if not save:
-        trace, mask = trace.new_empty(0), mask.new_empty(0, mask.shape[1])
+        mask = mask.new_empty(0, mask_shape(input)[1])
+        return *outputs, trace, checkpoints, mask, mask.new_empty(0)
     path = torch.tensor([took_events, ones], dtype=torch.int64, device="cpu")
     return *outputs, trace, checkpoints, mask, path
 
@@ -90,38 +88,37 @@ def run_on_gpu(
 ) -> tuple[Tensor, ...]:
     """All outputs; events are taken only where ``method`` says so."""
     outputs: Sequence[Tensor]
-    gpu, dtype = _gpu.gpu_of("input", input), layer.like.dtype
+    gpu = _gpu.gpu_of("input", input)
     if method == "events":
-        mask = gpu.empty(torch.int64, *mask_shape(input))
+        mask = gpu.empty(input, *mask_shape(input), dtype=torch.int64)
         gpu.mask(input, layer.lengths, mask)
-        trace = gpu.empty(dtype, math.prod(layer.sizes) if save else 0)
+        trace = gpu.empty(weight, math.prod(layer.sizes) if save else 0)
         checkpoints = room_for_checkpoints(gpu, layer, save)
-        outputs = [gpu.empty(dtype, *layer.sizes), *(gpu.empty(dtype, *layer.sizes[1:]) for _ in STATE)]
+        outputs = empty_outputs(layer, gpu)
         saved = (trace, checkpoints) if save else (None, None)
         gpu.masked_forward(layer, outputs, input, mask, weight, saved, trace_integrator)
         mask = mask if save else mask.new_empty(0, mask.shape[1])
     else:
         *outputs, trace, checkpoints = run_product(gpu, layer, input, weight, save)
-        trace = trace if save else trace.new_empty(0)
         mask = input.new_empty(0, mask_shape(input)[1], dtype=torch.int64)
-    return *outputs, trace, checkpoints, mask, torch.zeros(2, dtype=torch.int64, device=input.device)
+    return *outputs, trace, checkpoints, mask, mask.new_zeros(2 if save else 0)
 
 
 def room_for_checkpoints(backend: Cpu | _gpu.Gpu, layer: Layer, save: bool) -> Tensor:
     """Room for the checkpoints of either way: where those of events will lie first, zeros behind them."""
     if not save:
-        return backend.empty(layer.like.dtype, 0)
-    checkpoints = backend.empty(layer.like.dtype, checkpoint_size(*layer.sizes))
+        return layer.bias.new_empty(0)
+    checkpoints = backend.empty(layer.bias, checkpoint_size(*layer.sizes))
     checkpoints[src_events.checkpoint_size(backend, *layer.sizes) :] = 0
     return checkpoints
 
 
 def run_product(backend: Cpu | _gpu.Gpu, layer: Layer, input: Tensor, weight: Tensor, save: bool) -> tuple[Tensor, ...]:
-    """The outputs, the currents in a row, and the checkpoints."""
-    current = backend.empty(layer.like.dtype, *layer.sizes)
+    """The outputs, what is saved of the currents in a row, and the checkpoints."""
+    current = backend.empty(layer.bias, *layer.sizes)
     torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
     *outputs, checkpoints = run_scan(layer, current, save)
-    return *outputs, current.view(-1), checkpoints
+    return *outputs, current.view(-1) if save else current.new_empty(0), checkpoints
 
 
 @src_dense.fake
@@ -143,6 +140,8 @@ def forward_fake(
 ) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
     steps, batch, neurons = input.shape[0], input.shape[1], weight.shape[0]
+    like = check_synapse(input, weight, method)
+    check_layer((steps, batch, neurons), like, bias, cell, state, lengths, constants, surrogate)
     rows, words = mask_shape(input)
     masked = save and (method == "events" or not _gpu.is_gpu(input.device))
     return (
@@ -150,7 +149,7 @@ def forward_fake(
         input.new_empty(steps * batch * neurons if save else 0),
         input.new_empty(checkpoint_size(steps, batch, neurons) if save else 0),
         input.new_empty(rows if masked else 0, words, dtype=torch.int64),
-        input.new_empty(2, dtype=torch.int64),
+        input.new_empty(2 if save else 0, dtype=torch.int64),
     )
 
 
@@ -192,13 +191,13 @@ def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
         mask,
         path,
         bias,
-        cell,
         i0,
         lengths,
+        *(cell or NO_CELL),
         constants=ctx.options["constants"],
         surrogate=ctx.options["surrogate"],
         recurrent_grad=ctx.options["recurrent_grad"],
         input_grad_at_events=ctx.options["input_grad_at_events"],
-        output_mask=[needs_input, needs_weight, *(needs_cell or [False] * 6)],
+        output_mask=[needs_input, needs_weight, *(needs_cell or [False] * len(PARAMETERS))],
     )
     return grad_input, grad_weight, *layer_gradients(ctx, gradients)

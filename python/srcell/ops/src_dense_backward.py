@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import CPU, Cpu, empty
-from ._dense import check_synapse, mask_shape
+from ._cpu import CPU, Cpu, empty, mask_shape
+from ._dense import check_synapse
 from ._layer import (
     ARRIVING,
+    CELL,
     GRADIENTS,
     OPTIONS,
     Layer,
@@ -27,11 +28,11 @@ from ._layer import (
 )
 from ._memory import contiguous, without_padding
 from ._operator import Operator
-from .src import checkpoint_size, run_scan_backward, sizes_of
+from .src import checkpoint_size, run_scan_backward
 
 src_dense_backward = Operator(
     f"src_dense_backward({ARRIVING}, Tensor input, Tensor weight, Tensor trace, Tensor checkpoints, Tensor mask,"
-    f" Tensor path, Tensor bias, Tensor[] cell, Tensor? i0, Tensor? lengths, *, {OPTIONS}, bool input_grad_at_events,"
+    f" Tensor path, Tensor bias, Tensor? i0, Tensor? lengths, {CELL}, *, {OPTIONS}, bool input_grad_at_events,"
     f" bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})"
 )
 
@@ -49,10 +50,9 @@ def backward(
     mask: Tensor,
     path: Tensor,
     bias: Tensor,
-    cell: list[Tensor],
     i0: Tensor | None,
     lengths: Tensor | None,
-    *,
+    *cell: Tensor | None,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
@@ -102,8 +102,9 @@ class Saved:
     ) -> None:
         like, sizes = layer.like, layer.sizes
         self.layer, self.arriving = layer, check_arriving(arriving, sizes, like)
-        self.trace = check_tensor("trace", trace, like, (math.prod(sizes),))
-        self.checkpoints = check_tensor("checkpoints", checkpoints, like, (checkpoint_size(*sizes),))
+        self.trace = contiguous(check_tensor("trace", trace, like, (math.prod(sizes),)))
+        check_tensor("checkpoints", checkpoints, like, (checkpoint_size(*sizes),))
+        self.checkpoints = contiguous(checkpoints)
         self.i0 = check_optional("i0", i0, like, sizes[1:])
         self.path = check_integers("path", path, torch.int64, 2, like)
         rows, words = mask_shape(input)
@@ -121,10 +122,9 @@ def run_on_cpu(saved: Saved, input_grad_at_events: bool, output_mask: Sequence[b
     if not took_events:
         return run_product_backward(CPU, saved, output_mask)
     layer, input, weight = saved.layer, saved.input, saved.weight
-    offsets = CPU.offsets_of(sizes_of(input), saved.mask)
-    rows = CPU.rows_of(input, saved.mask, offsets, bool(ones))
-    gradients, dtype = LayerGradients(layer, output_mask[2:], empty), layer.like.dtype
-    grad_input, grad_current = input.new_empty(0), empty(dtype, *layer.sizes) if output_mask[0] else None
+    rows = CPU.events_of_mask(input, saved.mask, ones=bool(ones))
+    gradients = LayerGradients(layer, output_mask[2:], empty)
+    grad_input, grad_current = input.new_empty(0), empty(input, *layer.sizes) if output_mask[0] else None
     # The checkpoints of events lie first, so that the address is theirs.
     grad_weight = CPU.weight_gradient(
         layer,
@@ -138,7 +138,7 @@ def run_on_cpu(saved: Saved, input_grad_at_events: bool, output_mask: Sequence[b
         want_weight=output_mask[1],
     )
     if grad_current is not None:
-        grad_input = empty(dtype, *input.shape)
+        grad_input = empty(input, *input.shape)
         if input_grad_at_events:
             CPU.event_dots(layer, rows, weight, grad_current, None, grad_input)
         else:
@@ -159,7 +159,7 @@ def run_on_gpu(saved: Saved, input_grad_at_events: bool, output_mask: Sequence[b
     if output_mask[1]:
         grad_weight = gpu.masked_weight_gradient(layer, input, saved.mask, weight, grad_current)
     if output_mask[0]:
-        grad_input = gpu.empty(layer.like.dtype, *input.shape)
+        grad_input = gpu.empty(input, *input.shape)
         torch.mm(grad_current.flatten(0, 1), weight, out=grad_input.flatten(0, 1))
         if input_grad_at_events:
             grad_input.masked_fill_(input == 0, 0)
@@ -177,7 +177,7 @@ def run_product_backward(backend: Cpu | _gpu.Gpu, saved: Saved, output_mask: Seq
         summed = input if layer.lengths is None else without_padding(input, layer.lengths)
         grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=torch.empty_like(weight))
     if output_mask[0]:
-        grad_input = backend.empty(layer.like.dtype, *input.shape)
+        grad_input = backend.empty(input, *input.shape)
         torch.mm(rows, weight, out=grad_input.flatten(0, 1))
     return grad_input, grad_weight, *gradients
 
@@ -195,10 +195,9 @@ def backward_fake(
     mask: Tensor,
     path: Tensor,
     bias: Tensor,
-    cell: list[Tensor],
     i0: Tensor | None,
     lengths: Tensor | None,
-    *,
+    *cell: Tensor | None,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,

@@ -10,24 +10,28 @@ import torch
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import CPU, Cpu, Rows
+from ._cpu import CPU, Cpu, EventRows
 from ._layer import (
     ARRIVING,
+    CELL,
     GRADIENTS,
     LAYER,
+    NO_CELL,
     OPTIONS,
     OUTPUTS,
-    STATE,
+    PARAMETERS,
     Layer,
     LayerGradients,
     Like,
     check_arriving,
     check_floats,
     check_integers,
+    check_layer,
     check_optional,
     check_output_mask,
     check_tensor,
     empty_like,
+    empty_outputs,
     fake_gradients,
     fake_outputs,
 )
@@ -77,26 +81,25 @@ def forward(
         recurrent_grad=recurrent_grad,
     )
     backend = _gpu.backend_of("weight", weight)
-    trace = backend.empty(like.dtype, math.prod(layer.sizes) if save else 0)
-    checkpoints = backend.empty(like.dtype, checkpoint_size(backend, *layer.sizes) if save else 0)
+    trace = backend.empty(weight, math.prod(layer.sizes) if save else 0)
+    checkpoints = backend.empty(weight, checkpoint_size(backend, *layer.sizes) if save else 0)
     saved = (trace, checkpoints) if save else (None, None)
     return *run_events(layer, rows, contiguous(weight), saved, trace_integrator), trace, checkpoints
 
 
-def check_rows(offsets: Tensor, indices: Tensor, values: Tensor | None, rows: int, like: Like) -> Rows:
+def check_rows(offsets: Tensor, indices: Tensor, values: Tensor | None, rows: int, like: Like) -> EventRows:
     """Events whose offsets, indices and values go together."""
-    offsets = check_integers("offsets", offsets, torch.int64, rows + 1, like)
+    check_integers("offsets", offsets, torch.int64, rows + 1, like)
     count = indices.numel()
-    indices = check_integers("indices", indices, torch.int32, count, like)
-    return Rows(offsets, indices, check_optional("values", values, like, (count,)))
+    check_integers("indices", indices, torch.int32, count, like)
+    checked = check_optional("values", values, like, (count,))
+    return EventRows(contiguous(offsets), contiguous(indices), checked)
 
 
-def run_events(
-    layer: Layer, rows: Rows, weight: Tensor, saved: Optionals, trace_integrator: bool
-) -> tuple[Tensor, ...]:
+def run_events(layer: Layer, rows: EventRows, weight: Tensor, saved: Optionals, trace_integrator: bool) -> list[Tensor]:
     """Spikes and state of a checked layer on checked events; ``saved`` are the trace and the checkpoints to fill."""
-    backend, dtype = _gpu.backend_of("weight", weight), layer.like.dtype
-    outputs = backend.empty(dtype, *layer.sizes), *(backend.empty(dtype, *layer.sizes[1:]) for _ in STATE)
+    backend = _gpu.backend_of("weight", weight)
+    outputs = empty_outputs(layer, backend)
     backend.events_forward(layer, outputs, rows, weight, saved, trace_integrator)
     return outputs
 
@@ -121,7 +124,8 @@ def forward_fake(
     trace_integrator: bool,
 ) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
-    neurons = weight.shape[0]
+    neurons, like = weight.shape[0], check_floats("weight", weight, "N, K")
+    check_layer((steps, batch, neurons), like, bias, cell, state, lengths, constants, surrogate)
     backend = _gpu.Gpu if _gpu.is_gpu(weight.device) else CPU
     trace = weight.new_empty(steps * batch * neurons if save else 0)
     checkpoints = weight.new_empty(checkpoint_size(backend, steps, batch, neurons) if save else 0)
@@ -175,22 +179,22 @@ def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
         trace,
         checkpoints,
         bias,
-        cell,
         i0,
         lengths,
+        *(cell or NO_CELL),
         steps=ctx.options["steps"],
         batch=ctx.options["batch"],
         constants=ctx.options["constants"],
         surrogate=ctx.options["surrogate"],
         recurrent_grad=ctx.options["recurrent_grad"],
-        output_mask=[needs_values, needs_weight, *(needs_cell or [False] * 6)],
+        output_mask=[needs_values, needs_weight, *(needs_cell or [False] * len(PARAMETERS))],
     )
     return None, None, grad_values, grad_weight, *layer_gradients(ctx, gradients)
 
 
 src_events_backward = Operator(
-    f"src_events_backward({ARRIVING}, {EVENTS}, Tensor trace, Tensor checkpoints, Tensor bias, Tensor[] cell,"
-    f" Tensor? i0, Tensor? lengths, *, SymInt steps, SymInt batch, {OPTIONS}, bool[] output_mask)"
+    f"src_events_backward({ARRIVING}, {EVENTS}, Tensor trace, Tensor checkpoints, Tensor bias,"
+    f" Tensor? i0, Tensor? lengths, {CELL}, *, SymInt steps, SymInt batch, {OPTIONS}, bool[] output_mask)"
     f" -> (Tensor values, Tensor weight, {GRADIENTS})"
 )
 
@@ -208,10 +212,9 @@ def backward(
     trace: Tensor,
     checkpoints: Tensor,
     bias: Tensor,
-    cell: list[Tensor],
     i0: Tensor | None,
     lengths: Tensor | None,
-    *,
+    *cell: Tensor | None,
     steps: int,
     batch: int,
     constants: list[float],
@@ -235,8 +238,8 @@ def backward(
     )
     arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like)
     backend = _gpu.backend_of("weight", weight)
-    trace = check_tensor("trace", trace, like, (math.prod(layer.sizes),))
-    checkpoints = check_tensor("checkpoints", checkpoints, like, (checkpoint_size(backend, *layer.sizes),))
+    check_tensor("trace", trace, like, (math.prod(layer.sizes),))
+    check_tensor("checkpoints", checkpoints, like, (checkpoint_size(backend, *layer.sizes),))
     i0 = check_optional("i0", i0, like, layer.sizes[1:])
     check_output_mask(output_mask, 2)
     gradients = LayerGradients(layer, output_mask[2:], backend.empty)
@@ -246,7 +249,7 @@ def backward(
         gradients,
         rows,
         contiguous(weight),
-        (trace, checkpoints),
+        (contiguous(trace), contiguous(checkpoints)),
         i0,
         want_values=output_mask[0],
         want_weight=output_mask[1],
@@ -267,10 +270,9 @@ def backward_fake(
     trace: Tensor,
     checkpoints: Tensor,
     bias: Tensor,
-    cell: list[Tensor],
     i0: Tensor | None,
     lengths: Tensor | None,
-    *,
+    *cell: Tensor | None,
     steps: int,
     batch: int,
     constants: list[float],
