@@ -31,7 +31,7 @@ RESULTS = report.RESULTS
 HELP_COLUMNS = "79"
 
 # What stands in the package's docstrings under these names is documented under the shorter, public ones.
-INNER_MODULES = ("srcell.functional", "srcell.modules", "srcell.events", "srcell.encoders")
+INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell.encoders")
 
 
 def drawings(app: Sphinx) -> Path:

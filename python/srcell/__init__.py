@@ -8,7 +8,7 @@ from ._load import load
 from .encoders import latency_encode, rate_encode
 from .events import EventBatch
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
-from .modules import SRC, LeakyReadout, SRCCell, SRCConv2d
+from .layers import SRC, LeakyReadout, SRCCell, SRCConv2d
 
 __version__: str = info()["version"]
 

@@ -17,7 +17,7 @@ import torch
 
 from ._extras import extra
 from ._info import info
-from .modules import SRC
+from .layers import SRC
 from .training import EpochMetrics, Observer, Tally, Trainer
 
 if TYPE_CHECKING:

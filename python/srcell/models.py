@@ -1,4 +1,4 @@
-"""Networks made of the layers of ``srcell.modules``.
+"""Networks made of the layers of ``srcell.layers``.
 
 Training and users build them; a network carries its encoder and its configuration for whoever asks, but must never look
 at how its input was encoded, by what loop it is trained, or what stands below a layer.
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from .events import EventBatch
 from .functional import scale_neurons
-from .modules import SRC, VOTING_WEIGHT_SCALE, LeakyReadout, SRCConv2d, draw_relays, draw_weights
+from .layers import SRC, LeakyReadout, SRCConv2d
+from .layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
 
 if TYPE_CHECKING:
     from .config import TrainingConfig

@@ -1,0 +1,10 @@
+"""SRC layers as torch modules, with the conventions of torch.nn's recurrent layers: weights, parameters, state passing.
+
+State is explicit: passed in, returned, never hidden in a module. The recurrence itself is srcell.functional's.
+"""
+
+from .conv import SRCConv2d
+from .readout import LeakyReadout
+from .src import SRC, SRCCell
+
+__all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]

@@ -1,0 +1,311 @@
+"""What the SRC layers share: their parameters, what these are checked for, their initial values and states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..events import as_float, check_bool, check_word, require_dense
+from ..functional import Cell, Parameter, SRCState, State, check_gradient_mode, check_state, describe, rest_state
+from ..ops._memory import has_memory
+from .constants import HasConstants
+from .init import FIRST_WEIGHT_SCALE, draw_relays, draw_weights
+from .options import CELL_DEFAULTS, DEFAULTS, DOMAINS, INITIAL_STATES, NEED_RECURRENT_GRAD, Options, completed
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+INITIAL = ("i0", "h0", "hs0")
+
+
+class _Clamped(torch.autograd.Function):
+    """A parameter within its bounds. Its gradient is that of the bounded value; where the parameter lies outside, only
+    a gradient whose descent brings it back passes, so that it neither runs away nor gets stuck.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, low: float, high: float) -> Tensor:
+        return x.clamp(low, high)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        x, ctx.low, ctx.high = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,), (grad,) = ctx.saved_tensors, grads
+        outward = ((x > ctx.high) & (grad < 0)) | ((x < ctx.low) & (grad > 0))
+        return grad.masked_fill(outward, 0), None, None
+
+
+_clamped: Callable[..., Tensor] = _Clamped.apply
+
+
+class Neurons(HasConstants):
+    """What the layers share: their parameters, the domains of these and their initial values.
+
+    A module may hold several layers, whose tensors then carry a suffix each.
+    """
+
+    _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
+
+    def __init__(self, neurons: int, weight_shapes: dict[str, tuple[int, ...]], **options: Unpack[Options]) -> None:
+        super().__init__()
+        given = completed(self, options)
+        surrogate, recurrent_grad = given["surrogate"], given["recurrent_grad"]
+        initial_state, learn_initial_state = given["initial_state"], given["learn_initial_state"]
+        check_gradient_mode(surrogate, recurrent_grad)
+        check_word("initial_state", initial_state, INITIAL_STATES)
+        check_bool("bias", given["bias"])
+        check_bool("learn_initial_state", learn_initial_state)
+        self.learnable = check_learnable(given["learnable"], recurrent_grad)
+        if learn_initial_state and not recurrent_grad:
+            raise ValueError(
+                "learn_initial_state: expected False with recurrent_grad=False (h and hs have no gradient), got True"
+            )
+        device, dtype = given["device"], given["dtype"]
+        self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
+        self.surrogate, self.recurrent_grad = surrogate, recurrent_grad
+        self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
+        self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), as_float("bias_max", given["bias_max"])
+        self._learns_bias = given["bias"]
+        self._neurons = neurons
+        self._suffixes = tuple(weight_shapes)
+        self._cell = Cell(*(self._check_cell_parameter(name, given[name]) for name in Cell._fields))
+        self._cell_tensors = tuple(
+            name
+            for name, value in zip(Cell._fields, self._cell, strict=True)
+            if isinstance(value, Tensor) or name in self.learnable
+        )
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        for suffix, shape in weight_shapes.items():
+            self.register_parameter(self._WEIGHT_NAME.format(suffix), nn.Parameter(torch.empty(shape, **factory)))
+            b = torch.empty(neurons, **factory)
+            if self._learns_bias:
+                self.register_parameter(self._BIAS_NAME.format(suffix), nn.Parameter(b))
+            else:
+                self.register_buffer(self._BIAS_NAME.format(suffix), b, persistent=False)
+            for name in self._cell_tensors:
+                tensor = torch.empty(getattr(getattr(self._cell, name), "shape", ()), **factory)
+                if name in self.learnable:
+                    self.register_parameter(f"{name}{suffix}", nn.Parameter(tensor))
+                else:
+                    self.register_buffer(f"{name}{suffix}", tensor)
+            if learn_initial_state:
+                for name in INITIAL:
+                    self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(neurons, **factory)))
+        self.reset_parameters()
+
+    def _check_cell_parameter(self, name: str, value: Parameter) -> Parameter:
+        """What a layer keeps of a cell parameter: a float, or a copy on the CPU of a tensor's values."""
+        if not isinstance(value, Tensor):
+            value = as_float(name, value)
+            self._check_domain(name, value, value)
+            return value
+        require_dense(name, value)
+        if value.is_quantized or value.is_complex():
+            raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
+        if isinstance(value, nn.Parameter) and name not in self.learnable:
+            raise ValueError(
+                f"{name}: expected a float or a tensor, whose values are copied, got a Parameter: name it in learnable "
+                "to learn it"
+            )
+        if tuple(value.shape) not in ((), (1,), (self._neurons,)):
+            raise ValueError(
+                f"{name}: expected a float or a tensor of shape ({self._neurons},), got shape {tuple(value.shape)}"
+            )
+        copy = value.detach().clone()
+        if not has_memory(copy):  # of a module that is made to be filled
+            return copy
+        copy = copy.to("cpu")
+        if copy.numel():
+            self._check_domain(name, *(x.item() for x in copy.double().aminmax()))
+        return copy
+
+    def _check_bias(self, bias: float) -> float:
+        number = as_float("bias_init", bias)
+        if not abs(number) <= self._float_max:
+            raise ValueError(f"bias_init: expected a finite value of the dtype, got {bias}")
+        return number
+
+    def _check_domain(self, name: str, least: float, largest: float) -> None:
+        """Raise where a cell parameter is none with which the layer could run."""
+        low, high = DOMAINS.get(name, (-math.inf, math.inf))
+        for x in (least, largest):
+            if name == "rho" and not (0 < x < math.inf and 1 / x <= self._float_max):
+                raise ValueError(f"rho: expected finite values > 0 with a finite reciprocal, got {x!r}")
+            if (name == "alpha" or name in self.learnable) and not low <= x <= high:
+                why = "" if name == "alpha" else " of what is learnt"
+                raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
+            if not abs(x) <= self._float_max:
+                raise ValueError(f"{name}: expected finite values of the dtype, got {x!r}")
+
+    def _constants(self) -> dict[str, float | None]:
+        cell = {name: None if name in self._cell_tensors else value for name, value in self._cell._asdict().items()}
+        return {
+            **cast("dict[str, float | None]", cell),
+            "bias_init": None if self._learns_bias else self.bias_init,
+            "initial_state": None if self.learn_initial_state else INITIAL_STATES.index(self.initial_state),
+        }
+
+    def _set_constants(self, constants: Mapping[str, float]) -> None:
+        fixed = [name for name in Cell._fields if name not in self._cell_tensors]
+        cell = {name: self._check_cell_parameter(name, constants[name]) for name in fixed}
+        if not self.learn_initial_state:
+            state = constants["initial_state"]
+            if state not in range(len(INITIAL_STATES)):
+                raise ValueError(f"initial_state: expected a number of {', '.join(INITIAL_STATES)}, got {state!r}")
+            self.initial_state = INITIAL_STATES[int(state)]
+        if not self._learns_bias:
+            self.bias_init = self._check_bias(constants["bias_init"])
+            for suffix in self._suffixes:
+                self._fix_bias(suffix)
+        self._cell = self._cell._replace(**cell)
+
+    def _fix_bias(self, suffix: str) -> None:
+        """Fill the bias that is not learnt, on the device of the weight."""
+        bias, device = self._bias(suffix), self._weight(suffix).device
+        if bias.device != device:
+            bias = torch.empty_like(bias, device=device)
+            self.register_buffer(self._BIAS_NAME.format(suffix), bias, persistent=False)
+        bias.fill_(self.bias_init)
+
+    def _weight(self, suffix: str) -> Tensor:
+        tensor: Tensor = getattr(self, self._WEIGHT_NAME.format(suffix))
+        return tensor
+
+    def _bias(self, suffix: str) -> Tensor:
+        tensor: Tensor = getattr(self, self._BIAS_NAME.format(suffix))
+        return tensor
+
+    def _cell_of(self, suffix: str) -> Cell:
+        """The cell parameters that act, learnt ones within their domains."""
+        if not self._cell_tensors:
+            return self._cell
+        tensors: dict[str, Tensor] = {}
+        for name in self._cell_tensors:
+            tensor = getattr(self, f"{name}{suffix}")
+            bounded = name in self.learnable and name in DOMAINS
+            tensors[name] = _clamped(tensor, *DOMAINS[name]) if bounded else tensor
+        return self._cell._replace(**tensors)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew and set all else to its initial value.
+
+        Weights of the first layer are normal with standard deviation 3 / sqrt(K), where K is the number of inputs of a
+        neuron. Each neuron of a later layer passes on the spikes of one below: one weight of 3, and normal ones with
+        standard deviation 0.5 / sqrt(K).
+        """
+        for k, suffix in enumerate(self._suffixes):
+            if k == 0:
+                draw_weights(self._weight(suffix), FIRST_WEIGHT_SCALE)
+            else:
+                draw_relays(self._weight(suffix))
+            self._bias(suffix).fill_(self.bias_init)
+            for name in self._cell_tensors:
+                tensor, value = getattr(self, f"{name}{suffix}"), getattr(self._cell, name)
+                if isinstance(value, Tensor) and value.is_meta and not tensor.is_meta:
+                    raise ValueError(f"{name}: expected a tensor that holds values, got one on meta")
+                tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
+            if self.learn_initial_state:
+                for name, value in zip(INITIAL, self._fixed_state(suffix), strict=True):
+                    getattr(self, f"{name}{suffix}").copy_(value)
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Project the bias to <= ``bias_max`` and learnable cell parameters into their domains, in place.
+
+        To be called after each optimiser step, for the bias: cell parameters act within their domains anyway.
+        """
+        for suffix in self._suffixes:
+            if self._learns_bias:
+                self._bias(suffix).clamp_(max=self.bias_max)
+            for name in self.learnable:
+                low, high = DOMAINS.get(name, (-float("inf"), float("inf")))
+                getattr(self, f"{name}{suffix}").clamp_(low, high)
+
+    def _fixed_state(self, suffix: str) -> SRCState:
+        bias = self._bias(suffix)
+        if self.initial_state == "zeros":
+            zeros = torch.zeros_like(bias)
+            return SRCState(zeros, zeros, zeros)
+        state = rest_state(bias, **self._cell_of(suffix)._asdict())
+        return SRCState(*(x.to(bias.dtype) for x in state))
+
+    def _initial_state(self, suffix: str, batch: int, *space: int) -> SRCState | None:
+        """The state (B, N) before the first step, or (B, N, *space) where neurons share parameters over space."""
+        if self.learn_initial_state:
+            state = SRCState(*(getattr(self, f"{name}{suffix}") for name in INITIAL))
+        elif self.initial_state == "zeros":
+            return None
+        else:
+            state = self._fixed_state(suffix)
+        return SRCState(*(over_space(x, len(space)).expand(batch, -1, *space) for x in state))
+
+    def extra_repr(self) -> str:
+        """What differs from the defaults."""
+        parts = [] if self._learns_bias else ["bias=False"]
+        parts += [
+            f"{name}={self._describe_constant(name)}"
+            for name, default in CELL_DEFAULTS.items()
+            if name not in self.learnable and (name in self._cell_tensors or getattr(self._cell, name) != default)
+        ]
+        others = [name for name in DEFAULTS if name not in ("bias", *CELL_DEFAULTS, "device", "dtype")]
+        parts += [f"{name}={getattr(self, name)!r}" for name in others if getattr(self, name) != DEFAULTS[name]]
+        return ", ".join(parts)
+
+    def _describe_constant(self, name: str) -> str:
+        """A cell parameter that is not learnt, in a few characters."""
+        if name not in self._cell_tensors:
+            return repr(getattr(self._cell, name))
+        values = torch.cat([getattr(self, f"{name}{suffix}").reshape(-1) for suffix in self._suffixes])
+        count = values.numel() // len(self._suffixes)
+        if not count or not has_memory(values):
+            return f"tensor({count} values)"
+        low, high = (x.item() for x in values.double().aminmax())
+        return f"tensor({count} values, {low:.4g} to {high:.4g})"
+
+
+def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ...]:
+    """The names of cell parameters to learn.
+
+    Raises:
+        TypeError: no sequence of names.
+        ValueError: an unknown name, or one that the gradient mode does not reach.
+
+    """
+    try:
+        learnable = tuple(names)
+    except (TypeError, RuntimeError):
+        raise TypeError(f"learnable: expected a sequence of names, got {describe(names)}") from None
+    if isinstance(names, str):
+        raise TypeError(f"learnable: expected a sequence of names, got the string {names!r}")
+    for name in learnable:
+        if not isinstance(name, str) or name not in CELL_DEFAULTS:
+            raise ValueError(f"learnable: expected names among {', '.join(CELL_DEFAULTS)}, got {name!r}")
+        if name in NEED_RECURRENT_GRAD and not recurrent_grad:
+            raise ValueError(
+                f"learnable: expected parameters that have a gradient with recurrent_grad=False, got {name!r}"
+            )
+    return learnable
+
+
+def state_of_batch(state: State, *shape: int) -> SRCState:
+    """The state of one sample, of such a shape, as that of a batch of one; B is the last but one dimension."""
+    for name, x in check_state(state):
+        if tuple(x.shape) != shape:
+            raise ValueError(f"{name}: expected shape {shape}, as the input has no batch, got {tuple(x.shape)}")
+    return SRCState(*(x.unsqueeze(-2) for x in state))
+
+
+def over_space(values: Tensor, dimensions: int) -> Tensor:
+    """Values (N,) of the channels, so that they broadcast over so many dimensions of space behind them."""
+    return values.reshape(-1, *[1] * dimensions)

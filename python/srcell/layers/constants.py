@@ -1,0 +1,98 @@
+"""Constants of a module that travel in its state_dict, and the check of its sizes."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..functional import describe
+from ..ops._memory import has_memory
+
+
+class HasConstants(nn.Module):
+    """A module whose outputs depend on numbers that are no parameters.
+
+    They travel in its state_dict as one float64 tensor, ``_extra_state``, so that a checkpoint means the same wherever
+    it is loaded: first the sum of 2^k for each k-th of them that a tensor of its own holds instead, then the numbers,
+    always in the same order, with 0 for those. A module that loads one takes its numbers over, and says so where they
+    differ from its own.
+    """
+
+    @abstractmethod
+    def _constants(self) -> dict[str, float | None]:
+        """The numbers by name, in an order that does not change; None for what a tensor of its own holds."""
+
+    @abstractmethod
+    def _set_constants(self, constants: Mapping[str, float]) -> None:
+        """Take over all numbers that no tensor holds; ValueError where one is none that the module takes."""
+
+    def get_extra_state(self) -> Tensor:
+        """The numbers, float64 on the CPU."""
+        numbers = list(self._constants().values())
+        held = sum(2**k for k, number in enumerate(numbers) if number is None)
+        return torch.tensor([held, *(number or 0.0 for number in numbers)], dtype=torch.float64, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over the numbers of a checkpoint.
+
+        Raises:
+            ValueError: they are none of such a module.
+
+        """
+        own, name = self._constants(), type(self).__name__
+        shape = (1 + len(own),)
+        if not isinstance(state, Tensor) or not state.is_floating_point() or state.shape != shape:
+            got = f"{describe(state)} of shape {tuple(state.shape)}" if isinstance(state, Tensor) else describe(state)
+            raise ValueError(f"_extra_state of {name}: expected floats of shape {shape}, got {got}")
+        if not has_memory(state):  # nor have the parameters that come with it
+            return
+        held, *numbers = state.tolist()
+        if held != self.get_extra_state()[0]:
+            constants = [key for key, number in own.items() if number is not None]
+            raise ValueError(f"_extra_state of {name}: expected numbers for just {', '.join(constants)}, got others")
+        carried = {key: number for key, number in zip(own, numbers, strict=True) if own[key] is not None}
+        self._set_constants(carried)
+        changes = [f"{key}={number:g} instead of {own[key]:g}" for key, number in carried.items() if number != own[key]]
+        if changes:
+            warnings.warn(f"{name}: took over from the checkpoint: {', '.join(changes)}", stacklevel=2)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = f"{prefix}_extra_state"
+        others = (missing_keys, unexpected_keys, error_msgs)
+        try:
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *others)
+        except ValueError as error:
+            error_msgs.append(str(error))
+        if key not in state_dict:
+            missing_keys[:] = [name for name in missing_keys if name != key]
+            if any(name.startswith(prefix) for name in state_dict):
+                warnings.warn(
+                    f"the state_dict has no constants (_extra_state), as those of srcell 0.1: {type(self).__name__} "
+                    "keeps its own",
+                    stacklevel=2,
+                )
+
+
+def check_size(name: str, size: int, least: int) -> None:
+    """Raise unless it is an int that counts something."""
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral):
+        raise TypeError(f"{name}: expected an int, got {describe(size)}")
+    if size < least:
+        raise ValueError(f"{name}: expected at least {least}, got {size}")
+    if size >= 2**63:
+        raise ValueError(f"{name}: expected a size below 2^63, got {size}")

@@ -1,0 +1,171 @@
+"""A layer behind a convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..events import require_dense
+from ..functional import SRCState, State, as_spikes, autocasts, src, without_padding
+from .base import Neurons, over_space
+from .constants import check_size
+from .options import Options, takes_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class SRCConv2d(Neurons):
+    r"""A layer of Spiking Recurrent Cells behind a convolution, in the manner of torch.nn.Conv2d.
+
+    The neurons are a map (out_channels, H', W') at every step; those of a channel share all parameters. The convolution
+    is torch's, whose bits may depend on the batch and the machine.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the map of neurons.
+        kernel_size: of the convolution, one number or two, as all sizes here.
+        stride: of the convolution.
+        padding: of the convolution: numbers, ``"valid"`` or ``"same"``; beyond the edge nothing spikes.
+        dilation: of the convolution.
+        groups: of the convolution.
+        **options: bias and all that follow, as :class:`SRC` has them, where tensors have shape (out_channels,).
+
+    Attributes:
+        weight: (out_channels, in_channels / groups, \*kernel_size).
+        bias: (out_channels,).
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: a wrong size or value, an unknown name, a learnable parameter that the gradient mode cannot reach.
+
+    Example:
+        >>> import torch, srcell
+        >>> layer = srcell.SRCConv2d(1, 8, kernel_size=5, stride=2, padding=2)
+        >>> spikes, state = layer(torch.rand(50, 4, 1, 28, 28).lt(0.03).float())
+        >>> spikes.shape, state.h.shape
+        (torch.Size([50, 4, 8, 14, 14]), torch.Size([4, 8, 14, 14]))
+
+    """
+
+    _WEIGHT_NAME, _BIAS_NAME = "weight", "bias"
+
+    @takes_options
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        **options: Unpack[Options],
+    ) -> None:
+        for name, size in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            check_size(name, size, 1)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups: expected a divisor of in_channels and out_channels, got {groups} for {in_channels} and "
+                f"{out_channels}"
+            )
+        kernel_size = _pair("kernel_size", kernel_size, 1)
+        stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+        if not isinstance(padding, str):
+            padding = _pair("padding", padding, 0)
+        elif padding not in ("valid", "same"):
+            raise ValueError(f"padding: expected 'valid', 'same' or sizes, got {padding!r}")
+        elif padding == "same" and stride != (1, 1):
+            raise ValueError(f"padding: expected sizes where the stride is not 1, got 'same' with stride {stride}")
+        super().__init__(
+            out_channels,
+            {"": (out_channels, in_channels // groups, *kernel_size)},
+            **options,
+        )
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+
+    def forward(
+        self, input: Tensor, state: State | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, SRCState]:
+        """Run the layer over a sequence of maps.
+
+        Args:
+            input: (T, B, in_channels, H, W). Bools and integers are taken as so many spikes.
+            state: three tensors (B, out_channels, H', W'); the initial state if absent.
+            lengths: (B,) integers in [0, T], as in :func:`srcell.functional.src`.
+
+        Returns:
+            The spikes, (T, B, out_channels, H', W'), where H' and W' are those of torch.nn.Conv2d, and the state after
+            each sample's last step, three tensors (B, out_channels, H', W').
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong shape or value; the message names the argument.
+
+        """
+        current = self.current(input, lengths)
+        if state is None:
+            state = self._initial_state("", input.shape[1], *current.shape[3:])
+        cell = {
+            name: over_space(value, 2) if isinstance(value, Tensor) and value.dim() else value
+            for name, value in self._cell_of("")._asdict().items()
+        }
+        return src(
+            current,
+            over_space(self._bias(""), 2),
+            state,
+            **cell,
+            surrogate=self.surrogate,
+            recurrent_grad=self.recurrent_grad,
+            lengths=lengths,
+        )
+
+    def current(self, input: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        """The currents (T, B, out_channels, H', W') that the convolution gives for an input as in ``forward``."""
+        if not isinstance(input, Tensor) or input.dim() != 5 or input.shape[2] != self.in_channels:
+            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise ValueError(f"input: expected a tensor (T, B, {self.in_channels}, H, W), got {got}")
+        require_dense("input", input)
+        least = [
+            1 if pad is None else max(1, dilation * (kernel - 1) + 1 - 2 * pad)
+            for kernel, dilation, pad in zip(self.kernel_size, self.dilation, self._pads(), strict=True)
+        ]
+        if input.shape[3] < least[0] or input.shape[4] < least[1]:
+            raise ValueError(
+                f"input: expected a height of at least {least[0]} and a width of at least {least[1]}, "
+                f"got {tuple(input.shape[3:])}"
+            )
+        weight = self._weight("")
+        input = as_spikes(input, weight.dtype)
+        if not input.is_floating_point() or (input.dtype != weight.dtype and not autocasts(input)):
+            raise TypeError(f"input: expected {weight.dtype}, as the weight, got {input.dtype}")
+        if input.device != weight.device:
+            raise ValueError(f"input: expected device {weight.device}, as the weight, got {input.device}")
+        input, _ = without_padding(input, lengths)
+        maps = F.conv2d(input.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return maps.reshape(*input.shape[:2], *maps.shape[1:])
+
+    def _pads(self) -> tuple[int | None, int | None]:
+        """Rows above and below, columns left and right; None where it is as many as needed."""
+        if not isinstance(self.padding, str):
+            return self.padding
+        return (None, None) if self.padding == "same" else (0, 0)
+
+    def extra_repr(self) -> str:
+        """The sizes, and what differs from the defaults."""
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        defaults: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
+        return ", ".join(filter(None, [*parts, super().extra_repr()]))
+
+
+def _pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
+    """Height and width; one number is both."""
+    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**63 for x in sizes):
+        raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")
+    return sizes

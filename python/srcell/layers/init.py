@@ -1,0 +1,33 @@
+"""How weights start; docs/initialisation.md derives the numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K) where the input comes from outside
+VOTING_WEIGHT_SCALE = 6.0  # the same for a layer that votes for classes, on top of others
+RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers: of the one input that is passed on; of all, times sqrt(K)
+
+
+@torch.no_grad()
+def draw_weights(weight: Tensor, scale: float) -> None:
+    """Draw weights (N, ...) anew from N(0, (scale / sqrt(K))^2), where K is the number of inputs of a neuron."""
+    if weight.numel():
+        nn.init.normal_(weight, std=scale / weight[0].numel() ** 0.5)
+
+
+@torch.no_grad()
+def draw_relays(weight: Tensor) -> None:
+    """Draw weights (N, K), or (N, K, height, width), so that each neuron passes on the spikes of one input.
+
+    Where N and K differ, the larger side counts: neurons share inputs, or pass on several.
+    """
+    draw_weights(weight, RELAY_NOISE)
+    neurons, inputs, *kernel = weight.shape
+    if weight.numel():
+        n = torch.arange(max(neurons, inputs), device=weight.device)
+        relays: tuple[Any, ...] = (n % neurons, n % inputs, *(size // 2 for size in kernel))
+        weight[relays] += RELAY_WEIGHT

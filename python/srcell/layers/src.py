@@ -1,0 +1,270 @@
+"""Layers behind a linear synapse: a stack of them over a sequence, and one step of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..events import EventBatch, as_float, check_bool, require_dense
+from ..functional import SRCState, State, check_state, linear
+from .base import Neurons, state_of_batch
+from .constants import check_size
+from .options import Options, takes_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class _Linear(Neurons):
+    """What SRC and SRCCell share: a linear synapse before the neurons."""
+
+    def __init__(self, input_size: int, hidden_size: int, suffixes: Sequence[str], **options: Unpack[Options]) -> None:
+        check_size("input_size", input_size, 0)
+        check_size("hidden_size", hidden_size, 0)
+        inputs = [input_size, *[hidden_size] * (len(suffixes) - 1)]
+        shapes: dict[str, tuple[int, ...]] = {s: (hidden_size, k) for s, k in zip(suffixes, inputs, strict=True)}
+        super().__init__(hidden_size, shapes, **options)
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, self._learns_bias
+
+    def _run(
+        self,
+        suffix: str,
+        input: Tensor | EventBatch,
+        state: State | None,
+        lengths: Tensor | Sequence[int] | None,
+        input_grad_at_events: bool = False,
+    ) -> tuple[Tensor, SRCState]:
+        if state is None:
+            state = self._initial_state(suffix, len(input) if isinstance(input, EventBatch) else input.shape[1])
+        return linear(
+            input,
+            self._weight(suffix),
+            self._bias(suffix),
+            state,
+            self._cell_of(suffix),
+            lengths,
+            self.surrogate,
+            self.recurrent_grad,
+            input_grad_at_events=input_grad_at_events,
+        )
+
+    def extra_repr(self) -> str:
+        """The sizes, and what differs from the defaults."""
+        return ", ".join(filter(None, [f"{self.input_size}, {self.hidden_size}", super().extra_repr()]))
+
+
+class SRC(_Linear):
+    r"""A stack of Spiking Recurrent Cell layers, in the manner of torch.nn.RNN.
+
+    Args:
+        input_size: K, inputs of the first layer.
+        hidden_size: N, neurons of every layer.
+        num_layers: layers; each gets the spikes of the one below.
+        bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
+        batch_first: dense inputs and outputs are (B, T, \*) instead of (T, B, \*); states and EventBatches stay.
+        dropout: probability of dropping a spike between layers in training, in [0, 1].
+        alpha: as all cell parameters, alpha to zs_dep of :func:`srcell.functional.src`: a float, or a tensor (N,) of
+            one value per neuron, which is copied.
+        learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. They act
+            within their domains wherever an optimiser takes them: alpha, zs_hyp and zs_dep in [0, 1], rho >= 1e-3. The
+            gradient is that of the bounded value; where a parameter is outside, one that leads further out is 0.
+        surrogate: ``"straight_through"`` or ``"relu"``.
+        recurrent_grad: full backpropagation through time.
+        initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
+        learn_initial_state: learn it, from that value on; needs ``recurrent_grad=True``.
+        bias_init: the bias at first.
+        bias_max: where :meth:`constrain_` bounds it.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Attributes:
+        weight_ih_l{k}: (N, K) for the first layer, (N, N) for later ones.
+        bias_l{k}: (N,).
+        alpha_l{k}: and so on, for learnable parameters and those given as tensors.
+
+    Constants that are neither, floats, a fixed bias and the kind of initial state, are in the state_dict as one tensor,
+    ``_extra_state``. A layer that loads others than its own takes them over, with a warning.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: a wrong size or value, an unknown name, a learnable parameter that the gradient mode cannot reach.
+
+    Example:
+        >>> import torch, srcell
+        >>> layer = srcell.SRC(784, 100)
+        >>> spikes, state = layer(torch.rand(50, 8, 784).lt(0.03).float())
+        >>> spikes.shape, state.h.shape
+        (torch.Size([50, 8, 100]), torch.Size([1, 8, 100]))
+
+    """
+
+    @takes_options
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        check_size("num_layers", num_layers, 1)
+        check_bool("batch_first", batch_first)
+        if not 0 <= as_float("dropout", dropout) <= 1:
+            raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
+        super().__init__(
+            input_size,
+            hidden_size,
+            [f"_l{k}" for k in range(num_layers)],
+            **options,
+        )
+        self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
+
+    def forward(
+        self,
+        input: Tensor | EventBatch,
+        state: State | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        input_grad_at_events: bool = False,
+    ) -> tuple[Tensor, SRCState]:
+        """Run the layers over a sequence.
+
+        Args:
+            input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch; or (T, K), one sample, whose outputs and
+                states lack B. Bools and integers are taken as so many spikes.
+            state: three tensors (num_layers, B, N); the initial state if absent.
+            lengths: (B,) integers in [0, T]; not beside an EventBatch that has its own, nor for one sample.
+            input_grad_at_events: a promise that a dense input's gradient is needed only where the input is not 0, as
+                that of a layer's output with the relu surrogate is; elsewhere it is then unspecified. Later layers of
+                this stack do so by themselves where ``surrogate="relu"``.
+
+        Returns:
+            The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
+            step, three tensors (num_layers, B, N).
+
+        """
+        events = isinstance(input, EventBatch)
+        if isinstance(input, EventBatch):
+            if input.lengths is not None and lengths is not None:
+                raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+            lengths = input.lengths if lengths is None else lengths
+        elif not isinstance(input, Tensor) or input.dim() not in (2, 3):
+            shape = "(B, T, K)" if self.batch_first else "(T, B, K)"
+            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise ValueError(f"input: expected an EventBatch or a tensor {shape} or (T, K), got {got}")
+        elif input.dim() == 2:
+            return self._forward_one(input, state, lengths, input_grad_at_events)
+        else:
+            require_dense("input", input)
+            input = input.transpose(0, 1) if self.batch_first else input
+        per_layer = self._split_state(state)
+        ended: list[SRCState] = []
+        x: Tensor | EventBatch = input
+        for k, suffix in enumerate(self._suffixes):
+            own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
+            spikes, after = self._run(suffix, x, per_layer[k], own_lengths, input_grad_at_events)
+            ended.append(after)
+            # The surrogate's gradient vanishes where a neuron is silent: what the layer above hands down there is lost.
+            input_grad_at_events = self.surrogate == "relu"
+            x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
+        output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
+        return output, SRCState(*(torch.stack(parts) for parts in zip(*ended, strict=True)))
+
+    def _forward_one(
+        self, input: Tensor, state: State | None, lengths: Any, input_grad_at_events: bool
+    ) -> tuple[Tensor, SRCState]:
+        """``forward`` for one sample (T, K)."""
+        require_dense("input", input)
+        if lengths is not None:
+            raise ValueError("lengths: expected None beside an input (T, K), got lengths")
+        batch_dim = 0 if self.batch_first else 1
+        batched = None if state is None else state_of_batch(state, self.num_layers, self.hidden_size)
+        spikes, after = self.forward(input.unsqueeze(batch_dim), batched, input_grad_at_events=input_grad_at_events)
+        return spikes.squeeze(batch_dim), SRCState(*(x.squeeze(1) for x in after))
+
+    def _split_state(self, state: State | None) -> list[State | None]:
+        if state is None:
+            return [None] * self.num_layers
+        for name, x in check_state(state):
+            require_dense(name, x)
+            if x.dim() != 3 or x.shape[0] != self.num_layers:
+                raise ValueError(
+                    f"{name}: expected shape ({self.num_layers}, B, {self.hidden_size}), got {tuple(x.shape)}"
+                )
+        return [SRCState(*(x[k] for x in state)) for k in range(self.num_layers)]
+
+    def extra_repr(self) -> str:
+        """The sizes, and what differs from the defaults."""
+        parts = [super().extra_repr()]
+        defaults = {"num_layers": 1, "batch_first": False, "dropout": 0.0}
+        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
+        return ", ".join(parts)
+
+
+class SRCCell(_Linear):
+    """One step of a layer of Spiking Recurrent Cells, in the manner of torch.nn.RNNCell.
+
+    Args:
+        input_size: inputs, K.
+        hidden_size: neurons, N.
+        **options: bias and all that follow, as :class:`SRC` has them; with ``recurrent_grad`` gradients follow the
+            state from step to step.
+
+    Attributes:
+        weight_ih: (N, K).
+        bias_ih: (N,).
+
+    Example:
+        >>> import torch, srcell
+        >>> cell, state = srcell.SRCCell(5, 3), None
+        >>> for x in torch.rand(10, 2, 5):
+        ...     spikes, state = cell(x, state)
+        >>> spikes.shape, state.h.shape
+        (torch.Size([2, 3]), torch.Size([2, 3]))
+
+    """
+
+    _WEIGHT_NAME, _BIAS_NAME = "weight_ih", "bias_ih"
+
+    @takes_options
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            [""],
+            **options,
+        )
+
+    def forward(self, input: Tensor, state: State | None = None) -> tuple[Tensor, SRCState]:
+        """Advance by one step.
+
+        Args:
+            input: (B, K), or (K,), one sample, whose outputs and states lack B. Bools and integers are taken as so
+                many spikes.
+            state: three tensors (B, N); the initial state if absent.
+
+        Returns:
+            The spikes, (B, N), and the state after the step, three tensors (B, N).
+
+        """
+        if not isinstance(input, Tensor) or input.dim() not in (1, 2):
+            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")
+        require_dense("input", input)
+        if input.dim() == 1:
+            state = None if state is None else state_of_batch(state, self.hidden_size)
+            spikes, after = self.forward(input[None], state)
+            return spikes[0], SRCState(*(x[0] for x in after))
+        spikes, after = self._run("", input.unsqueeze(0), state, None)
+        return spikes.squeeze(0), after
