@@ -17,6 +17,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +35,8 @@ from torch import Tensor, nn
 from ._info import info
 from .events import EventBatch
 from .functional import SRCState, src, src_linear
+from .layers import SRC, SRCCell
 from .models import SRCClassifier
-from .modules import SRC, SRCCell
 from .reference import src_reference
 
 __all__ = ["CASES", "LABELS", "Result", "Setting", "choose", "measure", "record", "run"]
@@ -51,6 +52,7 @@ LABELS = {
     "compiled": "PyTorch, compiled",
     "sparse": "torch.sparse.mm, then srcell.src",
     "srcell": "srcell",
+    "torch": "torch alone",
     "dense": "srcell, dense input",
     "events": "srcell, events",
     "rnn": "nn.RNN (another cell)",
@@ -72,8 +74,8 @@ class Setting:
     Attributes:
         case: the case of ``CASES`` that it belongs to.
         subject: "recurrence" (given currents), "layer" (a linear synapse before it), "stack" (several layers),
-            "classifier" (a stack and its readout, forward only), "module" (a torch module) or "step" (a module that
-            advances by one step, forward only).
+            "classifier" (a stack and its readout, forward only), "module" (a torch module), "step" (a module that
+            advances by one step, forward only) or "import" (a new Python that imports torch and the row's package).
         inputs: inputs of a step, K.
         neurons: N of each layer, first to last.
         rows: keys of ``LABELS``.
@@ -101,7 +103,7 @@ class Setting:
     @property
     def passes(self) -> tuple[str, ...]:
         """What is timed, the forward pass without gradients, and forward and backward together."""
-        return (FORWARD,) if self.subject in ("classifier", "step") else (FORWARD, BOTH)
+        return (FORWARD,) if self.subject in ("classifier", "step", "import") else (FORWARD, BOTH)
 
     @property
     def modes(self) -> dict[str, Any]:
@@ -132,6 +134,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         "calls": (
             Setting("calls", "step", 784, (100,), ("srcell", "rnn", "gru", "snntorch", "norse"), steps=1, batch=1),
             Setting("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
+            Setting("calls", "import", 0, (0,), ("srcell", "torch"), density=0, steps=0, batch=0),
         ),
         "one-thread": tuple(
             replace(setting, case="one-thread", rows=("eager", *ours), threads=1) for setting in (small, large)
@@ -423,6 +426,19 @@ def _module_rows(setting: Setting) -> Callable[[str], Row]:
     return row
 
 
+def _import_rows(setting: Setting) -> Callable[[str], Row]:
+    def row(name: str) -> Row:
+        command = [sys.executable, "-c", f"import torch, {name}"]
+
+        def call() -> Tensor:
+            subprocess.run(command, check=True)
+            return torch.empty(0)
+
+        return Row(call, ())
+
+    return row
+
+
 _MAKERS: dict[str, Callable[[Setting], Callable[[str], Row]]] = {
     "recurrence": _recurrence_rows,
     "layer": _layer_rows,
@@ -430,6 +446,7 @@ _MAKERS: dict[str, Callable[[Setting], Callable[[str], Row]]] = {
     "classifier": _network_rows,
     "step": _step_rows,
     "module": _module_rows,
+    "import": _import_rows,
 }
 
 
