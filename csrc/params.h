@@ -163,7 +163,7 @@ struct EventDots {
     const T* weight_t;      // (K, N)
     const T* grad_current;  // (T, B, N)
     T* grad_values;         // (count,) out, or null:
-    T* grad_input;          // (T, B, K) out, each event's at its cell and zero elsewhere
+    T* grad_input;          // (T, B, K) out, each event's at its element and zero elsewhere
 };
 
 // The gradient of a dense input: product = gradients times weight.
@@ -179,21 +179,21 @@ struct Product {
 
 constexpr int64_t kProductPadding = 64;  // at least what the widest panel can exceed K by
 
-// A dense input and its events. A row of cells takes mask_words(K) words of mask: bit k tells whether cell k is not 0;
-// NaN is not. What lies past a sample's length is no event.
+// A dense input and its events. A row of elements takes mask_words(K) words of mask: bit k tells whether element k is
+// not 0; NaN is not. What lies past a sample's length is no event.
 SRCELL_HOST_DEVICE inline int64_t mask_words(int64_t inputs) { return ceil_div(inputs, 64); }
 
 template <class T>
 struct DenseInput {
     ScanShape shape;  // the neurons mean nothing
     int64_t inputs;
-    const T* cells;    // (T, B, K)
-    uint64_t* mask;    // (B * T, mask_words(K)), row b * T + t
-    int64_t* offsets;  // (B * T + 1,)
+    const T* elements;  // (T, B, K)
+    uint64_t* mask;     // (B * T, mask_words(K)), row b * T + t
+    int64_t* offsets;   // (B * T + 1,)
 };
 
-// What neurons did: for each the cells in which it is active (s > 0), then its upward crossings of 0.5, the first step
-// counting as one if it is above. Samples are counted in groups.
+// What neurons did: for each the elements in which it is active (s > 0), then its upward crossings of 0.5, the first
+// step counting as one if it is above. Samples are counted in groups.
 inline int64_t count_groups(int64_t batch) { return batch < 16 ? batch : 16; }
 
 template <class T>

@@ -201,14 +201,14 @@ struct DenseRows {
     bool is_double;
     ScanShape shape;  // the neurons mean nothing
     int64_t inputs;
-    Address cells, mask, offsets;
+    Address elements, mask, offsets;
 
-    DenseRows(bool of_doubles, bool on_host, const Sizes& sizes, Address lengths, int threads, Address cells_at,
+    DenseRows(bool of_doubles, bool on_host, const Sizes& sizes, Address lengths, int threads, Address elements_at,
               Address mask_at, Address offsets_at)
         : is_double(of_doubles),
           shape(make_shape({sizes[0], sizes[1], 0}, lengths, threads, on_host)),
           inputs(sizes[2]),
-          cells(cells_at),
+          elements(elements_at),
           mask(mask_at),
           offsets(offsets_at) {}
 };

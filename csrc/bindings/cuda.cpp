@@ -40,11 +40,11 @@ void scan_backward(Address stream, const Layer& layer, const Outputs& arriving, 
 }
 
 void events_forward(Address stream, const Layer& layer, const Initial& initial, const Outputs& outputs,
-                    const EventRows& rows, Address mask, Address cells, Address weight_t, Address trace,
+                    const EventRows& rows, Address mask, Address elements, Address weight_t, Address trace,
                     Address checkpoints, bool trace_integrator) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceInput<T> input = {rows.of<T>(), pointer<const uint64_t>(mask), pointer<const T>(cells)};
+        const DeviceInput<T> input = {rows.of<T>(), pointer<const uint64_t>(mask), pointer<const T>(elements)};
         const DeviceEventsForward<T> p = {forward_of(layer, cell, initial, outputs),
                                           input,
                                           pointer<const T>(weight_t),
@@ -74,7 +74,7 @@ void event_keys(Address stream, const Layer& layer, const EventRows& rows, Addre
 }
 
 void weight_gradient(Address stream, const Layer& layer, int64_t inputs, Address grad_current, Address starts,
-                     Address sorted, Address positions, Address values, Address columns, Address cells,
+                     Address sorted, Address positions, Address values, Address columns, Address elements,
                      Address partials, Address grad_weight) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
@@ -88,7 +88,7 @@ void weight_gradient(Address stream, const Layer& layer, int64_t inputs, Address
                                            pointer<const int64_t>(positions),
                                            pointer<const T>(values),
                                            pointer<const uint32_t>(columns),
-                                           pointer<const T>(cells),
+                                           pointer<const T>(elements),
                                            pointer<T>(partials),
                                            pointer<T>(grad_weight)};
         check(cuda::weight_gradient(pointer<void>(stream), p));
@@ -109,14 +109,14 @@ void event_dots(Address stream, const Layer& layer, const EventRows& rows, Addre
 
 template <class T>
 DeviceMask<T> mask_of(const DenseRows& rows, Address columns) {
-    return {rows.shape, rows.inputs, pointer<const T>(rows.cells), pointer<uint64_t>(rows.mask),
+    return {rows.shape, rows.inputs, pointer<const T>(rows.elements), pointer<uint64_t>(rows.mask),
             pointer<uint32_t>(columns)};
 }
 
-void mask_cells(Address stream, const DenseRows& rows) {
+void mask_elements(Address stream, const DenseRows& rows) {
     with_type(rows.is_double, [&](auto zero) {
         using T = decltype(zero);
-        check(cuda::mask_cells(pointer<void>(stream), mask_of<T>(rows, 0)));
+        check(cuda::mask_elements(pointer<void>(stream), mask_of<T>(rows, 0)));
     });
 }
 
@@ -177,15 +177,15 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("scan_backward", &scan_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
           "current"_a, "element"_a, "checkpoints"_a, "grad_current"_a);
     m.def("events_forward", &events_forward, "stream"_a, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "mask"_a,
-          "cells"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
+          "elements"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
     m.def("events_backward", &events_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,
           "trace"_a, "checkpoints"_a, "grad_current"_a);
     m.def("event_keys", &event_keys, "stream"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a);
     m.def("weight_gradient", &weight_gradient, "stream"_a, "layer"_a, "inputs"_a, "grad_current"_a, "starts"_a,
-          "sorted"_a, "positions"_a, "values"_a, "columns"_a, "cells"_a, "partials"_a, "grad_weight"_a);
+          "sorted"_a, "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
     m.def("event_dots", &event_dots, "stream"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a, "weight_t"_a,
           "grad_current"_a, "grad_values"_a);
-    m.def("mask_cells", &mask_cells, "stream"_a, "rows"_a);
+    m.def("mask_elements", &mask_elements, "stream"_a, "rows"_a);
     m.def("mask_columns", &mask_columns, "stream"_a, "rows"_a, "columns"_a);
     m.def("count_mask", &count_mask, "stream"_a, "sizes"_a, "mask"_a, "counts"_a);
     m.def("list_mask", &list_mask, "stream"_a, "sizes"_a, "mask"_a, "offsets"_a, "indices"_a);

@@ -112,7 +112,7 @@ void multiply(bool is_double, int64_t rows, int64_t inputs, int64_t neurons, int
 
 template <class T>
 DenseInput<T> dense_input(const DenseRows& rows) {
-    return {rows.shape, rows.inputs, pointer<const T>(rows.cells), pointer<uint64_t>(rows.mask),
+    return {rows.shape, rows.inputs, pointer<const T>(rows.elements), pointer<uint64_t>(rows.mask),
             pointer<int64_t>(rows.offsets)};
 }
 
@@ -169,7 +169,7 @@ void bind_linear(pybind11::module_& m) {
              "offsets"_a, "indices"_a, "values"_a, "count"_a, "inputs"_a);
     py::class_<DenseRows>(m, "DenseRows")
         .def(py::init<bool, bool, const Sizes&, Address, int, Address, Address, Address>(), "is_double"_a, "on_host"_a,
-             "sizes"_a, "lengths"_a, "threads"_a, "cells"_a, "mask"_a, "offsets"_a);
+             "sizes"_a, "lengths"_a, "threads"_a, "elements"_a, "mask"_a, "offsets"_a);
     m.def("events_forward", &events_forward, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "weight"_a, "trace"_a,
           "checkpoints"_a, "trace_integrator"_a);
     m.def("events_backward", &events_backward, "layer"_a, "arriving"_a, "gradients"_a, "rows"_a, "i0"_a, "trace"_a,

@@ -1,8 +1,8 @@
-// Finds the events of a dense input: a mask of its cells that are not zero, and the event rows that the mask stands
+// Finds the events of a dense input: a mask of its elements that are not zero, and the event rows that the mask stands
 // for. Included by kernels.cpp inside its namespace, after tile.h and encode_kernels.h, whose append() it uses; knows
-// cells and no equations.
+// elements and no equations.
 
-// Writes the mask of a row. Returns whether every cell that is not 0 is 1.
+// Writes the mask of a row. Returns whether every element that is not 0 is 1.
 template <class V>
 SRCELL_INLINE bool mask_row(const scalar_of<V>* row, int64_t count, uint64_t* mask) {
     constexpr int64_t width = VecTraits<V>::width;
@@ -51,7 +51,7 @@ void mask_samples(void* self, int64_t begin, int64_t end) {
         for (int64_t t = 0; t < steps; ++t) {
             uint64_t* mask = p.mask + (b * steps + t) * words;
             if (t < length)
-                ones &= mask_row<V>(p.cells + (t * p.shape.batch + b) * p.inputs, p.inputs, mask);
+                ones &= mask_row<V>(p.elements + (t * p.shape.batch + b) * p.inputs, p.inputs, mask);
             else
                 for (int64_t w = 0; w < words; ++w) mask[w] = 0;
             p.offsets[b * steps + t + 1] = count_bits(mask, words);
@@ -111,9 +111,9 @@ void list_samples(void* self, int64_t begin, int64_t end) {
         if (!values) continue;
         // Not at once: an index that was just written with its neighbours is slow to read.
         for (int64_t t = 0; t < steps; ++t) {
-            const T* cells = p.cells + (t * p.shape.batch + b) * p.inputs;
+            const T* elements = p.elements + (t * p.shape.batch + b) * p.inputs;
             for (int64_t e = p.offsets[b * steps + t]; e < p.offsets[b * steps + t + 1]; ++e)
-                values[e] = static_cast<uint32_t>(indices[e]) < p.inputs ? cells[indices[e]] : T(0);
+                values[e] = static_cast<uint32_t>(indices[e]) < p.inputs ? elements[indices[e]] : T(0);
         }
     }
 }

@@ -475,14 +475,14 @@ void event_dots_range(void* self, int64_t begin, int64_t end) {
         for (int64_t t = 0; t < steps; ++t) {
             const int64_t row = t * p.shape.batch + sample;
             const T* grad = p.grad_current + row * neurons;
-            T* cells = p.grad_input ? p.grad_input + row * p.events.inputs : nullptr;
-            if (cells) std::memset(cells, 0, static_cast<size_t>(p.events.inputs) * sizeof(T));
+            T* elements = p.grad_input ? p.grad_input + row * p.events.inputs : nullptr;
+            if (elements) std::memset(elements, 0, static_cast<size_t>(p.events.inputs) * sizeof(T));
             const int64_t* offsets = p.events.offsets + sample * steps + t;
             for (int64_t e = offsets[0]; e < offsets[1]; ++e) {
                 const int64_t index = p.events.indices[e];
                 const T sum = t < length ? dot<S>(p.weight_t + index * neurons, grad, neurons) : T(0);
-                if (cells)
-                    cells[index] = sum;
+                if (elements)
+                    elements[index] = sum;
                 else
                     p.grad_values[e] = sum;
             }

@@ -203,7 +203,7 @@ void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool re
                      BackwardScratch<V, kSteps>& scratch) {
     using T = scalar_of<V>;
     const SegmentTrace<V, kSteps>& trace = scratch.trace;
-    const scalar_of<V> silent_up_to = relu ? 0 : -2;  // |h| <= 1: with -2 no neuron is silent to the surrogate
+    const scalar_of<V> silent_up_to = relu ? 0 : -2;  // straight-through: h >= -1, so every gradient passes
     for (int64_t row = steps - 1; row >= 0; --row) {
         const T* grad_in = grad_spikes.row(row);
         T* grad_out = grad_current.row(row);

@@ -36,11 +36,11 @@ struct RowEvents {
     }
 };
 
-// The cells of a dense input that its mask names.
+// The elements of a dense input that its mask names.
 template <class T>
-struct MaskedCells {
+struct MaskedElements {
     const uint64_t* mask;
-    const T* cells;
+    const T* elements;
     int64_t inputs;
 
     SRCELL_INLINE Value<T> gather(const ScanShape& shape, int64_t sample, int64_t t, const T* weights,
@@ -48,7 +48,7 @@ struct MaskedCells {
         Value<T> sum = splat<Value<T>>(0);
         const int64_t words = mask_words(inputs);
         const uint64_t* row = mask + (sample * shape.steps + t) * words;
-        const T* values = cells + (t * shape.batch + sample) * inputs;
+        const T* values = elements + (t * shape.batch + sample) * inputs;
         for (int64_t w = 0; w < words; ++w)
             for (uint64_t bits = row[w]; bits; bits &= bits - 1) {
                 const int64_t k = w * 64 + lowest_bit(bits);
@@ -174,7 +174,7 @@ void events_forward(Queue& queue, const DeviceEventsForward<T>& p) {
     if (input.events.offsets)
         events_forward(queue, p, RowEvents<T>{input.events}, inputs, input.events.count);
     else  // how many events there are is not known here; every tenth cell, say
-        events_forward(queue, p, MaskedCells<T>{input.mask, input.cells, inputs}, inputs,
+        events_forward(queue, p, MaskedElements<T>{input.mask, input.elements, inputs}, inputs,
                        p.shape.batch * p.shape.steps * inputs / 10);
 }
 
@@ -276,7 +276,7 @@ SRCELL_INLINE Value<T> sum_column_events(const DeviceWeightGradient<T>& p, int64
                  bits &= bits - 1) {
                 const int64_t row = (segment * kEventSegment + lowest_bit(bits)) * p.shape.batch + sample;
                 const Value<T> delta = {p.grad_current[row * p.shape.neurons + neuron]};
-                sum = fma(Value<T>{p.cells[row * p.inputs + input]}, delta, sum);
+                sum = fma(Value<T>{p.elements[row * p.inputs + input]}, delta, sum);
             }
     return sum;
 }

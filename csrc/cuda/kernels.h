@@ -25,13 +25,13 @@ struct DeviceScanBackward : CellBackward<T> {
     void* grad_current;    // (T, B, N) out, of the same elements; zero past a sample's length
 };
 
-// Where a layer's events are: rows of events, or a dense input and the mask of its cells that are not 0. Offsets and
+// Where a layer's events are: rows of events, or a dense input and the mask of its elements that are not 0. Offsets and
 // indices are used as far as they can be: what lies outside counts as no event, whatever they hold.
 template <class T>
 struct DeviceInput {
     Events<T> events;      // offsets null: the mask's
     const uint64_t* mask;  // (B * T, mask_words(K)), row b * T + t
-    const T* cells;        // (T, B, K), of the mask
+    const T* elements;     // (T, B, K), of the mask
 };
 
 // The trace has its own order here: (T, B, N).
@@ -81,7 +81,7 @@ struct DeviceWeightGradient {
     const T* values;           // (count,), or null: all ones
     // By the columns of a mask: bit j of a word tells about step 32 * segment + j.
     const uint32_t* columns;  // (B, segments(T, 32), K)
-    const T* cells;           // (T, B, K)
+    const T* elements;        // (T, B, K)
     T* partials;              // scratch: (event_groups(B, N), K, N)
     T* grad_weight;           // (N, K) out
 };
@@ -102,7 +102,7 @@ template <class T>
 struct DeviceMask {
     ScanShape shape;  // the neurons mean nothing
     int64_t inputs;
-    const T* cells;     // (T, B, K)
+    const T* elements;  // (T, B, K)
     uint64_t* mask;     // (B * T, mask_words(K))
     uint32_t* columns;  // (B, segments(T, 32), K)
 };
@@ -143,8 +143,8 @@ int weight_gradient(Stream stream, const DeviceWeightGradient<float>& p);
 int weight_gradient(Stream stream, const DeviceWeightGradient<double>& p);
 int event_dots(Stream stream, const DeviceEventDots<float>& p);
 int event_dots(Stream stream, const DeviceEventDots<double>& p);
-int mask_cells(Stream stream, const DeviceMask<float>& p);
-int mask_cells(Stream stream, const DeviceMask<double>& p);
+int mask_elements(Stream stream, const DeviceMask<float>& p);
+int mask_elements(Stream stream, const DeviceMask<double>& p);
 int mask_columns(Stream stream, const DeviceMask<float>& p);
 int count_mask(Stream stream, const MaskEvents& p);
 int list_mask(Stream stream, const MaskEvents& p);

@@ -2,8 +2,8 @@
 #include "masks.h"
 #include "stream.h"
 
-SRCELL_LAUNCH(mask_cells, srcell::DeviceMask<float>)
-SRCELL_LAUNCH(mask_cells, srcell::DeviceMask<double>)
+SRCELL_LAUNCH(mask_elements, srcell::DeviceMask<float>)
+SRCELL_LAUNCH(mask_elements, srcell::DeviceMask<double>)
 SRCELL_LAUNCH(mask_columns, srcell::DeviceMask<float>)
 SRCELL_LAUNCH(count_mask, srcell::MaskEvents)
 SRCELL_LAUNCH(list_mask, srcell::MaskEvents)

@@ -1,5 +1,5 @@
-// Masks on a GPU: of the cells of a dense input that are not 0, of the pixels that fire at a step of rate coding; their
-// columns, and the event rows that they stand for. Knows no equations.
+// Masks on a GPU: of the elements of a dense input that are not 0, of the pixels that fire at a step of rate coding;
+// their columns, and the event rows that they stand for. Knows no equations.
 #pragma once
 
 #include "device.h"
@@ -17,7 +17,7 @@ SRCELL_INLINE uint64_t nonzero_bits(const T* x, int64_t count) {
 
 // A thread takes a word.
 template <class T>
-struct MaskCellsBody {
+struct MaskElementsBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
     DeviceMask<T> p;
@@ -27,14 +27,14 @@ struct MaskCellsBody {
         if (item >= p.shape.batch * steps * words) return;
         const int64_t row = item / words, first = item % words * 64, sample = row / steps, t = row % steps;
         const int64_t left = p.inputs - first;
-        const T* cells = p.cells + (t * p.shape.batch + sample) * p.inputs + first;
-        p.mask[item] = t < steps_of(p.shape, sample) ? nonzero_bits(cells, left < 64 ? left : 64) : 0;
+        const T* elements = p.elements + (t * p.shape.batch + sample) * p.inputs + first;
+        p.mask[item] = t < steps_of(p.shape, sample) ? nonzero_bits(elements, left < 64 ? left : 64) : 0;
     }
 };
 
 template <class T>
-void mask_cells(Queue& queue, const DeviceMask<T>& p) {
-    launch(queue, spread(queue, p.shape.batch * p.shape.steps * mask_words(p.inputs)), MaskCellsBody<T>{p});
+void mask_elements(Queue& queue, const DeviceMask<T>& p) {
+    launch(queue, spread(queue, p.shape.batch * p.shape.steps * mask_words(p.inputs)), MaskElementsBody<T>{p});
 }
 
 // A thread takes the steps of a segment of one input of one sample.

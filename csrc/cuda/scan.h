@@ -114,7 +114,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     const int64_t plane = p.shape.batch * p.shape.neurons, element = chain.element;
     const Cell<V> cell = cell_of(p.cell, chain.neuron);
     const ChainTrace<T, more, parameters> trace = {column, stride};
-    const T silent_up_to = p.relu ? T(0) : T(-2);  // |h| <= 1: with -2 no neuron is silent to the surrogate
+    const T silent_up_to = p.relu ? T(0) : T(-2);  // straight-through: h >= -1, so every gradient passes
     Adjoint<V> carry = {value_or_zero(p.grad_i, element), value_or_zero(p.grad_h, element),
                         value_or_zero(p.grad_hs, element)};
     const V zero = splat<V>(0);

@@ -41,7 +41,7 @@ class DenseRows:
         sizes: Sequence[int],
         lengths: int,
         threads: int,
-        cells: int,
+        elements: int,
         mask: int,
         offsets: int,
     ) -> None: ...

@@ -160,6 +160,34 @@ struct ScanCall {
     }
 };
 
+// Of checkpoints of so many rows a segment, those past a sample's length are zero.
+template <class T>
+void check_padding(const CellOptions& o, const Array<T>& checkpoints, int64_t rows, int64_t segment) {
+    const int64_t plane = o.batch * o.neurons;
+    for (int64_t element = 0; element < plane; ++element) {
+        const int64_t length = o.lengths[static_cast<size_t>(element / o.neurons)];
+        for (int64_t row = rows * segments(length, segment); row < rows * segments(o.steps, segment); ++row)
+            CHECK(checkpoints[row * plane + element] == 0);
+    }
+}
+
+// A neuron without bias, input and state stays at h = 0. There relu hands no gradient on; straight through all passes.
+template <class Table>
+void check_rest_at_zero(const Table& kernels, int threads) {
+    for (const bool relu : {true, false}) {
+        const CellOptions o = {3, 2, 20, false, relu, false, false, false, true, false, {}};
+        CellInputs<float> in(o);
+        in.parameters[kBias][0] = in.parameters[kAlpha][0] = 0;
+        Array<float> current = in.plane(o.steps);
+        for (float& c : current) c = 0;
+        for (float& gradient : in.grad_spikes) gradient = 1;
+        ScanCall<float> call(in, current, true, kPoison);
+        call.run(kernels, threads);
+        for (const float h : call.out.h) CHECK(h == 0);
+        for (const float gradient : call.grad_current) CHECK(gradient == (relu ? 0 : 1));
+    }
+}
+
 template <class T, class Table>
 Result<T> scan(const Table& kernels, const CellInputs<T>& in, const Array<T>& current, bool backward, int threads,
                int poison) {

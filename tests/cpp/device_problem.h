@@ -64,25 +64,25 @@ struct SortedEvents {
     }
 };
 
-// The mask of the events as the cells of a dense input.
+// The mask of the events as the elements of a dense input.
 template <class T>
 struct Dense {
-    Array<T> cells;
+    Array<T> elements;
     Array<uint64_t> mask;
     Array<uint32_t> columns;
 
     Dense(const Card& card, const ScanShape& shape, const EventRows<T>& rows)
-        : cells(shape.steps * shape.batch * rows.inputs),
+        : elements(shape.steps * shape.batch * rows.inputs),
           mask(shape.batch * shape.steps * mask_words(rows.inputs), kOtherPoison),
           columns(shape.batch * segments(shape.steps, kEventSegment) * rows.inputs, kOtherPoison) {
-        std::fill(cells.begin(), cells.end(), T(0));
+        std::fill(elements.begin(), elements.end(), T(0));
         for (int64_t row = 0; row < shape.batch * shape.steps; ++row)
             for (int64_t e = rows.offsets[row]; e < rows.offsets[row + 1]; ++e)
-                cells[(row % shape.steps * shape.batch + row / shape.steps) * rows.inputs + rows.indices[e]] =
+                elements[(row % shape.steps * shape.batch + row / shape.steps) * rows.inputs + rows.indices[e]] =
                     rows.with_values ? rows.values[e] : T(1);
         device::Queue queue = card.queue();
-        const DeviceMask<T> p = {shape, rows.inputs, cells.data(), mask.data(), columns.data()};
-        device::mask_cells(queue, p);
+        const DeviceMask<T> p = {shape, rows.inputs, elements.data(), mask.data(), columns.data()};
+        device::mask_elements(queue, p);
         device::mask_columns(queue, p);
     }
 };
@@ -100,7 +100,7 @@ Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& 
     Array<T> checkpoints(wanted.save ? segments(in.o.steps) * 2 * out.plane() : 0, poison);
     Array<T> grad_current(wanted.save ? in.o.steps * out.plane() : 0, poison);
     const Dense<T> dense(card, forward.shape, rows);
-    DeviceInput<T> input = {events, dense.mask.data(), dense.cells.data()};
+    DeviceInput<T> input = {events, dense.mask.data(), dense.elements.data()};
     if (masked) input.events.offsets = nullptr;
     device::events_forward(queue, DeviceEventsForward<T>{forward, input, weight_t.data(), trace.data(),
                                                          checkpoints.data(), in.o.parameters});
@@ -121,7 +121,7 @@ Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& 
     p.grad_current = grad_current.data();
     if (masked) {
         p.columns = dense.columns.data();
-        p.cells = dense.cells.data();
+        p.elements = dense.elements.data();
     } else {
         p.starts = sorted.starts.data();
         p.sorted = sorted.sorted.data();

@@ -1,5 +1,7 @@
 // The compiled core without Python, for the sanitizers: dispatch, threads, the memory cache, and the scan kernels of
 // every ISA on small and awkward shapes against the scalar table.
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -41,6 +43,47 @@ uint64_t scans_agree(uint64_t number) {
                         digest = (digest ^ bytes[k]) * 1099511628211u;
                 }
     return digest;
+}
+
+// In float32 an integrator below 2^-100, and its gradient, are 0; float64 keeps them. NaN stays.
+template <class T>
+void tiny_integrators_are_flushed() {
+    const T smallest = T(0x1p-100), below = std::nextafter(smallest, T(0)), nan = T(__builtin_nan(""));
+    const std::vector<T> numbers = {smallest, -smallest, below, -below, nan, T(0x1p-110), T(0x1p-120), 1};
+    std::vector<T> kept = numbers;
+    if (sizeof(T) == sizeof(float)) kept = {smallest, -smallest, 0, 0, nan, 0, 0, 1};
+    const CellOptions o = {1, 1, static_cast<int64_t>(numbers.size()), false, true, true, false, true, false, true, {}};
+    CellInputs<T> in(o);
+    in.parameters[kAlpha][0] = 1;
+    in.i0 = Array<T>(numbers);
+    in.grad_i = Array<T>(numbers);
+    for (Array<T>* zeros : {&in.grad_h, &in.grad_hs}) std::fill(zeros->begin(), zeros->end(), T(0));
+    Array<T> none(o.neurons);
+    std::fill(none.begin(), none.end(), T(0));
+    Result<T> expected;
+    for (int k = 0; k < 3; ++k) expected.add(Array<T>(kept));
+    for_each_table([&](const Kernels& kernels, int threads) {
+        ScanCall<T> call(in, none, true, kPoison);
+        call.run(kernels, threads);
+        Result<T> got;
+        for (const Array<T>* x : {&call.out.i, &call.out.grad_i0, &call.grad_current}) got.add(*x);
+        CHECK(got == expected);
+    });
+}
+
+void checkpoints_past_the_length_are_zero() {
+    const CellOptions o = {40, 3, 50, true, true, true, true, true, true, true, {40, 17, 0}};
+    CellInputs<float> in(o);
+    const Array<float> current = in.plane(o.steps);
+    for_each_table([&](const Kernels& kernels, int threads) {
+        ScanCall<float> call(in, current, true, kOtherPoison);
+        call.run(kernels, threads);
+        check_padding(o, call.checkpoints, 3, kSegment);
+    });
+}
+
+void relu_has_no_gradient_at_zero() {
+    for_each_table([](const Kernels& kernels, int threads) { check_rest_at_zero(kernels, threads); });
 }
 
 void dispatch_chooses() {
@@ -196,6 +239,10 @@ int main() {
     memory_keeps_its_bounds();
     memory_is_shared_by_threads();
     empty_arrays_may_be_vast();
+    tiny_integrators_are_flushed<float>();
+    tiny_integrators_are_flushed<double>();
+    checkpoints_past_the_length_are_zero();
+    relu_has_no_gradient_at_zero();
     CHECK(scans_agree<float>(0) == 0xADAC4BDC8FF10306u);
     CHECK(scans_agree<double>(1 << 20) == 0xBD5C3FC7F9A672D6u);
     std::printf("core: passed\n");

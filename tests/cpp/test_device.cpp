@@ -28,6 +28,31 @@ void scans_agree(uint64_t number) {
             }
 }
 
+void checkpoints_past_the_length_are_zero() {
+    const CellOptions o = {40, 3, 50, true, true, true, true, true, true, true, {40, 17, 0}};
+    CellInputs<float> in(o);
+    const Array<float> current = in.plane(o.steps);
+    for (const Card& card : kCards) {
+        ScanCall<float> call(in, current, true, kOtherPoison);
+        call.run(card, 1);
+        check_padding(o, call.checkpoints, 3, kSegment);
+    }
+}
+
+// To the nearest, and half-way to the even one.
+void bfloat16_is_rounded_to_even() {
+    const auto rounded = [](uint32_t bits) {
+        device::BFloat16 x;
+        device::put(&x, device::value_of(bits));
+        return x.bits;
+    };
+    CHECK(rounded(0x3F808000) == 0x3F80 && rounded(0xBF808000) == 0xBF80);
+    CHECK(rounded(0x3F818000) == 0x3F82 && rounded(0xBF818000) == 0xBF82);
+    CHECK(rounded(0x3F807FFF) == 0x3F80 && rounded(0x3F808001) == 0x3F81);
+    CHECK(rounded(0x7F7FFFFF) == 0x7F80 && rounded(0x7F800000) == 0x7F80);  // infinity
+    CHECK(rounded(0x7F800001) == 0x7FC0);                                   // NaN
+}
+
 // One value for the layer without an address is that value.
 void constants_need_no_memory() {
     const CellOptions o = {20, 3, 5, false, true, true, true, true, true, true, {}};
@@ -207,11 +232,28 @@ void rate_coding_agrees() {
                 }
 }
 
+// As on the CPU: half a unit above a word is a threshold above it.
+void thresholds_are_rounded_up() {
+    const uint64_t seed = 0x0123456789ABCDEF;
+    const double word = device::philox4x32_10({0, 0, 5, 0}, 0x89ABCDEF, 0x01234567).a >> 8;
+    const Array<float> white(std::vector<float>{1});
+    const Array<int64_t> index(std::vector<int64_t>{5});
+    const auto fires = [&](double gain) {
+        return encode_on(kCards[0], white, index, 1, 1, 0, gain, seed).indices.size();
+    };
+    CHECK(fires(word * 0x1p-24) == 0);
+    CHECK(fires((word + 0.5) * 0x1p-24) == 1);
+    CHECK(fires((word + 1) * 0x1p-24) == 1);
+}
+
 }  // namespace
 
 int main() {
     scans_agree<float>(0);
     scans_agree<double>(1 << 20);
+    checkpoints_past_the_length_are_zero();
+    for (const Card& card : kCards) check_rest_at_zero(card, 1);
+    bfloat16_is_rounded_to_even();
     constants_need_no_memory();
     shapes_agree();
     groups_agree();
@@ -219,5 +261,6 @@ int main() {
     corrupt_batches_are_survived<float>();
     corrupt_batches_are_survived<double>();
     rate_coding_agrees();
+    thresholds_are_rounded_up();
     std::printf("device: passed\n");
 }

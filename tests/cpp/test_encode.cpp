@@ -80,6 +80,32 @@ void tables_agree() {
             }
 }
 
+// A pixel fires with a threshold one above its word, and not with the word itself: thresholds are rounded up.
+void thresholds_are_rounded_up() {
+    const uint64_t seed = 0x0123456789ABCDEF;
+    const uint32_t key[] = {0x89ABCDEF, 0x01234567}, counter[] = {0, 0, 5, 0};
+    for_each_table([&](const Kernels& kernels, int threads) {
+        uint32_t words[4];
+        kernels.philox(counter, key, words);
+        const double word = words[0] >> 8;
+        const auto fires = [&](double gain) {
+            const Array<float> white(std::vector<float>{1});
+            const Array<int64_t> index(std::vector<int64_t>{5});
+            const Images images = {white.data(), 1, 1, threads};
+            int64_t before[2], offsets[2];
+            CHECK(kernels.count_active_pixels(images, before) == -1);
+            int32_t active[2 * kPixelGroup];
+            uint32_t thresholds[2 * kPixelGroup];
+            uint16_t fired[2 * kDrawnSteps];
+            kernels.rate_draw({images, before, index.data(), 1, 0, gain, seed, active, thresholds, fired, offsets});
+            return offsets[1];
+        };
+        CHECK(fires(word * 0x1p-24) == 0);
+        CHECK(fires((word + 0.5) * 0x1p-24) == 1);
+        CHECK(fires((word + 1) * 0x1p-24) == 1);
+    });
+}
+
 // The first sample with such a pixel is named, whatever the ISA and the threads.
 void pixels_out_of_range_are_refused() {
     for (const float wrong : {-1e-30f, 1.0000001f, __builtin_nanf(""), __builtin_inff()})
@@ -95,6 +121,7 @@ void pixels_out_of_range_are_refused() {
 
 int main() {
     tables_agree();
+    thresholds_are_rounded_up();
     pixels_out_of_range_are_refused();
     std::printf("encode: passed\n");
 }

@@ -1,5 +1,6 @@
 // The kernels behind events of every ISA, for the sanitizers: on small and awkward shapes against the scalar table and
 // against the scan of the same currents, and on batches that no check has seen.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -117,15 +118,67 @@ void groups_agree() {
     passes_agree<float>(2, 3, 2100, 3, ++number);  // more tiles than groups
 }
 
+// Of a sample past its length the trace, tile by tile, and the checkpoints are zero.
+void traces_past_the_length_are_zero() {
+    CellOptions o = {70, 3, 130, true, true, true, false, true, true, true, {70, 33, 0}};
+    for (const bool parameters : {false, true}) {
+        o.parameters = parameters;
+        CellInputs<float> in(o);
+        const EventRows<float> rows(o, 9, true, in.numbers);
+        const Array<float> weight = in.numbers.array<float>(o.neurons * rows.inputs);
+        for_each_table([&](const Kernels& kernels, int threads) {
+            EventsCall<float> call(in, rows, {true, true, true}, kOtherPoison);
+            CHECK(call.forward(kernels, weight, threads) == -1);
+            check_padding(o, call.checkpoints, 2, kEventSegment);
+            const int64_t width = event_tile_width(o.neurons);
+            for (int64_t sample = 0; sample < o.batch; ++sample)
+                for (int64_t first = 0; first < o.neurons; first += width) {
+                    const int64_t count = std::min(width, o.neurons - first);
+                    const float* const tile = call.trace.data() + (sample * o.neurons + first) * o.steps;
+                    for (int64_t k = o.lengths[static_cast<size_t>(sample)] * count; k < o.steps * count; ++k)
+                        CHECK(tile[k] == 0);
+                }
+        });
+    }
+}
+
+// Each element sums its neurons one after the other from +0, fused.
+template <class T>
+void products_are_sums_in_order() {
+    Numbers numbers(1);
+    for (const int64_t rows : {1, 9, 70})
+        for (const int64_t inputs : {1, 47, 48, 100})
+            for (const int64_t neurons : {0, 1, 33}) {
+                const Array<T> gradients = numbers.array<T>(rows * neurons);
+                const Array<T> weight = numbers.array<T>(neurons * inputs);
+                Result<T> expected;
+                for (int64_t row = 0; row < rows; ++row)
+                    for (int64_t k = 0; k < inputs; ++k) {
+                        T sum = 0;
+                        for (int64_t n = 0; n < neurons; ++n)
+                            sum = std::fma(gradients[row * neurons + n], weight[n * inputs + k], sum);
+                        expected.add(sum);
+                    }
+                for_each_table([&](const Kernels& kernels, int threads) {
+                    Array<T> packed(neurons * (inputs + kProductPadding)), product(rows * inputs, kOtherPoison);
+                    kernels.of<T>().multiply({rows, inputs, neurons, threads, gradients.data(), weight.data(),
+                                              packed.data(), product.data()});
+                    Result<T> got;
+                    got.add(product);
+                    CHECK(got == expected);
+                });
+            }
+}
+
 // A mask's events by definition, whatever the table.
 template <class T>
 void dense_events_are_found(int64_t steps, int64_t batch, int64_t inputs, uint64_t number) {
     Options bits(number);
     const bool only_ones = bits.next(), with_lengths = bits.next();
     Numbers numbers(number);
-    Array<T> cells(steps * batch * inputs);
+    Array<T> elements(steps * batch * inputs);
     const T kinds[] = {T(0), T(1), T(-0.0), T(0.5), T(__builtin_nan("")), T(1e-40)};
-    for (T& cell : cells) cell = kinds[numbers.below(only_ones ? 3 : 6)];
+    for (T& cell : elements) cell = kinds[numbers.below(only_ones ? 3 : 6)];
     const std::vector<int64_t> wild = with_lengths ? wild_lengths(batch, steps) : std::vector<int64_t>();
     const std::vector<int64_t> counted = clamped(wild, steps);
     const Array<int64_t> lengths(wild);
@@ -138,7 +191,7 @@ void dense_events_are_found(int64_t steps, int64_t batch, int64_t inputs, uint64
         for (int64_t t = 0; t < steps; ++t) {
             const bool within = !with_lengths || t < counted[static_cast<size_t>(b)];
             for (int64_t k = 0; within && k < inputs; ++k) {
-                const T cell = cells[(t * batch + b) * inputs + k];
+                const T cell = elements[(t * batch + b) * inputs + k];
                 if (cell == 0) continue;
                 indices.push_back(static_cast<int32_t>(k));
                 values.push_back(cell);
@@ -151,7 +204,7 @@ void dense_events_are_found(int64_t steps, int64_t batch, int64_t inputs, uint64
         Array<uint64_t> mask(batch * steps * mask_words(inputs), kOtherPoison);
         Array<int64_t> found(batch * steps + 1), counted_again(batch * steps + 1);
         const ScanShape shape = {steps, batch, 0, lengths.data(), threads};
-        CHECK(call_mask(kernels, DenseInput<T>{shape, inputs, cells.data(), mask.data(), found.data()}) == ones);
+        CHECK(call_mask(kernels, DenseInput<T>{shape, inputs, elements.data(), mask.data(), found.data()}) == ones);
         CHECK(std::vector<int64_t>(found.begin(), found.end()) == offsets);
         kernels.f32.count_events(
             {{steps, batch, 0, nullptr, threads}, inputs, nullptr, mask.data(), counted_again.data()});
@@ -160,7 +213,7 @@ void dense_events_are_found(int64_t steps, int64_t batch, int64_t inputs, uint64
         for (const bool with_values : {false, true}) {
             Array<int32_t> listed(count);
             Array<T> listed_values(with_values ? count : 0);
-            call_list(kernels, {shape, inputs, cells.data(), mask.data(), found.data()}, listed.data(),
+            call_list(kernels, {shape, inputs, elements.data(), mask.data(), found.data()}, listed.data(),
                       listed_values.data());
             CHECK(std::vector<int32_t>(listed.begin(), listed.end()) == indices);
             if (!with_values) continue;
@@ -182,17 +235,17 @@ void dense_shapes_agree() {
             }
 }
 
-// A mask with bits for cells that there are not, and cells altered since: anything may be listed, nothing is touched
-// that is not there.
+// A mask with bits for elements that there are not, and elements altered since: anything may be listed, nothing is
+// touched that is not there.
 void altered_masks_are_survived() {
     const int64_t steps = 3, batch = 4;
     for (const int64_t inputs : {1, 15, 17, 50, 70})
         for_each_table([&](const Kernels& kernels, int threads) {
             Array<uint64_t> mask(batch * steps * mask_words(inputs));
-            const Array<float> cells(steps * batch * inputs);
+            const Array<float> elements(steps * batch * inputs);
             Array<int64_t> offsets(batch * steps + 1);
             const DenseInput<float> p = {
-                {steps, batch, 0, nullptr, threads}, inputs, cells.data(), mask.data(), offsets.data()};
+                {steps, batch, 0, nullptr, threads}, inputs, elements.data(), mask.data(), offsets.data()};
             kernels.f32.count_events(p);
             const int64_t count = offsets[batch * steps];
             CHECK(count == mask.size() * 64);
@@ -286,15 +339,36 @@ void empty_batches_are_checked() {
     });
 }
 
+// An index behind the last row belongs to no row.
+void batches_with_a_rest_are_refused() {
+    const CellOptions o = {5, 3, 20, true, true, true, true, true, true, true, {}};
+    CellInputs<float> in(o);
+    EventRows<float> rows(o, 6, false, in.numbers);
+    const Array<float> weight = in.numbers.array<float>(o.neurons * rows.inputs);
+    Array<int32_t> longer(rows.indices.size() + 1);
+    std::copy(rows.indices.begin(), rows.indices.end(), longer.begin());
+    longer[longer.size() - 1] = 0;
+    rows.indices = std::move(longer);
+    for_each_table([&](const Kernels& kernels, int threads) {
+        EventsCall<float> call(in, rows, {true, true, true}, kPoison);
+        CHECK(call.forward(kernels, weight, threads) == o.batch - 1);
+        CHECK(call.backward(kernels, threads) == o.batch - 1);
+    });
+}
+
 }  // namespace
 
 int main() {
     shapes_agree();
     groups_agree();
+    traces_past_the_length_are_zero();
+    products_are_sums_in_order<float>();
+    products_are_sums_in_order<double>();
     dense_shapes_agree();
     altered_masks_are_survived();
     corrupt_batches_are_refused<float>();
     corrupt_batches_are_refused<double>();
     empty_batches_are_checked();
+    batches_with_a_rest_are_refused();
     std::printf("events: passed\n");
 }

@@ -1,5 +1,5 @@
 // What a dense input goes through, in every ISA: its mask and the event rows of the mask, by definition; masks and
-// cells that were altered meanwhile; the gradient of the input as a product; the counts of spikes; tanh and sigmoid.
+// elements that were altered meanwhile; the gradient of the input as a product; the counts of spikes; tanh and sigmoid.
 #include <algorithm>
 #include <cmath>
 
@@ -14,10 +14,10 @@ template <class T>
 struct Cells {
     int64_t steps, batch, inputs;
     std::vector<int64_t> lengths;
-    Array<T> cells;
+    Array<T> elements;
 
     bool within(int64_t b, int64_t t) const { return lengths.empty() || t < lengths[static_cast<size_t>(b)]; }
-    T at(int64_t b, int64_t t, int64_t k) const { return cells[(t * batch + b) * inputs + k]; }
+    T at(int64_t b, int64_t t, int64_t k) const { return elements[(t * batch + b) * inputs + k]; }
 };
 
 template <class T>
@@ -57,7 +57,7 @@ void events_are_found(Input& in, const Cells<T>& q, const Array<int64_t>& length
         Array<uint64_t> mask(q.batch * q.steps * mask_words(q.inputs), kOtherPoison);
         Array<int64_t> offsets(q.batch * q.steps + 1), again(q.batch * q.steps + 1);
         const ScanShape shape = {q.steps, q.batch, 0, lengths.data(), threads};
-        const DenseInput<T> p = {shape, q.inputs, q.cells.data(), mask.data(), offsets.data()};
+        const DenseInput<T> p = {shape, q.inputs, q.elements.data(), mask.data(), offsets.data()};
         Listed<T> listed;
         listed.ones = call_mask(*kernels, p);
         listed.offsets.assign(offsets.begin(), offsets.end());
@@ -79,26 +79,27 @@ void events_are_found(Input& in, const Cells<T>& q, const Array<int64_t>& length
         CHECK(0 <= count && count <= 64 * mask.size());
         Array<int32_t> any(count);
         Array<T> any_values(count);
-        call_list(*kernels, {shape, q.inputs, q.cells.data(), mask.data(), again.data()}, any.data(),
+        call_list(*kernels, {shape, q.inputs, q.elements.data(), mask.data(), again.data()}, any.data(),
                   any_values.data());
     }
 }
 
 template <class T>
 void products_agree(const Cells<T>& q, const Array<T>& weight, int64_t neurons, int threads) {
-    // The cells serve as gradients: rows of `neurons`, as many as there are.
-    const int64_t rows = neurons ? q.cells.size() / neurons : q.steps, inputs = neurons ? weight.size() / neurons : 5;
+    // The elements serve as gradients: rows of `neurons`, as many as there are.
+    const int64_t rows = neurons ? q.elements.size() / neurons : q.steps,
+                  inputs = neurons ? weight.size() / neurons : 5;
     Result<T> expected;
     for (int64_t row = 0; row < rows; ++row)
         for (int64_t k = 0; k < inputs; ++k) {
             T sum = 0;
             for (int64_t n = 0; n < neurons; ++n)
-                sum = std::fma(q.cells[row * neurons + n], weight[n * inputs + k], sum);
+                sum = std::fma(q.elements[row * neurons + n], weight[n * inputs + k], sum);
             expected.add(sum);
         }
     for (const Kernels* kernels : available_kernels()) {
         Array<T> gradients(rows * neurons), packed(neurons * (inputs + kProductPadding)), product(rows * inputs);
-        std::copy(q.cells.begin(), q.cells.begin() + gradients.size(), gradients.begin());
+        std::copy(q.elements.begin(), q.elements.begin() + gradients.size(), gradients.begin());
         kernels->of<T>().multiply(
             {rows, inputs, neurons, threads, gradients.data(), weight.data(), packed.data(), product.data()});
         Result<T> got;
@@ -120,7 +121,7 @@ void counts_agree(const Cells<T>& q, int threads) {
     for (const Kernels* kernels : available_kernels()) {
         Array<int64_t> partials(count_groups(q.batch) * 2 * q.inputs), counts(2 * q.inputs);
         kernels->of<T>().count_spikes(
-            {q.steps, q.batch, q.inputs, threads, q.cells.data(), partials.data(), counts.data()});
+            {q.steps, q.batch, q.inputs, threads, q.elements.data(), partials.data(), counts.data()});
         CHECK(std::vector<int64_t>(counts.begin(), counts.end()) == expected);
     }
 }
@@ -167,12 +168,12 @@ bool dense_inputs_agree(Input& in) {
     if (in.rarely(2)) return empty_inputs_are_nothing<T>(in);
     const int threads = in.threads();
     Cells<T> q = {in.size(6), in.size(3), in.size(in.rarely(32) ? 200 : 70), {}, Array<T>(0)};
-    q.cells = Array<T>(q.steps * q.batch * q.inputs);
+    q.elements = Array<T>(q.steps * q.batch * q.inputs);
     Numbers numbers(in.bytes(4));
     const T kinds[] = {T(0), T(1), T(-0.0), T(0.5), T(-1), T(1e-40), T(__builtin_nan(""))};
     const int64_t used = 1 + in.below(7);
-    for (T& cell : q.cells) cell = used == 4 ? numbers.symmetric<T>() : kinds[numbers.below(used)];
-    in.spoil(q.cells);
+    for (T& cell : q.elements) cell = used == 4 ? numbers.symmetric<T>() : kinds[numbers.below(used)];
+    in.spoil(q.elements);
     std::vector<int64_t> wild;
     if (in.rarely(96))
         for (int64_t b = 0; b < q.batch; ++b) wild.push_back(in.integer<int64_t>(q.steps / 2));
@@ -184,9 +185,9 @@ bool dense_inputs_agree(Input& in) {
     events_are_found(in, q, Array<int64_t>(wild), threads);
     products_agree(q, weight, neurons, threads);
     counts_agree(q, threads);
-    functions_agree(q.cells);
+    functions_agree(q.elements);
     functions_agree(weight);
-    return q.cells.size();
+    return q.elements.size();
 }
 
 }  // namespace

@@ -1,0 +1,249 @@
+"""Break the kernels one line at a time and see whether a test notices.
+
+    python tools/mutants.py [WORD ...]
+
+Each mutant is one change in csrc/ that changes what the code does. The script makes it, builds, runs the tests named
+for it, cheapest first, until one fails, and puts the file back. A mutant that no test kills asks for a test. With words
+it takes the mutants whose file or description has one of them.
+
+Run it by hand; it is no part of CI. It needs the extra `dev` and the package installed as editable, and it takes half
+an hour. It writes to build/mutants and, while it runs, to python/srcell. It builds with -O1, which is faster; the bits
+do not depend on that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pybind11
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "mutants"
+PACKAGE = ROOT / "python" / "srcell"
+TIMEOUT = 600  # seconds; a mutant may loop for ever
+
+# A file and its tests, those of ctest and x.py for tests/test_x.py; then for each mutant what it breaks and, indented,
+# the old text => the new. In the old text a space stands for any white space.
+TABLE = """
+== cell.h: core cell_facts.py src.py gradients.py linear.py bits.py
+hs follows h[t], not h[t-1]
+    state.hs - state.h, state.h); state.h = tanh(u); => state.hs - tanh(u), tanh(u)); state.h = tanh(u);
+the bound of the flush
+    splat<V>(0x1p-100) => splat<V>(0x1p-120)
+float64 is flushed as well
+    if constexpr (sizeof(scalar_of<V>) == sizeof(double)) return x; =>
+the integrator is not flushed
+    flush_tiny(fma(cell.alpha, i, current)) => fma(cell.alpha, i, current)
+the adjoint of the integrator is not flushed
+    flush_tiny(fma(u, fma(negate(drive), drive, one), carry.i)) => fma(u, fma(negate(drive), drive, one), carry.i)
+a spike of NaN is 0
+    select(less_equal(h, splat<V>(0)), splat<V>(0), h) => select(less_equal(splat<V>(0), h), h, splat<V>(0))
+swapped gates
+    fma(gate, one - q, sum[kZsHyp]) => fma(gate, q, sum[kZsHyp])
+== vmath.h: core vmath.py bits.py
+float32 tanh never is 1
+    tanh_saturates = 9.5f => tanh_saturates = 8.0f
+the rest of ln(2) in float64
+    = 0x1.abc9e3b39803fp-56 => = -0x1.abc9e3b39803fp-56
+one more rounding in tanh
+    e_plus_two = fma(scale, reduced.expm1, scale + one) => e_plus_two = e + splat<V>(2)
+== common.h: core events device
+a length is not clamped
+    return length < 0 ? 0 : length > shape.steps ? shape.steps : length; => return length < 0 ? 0 : length;
+== cpu/scan.h: core device gradients.py src.py bits.py arguments.py
+lengths are ignored
+    steps_of(shape, run)} => shape.steps}
+a segment ends a step too early
+    end = begin, begin -= kSegment) { => begin -= kSegment, end = begin + kSegment - 1) {
+i of the first checkpoint past the length is not zeroed
+    row = 3 * segments(tile.steps) => row = 3 * segments(tile.steps) + 1
+== cpu/events.h: events device linear.py bits.py arguments.py
+an index one past the last input is accepted
+    static_cast<int64_t>(largest) < events.inputs => static_cast<int64_t>(largest) <= events.inputs
+a last offset below the number of events is accepted
+    ends = sample + 1 < p.shape.batch => ends = sample + 1 <= p.shape.batch
+now and then the last event of a step is not gathered
+    t + 1] - begin; => t + 1] - begin - (begin % 7 == 6);
+gradients of values past the length
+    t < length ? dot => t <= length ? dot
+the lanes of a dot product are added in another tree
+    for (int64_t half = kDotLanes / 2; half; half /= 2) for (int64_t j = 0; j < half; ++j)
+    => for (int64_t half = 1; half < kDotLanes; half *= 2) for (int64_t j = 0; j < kDotLanes; j += 2 * half)
+the trace past the length is not zeroed
+    if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count); =>
+== cpu/tile.h: core events device gradients.py linear.py bits.py
+a tile over samples takes a neuron too many
+    n + 1 == neurons ? 0 => n == neurons ? 0
+with relu a gradient passes at h = 0
+    select(less_equal(h, => select(less(h,
+the sums of one parameter of the layer are added in another tree
+    sum_rows(sums, batch, neurons, neurons); if (!stride) sum_rows(sums, neurons, 1, 1);
+    => if (stride) sum_rows(sums, batch, neurons, neurons); else sum_rows(sums, batch * neurons, 1, 1);
+== cpu/dense.h: events events.py linear.py
+the upper half of a mask
+    nonzero |= bits << j; => nonzero |= bits << (j & 31);
+the last thread tells of ones
+    if (!ones) job.ones = false; => job.ones = ones;
+== cpu/product.h: events linear.py bits.py
+the product is not fused
+    sum[r][c] = fma(gradient, weight[c], sum[r][c]); => sum[r][c] = gradient * weight[c] + sum[r][c];
+== cpu/count.h: readout.py
+NaN before a spike
+    !(before[k] > threshold) => (before[k] <= threshold)
+== cpu/encode_kernels.h: encode device encoders.py
+a constant of Philox
+    splat_word(0xCD9E8D57) => splat_word(0xCD9E8D53)
+thresholds are rounded down
+    __builtin_ceil( => __builtin_floor(
+latencies are counted without the prefix
+    ++ends[p.prefix + fires_at[j]]; => ++ends[fires_at[j]];
+latencies half-way
+    __builtin_nearbyint( => __builtin_round(
+== cpu/event_rows.cpp: threads events.py
+an index one past the last input is no fault
+    signs |= value | (static_cast<Bits>(last) - value); => signs |= value | (static_cast<Bits>(last) + 1 - value);
+the rest of a division is not looked at
+    return (count + pieces - 1) / pieces; => return count / pieces;
+== bindings/arguments.h: src.py bits.py linear.py events.py arguments.py
+a rho without reciprocal
+    && std::isfinite(1 / value) =>
+of values per neuron the first alone is checked
+    n < (strides[at] ? shape.neurons : 1) => n < 1
+negative lengths
+    shape.lengths[b] < 0 || =>
+float_control is not entered
+    PlainArithmetic plain_; =>
+== bindings/events.cpp: events.py
+float32 is read as float64 and the other way round
+    is_double ? nullptr : pointer<const float>(rows.values), is_double ? pointer<const double>(rows.values) : nullptr
+    => is_double ? pointer<const float>(rows.values) : nullptr, is_double ? nullptr : pointer<const double>(rows.values)
+== cuda/scan.h: device cuda.py
+with relu a gradient passes at h = 0
+    select(less_equal(h, => select(less(h,
+i of the first checkpoint past the length is not zeroed
+    row = 3 * segments(chain.steps) => row = 3 * segments(chain.steps) + 1
+== cuda/events.h: device cuda.py
+segments of the weight gradient ascend
+    (segment_count - 1 - t / kEventSegment) => t / kEventSegment
+== cuda/masks.h: device cuda.py
+thresholds are rounded down
+    std::ceil( => std::floor(
+== cuda/sums.h: device cuda.py
+half of the elements twice
+    low + tree_sum<half>(x + half * stride => low + tree_sum<half>(x
+== cuda/elements.h: device cuda.py
+bfloat16 half-way rounds up
+    bits + 0x7FFF + odd => bits + 0x8000
+"""
+
+
+class Mutant(NamedTuple):
+    """In a file of csrc/, what matches `old` becomes `new`."""
+
+    file: str
+    tests: list[str]
+    breaks: str
+    old: str
+    new: str
+
+    def apply(self, text: str) -> str:
+        """The text of the file with the mutant in it."""
+        changed, count = re.subn(self.old, lambda _: self.new, text)
+        if count != 1:
+            sys.exit(f"csrc/{self.file}: {self.breaks}: expected one place, got {count}")
+        return changed
+
+
+def mutants() -> list[Mutant]:
+    """Those of the table."""
+    found = []
+    for part in re.split(r"^== ", TABLE, flags=re.MULTILINE)[1:]:
+        head, _, body = part.partition("\n")
+        file, _, tests = head.partition(": ")
+        for breaks, change in re.findall(r"^(\S.*)\n((?: +.*\n)+)", body, flags=re.MULTILINE):
+            old, _, new = change.partition("=>")
+            pattern = r"\s+".join(map(re.escape, old.split()))
+            found.append(Mutant(file, tests.split(), breaks, pattern, new.strip()))
+    return found
+
+
+def succeeds(*command: str | Path, **environment: str) -> bool:
+    """Whether a command does. A test that does not end in time has failed."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, timeout=TIMEOUT)
+        return done.returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def configure() -> None:
+    """The C++ tests and both modules for this Python, with warnings that are no errors."""
+    options = {
+        "SRCELL_PYTHON": "ON",
+        "SRCELL_CUDA": "OFF",
+        "SRCELL_WERROR": "OFF",
+        "CMAKE_CXX_FLAGS_RELEASE": "-O1 -DNDEBUG",
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+        "SKBUILD_PROJECT_VERSION_FULL": "0",
+    }
+    flags = [f"-D{name}={value}" for name, value in options.items()]
+    subprocess.run(["cmake", "--preset", "release", "-B", BUILD, *flags], cwd=ROOT, check=True, capture_output=True)
+
+
+def passes(test: str) -> bool:
+    """Build what the test needs and run it."""
+    in_python = test.endswith(".py")
+    targets = ["_core", "cuda_on_host"] if in_python else [f"srcell_test_{test}"]
+    if not succeeds("cmake", "--build", BUILD, "--target", *targets):
+        sys.exit(f"{targets}: the build failed")
+    if not in_python:
+        return succeeds("ctest", "--test-dir", BUILD, "-R", f"^{test}$")
+    (module,) = BUILD.glob("_core*.so")
+    shutil.copy(module, PACKAGE)
+    (on_host,) = BUILD.glob("on_host/_cuda*.so")
+    return succeeds(sys.executable, "-m", "pytest", "-q", "-x", f"tests/test_{test}", SRCELL_CUDA_ON_HOST=str(on_host))
+
+
+def killer(mutant: Mutant) -> str | None:
+    """The first test that fails on it; None: it survives."""
+    path = ROOT / "csrc" / mutant.file
+    original = path.read_text()
+    try:
+        path.write_text(mutant.apply(original))
+        return next((test for test in mutant.tests if not passes(test)), None)
+    finally:
+        path.write_text(original)
+
+
+def main() -> None:
+    """Run the mutants chosen and print a line for each."""
+    words = sys.argv[1:]
+    chosen = [m for m in mutants() if not words or any(w in f"{m.file}: {m.breaks}" for w in words)]
+    for mutant in chosen:
+        mutant.apply((ROOT / "csrc" / mutant.file).read_text())
+    configure()
+    (module,) = PACKAGE.glob("_core*.so")
+    built, survivors = module.read_bytes(), 0
+    try:
+        for test in sorted({test for mutant in chosen for test in mutant.tests if not test.endswith(".py")}):
+            if not passes(test):
+                sys.exit(f"{test}: it fails without a mutant")
+        for mutant in chosen:
+            by = killer(mutant)
+            survivors += by is None
+            print(f"{mutant.file}: {mutant.breaks}: {f'killed by {by}' if by else 'SURVIVED'}", flush=True)
+    finally:
+        module.write_bytes(built)
+    print(f"{len(chosen) - survivors} of {len(chosen)} killed")
+    sys.exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    main()
