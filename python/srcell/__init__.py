@@ -5,8 +5,7 @@ import torch as _torch  # noqa: F401  (its OpenMP runtime must be there before t
 from . import functional
 from ._info import info
 from ._load import load
-from .encoders import latency_encode, rate_encode
-from .events import EventBatch
+from .events import EventBatch, latency_encode, rate_encode
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
 from .layers import SRC, LeakyReadout, SRCCell, SRCConv2d
 

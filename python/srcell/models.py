@@ -9,24 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .events import EventBatch
-from .functional import scale_neurons
+from .functional.readout import scale_neurons
 from .layers import SRC, LeakyReadout, SRCConv2d
 from .layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
 
 if TYPE_CHECKING:
-    from .config import TrainingConfig
     from .data.loader import Encoding
 
 AnyLayer = SRC | SRCConv2d
 
-CLIP = 2.0  # cells of a balanced gradient, in root mean squares of their sample
+CLIP = 2.0  # elements of a balanced gradient, in root mean squares of their sample
 
 
 class Classifier(nn.Module):
@@ -58,7 +57,7 @@ class Classifier(nn.Module):
 
     shared_batch: tuple[int, int, int] | None = None
     encoder: Encoding | None = None
-    config: TrainingConfig | None = None
+    config: Any = None
 
     def __init__(
         self,
@@ -192,22 +191,23 @@ class Classifier(nn.Module):
 class SRCClassifier(Classifier):
     """A stack of SRC layers that ends in class votes.
 
-    After the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a ``LeakyReadout`` [A].
-    The first layer and those between hidden ones start as in ``SRC``, the last one from N(0, (6 / sqrt(K))^2) [O].
+    After the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a ``LeakyReadout``,
+    as in the configuration that the authors' group published.
+    The first layer and those between hidden ones start as in ``SRC``, the last one from N(0, (6 / sqrt(K))^2).
 
     Args:
         input_size: inputs a step, K.
         hidden_sizes: neurons of each hidden layer; empty for none.
         num_classes: classes C.
-        neurons_per_class: neurons of the last layer that vote for a class [A].
-        alpha: what the neurons' integrators keep from step to step, as in ``SRC`` [P].
+        neurons_per_class: neurons of the last layer that vote for a class.
+        alpha: what the neurons' integrators keep from step to step, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
-        readout_alpha: the ``alpha`` of ``LeakyReadout`` [A].
-        dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1) [O].
-        balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients`` [O].
+        readout_alpha: the ``alpha`` of ``LeakyReadout``.
+        dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
+        balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Raises:
         ValueError: a size or the surrogate is not one that ``SRC`` accepts.
@@ -254,22 +254,22 @@ class SRCClassifier(Classifier):
 class SRCConvClassifier(Classifier):
     """Convolutional SRC layers, then a stack as in ``SRCClassifier``.
 
-    A convolution has kernels of 5 x 5, stride 2 and padding 2, so that each layer halves height and width [O].
+    A convolution has kernels of 5 x 5, stride 2 and padding 2, so that each layer halves height and width.
 
     Args:
         input_shape: channels, height and width of the input.
         channels: output channels of each convolutional layer, at least one.
         hidden_sizes: neurons of each fully connected layer behind them; empty for none.
         num_classes: classes C.
-        neurons_per_class: neurons of the last layer that vote for a class [A].
-        alpha: what the neurons' integrators keep from step to step, as in ``SRC`` [P].
+        neurons_per_class: neurons of the last layer that vote for a class.
+        alpha: what the neurons' integrators keep from step to step, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
-        readout_alpha: the ``alpha`` of ``LeakyReadout`` [A].
-        dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1) [O].
-        balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients`` [O].
+        readout_alpha: the ``alpha`` of ``LeakyReadout``.
+        dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
+        balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     The input of its calls is (T, B, C, H, W), or (T, B, C * H * W), dense or an ``EventBatch``, numbered as channel,
     row, column. Convolutions are torch's: an EventBatch is made dense for the first.
@@ -350,11 +350,11 @@ class SRCConvClassifier(Classifier):
 
 
 class BalancedGradients:
-    """Keeps gradients from growing, and from gathering in a few cells, on their way down through many layers.
+    """Keeps gradients from growing, and from gathering in a few elements, on their way down through many layers.
 
     Through ten layers they grow a million times and a tenth of the samples gets half of them. So the gradient of each
     hidden layer's output is scaled, sample by sample, to the root mean square that it has at the last layer, and its
-    cells are clipped to twice that. What comes out are no derivatives, but a direction that trains [O]; what a rate
+    elements are clipped to twice that. What comes out are no derivatives, but a direction that trains; what a rate
     penalty adds is scaled and clipped along with the rest. Not for ``torch.compile``.
 
     Args:

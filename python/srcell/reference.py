@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .functional import SRCState
+from ._state import SRCState
 
 
 class _StraightThroughSpike(torch.autograd.Function):

@@ -7,4 +7,7 @@ from .conv import SRCConv2d
 from .readout import LeakyReadout
 from .src import SRC, SRCCell
 
+for _layer in (SRC, LeakyReadout, SRCCell, SRCConv2d):
+    _layer.__module__ = __name__  # which pickles name, whatever file it is in
+
 __all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]

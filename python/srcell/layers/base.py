@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack  # torch needs it too
 
-from ..events import as_float, check_bool, check_word, require_dense
-from ..functional import Cell, Parameter, SRCState, State, check_gradient_mode, check_state, describe, rest_state
+from .._arguments import as_float, check_bool, check_choice, describe, require_dense
+from .._state import SRCState
+from ..functional import rest_state
+from ..functional.layer import Cell, Parameter, State, check_gradient_mode, check_state
 from ..ops._memory import has_memory
 from .constants import HasConstants
 from .init import FIRST_WEIGHT_SCALE, draw_relays, draw_weights
 from .options import CELL_DEFAULTS, DEFAULTS, DOMAINS, INITIAL_STATES, NEED_RECURRENT_GRAD, Options, completed
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 INITIAL = ("i0", "h0", "hs0")
 
@@ -62,7 +62,7 @@ class Neurons(HasConstants):
         surrogate, recurrent_grad = given["surrogate"], given["recurrent_grad"]
         initial_state, learn_initial_state = given["initial_state"], given["learn_initial_state"]
         check_gradient_mode(surrogate, recurrent_grad)
-        check_word("initial_state", initial_state, INITIAL_STATES)
+        check_choice("initial_state", initial_state, INITIAL_STATES)
         check_bool("bias", given["bias"])
         check_bool("learn_initial_state", learn_initial_state)
         self.learnable = check_learnable(given["learnable"], recurrent_grad)

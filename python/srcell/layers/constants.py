@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..functional import describe
+from .._arguments import describe
 from ..ops._memory import has_memory
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Unpack  # torch needs it too
 
-from ..events import require_dense
-from ..functional import SRCState, State, as_spikes, autocasts, src, without_padding
+from .._arguments import require_dense
+from .._state import SRCState
+from ..functional import src
+from ..functional.layer import State, autocasts, without_padding
+from ..functional.synapse import as_spikes
 from .base import Neurons, over_space
 from .constants import check_size
 from .options import Options, takes_options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class SRCConv2d(Neurons):

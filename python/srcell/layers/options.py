@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar
 
 import torch
 
-from ..functional import Cell, Parameter
+from ..functional.layer import Cell, Parameter
 
 
 class Options(TypedDict, total=False):

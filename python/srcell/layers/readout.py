@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ..events import as_float, require_dense
-from ..functional import check_integrators, describe, leaky_readout
+from .._arguments import as_float, describe, require_dense
+from ..functional.readout import check_integrators, leaky_readout
 from .constants import HasConstants, check_size
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Unpack  # torch needs it too
 
-from ..events import EventBatch, as_float, check_bool, require_dense
-from ..functional import SRCState, State, check_state, linear
+from .._arguments import as_float, check_bool, require_dense
+from .._state import SRCState
+from ..events import EventBatch
+from ..functional.layer import State, check_state
+from ..functional.synapse import linear
 from .base import Neurons, state_of_batch
 from .constants import check_size
 from .options import Options, takes_options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class _Linear(Neurons):

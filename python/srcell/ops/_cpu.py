@@ -1,4 +1,4 @@
-"""The CPU's kernels: memory on huge pages, and the calls of ``srcell._core``, whose importer this is.
+"""The CPU's kernels: memory on huge pages, and the calls of ``srcell._core``, which is imported here alone.
 
 Operators use it; it takes tensors that are checked and contiguous, and holds them while a kernel runs.
 """

@@ -169,7 +169,7 @@ class Gpu:
 
     def mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor) -> None:
         """Fill the mask of a dense input: which of its elements are not 0."""
-        self.launch("mask_cells", dense_rows(input, lengths, mask, None, on_host=False))
+        self.launch("mask_elements", dense_rows(input, lengths, mask, None, on_host=False))
 
 
 def _element(current: Tensor) -> Any:

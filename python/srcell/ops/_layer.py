@@ -71,8 +71,8 @@ def check_tensor(name: str, x: Tensor, like: Like, *shapes: tuple[int, ...]) -> 
 
 
 def check_optional(name: str, x: Tensor | None, like: Like, *shapes: tuple[int, ...]) -> Tensor | None:
-    """The same, contiguous, or None."""
-    return None if x is None else contiguous(check_tensor(name, x, like, *shapes))
+    """The same, or None."""
+    return None if x is None else check_tensor(name, x, like, *shapes)
 
 
 def check_integers(name: str, x: Tensor, dtype: torch.dtype, count: int, like: Like) -> Tensor:
@@ -212,8 +212,10 @@ class LayerGradients:
 def check_arriving(arriving: Optionals, sizes: Sizes, like: Like) -> list[Tensor | None]:
     """The gradients of spikes, i, h and hs, contiguous."""
     spikes, *state = arriving
-    checked = [check_optional(f"grad_{name}", x, like, sizes[1:]) for name, x in zip(STATE, state, strict=True)]
-    return [check_optional("grad_spikes", spikes, like, sizes), *checked]
+    check_optional("grad_spikes", spikes, like, sizes)
+    for name, x in zip(STATE, state, strict=True):
+        check_optional(f"grad_{name}", x, like, sizes[1:])
+    return [None if x is None else contiguous(x) for x in arriving]
 
 
 # Shapes, for fake kernels.

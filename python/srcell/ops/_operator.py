@@ -28,6 +28,12 @@ class Operator:
 
     def __init__(self, schema: str) -> None:
         self.name = schema.partition("(")[0]
+        positional = schema.partition("(")[2].partition(" *")[0].partition(")")[0]
+        odd = [
+            argument for argument in positional.split(",") if argument and not argument.lstrip().startswith("Tensor")
+        ]
+        if odd:
+            raise ValueError(f"{self.name}: expected tensors and lists of them before the *, got{','.join(odd)}")
         _library.define(schema)
         self._overload: Any = getattr(torch.ops.srcell, self.name).default
         self._gradient: Callable[..., Gradients] | None = None
@@ -137,7 +143,10 @@ class _Call(torch.autograd.Function):
             what = "double backward" if operator.name.endswith("_backward") else "a gradient"
             raise RuntimeError(f"srcell::{operator.name}: {what} is not supported")
         flat: list[Tensor | None] = []
-        for grad, size in zip(operator._gradient(ctx, *grads), ctx.sizes, strict=True):
+        gradients = operator._gradient(ctx, *grads)
+        if len(gradients) != len(ctx.sizes):
+            raise ValueError(f"srcell::{operator.name}: expected {len(ctx.sizes)} gradients, got {len(gradients)}")
+        for grad, size in zip(gradients, ctx.sizes, strict=True):
             if size is None:
                 flat.append(grad if isinstance(grad, Tensor) else None)
             else:

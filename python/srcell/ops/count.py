@@ -37,4 +37,6 @@ def forward(spikes: Tensor) -> Tensor:
 @count_spikes.fake
 def forward_fake(spikes: Tensor) -> Tensor:
     """The output's shape."""
+    if spikes.dim() != 3:
+        raise ValueError(f"spikes: expected shape (T, B, N), got {tuple(spikes.shape)}")
     return spikes.new_empty(2, spikes.shape[2], dtype=torch.int64)

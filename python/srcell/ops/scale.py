@@ -30,6 +30,7 @@ def forward(spikes: Tensor, factors: Tensor) -> Tensor:
 @scale.fake
 def forward_fake(spikes: Tensor, factors: Tensor) -> Tensor:
     """The output's shape."""
+    check_tensor("factors", factors, Like("spikes", spikes.dtype, spikes.device), spikes.shape[1:])
     return spikes.new_empty(spikes.shape)
 
 

@@ -20,7 +20,6 @@ from ._layer import (
     LayerGradients,
     check_arriving,
     check_integers,
-    check_optional,
     check_output_mask,
     check_tensor,
     empty_like,
@@ -105,7 +104,7 @@ class Saved:
         self.trace = contiguous(check_tensor("trace", trace, like, (math.prod(sizes),)))
         check_tensor("checkpoints", checkpoints, like, (checkpoint_size(*sizes),))
         self.checkpoints = contiguous(checkpoints)
-        self.i0 = check_optional("i0", i0, like, sizes[1:])
+        self.i0 = None if i0 is None else contiguous(check_tensor("i0", i0, like, sizes[1:]))
         self.path = check_integers("path", path, torch.int64, 2, like)
         rows, words = mask_shape(input)
         shapes = [(rows, words), (0, words)] if _gpu.is_gpu(input.device) else [(rows, words)]

@@ -68,7 +68,8 @@ def forward(
 ) -> tuple[Tensor, ...]:
     """The kernel; the trace has what the gradients of cell parameters need where ``trace_integrator`` says so."""
     like = check_floats("weight", weight, "N, K")
-    rows = check_rows(offsets, indices, values, steps * batch, like)
+    check_rows(offsets, indices, values, steps * batch, like)
+    rows = contiguous_rows(offsets, indices, values)
     layer = Layer(
         (steps, batch, weight.shape[0]),
         like,
@@ -87,13 +88,17 @@ def forward(
     return *run_events(layer, rows, contiguous(weight), saved, trace_integrator), trace, checkpoints
 
 
-def check_rows(offsets: Tensor, indices: Tensor, values: Tensor | None, rows: int, like: Like) -> EventRows:
-    """Events whose offsets, indices and values go together."""
+def check_rows(offsets: Tensor, indices: Tensor, values: Tensor | None, rows: int, like: Like) -> None:
+    """Check that offsets, indices and values go together."""
     check_integers("offsets", offsets, torch.int64, rows + 1, like)
     count = indices.numel()
     check_integers("indices", indices, torch.int32, count, like)
-    checked = check_optional("values", values, like, (count,))
-    return EventRows(contiguous(offsets), contiguous(indices), checked)
+    check_optional("values", values, like, (count,))
+
+
+def contiguous_rows(offsets: Tensor, indices: Tensor, values: Tensor | None) -> EventRows:
+    """Checked events as kernels read them."""
+    return EventRows(contiguous(offsets), contiguous(indices), None if values is None else contiguous(values))
 
 
 def run_events(layer: Layer, rows: EventRows, weight: Tensor, saved: Optionals, trace_integrator: bool) -> list[Tensor]:
@@ -125,6 +130,7 @@ def forward_fake(
 ) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
     neurons, like = weight.shape[0], check_floats("weight", weight, "N, K")
+    check_rows(offsets, indices, values, steps * batch, like)
     check_layer((steps, batch, neurons), like, bias, cell, state, lengths, constants, surrogate)
     backend = _gpu.Gpu if _gpu.is_gpu(weight.device) else CPU
     trace = weight.new_empty(steps * batch * neurons if save else 0)
@@ -224,7 +230,8 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight and cell parameters are wanted."""
     like = check_floats("weight", weight, "N, K")
-    rows = check_rows(offsets, indices, values, steps * batch, like)
+    check_rows(offsets, indices, values, steps * batch, like)
+    rows = contiguous_rows(offsets, indices, values)
     layer = Layer(
         (steps, batch, weight.shape[0]),
         like,
@@ -240,7 +247,7 @@ def backward(
     backend = _gpu.backend_of("weight", weight)
     check_tensor("trace", trace, like, (math.prod(layer.sizes),))
     check_tensor("checkpoints", checkpoints, like, (checkpoint_size(backend, *layer.sizes),))
-    i0 = check_optional("i0", i0, like, layer.sizes[1:])
+    i0 = None if i0 is None else contiguous(check_tensor("i0", i0, like, layer.sizes[1:]))
     check_output_mask(output_mask, 2)
     gradients = LayerGradients(layer, output_mask[2:], backend.empty)
     grad_values, grad_weight = backend.events_backward(

@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .events import EventBatch, as_float, as_int, as_integers, require_dense
-from .ops import encode
+from .._arguments import as_float, as_int, require_dense
+from ..ops import encode
+from .batch import EventBatch
+from .checks import as_integers
 
 __all__ = ["latency_encode", "rate_encode"]
 

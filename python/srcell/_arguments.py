@@ -1,0 +1,81 @@
+"""Users' arguments: brought into one form, and the messages where they cannot be.
+
+Everything public starts here; it must never know what an argument is used for.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor
+
+from .ops._memory import has_memory
+
+
+def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -> int:
+    """An integer in [minimum, maximum]."""
+    try:
+        number = operator.index(value)
+    except (TypeError, RuntimeError):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{name}: expected an int in [{minimum}, {maximum}], got {number}")
+    return number
+
+
+def as_float(name: str, value: float) -> float:
+    """A real number as a float."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a finite value, got one beyond every float") from None
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise where a value is none of the choices."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+def check_bool(name: str, value: bool) -> None:
+    """Raise where a value is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+
+
+def require_dense(name: str, x: Tensor) -> None:
+    """Raise where the elements of a tensor do not lie in its memory one by one."""
+    if x.layout != torch.strided or x.is_nested:
+        raise ValueError(f"{name}: expected a dense tensor, got {'a nested one' if x.is_nested else x.layout}")
+    if x.is_quantized:
+        raise TypeError(f"{name}: expected a tensor that is not quantized, got {x.dtype}")
+
+
+def require_values(name: str, x: Tensor) -> None:
+    """Raise where what is made depends on values that there are not, as of meta and fake tensors."""
+    if not has_memory(x):
+        got = "one on meta" if x.is_meta else f"a {type(x).__name__} without memory on {x.device}"
+        raise ValueError(f"{name}: expected a tensor that holds values, got {got}")
+
+
+def present_device(device: torch.device | str | int) -> torch.device:
+    """A device that torch knows and this machine has."""
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        reason = str(error).partition("\n")[0]
+        raise kind(f"device: expected one that this machine has, got {device!r}: {reason}") from None
+    return place
+
+
+def describe(x: object) -> str:
+    """What came instead of what was expected: a tensor's dtype, or a type."""
+    return f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__

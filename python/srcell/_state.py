@@ -1,0 +1,34 @@
+"""The state of SRC neurons, which layers, functions and the reference share; it knows torch and nothing of srcell."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class SRCState(NamedTuple):
+    r"""The state of SRC neurons after a step: three tensors of one shape, (B, \*F)."""
+
+    i: Tensor
+    """The leaky input integrator."""
+    h: Tensor
+    """The fast state, the "membrane", near 1 in a spike."""
+    hs: Tensor
+    """The slow state, which ends the spike and sets the refractory time."""
+
+    def detach(self) -> SRCState:
+        """The same state, through which no gradient flows further back: for truncated backpropagation through time."""
+        return SRCState(*(x.detach() for x in self))
+
+    def to(self, *args: Any, **kwargs: Any) -> SRCState:
+        """Each tensor's ``to``: another device, another dtype.
+
+        Example:
+            >>> import torch
+            >>> from srcell import rest_state
+            >>> rest_state(-6.0).to(torch.float64).h.dtype
+            torch.float64
+
+        """
+        return SRCState(*(x.to(*args, **kwargs) for x in self))

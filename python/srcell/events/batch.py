@@ -1,0 +1,446 @@
+"""EventBatch: spikes in time as row-compressed events instead of dense tensors.
+
+Encoders and data sets make batches and the layers run on them; this module must never know where events come from or
+what a network does with them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, SupportsIndex
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._arguments import present_device
+from . import conversion, selection
+from .binning import binned
+from .checks import Array, Integers, Parts, Shape, as_vector, check_shape, same
+from .faults import describe_fault, find_fault
+
+TENSORS = ("offsets", "indices", "values", "lengths")
+
+
+class EventBatch:
+    r"""Events of B samples over T steps of K inputs, row-compressed like the rows of a CSR matrix.
+
+    Row ``b * T + t`` holds the events of sample b at step t: those from ``offsets[row]`` to ``offsets[row + 1]``. So
+    the events of a sample are contiguous, and batches are concatenations. Events of one row may be in any order, and
+    several of one input add up. Everything is validated once, at construction; contiguous tensors are kept, not copied,
+    and must not be altered afterwards.
+
+    Args:
+        offsets: (B\*T + 1,), int64, ascending from 0 to the number of events; tensor or NumPy array, like all others.
+        indices: (events,), int32 in [0, K): the input of each event.
+        values: (events,), float32 or float64 and not NaN: the size of each event; all are 1 if absent. May require a
+            gradient.
+        shape: (T, B, K), each at least 0; K at most 2^31.
+        lengths: (B,), int64 in [0, T]: the steps of each sample, past which it has no events; T for all if absent.
+
+    ``offsets``, ``indices``, ``values``, ``lengths`` and ``shape`` are attributes. ``len()`` is B. Indexing selects
+    samples: ``batch[2]`` and ``batch[-1]`` are batches of one, ``batch[1:3]`` and ``batch[[4, 0, 4]]`` (a list or an
+    integer tensor) batches of several. Unpickling validates anew.
+
+    Batches are equal if all that they hold is: shape, device, dtypes and every element. What merely means the same is
+    not equal: a row's events in another order, ones beside absent values, lengths of T beside absent lengths. There is
+    no hash.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument, what was expected and what came.
+
+    Source: the project's definition of event batches.
+
+    Example:
+        >>> import torch
+        >>> from srcell import EventBatch
+        >>> offsets, indices = torch.tensor([0, 0, 2, 3, 3]), torch.tensor([0, 2, 1], dtype=torch.int32)
+        >>> batch = EventBatch(offsets, indices, shape=(2, 2, 3))
+        >>> batch
+        EventBatch(shape=(2, 2, 3), num_events=3, values=None, lengths=None, device=cpu)
+        >>> batch.to_dense()[:, 0]
+        tensor([[0., 0., 0.],
+                [1., 0., 1.]])
+        >>> [sample.num_events for sample in batch]
+        [2, 1]
+
+    """
+
+    offsets: Tensor
+    indices: Tensor
+    values: Tensor | None
+    lengths: Tensor | None
+    shape: Shape
+
+    def __init__(
+        self,
+        offsets: Array,
+        indices: Array,
+        values: Array | None = None,
+        *,
+        shape: Sequence[int],
+        lengths: Array | None = None,
+    ) -> None:
+        self.shape = check_shape(shape)
+        steps, batch, _ = self.shape
+        self.offsets = as_vector("offsets", offsets, batch * steps + 1, "B*T + 1", torch.int64)
+        device = self.offsets.device
+        self.indices = as_vector("indices", indices, None, "events", torch.int32, device=device)
+        events = self.indices.numel()
+        self.values = None
+        if values is not None:
+            self.values = as_vector("values", values, events, "events", torch.float32, torch.float64, device=device)
+        self.lengths = None
+        if lengths is not None:
+            self.lengths = as_vector("lengths", lengths, batch, "B", torch.int64, device=device)
+        fault = find_fault(self._parts())
+        if fault is not None:
+            raise ValueError(describe_fault(self._parts(), *fault))
+
+    @classmethod
+    def _trusted(
+        cls, offsets: Tensor, indices: Tensor, values: Tensor | None, shape: Shape, lengths: Tensor | None
+    ) -> EventBatch:
+        """A batch of parts that are valid by construction."""
+        batch = cls.__new__(cls)
+        batch.offsets, batch.indices, batch.values = offsets, indices, values
+        batch.shape, batch.lengths = shape, lengths
+        return batch
+
+    @classmethod
+    def from_dense(cls, x: Array, lengths: Array | None = None) -> EventBatch:
+        """The events of a dense tensor: its elements that are not 0.
+
+        Args:
+            x: (T, B, K), bool, float32 or float64, without NaN.
+            lengths: (B,), int64 in [0, T]: what x holds past a sample's length is ignored.
+
+        Returns:
+            A batch on x's device, ascending by input within each row. Its values are absent if all are 1 and x requires
+            no gradient; otherwise they have x's dtype, and gradients flow through them to x.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong shape or value.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> batch = EventBatch.from_dense(torch.tensor([[[0.0, 2.0]], [[1.0, 0.0]]]))
+            >>> batch.offsets.tolist(), batch.indices.tolist(), batch.values.tolist()
+            ([0, 1, 2], [1, 0], [2.0, 1.0])
+
+        """
+        return cls._trusted(*conversion.from_dense(x, lengths))
+
+    @classmethod
+    def from_events(
+        cls,
+        times: Array | Sequence[float],
+        indices: Integers | None = None,
+        *,
+        x: Integers | None = None,
+        y: Integers | None = None,
+        polarity: Integers | None = None,
+        bin_width: float,
+        inputs: int | None = None,
+        sensor_size: Sequence[int] | None = None,
+        steps: int | None = None,
+        prefix: int = 0,
+        count: Literal["once", "all"] = "once",
+    ) -> EventBatch:
+        """One recording of an event camera, or of any other source of timed events, in bins of time.
+
+        What happens at time t is an event of step ``prefix + floor(t / bin_width)``. Its input is given by ``indices``
+        and ``inputs``, or by ``x``, ``y`` and ``sensor_size``, with or without ``polarity``; it is then
+        ``(polarity * height + y) * width + x``, so that a step is a frame (polarities, height, width), flattened.
+
+        Args:
+            times: (events,), numbers of at least 0 that do not descend, counted from the recording's start, in any
+                unit. Integers in bins of an integer width are binned exactly, others as float64.
+            indices: (events,), integers in [0, inputs).
+            x: (events,), integers in [0, width): the column of the pixel.
+            y: (events,), integers in [0, height): its row.
+            polarity: (events,), bools, or integers that are 0 or 1.
+            bin_width: what a step lasts, in the unit of ``times``; above 0.
+            inputs: K, at most 2^31.
+            sensor_size: (height, width); K is height * width, twice that with a polarity.
+            steps: bins to keep, past which events are left out; as many as the last event needs if absent.
+            prefix: silent steps before the first bin.
+            count: "once" makes one event of several of one input in one bin; with "all" they stay and add up.
+
+        Returns:
+            A batch of shape (prefix + steps, 1, K) on the device of ``times``, without values and lengths; each row
+            ascends. ``cat`` and ``srcell.data.collate`` join several.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype, or not just one way of giving inputs.
+            ValueError: a wrong shape or value; the message names the argument, what was expected and what came.
+
+        Example:
+            >>> from srcell import EventBatch
+            >>> recording = EventBatch.from_events(
+            ...     [150, 180, 2300], x=[3, 3, 0], y=[1, 1, 0], polarity=[1, 1, 0], bin_width=1000, sensor_size=(2, 4)
+            ... )
+            >>> recording.shape
+            (3, 1, 16)
+            >>> recording.offsets.tolist(), recording.indices.tolist()
+            ([0, 1, 1, 2], [15, 0])
+
+        """
+        return cls._trusted(
+            *binned(
+                times,
+                indices,
+                x,
+                y,
+                polarity,
+                bin_width=bin_width,
+                inputs=inputs,
+                sensor_size=sensor_size,
+                steps=steps,
+                prefix=prefix,
+                count=count,
+            )
+        )
+
+    @classmethod
+    def from_sparse_csr(cls, csr: Tensor, *, shape: Sequence[int], lengths: Array | None = None) -> EventBatch:
+        r"""The events of a sparse CSR tensor, whose row ``b * T + t`` is step t of sample b.
+
+        Args:
+            csr: (B\*T, K), layout ``torch.sparse_csr``, float32 or float64, not NaN; a 0 that it stores is an event.
+            shape: (T, B, K).
+            lengths: (B,), int64 in [0, T], past which there are no events.
+
+        Returns:
+            A batch on csr's device. Its values are absent if all are 1 and csr requires no gradient; otherwise
+            gradients flow through them to csr.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong layout, shape or value.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> batch = EventBatch.from_dense(torch.ones(5, 2, 3))
+            >>> EventBatch.from_sparse_csr(batch.to_sparse_csr(), shape=batch.shape) == batch
+            True
+
+        """
+        offsets, indices, values = conversion.from_sparse_csr(csr, shape)
+        return cls(offsets, indices, values, shape=shape, lengths=lengths)
+
+    @classmethod
+    def cat(cls, batches: Iterable[EventBatch], *, steps: int | None = None) -> EventBatch:
+        """Join batches of the same K and device, sample after sample.
+
+        Lengths and values are kept. Where only some batches have lengths, the others get their T; where only some have
+        values, the others get ones; float32 beside float64 values become float64.
+
+        Args:
+            batches: at least one batch.
+            steps: T of the result; shorter batches get silent steps at their end, and lengths that leave these out. All
+                must have the same T if absent.
+
+        Raises:
+            TypeError: something else than a batch.
+            ValueError: no batch, or batches that differ in K or device, or in T, or have a T above ``steps``.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> batch = EventBatch.from_dense(torch.ones(5, 2, 3))
+            >>> EventBatch.cat([batch, batch[1]]).shape
+            (5, 3, 3)
+            >>> longer = EventBatch.cat([batch, EventBatch.from_dense(torch.ones(7, 1, 3))], steps=7)
+            >>> longer.shape, longer.lengths.tolist()
+            ((7, 3, 3), [5, 5, 7])
+
+        """
+        try:
+            iterator = iter(batches)
+        except (TypeError, RuntimeError):
+            raise TypeError(f"batches: expected EventBatches, got {type(batches).__name__}") from None
+        batches = list(iterator)
+        if not batches:
+            raise ValueError("batches: expected at least one batch, got none")
+        for batch in batches:
+            if not isinstance(batch, EventBatch):
+                raise TypeError(f"batches: expected EventBatches, got {type(batch).__name__}")
+        return cls._trusted(*selection.joined(batches, steps))
+
+    def truncate(self, steps: int) -> EventBatch:
+        """The first steps of every sample; what happens later is left out, and longer lengths become ``steps``.
+
+        Args:
+            steps: T of the result, in [0, T].
+
+        Raises:
+            TypeError: ``steps`` is not an integer.
+            ValueError: it is outside its range.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> batch = EventBatch.from_dense(torch.ones(5, 2, 3))
+            >>> batch.truncate(2)
+            EventBatch(shape=(2, 2, 3), num_events=12, values=None, lengths=None, device=cpu)
+
+        """
+        return self._trusted(*selection.truncated(self, steps))
+
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The dense tensor: each element the sum of its events, 0 where there are none.
+
+        Args:
+            dtype: a floating-point dtype.
+
+        Returns:
+            (T, B, K), contiguous, on this device; gradients flow to the values.
+
+        Raises:
+            TypeError: ``dtype`` is not a floating-point dtype.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> x = (torch.arange(24.0).reshape(2, 3, 4) % 3 == 0).float()
+            >>> torch.equal(EventBatch.from_dense(x).to_dense(), x)
+            True
+
+        """
+        return conversion.to_dense(self, dtype)
+
+    def to_sparse_csr(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        r"""The sparse CSR tensor whose row ``b * T + t`` is step t of sample b; events of one element are added.
+
+        Args:
+            dtype: a floating-point dtype.
+
+        Returns:
+            (B\*T, K), with int64 indices that ascend within each row, on this device; gradients flow to the values.
+
+        Raises:
+            TypeError: ``dtype`` is not a floating-point dtype.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> csr = EventBatch.from_dense(torch.ones(1, 2, 3)).to_sparse_csr()
+            >>> (csr @ torch.ones(3, 1)).flatten()
+            tensor([3., 3.])
+
+        """
+        return conversion.to_sparse_csr(self, dtype)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EventBatch):
+            return NotImplemented
+        return (
+            self.shape == other.shape
+            and self.device == other.device
+            and all(map(same, self._tensors(), other._tensors()))
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        EventBatch.__init__(self, **{name: state[name] for name in ("shape", *TENSORS)})
+        self.__dict__.update((name, value) for name, value in state.items() if name not in self.__dict__)
+
+    def __len__(self) -> int:
+        return self.shape[1]
+
+    def __iter__(self) -> Iterator[EventBatch]:
+        return (self[sample] for sample in range(len(self)))
+
+    def __getitem__(self, samples: SupportsIndex | slice | Sequence[int] | Array) -> EventBatch:
+        if isinstance(samples, slice):
+            chosen = range(*samples.indices(len(self)))
+            if chosen.step == 1:
+                return self._trusted(*selection.slice_of(self, chosen.start, max(chosen.start, chosen.stop)))
+            return self._gathered(torch.tensor(chosen, dtype=torch.int64, device=self.device))
+        if isinstance(samples, Sequence) or (isinstance(samples, Tensor | np.ndarray) and samples.ndim > 0):
+            return self._gathered(selection.check_samples(self, samples))
+        try:
+            sample = operator.index(samples)
+        except (TypeError, RuntimeError):
+            got = type(samples).__name__
+            raise TypeError(f"samples: expected an int, a slice, or a list or tensor of ints, got {got}") from None
+        if not -len(self) <= sample < len(self):
+            raise IndexError(f"samples: expected a value in [{-len(self)}, {len(self)}), got {sample}")
+        sample %= len(self)
+        return self._trusted(*selection.slice_of(self, sample, sample + 1))
+
+    @property
+    def num_events(self) -> int:
+        """The number of events."""
+        return self.indices.numel()
+
+    @property
+    def num_steps(self) -> int:
+        """The steps of all samples together, of each its length, T where it has none."""
+        return int(selection.lengths_or_steps(self).sum())
+
+    @property
+    def density(self) -> float:
+        """Events per element of the shape, 0 where it has none."""
+        steps, batch, inputs = self.shape
+        return self.num_events / max(steps * batch * inputs, 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        return sum(x.numel() * x.element_size() for x in self._tensors() if x is not None)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of all its tensors."""
+        return self.offsets.device
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> EventBatch:
+        """The batch on another device; tensors that are there already are shared.
+
+        With ``non_blocking`` and pinned memory the host does not wait for the copies.
+
+        Raises:
+            TypeError: ``device`` is no name of a device.
+            ValueError: it names none that this machine has.
+
+        Example:
+            >>> import torch
+            >>> from srcell import EventBatch
+            >>> EventBatch.from_dense(torch.ones(1, 1, 1)).to("cpu").device
+            device(type='cpu')
+
+        """
+        place = present_device(device)
+        return self._map(lambda x: x.to(place, non_blocking=non_blocking))
+
+    def pin_memory(self) -> EventBatch:
+        """The batch in page-locked memory, which a GPU reads faster; a DataLoader with ``pin_memory=True`` calls it."""
+        return self._map(Tensor.pin_memory)
+
+    def __repr__(self) -> str:
+        values = None if self.values is None else self.values.dtype
+        lengths = None if self.lengths is None else self.lengths.dtype
+        return (
+            f"EventBatch(shape={self.shape}, num_events={self.num_events}, values={values}, lengths={lengths}, "
+            f"device={self.device})"
+        )
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        return self.offsets, self.indices, self.values, self.lengths
+
+    def _parts(self) -> Parts:
+        return Parts(self.offsets, self.indices, self.values, self.shape, self.lengths)
+
+    def _gathered(self, samples: Tensor) -> EventBatch:
+        return self._trusted(*selection.gathered(self, samples))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> EventBatch:
+        offsets, indices = function(self.offsets), function(self.indices)
+        values, lengths = (None if x is None else function(x) for x in (self.values, self.lengths))
+        return self._trusted(offsets, indices, values, self.shape, lengths)

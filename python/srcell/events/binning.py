@@ -1,0 +1,132 @@
+"""Timed events of a recording, put into bins of time: ``EventBatch.from_events``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._arguments import as_int, check_choice
+from .checks import (
+    MAX_INPUTS,
+    MAX_STEPS,
+    Array,
+    Integers,
+    Parts,
+    as_integers,
+    as_ints,
+    as_numbers,
+    check_one_dimension,
+    first,
+)
+
+
+def binned(
+    times: Array | Sequence[float],
+    indices: Integers | None,
+    x: Integers | None,
+    y: Integers | None,
+    polarity: Integers | None,
+    *,
+    bin_width: float,
+    inputs: int | None,
+    sensor_size: Sequence[int] | None,
+    steps: int | None,
+    prefix: int,
+    count: str,
+) -> Parts:
+    """The parts of ``EventBatch.from_events``."""
+    times = _check_times(times)
+    index, total = _event_inputs(times, indices, x, y, polarity, inputs, sensor_size)
+    prefix = as_int("prefix", prefix, MAX_STEPS)
+    bins = _bins(times, bin_width)
+    if steps is None:
+        steps = int(bins[-1]) + 1 if len(bins) else 0
+        if prefix + steps > MAX_STEPS:
+            last = times[-1].item()
+            raise ValueError(f"bin_width: expected at most 2^31 - 1 steps, got {bin_width} for times up to {last}")
+    else:
+        steps = as_int("steps", steps, MAX_STEPS - prefix)
+        bins = bins[bins < steps]
+    check_choice("count", count, ("once", "all"))
+    elements = (prefix + bins) * total + index[: len(bins)]
+    elements = elements.unique() if count == "once" else elements.sort().values
+    row_starts = torch.arange(prefix + steps + 1, device=times.device) * total
+    offsets = torch.searchsorted(elements, row_starts)
+    return Parts(offsets, (elements % max(total, 1)).to(torch.int32), None, (prefix + steps, 1, total), None)
+
+
+def _check_times(times: Array | Sequence[float]) -> Tensor:
+    """Times of events as int64 or float64."""
+    device = times.device if isinstance(times, Tensor) else torch.device("cpu")
+    numbers = as_numbers("times", times, "numbers, integers below 2^63", device)
+    if numbers.dtype == torch.bool or numbers.is_complex() or numbers.is_quantized:
+        raise TypeError(f"times: expected real numbers, got {numbers.dtype}")
+    check_one_dimension("times", numbers)
+    numbers = numbers.detach().to(torch.float64 if numbers.is_floating_point() else torch.int64)
+    event = first(~numbers.isfinite() | (numbers < 0))
+    if event is not None:
+        got = numbers[event].item()
+        raise ValueError(f"times: expected finite numbers of at least 0, got {got} at position {event}")
+    event = first(numbers[1:] < numbers[:-1])
+    if event is not None:
+        before, after = numbers[event : event + 2].tolist()
+        raise ValueError(f"times: expected no descent, got {before} and then {after} at position {event + 1}")
+    return numbers
+
+
+def _bins(times: Tensor, bin_width: float) -> Tensor:
+    """The bin of each time, as int64; past the most steps that there may be, any such bin."""
+    if not isinstance(bin_width, int | float | np.integer | np.floating):
+        raise TypeError(f"bin_width: expected a number, got {type(bin_width).__name__}")
+    if not 0 < bin_width < 2**63:
+        raise ValueError(f"bin_width: expected a number above 0 and below 2^63, got {bin_width}")
+    if isinstance(bin_width, int | np.integer) and not times.is_floating_point():
+        return times // int(bin_width)
+    return (times.to(torch.float64) / float(bin_width)).clamp(max=MAX_STEPS).to(torch.int64)
+
+
+def _event_inputs(
+    times: Tensor,
+    indices: Integers | None,
+    x: Integers | None,
+    y: Integers | None,
+    polarity: Integers | None,
+    inputs: int | None,
+    sensor_size: Sequence[int] | None,
+) -> tuple[Tensor, int]:
+    """The input of each event, given in one of two ways, and K."""
+    pixels = {"x": x, "y": y, "polarity": polarity, "sensor_size": sensor_size}
+    if indices is not None and inputs is not None and all(given is None for given in pixels.values()):
+        total = as_int("inputs", inputs, MAX_INPUTS)
+        return _below("indices", indices, total, times), total
+    if indices is None and inputs is None and x is not None and y is not None and sensor_size is not None:
+        height, width = _check_sensor_size(sensor_size)
+        index = _below("y", y, height, times) * width + _below("x", x, width, times)
+        if polarity is None:
+            return index, height * width
+        return _below("polarity", polarity, 2, times, bools=True) * (height * width) + index, 2 * height * width
+    arguments = {"indices": indices, "inputs": inputs, **pixels}
+    got = ", ".join(name for name, given in arguments.items() if given is not None) or "none of them"
+    raise TypeError(f"indices: expected either indices and inputs, or x, y and sensor_size, got {got}")
+
+
+def _check_sensor_size(sensor_size: Sequence[int]) -> tuple[int, int]:
+    height, width = as_ints("sensor_size", sensor_size, 2, "two integers (height, width)")
+    if min(height, width) < 0 or 2 * height * width > MAX_INPUTS:
+        got = (height, width)
+        raise ValueError(f"sensor_size: expected (height, width) of at least 0, 2^30 pixels at most, got {got}")
+    return height, width
+
+
+def _below(name: str, x: Integers, bound: int, times: Tensor, *, bools: bool = False) -> Tensor:
+    """A vector as long as times, of integers in [0, bound)."""
+    numbers = as_integers(name, x, times.device, bools=bools)
+    if len(numbers) != len(times):
+        raise ValueError(f"{name}: expected shape (events,) = ({len(times)},), as times has, got ({len(numbers)},)")
+    event = first((numbers < 0) | (numbers >= bound))
+    if event is not None:
+        raise ValueError(f"{name}: expected values in [0, {bound}), got {int(numbers[event])} at position {event}")
+    return numbers

@@ -1,0 +1,162 @@
+"""What batches of events are made of, checked: shapes, vectors, numbers.
+
+Batches, binning and encoders call it; it must never know what they do with it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._arguments import require_dense, require_values
+from ..ops._memory import contiguous, has_memory
+
+Array: TypeAlias = Tensor | NDArray[Any]
+Integers: TypeAlias = Array | Sequence[int]
+Shape: TypeAlias = tuple[int, int, int]
+
+MAX_INPUTS = 2**31
+MAX_STEPS = 2**31 - 1
+MAX_SIZE = 2**63 - 1
+
+
+class Parts(NamedTuple):
+    """All that a batch holds, valid by construction."""
+
+    offsets: Tensor
+    indices: Tensor
+    values: Tensor | None
+    shape: Shape
+    lengths: Tensor | None
+
+
+def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:
+    """A vector of any integers, of bools too if asked, as int64 on the device, contiguous."""
+    numbers = as_numbers(name, x, "integers below 2^63", device)
+    refused = numbers.is_floating_point() or numbers.is_complex() or numbers.is_quantized
+    if refused or (numbers.dtype == torch.bool and not bools):
+        raise TypeError(f"{name}: expected integers, got {numbers.dtype}")
+    check_one_dimension(name, numbers)
+    return _as_kernels_read(numbers.to(torch.int64))
+
+
+def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
+    """Numbers of any dtype; int64 where there are none, float64 from Python's floats."""
+    if isinstance(x, Tensor | np.ndarray):
+        tensor = as_tensor(name, x)
+        require_values(name, tensor)
+        if tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
+            raise ValueError(f"{name}: expected {expected}, got one that is not")
+        numbers = tensor.to(device)
+    else:
+        try:
+            numbers = torch.as_tensor(x, device=device)
+            if numbers.is_floating_point():
+                numbers = torch.as_tensor(x, dtype=torch.float64, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name}: expected {expected}, got {type(x).__name__}: {error}") from None
+    return numbers if numbers.numel() else numbers.to(torch.int64)
+
+
+def check_one_dimension(name: str, x: Tensor) -> None:
+    """Raise unless it is a vector."""
+    if x.dim() != 1:
+        raise ValueError(f"{name}: expected one dimension, got shape {tuple(x.shape)}")
+
+
+def as_tensor(name: str, x: Array) -> Tensor:
+    """A tensor, or one over the memory of a NumPy array where it can be shared."""
+    if isinstance(x, np.ndarray):
+        try:
+            return torch.from_numpy(np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W", "A"]))
+        except TypeError:
+            raise TypeError(f"{name}: expected a dtype that torch has, got {x.dtype}") from None
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor or a NumPy array, got {type(x).__name__}")
+    require_dense(name, x)
+    return x
+
+
+def as_vector(
+    name: str, x: Array, size: int | None, size_name: str, *dtypes: torch.dtype, device: torch.device | None = None
+) -> Tensor:
+    """Check a vector of a given size, of any if None, and make it contiguous and aligned."""
+    x = as_tensor(name, x)
+    if x.dtype not in dtypes:
+        raise TypeError(f"{name}: expected dtype {' or '.join(map(str, dtypes))}, got {x.dtype}")
+    if x.dim() != 1 or size not in (None, x.numel()):
+        expected = f"({size_name},)" if size is None else f"({size_name},) = ({size},)"
+        raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
+    if device not in (None, x.device):
+        raise ValueError(f"{name}: expected device {device}, as offsets has, got {x.device}")
+    return _as_kernels_read(x)
+
+
+def _as_kernels_read(x: Tensor) -> Tensor:
+    """The tensor, contiguous and aligned where it lies in memory."""
+    return contiguous(x) if has_memory(x) else x.contiguous()
+
+
+def check_shape(shape: Sequence[int], name: str = "shape") -> Shape:
+    """(T, B, K) as ints, of sizes that a batch can have."""
+    steps, batch, inputs = as_ints(name, shape, 3, "three integers (T, B, K)")
+    if min(steps, batch, inputs) < 0 or inputs > MAX_INPUTS:
+        raise ValueError(f"{name}: expected (T, B, K) of at least 0, K at most 2^31, got {(steps, batch, inputs)}")
+    if max(steps, batch) > MAX_SIZE:
+        raise ValueError(f"{name}: expected T and B below 2^63, got {(steps, batch, inputs)}")
+    return steps, batch, inputs
+
+
+def as_ints(name: str, x: Sequence[int], count: int, expected: str) -> list[int]:
+    """So many integers, of any type that is one."""
+    try:
+        numbers = list(map(operator.index, x))
+    except (TypeError, RuntimeError):
+        raise TypeError(f"{name}: expected {expected}, got {x!r}") from None
+    if len(numbers) != count:
+        raise ValueError(f"{name}: expected {expected}, got {x!r}")
+    return numbers
+
+
+def check_lengths(lengths: Array, shape: Shape, device: torch.device) -> Tensor:
+    """Each sample's steps, int64 in [0, T]."""
+    steps, batch, _ = shape
+    lengths = as_vector("lengths", lengths, batch, "B", torch.int64, device=device)
+    sample = first((lengths < 0) | (lengths > steps))
+    if sample is not None:
+        raise ValueError(wrong_length(int(lengths[sample]), sample, steps))
+    return lengths
+
+
+def wrong_length(length: int, sample: int, steps: int) -> str:
+    """The message for a length outside [0, T]."""
+    return f"lengths: expected values in [0, {steps}], got {length} for sample {sample}"
+
+
+def check_float_dtype(dtype: torch.dtype) -> None:
+    """Raise unless it is a floating-point dtype."""
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype: expected a floating-point dtype, got {dtype}")
+
+
+def offsets_of(counts: Tensor) -> Tensor:
+    """The offsets of rows with so many events each."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def first(holds: Tensor) -> int | None:
+    """The first position at which it holds, if there is one."""
+    return int(holds.nonzero()[0]) if holds.any() else None
+
+
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two parts of batches on one device hold the same."""
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and torch.equal(a, b)

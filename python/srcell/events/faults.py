@@ -1,0 +1,69 @@
+"""What is wrong with the parts of a batch: the search on every device, and the messages."""
+
+from __future__ import annotations
+
+import torch
+
+from ..ops import faults
+from ..ops._memory import has_memory
+from .checks import Parts, first, wrong_length
+
+
+def find_fault(parts: Parts) -> tuple[str, int] | None:
+    """What is wrong first with the parts of a batch, and where; nothing where they hold no values to look at."""
+    offsets, indices, values, shape, lengths = parts
+    if not all(has_memory(x) for x in (offsets, indices, values, lengths) if x is not None):
+        return None
+    if offsets.device.type != "cpu":
+        return find_fault_with_torch(parts)
+    steps, batch, inputs = shape
+    found = faults.find_event_fault(offsets, indices, values, lengths, steps=steps, batch=batch, inputs=inputs)
+    number, position = found.tolist()
+    return None if number < 0 else (faults.FAULTS[number], position)
+
+
+def find_fault_with_torch(parts: Parts) -> tuple[str, int] | None:
+    """The operator ``find_event_fault`` in torch's own, for the devices for which there is no compiled one."""
+    offsets, indices, values, shape, lengths = parts
+    steps, batch, inputs = shape
+    sample = None if lengths is None else first((lengths < 0) | (lengths > steps))
+    if sample is not None:
+        return "length", sample
+    if int(offsets[0]) != 0:
+        return "first offset", 0
+    row = first(offsets[1:] < offsets[:-1])
+    if row is not None:
+        return "descent", row + 1
+    if int(offsets[-1]) != len(indices):
+        return "last offset", batch * steps
+    event = first((indices < 0) | (indices > inputs - 1))
+    if event is not None:
+        return "index", event
+    event = None if values is None else first(values.isnan())
+    if event is not None:
+        return "nan", event
+    if lengths is not None:
+        starts = torch.arange(batch + 1, device=offsets.device) * steps
+        sample = first(offsets[starts[:-1] + lengths] < offsets[starts[1:]])
+    return None if sample is None else ("past length", sample)
+
+
+def describe_fault(parts: Parts, fault: str, at: int) -> str:
+    """The message for what a search for faults found."""
+    if fault == "first offset":
+        return f"offsets: expected the first to be 0, got {int(parts.offsets[0])}"
+    if fault == "descent":
+        before, after = parts.offsets[at - 1 : at + 1].tolist()
+        return f"offsets: expected ascending values, got {before} and then {after} at position {at}"
+    if fault == "last offset":
+        last = int(parts.offsets[-1])
+        return f"offsets: expected the last to be {parts.indices.numel()}, the number of indices, got {last}"
+    if fault == "index":
+        return f"indices: expected values in [0, {parts.shape[2]}), got {int(parts.indices[at])} at position {at}"
+    if fault == "nan":
+        return f"values: expected numbers, got nan at position {at}"
+    assert parts.lengths is not None
+    length = int(parts.lengths[at])
+    if fault == "length":
+        return wrong_length(length, at, parts.shape[0])
+    return f"lengths: expected no events past a sample's length, got some past the {length} of sample {at}"

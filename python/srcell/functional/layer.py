@@ -1,0 +1,218 @@
+"""A layer's values: users' arguments in the one form that the operators take.
+
+``src`` and ``src_linear`` begin here; the operators check shapes, dtypes and devices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .._arguments import as_float, check_bool, check_choice, require_dense
+from .._state import SRCState
+from ..ops._layer import HALF, PARAMETERS, STATE, SURROGATES, work_dtype
+from ..ops._memory import without_padding as zero_padding
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+Parameter = float | Tensor
+State = SRCState | tuple[Tensor, Tensor, Tensor]
+
+
+class Cell(NamedTuple):
+    """The cell parameters as users give them."""
+
+    alpha: Parameter = 0.9
+    rho: Parameter = 3.0
+    r: Parameter = 2.0
+    rs: Parameter = -7.0
+    zs_hyp: Parameter = 0.9
+    zs_dep: Parameter = 0.0
+
+
+_DEFAULTS = Cell()
+
+
+class Layer(NamedTuple):
+    """A layer's values as the operators take them, which check shapes, dtypes and devices."""
+
+    bias: Tensor
+    cell: list[Tensor]
+    state: list[Tensor]
+    lengths: Tensor | None
+    constants: list[float]
+    surrogate: str
+    recurrent_grad: bool
+
+
+def layer_of(
+    like: Tensor,
+    shape: Sequence[int],
+    bias: Parameter,
+    state: State | None,
+    cell: Cell,
+    lengths: Tensor | Sequence[int] | None,
+    surrogate: str,
+    recurrent_grad: bool,
+) -> Layer:
+    """The values of B samples of neurons, of shape (B, *F), in the dtype in which a tensor is worked on."""
+    check_gradient_mode(surrogate, recurrent_grad)
+    features = shape[1:]
+    tensors: list[Tensor] = []
+    constants = list(cell)
+    if any(type(value) is not float for value in cell):
+        constants = [
+            float(default) if isinstance(value, Tensor) else _as_constant(name, value)
+            for name, value, default in zip(PARAMETERS, cell, _DEFAULTS, strict=True)
+        ]
+        if any(isinstance(value, Tensor) for value in cell):
+            tensors = [
+                _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
+                for name, value, constant in zip(PARAMETERS, cell, constants, strict=True)
+            ]
+    return Layer(
+        _flat_parameter("bias", bias, features, like),
+        tensors,
+        [] if state is None else _flat_state(state, shape, like),
+        None if lengths is None else as_lengths(lengths, like.device),
+        cast("list[float]", constants),
+        surrogate,
+        recurrent_grad,
+    )
+
+
+def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:
+    """Raise unless they are such as ``src`` takes."""
+    check_choice("surrogate", surrogate, SURROGATES)
+    check_bool("recurrent_grad", recurrent_grad)
+
+
+def _as_constant(name: str, value: Parameter) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a float or a tensor, got {type(value).__name__}")
+    return as_float(name, value)
+
+
+def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: Tensor) -> Tensor:
+    """A tensor of one element or of N."""
+    if not isinstance(value, Tensor):
+        dtype, number = work_dtype(like), _as_constant(name, value)
+        if not abs(number) <= torch.finfo(dtype).max:
+            raise ValueError(f"{name}: expected a finite value of {dtype}, got {value}")
+        return torch.full((), number, dtype=dtype, device=like.device)
+    value = _widened(name, value, like)
+    if len(features) == 1 and value.dim() == 1 and value.shape[0] == features[0]:
+        return value
+    if value.numel() == 1:
+        return value.reshape(())
+    try:
+        expanded = value.expand(features)
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: expected a shape that broadcasts to {tuple(features)}, got {tuple(value.shape)}"
+        ) from None
+    return expanded.reshape(-1)
+
+
+def _widened(name: str, x: Tensor, like: Tensor) -> Tensor:
+    """The tensor, one of half precision in the dtype in which it is worked on."""
+    require_dense(name, x)
+    return x.float() if x.dtype in HALF and like.dtype != torch.float64 else x
+
+
+def check_state(state: State) -> list[tuple[str, Tensor]]:
+    """Raise unless it is three tensors; returns them with the names that errors give them."""
+    if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
+        raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
+    return list(zip(("state.i", "state.h", "state.hs"), state, strict=True))
+
+
+def _flat_state(state: State, shape: Sequence[int], like: Tensor) -> list[Tensor]:
+    """Three tensors (B, N)."""
+    flat = [_widened(name, x, like) for name, x in check_state(state)]
+    if len(shape) == 2:
+        return flat
+    for name, x in zip(STATE, flat, strict=True):
+        if x.shape != torch.Size(shape):
+            raise ValueError(f"state.{name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
+    return [x.reshape(shape[0], math.prod(shape[1:])) for x in flat]
+
+
+def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
+    """Integers as the operators take them."""
+    if not isinstance(lengths, Tensor):
+        try:
+            lengths = torch.as_tensor(lengths, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"lengths: expected integers, got {type(lengths).__name__}: {error}") from None
+    require_dense("lengths", lengths)
+    if lengths.dtype not in INTEGERS and (
+        lengths.numel() or not lengths.is_floating_point()
+    ):  # [] becomes floats of none
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    return lengths.to(torch.int64)
+
+
+def check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
+    """The same, checked for what torch's own operators do with them."""
+    lengths = as_lengths(lengths, device)
+    if tuple(lengths.shape) != (batch,):
+        raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
+    if lengths.device != device:
+        raise ValueError(f"lengths: expected device {device}, got {lengths.device}")
+    return lengths
+
+
+def without_padding(
+    input: Tensor, lengths: Tensor | Sequence[int] | None
+) -> tuple[Tensor, Tensor | Sequence[int] | None]:
+    """The input (T, B, ...) with zeros past the samples' lengths, and these as a tensor, for what sums over steps.
+
+    Its gradient is 0 there, but 0 times NaN is not.
+    """
+    if lengths is None:
+        return input, None
+    lengths = check_lengths(lengths, input.shape[1], input.device)
+    return zero_padding(input, lengths), lengths
+
+
+def refuse_forward_mode(name: str, layer: Layer, *synapse: Tensor | None) -> None:
+    """Raise where a tangent would be lost in silence: the operators have formulas for reverse mode only."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    tensors = [x for x in (*synapse, layer.bias, *layer.state, *layer.cell) if x is not None]
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise RuntimeError(f"{name}: forward-mode differentiation (jvp) is not supported")
+
+
+def check_device(name: str, x: Tensor) -> None:
+    """Raise where there are no kernels for a tensor."""
+    if x.device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"{name}: expected a tensor on a CPU or a CUDA device, got one on {x.device}")
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is enabled where x is; torch does not know it on meta."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
+def worked_on(x: Tensor) -> Tensor:
+    """A floating-point tensor in the dtype in which it is worked on."""
+    dtype = work_dtype(x)
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def flat_size(name: str, sizes: Sequence[int]) -> int:
+    """The product of some of a tensor's sizes, which even one without elements cannot have arbitrarily large."""
+    product = math.prod(sizes)
+    if not torch.compiler.is_compiling() and product >= 2**63:
+        raise ValueError(f"{name}: expected sizes of a product below 2^63, got {tuple(sizes)}")
+    return product

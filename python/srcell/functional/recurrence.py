@@ -1,0 +1,129 @@
+"""``src``: the recurrence on given currents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._arguments import require_dense
+from .._state import SRCState
+from ..ops import _gpu
+from ..ops._layer import HALF
+from ..ops.src import src as src_operator
+from .layer import (
+    Cell,
+    Layer,
+    Parameter,
+    State,
+    autocasts,
+    check_device,
+    flat_size,
+    layer_of,
+    refuse_forward_mode,
+    worked_on,
+)
+
+
+def src(
+    current: Tensor,
+    bias: Parameter,
+    state: State | None = None,
+    *,
+    alpha: Parameter = 0.9,
+    rho: Parameter = 3.0,
+    r: Parameter = 2.0,
+    rs: Parameter = -7.0,
+    zs_hyp: Parameter = 0.9,
+    zs_dep: Parameter = 0.0,
+    surrogate: str = "straight_through",
+    recurrent_grad: bool = False,
+    lengths: Tensor | Sequence[int] | None = None,
+) -> tuple[Tensor, SRCState]:
+    r"""Run Spiking Recurrent Cells over given input currents.
+
+    Any synapse may stand before it; the cell itself is elementwise over the neurons F. On a CPU the result has the same
+    bits for every instruction set, thread count and batch size, in one call or cut into several.
+
+    Args:
+        current: input currents, (T, B, \*F), float32 or float64. float16 and bfloat16 are computed in float32, as is
+            everything under autocast; a GPU reads them as they are.
+        bias: excitability, a float or a tensor that broadcasts to F. -6 is silent at rest; above about -4.9 a neuron
+            oscillates by itself.
+        state: the state before the first step, three tensors (B, \*F); zeros if absent.
+        alpha: leak of the input integrator, in [0, 1].
+        rho: bound of the drive, > 0.
+        r: positive feedback, which makes the spike.
+        rs: negative feedback, which ends it.
+        zs_hyp: slow gate when hyperpolarised.
+        zs_dep: slow gate when depolarised.
+        surrogate: gradient of the output spike[t] = max(h[t], 0): ``"relu"``, its true derivative, or
+            ``"straight_through"``, 1 everywhere.
+        recurrent_grad: whether gradients follow h[t-1] and hs[t-1] (full backpropagation through time); otherwise
+            only the integrator carries them through time. With ``("relu", True)`` gradients are the derivative of the
+            forward; the defaults are cheaper and train more robustly, but are not.
+        lengths: (B,) integers in [0, T]: steps past a sample's length leave its state unchanged, emit nothing and get
+            no gradient. On a GPU a tensor there is taken as it is; a list must be brought there, which waits.
+
+    Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
+
+    Returns:
+        spikes, (T, B, \*F), exactly 0 when silent and about 1 in a spike, in the dtype of ``current`` (float32 under
+        autocast), and the state after each sample's last step, in float32 or float64.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import src
+        >>> current = torch.zeros(40, 1, 1)
+        >>> current[20] = 10.0
+        >>> spikes, state = src(current, bias=-6.0)
+        >>> spikes[:, 0, 0].nonzero().flatten().tolist()
+        [20, 21]
+
+    """
+    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
+    _check_current(current)
+    layer = layer_of(current, current.shape[1:], bias, state, cell, lengths, surrogate, recurrent_grad)
+    return run_src(current, layer)
+
+
+def run_src(current: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
+    """``src`` on a layer's values as the operator takes them."""
+    steps, batch, *features = current.shape
+    flat = current if _gpu.is_gpu(current.device) else worked_on(current)
+    if len(features) > 1:
+        flat = flat.reshape(steps, batch, flat_size("current", features))
+    refuse_forward_mode("src", layer, flat)
+    spikes, i, h, hs, _ = src_operator(
+        flat,
+        layer.bias,
+        layer.cell,
+        layer.state,
+        layer.lengths,
+        constants=layer.constants,
+        surrogate=layer.surrogate,
+        recurrent_grad=layer.recurrent_grad,
+        save=False,
+    )
+    if len(features) > 1:
+        spikes = spikes.reshape(current.shape)
+        i, h, hs = (x.reshape(batch, *features) for x in (i, h, hs))
+    if current.dtype in HALF and not autocasts(current):
+        spikes = spikes.to(current.dtype)
+    return spikes, SRCState(i, h, hs)
+
+
+def _check_current(current: Tensor) -> None:
+    if not isinstance(current, Tensor):
+        raise TypeError(f"current: expected a tensor, got {type(current).__name__}")
+    require_dense("current", current)
+    if current.dtype not in (torch.float32, torch.float64, *HALF):
+        raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
+    if current.dim() < 3:
+        raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
+    check_device("current", current)

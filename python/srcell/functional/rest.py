@@ -1,0 +1,84 @@
+"""``rest_state``: the silent fixed point of a neuron."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .._arguments import as_float, require_dense
+from .._state import SRCState
+from ..ops.rest import rest
+from .layer import Parameter
+
+
+@torch.no_grad()
+def rest_state(
+    bias: Parameter,
+    *,
+    alpha: Parameter = 0.9,
+    rho: Parameter = 3.0,
+    r: Parameter = 2.0,
+    rs: Parameter = -7.0,
+    zs_hyp: Parameter = 0.9,
+    zs_dep: Parameter = 0.0,
+) -> SRCState:
+    """The silent fixed point without input: i = 0 and the lowest h = hs with h = tanh((r + rs) h + bias).
+
+    Args:
+        bias: a float or a tensor.
+        alpha: accepted like :func:`src`'s, without influence: the fixed point does not depend on it.
+        rho: without influence.
+        r: a float or a tensor that broadcasts with bias, as is rs.
+        rs: negative feedback.
+        zs_hyp: without influence.
+        zs_dep: without influence.
+
+    Returns:
+        The state, of the broadcast shape of bias, r and rs; float32 unless the bias is float64. It carries no gradient.
+        For a bias above about -4.9 the fixed point exists but is unstable.
+
+    Raises:
+        TypeError: bias, r or rs is neither a number nor a floating-point tensor.
+        ValueError: one that is no tensor is not finite, or their shapes or devices do not go together.
+
+    Example:
+        >>> from srcell.functional import rest_state
+        >>> round(rest_state(-6.0).h.item(), 5)
+        -0.90269
+
+    """
+    dtype = bias.dtype if isinstance(bias, Tensor) and bias.dtype == torch.float64 else torch.float32
+    b, gain = _resting_point(bias, r, rs)
+    h = rest(b, gain).to(dtype)
+    return SRCState(torch.zeros_like(h), h, h.clone())
+
+
+def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor, Tensor]:
+    """What the fixed point depends on, bias and r + rs, in float64 and of one shape."""
+    given = {"bias": bias, "r": r, "rs": rs}
+    devices = [x.device for x in given.values() if isinstance(x, Tensor)]
+    device = devices[0] if devices else torch.device("cpu")
+    doubles: list[Tensor] = []
+    for name, value in given.items():
+        if isinstance(value, Tensor):
+            if not value.is_floating_point():
+                raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+            require_dense(name, value)
+            if value.device != device:
+                raise ValueError(f"{name}: expected device {device}, as the tensor before it has, got {value.device}")
+            double = value.to(torch.float64)
+        else:
+            number = as_float(name, value)
+            if not -math.inf < number < math.inf:  # isfinite() breaks the graph where a compiled call's floats vary
+                raise ValueError(f"{name}: expected a finite value, got {number}")
+            double = torch.full((), number, dtype=torch.float64, device=device)
+        try:
+            doubles = list(torch.broadcast_tensors(*doubles, double))
+        except RuntimeError:
+            expected = tuple(doubles[0].shape)
+            got = tuple(double.shape)
+            raise ValueError(f"{name}: expected a shape that broadcasts with {expected}, got {got}") from None
+    b, r_, rs_ = doubles
+    return b, r_ + rs_

@@ -1,0 +1,212 @@
+"""``src_linear``: a linear synapse on events or on a dense input, then the recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .._arguments import check_choice, require_dense
+from .._state import SRCState
+from ..events import EventBatch
+from ..ops import _dense
+from ..ops._layer import HALF, work_dtype
+from ..ops.src_dense import src_dense
+from ..ops.src_events import src_events
+from .layer import (
+    INTEGERS,
+    Cell,
+    Layer,
+    Parameter,
+    State,
+    autocasts,
+    check_device,
+    layer_of,
+    refuse_forward_mode,
+    without_padding,
+    worked_on,
+)
+from .recurrence import run_src
+
+
+def src_linear(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    bias: Parameter,
+    state: State | None = None,
+    *,
+    alpha: Parameter = 0.9,
+    rho: Parameter = 3.0,
+    r: Parameter = 2.0,
+    rs: Parameter = -7.0,
+    zs_hyp: Parameter = 0.9,
+    zs_dep: Parameter = 0.0,
+    surrogate: str = "straight_through",
+    recurrent_grad: bool = False,
+    lengths: Tensor | Sequence[int] | None = None,
+    method: str = "auto",
+) -> tuple[Tensor, SRCState]:
+    """Run Spiking Recurrent Cells behind a linear synapse: ``src(input @ weight.T, ...)``.
+
+    Args:
+        input: (T, B, K) tensor, or an :class:`~srcell.EventBatch` of that shape, whose lengths are used. A tensor has
+            the dtype of the weight, or is one of bools or integers, taken as so many spikes.
+        weight: (N, K).
+        bias: excitability, a float or a tensor that broadcasts to (N,).
+        state: the state before the first step, three tensors (B, N); zeros if absent.
+        method: ``"events"`` sums the weights of the inputs that are not 0, one by one in their order, the same bits for
+            every instruction set, thread count and batch size. ``"gemm"`` is torch's matrix product, whose bits
+            depend on the batch; an EventBatch is made dense for it, which on a GPU waits. ``"auto"`` takes events for
+            an EventBatch; for a dense tensor whichever is expected to be faster, which is events where the density of
+            a sample of its rows is below 0.5 + 30 / K; for half precision, under autocast and on a GPU, which would
+            have to be waited for, it takes the product.
+        alpha: see :func:`src`, as for all others.
+        rho: see :func:`src`.
+        r: see :func:`src`.
+        rs: see :func:`src`.
+        zs_hyp: see :func:`src`.
+        zs_dep: see :func:`src`.
+        surrogate: see :func:`src`.
+        recurrent_grad: see :func:`src`.
+        lengths: see :func:`src`; not beside an EventBatch that has its own.
+
+    Returns:
+        spikes (T, B, N) and the state after each sample's last step.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import src_linear
+        >>> spikes, state = src_linear(torch.ones(30, 2, 5), torch.ones(3, 5), bias=torch.full((3,), -6.0))
+        >>> spikes.shape, state.h.shape
+        (torch.Size([30, 2, 3]), torch.Size([2, 3]))
+
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
+    require_dense("weight", weight)
+    if weight.dim() != 2:
+        raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
+    check_choice("method", method, _dense.METHODS)
+    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
+    return linear(input, weight, bias, state, cell, lengths, surrogate, recurrent_grad, method=method)
+
+
+def linear(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    bias: Parameter,
+    state: State | None,
+    cell: Cell,
+    lengths: Tensor | Sequence[int] | None,
+    surrogate: str,
+    recurrent_grad: bool,
+    *,
+    method: str = "auto",
+    input_grad_at_events: bool = False,
+) -> tuple[Tensor, SRCState]:
+    """``src_linear`` on a weight and a method that are checked, for the package's own.
+
+    With ``input_grad_at_events`` the caller needs the gradient of a dense input only where it is not 0, as the output
+    of a layer with the relu surrogate does; it is then unspecified elsewhere.
+    """
+    check_device("weight", weight)
+    if not weight.is_floating_point():
+        raise TypeError(f"weight: expected a floating-point dtype, got {weight.dtype}")
+    if isinstance(input, EventBatch):
+        if input.lengths is not None and lengths is not None:
+            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+        if input.shape[2] != weight.shape[1]:
+            raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {input.shape}")
+        lengths = input.lengths if lengths is None else lengths
+    elif not isinstance(input, Tensor):
+        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
+    else:
+        require_dense("input", input)
+        if input.dim() != 3 or input.shape[2] != weight.shape[1]:
+            raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {tuple(input.shape)}")
+    if input.device != weight.device:
+        raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
+    layer = layer_of(weight, (input.shape[1], weight.shape[0]), bias, state, cell, lengths, surrogate, recurrent_grad)
+    if isinstance(input, Tensor):
+        return _dense_linear(input, weight, layer, method, input_grad_at_events)
+    if method == "gemm":
+        # Made anew, because it may have been altered since it was validated, and made dense nothing looks at it again.
+        checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
+        dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
+        return _dense_linear(dense, weight, layer, method, input_grad_at_events)
+    return _events_linear(input, weight, layer)
+
+
+def _events_linear(input: EventBatch, weight: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
+    """``linear`` on the events of an EventBatch."""
+    steps, batch, _ = input.shape
+    work = worked_on(weight)
+    values = None if input.values is None else input.values.to(work.dtype)
+    refuse_forward_mode("src_linear", layer, work, values)
+    spikes, i, h, hs, *_ = src_events(
+        input.offsets,
+        input.indices,
+        values,
+        work,
+        layer.bias,
+        layer.cell,
+        layer.state,
+        layer.lengths,
+        steps=steps,
+        batch=batch,
+        constants=layer.constants,
+        surrogate=layer.surrogate,
+        recurrent_grad=layer.recurrent_grad,
+        save=False,
+        trace_integrator=False,
+    )
+    return _in_dtype(spikes, weight), SRCState(i, h, hs)
+
+
+def _dense_linear(
+    input: Tensor, weight: Tensor, layer: Layer, method: str, input_grad_at_events: bool
+) -> tuple[Tensor, SRCState]:
+    """``linear`` on a dense input."""
+    input = as_spikes(input, weight.dtype)
+    autocast = autocasts(input)
+    if input.dtype != weight.dtype and not autocast:
+        raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
+    method = _dense.without_looking(method, half=autocast or weight.dtype in HALF)
+    if method == "gemm":
+        input, _ = without_padding(input, layer.lengths)
+        return run_src(F.linear(input, weight), layer)
+    work, input = worked_on(weight), worked_on(input)
+    refuse_forward_mode("src_linear", layer, work, input)
+    spikes, i, h, hs, *_ = src_dense(
+        input,
+        work,
+        layer.bias,
+        layer.cell,
+        layer.state,
+        layer.lengths,
+        method=method,
+        constants=layer.constants,
+        surrogate=layer.surrogate,
+        recurrent_grad=layer.recurrent_grad,
+        save=False,
+        trace_integrator=False,
+        input_grad_at_events=input_grad_at_events,
+    )
+    return _in_dtype(spikes, weight), SRCState(i, h, hs)
+
+
+def as_spikes(input: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bools and integers as numbers of spikes of a dtype; floating-point tensors as they are."""
+    return input.to(dtype) if input.dtype in INTEGERS or input.dtype == torch.bool else input
+
+
+def _in_dtype(spikes: Tensor, weight: Tensor) -> Tensor:
+    if weight.dtype in HALF and not autocasts(weight):
+        return spikes.to(weight.dtype)
+    return spikes
