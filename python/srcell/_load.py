@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .events import present_device
+from ._arguments import present_device
 
 if TYPE_CHECKING:
     from .models import Classifier
@@ -52,8 +52,8 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
         'digits'
 
     """
-    from .run_folder import RunFolder
     from .training import build_model, load_weights
+    from .training.run_folder import RunFolder
 
     place = present_device(device)
     folder = RunFolder.open(run)

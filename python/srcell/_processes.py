@@ -62,11 +62,11 @@ class Processes:
         """The sum over all processes."""
         return self._reduce(tensor, distributed.ReduceOp.SUM) if self.size > 1 else tensor
 
-    def any(self, *flags: int) -> list[int]:
-        """The largest value of each flag in any process."""
+    def max(self, *values: int) -> list[int]:
+        """The largest of each value over all processes, which wait for each other here."""
         if self.size == 1:
-            return list(flags)
-        return [int(flag) for flag in self._reduce(torch.tensor(flags), distributed.ReduceOp.MAX)]
+            return list(values)
+        return [int(value) for value in self._reduce(torch.tensor(values), distributed.ReduceOp.MAX)]
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network with gradients that are averaged over all processes."""

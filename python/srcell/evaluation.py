@@ -23,7 +23,7 @@ class LayerCounts(NamedTuple):
     multiply-add if they are graded.
 
     Attributes:
-        events: cells (neuron, step) that are active, s > 0.
+        events: elements (neuron, step) that are active, s > 0.
         spikes: upward crossings of 0.5.
         additions: operations of its events in the layer above, where each is 1.
         multiply_adds: the same, where they are graded.
@@ -43,7 +43,7 @@ class Evaluation(NamedTuple):
         accuracy: fraction classified rightly.
         confusion: (C, C) int64, samples of each true class (row) by the class they were taken for (column).
         counts: of the input and of every layer, first to last; the last layer's operations are the readout's.
-        rates: for each layer, the fraction of its cells that are active, by neuron: (N,), or (C, H, W).
+        rates: for each layer, the fraction of its elements that are active, by neuron: (N,), or (C, H, W).
 
     """
 
@@ -95,14 +95,14 @@ def evaluate(
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
     crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
-    cells = torch.zeros((), dtype=torch.float64)
+    elements = torch.zeros((), dtype=torch.float64)
     model.eval()
     try:
         for events, labels in loader:
             spikes = model.layer_spikes(events.to(device), binary=binary)
             logits = model.readout(spikes[-1], lengths=events.lengths)
             confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
-            cells += events.num_steps
+            elements += events.num_steps
             active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
             crossings[0] += events.num_events
             for k, output in enumerate(spikes, start=1):
@@ -111,7 +111,7 @@ def evaluate(
                 crossings[k] += counted.spikes.sum().cpu()
     finally:
         model.train(was_training)
-    for tensor in (confusion, crossings, cells, *active):
+    for tensor in (confusion, crossings, elements, *active):
         group.sum(tensor)
     samples = int(confusion.sum())
     if not samples:
@@ -123,7 +123,7 @@ def evaluate(
         graded = k > 0 and not binary
         additions, multiply_adds = (0.0, operations) if graded else (operations, 0.0)
         counts.append(LayerCounts(events_, float(crossings[k]) / samples, additions, multiply_adds))
-    return Evaluation(int(confusion.trace()) / samples, confusion, counts, [sums / cells for sums in active[1:]])
+    return Evaluation(int(confusion.trace()) / samples, confusion, counts, [sums / elements for sums in active[1:]])
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> int:

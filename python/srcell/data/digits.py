@@ -13,7 +13,7 @@ SPLIT_SEED = 0
 
 
 def load_digits() -> Dataset:
-    """The 1797 digits, a stratified quarter of them held out [O].
+    """The 1797 digits, a stratified quarter of them held out.
 
     The split is always the same (drawn with seed 0): 1347 images to train on, 450 to test on.
 

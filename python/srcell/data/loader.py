@@ -23,8 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from ..encoders import latency_encode, rate_encode
-from ..events import EventBatch
+from ..events import EventBatch, latency_encode, rate_encode
 from .dataset import LabelledEvents, LabelledImages, Samples
 
 Batch: TypeAlias = tuple[EventBatch, Tensor]
@@ -35,7 +34,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class RateEncoding:
-    """Each pixel fires in every step with a probability of its own [A]; see ``srcell.rate_encode``."""
+    """Each pixel fires in every step with a probability of its own; see ``srcell.rate_encode``."""
 
     steps: int = 200
     gain: float = 0.25
@@ -48,7 +47,7 @@ class RateEncoding:
 
 @dataclass(frozen=True)
 class LatencyEncoding:
-    """Each pixel that is not 0 fires once [O]; see ``srcell.latency_encode``."""
+    """Each pixel that is not 0 fires once; see ``srcell.latency_encode``."""
 
     steps: int = 200
     prefix: int = 20

@@ -10,15 +10,17 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from ._extras import extra
-from ._info import info
-from .layers import SRC
-from .training import EpochMetrics, Observer, Tally, Trainer
+from .._extras import extra
+from .._files import new_folder
+from .._info import info
+from ..layers import SRC
+from ..training import EpochMetrics, Observer, Tally, Trainer
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -156,3 +158,20 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def is_first_process() -> bool:
     """Whether this process is the one of torchrun's that speaks."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def tell(line: str) -> None:
+    """Print the line, once."""
+    if is_first_process():
+        print(line, flush=True)
+
+
+@contextmanager
+def folder_of(out: Path | None, kind: str) -> Iterator[Path]:
+    """Where a run or a sweep is to go: the given path, or one of its kind and the time that no other has."""
+    default = Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
+    if out is None and is_first_process():
+        with new_folder(default) as made:
+            yield made
+    else:
+        yield out or default

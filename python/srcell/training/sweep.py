@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ._files import write_atomically
+from .._files import write_atomically
 from .config import TrainingConfig
 
 

@@ -1,0 +1,145 @@
+"""What is measured: pieces of work, and the rows that are timed on each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+LABELS = {
+    "eager": "PyTorch, eager",
+    "compiled": "PyTorch, compiled",
+    "sparse": "torch.sparse.mm, then srcell.src",
+    "srcell": "srcell",
+    "torch": "torch alone",
+    "dense": "srcell, dense input",
+    "events": "srcell, events",
+    "rnn": "nn.RNN (another cell)",
+    "gru": "nn.GRU (another cell)",
+}
+FORWARD, BOTH = "forward", "forward and backward"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One piece of work and the rows that are measured on it.
+
+    Attributes:
+        case: the case of ``CASES`` that it belongs to.
+        subject: "recurrence" (given currents), "layer" (a linear synapse before it), "stack" (several layers),
+            "classifier" (a stack and its readout, forward only), "module" (a torch module), "step" (a module that
+            advances by one step, forward only) or "import" (a new Python that imports torch and the row's package).
+        inputs: inputs of a step, K.
+        neurons: N of each layer, first to last.
+        rows: keys of ``LABELS``.
+        density: events per element of the input.
+        steps: steps of a sample, T.
+        batch: samples, B.
+        surrogate: as in ``srcell.src``.
+        recurrent_grad: as in ``srcell.src``.
+        threads: of torch and srcell; all if None.
+
+    """
+
+    case: str
+    subject: str
+    inputs: int
+    neurons: tuple[int, ...]
+    rows: tuple[str, ...]
+    density: float = 0.03
+    steps: int = 220
+    batch: int = 256
+    surrogate: str = "straight_through"
+    recurrent_grad: bool = False
+    threads: int | None = None
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """What is timed, the forward pass without gradients, and forward and backward together."""
+        return (FORWARD,) if self.subject in ("classifier", "step", "import") else (FORWARD, BOTH)
+
+    @property
+    def modes(self) -> dict[str, Any]:
+        """The gradient mode, as keywords."""
+        return {"surrogate": self.surrogate, "recurrent_grad": self.recurrent_grad}
+
+
+def _make_cases() -> dict[str, tuple[Setting, ...]]:
+    ours = ("dense", "events")
+    layer = ("eager", "compiled", "sparse", *ours, "gru")
+    recurrence = Setting("recurrence", "recurrence", 784, (100,), ("eager", "compiled", "srcell"))
+    small = Setting("784-100", "layer", 784, (100,), layer)
+    large = Setting("784-512", "layer", 784, (512,), layer)
+    stack = Setting("stack", "stack", 784, (512, 512, 100), ("eager", "compiled", *ours))
+    classifier = Setting("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours))
+    return {
+        "recurrence": tuple(
+            replace(recurrence, neurons=(neurons,), recurrent_grad=recurrent_grad)
+            for neurons in (100, 512)
+            for recurrent_grad in (False, True)
+        ),
+        "784-100": (small,),
+        "784-512": (large,),
+        "nmnist": (Setting("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
+        "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
+        "classifier": (replace(classifier, batch=1), classifier),
+        # Work that takes no time, so that what a call costs is left.
+        "calls": (
+            Setting("calls", "step", 784, (100,), ("srcell", "rnn", "gru"), steps=1, batch=1),
+            Setting("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
+            Setting("calls", "import", 0, (0,), ("srcell", "torch"), density=0, steps=0, batch=0),
+        ),
+        "one-thread": tuple(
+            replace(setting, case="one-thread", rows=("eager", *ours), threads=1) for setting in (small, large)
+        ),
+        "modes": tuple(
+            replace(small, case="modes", rows=("eager", *ours), surrogate=surrogate, recurrent_grad=recurrent_grad)
+            for surrogate in ("straight_through", "relu")
+            for recurrent_grad in (False, True)
+        ),
+        "density": tuple(
+            replace(small, case="density", rows=("sparse", *ours), density=density)
+            for density in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+        ),
+        "steps": tuple(
+            replace(small, case="steps", rows=("eager", *ours), steps=steps) for steps in (55, 110, 220, 440)
+        ),
+    }
+
+
+CASES = _make_cases()
+
+
+def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = False) -> list[Setting]:
+    """The settings of some cases.
+
+    Args:
+        cases: keys of ``CASES``; all of them if empty.
+        threads: of those settings that do not fix their number.
+        quick: batches of at most 32, and nothing that is compiled: for a look.
+
+    Raises:
+        ValueError: an unknown case, or ``threads`` below 1.
+
+    Example:
+        >>> from srcell.benchmark import choose
+        >>> [setting.density for setting in choose(["nmnist"])]
+        [0.006]
+
+    """
+    for name in cases:
+        if name not in CASES:
+            nearest = difflib.get_close_matches(name, CASES, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected some of {', '.join(CASES)}"
+            raise ValueError(f"unknown case {name!r}: {hint}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    settings = [setting for name in dict.fromkeys(cases or CASES) for setting in CASES[name]]
+    settings = [replace(setting, threads=setting.threads or threads) for setting in settings]
+    if quick:
+        settings = [
+            replace(setting, batch=min(setting.batch, 32), rows=tuple(row for row in setting.rows if row != "compiled"))
+            for setting in settings
+        ]
+    return settings

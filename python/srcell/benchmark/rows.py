@@ -1,0 +1,247 @@
+"""What is timed: for each row of a setting a call, in srcell and in plain torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .._state import SRCState
+from ..events import EventBatch
+from ..functional import src, src_linear
+from ..layers import SRC, SRCCell
+from ..models import SRCClassifier
+from ..reference import src_reference
+from .cases import Setting
+
+CHUNK = 20  # steps that torch.compile gets at once: more take minutes to compile, fewer run slower
+CLASSES = 10
+
+Neuron = Callable[[Tensor, Tensor], Tensor]
+Step = Callable[[], Tensor]
+
+
+class UnavailableError(Exception):
+    """The installation lacks what a row needs; the message says what."""
+
+
+class Row(NamedTuple):
+    """Something to time: a call, and the tensors that its backward gives gradients to."""
+
+    call: Callable[[], Tensor]
+    leaves: Sequence[Tensor]
+
+
+class Spikes:
+    """Random spikes in every form that a row takes.
+
+    The sparse forms are built anew from their arrays at each call, as a batch of a training loop is, so that nothing
+    derived from one can be kept for the next.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.shape = setting.steps, setting.batch, setting.inputs
+        self.dense = torch.rand(self.shape).lt(setting.density).float()
+        batch = EventBatch.from_dense(self.dense)
+        self._offsets, self._indices = batch.offsets, batch.indices
+
+    def events(self) -> EventBatch:
+        """As an EventBatch."""
+        return EventBatch(self._offsets, self._indices, shape=self.shape)
+
+    def make_csr(self) -> Callable[[], Tensor]:
+        """A function that builds the CSR matrix (T * B, K), with 32-bit indices: torch's product is fastest on them."""
+        steps, batch, inputs = self.shape
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+            matrix = self.dense.view(steps * batch, inputs).to_sparse_csr()
+        row_starts, columns, values = matrix.crow_indices().int(), matrix.col_indices().int(), matrix.values()
+        return lambda: torch.sparse_csr_tensor(
+            row_starts, columns, values, size=(steps * batch, inputs), check_invariants=False
+        )
+
+
+def _eager(setting: Setting) -> Neuron:
+    return lambda current, bias: src_reference(current, bias, **setting.modes)[0]
+
+
+def _compiled(setting: Setting) -> Neuron:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UnavailableError(f"torch.compile needs a C++ compiler, and {compiler} is not installed")
+
+    def chunk(current: Tensor, bias: Tensor, i: Tensor, h: Tensor, hs: Tensor) -> tuple[Tensor, SRCState]:
+        return src_reference(current, bias, SRCState(i, h, hs), **setting.modes)
+
+    compiled_chunk = torch.compile(chunk, dynamic=False)
+
+    def neuron(current: Tensor, bias: Tensor) -> Tensor:
+        zeros = torch.zeros_like(current[0])
+        state = SRCState(zeros, zeros, zeros)
+        spikes = []
+        for part in current.split(CHUNK):
+            part_spikes, state = compiled_chunk(part, bias, *state)
+            spikes.append(part_spikes)
+        return torch.cat(spikes)
+
+    return neuron
+
+
+def _srcell(setting: Setting) -> Neuron:
+    return lambda current, bias: src(current, bias, **setting.modes)[0]
+
+
+# Neurons that take currents (T, B, N) and a bias, by row; bench/ adds those of other libraries.
+NEURONS: dict[str, Callable[[Setting], Neuron]] = {"eager": _eager, "compiled": _compiled, "srcell": _srcell}
+# What advances by one step on an input (B, K), by row, and its parameters; bench/ adds those of other libraries.
+STEPS: dict[str, Callable[[Setting, Tensor], tuple[Step, Sequence[Tensor]]]] = {}
+
+
+def _weight_and_bias(setting: Setting) -> tuple[Tensor, Tensor]:
+    """Of one layer, scaled as ``srcell.SRC`` starts: some percent of its neurons are active in a step."""
+    (neurons,) = setting.neurons
+    weight = torch.randn(neurons, setting.inputs) * 3 / math.sqrt(setting.inputs)
+    return weight.requires_grad_(), torch.full((neurons,), -6.0, requires_grad=True)
+
+
+def _recurrence_rows(setting: Setting) -> Callable[[str], Row]:
+    weight, bias = _weight_and_bias(setting)
+    currents = (Spikes(setting).dense @ weight.t()).detach().requires_grad_()
+
+    def row(name: str) -> Row:
+        neuron = NEURONS[name](setting)
+        return Row(lambda: neuron(currents, bias), (currents, bias))
+
+    return row
+
+
+def _layer_rows(setting: Setting) -> Callable[[str], Row]:
+    spikes = Spikes(setting)
+    weight, bias = _weight_and_bias(setting)
+    (neurons,) = setting.neurons
+
+    def row(name: str) -> Row:
+        if name == "gru":
+            gru = nn.GRU(setting.inputs, neurons)
+            return Row(lambda: gru(spikes.dense)[0], list(gru.parameters()))
+        if name == "sparse":
+            make_csr = spikes.make_csr()
+            shape = (setting.steps, setting.batch, neurons)
+
+            def call() -> Tensor:
+                return src(torch.sparse.mm(make_csr(), weight.t()).view(shape), bias, **setting.modes)[0]
+        elif name == "dense":
+
+            def call() -> Tensor:
+                return src_linear(spikes.dense, weight, bias, **setting.modes)[0]
+        elif name == "events":
+
+            def call() -> Tensor:
+                return src_linear(spikes.events(), weight, bias, **setting.modes)[0]
+        else:
+            neuron = NEURONS[name](setting)
+
+            def call() -> Tensor:
+                return neuron(spikes.dense @ weight.t(), bias)
+
+        return Row(call, (weight, bias))
+
+    return row
+
+
+def _network_rows(setting: Setting) -> Callable[[str], Row]:
+    spikes = Spikes(setting)
+    neurons_per_class = setting.neurons[-1] // CLASSES
+    model = SRCClassifier(
+        setting.inputs, setting.neurons[:-1], CLASSES, neurons_per_class=neurons_per_class, **setting.modes
+    )
+    layers: list[Any] = list(model.layers)
+    readout: Callable[[Tensor], Tensor] = model.readout
+    parameters = list(model.parameters())
+    with_readout = setting.subject == "classifier"
+
+    def row(name: str) -> Row:
+        if name in NEURONS:
+            neuron = NEURONS[name](setting)
+
+            def call() -> Tensor:
+                output = spikes.dense
+                for layer in layers:
+                    output = neuron(output @ layer.weight_ih_l0.t(), layer.bias_l0)
+                return readout(output) if with_readout else output
+        else:
+            make_input = spikes.events if name == "events" else lambda: spikes.dense
+
+            def call() -> Tensor:
+                output: Tensor = model(make_input()) if with_readout else model.layer_spikes(make_input())[-1]
+                return output
+
+        return Row(call, parameters)
+
+    return row
+
+
+def _step_rows(setting: Setting) -> Callable[[str], Row]:
+    x = Spikes(setting).dense[0]
+    inputs, (neurons,) = setting.inputs, setting.neurons
+
+    def row(name: str) -> Row:
+        if name in STEPS:
+            return Row(*STEPS[name](setting, x))
+        if name == "srcell":
+            cell = SRCCell(inputs, neurons, **setting.modes)
+            state = cell(x)[1].detach()
+            return Row(lambda: cell(x, state)[0], list(cell.parameters()))
+        other = nn.RNNCell(inputs, neurons) if name == "rnn" else nn.GRUCell(inputs, neurons)
+        before = torch.zeros(setting.batch, neurons)
+        return Row(lambda: other(x, before), list(other.parameters()))
+
+    return row
+
+
+def _module_rows(setting: Setting) -> Callable[[str], Row]:
+    x = Spikes(setting).dense
+    (neurons,) = setting.neurons
+    modules: dict[str, Callable[[], nn.Module]] = {
+        "srcell": lambda: SRC(setting.inputs, neurons, **setting.modes),
+        "rnn": lambda: nn.RNN(setting.inputs, neurons),
+        "gru": lambda: nn.GRU(setting.inputs, neurons),
+    }
+
+    def row(name: str) -> Row:
+        module = modules[name]()
+        return Row(lambda: module(x)[0], list(module.parameters()))
+
+    return row
+
+
+def _import_rows(setting: Setting) -> Callable[[str], Row]:
+    def row(name: str) -> Row:
+        command = [sys.executable, "-c", f"import torch, {name}"]
+
+        def call() -> Tensor:
+            subprocess.run(command, check=True)
+            return torch.empty(0)
+
+        return Row(call, ())
+
+    return row
+
+
+MAKERS: dict[str, Callable[[Setting], Callable[[str], Row]]] = {
+    "recurrence": _recurrence_rows,
+    "layer": _layer_rows,
+    "stack": _network_rows,
+    "classifier": _network_rows,
+    "step": _step_rows,
+    "module": _module_rows,
+    "import": _import_rows,
+}

@@ -1,0 +1,188 @@
+"""Timing: settings one after the other, each in a fresh process, rows in another order in each repetition."""
+
+from __future__ import annotations
+
+import random
+import signal
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from .cases import FORWARD, Setting
+from .rows import MAKERS, Row, UnavailableError
+
+WARM_UP = 1  # all that torch.compile compiles, and the pages that allocators keep
+# Fast settings are repeated for a second, slow ones for 15 seconds at most, but the few times that quartiles need.
+SHORTEST, LONGEST, FEWEST = 1.0, 15.0, 5
+
+
+class Quartiles(TypedDict):
+    """Of the milliseconds of a row's repetitions."""
+
+    quartile1: float
+    median: float
+    quartile3: float
+
+
+class Result(TypedDict):
+    """What a setting came to, ready for JSON.
+
+    ``setting`` has the fields of ``Setting`` but for its rows, and the threads that were used; ``left_out`` says for
+    each row that could not be measured why; ``milliseconds`` are by row and pass.
+    """
+
+    setting: dict[str, Any]
+    repetitions: int
+    left_out: dict[str, str]
+    milliseconds: dict[str, dict[str, Quartiles]]
+
+
+def _time_forward(row: Row) -> float:
+    """Milliseconds; the output is freed when this returns, outside them."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        output = row.call()  # noqa: F841
+    return (time.perf_counter() - start) * 1e3
+
+
+def _time_both(row: Row, gradient: Tensor) -> float:
+    """Milliseconds, after which the gradients are freed.
+
+    glibc may give their pages back to the system, which costs as much as a pass; the next row must not pay for it.
+    """
+    start = time.perf_counter()
+    output = row.call()
+    output.backward(gradient)
+    milliseconds = (time.perf_counter() - start) * 1e3
+    for leaf in row.leaves:
+        leaf.grad = None
+    return milliseconds
+
+
+def _more(done: int, seconds: float, repetitions: int) -> bool:
+    """Whether to go on after so many repetitions in so many seconds."""
+    if done < repetitions:
+        return done < FEWEST or seconds < LONGEST
+    return done < 10 * repetitions and seconds < SHORTEST
+
+
+def measure(setting: Setting, repetitions: int) -> Result:
+    """Time every row of a setting, in this process.
+
+    The incoming gradient is dense and random. Parameters change in place before each repetition; rows come in another
+    order in each.
+
+    Args:
+        setting: what to measure; its threads, if given, stay torch's afterwards.
+        repetitions: of every row, at least 2; slow settings get fewer, fast ones more.
+
+    Returns:
+        Quartiles of milliseconds by row and pass.
+
+    Example:
+        >>> from srcell.benchmark import Setting, measure
+        >>> tiny = Setting("tiny", "layer", inputs=8, neurons=(4,), rows=("eager", "events"), steps=5, batch=2)
+        >>> sorted(measure(tiny, repetitions=2)["milliseconds"]["events"]["forward"])
+        ['median', 'quartile1', 'quartile3']
+
+    """
+    if setting.threads is not None:
+        torch.set_num_threads(setting.threads)
+    torch.manual_seed(0)
+    gradient = torch.randn(setting.steps, setting.batch, setting.neurons[-1])
+    make_row = MAKERS[setting.subject](setting)
+    rows: dict[str, Row] = {}
+    left_out: dict[str, str] = {}
+    for name in setting.rows:
+        try:
+            rows[name] = make_row(name)
+        except UnavailableError as reason:
+            left_out[name] = str(reason)
+    leaves = {id(leaf): leaf for row in rows.values() for leaf in row.leaves}.values()
+    times: dict[str, dict[str, list[float]]] = {name: {key: [] for key in setting.passes} for name in rows}
+    order = random.Random(0)
+
+    def repeat() -> None:
+        with torch.no_grad():
+            for leaf in leaves:
+                leaf.mul_(1 + 1e-6)
+        for name in order.sample(list(rows), len(rows)):
+            for key in setting.passes:
+                row = rows[name]
+                times[name][key].append(_time_forward(row) if key == FORWARD else _time_both(row, gradient))
+
+    for _ in range(WARM_UP):
+        repeat()
+    start, done = time.perf_counter(), 0
+    while _more(done, time.perf_counter() - start, repetitions):
+        repeat()
+        done += 1
+    described = {key: value for key, value in asdict(setting).items() if key != "rows"}
+    return Result(
+        setting=described | {"threads": torch.get_num_threads()},
+        repetitions=done,
+        left_out=left_out,
+        milliseconds={
+            name: {key: _quartiles(values[WARM_UP:]) for key, values in passes.items()}
+            for name, passes in times.items()
+        },
+    )
+
+
+def _quartiles(values: list[float]) -> Quartiles:
+    first, median, third = (round(value, 4) for value in statistics.quantiles(values, n=4, method="inclusive"))
+    return Quartiles(quartile1=first, median=median, quartile3=third)
+
+
+def run(settings: Sequence[Setting], repetitions: int) -> Iterator[Result]:
+    """Measure settings one after the other, each in a fresh process.
+
+    Raises:
+        ValueError: fewer than 2 repetitions.
+        ChildProcessError: such a process died.
+
+    Example:
+        >>> from srcell.benchmark import run
+        >>> list(run([], repetitions=9))
+        []
+
+    """
+    if repetitions < 2:
+        raise ValueError(f"repetitions: expected at least 2, for their spread, got {repetitions}")
+    for setting in settings:
+        yield _measure_in_fresh_process(setting, repetitions)
+
+
+def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_measured, args=(sender, setting, repetitions))
+    # The process inherits the mask: Ctrl-C is this one's to handle, without a traceback from there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    sender.close()
+    try:
+        result: Result = receiver.recv()
+    except EOFError:
+        raise ChildProcessError(f"the process of case {setting.case} died: was there enough memory?") from None
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
+    finally:
+        process.join()
+        receiver.close()
+    return result
+
+
+def _send_measured(sender: Connection, setting: Setting, repetitions: int) -> None:
+    sender.send(measure(setting, repetitions))

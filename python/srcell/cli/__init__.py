@@ -1,0 +1,77 @@
+"""The command ``srcell``: arguments to a configuration, errors to one line.
+
+Only ``__main__`` imports this; it must never know how a network is trained or what a run folder holds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import srcell
+
+from ..training import Interrupted
+from . import bench, sweep, train
+from .parser import Parser
+
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 if it went well, 2 after an error of the user's, told in one line on standard error.
+
+    Example:
+        >>> main(["info", "--colour"])
+        2
+
+    """
+    command = build_parser()
+    try:
+        arguments = command.parse_args(argv)
+        command = arguments.command
+        arguments.run(arguments)
+    except USER_ERRORS as error:
+        # What an OSError is about is a path, which may be called as a setting is.
+        about_setting = not isinstance(error, OSError)
+        complain(f"srcell: {name_option(str(error), command.options()) if about_setting else error}")
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError) and not any(x in reason for x in ("allocate memory", "out of memory")):
+            raise
+        complain(f"srcell: out of memory: smaller sizes or batches need less. {reason}")
+        return 2
+    except Interrupted as stopped:
+        complain(f"srcell: {stopped}")
+        return 128 + stopped.signal
+    except KeyboardInterrupt:
+        complain("srcell: interrupted")
+        return 130
+    return 0
+
+
+def name_option(message: str, options: Mapping[str, str]) -> str:
+    """The message of an error, about the option where it is about the attribute that the option sets."""
+    name, colon, rest = message.partition(":")
+    return f"{options.get(name, name)}{colon}{rest}"
+
+
+def complain(line: str) -> None:
+    """Write a line to standard error at once, so that those of several processes do not mix."""
+    sys.stderr.write(f"{line}\n")
+
+
+def build_parser() -> Parser:
+    """The commands and their options."""
+    parser = Parser(prog="srcell", description="Train networks of Spiking Recurrent Cells.")
+    parser.add_argument("--version", action="version", version=f"srcell {srcell.__version__}")
+    parser.set_defaults(run=lambda arguments: parser.print_help(), command=parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    train.add_train_command(commands)
+    train.add_evaluate_command(commands)
+    sweep.add_command(commands)
+    bench.add_bench_command(commands)
+    commands.add_parser("info", help="show version, instruction set, threads").set_defaults(run=bench.print_info)
+    for command in commands.choices.values():
+        command.set_defaults(command=command)
+    return parser

@@ -1,0 +1,81 @@
+"""``srcell bench`` and ``srcell info``: how fast it is here, and what here is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import benchmark
+from .._info import cuda_lacks, info
+from ..benchmark.timing import Quartiles
+from .parser import Parser
+
+
+def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add ``srcell bench``."""
+    parser = commands.add_parser(
+        "bench",
+        help="time srcell beside PyTorch",
+        description="Time srcell beside PyTorch. Run it alone on the machine.",
+        epilog="Defaults in brackets.",
+    )
+    option = parser.add_argument
+    option("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(benchmark.CASES)} [all]")
+    option("--threads", type=int, metavar="N", help="threads of the cases that do not fix them [all]")
+    option("--repetitions", type=int, metavar="N", help="of every row; slow cases get fewer, fast ones more [9]")
+    option("--quick", action="store_true", help="3 repetitions, small batches, nothing compiled: for a look")
+    option("--out", type=Path, metavar="FILE.json", help="write settings, times and environment here")
+    parser.set_defaults(run=bench)
+
+
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure the chosen cases, print each setting as it is done, and write them all as JSON."""
+    out: Path | None = arguments.out
+    if out is not None and not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent} is not a folder: choose another --out")
+    repetitions = arguments.repetitions
+    if repetitions is None:
+        repetitions = 3 if arguments.quick else 9
+    settings = benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
+    results = []
+    for result in benchmark.run(settings, repetitions):
+        print(*describe_result(result), "", sep="\n", flush=True)
+        results.append(result)
+    if out is not None:
+        out.write_text(json.dumps(benchmark.record(results, Path(benchmark.__file__)), indent=1) + "\n")
+
+
+def describe_result(result: benchmark.Result) -> Iterator[str]:
+    """A line on what was measured, and one for each row."""
+    setting, rows = result["setting"], result["milliseconds"]
+    sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
+    yield (
+        f"{setting['case']}: {setting['subject']} {sizes}, T {setting['steps']}, B {setting['batch']}, "
+        f"{setting['density']:.1%} events, {setting['surrogate']}, recurrent_grad={setting['recurrent_grad']}, "
+        f"threads {setting['threads']}, median (quartiles) of {result['repetitions']} repetitions"
+    )
+    width = 2 + max(map(len, benchmark.LABELS.values()))
+    passes = next(iter(rows.values()))
+    yield " " * width + "".join(f"{key + ', ms':>32}" for key in passes)
+    for name, times in rows.items():
+        cells = (describe_quartiles(t) for t in times.values())
+        yield f"{benchmark.LABELS[name]:{width}}" + "".join(f"{cell:>32}" for cell in cells)
+    for name, reason in result["left_out"].items():
+        yield f"{benchmark.LABELS[name]:{width}}left out: {reason}"
+
+
+def describe_quartiles(t: Quartiles) -> str:
+    """The median, and between which milliseconds half of the repetitions lie; thousandths of less than one."""
+    digits = 2 if t["median"] >= 1 else 3
+    return f"{t['median']:.{digits}f} ({t['quartile1']:.{digits}f} to {t['quartile3']:.{digits}f})"
+
+
+def print_info(arguments: argparse.Namespace) -> None:
+    """Print what ``srcell.info`` tells, a line a fact."""
+    facts = info()
+    if facts["cuda"] is None:
+        facts["cuda"] = f"no: {cuda_lacks()}"
+    for name, value in facts.items():
+        print(f"{name:16}{', '.join(value) if isinstance(value, list | tuple) else value}")

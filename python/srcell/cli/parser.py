@@ -1,0 +1,139 @@
+"""A parser whose errors are one line, and the options that commands share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import textwrap
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..training.config import SETTINGS
+from ..training.options import DATA, RunOptions
+from ..training.presets import PRESETS
+
+DEFAULT_PRESET = "best"
+METAVARS: dict[type, str] = {int: "N", float: "X", str: "NAME", tuple: "N"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are the caller's to print."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as a ValueError."""
+        raise ValueError(message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse what is not known here: the command itself knows its options best."""
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            given = next((word[2:].partition("=")[0] for word in rest if word.startswith("--")), "")
+            nearest = difflib.get_close_matches(given, [option[2:] for option in self.options().values()], n=1)
+            hint = f"did you mean --{nearest[0]}?" if nearest else f"see {self.prog} --help"
+            self.error(f"unrecognized arguments: {' '.join(rest)}: {hint}")
+        return known, rest
+
+    def options(self) -> dict[str, str]:
+        """The option that sets each attribute of the namespace."""
+        return {
+            action.dest: next(name for name in action.option_strings if name.startswith("--"))
+            for action in self._actions
+            if action.option_strings
+        }
+
+
+# What a run needs on this machine: option, field of RunOptions, type or None for a flag, metavar, help.
+MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
+    ("--data", "data", Path, "DIR", f"folder of the data sets [that of the run, {DATA} for a new one]"),
+    ("--download", "download", None, "", "fetch the data set into it if it is not there"),
+    ("--cache", "cache", None, "", "keep binned recordings on disk"),
+    ("--workers", "num_workers", int, "N", f"processes that encode batches ahead [{RunOptions.num_workers}]"),
+    ("--device", "device", str, "NAME", f"where the network is [{RunOptions.device}]"),
+    (
+        "--checkpoint-seconds",
+        "checkpoint_seconds",
+        float,
+        "X",
+        f"least time between checkpoints within an epoch [{RunOptions.checkpoint_seconds:g}]",
+    ),
+)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how to train: preset, settings, this machine; settings not given are absent from the namespace."""
+    parser.add_argument(
+        "--preset", metavar="NAME", help=f"where settings come from: {', '.join(PRESETS)} [{DEFAULT_PRESET}]"
+    )
+    group = parser.add_argument_group("settings", "Those not given are the preset's, or else the defaults in brackets.")
+    for name, setting in SETTINGS.items():
+        if name == "dataset":
+            continue
+        kind = type(setting.default)
+        keywords: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        if kind is not bool:
+            keywords = {"type": int if kind is tuple else kind, "metavar": METAVARS[kind]}
+        if kind is tuple:
+            keywords["nargs"] = "*"
+        shown = f"{setting.text} [{typed(setting.default) or 'none'}]"
+        group.add_argument(setting.option, dest=name, default=argparse.SUPPRESS, help=shown, **keywords)
+    add_run_options(parser)
+
+
+def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
+    """Add what a run needs on this machine; options not given are absent from the namespace.
+
+    Args:
+        parser: of the command.
+        training: whether the command trains; one that does not writes no checkpoints.
+
+    """
+    group = parser.add_argument_group("this machine", "Results do not depend on these. Defaults in brackets.")
+    for name, field, kind, metavar, text in MACHINE:
+        if field == "checkpoint_seconds" and not training:
+            continue
+        keywords: dict[str, Any] = {"type": kind, "metavar": metavar} if kind else {"action": "store_true"}
+        group.add_argument(name, dest=field, default=argparse.SUPPRESS, help=text, **keywords)
+
+
+def typed(value: object) -> str:
+    """A setting's value as one would type it behind its option."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def presets_text() -> str:
+    """The options that stand for each preset: those that it sets to something else than the default."""
+    lines = ["presets, as options:", "  best, digits         the defaults"]
+    for preset, datasets in PRESETS.items():
+        for dataset, given in datasets.items():
+            options = " ".join(
+                setting.option if value is True else f"{setting.option} {typed(value)}".strip()
+                for name, setting in SETTINGS.items()
+                if (value := given.get(name, setting.default)) != setting.default
+            )
+            label = f"  {preset}, {dataset or 'all'}"
+            lines += textwrap.wrap(
+                options, 78, initial_indent=f"{label:23}", subsequent_indent=" " * 23, break_on_hyphens=False
+            )
+    return "\n".join(lines)
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line changes."""
+    given = {name: getattr(arguments, name) for name in SETTINGS if name != "dataset" and hasattr(arguments, name)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def run_options(arguments: argparse.Namespace) -> RunOptions:
+    """What the command line says of this machine."""
+    return RunOptions(
+        **{
+            field.name: getattr(arguments, field.name)
+            for field in dataclasses.fields(RunOptions)
+            if hasattr(arguments, field.name)
+        }
+    )

@@ -1,0 +1,159 @@
+"""``srcell sweep``: train once for each seed and each combination of values."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import data, training
+from ..training import RunOptions, sweep
+from ..training.config import SETTINGS, TrainingConfig
+from .parser import DEFAULT_PRESET, Parser, add_training_options, given_settings, run_options
+from .terminal import folder_of, is_first_process, print_table, shown_progress, tell
+
+TEXT = """\
+Train once for each seed and each combination of values. Runs that are there
+are not made again. sweep.json and sweep.csv have what came of them."""
+EXAMPLES = """\
+srcell train --help says what the presets set.
+
+examples:
+  srcell sweep digits --seeds 0 1 2
+  srcell sweep mnist --preset fast --vary lr 5e-3 1e-2 --vary hidden 128 512-128"""
+
+
+def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add ``srcell sweep``."""
+    parser = commands.add_parser(
+        "sweep",
+        help="train over seeds, or over the values of settings",
+        description=TEXT,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", help=f"what to train on: {', '.join(data.NAMES)}")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds [that of --seed]")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        nargs="+",
+        metavar=("SETTING", "VALUE"),
+        help="a setting, such as lr, and its values; repeatable",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run folders [runs/sweep-...]")
+    add_training_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train once for each seed and each combination of values, and leave and print a summary."""
+    options, preset = run_options(arguments), arguments.preset or DEFAULT_PRESET
+    runs = sweep.plan(preset, arguments.dataset, given_settings(arguments), variations(arguments))
+    with folder_of(arguments.out, f"sweep-{arguments.dataset}") as out:
+        train_all(runs, out, options)
+
+
+def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None:
+    """Train the runs of a sweep that have not ended, each in a folder of its own in that folder, and sum them up."""
+    found = {run.name: finished_accuracy(out / run.name, run.config) for run in runs}
+    accuracies = {name: accuracy for name, accuracy in found.items() if accuracy is not None}
+    durations: list[float] = []
+    tell(f"runs in {out}: {len(runs)}, done before: {len(accuracies)}")
+    for number, run in enumerate((run for run in runs if found[run.name] is None), start=len(accuracies) + 1):
+        tell(f"run {number}/{len(runs)}  {run.name}  {what_is_left(len(runs) - number, durations)}")
+        start = time.monotonic()
+        accuracies[run.name] = train_or_resume(run.config, out / run.name, options)
+        durations.append(time.monotonic() - start)
+        tell(f"test accuracy {accuracies[run.name]:.2%}")
+        if is_first_process():
+            sweep.write_summary(out, runs, accuracies)
+    if is_first_process():
+        sweep.write_summary(out, runs, accuracies)  # there may have been nothing left to train
+        print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), summary_rows(runs, accuracies))
+        print(f"run folders, sweep.json and sweep.csv in {out}")
+
+
+def variations(arguments: argparse.Namespace) -> dict[str, list[Any]]:
+    """The values of each setting that a sweep varies.
+
+    Raises:
+        ValueError: ``--vary`` names no setting or no values, or the command line says a setting's values twice.
+
+    """
+    varied: dict[str, list[Any]] = {}
+    said = {
+        name: setting.option for name, setting in SETTINGS.items() if name != "dataset" and hasattr(arguments, name)
+    }
+    ways = [(f"--vary {words[0]}", *parse_variation(words)) for words in arguments.vary or []]
+    if arguments.seeds is not None:
+        ways.insert(0, ("--seeds", "seed", arguments.seeds))
+    for way, field, values in ways:
+        if field in said:
+            raise ValueError(f"{said[field]} and {way}: expected one of them")
+        said[field], varied[field] = way, values
+    return varied
+
+
+def finished_accuracy(path: Path, config: TrainingConfig) -> float | None:
+    """The test accuracy of the run in that folder; None if there is none or it has not ended.
+
+    Raises:
+        FileExistsError: it is a run of another configuration.
+        ValueError: a file of the run is corrupt.
+
+    """
+    from ..training.run_folder import RunFolder
+
+    if not (path / "config.json").exists():
+        return None
+    if RunFolder.open(path).config != config:
+        raise FileExistsError(f"{path} holds a run of another configuration: choose another --out")
+    return sweep.read_accuracy(path)
+
+
+def train_or_resume(config: TrainingConfig, path: Path, options: RunOptions) -> float:
+    """The test accuracy of the run in that folder, after it was begun or brought to its end."""
+    with shown_progress() as observer:
+        if (path / "config.json").exists():
+            return training.resume(path, observer, options).evaluation.accuracy
+        return training.train(config, path, observer, options).evaluation.accuracy
+
+
+def what_is_left(runs: int, durations: Sequence[float]) -> str:
+    """How many runs come after this one, and about how long all will take if they take as long as those before."""
+    text = f"{runs} more after it" if runs else "the last"
+    minutes = (runs + 1) * sum(durations) / max(len(durations), 1) / 60
+    return f"{text}, about {minutes:.0f} min left" if minutes >= 1 else text
+
+
+def summary_rows(runs: Sequence[sweep.Run], accuracies: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+    """A row of the table for each combination."""
+    for combination in sweep.combinations(runs, accuracies):
+        name = " ".join(sweep.described(combination.changes)) or "all"
+        spread = "-" if combination.deviation is None else f"{combination.deviation:.2%}"
+        yield name, " ".join(map(str, combination.seeds)), f"{combination.mean:.2%}", spread
+
+
+def parse_variation(words: list[str]) -> tuple[str, list[Any]]:
+    """The setting that ``--vary NAME VALUE...`` names, and its values."""
+    name, *texts = words
+    options = {setting.option[2:].replace("-", "_"): name for name, setting in SETTINGS.items() if name != "dataset"}
+    known = options | {field: field for field in options.values()}
+    key = name.removeprefix("--").replace("-", "_")
+    data.check_name(key, tuple(known), "setting")
+    if not texts:
+        raise ValueError(f"--vary {name}: expected values behind it")
+    field = known[key]
+    default = SETTINGS[field].default
+    try:
+        if isinstance(default, bool):
+            return field, [{"true": True, "false": False}[text.lower()] for text in texts]
+        if isinstance(default, tuple):
+            return field, [tuple(int(size) for size in text.split("-") if size) for text in texts]
+        return field, [type(default)(text) for text in texts]
+    except (ValueError, KeyError) as error:
+        kind = "sizes like 512-100" if isinstance(default, tuple) else type(default).__name__
+        raise ValueError(f"--vary {name}: expected values of {kind}, got {' '.join(texts)}") from error

@@ -1,0 +1,91 @@
+"""``srcell train`` and ``srcell eval``: a run begun or gone on with, and what came of one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .. import data, training
+from ..training import TrainingConfig
+from .parser import (
+    DEFAULT_PRESET,
+    Parser,
+    add_run_options,
+    add_training_options,
+    given_settings,
+    presets_text,
+    run_options,
+)
+from .terminal import folder_of, header_of, is_first_process, shown_progress
+
+TRAIN_TEXT = """\
+Train a network and leave a run folder. Ctrl-C stops it after a checkpoint.
+Under torchrun the processes share each batch."""
+TRAIN_EXAMPLES = """\
+examples:
+  srcell train digits
+  srcell train mnist --preset fast --seed 1 --download
+  srcell train mnist --hidden 512 512 --lr 5e-3 --data data
+  srcell train --resume runs/mnist-20260101-120000"""
+
+
+def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add ``srcell train``."""
+    parser = commands.add_parser(
+        "train",
+        help="train a network and leave a run folder",
+        description=TRAIN_TEXT,
+        epilog=f"{presets_text()}\n\n{TRAIN_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", nargs="?", help=f"what to train on: {', '.join(data.NAMES)}")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in that folder")
+    add_training_options(parser)
+    parser.set_defaults(run=train)
+
+
+def add_evaluate_command(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add ``srcell eval``."""
+    parser = commands.add_parser("eval", help="evaluate the network of a run, count events and operations")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="its run folder")
+    parser.add_argument("--binary", action="store_true", help="let layers pass on 1 where s > 0.5 instead of s")
+    add_run_options(parser, training=False)
+    parser.set_defaults(run=evaluate)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a network, or go on with a run, show how it goes, and say what came of it."""
+    given = given_settings(arguments)
+    options = run_options(arguments)
+    if arguments.resume is not None:
+        if arguments.dataset is not None or given or arguments.preset is not None or arguments.out is not None:
+            raise ValueError("--resume: expected a run folder and no settings, a run goes on with its own")
+        out = arguments.resume
+        with shown_progress(header_of(out, None)) as observer:
+            run = training.resume(out, observer, options)
+    elif arguments.dataset is None:
+        raise ValueError(f"expected a data set: one of {', '.join(data.NAMES)}")
+    else:
+        preset = arguments.preset or DEFAULT_PRESET
+        config = TrainingConfig.preset(preset, arguments.dataset, **given)
+        with folder_of(arguments.out, config.dataset) as out, shown_progress(header_of(out, preset)) as observer:
+            run = training.train(config, out, observer, options)
+    if is_first_process():
+        seconds = sum(metrics.seconds for metrics in run.history)
+        print(f"test accuracy {run.evaluation.accuracy:.2%} after {seconds:.1f} s of training, run folder {out}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print how the network of a run does on the test set, and what an inference costs."""
+    from ..training.run_folder import RunFolder
+
+    folder = RunFolder.open(arguments.run_folder)
+    evaluation = training.evaluate_run(folder, run_options(arguments), binary=arguments.binary)
+    print(f"test accuracy {evaluation.accuracy:.2%} on {int(evaluation.confusion.sum())} samples")
+    print(f"{'a mean inference':18}{'events':>12}{'spikes':>12}{'additions':>14}{'multiply-adds':>16}")
+    for k, layer in enumerate(evaluation.counts):
+        name = f"layer {k}" if k else "input"
+        print(
+            f"{name:18}{layer.events:12,.0f}{layer.spikes:12,.0f}{layer.additions:14,.0f}{layer.multiply_adds:16,.0f}"
+        )

@@ -1,0 +1,34 @@
+"""Training: a configuration in, a trained network and its run folder out.
+
+The command line and users call it; the rest of srcell must never know it.
+"""
+
+from .._processes import Interrupted
+from ..evaluation import evaluate
+from .config import TrainingConfig
+from .loop import TrainedRun, evaluate_run, resume, train
+from .metrics import EpochMetrics, Tally
+from .network import build_model, load_weights
+from .observer import Observer
+from .options import RunOptions
+from .samples import load_data, make_encoding
+from .trainer import Trainer
+
+__all__ = [
+    "EpochMetrics",
+    "Interrupted",
+    "Observer",
+    "RunOptions",
+    "Tally",
+    "TrainedRun",
+    "Trainer",
+    "TrainingConfig",
+    "build_model",
+    "evaluate",
+    "evaluate_run",
+    "load_data",
+    "load_weights",
+    "make_encoding",
+    "resume",
+    "train",
+]

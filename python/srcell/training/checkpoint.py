@@ -1,0 +1,65 @@
+"""Checkpoints: tensors and a JSON record in one safetensors file, whole or not there.
+
+Training and evaluation call it; it must never know what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .._extras import extra
+from .._files import write_atomically
+
+with extra("train"):
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save
+
+FORMAT = 1
+
+Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Write the tensors and the record; the file that was there before stays if that fails.
+
+    Raises:
+        OSError: it could not be written; the message says so.
+
+    """
+    owned = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    content = save(owned, {"srcell": json.dumps({"format": FORMAT, **record})})
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        kept = "the one before it is kept" if path.exists() else "there was none before it"
+        raise OSError(error.errno, f"{error.strerror}: the checkpoint was not written, {kept}", str(path)) from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The tensors, on the CPU, and the record.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, not a checkpoint of srcell, or of a newer version.
+
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            record = json.loads(metadata["srcell"])
+            version = record.pop("format")
+            newer = version > FORMAT
+            tensors = {} if newer else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except KeyError:
+        raise ValueError(f"{path}: not a checkpoint of srcell") from None
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: corrupt or truncated ({error})") from error
+    if newer:
+        raise ValueError(f"{path}: format {version} is of a newer srcell, this one reads up to {FORMAT}: upgrade it")
+    return tensors, record

@@ -1,0 +1,234 @@
+"""The training loop: a configuration in, a trained network and its run folder out.
+
+The command line and users call it; it must never know how progress is shown or how the files of a run are written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._processes import Interrupted, Processes, processes, stop_signals
+from ..data import Dataset, EventLoader
+from ..evaluation import Evaluation, evaluate
+from ..models import Classifier
+from .config import TrainingConfig
+from .metrics import EpochMetrics
+from .network import build_model, load_weights
+from .observer import Observer
+from .options import RunOptions, data_folder
+from .samples import EVALUATION_BATCH, EVALUATION_SEED, load_data, make_encoding
+from .trainer import Trainer
+
+if TYPE_CHECKING:
+    from .run_folder import RunData, RunFolder
+
+
+class TrainedRun(NamedTuple):
+    """What ``train`` leaves: the network in evaluation mode, a row for each epoch, how it does on the test set."""
+
+    model: Classifier
+    history: list[EpochMetrics]
+    evaluation: Evaluation
+
+
+def train(
+    config: TrainingConfig, out: str | Path, observer: Observer | None = None, options: RunOptions | None = None
+) -> TrainedRun:
+    """Train a network and leave a run folder.
+
+    Adam and cross-entropy; images are encoded anew in every epoch. The validation samples are looked at after
+    each epoch, the test set once, after the last; both are always encoded with the same spikes. Under ``torchrun`` the
+    processes share each batch, and the first of them writes and tells the observer.
+
+    SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
+
+    Args:
+        config: what to train.
+        out: the run folder, made here: config.json, metrics.csv (a row an epoch), checkpoint.safetensors while the run
+            goes, and at its end model.safetensors, result.json and plots; the metrics are in the folder tensorboard as
+            well where TensorBoard is installed. While the run goes, no other process can write there.
+        observer: hears of every batch and epoch.
+        options: what the run needs on this machine.
+
+    Raises:
+        ValueError: an unknown name, or a corrupt file of the data set.
+        FileNotFoundError: the data set is not where ``options`` says.
+        FileExistsError: ``out`` exists and is not an empty folder.
+        BlockingIOError: another process trains there.
+        ChildProcessError: a process that encodes batches died.
+        FloatingPointError: the loss is no longer a finite number; the last checkpoint stays.
+        Interrupted: a signal came.
+        ImportError: a dependency of the extra "train" is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     run = train(TrainingConfig(hidden_sizes=(), epochs=1, steps=5), out)
+        >>> [metrics.epoch for metrics in run.history]
+        [1]
+
+    """
+    # Imported here because it needs the extra "train", which the command line's help and errors do without.
+    from .run_folder import RunFolder
+
+    options = options or RunOptions()
+    with processes(options.device) as group:
+        dataset = load_data(config, options)
+        trainer = Trainer(config, dataset, options, group)
+        with _writer(group, out, lambda: RunFolder.create(out, config, _run_data(options, dataset))) as folder:
+            try:
+                return _run(trainer, out, folder, observer or Observer(), options, group)
+            finally:
+                trainer.leave()
+
+
+def resume(out: str | Path, observer: Observer | None = None, options: RunOptions | None = None) -> TrainedRun:
+    """Go on with a run that was stopped or killed, from its last checkpoint.
+
+    The weights at the end are those of a run that went through undisturbed, bit for bit.
+
+    Args:
+        out: the run folder.
+        observer: as in ``train``.
+        options: as in ``train``; they need not be those that the run began with.
+
+    Raises:
+        FileNotFoundError: there is no run in that folder, or the data set is not where ``options`` or the run says.
+        ValueError: the configuration or the checkpoint is corrupt, of another network or of a newer version.
+        BlockingIOError, ChildProcessError, Interrupted, FloatingPointError, ImportError: as in ``train``.
+
+    """
+    from .run_folder import RunFolder
+
+    options = options or RunOptions()
+    with processes(options.device) as group:
+        run = RunFolder.open(out)
+        options = _options_of(run, options)
+
+        def take() -> RunFolder:
+            run.lock()
+            return run
+
+        with _writer(group, out, take) as folder:
+            dataset = load_data(run.config, options)
+            trainer = Trainer(run.config, dataset, options, group)
+            found = run.read_checkpoint()
+            if found is not None:
+                trainer.load_state(*found, source=str(run.checkpoint))
+            if folder is not None:
+                folder.set_data(_run_data(options, dataset))
+            try:
+                return _run(trainer, out, folder, observer or Observer(), options, group)
+            finally:
+                trainer.leave()
+
+
+@contextmanager
+def _writer(group: Processes, out: str | Path, take: Callable[[], RunFolder]) -> Iterator[RunFolder | None]:
+    """The run folder in the first process while the block runs, None in the others; where it cannot be had all fail."""
+    folder, failure = None, None
+    if group.rank == 0:
+        try:
+            folder = take()
+        except Exception as error:
+            failure = error
+    (failed,) = group.max(int(failure is not None))
+    if failed:
+        raise failure or OSError(f"{out}: the first process cannot write there")
+    try:
+        yield folder
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
+    """The options, with the run's own data where they name none."""
+    options = options or RunOptions()
+    if options.data is None and folder.data is not None:
+        options = dataclasses.replace(options, data=folder.data.folder)
+    return options
+
+
+def _run_data(options: RunOptions, dataset: Dataset) -> RunData:
+    """What a run folder notes of its data set."""
+    from .run_folder import RunData
+
+    return RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes)
+
+
+def _run(
+    trainer: Trainer,
+    out: str | Path,
+    folder: RunFolder | None,
+    observer: Observer,
+    options: RunOptions,
+    group: Processes,
+) -> TrainedRun:
+    """Train to the end and evaluate; the process that has the folder fills it and tells the observer."""
+
+    def save() -> float:
+        state = trainer.state()
+        if folder is not None:
+            folder.write_checkpoint(*state)
+        return time.monotonic()
+
+    observer = observer if group.rank == 0 else Observer()
+    observer.on_ready(trainer)
+    observer.on_start(trainer.config.epochs, len(trainer.history))
+    last_save = time.monotonic()
+    with stop_signals() as stop:
+        while len(trainer.history) < trainer.config.epochs:
+            for fraction in trainer.train_epoch():
+                observer.on_batch(len(trainer.history) + 1, fraction, trainer.tally)
+                due = time.monotonic() - last_save >= options.checkpoint_seconds
+                stopped, save_now = group.max(stop.number, int(due))
+                if stopped or save_now:
+                    last_save = save()
+                if stopped:
+                    raise Interrupted(stopped, out)
+            metrics = trainer.finish_epoch()
+            last_save = save()
+            if folder is not None:
+                folder.write_metrics(trainer.history)
+                folder.write_scalars(trainer.history)
+            observer.on_epoch(metrics)
+        evaluation = trainer.test()
+    trainer.model.eval()
+    if folder is not None:
+        events, labels = next(iter(trainer.test_loader(batch_size=1)))
+        folder.finish(trainer.model, trainer.history, evaluation, events, int(labels))
+    group.max(0)  # nobody leaves before all have come this far
+    return TrainedRun(trainer.model, trainer.history, evaluation)
+
+
+def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary: bool = False) -> Evaluation:
+    """Look at the test set with the network of a run that has ended, as its end did.
+
+    Args:
+        folder: of the run.
+        options: what it needs on this machine.
+        binary: as in ``srcell.evaluation.evaluate``.
+
+    Raises:
+        FileNotFoundError: the run has not ended, or the data set is not where ``options`` or the run says.
+        ValueError: the weights are corrupt or of another network.
+
+    """
+    options = _options_of(folder, options)
+    dataset = load_data(folder.config, options)
+    model = build_model(folder.config, dataset.input_shape, dataset.num_classes)
+    load_weights(model, folder.load_model(), str(folder.path))
+    loader = EventLoader(
+        dataset.test,
+        make_encoding(folder.config),
+        EVALUATION_BATCH,
+        seed=EVALUATION_SEED,
+        num_workers=options.num_workers,
+    )
+    return evaluate(model.to(options.device), loader, options.device, binary=binary)

@@ -1,0 +1,108 @@
+"""How an epoch went: running sums over its samples, and a row of metrics.csv."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..evaluation import count_correct
+from ..functional import count_spikes
+
+
+class EpochMetrics(NamedTuple):
+    """One row of metrics.csv.
+
+    Attributes:
+        epoch: 1 for the first.
+        train_loss: mean cross-entropy (nats) of the training samples, each as it was when the epoch met it.
+        train_accuracy: fraction of the training samples classified rightly, likewise.
+        validation_accuracy: fraction of the validation samples classified rightly after the epoch; NaN without any.
+        spike_rate: fraction of the elements (neuron, step, sample) of all layers that are active (s > 0), likewise.
+        learning_rate: of the epoch's last step.
+        seconds: wall time of the epoch, evaluation included.
+
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_accuracy: float
+    spike_rate: float
+    learning_rate: float
+    seconds: float
+
+
+class Tally:
+    """Running sums over the samples of an epoch.
+
+    Attributes:
+        sums: (5,) float64: samples, their loss, those classified rightly, elements, active elements.
+
+    """
+
+    def __init__(self, sums: Sequence[float] = (0, 0, 0, 0, 0)) -> None:
+        self.sums = torch.tensor(sums, dtype=torch.float64)
+
+    def add(self, loss: float, logits: Tensor, labels: Tensor, spikes: list[Tensor]) -> None:
+        """Count a batch: its summed loss, logits (B, C), labels (B,) and the spikes (T, B, N) of each layer."""
+        elements = sum(layer.numel() for layer in spikes)
+        active = sum(int(count_spikes(layer).events.sum()) for layer in spikes)
+        batch = (len(labels), loss, count_correct(logits, labels), elements, active)
+        self.sums += torch.tensor(batch, dtype=torch.float64)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        return self._mean(1, 0)
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the samples classified rightly."""
+        return self._mean(2, 0)
+
+    @property
+    def spike_rate(self) -> float:
+        """Fraction of the elements that are active."""
+        return self._mean(4, 3)
+
+    def _mean(self, total: int, count: int) -> float:
+        return float(self.sums[total] / self.sums[count])
+
+
+def check_metrics(metrics: EpochMetrics, epoch: int) -> None:
+    """Do nothing if that epoch can have had those metrics.
+
+    Raises:
+        ValueError: it cannot.
+
+    """
+    fractions = [metrics.train_accuracy, metrics.spike_rate, metrics.learning_rate]
+    if not math.isnan(metrics.validation_accuracy):
+        fractions.append(metrics.validation_accuracy)
+    sizes = (metrics.train_loss, metrics.seconds)
+    largest = torch.finfo(torch.float32).max
+    if (
+        not isinstance(metrics.epoch, int)
+        or metrics.epoch != epoch
+        or not all(0 <= fraction <= 1 for fraction in fractions)
+        or not all(0 <= size <= largest for size in sizes)
+    ):
+        raise ValueError(f"epoch {epoch} has {', '.join(map(str, metrics))}")
+
+
+def numbers(values: list[Any]) -> list[Any]:
+    """The list, if it is one of numbers.
+
+    Raises:
+        ValueError: it is not.
+        OverflowError: one is beyond every float.
+
+    """
+    if not (isinstance(values, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)):
+        raise ValueError(f"expected numbers, got {values!r:.200}")
+    _ = [float(x) for x in values]
+    return values

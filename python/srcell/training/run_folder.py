@@ -1,0 +1,265 @@
+"""The files of a run: what it was asked, how it went, its checkpoint, and what it left.
+
+The training loop, ``srcell.load`` and the command line call this; it must never know how a network is trained.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from .._extras import extra
+from .._files import is_partial, remove_partial_files, write_atomically
+from .._info import info
+from . import plots
+from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from .config import TrainingConfig
+from .settings import LARGEST
+
+with extra("train"):
+    from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from ..evaluation import Evaluation
+    from ..events import EventBatch
+    from ..models import Classifier
+    from .metrics import EpochMetrics
+
+
+LOCK = ".lock"
+PLOTS = ("learning_curve.png", "raster.png", "rates.png", "confusion.png")
+FILES = ("checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "result.json", *PLOTS)
+
+
+class RunData(NamedTuple):
+    """What config.json tells of a run's data set.
+
+    Attributes:
+        folder: of the data sets, as it was given.
+        input_shape: channels, height and width.
+        num_classes: the number of classes.
+
+    """
+
+    folder: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> RunData:
+        """What ``_asdict`` turned into that record, from JSON.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: it is another record.
+
+        """
+        folder, input_shape, classes = (record[name] for name in cls._fields)
+        sizes = [*input_shape, classes]
+        if not isinstance(folder, str) or not all(type(size) is int and 1 <= size <= LARGEST for size in sizes):
+            raise ValueError(f"data: expected a folder and sizes, got {record!r:.200}")
+        channels, height, width = input_shape
+        return cls(folder, (channels, height, width), classes)
+
+
+class RunFolder:
+    """The folder of one run, which has any number of readers and one writer.
+
+    Attributes:
+        path: the folder.
+        config: what was asked for.
+        data: of its data set; None in a folder of srcell 0.1, which did not tell.
+        checkpoint: the file to go on from.
+
+    """
+
+    def __init__(self, path: Path, config: TrainingConfig, data: RunData | None = None) -> None:
+        self.path, self.config, self.data = path, config, data
+        self.checkpoint = path / "checkpoint.safetensors"
+        self._lock = FileLock(path / LOCK, timeout=0, thread_local=False)
+        self._summary: SummaryWriter | None = None
+
+    @classmethod
+    def create(cls, path: str | Path, config: TrainingConfig, data: RunData | None = None) -> RunFolder:
+        """Make the folder, with its parents, become its writer, and write config.json.
+
+        That holds the configuration, what ``srcell.info`` tells, and ``data``.
+
+        Raises:
+            FileExistsError: the path exists and is not an empty folder.
+            BlockingIOError: another process makes a run there.
+
+        """
+        path = Path(path)
+        require_empty(path)
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path, config, data)
+        folder.lock()
+        try:
+            require_empty(path)  # once more: another process may have made a run there before the lock was ours
+            content = {"training": dataclasses.asdict(config), "environment": info()}
+            folder._write_json("config.json", content | ({} if data is None else {"data": data._asdict()}))
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of a run that was begun, to read from; nothing in it is touched.
+
+        Raises:
+            FileNotFoundError: there is no run in it.
+            ValueError: its config.json is not what ``create`` writes.
+
+        """
+        path = Path(path)
+        source = path / "config.json"
+        if not source.is_file():
+            raise FileNotFoundError(f"{path}: expected the folder of a run, found no config.json in it")
+        try:
+            record = json.loads(source.read_text())
+            data = RunData.from_dict(record["data"]) if "data" in record else None
+            return cls(path, TrainingConfig.from_dict(record["training"]), data)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{source}: not the configuration of a run ({error})") from error
+
+    def lock(self) -> None:
+        """Become the writer, until ``close`` or the end of the process, and clear up what a killed one left.
+
+        Raises:
+            BlockingIOError: another process is the writer.
+
+        """
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise BlockingIOError(
+                f"{self.path}: another process is training there: wait for its end, or choose another run folder"
+            ) from None
+        remove_partial_files(self.path, FILES)
+
+    def close(self) -> None:
+        """Let another process become the writer."""
+        self._lock.release()
+
+    def set_data(self, data: RunData) -> None:
+        """Note in config.json what the run's data set is from now on."""
+        if data != self.data:
+            self.data = data
+            record = json.loads((self.path / "config.json").read_text())
+            self._write_json("config.json", record | {"data": data._asdict()})
+
+    def write_checkpoint(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Replace the checkpoint; the one before it stays if that fails."""
+        write_checkpoint(self.checkpoint, tensors, record)
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """What ``write_checkpoint`` wrote last, or None before the first."""
+        return read_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
+
+    def write_metrics(self, history: list[EpochMetrics]) -> None:
+        """Write metrics.csv: a row an epoch, under a header."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(history[0]._fields)
+        writer.writerows(history)
+        write_atomically(self.path / "metrics.csv", text.getvalue().encode())
+
+    def write_scalars(self, history: list[EpochMetrics]) -> None:
+        """Let TensorBoard show the last epoch, and those before it the first time, if TensorBoard is installed."""
+        shown = history[-1:]
+        if self._summary is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return
+            shown = history
+            # What an earlier part of the run wrote is not shown beside this.
+            logs = self.path / "tensorboard"
+            if logs.is_symlink():
+                raise FileExistsError(f"{logs} is a link: a run writes nowhere but in its folder, remove it")
+            self._summary = SummaryWriter(str(logs), purge_step=history[0].epoch)
+        for metrics in shown:
+            for name, value in metrics._asdict().items():
+                if name != "epoch" and not math.isnan(value):
+                    self._summary.add_scalar(name, value, metrics.epoch)
+        self._summary.flush()
+
+    def finish(
+        self,
+        model: Classifier,
+        history: list[EpochMetrics],
+        evaluation: Evaluation,
+        sample: EventBatch,
+        label: int,
+    ) -> None:
+        """Write the model, the result and the plots; ``sample`` and its ``label`` are what the raster shows."""
+        record: dict[str, Any] = {"config": dataclasses.asdict(self.config)}
+        if self.data is not None:
+            record |= {"input_shape": self.data.input_shape, "num_classes": self.data.num_classes}
+        write_checkpoint(self.path / "model.safetensors", model.state_dict(), record)
+        self.write_metrics(history)
+        self._write_json("result.json", summarise(evaluation) | {"seconds": sum(row.seconds for row in history)})
+        figures = (
+            plots.learning_curve(history),
+            plots.raster(model, sample, label, self.config.prefix),
+            plots.rates(evaluation),
+            plots.confusion(evaluation),
+        )
+        for name, figure in zip(PLOTS, figures, strict=True):
+            image = io.BytesIO()
+            figure.savefig(image, dpi=150)
+            write_atomically(self.path / name, image.getvalue())
+        if self._summary is not None:
+            self._summary.close()
+
+    def load_model(self) -> dict[str, Tensor]:
+        """The weights of model.safetensors.
+
+        Raises:
+            FileNotFoundError: the run has not ended.
+            ValueError: the file is not what ``finish`` wrote.
+
+        """
+        path = self.path / "model.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there: the run has not ended, resume it")
+        return read_checkpoint(path)[0]
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def require_empty(path: Path) -> None:
+    """Do nothing if a run can be made there.
+
+    Raises:
+        FileExistsError: the path exists and is not a folder, or holds more than what a run leaves that was killed as
+            it began.
+
+    """
+    if not path.exists():
+        return
+    if not path.is_dir() or any(entry.name != LOCK and not is_partial(entry, FILES) for entry in path.iterdir()):
+        raise FileExistsError(
+            f"{path} exists and is not an empty folder: choose another run folder, or resume the run in it"
+        )
+
+
+def summarise(evaluation: Evaluation) -> dict[str, Any]:
+    """The figures of an evaluation, for JSON."""
+    return {
+        "test_accuracy": evaluation.accuracy,
+        "events_per_inference": sum(layer.events for layer in evaluation.counts),
+        "synops_per_inference": evaluation.synaptic_operations,
+        "layers": [layer._asdict() for layer in evaluation.counts],
+    }

@@ -1,0 +1,61 @@
+"""What a run trains on and looks at: its data set, the split, and how images become events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .. import data
+from ..data import Dataset, LatencyEncoding, RateEncoding, Samples
+from ..data.loader import Encoding, derived_seed
+from .config import TrainingConfig
+from .options import RunOptions, data_folder
+
+EVALUATION_BATCH = 512
+EVALUATION_SEED = 0
+VALIDATION = 3  # what a derived seed is for, beside those of the loader
+
+
+def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
+    """The data set of a run.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says where that is.
+        ValueError, ImportError: as in ``srcell.data.load``.
+
+    """
+    root = Path(data_folder(options))
+    try:
+        return data.load(config.dataset, root, download=options.download, cache=options.cache, prefix=config.prefix)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} (looked in {root.absolute()})") from error
+
+
+def make_encoding(config: TrainingConfig) -> Encoding:
+    """How the images of a run become events."""
+    if config.encoding == "latency":
+        return LatencyEncoding(config.steps, config.prefix)
+    return RateEncoding(config.steps, config.gain, config.prefix)
+
+
+def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
+    """The samples to train on, and those of ``config.validation``, drawn by the run's seed.
+
+    Raises:
+        ValueError: there are fewer than ``config.train_samples``, or none at all to train on.
+
+    """
+    count = len(samples.labels)
+    generator = torch.Generator().manual_seed(derived_seed(config.seed, VALIDATION))
+    order = torch.randperm(count, generator=generator)
+    held_out = round(config.validation * count)
+    if held_out == count:
+        raise ValueError(
+            f"validation: expected a fraction that leaves a sample to train on, got {config.validation} of {count}"
+        )
+    wanted = config.train_samples or count - held_out
+    if wanted > count - held_out:
+        raise ValueError(f"train_samples: expected at most {count - held_out}, as there are, got {wanted}")
+    training = order[held_out : held_out + wanted]
+    return samples.select(training.sort().values), samples.select(order[:held_out].sort().values)

@@ -1,0 +1,239 @@
+"""A network with its data, optimiser and schedule: one optimiser step after another, wherever in its run.
+
+It must never know how progress is shown, how the files of a run are written, or what happens inside a layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .._processes import Processes
+from ..data import Dataset, EventLoader, Samples
+from ..data.loader import derived_seed
+from ..evaluation import Evaluation, evaluate
+from ..events import EventBatch
+from ..models import Classifier
+from . import progress
+from .config import TrainingConfig
+from .metrics import EpochMetrics, Tally
+from .network import build_model, load_weights
+from .optimisation import make_optimizer, make_schedule, rate_pull
+from .options import RunOptions
+from .samples import EVALUATION_BATCH, EVALUATION_SEED, make_encoding, split
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+DROPOUT = 4  # what a derived seed is for, beside those of the loader
+
+
+class Trainer:
+    """A network with its data, optimiser and learning-rate schedule, wherever in its run.
+
+    Args:
+        config: what to train.
+        dataset: what to train on.
+        options: what the run needs on this machine.
+        group: the processes that train it together; alone by default.
+
+    Attributes:
+        config: as given.
+        model: the network, trained as far as it got.
+        sample_counts: how many samples are for "training", "validation" and "test".
+        tally: sums over the batches of the epoch at hand, those of this process.
+        history: a row for each epoch that is done.
+        loader: of the training samples.
+        optimizer: of the network.
+
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        dataset: Dataset,
+        options: RunOptions | None = None,
+        group: Processes | None = None,
+    ) -> None:
+        options, self._group = options or RunOptions(), group or Processes()
+        self.config, self.tally = config, Tally()
+        self.history: list[EpochMetrics] = []
+        self._device = torch.device(options.device)
+        self._test_samples = dataset.test
+        self._workers = options.num_workers
+        training, validation = split(config, dataset.train)
+        parts = {"training": training, "validation": validation, "test": dataset.test}
+        self.sample_counts = {name: len(samples.labels) for name, samples in parts.items()}
+        self.model = build_model(config, dataset.input_shape, dataset.num_classes).to(self._device)
+        self._network = self._group.wrap(LayersAndLogits(self.model))
+        self.loader = self._make_loader(training, config.batch_size, shuffle=True, seed=config.seed)
+        self._validation = self._make_loader(validation)
+        self.optimizer = make_optimizer(config, self.model)
+        self._schedule = make_schedule(config, self.optimizer, config.epochs * len(self.loader))
+        self._rate = float(self.optimizer.param_groups[0]["lr"])
+        self._batches_done = 0
+        self._seconds = 0.0
+
+    def train_epoch(self) -> Iterator[float]:
+        """Train on what is left of the epoch, yielding after each step the fraction of the run that is done.
+
+        Raises:
+            FloatingPointError: the loss is no longer a finite number.
+
+        """
+        epoch, start = len(self.history) + 1, time.perf_counter() - self._seconds
+        self.loader.set_epoch(epoch, first_batch=self._batches_done)
+        for events, labels in self.loader:
+            self._train_batch(events.to(self._device), labels.to(self._device))
+            self._batches_done += 1
+            self._seconds = time.perf_counter() - start
+            yield ((epoch - 1) + self._batches_done / len(self.loader)) / self.config.epochs
+
+    def finish_epoch(self) -> EpochMetrics:
+        """Look at the validation samples and begin the next epoch."""
+        start = time.perf_counter()
+        total = self._total_tally()
+        accuracy = math.nan
+        if len(self._validation):
+            accuracy = self._evaluate(self._validation).accuracy
+        metrics = EpochMetrics(
+            epoch=len(self.history) + 1,
+            train_loss=total.loss,
+            train_accuracy=total.accuracy,
+            validation_accuracy=accuracy,
+            spike_rate=total.spike_rate,
+            learning_rate=self._rate,
+            seconds=self._seconds + time.perf_counter() - start,
+        )
+        self.history.append(metrics)
+        self.tally, self._batches_done, self._seconds = Tally(), 0, 0.0
+        return metrics
+
+    def test(self) -> Evaluation:
+        """Look at the test set."""
+        return self._evaluate(self.test_loader())
+
+    def test_loader(self, batch_size: int = EVALUATION_BATCH) -> EventLoader:
+        """The test set, with the spikes that it always has."""
+        return self._make_loader(self._test_samples, batch_size)
+
+    def leave(self) -> None:
+        """Let go of what averages gradients, which must not outlive the process group; no training after it."""
+        self._network = nn.Identity()
+
+    def state(self) -> Checkpoint:
+        """All that ``load_state`` needs to go on from here, in copies; every process calls it, and gets the same."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for k, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{k}.{name}": tensor for name, tensor in state.items()}
+        tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        record = {
+            "config": dataclasses.asdict(self.config),
+            "history": [list(metrics) for metrics in self.history],
+            "batches": self._batches_done,
+            "learning_rate": self._rate,
+            "groups": self.optimizer.state_dict()["param_groups"],
+            "tally": self._total_tally().sums.tolist(),
+            "seconds": self._seconds,
+        }
+        return tensors, record
+
+    def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any], source: str = "checkpoint") -> None:
+        """Go back to where ``state`` was called; the tensors are copied.
+
+        Raises:
+            ValueError: the state is incomplete, or that of another configuration or network.
+
+        """
+        found = progress.read(self, tensors, record, source)
+        load_weights(self.model, found.weights, source)
+        self.optimizer.load_state_dict({"state": found.moments, "param_groups": found.groups})
+        self.history, self._batches_done, self._seconds = found.history, found.batches, found.seconds
+        # The sums are those of all processes.
+        self.tally = Tally(found.tally) if self._group.rank == 0 else Tally()
+        self._rate = found.rate
+        # The schedule is a function of the number of steps, and has its present values in the optimiser's groups.
+        self._schedule.last_epoch = len(self.history) * len(self.loader) + self._batches_done
+
+    def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
+        logits, *spikes = self._forward(events)
+        loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.config.label_smoothing)
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"the loss became {loss.item()} in batch {self._batches_done + 1} of epoch {len(self.history) + 1}, "
+                f"at a learning rate of {self._rate:.3g}: use a lower one"
+            )
+        # Gradients are averaged over the processes, whose shares of a batch may differ by one.
+        samples = self.loader.samples_in(self._batches_done)
+        objective = self._group.size / samples * loss
+        if self.config.rate_penalty:
+            pull = rate_pull(spikes[:-1], self.config.target_rate, samples, self._group)
+            objective = objective + self.config.rate_penalty * pull
+        self.optimizer.zero_grad()
+        objective.backward()
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self._rate = float(self.optimizer.param_groups[0]["lr"])
+        self._schedule.step()
+        self.model.constrain_()
+        self.tally.add(loss.item(), logits, labels, spikes)
+
+    def _forward(self, events: EventBatch) -> list[Tensor]:
+        """The logits and the spikes of each layer; what a sample loses to dropout depends on its place in the run."""
+        if not self.config.dropout:
+            return cast("list[Tensor]", self._network(events))
+        place = (len(self.history), self._batches_done)
+        total = self.loader.samples_in(self._batches_done)
+        self.model.shared_batch = (total, self._group.rank, self._group.size)
+        try:
+            with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+                torch.manual_seed(derived_seed(self.config.seed, DROPOUT, *place))
+                return cast("list[Tensor]", self._network(events))
+        finally:
+            self.model.shared_batch = None
+
+    def _evaluate(self, loader: EventLoader) -> Evaluation:
+        return evaluate(self.model, loader, self._device, self._group)
+
+    def _total_tally(self) -> Tally:
+        return Tally(self._group.sum(self.tally.sums.clone()).tolist())
+
+    def _make_loader(
+        self,
+        samples: Samples,
+        batch_size: int = EVALUATION_BATCH,
+        *,
+        shuffle: bool = False,
+        seed: int = EVALUATION_SEED,
+    ) -> EventLoader:
+        return EventLoader(
+            samples,
+            make_encoding(self.config),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            num_workers=self._workers,
+            rank=self._group.rank,
+            world_size=self._group.size,
+        )
+
+
+class LayersAndLogits(nn.Module):
+    """A network whose one call gives all that a training step needs, as DistributedDataParallel demands."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, events: EventBatch) -> list[Tensor]:
+        """The logits, then the spikes of each layer."""
+        spikes = self.model.layer_spikes(events)
+        return [self.model.readout(spikes[-1], lengths=events.lengths), *spikes]
