@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import others  # noqa: F401  (whose rows have labels of their own)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srcell.benchmark import BOTH, FORWARD, LABELS, Result
+from srcell.benchmark import LABELS, Result
+from srcell.benchmark.cases import BOTH, FORWARD
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -196,26 +198,25 @@ interleaved repetitions, a process a column; "compiled" is `torch.compile` of ch
 built inside the timer. {machine}; commit {document["commit"]}, {document["date"]}."""
 
 
+def readme_table(document: Document) -> Iterator[str]:
+    """The rows of ``layer_table`` that a user would choose from."""
+    head, rule, *rows = layer_table(document)
+    yield from (head, rule)
+    for label in (LABELS["eager"], LABELS["compiled"], LABELS["snntorch"], LABELS["events"]):
+        yield from (row for row in rows if row.startswith(f"| {label} |"))
+
+
 def section(document: Document) -> str:
     """What stands in the README between the markers."""
+    environment = document["environment"]
+    threads = results_of(document, "784-100")[0]["setting"]["threads"]
+    machine = f"{document['processor']}, {threads} threads, torch {environment['torch']}, {document['date']}"
     return f"""\
-{measured_on(document)}
+{lines(readme_table(document))}
 
-{lines(layer_table(document))}
-
-The recurrence alone, on given currents; "default" and "through time" are `recurrent_grad=False` and `True`:
-
-{lines(recurrence_table(document))}
-
-Inference with an `SRCClassifier` 784-100, readout included:
-
-{lines(latency_table(document))}
-
-![Milliseconds against the density of the input](bench/results/density.png)
-![Milliseconds against the number of steps](bench/results/steps.png)
-
-`python bench/run.py` made these figures and [their file](bench/results/speed.json), which has one thread and every
-gradient mode as well; `srcell bench` measures the same anywhere."""
+A layer or a stack of them, 220 steps, 256 samples, float32, inputs of that density ({machine}).
+The documentation's page on speed has all figures, with dense inputs, one thread, gradient modes and other neurons, from
+[this file](bench/results/speed.json); `python bench/run.py` makes it, `srcell bench` measures on your machine."""
 
 
 def write_report(document: Document, folder: Path = RESULTS, readme: Path = README) -> None:

@@ -1,6 +1,7 @@
 """Measure every case and write what the repository shows of it: JSON, plots and the README's section.
 
     python bench/run.py
+    python bench/run.py calls       # some cases, which are only printed
 
 Run it alone on the machine, from a commit: it takes about ten minutes on two cores. SpikingJelly, snnTorch and Norse
 are measured if they are installed.
@@ -12,21 +13,27 @@ import argparse
 import json
 from pathlib import Path
 
+import others
 import report
 
 from srcell import benchmark
-from srcell.cli import describe_result
+from srcell.cli.bench import describe_result
 
 REPETITIONS = 9
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE")
+    cases = parser.parse_args().cases
     results = []
-    for result in benchmark.run(benchmark.choose([]), REPETITIONS):
+    for result in benchmark.run(others.with_others(benchmark.choose(cases)), REPETITIONS):
         print(*describe_result(result), "", sep="\n", flush=True)
         results.append(result)
+    if cases:
+        return
     document = benchmark.record(results, Path(__file__).resolve())
+    document["environment"] |= others.versions()
     (report.RESULTS / "speed.json").write_text(json.dumps(document, indent=1) + "\n")
     report.write_report(document)
 

@@ -1,6 +1,6 @@
 """Train through time in earnest, surrogate "relu" and the recurrence followed: the row mnist-bptt of the table.
 
-    python bench/bptt.py mnist --data FOLDER --out FOLDER [--window N] [--clip X] [settings of srcell train]
+    python bench/rows/bptt.py mnist --data FOLDER --out FOLDER [--window N] [--clip X] [settings of srcell train]
 
 Followed through 120 steps the gradient has norms of 1e3 to 1e8 and nothing is learnt. Here the gradients of h and hs
 are clipped, or stopped with ``--clip 0``, where they pass from one window of steps into the one before; that of i
@@ -17,9 +17,9 @@ from fitting import fit, make_loaders, run
 from torch import Tensor, nn
 
 from srcell import SRC, EventBatch, LeakyReadout, SRCState
-from srcell.config import TrainingConfig
 from srcell.evaluation import count_correct
 from srcell.training import RunOptions
+from srcell.training.config import TrainingConfig
 
 
 class Clipped(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """Train leaky integrate-and-fire neurons with a surrogate gradient, beside the SRC: the rows depth-lif of the table.
 
-    python bench/lif.py mnist --data FOLDER --hidden 128 128 --out FOLDER [--scale X] [settings of srcell train]
+    python bench/rows/lif.py mnist --data FOLDER --hidden 128 128 --out FOLDER [--scale X] [settings of srcell train]
 
 SpikingJelly's LIFNode (tau 2, threshold 1, hard reset, ATan surrogate) between torch's linear layers. Data set,
 encoding, readout, AdamW, schedule and seeds are those of ``srcell train``. It leaves result.json.
@@ -18,9 +18,9 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from srcell import EventBatch, LeakyReadout
-from srcell.config import TrainingConfig
 from srcell.evaluation import count_correct
 from srcell.training import RunOptions
+from srcell.training.config import TrainingConfig
 
 
 class LIFClassifier(nn.Module):

@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from srcell.cli import SETTINGS, add_training_options, given_settings, run_options
-from srcell.config import TrainingConfig
+from srcell.cli.parser import add_training_options, given_settings, run_options
 from srcell.data import Dataset, EventLoader
-from srcell.training import EVALUATION_BATCH, RunOptions, load_data, make_encoding, make_optimizer, make_schedule, split
+from srcell.training import RunOptions, load_data, make_encoding
+from srcell.training.config import SETTINGS, TrainingConfig
+from srcell.training.optimisation import make_optimizer, make_schedule
+from srcell.training.samples import EVALUATION_BATCH, split
 
 # Settings of srcell train that none of these networks has.
 UNUSED = {"balance_gradients", "channels", "clip_norm", "dropout", "initial_state", "label_smoothing", "rate_penalty"}
@@ -67,7 +69,7 @@ def run(
     add_training_options(parser)
     arguments = parser.parse_args()
     given = given_settings(arguments)
-    idle = [option for option, field, *_ in SETTINGS if field in unused | UNUSED and given.get(field)]
+    idle = [SETTINGS[name].option for name in given if name in unused | UNUSED and given[name]]
     if idle:
         parser.error(f"{', '.join(idle)}: not used here")
     config = TrainingConfig.preset(arguments.preset or "reference", arguments.dataset, **given)

@@ -1,0 +1,109 @@
+"""Rows of other spiking libraries for the cases of ``srcell bench``: SpikingJelly, snnTorch and Norse, where installed.
+
+Importing this adds them, in the fresh process of each setting as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srcell.benchmark import LABELS, Setting
+from srcell.benchmark.rows import NEURONS, STEPS, Neuron, UnavailableError
+
+PACKAGES = ("spikingjelly", "snntorch", "norse")
+
+
+def package(package: str, module: str) -> Any:
+    """The module of a library, or why there is none."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UnavailableError(f"{package} is not installed: {error}") from None
+
+
+def spikingjelly(setting: Setting) -> Neuron:
+    """A leaky integrate-and-fire neuron of SpikingJelly."""
+    neurons = package("SpikingJelly", "spikingjelly.activation_based.neuron")
+    lif = neurons.LIFNode(step_mode="m")
+
+    def neuron(current: Tensor, bias: Tensor) -> Tensor:
+        lif.reset()
+        spikes: Tensor = lif(current)
+        return spikes
+
+    return neuron
+
+
+def snntorch(setting: Setting) -> Neuron:
+    """The same of snnTorch, a Python loop."""
+    lif = package("snnTorch", "snntorch").Leaky(beta=0.9)
+
+    def neuron(current: Tensor, bias: Tensor) -> Tensor:
+        membrane = torch.zeros_like(current[0])
+        spikes = []
+        for now in current.unbind(0):
+            spike, membrane = lif(now, membrane)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+    return neuron
+
+
+def norse(setting: Setting) -> Neuron:
+    """The same of Norse."""
+    lif = package("Norse", "norse.torch").LIF()
+
+    def neuron(current: Tensor, bias: Tensor) -> Tensor:
+        spikes: Tensor = lif(current)[0]
+        return spikes
+
+    return neuron
+
+
+def snntorch_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
+    """A step of a linear layer and snnTorch's neuron."""
+    linear = nn.Linear(setting.inputs, *setting.neurons)
+    lif = package("snnTorch", "snntorch").Leaky(beta=0.9)
+    membrane = torch.zeros(setting.batch, *setting.neurons)
+    return lambda: lif(linear(x), membrane)[0], list(linear.parameters())
+
+
+def norse_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
+    """A step of a linear layer and Norse's neuron."""
+    linear = nn.Linear(setting.inputs, *setting.neurons)
+    cell = package("Norse", "norse.torch").LIFCell()
+    state = cell(linear(x))[1]
+    return lambda: cell(linear(x), state)[0], list(linear.parameters())
+
+
+def with_others(settings: Sequence[Setting]) -> list[Setting]:
+    """The settings, with rows of these libraries where their neurons can do the same work."""
+    added = {("784-100", "layer"): PACKAGES, ("calls", "step"): ("snntorch", "norse")}
+    return [replace(s, rows=(*s.rows, *added.get((s.case, s.subject), ()))) for s in settings]
+
+
+def versions() -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+NEURONS.update(spikingjelly=spikingjelly, snntorch=snntorch, norse=norse)
+STEPS.update(snntorch=snntorch_step, norse=norse_step)
+LABELS.update(
+    spikingjelly="SpikingJelly LIF (another neuron)",
+    snntorch="snnTorch LIF (another neuron)",
+    norse="Norse LIF (another neuron)",
+)
