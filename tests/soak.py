@@ -26,22 +26,11 @@ import torch
 from torch import Tensor
 
 import srcell
-from conftest import (
-    ISAS,
-    MODES,
-    PARAMETERS,
-    STATE,
-    Inputs,
-    IsaProcess,
-    call,
-    gradients,
-    make_output_gradients,
-    moved_by_one_ulp,
-    noise,
-    relative_error,
-)
 from srcell import EventBatch, SRCState
 from srcell.reference import src_reference
+from support.gradients import gradients, make_output_gradients, moved_by_one_ulp, relative_error
+from support.inputs import MODES, PARAMETERS, STATE, Inputs, call, noise
+from support.processes import ISAS, IsaProcess
 from test_bits import (
     Case,
     Digests,

@@ -17,7 +17,9 @@ import torch
 
 import srcell
 from srcell import benchmark
-from srcell.benchmark import BOTH, CASES, FORWARD, LABELS, Setting
+from srcell.benchmark import CASES, LABELS, Setting, cases, rows, timing
+from srcell.benchmark.cases import BOTH, FORWARD
+from srcell.benchmark.rows import MAKERS
 from srcell.cli import build_parser, main
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -36,7 +38,8 @@ TINY = {name: replace(setting, steps=7, batch=3, density=0.3) for name, setting 
 def tiny_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may measure at full size: that takes minutes."""
     monkeypatch.setattr(benchmark, "CASES", {name: (setting,) for name, setting in TINY.items()})
-    monkeypatch.setattr(benchmark, "SHORTEST", 0.0)
+    monkeypatch.setattr(cases, "CASES", benchmark.CASES)
+    monkeypatch.setattr(timing, "SHORTEST", 0.0)
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def fake_result(setting: Setting) -> benchmark.Result:
         repetitions=9,
         left_out={},
         milliseconds={
-            row: {key: benchmark.Quartiles(quartile1=9.0, median=10.0, quartile3=11.0) for key in setting.passes}
+            row: {key: timing.Quartiles(quartile1=9.0, median=10.0, quartile3=11.0) for key in setting.passes}
             for row in setting.rows
         },
     )
@@ -73,7 +76,7 @@ def test_the_rows_of_a_setting_do_the_same_work(name: str) -> None:
     """Every SRC row gives the same output, but for what parameters that differ by two ulp would change."""
     setting = TINY[name]
     torch.manual_seed(0)
-    make_row = benchmark._MAKERS[setting.subject](replace(setting, steps=20, batch=16))  # none fires before step 13
+    make_row = MAKERS[setting.subject](replace(setting, steps=20, batch=16))  # none fires before step 13
     rows = {name: make_row(name) for name in setting.rows if name != "gru"}
     outputs = {name: row.call().detach() for name, row in rows.items()}
     expected = outputs.pop("eager")
@@ -88,13 +91,14 @@ def test_the_rows_of_a_setting_do_the_same_work(name: str) -> None:
 
 def test_compiled_chunks_are_the_eager_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
-    monkeypatch.setattr(benchmark, "CHUNK", 3)
+    monkeypatch.setattr(rows, "CHUNK", 3)
     setting, current, bias = TINY["layer"], 4 * torch.randn(7, 3, 4), torch.full((4,), -6.0)
-    compiled, eager = (benchmark.NEURONS[name](setting)(current, bias) for name in ("compiled", "eager"))
+    compiled, eager = (rows.NEURONS[name](setting)(current, bias) for name in ("compiled", "eager"))
     assert torch.equal(compiled, eager)
 
 
 def test_a_row_without_its_package_is_left_out_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    load("others")
     monkeypatch.setitem(sys.modules, "snntorch", None)
     monkeypatch.setenv("CXX", "no-such-compiler")
     result = benchmark.measure(replace(TINY["layer"], rows=("dense", "snntorch", "compiled")), repetitions=2)
@@ -104,22 +108,22 @@ def test_a_row_without_its_package_is_left_out_and_says_why(monkeypatch: pytest.
 
 
 def test_gradients_are_freed_and_parameters_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows: list[benchmark.Row] = []
-    made = benchmark._layer_rows
+    found: list[rows.Row] = []
+    made = rows._layer_rows
 
     def kept(setting: Setting) -> Any:
         make_row = made(setting)
 
-        def row(name: str) -> benchmark.Row:
-            rows.append(make_row(name))
-            return rows[-1]
+        def row(name: str) -> rows.Row:
+            found.append(make_row(name))
+            return found[-1]
 
         return row
 
-    monkeypatch.setitem(benchmark._MAKERS, "layer", kept)
+    monkeypatch.setitem(rows.MAKERS, "layer", kept)
     benchmark.measure(replace(TINY["layer"], rows=("dense", "gru")), repetitions=2)
-    assert all(leaf.grad is None for row in rows for leaf in row.leaves)
-    bias = rows[0].leaves[1]
+    assert all(leaf.grad is None for row in found for leaf in row.leaves)
+    bias = found[0].leaves[1]
     assert torch.all(bias < -6)
 
 
@@ -251,7 +255,8 @@ def test_the_report_draws_both_sweeps_and_writes_between_the_markers(document: d
     assert text.startswith(f"before\n{begin}\n") and text.endswith(f"\n{end}\nafter\n")
     assert "stale" not in text
     assert "| srcell, events | 10.0 / 10.0 |" in text
-    assert "| 512 | forward and backward, through time | 10.0 | 10.0 | 10.0 | 1.0 |" in text
+    recurrence = report.lines(report.recurrence_table(document))
+    assert "| 512 | forward and backward, through time | 10.0 | 10.0 | 10.0 | 1.0 |" in recurrence
 
 
 def test_the_report_wants_its_markers(document: dict[str, Any], tmp_path: Path) -> None:
@@ -275,7 +280,11 @@ def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(BENCH))  # for what it imports of that folder
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(BENCH))
     return module
 
 
@@ -302,7 +311,7 @@ def test_the_accuracy_table_has_a_line_a_row(monkeypatch: pytest.MonkeyPatch) ->
         if program == "srcell":
             assert build_parser().parse_args(arguments).dataset
         else:
-            assert (BENCH / program).is_file()
+            assert (BENCH / "rows" / program).is_file()
 
 
 def test_recorded_rows_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,25 +24,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import srcell
-from conftest import (
-    ISAS,
+from srcell import EventBatch, SRCState, _core
+from srcell.functional.layer import Cell
+from srcell.functional.synapse import linear
+from support.gradients import gradients, make_output_gradients
+from support.inputs import (
     MODES,
     PARAMETERS,
     STATE,
     Inputs,
-    IsaProcess,
     Outputs,
     call,
-    gradients,
     make_inputs,
     make_linear_inputs,
-    make_output_gradients,
     noise,
     random_bits,
     with_values,
 )
-from srcell import EventBatch, SRCState, _core
-from srcell.functional import Cell, linear
+from support.processes import ISAS, IsaProcess
 
 THREADS = (1, 2, 3, 7)
 SPIKE_TRAINS = Path(__file__).with_name("spike_trains.json")

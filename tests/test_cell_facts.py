@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 import srcell
-from conftest import ISAS, IsaProcess
 from srcell import SRCState
 from srcell.reference import src_reference
+from support.processes import ISAS, IsaProcess
 
 BIASES = (-6.0, -4.95, -4.85, -4.5, -4.0)
 SILENT_STEPS = 1000

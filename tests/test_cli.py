@@ -17,9 +17,11 @@ import torch
 
 import srcell
 from srcell import data, kernels, plots, training
-from srcell.cli import SETTINGS, build_parser, given_settings, main
-from srcell.config import PRESETS, TrainingConfig
-from srcell.run_folder import RunFolder
+from srcell.cli import build_parser, main
+from srcell.cli.parser import given_settings
+from srcell.training.config import SETTINGS, TrainingConfig
+from srcell.training.presets import PRESETS
+from srcell.training.run_folder import RunFolder
 
 QUICK = ["digits", "--hidden", "--epochs", "1", "--steps", "5", "--batch-size", "256"]
 TINY = ["train", "digits", "--hidden", "8", "--epochs", "2", "--steps", "5", "--batch-size", "256"]
@@ -343,7 +345,7 @@ def test_the_help_of_eval_lists_what_eval_takes(capsys: pytest.CaptureFixture[st
     assert options == {"--help", "--data", "--download", "--cache", "--workers", "--device", "--binary"}
 
 
-@pytest.mark.parametrize("option", [option for option, _, kind, *_ in SETTINGS if kind in (int, float)])
+@pytest.mark.parametrize("option", [x.option for x in SETTINGS.values() if type(x.default) in (int, float)])
 def test_an_error_about_a_number_names_its_option(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -408,6 +410,26 @@ def test_an_error_is_one_line_and_exit_code_2(
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("srcell: ") and message in line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "x"], "--device: expected one that this machine has, got 'x'"),
+        (["--device", ""], "--device: expected one that this machine has, got ''"),
+        (["--device", "meta"], "--device: expected the CPU or a GPU (cuda), got 'meta'"),
+        (["--batch-size", "9" * 30], "--batch-size: expected at most"),
+        (["--hidden", "2000000000"], "out of memory: smaller sizes or batches need less"),
+    ],
+)
+def test_an_error_is_a_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"srcell: {message}")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("package", ["sklearn", "rich.progress"])

@@ -1,18 +1,26 @@
 """Promise 5 in company: calls from several Python threads at once, an interrupt during a call, an interpreter that ends
-while threads are inside a kernel. Forked and spawned workers are in tests/test_src.py and tests/test_events.py.
+while threads are inside a kernel, a child process whose parent had threads. Workers of a DataLoader are in
+tests/test_events.py.
 """
 
+from __future__ import annotations
+
+import multiprocessing
 import signal
 import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from threading import Barrier
 
+import pytest
 import torch
+from torch import Tensor
 
-from srcell import rate_encode
+from srcell import rate_encode, src
 from srcell.functional import src_linear
+from support.inputs import make_currents
 
 THREADS = 4
 CALLS = 5
@@ -112,3 +120,34 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
         """
     )
     assert (status, output) == (0, "")
+
+
+def run_in_child(sender: Connection, current: Tensor) -> None:
+    torch.set_num_threads(2)
+    with torch.no_grad():
+        sender.send_bytes(src(current, -6.0)[0].numpy().tobytes())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_process_runs_with_threads_after_its_parent_did(method: str) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        torch.ones(1000, 1000).sin()
+        current = make_currents(20, 20, 4, 300, dtype=torch.float32)
+        expected = src(current, -6.0)[0].numpy().tobytes()
+        context = multiprocessing.get_context(method)
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=run_in_child, args=(sender, current), daemon=True)
+        child.start()
+        sender.close()
+        try:
+            assert receiver.poll(60), "the child does not answer"
+            assert receiver.recv_bytes() == expected
+            child.join(60)
+            assert child.exitcode == 0
+        finally:
+            child.kill()
+        assert src(current, -6.0)[0].numpy().tobytes() == expected
+    finally:
+        torch.set_num_threads(before)

@@ -321,3 +321,8 @@ def test_a_transposed_input_is_as_good() -> None:
     input = make_maps(11, STEPS, BATCH, 2, 6, 6)
     strided = input.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0)
     assert (layer(strided)[0] - layer(input)[0]).abs().max() <= 1e-12
+
+
+def test_a_sparse_input_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"^input: expected a dense tensor, got torch\.sparse_coo"):
+        SRCConv2d(2, 4, 3)(torch.zeros(5, 3, 2, 6, 6).to_sparse())

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from conftest import STATE, call, make_inputs, make_layer, requiring_grad
 from srcell import SRC, EventBatch, rate_encode
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu, encode, src_dense
+from support.gradients import requiring_grad
+from support.inputs import STATE, call, make_inputs, make_layer
 
 MODULE = os.environ.get("SRCELL_CUDA_ON_HOST")
 CARD = torch.cuda.is_available()

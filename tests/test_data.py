@@ -12,14 +12,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from srcell import EventBatch, data, rate_encode
 from srcell.data import EventLoader, LabelledEvents, LabelledImages, LatencyEncoding, RateEncoding
+from support.files import write_idx, write_recordings
 
 COUNTS = {"train": 60, "t10k": 10}
 
@@ -111,6 +114,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         data.load("mnist", tmp_path)
 
 
+def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    """Once found only at the end of the training."""
+    write_idx(tmp_path / "mnist", (3, 2, 2), (3, 2, 3))
+    with pytest.raises(ValueError, match="expected images of one size, got 2 x 2 and 2 x 3") as error:
+        data.load("mnist", tmp_path)
+    assert str(error.value).startswith(str(tmp_path))
+
+
 # Events of two recordings: microseconds, x, y, polarity.
 RECORDINGS = {
     "Train/3/00002.bin": [(0, 1, 2, 1), (999, 1, 2, 1), (1000, 33, 33, 0)],
@@ -190,6 +201,39 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
         assert ours.events == theirs.events
 
 
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": torch.tensor([3, 10])},
+        {"labels": torch.tensor([-1, 3])},
+        {"labels": torch.tensor([3])},
+        {"labels": torch.tensor([3.0, 7.0])},
+        {"labels": torch.tensor([[3], [7]])},
+        {"shape": "[30, 2, 99]", "indices": torch.zeros(4, dtype=torch.int32)},
+        {"shape": "[" * 100_000},
+        {"shape": "1" * 5000},
+    ],
+)
+def test_a_cache_of_something_else_is_made_anew(changes: dict[str, Any], tmp_path: Path) -> None:
+    write_recordings(tmp_path)
+    fresh = data.load("nmnist", tmp_path, cache=True).train
+    assert isinstance(fresh, data.LabelledEvents)
+    (path,) = tmp_path.glob("train-*.safetensors")
+    metadata, tensors = read_safetensors(path)
+    metadata |= {name: x for name, x in changes.items() if isinstance(x, str)}
+    path.write_bytes(save(tensors | {name: x for name, x in changes.items() if isinstance(x, Tensor)}, metadata))
+    again = data.load("nmnist", tmp_path, cache=True).train
+    assert isinstance(again, data.LabelledEvents)
+    assert again.events == fresh.events and torch.equal(again.labels, fresh.labels)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -215,6 +259,15 @@ def test_folders_without_recordings_are_named(tmp_path: Path) -> None:
     (tmp_path / "Test").mkdir()
     with pytest.raises(FileNotFoundError, match="no recordings"):
         data.load("nmnist", tmp_path)
+
+
+def test_overflows_of_time_do_not_take_hours(tmp_path: Path) -> None:
+    """Each of them once cost a pass over all events."""
+    write_recordings(tmp_path).write_bytes(bytes([1, 240, 0, 0, 0]) * 2_000_000)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"a\.bin: corrupt \(2000000 overflows of time\)"):
+        data.load("nmnist", tmp_path)
+    assert time.monotonic() - start < 30
 
 
 def images(count: int = 50) -> LabelledImages:

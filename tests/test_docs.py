@@ -23,14 +23,18 @@ from typing import Any, NamedTuple
 import pytest
 
 import srcell
-from srcell import benchmark, cli, data, evaluation, functional, models, sweep, training
+from srcell import benchmark, cli, data, evaluation, functional, models, training
+from srcell.cli.bench import bench
+from srcell.cli.parser import given_settings
+from srcell.cli.sweep import variations
+from srcell.training import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 RUN = {"python", "console"}
 SHOWN = {"text", "sh"}  # equations, and commands that install or need several GPUs
-DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}", "{drawn}", "{measured}", "{command-help}"}
+DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}", "{drawn}", "{grid}", "{measured}", "{command-help}"}
 
 # What no test may do: fetch data sets, or take minutes.
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
@@ -141,9 +145,9 @@ def check_command(words: list[str]) -> argparse.Namespace:
     """What the command line makes of the arguments; settings and benchmark cases are looked at as well."""
     arguments = cli.build_parser().parse_args(words)
     if words[0] == "train" and arguments.dataset is not None:
-        training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **cli.given_settings(arguments))
+        training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given_settings(arguments))
     if words[0] == "sweep":
-        given, varied = cli.given_settings(arguments), cli.variations(arguments)
+        given, varied = given_settings(arguments), variations(arguments)
         assert sweep.plan(arguments.preset or "best", arguments.dataset, given, varied)
     if words[0] == "bench":
         assert benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
@@ -152,7 +156,7 @@ def check_command(words: list[str]) -> argparse.Namespace:
 
 def runs_here(arguments: argparse.Namespace, folder: Path) -> bool:
     """Whether the command needs no download, no GPU, no minutes, and no run that a command like that left."""
-    if arguments.run is cli.bench or getattr(arguments, "device", "cpu") != "cpu":
+    if arguments.run is bench or getattr(arguments, "device", "cpu") != "cpu":
         return False
     if getattr(arguments, "dataset", None) in NOT_HERE:
         return False

@@ -1,5 +1,6 @@
 """The encoders: rate_encode's fixed random stream and the rates it gives, latency_encode's single spikes, the same
-events on every instruction set and for every thread count, and what both refuse."""
+events on every instruction set and for every thread count, and what both refuse.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from conftest import ISAS, IsaProcess
 from srcell import EventBatch, _core, latency_encode, rate_encode
+from support.processes import ISAS, IsaProcess
+from support.refusals import assert_refused
 
 ENCODERS: dict[str, Callable[..., EventBatch]] = {
     "rate": lambda images, *args, **options: rate_encode(images, *args, seed=0, **options),
@@ -416,6 +418,11 @@ def test_a_wrong_value_is_named(name: str, got: str, changed: dict[str, Any]) ->
 def test_a_latency_needs_a_step() -> None:
     with pytest.raises(ValueError, match=r"^steps: expected an int in \[1, 2147483647\], got 0$"):
         latency_encode(IMAGES, 0)
+
+
+def test_images_of_more_samples_than_can_be_counted_are_refused() -> None:
+    images = torch.zeros(1).as_strided((2**63 - 1, 0), (0, 0))
+    assert_refused(ValueError, "images", latency_encode, images)
 
 
 @pytest.mark.parametrize("encode", ENCODERS.values(), ids=ENCODERS)

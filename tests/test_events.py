@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,17 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from srcell import EventBatch
 from srcell.data import collate
-from srcell.events import _find_fault, find_event_fault
+from srcell.events.selection import lengths_or_steps
+from support.events import SHAPE, VALID, assert_same, assert_valid, random_dense
+from support.refusals import assert_refused
 
-SHAPE = (4, 3, 5)
-
-
-def random_dense(
-    shape: tuple[int, int, int], seed: int = 0, *, ones: bool = True, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    fires = torch.rand(shape, generator=generator) < 0.4
-    return fires.to(dtype) if ones else fires * torch.randn(shape, generator=generator, dtype=dtype)
+BATCH = EventBatch.from_dense(torch.zeros(3, 2, 4))
 
 
 def mask(x: Tensor, lengths: Tensor) -> Tensor:
@@ -49,20 +41,6 @@ def dense_tensors(draw: st.DrawFn) -> tuple[Tensor, Tensor | None]:
     if draw(st.booleans()):
         return x, None
     return x, torch.tensor([draw(st.integers(0, steps)) for _ in range(batch)], dtype=torch.int64)
-
-
-def assert_valid(batch: EventBatch) -> None:
-    """The constructor accepts what methods return without a check, and keeps all of it."""
-    again = EventBatch(batch.offsets, batch.indices, batch.values, shape=batch.shape, lengths=batch.lengths)
-    assert_same(again, batch)
-
-
-def assert_same(a: EventBatch, b: EventBatch) -> None:
-    assert a == b
-    assert a.shape == b.shape
-    for x, y in ((a.offsets, b.offsets), (a.indices, b.indices), (a.values, b.values), (a.lengths, b.lengths)):
-        assert (x is None) == (y is None)
-        assert x is None or y is None or (x.dtype == y.dtype and torch.equal(x, y))
 
 
 @settings(deadline=None)
@@ -206,6 +184,17 @@ def test_samples_have_one_dimension() -> None:
         EventBatch.from_dense(random_dense(SHAPE))[torch.tensor([[0, 1]])]
 
 
+def test_an_unsigned_number_is_not_taken_for_a_negative_one() -> None:
+    """2^64 - 1, which is -1 in int64, once chose the last sample."""
+    assert_refused(ValueError, "samples", BATCH.__getitem__, np.array([2**64 - 1], np.uint64))
+    assert BATCH[np.array([1], np.uint64)] == BATCH[1]
+
+
+def test_quantised_numbers_are_no_integers() -> None:
+    samples = torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8)
+    assert_refused(TypeError, "samples", BATCH.__getitem__, samples)
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=4), st.integers(0, 3))
 def test_cat_is_that_of_the_dense_tensors(parts: list[tuple[int, bool, bool]], steps: int) -> None:
@@ -260,6 +249,18 @@ def test_cat_refuses_what_does_not_fit() -> None:
             EventBatch.cat([batch], steps=wrong)
 
 
+@pytest.mark.parametrize("batches", [5, None, np.array(0.5), torch.zeros(()), torch.zeros(1).expand(2**62)])
+def test_what_is_no_sequence_of_batches_is_refused(batches: Any) -> None:
+    with pytest.raises(TypeError, match=r"^batches: expected EventBatches, got "):
+        EventBatch.cat(batches)
+
+
+def test_more_samples_than_can_be_counted_are_not_joined() -> None:
+    half = EventBatch(torch.zeros(1, dtype=torch.int64), BATCH.indices, shape=(0, 2**62, 4))
+    with pytest.raises(ValueError, match=r"^batches: expected T and B below"):
+        EventBatch.cat([half, half])
+
+
 @settings(deadline=None)
 @given(st.lists(dense_tensors(), min_size=1, max_size=4), st.integers(0, 2))
 def test_batches_of_different_lengths_are_joined_without_events_in_between(
@@ -273,7 +274,7 @@ def test_batches_of_different_lengths_are_joined_without_events_in_between(
     assert whole.num_events == sum(batch.num_events for batch in batches)
     padded = [torch.cat([x := batch.to_dense(), x.new_zeros(steps - x.shape[0], *x.shape[1:])]) for batch in batches]
     assert torch.equal(whole.to_dense(), torch.cat(padded, 1))
-    lengths = [batch._lengths_or_steps() for batch in batches]
+    lengths = [lengths_or_steps(batch) for batch in batches]
     needed = any(batch.lengths is not None or batch.shape[0] < steps for batch in batches)
     assert (whole.lengths is not None) == needed
     assert whole.lengths is None or torch.equal(whole.lengths, torch.cat(lengths))
@@ -397,174 +398,6 @@ def test_a_csr_tensor_has_the_shape_said() -> None:
         EventBatch.from_sparse_csr(csr, shape=(1, 2, 3), lengths=torch.tensor([0, 1]))
 
 
-@st.composite
-def recordings(draw: st.DrawFn) -> dict[str, Any]:
-    events = draw(st.lists(st.tuples(*(st.integers(0, high) for high in (5000, 3, 2, 1))), max_size=30))
-    times, x, y, polarity = zip(*sorted(events), strict=True) if events else ((), (), (), ())
-    return {"times": times, "x": x, "y": y, "polarity": polarity}
-
-
-@settings(deadline=None)
-@given(
-    recordings(),
-    st.sampled_from([1, 7, 1000, 0.5, 250.0]),
-    st.none() | st.integers(0, 12),
-    st.integers(0, 3),
-    st.booleans(),
-    st.sampled_from(["once", "all"]),
-)
-def test_a_recording_becomes_what_it_says(
-    recording: dict[str, Any],
-    bin_width: float,
-    steps: int | None,
-    prefix: int,
-    with_polarity: bool,
-    count: Any,
-) -> None:
-    times, x, y, polarity = recording.values()
-    height, width = 3, 4
-    bins = [math.floor(t / bin_width) for t in times]
-    expected_steps = steps if steps is not None else max(bins, default=-1) + 1
-    frames = torch.zeros(prefix + expected_steps, 1, 2 if with_polarity else 1, height, width)
-    for k, step in enumerate(bins):
-        if step < expected_steps:
-            frames[prefix + step, 0, polarity[k] if with_polarity else 0, y[k], x[k]] += 1
-    if count == "once":
-        frames.clamp_(max=1)
-    arguments: dict[str, Any] = {"bin_width": bin_width, "steps": steps, "prefix": prefix, "count": count}
-    if not with_polarity:
-        del recording["polarity"]
-    batch = EventBatch.from_events(**recording, **arguments, sensor_size=(height, width))
-    assert_valid(batch)
-    assert batch.values is None and batch.lengths is None
-    assert torch.equal(batch.to_dense(), frames.flatten(2))
-    index = [(polarity[k] * with_polarity * height + y[k]) * width + x[k] for k in range(len(times))]
-    inputs = height * width * (1 + with_polarity)
-    assert_same(EventBatch.from_events(times, index, inputs=inputs, **arguments), batch)
-
-
-def test_recordings_come_in_the_dtypes_of_their_files() -> None:
-    packed = np.array([(5, 2, 1, True), (999, 0, 0, False), (1000, 3, 1, True)], "<u4, u2, i2, ?")
-    t, x, y, p = (packed[name] for name in packed.dtype.names or ())
-    options: dict[str, Any] = {"bin_width": 1000, "sensor_size": (2, 4)}
-    expected = EventBatch.from_events([5, 999, 1000], x=[2, 0, 3], y=[1, 0, 1], polarity=[1, 0, 1], **options)
-    assert expected.indices.tolist() == [0, 14, 15]
-    assert_same(EventBatch.from_events(t, x=x, y=y, polarity=p, **options), expected)
-    swapped = [field.astype(field.dtype.newbyteorder(">")) for field in (t, x, y)]
-    assert_same(EventBatch.from_events(swapped[0], x=swapped[1], y=swapped[2], polarity=p, **options), expected)
-    tensors = [torch.from_numpy(field.astype(np.int64)) for field in (t, x, y)]
-    same = EventBatch.from_events(tensors[0], x=tensors[1], y=tensors[2], polarity=[True, False, True], **options)
-    assert_same(same, expected)
-    seconds = [time / 2**10 for time in (5, 999, 1000)]
-    options["bin_width"] /= 2**10
-    for same_times in (seconds, torch.tensor(seconds), np.array(seconds)):
-        assert_same(EventBatch.from_events(same_times, x=x, y=y, polarity=p, **options), expected)
-
-
-def test_times_in_a_list_keep_their_precision() -> None:
-    batch = EventBatch.from_events([1.0, 1 + 2**-40], [0, 0], inputs=1, bin_width=1 + 2**-40)
-    assert batch.offsets.tolist() == [0, 1, 2]
-
-
-def test_integer_times_are_binned_exactly() -> None:
-    time = 10**18 + 999
-    late = EventBatch.from_events([time, time + 1], [0, 1], inputs=2, bin_width=10**15)
-    assert late.shape == (1001, 1, 2)
-    assert late.offsets[-2:].tolist() == [0, 2]
-    edge = EventBatch.from_events([2**60 - 1, 2**60], [0, 1], inputs=2, bin_width=np.int64(2**55))
-    assert edge.offsets[-3:].tolist() == [0, 1, 2]
-
-
-def test_a_recording_without_events_is_silent() -> None:
-    for times in ([], np.array([], np.int32), torch.tensor([])):
-        batch = EventBatch.from_events(times, [], inputs=5, bin_width=1, prefix=2)
-        assert_valid(batch)
-        assert (batch.shape, batch.num_events) == ((2, 1, 5), 0)
-    for inputs, steps in ((0, 3), (5, 0), (0, 0)):
-        batch = EventBatch.from_events([], [], inputs=inputs, bin_width=1, steps=steps)
-        assert_valid(batch)
-        assert batch.shape == (steps, 1, inputs)
-
-
-# A valid recording, of which each wrong call changes one argument.
-RECORDING: dict[str, Any] = {
-    "times": [5, 1005, 1005],
-    "x": [0, 3, 1],
-    "y": [1, 0, 1],
-    "polarity": [0, 1, 1],
-    "bin_width": 1000,
-    "sensor_size": (2, 4),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong", "error", "message"),
-    [
-        ("times", [5, 1005, 1004], ValueError, "no descent, got 1005 and then 1004 at position 2"),
-        ("times", [-1, 0, 5], ValueError, "finite numbers of at least 0, got -1 at position 0"),
-        ("times", [0.0, 1.0, math.nan], ValueError, "finite numbers of at least 0, got nan at position 2"),
-        ("times", [0.0, 1.0, math.inf], ValueError, "finite numbers of at least 0, got inf at position 2"),
-        ("times", [[0, 1, 2]], ValueError, r"one dimension, got shape \(1, 3\)"),
-        ("times", [True, True, True], TypeError, "real numbers, got torch.bool"),
-        ("times", [1j, 1j, 1j], TypeError, "real numbers, got torch.complex64"),
-        ("times", ["a", "b", "c"], TypeError, "numbers, .*, got list: "),
-        ("times", [0, 1, 2**70], TypeError, "numbers, .*, got list: "),
-        ("times", None, TypeError, "numbers, .*, got NoneType: "),
-        ("times", torch.tensor([0.0, 1.0, 2.0]).to_sparse(), ValueError, "a dense tensor, got torch.sparse_coo"),
-        ("x", [0, 4, 1], ValueError, r"values in \[0, 4\), got 4 at position 1"),
-        ("x", [0, -1, 1], ValueError, r"values in \[0, 4\), got -1 at position 1"),
-        ("x", [0, 1], ValueError, r"shape \(events,\) = \(3,\), as times has, got \(2,\)"),
-        ("x", [0.0, 1.0, 1.0], TypeError, "integers, got torch.float64"),
-        ("x", [True, False, True], TypeError, "integers, got torch.bool"),
-        ("y", [1, 2, 0], ValueError, r"values in \[0, 2\), got 2 at position 1"),
-        ("y", [2**62, 2, 0], ValueError, r"values in \[0, 2\), got 4611686018427387904 at position 0"),
-        ("polarity", [0, 1, -1], ValueError, r"values in \[0, 2\), got -1 at position 2"),
-        ("polarity", [0.0, 1.0, 1.0], TypeError, "integers, got torch.float64"),
-        ("bin_width", 0, ValueError, r"a number above 0 and below 2\^63, got 0"),
-        ("bin_width", math.nan, ValueError, r"a number above 0 and below 2\^63, got nan"),
-        ("bin_width", math.inf, ValueError, r"a number above 0 and below 2\^63, got inf"),
-        ("bin_width", 2**63, ValueError, r"a number above 0 and below 2\^63, got 9223372036854775808"),
-        ("bin_width", "1", TypeError, "a number, got str"),
-        ("bin_width", 1e-300, ValueError, r"at most 2\^31 - 1 steps, got 1e-300 for times up to 1005"),
-        ("sensor_size", (2, 4, 2), ValueError, r"two integers \(height, width\), got \(2, 4, 2\)"),
-        ("sensor_size", (2.0, 4), TypeError, r"two integers \(height, width\), got \(2.0, 4\)"),
-        ("sensor_size", 8, TypeError, r"two integers \(height, width\), got 8"),
-        ("sensor_size", (-2, -4), ValueError, r"\(height, width\) of at least 0, 2\^30 pixels at most, got \(-2, -4\)"),
-        ("sensor_size", (2**16, 2**15), ValueError, r"\(height, width\) of .* pixels at most, got \(65536, 32768\)"),
-        ("steps", -1, ValueError, r"an int in \[0, 2147483647\], got -1"),
-        ("steps", 1.0, TypeError, "an int, got float"),
-        ("prefix", -1, ValueError, r"an int in \[0, 2147483647\], got -1"),
-        ("count", "twice", ValueError, "one of once, all, got 'twice'"),
-    ],
-)
-def test_a_wrong_recording_is_refused(name: str, wrong: Any, error: type[Exception], message: str) -> None:
-    EventBatch.from_events(**RECORDING)
-    with pytest.raises(error, match=f"^{name}: expected {message}"):
-        EventBatch.from_events(**{**RECORDING, name: wrong})
-
-
-def test_time_in_too_small_bins_is_refused_before_anything_is_allocated() -> None:
-    for times in ([2**62], [2.0**1000]):
-        with pytest.raises(ValueError, match=r"^bin_width: expected at most 2\^31 - 1 steps, got 1 for times up to "):
-            EventBatch.from_events(times, [0], inputs=1, bin_width=1)
-    assert EventBatch.from_events([0, 2**62], [0, 0], inputs=1, bin_width=1, steps=3).num_events == 1
-
-
-@pytest.mark.parametrize(
-    ("changed", "got"),
-    [
-        ({"indices": [0, 1, 2]}, "indices, x, y, polarity, sensor_size"),
-        ({"x": None, "y": None, "polarity": None, "sensor_size": None}, "none of them"),
-        ({"y": None}, "x, polarity, sensor_size"),
-        ({"sensor_size": None}, "x, y, polarity"),
-        ({"inputs": 16}, "inputs, x, y, polarity, sensor_size"),
-    ],
-)
-def test_inputs_are_given_in_one_way(changed: dict[str, Any], got: str) -> None:
-    with pytest.raises(TypeError, match=f"^indices: expected either indices and inputs, or x, y .*, got {got}$"):
-        EventBatch.from_events(**{**RECORDING, **changed})
-
-
 def test_arrays_make_the_same_batch_as_tensors() -> None:
     batch = EventBatch.from_dense(random_dense(SHAPE, ones=False), torch.tensor([4, 2, 0]))
     tensors = (batch.offsets, batch.indices, batch.values, batch.lengths)
@@ -653,23 +486,6 @@ def test_a_batch_is_a_tree_of_its_tensors(lengths: Tensor | None) -> None:
     assert paths[:2] == [".offsets", ".indices"]
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "error"),
-    [
-        ("offsets", torch.tensor([0, 1, 0, 3, 3]), ValueError),
-        ("indices", torch.tensor([2, 0, 3], dtype=torch.int32), ValueError),
-        ("values", [1.0, 2.0, 3.0], TypeError),
-        ("shape", (2, 2), ValueError),
-        ("lengths", torch.tensor([1, 3]), ValueError),
-    ],
-)
-def test_a_corrupt_pickle_is_refused(name: str, wrong: Any, error: type[Exception]) -> None:
-    batch = EventBatch(**VALID)
-    setattr(batch, name, wrong)
-    with pytest.raises(error, match=f"^{name}: expected"):
-        pickle.loads(pickle.dumps(batch))
-
-
 def test_batches_are_equal_if_all_that_they_hold_is() -> None:
     batch = EventBatch(**VALID)
     assert batch == EventBatch(**{name: x.clone() if isinstance(x, Tensor) else x for name, x in VALID.items()})
@@ -707,6 +523,13 @@ def test_every_tensor_moves_to_the_device() -> None:
     assert {x.device.type for x in (moved.indices, moved.values, moved.lengths)} == {"meta"}
 
 
+@pytest.mark.parametrize(
+    ("error", "device"), [(ValueError, "nonsense"), (ValueError, 2**63), (TypeError, np.zeros(3)), (TypeError, [])]
+)
+def test_a_device_that_is_none_is_named(error: type[Exception], device: Any) -> None:
+    assert_refused(error, "device", BATCH.to, device)
+
+
 def test_every_tensor_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[int] = []
 
@@ -720,257 +543,10 @@ def test_every_tensor_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(pinned)) == 4
 
 
-# A valid batch, of which each corrupt construction changes one argument: three events of two samples.
-VALID: dict[str, Any] = {
-    "offsets": torch.tensor([0, 1, 1, 3, 3]),
-    "indices": torch.tensor([2, 0, 1], dtype=torch.int32),
-    "values": torch.tensor([1.0, 2.0, 3.0]),
-    "shape": (2, 2, 3),
-    "lengths": torch.tensor([1, 2]),
-}
-
-
-def test_the_batch_to_be_corrupted_is_valid() -> None:
-    assert EventBatch(**VALID).num_events == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong", "message"),
-    [
-        ("offsets", torch.tensor([1, 1, 1, 3, 3]), "the first to be 0, got 1"),
-        ("offsets", torch.tensor([0, 1, 0, 3, 3]), "ascending values, got 1 and then 0 at position 2"),
-        ("offsets", torch.tensor([0, -1, 1, 3, 3]), "ascending values, got 0 and then -1 at position 1"),
-        ("offsets", torch.tensor([0, 1, 1, 4, 3]), "ascending values, got 4 and then 3 at position 4"),
-        ("offsets", torch.tensor([0, 1, 1, 2, 2]), "the last to be 3, the number of indices, got 2"),
-        ("offsets", torch.tensor([0, 1, 1, 4, 4]), "the last to be 3, the number of indices, got 4"),
-        ("offsets", torch.tensor([0, 1, 3, 3]), r"shape \(B\*T \+ 1,\) = \(5,\), got \(4,\)"),
-        ("offsets", torch.tensor([], dtype=torch.int64), r"shape \(B\*T \+ 1,\) = \(5,\), got \(0,\)"),
-        ("offsets", torch.tensor(0), r"shape \(B\*T \+ 1,\) = \(5,\), got \(\)"),
-        ("offsets", torch.tensor([[0, 1, 1, 3, 3]]), r"shape \(B\*T \+ 1,\) = \(5,\), got \(1, 5\)"),
-        ("offsets", torch.tensor([0, 1, 1, 3, 3]).to_sparse(), "a dense tensor, got torch.sparse_coo"),
-        ("indices", torch.tensor([2, 0, 3], dtype=torch.int32), r"values in \[0, 3\), got 3 at position 2"),
-        ("indices", torch.tensor([2, -1, 1], dtype=torch.int32), r"values in \[0, 3\), got -1 at position 1"),
-        ("indices", torch.zeros(3, 1, dtype=torch.int32), r"shape \(events,\), got \(3, 1\)"),
-        ("indices", torch.zeros(3, dtype=torch.int32, device="meta"), "device cpu, as offsets has, got meta"),
-        ("values", torch.tensor([1.0, 2.0]), r"shape \(events,\) = \(3,\), got \(2,\)"),
-        ("values", torch.ones(3, 1), r"shape \(events,\) = \(3,\), got \(3, 1\)"),
-        ("values", torch.tensor([1.0, math.nan, 3.0]), "numbers, got nan at position 1"),
-        ("values", torch.ones(3, device="meta"), "device cpu, as offsets has, got meta"),
-        ("lengths", torch.tensor([1, 3]), r"values in \[0, 2\], got 3 for sample 1"),
-        ("lengths", torch.tensor([-1, 2]), r"values in \[0, 2\], got -1 for sample 0"),
-        ("lengths", torch.tensor([0, 2]), "no events past a sample's length, got some past the 0 of sample 0"),
-        ("lengths", torch.tensor([1, 0]), "no events past a sample's length, got some past the 0 of sample 1"),
-        ("lengths", torch.tensor([1, 2, 2]), r"shape \(B,\) = \(2,\), got \(3,\)"),
-        ("lengths", torch.ones(2, dtype=torch.int64, device="meta"), "device cpu, as offsets has, got meta"),
-        ("shape", (2, 2), r"three integers \(T, B, K\), got \(2, 2\)"),
-        ("shape", (2, 2, 3, 1), r"three integers \(T, B, K\), got \(2, 2, 3, 1\)"),
-        ("shape", (-2, -2, 3), r"\(T, B, K\) of at least 0, K at most 2\^31, got \(-2, -2, 3\)"),
-        ("shape", (2, 2, 2**31 + 1), r"\(T, B, K\) of at least 0, K at most 2\^31, got \(2, 2, 2147483649\)"),
-        ("shape", (0, 2**63, 3), r"T and B below 2\^63, got \(0, 9223372036854775808, 3\)"),
-    ],
-)
-def test_a_corrupt_batch_is_refused(name: str, wrong: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: expected {message}$"):
-        EventBatch(**{**VALID, name: wrong})
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong", "message"),
-    [
-        ("offsets", VALID["offsets"].int(), "dtype torch.int64, got torch.int32"),
-        ("offsets", [0, 1, 1, 3, 3], "a tensor or a NumPy array, got list"),
-        ("offsets", None, "a tensor or a NumPy array, got NoneType"),
-        ("indices", VALID["indices"].long(), "dtype torch.int32, got torch.int64"),
-        ("indices", np.array([2, 0, 1], object), "a dtype that torch has, got object"),
-        ("values", VALID["values"].half(), "dtype torch.float32 or torch.float64, got torch.float16"),
-        ("values", VALID["values"].int(), "dtype torch.float32 or torch.float64, got torch.int32"),
-        ("values", 1.0, "a tensor or a NumPy array, got float"),
-        ("lengths", VALID["lengths"].double(), "dtype torch.int64, got torch.float64"),
-        ("lengths", [1, 2], "a tensor or a NumPy array, got list"),
-        ("shape", (2, 2, 3.0), r"three integers \(T, B, K\), got \(2, 2, 3.0\)"),
-        ("shape", 12, r"three integers \(T, B, K\), got 12"),
-    ],
-)
-def test_a_wrong_type_is_refused(name: str, wrong: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=f"^{name}: expected {message}$"):
-        EventBatch(**{**VALID, name: wrong})
-
-
-def test_without_inputs_there_are_no_events() -> None:
-    with pytest.raises(ValueError, match=r"^indices: expected values in \[0, 0\), got 2"):
-        EventBatch(**{**VALID, "shape": (2, 2, 0)})
-
-
-def test_from_dense_refuses_what_has_no_events() -> None:
-    x = random_dense(SHAPE)
-    for dtype in (torch.int64, torch.float16, torch.complex64):
-        with pytest.raises(TypeError, match=rf"^x: expected dtype bool, float32 or float64, got {dtype}$"):
-            EventBatch.from_dense(x.to(dtype))
-    with pytest.raises(TypeError, match=r"^x: expected a tensor or a NumPy array, got list"):
-        EventBatch.from_dense(x.tolist())
-    with pytest.raises(ValueError, match=r"^x: expected shape \(T, B, K\), got \(4, 3\)"):
-        EventBatch.from_dense(x[:, :, 0])
-    with pytest.raises(ValueError, match=r"^lengths: expected values in \[0, 4\], got 5 for sample 1"):
-        EventBatch.from_dense(x, torch.tensor([4, 5, 4]))
-    x[1, 2, 3] = math.nan
-    with pytest.raises(ValueError, match=r"^x: expected numbers, got nan at \(1, 2, 3\)"):
-        EventBatch.from_dense(x)
-
-
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, "float32"])
 def test_the_dense_tensor_is_one_of_floating_point_numbers(dtype: Any) -> None:
     with pytest.raises(TypeError, match=r"^dtype: expected a floating-point dtype, got "):
         EventBatch.from_dense(random_dense(SHAPE)).to_dense(dtype)
-
-
-def expected_error(
-    offsets: list[int], indices: list[int], values: list[float] | None, lengths: list[int] | None, shape: list[int]
-) -> str | None:
-    """What the constructor says of these parts: its definition, in plain Python."""
-    steps, batch, inputs = shape
-    rows, events = batch * steps, len(indices)
-    if min(shape) < 0 or inputs > 2**31:
-        return f"shape: expected (T, B, K) of at least 0, K at most 2^31, got {tuple(shape)}"
-    if len(offsets) != rows + 1:
-        return f"offsets: expected shape (B*T + 1,) = ({rows + 1},), got ({len(offsets)},)"
-    if values is not None and len(values) != events:
-        return f"values: expected shape (events,) = ({events},), got ({len(values)},)"
-    if lengths is not None and len(lengths) != batch:
-        return f"lengths: expected shape (B,) = ({batch},), got ({len(lengths)},)"
-    for b, length in enumerate(lengths or []):
-        if not 0 <= length <= steps:
-            return f"lengths: expected values in [0, {steps}], got {length} for sample {b}"
-    if offsets[0] != 0:
-        return f"offsets: expected the first to be 0, got {offsets[0]}"
-    for row, (before, after) in enumerate(itertools.pairwise(offsets)):
-        if after < before:
-            return f"offsets: expected ascending values, got {before} and then {after} at position {row + 1}"
-    if offsets[-1] != events:
-        return f"offsets: expected the last to be {events}, the number of indices, got {offsets[-1]}"
-    for k, index in enumerate(indices):
-        if not 0 <= index < inputs:
-            return f"indices: expected values in [0, {inputs}), got {index} at position {k}"
-    for k, value in enumerate(values or []):
-        if math.isnan(value):
-            return f"values: expected numbers, got nan at position {k}"
-    for b, length in enumerate(lengths or []):
-        if offsets[b * steps + length] < offsets[(b + 1) * steps]:
-            return f"lengths: expected no events past a sample's length, got some past the {length} of sample {b}"
-    return None
-
-
-EXTREMES = [-(2**63), -(2**62), -(2**31), -1, 0, 1, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1]
-
-
-@st.composite
-def corrupt_parts(draw: st.DrawFn) -> dict[str, Any]:
-    """Lists that would make a valid batch, but for up to two changes to anything in them."""
-    steps, batch = draw(st.integers(0, 3)), draw(st.integers(0, 3))
-    inputs = draw(st.sampled_from([1, 2, 5, 2**31]))
-    lengths = [draw(st.integers(0, steps)) for _ in range(batch)]
-    counts = [draw(st.integers(0, 3)) if t < length else 0 for length in lengths for t in range(steps)]
-    events = sum(counts)
-    parts: dict[str, Any] = {
-        "offsets": [sum(counts[:row]) for row in range(len(counts) + 1)],
-        "indices": [draw(st.integers(0, inputs - 1)) for _ in range(events)],
-        "values": draw(st.none() | st.just([0.5] * events)),
-        "lengths": draw(st.none() | st.just(lengths)),
-        "shape": [steps, batch, inputs],
-    }
-    for _ in range(draw(st.integers(0, 2))):
-        name = draw(st.sampled_from([name for name, part in parts.items() if part]))
-        part = parts[name]
-        if name != "shape" and draw(st.integers(0, 4)) == 0:
-            parts[name] = draw(st.sampled_from([part[:-1], [*part, part[-1]]]))
-            continue
-        wrong = {
-            "offsets": st.sampled_from(EXTREMES) | st.integers(-2, 12),
-            "indices": st.sampled_from([x for x in EXTREMES if -(2**31) <= x < 2**31]) | st.integers(-2, 12),
-            "values": st.floats(width=32),
-            "lengths": st.sampled_from(EXTREMES) | st.integers(-2, 4),
-            "shape": st.integers(-1, 4),
-        }[name]
-        part[draw(st.integers(0, len(part) - 1))] = draw(wrong)
-    return parts
-
-
-@pytest.mark.parametrize("find_fault", [_find_fault, find_event_fault], ids=["compiled", "torch"])
-@settings(deadline=None, max_examples=400)
-@given(corrupt_parts(), st.sampled_from([torch.float32, torch.float64]))
-def test_any_corrupt_batch_is_refused_by_name(
-    find_fault: Callable[..., Any], parts: dict[str, Any], dtype: torch.dtype
-) -> None:
-    message = expected_error(**parts)
-    arguments: dict[str, Tensor | None] = {}
-    dtypes = {"offsets": torch.int64, "indices": torch.int32, "values": dtype, "lengths": torch.int64}
-    for name, wanted in dtypes.items():
-        arguments[name] = None if parts[name] is None else torch.tensor(parts[name], dtype=wanted)
-    with mock.patch("srcell.events._find_fault", find_fault):
-        if message is None:
-            assert EventBatch(**arguments, shape=parts["shape"]).num_events == len(parts["indices"])
-            return
-        with pytest.raises(ValueError) as error:
-            EventBatch(**arguments, shape=parts["shape"])
-    assert str(error.value) == message
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["offsets", "indices", "values"])
-def test_the_first_fault_of_many_events_is_found(name: str, dtype: torch.dtype, threads: int) -> None:
-    events, rows = 200_003, 70_001
-    parts = {
-        "offsets": torch.cat([torch.arange(rows) * 2, torch.tensor([events])]),
-        "indices": (torch.arange(events) % 784).int(),
-        "values": torch.linspace(-1, 1, events, dtype=dtype),
-    }
-    last = {"offsets": rows, "indices": events - 1, "values": events - 1}[name]
-    wrong = {"offsets": -1, "indices": 784, "values": math.nan}[name]
-    EventBatch(**parts, shape=(rows, 1, 784))
-    for first in (1, 2, 17, 32_767, 32_768, last // 2, last - 1):
-        broken = parts[name].clone()
-        broken[[first, last]] = wrong
-        with pytest.raises(ValueError, match=rf"^{name}: expected .* at position {first}$"):
-            EventBatch(**{**parts, name: broken}, shape=(rows, 1, 784))
-
-
-def test_every_nan_is_found_and_nothing_else() -> None:
-    quiet, signalling = [0x7FC00000, -0x00400000, -1], [0x7F800001, -0x007FFFFF]
-    numbers = [0x7F800000, -0x00800000, 0x7F7FFFFF, 1, -0x7FFFFFFF, 0, -0x80000000]
-    for bits, is_number in [(bits, False) for bits in quiet + signalling] + [(bits, True) for bits in numbers]:
-        values = torch.ones(9)
-        values.view(torch.int32)[7] = bits
-        assert bool(values.isnan().any()) != is_number
-        for same in (values, values.double()):
-            arguments = (torch.tensor([0, 9]), torch.zeros(9, dtype=torch.int32), same)
-            if is_number:
-                EventBatch(*arguments, shape=(1, 1, 1))
-                continue
-            with pytest.raises(ValueError, match=r"^values: expected numbers, got nan at position 7$"):
-                EventBatch(*arguments, shape=(1, 1, 1))
-
-
-def test_more_than_two_to_the_31_events_are_counted_right() -> None:
-    events = 2**31 + 5
-    try:
-        indices = np.zeros(events, np.int32)  # pages that are only read share one page of zeros: this takes no memory
-    except MemoryError:
-        pytest.skip("the system does not promise 8 GiB")
-    offsets = torch.tensor([0, 2**31 + 1, events])
-    batch = EventBatch(offsets, indices, shape=(2, 1, 1))
-    assert (batch.num_events, batch.nbytes) == (events, 4 * events + 24)
-    with pytest.raises(ValueError, match=f"^offsets: expected the last to be {events}, .* got {events + 2**32}$"):
-        EventBatch(torch.tensor([0, 0, events + 2**32]), indices, shape=(2, 1, 1))
-    indices[-1] = -1
-    with pytest.raises(ValueError, match=rf"^indices: expected values in \[0, 1\), got -1 at position {events - 1}$"):
-        EventBatch(offsets, indices, shape=(2, 1, 1))
 
 
 @pytest.mark.parametrize("steps", [0, 3, 7])
@@ -993,3 +569,20 @@ def test_truncate_refuses_steps_out_of_range() -> None:
         batch.truncate(3)
     with pytest.raises(TypeError, match="steps"):
         batch.truncate(1.5)  # type: ignore[arg-type]
+
+
+def test_a_default_device_does_not_reach_the_parts_of_a_batch() -> None:
+    batch = EventBatch.from_dense(random_dense((5, 3, 7)))
+    calls: list[Callable[[], EventBatch | Tensor]] = [
+        lambda: batch.truncate(2),
+        lambda: batch[1],
+        lambda: batch[[1, 0]],
+        lambda: EventBatch.cat([batch, batch.truncate(2)], steps=5),
+        batch.to_dense,
+    ]
+    for call in calls:
+        with torch.device("meta"):
+            made = call()
+        expected = call()
+        assert made.device.type == "cpu"
+        assert made == expected if isinstance(made, EventBatch) else torch.equal(made, expected)

@@ -1,6 +1,6 @@
-"""Gradients are exact: ("relu", True) is the derivative of the forward pass, and all four modes equal autograd of the
-eager reference for every differentiable argument, with and without lengths, wherever gradients arrive. What is not
-supported says so.
+"""Gradients of ``src`` are exact: ("relu", True) is the derivative of the forward pass, and all four modes equal
+autograd of the eager reference for every differentiable argument, with and without lengths, wherever gradients arrive.
+What is not supported says so.
 """
 
 from __future__ import annotations
@@ -13,24 +13,19 @@ import torch
 from torch import Tensor
 
 import srcell
-from conftest import (
-    MODES,
-    STATE,
-    Layer,
+from srcell import SRCState
+from srcell.reference import src_reference
+from support.gradients import (
     assert_same_gradients,
-    call,
     gradients,
     largest,
-    make_inputs,
-    make_layer,
     make_output_gradients,
     membrane,
     moved_by_one_ulp,
     relative_error,
     requiring_grad,
 )
-from srcell import SRCState
-from srcell.reference import src_reference
+from support.inputs import MODES, STATE, call, make_inputs
 
 # By seed: (T, B, N) of the traces on which 1e-12 is asked for.
 SHAPES = {1: (20, 3, 5), 3: (20, 3, 5), 4: (17, 2, 9), 8: (16, 4, 1), 5: (5, 1, 20)}
@@ -249,39 +244,3 @@ def test_func_jvp_is_the_derivative_or_refuses() -> None:
     expected = (grad * direction).sum()
     # Two orders of one sum of 180 products.
     assert made is None or abs(made - expected) <= 180 * 2**-52 * (grad * direction).abs().sum()
-
-
-def operator_layer(dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool]) -> Layer:
-    """Of five neurons and two samples; its optional tensors present or absent."""
-    inputs = make_inputs(16, 18, 2, 5, dtype=dtype)
-    if requires_grad:
-        inputs = requiring_grad(inputs)
-    return make_layer(inputs, mode, [18, 7], present=present)
-
-
-def operator_current(dtype: torch.dtype, requires_grad: bool) -> Tensor:
-    return make_inputs(16, 18, 2, 5, dtype=dtype)["current"].requires_grad_(requires_grad)
-
-
-@pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("mode", MODES)
-def test_opcheck_of_the_operator(mode: tuple[str, bool], dtype: torch.dtype, present: bool) -> None:
-    for save in (True, False):
-        layer = operator_layer(dtype, present, save, mode)
-        arguments = (operator_current(dtype, save), *layer.forward)
-        torch.library.opcheck(torch.ops.srcell.src, arguments, {**layer.options, "save": save})
-
-
-@pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("mode", MODES)
-def test_opcheck_of_its_backward(mode: tuple[str, bool], dtype: torch.dtype, present: bool) -> None:
-    current, layer = operator_current(dtype, False), operator_layer(dtype, present, False, mode)
-    spikes, *state, checkpoints = torch.ops.srcell.src(current, *layer.forward, **layer.options, save=True)
-    arriving = make_output_gradients(16, (spikes, SRCState(*state)))
-    given = [g if present else None for g in arriving]
-    for wanted in ([True] * 6, [False] * 6, [True, False] * 3):
-        arguments = (*given, current, checkpoints, *layer.backward)
-        options = {**layer.options, "output_mask": wanted}
-        torch.library.opcheck(torch.ops.srcell.src_backward, arguments, options)

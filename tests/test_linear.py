@@ -1,11 +1,12 @@
-"""``src_linear`` on an EventBatch and on dense inputs: exact gradients in all four modes, operators as torch wants
-them, sizes that must work, refusals that name the argument, batches altered behind its back, and what torch does with
-it (compile, autocast, half precision, modules). That its bits are the same everywhere is in test_bits.py.
+"""``src_linear`` on an EventBatch and on dense inputs: sizes and layouts that must work, refusals that name the
+argument, batches altered behind its back, numbers that are none, half precision and autocast. Its gradients are in
+test_linear_gradients.py; that its bits are the same everywhere is in test_bits.py.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,409 +14,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import (
-    MODES,
-    PARAMETERS,
-    STATE,
-    Inputs,
-    Layer,
-    Outputs,
-    assert_refused,
-    assert_same_gradients,
-    call,
-    gradients,
-    make_layer,
-    make_linear_inputs,
-    make_output_gradients,
-    membrane,
-    moved_by_one_ulp,
-    noise,
-    relative_error,
-    requiring_grad,
-    with_values,
-)
-from srcell import SRC, EventBatch, SRCState, src, src_linear
-from srcell.functional import Cell, linear
+from srcell import SRC, EventBatch, src, src_linear
 from srcell.ops._dense import events_are_faster
-from srcell.reference import src_reference
-
-# By seed: (T, B, N) and K of the traces on which 1e-12 is asked for.
-SHAPES = {10: ((20, 3, 5), 7), 18: ((20, 3, 5), 7), 14: ((17, 2, 9), 70), 1: ((16, 4, 1), 1), 6: ((5, 1, 20), 3)}
-LENGTHS = {10: [20, 0, 13], 18: [7, 20, 16], 14: [1, 17], 1: [15, 16, 0, 7], 6: [4]}
-
-Function = Callable[..., Outputs]
-
-
-def on_events(events: EventBatch) -> Function:
-    """``src_linear`` on these events, given their values."""
-    return lambda values, *layer, **options: src_linear(with_values(events, values), *layer, **options)
-
-
-def reference_on_events(events: EventBatch) -> Function:
-    def function(values: Tensor, weight: Tensor, *layer: Any, **options: Any) -> Outputs:
-        dense = with_values(events, values).to_dense(weight.dtype)
-        return src_reference(dense @ weight.T, *layer, **options)
-
-    return function
-
-
-def reference_on_dense(input: Tensor, weight: Tensor, *layer: Any, **options: Any) -> Outputs:
-    return src_reference(input @ weight.T, *layer, **options)
-
-
-def on_dense(method: str) -> Function:
-    return lambda *args, **options: src_linear(*args, method=method, **options)
-
-
-def on_dense_at_events(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **options: Any) -> Outputs:
-    """``src_linear`` whose caller asks for the gradient of the input only where it is not 0."""
-    cell = {name: options.pop(name) for name in PARAMETERS}
-    options = {"lengths": None, "surrogate": "straight_through", "recurrent_grad": False, "method": "events"} | options
-    return linear(input, weight, bias, state, Cell(**cell), input_grad_at_events=True, **options)
-
-
-def densified(events: EventBatch, inputs: Inputs) -> Inputs:
-    """The same arguments with a dense input for the values."""
-    rest = {name: x for name, x in inputs.items() if name != "values"}
-    return {"input": events.to_dense(inputs["weight"].dtype), **rest}
-
-
-def linear_case(seed: int, per_neuron: bool = True) -> tuple[EventBatch, Inputs]:
-    shape, inputs = SHAPES[seed]
-    return make_linear_inputs(seed, *shape, inputs=inputs, per_neuron=per_neuron)
-
-
-def mode_options(mode: tuple[str, bool], lengths: list[int] | None) -> dict[str, Any]:
-    return {"surrogate": mode[0], "recurrent_grad": mode[1], "lengths": lengths}
-
-
-def tensors_of(outputs: Outputs) -> list[Tensor]:
-    return [outputs[0], *outputs[1]]
-
-
-def assert_same_outputs(made: Outputs, expected: Outputs) -> None:
-    assert expected[0].count_nonzero() > 0
-    for x, y in zip(tensors_of(made), tensors_of(expected), strict=True):
-        assert relative_error(x, y) <= 1e-12
-
-
-def assert_equal_outputs(made: Outputs, expected: Outputs) -> None:
-    assert all(map(torch.equal, tensors_of(made), tensors_of(expected)))
-
-
-# Gradients
-
-
-@pytest.mark.parametrize("per_neuron", [True, False], ids=["per neuron", "scalar"])
-@pytest.mark.parametrize("seed", SHAPES)
-def test_premise_the_short_traces_are_well_conditioned(seed: int, per_neuron: bool) -> None:
-    """As in test_gradients.py: where one ulp in every input makes at most 2e-13, rounding cannot make 1e-12."""
-    events, inputs = linear_case(seed, per_neuron)
-    reference = reference_on_events(events)
-    outputs = call(reference, inputs)
-    assert (outputs[0] > 0.5).sum() >= 8
-    arriving: list[Tensor | None] = [*make_output_gradients(seed, outputs)]
-    options = {"surrogate": "straight_through", "recurrent_grad": True}
-    expected = gradients(reference, inputs, arriving, **options)
-    for draw in range(3):
-        moved = {name: moved_by_one_ulp(x, draw) for name, x in inputs.items()}
-        made = gradients(reference, moved, arriving, **options)
-        assert all(relative_error(made[name], expected[name]) <= 2e-13 for name in expected)
-
-
-def test_premise_the_events_have_all_that_may_occur() -> None:
-    events, _ = linear_case(10)
-    counts = events.offsets.diff()
-    assert {0, 1, 2, 3} <= set(counts.tolist())
-    rows = [row.tolist() for row in events.indices.split(counts.tolist())]
-    assert any(row != sorted(row) for row in rows)
-    assert any(len(set(row)) < len(row) for row in rows)
-
-
-@pytest.mark.parametrize("per_neuron", [True, False], ids=["per neuron", "scalar"])
-@pytest.mark.parametrize("with_lengths", [False, True], ids=["whole", "lengths"])
-@pytest.mark.parametrize("seed", SHAPES)
-@pytest.mark.parametrize("mode", MODES)
-def test_on_events_every_mode_equals_autograd_of_the_reference(
-    mode: tuple[str, bool], seed: int, with_lengths: bool, per_neuron: bool
-) -> None:
-    options = mode_options(mode, LENGTHS[seed] if with_lengths else None)
-    events, inputs = linear_case(seed, per_neuron)
-    expected = call(reference_on_events(events), inputs, **options)
-    assert_same_outputs(call(on_events(events), inputs, **options), expected)
-    spikes, *state = make_output_gradients(seed, expected)
-    for arriving in ([spikes, None, None, None], [None, *state], [spikes, *state]):
-        reference = gradients(reference_on_events(events), inputs, arriving, **options)
-        assert reference["weight"].count_nonzero() > 0
-        assert_same_gradients(gradients(on_events(events), inputs, arriving, **options), reference)
-
-
-@pytest.mark.parametrize("method", ["events", "gemm", "auto"])
-@pytest.mark.parametrize("with_lengths", [False, True], ids=["whole", "lengths"])
-@pytest.mark.parametrize("seed", SHAPES)
-@pytest.mark.parametrize("mode", MODES)
-def test_on_a_dense_input_every_mode_equals_autograd_of_the_reference(
-    mode: tuple[str, bool], seed: int, with_lengths: bool, method: str
-) -> None:
-    options = mode_options(mode, LENGTHS[seed] if with_lengths else None)
-    inputs = densified(*linear_case(seed))
-    expected = call(reference_on_dense, inputs, **options)
-    assert_same_outputs(call(on_dense(method), inputs, **options), expected)
-    arriving: list[Tensor | None] = [*make_output_gradients(seed, expected)]
-    reference = gradients(reference_on_dense, inputs, arriving, **options)
-    at_zeros = reference["input"][inputs["input"] == 0]
-    assert at_zeros.count_nonzero() > 0 or not at_zeros.numel()
-    assert_same_gradients(gradients(on_dense(method), inputs, arriving, **options), reference)
-
-
-@pytest.mark.parametrize("seed", SHAPES)
-@pytest.mark.parametrize("mode", MODES)
-def test_a_gradient_wanted_at_events_alone_is_that_there_and_zero_elsewhere(mode: tuple[str, bool], seed: int) -> None:
-    options = mode_options(mode, LENGTHS[seed])
-    inputs = densified(*linear_case(seed))
-    arriving: list[Tensor | None] = [*make_output_gradients(seed, call(on_dense_at_events, inputs, **options))]
-    reference = gradients(reference_on_dense, inputs, arriving, **options)
-    reference["input"] *= inputs["input"] != 0
-    made = gradients(on_dense_at_events, inputs, arriving, **options)
-    assert made["input"][inputs["input"] == 0].count_nonzero() == 0
-    assert_same_gradients(made, reference)
-
-
-@pytest.mark.parametrize("per_neuron", [True, False])
-@pytest.mark.parametrize("lengths", [None, [12, 7]])
-@pytest.mark.parametrize("dense", [False, True], ids=["EventBatch", "dense"])
-def test_relu_with_recurrence_is_the_derivative_of_the_forward_pass(
-    dense: bool, lengths: list[int] | None, per_neuron: bool
-) -> None:
-    events, inputs = make_linear_inputs(2, 12, 2, 3, inputs=4, per_neuron=per_neuron)
-    function = on_dense("events") if dense else on_events(events)
-    current = events.to_dense(torch.float64) @ inputs["weight"].T
-    layer = {name: x for name, x in inputs.items() if name not in ("values", "weight")}
-    h = membrane({"current": current, **layer})
-    assert (h > 0.5).sum() >= 3
-    assert h.abs().min() > 1e-3
-    if dense:
-        inputs = densified(events, inputs)
-        assert (inputs["input"] == 0).any()
-    inputs = requiring_grad(inputs)
-
-    def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
-        given = dict(zip(inputs, tensors, strict=True))
-        spikes, state = call(function, given, surrogate="relu", recurrent_grad=True, lengths=lengths)
-        return (spikes, *state)
-
-    assert torch.autograd.gradcheck(outputs, tuple(inputs.values()))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_over_many_segments_it_is_src_on_the_same_currents(mode: tuple[str, bool]) -> None:
-    """Weights of few bits make sums of binary events exact in every order, so that nothing may differ but the order in
-    which gradients are summed."""
-    lengths = [300, 257, 256, 33, 32, 31, 1, 0]
-    events, inputs = make_linear_inputs(3, 300, len(lengths), 20, inputs=9)
-    inputs["weight"] = (8 * inputs["weight"]).round() / 8
-    inputs["values"] = torch.ones_like(inputs["values"])
-    options = mode_options(mode, lengths)
-    dense = with_values(events, None).to_dense(torch.float64)
-    as_currents = {"current": dense @ inputs["weight"].T, **inputs}
-    del as_currents["weight"], as_currents["values"]
-    expected = call(src, as_currents, **options)
-    assert_equal_outputs(call(on_events(events), inputs, **options), expected)
-    assert (expected[0] > 0.5).sum() > 100
-    arriving: list[Tensor | None] = [*make_output_gradients(3, expected)]
-    reference = gradients(src, as_currents, arriving, **options)
-    made = gradients(on_events(events), inputs, arriving, **options)
-    for name in ("bias", *STATE, *PARAMETERS):
-        assert torch.equal(made[name], reference[name]), name
-    # Two sums of at most n products differ by 2 n roundings of the sum of their sizes.
-    current = reference["current"]
-    weight = torch.einsum("tbn,tbk->nk", current, dense)
-    sizes = torch.einsum("tbn,tbk->nk", current.abs(), dense.abs())
-    assert ((made["weight"] - weight).abs() <= 2 * 3 * len(lengths) * 300 * 2**-53 * sizes).all()
-    sample_of_row = torch.arange(len(lengths)).repeat_interleave(300)
-    step_of_row = torch.arange(300).repeat(len(lengths))
-    row = torch.arange(len(events.offsets) - 1).repeat_interleave(events.offsets.diff())
-    at_event = current[step_of_row[row], sample_of_row[row]]
-    weight_at_event = inputs["weight"].T[events.indices.long()]
-    sizes = (at_event * weight_at_event).abs().sum(1)
-    assert ((made["values"] - (at_event * weight_at_event).sum(1)).abs() <= 2 * 20 * 2**-53 * sizes).all()
-    assert made["values"][step_of_row[row] >= torch.tensor(lengths)[sample_of_row[row]]].count_nonzero() == 0
-
-
-@pytest.mark.parametrize("neurons", [1, 15, 16, 17, 100, 128, 129, 130, 260])
-def test_every_width_of_a_layer_equals_its_neurons_one_by_one(neurons: int) -> None:
-    """Neurons do not see each other, and a neuron alone has the bits that it has in its layer; so few samples
-    are summed in one order, whatever the width.
-    """
-    events, inputs = make_linear_inputs(4, 40, 3, neurons, inputs=6)
-    options = mode_options(("straight_through", True), [40, 33, 7])
-    outputs = call(on_events(events), inputs, **options)
-    assert outputs[0].count_nonzero() > 0
-    arriving = make_output_gradients(4, outputs)
-    made = gradients(on_events(events), inputs, [*arriving], **options)
-    for n in {0, neurons // 2, neurons - 1, *range(15, neurons, 16)}:
-        one = {name: x[..., n : n + 1] for name, x in inputs.items() if name not in ("values", "weight")}
-        one = {"values": inputs["values"], "weight": inputs["weight"][n : n + 1], **one}
-        assert_equal_outputs(
-            call(on_events(events), one, **options),
-            (outputs[0][..., n : n + 1], SRCState(*(x[:, n : n + 1] for x in outputs[1]))),
-        )
-        alone = gradients(on_events(events), one, [g[..., n : n + 1] for g in arriving], **options)
-        assert torch.equal(alone["weight"][0], made["weight"][n])
-        for name in ("bias", *STATE, *PARAMETERS):
-            assert torch.equal(alone[name][..., 0], made[name][..., n]), name
-
-
-def test_gradients_asked_for_one_by_one_are_those_asked_for_together() -> None:
-    events, inputs = linear_case(10)
-    options = mode_options(("relu", True), LENGTHS[10])
-    for function, given in ((on_events(events), inputs), (on_dense("events"), densified(events, inputs))):
-        arriving: list[Tensor | None] = [*make_output_gradients(10, call(function, given))]
-        expected = gradients(function, given, arriving, **options)
-        for name in given:
-            leaves = requiring_grad(given)
-            outputs = tensors_of(call(function, leaves, **options))
-            (made,) = torch.autograd.grad(outputs, leaves[name], arriving)
-            assert torch.equal(made, expected[name]), name
-            alone = {**given, name: given[name].clone().requires_grad_()}
-            outputs = tensors_of(call(function, alone, **options))
-            (made,) = torch.autograd.grad(outputs, alone[name], arriving)
-            assert torch.equal(made, expected[name]), name
-
-
-@pytest.mark.parametrize("dense", [False, True], ids=["EventBatch", "dense"])
-def test_double_backward_is_refused(dense: bool) -> None:
-    events, inputs = linear_case(10)
-    leaves = requiring_grad(densified(events, inputs) if dense else inputs)
-    spikes, _ = call(on_dense("events") if dense else on_events(events), leaves)
-    (grad,) = torch.autograd.grad(spikes.sum(), leaves["weight"], create_graph=True)
-    with pytest.raises(RuntimeError, match="double backward"):
-        torch.autograd.grad(grad.sum(), leaves["weight"])
-
-
-@pytest.mark.parametrize("name", ["weight", "values", "rho"])
-def test_func_grad_is_the_gradient_or_refuses(name: str) -> None:
-    events, inputs = linear_case(10)
-
-    def total(x: Tensor) -> Tensor:
-        spikes, state = call(on_events(events), {**inputs, name: x}, surrogate="relu", recurrent_grad=True)
-        return spikes.square().sum() + state.h.sum()
-
-    x = inputs[name].clone().requires_grad_()
-    (expected,) = torch.autograd.grad(total(x), x)
-    assert expected.count_nonzero() > 0
-    try:
-        made = torch.func.grad(total)(inputs[name])
-    except (NotImplementedError, RuntimeError) as refusal:
-        assert str(refusal)
-    else:
-        assert torch.equal(made, expected)
-
-
-# The operators
-
-
-def operator_arguments(
-    dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool]
-) -> tuple[EventBatch, Tensor, Layer]:
-    """Events, the weight and the layer of an operator's call, optional tensors present or absent."""
-    events, inputs = make_linear_inputs(5, 35, 2, 5, inputs=7, dtype=dtype)
-    if requires_grad:
-        inputs = requiring_grad(inputs)
-    layer = make_layer(inputs, mode, [35, 7], present=present)
-    return with_values(events, inputs["values"] if present else None), inputs["weight"], layer
-
-
-optional_arguments = pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
-dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-# opcheck looks at shapes, dtypes, strides, aliases and dispatch, which no mode changes.
-MODE = ("straight_through", True)
-WANTED_OF_CELL = ([True] * 6, [False] * 6, [True, False] * 3)
-
-
-@optional_arguments
-@dtypes
-@pytest.mark.parametrize("save", [True, False])
-def test_opcheck_of_src_events(save: bool, dtype: torch.dtype, present: bool) -> None:
-    events, weight, layer = operator_arguments(dtype, present, save, MODE)
-    arguments = (events.offsets, events.indices, events.values, weight, *layer.forward)
-    options = {**layer.options, "steps": 35, "batch": 2, "save": save, "trace_integrator": present}
-    torch.library.opcheck(torch.ops.srcell.src_events, arguments, options)
-
-
-@optional_arguments
-@dtypes
-def test_opcheck_of_src_events_backward(dtype: torch.dtype, present: bool) -> None:
-    events, weight, layer = operator_arguments(dtype, present, False, MODE)
-    parts = (events.offsets, events.indices, events.values, weight)
-    options = {**layer.options, "steps": 35, "batch": 2}
-    for of_cell in WANTED_OF_CELL if present else ([False] * 6,):
-        spikes, *state, trace, checkpoints = torch.ops.srcell.src_events(
-            *parts, *layer.forward, **options, save=True, trace_integrator=any(of_cell)
-        )
-        given = [g if present else None for g in make_output_gradients(5, (spikes, SRCState(*state)))]
-        for wanted in ([present, True], [False, False]):
-            arguments = (*given, *parts, trace, checkpoints, *layer.synapse_backward)
-            masked = {**options, "output_mask": wanted + of_cell}
-            torch.library.opcheck(torch.ops.srcell.src_events_backward, arguments, masked)
-
-
-@optional_arguments
-@dtypes
-@pytest.mark.parametrize("save", [True, False])
-@pytest.mark.parametrize("method", ["events", "gemm"])
-def test_opcheck_of_src_dense(method: str, save: bool, dtype: torch.dtype, present: bool) -> None:
-    events, weight, layer = operator_arguments(dtype, present, save, MODE)
-    input = events.to_dense(dtype).detach().requires_grad_(save)
-    for at_events in (True, False):
-        options = {"method": method, "save": save, "trace_integrator": present, "input_grad_at_events": at_events}
-        torch.library.opcheck(torch.ops.srcell.src_dense, (input, weight, *layer.forward), layer.options | options)
-
-
-@optional_arguments
-@dtypes
-@pytest.mark.parametrize("at_events", [True, False])
-@pytest.mark.parametrize("method", ["events", "gemm"])
-def test_opcheck_of_src_dense_backward(method: str, at_events: bool, dtype: torch.dtype, present: bool) -> None:
-    events, weight, layer = operator_arguments(dtype, present, False, MODE)
-    input = events.to_dense(dtype)
-    options = {**layer.options, "input_grad_at_events": at_events}
-    for of_cell in WANTED_OF_CELL if present else ([False] * 6,):
-        spikes, *state, trace, checkpoints, mask, path = torch.ops.srcell.src_dense(
-            input, weight, *layer.forward, **options, method=method, save=True, trace_integrator=any(of_cell)
-        )
-        assert path[0] == (method == "events")
-        given = [g if present else None for g in make_output_gradients(5, (spikes, SRCState(*state)))]
-        for wanted in ([True, True], [False, False]):
-            arguments = (*given, input, weight, trace, checkpoints, mask, path, *layer.synapse_backward)
-            masked = {**options, "output_mask": wanted + of_cell}
-            torch.library.opcheck(torch.ops.srcell.src_dense_backward, arguments, masked)
-
-
-@pytest.mark.parametrize("method", ["events", "gemm"])
-@pytest.mark.parametrize("mode", MODES)
-def test_both_ways_of_src_dense_have_the_gradients_of_the_reference(mode: tuple[str, bool], method: str) -> None:
-    options = mode_options(mode, LENGTHS[10])
-    inputs = densified(*linear_case(10))
-    expected = call(reference_on_dense, inputs, **options)
-    arriving: list[Tensor | None] = [*make_output_gradients(10, expected)]
-
-    def operator(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **cell: Any) -> Outputs:
-        layer = make_layer({"bias": bias, **dict(zip(STATE, state, strict=True)), **cell}, mode, LENGTHS[10])
-        spikes, i, h, hs, *_ = torch.ops.srcell.src_dense(
-            *(input, weight, *layer.forward),
-            **layer.options,
-            method=method,
-            save=True,
-            trace_integrator=True,
-            input_grad_at_events=False,
-        )
-        return spikes, SRCState(i, h, hs)
-
-    assert_same_outputs(call(operator, inputs), expected)
-    assert_same_gradients(
-        gradients(operator, inputs, arriving), gradients(reference_on_dense, inputs, arriving, **options)
-    )
+from support.gradients import assert_same_gradients, gradients, make_output_gradients, requiring_grad
+from support.inputs import PARAMETERS, STATE, Inputs, Outputs, call, make_layer, make_linear_inputs, noise, with_values
+from support.linear import (
+    LENGTHS,
+    Function,
+    assert_equal_outputs,
+    assert_same_outputs,
+    densified,
+    linear_case,
+    on_dense,
+    on_events,
+    reference_on_dense,
+    reference_on_events,
+    tensors_of,
+)
+from support.refusals import assert_refused
+
+STEPS, BATCH, INPUTS, NEURONS = 12, 3, 4, 5
+
+
+def make_events(**options: Any) -> EventBatch:
+    """An event of every input in every step, of float32 values."""
+    return EventBatch.from_dense(torch.full((STEPS, BATCH, INPUTS), 0.5), **options)
+
+
+def good_input(dense: bool) -> Any:
+    return make_events().to_dense() if dense else make_events()
+
+
+either_input = pytest.mark.parametrize("dense", [False, True], ids=["EventBatch", "dense"])
 
 
 # Sizes
@@ -555,20 +185,6 @@ def test_no_output_aliases_an_input_or_another_output(method: str | None) -> Non
 
 
 # Bad input
-
-STEPS, BATCH, INPUTS, NEURONS = 12, 3, 4, 5
-
-
-def make_events(**options: Any) -> EventBatch:
-    """An event of every input in every step, of float32 values."""
-    return EventBatch.from_dense(torch.full((STEPS, BATCH, INPUTS), 0.5), **options)
-
-
-def good_input(dense: bool) -> Any:
-    return make_events().to_dense() if dense else make_events()
-
-
-either_input = pytest.mark.parametrize("dense", [False, True], ids=["EventBatch", "dense"])
 
 
 @either_input
@@ -819,65 +435,7 @@ def test_auto_goes_the_way_that_the_cost_model_expects_to_be_faster(fires: float
     assert path[0] == events_are_faster(sizes[2], density) == (fires < 0.5)
 
 
-# What torch does with it
-
-
-@pytest.mark.parametrize("with_values_", [True, False], ids=["values", "ones"])
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_as_a_full_graph_it_is_what_it_is_in_eager_mode(
-    backend: str, with_values_: bool, request: pytest.FixtureRequest
-) -> None:
-    if backend == "inductor":
-        request.getfixturevalue("inductor")
-    torch._dynamo.reset()
-    events, inputs = make_linear_inputs(8, 40, 3, 20, inputs=6, dtype=torch.float32)
-    lengths = torch.tensor([40, 0, 17])
-    options: dict[str, Any] = {"recurrent_grad": True, "lengths": lengths}
-    names = [name for name in inputs if with_values_ or name != "values"]
-
-    def function(batch: EventBatch, *tensors: Tensor) -> Outputs:
-        given = {name: x for name, x in zip(names, tensors, strict=True) if name != "values"}
-        return call(lambda *args, **options: src_linear(batch, *args, **options), given, **options)
-
-    results = []
-    for f in (function, torch.compile(function, fullgraph=True, backend=backend)):
-        leaves = {name: inputs[name].clone().requires_grad_() for name in names}
-        batch = with_values(events, leaves.get("values"))
-        outputs = tensors_of(f(batch, *leaves.values()))
-        arriving = make_output_gradients(8, (outputs[0], SRCState(*outputs[1:])))
-        results.append([*outputs, *torch.autograd.grad(outputs, [*leaves.values()], arriving)])
-        with torch.no_grad():
-            results[-1] += tensors_of(f(with_values(events, batch.values), *leaves.values()))
-    assert results[0][0].count_nonzero() > 0
-    for eager, made in zip(*results, strict=True):
-        assert torch.equal(made, eager)
-        assert made.stride() == eager.stride()
-
-
-def test_one_graph_serves_batches_of_other_sizes() -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(src_linear, fullgraph=True, backend="aot_eager", dynamic=True)
-    for steps, batch in ((20, 3), (33, 2), (7, 5)):
-        events, inputs = make_linear_inputs(9, steps, batch, 6, inputs=4, dtype=torch.float32)
-        for given in (events, events.to_dense()):
-            assert_equal_outputs(compiled(given, inputs["weight"], -6.0), src_linear(given, inputs["weight"], -6.0))
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_compiled_on_a_dense_input_auto_is_auto(full: bool) -> None:
-    torch._dynamo.reset()
-    events, inputs = make_linear_inputs(8, 40, 3, 100, inputs=200, dtype=torch.float32)
-    inputs = densified(events, inputs)
-    if full:
-        inputs["input"] = torch.ones_like(inputs["input"])
-    compiled = torch.compile(on_dense("auto"), fullgraph=True, backend="aot_eager")
-    results = []
-    for function in (on_dense("auto"), compiled):
-        leaves = requiring_grad(inputs)
-        outputs = tensors_of(call(function, leaves))
-        results.append([*outputs, *torch.autograd.grad(outputs[0].sum(), [leaves["weight"], leaves["input"]])])
-    assert results[0][0].count_nonzero() > 0
-    assert all(map(torch.equal, *results))
+# Half precision, autocast, modules
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -936,3 +494,37 @@ def test_running_a_module_on_events_leaves_nothing_in_it() -> None:
     other = SRC(6, 8, 2, learnable=["alpha"], initial_state="rest")
     other.load_state_dict(before)
     assert_equal_outputs(other(events), (spikes, state))
+
+
+# What lies past the end of a sample
+
+
+@pytest.mark.parametrize("padding", [math.nan, math.inf])
+@pytest.mark.parametrize("method", ["events", "gemm", "auto"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_input_past_the_end_of_a_sample_changes_nothing(padding: float, method: str, autocast: bool) -> None:
+    """Not even the gradient of a weight, in which it would meet a gradient of 0."""
+
+    def run(padding: float) -> list[Tensor]:
+        x, weight = noise(30, 10, 2, 784, dtype=torch.float32), 0.1 * noise(31, 5, 784, dtype=torch.float32)
+        x[6:, 1] = padding
+        x.requires_grad_(), weight.requires_grad_()
+        with torch.autocast("cpu", enabled=autocast):
+            spikes, state = src_linear(x, weight, -6.0, lengths=[10, 6], method=method)
+        (spikes.sum() + state.i.sum()).backward()
+        return [spikes, *state, x.grad, weight.grad]
+
+    expected = run(0.0)
+    assert expected[-1].count_nonzero() > 0
+    assert all(map(torch.equal, run(padding), expected))
+
+
+def test_the_way_that_auto_takes_does_not_depend_on_what_stands_past_the_ends() -> None:
+    """Of a density of 3 % with dense padding: the bits of events, not those of the product."""
+    x = (noise(32, 40, 4, 200, dtype=torch.float32) > 0.94).float()
+    weight, lengths = noise(33, 16, 200, dtype=torch.float32), [40, 4, 4, 4]
+    x[4:, 1:] = 1
+    by_events = src_linear(x, weight, -6.0, lengths=lengths, method="events")
+    assert by_events[1].i.count_nonzero() > 0
+    assert torch.equal(src_linear(x, weight, -6.0, lengths=lengths)[1].i, by_events[1].i)
+    assert not torch.equal(src_linear(x, weight, -6.0, lengths=lengths, method="gemm")[1].i, by_events[1].i)

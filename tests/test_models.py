@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from srcell import SRC, EventBatch, LeakyReadout, SRCConv2d, rate_encode, src_linear
-from srcell.functional import scale_neurons
+from srcell.functional.readout import scale_neurons
 from srcell.models import Classifier, SRCClassifier
 
 STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3
@@ -338,3 +338,18 @@ def test_balancing_lets_frozen_layers_and_other_losses_be(spikes_in: Tensor) -> 
 def test_relu_is_not_balanced() -> None:
     with pytest.raises(ValueError, match="balance_gradients: expected False with the surrogate 'relu'"):
         SRCClassifier(INPUTS, [24], CLASSES, surrogate="relu", balance_gradients=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"alpha": 0.8, "surrogate": "relu", "recurrent_grad": True, "initial_state": "rest"}]
+)
+def test_every_layer_has_the_options(options: dict[str, Any]) -> None:
+    expected = {
+        "alpha": 0.9,
+        "surrogate": "straight_through",
+        "recurrent_grad": False,
+        "initial_state": "zeros",
+    } | options
+    for layer in SRCClassifier(6, [5, 4], num_classes=2, **options).src_layers():
+        found = {name: getattr(layer, name) for name in expected if name != "alpha"}
+        assert found | {"alpha": layer.get_extra_state()[1].item()} == expected

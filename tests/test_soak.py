@@ -2,8 +2,8 @@
 
 import pytest
 
-from conftest import IsaProcess
 from soak import KINDS, check, check_long, draw
+from support.processes import IsaProcess
 
 
 @pytest.mark.parametrize("seed", range(6))

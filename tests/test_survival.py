@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from srcell.checkpoint import read_checkpoint
-from srcell.run_folder import RunFolder
 from srcell.training import TrainingConfig, evaluate_run, resume, train
+from srcell.training.checkpoint import read_checkpoint
+from srcell.training.run_folder import RunFolder
 
 SETTINGS = ["--hidden", "24", "--epochs", "12", "--steps", "20", "--batch-size", "48"]
 CONFIG = TrainingConfig(hidden_sizes=(24,), epochs=12, steps=20, batch_size=48)
@@ -178,7 +178,7 @@ config = TrainingConfig(
 )
 with processes() as group:
     trainer = Trainer(config, data.load("digits"), group=group)
-    samples = [labels.tolist() for _, labels in trainer._loader]
+    samples = [labels.tolist() for _, labels in trainer.loader]
     steps = trainer.train_epoch()
     next(steps)
     first = {name: parameter.grad.clone() for name, parameter in trainer.model.named_parameters()}

@@ -89,7 +89,7 @@ def repeated(draw: Draw, x: Tensor) -> Tensor:
     if not chance(draw, 8):
         return x
     kept = [slice(0, 1) if chance(draw, 50) else slice(None) for _ in x.shape]
-    return x[tuple(kept)].expand(x.shape) if x.numel() else x
+    return x[tuple(kept)].expand(x.shape) if x.layout == torch.strided and x.numel() else x
 
 
 def altered(draw: Draw, x: Tensor) -> Tensor:
@@ -151,6 +151,15 @@ def oddity(draw: Draw) -> Any:
 def wrong(draw: Draw, x: Any) -> Any:
     """Something in the place of an argument that is often not fit for it."""
     return altered(draw, x) if isinstance(x, Tensor) and chance(draw, 70) else oddity(draw)
+
+
+def spoil(draw: Draw, given: dict[str, Any], percent: int) -> bool:
+    """Perhaps put something wrong in the place of an argument or two; whether that was done."""
+    spoilt = chance(draw, percent)
+    for _ in range(pick(draw, 1, 1, 2) if spoilt else 0):
+        name = pick(draw, *given)
+        given[name] = wrong(draw, given[name])
+    return spoilt
 
 
 def corrupted(draw: Draw, content: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Fuzz targets on what comes from files and the command line: IDX files, recordings, caches, checkpoints, configs.
 
-As in ``op_targets``, a target returns whether its input was accepted. Each writes into a folder of its own and sees
-that nothing beside it is touched.
+As in ``op_targets``, a target returns whether its input was accepted, and blank lines part what is drawn and written,
+the call, and the facts. Each writes into a folder of its own and sees that nothing beside it is touched.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from torch import Tensor
 
 import srcell
 from fuzz.draws import Draw, altered, chance, corrupted, pick, spikes
-from srcell import benchmark, sweep, training
-from srcell.cli import SETTINGS, main
-from srcell.config import PRESETS, TrainingConfig
+from srcell import benchmark, training
+from srcell.cli import main
 from srcell.data import Dataset, LabelledEvents, LabelledImages, load_fashion_mnist, load_mnist, load_nmnist
-from srcell.run_folder import FILES, RunFolder
+from srcell.training import sweep
+from srcell.training.config import SETTINGS, TrainingConfig
+from srcell.training.presets import PRESETS
+from srcell.training.run_folder import FILES, RunFolder
 
 MEMORY = Path("/dev/shm")  # where a write does not wait for a disk
 FOREIGN = "not srcell's"
@@ -75,12 +77,8 @@ def accepts_file(folder: Path, call: Callable[[], Any]) -> tuple[Any] | None:
 # Images
 
 
-def idx(draw: Draw) -> bool:
-    """The four files of MNIST or Fashion-MNIST, gzipped or not."""
-    folder = workspace("idx")
-    load, name = pick(draw, (load_mnist, "mnist"), (load_fashion_mnist, "fashion-mnist"))
-    (folder / name).mkdir(exist_ok=True)
-    zipped, height, width = chance(draw, 20), pick(draw, 3, 1, 28), pick(draw, 2, 1, 28)
+def idx_files(draw: Draw, height: int, width: int) -> dict[str, bytes]:
+    """What four good files hold."""
     contents = {}
     for part in ("train", "t10k"):
         count = pick(draw, 3, 1, 7)
@@ -88,23 +86,41 @@ def idx(draw: Draw) -> bool:
         contents[f"{part}-images-idx3-ubyte"] = struct.pack(">4I", 0x803, count, height, width) + images.tobytes()
         labels = bytes(draw.randrange(10) for _ in range(count))
         contents[f"{part}-labels-idx1-ubyte"] = struct.pack(">2I", 0x801, count) + labels
-    spoilt = pick(draw, *contents)
-    kind = draw.randrange(100)
+    return contents
+
+
+def write_idx(draw: Draw, folder: Path, contents: dict[str, bytes]) -> bool:
+    """Write the files, gzipped or not; whether nothing is wrong with them."""
+    zipped, spoilt, kind = chance(draw, 20), pick(draw, *contents), draw.randrange(100)
     if kind >= 75:
         contents[spoilt] = corrupted(draw, contents[spoilt])
     elif kind >= 60:
         contents[spoilt] = strange_idx(draw)
+    folder.mkdir(exist_ok=True)
     for file, content in contents.items():
         for suffix in ("", ".gz"):
-            (folder / name / (file + suffix)).unlink(missing_ok=True)
+            (folder / (file + suffix)).unlink(missing_ok=True)
         content = gzip.compress(content, 1) if zipped else content
         if zipped and kind >= 95:
             content = corrupted(draw, content)
         if kind != 60 or file != spoilt:
-            (folder / name / (file + ".gz" * zipped)).write_bytes(content)
+            (folder / (file + ".gz" * zipped)).write_bytes(content)
+    return kind < 60
+
+
+def idx(draw: Draw) -> bool:
+    """The four files of MNIST or Fashion-MNIST, gzipped or not."""
+    folder = workspace("idx")
+    load, name = pick(draw, (load_mnist, "mnist"), (load_fashion_mnist, "fashion-mnist"))
+    height, width = pick(draw, 3, 1, 28), pick(draw, 2, 1, 28)
+    contents = idx_files(draw, height, width)
+    clean = write_idx(draw, folder / name, contents)
+
     outcome = accepts_file(folder, lambda: load(folder))
     if outcome is None:
+        assert not clean
         return False
+
     dataset: Dataset = outcome[0]
     for samples in (dataset.train, dataset.test):
         assert isinstance(samples, LabelledImages)
@@ -112,7 +128,7 @@ def idx(draw: Draw) -> bool:
         assert len(images) == len(labels) > 0 and images.shape[1:] == dataset.input_shape[1:] and images[0].numel() > 0
         assert images.dtype == torch.float32 and bool(((images >= 0) & (images <= 1)).all())
         assert labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < 10)).all())
-    if kind < 60:
+    if clean:
         assert torch.equal((dataset.train.images * 255).round().byte(), stored_images(contents, height, width))
     return True
 
@@ -172,9 +188,11 @@ def nmnist(draw: Draw) -> bool:
         contents[path] = corrupted(draw, contents[path]) if chance(draw, 90) else draw.randbytes(draw.randrange(60))
     for path, content in contents.items():
         path.write_bytes(content)
+
     outcome = accepts_file(folder, lambda: load_nmnist(folder, prefix=prefix))
     if outcome is None:
         return False
+
     dataset: Dataset = outcome[0]
     for samples, label in ((dataset.train, 3), (dataset.test, 0)):
         assert isinstance(samples, LabelledEvents)
@@ -210,10 +228,12 @@ def cache(draw: Draw) -> bool:
     if chance(draw, 45):
         content = corrupted(draw, good) if chance(draw, 40) else resaved(draw, good, ("stamp", "shape"))
     path.write_bytes(content)
+
     try:
         dataset = load_nmnist(folder, cache=True)
     finally:
         assert_alone(folder)
+
     samples = dataset.train
     assert isinstance(samples, LabelledEvents) and isinstance(fresh.train, LabelledEvents)
     events, labels = samples
@@ -328,17 +348,19 @@ def config(draw: Draw) -> bool:
     if chance(draw, 10):
         content = pick(draw, b"\xff\xfe" + content, content.decode().encode("utf-16"), b"\xef\xbb\xbf" + content)
     (folder / "config.json").write_bytes(content)
+    built = chance(draw, 20)
+
     outcome = accepts_file(folder, lambda: RunFolder.open(folder))
     if outcome is None:
         return False
+
     found: TrainingConfig = outcome[0].config
     assert TrainingConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(found)))) == found
     assert isinstance(found.hidden_sizes, tuple) and isinstance(found.epochs, int)
-    if len(found.hidden_sizes) < 4 and sum(found.hidden_sizes) < 1000 and not found.channels and chance(draw, 20):
+    if built and len(found.hidden_sizes) < 4 and sum(found.hidden_sizes) < 1000 and not found.channels:
         training.build_model(found, (1, 2, 2), 10)
-        training.make_encoding(found)(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), 0) if (
-            found.steps + found.prefix < 10_000
-        ) else None
+        if found.steps + found.prefix < 10_000:
+            training.make_encoding(found)(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), 0)
     return True
 
 
@@ -372,6 +394,7 @@ def checkpoint(draw: Draw) -> bool:
         content = corrupted(draw, content) if chance(draw, 40) else resaved(draw, content)
     path = folder.checkpoint if resuming else folder.path / "model.safetensors"
     path.write_bytes(content)
+    goes_on = chance(draw, 20)
 
     def load() -> None:
         if resuming:
@@ -383,11 +406,12 @@ def checkpoint(draw: Draw) -> bool:
 
     if accepts_file(folder.path, load) is None:
         return False
+
     again = trainer.state()[0] if resuming else trainer.model.state_dict()
     for name, x in parse_tensors(content).items():
         if name in again:
             torch.testing.assert_close(again[name], x, rtol=0, atol=0, equal_nan=True, msg=name)
-    if resuming and len(trainer.history) < 3 and chance(draw, 20):
+    if resuming and len(trainer.history) < 3 and goes_on:
         with contextlib.suppress(FloatingPointError):
             next(trainer.train_epoch(), None)
     return True
@@ -404,14 +428,22 @@ def a_run() -> tuple[RunFolder, RunFolder]:
     return writer, RunFolder.open(writer.path)
 
 
+def half_written(draw: Draw) -> set[str]:
+    """Names of files that a run, a download or anyone else has not written to their ends."""
+    owners = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.json.bak")
+    ends = (".7", ".123", "", ".x", ".-1")
+    return {f"{pick(draw, *owners)}{pick(draw, *ends)}.partial" for _ in range(draw.randrange(5))}
+
+
 def run_folder(draw: Draw) -> bool:
     """Readers and a second writer, in a folder whose lock is held or free, among half-written files of many owners."""
     writer, other = a_run()
-    folder, free = writer.path, chance(draw, 50)
-    owners = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.json.bak")
-    names = {
-        f"{pick(draw, *owners)}{pick(draw, '.7', '.123', '', '.x', '.-1')}.partial" for _ in range(draw.randrange(5))
-    }
+    folder, free, names = writer.path, chance(draw, 50), half_written(draw)
+    readers = (RunFolder.open, srcell.load, lambda path: training.evaluate_run(RunFolder.open(path)))
+    reads = [pick(draw, *readers) for _ in range(draw.randrange(4))]
+    write = pick(draw, other.lock, functools.partial(RunFolder.create, folder, TrainingConfig()))
+    if not free and chance(draw, 30):
+        write = functools.partial(training.resume, folder)
     for name in names:
         (folder / name).write_text("half")
     if not free:
@@ -419,16 +451,13 @@ def run_folder(draw: Draw) -> bool:
         for name in names:  # what the writer is writing at this moment
             (folder / name).write_text("half")
     before = tree(folder)
-    for _ in range(draw.randrange(4)):
-        read = pick(draw, RunFolder.open, srcell.load, lambda path: training.evaluate_run(RunFolder.open(path)))
+
+    for read in reads:
         with contextlib.suppress(FileNotFoundError):  # a run that has not ended has no network
             read(folder)
         assert other.read_checkpoint() is None
         assert tree(folder) == before
     try:
-        write = pick(draw, other.lock, functools.partial(RunFolder.create, folder, TrainingConfig()))
-        if not free and chance(draw, 30):
-            write = functools.partial(training.resume, folder)
         write()
         assert free
     except BlockingIOError as error:
@@ -438,6 +467,7 @@ def run_folder(draw: Draw) -> bool:
     finally:
         writer.close()
         other.close()
+
     left = {name for name in before if re.fullmatch(rf"({'|'.join(map(re.escape, FILES))})\.\d+\.partial", name)}
     assert tree(folder).keys() in (before.keys(), before.keys() - left) and (free or tree(folder) == before)
     for name in names:
@@ -468,17 +498,22 @@ def runs() -> Path:
 NUMBERS = ("1", "0", "-1", "2", "0.5", "1e-3", "nan", "inf", "1e400", "9" * 30, "9" * 5000, "", "x", "1_0", "٣")
 NAMES = ("rate", "latency", "one-cycle", "constant", "relu", "straight_through", "rest", "zeros", "", "x", "../x", "é")
 FOLDERS = ("new", "begun", "full", "broken", "a/b", "", ".", "full/notes.txt", "x\ny", "\udcff", "x" * 300, "\0")
+OPTIONS = [name for name in SETTINGS if name != "dataset"]
 GOOD = {int: ("1", "2", "5"), float: ("0.5", "0.01", "1"), str: NAMES[:8]}
 
 
 def setting_words(draw: Draw) -> list[str]:
-    option, field, kind, *_ = pick(draw, *SETTINGS)
-    if kind is None:
-        return [option]
+    field = pick(draw, *OPTIONS)
+    option, kind = SETTINGS[field].option, type(SETTINGS[field].default)
+    if kind is bool:
+        return [option if chance(draw, 70) else option.replace("--", "--no-")]
     if kind is str:
         good = {"schedule": "constant", "encoding": "latency", "surrogate": "relu"}.get(field, "rest")
         return [option, good if chance(draw, 70) else pick(draw, *NAMES, *NUMBERS)]
-    words = [option, pick(draw, *GOOD[kind]) if chance(draw, 80) else pick(draw, *NUMBERS, *NAMES)]
+    words = [
+        option,
+        pick(draw, *GOOD[int if kind is tuple else kind]) if chance(draw, 80) else pick(draw, *NUMBERS, *NAMES),
+    ]
     if field in ("channels", "hidden_sizes"):
         return words + [pick(draw, "3", "4", "x")] * chance(draw, 30)
     return words
@@ -512,9 +547,10 @@ def command_words(draw: Draw) -> list[str]:
     elif command in ("train", "sweep") and chance(draw, 40):
         words += ["--out", pick(draw, "new", *FOLDERS)]
     if command == "sweep" and chance(draw, 50):
-        field = pick(draw, *SETTINGS)
-        good = GOOD.get(field[2], ("true",)) if field[2] is not str else ("x",)
-        words += ["--vary", field[1], *(pick(draw, *(good if chance(draw, 80) else NUMBERS + NAMES)) for _ in range(2))]
+        field = pick(draw, *OPTIONS)
+        kind = type(SETTINGS[field].default)
+        good = ("x",) if kind is str else GOOD.get(int if kind is tuple else kind, ("true",))
+        words += ["--vary", field, *(pick(draw, *(good if chance(draw, 80) else NUMBERS + NAMES)) for _ in range(2))]
     if command == "sweep" and chance(draw, 40):
         words += ["--seeds", "0", pick(draw, "1", *NUMBERS)]
     if command == "eval":
@@ -562,6 +598,7 @@ def stubbed(reached: list[str]) -> Iterator[None]:
 def command_line(draw: Draw) -> bool:
     """Words behind ``srcell``, to the place where the work begins."""
     folder, words = runs(), command_words(draw)
+
     reached: list[str] = []
     out, err = io.StringIO(), io.StringIO()
     before = Path.cwd()
@@ -574,6 +611,7 @@ def command_line(draw: Draw) -> bool:
         return True
     finally:
         os.chdir(before)
+
     made = set(os.listdir(folder)) - {"begun", "broken", "full"}
     assert made <= set(words), words  # what --out names
     for name in made:

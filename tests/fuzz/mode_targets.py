@@ -1,7 +1,8 @@
 """Fuzz targets on torch's modes and on what stands past the samples' lengths.
 
 A call in a mode gives what it gives without, or its shapes where a mode knows nothing else, or a Python error; what
-stands past a sample's length has no influence on outputs and gradients.
+stands past a sample's length has no influence on outputs and gradients. As in ``op_targets``, blank lines part what is
+drawn, the calls, and the facts.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from torch.func import functionalize
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from conftest import Wrapped
 from fuzz.draws import FLOATS, Draw, chance, floats, pick, size, spikes
 from srcell import SRC, EventBatch, SRCConv2d, latency_encode, leaky_readout, rate_encode, src, src_linear
-from srcell.functional import count_spikes, scale_neurons
+from srcell.functional import count_spikes
+from srcell.functional.readout import scale_neurons
+from support.wrapped import Wrapped
 
 Call = tuple[Callable[..., Any], list[Tensor]]
+Runs = Callable[[Tensor], list[Tensor | None]]
 
 
 def drawn_call(draw: Draw) -> Call:
@@ -56,52 +59,65 @@ def drawn_call(draw: Draw) -> Call:
     return lambda a: src(a, -6.0, lengths=lengths), [x]
 
 
+def on_meta(function: Callable[..., Any], args: list[Tensor]) -> Any:
+    with torch.device("meta"):
+        return function(*args)
+
+
+def fake(function: Callable[..., Any], args: list[Tensor]) -> Any:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        return function(*map(mode.from_tensor, args))
+
+
+def functional(function: Callable[..., Any], args: list[Tensor]) -> Any:
+    return functionalize(lambda *x: pytree.tree_leaves(function(*x)))(*args)
+
+
+def wrapping(function: Callable[..., Any], args: list[Tensor]) -> Any:
+    return function(*map(Wrapped, args))
+
+
+def checkpointed(function: Callable[..., Any], args: list[Tensor]) -> Any:
+    leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in args]
+    return checkpoint(function, *leaves, use_reentrant=False)
+
+
+def inferring(function: Callable[..., Any], args: list[Tensor]) -> Any:
+    with torch.inference_mode():
+        return function(*args)
+
+
 def modes(draw: Draw) -> bool:
     """A default device, fake, functional and wrapping tensors, checkpointing, inference."""
     function, args = drawn_call(draw)
+    mode = pick(draw, on_meta, fake, functional, wrapping, checkpointed, inferring)
+
     expected = pytree.tree_leaves(function(*args))
-    mode = draw.randrange(6)
     try:
-        if mode == 0:
-            with torch.device("meta"):
-                result = pytree.tree_leaves(function(*args))
-        elif mode == 1:
-            with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-                result = pytree.tree_leaves(function(*map(fake.from_tensor, args)))
-        elif mode == 2:
-            result = functionalize(lambda *x: pytree.tree_leaves(function(*x)))(*args)
-        elif mode == 3:
-            result = pytree.tree_leaves(function(*map(Wrapped, args)))
-        elif mode == 4:
-            leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in args]
-            result = pytree.tree_leaves(checkpoint(function, *leaves, use_reentrant=False))
-        else:
-            with torch.inference_mode():
-                result = pytree.tree_leaves(function(*args))
+        result = pytree.tree_leaves(mode(function, args))
     except DynamicOutputShapeException:  # of as many events as only the call knows
-        assert mode == 1
+        assert mode is fake
         return False
     except RuntimeError:  # of no elements: whether they would lie in memory cannot be told
-        assert mode in (1, 2, 3) and not all(x.numel() for x in args)
+        assert mode in (fake, functional, wrapping) and not all(x.numel() for x in args)
         return False
+
     assert [x.shape for x in result] == [x.shape for x in expected]
-    if mode != 1:
+    if mode is not fake:
         plain = [x.inner if isinstance(x, Wrapped) else x for x in result]
         assert all(map(torch.equal, plain, expected))
     return True
 
 
-def padding(draw: Draw) -> bool:
-    """NaN, infinities and anything else past the samples' lengths, on every way through every layer."""
-    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
-    dtype = pick(draw, *FLOATS)
-    lengths = [draw.randrange(steps + 1) for _ in range(batch)]
-    kind = pick(draw, "src", "events", "gemm", "auto", "SRC", "SRCConv2d", "readout", "from_dense")
+KINDS = ("src", "events", "gemm", "auto", "SRC", "SRCConv2d", "readout", "from_dense")
+
+
+def padded_call(draw: Draw, kind: str, lengths: list[int], sizes: tuple[int, int], dtype: torch.dtype) -> Runs:
+    """A function of an input whose samples have these lengths, which gives its outputs and all its gradients."""
+    inputs, neurons = sizes
     autocast = torch.autocast("cpu") if dtype == torch.float32 and chance(draw, 25) else nullcontext()
     weight = floats(draw, neurons, inputs, dtype=dtype, scale=3)
-    alpha = torch.full((), 0.9, dtype=dtype)
-    layer = SRC(inputs, neurons, 2, dtype=dtype)
-    convolution = SRCConv2d(1, 2, 1, dtype=dtype)
+    layer, convolution = SRC(inputs, neurons, 2, dtype=dtype), SRCConv2d(1, 2, 1, dtype=dtype)
 
     def call(x: Tensor, w: Tensor, a: Tensor) -> Any:
         if kind == "src":
@@ -118,19 +134,29 @@ def padding(draw: Draw) -> bool:
 
     def run(x: Tensor) -> list[Tensor | None]:
         parameters = [*layer.parameters(), *convolution.parameters()]
-        leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_(), alpha.clone().requires_grad_()]
+        leaves = [y.clone().requires_grad_() for y in (x, weight, torch.full((), 0.9, dtype=dtype))]
         with autocast:
             outputs = pytree.tree_leaves(call(*leaves))
         total = torch.stack([y.sum().to(torch.float64) for y in outputs]).sum()
         grads = torch.autograd.grad(total, [*leaves, *parameters], allow_unused=True)
         return [*outputs, *grads]
 
+    return run
+
+
+def padding(draw: Draw) -> bool:
+    """NaN, infinities and anything else past the samples' lengths, on every way through every layer."""
+    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
+    kind, dtype = pick(draw, *KINDS), pick(draw, *FLOATS)
+    lengths = [draw.randrange(steps + 1) for _ in range(batch)]
+    run = padded_call(draw, kind, lengths, (inputs, neurons), dtype)
     x = spikes(draw, steps, batch, inputs, dtype=dtype)
-    past = torch.arange(steps)[:, None] >= torch.tensor(lengths, dtype=torch.int64)
-    clean = x.masked_fill(past[:, :, None], 0)
+    past = (torch.arange(steps)[:, None] >= torch.tensor(lengths, dtype=torch.int64))[:, :, None]
     filling = floats(draw, steps, batch, inputs, dtype=dtype, wild=100)
     filling = torch.full_like(x, pick(draw, torch.nan, torch.inf, -torch.inf)) if chance(draw, 60) else filling
-    expected, made = run(clean), run(torch.where(past[:, :, None], filling, clean))
+
+    expected, made = run(x.masked_fill(past, 0)), run(torch.where(past, filling, x))
+
     for a, b in zip(made, expected, strict=True):
         assert (a is None) == (b is None)
         assert a is None or b is None or torch.equal(a, b), kind

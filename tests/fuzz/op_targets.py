@@ -1,42 +1,41 @@
-"""Fuzz targets on tensors: functions, layers, operators, the compiled module, event batches and encoders.
+"""Fuzz targets on tensors: functions, layers, operators and the compiled module.
 
 A target draws one input, hands it over and returns whether it was accepted. It raises where it was refused in another
-way than documented, or where a fact about an accepted one does not hold.
+way than documented, or where a fact about an accepted one does not hold. Blank lines part the three: what is drawn, the
+call, and the facts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import pickle
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch._dynamo  # which torch loads at its first pow on meta, late in a campaign: no leak
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from conftest import CONSTANTS, Layer
 from fuzz.draws import (
     FLOATS,
     INTEGERS,
     Draw,
     altered,
-    assert_names,
     chance,
     fits,
     floats,
     oddity,
-    out_of_memory,
     pick,
     relaid,
     repeated,
     size,
     spikes,
-    wrong,
+    spoil,
 )
+from fuzz.facts import accepts, contents, readable, storages, tensors_in
 from srcell import (
     SRC,
     EventBatch,
@@ -45,15 +44,14 @@ from srcell import (
     SRCConv2d,
     SRCState,
     _core,
-    latency_encode,
     leaky_readout,
-    rate_encode,
     rest_state,
     src,
     src_linear,
 )
 from srcell.functional import count_spikes
 from srcell.reference import src_reference
+from support.inputs import CONSTANTS, Layer
 
 ops = torch.ops.srcell
 warnings.filterwarnings("ignore", message=".*(quantize|Sparse|complex|overflow encountered|NumPy array|nested).*")
@@ -62,23 +60,6 @@ CELL = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 SYNAPSE = ("current", "input", "weight", "spikes")
 ARGUMENTS = (*SYNAPSE, *CELL, "bias", "state", "lengths", "surrogate", "method", "recurrent_grad", "num_classes")
 ARGUMENTS += ("inhibition",)
-OF_EVENTS = ("offsets", "indices", "values", "lengths", "shape", "csr", "x", "y", "polarity", "times", "bin_width")
-OF_EVENTS += ("inputs", "sensor_size", "steps", "prefix", "count", "batches", "samples", "dtype", "device")
-
-
-def accepts(names: Sequence[str], call: Callable[[], Any], *others: type[Exception]) -> tuple[Any] | None:
-    """What the call returns, or None if it refuses as documented."""
-    try:
-        return (call(),)
-    except (ValueError, TypeError, IndexError) as error:
-        assert_names(error, names)
-    except others:
-        pass
-    except (RuntimeError, MemoryError) as error:
-        of_schema = "Expected a value of type 'int'" in str(error)  # torch's word on one of 2^63
-        if not of_schema and not out_of_memory(error):
-            raise
-    return None
 
 
 # The public functions
@@ -104,6 +85,11 @@ DOMAINS = {
 }
 
 
+def drawn_lengths(draw: Draw, steps: int, batch: int) -> Any:
+    lengths = [draw.randrange(steps + 1) for _ in range(batch)]
+    return lengths if chance(draw, 50) else torch.tensor(lengths, dtype=pick(draw, *INTEGERS))
+
+
 def layer_arguments(
     draw: Draw, steps: int, batch: int, features: Sequence[int], dtype: torch.dtype, wild: int
 ) -> dict[str, Any]:
@@ -115,60 +101,29 @@ def layer_arguments(
         state = [relaid(draw, floats(draw, batch, *features, dtype=dtype, scale=0.5, wild=wild)) for _ in range(3)]
         given["state"] = (SRCState if chance(draw, 50) else lambda *x: x)(*state)
     if chance(draw, 40):
-        lengths = [draw.randrange(steps + 1) for _ in range(batch)]
-        given["lengths"] = lengths if chance(draw, 50) else torch.tensor(lengths, dtype=pick(draw, *INTEGERS))
+        given["lengths"] = drawn_lengths(draw, steps, batch)
     if chance(draw, 50):
         given["surrogate"] = pick(draw, "relu", "straight_through")
         given["recurrent_grad"] = chance(draw, 50)
     return given
 
 
-def spoil(draw: Draw, given: dict[str, Any], percent: int) -> bool:
-    """Perhaps put something wrong in the place of an argument or two; whether that was done."""
-    spoilt = chance(draw, percent)
-    for _ in range(pick(draw, 1, 1, 2) if spoilt else 0):
-        name = pick(draw, *given)
-        given[name] = wrong(draw, given[name])
-    return spoilt
-
-
-def tensors_in(given: Any) -> list[Tensor]:
-    if isinstance(given, Tensor):
-        return [given]
-    if isinstance(given, dict):
-        return [x for value in given.values() for x in tensors_in(value)]
-    return [x for value in given for x in tensors_in(value)] if isinstance(given, (tuple, list)) else []
-
-
-def readable(x: Tensor) -> bool:
-    return x.layout == torch.strided and x.device.type == "cpu" and not x.is_quantized and x.numel() < 10_000
-
-
-def contents(tensors: Sequence[Tensor]) -> list[bytes]:
-    """The bytes of those that can be looked at."""
-    plain = (x.detach().resolve_conj().resolve_neg().reshape(-1) for x in tensors if readable(x))
-    return [x.clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes() for x in plain]
-
-
-def storages(tensors: Sequence[Tensor]) -> set[int]:
-    return {x.untyped_storage().data_ptr() for x in tensors if readable(x) and x.numel()}
-
-
-def moderate(x: Tensor) -> bool:
-    return bool((x.detach().abs() < 10).all())
-
-
 def op_src(draw: Draw) -> bool:
     """src, src_linear, rest_state, leaky_readout and count_spikes, the first two with gradients in part."""
     kind = pick(draw, src, src_linear, src, src_linear, leaky_readout, rest_state, count_spikes)
-    dtype = pick(draw, torch.float32, torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    work = torch.float64 if dtype == torch.float64 else torch.float32
+    if kind is rest_state:
+        return resting(draw)
+    return running(draw, kind) if kind in (src, src_linear) else reading_out(draw, kind)
+
+
+def drawn_dtype(draw: Draw) -> torch.dtype:
+    return pick(draw, torch.float32, torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def layer_call(draw: Draw, kind: Any, dtype: torch.dtype, work: torch.dtype) -> dict[str, Any]:
+    """The arguments of src or src_linear, of a dtype and computed in another."""
     steps, batch, wild = size(draw), size(draw), pick(draw, 0, 0, 30)
     features = [size(draw) for _ in range(pick(draw, 1, 1, 2, 3))]
-    if kind is rest_state:
-        return resting(draw, features)
-    if kind in (leaky_readout, count_spikes):
-        return reading_out(draw, kind, steps, batch, dtype)
     if kind is src:
         current = repeated(draw, relaid(draw, floats(draw, steps, batch, *features, dtype=dtype, scale=3, wild=wild)))
         given: dict[str, Any] = {"current": current}
@@ -183,49 +138,89 @@ def op_src(draw: Draw) -> bool:
     for name in SYNAPSE:
         if isinstance(given.get(name), Tensor) and chance(draw, 30):
             given[name] = given[name].detach().requires_grad_()
+    return given
+
+
+def running(draw: Draw, kind: Any) -> bool:
+    dtype = drawn_dtype(draw)
+    work = torch.float64 if dtype == torch.float64 else torch.float32
+    given = layer_call(draw, kind, dtype, work)
     spoilt = spoil(draw, given, 35)
-    inputs_given, seen = tensors_in(given), contents(tensors_in(given))
+    compared, differentiated = chance(draw, 30), chance(draw, 50)
+    inputs, seen = tensors_in(given), contents(tensors_in(given))
+
     outcome = accepts(ARGUMENTS, lambda: kind(**given))
     if outcome is None:
         assert spoilt
         return False
+
     spikes_out, state = outcome[0]
-    synapse = given["current"] if kind is src else given["input"]
-    steps, batch, *features = synapse.shape if kind is src else (*synapse.shape[:2], len(given["weight"]))
-    assert spikes_out.shape == (steps, batch, *features)
-    assert all(x.shape == spikes_out.shape[1:] for x in state)
-    if spikes_out.device.type == "meta" or not all(map(fits, inputs_given)):
-        return True
     outputs = (spikes_out, *state)
-    assert spikes_out.is_contiguous()
-    assert contents(inputs_given) == seen
-    assert not storages(outputs) & storages(inputs_given)
+    assert_shapes(kind, given, outputs)
+    if spikes_out.device.type == "meta" or not all(map(fits, inputs)):
+        return True
+    tame = all_moderate(given)
+    assert_own_memory(outputs, inputs)
+    assert_values(outputs, given.get("lengths"), tame)
+    if compared and tame and spikes_out.dtype == torch.float64 and len(spikes_out) <= 5:
+        assert_the_references(outputs, given)
+    if differentiated and any(x.requires_grad for x in inputs):
+        assert_gradients(outputs, inputs, work, finite=tame and dtype in FLOATS)
+    assert contents(inputs) == seen
+    return True
+
+
+def moderate(x: Tensor) -> bool:
+    return bool((x.detach().abs() < 10).all())
+
+
+def all_moderate(given: dict[str, Any]) -> bool:
+    """Whether nothing among the arguments can lead to an overflow."""
+    numbers = [x for x in given.values() if isinstance(x, (int, float))]
+    tensors = [x for x in tensors_in(given) if x.is_floating_point()]
+    return all(map(moderate, tensors)) and all(abs(x) < 10 for x in numbers)
+
+
+def assert_shapes(kind: Any, given: dict[str, Any], outputs: Sequence[Tensor]) -> None:
+    synapse = given["current"] if kind is src else given["input"]
+    shape = synapse.shape if kind is src else (*synapse.shape[:2], len(given["weight"]))
+    assert outputs[0].shape == tuple(shape)
+    assert all(x.shape == outputs[0].shape[1:] for x in outputs[1:])
+
+
+def assert_own_memory(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    """No output shares memory with an input or with another output."""
+    assert outputs[0].is_contiguous()
+    assert not storages(outputs) & storages(inputs)
     assert len(storages(outputs)) == len([x for x in outputs if readable(x) and x.numel()])
-    tame = all(moderate(x) for x in inputs_given if x.is_floating_point()) and all(
-        abs(x) < 10 for x in given.values() if isinstance(x, (int, float))
-    )
+
+
+def assert_values(outputs: Sequence[Tensor], lengths: Any, tame: bool) -> None:
+    """Moderate arguments give spikes in [0, 1]; past a sample's length there is none, whatever the arguments."""
     if tame:
         assert all(bool(x.isfinite().all()) for x in outputs)
-        assert bool(((spikes_out >= 0) & (spikes_out <= 1)).all())
-    if given.get("lengths") is not None and steps:
-        lengths = torch.as_tensor(given["lengths"]).to(torch.int64)
-        past = torch.arange(steps)[:, None] >= lengths
-        assert not spikes_out[past].any()
-    if tame and spikes_out.dtype == torch.float64 and steps <= 5 and chance(draw, 30):
-        expected, expected_state = src_reference(**reference_arguments(given))
-        for x, y in zip(outputs, (expected, *expected_state), strict=True):
-            bound = 1e-9 * max(1.0, float(y.detach().abs().max()) if y.numel() else 0)
-            assert bool(((x - y).abs() <= bound).all())
-    if any(x.requires_grad for x in inputs_given) and chance(draw, 50):
-        leaves = [x for x in inputs_given if x.requires_grad]
-        arriving = [x for x in outputs if x.requires_grad]
-        total = sum((x.to(work).sum() for x in arriving), torch.zeros((), dtype=work))
-        made = torch.autograd.grad(total, leaves, allow_unused=True)
-        for leaf, grad in zip(leaves, made, strict=True):
-            assert grad is None or (grad.shape == leaf.shape and grad.dtype == leaf.dtype)
-            assert grad is None or not tame or dtype not in FLOATS or bool(grad.isfinite().all())
-        assert contents(inputs_given) == seen
-    return True
+        assert bool(((outputs[0] >= 0) & (outputs[0] <= 1)).all())
+    if lengths is not None and len(outputs[0]):
+        past = torch.arange(len(outputs[0]))[:, None] >= torch.as_tensor(lengths).to(torch.int64)
+        assert not outputs[0][past].any()
+
+
+def assert_the_references(outputs: Sequence[Tensor], given: dict[str, Any]) -> None:
+    expected, expected_state = src_reference(**reference_arguments(given))
+    for x, y in zip(outputs, (expected, *expected_state), strict=True):
+        bound = 1e-9 * max(1.0, float(y.detach().abs().max()) if y.numel() else 0)
+        assert bool(((x - y).abs() <= bound).all())
+
+
+def assert_gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], work: torch.dtype, finite: bool) -> None:
+    """Every leaf gets a gradient of its shape and dtype, or none."""
+    leaves = [x for x in inputs if x.requires_grad]
+    arriving = [x for x in outputs if x.requires_grad]
+    total = sum((x.to(work).sum() for x in arriving), torch.zeros((), dtype=work))
+    made = torch.autograd.grad(total, leaves, allow_unused=True)
+    for leaf, grad in zip(leaves, made, strict=True):
+        assert grad is None or (grad.shape == leaf.shape and grad.dtype == leaf.dtype)
+        assert grad is None or not finite or bool(grad.isfinite().all())
 
 
 def reference_arguments(given: dict[str, Any]) -> dict[str, Any]:
@@ -241,25 +236,25 @@ def reference_arguments(given: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def resting(draw: Draw, features: Sequence[int]) -> bool:
+def resting(draw: Draw) -> bool:
+    features = [size(draw) for _ in range(pick(draw, 1, 1, 2, 3))]
     given = {name: parameter(draw, *DOMAINS[name], features, pick(draw, *FLOATS)) for name in ("bias", "r", "rs")}
     spoilt = spoil(draw, given, 40)
+
     outcome = accepts(ARGUMENTS, lambda: rest_state(**given))
     if outcome is None:
         assert spoilt
         return False
-    state = outcome[0]
-    if (
-        all(map(fits, tensors_in(given)))
-        and state.h.device.type == "cpu"
-        and not any(x.isnan().any() for x in tensors_in(given))
-    ):
-        assert bool((state.h.abs() <= 1).all()) and not state.i.any() and torch.equal(state.h, state.hs)
+
+    state, tensors = outcome[0], tensors_in(given)
     assert not any(x.requires_grad for x in state)
+    if all(map(fits, tensors)) and state.h.device.type == "cpu" and not any(x.isnan().any() for x in tensors):
+        assert bool((state.h.abs() <= 1).all()) and not state.i.any() and torch.equal(state.h, state.hs)
     return True
 
 
-def reading_out(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype) -> bool:
+def reading_out(draw: Draw, kind: Any) -> bool:
+    dtype, steps, batch = drawn_dtype(draw), size(draw), size(draw)
     classes = pick(draw, 2, 1, 3, 10)
     neurons = classes * pick(draw, 1, 2, 0, 3)
     given: dict[str, Any] = {"spikes": relaid(draw, spikes(draw, steps, batch, neurons, dtype=dtype))}
@@ -268,17 +263,20 @@ def reading_out(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtyp
         if chance(draw, 50):
             given |= {"alpha": draw.random(), "inhibition": -draw.random()}
         if chance(draw, 50):
-            lengths = [draw.randrange(steps + 1) for _ in range(batch)]
-            given["lengths"] = lengths if chance(draw, 50) else torch.tensor(lengths, dtype=pick(draw, *INTEGERS))
+            given["lengths"] = drawn_lengths(draw, steps, batch)
     spoilt = spoil(draw, given, 30)
+
     outcome = accepts(ARGUMENTS, lambda: kind(**given))
     if outcome is None:
         assert spoilt
         return False
+
     if kind is leaky_readout:
         assert outcome[0].shape == (given["spikes"].shape[1], given["num_classes"])
-    elif readable(given["spikes"]):
+    elif readable(given["spikes"]) and fits(given["spikes"]):
         assert torch.equal(outcome[0].events, (given["spikes"].detach().float() > 0).sum((0, 1)))
+    elif readable(given["spikes"]):  # of no elements, but with strides that torch itself cannot compute with
+        assert outcome[0].events.shape == given["spikes"].shape[2:] and not outcome[0].events.any()
     return True
 
 
@@ -290,69 +288,96 @@ OF_MODULES = (*ARGUMENTS, *SIZES, "groups", "neurons_per_class", "temperature", 
 OF_MODULES += ("bias_max", "initial_state", "learn_initial_state")
 
 
+class ModuleCase(NamedTuple):
+    """A module, a sequence for it, and what comes out of it."""
+
+    kind: Any
+    given: dict[str, Any]
+    """What it is made of."""
+    fixed: dict[str, Any]
+    """What it is made of beside, never anything wrong."""
+    call: dict[str, Any]
+    shape: tuple[int, ...]
+    """Of its output."""
+    ends: tuple[int, ...] = ()
+    """The shape of each tensor of its state."""
+
+
+def readout_case(draw: Draw, steps: int, batch: int, dtype: torch.dtype) -> ModuleCase:
+    classes, each = pick(draw, 3, 1, 4), pick(draw, 2, 1, 6)
+    given: dict[str, Any] = {"num_classes": classes, "neurons_per_class": each}
+    if chance(draw, 50):
+        given |= {"alpha": draw.random(), "inhibition": -draw.random(), "temperature": 1.0}
+    call = {"spikes": relaid(draw, spikes(draw, steps, batch, classes * each, dtype=dtype))}
+    return ModuleCase(LeakyReadout, given, {}, call, (batch, classes))
+
+
+def cell_options(draw: Draw, neurons: int) -> dict[str, Any]:
+    """What every layer takes beside its sizes."""
+    recurrent = chance(draw, 50)
+    given: dict[str, Any] = {"recurrent_grad": recurrent, "surrogate": pick(draw, "relu", "straight_through")}
+    given |= {"bias_init": -6.0, "bias_max": -4.0, "bias": chance(draw, 80)}
+    given |= {"initial_state": pick(draw, "zeros", "rest"), "learn_initial_state": recurrent and chance(draw, 30)}
+    learnable = [name for name in CELL if chance(draw, 15) and (recurrent or name not in ("zs_hyp", "zs_dep"))]
+    given |= {"learnable": learnable, **{name: _CELL_DEFAULTS[name] for name in learnable}}
+    for name in CELL:
+        if chance(draw, 15):
+            low, high = DOMAINS[name]
+            low = max(low, 0.0) if name == "zs_dep" and name in learnable else low
+            given[name] = low + (high - low) * floats(draw, neurons).sigmoid()
+    return given
+
+
+def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype) -> ModuleCase:
+    inputs, neurons = pick(draw, 3, 1, 4), pick(draw, 2, 1, 6)
+    given, fixed = cell_options(draw, neurons), {"dtype": dtype}
+    if kind is SRCConv2d:
+        height, width = pick(draw, (1, 1), (2, 2), (2, 1))
+        kernel = height if height == width else (height, width)
+        given |= {"in_channels": inputs, "out_channels": neurons, "kernel_size": kernel}
+        x = spikes(draw, steps, batch, inputs, 3, 4, dtype=dtype)
+        maps = (batch, neurons, 4 - height, 5 - width)
+        return ModuleCase(kind, given, fixed, {"input": relaid(draw, x)}, (steps, *maps), maps)
+    given |= {"input_size": inputs, "hidden_size": neurons}
+    before, ends = (batch,), (batch, neurons)
+    if kind is SRC:
+        layers = pick(draw, 1, 2, 3)
+        fixed |= {"num_layers": layers}
+        given["dropout"] = pick(draw, 0.0, 0.5)
+        before, ends = (steps, batch), (layers, batch, neurons)
+    call: dict[str, Any] = {"input": relaid(draw, spikes(draw, *before, inputs, dtype=dtype))}
+    if chance(draw, 40):
+        call["state"] = tuple(floats(draw, *ends, dtype=dtype) for _ in range(3))
+    return ModuleCase(kind, given, fixed, call, (*before, neurons), ends)
+
+
 def modules(draw: Draw) -> bool:
     """SRC, SRCCell, SRCConv2d and LeakyReadout: making one, and a sequence through it."""
-    kind = pick(draw, SRC, SRCCell, SRCConv2d, LeakyReadout)
-    dtype = pick(draw, *FLOATS)
-    steps, batch, inputs, neurons = size(draw), size(draw), pick(draw, 3, 1, 4), pick(draw, 2, 1, 6)
-    given: dict[str, Any] = {}
-    fixed: dict[str, Any] = {}
-    if kind is LeakyReadout:
-        given |= {"num_classes": inputs, "neurons_per_class": neurons}
-        given |= {"alpha": draw.random(), "inhibition": -draw.random(), "temperature": 1.0} if chance(draw, 50) else {}
-        call: dict[str, Any] = {"spikes": relaid(draw, spikes(draw, steps, batch, inputs * neurons, dtype=dtype))}
-        ends: tuple[int, ...] = ()
-    else:
-        recurrent = chance(draw, 50)
-        given |= {"recurrent_grad": recurrent, "surrogate": pick(draw, "relu", "straight_through")}
-        given |= {"bias_init": -6.0, "bias_max": -4.0, "bias": chance(draw, 80)}
-        given |= {"initial_state": pick(draw, "zeros", "rest"), "learn_initial_state": recurrent and chance(draw, 30)}
-        learnable = [name for name in CELL if chance(draw, 15) and (recurrent or name not in ("zs_hyp", "zs_dep"))]
-        given |= {"learnable": learnable, **{name: _CELL_DEFAULTS[name] for name in learnable}}
-        for name in CELL:
-            if chance(draw, 15):
-                low, high = DOMAINS[name]
-                low = max(low, 0.0) if name == "zs_dep" and name in learnable else low
-                given[name] = low + (high - low) * floats(draw, neurons).sigmoid()
-        fixed["dtype"] = dtype
-        if kind is SRCConv2d:
-            given |= {"in_channels": inputs, "out_channels": neurons, "kernel_size": pick(draw, 1, 2, (2, 1))}
-            shape, ends = (steps, batch, inputs, 3, 4), ()
-        else:
-            given |= {"input_size": inputs, "hidden_size": neurons}
-            shape, ends = (steps, batch, inputs), (batch, neurons)
-            if kind is SRC:
-                fixed["num_layers"] = pick(draw, 1, 2, 3)
-                given["dropout"] = pick(draw, 0.0, 0.5)
-                ends = (fixed["num_layers"], *ends)
-            else:
-                shape = shape[1:]
-        call = {"input": relaid(draw, spikes(draw, *shape, dtype=dtype))}
-        if ends and chance(draw, 40):
-            call["state"] = tuple(floats(draw, *ends, dtype=dtype) for _ in range(3))
+    kind, dtype = pick(draw, SRC, SRCCell, SRCConv2d, LeakyReadout), pick(draw, *FLOATS)
+    steps, batch = size(draw), size(draw)
+    of_layer = layer_case(draw, kind, steps, batch, dtype) if kind is not LeakyReadout else None
+    case = of_layer or readout_case(draw, steps, batch, dtype)
     if kind is not SRCCell and chance(draw, 30):
-        call["lengths"] = torch.tensor([draw.randrange(steps + 1) for _ in range(batch)], dtype=pick(draw, *INTEGERS))
-    spoilt = spoil(draw, given, 15)
-    made = accepts(OF_MODULES, lambda: kind(**given, **fixed))
+        lengths = [draw.randrange(steps + 1) for _ in range(batch)]
+        case.call["lengths"] = torch.tensor(lengths, dtype=pick(draw, *INTEGERS))
+    spoilt_module, spoilt_call = spoil(draw, case.given, 15), spoil(draw, case.call, 25)
+
+    made = accepts(OF_MODULES, lambda: kind(**case.given, **case.fixed))
     if made is None:
-        assert spoilt
+        assert spoilt_module
         return False
-    spoilt |= spoil(draw, call, 25)
-    outcome = accepts(OF_MODULES, lambda: made[0](**call))
+    outcome = accepts(OF_MODULES, lambda: made[0](**case.call))
     if outcome is None:
-        assert spoilt
+        assert spoilt_module or spoilt_call
         return False
-    if not spoilt:
-        if kind is LeakyReadout:
-            assert outcome[0].shape == (batch, inputs)
-        else:
-            spikes_out, state = outcome[0]
-            assert spikes_out.dtype == dtype and bool(((spikes_out >= 0) & (spikes_out <= 1)).all())
-            if kind is SRCConv2d:
-                assert spikes_out.shape[:3] == (steps, batch, neurons)
-            else:
-                assert spikes_out.shape[:-1] == shape[:-1]
-            assert all(x.shape == (ends or spikes_out.shape[1:]) for x in state)
+
+    if spoilt_module or spoilt_call:
+        return True
+    spikes_out, state = outcome[0] if of_layer else (outcome[0], ())
+    assert spikes_out.shape == case.shape
+    assert all(x.shape == case.ends for x in state)
+    if of_layer:
+        assert spikes_out.dtype == dtype and bool(((spikes_out >= 0) & (spikes_out <= 1)).all())
     return True
 
 
@@ -422,54 +447,73 @@ def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dty
     return Layer(bias, cell, state, lengths, list(CONSTANTS), *mode)
 
 
-def op_raw(draw: Draw) -> bool:
-    """torch.ops.srcell, forwards and backwards, with tensors of every kind and numbers that lie."""
+class RawCall(NamedTuple):
+    """A call of an operator of ``torch.ops.srcell``."""
+
+    name: str
+    positional: list[Any]
+    keywords: dict[str, Any]
+    noisy: bool
+    """Whether something in it has contents that no forward call writes or no batch has."""
+
+
+def raw_call(draw: Draw) -> RawCall:
+    """A good call, forwards or backwards, or one with noise in it."""
     name = pick(draw, "src", "src_events", "src_dense")
     dtype, wild = pick(draw, *FLOATS), pick(draw, 0, 0, 40)
     steps, batch, neurons, inputs = size(draw), size(draw), size(draw), pick(draw, 3, 1, 0, 64, 70)
     layer = raw_layer(draw, steps, batch, neurons, dtype)
-    save, integrator, at_events = chance(draw, 80), chance(draw, 50), chance(draw, 50)
     both: dict[str, Any] = {}  # keywords of both directions
-    forward: dict[str, Any] = {"save": save}
+    forward: dict[str, Any] = {"save": chance(draw, 80)}
     if name == "src":
         synapse = [floats(draw, steps, batch, neurons, dtype=dtype, scale=3, wild=wild)]
     else:
         weight = floats(draw, neurons, inputs, dtype=dtype, wild=wild)
         dense = spikes(draw, steps, batch, inputs, dtype=dtype)
-        forward["trace_integrator"] = integrator
+        forward["trace_integrator"] = chance(draw, 50)
         if name == "src_events":
             events = EventBatch.from_dense(dense)
             synapse = [events.offsets, events.indices, events.values, weight]
             both |= {"steps": steps, "batch": batch}
         else:
             synapse = [dense, weight]
-            both["input_grad_at_events"] = at_events
+            both["input_grad_at_events"] = chance(draw, 50)
             forward["method"] = pick(draw, "events", "auto", "gemm")
-    positional: list[Any] = [*synapse, *layer.forward]
-    keywords: dict[str, Any] = {**layer.options, **both, **forward}
-    synapse = [relaid(draw, x) if isinstance(x, Tensor) else x for x in synapse]
-    backwards, noisy = save and chance(draw, 50), False
-    if backwards:
-        with torch.no_grad():
-            outputs = getattr(ops, name)(*positional, **keywords)
-        grads = [relaid(draw, floats(draw, *x.shape, dtype=dtype)) if chance(draw, 80) else None for x in outputs[:4]]
-        mask = [chance(draw, 50) for _ in range({"src": 6, "src_events": 8, "src_dense": 8}[name])]
-        behind = layer.backward if name == "src" else layer.synapse_backward
-        positional = [*grads, *synapse, *outputs[4:], *behind]
-        keywords = {**layer.options, **both, "output_mask": mask}
-        name += "_backward"
-        noisy = chance(draw, 15)
-        if noisy:  # contents that no forward call writes
-            noise = pick(draw, *(x for x in outputs[4:]))
-            noise.copy_(torch.randint(-(2**62), 2**62, noise.shape) if chance(draw, 50) else pick(draw, 0, -1, 1))
-    elif name == "src_events" and chance(draw, 20):
-        noise, noisy = pick(draw, positional[0], positional[1]), True
+    call = RawCall(name, [*synapse, *layer.forward], {**layer.options, **both, **forward}, False)
+    if forward["save"] and chance(draw, 50):
+        synapse = [relaid(draw, x) if isinstance(x, Tensor) else x for x in synapse]
+        return backward_call(draw, call, synapse, layer, {**layer.options, **both})
+    if name == "src_events" and chance(draw, 20):
+        noise = pick(draw, *synapse[:2])
         if noise.numel():
             noise[draw.randrange(noise.numel())] = pick(draw, -1, 2**31 - 1, inputs, 1)
+        return call._replace(noisy=True)
+    return call
+
+
+def backward_call(draw: Draw, call: RawCall, synapse: list[Any], layer: Layer, keywords: dict[str, Any]) -> RawCall:
+    """The backward call of a forward one."""
+    with torch.no_grad():
+        outputs = getattr(ops, call.name)(*call.positional, **call.keywords)
+    dtype = outputs[0].dtype
+    grads = [relaid(draw, floats(draw, *x.shape, dtype=dtype)) if chance(draw, 80) else None for x in outputs[:4]]
+    mask = [chance(draw, 50) for _ in range(6 if call.name == "src" else 8)]
+    behind = layer.backward if call.name == "src" else layer.synapse_backward
+    noisy = chance(draw, 15)
+    if noisy:
+        noise = pick(draw, *outputs[4:])
+        noise.copy_(torch.randint(-(2**62), 2**62, noise.shape) if chance(draw, 50) else pick(draw, 0, -1, 1))
+    positional = [*grads, *synapse, *outputs[4:], *behind]
+    return RawCall(f"{call.name}_backward", positional, {**keywords, "output_mask": mask}, noisy)
+
+
+def op_raw(draw: Draw) -> bool:
+    """torch.ops.srcell, forwards and backwards, with tensors of every kind and numbers that lie."""
+    name, positional, keywords, noisy = raw_call(draw)
     spoilt = spoil_call(draw, positional, keywords, 35)
-    given = tensors_in(positional)
+    given, call = tensors_in(positional), getattr(ops, name)
     seen = contents(given)
-    call = getattr(ops, name)
+
     if any(x.device.type == "meta" for x in given):  # fake kernels compute shapes and check nothing
         with contextlib.suppress(ValueError, TypeError, RuntimeError, IndexError):
             call(*positional, **keywords)
@@ -478,10 +522,11 @@ def op_raw(draw: Draw) -> bool:
     if outcome is None:
         assert spoilt or noisy
         return False
+
     if all(x.device.type == "cpu" for x in given):
         assert contents(given) == seen
         assert not storages(outcome[0]) & storages(given)
-        if not backwards:
+        if not name.endswith("_backward"):
             fake = pytree.tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, positional)
             for x, y in zip(outcome[0], call(*fake, **keywords), strict=True):
                 assert (x.shape, x.dtype, x.stride()) == (y.shape, y.dtype, y.stride())
@@ -493,55 +538,72 @@ def op_raw(draw: Draw) -> bool:
 
 def core_raw(draw: Draw) -> bool:
     """srcell._core where it says that it checks: argument types and sizes, event rows, elementwise functions."""
-    how = draw.randrange(6)
-    if how == 0:
-        return core_event_rows(draw)
-    if how == 1:
-        function = pick(draw, _core.tanh, _core.sigmoid)
-        x = floats(draw, size(draw), size(draw), dtype=pick(draw, *FLOATS), wild=50).numpy()
-        given = pick(draw, x, x, x.T, x[:, ::2], x[::-1], oddity(draw))
-        try:
-            result = function(given)
-        except TypeError:
-            return False
-        assert np.size(result) == given.size if isinstance(given, np.ndarray) else True
-        return True
-    if how == 2:
-        shape = [pick(draw, 3, 0, 1, 7) for _ in range(draw.randrange(4))]
-        if chance(draw, 30):
-            shape.append(pick(draw, -1, 2**31, 2**44, 2**61, 2**62, 2**63 - 1, -(2**63), 2**64, 1.5, None))
-            shape += [pick(draw, 4, 2**62, -1)] * chance(draw, 50)
-        try:
-            array = _core.empty(shape, chance(draw, 50))
-        except (TypeError, ValueError, MemoryError):
-            return False
-        assert array.shape == tuple(shape)
-        if array.nbytes < 1000:
-            array.fill(1)
-        return True
-    if how == 3:
-        counter = [draw.getrandbits(32) for _ in range(4 if chance(draw, 80) else 3)]
-        key: Any = [draw.getrandbits(32) for _ in range(2)] if chance(draw, 80) else oddity(draw)
-        try:
-            words = _core.philox(counter, key)
-        except TypeError:
-            return False
-        assert len(words) == 4
-        return True
+    part = pick(draw, core_event_rows, core_elementwise, core_empty, core_philox, core_layer, core_layer)
+    return part(draw)
+
+
+def core_elementwise(draw: Draw) -> bool:
+    function = pick(draw, _core.tanh, _core.sigmoid)
+    x = floats(draw, size(draw), size(draw), dtype=pick(draw, *FLOATS), wild=50).numpy()
+    given = pick(draw, x, x, x.T, x[:, ::2], x[::-1], oddity(draw))
+
+    try:
+        result = function(given)
+    except TypeError:
+        return False
+
+    assert np.size(result) == given.size if isinstance(given, np.ndarray) else True
+    return True
+
+
+def core_empty(draw: Draw) -> bool:
+    shape = [pick(draw, 3, 0, 1, 7) for _ in range(draw.randrange(4))]
+    if chance(draw, 30):
+        shape.append(pick(draw, -1, 2**31, 2**44, 2**61, 2**62, 2**63 - 1, -(2**63), 2**64, 1.5, None))
+        shape += [pick(draw, 4, 2**62, -1)] * chance(draw, 50)
+    double = chance(draw, 50)
+
+    try:
+        array = _core.empty(shape, double)
+    except (TypeError, ValueError, MemoryError):
+        return False
+
+    assert array.shape == tuple(shape)
+    if array.nbytes < 1000:
+        array.fill(1)
+    return True
+
+
+def core_philox(draw: Draw) -> bool:
+    counter = [draw.getrandbits(32) for _ in range(4 if chance(draw, 80) else 3)]
+    key: Any = [draw.getrandbits(32) for _ in range(2)] if chance(draw, 80) else oddity(draw)
+
+    try:
+        words = _core.philox(counter, key)
+    except TypeError:
+        return False
+
+    assert len(words) == 4
+    return True
+
+
+def core_layer(draw: Draw) -> bool:
+    """Arguments of a layer, and a scan of no samples with it; that it returns is the only fact."""
     constants, addresses, strides = [1.0] * 7, [0] * 7, [0] * 7
     spoilt = pick(draw, constants, addresses, strides) if chance(draw, 30) else constants
     if chance(draw, 50):
         spoilt[draw.randrange(7)] = oddity(draw)
         del spoilt[: draw.randrange(3)]
+    arguments = [chance(draw, 50), chance(draw, 50), (0, 0, 0), 0, 1, constants, addresses, strides, True, True]
+    state = [(0, 0, 0), (0, 0, 0, 0)]
+    if chance(draw, 20):
+        spoilt_list = pick(draw, arguments, state)
+        where = pick(draw, 1, 2, 5) if spoilt_list is arguments else pick(draw, 0, 1)
+        spoilt_list[where] = pick(draw, (0, 0), None, [2**70] * 3, ("a",) * 3, -1)
+    if spoilt is addresses:  # which are believed
+        arguments[1] = False
+
     try:
-        arguments = [chance(draw, 50), chance(draw, 50), (0, 0, 0), 0, 1, constants, addresses, strides, True, True]
-        state = [(0, 0, 0), (0, 0, 0, 0)]
-        if chance(draw, 20):
-            spoilt_list = pick(draw, arguments, state)
-            where = pick(draw, 1, 2, 5) if spoilt_list is arguments else pick(draw, 0, 1)
-            spoilt_list[where] = pick(draw, (0, 0), None, [2**70] * 3, ("a",) * 3, -1)
-        if spoilt is addresses:  # which are believed
-            arguments[1] = False
         layer = _core.Layer(*arguments)
         if spoilt is constants:
             _core.scan_forward(layer, *state, 0, 0)
@@ -563,222 +625,10 @@ def core_event_rows(draw: Draw) -> bool:
     lengths = torch.tensor([pick(draw, *edge) for _ in range(batch)], dtype=torch.int64) if chance(draw, 30) else None
     arrays = _core.EventRows(offsets.data_ptr(), indices.data_ptr(), values.data_ptr(), events, inputs)
     length_address = lengths.data_ptr() if lengths is not None and batch else 0
+
     found = _core.find_event_fault(False, (steps, batch, inputs), arrays, length_address, 1)
+
     valid = rows[0] == 0 and rows == sorted(rows) and rows[-1] == events and not values.isnan().any()
     if lengths is None:
         assert (found is None) == (valid and all(0 <= index < inputs for index in indices.tolist()))
-    return True
-
-
-# Event batches
-
-
-def event_parts(draw: Draw) -> dict[str, Any]:
-    steps, batch, inputs = size(draw), size(draw), pick(draw, 3, 1, 5, 0, 300, 2**31)
-    rows = batch * steps
-    counts = [draw.randrange(3) if inputs and chance(draw, 50) else 0 for _ in range(rows)]
-    lengths = None
-    if chance(draw, 30):
-        lengths = [draw.randrange(steps + 1) for _ in range(batch)]
-        counts = [n if k % steps < lengths[k // steps] else 0 for k, n in enumerate(counts)]
-    events = sum(counts)
-    offsets = torch.tensor([0, *np.cumsum(counts, dtype=np.int64).tolist()], dtype=torch.int64)
-    indices = torch.tensor([draw.randrange(min(inputs, 2**31)) for _ in range(events)], dtype=torch.int32)
-    values = floats(draw, events, dtype=pick(draw, *FLOATS)) if chance(draw, 50) else None
-    parts: dict[str, Any] = {"offsets": offsets, "indices": indices, "values": values, "shape": (steps, batch, inputs)}
-    parts["lengths"] = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
-    for name, x in parts.items():
-        if isinstance(x, Tensor):
-            x = relaid(draw, x)
-            parts[name] = x.numpy() if chance(draw, 30) and not x.is_neg() else x
-    return parts
-
-
-def spoil_parts(draw: Draw, parts: dict[str, Any]) -> None:
-    name = pick(draw, *(name for name, x in parts.items() if x is not None))
-    x = parts[name]
-    if isinstance(x, (Tensor, np.ndarray)) and len(x) and chance(draw, 50):
-        x = parts[name] = x.clone() if isinstance(x, Tensor) else x.copy()
-        bound = 2**31 - 1 if name == "indices" else 2**63 - 1
-        at = draw.randrange(len(x))
-        x[at] = pick(draw, math.nan, 1e9) if name == "values" else pick(draw, 0, 1, -1, bound, -bound - 1)
-    elif name == "shape" and chance(draw, 60):
-        shape = list(x)
-        shape[draw.randrange(3)] = pick(draw, 0, 1, -1, 2**31, 2**31 + 1, 2**62, 2**63 - 1, 2**63, 1.0, None)
-        parts[name] = shape[: pick(draw, 3, 3, 2)]
-    else:
-        parts[name] = wrong(draw, torch.from_numpy(x) if isinstance(x, np.ndarray) and x.flags.writeable else x)
-
-
-def event_batch(draw: Draw) -> bool:
-    """EventBatch: its parts, what makes one and what is made of one."""
-    how = draw.randrange(8)
-    if how == 5:
-        return dense_events(draw)
-    if how == 6:
-        return timed_events(draw)
-    if how == 7:
-        return pickled_events(draw)
-    parts = event_parts(draw)
-    spoilt = chance(draw, 30)
-    if spoilt:
-        spoil_parts(draw, parts)
-    given = tensors_in(parts)
-    seen = contents(given)
-    outcome = accepts(OF_EVENTS, lambda: EventBatch(**parts))
-    if outcome is None:
-        assert spoilt
-        return False
-    batch: EventBatch = outcome[0]
-    if batch.device.type == "meta":
-        return True
-    assert contents(given) == seen
-    steps, samples, _ = batch.shape
-    assert len(batch.offsets) == steps * samples + 1 and len(batch) == samples
-    if max(batch.shape) > 10_000:
-        assert repr(batch) and batch.nbytes >= 8 and batch.density >= 0 and batch == batch
-        return True
-    dense = batch.to_dense(torch.float64)
-    assert dense.shape == batch.shape
-    again = EventBatch.from_dense(dense, batch.lengths)
-    assert torch.equal(again.to_dense(torch.float64), dense)
-    for part in (pickle.loads(pickle.dumps(batch)), EventBatch.cat([batch]), batch[:], batch.to("cpu")):
-        assert part == batch
-    if samples:
-        assert EventBatch.cat(list(batch)).to_dense(torch.float64).equal(dense)
-        chosen = [draw.randrange(-samples, samples) for _ in range(3)]
-        assert batch[chosen].to_dense(torch.float64).equal(dense[:, chosen])
-    assert batch.truncate(steps // 2).to_dense(torch.float64).equal(dense[: steps // 2])
-    if dense.numel():
-        csr = EventBatch.from_sparse_csr(batch.to_sparse_csr(torch.float64), shape=batch.shape, lengths=batch.lengths)
-        assert torch.allclose(csr.to_dense(torch.float64), dense, rtol=1e-12, atol=1e-12)
-    if chance(draw, 25):
-        uses = (
-            *(lambda x: batch[x], lambda x: batch.truncate(x), lambda x: batch.to_dense(x), lambda x: batch.to(x)),
-            *(lambda x: EventBatch.cat([batch, x]), lambda x: EventBatch.cat([batch], steps=x), EventBatch.cat),
-            lambda x: EventBatch.from_sparse_csr(x, shape=batch.shape),
-            lambda x: EventBatch.from_sparse_csr(batch.to_sparse_csr(), shape=x),
-        )
-        use, x = pick(draw, *uses), oddity(draw) if chance(draw, 60) else altered(draw, batch.offsets)
-        return accepts((*OF_EVENTS, "slice"), lambda: use(x)) is not None
-    return True
-
-
-def dense_events(draw: Draw) -> bool:
-    dtype = pick(draw, torch.float32, torch.float64, torch.bool)
-    x: Any = relaid(draw, spikes(draw, size(draw), size(draw), size(draw)).to(dtype))
-    given = {"x": x.numpy() if chance(draw, 30) and not x.is_neg() else x}
-    if chance(draw, 30):
-        given["lengths"] = torch.tensor([draw.randrange(x.shape[0] + 1) for _ in range(x.shape[1])], dtype=torch.int64)
-    spoilt = spoil(draw, given, 30)
-    outcome = accepts(OF_EVENTS, lambda: EventBatch.from_dense(**given))
-    if outcome is None:
-        assert spoilt
-        return False
-    batch = outcome[0]
-    if given.get("lengths") is None and max(batch.shape) < 10_000:
-        expected = torch.as_tensor(given["x"])
-        assert torch.equal(batch.to_dense(torch.float64), expected.to(torch.float64))
-    return True
-
-
-def timed_events(draw: Draw) -> bool:
-    events, inputs, width = draw.randrange(9), pick(draw, 6, 1, 300), pick(draw, 10, 1, 2.5, 1000)
-    top = pick(draw, 40, 0, 400)
-    times: Any = sorted(draw.randrange(top + 1) if chance(draw, 50) else top * draw.random() for _ in range(events))
-    times = [int(t) for t in times] if chance(draw, 50) else times
-    cells = [draw.randrange(inputs) for _ in range(events)]
-    given: dict[str, Any] = {"times": times, "bin_width": width}
-    if chance(draw, 50):
-        given |= {"indices": cells, "inputs": inputs}
-    else:
-        x, y, polarity = [k % 3 for k in cells], [k % 2 for k in cells], [k % 5 < 2 for k in cells]
-        given |= {"x": x, "y": y, "sensor_size": (2, 3)}
-        if chance(draw, 50):
-            given["polarity"] = polarity
-        cells = [(p * 2 + b) * 3 + a for a, b, p in zip(x, y, given.get("polarity", [0] * events), strict=True)]
-    for name, x in given.items():
-        if isinstance(x, list) and events and chance(draw, 40):
-            dtype = pick(draw, torch.int64, torch.int32, torch.int16) if isinstance(x[0], int) else None
-            tensor = torch.tensor(x, dtype=torch.bool if isinstance(x[0], bool) else dtype)
-            given[name] = tensor.numpy() if chance(draw, 50) else tensor
-    if chance(draw, 40):
-        given |= {"steps": pick(draw, 9, 0, 1), "prefix": pick(draw, 3, 0), "count": pick(draw, "once", "all")}
-    spoilt = spoil(draw, given, 35)
-    outcome = accepts(OF_EVENTS, lambda: EventBatch.from_events(**given))
-    if outcome is None:
-        assert spoilt
-        return False
-    batch = outcome[0]
-    EventBatch(batch.offsets, batch.indices, shape=batch.shape)
-    if not spoilt:
-        prefix, steps = given.get("prefix", 0), given.get("steps")
-        bins = [math.floor(float(t) / width) for t in given["times"]]
-        kept = [(prefix + b, k) for b, k in zip(bins, cells, strict=True) if steps is None or b < steps]
-        kept = sorted(kept if given.get("count") == "all" else set(kept))
-        rows = [step for step in range(batch.shape[0]) for _ in range(*batch.offsets[step : step + 2].tolist())]
-        assert list(zip(rows, batch.indices.tolist(), strict=True)) == kept
-    return True
-
-
-def pickled_events(draw: Draw) -> bool:
-    """A batch that is pickled between processes of one's own; whatever state arrives is validated."""
-    parts = {name: x for name, x in event_parts(draw).items()}
-    if chance(draw, 35):
-        spoil_parts(draw, parts)
-    if chance(draw, 10):
-        parts[pick(draw, "other", "shape")] = None
-    state = pickle.loads(pickle.dumps(parts)) if all(readable(x) for x in tensors_in(parts)) else parts
-    batch = EventBatch.__new__(EventBatch)
-    return accepts((*OF_EVENTS, "EventBatch"), lambda: batch.__setstate__(state)) is not None
-
-
-# Encoders
-
-
-def encoders(draw: Draw) -> bool:
-    """rate_encode and latency_encode."""
-    rate = chance(draw, 50)
-    samples = size(draw)
-    shape = (samples, *(size(draw) for _ in range(pick(draw, 1, 1, 2, 3))))
-    images = floats(draw, *shape, dtype=pick(draw, torch.float32, torch.float64, torch.float16)).sigmoid()
-    images = torch.where(floats(draw, *shape) > 0.5, 0, images) if chance(draw, 50) else images.round()
-    if images.numel() and chance(draw, 10):
-        images.view(-1)[draw.randrange(images.numel())] = pick(draw, math.nan, -1e-6, 1.001, math.inf)
-    x: Any = repeated(draw, relaid(draw, images))
-    fit = bool(((x >= 0) & (x <= 1)).all())
-    steps, prefix = pick(draw, 5, 1, 33, 70), pick(draw, 2, 0)
-    given: dict[str, Any] = {"images": x.numpy() if chance(draw, 25) and not x.is_neg() else x}
-    given |= {"steps": steps, "prefix": prefix}
-    if rate:
-        given |= {"seed": draw.getrandbits(64), "gain": pick(draw, 0.25, 1.0, 0.0, 7.5, 1e300, 1e-300)}
-        if chance(draw, 50):
-            given["index"] = [pick(draw, 0, 5, 2**31, 2**63 - 1) for _ in range(samples)]
-    spoilt = spoil(draw, given, 35)
-    names = ("images", "steps", "prefix", "seed", "gain", "index")
-    seen = contents(tensors_in(given))
-    outcome = accepts(names, lambda: (rate_encode if rate else latency_encode)(**given))
-    if outcome is None:
-        assert spoilt or not fit
-        return False
-    batch = outcome[0]
-    assert contents(tensors_in(given)) == seen
-    EventBatch(batch.offsets, batch.indices, shape=batch.shape)
-    pixels = given["images"]
-    if isinstance(pixels, np.ndarray):
-        pixels = torch.from_numpy(pixels.astype(np.float32))
-    flat = pixels.resolve_neg().flatten(1).float()
-    assert batch.shape == (given["prefix"] + given["steps"], *flat.shape)
-    counts = batch.to_dense().sum(0)
-    if not rate:
-        assert torch.equal(counts, (flat != 0).float())
-        late = (given["prefix"] + ((1 - flat.double()) * (given["steps"] - 1)).round()).long()
-        for sample, pixel in flat.nonzero().tolist()[:5]:
-            row = sample * batch.shape[0] + int(late[sample, pixel])
-            found = batch.indices[batch.offsets[row] : batch.offsets[row + 1]]
-            assert pixel in found.tolist()
-    else:
-        assert not counts[flat == 0].any()
-        if float(given["gain"]) == 1.0:
-            assert bool((counts[flat == 1] == given["steps"]).all())
     return True

@@ -1,0 +1,1 @@
+"""What test files share. Nothing here states a promise."""

@@ -1,0 +1,42 @@
+"""Dense tensors and event batches, and what every batch holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcell import EventBatch
+
+SHAPE = (4, 3, 5)
+# A valid batch, of which each corrupt construction changes one argument: three events of two samples.
+VALID: dict[str, Any] = {
+    "offsets": torch.tensor([0, 1, 1, 3, 3]),
+    "indices": torch.tensor([2, 0, 1], dtype=torch.int32),
+    "values": torch.tensor([1.0, 2.0, 3.0]),
+    "shape": (2, 2, 3),
+    "lengths": torch.tensor([1, 2]),
+}
+
+
+def random_dense(
+    shape: tuple[int, int, int], seed: int = 0, *, ones: bool = True, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    fires = torch.rand(shape, generator=generator) < 0.4
+    return fires.to(dtype) if ones else fires * torch.randn(shape, generator=generator, dtype=dtype)
+
+
+def assert_valid(batch: EventBatch) -> None:
+    """The constructor accepts what methods return without a check, and keeps all of it."""
+    again = EventBatch(batch.offsets, batch.indices, batch.values, shape=batch.shape, lengths=batch.lengths)
+    assert_same(again, batch)
+
+
+def assert_same(a: EventBatch, b: EventBatch) -> None:
+    assert a == b
+    assert a.shape == b.shape
+    for x, y in ((a.offsets, b.offsets), (a.indices, b.indices), (a.values, b.values), (a.lengths, b.lengths)):
+        assert (x is None) == (y is None)
+        assert x is None or y is None or (x.dtype == y.dtype and torch.equal(x, y))

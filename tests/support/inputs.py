@@ -1,0 +1,141 @@
+"""Inputs that make spikes, the same on every machine, and how functions and operators are called on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srcell import EventBatch, SRCState
+
+MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (True, False)]
+PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
+STATE = ("i0", "h0", "hs0")
+CONSTANTS = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
+STEPS, BATCH, NEURONS = 30, 3, 5  # where a test needs no others
+
+Inputs = dict[str, Tensor]
+Outputs = tuple[Tensor, SRCState]
+
+
+def random_bits(seed: int, *shape: int) -> NDArray[np.uint64]:
+    """SplitMix64: integer arithmetic alone, so that no library version can change what a test sees."""
+    z = (np.arange(math.prod(shape), dtype=np.uint64) + np.uint64((seed << 32) + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z ^ (z >> np.uint64(31))).reshape(shape)
+
+
+def noise(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Uniform in [-1, 1) on a grid of 2^-23, which float32 holds exactly."""
+    whole = (random_bits(seed, math.prod(shape)) >> np.uint64(40)).astype(np.float64)
+    return torch.from_numpy(whole * 2.0**-23 - 1).to(dtype).reshape(shape)
+
+
+def make_currents(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Noise with a kick in one of sixteen cells: from near rest, some 5 to 10 % of the cells are active."""
+    kicks = torch.from_numpy((random_bits(seed + 1000, *shape) % np.uint64(16) == 0).astype(np.float64))
+    return (0.87 * noise(seed, *shape) + 8 * kicks).to(dtype)
+
+
+def make_inputs(
+    seed: int, steps: int, batch: int, neurons: int, *, dtype: torch.dtype = torch.float64, per_neuron: bool = True
+) -> Inputs:
+    """Every differentiable argument of ``src``: parameters near their defaults, a state near rest."""
+    shape = (neurons,) if per_neuron else ()
+    inputs = {
+        "current": make_currents(seed, steps, batch, neurons),
+        "bias": -6 + 0.1 * noise(seed + 1, neurons),
+        "i0": 0.3 * noise(seed + 2, batch, neurons),
+        "h0": -0.9 + 0.02 * noise(seed + 3, batch, neurons),
+        "hs0": -0.9 + 0.02 * noise(seed + 4, batch, neurons),
+        "alpha": 0.9 + 0.02 * noise(seed + 5, *shape),
+        "rho": 3 + 0.1 * noise(seed + 6, *shape),
+        "r": 2 + 0.1 * noise(seed + 7, *shape),
+        "rs": -7 + 0.1 * noise(seed + 8, *shape),
+        "zs_hyp": 0.9 + 0.02 * noise(seed + 9, *shape),
+        "zs_dep": 0.02 * noise(seed + 10, *shape),
+    }
+    return {name: x.to(dtype) for name, x in inputs.items()}
+
+
+def make_linear_inputs(
+    seed: int, steps: int, batch: int, neurons: int, *, inputs: int, dtype: torch.dtype = torch.float64, **options: bool
+) -> tuple[EventBatch, Inputs]:
+    """Events, and every differentiable argument of ``src_linear`` on them, the values first. Of the rows of events a
+    quarter is empty, others have up to three, in any order, some of them of one input.
+    """
+    rows = batch * steps
+    counts = torch.from_numpy((random_bits(seed + 2000, rows) % np.uint64(4)).astype(np.int64)) * (inputs > 0)
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    events = int(offsets[-1])
+    indices = torch.from_numpy((random_bits(seed + 2001, events) % np.uint64(max(inputs, 1))).astype(np.int32))
+    given = make_inputs(seed, steps, batch, neurons, dtype=dtype, **options)
+    del given["current"]
+    synapse = {"values": 1 + 0.25 * noise(seed + 2002, events), "weight": 1 + 5 * noise(seed + 2003, neurons, inputs)}
+    layer = {name: x.to(dtype) for name, x in synapse.items()} | given
+    return EventBatch(offsets, indices, layer["values"], shape=(steps, batch, inputs)), layer
+
+
+def with_values(events: EventBatch, values: Tensor | None) -> EventBatch:
+    return EventBatch(events.offsets, events.indices, values, shape=events.shape, lengths=events.lengths)
+
+
+def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Outputs:
+    """``src`` or ``src_reference`` on what make_inputs made, or a synapse before them on its arguments."""
+    state = SRCState(*(inputs[name] for name in STATE))
+    cell = {name: inputs[name] for name in PARAMETERS}
+    synapse = [x for name, x in inputs.items() if name not in ("bias", *STATE, *PARAMETERS)]
+    return function(*synapse, inputs["bias"], state, **cell, **options)
+
+
+class Layer(NamedTuple):
+    """What the operators of ``torch.ops.srcell`` know of a layer."""
+
+    bias: Tensor
+    cell: list[Tensor]
+    """In the order of PARAMETERS, or none: then the constants hold."""
+    state: list[Tensor]
+    """In the order of STATE, or none."""
+    lengths: Tensor | None
+    constants: list[float]
+    surrogate: str
+    recurrent_grad: bool
+
+    @property
+    def forward(self) -> tuple[Any, ...]:
+        """The last positional arguments of an operator."""
+        return self.bias, self.cell, self.state, self.lengths
+
+    @property
+    def backward(self) -> tuple[Any, ...]:
+        """Those of ``src_backward``."""
+        return self.bias, self.lengths, *(self.cell or [None] * len(PARAMETERS))
+
+    @property
+    def synapse_backward(self) -> tuple[Any, ...]:
+        """Those of ``src_events_backward`` and ``src_dense_backward``."""
+        i0 = self.state[0] if self.state else None
+        return self.bias, i0, self.lengths, *(self.cell or [None] * len(PARAMETERS))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords that every operator takes."""
+        names = ("constants", "surrogate", "recurrent_grad")
+        return {name: getattr(self, name) for name in names}
+
+
+def make_layer(
+    inputs: Inputs, mode: tuple[str, bool], lengths: list[int] | None = None, *, present: bool = True
+) -> Layer:
+    """A layer of what make_inputs made, or of a part of it; its optional tensors, which are all but the bias, present
+    or absent.
+    """
+    cell, state = ([inputs[name] for name in names if present and name in inputs] for names in (PARAMETERS, STATE))
+    ends = torch.tensor(lengths) if present and lengths is not None else None
+    return Layer(inputs["bias"], cell, state, ends, CONSTANTS, *mode)

@@ -1,0 +1,68 @@
+"""Python processes that run on a chosen instruction set. Run as a program, this file is such a process: it calls the
+functions of the test modules that its parent names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import srcell
+
+ISAS: tuple[str, ...] = srcell.info()["isas"]
+
+
+def active_isa() -> str:
+    isa: str = srcell.info()["isa"]
+    return isa
+
+
+class IsaProcess:
+    """A Python process in which srcell runs on one instruction set."""
+
+    def __init__(self, isa: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            env={**os.environ, "SRCELL_ISA": isa},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """What the function "module.name" returns there; both ways through JSON."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps([function, arguments]) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, f"the process died with status {self._process.wait()} in {function}{arguments}"
+        failed, result = json.loads(answer)
+        assert not failed, result
+        return result
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def serve() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        function, arguments = json.loads(line)
+        module, _, name = function.rpartition(".")
+        try:
+            answer = (False, getattr(importlib.import_module(module), name)(*arguments))
+        except Exception:
+            answer = (True, traceback.format_exc())
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # from where test modules are imported
+    serve()

@@ -1,0 +1,299 @@
+"""No corrupt EventBatch is made: its constructor, a pickle and dense tensors name the first fault."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from srcell import EventBatch
+from srcell.events.faults import find_fault, find_fault_with_torch
+from support.events import SHAPE, VALID, random_dense
+from support.refusals import assert_refused
+
+BATCH = EventBatch.from_dense(torch.zeros(3, 2, 4))
+
+
+def test_the_batch_to_be_corrupted_is_valid() -> None:
+    assert EventBatch(**VALID).num_events == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("offsets", torch.tensor([1, 1, 1, 3, 3]), "the first to be 0, got 1"),
+        ("offsets", torch.tensor([0, 1, 0, 3, 3]), "ascending values, got 1 and then 0 at position 2"),
+        ("offsets", torch.tensor([0, -1, 1, 3, 3]), "ascending values, got 0 and then -1 at position 1"),
+        ("offsets", torch.tensor([0, 1, 1, 4, 3]), "ascending values, got 4 and then 3 at position 4"),
+        ("offsets", torch.tensor([0, 1, 1, 2, 2]), "the last to be 3, the number of indices, got 2"),
+        ("offsets", torch.tensor([0, 1, 1, 4, 4]), "the last to be 3, the number of indices, got 4"),
+        ("offsets", torch.tensor([0, 1, 3, 3]), r"shape \(B\*T \+ 1,\) = \(5,\), got \(4,\)"),
+        ("offsets", torch.tensor([], dtype=torch.int64), r"shape \(B\*T \+ 1,\) = \(5,\), got \(0,\)"),
+        ("offsets", torch.tensor(0), r"shape \(B\*T \+ 1,\) = \(5,\), got \(\)"),
+        ("offsets", torch.tensor([[0, 1, 1, 3, 3]]), r"shape \(B\*T \+ 1,\) = \(5,\), got \(1, 5\)"),
+        ("offsets", torch.tensor([0, 1, 1, 3, 3]).to_sparse(), "a dense tensor, got torch.sparse_coo"),
+        ("indices", torch.tensor([2, 0, 3], dtype=torch.int32), r"values in \[0, 3\), got 3 at position 2"),
+        ("indices", torch.tensor([2, -1, 1], dtype=torch.int32), r"values in \[0, 3\), got -1 at position 1"),
+        ("indices", torch.zeros(3, 1, dtype=torch.int32), r"shape \(events,\), got \(3, 1\)"),
+        ("indices", torch.zeros(3, dtype=torch.int32, device="meta"), "device cpu, as offsets has, got meta"),
+        ("values", torch.tensor([1.0, 2.0]), r"shape \(events,\) = \(3,\), got \(2,\)"),
+        ("values", torch.ones(3, 1), r"shape \(events,\) = \(3,\), got \(3, 1\)"),
+        ("values", torch.tensor([1.0, math.nan, 3.0]), "numbers, got nan at position 1"),
+        ("values", torch.ones(3, device="meta"), "device cpu, as offsets has, got meta"),
+        ("lengths", torch.tensor([1, 3]), r"values in \[0, 2\], got 3 for sample 1"),
+        ("lengths", torch.tensor([-1, 2]), r"values in \[0, 2\], got -1 for sample 0"),
+        ("lengths", torch.tensor([0, 2]), "no events past a sample's length, got some past the 0 of sample 0"),
+        ("lengths", torch.tensor([1, 0]), "no events past a sample's length, got some past the 0 of sample 1"),
+        ("lengths", torch.tensor([1, 2, 2]), r"shape \(B,\) = \(2,\), got \(3,\)"),
+        ("lengths", torch.ones(2, dtype=torch.int64, device="meta"), "device cpu, as offsets has, got meta"),
+        ("shape", (2, 2), r"three integers \(T, B, K\), got \(2, 2\)"),
+        ("shape", (2, 2, 3, 1), r"three integers \(T, B, K\), got \(2, 2, 3, 1\)"),
+        ("shape", (-2, -2, 3), r"\(T, B, K\) of at least 0, K at most 2\^31, got \(-2, -2, 3\)"),
+        ("shape", (2, 2, 2**31 + 1), r"\(T, B, K\) of at least 0, K at most 2\^31, got \(2, 2, 2147483649\)"),
+        ("shape", (0, 2**63, 3), r"T and B below 2\^63, got \(0, 9223372036854775808, 3\)"),
+    ],
+)
+def test_a_corrupt_batch_is_refused(name: str, wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected {message}$"):
+        EventBatch(**{**VALID, name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("offsets", VALID["offsets"].int(), "dtype torch.int64, got torch.int32"),
+        ("offsets", [0, 1, 1, 3, 3], "a tensor or a NumPy array, got list"),
+        ("offsets", None, "a tensor or a NumPy array, got NoneType"),
+        ("indices", VALID["indices"].long(), "dtype torch.int32, got torch.int64"),
+        ("indices", np.array([2, 0, 1], object), "a dtype that torch has, got object"),
+        ("values", VALID["values"].half(), "dtype torch.float32 or torch.float64, got torch.float16"),
+        ("values", VALID["values"].int(), "dtype torch.float32 or torch.float64, got torch.int32"),
+        ("values", 1.0, "a tensor or a NumPy array, got float"),
+        ("lengths", VALID["lengths"].double(), "dtype torch.int64, got torch.float64"),
+        ("lengths", [1, 2], "a tensor or a NumPy array, got list"),
+        ("shape", (2, 2, 3.0), r"three integers \(T, B, K\), got \(2, 2, 3.0\)"),
+        ("shape", 12, r"three integers \(T, B, K\), got 12"),
+    ],
+)
+def test_a_wrong_type_is_refused(name: str, wrong: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: expected {message}$"):
+        EventBatch(**{**VALID, name: wrong})
+
+
+def test_without_inputs_there_are_no_events() -> None:
+    with pytest.raises(ValueError, match=r"^indices: expected values in \[0, 0\), got 2"):
+        EventBatch(**{**VALID, "shape": (2, 2, 0)})
+
+
+def test_from_dense_refuses_what_has_no_events() -> None:
+    x = random_dense(SHAPE)
+    for dtype in (torch.int64, torch.float16, torch.complex64):
+        with pytest.raises(TypeError, match=rf"^x: expected dtype bool, float32 or float64, got {dtype}$"):
+            EventBatch.from_dense(x.to(dtype))
+    with pytest.raises(TypeError, match=r"^x: expected a tensor or a NumPy array, got list"):
+        EventBatch.from_dense(x.tolist())
+    with pytest.raises(ValueError, match=r"^x: expected shape \(T, B, K\), got \(4, 3\)"):
+        EventBatch.from_dense(x[:, :, 0])
+    with pytest.raises(ValueError, match=r"^lengths: expected values in \[0, 4\], got 5 for sample 1"):
+        EventBatch.from_dense(x, torch.tensor([4, 5, 4]))
+    x[1, 2, 3] = math.nan
+    with pytest.raises(ValueError, match=r"^x: expected numbers, got nan at \(1, 2, 3\)"):
+        EventBatch.from_dense(x)
+
+
+def test_a_batch_is_not_made_of_values_that_there_are_not() -> None:
+    meta = torch.zeros(2, device="meta")
+    assert_refused(ValueError, "x", EventBatch.from_dense, torch.zeros(3, 2, 4, device="meta"))
+    assert_refused(ValueError, "times", EventBatch.from_events, meta, [0, 0], inputs=1, bin_width=1)
+    assert_refused(ValueError, "indices", EventBatch.from_events, [0, 0], meta.long(), inputs=1, bin_width=1)
+    assert_refused(ValueError, "samples", BATCH.__getitem__, meta.long())
+    assert_refused(TypeError, "steps", BATCH.truncate, meta[0].long())
+    with pytest.raises(TypeError, match=r"^shape: expected three integers"):
+        EventBatch(BATCH.offsets, BATCH.indices, shape=torch.zeros(3, dtype=torch.int64, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "error"),
+    [
+        ("offsets", torch.tensor([0, 1, 0, 3, 3]), ValueError),
+        ("indices", torch.tensor([2, 0, 3], dtype=torch.int32), ValueError),
+        ("values", [1.0, 2.0, 3.0], TypeError),
+        ("shape", (2, 2), ValueError),
+        ("lengths", torch.tensor([1, 3]), ValueError),
+    ],
+)
+def test_a_corrupt_pickle_is_refused(name: str, wrong: Any, error: type[Exception]) -> None:
+    batch = EventBatch(**VALID)
+    setattr(batch, name, wrong)
+    with pytest.raises(error, match=f"^{name}: expected"):
+        pickle.loads(pickle.dumps(batch))
+
+
+def expected_error(
+    offsets: list[int], indices: list[int], values: list[float] | None, lengths: list[int] | None, shape: list[int]
+) -> str | None:
+    """What the constructor says of these parts: its definition, in plain Python."""
+    steps, batch, inputs = shape
+    rows, events = batch * steps, len(indices)
+    if min(shape) < 0 or inputs > 2**31:
+        return f"shape: expected (T, B, K) of at least 0, K at most 2^31, got {tuple(shape)}"
+    if len(offsets) != rows + 1:
+        return f"offsets: expected shape (B*T + 1,) = ({rows + 1},), got ({len(offsets)},)"
+    if values is not None and len(values) != events:
+        return f"values: expected shape (events,) = ({events},), got ({len(values)},)"
+    if lengths is not None and len(lengths) != batch:
+        return f"lengths: expected shape (B,) = ({batch},), got ({len(lengths)},)"
+    for b, length in enumerate(lengths or []):
+        if not 0 <= length <= steps:
+            return f"lengths: expected values in [0, {steps}], got {length} for sample {b}"
+    if offsets[0] != 0:
+        return f"offsets: expected the first to be 0, got {offsets[0]}"
+    for row, (before, after) in enumerate(itertools.pairwise(offsets)):
+        if after < before:
+            return f"offsets: expected ascending values, got {before} and then {after} at position {row + 1}"
+    if offsets[-1] != events:
+        return f"offsets: expected the last to be {events}, the number of indices, got {offsets[-1]}"
+    for k, index in enumerate(indices):
+        if not 0 <= index < inputs:
+            return f"indices: expected values in [0, {inputs}), got {index} at position {k}"
+    for k, value in enumerate(values or []):
+        if math.isnan(value):
+            return f"values: expected numbers, got nan at position {k}"
+    for b, length in enumerate(lengths or []):
+        if offsets[b * steps + length] < offsets[(b + 1) * steps]:
+            return f"lengths: expected no events past a sample's length, got some past the {length} of sample {b}"
+    return None
+
+
+EXTREMES = [-(2**63), -(2**62), -(2**31), -1, 0, 1, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1]
+
+
+@st.composite
+def corrupt_parts(draw: st.DrawFn) -> dict[str, Any]:
+    """Lists that would make a valid batch, but for up to two changes to anything in them."""
+    steps, batch = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+    inputs = draw(st.sampled_from([1, 2, 5, 2**31]))
+    lengths = [draw(st.integers(0, steps)) for _ in range(batch)]
+    counts = [draw(st.integers(0, 3)) if t < length else 0 for length in lengths for t in range(steps)]
+    events = sum(counts)
+    parts: dict[str, Any] = {
+        "offsets": [sum(counts[:row]) for row in range(len(counts) + 1)],
+        "indices": [draw(st.integers(0, inputs - 1)) for _ in range(events)],
+        "values": draw(st.none() | st.just([0.5] * events)),
+        "lengths": draw(st.none() | st.just(lengths)),
+        "shape": [steps, batch, inputs],
+    }
+    for _ in range(draw(st.integers(0, 2))):
+        name = draw(st.sampled_from([name for name, part in parts.items() if part]))
+        part = parts[name]
+        if name != "shape" and draw(st.integers(0, 4)) == 0:
+            parts[name] = draw(st.sampled_from([part[:-1], [*part, part[-1]]]))
+            continue
+        wrong = {
+            "offsets": st.sampled_from(EXTREMES) | st.integers(-2, 12),
+            "indices": st.sampled_from([x for x in EXTREMES if -(2**31) <= x < 2**31]) | st.integers(-2, 12),
+            "values": st.floats(width=32),
+            "lengths": st.sampled_from(EXTREMES) | st.integers(-2, 4),
+            "shape": st.integers(-1, 4),
+        }[name]
+        part[draw(st.integers(0, len(part) - 1))] = draw(wrong)
+    return parts
+
+
+@pytest.mark.parametrize("search", [find_fault, find_fault_with_torch], ids=["compiled", "torch"])
+@settings(deadline=None, max_examples=400)
+@given(corrupt_parts(), st.sampled_from([torch.float32, torch.float64]))
+def test_any_corrupt_batch_is_refused_by_name(
+    search: Callable[..., Any], parts: dict[str, Any], dtype: torch.dtype
+) -> None:
+    message = expected_error(**parts)
+    arguments: dict[str, Tensor | None] = {}
+    dtypes = {"offsets": torch.int64, "indices": torch.int32, "values": dtype, "lengths": torch.int64}
+    for name, wanted in dtypes.items():
+        arguments[name] = None if parts[name] is None else torch.tensor(parts[name], dtype=wanted)
+    with mock.patch("srcell.events.batch.find_fault", search):
+        if message is None:
+            assert EventBatch(**arguments, shape=parts["shape"]).num_events == len(parts["indices"])
+            return
+        with pytest.raises(ValueError) as error:
+            EventBatch(**arguments, shape=parts["shape"])
+    assert str(error.value) == message
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["offsets", "indices", "values"])
+def test_the_first_fault_of_many_events_is_found(name: str, dtype: torch.dtype, threads: int) -> None:
+    events, rows = 200_003, 70_001
+    parts = {
+        "offsets": torch.cat([torch.arange(rows) * 2, torch.tensor([events])]),
+        "indices": (torch.arange(events) % 784).int(),
+        "values": torch.linspace(-1, 1, events, dtype=dtype),
+    }
+    last = {"offsets": rows, "indices": events - 1, "values": events - 1}[name]
+    wrong = {"offsets": -1, "indices": 784, "values": math.nan}[name]
+    EventBatch(**parts, shape=(rows, 1, 784))
+    for first in (1, 2, 17, 32_767, 32_768, last // 2, last - 1):
+        broken = parts[name].clone()
+        broken[[first, last]] = wrong
+        with pytest.raises(ValueError, match=rf"^{name}: expected .* at position {first}$"):
+            EventBatch(**{**parts, name: broken}, shape=(rows, 1, 784))
+
+
+def test_every_nan_is_found_and_nothing_else() -> None:
+    quiet, signalling = [0x7FC00000, -0x00400000, -1], [0x7F800001, -0x007FFFFF]
+    numbers = [0x7F800000, -0x00800000, 0x7F7FFFFF, 1, -0x7FFFFFFF, 0, -0x80000000]
+    for bits, is_number in [(bits, False) for bits in quiet + signalling] + [(bits, True) for bits in numbers]:
+        values = torch.ones(9)
+        values.view(torch.int32)[7] = bits
+        assert bool(values.isnan().any()) != is_number
+        for same in (values, values.double()):
+            arguments = (torch.tensor([0, 9]), torch.zeros(9, dtype=torch.int32), same)
+            if is_number:
+                EventBatch(*arguments, shape=(1, 1, 1))
+                continue
+            with pytest.raises(ValueError, match=r"^values: expected numbers, got nan at position 7$"):
+                EventBatch(*arguments, shape=(1, 1, 1))
+
+
+def test_more_than_two_to_the_31_events_are_counted_right() -> None:
+    events = 2**31 + 5
+    try:
+        indices = np.zeros(events, np.int32)  # pages that are only read share one page of zeros: this takes no memory
+    except MemoryError:
+        pytest.skip("the system does not promise 8 GiB")
+    offsets = torch.tensor([0, 2**31 + 1, events])
+    batch = EventBatch(offsets, indices, shape=(2, 1, 1))
+    assert (batch.num_events, batch.nbytes) == (events, 4 * events + 24)
+    with pytest.raises(ValueError, match=f"^offsets: expected the last to be {events}, .* got {events + 2**32}$"):
+        EventBatch(torch.tensor([0, 0, events + 2**32]), indices, shape=(2, 1, 1))
+    indices[-1] = -1
+    with pytest.raises(ValueError, match=rf"^indices: expected values in \[0, 1\), got -1 at position {events - 1}$"):
+        EventBatch(offsets, indices, shape=(2, 1, 1))
+
+
+def test_the_operator_holds_what_it_made_contiguous() -> None:
+    """Its addresses were those of copies that were gone."""
+    n = 40_000
+    offsets, indices = torch.zeros(n + 1, 2, dtype=torch.int64), torch.zeros(n, 2, dtype=torch.int32)
+    offsets[:, 0], indices[:, 0] = torch.arange(n + 1), 2
+    for _ in range(5):
+        found = torch.ops.srcell.find_event_fault(offsets[:, 0], indices[:, 0], None, None, steps=n, batch=1, inputs=3)
+        assert found.tolist() == [-1, 0]

@@ -1,0 +1,198 @@
+"""EventBatch.from_events: a recording becomes what it says, or is refused by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srcell import EventBatch
+from support.events import assert_same, assert_valid
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> dict[str, Any]:
+    events = draw(st.lists(st.tuples(*(st.integers(0, high) for high in (5000, 3, 2, 1))), max_size=30))
+    times, x, y, polarity = zip(*sorted(events), strict=True) if events else ((), (), (), ())
+    return {"times": times, "x": x, "y": y, "polarity": polarity}
+
+
+@settings(deadline=None)
+@given(
+    recordings(),
+    st.sampled_from([1, 7, 1000, 0.5, 250.0]),
+    st.none() | st.integers(0, 12),
+    st.integers(0, 3),
+    st.booleans(),
+    st.sampled_from(["once", "all"]),
+)
+def test_a_recording_becomes_what_it_says(
+    recording: dict[str, Any],
+    bin_width: float,
+    steps: int | None,
+    prefix: int,
+    with_polarity: bool,
+    count: Any,
+) -> None:
+    times, x, y, polarity = recording.values()
+    height, width = 3, 4
+    bins = [math.floor(t / bin_width) for t in times]
+    expected_steps = steps if steps is not None else max(bins, default=-1) + 1
+    frames = torch.zeros(prefix + expected_steps, 1, 2 if with_polarity else 1, height, width)
+    for k, step in enumerate(bins):
+        if step < expected_steps:
+            frames[prefix + step, 0, polarity[k] if with_polarity else 0, y[k], x[k]] += 1
+    if count == "once":
+        frames.clamp_(max=1)
+    arguments: dict[str, Any] = {"bin_width": bin_width, "steps": steps, "prefix": prefix, "count": count}
+    if not with_polarity:
+        del recording["polarity"]
+    batch = EventBatch.from_events(**recording, **arguments, sensor_size=(height, width))
+    assert_valid(batch)
+    assert batch.values is None and batch.lengths is None
+    assert torch.equal(batch.to_dense(), frames.flatten(2))
+    index = [(polarity[k] * with_polarity * height + y[k]) * width + x[k] for k in range(len(times))]
+    inputs = height * width * (1 + with_polarity)
+    assert_same(EventBatch.from_events(times, index, inputs=inputs, **arguments), batch)
+
+
+def test_recordings_come_in_the_dtypes_of_their_files() -> None:
+    packed = np.array([(5, 2, 1, True), (999, 0, 0, False), (1000, 3, 1, True)], "<u4, u2, i2, ?")
+    t, x, y, p = (packed[name] for name in packed.dtype.names or ())
+    options: dict[str, Any] = {"bin_width": 1000, "sensor_size": (2, 4)}
+    expected = EventBatch.from_events([5, 999, 1000], x=[2, 0, 3], y=[1, 0, 1], polarity=[1, 0, 1], **options)
+    assert expected.indices.tolist() == [0, 14, 15]
+    assert_same(EventBatch.from_events(t, x=x, y=y, polarity=p, **options), expected)
+    swapped = [field.astype(field.dtype.newbyteorder(">")) for field in (t, x, y)]
+    assert_same(EventBatch.from_events(swapped[0], x=swapped[1], y=swapped[2], polarity=p, **options), expected)
+    tensors = [torch.from_numpy(field.astype(np.int64)) for field in (t, x, y)]
+    same = EventBatch.from_events(tensors[0], x=tensors[1], y=tensors[2], polarity=[True, False, True], **options)
+    assert_same(same, expected)
+    seconds = [time / 2**10 for time in (5, 999, 1000)]
+    options["bin_width"] /= 2**10
+    for same_times in (seconds, torch.tensor(seconds), np.array(seconds)):
+        assert_same(EventBatch.from_events(same_times, x=x, y=y, polarity=p, **options), expected)
+
+
+def test_times_in_a_list_keep_their_precision() -> None:
+    batch = EventBatch.from_events([1.0, 1 + 2**-40], [0, 0], inputs=1, bin_width=1 + 2**-40)
+    assert batch.offsets.tolist() == [0, 1, 2]
+
+
+def test_integer_times_are_binned_exactly() -> None:
+    time = 10**18 + 999
+    late = EventBatch.from_events([time, time + 1], [0, 1], inputs=2, bin_width=10**15)
+    assert late.shape == (1001, 1, 2)
+    assert late.offsets[-2:].tolist() == [0, 2]
+    edge = EventBatch.from_events([2**60 - 1, 2**60], [0, 1], inputs=2, bin_width=np.int64(2**55))
+    assert edge.offsets[-3:].tolist() == [0, 1, 2]
+
+
+def test_integer_times_in_bins_of_a_float_are_binned_as_float64() -> None:
+    """They were divided in float32: times moved to a later bin, and a tiny width became 0."""
+    late = EventBatch.from_events([2**25 - 1], [0], inputs=1, bin_width=2.0**20)
+    assert late.shape == (32, 1, 1) and late.offsets[-2:].tolist() == [0, 1]
+    assert EventBatch.from_events([0, 0], [0, 0], inputs=1, bin_width=1e-320).shape == (1, 1, 1)
+
+
+def test_a_recording_without_events_is_silent() -> None:
+    for times in ([], np.array([], np.int32), torch.tensor([])):
+        batch = EventBatch.from_events(times, [], inputs=5, bin_width=1, prefix=2)
+        assert_valid(batch)
+        assert (batch.shape, batch.num_events) == ((2, 1, 5), 0)
+    for inputs, steps in ((0, 3), (5, 0), (0, 0)):
+        batch = EventBatch.from_events([], [], inputs=inputs, bin_width=1, steps=steps)
+        assert_valid(batch)
+        assert batch.shape == (steps, 1, inputs)
+
+
+# A valid recording, of which each wrong call changes one argument.
+RECORDING: dict[str, Any] = {
+    "times": [5, 1005, 1005],
+    "x": [0, 3, 1],
+    "y": [1, 0, 1],
+    "polarity": [0, 1, 1],
+    "bin_width": 1000,
+    "sensor_size": (2, 4),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "error", "message"),
+    [
+        ("times", [5, 1005, 1004], ValueError, "no descent, got 1005 and then 1004 at position 2"),
+        ("times", [-1, 0, 5], ValueError, "finite numbers of at least 0, got -1 at position 0"),
+        ("times", [0.0, 1.0, math.nan], ValueError, "finite numbers of at least 0, got nan at position 2"),
+        ("times", [0.0, 1.0, math.inf], ValueError, "finite numbers of at least 0, got inf at position 2"),
+        ("times", [[0, 1, 2]], ValueError, r"one dimension, got shape \(1, 3\)"),
+        ("times", [True, True, True], TypeError, "real numbers, got torch.bool"),
+        ("times", [1j, 1j, 1j], TypeError, "real numbers, got torch.complex64"),
+        ("times", ["a", "b", "c"], TypeError, "numbers, .*, got list: "),
+        ("times", [0, 1, 2**70], TypeError, "numbers, .*, got list: "),
+        ("times", None, TypeError, "numbers, .*, got NoneType: "),
+        ("times", torch.tensor([0.0, 1.0, 2.0]).to_sparse(), ValueError, "a dense tensor, got torch.sparse_coo"),
+        ("x", [0, 4, 1], ValueError, r"values in \[0, 4\), got 4 at position 1"),
+        ("x", [0, -1, 1], ValueError, r"values in \[0, 4\), got -1 at position 1"),
+        ("x", [0, 1], ValueError, r"shape \(events,\) = \(3,\), as times has, got \(2,\)"),
+        ("x", [0.0, 1.0, 1.0], TypeError, "integers, got torch.float64"),
+        ("x", [True, False, True], TypeError, "integers, got torch.bool"),
+        ("y", [1, 2, 0], ValueError, r"values in \[0, 2\), got 2 at position 1"),
+        ("y", [2**62, 2, 0], ValueError, r"values in \[0, 2\), got 4611686018427387904 at position 0"),
+        ("polarity", [0, 1, -1], ValueError, r"values in \[0, 2\), got -1 at position 2"),
+        ("polarity", [0.0, 1.0, 1.0], TypeError, "integers, got torch.float64"),
+        ("bin_width", 0, ValueError, r"a number above 0 and below 2\^63, got 0"),
+        ("bin_width", math.nan, ValueError, r"a number above 0 and below 2\^63, got nan"),
+        ("bin_width", math.inf, ValueError, r"a number above 0 and below 2\^63, got inf"),
+        ("bin_width", 2**63, ValueError, r"a number above 0 and below 2\^63, got 9223372036854775808"),
+        ("bin_width", "1", TypeError, "a number, got str"),
+        ("bin_width", 1e-300, ValueError, r"at most 2\^31 - 1 steps, got 1e-300 for times up to 1005"),
+        ("sensor_size", (2, 4, 2), ValueError, r"two integers \(height, width\), got \(2, 4, 2\)"),
+        ("sensor_size", (2.0, 4), TypeError, r"two integers \(height, width\), got \(2.0, 4\)"),
+        ("sensor_size", 8, TypeError, r"two integers \(height, width\), got 8"),
+        ("sensor_size", (-2, -4), ValueError, r"\(height, width\) of at least 0, 2\^30 pixels at most, got \(-2, -4\)"),
+        ("sensor_size", (2**16, 2**15), ValueError, r"\(height, width\) of .* pixels at most, got \(65536, 32768\)"),
+        ("steps", -1, ValueError, r"an int in \[0, 2147483647\], got -1"),
+        ("steps", 1.0, TypeError, "an int, got float"),
+        ("prefix", -1, ValueError, r"an int in \[0, 2147483647\], got -1"),
+        ("count", "twice", ValueError, "one of once, all, got 'twice'"),
+    ],
+)
+def test_a_wrong_recording_is_refused(name: str, wrong: Any, error: type[Exception], message: str) -> None:
+    EventBatch.from_events(**RECORDING)
+    with pytest.raises(error, match=f"^{name}: expected {message}"):
+        EventBatch.from_events(**{**RECORDING, name: wrong})
+
+
+def test_time_in_too_small_bins_is_refused_before_anything_is_allocated() -> None:
+    for times in ([2**62], [2.0**1000]):
+        with pytest.raises(ValueError, match=r"^bin_width: expected at most 2\^31 - 1 steps, got 1 for times up to "):
+            EventBatch.from_events(times, [0], inputs=1, bin_width=1)
+    assert EventBatch.from_events([0, 2**62], [0, 0], inputs=1, bin_width=1, steps=3).num_events == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "got"),
+    [
+        ({"indices": [0, 1, 2]}, "indices, x, y, polarity, sensor_size"),
+        ({"x": None, "y": None, "polarity": None, "sensor_size": None}, "none of them"),
+        ({"y": None}, "x, polarity, sensor_size"),
+        ({"sensor_size": None}, "x, y, polarity"),
+        ({"inputs": 16}, "inputs, x, y, polarity, sensor_size"),
+    ],
+)
+def test_inputs_are_given_in_one_way(changed: dict[str, Any], got: str) -> None:
+    with pytest.raises(TypeError, match=f"^indices: expected either indices and inputs, or x, y .*, got {got}$"):
+        EventBatch.from_events(**{**RECORDING, **changed})
+
+
+def test_unsigned_numbers_of_64_bits_are_taken_as_far_as_int64_goes() -> None:
+    times, indices = np.array([0, 1, 2], dtype=np.uint64), np.array([0, 1, 0], dtype=np.uint64)
+    batch = EventBatch.from_events(times, indices, inputs=2, bin_width=1)
+    assert batch.indices.tolist() == [0, 1, 0] and batch.shape == (3, 1, 2)
+    with pytest.raises(ValueError, match=r"^times: expected"):
+        EventBatch.from_events(np.array([0, 2**63], dtype=np.uint64), indices[:2], inputs=2, bin_width=1)

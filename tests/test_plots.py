@@ -1,0 +1,111 @@
+"""The pictures of a run: what is drawn in them, read from the figures."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.colors
+import pytest
+import torch
+from matplotlib.axes import Axes
+
+from srcell import EventBatch
+from srcell.evaluation import Evaluation
+from srcell.models import SRCClassifier
+from srcell.plots import confusion, learning_curve, raster, rates
+from srcell.training import EpochMetrics
+
+
+def history(validation: float) -> list[EpochMetrics]:
+    return [EpochMetrics(k, 2.0 / k, 0.5 + 0.1 * k, validation, 0.03, 1e-2, 1.0) for k in (1, 2, 3)]
+
+
+def drawn(panel: Axes) -> dict[str, list[float]]:
+    """The lines of a panel by their labels."""
+    return {str(line.get_label()): [float(y) for y in line.get_ydata()] for line in panel.get_lines()}  # type: ignore
+
+
+def test_the_learning_curve_has_loss_accuracy_and_rate() -> None:
+    loss, accuracy, rate = learning_curve(history(0.7)).axes
+    assert drawn(loss) == {"training": [2.0, 1.0, pytest.approx(2 / 3)]}
+    assert drawn(accuracy) == {"training": pytest.approx([60, 70, 80]), "validation": pytest.approx([70] * 3)}
+    assert list(drawn(rate).values()) == [pytest.approx([3.0] * 3)]
+    assert [panel.get_xlabel() for panel in (loss, accuracy, rate)] == ["epoch"] * 3
+    assert "accuracy (%)" in accuracy.get_ylabel()
+
+
+def test_without_validation_samples_there_is_no_line_for_them() -> None:
+    accuracy = learning_curve(history(math.nan)).axes[1]
+    assert list(drawn(accuracy)) == ["training"]
+
+
+def make_sample() -> tuple[SRCClassifier, EventBatch]:
+    torch.manual_seed(0)
+    model = SRCClassifier(20, [12], num_classes=3, neurons_per_class=4).eval()
+    dense = torch.zeros(50, 1, 20)
+    dense[10:] = (torch.rand(40, 1, 20) < 0.3).float()
+    return model, EventBatch.from_dense(dense)
+
+
+def test_a_raster_has_a_mark_for_each_event_of_each_layer_and_the_logits() -> None:
+    model, sample = make_sample()
+    figure = raster(model, sample, label=2, prefix=10)
+    *layers, readout = figure.axes
+    with torch.no_grad():
+        outputs = [sample.to_dense(), *model.layer_spikes(sample)]
+        logits = model(sample)[0]
+    assert len(layers) == 3
+    for k, (panel, output) in enumerate(zip(layers, outputs, strict=True)):
+        marks = panel.collections[0].get_offsets()
+        expected = [(t, n) for t, _, n in output.nonzero().tolist()]
+        assert sorted(map(tuple, marks.tolist())) == sorted(expected) and expected
+        colour = matplotlib.colors.to_hex(panel.collections[0].get_edgecolor()[0])
+        assert colour == matplotlib.colors.to_hex("black" if k == 0 else f"C{k - 1}")
+        assert panel.get_ylabel() == ("input" if k == 0 else f"layer {k}, neuron")
+        assert panel.get_ylim() == (-1, output.shape[2])
+    lines = drawn(readout)
+    assert [lines[f"class {k}"][-1] for k in range(3)] == pytest.approx(logits.tolist(), rel=1e-5)
+    answer = int(logits.argmax())
+    assert figure.get_suptitle().startswith(f"A test sample of class 2, answer {answer}:")
+    widths = {str(line.get_label()): line.get_linewidth() for line in readout.get_lines()}
+    assert {name for name, width in widths.items() if width > 1} == {"class 2", f"class {answer}"}
+
+
+@pytest.mark.parametrize("prefix", [0, 10])
+def test_the_silent_steps_before_a_sample_are_shaded(prefix: int) -> None:
+    model, sample = make_sample()
+    for panel in raster(model, sample, label=0, prefix=prefix).axes:
+        extents = [patch.get_extents().transformed(panel.transData.inverted()) for patch in panel.patches]
+        assert [(round(box.x0), round(box.x1)) for box in extents] == ([(0, prefix)] if prefix else [])
+
+
+def evaluation() -> Evaluation:
+    table = torch.tensor([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
+    return Evaluation(17 / 20, table, [], [torch.tensor([0.02, 0.0, 0.01]), torch.full((2, 2), 0.5)])
+
+
+def test_rates_rise_from_the_least_active_neuron_on() -> None:
+    panel = rates(evaluation()).axes[0]
+    assert drawn(panel) == {
+        "layer 1: 3 neurons, mean 1.0 %": pytest.approx([0, 1, 2]),
+        "layer 2: 4 neurons, mean 50.0 %": pytest.approx([50] * 4),
+    }
+    assert [list(line.get_xdata()) for line in panel.get_lines()] == [
+        [0, 50, 100],
+        pytest.approx([0, 100 / 3, 200 / 3, 100]),
+    ]
+    assert panel.get_title() and "%" in panel.get_ylabel()
+
+
+def test_the_confusion_has_each_count_in_its_place() -> None:
+    panel = confusion(evaluation()).axes[0]
+    counts = {tuple(map(int, text.get_position())): int(text.get_text()) for text in panel.texts}
+    assert counts == {
+        (column, row): int(evaluation().confusion[row, column]) for row in range(3) for column in range(3)
+    }
+    shown = panel.images[0].get_array()
+    assert shown is not None and shown.tolist() == [[80, 20, 0], [10, 90, 0], [0, 0, 0]]
+    colours = {tuple(map(int, text.get_position())): text.get_color() for text in panel.texts}
+    assert colours[0, 0] == "white" and colours[1, 0] == "black"
+    assert panel.get_title() == "17 of 20 test samples right (85.00%)"
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("predicted class", "class")

@@ -1,0 +1,109 @@
+"""The rooms of the package: which may import which, that no two import each other in a circle, and that the reference
+needs none of the compiled modules. docs/inside.md draws them.
+"""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import srcell
+
+PACKAGE = Path(srcell.__file__).parent
+COMPILED = {"_core", "_cuda"}
+
+# What each room may import of the package; what every room may is in EVERYWHERE.
+EVERYWHERE = {"_extras", "_files", "_state"}
+ALLOWED = {
+    "_arguments": {"ops"},
+    "_extras": set(),
+    "_files": set(),
+    "_info": {"kernels", "ops"},
+    "_load": {"_arguments", "training"},
+    "_processes": set(),
+    "_state": set(),
+    "kernels": {"ops"},
+    "ops": set(),
+    "events": {"_arguments", "ops"},
+    "functional": {"_arguments", "events", "ops"},
+    "layers": {"_arguments", "events", "functional", "ops"},
+    "models": {"events", "functional", "layers"},
+    "reference": set(),
+    "data": {"_arguments", "events"},
+    "evaluation": {"_processes", "data", "functional", "models"},
+    "benchmark": {"_info", "events", "functional", "layers", "models", "reference"},
+    "training": {
+        *("_arguments", "_info", "_processes", "data", "evaluation", "events", "functional", "layers", "models", "ops"),
+    },
+    "cli": {"_info", "benchmark", "data", "layers", "training"},
+    # Names under which parts of training are documented.
+    "checkpoint": {"training"},
+    "plots": {"training"},
+    "run_folder": {"training"},
+    "__init__": {"_info", "_load", "events", "functional", "layers"},
+    "__main__": {"cli"},
+}
+
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+rooms = importlib.import_module("rooms")
+sys.path.pop(0)
+MODULES: dict[str, set[str]] = rooms.imports_of(PACKAGE)
+ROOMS: dict[str, set[str]] = rooms.rooms_of(MODULES)
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_what_it_may(room: str) -> None:
+    assert ROOMS[room] <= ALLOWED[room] | EVERYWHERE
+
+
+def test_only_the_backends_import_the_compiled_modules() -> None:
+    importers = {module for module, names in MODULES.items() if {rooms.room_of(name) for name in names} & COMPILED}
+    assert importers == {"ops._cpu"}  # ops._gpu imports _cuda by name when the first tensor on a GPU arrives
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = {name.removesuffix(".__init__"): names for name, names in MODULES.items() if "." in name or name[0] != "_"}
+    reached: dict[str, set[str]] = {
+        name: {
+            file
+            for x in names
+            for file in (x, x.rpartition(".")[0])
+            if file in files and file not in (name, rooms.room_of(name))
+        }
+        for name, names in files.items()
+    }
+    for _ in files:  # the transitive closure, a step at a time
+        for found in reached.values():
+            found |= set().union(*(reached[name] for name in found)) if found else set()
+    assert [name for name, found in reached.items() if name in found] == []
+
+
+def test_the_reference_needs_no_compiled_module() -> None:
+    program = f"""
+import importlib.abc, sys, types
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in ("srcell._core", "srcell._cuda", "srcell.ops"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+package = types.ModuleType("srcell")  # without what its __init__ imports
+package.__path__ = [{str(PACKAGE)!r}]
+sys.modules["srcell"] = package
+import torch
+from srcell.reference import src_reference
+spikes, state = src_reference(10 * torch.ones(30, 1, 1), torch.tensor(-6.0))
+print(bool(spikes.any()), sorted(name for name in sys.modules if name.startswith("srcell.")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True ['srcell._state', 'srcell.reference']\n", done.stderr
+
+
+def test_the_rooms_are_small() -> None:
+    lines = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert [path.name for path, count in lines.items() if count > 450] == []
+    for room in ROOMS:
+        own = sum(count for path, count in lines.items() if path.relative_to(PACKAGE).with_suffix("").parts[0] == room)
+        assert own < sum(lines.values()) / 3, room

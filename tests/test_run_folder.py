@@ -1,0 +1,230 @@
+"""The folder of a run: one writer, any number of readers, where the data are, and the way from it to the network."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import srcell
+from srcell import data
+from srcell._files import new_folder
+from srcell.training import RunOptions, TrainedRun, TrainingConfig, build_model, evaluate_run, load_data, resume, train
+from srcell.training.checkpoint import read_checkpoint, write_checkpoint
+from srcell.training.run_folder import FILES, LOCK, RunData, RunFolder
+from support.runs import TINY, assert_equal_weights
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", TINY)
+
+
+# One writer, any number of readers
+
+
+def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_a_folder_in_use_is_never_written_to(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        train(TINY, tmp_path)
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        train(TINY, tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_has_one_writer_at_a_time(begun: RunFolder) -> None:
+    second = RunFolder.open(begun.path)
+    with pytest.raises(BlockingIOError, match=r"run: another process is training there"):
+        second.lock()
+    with pytest.raises(BlockingIOError, match=r"run: another process is training there"):
+        resume(begun.path)
+    begun.close()
+    second.lock()
+    with pytest.raises(BlockingIOError):
+        begun.lock()
+
+
+def test_readers_touch_nothing(begun: RunFolder, tmp_path: Path) -> None:
+    for name in ("checkpoint.safetensors.7.partial", "download.bin.partial"):
+        (begun.path / name).write_text("half")
+        (tmp_path / name).write_text("half")
+    for held in (True, False):
+        before = files_of(begun.path)
+        folder = RunFolder.open(begun.path)
+        assert folder.read_checkpoint() is None
+        for read in (folder.load_model, partial(evaluate_run, folder), partial(srcell.load, begun.path)):
+            with pytest.raises(FileNotFoundError, match="the run has not ended"):
+                read()
+        assert files_of(begun.path) == before
+        if held:
+            begun.close()
+    with pytest.raises(FileNotFoundError, match=r"found no config\.json"):
+        RunFolder.open(tmp_path)
+    assert (tmp_path / "download.bin.partial").exists() and (tmp_path / "checkpoint.safetensors.7.partial").exists()
+
+
+def test_a_writer_clears_up_after_a_killed_one_and_nobody_else(begun: RunFolder) -> None:
+    begun.close()
+    ours = [f"{name}.{pid}.partial" for name, pid in zip(FILES, range(7, 99), strict=False)]
+    theirs = ["download.bin.partial", "notes.txt.7.partial", "config.json.partial", "config.json.x.partial"]
+    for name in ours + theirs:
+        (begun.path / name).write_text("half")
+    RunFolder.open(begun.path).lock()
+    assert sorted(path.name for path in begun.path.iterdir()) == sorted([LOCK, "config.json", *theirs])
+
+
+def test_a_folder_of_nothing_but_a_lock_and_half_a_configuration_is_empty(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()
+    (tmp_path / "config.json.7.partial").touch()
+    RunFolder.create(tmp_path, TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "config.json"]
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        RunFolder.create(tmp_path, TINY)
+
+
+def create_at_once(path: Path, seed: int, barrier: Any, made: Any) -> None:
+    config = replace(TINY, seed=seed)
+    barrier.wait(60)
+    try:
+        RunFolder.create(path, config)
+        made.put(seed)
+    except (FileExistsError, BlockingIOError):
+        made.put(None)
+    barrier.wait(60)  # who made it is its writer until all have tried
+
+
+def test_of_two_that_make_one_folder_one_succeeds(tmp_path: Path) -> None:
+    context = get_context("fork")
+    for k in range(10):
+        barrier, made = context.Barrier(3), context.SimpleQueue()
+        path = tmp_path / str(k)
+        makers = [context.Process(target=create_at_once, args=(path, seed, barrier, made)) for seed in range(3)]
+        for maker in makers:
+            maker.start()
+        winners = {made.get() for _ in makers} - {None}
+        for maker in makers:
+            maker.join(60)
+            assert maker.exitcode == 0
+        assert winners == {RunFolder.open(path).config.seed}
+
+
+def test_new_folders_of_one_name_differ(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "digits-1"
+    with new_folder(path) as first, new_folder(path) as second:
+        assert first == path and second == path.with_name("digits-1-2")
+        RunFolder.create(second, TINY)
+    assert not first.exists() and (second / "config.json").exists()
+    with new_folder(tmp_path / "other" / "run"):
+        pass
+    assert not (tmp_path / "other").exists()
+
+
+# Where the data are
+
+
+def test_a_run_knows_where_its_data_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_in: list[Path] = []
+    digits = data.load("digits")
+
+    def load(name: str, root: Path, **_: object) -> data.Dataset:
+        looked_in.append(root)
+        return digits
+
+    monkeypatch.setattr(data, "load", load)
+    out, config = tmp_path / "run", replace(TINY, hidden_sizes=(), epochs=1, steps=5)
+    train(config, out, options=RunOptions(data="my data"))
+    assert RunFolder.open(out).data == RunData("my data", (1, 8, 8), 10)
+    resume(out)
+    evaluate_run(RunFolder.open(out))
+    resume(out, options=RunOptions(data=tmp_path))
+    evaluate_run(RunFolder.open(out))
+    record = json.loads((out / "config.json").read_text())
+    del record["data"]
+    (out / "config.json").write_text(json.dumps(record))  # as srcell 0.1 wrote it
+    evaluate_run(RunFolder.open(out))
+    resume(out)
+    own, moved = Path("my data"), tmp_path
+    assert looked_in == [own, own, own, moved, moved, Path("data"), Path("data")]
+    assert RunFolder.open(out).data == RunData("data", (1, 8, 8), 10)
+
+
+def test_data_that_are_not_there_are_told_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options, root in ((RunOptions(), "data"), (RunOptions(data="a b"), "a b")):
+        with pytest.raises(FileNotFoundError) as error:
+            load_data(TrainingConfig(dataset="mnist"), options)
+        assert f"no MNIST in {root}" in str(error.value) and str(tmp_path / root) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"folder": "data", "input_shape": [1, 8], "num_classes": 10},
+        {"folder": "data", "input_shape": [1, 8, 0], "num_classes": 10},
+        {"folder": "data", "input_shape": [1, 8, 8], "num_classes": True},
+        {"folder": 3, "input_shape": [1, 8, 8], "num_classes": 10},
+        {"folder": "data", "num_classes": 10},
+        [1],
+        None,
+    ],
+)
+def test_a_record_of_data_that_no_run_writes_is_refused(record: object, begun: RunFolder) -> None:
+    path = begun.path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": record}))
+    with pytest.raises(ValueError, match=r"config\.json: not the configuration of a run"):
+        RunFolder.open(begun.path)
+
+
+# From a run folder to its network
+
+
+def test_a_loaded_network_is_the_trained_one(run: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "load", None)  # would raise if it were called
+    net = srcell.load(out)
+    assert not net.training and net.config == TINY and next(net.parameters()).device.type == "cpu"
+    assert_equal_weights(net, run.model)
+    images = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = srcell.rate_encode(images, TINY.steps, prefix=TINY.prefix, gain=TINY.gain, seed=0)
+    assert net.encoder is not None and net.encoder(images) == expected
+    other = srcell.rate_encode(images, TINY.steps, prefix=TINY.prefix, gain=TINY.gain, seed=7, index=[4, 5, 6])
+    assert net.encoder(images, torch.tensor([4, 5, 6]), seed=7) == other
+    assert torch.equal(net(expected), run.model(expected))
+    _, record = read_checkpoint(out / "model.safetensors")
+    assert (record["input_shape"], record["num_classes"]) == ([1, 8, 8], 10)
+    with pytest.raises(ValueError, match="device: expected one that this machine has, got 'nowhere'"):
+        srcell.load(out, device="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "channels", "shape"),
+    [
+        ("digits", (), (1, 8, 8)),
+        ("mnist", (), (1, 28, 28)),
+        ("fashion-mnist", (2,), (1, 28, 28)),
+        ("nmnist", (2,), (2, 34, 34)),
+    ],
+)
+def test_a_folder_of_srcell_0_1_is_loaded_too(
+    dataset: str, channels: tuple[int, ...], shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    config = replace(TINY, dataset=dataset, channels=channels)
+    (tmp_path / "config.json").write_text(json.dumps({"training": asdict(config), "environment": {"version": "0.1.0"}}))
+    model = build_model(config, shape, 10)
+    weights = {name: x for name, x in model.state_dict().items() if not name.endswith("_extra_state")}
+    write_checkpoint(tmp_path / "model.safetensors", weights, {"config": asdict(config)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = srcell.load(tmp_path)
+    assert_equal_weights(net, model)
+    assert (net.encoder is None) == (dataset == "nmnist")

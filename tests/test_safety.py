@@ -1,0 +1,188 @@
+"""What no file and no argument may do: have its content executed, or make srcell write or delete outside the folder
+that it was given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import srcell
+from srcell import data
+from srcell._files import remove_partial_files, write_atomically
+from srcell.cli import main
+from srcell.training import EpochMetrics, resume, train
+from srcell.training.checkpoint import read_checkpoint, write_checkpoint
+from srcell.training.config import TrainingConfig
+from srcell.training.run_folder import LOCK, RunFolder
+from support.files import write_idx, write_recordings
+
+# Nothing of a file is executed
+
+
+class Payload:
+    """A pickle of it makes a folder when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("pack", [pickle.dumps, gzip.compress], ids=["pickle", "torch"])
+def test_a_pickle_is_refused_unread(pack: Callable[[Any], bytes], tmp_path: Path) -> None:
+    trap, folder = tmp_path / "trap", tmp_path / "run"
+    if pack is pickle.dumps:
+        content = pickle.dumps(Payload(trap))
+    else:
+        torch.save(Payload(trap), tmp_path / "saved")
+        content = (tmp_path / "saved").read_bytes()
+    RunFolder.create(folder, TrainingConfig())
+    for name in ("checkpoint.safetensors", "model.safetensors"):
+        (folder / name).write_bytes(content)
+    run = RunFolder.open(folder)
+    for read in (run.read_checkpoint, run.load_model):
+        with pytest.raises(ValueError, match="corrupt or truncated"):
+            read()
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="not the configuration of a run"):
+        RunFolder.open(folder)
+    write_idx(tmp_path / "mnist", (3, 2, 2), (3, 2, 2))
+    (tmp_path / "mnist/train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(ValueError, match="corrupt or truncated"):
+        data.load("mnist", tmp_path)
+    write_recordings(tmp_path)
+    (tmp_path / "train-1000us-prefix20.safetensors").write_bytes(content)
+    data.load("nmnist", tmp_path, cache=True)
+    assert not trap.exists()
+    pickle.loads(pickle.dumps(Payload(trap)))
+    assert trap.exists()  # the trap works
+
+
+def test_names_of_classes_in_a_configuration_are_unknown_settings(tmp_path: Path) -> None:
+    settings = dataclasses.asdict(TrainingConfig())
+    for key in ("__class__", "__reduce__", "py/object", "!!python/object"):
+        (tmp_path / "config.json").write_text(json.dumps({"training": settings | {key: "os.system"}}))
+        with pytest.raises(ValueError, match=re.escape(f"got others: {key}")):
+            RunFolder.open(tmp_path)
+
+
+def test_no_source_has_what_executes_a_file() -> None:
+    executes = re.compile(
+        r"\b(pickle|marshal|shelve|dill|joblib|yaml)\b|\b(eval|exec|compile|__import__)\(|torch\.load\(|np\.load\("
+    )
+    folder = Path(srcell.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        for line in path.read_text().splitlines():
+            code = line.partition("#")[0]
+            found = executes.search(re.sub(r"(torch|re)\.compile\(|\w\.eval\(", "", code))
+            assert found is None, f"{path.name}: {line.strip()}"
+
+
+# Writes stay in their folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingConfig]:
+    """A small run and its configuration."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    config = TrainingConfig(hidden_sizes=(), epochs=1, steps=5, train_samples=100)
+    train(config, folder)
+    return folder, config
+
+
+def test_a_run_does_not_write_through_links_in_its_folder(
+    finished: tuple[Path, TrainingConfig], tmp_path: Path
+) -> None:
+    """The plots of a run that is resumed once went where links of their names pointed to."""
+    folder, _ = finished
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    names = [path.name for path in folder.iterdir() if path.is_file() and path.name not in ("config.json", LOCK)]
+    assert {"raster.png", "metrics.csv", "result.json", "model.safetensors"} <= set(names)
+    for name in names:
+        if name != "checkpoint.safetensors":
+            (folder / name).unlink()
+            (folder / name).symlink_to(mine)
+    resume(folder)
+    assert mine.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+    assert not (folder / "raster.png").is_symlink() and (folder / "raster.png").stat().st_size > 1000
+    (folder / LOCK).unlink()
+    (folder / LOCK).symlink_to(mine)
+    with pytest.raises(OSError, match=LOCK):
+        resume(folder)
+    assert mine.read_text() == "mine"
+
+
+def test_tensorboard_does_not_write_through_a_link(tmp_path: Path) -> None:
+    pytest.importorskip("torch.utils.tensorboard")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder = RunFolder.create(tmp_path / "run", TrainingConfig())
+    (folder.path / "tensorboard").symlink_to(elsewhere)
+    with pytest.raises(FileExistsError, match="tensorboard is a link"):
+        folder.write_scalars([EpochMetrics(1, 0.5, 0.5, 0.5, 0.1, 0.01, 1.0)])
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_half_written_file_is_not_a_way_out(tmp_path: Path) -> None:
+    """A link of the name that a file has while it is written was once followed."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    path = tmp_path / "result.json"
+    path.with_name(f"result.json.{os.getpid()}.partial").symlink_to(mine)
+    write_atomically(path, b"whole")
+    assert mine.read_text() == "mine" and path.read_bytes() == b"whole" and not path.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_clearing_up_deletes_links_and_no_folders(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "a.1.partial").symlink_to(mine)
+    (run / "a.2.partial").mkdir()
+    (run / "a.3.partial").write_text("")
+    remove_partial_files(run, ["a"])
+    assert mine.is_dir() and [path.name for path in run.iterdir()] == ["a.2.partial"]
+
+
+def test_a_value_of_a_sweep_is_not_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The value became a part of a path, and half-written files there were deleted before it was looked at."""
+    victim = tmp_path / "x-seed=0"
+    RunFolder.create(victim, TrainingConfig())
+    (victim / "notes.partial").write_text("mine")
+    (tmp_path / "runs" / "surrogate=..").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "digits", "--vary", "surrogate", "../../../x", "--out", "runs"]) == 2
+    assert "unknown surrogate '../../../x'" in capsys.readouterr().err
+    assert (victim / "notes.partial").read_text() == "mine"
+
+
+def test_names_in_a_file_are_not_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    tensors = {name: torch.zeros(1) for name in ("../out", str(tmp_path / "out"), "a/b")}
+    write_checkpoint(folder / "checkpoint.safetensors", tensors, {"config": {"dataset": "../out"}})
+    found, _ = read_checkpoint(folder / "checkpoint.safetensors")
+    assert found.keys() == tensors.keys()
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "checkpoint.safetensors"]
+    (folder / "config.json").write_text(
+        json.dumps({"training": dataclasses.asdict(TrainingConfig()) | {"dataset": "../out"}})
+    )
+    with pytest.raises(ValueError, match=r"unknown data set '\.\./out'"):
+        RunFolder.open(folder)

@@ -1,0 +1,49 @@
+"""Which module of the package imports which: read from the source, for a test and for the picture in the docs.
+
+What is imported for type checkers alone does not count; what is imported when a function runs does.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def imports_of(package: Path) -> dict[str, set[str]]:
+    """For each module, as a dotted name behind the package's, those of the package that it imports."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = list(path.relative_to(package).with_suffix("").parts)
+        found[".".join(parts)] = set(_imports(ast.parse(path.read_text()), parts, package.name))
+    return found
+
+
+def room_of(module: str) -> str:
+    """The file or folder right in the package."""
+    return module.partition(".")[0]
+
+
+def rooms_of(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """For each room the others that it imports."""
+    rooms: dict[str, set[str]] = {room_of(module): set() for module in imports}
+    for module, names in imports.items():
+        rooms[room_of(module)] |= {room_of(name) for name in names} & rooms.keys() - {room_of(module)}
+    return rooms
+
+
+def _imports(tree: ast.AST, parts: list[str], package: str) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = parts[: len(parts) - node.level]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (".".join([*base, name]) for name in names)
+        elif isinstance(node, ast.ImportFrom) and room_of(node.module or "") == package:
+            inner = (node.module or "").split(".")[1:]
+            yield from [".".join(inner)] if inner else (alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (x.name.removeprefix(f"{package}.") for x in node.names if x.name.startswith(f"{package}."))
+        else:
+            yield from _imports(node, parts, package)
