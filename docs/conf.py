@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "bench")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "bench"), str(HERE.parent / "tools")]
 
 import srcell  # noqa: E402
 
@@ -12,10 +12,16 @@ project = "srcell"
 release = version = srcell.__version__
 project_copyright = "the srcell authors, MIT licence"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "extension"]
+extensions += ["sphinx_copybutton", "sphinx_design"]
+
 
 root_doc = "index"
 source_suffix = {".md": "markdown"}
+html_math_renderer = "mathml"  # of extension.py
 myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 # Docstrings are in Google's style, types in the annotations.
 napoleon_numpy_docstring = False

@@ -21,6 +21,7 @@ import accuracy as accuracy_rows  # bench/accuracy.py
 import figures
 import report  # bench/report.py
 from docutils import nodes
+from latex2mathml import converter
 from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
@@ -31,7 +32,7 @@ RESULTS = report.RESULTS
 HELP_COLUMNS = "79"
 
 # What stands in the package's docstrings under these names is documented under the shorter, public ones.
-INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell.encoders")
+INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell._state")
 
 
 def drawings(app: Sphinx) -> Path:
@@ -43,11 +44,15 @@ class Drawn(Figure):
     """A figure that ``figures.py`` drew."""
 
     def run(self) -> list[nodes.Node]:
-        """The figure, from where it was drawn."""
+        """The figure for a light page and for a dark one, from where they were drawn; the theme shows one of them."""
         env = self.state.document.settings.env
         page = Path(env.doc2path(env.docname)).parent
-        self.arguments[0] = os.path.relpath(drawings(env.app) / f"{self.arguments[0]}.svg", page)
-        return list(super().run())
+        name, made = self.arguments[0], []
+        for ground in figures.INKS:
+            self.arguments[0] = os.path.relpath(drawings(env.app) / f"{name}-{ground}.svg", page)
+            self.options["figclass"] = [f"only-{ground}"]
+            made += super().run()
+        return made
 
 
 class Measured(SphinxDirective):
@@ -148,7 +153,8 @@ def public_name(app: Sphinx, env: Any, node: Any, text: nodes.Node) -> nodes.Nod
     """The reference to ``srcell.functional.src`` leads to ``srcell.src``, where that is documented."""
     module, _, name = str(node.get("reftarget", "")).rpartition(".")
     context = node.get("py:module")
-    if node.get("refdomain") != "py" or (module not in INNER_MODULES and not (module == "" and context)):
+    inner = any(module == name or module.startswith(f"{name}.") for name in INNER_MODULES)
+    if node.get("refdomain") != "py" or (not inner and not (module == "" and context)):
         return None
     domain = env.get_domain("py")
     fromdoc, typ = node["refdoc"], node["reftype"]
@@ -156,11 +162,19 @@ def public_name(app: Sphinx, env: Any, node: Any, text: nodes.Node) -> nodes.Nod
     return found
 
 
+def mathml(self: Any, node: nodes.Element) -> None:
+    """An equation as MathML, which browsers show by themselves: no script, no other host."""
+    display = "inline" if isinstance(node, nodes.math) else "block"
+    self.body.append(converter.convert(node.astext(), display=display))
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
     app.add_directive("drawn", Drawn)
     app.add_directive("measured", Measured)
     app.add_directive("command-help", CommandHelp)
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("builder-inited", draw)
     app.connect("missing-reference", public_name)
     return {"parallel_read_safe": True}

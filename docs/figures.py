@@ -1,7 +1,7 @@
 """The figures of the documentation, drawn by srcell itself while the pages are built.
 
-``extension.py`` calls ``write_figures``; nothing drawn here is committed. Every figure has a white background, so that
-it can be read on a dark page as well, and is narrow enough for a phone.
+``extension.py`` calls ``write_figures``, which draws each for a light and for a dark page, narrow enough for a phone.
+The README's alone are committed: ``PYTHONPATH=docs:bench:tools python docs/figures.py`` draws them.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import report  # bench/report.py
+import rooms  # tools/rooms.py
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import srcell
 from srcell import SRCState, rest_state, src
 
 BIAS, RHO, R, RS = -6.0, 3.0, 2.0, -7.0
@@ -59,7 +62,7 @@ def one_spike() -> Figure:
     middle.set(ylabel="drive x", ylim=(0, RHO))
     below.plot(steps, hs, ".-", color=SLOW, label="slow state hs")
     below.plot(steps, h, ".-", color=FAST, label="fast state h")
-    below.plot(steps, h.clamp(min=0), color="black", linewidth=3, alpha=0.35, label="output s = max(h, 0)")
+    below.plot(steps, h.clamp(min=0), color=ink(), linewidth=3, alpha=0.35, label="output s = max(h, 0)")
     below.set(xlabel="step t", ylabel="state", ylim=(-1.08, 1.08))
     below.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.25, 0.98))
     for panel in (above, middle, below):
@@ -106,9 +109,36 @@ def draw_orbit(panel: Axes, current: Tensor) -> None:
     rest = at_rest()
     _, h, hs = run_by_steps(current, rest, alpha=0.0)
     h, hs = torch.cat([rest.h, h]).flatten(), torch.cat([rest.hs, hs]).flatten()
-    panel.plot(h, hs, color="black", linewidth=0.8, alpha=0.4)
-    panel.plot(h, hs, ".", color="black", markersize=6, label="a neuron, a dot a step")
-    panel.plot(h[:1], hs[:1], "o", color="black", markersize=9, fillstyle="none", label="its start, at rest")
+    panel.plot(h, hs, color=ink(), linewidth=0.8, alpha=0.4)
+    panel.plot(h, hs, ".", color=ink(), markersize=6, label="a neuron, a dot a step")
+    panel.plot(h[:1], hs[:1], "o", color=ink(), markersize=9, fillstyle="none", label="its start, at rest")
+
+
+def neuron() -> Figure:
+    """What the README begins with: an input, the spike that it starts, and the same spike in the plane of h and hs."""
+    with matplotlib.rc_context({"font.size": 9}):
+        current = torch.zeros(60, 1, dtype=torch.float64)
+        current[[8, 13, 40]] = 5.0
+        i, h, hs = run_by_steps(current, at_rest())
+        figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+        traces, plane = figure.subplots(1, 2, width_ratios=[1.75, 1])
+        steps = range(len(current))
+        for step in current.flatten().nonzero().flatten().tolist():
+            traces.axvline(step, color=INPUT, linewidth=3, alpha=0.35, label="input spike" if step == 8 else None)
+        traces.plot(steps, torch.tanh(i / RHO), ":", color=DRIVE, label="drive tanh(i / rho)")
+        traces.plot(steps, hs, ".-", color=SLOW, markersize=4, label="slow state hs")
+        traces.plot(steps, h, ".-", color=FAST, markersize=4, label="fast state h")
+        traces.fill_between(steps, h.clamp(min=0).flatten(), color=FAST, alpha=0.25, label="output s = max(h, 0)")
+        traces.set(xlabel="step", ylim=(-1.08, 1.08), xlim=(0, 59))
+        traces.text(20, 0.08, "refractory: the second\ninput starts no spike", fontsize=8)
+        traces.set_title("a neuron in time", fontsize=9)
+        figure.legend(fontsize=8, loc="outside lower left", framealpha=0, ncols=5)
+        kick = torch.zeros(60, 1, dtype=torch.float64)
+        kick[0] = current_for(2.999)
+        draw_plane(plane, 0.0)
+        draw_orbit(plane, kick)
+        plane.set_title("a spike in the plane of its two states", fontsize=9)
+        return figure
 
 
 def rate_of_drive() -> Figure:
@@ -123,7 +153,7 @@ def rate_of_drive() -> Figure:
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     panel = figure.subplots()
     panel.plot(inputs, 100 * (settled > 0).float().mean(0), color=FAST, label="active steps, s > 0")
-    panel.plot(inputs, 100 * crossings, color="black", label="spikes, upward crossings of 0.5")
+    panel.plot(inputs, 100 * crossings, color=ink(), label="spikes, upward crossings of 0.5")
     panel.set(xlabel="integrated input i, held", ylabel="a hundred steps", xlim=(0, 8), ylim=(0, None))
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
@@ -136,13 +166,84 @@ def measured() -> dict[str, Figure]:
     return {Path(name).stem: figure for name, figure in drawn.items()}
 
 
-DRAWN: dict[str, Callable[[], Figure]] = {"spike": one_spike, "phase": phase_portrait, "rate": rate_of_drive}
+# What each row of the picture of the package has, from users down; files that only re-export or help are left out.
+ROWS = (("cli",), ("training", "benchmark"), ("data", "evaluation", "reference"), ("models",), ("layers",))
+ROWS += (("functional",), ("events",), ("ops",))
+ARROW: dict[str, Any] = {"arrowstyle": "->", "color": "0.45", "shrinkA": 18, "shrinkB": 18}
 
 
-def write_figures(folder: Path) -> None:
-    """Write every figure as NAME.svg into the folder."""
+def rooms_of_the_package() -> Figure:
+    """The rooms of the package with their lines of code; an arrow goes from each to those that it imports."""
+    package = Path(srcell.__file__).parent
+    imports = rooms.rooms_of(rooms.imports_of(package))
+    figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+    panel = figure.subplots()
+    at = {}
+    for row, names in enumerate(ROWS):
+        for k, name in enumerate(names):
+            at[name] = (0.5 + (k - (len(names) - 1) / 2) * 0.4, -float(row))
+            files = [*(package / name).rglob("*.py"), *package.glob(f"{name}.py")]
+            lines = sum(len(file.read_text().splitlines()) for file in files)
+            box = {"boxstyle": "round,pad=0.45", "facecolor": "none", "edgecolor": "0.5"}
+            panel.text(*at[name], f"{name}\n{lines} lines", ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+    for name, (x, y) in at.items():
+        for other in sorted(imports[name] & at.keys()):
+            # What is reached through another room needs no arrow of its own.
+            if any(other in reachable(imports, between) for between in imports[name] & at.keys() - {other}):
+                continue
+            panel.annotate(
+                "", at[other], (x, y), arrowprops={"arrowstyle": "->", "color": "0.45", "shrinkA": 18, "shrinkB": 18}
+            )
+    panel.text(0.5, -float(len(ROWS)), "csrc/: the compiled modules", ha="center", va="center", fontsize=9)
+    panel.annotate("", (0.5, -float(len(ROWS))), at["ops"], arrowprops=ARROW)
+    panel.set(xlim=(0, 1), ylim=(-len(ROWS) - 0.4, 0.6))
+    panel.axis("off")
+    return figure
+
+
+def reachable(imports: dict[str, set[str]], room: str) -> set[str]:
+    """All rooms that a room imports, directly or through others."""
+    found: set[str] = set()
+    left = set(imports[room])
+    while left:
+        name = left.pop()
+        found.add(name)
+        left |= imports[name] - found
+    return found
+
+
+DRAWN: dict[str, Callable[[], Figure]] = {
+    "spike": one_spike,
+    "phase": phase_portrait,
+    "rate": rate_of_drive,
+    "rooms": rooms_of_the_package,
+    "neuron": neuron,
+}
+
+
+# The colour of text and lines on each kind of page.
+INKS = {"light": "#1f2328", "dark": "#e6edf3"}
+INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+INKED += ("legend.labelcolor",)
+
+
+def ink() -> str:
+    """The colour of text on the page that is drawn for."""
+    colour: str = matplotlib.rcParams["text.color"]
+    return colour
+
+
+def write_figures(folder: Path, drawn: dict[str, Callable[[], Figure]] = DRAWN) -> None:
+    """Write every figure as NAME-light.svg and NAME-dark.svg into the folder, without a ground of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {name: draw() for name, draw in DRAWN.items()} | measured()
-    for name, figure in figures.items():
-        with matplotlib.rc_context({"svg.hashsalt": name}):  # the same file for the same figure
-            figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+    for page, colour in INKS.items():
+        ground = {"figure.facecolor": "none", "axes.facecolor": "none", "legend.framealpha": 0}
+        with matplotlib.rc_context({**dict.fromkeys(INKED, colour), **ground}):
+            figures = {name: draw() for name, draw in drawn.items()} | (measured() if drawn is DRAWN else {})
+            for name, figure in figures.items():
+                with matplotlib.rc_context({"svg.hashsalt": name}):  # the same file for the same figure
+                    figure.savefig(folder / f"{name}-{page}.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    write_figures(Path(__file__).parent / "_static", {"neuron": neuron})
