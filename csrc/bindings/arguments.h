@@ -66,7 +66,8 @@ std::string shortest(T value) {
 // Calls function(T()) for the type of a call's numbers, where no struct tells it.
 template <class Function>
 auto with_type(bool is_double, Function function) {
-    return is_double ? function(double()) : function(float());
+    if (is_double) return function(double());
+    return function(float());
 }
 
 using Sizes = std::array<int64_t, 3>;  // T, B, N or T, B, K
