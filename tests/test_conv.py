@@ -326,3 +326,10 @@ def test_a_transposed_input_is_as_good() -> None:
 def test_a_sparse_input_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"^input: expected a dense tensor, got torch\.sparse_coo"):
         SRCConv2d(2, 4, 3)(torch.zeros(5, 3, 2, 6, 6).to_sparse())
+
+
+@pytest.mark.parametrize("shape", [(2, 9), (9, 2)])
+def test_without_padding_an_input_smaller_than_the_kernel_is_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="input: expected a height of at least 3 and a width of at least 3, got"):
+        SRCConv2d(1, 1, 3, padding="valid")(torch.zeros(2, 1, 1, *shape))
+    assert SRCConv2d(1, 1, 3, padding="valid")(torch.zeros(2, 1, 1, 3, 3))[0].shape == (2, 1, 1, 1, 1)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -463,3 +464,13 @@ def test_a_process_ends_though_its_workers_have_batches_left(method: str, tmp_pa
     script.write_text(ABANDONED)
     done = subprocess.run([sys.executable, script, method], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "[0, 1]\n"), done.stderr
+
+
+def test_a_download_fetches_both_parts_of_nmnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[tuple[str, bool]] = []
+    tonic = ModuleType("tonic")
+    tonic.datasets = SimpleNamespace(NMNIST=lambda root, train: fetched.append((root, train)))  # type: ignore
+    monkeypatch.setitem(sys.modules, "tonic", tonic)
+    with pytest.raises(FileNotFoundError):
+        data.load_nmnist(tmp_path, download=True)
+    assert fetched == [(str(tmp_path), True), (str(tmp_path), False)]
