@@ -196,3 +196,10 @@ def test_unsigned_numbers_of_64_bits_are_taken_as_far_as_int64_goes() -> None:
     assert batch.indices.tolist() == [0, 1, 0] and batch.shape == (3, 1, 2)
     with pytest.raises(ValueError, match=r"^times: expected"):
         EventBatch.from_events(np.array([0, 2**63], dtype=np.uint64), indices[:2], inputs=2, bin_width=1)
+
+
+def test_a_sensor_may_have_no_pixels() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    for size in ((0, 4), (4, 0), (0, 0)):
+        batch = EventBatch.from_events(none, x=none, y=none, bin_width=1, sensor_size=size)
+        assert batch.shape == (0, 1, 0) and batch.num_events == 0
