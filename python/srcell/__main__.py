@@ -1,4 +1,4 @@
-"""``python -m srcell`` is the command ``srcell``; so ``torchrun --nproc_per_node=2 -m srcell train ...`` shares it."""
+"""The command line as ``python -m srcell``, which torchrun needs."""
 
 import sys
 

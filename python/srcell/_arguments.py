@@ -1,4 +1,4 @@
-"""Users' arguments: brought into one form, and the messages where they cannot be.
+"""Checks of single user arguments (ints, floats, choices, devices), and their error messages.
 
 Everything public starts here; it must never know what an argument is used for.
 """

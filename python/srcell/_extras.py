@@ -1,4 +1,4 @@
-"""How an optional dependency is asked for.
+"""``extra``: imports of optional packages, whose absence becomes an error that names what to install.
 
 Whatever needs more than numpy and torch imports it under ``extra``; this file must never import such a dependency
 itself.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and folders that nobody else has.
+"""Writes files atomically, whole or not at all, and makes folders under names that nobody else gets.
 
 Whatever writes something that must survive a killed process calls this; it must never know what is written.
 """

@@ -1,4 +1,4 @@
-"""What this installation is and runs on."""
+"""``srcell.info()``: version, instruction set, threads, torch and CUDA of this installation."""
 
 from __future__ import annotations
 

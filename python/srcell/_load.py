@@ -1,4 +1,4 @@
-"""From a run folder to its network.
+"""``srcell.load``: the trained network of a run folder.
 
 Users call it as ``srcell.load``; it must never know how a network is trained. What needs the extra "train" is imported
 when it is called.
@@ -16,7 +16,8 @@ from ._arguments import present_device
 if TYPE_CHECKING:
     from .models import Classifier
 
-# Of the data sets of srcell 0.1, whose run folders do not tell; all have ten classes.
+# Of the data sets of srcell 0.1, whose run folders do not tell; all have ten classes. Newer run folders tell: nothing
+# is to be added here.
 INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "nmnist": (2, 34, 34)}
 
 

@@ -1,4 +1,4 @@
-"""The state of SRC neurons, which layers, functions and the reference share; it knows torch and nothing of srcell."""
+"""``SRCState``: the tensors i, h and hs of a layer, which layers, functions and the reference share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors and a JSON record in one safetensors file, whole or not there."""
+"""A public name of ``srcell.training.checkpoint``, and no code."""
 
 from .training.checkpoint import read_checkpoint, write_checkpoint
 

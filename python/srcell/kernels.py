@@ -1,4 +1,4 @@
-"""What the compiled kernels say of themselves; ``srcell.info`` asks here."""
+"""What the compiled modules say of themselves: version, instruction sets, CUDA."""
 
 from __future__ import annotations
 

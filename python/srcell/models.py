@@ -1,4 +1,4 @@
-"""Networks made of the layers of ``srcell.layers``.
+"""``SRCClassifier`` and ``SRCConvClassifier``: whole networks with a readout.
 
 Training and users build them; a network carries its encoder and its configuration for whoever asks, but must never look
 at how its input was encoded, by what loop it is trained, or what stands below a layer.

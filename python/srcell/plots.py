@@ -1,4 +1,4 @@
-"""Pictures of a run, as matplotlib figures."""
+"""A public name of ``srcell.training.plots``, and no code."""
 
 from .training.plots import confusion, learning_curve, raster, rates
 

@@ -1,4 +1,4 @@
-"""The files of a run."""
+"""A public name of ``srcell.training.run_folder``, and no code."""
 
 from .training.run_folder import RunData, RunFolder, summarise
 

@@ -1,4 +1,4 @@
-"""What is measured: pieces of work, and the rows that are timed on each."""
+"""The list of benchmarks: sizes, densities, and which rows each has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What results are written with: the date, the machine, the versions."""
+"""The record that goes into a results file: results with date, machine and versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is timed: for each row of a setting a call, in srcell and in plain torch."""
+"""The function that is timed for each row of a benchmark, in srcell and in plain PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``srcell bench`` and ``srcell info``: how fast it is here, and what here is."""
+"""``srcell bench`` times srcell beside PyTorch here; ``srcell info`` prints what is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A parser whose errors are one line, and the options that commands share."""
+"""The parser of all commands, whose errors are one line; it makes flags of a run's settings and options."""
 
 from __future__ import annotations
 

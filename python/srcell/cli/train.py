@@ -1,4 +1,4 @@
-"""``srcell train`` and ``srcell eval``: a run begun or gone on with, and what came of one."""
+"""``srcell train`` and ``srcell eval``. The flags of settings come from ``training/config.py``."""
 
 from __future__ import annotations
 

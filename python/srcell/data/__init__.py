@@ -78,6 +78,8 @@ def load(
         return load_fashion_mnist(root, download=download)
     if name == "nmnist":
         return load_nmnist(root, prefix=prefix, download=download, cache=cache)
+    if name != "digits":
+        raise AssertionError(f"{name} is in NAMES, and nothing loads it")
     return load_digits()
 
 

@@ -1,4 +1,4 @@
-"""What a data set of labelled samples is, whichever it is.
+"""``Dataset`` and its samples, ``LabelledImages`` and ``LabelledEvents``.
 
 Loaders return it and training reads it; it must never know where samples come from or what a network does with them.
 """

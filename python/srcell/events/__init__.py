@@ -1,4 +1,4 @@
-"""Events: batches of them, and what they are made of.
+"""``EventBatch``, a sparse batch of spikes, and the encoders that make one.
 
 Layers, data sets and users call it; it must never know what a network does with events.
 """

@@ -1,4 +1,4 @@
-"""What batches of events are made of, checked: shapes, vectors, numbers.
+"""Checks of the arrays that an ``EventBatch`` is made of: shapes, dtypes, numbers.
 
 Batches, binning and encoders call it; it must never know what they do with it.
 """

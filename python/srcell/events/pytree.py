@@ -1,4 +1,4 @@
-"""An EventBatch as torch's transformations of nested containers see it: through its tensors."""
+"""Registers ``EventBatch`` as a pytree, so that torch's transformations see its tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples and steps of a batch, and batches joined, as parts of another.
+"""Indexing, truncating and joining of ``EventBatch``es.
 
 ``EventBatch`` calls it and documents it.
 """

@@ -1,4 +1,4 @@
-"""A layer's values: users' arguments in the one form that the operators take.
+"""Turns users' bias, state, lengths and cell parameters into what the operators take.
 
 ``src`` and ``src_linear`` begin here; the operators check shapes, dtypes and devices.
 """

@@ -1,4 +1,4 @@
-"""What is read from spikes: the votes of neurons for classes, and what each neuron did."""
+"""``leaky_readout``, ``count_spikes`` and ``scale_neurons``: votes for classes, counts, scaled outputs."""
 
 from __future__ import annotations
 

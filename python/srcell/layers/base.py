@@ -1,4 +1,4 @@
-"""What the SRC layers share: their parameters, what these are checked for, their initial values and states."""
+"""``Neurons``, the base class of all SRC layers: parameters, their checks, initial values and states."""
 
 from __future__ import annotations
 
@@ -194,7 +194,8 @@ class Neurons(HasConstants):
             tensor = getattr(self, f"{name}{suffix}")
             bounded = name in self.learnable and name in DOMAINS
             tensors[name] = _clamped(tensor, *DOMAINS[name]) if bounded else tensor
-        return self._cell._replace(**tensors)
+        # torch.compile of torch 2.4 does not go into _replace and _asdict of NamedTuples.
+        return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -237,7 +238,7 @@ class Neurons(HasConstants):
         if self.initial_state == "zeros":
             zeros = torch.zeros_like(bias)
             return SRCState(zeros, zeros, zeros)
-        state = rest_state(bias, **self._cell_of(suffix)._asdict())
+        state = rest_state(bias, **dict(zip(Cell._fields, self._cell_of(suffix), strict=True)))
         return SRCState(*(x.to(bias.dtype) for x in state))
 
     def _initial_state(self, suffix: str, batch: int, *space: int) -> SRCState | None:

@@ -1,4 +1,4 @@
-"""Constants of a module that travel in its state_dict, and the check of its sizes."""
+"""``HasConstants``: a module whose constants are saved in its state_dict; and the check of sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layer behind a convolution."""
+"""``SRCConv2d``: neurons behind a convolution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing_extensions import Unpack  # torch needs it too
 from .._arguments import require_dense
 from .._state import SRCState
 from ..functional import src
-from ..functional.layer import State, autocasts, without_padding
+from ..functional.layer import Cell, State, autocasts, without_padding
 from ..functional.synapse import as_spikes
 from .base import Neurons, over_space
 from .constants import check_size
@@ -113,7 +113,7 @@ class SRCConv2d(Neurons):
             state = self._initial_state("", input.shape[1], *current.shape[3:])
         cell = {
             name: over_space(value, 2) if isinstance(value, Tensor) and value.dim() else value
-            for name, value in self._cell_of("")._asdict().items()
+            for name, value in zip(Cell._fields, self._cell_of(""), strict=True)
         }
         return src(
             current,

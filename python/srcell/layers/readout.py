@@ -1,4 +1,4 @@
-"""The readout: votes of spiking neurons for classes."""
+"""``LeakyReadout``: turns the spikes of a last layer into logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers behind a linear synapse: a stack of them over a sequence, and one step of one."""
+"""``SRC``, a stack over a sequence, and ``SRCCell``, one step, both behind a linear synapse."""
 
 from __future__ import annotations
 

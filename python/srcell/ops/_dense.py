@@ -1,5 +1,4 @@
-"""A dense input of a linear synapse: what it must be, and which way it takes, its events one by one or torch's matrix
-product.
+"""Checks a dense input, and chooses for ``method="auto"`` between events and torch's matrix product.
 
 ``src_dense`` and ``srcell.functional`` ask here; everything that the choice depends on stands here.
 """

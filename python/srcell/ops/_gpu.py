@@ -1,5 +1,4 @@
-"""A GPU's kernels: launches on the caller's stream, memory from torch's allocator, and no waiting; the importer of
-``srcell._cuda``.
+"""Calls the CUDA kernels of ``srcell._cuda`` on the caller's stream, without waiting.
 
 Operators use it; it takes tensors that are checked and contiguous.
 """

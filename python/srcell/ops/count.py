@@ -1,4 +1,4 @@
-"""``count_spikes``: what each neuron did over all steps and samples."""
+"""``count_spikes``: active steps and spikes of each neuron, over all steps and samples."""
 
 from __future__ import annotations
 

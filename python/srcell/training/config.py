@@ -1,4 +1,4 @@
-"""What a training run depends on.
+"""``TrainingConfig``: every setting that the weights depend on; each is also a flag of ``srcell train``.
 
 Training, run folders and the command line read it; it must never know how any of it is done.
 """
@@ -16,7 +16,7 @@ from ..ops._layer import SURROGATES
 from .presets import PRESETS
 from .settings import as_setting, documented, fraction, positive, setting, settings_of, size
 
-# Settings that the first run folders lack.
+# Settings that the first run folders lack. A new one goes in here: without it every older run folder is refused.
 ADDED = {"alpha", "balance_gradients", "channels", "dropout", "readout_alpha", "train_samples"}
 
 

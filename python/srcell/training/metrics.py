@@ -1,4 +1,4 @@
-"""How an epoch went: running sums over its samples, and a row of metrics.csv."""
+"""An epoch's loss, accuracy and rates, which are a row of metrics.csv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who hears of a run as it goes."""
+"""``Observer``: what a run calls as it goes; a progress bar is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run needs on this machine, and its weights do not depend on."""
+"""``RunOptions``: settings of this machine (data folder, device, workers), which never change the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run has come, read back from a checkpoint: all of it is checked before any of it is used."""
+"""Reads a checkpoint back into how far a run has come; all of it is checked before any is used."""
 
 from __future__ import annotations
 

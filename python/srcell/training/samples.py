@@ -1,4 +1,4 @@
-"""What a run trains on and looks at: its data set, the split, and how images become events."""
+"""A run's data set, its split into training and validation, and its encoder."""
 
 from __future__ import annotations
 

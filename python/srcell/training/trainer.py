@@ -1,4 +1,4 @@
-"""A network with its data, optimiser and schedule: one optimiser step after another, wherever in its run.
+"""``Trainer``: takes the optimiser steps of a run, and saves and restores its state.
 
 It must never know how progress is shown, how the files of a run are written, or what happens inside a layer.
 """
