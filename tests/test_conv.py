@@ -333,3 +333,11 @@ def test_without_padding_an_input_smaller_than_the_kernel_is_refused(shape: tupl
     with pytest.raises(ValueError, match="input: expected a height of at least 3 and a width of at least 3, got"):
         SRCConv2d(1, 1, 3, padding="valid")(torch.zeros(2, 1, 1, *shape))
     assert SRCConv2d(1, 1, 3, padding="valid")(torch.zeros(2, 1, 1, 3, 3))[0].shape == (2, 1, 1, 1, 1)
+
+
+def test_height_and_width_have_bounds_of_their_own() -> None:
+    layer = SRCConv2d(1, 1, (3, 5), padding=(1, 0))
+    assert layer(torch.zeros(2, 1, 1, 1, 5))[0].shape == (2, 1, 1, 1, 1)
+    for shape in ((1, 4), (0, 9)):
+        with pytest.raises(ValueError, match="input: expected a height of at least 1 and a width of at least 5, got"):
+            layer(torch.zeros(2, 1, 1, *shape))

@@ -474,3 +474,12 @@ def test_a_download_fetches_both_parts_of_nmnist(tmp_path: Path, monkeypatch: py
     with pytest.raises(FileNotFoundError):
         data.load_nmnist(tmp_path, download=True)
     assert fetched == [(str(tmp_path), True), (str(tmp_path), False)]
+
+
+def test_a_plain_file_goes_before_its_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    write_mnist(folder, zipped=False)
+    expected = data.load_mnist(tmp_path).train.labels
+    for path in list(folder.iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(b"no archive")
+    assert torch.equal(data.load_mnist(tmp_path).train.labels, expected)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from srcell import SRC, EventBatch, src, src_linear
 from srcell.ops._dense import events_are_faster
@@ -528,3 +529,12 @@ def test_the_way_that_auto_takes_does_not_depend_on_what_stands_past_the_ends() 
     assert by_events[1].i.count_nonzero() > 0
     assert torch.equal(src_linear(x, weight, -6.0, lengths=lengths)[1].i, by_events[1].i)
     assert not torch.equal(src_linear(x, weight, -6.0, lengths=lengths, method="gemm")[1].i, by_events[1].i)
+
+
+def test_forward_mode_is_refused_with_every_input() -> None:
+    events = EventBatch.from_dense((noise(2, 4, 2, 6, dtype=torch.float32) > 0).float())
+    with forward_ad.dual_level():
+        weight = forward_ad.make_dual(torch.zeros(3, 6), torch.ones(3, 6))
+        for given in (events, events.to_dense()):
+            with pytest.raises(RuntimeError, match="src_linear: forward-mode differentiation"):
+                src_linear(given, weight, -6.0)

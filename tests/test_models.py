@@ -353,3 +353,14 @@ def test_every_layer_has_the_options(options: dict[str, Any]) -> None:
     for layer in SRCClassifier(6, [5, 4], num_classes=2, **options).src_layers():
         found = {name: getattr(layer, name) for name in expected if name != "alpha"}
         assert found | {"alpha": layer.get_extra_state()[1].item()} == expected
+
+
+def test_layers_start_at_the_scales_that_the_documentation_derives() -> None:
+    torch.manual_seed(0)
+    first, last = SRCClassifier(400, [900], num_classes=10, neurons_per_class=90).src_layers()
+    assert first.weight_ih_l0.std().item() * 400**0.5 == pytest.approx(3.0, rel=0.02)
+    assert last.weight_ih_l0.std().item() * 900**0.5 == pytest.approx(6.0, rel=0.02)
+    (hidden,) = list(SRCClassifier(400, [900, 900], num_classes=2).src_layers())[1:2]
+    relays = hidden.weight_ih_l0.detach().diagonal()
+    assert relays.mean().item() == pytest.approx(3.0, rel=0.01)
+    assert (hidden.weight_ih_l0.detach() - 3 * torch.eye(900)).std().item() * 30 == pytest.approx(0.5, rel=0.02)

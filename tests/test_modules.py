@@ -671,3 +671,21 @@ def test_constants_are_on_the_cpu_whatever_the_default_device() -> None:
     with torch.device("meta"):
         constants = SRC(4, 3, alpha=0.7, device="cpu").get_extra_state()
     assert constants.device.type == "cpu" and constants[1] == 0.7
+
+
+def test_the_constants_of_a_state_dict_are_laid_out_as_the_format_says() -> None:
+    """A bit for each that a tensor holds, then all of them in their order: files outlive the code."""
+    plain = SRC(3, 2, alpha=0.8, bias=False, bias_init=-5.0, initial_state="rest").get_extra_state()
+    assert plain.tolist() == [0, 0.8, 3.0, 2.0, -7.0, 0.9, 0.0, -5.0, 1]
+    held = SRC(3, 2, learnable=["rho", "rs"], recurrent_grad=True, learn_initial_state=True).get_extra_state()
+    assert held.tolist() == [2 + 8 + 64 + 128, 0.9, 0, 2.0, 0, 0.9, 0.0, 0, 0]
+
+
+@pytest.mark.parametrize("given", [[1.0], None, "x"])
+def test_what_is_no_input_is_named_by_its_type(given: Any) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^input: expected an EventBatch or a tensor .*, got {type(given).__name__}$"
+    ):
+        SRC(3, 2)(given)
+    with pytest.raises(ValueError, match=r"^input: .*, got \(2, 3, 4, 5\)$"):
+        SRC(3, 2)(torch.zeros(2, 3, 4, 5))

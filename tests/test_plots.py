@@ -32,6 +32,7 @@ def test_the_learning_curve_has_loss_accuracy_and_rate() -> None:
     assert list(drawn(rate).values()) == [pytest.approx([3.0] * 3)]
     assert [panel.get_xlabel() for panel in (loss, accuracy, rate)] == ["epoch"] * 3
     assert "accuracy (%)" in accuracy.get_ylabel()
+    assert all(panel.get_legend() is not None for panel in (loss, accuracy, rate))
 
 
 def test_without_validation_samples_there_is_no_line_for_them() -> None:
