@@ -20,7 +20,6 @@ from ..ops._memory import without_padding as zero_padding
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
-
 Parameter = float | Tensor
 State = SRCState | tuple[Tensor, Tensor, Tensor]
 

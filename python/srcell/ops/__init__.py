@@ -2,7 +2,8 @@
 they are called.
 
 ``srcell.functional``, the encoders and event batches call them; below them there are addresses and sizes. Tensors are
-checked, made contiguous and allocated here, and nowhere else. What knows no users' arguments must not know these files.
+made contiguous and allocated here, and nowhere else, and a layer's values checked. What knows no users' arguments must
+not know these files.
 """
 
 from . import count, encode, faults, rest, scale, src, src_dense, src_events
