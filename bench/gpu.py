@@ -8,69 +8,55 @@ B = 256, N = 512, K = 784 with 3 % of the cells active, T in 32, 220, 1000, curr
   SpikingJelly's FlexSN if it is installed, and srcell's scan;
 - a layer: torch's product (TF32) before the scan, events, and cuDNN's nn.GRU for context, another cell.
 
-Repetitions of all rows take turns; times are those of CUDA events, medians and quartiles in milliseconds; memory is the
-peak above what a row starts from; the scan's bandwidth counts the bytes of its floor (bench/NOTES.md). ``--device cpu``
-runs all of it once on tiny sizes, with wall time, to see that it runs where there is no card.
+Rows are timed as those of ``srcell bench`` are, by CUDA events; memory is the peak above what a row starts from; the
+scan's bandwidth counts the bytes of its floor (bench/NOTES.md). ``--device cpu`` runs all of it on tiny sizes, by wall
+time, to see that it runs where there is no card.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
-import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import srcell
 from srcell import EventBatch, SRCState
+from srcell.benchmark import record
+from srcell.benchmark.cases import BOTH, FORWARD
+from srcell.benchmark.rows import CHUNK, Row
+from srcell.benchmark.timing import Clock, time_rows, wall_clock
 from srcell.functional import src, src_linear
 from srcell.reference import src_reference
 
-CHUNK = 20  # steps that torch.compile gets at once
-SECONDS = 4.0  # for the repetitions of one row of one setting
-MOST, FEWEST = 30, 3
 DENSITY = 0.03
+REPETITIONS = 9
 
-Pass = Callable[[], Any]
+
+def card_clock(call: Callable[[], object]) -> float:
+    """Milliseconds of a call between two CUDA events."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    output = call()  # noqa: F841
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
 
 
-class Clock:
-    """Milliseconds of a call, on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.on_card = device.type == "cuda"
-
-    def __call__(self, call: Pass) -> float:
-        if not self.on_card:
-            start = time.perf_counter()
-            call()
-            return 1e3 * (time.perf_counter() - start)
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end)
-
-    def peak_bytes(self, leaves: list[Tensor], call: Pass) -> int | None:
-        if not self.on_card:
-            return None
-        for leaf in leaves:
-            leaf.grad = None
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+def peak_bytes(row: Row, gradient: Tensor) -> int:
+    """Of the card's memory in forward and backward, above what is allocated before."""
+    for leaf in row.leaves:
+        leaf.grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    row.call().backward(gradient)
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 @torch.compile(dynamic=False)
@@ -112,24 +98,9 @@ def flexsn_recurrence(bias: Tensor, batch: int) -> Callable[[Tensor, Tensor], Te
     return run
 
 
-def forward_of(run: Callable[..., Tensor], *arguments: Any) -> Pass:
-    def call() -> None:
-        with torch.no_grad():
-            run(*arguments)
+class Work:
+    """Inputs, parameters and gradient of one setting, and its rows."""
 
-    return call
-
-
-def both_of(run: Callable[..., Tensor], leaves: list[Tensor], gradient: Tensor, *arguments: Any) -> Pass:
-    def call() -> None:
-        for leaf in leaves:
-            leaf.grad = None
-        run(*arguments).backward(gradient)
-
-    return call
-
-
-class Setting:
     def __init__(self, steps: int, dtype: torch.dtype, device: torch.device, sizes: tuple[int, int, int]) -> None:
         batch, neurons, inputs = sizes
         generator = torch.Generator().manual_seed(0)
@@ -144,83 +115,58 @@ class Setting:
         self.current = current.to(dtype).requires_grad_()
         self.gradient = torch.randn(current.shape, generator=generator).to(device)
 
-    def rows(self) -> dict[str, tuple[Pass, Pass, list[Tensor]]]:
-        """The two passes of each row, and what the second leaves gradients in."""
-        rows = {}
-
-        def add(name: str, run: Callable[..., Tensor], leaves: list[Tensor], *arguments: Any) -> None:
-            with torch.no_grad():
-                gradient = self.gradient.to(run(*arguments).dtype)
-            rows[name] = forward_of(run, *arguments), both_of(run, leaves, gradient, *arguments), leaves
-
-        recurrence = (self.current, self.bias)
-        bias = self.bias.to(self.current.dtype).detach().requires_grad_()
-        add("eager", lambda c, b: src_reference(c, b)[0], [self.current, bias], self.current, bias)
+    def rows(self) -> dict[str, Row]:
+        current, weight, bias, dense = self.current, self.weight, self.bias, self.dense
+        half_bias = bias.to(current.dtype).detach().requires_grad_()
+        half_weight = weight.to(dense.dtype).detach().requires_grad_()
+        gru = nn.GRU(dense.shape[2], weight.shape[0]).to(dense.device, dense.dtype)
+        rows = {
+            "eager": Row(lambda: src_reference(current, half_bias)[0], [current, half_bias]),
+            "scan": Row(lambda: src(current, bias)[0], [current, bias]),
+            "product and scan": Row(
+                lambda: src(nn.functional.linear(dense, half_weight), bias)[0], [half_weight, bias]
+            ),
+            "events": Row(lambda: src_linear(self.events, weight, bias)[0], [weight, bias]),
+            "gru": Row(lambda: gru(dense)[0], list(gru.parameters())),
+        }
         if self.name["steps"] % CHUNK == 0:  # a chunk of another size would be compiled as well, for half a minute
-            add("compiled", compiled_recurrence, [self.current, bias], self.current, bias)
-        flexsn = flexsn_recurrence(bias, self.current.shape[1])
+            rows["compiled"] = Row(lambda: compiled_recurrence(current, half_bias), [current, half_bias])
+        flexsn = flexsn_recurrence(half_bias, current.shape[1])
         if flexsn is not None:
-            add("flexsn", flexsn, [self.current], self.current, bias)
-        add("scan", lambda c, b: src(c, b)[0], [*recurrence], *recurrence)
-        weight = self.weight.to(self.dense.dtype).detach().requires_grad_()
-        product = lambda x, w, b: src(nn.functional.linear(x, w), b)[0]  # noqa: E731
-        add("product and scan", product, [weight, self.bias], self.dense, weight, self.bias)
-        linear = lambda x, w, b: src_linear(x, w, b)[0]  # noqa: E731
-        add("events", linear, [self.weight, self.bias], self.events, self.weight, self.bias)
-        gru = nn.GRU(self.dense.shape[2], self.weight.shape[0]).to(self.dense.device, self.dense.dtype)
-        add("gru", lambda x: gru(x)[0], list(gru.parameters()), self.dense)
+            rows["flexsn"] = Row(lambda: flexsn(current, half_bias), [current])
         return rows
 
 
-def quartiles(times: list[float]) -> dict[str, float]:
-    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
-    return {"median": median, "quartile1": low, "quartile3": high, "repetitions": len(times)}
-
-
-def measure(setting: Setting, clock: Clock) -> dict[str, Any]:
-    """Times and peak memory of each row, repetitions of the rows in turn."""
-    rows = setting.rows()
-    result: dict[str, Any] = {"setting": setting.name, "milliseconds": {}, "peak_bytes": {}}
-    for which, label in enumerate(("forward", "forward and backward")):
-        times: dict[str, list[float]] = {name: [] for name in rows}
-        for passes in rows.values():
-            clock(passes[which])
-        repetitions = MOST if clock.on_card else 1
-        for repetition in range(repetitions):
-            for name, passes in rows.items():
-                if repetition < FEWEST or sum(times[name]) < 1e3 * SECONDS:
-                    times[name].append(clock(passes[which]))
-        for name, passes in rows.items():
-            result["milliseconds"].setdefault(name, {})[label] = quartiles(times[name])
-            result["peak_bytes"].setdefault(name, {})[label] = clock.peak_bytes(passes[2], passes[which])
-    scan = result["milliseconds"]["scan"]
-    element = setting.current.element_size()
-    plane = setting.current.numel()
+def measure(work: Work, clock: Clock) -> dict[str, Any]:
+    """Times of each row and, on a card, its peak memory."""
+    rows = work.rows()
+    with torch.no_grad():
+        gradients = {name: work.gradient.to(row.call().dtype) for name, row in rows.items()}
+    repetitions, milliseconds = time_rows(rows, gradients, (FORWARD, BOTH), REPETITIONS, clock)
+    result: dict[str, Any] = {"setting": work.name, "repetitions": repetitions, "milliseconds": milliseconds}
+    if clock is card_clock:
+        result["peak_bytes"] = {name: peak_bytes(row, gradients[name]) for name, row in rows.items()}
+    scan = milliseconds["scan"]
+    element = work.current.element_size()
+    plane = work.current.numel()
     # Read the currents, write the spikes (in float32); backwards read currents and gradient, write the currents'
     # gradient; the checkpoints, three states every 16 steps, are written and read.
     forward, saved = plane * (element + 4), plane * 4 * 3 / 16
-    floor = {"forward": forward, "forward and backward": forward + plane * (2 * element + 4) + 2 * saved}
+    floor = {FORWARD: forward, BOTH: forward + plane * (2 * element + 4) + 2 * saved}
     result["scan_bytes_per_second"] = {key: floor[key] / (scan[key]["median"] / 1e3) for key in floor}
     result["input_bytes"] = {
-        "events": setting.events.nbytes,
-        "dense": setting.dense.numel() * setting.dense.element_size(),
+        "events": work.events.nbytes,
+        "dense": work.dense.numel() * work.dense.element_size(),
     }
     return result
 
 
 def copy_bandwidth(device: torch.device, clock: Clock) -> float:
-    """Bytes read and written per second by a copy of 1 GiB."""
-    x = torch.zeros(2**28 if clock.on_card else 2**20, device=device)
+    """Bytes read and written per second by a copy of 1 GiB, on a card."""
+    x = torch.zeros(2**28 if clock is card_clock else 2**20, device=device)
     y = torch.empty_like(x)
     times = [clock(lambda: y.copy_(x)) for _ in range(10)]
     return 2 * x.numel() * x.element_size() / (statistics.median(times) / 1e3)
-
-
-def commit() -> str | None:
-    try:
-        return subprocess.check_output(["git", "describe", "--always", "--dirty"], text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def main() -> None:
@@ -229,26 +175,22 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    clock = Clock(device)
+    on_card = device.type == "cuda"
+    clock = card_clock if on_card else wall_clock
     torch.backends.cuda.matmul.allow_tf32 = True
-    sizes = (256, 512, 784) if clock.on_card else (4, 8, 20)
-    document = {
-        "card": torch.cuda.get_device_name() if clock.on_card else None,
-        "date": date.today().isoformat(),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "info": srcell.info(),
+    sizes = (256, 512, 784) if on_card else (4, 8, 20)
+    document = record([], Path(__file__).resolve()) | {
+        "card": torch.cuda.get_device_name() if on_card else None,
         "cuda": torch.version.cuda,
         "copy_bytes_per_second": copy_bandwidth(device, clock),
-        "results": [],
     }
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     for dtype in (torch.float32, torch.bfloat16):
         torch._dynamo.reset()
-        for steps in (32, 220, 1000) if clock.on_card else (5, CHUNK):
-            result = measure(Setting(steps, dtype, device, sizes), clock)
+        for steps in (32, 220, 1000) if on_card else (5, CHUNK):
+            result = measure(Work(steps, dtype, device, sizes), clock)
             document["results"].append(result)
-            both = {name: row["forward and backward"]["median"] for name, row in result["milliseconds"].items()}
+            both = {name: row[BOTH]["median"] for name, row in result["milliseconds"].items()}
             print(result["setting"], {name: round(ms, 3) for name, ms in both.items()}, flush=True)
             arguments.out.write_text(json.dumps(document, indent=1) + "\n")
 

@@ -6,7 +6,7 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -44,23 +44,33 @@ class Result(TypedDict):
     milliseconds: dict[str, dict[str, Quartiles]]
 
 
-def _time_forward(row: Row) -> float:
-    """Milliseconds; the output is freed when this returns, outside them."""
+def wall_clock(call: Callable[[], object]) -> float:
+    """Milliseconds of a call; what it returns is freed outside them."""
     start = time.perf_counter()
-    with torch.no_grad():
-        output = row.call()  # noqa: F841
+    output = call()  # noqa: F841
     return (time.perf_counter() - start) * 1e3
 
 
-def _time_both(row: Row, gradient: Tensor) -> float:
+Clock = Callable[[Callable[[], object]], float]
+
+
+def _time_forward(row: Row, clock: Clock) -> float:
+    with torch.no_grad():
+        return clock(row.call)
+
+
+def _time_both(row: Row, gradient: Tensor, clock: Clock) -> float:
     """Milliseconds, after which the gradients are freed.
 
     glibc may give their pages back to the system, which costs as much as a pass; the next row must not pay for it.
     """
-    start = time.perf_counter()
-    output = row.call()
-    output.backward(gradient)
-    milliseconds = (time.perf_counter() - start) * 1e3
+
+    def call() -> Tensor:
+        output = row.call()
+        output.backward(gradient)
+        return output
+
+    milliseconds = clock(call)
     for leaf in row.leaves:
         leaf.grad = None
     return milliseconds
@@ -76,8 +86,7 @@ def _more(done: int, seconds: float, repetitions: int) -> bool:
 def measure(setting: Setting, repetitions: int) -> Result:
     """Time every row of a setting, in this process.
 
-    The incoming gradient is dense and random. Parameters change in place before each repetition; rows come in another
-    order in each.
+    The incoming gradient is dense and random.
 
     Args:
         setting: what to measure; its threads, if given, stay torch's afterwards.
@@ -105,8 +114,47 @@ def measure(setting: Setting, repetitions: int) -> Result:
             rows[name] = make_row(name)
         except UnavailableError as reason:
             left_out[name] = str(reason)
+    done, milliseconds = time_rows(rows, dict.fromkeys(rows, gradient), setting.passes, repetitions)
+    described = {key: value for key, value in asdict(setting).items() if key != "rows"}
+    return Result(
+        setting=described | {"threads": torch.get_num_threads()},
+        repetitions=done,
+        left_out=left_out,
+        milliseconds=milliseconds,
+    )
+
+
+def time_rows(
+    rows: Mapping[str, Row],
+    gradients: Mapping[str, Tensor],
+    passes: Sequence[str],
+    repetitions: int,
+    clock: Clock = wall_clock,
+) -> tuple[int, dict[str, dict[str, Quartiles]]]:
+    """Time rows in turns: in another order in each repetition, and with parameters that change in place before it.
+
+    Args:
+        rows: by name.
+        gradients: of each row's output.
+        passes: "forward", "forward and backward" or both.
+        repetitions: of every row; slow ones get fewer, fast ones more.
+        clock: milliseconds of a call.
+
+    Returns:
+        How many repetitions there were, and quartiles of milliseconds by row and pass.
+
+    Example:
+        >>> import torch
+        >>> from srcell.benchmark.rows import Row
+        >>> from srcell.benchmark.timing import time_rows
+        >>> x = torch.ones(3, requires_grad=True)
+        >>> rows = {"square": Row(lambda: x * x, (x,))}
+        >>> list(time_rows(rows, {"square": torch.ones(3)}, ("forward",), repetitions=5)[1])
+        ['square']
+
+    """
     leaves = {id(leaf): leaf for row in rows.values() for leaf in row.leaves}.values()
-    times: dict[str, dict[str, list[float]]] = {name: {key: [] for key in setting.passes} for name in rows}
+    times: dict[str, dict[str, list[float]]] = {name: {key: [] for key in passes} for name in rows}
     order = random.Random(0)
 
     def repeat() -> None:
@@ -114,9 +162,10 @@ def measure(setting: Setting, repetitions: int) -> Result:
             for leaf in leaves:
                 leaf.mul_(1 + 1e-6)
         for name in order.sample(list(rows), len(rows)):
-            for key in setting.passes:
+            for key in passes:
                 row = rows[name]
-                times[name][key].append(_time_forward(row) if key == FORWARD else _time_both(row, gradient))
+                milliseconds = _time_forward(row, clock) if key == FORWARD else _time_both(row, gradients[name], clock)
+                times[name][key].append(milliseconds)
 
     for _ in range(WARM_UP):
         repeat()
@@ -124,16 +173,8 @@ def measure(setting: Setting, repetitions: int) -> Result:
     while _more(done, time.perf_counter() - start, repetitions):
         repeat()
         done += 1
-    described = {key: value for key, value in asdict(setting).items() if key != "rows"}
-    return Result(
-        setting=described | {"threads": torch.get_num_threads()},
-        repetitions=done,
-        left_out=left_out,
-        milliseconds={
-            name: {key: _quartiles(values[WARM_UP:]) for key, values in passes.items()}
-            for name, passes in times.items()
-        },
-    )
+    quartiles = {name: {key: _quartiles(v[WARM_UP:]) for key, v in of.items()} for name, of in times.items()}
+    return done, quartiles
 
 
 def _quartiles(values: list[float]) -> Quartiles:
