@@ -223,11 +223,33 @@ def total(current: Tensor) -> Tensor:
     return spikes.square().sum() + state.h.sum()
 
 
-def test_func_grad_is_the_gradient_or_refuses() -> None:
+def test_func_grad_is_the_gradient() -> None:
     current = make_inputs(13, 18, 2, 5)["current"].requires_grad_()
     (expected,) = torch.autograd.grad(total(current), current)
-    made = values_or_refusal(lambda: torch.func.grad(total)(current.detach()))
-    assert made is None or torch.equal(made, expected)
+    assert torch.equal(torch.func.grad(total)(current.detach()), expected)
+    _, pull = torch.func.vjp(total, current.detach())
+    assert torch.equal(pull(torch.ones((), dtype=expected.dtype))[0], expected)
+
+
+def test_func_jacrev_is_the_jacobian() -> None:
+    bias = make_inputs(13, 18, 2, 5)["bias"]
+
+    def rates(bias: Tensor) -> Tensor:
+        inputs = make_inputs(13, 18, 2, 5) | {"bias": bias}
+        return call(srcell.src, inputs, surrogate="relu", recurrent_grad=True)[0].sum((0, 1))
+
+    expected = torch.autograd.functional.jacobian(rates, bias)
+    assert expected.count_nonzero() > 0
+    assert torch.equal(torch.func.jacrev(rates)(bias), expected)
+
+
+@pytest.mark.parametrize(
+    "nested", [torch.func.hessian, lambda f: torch.func.grad(lambda x: torch.func.grad(f)(x).sum())]
+)
+def test_second_derivatives_of_func_are_refused(nested: Callable[..., Any]) -> None:
+    current = make_inputs(13, 18, 2, 5)["current"]
+    with pytest.raises(RuntimeError, match=r"double backward|forward-mode"):
+        nested(total)(current)
 
 
 def test_func_vmap_is_the_loop_or_refuses() -> None:

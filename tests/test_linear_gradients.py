@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from srcell import SRCState, src
+from srcell import SRCState, src, src_linear
+from support.calls import NEW_TORCH
 from support.gradients import (
     assert_same_gradients,
     gradients,
@@ -20,7 +21,7 @@ from support.gradients import (
     relative_error,
     requiring_grad,
 )
-from support.inputs import MODES, PARAMETERS, STATE, Outputs, call, make_layer, make_linear_inputs, with_values
+from support.inputs import MODES, PARAMETERS, STATE, Outputs, call, make_layer, make_linear_inputs, noise, with_values
 from support.linear import (
     LENGTHS,
     SHAPES,
@@ -252,7 +253,7 @@ def test_double_backward_is_refused(dense: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["weight", "values", "rho"])
-def test_func_grad_is_the_gradient_or_refuses(name: str) -> None:
+def test_func_grad_is_the_gradient(name: str) -> None:
     events, inputs = linear_case(10)
 
     def total(x: Tensor) -> Tensor:
@@ -262,9 +263,19 @@ def test_func_grad_is_the_gradient_or_refuses(name: str) -> None:
     x = inputs[name].clone().requires_grad_()
     (expected,) = torch.autograd.grad(total(x), x)
     assert expected.count_nonzero() > 0
-    try:
-        made = torch.func.grad(total)(inputs[name])
-    except (NotImplementedError, RuntimeError) as refusal:
-        assert str(refusal)
-    else:
-        assert torch.equal(made, expected)
+    assert torch.equal(torch.func.grad(total)(inputs[name]), expected)
+
+
+@pytest.mark.skipif(not NEW_TORCH, reason="torch 2.4 has no vmap of operators of lists")
+@pytest.mark.parametrize("method", ["events", "gemm"])
+def test_per_sample_gradients_are_those_of_each_sample(method: str) -> None:
+    x = (noise(5, 30, 4, 6) > 0.6).double()
+    weight, bias = noise(6, 5, 6), torch.full((5,), -5.0, dtype=torch.float64)
+
+    def total(weight: Tensor, sample: Tensor) -> Tensor:
+        return src_linear(sample[:, None], weight, bias, method=method)[0].square().sum()
+
+    made = torch.func.vmap(torch.func.grad(total), (None, 1))(weight, x)
+    expected = torch.stack([torch.func.grad(total)(weight, x[:, k]) for k in range(4)])
+    assert expected.count_nonzero() > 0
+    assert torch.equal(made, expected)

@@ -11,7 +11,6 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .._arguments import as_float, check_bool, check_choice, require_dense
 from .._state import SRCState
@@ -181,15 +180,6 @@ def without_padding(
         return input, None
     lengths = check_lengths(lengths, input.shape[1], input.device)
     return zero_padding(input, lengths), lengths
-
-
-def refuse_forward_mode(name: str, layer: Layer, *synapse: Tensor | None) -> None:
-    """Raise where a tangent would be lost in silence: the operators have formulas for reverse mode only."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
-        return
-    tensors = [x for x in (*synapse, layer.bias, *layer.state, *layer.cell) if x is not None]
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise RuntimeError(f"{name}: forward-mode differentiation (jvp) is not supported")
 
 
 def check_device(name: str, x: Tensor) -> None:

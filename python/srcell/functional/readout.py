@@ -72,7 +72,7 @@ def leaky_readout(
         spikes = spikes.float()
     with _full_precision(spikes):
         pooled = _discounted_sum(spikes, alpha, lengths)
-        own = pooled.view(len(pooled), spikes.shape[2] // num_classes, num_classes).sum(1)
+        own = pooled.view(pooled.shape[0], spikes.shape[2] // num_classes, num_classes).sum(1)
         return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
 
 
@@ -165,14 +165,7 @@ def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
         tensor([[0., 2., 1.]])
 
     """
-    if _is_transformed():
+    if forward_ad._current_level >= 0:  # which the operator refuses
         return spikes * factors.detach()
     result: Tensor = scale(spikes, factors.detach())
     return result
-
-
-def _is_transformed() -> bool:
-    """Whether a transformation of torch.func or forward mode is under way, which operators of ours do not know."""
-    if torch.compiler.is_compiling():
-        return False
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None

@@ -21,7 +21,6 @@ from .layer import (
     check_device,
     flat_size,
     layer_of,
-    refuse_forward_mode,
     worked_on,
 )
 
@@ -98,7 +97,6 @@ def run_src(current: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
     flat = current if _gpu.is_gpu(current.device) else worked_on(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
-    refuse_forward_mode("src", layer, flat)
     spikes, i, h, hs, _ = src_operator(
         flat,
         layer.bias,

@@ -24,7 +24,6 @@ from .layer import (
     autocasts,
     check_device,
     layer_of,
-    refuse_forward_mode,
     without_padding,
     worked_on,
 )
@@ -148,7 +147,6 @@ def _events_linear(input: EventBatch, weight: Tensor, layer: Layer) -> tuple[Ten
     steps, batch, _ = input.shape
     work = worked_on(weight)
     values = None if input.values is None else input.values.to(work.dtype)
-    refuse_forward_mode("src_linear", layer, work, values)
     spikes, i, h, hs, *_ = src_events(
         input.offsets,
         input.indices,
@@ -182,7 +180,6 @@ def _dense_linear(
         input, _ = without_padding(input, layer.lengths)
         return run_src(F.linear(input, weight), layer)
     work, input = worked_on(weight), worked_on(input)
-    refuse_forward_mode("src_linear", layer, work, input)
     spikes, i, h, hs, *_ = src_dense(
         input,
         work,

@@ -40,7 +40,7 @@ class _Linear(Neurons):
         input_grad_at_events: bool = False,
     ) -> tuple[Tensor, SRCState]:
         if state is None:
-            state = self._initial_state(suffix, len(input) if isinstance(input, EventBatch) else input.shape[1])
+            state = self._initial_state(suffix, input.shape[1])
         return linear(
             input,
             self._weight(suffix),

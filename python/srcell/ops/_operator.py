@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 
 _library = torch.library.Library("srcell", "DEF")
 
@@ -91,11 +93,20 @@ class Operator:
                 flat += argument
             else:
                 flat.append(argument)
+        if forward_ad._current_level >= 0 and any(
+            x is not None and forward_ad.unpack_dual(x).tangent is not None for x in flat
+        ):
+            raise RuntimeError(f"srcell::{self.name}: forward-mode differentiation (jvp) is not supported")
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
             sizes = [len(x) if isinstance(x, (list, tuple)) else None for x in arguments]
             if self._gradient_options is not None:
                 options |= self._gradient_options(*arguments)
-            return _Call.apply(self, sizes, options, *flat)  # type: ignore[no-untyped-call]
+            if not torch._C._are_functorch_transforms_active():
+                return _Call.apply(self, sizes, options, *flat)  # type: ignore[no-untyped-call]
+            # This kernel of the autograd key runs at the level of torch.func's innermost transform, and what it calls
+            # below goes to the next. torch's check is for functions that are called from above all levels.
+            with enable_single_level_autograd_function():
+                return super(torch.autograd.Function, _Call).apply(self, sizes, options, *flat)  # type: ignore[no-untyped-call]
         with torch._C._AutoDispatchBelowAutograd():
             return self._overload(*arguments, **options)
 
@@ -127,7 +138,9 @@ class _Call(torch.autograd.Function):
         ctx: Any, operator: Operator, sizes: Sequence[int | None], options: dict[str, Any], *flat: Tensor | None
     ) -> Any:
         arguments = nested(flat, sizes)
-        with torch._C._AutoDispatchBelowAutograd():
+        # Gradients are off in here, and the levels below of torch.func's transforms would take over that.
+        grad = torch.set_grad_enabled(torch._C._are_functorch_transforms_active())
+        with grad, torch._C._AutoDispatchBelowAutograd():
             outputs = operator._overload(*arguments, **options)
         ctx.set_materialize_grads(False)
         ctx.operator, ctx.sizes, ctx.options = operator, sizes, options

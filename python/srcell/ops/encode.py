@@ -37,11 +37,11 @@ def rate_cpu(
 ) -> tuple[Tensor, Tensor]:
     """Of float32 images (B, K) and int64 numbers (B,); the seed is taken modulo 2^64."""
     images, like = check_images(images, steps, prefix, fewest=0)
-    index = contiguous(check_integers("index", index, torch.int64, len(images), like))
+    index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
     view, active_before, _, room = count_active_pixels(images)
     drawn_steps = -(-steps // core.drawn_steps) * core.drawn_steps
     drawn = scratch(images, room, room, room * drawn_steps // 32)  # a bit for each pixel and step
-    offsets = empty(images, len(images) * (prefix + steps) + 1, dtype=torch.int64)
+    offsets = empty(images, images.shape[0] * (prefix + steps) + 1, dtype=torch.int64)
     encoding = core.RateEncoding(
         view,
         address(active_before),
@@ -75,7 +75,7 @@ def rate_gpu(
 ) -> tuple[Tensor, Tensor]:
     """The same on a GPU. It waits, to learn how many events there are."""
     images, like = check_images(images, steps, prefix, fewest=0)
-    index = contiguous(check_integers("index", index, torch.int64, len(images), like))
+    index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
     gpu = gpu_of("images", images)
     samples, pixels = images.shape
     mask = gpu.empty(images, samples * steps, -(-pixels // 64), dtype=torch.int64)
@@ -112,7 +112,7 @@ def latency_cpu(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Ten
     images, _ = check_images(images, steps, prefix, fewest=1)
     view, active_before, events, room = count_active_pixels(images)
     sorting = scratch(images, room, room)
-    offsets = empty(images, len(images) * (prefix + steps) + 1, dtype=torch.int64)
+    offsets = empty(images, images.shape[0] * (prefix + steps) + 1, dtype=torch.int64)
     indices = empty(images, events, dtype=torch.int32)
     core.latency_encode(
         view, address(active_before), steps, prefix, addresses(sorting), address(offsets), address(indices)
