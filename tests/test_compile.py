@@ -10,7 +10,19 @@ import torch
 import torch._dynamo.config
 from torch import Tensor, nn
 
-from srcell import SRC, EventBatch, SRCState, latency_encode, leaky_readout, rate_encode, rest_state, src, src_linear
+from srcell import (
+    SRC,
+    EventBatch,
+    LeakyReadout,
+    SpikesOnly,
+    SRCState,
+    latency_encode,
+    leaky_readout,
+    rate_encode,
+    rest_state,
+    src,
+    src_linear,
+)
 from support.calls import NEW_TORCH, OUTSIDE_LAYERS, assert_same, in_process, spikes
 from support.gradients import make_output_gradients, requiring_grad
 from support.inputs import BATCH, NEURONS, STEPS, Outputs, call, make_inputs, make_linear_inputs, noise, with_values
@@ -210,6 +222,34 @@ def test_an_exported_layer_runs_any_number_of_steps(strict: bool) -> None:
     for count in (1, 2, 15, 16, 17, 30, 100):
         x = (noise(6, count, 2, 6) > 0.5).float()
         assert_same(exported(x)[0], layer(x)[0])
+
+
+class Encoded(nn.Module):
+    """An encoder, a layer and a readout in one graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.readout = SpikesOnly(SRC(6, 20)), LeakyReadout(5, neurons_per_class=4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.readout(self.layer(rate_encode(images, 30, seed=3)))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_network_takes_any_number_of_samples(strict: bool) -> None:
+    model = nn.Sequential(SpikesOnly(SRC(6, 20)), LeakyReadout(5, neurons_per_class=4))
+    steps, batch = torch.export.Dim("steps", min=1), torch.export.Dim("batch", min=1)
+    shapes = ({0: steps, 1: batch},)
+    exported = torch.export.export(model, (spikes(),), dynamic_shapes=shapes, strict=strict).module()
+    for sizes in ((1, 1), (30, 2), (40, 5)):
+        x = (noise(6, *sizes, 6) > 0.5).float()
+        assert_same(exported(x), model(x))
+    encoded, images = Encoded(), noise(7, 4, 6, dtype=torch.float32).abs()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        exported = torch.export.export(encoded, (images,), dynamic_shapes=({0: batch},), strict=strict).module()
+    for samples in (1, 4, 7):
+        x = noise(8, samples, 6, dtype=torch.float32).abs()
+        assert_same(exported(x), encoded(x))
 
 
 def test_an_event_batch_goes_through_export() -> None:

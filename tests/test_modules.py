@@ -19,7 +19,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import srcell
-from srcell import SRC, EventBatch, LeakyReadout, SRCCell, SRCConv2d, SRCState, rest_state, src, src_linear
+from srcell import (
+    SRC,
+    EventBatch,
+    LeakyReadout,
+    SpikesOnly,
+    SRCCell,
+    SRCConv2d,
+    SRCState,
+    rest_state,
+    src,
+    src_linear,
+)
 from support.inputs import BATCH, PARAMETERS, STATE, STEPS, noise
 from support.layers import LAYERS, make, make_layer, make_spikes
 from support.refusals import assert_refused
@@ -689,3 +700,32 @@ def test_what_is_no_input_is_named_by_its_type(given: Any) -> None:
         SRC(3, 2)(given)
     with pytest.raises(ValueError, match=r"^input: .*, got \(2, 3, 4, 5\)$"):
         SRC(3, 2)(torch.zeros(2, 3, 4, 5))
+
+
+# In nn.Sequential
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_spikes_only_is_the_layer_without_its_state(events: bool) -> None:
+    layer = SRC(6, 4, num_layers=2)
+    x = (noise(8, 30, 2, 6, dtype=torch.float32) > 0.5).float()
+    input = EventBatch.from_dense(x) if events else x
+    alone = SpikesOnly(layer)
+    assert layer(input)[0].any() and torch.equal(alone(input), layer(input)[0])
+    assert torch.equal(alone(input), alone(input))  # each call starts anew
+    assert alone.state_dict().keys() == {f"layer.{name}" for name in layer.state_dict()}
+
+
+def test_layers_in_sequential_are_the_same_calls() -> None:
+    convolution, layer, readout = SRCConv2d(1, 3, 3), SRC(3 * 4 * 4, 20), LeakyReadout(5, neurons_per_class=4)
+    net = nn.Sequential(SpikesOnly(convolution), nn.Flatten(2), SpikesOnly(layer), readout)
+    maps = (noise(8, 40, 2, 1, 6, 6, dtype=torch.float32) > 0.2).float()
+    spikes = layer(convolution(maps)[0].flatten(2))[0]
+    assert spikes.any() and torch.equal(net(maps), readout(spikes))
+    net(maps).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_spikes_only_refuses_what_is_no_layer() -> None:
+    for module in (nn.Linear(3, 2), SRCCell(3, 2), None):
+        assert_refused(TypeError, "layer", SpikesOnly, module)

@@ -7,7 +7,7 @@ from ._info import info
 from ._load import load
 from .events import EventBatch, latency_encode, rate_encode
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
-from .layers import SRC, LeakyReadout, SRCCell, SRCConv2d
+from .layers import SRC, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d
 
 __version__: str = info()["version"]
 
@@ -18,6 +18,7 @@ __all__ = [
     "SRCCell",
     "SRCConv2d",
     "SRCState",
+    "SpikesOnly",
     "functional",
     "info",
     "latency_encode",

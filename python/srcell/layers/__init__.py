@@ -5,9 +5,10 @@ State is explicit: passed in, returned, never hidden in a module. The recurrence
 
 from .conv import SRCConv2d
 from .readout import LeakyReadout
+from .sequential import SpikesOnly
 from .src import SRC, SRCCell
 
-for _layer in (SRC, LeakyReadout, SRCCell, SRCConv2d):
+for _layer in (SRC, LeakyReadout, SRCCell, SRCConv2d, SpikesOnly):
     _layer.__module__ = __name__  # which pickles name, whatever file it is in
 
-__all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d"]
+__all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d", "SpikesOnly"]

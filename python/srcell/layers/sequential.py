@@ -1,0 +1,43 @@
+"""``SpikesOnly``: a layer without its state, for ``torch.nn.Sequential``."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .._arguments import describe
+from ..events import EventBatch
+from .conv import SRCConv2d
+from .src import SRC
+
+
+class SpikesOnly(nn.Module):
+    """A layer that starts anew in every call and returns its spikes alone, so that ``torch.nn.Sequential`` takes it.
+
+    Samples of different lengths are cut by the first layer alone, where an EventBatch brings lengths: the layers behind
+    it and a readout see silence up to T.
+
+    Args:
+        layer: an ``SRC`` or ``SRCConv2d``; its parameters keep their names behind the prefix ``layer.``.
+
+    Raises:
+        TypeError: another module.
+
+    Example:
+        >>> import torch, srcell
+        >>> from srcell import SRC, LeakyReadout, SpikesOnly
+        >>> net = torch.nn.Sequential(SpikesOnly(SRC(64, 32)), SpikesOnly(SRC(32, 100)), LeakyReadout(10))
+        >>> net(torch.ones(50, 4, 64)).shape
+        torch.Size([4, 10])
+
+    """
+
+    def __init__(self, layer: SRC | SRCConv2d) -> None:
+        super().__init__()
+        if not isinstance(layer, SRC | SRCConv2d):
+            raise TypeError(f"layer: expected an SRC or SRCConv2d, got {describe(layer)}")
+        self.layer = layer
+
+    def forward(self, input: Tensor | EventBatch) -> Tensor:
+        """The spikes: (T, B, N) of ``SRC``, (B, T, N) with ``batch_first``, (T, B, C, H, W) of ``SRCConv2d``."""
+        spikes: Tensor = self.layer(input)[0]
+        return spikes
