@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import math
+from html.parser import HTMLParser
 
 import matplotlib.colors
 import pytest
 import torch
 from matplotlib.axes import Axes
 
+import srcell
 from srcell import EventBatch
-from srcell.evaluation import Evaluation
+from srcell.evaluation import Evaluation, LayerCounts
 from srcell.models import SRCClassifier
-from srcell.plots import confusion, learning_curve, raster, rates
-from srcell.training import EpochMetrics
+from srcell.plots import confusion, learning_curve, raster, rates, traces
+from srcell.training import EpochMetrics, TrainingConfig
+from srcell.training.report import CAPTIONS, page
 
 
 def history(validation: float) -> list[EpochMetrics]:
-    return [EpochMetrics(k, 2.0 / k, 0.5 + 0.1 * k, validation, 0.03, 1e-2, 1.0) for k in (1, 2, 3)]
+    return [EpochMetrics(k, 2.0 / k, 0.5 + 0.1 * k, validation, 0.03, 1e-2, 1.0, 2 * validation) for k in (1, 2, 3)]
 
 
 def drawn(panel: Axes) -> dict[str, list[float]]:
@@ -27,7 +32,7 @@ def drawn(panel: Axes) -> dict[str, list[float]]:
 
 def test_the_learning_curve_has_loss_accuracy_and_rate() -> None:
     loss, accuracy, rate = learning_curve(history(0.7)).axes
-    assert drawn(loss) == {"training": [2.0, 1.0, pytest.approx(2 / 3)]}
+    assert drawn(loss) == {"training": pytest.approx([2, 1, 2 / 3]), "validation": pytest.approx([1.4] * 3)}
     assert drawn(accuracy) == {"training": pytest.approx([60, 70, 80]), "validation": pytest.approx([70] * 3)}
     assert list(drawn(rate).values()) == [pytest.approx([3.0] * 3)]
     assert [panel.get_xlabel() for panel in (loss, accuracy, rate)] == ["epoch"] * 3
@@ -36,8 +41,8 @@ def test_the_learning_curve_has_loss_accuracy_and_rate() -> None:
 
 
 def test_without_validation_samples_there_is_no_line_for_them() -> None:
-    accuracy = learning_curve(history(math.nan)).axes[1]
-    assert list(drawn(accuracy)) == ["training"]
+    loss, accuracy, _ = learning_curve(history(math.nan)).axes
+    assert list(drawn(loss)) == list(drawn(accuracy)) == ["training"]
 
 
 def make_sample() -> tuple[SRCClassifier, EventBatch]:
@@ -65,24 +70,67 @@ def test_a_raster_has_a_mark_for_each_event_of_each_layer_and_the_logits() -> No
         assert panel.get_ylabel() == ("input" if k == 0 else f"layer {k}, neuron")
         assert panel.get_ylim() == (-1, output.shape[2])
     lines = drawn(readout)
-    assert [lines[f"class {k}"][-1] for k in range(3)] == pytest.approx(logits.tolist(), rel=1e-5)
+    assert [lines[str(k)][-1] for k in range(3)] == pytest.approx(logits.tolist(), rel=1e-5)
     answer = int(logits.argmax())
-    assert figure.get_suptitle().startswith(f"A test sample of class 2, answer {answer}:")
+    verdict = "predicted rightly" if answer == 2 else f"predicted {answer}"
+    assert figure.get_suptitle().startswith(f"A test sample of class 2, {verdict}:")
     widths = {str(line.get_label()): line.get_linewidth() for line in readout.get_lines()}
-    assert {name for name, width in widths.items() if width > 1} == {"class 2", f"class {answer}"}
+    assert {name for name, width in widths.items() if width > 1} == {"2", str(answer)}
+
+
+def test_classes_are_called_by_their_names() -> None:
+    model, sample = make_sample()
+    names = ("cat", "dog", "<cow>")
+    answer = int(model(sample)[0].argmax())
+    wrong = (answer + 1) % 3
+    figure = raster(model, sample, wrong, class_names=names)
+    expected = f"A test sample of class {names[wrong]}, predicted {names[answer]}: "
+    assert figure.get_suptitle().startswith(expected)
+    assert list(drawn(figure.axes[-1])) == list(names)
+    figure = traces(model, sample, answer, class_names=names)
+    assert figure.get_suptitle().startswith(f"A test sample of class {names[answer]}, predicted rightly: ")
+    assert {panel.get_ylabel().partition("for ")[2] for panel in figure.axes} == set(names)
+    panel = confusion(evaluation(), names).axes[0]
+    for labels in (panel.get_xticklabels(), panel.get_yticklabels()):
+        assert [label.get_text() for label in labels] == list(names)
+
+
+def test_traces_have_the_states_of_the_most_active_neurons_of_the_last_layer() -> None:
+    model, sample = make_sample()
+    with torch.no_grad():
+        below, output = model.layer_spikes(sample)
+        order = model(sample)[0].argsort(descending=True).tolist()
+        states = [model.layers[-1](below[: t + 1])[1] for t in range(len(below))]
+    panels = traces(model, sample, label=0).axes
+    assert len(panels) == 3
+    for panel, answer in zip(panels, order, strict=True):
+        neuron = int(panel.get_ylabel().removeprefix("neuron ").partition(",")[0])
+        assert neuron % 3 == answer
+        assert output[:, 0, neuron].sum() == output[:, 0, answer::3].sum(0).max()
+        lines = drawn(panel)
+        assert lines["fast state h"] == pytest.approx([float(state.h[0, 0, neuron]) for state in states], abs=1e-5)
+        assert lines["slow state hs"] == pytest.approx([float(state.hs[0, 0, neuron]) for state in states], abs=1e-5)
+        drive = [math.tanh(float(state.i[0, 0, neuron]) / 3.0) for state in states]
+        assert lines["drive tanh(i / rho)"] == pytest.approx(drive, abs=1e-5)
 
 
 @pytest.mark.parametrize("prefix", [0, 10])
 def test_the_silent_steps_before_a_sample_are_shaded(prefix: int) -> None:
     model, sample = make_sample()
-    for panel in raster(model, sample, label=0, prefix=prefix).axes:
+    for panel in raster(model, sample, 0, prefix).axes + traces(model, sample, 0, prefix).axes:
         extents = [patch.get_extents().transformed(panel.transData.inverted()) for patch in panel.patches]
         assert [(round(box.x0), round(box.x1)) for box in extents] == ([(0, prefix)] if prefix else [])
 
 
 def evaluation() -> Evaluation:
     table = torch.tensor([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
-    return Evaluation(17 / 20, table, [], [torch.tensor([0.02, 0.0, 0.01]), torch.full((2, 2), 0.5)])
+    rates = [torch.tensor([0.02, 0.0, 0.01]), torch.full((2, 2), 0.5)]
+    counts = [
+        LayerCounts(12345.0, 12000.0, 1e6, 0.0),
+        LayerCounts(7.0, 3.0, 0.0, 70.0),
+        LayerCounts(0.0, 0.0, 0.0, 0.0),
+    ]
+    return Evaluation(17 / 20, table, counts, rates, 0.5)
 
 
 def test_rates_rise_from_the_least_active_neuron_on() -> None:
@@ -110,3 +158,51 @@ def test_the_confusion_has_each_count_in_its_place() -> None:
     assert colours[0, 0] == "white" and colours[1, 0] == "black"
     assert panel.get_title() == "17 of 20 test samples right (85.00%)"
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("predicted class", "class")
+
+
+class Report(HTMLParser):
+    """What a page holds: its tags, the sources of its pictures, and the texts of its table rows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.sources: list[str] = []
+        self.rows: list[list[str]] = []
+        self.bold: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        found = dict(attrs)
+        if tag == "img":
+            self.sources.append(found["src"] or "")
+        if tag == "tr":
+            self.rows.append([])
+            self.changed = found.get("class") == "changed"
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.rows and self.rows[-1] and data.strip():
+            self.rows[-1][-1] += data
+            if self.changed and len(self.rows[-1]) == 1:
+                self.bold.append(data)
+
+
+def test_a_report_is_one_file_with_pictures_counts_and_configuration() -> None:
+    config = TrainingConfig(hidden_sizes=(3,), epochs=3, label_smoothing=0.1)
+    images = {name: name.encode() for name in CAPTIONS}
+    report = Report(page(config, history(0.7), evaluation(), images))
+    assert report.sources == [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in images.values()]
+    assert not report.tags & {"script", "link", "iframe"}
+    assert "digits: 85.00% with input-3-4" in report.text
+    assert ["input", "12,345", "12,000", "1,000,000", "0"] in report.rows
+    assert ["layer 1", "7", "3", "0", "70"] in report.rows
+    settings = {row[0]: row[1] for row in report.rows}
+    assert all(settings[field.name] for field in dataclasses.fields(config) if getattr(config, field.name) != ())
+    assert settings["hidden_sizes"] == "3" and settings["label_smoothing"] == "0.1"
+    assert report.bold == ["hidden_sizes", "epochs", "label_smoothing"]
+    assert settings["version"] == srcell.__version__

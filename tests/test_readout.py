@@ -197,8 +197,9 @@ def test_an_evaluation_counts_what_an_inference_does(binary: bool) -> None:
     (events, labels), *_ = EventLoader(images, RateEncoding(), 30)
     with torch.no_grad():
         outputs = model.layer_spikes(events, binary=binary)
-        answers = model.readout(outputs[-1]).argmax(1)
-    assert evaluation.accuracy == int((answers == labels).sum()) / 30
+        logits = model.readout(outputs[-1])
+    assert evaluation.accuracy == int((logits.argmax(1) == labels).sum()) / 30
+    assert evaluation.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
     assert evaluation.synaptic_operations == sum(layer.additions + layer.multiply_adds for layer in evaluation.counts)
     fan_outs = (32, 100, 10)
     for k, (counts, output) in enumerate(zip(evaluation.counts, [events.to_dense(), *outputs], strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
@@ -38,11 +39,13 @@ from support.runs import TINY, assert_equal_weights, run_to_the_end
 
 
 def test_a_run_leaves_its_files(run: TrainedRun, out: Path) -> None:
-    plots = ["confusion.png", "learning_curve.png", "raster.png", "rates.png"]
-    files = ["checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "result.json"]
+    plots = ["confusion.png", "learning_curve.png", "raster.png", "rates.png", "traces.png"]
+    files = ["checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "report.html", "result.json"]
     assert sorted(path.name for path in out.iterdir()) == sorted([".lock", *plots, *files, "tensorboard"])
     for plot in plots:
-        assert (out / plot).read_bytes().startswith(b"\x89PNG")
+        image = (out / plot).read_bytes()
+        assert image.startswith(b"\x89PNG")
+        assert base64.b64encode(image).decode() in (out / "report.html").read_text()
 
 
 def test_the_configuration_and_the_environment_are_recorded(run: TrainedRun, out: Path) -> None:
@@ -63,6 +66,10 @@ def test_the_metrics_have_a_row_an_epoch(run: TrainedRun, out: Path) -> None:
         assert 0 <= metrics.train_accuracy <= 1 and 0 <= metrics.validation_accuracy <= 1
         assert 0 < metrics.spike_rate < 1
         assert metrics.seconds > 0
+    # The weights at the end are those that the last epoch was validated with.
+    trainer = Trainer(TINY, data.load("digits"))
+    trainer.model.load_state_dict(run.model.state_dict())
+    assert trainer.finish_epoch().validation_loss == run.history[-1].validation_loss > 0
 
 
 def test_tensorboard_shows_each_epoch_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from ._processes import Processes
 from .data import EventLoader
@@ -44,6 +45,7 @@ class Evaluation(NamedTuple):
         confusion: (C, C) int64, samples of each true class (row) by the class they were taken for (column).
         counts: of the input and of every layer, first to last; the last layer's operations are the readout's.
         rates: for each layer, the fraction of its elements that are active, by neuron: (N,), or (C, H, W).
+        loss: mean cross-entropy (nats).
 
     """
 
@@ -51,6 +53,7 @@ class Evaluation(NamedTuple):
     confusion: Tensor
     counts: list[LayerCounts]
     rates: list[Tensor]
+    loss: float
 
     @property
     def synaptic_operations(self) -> float:
@@ -95,13 +98,14 @@ def evaluate(
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
     crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
-    elements = torch.zeros((), dtype=torch.float64)
+    elements, loss = (torch.zeros((), dtype=torch.float64) for _ in range(2))
     model.eval()
     try:
         for events, labels in loader:
             spikes = model.layer_spikes(events.to(device), binary=binary)
             logits = model.readout(spikes[-1], lengths=events.lengths)
             confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
+            loss += cross_entropy(logits, labels.to(device), reduction="sum").cpu()
             elements += events.num_steps
             active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
             crossings[0] += events.num_events
@@ -111,7 +115,7 @@ def evaluate(
                 crossings[k] += counted.spikes.sum().cpu()
     finally:
         model.train(was_training)
-    for tensor in (confusion, crossings, elements, *active):
+    for tensor in (confusion, crossings, elements, loss, *active):
         group.sum(tensor)
     samples = int(confusion.sum())
     if not samples:
@@ -123,7 +127,8 @@ def evaluate(
         graded = k > 0 and not binary
         additions, multiply_adds = (0.0, operations) if graded else (operations, 0.0)
         counts.append(LayerCounts(events_, float(crossings[k]) / samples, additions, multiply_adds))
-    return Evaluation(int(confusion.trace()) / samples, confusion, counts, [sums / elements for sums in active[1:]])
+    accuracy, rates = int(confusion.trace()) / samples, [sums / elements for sums in active[1:]]
+    return Evaluation(accuracy, confusion, counts, rates, float(loss) / samples)
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> int:

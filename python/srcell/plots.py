@@ -1,5 +1,5 @@
 """A public name of ``srcell.training.plots``, and no code."""
 
-from .training.plots import confusion, learning_curve, raster, rates
+from .training.plots import confusion, learning_curve, raster, rates, traces
 
-__all__ = ["confusion", "learning_curve", "raster", "rates"]
+__all__ = ["confusion", "learning_curve", "raster", "rates", "traces"]

@@ -62,6 +62,8 @@ class Dataset(NamedTuple):
         test: what is held out.
         num_classes: the number of classes.
         input_shape: channels, height and width; their product is K, the inputs of a step.
+        class_names: what the classes are called, in the order of their labels; empty where a label is the name, as of
+            digits.
 
     """
 
@@ -69,6 +71,7 @@ class Dataset(NamedTuple):
     test: Samples
     num_classes: int
     input_shape: tuple[int, int, int]
+    class_names: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> int:

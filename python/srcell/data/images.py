@@ -58,7 +58,11 @@ def load_fashion_mnist(root: str | Path, *, download: bool = False) -> Dataset:
         FileNotFoundError: no FashionMNIST in no-such-folder: expected the folder FashionMNIST/raw or fashion-mnist...
 
     """
-    return _load("FashionMNIST", root, ("FashionMNIST/raw", "fashion-mnist"), download)
+    dataset = _load("FashionMNIST", root, ("FashionMNIST/raw", "fashion-mnist"), download)
+    with extra("train"):
+        from torchvision.datasets import FashionMNIST
+
+    return dataset._replace(class_names=tuple(FashionMNIST.classes))
 
 
 def _load(name: str, root: str | Path, folders: tuple[str, ...], download: bool) -> Dataset:

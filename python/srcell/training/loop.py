@@ -50,8 +50,9 @@ def train(
     Args:
         config: what to train.
         out: the run folder, made here: config.json, metrics.csv (a row an epoch), checkpoint.safetensors while the run
-            goes, and at its end model.safetensors, result.json and plots; the metrics are in the folder tensorboard as
-            well where TensorBoard is installed. While the run goes, no other process can write there.
+            goes, and at its end model.safetensors, result.json, plots and report.html, a page with all of it; the
+            metrics are in the folder tensorboard as well where TensorBoard is installed. While the run goes, no other
+            process can write there.
         observer: hears of every batch and epoch.
         options: what the run needs on this machine.
 
@@ -202,7 +203,7 @@ def _run(
     trainer.model.eval()
     if folder is not None:
         events, labels = next(iter(trainer.test_loader(batch_size=1)))
-        folder.finish(trainer.model, trainer.history, evaluation, events, int(labels))
+        folder.finish(trainer.model, trainer.history, evaluation, events, int(labels), trainer.class_names)
     group.max(0)  # nobody leaves before all have come this far
     return TrainedRun(trainer.model, trainer.history, evaluation)
 

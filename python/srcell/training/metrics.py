@@ -24,6 +24,8 @@ class EpochMetrics(NamedTuple):
         spike_rate: fraction of the elements (neuron, step, sample) of all layers that are active (s > 0), likewise.
         learning_rate: of the epoch's last step.
         seconds: wall time of the epoch, evaluation included.
+        validation_loss: mean cross-entropy (nats) of the validation samples after the epoch; NaN without any, and in
+            epochs that srcell 0.1 trained.
 
     """
 
@@ -34,6 +36,7 @@ class EpochMetrics(NamedTuple):
     spike_rate: float
     learning_rate: float
     seconds: float
+    validation_loss: float = math.nan
 
 
 class Tally:
@@ -83,7 +86,9 @@ def check_metrics(metrics: EpochMetrics, epoch: int) -> None:
     fractions = [metrics.train_accuracy, metrics.spike_rate, metrics.learning_rate]
     if not math.isnan(metrics.validation_accuracy):
         fractions.append(metrics.validation_accuracy)
-    sizes = (metrics.train_loss, metrics.seconds)
+    sizes = [metrics.train_loss, metrics.seconds]
+    if not math.isnan(metrics.validation_loss):
+        sizes.append(metrics.validation_loss)
     largest = torch.finfo(torch.float32).max
     if (
         not isinstance(metrics.epoch, int)

@@ -5,11 +5,14 @@ Run folders call this; it must never know where a picture goes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING
 
 import torch
 
 from .._extras import extra
+from ..functional.layer import Cell
 
 with extra("train"):
     from matplotlib.axes import Axes
@@ -22,26 +25,35 @@ if TYPE_CHECKING:
     from ..models import Classifier
     from .metrics import EpochMetrics
 
+RHO = Cell().rho  # of all classifiers
+SHADE = {"color": "0.5", "alpha": 0.12, "linewidth": 0}  # of steps without input
+
 
 def learning_curve(history: list[EpochMetrics]) -> Figure:
-    """Loss, accuracy and spike rate over the epochs, a panel each."""
+    """Loss, accuracy and rate over the epochs, a panel each."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
-    epochs = [metrics.epoch for metrics in history]
-    loss.plot(epochs, [metrics.train_loss for metrics in history], ".-", label="training")
-    accuracy.plot(epochs, [100 * metrics.train_accuracy for metrics in history], ".-", label="training")
-    validation = [100 * metrics.validation_accuracy for metrics in history]
-    if validation[0] == validation[0]:  # not NaN: there were validation samples
-        accuracy.plot(epochs, validation, ".-", label="validation")
-    rate.plot(epochs, [100 * metrics.spike_rate for metrics in history], ".-", label="training, all layers")
+
+    def draw(panel: Axes, values: list[float], label: str) -> None:
+        known = [(metrics.epoch, value) for metrics, value in zip(history, values, strict=True) if not isnan(value)]
+        if known:
+            panel.plot(*zip(*known, strict=True), ".-", label=label)
+
+    draw(loss, [metrics.train_loss for metrics in history], "training")
+    draw(loss, [metrics.validation_loss for metrics in history], "validation")
+    draw(accuracy, [100 * metrics.train_accuracy for metrics in history], "training")
+    draw(accuracy, [100 * metrics.validation_accuracy for metrics in history], "validation")
+    draw(rate, [100 * metrics.spike_rate for metrics in history], "training, all layers")
     _label(loss, "cross-entropy (nats)")
     _label(accuracy, "accuracy (%)")
-    _label(rate, "spike rate (% of elements active)")
+    _label(rate, "rate (% of elements with s > 0)")
     return figure
 
 
 @torch.no_grad()
-def raster(model: Classifier, sample: EventBatch, label: int, prefix: int = 0) -> Figure:
+def raster(
+    model: Classifier, sample: EventBatch, label: int, prefix: int = 0, class_names: Sequence[str] = ()
+) -> Figure:
     """One sample through input, all layers and readout.
 
     Args:
@@ -49,10 +61,11 @@ def raster(model: Classifier, sample: EventBatch, label: int, prefix: int = 0) -
         sample: a batch of one.
         label: its class.
         prefix: silent steps before it, which are shaded.
+        class_names: of all classes, by label; their numbers if empty.
 
     """
-    device = next(model.parameters()).device
-    outputs = [sample.to_dense(), *(spikes.flatten(2).cpu() for spikes in model.layer_spikes(sample.to(device)))]
+    names = class_names or [str(k) for k in range(model.readout.num_classes)]
+    outputs = _outputs(model, sample)
     steps, count = sample.shape[0], len(outputs) + 1
     figure = Figure(figsize=(9, 1.3 + 1.6 * count), layout="constrained")
     panels = figure.subplots(count, 1, sharex=True)
@@ -68,16 +81,58 @@ def raster(model: Classifier, sample: EventBatch, label: int, prefix: int = 0) -
     answer = int(logits[-1].argmax())
     for k in range(logits.shape[1]):
         strong = k in (label, answer)
-        panels[-1].plot(logits[:, k].numpy(), color=f"C{k % 10}", linewidth=2 if strong else 0.8, label=f"class {k}")
+        panels[-1].plot(logits[:, k].numpy(), color=f"C{k % 10}", linewidth=2 if strong else 0.8, label=names[k])
     panels[-1].set(xlabel="step", ylabel="logit", xlim=(0, steps))
-    panels[-1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    panels[-1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5), title="class")
     if prefix:
         for panel in panels:
-            panel.axvspan(0, prefix, color="0.5", alpha=0.12, linewidth=0)
-    shaded = ", shaded: silent steps before it" if prefix else ""
-    figure.suptitle(
-        f"A test sample of class {label}, answer {answer}: where s > 0, and the readout{shaded}", fontsize=11
-    )
+            panel.axvspan(0, prefix, **SHADE)
+    figure.suptitle(_title(names, label, answer, "where s > 0, and the readout", prefix), fontsize=11)
+    return figure
+
+
+@torch.no_grad()
+def traces(
+    model: Classifier, sample: EventBatch, label: int, prefix: int = 0, class_names: Sequence[str] = ()
+) -> Figure:
+    """What goes on in some neurons of the last layer during one sample.
+
+    They are the most active neuron of the class that the network answers, and of each of the next three.
+
+    Args:
+        model: the network.
+        sample: a batch of one.
+        label: its class.
+        prefix: silent steps before it, which are shaded.
+        class_names: of all classes, by label; their numbers if empty.
+
+    """
+    classes = model.readout.num_classes
+    names = class_names or [str(k) for k in range(classes)]
+    outputs = _outputs(model, sample)
+    order = model.readout(outputs[-1])[0].argsort(descending=True).tolist()
+    votes = outputs[-1][:, 0].sum(0)
+    neurons = [int(votes[k::classes].argmax()) * classes + k for k in order[:4]]
+    layer, state, seen = model.src_layers()[-1], None, []
+    below = outputs[-2].to(next(model.parameters()).device)
+    for now in below.split(1):
+        _, state = layer(now, state)
+        seen.append([x.flatten()[neurons].cpu() for x in state])
+    drives, fast, slow = (torch.stack(x) for x in zip(*seen, strict=True))
+    figure = Figure(figsize=(9, 1.0 + 1.7 * len(neurons)), layout="constrained")
+    panels = figure.subplots(len(neurons), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for k, (panel, neuron) in enumerate(zip(panels, neurons, strict=True)):
+        panel.plot(torch.tanh(drives[:, k] / RHO).numpy(), ":", color="C1", label="drive tanh(i / rho)")
+        panel.plot(slow[:, k].numpy(), color="C0", label="slow state hs")
+        panel.plot(fast[:, k].numpy(), color="C3", label="fast state h")
+        panel.fill_between(range(len(fast)), fast[:, k].clamp(min=0).numpy(), color="C3", alpha=0.3, label="output s")
+        panel.set(ylim=(-1.08, 1.08), ylabel=f"neuron {neuron},\nfor {names[neuron % classes]}")
+        if prefix:
+            panel.axvspan(0, prefix, **SHADE)
+    panels[-1].set(xlabel="step", xlim=(0, len(fast)))
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=4)
+    what = f"neurons of layer {len(outputs) - 1}"
+    figure.suptitle(_title(names, label, order[0], what, prefix), fontsize=11)
     return figure
 
 
@@ -93,17 +148,18 @@ def rates(evaluation: Evaluation) -> Figure:
             color=_colour(k),
             label=f"layer {k}: {len(rate)} neurons, mean {100 * rate.mean():.1f} %",
         )
-    panel.set(xlabel="neurons of a layer, from the least active on (%)", ylabel="rate: elements with s > 0 (%)")
+    panel.set(xlabel="neurons of a layer, from the least active on (%)", ylabel="rate (% of steps with s > 0)")
     panel.set_title("How active the neurons are on the test set")
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
     return figure
 
 
-def confusion(evaluation: Evaluation) -> Figure:
-    """The test samples of each class by what they were taken for."""
+def confusion(evaluation: Evaluation, class_names: Sequence[str] = ()) -> Figure:
+    """The test samples of each class by the class that was predicted."""
     table = evaluation.confusion
     classes = len(table)
+    names = class_names or [str(k) for k in range(classes)]
     share = table / table.sum(1, keepdim=True).clamp(min=1)
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     panel = figure.subplots()
@@ -112,10 +168,24 @@ def confusion(evaluation: Evaluation) -> Figure:
         for column in range(classes):
             colour = "white" if share[row, column] > 0.5 else "black"
             panel.text(column, row, str(int(table[row, column])), ha="center", va="center", fontsize=8, color=colour)
-    panel.set(xlabel="predicted class", ylabel="class", xticks=range(classes), yticks=range(classes))
+    panel.set(xlabel="predicted class", ylabel="class")
+    panel.set_xticks(range(classes), names, rotation=45 if class_names else 0, ha="right" if class_names else "center")
+    panel.set_yticks(range(classes), names)
     panel.set_title(f"{int(table.trace())} of {int(table.sum())} test samples right ({evaluation.accuracy:.2%})")
     figure.colorbar(image, label="samples of the class (%)")
     return figure
+
+
+def _outputs(model: Classifier, sample: EventBatch) -> list[torch.Tensor]:
+    """The input of a batch of one and what each layer makes of it, (T, 1, N) on the CPU."""
+    device = next(model.parameters()).device
+    return [sample.to_dense(), *(spikes.flatten(2).cpu() for spikes in model.layer_spikes(sample.to(device)))]
+
+
+def _title(names: Sequence[str], label: int, answer: int, shown: str, prefix: int) -> str:
+    verdict = "predicted rightly" if label == answer else f"predicted {names[answer]}"
+    shaded = "; shaded: silent steps before the input" if prefix else ""
+    return f"A test sample of class {names[label]}, {verdict}: {shown}{shaded}"
 
 
 def _colour(layer: int) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from .._extras import extra
 from .._files import is_partial, remove_partial_files, write_atomically
 from .._info import info
-from . import plots
+from . import plots, report
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import TrainingConfig
 from .settings import LARGEST
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
 
 
 LOCK = ".lock"
-PLOTS = ("learning_curve.png", "raster.png", "rates.png", "confusion.png")
-FILES = ("checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "result.json", *PLOTS)
+PLOTS = ("learning_curve.png", "raster.png", "traces.png", "rates.png", "confusion.png")
+FILES = (
+    *("checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "report.html", "result.json"),
+    *PLOTS,
+)
 
 
 class RunData(NamedTuple):
@@ -201,8 +205,19 @@ class RunFolder:
         evaluation: Evaluation,
         sample: EventBatch,
         label: int,
+        class_names: Sequence[str] = (),
     ) -> None:
-        """Write the model, the result and the plots; ``sample`` and its ``label`` are what the raster shows."""
+        """Write the model, the result, the plots and the report.
+
+        Args:
+            model: in evaluation mode.
+            history: a row an epoch.
+            evaluation: of the test set.
+            sample: a batch of one test sample, for the raster and the traces.
+            label: its class.
+            class_names: as in ``Dataset``.
+
+        """
         record: dict[str, Any] = {"config": dataclasses.asdict(self.config)}
         if self.data is not None:
             record |= {"input_shape": self.data.input_shape, "num_classes": self.data.num_classes}
@@ -211,14 +226,19 @@ class RunFolder:
         self._write_json("result.json", summarise(evaluation) | {"seconds": sum(row.seconds for row in history)})
         figures = (
             plots.learning_curve(history),
-            plots.raster(model, sample, label, self.config.prefix),
+            plots.raster(model, sample, label, self.config.prefix, class_names),
+            plots.traces(model, sample, label, self.config.prefix, class_names),
             plots.rates(evaluation),
-            plots.confusion(evaluation),
+            plots.confusion(evaluation, class_names),
         )
+        images = {}
         for name, figure in zip(PLOTS, figures, strict=True):
             image = io.BytesIO()
             figure.savefig(image, dpi=150)
-            write_atomically(self.path / name, image.getvalue())
+            images[name] = image.getvalue()
+            write_atomically(self.path / name, images[name])
+        page = report.page(self.config, history, evaluation, images)
+        write_atomically(self.path / "report.html", page.encode())
         if self._summary is not None:
             self._summary.close()
 

@@ -66,6 +66,7 @@ class Trainer:
         self.config, self.tally = config, Tally()
         self.history: list[EpochMetrics] = []
         self._device = torch.device(options.device)
+        self.class_names = dataset.class_names
         self._test_samples = dataset.test
         self._workers = options.num_workers
         training, validation = split(config, dataset.train)
@@ -100,9 +101,10 @@ class Trainer:
         """Look at the validation samples and begin the next epoch."""
         start = time.perf_counter()
         total = self._total_tally()
-        accuracy = math.nan
+        accuracy = loss = math.nan
         if len(self._validation):
-            accuracy = self._evaluate(self._validation).accuracy
+            validation = self._evaluate(self._validation)
+            accuracy, loss = validation.accuracy, validation.loss
         metrics = EpochMetrics(
             epoch=len(self.history) + 1,
             train_loss=total.loss,
@@ -111,6 +113,7 @@ class Trainer:
             spike_rate=total.spike_rate,
             learning_rate=self._rate,
             seconds=self._seconds + time.perf_counter() - start,
+            validation_loss=loss,
         )
         self.history.append(metrics)
         self.tally, self._batches_done, self._seconds = Tally(), 0, 0.0

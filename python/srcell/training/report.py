@@ -1,0 +1,157 @@
+"""``page``: a run on one page of HTML, pictures included, that opens without a network.
+
+Run folders call this; it must never know where the page goes or how a picture is drawn.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from html import escape
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from .._info import info
+from .config import SETTINGS, TrainingConfig
+
+if TYPE_CHECKING:
+    from ..evaluation import Evaluation
+    from .metrics import EpochMetrics
+
+# What stands under each picture, in the order of the page.
+CAPTIONS = {
+    "learning_curve.png": "Over the epochs. Training figures are those of the samples as the epoch met them, while the "
+    "weights changed; validation is looked at after it.",
+    "raster.png": "One test sample: a mark where an element is active (s &gt; 0), and the logit of each class "
+    "from the steps so far. A neuron whose bias training raised above about -4.6 fires without input, about every 23 "
+    "steps, in the silent steps too; the readout counts those spikes for every sample alike.",
+    "traces.png": "The same sample in the most active neuron of each of the four classes with the largest logits.",
+    "rates.png": "How active the neurons are on the test set, sorted.",
+    "confusion.png": "What each class of the test set was predicted to be.",
+}
+
+SQUARE = ("rates.png", "confusion.png")
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --ink: #1b1f24; --dim: #59636e; --line: #d9dee3; --ground: #fff; --card: #f6f8fa; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --dim: #9aa5b1; --line: #30363d; --ground: #0d1117; --card: #161b22; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); max-width: 60rem;
+       margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .6rem; }
+p, figcaption { color: var(--dim); margin: .3rem 0 1rem; }
+dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
+dl.figures div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .9rem; }
+dl.figures dt { color: var(--dim); font-size: .85rem; }
+dl.figures dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+figure { margin: 1rem 0 2rem; }
+figure.square img { max-width: min(36rem, 100%); }
+img { max-width: 100%; height: auto; background: #fff; border-radius: .4rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td.number, th.number { text-align: right; }
+tr.changed td:nth-child(2) { font-weight: 600; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p>$subtitle</p>
+<dl class="figures">$figures</dl>
+$pictures
+<h2>A mean inference</h2>
+<p>A synaptic operation is one event that meets one outgoing weight: an addition where events are binary, a multiply-add
+where they are graded.</p>
+<div class="scroll"><table>$layers</table></div>
+<h2>Configuration</h2>
+<p>Settings that differ from their defaults are bold.</p>
+<div class="scroll"><table>$settings</table></div>
+<h2>Environment</h2>
+<div class="scroll"><table>$environment</table></div>
+</body>
+</html>
+""")
+
+
+def page(
+    config: TrainingConfig, history: Sequence[EpochMetrics], evaluation: Evaluation, images: Mapping[str, bytes]
+) -> str:
+    """The page.
+
+    Args:
+        config: of the run.
+        history: a row an epoch.
+        evaluation: of the test set.
+        images: PNG files by name, those of ``CAPTIONS``.
+
+    """
+    seconds = sum(metrics.seconds for metrics in history)
+    figures = {
+        "test accuracy": f"{evaluation.accuracy:.2%}",
+        "test samples": f"{int(evaluation.confusion.sum()):,}",
+        "epochs": f"{len(history)}",
+        "training": f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
+        "events of an inference": f"{sum(layer.events for layer in evaluation.counts):,.0f}",
+        "synaptic operations": f"{evaluation.synaptic_operations:,.0f}",
+    }
+    sizes = "-".join(["input", *(str(rate.numel()) for rate in evaluation.rates)])
+    return PAGE.substitute(
+        title=escape(f"{config.dataset}: {evaluation.accuracy:.2%} with {sizes}"),
+        subtitle=escape(f"A run of srcell {info()['version']}, seed {config.seed}."),
+        figures="".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items()),
+        pictures="\n".join(_picture(name, images[name], caption) for name, caption in CAPTIONS.items()),
+        layers=_table(("", "events", "spikes", "additions", "multiply-adds"), _layer_rows(evaluation), numbers=True),
+        settings=_table(("setting", "value", "what it is"), _setting_rows(config), bold=_changed(config)),
+        environment=_table(("", ""), ((name, _shown(value)) for name, value in info().items())),
+    )
+
+
+def _picture(name: str, image: bytes, caption: str) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    title = name.removesuffix(".png").replace("_", " ")
+    kind = ' class="square"' if name in SQUARE else ""
+    return (
+        f'<h2>{title.capitalize()}</h2>\n<figure{kind}><img src="{source}" alt="{title} of the run">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _layer_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    for k, layer in enumerate(evaluation.counts):
+        yield (f"layer {k}" if k else "input", *(f"{count:,.0f}" for count in layer))
+
+
+def _setting_rows(config: TrainingConfig) -> Iterator[tuple[str, ...]]:
+    for name, value in dataclasses.asdict(config).items():
+        yield name, _shown(value), SETTINGS[name].text
+
+
+def _changed(config: TrainingConfig) -> set[str]:
+    return {name for name, setting in SETTINGS.items() if getattr(config, name) != setting.default}
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False, bold: Collection[str] = ()
+) -> str:
+    """Rows under a head, numbers to the right; ``bold`` has the first cells of the rows whose second cell is bold."""
+    kind = ' class="number"' if numbers else ""
+    cells = "".join(f"<th{kind if k else ''}>{escape(name)}</th>" for k, name in enumerate(head))
+    lines = [f"<thead><tr>{cells}</tr></thead><tbody>"] if any(head) else ["<tbody>"]
+    for first, *others in rows:
+        row = ' class="changed"' if first in bold else ""
+        cells = "".join(f"<td{kind}>{escape(text)}</td>" for text in others)
+        lines.append(f"<tr{row}><td>{escape(first)}</td>{cells}</tr>")
+    return "\n".join([*lines, "</tbody>"])
