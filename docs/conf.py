@@ -11,15 +11,30 @@ import srcell  # noqa: E402
 project = "srcell"
 release = version = srcell.__version__
 project_copyright = "the srcell authors, MIT licence"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "extension"]
-extensions += ["sphinx_copybutton", "sphinx_design"]
-
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "extension"]
+extensions += ["sphinx_copybutton", "sphinx_design", "sphinx_gallery.gen_gallery"]
+exclude_patterns = ["gallery"]
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "examples",
+    "within_subsection_order": "extension.GalleryOrder",
+    "image_scrapers": ("extension.picture_of",),
+    "capture_repr": (),
+    "run_stale_examples": True,  # the library may have changed under them
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "first_notebook_cell": '# Needs srcell and its extra "train".\n%matplotlib inline',
+    "write_computation_times": False,
+    "min_reported_time": 3600,
+}
 
 root_doc = "index"
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 html_math_renderer = "mathml"  # of extension.py
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+autosummary_generate = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

@@ -1,8 +1,13 @@
 """The directives of these pages, whose content is made while they are built: nothing of it is copied by hand.
 
 - ``{drawn} NAME``: a figure of ``figures.py``, with its caption and options as of ``{figure}``;
-- ``{measured} NAME``: a table of the committed JSON files in ``bench/results``, made by the scripts of ``bench/``;
+- ``{measured} NAME``: a table of the JSON files in ``bench/results``, made by the scripts of ``bench/``, or of
+  ``works.py``;
+- ``{summary}``: a table of the functions and classes of a reference page;
 - ``{command-help} [COMMAND]``: what ``srcell COMMAND --help`` prints.
+
+Console blocks get the output that their commands really have, in place of what the page expects. The gallery's examples
+are run by sphinx-gallery, which asks here for their pictures and their order.
 
 ``conf.py`` loads it; it must never know what a page says.
 """
@@ -13,18 +18,28 @@ import contextlib
 import io
 import json
 import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import accuracy as accuracy_rows  # bench/accuracy.py
 import figures
 import report  # bench/report.py
+import works
 from docutils import nodes
 from latex2mathml import converter
+from matplotlib.figure import Figure as Drawing
 from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
+from sphinx_gallery.scrapers import figure_rst
 
 from srcell.cli import main
 
@@ -68,6 +83,17 @@ class Measured(SphinxDirective):
         table = nodes.container(classes=["measured", name.partition("-")[0]])
         table += self.parse_text_to_nodes(TABLES[name]())
         return [table]
+
+
+class Summary(SphinxDirective):
+    """A table of what the page documents, a line each."""
+
+    def run(self) -> list[nodes.Node]:
+        """What autosummary makes of the names in the page's ``auto`` directives."""
+        text = Path(self.env.doc2path(self.env.docname)).read_text()
+        names = re.findall(r"^\.\. auto(?:function|class|exception):: (.*)$", text, re.MULTILINE)
+        entries = "\n".join(f"   {name}" for name in names)
+        return self.parse_text_to_nodes(f"```{{eval-rst}}\n.. autosummary::\n   :nosignatures:\n\n{entries}\n```")
 
 
 class CommandHelp(SphinxDirective):
@@ -129,6 +155,33 @@ def inference() -> str:
     return report.lines(report.markdown_table(head, rows))
 
 
+def porting() -> str:
+    """What bench/rows/porting.py measured: a row for each library and learning rate."""
+    names = {"snntorch": "snnTorch, the tutorial's network", "srcell": "the port"}
+    head = ["network", "learning rate", "test accuracy", "of each seed"]
+    rows = []
+    for row in read("porting.json")["rows"]:
+        found = row["accuracies"]
+        each = ", ".join(f"{accuracy:.1%}" for accuracy in found)
+        rows.append([names[row["library"]], f"{row['learning_rate']:g}", f"{sum(found) / len(found):.1%}", each])
+    return report.lines(report.markdown_table(head, rows))
+
+
+def features() -> str:
+    """What works with PyTorch, each feature used now."""
+    head = ["feature", "", "what to know"]
+    rows = []
+    for found in works.FEATURES:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            error = works.outcome(found)
+        if error and not found.refused:
+            raise RuntimeError(f"works.py: {found.name}: {error}")
+        shown = error.replace("|", "\\|").replace("<", "&lt;")
+        rows.append([found.name, "refused" if error else "works", f"*{shown}* {found.way}" if error else found.way])
+    return report.lines(report.markdown_table(head, rows))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "speed-machine": lambda: report.measured_on(read("speed.json")),
     "speed-layers": speed(report.layer_table),
@@ -141,6 +194,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
     "accuracy-commands": commands,
     "inference": inference,
+    "porting": porting,
+    "pytorch": features,
 }
 
 
@@ -169,12 +224,77 @@ def mathml(self: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def run_consoles(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the real output into console blocks, where the page expects some; a page's commands share a folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        for block in doctree.findall(nodes.literal_block):
+            if block.get("language") == "console":
+                _, *commands = re.split(r"^\$ ", block.astext(), flags=re.MULTILINE)
+                text = "".join(run_console(command, folder) for command in commands).rstrip("\n")
+                block.rawsource, block[:] = text, [nodes.Text(text)]
+
+
+def run_console(command: str, folder: str) -> str:
+    """A command of a console block with its output; as it stands where the page expects none."""
+    typed, _, expected = command.partition("\n")
+    if not expected.strip():
+        return f"$ {command.rstrip()}\n"
+    words = shlex.split(typed)
+    start = (
+        [sys.executable, "-m", "torch.distributed.run"] if words[0] == "torchrun" else [sys.executable, "-m", "srcell"]
+    )
+    done = subprocess.run([*start, *words[1:]], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{typed}: {done.stderr}")
+    return f"$ {typed}\n{done.stdout.rstrip()}\n"
+
+
+class GalleryOrder:
+    """The order of the gallery's examples."""
+
+    NAMES = ("raster", "deep", "camera_events", "streaming", "synapse")
+
+    def __init__(self, folder: str) -> None: ...
+
+    def __call__(self, name: str) -> int:
+        """The place of a file."""
+        return self.NAMES.index(name.removeprefix("plot_").removesuffix(".py"))
+
+
+shown: WeakSet[Drawing] = WeakSet()
+
+
+def picture_of(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+    """The picture under a cell of an example: the variable ``figure``, if it is a new one."""
+    figure = block_vars["example_globals"].get("figure")
+    if not isinstance(figure, Drawing) or figure in shown:
+        return ""
+    shown.add(figure)
+    path = next(block_vars["image_path_iterator"])
+    figure.savefig(path, dpi=110)
+    found: str = figure_rst([path], gallery_conf["src_dir"])
+    return found
+
+
+def picture_first(app: Sphinx, page: str, source: list[str]) -> None:
+    """Let an example of the gallery begin with its first picture, under the title."""
+    images = re.findall(r"/examples/images/sphx_glr_plot_\w+\.png", source[0])
+    if page.startswith("examples/plot_") and images:
+        title = re.search(r"^=+\n\n", source[0], re.MULTILINE)
+        assert title, page
+        image = f".. image:: {images[0]}\n   :alt: what this example draws\n   :class: sphx-glr-single-img\n\n"
+        source[0] = source[0][: title.end()] + image + source[0][title.end() :]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
     app.add_directive("drawn", Drawn)
     app.add_directive("measured", Measured)
+    app.add_directive("summary", Summary)
     app.add_directive("command-help", CommandHelp)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("builder-inited", draw)
+    app.connect("doctree-read", run_consoles)
+    app.connect("source-read", picture_first)
     app.connect("missing-reference", public_name)
     return {"parallel_read_safe": True}

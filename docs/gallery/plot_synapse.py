@@ -1,0 +1,78 @@
+"""A synapse of your own
+=====================
+
+``srcell.src`` is the neuron behind any synapse: it takes currents, and the gradient of whatever torch operations made
+them. Here each input arrives over three delayed weights, and the neurons learn to detect an order: input A, then B.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+from torch import nn
+
+import srcell
+
+
+class DelayedSynapse(nn.Module):
+    """Each input reaches each neuron after 0, 4 and 8 steps, with a weight for each."""
+
+    DELAYS = (0, 4, 8)
+
+    def __init__(self, inputs, neurons):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(len(self.DELAYS), neurons, inputs) * 2)
+        self.bias = nn.Parameter(torch.full((neurons,), -6.0))
+
+    def forward(self, x):
+        steps = len(x)
+        delayed = [nn.functional.pad(x, (0, 0, 0, 0, delay, 0))[:steps] for delay in self.DELAYS]
+        current = sum(late @ weight.t() for late, weight in zip(delayed, self.weight, strict=True))
+        return srcell.src(current, self.bias)[0]
+
+
+def samples(count, generator):
+    """Spikes of A and B, 8 steps apart, A first in half of the samples; (T, B, 2) and whether A was first."""
+    a_first = torch.rand(count, generator=generator) < 0.5
+    start = torch.randint(20, 40, (count,), generator=generator)
+    x = torch.zeros(80, count, 2)
+    first = (~a_first).long()
+    x[start, torch.arange(count), first] = 1
+    x[start + 8, torch.arange(count), 1 - first] = 1
+    return x, a_first.float()
+
+
+# %%
+# The loss asks for many spikes where A came first, and for none where B did.
+
+torch.manual_seed(0)
+generator = torch.Generator().manual_seed(0)
+synapse = DelayedSynapse(inputs=2, neurons=8)
+optimizer = torch.optim.Adam(synapse.parameters(), lr=0.05)
+for _ in range(150):
+    x, a_first = samples(64, generator)
+    votes = synapse(x).sum((0, 2)) - 4.0
+    loss = nn.functional.binary_cross_entropy_with_logits(votes, a_first)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        synapse.bias.clamp_(max=-4.0)
+
+x, a_first = samples(500, generator)
+with torch.no_grad():
+    spikes = synapse(x)
+right = ((spikes.sum((0, 2)) > 4.0).float() == a_first).float().mean()
+print(f"{right:.1%} of 500 new samples")
+
+# %%
+# One sample of each order: the inputs as lines, the neurons' spikes as marks.
+
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
+for panel, order, title in zip(panels, (1.0, 0.0), ("A, then B", "B, then A"), strict=True):
+    sample = int((a_first == order).nonzero()[0])
+    for k, colour in enumerate(("C0", "C1")):
+        panel.axvline(int(x[:, sample, k].argmax()), color=colour, linewidth=3, alpha=0.4, label=f"input {'AB'[k]}")
+    at, neuron = spikes[:, sample].nonzero(as_tuple=True)
+    panel.scatter(at, neuron, marker="|", s=80, color="C3", label="spikes")
+    panel.set(xlabel="step", title=title, xlim=(0, 80), ylim=(-0.5, 7.5))
+panels[0].set_ylabel("neuron")
+panels[0].legend(fontsize="small")

@@ -1,0 +1,378 @@
+"""What works with PyTorch: a function for each feature, which uses it and checks what comes out.
+
+The page ``docs/pytorch.md`` shows them as a table that ``extension.py`` makes by running them all;
+``tests/test_works.py`` runs them as well. A function that is expected to be refused says with which error.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from srcell import SRC, EventBatch, LeakyReadout, SpikesOnly, src, src_linear
+from srcell.data import collate
+
+
+class Feature(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        name: of the feature.
+        run: uses it; raises what the user would see.
+        refused: the beginning of the error's message, or empty: it works.
+        way: what to know, or to do instead.
+        needs: packages that must be installed.
+
+    """
+
+    name: str
+    run: Callable[[], object]
+    refused: str
+    way: str
+    needs: tuple[str, ...]
+
+
+FEATURES: list[Feature] = []
+
+
+def feature(
+    name: str, way: str = "", refused: str = "", needs: tuple[str, ...] = ()
+) -> Callable[[Callable[[], object]], Callable[[], object]]:
+    """Add the function to the table."""
+
+    def add(run: Callable[[], object]) -> Callable[[], object]:
+        FEATURES.append(Feature(name, run, refused, way, needs))
+        return run
+
+    return add
+
+
+def outcome(found: Feature) -> str:
+    """What happened when the feature was used: nothing, "", or the error's first line."""
+    torch.manual_seed(0)
+    try:
+        found.run()
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def spikes_in(steps: int = 30, batch: int = 4, inputs: int = 6) -> Tensor:
+    """Random spikes."""
+    return (torch.rand(steps, batch, inputs) < 0.3).float()
+
+
+def gradients(module: nn.Module) -> list[Tensor]:
+    """Of all parameters."""
+    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+def same(ours: Any, theirs: Any) -> None:
+    """Raise unless the tensors are equal, bit for bit."""
+    for a, b in zip(ours, theirs, strict=True):
+        if not torch.equal(a, b):
+            raise AssertionError("other values than in eager mode")
+
+
+@feature("torch.compile", "`fullgraph=True`, dense tensors and `EventBatch`es, forwards and backwards: the same bits")
+def _compile() -> None:
+    x, layer = spikes_in(), SRC(6, 5)
+    expected, _ = layer(x)
+    expected.sum().backward()
+    wanted = [gradient.clone() for gradient in gradients(layer)]
+    layer.zero_grad()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    spikes, _ = compiled(x)
+    spikes.sum().backward()
+    same([spikes, *gradients(layer)], [expected, *wanted])
+
+
+@feature("torch.export", "any number of steps and samples (`dynamic_shapes`), strict or not; operators stay whole")
+def _export() -> None:
+    net = nn.Sequential(SpikesOnly(SRC(6, 20)), LeakyReadout(10, neurons_per_class=2))
+    steps, batch = torch.export.Dim("steps", min=2), torch.export.Dim("batch", min=2)
+    for strict in (False, True):
+        program = torch.export.export(net, (spikes_in(),), dynamic_shapes=({0: steps, 1: batch},), strict=strict)
+        x = spikes_in(50, 3)
+        same([program.module()(x)], [net(x)])
+
+
+@feature("activation checkpointing", "`torch.utils.checkpoint.checkpoint`, reentrant or not")
+def _checkpoint() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    x, layer = spikes_in(), SRC(6, 5)
+    layer(x)[0].sum().backward()
+    wanted = [gradient.clone() for gradient in gradients(layer)]
+    for reentrant in (False, True):
+        layer.zero_grad()
+        checkpoint(lambda x: layer(x)[0], x.requires_grad_(), use_reentrant=reentrant).sum().backward()
+        same(gradients(layer), wanted)
+
+
+@feature("saved-tensor hooks", "`save_on_cpu`, and hooks of one's own that pack what is saved")
+def _hooks() -> None:
+    x, layer = spikes_in(), SRC(6, 5)
+    layer(x)[0].sum().backward()
+    wanted = [gradient.clone() for gradient in gradients(layer)]
+    for hooks in (
+        torch.autograd.graph.save_on_cpu(),
+        torch.autograd.graph.saved_tensors_hooks(Tensor.numpy, torch.from_numpy),
+    ):
+        layer.zero_grad()
+        with hooks:
+            spikes, _ = layer(x)
+        spikes.sum().backward()
+        same(gradients(layer), wanted)
+
+
+@feature("autocast (AMP)", "the synapse's product in half precision, the neuron in float32; spikes are float32")
+def _autocast() -> None:
+    layer = SRC(6, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        spikes, _ = layer(spikes_in())
+    spikes.sum().backward()
+    if spikes.dtype != torch.float32 or layer.weight_ih_l0.grad.dtype != torch.float32:
+        raise AssertionError("half precision")
+
+
+@feature("GradScaler", "finds infinities in our gradients and skips the step")
+def _scaler() -> None:
+    layer, scaler = SRC(6, 5), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    before = layer.weight_ih_l0.detach().clone()
+    scaler.scale(layer(spikes_in())[0].sum() * float("inf")).backward()
+    scaler.step(optimizer)
+    same([layer.weight_ih_l0], [before])
+
+
+@feature("layers in half precision", "`layer.half()`, `.bfloat16()`: computed in float32 inside, rounded at the end")
+def _half() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        layer = SRC(6, 5).to(dtype)
+        spikes, _ = layer(spikes_in().to(dtype))
+        spikes.sum().backward()
+        if spikes.dtype != dtype or layer.weight_ih_l0.grad.dtype != dtype:
+            raise AssertionError(spikes.dtype)
+
+
+@feature("float64 and gradcheck", 'exact gradients: `surrogate="relu", recurrent_grad=True` passes `gradcheck`')
+def _gradcheck() -> None:
+    x = (4 * torch.rand(8, 2, 3, dtype=torch.float64)).requires_grad_()
+    bias = torch.full((3,), -4.5, dtype=torch.float64, requires_grad=True)
+    modes = {"surrogate": "relu", "recurrent_grad": True}
+    if not torch.autograd.gradcheck(lambda x, bias: src(x, bias, **modes)[0], (x, bias)):
+        raise AssertionError
+
+
+@feature("DistributedDataParallel", "wrap the model as any other; see [several GPUs](howto/gpus.md)")
+def _ddp() -> None:
+    from torch import distributed
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = distributed.FileStore(os.path.join(folder, "store"), 1)
+        distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        try:
+            layer = SRC(6, 5)
+            wrapped = nn.parallel.DistributedDataParallel(layer)
+            x = spikes_in()
+            wrapped(x)[0].sum().backward()
+            wanted = copy.deepcopy(layer)
+            wanted.zero_grad()
+            wanted(x)[0].sum().backward()
+            same(gradients(layer), gradients(wanted))
+        finally:
+            distributed.destroy_process_group()
+
+
+@feature("torch.func: grad, vjp, jacrev", "of `functional_call` of a layer, or of the functions themselves")
+def _grad() -> None:
+    layer, x = SRC(6, 5), spikes_in()
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(layer, parameters, (x,))[0].sum()
+
+    found = torch.func.grad(loss)(parameters)
+    layer(x)[0].sum().backward()
+    same(found.values(), gradients(layer))
+
+
+@feature(
+    "torch.func.vmap",
+    "over parameters (ensembles), inputs, and over `grad` (a gradient for each sample); torch 2.5 or newer",
+)
+def _vmap() -> None:
+    x, weights, bias = spikes_in(), torch.randn(3, 5, 6), torch.full((5,), -6.0)
+
+    def total(weight: Tensor, sample: Tensor) -> Tensor:
+        return src_linear(sample[:, None], weight, bias, method="events")[0].sum()
+
+    found = torch.func.vmap(lambda weight: src_linear(x, weight, bias, method="events")[0])(weights)
+    same(found, [src_linear(x, weight, bias, method="events")[0] for weight in weights])
+    each = torch.func.vmap(torch.func.grad(total), (None, 1))(weights[0], x)
+    same(each, [torch.func.grad(total)(weights[0], sample) for sample in x.unbind(1)])
+
+
+@feature(
+    "forward mode (jvp)",
+    "reverse mode: `torch.func.vjp`, `jacrev`",
+    refused="srcell::src: forward-mode differentiation (jvp) is not supported",
+)
+def _jvp() -> None:
+    x = spikes_in()
+    torch.func.jvp(lambda x: src(x, -6.0)[0], (x,), (torch.ones_like(x),))
+
+
+@feature(
+    "second derivatives",
+    "`srcell.reference.src_reference`, the same equations in eager PyTorch, has them",
+    refused="srcell::src_backward: double backward is not supported",
+)
+def _second() -> None:
+    x = spikes_in().requires_grad_()
+    (first,) = torch.autograd.grad(src(x, -4.0)[0].square().sum(), x, create_graph=True)
+    first.sum().backward()
+
+
+@feature("nn.Sequential", "wrap layers in `srcell.SpikesOnly`, which drops the state: [how](howto/sequential.md)")
+def _sequential() -> None:
+    net = nn.Sequential(SpikesOnly(SRC(6, 8)), nn.Dropout(0.1), SpikesOnly(SRC(8, 20)), LeakyReadout(2))
+    net(EventBatch.from_dense(spikes_in())).sum().backward()
+
+
+@feature("pruning", "`torch.nn.utils.prune`: masked weights stay 0")
+def _prune() -> None:
+    from torch.nn.utils import prune
+
+    layer = SRC(6, 5)
+    prune.l1_unstructured(layer, "weight_ih_l0", amount=0.5)
+    layer(spikes_in())[0].sum().backward()
+    if int((layer.weight_ih_l0 == 0).sum()) != 15:
+        raise AssertionError("not pruned")
+
+
+@feature("parametrizations", "`weight_norm`, `spectral_norm`, one's own, on any parameter")
+def _parametrize() -> None:
+    for normalise in (nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm):
+        layer = normalise(SRC(6, 5), "weight_ih_l0")
+        layer(spikes_in())[0].sum().backward()
+
+
+@feature(
+    "quantised tensors",
+    "train with fake quantisation as a parametrization of the weight (`torch.ao.quantization.FakeQuantize`)",
+    refused="input: expected a tensor that is not quantized",
+)
+def _quantised() -> None:
+    SRC(6, 5)(torch.quantize_per_tensor(spikes_in(), 1.0, 0, torch.quint8))
+
+
+@feature(
+    "dynamic quantisation", "`quantize_dynamic` leaves SRC layers as they are and changes the `nn.Linear` beside them"
+)
+def _dynamic() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), SpikesOnly(SRC(6, 5)))
+    torch.ao.quantization.quantize_dynamic(net, {nn.Linear})(spikes_in())
+
+
+@feature("state_dict, deepcopy, pickle", "the constants of a layer are in its `state_dict`")
+def _save() -> None:
+    layer, x = SRC(6, 5, alpha=0.8), spikes_in()
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    again = SRC(6, 5, alpha=0.8)
+    again.load_state_dict(torch.load(file))
+    same([again(x)[0], copy.deepcopy(layer)(x)[0]], [layer(x)[0]] * 2)
+
+
+@feature("meta device", "shapes without memory; `to_empty`, then `load_state_dict` or `reset_parameters`")
+def _meta() -> None:
+    with torch.device("meta"):
+        layer = SRC(6, 5)
+    if layer(torch.empty(30, 4, 6, device="meta"))[0].shape != (30, 4, 5):
+        raise AssertionError
+    layer.to_empty(device="cpu").reset_parameters()
+    layer(spikes_in())
+
+
+@feature("weight averaging", "`torch.optim.swa_utils.AveragedModel`")
+def _averaged() -> None:
+    from torch.optim.swa_utils import AveragedModel
+
+    layer = SRC(6, 5)
+    averaged = AveragedModel(layer)
+    averaged.update_parameters(layer)
+    averaged(spikes_in())
+
+
+@feature("data loaders with workers", "`EventBatch` passes between processes; `srcell.data.collate` joins recordings")
+def _workers() -> None:
+    from torch.utils.data import DataLoader
+
+    recordings = [(EventBatch.from_dense(spikes_in(batch=1)), k) for k in range(4)]
+    loader = DataLoader(recordings, batch_size=2, collate_fn=collate, num_workers=1)  # type: ignore[arg-type]
+    if [batch.shape for batch, _ in loader] != [(30, 2, 6)] * 2:
+        raise AssertionError
+
+
+@feature("Lightning", "a `LightningModule` with SRC layers, `constrain_` in `on_train_batch_end`", needs=("lightning",))
+def _lightning() -> None:
+    import logging
+
+    import lightning
+    from torch.utils.data import DataLoader
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(SpikesOnly(SRC(6, 20)), LeakyReadout(2))
+
+        def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+            x, labels = batch
+            return nn.functional.cross_entropy(self.net(x.transpose(0, 1)), labels)
+
+        def on_train_batch_end(self, *arguments: object) -> None:
+            self.net[0].layer.constrain_()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters())
+
+    samples = torch.utils.data.TensorDataset(spikes_in(30, 8).transpose(0, 1), torch.arange(8) % 2)
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", log_every_n_steps=1, **off)
+    trainer.fit(Module(), DataLoader(samples, batch_size=4))
+
+
+@feature("Accelerate", "`accelerator.prepare(model, optimizer)`, `accelerator.backward`", needs=("accelerate",))
+def _accelerate() -> None:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    layer = SRC(6, 5)
+    model, optimizer = accelerator.prepare(layer, torch.optim.Adam(layer.parameters()))
+    accelerator.backward(model(spikes_in())[0].sum())
+    optimizer.step()
+
+
+@feature(
+    "MPS, XPU and other devices",
+    'the kernels are for CPU and CUDA: keep the SRC layers and their inputs on the CPU, `x.to("cpu")`',
+    refused="current: expected a tensor on a CPU or a CUDA device",
+)
+def _mps() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(30, 4, 6, device="xpu")
+        src(x, -6.0)

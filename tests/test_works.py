@@ -1,0 +1,34 @@
+"""What docs/pytorch.md says of torch's features: each is used, and works or is refused with the error on the page."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.calls import NEW_TORCH
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+works = importlib.import_module("works")
+sys.path.pop(0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("feature", works.FEATURES, ids=lambda feature: feature.name)
+def test_a_feature_works_or_is_refused_as_documented(feature: Any) -> None:
+    for package in feature.needs:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f'{package} is not installed: pip install "srcell[docs]"')
+    if feature.name == "torch.func.vmap" and not NEW_TORCH:
+        pytest.skip("torch 2.4 has no vmap of operators of lists")
+    error = works.outcome(feature)
+    assert error.startswith(feature.refused) and bool(error) == bool(feature.refused), error
+
+
+def test_most_features_work() -> None:
+    refused = [feature.name for feature in works.FEATURES if feature.refused]
+    assert len(works.FEATURES) >= 24 and len(refused) <= 4
