@@ -1,5 +1,5 @@
-# `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu: they need Python 3.10 or newer with venv,
-# and a C++17 compiler, and say so where one is missing.
+# `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu. They need Python 3.10 or newer with venv
+# and a C++17 compiler, and say which of these is missing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ docs: $(VENV)/docs
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs build/docs
 	@echo "the documentation is in $(CURDIR)/build/docs/index.html"
 
-# Lines of python/ that the tests reach, at least 95 %, and those of csrc/ that the C++ tests reach.
+# Line coverage: of python/ by the tests, at least 95 %, and of csrc/ by the C++ tests.
 coverage: $(VENV)/dev
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q --pyargs tests srcell
@@ -30,7 +30,7 @@ coverage: $(VENV)/dev
 	PATH=$(abspath $(BIN)):$$PATH; cmake --preset coverage && cmake --build --preset coverage && ctest --preset coverage
 	$(BIN)/gcovr --root . --filter csrc/ --merge-mode-functions merge-use-line-min build/coverage
 
-# Random cases for SRCELL_SOAK_SECONDS (600).
+# Random cases for SRCELL_SOAK_SECONDS seconds (default 600).
 soak: $(VENV)/test
 	$(BIN)/python tests/soak.py
 
@@ -39,7 +39,7 @@ PYTHONS ?= $(PYTHON)
 wheels:
 	tools/wheels.sh dist $(PYTHONS)
 
-# The Python surface, and with clang (see tools/fuzz.sh) the C++ code, for SRCELL_FUZZ_SECONDS a target.
+# Fuzzes the Python interface, and with clang (see tools/fuzz.sh) the C++ code: SRCELL_FUZZ_SECONDS seconds per target.
 fuzz: $(VENV)/dev
 	$(BIN)/python tests/fuzz/run.py
 	PATH="$(abspath $(BIN)):$$PATH" tools/fuzz.sh
@@ -59,7 +59,8 @@ $(BIN)/python:
 
 SOURCES := $(shell git ls-files csrc python CMakeLists.txt pyproject.toml 2>/dev/null)
 
-# One stamp an extra; each is installed anew when a source file changes. pip shows how far downloads and the build are.
+# One stamp file per extra; an extra is installed again when a source file changes. pip is not quiet here, so that the
+# progress of downloads and of the build is seen.
 $(VENV)/train $(VENV)/test $(VENV)/docs $(VENV)/dev: $(BIN)/python $(SOURCES)
 	@echo "Building srcell and installing it with its dependencies in $(VENV): 1 to 3 minutes, more on a slow line."
 	$(BIN)/python -m pip install ".[$(@F)]"

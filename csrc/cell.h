@@ -1,14 +1,15 @@
-// The equations of the Spiking Recurrent Cell (arXiv 2306.03623), one neuron, one time step: step() forwards and
-// step_adjoint() backwards. Everything else in srcell is plumbing round these two functions.
+// The equations of the Spiking Recurrent Cell (arXiv 2306.03623) for one neuron and one time step: step() is the
+// forward pass, step_adjoint() with carry_recurrence() the backward pass. All kernels of the cell call these functions.
 //
 // V is a value type: a float, a double, a SIMD register of either. The includer provides, for V, the operations of a
 // cpu/vec_*.h header and then includes this file inside its own namespace. Nothing here knows memory, threads or
-// shapes; of params.h it has the order of the parameters.
+// shapes; of params.h it uses only the order of the parameters.
 //
-// Operation order is part of the definition: only the fused multiply-adds written here are fused, so that every backend
-// computes the same bits.
+// The order of operations is part of the definition: only the fused multiply-adds written here are fused, so that every
+// backend computes the same bits.
 
-// alpha ... zs_dep as in the paper; the derived values are made once per neuron by make_cell().
+// The parameters have the paper's names. inverse_rho = 1 / rho and zs_span = zs_dep - zs_hyp are computed once per
+// neuron, by make_cell().
 template <class V>
 struct Cell {
     V alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias;
@@ -21,7 +22,7 @@ struct State {
     V hs;  // slow state: ends the spike and sets the refractory time
 };
 
-// What the adjoint of a step needs beside the states around it.
+// What the adjoint of a step needs besides the states before and after it.
 template <class V>
 struct Trace {
     V drive;  // tanh(i / rho) = x / rho
@@ -34,7 +35,8 @@ SRCELL_INLINE Cell<V> make_cell(const V (&p)[kParameters]) {
     return {p[kAlpha], p[kRho], inverse_rho, p[kR], p[kRs], p[kZsHyp], zs_span, p[kBias]};
 }
 
-// Keeps denormals out of the integrators without touching the processor's control word. NaN passes.
+// Replaces a float32 below 2^-100 in magnitude by 0. This keeps denormals out of the integrators without changing the
+// processor's control word. float64 is not changed; NaN passes through.
 template <class V>
 SRCELL_INLINE V flush_tiny(V x) {
     if constexpr (sizeof(scalar_of<V>) == sizeof(double)) return x;
@@ -47,7 +49,7 @@ SRCELL_INLINE V slow_gate(const Cell<V>& cell, V q) {
     return fma(cell.zs_span, q, cell.zs_hyp);
 }
 
-// i[t] of i[t-1] and the input current c[t].
+// i[t] from i[t-1] and the input current c[t].
 template <class V>
 SRCELL_INLINE V integrate(const Cell<V>& cell, V i, V current) {
     return flush_tiny(fma(cell.alpha, i, current));
@@ -58,7 +60,7 @@ SRCELL_INLINE V drive_of(const Cell<V>& cell, V i) {
     return tanh(i * cell.inverse_rho);
 }
 
-// The part of step() behind the drive: advances h and hs, and returns q.
+// The part of step() after the drive: advances h and hs, and returns q.
 template <class V>
 SRCELL_INLINE V respond(const Cell<V>& cell, State<V>& state, V drive) {
     const V q = sigmoid(fma(splat<V>(10), state.h, splat<V>(-5)));
@@ -76,27 +78,27 @@ SRCELL_INLINE Trace<V> step(const Cell<V>& cell, State<V>& state, V current) {
     return {drive, respond(cell, state, drive)};
 }
 
-// s[t] = max(h[t], 0), by selection: NaN stays NaN.
+// s[t] = max(h[t], 0), written as a selection so that NaN stays NaN.
 template <class V>
 SRCELL_INLINE V spike(V h) {
     return select(less_equal(h, splat<V>(0)), splat<V>(0), h);
 }
 
-// Total gradients that step t hands to step t-1.
+// Gradients of the state that the adjoint of step t passes on to step t-1.
 template <class V>
 struct Adjoint {
     V i, h, hs;
 };
 
-// Gradients of one step towards the bias (Gu) and the input current (Gi).
+// Gradients of one step with respect to the bias (Gu) and the input current (Gi).
 template <class V>
 struct StepGradients {
     V u, i;
 };
 
-// The adjoint of step(). `carry` holds what step t+1 (or the gradient of the final state) handed down, `grad_h` is the
-// incoming gradient of s[t] times ds/dh, `h` is h[t]. The carry is replaced by the part for i[t-1] only; the recurrence
-// of h and hs is carry_recurrence().
+// The adjoint of step(). On entry `carry` holds the gradients passed on by step t+1, or those of the final state;
+// `grad_h` is the gradient of s[t] times ds/dh, `h` is h[t]. Only carry.i is replaced, by the gradient of i[t-1];
+// carry_recurrence() does the same for h and hs.
 template <class V>
 SRCELL_INLINE StepGradients<V> step_adjoint(const Cell<V>& cell, Adjoint<V>& carry, V grad_h, V h, V drive) {
     const V one = splat<V>(1);
@@ -106,7 +108,7 @@ SRCELL_INLINE StepGradients<V> step_adjoint(const Cell<V>& cell, Adjoint<V>& car
     return {u, i};
 }
 
-// Backpropagation through h[t-1] and hs[t-1] of step t, given their values and Gu[t]; carry.hs holds Ghs[t].
+// Replaces carry.h and carry.hs by the gradients of h[t-1] and hs[t-1]. `u` is Gu[t]; on entry carry.hs is Ghs[t].
 template <class V>
 SRCELL_INLINE void carry_recurrence(const Cell<V>& cell, Adjoint<V>& carry, V u, V h_before, V hs_before, V q) {
     const V one = splat<V>(1);
@@ -118,7 +120,7 @@ SRCELL_INLINE void carry_recurrence(const Cell<V>& cell, Adjoint<V>& carry, V u,
     carry.hs = fma(cell.rs, u, zs * hs);
 }
 
-// Adds one step's contributions to the gradients of the parameters; grad_hs is Ghs[t].
+// Adds one step's contributions to the gradients of the parameters; `i` is i[t], `grad_hs` is Ghs[t].
 template <class V>
 SRCELL_INLINE void add_parameter_gradients(V (&sum)[kParameters], const Cell<V>& cell, const State<V>& before,
                                            const StepGradients<V>& grad, V grad_hs, V i, V drive, V q) {

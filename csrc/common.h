@@ -1,14 +1,16 @@
-// What the kernels of the CPU and of a GPU share beside the equations: which steps a sample has, and which gradients
-// are wanted. Included by each backend inside its own namespace, after SRCELL_INLINE is defined.
+// What the CPU's and the GPU's kernels share besides the equations: how many steps a sample has, and which gradients
+// the caller asks for. Included by each backend inside its own namespace, after SRCELL_INLINE is defined; knows only
+// the structs of params.h.
 
-// Clamped, so that a lengths array altered after its check cannot lead out of bounds.
+// Clamped to [0, T]: another thread may change the lengths after they were checked, and no access may then be out of
+// bounds.
 SRCELL_INLINE int64_t steps_of(const ScanShape& shape, int64_t sample) {
     if (!shape.lengths) return shape.steps;
     const int64_t length = shape.lengths[sample];
     return length < 0 ? 0 : length > shape.steps ? shape.steps : length;
 }
 
-// Whether gradients of other parameters than the bias are wanted.
+// Whether the caller asks for the gradient of any parameter besides the bias.
 template <class T>
 bool wants_parameters(const CellBackward<T>& p) {
     for (int k = kBias + 1; k < kParameters; ++k)

@@ -1,14 +1,14 @@
-// The plain structs that cross every boundary: pointers, sizes and options, nothing that allocates or owns.
-// The bindings fill them, the dispatch table hands them on, the kernels read them. They know neither Python nor an ISA.
+// The plain structs between bindings and kernels: pointers, sizes and options; nothing here allocates or owns memory.
+// The bindings fill them, the dispatch table passes them on, kernels read them. They know neither Python nor an ISA.
 //
 // Shapes use T steps, B samples, K inputs, N neurons. Every array is dense and row-major, needs no padding and no
-// alignment beyond that of its element, and stays the caller's: it must outlive the call. No output may overlap an
-// input or another output. Scratch means nothing before or after a call.
+// alignment beyond that of its element type. The caller owns it and keeps it alive during the call. No output may
+// overlap an input or another output. The contents of scratch are unspecified before and after a call.
 #pragma once
 
 #include <cstdint>
 
-// Functions that the host and a GPU both call.
+// Marks functions that the host and a GPU both call.
 #if defined(__CUDACC__)
 #define SRCELL_HOST_DEVICE __host__ __device__
 #else
@@ -17,24 +17,25 @@
 
 namespace srcell {
 
-// Neurons that a time loop takes side by side.
+// The most neurons that a time loop of the CPU advances side by side: one tile.
 constexpr int64_t kTile = 128;
 
-// States are kept for the backward pass every so many steps; between them the backward pass recomputes.
+// Steps per segment: the forward pass saves a checkpoint of the state before each segment, and the backward pass
+// recomputes the steps in between. The CPU's kernels on events use kEventSegment, all other time loops kSegment.
 constexpr int64_t kSegment = 16, kEventSegment = 32;
 
-// For any dividend: an empty array may have sizes near the largest.
+// Written without x + divisor, which could overflow: an empty array may have a size near INT64_MAX.
 SRCELL_HOST_DEVICE constexpr int64_t ceil_div(int64_t x, int64_t divisor) { return x / divisor + (x % divisor != 0); }
 
 SRCELL_HOST_DEVICE inline int64_t segments(int64_t steps, int64_t segment = kSegment) {
     return ceil_div(steps, segment);
 }
 
-// What a neuron is made of, in the order of all lists.
+// The parameters of a neuron. Every list of parameters is in this order.
 enum CellParameter { kBias, kAlpha, kRho, kR, kRs, kZsHyp, kZsDep, kParameters };
 constexpr const char* kParameterNames[kParameters] = {"bias", "alpha", "rho", "r", "rs", "zs_hyp", "zs_dep"};
 
-// One value for the layer (stride 0; null: `constant`) or one value per neuron (stride 1).
+// One value per neuron (stride 1), or one for the whole layer (stride 0): *data, or `constant` if data is null.
 template <class T>
 struct Parameter {
     const T* data;
@@ -69,15 +70,15 @@ struct CellBackward {
     ScanShape shape;
     CellParameters<T> cell;
     bool relu;                           // ds/dh = [h > 0]; otherwise 1
-    bool recurrent;                      // follow h[t-1] and hs[t-1]; otherwise only the integrator carries a gradient
+    bool recurrent;                      // backpropagate through h[t-1] and hs[t-1] too; otherwise only through i[t-1]
     const T* grad_spikes;                // (T, B, N), or null: zero
     const T *grad_i, *grad_h, *grad_hs;  // (B, N) each, gradients of the final state, or null: zero
     T *grad_i0, *grad_h0, *grad_hs0;     // (B, N) out
-    // Gradients of the parameters, (1,) or (N,) out as the parameter's stride says; null: not wanted, but that of the
-    // bias always is.
+    // Gradients of the parameters, out: (1,) if the parameter's stride is 0, (N,) if it is 1. Null if that gradient is
+    // not needed; the gradient of the bias always is.
     T* grad_parameters[kParameters];
-    // Scratch for the sums over the steps of each neuron of each sample, which are then added in a fixed tree:
-    // (kParameters, B, N), or (1, B, N) where the bias's alone is wanted.
+    // Scratch: the gradients of each neuron of each sample, summed over the steps. They are then added in a fixed tree.
+    // (kParameters, B, N), or (1, B, N) if only the gradient of the bias is needed.
     T* partials;
 };
 
@@ -85,7 +86,7 @@ template <class T>
 struct ScanForward : CellForward<T> {
     const T* current;  // (T, B, N)
     T* checkpoints;    // (segments(T), 3, B, N) out: i, h, hs before every kSegment-th step,
-                       // zero past a sample's length; null: inference
+                       // zero past a sample's length; null for inference
 };
 
 template <class T>
@@ -96,7 +97,7 @@ struct ScanBackward : CellBackward<T> {
 };
 
 // The events of an EventBatch: row b * T + t holds those of sample b at step t. The kernels check every offset and
-// index that they use, because a batch may have been altered since it was validated.
+// index that they use, because a batch may have been changed since it was validated.
 template <class T>
 struct Events {
     const int64_t* offsets;  // (B * T + 1,) ascending from 0 to `count`
@@ -105,23 +106,26 @@ struct Events {
     int64_t count, inputs;
 };
 
-// The neurons of a layer behind events are cut into tiles of equal width, the last one narrower.
+// A layer with events as input is split into tiles of equal width; the last one may be narrower.
 SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return ceil_div(neurons, kTile); }
 
-// Whether the forward kernel packs weights event by event: of a step of one sample few are needed. Each is then a line
-// of memory of its own, which pays for itself up to an eighth of all inputs.
+// Whether the forward kernel packs one row of weights per event instead of one per input. A call with few events, such
+// as a single step of one sample, then reads fewer weights, but each from a cache line of its own: that is faster up to
+// one event per eight inputs.
 inline bool packs_by_event(int64_t inputs, int64_t events) { return events < inputs / 8; }
 
-// Rows of weights that it packs for a tile.
+// Rows of weights that the forward kernel packs for each tile.
 inline int64_t packed_rows(int64_t inputs, int64_t events) { return packs_by_event(inputs, events) ? events : inputs; }
 
+// Neurons of a tile, rounded up to a multiple of 16, the widest register of float32.
 inline int64_t event_tile_width(int64_t neurons) {
     const int64_t tiles = event_tiles(neurons), even = tiles ? ceil_div(neurons, tiles) : 0;
     return ceil_div(even, 16) * 16;
 }
 
-// Samples whose weight gradients are summed one after the other; the sums of groups are added in a fixed tree. Few, so
-// that scratch is small: 16 (group, tile) pairs at most.
+// Samples per group: the weight gradients of a group are summed one sample after the other, then the sums of the groups
+// are added in a fixed tree. There are few groups, so that scratch is small: at most 16 (group, tile) pairs, or one
+// group if there are more tiles.
 SRCELL_HOST_DEVICE inline int64_t event_group_size(int64_t batch, int64_t neurons) {
     const int64_t tiles = event_tiles(neurons), groups = tiles < 16 ? 16 / (tiles ? tiles : 1) : 1;
     return ceil_div(batch, groups);
@@ -137,12 +141,12 @@ struct EventsForward : CellForward<T> {
     Events<T> events;
     const T* weight;   // (N, K)
     T* packed_weight;  // scratch: (event_tiles(N), packed_rows(K, events), event_tile_width(N))
-    // What the backward pass needs, null: inference. For every step the drive tanh(i / rho), or i itself where
-    // gradients of cell parameters are wanted; and before every kEventSegment-th step h and hs. Both are zero past a
-    // sample's length.
-    T* trace;        // B * T * N out: of each sample a tile after the other, of each tile its steps
-    T* checkpoints;  // (segments(T, kEventSegment), 2, B, N) out
-    bool trace_integrator;
+    // What the backward pass needs; null for inference. The trace holds the drive tanh(i / rho) of every step, or i
+    // itself if gradients of cell parameters are needed; the checkpoints hold h and hs before every kEventSegment-th
+    // step. Both are zero past a sample's length.
+    T* trace;               // (B * T * N,) out: for each sample tile by tile, for each tile step by step
+    T* checkpoints;         // (segments(T, kEventSegment), 2, B, N) out
+    bool trace_integrator;  // i instead of the drive
 };
 
 template <class T>
@@ -150,20 +154,21 @@ struct EventsBackward : CellBackward<T> {
     Events<T> events;
     const T *trace, *checkpoints;  // what the forward pass wrote
     const T* i0;                   // (B, N), or null: zero
-    T* grad_current;               // (T, B, N) out, zero past a sample's length; or null: not wanted
-    T* grad_weight;                // (N, K) out, or null: not wanted
+    T* grad_current;               // (T, B, N) out, zero past a sample's length; null if not needed
+    T* grad_weight;                // (N, K) out; null if not needed
     T* weight_partials;            // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
 };
 
-// Gradients of event values: for each event the sum over neurons of weight times gradient of the current.
+// Gradients of event values: for each event the sum over neurons of weight times gradient of the current. Written to
+// one of two arrays.
 template <class T>
 struct EventDots {
     ScanShape shape;
     Events<T> events;
     const T* weight_t;      // (K, N)
     const T* grad_current;  // (T, B, N)
-    T* grad_values;         // (count,) out, or null:
-    T* grad_input;          // (T, B, K) out, each event's at its element and zero elsewhere
+    T* grad_values;         // (count,) out; null if grad_input is given
+    T* grad_input;          // (T, B, K) out: each gradient at its event's element, zero elsewhere; or null
 };
 
 // The gradient of a dense input: product = gradients times weight.
@@ -177,23 +182,23 @@ struct Product {
     T* product;          // (rows, K) out
 };
 
-constexpr int64_t kProductPadding = 64;  // at least what the widest panel can exceed K by
+constexpr int64_t kProductPadding = 64;  // packed panels exceed K by fewer columns than this
 
-// A dense input and its events. A row of elements takes mask_words(K) words of mask: bit k tells whether element k is
-// not 0; NaN is not. What lies past a sample's length is no event.
+// A dense input and its events, which are its nonzero elements within each sample's length. The mask of a row is
+// mask_words(K) words: bit k is set if element k is an event. NaN is nonzero.
 SRCELL_HOST_DEVICE inline int64_t mask_words(int64_t inputs) { return ceil_div(inputs, 64); }
 
 template <class T>
 struct DenseInput {
-    ScanShape shape;  // the neurons mean nothing
+    ScanShape shape;  // its `neurons` are not used
     int64_t inputs;
     const T* elements;  // (T, B, K)
     uint64_t* mask;     // (B * T, mask_words(K)), row b * T + t
     int64_t* offsets;   // (B * T + 1,)
 };
 
-// What neurons did: for each the elements in which it is active (s > 0), then its upward crossings of 0.5, the first
-// step counting as one if it is above. Samples are counted in groups.
+// Spike counts. For each neuron: the number of elements (t, b) in which it is active (s > 0), and the number of upward
+// crossings of 0.5; a sample's first step counts as a crossing if it is above 0.5. Samples are counted in groups.
 inline int64_t count_groups(int64_t batch) { return batch < 16 ? batch : 16; }
 
 template <class T>

@@ -1,9 +1,9 @@
 // tanh and sigmoid in explicit fused multiply-adds, the same operations in the same order on every backend.
 //
-// Included after a vec_*.h header, inside the includer's namespace, for any value type V of it. Constants come from
-// tools/derive_vmath.py. Maximum errors, every float32 visited against float64 (tests/test_vmath.py prints them):
-//     float32  tanh 1.94 ulp, sigmoid 2.49 ulp
-//     float64  tanh and sigmoid below 3 ulp (sampled against 60 digits)
+// Included after a vec_*.h header, inside the includer's namespace, for any value type V of it; knows no equations of
+// the cell. Constants come from tools/derive_vmath.py. Maximum errors (tests/test_vmath.py prints them):
+//     float32  tanh 1.94 ulp, sigmoid 2.49 ulp (every float32, against float64)
+//     float64  tanh and sigmoid below 3 ulp (a sample, against 60 digits)
 // tanh is exactly odd and exactly +-1 when saturated; sigmoid is exactly 0 and 1 when saturated. NaN passes through.
 
 template <class T>
@@ -71,8 +71,8 @@ SRCELL_INLINE ReducedExp<V> reduce_exp(V x) {
     return {power, fma(r * r, expm1_terms<V, 0>(r), r)};
 }
 
-// tanh(x) = -e / (e + 2) with e = expm1(-2 |x|): one division, and no cancellation near 0. e + 2 is made from the parts
-// of e, which costs an operation and saves a rounding error.
+// tanh(x) = -e / (e + 2) with e = expm1(-2 |x|): one division, and no cancellation near 0. e + 2 is computed from the
+// parts of e: one operation more and one rounding error less than from e.
 template <class V>
 SRCELL_INLINE V tanh(V x) {
     using C = MathConstants<scalar_of<V>>;
@@ -84,8 +84,8 @@ SRCELL_INLINE V tanh(V x) {
     return with_sign_of(e / e_plus_two, x);
 }
 
-// sigmoid(x) = c / (c + c e) with e = exp(-x) and c a power of two: scaled so that neither a huge e nor a denormal
-// result needs a case of its own.
+// sigmoid(x) = c / (c + c e) with e = exp(-x) and c a power of two. The scale c makes special cases for a huge e and
+// for a denormal result unnecessary.
 template <class V>
 SRCELL_INLINE V sigmoid(V x) {
     using C = MathConstants<scalar_of<V>>;

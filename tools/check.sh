@@ -21,12 +21,13 @@ tools/check_symbols.sh build/release
 cmake --preset asan
 cmake --build --preset asan
 ctest --preset asan
-# The runtime of the thread sanitizer may fail where addresses are random in more bits than it expects.
+# Without address randomisation where possible: the thread sanitizer's runtime may fail if the system randomises more
+# bits of addresses than it expects.
 cmake --preset tsan
 cmake --build --preset tsan --target srcell_test_threads
 fixed_addresses=$(setarch -R true 2>/dev/null && echo "setarch -R" || true)
 $fixed_addresses ctest --preset tsan -R '^threads$'
 
-# The documentation; `make test` has run its examples but those that need other libraries.
+# The documentation. `make test` has run its examples, except those that need other libraries.
 sphinx-build -W --keep-going -q -E -b html docs build/docs
 "$BIN/python" -m pytest -q tests/test_docs.py -k porting

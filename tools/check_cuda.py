@@ -1,10 +1,10 @@
-"""Check what nvcc and ptxas make of the CUDA kernels, without a card.
+"""Check what nvcc and ptxas make of the CUDA kernels, without a GPU.
 
     python tools/check_cuda.py [--table]
 
-Each .cu compiles alone with ``-std=c++17 -Icsrc`` and without a warning; its PTX has no floating-point operation that
-rounds otherwise than written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx); and ptxas spills
-no register and puts no array in local memory. ``--table`` prints the kernels of sm_90 for bench/NOTES.md.
+Each .cu file compiles alone with ``-std=c++17 -Icsrc`` and without a warning; every floating-point operation in its PTX
+rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx); and ptxas spills no register
+and puts no array in local memory. ``--table`` prints the kernels of sm_90 for bench/NOTES.md.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("75", "90", "120")
-# Operations on floats that round, to nearest even, and those that are exact.
+# The floating-point instructions allowed in PTX: those that round to nearest even, and those that are exact.
 ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)|cvt\.rn\.f16\.f32")
 EXACT = re.compile(
     r"(ld|st)\.(global|shared|param)\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
 INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
-# An SM of an H100: registers, shared memory, threads and blocks.
+# The limits of a streaming multiprocessor of an H100; shared memory in bytes.
 H100 = {"registers": 65536, "shared": 228 << 10, "threads": 2048, "blocks": 32}
-RESERVED_SHARED = 1 << 10  # of each block, by the system
+RESERVED_SHARED = 1 << 10  # bytes per block, reserved by CUDA
 
 
 def compile_with(*arguments: str) -> str:
-    """What nvcc says; it must succeed, without a warning."""
+    """The output of nvcc. Exits if nvcc fails or warns."""
     command = ["nvcc", "-std=c++17", "-Icsrc", '-DSRCELL_CUDA_ARCHITECTURES=""', "-Werror", "all-warnings"]
     run = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode:
@@ -40,7 +40,7 @@ def compile_with(*arguments: str) -> str:
 
 
 def check_ptx(source: Path, folder: Path) -> None:
-    """Only operations that round as they are written."""
+    """Exit if the PTX of a source file has an instruction that may not round as written."""
     ptx = folder / f"{source.stem}.ptx"
     compile_with("-arch=compute_75", "-ptx", str(source), "-o", str(ptx))
     used = set(INSTRUCTION.findall(ptx.read_text()))
@@ -52,7 +52,7 @@ def check_ptx(source: Path, folder: Path) -> None:
 
 
 def kernels_of(source: Path, architecture: str, folder: Path) -> dict[str, int]:
-    """The registers of each kernel, by its name."""
+    """The number of registers of each kernel, by its name. Exits if one needs local memory."""
     cubin = folder / f"{source.stem}.cubin"
     report = compile_with(f"-arch=sm_{architecture}", "-Xptxas", "-v", "-cubin", str(source), "-o", str(cubin))
     kernels = {}
@@ -64,16 +64,16 @@ def kernels_of(source: Path, architecture: str, folder: Path) -> dict[str, int]:
 
 
 def demangled(names: list[str]) -> list[str]:
-    """`ScanForwardBody<float, true>` of run_body's symbols."""
+    """The body of each run_body symbol, for example ``ScanForwardBody<float, true>``."""
     output = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
     bodies = [re.search(r"run_body<(.*) ?>\(", line).group(1) for line in output.splitlines()]
     return [re.sub(r"srcell::device::", "", body).strip() for body in bodies]
 
 
 def shared_bytes(body: str) -> tuple[int, int]:
-    """Threads of a full block and the shared memory that they take, as launch.h and events.h choose on an H100."""
+    """Threads of a full block and its bytes of shared memory, as launch.h and events.h choose them on an H100."""
     size = 8 if "double" in body else 4
-    if "TileBody" in body:  # 784 inputs
+    if "TileBody" in body:  # with 784 inputs
         return 512, 784 * 32 * size
     if "Backward" in body:
         recurrent, parameters = (word.startswith("true") for word in body.split(", ")[1:3])
@@ -96,7 +96,7 @@ def occupancy(registers: int, threads: int, shared: int) -> float:
 def main() -> None:
     """Check every .cu file, if nvcc is found."""
     if not shutil.which("nvcc"):
-        print("no nvcc here: the CUDA kernels were not checked")
+        print("nvcc not found: the CUDA kernels were not checked")
         return
     checked = 0
     with tempfile.TemporaryDirectory() as name:

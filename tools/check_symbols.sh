@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What architecture promises of the binaries. Below a build folder: an ISA's object exports one function, has no weak
-# symbols and no static constructors. A compiled module exports its entry alone, and links no torch, no OpenMP runtime,
-# and the CUDA runtime only as a part of itself.
+# Checks the symbols of the binaries. In a build folder, each ISA's object must export exactly one function and have no
+# weak symbols and no static constructors. A compiled module must export only its PyInit function, and must not link
+# torch, an OpenMP runtime, or a shared library of CUDA (its runtime is linked statically).
 #
 #     tools/check_symbols.sh (BUILD_FOLDER | MODULE.so) ...
 set -euo pipefail
@@ -29,11 +29,11 @@ check_module() {
     local exported
     exported=$(nm --dynamic --defined-only "$1" | awk '{print $NF}')
     if [[ ! $exported =~ ^PyInit_[a-z_]+$ ]]; then
-        echo "$1: expected its entry alone to be exported, got:" $exported >&2
+        echo "$1: expected only its PyInit function to be exported, got:" $exported >&2
         exit 1
     fi
     if readelf -d "$1" | grep -E 'NEEDED.*(torch|c10|cuda|omp)' >&2; then
-        echo "$1: links what it must not" >&2
+        echo "$1: links the libraries above, but must not link torch, CUDA or OpenMP" >&2
         exit 1
     fi
 }

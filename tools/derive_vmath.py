@@ -3,8 +3,8 @@
     python tools/derive_vmath.py
 
 expm1(r) = r + r^2 P(r) on |r| <= ln(2)/2, with P the minimax polynomial for the relative error of expm1 (Remez exchange
-in 60 digits). ln(2) is split into the nearest value of the type and the remainder. Needs mpmath, which torch's own
-dependencies bring along.
+in 60 digits). ln(2) is split into the nearest value of the type and the remainder. Needs mpmath, which is installed
+with torch.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def remainder(r: mp.mpf) -> mp.mpf:
 
 
 def weight(r: mp.mpf) -> mp.mpf:
-    """Turns an error of P into a relative error of expm1."""
+    """The factor from an error of P to a relative error of expm1."""
     return abs(r**2 / mp.expm1(r))
 
 
 def errors(coefficients: list[mp.mpf]) -> list[mp.mpf]:
-    """Relative error of expm1 on the grid."""
+    """The relative error of expm1 at each point of the grid."""
     return [(mp.polyval(coefficients[::-1], r) - remainder(r)) * weight(r) for r in GRID]
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fuzzes the C++ code under ASan, UBSan and LSan, each target for SRCELL_FUZZ_SECONDS (60), or those that are named, and
-# prints how many inputs each took and how many of them reached a kernel. What it finds lies in build/fuzz/found, and
-# belongs, with its fix, into tests/fuzz/found/TARGET; the inputs that it made are kept in build/fuzz/corpus. Needs clang
-# with its libFuzzer: CXX, or the clang++ that there is.
+# Fuzzes the C++ code under ASan, UBSan and LSan: all targets or those named, each for SRCELL_FUZZ_SECONDS seconds
+# (default 60). Prints how many inputs each target ran and how many of them reached a kernel. Inputs that fail are
+# written to build/fuzz/found; add them, with the fix, to tests/fuzz/found/TARGET. Generated inputs are kept in
+# build/fuzz/corpus. Needs clang with libFuzzer: $CXX, by default the newest clang++ on PATH.
 #
 #     tools/fuzz.sh [TARGET ...]
 set -euo pipefail

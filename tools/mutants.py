@@ -2,13 +2,13 @@
 
     python tools/mutants.py [WORD ...]
 
-Each mutant is one change in csrc/ that changes what the code does. The script makes it, builds, runs the tests named
-for it, cheapest first, until one fails, and puts the file back. A mutant that no test kills asks for a test. With words
-it takes the mutants whose file or description has one of them.
+Each mutant is one change in csrc/ that changes what the code does. For each, the script makes the change, builds, runs
+the tests listed for the file, cheapest first, until one fails, and restores the file. If no test fails, the mutant has
+survived and a test is missing. With words as arguments, only mutants with one of them in file or description are run.
 
-Run it by hand; it is no part of CI. It needs the extra `dev` and the package installed as editable, and it takes half
-an hour. It writes to build/mutants and, while it runs, to python/srcell. It builds with -O1, which is faster; the bits
-do not depend on that.
+Run it by hand; it is not part of CI. It needs the extra `dev` and the package installed as editable, and it takes half
+an hour. It writes to build/mutants and, while it runs, to python/srcell. It builds with -O1, which compiles faster; the
+bits do not depend on that.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ BUILD = ROOT / "build" / "mutants"
 PACKAGE = ROOT / "python" / "srcell"
 TIMEOUT = 600  # seconds; a mutant may loop for ever
 
-# A file and its tests, those of ctest and x.py for tests/test_x.py; then for each mutant what it breaks and, indented,
-# the old text => the new. In the old text a space stands for any white space.
+# "==", a file and its tests: names of ctest, and x.py for tests/test_x.py. Then for each mutant what it breaks and,
+# indented, the old text => the new text. In the old text a space matches any white space.
 TABLE = """
 == cell.h: core cell_facts.py src.py gradients.py linear.py bits.py
 hs follows h[t], not h[t-1]
@@ -47,9 +47,9 @@ a spike of NaN is 0
 swapped gates
     fma(gate, one - q, sum[kZsHyp]) => fma(gate, q, sum[kZsHyp])
 == vmath.h: core vmath.py bits.py
-float32 tanh never is 1
+float32 tanh never reaches 1
     tanh_saturates = 9.5f => tanh_saturates = 8.0f
-the rest of ln(2) in float64
+the sign of the low part of ln(2) in float64
     = 0x1.abc9e3b39803fp-56 => = -0x1.abc9e3b39803fp-56
 one more rounding in tanh
     e_plus_two = fma(scale, reduced.expm1, scale + one) => e_plus_two = e + splat<V>(2)
@@ -68,9 +68,9 @@ an index one past the last input is accepted
     static_cast<int64_t>(largest) < events.inputs => static_cast<int64_t>(largest) <= events.inputs
 a last offset below the number of events is accepted
     ends = sample + 1 < p.shape.batch => ends = sample + 1 <= p.shape.batch
-now and then the last event of a step is not gathered
+the last event of some steps is not gathered
     t + 1] - begin; => t + 1] - begin - (begin % 7 == 6);
-gradients of values past the length
+gradients of values one step past the length are not zero
     t < length ? dot => t <= length ? dot
 the lanes of a dot product are added in another tree
     for (int64_t half = kDotLanes / 2; half; half /= 2) for (int64_t j = 0; j < half; ++j)
@@ -78,7 +78,7 @@ the lanes of a dot product are added in another tree
 the trace past the length is not zeroed
     if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count); =>
 == cpu/tile.h: core events device gradients.py linear.py bits.py
-a tile over samples takes a neuron too many
+a tile over several samples reads one neuron past the last
     n + 1 == neurons ? 0 => n == neurons ? 0
 with relu a gradient passes at h = 0
     select(less_equal(h, => select(less(h,
@@ -86,15 +86,15 @@ the sums of one parameter of the layer are added in another tree
     sum_rows(sums, batch, neurons, neurons); if (!stride) sum_rows(sums, neurons, 1, 1);
     => if (stride) sum_rows(sums, batch, neurons, neurons); else sum_rows(sums, batch * neurons, 1, 1);
 == cpu/dense.h: events events.py linear.py
-the upper half of a mask
+the upper half of each word of a mask
     nonzero |= bits << j; => nonzero |= bits << (j & 31);
-the last thread tells of ones
+the last thread alone decides whether all events are 1
     if (!ones) job.ones = false; => job.ones = ones;
 == cpu/product.h: events linear.py bits.py
 the product is not fused
     sum[r][c] = fma(gradient, weight[c], sum[r][c]); => sum[r][c] = gradient * weight[c] + sum[r][c];
 == cpu/count.h: readout.py
-NaN before a spike
+a spike right after NaN is no crossing
     !(before[k] > threshold) => (before[k] <= threshold)
 == cpu/encode_kernels.h: encode device encoders.py
 a constant of Philox
@@ -103,21 +103,21 @@ thresholds are rounded down
     __builtin_ceil( => __builtin_floor(
 latencies are counted without the prefix
     ++ends[p.prefix + fires_at[j]]; => ++ends[fires_at[j]];
-latencies half-way
+latencies half-way are rounded away from zero
     __builtin_nearbyint( => __builtin_round(
 == cpu/event_rows.cpp: threads events.py
 an index one past the last input is no fault
     signs |= value | (static_cast<Bits>(last) - value); => signs |= value | (static_cast<Bits>(last) + 1 - value);
-the rest of a division is not looked at
+the remainder of a division into parts is not checked
     return (count + pieces - 1) / pieces; => return count / pieces;
 == bindings/arguments.h: src.py bits.py linear.py events.py arguments.py
-a rho without reciprocal
+a rho without a finite reciprocal is accepted
     && std::isfinite(1 / value) =>
-of values per neuron the first alone is checked
+only the first value of a parameter per neuron is checked
     n < (strides[at] ? shape.neurons : 1) => n < 1
-negative lengths
+negative lengths are accepted
     shape.lengths[b] < 0 || =>
-float_control is not entered
+kernels run without PlainArithmetic
     PlainArithmetic plain_; =>
 == bindings/events.cpp: events.py
 float32 is read as float64 and the other way round
@@ -135,7 +135,7 @@ segments of the weight gradient ascend
 thresholds are rounded down
     std::ceil( => std::floor(
 == cuda/sums.h: device cuda.py
-half of the elements twice
+one half of the elements is added twice
     low + tree_sum<half>(x + half * stride => low + tree_sum<half>(x
 == cuda/elements.h: device cuda.py
 bfloat16 half-way rounds up
@@ -144,7 +144,7 @@ bfloat16 half-way rounds up
 
 
 class Mutant(NamedTuple):
-    """In a file of csrc/, what matches `old` becomes `new`."""
+    """A change in a file of csrc/: the text that matches the pattern `old` becomes `new`."""
 
     file: str
     tests: list[str]
@@ -153,15 +153,15 @@ class Mutant(NamedTuple):
     new: str
 
     def apply(self, text: str) -> str:
-        """The text of the file with the mutant in it."""
+        """The text of the file with the change made."""
         changed, count = re.subn(self.old, lambda _: self.new, text)
         if count != 1:
-            sys.exit(f"csrc/{self.file}: {self.breaks}: expected one place, got {count}")
+            sys.exit(f"csrc/{self.file}: {self.breaks}: expected the old text once, got it {count} times")
         return changed
 
 
 def mutants() -> list[Mutant]:
-    """Those of the table."""
+    """The mutants of the table."""
     found = []
     for part in re.split(r"^== ", TABLE, flags=re.MULTILINE)[1:]:
         head, _, body = part.partition("\n")
@@ -174,7 +174,7 @@ def mutants() -> list[Mutant]:
 
 
 def succeeds(*command: str | Path, **environment: str) -> bool:
-    """Whether a command does. A test that does not end in time has failed."""
+    """Whether a command exits with 0 within TIMEOUT."""
     try:
         done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, timeout=TIMEOUT)
         return done.returncode == 0
@@ -183,7 +183,7 @@ def succeeds(*command: str | Path, **environment: str) -> bool:
 
 
 def configure() -> None:
-    """The C++ tests and both modules for this Python, with warnings that are no errors."""
+    """Configure a build of the C++ tests and both modules for this Python, with warnings not as errors."""
     options = {
         "SRCELL_PYTHON": "ON",
         "SRCELL_CUDA": "OFF",
@@ -212,7 +212,7 @@ def passes(test: str) -> bool:
 
 
 def killer(mutant: Mutant) -> str | None:
-    """The first test that fails on it; None: it survives."""
+    """The first test that fails on the mutant, or None if it survives."""
     path = ROOT / "csrc" / mutant.file
     original = path.read_text()
     try:
@@ -234,7 +234,7 @@ def main() -> None:
     try:
         for test in sorted({test for mutant in chosen for test in mutant.tests if not test.endswith(".py")}):
             if not passes(test):
-                sys.exit(f"{test}: it fails without a mutant")
+                sys.exit(f"{test}: the test fails without a mutant")
         for mutant in chosen:
             by = killer(mutant)
             survivors += by is None

@@ -1,6 +1,6 @@
 """Which module of the package imports which: read from the source, for a test and for the picture in the docs.
 
-What is imported for type checkers alone does not count; what is imported when a function runs does.
+A room is a file or folder directly in the package. Imports inside functions count, those under TYPE_CHECKING do not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def imports_of(package: Path) -> dict[str, set[str]]:
-    """For each module, as a dotted name behind the package's, those of the package that it imports."""
+    """For each module, named relative to the package (``ops._layer``), the modules of the package that it imports."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = list(path.relative_to(package).with_suffix("").parts)
@@ -20,12 +20,12 @@ def imports_of(package: Path) -> dict[str, set[str]]:
 
 
 def room_of(module: str) -> str:
-    """The file or folder right in the package."""
+    """The room of a module: the first part of its name."""
     return module.partition(".")[0]
 
 
 def rooms_of(imports: dict[str, set[str]]) -> dict[str, set[str]]:
-    """For each room the others that it imports."""
+    """For each room the other rooms that it imports."""
     rooms: dict[str, set[str]] = {room_of(module): set() for module in imports}
     for module, names in imports.items():
         rooms[room_of(module)] |= {room_of(name) for name in names} & rooms.keys() - {room_of(module)}

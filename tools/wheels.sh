@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the sdist, and from it a repaired wheel for each Python given, without CUDA and without a container: zig's clang
-# compiles against the glibc of manylinux_2_28. Releases come from cibuildwheel (pyproject.toml); this shows on any
-# machine that their build works, and checks what it promises.
+# Builds the sdist, and from it a repaired wheel for each Python given, without CUDA and without a container: zig's
+# clang compiles against the glibc of manylinux_2_28. Releases come from cibuildwheel (pyproject.toml); this script
+# shows on any machine that such a build works, and checks what its wheel contains.
 #
 #     tools/wheels.sh FOLDER [PYTHON ...]
 set -euo pipefail
@@ -30,7 +30,7 @@ for python in "$@"; do
     name=$("$python" -c 'import sys; print(f"cp{sys.version_info[0]}{sys.version_info[1]}")')
     "$python" -m venv "$work/$name"
     "$work/$name/bin/pip" install --quiet "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.20" ninja
-    # The build requirements are there; nothing else may be asked for.
+    # The build requirements are installed; PIP_NO_INDEX makes the build fail if it needs anything else.
     PATH=$work/$name/bin:$PATH CC=$work/zig-cc CXX=$work/zig-c++ SRCELL_CUDA=OFF PIP_NO_INDEX=1 \
         "$work/$name/bin/pip" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$work/raw-$name" "$sdist"
     auditwheel repair --plat "$platform" --wheel-dir "$work/repaired-$name" "$work/raw-$name"/*.whl >/dev/null 2>&1 ||
@@ -38,12 +38,12 @@ for python in "$@"; do
     wheel=$(echo "$work/repaired-$name"/*.whl)
     auditwheel show "$wheel"
 
-    # Nothing was grafted in (a second OpenMP runtime above all), and the file is small.
+    # auditwheel has bundled no library (above all no second OpenMP runtime), and the wheel is small.
     "$python" -m zipfile -e "$wheel" "$work/content-$name"
     modules=$(find "$work/content-$name" -name '*.so*')
     [ "$(wc -w <<<"$modules")" = 1 ] || { echo "$wheel: expected one compiled module, got: $modules" >&2; exit 1; }
     tools/check_symbols.sh "$modules"
-    # It has every instruction set of this processor.
+    # The wheel has kernels for every instruction set of this processor.
     isas=$("$python" - "$modules" <<'END'
 import sys
 from importlib.util import module_from_spec, spec_from_file_location

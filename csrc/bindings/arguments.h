@@ -1,5 +1,6 @@
-// How arguments come from Python and turn into the structs of params.h: addresses and sizes, already checked for shape,
-// dtype, device and contiguity by srcell.ops. Values are checked here. Included by the bindings alone.
+// Turns arguments from Python into the structs of params.h. Tensors arrive as addresses and sizes; srcell.ops has
+// checked their shape, dtype, device and contiguity, and this file checks values. Included only by the bindings; knows
+// no torch.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -28,8 +29,8 @@ const Kernels& kernels();
 
 extern "C" void srcell_restore_gil(PyThreadState* state);  // gil.c
 
-// Lets other Python threads run while it lives, and gives the kernel that is called plain arithmetic. A thread that
-// comes back to an ended interpreter stops for good.
+// Releases the GIL for its lifetime, in which the calling thread has plain arithmetic (float_control.h). A thread that
+// takes the GIL back from a finalised interpreter blocks for ever (gil.c).
 class ReleasedGil {
   public:
     ReleasedGil() : state_(PyEval_SaveThread()) {}
@@ -56,14 +57,14 @@ template <class... Parts>
     throw py::value_error(message.str());
 }
 
-// The fewest digits that tell a number from all others of its type: 1.0000001 is no 1.
+// The fewest digits that distinguish a number from all others of its type, so that no message shows 1.0000001 as 1.
 template <class T>
 std::string shortest(T value) {
     char digits[32];
     return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
 
-// Calls function(T()) for the type of a call's numbers, where no struct tells it.
+// Calls function(T()), with T the number type of a call that has no Layer to visit.
 template <class Function>
 auto with_type(bool is_double, Function function) {
     if (is_double) return function(double());
@@ -72,9 +73,9 @@ auto with_type(bool is_double, Function function) {
 
 using Sizes = std::array<int64_t, 3>;  // T, B, N or T, B, K
 
-// Values at addresses are checked on the host, where that is possible without waiting.
+// Values in tensors are checked only if these are on the host: reading a GPU's memory would mean waiting for it.
 
-// Layer-wide values must be finite, alpha in [0, 1], and rho > 0 with a finite reciprocal everywhere.
+// alpha must be in [0, 1], rho finite and > 0 with a finite reciprocal. Any layer-wide value must be finite.
 template <class T>
 void check_parameter(int k, T value, bool layer_wide) {
     if (k == kAlpha && !(value >= 0 && value <= 1))
@@ -95,14 +96,14 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
     return shape;
 }
 
-// A layer as srcell.ops hands it over, its values checked: what every kernel of a layer starts from.
+// The sizes, parameters and options of a layer, with its values checked. Every kernel of a layer takes one.
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
     bool relu, recurrent;
 
-    // For each parameter a value for the layer, or the address of a tensor with stride 0 (one value) or 1 (one per
-    // neuron). Beside a tensor, the value is a default and checked all the same.
+    // Each parameter is a constant, or a tensor at an address with stride 0 (one value) or 1 (one per neuron). The
+    // constant of a parameter that is a tensor is checked as well.
     Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
           const std::array<double, kParameters>& constants, const std::array<Address, kParameters>& addresses,
           const std::array<int64_t, kParameters>& strides, bool follow_relu, bool follow_recurrence)
@@ -123,7 +124,7 @@ struct Layer {
         });
     }
 
-    // Calls function(the parameters), whose type tells that of all numbers.
+    // Calls function(cell), with cell a CellParameters<T>: T is the type of all numbers of the call.
     template <class Function>
     auto visit(Function function) const {
         return std::visit(function, cell);
@@ -139,11 +140,9 @@ struct NumberOf<CellParameters<T>> {
 template <class Parameters>
 using number_of = typename NumberOf<std::decay_t<Parameters>>::type;
 
-// Of i, h and hs before the first step; of spikes, i, h and hs, or their gradients; of the gradients of i, h and hs
-// before the first step, and of the parameters.
-using Initial = std::array<Address, 3>;
-using Outputs = std::array<Address, 4>;
-using Gradients = std::array<Address, 3 + kParameters>;
+using Initial = std::array<Address, 3>;                  // i0, h0, hs0
+using Outputs = std::array<Address, 4>;                  // spikes and final i, h, hs, or the gradients of these
+using Gradients = std::array<Address, 3 + kParameters>;  // gradients of i0, h0, hs0 and of the parameters
 
 template <class T>
 CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, const Initial& initial,
@@ -159,7 +158,7 @@ CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, con
             pointer<T>(outputs[3])};
 }
 
-// How many numbers the partial sums of the parameters' gradients are.
+// Elements of CellBackward::partials.
 inline int64_t count_partials(const Layer& layer, const Gradients& gradients) {
     const bool any = std::any_of(gradients.begin() + 3 + kBias + 1, gradients.end(), [](Address at) { return at; });
     return (any ? kParameters : 1) * layer.shape.batch * layer.shape.neurons;
@@ -185,7 +184,7 @@ CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, c
     return p;
 }
 
-// The events of a batch.
+// The arguments of an Events: its values may be float or double.
 struct EventRows {
     Address offsets, indices, values;
     int64_t count, inputs;
@@ -197,10 +196,10 @@ struct EventRows {
     }
 };
 
-// A dense input, its mask and the offsets of its events; each may be absent where a kernel does not need it.
+// The arguments of a DenseInput or DeviceMask. A tensor that a kernel does not use may be absent.
 struct DenseRows {
     bool is_double;
-    ScanShape shape;  // the neurons mean nothing
+    ScanShape shape;  // its `neurons` are not used
     int64_t inputs;
     Address elements, mask, offsets;
 
@@ -214,7 +213,7 @@ struct DenseRows {
           offsets(offsets_at) {}
 };
 
-// Memory for the time of a call, on reused huge pages.
+// Uninitialised memory for the duration of a call, from the cache of memory.h.
 template <class T>
 class Scratch {
   public:

@@ -1,5 +1,5 @@
-// The compiled module srcell._core: picks the kernels, releases the GIL, and calls them. No torch: tensors arrive as
-// addresses and sizes from srcell.ops, the only importer.
+// The compiled module srcell._core: chooses the table of kernels at import, releases the GIL, and calls them. Knows no
+// torch: tensors arrive as addresses and sizes from srcell.ops, the only importer.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -19,7 +19,7 @@ void bind_linear(py::module_& m);
 namespace srcell {
 namespace {
 
-const Kernels* chosen = nullptr;  // at import
+const Kernels* chosen = nullptr;  // set once, at import
 
 void scan_forward(const Layer& layer, const Initial& initial, const Outputs& outputs, Address current,
                   Address checkpoints) {

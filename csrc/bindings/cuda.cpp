@@ -1,5 +1,6 @@
-// The compiled module srcell._cuda: hands the CUDA kernels what srcell.ops, the only importer, gives it, and turns
-// their errors into exceptions. Addresses are those of a GPU; nothing here reads them, waits or allocates.
+// The compiled module srcell._cuda: turns the arguments of srcell.ops, the only importer, into structs, launches the
+// CUDA kernels, and turns their errors into exceptions. Addresses are in GPU memory; nothing here reads them, waits for
+// the GPU or allocates.
 #include "../cuda/kernels.h"
 
 #include <pybind11/pybind11.h>
@@ -121,10 +122,10 @@ void mask_elements(Address stream, const DenseRows& rows) {
 }
 
 void mask_columns(Address stream, const DenseRows& rows, Address columns) {
-    check(cuda::mask_columns(pointer<void>(stream), mask_of<float>(rows, columns)));  // whatever they are of
+    check(cuda::mask_columns(pointer<void>(stream), mask_of<float>(rows, columns)));  // reads no elements
 }
 
-// sizes: B, steps behind the prefix, prefix, K.
+// sizes: B, steps after the prefix, steps of the prefix, K.
 MaskEvents mask_events(const std::array<int64_t, 4>& sizes, Address mask, Address counts, Address offsets,
                        Address indices) {
     const auto [batch, steps, prefix, inputs] = sizes;
@@ -163,7 +164,7 @@ PYBIND11_MODULE(_cuda, m) {
     using namespace srcell;
     using namespace pybind11::literals;
     m.doc() = "srcell's CUDA kernels; srcell.ops is the only importer.";
-    py::module_::import("srcell._core");  // whose argument types these functions take
+    py::module_::import("srcell._core");  // registers the argument types of these functions
     m.attr("runtime") = cuda::built().runtime;
     m.attr("architectures") = cuda::built().architectures;
     py::enum_<Element>(m, "Element", py::module_local())

@@ -19,7 +19,7 @@ namespace {
     throw py::value_error(message);
 }
 
-// How many active pixels there are, and how many groups of scratch they take.
+// Returns the number of active pixels, and of the groups that scratch must hold.
 py::tuple count_active_pixels(const Images& images, Address address) {
     auto* const active_before = pointer<int64_t>(address);
     int64_t invalid;

@@ -1,7 +1,9 @@
-// Taking the GIL back, in C: before 3.14 Python ends a thread that comes back to an ended interpreter by unwinding it,
-// and no frame of C++ may be met on that way. Here such a thread stops for good instead, as later versions do
-// themselves, and the process ends without it. Called by arguments.h; a handler in C is reached whatever unwinder C++
-// was linked to.
+// Takes the GIL back after a kernel. Called by arguments.h.
+//
+// If the interpreter was finalised meanwhile, Python before 3.14 ends the thread with pthread_exit(), which unwinds its
+// stack and would terminate the process at the first C++ frame. The cleanup handler here runs before that and blocks
+// the thread for ever, as Python 3.14 does itself; the process exits without it. This is C, not C++, because a cleanup
+// handler in C runs whichever unwinder the C++ runtime was linked to.
 #include <Python.h>
 #include <pthread.h>
 #include <unistd.h>

@@ -1,5 +1,6 @@
-// The kernels behind a linear synapse on events: turns arguments into structs, releases the GIL, and names the first
-// offset or index that a kernel refused. core.cpp calls bind_linear().
+// The kernels of a linear synapse on events, in the compiled module srcell._core: turns arguments into structs,
+// releases the GIL, and reports the first invalid offset or index of a batch that a kernel refused. core.cpp calls
+// bind_linear().
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -10,7 +11,7 @@
 namespace srcell {
 namespace {
 
-// Says what is wrong with a sample that a kernel refused.
+// Raises a ValueError for the first invalid offset or index of a sample that a kernel refused.
 [[noreturn]] void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample) {
     const Events<float> events = rows.of<float>();
     const std::string altered = " (the batch was altered after it was made)";
@@ -116,15 +117,15 @@ DenseInput<T> dense_input(const DenseRows& rows) {
             pointer<int64_t>(rows.offsets)};
 }
 
-// Returns how many events there are.
+// Returns the number of events.
 int64_t count_events(const DenseRows& rows) {
-    const auto p = dense_input<float>(rows);  // whatever they are of
+    const auto p = dense_input<float>(rows);  // whatever the type: the kernel reads no elements
     const ReleasedGil release;
     kernels().f32.count_events(p);
     return p.offsets[p.shape.batch * p.shape.steps];
 }
 
-// Returns how many events there are, and whether all of them are 1.
+// Returns the number of events, and whether all their values are 1.
 std::pair<int64_t, bool> mask_events(const DenseRows& rows) {
     return with_type(rows.is_double, [&](auto zero) {
         using T = decltype(zero);

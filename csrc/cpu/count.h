@@ -1,5 +1,6 @@
-// What neurons did, counted from their outputs. Included by kernels.cpp inside its namespace; plain loops that the
-// compiler turns into each ISA's instructions. Integers are summed, so the order of the threads is free.
+// Counts each neuron's active elements and upward crossings from its spikes. Included by kernels.cpp inside its
+// namespace; plain loops that the compiler vectorises for each ISA. The sums are of integers, so they do not depend on
+// the order of the threads. Knows no equations.
 
 template <class T>
 struct CountJob {
@@ -7,7 +8,7 @@ struct CountJob {
     int64_t groups;
 };
 
-// `before` is the row of the step before, null at a sample's first.
+// `before` is the row of the previous step, null at a sample's first step.
 template <class T>
 void count_row(const T* row, const T* before, int64_t count, uint32_t* events, uint32_t* crossings) {
     constexpr T threshold = T(0.5);
@@ -47,7 +48,7 @@ void count_range(void* self, int64_t begin, int64_t end) {
 
 template <class T>
 void count_spikes(const SpikeCounts<T>& p) {
-    // Without steps or neurons there is nothing to look at, however many samples there are.
+    // Without steps or neurons the array is empty, however many samples it has: skip the loop over them.
     CountJob<T> job = {p, p.steps && p.neurons ? count_groups(p.batch) : 0};
     parallel_for(job.groups, p.threads, count_range<T>, &job);
     for (int64_t k = 0; k < 2 * p.neurons; ++k) {

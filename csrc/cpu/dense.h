@@ -1,8 +1,7 @@
-// Finds the events of a dense input: a mask of its elements that are not zero, and the event rows that the mask stands
-// for. Included by kernels.cpp inside its namespace, after tile.h and encode_kernels.h, whose append() it uses; knows
-// elements and no equations.
+// Finds the events of a dense input: the mask of its nonzero elements, and the event rows of a mask. Included by
+// kernels.cpp inside its namespace, after tile.h and encode_kernels.h (for append()); knows elements and no equations.
 
-// Writes the mask of a row. Returns whether every element that is not 0 is 1.
+// Writes the mask of a row. Returns whether all its nonzero elements are 1.
 template <class V>
 SRCELL_INLINE bool mask_row(const scalar_of<V>* row, int64_t count, uint64_t* mask) {
     constexpr int64_t width = VecTraits<V>::width;
@@ -32,13 +31,13 @@ struct MaskJob {
     std::atomic<bool> ones;
 };
 
-// How many samples there are to look at.
+// The samples to visit: none if they have no steps, because the batch of an empty array may be huge.
 template <class T>
 int64_t samples_of(const DenseInput<T>& p) {
     return p.shape.steps ? p.shape.batch : 0;
 }
 
-// Leaves in the offsets how many events each row has.
+// Writes the number of events of each row to offsets[row + 1]; sum_counts() then turns these into offsets.
 template <class V>
 void mask_samples(void* self, int64_t begin, int64_t end) {
     using T = scalar_of<V>;
@@ -100,7 +99,7 @@ void list_samples(void* self, int64_t begin, int64_t end) {
     const auto& [p, indices, values] = *static_cast<const ListJob<T>*>(self);
     const int64_t steps = p.shape.steps, words = mask_words(p.inputs);
     for (int64_t b = begin; b < end; ++b) {
-        // Another thread may be writing what lies behind the sample's events: append() keeps off it.
+        // The bound of append(): another thread may be writing right after the sample's events.
         int32_t* out = indices + p.offsets[b * steps];
         const int32_t* end_of_sample = indices + p.offsets[(b + 1) * steps];
         const uint64_t* mask = p.mask + b * steps * words;
@@ -109,7 +108,7 @@ void list_samples(void* self, int64_t begin, int64_t end) {
                 out += append(pixels_from(k), static_cast<uint32_t>(mask[k / 64] >> k % 64 & 0xFFFF), out,
                               end_of_sample - out);
         if (!values) continue;
-        // Not at once: an index that was just written with its neighbours is slow to read.
+        // A second loop, because an index is slow to read right after the vector store that wrote it.
         for (int64_t t = 0; t < steps; ++t) {
             const T* elements = p.elements + (t * p.shape.batch + b) * p.inputs;
             for (int64_t e = p.offsets[b * steps + t]; e < p.offsets[b * steps + t + 1]; ++e)

@@ -1,14 +1,15 @@
-// Spike encoders that write events: the kernels behind encode.h. Included by kernels.cpp inside its namespace. First
-// the operations that an ISA has of its own, or the plain ones for an ISA that has none; then the same code for all:
-// samples are shared out over threads, and a sample's active pixels go through in groups of kPixelGroup.
+// Spike encoders that write events: the kernels that take the structs of encode.h. Included by kernels.cpp inside its
+// namespace; knows pixels and no equations. The first part defines Words and Pixels for AVX-512, for AVX2, and in plain
+// C++ for any other ISA. The rest is the same code for all: samples are split over threads, and a sample's active
+// pixels are processed in groups of kPixelGroup.
 //
-// The images may be altered while a call reads them. Then the events are anybody's guess, but all that is written stays
-// inside the arrays: no position follows from a pixel that is not checked where it is used.
+// Another thread may change the images during a call. The events are then unspecified, but no access is out of bounds:
+// a position that depends on a pixel is bounded where it is used.
 
-// Words: counters of Philox side by side, each in the low half of 64 bits, where a multiplication wants it and leaves
-// the low half of its product. The high half may hold anything.
+// Words: one word of each of several Philox counters, side by side. Each is in the low half of a 64-bit lane, where the
+// multiplication reads its operand and leaves the low half of the product. The high halves are unspecified.
 //
-// Pixels: a group of kPixelGroup pixels.
+// Pixels: the numbers of kPixelGroup pixels.
 #if defined(SRCELL_ISA_avx512)
 
 struct Words {
@@ -21,11 +22,11 @@ SRCELL_INLINE Words even_words(const int32_t* x) { return {_mm512_loadu_si512(x)
 SRCELL_INLINE Words odd_words(const int32_t* x) { return {_mm512_srli_epi64(_mm512_loadu_si512(x), 32)}; }
 SRCELL_INLINE Words multiply(Words a, Words b) { return {_mm512_mul_epu32(a.v, b.v)}; }
 SRCELL_INLINE Words high_half(Words x) { return {_mm512_srli_epi64(x.v, 32)}; }
-// 0x96: per bit, the parity of the three.
+// Truth table 0x96: per bit, the exclusive or of the three.
 SRCELL_INLINE Words exclusive_or(Words a, Words b, Words c) { return {_mm512_ternarylogic_epi64(a.v, b.v, c.v, 0x96)}; }
 SRCELL_INLINE uint32_t first_word(Words x) { return static_cast<uint32_t>(_mm512_cvtsi512_si32(x.v)); }
 
-// Bit k: the top 24 bits of word k, of the even and odd words in turn, are below thresholds[k].
+// Bit k: whether the top 24 bits of word k are below thresholds[k]; `even` and `odd` hold the words alternately.
 SRCELL_INLINE uint32_t below(Words even, Words odd, const uint32_t* thresholds) {
     const __m512i words = _mm512_mask_shuffle_epi32(even.v, 0xAAAA, odd.v, _MM_PERM_CCAA);
     return _mm512_cmplt_epu32_mask(_mm512_srli_epi32(words, 8), _mm512_loadu_si512(thresholds));
@@ -42,15 +43,15 @@ SRCELL_INLINE Pixels pixels_from(int64_t first) {
     return {_mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)), lanes)};
 }
 
-// Bit k: x[k] is active; past the first `lanes`, and for what is not in [0, 1], it is 0.
+// Bit k: whether x[k] is in (0, 1], that is, active and valid; 0 past the first `lanes` elements.
 SRCELL_INLINE uint32_t active_among(const float* x, int64_t lanes) {
     const __m512 v = load_lanes<F32x16>(x, lanes).v;
     const __mmask16 positive = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GT_OQ);
     return _mm512_mask_cmp_ps_mask(positive, v, _mm512_set1_ps(1), _CMP_LE_OQ);
 }
 
-// Writes the pixels whose bit is set, in order, and returns how many; writes no more than `room`, but may write
-// anything behind them up to there.
+// Writes the pixels whose bit in `chosen` is set, in order, and returns their number, at most `room`. May overwrite all
+// of out[0, room).
 SRCELL_INLINE int64_t append(Pixels pixels, uint32_t chosen, int32_t* out, int64_t room) {
     const int64_t count = __builtin_popcount(chosen);
     const __m512i packed = _mm512_maskz_compress_epi32(static_cast<__mmask16>(chosen), pixels.v);
@@ -80,7 +81,7 @@ SRCELL_INLINE Words exclusive_or(Words a, Words b, Words c) {
 }
 SRCELL_INLINE uint32_t first_word(Words x) { return static_cast<uint32_t>(_mm256_cvtsi256_si32(x.v)); }
 
-// Bit k: the top 24 bits of word k, of the even and odd words in turn, are below thresholds[k].
+// Bit k: whether the top 24 bits of word k are below thresholds[k]; `even` and `odd` hold the words alternately.
 SRCELL_INLINE uint32_t below(Words even, Words odd, const uint32_t* thresholds) {
     const __m256i words = _mm256_blend_epi32(even.v, _mm256_slli_epi64(odd.v, 32), 0xAA);
     const __m256i less = _mm256_cmpgt_epi32(load_integers(thresholds), _mm256_srli_epi32(words, 8));
@@ -106,12 +107,12 @@ SRCELL_INLINE uint32_t active_among_eight(const float* x, int64_t lanes) {
     return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_and_ps(positive, at_most_one)));
 }
 
-// Bit k: x[k] is active; past the first `lanes`, and for what is not in [0, 1], it is 0.
+// Bit k: whether x[k] is in (0, 1], that is, active and valid; 0 past the first `lanes` elements.
 SRCELL_INLINE uint32_t active_among(const float* x, int64_t lanes) {
     return active_among_eight(x, lanes) | active_among_eight(x + 8, lanes - 8) << 8;
 }
 
-// For each choice of lanes their numbers in order, a byte each from the lowest on.
+// For each 8-bit mask, the numbers of its lanes in ascending order, one byte each, the first in the lowest byte.
 struct LaneNumbers {
     uint64_t of[256];
 };
@@ -140,8 +141,8 @@ SRCELL_INLINE int64_t append_eight(__m256i pixels, uint32_t chosen, int32_t* out
     return count < room ? count : room;
 }
 
-// Writes the pixels whose bit is set, in order, and returns how many; writes no more than `room`, but may write
-// anything behind them up to there.
+// Writes the pixels whose bit in `chosen` is set, in order, and returns their number, at most `room`. May overwrite all
+// of out[0, room).
 SRCELL_INLINE int64_t append(Pixels pixels, uint32_t chosen, int32_t* out, int64_t room) {
     const int64_t count = append_eight(pixels.low, chosen & 0xFF, out, room);
     return count + append_eight(pixels.high, chosen >> 8, out + count, room - count);
@@ -162,7 +163,7 @@ SRCELL_INLINE Words high_half(Words x) { return {x.v >> 32}; }
 SRCELL_INLINE Words exclusive_or(Words a, Words b, Words c) { return {a.v ^ b.v ^ c.v}; }
 SRCELL_INLINE uint32_t first_word(Words x) { return static_cast<uint32_t>(x.v); }
 
-// Bit k: the top 24 bits of word k, of the even and odd words in turn, are below thresholds[k].
+// Bit k: whether the top 24 bits of word k are below thresholds[k]; `even` and `odd` hold the words alternately.
 SRCELL_INLINE uint32_t below(Words even, Words odd, const uint32_t* thresholds) {
     return uint32_t(first_word(even) >> 8 < thresholds[0]) | uint32_t(first_word(odd) >> 8 < thresholds[1]) << 1;
 }
@@ -183,14 +184,14 @@ SRCELL_INLINE Pixels pixels_from(int64_t first) {
     return pixels;
 }
 
-// Bit k: x[k] is active; past the first `lanes`, and for what is not in [0, 1], it is 0.
+// Bit k: whether x[k] is in (0, 1], that is, active and valid; 0 past the first `lanes` elements.
 SRCELL_INLINE uint32_t active_among(const float* x, int64_t lanes) {
     uint32_t active = 0;
     for (int k = 0; k < kPixelGroup && k < lanes; ++k) active |= uint32_t(x[k] > 0 && x[k] <= 1) << k;
     return active;
 }
 
-// Writes the pixels whose bit is set, in order, and returns how many; writes no more than `room`.
+// Writes the pixels whose bit in `chosen` is set, in order, and returns their number, at most `room`.
 SRCELL_INLINE int64_t append(const Pixels& pixels, uint32_t chosen, int32_t* out, int64_t room) {
     int64_t count = 0;
     for (; chosen && count < room; chosen &= chosen - 1) out[count++] = pixels.lanes[__builtin_ctz(chosen)];
@@ -213,8 +214,8 @@ SRCELL_INLINE Counter philox_round(const Counter& counter, Words key0, Words key
         {exclusive_or(high_half(b), counter.words[1], key0), b, exclusive_or(high_half(a), counter.words[3], key1), a}};
 }
 
-// Several at once, round by round: the rounds of one wait for each other. What the counters of a loop share, such as
-// the first round of all the pixels of a step, a compiler takes out of the loop.
+// Several counters at once, round by round, because each round of a counter depends on the one before. The compiler
+// hoists what all counters of a loop share out of it, such as the products of the first round for all pixels of a step.
 template <int count>
 SRCELL_INLINE void philox4x32_10(Counter (&counters)[count], uint32_t key0, uint32_t key1) {
 #pragma GCC unroll 10
@@ -233,7 +234,7 @@ void philox_words(const uint32_t* counter, const uint32_t* key, uint32_t* words)
     for (int k = 0; k < 4; ++k) words[k] = first_word(counters[0].words[k]);
 }
 
-// The number of active pixels, or -1 if there is one that is not in [0, 1].
+// The number of active pixels, or -1 if any pixel is not in [0, 1].
 SRCELL_INLINE int64_t count_active(const float* image, int64_t pixels) {
     uint32_t active = 0, valid = 0;
     for (int64_t k = 0; k < pixels; ++k) {
@@ -265,7 +266,7 @@ int64_t count_active_pixels(const Images& images, int64_t* active_before) {
     return -1;
 }
 
-// Lists a sample's active pixels, at most `room`, and returns how many there are.
+// Lists a sample's active pixels, at most `room`, and returns their number.
 SRCELL_INLINE int64_t list_active(const float* image, int64_t pixels, int32_t* active, int64_t room) {
     int64_t count = 0;
     for (int64_t k = 0; k < pixels; k += kPixelGroup)
@@ -278,7 +279,7 @@ SRCELL_INLINE uint32_t rate_threshold(double gain, double pixel) {
     return static_cast<uint32_t>(__builtin_ceil((probability < 1 ? probability : 1) * 0x1p24));
 }
 
-// A sample's part of the scratch.
+// A sample's part of the scratch of a RateEncoding.
 struct SampleDraws {
     int64_t groups;
     int32_t* active;
@@ -293,7 +294,7 @@ SRCELL_INLINE SampleDraws draws_of(const RateEncoding& p, int64_t b) {
             p.fired + first * steps};
 }
 
-// Lists the active pixels and their thresholds, and fills the last group.
+// Lists the active pixels and their thresholds, and fills up the last group with pixels that never fire.
 SRCELL_INLINE void list_thresholds(const RateEncoding& p, int64_t b, const SampleDraws& sample) {
     const float* image = p.images.values + b * p.images.pixels;
     const int64_t room = p.active_before[b + 1] - p.active_before[b];
@@ -305,7 +306,8 @@ SRCELL_INLINE void list_thresholds(const RateEncoding& p, int64_t b, const Sampl
     }
 }
 
-// Draws kDrawnSteps steps of one group, from t on; bit k of fired[step]: pixel k fires at t + step.
+// Draws the steps [t, t + kDrawnSteps) of one group. Sets bit k of fired[step], which is 0 on entry, if pixel k fires
+// at t + step.
 SRCELL_INLINE void draw_group(int64_t t, uint64_t index, uint64_t seed, const int32_t* pixels,
                               const uint32_t* thresholds, uint32_t (&fired)[kDrawnSteps]) {
     constexpr int blocks = kDrawnSteps / kPhiloxSteps;
@@ -328,7 +330,7 @@ SRCELL_INLINE void draw_group(int64_t t, uint64_t index, uint64_t seed, const in
     }
 }
 
-// Leaves in the offsets how many events each of the sample's rows has.
+// Writes the number of events of each of the sample's rows to offsets[row + 1]; rate_draw() turns these into offsets.
 SRCELL_INLINE void draw_sample(const RateEncoding& p, int64_t b) {
     const SampleDraws sample = draws_of(p, b);
     list_thresholds(p, b, sample);
@@ -366,7 +368,7 @@ SRCELL_INLINE void write_sample(const RateEncoding& p, int64_t b, int32_t* indic
     const SampleDraws sample = draws_of(p, b);
     const int64_t rows = p.prefix + p.steps;
     int32_t* out = indices + p.offsets[b * rows];
-    // Another thread may be writing what lies behind the sample's events: append() keeps off it.
+    // The bound of append(): another thread may be writing right after the sample's events.
     const int32_t* end = indices + p.offsets[(b + 1) * rows];
     const uint16_t* fired = sample.fired;
     for (int64_t t = 0; t < p.steps; ++t)
@@ -389,13 +391,13 @@ void rate_write(const RateEncoding& p, int32_t* indices) {
     parallel_for(p.images.samples, p.images.threads, RateWrite::range, &context);
 }
 
-// In [0, last] whatever the pixel: it is read anew, and may have been altered since it was found active.
+// In [0, last] for any pixel, also NaN: the pixel is read again here and may have changed since it was found active.
 SRCELL_INLINE int32_t latency(double pixel, double last) {
     const double step = __builtin_nearbyint((1 - pixel) * last);
     return static_cast<int32_t>(step > 0 ? step < last ? step : last : 0);
 }
 
-// A counting sort by step: it keeps the pixels of a step in order.
+// A counting sort by step, which is stable: the pixels of a step stay in order.
 SRCELL_INLINE void encode_latencies(const LatencyEncoding& p, int64_t b) {
     const float* image = p.images.values + b * p.images.pixels;
     const int64_t first = first_group(p.active_before, b) * kPixelGroup, rows = p.prefix + p.steps;
@@ -411,7 +413,7 @@ SRCELL_INLINE void encode_latencies(const LatencyEncoding& p, int64_t b) {
     int64_t position = p.active_before[b];
     for (int64_t t = 0; t < rows; ++t) {
         const int64_t events = ends[t];
-        ends[t] = position;  // the row's start, which its events then move to its end
+        ends[t] = position;  // the row's start; the loop below advances it to the row's end
         position += events;
     }
     for (int64_t j = 0; j < count; ++j) p.indices[ends[p.prefix + fires_at[j]]++] = active[j];

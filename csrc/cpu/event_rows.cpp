@@ -1,6 +1,5 @@
-// The pass of event_rows.h: every array is read once, and almost always only to learn that nothing is wrong. So a range
-// is first tested as a whole, in loops without branches that a compiler turns into the vector instructions that every
-// processor has, and searched only if it failed.
+// find_fault() of event_rows.h. Almost every batch is valid. So a range is first tested as a whole, in loops without
+// branches that the compiler vectorises with the baseline instruction set, and searched only if the test fails.
 #include "event_rows.h"
 
 #include <algorithm>
@@ -16,11 +15,11 @@ namespace {
 
 constexpr int64_t kNowhere = std::numeric_limits<int64_t>::max();
 
-// Elements a thread is worth waking for: some 4 us of reading.
+// Elements per piece of work: about 4 us of reading, enough to be worth waking a thread.
 constexpr int64_t kGrain = 1 << 15;
 
-// Whether some value is not in [0, last]; last >= -1. The sign bits of `value` and `last - value` tell it: the
-// difference overflows only for a negative value.
+// Whether some value is not in [0, last]; last >= -1. That is so if `value` or `last - value` has its sign bit set: the
+// difference wraps only if the value is negative, and then the value's own sign bit is set.
 template <class T>
 bool any_outside(const T* values, int64_t count, T last) {
     using Bits = std::make_unsigned_t<T>;
@@ -32,8 +31,8 @@ bool any_outside(const T* values, int64_t count, T last) {
     return signs >> (std::numeric_limits<Bits>::digits - 1);
 }
 
-// Whether some offset is below the one before it, given that the first of all offsets is not negative. An offset that
-// is negative counts too: where none is, differences do not overflow; the first one that is, is a descent.
+// Whether some offset is below the one before it, given that the batch's first offset is not negative. Negative offsets
+// count as well: without them no difference wraps, and the first of them is below the offset before it.
 bool any_descent(const int64_t* offsets, int64_t rows) {
     uint64_t signs = 0;
     for (int64_t k = 0; k < rows; ++k) {
@@ -54,7 +53,8 @@ BitsOf<T> bits_of(T value) {
     return bits;
 }
 
-// A NaN's magnitude, read as an integer, is above infinity's. Comparisons of doubles do not become SSE2 instructions.
+// A NaN's bits without the sign, read as an integer, are above those of infinity. In integers, because compilers do not
+// vectorise comparisons of doubles for SSE2.
 template <class T>
 bool any_nan(const T* values, int64_t count) {
     using Bits = BitsOf<T>;
@@ -90,7 +90,7 @@ void lower(std::atomic<int64_t>& first, int64_t position) {
     }
 }
 
-// Shares out offsets, indices and values alike: piece k of `pieces` is the k-th part of each of them.
+// Splits offsets, indices and values each into `pieces` parts; piece k checks the k-th part of each.
 struct Pass {
     const UncheckedEvents& p;
     int64_t rows, pieces;

@@ -1,38 +1,38 @@
-// What makes event rows valid, and the pass over them that finds what does not. The bindings call this; it knows
-// neither Python nor an ISA, and it never looks at what a network does with the events.
+// Defines what makes event rows valid, and finds the first fault in them. The bindings call this; it knows neither
+// Python nor an ISA, nor what a network does with the events.
 #pragma once
 
 #include <cstdint>
 
 namespace srcell {
 
-// B samples, T steps, K inputs. Row b * T + t holds the events offsets[row] to offsets[row + 1]. Every array is dense,
-// stays the caller's and must outlive the call. Sizes are >= 0, inputs <= 2^31; nothing is assumed of the elements.
+// B samples, T steps, K inputs. Row b * T + t holds the events [offsets[row], offsets[row + 1]). Every array is dense;
+// the caller owns it and keeps it alive during the call. Sizes are >= 0, inputs <= 2^31; elements may have any value.
 struct UncheckedEvents {
     const int64_t* offsets;    // (B * T + 1,)
     const int32_t* indices;    // (events,)
-    const float* values_f32;   // (events,); null: not of this type
-    const double* values_f64;  // (events,); null: not of this type
+    const float* values_f32;   // (events,), or null if the values are not float32 or all ones
+    const double* values_f64;  // (events,), or null if the values are not float64 or all ones
     const int64_t* lengths;    // (B,); null: T for all
     int64_t steps, batch, inputs, events;
     int threads;  // at most this many; the result does not depend on it
 };
 
-// In the order in which they are looked for: of several kinds of fault the first is reported.
+// In order of precedence: of several kinds of fault, the first in this list is reported.
 enum class Fault {
     kNone,
     kLength,       // a length that is not in [0, T]; position: the sample
-    kFirstOffset,  // that is not 0
+    kFirstOffset,  // the first offset is not 0
     kDescent,      // an offset below the one before; position: of the lower one
-    kLastOffset,   // that is not the number of events
-    kIndex,        // that is not in [0, K); position: the event
-    kNan,          // position: the event
+    kLastOffset,   // the last offset is not the number of events
+    kIndex,        // an index that is not in [0, K); position: the event
+    kNan,          // a value that is NaN; position: the event
     kPastLength,   // an event past a sample's length; position: the sample
 };
 
 struct FoundFault {
     Fault fault;
-    int64_t position;  // the first of its kind
+    int64_t position;  // of the first fault of this kind
 };
 
 FoundFault find_fault(const UncheckedEvents& p);

@@ -2,18 +2,18 @@
 // kernels.cpp inside its namespace, after tile.h; knows rows of events, tiles and weights, and never looks inside the
 // equations.
 //
-// Forwards, a tile of one sample gathers the weight rows of a step's events into registers and advances the cell at
-// once: the currents exist for one step only. Backwards, each event adds the gradient of its step's current to the row
-// of its input in the tile's weight gradient. The weights of a tile, and their gradient, are packed, so that they stay
-// in the second-level cache while all samples pass.
+// Forwards, at each step of a sample, a tile sums the weight rows of the step's events in registers and then advances
+// the cell: a current is stored for one step only. Backwards, each event adds the gradient of its step's current to the
+// row of its input in the tile's weight gradient. A tile's weights and their gradient are packed, so that they stay in
+// the L2 cache while all samples are processed.
 //
 // Offsets and indices are checked once for each sample and tile, just before they are used; nothing guards against a
-// batch that another thread alters during the call.
+// batch that another thread changes during the call.
 
-// Registers in which a row is summed.
+// The most registers in which a row is summed at once.
 constexpr int64_t kSumRegisters = 8;
 
-// target[0, kRegisters * width) = the sum over n events of values[n] * rows[row_of(n)], in this order, from +0.
+// target[0, kRegisters * width) = the sum over n of values[n] times row row_of(n), in the order of the events, from +0.
 template <class S, int kRegisters, class RowOf>
 SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows, int64_t stride, RowOf row_of,
                                   const scalar_of<S>* values, int64_t events) {
@@ -27,7 +27,7 @@ SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows
             for (int r = 0; r < kRegisters; ++r) sum[r] = fma(value, load<S>(row + r * width), sum[r]);
         }
     } else {
-        // The same bits as with values of 1.
+        // The same bits as with all values 1.
         for (int64_t n = 0; n < events; ++n) {
             const scalar_of<S>* row = rows + row_of(n) * stride;
             for (int r = 0; r < kRegisters; ++r) sum[r] = sum[r] + load<S>(row + r * width);
@@ -36,7 +36,7 @@ SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows
     for (int r = 0; r < kRegisters; ++r) store(target + r * width, sum[r]);
 }
 
-// Sums rows of `width` elements, a multiple of 16, as above.
+// sum_rows_block() over whole rows of `width` elements, a multiple of 16.
 template <class V, class RowOf>
 SRCELL_INLINE void sum_event_rows(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows, int64_t stride,
                                   RowOf row_of, const scalar_of<V>* values, int64_t events) {
@@ -72,13 +72,13 @@ SRCELL_INLINE Tile event_tile_at(const ScanShape& shape, int64_t tile, int64_t s
     return {sample * shape.neurons + first, left < width ? left : width, first, steps_of(shape, sample)};
 }
 
-// Where the row of a step lies in the trace: a tile's rows of one sample follow one another.
+// The offset of step t in the trace, where the rows of one tile of one sample follow one another.
 SRCELL_INLINE int64_t trace_at(const ScanShape& shape, int64_t sample, const Tile& tile, int64_t t) {
     return (sample * shape.neurons + tile.first) * shape.steps + t * tile.count;
 }
 
-// packed[tile][row][n] = weight[tile * width + n][k], zero where there is no such neuron; k is the row, or where
-// weights are packed by event the input of the event of that number, which need not be checked yet.
+// packed[tile][row][n] = weight[tile * width + n][k], zero if there is no such neuron. k is `row`, or the index of
+// event `row` if weights are packed by event. That index has not been checked yet: if it is invalid, the row is zero.
 template <class T>
 void pack_weight(const EventsForward<T>& p) {
     struct Context {
@@ -114,8 +114,8 @@ void pack_weight(const EventsForward<T>& p) {
     parallel_for(event_tiles(p.shape.neurons) * context.blocks, p.shape.threads, pack, &context);
 }
 
-// Sums the rows of events for which weights are packed one by one. Out of the line of the time loop, which is slower by
-// some percent where it holds both sums.
+// Sums weight rows that were packed by event. Not inlined: a time loop that contains both kinds of sum is a few percent
+// slower.
 template <class V>
 __attribute__((noinline)) void sum_packed_events(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows,
                                                  const scalar_of<V>* values, int64_t events) {
@@ -129,7 +129,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const int64_t width = event_tile_width(neurons);
     alignas(64) Row<V> current = {};
-    // Without inputs or events there are no weights, and no event reads them.
+    // Without inputs or events there are no packed weights; `current` is then only a valid address that is not read.
     const int64_t rows = packed_rows(p.events.inputs, p.events.count);
     const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
     const int32_t* const row_of_event = packs_by_event(p.events.inputs, p.events.count) ? nullptr : p.events.indices;
@@ -178,14 +178,14 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     store_final(p, state, tile);
 }
 
-// Whether the offsets and indices of a sample's rows can be used.
+// Whether the offsets and indices of a sample's rows are valid.
 template <class T>
 bool sample_is_valid(const Events<T>& events, int64_t steps, int64_t sample) {
     const int64_t* offsets = events.offsets + sample * steps;
     bool descends = false;
     for (int64_t t = 0; t < steps; ++t) descends |= offsets[t + 1] < offsets[t];
     if (descends || offsets[0] < 0 || offsets[steps] > events.count) return false;
-    // As unsigned a negative index is a huge one.
+    // Compared as unsigned: a negative index becomes larger than any valid one.
     uint32_t largest = 0;
     for (int64_t n = offsets[0]; n < offsets[steps]; ++n) {
         const auto index = static_cast<uint32_t>(events.indices[n]);
@@ -197,9 +197,9 @@ bool sample_is_valid(const Events<T>& events, int64_t steps, int64_t sample) {
 template <class Call>
 struct EventsJob {
     const Call& p;
-    std::atomic<int64_t> invalid_sample;  // the lowest number of one, or the batch's size
+    std::atomic<int64_t> invalid_sample;  // the lowest one found; the batch's size if there is none
 
-    // Whether the sample's rows can be used; otherwise that is noted.
+    // Whether the sample's rows are valid; if not, records the sample.
     bool accepts(int64_t sample) {
         const int64_t* offsets = p.events.offsets;
         const bool starts = sample > 0 || offsets[0] == 0;
@@ -228,8 +228,7 @@ void events_forward_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// Returns the lowest number of a sample whose offsets or indices cannot be used, whose outputs are then unspecified;
-// -1: there is none.
+// Returns the lowest sample with an invalid offset or index, or -1. The outputs of an invalid sample are unspecified.
 template <class V>
 int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
@@ -277,7 +276,7 @@ void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, int64_t samp
     }
 }
 
-// i before the segment's first step: the integrator of the step before, or the initial state.
+// Loads i before the segment's first step: the integrator of the previous step, or the initial state.
 template <class V>
 void load_integrator_before(const EventsBackward<scalar_of<V>>& p, int64_t sample, const Tile& tile, int64_t begin,
                             BackwardScratch<V, kEventSegment>& scratch) {
@@ -292,7 +291,7 @@ struct EventsScratch {
     alignas(64) Row<V> deltas[kEventSegment];  // gradients of the currents of a segment's steps
 };
 
-// rows[row_of(n)] += values[n] * delta for each of n events, in this order.
+// Adds values[n] * delta to row indices[n] for each event n, in order.
 template <class S, int kRegisters>
 SRCELL_INLINE void add_to_rows_block(scalar_of<S>* rows, int64_t stride, const int32_t* indices,
                                      const scalar_of<S>* values, int64_t events, const scalar_of<S>* delta) {
@@ -380,7 +379,7 @@ void events_backward_range(void* self, int64_t begin, int64_t end) {
     const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
     const int64_t elements = p.events.inputs * event_tile_width(neurons);
     EventsScratch<V> scratch;
-    std::memset(scratch.deltas, 0, sizeof scratch.deltas);  // lanes past the tile's are read and never used
+    std::memset(scratch.deltas, 0, sizeof scratch.deltas);  // lanes past the tile are read; results are not used
     for (int64_t item = begin; item < end; ++item) {
         const int64_t number = item / groups, first = item % groups * size;
         const int64_t last = first + size < batch ? first + size : batch;
@@ -419,7 +418,7 @@ void reduce_weight_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// As events_forward().
+// Returns what events_forward() returns.
 template <class V>
 int64_t events_backward(const EventsBackward<scalar_of<V>>& p) {
     using T = scalar_of<V>;
@@ -440,7 +439,8 @@ int64_t events_backward(const EventsBackward<scalar_of<V>>& p) {
     return job.result();
 }
 
-// In kDotLanes lanes whatever the ISA: lane j sums the neurons j, j + kDotLanes, ... and the lanes are added in a tree.
+// Lanes of a dot product, the same for every ISA so that the bits agree: lane j sums the neurons j, j + kDotLanes, ...,
+// then the lanes are added in a tree.
 constexpr int64_t kDotLanes = 32;
 
 template <class S>
@@ -490,7 +490,7 @@ void event_dots_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// As events_forward().
+// Returns what events_forward() returns.
 template <class S>
 int64_t event_dots(const EventDots<scalar_of<S>>& p) {
     EventsJob<EventDots<scalar_of<S>>> job = {p, {p.shape.batch}};

@@ -1,4 +1,5 @@
-// The processor's control word for floating point, which belongs to the thread. What calls kernels uses it.
+// Sets the thread's floating-point control word for the duration of a call. Used by the code that calls kernels: the
+// bindings and parallel.cpp. Knows no kernel.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,9 @@
 namespace srcell {
 
 // For its lifetime the calling thread rounds to nearest and keeps denormals. torch.set_flush_denormal, and any library
-// that was linked with -ffast-math, changes that for one thread and not for others: results would depend on which
-// thread computes them. Calls between must not be inlined into the scope that holds it.
+// that was linked with -ffast-math, changes that for some threads only; results would then depend on which thread
+// computes them. The arithmetic must be in functions that are not inlined into the scope of this object: the compiler
+// may move inlined arithmetic out of it.
 class PlainArithmetic {
   public:
     PlainArithmetic() : found_(read()) {
@@ -26,7 +28,7 @@ class PlainArithmetic {
   private:
 #if defined(__x86_64__)
     using Word = uint32_t;
-    static constexpr Word kPlain = 0x1F80, kFlags = 0x3F;  // all exceptions masked; those that were raised
+    static constexpr Word kPlain = 0x1F80, kFlags = 0x3F;  // MXCSR: all exceptions masked; the exception flags
     static Word read() { return _mm_getcsr(); }
     static void write(Word word) { _mm_setcsr(word); }
 #elif defined(__aarch64__)

@@ -1,6 +1,5 @@
 // One ISA's kernels. Compiled once per row of the table in CMakeLists.txt, with that row's flags and SRCELL_ISA set to
-// its name; exports kernels_<isa>() and nothing else, so that no inline function compiled for one ISA can serve
-// another.
+// its name; exports only kernels_<isa>(), so that the linker cannot use an inline function of one ISA for another.
 
 #include "kernels.h"
 
@@ -76,7 +75,7 @@ void sigmoid_array(const scalar_of<V>* x, scalar_of<V>* y, int64_t count) {
     elementwise<V>(x, y, count, [](V v) SRCELL_LAMBDA_INLINE { return sigmoid(v); });
 }
 
-// V: what holds numbers of the type in the time loops, S: one register of it.
+// V is the value type of the time loops, S a single register of it.
 template <class V, class S>
 constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     using T = scalar_of<V>;

@@ -1,5 +1,5 @@
-// The table of functions that one ISA offers. Called by the bindings through
-// dispatch.h; implemented by kernels.cpp, which is compiled once per ISA.
+// The table of an ISA's kernels. The bindings call it through dispatch.h; kernels.cpp implements it and is compiled
+// once per ISA. Knows no Python.
 #pragma once
 
 #include "../params.h"
@@ -7,19 +7,19 @@
 
 namespace srcell {
 
-// Those on numbers of one type.
+// The kernels on numbers of type T.
 template <class T>
 struct KernelsOf {
     void (*scan_forward)(const ScanForward<T>&);
     void (*scan_backward)(const ScanBackward<T>&);
-    // On events; they return -1, or the first sample that has an offset or an index out of bounds.
+    // The kernels on events return -1, or the first sample that has an offset or an index out of bounds.
     int64_t (*events_forward)(const EventsForward<T>&);
     int64_t (*events_backward)(const EventsBackward<T>&);
     int64_t (*event_dots)(const EventDots<T>&);
     void (*multiply)(const Product<T>&);
     // Writes mask and offsets; returns whether all events are 1.
     bool (*mask_events)(const DenseInput<T>&);
-    // Writes the offsets of a mask.
+    // Reads the mask and writes the offsets.
     void (*count_events)(const DenseInput<T>&);
     // Writes the indices of a mask's events, ascending in each row, and, unless null, their values.
     void (*list_events)(const DenseInput<T>&, int32_t* indices, T* values);
@@ -33,10 +33,10 @@ struct Kernels {
     const char* isa;
     KernelsOf<float> f32;
     KernelsOf<double> f64;
-    // Writes before each sample, and behind the last, how many active pixels there are, (B + 1,), and returns -1; or
-    // returns the first sample that has a pixel outside [0, 1].
+    // Writes the number of active pixels before each sample, and last their total, to active_before, (B + 1,), and
+    // returns -1; or returns the first sample that has a pixel outside [0, 1].
     int64_t (*count_active_pixels)(const Images&, int64_t* active_before);
-    // Draws the spikes; then indices, (offsets[B * T],), take them.
+    // rate_draw draws the spikes and writes the offsets; then rate_write writes the indices, (offsets[B * T],).
     void (*rate_draw)(const RateEncoding&);
     void (*rate_write)(const RateEncoding&, int32_t* indices);
     void (*latency_encode)(const LatencyEncoding&);

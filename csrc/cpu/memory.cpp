@@ -1,3 +1,4 @@
+// The cache of memory.h: mmap() with huge pages, behind a mutex. Knows nothing of what the memory is for.
 #include "memory.h"
 
 #include <sys/mman.h>
@@ -14,12 +15,12 @@ constexpr size_t kHugePage = size_t(2) << 20;
 struct Block {
     void* address;
     size_t size;
-    bool hot;  // not handed to the kernel yet
+    bool hot;  // not marked with MADV_FREE yet
 };
 
 struct Cache {
     std::mutex mutex;
-    std::vector<Block> blocks;  // the one released last stands last
+    std::vector<Block> blocks;  // in the order of their release
     size_t bytes = 0, hot_bytes = 0;
 
     Block take(size_t k) {
@@ -72,7 +73,8 @@ void* map_block(size_t size) {
 
 }  // namespace
 
-// The lock is only tried: where it is taken, also by a thread that a fork left behind, the system serves directly.
+// The lock is only tried: after a fork it may be held by a thread that the child does not have. If it is held, memory
+// comes from the system, and goes back to it, directly.
 void* acquire_block(size_t bytes) {
     const size_t size = whole_pages(bytes);
     Cache& c = cache();

@@ -1,3 +1,5 @@
+// parallel_for() of parallel.h on the threads of an OpenMP runtime, which is found among the libraries that the process
+// has loaded, or on threads of its own. Knows no kernel.
 #include "parallel.h"
 
 #include <dlfcn.h>
@@ -44,7 +46,7 @@ ParallelRegion openmp() {
     return forked ? nullptr : region;
 }
 
-// Several chunks a thread even out unequal lengths and a busy core.
+// Several chunks per thread balance the load if samples differ in length or a core is busy.
 constexpr int64_t kChunksPerThread = 4;
 
 struct Job {
@@ -81,7 +83,7 @@ void parallel_for(int64_t items, int threads, void (*work)(void*, int64_t, int64
     try {
         for (int k = 1; k < threads; ++k) others.emplace_back(Job::run, &job);
     } catch (const std::system_error&) {
-        // The system gives no more threads: those that there are do the work.
+        // The system allows no more threads: those already started do the work.
     }
     Job::run(&job);
     for (std::thread& other : others) other.join();

@@ -1,4 +1,5 @@
-// How work is split over threads, and how its parts report a failure. Kernels call it; it never looks at data.
+// Splits work over threads, and lets its parts report the lowest failing item. Kernels call it; it knows nothing of
+// their data.
 #pragma once
 
 #include <atomic>
@@ -8,14 +9,14 @@ namespace srcell {
 
 // Calls work(context, begin, end) on ranges that together cover [0, items) once, on at most `threads` threads, and
 // returns when all are done. Which thread takes which range is not specified, so results must not depend on it.
-// `work` must not throw. Other threads than the caller's have plain arithmetic (float_control.h).
+// `work` must not throw. Threads other than the caller's get plain arithmetic (float_control.h).
 //
 // The threads are those of the OpenMP runtime that torch has already loaded, found in the running process: a second
-// pool would fight with torch's idle workers, which spin, for the cores. Without one, and in a forked child (where an
-// OpenMP runtime may hang), threads are started for the call.
+// pool would compete for the cores with torch's idle workers, which spin. If no runtime is loaded, and in a forked
+// child (where an OpenMP runtime may hang), each call starts its own threads.
 void parallel_for(int64_t items, int threads, void (*work)(void* context, int64_t begin, int64_t end), void* context);
 
-// lowest = min(lowest, candidate), from any thread.
+// Atomically, lowest = min(lowest, candidate).
 void keep_lowest(std::atomic<int64_t>& lowest, int64_t candidate);
 
 // "openmp" when the process's OpenMP runtime is used, otherwise "std".

@@ -1,11 +1,12 @@
 // What the time loops share: tiles of neurons with their parameters, state and gradients, and the adjoint of a segment
-// of steps. Included by kernels.cpp inside its namespace, after the value types and cell.h; knows rows and never where
+// of steps. Included by kernels.cpp inside its namespace, after the value types and cell.h; knows rows, but not where
 // they come from.
 //
-// A tile is up to kTile neighbouring neurons. Its parameters and state live in the first-level cache, time runs inside.
-// Several registers of neurons are in flight at a time, because one step is a long chain of dependent operations.
+// A tile is up to kTile neighbouring neurons. The time loop runs within a tile, so that the tile's parameters and state
+// stay in the L1 cache. Several registers of neurons are in flight at a time, because one step is a long chain of
+// dependent operations.
 
-// Rows of one tile lie a whole batch apart, out of reach of the hardware's prefetchers.
+// Steps to prefetch ahead: the rows of a tile are a whole batch apart, too far for the hardware prefetchers.
 constexpr int64_t kPrefetch = 3;
 
 template <class V>
@@ -13,7 +14,7 @@ struct Kind {
     using type = V;
 };
 
-// One register where V is a pair of them, otherwise V.
+// One register if V is a pair of them, otherwise V.
 template <class V>
 struct SingleOf : Kind<V> {};
 template <class V>
@@ -62,14 +63,14 @@ struct TileState {
     }
 };
 
-// Where a tile lies in a (B, N) plane: elements [offset, offset + count), the first of them neuron `first`, and how
-// many steps they take.
+// Where a tile lies in a (B, N) plane: elements [offset, offset + count), of which the first is of neuron `first`; all
+// take `steps` steps.
 struct Tile {
     int64_t offset, count, first, steps;
 };
 
-// Calls body(Kind<R>, k, lanes) for the tile's registers: elements k ... k + width - 1 of the tile, the first `lanes`
-// in use. R is V, and for a rest that fits one register single_of<V>.
+// Calls body(Kind<R>, k, lanes) for each register of the tile, which holds its elements k ... k + width - 1; only the
+// first `lanes` are in use, all if lanes >= width. R is V, or single_of<V> for a remainder that fits in one register.
 template <class V, class Body>
 SRCELL_INLINE void for_each_register(int64_t count, Body body) {
     constexpr int64_t single = VecTraits<single_of<V>>::width;
@@ -78,8 +79,8 @@ SRCELL_INLINE void for_each_register(int64_t count, Body body) {
     if (k < count) body(Kind<single_of<V>>{}, k, count - k);
 }
 
-// A tile's values of one parameter; a tile over several samples meets the same neurons again. Unused lanes of the last
-// register get some value of the parameter.
+// A tile's values of one parameter. A tile over several samples has the same neurons several times. Unused lanes of the
+// last register get values of the parameter too, those of some neuron.
 template <class V>
 void spread(Row<V>& row, const Parameter<scalar_of<V>>& parameter, const Tile& tile, int64_t neurons) {
     constexpr int64_t width = VecTraits<V>::width;
@@ -105,7 +106,7 @@ void load_cell(TileCell<V>& tile, const CellParameters<scalar_of<V>>& cell, cons
     });
 }
 
-// `source` points at the tile's first element in a (B, N) array, or is null: zero.
+// `source` points at the tile's first element in a (B, N) array; null stands for zeros.
 template <class V>
 void load_row(Row<V>& row, const scalar_of<V>* source, int64_t count) {
     for_each_register<V>(count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
@@ -138,7 +139,7 @@ SRCELL_INLINE const T* offset_or_null(const T* p, int64_t offset) {
 
 constexpr int kForRead = 0, kForWrite = 1;
 
-// The registers of a row may reach into the line behind it.
+// A row need not start at a cache line, so its last elements may be one line further than its size suggests.
 template <int intent, class T>
 SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
     constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
@@ -146,12 +147,12 @@ SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
     if (intent == kForRead) __builtin_prefetch(row + ceil_div(count, line) * line - 1, intent);
 }
 
-// A segment's steps as the recomputation leaves them for the adjoint. Row 0 of i, h, hs is the state before the
+// What the recomputation of a segment keeps of its steps for the adjoint. Row 0 of i, h, hs is the state before the
 // segment.
 template <class V, int64_t steps>
 struct SegmentTrace {
     alignas(64) Row<V> drive[steps], h[steps + 1];
-    alignas(64) Row<V> q[steps], hs[steps + 1], i[steps + 1];  // left alone where no mode needs them
+    alignas(64) Row<V> q[steps], hs[steps + 1], i[steps + 1];  // written only in modes that need them
 };
 
 template <class V>
@@ -185,8 +186,8 @@ struct BackwardScratch {
     TileSums<V> sums;
 };
 
-// Where the rows of a segment's steps lie: the row of its step k is at first + k * stride and has room for so many
-// elements; null: there are none.
+// The rows of a segment's steps in an array: that of its step k is at first + k * stride and has room for `room`
+// elements. `first` is null if there is no array.
 template <class T>
 struct SegmentRows {
     T* first;
@@ -268,7 +269,7 @@ void store_final(const CellForward<scalar_of<V>>& p, const TileState<V>& state, 
     store_row<V>(p.hs + tile.offset, state.hs, tile.count);
 }
 
-// `used` sums a neuron: all of them, or that of the bias alone.
+// `used` is the number of sums per neuron: kParameters, or 1 for the bias alone.
 template <class V>
 void clear_sums(TileSums<V>& sums, int64_t used, const Tile& tile) {
     for (int64_t s = 0; s < used; ++s) load_row<V>(sums.of[s], nullptr, tile.count);
@@ -280,7 +281,7 @@ void store_sums(const CellBackward<scalar_of<V>>& p, const TileSums<V>& sums, in
     for (int64_t s = 0; s < used; ++s) store_row<V>(p.partials + s * plane + tile.offset, sums.of[s], tile.count);
 }
 
-// Adds `count` rows of `width` elements, `stride` apart, into the first: in pairs, then in pairs of pairs.
+// Adds `count` rows of `width` elements, `stride` apart, into the first, in a fixed tree: pairs, then pairs of pairs.
 template <class T>
 void sum_rows(T* rows, int64_t count, int64_t stride, int64_t width) {
     for (int64_t half = 1; half < count; half *= 2)
@@ -288,7 +289,7 @@ void sum_rows(T* rows, int64_t count, int64_t stride, int64_t width) {
             for (int64_t n = 0; n < width; ++n) rows[row * stride + n] += rows[(row + half) * stride + n];
 }
 
-// The gradients of the bias and the parameters from their partial sums.
+// The gradients of the parameters from their partial sums; zero if there are none.
 template <class T>
 void reduce_parameters(const CellBackward<T>& p) {
     const int64_t neurons = p.shape.neurons, batch = p.shape.batch;

@@ -38,7 +38,7 @@ SRCELL_INLINE F32x8 operator/(F32x8 a, F32x8 b) { return {_mm256_div_ps(a.v, b.v
 SRCELL_INLINE F32x8 fma(F32x8 a, F32x8 b, F32x8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 SRCELL_INLINE F32x8 negate(F32x8 x) { return {_mm256_xor_ps(x.v, _mm256_set1_ps(-0.0f))}; }
 SRCELL_INLINE F32x8 absolute(F32x8 x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
-// The second operand is returned when either is NaN: NaN in x passes.
+// The instruction returns its second operand if either is NaN, so NaN in x passes through.
 SRCELL_INLINE F32x8 at_most(F32x8 x, F32x8 limit) { return {_mm256_min_ps(limit.v, x.v)}; }
 SRCELL_INLINE F32x8 at_least(F32x8 x, F32x8 limit) { return {_mm256_max_ps(limit.v, x.v)}; }
 SRCELL_INLINE Mask8 less(F32x8 a, F32x8 b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }

@@ -1,5 +1,5 @@
 // Value type Pair<V>: two registers that go through the same operations side by side. One step of the cell is a long
-// chain of dependent operations; two interleaved chains keep the processor busy where one leaves it waiting.
+// chain of dependent operations; two interleaved chains hide each other's latency.
 // Same names as vec_scalar.h, which comes first.
 
 template <class V>

@@ -39,7 +39,7 @@ SRCELL_INLINE V load_lanes(const scalar_of<V>* p, int64_t lanes) {
     return VecTraits<V>::load_lanes(p, lanes);
 }
 
-// Bit k tells lane k.
+// Bit k of the result is lane k of the mask.
 SRCELL_INLINE uint64_t lanes_of(bool mask) { return mask; }
 
 #define SRCELL_SCALAR_OPERATIONS(T, Bits, mantissa_bits, exponent_bias, fused, magnitude) \

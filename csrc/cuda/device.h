@@ -1,6 +1,6 @@
-// What all kernels of a GPU share: the value types, the equations, the launches, and the time loop. A .cu file launches
-// what the headers here say that a thread does; without nvcc the same code runs on the host, block by block and thread
-// by thread, which is how the tests compare it with the CPU's kernels.
+// What all GPU kernels share: the value types, the equations, the launches, and the time loop. The headers of this
+// folder define what one thread does, and the .cu files launch it. Without nvcc the same code runs on the host, block
+// by block and thread by thread: so the tests compare it with the CPU's kernels.
 #pragma once
 
 #include <cmath>
@@ -20,7 +20,8 @@
 #define SRCELL_INLINE inline
 #endif
 
-// A namespace of their own, as each ISA of the CPU has one: the same templates mean other code there.
+// A namespace of its own, as for each ISA of the CPU, because the shared templates compile to different code in each.
+// The order of the includes matters; the empty comments keep clang-format from sorting them.
 namespace srcell {
 namespace device {
 

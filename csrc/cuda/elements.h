@@ -1,5 +1,5 @@
-// What arrays are stored in: float and double as they are, float16 and bfloat16 brought to float and back, to nearest
-// even. Included by device.h inside its namespace, after value.h.
+// Reads and writes the elements of arrays: float and double as they are; float16 and bfloat16 by conversion to float
+// and back, rounded to nearest even. Included by device.h inside its namespace, after value.h; knows no kernel.
 
 struct Float16 {
     uint16_t bits;
@@ -41,11 +41,11 @@ SRCELL_INLINE Float16 float16_of(float x) {
     if (magnitude >= 65520) return {static_cast<uint16_t>(sign | 0x7C00)};
     const int exponent = magnitude < 0x1p-14f ? -14 : std::ilogb(magnitude);
     const auto rounded = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 10 - exponent)));
-    // Behind the exponent: a carry out of the mantissa is one into it.
+    // Added to the exponent, so that a carry out of the mantissa increases it.
     return {static_cast<uint16_t>(sign | (((exponent + 14) << 10) + rounded))};
 }
 
-#else  // nvcc's pass for the host, which has no use for them
+#else  // nvcc's pass for the host, which never calls them
 
 __device__ float float_of(Float16 x);
 __device__ Float16 float16_of(float x);

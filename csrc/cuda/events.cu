@@ -1,4 +1,4 @@
-// The passes behind events: launches what events.h says.
+// Launches the kernels of events.h.
 #include "events.h"
 #include "stream.h"
 

@@ -1,11 +1,11 @@
-// The time loop over events on a GPU, and the weight gradient event by event. Knows events and
-// weights, and never looks inside the equations.
+// The time loop over events on a GPU, and the weight gradient event by event. Knows events and weights, and never looks
+// inside the equations.
 //
-// Forwards, a thread takes one neuron of one sample: at each step it adds the weights of the step's events in their
-// order and advances the cell at once; the currents exist for one step only. The rows of the transposed weight lie side
-// by side for neighbouring threads: in shared memory, of a block's neurons, where they fit and enough events meet them.
-// Backwards, a first kernel makes the gradient of every current; then a thread takes one weight of one group of samples
-// and adds up the gradients that its input's events met.
+// Forwards, a thread takes one neuron of one sample: at each step it adds the weights of the step's events in order and
+// then advances the cell, so a current exists for one step only. Neighbouring threads read neighbouring elements of the
+// transposed weight. A block first copies the weights of its neurons to shared memory if they fit and enough events use
+// them. Backwards, a first kernel computes the gradient of every current; then a thread takes one weight of one group
+// of samples and adds the gradients of the currents at its input's events.
 #pragma once
 
 #include "device.h"
@@ -13,7 +13,7 @@
 namespace srcell {
 namespace device {
 
-// The events of rows.
+// Input as rows of events. An event with an invalid offset or index is skipped.
 template <class T>
 struct RowEvents {
     Events<T> events;
@@ -26,7 +26,7 @@ struct RowEvents {
         const int64_t begin = offsets[0] < 0 ? events.count : offsets[0];
         const int64_t end = offsets[1] > events.count ? 0 : offsets[1];
         for (int64_t e = begin; e < end; ++e) {
-            // As unsigned a negative index is a huge one.
+            // Compared as unsigned: a negative index becomes larger than any valid one.
             const auto index = static_cast<uint32_t>(events.indices[e]);
             if (index >= static_cast<uint64_t>(events.inputs)) continue;
             const Value<T> weight = {weights[index * stride]};
@@ -36,7 +36,7 @@ struct RowEvents {
     }
 };
 
-// The elements of a dense input that its mask names.
+// Input as a dense array and the mask of its nonzero elements.
 template <class T>
 struct MaskedElements {
     const uint64_t* mask;
@@ -89,7 +89,7 @@ SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const I
 
 constexpr int kTileSamples = 16;
 
-// The weights through the caches.
+// Reads the weights from global memory.
 template <class T, bool save, class Input>
 struct EventsForwardBody {
     static constexpr int kMaxThreads = kThreads;
@@ -105,7 +105,7 @@ struct EventsForwardBody {
     }
 };
 
-// The weights of kWarp neurons in a block's shared memory, for as many samples as it has warps.
+// Copies the weights of kWarp neurons to the block's shared memory. Each warp of the block takes one sample.
 template <class T, bool save, class Input>
 struct EventsForwardTileBody {
     static constexpr int kMaxThreads = kTileSamples * kWarp;
@@ -132,15 +132,15 @@ struct EventsForwardTileBody {
     }
 };
 
-// Of how many samples a block takes the chains of kWarp neurons, their weights in its shared memory; 0: it is not worth
-// it, or there is no room. `events` are those of all samples.
+// Samples per block of EventsForwardTileBody; 0 if the weights do not fit in shared memory or too few events would use
+// them. `events` is the number of events of all samples.
 inline int tile_samples(const Limits& limits, const ScanShape& shape, int64_t inputs, int64_t events) {
     if (inputs * kWarp * int64_t(sizeof(float)) > limits.shared_bytes) return 0;
     int samples = kTileSamples;
-    // Few in a block where blocks would be fewer than processors.
+    // Fewer samples per block if there would otherwise be fewer blocks than processors.
     while (samples > 1 && ceil_div(shape.neurons, kWarp) * ceil_div(shape.batch, samples) < limits.processors)
         samples /= 2;
-    // A row of weights is worth its copy if more than one event meets it.
+    // Copying pays off if, on average, at least two events of the block use each row of weights.
     return events / shape.batch * samples < 2 * inputs ? 0 : samples;
 }
 
@@ -173,12 +173,12 @@ void events_forward(Queue& queue, const DeviceEventsForward<T>& p) {
     const int64_t inputs = input.events.inputs;
     if (input.events.offsets)
         events_forward(queue, p, RowEvents<T>{input.events}, inputs, input.events.count);
-    else  // how many events there are is not known here; every tenth cell, say
+    else  // the number of events is not known here: assume every tenth element
         events_forward(queue, p, MaskedElements<T>{input.mask, input.elements, inputs}, inputs,
                        p.shape.batch * p.shape.steps * inputs / 10);
 }
 
-// From the trace: the drive of each step, or the integrator where parameters want a gradient.
+// Recomputes a segment's steps from the trace: the drive of each step, or the integrator if parameters need a gradient.
 template <class T, bool parameters>
 struct TraceReplay {
     const DeviceEventsBackward<T>& p;
@@ -221,7 +221,7 @@ void events_backward(Queue& queue, const DeviceEventsBackward<T>& p) {
     reduce_parameters(queue, p);
 }
 
-// A thread takes a row.
+// A thread takes one row of events.
 struct EventKeysBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;

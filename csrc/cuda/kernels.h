@@ -1,13 +1,13 @@
-// What the CUDA module's bindings call: functions that put kernels on a stream of the current device and return at
-// once. They allocate nothing, wait for nothing, and return a cudaError_t as an int, 0 for none. All addresses are
-// those of the device. Implemented by the .cu files; knows neither Python nor, beyond addresses, CUDA.
+// The CUDA kernels for the module's bindings: functions that launch kernels on a stream of the current device and
+// return at once. They allocate nothing, do not synchronise, and return a cudaError_t as an int, 0 for success. All
+// addresses are in device memory. Implemented by the .cu files; knows neither Python nor CUDA's own headers.
 #pragma once
 
 #include "../params.h"
 
 namespace srcell {
 
-// What currents and their gradients are stored in: the type that is computed in, or shorter, with float.
+// The element type of currents and their gradients: the type T of the computation, or, if T is float, a 16-bit type.
 enum class Element { same, float16, bfloat16 };
 
 template <class T>
@@ -22,24 +22,25 @@ struct DeviceScanBackward : CellBackward<T> {
     const void* current;  // (T, B, N) as in the forward pass
     Element element;
     const T* checkpoints;  // what the forward pass wrote
-    void* grad_current;    // (T, B, N) out, of the same elements; zero past a sample's length
+    void* grad_current;    // (T, B, N) out, of the same element type; zero past a sample's length
 };
 
-// Where a layer's events are: rows of events, or a dense input and the mask of its elements that are not 0. Offsets and
-// indices are used as far as they can be: what lies outside counts as no event, whatever they hold.
+// A layer's input: rows of events, or a dense array and the mask of its nonzero elements. Offsets and indices may hold
+// any value: an event out of bounds is skipped.
 template <class T>
 struct DeviceInput {
-    Events<T> events;      // offsets null: the mask's
+    Events<T> events;      // if its offsets are null, the mask is used
     const uint64_t* mask;  // (B * T, mask_words(K)), row b * T + t
-    const T* elements;     // (T, B, K), of the mask
+    const T* elements;     // (T, B, K), used with the mask
 };
 
-// The trace has its own order here: (T, B, N).
+// Unlike on the CPU, the trace is in the order (T, B, N).
 template <class T>
 struct DeviceEventsForward : CellForward<T> {
     DeviceInput<T> input;
     const T* weight_t;  // (K, N)
-    // What the backward pass needs, null: inference. As in EventsForward, but h and hs before every kSegment-th step.
+    // What the backward pass needs, or null for inference. As in EventsForward, but h and hs before every kSegment-th
+    // step.
     T *trace, *checkpoints;  // (T, B, N), (segments(T), 2, B, N) out
     bool trace_integrator;
 };
@@ -51,68 +52,69 @@ struct DeviceEventsBackward : CellBackward<T> {
     T* grad_current;               // (T, B, N) out, zero past a sample's length
 };
 
-// Numbers for the events of rows by which they sort into the order of DeviceWeightGradient.
+// Keys for events given as rows: a stable sort by key puts them in the order of DeviceWeightGradient. An event counts
+// if its offset and index are valid and its step is within its sample's length; only such an event gets a key.
 struct EventKeys {
     ScanShape shape;
-    Events<float> events;  // the values mean nothing
-    int64_t* keys;         // (count,) in: kNoKey; out: of each event that counts its number
-    int64_t* positions;    // (count,) out: of each event that counts its step times B plus its sample
+    Events<float> events;  // its values are not used
+    int64_t* keys;         // (count,) in: kNoKey; out: the key of each event that counts
+    int64_t* positions;    // (count,) out: t * B + b of each event that counts
 };
 
 constexpr int64_t kNoKey = INT64_MAX;
 
-// Keys from one input of one group of samples to the next.
+// The distance between the first keys of one input of one group of samples and of the next.
 SRCELL_HOST_DEVICE inline int64_t key_stride(const ScanShape& shape) {
     return event_group_size(shape.batch, shape.neurons) * segments(shape.steps, kEventSegment);
 }
 
-// The gradient of the weight from that of the currents: each weight adds what its input's events met, in the order of
-// the CPU, the samples of a group ascending, in each the segments of kEventSegment steps descending, in each of these
-// the steps ascending; groups are added in a fixed tree.
+// The gradient of the weight from that of the currents: each weight adds the gradients of the currents at its input's
+// events. The order is that of the CPU: the samples of a group ascending, in a sample the segments of kEventSegment
+// steps descending, in a segment the steps ascending. The sums of groups are added in a fixed tree.
 template <class T>
 struct DeviceWeightGradient {
     ScanShape shape;
     int64_t inputs;
     const T* grad_current;  // (T, B, N)
-    // By sorted events of rows:
-    const int64_t* starts;     // (event_groups(B, N) * K + 1,) where those of (group, input) begin; null: by columns
-    const int64_t* sorted;     // (count,) numbers of events
+    // For events as rows, sorted by their keys:
+    const int64_t* starts;     // (event_groups(B, N) * K + 1,) start of each (group, input) in `sorted`; null: columns
+    const int64_t* sorted;     // (count,) numbers of the events, sorted by key
     const int64_t* positions;  // as in EventKeys
     const T* values;           // (count,), or null: all ones
-    // By the columns of a mask: bit j of a word tells about step 32 * segment + j.
+    // For the columns of a mask: bit j of a word is step 32 * segment + j.
     const uint32_t* columns;  // (B, segments(T, 32), K)
     const T* elements;        // (T, B, K)
     T* partials;              // scratch: (event_groups(B, N), K, N)
     T* grad_weight;           // (N, K) out
 };
 
-// Gradients of event values.
+// Gradients of event values: for each event the sum over neurons of weight times gradient of the current.
 template <class T>
 struct DeviceEventDots {
     int64_t neurons;
     Events<T> events;
-    const int64_t *keys, *positions;  // as in EventKeys, the keys not yet sorted
+    const int64_t *keys, *positions;  // as event_keys() wrote them, not sorted
     const T* weight_t;                // (K, N)
     const T* grad_current;            // (T, B, N)
     T* grad_values;                   // (count,) out; 0 for events that do not count
 };
 
-// The mask of a dense input, and the columns of a mask.
+// The mask of a dense input, which mask_elements() writes, and its columns, which mask_columns() writes.
 template <class T>
 struct DeviceMask {
-    ScanShape shape;  // the neurons mean nothing
+    ScanShape shape;  // its `neurons` are not used
     int64_t inputs;
     const T* elements;  // (T, B, K)
     uint64_t* mask;     // (B * T, mask_words(K))
     uint32_t* columns;  // (B, segments(T, 32), K)
 };
 
-// The event rows of a mask, each after `prefix` empty ones for each sample.
+// The event rows of a mask, with `prefix` empty rows before those of each sample.
 struct MaskEvents {
     int64_t batch, steps, prefix, inputs;
     const uint64_t* mask;    // (B * steps, mask_words(K))
     int64_t* counts;         // (B * (prefix + steps),) out of count_mask
-    const int64_t* offsets;  // (B * (prefix + steps) + 1,) sums of the counts, for list_mask
+    const int64_t* offsets;  // (B * (prefix + steps) + 1,) in to list_mask: 0, then the running sum of the counts
     int32_t* indices;        // (offsets[last],) out of list_mask
 };
 
@@ -150,11 +152,13 @@ int count_mask(Stream stream, const MaskEvents& p);
 int list_mask(Stream stream, const MaskEvents& p);
 int rate_mask(Stream stream, const DeviceRateEncoding& p);
 
-// What an error is, in CUDA's words, and with which runtime and for which cards the module was built.
+// CUDA's text for an error.
 const char* error_text(int error);
+
+// The CUDA runtime and the GPU architectures that the module was built with.
 struct Built {
     int runtime;                // version of the runtime in the module, as 1000 * major + 10 * minor
-    const char* architectures;  // those of CMake
+    const char* architectures;  // CMAKE_CUDA_ARCHITECTURES, separated by spaces
 };
 Built built();
 

@@ -1,12 +1,13 @@
 // How work is spread over a GPU's blocks and threads. Included by device.h inside its namespace; knows no kernel.
 //
-// A body is a plain struct of what a kernel reads and writes. Its run() does the work of one thread of one block. If it
-// has kLoads, its load() fills the block's shared memory before, and no thread enters run() until all have left load().
+// A body is a plain struct of what a kernel reads and writes. Its run() does the work of one thread of one block. If
+// its kLoads is true, its load() first fills the block's shared memory: no thread of the block enters run() before all
+// have left load().
 
 struct Place {
     int64_t block;
-    int thread, threads;  // of the block
-    char* shared;         // the block's
+    int thread, threads;  // number within the block, and threads per block
+    char* shared;         // the block's shared memory
 
     // The number of this thread among those of all blocks.
     SRCELL_INLINE int64_t item() const { return block * threads + thread; }
@@ -22,25 +23,26 @@ struct Launch {
     int threads, shared_bytes;
 };
 
-constexpr int kThreads = 128;                              // of a block, unless its body says otherwise
-constexpr int kWarp = 32, kDefaultSharedBytes = 48 << 10;  // more must be asked for
+constexpr int kThreads = 128;                              // per block, unless a body has its own number
+constexpr int kWarp = 32, kDefaultSharedBytes = 48 << 10;  // more shared memory needs cudaFuncSetAttribute()
 
 // What a launch may use.
 struct Limits {
-    int processors;    // that blocks are spread over
-    int shared_bytes;  // of a block, at most
+    int processors;    // streaming multiprocessors
+    int shared_bytes;  // at most, per block
 };
 
 #if defined(__CUDACC__)
 
-// Where kernels are put: a stream of the current device. After an error nothing more is launched.
+// A stream of the current device, and the first error. After an error nothing more is launched.
 struct Queue {
     Limits limits;
     cudaStream_t stream;
     cudaError_t error = cudaSuccess;
 };
 
-// Registers are rationed so that two large blocks fit where a processor has shared memory for two.
+// The number of large blocks that must fit on a processor, which limits their registers: two on architectures with
+// shared memory for two.
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
 constexpr int kLargeBlocks = 2;
 #else
@@ -100,8 +102,8 @@ void launch(Queue&, const Launch& how, const Body& body) {
 
 #endif
 
-// Threads for so many items of work, of which each takes so many bytes of shared memory: whole warps, fewer in a block
-// where there are few, so that every processor gets some, and not more than the memory allows.
+// A launch with one thread per item, each with `shared_bytes` bytes of shared memory. A block has kThreads threads, or
+// fewer whole warps if there would be fewer blocks than processors or a block would exceed the default shared memory.
 inline Launch spread(const Queue& queue, int64_t items, int shared_bytes = 0) {
     int threads = kThreads;
     const auto small = [&](int count) { return items < int64_t(queue.limits.processors) * count; };

@@ -1,4 +1,4 @@
-// Masks and rate coding: launches what masks.h says.
+// Launches the kernels of masks.h.
 #include "masks.h"
 #include "stream.h"
 

@@ -1,5 +1,5 @@
-// Masks on a GPU: of the elements of a dense input that are not 0, of the pixels that fire at a step of rate coding;
-// their columns, and the event rows that they stand for. Knows no equations.
+// Masks on a GPU: of the nonzero elements of a dense input, or of the pixels that fire at each step of rate coding; and
+// from a mask its columns and its event rows. Knows no equations.
 #pragma once
 
 #include "device.h"
@@ -7,7 +7,7 @@
 namespace srcell {
 namespace device {
 
-// Bit j: x[j] is not 0; NaN is not.
+// Bit j: whether x[j] is nonzero; NaN is.
 template <class T>
 SRCELL_INLINE uint64_t nonzero_bits(const T* x, int64_t count) {
     uint64_t bits = 0;
@@ -15,7 +15,7 @@ SRCELL_INLINE uint64_t nonzero_bits(const T* x, int64_t count) {
     return bits;
 }
 
-// A thread takes a word.
+// A thread takes one word of the mask.
 template <class T>
 struct MaskElementsBody {
     static constexpr int kMaxThreads = kThreads;
@@ -37,7 +37,7 @@ void mask_elements(Queue& queue, const DeviceMask<T>& p) {
     launch(queue, spread(queue, p.shape.batch * p.shape.steps * mask_words(p.inputs)), MaskElementsBody<T>{p});
 }
 
-// A thread takes the steps of a segment of one input of one sample.
+// A thread takes one segment of one input of one sample: one word of the columns.
 template <class T>
 struct MaskColumnsBody {
     static constexpr int kMaxThreads = kThreads;

@@ -1,4 +1,4 @@
-// What the CUDA module says of itself.
+// The CUDA module's error texts and build information.
 #include <cuda_runtime.h>
 
 #include "kernels.h"

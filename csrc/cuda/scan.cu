@@ -1,4 +1,4 @@
-// The scan on given currents: launches what scan.h says.
+// Launches the kernels of scan.h.
 #include "stream.h"
 
 SRCELL_LAUNCH(scan_forward, srcell::DeviceScanForward<float>)

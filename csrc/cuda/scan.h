@@ -1,8 +1,8 @@
 // The time loop over given currents on a GPU: one thread takes one neuron of one sample through time, its state in
-// registers; neighbours take neighbouring neurons. Included by device.h inside its namespace, after cell.h and
-// launch.h; knows arrays and shapes, and never looks inside the equations. Threads share nothing.
+// registers; neighbouring threads take neighbouring neurons. Threads share no data. Included by device.h inside its
+// namespace, after cell.h and launch.h; knows arrays and shapes, and never looks inside the equations.
 
-// Which neuron of which sample a thread takes: an element of a (B, N) plane, the neuron, and its sample's steps.
+// The work of one thread: `element` of a (B, N) plane, which is `neuron` of a sample with `steps` steps.
 struct Chain {
     int64_t element, neuron, steps;
 };
@@ -41,7 +41,7 @@ SRCELL_INLINE void store_final(const CellForward<T>& p, const State<Value<T>>& s
     p.hs[element] = state.hs.x;
 }
 
-// Without steps, or without inputs, there is no array.
+// `values` is null if the array is empty: without steps, or without inputs.
 template <class T>
 SRCELL_INLINE T* element_or_null(T* values, int64_t at) {
     return values ? values + at : nullptr;
@@ -73,8 +73,8 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
     store_final(p, state, element);
 }
 
-// A segment's steps as the recomputation leaves them for the adjoint: a column of a thread's own in shared memory, rows
-// a block of threads apart.
+// What the recomputation of a segment keeps of its steps for the adjoint: each thread's own column of shared memory,
+// with rows `stride` (the threads of a block) elements apart.
 template <class T, bool more, bool integrator>
 struct ChainTrace {
     static constexpr int kRows = kSegment + (kSegment + 1) +               // drive, h
@@ -90,7 +90,7 @@ struct ChainTrace {
     SRCELL_INLINE T& i(int t) const { return column[(4 * kSegment + 2 + t) * stride]; }
 };
 
-// How the steps of a segment come back: from the currents, the state before it from a checkpoint.
+// Recomputes a segment's steps from the checkpoint before it and the currents.
 template <class T, class In>
 struct CurrentReplay {
     const DeviceScanBackward<T>& p;
@@ -194,7 +194,7 @@ struct Stored {
     using type = In;
 };
 
-// Calls body(Stored<In>) for the type of a call's elements.
+// Calls body(Stored<In>{}), with In the element type of the call.
 template <class T, class Body>
 void with_element(Element element, Body body) {
     if constexpr (sizeof(T) == sizeof(float)) {
@@ -216,7 +216,7 @@ void scan_forward(Queue& queue, const DeviceScanForward<T>& p) {
     });
 }
 
-// Launches the body for the call's mode, with a column of shared memory for each thread.
+// Launches the instance of Body for the call's mode, with a column of shared memory for each thread.
 template <template <class, bool, bool, class...> class Body, class T, class... In, class Call>
 void launch_backward(Queue& queue, const Call& p) {
     const int64_t chains = p.shape.batch * p.shape.neurons;

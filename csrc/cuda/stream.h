@@ -1,4 +1,5 @@
-// From a stream to what launch.h takes, and from there to the functions of kernels.h. Included by the .cu files alone.
+// Defines the functions of kernels.h: makes the Queue of launch.h from a stream, and calls the function of the same
+// name in srcell::device. Included only by the .cu files; knows no kernel.
 #pragma once
 
 #include "device.h"
@@ -19,7 +20,7 @@ int on_stream(cuda::Stream stream, Work work) {
         queue.error =
             cudaDeviceGetAttribute(&queue.limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     if (queue.error == cudaSuccess) work(queue);
-    if (queue.error != cudaSuccess) cudaGetLastError();  // told here, and not again by the next call
+    if (queue.error != cudaSuccess) cudaGetLastError();  // clears the error, so that the next call does not return it
     return queue.error;
 #else
     (void)stream;
@@ -32,7 +33,7 @@ int on_stream(cuda::Stream stream, Work work) {
 }  // namespace device
 }  // namespace srcell
 
-// Defines srcell::cuda::name for a call.
+// Defines srcell::cuda::name for one type of call.
 #define SRCELL_LAUNCH(name, Call)                                                                 \
     int srcell::cuda::name(Stream stream, const Call& p) {                                        \
         return device::on_stream(stream, [&p](device::Queue& queue) { device::name(queue, p); }); \

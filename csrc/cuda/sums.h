@@ -1,9 +1,9 @@
-// Sums in the CPU's fixed trees, in pairs and then in pairs of pairs. Included by device.h inside its namespace, after
-// launch.h; knows no kernel.
+// Sums in the same fixed trees as on the CPU: pairs, then pairs of pairs. Included by device.h inside its namespace,
+// after launch.h; knows no time loop.
 
 constexpr int kTreeLeaves = 16;
 
-// The sum of `count` elements, `stride` apart, at most `leaves`.
+// The sum of `count` elements, `stride` apart; 1 <= count <= leaves.
 template <int leaves, class T>
 SRCELL_INLINE Value<T> tree_sum(const T* x, int64_t stride, int64_t count) {
     if constexpr (leaves == 1) {
@@ -15,13 +15,13 @@ SRCELL_INLINE Value<T> tree_sum(const T* x, int64_t stride, int64_t count) {
     }
 }
 
-// One round: of every kTreeLeaves elements of a column the first becomes their sum.
+// One round of a sum of columns: the first of every kTreeLeaves elements of a column becomes their sum.
 template <class T>
 struct TreeRound {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
     T* elements;
-    int64_t rows, stride, columns;  // elements from one row to the next; columns lie side by side
+    int64_t rows, stride, columns;  // rows are `stride` elements apart, columns side by side
 
     SRCELL_HOST_DEVICE int64_t chunks() const { return ceil_div(rows, kTreeLeaves); }
 
@@ -41,7 +41,7 @@ void sum_columns(Queue& queue, TreeRound<T> round) {
         launch(queue, spread(queue, round.chunks() * round.columns), round);
 }
 
-// Zeros where there are no sums.
+// Copies the sums to the target; zeros if `sums` is null.
 template <class T>
 struct CopySums {
     static constexpr int kMaxThreads = kThreads;
@@ -55,7 +55,7 @@ struct CopySums {
     }
 };
 
-// The gradients of bias and cell parameters from the sums of each neuron of each sample.
+// The gradients of the parameters from their partial sums, one per neuron of each sample.
 template <class T>
 void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;

@@ -1,6 +1,6 @@
-// Value types of a GPU: a float or a double whose every operation names its rounding, so that no compiler flag decides
-// the bits. The operations are those of a cpu/vec_*.h header, one lane wide. Included by device.h inside its namespace;
-// without nvcc it is the same code for the host, which the tests run.
+// Value types of a GPU: a float or a double whose every operation states its rounding, so that no compiler flag can
+// change the bits. The operations are those of a cpu/vec_*.h header, one lane wide. Included by device.h inside its
+// namespace; without nvcc it compiles for the host, where the tests run it. Knows no equations.
 
 #if defined(__CUDA_ARCH__)
 #define SRCELL_ON_DEVICE(device, host) device

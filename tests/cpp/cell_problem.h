@@ -1,5 +1,5 @@
-// One problem of a layer of cells, whatever its synapse: sizes, parameters, states and gradients, made from numbers,
-// and the structs of params.h that point at them. For the tests of the time loops.
+// A test problem of a layer of neurons, whatever its synapse: sizes, pseudo-random parameters, states and gradients,
+// and the structs of params.h that point at them. For the tests of the time loops; knows no events.
 #pragma once
 
 #include "support.h"
@@ -9,15 +9,15 @@ namespace srcell {
 struct CellOptions {
     int64_t steps, batch, neurons;
     bool per_neuron, relu, recurrent, parameters, initial_state, grad_spikes, grad_state;
-    std::vector<int64_t> lengths;  // empty: none
-    // Bit k, in the order of CellParameters: parameter k is one value even so; the gradient of parameter k + 1 is not
-    // wanted.
+    std::vector<int64_t> lengths;  // empty: every sample has all steps
+    // Bit k of `shared`: parameter k, in the order of CellParameter, is one value for the layer even if per_neuron.
+    // Bit k of `unwanted`: the gradient of parameter k + 1 is not computed (that of the bias always is).
     unsigned shared = 0, unwanted = 0;
 
     bool stride(size_t parameter) const { return per_neuron && !(shared >> parameter & 1); }
 };
 
-// What goes into a forward and a backward pass.
+// The inputs of a forward and a backward pass.
 template <class T>
 struct CellInputs {
     const CellOptions& o;
@@ -131,7 +131,7 @@ void call_backward(const Kernels& kernels, const ScanBackward<T>& p) {
     kernels.of<T>().scan_backward(p);
 }
 
-// The passes over a given current, with or without checkpoints and a backward pass.
+// A forward pass over a given current and, if `backward`, the checkpoints and the backward pass.
 template <class T>
 struct ScanCall {
     const Array<T>& current;
@@ -160,7 +160,7 @@ struct ScanCall {
     }
 };
 
-// Of checkpoints of so many rows a segment, those past a sample's length are zero.
+// Checks that checkpoints past a sample's length are zero; each segment has `rows` rows.
 template <class T>
 void check_padding(const CellOptions& o, const Array<T>& checkpoints, int64_t rows, int64_t segment) {
     const int64_t plane = o.batch * o.neurons;
@@ -171,7 +171,7 @@ void check_padding(const CellOptions& o, const Array<T>& checkpoints, int64_t ro
     }
 }
 
-// A neuron without bias, input and state stays at h = 0. There relu hands no gradient on; straight through all passes.
+// A neuron without bias, input and state stays at h = 0. There relu passes no gradient; straight-through passes all.
 template <class Table>
 void check_rest_at_zero(const Table& kernels, int threads) {
     for (const bool relu : {true, false}) {

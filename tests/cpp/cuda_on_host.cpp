@@ -1,5 +1,5 @@
-// The CUDA module's kernels on the host, for tests of what lies above them where there is no card: with
-// bindings/cuda.cpp they make a module srcell._cuda whose addresses are those of the CPU.
+// The CUDA module's kernels compiled for the host, to test the Python code above them without a GPU. Linked with
+// bindings/cuda.cpp they are a module srcell._cuda that takes addresses of host memory.
 #include "../../csrc/cuda/events.cu"
 #include "../../csrc/cuda/masks.cu"
 #include "../../csrc/cuda/scan.cu"

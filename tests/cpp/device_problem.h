@@ -1,5 +1,5 @@
-// The device code of the CUDA kernels on the host, on the problems of the tests behind the CPU's kernels: the calls
-// that the operators make on a card, with what torch does in between.
+// Runs the device code of the CUDA kernels on the host, on the test problems of the CPU's kernels: the calls that the
+// operators make on a GPU, and what torch does between them.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,8 @@
 
 namespace srcell {
 
-// A card of the tests: no shared memory beyond the default, or as much as an H100 has.
+// A GPU of the tests, as limits {processors, bytes of shared memory per block}: without shared memory for weights, an
+// H100, and one with the shared memory of an H100 and a single processor.
 struct Card {
     device::Limits limits;
     device::Queue queue() const { return {limits}; }
@@ -39,7 +40,7 @@ Array<T> transposed(const Array<T>& weight, int64_t neurons, int64_t inputs) {
     return weight_t;
 }
 
-// What torch does between the kernels: keys are sorted, and looked up.
+// What torch does between the kernels: it sorts the events by key and finds where each (group, input) starts.
 struct SortedEvents {
     Array<int64_t> keys, positions, sorted, starts;
 
@@ -64,7 +65,7 @@ struct SortedEvents {
     }
 };
 
-// The mask of the events as the elements of a dense input.
+// The events as a dense input, with its mask and columns.
 template <class T>
 struct Dense {
     Array<T> elements;
@@ -87,7 +88,7 @@ struct Dense {
     }
 };
 
-// The passes behind events, or behind the mask of a dense input; results in the order of run().
+// The passes over events as rows or, if `masked`, over the mask of a dense input; results in the order of run().
 template <class T>
 Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& rows, const Array<T>& weight,
                  const Wanted& wanted, bool masked, int poison) {

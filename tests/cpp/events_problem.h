@@ -1,5 +1,5 @@
-// One problem of a layer behind events, for the tests of the kernels behind them: rows of events, and the structs of
-// params.h that point at them.
+// A test problem of a layer with events as input: rows of events, and the structs of params.h that point at them. For
+// the tests of the kernels on events.
 #pragma once
 
 #include <cmath>
@@ -52,7 +52,7 @@ struct EventRows {
         return {offsets.data(), indices.data(), values.data_if(with_values), indices.size(), inputs};
     }
 
-    // The same with each input once a row at most, in order, and without values of 0: what a dense input can hold.
+    // The events that a dense input can hold: in each row every input at most once, in order, and no value of 0.
     EventRows tidy() const {
         std::vector<int64_t> ends = {0};
         std::vector<int32_t> kept;
@@ -90,7 +90,7 @@ struct EventRows {
     }
 };
 
-// The currents that the synapse promises: from +0, in stored order.
+// The currents by definition: sums over the events in stored order, from +0.
 template <class T>
 Array<T> currents(const CellOptions& o, const EventRows<T>& rows, const Array<T>& weight) {
     Array<T> current(o.steps * o.batch * o.neurons);
@@ -110,7 +110,7 @@ struct Wanted {
     bool save, grad_current, grad_weight;
 };
 
-// The arrays of a call that the two passes share.
+// The arrays of the forward and the backward pass of one call.
 template <class T>
 struct EventsCall {
     const CellInputs<T>& in;
@@ -163,7 +163,7 @@ Result<T> run(const Kernels& kernels, const CellInputs<T>& in, const EventRows<T
     return result;
 }
 
-// NaN and infinity in weights and values.
+// Puts NaN and infinity into some weights, and -infinity and 0 into some values.
 template <class T>
 void spoil(Array<T>& weight, Array<T>& values) {
     for (int64_t k = 5; k < weight.size(); k += 97) weight[k] = k % 2 ? T(__builtin_nan("")) : T(__builtin_inf());

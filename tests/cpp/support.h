@@ -1,5 +1,5 @@
-// What the C++ tests share: arrays that end where their memory ends, numbers, and results that are compared by their
-// bits.
+// What the C++ tests share: arrays that end at an inaccessible page, pseudo-random numbers, and results that are
+// compared by their bits.
 #pragma once
 
 #include <sys/mman.h>
@@ -24,8 +24,8 @@
 
 namespace srcell {
 
-// What memory holds before it is written: NaN, -1 in one run and large finite numbers in the other. An output that is
-// not written, or that depends on scratch, then differs between the two.
+// The byte that fills memory before it is written: in one run NaN, or -1 as integers, and large finite numbers in the
+// other. An output that is not written, or that depends on the contents of scratch, then differs between the two.
 constexpr int kPoison = 0xFF, kOtherPoison = 0x7F;
 
 #if defined(__has_feature)
@@ -36,8 +36,8 @@ constexpr int kPoison = 0xFF, kOtherPoison = 0x7F;
 #define SRCELL_ADDRESS_SANITIZER
 #endif
 
-// Whether behind an array's last element there is a page that nobody may touch. Under the address sanitizer arrays come
-// from its heap unless a fuzz target asks for that: it does not see masked loads and stores.
+// Whether an inaccessible page follows an array's last element. Under the address sanitizer arrays come from its heap
+// unless a fuzz target asks for such pages, because the sanitizer does not check masked loads and stores.
 #if defined(SRCELL_ADDRESS_SANITIZER)
 inline bool& arrays_are_guarded() {
     static bool guarded = false;
@@ -113,7 +113,7 @@ class Array {
     T* data_ = nullptr;
 };
 
-// A stream of numbers from integers alone.
+// Pseudo-random numbers from integer arithmetic only, so that they are the same on every machine.
 class Numbers {
   public:
     explicit Numbers(uint64_t seed) : state_(seed) {}
@@ -138,7 +138,7 @@ class Numbers {
     uint64_t state_;
 };
 
-// Equal by bits: -0 is not 0. A NaN equals every other: their payloads are not promised.
+// Compared by bits, so -0 differs from 0. All NaNs are equal, because their payloads are unspecified.
 template <class T>
 struct Result {
     std::vector<T> all;
@@ -153,7 +153,7 @@ struct Result {
     }
 };
 
-// Options of a problem, taken in turn so that few problems meet many combinations.
+// Pseudo-random options of a problem, so that few problems cover many combinations.
 class Options {
   public:
     explicit Options(uint64_t number) : bits_((number * 0x9E3779B97F4A7C15u) >> 20) {}
@@ -174,7 +174,7 @@ void for_each_table(Check check) {
         for (const int threads : {1, 3}) check(*kernels, threads);
 }
 
-// Lengths for a batch, some out of range, and what they count as.
+// Lengths for a batch, some of them out of range. The kernels must treat them like the clamped() ones.
 inline std::vector<int64_t> wild_lengths(int64_t batch, int64_t steps) {
     std::vector<int64_t> lengths;
     for (int64_t b = 0; b < batch; ++b)

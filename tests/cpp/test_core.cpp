@@ -91,7 +91,7 @@ void dispatch_chooses() {
     CHECK(choose_kernels(available, nullptr) == available.back());
     CHECK(choose_kernels(available, "") == available.back());
     for (const Kernels* kernels : available) CHECK(choose_kernels(available, kernels->isa) == kernels);
-    // A processor that offers less refuses what it cannot run, and what nobody can.
+    // With the scalar table alone, an ISA that is not available and an unknown name are refused.
     for (const char* wanted : {"avx512", "neon", "sse9"}) {
         bool refused = false;
         try {
@@ -142,8 +142,8 @@ void memory_is_reused() {
     release_block(block, bytes);
 }
 
-// More than may stay hot, then more than may be kept: the block released last comes back first, and every block can be
-// written, whether or not it was offered to the kernel in between.
+// Releases more than kMaxHotBytes, then more than kMaxCachedBytes: the block released last comes back first, and every
+// block can be written, whether or not it was marked with MADV_FREE in between.
 void memory_keeps_its_bounds() {
     const size_t bytes = kMaxHotBytes * 2 / 5, blocks = kMaxCachedBytes / bytes + 2;
     for (int round = 0; round < 2; ++round) {
@@ -160,7 +160,7 @@ void memory_keeps_its_bounds() {
         CHECK(acquire_block(bytes) == held.back());
         release_block(held.back(), bytes);
     }
-    // A block above the bound on what stays hot is kept, one above the bound on all goes back to the system.
+    // A block larger than kMaxHotBytes is cached; one larger than kMaxCachedBytes goes back to the system.
     for (const size_t size : {kMaxHotBytes + 1, kMaxCachedBytes + 1}) {
         char* block = static_cast<char*>(acquire_block(size));
         CHECK(block != nullptr);
@@ -188,7 +188,7 @@ void memory_is_shared_by_threads() {
     for (std::thread& thread : threads) thread.join();
 }
 
-// An entry that was forgotten would be null.
+// An entry that make_kernels() does not set would be null.
 void tables_are_full() {
     for (const Kernels* table : available_kernels()) {
         constexpr size_t count = sizeof(Kernels) / sizeof(void*);
@@ -198,7 +198,7 @@ void tables_are_full() {
     }
 }
 
-// Empty arrays may have sizes near the largest: nothing overflows, and nothing is counted up to them.
+// Empty arrays may have sizes near INT64_MAX: nothing may overflow, and no loop may run over them.
 void empty_arrays_may_be_vast() {
     constexpr int64_t most = std::numeric_limits<int64_t>::max();
     CHECK(segments(most) == most / kSegment + 1);

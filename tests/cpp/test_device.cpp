@@ -1,5 +1,5 @@
 // The device code of the CUDA kernels, run on the host block by block and thread by thread, against the CPU's kernels
-// by their bits: every mode, partial blocks, lengths, empty arrays, weights through the caches and in shared memory.
+// by their bits: every mode, partial blocks, lengths, empty arrays, weights in global and in shared memory.
 #include "device_problem.h"
 
 using namespace srcell;
@@ -39,7 +39,7 @@ void checkpoints_past_the_length_are_zero() {
     }
 }
 
-// To the nearest, and half-way to the even one.
+// Rounds to nearest, and half-way cases to even.
 void bfloat16_is_rounded_to_even() {
     const auto rounded = [](uint32_t bits) {
         device::BFloat16 x;
@@ -53,7 +53,7 @@ void bfloat16_is_rounded_to_even() {
     CHECK(rounded(0x7F800001) == 0x7FC0);                                   // NaN
 }
 
-// One value for the layer without an address is that value.
+// A parameter without an address is its `constant`.
 void constants_need_no_memory() {
     const CellOptions o = {20, 3, 5, false, true, true, true, true, true, true, {}};
     CellInputs<float> in(o);
@@ -109,7 +109,7 @@ void dots_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, u
     const EventRows<T> rows(o, inputs, bits.next(), in.numbers);
     const Array<T> weight_t = in.numbers.template array<T>(inputs * neurons), grad_current = in.plane(steps);
     Result<T> expected = dots(*kernels_scalar(), in, rows, weight_t, grad_current, 1, kPoison), got;
-    expected.all.resize(static_cast<size_t>(rows.indices.size()));  // those of values, without those of a dense input
+    expected.all.resize(static_cast<size_t>(rows.indices.size()));  // keeps grad_values, drops grad_input
     for (const Card& card : kCards) {
         const SortedEvents sorted(card, in.shape(1), rows.events());
         Array<T> grad_values(rows.indices.size(), kOtherPoison);
@@ -135,8 +135,8 @@ void shapes_agree() {
                          });
 }
 
-// Many samples and tiles, so that groups of samples hold several and their sums are added in a tree; and columns of
-// parameter gradients of more than one round.
+// Many samples and tiles, so that a group holds several samples and the sums of groups are added in a tree; and so many
+// samples that the sums of parameter gradients take more than one round.
 void groups_agree() {
     uint64_t number = 5000;
     for (const int64_t batch : {16, 17, 40, 300})
@@ -147,7 +147,7 @@ void groups_agree() {
     passes_agree<float>(2, 3, 2100, 3, ++number);  // more tiles than groups
 }
 
-// The weights go to shared memory where they fit and enough events meet them, in blocks that every processor gets.
+// Weights go to shared memory if they fit and enough events use them, in blocks so small that every processor gets one.
 void tiles_are_chosen() {
     const device::Limits h100 = {132, 227 << 10}, turing = {40, 64 << 10};
     const auto chosen = [](const device::Limits& limits, int64_t batch, int64_t neurons, int64_t inputs,
@@ -163,7 +163,7 @@ void tiles_are_chosen() {
     CHECK(chosen(h100, 256, 512, 784, 256 * 24) == 0);  // one step
 }
 
-// Whatever offsets and indices hold, nothing outside their arrays is touched, and NaN does not come from nowhere.
+// Whatever offsets and indices hold, no access is out of bounds, and no result is NaN.
 template <class T>
 void corrupt_batches_are_survived() {
     const int64_t steps = 5, batch = 3, neurons = 130, inputs = 6;
@@ -232,7 +232,7 @@ void rate_coding_agrees() {
                 }
 }
 
-// As on the CPU: half a unit above a word is a threshold above it.
+// As on the CPU: half above the word is enough, because thresholds are rounded up.
 void thresholds_are_rounded_up() {
     const uint64_t seed = 0x0123456789ABCDEF;
     const double word = device::philox4x32_10({0, 0, 5, 0}, 0x89ABCDEF, 0x01234567).a >> 8;

@@ -17,7 +17,7 @@ struct Problem {
     bool rate;
 };
 
-// What another thread may do to the images meanwhile.
+// What another thread may do to the images during a call.
 void alter(Array<float>& values) {
     const float wild[] = {1, __builtin_nanf(""), 7};
     for (int64_t k = 0; k < values.size(); ++k) values[k] = wild[k % 3];
@@ -63,7 +63,7 @@ void tables_agree() {
         for (const int64_t pixels : {0, 1, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100})
             for (const int64_t steps : {0, 1, 7, 8, 9, 20}) {
                 Options bits(++number);
-                const int64_t zeros = std::vector<int64_t>{0, 1, 4}[number % 3];  // of five pixels
+                const int64_t zeros = std::vector<int64_t>{0, 1, 4}[number % 3];  // per five pixels, on average
                 std::vector<float> values(static_cast<size_t>(samples * pixels));
                 for (float& x : values)
                     x = numbers.below(5) < zeros ? 0 : static_cast<float>(numbers.below(1 << 24)) * 0x1p-24f;
@@ -80,7 +80,7 @@ void tables_agree() {
             }
 }
 
-// A pixel fires with a threshold one above its word, and not with the word itself: thresholds are rounded up.
+// A pixel fires if its word is below its threshold. Half above the word is enough, because thresholds are rounded up.
 void thresholds_are_rounded_up() {
     const uint64_t seed = 0x0123456789ABCDEF;
     const uint32_t key[] = {0x89ABCDEF, 0x01234567}, counter[] = {0, 0, 5, 0};
@@ -106,7 +106,7 @@ void thresholds_are_rounded_up() {
     });
 }
 
-// The first sample with such a pixel is named, whatever the ISA and the threads.
+// The first sample with a pixel out of range is reported, whatever the ISA and the threads.
 void pixels_out_of_range_are_refused() {
     for (const float wrong : {-1e-30f, 1.0000001f, __builtin_nanf(""), __builtin_inff()})
         for_each_table([&](const Kernels& kernels, int threads) {

@@ -1,5 +1,5 @@
-// The kernels behind events of every ISA, for the sanitizers: on small and awkward shapes against the scalar table and
-// against the scan of the same currents, and on batches that no check has seen.
+// Every ISA's kernels on events, for the sanitizers: on small and awkward shapes against the scalar table and against
+// the scan of the same currents, and on invalid batches.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -10,8 +10,8 @@ using namespace srcell;
 
 namespace {
 
-// The gradient of the weight, the last of the results, is the sum over events of value times the gradient of the
-// current, which stands before it. Each of its additions rounds once.
+// Checks grad_weight, the last of the results: it is the sum over events of value times grad_current, the result before
+// it. Each of its additions rounds once.
 template <class T>
 void check_grad_weight(const CellOptions& o, const EventRows<T>& rows, const Result<T>& result) {
     const int64_t elements = o.neurons * rows.inputs, plane = o.batch * o.neurons;
@@ -30,7 +30,7 @@ void check_grad_weight(const CellOptions& o, const EventRows<T>& rows, const Res
                     terms[k] += 1;
                 }
     const double unit = sizeof(T) == sizeof(float) ? 0x1p-24 : 0x1p-53;
-    // Twice: in float64 the sum here rounds as well. The last summand is for results below the normal range.
+    // Twice, because the sum computed here in double rounds as well. 0x1p-149 is for results below the normal range.
     for (size_t k = 0; k < sum.size(); ++k)
         CHECK(std::fabs(sum[k] - double(grad_weight[k])) <= 2 * (terms[k] + 1) * (unit * magnitude[k] + 0x1p-149));
 }
@@ -49,7 +49,7 @@ void passes_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs,
     if (spoilt) spoil(weight, rows.values);
     const Result<T> expected = run(*kernels_scalar(), in, rows, weight, wanted, 1, kPoison);
 
-    // The scan of the same currents gives the same bits, up to the gradient of the weight.
+    // The scan of the same currents gives the same bits; it has no gradient of the weight.
     Result<T> scanned = scan(*kernels_scalar(), in, currents(o, rows, weight), wanted.save, 1, kPoison);
     if (wanted.save && !wanted.grad_current) scanned.all.resize(scanned.all.size() - steps * batch * neurons);
     Result<T> compared = expected;
@@ -85,7 +85,7 @@ void dots_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, u
                 for (int64_t n = 0; n < neurons && !past; ++n)
                     sum += double(weight_t[rows.indices[e] * neurons + n]) *
                            double(grad_current[(t * batch + b) * neurons + n]);
-                // At most one rounding a term, of sums below their number.
+                // At most one rounding per term, of sums not above the number of terms, as no factor is above 1.
                 const double unit = sizeof(T) == sizeof(float) ? 0x1p-24 : 0x1p-53;
                 const auto terms = static_cast<double>(neurons);
                 CHECK(std::fabs(sum - double(expected.all[static_cast<size_t>(e)])) <= 2 * terms * terms * unit);
@@ -107,7 +107,7 @@ void shapes_agree() {
                          });
 }
 
-// Many samples and tiles, so that groups of samples hold several and their sums are added in a tree.
+// Many samples and tiles, so that a group holds several samples and the sums of groups are added in a tree.
 void groups_agree() {
     uint64_t number = 5000;
     for (const int64_t batch : {16, 17, 40})
@@ -118,7 +118,7 @@ void groups_agree() {
     passes_agree<float>(2, 3, 2100, 3, ++number);  // more tiles than groups
 }
 
-// Of a sample past its length the trace, tile by tile, and the checkpoints are zero.
+// Past a sample's length its trace, tile by tile, and its checkpoints are zero.
 void traces_past_the_length_are_zero() {
     CellOptions o = {70, 3, 130, true, true, true, false, true, true, true, {70, 33, 0}};
     for (const bool parameters : {false, true}) {
@@ -142,7 +142,7 @@ void traces_past_the_length_are_zero() {
     }
 }
 
-// Each element sums its neurons one after the other from +0, fused.
+// Each element of a product is the sum over the neurons in order, from +0, in fused multiply-adds.
 template <class T>
 void products_are_sums_in_order() {
     Numbers numbers(1);
@@ -170,7 +170,7 @@ void products_are_sums_in_order() {
             }
 }
 
-// A mask's events by definition, whatever the table.
+// Every table finds the events of a dense input as defined.
 template <class T>
 void dense_events_are_found(int64_t steps, int64_t batch, int64_t inputs, uint64_t number) {
     Options bits(number);
@@ -235,8 +235,8 @@ void dense_shapes_agree() {
             }
 }
 
-// A mask with bits for elements that there are not, and elements altered since: anything may be listed, nothing is
-// touched that is not there.
+// A mask with bits past the last element, and elements that changed after the mask was made: the events listed are
+// unspecified, but no access is out of bounds.
 void altered_masks_are_survived() {
     const int64_t steps = 3, batch = 4;
     for (const int64_t inputs : {1, 15, 17, 50, 70})
@@ -255,7 +255,7 @@ void altered_masks_are_survived() {
         });
 }
 
-// Spoils a valid batch: offsets[position] or, where that is -1, indices[event] becomes `value`.
+// Makes a valid batch invalid: offsets[position], or indices[event] if position is -1, becomes `value`.
 struct Corruption {
     int64_t position, event, value, first_invalid;
 };
@@ -286,8 +286,8 @@ void corrupt_batches_are_refused() {
         corruptions.push_back({steps + 2, -1, value, 1});
         corruptions.push_back({batch * steps, -1, value, 2});
     }
-    corruptions.push_back({2 * steps + 1, -1, 0, 2});      // below the one before
-    corruptions.push_back({2 * steps + 3, -1, count, 2});  // above the one behind
+    corruptions.push_back({2 * steps + 1, -1, 0, 2});      // below the offset before it
+    corruptions.push_back({2 * steps + 3, -1, count, 2});  // above the offset after it
     for (const int64_t value : {int64_t(-1), inputs, int64_t(INT32_MIN), int64_t(INT32_MAX)})
         for (const int64_t event : {int64_t(0), count / 2, count - 1})
             corruptions.push_back({-1, event, value, sample_of(event)});
@@ -300,7 +300,7 @@ void corrupt_batches_are_refused() {
         for_each_table([&](const Kernels& kernels, int threads) {
             EventsCall<T> call(in, rows, wanted, kOtherPoison);
             CHECK(call.forward(kernels, weight, threads) == c.first_invalid);
-            // The samples before it are as if nothing had happened.
+            // The samples before the invalid one are not affected.
             for (int64_t t = 0; t < steps; ++t)
                 CHECK(std::memcmp(call.out.spikes.data() + t * call.out.plane(),
                                   valid.out.spikes.data() + t * call.out.plane(),
@@ -312,7 +312,7 @@ void corrupt_batches_are_refused() {
     }
 }
 
-// Without inputs every event is one too many; without steps the one offset counts.
+// Without inputs no event is valid; without steps the only offset is checked.
 void empty_batches_are_checked() {
     const CellOptions o = {2, 2, 3, true, true, true, true, true, true, true, {}};
     CellInputs<float> in(o);
@@ -339,7 +339,7 @@ void empty_batches_are_checked() {
     });
 }
 
-// An index behind the last row belongs to no row.
+// An index after the last row's events belongs to no row.
 void batches_with_a_rest_are_refused() {
     const CellOptions o = {5, 3, 20, true, true, true, true, true, true, true, {}};
     CellInputs<float> in(o);

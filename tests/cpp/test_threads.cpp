@@ -1,6 +1,6 @@
-// Calls from several threads at once, each on several threads, on inputs that they share: the results of one thread
-// alone, and nothing for the thread sanitizer to say. Then the same in a forked child. With the argument `openmp` the
-// threads are those of GNU's runtime, of which that sanitizer knows nothing.
+// Several threads call the kernels at once, each call on several threads, on shared inputs: results are those of a
+// single thread, and the thread sanitizer reports nothing. Then the same in a forked child. With the argument `openmp`
+// the kernels run on the threads of GNU's runtime, which that sanitizer does not know.
 #include <dlfcn.h>
 #include <sys/wait.h>
 
@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kCallers = 3;
 
-// Each of two items waits for the other: one thread alone would wait in vain.
+// Each of two items waits for the other, up to 30 s: with a single thread it never comes.
 void two_threads_meet() {
     std::atomic<int> arrived{0};
     parallel_for(
@@ -35,7 +35,7 @@ void two_threads_meet() {
     CHECK(arrived == 2);
 }
 
-// What all callers read.
+// The inputs that all callers read.
 template <class T>
 struct Shared {
     const CellOptions o = {33, 7, 150, true, true, true, true, true, true, true, wild_lengths(7, 33)};
@@ -52,7 +52,7 @@ struct Shared {
             if (cell < T(0.5)) cell = 0;
     }
 
-    // Everything that a call on one table computes, one result after the other.
+    // All results of the kernels of one table, one after the other.
     std::vector<Result<T>> all(const Kernels& kernels, int threads, int poison) const {
         std::vector<Result<T>> results;
         results.push_back(scan(kernels, in, current, true, threads, poison));
@@ -116,7 +116,7 @@ struct Images {
     }
 };
 
-// Many rows, so that threads share them, and two faults in different parts.
+// Enough rows to be split over threads, with two faults in different parts.
 struct Rows {
     Array<int64_t> offsets{100001};
     Array<int32_t> indices{100000};
@@ -134,7 +134,7 @@ struct Rows {
     }
 };
 
-// Blocks that other threads are after as well hold what was written.
+// A block keeps what was written to it while other threads acquire and release blocks.
 void use_blocks(int caller) {
     const size_t bytes = size_t(1 + caller) << 20;
     for (int round = 0; round < 20; ++round) {
@@ -156,7 +156,7 @@ struct Work {
     const std::vector<Result<double>> of_doubles = doubles.all(*kernels_scalar(), 1, kPoison);
     const std::vector<int32_t> of_images = images.encoded(*kernels_scalar(), 1);
 
-    // The number of threads is another from one call to the next, and from one caller to the other.
+    // The number of threads differs between successive calls and between callers.
     void check(int caller) const {
         int threads = 1 + caller;
         for (const Kernels* kernels : available_kernels()) {
@@ -175,7 +175,7 @@ void callers_do_not_meet(const Work& work) {
     for (std::thread& caller : callers) caller.join();
 }
 
-// A child has the thread that forked alone; it starts its own.
+// A forked child has only the thread that forked; its calls start their own threads.
 void children_work(const Work& work) {
     const pid_t child = fork();
     CHECK(child >= 0);
