@@ -48,7 +48,7 @@ def src_linear(
     lengths: Tensor | Sequence[int] | None = None,
     method: str = "auto",
 ) -> tuple[Tensor, SRCState]:
-    """Run Spiking Recurrent Cells behind a linear synapse: ``src(input @ weight.T, ...)``.
+    """Run Spiking Recurrent Cells after a linear synapse: ``src(input @ weight.T, ...)``.
 
     Args:
         input: (T, B, K) tensor, or an :class:`~srcell.EventBatch` of that shape, whose lengths are used. A tensor has

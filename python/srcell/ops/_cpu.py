@@ -103,7 +103,7 @@ class Cpu:
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
-        """Fill spikes and state behind a linear synapse on events, and trace and checkpoints unless they are None."""
+        """Fill spikes and state after a linear synapse on events, and trace and checkpoints unless they are None."""
         trace, checkpoints = saved
         core.events_forward(
             layer.struct,

@@ -69,7 +69,7 @@ class Gpu:
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
-        """Fill spikes and state behind a linear synapse on events, and trace and checkpoints unless they are None."""
+        """Fill spikes and state after a linear synapse on events, and trace and checkpoints unless they are None."""
         events = rows.for_kernels(weight.shape[1])
         self._events_forward(layer, outputs, (events, None, None), weight, saved, trace_integrator)
 
@@ -109,7 +109,7 @@ class Gpu:
         saved: Sequence[Tensor],
         i0: Tensor | None,
     ) -> Tensor:
-        """Fill the gradients of a layer behind events; return that of the currents."""
+        """Fill the gradients of a layer on events; return that of the currents."""
         grad_current = self.empty(layer.bias, *layer.sizes)
         partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
         self.launch("events_backward", layer.struct, arriving, gradients.wanted, partials, i0, *saved, grad_current)
