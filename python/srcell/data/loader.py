@@ -154,7 +154,7 @@ class EventLoader:
         return _from_workers(loader) if self._workers else iter(loader)
 
     def _order(self, epoch: int) -> list[Tensor]:
-        """This process's share of the sample numbers of each batch."""
+        """The sample numbers of each batch that belong to this process."""
         samples = len(self.samples.labels)
         generator = torch.Generator().manual_seed(derived_seed(self._seed, ORDER, epoch))
         order = torch.randperm(samples, generator=generator) if self._shuffle else torch.arange(samples)
