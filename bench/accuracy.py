@@ -1,12 +1,12 @@
-"""Train the networks of the accuracy table and record how they do on the test set.
+"""Train the networks of the accuracy table and record their results on the test set.
 
     python bench/accuracy.py --data FOLDER [ID ...]
 
-Each row is one command, run once a seed; rows that were not asked for stay as they are in bench/results/accuracy.json,
-and the README's table is written anew from it. The weights of the first seed of mnist-100 go to
-bench/results/mnist-100, a run folder for ``srcell eval``. Hyperparameters were chosen on validation samples, taken from
-the training set; the runs here train on all of it and look at the test set once. The rows depth-lif need SpikingJelly.
-Two rows may be made side by side, each with OMP_NUM_THREADS=1.
+Each row is one command, run once per seed. Results go to bench/results/accuracy.json, where other rows are kept, and
+the README's table is rewritten from it. The weights of the first seed of mnist-100 go to bench/results/mnist-100, a run
+folder for ``srcell eval``. Hyperparameters were chosen on validation samples from the training set; the runs here train
+on the whole training set and evaluate on the test set once. The rows depth-lif need SpikingJelly. Two rows may be run
+in parallel, each with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MODES = {
 }
 
 
-# A hidden layer of 512; half the steps of the reference at twice the gain, so that a sample is as many events.
+# A hidden layer of 512; half the steps of the reference at twice the gain, which gives as many events per sample.
 WIDE = "--hidden 512 --steps 100 --gain 0.5 --lr 5e-3 --validation 0"
 
 
@@ -47,7 +47,7 @@ class Row(NamedTuple):
     data: str
     network: str
     mode: str
-    command: str  # of a seed; without data, seed and run folder
+    command: str  # without the options for data, seed and run folder
     epochs: int
     seeds: tuple[int, ...]
     configurations_tried: int
@@ -132,7 +132,8 @@ TABLE = {
 }
 
 DEPTHS = (1, 3, 5, 10)
-# Equal for both neurons: 10,000 digits, five epochs. Learning rate and one more choice were made at five layers.
+# The same settings for SRC and LIF: 10,000 digits, five epochs. Learning rate and one more choice each were tuned at
+# five layers.
 SHALLOW_TO_DEEP = (
     "mnist --train-samples 10000 --validation 0 --batch-size 128 --steps 50 --gain 0.5 "
     "--temperature 3 --readout-alpha 1 --preset fast"
@@ -158,7 +159,7 @@ TABLE |= {
     f"depth-src-{depth}/relu": depth_row("relu", depth, "srcell train", f"{RELU_CHOICE} --surrogate relu")
     for depth in (5, 10)
 }
-# What one change does to mnist-100, in five epochs.
+# Ablations: mnist-100 with one change each, in five epochs.
 ABLATIONS = {
     "5-epochs": ("st", ""),
     "relu": ("relu", "--surrogate relu"),
@@ -181,7 +182,7 @@ TABLE |= {
 
 
 def run(name: str, row: Row, data: str) -> dict[str, Any]:
-    """Train the row's network once a seed."""
+    """Train the row's network once per seed and summarise the results."""
     command = f"{row.command} --epochs {row.epochs}"
     with tempfile.TemporaryDirectory() as folder:
         results = [train(command, data, seed, Path(folder) / str(seed)) for seed in row.seeds]
@@ -212,7 +213,7 @@ def run(name: str, row: Row, data: str) -> dict[str, Any]:
 
 
 def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
-    """Run a command for one seed and return the result that it leaves."""
+    """Run a command for one seed and return the content of its result.json."""
     program, *arguments = shlex.split(command)
     module = ["-m", "srcell"] if program == "srcell" else [str(RESULTS.parent / "rows" / program)]
     given = [*arguments, "--seed", str(seed), "--data", data, "--out", str(out)]
@@ -222,7 +223,7 @@ def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """All that is recorded of each row."""
+    """The Markdown lines of the full table."""
     yield "| id | data | network | gradient | test accuracy | epochs | minutes | events | synaptic operations |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in rows:
@@ -234,12 +235,12 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"| {' | '.join([*(row[key] for key in NAMES), accuracy, str(row['epochs']), minutes, *cost])} |"
 
 
-# Rows of the README.
+# Rows that the README shows.
 SHOWN = ("mnist-100", "mnist-512", "mnist-latency", "mnist-deep", "fashion-512", "nmnist-small")
 
 
 def readme_table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The most telling rows, in few columns."""
+    """The Markdown lines of the README's table, with fewer rows and columns."""
     yield "| data | network | test accuracy | events of an inference | epochs, minutes |"
     yield "|---|---|---|---|---|"
     for row in rows:
@@ -266,7 +267,7 @@ def main() -> None:
         parser.error(f"unknown rows {', '.join(unknown)}: expected some of {', '.join(TABLE)}")
     for name in arguments.ids or TABLE:
         made = run(name, TABLE[name], arguments.data)
-        with open(README) as locked:  # rows may be made side by side
+        with open(README) as locked:  # several processes may write rows
             fcntl.flock(locked, fcntl.LOCK_EX)
             rows = {row["id"]: row for row in json.loads(ROW_FILE.read_text())} if ROW_FILE.exists() else {}
             rows[name] = made

@@ -1,11 +1,11 @@
-"""Whether torch's operations are slower between our calls than between torch's own: promise 5.
+"""Measure whether torch's operations are slower between srcell's calls than between torch's own: promise 5.
 
     python bench/between.py
 
-Each of some torch operations is timed right behind srcell.src and right behind torch.tanh over arrays of the same size
-for as long, in turn, and then right behind torch.sort of such an array. Printed and written are the medians. The ratio
-of the first two shall stay below 1.05. For the smallest operation it may not: where its code was evicted from the
-innermost caches, it waits some microseconds once, as it does behind torch.sort.
+Each of some torch operations is timed directly after srcell.src and directly after torch.tanh, in turn, on arrays of
+the same size and for the same time, and then directly after torch.sort of such an array. The medians are printed and
+written. The ratio of the first two should be below 1.05. The smallest operation may exceed it: if its code was evicted
+from the innermost caches, it takes some microseconds more once, as it does after torch.sort.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
         ours, theirs, sort = (float(x) for x in list(row.values())[1:])
         figures = f"behind srcell {ours:.4f} ms, tanh {theirs:.4f}: {ours / theirs:.3f}; sort {sort:.4f}"
         print(f"{row['operation']:24} {figures}")
-    if arguments.repetitions < 1000:  # a look, no result
+    if arguments.repetitions < 1000:  # a quick check: nothing is written
         return
     document = {key: value for key, value in benchmark.record([], Path(__file__).resolve()).items() if key != "results"}
     RESULT.write_text(json.dumps({**document, "milliseconds": rows}, indent=1) + "\n")

@@ -1,9 +1,9 @@
-"""Say what got slower between two measurements of ``srcell bench --out`` or ``bench/run.py``, beyond noise.
+"""Compare two measurements of ``srcell bench --out`` or ``bench/run.py`` and report what got slower beyond noise.
 
     python bench/compare.py OLD.json NEW.json
 
-Exit status 0 if nothing did, 1 if anything did, 2 if the two cannot be compared. It needs nothing but Python and knows
-of the files only what it compares.
+The exit status is 0 if nothing did, 1 if anything did, 2 if the two cannot be compared. The script needs only Python,
+and reads only the fields that it compares.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Processes differ by some percent that the quartiles of one do not show: where the heap lies, what else ran.
+# Times differ between processes by some percent, which the quartiles within one process do not show: they depend on
+# where the heap lies and on what else runs.
 MARGIN = 0.05
 
 
@@ -29,7 +30,7 @@ def times_by_row(document: dict[str, Any]) -> dict[tuple[str, ...], dict[str, fl
 
 
 def is_slower(old: dict[str, float], new: dict[str, float]) -> bool:
-    """Whether the middle halves of the repetitions lie apart, and the medians by more than the margin."""
+    """Whether the interquartile ranges do not overlap and the median grew by more than the margin."""
     return new["quartile1"] > old["quartile3"] and new["median"] > (1 + MARGIN) * old["median"]
 
 
@@ -45,7 +46,7 @@ def describe(name: tuple[str, ...], old: dict[str, float], new: dict[str, float]
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> int:
-    """Print what changed; the exit status."""
+    """Print what changed and return the exit status."""
     for key in ("processor", "isa"):
         before, after = (document.get(key) or document["environment"][key] for document in (old, new))
         if before != after:

@@ -1,6 +1,6 @@
 """Rows of other spiking libraries for the cases of ``srcell bench``: SpikingJelly, snnTorch and Norse, where installed.
 
-Importing this adds them, in the fresh process of each setting as well.
+Importing this module adds them; the process of each setting imports it too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKAGES = ("spikingjelly", "snntorch", "norse")
 
 
 def package(package: str, module: str) -> Any:
-    """The module of a library, or why there is none."""
+    """Import a library's module; raise UnavailableError with the reason if that fails."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -29,7 +29,7 @@ def package(package: str, module: str) -> Any:
 
 
 def spikingjelly(setting: Setting) -> Neuron:
-    """A leaky integrate-and-fire neuron of SpikingJelly."""
+    """SpikingJelly's leaky integrate-and-fire neuron."""
     neurons = package("SpikingJelly", "spikingjelly.activation_based.neuron")
     lif = neurons.LIFNode(step_mode="m")
 
@@ -42,7 +42,7 @@ def spikingjelly(setting: Setting) -> Neuron:
 
 
 def snntorch(setting: Setting) -> Neuron:
-    """The same of snnTorch, a Python loop."""
+    """snnTorch's leaky integrate-and-fire neuron, in a Python loop over steps."""
     lif = package("snnTorch", "snntorch").Leaky(beta=0.9)
 
     def neuron(current: Tensor, bias: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def snntorch(setting: Setting) -> Neuron:
 
 
 def norse(setting: Setting) -> Neuron:
-    """The same of Norse."""
+    """Norse's leaky integrate-and-fire neuron."""
     lif = package("Norse", "norse.torch").LIF()
 
     def neuron(current: Tensor, bias: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def norse(setting: Setting) -> Neuron:
 
 
 def snntorch_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
-    """A step of a linear layer and snnTorch's neuron."""
+    """One step of a linear layer and snnTorch's neuron."""
     linear = nn.Linear(setting.inputs, *setting.neurons)
     lif = package("snnTorch", "snntorch").Leaky(beta=0.9)
     membrane = torch.zeros(setting.batch, *setting.neurons)
@@ -76,7 +76,7 @@ def snntorch_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Se
 
 
 def norse_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
-    """A step of a linear layer and Norse's neuron."""
+    """One step of a linear layer and Norse's neuron."""
     linear = nn.Linear(setting.inputs, *setting.neurons)
     cell = package("Norse", "norse.torch").LIFCell()
     state = cell(linear(x))[1]
@@ -84,13 +84,13 @@ def norse_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Seque
 
 
 def with_others(settings: Sequence[Setting]) -> list[Setting]:
-    """The settings, with rows of these libraries where their neurons can do the same work."""
+    """The settings, with rows of these libraries added where their neurons can do comparable work."""
     added = {("784-100", "layer"): PACKAGES, ("calls", "step"): ("snntorch", "norse")}
     return [replace(s, rows=(*s.rows, *added.get((s.case, s.subject), ()))) for s in settings]
 
 
 def versions() -> dict[str, str]:
-    """Of those that are installed."""
+    """The versions of those libraries that are installed."""
     found = {}
     for name in PACKAGES:
         try:

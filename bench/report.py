@@ -1,4 +1,4 @@
-"""What is drawn and written from a measurement: the plots, and the README's section between its markers.
+"""Draw the plots of a measurement and write the README's section between its markers.
 
     python bench/report.py      # from bench/results/speed.json, without measuring
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import others  # noqa: F401  (whose rows have labels of their own)
+import others  # noqa: F401  (adds the labels of its rows)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -33,22 +33,22 @@ def results_of(document: Document, case: str) -> list[Result]:
 
 
 def median(result: Result, row: str, key: str) -> float | None:
-    """Milliseconds; none where the row was not measured."""
+    """The median in milliseconds; None if the row was not measured."""
     passes = result["milliseconds"].get(row)
     return None if passes is None else passes[key]["median"]
 
 
 def best(result: Result, rows: tuple[str, ...], key: str) -> float:
-    """The smallest median of those rows that were measured."""
+    """The smallest median of the given rows, of those that were measured."""
     return min(found for row in rows if (found := median(result, row, key)) is not None)
 
 
 def plot_sweep(
     document: Document, case: str, field: str, axis: str, scale: float, references: list[Result], *, stacked: bool
 ) -> Figure:
-    """Milliseconds against one field of the settings, a panel a pass; references as horizontal lines.
+    """Plot milliseconds against one field of the settings, with a panel per pass and references as horizontal lines.
 
-    Panels are side by side, or one above the other: narrow enough for a phone.
+    Panels are side by side, or stacked: narrow enough for a phone.
     """
     results = results_of(document, case)
     figure = Figure(figsize=(5.6, 8) if stacked else (10, 4), layout="constrained")
@@ -78,7 +78,7 @@ def plot_sweep(
 
 
 def figures(document: Document, *, stacked: bool = False) -> dict[str, Figure]:
-    """The plots by file name. A dense product does not depend on density: eager and compiled stand at one."""
+    """The plots by file name. The time of a dense product does not depend on density: eager and compiled are lines."""
     return {
         "density.png": plot_sweep(
             document,
@@ -113,7 +113,7 @@ def format_ms(milliseconds: float | None) -> str:
 
 
 def layer_table(document: Document) -> Iterator[str]:
-    """Forward / forward and backward of whole layers, and how many times faster events are than the best PyTorch."""
+    """Times of whole layers (forward / forward and backward), and the speedup of events over the best PyTorch row."""
     columns = [results_of(document, case)[0] for case in ("784-100", "784-512", "nmnist", "stack")]
     head = ["milliseconds, forward / forward and backward"]
     for result in columns:
@@ -133,7 +133,7 @@ def layer_table(document: Document) -> Iterator[str]:
 
 
 def recurrence_table(document: Document) -> Iterator[str]:
-    """A forward row a size, the smaller medians of its settings, because inference knows no gradient mode."""
+    """Times of the recurrence. Inference has no gradient mode: its row has the smaller of the modes' medians."""
     results = results_of(document, "recurrence")
     rows = []
     for neurons in dict.fromkeys(result["setting"]["neurons"][0] for result in results):
@@ -165,14 +165,14 @@ def latency_table(document: Document) -> Iterator[str]:
 
 
 def one_thread_table(document: Document) -> Iterator[str]:
-    """Forward / forward and backward of the layers that were measured on one thread."""
+    """Times of the layers on one thread, forward / forward and backward."""
     results = results_of(document, "one-thread")
     names = ["-".join(map(str, [r["setting"]["inputs"], *r["setting"]["neurons"]])) for r in results]
     yield from markdown_table(["milliseconds, forward / forward and backward", *names], pass_rows(results))
 
 
 def modes_table(document: Document) -> Iterator[str]:
-    """Forward / forward and backward of a layer in each gradient mode."""
+    """Times of a layer in each gradient mode, forward / forward and backward."""
     results = results_of(document, "modes")
     times = {False: "default", True: "through time"}
     names = [f"{r['setting']['surrogate']}, {times[r['setting']['recurrent_grad']]}" for r in results]
@@ -180,7 +180,7 @@ def modes_table(document: Document) -> Iterator[str]:
 
 
 def pass_rows(results: list[Result]) -> list[list[str]]:
-    """A row for each way of computing, a cell for each result, which all have the same rows."""
+    """Table rows, one per row of the benchmark and a column per result; all results must have the same rows."""
     return [
         [LABELS[row], *(" / ".join(format_ms(median(r, row, key)) for key in (FORWARD, BOTH)) for r in results)]
         for row in results[0]["milliseconds"]
@@ -188,7 +188,7 @@ def pass_rows(results: list[Result]) -> list[list[str]]:
 
 
 def measured_on(document: Document) -> str:
-    """How and on what was measured."""
+    """A paragraph on how the times were measured and on which machine."""
     environment = document["environment"]
     threads = results_of(document, "784-100")[0]["setting"]["threads"]
     machine = f"{document['processor']}, {threads} threads, {environment['isa']}, torch {environment['torch']}"
@@ -199,7 +199,7 @@ built inside the timer. {machine}; commit {document["commit"]}, {document["date"
 
 
 def readme_table(document: Document) -> Iterator[str]:
-    """The rows of ``layer_table`` that a user would choose from."""
+    """The rows of ``layer_table`` among which a user would choose."""
     head, rule, *rows = layer_table(document)
     yield from (head, rule)
     for label in (LABELS["eager"], LABELS["compiled"], LABELS["snntorch"], LABELS["events"]):
@@ -207,7 +207,7 @@ def readme_table(document: Document) -> Iterator[str]:
 
 
 def section(document: Document) -> str:
-    """What stands in the README between the markers."""
+    """The text between the README's markers."""
     environment = document["environment"]
     threads = results_of(document, "784-100")[0]["setting"]["threads"]
     machine = f"{document['processor']}, {threads} threads, torch {environment['torch']}, {document['date']}"
@@ -227,7 +227,7 @@ def write_report(document: Document, folder: Path = RESULTS, readme: Path = READ
 
 
 def replace_section(page: Path, name: str, text: str) -> None:
-    """Put the text between the markers of that name, which must be there."""
+    """Replace the text between the markers of that name, which must exist."""
     begin, end = (f"<!-- {name}:{which} -->" for which in ("begin", "end"))
     before, found_begin, rest = page.read_text().partition(begin)
     _, found_end, after = rest.partition(end)

@@ -1,4 +1,4 @@
-"""Measure every case and write what the repository shows of it: JSON, plots and the README's section.
+"""Measure every case and write the repository's results: JSON, plots and the README's section.
 
     python bench/run.py
     python bench/run.py calls       # some cases, which are only printed

@@ -1,4 +1,4 @@
-"""Fixtures of several test files. What else they share is in the package ``support``, which states no promise."""
+"""Fixtures that several test files share. Other shared code is in the package ``support``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def isa_processes() -> Iterator[dict[str, IsaProcess]]:
-    """A process for each instruction set that this machine has, each seen to be active."""
+    """A process for each instruction set that this machine has; each is checked to be active."""
     processes = {isa: IsaProcess(isa) for isa in ISAS}
     assert {isa: process.call("support.processes.active_isa") for isa, process in processes.items()} == {
         isa: isa for isa in ISAS
@@ -43,7 +43,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(out: Path) -> TrainedRun:
-    """A small run, with its files in ``out``. What training needs is imported here, for test_cuda.py does without."""
+    """A small run, with its files in ``out``. Training is imported here: test_cuda.py runs without its dependencies."""
     from srcell.training import train
     from support.runs import TINY
 

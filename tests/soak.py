@@ -1,9 +1,12 @@
-"""Numbers that stay right: random shapes, parameters, magnitudes and modes for SRCELL_SOAK_SECONDS (600), from the seed
-SRCELL_SOAK_SEED (the time). Of each case every instruction set must give the bits of the scalar one, for any number of
-threads, in pieces, sample by sample, on events and on their dense input; a step in float32 must lie within its rounding
-errors of the same step in float64, and float64 within 1e-12 of reference.py, gradients included, where rounding alone
-does not move them further. Before that, 100,000 steps: in one call and streamed the same bits, and no more memory than
-their spikes need.
+"""A long random test of numerical correctness: random shapes, parameters, magnitudes and modes for SRCELL_SOAK_SECONDS
+(default 600), from the seed SRCELL_SOAK_SEED (default: the time). For each case:
+
+- every instruction set gives the bits of the scalar one, for any number of threads, in pieces, sample by sample, on
+  events and on their dense input;
+- a float32 step is within its rounding errors of the same step in float64;
+- float64 is within 1e-12 of reference.py, gradients included, unless rounding alone explains more.
+
+Before that, 100,000 steps: the same bits in one call and streamed, and no more memory than their spikes need.
 
     python tests/soak.py
 
@@ -50,7 +53,7 @@ KINDS = ("currents", "events", "step", "float64")
 
 
 def draw(seed: int, kind: str) -> Case:
-    """A case of any size and magnitude, the small ones more often; some sizes are 0."""
+    """A random case of any size and magnitude, small ones more often; some sizes are 0."""
     random = np.random.default_rng(seed)
 
     def size(limit: int) -> int:
@@ -62,7 +65,7 @@ def draw(seed: int, kind: str) -> Case:
         shape = (*shape, size(200))
     elif kind != "currents":
         shape = (max(shape[0], 1), *shape[1:])  # nothing to compare without a step
-    # Half of the cases are near the defaults; others have denormals, products that overflow, and whatever lies between.
+    # Half of the cases are near the defaults; the others range from denormals to products that overflow.
     scale = 1.0 if float64 or random.integers(2) else 2.0 ** float(random.integers(-149, 127))
     return make_case(
         int(random.integers(1 << 20)),
@@ -78,7 +81,7 @@ def draw(seed: int, kind: str) -> Case:
 
 
 def check_bits(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
-    """Every instruction set, a number of threads, pieces and single samples: the same bits."""
+    """Check that every instruction set, thread count, cut into pieces and single sample gives the same bits."""
     function, cut, single = (
         ("whole", in_pieces, alone) if kind == "currents" else ("linear_whole", linear_in_pieces, linear_alone)
     )
@@ -97,12 +100,12 @@ def check_bits(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
 
 
 def check_step(case: Case) -> None:
-    """One step from every state on the way, in float32 and in float64.
+    """Compare one float32 step from every state of a trace with the same step in float64.
 
-    With e = 2^-24, the relative error of one float32 operation: i has one; x / rho, two of the product with 1 / rho and
-    the inverse's, at most 2 e of the drive because |x| / cosh(x)^2 < 1/2, and tanh errs by 2 ulp, 4 e; u has 3
-    additions and |rho| times the drive's error; then tanh again. The gate has one of 10 h - 5, at most 15 e, over 4,
-    and the 2.49 ulp of sigmoid; hs has 3 more.
+    The error bounds, with e = 2^-24 the relative error of one float32 operation: i has one. The drive: i / rho has two
+    of the product with 1 / rho and one of the inverse, at most 2 e of the drive because |x| / cosh(x)^2 < 1/2, and tanh
+    errs by 2 ulp, 4 e. u has 3 additions and |rho| times the drive's error; then tanh again. The gate has one of
+    10 h - 5, at most 15 e, over 4, and the 2.49 ulp of sigmoid; hs has 3 more.
     """
     inputs, options = case_inputs(case), case_options(case) | {"lengths": None}
     state = SRCState(*(inputs[name] for name in STATE))
@@ -127,14 +130,14 @@ def check_step(case: Case) -> None:
     )
     for name in SRCState._fields:
         x, y, bound = (getattr(of, name) for of in (made, exact, bounds))
-        # Where the current of float32 overflows there is nothing to compare.
+        # If the float32 current overflows there is nothing to compare.
         wrong = ~((x - y).abs() <= bound) & exact.i.isfinite() & made.i.isfinite()
         assert not wrong.any(), f"{name}: {(x - y)[wrong][:3]} where {bound.expand_as(x)[wrong][:3]} is allowed"
 
 
 def check_float64(case: Case) -> None:
-    """Outputs and gradients of reference.py to 1e-12; where a neuron is near its threshold, to five times the change
-    that one ulp of every input makes there, as tests/test_gradients.py has it.
+    """Compare outputs and gradients with reference.py to 1e-12, or, if a neuron is near its threshold, to five times
+    the change that one ulp of every input makes, as in tests/test_gradients.py.
     """
     inputs, options = case_inputs(case), case_options(case)
     outputs = call(srcell.src, inputs, **options)
@@ -168,7 +171,7 @@ def check(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
 
 
 def long_inputs(steps: int) -> tuple[Tensor, EventBatch, Inputs]:
-    """Currents and events of (steps, 2, 40), made in pieces."""
+    """Currents (steps, 2, 40) and events for a layer of that size, made in pieces."""
     current = torch.cat([3 * noise(seed, 1000, 2, 40, dtype=torch.float32) for seed in range(steps // 1000)])
     offsets = torch.arange(2 * steps + 1) * 2
     indices = (torch.arange(4 * steps, dtype=torch.int32) * 7919 >> 3) % 40
@@ -182,8 +185,8 @@ def peak_mebibytes() -> float:
 
 @torch.no_grad()
 def measure_long(steps: int) -> dict[str, Any]:
-    """Of a process of its own: spikes in all, whether streaming gives the same bits, and by how many MiB the peak grew
-    in a call on currents, in one on events, and over all streamed calls after the first."""
+    """Run in a process of its own: total spikes, whether streaming gives the same bits, and by how many MiB the peak
+    memory grew in a call on currents, in a call on events, and over all streamed calls after the first."""
     torch.set_num_threads(1)
     current, events, layer = long_inputs(steps)
     srcell.src(current[:1000], -6.0), srcell.src_linear(events[:1], layer["weight"], -6.0)
@@ -215,7 +218,7 @@ def check_long() -> None:
     assert measured["same"], measured
     assert min(measured["spikes"].values()) > LONG, measured
     for name, allowed in (("currents", output), ("events", output), ("streamed", 0)):
-        # 8 MiB for what the allocator keeps: a trace of all steps would be 30 MiB a tensor more.
+        # 8 MiB allow for the allocator's cache; a trace of all steps would add 30 MiB per tensor.
         assert measured["growth"][name] <= allowed + 8, measured
 
 

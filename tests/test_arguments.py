@@ -1,5 +1,5 @@
-"""What all functions alike refuse or take: tensors that are not dense, numbers beyond every float, sizes that no loop
-gets through, numbers that do not lie as kernels read them.
+"""Arguments that every function must refuse or accept: tensors that are not dense, numbers too large for a float, sizes
+too large to loop over, and memory layouts that kernels cannot read directly.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def test_sizes_whose_product_cannot_be_counted_are_refused() -> None:
 
 
 def test_sizes_that_hold_nothing_are_not_walked_through() -> None:
-    """In a process of its own, which can be ended."""
+    """In a process of its own, so that a hang can be stopped."""
     program = """
 import torch, srcell
 from srcell.functional import count_spikes
@@ -99,12 +99,12 @@ spikes.sum().backward()
 
 
 def negated(x: Tensor) -> Tensor:
-    """The same numbers as a view that torch negates when it reads it."""
+    """The same numbers as a lazily negated view (torch's negative bit)."""
     return torch.complex(torch.zeros_like(x), -x).conj().imag
 
 
 def misaligned(x: Tensor) -> Tensor:
-    """The same numbers at odd addresses."""
+    """The same numbers at addresses that are not aligned to their size."""
     return torch.frombuffer(bytearray(b"\0" + x.numpy().tobytes()), dtype=x.dtype, offset=1).view(x.shape)
 
 

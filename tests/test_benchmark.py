@@ -1,4 +1,4 @@
-"""The benchmark: what its files hold, what counts as slower, what a bad argument is told. No times are asserted."""
+"""The benchmark: its result files, what counts as slower, errors for bad arguments. No times are asserted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TINY = {name: replace(setting, steps=7, batch=3, density=0.3) for name, setting 
 
 @pytest.fixture(autouse=True)
 def tiny_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test may measure at full size: that takes minutes."""
+    """Replace the cases by tiny ones: measuring at full size takes minutes."""
     monkeypatch.setattr(benchmark, "CASES", {name: (setting,) for name, setting in TINY.items()})
     monkeypatch.setattr(cases, "CASES", benchmark.CASES)
     monkeypatch.setattr(timing, "SHORTEST", 0.0)
@@ -44,7 +44,7 @@ def tiny_cases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    """As if every case had been measured, each row in 9 to 11 ms."""
+    """The results file of a made-up run of all cases, each row with times of 9 to 11 ms."""
     return benchmark.record([fake_result(setting) for case in CASES.values() for setting in case], Path(__file__))
 
 
@@ -73,10 +73,10 @@ def test_every_row_has_quartiles_of_every_pass(setting: Setting) -> None:
 
 @pytest.mark.parametrize("name", [name for name, setting in TINY.items() if "eager" in setting.rows])
 def test_the_rows_of_a_setting_do_the_same_work(name: str) -> None:
-    """Every SRC row gives the same output, but for what parameters that differ by two ulp would change."""
+    """Every SRC row gives the same output, up to the change that two ulp in the parameters would make."""
     setting = TINY[name]
     torch.manual_seed(0)
-    make_row = MAKERS[setting.subject](replace(setting, steps=20, batch=16))  # none fires before step 13
+    make_row = MAKERS[setting.subject](replace(setting, steps=20, batch=16))  # no neuron fires before step 13
     rows = {name: make_row(name) for name in setting.rows if name != "gru"}
     outputs = {name: row.call().detach() for name, row in rows.items()}
     expected = outputs.pop("eager")
@@ -208,7 +208,7 @@ def test_a_bad_argument_is_told_in_one_line(
         ((9.9, 10.0, 10.1), (11.9, 12.0, 12.1), 1),
         ((9.9, 10.0, 10.1), (9.9, 10.0, 10.1), 0),
         ((9.0, 10.0, 12.5), (11.9, 12.0, 12.1), 0),  # within the spread
-        ((9.9, 10.0, 10.1), (10.2, 10.3, 10.4), 0),  # within what processes differ by
+        ((9.9, 10.0, 10.1), (10.2, 10.3, 10.4), 0),  # within the margin for differences between processes
         ((11.9, 12.0, 12.1), (9.9, 10.0, 10.1), 0),  # faster
     ],
 )
@@ -276,11 +276,11 @@ def test_the_readme_has_the_markers(section: str) -> None:
 
 
 def load(name: str) -> ModuleType:
-    """A script of the folder bench, which is no package."""
+    """Import a script of the folder bench, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(BENCH))  # for what it imports of that folder
+    sys.path.insert(0, str(BENCH))  # scripts import others of that folder
     try:
         spec.loader.exec_module(module)
     finally:

@@ -1,9 +1,9 @@
-"""One function, the same bits everywhere: forward, final state and backward of ``src``, and of ``src_linear`` on
-events, do not depend on the instruction set, the number of threads, the batch around a sample or the cuts of a
-sequence; a dense input has the bits of its events; and spike trains are those written down in spike_trains.json.
+"""The same bits everywhere: forward, final state and backward of ``src``, and of ``src_linear`` on events, do not
+depend on the instruction set, the number of threads, the batch that a sample is in, or how a sequence is cut into
+calls; a dense input gives the bits of its events; and spike trains are those recorded in spike_trains.json.
 
-`python tests/test_bits.py --write` writes that file anew. Do so only when a change of the arithmetic is intended, and
-say in CHANGELOG.md that spike trains changed.
+`python tests/test_bits.py --write` rewrites that file. Do so only if a change of the arithmetic is intended, and say in
+CHANGELOG.md that spike trains changed.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def make_case(
     scale: float = 1.0,
     spread: float = 0.0,
 ) -> Case:
-    """What a process needs to call ``src`` and its gradients. Poison puts NaN and infinities into the data; currents or
-    weights are multiplied by the scale, and cell parameters lie anywhere within the spread about their defaults.
+    """What a process needs to call ``src`` and its gradients. ``poison`` puts NaN and infinities into the data;
+    currents or weights are multiplied by ``scale``, and cell parameters lie within ``spread`` of their defaults.
     """
     return {
         "seed": seed,
@@ -79,8 +79,8 @@ def make_case(
     }
 
 
-# Neurons and samples round the widths of registers (16, 32) and of tiles (128), with and without lengths, which cut the
-# tiles differently; steps round the segments between checkpoints (16).
+# Numbers of neurons and samples near the widths of registers (16, 32) and of tiles (128), with and without lengths,
+# which change how tiles are cut; numbers of steps near the segments between checkpoints (16).
 SHAPES = [
     (33, 5, 300),
     (17, 3, 129),
@@ -109,7 +109,7 @@ def case_inputs(case: Case) -> Inputs:
 
 
 def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
-    """What the case makes of inputs near their defaults."""
+    """Apply the case's scale, spread and poison to inputs near their defaults, in place."""
     inputs[synapse] *= case["scale"]
     if case["poison"]:
         poison(inputs, synapse)
@@ -173,7 +173,7 @@ def linear_inputs(case: Case) -> tuple[EventBatch, Inputs]:
 
 
 def digest(x: Tensor) -> str:
-    """Of the bits; every NaN counts as the same NaN, because payloads are not promised."""
+    """A hash of the bits; all NaN count as equal, because their payloads are not promised."""
     return hashlib.sha256(torch.where(x.isnan(), torch.nan, x.detach()).numpy().tobytes()).hexdigest()
 
 
@@ -182,7 +182,7 @@ def digest_all(tensors: dict[str, Tensor]) -> Digests:
 
 
 def with_gradients(function: Callable[..., Outputs], inputs: Inputs, seed: int, options: dict[str, Any]) -> Digests:
-    """Of a call's outputs and of the gradients of all its arguments."""
+    """Digests of a call's outputs and of the gradients of all its arguments."""
     with torch.no_grad():
         outputs = call(function, inputs, **options)
     made = gradients(function, inputs, [*make_output_gradients(seed, outputs)], **options)
@@ -194,7 +194,7 @@ def named_outputs(spikes: Tensor, state: SRCState) -> dict[str, Tensor]:
 
 
 def whole(case: Case, threads: int) -> Digests:
-    """Of one call and of all its gradients."""
+    """Digests of one call and of all its gradients."""
     torch.set_num_threads(threads)
     return with_gradients(srcell.src, case_inputs(case), case["seed"], case_options(case))
 
@@ -204,7 +204,7 @@ def on_events(events: EventBatch) -> Callable[..., Outputs]:
 
 
 def linear_whole(case: Case, threads: int) -> Digests:
-    """Of ``src_linear`` on events, in no order and several of one input, and on the dense input that they make."""
+    """Digests of ``src_linear`` on unordered events, some of one input, and on the dense input that they make."""
     torch.set_num_threads(threads)
     events, inputs = linear_inputs(case)
     made = with_gradients(on_events(events), inputs, case["seed"], case_options(case))
@@ -212,8 +212,8 @@ def linear_whole(case: Case, threads: int) -> Digests:
 
 
 def linear_dense(case: Case, threads: int, *, as_events: bool = False) -> Digests:
-    """Of ``src_linear`` on a dense input whose zeros are skipped, or on the EventBatch that is made of it; the gradient
-    of the input is that at its events.
+    """Digests of ``src_linear`` on a dense input with ``method="events"``, or on the EventBatch made of it; the
+    gradient of the input is taken at its events only.
     """
     torch.set_num_threads(threads)
     events, inputs = linear_inputs(case)
@@ -239,7 +239,7 @@ def linear_dense(case: Case, threads: int, *, as_events: bool = False) -> Digest
 
 
 def linear_alone(case: Case) -> Digests:
-    """Of the outputs of a call for each sample, and of the gradients that are a sample's own."""
+    """Digests of the outputs of one call per sample, and of the gradients that belong to a sample."""
     events, inputs = linear_inputs(case)
     options = case_options(case)
     lengths = options.pop("lengths")
@@ -263,7 +263,7 @@ def linear_alone(case: Case) -> Digests:
 
 
 def steps_of(events: EventBatch, begin: int, end: int) -> EventBatch:
-    """The events of some steps of every sample."""
+    """The events of every sample in the steps [begin, end)."""
     steps, batch, inputs = events.shape
     rows = (torch.arange(batch)[:, None] * steps + torch.arange(begin, end)).flatten()
     bounds = [(int(events.offsets[row]), int(events.offsets[row + 1])) for row in rows]
@@ -273,7 +273,7 @@ def steps_of(events: EventBatch, begin: int, end: int) -> EventBatch:
 
 
 def linear_in_pieces(case: Case, cuts: list[int]) -> Digests:
-    """Of the outputs of calls that pass the state on."""
+    """Digests of the outputs of successive calls that pass the state on."""
     events, inputs = linear_inputs(case)
     options = case_options(case)
     lengths = options.pop("lengths")
@@ -297,7 +297,7 @@ def all_cases(threads: int) -> list[Digests]:
 
 
 def in_pieces(case: Case, cuts: list[int]) -> Digests:
-    """Of the outputs of calls that pass the state on."""
+    """Digests of the outputs of successive calls that pass the state on."""
     inputs, options = case_inputs(case), case_options(case)
     steps = case["shape"][0]
     lengths, current = options.pop("lengths"), inputs["current"]
@@ -311,7 +311,7 @@ def in_pieces(case: Case, cuts: list[int]) -> Digests:
 
 
 def alone(case: Case) -> Digests:
-    """Of the outputs of a call for each sample, and of the gradients that are a sample's own."""
+    """Digests of the outputs of one call per sample, and of the gradients that belong to a sample."""
     inputs, options = case_inputs(case), case_options(case)
     lengths = options.pop("lengths")
     arriving = make_output_gradients(case["seed"], call(srcell.src, inputs, lengths=lengths, **options))
@@ -498,8 +498,8 @@ def test_the_events_of_a_sample_alone_have_the_bits_that_they_have_in_its_batch(
 
 
 def recorded_inputs(seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """float32 currents, bias and parameters that are whole numbers over powers of two, from integer arithmetic alone:
-    steps of noise after 20 silent ones, with a kick of 8 in one of 16 cells."""
+    """float32 currents, bias and parameters that are integers over powers of two, from integer arithmetic alone: noise
+    after 20 silent steps, with a kick of 8 in one of 16 elements."""
 
     def whole_numbers(salt: int, below: int, *sizes: int) -> Tensor:
         return torch.from_numpy((random_bits(100 * seed + salt, *sizes) % np.uint64(below)).astype(np.int64))
@@ -520,7 +520,7 @@ def recorded_inputs(seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Ten
 
 
 def spike_trains() -> dict[str, dict[str, Any]]:
-    """Hashes of fixed cases by the instruction set of this process."""
+    """Hashes of fixed cases, computed on the instruction set of this process."""
     trains: dict[str, Tensor] = {}
     current, bias, cell = recorded_inputs(1, (220, 3, 100))
     trains["defaults"] = srcell.src(current, -6.0)[0]
@@ -542,7 +542,7 @@ def spike_trains() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-126])
 def test_a_thread_that_flushes_denormals_gets_the_same_bits(scale: float, threads: int) -> None:
-    """It is set for one thread, by torch or by a library that was linked with -ffast-math."""
+    """Flushing is set per thread, by torch or by a library that was linked with -ffast-math."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     case = make_case(269475, (21, 2, 18, 6), mode=("straight_through", True), spread=2.0, scale=scale)

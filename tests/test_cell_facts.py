@@ -1,6 +1,6 @@
-"""The facts of the cell's definition (rest, settling, the worked spike, steady drive, spontaneous firing) hold on every
-instruction set, in float32 and float64, and in the eager reference. The numbers come from an independent implementation
-in float64.
+"""Facts that follow from the cell's definition (rest, settling, one worked spike, steady drive, spontaneous firing)
+hold on every instruction set, in float32 and float64, and in the eager reference. The numbers come from an independent
+implementation in float64.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from support.processes import ISAS, IsaProcess
 BIASES = (-6.0, -4.95, -4.85, -4.5, -4.0)
 SILENT_STEPS = 1000
 
-# The greatest distance from a number that was rounded to so many decimals. float32 adds its own: u is a sum of three
-# terms below 8, rounded to 2^-22 each, damped by 1 - h^2 < 0.2, and h and hs get 2^-23 each; the settling dynamics
-# (I - J)^-1, J the Jacobian at rest, amplifies errors of h by at most 1.3 and those of hs by at most 6.7.
+# What float32 adds to the rounding of the expected decimals: u is a sum of three terms below 8, rounded to 2^-22 each
+# and damped by 1 - h^2 < 0.2, and h and hs are rounded to 2^-23 each; the settling dynamics (I - J)^-1, J the Jacobian
+# at rest, amplifies errors of h by at most 1.3 and those of hs by at most 6.7.
 FLOAT32_ROUNDING = 1.3 * (3 * 2**-22 * 0.2 + 2**-23) + 6.7 * 2**-23
 
 
@@ -31,7 +31,7 @@ def within(decimals: int, dtype: str) -> float:
 
 
 def measure(backend: str, dtype_name: str) -> dict[str, Any]:
-    """The facts' raw numbers, by the reference or by the instruction set of this process."""
+    """The measured numbers behind the facts, from the reference or on the instruction set of this process."""
     run = src_reference if backend == "reference" else srcell.src
     dtype = getattr(torch, dtype_name)
 
@@ -46,7 +46,7 @@ def measure(backend: str, dtype_name: str) -> dict[str, Any]:
         return SRCState(*(x.expand(batch, 1) for x in srcell.rest_state(usual)))
 
     def crossings(x: float, state: SRCState | None, prefix: int) -> int:
-        """Spikes in 200 steps of the steady current that leads the integrator to the drive x."""
+        """Number of spikes in 200 steps of the constant current at which the integrator settles at drive x."""
         current = torch.full((200, 1, 1), (1 - 0.9) * 3 * math.atanh(x / 3), dtype=dtype)
         current = torch.cat([torch.zeros(prefix, 1, 1, dtype=dtype), current])
         high = run(current, usual, state)[0].flatten() > 0.5

@@ -1,5 +1,5 @@
-"""Checkpoints and files of weights: a run goes on from one with the same weights, one is written whole or not at all,
-and what no run wrote is refused.
+"""Checkpoints and weight files: a resumed run ends with the same weights, files are written atomically, and files that
+no run wrote are refused.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(run: TrainedRun, out: Path, t
 
 @pytest.fixture(scope="module")
 def halfway() -> Checkpoint:
-    """The state of a run in its second epoch."""
+    """The state of a run in the middle of its second epoch."""
     trainer = Trainer(TINY, data.load("digits"))
     for _ in all_steps(trainer):
         if trainer.history:
@@ -196,7 +196,7 @@ def test_an_optimiser_that_made_no_whole_steps_is_refused(step: float, halfway: 
     ],
 )
 def test_a_checkpoint_that_cannot_be_gone_on_from(change: Callable[[Any, Any], Any], tmp_path: Path) -> None:
-    """Once a KeyError, a TypeError, a RuntimeError in the first step, or nothing at all."""
+    """Regression: these raised a KeyError, a TypeError, a RuntimeError in the first step, or nothing."""
     trainer = trained()[0]
     tensors, record = json_twin(*trainer.state())
     weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
@@ -208,7 +208,7 @@ def test_a_checkpoint_that_cannot_be_gone_on_from(change: Callable[[Any, Any], A
 
 
 def json_twin(tensors: dict[str, Tensor], record: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A state as it comes back from a file."""
+    """A state as read back from a file: the record has passed through JSON."""
     return dict(tensors), json.loads(json.dumps(record))
 
 
@@ -233,11 +233,11 @@ def test_json_that_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-# The cells' constants in files
+# Constants of layers in files
 
 
 class Constants(nn.Module):
-    """A module whose state_dict has constants beside its weight, as a layer's has."""
+    """A module whose state_dict has constants besides its weight, as that of a layer."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()

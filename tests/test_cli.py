@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it leaves, and errors in one line with exit code 2."""
+"""The command line: what it prints and writes, and errors in one line with exit code 2."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_terminal_gets_a_progress_bar(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     assert main([*TINY, "--out", str(tmp_path / "run")]) == 0
-    # Without what moves the cursor and colours, and with every state of the bar a line.
+    # Without escape sequences, and with each state of the bar on a line of its own.
     lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out).strip())
     header = [line for line in lines if line.startswith(("data  ", "network  ", "machine  ", "folder  "))]
     assert [line.split()[0] for line in header] == ["data", "network", "machine", "folder"]
@@ -129,7 +129,7 @@ def test_resume_goes_on_and_takes_no_settings(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.fixture
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs whose plots are empty files; drawing them takes most of the time of a tiny run."""
+    """Write empty plots: drawing them takes most of the time of a tiny run."""
     for name in ("learning_curve", "raster", "rates", "confusion"):
         monkeypatch.setattr(plots, name, lambda *_: SimpleNamespace(savefig=lambda *_, **__: None))
 

@@ -1,4 +1,4 @@
-"""torch.compile and torch.export: a function, a layer and an encoder give in a graph what they give in eager mode."""
+"""torch.compile and torch.export: functions, layers and encoders give the results of eager mode."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_compiled_on_a_dense_input_auto_is_auto(full: bool) -> None:
 
 @pytest.mark.parametrize("name", OUTSIDE_LAYERS)
 def test_compiled_they_give_what_they_give_in_eager_mode(name: str) -> None:
-    """Encoders read freed memory there: scratch and offsets that the graph had no more use for."""
+    """Regression: compiled encoders read freed memory, scratch and offsets that the graph had released."""
     function, args = OUTSIDE_LAYERS[name]
     compiled = torch.compile(lambda *x: function(*(t + 0 for t in x)), backend="eager")
     for _ in range(3):
@@ -157,7 +157,7 @@ def test_an_encoder_alone_can_be_compiled(encode: str) -> None:
     ],
 )
 def test_the_checks_of_numbers_break_no_graph(function: Callable[[float], Tensor]) -> None:
-    """From the second value on torch traces with one that it does not know."""
+    """From the second value on torch traces the float as a symbol of unknown value."""
     compiled = torch.compile(function, backend="eager", fullgraph=True)
     for value in (-6.0, -5.5, -5.0):
         assert torch.equal(compiled(value), function(value))

@@ -1,6 +1,6 @@
-"""Promise 5 in company: calls from several Python threads at once, an interrupt during a call, an interpreter that ends
-while threads are inside a kernel, a child process whose parent had threads. Workers of a DataLoader are in
-tests/test_events.py.
+"""Promise 5 under concurrency: calls from several Python threads at once, an interrupt during a call, an interpreter
+that shuts down while threads are inside a kernel, a child process whose parent used threads. DataLoader workers are
+tested in tests/test_events.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CALLS = 5
 
 
 def passes(seed):
-    """Spikes and gradients of a layer behind events, and of the same on a dense input."""
+    """Spikes and gradients of a layer on events, and of the same layer on the dense input."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(8, 60, generator=generator)
     weight = torch.randn(150, 60, generator=generator).requires_grad_()
@@ -56,7 +56,7 @@ def test_threads_at_once_get_the_same_bits():
 
 
 def run(program, during=None):
-    """Run a program; once it has printed "ready", do something to it. Returns its status and the rest of its output."""
+    """Run a program, and call ``during`` once it prints "ready"; return its status and the rest of its output."""
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -93,7 +93,7 @@ def test_an_interrupt_waits_for_the_call_and_leaves_all_usable():
 
 
 def test_the_interpreter_ends_while_threads_are_in_kernels():
-    # In the compiled module: torch's own operators abort where the interpreter ends while threads are inside them.
+    # The compiled module is called directly: torch's own operators abort if the interpreter shuts down inside them.
     status, output = run(
         """
         import threading, torch

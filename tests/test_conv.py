@@ -1,4 +1,4 @@
-"""SRCConv2d and the network on it: torch's convolution before the cell, nothing more."""
+"""SRCConv2d and SRCConvClassifier: exactly torch's convolution followed by the cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEPS, BATCH = 20, 3
 
 
 def make_maps(seed: int, *shape: int) -> Tensor:
-    """Spikes in float64 of which every layer above gets enough to fire."""
+    """Spikes in float64, dense enough that every layer above fires."""
     return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.3).double()
 
 
@@ -231,7 +231,7 @@ def test_the_network_takes_maps_rows_and_events(surrogate: str) -> None:
     events = EventBatch.from_dense(maps.flatten(2), lengths=lengths)
     assert torch.equal(model(maps.flatten(2), lengths), logits)
     for same in (model(events), model(EventBatch.from_dense(maps.flatten(2)), lengths)):
-        # The events past a sample's end are in one and not in the other; the convolution sums zeros for them.
+        # One batch has events past a sample's end, the other does not; the convolution must see zeros in both.
         assert torch.equal(same, logits)
     F.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1])).backward()
     for name, parameter in model.named_parameters():

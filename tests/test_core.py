@@ -1,7 +1,6 @@
-"""The compiled module beside its stub: mypy knows of it only what _core.pyi says.
+"""The compiled module against its stub _core.pyi, which is all that mypy knows of it.
 
-``tools/check.sh`` compares which names there are, with mypy's stubtest, which does not look at the arguments of
-pybind11's functions.
+``tools/check.sh`` compares the names, with mypy's stubtest, which does not check the arguments of pybind11's functions.
 """
 
 import ast
@@ -20,12 +19,12 @@ KINDS = {"int": "int|SupportsInt", "float": "float|SupportsFloat", "Sequence": "
 
 
 def names_and_types(node: ast.FunctionDef) -> list[tuple[str, str]]:
-    """Of a function of the stub."""
+    """Argument names and types of a function of the stub."""
     return [(x.arg, ast.unparse(x.annotation)) for x in node.args.args if x.arg != "self" and x.annotation]
 
 
 def bound(doc: str | None) -> list[tuple[str, str]]:
-    """Of the signature that pybind11 writes into a docstring, or of the first of several."""
+    """Argument names and types of the (first) signature that pybind11 writes into a docstring."""
     assert doc
     signature = re.search(r"\((?:self: [\w.]+(?:, )?)?(.*)\) ->", doc)
     assert signature

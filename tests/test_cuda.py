@@ -1,7 +1,7 @@
-"""The CUDA kernels, their bindings and the operators' GPU side: the CPU's bits, on a card and without one.
+"""The CUDA kernels, their bindings and the operators on a GPU: the same bits as the CPU, with and without a card.
 
-Without a card the kernels run on the host (tests/cpp/cuda_on_host.cpp): `tools/check.sh` builds that module and names
-it in SRCELL_CUDA_ON_HOST. On a machine with a card the same tests run on it, and those that only a card can answer.
+Without a card the kernels run on the host (tests/cpp/cuda_on_host.cpp): `tools/check.sh` builds that module and sets
+SRCELL_CUDA_ON_HOST to it. On a machine with a card the same tests run on the card, and further ones that need it.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ needs_card = pytest.mark.skipif(not CARD, reason="no card")
 
 
 class Card:
-    """A GPU as it is."""
+    """A real GPU."""
 
     device = torch.device("cuda")
 
@@ -41,7 +41,7 @@ class Card:
 
 
 class Host:
-    """The kernels on the host: within `on()` every tensor counts as one on a GPU."""
+    """The kernels on the host: within `on()` every tensor is treated as one on a GPU."""
 
     device = torch.device("cpu")
 
@@ -101,7 +101,7 @@ def moved(x, device):
 
 
 def gradients_of(run, inputs, device="cpu"):
-    """Outputs and gradients, brought back to the CPU, with weights on all outputs that differ."""
+    """Outputs and gradients, on the CPU; the gradients are of a sum of all outputs with different weights."""
     inputs = [moved(x, device) for x in inputs]
     outputs = [x.cpu() for x in run(*inputs)]
     generator = torch.Generator().manual_seed(1)
@@ -112,7 +112,7 @@ def gradients_of(run, inputs, device="cpu"):
 
 
 def check_against_the_cpu(gpu, run, inputs):
-    """Returns the CPU's outputs and gradients."""
+    """Assert equal bits on the GPU and the CPU; return the CPU's outputs and gradients."""
     with gpu.on():
         got = gradients_of(run, inputs, gpu.device)
     expected = gradients_of(run, inputs)
@@ -150,7 +150,7 @@ def test_scan_is_the_cpus(gpu, dtype, surrogate, recurrent_grad, learnable, per_
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_computed_in_float32(gpu, dtype):
     generator, _, state, bias = problem(torch.float32, False, False)
-    # Every kind of number: large, small, denormal and none; the rest make spikes.
+    # Special values first: zeros, denormal, small, large and infinite; the rest make spikes.
     current = (torch.randn(40, 3, 37, generator=generator) * 2).to(dtype)
     kinds = torch.tensor([0.0, -0.0, 1e-7, -3e-5, 6e4, -6.5e4, torch.inf]).to(dtype)
     current[0, 0, : len(kinds)] = kinds
@@ -191,7 +191,7 @@ def test_events_are_the_cpus(gpu, dtype, surrogate, recurrent_grad, values, lear
 
 
 def dense_arguments(input, weight, method, at_events, layer):
-    """The positional ones and the keywords."""
+    """The positional and the keyword arguments of ``src_dense``."""
     options = dict(method=method, save=True, trace_integrator=False, input_grad_at_events=at_events)
     return (input, weight, *layer.forward), layer.options | options
 
@@ -228,12 +228,12 @@ def test_dense_inputs(gpu, dtype, method, at_events):
 
     with gpu.on():
         outputs, (grad_input, *gradients) = passes(method, gpu.device)
-    taken = "events" if method == "events" else "gemm"  # a GPU does not look at the density
+    taken = "events" if method == "events" else "gemm"  # on a GPU "auto" is the product
     cpu_outputs, (cpu_grad_input, *cpu_gradients) = passes(taken, "cpu")
     if method == "events" or gpu.device.type == "cpu":  # the product's bits are those of the device's library
         equal(outputs[:4], cpu_outputs[:4])
         equal(gradients, cpu_gradients)
-    # The gradient of the input is torch's product there: each element sums 37 terms in some order.
+    # On a GPU the input's gradient is torch's product: each element sums 37 terms in an unknown order.
     bound = 37 * torch.finfo(dtype).eps * (cpu_grad_input.abs().max() + weight.abs().max() * 37)
     if method == "events":
         assert (grad_input - cpu_grad_input).abs().max() <= bound
@@ -326,7 +326,7 @@ def test_a_build_without_kernels_says_how_to_get_them(monkeypatch):
         src(torch.zeros(2, 1, 3), -6.0)
 
 
-# What only a card can answer.
+# Tests that need a card.
 
 
 @needs_card
@@ -371,7 +371,7 @@ def test_operators_check():
 
 
 def training_step(layer, events):
-    """The gradients of a step, in the parameters."""
+    """Run one step, which leaves its gradients in the parameters."""
     for parameter in layer.parameters():
         parameter.grad = None if parameter.grad is None else parameter.grad.zero_()
     spikes, _ = layer(events)

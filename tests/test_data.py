@@ -1,4 +1,4 @@
-"""Data sets and loaders: what files hold, what is said of broken ones, and batches that depend on the seed alone."""
+"""Data sets and loaders: reading files, errors for broken ones, and batches that depend on the seed alone."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
-    """Once found only at the end of the training."""
+    """Regression: the difference was found only at the end of training."""
     write_idx(tmp_path / "mnist", (3, 2, 2), (3, 2, 3))
     with pytest.raises(ValueError, match="expected images of one size, got 2 x 2 and 2 x 3") as error:
         data.load("mnist", tmp_path)
@@ -194,7 +194,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     write_nmnist(tmp_path)
     fresh = data.load("nmnist", tmp_path)
     for part in ("train", "test"):
-        (tmp_path / f"{part}-1000us-prefix20.safetensors").mkdir()  # in the place of the file
+        (tmp_path / f"{part}-1000us-prefix20.safetensors").mkdir()  # a folder in place of the file
     with pytest.warns(UserWarning, match=r"-1000us-prefix20\.safetensors: the cache was not written \("):
         found = data.load("nmnist", tmp_path, cache=True)
     for ours, theirs in ((found.train, fresh.train), (found.test, fresh.test)):
@@ -263,7 +263,7 @@ def test_folders_without_recordings_are_named(tmp_path: Path) -> None:
 
 
 def test_overflows_of_time_do_not_take_hours(tmp_path: Path) -> None:
-    """Each of them once cost a pass over all events."""
+    """Regression: each overflow cost a pass over all events."""
     write_recordings(tmp_path).write_bytes(bytes([1, 240, 0, 0, 0]) * 2_000_000)
     start = time.monotonic()
     with pytest.raises(ValueError, match=r"a\.bin: corrupt \(2000000 overflows of time\)"):
@@ -377,7 +377,7 @@ def test_a_worker_that_dies_is_an_error() -> None:
 
 
 def test_a_worker_that_is_killed_between_two_batches_is_an_error_where_the_next_is_awaited() -> None:
-    """torch's handler of SIGCHLD raised a RuntimeError wherever the process was."""
+    """Regression: torch's handler of SIGCHLD raised a RuntimeError wherever the process was."""
     others = set(multiprocessing.active_children())
     loader = iter(EventLoader(images(100), RateEncoding(steps=30), 4, num_workers=1))
     next(loader)
@@ -385,7 +385,7 @@ def test_a_worker_that_is_killed_between_two_batches_is_an_error_where_the_next_
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     worker.join(60)
-    time.sleep(0.01)  # a place for the handler of SIGCHLD to run
+    time.sleep(0.01)  # a handler of SIGCHLD would run here
     with pytest.raises(ChildProcessError, match=r"DataLoader worker .*: try fewer workers"):
         list(loader)
 
@@ -409,7 +409,7 @@ def test_workers_leave_signals_to_their_parent_and_end_by_its_own() -> None:
     workers = set(multiprocessing.active_children()) - others
     assert len(workers) == 2
     for worker in workers:
-        for number in ("INT", "TERM"):  # from a process that is not their parent
+        for number in ("INT", "TERM"):  # sent by a process that is not their parent
             subprocess.run(["sh", "-c", f"kill -{number} {worker.pid}"], check=True)
     assert sum(len(labels) for _, labels in loader) == 96
     for worker in workers:
@@ -459,7 +459,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_process_ends_though_its_workers_have_batches_left(method: str, tmp_path: Path) -> None:
-    """A worker under a fork server once waited for a SIGTERM from that instead of from the process."""
+    """Regression: a worker under a fork server waited for a SIGTERM from the server instead of from the process."""
     script = tmp_path / "abandoned.py"
     script.write_text(ABANDONED)
     done = subprocess.run([sys.executable, script, method], capture_output=True, text=True, timeout=120)

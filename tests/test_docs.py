@@ -1,9 +1,8 @@
-"""Every example of the documentation runs: the blocks of docs/**/*.md and README.md, in the order of each page.
+"""Every example of the documentation runs: the blocks of docs/**/*.md and README.md, in their order on each page.
 
-Python blocks share a namespace a page; those written as sessions (>>>) are doctests. Console blocks are what a user
-types behind ``$ `` and what the command answers, ``...`` for what differs; a command runs here unless it needs a
-download, a GPU or minutes, and is then given to the parser alone. A block that cannot run has another tag, and the tags
-are known.
+Python blocks share one namespace per page; those written as sessions (>>>) are doctests. Console blocks have what a
+user types after ``$ `` and the command's output, with ``...`` for what varies. A command that needs a download, a GPU
+or minutes is only parsed; all others run. Blocks that cannot run have other tags, and unknown tags are an error.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ SHOWN = {"text", "sh"}  # equations, and commands that install or need several G
 DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}", "{grid}"}
 DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of docs/extension.py
 
-# What no test may do: fetch data sets, or take minutes.
+# Data sets that a test may not use, because they need a download.
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
-SECONDS = 100  # a command that takes longer hangs
+SECONDS = 100  # a command that takes longer is taken to hang
 
 NEEDS = {"docs/howto/porting.md": ("snntorch", "spikingjelly")}
 
 
 class Block(NamedTuple):
-    """A fenced block: its tag, its text, and the line on which that begins."""
+    """A fenced block: its tag, its text, and the line on which the text begins."""
 
     tag: str
     text: str
@@ -97,24 +96,24 @@ def test_python(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         if block.text.lstrip().startswith(">>>"):
             session = doctest.DocTestParser().get_doctest(block.text, names, page, page, block.line - 1)
             assert session.examples
-            # The runner empties the namespace at its end unless told not to.
+            # By default the runner clears the namespace when it ends.
             result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(session, clear_globs=False)
             assert result.failed == 0, f"{page}:{block.line}"
             names.update(session.globs)
         else:
-            # Lines before it are empty, so that a traceback names the page's own.
+            # Preceded by empty lines, so that a traceback has the page's line numbers.
             exec(compile("\n" * (block.line - 1) + block.text, str(ROOT / page), "exec"), names)
 
 
 def test_python_pages_hold_something() -> None:
-    """A page whose examples assert nothing would pass whatever they do."""
+    """Examples that assert nothing would pass whatever they do."""
     for page in WITH_PYTHON:
         text = "".join(block.text for block in BLOCKS[page] if block.tag == "python")
         assert "assert " in text or ">>> " in text or page == "README.md", page
 
 
 class Command(NamedTuple):
-    """A command of a console block, and what is to be printed."""
+    """A command of a console block, its expected output, and its place."""
 
     words: list[str]
     output: str
@@ -134,7 +133,7 @@ def commands_of(page: str) -> Iterator[Command]:
 
 
 def split_launcher(words: list[str]) -> tuple[list[str], list[str]]:
-    """What starts the command srcell, empty for itself, and its arguments."""
+    """The launcher before srcell (torchrun and its options, or nothing), and srcell's arguments."""
     if words[0] == "srcell":
         return [], words[1:]
     at = words.index("-m")
@@ -143,7 +142,7 @@ def split_launcher(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def check_command(words: list[str]) -> argparse.Namespace:
-    """What the command line makes of the arguments; settings and benchmark cases are looked at as well."""
+    """Parse the arguments of srcell; settings and benchmark cases are checked as well."""
     arguments = cli.build_parser().parse_args(words)
     if words[0] == "train" and arguments.dataset is not None:
         training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given_settings(arguments))
@@ -156,7 +155,7 @@ def check_command(words: list[str]) -> argparse.Namespace:
 
 
 def runs_here(arguments: argparse.Namespace, folder: Path) -> bool:
-    """Whether the command needs no download, no GPU, no minutes, and no run that a command like that left."""
+    """Whether a command can run here: no download, no GPU, no minutes, and no run folder that is missing."""
     if arguments.run is bench or getattr(arguments, "device", "cpu") != "cpu":
         return False
     if getattr(arguments, "dataset", None) in NOT_HERE:
@@ -201,7 +200,7 @@ def test_console(
 
 
 def test_some_commands_run() -> None:
-    """The rule that spares commands must not spare all of them."""
+    """The rule that skips commands must not skip all of them."""
     commands = [split_launcher(command.words)[1] for page in WITH_CONSOLE for command in commands_of(page)]
     spared = [words for words in commands if not runs_here(check_command(words), ROOT / "nowhere")]
     assert len(commands) - len(spared) >= 5
@@ -222,7 +221,7 @@ def test_the_reference_has_every_public_name() -> None:
     public |= {f"srcell.functional.{name}" for name in functional.__all__ if name not in srcell.__all__}
     public |= {f"srcell.data.{name}" for name in data.__all__}
     public |= {f"srcell.benchmark.{name}" for name in benchmark.__all__}
-    # Two names of the training loop are documented where they come from.
+    # ``evaluate`` is documented where it is defined, in srcell.evaluation.
     public |= {f"srcell.training.{name}" for name in training.__all__ if name != "evaluate"}
     for module in (models, evaluation):
         own = (name for name, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__)

@@ -1,5 +1,5 @@
-"""The encoders: rate_encode's fixed random stream and the rates it gives, latency_encode's single spikes, the same
-events on every instruction set and for every thread count, and what both refuse.
+"""The encoders: rate_encode's fixed random stream and its rates, latency_encode's single spikes, the same events on
+every instruction set and for every thread count, and the arguments that both refuse.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ENCODERS: dict[str, Callable[..., EventBatch]] = {
     "rate": lambda images, *args, **options: rate_encode(images, *args, seed=0, **options),
     "latency": latency_encode,
 }
-# Round the groups of 16 pixels and of 8 steps in which the kernels work.
+# Sizes near multiples of the groups of 16 pixels and of 8 steps in which the kernels work.
 PIXELS = st.integers(0, 9) | st.sampled_from([15, 16, 17, 31, 32, 33, 47, 48, 49, 90])
 STEPS = st.integers(0, 11) | st.sampled_from([15, 16, 17, 24, 25])
 
-# Random123's kat_vectors for philox4x32-10: zeros, ones, and the digits of pi.
+# Known answers for philox4x32-10, kat_vectors of Random123: zeros, ones, and the digits of pi.
 PHILOX_KNOWN_ANSWERS = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
@@ -39,7 +39,7 @@ PHILOX_KNOWN_ANSWERS = [
     ),
 ]
 
-# Of the events of frozen_example(): a stream that changes silently would change every published result.
+# Digest of the events of frozen_example(): a silent change of the stream would change every published result.
 FROZEN_DIGEST = "749c468f8ce7a05afee58735595f3cf1ee1914f7d9781bc6e36cd3ef03e893d3"
 
 
@@ -58,7 +58,7 @@ def philox(counter: list[np.ndarray], key: tuple[int, int]) -> list[np.ndarray]:
 def rate_encode_by_definition(
     images: np.ndarray, steps: int, prefix: int, gain: float, seed: int, index: list[int]
 ) -> np.ndarray:
-    """The dense spikes (T, B, K), every cell on its own."""
+    """The dense spikes (T, B, K), computed for each element on its own."""
     samples, pixels = images.shape
     threshold = np.ceil(np.minimum(gain * images.astype(np.float64), 1) * 2**24)
     spikes = np.zeros((prefix + steps, samples, pixels), np.float32)
@@ -81,7 +81,7 @@ def latency_encode_by_definition(images: np.ndarray, steps: int, prefix: int) ->
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:
-    """Half of the pixels are 0, as in pictures of digits."""
+    """Random images in which half of the pixels are 0, as in pictures of digits."""
     images = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
     return (2 * images - 1).clamp(min=0)
 
@@ -168,7 +168,7 @@ def test_latencies_are_those_of_the_definition(samples: int, pixels: int, steps:
 
 
 def test_latencies_are_rounded_half_to_even() -> None:
-    """With 128 dark levels of 1/128 and 65 steps, every second pixel lies half-way between two steps."""
+    """With 128 grey levels and 65 steps, every second pixel lies half-way between two steps."""
     images = torch.arange(1, 129)[None] / 128
     dense = latency_encode(images, 65, prefix=0).to_dense()[:, 0]
     assert dense.argmax(0).tolist() == [round((1 - p) * 64) for p in images[0].tolist()]
@@ -190,7 +190,7 @@ def test_in_one_step_all_latencies_are_the_same() -> None:
 
 
 def test_large_encodings_are_those_of_the_definition_and_stay() -> None:
-    """Events of more than 4 MB lie in memory that is used again, but not while a batch has it."""
+    """Events of more than 4 MB lie in memory that is reused, but not while a batch uses it."""
     images = torch.rand(60, 900, generator=torch.Generator().manual_seed(0))
     batch = rate_encode(images, 101, prefix=1, gain=1.0, seed=2)
     assert batch.indices.nbytes > 4 << 20
@@ -209,7 +209,7 @@ def test_large_encodings_are_those_of_the_definition_and_stay() -> None:
 
 
 def encodings(shape: tuple[int, int], steps: int, seed: int, threads: int) -> dict[str, str]:
-    """Digests of both encodings by the instruction set of this process."""
+    """Digests of both encodings, computed on the instruction set of this process."""
     torch.set_num_threads(threads)
     images = random_images(*shape, seed=seed)
     index = [2**40 + 3 * b for b in range(shape[0])]
@@ -286,7 +286,7 @@ def test_without_gain_nothing_fires(gain: float, pixel: float) -> None:
 
 @pytest.mark.parametrize("pixel", [1 / 255, 0.1, 0.5, 1.0])
 def test_the_rate_is_gain_times_pixel(pixel: float) -> None:
-    """The count of n independent cells is binomial: within 6 standard deviations of n q but for 2e-9 of all seeds.
+    """The count over n independent elements is binomial: within 6 standard deviations of n q for all but 2e-9 of seeds.
 
     Rounding the threshold up adds less than 2^-24 to q: at most n 2^-24 events, less than one here.
     """

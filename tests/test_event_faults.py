@@ -1,4 +1,4 @@
-"""No corrupt EventBatch is made: its constructor, a pickle and dense tensors name the first fault."""
+"""No corrupt EventBatch can be made: construction, unpickling and from_dense raise and name the first fault."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_corrupt_pickle_is_refused(name: str, wrong: Any, error: type[Exceptio
 def expected_error(
     offsets: list[int], indices: list[int], values: list[float] | None, lengths: list[int] | None, shape: list[int]
 ) -> str | None:
-    """What the constructor says of these parts: its definition, in plain Python."""
+    """The error that the constructor must raise for these parts, defined in plain Python; None if they are valid."""
     steps, batch, inputs = shape
     rows, events = batch * steps, len(indices)
     if min(shape) < 0 or inputs > 2**31:
@@ -180,7 +180,7 @@ EXTREMES = [-(2**63), -(2**62), -(2**31), -1, 0, 1, 2**31 - 1, 2**31, 2**32, 2**
 
 @st.composite
 def corrupt_parts(draw: st.DrawFn) -> dict[str, Any]:
-    """Lists that would make a valid batch, but for up to two changes to anything in them."""
+    """The parts of a valid batch as lists, with up to two random changes."""
     steps, batch = draw(st.integers(0, 3)), draw(st.integers(0, 3))
     inputs = draw(st.sampled_from([1, 2, 5, 2**31]))
     lengths = [draw(st.integers(0, steps)) for _ in range(batch)]
@@ -276,7 +276,7 @@ def test_every_nan_is_found_and_nothing_else() -> None:
 def test_more_than_two_to_the_31_events_are_counted_right() -> None:
     events = 2**31 + 5
     try:
-        indices = np.zeros(events, np.int32)  # pages that are only read share one page of zeros: this takes no memory
+        indices = np.zeros(events, np.int32)  # pages that are only read share the zero page: no memory is used
     except MemoryError:
         pytest.skip("the system does not promise 8 GiB")
     offsets = torch.tensor([0, 2**31 + 1, events])
@@ -290,7 +290,7 @@ def test_more_than_two_to_the_31_events_are_counted_right() -> None:
 
 
 def test_the_operator_holds_what_it_made_contiguous() -> None:
-    """Its addresses were those of copies that were gone."""
+    """Regression: the kernel got the addresses of contiguous copies that had been freed."""
     n = 40_000
     offsets, indices = torch.zeros(n + 1, 2, dtype=torch.int64), torch.zeros(n, 2, dtype=torch.int32)
     offsets[:, 0], indices[:, 0] = torch.arange(n + 1), 2

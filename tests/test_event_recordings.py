@@ -1,4 +1,4 @@
-"""EventBatch.from_events: a recording becomes what it says, or is refused by name."""
+"""EventBatch.from_events: a recording becomes the events it describes, or an error names the argument."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_integer_times_are_binned_exactly() -> None:
 
 
 def test_integer_times_in_bins_of_a_float_are_binned_as_float64() -> None:
-    """They were divided in float32: times moved to a later bin, and a tiny width became 0."""
+    """Regression: they were divided in float32, so that times moved to a later bin and a tiny width became 0."""
     late = EventBatch.from_events([2**25 - 1], [0], inputs=1, bin_width=2.0**20)
     assert late.shape == (32, 1, 1) and late.offsets[-2:].tolist() == [0, 1]
     assert EventBatch.from_events([0, 0], [0, 0], inputs=1, bin_width=1e-320).shape == (1, 1, 1)
@@ -111,7 +111,7 @@ def test_a_recording_without_events_is_silent() -> None:
         assert batch.shape == (steps, 1, inputs)
 
 
-# A valid recording, of which each wrong call changes one argument.
+# A valid recording; each wrong call changes one of its arguments.
 RECORDING: dict[str, Any] = {
     "times": [5, 1005, 1005],
     "x": [0, 3, 1],

@@ -1,4 +1,4 @@
-"""EventBatch: what it holds, that it agrees with the dense tensor in everything, and what it refuses."""
+"""EventBatch: its contents, its agreement with the dense tensor in every operation, and what it refuses."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ BATCH = EventBatch.from_dense(torch.zeros(3, 2, 4))
 
 
 def mask(x: Tensor, lengths: Tensor) -> Tensor:
-    """The dense tensor without what stands past a sample's length."""
+    """The dense tensor with zeros past each sample's length."""
     return torch.where((torch.arange(x.shape[0])[:, None] < lengths)[:, :, None], x, 0)
 
 
 @st.composite
 def dense_tensors(draw: st.DrawFn) -> tuple[Tensor, Tensor | None]:
-    """A dense tensor, any of its sizes perhaps 0, and perhaps lengths of its samples."""
+    """A dense tensor, whose sizes may be 0, and lengths or None."""
     steps, batch, inputs = (draw(st.integers(0, 5)) for _ in range(3))
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     x = random_dense((steps, batch, inputs), draw(st.integers(0, 999)), ones=draw(st.booleans()), dtype=dtype)
@@ -185,7 +185,7 @@ def test_samples_have_one_dimension() -> None:
 
 
 def test_an_unsigned_number_is_not_taken_for_a_negative_one() -> None:
-    """2^64 - 1, which is -1 in int64, once chose the last sample."""
+    """Regression: 2^64 - 1, which is -1 in int64, chose the last sample."""
     assert_refused(ValueError, "samples", BATCH.__getitem__, np.array([2**64 - 1], np.uint64))
     assert BATCH[np.array([1], np.uint64)] == BATCH[1]
 
@@ -281,7 +281,7 @@ def test_batches_of_different_lengths_are_joined_without_events_in_between(
 
 
 class Recordings(Dataset[tuple[EventBatch, int]]):
-    """Ten samples of different lengths, one of them without a step; at the head of the module for spawned workers."""
+    """Ten samples of different lengths, one without steps; defined at module level for spawned workers."""
 
     def __len__(self) -> int:
         return 10
@@ -304,7 +304,8 @@ def test_collate_joins_samples_and_labels() -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_give_the_same_batches(method: str) -> None:
-    EventBatch(torch.tensor([0, 200_000]), torch.zeros(200_000, dtype=torch.int32), shape=(1, 1, 1))  # on all threads
+    # Starts all threads, which a forked worker does not have.
+    EventBatch(torch.tensor([0, 200_000]), torch.zeros(200_000, dtype=torch.int32), shape=(1, 1, 1))
     options: dict[str, Any] = {"batch_size": 4, "collate_fn": collate}
     expected = list(DataLoader(Recordings(), **options))
     loader = DataLoader(Recordings(), **options, num_workers=2, multiprocessing_context=method, timeout=60)

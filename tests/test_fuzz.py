@@ -1,5 +1,5 @@
-"""The fuzz campaign in small: every target for a moment, with seeded inputs and with hypothesis's.
-``tests/fuzz/run.py`` runs it at length; SRCELL_FUZZ_SECONDS, SRCELL_FUZZ_INPUTS and SRCELL_FUZZ_SEED do so here.
+"""A short fuzz campaign: every target for a moment, with seeded inputs and with those of hypothesis.
+``tests/fuzz/run.py`` runs a long one; SRCELL_FUZZ_SECONDS, SRCELL_FUZZ_INPUTS and SRCELL_FUZZ_SEED set the budget here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Gradients of ``src`` are exact: ("relu", True) is the derivative of the forward pass, and all four modes equal
-autograd of the eager reference for every differentiable argument, with and without lengths, wherever gradients arrive.
-What is not supported says so.
+"""Gradients of ``src`` are exact: the mode ("relu", True) gives the derivative of the forward pass, and all four modes
+equal autograd of the eager reference for every differentiable argument, with and without lengths, for incoming
+gradients at any output. Unsupported kinds of differentiation raise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from support.gradients import (
 )
 from support.inputs import MODES, STATE, call, make_inputs
 
-# By seed: (T, B, N) of the traces on which 1e-12 is asked for.
+# By seed: (T, B, N) of the traces on which an error of at most 1e-12 is required.
 SHAPES = {1: (20, 3, 5), 3: (20, 3, 5), 4: (17, 2, 9), 8: (16, 4, 1), 5: (5, 1, 20)}
 LENGTHS = {1: [20, 0, 13], 3: [7, 20, 16], 4: [1, 17], 8: [15, 16, 0, 7], 5: [4]}
 ARRIVING = {"spikes": (True, False), "state": (False, True), "spikes and state": (True, True)}
@@ -55,8 +55,9 @@ def test_relu_with_recurrence_is_the_derivative_of_the_forward_pass(
 @pytest.mark.parametrize("per_neuron", [True, False], ids=["per neuron", "scalar"])
 @pytest.mark.parametrize("seed", SHAPES)
 def test_premise_the_short_traces_are_well_conditioned(seed: int, per_neuron: bool) -> None:
-    """Two correct orders of operations differ by up to five times what a change of every input by one ulp makes. Where
-    that is 2e-13, rounding alone cannot break the promise of 1e-12; a neuron near its threshold breaks it in 20 steps.
+    """Two correct orders of operations differ by up to five times the effect of a change of every input by one ulp. If
+    that effect is at most 2e-13, rounding alone cannot exceed the promised 1e-12; a neuron near its threshold exceeds
+    it within 20 steps.
     """
     inputs = make_inputs(seed, *SHAPES[seed], per_neuron=per_neuron)
     arriving: list[Tensor | None] = [*make_output_gradients(seed, call(src_reference, inputs))]
@@ -108,8 +109,8 @@ def test_a_gradient_may_arrive_at_one_tensor_of_the_state(surrogate: str, recurr
 def test_over_220_steps_they_differ_by_what_rounding_explains(
     surrogate: str, recurrent_grad: bool, with_lengths: bool
 ) -> None:
-    """Spikes are threshold events: rounding grows along the trace. The measure of that growth is what the smallest
-    change of the currents, one ulp in random directions, makes in the reference's own gradients.
+    """Spikes are threshold events, so rounding errors grow along the trace. Their growth is measured by the effect of
+    the smallest change of the currents, one ulp in random directions, on the reference's own gradients.
     """
     options: dict[str, Any] = {"surrogate": surrogate, "recurrent_grad": recurrent_grad}
     if with_lengths:
@@ -158,7 +159,7 @@ def test_a_sequence_in_chunks_has_the_gradients_of_the_whole(
     chunks = gradients(in_chunks, inputs, arriving, lengths=lengths, **options)
     for name in ("current", *STATE):
         assert torch.equal(chunks[name], whole[name]), name
-    assert_same_gradients(chunks, whole)  # sums over steps are added in another order
+    assert_same_gradients(chunks, whole)  # sums over steps are in another order
 
 
 @pytest.mark.parametrize("surrogate", ["relu", "straight_through"])
@@ -209,7 +210,7 @@ def test_double_backward_is_refused() -> None:
 
 
 def values_or_refusal(compute: Callable[[], Tensor]) -> Tensor | None:
-    """None where torch or the operator refuses with a message."""
+    """The result, or None if torch or the operator refuses with a message."""
     try:
         return compute()
     except (NotImplementedError, RuntimeError) as refusal:
@@ -264,5 +265,5 @@ def test_func_jvp_is_the_derivative_or_refuses() -> None:
     (grad,) = torch.autograd.grad(total(current), current)
     made = values_or_refusal(lambda: torch.func.jvp(total, (current.detach(),), (direction,))[1])
     expected = (grad * direction).sum()
-    # Two orders of one sum of 180 products.
+    # The same sum of 180 products in two orders.
     assert made is None or abs(made - expected) <= 180 * 2**-52 * (grad * direction).abs().sum()

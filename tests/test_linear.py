@@ -1,6 +1,6 @@
-"""``src_linear`` on an EventBatch and on dense inputs: sizes and layouts that must work, refusals that name the
-argument, batches altered behind its back, numbers that are none, half precision and autocast. Its gradients are in
-test_linear_gradients.py; that its bits are the same everywhere is in test_bits.py.
+"""``src_linear`` on an EventBatch and on dense inputs: sizes and layouts that must work, errors that name the argument,
+batches altered after construction, NaN and infinities, half precision and autocast. Its gradients are tested in
+test_linear_gradients.py, its bits in test_bits.py.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STEPS, BATCH, INPUTS, NEURONS = 12, 3, 4, 5
 
 
 def make_events(**options: Any) -> EventBatch:
-    """An event of every input in every step, of float32 values."""
+    """A batch with an event of every input in every step, with float32 values."""
     return EventBatch.from_dense(torch.full((STEPS, BATCH, INPUTS), 0.5), **options)
 
 
@@ -359,7 +359,7 @@ def test_autograd_sees_an_alteration_in_torchs_own_way() -> None:
         spikes.sum().backward()
 
 
-# Numbers that are none
+# NaN and infinities
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -498,14 +498,14 @@ def test_running_a_module_on_events_leaves_nothing_in_it() -> None:
     assert_equal_outputs(other(events), (spikes, state))
 
 
-# What lies past the end of a sample
+# Padding past the end of a sample
 
 
 @pytest.mark.parametrize("padding", [math.nan, math.inf])
 @pytest.mark.parametrize("method", ["events", "gemm", "auto"])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_an_input_past_the_end_of_a_sample_changes_nothing(padding: float, method: str, autocast: bool) -> None:
-    """Not even the gradient of a weight, in which it would meet a gradient of 0."""
+    """Not even the weight's gradient, where padding is multiplied by a gradient of 0: 0 times NaN is NaN."""
 
     def run(padding: float) -> list[Tensor]:
         x, weight = noise(30, 10, 2, 784, dtype=torch.float32), 0.1 * noise(31, 5, 784, dtype=torch.float32)
@@ -534,7 +534,7 @@ class CalledOperators(TorchDispatchMode):
 
 
 def test_the_way_that_auto_takes_does_not_depend_on_what_stands_past_the_ends() -> None:
-    """Of a density of 3 % with dense padding: that of events, without torch's product."""
+    """At a density of 3 % with dense padding, "auto" takes the event path, without torch's product."""
     x = (noise(32, 40, 4, 200, dtype=torch.float32) > 0.94).float()
     weight, lengths = noise(33, 16, 200, dtype=torch.float32), [40, 4, 4, 4]
     x[4:, 1:] = 1

@@ -1,5 +1,5 @@
 """Gradients of ``src_linear``, on an EventBatch and on dense inputs: the derivative of the forward pass, and in all
-four modes those of the reference. What is not supported says so.
+four modes the gradients of the reference. Unsupported kinds of differentiation raise.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from support.linear import (
 @pytest.mark.parametrize("per_neuron", [True, False], ids=["per neuron", "scalar"])
 @pytest.mark.parametrize("seed", SHAPES)
 def test_premise_the_short_traces_are_well_conditioned(seed: int, per_neuron: bool) -> None:
-    """As in test_gradients.py: where one ulp in every input makes at most 2e-13, rounding cannot make 1e-12."""
+    """As in test_gradients.py: if one ulp in every input changes at most 2e-13, rounding cannot cause 1e-12."""
     events, inputs = linear_case(seed, per_neuron)
     reference = reference_on_events(events)
     outputs = call(reference, inputs)
@@ -168,8 +168,8 @@ def test_relu_with_recurrence_is_the_derivative_of_the_forward_pass(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_over_many_segments_it_is_src_on_the_same_currents(mode: tuple[str, bool]) -> None:
-    """Weights of few bits make sums of binary events exact in every order, so that nothing may differ but the order in
-    which gradients are summed."""
+    """With weights of few bits, sums of binary events are exact in any order, so that only the order in which gradients
+    are summed may make a difference."""
     lengths = [300, 257, 256, 33, 32, 31, 1, 0]
     events, inputs = make_linear_inputs(3, 300, len(lengths), 20, inputs=9)
     inputs["weight"] = (8 * inputs["weight"]).round() / 8
@@ -186,7 +186,7 @@ def test_over_many_segments_it_is_src_on_the_same_currents(mode: tuple[str, bool
     made = gradients(on_events(events), inputs, arriving, **options)
     for name in ("bias", *STATE, *PARAMETERS):
         assert torch.equal(made[name], reference[name]), name
-    # Two sums of at most n products differ by 2 n roundings of the sum of their sizes.
+    # Two sums of at most n products differ by at most 2 n roundings of the sum of their absolute values.
     current = reference["current"]
     weight = torch.einsum("tbn,tbk->nk", current, dense)
     sizes = torch.einsum("tbn,tbk->nk", current.abs(), dense.abs())
@@ -203,8 +203,8 @@ def test_over_many_segments_it_is_src_on_the_same_currents(mode: tuple[str, bool
 
 @pytest.mark.parametrize("neurons", [1, 15, 16, 17, 100, 128, 129, 130, 260])
 def test_every_width_of_a_layer_equals_its_neurons_one_by_one(neurons: int) -> None:
-    """Neurons do not see each other, and a neuron alone has the bits that it has in its layer; so few samples
-    are summed in one order, whatever the width.
+    """Neurons are independent, and a neuron alone has the bits that it has in its layer: so few samples are summed in
+    the same order whatever the width.
     """
     events, inputs = make_linear_inputs(4, 40, 3, neurons, inputs=6)
     options = mode_options(("straight_through", True), [40, 33, 7])

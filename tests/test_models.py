@@ -1,4 +1,4 @@
-"""SRCClassifier: what goes in and comes out, how it starts, and that every parameter learns."""
+"""SRCClassifier: inputs and outputs, initial weights, gradients of every parameter, dropout, balanced gradients."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_stack_has_the_gradients_of_its_layers_in_a_row(
     for output in (stack(input, lengths=lengths)[0], classifier.layer_spikes(input, lengths)[-1]):
         assert torch.equal(output, expected)
         for made, gradient in zip(torch.autograd.grad(output, parameters, arriving), gradients, strict=True):
-            # With relu two orders of sums of at most 24 products, in each of three layers.
+            # With relu, sums of at most 24 products are in another order, in each of three layers.
             assert (made - gradient).abs().max() <= 3 * 24 * 2**-52 * STEPS * BATCH * gradient.abs().max()
 
 
@@ -132,7 +132,7 @@ def test_an_unknown_surrogate_is_refused() -> None:
 
 
 def make_images() -> Tensor:
-    """Like MNIST's: a fifth of the pixels are not 0; with rate coding 3 % of the cells are active."""
+    """Images like MNIST's: a fifth of the pixels are not 0; with rate coding 3 % of the elements are active."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(16, 784, generator=generator) * (torch.rand(16, 784, generator=generator) < 0.2)
 
@@ -153,7 +153,7 @@ def test_a_deep_network_starts_without_losing_what_it_is_shown() -> None:
     with torch.no_grad():
         once, again = (model.layer_spikes(rate_encode(make_images(), seed=seed)) for seed in (0, 1))
     for k in range(14):
-        # With other spikes of the same image, a layer's activity is nearer to that image's than to all 15 others'.
+        # For two encodings of an image, a layer's activities are nearer to each other than to those of 15 other images.
         distances = torch.cdist(once[k].sum(0), again[k].sum(0))
         assert (distances.argmin(1) == torch.arange(16)).float().mean() > 0.9
 
@@ -185,7 +185,7 @@ def test_dropout_silences_hidden_neurons_for_a_sample_in_training(surrogate: str
     arriving = torch.randn(thinned.shape, generator=torch.Generator().manual_seed(2))
     gradients = torch.autograd.grad(expected, weights, arriving)
     for made, gradient in zip(torch.autograd.grad(thinned, weights, arriving), gradients, strict=True):
-        # With relu the hidden gradient is a sum of 12 products in another order.
+        # With relu, the hidden gradient is a sum of 12 products in another order.
         assert (made - gradient).abs().max() <= 12 * STEPS * BATCH * 2**-23 * gradient.abs().max()
     model.eval()
     assert torch.equal(model.layer_spikes(spikes_in)[1], model.layers[1](hidden)[0])
@@ -204,7 +204,7 @@ def test_dropout_is_that_of_the_whole_batch_where_it_is_shared(spikes_in: Tensor
 
 @pytest.mark.parametrize("shared", [(1, 0, 1), (BATCH - 1, 0, 1), (BATCH, 0, 2), (2 * BATCH + 2, 1, 2)])
 def test_a_batch_that_is_no_share_of_the_shared_one_is_refused(shared: tuple[int, int, int], spikes_in: Tensor) -> None:
-    """With one sample in the shared batch all samples got the same mask."""
+    """Regression: with one sample in the shared batch all samples got the same mask."""
     model = SRCClassifier(INPUTS, [24], CLASSES, dropout=0.5)
     model.shared_batch = shared
     with pytest.raises(ValueError, match=rf"^input: expected \d samples, .* got {BATCH}$"):
@@ -253,7 +253,7 @@ def test_scaled_neurons_are_a_product_with_its_gradient(shape: tuple[int, ...]) 
 
 
 def balanced_run(spikes_in: Tensor, lengths: Tensor | None = None, *, balance: bool = True) -> list[Tensor]:
-    """The gradients of every layer's output and of the first weights."""
+    """The gradients of every layer's output and of the first layer's weights."""
     torch.manual_seed(0)
     model = SRCClassifier(INPUTS, [24, 24, 24], CLASSES, balance_gradients=balance)
     outputs = model.layer_spikes(spikes_in, lengths)
@@ -270,11 +270,11 @@ def test_balanced_gradients_have_one_size_in_all_layers(spikes_in: Tensor) -> No
     assert torch.equal(plain[-1], last)
     sizes = last.square().mean((0, 2)).sqrt()
     for gradient in balanced:
-        # Clipping takes from each and adds to none; 1e-6 is for the rounding of the product.
+        # Clipping can only make elements smaller; 1e-6 allows for the rounding of the product.
         assert torch.all(gradient.abs() <= 2 * sizes[:, None] * (1 + 1e-6))
         own = gradient.square().mean((0, 2)).sqrt()
         assert torch.all(own <= sizes * (1 + 1e-6)) and torch.all(own > 0.3 * sizes)
-    # The layer below the last gets a gradient that was not changed on its way, scaled and clipped.
+    # The gradient of the layer below the last is the plain one, scaled and clipped once.
     scale = sizes / plain[-2].square().mean((0, 2)).sqrt()
     expected = (plain[-2] * scale[:, None]).clamp(-2 * sizes[:, None], 2 * sizes[:, None])
     assert torch.allclose(balanced[-1], expected, rtol=1e-5, atol=0)
@@ -285,7 +285,7 @@ def test_balanced_gradients_do_not_see_what_comes_after_a_sample(spikes_in: Tens
     lengths = torch.full((BATCH,), STEPS)
     *_, expected = balanced_run(spikes_in, lengths)
     *_, padded = balanced_run(torch.cat([spikes_in, torch.ones(STEPS, BATCH, INPUTS)]), lengths)
-    # The mean over twice the steps, half of them 0, times 2 is the same but for the order of the sum.
+    # Twice the mean over twice the steps, half of them 0, is the same up to the order of the sum.
     assert (padded - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 

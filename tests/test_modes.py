@@ -1,5 +1,5 @@
-"""Promise 6, of torch's modes: under default devices, fake tensors, functional transforms, checkpointing and hooks on
-saved tensors a call gives the eager result or a Python error, and reads no memory that is not there. Compilation is in
+"""Promise 6, torch's modes: under default devices, fake tensors, functional transforms, checkpointing and saved-tensor
+hooks a call gives the eager result or raises a Python error, and reads no invalid memory. Compilation is tested in
 test_compile.py.
 """
 
@@ -24,7 +24,7 @@ from support.wrapped import Wrapped
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_default_device_does_not_reach_below_a_call(name: str) -> None:
-    """Scratch made on a default device of meta had no memory; a crash."""
+    """Regression: scratch was allocated on the default device; on meta it had no memory, a crash."""
     function, args = CALLS[name]
     expected = function(*args)
     with torch.device("meta"):
@@ -38,7 +38,7 @@ def test_fake_tensors_give_shapes_or_an_error(name: str) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         try:
             result = function(*map(mode.from_tensor, args))
-        except DynamicOutputShapeException:  # of as many events as only the call knows
+        except DynamicOutputShapeException:  # the number of events depends on the data
             assert name in ("rate_encode", "latency_encode")
         else:
             assert [x.shape for x in parts(result)] == [x.shape for x in parts(expected)]
@@ -101,7 +101,7 @@ DIFFERENTIABLE: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_a_checkpoint_gives_the_same_gradients(name: str) -> None:
-    """It unpacks what was saved just once."""
+    """A checkpoint unpacks each saved tensor only once."""
     function, args = DIFFERENTIABLE[name]
     expected = gradients_of(function, *args)
     assert all(grad.count_nonzero() > 0 for grad in expected)

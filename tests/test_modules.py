@@ -1,6 +1,4 @@
-"""The layers: what they compute with is what was asked for, what they show and what their state_dict carries, and they
-are the functions that they are made of.
-"""
+"""The layers: options and errors, repr and state_dict, and equality with the functions that they are made of."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ def spikes_of(layer: Any) -> Tensor:
     return layer(x[..., None, None] if isinstance(layer, SRCConv2d) else x)[0]
 
 
-# What they refuse
+# Refused arguments
 
 
 @pytest.mark.parametrize("cls", [SRC, SRCCell])
@@ -182,7 +180,7 @@ def test_a_layer_names_what_it_does_not_run_on() -> None:
     assert LeakyReadout(2, 2, inhibition=2**64)(X).shape == (2, 2)
 
 
-# They are what they are made of
+# Equality with the functions
 
 
 @pytest.mark.parametrize("with_lengths", [True, False])
@@ -231,7 +229,7 @@ def test_src_cell_stepped_is_src(recurrent_grad: bool) -> None:
     assert all(map(torch.equal, state, (s[0] for s in expected_state)))
     torch.stack(spikes).sum().backward()
     expected.sum().backward()
-    # Sums over 30 steps and 3 samples in another order, in float32.
+    # Sums over 30 steps and 3 samples in another order, in float32
     for ours, theirs in zip(cell.parameters(), layer.parameters(), strict=True):
         assert (ours.grad - theirs.grad).abs().max() <= 90 * 2**-23 * max(1, theirs.grad.abs().max().item())
 
@@ -406,7 +404,7 @@ def test_under_autocast_the_synapse_is_in_bfloat16_and_the_cell_in_float32() -> 
     assert layer.weight_ih_l0.grad.count_nonzero() > 0
 
 
-# Values are copied and can be returned to
+# Values are copied, and reset_parameters() restores them
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -471,7 +469,7 @@ def test_values_that_there_are_not_cannot_be_returned_to() -> None:
         layer.reset_parameters()
 
 
-# What a layer shows
+# repr
 
 
 def test_constants_that_differ_from_the_defaults_are_shown() -> None:
@@ -486,7 +484,7 @@ def test_constants_that_differ_from_the_defaults_are_shown() -> None:
     assert repr(SRC(2, 3, alpha=torch.empty(3, device="meta"), device="meta")).endswith("alpha=tensor(3 values))")
 
 
-# What a state_dict carries
+# state_dict
 
 
 def test_state_dict_holds_parameters_and_no_run_state() -> None:
@@ -640,7 +638,7 @@ def test_learnable_parameters_act_within_their_domains_wherever_an_optimiser_tak
 
 
 def test_a_training_whose_rate_is_too_high_goes_on() -> None:
-    """Without constrain_(); once alpha: expected values in [0, 1], got 419.6."""
+    """Without constrain_(). Regression: it raised "alpha: expected values in [0, 1], got 419.6"."""
     layer = make("SRC", learnable=["alpha", "rho"])
     optimizer = torch.optim.Adam(layer.parameters(), lr=50.0)
     for _ in range(4):
@@ -685,7 +683,7 @@ def test_constants_are_on_the_cpu_whatever_the_default_device() -> None:
 
 
 def test_the_constants_of_a_state_dict_are_laid_out_as_the_format_says() -> None:
-    """A bit for each that a tensor holds, then all of them in their order: files outlive the code."""
+    """A bit mask of the constants that have tensors, then all constants in order: files outlive the code."""
     plain = SRC(3, 2, alpha=0.8, bias=False, bias_init=-5.0, initial_state="rest").get_extra_state()
     assert plain.tolist() == [0, 0.8, 3.0, 2.0, -7.0, 0.9, 0.0, -5.0, 1]
     held = SRC(3, 2, learnable=["rho", "rs"], recurrent_grad=True, learn_initial_state=True).get_extra_state()

@@ -1,5 +1,5 @@
-"""The operators of torch.ops.srcell: they are what torch wants of operators, their fake kernels agree, and they name
-what is wrong in a call.
+"""The operators of torch.ops.srcell: they pass torch's opcheck, their fake kernels agree with the kernels, and errors
+name the argument.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ X = torch.zeros(3, 2, 4)
 BATCH = EventBatch.from_dense(X)
 
 
-# As torch wants them
+# opcheck
 
 
 def operator_layer(dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool]) -> Layer:
-    """Of five neurons and two samples; its optional tensors present or absent."""
+    """A layer of five neurons and two samples, with or without its optional tensors."""
     inputs = make_inputs(16, 18, 2, 5, dtype=dtype)
     if requires_grad:
         inputs = requiring_grad(inputs)
@@ -66,7 +66,7 @@ def test_opcheck_of_its_backward(mode: tuple[str, bool], dtype: torch.dtype, pre
 def operator_arguments(
     dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool]
 ) -> tuple[EventBatch, Tensor, Layer]:
-    """Events, the weight and the layer of an operator's call, optional tensors present or absent."""
+    """Events, weight and layer for an operator's call, with or without its optional tensors."""
     events, inputs = make_linear_inputs(5, 35, 2, 5, inputs=7, dtype=dtype)
     if requires_grad:
         inputs = requiring_grad(inputs)
@@ -76,7 +76,7 @@ def operator_arguments(
 
 optional_arguments = pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-# opcheck looks at shapes, dtypes, strides, aliases and dispatch, which no mode changes.
+# One mode suffices: opcheck checks shapes, dtypes, strides, aliases and dispatch, on which the mode has no effect.
 MODE = ("straight_through", True)
 WANTED_OF_CELL = ([True] * 6, [False] * 6, [True, False] * 3)
 
@@ -140,7 +140,7 @@ def test_opcheck_of_src_dense_backward(method: str, at_events: bool, dtype: torc
             torch.library.opcheck(torch.ops.srcell.src_dense_backward, arguments, masked)
 
 
-# What opcheck is given of the operators that run no layer: their positional and keyword-only arguments.
+# Positional and keyword-only arguments for opcheck of the operators that run no layer.
 OUTSIDE_LAYERS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "rate_encode": ((images(), torch.arange(3)), dict(steps=7, prefix=2, gain=0.5, seed=-1)),
     "latency_encode": ((images(),), dict(steps=7, prefix=2)),
@@ -216,7 +216,7 @@ def test_the_operators_name_what_is_wrong() -> None:
     ],
 )
 def test_the_operators_name_a_list_of_a_wrong_length(name: str, lists: dict[str, int], message: str) -> None:
-    """Forwards, and backwards where there is such a list."""
+    """In the forward operator, and in the backward one if it has such a list."""
     ops, bias, weight = torch.ops.srcell, torch.full((4,), -6.0), torch.zeros(4, 4)
     whole = make_layer({"bias": bias}, ("relu", True))
     items = {"cell": bias, "state": X[0], "constants": 1.0}
@@ -273,7 +273,7 @@ SIZES = dict(steps=2, batch=1, inputs=3)
 def test_the_operators_that_run_no_layer_name_what_is_wrong(
     error: type[Exception], argument: str, call: Callable[[Any], Any]
 ) -> None:
-    """Many of these once read or wrote where nothing is."""
+    """Regression: many of these read or wrote invalid memory."""
     assert_refused(error, argument, call, torch.ops.srcell)
 
 
@@ -284,7 +284,7 @@ def test_an_output_of_more_bytes_than_there_are_addresses() -> None:
 
 @pytest.mark.parametrize("name", ["src", "src_events", "src_dense"])
 def test_only_spikes_and_state_carry_gradients(name: str) -> None:
-    """What an operator keeps for its backward has none, though it is made of tensors that have."""
+    """What an operator saves for its backward has no gradient, although it is computed from tensors that have."""
     layer, weight = make_layer({"bias": torch.full((4,), -6.0, requires_grad=True)}, ("relu", True)), torch.zeros(4, 6)
     calls = {
         "src": ((noise(1, 30, 2, 4, dtype=torch.float32),), {}),

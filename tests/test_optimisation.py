@@ -1,4 +1,4 @@
-"""What a training step minimises and how: the loss, the optimiser's groups, the schedule, the order of the samples."""
+"""Training steps: the loss, the optimiser's parameter groups, the schedule, the order of the samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLES = 12
 
 
 def make_trainer(**settings: Any) -> Trainer:
-    """Of few samples, each of a class of its own, so that a label tells which one it is."""
+    """A trainer with few samples, each of its own class, so that labels identify samples."""
     images = torch.rand(SAMPLES, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     samples = LabelledImages(images, torch.arange(SAMPLES))
     small = {"hidden_sizes": (6,), "epochs": 3, "batch_size": 4, "steps": 25, "validation": 0.0}
@@ -109,7 +109,7 @@ def test_a_run_goes_through_its_schedule_once() -> None:
         for _ in trainer.train_epoch():
             rates.append(trainer.optimizer.param_groups[0]["lr"])
         assert trainer.finish_epoch().learning_rate == (rates[-2] if len(rates) > 1 else rates[0])
-    assert len(rates) == 9 and rates[-1] < 1e-6  # of the step after the last
+    assert len(rates) == 9 and rates[-1] < 1e-6  # the rate of the step after the last
 
 
 def orders(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:

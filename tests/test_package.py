@@ -1,4 +1,4 @@
-"""The package itself: what importing it needs and leaves alone, and what srcell.info() says."""
+"""The package itself: the imports that it needs, those that it avoids, and srcell.info()."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_importing_srcell_needs_numpy_and_torch_alone() -> None:
 
 
 def test_importing_the_package_leaves_torchs_compiler_alone() -> None:
-    """It takes longer to import than all else together."""
+    """torch._dynamo takes longer to import than everything else together."""
     code = "import sys, torch; had = set(sys.modules); import srcell; print('torch._dynamo' in set(sys.modules) - had)"
     assert in_process(code) == "False"
 
@@ -53,7 +53,7 @@ def test_info_says_what_runs() -> None:
 
 
 def test_pickles_name_no_private_file() -> None:
-    """Files that users write name where a class is, for as long as they keep them."""
+    """Users' pickles name a class's module, and must load for as long as users keep them."""
     names = {x.__name__: x.__module__ for x in (srcell.EventBatch, srcell.SRCState, srcell.SRC, srcell.SRCCell)}
     assert names == {
         "EventBatch": "srcell.events",

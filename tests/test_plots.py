@@ -1,4 +1,4 @@
-"""The pictures of a run: what is drawn in them, read from the figures."""
+"""The plots of a run: their contents, read from the figures."""
 
 from __future__ import annotations
 

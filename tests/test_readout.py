@@ -1,5 +1,6 @@
-"""The readout and the counts: ``leaky_readout``, ``LeakyReadout`` and ``count_spikes`` against their definitions, and
-what an inference costs.
+"""``leaky_readout``, ``LeakyReadout`` and ``count_spikes`` against their definitions, and the counts of an evaluation.
+
+An evaluation's counts are the events, spikes and synaptic operations of an inference.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def readout_by_loop(spikes: Tensor, classes: int, alpha: float, inhibition: floa
 def test_the_readout_is_its_recurrence(alpha: float, inhibition: float, lengths: list[int] | None) -> None:
     spikes = noise(28, 50, 4, 12).clamp(min=0)
     loop = readout_by_loop(spikes, 3, alpha, inhibition, lengths or [50] * 4)
-    # Each term takes part in some 50 + 12 roundings on either way.
+    # On either way each term takes part in about 50 + 12 roundings.
     terms = readout_by_loop(spikes, 3, alpha, abs(inhibition), lengths or [50] * 4)
     made = leaky_readout(spikes, 3, alpha=alpha, inhibition=inhibition, lengths=lengths)
     assert made.shape == (4, 3)

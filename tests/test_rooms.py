@@ -1,5 +1,5 @@
-"""The rooms of the package: which may import which, that no two import each other in a circle, and that the reference
-needs none of the compiled modules. docs/inside.md draws them.
+"""The rooms of the package, which are its top-level modules and folders: which may import which, no import cycles, and
+a reference without the compiled modules. docs/inside.md draws them.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import srcell
 PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
 
-# What each room may import of the package; what every room may is in EVERYWHERE.
+# The rooms that each room may import, besides those of EVERYWHERE, which every room may.
 EVERYWHERE = {"_extras", "_files", "_state"}
 ALLOWED = {
     "_arguments": {"ops"},
@@ -38,7 +38,7 @@ ALLOWED = {
         *("_arguments", "_info", "_processes", "data", "evaluation", "events", "functional", "layers", "models", "ops"),
     },
     "cli": {"_info", "benchmark", "data", "layers", "training"},
-    # Names under which parts of training are documented.
+    # Public names of parts of training.
     "checkpoint": {"training"},
     "plots": {"training"},
     "run_folder": {"training"},
@@ -75,7 +75,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         }
         for name, names in files.items()
     }
-    for _ in files:  # the transitive closure, a step at a time
+    for _ in files:  # the transitive closure, one step per iteration
         for found in reached.values():
             found |= set().union(*(reached[name] for name in found)) if found else set()
     assert [name for name, found in reached.items() if name in found] == []

@@ -1,4 +1,4 @@
-"""The folder of a run: one writer, any number of readers, where the data are, and the way from it to the network."""
+"""The folder of a run: one writer and any number of readers, where its data are, and loading its network."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def create_at_once(path: Path, seed: int, barrier: Any, made: Any) -> None:
         made.put(seed)
     except (FileExistsError, BlockingIOError):
         made.put(None)
-    barrier.wait(60)  # who made it is its writer until all have tried
+    barrier.wait(60)  # the process that made it stays its writer until all have tried
 
 
 def test_of_two_that_make_one_folder_one_succeeds(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_record_of_data_that_no_run_writes_is_refused(record: object, begun: R
         RunFolder.open(begun.path)
 
 
-# From a run folder to its network
+# Loading the network
 
 
 def test_a_loaded_network_is_the_trained_one(run: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

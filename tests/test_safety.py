@@ -1,6 +1,4 @@
-"""What no file and no argument may do: have its content executed, or make srcell write or delete outside the folder
-that it was given.
-"""
+"""Files and arguments must not execute code, or make srcell write or delete outside the folder that it was given."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ from support.files import write_idx, write_recordings
 
 
 class Payload:
-    """A pickle of it makes a folder when it is loaded."""
+    """Loading a pickle of this creates a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,7 +103,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingCo
 def test_a_run_does_not_write_through_links_in_its_folder(
     finished: tuple[Path, TrainingConfig], tmp_path: Path
 ) -> None:
-    """The plots of a run that is resumed once went where links of their names pointed to."""
+    """Regression: a resumed run wrote its plots to where links of their names pointed."""
     folder, _ = finished
     mine = tmp_path / "mine"
     mine.write_text("mine")
@@ -137,7 +135,7 @@ def test_tensorboard_does_not_write_through_a_link(tmp_path: Path) -> None:
 
 
 def test_a_half_written_file_is_not_a_way_out(tmp_path: Path) -> None:
-    """A link of the name that a file has while it is written was once followed."""
+    """Regression: a link with the name of the temporary file was followed."""
     mine = tmp_path / "mine"
     mine.write_text("mine")
     path = tmp_path / "result.json"
@@ -162,7 +160,7 @@ def test_clearing_up_deletes_links_and_no_folders(tmp_path: Path) -> None:
 def test_a_value_of_a_sweep_is_not_a_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The value became a part of a path, and half-written files there were deleted before it was looked at."""
+    """Regression: the value became part of a path, and partial files there were deleted before it was checked."""
     victim = tmp_path / "x-seed=0"
     RunFolder.create(victim, TrainingConfig())
     (victim / "notes.partial").write_text("mine")

@@ -1,4 +1,4 @@
-"""Promise 1 over random cases, and 100,000 steps: a few of each kind of what tests/soak.py tries."""
+"""A few of the cases of tests/soak.py: promise 1 on random cases, and 100,000 steps."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""``src`` and the state of rest: errors that name the argument, layouts and sizes that must work, what lies past a
-sample's end, half precision.
+"""``src`` and ``rest_state``: errors that name the argument, layouts and sizes that must work, padding past a sample's
+end, half precision.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ X = torch.zeros(3, 2, 4)
 
 
 def make_call(**changes: Any) -> dict[str, Any]:
-    """Good float32 arguments of ``src``, some of them replaced."""
+    """Valid float32 arguments of ``src``, with some replaced."""
     inputs = make_inputs(1, STEPS, BATCH, NEURONS, dtype=torch.float32)
     state = SRCState(*(inputs.pop(name) for name in STATE))
     return {**inputs, "state": state, "lengths": [30, 0, 17], **changes}
@@ -245,7 +245,7 @@ def test_features_of_any_rank_are_neurons() -> None:
     assert torch.equal(spikes.reshape(flat.shape), flat)
     assert all(torch.equal(x.reshape(2, 60), y) for x, y in zip(after, flat_after, strict=True))
     assert torch.equal(made[0].reshape(flat.shape), expected[0])
-    # Sums of up to 20 gradients in another order; none of the terms is larger than the largest element.
+    # Sums of up to 20 gradients in another order; no term is larger than the largest element.
     for x, y in zip(
         made[1:], (expected[1].view(3, 20).sum(1).view(3, 1, 1), expected[2].view(12, 5).sum(0)), strict=True
     ):
@@ -317,7 +317,7 @@ def test_no_output_aliases_an_input_or_another_output(shape: tuple[int, int, int
 
 
 def test_large_outputs_are_right_and_stay_their_owners() -> None:
-    """From some megabytes on, outputs lie on blocks of memory that are used again."""
+    """Outputs of some megabytes or more lie in memory blocks that are reused."""
     current = make_currents(11, 300, 60, 100, dtype=torch.float32)
     expected = torch.cat([src(part, -6.0)[0] for part in current.split(10, 1)], 1)
     first, _ = src(current, -6.0)
@@ -358,7 +358,7 @@ def test_without_grad_mode_outputs_are_the_same_and_need_none() -> None:
         assert torch.equal(spikes, expected) and all(map(torch.equal, state, expected_state))
 
 
-# The state of rest
+# rest_state
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -368,7 +368,7 @@ def test_the_rest_state_stays_where_it_is(dtype: torch.dtype) -> None:
     assert all(x.dtype == dtype and x.shape == (3,) and not x.requires_grad for x in rest)
     assert torch.equal(rest.h, rest.hs) and rest.i.count_nonzero() == 0
     _, state = src(torch.zeros(100, 1, 3, dtype=dtype), bias, SRCState(*(x[None] for x in rest)))
-    # u = (r + rs) h + b is below 16 and rounded three times, hs twice; the dynamics at rest amplify that by at most 10.
+    # u = (r + rs) h + b is below 16 and rounded three times, hs twice; the dynamics at rest amplify this by at most 10.
     eps = torch.finfo(dtype).eps
     assert (state.h[0] - rest.h).abs().max() <= 10 * (3 * 8 + 2) * eps
     varied = rest_state(bias, r=torch.tensor([1.0, 2.0, 2.5]), rs=-6.0)

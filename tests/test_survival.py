@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped or shared between processes end with the weights of one that was not."""
+"""Runs that are killed, stopped or shared between processes end with the weights of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @contextmanager
 def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The command line with those arguments, a checkpoint after every step."""
+    """Run ``srcell train`` with these arguments and a checkpoint after every step."""
     command = [sys.executable, "-m", "srcell", "train", *arguments, "--checkpoint-seconds", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -48,7 +48,7 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> bool:
-    """Whether the condition came to hold while the process ran."""
+    """Whether the condition became true while the process ran."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
@@ -110,7 +110,7 @@ def test_a_signal_ends_a_run_after_a_checkpoint(
 def test_a_signal_to_the_process_group_is_the_parents_alone(
     number: signal.Signals, code: int, undisturbed: bytes, tmp_path: Path
 ) -> None:
-    """Workers died of it, and the run of their death."""
+    """Regression: the signal killed the workers, and with them the run."""
     out = tmp_path / "my run"
     with running("digits", *SETTINGS, "--out", str(out), "--workers", "2") as process:
         assert wait_until(process, (out / "checkpoint.safetensors").exists)
@@ -210,8 +210,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         first, second = run_shared(script, dtype, 2, "[]")
         for whole, ours, theirs in zip(samples, first[0], second[0], strict=True):
             assert (whole[::2], whole[1::2]) == (ours, theirs)
-        # Sums of 15 samples and 30 steps in another order: each addition rounds once, relative to partial sums that no
-        # more than the largest gradient bounds here.
+        # Sums over 15 samples and 30 steps in another order: each addition rounds once, relative to a partial sum that
+        # the largest gradient bounds here.
         epsilon = torch.finfo(getattr(torch, dtype)).eps
         assert abs(first[2] - loss) <= 45 * epsilon * loss
         for name, gradient in gradients.items():
@@ -226,7 +226,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 def test_dropout_and_the_rate_penalty_are_the_same_in_two_processes(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
-    # Of one hidden layer, whose rate is pulled as well.
+    # One hidden layer, whose rate is penalised.
     ((_, gradients, _, _),) = run_shared(script, "float64", 1, "[16]")
     for _, shared, _, _ in run_shared(script, "float64", 2, "[16]"):
         for name, gradient in gradients.items():

@@ -1,4 +1,4 @@
-"""Training: what a run leaves, reproducibility from one seed, learning, and errors that say what to do."""
+"""Training: the files of a run, reproducibility from one seed, learning, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_tensorboard_shows_each_epoch_once(tmp_path: Path) -> None:
 
     train(TINY, tmp_path)
     history = [EpochMetrics(k, 0.5 * k, 0.75, math.nan, 0.25, 0.125, 1.0) for k in (1, 2)]
-    RunFolder.open(tmp_path).write_scalars(history)  # as if the second epoch had been done again
+    RunFolder.open(tmp_path).write_scalars(history)  # as after a resumed run that repeated the second epoch
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()
     losses = shown.Scalars("train_loss")
@@ -132,7 +132,7 @@ def test_a_trained_model_takes_batches_of_any_size() -> None:
     torch.manual_seed(0)
     spikes = model.layer_spikes(torch.ones(40, 8, 64))[-1]
     assert spikes.shape == (40, 8, 100)
-    assert any(not torch.equal(spikes[:, 0], spikes[:, k]) for k in range(1, 8))  # each has a mask of its own
+    assert any(not torch.equal(spikes[:, 0], spikes[:, k]) for k in range(1, 8))  # each sample has its own dropout mask
 
 
 def test_validation_samples_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:

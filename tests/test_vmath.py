@@ -1,6 +1,6 @@
-"""tanh and sigmoid: every float32 against float64, samples of float64 against 60 digits, and the exact properties.
+"""tanh and sigmoid: every float32 against float64, samples of float64 against 60 digits, and exact properties.
 
-`python tests/test_vmath.py` prints the maximum errors that stand in csrc/vmath.h.
+`python tests/test_vmath.py` prints the maximum errors that csrc/vmath.h states.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import srcell
 from srcell import _core
 
-# What the header csrc/vmath.h states; cell.md allows 2 and 4.
+# Bounds that must hold; csrc/vmath.h states the measured errors.
 TANH_ULP, SIGMOID_ULP = 2.0, 4.0
 CHUNK = 1 << 24
 
@@ -38,7 +38,7 @@ def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
 
 
 def maximum_error(name: str) -> tuple[float, float]:
-    """The largest error in ulp over all float32 that are not NaN, and where."""
+    """The largest error in ulp over all float32 that are not NaN, and the argument where it occurs."""
     worst, where = 0.0, 0.0
     function = getattr(_core, name)
     with np.errstate(all="ignore"):
@@ -57,7 +57,7 @@ def maximum_error(name: str) -> tuple[float, float]:
 
 
 def check_far_ranges(name: str, x: np.ndarray) -> np.ndarray:
-    """Where the result is known exactly or to the last bit, compare all with it at once; return a sample."""
+    """Check all x whose exact result is known, and return a sample of them for the general check."""
     y = getattr(_core, name)(x)
     if abs(x[0]) > 128:
         assert np.array_equal(y, np.sign(x) if name == "tanh" else (x > 0).astype(np.float32))
@@ -70,7 +70,7 @@ def check_far_ranges(name: str, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "bound"), [("tanh", TANH_ULP), ("sigmoid", SIGMOID_ULP)])
 def test_every_float32_is_within_the_bound(name: str, bound: float) -> None:
-    torch.set_flush_denormal(False)  # torch.compile of 2.4 leaves it on, where NumPy's comparison would suffer from it
+    torch.set_flush_denormal(False)  # torch.compile of 2.4 leaves it on, which would break NumPy's comparison
     worst, where = maximum_error(name)
     print(f"{name}: {worst:.3f} ulp at {where.hex()}")
     assert worst <= bound

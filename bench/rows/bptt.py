@@ -1,10 +1,11 @@
-"""Train through time in earnest, surrogate "relu" and the recurrence followed: the row mnist-bptt of the table.
+"""Train with exact backpropagation through time, ("relu", recurrent_grad=True): the row mnist-bptt of the table.
 
     python bench/rows/bptt.py mnist --data FOLDER --out FOLDER [--window N] [--clip X] [settings of srcell train]
 
-Followed through 120 steps the gradient has norms of 1e3 to 1e8 and nothing is learnt. Here the gradients of h and hs
-are clipped, or stopped with ``--clip 0``, where they pass from one window of steps into the one before; that of i
-passes. Data set, encoding, readout, AdamW, schedule and seeds are those of ``srcell train``. It leaves result.json.
+Through 120 steps the gradient reaches norms of 1e3 to 1e8, and nothing is learnt. So here the gradients of h and hs are
+clipped (``--clip 0`` stops them) where they pass from one window of steps to the one before; that of i passes
+unchanged. Data set, encoding, readout, AdamW, schedule and seeds are those of ``srcell train``. The script writes
+result.json.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from srcell.training.config import TrainingConfig
 
 
 class Clipped(torch.autograd.Function):
-    """The value as it is, its gradient within -bound and bound."""
+    """The identity, with its gradient clamped to [-bound, bound]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:

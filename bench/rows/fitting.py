@@ -1,4 +1,4 @@
-"""What the scripts of this folder share that train other networks than srcell's, as srcell trains its own."""
+"""Code that the scripts of this folder share: they train other networks in the way srcell trains its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNUSED |= {"alpha", "recurrent_grad", "surrogate"}
 
 
 def make_loaders(config: TrainingConfig, options: RunOptions) -> tuple[Dataset, EventLoader, EventLoader, str]:
-    """The data set, what to train on, and what to look at in the end: validation samples, or the test set, by name."""
+    """The data set, a loader to train on, one to evaluate on at the end, and its name: "validation" or "test"."""
     dataset, encoding = load_data(config, options), make_encoding(config)
     training, validation = split(config, dataset.train)
     name, held_out = ("validation", validation) if len(validation.labels) else ("test", dataset.test)
@@ -33,7 +33,7 @@ def make_loaders(config: TrainingConfig, options: RunOptions) -> tuple[Dataset, 
 
 
 def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_step: Callable[[], None]) -> float:
-    """Train a network that turns events into logits; the seconds that it took."""
+    """Train a network that turns events into logits; return the seconds that it took."""
     optimizer = make_optimizer(config, model)
     schedule = make_schedule(config, optimizer, config.epochs * len(loader))
     start = time.perf_counter()
@@ -63,7 +63,7 @@ def run(
     unused: set[str],
     train: Callable[[TrainingConfig, RunOptions, argparse.Namespace], dict[str, float]],
 ) -> None:
-    """Train as the command line says and write result.json; settings that would do nothing are refused."""
+    """Train with the settings of the command line and write result.json; settings without effect are refused."""
     parser.add_argument("dataset")
     parser.add_argument("--out", type=Path, required=True, help="folder for result.json")
     add_training_options(parser)

@@ -1,6 +1,6 @@
 """srcell: the Spiking Recurrent Cell (arXiv 2306.03623), exact, event-based and fast. The public names, and no code."""
 
-import torch as _torch  # noqa: F401  (its OpenMP runtime must be there before the compiled module looks for it)
+import torch as _torch  # noqa: F401  (its OpenMP runtime must be loaded before the compiled module)
 
 from . import functional
 from ._info import info

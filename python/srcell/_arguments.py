@@ -1,6 +1,6 @@
 """Checks of single user arguments (ints, floats, choices, devices), and their error messages.
 
-Everything public starts here; it must never know what an argument is used for.
+Public functions and classes call these first; this file must never know what an argument is used for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .ops._memory import has_memory
 
 
 def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -> int:
-    """An integer in [minimum, maximum]."""
+    """The value as an int; raise unless it lies in [minimum, maximum]."""
     try:
         number = operator.index(value)
     except (TypeError, RuntimeError):
@@ -28,29 +28,29 @@ def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -
 
 
 def as_float(name: str, value: float) -> float:
-    """A real number as a float."""
+    """A real number as a float; bools are refused."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name}: expected a finite value, got one beyond every float") from None
+        raise ValueError(f"{name}: expected a finite value, got one too large for a float") from None
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise where a value is none of the choices."""
+    """Raise unless a value is one of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
 def check_bool(name: str, value: bool) -> None:
-    """Raise where a value is neither True nor False."""
+    """Raise unless a value is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
 
 
 def require_dense(name: str, x: Tensor) -> None:
-    """Raise where the elements of a tensor do not lie in its memory one by one."""
+    """Raise unless a tensor is dense: strided, neither nested nor quantized."""
     if x.layout != torch.strided or x.is_nested:
         raise ValueError(f"{name}: expected a dense tensor, got {'a nested one' if x.is_nested else x.layout}")
     if x.is_quantized:
@@ -58,7 +58,7 @@ def require_dense(name: str, x: Tensor) -> None:
 
 
 def require_values(name: str, x: Tensor) -> None:
-    """Raise where what is made depends on values that there are not, as of meta and fake tensors."""
+    """Raise if a tensor has no data to read, as meta and fake tensors have none."""
     if not has_memory(x):
         got = "one on meta" if x.is_meta else f"a {type(x).__name__} without memory on {x.device}"
         raise ValueError(f"{name}: expected a tensor that holds values, got {got}")
@@ -77,5 +77,5 @@ def present_device(device: torch.device | str | int) -> torch.device:
 
 
 def describe(x: object) -> str:
-    """What came instead of what was expected: a tensor's dtype, or a type."""
+    """An unexpected argument in an error message: a tensor by its dtype, anything else by its type."""
     return f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__

@@ -1,3 +1,5 @@
+# Types of the compiled module ``srcell._core``, whose functions take addresses and sizes; CI compares the two.
+
 from collections.abc import Sequence
 from typing import Any, TypeVar
 

@@ -1,7 +1,6 @@
-"""``extra``: imports of optional packages, whose absence becomes an error that names what to install.
+"""``extra``: imports of optional packages; a missing one raises an error that says what to install.
 
-Whatever needs more than numpy and torch imports it under ``extra``; this file must never import such a dependency
-itself.
+Modules that need more than numpy and torch import it under ``extra``; this file must never import such a dependency.
 """
 
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Turn the ImportError of a missing dependency into one that says which extra of ours brings it.
+    """Turn the ImportError of a missing dependency into one that names the srcell extra to install.
 
     Args:
         name: the extra, as in ``pip install "srcell[name]"``.

@@ -1,6 +1,6 @@
-"""Writes files atomically, whole or not at all, and makes folders under names that nobody else gets.
+"""Writes files atomically, and creates folders whose names no other process has taken.
 
-Whatever writes something that must survive a killed process calls this; it must never know what is written.
+Code whose files must survive a killed process calls this; it must never know what is written.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put the content in the place of the file, which stays as it was if that fails or is interrupted.
+    """Replace the file's content; if that fails or is interrupted, the file is unchanged.
 
     Raises:
-        OSError: it could not be written: no space, no permission.
+        OSError: the file could not be written: no space, no permission.
 
     Example:
         >>> import pathlib, tempfile
@@ -31,7 +31,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     try:
-        with open(partial, "xb") as file:  # a link that somebody put there meanwhile is not followed
+        with open(partial, "xb") as file:  # "x": a link created there meanwhile is not followed
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -47,12 +47,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def is_partial(path: Path, names: Sequence[str]) -> bool:
-    """Whether ``write_atomically`` has a file of one of those names there while it writes it."""
+    """Whether a path is the temporary file of ``write_atomically`` for one of the names."""
     return any(re.fullmatch(rf"{re.escape(name)}\.\d+\.partial", path.name) for name in names)
 
 
 def remove_partial_files(folder: Path, names: Sequence[str]) -> None:
-    """Delete what processes that were killed left half-written of the files of those names; nobody may write them now.
+    """Delete the temporary files that killed processes left for these names; no process may be writing them now.
 
     Example:
         >>> import pathlib, tempfile
@@ -72,9 +72,9 @@ def remove_partial_files(folder: Path, names: Sequence[str]) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Make the folder, under its name or with -2, -3 and so on behind it: no two callers get the same.
+    """Create the folder, with -2, -3, ... appended if its name is taken: no two callers get the same one.
 
-    It is removed again where nothing was put into it while the block ran.
+    If it is still empty when the block ends, it is removed again.
 
     Example:
         >>> import pathlib, tempfile

@@ -10,12 +10,12 @@ from . import kernels
 
 
 def info() -> dict[str, Any]:
-    """Describe the installation: what is active, what could be, and with which torch.
+    """Describe the installation: what is in use, what is available, and which torch.
 
     Returns:
         ``version``; ``isa``, the instruction set in use, and ``isas``, those available here (the environment variable
         SRCELL_ISA chooses at import); ``threads``, as torch.get_num_threads() says, and ``thread_runtime``; ``cuda``,
-        the CUDA runtime and the architectures that this build has kernels for, None where layers cannot run on a GPU:
+        the CUDA runtime and the architectures that this build has kernels for, None if layers cannot run on a GPU:
         the build has no kernels, or torch finds no GPU (``srcell info`` says which); ``torch``, its version.
 
     Example:
@@ -33,7 +33,7 @@ def info() -> dict[str, Any]:
 
 
 def cuda_lacks() -> str:
-    """What is missing for layers on a GPU, in a few words; nothing where they can run."""
+    """What layers lack to run on a GPU, as a phrase for messages; empty if they can run."""
     missing = [] if kernels.core_info()["cuda"] else ["srcell was built without CUDA kernels"]
     if torch.version.cuda is None:
         missing.append("torch was built without CUDA")

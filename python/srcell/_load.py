@@ -1,7 +1,6 @@
 """``srcell.load``: the trained network of a run folder.
 
-Users call it as ``srcell.load``; it must never know how a network is trained. What needs the extra "train" is imported
-when it is called.
+It must never know how a network is trained. Modules that need the extra "train" are imported inside the call.
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ from ._arguments import present_device
 if TYPE_CHECKING:
     from .models import Classifier
 
-# Of the data sets of srcell 0.1, whose run folders do not tell; all have ten classes. Newer run folders tell: nothing
-# is to be added here.
+# Input shapes of the data sets of srcell 0.1, all of ten classes: its run folders do not record them. Newer run folders
+# do, so nothing is to be added here.
 INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "nmnist": (2, 34, 34)}
 
 
 def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
-    """The trained network of a run that has ended, in evaluation mode; its data set is not needed.
+    """Load the trained network of a finished run, in evaluation mode; its data set is not needed.
 
     Args:
         run: the run folder that ``srcell train`` or ``srcell.training.train`` left.
-        device: where the network is to be.
+        device: the device to load the network to.
 
     Returns:
-        An ``SRCClassifier``, or an ``SRCConvClassifier`` where the run had convolutional layers. Beside what these have
-        it has ``encoder``, which turns images (B, ...) in [0, 1] into its input, ``encoder(images, index=None,
-        seed=0)``, or is None if the network reads recordings of an event camera; and ``config``, the run's
+        An ``SRCClassifier``, or an ``SRCConvClassifier`` if the run had convolutional layers. Two more attributes are
+        set: ``encoder``, called as ``encoder(images, index=None, seed=0)``, turns images (B, ...) in [0, 1] into the
+        network's input, and is None if the network reads recordings of an event camera; ``config`` is the run's
         ``TrainingConfig``.
 
     Raises:
         FileNotFoundError: there is no run in that folder, or it has not ended.
-        ValueError: a file is corrupt or of a newer version, or the device is none that this machine has.
+        ValueError: a file is corrupt or of a newer version, or the device is not available.
         ImportError: a dependency of the extra "train" is not installed.
 
     Example:

@@ -1,6 +1,6 @@
 """The processes that train one network together, and the signals that stop them.
 
-Training calls it; it must never know what is trained. One process is the case without torch.distributed.
+Training calls it; it must never know what is trained. A single process runs without torch.distributed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Interrupted(Exception):  # noqa: N818
-    """A signal asked for the end of a run, which stopped between two steps after a checkpoint.
+    """Raised when a signal stops a run: between two optimiser steps, after a checkpoint.
 
     Args:
         number: the signal's number.
         out: the run folder.
 
     Attributes:
-        signal: the number.
+        signal: the signal's number.
 
     """
 
@@ -39,11 +39,11 @@ class Interrupted(Exception):  # noqa: N818
 
 
 class Processes:
-    """The process itself among those that torchrun started, or alone.
+    """The group of processes that torchrun started, seen from this one; a group of one without torchrun.
 
     Attributes:
-        rank: its number; 0 logs and writes.
-        size: how many there are.
+        rank: number of this process; rank 0 alone logs and writes files.
+        size: number of processes.
 
     """
 
@@ -52,8 +52,9 @@ class Processes:
         self._recent: deque[Tensor] = deque(maxlen=16)
 
     def _reduce(self, tensor: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
-        # A thread of Gloo's lets go of a tensor after the result is there. Were it the last to hold it, it would wait
-        # for the GIL, with which destroy_process_group of torch 2.4 waits for the thread. So the last few live longer.
+        # A Gloo thread drops its reference to a tensor after the result is there. To drop the last reference it needs
+        # the GIL, which destroy_process_group of torch 2.4 holds while it waits for the thread: a deadlock. So the most
+        # recent tensors are kept alive.
         self._recent.append(tensor)
         distributed.all_reduce(tensor, operation)
         return tensor
@@ -63,19 +64,22 @@ class Processes:
         return self._reduce(tensor, distributed.ReduceOp.SUM) if self.size > 1 else tensor
 
     def max(self, *values: int) -> list[int]:
-        """The largest of each value over all processes, which wait for each other here."""
+        """The maximum of each value over all processes; a barrier as well."""
         if self.size == 1:
             return list(values)
         return [int(value) for value in self._reduce(torch.tensor(values), distributed.ReduceOp.MAX)]
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network with gradients that are averaged over all processes."""
+        """The network, its gradients averaged over all processes."""
         return DistributedDataParallel(network) if self.size > 1 else network
 
 
 @contextmanager
 def processes(device: str = "cpu") -> Iterator[Processes]:
-    """Join the processes that torchrun started, with gloo or on GPUs NCCL; alone if it did not start this one."""
+    """Join the process group of torchrun (gloo, or NCCL for GPU tensors); a group of one without torchrun.
+
+    A group that is already initialised is used, and left as it is.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
         alone = not distributed.is_initialized()
         yield Processes() if alone else Processes(distributed.get_rank(), distributed.get_world_size())
@@ -85,17 +89,17 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
     try:
         yield group
     finally:
-        # Threads of the group end with it; what is left of training, in cycles, would keep it until Python itself ends,
-        # and a thread that waits for Python then ends the process.
+        # Reference cycles left by training would keep the group and its threads alive until the interpreter shuts down,
+        # where a thread that waits for the GIL aborts the process.
         gc.collect()
         distributed.destroy_process_group()
 
 
 class StopSignals:
-    """Whether SIGINT or SIGTERM came.
+    """A signal handler that records SIGINT or SIGTERM; a SIGINT after that raises KeyboardInterrupt.
 
     Attributes:
-        number: the signal that came, 0 before that.
+        number: the signal received, 0 before that.
 
     """
 
@@ -110,7 +114,10 @@ class StopSignals:
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Note SIGINT and SIGTERM while the block runs instead of ending at once; a second SIGINT does end at once."""
+    """Record SIGINT and SIGTERM while the block runs instead of stopping at once; a second SIGINT does stop at once.
+
+    Only the main thread may set handlers; in any other nothing is recorded.
+    """
     stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield stop

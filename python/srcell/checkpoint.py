@@ -1,4 +1,4 @@
-"""A public name of ``srcell.training.checkpoint``, and no code."""
+"""Re-exports ``srcell.training.checkpoint`` under its public name."""
 
 from .training.checkpoint import read_checkpoint, write_checkpoint
 

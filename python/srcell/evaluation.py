@@ -1,4 +1,4 @@
-"""How a trained network does: accuracy, confusion, and what an inference costs in events, spikes and operations.
+"""Evaluates a network: accuracy, confusion matrix, and the events, spikes and synaptic operations of an inference.
 
 Training and the command line call it; it must never know how the network was trained.
 """
@@ -18,16 +18,16 @@ from .models import Classifier
 
 
 class LayerCounts(NamedTuple):
-    """What a layer does in one inference, a mean over samples.
+    """Activity of a layer in one inference, a mean over samples.
 
-    A synaptic operation is one event meeting one outgoing weight: an addition if the layer's outputs are binary, a
-    multiply-add if they are graded.
+    A synaptic operation is one event passing through one outgoing weight: an addition if the layer's outputs are
+    binary, a multiply-add if they are graded.
 
     Attributes:
         events: elements (neuron, step) that are active, s > 0.
         spikes: upward crossings of 0.5.
-        additions: operations of its events in the layer above, where each is 1.
-        multiply_adds: the same, where they are graded.
+        additions: synaptic operations of its events, if its outputs are binary; 0 otherwise.
+        multiply_adds: synaptic operations of its events, if its outputs are graded; 0 otherwise.
 
     """
 
@@ -38,12 +38,12 @@ class LayerCounts(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """How a network does on some samples.
+    """Results of a network on some samples.
 
     Attributes:
-        accuracy: fraction classified rightly.
-        confusion: (C, C) int64, samples of each true class (row) by the class they were taken for (column).
-        counts: of the input and of every layer, first to last; the last layer's operations are the readout's.
+        accuracy: fraction of samples classified correctly.
+        confusion: (C, C) int64, number of samples by true class (row) and predicted class (column).
+        counts: of the input and of every layer, first to last; the last layer's operations take place in the readout.
         rates: for each layer, the fraction of its elements that are active, by neuron: (N,), or (C, H, W).
         loss: mean cross-entropy (nats).
 
@@ -57,7 +57,7 @@ class Evaluation(NamedTuple):
 
     @property
     def synaptic_operations(self) -> float:
-        """Additions and multiply-adds of an inference, the readout's included."""
+        """Additions and multiply-adds of one inference, including the readout."""
         return sum(layer.additions + layer.multiply_adds for layer in self.counts)
 
 
@@ -74,10 +74,10 @@ def evaluate(
 
     Args:
         model: the network.
-        loader: what to evaluate it on, without ``shuffle``.
-        device: where the network is.
-        group: processes that share the loader's batches.
-        binary: pass s > 0.5 on instead of s, from every layer.
+        loader: the samples, loaded without ``shuffle``.
+        device: the network's device.
+        group: processes that share the loader's batches; this one alone by default.
+        binary: every layer passes on s > 0.5 instead of s.
 
     Raises:
         ValueError: the loader has no sample.
@@ -132,5 +132,5 @@ def evaluate(
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> int:
-    """How many of the samples are classified rightly."""
+    """Number of samples classified correctly."""
     return int((logits.argmax(1) == labels).sum())

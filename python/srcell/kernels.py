@@ -1,4 +1,4 @@
-"""What the compiled modules say of themselves: version, instruction sets, CUDA."""
+"""``core_info``: version, instruction sets and CUDA build of the compiled modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .ops._gpu import cuda_info
 
 
 def core_info() -> dict[str, Any]:
-    """Version, instruction sets, thread runtime, and for what the CUDA module was built, None if there is none."""
+    """Version, instruction sets, thread runtime, and the CUDA module's runtime and architectures (None without it)."""
     return {
         "version": core.version,
         "isa": core.isa,

@@ -1,7 +1,7 @@
 """``SRCClassifier`` and ``SRCConvClassifier``: whole networks with a readout.
 
-Training and users build them; a network carries its encoder and its configuration for whoever asks, but must never look
-at how its input was encoded, by what loop it is trained, or what stands below a layer.
+Training and users build them. A network stores its encoder and its configuration as attributes for callers, but must
+never depend on how its input was encoded, how it is trained, or how its layers compute.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 
 AnyLayer = SRC | SRCConv2d
 
-CLIP = 2.0  # elements of a balanced gradient, in root mean squares of their sample
+CLIP = 2.0  # bound on a balanced gradient's elements, in root mean squares of their sample
 
 
 class Classifier(nn.Module):
-    """SRC layers one above the other, and class votes above them: what all networks here share.
+    """Base class of the networks: a stack of SRC layers, and a readout of class votes from the last one.
 
     Args:
         input_shape: (K,), or channels, height and width.
         layers: first to last.
-        readout: what turns the spikes of the last one into logits.
-        dropout: in training, the probability that a hidden neuron is silenced for a whole sample; what the others pass
-            on is divided by the probability of the contrary.
+        readout: what turns the spikes of the last layer into logits.
+        dropout: in training, the probability that a hidden neuron is silenced for a whole sample; the outputs of the
+        others are divided by 1 - dropout.
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Attributes:
         input_shape: as given.
         layers: the layers, first to last.
-        readout: what turns the spikes of the last one into logits.
-        shared_batch: (size, first, step) where processes share a batch of that size and this one has the samples
-            first, first + step, ... Dropout draws for all, so that a sample loses the same neurons wherever it is.
-            None otherwise.
-        encoder: what turns images into the network's input, ``encoder(images, index=None, seed=0)``, as in
-            ``srcell.data.RateEncoding``, where ``srcell.load`` or training knows it; None for recordings of events.
-        config: what the network was trained with, where ``srcell.load`` or training knows it.
+        readout: what turns the spikes of the last layer into logits.
+        shared_batch: (size, first, step) if processes share a batch of that size and this one has the samples first,
+            first + step, ... Dropout then draws for the whole batch, so that a sample loses the same neurons in
+            whichever process it is. None otherwise.
+        encoder: turns images into the network's input, ``encoder(images, index=None, seed=0)``, as
+            ``srcell.data.RateEncoding`` does. Set by ``srcell.load`` and by training; None for recordings of events.
+        config: the configuration that the network was trained with. Set by ``srcell.load`` and by training.
 
     Raises:
         ValueError: a probability outside its range, or balanced gradients with the relu surrogate.
@@ -78,7 +78,7 @@ class Classifier(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew and set the biases back."""
+        """Draw all weights anew and reset the biases."""
         last = len(self.layers) - 1
         for k, layer in enumerate(self.src_layers()):
             layer.reset_parameters()
@@ -93,8 +93,8 @@ class Classifier(nn.Module):
 
         Args:
             input: (T, B, K), dense or an ``EventBatch``.
-            lengths: (B,) int64, steps of each sample in 0..T, all T by default; not beside an EventBatch that
-                has its own.
+            lengths: (B,) int64 in [0, T], number of steps of each sample, T for all by default; must be absent if the
+                input is an EventBatch with its own.
 
         Returns:
             (B, C) logits, ready for ``cross_entropy``.
@@ -119,7 +119,7 @@ class Classifier(nn.Module):
         Args:
             input: as in ``forward``.
             lengths: as in ``forward``.
-            binary: let every layer pass on 1 where s > 0.5 and 0 elsewhere: for inference, as that has no gradient.
+            binary: every layer passes on 1 where s > 0.5 and 0 elsewhere; for inference only, as that has no gradient.
 
         """
         later_lengths = sample_lengths(input, lengths)
@@ -139,7 +139,7 @@ class Classifier(nn.Module):
         return outputs
 
     def _thinned(self, spikes: Tensor) -> Tensor:
-        """What dropout leaves of a layer's output."""
+        """A layer's output after dropout."""
         if not (self.training and self.dropout):
             return spikes
         total, first, step = self.shared_batch or (spikes.shape[1], 0, 1)
@@ -162,11 +162,11 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def fan_outs(self) -> list[Tensor]:
-        """How many weights each input and each neuron leads to: fewer at the edges of a map than in its middle.
+        """Number of outgoing weights of each input and each neuron; smaller at the edges of a map than in its middle.
 
         Returns:
-            int64 tensors: (K,) of the inputs, then one of each layer in the shape of its neurons; the last layer leads
-            to the readout.
+            int64 tensors: (K,) for the inputs, then one per layer in the shape of its neurons. The weights of the last
+            layer's neurons are the readout's.
 
         """
         found: list[Tensor] = []
@@ -176,7 +176,7 @@ class Classifier(nn.Module):
                 found.append(torch.full(shape, layer.hidden_size))
                 shape = (layer.hidden_size,)
             else:
-                # Each output sends a one back along each of its weights.
+                # With weights of 1, the gradient of the summed outputs counts the weights of each input.
                 with torch.inference_mode(False), torch.enable_grad():
                     below = torch.zeros(1, *shape, requires_grad=True)
                     weight = torch.ones(cast(Tensor, layer.weight).shape)
@@ -192,17 +192,17 @@ class SRCClassifier(Classifier):
     """A stack of SRC layers that ends in class votes.
 
     After the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a ``LeakyReadout``,
-    as in the configuration that the authors' group published.
+    as in the configuration that the authors' group published with arXiv 2605.10679.
     The first layer and those between hidden ones start as in ``SRC``, the last one from N(0, (6 / sqrt(K))^2).
 
     Args:
-        input_size: inputs a step, K.
+        input_size: number of inputs, K.
         hidden_sizes: neurons of each hidden layer; empty for none.
         num_classes: classes C.
-        neurons_per_class: neurons of the last layer that vote for a class.
-        alpha: what the neurons' integrators keep from step to step, as in ``SRC``.
+        neurons_per_class: number of neurons of the last layer that vote for each class.
+        alpha: leak of the neurons' input integrators, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
-        recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
+        recurrent_grad: whether gradients flow through the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
         readout_alpha: the ``alpha`` of ``LeakyReadout``.
@@ -254,25 +254,25 @@ class SRCClassifier(Classifier):
 class SRCConvClassifier(Classifier):
     """Convolutional SRC layers, then a stack as in ``SRCClassifier``.
 
-    A convolution has kernels of 5 x 5, stride 2 and padding 2, so that each layer halves height and width.
+    The convolutions have 5 x 5 kernels, stride 2 and padding 2, so that each layer halves height and width, rounded up.
 
     Args:
         input_shape: channels, height and width of the input.
         channels: output channels of each convolutional layer, at least one.
-        hidden_sizes: neurons of each fully connected layer behind them; empty for none.
+        hidden_sizes: neurons of each fully connected layer after them; empty for none.
         num_classes: classes C.
-        neurons_per_class: neurons of the last layer that vote for a class.
-        alpha: what the neurons' integrators keep from step to step, as in ``SRC``.
+        neurons_per_class: number of neurons of the last layer that vote for each class.
+        alpha: leak of the neurons' input integrators, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
-        recurrent_grad: whether gradients follow the recurrence, as in ``SRC``.
+        recurrent_grad: whether gradients flow through the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
         readout_alpha: the ``alpha`` of ``LeakyReadout``.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
-    The input of its calls is (T, B, C, H, W), or (T, B, C * H * W), dense or an ``EventBatch``, numbered as channel,
-    row, column. Convolutions are torch's: an EventBatch is made dense for the first.
+    Calls take an input of shape (T, B, C, H, W) or (T, B, C * H * W), or an ``EventBatch``, with inputs numbered by
+    channel, row and column. Torch computes the convolutions, so an EventBatch is made dense for the first.
 
     Raises:
         ValueError: a size or the surrogate is not one that the layers accept, or there is no convolutional layer.
@@ -350,16 +350,16 @@ class SRCConvClassifier(Classifier):
 
 
 class BalancedGradients:
-    """Keeps gradients from growing, and from gathering in a few elements, on their way down through many layers.
+    """Keeps gradients from growing, and from concentrating in a few elements, on the way back through many layers.
 
-    Through ten layers they grow a million times and a tenth of the samples gets half of them. So the gradient of each
-    hidden layer's output is scaled, sample by sample, to the root mean square that it has at the last layer, and its
-    elements are clipped to twice that. What comes out are no derivatives, but a direction that trains; what a rate
-    penalty adds is scaled and clipped along with the rest. Not for ``torch.compile``.
+    Through ten layers they grow by a factor of a million, and a tenth of the samples carries half of the gradient. So
+    the gradient of each hidden layer's output is scaled, sample by sample, to the root mean square that it has at the
+    last layer, and its elements are clipped to twice that. The result is no derivative of the loss, but a direction
+    that trains. The gradient of a rate penalty is scaled and clipped along with the rest. Not for ``torch.compile``.
 
     Args:
         outputs: of all layers, (T, B, ...) each; their gradients change from now on.
-        lengths: (B,), steps of each sample; all T by default.
+        lengths: (B,), number of steps of each sample; T for all by default.
 
     Example:
         >>> import torch
@@ -393,7 +393,7 @@ class BalancedGradients:
         return (grad * factor.to(grad.dtype).view(shape)).clamp(min=-bound, max=bound)
 
     def _size(self, grad: Tensor) -> Tensor:
-        """(B,) the root mean square over the steps and neurons of each sample; past its length there is nothing."""
+        """(B,) root mean square over the neurons and the steps of each sample up to its length."""
         work = torch.promote_types(grad.dtype, torch.float32)
         square = grad.flatten(2).to(work).square().mean((0, 2))
         if self._steps is not None:
@@ -402,7 +402,7 @@ class BalancedGradients:
 
 
 def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:
-    """The lengths (B,) that a batch has or is given, if any."""
+    """The lengths (B,) of an EventBatch that has them, otherwise those given."""
     if isinstance(input, EventBatch) and input.lengths is not None:
         return input.lengths
     return lengths

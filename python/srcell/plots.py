@@ -1,4 +1,4 @@
-"""A public name of ``srcell.training.plots``, and no code."""
+"""Re-exports ``srcell.training.plots`` under its public name."""
 
 from .training.plots import confusion, learning_curve, raster, rates, traces
 

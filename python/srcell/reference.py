@@ -51,17 +51,17 @@ def src_reference(
     recurrent_grad: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, SRCState]:
-    r"""Runs the cell over the input currents ``c[t]``, differentiably.
+    r"""Run the cell over the input currents ``c[t]``; every step is differentiable.
 
     Args:
         current: (T, B, \*F), floating point of any precision.
         bias: excitability ``b``, broadcasts to F, as do ``alpha`` to ``zs_dep``.
-        state: the state before the first step, three tensors (B, \*F); zeros where it is not given.
+        state: the state before the first step, three tensors (B, \*F); zeros if absent.
         surrogate: ``"relu"`` takes ds/dh = [h > 0], ``"straight_through"`` takes ds/dh = 1.
         recurrent_grad: True is full backpropagation through time; False stops the gradient at ``h[t-1]`` and
             ``hs[t-1]``, so that only the integrator ``i`` carries one from step to step.
-        lengths: (B,) steps of each sample. A step at or past it leaves the sample's state as it is, emits 0 and gets no
-            gradient.
+        lengths: (B,) number of steps of each sample. Later steps leave the sample's state unchanged, emit 0 and get no
+        gradient.
 
     Returns:
         The spikes ``s`` (T, B, \*F) and the state after each sample's last step.

@@ -1,4 +1,4 @@
-"""A public name of ``srcell.training.run_folder``, and no code."""
+"""Re-exports ``srcell.training.run_folder`` under its public name."""
 
 from .training.run_folder import RunData, RunFolder, summarise
 

@@ -1,7 +1,7 @@
-"""What the targets of the fuzz campaign draw their inputs from: numbers, memory layouts, and things that are wrong.
+"""Random inputs for the targets of the fuzz campaign: numbers, memory layouts, and wrong arguments.
 
-Everything is a function of a ``random.Random``: the campaign passes one with a seed, hypothesis one whose choices it
-shrinks. So the first option of a ``pick`` is the tamest, and no ``chance`` at all is tamer.
+Everything is a function of a ``random.Random``: the campaign passes a seeded one, hypothesis one whose choices it
+shrinks. Shrinking goes towards the first option of a ``pick`` and a ``chance`` that fails, so these are the simplest.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def pick(draw: Draw, *options: Any) -> Any:
 
 
 def size(draw: Draw) -> int:
-    """Small, and sometimes 0."""
+    """A small size, sometimes 0."""
     return int(pick(draw, 1, 2, 3, 5, 2, 3, 4, 0, 1, 17))
 
 
 def floats(draw: Draw, *shape: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, wild: int = 0) -> Tensor:
-    """Normal numbers; with ``wild`` percent of a chance, special ones among them."""
+    """Normally distributed numbers; with a chance of ``wild`` percent special values among them."""
     _generator.manual_seed(draw.getrandbits(31))
     x = torch.randn(shape, generator=_generator, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     x = (x * scale).to(dtype)
@@ -60,7 +60,7 @@ def fits(x: Tensor) -> bool:
 
 
 def relaid(draw: Draw, x: Tensor) -> Tensor:
-    """The same numbers, lying otherwise in memory."""
+    """The same numbers in another memory layout."""
     how = draw.randrange(16)
     if how < 8 or x.dim() == 0 or x.device.type != "cpu" or x.layout != torch.strided or x.is_quantized or not fits(x):
         return x
@@ -85,7 +85,7 @@ def relaid(draw: Draw, x: Tensor) -> Tensor:
 
 
 def repeated(draw: Draw, x: Tensor) -> Tensor:
-    """The first along some dimensions everywhere, by strides of 0."""
+    """Sometimes a tensor of the same shape with strides of 0: the first element repeated along some dimensions."""
     if not chance(draw, 8):
         return x
     kept = [slice(0, 1) if chance(draw, 50) else slice(None) for _ in x.shape]
@@ -93,10 +93,10 @@ def repeated(draw: Draw, x: Tensor) -> Tensor:
 
 
 def altered(draw: Draw, x: Tensor) -> Tensor:
-    """A tensor that is not as it should be: in shape, dtype, device, layout or size."""
+    """A tensor that is wrong in shape, dtype, device, layout or size."""
     how = draw.randrange(12)
     if x.layout != torch.strided or x.device.type != "cpu" or x.is_quantized or x.is_complex() or not fits(x):
-        return x  # altered before
+        return x  # altered already
     if how == 0:
         return x.unsqueeze(0)
     if how == 1:
@@ -125,7 +125,7 @@ def altered(draw: Draw, x: Tensor) -> Tensor:
 
 
 def vast(draw: Draw, x: Tensor) -> Tensor:
-    """Of more elements than memory holds, or of none and a size that no loop gets through; takes no memory itself."""
+    """A tensor with more elements than memory holds, or empty with a size too large to loop over; takes no memory."""
     dimensions = max(x.dim(), 1)
     shape = [pick(draw, 2**44, 2**61, 2**62, 2**63 - 1), *(pick(draw, 1, 1, 0, 2**40) for _ in range(dimensions - 1))]
     draw.shuffle(shape)
@@ -149,12 +149,12 @@ def oddity(draw: Draw) -> Any:
 
 
 def wrong(draw: Draw, x: Any) -> Any:
-    """Something in the place of an argument that is often not fit for it."""
+    """A replacement for an argument that is often invalid."""
     return altered(draw, x) if isinstance(x, Tensor) and chance(draw, 70) else oddity(draw)
 
 
 def spoil(draw: Draw, given: dict[str, Any], percent: int) -> bool:
-    """Perhaps put something wrong in the place of an argument or two; whether that was done."""
+    """Sometimes replace one or two arguments by something wrong; return whether that was done."""
     spoilt = chance(draw, percent)
     for _ in range(pick(draw, 1, 1, 2) if spoilt else 0):
         name = pick(draw, *given)
@@ -186,13 +186,13 @@ def corrupted(draw: Draw, content: bytes) -> bytes:
 
 
 def assert_names(error: Exception, names: Iterable[str]) -> None:
-    """A message begins with the argument that it is about."""
+    """Assert that an error's message begins with the name of an argument."""
     text = str(error)
     assert re.match(rf"({'|'.join(map(re.escape, names))})\b", text), f"{type(error).__name__} names nothing: {text}"
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether it says that memory is out, or that torch cannot count so far."""
+    """Whether an error says that memory is exhausted or that a size overflows in torch."""
     words = ("can't allocate memory", "size calculation overflowed", "Stride calculation overflowed")
     words += ("Negative strides are not supported", "cannot be represented as a SymInt")
     words += ("integer multiplication overflow",)

@@ -1,7 +1,7 @@
 """Fuzz targets on event batches and encoders.
 
-As in ``op_targets``, a target returns whether its input was accepted; blank lines part what is drawn, the call, and the
-facts.
+As in ``op_targets``, a target returns whether its input was accepted; blank lines separate the drawing of the input,
+the call, and the assertions.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def spoil_parts(draw: Draw, parts: dict[str, Any]) -> None:
 
 
 def event_batch(draw: Draw) -> bool:
-    """EventBatch: its parts, what makes one and what is made of one."""
+    """EventBatch: its constructor, from_dense, from_events and pickling."""
     return pick(draw, *[constructed_events] * 5, dense_events, timed_events, pickled_events)(draw)
 
 
@@ -109,7 +109,7 @@ def constructed_events(draw: Draw) -> bool:
 
 
 def assert_comes_back(batch: EventBatch, dense: Tensor) -> None:
-    """From the dense tensor, from a CSR tensor, from a pickle, and whatever else changes nothing."""
+    """Assert that round trips through dense, CSR, pickle and other forms give an equal batch."""
     assert dense.shape == batch.shape
     again = EventBatch.from_dense(dense, batch.lengths)
     assert torch.equal(again.to_dense(torch.float64), dense)
@@ -121,7 +121,7 @@ def assert_comes_back(batch: EventBatch, dense: Tensor) -> None:
 
 
 def assert_selects(draw: Draw, batch: EventBatch, dense: Tensor) -> None:
-    """Samples and steps of the batch are those of the dense tensor."""
+    """Assert that selected samples and steps are those of the dense tensor."""
     steps, samples, _ = batch.shape
     if samples:
         assert EventBatch.cat(list(batch)).to_dense(torch.float64).equal(dense)
@@ -131,7 +131,7 @@ def assert_selects(draw: Draw, batch: EventBatch, dense: Tensor) -> None:
 
 
 def misused(draw: Draw, batch: EventBatch) -> bool:
-    """A good batch with something wrong in a call of it."""
+    """A valid batch and a method called with a wrong argument."""
     uses = (
         *(lambda x: batch[x], lambda x: batch.truncate(x), lambda x: batch.to_dense(x), lambda x: batch.to(x)),
         *(lambda x: EventBatch.cat([batch, x]), lambda x: EventBatch.cat([batch], steps=x), EventBatch.cat),
@@ -164,7 +164,7 @@ def dense_events(draw: Draw) -> bool:
 
 
 def recording(draw: Draw) -> tuple[dict[str, Any], list[int]]:
-    """The arguments of from_events in one of its ways, and the inputs that the events belong to."""
+    """Arguments of from_events, with indices or pixels, and the input of each event."""
     events, inputs, width = draw.randrange(9), pick(draw, 6, 1, 300), pick(draw, 10, 1, 2.5, 1000)
     top = pick(draw, 40, 0, 400)
     times: Any = sorted(draw.randrange(top + 1) if chance(draw, 50) else top * draw.random() for _ in range(events))
@@ -206,7 +206,7 @@ def timed_events(draw: Draw) -> bool:
 
 
 def assert_is_recorded(batch: EventBatch, given: dict[str, Any], cells: list[int]) -> None:
-    """The batch has each event of the recording in its bin, once or as often as it is there."""
+    """Assert that each event of the recording is in its bin, once or as often as it occurs."""
     prefix, steps = given.get("prefix", 0), given.get("steps")
     bins = [math.floor(float(t) / given["bin_width"]) for t in given["times"]]
     kept = [(prefix + b, k) for b, k in zip(bins, cells, strict=True) if steps is None or b < steps]
@@ -216,7 +216,7 @@ def assert_is_recorded(batch: EventBatch, given: dict[str, Any], cells: list[int
 
 
 def pickled_events(draw: Draw) -> bool:
-    """A batch that is pickled between processes of one's own; whatever state arrives is validated."""
+    """A pickled batch, perhaps with an altered state: unpickling must validate it."""
     parts = {name: x for name, x in event_parts(draw).items()}
     if chance(draw, 35):
         spoil_parts(draw, parts)
@@ -232,7 +232,7 @@ def pickled_events(draw: Draw) -> bool:
 
 
 def pixels(draw: Draw, samples: int) -> Tensor:
-    """Images with many pixels of 0 and some of 1, and now and then one that is none."""
+    """Images with many pixels of 0 and some of 1, and sometimes an invalid pixel."""
     shape = (samples, *(size(draw) for _ in range(pick(draw, 1, 1, 2, 3))))
     images = floats(draw, *shape, dtype=pick(draw, torch.float32, torch.float64, torch.float16)).sigmoid()
     images = torch.where(floats(draw, *shape) > 0.5, 0, images) if chance(draw, 50) else images.round()
@@ -263,7 +263,7 @@ def encoders(draw: Draw) -> bool:
 
     batch = outcome[0]
     assert contents(tensors_in(given)) == seen
-    EventBatch(batch.offsets, batch.indices, shape=batch.shape)  # it is one that the constructor accepts
+    EventBatch(batch.offsets, batch.indices, shape=batch.shape)  # the constructor accepts it
     images = given["images"]
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images.astype(np.float32))
@@ -274,7 +274,7 @@ def encoders(draw: Draw) -> bool:
 
 
 def assert_rates(batch: EventBatch, flat: Tensor, given: dict[str, Any]) -> None:
-    """Black never fires; at a gain of 1 white fires in every step."""
+    """Assert that black never fires, and that white fires in every step at a gain of 1."""
     counts = batch.to_dense().sum(0)
     assert not counts[flat == 0].any()
     if float(given["gain"]) == 1.0:
@@ -282,7 +282,7 @@ def assert_rates(batch: EventBatch, flat: Tensor, given: dict[str, Any]) -> None
 
 
 def assert_latencies(batch: EventBatch, flat: Tensor, given: dict[str, Any]) -> None:
-    """Every pixel that is not black fires once, where the definition says."""
+    """Assert that every pixel that is not black fires once, at the step of the definition."""
     assert torch.equal(batch.to_dense().sum(0), (flat != 0).float())
     late = (given["prefix"] + ((1 - flat.double()) * (given["steps"] - 1)).round()).long()
     for sample, pixel in flat.nonzero().tolist()[:5]:

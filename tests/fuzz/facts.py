@@ -1,4 +1,4 @@
-"""What the targets of the fuzz campaign look at: whether a call refuses as documented, and what its tensors hold."""
+"""Helpers for the assertions of fuzz targets: whether a call refuses as documented, and the contents of tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fuzz.draws import assert_names, out_of_memory
 
 
 def accepts(names: Sequence[str], call: Callable[[], Any], *others: type[Exception]) -> tuple[Any] | None:
-    """What the call returns, or None if it refuses as documented."""
+    """The result of the call in a tuple, or None if it refuses as documented."""
     try:
         return (call(),)
     except (ValueError, TypeError, IndexError) as error:
@@ -20,7 +20,7 @@ def accepts(names: Sequence[str], call: Callable[[], Any], *others: type[Excepti
     except others:
         pass
     except (RuntimeError, MemoryError) as error:
-        of_schema = "Expected a value of type 'int'" in str(error)  # torch's word on one of 2^63
+        of_schema = "Expected a value of type 'int'" in str(error)  # torch's message for an int of 2^63 or more
         if not of_schema and not out_of_memory(error):
             raise
     return None
@@ -39,7 +39,7 @@ def readable(x: Tensor) -> bool:
 
 
 def contents(tensors: Sequence[Tensor]) -> list[bytes]:
-    """The bytes of those that can be looked at."""
+    """The bytes of those tensors that can be read."""
     plain = (x.detach().resolve_conj().resolve_neg().reshape(-1) for x in tensors if readable(x))
     return [x.clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes() for x in plain]
 

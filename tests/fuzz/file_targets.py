@@ -1,7 +1,8 @@
-"""Fuzz targets on what comes from files and the command line: IDX files, recordings, caches, checkpoints, configs.
+"""Fuzz targets on files and the command line: IDX files, recordings, caches, checkpoints, configurations.
 
-As in ``op_targets``, a target returns whether its input was accepted, and blank lines part what is drawn and written,
-the call, and the facts. Each writes into a folder of its own and sees that nothing beside it is touched.
+As in ``op_targets``, a target returns whether its input was accepted, and blank lines separate the drawing and writing
+of the input, the call, and the assertions. Each target writes into a folder of its own and asserts that nothing beside
+it is touched.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.presets import PRESETS
 from srcell.training.run_folder import FILES, RunFolder
 
-MEMORY = Path("/dev/shm")  # where a write does not wait for a disk
+MEMORY = Path("/dev/shm")  # a file system in memory, if there is one
 FOREIGN = "not srcell's"
 
 
 @functools.cache
 def workspace(name: str) -> Path:
-    """A folder, beside a file that no input may change."""
+    """A new folder, beside a file that no target may change."""
     parent = Path(tempfile.mkdtemp(prefix="srcell-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     (parent / "foreign").write_text(FOREIGN)
@@ -62,7 +63,7 @@ def assert_alone(folder: Path) -> None:
 
 
 def accepts_file(folder: Path, call: Callable[[], Any]) -> tuple[Any] | None:
-    """What the call returns, or None if it refuses and names the file."""
+    """The result of the call in a tuple, or None if it refuses and names a file."""
     try:
         return (call(),)
     except FileNotFoundError as error:
@@ -78,7 +79,7 @@ def accepts_file(folder: Path, call: Callable[[], Any]) -> tuple[Any] | None:
 
 
 def idx_files(draw: Draw, height: int, width: int) -> dict[str, bytes]:
-    """What four good files hold."""
+    """The contents of four valid files, by name."""
     contents = {}
     for part in ("train", "t10k"):
         count = pick(draw, 3, 1, 7)
@@ -90,7 +91,7 @@ def idx_files(draw: Draw, height: int, width: int) -> dict[str, bytes]:
 
 
 def write_idx(draw: Draw, folder: Path, contents: dict[str, bytes]) -> bool:
-    """Write the files, gzipped or not; whether nothing is wrong with them."""
+    """Write the files, gzipped or not and perhaps corrupted; return whether all are valid."""
     zipped, spoilt, kind = chance(draw, 20), pick(draw, *contents), draw.randrange(100)
     if kind >= 75:
         contents[spoilt] = corrupted(draw, contents[spoilt])
@@ -151,7 +152,7 @@ def strange_idx(draw: Draw) -> bytes:
 
 
 def recording(draw: Draw) -> bytes:
-    """Events of five bytes: x, y, polarity and microseconds; some of them mark an overflow of time."""
+    """Events of five bytes: x, y, polarity and microseconds; some mark an overflow of the time stamps."""
     times = sorted(draw.randrange(pick(draw, 5_000, 100_000)) for _ in range(draw.randrange(1, 12)))
     rows = []
     for t in times:
@@ -161,7 +162,7 @@ def recording(draw: Draw) -> bytes:
 
 
 def recorded(content: bytes, prefix: int) -> set[tuple[int, int]]:
-    """Step and input of what a recording without faults holds, one event at a time."""
+    """The (step, input) of each event of a valid recording, decoded one by one."""
     cells, extra = set(), 0
     for k in range(0, len(content), 5):
         x, y, *time = content[k : k + 5]
@@ -211,7 +212,7 @@ def nmnist(draw: Draw) -> bool:
 
 @functools.cache
 def cached_recordings() -> tuple[Path, Path, bytes, Dataset]:
-    """A folder of recordings, the cache of the training part, what it holds, and the data set."""
+    """A folder of recordings, the path and content of the training part's cache, and the data set."""
     folder = workspace("cache")
     for k, name in enumerate(("Train/3/a.bin", "Train/7/b.bin", "Test/0/c.bin")):
         (folder / name).parent.mkdir(parents=True)
@@ -222,7 +223,7 @@ def cached_recordings() -> tuple[Path, Path, bytes, Dataset]:
 
 
 def cache(draw: Draw) -> bool:
-    """The cache of binned recordings: taken if it is whole, made anew without a word if not."""
+    """The cache of binned recordings: used if it is intact, rewritten silently if not."""
     folder, path, good, fresh = cached_recordings()
     content = good
     if chance(draw, 45):
@@ -245,7 +246,7 @@ def cache(draw: Draw) -> bool:
 
 
 def resaved(draw: Draw, content: bytes, kept: tuple[str, ...] = ()) -> bytes:
-    """A safetensors file in which a tensor or what the header says is another."""
+    """A safetensors file with one tensor or one entry of its header changed."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     metadata, tensors = header.get("__metadata__", {}), parse_tensors(content)
@@ -369,7 +370,7 @@ def config(draw: Draw) -> bool:
 
 @functools.cache
 def trained() -> tuple[training.Trainer, bytes, bytes]:
-    """A trainer in the middle of its run, its checkpoint and the file of its weights."""
+    """A trainer in the middle of its run, the content of its checkpoint, and that of its weights' file."""
     images = spikes(Draw(0), 12, 2, 2).abs().clamp(max=1)
     samples = LabelledImages(images, torch.arange(12) % 3)
     settings = TrainingConfig(hidden_sizes=(3,), epochs=3, batch_size=4, steps=3, prefix=0, validation=0.0)
@@ -385,7 +386,7 @@ def trained() -> tuple[training.Trainer, bytes, bytes]:
 
 
 def checkpoint(draw: Draw) -> bool:
-    """A checkpoint to go on from, or the weights of a run that has ended."""
+    """A checkpoint to resume from, or the weights of a finished run."""
     trainer, state, weights = trained()
     folder = RunFolder(workspace("checkpoint"), trainer.config)
     resuming = chance(draw, 60)
@@ -417,26 +418,26 @@ def checkpoint(draw: Draw) -> bool:
     return True
 
 
-# A run folder in company
+# A run folder with several users
 
 
 @functools.cache
 def a_run() -> tuple[RunFolder, RunFolder]:
-    """A run folder twice: as the process has it that trains there, and as another has it."""
+    """Two objects for one run folder: that of the process that trains there, and that of another."""
     writer = RunFolder.create(workspace("company"), TrainingConfig())
     writer.close()
     return writer, RunFolder.open(writer.path)
 
 
 def half_written(draw: Draw) -> set[str]:
-    """Names of files that a run, a download or anyone else has not written to their ends."""
+    """Names of partial files, of a run, a download or other programs."""
     owners = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.json.bak")
     ends = (".7", ".123", "", ".x", ".-1")
     return {f"{pick(draw, *owners)}{pick(draw, *ends)}.partial" for _ in range(draw.randrange(5))}
 
 
 def run_folder(draw: Draw) -> bool:
-    """Readers and a second writer, in a folder whose lock is held or free, among half-written files of many owners."""
+    """Readers and a second writer, in a folder whose lock is held or free, among partial files of many owners."""
     writer, other = a_run()
     folder, free, names = writer.path, chance(draw, 50), half_written(draw)
     readers = (RunFolder.open, srcell.load, lambda path: training.evaluate_run(RunFolder.open(path)))
@@ -448,12 +449,12 @@ def run_folder(draw: Draw) -> bool:
         (folder / name).write_text("half")
     if not free:
         writer.lock()
-        for name in names:  # what the writer is writing at this moment
+        for name in names:  # files that the writer has not finished
             (folder / name).write_text("half")
     before = tree(folder)
 
     for read in reads:
-        with contextlib.suppress(FileNotFoundError):  # a run that has not ended has no network
+        with contextlib.suppress(FileNotFoundError):  # an unfinished run has no network
             read(folder)
         assert other.read_checkpoint() is None
         assert tree(folder) == before
@@ -485,7 +486,7 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 @functools.cache
 def runs() -> Path:
-    """A folder with a run, a folder that is full, and nothing else."""
+    """A folder with an unfinished run, a broken run and a folder of other files, to name on the command line."""
     folder = workspace("command")
     RunFolder.create(folder / "begun", TrainingConfig())
     (folder / "full").mkdir()
@@ -570,7 +571,7 @@ def command_words(draw: Draw) -> list[str]:
 
 @contextlib.contextmanager
 def stubbed(reached: list[str]) -> Iterator[None]:
-    """The command line with nothing behind it but what notes that work would begin."""
+    """Replace the work behind the command line by stubs that note which work would begin."""
     result = SimpleNamespace(
         accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], history=[], evaluation=SimpleNamespace(accuracy=0.5)
     )
@@ -596,7 +597,7 @@ def stubbed(reached: list[str]) -> Iterator[None]:
 
 
 def command_line(draw: Draw) -> bool:
-    """Words behind ``srcell``, to the place where the work begins."""
+    """Command-line arguments of ``srcell``, up to the point where the work would begin."""
     folder, words = runs(), command_words(draw)
 
     reached: list[str] = []
@@ -613,7 +614,7 @@ def command_line(draw: Draw) -> bool:
         os.chdir(before)
 
     made = set(os.listdir(folder)) - {"begun", "broken", "full"}
-    assert made <= set(words), words  # what --out names
+    assert made <= set(words), words  # only folders that --out names
     for name in made:
         (folder / name).unlink()
     assert_alone(folder)

@@ -1,5 +1,6 @@
-// What a dense input goes through, in every ISA: its mask and the event rows of the mask, by definition; masks and
-// elements that were altered meanwhile; the gradient of the input as a product; the counts of spikes; tanh and sigmoid.
+// Fuzz target: the kernels of a dense input in every ISA. Mask and event rows are compared with their definition, also
+// with masks and elements altered between the calls; further the input's gradient as a product, the counts of spikes,
+// tanh and sigmoid.
 #include <algorithm>
 #include <cmath>
 
@@ -70,10 +71,10 @@ void events_are_found(Input& in, const Cells<T>& q, const Array<int64_t>& length
         kernels->f32.count_events({shape, q.inputs, nullptr, mask.data(), again.data()});
         CHECK(std::equal(again.begin(), again.end(), offsets.begin()));
 
-        // A mask altered between counting and listing, any of its bits.
+        // Alter any bits of the mask between counting and listing.
         for (int64_t k = 0; k < mask.size(); ++k) mask[k] ^= (flips >> (k % 24) & 1) ? flips * 0x9E3779B97F4A7C15u : 0;
         call_list(*kernels, p, indices.data(), without_values ? nullptr : values.data());
-        // And one altered before both.
+        // Alter it before both.
         kernels->f32.count_events({shape, q.inputs, nullptr, mask.data(), again.data()});
         const int64_t count = again[again.size() - 1];
         CHECK(0 <= count && count <= 64 * mask.size());
@@ -126,7 +127,7 @@ void counts_agree(const Cells<T>& q, int threads) {
     }
 }
 
-// Sizes of arrays that are empty: nothing is touched, and nothing takes long.
+// Empty arrays with huge sizes: no memory is touched, and no call takes long.
 template <class T>
 bool empty_inputs_are_nothing(Input& in) {
     const int64_t steps = in.bit() ? 0 : in.vast(), batch = in.vast(), inputs = steps ? 0 : in.below(100);

@@ -1,5 +1,5 @@
-// The device code of the CUDA kernels on the host: the bits of the CPU's scalar table on given currents, also half
-// precision, on event rows and on masks; in rows that were altered what lies outside counts as no event.
+// Fuzz target: the device code of the CUDA kernels, run on the host. It gives the bits of the CPU's scalar table on
+// given currents (half precision too), on event rows and on masks; in altered rows, entries out of range are no events.
 #include "../cpp/device_problem.h"
 #include "problem.h"
 
@@ -21,7 +21,7 @@ bool scans_agree(Input& in) {
     return current.size();
 }
 
-// Currents in half precision are those that they stand for; their gradients are rounded to it.
+// Half-precision currents give the results of the same values in float32; their gradients are rounded to half.
 template <class Half>
 bool half_scans_agree(Input& in, Element element) {
     const CellOptions o = cell_options(in);
@@ -57,7 +57,7 @@ bool half_scans_agree(Input& in, Element element) {
     return current.size();
 }
 
-// What the device makes of rows that were altered: the events that each of them has within its array.
+// Altered rows as the device reads them: the events of each row that lie within the arrays.
 template <class T>
 EventRows<T> as_counted(const EventRows<T>& rows) {
     const int64_t count = rows.indices.size();
@@ -92,7 +92,7 @@ void altered_rows_are_survived(const Card& card, const CellInputs<T>& cell, cons
     Result<T> got;
     out.add_forward(got);
     CHECK(got == expected);
-    // An event in two rows has a place in one of them alone: here it is enough that nothing outside is touched.
+    // An event in two rows is sorted into one of them only: here it suffices that nothing outside is touched.
     const SortedEvents sorted(card, cell.shape(1), rows.events());
     Array<T> grad_current(o.steps * out.plane(), kOtherPoison), grad_values(rows.indices.size());
     Array<T> partials(event_groups(o.batch, o.neurons) * weight.size()), grad_weight(weight.size());
@@ -146,7 +146,7 @@ bool passes_agree(Input& in) {
         return false;
     }
     if (bits & 32) {
-        // A dense input has each event once, in order, and none of value 0.
+        // Event rows that a dense input can have: each event once, in order, and none of value 0.
         const EventRows<T> tidy = rows.tidy();
         const Result<T> expected = run(*kernels_scalar(), cell, tidy, weight, wanted, 1, kPoison);
         CHECK(run_on(card, cell, tidy, weight, wanted, true, kOtherPoison) == expected);

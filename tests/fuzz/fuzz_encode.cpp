@@ -1,5 +1,5 @@
-// The encoders of every ISA against the words of encode.h, event by event; images with pixels outside [0, 1] are
-// refused and named, and images altered during a call lead nowhere outside the arrays.
+// Fuzz target: the encoders of every ISA against the definition in encode.h, event by event. Images with pixels outside
+// [0, 1] are refused by number, and images altered during a call cause no access outside the arrays.
 #include <cmath>
 
 #include "input.h"
@@ -13,7 +13,7 @@ struct Problem {
     bool rate;
     double gain;
     uint64_t seed;
-    Array<float> images, altered;  // altered: what stands there after the pixels were counted
+    Array<float> images, altered;  // altered: the pixels after they were counted
     Array<int64_t> index;
 
     int64_t rows() const { return prefix + steps; }
@@ -55,7 +55,7 @@ Encoded by_definition(const Problem& q) {
     return e;
 }
 
-// The sample that is named, or -1, and the events.
+// The number of the refused sample, or -1; fills the events.
 int64_t encode(const Kernels& kernels, const Problem& q, bool altered, int threads, int poison, Encoded& encoded) {
     Array<float> values(q.samples * q.pixels);
     std::copy(q.images.begin(), q.images.end(), values.begin());
@@ -77,7 +77,7 @@ int64_t encode(const Kernels& kernels, const Problem& q, bool altered, int threa
                                 q.seed, active.data(), thresholds.data(), fired.data(), offsets.data()};
         kernels.rate_draw(p);
         Array<int32_t> indices(offsets[offsets.size() - 1], poison);
-        // A second time: between the passes as well.
+        // Change them back between the two passes.
         if (altered) std::copy(q.images.begin(), q.images.end(), values.begin());
         kernels.rate_write(p, indices.data());
         keep(indices, indices.size());
@@ -112,7 +112,7 @@ Problem problem(Input& in) {
     for (float& x : q.images)
         x = numbers.below(5) < zeros ? 0 : static_cast<float>(numbers.below((1 << 24) + 1)) * 0x1p-24f;
     for (int64_t& index : q.index) index = in.integer<int64_t>(numbers.below(1 << 30));
-    // Valid pixels of any size, as a rule; rarely any values.
+    // Usually valid pixels, rarely any values.
     if (q.images.size() && in.rarely(128))
         for (int64_t k = 1 + in.below(4); k > 0; --k) {
             const int64_t at = in.below(q.images.size());

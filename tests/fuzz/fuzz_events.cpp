@@ -1,5 +1,5 @@
-// The kernels behind event rows of every ISA on batches of which some were altered: they name the first sample that
-// cannot be used, the samples that can are computed as the scan of their currents, and without faults all tables agree.
+// Fuzz target: the event kernels of every ISA, on batches of which some were altered. They return the first invalid
+// sample, compute valid samples as the scan of their currents, and without faults give the same bits in all ISAs.
 #include "problem.h"
 
 using namespace srcell;

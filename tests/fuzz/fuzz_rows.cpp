@@ -1,4 +1,4 @@
-// The check of event rows, on rows with any fault or none, against the words of event_rows.h.
+// Fuzz target: the check of event rows, on rows with any fault or none, against the definition in event_rows.h.
 #include <algorithm>
 
 #include "../../csrc/cpu/event_rows.h"
@@ -8,7 +8,7 @@ using namespace srcell;
 
 namespace {
 
-// One fault after the other, as they are looked for.
+// The first fault, searched for one kind after the other in the documented order.
 FoundFault first_fault(const UncheckedEvents& p) {
     for (int64_t b = 0; p.lengths && b < p.batch; ++b)
         if (p.lengths[b] < 0 || p.lengths[b] > p.steps) return {Fault::kLength, b};
@@ -28,7 +28,7 @@ FoundFault first_fault(const UncheckedEvents& p) {
     return {Fault::kNone, 0};
 }
 
-// Elements altered in some places.
+// Change some elements.
 template <class T, class Make>
 void alter(Input& in, Array<T>& x, Make make) {
     if (!x.size() || !in.rarely(48)) return;
@@ -39,7 +39,7 @@ void alter(Input& in, Array<T>& x, Make make) {
 }
 
 bool faults_are_found(Input& in) {
-    // Rarely so many that several threads share them; rarely sizes that need no memory, because another is 0.
+    // Rarely enough rows for several threads; rarely huge sizes that need no memory because another size is 0.
     const bool large = in.rarely(1), empty = in.rarely(4);
     int64_t steps = in.size(large ? 3000 : 12), batch = in.size(large ? 16 : 6);
     const int64_t most = in.size(large ? 2 : 5), inputs = in.rarely(8) ? int64_t(1) << 31 : in.size(40);
@@ -78,7 +78,7 @@ bool faults_are_found(Input& in) {
         const FoundFault found = find_fault(p);
         CHECK(found.fault == expected.fault && found.position == expected.position);
     }
-    // What stands behind the offsets is read once they are known to be good.
+    // Indices and values are read only if lengths and first offset are valid.
     return expected.fault != Fault::kLength && expected.fault != Fault::kFirstOffset;
 }
 

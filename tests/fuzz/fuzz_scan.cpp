@@ -1,5 +1,5 @@
-// The time loop over dense currents of every ISA, forwards and backwards: the scalar table's bits whatever the threads,
-// the values and the lengths; a neuron of a sample has the same alone, and a sequence cut in two the same as whole.
+// Fuzz target: the scan of given currents in every ISA, forward and backward. It gives the bits of the scalar table for
+// any threads, values and lengths; the same bits for one neuron of one sample alone, and for a sequence cut in two.
 #include "problem.h"
 
 using namespace srcell;

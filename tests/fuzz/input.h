@@ -1,5 +1,5 @@
-// How a fuzz target reads its bytes, and how it counts. A stream of numbers comes from the bytes and, when they are
-// used up, from numbers that they seed: every input means a problem in full. Included by the fuzz targets alone.
+// How a fuzz target reads its input and counts its runs. Numbers come from the input's bytes and, when these are used
+// up, from a generator that they seed, so that every input describes a complete problem. For fuzz targets alone.
 #pragma once
 
 #include <limits>
@@ -20,7 +20,7 @@ class Input {
 
     uint8_t byte() { return next_ < end_ ? *next_++ : static_cast<uint8_t>(rest_.below(256)); }
     bool bit() { return byte() & 1; }
-    // True for `count` of the 256 values of a byte; neither for 0 nor for 255, which mutations like.
+    // True for `count` of the 256 values of a byte, but not for 0 and 255, which mutations produce often.
     bool rarely(int count) { return static_cast<uint8_t>(byte() - 99) < count; }
     uint64_t bytes(int count) {
         uint64_t x = 0;
@@ -30,16 +30,16 @@ class Input {
     int64_t below(int64_t limit) {
         return static_cast<int64_t>(bytes(limit > 256 ? 3 : 1) % static_cast<uint64_t>(limit));
     }
-    // From 1 to `most`, rarely 0.
+    // A size from 1 to `most`, rarely 0.
     int64_t size(int64_t most) { return rarely(6) ? 0 : 1 + below(most); }
 
-    // For an array that is empty whatever this is.
+    // Any size, for an array that is empty because another size is 0.
     int64_t vast() { return integer<int64_t>(INT64_MAX) & INT64_MAX; }
 
-    // One thread as a rule: others are started for each call.
+    // Usually one thread: others would be started anew in each call.
     int threads() { return rarely(16) ? 3 : 1; }
 
-    // Numbers at which something ends, or any.
+    // An integer: a boundary value, or any.
     template <class T>
     T integer(int64_t near) {
         using U = std::make_unsigned_t<T>;
@@ -67,7 +67,7 @@ class Input {
         }
     }
 
-    // A value that arithmetic treats in its own way, or any.
+    // A floating-point number: a special value, or any.
     template <class T>
     T real() {
         using Limits = std::numeric_limits<T>;
@@ -96,7 +96,7 @@ class Input {
         return x;
     }
 
-    // Puts such values in a few places.
+    // Writes special values to a few places.
     template <class T>
     void spoil(Array<T>& x) {
         if (!x.size() || !rarely(64)) return;
@@ -111,7 +111,7 @@ class Input {
     Numbers rest_{0};
 };
 
-// What a run of a target took. Those that reach a kernel's body have passed validation and mean at least one item of
+// Numbers of a target's runs. Inputs that reach a kernel's body have passed validation and have at least one item of
 // work.
 struct Counts {
     const char* target;
@@ -123,7 +123,7 @@ inline Counts& counts() {
     return all;
 }
 
-// Runs a target's body, which returns whether it reached, on one input.
+// Runs a target's body on one input; the body returns whether it reached a kernel.
 template <class Body>
 int fuzz(const char* target, const uint8_t* data, size_t size, Body body) {
     if (!counts().target) {

@@ -1,8 +1,8 @@
-"""Fuzz targets on torch's modes and on what stands past the samples' lengths.
+"""Fuzz targets on torch's modes and on padding past the samples' lengths.
 
-A call in a mode gives what it gives without, or its shapes where a mode knows nothing else, or a Python error; what
-stands past a sample's length has no influence on outputs and gradients. As in ``op_targets``, blank lines part what is
-drawn, the calls, and the facts.
+A call in a mode gives its usual result, or only its shapes if the mode has no values, or a Python error. Padding past a
+sample's length has no influence on outputs and gradients. As in ``op_targets``, blank lines separate the drawing of the
+input, the calls, and the assertions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Runs = Callable[[Tensor], list[Tensor | None]]
 
 
 def drawn_call(draw: Draw) -> Call:
-    """A function of tensors alone, and good arguments."""
+    """A function of tensors alone, and valid arguments."""
     steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
     dtype, method = pick(draw, *FLOATS), pick(draw, "events", "gemm", "auto")
     x = spikes(draw, steps, batch, inputs, dtype=dtype)
@@ -95,10 +95,10 @@ def modes(draw: Draw) -> bool:
     expected = pytree.tree_leaves(function(*args))
     try:
         result = pytree.tree_leaves(mode(function, args))
-    except DynamicOutputShapeException:  # of as many events as only the call knows
+    except DynamicOutputShapeException:  # the number of events depends on the data
         assert mode is fake
         return False
-    except RuntimeError:  # of no elements: whether they would lie in memory cannot be told
+    except RuntimeError:  # an empty tensor does not tell whether it has memory
         assert mode in (fake, functional, wrapping) and not all(x.numel() for x in args)
         return False
 
@@ -113,7 +113,7 @@ KINDS = ("src", "events", "gemm", "auto", "SRC", "SRCConv2d", "readout", "from_d
 
 
 def padded_call(draw: Draw, kind: str, lengths: list[int], sizes: tuple[int, int], dtype: torch.dtype) -> Runs:
-    """A function of an input whose samples have these lengths, which gives its outputs and all its gradients."""
+    """A function from an input with these lengths to its outputs and all gradients."""
     inputs, neurons = sizes
     autocast = torch.autocast("cpu") if dtype == torch.float32 and chance(draw, 25) else nullcontext()
     weight = floats(draw, neurons, inputs, dtype=dtype, scale=3)
@@ -145,7 +145,7 @@ def padded_call(draw: Draw, kind: str, lengths: list[int], sizes: tuple[int, int
 
 
 def padding(draw: Draw) -> bool:
-    """NaN, infinities and anything else past the samples' lengths, on every way through every layer."""
+    """NaN, infinities and other values past the samples' lengths, with every layer and method."""
     steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
     kind, dtype = pick(draw, *KINDS), pick(draw, *FLOATS)
     lengths = [draw.randrange(steps + 1) for _ in range(batch)]

@@ -1,8 +1,8 @@
 """Fuzz targets on tensors: functions, layers, operators and the compiled module.
 
-A target draws one input, hands it over and returns whether it was accepted. It raises where it was refused in another
-way than documented, or where a fact about an accepted one does not hold. Blank lines part the three: what is drawn, the
-call, and the facts.
+A target draws one input, makes the call and returns whether the input was accepted. It raises if the input was refused
+in an undocumented way, or if an assertion about an accepted input fails. Blank lines separate the three parts: the
+drawing of the input, the call, and the assertions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch._dynamo  # which torch loads at its first pow on meta, late in a campaign: no leak
+import torch._dynamo  # loaded early: torch loads it at its first pow on meta, which would look like a leak
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -66,7 +66,7 @@ ARGUMENTS += ("inhibition",)
 
 
 def parameter(draw: Draw, low: float, high: float, features: Sequence[int], dtype: torch.dtype) -> Any:
-    """A number in an interval, or a tensor of such that broadcasts to the features."""
+    """A number in an interval, or a tensor of such numbers that broadcasts to the features."""
     if chance(draw, 60):
         return low + (high - low) * draw.random()
     shape = list(features)
@@ -109,7 +109,7 @@ def layer_arguments(
 
 
 def op_src(draw: Draw) -> bool:
-    """src, src_linear, rest_state, leaky_readout and count_spikes, the first two with gradients in part."""
+    """src, src_linear, rest_state, leaky_readout and count_spikes, the first two sometimes with gradients."""
     kind = pick(draw, src, src_linear, src, src_linear, leaky_readout, rest_state, count_spikes)
     if kind is rest_state:
         return resting(draw)
@@ -121,7 +121,7 @@ def drawn_dtype(draw: Draw) -> torch.dtype:
 
 
 def layer_call(draw: Draw, kind: Any, dtype: torch.dtype, work: torch.dtype) -> dict[str, Any]:
-    """The arguments of src or src_linear, of a dtype and computed in another."""
+    """Arguments of src or src_linear, of one dtype and computed in another, ``work``."""
     steps, batch, wild = size(draw), size(draw), pick(draw, 0, 0, 30)
     features = [size(draw) for _ in range(pick(draw, 1, 1, 2, 3))]
     if kind is src:
@@ -175,7 +175,7 @@ def moderate(x: Tensor) -> bool:
 
 
 def all_moderate(given: dict[str, Any]) -> bool:
-    """Whether nothing among the arguments can lead to an overflow."""
+    """Whether no argument can cause an overflow."""
     numbers = [x for x in given.values() if isinstance(x, (int, float))]
     tensors = [x for x in tensors_in(given) if x.is_floating_point()]
     return all(map(moderate, tensors)) and all(abs(x) < 10 for x in numbers)
@@ -189,14 +189,14 @@ def assert_shapes(kind: Any, given: dict[str, Any], outputs: Sequence[Tensor]) -
 
 
 def assert_own_memory(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
-    """No output shares memory with an input or with another output."""
+    """Assert that no output shares memory with an input or another output."""
     assert outputs[0].is_contiguous()
     assert not storages(outputs) & storages(inputs)
     assert len(storages(outputs)) == len([x for x in outputs if readable(x) and x.numel()])
 
 
 def assert_values(outputs: Sequence[Tensor], lengths: Any, tame: bool) -> None:
-    """Moderate arguments give spikes in [0, 1]; past a sample's length there is none, whatever the arguments."""
+    """Assert that moderate arguments give spikes in [0, 1], and that there are none past a sample's length."""
     if tame:
         assert all(bool(x.isfinite().all()) for x in outputs)
         assert bool(((outputs[0] >= 0) & (outputs[0] <= 1)).all())
@@ -213,7 +213,7 @@ def assert_the_references(outputs: Sequence[Tensor], given: dict[str, Any]) -> N
 
 
 def assert_gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], work: torch.dtype, finite: bool) -> None:
-    """Every leaf gets a gradient of its shape and dtype, or none."""
+    """Assert that every leaf gets a gradient of its shape and dtype, or None."""
     leaves = [x for x in inputs if x.requires_grad]
     arriving = [x for x in outputs if x.requires_grad]
     total = sum((x.to(work).sum() for x in arriving), torch.zeros((), dtype=work))
@@ -224,7 +224,7 @@ def assert_gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], work: 
 
 
 def reference_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """The same call of the reference, in float64 and without graphs."""
+    """The arguments of the same call of the reference, in float64 and detached."""
     plain = {name: x.detach() if isinstance(x, Tensor) else x for name, x in given.items() if name != "method"}
     if "input" in plain:
         x, weight = plain.pop("input"), plain.pop("weight")
@@ -275,7 +275,7 @@ def reading_out(draw: Draw, kind: Any) -> bool:
         assert outcome[0].shape == (given["spikes"].shape[1], given["num_classes"])
     elif readable(given["spikes"]) and fits(given["spikes"]):
         assert torch.equal(outcome[0].events, (given["spikes"].detach().float() > 0).sum((0, 1)))
-    elif readable(given["spikes"]):  # of no elements, but with strides that torch itself cannot compute with
+    elif readable(given["spikes"]):  # empty, but with strides that torch itself cannot handle
         assert outcome[0].events.shape == given["spikes"].shape[2:] and not outcome[0].events.any()
     return True
 
@@ -289,16 +289,16 @@ OF_MODULES += ("bias_max", "initial_state", "learn_initial_state")
 
 
 class ModuleCase(NamedTuple):
-    """A module, a sequence for it, and what comes out of it."""
+    """A module, a sequence for it, and the shapes of its results."""
 
     kind: Any
     given: dict[str, Any]
-    """What it is made of."""
+    """Arguments of its constructor, which may be spoilt."""
     fixed: dict[str, Any]
-    """What it is made of beside, never anything wrong."""
+    """Further arguments of its constructor, always valid."""
     call: dict[str, Any]
     shape: tuple[int, ...]
-    """Of its output."""
+    """The shape of its output."""
     ends: tuple[int, ...] = ()
     """The shape of each tensor of its state."""
 
@@ -313,7 +313,7 @@ def readout_case(draw: Draw, steps: int, batch: int, dtype: torch.dtype) -> Modu
 
 
 def cell_options(draw: Draw, neurons: int) -> dict[str, Any]:
-    """What every layer takes beside its sizes."""
+    """The options that every layer takes besides its sizes."""
     recurrent = chance(draw, 50)
     given: dict[str, Any] = {"recurrent_grad": recurrent, "surrogate": pick(draw, "relu", "straight_through")}
     given |= {"bias_init": -6.0, "bias_max": -4.0, "bias": chance(draw, 80)}
@@ -352,7 +352,7 @@ def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype
 
 
 def modules(draw: Draw) -> bool:
-    """SRC, SRCCell, SRCConv2d and LeakyReadout: making one, and a sequence through it."""
+    """SRC, SRCCell, SRCConv2d and LeakyReadout: construction, and a call on a sequence."""
     kind, dtype = pick(draw, SRC, SRCCell, SRCConv2d, LeakyReadout), pick(draw, *FLOATS)
     steps, batch = size(draw), size(draw)
     of_layer = layer_case(draw, kind, steps, batch, dtype) if kind is not LeakyReadout else None
@@ -389,7 +389,7 @@ def hostile(draw: Draw, x: Tensor) -> Tensor:
 
 
 def spoilt_argument(draw: Draw, x: Any) -> Any:
-    """A wrong tensor, number, word or list of them, of the type that the dispatcher wants; None stays."""
+    """A wrong tensor, number, string or list of them, of the type that the dispatcher requires; None stays."""
     if isinstance(x, Tensor):
         return hostile(draw, x)
     if isinstance(x, bool):
@@ -408,10 +408,10 @@ def spoilt_argument(draw: Draw, x: Any) -> Any:
 
 
 def spoil_call(draw: Draw, positional: list[Any], keywords: dict[str, Any], percent: int) -> bool:
-    """Perhaps put something wrong in the place of an argument or two of an operator's call; whether that was done."""
+    """Sometimes replace one or two arguments of an operator's call by something wrong; return whether that was done."""
     if not chance(draw, percent):
         return False
-    places: list[tuple[Any, Any]] = []  # a list as often as it has tensors
+    places: list[tuple[Any, Any]] = []  # a list once for each of its tensors
     for k, x in enumerate(positional):
         places += [(positional, k)] * (max(len(x), 1) if isinstance(x, list) else 1)
     places += [(keywords, name) for name in keywords]
@@ -454,11 +454,11 @@ class RawCall(NamedTuple):
     positional: list[Any]
     keywords: dict[str, Any]
     noisy: bool
-    """Whether something in it has contents that no forward call writes or no batch has."""
+    """Whether a tensor has contents that no forward call writes and no valid batch has."""
 
 
 def raw_call(draw: Draw) -> RawCall:
-    """A good call, forwards or backwards, or one with noise in it."""
+    """A valid forward or backward call, or one with noise in its tensors."""
     name = pick(draw, "src", "src_events", "src_dense")
     dtype, wild = pick(draw, *FLOATS), pick(draw, 0, 0, 40)
     steps, batch, neurons, inputs = size(draw), size(draw), size(draw), pick(draw, 3, 1, 0, 64, 70)
@@ -492,7 +492,7 @@ def raw_call(draw: Draw) -> RawCall:
 
 
 def backward_call(draw: Draw, call: RawCall, synapse: list[Any], layer: Layer, keywords: dict[str, Any]) -> RawCall:
-    """The backward call of a forward one."""
+    """The backward call that belongs to a forward call."""
     with torch.no_grad():
         outputs = getattr(ops, call.name)(*call.positional, **call.keywords)
     dtype = outputs[0].dtype
@@ -508,7 +508,7 @@ def backward_call(draw: Draw, call: RawCall, synapse: list[Any], layer: Layer, k
 
 
 def op_raw(draw: Draw) -> bool:
-    """torch.ops.srcell, forwards and backwards, with tensors of every kind and numbers that lie."""
+    """torch.ops.srcell, forward and backward, with tensors of every kind and inconsistent numbers."""
     name, positional, keywords, noisy = raw_call(draw)
     spoilt = spoil_call(draw, positional, keywords, 35)
     given, call = tensors_in(positional), getattr(ops, name)
@@ -537,7 +537,7 @@ def op_raw(draw: Draw) -> bool:
 
 
 def core_raw(draw: Draw) -> bool:
-    """srcell._core where it says that it checks: argument types and sizes, event rows, elementwise functions."""
+    """srcell._core where it promises checks: argument types and sizes, event rows, elementwise functions."""
     part = pick(draw, core_event_rows, core_elementwise, core_empty, core_philox, core_layer, core_layer)
     return part(draw)
 
@@ -588,7 +588,7 @@ def core_philox(draw: Draw) -> bool:
 
 
 def core_layer(draw: Draw) -> bool:
-    """Arguments of a layer, and a scan of no samples with it; that it returns is the only fact."""
+    """Arguments of a layer, and a scan of no samples with it; the only assertion is that it returns."""
     constants, addresses, strides = [1.0] * 7, [0] * 7, [0] * 7
     spoilt = pick(draw, constants, addresses, strides) if chance(draw, 30) else constants
     if chance(draw, 50):
@@ -600,7 +600,7 @@ def core_layer(draw: Draw) -> bool:
         spoilt_list = pick(draw, arguments, state)
         where = pick(draw, 1, 2, 5) if spoilt_list is arguments else pick(draw, 0, 1)
         spoilt_list[where] = pick(draw, (0, 0), None, [2**70] * 3, ("a",) * 3, -1)
-    if spoilt is addresses:  # which are believed
+    if spoilt is addresses:  # addresses are not checked, so the layer is marked as one on a device
         arguments[1] = False
 
     try:

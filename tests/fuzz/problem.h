@@ -1,4 +1,4 @@
-// The tests' problems made from an input: a layer of cells, and event rows with or without faults.
+// The C++ tests' problems made from a fuzz input: a layer, and event rows with or without faults.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,7 @@ inline int64_t input_count(Input& in, const CellOptions& o) {
     return o.neurons > 1000 ? 0 : in.rarely(16) ? in.size(200) : in.size(24);
 }
 
-// The same with lengths in [0, T].
+// The same options with lengths clamped to [0, T].
 inline CellOptions clamped(CellOptions o) {
     o.lengths = clamped(o.lengths, o.steps);
     return o;
@@ -55,7 +55,7 @@ Array<T> input_current(Input& in, CellInputs<T>& cell) {
     return current;
 }
 
-// Offsets and indices as somebody may have altered them behind our back.
+// Offsets and indices as a caller may have altered them after they were validated.
 template <class T>
 void corrupt(Input& in, EventRows<T>& rows) {
     for (int64_t k = 1 + in.below(3); k > 0; --k) {
@@ -82,7 +82,7 @@ bool same(const Array<T>& a, const Array<T>& b) {
     return x == y;
 }
 
-// Whether the kernels must take a sample's rows, from the words of params.h.
+// Whether the kernels must accept a sample's rows, by the definition in params.h.
 template <class T>
 bool sample_is_valid(const CellOptions& o, const EventRows<T>& rows, int64_t sample) {
     const int64_t count = rows.indices.size(), first = sample * o.steps, last = first + o.steps;

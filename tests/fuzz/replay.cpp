@@ -1,4 +1,4 @@
-// The main of the fuzz targets where there is no libFuzzer: runs every file of the folders and files that it is given.
+// main() of the fuzz targets without libFuzzer: runs a target on all given files and on all files of given folders.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -12,7 +12,7 @@ void replay(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
     const std::vector<char> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     CHECK(file);
-    // Exactly as many as there are, for the address sanitizer.
+    // An array of exactly that size, so that the address sanitizer sees every read past its end.
     srcell::Array<uint8_t> data(static_cast<int64_t>(bytes.size()));
     std::copy(bytes.begin(), bytes.end(), data.begin());
     std::fprintf(stderr, "%s\n", path.c_str());

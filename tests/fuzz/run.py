@@ -1,10 +1,10 @@
 """Runs the fuzz campaign: ``python tests/fuzz/run.py [--seconds N] [--inputs N] [TARGET ...]``.
 
-Input k of a target is a function of the seed and k alone, so that ``--only K`` gives it again. A line a target says how
-many inputs there were, how many of them passed validation and reached a kernel or a parser's body, how long they took,
-and how much memory was held after a tenth of them and at the end. Exit code 1 where something was found; a target that
-hangs is ended after two minutes with a traceback. A campaign's budget and seed may come from the environment:
-SRCELL_FUZZ_SECONDS and SRCELL_FUZZ_INPUTS, both for each target, and SRCELL_FUZZ_SEED.
+Input k of a target depends only on the seed and k, so that ``--only K`` repeats it. One line per target reports the
+number of inputs, how many passed validation and reached a kernel or a parser's body, the time, and the memory held
+after a tenth of the inputs and at the end. The exit code is 1 if something was found; a target that hangs is ended
+after two minutes with a traceback. Budget and seed may come from the environment: SRCELL_FUZZ_SECONDS and
+SRCELL_FUZZ_INPUTS, both per target, and SRCELL_FUZZ_SEED.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ TARGETS: dict[str, Callable[[random.Random], bool]] = {
         *(file_targets.run_folder, file_targets.command_line),
     )
 }
-FINDINGS = 20  # of a target, after which it ends
+FINDINGS = 20  # number of findings after which a target ends
 HANG_SECONDS = 120
-# What a target may hold at its end beyond what it held after a tenth: caches of torch and of Python, no leak.
+# Memory that a target may gain after the first tenth of its inputs without a leak: caches of torch and of Python.
 LEAK_BYTES = 32 << 20
 
 
 class Outcome(NamedTuple):
-    """What became of a target."""
+    """The result of a target."""
 
     target: str
     inputs: int
@@ -52,11 +52,11 @@ class Outcome(NamedTuple):
     bytes_at_tenth: int
     bytes_at_end: int
     findings: dict[str, str]
-    """A traceback for each place where something went wrong, under the input's number and that place."""
+    """A traceback for each place where something went wrong, keyed by the input's number and that place."""
 
 
 def campaign(target: str, seconds: float, inputs: int, seed: int = 0) -> Outcome:
-    """Give inputs to a target until the time or the number is over."""
+    """Run a target on inputs until the time or the number of inputs is used up."""
     run, start, passed, done = TARGETS[target], time.perf_counter(), 0, 0
     findings: dict[str, str] = {}
     places: set[str] = set()
@@ -90,13 +90,13 @@ def draw_of(seed: int, k: int) -> random.Random:
 
 
 def resident_bytes() -> int:
-    """What the process holds of the machine's memory."""
+    """Resident memory of the process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def budget(default_seconds: float, default_inputs: int) -> tuple[float, int, int]:
-    """Seconds and inputs of a target, and the seed, as the environment has them."""
+    """Seconds and number of inputs per target, and the seed, from the environment or the defaults."""
     read = os.environ.get
     return (
         float(read("SRCELL_FUZZ_SECONDS", default_seconds)),

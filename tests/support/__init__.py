@@ -1,1 +1,1 @@
-"""What test files share. Nothing here states a promise."""
+"""Code that test files share; it has no tests."""

@@ -1,4 +1,4 @@
-"""Calls of functions and layers on tensors alone, for what torch does with them."""
+"""Functions and layers as calls on tensors alone, for tests of torch's modes and compiler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from srcell.functional import count_spikes
 from srcell.functional.readout import scale_neurons
 from support.inputs import noise
 
-# Torch 2.4 breaks its graphs at objects of a class, and runs no operator of lists under vmap.
+# Torch 2.4 breaks graphs at class instances, and cannot run operators with list arguments under vmap.
 NEW_TORCH = hasattr(torch.library, "register_vmap")
 
 
@@ -40,7 +40,7 @@ OUTSIDE_LAYERS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "scale_neurons": (scale_neurons, (spikes(), torch.tensor([[0.0, 2.0, 1.0, 0.5, 1.0, 1.0]] * 2))),
     "EventBatch": (make_batch, (torch.tensor([0, 1, 2]), torch.tensor([0, 2], dtype=torch.int32))),
 }
-# And what does; the weights are there before any mode is.
+# Calls that run a layer; the weights are made before any mode is entered.
 _LAYER, _MAPS = SRC(6, 4), SRCConv2d(1, 2, 3)
 OF_LAYERS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "src": (lambda x: src(x, -6.0), (spikes(),)),
@@ -63,7 +63,7 @@ def assert_same(result: Any, expected: Any) -> None:
 
 
 def in_process(code: str, *arguments: str) -> str:
-    """What a process of its own prints, which may crash alone."""
+    """The output of code run in a process of its own, so that a crash does not end the tests."""
     made = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600)
     assert made.returncode == 0, f"status {made.returncode}\n{made.stderr[-2000:]}"
     return made.stdout.strip()

@@ -1,4 +1,4 @@
-"""Dense tensors and event batches, and what every batch holds."""
+"""Dense tensors and event batches for tests, and checks of batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from srcell import EventBatch
 
 SHAPE = (4, 3, 5)
-# A valid batch, of which each corrupt construction changes one argument: three events of two samples.
+# A valid batch: three events of two samples. Each corrupt construction changes one of its arguments.
 VALID: dict[str, Any] = {
     "offsets": torch.tensor([0, 1, 1, 3, 3]),
     "indices": torch.tensor([2, 0, 1], dtype=torch.int32),
@@ -29,7 +29,7 @@ def random_dense(
 
 
 def assert_valid(batch: EventBatch) -> None:
-    """The constructor accepts what methods return without a check, and keeps all of it."""
+    """Assert that the constructor accepts a batch that a method returned unchecked, and gives an equal one."""
     again = EventBatch(batch.offsets, batch.indices, batch.values, shape=batch.shape, lengths=batch.lengths)
     assert_same(again, batch)
 

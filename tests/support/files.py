@@ -1,4 +1,4 @@
-"""Files of data sets, as small as can be."""
+"""Minimal files of data sets."""
 
 from __future__ import annotations
 

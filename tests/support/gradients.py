@@ -1,4 +1,4 @@
-"""Gradients of a call on what ``inputs`` made, and how far two results are apart."""
+"""Gradients of a call on inputs of ``support.inputs``, and measures of how far two results are apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.inputs import STATE, Inputs, Outputs, call, noise
 
 
 def make_output_gradients(seed: int, outputs: Outputs) -> list[Tensor]:
-    """Gradients that arrive at the spikes and at the final i, h, hs."""
+    """Random incoming gradients of the spikes and of the final i, h, hs."""
     tensors = (outputs[0], *outputs[1])
     return [noise(seed + k, *x.shape, dtype=x.dtype) for k, x in enumerate(tensors)]
 
@@ -25,7 +25,7 @@ def requiring_grad(inputs: Inputs) -> Inputs:
 def gradients(
     function: Callable[..., Outputs], inputs: Inputs, arriving: list[Tensor | None], **options: Any
 ) -> Inputs:
-    """The gradient of every input, given those that arrive at spikes, i, h, hs; None is none."""
+    """The gradient of every input, given the incoming ones of spikes, i, h, hs; None for no incoming gradient."""
     leaves = requiring_grad(inputs)
     spikes, state = call(function, leaves, **options)
     pairs = [(x, g) for x, g in zip((spikes, *state), arriving, strict=True) if g is not None]
@@ -40,10 +40,10 @@ def largest(x: Tensor) -> float:
 
 
 def relative_error(x: Tensor, expected: Tensor) -> float:
-    """The largest error as a part of the largest element, or of 1 where that is smaller.
+    """The largest error relative to the largest element, or to 1 if that is larger.
 
-    With the recurrence followed gradients reach 1e4 and more, and a small element of one is a difference of large
-    terms: its rounding is theirs. Below 1 it is that of the arriving gradients, which are of size 1.
+    With recurrent_grad=True gradients reach 1e4 and more, and a small element is a difference of large terms, so that
+    its rounding error is that of the terms. The lower limit of 1 is the size of the incoming gradients.
     """
     return largest(x - expected) / max(1.0, largest(expected))
 
@@ -55,7 +55,7 @@ def assert_same_gradients(ours: Inputs, expected: Inputs) -> None:
 
 
 def moved_by_one_ulp(x: Tensor, seed: int) -> Tensor:
-    """Each element's neighbour above or below, at random."""
+    """Each element replaced by its floating-point neighbour above or below, at random."""
     signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return torch.nextafter(x, torch.inf * signs.to(x.dtype))
 

@@ -1,4 +1,4 @@
-"""Inputs that make spikes, the same on every machine, and how functions and operators are called on them."""
+"""Inputs that make neurons spike, identical on every machine, and calls of functions and operators on them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") fo
 PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 STATE = ("i0", "h0", "hs0")
 CONSTANTS = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
-STEPS, BATCH, NEURONS = 30, 3, 5  # where a test needs no others
+STEPS, BATCH, NEURONS = 30, 3, 5  # sizes for tests that need no particular ones
 
 Inputs = dict[str, Tensor]
 Outputs = tuple[Tensor, SRCState]
 
 
 def random_bits(seed: int, *shape: int) -> NDArray[np.uint64]:
-    """SplitMix64: integer arithmetic alone, so that no library version can change what a test sees."""
+    """SplitMix64: integer arithmetic alone, so that no library version can change the inputs."""
     z = (np.arange(math.prod(shape), dtype=np.uint64) + np.uint64((seed << 32) + 1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -38,7 +38,7 @@ def noise(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def make_currents(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Noise with a kick in one of sixteen cells: from near rest, some 5 to 10 % of the cells are active."""
+    """Noise with a kick in one of sixteen elements: from near rest, 5 to 10 % of the elements are active."""
     kicks = torch.from_numpy((random_bits(seed + 1000, *shape) % np.uint64(16) == 0).astype(np.float64))
     return (0.87 * noise(seed, *shape) + 8 * kicks).to(dtype)
 
@@ -67,8 +67,8 @@ def make_inputs(
 def make_linear_inputs(
     seed: int, steps: int, batch: int, neurons: int, *, inputs: int, dtype: torch.dtype = torch.float64, **options: bool
 ) -> tuple[EventBatch, Inputs]:
-    """Events, and every differentiable argument of ``src_linear`` on them, the values first. Of the rows of events a
-    quarter is empty, others have up to three, in any order, some of them of one input.
+    """Events, and every differentiable argument of ``src_linear`` on them, the values first. A quarter of the rows is
+    empty; the others have up to three events, in any order, some of the same input.
     """
     rows = batch * steps
     counts = torch.from_numpy((random_bits(seed + 2000, rows) % np.uint64(4)).astype(np.int64)) * (inputs > 0)
@@ -87,7 +87,7 @@ def with_values(events: EventBatch, values: Tensor | None) -> EventBatch:
 
 
 def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Outputs:
-    """``src`` or ``src_reference`` on what make_inputs made, or a synapse before them on its arguments."""
+    """Call ``src`` or ``src_reference`` on inputs of make_inputs, or ``src_linear`` on those of make_linear_inputs."""
     state = SRCState(*(inputs[name] for name in STATE))
     cell = {name: inputs[name] for name in PARAMETERS}
     synapse = [x for name, x in inputs.items() if name not in ("bias", *STATE, *PARAMETERS)]
@@ -95,13 +95,13 @@ def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Ou
 
 
 class Layer(NamedTuple):
-    """What the operators of ``torch.ops.srcell`` know of a layer."""
+    """A layer's arguments in the form of the operators of ``torch.ops.srcell``."""
 
     bias: Tensor
     cell: list[Tensor]
-    """In the order of PARAMETERS, or none: then the constants hold."""
+    """In the order of PARAMETERS, or empty: then the constants apply."""
     state: list[Tensor]
-    """In the order of STATE, or none."""
+    """In the order of STATE, or empty."""
     lengths: Tensor | None
     constants: list[float]
     surrogate: str
@@ -109,17 +109,17 @@ class Layer(NamedTuple):
 
     @property
     def forward(self) -> tuple[Any, ...]:
-        """The last positional arguments of an operator."""
+        """The last positional arguments of a forward operator."""
         return self.bias, self.cell, self.state, self.lengths
 
     @property
     def backward(self) -> tuple[Any, ...]:
-        """Those of ``src_backward``."""
+        """The last positional arguments of ``src_backward``."""
         return self.bias, self.lengths, *(self.cell or [None] * len(PARAMETERS))
 
     @property
     def synapse_backward(self) -> tuple[Any, ...]:
-        """Those of ``src_events_backward`` and ``src_dense_backward``."""
+        """The last positional arguments of ``src_events_backward`` and ``src_dense_backward``."""
         i0 = self.state[0] if self.state else None
         return self.bias, i0, self.lengths, *(self.cell or [None] * len(PARAMETERS))
 
@@ -133,8 +133,8 @@ class Layer(NamedTuple):
 def make_layer(
     inputs: Inputs, mode: tuple[str, bool], lengths: list[int] | None = None, *, present: bool = True
 ) -> Layer:
-    """A layer of what make_inputs made, or of a part of it; its optional tensors, which are all but the bias, present
-    or absent.
+    """A layer from all or some inputs of make_inputs, with or without its optional tensors, which are all but the
+    bias.
     """
     cell, state = ([inputs[name] for name in names if present and name in inputs] for names in (PARAMETERS, STATE))
     ends = torch.tensor(lengths) if present and lengths is not None else None

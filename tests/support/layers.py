@@ -1,4 +1,4 @@
-"""Layers of every kind, some whose results are exact, and spikes for them."""
+"""Layers of every kind, some with exact results, and spikes for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make(kind: str, **options: Any) -> Any:
 
 
 def make_layer(*sizes: int, cls: type = SRC, **options: Any) -> Any:
-    """A layer whose weights are multiples of 2^-6: products with 0 and 1 are summed exactly, in any order."""
+    """A layer whose weights are multiples of 2^-6: sums over inputs of 0 and 1 are exact, in any order."""
     layer = cls(*sizes, **options)
     with torch.no_grad():
         for k, (name, weight) in enumerate(layer.named_parameters()):

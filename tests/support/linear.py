@@ -1,4 +1,4 @@
-"""``src_linear`` on events and on dense inputs, the reference on both, and traces on which they are compared."""
+"""``src_linear`` on events and on dense inputs, the reference on both, and traces for comparing them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from srcell.reference import src_reference
 from support.gradients import relative_error
 from support.inputs import PARAMETERS, Inputs, Outputs, make_linear_inputs, with_values
 
-# By seed: (T, B, N) and K of the traces on which 1e-12 is asked for.
+# By seed: (T, B, N) and K of the traces on which an error of at most 1e-12 is required.
 SHAPES = {10: ((20, 3, 5), 7), 18: ((20, 3, 5), 7), 14: ((17, 2, 9), 70), 1: ((16, 4, 1), 1), 6: ((5, 1, 20), 3)}
 LENGTHS = {10: [20, 0, 13], 18: [7, 20, 16], 14: [1, 17], 1: [15, 16, 0, 7], 6: [4]}
 
@@ -23,7 +23,7 @@ Function = Callable[..., Outputs]
 
 
 def on_events(events: EventBatch) -> Function:
-    """``src_linear`` on these events, given their values."""
+    """``src_linear`` on these events, as a function of their values and the other arguments."""
     return lambda values, *layer, **options: src_linear(with_values(events, values), *layer, **options)
 
 
@@ -44,14 +44,14 @@ def on_dense(method: str) -> Function:
 
 
 def on_dense_at_events(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **options: Any) -> Outputs:
-    """``src_linear`` whose caller asks for the gradient of the input only where it is not 0."""
+    """``src_linear`` with ``input_grad_at_events``: the input's gradient is needed only where the input is not 0."""
     cell = {name: options.pop(name) for name in PARAMETERS}
     options = {"lengths": None, "surrogate": "straight_through", "recurrent_grad": False, "method": "events"} | options
     return linear(input, weight, bias, state, Cell(**cell), input_grad_at_events=True, **options)
 
 
 def densified(events: EventBatch, inputs: Inputs) -> Inputs:
-    """The same arguments with a dense input for the values."""
+    """The same arguments, with a dense input instead of the events' values."""
     rest = {name: x for name, x in inputs.items() if name != "values"}
     return {"input": events.to_dense(inputs["weight"].dtype), **rest}
 

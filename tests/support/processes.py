@@ -1,5 +1,5 @@
-"""Python processes that run on a chosen instruction set. Run as a program, this file is such a process: it calls the
-functions of the test modules that its parent names.
+"""Python processes that run on a chosen instruction set. Run as a program, this file is such a process: it calls
+functions of test modules at its parent's request.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class IsaProcess:
         )
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """What the function "module.name" returns there; both ways through JSON."""
+        """Call the function "module.name" in that process; arguments and result are passed as JSON."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps([function, arguments]) + "\n")
         self._process.stdin.flush()
@@ -64,5 +64,5 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).parents[1])  # from where test modules are imported
+    sys.path[0] = str(Path(__file__).parents[1])  # test modules are imported from here
     serve()

@@ -1,4 +1,4 @@
-"""What a refusal must say, and lengths that are refused."""
+"""The check of error messages, and lengths that must be refused."""
 
 from __future__ import annotations
 

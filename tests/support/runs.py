@@ -1,4 +1,4 @@
-"""A small run, and a trainer on its way to the end."""
+"""The configuration of a small run, and helpers that train it step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tensor that wraps another one."""
+"""``Wrapped``: a tensor subclass that wraps another tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 
 class Wrapped(torch.Tensor):
-    """A tensor that has another one and no memory of its own, as those of distributed and quantised libraries."""
+    """A tensor that has an inner tensor and no memory of its own, as in distributed and quantisation libraries."""
 
     inner: Tensor
 

@@ -1,8 +1,8 @@
-"""How fast srcell is beside what a user would otherwise run, on the same work.
+"""Times srcell and its alternatives in PyTorch on the same work.
 
-``srcell bench`` and the scripts of the repository's ``bench/`` call this; it must never know how a table is drawn or a
-file is read. It measures through the public functions alone. Every setting runs in a process of its own, because what
-one leaves in the heap, in torch's compiler and in the thread pools changes the times of the next.
+``srcell bench`` and the scripts of the repository's ``bench/`` call this; it must never know how results are printed or
+read. It calls public functions only. Every setting runs in a process of its own, because the state that one leaves in
+the heap, in torch's compiler and in the thread pools changes the times of the next.
 """
 
 from .cases import CASES, LABELS, Setting, choose

@@ -1,4 +1,4 @@
-"""The list of benchmarks: sizes, densities, and which rows each has."""
+"""The benchmark cases: sizes, densities, and the rows of each."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ FORWARD, BOTH = "forward", "forward and backward"
 
 @dataclass(frozen=True)
 class Setting:
-    """One piece of work and the rows that are measured on it.
+    """One workload and the rows that are measured on it.
 
     Attributes:
-        case: the case of ``CASES`` that it belongs to.
+        case: the key in ``CASES`` that it belongs to.
         subject: "recurrence" (given currents), "layer" (a linear synapse before it), "stack" (several layers),
             "classifier" (a stack and its readout, forward only), "module" (a torch module), "step" (a module that
             advances by one step, forward only) or "import" (a new Python that imports torch and the row's package).
-        inputs: inputs of a step, K.
+        inputs: number of inputs, K.
         neurons: N of each layer, first to last.
         rows: keys of ``LABELS``.
         density: events per element of the input.
-        steps: steps of a sample, T.
-        batch: samples, B.
+        steps: steps per sample, T.
+        batch: number of samples, B.
         surrogate: as in ``srcell.src``.
         recurrent_grad: as in ``srcell.src``.
-        threads: of torch and srcell; all if None.
+        threads: number of threads of torch and srcell; all if None.
 
     """
 
@@ -56,7 +56,7 @@ class Setting:
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """What is timed, the forward pass without gradients, and forward and backward together."""
+        """The passes that are timed: forward without gradients, and forward and backward together."""
         return (FORWARD,) if self.subject in ("classifier", "step", "import") else (FORWARD, BOTH)
 
     @property
@@ -84,7 +84,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         "nmnist": (Setting("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": (replace(classifier, batch=1), classifier),
-        # Work that takes no time, so that what a call costs is left.
+        # Tiny workloads, which measure the overhead of a call.
         "calls": (
             Setting("calls", "step", 784, (100,), ("srcell", "rnn", "gru"), steps=1, batch=1),
             Setting("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
@@ -112,12 +112,12 @@ CASES = _make_cases()
 
 
 def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = False) -> list[Setting]:
-    """The settings of some cases.
+    """The settings of the given cases.
 
     Args:
         cases: keys of ``CASES``; all of them if empty.
-        threads: of those settings that do not fix their number.
-        quick: batches of at most 32, and nothing that is compiled: for a look.
+        threads: number of threads of the settings that do not fix it.
+        quick: batches of at most 32 and no compiled rows, for rough times.
 
     Raises:
         ValueError: an unknown case, or ``threads`` below 1.

@@ -1,4 +1,4 @@
-"""The record that goes into a results file: results with date, machine and versions."""
+"""``record``: the content of a results file, results with date, machine and versions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .timing import Result
 
 
 def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
-    """Results with the date and what they were measured on and with.
+    """Results with the date, the commit, the processor and the versions they were measured with.
 
     Args:
-        results: of ``run``.
-        source: a file; if it is under version control, the commit of its repository is recorded.
+        results: results of ``run``.
+        source: a file; if git tracks it, the commit of its repository is recorded.
 
     Example:
         >>> from pathlib import Path
@@ -41,7 +41,10 @@ def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
 
 
 def _commit(source: Path) -> str | None:
-    """Of the repository that tracks the file: an installed package may lie in the folder of any other."""
+    """The commit of the repository that tracks the file, or None.
+
+    Asked for the file, because an installed package may lie inside an unrelated repository.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]

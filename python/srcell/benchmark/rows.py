@@ -1,4 +1,4 @@
-"""The function that is timed for each row of a benchmark, in srcell and in plain PyTorch."""
+"""The functions that are timed, one per row of a benchmark, in srcell and in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..models import SRCClassifier
 from ..reference import src_reference
 from .cases import Setting
 
-CHUNK = 20  # steps that torch.compile gets at once: more take minutes to compile, fewer run slower
+CHUNK = 20  # steps per torch.compile graph: more take minutes to compile, fewer run slower
 CLASSES = 10
 
 Neuron = Callable[[Tensor, Tensor], Tensor]
@@ -30,21 +30,21 @@ Step = Callable[[], Tensor]
 
 
 class UnavailableError(Exception):
-    """The installation lacks what a row needs; the message says what."""
+    """Raised if the installation lacks what a row needs; the message says what."""
 
 
 class Row(NamedTuple):
-    """Something to time: a call, and the tensors that its backward gives gradients to."""
+    """What is timed: a call, and the tensors for which its backward computes gradients."""
 
     call: Callable[[], Tensor]
     leaves: Sequence[Tensor]
 
 
 class Spikes:
-    """Random spikes in every form that a row takes.
+    """Random spikes in every form that the rows take.
 
-    The sparse forms are built anew from their arrays at each call, as a batch of a training loop is, so that nothing
-    derived from one can be kept for the next.
+    The sparse forms are built anew from their arrays at each call, as the batches of a training loop are, so that
+    nothing derived from one can be cached for the next.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -54,7 +54,7 @@ class Spikes:
         self._offsets, self._indices = batch.offsets, batch.indices
 
     def events(self) -> EventBatch:
-        """As an EventBatch."""
+        """The spikes as an EventBatch."""
         return EventBatch(self._offsets, self._indices, shape=self.shape)
 
     def make_csr(self) -> Callable[[], Tensor]:
@@ -99,14 +99,15 @@ def _srcell(setting: Setting) -> Neuron:
     return lambda current, bias: src(current, bias, **setting.modes)[0]
 
 
-# Neurons that take currents (T, B, N) and a bias, by row; bench/ adds those of other libraries.
+# By row, functions of currents (T, B, N) and a bias; bench/ adds those of other libraries.
 NEURONS: dict[str, Callable[[Setting], Neuron]] = {"eager": _eager, "compiled": _compiled, "srcell": _srcell}
-# What advances by one step on an input (B, K), by row, and its parameters; bench/ adds those of other libraries.
+# By row, functions that advance by one step on an input (B, K), with their parameters; bench/ adds those of other
+# libraries.
 STEPS: dict[str, Callable[[Setting, Tensor], tuple[Step, Sequence[Tensor]]]] = {}
 
 
 def _weight_and_bias(setting: Setting) -> tuple[Tensor, Tensor]:
-    """Of one layer, scaled as ``srcell.SRC`` starts: some percent of its neurons are active in a step."""
+    """Weight and bias of one layer, as ``srcell.SRC`` initialises them: a few percent of the elements are active."""
     (neurons,) = setting.neurons
     weight = torch.randn(neurons, setting.inputs) * 3 / math.sqrt(setting.inputs)
     return weight.requires_grad_(), torch.full((neurons,), -6.0, requires_grad=True)

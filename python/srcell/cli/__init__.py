@@ -1,4 +1,4 @@
-"""The command ``srcell``: arguments to a configuration, errors to one line.
+"""The command ``srcell``: turns arguments into a configuration, and errors into one line.
 
 Only ``__main__`` imports this; it must never know how a network is trained or what a run folder holds.
 """
@@ -18,7 +18,7 @@ USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 if it went well, 2 after an error of the user's, told in one line on standard error.
+    """Run the command; return 0 on success, 2 after a user error, which is printed in one line on standard error.
 
     Example:
         >>> main(["info", "--colour"])
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = arguments.command
         arguments.run(arguments)
     except USER_ERRORS as error:
-        # What an OSError is about is a path, which may be called as a setting is.
+        # The message of an OSError begins with a path, which may have the name of a setting.
         about_setting = not isinstance(error, OSError)
         complain(f"srcell: {name_option(str(error), command.options()) if about_setting else error}")
         return 2
@@ -51,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def name_option(message: str, options: Mapping[str, str]) -> str:
-    """The message of an error, about the option where it is about the attribute that the option sets."""
+    """The message of an error, with the name of a setting replaced by that of its command-line option."""
     name, colon, rest = message.partition(":")
     return f"{options.get(name, name)}{colon}{rest}"
 
 
 def complain(line: str) -> None:
-    """Write a line to standard error at once, so that those of several processes do not mix."""
+    """Write a line to standard error in one call, so that lines of several processes do not mix."""
     sys.stderr.write(f"{line}\n")
 
 

@@ -1,4 +1,4 @@
-"""``srcell bench`` times srcell beside PyTorch here; ``srcell info`` prints what is installed."""
+"""``srcell bench`` times srcell and PyTorch on this machine; ``srcell info`` prints what is installed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
     option("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(benchmark.CASES)} [all]")
     option("--threads", type=int, metavar="N", help="threads of the cases that do not fix them [all]")
     option("--repetitions", type=int, metavar="N", help="of every row; slow cases get fewer, fast ones more [9]")
-    option("--quick", action="store_true", help="3 repetitions, small batches, nothing compiled: for a look")
+    option("--quick", action="store_true", help="rough times: 3 repetitions, small batches, nothing compiled")
     option("--out", type=Path, metavar="FILE.json", help="write settings, times and environment here")
     parser.set_defaults(run=bench)
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    """Measure the chosen cases, print each setting as it is done, and write them all as JSON."""
+    """Measure the chosen cases, print each setting's result when it is done, and write all as JSON if asked."""
     out: Path | None = arguments.out
     if out is not None and not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent} is not a folder: choose another --out")
@@ -48,7 +48,7 @@ def bench(arguments: argparse.Namespace) -> None:
 
 
 def describe_result(result: benchmark.Result) -> Iterator[str]:
-    """A line on what was measured, and one for each row."""
+    """The lines of a result: what was measured, then a line for each row."""
     setting, rows = result["setting"], result["milliseconds"]
     sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
     yield (
@@ -67,13 +67,13 @@ def describe_result(result: benchmark.Result) -> Iterator[str]:
 
 
 def describe_quartiles(t: Quartiles) -> str:
-    """The median, and between which milliseconds half of the repetitions lie; thousandths of less than one."""
+    """The median and the quartiles in milliseconds, with one decimal more below 1 ms."""
     digits = 2 if t["median"] >= 1 else 3
     return f"{t['median']:.{digits}f} ({t['quartile1']:.{digits}f} to {t['quartile3']:.{digits}f})"
 
 
 def print_info(arguments: argparse.Namespace) -> None:
-    """Print what ``srcell.info`` tells, a line a fact."""
+    """Print the items of ``srcell.info``, one per line."""
     facts = info()
     if facts["cuda"] is None:
         facts["cuda"] = f"no: {cuda_lacks()}"

@@ -1,4 +1,4 @@
-"""The parser of all commands, whose errors are one line; it makes flags of a run's settings and options."""
+"""The parser of all commands, and the flags that it makes from a run's settings and options."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ METAVARS: dict[type, str] = {int: "N", float: "X", str: "NAME", tuple: "N"}
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are the caller's to print."""
+    """An argument parser that raises its errors instead of printing them and exiting."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the message as a ValueError."""
         raise ValueError(message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and refuse what is not known here: the command itself knows its options best."""
+        """Parse, and refuse unknown arguments here, not in the main parser: a command can suggest its own options."""
         known, rest = super().parse_known_args(args, namespace)
         if rest:
             given = next((word[2:].partition("=")[0] for word in rest if word.startswith("--")), "")
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         return known, rest
 
     def options(self) -> dict[str, str]:
-        """The option that sets each attribute of the namespace."""
+        """The option that sets each attribute of the namespace, by attribute."""
         return {
             action.dest: next(name for name in action.option_strings if name.startswith("--"))
             for action in self._actions
@@ -43,13 +43,13 @@ class Parser(argparse.ArgumentParser):
         }
 
 
-# What a run needs on this machine: option, field of RunOptions, type or None for a flag, metavar, help.
+# Flags of RunOptions: option, field, type (None for a switch), metavar, help.
 MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
     ("--data", "data", Path, "DIR", f"folder of the data sets [that of the run, {DATA} for a new one]"),
     ("--download", "download", None, "", "fetch the data set into it if it is not there"),
     ("--cache", "cache", None, "", "keep binned recordings on disk"),
     ("--workers", "num_workers", int, "N", f"processes that encode batches ahead [{RunOptions.num_workers}]"),
-    ("--device", "device", str, "NAME", f"where the network is [{RunOptions.device}]"),
+    ("--device", "device", str, "NAME", f"device of the network [{RunOptions.device}]"),
     (
         "--checkpoint-seconds",
         "checkpoint_seconds",
@@ -61,7 +61,7 @@ MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how to train: preset, settings, this machine; settings not given are absent from the namespace."""
+    """Add the flags of training: preset, settings, this machine; settings not given are absent from the namespace."""
     parser.add_argument(
         "--preset", metavar="NAME", help=f"where settings come from: {', '.join(PRESETS)} [{DEFAULT_PRESET}]"
     )
@@ -81,10 +81,10 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
-    """Add what a run needs on this machine; options not given are absent from the namespace.
+    """Add the flags of ``RunOptions``; options not given are absent from the namespace.
 
     Args:
-        parser: of the command.
+        parser: the command's parser.
         training: whether the command trains; one that does not writes no checkpoints.
 
     """
@@ -97,7 +97,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -
 
 
 def typed(value: object) -> str:
-    """A setting's value as one would type it behind its option."""
+    """A setting's value as typed after its option."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
@@ -106,7 +106,7 @@ def typed(value: object) -> str:
 
 
 def presets_text() -> str:
-    """The options that stand for each preset: those that it sets to something else than the default."""
+    """Each preset as options, for the help: those that it sets to a value other than the default."""
     lines = ["presets, as options:", "  best, digits         the defaults"]
     for preset, datasets in PRESETS.items():
         for dataset, given in datasets.items():
@@ -129,7 +129,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
-    """What the command line says of this machine."""
+    """The ``RunOptions`` of the command line."""
     return RunOptions(
         **{
             field.name: getattr(arguments, field.name)

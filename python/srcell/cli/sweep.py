@@ -15,8 +15,8 @@ from .parser import DEFAULT_PRESET, Parser, add_training_options, given_settings
 from .terminal import folder_of, is_first_process, print_table, shown_progress, tell
 
 TEXT = """\
-Train once for each seed and each combination of values. Runs that are there
-are not made again. sweep.json and sweep.csv have what came of them."""
+Train once for each seed and each combination of values. Runs that have ended
+are not repeated. sweep.json and sweep.csv have the results."""
 EXAMPLES = """\
 srcell train --help says what the presets set.
 
@@ -49,7 +49,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train once for each seed and each combination of values, and leave and print a summary."""
+    """Train once for each seed and each combination of values; write and print a summary."""
     options, preset = run_options(arguments), arguments.preset or DEFAULT_PRESET
     runs = sweep.plan(preset, arguments.dataset, given_settings(arguments), variations(arguments))
     with folder_of(arguments.out, f"sweep-{arguments.dataset}") as out:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None:
-    """Train the runs of a sweep that have not ended, each in a folder of its own in that folder, and sum them up."""
+    """Train the runs of a sweep that have not ended, each in its own folder inside ``out``, and write a summary."""
     found = {run.name: finished_accuracy(out / run.name, run.config) for run in runs}
     accuracies = {name: accuracy for name, accuracy in found.items() if accuracy is not None}
     durations: list[float] = []
@@ -71,7 +71,7 @@ def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None
         if is_first_process():
             sweep.write_summary(out, runs, accuracies)
     if is_first_process():
-        sweep.write_summary(out, runs, accuracies)  # there may have been nothing left to train
+        sweep.write_summary(out, runs, accuracies)  # if all runs had ended before, none was written yet
         print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), summary_rows(runs, accuracies))
         print(f"run folders, sweep.json and sweep.csv in {out}")
 
@@ -80,7 +80,7 @@ def variations(arguments: argparse.Namespace) -> dict[str, list[Any]]:
     """The values of each setting that a sweep varies.
 
     Raises:
-        ValueError: ``--vary`` names no setting or no values, or the command line says a setting's values twice.
+        ValueError: ``--vary`` names no setting or no values, or a setting is given twice.
 
     """
     varied: dict[str, list[Any]] = {}
@@ -98,10 +98,10 @@ def variations(arguments: argparse.Namespace) -> dict[str, list[Any]]:
 
 
 def finished_accuracy(path: Path, config: TrainingConfig) -> float | None:
-    """The test accuracy of the run in that folder; None if there is none or it has not ended.
+    """The test accuracy of the run in a folder; None if there is no run or it has not ended.
 
     Raises:
-        FileExistsError: it is a run of another configuration.
+        FileExistsError: the folder holds a run of another configuration.
         ValueError: a file of the run is corrupt.
 
     """
@@ -115,7 +115,7 @@ def finished_accuracy(path: Path, config: TrainingConfig) -> float | None:
 
 
 def train_or_resume(config: TrainingConfig, path: Path, options: RunOptions) -> float:
-    """The test accuracy of the run in that folder, after it was begun or brought to its end."""
+    """Start or resume the run in a folder, and return its test accuracy."""
     with shown_progress() as observer:
         if (path / "config.json").exists():
             return training.resume(path, observer, options).evaluation.accuracy
@@ -123,14 +123,14 @@ def train_or_resume(config: TrainingConfig, path: Path, options: RunOptions) -> 
 
 
 def what_is_left(runs: int, durations: Sequence[float]) -> str:
-    """How many runs come after this one, and about how long all will take if they take as long as those before."""
+    """Text for how many runs follow this one, and the expected time left, at the mean duration of those before."""
     text = f"{runs} more after it" if runs else "the last"
     minutes = (runs + 1) * sum(durations) / max(len(durations), 1) / 60
     return f"{text}, about {minutes:.0f} min left" if minutes >= 1 else text
 
 
 def summary_rows(runs: Sequence[sweep.Run], accuracies: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
-    """A row of the table for each combination."""
+    """The rows of the summary table, one per combination."""
     for combination in sweep.combinations(runs, accuracies):
         name = " ".join(sweep.described(combination.changes)) or "all"
         spread = "-" if combination.deviation is None else f"{combination.deviation:.2%}"

@@ -1,6 +1,6 @@
-"""What a run shows while it goes: a header, a progress bar or a line an epoch; and tables.
+"""Terminal output: a run's header, its progress bar or a line per epoch, and tables.
 
-The command line calls this; it must never know what was typed, or how a network is trained.
+The command line calls this; it must never know the arguments, or how a network is trained.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class Shown(Observer):
-    """What all observers here do.
+    """Base class of the observers here: prints the header.
 
     Args:
-        header: the lines to show before the first epoch; none by default.
+        header: makes the lines to print before the first epoch; none by default.
 
     """
 
@@ -44,10 +44,10 @@ class Shown(Observer):
 
 
 class EpochLines(Shown):
-    """A plain line an epoch, for output that is not a terminal."""
+    """Prints one plain line per epoch, for output that is not a terminal."""
 
     def on_start(self, epochs: int, done: int) -> None:
-        """Say where a resumed run goes on."""
+        """Print after which epoch a resumed run continues."""
         self.epochs = epochs
         if done:
             print(f"going on after epoch {done}/{epochs}", flush=True)
@@ -66,7 +66,7 @@ class EpochLines(Shown):
 
 
 class ProgressBar(Shown):
-    """Keeps a rich progress bar of all batches of a run up to date."""
+    """Shows a progress bar (rich) over all batches of a run."""
 
     def __init__(self, progress: Progress, header: Callable[[Trainer], Iterator[str]] | None = None) -> None:
         super().__init__(header)
@@ -80,7 +80,7 @@ class ProgressBar(Shown):
         self.progress.update(self.task, completed=done / epochs)
 
     def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
-        """Move the bar and show the epoch's sums so far, as many as leave room for the bar in 80 columns."""
+        """Move the bar and show the epoch's loss and accuracy so far; more does not fit beside it in 80 columns."""
         self.progress.update(
             self.task,
             completed=fraction,
@@ -89,17 +89,17 @@ class ProgressBar(Shown):
         )
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Keep the accuracy on the validation samples for the bar."""
+        """Store the validation accuracy, which the bar shows from now on."""
         self.validation = validation_text(metrics)
 
 
 def validation_text(metrics: EpochMetrics) -> str:
-    """The accuracy on the validation samples, if there are any."""
+    """The validation accuracy as text, empty without validation samples."""
     return "" if math.isnan(metrics.validation_accuracy) else f"  validation {metrics.validation_accuracy:.1%}"
 
 
 def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str]]:
-    """What makes the header of a run in that folder: its data, network, machine and folder, a line each."""
+    """A function that makes the header of a run in ``out``: data, network, machine and folder, one per line."""
 
     def header(trainer: Trainer) -> Iterator[str]:
         config, model = trainer.config, trainer.model
@@ -120,7 +120,7 @@ def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str
 
 @contextmanager
 def shown_progress(header: Callable[[Trainer], Iterator[str]] | None = None) -> Iterator[Observer]:
-    """A progress bar while the block runs, or lines where standard output is not a terminal; the header before it."""
+    """An observer for the block: a progress bar, or lines if standard output is not a terminal; the header first."""
     with extra("train"):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -139,7 +139,7 @@ def shown_progress(header: Callable[[Trainer], Iterator[str]] | None = None) -> 
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of texts, the first column to the left, the others to the right; plain where no terminal shows it."""
+    """Print a table, the first column left-aligned, the others right-aligned; without style if not to a terminal."""
     with extra("train"):
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
@@ -151,24 +151,24 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(name, justify="right" if k else "left", no_wrap=not terminal)
     for row in rows:
         table.add_row(*row)
-    # Nobody wraps what goes to a file or a pipe.
+    # Lines that go to a file or a pipe must not be wrapped.
     Console(markup=False, highlight=False, width=None if terminal else sys.maxsize).print(table)
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one of torchrun's that speaks."""
+    """Whether this process has rank 0: of torchrun's processes, only that one prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def tell(line: str) -> None:
-    """Print the line, once."""
+    """Print a line, in the first process only."""
     if is_first_process():
         print(line, flush=True)
 
 
 @contextmanager
 def folder_of(out: Path | None, kind: str) -> Iterator[Path]:
-    """Where a run or a sweep is to go: the given path, or one of its kind and the time that no other has."""
+    """The folder of a run or a sweep: ``out``, or else a new folder named by kind and time."""
     default = Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
     if out is None and is_first_process():
         with new_folder(default) as made:

@@ -55,7 +55,7 @@ def add_evaluate_command(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train a network, or go on with a run, show how it goes, and say what came of it."""
+    """Train a network or resume a run, show its progress, and print the test accuracy."""
     given = given_settings(arguments)
     options = run_options(arguments)
     if arguments.resume is not None:
@@ -77,7 +77,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Print how the network of a run does on the test set, and what an inference costs."""
+    """Print the test accuracy of a run's network, and the events, spikes and operations of an inference."""
     from ..training.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run_folder)

@@ -1,6 +1,6 @@
 """Data sets by name, and loaders that turn their samples into batches of events.
 
-Training and the command line ask here; this package must never know about networks.
+Training and the command line use it; this package must never know about networks.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ __all__ = [
 ]
 
 NAMES = ("digits", "mnist", "fashion-mnist", "nmnist")
-"""The data sets that ``load`` knows."""
+"""The names that ``load`` accepts."""
 
 RECORDED = ("nmnist",)
-"""Those of them that are recordings of an event camera; the others are images."""
+"""The data sets among ``NAMES`` that are recordings of an event camera; the others are images."""
 
 
 def load(
     name: str, root: str | Path = "data", *, download: bool = False, cache: bool = False, prefix: int = 20
 ) -> Dataset:
-    """The data set of that name: "digits", "mnist", "fashion-mnist" or "nmnist".
+    """Load a data set by name: "digits", "mnist", "fashion-mnist" or "nmnist".
 
     Args:
-        name: which one.
+        name: one of ``NAMES``.
         root: the folder that holds the files; see ``load_mnist``, ``load_fashion_mnist``, ``load_nmnist``. The digits
             come with scikit-learn.
-        download: fetch into ``root`` what is missing there.
+        download: download missing files into ``root``.
         cache: for N-MNIST, as in ``load_nmnist``.
         prefix: for N-MNIST, as in ``load_nmnist``.
 
     Raises:
-        ValueError: there is no such data set, and the message names the nearest one; or a file is corrupt.
+        ValueError: there is no data set of that name (the message suggests a similar name), or a file is corrupt.
         FileNotFoundError: the files are not in ``root``.
         ImportError: the data set needs a package that is not installed.
 
@@ -84,10 +84,10 @@ def load(
 
 
 def check_name(name: str, names: Sequence[str] = NAMES, what: str = "data set") -> None:
-    """Do nothing if the name is one of the names.
+    """Raise unless a name is one of ``names``.
 
     Raises:
-        ValueError: it is not; the message says which is nearest.
+        ValueError: it is not; the message suggests a similar name.
 
     """
     if name not in names:
@@ -97,18 +97,18 @@ def check_name(name: str, names: Sequence[str] = NAMES, what: str = "data set") 
 
 
 def collate(samples: Sequence[tuple[EventBatch, Any]]) -> tuple[EventBatch, Any]:
-    """Join what a data set of event recordings gives; the ``collate_fn`` of a ``torch.utils.data.DataLoader``.
+    """Join samples of event recordings into a batch: a ``collate_fn`` for ``torch.utils.data.DataLoader``.
 
     Args:
-        samples: pairs of a batch of one sample and its label; the batches may differ in T.
+        samples: pairs of an ``EventBatch`` of one sample and its label; the batches may differ in T.
 
     Returns:
-        The batch of all samples, whose T is the longest, with lengths where some are shorter; and the labels as torch's
-        own ``default_collate`` joins them: (B,), int64 for ints.
+        The batch of all samples, whose T is the largest of theirs, with lengths if some are shorter; and the labels,
+        joined by torch's ``default_collate``: (B,), int64 for ints.
 
     Raises:
-        TypeError: something else than such pairs.
-        ValueError: no pair, a batch of more or less than one sample, or batches that differ in K or device.
+        TypeError: an element of ``samples`` is not such a pair.
+        ValueError: no pair, a batch not of one sample, or batches that differ in K or device.
 
     Example:
         >>> import torch

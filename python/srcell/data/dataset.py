@@ -1,6 +1,7 @@
 """``Dataset`` and its samples, ``LabelledImages`` and ``LabelledEvents``.
 
-Loaders return it and training reads it; it must never know where samples come from or what a network does with them.
+The functions that load data sets return it and training reads it; it must never know where samples come from or what a
+network does with them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..events import EventBatch
 
 
 class LabelledImages(NamedTuple):
-    """B images with their classes.
+    """B images with their class labels.
 
     Attributes:
         images: (B, H, W), float32 in [0, 1].
@@ -26,12 +27,12 @@ class LabelledImages(NamedTuple):
     labels: Tensor
 
     def select(self, index: Tensor) -> LabelledImages:
-        """The samples of those numbers, in that order."""
+        """The samples of the given numbers, in that order."""
         return LabelledImages(self.images[index], self.labels[index])
 
 
 class LabelledEvents(NamedTuple):
-    """B recordings of an event camera with their classes.
+    """B recordings of an event camera with their class labels.
 
     Attributes:
         events: (T, B, K) with lengths.
@@ -43,7 +44,7 @@ class LabelledEvents(NamedTuple):
     labels: Tensor
 
     def select(self, index: Tensor) -> LabelledEvents:
-        """The samples of those numbers, in that order; T is then the longest of them."""
+        """The samples of the given numbers, in that order; T becomes the largest of their lengths."""
         chosen = self.events[index]
         lengths = chosen.lengths
         if lengths is not None:
@@ -55,15 +56,14 @@ Samples: TypeAlias = LabelledImages | LabelledEvents
 
 
 class Dataset(NamedTuple):
-    """A data set in its two parts.
+    """A data set: training samples and test samples.
 
     Attributes:
-        train: what is learnt from.
-        test: what is held out.
+        train: the samples to train on.
+        test: the samples held out for testing.
         num_classes: the number of classes.
-        input_shape: channels, height and width; their product is K, the inputs of a step.
-        class_names: what the classes are called, in the order of their labels; empty where a label is the name, as of
-            digits.
+        input_shape: channels, height and width; their product is K, the number of inputs.
+        class_names: names of the classes, by label; empty if the labels name themselves, as those of digits do.
 
     """
 
@@ -75,5 +75,5 @@ class Dataset(NamedTuple):
 
     @property
     def input_size(self) -> int:
-        """K, the inputs of a step."""
+        """K, the number of inputs."""
         return math.prod(self.input_shape)

@@ -13,9 +13,9 @@ SPLIT_SEED = 0
 
 
 def load_digits() -> Dataset:
-    """The 1797 digits, a stratified quarter of them held out.
+    """Load the 1797 digits, a stratified quarter of them held out for testing.
 
-    The split is always the same (drawn with seed 0): 1347 images to train on, 450 to test on.
+    The split is always the same (drawn with seed 0): 1347 training images, 450 test images.
 
     Returns:
         A ``Dataset`` of images (B, 8, 8), float32 in [0, 1] (sixteen grey levels above black), of ten classes.

@@ -18,7 +18,7 @@ from .._extras import extra
 from .dataset import Dataset, LabelledImages
 
 CLASSES = 10
-# torchvision parses with assertions, lookups and views: whatever they raise means that the file is corrupt.
+# What torchvision's parser may raise for a corrupt file: it uses assertions, lookups and views.
 CORRUPT = (ValueError, TypeError, AssertionError, LookupError, RuntimeError, EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -28,13 +28,13 @@ def load_mnist(root: str | Path, *, download: bool = False) -> Dataset:
     Args:
         root: the folder that holds ``MNIST/raw`` (torchvision's layout) or ``mnist``, with the four IDX files in it,
             gzipped or not.
-        download: let torchvision fetch what is missing into ``root``.
+        download: let torchvision download missing files into ``root``.
 
     Returns:
         A ``Dataset`` of images (B, 28, 28), float32 in [0, 1], of ten classes.
 
     Raises:
-        FileNotFoundError: a file is not there.
+        FileNotFoundError: a file is missing.
         ValueError: a file is corrupt; the message names it.
         ImportError: torchvision is not installed.
 
@@ -104,7 +104,7 @@ def _read_part(folder: Path, part: str) -> LabelledImages:
 
 
 def _read(path: Path, parse: Callable[[str], Tensor]) -> tuple[Path, Tensor]:
-    """The file of that name, or its gzipped form, and what it holds."""
+    """The path of a file, or else of its gzipped form, and its parsed content."""
     zipped = path.with_name(path.name + ".gz")
     source = path if path.exists() or not zipped.exists() else zipped
     try:

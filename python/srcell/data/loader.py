@@ -1,4 +1,4 @@
-"""Batches of events from the samples of a data set: in what order, with which spikes, for which process.
+"""``EventLoader``: batches of events from the samples of a data set, shuffled, encoded and shared among processes.
 
 Training, evaluation and users iterate over an ``EventLoader``; it must never know what a network does with a batch.
 """
@@ -28,20 +28,20 @@ from .dataset import LabelledEvents, LabelledImages, Samples
 
 Batch: TypeAlias = tuple[EventBatch, Tensor]
 
-ORDER, SPIKES = 1, 2  # what a derived seed is for
+ORDER, SPIKES = 1, 2  # purposes of derived seeds
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class RateEncoding:
-    """Each pixel fires in every step with a probability of its own; see ``srcell.rate_encode``."""
+    """Each pixel fires at every step with a probability proportional to its value; see ``srcell.rate_encode``."""
 
     steps: int = 200
     gain: float = 0.25
     prefix: int = 20
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
-        """The images (B, ...), which are the samples of those numbers, 0..B-1 by default, as events (T, B, K)."""
+        """The images (B, ...) as events (T, B, K); ``index`` (B,) are the samples' numbers, 0..B-1 by default."""
         return rate_encode(images, self.steps, prefix=self.prefix, gain=self.gain, seed=seed, index=index)
 
 
@@ -53,7 +53,7 @@ class LatencyEncoding:
     prefix: int = 20
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
-        """The images (B, ...) as events (T, B, K), the same whatever their numbers and the seed."""
+        """The images (B, ...) as events (T, B, K), which do not depend on ``index`` and ``seed``."""
         return latency_encode(images, self.steps, prefix=self.prefix)
 
 
@@ -61,28 +61,29 @@ Encoding: TypeAlias = RateEncoding | LatencyEncoding
 
 
 class EventLoader:
-    """Yields ``(EventBatch, labels)``, an epoch at a time.
+    """Iterates over one epoch of ``(EventBatch, labels)``.
 
-    The order of the samples depends on (seed, epoch), the spikes of one on (seed, epoch, its number): neither on the
-    workers nor on the processes that share the data. Without ``shuffle`` both are the same in every epoch.
+    The order of the samples depends only on (seed, epoch), and the spikes of a sample only on (seed, epoch, its
+    number): not on the number of workers or of processes that share the data. Without ``shuffle`` both are the same in
+    every epoch.
 
     Args:
-        samples: what to load.
-        encoding: how images become events; recordings need none.
-        batch_size: samples of a batch, of all processes together; the last of an epoch may be smaller.
+        samples: images or recordings.
+        encoding: how images become events; None for recordings.
+        batch_size: samples per batch, of all processes together; the last batch of an epoch may be smaller.
         shuffle: draw order and spikes anew in each epoch.
-        seed: the source of order and spikes.
-        num_workers: processes that prepare batches ahead; 0 prepares them here.
-        rank: the number of this process among those that share each batch.
-        world_size: how many those are; each gets every ``world_size``-th sample of a batch.
+        seed: seed of order and spikes.
+        num_workers: worker processes that prepare batches ahead; with 0 this process prepares them.
+        rank: number of this process among those that share each batch.
+        world_size: number of processes that share each batch; each gets every ``world_size``-th sample.
 
     Attributes:
-        samples: what is loaded.
+        samples: as given.
 
     Raises:
         TypeError: images without an encoding.
         ValueError: a number is outside its range.
-        ChildProcessError: in an iteration, a worker died.
+        ChildProcessError: a worker died during the iteration.
 
     Example:
         >>> import torch
@@ -125,7 +126,7 @@ class EventLoader:
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose what the next iteration yields, from its ``iter`` on: that epoch, from that batch on."""
+        """Let the next iteration yield the given epoch, from the given batch on."""
         if epoch < 0:
             raise ValueError(f"epoch: expected at least 0, got {epoch}")
         if not 0 <= first_batch <= len(self):
@@ -133,11 +134,11 @@ class EventLoader:
         self._epoch, self._first_batch = epoch, first_batch
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return math.ceil(len(self.samples.labels) / self._batch_size)
 
     def samples_in(self, batch: int) -> int:
-        """Samples of that batch, in all processes together."""
+        """Number of samples of a batch, in all processes together."""
         return min(self._batch_size, len(self.samples.labels) - batch * self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -148,21 +149,21 @@ class EventLoader:
             collate_fn=_as_is,
             num_workers=self._workers,
             worker_init_fn=_leave_signals_to_the_parent,
-            generator=torch.Generator(),  # left to itself, DataLoader would draw from torch's global state
+            generator=torch.Generator(),  # otherwise DataLoader draws from torch's global generator
         )
         return _from_workers(loader) if self._workers else iter(loader)
 
     def _order(self, epoch: int) -> list[Tensor]:
-        """The share of this process in the sample numbers of each batch."""
+        """The sample numbers of each batch that belong to this process."""
         samples = len(self.samples.labels)
         generator = torch.Generator().manual_seed(derived_seed(self._seed, ORDER, epoch))
         order = torch.randperm(samples, generator=generator) if self._shuffle else torch.arange(samples)
-        batches = order.split(self._batch_size)[self._first_batch : len(self)]  # of no samples split makes a batch
+        batches = order.split(self._batch_size)[self._first_batch : len(self)]  # split() of no samples gives one batch
         return [batch[self._rank :: self._world_size] for batch in batches]
 
 
 class _EncodedSamples(TorchDataset[Batch]):
-    """The samples by number, encoded a batch at a time."""
+    """A map-style data set for DataLoader, which encodes a whole batch at a time."""
 
     def __init__(self, samples: Samples, encoding: Encoding | None, seed: int) -> None:
         self._samples, self._encoding, self._seed = samples, encoding, seed
@@ -187,7 +188,7 @@ class _FixedBatches(Sampler[Any]):
 
 
 def derived_seed(seed: int, *key: int) -> int:
-    """A seed of 63 bits for one purpose of many; keys that differ give streams that do."""
+    """A 63-bit seed for one purpose; different keys give independent random streams."""
     sequence = numpy.random.SeedSequence(seed, spawn_key=key)
     return int(sequence.generate_state(1, numpy.uint64)[0]) >> 1
 
@@ -197,7 +198,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """The batches that worker processes make."""
+    """The batches of worker processes; a worker's error is raised with its own message."""
     others, workers = set(multiprocessing.active_children()), []
     try:
         with _starting_workers():
@@ -208,8 +209,8 @@ def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
         own = _own_message(error)
         if own is not None:
             raise type(error)(own) from error
-        # Often, but not always, torch says that a worker died; it also looks like any broken connection. The second is
-        # for the time between the end of a worker's connections and its own.
+        # If a worker died, torch often says so, but may also raise any error of a broken connection. A worker's
+        # connections close before it exits: hence the wait of a second.
         reason = str(error).partition("\n")[0]
         if "DataLoader worker (pid" in reason or wait([worker.sentinel for worker in workers], timeout=1):
             raise ChildProcessError(f"a DataLoader worker died ({reason}): try fewer workers") from error
@@ -218,12 +219,13 @@ def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
 
 @contextmanager
 def _starting_workers() -> Iterator[None]:
-    """While workers are started: what comes for them is the parent's, and torch's handler of SIGCHLD is not kept.
+    """While workers start, block SIGINT and SIGTERM for them; afterwards restore the previous handler of SIGCHLD.
 
-    That raises wherever the process is when a worker dies, inside a training step as well. Without it the death is
-    noticed, within seconds, where a batch is awaited.
+    DataLoader's handler raises wherever the process is when a worker dies, even inside a training step. Without it the
+    death is noticed within seconds, when the next batch is fetched.
     """
-    # A forked worker inherits the mask, so that no signal finds it before it has its own. A fork server would keep it.
+    # A forked worker inherits the signal mask, so that no signal stops it before it sets its own. Not with a fork
+    # server, which would keep the mask for all later processes.
     blocked = STOPPING if multiprocessing.get_start_method() == "fork" else ()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     on_death = signal.getsignal(signal.SIGCHLD)
@@ -236,23 +238,23 @@ def _starting_workers() -> Iterator[None]:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """SIGINT and SIGTERM reach the whole process group; the parent decides what they mean.
+    """Let a worker ignore SIGINT and SIGTERM, which reach the whole process group: the parent decides when to stop.
 
-    Its own SIGTERM is how DataLoader ends a worker that does not end by itself.
+    A SIGTERM from the parent still ends the worker: DataLoader ends hanging workers that way.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     threading.Thread(target=_obey_the_parent, daemon=True).start()
 
 
 def _obey_the_parent() -> None:
-    parent = multiprocessing.parent_process()  # which a fork server is not
+    parent = multiprocessing.parent_process()  # not a fork server, which sends nothing
     while parent is None or signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)
 
 
 def _own_message(error: Exception) -> str | None:
-    """The message of a worker's error, which DataLoader puts behind the worker's traceback; None of another error."""
+    """The message of a worker's error, which DataLoader appends to the worker's traceback; None for other errors."""
     kind = type(error).__name__
     found = re.fullmatch(rf".*\n(?:[\w.]+\.)?{kind}: (.*?)\s*", str(error), re.DOTALL)
     return None if found is None else found[1]

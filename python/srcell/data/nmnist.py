@@ -1,4 +1,4 @@
-"""N-MNIST, the digits of MNIST as an event camera saw them; read and downloaded by tonic.
+"""N-MNIST, the digits of MNIST recorded with an event camera; read and downloaded by tonic.
 
 Only ``srcell.data`` calls this; it must never know about networks.
 """
@@ -24,28 +24,29 @@ POLARITIES, HEIGHT, WIDTH = 2, 34, 34
 EVENT_BYTES = 5
 MICROSECONDS_A_STEP = 1000
 CACHE_FORMAT = 1
-# An event of this y stands for 2^13 microseconds that time stamps lack; recordings of a third of a second have none.
+# An event of this y marks an overflow of the time stamps, 2^13 microseconds; valid recordings, a third of a second
+# long, have none.
 OVERFLOW, MOST_OVERFLOWS = 240, 1000
 
 
 def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, cache: bool = False) -> Dataset:
-    """N-MNIST in bins of 1 ms: whole recordings of 34 x 34 pixels and two polarities, each with its own length.
+    """Load N-MNIST in bins of 1 ms: whole recordings of 34 x 34 pixels and two polarities, each with its own length.
 
-    Several events of a pixel in a bin count once.
+    Several events of one pixel and polarity in a bin count once.
 
     Args:
-        root: the folder that holds ``Train`` and ``Test``, or ``NMNIST`` or ``nmnist`` with these in it; each has a
-            folder of .bin files a label.
+        root: the folder that holds ``Train`` and ``Test``, or ``NMNIST`` or ``nmnist`` with these in it; each of the
+            two has one folder of .bin files per label.
         prefix: silent steps before the first bin.
-        download: let tonic fetch what is missing into ``root``.
-        cache: keep the binned recordings in a file beside ``Train`` and ``Test``, and read that the next time; it is
-            made anew when a recording has changed. Where it cannot be written, a warning says so.
+        download: let tonic download missing files into ``root``.
+        cache: store the binned recordings in a file beside ``Train`` and ``Test``, and read it the next time; it is
+            rewritten if a recording has changed. A warning is given if it cannot be written.
 
     Returns:
         A ``Dataset`` of recordings (T, B, 2312), in the order of labels and file names, of ten classes.
 
     Raises:
-        FileNotFoundError: a folder is not there, or holds no recording.
+        FileNotFoundError: a folder is missing, or holds no recording.
         ValueError: a file is corrupt; the message names it.
         ImportError: tonic or safetensors is not installed.
 
@@ -97,7 +98,7 @@ def _load_part(folder: Path, prefix: int, cache: bool) -> LabelledEvents:
 
 def _bin_all(paths: list[Path], prefix: int) -> LabelledEvents:
     batches = [_read_recording(path, prefix) for path in paths]
-    # With a silent step more than the longest, every batch gets its length.
+    # cat() adds lengths only to batches shorter than ``steps``: one silent step more gives every batch its length.
     longest = max(batch.shape[0] for batch in batches)
     joined = EventBatch.cat(batches, steps=longest + 1).truncate(longest)
     return LabelledEvents(joined, torch.tensor([int(path.parent.name) for path in paths]))
@@ -113,7 +114,7 @@ def _read_recording(path: Path, prefix: int) -> EventBatch:
         raise ValueError(
             f"{path}: corrupt or truncated ({size} bytes, not a multiple of {EVENT_BYTES}): extract it again"
         )
-    # tonic's time is the number of overflows times that of events.
+    # tonic takes time proportional to overflows * events.
     overflows = int(np.count_nonzero(np.fromfile(path, np.uint8)[1::EVENT_BYTES] == OVERFLOW))
     if overflows > MOST_OVERFLOWS:
         raise ValueError(f"{path}: corrupt ({overflows} overflows of time): extract it again")
@@ -133,7 +134,7 @@ def _read_recording(path: Path, prefix: int) -> EventBatch:
 
 
 def _stamp(folder: Path, paths: list[Path]) -> str:
-    """What changes when a recording does, but not with the folder's name: names, sizes and times of change of all."""
+    """A hash of all recordings' names, sizes and modification times, independent of the folder's own path."""
     digest = hashlib.sha256()
     for path in paths:
         stat = path.stat()
@@ -142,7 +143,7 @@ def _stamp(folder: Path, paths: list[Path]) -> str:
 
 
 def _read_cache(path: Path, stamp: str) -> LabelledEvents | None:
-    """What the cache holds, or None if it is absent, broken or of other recordings."""
+    """The content of the cache, or None if it is absent, corrupt or of other recordings."""
     with extra("train"):
         from safetensors import SafetensorError, safe_open
 

@@ -1,13 +1,13 @@
-"""``EventBatch``, a sparse batch of spikes, and the encoders that make one.
+"""``EventBatch``, a sparse batch of spikes, and the encoders that make one from images.
 
-Layers, data sets and users call it; it must never know what a network does with events.
+Layers, data sets and users call this package; it must never know what a network does with events.
 """
 
 from .batch import EventBatch
 from .encoders import latency_encode, rate_encode
 from .pytree import register
 
-EventBatch.__module__ = __name__  # which pickles name, whatever file it is in
+EventBatch.__module__ = __name__  # pickles then name this module, whichever file defines the class
 register()
 
 __all__ = ["EventBatch", "latency_encode", "rate_encode"]

@@ -1,4 +1,4 @@
-"""EventBatch: spikes in time as row-compressed events instead of dense tensors.
+"""``EventBatch``: spikes over time as row-compressed events instead of dense tensors.
 
 Encoders and data sets make batches and the layers run on them; this module must never know where events come from or
 what a network does with them.
@@ -24,7 +24,7 @@ TENSORS = ("offsets", "indices", "values", "lengths")
 
 
 class EventBatch:
-    r"""Events of B samples over T steps of K inputs, row-compressed like the rows of a CSR matrix.
+    r"""Events of B samples over T steps of K inputs, in the row-compressed form of a CSR matrix.
 
     Row ``b * T + t`` holds the events of sample b at step t: those from ``offsets[row]`` to ``offsets[row + 1]``. So
     the events of a sample are contiguous, and batches are concatenations. Events of one row may be in any order, and
@@ -37,19 +37,19 @@ class EventBatch:
         values: (events,), float32 or float64 and not NaN: the size of each event; all are 1 if absent. May require a
             gradient.
         shape: (T, B, K), each at least 0; K at most 2^31.
-        lengths: (B,), int64 in [0, T]: the steps of each sample, past which it has no events; T for all if absent.
+        lengths: (B,), int64 in [0, T]: steps of each sample, past which it has no events; T for all if absent.
 
     ``offsets``, ``indices``, ``values``, ``lengths`` and ``shape`` are attributes. ``len()`` is B. Indexing selects
     samples: ``batch[2]`` and ``batch[-1]`` are batches of one, ``batch[1:3]`` and ``batch[[4, 0, 4]]`` (a list or an
-    integer tensor) batches of several. Unpickling validates anew.
+    integer tensor) batches of several. Unpickling validates the batch again.
 
-    Batches are equal if all that they hold is: shape, device, dtypes and every element. What merely means the same is
-    not equal: a row's events in another order, ones beside absent values, lengths of T beside absent lengths. There is
-    no hash.
+    Batches are equal if shape, device, dtypes and every element of their tensors are. Batches of the same meaning may
+    thus differ: a row's events in another order, values of 1 or absent values, lengths of T or absent lengths. Batches
+    are not hashable.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
-        ValueError: a wrong shape, device or value; the message names the argument, what was expected and what came.
+        ValueError: a wrong shape, device or value; the message names the argument and what was expected.
 
     Source: the project's definition of event batches.
 
@@ -103,7 +103,7 @@ class EventBatch:
     def _trusted(
         cls, offsets: Tensor, indices: Tensor, values: Tensor | None, shape: Shape, lengths: Tensor | None
     ) -> EventBatch:
-        """A batch of parts that are valid by construction."""
+        """A batch of parts that are valid by construction, which are not checked."""
         batch = cls.__new__(cls)
         batch.offsets, batch.indices, batch.values = offsets, indices, values
         batch.shape, batch.lengths = shape, lengths
@@ -115,7 +115,7 @@ class EventBatch:
 
         Args:
             x: (T, B, K), bool, float32 or float64, without NaN.
-            lengths: (B,), int64 in [0, T]: what x holds past a sample's length is ignored.
+            lengths: (B,), int64 in [0, T]: elements of x past a sample's length are ignored.
 
         Returns:
             A batch on x's device, ascending by input within each row. Its values are absent if all are 1 and x requires
@@ -151,33 +151,33 @@ class EventBatch:
         prefix: int = 0,
         count: Literal["once", "all"] = "once",
     ) -> EventBatch:
-        """One recording of an event camera, or of any other source of timed events, in bins of time.
+        """One recording of an event camera, or of any other source of timed events, in bins of equal duration.
 
-        What happens at time t is an event of step ``prefix + floor(t / bin_width)``. Its input is given by ``indices``
-        and ``inputs``, or by ``x``, ``y`` and ``sensor_size``, with or without ``polarity``; it is then
-        ``(polarity * height + y) * width + x``, so that a step is a frame (polarities, height, width), flattened.
+        An event at time t belongs to step ``prefix + floor(t / bin_width)``. Its input is given by ``indices`` and
+        ``inputs``, or by ``x``, ``y`` and ``sensor_size``, with or without ``polarity``: then it is
+        ``(polarity * height + y) * width + x``, so that a step is a flattened frame (polarities, height, width).
 
         Args:
-            times: (events,), numbers of at least 0 that do not descend, counted from the recording's start, in any
-                unit. Integers in bins of an integer width are binned exactly, others as float64.
+            times: (events,), numbers of at least 0 in ascending order (repeats allowed), from the recording's start,
+                in any unit. Integers in bins of an integer width are binned exactly, others as float64.
             indices: (events,), integers in [0, inputs).
             x: (events,), integers in [0, width): the column of the pixel.
-            y: (events,), integers in [0, height): its row.
+            y: (events,), integers in [0, height): the row of the pixel.
             polarity: (events,), bools, or integers that are 0 or 1.
-            bin_width: what a step lasts, in the unit of ``times``; above 0.
+            bin_width: duration of a step, in the unit of ``times``; above 0.
             inputs: K, at most 2^31.
-            sensor_size: (height, width); K is height * width, twice that with a polarity.
-            steps: bins to keep, past which events are left out; as many as the last event needs if absent.
+            sensor_size: (height, width); K is height * width, or twice that with a polarity.
+            steps: number of bins; later events are dropped. If absent, up to the bin of the last event.
             prefix: silent steps before the first bin.
-            count: "once" makes one event of several of one input in one bin; with "all" they stay and add up.
+            count: "once" merges several events of one input in one bin into one; "all" keeps them, and they add up.
 
         Returns:
             A batch of shape (prefix + steps, 1, K) on the device of ``times``, without values and lengths; each row
             ascends. ``cat`` and ``srcell.data.collate`` join several.
 
         Raises:
-            TypeError: an argument of the wrong type or dtype, or not just one way of giving inputs.
-            ValueError: a wrong shape or value; the message names the argument, what was expected and what came.
+            TypeError: an argument of the wrong type or dtype, or inputs given in no way or in both.
+            ValueError: a wrong shape or value; the message names the argument and what was expected.
 
         Example:
             >>> from srcell import EventBatch
@@ -211,7 +211,7 @@ class EventBatch:
         r"""The events of a sparse CSR tensor, whose row ``b * T + t`` is step t of sample b.
 
         Args:
-            csr: (B\*T, K), layout ``torch.sparse_csr``, float32 or float64, not NaN; a 0 that it stores is an event.
+            csr: (B\*T, K), layout ``torch.sparse_csr``, float32 or float64, not NaN; a stored 0 is an event.
             shape: (T, B, K).
             lengths: (B,), int64 in [0, T], past which there are no events.
 
@@ -238,16 +238,16 @@ class EventBatch:
     def cat(cls, batches: Iterable[EventBatch], *, steps: int | None = None) -> EventBatch:
         """Join batches of the same K and device, sample after sample.
 
-        Lengths and values are kept. Where only some batches have lengths, the others get their T; where only some have
-        values, the others get ones; float32 beside float64 values become float64.
+        Lengths and values are kept. If only some batches have lengths, the others get their T; if only some have
+        values, the others get ones; if some values are float64, all become float64.
 
         Args:
             batches: at least one batch.
-            steps: T of the result; shorter batches get silent steps at their end, and lengths that leave these out. All
-                must have the same T if absent.
+            steps: T of the result; shorter batches get silent steps at their end, which their lengths exclude. All must
+                have the same T if absent.
 
         Raises:
-            TypeError: something else than a batch.
+            TypeError: ``batches`` has an element that is not an EventBatch.
             ValueError: no batch, or batches that differ in K or device, or in T, or have a T above ``steps``.
 
         Example:
@@ -274,14 +274,14 @@ class EventBatch:
         return cls._trusted(*selection.joined(batches, steps))
 
     def truncate(self, steps: int) -> EventBatch:
-        """The first steps of every sample; what happens later is left out, and longer lengths become ``steps``.
+        """The first steps of every sample; later events are dropped, and longer lengths become ``steps``.
 
         Args:
             steps: T of the result, in [0, T].
 
         Raises:
             TypeError: ``steps`` is not an integer.
-            ValueError: it is outside its range.
+            ValueError: ``steps`` is outside its range.
 
         Example:
             >>> import torch
@@ -294,13 +294,13 @@ class EventBatch:
         return self._trusted(*selection.truncated(self, steps))
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The dense tensor: each element the sum of its events, 0 where there are none.
+        """The dense tensor: each element is the sum of its events, 0 without events.
 
         Args:
             dtype: a floating-point dtype.
 
         Returns:
-            (T, B, K), contiguous, on this device; gradients flow to the values.
+            (T, B, K), contiguous, on the batch's device; gradients flow to the values.
 
         Raises:
             TypeError: ``dtype`` is not a floating-point dtype.
@@ -322,7 +322,7 @@ class EventBatch:
             dtype: a floating-point dtype.
 
         Returns:
-            (B\*T, K), with int64 indices that ascend within each row, on this device; gradients flow to the values.
+            (B\*T, K) on the batch's device, with int64 indices that ascend within each row; gradients flow to values.
 
         Raises:
             TypeError: ``dtype`` is not a floating-point dtype.
@@ -381,12 +381,12 @@ class EventBatch:
 
     @property
     def num_steps(self) -> int:
-        """The steps of all samples together, of each its length, T where it has none."""
+        """The sum of all samples' lengths; T for each sample of a batch without lengths."""
         return int(selection.lengths_or_steps(self).sum())
 
     @property
     def density(self) -> float:
-        """Events per element of the shape, 0 where it has none."""
+        """Events per element of the shape, 0 for a shape without elements."""
         steps, batch, inputs = self.shape
         return self.num_events / max(steps * batch * inputs, 1)
 
@@ -401,13 +401,13 @@ class EventBatch:
         return self.offsets.device
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> EventBatch:
-        """The batch on another device; tensors that are there already are shared.
+        """The batch on a device; tensors that are on it already are shared.
 
         With ``non_blocking`` and pinned memory the host does not wait for the copies.
 
         Raises:
-            TypeError: ``device`` is no name of a device.
-            ValueError: it names none that this machine has.
+            TypeError: ``device`` is not the name of a device.
+            ValueError: the device is not available.
 
         Example:
             >>> import torch
@@ -420,7 +420,7 @@ class EventBatch:
         return self._map(lambda x: x.to(place, non_blocking=non_blocking))
 
     def pin_memory(self) -> EventBatch:
-        """The batch in page-locked memory, which a GPU reads faster; a DataLoader with ``pin_memory=True`` calls it."""
+        """The batch in page-locked memory, for faster copies to a GPU; DataLoader calls it with ``pin_memory=True``."""
         return self._map(Tensor.pin_memory)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Timed events of a recording, put into bins of time: ``EventBatch.from_events``."""
+"""Sorts the timed events of a recording into bins: ``EventBatch.from_events``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def binned(
 
 
 def _check_times(times: Array | Sequence[float]) -> Tensor:
-    """Times of events as int64 or float64."""
+    """Check the times of events; return them as int64 or float64."""
     device = times.device if isinstance(times, Tensor) else torch.device("cpu")
     numbers = as_numbers("times", times, "numbers, integers below 2^63", device)
     if numbers.dtype == torch.bool or numbers.is_complex() or numbers.is_quantized:
@@ -78,7 +78,7 @@ def _check_times(times: Array | Sequence[float]) -> Tensor:
 
 
 def _bins(times: Tensor, bin_width: float) -> Tensor:
-    """The bin of each time, as int64; past the most steps that there may be, any such bin."""
+    """The bin of each time, as int64; times beyond MAX_STEPS bins may get any bin of at least MAX_STEPS."""
     if not isinstance(bin_width, int | float | np.integer | np.floating):
         raise TypeError(f"bin_width: expected a number, got {type(bin_width).__name__}")
     if not 0 < bin_width < 2**63:
@@ -97,7 +97,7 @@ def _event_inputs(
     inputs: int | None,
     sensor_size: Sequence[int] | None,
 ) -> tuple[Tensor, int]:
-    """The input of each event, given in one of two ways, and K."""
+    """The input of each event, by its index or by its pixel, and K."""
     pixels = {"x": x, "y": y, "polarity": polarity, "sensor_size": sensor_size}
     if indices is not None and inputs is not None and all(given is None for given in pixels.values()):
         total = as_int("inputs", inputs, MAX_INPUTS)
@@ -122,7 +122,7 @@ def _check_sensor_size(sensor_size: Sequence[int]) -> tuple[int, int]:
 
 
 def _below(name: str, x: Integers, bound: int, times: Tensor, *, bools: bool = False) -> Tensor:
-    """A vector as long as times, of integers in [0, bound)."""
+    """Check integers in [0, bound), as many as times; return them as int64."""
     numbers = as_integers(name, x, times.device, bools=bools)
     if len(numbers) != len(times):
         raise ValueError(f"{name}: expected shape (events,) = ({len(times)},), as times has, got ({len(numbers)},)")

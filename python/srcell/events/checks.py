@@ -1,6 +1,6 @@
-"""Checks of the arrays that an ``EventBatch`` is made of: shapes, dtypes, numbers.
+"""Checks of the arrays that an ``EventBatch`` is made of: shapes, dtypes, values.
 
-Batches, binning and encoders call it; it must never know what they do with it.
+Batches, binning and encoders call it; it must never know what they do with the arrays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_SIZE = 2**63 - 1
 
 
 class Parts(NamedTuple):
-    """All that a batch holds, valid by construction."""
+    """The tensors and the shape of a batch."""
 
     offsets: Tensor
     indices: Tensor
@@ -37,7 +37,7 @@ class Parts(NamedTuple):
 
 
 def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:
-    """A vector of any integers, of bools too if asked, as int64 on the device, contiguous."""
+    """A vector of integers, or of bools if allowed, as contiguous int64 on the device."""
     numbers = as_numbers(name, x, "integers below 2^63", device)
     refused = numbers.is_floating_point() or numbers.is_complex() or numbers.is_quantized
     if refused or (numbers.dtype == torch.bool and not bools):
@@ -47,7 +47,7 @@ def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = F
 
 
 def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
-    """Numbers of any dtype; int64 where there are none, float64 from Python's floats."""
+    """Numbers as a tensor of any dtype; Python's floats become float64, an empty sequence int64."""
     if isinstance(x, Tensor | np.ndarray):
         tensor = as_tensor(name, x)
         require_values(name, tensor)
@@ -71,7 +71,7 @@ def check_one_dimension(name: str, x: Tensor) -> None:
 
 
 def as_tensor(name: str, x: Array) -> Tensor:
-    """A tensor, or one over the memory of a NumPy array where it can be shared."""
+    """An array as a tensor, which shares a NumPy array's memory where possible."""
     if isinstance(x, np.ndarray):
         try:
             return torch.from_numpy(np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W", "A"]))
@@ -86,7 +86,7 @@ def as_tensor(name: str, x: Array) -> Tensor:
 def as_vector(
     name: str, x: Array, size: int | None, size_name: str, *dtypes: torch.dtype, device: torch.device | None = None
 ) -> Tensor:
-    """Check a vector of a given size, of any if None, and make it contiguous and aligned."""
+    """Check a vector's size (any if None), dtype and device; return it contiguous and aligned."""
     x = as_tensor(name, x)
     if x.dtype not in dtypes:
         raise TypeError(f"{name}: expected dtype {' or '.join(map(str, dtypes))}, got {x.dtype}")
@@ -99,12 +99,12 @@ def as_vector(
 
 
 def _as_kernels_read(x: Tensor) -> Tensor:
-    """The tensor, contiguous and aligned where it lies in memory."""
+    """The tensor, contiguous and, if it has memory, aligned."""
     return contiguous(x) if has_memory(x) else x.contiguous()
 
 
 def check_shape(shape: Sequence[int], name: str = "shape") -> Shape:
-    """(T, B, K) as ints, of sizes that a batch can have."""
+    """Check that a batch can have a shape (T, B, K); return it as ints."""
     steps, batch, inputs = as_ints(name, shape, 3, "three integers (T, B, K)")
     if min(steps, batch, inputs) < 0 or inputs > MAX_INPUTS:
         raise ValueError(f"{name}: expected (T, B, K) of at least 0, K at most 2^31, got {(steps, batch, inputs)}")
@@ -114,7 +114,7 @@ def check_shape(shape: Sequence[int], name: str = "shape") -> Shape:
 
 
 def as_ints(name: str, x: Sequence[int], count: int, expected: str) -> list[int]:
-    """So many integers, of any type that is one."""
+    """Check a sequence of ``count`` integers of any integer type; return them as ints."""
     try:
         numbers = list(map(operator.index, x))
     except (TypeError, RuntimeError):
@@ -125,7 +125,7 @@ def as_ints(name: str, x: Sequence[int], count: int, expected: str) -> list[int]
 
 
 def check_lengths(lengths: Array, shape: Shape, device: torch.device) -> Tensor:
-    """Each sample's steps, int64 in [0, T]."""
+    """Check lengths (B,), int64 in [0, T]; return them contiguous."""
     steps, batch, _ = shape
     lengths = as_vector("lengths", lengths, batch, "B", torch.int64, device=device)
     sample = first((lengths < 0) | (lengths > steps))
@@ -146,17 +146,17 @@ def check_float_dtype(dtype: torch.dtype) -> None:
 
 
 def offsets_of(counts: Tensor) -> Tensor:
-    """The offsets of rows with so many events each."""
+    """The offsets of rows, from the number of events of each."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def first(holds: Tensor) -> int | None:
-    """The first position at which it holds, if there is one."""
+    """The first position at which a mask is True, or None."""
     return int(holds.nonzero()[0]) if holds.any() else None
 
 
 def same(a: Tensor | None, b: Tensor | None) -> bool:
-    """Whether two parts of batches on one device hold the same."""
+    """Whether two optional tensors on one device are both absent, or equal in dtype and elements."""
     if a is None or b is None:
         return a is b
     return a.dtype == b.dtype and torch.equal(a, b)

@@ -1,4 +1,4 @@
-"""Dense and sparse tensors as events, and events as such tensors.
+"""Converts dense and sparse tensors to events, and events to such tensors.
 
 ``EventBatch`` calls it and documents it.
 """
@@ -94,7 +94,7 @@ def to_sparse_csr(events: EventBatch, dtype: torch.dtype) -> Tensor:
 
 
 def values_or_ones(events: EventBatch, dtype: torch.dtype) -> Tensor:
-    """The size of each event."""
+    """The value of each event, 1 if the batch has no values."""
     if events.values is not None:
         return events.values
     return torch.ones(events.num_events, dtype=dtype, device=events.device)

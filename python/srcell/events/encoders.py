@@ -1,7 +1,7 @@
-"""Encoders: intensities in, spikes out.
+"""``rate_encode`` and ``latency_encode``: turn images into spikes.
 
-Training and users call them; arguments are checked here, the events are written by operators of ``ops``.
-Encoders must never know about networks.
+Training and users call them. They check arguments; operators of ``ops`` write the events. Encoders must never know
+about networks.
 """
 
 from __future__ import annotations
@@ -36,20 +36,19 @@ def rate_encode(
     seed: int,
     index: Tensor | NDArray[Any] | Sequence[int] | None = None,
 ) -> EventBatch:
-    """Let each pixel fire at random, at every step with probability ``min(gain * pixel, 1)``.
+    """Let each pixel fire at random: at every step with probability ``min(gain * pixel, 1)``.
 
     The spikes of a sample are a function of its pixels, its number in ``index`` and the seed alone: the same in every
     batch, in any order, on any number of threads and on every machine. Shorter encodings are the start of longer ones.
-    The random numbers are Philox4x32-10's, 24 bits each; probabilities are rounded up to a multiple of 2^-24.
+    The random numbers come from Philox4x32-10, 24 bits each; probabilities are rounded up to a multiple of 2^-24.
 
     Args:
         images: (B, ...) of at least two dimensions, flattened to (B, K); any floating-point dtype, read as float32, in
-            [0, 1]; on the CPU, or on a GPU, which is then waited for
-            (once, and once more for an ``index``).
+            [0, 1]; on the CPU or on a GPU. On a GPU the call synchronises once, and once more if ``index`` is given.
         steps: steps in which pixels may fire, in [0, 2^31).
         prefix: silent steps before them, in [0, 2^31).
         gain: probability of firing of a pixel of 1, finite and at least 0.
-        seed: in [0, 2^64); another one for other spikes, for instance in each epoch.
+        seed: in [0, 2^64); a different seed gives different spikes, for instance in each epoch.
         index: (B,) integers of at least 0, the samples' numbers; 0..B-1 if absent.
 
     Returns:
@@ -57,7 +56,7 @@ def rate_encode(
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
-        ValueError: a wrong shape, device or value; the message names the argument, what was expected and what came.
+        ValueError: a wrong shape, device or value; the message names the argument and what was expected.
 
     Source: gain, steps and prefix are those of the configuration that the authors' group published with its FPGA work
     (arXiv 2605.10679); Philox is that of Salmon et al., SC 2011, doi:10.1145/2063384.2063405.
@@ -81,7 +80,7 @@ def rate_encode(
     gain = as_float("gain", gain)
     if not (math.isfinite(gain) and gain >= 0):
         raise ValueError(f"gain: expected a finite value of at least 0, got {gain}")
-    # An operator's integers have a sign.
+    # An operator's integers are signed; the kernels read the seed modulo 2^64.
     signed_seed = seed - 2**64 if seed >= 2**63 else seed
     offsets, indices = encode.rate_encode(
         pixels, sample_numbers, steps=steps, prefix=prefix, gain=gain, seed=signed_seed
@@ -90,10 +89,11 @@ def rate_encode(
 
 
 def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: int = 20) -> EventBatch:
-    """Let each pixel that is not 0 fire once, the brighter the earlier.
+    """Let each pixel that is not 0 fire once: the brighter, the earlier.
 
-    Pixel p fires at step ``prefix + round((1 - p) * (steps - 1))``: 1 at once, the faintest at the last step. That is
-    computed in float64 from the float32 pixel and rounded half to even, as Python's ``round`` and ``numpy.rint`` do.
+    A pixel of value p fires at step ``prefix + round((1 - p) * (steps - 1))``: 1 at the first step, the faintest at the
+    last. This is computed in float64 from the float32 pixel and rounded half to even, as by Python's ``round`` and
+    ``numpy.rint``.
     The spikes of a sample are a function of its pixels alone: the same in every batch and on every machine.
 
     Args:
@@ -107,7 +107,7 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
-        ValueError: a wrong shape, device or value; the message names the argument, what was expected and what came.
+        ValueError: a wrong shape, device or value; the message names the argument and what was expected.
 
     Source: the project's definition; steps and prefix are those of :func:`rate_encode`.
 
@@ -132,7 +132,7 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
 
 
 def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
-    """The images as float32 (B, K), contiguous; their values are checked where they are read."""
+    """The images as float32 (B, K); the operators check their values."""
     if isinstance(images, np.ndarray) and images.dtype.kind == "f":
         images = torch.from_numpy(np.array(images, np.float32, order="C"))
     if not isinstance(images, Tensor) or not images.is_floating_point():

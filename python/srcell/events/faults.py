@@ -1,4 +1,4 @@
-"""What is wrong with the parts of a batch: the search on every device, and the messages."""
+"""Finds the first fault in the parts of a batch, on any device, and words the error message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .checks import Parts, first, wrong_length
 
 
 def find_fault(parts: Parts) -> tuple[str, int] | None:
-    """What is wrong first with the parts of a batch, and where; nothing where they hold no values to look at."""
+    """The first fault in the parts of a batch and its position; None without fault, or without values to check."""
     offsets, indices, values, shape, lengths = parts
     if not all(has_memory(x) for x in (offsets, indices, values, lengths) if x is not None):
         return None
@@ -23,7 +23,7 @@ def find_fault(parts: Parts) -> tuple[str, int] | None:
 
 
 def find_fault_with_torch(parts: Parts) -> tuple[str, int] | None:
-    """The operator ``find_event_fault`` in torch's own, for the devices for which there is no compiled one."""
+    """``find_event_fault`` in torch's own operators, for devices without a kernel."""
     offsets, indices, values, shape, lengths = parts
     steps, batch, inputs = shape
     sample = None if lengths is None else first((lengths < 0) | (lengths > steps))
@@ -49,7 +49,7 @@ def find_fault_with_torch(parts: Parts) -> tuple[str, int] | None:
 
 
 def describe_fault(parts: Parts, fault: str, at: int) -> str:
-    """The message for what a search for faults found."""
+    """The error message for a fault of ``find_fault`` and its position."""
     if fault == "first offset":
         return f"offsets: expected the first to be 0, got {int(parts.offsets[0])}"
     if fault == "descent":

@@ -1,4 +1,4 @@
-"""Registers ``EventBatch`` as a pytree, so that torch's transformations see its tensors."""
+"""Registers ``EventBatch`` as a pytree, so that torch's transforms see its tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .batch import TENSORS, EventBatch
 
-_Context: TypeAlias = list[list[Any]]  # shape and names; lists, as they are again after JSON
+_Context: TypeAlias = list[list[Any]]  # shape and names; lists, because JSON turns tuples into lists
 
 
 def _flatten(batch: EventBatch) -> tuple[list[Tensor], _Context]:
@@ -35,7 +35,7 @@ def _unflatten(tensors: Iterable[Any], context: _Context) -> EventBatch:
 
 
 def register() -> None:
-    """Tell torch's pytree, torch.export and torch.load of it."""
+    """Register ``EventBatch`` with torch's pytree, torch.export and torch.load."""
     pytree.register_pytree_node(
         EventBatch,
         _flatten,

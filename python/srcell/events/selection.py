@@ -1,4 +1,4 @@
-"""Indexing, truncating and joining of ``EventBatch``es.
+"""Indexes, truncates and joins event batches.
 
 ``EventBatch`` calls it and documents it.
 """
@@ -58,7 +58,7 @@ def truncated(events: EventBatch, steps: int) -> Parts:
 
 
 def check_samples(events: EventBatch, samples: Sequence[int] | Array) -> Tensor:
-    """Sample numbers in [0, B), from some in [-B, B)."""
+    """Check sample numbers in [-B, B); return them in [0, B)."""
     numbers = as_integers("samples", samples, events.device)
     outside = first((numbers < -len(events)) | (numbers >= len(events)))
     if outside is not None:
@@ -67,7 +67,7 @@ def check_samples(events: EventBatch, samples: Sequence[int] | Array) -> Tensor:
 
 
 def slice_of(events: EventBatch, start: int, stop: int) -> Parts:
-    """Samples start to stop; indices, values and lengths are views of the batch's."""
+    """The samples in [start, stop); indices, values and lengths are views of the batch's."""
     steps, _, inputs = events.shape
     offsets = events.offsets[start * steps : stop * steps + 1]
     first, last = int(offsets[0]), int(offsets[-1])
@@ -81,7 +81,7 @@ def slice_of(events: EventBatch, start: int, stop: int) -> Parts:
 
 
 def gathered(events: EventBatch, samples: Tensor) -> Parts:
-    """Samples by their numbers."""
+    """The samples of the given numbers, in their order."""
     steps, batch, inputs = events.shape
     counts = events.offsets.diff().view(batch, steps)[samples]
     offsets = offsets_of(counts.flatten())
@@ -97,7 +97,7 @@ def gathered(events: EventBatch, samples: Tensor) -> Parts:
 
 
 def _counts(events: EventBatch, steps: int) -> Tensor:
-    """Events of each row, if each sample had so many steps, at least T: (B * steps,)."""
+    """(B * steps,) events of each row, after extending each sample to ``steps`` steps, at least T."""
     own, batch, _ = events.shape
     counts = events.offsets.diff()
     if own == steps:
@@ -106,7 +106,7 @@ def _counts(events: EventBatch, steps: int) -> Tensor:
 
 
 def lengths_or_steps(events: EventBatch) -> Tensor:
-    """The steps of each sample."""
+    """The length of each sample, T in a batch without lengths."""
     if events.lengths is not None:
         return events.lengths
     return torch.full((len(events),), events.shape[0], dtype=torch.int64, device=events.device)

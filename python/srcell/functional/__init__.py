@@ -1,7 +1,7 @@
 """The stateless functions: the SRC recurrence, a linear synapse before it, its resting state and the leaky readout.
 
-Arguments are brought here into the form that the operators of ``ops`` take, which check shapes and dtypes; no equation
-stands here. The definition, its gradients and their names are those of arXiv 2306.03623.
+They convert users' arguments to the form that the operators of ``ops`` take; the operators check shapes and dtypes. No
+equation is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
 """
 
 from .._state import SRCState
@@ -10,6 +10,6 @@ from .recurrence import src
 from .rest import rest_state
 from .synapse import src_linear
 
-SRCState.__module__ = __name__  # which pickles name, whatever file it is in
+SRCState.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
 __all__ = ["SRCState", "SpikeCounts", "count_spikes", "leaky_readout", "rest_state", "src", "src_linear"]

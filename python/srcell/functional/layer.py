@@ -1,6 +1,6 @@
-"""Turns users' bias, state, lengths and cell parameters into what the operators take.
+"""Converts users' bias, state, lengths and cell parameters to the form that the operators take.
 
-``src`` and ``src_linear`` begin here; the operators check shapes, dtypes and devices.
+``src`` and ``src_linear`` call it first; the operators check shapes, dtypes and devices.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DEFAULTS = Cell()
 
 
 class Layer(NamedTuple):
-    """A layer's values as the operators take them, which check shapes, dtypes and devices."""
+    """A layer's arguments as the operators take them; the operators check shapes, dtypes and devices."""
 
     bias: Tensor
     cell: list[Tensor]
@@ -59,7 +59,10 @@ def layer_of(
     surrogate: str,
     recurrent_grad: bool,
 ) -> Layer:
-    """The values of B samples of neurons, of shape (B, *F), in the dtype in which a tensor is worked on."""
+    """Convert the arguments of a layer whose state has the shape (B, *F).
+
+    ``like`` gives the device and the dtype of the computation.
+    """
     check_gradient_mode(surrogate, recurrent_grad)
     features = shape[1:]
     tensors: list[Tensor] = []
@@ -86,7 +89,7 @@ def layer_of(
 
 
 def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:
-    """Raise unless they are such as ``src`` takes."""
+    """Raise unless ``src`` accepts them."""
     check_choice("surrogate", surrogate, SURROGATES)
     check_bool("recurrent_grad", recurrent_grad)
 
@@ -100,7 +103,7 @@ def _as_constant(name: str, value: Parameter) -> float:
 
 
 def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: Tensor) -> Tensor:
-    """A tensor of one element or of N."""
+    """A parameter as a tensor of one element or of N."""
     if not isinstance(value, Tensor):
         dtype, number = work_dtype(like), _as_constant(name, value)
         if not abs(number) <= torch.finfo(dtype).max:
@@ -121,20 +124,20 @@ def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: 
 
 
 def _widened(name: str, x: Tensor, like: Tensor) -> Tensor:
-    """The tensor, one of half precision in the dtype in which it is worked on."""
+    """The tensor; one of half precision as float32, unless ``like`` is float64."""
     require_dense(name, x)
     return x.float() if x.dtype in HALF and like.dtype != torch.float64 else x
 
 
 def check_state(state: State) -> list[tuple[str, Tensor]]:
-    """Raise unless it is three tensors; returns them with the names that errors give them."""
+    """The three tensors of a state, each with its name in error messages; raise if it has any other form."""
     if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
         raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
     return list(zip(("state.i", "state.h", "state.hs"), state, strict=True))
 
 
 def _flat_state(state: State, shape: Sequence[int], like: Tensor) -> list[Tensor]:
-    """Three tensors (B, N)."""
+    """The state as three tensors (B, N)."""
     flat = [_widened(name, x, like) for name, x in check_state(state)]
     if len(shape) == 2:
         return flat
@@ -145,7 +148,7 @@ def _flat_state(state: State, shape: Sequence[int], like: Tensor) -> list[Tensor
 
 
 def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
-    """Integers as the operators take them."""
+    """The lengths as an int64 tensor, which the operators take."""
     if not isinstance(lengths, Tensor):
         try:
             lengths = torch.as_tensor(lengths, device=device)
@@ -154,13 +157,13 @@ def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
     require_dense("lengths", lengths)
     if lengths.dtype not in INTEGERS and (
         lengths.numel() or not lengths.is_floating_point()
-    ):  # [] becomes floats of none
+    ):  # [] becomes an empty float tensor
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     return lengths.to(torch.int64)
 
 
 def check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
-    """The same, checked for what torch's own operators do with them."""
+    """``as_lengths``, with shape and device checked: torch's own operators do not check them."""
     lengths = as_lengths(lengths, device)
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
@@ -172,9 +175,9 @@ def check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.dev
 def without_padding(
     input: Tensor, lengths: Tensor | Sequence[int] | None
 ) -> tuple[Tensor, Tensor | Sequence[int] | None]:
-    """The input (T, B, ...) with zeros past the samples' lengths, and these as a tensor, for what sums over steps.
+    """The input (T, B, ...) with zeros past the samples' lengths, and the lengths as a tensor.
 
-    Its gradient is 0 there, but 0 times NaN is not.
+    Sums over steps need it: the gradient of a padded step is 0, but 0 times a NaN in the padding is NaN.
     """
     if lengths is None:
         return input, None
@@ -183,24 +186,24 @@ def without_padding(
 
 
 def check_device(name: str, x: Tensor) -> None:
-    """Raise where there are no kernels for a tensor."""
+    """Raise if there are no kernels for a tensor's device."""
     if x.device.type not in ("cpu", "cuda", "meta"):
         raise ValueError(f"{name}: expected a tensor on a CPU or a CUDA device, got one on {x.device}")
 
 
 def autocasts(x: Tensor) -> bool:
-    """Whether autocast is enabled where x is; torch does not know it on meta."""
+    """Whether autocast is enabled for x's device; torch has no autocast for meta."""
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 def worked_on(x: Tensor) -> Tensor:
-    """A floating-point tensor in the dtype in which it is worked on."""
+    """A floating-point tensor in the dtype of its computation, ``work_dtype``."""
     dtype = work_dtype(x)
     return x if x.dtype == dtype else x.to(dtype)
 
 
 def flat_size(name: str, sizes: Sequence[int]) -> int:
-    """The product of some of a tensor's sizes, which even one without elements cannot have arbitrarily large."""
+    """The product of some of a tensor's sizes; those of an empty tensor may multiply to more than an int64 holds."""
     product = math.prod(sizes)
     if not torch.compiler.is_compiling() and product >= 2**63:
         raise ValueError(f"{name}: expected sizes of a product below 2^63, got {tuple(sizes)}")

@@ -40,10 +40,10 @@ def leaky_readout(
         num_classes: C, at least 1.
         alpha: leak of the integrators, in [0, 1].
         inhibition: weight of a vote on the other classes, finite.
-        lengths: (B,) integers in [0, T]; T for all if absent.
+        lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent.
 
     Returns:
-        (B, C), in the dtype of ``spikes``, or float32 if that is shorter.
+        (B, C), in the dtype of ``spikes``, or float32 if that is half precision.
 
     Raises:
         TypeError: an argument of the wrong type or dtype; the message names it.
@@ -87,12 +87,12 @@ def check_integrators(alpha: float, inhibition: float) -> tuple[float, float]:
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Keeps autocast from lowering products."""
+    """A context in which autocast does not lower the precision of matrix products."""
     return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
 def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int] | None) -> Tensor:
-    """(B, N) of (T, B, N): the sum over a sample's steps of alpha^age s, where its last step has age 0."""
+    """(B, N): the sum of alpha^age * s over each sample's steps, where its last step has age 0."""
     steps, batch, neurons = spikes.shape
     age = torch.arange(steps - 1, -1, -1, device=spikes.device)
     base = torch.full((), alpha, dtype=spikes.dtype, device=spikes.device)
@@ -109,7 +109,7 @@ def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int
 
 
 class SpikeCounts(NamedTuple):
-    r"""What neurons did over all steps and samples: two int64 tensors (\*F)."""
+    r"""Counts of each neuron over all steps and samples: two int64 tensors (\*F)."""
 
     events: Tensor
     """Elements (step, sample) in which the neuron is active, s > 0."""
@@ -118,7 +118,7 @@ class SpikeCounts(NamedTuple):
 
 
 def count_spikes(spikes: Tensor) -> SpikeCounts:
-    r"""Count what each neuron did.
+    r"""Count each neuron's active elements and its spikes.
 
     Args:
         spikes: (T, B, \*F), the output of ``src``, ``src_linear`` or a layer; any floating-point dtype.

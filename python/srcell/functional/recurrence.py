@@ -42,28 +42,30 @@ def src(
 ) -> tuple[Tensor, SRCState]:
     r"""Run Spiking Recurrent Cells over given input currents.
 
-    Any synapse may stand before it; the cell itself is elementwise over the neurons F. On a CPU the result has the same
-    bits for every instruction set, thread count and batch size, in one call or cut into several.
+    The currents may come from any synapse; the cell itself is elementwise over the neurons F. On a CPU the result has
+    the same bits for every instruction set, thread count and batch size, in one call or in several that pass the state
+    on.
 
     Args:
         current: input currents, (T, B, \*F), float32 or float64. float16 and bfloat16 are computed in float32, as is
-            everything under autocast; a GPU reads them as they are.
+            everything under autocast; GPU kernels read them without a converted copy.
         bias: excitability, a float or a tensor that broadcasts to F. -6 is silent at rest; above about -4.9 a neuron
             oscillates by itself.
         state: the state before the first step, three tensors (B, \*F); zeros if absent.
         alpha: leak of the input integrator, in [0, 1].
-        rho: bound of the drive, > 0.
-        r: positive feedback, which makes the spike.
+        rho: bound on the drive, > 0.
+        r: positive feedback, which starts the spike.
         rs: negative feedback, which ends it.
-        zs_hyp: slow gate when hyperpolarised.
-        zs_dep: slow gate when depolarised.
+        zs_hyp: gate of the slow state when hyperpolarised.
+        zs_dep: gate of the slow state when depolarised.
         surrogate: gradient of the output spike[t] = max(h[t], 0): ``"relu"``, its true derivative, or
             ``"straight_through"``, 1 everywhere.
-        recurrent_grad: whether gradients follow h[t-1] and hs[t-1] (full backpropagation through time); otherwise
-            only the integrator carries them through time. With ``("relu", True)`` gradients are the derivative of the
-            forward; the defaults are cheaper and train more robustly, but are not.
+        recurrent_grad: whether gradients flow through h[t-1] and hs[t-1] (full backpropagation through time); otherwise
+            only the integrator carries them through time. With ``surrogate="relu"`` and ``recurrent_grad=True`` the
+            gradients are the exact derivative of the forward pass; the defaults are not, but are cheaper and train more
+            robustly.
         lengths: (B,) integers in [0, T]: steps past a sample's length leave its state unchanged, emit nothing and get
-            no gradient. On a GPU a tensor there is taken as it is; a list must be brought there, which waits.
+            no gradient. With currents on a GPU, pass a tensor on that GPU: copying a list there synchronises.
 
     Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
 
@@ -92,7 +94,7 @@ def src(
 
 
 def run_src(current: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
-    """``src`` on a layer's values as the operator takes them."""
+    """``src`` on arguments that ``layer_of`` has converted."""
     steps, batch, *features = current.shape
     flat = current if _gpu.is_gpu(current.device) else worked_on(current)
     if len(features) > 1:

@@ -28,12 +28,12 @@ def rest_state(
 
     Args:
         bias: a float or a tensor.
-        alpha: accepted like :func:`src`'s, without influence: the fixed point does not depend on it.
-        rho: without influence.
+        alpha: accepted, as in :func:`src`, but unused: the fixed point does not depend on it.
+        rho: unused.
         r: a float or a tensor that broadcasts with bias, as is rs.
         rs: negative feedback.
-        zs_hyp: without influence.
-        zs_dep: without influence.
+        zs_hyp: unused.
+        zs_dep: unused.
 
     Returns:
         The state, of the broadcast shape of bias, r and rs; float32 unless the bias is float64. It carries no gradient.
@@ -41,7 +41,7 @@ def rest_state(
 
     Raises:
         TypeError: bias, r or rs is neither a number nor a floating-point tensor.
-        ValueError: one that is no tensor is not finite, or their shapes or devices do not go together.
+        ValueError: a number among them is not finite, or their shapes or devices do not match.
 
     Example:
         >>> from srcell.functional import rest_state
@@ -56,7 +56,7 @@ def rest_state(
 
 
 def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor, Tensor]:
-    """What the fixed point depends on, bias and r + rs, in float64 and of one shape."""
+    """Bias and r + rs, on which the fixed point depends, in float64 and broadcast to one shape."""
     given = {"bias": bias, "r": r, "rs": rs}
     devices = [x.device for x in given.values() if isinstance(x, Tensor)]
     device = devices[0] if devices else torch.device("cpu")
@@ -71,7 +71,7 @@ def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor
             double = value.to(torch.float64)
         else:
             number = as_float(name, value)
-            if not -math.inf < number < math.inf:  # isfinite() breaks the graph where a compiled call's floats vary
+            if not -math.inf < number < math.inf:  # math.isfinite() would break the graph of a compiled call
                 raise ValueError(f"{name}: expected a finite value, got {number}")
             double = torch.full((), number, dtype=torch.float64, device=device)
         try:

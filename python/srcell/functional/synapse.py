@@ -47,20 +47,20 @@ def src_linear(
     lengths: Tensor | Sequence[int] | None = None,
     method: str = "auto",
 ) -> tuple[Tensor, SRCState]:
-    """Run Spiking Recurrent Cells behind a linear synapse: ``src(input @ weight.T, ...)``.
+    """Run Spiking Recurrent Cells after a linear synapse: ``src(input @ weight.T, ...)``.
 
     Args:
         input: (T, B, K) tensor, or an :class:`~srcell.EventBatch` of that shape, whose lengths are used. A tensor has
-            the dtype of the weight, or is one of bools or integers, taken as so many spikes.
+            the dtype of the weight, or holds bools or integers, which are taken as numbers of spikes.
         weight: (N, K).
         bias: excitability, a float or a tensor that broadcasts to (N,).
         state: the state before the first step, three tensors (B, N); zeros if absent.
-        method: ``"events"`` sums the weights of the inputs that are not 0, one by one in their order, the same bits for
+        method: ``"events"`` adds the weights of the nonzero inputs one by one in their order, with the same bits for
             every instruction set, thread count and batch size. ``"gemm"`` is torch's matrix product, whose bits
-            depend on the batch; an EventBatch is made dense for it, which on a GPU waits. ``"auto"`` takes events for
-            an EventBatch; for a dense tensor whichever is expected to be faster, which is events where the density of
-            a sample of its rows is below 0.5 + 30 / K; for half precision, under autocast and on a GPU, which would
-            have to be waited for, it takes the product.
+            depend on the batch; an EventBatch is made dense for it, which synchronises on a GPU. ``"auto"`` takes
+            events for an EventBatch. For a dense tensor it takes whichever is expected to be faster: events if the
+            density, measured on some of its rows, is below 0.5 + 30 / K. It takes the product for half precision,
+            under autocast, and on a GPU, where measuring the density would synchronise.
         alpha: see :func:`src`, as for all others.
         rho: see :func:`src`.
         r: see :func:`src`.
@@ -69,7 +69,7 @@ def src_linear(
         zs_dep: see :func:`src`.
         surrogate: see :func:`src`.
         recurrent_grad: see :func:`src`.
-        lengths: see :func:`src`; not beside an EventBatch that has its own.
+        lengths: see :func:`src`; must be absent for an EventBatch that has its own.
 
     Returns:
         spikes (T, B, N) and the state after each sample's last step.
@@ -109,10 +109,10 @@ def linear(
     method: str = "auto",
     input_grad_at_events: bool = False,
 ) -> tuple[Tensor, SRCState]:
-    """``src_linear`` on a weight and a method that are checked, for the package's own.
+    """``src_linear`` on a weight and a method that are already checked, for callers inside the package.
 
-    With ``input_grad_at_events`` the caller needs the gradient of a dense input only where it is not 0, as the output
-    of a layer with the relu surrogate does; it is then unspecified elsewhere.
+    With ``input_grad_at_events`` the gradient of a dense input is unspecified where the input is 0. That suffices if
+    the input is the output of a layer with the relu surrogate, which multiplies the gradient by 0 there.
     """
     check_device("weight", weight)
     if not weight.is_floating_point():
@@ -135,7 +135,8 @@ def linear(
     if isinstance(input, Tensor):
         return _dense_linear(input, weight, layer, method, input_grad_at_events)
     if method == "gemm":
-        # Made anew, because it may have been altered since it was validated, and made dense nothing looks at it again.
+        # Validated again by constructing it anew: its tensors may have changed since, and the kernels, which check
+        # events, never see those of an EventBatch made dense.
         checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
         dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
         return _dense_linear(dense, weight, layer, method, input_grad_at_events)
@@ -199,7 +200,7 @@ def _dense_linear(
 
 
 def as_spikes(input: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bools and integers as numbers of spikes of a dtype; floating-point tensors as they are."""
+    """Bools and integers as numbers of spikes in ``dtype``; floating-point tensors unchanged."""
     return input.to(dtype) if input.dtype in INTEGERS or input.dtype == torch.bool else input
 
 

@@ -1,6 +1,6 @@
 """SRC layers as torch modules, with the conventions of torch.nn's recurrent layers: weights, parameters, state passing.
 
-State is explicit: passed in, returned, never hidden in a module. The recurrence itself is srcell.functional's.
+State is explicit: passed in, returned, never hidden in a module. The recurrence itself is in ``srcell.functional``.
 """
 
 from .conv import SRCConv2d
@@ -9,6 +9,6 @@ from .sequential import SpikesOnly
 from .src import SRC, SRCCell
 
 for _layer in (SRC, LeakyReadout, SRCCell, SRCConv2d, SpikesOnly):
-    _layer.__module__ = __name__  # which pickles name, whatever file it is in
+    _layer.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
 __all__ = ["SRC", "LeakyReadout", "SRCCell", "SRCConv2d", "SpikesOnly"]

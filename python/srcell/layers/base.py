@@ -23,8 +23,8 @@ INITIAL = ("i0", "h0", "hs0")
 
 
 class _Clamped(torch.autograd.Function):
-    """A parameter within its bounds. Its gradient is that of the bounded value; where the parameter lies outside, only
-    a gradient whose descent brings it back passes, so that it neither runs away nor gets stuck.
+    """A parameter clamped to its bounds. The gradient of the clamped value passes, except that of an element outside
+    whose descent would move it further out: so the element neither runs away nor gets stuck.
     """
 
     generate_vmap_rule = True
@@ -49,9 +49,9 @@ _clamped: Callable[..., Tensor] = _Clamped.apply
 
 
 class Neurons(HasConstants):
-    """What the layers share: their parameters, the domains of these and their initial values.
+    """What the layers share: their parameters, the parameters' domains, and their initial values.
 
-    A module may hold several layers, whose tensors then carry a suffix each.
+    A module may hold several layers; the names of each layer's tensors then end in its suffix.
     """
 
     _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
@@ -104,7 +104,7 @@ class Neurons(HasConstants):
         self.reset_parameters()
 
     def _check_cell_parameter(self, name: str, value: Parameter) -> Parameter:
-        """What a layer keeps of a cell parameter: a float, or a copy on the CPU of a tensor's values."""
+        """A cell parameter as the layer stores it: a float, or a copy of a tensor on the CPU."""
         if not isinstance(value, Tensor):
             value = as_float(name, value)
             self._check_domain(name, value, value)
@@ -122,7 +122,7 @@ class Neurons(HasConstants):
                 f"{name}: expected a float or a tensor of shape ({self._neurons},), got shape {tuple(value.shape)}"
             )
         copy = value.detach().clone()
-        if not has_memory(copy):  # of a module that is made to be filled
+        if not has_memory(copy):  # in a module built on meta, whose values are loaded later
             return copy
         copy = copy.to("cpu")
         if copy.numel():
@@ -136,7 +136,7 @@ class Neurons(HasConstants):
         return number
 
     def _check_domain(self, name: str, least: float, largest: float) -> None:
-        """Raise where a cell parameter is none with which the layer could run."""
+        """Raise unless the layer can run with values of a cell parameter from ``least`` to ``largest``."""
         low, high = DOMAINS.get(name, (-math.inf, math.inf))
         for x in (least, largest):
             if name == "rho" and not (0 < x < math.inf and 1 / x <= self._float_max):
@@ -170,7 +170,7 @@ class Neurons(HasConstants):
         self._cell = self._cell._replace(**cell)
 
     def _fix_bias(self, suffix: str) -> None:
-        """Fill the bias that is not learnt, on the device of the weight."""
+        """Fill a bias that is not learnt, on the device of the weight."""
         bias, device = self._bias(suffix), self._weight(suffix).device
         if bias.device != device:
             bias = torch.empty_like(bias, device=device)
@@ -186,7 +186,7 @@ class Neurons(HasConstants):
         return tensor
 
     def _cell_of(self, suffix: str) -> Cell:
-        """The cell parameters that act, learnt ones within their domains."""
+        """The cell parameters to run with; learnt ones are clamped to their domains."""
         if not self._cell_tensors:
             return self._cell
         tensors: dict[str, Tensor] = {}
@@ -194,16 +194,16 @@ class Neurons(HasConstants):
             tensor = getattr(self, f"{name}{suffix}")
             bounded = name in self.learnable and name in DOMAINS
             tensors[name] = _clamped(tensor, *DOMAINS[name]) if bounded else tensor
-        # torch.compile of torch 2.4 does not go into _replace and _asdict of NamedTuples.
+        # torch.compile of torch 2.4 cannot trace _replace and _asdict of NamedTuples.
         return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weights anew and set all else to its initial value.
+        """Draw the weights anew and reset everything else to its initial value.
 
         Weights of the first layer are normal with standard deviation 3 / sqrt(K), where K is the number of inputs of a
-        neuron. Each neuron of a later layer passes on the spikes of one below: one weight of 3, and normal ones with
-        standard deviation 0.5 / sqrt(K).
+        neuron. Each neuron of a later layer passes on the spikes of one neuron below: its weights are normal with
+        standard deviation 0.5 / sqrt(K), and 3 is added to one of them.
         """
         for k, suffix in enumerate(self._suffixes):
             if k == 0:
@@ -224,7 +224,7 @@ class Neurons(HasConstants):
     def constrain_(self) -> None:
         """Project the bias to <= ``bias_max`` and learnable cell parameters into their domains, in place.
 
-        To be called after each optimiser step, for the bias: cell parameters act within their domains anyway.
+        Call it after each optimiser step. The bias needs it; cell parameters are clamped in every call anyway.
         """
         for suffix in self._suffixes:
             if self._learns_bias:
@@ -242,7 +242,7 @@ class Neurons(HasConstants):
         return SRCState(*(x.to(bias.dtype) for x in state))
 
     def _initial_state(self, suffix: str, batch: int, *space: int) -> SRCState | None:
-        """The state (B, N) before the first step, or (B, N, *space) where neurons share parameters over space."""
+        """The state (B, N) before the first step, or (B, N, *space) for a convolutional layer; None for zeros."""
         if self.learn_initial_state:
             state = SRCState(*(getattr(self, f"{name}{suffix}") for name in INITIAL))
         elif self.initial_state == "zeros":
@@ -252,7 +252,7 @@ class Neurons(HasConstants):
         return SRCState(*(over_space(x, len(space)).expand(batch, -1, *space) for x in state))
 
     def extra_repr(self) -> str:
-        """What differs from the defaults."""
+        """The options that differ from the defaults."""
         parts = [] if self._learns_bias else ["bias=False"]
         parts += [
             f"{name}={self._describe_constant(name)}"
@@ -264,7 +264,7 @@ class Neurons(HasConstants):
         return ", ".join(parts)
 
     def _describe_constant(self, name: str) -> str:
-        """A cell parameter that is not learnt, in a few characters."""
+        """A cell parameter that is not learnt, abbreviated."""
         if name not in self._cell_tensors:
             return repr(getattr(self._cell, name))
         values = torch.cat([getattr(self, f"{name}{suffix}").reshape(-1) for suffix in self._suffixes])
@@ -279,8 +279,8 @@ def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ..
     """The names of cell parameters to learn.
 
     Raises:
-        TypeError: no sequence of names.
-        ValueError: an unknown name, or one that the gradient mode does not reach.
+        TypeError: not a sequence of names.
+        ValueError: an unknown name, or a parameter that has no gradient in this gradient mode.
 
     """
     try:
@@ -300,7 +300,7 @@ def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ..
 
 
 def state_of_batch(state: State, *shape: int) -> SRCState:
-    """The state of one sample, of such a shape, as that of a batch of one; B is the last but one dimension."""
+    """The state of one sample, of that shape, as that of a batch of one; B is the last but one dimension."""
     for name, x in check_state(state):
         if tuple(x.shape) != shape:
             raise ValueError(f"{name}: expected shape {shape}, as the input has no batch, got {tuple(x.shape)}")
@@ -308,5 +308,5 @@ def state_of_batch(state: State, *shape: int) -> SRCState:
 
 
 def over_space(values: Tensor, dimensions: int) -> Tensor:
-    """Values (N,) of the channels, so that they broadcast over so many dimensions of space behind them."""
+    """Values (N,) of the channels, reshaped to broadcast over the spatial dimensions that follow."""
     return values.reshape(-1, *[1] * dimensions)

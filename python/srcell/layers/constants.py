@@ -1,4 +1,4 @@
-"""``HasConstants``: a module whose constants are saved in its state_dict; and the check of sizes."""
+"""``HasConstants``: a module whose constants are saved in its state_dict; ``check_size``: the check of sizes."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from ..ops._memory import has_memory
 
 
 class HasConstants(nn.Module):
-    """A module whose outputs depend on numbers that are no parameters.
+    """A module whose outputs depend on numbers that are not parameters: its constants.
 
-    They travel in its state_dict as one float64 tensor, ``_extra_state``, so that a checkpoint means the same wherever
-    it is loaded: first the sum of 2^k for each k-th of them that a tensor of its own holds instead, then the numbers,
-    always in the same order, with 0 for those. A module that loads one takes its numbers over, and says so where they
-    differ from its own.
+    The state_dict has them as one float64 tensor, ``_extra_state``, so that a checkpoint gives the same outputs
+    wherever it is loaded. Its first element is a bit mask: bit k is set if the k-th constant has a tensor of its own in
+    the state_dict. The constants follow in a fixed order, with 0 for those of the mask. A module that loads constants
+    takes them over, and warns if they differ from its own.
     """
 
     @abstractmethod
     def _constants(self) -> dict[str, float | None]:
-        """The numbers by name, in an order that does not change; None for what a tensor of its own holds."""
+        """The constants by name, in a fixed order; None for one that has a tensor of its own."""
 
     @abstractmethod
     def _set_constants(self, constants: Mapping[str, float]) -> None:
-        """Take over all numbers that no tensor holds; ValueError where one is none that the module takes."""
+        """Take over the constants that have no tensor of their own; raise ValueError for one out of range."""
 
     def get_extra_state(self) -> Tensor:
-        """The numbers, float64 on the CPU."""
+        """The constants as ``_extra_state``, float64 on the CPU."""
         numbers = list(self._constants().values())
         held = sum(2**k for k, number in enumerate(numbers) if number is None)
         return torch.tensor([held, *(number or 0.0 for number in numbers)], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over the numbers of a checkpoint.
+        """Take over the constants of a checkpoint.
 
         Raises:
-            ValueError: they are none of such a module.
+            ValueError: they are not those of such a module.
 
         """
         own, name = self._constants(), type(self).__name__
@@ -50,7 +50,7 @@ class HasConstants(nn.Module):
         if not isinstance(state, Tensor) or not state.is_floating_point() or state.shape != shape:
             got = f"{describe(state)} of shape {tuple(state.shape)}" if isinstance(state, Tensor) else describe(state)
             raise ValueError(f"_extra_state of {name}: expected floats of shape {shape}, got {got}")
-        if not has_memory(state):  # nor have the parameters that come with it
+        if not has_memory(state):  # on meta, as the parameters that come with it
             return
         held, *numbers = state.tolist()
         if held != self.get_extra_state()[0]:
@@ -89,7 +89,7 @@ class HasConstants(nn.Module):
 
 
 def check_size(name: str, size: int, least: int) -> None:
-    """Raise unless it is an int that counts something."""
+    """Raise unless a size is an int of at least ``least`` and below 2^63."""
     if isinstance(size, bool) or not isinstance(size, numbers.Integral):
         raise TypeError(f"{name}: expected an int, got {describe(size)}")
     if size < least:

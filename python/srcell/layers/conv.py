@@ -1,4 +1,4 @@
-"""``SRCConv2d``: neurons behind a convolution."""
+"""``SRCConv2d``: a convolution, then the recurrence."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .options import Options, takes_options
 
 
 class SRCConv2d(Neurons):
-    r"""A layer of Spiking Recurrent Cells behind a convolution, in the manner of torch.nn.Conv2d.
+    r"""A layer of Spiking Recurrent Cells after a convolution, in the manner of torch.nn.Conv2d.
 
-    The neurons are a map (out_channels, H', W') at every step; those of a channel share all parameters. The convolution
-    is torch's, whose bits may depend on the batch and the machine.
+    The neurons form a map (out_channels, H', W'); those of a channel share all parameters. The convolution is torch's,
+    whose bits may depend on the batch and the machine.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the map of neurons.
-        kernel_size: of the convolution, one number or two, as all sizes here.
+        kernel_size: of the convolution, one number or two (height, width), as all sizes here.
         stride: of the convolution.
-        padding: of the convolution: numbers, ``"valid"`` or ``"same"``; beyond the edge nothing spikes.
+        padding: of the convolution: zeros beyond the edge, as numbers, ``"valid"`` or ``"same"``.
         dilation: of the convolution.
         groups: of the convolution.
-        **options: bias and all that follow, as :class:`SRC` has them, where tensors have shape (out_channels,).
+        **options: bias and all that follow, as in :class:`SRC`; tensors have shape (out_channels,).
 
     Attributes:
         weight: (out_channels, in_channels / groups, \*kernel_size).
@@ -41,7 +41,7 @@ class SRCConv2d(Neurons):
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: a wrong size or value, an unknown name, a learnable parameter that the gradient mode cannot reach.
+        ValueError: a wrong size or value, an unknown name, a learnable parameter that has no gradient in this mode.
 
     Example:
         >>> import torch, srcell
@@ -95,7 +95,7 @@ class SRCConv2d(Neurons):
         """Run the layer over a sequence of maps.
 
         Args:
-            input: (T, B, in_channels, H, W). Bools and integers are taken as so many spikes.
+            input: (T, B, in_channels, H, W). Bools and integers are taken as numbers of spikes.
             state: three tensors (B, out_channels, H', W'); the initial state if absent.
             lengths: (B,) integers in [0, T], as in :func:`srcell.functional.src`.
 
@@ -151,13 +151,13 @@ class SRCConv2d(Neurons):
         return maps.reshape(*input.shape[:2], *maps.shape[1:])
 
     def _pads(self) -> tuple[int | None, int | None]:
-        """Rows above and below, columns left and right; None where it is as many as needed."""
+        """The padding of height and of width; None for "same", which fits any input."""
         if not isinstance(self.padding, str):
             return self.padding
         return (None, None) if self.padding == "same" else (0, 0)
 
     def extra_repr(self) -> str:
-        """The sizes, and what differs from the defaults."""
+        """The sizes, and the options that differ from the defaults."""
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
         defaults: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
         parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
@@ -165,7 +165,7 @@ class SRCConv2d(Neurons):
 
 
 def _pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
-    """Height and width; one number is both."""
+    """A size as (height, width); one number stands for both."""
     sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**63 for x in sizes):
         raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")

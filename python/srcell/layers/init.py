@@ -1,4 +1,4 @@
-"""How weights start; docs/initialisation.md derives the numbers."""
+"""Initial weights; docs/initialisation.md derives the numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K) where the input comes from outside
-VOTING_WEIGHT_SCALE = 6.0  # the same for a layer that votes for classes, on top of others
-RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers: of the one input that is passed on; of all, times sqrt(K)
+FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K), for a first layer
+VOTING_WEIGHT_SCALE = 6.0  # the same, for a layer of class votes after others
+RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers; see draw_relays()
 
 
 @torch.no_grad()
@@ -21,9 +21,10 @@ def draw_weights(weight: Tensor, scale: float) -> None:
 
 @torch.no_grad()
 def draw_relays(weight: Tensor) -> None:
-    """Draw weights (N, K), or (N, K, height, width), so that each neuron passes on the spikes of one input.
+    """Draw weights (N, K), or (N, K, height, width), with which each neuron passes on the spikes of one input.
 
-    Where N and K differ, the larger side counts: neurons share inputs, or pass on several.
+    All weights are drawn from N(0, (RELAY_NOISE / sqrt(K))^2), and RELAY_WEIGHT is added to the one of that input, in a
+    kernel to its middle. If N and K differ, the larger one counts: neurons share inputs, or pass on several.
     """
     draw_weights(weight, RELAY_NOISE)
     neurons, inputs, *kernel = weight.shape

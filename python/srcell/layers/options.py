@@ -51,16 +51,16 @@ DEFAULTS: dict[str, Any] = {
 
 INITIAL_STATES = ("zeros", "rest")
 
-# Where learnable cell parameters act and constrain_() keeps them; r and rs are free.
+# Bounds to which learnable cell parameters are clamped, in every call and by constrain_(); r and rs have none.
 DOMAINS = {"alpha": (0.0, 1.0), "rho": (1e-3, math.inf), "zs_hyp": (0.0, 1.0), "zs_dep": (0.0, 1.0)}
-# Those that have a gradient only where h and hs are followed through time.
+# Cell parameters that have a gradient only with recurrent_grad=True.
 NEED_RECURRENT_GRAD = ("zs_hyp", "zs_dep")
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
 def takes_options(init: Init) -> Init:
-    """Decorates an ``__init__`` with ``**options``: its signature shows each of them, with its default."""
+    """Decorator: let the signature of an ``__init__`` with ``**options`` show each option with its default."""
     signature = inspect.signature(init)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     shared = [
@@ -77,10 +77,10 @@ def takes_options(init: Init) -> Init:
 
 
 def completed(layer: object, options: Options) -> dict[str, Any]:
-    """The options with the defaults of those that are not given.
+    """The options, completed with defaults.
 
     Raises:
-        TypeError: one that there is not.
+        TypeError: an unknown option.
 
     """
     for name in options:

@@ -1,4 +1,4 @@
-"""``LeakyReadout``: turns the spikes of a last layer into logits."""
+"""``LeakyReadout``: turns the spikes of the last layer into logits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from .constants import HasConstants, check_size
 class LeakyReadout(HasConstants):
     """Logits from the votes of spiking neurons: :func:`srcell.functional.leaky_readout` divided by a temperature.
 
-    It has no parameters. Constants from the configuration that the authors' group published, the temperature is ours.
+    It has no parameters. The default constants are those of the configuration that the authors' group published with
+    arXiv 2605.10679; the temperature is srcell's.
 
     Args:
         num_classes: classes, C.
-        neurons_per_class: neurons that vote for each class; the input has C times as many.
+        neurons_per_class: number of neurons that vote for each class; the input has C times as many.
         alpha: leak of the integrators, in [0, 1].
         inhibition: weight of a vote on the other classes.
         temperature: > 0; divides the integrators' values.
@@ -69,7 +70,7 @@ class LeakyReadout(HasConstants):
         return votes / self.temperature
 
     def extra_repr(self) -> str:
-        """All of its constants."""
+        """All constants."""
         return (
             f"{self.num_classes}, neurons_per_class={self.neurons_per_class}, alpha={self.alpha}, "
             f"inhibition={self.inhibition}, temperature={self.temperature}"

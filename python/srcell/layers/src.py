@@ -1,4 +1,4 @@
-"""``SRC``, a stack over a sequence, and ``SRCCell``, one step, both behind a linear synapse."""
+"""``SRC``, a stack of layers over a sequence, and ``SRCCell``, one step of a layer, both with linear synapses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Linear(Neurons):
         )
 
     def extra_repr(self) -> str:
-        """The sizes, and what differs from the defaults."""
+        """The sizes, and the options that differ from the defaults."""
         return ", ".join(filter(None, [f"{self.input_size}, {self.hidden_size}", super().extra_repr()]))
 
 
@@ -66,19 +66,20 @@ class SRC(_Linear):
         hidden_size: N, neurons of every layer.
         num_layers: layers; each gets the spikes of the one below.
         bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
-        batch_first: dense inputs and outputs are (B, T, \*) instead of (T, B, \*); states and EventBatches stay.
+        batch_first: dense inputs, and their outputs, are (B, T, \*) instead of (T, B, \*); states and EventBatches are
+            not affected.
         dropout: probability of dropping a spike between layers in training, in [0, 1].
-        alpha: as all cell parameters, alpha to zs_dep of :func:`srcell.functional.src`: a float, or a tensor (N,) of
+        alpha: like all cell parameters, alpha to zs_dep of :func:`srcell.functional.src`, a float, or a tensor (N,) of
             one value per neuron, which is copied.
-        learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. They act
-            within their domains wherever an optimiser takes them: alpha, zs_hyp and zs_dep in [0, 1], rho >= 1e-3. The
-            gradient is that of the bounded value; where a parameter is outside, one that leads further out is 0.
+        learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. Every call
+            clamps them to their domains: alpha, zs_hyp and zs_dep to [0, 1], rho to >= 1e-3. Outside its domain a
+            parameter gets no gradient that would move it further out.
         surrogate: ``"straight_through"`` or ``"relu"``.
         recurrent_grad: full backpropagation through time.
         initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
-        learn_initial_state: learn it, from that value on; needs ``recurrent_grad=True``.
-        bias_init: the bias at first.
-        bias_max: where :meth:`constrain_` bounds it.
+        learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``recurrent_grad=True``.
+        bias_init: the initial bias.
+        bias_max: upper bound to which :meth:`constrain_` clamps the bias.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -87,12 +88,12 @@ class SRC(_Linear):
         bias_l{k}: (N,).
         alpha_l{k}: and so on, for learnable parameters and those given as tensors.
 
-    Constants that are neither, floats, a fixed bias and the kind of initial state, are in the state_dict as one tensor,
-    ``_extra_state``. A layer that loads others than its own takes them over, with a warning.
+    All other constants (cell parameters given as floats, a fixed bias, the kind of initial state) are in the state_dict
+    as one tensor, ``_extra_state``. A layer that loads others than its own takes them over, with a warning.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: a wrong size or value, an unknown name, a learnable parameter that the gradient mode cannot reach.
+        ValueError: a wrong size or value, an unknown name, a learnable parameter that has no gradient in this mode.
 
     Example:
         >>> import torch, srcell
@@ -138,12 +139,12 @@ class SRC(_Linear):
 
         Args:
             input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch; or (T, K), one sample, whose outputs and
-                states lack B. Bools and integers are taken as so many spikes.
+                states lack B. Bools and integers are taken as numbers of spikes.
             state: three tensors (num_layers, B, N); the initial state if absent.
-            lengths: (B,) integers in [0, T]; not beside an EventBatch that has its own, nor for one sample.
-            input_grad_at_events: a promise that a dense input's gradient is needed only where the input is not 0, as
-                that of a layer's output with the relu surrogate is; elsewhere it is then unspecified. Later layers of
-                this stack do so by themselves where ``surrogate="relu"``.
+            lengths: (B,) integers in [0, T]; must be absent for an EventBatch that has its own, and for one sample.
+            input_grad_at_events: leave the gradient of a dense input unspecified where the input is 0: saves work.
+                Right if the input is the output of a layer with the relu surrogate, whose derivative is 0 there. The
+                later layers of this stack do so by themselves if ``surrogate="relu"``.
 
         Returns:
             The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
@@ -171,7 +172,7 @@ class SRC(_Linear):
             own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
             spikes, after = self._run(suffix, x, per_layer[k], own_lengths, input_grad_at_events)
             ended.append(after)
-            # The surrogate's gradient vanishes where a neuron is silent: what the layer above hands down there is lost.
+            # The relu surrogate's derivative is 0 where a neuron is silent: the gradient there is not used.
             input_grad_at_events = self.surrogate == "relu"
             x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
         output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
@@ -201,7 +202,7 @@ class SRC(_Linear):
         return [SRCState(*(x[k] for x in state)) for k in range(self.num_layers)]
 
     def extra_repr(self) -> str:
-        """The sizes, and what differs from the defaults."""
+        """The sizes, and the options that differ from the defaults."""
         parts = [super().extra_repr()]
         defaults = {"num_layers": 1, "batch_first": False, "dropout": 0.0}
         parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
@@ -214,8 +215,8 @@ class SRCCell(_Linear):
     Args:
         input_size: inputs, K.
         hidden_size: neurons, N.
-        **options: bias and all that follow, as :class:`SRC` has them; with ``recurrent_grad`` gradients follow the
-            state from step to step.
+        **options: bias and all that follow, as in :class:`SRC`; with ``recurrent_grad`` gradients flow through h and
+            hs from step to step.
 
     Attributes:
         weight_ih: (N, K).
@@ -251,8 +252,8 @@ class SRCCell(_Linear):
         """Advance by one step.
 
         Args:
-            input: (B, K), or (K,), one sample, whose outputs and states lack B. Bools and integers are taken as so
-                many spikes.
+            input: (B, K), or (K,), one sample, whose outputs and states lack B. Bools and integers are taken as numbers
+                of spikes.
             state: three tensors (B, N); the initial state if absent.
 
         Returns:

@@ -1,6 +1,6 @@
-"""The CPU's kernels: memory on huge pages, and the calls of ``srcell._core``, which is imported here alone.
+"""The CPU backend: allocation on huge pages, and the calls of ``srcell._core``, which only this file imports.
 
-Operators use it; it takes tensors that are checked and contiguous, and holds them while a kernel runs.
+Operators use it; it takes checked, contiguous tensors and keeps them alive while a kernel runs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 core = _core
 
-# Memory from this size on lies on huge pages and is reused; below it torch's own allocator is the faster one.
+# Allocations from this size on lie on huge pages and are reused; below it torch's own allocator is faster.
 BLOCK_BYTES = 4 << 20
-# Scratch from this size on as well: freed memory at the end of the heap goes back to the system, and its pages would be
-# made anew in each call.
+# The same for scratch, from a smaller size on: malloc returns freed memory at the end of the heap to the system, and
+# each call would fault its pages in again.
 SCRATCH_BLOCK_BYTES = 128 << 10
 
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_bytes: int = BLOCK_BYTES) -> Tensor:
-    """Uninitialised contiguous tensor, of the dtype of a CPU tensor unless another is given."""
+    """Uninitialised contiguous CPU tensor, of the dtype of ``like`` unless another is given."""
     dtype = dtype or like.dtype
     size = math.prod(shape) * dtype.itemsize
     if size < block_bytes:
@@ -39,7 +39,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_byt
 
 
 def scratch(like: Tensor, *counts: int) -> list[Tensor]:
-    """Uninitialised vectors of int32 that live as long as a call."""
+    """Uninitialised int32 vectors of the given sizes, for use within one call."""
     return list(empty(like, sum(counts), dtype=torch.int32, block_bytes=SCRATCH_BLOCK_BYTES).split(counts))
 
 
@@ -57,13 +57,13 @@ class EventRows:
         self.offsets, self.indices, self.values = offsets, indices, values
 
     def for_kernels(self, inputs: int) -> core.EventRows:
-        """As kernels take them, which must hold this object as long."""
+        """The struct that kernels take; the caller must keep this object alive while they run."""
         count = self.indices.shape[0]
         return core.EventRows(address(self.offsets), address(self.indices), address(self.values), count, inputs)
 
 
 class Cpu:
-    """How the CPU runs the kernels of a layer."""
+    """Runs the kernels of a layer on the CPU."""
 
     segment = core.segment
     event_segment = core.event_segment
@@ -103,7 +103,7 @@ class Cpu:
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
-        """Fill spikes and state behind a linear synapse on events, and trace and checkpoints unless they are None."""
+        """Fill spikes and state after a linear synapse on events, and trace and checkpoints unless they are None."""
         trace, checkpoints = saved
         core.events_forward(
             layer.struct,
@@ -129,7 +129,7 @@ class Cpu:
         want_values: bool,
         want_weight: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Fill the gradients of a layer; return those of values and weight, of no elements where not wanted."""
+        """Fill the gradients of a layer; return those of values and weight, empty if not wanted."""
         grad_current = empty(weight, *layer.sizes) if want_values else None
         grad_weight = self.weight_gradient(
             layer, arriving, gradients, rows, weight, saved, i0, grad_current, want_weight=want_weight
@@ -153,7 +153,7 @@ class Cpu:
         *,
         want_weight: bool,
     ) -> Tensor:
-        """Fill the gradients of a layer and, where it is given, of the currents; return that of the weight."""
+        """Fill the gradients of a layer and, if given, of the currents; return the weight's, empty if not wanted."""
         grad_weight = torch.empty_like(weight) if want_weight else weight.new_empty(0)
         trace, checkpoints = saved
         core.events_backward(
@@ -190,10 +190,10 @@ class Cpu:
         )
 
     def events_of(self, input: Tensor, lengths: Tensor | None) -> tuple[EventRows, Tensor, bool]:
-        """The events of a contiguous dense input, the mask that tells where they are, and whether all of them are 1."""
+        """The events of a contiguous dense input, the mask of its nonzero elements, and whether all events are 1."""
         rows, words = mask_shape(input)
         mask, offsets = empty(input, rows, words, dtype=torch.int64), empty(input, rows + 1, dtype=torch.int64)
-        if rows == 0:  # of however many samples or steps, which would all be walked through
+        if rows == 0:  # T or B may still be huge, and the kernel loops over both
             offsets.zero_()
             return EventRows(offsets, empty(input, 0, dtype=torch.int32), None), mask, True
         dense = dense_rows(input, lengths, mask, offsets)
@@ -201,7 +201,7 @@ class Cpu:
         return self._list(dense, input, offsets, count, ones), mask, ones
 
     def events_of_mask(self, input: Tensor, mask: Tensor, *, ones: bool) -> EventRows:
-        """The events of a contiguous dense input again."""
+        """The events of a contiguous dense input, from the mask that ``events_of`` made."""
         offsets = empty(mask, mask.shape[0] + 1)
         dense = dense_rows(input, None, mask, offsets)
         return self._list(dense, input, offsets, core.count_events(dense), ones)
@@ -229,7 +229,7 @@ class Cpu:
 
 
 def mask_shape(input: Tensor) -> tuple[int, int]:
-    """A row of the mask for each step of each sample, a bit for each input."""
+    """Shape of the mask: a row for each step of each sample, with a bit for each input, in words of 64."""
     steps, batch, inputs = input.shape
     return batch * steps, -(-inputs // 64)
 
@@ -237,7 +237,7 @@ def mask_shape(input: Tensor) -> tuple[int, int]:
 def dense_rows(
     input: Tensor, lengths: Tensor | None, mask: Tensor, offsets: Tensor | None, on_host: bool = True
 ) -> core.DenseRows:
-    """A dense input as kernels take it, which must hold the tensors as long."""
+    """The struct of a dense input that kernels take; the caller must keep the tensors alive while they run."""
     return core.DenseRows(
         input.dtype == torch.float64,
         on_host,

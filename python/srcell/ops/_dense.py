@@ -1,6 +1,6 @@
 """Checks a dense input, and chooses for ``method="auto"`` between events and torch's matrix product.
 
-``src_dense`` and ``srcell.functional`` ask here; everything that the choice depends on stands here.
+``src_dense`` and ``srcell.functional`` use it; everything that the choice depends on is in this file.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from ._layer import Like, check_floats, check_tensor
 
 METHODS = ("auto", "events", "gemm")
 
-# The cost model of events_are_faster(), in units of what one multiply-add of torch's product costs per neuron and row:
-# an event forwards and backwards, and the currents that the product writes and the recurrence reads again. Fitted to
-# the sweep of bench/NOTES.md, where the number of neurons and of threads cancels out.
+# The cost model of events_are_faster(); the unit is one multiply-add of torch's product per neuron and row.
+# _EVENT_COST is one event, forward and backward; _CURRENT_COST is writing a current after the product and reading it in
+# the recurrence. Fitted to the sweep of bench/NOTES.md, where the numbers of neurons and threads cancel out.
 _EVENT_COST, _CURRENT_COST = 2.0, 60.0
-# Rows from which the density is estimated.
+# Number of rows from which the density is estimated.
 _SAMPLED_ROWS = 256
 # An event's index is an int32.
 _MAX_EVENT_INPUTS = 2**31
 
 
 def without_looking(method: str, *, half: bool) -> str:
-    """The method, where ``"auto"`` need not look at the input to be decided: half precision is the product's.
+    """The method, with ``"auto"`` resolved where that needs no look at the input: half precision takes the product.
 
     On a GPU measuring the density would synchronise; there ``src_dense`` takes the product as well.
     """
@@ -31,7 +31,7 @@ def without_looking(method: str, *, half: bool) -> str:
 
 
 def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
-    """Whether a contiguous input (T, B, K) on the CPU goes event by event, of whose rows some are looked at."""
+    """Whether a contiguous input (T, B, K) on the CPU is summed by events; "auto" measures some rows' density."""
     if method != "auto":
         return method == "events"
     if input.numel() == 0:

@@ -1,6 +1,6 @@
-"""Calls the CUDA kernels of ``srcell._cuda`` on the caller's stream, without waiting.
+"""Calls the CUDA kernels of ``srcell._cuda`` on the caller's stream, without synchronising.
 
-Operators use it; it takes tensors that are checked and contiguous.
+Operators use it; it takes checked, contiguous tensors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Gpu:
-    """How a GPU runs the kernels of a layer."""
+    """Runs the kernels of a layer on a GPU."""
 
     segment = event_segment = core.segment
 
@@ -30,11 +30,11 @@ class Gpu:
 
     @staticmethod
     def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Uninitialised contiguous tensor, of the dtype of a tensor there unless another is given."""
+        """Uninitialised contiguous tensor on the GPU of ``like``, of its dtype unless another is given."""
         return like.new_empty(*shape, dtype=dtype)
 
     def launch(self, name: str, *arguments: Any) -> None:
-        """Put a kernel on the stream that is current on this device; it gets the addresses of tensors."""
+        """Launch a kernel on the device's current stream; tensors are passed as their addresses."""
         kernel = getattr(cuda_module(), name)
         with torch.cuda.device(self.device):
             kernel(torch.cuda.current_stream().cuda_stream, *map(plain, arguments))
@@ -42,7 +42,7 @@ class Gpu:
     def scan_forward(
         self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, checkpoints: Tensor | None
     ) -> None:
-        """Fill spikes, state and checkpoints from given currents, of half precision too."""
+        """Fill spikes, state and checkpoints from given currents, which may be half precision."""
         element = _element(current)
         self.launch("scan_forward", layer.struct, layer.initial(), outputs, current, element, checkpoints)
 
@@ -69,7 +69,7 @@ class Gpu:
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
-        """Fill spikes and state behind a linear synapse on events, and trace and checkpoints unless they are None."""
+        """Fill spikes and state after a linear synapse on events, and trace and checkpoints unless they are None."""
         events = rows.for_kernels(weight.shape[1])
         self._events_forward(layer, outputs, (events, None, None), weight, saved, trace_integrator)
 
@@ -83,7 +83,7 @@ class Gpu:
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
-        """The same on a dense input."""
+        """``events_forward`` on a dense input and the mask of its nonzero elements."""
         no_rows = core.EventRows(0, 0, 0, 0, weight.shape[1])
         self._events_forward(layer, outputs, (no_rows, mask, input), weight, saved, trace_integrator)
 
@@ -109,7 +109,7 @@ class Gpu:
         saved: Sequence[Tensor],
         i0: Tensor | None,
     ) -> Tensor:
-        """Fill the gradients of a layer behind events; return that of the currents."""
+        """Fill the gradients of a layer on events; return that of the currents."""
         grad_current = self.empty(layer.bias, *layer.sizes)
         partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
         self.launch("events_backward", layer.struct, arriving, gradients.wanted, partials, i0, *saved, grad_current)
@@ -128,7 +128,7 @@ class Gpu:
         want_values: bool,
         want_weight: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Fill the gradients of a layer; return those of values and weight, of no elements where not wanted."""
+        """Fill the gradients of a layer; return those of values and weight, empty if not wanted."""
         grad_current = self.current_gradient(layer, arriving, gradients, saved, i0)
         grad_values, grad_weight = weight.new_empty(0), weight.new_empty(0)
         events = rows.for_kernels(weight.shape[1])
@@ -177,7 +177,7 @@ def _element(current: Tensor) -> Any:
 
 
 def plain(argument: Any) -> Any:
-    """The address of a tensor or of none, or those of a list of them; anything else as it is."""
+    """An argument as a kernel takes it: tensors, None and lists of both as addresses, anything else unchanged."""
     if argument is None or isinstance(argument, Tensor):
         return address(argument)
     lists = isinstance(argument, (list, tuple)) and (argument[0] is None or isinstance(argument[0], Tensor))
@@ -185,12 +185,12 @@ def plain(argument: Any) -> Any:
 
 
 def is_gpu(device: torch.device) -> bool:
-    """Whether it is one that has these kernels."""
+    """Whether the device's type is that of the CUDA kernels."""
     return device.type == "cuda"
 
 
 def gpu_of(name: str, x: Tensor) -> Gpu:
-    """How the GPU on which an argument is runs the kernels."""
+    """The backend of the GPU that an argument is on; raise if this build has no CUDA kernels."""
     try:
         cuda_module()
     except ImportError as error:
@@ -202,7 +202,7 @@ def gpu_of(name: str, x: Tensor) -> Gpu:
 
 
 def backend_of(name: str, x: Tensor) -> Cpu | Gpu:
-    """How the device of an argument runs the kernels."""
+    """The backend of the device that an argument is on."""
     return gpu_of(name, x) if is_gpu(x.device) else CPU
 
 
@@ -213,7 +213,7 @@ def cuda_module() -> Any:
 
 
 def cuda_info() -> str | None:
-    """For what the CUDA module was built; None if there is none."""
+    """The runtime and architectures that the CUDA module was built for; None without the module."""
     try:
         module = cuda_module()
     except ImportError:

@@ -1,7 +1,7 @@
-"""A layer's values as every operator takes them, and every check of a tensor's shape, dtype and device, made once.
+"""The layer's arguments that all operators share, and the checks of a tensor's shape, dtype and device.
 
-The kernels of the operators use this; it knows no synapse and runs nothing. Values are checked below, where they are
-read.
+The operators use this; it knows no synapse and runs no kernel. Values are checked in the compiled modules, which read
+them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from . import _gpu
 from ._cpu import Cpu, core
 from ._memory import Optionals, address, addresses, contiguous
 
-PARAMETERS = core.parameters[1:]  # behind the bias
+PARAMETERS = core.parameters[1:]  # the bias comes first
 STATE = ("i", "h", "hs")
 SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
 WORK = (torch.float32, torch.float64)
 
-# Parts of the schemas. A cell parameter is a tensor if any is; `constants` are then looked at all the same, so that a
-# float beside a tensor is checked on a GPU too.
+# Parts of the schemas. If one cell parameter is a tensor, all are passed as tensors; `constants` are still checked, so
+# that the value of a float among them is checked on a GPU too.
 LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths"
-CELL = ", ".join(f"Tensor? {name}" for name in PARAMETERS)  # of backward operators, last of the tensors
+CELL = ", ".join(f"Tensor? {name}" for name in PARAMETERS)  # in backward operators, after the other tensors
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad"
 OUTPUTS = "Tensor spikes, Tensor i, Tensor h, Tensor hs"
 ARRIVING = "Tensor? grad_spikes, Tensor? grad_i, Tensor? grad_h, Tensor? grad_hs"
@@ -38,7 +38,7 @@ Sizes = tuple[int, int, int]
 
 
 class Like(NamedTuple):
-    """The argument that others must agree with in dtype and device."""
+    """The argument whose dtype and device the others must have."""
 
     name: str
     dtype: torch.dtype
@@ -46,12 +46,12 @@ class Like(NamedTuple):
 
 
 def work_dtype(x: Tensor) -> torch.dtype:
-    """What is computed in."""
+    """The dtype of the computation: float64 for float64, otherwise float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -> Like:
-    """Check a tensor that others are compared with; in half precision it is computed in float32."""
+    """Check a tensor's dimensions and dtype; return what other arguments must have, which is float32 for half."""
     if x.dim() != dimensions.count(",") + 1:
         raise ValueError(f"{name}: expected shape ({dimensions}), got {tuple(x.shape)}")
     if x.dtype not in WORK and not (half and x.dtype in HALF):
@@ -60,7 +60,7 @@ def check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -
 
 
 def check_tensor(name: str, x: Tensor, like: Like, *shapes: tuple[int, ...]) -> Tensor:
-    """A tensor of one of the shapes."""
+    """The tensor; raise unless it has the dtype and device of ``like`` and one of the shapes."""
     if x.dtype != like.dtype:
         raise TypeError(f"{name}: expected dtype {like.dtype}, as {like.name} has, got {x.dtype}")
     _check_device(name, x, like)
@@ -71,12 +71,12 @@ def check_tensor(name: str, x: Tensor, like: Like, *shapes: tuple[int, ...]) -> 
 
 
 def check_optional(name: str, x: Tensor | None, like: Like, *shapes: tuple[int, ...]) -> Tensor | None:
-    """The same, or None."""
+    """``check_tensor``, or None for None."""
     return None if x is None else check_tensor(name, x, like, *shapes)
 
 
 def check_integers(name: str, x: Tensor, dtype: torch.dtype, count: int, like: Like) -> Tensor:
-    """A vector of so many integers."""
+    """The tensor; raise unless it is a vector of ``count`` integers."""
     if x.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {str(dtype).removeprefix('torch.')}, got {x.dtype}")
     _check_device(name, x, like)
@@ -100,7 +100,7 @@ def check_layer(
     constants: Sequence[float],
     surrogate: str,
 ) -> None:
-    """Check all but the values of a layer's tensors; fake kernels do so as well."""
+    """Check all but the values of a layer's tensors, which fake tensors do not have."""
     _, batch, neurons = sizes
     vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
     check_tensor("bias", bias, like, *vectors)
@@ -114,7 +114,7 @@ def check_layer(
     shape = (batch, neurons)
     for name, x in zip(STATE, state, strict=False):
         check_tensor(f"state.{name}", x, like, shape)
-    if any(size < 0 for size in sizes):  # min() would compare them, and so tie an exported graph to their order
+    if any(size < 0 for size in sizes):  # min() would guard an exported graph on their order
         raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
     if len(constants) != len(PARAMETERS):
         raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(constants)}")
@@ -125,18 +125,18 @@ def check_layer(
 
 
 def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
-    """It tells which gradients are wanted: so many of a synapse's, and those of the cell parameters."""
+    """Check the length of ``output_mask``: a flag for each gradient of a synapse and each cell parameter."""
     if len(output_mask) != synapse + len(PARAMETERS):
         raise ValueError(f"output_mask: expected {synapse + len(PARAMETERS)} values, got {len(output_mask)}")
 
 
 class Layer:
-    """The values of a layer, checked and contiguous.
+    """A layer's arguments, checked and contiguous.
 
     Attributes:
         sizes: T, B and N.
-        like: what has the dtype and the device of all of them.
-        bias, cell, state, lengths: as in the schemas, the tensors whose addresses the struct has.
+        like: the argument whose dtype and device all have.
+        bias, cell, state, lengths: as in the schemas; kept alive because the struct has their addresses.
         struct: the layer as kernels take it.
 
     """
@@ -176,21 +176,21 @@ class Layer:
         )
 
     def initial(self) -> Sequence[int]:
-        """The addresses of the state before the first step."""
+        """The addresses of the state before the first step; 0 stands for zeros."""
         return addresses(self.state) or (0, 0, 0)
 
 
 def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu) -> list[Tensor]:
-    """Room for spikes, i, h and hs."""
+    """Uninitialised tensors for spikes, i, h and hs."""
     return [backend.empty(layer.bias, *layer.sizes), *(backend.empty(layer.bias, *layer.sizes[1:]) for _ in STATE)]
 
 
 class LayerGradients:
-    """Room for the gradients of a layer's values.
+    """Uninitialised tensors for the gradients of a layer's arguments.
 
     Attributes:
         wanted: the ten tensors of GRADIENTS, None for those of cell parameters that are not wanted.
-        all: the same, of no elements where they are not wanted.
+        all: the same, with an empty tensor for each None.
 
     """
 
@@ -210,7 +210,7 @@ class LayerGradients:
 
 
 def check_arriving(arriving: Optionals, sizes: Sizes, like: Like) -> list[Tensor | None]:
-    """The gradients of spikes, i, h and hs, contiguous."""
+    """Check the incoming gradients of spikes, i, h and hs; return them contiguous."""
     spikes, *state = arriving
     check_optional("grad_spikes", spikes, like, sizes)
     for name, x in zip(STATE, state, strict=True):
@@ -240,5 +240,5 @@ def fake_gradients(
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """Of the shape and dtype of a tensor, contiguous."""
+    """An uninitialised contiguous tensor of the same shape and dtype."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -1,6 +1,7 @@
-"""Memory as kernels take it: contiguity and addresses; ``_cpu`` and ``_gpu`` allocate.
+"""Makes tensors contiguous for kernels and takes their addresses; ``_cpu`` and ``_gpu`` allocate.
 
-Operators and event batches use this. Whoever hands an address on holds the tensor until the kernel has returned.
+Operators and event batches use this. A caller that passes an address on must keep the tensor alive until the kernel has
+returned.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ Optionals = Sequence[Tensor | None]
 
 
 def contiguous(x: Tensor) -> Tensor:
-    """The tensor as kernels read it: row-major, each element at a multiple of its size, and meant as it lies there."""
+    """The tensor as kernels read it: row-major, aligned to its element size, and without a pending negation."""
     if x.is_neg() or not x.is_contiguous():
         x = x.resolve_neg().contiguous()
     return x.clone() if x.data_ptr() % x.element_size() else x
 
 
 def has_memory(x: Tensor) -> bool:
-    """Whether there are elements that lie in memory: those of meta, fake and wrapped tensors do not."""
-    fake = sys.modules.get("torch._subclasses.fake_tensor")  # which costs half a second to import
+    """Whether a tensor's elements lie in memory; those of meta, fake and wrapped tensors do not."""
+    fake = sys.modules.get("torch._subclasses.fake_tensor")  # importing it takes half a second
     if x.is_meta or (fake is not None and isinstance(x, fake.FakeTensor)):
         return False
     try:
         return x.numel() == 0 or x.data_ptr() != 0
-    except RuntimeError:  # that of a tensor under vmap
+    except RuntimeError:  # a tensor under vmap has no address
         return False
 
 
 def address(x: Tensor | None) -> int:
-    """Where a tensor begins, 0 for none."""
+    """The address of a tensor's first element, 0 for None."""
     if x is None:
         return 0
     first = x.data_ptr()
@@ -43,11 +44,11 @@ def address(x: Tensor | None) -> int:
 
 
 def addresses(tensors: Optionals) -> list[int]:
-    """Where each begins."""
+    """The address of each tensor, 0 for None."""
     return [address(x) for x in tensors]
 
 
 def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """(T, B, ...) with zeros past the samples' lengths (B,)."""
+    """The tensor (T, B, ...) with zeros past the samples' lengths (B,)."""
     past = torch.arange(x.shape[0], device=x.device)[:, None] >= lengths
     return x.masked_fill(past.view(*x.shape[:2], *[1] * (x.dim() - 2)), 0)

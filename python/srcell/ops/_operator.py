@@ -24,7 +24,7 @@ class Operator:
     """One operator.
 
     Args:
-        schema: as torch.library has it: tensors and lists of tensors first, all else behind ``*``.
+        schema: a schema of torch.library, with tensors and lists of tensors first and all else keyword-only.
 
     """
 
@@ -46,7 +46,7 @@ class Operator:
             torch.library.register_vmap(f"srcell::{self.name}", self._one_by_one, lib=_library)
 
     def kernel(self, *keys: str) -> Callable[[Function], Function]:
-        """Decorates what runs on these devices."""
+        """Decorator: register the kernel of these dispatch keys."""
 
         def register(function: Function) -> Function:
             for key in keys:
@@ -56,20 +56,20 @@ class Operator:
         return register
 
     def fake(self, function: Function) -> Function:
-        """Decorates what tells the outputs' shapes and dtypes."""
+        """Decorator: register the fake kernel, which returns outputs of the right shapes and dtypes."""
         torch.library.register_fake(f"srcell::{self.name}", function, lib=_library)
         return function
 
     def gradient(
         self, save: Callable[..., None], options: Callable[..., dict[str, bool]] | None = None
     ) -> Callable[[Function], Function]:
-        """Decorates what gives the gradients of the positional arguments: None, a tensor, or a list for a list.
+        """Decorator: register the function that returns the gradients of the positional arguments.
 
-        An operator without it refuses to be differentiated.
+        A gradient is None, a tensor, or for a list of tensors a list. Differentiating an operator without one raises.
 
         Args:
-            options: from the positional arguments, the keyword-only ones that a call has whose gradient may be wanted;
-                only torch's autograd key knows which calls these are.
+            options: maps the positional arguments to keyword-only ones that replace a call's own if a gradient may be
+                needed; only torch's autograd key knows whether it may.
             save: called after the forward kernel with the context, the outputs, and the positional arguments. The
                 context has the keyword-only ones as ``options``; ``needs`` says which positional ones need a gradient.
 
@@ -86,7 +86,7 @@ class Operator:
         return self._overload(*arguments, **options)
 
     def _below_autograd(self, *arguments: Any, **options: Any) -> Any:
-        """The kernel of torch's autograd key."""
+        """The kernel of torch's autograd key: differentiable only where a gradient may be needed."""
         flat: list[Tensor | None] = []
         for argument in arguments:
             if isinstance(argument, (list, tuple)):
@@ -111,7 +111,7 @@ class Operator:
             return self._overload(*arguments, **options)
 
     def _one_by_one(self, info: Any, in_dims: Sequence[Any], *arguments: Any, **options: Any) -> tuple[Any, Any]:
-        """The call under vmap: a call for each slice, and their outputs stacked."""
+        """The call under vmap: one call for each slice, and their outputs stacked."""
 
         def slice_of(argument: Any, dim: Any, k: int) -> Any:
             if isinstance(argument, (list, tuple)):
@@ -131,7 +131,7 @@ class Operator:
 
 
 class _Call(torch.autograd.Function):
-    """A differentiable call of an operator, whose lists of tensors torch's autograd would not look into."""
+    """A differentiable call of an operator. Lists of tensors come flat: torch's autograd does not look into lists."""
 
     @staticmethod
     def forward(
@@ -169,6 +169,6 @@ class _Call(torch.autograd.Function):
 
 
 def nested(flat: Sequence[Any], sizes: Sequence[int | None]) -> list[Any]:
-    """The items one by one, or where there is a size as a list of so many."""
+    """Undo the flattening: for each size a list of so many items, for each None a single item."""
     items = iter(flat)
     return [next(items) if size is None else [next(items) for _ in range(size)] for size in sizes]

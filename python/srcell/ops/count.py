@@ -1,4 +1,4 @@
-"""``count_spikes``: active steps and spikes of each neuron, over all steps and samples."""
+"""``count_spikes``: active elements and spikes of each neuron, over all steps and samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def forward_cpu(spikes: Tensor) -> Tensor:
     """(2, N) int64 of (T, B, N), float32 or float64: active elements and upward crossings of 0.5 of each neuron."""
     check_floats("spikes", spikes, "T, B, N")
     counts = torch.zeros(2, spikes.shape[2], dtype=torch.int64, device="cpu")
-    if spikes.numel() == 0:  # of however many steps, which would all be walked through
+    if spikes.numel() == 0:  # T may still be huge, and the kernel loops over it
         return counts
     spikes = contiguous(spikes)
     is_double, threads = spikes.dtype == torch.float64, torch.get_num_threads()

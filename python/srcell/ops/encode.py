@@ -1,4 +1,4 @@
-"""``rate_encode`` and ``latency_encode``: the events of images, how many of them only the call knows."""
+"""``rate_encode`` and ``latency_encode``: the events of images; their number depends on the images' values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ rate_encode = Operator(
 )
 
 
-MOST = 2**31 - 1  # steps, and steps before them
+MOST = 2**31 - 1  # the largest steps and prefix
 
 
 def check_images(images: Tensor, steps: int, prefix: int, *, fewest: int) -> tuple[Tensor, Like]:
-    """Float32 images (B, K), contiguous; numbers of steps that can be encoded."""
+    """Check float32 images (B, K) and the numbers of steps; return the images contiguous."""
     like = check_floats("images", images, "B, K")
     if like.dtype != torch.float32:
         raise TypeError(f"images: expected dtype torch.float32, got {like.dtype}")
@@ -35,7 +35,7 @@ def check_images(images: Tensor, steps: int, prefix: int, *, fewest: int) -> tup
 def rate_cpu(
     images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Of float32 images (B, K) and int64 numbers (B,); the seed is taken modulo 2^64."""
+    """Events of float32 images (B, K) with int64 sample numbers (B,); the seed is taken modulo 2^64."""
     images, like = check_images(images, steps, prefix, fewest=0)
     index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
     view, active_before, _, room = count_active_pixels(images)
@@ -59,8 +59,8 @@ def rate_cpu(
 
 
 def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
-    """The images as the encoders take them, how many active pixels come before each sample, how many there are in all,
-    and for how many an encoder's scratch must have room.
+    """The struct of the images that encoders take, the number of active pixels before each sample, their number in all,
+    and the number that an encoder's scratch must have room for.
     """
     samples, pixels = images.shape
     view = core.Images(address(images), samples, pixels, torch.get_num_threads())
@@ -73,7 +73,7 @@ def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
 def rate_gpu(
     images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """The same on a GPU. It waits, to learn how many events there are."""
+    """``rate_cpu`` on a GPU. It synchronises, to learn how many events there are."""
     images, like = check_images(images, steps, prefix, fewest=0)
     index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
     gpu = gpu_of("images", images)
@@ -99,7 +99,7 @@ def rate_gpu(
 def rate_fake(
     images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """The outputs' shapes, with a number of events that nobody knows yet."""
+    """The outputs' shapes, with an unknown number of events."""
     return fake_events(images, prefix + steps)
 
 
@@ -108,7 +108,7 @@ latency_encode = Operator("latency_encode(Tensor images, *, int steps, int prefi
 
 @latency_encode.kernel("CPU")
 def latency_cpu(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Tensor]:
-    """Of float32 images (B, K)."""
+    """Events of float32 images (B, K)."""
     images, _ = check_images(images, steps, prefix, fewest=1)
     view, active_before, events, room = count_active_pixels(images)
     sorting = scratch(images, room, room)
@@ -127,7 +127,7 @@ def latency_fake(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Te
 
 
 def fake_events(images: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Offsets, and indices of a number that only the call knows."""
+    """Offsets, and indices of a symbolic length: the real call determines the number of events."""
     count = torch.library.get_ctx().new_dynamic_size()
     offsets = images.new_empty(images.shape[0] * steps + 1, dtype=torch.int64)
     return offsets, images.new_empty(count, dtype=torch.int32)

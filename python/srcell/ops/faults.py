@@ -1,6 +1,6 @@
-"""``find_event_fault``: what is wrong first with the parts of an EventBatch, and where.
+"""``find_event_fault``: the first fault in the tensors of an EventBatch, and its position.
 
-An operator, so that torch.compile holds the tensors while their addresses are read.
+It is an operator so that torch.compile keeps the tensors alive while their addresses are read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def forward(
     batch: int,
     inputs: int,
 ) -> Tensor:
-    """The fault's number among FAULTS, -1 for none, and its position."""
+    """Two int64: the fault's index in FAULTS, -1 for none, and its position."""
     is_double = values is not None and values.dtype == torch.float64
     check_parts(offsets, indices, values, lengths, steps, batch, inputs)
     values = None if values is None else contiguous(values)
@@ -54,7 +54,7 @@ def check_parts(
     batch: int,
     inputs: int,
 ) -> None:
-    """Check all but what the tensors hold."""
+    """Check the tensors' shapes, dtypes and devices, but not their values."""
     if any(size < 0 for size in (steps, batch, inputs)):
         raise ValueError(f"steps: expected sizes of at least 0, got {(steps, batch, inputs)}")
     if values is not None:

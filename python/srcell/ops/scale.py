@@ -1,6 +1,6 @@
-"""``scale``: outputs of a layer times a factor for each neuron of each sample, in the core's memory.
+"""``scale``: a layer's outputs times a factor for each neuron of each sample, in memory that the core reuses.
 
-Fresh pages cost torch's own product four times as much.
+Torch's own product takes four times as long, because its output lies on fresh pages.
 """
 
 from __future__ import annotations

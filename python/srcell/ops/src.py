@@ -50,7 +50,7 @@ def forward(
     recurrent_grad: bool,
     save: bool,
 ) -> tuple[Tensor, ...]:
-    """The kernel; ``save`` is set where a gradient may be wanted, without it there are no checkpoints."""
+    """The kernel; ``save`` is set if a gradient may be needed, and without it the checkpoints are empty."""
     like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
     layer = Layer(
         sizes_of(current),
@@ -104,14 +104,14 @@ def save_for_backward(
     state: list[Tensor],
     lengths: Tensor | None,
 ) -> None:
-    """Keep what the gradient needs: nothing of the initial state, the checkpoints have it."""
+    """Keep what the gradient needs. The initial state is not kept: the checkpoints contain it."""
     checkpoints = outputs[4]
     ctx.mark_non_differentiable(checkpoints)
     ctx.save_for_backward(current, checkpoints, bias, lengths, *cell)
 
 
 def options_of_gradient(*_: object) -> dict[str, bool]:
-    """What a call saves whose gradient may be wanted."""
+    """The options of a call whose gradient may be needed."""
     return {"save": True}
 
 
@@ -135,7 +135,7 @@ def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
 
 
 def layer_gradients(ctx: Any, gradients: Sequence[Tensor]) -> Gradients:
-    """Those of bias, cell, state and lengths, from the ten that every backward operator returns."""
+    """The gradients of bias, cell, state and lengths, from the ten of GRADIENTS."""
     *initial, bias = gradients[:4]
     _, needs_cell, needs_state, _ = ctx.needs[-4:]
     return bias, gradients[4:] if needs_cell else None, initial if needs_state else None, None
@@ -219,12 +219,12 @@ def backward_fake(
 
 
 def sizes_of(x: Tensor) -> Sizes:
-    """T, B and the last one."""
+    """The sizes of a tensor (T, B, N) or (T, B, K)."""
     steps, batch, width = x.shape
     return steps, batch, width
 
 
 def checkpoint_size(steps: int, batch: int, neurons: int) -> int:
-    """Numbers in the checkpoints: i, h and hs before every segment."""
+    """Number of elements of the checkpoints: i, h and hs before every segment."""
     segment = core.segment
     return (steps + segment - 1) // segment * len(STATE) * batch * neurons

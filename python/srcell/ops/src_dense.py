@@ -1,6 +1,7 @@
 """``src_dense``: a linear synapse on a dense input, then the recurrence.
 
-Its events are summed one by one, or torch's matrix product is taken, whichever is asked for or expected to be faster.
+The synapse adds the weights of the nonzero inputs one by one, or uses torch's matrix product, whichever is asked for or
+expected to be faster.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def forward(
     trace_integrator: bool,
     input_grad_at_events: bool,
 ) -> tuple[Tensor, ...]:
-    """The kernel; of the way that was taken tell ``path`` on a CPU, and on a GPU a mask of no rows."""
+    """The kernel. It records the method it used: on a CPU in ``path``; on a GPU a mask of no rows means the product."""
     like = check_synapse(input, weight, method)
     layer = Layer(
         (*input.shape[:2], weight.shape[0]),
@@ -64,7 +65,7 @@ def forward(
 def run_on_cpu(
     layer: Layer, input: Tensor, weight: Tensor, method: str, save: bool, trace_integrator: bool
 ) -> tuple[Tensor, ...]:
-    """All outputs; the input is looked at where ``method`` is "auto"."""
+    """All outputs; for the method "auto" the input's density is measured."""
     outputs: Sequence[Tensor]
     took_events, ones = takes_events(input, method, layer.lengths), False
     if took_events:
@@ -86,7 +87,7 @@ def run_on_cpu(
 def run_on_gpu(
     layer: Layer, input: Tensor, weight: Tensor, method: str, save: bool, trace_integrator: bool
 ) -> tuple[Tensor, ...]:
-    """All outputs; events are taken only where ``method`` says so."""
+    """All outputs; the method "auto" takes the product."""
     outputs: Sequence[Tensor]
     gpu = _gpu.gpu_of("input", input)
     if method == "events":
@@ -105,7 +106,7 @@ def run_on_gpu(
 
 
 def room_for_checkpoints(backend: Cpu | _gpu.Gpu, layer: Layer, save: bool) -> Tensor:
-    """Room for the checkpoints of either way: where those of events will lie first, zeros behind them."""
+    """Uninitialised checkpoints in the product's size; those of events are fewer and come first, zeros after them."""
     if not save:
         return layer.bias.new_empty(0)
     checkpoints = backend.empty(layer.bias, checkpoint_size(*layer.sizes))
@@ -114,7 +115,7 @@ def room_for_checkpoints(backend: Cpu | _gpu.Gpu, layer: Layer, save: bool) -> T
 
 
 def run_product(backend: Cpu | _gpu.Gpu, layer: Layer, input: Tensor, weight: Tensor, save: bool) -> tuple[Tensor, ...]:
-    """The outputs, what is saved of the currents in a row, and the checkpoints."""
+    """The outputs, the flattened currents (empty unless saved), and the checkpoints."""
     current = backend.empty(layer.bias, *layer.sizes)
     torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
     *outputs, checkpoints = run_scan(layer, current, save)
@@ -163,7 +164,7 @@ def save_for_backward(
     state: list[Tensor],
     lengths: Tensor | None,
 ) -> None:
-    """Keep what the gradient needs: of the initial state i, for the gradients of cell parameters."""
+    """Keep what the gradient needs. Of the initial state that is i alone, for the gradients of cell parameters."""
     trace, checkpoints, mask, path = outputs[4:]
     ctx.mark_non_differentiable(trace, checkpoints, mask, path)
     i0 = state[0] if state and cell else None
@@ -173,7 +174,7 @@ def save_for_backward(
 def options_of_gradient(
     input: Tensor, weight: Tensor, bias: Tensor, cell: list[Tensor], state: list[Tensor], lengths: Tensor | None
 ) -> dict[str, bool]:
-    """What a call saves whose gradient may be wanted."""
+    """The options of a call whose gradient may be needed."""
     return {"save": True, "trace_integrator": any(x.requires_grad for x in cell)}
 
 

@@ -1,4 +1,4 @@
-"""``src_dense_backward``: the gradients of ``src_dense``, on the way that the forward call took."""
+"""``src_dense_backward``: the gradients of ``src_dense``, by the method that the forward call used."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def backward(
     input_grad_at_events: bool,
     output_mask: list[bool],
 ) -> tuple[Tensor, ...]:
-    """The kernel; on a CPU ``path`` tells which way the forward call took, on a GPU a mask of no rows the product."""
+    """The kernel; ``path`` on a CPU, and a mask of no rows on a GPU, tell the method that the forward call used."""
     like = check_synapse(input, weight, "auto")
     layer = Layer(
         (*input.shape[:2], weight.shape[0]),
@@ -79,7 +79,7 @@ def backward(
 
 
 class Saved:
-    """What the forward call left, checked.
+    """What the forward call saved, checked.
 
     Attributes:
         layer, arriving: as in the other operators.
@@ -124,7 +124,7 @@ def run_on_cpu(saved: Saved, input_grad_at_events: bool, output_mask: Sequence[b
     rows = CPU.events_of_mask(input, saved.mask, ones=bool(ones))
     gradients = LayerGradients(layer, output_mask[2:], empty)
     grad_input, grad_current = input.new_empty(0), empty(input, *layer.sizes) if output_mask[0] else None
-    # The checkpoints of events lie first, so that the address is theirs.
+    # The checkpoints of events come first, so the tensor's address is theirs.
     grad_weight = CPU.weight_gradient(
         layer,
         saved.arriving,
@@ -166,7 +166,7 @@ def run_on_gpu(saved: Saved, input_grad_at_events: bool, output_mask: Sequence[b
 
 
 def run_product_backward(backend: Cpu | _gpu.Gpu, saved: Saved, output_mask: Sequence[bool]) -> tuple[Tensor, ...]:
-    """The gradients behind torch's product, whose currents the trace has."""
+    """The gradients after torch's product; the trace holds the currents."""
     layer, input, weight = saved.layer, saved.input, saved.weight
     current = saved.trace.view(layer.sizes)
     by_current, *gradients = run_scan_backward(layer, saved.arriving, current, saved.checkpoints, output_mask[2:])

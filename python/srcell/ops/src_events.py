@@ -66,7 +66,7 @@ def forward(
     save: bool,
     trace_integrator: bool,
 ) -> tuple[Tensor, ...]:
-    """The kernel; the trace has what the gradients of cell parameters need where ``trace_integrator`` says so."""
+    """The kernel; with ``trace_integrator`` the trace has what the gradients of cell parameters need."""
     like = check_floats("weight", weight, "N, K")
     check_rows(offsets, indices, values, steps * batch, like)
     rows = contiguous_rows(offsets, indices, values)
@@ -150,7 +150,7 @@ def save_for_backward(
     state: list[Tensor],
     lengths: Tensor | None,
 ) -> None:
-    """Keep what the gradient needs: of the initial state i, for the gradients of cell parameters."""
+    """Keep what the gradient needs. Of the initial state that is i alone, for the gradients of cell parameters."""
     trace, checkpoints = outputs[4:]
     ctx.mark_non_differentiable(trace, checkpoints)
     i0 = state[0] if state and cell else None
@@ -167,7 +167,7 @@ def options_of_gradient(
     state: list[Tensor],
     lengths: Tensor | None,
 ) -> dict[str, bool]:
-    """What a call saves whose gradient may be wanted."""
+    """The options of a call whose gradient may be needed."""
     return {"save": True, "trace_integrator": any(x.requires_grad for x in cell)}
 
 
@@ -294,6 +294,6 @@ def backward_fake(
 
 
 def checkpoint_size(backend: Cpu | _gpu.Gpu | type[_gpu.Gpu], steps: int, batch: int, neurons: int) -> int:
-    """Numbers in the checkpoints behind events: h and hs before every segment; the trace has i."""
+    """Number of elements of the checkpoints of events: h and hs before every segment; i is in the trace."""
     segment = backend.event_segment
     return (steps + segment - 1) // segment * 2 * batch * neurons

@@ -1,6 +1,6 @@
-"""Training: a configuration in, a trained network and its run folder out.
+"""Training: turns a configuration into a trained network and its run folder.
 
-The command line and users call it; the rest of srcell must never know it.
+The command line and users call it; the rest of srcell, except ``srcell.load``, must never know it.
 """
 
 from .._processes import Interrupted

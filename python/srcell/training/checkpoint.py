@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and a JSON record in one safetensors file, whole or not there.
+"""Checkpoints: tensors and a JSON record in one safetensors file, which is written atomically.
 
 Training and evaluation call it; it must never know what the tensors mean.
 """
@@ -24,10 +24,10 @@ Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write the tensors and the record; the file that was there before stays if that fails.
+    """Write the tensors and the record; if that fails, a file that was there before is kept.
 
     Raises:
-        OSError: it could not be written; the message says so.
+        OSError: the file could not be written; the message says whether the one before it is kept.
 
     """
     owned = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -40,11 +40,11 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict[str, A
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The tensors, on the CPU, and the record.
+    """Read the tensors, to the CPU, and the record.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, not a checkpoint of srcell, or of a newer version.
+        ValueError: the file is truncated, not a checkpoint of srcell, or of a newer version.
 
     """
     if not path.exists():

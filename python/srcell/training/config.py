@@ -1,6 +1,6 @@
 """``TrainingConfig``: every setting that the weights depend on; each is also a flag of ``srcell train``.
 
-Training, run folders and the command line read it; it must never know how any of it is done.
+Training, run folders and the command line read it; it must never know how the settings are used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..ops._layer import SURROGATES
 from .presets import PRESETS
 from .settings import as_setting, documented, fraction, positive, setting, settings_of, size
 
-# Settings that the first run folders lack. A new one goes in here: without it every older run folder is refused.
+# Settings added since the first version. A new setting must be listed here: otherwise older run folders are refused.
 ADDED = {"alpha", "balance_gradients", "channels", "dropout", "readout_alpha", "train_samples"}
 
 
@@ -27,13 +27,13 @@ class TrainingConfig:
     Attributes:
         ATTRIBUTES
 
-    docs/training.md tells which values are the paper's, which those of the configuration that the authors' group
-    published, and which ours.
+    docs/training.md says which values are those of the paper, of the configuration that the authors' group published,
+    or srcell's own.
 
-    NumPy's numbers are taken as well, and lists of sizes; what is kept are Python's numbers and tuples.
+    NumPy's numbers and lists of sizes are accepted, and stored as Python's numbers and tuples.
 
     Raises:
-        TypeError: a setting is of another type.
+        TypeError: a setting is of the wrong type.
         ValueError: a name is unknown or a number is outside its range.
 
     Example:
@@ -58,7 +58,7 @@ class TrainingConfig:
     schedule: str = setting(
         "one-cycle",
         "one-cycle or constant",
-        "up for 30 % of the run, then down to nothing, or the same throughout",
+        "rising for 30 % of the run, then falling to about 0, or the same throughout",
         choices=("one-cycle", "constant"),
     )
     weight_decay: float = setting(0.0, "decay of the weights, as in AdamW", "the biases have none", least=0)
@@ -68,8 +68,8 @@ class TrainingConfig:
     rate_penalty: float = setting(
         0.0,
         "pull of hidden layers to the target rate; 0: none",
-        "what the loss gets for each hidden layer's mean squared deviation of its neurons' mean output from "
-        "target_rate, summed over layers and multiplied by this",
+        "the loss gains this times the sum over hidden layers of the mean squared deviation of the neurons' mean "
+        "outputs from target_rate",
         least=0,
     )
     target_rate: float = fraction(0.03, "mean output of a neuron and step that the penalty pulls to")
@@ -84,7 +84,7 @@ class TrainingConfig:
     validation: float = fraction(
         0.1,
         "fraction of the training samples kept for validation; 0: none",
-        "they are looked at after each epoch; without any, nothing is looked at before the end",
+        "evaluated after each epoch; without any, nothing is evaluated before the end",
     )
     seed: int = setting(
         0, "source of all randomness", "weights, validation samples, order of the samples, spikes", least=0
@@ -118,9 +118,9 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
-        """The configuration that ``dataclasses.asdict`` turned into those settings, from JSON or not.
+        """The configuration of settings that ``dataclasses.asdict`` made, directly or read back from JSON.
 
-        A setting that older versions did not have (``ADDED``) gets its default.
+        A missing setting that older versions did not have (``ADDED``) gets its default.
 
         Raises:
             ValueError: a setting is unknown, missing, of the wrong type or outside its range.
@@ -139,14 +139,14 @@ class TrainingConfig:
 
     @classmethod
     def preset(cls, name: str, dataset: str, **changes: Any) -> TrainingConfig:
-        """The configuration of that name for that data set, with changes.
+        """The configuration of a preset for a data set, with changes.
 
-        "reference" keeps to the constants of the authors' configuration: rate coding of 200 steps with gain 0.25
-        after 20 silent steps, no hidden layer, ten neurons a class. "best" is ours, for accuracy;
-        "fast" is ours, for MNIST above 97 % within two minutes on two cores; so is "deep", ten hidden layers of 128.
+        "reference" has the constants of the authors' configuration: rate coding of 200 steps with gain 0.25 after 20
+        silent steps, no hidden layer, ten neurons per class. The others are srcell's own: "best" for accuracy; "fast"
+        for more than 97 % on MNIST within two minutes on two cores; "deep" with ten hidden layers of 128 neurons.
 
         Raises:
-            ValueError: there is no such preset or data set.
+            ValueError: there is no such preset or data set, or a setting is outside its range.
 
         """
         data.check_name(name, tuple(PRESETS), "preset")

@@ -1,4 +1,4 @@
-"""The training loop: a configuration in, a trained network and its run folder out.
+"""``train``, ``resume`` and ``evaluate_run``: the training loop, which fills a run folder.
 
 The command line and users call it; it must never know how progress is shown or how the files of a run are written.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class TrainedRun(NamedTuple):
-    """What ``train`` leaves: the network in evaluation mode, a row for each epoch, how it does on the test set."""
+    """The result of ``train``: the network in evaluation mode, the metrics of each epoch, the test set's evaluation."""
 
     model: Classifier
     history: list[EpochMetrics]
@@ -39,31 +39,30 @@ class TrainedRun(NamedTuple):
 def train(
     config: TrainingConfig, out: str | Path, observer: Observer | None = None, options: RunOptions | None = None
 ) -> TrainedRun:
-    """Train a network and leave a run folder.
+    """Train a network and write a run folder.
 
-    Adam and cross-entropy; images are encoded anew in every epoch. The validation samples are looked at after
-    each epoch, the test set once, after the last; both are always encoded with the same spikes. Under ``torchrun`` the
-    processes share each batch, and the first of them writes and tells the observer.
+    The optimiser is AdamW, the loss cross-entropy; images are encoded anew in every epoch. The validation samples are
+    evaluated after each epoch, the test set once, after the last; both are always encoded with the same spikes. Under
+    ``torchrun`` the processes share each batch, and the first of them writes files and calls the observer.
 
-    SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
+    SIGINT and SIGTERM end the run after the current optimiser step, with a checkpoint.
 
     Args:
         config: what to train.
-        out: the run folder, made here: config.json, metrics.csv (a row an epoch), checkpoint.safetensors while the run
-            goes, and at its end model.safetensors, result.json, plots and report.html, a page with all of it; the
-            metrics are in the folder tensorboard as well where TensorBoard is installed. While the run goes, no other
-            process can write there.
-        observer: hears of every batch and epoch.
-        options: what the run needs on this machine.
+        out: the run folder, created here: config.json, metrics.csv (one row per epoch), checkpoint.safetensors during
+            the run, and at its end model.safetensors, result.json, plots and report.html, one page with all of them.
+            If TensorBoard is installed, the metrics are in the folder tensorboard as well. During the run no other process can write there.
+        observer: called after every batch and epoch.
+        options: options of this machine.
 
     Raises:
         ValueError: an unknown name, or a corrupt file of the data set.
         FileNotFoundError: the data set is not where ``options`` says.
         FileExistsError: ``out`` exists and is not an empty folder.
         BlockingIOError: another process trains there.
-        ChildProcessError: a process that encodes batches died.
-        FloatingPointError: the loss is no longer a finite number; the last checkpoint stays.
-        Interrupted: a signal came.
+        ChildProcessError: a worker that encodes batches died.
+        FloatingPointError: the loss is no longer finite; the last checkpoint is kept.
+        Interrupted: a signal stopped the run.
         ImportError: a dependency of the extra "train" is not installed.
 
     Example:
@@ -74,7 +73,7 @@ def train(
         [1]
 
     """
-    # Imported here because it needs the extra "train", which the command line's help and errors do without.
+    # Imported here because it needs the extra "train": the command line's help and errors work without it.
     from .run_folder import RunFolder
 
     options = options or RunOptions()
@@ -89,14 +88,14 @@ def train(
 
 
 def resume(out: str | Path, observer: Observer | None = None, options: RunOptions | None = None) -> TrainedRun:
-    """Go on with a run that was stopped or killed, from its last checkpoint.
+    """Continue a run that was stopped or killed from its last checkpoint.
 
-    The weights at the end are those of a run that went through undisturbed, bit for bit.
+    The final weights are bit for bit those of an uninterrupted run.
 
     Args:
         out: the run folder.
         observer: as in ``train``.
-        options: as in ``train``; they need not be those that the run began with.
+        options: as in ``train``; they may differ from those that the run began with.
 
     Raises:
         FileNotFoundError: there is no run in that folder, or the data set is not where ``options`` or the run says.
@@ -131,7 +130,7 @@ def resume(out: str | Path, observer: Observer | None = None, options: RunOption
 
 @contextmanager
 def _writer(group: Processes, out: str | Path, take: Callable[[], RunFolder]) -> Iterator[RunFolder | None]:
-    """The run folder in the first process while the block runs, None in the others; where it cannot be had all fail."""
+    """The run folder in the first process, None in the others; if the first cannot open it, all processes raise."""
     folder, failure = None, None
     if group.rank == 0:
         try:
@@ -149,7 +148,7 @@ def _writer(group: Processes, out: str | Path, take: Callable[[], RunFolder]) ->
 
 
 def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
-    """The options, with the run's own data where they name none."""
+    """The options, with the run's own data folder if they have none."""
     options = options or RunOptions()
     if options.data is None and folder.data is not None:
         options = dataclasses.replace(options, data=folder.data.folder)
@@ -157,7 +156,7 @@ def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
 
 
 def _run_data(options: RunOptions, dataset: Dataset) -> RunData:
-    """What a run folder notes of its data set."""
+    """What a run folder records of its data set."""
     from .run_folder import RunData
 
     return RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes)
@@ -171,7 +170,7 @@ def _run(
     options: RunOptions,
     group: Processes,
 ) -> TrainedRun:
-    """Train to the end and evaluate; the process that has the folder fills it and tells the observer."""
+    """Train to the end and evaluate; the first process writes to the folder and calls the observer."""
 
     def save() -> float:
         state = trainer.state()
@@ -204,16 +203,16 @@ def _run(
     if folder is not None:
         events, labels = next(iter(trainer.test_loader(batch_size=1)))
         folder.finish(trainer.model, trainer.history, evaluation, events, int(labels), trainer.class_names)
-    group.max(0)  # nobody leaves before all have come this far
+    group.max(0)  # a barrier: no process leaves the group while another still needs it
     return TrainedRun(trainer.model, trainer.history, evaluation)
 
 
 def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary: bool = False) -> Evaluation:
-    """Look at the test set with the network of a run that has ended, as its end did.
+    """Evaluate the network of a finished run on the test set, as at the end of the run.
 
     Args:
-        folder: of the run.
-        options: what it needs on this machine.
+        folder: the run folder.
+        options: options of this machine.
         binary: as in ``srcell.evaluation.evaluate``.
 
     Raises:

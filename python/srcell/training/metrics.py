@@ -1,4 +1,4 @@
-"""An epoch's loss, accuracy and rates, which are a row of metrics.csv."""
+"""``EpochMetrics``, an epoch's loss, accuracy and rates (a row of metrics.csv), and ``Tally``, their running sums."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class EpochMetrics(NamedTuple):
 
     Attributes:
         epoch: 1 for the first.
-        train_loss: mean cross-entropy (nats) of the training samples, each as it was when the epoch met it.
-        train_accuracy: fraction of the training samples classified rightly, likewise.
-        validation_accuracy: fraction of the validation samples classified rightly after the epoch; NaN without any.
-        spike_rate: fraction of the elements (neuron, step, sample) of all layers that are active (s > 0), likewise.
-        learning_rate: of the epoch's last step.
+        train_loss: mean cross-entropy (nats) of the training samples, each evaluated in its optimiser step.
+        train_accuracy: fraction of the training samples classified correctly, each evaluated in its optimiser step.
+        validation_accuracy: fraction of the validation samples classified correctly after the epoch; NaN without any.
+        spike_rate: fraction of the elements (neuron, step, sample) of all layers that are active (s > 0) in training.
+        learning_rate: learning rate of the epoch's last optimiser step.
         seconds: wall time of the epoch, evaluation included.
         validation_loss: mean cross-entropy (nats) of the validation samples after the epoch; NaN without any, and in
             epochs that srcell 0.1 trained.
@@ -43,7 +43,7 @@ class Tally:
     """Running sums over the samples of an epoch.
 
     Attributes:
-        sums: (5,) float64: samples, their loss, those classified rightly, elements, active elements.
+        sums: (5,) float64: samples, summed loss, samples classified correctly, elements, active elements.
 
     """
 
@@ -51,7 +51,7 @@ class Tally:
         self.sums = torch.tensor(sums, dtype=torch.float64)
 
     def add(self, loss: float, logits: Tensor, labels: Tensor, spikes: list[Tensor]) -> None:
-        """Count a batch: its summed loss, logits (B, C), labels (B,) and the spikes (T, B, N) of each layer."""
+        """Add a batch: its summed loss, logits (B, C), labels (B,) and the spikes (T, B, N) of each layer."""
         elements = sum(layer.numel() for layer in spikes)
         active = sum(int(count_spikes(layer).events.sum()) for layer in spikes)
         batch = (len(labels), loss, count_correct(logits, labels), elements, active)
@@ -59,12 +59,12 @@ class Tally:
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy."""
+        """Mean cross-entropy of the samples."""
         return self._mean(1, 0)
 
     @property
     def accuracy(self) -> float:
-        """Fraction of the samples classified rightly."""
+        """Fraction of the samples classified correctly."""
         return self._mean(2, 0)
 
     @property
@@ -77,10 +77,10 @@ class Tally:
 
 
 def check_metrics(metrics: EpochMetrics, epoch: int) -> None:
-    """Do nothing if that epoch can have had those metrics.
+    """Raise unless an epoch can have these metrics.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: a metric is outside its range, or the epoch's number differs.
 
     """
     fractions = [metrics.train_accuracy, metrics.spike_rate, metrics.learning_rate]
@@ -100,11 +100,11 @@ def check_metrics(metrics: EpochMetrics, epoch: int) -> None:
 
 
 def numbers(values: list[Any]) -> list[Any]:
-    """The list, if it is one of numbers.
+    """The list; raise unless it is a list of numbers.
 
     Raises:
-        ValueError: it is not.
-        OverflowError: one is beyond every float.
+        ValueError: it is anything else.
+        OverflowError: a number is too large for a float.
 
     """
     if not (isinstance(values, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)):

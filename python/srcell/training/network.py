@@ -1,4 +1,4 @@
-"""The network of a configuration, and its weights from a file."""
+"""Builds the network of a configuration, and loads its weights from a file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..models import Classifier, SRCClassifier, SRCConvClassifier
 from .config import TrainingConfig
 from .samples import make_encoding
 
-WEIGHTS = 0  # what a derived seed is for, beside those of the loader
-EXTRA_STATE = "_extra_state"  # of torch: the end of the name under which a module keeps what is no parameter
+WEIGHTS = 0  # purpose of a derived seed; data/loader.py has others
+EXTRA_STATE = "_extra_state"  # torch's suffix for a module's state that is not a tensor
 
 
 def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
-    """The untrained network of a run, for inputs of (channels, height, width); torch's global random state is kept."""
+    """The untrained network of a run, for inputs of (channels, height, width); keeps torch's global random state."""
     options: dict[str, Any] = {
         "alpha": config.alpha,
         "surrogate": config.surrogate,
@@ -45,13 +45,13 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Put the weights of a file into the network.
+    """Load the weights of a file into the network.
 
-    A file of srcell 0.1 does not have the cells' constants, which later ones keep as ``_extra_state``: those of the
-    network stay, and a warning says so. A file that has them must have the network's.
+    Files of srcell 0.1 lack the constants that later ones have as ``_extra_state``: the network keeps its own, with a
+    warning. In other files the constants must equal those of the network.
 
     Raises:
-        ValueError: they are those of another network.
+        ValueError: the weights are those of another network.
 
     """
     own = model.state_dict()

@@ -1,4 +1,4 @@
-"""``Observer``: what a run calls as it goes; a progress bar is one."""
+"""``Observer``: callbacks of a run, for example for a progress bar."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """What hears of a run as it goes; this one keeps silent."""
+    """Callbacks of a run; these do nothing."""
 
     def on_ready(self, trainer: Trainer) -> None:
-        """Before ``on_start``: the network, the number of its samples and what it was asked for, none to be changed."""
+        """Before ``on_start``: the trainer, to read its network, sample counts and configuration, not to change it."""
 
     def on_start(self, epochs: int, done: int) -> None:
-        """Before the first epoch: how many there will be, and how many an earlier part of the run has done."""
+        """Before the first epoch: the number of epochs, and how many were done before the run was resumed."""
 
     def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
-        """After each optimiser step: the fraction of the run's steps that are done, and the epoch's sums so far."""
+        """After each optimiser step: the epoch, the fraction of the run that is done, and the epoch's sums so far."""
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """After each epoch and its evaluation."""

@@ -13,7 +13,7 @@ from .config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW, whose decay is that of the weights alone."""
+    """AdamW with weight decay for the weight matrices alone."""
     weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -21,22 +21,22 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
 
 
 def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """The learning rate over so many steps."""
+    """The learning-rate schedule over a number of optimiser steps."""
     if config.schedule == "constant":
         return LambdaLR(optimizer, lambda step: 1.0)
     return OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
 
 
 def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, group: Processes) -> Tensor:
-    """What has the gradient of the rate penalty once gradients are averaged over the processes; its value is of no use.
+    """A scalar whose gradient, averaged over the processes, is that of the rate penalty; its value means nothing.
 
     The penalty is the sum over layers of the mean squared distance between its neurons' mean outputs and the target.
 
     Args:
-        spikes: of each hidden layer, those of this process.
-        target: mean output of a neuron and step.
-        samples: of the batch, in all processes.
-        group: the processes that share it.
+        spikes: this process's spikes of each hidden layer, (T, B, N) each.
+        target: target of the mean output per neuron and step.
+        samples: number of samples of the batch, in all processes.
+        group: the processes that share the batch.
 
     """
     pulls = []

@@ -1,4 +1,4 @@
-"""``RunOptions``: settings of this machine (data folder, device, workers), which never change the weights."""
+"""``RunOptions``: options of this machine (data folder, device, workers), on which the weights do not depend."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ DATA = "data"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run needs on this machine, and the weights do not depend on.
+    """Options of a run on this machine, on which the weights do not depend.
 
     Attributes:
-        data: folder of the data sets, as in ``srcell.data.load``; None is the one that the run was begun with, and
+        data: folder of the data sets, as in ``srcell.data.load``; None means the folder that the run began with, or
             "data" for a new run.
-        download: fetch the data set into it if it is not there.
+        download: download the data set if it is not there.
         cache: keep binned recordings on disk, as in ``srcell.data.load_nmnist``.
         num_workers: processes that encode batches ahead; 0 encodes them in the training process.
-        device: where the network is.
-        checkpoint_seconds: least time between two checkpoints within an epoch; every epoch ends with one too.
+        device: device of the network.
+        checkpoint_seconds: least time between two checkpoints within an epoch; one is also written after every epoch.
 
     Raises:
-        ValueError: ``device`` is none that this machine has, or ``checkpoint_seconds`` is no number of at least 0.
+        ValueError: ``device`` is not available, or ``checkpoint_seconds`` is not a number of at least 0.
 
     """
 
@@ -43,5 +43,5 @@ class RunOptions:
 
 
 def data_folder(options: RunOptions) -> str | Path:
-    """Where the data sets are."""
+    """The folder of the data sets."""
     return DATA if options.data is None else options.data

@@ -14,7 +14,7 @@ _IMAGES_512 = {
     "dropout": 0.3,
 }
 
-# Settings of each preset: of every data set under "", of one under its name.
+# Settings of each preset: those for every data set under "", those for one data set under its name.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         "mnist": {"epochs": 25, **_IMAGES_512},

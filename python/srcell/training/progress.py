@@ -1,4 +1,4 @@
-"""Reads a checkpoint back into how far a run has come; all of it is checked before any is used."""
+"""``read``: the progress of a run from its checkpoint, which is checked completely before any of it is used."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "s
 
 
 class Progress(NamedTuple):
-    """What a trainer goes on from.
+    """The state from which a trainer continues.
 
     Attributes:
-        weights: of the network.
+        weights: state_dict of the network.
         moments: the optimiser's state of each parameter.
-        groups: the optimiser's groups of parameters.
-        history: a row for each epoch that is done.
-        batches: those that are done of the epoch at hand.
-        seconds: that these took.
+        groups: the optimiser's parameter groups.
+        history: metrics of each epoch that is done.
+        batches: number of batches of the current epoch that are done.
+        seconds: time that these batches took.
         rate: the last learning rate.
-        tally: the sums of the epoch at hand.
+        tally: running sums of the current epoch.
 
     """
 
@@ -44,10 +44,10 @@ class Progress(NamedTuple):
 
 
 def read(trainer: Trainer, tensors: dict[str, Tensor], record: dict[str, Any], source: str) -> Progress:
-    """What ``Trainer.state`` returned.
+    """The progress in what ``Trainer.state`` returned.
 
     Raises:
-        ValueError: it is incomplete, or that of another configuration or network.
+        ValueError: the state is incomplete, or that of another configuration or network.
 
     """
     missing = sorted(RECORD - record.keys())
@@ -73,7 +73,7 @@ def read(trainer: Trainer, tensors: dict[str, Tensor], record: dict[str, Any], s
 
 
 def _check_epoch(loader: EventLoader, batches: int, rate: float, seconds: float, sums: list[float]) -> None:
-    """Do nothing if an epoch can have come so far.
+    """Raise unless an epoch can have this state after ``batches`` batches.
 
     Raises:
         ValueError: it cannot.
@@ -84,7 +84,7 @@ def _check_epoch(loader: EventLoader, batches: int, rate: float, seconds: float,
     samples = sum(loader.samples_in(k) for k in range(batches))
     if sums[0] != samples or (not batches and any(sums)):
         raise ValueError(f"sums of {sums[0]} samples after {batches} batches, which are of {samples}")
-    # No epoch has begun without a batch: its metrics would be 0 / 0.
+    # Before the first batch the metrics would be 0 / 0; those of one made-up sample are checked instead.
     tally = Tally(sums if batches else (1, 0, 0, 1, 0))
     check_metrics(EpochMetrics(1, tally.loss, tally.accuracy, math.nan, tally.spike_rate, rate, seconds), 1)
 
@@ -110,7 +110,7 @@ def _moments(optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> dict[int
 
 
 def _groups(optimizer: optim.Optimizer, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The optimiser's own groups, with the rates and momenta that the schedule had brought them to."""
+    """The optimiser's own groups, with the saved learning rates and betas, which the schedule had changed."""
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     for group, found in zip(groups, saved, strict=True):
         (group["lr"],), group["betas"] = numbers([found["lr"]]), tuple(numbers(list(found["betas"])))

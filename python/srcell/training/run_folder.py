@@ -1,4 +1,4 @@
-"""The files of a run: what it was asked, how it went, its checkpoint, and what it left.
+"""``RunFolder``: the files of a run, which are its configuration, metrics, checkpoint, model, result and plots.
 
 The training loop, ``srcell.load`` and the command line call this; it must never know how a network is trained.
 """
@@ -45,10 +45,10 @@ FILES = (
 
 
 class RunData(NamedTuple):
-    """What config.json tells of a run's data set.
+    """What config.json records of a run's data set.
 
     Attributes:
-        folder: of the data sets, as it was given.
+        folder: folder of the data sets, as given.
         input_shape: channels, height and width.
         num_classes: the number of classes.
 
@@ -60,10 +60,10 @@ class RunData(NamedTuple):
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> RunData:
-        """What ``_asdict`` turned into that record, from JSON.
+        """The data of a record that ``_asdict`` made, read back from JSON.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError: it is another record.
+            ValueError, TypeError, KeyError, AttributeError: the record has another form.
 
         """
         folder, input_shape, classes = (record[name] for name in cls._fields)
@@ -75,13 +75,13 @@ class RunData(NamedTuple):
 
 
 class RunFolder:
-    """The folder of one run, which has any number of readers and one writer.
+    """The folder of one run, with any number of readers and at most one writer.
 
     Attributes:
         path: the folder.
-        config: what was asked for.
-        data: of its data set; None in a folder of srcell 0.1, which did not tell.
-        checkpoint: the file to go on from.
+        config: the run's configuration.
+        data: the data set; None in a folder of srcell 0.1, which did not record it.
+        checkpoint: path of the checkpoint.
 
     """
 
@@ -93,13 +93,13 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, config: TrainingConfig, data: RunData | None = None) -> RunFolder:
-        """Make the folder, with its parents, become its writer, and write config.json.
+        """Create the folder and its parents, become its writer, and write config.json.
 
-        That holds the configuration, what ``srcell.info`` tells, and ``data``.
+        config.json holds the configuration, ``srcell.info()`` and ``data``.
 
         Raises:
             FileExistsError: the path exists and is not an empty folder.
-            BlockingIOError: another process makes a run there.
+            BlockingIOError: another process is writing a run there.
 
         """
         path = Path(path)
@@ -108,7 +108,7 @@ class RunFolder:
         folder = cls(path, config, data)
         folder.lock()
         try:
-            require_empty(path)  # once more: another process may have made a run there before the lock was ours
+            require_empty(path)  # again: another process may have made a run before we got the lock
             content = {"training": dataclasses.asdict(config), "environment": info()}
             folder._write_json("config.json", content | ({} if data is None else {"data": data._asdict()}))
         except BaseException:
@@ -118,10 +118,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """The folder of a run that was begun, to read from; nothing in it is touched.
+        """Open the folder of an existing run for reading; nothing in it is changed.
 
         Raises:
-            FileNotFoundError: there is no run in it.
+            FileNotFoundError: there is no run in the folder.
             ValueError: its config.json is not what ``create`` writes.
 
         """
@@ -137,7 +137,7 @@ class RunFolder:
             raise ValueError(f"{source}: not the configuration of a run ({error})") from error
 
     def lock(self) -> None:
-        """Become the writer, until ``close`` or the end of the process, and clear up what a killed one left.
+        """Become the writer until ``close`` or the end of the process, and delete partial files of a killed writer.
 
         Raises:
             BlockingIOError: another process is the writer.
@@ -156,22 +156,22 @@ class RunFolder:
         self._lock.release()
 
     def set_data(self, data: RunData) -> None:
-        """Note in config.json what the run's data set is from now on."""
+        """Record in config.json which data the run uses from now on."""
         if data != self.data:
             self.data = data
             record = json.loads((self.path / "config.json").read_text())
             self._write_json("config.json", record | {"data": data._asdict()})
 
     def write_checkpoint(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Replace the checkpoint; the one before it stays if that fails."""
+        """Replace the checkpoint; if that fails, the one before it is kept."""
         write_checkpoint(self.checkpoint, tensors, record)
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """What ``write_checkpoint`` wrote last, or None before the first."""
+        """The last checkpoint, or None if there is none yet."""
         return read_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
 
     def write_metrics(self, history: list[EpochMetrics]) -> None:
-        """Write metrics.csv: a row an epoch, under a header."""
+        """Write metrics.csv: a header, then one row per epoch."""
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(history[0]._fields)
@@ -179,7 +179,7 @@ class RunFolder:
         write_atomically(self.path / "metrics.csv", text.getvalue().encode())
 
     def write_scalars(self, history: list[EpochMetrics]) -> None:
-        """Let TensorBoard show the last epoch, and those before it the first time, if TensorBoard is installed."""
+        """Log the last epoch for TensorBoard, if that is installed; in the first call of a process all epochs."""
         shown = history[-1:]
         if self._summary is None:
             try:
@@ -187,7 +187,7 @@ class RunFolder:
             except ImportError:
                 return
             shown = history
-            # What an earlier part of the run wrote is not shown beside this.
+            # purge_step below hides what the run logged before it was resumed.
             logs = self.path / "tensorboard"
             if logs.is_symlink():
                 raise FileExistsError(f"{logs} is a link: a run writes nowhere but in its folder, remove it")
@@ -247,7 +247,7 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: the run has not ended.
-            ValueError: the file is not what ``finish`` wrote.
+            ValueError: the file is not one that ``finish`` wrote.
 
         """
         path = self.path / "model.safetensors"
@@ -260,11 +260,11 @@ class RunFolder:
 
 
 def require_empty(path: Path) -> None:
-    """Do nothing if a run can be made there.
+    """Raise unless a run can be created in a folder.
 
     Raises:
-        FileExistsError: the path exists and is not a folder, or holds more than what a run leaves that was killed as
-            it began.
+        FileExistsError: the path exists and is not a folder, or holds more than the lock and partial files of a run
+            that was killed at its start.
 
     """
     if not path.exists():
@@ -276,7 +276,7 @@ def require_empty(path: Path) -> None:
 
 
 def summarise(evaluation: Evaluation) -> dict[str, Any]:
-    """The figures of an evaluation, for JSON."""
+    """The numbers of an evaluation, for result.json."""
     return {
         "test_accuracy": evaluation.accuracy,
         "events_per_inference": sum(layer.events for layer in evaluation.counts),

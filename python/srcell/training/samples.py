@@ -1,4 +1,4 @@
-"""A run's data set, its split into training and validation, and its encoder."""
+"""A run's data set, its split into training and validation samples, and its encoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .options import RunOptions, data_folder
 
 EVALUATION_BATCH = 512
 EVALUATION_SEED = 0
-VALIDATION = 3  # what a derived seed is for, beside those of the loader
+VALIDATION = 3  # purpose of a derived seed; data/loader.py has others
 
 
 def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
-    """The data set of a run.
+    """Load the data set of a run.
 
     Raises:
-        FileNotFoundError: it is not there; the message says where that is.
+        FileNotFoundError: the data set is missing; the message says where it was looked for.
         ValueError, ImportError: as in ``srcell.data.load``.
 
     """
@@ -33,17 +33,17 @@ def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
 
 
 def make_encoding(config: TrainingConfig) -> Encoding:
-    """How the images of a run become events."""
+    """The encoder of a run's images."""
     if config.encoding == "latency":
         return LatencyEncoding(config.steps, config.prefix)
     return RateEncoding(config.steps, config.gain, config.prefix)
 
 
 def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
-    """The samples to train on, and those of ``config.validation``, drawn by the run's seed.
+    """The training samples and the validation samples, drawn by the run's seed.
 
     Raises:
-        ValueError: there are fewer than ``config.train_samples``, or none at all to train on.
+        ValueError: there are fewer than ``config.train_samples``, or none is left to train on.
 
     """
     count = len(samples.labels)

@@ -1,6 +1,7 @@
-"""How a setting of a training run is written, once: default, range, option and help; all else is derived from that.
+"""``Setting``: the single description of a training setting, with its default, range, option and help.
 
-``TrainingConfig`` is made of settings; the command line, the documentation and the scripts of ``bench/`` read them.
+``TrainingConfig`` is made of settings; the command line, the documentation and the scripts of ``bench/`` are derived
+from them.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ import numpy as np
 
 from ..data import check_name
 
-# Of sizes and numbers of steps, samples and epochs.
+# Bound on sizes and on numbers of steps, samples and epochs.
 LARGEST = 2**31 - 1
 
 
 class Setting(NamedTuple):
-    """What there is to say of a setting beside its name.
+    """The description of a setting.
 
     Attributes:
-        default: its type is the setting's: bool, int, float, str, or tuple of ints.
-        text: what it is, a line.
-        details: more, for the documentation.
-        option: of the command line.
-        choices: of a str.
-        least: that it may be; of a tuple, that each size may be.
-        most: that it may be.
+        default: default value; its type is the setting's: bool, int, float, str, or tuple of ints.
+        text: help text, one line.
+        details: further text for the documentation.
+        option: command-line option.
+        choices: allowed values of a str.
+        least: smallest allowed value; for a tuple, of each of its sizes.
+        most: largest allowed value.
         open_least: whether ``least`` itself is excluded.
         open_most: whether ``most`` itself is excluded.
-        noun: what one of the choices is called, the setting's name by default.
+        noun: what an error message calls a choice; the setting's name by default.
 
     """
 
@@ -48,7 +49,7 @@ class Setting(NamedTuple):
     noun: str = ""
 
     def check(self, name: str, value: Any) -> None:
-        """Raise ValueError where a value of its type is outside its range."""
+        """Raise ValueError if a value of the right type is outside the range."""
         kind = type(self.default)
         if kind is str:
             check_name(value, self.choices, self.noun or name.replace("_", " "))
@@ -67,7 +68,7 @@ class Setting(NamedTuple):
 
     @property
     def range(self) -> str:
-        """That of a float, in words."""
+        """The range of a float setting, in words."""
         if math.isinf(self.most):
             return f"a finite number {'above' if self.open_least else 'of at least'} {self.least:g}"
         left, right = "(" if self.open_least else "[", ")" if self.open_most else "]"
@@ -75,37 +76,37 @@ class Setting(NamedTuple):
 
 
 def setting(default: Any, text: str, details: str = "", **more: Any) -> Any:
-    """A field of a dataclass that is a setting."""
+    """A dataclass field with a ``Setting``."""
     return dataclasses.field(default=default, metadata={"setting": Setting(default, text, details, **more)})
 
 
 def fraction(default: float, text: str, details: str = "", **more: Any) -> Any:
-    """A number in [0, 1)."""
+    """A setting in [0, 1)."""
     return setting(default, text, details, least=0, most=1, open_most=True, **more)
 
 
 def positive(default: float, text: str, details: str = "", **more: Any) -> Any:
-    """A number in (0, 1]."""
+    """A setting in (0, 1]."""
     return setting(default, text, details, least=0, most=1, open_least=True, **more)
 
 
 def size(default: Any, text: str, details: str = "", *, least: int = 1, **more: Any) -> Any:
-    """A number of something, or several."""
+    """A setting that is a size or a tuple of sizes, each at least ``least``."""
     return setting(default, text, details, least=least, most=LARGEST, **more)
 
 
 def settings_of(config: type) -> dict[str, Setting]:
-    """All settings of a dataclass by their names."""
+    """The settings of a dataclass by name."""
     found = {field.name: field.metadata["setting"] for field in dataclasses.fields(config)}
     return {name: s._replace(option=s.option or f"--{name.replace('_', '-')}") for name, s in found.items()}
 
 
 def as_setting(name: str, value: Any, kind: type) -> Any:
-    """The value as Python's own of that type: bool, int, float, str, or tuple of ints.
+    """The value converted to Python's own type: bool, int, float, str, or tuple of ints.
 
     Raises:
-        TypeError: it is of another type.
-        ValueError: no float is as large.
+        TypeError: the value is of another type.
+        ValueError: the number is too large for a float.
 
     """
     if kind is tuple:
@@ -125,11 +126,11 @@ def as_setting(name: str, value: Any, kind: type) -> Any:
 
 
 def is_number(value: Any, kind: type) -> bool:
-    """Whether it is a number of that kind, which a bool is not."""
+    """Whether a value is a number of that kind and not a bool."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def documented(config: type) -> Iterator[str]:
-    """Lines that document the settings of a dataclass, as a docstring has attributes."""
+    """The lines of a docstring's attributes that document the settings of a dataclass."""
     for name, found in settings_of(config).items():
         yield f"        {name}: {found.text}{f' ({found.details})' if found.details else ''}."

@@ -1,4 +1,4 @@
-"""A sweep: the same training for each combination of values and each seed, and a summary of what came of it.
+"""Plans a sweep, one run for each combination of values and each seed, and summarises its results.
 
 The command line calls this; it must never know how a network is trained or how progress is shown.
 """
@@ -22,9 +22,9 @@ class Run(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        name: of its folder: the values of the settings that the sweep varies, and the seed.
+        name: name of its folder: the values of the settings that the sweep varies, and the seed.
         changes: those values by setting, without the seed.
-        config: all that it trains with.
+        config: the full configuration.
 
     """
 
@@ -34,12 +34,12 @@ class Run(NamedTuple):
 
 
 class Combination(NamedTuple):
-    """What the runs of one combination of values came to.
+    """The results of the runs of one combination of values.
 
     Attributes:
         changes: the values by setting.
-        seeds: of its runs.
-        accuracies: of the test set, a run each.
+        seeds: seeds of its runs.
+        accuracies: test accuracies of its runs.
 
     """
 
@@ -54,21 +54,21 @@ class Combination(NamedTuple):
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation of the accuracies over seeds; None of one."""
+        """The standard deviation of the accuracies over seeds; None for a single run."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 def plan(preset: str, dataset: str, given: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) -> list[Run]:
-    """The runs of a sweep, all combinations of one seed before those of the next.
+    """The runs of a sweep: all combinations with the first seed, then all with the next.
 
     Args:
-        preset: where the settings come from.
-        dataset: what to train on.
+        preset: name of the preset that the settings come from.
+        dataset: name of the data set.
         given: settings that all runs share.
-        varied: the values of each setting that the runs do not share; seeds under "seed".
+        varied: the values of each setting that the sweep varies; seeds under "seed".
 
     Raises:
-        ValueError: a configuration is none that ``TrainingConfig.preset`` makes.
+        ValueError: a setting is outside its range, as in ``TrainingConfig.preset``.
 
     Example:
         >>> runs = plan("best", "digits", {"epochs": 1}, {"seed": [3, 4], "hidden_sizes": [(), (8, 4)]})
@@ -94,12 +94,12 @@ def described(changes: Mapping[str, Any]) -> list[str]:
 
 
 def value_text(value: object) -> str:
-    """A setting's value; sizes with hyphens."""
+    """A setting's value as text; sizes are joined by hyphens."""
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def combinations(runs: Sequence[Run], accuracies: Mapping[str, float]) -> list[Combination]:
-    """What the runs that are done came to; ``accuracies`` are those of the test set, by the runs' names."""
+    """The results of the finished runs by combination; ``accuracies`` has test accuracies by run name."""
     found: dict[tuple[str, ...], Combination] = {}
     for run in runs:
         if run.name in accuracies:
@@ -110,12 +110,12 @@ def combinations(runs: Sequence[Run], accuracies: Mapping[str, float]) -> list[C
 
 
 def write_summary(folder: Path, runs: Sequence[Run], accuracies: Mapping[str, float]) -> None:
-    """Write sweep.csv, a row for each run that is done, and sweep.json, the same with what each combination came to.
+    """Write sweep.csv, a row for each finished run, and sweep.json, which adds the results of each combination.
 
     Args:
-        folder: of the sweep.
-        runs: all of them.
-        accuracies: of the test set, by the names of the runs that are done: at least one.
+        folder: folder of the sweep.
+        runs: all runs of the sweep.
+        accuracies: test accuracies of the finished runs by name, at least one.
 
     """
     rows = [

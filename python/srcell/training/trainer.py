@@ -1,4 +1,4 @@
-"""``Trainer``: takes the optimiser steps of a run, and saves and restores its state.
+"""``Trainer``: performs the optimiser steps of a run, and saves and restores its state.
 
 It must never know how progress is shown, how the files of a run are written, or what happens inside a layer.
 """
@@ -32,26 +32,26 @@ from .samples import EVALUATION_BATCH, EVALUATION_SEED, make_encoding, split
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
-DROPOUT = 4  # what a derived seed is for, beside those of the loader
+DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
 
 
 class Trainer:
-    """A network with its data, optimiser and learning-rate schedule, wherever in its run.
+    """A network with its data, optimiser and learning-rate schedule, at any point of its run.
 
     Args:
-        config: what to train.
-        dataset: what to train on.
-        options: what the run needs on this machine.
-        group: the processes that train it together; alone by default.
+        config: the run's configuration.
+        dataset: the data set.
+        options: options of this machine.
+        group: the processes that train the network together; this one alone by default.
 
     Attributes:
         config: as given.
-        model: the network, trained as far as it got.
-        sample_counts: how many samples are for "training", "validation" and "test".
-        tally: sums over the batches of the epoch at hand, those of this process.
-        history: a row for each epoch that is done.
-        loader: of the training samples.
-        optimizer: of the network.
+        model: the network in its present state.
+        sample_counts: number of samples under "training", "validation" and "test".
+        tally: this process's sums over the batches of the current epoch.
+        history: metrics of each epoch that is done.
+        loader: loader of the training samples.
+        optimizer: the network's optimiser.
 
     """
 
@@ -83,10 +83,10 @@ class Trainer:
         self._seconds = 0.0
 
     def train_epoch(self) -> Iterator[float]:
-        """Train on what is left of the epoch, yielding after each step the fraction of the run that is done.
+        """Train on the remaining batches of the epoch; after each yield the fraction of the run that is done.
 
         Raises:
-            FloatingPointError: the loss is no longer a finite number.
+            FloatingPointError: the loss is no longer finite.
 
         """
         epoch, start = len(self.history) + 1, time.perf_counter() - self._seconds
@@ -98,7 +98,7 @@ class Trainer:
             yield ((epoch - 1) + self._batches_done / len(self.loader)) / self.config.epochs
 
     def finish_epoch(self) -> EpochMetrics:
-        """Look at the validation samples and begin the next epoch."""
+        """Evaluate on the validation samples, record the epoch's metrics, and begin the next epoch."""
         start = time.perf_counter()
         total = self._total_tally()
         accuracy = loss = math.nan
@@ -120,19 +120,19 @@ class Trainer:
         return metrics
 
     def test(self) -> Evaluation:
-        """Look at the test set."""
+        """Evaluate on the test set."""
         return self._evaluate(self.test_loader())
 
     def test_loader(self, batch_size: int = EVALUATION_BATCH) -> EventLoader:
-        """The test set, with the spikes that it always has."""
+        """A loader of the test set; its spikes are the same in every run."""
         return self._make_loader(self._test_samples, batch_size)
 
     def leave(self) -> None:
-        """Let go of what averages gradients, which must not outlive the process group; no training after it."""
+        """Drop the DistributedDataParallel wrapper, which must not outlive the process group; then no more training."""
         self._network = nn.Identity()
 
     def state(self) -> Checkpoint:
-        """All that ``load_state`` needs to go on from here, in copies; every process calls it, and gets the same."""
+        """Copies of all that ``load_state`` needs to continue from here; every process calls it and gets the same."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for k, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{name}": tensor for name, tensor in state.items()}
@@ -149,7 +149,7 @@ class Trainer:
         return tensors, record
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any], source: str = "checkpoint") -> None:
-        """Go back to where ``state`` was called; the tensors are copied.
+        """Restore the state that ``state`` returned; the tensors are copied.
 
         Raises:
             ValueError: the state is incomplete, or that of another configuration or network.
@@ -159,10 +159,10 @@ class Trainer:
         load_weights(self.model, found.weights, source)
         self.optimizer.load_state_dict({"state": found.moments, "param_groups": found.groups})
         self.history, self._batches_done, self._seconds = found.history, found.batches, found.seconds
-        # The sums are those of all processes.
+        # The saved sums are those of all processes, and are added up over processes again.
         self.tally = Tally(found.tally) if self._group.rank == 0 else Tally()
         self._rate = found.rate
-        # The schedule is a function of the number of steps, and has its present values in the optimiser's groups.
+        # The schedule depends only on the number of steps; its present values are in the optimiser's groups.
         self._schedule.last_epoch = len(self.history) * len(self.loader) + self._batches_done
 
     def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
@@ -173,7 +173,8 @@ class Trainer:
                 f"the loss became {loss.item()} in batch {self._batches_done + 1} of epoch {len(self.history) + 1}, "
                 f"at a learning rate of {self._rate:.3g}: use a lower one"
             )
-        # Gradients are averaged over the processes, whose shares of a batch may differ by one.
+        # DistributedDataParallel averages gradients over processes, whose shares of a batch may differ by a sample: so
+        # the summed loss is divided by the samples of all, times the number of processes.
         samples = self.loader.samples_in(self._batches_done)
         objective = self._group.size / samples * loss
         if self.config.rate_penalty:
@@ -190,7 +191,7 @@ class Trainer:
         self.tally.add(loss.item(), logits, labels, spikes)
 
     def _forward(self, events: EventBatch) -> list[Tensor]:
-        """The logits and the spikes of each layer; what a sample loses to dropout depends on its place in the run."""
+        """The logits and the spikes of each layer; dropout is seeded by the batch's place in the run."""
         if not self.config.dropout:
             return cast("list[Tensor]", self._network(events))
         place = (len(self.history), self._batches_done)
@@ -230,7 +231,7 @@ class Trainer:
 
 
 class LayersAndLogits(nn.Module):
-    """A network whose one call gives all that a training step needs, as DistributedDataParallel demands."""
+    """A network that returns all that a training step needs from one call, as DistributedDataParallel requires."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
