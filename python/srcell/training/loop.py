@@ -51,7 +51,8 @@ def train(
         config: what to train.
         out: the run folder, created here: config.json, metrics.csv (one row per epoch), checkpoint.safetensors during
             the run, and at its end model.safetensors, result.json, plots and report.html, one page with all of them.
-            If TensorBoard is installed, the metrics are in the folder tensorboard as well. During the run no other process can write there.
+            If TensorBoard is installed, the metrics are in the folder tensorboard as well. During the run no other
+            process can write there.
         observer: called after every batch and epoch.
         options: options of this machine.
 
