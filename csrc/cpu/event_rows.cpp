@@ -84,12 +84,6 @@ int64_t first_nan(const T* values, int64_t begin, int64_t end) {
     return std::find_if(values + begin, values + end, [](T value) { return value != value; }) - values;
 }
 
-void lower(std::atomic<int64_t>& first, int64_t position) {
-    int64_t before = first;
-    while (position < before && !first.compare_exchange_weak(before, position)) {
-    }
-}
-
 // Splits offsets, indices and values each into `pieces` parts; piece k checks the k-th part of each.
 struct Pass {
     const UncheckedEvents& p;
@@ -102,11 +96,11 @@ struct Pass {
         Pass& pass = *static_cast<Pass*>(self);
         const UncheckedEvents& p = pass.p;
         const int64_t row_part = part(pass.rows, pass.pieces);
-        lower(pass.descent, first_descent(p.offsets, begin * row_part, std::min(end * row_part, pass.rows)));
+        keep_lowest(pass.descent, first_descent(p.offsets, begin * row_part, std::min(end * row_part, pass.rows)));
         const int64_t event_part = part(p.events, pass.pieces);
         const int64_t first = begin * event_part, last = std::min(end * event_part, p.events);
-        lower(pass.index, first_outside(p.indices, first, last, static_cast<int32_t>(p.inputs - 1)));
-        lower(pass.nan, std::min(first_nan(p.values_f32, first, last), first_nan(p.values_f64, first, last)));
+        keep_lowest(pass.index, first_outside(p.indices, first, last, static_cast<int32_t>(p.inputs - 1)));
+        keep_lowest(pass.nan, std::min(first_nan(p.values_f32, first, last), first_nan(p.values_f64, first, last)));
     }
 };
 

@@ -98,8 +98,8 @@ void pack_weight(const EventsForward<T>& p) {
             T* packed = q.packed_weight + tile * rows * width;
             for (int64_t n = 0; n < width; ++n) {
                 const int64_t neuron = tile * width + n;
-                const T* of_neuron = q.weight + neuron * inputs;
-                if (neuron >= neurons)
+                const T* of_neuron = neuron < neurons ? q.weight + neuron * inputs : nullptr;
+                if (!of_neuron)
                     for (int64_t row = first; row < last; ++row) packed[row * width + n] = T(0);
                 else if (!indices)
                     for (int64_t row = first; row < last; ++row) packed[row * width + n] = of_neuron[row];

@@ -80,6 +80,7 @@ void parallel_for(int64_t items, int threads, void (*work)(void*, int64_t, int64
         return;
     }
     std::vector<std::thread> others;
+    others.reserve(static_cast<size_t>(threads - 1));  // before any thread runs: a vector that throws would end it all
     try {
         for (int k = 1; k < threads; ++k) others.emplace_back(Job::run, &job);
     } catch (const std::system_error&) {

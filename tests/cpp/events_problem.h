@@ -122,7 +122,7 @@ struct EventsCall {
         : in(in),
           rows(rows),
           out(in, poison),
-          packed(tiles() * rows.inputs * width(), poison),
+          packed(tiles() * packed_rows(rows.inputs, rows.events().count) * width(), poison),
           trace(wanted.save ? in.o.steps * out.plane() : 0, poison),
           checkpoints(wanted.save ? segments(in.o.steps, kEventSegment) * 2 * out.plane() : 0, poison),
           grad_current(wanted.grad_current ? in.o.steps * out.plane() : 0, poison),
