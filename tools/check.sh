@@ -30,4 +30,4 @@ $fixed_addresses ctest --preset tsan -R '^threads$'
 
 # The documentation. `make test` has run its examples, except those that need other libraries.
 sphinx-build -W --keep-going -q -E -b html docs build/docs
-"$BIN/python" -m pytest -q tests/test_docs.py -k porting
+"$BIN/python" -m pytest -q tests/test_docs.py tests/test_gallery.py tests/test_works.py -k 'porting or notebook or works'
