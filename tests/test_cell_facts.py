@@ -18,7 +18,7 @@ from srcell.reference import src_reference
 from support.processes import ISAS, IsaProcess
 
 BIASES = (-6.0, -4.95, -4.85, -4.5, -4.0)
-SILENT_STEPS = 1000
+SILENT_STEPS = 2000  # by then the oscillations have reached their cycle
 
 # What float32 adds to the rounding of the expected decimals: u is a sum of three terms below 8, rounded to 2^-22 each
 # and damped by 1 - h^2 < 0.2, and h and hs are rounded to 2^-23 each; the settling dynamics (I - J)^-1, J the Jacobian

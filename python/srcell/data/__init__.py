@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from ..events import EventBatch
 from .dataset import Dataset, LabelledEvents, LabelledImages, Samples
 from .digits import load_digits
-from .images import load_fashion_mnist, load_mnist
+from .images import fashion_mnist_classes, load_fashion_mnist, load_mnist
 from .loader import EventLoader, LatencyEncoding, RateEncoding
 from .nmnist import load_nmnist
 
@@ -30,6 +30,7 @@ __all__ = [
     "RateEncoding",
     "Samples",
     "check_name",
+    "class_names",
     "collate",
     "load",
     "load_digits",
@@ -81,6 +82,24 @@ def load(
     if name != "digits":
         raise AssertionError(f"{name} is in NAMES, and nothing loads it")
     return load_digits()
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """The names of a data set's classes, by label; empty if the labels name themselves, as those of digits do.
+
+    Raises:
+        ValueError: there is no such data set.
+        ImportError: the data set needs a package that is not installed.
+
+    Example:
+        >>> class_names("fashion-mnist")[:3]
+        ('T-shirt/top', 'Trouser', 'Pullover')
+        >>> class_names("digits")
+        ()
+
+    """
+    check_name(name)
+    return fashion_mnist_classes() if name == "fashion-mnist" else ()
 
 
 def check_name(name: str, names: Sequence[str] = NAMES, what: str = "data set") -> None:

@@ -63,7 +63,6 @@ class Dataset(NamedTuple):
         test: the samples held out for testing.
         num_classes: the number of classes.
         input_shape: channels, height and width; their product is K, the number of inputs.
-        class_names: names of the classes, by label; empty if the labels name themselves, as those of digits do.
 
     """
 
@@ -71,7 +70,6 @@ class Dataset(NamedTuple):
     test: Samples
     num_classes: int
     input_shape: tuple[int, int, int]
-    class_names: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> int:

@@ -58,11 +58,15 @@ def load_fashion_mnist(root: str | Path, *, download: bool = False) -> Dataset:
         FileNotFoundError: no FashionMNIST in no-such-folder: expected the folder FashionMNIST/raw or fashion-mnist...
 
     """
-    dataset = _load("FashionMNIST", root, ("FashionMNIST/raw", "fashion-mnist"), download)
+    return _load("FashionMNIST", root, ("FashionMNIST/raw", "fashion-mnist"), download)
+
+
+def fashion_mnist_classes() -> tuple[str, ...]:
+    """The names of Fashion-MNIST's classes, by label."""
     with extra("train"):
         from torchvision.datasets import FashionMNIST
 
-    return dataset._replace(class_names=tuple(FashionMNIST.classes))
+    return tuple(FashionMNIST.classes)
 
 
 def _load(name: str, root: str | Path, folders: tuple[str, ...], download: bool) -> Dataset:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import data
 from .._processes import Interrupted, Processes, processes, stop_signals
 from ..data import Dataset, EventLoader
 from ..evaluation import Evaluation, evaluate
@@ -203,7 +204,9 @@ def _run(
     trainer.model.eval()
     if folder is not None:
         events, labels = next(iter(trainer.test_loader(batch_size=1)))
-        folder.finish(trainer.model, trainer.history, evaluation, events, int(labels), trainer.class_names)
+        folder.finish(
+            trainer.model, trainer.history, evaluation, events, int(labels), data.class_names(trainer.config.dataset)
+        )
     group.max(0)  # a barrier: no process leaves the group while another still needs it
     return TrainedRun(trainer.model, trainer.history, evaluation)
 

@@ -215,7 +215,7 @@ class RunFolder:
             evaluation: of the test set.
             sample: a batch of one test sample, for the raster and the traces.
             label: its class.
-            class_names: as in ``Dataset``.
+            class_names: as ``srcell.data.class_names`` gives.
 
         """
         record: dict[str, Any] = {"config": dataclasses.asdict(self.config)}

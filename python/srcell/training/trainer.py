@@ -66,7 +66,6 @@ class Trainer:
         self.config, self.tally = config, Tally()
         self.history: list[EpochMetrics] = []
         self._device = torch.device(options.device)
-        self.class_names = dataset.class_names
         self._test_samples = dataset.test
         self._workers = options.num_workers
         training, validation = split(config, dataset.train)
