@@ -159,6 +159,34 @@ struct EventsBackward : CellBackward<T> {
     T* weight_partials;            // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
 };
 
+// The lateral weights of a layer, through which each neuron hears the spikes of all neurons of the step before.
+template <class T>
+struct Lateral {
+    const T* weight;  // (N, N): weight[n][m] is what neuron n gets from neuron m
+    T* packed;        // scratch: (N, lateral_width(N)), row m has what neuron m gives
+    bool relu;        // ds/dh on the way through these weights: [h > 0]; otherwise 1
+};
+
+// Elements of a row over all neurons: tiles side by side, neuron n at place n.
+inline int64_t lateral_width(int64_t neurons) { return event_tiles(neurons) * event_tile_width(neurons); }
+
+// A layer with lateral weights. Its input is given currents, or events as in EventsForward. All neurons of a sample
+// advance together, so the trace is (B, T, N) here.
+template <class T>
+struct LateralForward : EventsForward<T> {
+    bool has_events;   // otherwise the currents are given
+    const T* current;  // (T, B, N) if given
+    Lateral<T> lateral;
+};
+
+template <class T>
+struct LateralBackward : EventsBackward<T> {
+    bool has_events;  // otherwise currents were given, and there is no gradient of `weight`
+    Lateral<T> lateral;
+    T* grad_lateral;      // (N, N) out; null if not needed
+    T* lateral_partials;  // scratch: (event_tiles(N), event_groups(B, N), N, event_tile_width(N))
+};
+
 // Gradients of event values: for each event the sum over neurons of weight times gradient of the current. Written to
 // one of two arrays.
 template <class T>

@@ -35,6 +35,7 @@ from support.gradients import gradients, make_output_gradients, moved_by_one_ulp
 from support.inputs import MODES, PARAMETERS, STATE, Inputs, call, noise
 from support.processes import ISAS, IsaProcess
 from test_bits import (
+    LATERAL,
     Case,
     Digests,
     alone,
@@ -77,6 +78,7 @@ def draw(seed: int, kind: str) -> Case:
         poison=bool(kind in ("currents", "events") and not random.integers(4)),
         scale=scale,
         spread=0.0 if float64 else float(random.choice([0, 0, 0.3, 2])),
+        lateral="" if kind == "step" else str(random.choice(["", "", *LATERAL])),
     )
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import srcell
 from srcell import EventBatch, SRCState, _core
-from srcell.functional.layer import Cell
+from srcell.functional.layer import Cell, Lateral
 from srcell.functional.synapse import linear
 from support.gradients import gradients, make_output_gradients
 from support.inputs import (
@@ -36,6 +36,7 @@ from support.inputs import (
     Outputs,
     call,
     make_inputs,
+    make_lateral,
     make_linear_inputs,
     noise,
     random_bits,
@@ -61,9 +62,11 @@ def make_case(
     poison: bool = False,
     scale: float = 1.0,
     spread: float = 0.0,
+    lateral: str = "",
 ) -> Case:
     """What a process needs to call ``src`` and its gradients. ``poison`` puts NaN and infinities into the data;
     currents or weights are multiplied by ``scale``, and cell parameters lie within ``spread`` of their defaults.
+    ``lateral`` is the surrogate of lateral weights, if there are any.
     """
     return {
         "seed": seed,
@@ -76,6 +79,7 @@ def make_case(
         "poison": poison,
         "scale": scale,
         "spread": spread,
+        "lateral": lateral,
     }
 
 
@@ -99,6 +103,12 @@ CASES = [
     for dtype in ("float32", "float64")
     for lengths in (False, True)
 ]
+LATERAL = ("relu", "straight_through")
+CASES += [
+    make_case(seed, shape, mode=mode, lengths=bool(seed % 2), lateral=LATERAL[seed % 2])
+    for seed, shape in enumerate([*SHAPES[:6], (70, 20, 5)])
+    for mode in MODES[::3]
+]
 
 
 def case_inputs(case: Case) -> Inputs:
@@ -111,6 +121,8 @@ def case_inputs(case: Case) -> Inputs:
 def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
     """Apply the case's scale, spread and poison to inputs near their defaults, in place."""
     inputs[synapse] *= case["scale"]
+    if case["lateral"]:
+        inputs["weight_hh"] = make_lateral(case["seed"], len(inputs["bias"]), inputs["bias"].dtype)
     if case["poison"]:
         poison(inputs, synapse)
     if case["spread"]:
@@ -136,6 +148,7 @@ def case_options(case: Case) -> dict[str, Any]:
         "surrogate": case["surrogate"],
         "recurrent_grad": case["recurrent_grad"],
         "lengths": torch.from_numpy(lengths) if case["lengths"] else None,
+        **({"lateral_surrogate": case["lateral"]} if case["lateral"] else {}),
     }
 
 
@@ -155,6 +168,11 @@ LINEAR_CASES = [
     for seed, shape in enumerate(LINEAR_SHAPES)
     for mode in MODES
     for dtype, lengths in (("float32", True), ("float32", False), ("float64", True))
+]
+LINEAR_CASES += [
+    make_case(seed, shape, mode=mode, lengths=bool(seed % 2), lateral=LATERAL[seed % 2])
+    for seed, shape in enumerate([*LINEAR_SHAPES[:6], (300, 3, 260, 9)])
+    for mode in MODES[1:3]
 ]
 
 
@@ -227,8 +245,10 @@ def linear_dense(case: Case, threads: int, *, as_events: bool = False) -> Digest
         return {name.replace("values", "input"): x for name, x in digests.items()}
 
     def at_events(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **keywords: Any) -> Outputs:
-        cell = {name: keywords.pop(name) for name in PARAMETERS}
-        return linear(input, weight, bias, state, Cell(**cell), method="events", input_grad_at_events=True, **keywords)
+        cell = Cell(**{name: keywords.pop(name) for name in PARAMETERS})
+        lateral = Lateral(keywords.pop("weight_hh", None), keywords.pop("lateral_surrogate", "relu"))
+        keywords |= {"lateral": lateral, "method": "events", "input_grad_at_events": True}
+        return linear(input, weight, bias, state, cell, **keywords)
 
     with torch.no_grad():
         outputs = call(at_events, {"input": dense, **inputs}, **options)
@@ -378,6 +398,7 @@ cases = st.builds(
     per_neuron=st.booleans(),
     lengths=st.booleans(),
     poison=st.booleans(),
+    lateral=st.sampled_from(["", "", *LATERAL]),
 )
 
 
@@ -450,6 +471,7 @@ linear_cases = st.builds(
     per_neuron=st.booleans(),
     lengths=st.booleans(),
     poison=st.booleans(),
+    lateral=st.sampled_from(["", "", *LATERAL]),
 )
 
 
@@ -535,6 +557,8 @@ def spike_trains() -> dict[str, dict[str, Any]]:
     weight = torch.from_numpy((random_bits(4, 100, 50) % np.uint64(2048)).astype(np.int64)).float() / 256 - 3
     events = srcell.EventBatch.from_dense(dense)
     trains["graded events"] = srcell.src_linear(events, weight, -6.0)[0]
+    lateral = torch.from_numpy((random_bits(5, 100, 100) % np.uint64(2048)).astype(np.int64)).float() / 1024 - 1
+    trains["lateral"] = srcell.src_linear(events, weight, -6.0, weight_hh=lateral)[0]
     trains["events"] = srcell.src_linear(with_values(events, None), weight, -6.0, lengths=[220, 0, 131])[0]
     return {name: {"events": int(x.count_nonzero()), "sha256": digest(x)} for name, x in trains.items()}
 

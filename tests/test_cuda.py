@@ -208,7 +208,7 @@ def test_dense_inputs(gpu, dtype, method, at_events):
     given = {"bias": bias, **dict(zip(STATE, state, strict=True))}
     layer = make_layer(given, ("straight_through", True), [40, 33, 32, 1, 0])
     grads = [torch.randn(40, 5, 37, dtype=dtype, generator=generator), None, None, None]
-    wanted = [True, True, *[False] * 6]
+    wanted = [True, True, *[False] * 7]
 
     def passes(method, device):
         on_device = pytree.tree_map(lambda x: moved(x, device), layer)
@@ -219,7 +219,7 @@ def test_dense_inputs(gpu, dtype, method, at_events):
         assert [(x.shape, x.dtype) for x in outputs] == [(x.shape, x.dtype) for x in fake]
         by_outputs = [moved(x, device) for x in grads]
         gradients = torch.ops.srcell.src_dense_backward(
-            *(*by_outputs, x, w, *outputs[4:], *on_device.synapse_backward),
+            *(*by_outputs, x, w, *outputs[4:], *on_device.backward),
             **on_device.options,
             input_grad_at_events=at_events,
             output_mask=wanted,
@@ -248,13 +248,11 @@ def test_a_wrong_mask_is_refused(gpu):
         layer = make_layer({"bias": torch.zeros(6, device=gpu.device)}, ("relu", False))
         given, options = dense_arguments(input, weight, "events", False, layer)
         saved = list(torch.ops.srcell.src_dense(*given, **options)[4:])
-        options = dict(layer.options, input_grad_at_events=False, output_mask=[True, True, *[False] * 6])
+        options = dict(layer.options, input_grad_at_events=False, output_mask=[True, True, *[False] * 7])
         for mask in (saved[2][:1], saved[2].int(), saved[2][:, :0]):
             saved[2] = mask
             with pytest.raises(ValueError, match="mask: expected int64 of shape"):
-                torch.ops.srcell.src_dense_backward(
-                    *[None] * 4, input, weight, *saved, *layer.synapse_backward, **options
-                )
+                torch.ops.srcell.src_dense_backward(*[None] * 4, input, weight, *saved, *layer.backward, **options)
 
 
 def test_rate_encoding_is_the_cpus(gpu):
@@ -363,7 +361,11 @@ def test_operators_check():
     layer, weight = six_neurons(), torch.randn(6, 5, device="cuda", requires_grad=True)
     input = (torch.rand(9, 3, 5, device="cuda") < 0.3).float()
     current = torch.randn(9, 3, 6, device="cuda", requires_grad=True)
-    torch.library.opcheck(torch.ops.srcell.src.default, (current, *layer.forward), {**layer.options, "save": True})
+    torch.library.opcheck(
+        torch.ops.srcell.src.default,
+        (current, *layer.forward),
+        {**layer.options, "save": True, "trace_integrator": True},
+    )
     events = EventBatch.from_dense(input)
     arguments = (events.offsets, events.indices, events.values, weight, *layer.forward)
     options = dict(layer.options, steps=9, batch=3, save=True, trace_integrator=False)

@@ -29,7 +29,7 @@ BATCH = EventBatch.from_dense(X)
 
 def operator_layer(dtype: torch.dtype, present: bool, requires_grad: bool, mode: tuple[str, bool]) -> Layer:
     """A layer of five neurons and two samples, with or without its optional tensors."""
-    inputs = make_inputs(16, 18, 2, 5, dtype=dtype)
+    inputs = make_inputs(16, 18, 2, 5, dtype=dtype) | {"weight_hh": noise(17, 5, 5, dtype=dtype)}
     if requires_grad:
         inputs = requiring_grad(inputs)
     return make_layer(inputs, mode, [18, 7], present=present)
@@ -46,7 +46,9 @@ def test_opcheck_of_the_operator(mode: tuple[str, bool], dtype: torch.dtype, pre
     for save in (True, False):
         layer = operator_layer(dtype, present, save, mode)
         arguments = (operator_current(dtype, save), *layer.forward)
-        torch.library.opcheck(torch.ops.srcell.src, arguments, {**layer.options, "save": save})
+        torch.library.opcheck(
+            torch.ops.srcell.src, arguments, {**layer.options, "save": save, "trace_integrator": save}
+        )
 
 
 @pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
@@ -54,10 +56,11 @@ def test_opcheck_of_the_operator(mode: tuple[str, bool], dtype: torch.dtype, pre
 @pytest.mark.parametrize("mode", MODES)
 def test_opcheck_of_its_backward(mode: tuple[str, bool], dtype: torch.dtype, present: bool) -> None:
     current, layer = operator_current(dtype, False), operator_layer(dtype, present, False, mode)
-    spikes, *state, checkpoints = torch.ops.srcell.src(current, *layer.forward, **layer.options, save=True)
+    options = {**layer.options, "save": True, "trace_integrator": True}
+    spikes, *state, checkpoints = torch.ops.srcell.src(current, *layer.forward, **options)
     arriving = make_output_gradients(16, (spikes, SRCState(*state)))
     given = [g if present else None for g in arriving]
-    for wanted in ([True] * 6, [False] * 6, [True, False] * 3):
+    for wanted in ([True] * 7, [True, False, True] + [False] * 4):
         arguments = (*given, current, checkpoints, *layer.backward)
         options = {**layer.options, "output_mask": wanted}
         torch.library.opcheck(torch.ops.srcell.src_backward, arguments, options)
@@ -68,6 +71,7 @@ def operator_arguments(
 ) -> tuple[EventBatch, Tensor, Layer]:
     """Events, weight and layer for an operator's call, with or without its optional tensors."""
     events, inputs = make_linear_inputs(5, 35, 2, 5, inputs=7, dtype=dtype)
+    inputs["weight_hh"] = noise(17, 5, 5, dtype=dtype)
     if requires_grad:
         inputs = requiring_grad(inputs)
     layer = make_layer(inputs, mode, [35, 7], present=present)
@@ -78,7 +82,7 @@ optional_arguments = pytest.mark.parametrize("present", [True, False], ids=["opt
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 # One mode suffices: opcheck checks shapes, dtypes, strides, aliases and dispatch, on which the mode has no effect.
 MODE = ("straight_through", True)
-WANTED_OF_CELL = ([True] * 6, [False] * 6, [True, False] * 3)
+WANTED_OF_LAYER = ([True] * 7, [False] * 7, [True, False] * 3 + [True])
 
 
 @optional_arguments
@@ -97,14 +101,14 @@ def test_opcheck_of_src_events_backward(dtype: torch.dtype, present: bool) -> No
     events, weight, layer = operator_arguments(dtype, present, False, MODE)
     parts = (events.offsets, events.indices, events.values, weight)
     options = {**layer.options, "steps": 35, "batch": 2}
-    for of_cell in WANTED_OF_CELL if present else ([False] * 6,):
+    for of_layer in WANTED_OF_LAYER if present else ([False] * 7,):
         spikes, *state, trace, checkpoints = torch.ops.srcell.src_events(
-            *parts, *layer.forward, **options, save=True, trace_integrator=any(of_cell)
+            *parts, *layer.forward, **options, save=True, trace_integrator=any(of_layer[1:])
         )
         given = [g if present else None for g in make_output_gradients(5, (spikes, SRCState(*state)))]
         for wanted in ([present, True], [False, False]):
-            arguments = (*given, *parts, trace, checkpoints, *layer.synapse_backward)
-            masked = {**options, "output_mask": wanted + of_cell}
+            arguments = (*given, *parts, trace, checkpoints, *layer.backward)
+            masked = {**options, "output_mask": wanted + of_layer}
             torch.library.opcheck(torch.ops.srcell.src_events_backward, arguments, masked)
 
 
@@ -128,15 +132,15 @@ def test_opcheck_of_src_dense_backward(method: str, at_events: bool, dtype: torc
     events, weight, layer = operator_arguments(dtype, present, False, MODE)
     input = events.to_dense(dtype)
     options = {**layer.options, "input_grad_at_events": at_events}
-    for of_cell in WANTED_OF_CELL if present else ([False] * 6,):
+    for of_layer in WANTED_OF_LAYER if present else ([False] * 7,):
         spikes, *state, trace, checkpoints, mask, path = torch.ops.srcell.src_dense(
-            input, weight, *layer.forward, **options, method=method, save=True, trace_integrator=any(of_cell)
+            input, weight, *layer.forward, **options, method=method, save=True, trace_integrator=any(of_layer[1:])
         )
         assert path[0] == (method == "events")
         given = [g if present else None for g in make_output_gradients(5, (spikes, SRCState(*state)))]
         for wanted in ([True, True], [False, False]):
-            arguments = (*given, input, weight, trace, checkpoints, mask, path, *layer.synapse_backward)
-            masked = {**options, "output_mask": wanted + of_cell}
+            arguments = (*given, input, weight, trace, checkpoints, mask, path, *layer.backward)
+            masked = {**options, "output_mask": wanted + of_layer}
             torch.library.opcheck(torch.ops.srcell.src_dense_backward, arguments, masked)
 
 
@@ -172,18 +176,18 @@ def test_no_address_of_0_reaches_the_core_for_a_tensor_with_elements() -> None:
 
 def test_the_operators_name_what_is_wrong() -> None:
     ops, layer, weight = torch.ops.srcell, make_layer({"bias": torch.tensor(-6.0)}, ("relu", True)), torch.zeros(5, 4)
-    spikes, *state, checkpoints = ops.src(X, *layer.forward, **layer.options, save=True)
+    spikes, *state, checkpoints = ops.src(X, *layer.forward, **layer.options, save=True, trace_integrator=False)
     call = (spikes, *state, X, checkpoints, *layer.backward)
-    for mask in ([], [True] * 5, [False] * 7):
+    for mask in ([], [True] * 6, [False] * 8):
         assert_refused(ValueError, "output_mask", ops.src_backward, *call, **layer.options, output_mask=mask)
     rows, options = (BATCH.offsets, BATCH.indices, None), {**layer.options, "trace_integrator": False}
     call = (*rows, weight, *layer.forward)
     assert_refused(ValueError, "weight", ops.src_events, *call, **options, steps=-2, batch=-3, save=False)
     *outputs, trace, saved = ops.src_events(*call, **options, steps=3, batch=2, save=True)
     call, options = (*outputs, *rows, weight, trace, saved), {**layer.options, "steps": 3, "batch": 2}
-    for mask in ([], [True], [True] * 7, [False] * 9):
+    for mask in ([], [True], [True] * 8, [False] * 10):
         assert_refused(
-            *(ValueError, "output_mask", ops.src_events_backward, *call, *layer.synapse_backward),
+            *(ValueError, "output_mask", ops.src_events_backward, *call, *layer.backward),
             **options,
             output_mask=mask,
         )
@@ -194,12 +198,12 @@ def test_the_operators_name_what_is_wrong() -> None:
     call, options = (*outputs, X, weight, trace, saved, mask), {**layer.options, **at_events}
 
     def backward(path: Tensor, output_mask: list[bool]) -> Any:
-        return ops.src_dense_backward(*call, path, *layer.synapse_backward, **options, output_mask=output_mask)
+        return ops.src_dense_backward(*call, path, *layer.backward, **options, output_mask=output_mask)
 
     for bad in (path[:0], path[0], path.repeat(2)):
-        assert_refused(ValueError, "path", backward, bad, [True] * 8)
-    assert_refused(TypeError, "path", backward, path.float(), [True] * 8)
-    for wanted in ([], [True], [True] * 7, [False] * 9):
+        assert_refused(ValueError, "path", backward, bad, [True] * 9)
+    assert_refused(TypeError, "path", backward, path.float(), [True] * 9)
+    for wanted in ([], [True], [True] * 8, [False] * 10):
         assert_refused(ValueError, "output_mask", backward, path, wanted)
 
 
@@ -222,22 +226,21 @@ def test_the_operators_name_a_list_of_a_wrong_length(name: str, lists: dict[str,
     items = {"cell": bias, "state": X[0], "constants": 1.0}
     layer = whole._replace(**{key: [items[key]] * count for key, count in lists.items()})
     synapse: tuple[Any, ...] = (X,)
-    forward: dict[str, Any] = {"save": True}
+    forward: dict[str, Any] = {"save": True, "trace_integrator": False}
     both: dict[str, Any] = {}
     if name == "src_events":
         synapse, both = (BATCH.offsets, BATCH.indices, None, weight), {"steps": 3, "batch": 2}
-        forward["trace_integrator"] = False
     elif name == "src_dense":
         synapse, both = (X, weight), {"input_grad_at_events": False}
-        forward |= {"trace_integrator": False, "method": "events"}
+        forward["method"] = "events"
     with pytest.raises(ValueError) as error:
         getattr(ops, name)(*synapse, *layer.forward, **layer.options, **both, **forward)
     assert str(error.value) == message
     if "constants" not in lists:
         return
     outputs = getattr(ops, name)(*synapse, *whole.forward, **whole.options, **both, **forward)
-    behind, mask = (layer.backward, [True] * 6) if name == "src" else (layer.synapse_backward, [True] * 8)
-    call = (*outputs[:4], *synapse, *outputs[4:], *behind)
+    mask = [True] * (7 if name == "src" else 9)
+    call = (*outputs[:4], *synapse, *outputs[4:], *layer.backward)
     with pytest.raises(ValueError) as error:
         getattr(ops, f"{name}_backward")(*call, **layer.options, **both, output_mask=mask)
     assert str(error.value) == message
@@ -295,9 +298,8 @@ def test_only_spikes_and_state_carry_gradients(name: str) -> None:
         "src_dense": ((spikes(), weight), {"method": "events", "input_grad_at_events": False}),
     }
     synapse, options = calls[name]
-    if name != "src":
-        options["trace_integrator"] = False
-    outputs = getattr(torch.ops.srcell, name)(*synapse, *layer.forward, **layer.options, **options, save=False)
+    options |= {"trace_integrator": False, "save": False}
+    outputs = getattr(torch.ops.srcell, name)(*synapse, *layer.forward, **layer.options, **options)
     assert [x.requires_grad for x in outputs] == [True] * 4 + [False] * (len(outputs) - 4)
     assert all(x.numel() for x in outputs[4:6])
 
@@ -343,4 +345,4 @@ def test_the_fake_kernel_of_events_refuses_what_the_kernel_refuses(spoilt: str) 
         torch.ops.srcell.src_events(*parts.values(), *layer.forward, **options)
     with FakeTensorMode() as mode, pytest.raises(type(expected.value), match=f"^{spoilt}: expected"):
         fake = [mode.from_tensor(x) for x in parts.values()]
-        torch.ops.srcell.src_events(*fake, mode.from_tensor(layer.bias), [], [], None, **options)
+        torch.ops.srcell.src_events(*fake, mode.from_tensor(layer.bias), [], [], None, None, **options)

@@ -77,6 +77,76 @@ void events_backward(const Layer& layer, const Outputs& arriving, const Gradient
     if (invalid >= 0) refuse_sample(rows, layer.shape.steps, invalid);
 }
 
+// The struct of a layer's lateral weights, whose packed form is `packed`.
+template <class T>
+Lateral<T> lateral_of(Address weight, bool relu, const Scratch<T>& packed) {
+    return {pointer<const T>(weight), packed.get(), relu};
+}
+
+// Throws for what a kernel of a layer with lateral weights returned, unless that is -1. Without events there are no
+// rows.
+void check_lateral(int64_t returned, const EventRows* rows, const Layer& layer) {
+    if (returned == kOutOfMemory) throw std::bad_alloc();
+    if (returned >= 0) refuse_sample(*rows, layer.shape.steps, returned);
+}
+
+// The currents are those of the events `rows` through `weight`, or given, if there are no rows.
+void lateral_forward(const Layer& layer, const Initial& initial, const Outputs& outputs, const EventRows* rows,
+                     Address weight, Address current, Address lateral, Address trace, Address checkpoints,
+                     bool trace_integrator) {
+    const int64_t returned = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const int64_t neurons = layer.shape.neurons;
+        const Scratch<T> packed(
+            rows ? event_tiles(neurons) * packed_rows(rows->inputs, rows->count) * event_tile_width(neurons) : 0);
+        const Scratch<T> packed_lateral(neurons * lateral_width(neurons));
+        LateralForward<T> p = {};
+        static_cast<CellForward<T>&>(p) = forward_of(layer, cell, initial, outputs);
+        if (rows) p.events = rows->of<T>();
+        p.weight = pointer<const T>(weight);
+        p.packed_weight = packed.get();
+        p.trace = pointer<T>(trace);
+        p.checkpoints = pointer<T>(checkpoints);
+        p.trace_integrator = trace_integrator;
+        p.has_events = rows;
+        p.current = pointer<const T>(current);
+        p.lateral = lateral_of(lateral, false, packed_lateral);
+        const ReleasedGil release;
+        return kernels().of<T>().lateral_forward(p);
+    });
+    check_lateral(returned, rows, layer);
+}
+
+void lateral_backward(const Layer& layer, const Outputs& arriving, const Gradients& gradients, const EventRows* rows,
+                      Address i0, Address trace, Address checkpoints, Address lateral, bool lateral_relu,
+                      Address grad_current, Address grad_weight, Address grad_lateral) {
+    const int64_t returned = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
+        const int64_t row = event_tiles(neurons) * event_groups(batch, neurons) * event_tile_width(neurons);
+        const Scratch<T> partials(count_partials(layer, gradients));
+        const Scratch<T> weight_partials(grad_weight ? rows->inputs * row : 0);
+        const Scratch<T> lateral_partials(grad_lateral ? neurons * row : 0);
+        const Scratch<T> packed_lateral(neurons * lateral_width(neurons));
+        LateralBackward<T> p = {};
+        static_cast<CellBackward<T>&>(p) = backward_of(layer, cell, arriving, gradients, partials.get());
+        if (rows) p.events = rows->of<T>();
+        p.has_events = rows;
+        p.i0 = pointer<const T>(i0);
+        p.trace = pointer<const T>(trace);
+        p.checkpoints = pointer<const T>(checkpoints);
+        p.grad_current = pointer<T>(grad_current);
+        p.grad_weight = pointer<T>(grad_weight);
+        p.weight_partials = weight_partials.get();
+        p.lateral = lateral_of(lateral, lateral_relu, packed_lateral);
+        p.grad_lateral = pointer<T>(grad_lateral);
+        p.lateral_partials = lateral_partials.get();
+        const ReleasedGil release;
+        return kernels().of<T>().lateral_backward(p);
+    });
+    check_lateral(returned, rows, layer);
+}
+
 void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Address grad_current, Address grad_values,
                 Address grad_input) {
     const int64_t invalid = layer.visit([&](const auto& cell) {
@@ -175,6 +245,11 @@ void bind_linear(pybind11::module_& m) {
           "checkpoints"_a, "trace_integrator"_a);
     m.def("events_backward", &events_backward, "layer"_a, "arriving"_a, "gradients"_a, "rows"_a, "i0"_a, "trace"_a,
           "checkpoints"_a, "grad_current"_a, "grad_weight"_a);
+    m.def("lateral_forward", &lateral_forward, "layer"_a, "initial"_a, "outputs"_a, "rows"_a.none(true), "weight"_a,
+          "current"_a, "lateral"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
+    m.def("lateral_backward", &lateral_backward, "layer"_a, "arriving"_a, "gradients"_a, "rows"_a.none(true), "i0"_a,
+          "trace"_a, "checkpoints"_a, "lateral"_a, "lateral_relu"_a, "grad_current"_a, "grad_weight"_a,
+          "grad_lateral"_a);
     m.def("event_dots", &event_dots, "layer"_a, "rows"_a, "weight_t"_a, "grad_current"_a, "grad_values"_a,
           "grad_input"_a);
     m.def("multiply", &multiply, "is_double"_a, "rows"_a, "inputs"_a, "neurons"_a, "threads"_a, "gradients"_a,

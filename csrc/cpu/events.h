@@ -13,13 +13,14 @@
 // The most registers in which a row is summed at once.
 constexpr int64_t kSumRegisters = 8;
 
-// target[0, kRegisters * width) = the sum over n of values[n] times row row_of(n), in the order of the events, from +0.
-template <class S, int kRegisters, class RowOf>
+// target[0, kRegisters * width) = the sum over n of values[n] times row row_of(n), in the order of the events, from +0
+// or with `resume` from what is there.
+template <class S, int kRegisters, bool resume, class RowOf>
 SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows, int64_t stride, RowOf row_of,
                                   const scalar_of<S>* values, int64_t events) {
     constexpr int64_t width = VecTraits<S>::width;
     S sum[kRegisters];
-    for (int r = 0; r < kRegisters; ++r) sum[r] = splat<S>(0);
+    for (int r = 0; r < kRegisters; ++r) sum[r] = resume ? load<S>(target + r * width) : splat<S>(0);
     if (values) {
         for (int64_t n = 0; n < events; ++n) {
             const scalar_of<S>* row = rows + row_of(n) * stride;
@@ -37,7 +38,7 @@ SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows
 }
 
 // sum_rows_block() over whole rows of `width` elements, a multiple of 16.
-template <class V, class RowOf>
+template <class V, bool resume = false, class RowOf>
 SRCELL_INLINE void sum_event_rows(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows, int64_t stride,
                                   RowOf row_of, const scalar_of<V>* values, int64_t events) {
     using S = single_of<V>;
@@ -47,9 +48,9 @@ SRCELL_INLINE void sum_event_rows(scalar_of<V>* target, int64_t width, const sca
         scalar_of<V>* const to = target + k;
         const scalar_of<V>* const from = rows + k;
         switch (left < kSumRegisters ? left : kSumRegisters) {
-#define SRCELL_SUM(n)                                                   \
-    case n:                                                             \
-        sum_rows_block<S, n>(to, from, stride, row_of, values, events); \
+#define SRCELL_SUM(n)                                                           \
+    case n:                                                                     \
+        sum_rows_block<S, n, resume>(to, from, stride, row_of, values, events); \
         break;
             SRCELL_SUM(1)
             SRCELL_SUM(2)
@@ -239,26 +240,28 @@ int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     return job.result();
 }
 
-template <class V, bool recurrent, bool parameters>
-void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, int64_t sample, const Tile& tile, int64_t begin,
-                             int64_t end, BackwardScratch<V, kEventSegment>& scratch) {
+// `saved` has the trace of the segment's steps. With `keep_first`, h before the segment is kept in every mode.
+template <class V, bool recurrent, bool parameters, bool keep_first = false>
+void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin, int64_t end,
+                             const SegmentRows<const scalar_of<V>>& saved, BackwardScratch<V, kEventSegment>& scratch) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const T* checkpoint = p.checkpoints + begin / kEventSegment * 2 * plane + tile.offset;
     SegmentTrace<V, kEventSegment>& trace = scratch.trace;
     load_row<V>(scratch.state.h, checkpoint, tile.count);
     load_row<V>(scratch.state.hs, checkpoint + plane, tile.count);
+    if constexpr (keep_first) load_row<V>(trace.h[0], checkpoint, tile.count);
     for (int64_t t = begin; t < end; ++t) {
-        const T* saved = p.trace + trace_at(p.shape, sample, tile, t);
-        if (t >= kEventSegment) prefetch_row<kForRead>(saved - kEventSegment * tile.count, tile.count);
-        if (p.grad_spikes) prefetch_row<kForRead>(p.grad_spikes + t * plane + tile.offset, tile.count);
         const int64_t row = t - begin;
+        const T* drives = saved.row(row);
+        if (t >= kEventSegment) prefetch_row<kForRead>(drives - kEventSegment * saved.stride, tile.count);
+        if (p.grad_spikes) prefetch_row<kForRead>(p.grad_spikes + t * plane + tile.offset, tile.count);
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
             using R = typename decltype(kind)::type;
 
             const Cell<R> cell = scratch.cell.template at<R>(k);
             State<R> s = scratch.state.template at<R>(k);
-            R drive = load_lanes<R>(saved + k, lanes);
+            R drive = load_lanes<R>(drives + k, lanes);
             if constexpr (parameters) {
                 store(trace.i[row + 1] + k, drive);
                 drive = drive_of(cell, drive);
@@ -278,11 +281,9 @@ void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, int64_t samp
 
 // Loads i before the segment's first step: the integrator of the previous step, or the initial state.
 template <class V>
-void load_integrator_before(const EventsBackward<scalar_of<V>>& p, int64_t sample, const Tile& tile, int64_t begin,
-                            BackwardScratch<V, kEventSegment>& scratch) {
-    load_row<V>(scratch.trace.i[0],
-                begin ? p.trace + trace_at(p.shape, sample, tile, begin - 1) : offset_or_null(p.i0, tile.offset),
-                tile.count);
+void load_integrator_before(const EventsBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin,
+                            const SegmentRows<const scalar_of<V>>& saved, BackwardScratch<V, kEventSegment>& scratch) {
+    load_row<V>(scratch.trace.i[0], begin ? saved.row(-1) : offset_or_null(p.i0, tile.offset), tile.count);
 }
 
 template <class V>
@@ -345,8 +346,9 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
     load_carry(p, scratch.backward.carry, tile);
     for (int64_t begin = (segments(tile.steps, kEventSegment) - 1) * kEventSegment, end = tile.steps; begin >= 0;
          end = begin, begin -= kEventSegment) {
-        if constexpr (parameters) load_integrator_before(p, sample, tile, begin, scratch.backward);
-        recompute_event_segment<V, recurrent, parameters>(p, sample, tile, begin, end, scratch.backward);
+        const SegmentRows<const T> saved = {p.trace + trace_at(p.shape, sample, tile, begin), tile.count, tile.count};
+        if constexpr (parameters) load_integrator_before(p, tile, begin, saved, scratch.backward);
+        recompute_event_segment<V, recurrent, parameters>(p, tile, begin, end, saved, scratch.backward);
         const SegmentRows<const T> grad_spikes = {offset_or_null(p.grad_spikes, begin * plane + tile.offset), plane,
                                                   tile.count};
         const SegmentRows<T> deltas = {scratch.deltas[0], kTile, kTile};
@@ -396,17 +398,39 @@ void events_backward_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// grad_weight[n][k] = the sum over groups, in a fixed tree, of the tile's partial [k][n].
+// The partial sums of a weight gradient, (event_tiles(N), event_groups(B, N), K, event_tile_width(N)), and the
+// gradient.
+template <class T>
+struct WeightSums {
+    const ScanShape& shape;
+    int64_t inputs;
+    T *partials, *gradient;
+
+    // The partial of a group and a tile.
+    T* of(int64_t tile, int64_t group) const {
+        const int64_t item = tile * event_groups(shape.batch, shape.neurons) + group;
+        return partials + item * inputs * event_tile_width(shape.neurons);
+    }
+
+    // Zeros the partials of a group, if the gradient is needed.
+    void clear(int64_t group) const {
+        const auto bytes = static_cast<size_t>(inputs * event_tile_width(shape.neurons)) * sizeof(T);
+        for (int64_t tile = 0; gradient && tile < event_tiles(shape.neurons); ++tile)
+            std::memset(of(tile, group), 0, bytes);
+    }
+};
+
+// gradient[n][k] = the sum over groups, in a fixed tree, of the tile's partial [k][n].
 template <class V>
 void reduce_weight_range(void* self, int64_t begin, int64_t end) {
     using T = scalar_of<V>;
     using S = single_of<V>;
-    const auto& p = static_cast<const EventsJob<EventsBackward<T>>*>(self)->p;
+    const auto& p = *static_cast<const WeightSums<T>*>(self);
     const int64_t width = event_tile_width(p.shape.neurons), groups = event_groups(p.shape.batch, p.shape.neurons);
-    const int64_t elements = p.events.inputs * width;
+    const int64_t elements = p.inputs * width;
     for (int64_t item = begin; item < end; ++item) {
-        const int64_t number = item / p.events.inputs, input = item % p.events.inputs, first = number * width;
-        T* sums = p.weight_partials + number * groups * elements + input * width;
+        const int64_t number = item / p.inputs, input = item % p.inputs, first = number * width;
+        T* sums = p.of(number, 0) + input * width;
         for (int64_t half = 1; half < groups; half *= 2)
             for (int64_t group = 0; group + half < groups; group += 2 * half) {
                 T *to = sums + group * elements, *from = to + half * elements;
@@ -414,8 +438,13 @@ void reduce_weight_range(void* self, int64_t begin, int64_t end) {
                     store(to + n, load<S>(to + n) + load<S>(from + n));
             }
         const int64_t count = p.shape.neurons - first < width ? p.shape.neurons - first : width;
-        for (int64_t n = 0; n < count; ++n) p.grad_weight[(first + n) * p.events.inputs + input] = sums[n];
+        for (int64_t n = 0; n < count; ++n) p.gradient[(first + n) * p.inputs + input] = sums[n];
     }
+}
+
+template <class V>
+void reduce_weight(WeightSums<scalar_of<V>> sums) {
+    parallel_for(event_tiles(sums.shape.neurons) * sums.inputs, sums.shape.threads, reduce_weight_range<V>, &sums);
 }
 
 // Returns what events_forward() returns.
@@ -431,7 +460,7 @@ int64_t events_backward(const EventsBackward<scalar_of<V>>& p) {
                         : (parameters ? events_backward_range<V, false, true> : events_backward_range<V, false, false>);
         parallel_for(tiles * event_groups(batch, neurons), p.shape.threads, range, &job);
         if (p.grad_weight && job.result() < 0)
-            parallel_for(tiles * p.events.inputs, p.shape.threads, reduce_weight_range<V>, &job);
+            reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
     } else if (p.grad_weight) {
         std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
     }

@@ -4,6 +4,7 @@
 #include "kernels.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 
 #include "parallel.h"
@@ -55,6 +56,8 @@ using F32 = float;
 
 #include "events.h"
 
+#include "lateral.h"
+
 #include "product.h"
 
 #include "count.h"
@@ -85,6 +88,8 @@ constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     made.events_forward = events_forward<V>;
     made.events_backward = events_backward<V>;
     made.event_dots = event_dots<S>;
+    made.lateral_forward = lateral_forward<V>;
+    made.lateral_backward = lateral_backward<V>;
     made.multiply = multiply<S>;
     made.mask_events = mask_events<S>;
     made.count_events = count_events<T>;

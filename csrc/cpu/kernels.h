@@ -7,6 +7,8 @@
 
 namespace srcell {
 
+constexpr int64_t kOutOfMemory = -2;
+
 // The kernels on numbers of type T.
 template <class T>
 struct KernelsOf {
@@ -16,6 +18,9 @@ struct KernelsOf {
     int64_t (*events_forward)(const EventsForward<T>&);
     int64_t (*events_backward)(const EventsBackward<T>&);
     int64_t (*event_dots)(const EventDots<T>&);
+    // These return kOutOfMemory as well, if a thread found no memory for its states.
+    int64_t (*lateral_forward)(const LateralForward<T>&);
+    int64_t (*lateral_backward)(const LateralBackward<T>&);
     void (*multiply)(const Product<T>&);
     // Writes mask and offsets; returns whether all events are 1.
     bool (*mask_events)(const DenseInput<T>&);

@@ -196,48 +196,53 @@ struct SegmentRows {
     SRCELL_INLINE T* row(int64_t k) const { return first ? first + k * stride : nullptr; }
 };
 
-// The adjoint of the `steps` steps of a segment, last to first: from the gradients of the spikes to those of the
-// current.
+// The adjoint of a segment's step `row`: from the gradients of its spikes to those of its current, which has room for
+// `room` elements. With `lateral`, grad_lateral has what reaches the spikes through the lateral weights.
+template <class V, bool recurrent, bool parameters, bool lateral, int64_t kSteps>
+SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const scalar_of<V>* grad_lateral,
+                               scalar_of<V>* grad_out, int64_t room, int64_t row, int64_t count,
+                               BackwardScratch<V, kSteps>& scratch) {
+    const SegmentTrace<V, kSteps>& trace = scratch.trace;
+    const scalar_of<V> silent_up_to = relu ? 0 : -2;  // straight-through: h >= -1, so every gradient passes
+    for_each_register<V>(count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
+        using R = typename decltype(kind)::type;
+
+        const Cell<R> cell = scratch.cell.template at<R>(k);
+        Adjoint<R> carry = scratch.carry.template at<R>(k);
+        const R h = load<R>(trace.h[row + 1] + k), drive = load<R>(trace.drive[row] + k);
+        const R incoming = grad_in ? load_lanes<R>(grad_in + k, lanes) : splat<R>(0);
+        R grad_h = select(less_equal(h, splat<R>(silent_up_to)), splat<R>(0), incoming);
+        if constexpr (lateral) grad_h = grad_h + load<R>(grad_lateral + k);
+        const R grad_hs = carry.hs;
+        const StepGradients<R> grad = step_adjoint(cell, carry, grad_h, h, drive);
+        store_lanes(grad_out + k, grad.i, room - k);
+        if constexpr (parameters) {
+            const State<R> before = {load<R>(trace.i[row] + k), load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k)};
+            R sums[kParameters];
+            for (int p = 0; p < kParameters; ++p) sums[p] = load<R>(scratch.sums.of[p] + k);
+            add_parameter_gradients(sums, cell, before, grad, grad_hs, load<R>(trace.i[row + 1] + k), drive,
+                                    load<R>(trace.q[row] + k));
+            for (int p = 0; p < kParameters; ++p) store(scratch.sums.of[p] + k, sums[p]);
+        } else {
+            store(scratch.sums.of[kBias] + k, load<R>(scratch.sums.of[kBias] + k) + grad.u);
+        }
+        if constexpr (recurrent)
+            carry_recurrence(cell, carry, grad.u, load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k),
+                             load<R>(trace.q[row] + k));
+        else
+            carry.h = carry.hs = splat<R>(0);
+        scratch.carry.put(k, carry);
+    });
+}
+
+// The adjoint of the `steps` steps of a segment, last to first.
 template <class V, bool recurrent, bool parameters, int64_t kSteps>
 void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool relu,
                      const SegmentRows<scalar_of<V>>& grad_current, int64_t steps, int64_t count,
                      BackwardScratch<V, kSteps>& scratch) {
-    using T = scalar_of<V>;
-    const SegmentTrace<V, kSteps>& trace = scratch.trace;
-    const scalar_of<V> silent_up_to = relu ? 0 : -2;  // straight-through: h >= -1, so every gradient passes
-    for (int64_t row = steps - 1; row >= 0; --row) {
-        const T* grad_in = grad_spikes.row(row);
-        T* grad_out = grad_current.row(row);
-        for_each_register<V>(count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
-            using R = typename decltype(kind)::type;
-
-            const Cell<R> cell = scratch.cell.template at<R>(k);
-            Adjoint<R> carry = scratch.carry.template at<R>(k);
-            const R h = load<R>(trace.h[row + 1] + k), drive = load<R>(trace.drive[row] + k);
-            const R incoming = grad_in ? load_lanes<R>(grad_in + k, lanes) : splat<R>(0);
-            const R grad_h = select(less_equal(h, splat<R>(silent_up_to)), splat<R>(0), incoming);
-            const R grad_hs = carry.hs;
-            const StepGradients<R> grad = step_adjoint(cell, carry, grad_h, h, drive);
-            store_lanes(grad_out + k, grad.i, grad_current.room - k);
-            if constexpr (parameters) {
-                const State<R> before = {load<R>(trace.i[row] + k), load<R>(trace.h[row] + k),
-                                         load<R>(trace.hs[row] + k)};
-                R sums[kParameters];
-                for (int p = 0; p < kParameters; ++p) sums[p] = load<R>(scratch.sums.of[p] + k);
-                add_parameter_gradients(sums, cell, before, grad, grad_hs, load<R>(trace.i[row + 1] + k), drive,
-                                        load<R>(trace.q[row] + k));
-                for (int p = 0; p < kParameters; ++p) store(scratch.sums.of[p] + k, sums[p]);
-            } else {
-                store(scratch.sums.of[kBias] + k, load<R>(scratch.sums.of[kBias] + k) + grad.u);
-            }
-            if constexpr (recurrent)
-                carry_recurrence(cell, carry, grad.u, load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k),
-                                 load<R>(trace.q[row] + k));
-            else
-                carry.h = carry.hs = splat<R>(0);
-            scratch.carry.put(k, carry);
-        });
-    }
+    for (int64_t row = steps - 1; row >= 0; --row)
+        adjoint_row<V, recurrent, parameters, false>(grad_spikes.row(row), relu, nullptr, grad_current.row(row),
+                                                     grad_current.room, row, count, scratch);
 }
 
 // The carry's last values are the gradients of the initial state.

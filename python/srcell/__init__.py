@@ -7,7 +7,7 @@ from ._info import info
 from ._load import load
 from .events import EventBatch, latency_encode, rate_encode
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
-from .layers import SRC, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d
+from .layers import SRC, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d, spread
 
 __version__: str = info()["version"]
 
@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "rate_encode",
     "rest_state",
+    "spread",
     "src",
     "src_linear",
 ]

@@ -100,6 +100,32 @@ def events_backward(
     grad_current: int,
     grad_weight: int,
 ) -> None: ...
+def lateral_forward(
+    layer: Layer,
+    initial: Sequence[int],
+    outputs: Sequence[int],
+    rows: EventRows | None,
+    weight: int,
+    current: int,
+    lateral: int,
+    trace: int,
+    checkpoints: int,
+    trace_integrator: bool,
+) -> None: ...
+def lateral_backward(
+    layer: Layer,
+    arriving: Sequence[int],
+    gradients: Sequence[int],
+    rows: EventRows | None,
+    i0: int,
+    trace: int,
+    checkpoints: int,
+    lateral: int,
+    lateral_relu: bool,
+    grad_current: int,
+    grad_weight: int,
+    grad_lateral: int,
+) -> None: ...
 def event_dots(
     layer: Layer, rows: EventRows, weight_t: int, grad_current: int, grad_values: int, grad_input: int
 ) -> None: ...

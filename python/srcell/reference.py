@@ -50,6 +50,8 @@ def src_reference(
     surrogate: str = "straight_through",
     recurrent_grad: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
+    weight_hh: Tensor | None = None,
+    lateral_surrogate: str = "relu",
 ) -> tuple[Tensor, SRCState]:
     r"""Run the cell over the input currents ``c[t]``; every step is differentiable.
 
@@ -62,6 +64,10 @@ def src_reference(
             ``hs[t-1]``, so that only the integrator ``i`` carries one from step to step.
         lengths: (B,) number of steps of each sample. Later steps leave the sample's state unchanged, emit 0 and get no
         gradient.
+        weight_hh: lateral weights (N, N) of the N neurons F: neuron n also gets weight_hh[n, m] times the spike of
+            neuron m one step before.
+        lateral_surrogate: ds/dh on the way through ``weight_hh``, as ``surrogate``; gradients follow that way through
+            time whatever ``recurrent_grad`` says.
 
     Returns:
         The spikes ``s`` (T, B, \*F) and the state after each sample's last step.
@@ -92,6 +98,8 @@ def src_reference(
             c = torch.where(active, c, 0.0)
         h_before, hs_before = (h, hs) if recurrent_grad else (h.detach(), hs.detach())
 
+        if weight_hh is not None:
+            c = c + (_spike(h, lateral_surrogate).flatten(1) @ weight_hh.t()).view_as(c)
         i_now = alpha * i + c
         x = rho * torch.tanh(i_now / rho)
         zs = zs_hyp + (zs_dep - zs_hyp) * torch.sigmoid(10 * (h_before - 0.5))

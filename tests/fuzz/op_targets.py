@@ -59,7 +59,7 @@ warnings.filterwarnings("ignore", message=".*(quantize|Sparse|complex|overflow e
 CELL = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 SYNAPSE = ("current", "input", "weight", "spikes")
 ARGUMENTS = (*SYNAPSE, *CELL, "bias", "state", "lengths", "surrogate", "method", "recurrent_grad", "num_classes")
-ARGUMENTS += ("inhibition",)
+ARGUMENTS += ("inhibition", "weight_hh", "lateral_surrogate")
 
 
 # The public functions
@@ -105,6 +105,10 @@ def layer_arguments(
     if chance(draw, 50):
         given["surrogate"] = pick(draw, "relu", "straight_through")
         given["recurrent_grad"] = chance(draw, 50)
+    if chance(draw, 30):
+        neurons = math.prod(features)
+        given["weight_hh"] = relaid(draw, floats(draw, neurons, neurons, dtype=dtype, wild=wild))
+        given["lateral_surrogate"] = pick(draw, "relu", "straight_through")
     return given
 
 
@@ -285,7 +289,7 @@ def reading_out(draw: Draw, kind: Any) -> bool:
 
 SIZES = ("input_size", "hidden_size", "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
 OF_MODULES = (*ARGUMENTS, *SIZES, "groups", "neurons_per_class", "temperature", "dropout", "learnable", "bias_init")
-OF_MODULES += ("bias_max", "initial_state", "learn_initial_state")
+OF_MODULES += ("bias_max", "initial_state", "learn_initial_state", "lateral", "autapses")
 
 
 class ModuleCase(NamedTuple):
@@ -339,6 +343,9 @@ def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype
         maps = (batch, neurons, 4 - height, 5 - width)
         return ModuleCase(kind, given, fixed, {"input": relaid(draw, x)}, (steps, *maps), maps)
     given |= {"input_size": inputs, "hidden_size": neurons}
+    if chance(draw, 30):
+        given |= {"lateral": True, "autapses": chance(draw, 50)}
+        given["lateral_surrogate"] = pick(draw, "relu", "straight_through")
     before, ends = (batch,), (batch, neurons)
     if kind is SRC:
         layers = pick(draw, 1, 2, 3)
@@ -361,6 +368,9 @@ def modules(draw: Draw) -> bool:
         lengths = [draw.randrange(steps + 1) for _ in range(batch)]
         case.call["lengths"] = torch.tensor(lengths, dtype=pick(draw, *INTEGERS))
     spoilt_module, spoilt_call = spoil(draw, case.given, 15), spoil(draw, case.call, 25)
+    neurons = case.given.get("hidden_size")
+    if isinstance(neurons, int) and neurons > 1000:  # N * N lateral weights may be more than there is memory
+        case.given["lateral"] = False
 
     made = accepts(OF_MODULES, lambda: kind(**case.given, **case.fixed))
     if made is None:
@@ -427,6 +437,7 @@ def spoil_call(draw: Draw, positional: list[Any], keywords: dict[str, Any], perc
 
 
 LAYER = ("i0", "h0", "hs0", "state", "bias", "cell", "constants", *CELL, "lengths", "surrogate")
+LAYER += ("weight_hh", "lateral_surrogate")
 GRADS = ("grad_spikes", "grad_i", "grad_h", "grad_hs")
 OF_RAW = (*LAYER, *GRADS, "current", "input", "weight", "offsets", "indices", "values", "steps", "batch", "method")
 OF_RAW += ("checkpoints", "trace", "mask", "path", "output_mask", "events")
@@ -444,7 +455,8 @@ def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dty
     if chance(draw, 40):
         lengths = relaid(draw, torch.tensor([draw.randrange(steps + 1) for _ in range(batch)], dtype=torch.int64))
     mode = pick(draw, "relu", "straight_through"), chance(draw, 50)
-    return Layer(bias, cell, state, lengths, list(CONSTANTS), *mode)
+    lateral = relaid(draw, floats(draw, neurons, neurons, dtype=dtype)) if chance(draw, 30) else None
+    return Layer(bias, cell, state, lengths, list(CONSTANTS), *mode, lateral, pick(draw, "relu", "straight_through"))
 
 
 class RawCall(NamedTuple):
@@ -464,13 +476,12 @@ def raw_call(draw: Draw) -> RawCall:
     steps, batch, neurons, inputs = size(draw), size(draw), size(draw), pick(draw, 3, 1, 0, 64, 70)
     layer = raw_layer(draw, steps, batch, neurons, dtype)
     both: dict[str, Any] = {}  # keywords of both directions
-    forward: dict[str, Any] = {"save": chance(draw, 80)}
+    forward: dict[str, Any] = {"save": chance(draw, 80), "trace_integrator": chance(draw, 50)}
     if name == "src":
         synapse = [floats(draw, steps, batch, neurons, dtype=dtype, scale=3, wild=wild)]
     else:
         weight = floats(draw, neurons, inputs, dtype=dtype, wild=wild)
         dense = spikes(draw, steps, batch, inputs, dtype=dtype)
-        forward["trace_integrator"] = chance(draw, 50)
         if name == "src_events":
             events = EventBatch.from_dense(dense)
             synapse = [events.offsets, events.indices, events.values, weight]
@@ -497,13 +508,12 @@ def backward_call(draw: Draw, call: RawCall, synapse: list[Any], layer: Layer, k
         outputs = getattr(ops, call.name)(*call.positional, **call.keywords)
     dtype = outputs[0].dtype
     grads = [relaid(draw, floats(draw, *x.shape, dtype=dtype)) if chance(draw, 80) else None for x in outputs[:4]]
-    mask = [chance(draw, 50) for _ in range(6 if call.name == "src" else 8)]
-    behind = layer.backward if call.name == "src" else layer.synapse_backward
+    mask = [chance(draw, 50) for _ in range(7 if call.name == "src" else 9)]
     noisy = chance(draw, 15)
     if noisy:
         noise = pick(draw, *outputs[4:])
         noise.copy_(torch.randint(-(2**62), 2**62, noise.shape) if chance(draw, 50) else pick(draw, 0, -1, 1))
-    positional = [*grads, *synapse, *outputs[4:], *behind]
+    positional = [*grads, *synapse, *outputs[4:], *layer.backward]
     return RawCall(f"{call.name}_backward", positional, {**keywords, "output_mask": mask}, noisy)
 
 

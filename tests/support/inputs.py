@@ -64,6 +64,11 @@ def make_inputs(
     return {name: x.to(dtype) for name, x in inputs.items()}
 
 
+def make_lateral(seed: int, neurons: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Lateral weights, large enough that what is heard of a neuron's spikes makes others spike."""
+    return (2 * noise(seed + 4000, neurons, neurons) / max(neurons, 1) ** 0.5).to(dtype)
+
+
 def make_linear_inputs(
     seed: int, steps: int, batch: int, neurons: int, *, inputs: int, dtype: torch.dtype = torch.float64, **options: bool
 ) -> tuple[EventBatch, Inputs]:
@@ -90,8 +95,9 @@ def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Ou
     """Call ``src`` or ``src_reference`` on inputs of make_inputs, or ``src_linear`` on those of make_linear_inputs."""
     state = SRCState(*(inputs[name] for name in STATE))
     cell = {name: inputs[name] for name in PARAMETERS}
-    synapse = [x for name, x in inputs.items() if name not in ("bias", *STATE, *PARAMETERS)]
-    return function(*synapse, inputs["bias"], state, **cell, **options)
+    lateral = {"weight_hh": inputs["weight_hh"]} if "weight_hh" in inputs else {}
+    synapse = [x for name, x in inputs.items() if name not in ("bias", "weight_hh", *STATE, *PARAMETERS)]
+    return function(*synapse, inputs["bias"], state, **cell, **lateral, **options)
 
 
 class Layer(NamedTuple):
@@ -106,27 +112,24 @@ class Layer(NamedTuple):
     constants: list[float]
     surrogate: str
     recurrent_grad: bool
+    weight_hh: Tensor | None = None
+    lateral_surrogate: str = "relu"
 
     @property
     def forward(self) -> tuple[Any, ...]:
         """The last positional arguments of a forward operator."""
-        return self.bias, self.cell, self.state, self.lengths
+        return self.bias, self.cell, self.state, self.lengths, self.weight_hh
 
     @property
     def backward(self) -> tuple[Any, ...]:
-        """The last positional arguments of ``src_backward``."""
-        return self.bias, self.lengths, *(self.cell or [None] * len(PARAMETERS))
-
-    @property
-    def synapse_backward(self) -> tuple[Any, ...]:
-        """The last positional arguments of ``src_events_backward`` and ``src_dense_backward``."""
+        """The last positional arguments of a backward operator."""
         i0 = self.state[0] if self.state else None
-        return self.bias, i0, self.lengths, *(self.cell or [None] * len(PARAMETERS))
+        return self.bias, i0, self.lengths, self.weight_hh, *(self.cell or [None] * len(PARAMETERS))
 
     @property
     def options(self) -> dict[str, Any]:
         """The keywords that every operator takes."""
-        names = ("constants", "surrogate", "recurrent_grad")
+        names = ("constants", "surrogate", "recurrent_grad", "lateral_surrogate")
         return {name: getattr(self, name) for name in names}
 
 
@@ -138,4 +141,4 @@ def make_layer(
     """
     cell, state = ([inputs[name] for name in names if present and name in inputs] for names in (PARAMETERS, STATE))
     ends = torch.tensor(lengths) if present and lengths is not None else None
-    return Layer(inputs["bias"], cell, state, ends, CONSTANTS, *mode)
+    return Layer(inputs["bias"], cell, state, ends, CONSTANTS, *mode, inputs.get("weight_hh") if present else None)

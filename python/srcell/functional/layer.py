@@ -47,6 +47,18 @@ class Layer(NamedTuple):
     constants: list[float]
     surrogate: str
     recurrent_grad: bool
+    weight_hh: Tensor | None
+    lateral_surrogate: str
+
+
+class Lateral(NamedTuple):
+    """The lateral weights (N, N) as users give them, and the derivative of the spikes on the way through them."""
+
+    weight_hh: Tensor | None = None
+    surrogate: str = "relu"
+
+
+NO_LATERAL = Lateral()
 
 
 def layer_of(
@@ -58,12 +70,14 @@ def layer_of(
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
+    lateral: Lateral = NO_LATERAL,
 ) -> Layer:
     """Convert the arguments of a layer whose state has the shape (B, *F).
 
     ``like`` gives the device and the dtype of the computation.
     """
     check_gradient_mode(surrogate, recurrent_grad)
+    check_choice("lateral_surrogate", lateral.surrogate, SURROGATES)
     features = shape[1:]
     tensors: list[Tensor] = []
     constants = list(cell)
@@ -85,7 +99,19 @@ def layer_of(
         cast("list[float]", constants),
         surrogate,
         recurrent_grad,
+        None if lateral.weight_hh is None else _flat_lateral(lateral.weight_hh, features, like),
+        lateral.surrogate,
     )
+
+
+def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tensor:
+    """The lateral weights in the dtype of the computation."""
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight).__name__}")
+    weight, neurons = _widened("weight_hh", weight, like), flat_size("weight_hh", features)
+    if tuple(weight.shape) != (neurons, neurons):
+        raise ValueError(f"weight_hh: expected shape (N, N) = ({neurons}, {neurons}), got {tuple(weight.shape)}")
+    return weight
 
 
 def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:

@@ -14,6 +14,7 @@ from ..ops._layer import HALF
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
+    Lateral,
     Layer,
     Parameter,
     State,
@@ -39,6 +40,8 @@ def src(
     surrogate: str = "straight_through",
     recurrent_grad: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
+    weight_hh: Tensor | None = None,
+    lateral_surrogate: str = "relu",
 ) -> tuple[Tensor, SRCState]:
     r"""Run Spiking Recurrent Cells over given input currents.
 
@@ -66,6 +69,11 @@ def src(
             robustly.
         lengths: (B,) integers in [0, T]: steps past a sample's length leave its state unchanged, emit nothing and get
             no gradient. With currents on a GPU, pass a tensor on that GPU: copying a list there synchronises.
+        weight_hh: lateral weights, (N, N) for the N neurons F, of the dtype of the computation; on a CPU. Neuron n gets
+            weight_hh[n, m] times the spike of neuron m one step before, added to its current; the weights of silent
+            neurons have no influence. Before the first step the spikes are those of the initial state, max(h, 0).
+        lateral_surrogate: derivative of the spikes on the way through weight_hh: ``"relu"`` or ``"straight_through"``,
+            with which gradients grow from step to step.
 
     Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
 
@@ -89,7 +97,8 @@ def src(
     """
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
     _check_current(current)
-    layer = layer_of(current, current.shape[1:], bias, state, cell, lengths, surrogate, recurrent_grad)
+    lateral = Lateral(weight_hh, lateral_surrogate)
+    layer = layer_of(current, current.shape[1:], bias, state, cell, lengths, surrogate, recurrent_grad, lateral)
     return run_src(current, layer)
 
 
@@ -105,10 +114,13 @@ def run_src(current: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
         layer.cell,
         layer.state,
         layer.lengths,
+        layer.weight_hh,
         constants=layer.constants,
         surrogate=layer.surrogate,
         recurrent_grad=layer.recurrent_grad,
+        lateral_surrogate=layer.lateral_surrogate,
         save=False,
+        trace_integrator=False,
     )
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)

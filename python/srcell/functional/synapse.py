@@ -17,7 +17,9 @@ from ..ops.src_dense import src_dense
 from ..ops.src_events import src_events
 from .layer import (
     INTEGERS,
+    NO_LATERAL,
     Cell,
+    Lateral,
     Layer,
     Parameter,
     State,
@@ -45,6 +47,8 @@ def src_linear(
     surrogate: str = "straight_through",
     recurrent_grad: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
+    weight_hh: Tensor | None = None,
+    lateral_surrogate: str = "relu",
     method: str = "auto",
 ) -> tuple[Tensor, SRCState]:
     """Run Spiking Recurrent Cells after a linear synapse: ``src(input @ weight.T, ...)``.
@@ -70,6 +74,8 @@ def src_linear(
         surrogate: see :func:`src`.
         recurrent_grad: see :func:`src`.
         lengths: see :func:`src`; must be absent for an EventBatch that has its own.
+        weight_hh: see :func:`src`.
+        lateral_surrogate: see :func:`src`.
 
     Returns:
         spikes (T, B, N) and the state after each sample's last step.
@@ -93,7 +99,8 @@ def src_linear(
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, _dense.METHODS)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
-    return linear(input, weight, bias, state, cell, lengths, surrogate, recurrent_grad, method=method)
+    lateral = Lateral(weight_hh, lateral_surrogate)
+    return linear(input, weight, bias, state, cell, lengths, surrogate, recurrent_grad, lateral, method=method)
 
 
 def linear(
@@ -105,6 +112,7 @@ def linear(
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
+    lateral: Lateral = NO_LATERAL,
     *,
     method: str = "auto",
     input_grad_at_events: bool = False,
@@ -131,7 +139,8 @@ def linear(
             raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {tuple(input.shape)}")
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
-    layer = layer_of(weight, (input.shape[1], weight.shape[0]), bias, state, cell, lengths, surrogate, recurrent_grad)
+    shape = (input.shape[1], weight.shape[0])
+    layer = layer_of(weight, shape, bias, state, cell, lengths, surrogate, recurrent_grad, lateral)
     if isinstance(input, Tensor):
         return _dense_linear(input, weight, layer, method, input_grad_at_events)
     if method == "gemm":
@@ -157,11 +166,13 @@ def _events_linear(input: EventBatch, weight: Tensor, layer: Layer) -> tuple[Ten
         layer.cell,
         layer.state,
         layer.lengths,
+        layer.weight_hh,
         steps=steps,
         batch=batch,
         constants=layer.constants,
         surrogate=layer.surrogate,
         recurrent_grad=layer.recurrent_grad,
+        lateral_surrogate=layer.lateral_surrogate,
         save=False,
         trace_integrator=False,
     )
@@ -188,10 +199,12 @@ def _dense_linear(
         layer.cell,
         layer.state,
         layer.lengths,
+        layer.weight_hh,
         method=method,
         constants=layer.constants,
         surrogate=layer.surrogate,
         recurrent_grad=layer.recurrent_grad,
+        lateral_surrogate=layer.lateral_surrogate,
         save=False,
         trace_integrator=False,
         input_grad_at_events=input_grad_at_events,

@@ -13,11 +13,22 @@ from typing_extensions import Unpack  # torch needs it too
 from .._arguments import as_float, check_bool, check_choice, describe, require_dense
 from .._state import SRCState
 from ..functional import rest_state
-from ..functional.layer import Cell, Parameter, State, check_gradient_mode, check_state
+from ..functional.layer import NO_LATERAL, Cell, Lateral, Parameter, State, check_gradient_mode, check_state
 from ..ops._memory import has_memory
 from .constants import HasConstants
-from .init import FIRST_WEIGHT_SCALE, draw_relays, draw_weights
-from .options import CELL_DEFAULTS, DEFAULTS, DOMAINS, INITIAL_STATES, NEED_RECURRENT_GRAD, Options, completed
+from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, draw_relays, draw_weights
+from .options import (
+    CELL_DEFAULTS,
+    DEFAULTS,
+    DOMAINS,
+    INITIAL_STATES,
+    NEED_RECURRENT_GRAD,
+    NOT_LATERAL,
+    LateralOptions,
+    Options,
+    Spread,
+    completed,
+)
 
 INITIAL = ("i0", "h0", "hs0")
 
@@ -56,8 +67,16 @@ class Neurons(HasConstants):
 
     _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
 
-    def __init__(self, neurons: int, weight_shapes: dict[str, tuple[int, ...]], **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        neurons: int,
+        weight_shapes: dict[str, tuple[int, ...]],
+        lateral: LateralOptions = NOT_LATERAL,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__()
+        lateral.check()
+        self.lateral, self.lateral_surrogate, self.autapses = lateral
         given = completed(self, options)
         surrogate, recurrent_grad = given["surrogate"], given["recurrent_grad"]
         initial_state, learn_initial_state = given["initial_state"], given["learn_initial_state"]
@@ -66,9 +85,10 @@ class Neurons(HasConstants):
         check_bool("bias", given["bias"])
         check_bool("learn_initial_state", learn_initial_state)
         self.learnable = check_learnable(given["learnable"], recurrent_grad)
-        if learn_initial_state and not recurrent_grad:
+        if learn_initial_state and not (recurrent_grad or self.lateral):
             raise ValueError(
-                "learn_initial_state: expected False with recurrent_grad=False (h and hs have no gradient), got True"
+                "learn_initial_state: expected False with recurrent_grad=False and no lateral weights (h and hs have "
+                "no gradient), got True"
             )
         device, dtype = given["device"], given["dtype"]
         self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
@@ -92,6 +112,8 @@ class Neurons(HasConstants):
                 self.register_parameter(self._BIAS_NAME.format(suffix), nn.Parameter(b))
             else:
                 self.register_buffer(self._BIAS_NAME.format(suffix), b, persistent=False)
+            if self.lateral:
+                self.register_parameter(f"weight_hh{suffix}", nn.Parameter(torch.empty(neurons, neurons, **factory)))
             for name in self._cell_tensors:
                 tensor = torch.empty(getattr(getattr(self._cell, name), "shape", ()), **factory)
                 if name in self.learnable:
@@ -103,8 +125,10 @@ class Neurons(HasConstants):
                     self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(neurons, **factory)))
         self.reset_parameters()
 
-    def _check_cell_parameter(self, name: str, value: Parameter) -> Parameter:
+    def _check_cell_parameter(self, name: str, value: Parameter | Spread) -> Parameter:
         """A cell parameter as the layer stores it: a float, or a copy of a tensor on the CPU."""
+        if isinstance(value, Spread):
+            value = value.values(self._neurons)
         if not isinstance(value, Tensor):
             value = as_float(name, value)
             self._check_domain(name, value, value)
@@ -185,6 +209,15 @@ class Neurons(HasConstants):
         tensor: Tensor = getattr(self, self._BIAS_NAME.format(suffix))
         return tensor
 
+    def _lateral_of(self, suffix: str) -> Lateral:
+        """The lateral weights that act: without autapses the diagonal is 0 and gets no gradient."""
+        if not self.lateral:
+            return NO_LATERAL
+        weight: Tensor = getattr(self, f"weight_hh{suffix}")
+        if not self.autapses:
+            weight = weight.masked_fill(torch.eye(self._neurons, dtype=torch.bool, device=weight.device), 0)
+        return Lateral(weight, self.lateral_surrogate)
+
     def _cell_of(self, suffix: str) -> Cell:
         """The cell parameters to run with; learnt ones are clamped to their domains."""
         if not self._cell_tensors:
@@ -203,13 +236,19 @@ class Neurons(HasConstants):
 
         Weights of the first layer are normal with standard deviation 3 / sqrt(K), where K is the number of inputs of a
         neuron. Each neuron of a later layer passes on the spikes of one neuron below: its weights are normal with
-        standard deviation 0.5 / sqrt(K), and 3 is added to one of them.
+        standard deviation 0.5 / sqrt(K), and 3 is added to one of them. Lateral weights are normal with standard
+        deviation 1 / sqrt(N).
         """
         for k, suffix in enumerate(self._suffixes):
             if k == 0:
                 draw_weights(self._weight(suffix), FIRST_WEIGHT_SCALE)
             else:
                 draw_relays(self._weight(suffix))
+            if self.lateral:
+                weight = getattr(self, f"weight_hh{suffix}")
+                draw_weights(weight, LATERAL_WEIGHT_SCALE)
+                if not self.autapses:
+                    weight.fill_diagonal_(0)
             self._bias(suffix).fill_(self.bias_init)
             for name in self._cell_tensors:
                 tensor, value = getattr(self, f"{name}{suffix}"), getattr(self._cell, name)
@@ -232,6 +271,19 @@ class Neurons(HasConstants):
             for name in self.learnable:
                 low, high = DOMAINS.get(name, (-float("inf"), float("inf")))
                 getattr(self, f"{name}{suffix}").clamp_(low, high)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        error_msgs: list[str] = arguments[-1]
+        for suffix in self._suffixes if self.lateral and not self.autapses else ():
+            weight = state_dict.get(f"{prefix}weight_hh{suffix}")
+            if (
+                isinstance(weight, Tensor)
+                and weight.dim() == 2
+                and has_memory(weight)
+                and bool(weight.diagonal().any())
+            ):
+                error_msgs.append(f"weight_hh{suffix}: expected a diagonal of 0 with autapses=False, got other values")
 
     def _fixed_state(self, suffix: str) -> SRCState:
         bias = self._bias(suffix)
@@ -261,6 +313,8 @@ class Neurons(HasConstants):
         ]
         others = [name for name in DEFAULTS if name not in ("bias", *CELL_DEFAULTS, "device", "dtype")]
         parts += [f"{name}={getattr(self, name)!r}" for name in others if getattr(self, name) != DEFAULTS[name]]
+        laterals = zip(LateralOptions._fields, NOT_LATERAL, strict=True)
+        parts += [f"{name}={getattr(self, name)!r}" for name, default in laterals if getattr(self, name) != default]
         return ", ".join(parts)
 
     def _describe_constant(self, name: str) -> str:

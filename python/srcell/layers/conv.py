@@ -111,7 +111,7 @@ class SRCConv2d(Neurons):
         current = self.current(input, lengths)
         if state is None:
             state = self._initial_state("", input.shape[1], *current.shape[3:])
-        cell = {
+        cell: dict[str, Any] = {
             name: over_space(value, 2) if isinstance(value, Tensor) and value.dim() else value
             for name, value in zip(Cell._fields, self._cell_of(""), strict=True)
         }

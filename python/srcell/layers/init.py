@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K), for a first layer
 VOTING_WEIGHT_SCALE = 6.0  # the same, for a layer of class votes after others
+LATERAL_WEIGHT_SCALE = 1.0  # the same with N for K, for the lateral weights of any layer
 RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers; see draw_relays()
 
 

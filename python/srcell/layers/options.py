@@ -5,22 +5,82 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import torch
+from torch import Tensor
 
+from .._arguments import as_float, check_bool, check_choice
 from ..functional.layer import Cell, Parameter
+from ..ops._layer import SURROGATES
+
+
+class Spread(NamedTuple):
+    """Time constants that are evenly spaced in their logarithm over the neurons of a layer, as :func:`spread` says."""
+
+    low: float
+    high: float
+
+    def values(self, neurons: int) -> Tensor:
+        """The parameter of each neuron, (N,) float64."""
+        first, last = (-math.log(1 - x) for x in self)
+        return 1 - (-torch.linspace(first, last, neurons, dtype=torch.float64, device="cpu")).exp()
+
+
+def spread(low: float, high: float) -> Spread:
+    """One ``alpha`` (or ``zs_hyp``) a neuron, for a layer that hears several speeds.
+
+    The time constants 1 / (1 - alpha), in steps, are evenly spaced in their logarithm from the first neuron to the
+    last.
+
+    Args:
+        low: of the first neuron, in [0, 1).
+        high: of the last neuron, in [low, 1).
+
+    Raises:
+        TypeError: not a number.
+        ValueError: a number outside its range.
+
+    Example:
+        >>> import srcell
+        >>> srcell.SRC(10, 3, alpha=srcell.spread(0.5, 0.98)).alpha_l0
+        tensor([0.5000, 0.9000, 0.9800])
+
+    """
+    low, high = as_float("low", low), as_float("high", high)
+    if not 0 <= low < 1:
+        raise ValueError(f"low: expected a number in [0, 1), got {low}")
+    if not low <= high < 1:
+        raise ValueError(f"high: expected a number in [low, 1) = [{low}, 1), got {high}")
+    return Spread(low, high)
+
+
+class LateralOptions(NamedTuple):
+    """Whether a layer has lateral weights, and which, as :class:`~srcell.SRC` documents them."""
+
+    lateral: bool = False
+    lateral_surrogate: str = "relu"
+    autapses: bool = True
+
+    def check(self) -> None:
+        """Raise unless they are of the right types and values."""
+        check_bool("lateral", self.lateral)
+        check_bool("autapses", self.autapses)
+        check_choice("lateral_surrogate", self.lateral_surrogate, SURROGATES)
+
+
+NOT_LATERAL = LateralOptions()
 
 
 class Options(TypedDict, total=False):
     """Keyword arguments of every layer, as :class:`~srcell.SRC` documents them."""
 
     bias: bool
-    alpha: Parameter
+    alpha: Parameter | Spread
     rho: Parameter
     r: Parameter
     rs: Parameter
-    zs_hyp: Parameter
+    zs_hyp: Parameter | Spread
     zs_dep: Parameter
     learnable: Sequence[str]
     surrogate: str

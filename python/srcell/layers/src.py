@@ -17,18 +17,25 @@ from ..functional.layer import State, check_state
 from ..functional.synapse import linear
 from .base import Neurons, state_of_batch
 from .constants import check_size
-from .options import Options, takes_options
+from .options import LateralOptions, Options, takes_options
 
 
 class _Linear(Neurons):
     """What SRC and SRCCell share: a linear synapse before the neurons."""
 
-    def __init__(self, input_size: int, hidden_size: int, suffixes: Sequence[str], **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        suffixes: Sequence[str],
+        lateral: LateralOptions,
+        **options: Unpack[Options],
+    ) -> None:
         check_size("input_size", input_size, 0)
         check_size("hidden_size", hidden_size, 0)
         inputs = [input_size, *[hidden_size] * (len(suffixes) - 1)]
         shapes: dict[str, tuple[int, ...]] = {s: (hidden_size, k) for s, k in zip(suffixes, inputs, strict=True)}
-        super().__init__(hidden_size, shapes, **options)
+        super().__init__(hidden_size, shapes, lateral, **options)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, self._learns_bias
 
     def _run(
@@ -50,6 +57,7 @@ class _Linear(Neurons):
             lengths,
             self.surrogate,
             self.recurrent_grad,
+            self._lateral_of(suffix),
             input_grad_at_events=input_grad_at_events,
         )
 
@@ -69,15 +77,22 @@ class SRC(_Linear):
         batch_first: dense inputs, and their outputs, are (B, T, \*) instead of (T, B, \*); states and EventBatches are
             not affected.
         dropout: probability of dropping a spike between layers in training, in [0, 1].
+        lateral: whether the neurons of a layer hear each other: each gets, through weights of its own, the spikes of
+            all neurons of its layer one step before. On a CPU.
+        lateral_surrogate: derivative of the spikes on that way: ``"relu"``, or ``"straight_through"``, with which
+            gradients grow from step to step.
+        autapses: whether a neuron hears itself; otherwise the diagonal of the lateral weights is 0, gets no gradient,
+            and loading another one is an error.
         alpha: like all cell parameters, alpha to zs_dep of :func:`srcell.functional.src`, a float, or a tensor (N,) of
-            one value per neuron, which is copied.
+            one value per neuron, which is copied; for alpha and zs_hyp also :func:`srcell.spread`.
         learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. Every call
             clamps them to their domains: alpha, zs_hyp and zs_dep to [0, 1], rho to >= 1e-3. Outside its domain a
             parameter gets no gradient that would move it further out.
         surrogate: ``"straight_through"`` or ``"relu"``.
         recurrent_grad: full backpropagation through time.
         initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
-        learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``recurrent_grad=True``.
+        learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``recurrent_grad=True`` or
+            ``lateral=True``, where h alone has a gradient in the default mode.
         bias_init: the initial bias.
         bias_max: upper bound to which :meth:`constrain_` clamps the bias.
         device: of the parameters.
@@ -85,6 +100,7 @@ class SRC(_Linear):
 
     Attributes:
         weight_ih_l{k}: (N, K) for the first layer, (N, N) for later ones.
+        weight_hh_l{k}: (N, N), with ``lateral``: [n, m] is what neuron n gets from neuron m.
         bias_l{k}: (N,).
         alpha_l{k}: and so on, for learnable parameters and those given as tensors.
 
@@ -113,6 +129,9 @@ class SRC(_Linear):
         *,
         batch_first: bool = False,
         dropout: float = 0.0,
+        lateral: bool = False,
+        lateral_surrogate: str = "relu",
+        autapses: bool = True,
         **options: Unpack[Options],
     ) -> None:
         check_size("num_layers", num_layers, 1)
@@ -123,6 +142,7 @@ class SRC(_Linear):
             input_size,
             hidden_size,
             [f"_l{k}" for k in range(num_layers)],
+            LateralOptions(lateral, lateral_surrogate, autapses),
             **options,
         )
         self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
@@ -215,11 +235,15 @@ class SRCCell(_Linear):
     Args:
         input_size: inputs, K.
         hidden_size: neurons, N.
+        lateral: as in :class:`SRC`, as the next two.
+        lateral_surrogate: as in :class:`SRC`.
+        autapses: as in :class:`SRC`.
         **options: bias and all that follow, as in :class:`SRC`; with ``recurrent_grad`` gradients flow through h and
             hs from step to step.
 
     Attributes:
         weight_ih: (N, K).
+        weight_hh: (N, N), with ``lateral``.
         bias_ih: (N,).
 
     Example:
@@ -239,12 +263,17 @@ class SRCCell(_Linear):
         self,
         input_size: int,
         hidden_size: int,
+        *,
+        lateral: bool = False,
+        lateral_surrogate: str = "relu",
+        autapses: bool = True,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
             input_size,
             hidden_size,
             [""],
+            LateralOptions(lateral, lateral_surrogate, autapses),
             **options,
         )
 

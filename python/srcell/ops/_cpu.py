@@ -104,6 +104,8 @@ class Cpu:
         trace_integrator: bool,
     ) -> None:
         """Fill spikes and state after a linear synapse on events, and trace and checkpoints unless they are None."""
+        if layer.weight_hh is not None:
+            return self.lateral_forward(layer, outputs, (rows, weight), None, saved, trace_integrator)
         trace, checkpoints = saved
         core.events_forward(
             layer.struct,
@@ -114,6 +116,62 @@ class Cpu:
             address(trace),
             address(checkpoints),
             trace_integrator,
+        )
+
+    def lateral_forward(
+        self,
+        layer: Layer,
+        outputs: Sequence[Tensor],
+        events: tuple[EventRows, Tensor] | None,
+        current: Tensor | None,
+        saved: Optionals,
+        trace_integrator: bool,
+    ) -> None:
+        """Fill spikes and state of a layer with lateral weights, after a linear synapse on events or given currents.
+
+        The trace is (B, T, N); it and the checkpoints are those of events, unless they are None.
+        """
+        rows, weight = events or (None, None)
+        trace, checkpoints = saved
+        core.lateral_forward(
+            layer.struct,
+            layer.initial(),
+            addresses(outputs),
+            None if rows is None or weight is None else rows.for_kernels(weight.shape[1]),
+            address(weight),
+            address(current),
+            address(layer.weight_hh),
+            address(trace),
+            address(checkpoints),
+            trace_integrator,
+        )
+
+    def lateral_backward(
+        self,
+        layer: Layer,
+        arriving: Optionals,
+        gradients: LayerGradients,
+        rows: tuple[EventRows, int] | None,
+        saved: Sequence[Tensor],
+        i0: Tensor | None,
+        grad_current: Tensor | None,
+        grad_weight: Tensor | None,
+    ) -> None:
+        """Fill the gradients of a layer with lateral weights; ``rows`` has the events and K, None of given currents."""
+        trace, checkpoints = saved
+        core.lateral_backward(
+            layer.struct,
+            addresses(arriving),
+            addresses(gradients.wanted),
+            None if rows is None else rows[0].for_kernels(rows[1]),
+            address(i0),
+            address(trace),
+            address(checkpoints),
+            address(layer.weight_hh),
+            layer.lateral_relu,
+            address(grad_current),
+            address(grad_weight),
+            address(gradients.weight_hh),
         )
 
     def events_backward(
@@ -155,6 +213,11 @@ class Cpu:
     ) -> Tensor:
         """Fill the gradients of a layer and, if given, of the currents; return the weight's, empty if not wanted."""
         grad_weight = torch.empty_like(weight) if want_weight else weight.new_empty(0)
+        if layer.weight_hh is not None:
+            wanted = grad_weight if want_weight else None
+            kept = (rows, weight.shape[1])
+            self.lateral_backward(layer, arriving, gradients, kept, saved, i0, grad_current, wanted)
+            return grad_weight
         trace, checkpoints = saved
         core.events_backward(
             layer.struct,

@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,12 +24,14 @@ WORK = (torch.float32, torch.float64)
 
 # Parts of the schemas. If one cell parameter is a tensor, all are passed as tensors; `constants` are still checked, so
 # that the value of a float among them is checked on a GPU too.
-LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths"
+LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths, Tensor? weight_hh"
 CELL = ", ".join(f"Tensor? {name}" for name in PARAMETERS)  # in backward operators, after the other tensors
-OPTIONS = "float[] constants, str surrogate, bool recurrent_grad"
+OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate"
 OUTPUTS = "Tensor spikes, Tensor i, Tensor h, Tensor hs"
 ARRIVING = "Tensor? grad_spikes, Tensor? grad_i, Tensor? grad_h, Tensor? grad_hs"
-GRADIENTS = "Tensor i0, Tensor h0, Tensor hs0, Tensor bias, " + ", ".join(f"Tensor {name}" for name in PARAMETERS)
+GRADIENTS = "Tensor weight_hh, Tensor i0, Tensor h0, Tensor hs0, Tensor bias, " + ", ".join(
+    f"Tensor {name}" for name in PARAMETERS
+)
 
 NO_CELL: Optionals = (None,) * len(PARAMETERS)
 
@@ -97,8 +99,10 @@ def check_layer(
     cell: Optionals,
     state: Sequence[Tensor],
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     constants: Sequence[float],
     surrogate: str,
+    lateral_surrogate: str,
 ) -> None:
     """Check all but the values of a layer's tensors, which fake tensors do not have."""
     _, batch, neurons = sizes
@@ -122,12 +126,25 @@ def check_layer(
         check_integers("lengths", lengths, torch.int64, batch, like)
     if surrogate not in SURROGATES:
         raise ValueError(f"surrogate: expected one of {', '.join(SURROGATES)}, got {surrogate!r}")
+    if lateral_surrogate not in SURROGATES:
+        raise ValueError(f"lateral_surrogate: expected one of {', '.join(SURROGATES)}, got {lateral_surrogate!r}")
+    if weight_hh is not None:
+        check_tensor("weight_hh", weight_hh, like, (neurons, neurons))
+        if _gpu.is_gpu(like.device):
+            raise NotImplementedError("weight_hh: lateral weights run on a CPU alone, there is no GPU kernel yet")
 
 
 def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
-    """Check the length of ``output_mask``: a flag for each gradient of a synapse and each cell parameter."""
-    if len(output_mask) != synapse + len(PARAMETERS):
-        raise ValueError(f"output_mask: expected {synapse + len(PARAMETERS)} values, got {len(output_mask)}")
+    """Check the length of ``output_mask``: flags for the gradients of a synapse, weight_hh and cell parameters."""
+    expected = synapse + 1 + len(PARAMETERS)
+    if len(output_mask) != expected:
+        raise ValueError(f"output_mask: expected {expected} values, got {len(output_mask)}")
+
+
+def output_mask_of(ctx: Any, *synapse: bool) -> list[bool]:
+    """The flags of a backward operator: those of its synapse, then those of a layer's tensors that need a gradient."""
+    _, needs_cell, _, _, needs_weight_hh = ctx.needs[-5:]
+    return [*synapse, needs_weight_hh, *(needs_cell or [False] * len(PARAMETERS))]
 
 
 class Layer:
@@ -136,12 +153,13 @@ class Layer:
     Attributes:
         sizes: T, B and N.
         like: the argument whose dtype and device all have.
-        bias, cell, state, lengths: as in the schemas; kept alive because the struct has their addresses.
-        struct: the layer as kernels take it.
+        bias, cell, state, lengths, weight_hh: as in the schemas; kept alive while kernels have their addresses.
+        lateral_relu: whether ``lateral_surrogate`` is "relu".
+        struct: the layer as kernels take it, but for weight_hh.
 
     """
 
-    __slots__ = ("bias", "cell", "lengths", "like", "sizes", "state", "struct")
+    __slots__ = ("bias", "cell", "lateral_relu", "lengths", "like", "sizes", "state", "struct", "weight_hh")
 
     def __init__(
         self,
@@ -151,16 +169,20 @@ class Layer:
         cell: Optionals,
         state: Sequence[Tensor],
         lengths: Tensor | None,
+        weight_hh: Tensor | None,
         *,
         constants: Sequence[float],
         surrogate: str,
         recurrent_grad: bool,
+        lateral_surrogate: str,
     ) -> None:
-        check_layer(sizes, like, bias, cell, state, lengths, constants, surrogate)
+        check_layer(sizes, like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate)
         self.sizes, self.like = sizes, like
         self.bias, self.state = contiguous(bias), [contiguous(x) for x in state]
         self.cell = [None if x is None else contiguous(x) for x in cell]
         self.lengths = None if lengths is None else contiguous(lengths)
+        self.weight_hh = None if weight_hh is None else contiguous(weight_hh)
+        self.lateral_relu = lateral_surrogate == "relu"
         given = (self.bias, *(self.cell or NO_CELL))
         self.struct = core.Layer(
             like.dtype == torch.float64,
@@ -189,19 +211,24 @@ class LayerGradients:
     """Uninitialised tensors for the gradients of a layer's arguments.
 
     Attributes:
-        wanted: the ten tensors of GRADIENTS, None for those of cell parameters that are not wanted.
-        all: the same, with an empty tensor for each None.
+        weight_hh: that of the lateral weights, or None if it is not wanted.
+        wanted: the tensors of GRADIENTS behind it, None for those of cell parameters that are not wanted.
+        all: weight_hh and those, with an empty tensor for each None.
 
     """
 
-    __slots__ = ("all", "wanted")
+    __slots__ = ("all", "wanted", "weight_hh")
 
     def __init__(self, layer: Layer, output_mask: Sequence[bool], empty: Callable[..., Tensor]) -> None:
         state = [empty(layer.bias, *layer.sizes[1:]) for _ in STATE]
         cell = layer.cell or NO_CELL
-        wanted = [empty_like(x) if want and x is not None else None for x, want in zip(cell, output_mask, strict=True)]
-        self.wanted: Optionals = [*state, empty_like(layer.bias), *wanted]
-        self.all = [layer.bias.new_empty(0) if x is None else x for x in self.wanted]
+        wanted = [
+            empty_like(x) if want and x is not None else None
+            for x, want in zip((layer.weight_hh, *cell), output_mask, strict=True)
+        ]
+        self.weight_hh = wanted[0]
+        self.wanted: Optionals = [*state, empty_like(layer.bias), *wanted[1:]]
+        self.all = [layer.bias.new_empty(0) if x is None else x for x in (self.weight_hh, *self.wanted)]
 
     @property
     def sums(self) -> int:
@@ -227,16 +254,15 @@ def fake_outputs(like: Tensor, steps: int, batch: int, neurons: int) -> list[Ten
 
 
 def fake_gradients(
-    bias: Tensor, cell: Optionals, batch: int, neurons: int, output_mask: Sequence[bool]
+    bias: Tensor, weight_hh: Tensor | None, cell: Optionals, batch: int, neurons: int, output_mask: Sequence[bool]
 ) -> list[Tensor]:
-    """The ten tensors of GRADIENTS."""
+    """The tensors of GRADIENTS."""
     state = [bias.new_empty(batch, neurons) for _ in STATE]
-    given = cell or NO_CELL
     wanted = [
         empty_like(x) if want and x is not None else bias.new_empty(0)
-        for x, want in zip(given, output_mask, strict=True)
+        for x, want in zip((weight_hh, *(cell or NO_CELL)), output_mask, strict=True)
     ]
-    return [*state, empty_like(bias), *wanted]
+    return [wanted[0], *state, empty_like(bias), *wanted[1:]]
 
 
 def empty_like(x: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import core
+from ._cpu import CPU, core
 from ._layer import (
     ARRIVING,
     CELL,
@@ -17,7 +18,6 @@ from ._layer import (
     NO_CELL,
     OPTIONS,
     OUTPUTS,
-    PARAMETERS,
     STATE,
     Layer,
     LayerGradients,
@@ -30,11 +30,14 @@ from ._layer import (
     empty_outputs,
     fake_gradients,
     fake_outputs,
+    output_mask_of,
 )
 from ._memory import contiguous
 from ._operator import Gradients, Operator
 
-src = Operator(f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save) -> ({OUTPUTS}, Tensor checkpoints)")
+src = Operator(
+    f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save, bool trace_integrator) -> ({OUTPUTS}, Tensor checkpoints)"
+)
 
 
 @src.kernel("CPU", "CUDA")
@@ -44,11 +47,14 @@ def forward(
     cell: list[Tensor],
     state: list[Tensor],
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     save: bool,
+    trace_integrator: bool,
 ) -> tuple[Tensor, ...]:
     """The kernel; ``save`` is set if a gradient may be needed, and without it the checkpoints are empty."""
     like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
@@ -59,10 +65,14 @@ def forward(
         cell,
         state,
         lengths,
+        weight_hh,
         constants=constants,
         surrogate=surrogate,
         recurrent_grad=recurrent_grad,
+        lateral_surrogate=lateral_surrogate,
     )
+    if layer.weight_hh is not None:
+        return run_lateral(layer, contiguous(current), save, trace_integrator)
     return run_scan(layer, contiguous(current), save)
 
 
@@ -75,6 +85,15 @@ def run_scan(layer: Layer, current: Tensor, save: bool) -> tuple[Tensor, ...]:
     return *outputs, checkpoints
 
 
+def run_lateral(layer: Layer, current: Tensor, save: bool, trace_integrator: bool) -> tuple[Tensor, ...]:
+    """``run_scan`` with lateral weights; the checkpoints are the trace and the checkpoints of events, one tensor."""
+    outputs = empty_outputs(layer, CPU)
+    checkpoints = CPU.empty(layer.bias, lateral_size(*layer.sizes) if save else 0)
+    saved = split_lateral(layer.sizes, checkpoints) if save else (None, None)
+    CPU.lateral_forward(layer, outputs, None, current, saved, trace_integrator)
+    return *outputs, checkpoints
+
+
 @src.fake
 def forward_fake(
     current: Tensor,
@@ -82,17 +101,20 @@ def forward_fake(
     cell: list[Tensor],
     state: list[Tensor],
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     save: bool,
+    trace_integrator: bool,
 ) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
     like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
-    check_layer(sizes_of(current), like, bias, cell, state, lengths, constants, surrogate)
-    size = checkpoint_size(*current.shape) if save else 0
-    return *fake_outputs(bias, *current.shape), bias.new_empty(size)
+    check_layer(sizes_of(current), like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate)
+    size = checkpoint_size if weight_hh is None else lateral_size
+    return *fake_outputs(bias, *current.shape), bias.new_empty(size(*current.shape) if save else 0)
 
 
 def save_for_backward(
@@ -103,47 +125,65 @@ def save_for_backward(
     cell: list[Tensor],
     state: list[Tensor],
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
 ) -> None:
-    """Keep what the gradient needs. The initial state is not kept: the checkpoints contain it."""
-    checkpoints = outputs[4]
+    """Keep what the gradient needs.
+
+    The checkpoints contain the initial state, except, beside lateral weights, i, for the gradients of cell parameters.
+    There the trace is kept instead of the currents, and of these the shape alone.
+    """
+    checkpoints, i0 = outputs[4], None
     ctx.mark_non_differentiable(checkpoints)
-    ctx.save_for_backward(current, checkpoints, bias, lengths, *cell)
+    if weight_hh is not None:
+        current = current.new_empty(()).expand(current.shape)
+        i0 = state[0] if state and cell else None
+    ctx.save_for_backward(current, checkpoints, bias, i0, lengths, weight_hh, *cell)
 
 
-def options_of_gradient(*_: object) -> dict[str, bool]:
+def options_of_gradient(
+    current: Tensor,
+    bias: Tensor,
+    cell: list[Tensor],
+    state: list[Tensor],
+    lengths: Tensor | None,
+    weight_hh: Tensor | None,
+) -> dict[str, bool]:
     """The options of a call whose gradient may be needed."""
-    return {"save": True}
+    return {"save": True, "trace_integrator": any(x.requires_grad for x in cell)}
 
 
 @src.gradient(save_for_backward, options_of_gradient)
 def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
-    """The gradients of current, bias, cell, state and lengths."""
-    current, checkpoints, bias, lengths, *cell = ctx.saved_tensors
+    """The gradients of current, bias, cell, state, lengths and weight_hh."""
+    current, checkpoints, bias, i0, lengths, weight_hh, *cell = ctx.saved_tensors
     grad_current, *gradients = src_backward(
         *grads[:4],
         current,
         checkpoints,
         bias,
+        i0,
         lengths,
+        weight_hh,
         *(cell or NO_CELL),
         constants=ctx.options["constants"],
         surrogate=ctx.options["surrogate"],
         recurrent_grad=ctx.options["recurrent_grad"],
-        output_mask=ctx.needs[2] or [False] * len(PARAMETERS),
+        lateral_surrogate=ctx.options["lateral_surrogate"],
+        output_mask=output_mask_of(ctx),
     )
     return grad_current, *layer_gradients(ctx, gradients)
 
 
 def layer_gradients(ctx: Any, gradients: Sequence[Tensor]) -> Gradients:
-    """The gradients of bias, cell, state and lengths, from the ten of GRADIENTS."""
-    *initial, bias = gradients[:4]
-    _, needs_cell, needs_state, _ = ctx.needs[-4:]
-    return bias, gradients[4:] if needs_cell else None, initial if needs_state else None, None
+    """The gradients of bias, cell, state, lengths and weight_hh, from those of GRADIENTS."""
+    weight_hh, *initial, bias = gradients[:5]
+    _, needs_cell, needs_state, _, _ = ctx.needs[-5:]
+    return bias, gradients[5:] if needs_cell else None, initial if needs_state else None, None, weight_hh
 
 
 src_backward = Operator(
-    f"src_backward({ARRIVING}, Tensor current, Tensor checkpoints, Tensor bias, Tensor? lengths, {CELL}, *,"
-    f" {OPTIONS}, bool[] output_mask) -> (Tensor current, {GRADIENTS})"
+    f"src_backward({ARRIVING}, Tensor current, Tensor checkpoints, Tensor bias, Tensor? i0, Tensor? lengths,"
+    f" Tensor? weight_hh, {CELL}, *, {OPTIONS}, bool[] output_mask) -> (Tensor current, {GRADIENTS})"
 )
 
 
@@ -156,14 +196,17 @@ def backward(
     current: Tensor,
     checkpoints: Tensor,
     bias: Tensor,
+    i0: Tensor | None,
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *cell: Tensor | None,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     output_mask: list[bool],
 ) -> tuple[Tensor, ...]:
-    """The kernel; ``output_mask`` tells which gradients of cell parameters are wanted."""
+    """The kernel; ``output_mask`` tells which gradients of weight_hh and cell parameters are wanted."""
     like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
     check_output_mask(output_mask, 0)
     layer = Layer(
@@ -173,12 +216,19 @@ def backward(
         cell,
         [],
         lengths,
+        weight_hh,
         constants=constants,
         surrogate=surrogate,
         recurrent_grad=recurrent_grad,
+        lateral_surrogate=lateral_surrogate,
     )
     arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like)
-    checkpoints = check_tensor("checkpoints", checkpoints, like, (checkpoint_size(*layer.sizes),))
+    size = checkpoint_size if weight_hh is None else lateral_size
+    checkpoints = check_tensor("checkpoints", checkpoints, like, (size(*layer.sizes),))
+    if weight_hh is not None:
+        i0 = None if i0 is None else contiguous(check_tensor("i0", i0, like, layer.sizes[1:]))
+        saved = split_lateral(layer.sizes, contiguous(checkpoints))
+        return run_lateral_backward(layer, arriving, saved, i0, output_mask)
     return run_scan_backward(layer, arriving, contiguous(current), contiguous(checkpoints), output_mask)
 
 
@@ -197,6 +247,20 @@ def run_scan_backward(
     return grad_current, *gradients.all
 
 
+def run_lateral_backward(
+    layer: Layer,
+    arriving: Sequence[Tensor | None],
+    saved: Sequence[Tensor],
+    i0: Tensor | None,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor, ...]:
+    """``run_scan_backward`` with lateral weights; ``saved`` are the trace and the checkpoints of events."""
+    gradients = LayerGradients(layer, output_mask, CPU.empty)
+    grad_current = CPU.empty(layer.bias, *layer.sizes)
+    CPU.lateral_backward(layer, arriving, gradients, None, saved, i0, grad_current, None)
+    return grad_current, *gradients.all
+
+
 @src_backward.fake
 def backward_fake(
     grad_spikes: Tensor | None,
@@ -206,16 +270,19 @@ def backward_fake(
     current: Tensor,
     checkpoints: Tensor,
     bias: Tensor,
+    i0: Tensor | None,
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *cell: Tensor | None,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     output_mask: list[bool],
 ) -> tuple[Tensor, ...]:
     """The gradients' shapes."""
     _, batch, neurons = current.shape
-    return current.new_empty(current.shape), *fake_gradients(bias, cell, batch, neurons, output_mask)
+    return current.new_empty(current.shape), *fake_gradients(bias, weight_hh, cell, batch, neurons, output_mask)
 
 
 def sizes_of(x: Tensor) -> Sizes:
@@ -228,3 +295,15 @@ def checkpoint_size(steps: int, batch: int, neurons: int) -> int:
     """Number of elements of the checkpoints: i, h and hs before every segment."""
     segment = core.segment
     return (steps + segment - 1) // segment * len(STATE) * batch * neurons
+
+
+def lateral_size(steps: int, batch: int, neurons: int) -> int:
+    """Number of elements that are saved with lateral weights: the trace, then h and hs before every segment."""
+    segment = core.event_segment
+    return (steps + (steps + segment - 1) // segment * 2) * batch * neurons
+
+
+def split_lateral(sizes: Sizes, saved: Tensor) -> tuple[Tensor, Tensor]:
+    """The trace and the checkpoints of events in one tensor."""
+    elements = math.prod(sizes)
+    return saved[:elements], saved[elements:]

@@ -27,12 +27,12 @@ from ._layer import (
 )
 from ._memory import contiguous, without_padding
 from ._operator import Operator
-from .src import checkpoint_size, run_scan_backward
+from .src import checkpoint_size, run_lateral_backward, run_scan_backward
 
 src_dense_backward = Operator(
     f"src_dense_backward({ARRIVING}, Tensor input, Tensor weight, Tensor trace, Tensor checkpoints, Tensor mask,"
-    f" Tensor path, Tensor bias, Tensor? i0, Tensor? lengths, {CELL}, *, {OPTIONS}, bool input_grad_at_events,"
-    f" bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})"
+    f" Tensor path, Tensor bias, Tensor? i0, Tensor? lengths, Tensor? weight_hh, {CELL}, *, {OPTIONS},"
+    f" bool input_grad_at_events, bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})"
 )
 
 
@@ -51,10 +51,12 @@ def backward(
     bias: Tensor,
     i0: Tensor | None,
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *cell: Tensor | None,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     input_grad_at_events: bool,
     output_mask: list[bool],
 ) -> tuple[Tensor, ...]:
@@ -67,9 +69,11 @@ def backward(
         cell,
         [],
         lengths,
+        weight_hh,
         constants=constants,
         surrogate=surrogate,
         recurrent_grad=recurrent_grad,
+        lateral_surrogate=lateral_surrogate,
     )
     arriving = grad_spikes, grad_i, grad_h, grad_hs
     saved = Saved(arriving, input, weight, trace, checkpoints, mask, path, layer, i0)
@@ -166,10 +170,14 @@ def run_on_gpu(saved: Saved, input_grad_at_events: bool, output_mask: Sequence[b
 
 
 def run_product_backward(backend: Cpu | _gpu.Gpu, saved: Saved, output_mask: Sequence[bool]) -> tuple[Tensor, ...]:
-    """The gradients after torch's product; the trace holds the currents."""
+    """The gradients after torch's product; the trace holds the currents, unless there are lateral weights."""
     layer, input, weight = saved.layer, saved.input, saved.weight
-    current = saved.trace.view(layer.sizes)
-    by_current, *gradients = run_scan_backward(layer, saved.arriving, current, saved.checkpoints, output_mask[2:])
+    if layer.weight_hh is None:
+        current = saved.trace.view(layer.sizes)
+        by_current, *gradients = run_scan_backward(layer, saved.arriving, current, saved.checkpoints, output_mask[2:])
+    else:
+        kept = (saved.trace, saved.checkpoints)
+        by_current, *gradients = run_lateral_backward(layer, saved.arriving, kept, saved.i0, output_mask[2:])
     rows = by_current.flatten(0, 1)
     grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
     if output_mask[1]:
@@ -196,10 +204,12 @@ def backward_fake(
     bias: Tensor,
     i0: Tensor | None,
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *cell: Tensor | None,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     input_grad_at_events: bool,
     output_mask: list[bool],
 ) -> tuple[Tensor, ...]:
@@ -207,4 +217,4 @@ def backward_fake(
     grads = [
         empty_like(x) if want else x.new_empty(0) for x, want in zip((input, weight), output_mask[:2], strict=True)
     ]
-    return *grads, *fake_gradients(bias, cell, input.shape[1], weight.shape[0], output_mask[2:])
+    return *grads, *fake_gradients(bias, weight_hh, cell, input.shape[1], weight.shape[0], output_mask[2:])

@@ -19,7 +19,6 @@ from ._layer import (
     NO_CELL,
     OPTIONS,
     OUTPUTS,
-    PARAMETERS,
     Layer,
     LayerGradients,
     Like,
@@ -34,6 +33,7 @@ from ._layer import (
     empty_outputs,
     fake_gradients,
     fake_outputs,
+    output_mask_of,
 )
 from ._memory import Optionals, contiguous
 from ._operator import Gradients, Operator
@@ -57,12 +57,14 @@ def forward(
     cell: list[Tensor],
     state: list[Tensor],
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *,
     steps: int,
     batch: int,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     save: bool,
     trace_integrator: bool,
 ) -> tuple[Tensor, ...]:
@@ -77,9 +79,11 @@ def forward(
         cell,
         state,
         lengths,
+        weight_hh,
         constants=constants,
         surrogate=surrogate,
         recurrent_grad=recurrent_grad,
+        lateral_surrogate=lateral_surrogate,
     )
     backend = _gpu.backend_of("weight", weight)
     trace = backend.empty(weight, math.prod(layer.sizes) if save else 0)
@@ -119,19 +123,23 @@ def forward_fake(
     cell: list[Tensor],
     state: list[Tensor],
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *,
     steps: int,
     batch: int,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     save: bool,
     trace_integrator: bool,
 ) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
     neurons, like = weight.shape[0], check_floats("weight", weight, "N, K")
     check_rows(offsets, indices, values, steps * batch, like)
-    check_layer((steps, batch, neurons), like, bias, cell, state, lengths, constants, surrogate)
+    check_layer(
+        (steps, batch, neurons), like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate
+    )
     backend = _gpu.Gpu if _gpu.is_gpu(weight.device) else CPU
     trace = weight.new_empty(steps * batch * neurons if save else 0)
     checkpoints = weight.new_empty(checkpoint_size(backend, steps, batch, neurons) if save else 0)
@@ -149,12 +157,13 @@ def save_for_backward(
     cell: list[Tensor],
     state: list[Tensor],
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
 ) -> None:
     """Keep what the gradient needs. Of the initial state that is i alone, for the gradients of cell parameters."""
     trace, checkpoints = outputs[4:]
     ctx.mark_non_differentiable(trace, checkpoints)
     i0 = state[0] if state and cell else None
-    ctx.save_for_backward(offsets, indices, values, weight, trace, checkpoints, bias, i0, lengths, *cell)
+    ctx.save_for_backward(offsets, indices, values, weight, trace, checkpoints, bias, i0, lengths, weight_hh, *cell)
 
 
 def options_of_gradient(
@@ -166,6 +175,7 @@ def options_of_gradient(
     cell: list[Tensor],
     state: list[Tensor],
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
 ) -> dict[str, bool]:
     """The options of a call whose gradient may be needed."""
     return {"save": True, "trace_integrator": any(x.requires_grad for x in cell)}
@@ -173,9 +183,9 @@ def options_of_gradient(
 
 @src_events.gradient(save_for_backward, options_of_gradient)
 def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
-    """The gradients of offsets, indices, values, weight, bias, cell, state and lengths."""
-    offsets, indices, values, weight, trace, checkpoints, bias, i0, lengths, *cell = ctx.saved_tensors
-    _, _, needs_values, needs_weight, _, needs_cell, _, _ = ctx.needs
+    """The gradients of offsets, indices, values, weight, bias, cell, state, lengths and weight_hh."""
+    offsets, indices, values, weight, trace, checkpoints, bias, i0, lengths, weight_hh, *cell = ctx.saved_tensors
+    _, _, needs_values, needs_weight, *_ = ctx.needs
     grad_values, grad_weight, *gradients = src_events_backward(
         *grads[:4],
         offsets,
@@ -187,21 +197,23 @@ def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
         bias,
         i0,
         lengths,
+        weight_hh,
         *(cell or NO_CELL),
         steps=ctx.options["steps"],
         batch=ctx.options["batch"],
         constants=ctx.options["constants"],
         surrogate=ctx.options["surrogate"],
         recurrent_grad=ctx.options["recurrent_grad"],
-        output_mask=[needs_values, needs_weight, *(needs_cell or [False] * len(PARAMETERS))],
+        lateral_surrogate=ctx.options["lateral_surrogate"],
+        output_mask=output_mask_of(ctx, needs_values, needs_weight),
     )
     return None, None, grad_values, grad_weight, *layer_gradients(ctx, gradients)
 
 
 src_events_backward = Operator(
     f"src_events_backward({ARRIVING}, {EVENTS}, Tensor trace, Tensor checkpoints, Tensor bias,"
-    f" Tensor? i0, Tensor? lengths, {CELL}, *, SymInt steps, SymInt batch, {OPTIONS}, bool[] output_mask)"
-    f" -> (Tensor values, Tensor weight, {GRADIENTS})"
+    f" Tensor? i0, Tensor? lengths, Tensor? weight_hh, {CELL}, *, SymInt steps, SymInt batch, {OPTIONS},"
+    f" bool[] output_mask) -> (Tensor values, Tensor weight, {GRADIENTS})"
 )
 
 
@@ -220,15 +232,17 @@ def backward(
     bias: Tensor,
     i0: Tensor | None,
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *cell: Tensor | None,
     steps: int,
     batch: int,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     output_mask: list[bool],
 ) -> tuple[Tensor, ...]:
-    """The kernel; ``output_mask`` tells which gradients of values, weight and cell parameters are wanted."""
+    """The kernel; ``output_mask`` tells which gradients of values, weight, weight_hh and cell parameters are wanted."""
     like = check_floats("weight", weight, "N, K")
     check_rows(offsets, indices, values, steps * batch, like)
     rows = contiguous_rows(offsets, indices, values)
@@ -239,9 +253,11 @@ def backward(
         cell,
         [],
         lengths,
+        weight_hh,
         constants=constants,
         surrogate=surrogate,
         recurrent_grad=recurrent_grad,
+        lateral_surrogate=lateral_surrogate,
     )
     arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like)
     backend = _gpu.backend_of("weight", weight)
@@ -279,18 +295,20 @@ def backward_fake(
     bias: Tensor,
     i0: Tensor | None,
     lengths: Tensor | None,
+    weight_hh: Tensor | None,
     *cell: Tensor | None,
     steps: int,
     batch: int,
     constants: list[float],
     surrogate: str,
     recurrent_grad: bool,
+    lateral_surrogate: str,
     output_mask: list[bool],
 ) -> tuple[Tensor, ...]:
     """The gradients' shapes."""
     grad_values = weight.new_empty(indices.shape[0] if output_mask[0] else 0)
     grad_weight = empty_like(weight) if output_mask[1] else weight.new_empty(0)
-    return grad_values, grad_weight, *fake_gradients(bias, cell, batch, weight.shape[0], output_mask[2:])
+    return grad_values, grad_weight, *fake_gradients(bias, weight_hh, cell, batch, weight.shape[0], output_mask[2:])
 
 
 def checkpoint_size(backend: Cpu | _gpu.Gpu | type[_gpu.Gpu], steps: int, batch: int, neurons: int) -> int:

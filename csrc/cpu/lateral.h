@@ -1,0 +1,452 @@
+// The time loop of a layer with lateral weights, forwards and backwards: at each step every neuron also gets, through a
+// weight each, the spikes of all neurons of the step before. Included by kernels.cpp inside its namespace, after
+// events.h; knows rows of weights and tiles, and never looks inside the equations.
+//
+// A thread advances all neurons of one sample, tile beside tile. The current of a step starts at what the synapse made
+// (given, or summed from events as events.h does), then come the active neurons of the step before, in ascending order;
+// the weights of silent neurons are not read. Backwards, the gradient of a spike is the dot product of its neuron's
+// weights with the gradients of the next step's currents: for the relu derivative at active neurons alone.
+
+// Steps whose currents, or gradients of currents, are kept at a time: with several tiles many, because each change of
+// the tile brings another tile's weights into the cache.
+SRCELL_INLINE int64_t lateral_block(int64_t tiles) { return tiles > 1 ? 8 * kEventSegment : kEventSegment; }
+
+// Memory of one thread, aligned to cache lines; null if there is none left.
+class ThreadMemory {
+  public:
+    explicit ThreadMemory(int64_t bytes) : first_(static_cast<char*>(std::aligned_alloc(64, size(bytes)))) {}
+    ~ThreadMemory() { std::free(first_); }
+    ThreadMemory(const ThreadMemory&) = delete;
+    ThreadMemory& operator=(const ThreadMemory&) = delete;
+
+    explicit operator bool() const { return first_; }
+
+    // The next `count` elements. The bytes of all of them must be within those of the constructor.
+    template <class T>
+    T* take(int64_t count) {
+        T* taken = reinterpret_cast<T*>(first_ + used_);
+        used_ += bytes_of<T>(count);
+        return taken;
+    }
+
+    template <class T>
+    static int64_t bytes_of(int64_t count) {
+        return ceil_div(count * static_cast<int64_t>(sizeof(T)), 64) * 64;
+    }
+
+  private:
+    static size_t size(int64_t bytes) { return static_cast<size_t>(bytes ? bytes : 64); }
+
+    char* first_;
+    int64_t used_ = 0;
+};
+
+// The active neurons of a step, in ascending order.
+template <class T>
+struct Active {
+    int32_t* index;
+    T* value;
+    int64_t count;
+};
+
+// Finds the elements of a row that are not 0; the row is zero from `count` on up to a multiple of 64.
+template <class S>
+SRCELL_INLINE void find_active(const scalar_of<S>* row, int64_t count, Active<scalar_of<S>>& active) {
+    constexpr int64_t width = VecTraits<S>::width;
+    int64_t found = 0;
+    for (int64_t k = 0; k < count; k += width) {
+        for (uint64_t bits = lanes_of(not_equal(load_lanes<S>(row + k, count - k), splat<S>(0))); bits;
+             bits &= bits - 1) {
+            const int64_t n = k + __builtin_ctzll(bits);
+            active.index[found] = static_cast<int32_t>(n);
+            active.value[found++] = row[n];
+        }
+    }
+    active.count = found;
+}
+
+// packed[m][n] = weight[n][m], zero beyond the last neuron.
+template <class T>
+void pack_lateral(const Lateral<T>& lateral, const ScanShape& shape) {
+    struct Context {
+        const Lateral<T>& lateral;
+        int64_t neurons;
+    };
+    Context context = {lateral, shape.neurons};
+    const auto pack = [](void* self, int64_t begin, int64_t end) {
+        const auto& [to, neurons] = *static_cast<const Context*>(self);
+        const int64_t width = lateral_width(neurons);
+        for (int64_t m = begin; m < end; ++m)
+            for (int64_t n = 0; n < width; ++n)
+                to.packed[m * width + n] = n < neurons ? to.weight[n * neurons + m] : T(0);
+    };
+    parallel_for(shape.neurons, shape.threads, pack, &context);
+}
+
+template <class Call>
+struct LateralJob : EventsJob<Call> {
+    std::atomic<bool> out_of_memory;
+
+    int64_t result() const { return out_of_memory ? kOutOfMemory : EventsJob<Call>::result(); }
+};
+
+// The memory of a thread for the forward pass.
+template <class V>
+struct LateralForwardMemory {
+    using T = scalar_of<V>;
+    ThreadMemory memory;
+    TileCell<V>* cells = nullptr;
+    TileState<V>* states = nullptr;
+    T *currents = nullptr, *spikes = nullptr;
+    Active<T> active = {};
+
+    LateralForwardMemory(int64_t neurons, bool events)
+        : memory(ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
+                 ThreadMemory::bytes_of<TileState<V>>(event_tiles(neurons)) +
+                 ThreadMemory::bytes_of<T>(rows(neurons, events) * lateral_width(neurons)) +
+                 ThreadMemory::bytes_of<T>(lateral_width(neurons)) + ThreadMemory::bytes_of<int32_t>(neurons) +
+                 ThreadMemory::bytes_of<T>(neurons)) {
+        if (!memory) return;
+        cells = memory.take<TileCell<V>>(event_tiles(neurons));
+        states = memory.take<TileState<V>>(event_tiles(neurons));
+        currents = memory.take<T>(rows(neurons, events) * lateral_width(neurons));
+        spikes = memory.take<T>(lateral_width(neurons));
+        active = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
+    }
+
+    static int64_t rows(int64_t neurons, bool events) { return events ? lateral_block(event_tiles(neurons)) : 1; }
+};
+
+// Sums the events of the steps [begin, end) of a sample, tile by tile: currents[t - begin][n].
+template <class V>
+void sum_events_of_block(const LateralForward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
+                         scalar_of<V>* currents) {
+    using T = scalar_of<V>;
+    const int64_t neurons = p.shape.neurons, width = event_tile_width(neurons), all = lateral_width(neurons);
+    const int64_t rows = packed_rows(p.events.inputs, p.events.count);
+    const bool by_event = packs_by_event(p.events.inputs, p.events.count);
+    const int64_t* offsets = p.events.offsets + sample * p.shape.steps;
+    for (int64_t number = 0; number < event_tiles(neurons); ++number)
+        for (int64_t t = begin; t < end; ++t) {
+            T* target = currents + (t - begin) * all + number * width;
+            // Without inputs or events there are no packed weights; `target` is then only a valid address.
+            const T* weights = rows ? p.packed_weight + number * rows * width : target;
+            const T* values = offset_or_null(p.events.values, offsets[t]);
+            const int64_t events = offsets[t + 1] - offsets[t];
+            if (by_event)
+                sum_packed_events<V>(target, width, weights + offsets[t] * width, values, events);
+            else
+                sum_event_rows<V>(
+                    target, width, weights, width,
+                    [indices = p.events.indices + offsets[t]](int64_t n)
+                        SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(indices[n]); },
+                    values, events);
+        }
+}
+
+// Adds the active neurons' rows of packed lateral weights to a row of currents.
+template <class V>
+SRCELL_INLINE void add_lateral(const Lateral<scalar_of<V>>& lateral, const Active<scalar_of<V>>& active, int64_t width,
+                               scalar_of<V>* current) {
+    sum_event_rows<V, true>(
+        current, width, lateral.packed, width,
+        [index = active.index](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(index[n]); }, active.value,
+        active.count);
+}
+
+template <class V, bool save>
+void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sample, LateralForwardMemory<V>& m) {
+    using T = scalar_of<V>;
+    using S = single_of<V>;
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
+    const int64_t tiles = event_tiles(neurons), block = p.has_events ? lateral_block(tiles) : 1;
+    const int64_t steps = steps_of(p.shape, sample), first = sample * neurons;
+    for (int64_t k = 0; k < tiles; ++k) {
+        const Tile tile = event_tile_at(p.shape, k, sample);
+        load_initial(p, m.states[k], tile);
+        for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t lanes) SRCELL_LAMBDA_INLINE {
+            using R = typename decltype(kind)::type;
+            store_lanes(m.spikes + tile.first + at, spike(load<R>(m.states[k].h + at)), lanes);
+        });
+    }
+    find_active<S>(m.spikes, neurons, m.active);
+    for (int64_t t = 0; t < steps; ++t) {
+        const int64_t begin = t / block * block;
+        if (!p.has_events)
+            std::memcpy(m.currents, p.current + t * plane + first, static_cast<size_t>(neurons) * sizeof(T));
+        else if (t == begin)
+            sum_events_of_block<V>(p, sample, begin, begin + block < steps ? begin + block : steps, m.currents);
+        T* const current = m.currents + (t - begin) * all;
+        add_lateral<V>(p.lateral, m.active, all, current);
+        T* const spikes = p.spikes + t * plane + first;
+        if (t + kPrefetch < steps) prefetch_row<kForWrite>(spikes + kPrefetch * plane, neurons);
+        for (int64_t k = 0; k < tiles; ++k) {
+            const Tile tile = event_tile_at(p.shape, k, sample);
+            TileState<V>& state = m.states[k];
+            T* const trace = save ? p.trace + (sample * p.shape.steps + t) * neurons + tile.first : nullptr;
+            if (save && t % kEventSegment == 0) {
+                T* checkpoint = p.checkpoints + t / kEventSegment * 2 * plane + tile.offset;
+                store_row<V>(checkpoint, state.h, tile.count);
+                store_row<V>(checkpoint + plane, state.hs, tile.count);
+            }
+            for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t lanes) SRCELL_LAMBDA_INLINE {
+                using R = typename decltype(kind)::type;
+
+                State<R> s = state.template at<R>(at);
+                const Trace<R> made = step(m.cells[k].template at<R>(at), s, load<R>(current + tile.first + at));
+                const R out = spike(s.h);
+                store_lanes(spikes + tile.first + at, out, lanes);
+                store_lanes(m.spikes + tile.first + at, out, lanes);
+                if (save) store_lanes(trace + at, p.trace_integrator ? s.i : made.drive, lanes);
+                state.put(at, s);
+            });
+        }
+        find_active<S>(m.spikes, neurons, m.active);
+    }
+    for (int64_t k = 0; k < tiles; ++k) {
+        const Tile tile = event_tile_at(p.shape, k, sample);
+        for (int64_t t = steps; t < p.shape.steps; ++t) {
+            zero_row<V>(p.spikes + t * plane + tile.offset, tile.count);
+            if (save) zero_row<V>(p.trace + (sample * p.shape.steps + t) * neurons + tile.first, tile.count);
+        }
+        if (save)
+            for (int64_t row = 2 * segments(steps, kEventSegment); row < 2 * segments(p.shape.steps, kEventSegment);
+                 ++row)
+                zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
+        store_final(p, m.states[k], tile);
+    }
+}
+
+template <class V, bool save>
+void lateral_forward_range(void* self, int64_t begin, int64_t end) {
+    auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
+    const auto& p = job.p;
+    const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
+    LateralForwardMemory<V> m(neurons, p.has_events);
+    if (!m.memory) {
+        job.out_of_memory = true;
+        return;
+    }
+    std::memset(m.currents, 0, static_cast<size_t>(all) * sizeof(scalar_of<V>));  // lanes past the last neuron
+    for (int64_t k = 0; k < event_tiles(neurons); ++k)
+        load_cell(m.cells[k], p.cell, event_tile_at(p.shape, k, 0), neurons);
+    for (int64_t sample = begin; sample < end; ++sample)
+        if (!p.has_events || job.accepts(sample)) lateral_forward_sample<V, save>(p, sample, m);
+}
+
+// Returns what events_forward() returns, or kOutOfMemory.
+template <class V>
+int64_t lateral_forward(const LateralForward<scalar_of<V>>& p) {
+    if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
+    if (p.has_events) pack_weight(p);
+    pack_lateral(p.lateral, p.shape);
+    LateralJob<LateralForward<scalar_of<V>>> job = {{p, {p.shape.batch}}, {false}};
+    parallel_for(p.shape.batch, p.shape.threads,
+                 p.trace ? lateral_forward_range<V, true> : lateral_forward_range<V, false>, &job);
+    return job.result();
+}
+
+// The memory of a thread for the backward pass.
+template <class V>
+struct LateralBackwardMemory {
+    using T = scalar_of<V>;
+    ThreadMemory memory;
+    BackwardScratch<V, kEventSegment>* tiles = nullptr;
+    T* deltas =
+        nullptr;  // (lateral_block + 1, width): gradients of the currents of a block's steps and of the next one
+    T* through = nullptr;                      // (width,): what reaches a step's spikes through the lateral weights
+    T* row = nullptr;                          // (width,): spikes of a step
+    Active<T> active[kEventSegment + 1] = {};  // before each step of a segment, and after the last
+
+    explicit LateralBackwardMemory(int64_t neurons)
+        : memory(ThreadMemory::bytes_of<BackwardScratch<V, kEventSegment>>(event_tiles(neurons)) +
+                 ThreadMemory::bytes_of<T>(rows(neurons) * lateral_width(neurons)) +
+                 2 * ThreadMemory::bytes_of<T>(lateral_width(neurons)) +
+                 (kEventSegment + 1) *
+                     (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons))) {
+        if (!memory) return;
+        tiles = memory.take<BackwardScratch<V, kEventSegment>>(event_tiles(neurons));
+        deltas = memory.take<T>(rows(neurons) * lateral_width(neurons));
+        through = memory.take<T>(lateral_width(neurons));
+        row = memory.take<T>(lateral_width(neurons));
+        for (Active<T>& a : active) a = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
+    }
+
+    static int64_t rows(int64_t neurons) { return lateral_block(event_tiles(neurons)) + 1; }
+};
+
+// Writes to m.through what the gradients of the next step's currents give to the spikes `active` of a step.
+template <class V>
+void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, const Active<scalar_of<V>>& active,
+                              const scalar_of<V>* next, LateralBackwardMemory<V>& m) {
+    using T = scalar_of<V>;
+    using S = single_of<V>;
+    const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
+    if (p.lateral.relu) {
+        std::memset(m.through, 0, static_cast<size_t>(all) * sizeof(T));
+        for (int64_t a = 0; a < active.count; ++a) {
+            const int64_t n = active.index[a];
+            m.through[n] = dot<S>(p.lateral.packed + n * all, next, neurons);
+        }
+    } else {
+        for (int64_t n = 0; n < neurons; ++n) m.through[n] = dot<S>(p.lateral.packed + n * all, next, neurons);
+    }
+}
+
+template <class V, bool recurrent, bool parameters>
+void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
+                              scalar_of<V>* deltas, bool last, const WeightSums<scalar_of<V>>& grad_lateral,
+                              int64_t group, LateralBackwardMemory<V>& m) {
+    using T = scalar_of<V>;
+    using S = single_of<V>;
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
+    const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
+    for (int64_t k = 0; k < tiles; ++k) {
+        const Tile tile = event_tile_at(p.shape, k, sample);
+        const SegmentRows<const T> saved = {p.trace + (sample * p.shape.steps + begin) * neurons + tile.first, neurons,
+                                            tile.count};
+        if constexpr (parameters) load_integrator_before(p, tile, begin, saved, m.tiles[k]);
+        recompute_event_segment<V, recurrent, parameters, true>(p, tile, begin, end, saved, m.tiles[k]);
+    }
+    for (int64_t r = 0; r <= end - begin; ++r) {
+        for (int64_t k = 0; k < tiles; ++k) {
+            const Tile tile = event_tile_at(p.shape, k, sample);
+            for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t lanes) SRCELL_LAMBDA_INLINE {
+                using R = typename decltype(kind)::type;
+                store_lanes(m.row + tile.first + at, spike(load<R>(m.tiles[k].trace.h[r] + at)), lanes);
+            });
+        }
+        find_active<S>(m.row, neurons, m.active[r]);
+    }
+    for (int64_t r = end - begin - 1; r >= 0; --r) {
+        T* const delta = deltas + r * all;
+        if (last && r == end - begin - 1)
+            std::memset(m.through, 0, static_cast<size_t>(all) * sizeof(T));
+        else
+            gradient_through_lateral<V>(p, m.active[r + 1], delta + all, m);
+        for (int64_t k = 0; k < tiles; ++k) {
+            const Tile tile = event_tile_at(p.shape, k, sample);
+            adjoint_row<V, recurrent, parameters, true>(
+                offset_or_null(p.grad_spikes, (begin + r) * plane + tile.offset), p.relu, m.through + tile.first,
+                delta + tile.first, width, r, tile.count, m.tiles[k]);
+        }
+    }
+    if (!grad_lateral.gradient) return;
+    for (int64_t k = 0; k < tiles; ++k)
+        for (int64_t r = 0; r < end - begin; ++r)
+            add_to_rows<V>(grad_lateral.of(k, group), width, m.active[r].index, m.active[r].value, m.active[r].count,
+                           deltas + r * all + k * width);
+}
+
+// Adds the events of the steps [begin, end) of a sample to the weight gradient of its group: segments last to first, as
+// events_backward_tile() does.
+template <class V>
+void add_events_of_block(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
+                         const scalar_of<V>* deltas, const WeightSums<scalar_of<V>>& grad_weight, int64_t group) {
+    const int64_t width = event_tile_width(p.shape.neurons), all = lateral_width(p.shape.neurons);
+    const int64_t* offsets = p.events.offsets + sample * p.shape.steps;
+    for (int64_t k = 0; k < event_tiles(p.shape.neurons); ++k)
+        for (int64_t from = begin + (end - begin - 1) / kEventSegment * kEventSegment, to = end; from >= begin;
+             to = from, from -= kEventSegment)
+            for (int64_t t = from; t < to; ++t)
+                add_to_rows<V>(grad_weight.of(k, group), width, p.events.indices + offsets[t],
+                               offset_or_null(p.events.values, offsets[t]), offsets[t + 1] - offsets[t],
+                               deltas + (t - begin) * all + k * width);
+}
+
+template <class V, bool recurrent, bool parameters>
+void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t group,
+                             const WeightSums<scalar_of<V>>& grad_weight, const WeightSums<scalar_of<V>>& grad_lateral,
+                             LateralBackwardMemory<V>& m) {
+    using T = scalar_of<V>;
+    constexpr int64_t used = parameters ? kParameters : 1;
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
+    const int64_t tiles = event_tiles(neurons), block = lateral_block(tiles), steps = steps_of(p.shape, sample);
+    for (int64_t k = 0; k < tiles; ++k) {
+        const Tile tile = event_tile_at(p.shape, k, sample);
+        clear_sums(m.tiles[k].sums, used, tile);
+        load_carry(p, m.tiles[k].carry, tile);
+    }
+    for (int64_t from = (segments(steps, block) - 1) * block, to = steps; from >= 0; to = from, from -= block) {
+        // The row behind the block's last step has the gradients of the step after it, which the block after it made.
+        if (to < steps) std::memcpy(m.deltas + (to - from) * all, m.deltas, static_cast<size_t>(all) * sizeof(T));
+        for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
+             end = begin, begin -= kEventSegment)
+            lateral_backward_segment<V, recurrent, parameters>(p, sample, begin, end, m.deltas + (begin - from) * all,
+                                                               end == steps, grad_lateral, group, m);
+        if (p.grad_current)
+            for (int64_t t = from; t < to; ++t)
+                std::memcpy(p.grad_current + t * plane + sample * neurons, m.deltas + (t - from) * all,
+                            static_cast<size_t>(neurons) * sizeof(T));
+        if (grad_weight.gradient) add_events_of_block<V>(p, sample, from, to, m.deltas, grad_weight, group);
+    }
+    if (p.grad_current)
+        for (int64_t t = steps; t < p.shape.steps; ++t)
+            std::memset(p.grad_current + t * plane + sample * neurons, 0, static_cast<size_t>(neurons) * sizeof(T));
+    if (steps) gradient_through_lateral<V>(p, m.active[0], m.deltas, m);  // to the spikes of the initial state
+    for (int64_t k = 0; k < tiles; ++k) {
+        const Tile tile = event_tile_at(p.shape, k, sample);
+        TileAdjoint<V>& carry = m.tiles[k].carry;
+        if (steps)
+            for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t) SRCELL_LAMBDA_INLINE {
+                using R = typename decltype(kind)::type;
+                store(carry.h + at, load<R>(carry.h + at) + load<R>(m.through + tile.first + at));
+            });
+        store_carry(p, carry, tile);
+        store_sums(p, m.tiles[k].sums, used, tile);
+    }
+}
+
+// Items are groups of samples.
+template <class V, bool recurrent, bool parameters>
+void lateral_backward_range(void* self, int64_t begin, int64_t end) {
+    using T = scalar_of<V>;
+    auto& job = *static_cast<LateralJob<LateralBackward<T>>*>(self);
+    const auto& p = job.p;
+    const int64_t batch = p.shape.batch, neurons = p.shape.neurons, tiles = event_tiles(neurons);
+    const int64_t size = event_group_size(batch, neurons);
+    const WeightSums<T> grad_weight = {p.shape, p.events.inputs, p.weight_partials, p.grad_weight};
+    const WeightSums<T> grad_lateral = {p.shape, neurons, p.lateral_partials, p.grad_lateral};
+    LateralBackwardMemory<V> m(neurons);
+    if (!m.memory) {
+        job.out_of_memory = true;
+        return;
+    }
+    std::memset(m.deltas, 0, static_cast<size_t>(m.rows(neurons) * lateral_width(neurons)) * sizeof(T));
+    std::memset(m.through, 0, static_cast<size_t>(lateral_width(neurons)) * sizeof(T));
+    for (int64_t k = 0; k < tiles; ++k) load_cell(m.tiles[k].cell, p.cell, event_tile_at(p.shape, k, 0), neurons);
+    for (int64_t group = begin; group < end; ++group) {
+        grad_weight.clear(group);
+        grad_lateral.clear(group);
+        const int64_t first = group * size, last = first + size < batch ? first + size : batch;
+        for (int64_t sample = first; sample < last; ++sample)
+            if (!p.has_events || job.accepts(sample))
+                lateral_backward_sample<V, recurrent, parameters>(p, sample, group, grad_weight, grad_lateral, m);
+    }
+}
+
+// Returns what lateral_forward() returns.
+template <class V>
+int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
+    using T = scalar_of<V>;
+    const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
+    LateralJob<LateralBackward<T>> job = {{p, {batch}}, {false}};
+    if (batch && neurons) {
+        pack_lateral(p.lateral, p.shape);
+        const bool parameters = wants_parameters(p);
+        const auto range =
+            p.recurrent
+                ? (parameters ? lateral_backward_range<V, true, true> : lateral_backward_range<V, true, false>)
+                : (parameters ? lateral_backward_range<V, false, true> : lateral_backward_range<V, false, false>);
+        parallel_for(event_groups(batch, neurons), p.shape.threads, range, &job);
+        if (job.result() == -1) {
+            if (p.grad_weight) reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
+            if (p.grad_lateral) reduce_weight<V>({p.shape, neurons, p.lateral_partials, p.grad_lateral});
+        }
+    } else {
+        if (p.grad_weight) std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
+        if (p.grad_lateral) std::memset(p.grad_lateral, 0, static_cast<size_t>(neurons * neurons) * sizeof(T));
+    }
+    if (job.result() == -1) reduce_parameters(p);
+    return job.result();
+}
