@@ -118,7 +118,8 @@ def layer_table(document: Document) -> Iterator[str]:
     head = ["milliseconds, forward / forward and backward"]
     for result in columns:
         setting = result["setting"]
-        head.append(f"{'-'.join(map(str, [setting['inputs'], *setting['neurons']]))}, {100 * setting['density']:g} %")
+        sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
+        head.append(f"{sizes}, input density {100 * setting['density']:g} %")
     rows = []
     for row, label in LABELS.items():
         cells = [[median(result, row, key) for key in (FORWARD, BOTH)] for result in columns]
@@ -214,9 +215,10 @@ def section(document: Document) -> str:
     return f"""\
 {lines(readme_table(document))}
 
-A layer or a stack of them, 220 steps, 256 samples, float32, inputs of that density ({machine}).
-The documentation's page on speed has all figures, with dense inputs, one thread, gradient modes and other neurons, from
-[this file](bench/results/speed.json); `python bench/run.py` makes it, `srcell bench` measures on your machine."""
+A layer or a stack of them, 220 steps, 256 samples, float32; the density is the share of the input's elements that are
+events ({machine}).
+[speed.json](bench/results/speed.json) has all figures, also with dense inputs, one thread, gradient modes and other
+neurons, and the documentation shows them. `python bench/run.py` makes it, `srcell bench` measures on your machine."""
 
 
 def write_report(document: Document, folder: Path = RESULTS, readme: Path = README) -> None:
