@@ -51,8 +51,8 @@ def plot_sweep(
     Panels are side by side, or stacked: narrow enough for a phone.
     """
     results = results_of(document, case)
-    figure = Figure(figsize=(5.6, 8) if stacked else (10, 4), layout="constrained")
-    panels: tuple[Axes, Axes] = figure.subplots(*((2, 1) if stacked else (1, 2)), sharey=True)
+    figure = Figure(figsize=(5.6, 7.4) if stacked else (10, 4.4), layout="constrained")
+    panels: tuple[Axes, Axes] = figure.subplots(*((2, 1) if stacked else (1, 2)), sharex=True, sharey=True)
     for panel, key in zip(panels, (FORWARD, BOTH), strict=True):
         x = [scale * result["setting"][field] for result in results]
         for row in results[0]["milliseconds"]:
@@ -67,13 +67,15 @@ def plot_sweep(
                 if (milliseconds := median(result, row, key)) is not None:
                     at = f"{LABELS[row]}, at {result['setting']['density']:.0%}"
                     panel.axhline(milliseconds, color=COLOURS[row], linestyle="--", label=at)
-        panel.set(title=key, xscale="log", yscale="log", xlabel=axis)
+        panel.set(title=key, xscale="log", yscale="log")
         panel.set_xticks(x, [f"{value:g}" for value in x])
         panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3, which="both")
     for panel in panels if stacked else panels[:1]:
         panel.set_ylabel("milliseconds, median and quartiles")
-    panels[1].legend(fontsize="small")
+    for panel in panels[1:] if stacked else panels:
+        panel.set_xlabel(axis)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
     return figure
 
 
