@@ -15,6 +15,7 @@ are run by sphinx-gallery, which asks here for their pictures and their order.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -40,6 +41,7 @@ from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
 
+import srcell
 from srcell.cli import main
 
 RESULTS = report.RESULTS
@@ -86,7 +88,7 @@ class Measured(SphinxDirective):
         for source in [*RESULTS.rglob("*.json"), *RESULTS.parent.glob("*.py"), Path(__file__)]:
             self.env.note_dependency(str(source))
         name = self.arguments[0]
-        table = nodes.container(classes=["measured", name.partition("-")[0]])
+        table = nodes.container(classes=["measured", name.partition("-")[0], name])
         table += self.parse_text_to_nodes(TABLES[name]())
         return [table]
 
@@ -227,6 +229,15 @@ def public_name(app: Sphinx, env: Any, node: Any, text: nodes.Node) -> nodes.Nod
     return found
 
 
+def written_in(app: Sphinx, module: str, name: str) -> str | None:
+    """The module whose file defines a class that names a shorter, public one as its own."""
+    found = getattr(sys.modules[module], name, None)
+    if not isinstance(found, type):
+        return None
+    functions = (x for x in vars(found).values() if inspect.isfunction(x))
+    return next((x.__module__ for x in functions if x.__module__.startswith(f"{srcell.__name__}.")), None)
+
+
 def alias_spelt_out(app: Sphinx, *description: Any) -> None:
     """Let a signature that was put together while the package runs show the type for which ``Parameter`` stands."""
     for types in app.env.temp_data.get("annotations", {}).values():
@@ -325,5 +336,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", run_consoles)
     app.connect("source-read", picture_first)
     app.connect("missing-reference", public_name)
+    app.connect("viewcode-follow-imported", written_in)
     app.connect("object-description-transform", alias_spelt_out, priority=400)  # before autodoc takes the types
     return {"parallel_read_safe": True}

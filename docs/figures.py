@@ -149,7 +149,7 @@ def draw_neuron(figure: Figure, traces: Axes, plane: Axes, columns: int) -> None
     traces.plot(steps, h, ".-", color=FAST, markersize=4, label="fast state h")
     traces.fill_between(steps, h.clamp(min=0).flatten(), color=FAST, alpha=0.25, label="output s = max(h, 0)")
     traces.set(xlabel="step", ylabel="state", ylim=(-1.08, 1.08), xlim=(0, 59))
-    traces.text(17, 0.32, "refractory: the second\ninput starts no spike", fontsize=8)
+    traces.text(18, 0.06, "refractory, so the\nsecond input is lost", fontsize=8)
     traces.text(27, -0.62, "hs", color=SLOW)
     traces.text(27, -0.92, "h", color=FAST)
     traces.set_title("a neuron in time", fontsize=9)
@@ -159,7 +159,7 @@ def draw_neuron(figure: Figure, traces: Axes, plane: Axes, columns: int) -> None
     draw_plane(plane, 0.0)
     draw_orbit(plane, kick)
     plane.text(0.1, 0.3, "hs stays", color=SLOW, rotation=45, rotation_mode="anchor")
-    plane.text(-0.2, -0.7, "h stays", color=FAST)
+    plane.text(-0.2, -0.65, "h stays", color=FAST)
     plane.set_title("a spike in the plane of its two states", fontsize=9)
 
 
