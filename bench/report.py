@@ -51,8 +51,8 @@ def plot_sweep(
     Panels are side by side, or stacked: narrow enough for a phone.
     """
     results = results_of(document, case)
-    figure = Figure(figsize=(5.6, 8) if stacked else (10, 4), layout="constrained")
-    panels: tuple[Axes, Axes] = figure.subplots(*((2, 1) if stacked else (1, 2)), sharey=True)
+    figure = Figure(figsize=(5.6, 7.4) if stacked else (10, 4.4), layout="constrained")
+    panels: tuple[Axes, Axes] = figure.subplots(*((2, 1) if stacked else (1, 2)), sharex=True, sharey=True)
     for panel, key in zip(panels, (FORWARD, BOTH), strict=True):
         x = [scale * result["setting"][field] for result in results]
         for row in results[0]["milliseconds"]:
@@ -67,13 +67,15 @@ def plot_sweep(
                 if (milliseconds := median(result, row, key)) is not None:
                     at = f"{LABELS[row]}, at {result['setting']['density']:.0%}"
                     panel.axhline(milliseconds, color=COLOURS[row], linestyle="--", label=at)
-        panel.set(title=key, xscale="log", yscale="log", xlabel=axis)
+        panel.set(title=key, xscale="log", yscale="log")
         panel.set_xticks(x, [f"{value:g}" for value in x])
         panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3, which="both")
     for panel in panels if stacked else panels[:1]:
         panel.set_ylabel("milliseconds, median and quartiles")
-    panels[1].legend(fontsize="small")
+    for panel in panels[1:] if stacked else panels:
+        panel.set_xlabel(axis)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
     return figure
 
 
@@ -118,7 +120,8 @@ def layer_table(document: Document) -> Iterator[str]:
     head = ["milliseconds, forward / forward and backward"]
     for result in columns:
         setting = result["setting"]
-        head.append(f"{'-'.join(map(str, [setting['inputs'], *setting['neurons']]))}, {100 * setting['density']:g} %")
+        sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
+        head.append(f"{sizes}, input density {100 * setting['density']:g} %")
     rows = []
     for row, label in LABELS.items():
         cells = [[median(result, row, key) for key in (FORWARD, BOTH)] for result in columns]
@@ -214,9 +217,10 @@ def section(document: Document) -> str:
     return f"""\
 {lines(readme_table(document))}
 
-A layer or a stack of them, 220 steps, 256 samples, float32, inputs of that density ({machine}).
-The documentation's page on speed has all figures, with dense inputs, one thread, gradient modes and other neurons, from
-[this file](bench/results/speed.json); `python bench/run.py` makes it, `srcell bench` measures on your machine."""
+A layer or a stack of them, 220 steps, 256 samples, float32; the density is the share of the input's elements that are
+events ({machine}).
+[speed.json](bench/results/speed.json) has all figures, also with dense inputs, one thread, gradient modes and other
+neurons, and the documentation shows them. `python bench/run.py` makes it, `srcell bench` measures on your machine."""
 
 
 def write_report(document: Document, folder: Path = RESULTS, readme: Path = README) -> None:

@@ -11,7 +11,8 @@ import srcell  # noqa: E402
 project = "srcell"
 release = version = srcell.__version__
 project_copyright = "the srcell authors, MIT licence"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "extension"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+extensions += ["sphinx.ext.viewcode", "extension"]  # the second listens to events of the first
 extensions += ["sphinx_copybutton", "sphinx_design", "sphinx_gallery.gen_gallery"]
 exclude_patterns = ["gallery"]
 sphinx_gallery_conf = {
@@ -20,6 +21,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "extension.GalleryOrder",
     "image_scrapers": ("extension.picture_of",),
     "capture_repr": (),
+    "thumbnail_size": (720, 450),
     "run_stale_examples": True,  # the library may have changed under them
     "abort_on_example_error": True,
     "download_all_examples": False,

@@ -15,6 +15,7 @@ are run by sphinx-gallery, which asks here for their pictures and their order.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -39,8 +40,8 @@ from matplotlib.figure import Figure as Drawing
 from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
-from sphinx_gallery.scrapers import figure_rst
 
+import srcell
 from srcell.cli import main
 
 RESULTS = report.RESULTS
@@ -59,14 +60,21 @@ class Drawn(Figure):
     """A figure that ``figures.py`` drew."""
 
     def run(self) -> list[nodes.Node]:
-        """The figure for a light page and for a dark one, from where they were drawn; the theme shows one of them."""
+        """The figure for a light page and for a dark one, from where they were drawn; the theme shows one of them.
+
+        Where NAME-narrow was drawn too, ``pages.css`` shows that on a phone.
+        """
         env = self.state.document.settings.env
-        page = Path(env.doc2path(env.docname)).parent
+        page, folder = Path(env.doc2path(env.docname)).parent, drawings(env.app)
         name, made = self.arguments[0], []
-        for ground in figures.INKS:
-            self.arguments[0] = os.path.relpath(drawings(env.app) / f"{name}-{ground}.svg", page)
-            self.options["figclass"] = [f"only-{ground}"]
-            made += super().run()
+        narrow = (folder / f"{name}-narrow-light.svg").exists()
+        for width, drawn in {"wide": name, "narrow": f"{name}-narrow"}.items() if narrow else [("", name)]:
+            pair = []
+            for ground in figures.INKS:
+                self.arguments[0] = os.path.relpath(folder / f"{drawn}-{ground}.svg", page)
+                self.options["figclass"] = [f"only-{ground}"]
+                pair += super().run()
+            made += [nodes.container("", *pair, classes=[width])] if width else pair
         return made
 
 
@@ -80,7 +88,7 @@ class Measured(SphinxDirective):
         for source in [*RESULTS.rglob("*.json"), *RESULTS.parent.glob("*.py"), Path(__file__)]:
             self.env.note_dependency(str(source))
         name = self.arguments[0]
-        table = nodes.container(classes=["measured", name.partition("-")[0]])
+        table = nodes.container(classes=["measured", name.partition("-")[0], name])
         table += self.parse_text_to_nodes(TABLES[name]())
         return [table]
 
@@ -169,8 +177,8 @@ def porting() -> str:
 
 def features() -> str:
     """What works with PyTorch, each feature used now."""
-    head = ["feature", "", "what to know"]
-    rows = []
+    head = ["feature", "status", "what to know"]
+    works_here, refused = [], []
     for found in works.FEATURES:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -178,8 +186,11 @@ def features() -> str:
         if error and not found.refused:
             raise RuntimeError(f"works.py: {found.name}: {error}")
         shown = error.replace("|", "\\|").replace("<", "&lt;")
-        rows.append([found.name, "refused" if error else "works", f"*{shown}* {found.way}" if error else found.way])
-    return report.lines(report.markdown_table(head, rows))
+        if error:
+            refused.append([found.name, "✗ refused", f"*{shown}* <br> Instead: {found.way}"])
+        else:
+            works_here.append([found.name, "✓ works", found.way])
+    return report.lines(report.markdown_table(head, works_here + refused))
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -190,7 +201,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-modes": speed(report.modes_table),
     "speed-one-thread": speed(report.one_thread_table),
     "accuracy": accuracy(lambda name: "/" not in name and not name.startswith("depth-")),
-    "accuracy-depth": accuracy(lambda name: name.startswith("depth-")),
+    "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),
+    "accuracy-depth-cost": accuracy(lambda name: name.startswith("depth-")),
     "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
     "accuracy-commands": commands,
     "inference": inference,
@@ -215,6 +227,21 @@ def public_name(app: Sphinx, env: Any, node: Any, text: nodes.Node) -> nodes.Nod
     fromdoc, typ = node["refdoc"], node["reftype"]
     found: nodes.Node | None = domain.resolve_xref(env, fromdoc, app.builder, typ, f"srcell.{name}", node, text)
     return found
+
+
+def written_in(app: Sphinx, module: str, name: str) -> str | None:
+    """The module whose file defines a class that names a shorter, public one as its own."""
+    found = getattr(sys.modules[module], name, None)
+    if not isinstance(found, type):
+        return None
+    functions = (x for x in vars(found).values() if inspect.isfunction(x))
+    return next((x.__module__ for x in functions if x.__module__.startswith(f"{srcell.__name__}.")), None)
+
+
+def alias_spelt_out(app: Sphinx, *description: Any) -> None:
+    """Let a signature that was put together while the package runs show the type for which ``Parameter`` stands."""
+    for types in app.env.temp_data.get("annotations", {}).values():
+        types |= {name: "float | Tensor" for name, shown in types.items() if shown == "Parameter"}
 
 
 def mathml(self: Any, node: nodes.Element) -> None:
@@ -265,25 +292,37 @@ shown: WeakSet[Drawing] = WeakSet()
 
 
 def picture_of(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
-    """The picture under a cell of an example: the variable ``figure``, if it is a new one."""
+    """The picture under a cell of an example: the variable ``figure``, if it is a new one, light and dark."""
     figure = block_vars["example_globals"].get("figure")
     if not isinstance(figure, Drawing) or figure in shown:
         return ""
     shown.add(figure)
-    path = next(block_vars["image_path_iterator"])
-    figure.savefig(path, dpi=110)
-    found: str = figure_rst([path], gallery_conf["src_dir"])
-    return found
+    path = Path(next(block_vars["image_path_iterator"]))
+    titles = [figure.get_suptitle(), *(panel.get_title() for panel in figure.axes)]
+    words = "; ".join(title for title in titles if title)
+    text = ""
+    for ground in figures.INKS:
+        if ground == "dark":
+            figures.darken(figure)
+            path = path.with_stem(f"{path.stem}_dark")
+        figure.savefig(path, dpi=110)
+        place = path.relative_to(gallery_conf["src_dir"]).as_posix()
+        text += f".. image:: /{place}\n   :alt: {words}\n   :class: sphx-glr-single-img only-{ground}\n\n"
+    return text
 
 
 def picture_first(app: Sphinx, page: str, source: list[str]) -> None:
-    """Let an example of the gallery begin with its first picture, under the title."""
-    images = re.findall(r"/examples/images/sphx_glr_plot_\w+\.png", source[0])
+    """Let an example of the gallery begin with its first picture, under the title; where it was drawn, say so."""
+    images = re.search(r"(?:^\.\. image:: /examples/images/sphx.*\n(?:   :.*\n)+\n){2}", source[0], re.MULTILINE)
     if page.startswith("examples/plot_") and images:
         title = re.search(r"^=+\n\n", source[0], re.MULTILINE)
         assert title, page
-        image = f".. image:: {images[0]}\n   :alt: what this example draws\n   :class: sphx-glr-single-img\n\n"
-        source[0] = source[0][: title.end()] + image + source[0][title.end() :]
+        parts = (source[0][: title.end()], source[0][title.end() : images.start()], source[0][images.end() :])
+        source[0] = f"{parts[0]}{images[0]}{parts[1]}*This drew the picture at the top.*\n\n{parts[2]}"
+    if page == "examples/index":
+        # Each thumbnail is followed by the title of its page.
+        titles = iter(re.findall(r'thumbnail-title">(.*?)<', source[0]))
+        source[0] = re.sub(r":alt:$", lambda _: f":alt: {next(titles)}", source[0], flags=re.MULTILINE)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -297,4 +336,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", run_consoles)
     app.connect("source-read", picture_first)
     app.connect("missing-reference", public_name)
+    app.connect("viewcode-follow-imported", written_in)
+    app.connect("object-description-transform", alias_spelt_out, priority=400)  # before autodoc takes the types
     return {"parallel_read_safe": True}

@@ -1,7 +1,7 @@
 """The figures of the documentation, drawn by srcell itself while the pages are built.
 
 ``extension.py`` calls ``write_figures``, which draws each for a light and for a dark page, narrow enough for a phone.
-The README's alone are committed: ``PYTHONPATH=docs:bench:tools python docs/figures.py`` draws them.
+The README's alone are committed: ``PYTHONPATH=docs:bench:tools:python python docs/figures.py`` draws them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ import report  # bench/report.py
 import rooms  # tools/rooms.py
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgb, to_rgba, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.spines import Spine
+from matplotlib.text import Text
 from torch import Tensor
 
 import srcell
@@ -24,7 +30,7 @@ from srcell import SRCState, rest_state, src
 
 BIAS, RHO, R, RS = -6.0, 3.0, 2.0, -7.0
 WIDTH = 5.6  # inches
-INPUT, FAST, SLOW, DRIVE = "0.35", "C3", "C0", "C1"
+INPUT, FAST, SLOW, DRIVE = "0.5", "C3", "C0", "C1"
 
 
 def run_by_steps(current: Tensor, state: SRCState, alpha: float = 0.9) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,28 +123,44 @@ def draw_orbit(panel: Axes, current: Tensor) -> None:
 def neuron() -> Figure:
     """What the README begins with: an input, the spike that it starts, and the same spike in the plane of h and hs."""
     with matplotlib.rc_context({"font.size": 9}):
-        current = torch.zeros(60, 1, dtype=torch.float64)
-        current[[8, 13, 40]] = 5.0
-        i, h, hs = run_by_steps(current, at_rest())
         figure = Figure(figsize=(9.2, 3.7), layout="constrained")
-        traces, plane = figure.subplots(1, 2, width_ratios=[1.75, 1])
-        steps = range(len(current))
-        for step in current.flatten().nonzero().flatten().tolist():
-            traces.axvline(step, color=INPUT, linewidth=3, alpha=0.35, label="input spike" if step == 8 else None)
-        traces.plot(steps, torch.tanh(i / RHO), ":", color=DRIVE, label="drive tanh(i / rho)")
-        traces.plot(steps, hs, ".-", color=SLOW, markersize=4, label="slow state hs")
-        traces.plot(steps, h, ".-", color=FAST, markersize=4, label="fast state h")
-        traces.fill_between(steps, h.clamp(min=0).flatten(), color=FAST, alpha=0.25, label="output s = max(h, 0)")
-        traces.set(xlabel="step", ylim=(-1.08, 1.08), xlim=(0, 59))
-        traces.text(20, 0.08, "refractory: the second\ninput starts no spike", fontsize=8)
-        traces.set_title("a neuron in time", fontsize=9)
-        figure.legend(fontsize=8, loc="outside lower left", framealpha=0, ncols=5)
-        kick = torch.zeros(60, 1, dtype=torch.float64)
-        kick[0] = current_for(2.999)
-        draw_plane(plane, 0.0)
-        draw_orbit(plane, kick)
-        plane.set_title("a spike in the plane of its two states", fontsize=9)
+        draw_neuron(figure, *figure.subplots(1, 2, width_ratios=[1.75, 1]), columns=5)
         return figure
+
+
+def neuron_narrow() -> Figure:
+    """The same for a phone, one panel under the other."""
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(4.4, 7.2), layout="constrained")
+        draw_neuron(figure, *figure.subplots(2, 1, height_ratios=[1, 1.15]), columns=2)
+        return figure
+
+
+def draw_neuron(figure: Figure, traces: Axes, plane: Axes, columns: int) -> None:
+    """The two panels of ``neuron``, and a legend of that many columns."""
+    current = torch.zeros(60, 1, dtype=torch.float64)
+    current[[8, 13, 40]] = 5.0
+    i, h, hs = run_by_steps(current, at_rest())
+    steps = range(len(current))
+    for step in current.flatten().nonzero().flatten().tolist():
+        traces.axvline(step, color=INPUT, linewidth=3, alpha=0.45, label="input spike" if step == 8 else None)
+    traces.plot(steps, torch.tanh(i / RHO), ":", color=DRIVE, label="drive tanh(i / rho)")
+    traces.plot(steps, hs, ".-", color=SLOW, markersize=4, label="slow state hs")
+    traces.plot(steps, h, ".-", color=FAST, markersize=4, label="fast state h")
+    traces.fill_between(steps, h.clamp(min=0).flatten(), color=FAST, alpha=0.25, label="output s = max(h, 0)")
+    traces.set(xlabel="step", ylabel="state", ylim=(-1.08, 1.08), xlim=(0, 59))
+    traces.text(18, 0.06, "refractory, so the\nsecond input is lost", fontsize=8)
+    traces.text(27, -0.62, "hs", color=SLOW)
+    traces.text(27, -0.92, "h", color=FAST)
+    traces.set_title("a neuron in time", fontsize=9)
+    figure.legend(fontsize=8, loc="outside lower left", framealpha=0, ncols=columns)
+    kick = torch.zeros(60, 1, dtype=torch.float64)
+    kick[0] = current_for(2.999)
+    draw_plane(plane, 0.0)
+    draw_orbit(plane, kick)
+    plane.text(0.1, 0.3, "hs stays", color=SLOW, rotation=45, rotation_mode="anchor")
+    plane.text(-0.2, -0.65, "h stays", color=FAST)
+    plane.set_title("a spike in the plane of its two states", fontsize=9)
 
 
 def rate_of_drive() -> Figure:
@@ -154,7 +176,7 @@ def rate_of_drive() -> Figure:
     panel = figure.subplots()
     panel.plot(inputs, 100 * (settled > 0).float().mean(0), color=FAST, label="active steps, s > 0")
     panel.plot(inputs, 100 * crossings, color=ink(), label="spikes, upward crossings of 0.5")
-    panel.set(xlabel="integrated input i, held", ylabel="a hundred steps", xlim=(0, 8), ylim=(0, None))
+    panel.set(xlabel="integrated input i, held", ylabel="per 100 steps", xlim=(0, 8), ylim=(0, None))
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
     return figure
@@ -218,13 +240,50 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "rate": rate_of_drive,
     "rooms": rooms_of_the_package,
     "neuron": neuron,
+    "neuron-narrow": neuron_narrow,
 }
 
 
-# The colour of text and lines on each kind of page.
+# The colour of text and lines on each kind of page, and those of the curves: matplotlib's, and brighter ones.
 INKS = {"light": "#1f2328", "dark": "#e6edf3"}
+CURVES = {
+    "light": list(matplotlib.color_sequences["tab10"]),
+    "dark": [f"#{x}" for x in ("6cb6ff", "ffb066", "7ee787", "ff7b72", "d2a8ff")]
+    + [f"#{x}" for x in ("d3a58f", "f5a3d8", "b1bac4", "e0df6a", "66e0ef")],
+}
 INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
 INKED += ("legend.labelcolor",)
+
+
+def page_colours(page: str) -> dict[str, Any]:
+    """Matplotlib's settings for a figure without a ground of its own, on a light or on a dark page."""
+    ground = {"figure.facecolor": "none", "axes.facecolor": "none", "legend.framealpha": 0}
+    return {**dict.fromkeys(INKED, INKS[page]), **ground, "axes.prop_cycle": matplotlib.cycler(color=CURVES[page])}
+
+
+def darken(figure: Figure) -> None:
+    """Give a finished figure the colours of a dark page: what was black or one of ten colours, and its grounds."""
+    light = [to_rgba(colour) for colour in CURVES["light"]]
+
+    def dark(colour: Any) -> Any:
+        if len(colours := to_rgba_array(colour)) != 1:
+            return colour
+        *rgb, alpha = colours[0]
+        if max(rgb) < 0.2:
+            return (*to_rgb(INKS["dark"]), alpha)
+        found = [k for k, other in enumerate(light) if max(abs(x - y) for x, y in zip(rgb, other, strict=False)) < 0.01]
+        return (*to_rgb(CURVES["dark"][found[0]]), alpha) if found else colour
+
+    figure.patch.set_facecolor("none")
+    for panel in figure.axes:
+        panel.patch.set_facecolor("none")
+        panel.tick_params(which="both", colors=INKS["dark"])
+    for artist in figure.findobj(lambda found: isinstance(found, Text | Line2D)):
+        artist.set_color(dark(artist.get_color()))
+    for artist in figure.findobj(lambda found: isinstance(found, Spine | Collection)):
+        artist.set_edgecolor(dark(artist.get_edgecolor()))
+    for artist in figure.findobj(Legend):
+        artist.get_frame().set(facecolor="none", edgecolor="0.5")
 
 
 def ink() -> str:
@@ -236,9 +295,8 @@ def ink() -> str:
 def write_figures(folder: Path, drawn: dict[str, Callable[[], Figure]] = DRAWN) -> None:
     """Write every figure as NAME-light.svg and NAME-dark.svg into the folder, without a ground of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    for page, colour in INKS.items():
-        ground = {"figure.facecolor": "none", "axes.facecolor": "none", "legend.framealpha": 0}
-        with matplotlib.rc_context({**dict.fromkeys(INKED, colour), **ground}):
+    for page in INKS:
+        with matplotlib.rc_context(page_colours(page)):
             figures = {name: draw() for name, draw in drawn.items()} | (measured() if drawn is DRAWN else {})
             for name, figure in figures.items():
                 with matplotlib.rc_context({"svg.hashsalt": name}):  # the same file for the same figure
@@ -246,4 +304,4 @@ def write_figures(folder: Path, drawn: dict[str, Callable[[], Figure]] = DRAWN) 
 
 
 if __name__ == "__main__":
-    write_figures(Path(__file__).parent / "_static", {"neuron": neuron})
+    write_figures(Path(__file__).parent / "_static", {"neuron": neuron, "neuron-narrow": neuron_narrow})

@@ -223,7 +223,7 @@ def _vmap() -> None:
 
 @feature(
     "forward mode (jvp)",
-    "reverse mode: `torch.func.vjp`, `jacrev`",
+    "`torch.func.vjp` or `jacrev`, in reverse mode",
     refused="srcell::src: forward-mode differentiation (jvp) is not supported",
 )
 def _jvp() -> None:
@@ -233,7 +233,7 @@ def _jvp() -> None:
 
 @feature(
     "second derivatives",
-    "`srcell.reference.src_reference`, the same equations in eager PyTorch, has them",
+    "`srcell.reference.src_reference`, the same equations in eager PyTorch",
     refused="srcell::src_backward: double backward is not supported",
 )
 def _second() -> None:
@@ -367,7 +367,7 @@ def _accelerate() -> None:
 
 @feature(
     "MPS, XPU and other devices",
-    'the kernels are for CPU and CUDA: keep the SRC layers and their inputs on the CPU, `x.to("cpu")`',
+    'keep the SRC layers and their inputs on the CPU, `x.to("cpu")`; the kernels are for CPU and CUDA',
     refused="current: expected a tensor on a CPU or a CUDA device",
 )
 def _mps() -> None:

@@ -275,6 +275,29 @@ def test_the_readme_has_the_markers(section: str) -> None:
         assert text.count(f"<!-- {section}:{which} -->") == 1
 
 
+def test_the_readme_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    report, accuracy = load("report"), load("accuracy")
+    made = {
+        "bench": report.section(json.loads((report.RESULTS / "speed.json").read_text())),
+        "accuracy": "\n".join(accuracy.readme_section(json.loads(accuracy.ROW_FILE.read_text()))),
+    }
+    text = report.README.read_text()
+    for section, expected in made.items():
+        written = text.partition(f"<!-- {section}:begin -->\n")[2].partition(f"\n<!-- {section}:end -->")[0]
+        assert written == expected, "python bench/report.py writes the sections"
+
+
+def test_the_readme_names_the_accuracies_at_ten_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    accuracy = load("accuracy")
+    found = {row["id"]: row["test_accuracy"] for row in json.loads(accuracy.ROW_FILE.read_text())}
+    text = " ".join(load("report").README.read_text().split())
+    reached = f"it reached {found['depth-src-10']:.0%}".replace("%", " %")
+    assert reached in text and f"fell to {found['depth-lif-10']:.0%}".replace("%", " %") in text
+    assert all(found[f"depth-lif-{depth}"] > found[f"depth-src-{depth}"] for depth in (1, 3, 5))
+
+
 def load(name: str) -> ModuleType:
     """Import a script of the folder bench, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")

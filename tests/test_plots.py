@@ -198,11 +198,12 @@ def test_a_report_is_one_file_with_pictures_counts_and_configuration() -> None:
     report = Report(page(config, history(0.7), evaluation(), images))
     assert report.sources == [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in images.values()]
     assert not report.tags & {"script", "link", "iframe"}
-    assert "digits: 85.00% with input-3-4" in report.text
+    assert "digits: 85.00% with 3-4 neurons" in report.text
     assert ["input", "12,345", "12,000", "1,000,000", "0"] in report.rows
     assert ["layer 1", "7", "3", "0", "70"] in report.rows
     settings = {row[0]: row[1] for row in report.rows}
-    assert all(settings[field.name] for field in dataclasses.fields(config) if getattr(config, field.name) != ())
+    assert all(settings[field.name] for field in dataclasses.fields(config))
+    assert config.channels == () and settings["channels"] == "none"
     assert settings["hidden_sizes"] == "3" and settings["label_smoothing"] == "0.1"
     assert report.bold == ["hidden_sizes", "epochs", "label_smoothing"]
     assert settings["version"] == srcell.__version__

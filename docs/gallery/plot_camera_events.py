@@ -16,7 +16,7 @@ DIRECTIONS = ["right", "left", "down", "up"]
 
 
 def record(direction, generator):
-    """The events of a bar that crosses the sensor: times in microseconds, x, y and polarity."""
+    """The events of a moving bar: times in microseconds, x, y, polarity."""
     start = torch.randint(0, 4, (), generator=generator)
     along = torch.arange(SIZE).repeat(2)
     times = (1000.0 * (start + 2 * along.float())).repeat_interleave(6)
@@ -29,47 +29,51 @@ def record(direction, generator):
     return (z[inside] for z in (times, x, y, polarity))
 
 
-def batch(count, seed):
-    """That many recordings in one ``EventBatch``, and their directions."""
+def batch(labels, seed):
+    """A recording of each of these directions, in one ``EventBatch``."""
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (count,), generator=generator)
     made = []
     for label in labels.tolist():
         times, x, y, polarity = record(label, generator)
-        steps = (times / 1000 + 10).long()  # ten silent steps first, then one step a millisecond
+        steps = (times / 1000).long() + 10  # ten silent steps first
         dense = torch.zeros(STEPS, 1, 2, SIZE, SIZE)
         dense[steps, 0, polarity, y, x] = 1
         made.append(srcell.EventBatch.from_dense(dense.flatten(2)))
-    return srcell.EventBatch.cat(made), labels
+    return srcell.EventBatch.cat(made)
 
 
 # %%
-# One recording, summed over time: where the bar's front came and where its back left.
+# One recording of each direction. The colour of a pixel is the step of its last event: the bar comes from where it is
+# dark. Pixels without an event are left empty.
 
-events, labels = batch(4, seed=1)
-maps = events.to_dense().unflatten(2, (2, SIZE, SIZE))
+recordings = batch(torch.arange(4), seed=1).to_dense()
+maps = recordings.unflatten(2, (2, SIZE, SIZE)).amax(2)
+last = (maps * torch.arange(STEPS)[:, None, None, None]).amax(0)
+last[last == 0] = float("nan")
 figure, panels = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
-for k, panel in enumerate(panels):
-    when = (maps[:, k, 0] * torch.arange(STEPS)[:, None, None]).amax(0)
-    image = panel.imshow(when, cmap="viridis")
-    panel.set(title=DIRECTIONS[labels[k]], xticks=[], yticks=[])
+for panel, when, direction in zip(panels, last, DIRECTIONS, strict=True):
+    image = panel.imshow(when, cmap="viridis", vmin=10, vmax=50)
+    panel.set(title=direction, xticks=[], yticks=[])
 figure.colorbar(image, label="step of the last event")
 
 # %%
 # The network: two convolutions of spiking neurons, a layer of spiking neurons, and a readout.
 
 torch.manual_seed(0)
-model = SRCConvClassifier((2, SIZE, SIZE), channels=[8, 16], hidden_sizes=[], num_classes=4)
+shape = (2, SIZE, SIZE)
+model = SRCConvClassifier(shape, channels=[8, 16], hidden_sizes=[], num_classes=4)
 optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
 for step in range(60):
-    events, labels = batch(32, seed=100 + step)
-    loss = torch.nn.functional.cross_entropy(model(events), labels)
+    labels = torch.randint(4, (32,))
+    logits = model(batch(labels, seed=100 + step))
+    loss = torch.nn.functional.cross_entropy(logits, labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     model.constrain_()
 
-events, labels = batch(200, seed=0)
+labels = torch.randint(4, (200,))
+events = batch(labels, seed=0)
 with torch.no_grad():
     right = (model.eval()(events).argmax(1) == labels).float().mean()
 print(f"{right:.1%} of 200 new recordings")
@@ -78,9 +82,11 @@ print(f"{right:.1%} of 200 new recordings")
 # What the first layer makes of a bar that moves to the right: spikes of its eight channels, added up over time.
 
 with torch.no_grad():
-    spikes = model.layer_spikes(events[int((labels == 0).nonzero()[0])])[0]
+    to_the_right = batch(torch.tensor([0]), seed=1)
+    spikes = model.layer_spikes(to_the_right)[0]
 figure, panels = plt.subplots(2, 4, figsize=(9, 4.6), layout="constrained")
 for k, panel in enumerate(panels.flat):
-    image = panel.imshow(spikes[:, 0, k].sum(0), cmap="magma", vmin=0, vmax=float(spikes.sum(0).max()))
+    total = spikes.sum(0)
+    image = panel.imshow(total[0, k], cmap="magma", vmin=0, vmax=float(total.max()))
     panel.set(title=f"channel {k}", xticks=[], yticks=[])
 figure.colorbar(image, ax=panels, label="output, summed over steps")

@@ -1,5 +1,5 @@
-"""A deep network
-==============
+"""Seven hidden layers, one learning rate
+======================================
 
 Seven hidden layers of Spiking Recurrent Cells, one after the other, with a gradient that reaches the first. Two things
 make it work: hidden layers start as relays of the layer before them, and ``balance_gradients`` keeps the gradients of
@@ -17,7 +17,12 @@ torch.manual_seed(0)
 digits = data.load("digits")
 encoding = data.RateEncoding(steps=30, gain=1.0)
 train = data.EventLoader(digits.train, encoding, batch_size=64, shuffle=True)
-options = {"hidden_sizes": [64] * 7, "num_classes": 10, "temperature": 6.0, "readout_alpha": 1.0}
+options = {
+    "hidden_sizes": [64] * 7,
+    "num_classes": 10,
+    "temperature": 6.0,
+    "readout_alpha": 1.0,
+}
 
 # %%
 # How large is the gradient in each layer before anything is learnt? Without balance it grows from the last layer to the
@@ -36,7 +41,11 @@ def gradient_norms(balance_gradients):
 figure, panel = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for balance_gradients, label in ((False, "as it is"), (True, "balanced")):
     panel.semilogy(range(1, 9), gradient_norms(balance_gradients), "o-", label=label)
-panel.set(xlabel="layer", ylabel="norm of the weight's gradient", title="before training")
+panel.set(
+    xlabel="layer",
+    ylabel="norm of the weight's gradient",
+    title="gradients before training",
+)
 panel.legend()
 
 # %%
@@ -46,7 +55,9 @@ torch.manual_seed(0)
 model = SRCClassifier(64, **options, balance_gradients=True)
 optimizer = torch.optim.Adam(model.parameters())
 epochs = 8
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-2, total_steps=epochs * len(train))
+schedule = torch.optim.lr_scheduler.OneCycleLR(
+    optimizer, 3e-2, total_steps=epochs * len(train)
+)
 losses = []
 for epoch in range(epochs):
     train.set_epoch(epoch)
@@ -64,4 +75,8 @@ print(f"{accuracy:.1%} of the test digits")
 
 figure, panel = plt.subplots(figsize=(6, 3.4), layout="constrained")
 panel.plot(losses, linewidth=1)
-panel.set(xlabel="step of the optimiser", ylabel="cross-entropy (nats)", title=f"{accuracy:.1%} of the test digits")
+panel.set(
+    xlabel="step of the optimiser",
+    ylabel="cross-entropy (nats)",
+    title=f"{accuracy:.1%} of the test digits",
+)

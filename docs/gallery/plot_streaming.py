@@ -33,10 +33,18 @@ print(f"{int((whole > 0).sum())} active elements, the same in both")
 # %%
 # The raster, and under it the slow state of every neuron: where it is high, the neuron is refractory.
 
-figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
+figure, (above, below) = plt.subplots(
+    2, 1, figsize=(9, 5), sharex=True, layout="constrained"
+)
 at, _, neuron = whole.nonzero(as_tuple=True)
 above.scatter(at, neuron, marker="|", s=24, color="C3")
 above.set(ylabel="neuron", title="spikes")
-image = below.imshow(torch.stack(slow).t(), aspect="auto", origin="lower", cmap="viridis", interpolation="nearest")
+image = below.imshow(
+    torch.stack(slow).t(),
+    aspect="auto",
+    origin="lower",
+    cmap="viridis",
+    interpolation="nearest",
+)
 below.set(xlabel="step", ylabel="neuron", title="slow state hs")
-figure.colorbar(image, ax=below)
+figure.colorbar(image, ax=below, label="hs")

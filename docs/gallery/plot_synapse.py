@@ -13,24 +13,26 @@ import srcell
 
 
 class DelayedSynapse(nn.Module):
-    """Each input reaches each neuron after 0, 4 and 8 steps, with a weight for each."""
+    """Each input reaches each neuron after 0, 4 and 8 steps, by three weights."""
 
     DELAYS = (0, 4, 8)
 
     def __init__(self, inputs, neurons):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(len(self.DELAYS), neurons, inputs) * 2)
+        weight = torch.randn(len(self.DELAYS), neurons, inputs) * 2
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.full((neurons,), -6.0))
 
     def forward(self, x):
-        steps = len(x)
-        delayed = [nn.functional.pad(x, (0, 0, 0, 0, delay, 0))[:steps] for delay in self.DELAYS]
-        current = sum(late @ weight.t() for late, weight in zip(delayed, self.weight, strict=True))
+        current = 0
+        for delay, weight in zip(self.DELAYS, self.weight, strict=True):
+            late = nn.functional.pad(x, (0, 0, 0, 0, delay, 0))[: len(x)]
+            current = current + late @ weight.t()
         return srcell.src(current, self.bias)[0]
 
 
 def samples(count, generator):
-    """Spikes of A and B, 8 steps apart, A first in half of the samples; (T, B, 2) and whether A was first."""
+    """Spikes (T, B, 2) of A and B, 8 steps apart, and whether A was first."""
     a_first = torch.rand(count, generator=generator) < 0.5
     start = torch.randint(20, 40, (count,), generator=generator)
     x = torch.zeros(80, count, 2)
@@ -41,7 +43,7 @@ def samples(count, generator):
 
 
 # %%
-# The loss asks for many spikes where A came first, and for none where B did.
+# The loss counts the sum of all outputs: more than 4 where A came first, less where B did.
 
 torch.manual_seed(0)
 generator = torch.Generator().manual_seed(0)
@@ -64,15 +66,23 @@ right = ((spikes.sum((0, 2)) > 4.0).float() == a_first).float().mean()
 print(f"{right:.1%} of 500 new samples")
 
 # %%
-# One sample of each order: the inputs as lines, the neurons' spikes as marks.
+# One sample of each order: the inputs as lines, a mark where a neuron is active. Where A comes first, several neurons
+# are active, already before B: they answer to an A without a B before it. The other order leaves few marks, not none;
+# the loss asks for a small sum.
 
-figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
-for panel, order, title in zip(panels, (1.0, 0.0), ("A, then B", "B, then A"), strict=True):
+figure, panels = plt.subplots(
+    1, 2, figsize=(9, 3.2), sharey=True, layout="constrained"
+)
+orders = {"A, then B": 1.0, "B, then A": 0.0}
+for panel, (title, order) in zip(panels, orders.items(), strict=True):
     sample = int((a_first == order).nonzero()[0])
-    for k, colour in enumerate(("C0", "C1")):
-        panel.axvline(int(x[:, sample, k].argmax()), color=colour, linewidth=3, alpha=0.4, label=f"input {'AB'[k]}")
+    for k, name in enumerate("AB"):
+        step = int(x[:, sample, k].argmax())
+        panel.axvline(
+            step, color=f"C{k}", linewidth=3, alpha=0.4, label=f"input {name}"
+        )
     at, neuron = spikes[:, sample].nonzero(as_tuple=True)
-    panel.scatter(at, neuron, marker="|", s=80, color="C3", label="spikes")
+    panel.scatter(at, neuron, marker="|", s=80, color="C3", label="active (s > 0)")
     panel.set(xlabel="step", title=title, xlim=(0, 80), ylim=(-0.5, 7.5))
 panels[0].set_ylabel("neuron")
 panels[0].legend(fontsize="small")

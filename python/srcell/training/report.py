@@ -56,11 +56,16 @@ dl.figures dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-num
 figure { margin: 1rem 0 2rem; }
 figure.square img { max-width: min(36rem, 100%); }
 img { max-width: 100%; height: auto; background: #fff; border-radius: .4rem; }
-.scroll { overflow-x: auto; }
+.scroll, figure { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.number, th.number { text-align: right; }
 tr.changed td:nth-child(2) { font-weight: 600; }
+@media (max-width: 40em) {
+  figure:not(.square) img { max-width: none; width: 40rem; }
+  figcaption { position: sticky; left: 0; }
+  table { min-width: 32rem; }
+}
 </style>
 </head>
 <body>
@@ -100,12 +105,12 @@ def page(
         "test samples": f"{int(evaluation.confusion.sum()):,}",
         "epochs": f"{len(history)}",
         "training": f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
-        "events of an inference": f"{sum(layer.events for layer in evaluation.counts):,.0f}",
+        "events per inference": f"{sum(layer.events for layer in evaluation.counts):,.0f}",
         "synaptic operations": f"{evaluation.synaptic_operations:,.0f}",
     }
-    sizes = "-".join(["input", *(str(rate.numel()) for rate in evaluation.rates)])
+    sizes = "-".join(str(rate.numel()) for rate in evaluation.rates)
     return PAGE.substitute(
-        title=escape(f"{config.dataset}: {evaluation.accuracy:.2%} with {sizes}"),
+        title=escape(f"{config.dataset}: {evaluation.accuracy:.2%} with {sizes} neurons"),
         subtitle=escape(f"A run of srcell {info()['version']}, seed {config.seed}."),
         figures="".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items()),
         pictures="\n".join(_picture(name, images[name], caption) for name, caption in CAPTIONS.items()),
@@ -140,7 +145,7 @@ def _changed(config: TrainingConfig) -> set[str]:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list | tuple) else str(value)
 
 
 def _table(
