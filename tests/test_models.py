@@ -119,6 +119,25 @@ def test_a_stack_has_the_gradients_of_its_layers_in_a_row(
             assert (made - gradient).abs().max() <= 3 * 24 * 2**-52 * STEPS * BATCH * gradient.abs().max()
 
 
+@pytest.mark.parametrize(
+    "surrogates", [("straight_through", "relu", "relu"), ("relu", "straight_through", "straight_through")]
+)
+def test_layers_of_two_surrogates_have_the_gradients_that_they_have_in_a_row(
+    surrogates: tuple[str, ...], spikes_in: Tensor
+) -> None:
+    torch.manual_seed(0)
+    layers = [SRC(k, 24, surrogate=s) for k, s in zip((INPUTS, 24, 24), surrogates, strict=True)]
+    model = Classifier((INPUTS,), layers, LeakyReadout(3, 8)).double()
+    x = spikes_in.double()
+    arriving = torch.randn(STEPS, BATCH, 24, dtype=torch.float64)
+    made = torch.autograd.grad(model.layer_spikes(x)[-1], list(model.parameters()), arriving)
+    for layer in layers:
+        x, _ = layer(x)
+    for gradient, expected in zip(made, torch.autograd.grad(x, list(model.parameters()), arriving), strict=True):
+        assert expected.count_nonzero() > 0
+        assert (gradient - expected).abs().max() <= 3 * 24 * 2**-52 * STEPS * BATCH * expected.abs().max()
+
+
 def test_constrain_reaches_every_layer(model: SRCClassifier) -> None:
     for layer in model.layers:
         torch.nn.init.constant_(layer.bias_l0, -1.0)

@@ -58,6 +58,8 @@ def test_the_readout_refuses_bad_lengths(error: type[Exception], lengths: Any) -
         (TypeError, "alpha", {"alpha": "x"}),
         (TypeError, "inhibition", {"inhibition": None}),
         (ValueError, "inhibition", {"inhibition": math.nan}),
+        (ValueError, "inhibition", {"inhibition": -math.inf}),
+        (ValueError, "inhibition", {"inhibition": math.inf}),
     ],
 )
 def test_the_readout_names_what_is_wrong(error: type[Exception], argument: str, given: dict[str, Any]) -> None:
@@ -65,6 +67,8 @@ def test_the_readout_names_what_is_wrong(error: type[Exception], argument: str, 
 
 
 def test_bad_arguments_are_named() -> None:
+    assert_refused(ValueError, "num_classes", LeakyReadout, 0)
+    assert_refused(ValueError, "neurons_per_class", LeakyReadout, 10, 0)
     with pytest.raises(TypeError, match="spikes: expected a floating-point tensor"):
         count_spikes(torch.ones(3, 2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"spikes: expected shape \(T, B, \.\.\.\), got \(3,\)"):
@@ -158,7 +162,7 @@ def test_a_readout_brings_its_constants_along() -> None:
 # Counts
 
 
-SHAPES = [(7, 3, 5), (1, 1, 1), (40, 33, 130), (5, 17, 128), (0, 3, 4), (4, 0, 4), (4, 3, 0), (6, 2, 3, 2)]
+SHAPES = [(7, 3, 5), (1, 1, 1), (40, 33, 130), (5, 17, 128), (0, 3, 4), (4, 0, 4), (4, 3, 0), (6, 2, 3, 2), (7, 3)]
 
 
 def expected_counts(spikes: Tensor) -> tuple[Tensor, Tensor]:
