@@ -185,6 +185,7 @@ def test_an_optimiser_that_made_no_whole_steps_is_refused(step: float, halfway: 
         lambda tensors, record: record["groups"][0].update(lr=math.nan),
         lambda tensors, record: record["groups"][0].update(betas=[0.9]),
         lambda tensors, record: record["groups"][0].update(betas=[2.0, 0.9]),
+        lambda tensors, record: record["groups"][0].update(betas=[0.9, 1.0]),
         lambda tensors, record: tensors.pop("optimizer.0.exp_avg"),
         lambda tensors, record: tensors.update({"optimizer.0.exp_avg": torch.zeros(3)}),
         lambda tensors, record: tensors.update({"optimizer.0.step": torch.zeros(3)}),

@@ -242,6 +242,14 @@ def test_a_wrong_surrogate_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_the_time_between_checkpoints_is_any_that_passes() -> None:
+    for seconds in (0, 0.5, math.inf):
+        assert RunOptions(checkpoint_seconds=seconds).checkpoint_seconds == seconds
+    for seconds in (-0.1, math.nan):
+        with pytest.raises(ValueError, match=f"^checkpoint_seconds: expected at least 0, got {seconds}$"):
+            RunOptions(checkpoint_seconds=seconds)
+
+
 BATCH = EventBatch.from_dense(torch.zeros(3, 2, 4))
 
 
