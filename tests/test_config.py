@@ -153,6 +153,7 @@ def test_a_configuration_stays_as_it_was_made() -> None:
         ),
         ("reference", "mnist", {"alpha": 0.9, "readout_alpha": 0.99}),
         ("best", "digits", {"steps": 100, "gain": 0.5, "prefix": 20, "hidden_sizes": (128,), "readout_alpha": 0.99}),
+        ("best", "digits", {"learning_rate": 4e-2, "epochs": 40, "batch_size": 64, "temperature": 10, "dropout": 0}),
         ("best", "mnist", {"learning_rate": 5e-3, "epochs": 25, "batch_size": 256, "temperature": 3, "dropout": 0.3}),
         ("best", "mnist", {"steps": 100, "gain": 0.5, "prefix": 20, "hidden_sizes": (512,), "readout_alpha": 0.99}),
         ("best", "fashion-mnist", {"learning_rate": 5e-3, "epochs": 35, "batch_size": 256, "temperature": 10}),

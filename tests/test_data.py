@@ -24,6 +24,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from srcell import EventBatch, data, latency_encode, rate_encode
 from srcell.data import EventLoader, LabelledEvents, LabelledImages, LatencyEncoding, RateEncoding
+from srcell.data.loader import derived_seed
 from support.files import write_idx, write_recordings
 
 COUNTS = {"train": 60, "t10k": 10}
@@ -336,6 +337,19 @@ def test_workers_change_nothing(workers: int) -> None:
     loader = EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True, seed=5, num_workers=workers)
     assert_same(batches(loader, 1), batches(alone, 1))
     assert_same(batches(loader, 1, first_batch=3), batches(alone, 1)[3:])
+
+
+def test_by_default_a_loader_starts_no_process() -> None:
+    others = multiprocessing.active_children()
+    begun = iter(EventLoader(images(), RateEncoding(steps=5), 8))
+    next(begun)
+    assert multiprocessing.active_children() == others
+
+
+def test_seeds_of_other_purposes_are_other_ones_of_63_bits() -> None:
+    seeds = [derived_seed(seed, *key) for seed in range(8) for key in ((), (0,), (1,), (1, 0), (0, 1))]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds) and max(seeds) >= 2**62
 
 
 def test_processes_share_each_batch() -> None:

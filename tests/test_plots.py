@@ -123,3 +123,4 @@ def test_the_confusion_has_each_count_in_its_place() -> None:
         assert abs(lightness(beneath[row, column]) - lightness(text.get_color())) > 0.5  # it can be read
     assert panel.get_title() == "17 of 20 test samples right (85.00%)"
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("predicted class", "class")
+    assert list(panel.get_xticks()) == list(panel.get_yticks()) == [0, 1, 2]

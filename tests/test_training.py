@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import srcell
 from srcell import EventBatch, data
@@ -98,6 +99,22 @@ def test_the_saved_model_is_the_trained_one_and_gives_the_figure_again(run: Trai
     assert result["test_accuracy"] == again.accuracy
     assert result["synops_per_inference"] == again.synaptic_operations
     assert result["layers"] == [layer._asdict() for layer in again.counts]
+
+
+def test_an_evaluation_has_the_workers_that_it_is_given(
+    run: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def without_workers(samples: Any, *, num_workers: int, **options: Any) -> Any:
+        asked.append(num_workers)
+        return DataLoader(samples, **options)
+
+    monkeypatch.setattr(srcell.data.loader, "DataLoader", without_workers)
+    folder = RunFolder.open(out)
+    for workers in (0, 2):
+        assert evaluate_run(folder, RunOptions(num_workers=workers)).accuracy == run.evaluation.accuracy
+    assert asked == [0, 2]
 
 
 def test_the_seed_decides_every_bit(run: TrainedRun, tmp_path: Path) -> None:
