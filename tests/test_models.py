@@ -72,6 +72,19 @@ def test_weights_start_as_documented() -> None:
         assert_normal(weight - relays, 0.5 / math.sqrt(inputs))
 
 
+def test_reset_parameters_draws_all_anew_whatever_was_there() -> None:
+    model = SRCClassifier(6, [5, 4], num_classes=3)
+    drawn = []
+    for value in (0.0, 7.0):
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, value)
+        torch.manual_seed(0)
+        model.reset_parameters()
+        drawn.append({name: x.clone() for name, x in model.state_dict().items()})
+    assert all(torch.equal(x, drawn[1][name]) for name, x in drawn[0].items())
+    assert all(torch.all(layer.bias_l0 == -6) for layer in model.layers)
+
+
 def assert_normal(weight: Tensor, deviation: float) -> None:
     five_sigma = 5 / math.sqrt(2 * weight.numel())
     assert weight.std().item() == pytest.approx(deviation, rel=five_sigma)
