@@ -104,6 +104,11 @@ def test_the_readout_is_its_recurrence(alpha: float, inhibition: float, lengths:
     assert loop.count_nonzero() > 0
 
 
+def test_there_may_be_many_classes() -> None:
+    spikes = torch.eye(1000)[:, None]
+    assert torch.equal(leaky_readout(spikes, 1000, alpha=1.0, inhibition=0.0), torch.ones(1, 1000))
+
+
 def test_the_readouts_defaults_are_the_published_ones() -> None:
     spikes = noise(29, 50, 4, 30).clamp(min=0)
     expected = leaky_readout(spikes, 10, alpha=0.99, inhibition=-0.1)
