@@ -80,6 +80,7 @@ def test_half_precision_works_on_meta(dtype: torch.dtype) -> None:
 def test_sizes_whose_product_cannot_be_counted_are_refused() -> None:
     current = torch.zeros(1).as_strided((0, 1, 2**40, 2**40), (0, 0, 0, 0))
     assert_refused(ValueError, "current", src, current, -6.0)
+    assert_refused(ValueError, "current", src, torch.zeros(1).as_strided((0, 1, 2**23, 2**40), (0, 0, 0, 0)), -6.0)
     assert_refused(ValueError, "spikes", count_spikes, current)
     assert_refused(ValueError, "spikes", leaky_readout, torch.zeros(1).as_strided((0, 2**40, 2**40), (0, 0, 0)), 1)
 

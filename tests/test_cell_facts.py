@@ -5,6 +5,7 @@ implementation in float64.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 import srcell
-from srcell import SRCState
+from srcell import SRC, SRCCell, SRCConv2d, SRCState
 from srcell.reference import src_reference
+from support.inputs import CONSTANTS, PARAMETERS
 from support.processes import ISAS, IsaProcess
 
 BIASES = (-6.0, -4.95, -4.85, -4.5, -4.0)
@@ -24,6 +26,14 @@ SILENT_STEPS = 2000  # by then the oscillations have reached their cycle
 # and damped by 1 - h^2 < 0.2, and h and hs are rounded to 2^-23 each; the settling dynamics (I - J)^-1, J the Jacobian
 # at rest, amplifies errors of h by at most 1.3 and those of hs by at most 6.7.
 FLOAT32_ROUNDING = 1.3 * (3 * 2**-22 * 0.2 + 2**-23) + 6.7 * 2**-23
+
+
+def test_every_function_and_layer_has_the_constants_of_the_cell_by_default() -> None:
+    expected = dict(zip(PARAMETERS, CONSTANTS, strict=True))
+    for function in (srcell.src, srcell.src_linear, srcell.rest_state, src_reference, SRC, SRCCell, SRCConv2d):
+        parameters = inspect.signature(function).parameters
+        assert {name: parameters[name].default for name in expected} == expected
+        assert getattr(parameters.get("bias_init"), "default", -6.0) == -6.0
 
 
 def within(decimals: int, dtype: str) -> float:

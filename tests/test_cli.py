@@ -178,6 +178,7 @@ def test_a_sweep_shows_where_it_is_and_ends_with_a_summary(tmp_path: Path, capsy
         for case in cases
         for sizes, seed in [case]
     ]
+    assert b"\r" not in (tmp_path / "sweep.csv").read_bytes()
     with open(tmp_path / "sweep.csv", newline="") as file:
         assert [list(row.values()) for row in csv.DictReader(file)] == [
             [names[case].split("=")[1].removesuffix("-seed"), str(case[1]), str(accuracy[case]), names[case]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,39 @@ def test_settings_that_older_versions_lack_get_their_defaults() -> None:
     for name in settings:
         with pytest.raises(ValueError, match=f"expected those of this version of srcell, got others: {name}$"):
             TrainingConfig.from_dict({key: value for key, value in settings.items() if key != name})
+
+
+def test_a_configuration_stays_as_it_was_made() -> None:
+    config = TrainingConfig(seed=1)
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 2  # type: ignore[misc]
+    assert len({config, TrainingConfig(seed=1), TrainingConfig(seed=2)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "settings"),
+    [
+        (
+            "reference",
+            "mnist",
+            {"learning_rate": 1e-2, "epochs": 16, "batch_size": 256, "temperature": 10, "dropout": 0},
+        ),
+        ("reference", "mnist", {"alpha": 0.9, "readout_alpha": 0.99}),
+        ("best", "digits", {"steps": 100, "gain": 0.5, "prefix": 20, "hidden_sizes": (128,), "readout_alpha": 0.99}),
+        ("best", "digits", {"learning_rate": 4e-2, "epochs": 40, "batch_size": 64, "temperature": 10, "dropout": 0}),
+        ("best", "mnist", {"learning_rate": 5e-3, "epochs": 25, "batch_size": 256, "temperature": 3, "dropout": 0.3}),
+        ("best", "mnist", {"steps": 100, "gain": 0.5, "prefix": 20, "hidden_sizes": (512,), "readout_alpha": 0.99}),
+        ("best", "fashion-mnist", {"learning_rate": 5e-3, "epochs": 35, "batch_size": 256, "temperature": 10}),
+        ("best", "fashion-mnist", {"dropout": 0.15, "readout_alpha": 1, "hidden_sizes": (512,)}),
+        ("best", "nmnist", {"learning_rate": 5e-3, "epochs": 40, "batch_size": 32, "temperature": 10, "dropout": 0.7}),
+        ("best", "nmnist", {"alpha": 0.97, "readout_alpha": 1, "hidden_sizes": (512,)}),
+        ("fast", "mnist", {"hidden_sizes": (128,), "steps": 100, "epochs": 6, "learning_rate": 1e-2, "dropout": 0}),
+        ("deep", "mnist", {"temperature": 6, "readout_alpha": 1, "learning_rate": 1.2e-2, "epochs": 24, "steps": 100}),
+    ],
+)
+def test_presets_are_those_that_the_documentation_tells(name: str, dataset: str, settings: dict[str, Any]) -> None:
+    config = TrainingConfig.preset(name, dataset)
+    assert {key: getattr(config, key) for key in settings} == settings
 
 
 def test_presets() -> None:

@@ -20,9 +20,11 @@ import pytest
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from srcell import EventBatch, data, rate_encode
+from srcell import EventBatch, data, latency_encode, rate_encode
 from srcell.data import EventLoader, LabelledEvents, LabelledImages, LatencyEncoding, RateEncoding
+from srcell.data.loader import derived_seed
 from support.files import write_idx, write_recordings
 
 COUNTS = {"train": 60, "t10k": 10}
@@ -271,6 +273,11 @@ def test_overflows_of_time_do_not_take_hours(tmp_path: Path) -> None:
     assert time.monotonic() - start < 30
 
 
+def test_a_thousand_overflows_of_time_are_a_long_recording(tmp_path: Path) -> None:
+    write_recordings(tmp_path).write_bytes(bytes([1, 240, 0, 0, 0]) * 1000 + bytes([3, 5, 0, 0, 7]))
+    assert data.load("nmnist", tmp_path).train.events.shape[0] == 20 + 1000 * 8192 // 1000 + 1
+
+
 def images(count: int = 50) -> LabelledImages:
     generator = torch.Generator().manual_seed(0)
     return LabelledImages(torch.rand(count, 4, 5, generator=generator), torch.arange(count))
@@ -332,6 +339,19 @@ def test_workers_change_nothing(workers: int) -> None:
     assert_same(batches(loader, 1, first_batch=3), batches(alone, 1)[3:])
 
 
+def test_by_default_a_loader_starts_no_process() -> None:
+    others = multiprocessing.active_children()
+    begun = iter(EventLoader(images(), RateEncoding(steps=5), 8))
+    next(begun)
+    assert multiprocessing.active_children() == others
+
+
+def test_seeds_of_other_purposes_are_other_ones_of_63_bits() -> None:
+    seeds = [derived_seed(seed, *key) for seed in range(8) for key in ((), (0,), (1,), (1, 0), (0, 1))]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds) and max(seeds) >= 2**62
+
+
 def test_processes_share_each_batch() -> None:
     whole = batches(EventLoader(images(), RateEncoding(steps=30), 8, shuffle=True), 1)
     shares = [
@@ -390,6 +410,21 @@ def test_a_worker_that_is_killed_between_two_batches_is_an_error_where_the_next_
         list(loader)
 
 
+def test_a_dead_worker_is_told_whatever_torch_noticed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(iterator: object) -> None:
+        raise ConnectionResetError("broken")
+
+    others = set(multiprocessing.active_children())
+    loader = iter(EventLoader(images(100), RateEncoding(steps=30), 4, num_workers=1))
+    next(loader)
+    (worker,) = set(multiprocessing.active_children()) - others
+    worker.kill()
+    worker.join(60)
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_next_data", broken)
+    with pytest.raises(ChildProcessError, match=r"^a DataLoader worker died \(broken\): try fewer workers"):
+        next(loader)
+
+
 @pytest.mark.parametrize("message", ["no such pixel", "two\nlines: RuntimeError"])
 def test_an_error_in_a_worker_is_told_as_it_was_raised(message: str) -> None:
     class Wrong:
@@ -443,6 +478,10 @@ def test_encodings_number_samples_by_themselves() -> None:
     expected = rate_encode(pixels, 10, gain=0.25, seed=0)
     assert RateEncoding(10)(pixels) == expected
     assert LatencyEncoding(10)(pixels) == LatencyEncoding(10)(pixels, torch.arange(3), 7)
+    assert RateEncoding(10, 0.5, 3)(pixels, seed=7) == rate_encode(pixels, 10, prefix=3, gain=0.5, seed=7)
+    assert LatencyEncoding(10, 3)(pixels) == latency_encode(pixels, 10, prefix=3)
+    assert RateEncoding()(pixels) == rate_encode(pixels, seed=0)
+    assert LatencyEncoding()(pixels) == latency_encode(pixels)
 
 
 ABANDONED = """

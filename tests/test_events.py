@@ -100,6 +100,8 @@ def test_gradients_flow_to_the_values() -> None:
     weight = torch.tensor([[[3.0, 5.0]], [[7.0, 11.0]]])
     (gradient,) = torch.autograd.grad((batch.to_dense() * weight).sum(), values)
     assert gradient.tolist() == [5, 3, 5, 11]
+    twice = EventBatch(torch.tensor([0, 0, 3]), torch.tensor([0, 1, 1], dtype=torch.int32), shape=(2, 1, 2))
+    assert (csr := twice.to_sparse_csr()).col_indices().tolist() == [0, 1] and csr.values().tolist() == [1, 2]
 
 
 def test_gradients_flow_through_from_dense_also_where_all_values_are_one() -> None:
@@ -529,6 +531,18 @@ def test_every_tensor_moves_to_the_device() -> None:
 )
 def test_a_device_that_is_none_is_named(error: type[Exception], device: Any) -> None:
     assert_refused(error, "device", BATCH.to, device)
+
+
+def test_the_host_waits_for_copies_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def to(x: Tensor, device: torch.device, non_blocking: bool) -> Tensor:
+        asked.append(non_blocking)
+        return x
+
+    monkeypatch.setattr(Tensor, "to", to)
+    BATCH.to("cpu"), BATCH.to("cpu", non_blocking=True)
+    assert asked == [False, False, True, True]
 
 
 def test_every_tensor_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:

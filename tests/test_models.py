@@ -72,6 +72,19 @@ def test_weights_start_as_documented() -> None:
         assert_normal(weight - relays, 0.5 / math.sqrt(inputs))
 
 
+def test_reset_parameters_draws_all_anew_whatever_was_there() -> None:
+    model = SRCClassifier(6, [5, 4], num_classes=3)
+    drawn = []
+    for value in (0.0, 7.0):
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, value)
+        torch.manual_seed(0)
+        model.reset_parameters()
+        drawn.append({name: x.clone() for name, x in model.state_dict().items()})
+    assert all(torch.equal(x, drawn[1][name]) for name, x in drawn[0].items())
+    assert all(torch.all(layer.bias_l0 == -6) for layer in model.layers)
+
+
 def assert_normal(weight: Tensor, deviation: float) -> None:
     five_sigma = 5 / math.sqrt(2 * weight.numel())
     assert weight.std().item() == pytest.approx(deviation, rel=five_sigma)
@@ -117,6 +130,25 @@ def test_a_stack_has_the_gradients_of_its_layers_in_a_row(
         for made, gradient in zip(torch.autograd.grad(output, parameters, arriving), gradients, strict=True):
             # With relu, sums of at most 24 products are in another order, in each of three layers.
             assert (made - gradient).abs().max() <= 3 * 24 * 2**-52 * STEPS * BATCH * gradient.abs().max()
+
+
+@pytest.mark.parametrize(
+    "surrogates", [("straight_through", "relu", "relu"), ("relu", "straight_through", "straight_through")]
+)
+def test_layers_of_two_surrogates_have_the_gradients_that_they_have_in_a_row(
+    surrogates: tuple[str, ...], spikes_in: Tensor
+) -> None:
+    torch.manual_seed(0)
+    layers = [SRC(k, 24, surrogate=s) for k, s in zip((INPUTS, 24, 24), surrogates, strict=True)]
+    model = Classifier((INPUTS,), layers, LeakyReadout(3, 8)).double()
+    x = spikes_in.double()
+    arriving = torch.randn(STEPS, BATCH, 24, dtype=torch.float64)
+    made = torch.autograd.grad(model.layer_spikes(x)[-1], list(model.parameters()), arriving)
+    for layer in layers:
+        x, _ = layer(x)
+    for gradient, expected in zip(made, torch.autograd.grad(x, list(model.parameters()), arriving), strict=True):
+        assert expected.count_nonzero() > 0
+        assert (gradient - expected).abs().max() <= 3 * 24 * 2**-52 * STEPS * BATCH * expected.abs().max()
 
 
 def test_constrain_reaches_every_layer(model: SRCClassifier) -> None:

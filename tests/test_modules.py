@@ -135,6 +135,24 @@ def test_a_cell_parameter_with_which_nothing_can_run_is_refused_at_once(
     assert_refused(ValueError, argument, make, kind, **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alpha": 0.0},
+        {"alpha": 1.0},
+        {"rho": 0.5},
+        {"rho": 1e-3, "learnable": ["rho"]},
+        {"zs_hyp": 1.0, "zs_dep": 0.0, "learnable": ["zs_hyp", "zs_dep"], "recurrent_grad": True},
+    ],
+)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_cell_parameter_at_the_edge_of_its_domain_is_taken(kind: str, options: dict[str, Any]) -> None:
+    layer = make(kind, **options)
+    begin = {name: x.clone() for name, x in layer.state_dict().items()}
+    layer.constrain_()
+    assert all(torch.equal(x, begin[name]) for name, x in layer.state_dict().items())
+
+
 def test_a_refused_value_is_shown_with_all_its_digits() -> None:
     with pytest.raises(ValueError, match=r"got 1\.0000001$"):
         SRC(3, 4, alpha=1.0000001)
@@ -442,6 +460,13 @@ def test_reset_parameters_is_where_a_layer_begins() -> None:
     torch.manual_seed(0)
     layer.reset_parameters()
     assert all(torch.equal(x, begin[name]) for name, x in layer.state_dict().items())
+
+
+def test_a_stack_begins_with_wide_weights_and_relays_above_them() -> None:
+    torch.manual_seed(0)
+    first, second = (weight for name, weight in SRC(200, 100, 2).named_parameters() if name.startswith("weight"))
+    assert first.std().item() == pytest.approx(3 / 200**0.5, rel=5 / (2 * first.numel()) ** 0.5)
+    assert torch.equal(second > 1.5, torch.eye(100, dtype=torch.bool))
 
 
 def test_a_module_on_the_meta_device_tells_its_shapes() -> None:

@@ -150,3 +150,4 @@ def test_each_epoch_has_spikes_of_its_own_and_the_test_set_keeps_its_own() -> No
     assert by_epoch[0] != by_epoch[1]
     first, again = (next(iter(trainer.test_loader()))[0] for _ in range(2))
     assert first == again
+    assert torch.cat([labels for _, labels in trainer.test_loader(3)]).tolist() == list(range(SAMPLES))

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import math
 from html.parser import HTMLParser
+from typing import Any
 
 import matplotlib.colors
 import pytest
@@ -38,6 +39,7 @@ def test_the_learning_curve_has_loss_accuracy_and_rate() -> None:
     assert [panel.get_xlabel() for panel in (loss, accuracy, rate)] == ["epoch"] * 3
     assert "accuracy (%)" in accuracy.get_ylabel()
     assert all(panel.get_legend() is not None for panel in (loss, accuracy, rate))
+    assert all(tick == round(tick) for panel in (loss, accuracy, rate) for tick in panel.get_xticks())
 
 
 def test_without_validation_samples_there_is_no_line_for_them() -> None:
@@ -69,6 +71,7 @@ def test_a_raster_has_a_mark_for_each_event_of_each_layer_and_the_logits() -> No
         assert colour == matplotlib.colors.to_hex("black" if k == 0 else f"C{k - 1}")
         assert panel.get_ylabel() == ("input" if k == 0 else f"layer {k}, neuron")
         assert panel.get_ylim() == (-1, output.shape[2])
+    assert all(panel.get_xlim() == (0, 50) for panel in figure.axes)
     lines = drawn(readout)
     assert [lines[str(k)][-1] for k in range(3)] == pytest.approx(logits.tolist(), rel=1e-5)
     answer = int(logits.argmax())
@@ -120,6 +123,12 @@ def test_the_silent_steps_before_a_sample_are_shaded(prefix: int) -> None:
     for panel in raster(model, sample, 0, prefix).axes + traces(model, sample, 0, prefix).axes:
         extents = [patch.get_extents().transformed(panel.transData.inverted()) for patch in panel.patches]
         assert [(round(box.x0), round(box.x1)) for box in extents] == ([(0, prefix)] if prefix else [])
+        assert all((patch.get_alpha() or 1) < 0.5 for patch in panel.patches)  # marks beneath are still seen
+
+
+def lightness(colour: Any) -> float:
+    red, green, blue = matplotlib.colors.to_rgb(colour)
+    return 0.3 * red + 0.59 * green + 0.11 * blue
 
 
 def evaluation() -> Evaluation:
@@ -156,6 +165,10 @@ def test_the_confusion_has_each_count_in_its_place() -> None:
     assert shown is not None and shown.tolist() == [[80, 20, 0], [10, 90, 0], [0, 0, 0]]
     colours = {tuple(map(int, text.get_position())): text.get_color() for text in panel.texts}
     assert colours[0, 0] == "white" and colours[1, 0] == "black"
+    beneath = panel.images[0].to_rgba(shown)
+    for text in panel.texts:
+        column, row = map(int, text.get_position())
+        assert abs(lightness(beneath[row, column]) - lightness(text.get_color())) > 0.5  # it can be read
     assert panel.get_title() == "17 of 20 test samples right (85.00%)"
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("predicted class", "class")
 
@@ -207,3 +220,4 @@ def test_a_report_is_one_file_with_pictures_counts_and_configuration() -> None:
     assert settings["hidden_sizes"] == "3" and settings["label_smoothing"] == "0.1"
     assert report.bold == ["hidden_sizes", "epochs", "label_smoothing"]
     assert settings["version"] == srcell.__version__
+    assert list(panel.get_xticks()) == list(panel.get_yticks()) == [0, 1, 2]

@@ -59,6 +59,8 @@ def test_the_readout_refuses_bad_lengths(error: type[Exception], lengths: Any) -
         (TypeError, "alpha", {"alpha": "x"}),
         (TypeError, "inhibition", {"inhibition": None}),
         (ValueError, "inhibition", {"inhibition": math.nan}),
+        (ValueError, "inhibition", {"inhibition": -math.inf}),
+        (ValueError, "inhibition", {"inhibition": math.inf}),
     ],
 )
 def test_the_readout_names_what_is_wrong(error: type[Exception], argument: str, given: dict[str, Any]) -> None:
@@ -66,6 +68,8 @@ def test_the_readout_names_what_is_wrong(error: type[Exception], argument: str, 
 
 
 def test_bad_arguments_are_named() -> None:
+    assert_refused(ValueError, "num_classes", LeakyReadout, 0)
+    assert_refused(ValueError, "neurons_per_class", LeakyReadout, 10, 0)
     with pytest.raises(TypeError, match="spikes: expected a floating-point tensor"):
         count_spikes(torch.ones(3, 2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"spikes: expected shape \(T, B, \.\.\.\), got \(3,\)"):
@@ -99,6 +103,11 @@ def test_the_readout_is_its_recurrence(alpha: float, inhibition: float, lengths:
     assert made.shape == (4, 3)
     assert ((made - loop).abs() <= 2 * (50 + 12) * 2**-53 * terms.max()).all()
     assert loop.count_nonzero() > 0
+
+
+def test_there_may_be_many_classes() -> None:
+    spikes = torch.eye(1000)[:, None]
+    assert torch.equal(leaky_readout(spikes, 1000, alpha=1.0, inhibition=0.0), torch.ones(1, 1000))
 
 
 def test_the_readouts_defaults_are_the_published_ones() -> None:
@@ -159,7 +168,7 @@ def test_a_readout_brings_its_constants_along() -> None:
 # Counts
 
 
-SHAPES = [(7, 3, 5), (1, 1, 1), (40, 33, 130), (5, 17, 128), (0, 3, 4), (4, 0, 4), (4, 3, 0), (6, 2, 3, 2)]
+SHAPES = [(7, 3, 5), (1, 1, 1), (40, 33, 130), (5, 17, 128), (0, 3, 4), (4, 0, 4), (4, 3, 0), (6, 2, 3, 2), (7, 3)]
 
 
 def expected_counts(spikes: Tensor) -> tuple[Tensor, Tensor]:

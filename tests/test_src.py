@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from srcell import SRC, SRCCell, SRCState, rest_state, src, src_linear
+from srcell import SRC, EventBatch, SRCCell, SRCState, rest_state, src, src_linear
 from srcell.reference import src_reference
 from support.gradients import gradients, make_output_gradients
 from support.inputs import BATCH, NEURONS, PARAMETERS, STATE, STEPS, call, make_currents, make_inputs, noise
@@ -243,6 +244,8 @@ def test_features_of_any_rank_are_neurons() -> None:
     )
     expected = torch.autograd.grad((flat * weight.reshape(flat.shape)).sum() + flat_after.h.sum(), flat_leaves)
     assert torch.equal(spikes.reshape(flat.shape), flat)
+    of_two, after_two = src(current.detach()[:, :, 0], values["bias"][0].item())
+    assert of_two.shape == (STEPS, 2, 4, 5) and all(x.shape == (2, 4, 5) for x in after_two)
     assert all(torch.equal(x.reshape(2, 60), y) for x, y in zip(after, flat_after, strict=True))
     assert torch.equal(made[0].reshape(flat.shape), expected[0])
     # Sums of up to 20 gradients in another order; no term is larger than the largest element.
@@ -346,6 +349,21 @@ def test_half_inputs_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert all(x.grad is not None and x.grad.dtype == dtype for name, x in leaves.items())
     mixed, _ = src(inputs["current"].detach(), inputs["bias"].float().detach(), expected_state)
     assert mixed.dtype == dtype
+
+
+def test_without_a_gradient_nothing_is_kept_for_one() -> None:
+    kept: list[bool] = []
+
+    class Observed(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kept.extend(value for name, value in (kwargs or {}).items() if name == "save")
+            return function(*args, **(kwargs or {}))
+
+    with Observed():
+        src(X, -6.0)
+        for input in (X, EventBatch.from_dense(X)):
+            src_linear(input, torch.zeros(5, 4), -6.0, method="events")
+    assert kept == [False] * 3
 
 
 def test_without_grad_mode_outputs_are_the_same_and_need_none() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import srcell
 from srcell import EventBatch, data
@@ -105,6 +106,22 @@ def test_the_saved_model_is_the_trained_one_and_gives_the_figure_again(run: Trai
     assert result["test_accuracy"] == again.accuracy
     assert result["synops_per_inference"] == again.synaptic_operations
     assert result["layers"] == [layer._asdict() for layer in again.counts]
+
+
+def test_an_evaluation_has_the_workers_that_it_is_given(
+    run: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def without_workers(samples: Any, *, num_workers: int, **options: Any) -> Any:
+        asked.append(num_workers)
+        return DataLoader(samples, **options)
+
+    monkeypatch.setattr(srcell.data.loader, "DataLoader", without_workers)
+    folder = RunFolder.open(out)
+    for workers in (0, 2):
+        assert evaluate_run(folder, RunOptions(num_workers=workers)).accuracy == run.evaluation.accuracy
+    assert asked == [0, 2]
 
 
 def test_the_seed_decides_every_bit(run: TrainedRun, tmp_path: Path) -> None:
@@ -247,6 +264,14 @@ def test_a_wrong_surrogate_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="surrogate"):
         train(replace(TINY, surrogate="sigmoid"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_time_between_checkpoints_is_any_that_passes() -> None:
+    for seconds in (0, 0.5, math.inf):
+        assert RunOptions(checkpoint_seconds=seconds).checkpoint_seconds == seconds
+    for seconds in (-0.1, math.nan):
+        with pytest.raises(ValueError, match=f"^checkpoint_seconds: expected at least 0, got {seconds}$"):
+            RunOptions(checkpoint_seconds=seconds)
 
 
 BATCH = EventBatch.from_dense(torch.zeros(3, 2, 4))

@@ -47,13 +47,17 @@ class IsaProcess:
         return result
 
     def close(self) -> None:
-        self._process.communicate()
+        # The end of its input may not come: workers that were forked since have it open as well.
+        self._process.communicate("null\n")
 
 
 def serve() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
-        function, arguments = json.loads(line)
+        request = json.loads(line)
+        if request is None:
+            return
+        function, arguments = request
         module, _, name = function.rpartition(".")
         try:
             answer = (False, getattr(importlib.import_module(module), name)(*arguments))
