@@ -171,6 +171,7 @@ def test_the_confusion_has_each_count_in_its_place() -> None:
         assert abs(lightness(beneath[row, column]) - lightness(text.get_color())) > 0.5  # it can be read
     assert panel.get_title() == "17 of 20 test samples right (85.00%)"
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("predicted class", "class")
+    assert list(panel.get_xticks()) == list(panel.get_yticks()) == [0, 1, 2]
 
 
 class Report(HTMLParser):
@@ -220,4 +221,3 @@ def test_a_report_is_one_file_with_pictures_counts_and_configuration() -> None:
     assert settings["hidden_sizes"] == "3" and settings["label_smoothing"] == "0.1"
     assert report.bold == ["hidden_sizes", "epochs", "label_smoothing"]
     assert settings["version"] == srcell.__version__
-    assert list(panel.get_xticks()) == list(panel.get_yticks()) == [0, 1, 2]
