@@ -485,9 +485,11 @@ SRCELL_INLINE scalar_of<S> dot(const scalar_of<S>* x, const scalar_of<S>* y, int
         const int64_t at = n + r * width;
         sum[r] = fma(load_lanes<S>(x + at, count - at), load_lanes<S>(y + at, count - at), sum[r]);
     }
-    alignas(64) scalar_of<S> lanes[kDotLanes];
-    for (int64_t r = 0; r < registers; ++r) store(lanes + r * width, sum[r]);
-    for (int64_t half = kDotLanes / 2; half; half /= 2)
+    for (int64_t half = registers / 2; half; half /= 2)
+        for (int64_t r = 0; r < half; ++r) sum[r] = sum[r] + sum[r + half];
+    alignas(64) scalar_of<S> lanes[width];
+    store(lanes, sum[0]);
+    for (int64_t half = width / 2; half; half /= 2)
         for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
     return lanes[0];
 }

@@ -7,8 +7,8 @@
 // the weights of silent neurons are not read. Backwards, the gradient of a spike is the dot product of its neuron's
 // weights with the gradients of the next step's currents: for the relu derivative at active neurons alone.
 
-// Steps whose currents, or gradients of currents, are kept at a time: with several tiles many, because each change of
-// the tile brings another tile's weights into the cache.
+// Steps whose gradients of currents are kept at a time: with several tiles many, because each change of the tile brings
+// another tile's weights into the cache.
 SRCELL_INLINE int64_t lateral_block(int64_t tiles) { return tiles > 1 ? 8 * kEventSegment : kEventSegment; }
 
 // Memory of one thread, aligned to cache lines; null if there is none left.
@@ -49,20 +49,23 @@ struct Active {
     int64_t count;
 };
 
-// Finds the elements of a row that are not 0; the row is zero from `count` on up to a multiple of 64.
-template <class S>
-SRCELL_INLINE void find_active(const scalar_of<S>* row, int64_t count, Active<scalar_of<S>>& active) {
+// Appends the active neurons of a tile to the list: those whose h is not at most 0, NaN among them. Their spikes are h.
+// The bits of 64 neurons are gathered first, because the end of a loop over few bits is predicted badly.
+template <class V>
+SRCELL_INLINE void append_active(const Row<V>& h, const Tile& tile, Active<scalar_of<V>>& active) {
+    using S = single_of<V>;
     constexpr int64_t width = VecTraits<S>::width;
-    int64_t found = 0;
-    for (int64_t k = 0; k < count; k += width) {
-        for (uint64_t bits = lanes_of(not_equal(load_lanes<S>(row + k, count - k), splat<S>(0))); bits;
-             bits &= bits - 1) {
-            const int64_t n = k + __builtin_ctzll(bits);
-            active.index[found] = static_cast<int32_t>(n);
-            active.value[found++] = row[n];
+    for (int64_t begin = 0; begin < tile.count; begin += 64) {
+        const int64_t lanes = tile.count - begin < 64 ? tile.count - begin : 64;
+        uint64_t silent = 0;
+        for (int64_t k = 0; k < lanes; k += width)
+            silent |= lanes_of(less_equal(load<S>(h + begin + k), splat<S>(0))) << k;
+        for (uint64_t bits = ~silent & (~uint64_t{0} >> (64 - lanes)); bits; bits &= bits - 1) {
+            const int64_t k = begin + __builtin_ctzll(bits);
+            active.index[active.count] = static_cast<int32_t>(tile.first + k);
+            active.value[active.count++] = h[k];
         }
     }
-    active.count = found;
 }
 
 // packed[m][n] = weight[n][m], zero beyond the last neuron.
@@ -97,51 +100,62 @@ struct LateralForwardMemory {
     ThreadMemory memory;
     TileCell<V>* cells = nullptr;
     TileState<V>* states = nullptr;
-    T *currents = nullptr, *spikes = nullptr;
+    T* currents = nullptr;
     Active<T> active = {};
 
     LateralForwardMemory(int64_t neurons, bool events)
         : memory(ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
                  ThreadMemory::bytes_of<TileState<V>>(event_tiles(neurons)) +
-                 ThreadMemory::bytes_of<T>(rows(neurons, events) * lateral_width(neurons)) +
-                 ThreadMemory::bytes_of<T>(lateral_width(neurons)) + ThreadMemory::bytes_of<int32_t>(neurons) +
-                 ThreadMemory::bytes_of<T>(neurons)) {
+                 ThreadMemory::bytes_of<T>(rows(events) * lateral_width(neurons)) +
+                 ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons)) {
         if (!memory) return;
         cells = memory.take<TileCell<V>>(event_tiles(neurons));
         states = memory.take<TileState<V>>(event_tiles(neurons));
-        currents = memory.take<T>(rows(neurons, events) * lateral_width(neurons));
-        spikes = memory.take<T>(lateral_width(neurons));
+        currents = memory.take<T>(rows(events) * lateral_width(neurons));
         active = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
     }
 
-    static int64_t rows(int64_t neurons, bool events) { return events ? lateral_block(event_tiles(neurons)) : 1; }
+    static int64_t rows(bool events) { return events ? kEventSegment : 1; }
 };
 
-// Sums the events of the steps [begin, end) of a sample, tile by tile: currents[t - begin][n].
+// Sums the events of step t of a sample for one tile.
 template <class V>
-void sum_events_of_block(const LateralForward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
-                         scalar_of<V>* currents) {
+SRCELL_INLINE void sum_events_of_step(const LateralForward<scalar_of<V>>& p, int64_t sample, int64_t number, int64_t t,
+                                      scalar_of<V>* target) {
     using T = scalar_of<V>;
-    const int64_t neurons = p.shape.neurons, width = event_tile_width(neurons), all = lateral_width(neurons);
-    const int64_t rows = packed_rows(p.events.inputs, p.events.count);
-    const bool by_event = packs_by_event(p.events.inputs, p.events.count);
-    const int64_t* offsets = p.events.offsets + sample * p.shape.steps;
-    for (int64_t number = 0; number < event_tiles(neurons); ++number)
-        for (int64_t t = begin; t < end; ++t) {
-            T* target = currents + (t - begin) * all + number * width;
-            // Without inputs or events there are no packed weights; `target` is then only a valid address.
-            const T* weights = rows ? p.packed_weight + number * rows * width : target;
-            const T* values = offset_or_null(p.events.values, offsets[t]);
-            const int64_t events = offsets[t + 1] - offsets[t];
-            if (by_event)
-                sum_packed_events<V>(target, width, weights + offsets[t] * width, values, events);
-            else
-                sum_event_rows<V>(
-                    target, width, weights, width,
-                    [indices = p.events.indices + offsets[t]](int64_t n)
-                        SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(indices[n]); },
-                    values, events);
+    const int64_t width = event_tile_width(p.shape.neurons), rows = packed_rows(p.events.inputs, p.events.count);
+    const int64_t* offsets = p.events.offsets + sample * p.shape.steps + t;
+    // Without inputs or events there are no packed weights; `target` is then only a valid address.
+    const T* weights = rows ? p.packed_weight + number * rows * width : target;
+    const T* values = offset_or_null(p.events.values, offsets[0]);
+    const int64_t events = offsets[1] - offsets[0];
+    if (packs_by_event(p.events.inputs, p.events.count))
+        sum_packed_events<V>(target, width, weights + offsets[0] * width, values, events);
+    else
+        sum_event_rows<V>(
+            target, width, weights, width,
+            [indices = p.events.indices + offsets[0]](int64_t n)
+                SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(indices[n]); },
+            values, events);
+}
+
+// Writes the currents of a layer of several tiles where its spikes will be: tile by tile over all samples, so that a
+// tile's weights stay in the cache. Items are (tile, sample).
+template <class V>
+void sum_events_range(void* self, int64_t begin, int64_t end) {
+    auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
+    const auto& p = job.p;
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    alignas(64) Row<V> current = {};
+    for (int64_t item = begin; item < end; ++item) {
+        const int64_t number = item / p.shape.batch, sample = item % p.shape.batch;
+        if (!job.accepts(sample)) continue;
+        const Tile tile = event_tile_at(p.shape, number, sample);
+        for (int64_t t = 0; t < tile.steps; ++t) {
+            sum_events_of_step<V>(p, sample, number, t, current);
+            store_row<V>(p.spikes + t * plane + tile.offset, current, tile.count);
         }
+    }
 }
 
 // Adds the active neurons' rows of packed lateral weights to a row of currents.
@@ -157,29 +171,29 @@ SRCELL_INLINE void add_lateral(const Lateral<scalar_of<V>>& lateral, const Activ
 template <class V, bool save>
 void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sample, LateralForwardMemory<V>& m) {
     using T = scalar_of<V>;
-    using S = single_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
-    const int64_t tiles = event_tiles(neurons), block = p.has_events ? lateral_block(tiles) : 1;
-    const int64_t steps = steps_of(p.shape, sample), first = sample * neurons;
+    const int64_t tiles = event_tiles(neurons), steps = steps_of(p.shape, sample), first = sample * neurons;
+    m.active.count = 0;
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         load_initial(p, m.states[k], tile);
-        for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t lanes) SRCELL_LAMBDA_INLINE {
-            using R = typename decltype(kind)::type;
-            store_lanes(m.spikes + tile.first + at, spike(load<R>(m.states[k].h + at)), lanes);
-        });
+        append_active<V>(m.states[k].h, tile, m.active);
     }
-    find_active<S>(m.spikes, neurons, m.active);
     for (int64_t t = 0; t < steps; ++t) {
-        const int64_t begin = t / block * block;
-        if (!p.has_events)
-            std::memcpy(m.currents, p.current + t * plane + first, static_cast<size_t>(neurons) * sizeof(T));
-        else if (t == begin)
-            sum_events_of_block<V>(p, sample, begin, begin + block < steps ? begin + block : steps, m.currents);
-        T* const current = m.currents + (t - begin) * all;
+        T* current = m.currents;
+        if (!p.has_events) {
+            std::memcpy(current, p.current + t * plane + first, static_cast<size_t>(neurons) * sizeof(T));
+        } else {
+            // A segment's currents first, so that the processor may overlap their sums.
+            if (t % kEventSegment == 0)
+                for (int64_t k = 0; k < kEventSegment && t + k < steps; ++k)
+                    sum_events_of_step<V>(p, sample, 0, t + k, m.currents + k * all);
+            current += t % kEventSegment * all;
+        }
         add_lateral<V>(p.lateral, m.active, all, current);
         T* const spikes = p.spikes + t * plane + first;
         if (t + kPrefetch < steps) prefetch_row<kForWrite>(spikes + kPrefetch * plane, neurons);
+        m.active.count = 0;
         for (int64_t k = 0; k < tiles; ++k) {
             const Tile tile = event_tile_at(p.shape, k, sample);
             TileState<V>& state = m.states[k];
@@ -194,14 +208,12 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
 
                 State<R> s = state.template at<R>(at);
                 const Trace<R> made = step(m.cells[k].template at<R>(at), s, load<R>(current + tile.first + at));
-                const R out = spike(s.h);
-                store_lanes(spikes + tile.first + at, out, lanes);
-                store_lanes(m.spikes + tile.first + at, out, lanes);
+                store_lanes(spikes + tile.first + at, spike(s.h), lanes);
                 if (save) store_lanes(trace + at, p.trace_integrator ? s.i : made.drive, lanes);
                 state.put(at, s);
             });
+            append_active<V>(state.h, tile, m.active);
         }
-        find_active<S>(m.spikes, neurons, m.active);
     }
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
@@ -236,11 +248,21 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
 
 // Returns what events_forward() returns, or kOutOfMemory.
 template <class V>
-int64_t lateral_forward(const LateralForward<scalar_of<V>>& p) {
+int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
+    using Job = LateralJob<LateralForward<scalar_of<V>>>;
+    LateralForward<scalar_of<V>> p = call;
+    const int64_t tiles = event_tiles(p.shape.neurons);
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
     if (p.has_events) pack_weight(p);
     pack_lateral(p.lateral, p.shape);
-    LateralJob<LateralForward<scalar_of<V>>> job = {{p, {p.shape.batch}}, {false}};
+    if (p.has_events && tiles > 1) {
+        Job job = {{p, {p.shape.batch}}, {false}};
+        parallel_for(tiles * p.shape.batch, p.shape.threads, sum_events_range<V>, &job);
+        if (job.result() != -1) return job.result();
+        p.has_events = false;
+        p.current = p.spikes;
+    }
+    Job job = {{p, {p.shape.batch}}, {false}};
     parallel_for(p.shape.batch, p.shape.threads,
                  p.trace ? lateral_forward_range<V, true> : lateral_forward_range<V, false>, &job);
     return job.result();
@@ -252,24 +274,23 @@ struct LateralBackwardMemory {
     using T = scalar_of<V>;
     ThreadMemory memory;
     BackwardScratch<V, kEventSegment>* tiles = nullptr;
-    T* deltas =
-        nullptr;  // (lateral_block + 1, width): gradients of the currents of a block's steps and of the next one
-    T* through = nullptr;                      // (width,): what reaches a step's spikes through the lateral weights
-    T* row = nullptr;                          // (width,): spikes of a step
-    Active<T> active[kEventSegment + 1] = {};  // before each step of a segment, and after the last
+    // Gradients of the currents of a block's steps and of the step after it, (lateral_block + 1, width).
+    T* deltas = nullptr;
+    T* through = nullptr;         // (width,): what reaches a step's spikes through the lateral weights
+    Active<T>* active = nullptr;  // (lateral_block + 1,): before each step of a block, and after the last
 
     explicit LateralBackwardMemory(int64_t neurons)
         : memory(ThreadMemory::bytes_of<BackwardScratch<V, kEventSegment>>(event_tiles(neurons)) +
                  ThreadMemory::bytes_of<T>(rows(neurons) * lateral_width(neurons)) +
-                 2 * ThreadMemory::bytes_of<T>(lateral_width(neurons)) +
-                 (kEventSegment + 1) *
-                     (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons))) {
+                 ThreadMemory::bytes_of<T>(lateral_width(neurons)) + ThreadMemory::bytes_of<Active<T>>(rows(neurons)) +
+                 rows(neurons) * (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons))) {
         if (!memory) return;
         tiles = memory.take<BackwardScratch<V, kEventSegment>>(event_tiles(neurons));
         deltas = memory.take<T>(rows(neurons) * lateral_width(neurons));
         through = memory.take<T>(lateral_width(neurons));
-        row = memory.take<T>(lateral_width(neurons));
-        for (Active<T>& a : active) a = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
+        active = memory.take<Active<T>>(rows(neurons));
+        for (int64_t t = 0; t < rows(neurons); ++t)
+            active[t] = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
     }
 
     static int64_t rows(int64_t neurons) { return lateral_block(event_tiles(neurons)) + 1; }
@@ -293,12 +314,12 @@ void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, const Acti
     }
 }
 
+// The adjoint of the steps [begin, end). `deltas` and `active` are those of step `begin`.
 template <class V, bool recurrent, bool parameters>
 void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
-                              scalar_of<V>* deltas, bool last, const WeightSums<scalar_of<V>>& grad_lateral,
-                              int64_t group, LateralBackwardMemory<V>& m) {
+                              scalar_of<V>* deltas, Active<scalar_of<V>>* active, bool last,
+                              LateralBackwardMemory<V>& m) {
     using T = scalar_of<V>;
-    using S = single_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
     const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
     for (int64_t k = 0; k < tiles; ++k) {
@@ -309,21 +330,16 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
         recompute_event_segment<V, recurrent, parameters, true>(p, tile, begin, end, saved, m.tiles[k]);
     }
     for (int64_t r = 0; r <= end - begin; ++r) {
-        for (int64_t k = 0; k < tiles; ++k) {
-            const Tile tile = event_tile_at(p.shape, k, sample);
-            for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t lanes) SRCELL_LAMBDA_INLINE {
-                using R = typename decltype(kind)::type;
-                store_lanes(m.row + tile.first + at, spike(load<R>(m.tiles[k].trace.h[r] + at)), lanes);
-            });
-        }
-        find_active<S>(m.row, neurons, m.active[r]);
+        active[r].count = 0;
+        for (int64_t k = 0; k < tiles; ++k)
+            append_active<V>(m.tiles[k].trace.h[r], event_tile_at(p.shape, k, sample), active[r]);
     }
     for (int64_t r = end - begin - 1; r >= 0; --r) {
         T* const delta = deltas + r * all;
         if (last && r == end - begin - 1)
             std::memset(m.through, 0, static_cast<size_t>(all) * sizeof(T));
         else
-            gradient_through_lateral<V>(p, m.active[r + 1], delta + all, m);
+            gradient_through_lateral<V>(p, active[r + 1], delta + all, m);
         for (int64_t k = 0; k < tiles; ++k) {
             const Tile tile = event_tile_at(p.shape, k, sample);
             adjoint_row<V, recurrent, parameters, true>(
@@ -331,28 +347,30 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
                 delta + tile.first, width, r, tile.count, m.tiles[k]);
         }
     }
-    if (!grad_lateral.gradient) return;
-    for (int64_t k = 0; k < tiles; ++k)
-        for (int64_t r = 0; r < end - begin; ++r)
-            add_to_rows<V>(grad_lateral.of(k, group), width, m.active[r].index, m.active[r].value, m.active[r].count,
-                           deltas + r * all + k * width);
 }
 
 // Adds the events of the steps [begin, end) of a sample to the weight gradient of its group: segments last to first, as
-// events_backward_tile() does.
-template <class V>
-void add_events_of_block(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
-                         const scalar_of<V>* deltas, const WeightSums<scalar_of<V>>& grad_weight, int64_t group) {
-    const int64_t width = event_tile_width(p.shape.neurons), all = lateral_width(p.shape.neurons);
-    const int64_t* offsets = p.events.offsets + sample * p.shape.steps;
-    for (int64_t k = 0; k < event_tiles(p.shape.neurons); ++k)
+// events_backward_tile() does. events_of(t) has the events of step t.
+template <class V, class EventsOf>
+void add_events_of_block(const WeightSums<scalar_of<V>>& sums, int64_t group, int64_t begin, int64_t end,
+                         const scalar_of<V>* deltas, EventsOf events_of) {
+    const int64_t width = event_tile_width(sums.shape.neurons), all = lateral_width(sums.shape.neurons);
+    for (int64_t k = 0; k < event_tiles(sums.shape.neurons); ++k)
         for (int64_t from = begin + (end - begin - 1) / kEventSegment * kEventSegment, to = end; from >= begin;
              to = from, from -= kEventSegment)
-            for (int64_t t = from; t < to; ++t)
-                add_to_rows<V>(grad_weight.of(k, group), width, p.events.indices + offsets[t],
-                               offset_or_null(p.events.values, offsets[t]), offsets[t + 1] - offsets[t],
+            for (int64_t t = from; t < to; ++t) {
+                const auto [indices, values, count] = events_of(t);
+                add_to_rows<V>(sums.of(k, group), width, indices, values, count,
                                deltas + (t - begin) * all + k * width);
+            }
 }
+
+template <class T>
+struct StepEvents {
+    const int32_t* indices;
+    const T* values;
+    int64_t count;
+};
 
 template <class V, bool recurrent, bool parameters>
 void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t group,
@@ -373,12 +391,22 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
         for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
              end = begin, begin -= kEventSegment)
             lateral_backward_segment<V, recurrent, parameters>(p, sample, begin, end, m.deltas + (begin - from) * all,
-                                                               end == steps, grad_lateral, group, m);
+                                                               m.active + (begin - from), end == steps, m);
         if (p.grad_current)
             for (int64_t t = from; t < to; ++t)
                 std::memcpy(p.grad_current + t * plane + sample * neurons, m.deltas + (t - from) * all,
                             static_cast<size_t>(neurons) * sizeof(T));
-        if (grad_weight.gradient) add_events_of_block<V>(p, sample, from, to, m.deltas, grad_weight, group);
+        if (grad_lateral.gradient)
+            add_events_of_block<V>(grad_lateral, group, from, to, m.deltas, [&](int64_t t) {
+                const Active<T>& active = m.active[t - from];
+                return StepEvents<T>{active.index, active.value, active.count};
+            });
+        if (grad_weight.gradient)
+            add_events_of_block<V>(grad_weight, group, from, to, m.deltas, [&](int64_t t) {
+                const int64_t* offsets = p.events.offsets + sample * p.shape.steps + t;
+                return StepEvents<T>{p.events.indices + offsets[0], offset_or_null(p.events.values, offsets[0]),
+                                     offsets[1] - offsets[0]};
+            });
     }
     if (p.grad_current)
         for (int64_t t = steps; t < p.shape.steps; ++t)
