@@ -63,6 +63,19 @@ a segment ends a step too early
     end = begin, begin -= kSegment) { => begin -= kSegment, end = begin + kSegment - 1) {
 i of the first checkpoint past the length is not zeroed
     row = 3 * segments(tile.steps) => row = 3 * segments(tile.steps) + 1
+== cpu/lateral.h: lateral lateral.py bits.py
+spikes of the initial state are not heard
+    append_active<V>(m.states[k].h, tile, m.active); =>
+lanes past the last neuron are heard
+    ~silent & (~uint64_t{0} >> (64 - lanes)) => ~silent
+lateral weights transposed
+    to.weight[n * neurons + m] => to.weight[m * neurons + n]
+a step of the next block gives no gradient
+    std::memcpy(m.deltas + (to - from) * all, m.deltas, static_cast<size_t>(all) * sizeof(T)); => (void)to;
+the initial spikes get no gradient
+    load<R>(carry.h + at) + load<R>(m.through + tile.first + at) => load<R>(carry.h + at)
+the derivatives on the lateral way swapped
+    if (p.lateral.relu) { => if (!p.lateral.relu) {
 == cpu/events.h: events device linear.py bits.py arguments.py
 an index one past the last input is accepted
     static_cast<int64_t>(largest) < events.inputs => static_cast<int64_t>(largest) <= events.inputs
