@@ -182,6 +182,22 @@ def rate_of_drive() -> Figure:
     return figure
 
 
+def spread_constants() -> Figure:
+    """The time constants of ``srcell.spread`` over a layer, and what each leaves of an input."""
+    alpha = srcell.SRC(1, 64, alpha=srcell.spread(0.5, 0.99)).alpha_l0
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    constants, left = figure.subplots(1, 2)
+    constants.semilogy(range(64), 1 / (1 - alpha), ".", color=SLOW)
+    constants.set(xlabel="neuron", ylabel="time constant (steps)")
+    steps = torch.arange(113)
+    for neuron in range(0, 64, 9):
+        left.plot(steps, alpha[neuron] ** steps, color=DRIVE, alpha=0.3 + 0.7 * neuron / 63)
+    left.set(xlabel="steps after an input", ylabel="left of it", xlim=(0, 112), ylim=(0, 1))
+    for panel in (constants, left):
+        panel.grid(alpha=0.3)
+    return figure
+
+
 def measured() -> dict[str, Figure]:
     """The plots of bench/results/speed.json, as bench/report.py draws them."""
     drawn = report.figures(json.loads((report.RESULTS / "speed.json").read_text()), stacked=True)
@@ -238,6 +254,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "spike": one_spike,
     "phase": phase_portrait,
     "rate": rate_of_drive,
+    "spread": spread_constants,
     "rooms": rooms_of_the_package,
     "neuron": neuron,
     "neuron-narrow": neuron_narrow,
