@@ -30,6 +30,7 @@ ALLOWED = {
     "functional": {"_arguments", "events", "ops"},
     "layers": {"_arguments", "events", "functional", "ops"},
     "models": {"events", "functional", "layers"},
+    "recording": {"layers"},
     "reference": set(),
     "data": {"_arguments", "events"},
     "evaluation": {"_processes", "data", "functional", "models"},
@@ -42,7 +43,7 @@ ALLOWED = {
     "checkpoint": {"training"},
     "plots": {"training"},
     "run_folder": {"training"},
-    "__init__": {"_info", "_load", "events", "functional", "layers"},
+    "__init__": {"_info", "_load", "events", "functional", "layers", "recording"},
     "__main__": {"cli"},
 }
 

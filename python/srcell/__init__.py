@@ -8,6 +8,7 @@ from ._load import load
 from .events import EventBatch, latency_encode, rate_encode
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
 from .layers import SRC, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d, spread
+from .recording import record
 
 __version__: str = info()["version"]
 
@@ -25,6 +26,7 @@ __all__ = [
     "leaky_readout",
     "load",
     "rate_encode",
+    "record",
     "rest_state",
     "spread",
     "src",

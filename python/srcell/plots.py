@@ -1,5 +1,113 @@
-"""Re-exports ``srcell.training.plots`` under its public name."""
+"""Pictures of spikes and states, of anyone's tensors; and those of a run, which ``srcell.training.plots`` draws.
 
+Users call it; it must never know where a picture goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ._extras import extra
+from ._state import SRCState
 from .training.plots import confusion, learning_curve, raster, rates, traces
 
-__all__ = ["confusion", "learning_curve", "raster", "rates", "traces"]
+with extra("train"):
+    from matplotlib.figure import Figure
+
+__all__ = ["activity", "confusion", "learning_curve", "membrane", "raster", "rates", "spike_raster", "traces"]
+
+
+def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
+    r"""A mark wherever a neuron of one sample is active.
+
+    Args:
+        spikes: (T, B, \*F), the output of a layer or function.
+        sample: which of the batch.
+
+    Raises:
+        TypeError, ValueError, IndexError: not such a tensor, or no such sample.
+
+    Example:
+        >>> import torch, srcell
+        >>> from srcell import plots
+        >>> spikes, _ = srcell.SRC(20, 12)(torch.rand(50, 3, 20).lt(0.3).float())
+        >>> figure = plots.spike_raster(spikes, sample=1)
+
+    """
+    flat = _of_sample("spikes", spikes, sample)
+    at, neurons = flat.nonzero(as_tuple=True)
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    panel = figure.subplots()
+    size = max(1.0, min(20.0, 9000 / max(flat.shape[1], 1)))  # marks that touch, but can be seen one by one
+    panel.scatter(at.numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color="C0")
+    panel.set(xlabel="step", ylabel="neuron", xlim=(0, len(flat)), ylim=(-1, flat.shape[1]))
+    panel.set_title("active neurons, s > 0")
+    return figure
+
+
+def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) -> Figure:
+    r"""The integrator, the fast and the slow state of some neurons over time, a panel for each neuron.
+
+    Args:
+        trace: i, h and hs after each step, three tensors (T, B, \*F), as ``srcell.record`` gives them.
+        neurons: numbers of neurons, in the flattened F.
+        sample: which of the batch.
+
+    Raises:
+        TypeError, ValueError, IndexError: not such a trace, no neuron, or no such sample or neuron.
+
+    """
+    if not isinstance(trace, tuple) or len(trace) != 3:
+        raise TypeError(f"trace: expected i, h and hs, three tensors, got {type(trace).__name__}")
+    if not neurons:
+        raise ValueError("neurons: expected at least one, got none")
+    i, h, hs = (_of_sample(f"trace.{name}", x, sample) for name, x in zip(SRCState._fields, trace, strict=True))
+    figure = Figure(figsize=(9, 0.8 + 1.8 * len(neurons)), layout="constrained")
+    panels = figure.subplots(len(neurons), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, neuron in zip(panels, neurons, strict=True):
+        panel.plot(hs[:, neuron].numpy(), color="C0", label="slow state hs")
+        panel.plot(h[:, neuron].numpy(), color="C3", label="fast state h")
+        panel.set(ylim=(-1.08, 1.08), ylabel=f"neuron {neuron}")
+        beside = panel.twinx()
+        beside.plot(i[:, neuron].numpy(), ":", color="C1", label="integrator i")
+        beside.set_ylabel("i", color="C1")
+    panels[-1].set(xlabel="step", xlim=(0, len(h)))
+    lines = [*panels[0].get_lines(), *beside.get_lines()]
+    figure.legend(
+        lines, [str(line.get_label()) for line in lines], fontsize="small", loc="outside lower center", ncols=3
+    )
+    return figure
+
+
+def activity(spikes: Tensor) -> Figure:
+    r"""How active neurons are: the share of steps and samples with s > 0, over the neurons from the least active on.
+
+    Args:
+        spikes: (T, B, \*F).
+
+    Raises:
+        TypeError, ValueError: not such a tensor.
+
+    """
+    _of_sample("spikes", spikes, 0)
+    rate = (spikes.detach() > 0).flatten(2).double().mean((0, 1)).cpu()
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(range(len(rate)), (100 * rate.sort().values).numpy(), color="C0")
+    panel.set(xlabel="neurons, from the least active on", ylabel="rate (% of steps with s > 0)")
+    panel.set_title(f"{len(rate)} neurons, mean {100 * rate.mean():.1f} %")
+    panel.grid(alpha=0.3)
+    return figure
+
+
+def _of_sample(name: str, x: Tensor, sample: int) -> Tensor:
+    """A sample's values (T, N), on the CPU."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.dim() < 3 or not x.shape[1]:
+        raise ValueError(f"{name}: expected shape (T, B, ...) with a sample, got {tuple(x.shape)}")
+    if not -x.shape[1] <= sample < x.shape[1]:
+        raise IndexError(f"sample: expected a number in [{-x.shape[1]}, {x.shape[1]}), got {sample}")
+    return x.detach()[:, sample].flatten(1).cpu()

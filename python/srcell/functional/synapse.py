@@ -212,6 +212,22 @@ def _dense_linear(
     return _in_dtype(spikes, weight), SRCState(i, h, hs)
 
 
+@torch.no_grad()
+def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | None) -> Tensor:
+    """The currents (T, B, N) that ``linear`` gives to the neurons for its method "auto", with the same bits."""
+    steps, batch, inputs = input.shape
+    if isinstance(input, Tensor):
+        input = as_spikes(input, weight.dtype)
+        method = _dense.without_looking("auto", half=autocasts(input) or weight.dtype in HALF)
+        if not _dense.takes_events(input.contiguous(), method, lengths):
+            return F.linear(without_padding(input, lengths)[0], weight)
+        input = EventBatch.from_dense(worked_on(input))
+    # Each row as a sample of one step from zeros: the integrator then is the current.
+    rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
+    _, state = linear(rows, weight, -6.0, None, Cell(), None, "relu", False)
+    return state.i.view(batch, steps, weight.shape[0]).transpose(0, 1)
+
+
 def as_spikes(input: Tensor, dtype: torch.dtype) -> Tensor:
     """Bools and integers as numbers of spikes in ``dtype``; floating-point tensors unchanged."""
     return input.to(dtype) if input.dtype in INTEGERS or input.dtype == torch.bool else input

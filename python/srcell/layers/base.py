@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from typing_extensions import Unpack  # torch needs it too
 
 from .._arguments import as_float, check_bool, check_choice, describe, require_dense
 from .._state import SRCState
-from ..functional import rest_state
+from ..functional import rest_state, src
 from ..functional.layer import NO_LATERAL, Cell, Lateral, Parameter, State, check_gradient_mode, check_state
 from ..ops._memory import has_memory
 from .constants import HasConstants
@@ -59,6 +59,13 @@ class _Clamped(torch.autograd.Function):
 _clamped: Callable[..., Tensor] = _Clamped.apply
 
 
+class Call(NamedTuple):
+    r"""A call of a layer, as a recorder gets it: the spikes (T, B, \*F), and the state after each step."""
+
+    spikes: Tensor
+    states: Callable[[], Iterator[SRCState]]
+
+
 class Neurons(HasConstants):
     """What the layers share: their parameters, the parameters' domains, and their initial values.
 
@@ -66,6 +73,8 @@ class Neurons(HasConstants):
     """
 
     _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
+    recorder: Callable[[str, Call], None] | None = None
+    """What each call is handed to, with its layer's suffix, while ``srcell.record`` records; None otherwise."""
 
     def __init__(
         self,
@@ -229,6 +238,32 @@ class Neurons(HasConstants):
             tensors[name] = _clamped(tensor, *DOMAINS[name]) if bounded else tensor
         # torch.compile of torch 2.4 cannot trace _replace and _asdict of NamedTuples.
         return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the module holds several layers."""
+        return len(self._suffixes) > 1
+
+    def _states(
+        self,
+        suffix: str,
+        currents: Callable[[], Tensor],
+        state: State | None,
+        lengths: Tensor | Sequence[int] | None,
+        space: int = 0,
+    ) -> Iterator[SRCState]:
+        """The state after each step of a call whose neurons got those currents, over ``space`` dimensions of space."""
+        arguments: dict[str, Any] = {
+            name: over_space(value, space) if isinstance(value, Tensor) and value.dim() else value
+            for name, value in zip(Cell._fields, self._cell_of(suffix), strict=True)
+        }
+        lateral = self._lateral_of(suffix)
+        arguments |= {"weight_hh": lateral.weight_hh, "bias": over_space(self._bias(suffix), space)}
+        ends = None if lengths is None else torch.as_tensor(lengths)
+        for t, now in enumerate(currents().split(1)):
+            left = None if ends is None else (ends > t).long()
+            _, state = src(now, state=state, lengths=left, **arguments)
+            yield state
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

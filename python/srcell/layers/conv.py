@@ -14,7 +14,7 @@ from .._state import SRCState
 from ..functional import src
 from ..functional.layer import Cell, State, autocasts, without_padding
 from ..functional.synapse import as_spikes
-from .base import Neurons, over_space
+from .base import Call, Neurons, over_space
 from .constants import check_size
 from .options import Options, takes_options
 
@@ -115,7 +115,7 @@ class SRCConv2d(Neurons):
             name: over_space(value, 2) if isinstance(value, Tensor) and value.dim() else value
             for name, value in zip(Cell._fields, self._cell_of(""), strict=True)
         }
-        return src(
+        outputs = src(
             current,
             over_space(self._bias(""), 2),
             state,
@@ -124,6 +124,10 @@ class SRCConv2d(Neurons):
             recurrent_grad=self.recurrent_grad,
             lengths=lengths,
         )
+        if self.recorder is not None:
+            held = current.detach()
+            self.recorder("", Call(outputs[0].detach(), lambda: self._states("", lambda: held, state, lengths, 2)))
+        return outputs
 
     def current(self, input: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The currents (T, B, out_channels, H', W') that the convolution gives for an input as in ``forward``."""

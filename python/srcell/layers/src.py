@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from .._arguments import as_float, check_bool, require_dense
 from .._state import SRCState
 from ..events import EventBatch
 from ..functional.layer import State, check_state
-from ..functional.synapse import linear
-from .base import Neurons, state_of_batch
+from ..functional.synapse import currents_of, linear
+from .base import Call, Neurons, state_of_batch
 from .constants import check_size
 from .options import LateralOptions, Options, takes_options
 
@@ -48,7 +49,7 @@ class _Linear(Neurons):
     ) -> tuple[Tensor, SRCState]:
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
-        return linear(
+        outputs = linear(
             input,
             self._weight(suffix),
             self._bias(suffix),
@@ -60,6 +61,12 @@ class _Linear(Neurons):
             self._lateral_of(suffix),
             input_grad_at_events=input_grad_at_events,
         )
+        if self.recorder is not None:
+            ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
+            held = None if ends is None else torch.as_tensor(ends)
+            currents = partial(currents_of, input, self._weight(suffix), held)
+            self.recorder(suffix, Call(outputs[0].detach(), partial(self._states, suffix, currents, state, held)))
+        return outputs
 
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from the defaults."""

@@ -1,0 +1,133 @@
+"""``record``: the spikes of every layer of a model and, on demand, i, h and hs at every step.
+
+Layers hand their calls to a recording while one is open; it must never change what they compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ._state import SRCState
+from .layers.base import Call, Neurons
+
+
+class Recorded:
+    """What a layer did in the recorded calls, one after the other in time.
+
+    Attributes:
+        calls: the calls, with their inputs, which are kept, not copied.
+
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    @property
+    def spikes(self) -> Tensor:
+        r"""The output, (T, B, \*F); T counts the steps of all calls.
+
+        Raises:
+            ValueError: nothing was called, or calls of batches that differ in shape.
+
+        """
+        return _joined([call.spikes for call in self.calls])
+
+    @torch.no_grad()
+    def trace(self) -> SRCState:
+        r"""i, h and hs after each step, three tensors (T, B, \*F), computed anew step by step.
+
+        Parameters must be those of the calls still.
+
+        Raises:
+            ValueError: as for ``spikes``.
+
+        """
+        states = [state for call in self.calls for state in call.states()]
+        return SRCState(*(_joined([x[None] for x in parts]) for parts in zip(*states, strict=True)))
+
+
+class Recording(Mapping[str, Recorded]):
+    """What the layers of a model did, by their names in it; the layers of a stack are ``name.l0`` and so on."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Recorded] = {}
+
+    def __getitem__(self, name: str) -> Recorded:
+        if name not in self._of:
+            raise KeyError(f"{name!r}: expected one of {', '.join(map(repr, self._of)) or 'no layer'}")
+        return self._of[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def add(self, name: str, call: Call) -> None:
+        """Keep a call of a layer."""
+        self._of.setdefault(name, Recorded()).calls.append(call)
+
+
+@contextmanager
+def record(model: nn.Module) -> Iterator[Recording]:
+    """Record what the SRC layers of a model do in the block.
+
+    What they compute keeps its bits, and costs nothing more outside of the block.
+
+    Args:
+        model: a layer, or a module that has some; the name of a layer alone is that of its class in lower case.
+
+    Raises:
+        TypeError: no module.
+        ValueError: it has no SRC layer, or one that is being recorded.
+
+    Example:
+        >>> import torch, srcell
+        >>> from srcell.models import SRCClassifier
+        >>> model = SRCClassifier(20, [12], num_classes=2)
+        >>> with srcell.record(model) as recording:
+        ...     logits = model(torch.rand(50, 3, 20).lt(0.2).float())
+        >>> {name: tuple(layer.spikes.shape) for name, layer in recording.items()}
+        {'layers.0': (50, 3, 12), 'layers.1': (50, 3, 20)}
+        >>> recording["layers.0"].trace().h.shape
+        torch.Size([50, 3, 12])
+
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a module, got {type(model).__name__}")
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Neurons)}
+    if not layers:
+        raise ValueError(f"model: expected SRC layers in it, got none in {type(model).__name__}")
+    if any(layer.recorder is not None for layer in layers.values()):
+        raise ValueError("model: expected layers that are not being recorded, got some in another recording")
+    recording = Recording()
+    try:
+        for name, layer in layers.items():
+            layer.recorder = _Adder(recording, name or type(layer).__name__.lower(), layer.stacked)
+        yield recording
+    finally:
+        for layer in layers.values():
+            layer.recorder = None
+
+
+class _Adder:
+    """Adds the calls of one module to a recording."""
+
+    def __init__(self, recording: Recording, name: str, stacked: bool) -> None:
+        self.recording, self.name, self.stacked = recording, name, stacked
+
+    def __call__(self, suffix: str, call: Call) -> None:
+        self.recording.add(f"{self.name}.{suffix.strip('_')}" if self.stacked else self.name, call)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    if not parts:
+        raise ValueError("expected a recorded call, got none")
+    if len({part.shape[1:] for part in parts}) > 1:
+        shapes = ", ".join(str(tuple(part.shape[1:])) for part in parts)
+        raise ValueError(f"expected recorded calls of one shape after the steps, got {shapes}")
+    return torch.cat(parts)

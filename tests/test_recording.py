@@ -1,0 +1,136 @@
+"""``srcell.record``: bits stay, spikes and states are those of the calls; and pictures of anyone's tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import srcell
+from srcell import SRC, EventBatch, SRCCell, SRCConv2d, SRCState, plots
+from srcell.models import SRCClassifier
+from support.inputs import noise
+from support.refusals import assert_refused
+
+
+def spikes_in(density: float = 0.2) -> Tensor:
+    return (noise(8, 60, 3, 20, dtype=torch.float32) > 1 - 2 * density).float()
+
+
+LAYERS: dict[str, tuple[Any, Any]] = {
+    "events": (lambda: SRC(20, 12, num_layers=2, lateral=True, alpha=srcell.spread(0.5, 0.99)), spikes_in),
+    "product": (lambda: SRC(20, 12, initial_state="rest"), lambda: 0.3 * noise(9, 60, 3, 20, dtype=torch.float32)),
+    "EventBatch": (lambda: SRC(20, 12), lambda: EventBatch.from_dense(spikes_in())),
+    "float64": (lambda: SRC(20, 12, dtype=torch.float64), lambda: spikes_in().double()),
+    "maps": (lambda: SRCConv2d(2, 4, 3), lambda: spikes_in(0.4)[..., :18].unflatten(2, (2, 3, 3))),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_recording_has_the_bits_of_the_call(case: str) -> None:
+    torch.manual_seed(0)
+    make, make_input = LAYERS[case]
+    layer, x = make(), make_input()
+    expected, final = layer(x)
+    with srcell.record(layer) as recording:
+        spikes, _ = layer(x)
+    assert expected.any() and torch.equal(spikes, expected)
+    last = recording[list(recording)[-1]]
+    assert torch.equal(last.spikes, expected)
+    trace = last.trace()
+    assert torch.equal(trace.h.clamp(min=0), expected)
+    ends = [state[-1] if state.dim() == 3 and isinstance(layer, SRC) else state for state in final]
+    assert all(torch.equal(x[-1], end) for x, end in zip(trace, ends, strict=True))
+    assert layer.recorder is None and not last.spikes.requires_grad
+
+
+def test_states_stay_past_a_samples_length() -> None:
+    torch.manual_seed(0)
+    layer, x = SRC(20, 12), spikes_in()
+    with srcell.record(layer) as recording:
+        _, state = layer(x, lengths=[60, 20, 0])
+    trace = recording["src"].trace()
+    assert torch.equal(trace.h[-1], state.h[0]) and torch.equal(trace.h[19, 1], state.h[0, 1])
+    assert not recording["src"].spikes[20:, 1].any()
+
+
+def test_steps_of_a_cell_are_joined() -> None:
+    torch.manual_seed(0)
+    cell, state = SRCCell(20, 12), None
+    outputs = []
+    with srcell.record(cell) as recording:
+        for now in spikes_in():
+            spikes, state = cell(now, state)
+            outputs.append(spikes)
+    assert state is not None and list(recording) == ["srccell"]
+    assert torch.equal(recording["srccell"].spikes, torch.stack(outputs).detach())
+    assert torch.equal(recording["srccell"].trace().i[-1], state.i)
+
+
+def test_layers_have_their_names_in_the_model() -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(20, [12], num_classes=2)
+    with srcell.record(model) as recording:
+        model(EventBatch.from_dense(spikes_in()))
+    assert list(recording) == ["layers.0", "layers.1"] and len(recording) == 2
+    stack = nn.ModuleDict({"rnn": SRC(20, 12, num_layers=2)})
+    with srcell.record(stack) as recording:
+        stack["rnn"](spikes_in())
+    assert list(recording) == ["rnn.l0", "rnn.l1"]
+
+
+def test_nothing_is_recorded_outside_the_block_nor_after_an_error() -> None:
+    layer = SRC(20, 12)
+    with pytest.raises(RuntimeError, match="on purpose"), srcell.record(layer) as recording:
+        raise RuntimeError("on purpose")
+    layer(spikes_in())
+    assert layer.recorder is None and len(recording) == 0
+
+
+def test_what_cannot_be_recorded_is_named() -> None:
+    layer = SRC(20, 12)
+
+    def enter(model: Any) -> None:
+        with srcell.record(model):
+            pass
+
+    assert_refused(TypeError, "model", enter, 3)
+    assert_refused(ValueError, "model", enter, nn.Linear(2, 3))
+    with srcell.record(layer) as recording:
+        assert_refused(ValueError, "model", enter, layer)
+        layer(spikes_in())
+        layer(spikes_in()[:, :2])
+    with pytest.raises(ValueError, match="recorded calls of one shape"):
+        _ = recording["src"].spikes
+    with pytest.raises(KeyError, match="expected one of 'src'"):
+        _ = recording["rnn"]
+
+
+# Pictures
+
+
+def test_pictures_of_anyones_tensors() -> None:
+    torch.manual_seed(0)
+    layer, x = SRC(20, 12), spikes_in()
+    with srcell.record(layer) as recording:
+        layer(x)
+    spikes, trace = recording["src"].spikes, recording["src"].trace()
+    marks = plots.spike_raster(spikes, sample=1).axes[0].collections[0].get_offsets()
+    assert sorted(map(tuple, marks.tolist())) == sorted(map(tuple, spikes[:, 1].nonzero().tolist()))
+    panels = plots.membrane(trace, neurons=[3, 5], sample=2).axes
+    slow, fast = panels[1].get_lines()
+    assert list(fast.get_ydata()) == trace.h[:, 2, 5].tolist() and list(slow.get_ydata()) == trace.hs[:, 2, 5].tolist()
+    assert list(panels[3].get_lines()[0].get_ydata()) == trace.i[:, 2, 5].tolist()
+    (line,) = plots.activity(spikes).axes[0].get_lines()
+    assert list(line.get_ydata()) == pytest.approx((100 * (spikes > 0).double().mean((0, 1))).sort().values.tolist())
+
+
+def test_pictures_refuse_what_they_cannot_show() -> None:
+    spikes, trace = torch.zeros(5, 2, 3), SRCState(*(torch.zeros(5, 2, 3) for _ in range(3)))
+    assert_refused(TypeError, "spikes", plots.spike_raster, [1])
+    assert_refused(ValueError, "spikes", plots.activity, torch.zeros(5, 3))
+    assert_refused(IndexError, "sample", plots.spike_raster, spikes, 2)
+    assert_refused(TypeError, "trace", plots.membrane, spikes)
+    assert_refused(ValueError, "neurons", plots.membrane, trace, [])
