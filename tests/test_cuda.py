@@ -242,6 +242,59 @@ def test_dense_inputs(gpu, dtype, method, at_events):
     assert cpu_outputs[0].max() > 0.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES)
+@pytest.mark.parametrize("lateral_surrogate", ["relu", "straight_through"])
+@pytest.mark.parametrize("learnable", [False, True])
+def test_lateral_weights_are_the_cpus(gpu, dtype, surrogate, recurrent_grad, lateral_surrogate, learnable):
+    generator, given, state, bias = problem(dtype, learnable, True)
+    state[1] = state[1] * 3  # some neurons are heard from the first step on
+    current = torch.randn(40, 3, 37, dtype=dtype, generator=generator) * 2
+    lateral = torch.randn(37, 37, dtype=dtype, generator=generator) / 3
+    inputs = leaves(current, bias, lateral, *state, *(given.values() if learnable else ()))
+    lengths = torch.tensor([40, 17, 0])
+
+    def run(current, bias, lateral, i, h, hs, *cell):
+        parameters = dict(zip(PARAMETERS, cell, strict=True)) if cell else given
+        modes = {"surrogate": surrogate, "recurrent_grad": recurrent_grad, "lateral_surrogate": lateral_surrogate}
+        ends = lengths.to(current.device)
+        spikes, final = src(current, bias, (i, h, hs), **parameters, weight_hh=lateral, lengths=ends, **modes)
+        return [spikes, *final]
+
+    outputs, grads = check_against_the_cpu(gpu, run, inputs)
+    assert outputs[0].any() and grads[2].any() and grads[4].any()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 16, 33])
+@pytest.mark.parametrize("way", ["EventBatch", "events", "gemm"])
+def test_lateral_weights_behind_a_synapse_are_the_cpus(gpu, way, steps):
+    generator = torch.Generator().manual_seed(steps)
+    x = (torch.rand(steps, 5, 70, generator=generator) < 0.2).float()
+    weight, lateral = (torch.randn(37, n, generator=generator) / 2 for n in (70, 37))
+    inputs = leaves(weight, lateral, torch.full((37,), -5.0))
+    if way == "gemm":  # the product's bits are those of the device's library: integers are exact in any order
+        inputs[0] = weight.round().requires_grad_()
+
+    def run(weight, lateral, bias):
+        given = x.to(weight.device)
+        given = EventBatch.from_dense(given) if way == "EventBatch" else given
+        method = "auto" if way == "EventBatch" else way
+        spikes, final = src_linear(given, weight, bias, weight_hh=lateral, method=method)
+        return [spikes, *final]
+
+    if way == "gemm" and steps:
+        with gpu.on():
+            outputs, _ = gradients_of(run, inputs, gpu.device)
+        equal(outputs, gradients_of(run, inputs)[0])
+    elif steps:
+        outputs, _ = check_against_the_cpu(gpu, run, inputs)
+        assert steps == 1 or outputs[0].any()
+    else:
+        with gpu.on():
+            outputs, _ = gradients_of(run, inputs, gpu.device)
+        equal(outputs, gradients_of(run, inputs)[0])
+
+
 def test_a_wrong_mask_is_refused(gpu):
     with gpu.on():
         input, weight = torch.ones(9, 3, 5, device=gpu.device), torch.ones(6, 5, device=gpu.device)

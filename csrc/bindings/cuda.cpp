@@ -67,6 +67,48 @@ void events_backward(Address stream, const Layer& layer, const Outputs& arriving
     });
 }
 
+void event_currents(Address stream, const Layer& layer, const EventRows& rows, Address mask, Address elements,
+                    Address weight_t, Address currents) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceInput<T> input = {rows.of<T>(), pointer<const uint64_t>(mask), pointer<const T>(elements)};
+        const DeviceEventCurrents<T> p = {layer.shape, input, pointer<const T>(weight_t), pointer<T>(currents)};
+        check(cuda::event_currents(pointer<void>(stream), p));
+    });
+}
+
+void lateral_forward(Address stream, const Layer& layer, const Initial& initial, const Outputs& outputs,
+                     Address current, Address weight_t, Address trace, Address checkpoints, bool trace_integrator) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceLateralForward<T> p = {forward_of(layer, cell, initial, outputs),
+                                           pointer<const T>(current),
+                                           pointer<const T>(weight_t),
+                                           pointer<T>(trace),
+                                           pointer<T>(checkpoints),
+                                           trace_integrator};
+        check(cuda::lateral_forward(pointer<void>(stream), p));
+    });
+}
+
+void lateral_backward(Address stream, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
+                      Address partials, Address trace, Address checkpoints, Address i0, Address weight_t,
+                      bool lateral_relu, Address scratch, Address grad_current, Address elements) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceLateralBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
+                                            pointer<const T>(trace),
+                                            pointer<const T>(checkpoints),
+                                            pointer<const T>(i0),
+                                            pointer<const T>(weight_t),
+                                            lateral_relu,
+                                            pointer<T>(scratch),
+                                            pointer<T>(grad_current),
+                                            pointer<T>(elements)};
+        check(cuda::lateral_backward(pointer<void>(stream), p));
+    });
+}
+
 void event_keys(Address stream, const Layer& layer, const EventRows& rows, Address keys, Address positions) {
     Events<float> events = rows.of<float>();
     events.values = nullptr;
@@ -181,6 +223,14 @@ PYBIND11_MODULE(_cuda, m) {
           "elements"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
     m.def("events_backward", &events_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,
           "trace"_a, "checkpoints"_a, "grad_current"_a);
+    m.attr("lateral_rows") = kLateralRows;
+    m.def("event_currents", &event_currents, "stream"_a, "layer"_a, "rows"_a, "mask"_a, "elements"_a, "weight_t"_a,
+          "currents"_a);
+    m.def("lateral_forward", &lateral_forward, "stream"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a,
+          "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
+    m.def("lateral_backward", &lateral_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
+          "trace"_a, "checkpoints"_a, "i0"_a, "weight_t"_a, "lateral_relu"_a, "scratch"_a, "grad_current"_a,
+          "elements"_a);
     m.def("event_keys", &event_keys, "stream"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a);
     m.def("weight_gradient", &weight_gradient, "stream"_a, "layer"_a, "inputs"_a, "grad_current"_a, "starts"_a,
           "sorted"_a, "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);

@@ -52,6 +52,38 @@ struct DeviceEventsBackward : CellBackward<T> {
     T* grad_current;               // (T, B, N) out, zero past a sample's length
 };
 
+// The currents of a layer whose input are events.
+template <class T>
+struct DeviceEventCurrents {
+    ScanShape shape;
+    DeviceInput<T> input;
+    const T* weight_t;  // (K, N)
+    T* currents;        // (T, B, N) out; not written past a sample's length
+};
+
+// A layer with lateral weights on given currents.
+template <class T>
+struct DeviceLateralForward : CellForward<T> {
+    const T* current;        // (T, B, N); may be `spikes`
+    const T* weight_t;       // (N, N): [m][n] is what neuron n gets from neuron m
+    T *trace, *checkpoints;  // as in DeviceEventsForward
+    bool trace_integrator;
+};
+
+// Rows of (B, N) in the scratch of a DeviceLateralBackward.
+constexpr int64_t kLateralRows = 5 * kSegment + 4;
+
+template <class T>
+struct DeviceLateralBackward : CellBackward<T> {
+    const T *trace, *checkpoints;  // what the forward pass wrote; the trace holds i if parameters need a gradient
+    const T* i0;                   // (B, N), or null: zero
+    const T* weight_t;             // (N, N) as in the forward pass
+    bool lateral_relu;             // ds/dh on the way through the lateral weights: [h > 0]; otherwise 1
+    T* scratch;                    // (kLateralRows, B, N)
+    T* grad_current;               // (T, B, N) out, zero past a sample's length
+    T* elements;                   // (T, B, N) out: the spikes before each step, zero past a sample's length; or null
+};
+
 // Keys for events given as rows: a stable sort by key puts them in the order of DeviceWeightGradient. An event counts
 // if its offset and index are valid and its step is within its sample's length; only such an event gets a key.
 struct EventKeys {
@@ -140,6 +172,12 @@ int events_forward(Stream stream, const DeviceEventsForward<float>& p);
 int events_forward(Stream stream, const DeviceEventsForward<double>& p);
 int events_backward(Stream stream, const DeviceEventsBackward<float>& p);
 int events_backward(Stream stream, const DeviceEventsBackward<double>& p);
+int event_currents(Stream stream, const DeviceEventCurrents<float>& p);
+int event_currents(Stream stream, const DeviceEventCurrents<double>& p);
+int lateral_forward(Stream stream, const DeviceLateralForward<float>& p);
+int lateral_forward(Stream stream, const DeviceLateralForward<double>& p);
+int lateral_backward(Stream stream, const DeviceLateralBackward<float>& p);
+int lateral_backward(Stream stream, const DeviceLateralBackward<double>& p);
 int event_keys(Stream stream, const EventKeys& p);
 int weight_gradient(Stream stream, const DeviceWeightGradient<float>& p);
 int weight_gradient(Stream stream, const DeviceWeightGradient<double>& p);

@@ -69,7 +69,7 @@ def src(
             robustly.
         lengths: (B,) integers in [0, T]: steps past a sample's length leave its state unchanged, emit nothing and get
             no gradient. With currents on a GPU, pass a tensor on that GPU: copying a list there synchronises.
-        weight_hh: lateral weights, (N, N) for the N neurons F, of the dtype of the computation; on a CPU. Neuron n gets
+        weight_hh: lateral weights, (N, N) for the N neurons F, of the dtype of the computation. Neuron n gets
             weight_hh[n, m] times the spike of neuron m one step before, added to its current; the weights of silent
             neurons have no influence. Before the first step the spikes are those of the initial state, max(h, 0).
         lateral_surrogate: derivative of the spikes on the way through weight_hh: ``"relu"`` or ``"straight_through"``,

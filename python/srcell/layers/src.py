@@ -85,7 +85,7 @@ class SRC(_Linear):
             not affected.
         dropout: probability of dropping a spike between layers in training, in [0, 1].
         lateral: whether the neurons of a layer hear each other: each gets, through weights of its own, the spikes of
-            all neurons of its layer one step before. On a CPU.
+            all neurons of its layer one step before.
         lateral_surrogate: derivative of the spikes on that way: ``"relu"``, or ``"straight_through"``, with which
             gradients grow from step to step.
         autapses: whether a neuron hears itself; otherwise the diagonal of the lateral weights is 0, gets no gradient,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._cpu import CPU, Cpu, EventRows, core, dense_rows
+from ._cpu import CPU, Cpu, EventRows, core, dense_rows, mask_shape
 from ._memory import Optionals, address, addresses
 
 if TYPE_CHECKING:
@@ -87,6 +87,48 @@ class Gpu:
         no_rows = core.EventRows(0, 0, 0, 0, weight.shape[1])
         self._events_forward(layer, outputs, (no_rows, mask, input), weight, saved, trace_integrator)
 
+    def lateral_forward(
+        self,
+        layer: Layer,
+        outputs: Sequence[Tensor],
+        events: None,
+        current: Tensor,
+        saved: Optionals,
+        trace_integrator: bool,
+    ) -> None:
+        """Fill spikes and state of a layer with lateral weights on given currents; they may lie in the spikes."""
+        assert layer.weight_hh is not None
+        weight_t = layer.weight_hh.t().contiguous()
+        self.launch(
+            "lateral_forward", layer.struct, layer.initial(), outputs, current, weight_t, *saved, trace_integrator
+        )
+
+    def lateral_backward(
+        self,
+        layer: Layer,
+        arriving: Optionals,
+        gradients: LayerGradients,
+        rows: None,
+        saved: Sequence[Tensor],
+        i0: Tensor | None,
+        grad_current: Tensor,
+        grad_weight: None,
+    ) -> None:
+        """Fill the gradients of a layer with lateral weights and of its currents."""
+        assert layer.weight_hh is not None
+        weight_t = layer.weight_hh.t().contiguous()
+        partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
+        scratch = self.empty(layer.bias, cuda_module().lateral_rows, *layer.sizes[1:])
+        # The spikes before each step are the input of the lateral synapse.
+        elements = self.empty(layer.bias, *layer.sizes) if gradients.weight_hh is not None else None
+        by_step = (weight_t, layer.lateral_relu, scratch, grad_current, elements)
+        self.launch("lateral_backward", layer.struct, arriving, gradients.wanted, partials, *saved, i0, *by_step)
+        if elements is not None and gradients.weight_hh is not None:
+            mask = self.empty(elements, *mask_shape(elements), dtype=torch.int64)
+            self.mask(elements, None, mask)
+            made = self.masked_weight_gradient(layer, elements, mask, layer.weight_hh, grad_current)
+            gradients.weight_hh.copy_(made)
+
     def _events_forward(
         self,
         layer: Layer,
@@ -97,6 +139,9 @@ class Gpu:
         trace_integrator: bool,
     ) -> None:
         weight_t = weight.t().contiguous()
+        if layer.weight_hh is not None:
+            self.launch("event_currents", layer.struct, *events, weight_t, outputs[0])
+            return self.lateral_forward(layer, outputs, None, outputs[0], saved, trace_integrator)
         self.launch(
             "events_forward", layer.struct, layer.initial(), outputs, *events, weight_t, *saved, trace_integrator
         )
@@ -111,6 +156,9 @@ class Gpu:
     ) -> Tensor:
         """Fill the gradients of a layer on events; return that of the currents."""
         grad_current = self.empty(layer.bias, *layer.sizes)
+        if layer.weight_hh is not None:
+            self.lateral_backward(layer, arriving, gradients, None, saved, i0, grad_current, None)
+            return grad_current
         partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
         self.launch("events_backward", layer.struct, arriving, gradients.wanted, partials, i0, *saved, grad_current)
         return grad_current

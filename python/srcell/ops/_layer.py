@@ -130,8 +130,6 @@ def check_layer(
         raise ValueError(f"lateral_surrogate: expected one of {', '.join(SURROGATES)}, got {lateral_surrogate!r}")
     if weight_hh is not None:
         check_tensor("weight_hh", weight_hh, like, (neurons, neurons))
-        if _gpu.is_gpu(like.device):
-            raise NotImplementedError("weight_hh: lateral weights run on a CPU alone, there is no GPU kernel yet")
 
 
 def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import CPU, core
+from ._cpu import CPU, Cpu, core
 from ._layer import (
     ARRIVING,
     CELL,
@@ -87,10 +87,11 @@ def run_scan(layer: Layer, current: Tensor, save: bool) -> tuple[Tensor, ...]:
 
 def run_lateral(layer: Layer, current: Tensor, save: bool, trace_integrator: bool) -> tuple[Tensor, ...]:
     """``run_scan`` with lateral weights; the checkpoints are the trace and the checkpoints of events, one tensor."""
-    outputs = empty_outputs(layer, CPU)
-    checkpoints = CPU.empty(layer.bias, lateral_size(*layer.sizes) if save else 0)
+    backend = _gpu.backend_of("current", current)
+    outputs = empty_outputs(layer, backend)
+    checkpoints = backend.empty(layer.bias, lateral_size(backend, *layer.sizes) if save else 0)
     saved = split_lateral(layer.sizes, checkpoints) if save else (None, None)
-    CPU.lateral_forward(layer, outputs, None, current, saved, trace_integrator)
+    backend.lateral_forward(layer, outputs, None, current.to(layer.like.dtype), saved, trace_integrator)
     return *outputs, checkpoints
 
 
@@ -113,8 +114,8 @@ def forward_fake(
     """The outputs' shapes."""
     like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
     check_layer(sizes_of(current), like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate)
-    size = checkpoint_size if weight_hh is None else lateral_size
-    return *fake_outputs(bias, *current.shape), bias.new_empty(size(*current.shape) if save else 0)
+    size = saved_size(current, weight_hh) if save else 0
+    return *fake_outputs(bias, *current.shape), bias.new_empty(size)
 
 
 def save_for_backward(
@@ -223,12 +224,13 @@ def backward(
         lateral_surrogate=lateral_surrogate,
     )
     arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like)
-    size = checkpoint_size if weight_hh is None else lateral_size
-    checkpoints = check_tensor("checkpoints", checkpoints, like, (size(*layer.sizes),))
+    checkpoints = check_tensor("checkpoints", checkpoints, like, (saved_size(current, weight_hh),))
     if weight_hh is not None:
         i0 = None if i0 is None else contiguous(check_tensor("i0", i0, like, layer.sizes[1:]))
         saved = split_lateral(layer.sizes, contiguous(checkpoints))
-        return run_lateral_backward(layer, arriving, saved, i0, output_mask)
+        backend = _gpu.backend_of("current", current)
+        grad_current, *gradients = run_lateral_backward(backend, layer, arriving, saved, i0, output_mask)
+        return grad_current.to(current.dtype), *gradients
     return run_scan_backward(layer, arriving, contiguous(current), contiguous(checkpoints), output_mask)
 
 
@@ -248,6 +250,7 @@ def run_scan_backward(
 
 
 def run_lateral_backward(
+    backend: Cpu | _gpu.Gpu,
     layer: Layer,
     arriving: Sequence[Tensor | None],
     saved: Sequence[Tensor],
@@ -255,9 +258,9 @@ def run_lateral_backward(
     output_mask: Sequence[bool],
 ) -> tuple[Tensor, ...]:
     """``run_scan_backward`` with lateral weights; ``saved`` are the trace and the checkpoints of events."""
-    gradients = LayerGradients(layer, output_mask, CPU.empty)
-    grad_current = CPU.empty(layer.bias, *layer.sizes)
-    CPU.lateral_backward(layer, arriving, gradients, None, saved, i0, grad_current, None)
+    gradients = LayerGradients(layer, output_mask, backend.empty)
+    grad_current = backend.empty(layer.bias, *layer.sizes)
+    backend.lateral_backward(layer, arriving, gradients, None, saved, i0, grad_current, None)
     return grad_current, *gradients.all
 
 
@@ -297,9 +300,16 @@ def checkpoint_size(steps: int, batch: int, neurons: int) -> int:
     return (steps + segment - 1) // segment * len(STATE) * batch * neurons
 
 
-def lateral_size(steps: int, batch: int, neurons: int) -> int:
+def saved_size(current: Tensor, weight_hh: Tensor | None) -> int:
+    """Number of elements of the checkpoints, with or without lateral weights."""
+    if weight_hh is None:
+        return checkpoint_size(*current.shape)
+    return lateral_size(_gpu.Gpu if _gpu.is_gpu(current.device) else CPU, *current.shape)
+
+
+def lateral_size(backend: Cpu | _gpu.Gpu | type[_gpu.Gpu], steps: int, batch: int, neurons: int) -> int:
     """Number of elements that are saved with lateral weights: the trace, then h and hs before every segment."""
-    segment = core.event_segment
+    segment = backend.event_segment
     return (steps + (steps + segment - 1) // segment * 2) * batch * neurons
 
 

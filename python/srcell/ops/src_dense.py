@@ -135,11 +135,11 @@ def run_product(
     current = backend.empty(layer.bias, *layer.sizes)
     torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
     if layer.weight_hh is not None:
-        outputs = empty_outputs(layer, CPU)
-        trace = empty(weight, math.prod(layer.sizes)) if save else weight.new_empty(0)
-        checkpoints = room_for_checkpoints(CPU, layer, save)
+        outputs = empty_outputs(layer, backend)
+        trace = backend.empty(weight, math.prod(layer.sizes) if save else 0)
+        checkpoints = room_for_checkpoints(backend, layer, save)
         saved = (trace, checkpoints) if save else (None, None)
-        CPU.lateral_forward(layer, outputs, None, current, saved, trace_integrator)
+        backend.lateral_forward(layer, outputs, None, current, saved, trace_integrator)
         return *outputs, trace, checkpoints
     *outputs, checkpoints = run_scan(layer, current, save)
     return *outputs, current.view(-1) if save else current.new_empty(0), checkpoints

@@ -177,7 +177,7 @@ def run_product_backward(backend: Cpu | _gpu.Gpu, saved: Saved, output_mask: Seq
         by_current, *gradients = run_scan_backward(layer, saved.arriving, current, saved.checkpoints, output_mask[2:])
     else:
         kept = (saved.trace, saved.checkpoints)
-        by_current, *gradients = run_lateral_backward(layer, saved.arriving, kept, saved.i0, output_mask[2:])
+        by_current, *gradients = run_lateral_backward(backend, layer, saved.arriving, kept, saved.i0, output_mask[2:])
     rows = by_current.flatten(0, 1)
     grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
     if output_mask[1]:

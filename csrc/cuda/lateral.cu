@@ -1,0 +1,10 @@
+// Launches the kernels of lateral.h.
+#include "lateral.h"
+#include "stream.h"
+
+SRCELL_LAUNCH(event_currents, srcell::DeviceEventCurrents<float>)
+SRCELL_LAUNCH(event_currents, srcell::DeviceEventCurrents<double>)
+SRCELL_LAUNCH(lateral_forward, srcell::DeviceLateralForward<float>)
+SRCELL_LAUNCH(lateral_forward, srcell::DeviceLateralForward<double>)
+SRCELL_LAUNCH(lateral_backward, srcell::DeviceLateralBackward<float>)
+SRCELL_LAUNCH(lateral_backward, srcell::DeviceLateralBackward<double>)

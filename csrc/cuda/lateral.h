@@ -1,0 +1,308 @@
+// A layer with lateral weights on a GPU: all neurons must have taken a step before any takes the next, so each step is
+// a launch of its own, for any number of neurons. A thread takes one neuron of one sample through one step, its state
+// in global memory. Knows events and weights, and never looks inside the equations.
+//
+// Forwards the currents of all steps come first, written where the spikes will be. Backwards a launch recomputes a
+// segment's states into scratch; then for each step one launch takes the dot products that reach its spikes through the
+// lateral weights, and one its adjoint. The gradient of the lateral weights is that of a synapse whose input are the
+// spikes of the step before; the caller asks for it with the kernels of events.h.
+#pragma once
+
+#include "events.h"
+
+namespace srcell {
+namespace device {
+
+// The spikes before step t of a sample: those of the step before, or of the initial state.
+template <class T>
+SRCELL_INLINE Value<T> spike_before(const T* spikes, const T* h0, int64_t plane, int64_t element, int64_t t) {
+    return t ? Value<T>{spikes[(t - 1) * plane + element]} : spike(value_or_zero(h0, element));
+}
+
+// A thread takes one neuron of one sample at one step.
+template <class T, class Input>
+struct EventCurrentsBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    ScanShape shape;
+    Input input;
+    const T* weight_t;  // (K, N)
+    T* currents;        // (T, B, N) out; not written past a sample's length
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), plane = shape.batch * shape.neurons;
+        if (item >= shape.steps * plane) return;
+        const int64_t t = item / plane, sample = item % plane / shape.neurons, neuron = item % shape.neurons;
+        if (t < steps_of(shape, sample))
+            currents[item] = input.gather(shape, sample, t, element_or_null(weight_t, neuron), shape.neurons).x;
+    }
+};
+
+template <class T>
+void event_currents(Queue& queue, const DeviceEventCurrents<T>& p) {
+    const Launch how = spread(queue, p.shape.steps * p.shape.batch * p.shape.neurons);
+    const Events<T>& events = p.input.events;
+    if (events.offsets)
+        launch(queue, how, EventCurrentsBody<T, RowEvents<T>>{p.shape, {events}, p.weight_t, p.currents});
+    else
+        launch(queue, how,
+               EventCurrentsBody<T, MaskedElements<T>>{
+                   p.shape, {p.input.mask, p.input.elements, events.inputs}, p.weight_t, p.currents});
+}
+
+// Step t of all neurons; with `last`, what is left when the sequence ends.
+template <class T, bool save>
+struct LateralForwardBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceLateralForward<T> p;
+    int64_t t;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        using V = Value<T>;
+        const int64_t element = place.item(), neurons = p.shape.neurons, plane = p.shape.batch * neurons;
+        if (element >= plane) return;
+        const Chain chain = chain_at(p.shape, element);
+        State<V> state = t ? State<V>{{p.i[element]}, {p.h[element]}, {p.hs[element]}} : initial_state(p, element);
+        if (save && t % kSegment == 0 && t < p.shape.steps) {
+            T* checkpoint = p.checkpoints + t / kSegment * 2 * plane + element;
+            checkpoint[0] = t < chain.steps ? state.h.x : T(0);
+            checkpoint[plane] = t < chain.steps ? state.hs.x : T(0);
+        }
+        if (t < chain.steps) {
+            V current = {p.current[t * plane + element]};
+            const int64_t first = element - chain.neuron;
+            for (int64_t m = 0; m < neurons; ++m) {
+                const V s = spike_before(p.spikes, p.h0, plane, first + m, t);
+                if (s.x != 0) current = fma(s, V{p.weight_t[m * neurons + chain.neuron]}, current);
+            }
+            const Trace<V> made = step(cell_of(p.cell, chain.neuron), state, current);
+            p.spikes[t * plane + element] = spike(state.h).x;
+            if (save) p.trace[t * plane + element] = p.trace_integrator ? state.i.x : made.drive.x;
+        } else if (t < p.shape.steps) {
+            p.spikes[t * plane + element] = 0;
+            if (save) p.trace[t * plane + element] = 0;
+        }
+        store_final(p, state, element);
+    }
+};
+
+template <class T>
+void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
+    const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
+    for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t) {  // once without steps, for the final state
+        if (p.trace)
+            launch(queue, how, LateralForwardBody<T, true>{p, t});
+        else
+            launch(queue, how, LateralForwardBody<T, false>{p, t});
+    }
+}
+
+// The scratch of a backward pass, rows of (B, N): of the segment's steps h, hs and i before each and after the last,
+// and drive and q of each; then what reaches the spikes of one step through the lateral weights.
+template <class T>
+struct LateralRows {
+    T* first;
+    int64_t plane;
+
+    SRCELL_INLINE T* h(int64_t r) const { return first + r * plane; }
+    SRCELL_INLINE T* hs(int64_t r) const { return h(kSegment + 1 + r); }
+    SRCELL_INLINE T* i(int64_t r) const { return hs(kSegment + 1 + r); }
+    SRCELL_INLINE T* drive(int64_t r) const { return i(kSegment + 1 + r); }
+    SRCELL_INLINE T* q(int64_t r) const { return drive(kSegment + r); }
+    SRCELL_INLINE T* through() const { return q(kSegment); }
+};
+
+template <class T>
+SRCELL_INLINE LateralRows<T> rows_of(const DeviceLateralBackward<T>& p) {
+    return {p.scratch, p.shape.batch * p.shape.neurons};
+}
+
+// The gradients of the final state become the carry, which is kept where those of the initial state will be.
+template <class T>
+struct LateralBeginBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceLateralBackward<T> p;
+    int sums;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
+        if (element >= plane) return;
+        p.grad_i0[element] = value_or_zero(p.grad_i, element).x;
+        p.grad_h0[element] = value_or_zero(p.grad_h, element).x;
+        p.grad_hs0[element] = value_or_zero(p.grad_hs, element).x;
+        for (int s = 0; s < sums; ++s) p.partials[s * plane + element] = 0;
+    }
+};
+
+// Recomputes the steps of the segment that begins at step `begin`.
+template <class T>
+struct LateralReplayBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceLateralBackward<T> p;
+    int64_t begin;
+    bool integrator;  // the trace holds i
+
+    SRCELL_INLINE void run(const Place& place) const {
+        using V = Value<T>;
+        const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
+        if (element >= plane) return;
+        const Chain chain = chain_at(p.shape, element);
+        const Cell<V> cell = cell_of(p.cell, chain.neuron);
+        const LateralRows<T> rows = rows_of(p);
+        const T* checkpoint = p.checkpoints + begin / kSegment * 2 * plane + element;
+        State<V> state = {splat<V>(0), {checkpoint[0]}, {checkpoint[plane]}};
+        if (integrator) state.i = begin ? V{p.trace[(begin - 1) * plane + element]} : value_or_zero(p.i0, element);
+        for (int64_t r = 0; r <= kSegment; ++r) {
+            const int64_t t = begin + r;
+            rows.h(r)[element] = state.h.x;
+            rows.hs(r)[element] = state.hs.x;
+            rows.i(r)[element] = state.i.x;
+            if (p.elements && r < kSegment && t < p.shape.steps)
+                p.elements[t * plane + element] = t < chain.steps ? spike(state.h).x : T(0);
+            if (r == kSegment || t >= chain.steps) continue;
+            V drive = {p.trace[t * plane + element]};
+            if (integrator) {
+                state.i = drive;
+                drive = drive_of(cell, drive);
+            }
+            const V q = respond(cell, state, drive);
+            rows.drive(r)[element] = drive.x;
+            rows.q(r)[element] = q.x;
+        }
+    }
+};
+
+// A warp takes a neuron m of a sample: the dot product of what m gives with the gradients of the currents of step
+// `next`.
+template <class T>
+struct LateralDotsBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = true;
+    DeviceLateralBackward<T> p;
+    int64_t next;
+    const T* h;  // (B, N): h before that step
+
+    SRCELL_INLINE bool counts(int64_t element) const {
+        if (element >= p.shape.batch * p.shape.neurons || next >= chain_at(p.shape, element).steps) return false;
+        return !p.lateral_relu || spike(Value<T>{h[element]}).x != 0;
+    }
+
+    SRCELL_INLINE void load(const Place& place) const {
+        const int64_t element = place.item() / kWarp, neurons = p.shape.neurons;
+        Value<T> sum = splat<Value<T>>(0);
+        if (counts(element)) {
+            const int64_t m = element % neurons;
+            const T* weights = p.weight_t + m * neurons;
+            const T* grad = p.grad_current + next * p.shape.batch * neurons + element - m;
+            for (int64_t n = place.thread % kWarp; n < neurons; n += kWarp)
+                sum = fma(Value<T>{weights[n]}, Value<T>{grad[n]}, sum);
+        }
+        place.shared_as<T>()[place.thread] = sum.x;
+    }
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t element = place.item() / kWarp;
+        if (place.thread % kWarp != 0 || element >= p.shape.batch * p.shape.neurons) return;
+        T* const lanes = place.shared_as<T>() + place.thread;
+        for (int half = kWarp / 2; half; half /= 2)
+            for (int j = 0; j < half; ++j) lanes[j] = (Value<T>{lanes[j]} + Value<T>{lanes[j + half]}).x;
+        rows_of(p).through()[element] = counts(element) ? lanes[0] : T(0);
+    }
+};
+
+// The adjoint of step begin + r.
+template <class T, bool recurrent, bool parameters>
+struct LateralAdjointBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceLateralBackward<T> p;
+    int64_t begin, r;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        using V = Value<T>;
+        const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons, t = begin + r;
+        if (element >= plane) return;
+        const Chain chain = chain_at(p.shape, element);
+        T* const grad_current = p.grad_current + t * plane + element;
+        if (t >= chain.steps) {
+            *grad_current = 0;
+            return;
+        }
+        const Cell<V> cell = cell_of(p.cell, chain.neuron);
+        const LateralRows<T> rows = rows_of(p);
+        const V zero = splat<V>(0), h = {rows.h(r + 1)[element]}, drive = {rows.drive(r)[element]};
+        const V silent_up_to = splat<V>(p.relu ? T(0) : T(-2));  // straight-through: h >= -1
+        Adjoint<V> carry = {{p.grad_i0[element]}, {p.grad_h0[element]}, {p.grad_hs0[element]}};
+        const V grad_h = select(less_equal(h, silent_up_to), zero, value_or_zero(p.grad_spikes, t * plane + element)) +
+                         V{rows.through()[element]};
+        const V grad_hs = carry.hs;
+        const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
+        *grad_current = grad.i.x;
+        const State<V> before = {{rows.i(r)[element]}, {rows.h(r)[element]}, {rows.hs(r)[element]}};
+        const V q = {rows.q(r)[element]};
+        T* const partials = p.partials + element;
+        if constexpr (parameters) {
+            V sums[kParameters];
+            for (int s = 0; s < kParameters; ++s) sums[s] = V{partials[s * plane]};
+            add_parameter_gradients(sums, cell, before, grad, grad_hs, V{rows.i(r + 1)[element]}, drive, q);
+            for (int s = 0; s < kParameters; ++s) partials[s * plane] = sums[s].x;
+        } else {
+            *partials = (V{*partials} + grad.u).x;
+        }
+        if constexpr (recurrent)
+            carry_recurrence(cell, carry, grad.u, before.h, before.hs, q);
+        else
+            carry.h = carry.hs = zero;
+        p.grad_i0[element] = carry.i.x;
+        p.grad_h0[element] = carry.h.x;
+        p.grad_hs0[element] = carry.hs.x;
+    }
+};
+
+// What reaches the spikes of the initial state is added to the gradient of h0.
+template <class T>
+struct LateralEndBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceLateralBackward<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t element = place.item();
+        if (element >= p.shape.batch * p.shape.neurons || !chain_at(p.shape, element).steps) return;
+        p.grad_h0[element] = (Value<T>{p.grad_h0[element]} + Value<T>{rows_of(p).through()[element]}).x;
+    }
+};
+
+template <bool recurrent, bool parameters, class T>
+void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
+    const int64_t plane = p.shape.batch * p.shape.neurons, steps = p.shape.steps;
+    const Launch how = spread(queue, plane), dots = spread(queue, plane * kWarp, sizeof(T));
+    for (int64_t begin = (segments(steps) - 1) * kSegment; begin >= 0; begin -= kSegment) {
+        launch(queue, how, LateralReplayBody<T>{p, begin, parameters});
+        const int64_t end = begin + kSegment < steps ? begin + kSegment : steps;
+        for (int64_t r = end - begin - 1; r >= 0; --r) {
+            launch(queue, dots, LateralDotsBody<T>{p, begin + r + 1, p.scratch + (r + 1) * plane});
+            launch(queue, how, LateralAdjointBody<T, recurrent, parameters>{p, begin, r});
+        }
+    }
+    if (steps) launch(queue, dots, LateralDotsBody<T>{p, 0, p.scratch});
+    if (steps) launch(queue, how, LateralEndBody<T>{p});
+}
+
+template <class T>
+void lateral_backward(Queue& queue, const DeviceLateralBackward<T>& p) {
+    const bool parameters = wants_parameters(p);
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    launch(queue, spread(queue, plane), LateralBeginBody<T>{p, parameters ? int(kParameters) : 1});
+    if (parameters)
+        p.recurrent ? lateral_segments<true, true>(queue, p) : lateral_segments<false, true>(queue, p);
+    else
+        p.recurrent ? lateral_segments<true, false>(queue, p) : lateral_segments<false, false>(queue, p);
+    reduce_parameters(queue, p);
+}
+
+}  // namespace device
+}  // namespace srcell
