@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import srcell
-from srcell import SRC, EventBatch, SRCCell, src, src_linear
+from srcell import SRC, EventBatch, SRCCell, SRCState, src, src_linear
 from srcell.reference import src_reference
 from support.gradients import assert_same_gradients, gradients, make_output_gradients
-from support.inputs import MODES, Inputs, call, make_inputs, make_lateral, noise
+from support.inputs import MODES, Inputs, Outputs, call, make_inputs, make_lateral, noise
 from support.linear import assert_same_outputs, densified, linear_case, on_dense, on_events, reference_on_dense
 from support.refusals import assert_refused
 
@@ -46,6 +46,30 @@ def test_outputs_and_gradients_are_those_of_the_reference(
     reference = gradients(src_reference, inputs, arriving, **options)
     assert reference["weight_hh"].count_nonzero() > 0 and reference["h0"].count_nonzero() > 0
     assert_same_gradients(gradients(src, inputs, arriving, **options), reference)
+
+
+def in_pieces(current: Tensor, bias: Tensor, state: SRCState, **options: Any) -> Outputs:
+    """``src`` called on pieces of the sequence, whose ends are not those of the kernels' segments and blocks."""
+    spikes = []
+    for piece in current.split(21):
+        made, state = src(piece, bias, state, **options)
+        spikes.append(made)
+    return torch.cat(spikes), state
+
+
+@pytest.mark.parametrize("shape", [(75, 2, 5), (300, 1, 130)])
+@pytest.mark.parametrize("lateral", LATERAL)
+def test_gradients_of_a_long_sequence_are_those_of_its_pieces(lateral: str, shape: tuple[int, int, int]) -> None:
+    inputs = lateral_inputs(shape)
+    options = {"surrogate": "straight_through", "recurrent_grad": False, "lateral_surrogate": lateral}
+    expected = call(in_pieces, inputs, **options)
+    outputs = call(src, inputs, **options)
+    for x, expectation in zip((outputs[0], *outputs[1]), (expected[0], *expected[1]), strict=True):
+        assert torch.equal(x, expectation)
+    arriving: list[Tensor | None] = [*make_output_gradients(23, expected)]
+    assert_same_gradients(
+        gradients(src, inputs, arriving, **options), gradients(in_pieces, inputs, arriving, **options)
+    )
 
 
 @pytest.mark.parametrize("way", ["EventBatch", "events", "gemm"])
