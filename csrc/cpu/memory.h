@@ -1,5 +1,6 @@
 // Memory for large outputs and scratch. The first touch of fresh pages costs more than a forward pass over them, so
-// blocks consist of huge pages and are cached after use. Only the bindings call this; kernels never allocate.
+// blocks consist of huge pages and are cached after use. Only the bindings call this; kernels write where they are
+// told to, and those of lateral layers take each thread's scratch from the C library.
 #pragma once
 
 #include <cstddef>
