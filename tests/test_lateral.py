@@ -260,7 +260,7 @@ def test_new_lateral_weights_have_the_documented_width() -> None:
     torch.manual_seed(0)
     weight = SRC(4, 400, lateral=True).weight_hh_l0
     # The standard deviation of 160,000 normal numbers errs by 0.2 %.
-    assert float(weight.std() * 400**0.5) == pytest.approx(1.0, rel=0.01)
+    assert float(weight.detach().std() * 400**0.5) == pytest.approx(1.0, rel=0.01)
 
 
 def test_spread_spaces_time_constants_evenly_in_their_logarithm() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 _library = torch.library.Library("srcell", "DEF")
 
@@ -104,9 +105,9 @@ class Operator:
             if not torch._C._are_functorch_transforms_active():
                 return _Call.apply(self, sizes, options, *flat)  # type: ignore[no-untyped-call]
             # This kernel of the autograd key runs at the level of torch.func's innermost transform, and what it calls
-            # below goes to the next. torch's check is for functions that are called from above all levels.
+            # below goes to the next: torch.autograd.Function is for calls from above all levels.
             with enable_single_level_autograd_function():
-                return super(torch.autograd.Function, _Call).apply(self, sizes, options, *flat)  # type: ignore[no-untyped-call]
+                return _CallAtLevel.apply(self, sizes, options, *flat)  # type: ignore[attr-defined]
         with torch._C._AutoDispatchBelowAutograd():
             return self._overload(*arguments, **options)
 
@@ -166,6 +167,13 @@ class _Call(torch.autograd.Function):
                 flat += [None] * size if grad is None else grad
         needed = ctx.needs_input_grad[3:]
         return None, None, None, *(grad if need else None for grad, need in zip(flat, needed, strict=True))
+
+
+class _CallAtLevel(_SingleLevelFunction):
+    """A ``_Call`` at one level of torch.func's transforms."""
+
+    forward = _Call.forward
+    backward = _Call.backward
 
 
 def nested(flat: Sequence[Any], sizes: Sequence[int | None]) -> list[Any]:
