@@ -18,7 +18,7 @@ def find_fault(parts: Parts) -> tuple[str, int] | None:
         return find_fault_with_torch(parts)
     steps, batch, inputs = shape
     found = faults.find_event_fault(offsets, indices, values, lengths, steps=steps, batch=batch, inputs=inputs)
-    number, position = found.tolist()
+    number, position = (int(x) for x in found)  # torch 2.4 has no tolist() within torch.func's transforms
     return None if number < 0 else (faults.FAULTS[number], position)
 
 
