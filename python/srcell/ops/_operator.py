@@ -139,9 +139,7 @@ class _Call(torch.autograd.Function):
         ctx: Any, operator: Operator, sizes: Sequence[int | None], options: dict[str, Any], *flat: Tensor | None
     ) -> Any:
         arguments = nested(flat, sizes)
-        # Gradients are off in here, and the levels below of torch.func's transforms would take over that.
-        grad = torch.set_grad_enabled(torch._C._are_functorch_transforms_active())
-        with grad, torch._C._AutoDispatchBelowAutograd():
+        with torch._C._AutoDispatchBelowAutograd():
             outputs = operator._overload(*arguments, **options)
         ctx.set_materialize_grads(False)
         ctx.operator, ctx.sizes, ctx.options = operator, sizes, options
@@ -172,7 +170,12 @@ class _Call(torch.autograd.Function):
 class _CallAtLevel(_SingleLevelFunction):
     """A ``_Call`` at one level of torch.func's transforms."""
 
-    forward = _Call.forward
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        # Gradients are off in here, and the levels below would take that over.
+        with torch.enable_grad():
+            return _Call.forward(ctx, *arguments)
+
     backward = _Call.backward
 
 
