@@ -369,7 +369,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "invalid choice: 'trian'"),
         (["train", "digit"], "unknown data set 'digit': did you mean 'digits'?"),
         (["train", "xyz"], "unknown data set 'xyz': expected one of digits"),
-        (["train"], "expected a data set: one of digits, mnist, fashion-mnist, nmnist"),
+        (["train"], "expected a data set: one of " + ", ".join(data.NAMES)),
         (["train", "mnist"], "no MNIST in data: expected the folder MNIST/raw or mnist there"),
         (["train", "nmnist"], "no N-MNIST in data: expected the folders Train and Test there"),
         (["train", "digits", "--preset", "bets"], "unknown preset 'bets': did you mean 'best'?"),

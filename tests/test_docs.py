@@ -40,7 +40,7 @@ DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of doc
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
 SECONDS = 100  # a command that takes longer is taken to hang
 
-NEEDS = {"docs/howto/porting.md": ("snntorch", "spikingjelly")}
+NEEDS = {"docs/howto/neurobench.md": ("neurobench",), "docs/howto/porting.md": ("snntorch", "spikingjelly")}
 
 
 class Block(NamedTuple):

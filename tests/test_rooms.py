@@ -29,7 +29,7 @@ ALLOWED = {
     "events": {"_arguments", "ops"},
     "functional": {"_arguments", "events", "ops"},
     "layers": {"_arguments", "events", "functional", "ops"},
-    "models": {"events", "functional", "layers"},
+    "models": {"_arguments", "events", "functional", "layers"},
     "recording": {"layers"},
     "reference": set(),
     "data": {"_arguments", "events"},

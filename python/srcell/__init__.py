@@ -7,7 +7,7 @@ from ._info import info
 from ._load import load
 from .events import EventBatch, latency_encode, rate_encode
 from .functional import SRCState, leaky_readout, rest_state, src, src_linear
-from .layers import SRC, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d, spread
+from .layers import SRC, LeakyReadout, LinearReadout, SpikesOnly, SRCCell, SRCConv2d, spread
 from .recording import record
 
 __version__: str = info()["version"]
@@ -16,6 +16,7 @@ __all__ = [
     "SRC",
     "EventBatch",
     "LeakyReadout",
+    "LinearReadout",
     "SRCCell",
     "SRCConv2d",
     "SRCState",

@@ -21,7 +21,7 @@ class LayerCounts(NamedTuple):
     """Activity of a layer in one inference, a mean over samples.
 
     A synaptic operation is one event passing through one outgoing weight: an addition if the layer's outputs are
-    binary, a multiply-add if they are graded.
+    binary, a multiply-add if they are graded, or the input's events have values.
 
     Attributes:
         events: elements (neuron, step) that are active, s > 0.
@@ -92,7 +92,7 @@ def evaluate(
         (tensor(8), 2)
 
     """
-    group, was_training = group or Processes(), model.training
+    group, was_training, with_values = group or Processes(), model.training, False
     classes = model.readout.num_classes
     fan_outs = model.fan_outs()
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
@@ -106,6 +106,7 @@ def evaluate(
             logits = model.readout(spikes[-1], lengths=events.lengths)
             confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
             loss += cross_entropy(logits, labels.to(device), reduction="sum").cpu()
+            with_values = with_values or events.values is not None
             elements += events.num_steps
             active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
             crossings[0] += events.num_events
@@ -124,7 +125,7 @@ def evaluate(
     counts = []
     for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):
         events_, operations = float(sums.sum()) / samples, float((sums * ways).sum()) / samples
-        graded = k > 0 and not binary
+        graded = with_values if k == 0 else not binary
         additions, multiply_adds = (0.0, operations) if graded else (operations, 0.0)
         counts.append(LayerCounts(events_, float(crossings[k]) / samples, additions, multiply_adds))
     accuracy, rates = int(confusion.trace()) / samples, [sums / elements for sums in active[1:]]

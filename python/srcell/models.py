@@ -15,21 +15,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._arguments import check_choice
 from .events import EventBatch
 from .functional.readout import scale_neurons
-from .layers import SRC, LeakyReadout, SRCConv2d
+from .layers import SRC, LeakyReadout, LinearReadout, SRCConv2d
 from .layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
+from .layers.options import Spread
 
 if TYPE_CHECKING:
-    from .data.loader import Encoding
+    from .data.encodings import Encoding
 
 AnyLayer = SRC | SRCConv2d
 
+READOUTS = ("votes", "linear")
 CLIP = 2.0  # bound on a balanced gradient's elements, in root mean squares of their sample
 
 
 class Classifier(nn.Module):
-    """Base class of the networks: a stack of SRC layers, and a readout of class votes from the last one.
+    """Base class of the networks: a stack of SRC layers, and a readout from the last one.
 
     Args:
         input_shape: (K,), or channels, height and width.
@@ -63,7 +66,7 @@ class Classifier(nn.Module):
         self,
         input_shape: Sequence[int],
         layers: Iterable[AnyLayer],
-        readout: LeakyReadout,
+        readout: LeakyReadout | LinearReadout,
         dropout: float = 0.0,
         balance_gradients: bool = False,
     ) -> None:
@@ -79,14 +82,16 @@ class Classifier(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew and reset the biases."""
-        last = len(self.layers) - 1
+        votes = isinstance(self.readout, LeakyReadout)
         for k, layer in enumerate(self.src_layers()):
             layer.reset_parameters()
             weight = cast(Tensor, layer.weight_ih_l0 if isinstance(layer, SRC) else layer.weight)
-            if 0 < k < last:
-                draw_relays(weight)
-            elif k:
+            if k and votes and k == len(self.layers) - 1:
                 draw_weights(weight, VOTING_WEIGHT_SCALE)
+            elif k:
+                draw_relays(weight)
+        if isinstance(self.readout, LinearReadout):
+            self.readout.reset_parameters()
 
     def forward(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> Tensor:
         """The logits of each sample after its last step.
@@ -162,7 +167,8 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def fan_outs(self) -> list[Tensor]:
-        """Number of outgoing weights of each input and each neuron; smaller at the edges of a map than in its middle.
+        """Number of outgoing weights of each input and neuron, lateral ones included; smaller at the edges of a map
+        than in its middle.
 
         Returns:
             int64 tensors: (K,) for the inputs, then one per layer in the shape of its neurons. The weights of the last
@@ -185,32 +191,41 @@ class Classifier(nn.Module):
                 found.append(ways[0].round().long())
                 shape = tuple(above.shape[1:])
         found.append(torch.full(shape, self.readout.num_classes))
+        for ways, layer in zip(found[1:], self.src_layers(), strict=True):
+            if isinstance(layer, SRC) and layer.lateral:
+                ways += layer.hidden_size - (not layer.autapses)
         return [found[0].flatten(), *found[1:]]
 
 
 class SRCClassifier(Classifier):
-    """A stack of SRC layers that ends in class votes.
+    """A stack of SRC layers that ends in class votes, or in a linear readout.
 
-    After the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a ``LeakyReadout``,
-    as in the configuration that the authors' group published with arXiv 2605.10679.
-    The first layer and those between hidden ones start as in ``SRC``, the last one from N(0, (6 / sqrt(K))^2).
+    With votes, after the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a
+    ``LeakyReadout``, as in the configuration that the authors' group published with arXiv 2605.10679. Otherwise a
+    ``LinearReadout`` reads the last hidden layer.
+    The first layer and those between hidden ones start as in ``SRC``, the voting one from N(0, (6 / sqrt(K))^2).
 
     Args:
         input_size: number of inputs, K.
         hidden_sizes: neurons of each hidden layer; empty for none.
         num_classes: classes C.
-        neurons_per_class: number of neurons of the last layer that vote for each class.
-        alpha: leak of the neurons' input integrators, as in ``SRC``.
+        neurons_per_class: number of neurons of the voting layer for each class.
+        alpha: leak of the neurons' input integrators, as in ``SRC``: a number or ``srcell.spread``.
+        zs_hyp: slowness of hs at rest, as in ``SRC``.
+        lateral: the neurons of each hidden layer hear each other, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients flow through the recurrence, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
+        readout: "votes" or "linear".
         temperature: as in ``LeakyReadout``.
-        readout_alpha: the ``alpha`` of ``LeakyReadout``.
+        readout_alpha: the ``alpha`` of the readout.
+        readout_window: the ``window`` of the linear readout.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Raises:
-        ValueError: a size or the surrogate is not one that ``SRC`` accepts.
+        ValueError: a size or an option is not one that ``SRC`` or the readout accepts, or a linear readout has no
+            hidden layer to read.
 
     Example:
         >>> import torch
@@ -229,23 +244,45 @@ class SRCClassifier(Classifier):
         num_classes: int,
         *,
         neurons_per_class: int = 10,
-        alpha: float = 0.9,
+        alpha: float | Spread = 0.9,
+        zs_hyp: float | Spread = 0.9,
+        lateral: bool = False,
         surrogate: str = "straight_through",
         recurrent_grad: bool = False,
         initial_state: str = "zeros",
+        readout: str = "votes",
         temperature: float = 10.0,
         readout_alpha: float = 0.99,
+        readout_window: int = 0,
         dropout: float = 0.0,
         balance_gradients: bool = False,
     ) -> None:
-        sizes = [input_size, *hidden_sizes, neurons_per_class * num_classes]
+        check_choice("readout", readout, READOUTS)
+        votes, hidden = readout == "votes", len(hidden_sizes)
+        if not (votes or hidden):
+            raise ValueError("hidden_sizes: expected a hidden layer for a linear readout to read, got none")
+        if votes and readout_window:
+            raise ValueError(f"readout_window: expected 0 with readout 'votes', got {readout_window}")
+        sizes = [input_size, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]
+        layers = [
+            SRC(
+                k,
+                n,
+                alpha=alpha,
+                zs_hyp=zs_hyp,
+                lateral=lateral and number < hidden,
+                surrogate=surrogate,
+                recurrent_grad=recurrent_grad,
+                initial_state=initial_state,
+            )
+            for number, (k, n) in enumerate(pairwise(sizes))
+        ]
         super().__init__(
             (input_size,),
-            (
-                SRC(k, n, alpha=alpha, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
-                for k, n in pairwise(sizes)
-            ),
-            LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature),
+            layers,
+            LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature)
+            if votes
+            else LinearReadout(sizes[-1], num_classes, readout_alpha, readout_window),
             dropout,
             balance_gradients,
         )

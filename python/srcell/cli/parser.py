@@ -15,6 +15,7 @@ from ..training.presets import PRESETS
 
 DEFAULT_PRESET = "best"
 METAVARS: dict[type, str] = {int: "N", float: "X", str: "NAME", tuple: "N"}
+LABEL = 25  # columns of the presets' names in the help
 
 
 class Parser(argparse.ArgumentParser):
@@ -107,7 +108,7 @@ def typed(value: object) -> str:
 
 def presets_text() -> str:
     """Each preset as options, for the help: those that it sets to a value other than the default."""
-    lines = ["presets, as options:", "  best, digits         the defaults"]
+    lines = ["presets, as options:", f"{'  best, digits':{LABEL}}the defaults"]
     for preset, datasets in PRESETS.items():
         for dataset, given in datasets.items():
             options = " ".join(
@@ -117,7 +118,7 @@ def presets_text() -> str:
             )
             label = f"  {preset}, {dataset or 'all'}"
             lines += textwrap.wrap(
-                options, 78, initial_indent=f"{label:23}", subsequent_indent=" " * 23, break_on_hyphens=False
+                options, 78, initial_indent=f"{label:{LABEL}}", subsequent_indent=" " * LABEL, break_on_hyphens=False
             )
     return "\n".join(lines)
 

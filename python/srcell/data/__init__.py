@@ -13,51 +13,70 @@ from typing import Any
 from torch.utils.data import default_collate
 
 from ..events import EventBatch
-from .dataset import Dataset, LabelledEvents, LabelledImages, Samples
+from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
 from .digits import load_digits
+from .encodings import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
 from .images import fashion_mnist_classes, load_fashion_mnist, load_mnist
-from .loader import EventLoader, LatencyEncoding, RateEncoding
+from .loader import EventLoader
 from .nmnist import load_nmnist
+from .recordings import gesture_classes, load_dvs_gesture, load_shd, load_ssc
+from .sequences import load_delayed_recall, load_japanese_vowels, load_pixel_mnist, load_row_mnist
 
 __all__ = [
     "NAMES",
     "RECORDED",
+    "SEQUENTIAL",
     "Dataset",
     "EventLoader",
+    "HeldEncoding",
     "LabelledEvents",
     "LabelledImages",
+    "LabelledSequences",
     "LatencyEncoding",
     "RateEncoding",
+    "RecallEncoding",
     "Samples",
     "check_name",
     "class_names",
     "collate",
     "load",
+    "load_delayed_recall",
     "load_digits",
+    "load_dvs_gesture",
     "load_fashion_mnist",
+    "load_japanese_vowels",
     "load_mnist",
     "load_nmnist",
+    "load_pixel_mnist",
+    "load_row_mnist",
+    "load_shd",
+    "load_ssc",
 ]
 
-NAMES = ("digits", "mnist", "fashion-mnist", "nmnist")
-"""The names that ``load`` accepts."""
+SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels")
+"""The data sets among ``NAMES`` that are sequences of real numbers, which ``HeldEncoding`` takes."""
 
-RECORDED = ("nmnist",)
-"""The data sets among ``NAMES`` that are recordings of an event camera; the others are images."""
+RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc")
+"""The data sets among ``NAMES`` that are recordings of events."""
+
+NAMES = ("digits", "mnist", "fashion-mnist", *SEQUENTIAL, "delayed-recall", *RECORDED)
+"""The names that ``load`` accepts. Those neither sequential nor recorded are images."""
 
 
 def load(
     name: str, root: str | Path = "data", *, download: bool = False, cache: bool = False, prefix: int = 20
 ) -> Dataset:
-    """Load a data set by name: "digits", "mnist", "fashion-mnist" or "nmnist".
+    """Load a data set by name.
 
     Args:
-        name: one of ``NAMES``.
-        root: the folder that holds the files; see ``load_mnist``, ``load_fashion_mnist``, ``load_nmnist``. The digits
-            come with scikit-learn.
-        download: download missing files into ``root``.
+        name: one of ``NAMES``: "digits", "mnist", "fashion-mnist"; as sequences "seqmnist-rows", "seqmnist" (pixel by
+            pixel), "psmnist" (permuted pixels), "japanese-vowels"; "delayed-recall"; and the recordings "nmnist",
+            "dvs128-gesture", "shd", "ssc".
+        root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
+            with scikit-learn, and delayed recall is made.
+        download: download missing files into ``root``; not those of Japanese Vowels.
         cache: for N-MNIST, as in ``load_nmnist``.
-        prefix: for N-MNIST, as in ``load_nmnist``.
+        prefix: for recordings, as in ``load_nmnist``.
 
     Raises:
         ValueError: there is no data set of that name (the message suggests a similar name), or a file is corrupt.
@@ -77,8 +96,20 @@ def load(
         return load_mnist(root, download=download)
     if name == "fashion-mnist":
         return load_fashion_mnist(root, download=download)
+    if name == "seqmnist-rows":
+        return load_row_mnist(root, download=download)
+    if name in ("seqmnist", "psmnist"):
+        return load_pixel_mnist(root, permuted=name == "psmnist", download=download)
+    if name == "japanese-vowels":
+        return load_japanese_vowels(root)
+    if name == "delayed-recall":
+        return load_delayed_recall()
     if name == "nmnist":
         return load_nmnist(root, prefix=prefix, download=download, cache=cache)
+    if name == "dvs128-gesture":
+        return load_dvs_gesture(root, prefix=prefix, download=download)
+    if name in ("shd", "ssc"):
+        return (load_shd if name == "shd" else load_ssc)(root, prefix=prefix, download=download)
     if name != "digits":
         raise AssertionError(f"{name} is in NAMES, and nothing loads it")
     return load_digits()
@@ -99,6 +130,8 @@ def class_names(name: str) -> tuple[str, ...]:
 
     """
     check_name(name)
+    if name == "dvs128-gesture":
+        return gesture_classes()
     return fashion_mnist_classes() if name == "fashion-mnist" else ()
 
 

@@ -1,4 +1,4 @@
-"""``Dataset`` and its samples, ``LabelledImages`` and ``LabelledEvents``.
+"""``Dataset`` and its samples, ``LabelledImages``, ``LabelledSequences`` and ``LabelledEvents``.
 
 The functions that load data sets return it and training reads it; it must never know where samples come from or what a
 network does with them.
@@ -7,8 +7,10 @@ network does with them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from ..events import EventBatch
@@ -32,7 +34,7 @@ class LabelledImages(NamedTuple):
 
 
 class LabelledEvents(NamedTuple):
-    """B recordings of an event camera with their class labels.
+    """B recordings of events with their class labels.
 
     Attributes:
         events: (T, B, K) with lengths.
@@ -43,6 +45,13 @@ class LabelledEvents(NamedTuple):
     events: EventBatch
     labels: Tensor
 
+    @classmethod
+    def of(cls, recordings: Sequence[EventBatch], labels: Sequence[int]) -> LabelledEvents:
+        """Recordings, at least one and each a batch of one, as one batch in which each has its length."""
+        # cat() adds lengths only to batches shorter than ``steps``: one silent step more gives every batch its length.
+        longest = max(recording.shape[0] for recording in recordings)
+        return cls(EventBatch.cat(recordings, steps=longest + 1).truncate(longest), torch.tensor(labels))
+
     def select(self, index: Tensor) -> LabelledEvents:
         """The samples of the given numbers, in that order; T becomes the largest of their lengths."""
         chosen = self.events[index]
@@ -52,7 +61,30 @@ class LabelledEvents(NamedTuple):
         return LabelledEvents(chosen, self.labels[index])
 
 
-Samples: TypeAlias = LabelledImages | LabelledEvents
+class LabelledSequences(NamedTuple):
+    """B sequences of real numbers with their class labels.
+
+    Attributes:
+        values: (B, S, K), float32; 0 past the end of a shorter sequence.
+        labels: (B,), int64 in 0..num_classes-1.
+        lengths: (B,), int64 in 1..S, number of elements of each sequence; None if all have S.
+
+    """
+
+    values: Tensor
+    labels: Tensor
+    lengths: Tensor | None = None
+
+    def select(self, index: Tensor) -> LabelledSequences:
+        """The samples of the given numbers, in that order; S becomes the largest of their lengths."""
+        if self.lengths is None:
+            return LabelledSequences(self.values[index], self.labels[index])
+        lengths = self.lengths[index]
+        longest = int(lengths.max()) if len(lengths) else 0
+        return LabelledSequences(self.values[index, :longest], self.labels[index], lengths)
+
+
+Samples: TypeAlias = LabelledImages | LabelledSequences | LabelledEvents
 
 
 class Dataset(NamedTuple):
@@ -62,7 +94,7 @@ class Dataset(NamedTuple):
         train: the samples to train on.
         test: the samples held out for testing.
         num_classes: the number of classes.
-        input_shape: channels, height and width; their product is K, the number of inputs.
+        input_shape: channels, height and width; their product is K, the number of inputs. Of sequences (K, 1, 1).
 
     """
 

@@ -13,7 +13,6 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, TypeAlias
 
@@ -23,41 +22,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from ..events import EventBatch, latency_encode, rate_encode
-from .dataset import LabelledEvents, LabelledImages, Samples
+from .._arguments import describe
+from ..events import EventBatch
+from .dataset import LabelledEvents, LabelledSequences, Samples
+from .encodings import Encoding, HeldEncoding
 
 Batch: TypeAlias = tuple[EventBatch, Tensor]
 
 ORDER, SPIKES = 1, 2  # purposes of derived seeds
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass(frozen=True)
-class RateEncoding:
-    """Each pixel fires at every step with a probability proportional to its value; see ``srcell.rate_encode``."""
-
-    steps: int = 200
-    gain: float = 0.25
-    prefix: int = 20
-
-    def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
-        """The images (B, ...) as events (T, B, K); ``index`` (B,) are the samples' numbers, 0..B-1 by default."""
-        return rate_encode(images, self.steps, prefix=self.prefix, gain=self.gain, seed=seed, index=index)
-
-
-@dataclass(frozen=True)
-class LatencyEncoding:
-    """Each pixel that is not 0 fires once; see ``srcell.latency_encode``."""
-
-    steps: int = 200
-    prefix: int = 20
-
-    def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
-        """The images (B, ...) as events (T, B, K), which do not depend on ``index`` and ``seed``."""
-        return latency_encode(images, self.steps, prefix=self.prefix)
-
-
-Encoding: TypeAlias = RateEncoding | LatencyEncoding
 
 
 class EventLoader:
@@ -68,8 +41,8 @@ class EventLoader:
     every epoch.
 
     Args:
-        samples: images or recordings.
-        encoding: how images become events; None for recordings.
+        samples: images, sequences or recordings.
+        encoding: how images or sequences become events; None for recordings.
         batch_size: samples per batch, of all processes together; the last batch of an epoch may be smaller.
         shuffle: draw order and spikes anew in each epoch.
         seed: seed of order and spikes.
@@ -81,7 +54,7 @@ class EventLoader:
         samples: as given.
 
     Raises:
-        TypeError: images without an encoding.
+        TypeError: images without an encoding, or sequences without a ``HeldEncoding``.
         ValueError: a number is outside its range.
         ChildProcessError: a worker died during the iteration.
 
@@ -108,7 +81,9 @@ class EventLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if isinstance(samples, LabelledImages) and encoding is None:
+        if isinstance(samples, LabelledSequences) and not isinstance(encoding, HeldEncoding):
+            raise TypeError(f"encoding: expected a HeldEncoding for sequences, got {describe(encoding)}")
+        if not isinstance(samples, LabelledEvents) and encoding is None:
             raise TypeError("encoding: expected a RateEncoding or a LatencyEncoding for images, got None")
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -172,6 +147,9 @@ class _EncodedSamples(TorchDataset[Batch]):
         chosen = self._samples.select(index)
         if isinstance(chosen, LabelledEvents):
             return chosen.events, chosen.labels
+        if isinstance(chosen, LabelledSequences):
+            assert isinstance(self._encoding, HeldEncoding)
+            return self._encoding(chosen.values, lengths=chosen.lengths), chosen.labels
         assert self._encoding is not None
         return self._encoding(chosen.images, index, self._seed), chosen.labels
 

@@ -98,10 +98,7 @@ def _load_part(folder: Path, prefix: int, cache: bool) -> LabelledEvents:
 
 def _bin_all(paths: list[Path], prefix: int) -> LabelledEvents:
     batches = [_read_recording(path, prefix) for path in paths]
-    # cat() adds lengths only to batches shorter than ``steps``: one silent step more gives every batch its length.
-    longest = max(batch.shape[0] for batch in batches)
-    joined = EventBatch.cat(batches, steps=longest + 1).truncate(longest)
-    return LabelledEvents(joined, torch.tensor([int(path.parent.name) for path in paths]))
+    return LabelledEvents.of(batches, [int(path.parent.name) for path in paths])
 
 
 def _read_recording(path: Path, prefix: int) -> EventBatch:

@@ -12,12 +12,27 @@ from typing import Any
 
 from .. import data
 from ..layers.options import INITIAL_STATES
+from ..models import READOUTS
 from ..ops._layer import SURROGATES
 from .presets import PRESETS
 from .settings import as_setting, documented, fraction, positive, setting, settings_of, size
 
 # Settings added since the first version. A new setting must be listed here: otherwise older run folders are refused.
-ADDED = {"alpha", "balance_gradients", "channels", "dropout", "readout_alpha", "train_samples"}
+ADDED = {
+    "alpha",
+    "balance_gradients",
+    "channels",
+    "delay",
+    "dropout",
+    "hold",
+    "lateral",
+    "readout",
+    "readout_alpha",
+    "readout_window",
+    "slowest_alpha",
+    "train_samples",
+    "zs_hyp",
+}
 
 
 @dataclass(frozen=True)
@@ -93,15 +108,31 @@ class TrainingConfig:
         "rate", "rate or latency, of images", "recordings of event cameras need none", choices=("rate", "latency")
     )
     steps: int = size(100, "steps of an encoding", "after the silent prefix")
+    hold: int = size(4, "steps for which an element of a sequence is held")
+    delay: int = size(200, "steps of noise between symbol and cue, of delayed recall", least=0)
     gain: float = positive(0.5, "firing probability of a full pixel in a step of rate coding")
     prefix: int = size(20, "silent steps before a sample", least=0)
     alpha: float = positive(0.9, "what the neurons' integrators keep from step to step")
+    slowest_alpha: float = fraction(
+        0.0,
+        "alpha of a layer's slowest neuron; 0: all have the same",
+        "those in between are spread from alpha to it, as srcell.spread does",
+    )
+    zs_hyp: float = fraction(0.9, "what the slow state of a resting neuron keeps from step to step", "as in SRC")
+    lateral: bool = setting(False, "let the neurons of each hidden layer hear each other", "as in SRC")
     surrogate: str = setting("straight_through", "straight_through or relu", "as in SRC", choices=SURROGATES)
     recurrent_grad: bool = setting(False, "let gradients follow the recurrence", "as in SRC")
     initial_state: str = setting("zeros", "zeros or rest", "as in SRC", choices=INITIAL_STATES)
+    readout: str = setting(
+        "votes",
+        "votes or linear",
+        "of ten further neurons for each class, or of the last hidden layer",
+        choices=READOUTS,
+    )
+    readout_window: int = size(0, "last steps that a linear readout reads; 0: all", "as in LinearReadout", least=0)
     temperature: float = setting(
         10.0,
-        "what the readout's integrators are divided by",
+        "what the votes' integrators are divided by",
         "as in LeakyReadout",
         least=0,
         open_least=True,
@@ -115,6 +146,17 @@ class TrainingConfig:
             value = as_setting(field.name, getattr(self, field.name), type(field.default))
             object.__setattr__(self, field.name, value)
             field.metadata["setting"].check(field.name, value)
+        if self.slowest_alpha and not self.alpha <= self.slowest_alpha:
+            raise ValueError(f"slowest_alpha: expected 0 or at least alpha, {self.alpha}, got {self.slowest_alpha}")
+        if self.channels and (self.lateral or self.readout != "votes" or self.slowest_alpha):
+            raise ValueError(
+                "channels: expected none with lateral, slowest_alpha or a linear readout, "
+                f"got {', '.join(map(str, self.channels))}"
+            )
+        if self.readout == "linear" and not self.hidden_sizes:
+            raise ValueError("hidden_sizes: expected at least one with a linear readout, got none")
+        if self.readout != "linear" and self.readout_window:
+            raise ValueError(f"readout_window: expected 0 with readout 'votes', got {self.readout_window}")
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:

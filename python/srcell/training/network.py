@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import data
 from ..data.loader import derived_seed
+from ..layers import spread
 from ..models import Classifier, SRCClassifier, SRCConvClassifier
 from .config import TrainingConfig
 from .samples import make_encoding
@@ -23,7 +24,7 @@ EXTRA_STATE = "_extra_state"  # torch's suffix for a module's state that is not 
 def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
     """The untrained network of a run, for inputs of (channels, height, width); keeps torch's global random state."""
     options: dict[str, Any] = {
-        "alpha": config.alpha,
+        "alpha": spread(config.alpha, config.slowest_alpha) if config.slowest_alpha else config.alpha,
         "surrogate": config.surrogate,
         "recurrent_grad": config.recurrent_grad,
         "initial_state": config.initial_state,
@@ -38,7 +39,16 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
         if config.channels:
             model = SRCConvClassifier(input_shape, config.channels, config.hidden_sizes, num_classes, **options)
         else:
-            model = SRCClassifier(math.prod(input_shape), config.hidden_sizes, num_classes, **options)
+            model = SRCClassifier(
+                math.prod(input_shape),
+                config.hidden_sizes,
+                num_classes,
+                zs_hyp=config.zs_hyp,
+                lateral=config.lateral,
+                readout=config.readout,
+                readout_window=config.readout_window,
+                **options,
+            )
     model.config = config
     model.encoder = None if config.dataset in data.RECORDED else make_encoding(config)
     return model

@@ -13,6 +13,7 @@ import torch
 
 from .._extras import extra
 from ..functional.layer import Cell
+from ..layers import LeakyReadout
 
 with extra("train"):
     from matplotlib.axes import Axes
@@ -97,7 +98,8 @@ def traces(
 ) -> Figure:
     """What goes on in some neurons of the last layer during one sample.
 
-    They are the most active neuron of the class that the network answers, and of each of the next three.
+    They are the most active voter for the class that the network answers, and for each of the next three; with a linear
+    readout, the four most active neurons.
 
     Args:
         model: the network.
@@ -111,8 +113,11 @@ def traces(
     names = class_names or [str(k) for k in range(classes)]
     outputs = _outputs(model, sample)
     order = model.readout(outputs[-1])[0].argsort(descending=True).tolist()
-    votes = outputs[-1][:, 0].sum(0)
-    neurons = [int(votes[k::classes].argmax()) * classes + k for k in order[:4]]
+    activity, voters = outputs[-1][:, 0].sum(0), isinstance(model.readout, LeakyReadout)
+    if voters:
+        neurons = [int(activity[k::classes].argmax()) * classes + k for k in order[:4]]
+    else:
+        neurons = activity.topk(min(4, len(activity))).indices.tolist()
     layer, state, seen = model.src_layers()[-1], None, []
     below = outputs[-2].to(next(model.parameters()).device)
     for now in below.split(1):
@@ -126,7 +131,9 @@ def traces(
         panel.plot(slow[:, k].numpy(), color="C0", label="slow state hs")
         panel.plot(fast[:, k].numpy(), color="C3", label="fast state h")
         panel.fill_between(range(len(fast)), fast[:, k].clamp(min=0).numpy(), color="C3", alpha=0.3, label="output s")
-        panel.set(ylim=(-1.08, 1.08), ylabel=f"neuron {neuron},\nfor {names[neuron % classes]}")
+        panel.set(
+            ylim=(-1.08, 1.08), ylabel=f"neuron {neuron}" + (f",\nfor {names[neuron % classes]}" if voters else "")
+        )
         if prefix:
             panel.axvspan(0, prefix, **SHADE)
     panels[-1].set(xlabel="step", xlim=(0, len(fast)))

@@ -14,9 +14,40 @@ _IMAGES_512 = {
     "dropout": 0.3,
 }
 
+# A layer whose neurons hear each other at many speeds, and a linear readout of them.
+_SEQUENCE = {
+    "hidden_sizes": (256,),
+    "lateral": True,
+    "alpha": 0.5,
+    "slowest_alpha": 0.99,
+    "zs_hyp": 0.5,
+    "readout": "linear",
+    "readout_alpha": 0.97,
+    "initial_state": "rest",
+    "prefix": 0,
+    "batch_size": 128,
+    "learning_rate": 1e-2,
+    "clip_norm": 1.0,
+}
+_PIXELS = {"epochs": 8, "hold": 1, "learning_rate": 5e-3, "slowest_alpha": 0.999}
+_SEQUENCES = {
+    "seqmnist-rows": {**_SEQUENCE, "epochs": 15, "hold": 4, "learning_rate": 5e-3},
+    "seqmnist": {**_SEQUENCE, **_PIXELS},
+    "psmnist": {**_SEQUENCE, **_PIXELS},
+    "japanese-vowels": {**_SEQUENCE, "epochs": 60, "hold": 4, "batch_size": 16, "validation": 0.0},
+    "delayed-recall": {
+        **_SEQUENCE,
+        "hidden_sizes": (128,),
+        "epochs": 2,
+        "readout_window": 20,
+        "validation": 0.0,
+    },
+}
+
 # Settings of each preset: those for every data set under "", those for one data set under its name.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
+        **_SEQUENCES,
         "mnist": {"epochs": 25, **_IMAGES_512},
         "fashion-mnist": {
             "epochs": 35,

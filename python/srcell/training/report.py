@@ -26,7 +26,8 @@ CAPTIONS = {
     "raster.png": "One test sample: a mark where an element is active (s &gt; 0), and the logit of each class "
     "from the steps so far. A neuron whose bias training raised above about -4.6 fires without input, about every 23 "
     "steps, in the silent steps too; the readout counts those spikes for every sample alike.",
-    "traces.png": "The same sample in the most active neuron of each of the four classes with the largest logits.",
+    "traces.png": "The same sample in four neurons of the last layer: the most active voter for each of the four "
+    "classes with the largest logits, or the most active of all with a linear readout.",
     "rates.png": "How active the neurons are on the test set, sorted.",
     "confusion.png": "What each class of the test set was predicted to be.",
 }

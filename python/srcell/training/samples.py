@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from .. import data
-from ..data import Dataset, LatencyEncoding, RateEncoding, Samples
-from ..data.loader import Encoding, derived_seed
+from ..data import Dataset, HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding, Samples
+from ..data.encodings import Encoding
+from ..data.loader import derived_seed
 from .config import TrainingConfig
 from .options import RunOptions, data_folder
 
@@ -33,7 +34,11 @@ def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
 
 
 def make_encoding(config: TrainingConfig) -> Encoding:
-    """The encoder of a run's images."""
+    """The encoder of a run's images or sequences."""
+    if config.dataset in data.SEQUENTIAL:
+        return HeldEncoding(config.hold, config.prefix)
+    if config.dataset == "delayed-recall":
+        return RecallEncoding(config.delay)
     if config.encoding == "latency":
         return LatencyEncoding(config.steps, config.prefix)
     return RateEncoding(config.steps, config.gain, config.prefix)

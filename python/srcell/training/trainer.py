@@ -177,7 +177,8 @@ class Trainer:
         samples = self.loader.samples_in(self._batches_done)
         objective = self._group.size / samples * loss
         if self.config.rate_penalty:
-            pull = rate_pull(spikes[:-1], self.config.target_rate, samples, self._group)
+            hidden = spikes if self.config.readout == "linear" else spikes[:-1]
+            pull = rate_pull(hidden, self.config.target_rate, samples, self._group)
             objective = objective + self.config.rate_penalty * pull
         self.optimizer.zero_grad()
         objective.backward()

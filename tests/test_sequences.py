@@ -1,0 +1,254 @@
+"""Sequences: the data sets and encodings that make them, the readout that ends them, and runs that train on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import srcell
+from srcell import LinearReadout, data
+from srcell.data import EventLoader, HeldEncoding, LabelledSequences, RateEncoding, RecallEncoding
+from srcell.evaluation import evaluate
+from srcell.models import SRCClassifier
+from srcell.training import TrainingConfig, train
+from support.files import write_idx
+from support.inputs import noise
+from support.refusals import assert_refused
+
+
+def sequences(name: str, root: Path) -> tuple[LabelledSequences, LabelledSequences]:
+    train, test, *_ = data.load(name, root)
+    assert isinstance(train, LabelledSequences) and isinstance(test, LabelledSequences)
+    return train, test
+
+
+# Data sets
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    write_idx(tmp_path / "mnist", (12, 28, 28), (5, 28, 28))
+    for path in (tmp_path / "mnist").glob("*images*"):
+        header, pixels = path.read_bytes()[:16], len(path.read_bytes()) - 16
+        path.write_bytes(header + (37 * torch.arange(pixels)).to(torch.uint8).numpy().tobytes())
+    return tmp_path
+
+
+def test_digits_are_read_row_by_row_and_pixel_by_pixel(digits: Path) -> None:
+    images = data.load("mnist", digits)
+    for part, whole in zip(sequences("seqmnist-rows", digits), images[:2], strict=True):
+        assert torch.equal(part.values, whole[0]) and torch.equal(part.labels, whole[1]) and part.lengths is None
+    for part, whole in zip(sequences("seqmnist", digits), images[:2], strict=True):
+        assert torch.equal(part.values, whole[0].reshape(-1, 784, 1))
+    assert data.load("seqmnist-rows", digits).input_size == 28 and data.load("seqmnist", digits).input_size == 1
+
+
+def test_permuted_digits_have_one_order_for_all(digits: Path) -> None:
+    for permuted, plain in zip(sequences("psmnist", digits), sequences("seqmnist", digits), strict=True):
+        order = torch.randperm(784, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(permuted.values, plain.values[:, order]) and not torch.equal(permuted.values, plain.values)
+
+
+def write_vowels(folder: Path, *lines: str) -> None:
+    """Files in the format of Japanese Vowels, of utterances of 2, 4 and 3 elements, then the given lines."""
+    folder.mkdir()
+    for part in ("TRAIN", "TEST"):
+        samples = []
+        for label, length in ((9, 2), (1, 4), (3, 3)):
+            rows = noise(length, 12, length).tolist()
+            samples.append(":".join([*(",".join(map(str, row)) for row in rows), str(label)]))
+        header = ["# a comment", "@problemName JapaneseVowels", "@dimensions 12", "@data"]
+        (folder / f"JapaneseVowels_{part}.ts").write_text("\n".join([*header, *samples, *lines, ""]))
+
+
+def test_japanese_vowels_are_standardised_and_have_their_lengths(tmp_path: Path) -> None:
+    write_vowels(tmp_path / "JapaneseVowels")
+    dataset = data.load("japanese-vowels", tmp_path)
+    assert dataset.num_classes == 9 and dataset.input_size == 12
+    elements = torch.cat([noise(length, 12, length).T for length in (2, 4, 3)]).float()
+    expected = (elements - elements.mean(0)) / elements.std(0)
+    for part in sequences("japanese-vowels", tmp_path):
+        assert part.values.shape == (3, 4, 12)
+        assert part.labels.tolist() == [8, 0, 2] and part.lengths is not None and part.lengths.tolist() == [2, 4, 3]
+        present = torch.arange(4) < part.lengths[:, None]
+        torch.testing.assert_close(part.values[present], expected)
+        assert not part.values[~present].any()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,2:1", "expected 12 coefficients and a label, got 1"),
+        (":".join(["1,2"] * 12) + ":10", "expected a label from 1 to 9, got '10'"),
+        (":".join(["1,2"] * 11) + ":1:3", "expected as many values of each coefficient"),
+        (":".join(["1,?"] * 12) + ":3", "could not convert string to float"),
+        (":".join(["1,nan"] * 12) + ":3", "expected finite values"),
+    ],
+)
+def test_a_corrupt_line_of_japanese_vowels_is_named(line: str, message: str, tmp_path: Path) -> None:
+    write_vowels(tmp_path / "japanese-vowels", line)
+    with pytest.raises(ValueError, match=rf"JapaneseVowels_TRAIN\.ts: corrupt, line 8 \({message}"):
+        data.load("japanese-vowels", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"@data\n", b"\xff\xfe", b"1,2:1\n"])
+def test_a_file_without_samples_is_named(content: bytes, tmp_path: Path) -> None:
+    write_vowels(tmp_path / "japanese-vowels")
+    (tmp_path / "japanese-vowels" / "JapaneseVowels_TEST.ts").write_bytes(content)
+    with pytest.raises(ValueError, match=r"JapaneseVowels_TEST\.ts: corrupt"):
+        data.load("japanese-vowels", tmp_path)
+    (tmp_path / "japanese-vowels" / "JapaneseVowels_TEST.ts").unlink()
+    with pytest.raises(FileNotFoundError, match=r"JapaneseVowels_TEST\.ts is not there"):
+        data.load("japanese-vowels", tmp_path)
+
+
+def test_delayed_recall_shows_every_symbol_as_often() -> None:
+    dataset = data.load("delayed-recall")
+    assert dataset.train.labels.bincount().tolist() == [8000] * 8
+    assert dataset.test.labels.bincount().tolist() == [250] * 8
+
+
+# Encodings
+
+
+def test_elements_are_held_as_currents() -> None:
+    values = noise(1, 3, 5, 2).float()
+    events = HeldEncoding(hold=4, prefix=3)(values, lengths=torch.tensor([5, 0, 2]))
+    assert events.lengths is not None and events.lengths.tolist() == [23, 3, 11]
+    dense = events.to_dense()
+    assert dense.shape == (23, 3, 2) and not dense[:3].any()
+    for sample, length in enumerate((5, 0, 2)):
+        held = values[sample, :length].repeat_interleave(4, 0)
+        assert torch.equal(dense[3 : 3 + 4 * length, sample], held) and not dense[3 + 4 * length :, sample].any()
+
+
+def test_recall_is_a_symbol_then_noise_then_a_cue() -> None:
+    symbols = data.load("delayed-recall").test.select(torch.tensor([6, 1]))[0]
+    encoding = RecallEncoding(delay=40)
+    dense = encoding(symbols, torch.tensor([6, 1]), seed=3).to_dense()
+    assert dense.shape == (65, 2, 25)
+    assert torch.equal(dense[:5], symbols.flatten(1).expand(5, 2, 25))
+    between, end = dense[5:45], dense[45:]
+    assert not between[..., :8].any() and not between[..., -1].any()
+    assert 0.05 < between[..., 8:-1].mean() < 0.15
+    assert end[:5, :, -1].all() and end.sum() == 10
+    alone = encoding(symbols[1:], torch.tensor([1]), seed=3).to_dense()
+    assert torch.equal(alone[:, 0], dense[:, 1]), "the noise of a sample depends on its number, not on the batch"
+    assert not torch.equal(encoding(symbols, torch.tensor([6, 1]), seed=4).to_dense(), dense)
+
+
+def test_a_loader_of_sequences_cuts_each_batch_to_its_longest(tmp_path: Path) -> None:
+    write_vowels(tmp_path / "JapaneseVowels")
+    part, _ = sequences("japanese-vowels", tmp_path)
+    shapes = [events.shape for events, _ in EventLoader(part, HeldEncoding(hold=2), batch_size=1)]
+    assert shapes == [(4, 1, 12), (8, 1, 12), (6, 1, 12)]
+
+
+@pytest.mark.parametrize("encoding", [None, RateEncoding()])
+def test_sequences_need_their_encoding(encoding: Any) -> None:
+    part = LabelledSequences(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))
+    assert_refused(TypeError, "encoding", EventLoader, part, encoding)
+
+
+# The readout
+
+
+@pytest.mark.parametrize("lengths", [None, [7, 2, 0], torch.tensor([5, 7, 1])])
+@pytest.mark.parametrize("window", [0, 1, 3, 20])
+def test_the_readout_is_a_linear_function_of_leaky_sums(window: int, lengths: Any) -> None:
+    spikes = noise(2, 7, 3, 6)
+    readout = LinearReadout(6, 4, alpha=0.8, window=window).double()
+    sums = torch.zeros(3, 6, dtype=torch.float64)
+    for b in range(3):
+        end = 7 if lengths is None else int(lengths[b])
+        for t in range(max(0, end - window) if window else 0, end):
+            sums[b] = 0.8 * sums[b] + spikes[t, b]
+    torch.testing.assert_close(readout(spikes, lengths=lengths), readout.linear(sums), rtol=1e-12, atol=1e-12)
+
+
+def test_the_readout_carries_its_constants() -> None:
+    trained = LinearReadout(6, 4, alpha=0.8, window=3)
+    loaded = LinearReadout(6, 4)
+    with pytest.warns(UserWarning, match="alpha"):
+        loaded.load_state_dict(trained.state_dict())
+    spikes = noise(2, 7, 3, 6).float()
+    assert torch.equal(loaded(spikes), trained(spikes))
+
+
+@pytest.mark.parametrize(
+    ("error", "argument", "options"),
+    [
+        (ValueError, "in_features", {"in_features": 0}),
+        (TypeError, "num_classes", {"num_classes": 2.0}),
+        (ValueError, "alpha", {"alpha": 1.5}),
+        (ValueError, "window", {"window": -1}),
+        (TypeError, "window", {"window": 1.5}),
+    ],
+)
+def test_wrong_arguments_of_the_readout_are_named(error: type[Exception], argument: str, options: Any) -> None:
+    assert_refused(error, argument, LinearReadout, **{"in_features": 6, "num_classes": 4} | options)
+
+
+@pytest.mark.parametrize("spikes", [torch.zeros(7, 3, 5), torch.zeros(7, 6)])
+def test_spikes_of_another_shape_are_named(spikes: Tensor) -> None:
+    assert_refused(ValueError, "spikes", LinearReadout(6, 4), spikes)
+
+
+# Networks and runs
+
+
+def test_hidden_layers_hear_each_other_and_voters_do_not() -> None:
+    options: Any = {"lateral": True, "alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5}
+    votes = SRCClassifier(5, [8, 6], 3, **options)
+    assert [hasattr(layer, "weight_hh_l0") for layer in votes.layers] == [True, True, False]
+    linear = SRCClassifier(5, [8, 6], 3, readout="linear", readout_window=4, **options)
+    assert [layer.hidden_size for layer in linear.layers] == [8, 6]
+    assert linear(noise(1, 9, 2, 5).float()).shape == (2, 3)
+
+
+def test_lateral_weights_and_values_count_as_synaptic_operations() -> None:
+    model = SRCClassifier(5, [8, 6], 3, readout="linear", lateral=True)
+    assert [ways.unique().tolist() for ways in model.fan_outs()] == [[8], [6 + 8], [3 + 6]]
+    samples = LabelledSequences(noise(1, 4, 9, 5).float(), torch.zeros(4, dtype=torch.int64))
+    counts = evaluate(model, EventLoader(samples, HeldEncoding(hold=3))).counts
+    assert counts[0].events == 9 * 3 * 5 and counts[0].multiply_adds == 8 * counts[0].events
+    assert counts[0].additions == 0
+
+
+def test_a_readout_without_a_layer_to_read_is_refused() -> None:
+    assert_refused(ValueError, "hidden_sizes", SRCClassifier, 5, [], 3, readout="linear")
+    assert_refused(ValueError, "readout_window", SRCClassifier, 5, [8], 3, readout_window=2)
+
+
+@pytest.mark.parametrize(
+    ("argument", "settings"),
+    [
+        ("slowest_alpha", {"alpha": 0.9, "slowest_alpha": 0.5}),
+        ("channels", {"channels": (4,), "lateral": True}),
+        ("channels", {"channels": (4,), "slowest_alpha": 0.99}),
+        ("hidden_sizes", {"hidden_sizes": (), "readout": "linear"}),
+        ("readout_window", {"readout_window": 5}),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(argument: str, settings: Any) -> None:
+    assert_refused(ValueError, argument, TrainingConfig, **settings)
+
+
+@pytest.mark.parametrize("name", ["seqmnist-rows", "japanese-vowels", "delayed-recall"])
+def test_a_preset_trains_and_its_network_loads(name: str, digits: Path) -> None:
+    write_vowels(digits / "japanese-vowels")
+    changes = {"epochs": 1, "validation": 0.0, "hidden_sizes": (8,), "delay": 10, "batch_size": 2}
+    if name == "delayed-recall":
+        changes |= {"train_samples": 16, "batch_size": 8}
+    config = TrainingConfig.preset("best", name, **changes)
+    run = train(config, digits / "run", options=srcell.training.RunOptions(data=digits))
+    loaded = srcell.load(digits / "run")
+    samples = data.load(name, digits).test
+    lengths = {"lengths": samples.lengths} if isinstance(samples, LabelledSequences) else {}
+    events = loaded.encoder(samples[0][:3], **{k: x if x is None else x[:3] for k, x in lengths.items()})
+    assert torch.equal(loaded(events), run.model(events))
+    assert sum(layer.events for layer in run.evaluation.counts) > 0
