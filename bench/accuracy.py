@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import re
 import shlex
 import shutil
 import statistics
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from report import README, RESULTS, markdown_table, replace_section
+from safetensors.torch import load_file
 
 ROW_FILE = RESULTS / "accuracy.json"
 KEPT = {"mnist-100"}
@@ -34,8 +36,11 @@ MODES = {
     "relu": "relu, recurrence not followed",
     "bptt": "relu, recurrence followed",
     "st-bptt": "straight_through, recurrence followed",
+    "lateral": "straight_through, recurrence not followed, relu through lateral weights",
     "windows": "relu, recurrence followed, clipped every 5 steps",
     "lif": "ATan surrogate (SpikingJelly)",
+    "recurrent-lif": "fast sigmoid surrogate (snnTorch)",
+    "gru": "exact (torch.nn.GRU)",
 }
 
 
@@ -119,6 +124,42 @@ TABLE = {
         seeds=(0,),
         configurations_tried=12,
     ),
+    "seqmnist-rows": Row(
+        "MNIST, row by row, 112 steps",
+        "28-256, lateral",
+        "lateral",
+        "srcell train seqmnist-rows --preset best --validation 0",
+        epochs=15,
+        seeds=(0, 1, 2),
+        configurations_tried=2,
+    ),
+    "psmnist": Row(
+        "MNIST, pixel by pixel, permuted",
+        "1-256, lateral",
+        "lateral",
+        "srcell train psmnist --preset best --validation 0",
+        epochs=4,
+        seeds=(0,),
+        configurations_tried=1,
+    ),
+    "japanese-vowels": Row(
+        "Japanese Vowels",
+        "12-256, lateral",
+        "lateral",
+        "srcell train japanese-vowels --preset best --validation 0",
+        epochs=60,
+        seeds=tuple(range(10)),
+        configurations_tried=1,
+    ),
+    "delayed-recall": Row(
+        "delayed recall over 200 steps",
+        "25-128, lateral",
+        "lateral",
+        "srcell train delayed-recall --preset best --validation 0",
+        epochs=2,
+        seeds=(0, 1, 2),
+        configurations_tried=1,
+    ),
     "nmnist-small": Row(
         "N-MNIST subset (1,000 training, 100 test)",
         "2312-512-100",
@@ -159,6 +200,59 @@ TABLE |= {
     f"depth-src-{depth}/relu": depth_row("relu", depth, "srcell train", f"{RELU_CHOICE} --surrogate relu")
     for depth in (5, 10)
 }
+
+
+class Rival(NamedTuple):
+    """A layer beside others on a sequence task, as chosen on validation samples of seqmnist-rows."""
+
+    label: str
+    mode: str
+    program: str
+    choice: str
+    configurations_tried: int
+    rate: str = ""  # learning rate; empty: that of the preset
+
+
+RIVALS = {
+    "src-lateral": Rival("SRC, lateral", "lateral", "srcell train", "", 2),
+    "src": Rival("SRC", "st", "srcell train", "--no-lateral", 2),
+    "lif": Rival("LIF, lateral", "recurrent-lif", "recurrent.py", "--neuron lif", 7, "5e-3"),
+    # It needs no element to be held, and is read at its last step.
+    "gru": Rival("GRU", "gru", "recurrent.py", "--neuron gru --hold 1 --readout-window 1", 3, "1e-2"),
+}
+THREE = (0, 1, 2)
+
+
+def beside(task: str, dataset: str, who: str, epochs: int, seeds: tuple[int, ...], change: str = "") -> Row:
+    rival = RIVALS[who]
+    rate = f"--lr {rival.rate}" if rival.rate and "--lr" not in change else ""
+    command = f"{rival.program} {dataset} --preset best --validation 0 {rival.choice} {rate} {change}"
+    return Row(task, rival.label, rival.mode, " ".join(command.split()), epochs, seeds, rival.configurations_tried)
+
+
+BESIDE: dict[str, Row] = {}
+# As many neurons, then as many parameters as the lateral SRC has; the LIF layer has both at once.
+for prefix, task, dataset, epochs, sizes in (
+    ("rows", "MNIST, row by row", "seqmnist-rows", 3, {"src": 1936, "gru": 142}),
+    ("vowels", "Japanese Vowels", "japanese-vowels", 60, {"src": 3235, "gru": 145}),
+):
+    BESIDE |= {f"{prefix}-{who}": beside(task, dataset, who, epochs, THREE) for who in RIVALS}
+    BESIDE |= {
+        f"{prefix}-{who}-{neurons}": beside(task, dataset, who, epochs, THREE, f"--hidden {neurons}")
+        for who, neurons in sizes.items()
+    }
+# What 20 minutes on one thread allow.
+BESIDE |= {
+    f"psmnist-{who}": beside("MNIST, pixel by pixel, permuted", "psmnist", who, 1, (0,), "--train-samples 30000")
+    for who in ("lif", "gru")
+}
+# The symbol in slow integrators, then in nothing but lateral loops.
+for delay, setting in ((200, ""), (50, "--slowest-alpha 0.9 --delay 50")):
+    for who in RIVALS:
+        change = f"{setting} --lr 1e-3" if who == "gru" else setting  # a larger one did not train
+        task = f"delayed recall over {delay} steps"
+        BESIDE[f"recall-{delay}-{who}"] = beside(task, "delayed-recall", who, 4, (0,), change)
+TABLE |= BESIDE
 # Ablations: mnist-100 with one change each, in five epochs.
 ABLATIONS = {
     "5-epochs": ("st", ""),
@@ -203,6 +297,7 @@ def run(name: str, row: Row, data: str) -> dict[str, Any]:
         "command": f"{command} --seed SEED",
         "seeds": list(row.seeds),
         "epochs": row.epochs,
+        "parameters": results[0]["parameters"],
         "seconds": mean("seconds"),
         "test_accuracy": mean("test_accuracy"),
         "test_accuracies": [result["test_accuracy"] for result in results],
@@ -219,7 +314,15 @@ def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
     given = [*arguments, "--seed", str(seed), "--data", data, "--out", str(out)]
     subprocess.run([sys.executable, *module, *given], check=True)
     result: dict[str, float] = json.loads((out / "result.json").read_text())
+    if "parameters" not in result:
+        result["parameters"] = count_parameters(out)
     return result
+
+
+def count_parameters(run: Path) -> int:
+    """The number of weights and biases of a run folder's network."""
+    weights = load_file(run / "model.safetensors")
+    return sum(tensor.numel() for name, tensor in weights.items() if "weight" in name or "bias" in name)
 
 
 HEADS = ("id", "data", "network", "gradient", "test accuracy", "epochs", "minutes", "events", "synaptic operations")
@@ -254,8 +357,25 @@ def depth_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from markdown_table(["hidden layers of 128", *map(str, DEPTHS)], [x for x in lines if {*x[1:]} != {"-"}])
 
 
+def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The Markdown lines of the layers that were trained on a sequence task beside each other."""
+    lines, before = [], ""
+    for row in rows:
+        if row["id"] in BESIDE or row["id"] == "psmnist":
+            neurons = re.search(r"--hidden (\d+)", row["command"])
+            name = RIVALS["src-lateral"].label if row["id"] == "psmnist" else row["network"]
+            name += f", {neurons[1]} neurons" if neurons else ""
+            each = ", ".join(f"{accuracy:.1%}" for accuracy in row["test_accuracies"])
+            minutes = f"{row['epochs']}, {row['seconds'] / 60:.1f}"
+            task, before = "" if row["data"] == before else row["data"], row["data"]
+            lines.append([task, name, thousands(row["parameters"]), f"{row['test_accuracy']:.1%}", each, minutes])
+    head = ["task", "layer", "parameters", "test accuracy", "of each seed", "epochs, minutes"]
+    yield from markdown_table(head, lines)
+
+
 # Rows that the README shows.
-SHOWN = ("mnist-100", "mnist-512", "mnist-latency", "mnist-deep", "fashion-512", "nmnist-small")
+SHOWN = ("mnist-100", "mnist-512", "mnist-latency", "mnist-deep", "fashion-512", "seqmnist-rows", "japanese-vowels")
+SHOWN += ("nmnist-small",)
 
 README_WORDS = """
 On test sets, after the last epoch. 784-100 is a network of 784 inputs and 100 neurons, of which ten vote for each of
@@ -275,7 +395,8 @@ def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for row in rows:
         if row["id"] in SHOWN:
-            cost = f"{row['epochs']}, {row['seconds'] / 60:.0f}"
+            minutes = f"{row['seconds'] / 60:.0f}" if row["seconds"] >= 60 else "< 1"
+            cost = f"{row['epochs']}, {minutes}"
             events = thousands(row["events_per_inference"])
             yield f"| {row['data']} | {row['network']} | {row['test_accuracy']:.1%} | {events} | {cost} |"
     depth = depth_table([row for row in rows if "/" not in row["id"]])

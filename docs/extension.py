@@ -175,6 +175,17 @@ def porting() -> str:
     return report.lines(report.markdown_table(head, rows))
 
 
+def through_time() -> str:
+    """What each way to take gradients through time trained to: bench/through_time.py."""
+    head = ["h and hs", "norm of the gradient", "validation accuracy", "learning rate"]
+    rows = []
+    for row in read("through_time.json")["training"]:
+        best = max(row["tried"], key=lambda tried: sum(tried["accuracies"]))
+        accuracy = sum(best["accuracies"]) / len(best["accuracies"])
+        rows.append([row["method"], f"{best['norm']:.3g}", f"{accuracy:.1%}", f"{best['rate']:g}"])
+    return report.lines(report.markdown_table(head, rows))
+
+
 def features() -> str:
     """What works with PyTorch, each feature used now."""
     head = ["feature", "status", "what to know"]
@@ -200,13 +211,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-inference": speed(report.latency_table),
     "speed-modes": speed(report.modes_table),
     "speed-one-thread": speed(report.one_thread_table),
-    "accuracy": accuracy(lambda name: "/" not in name and not name.startswith("depth-")),
+    "accuracy": accuracy(
+        lambda name: "/" not in name and not name.startswith("depth-") and name not in accuracy_rows.BESIDE
+    ),
+    "accuracy-sequences": lambda: report.lines(accuracy_rows.beside_table(read("accuracy.json"))),
     "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),
     "accuracy-depth-cost": accuracy(lambda name: name.startswith("depth-")),
     "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
     "accuracy-commands": commands,
     "inference": inference,
     "porting": porting,
+    "through-time": through_time,
     "pytorch": features,
 }
 

@@ -198,6 +198,26 @@ def spread_constants() -> Figure:
     return figure
 
 
+def gradient_reach() -> Figure:
+    """The norm of the gradient against the distance in time, of each way to take it: bench/through_time.py."""
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    colors = {None: DRIVE, "relu": SLOW, "straight_through": FAST}
+    names = {None: "no lateral weights", "relu": "lateral, relu", "straight_through": "lateral, straight-through"}
+    for found in json.loads((report.RESULTS / "through_time.json").read_text())["reach"]:
+        through = found["surrogate"] == "straight_through"
+        label = names[found["lateral"]] if through else None
+        panel = panels[int(found["followed"])]
+        panel.semilogy(found["norms"], "-" if through else ":", color=colors[found["lateral"]], label=label)
+    for panel, title in zip(panels, ("h and hs cut (default)", "h and hs followed"), strict=True):
+        panel.set(xlabel="steps back", xlim=(0, 102))
+        panel.set_title(title, fontsize="medium")
+        panel.grid(alpha=0.3)
+    panels[0].set(ylabel="norm of the gradient")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
+    return figure
+
+
 def measured() -> dict[str, Figure]:
     """The plots of bench/results/speed.json, as bench/report.py draws them."""
     drawn = report.figures(json.loads((report.RESULTS / "speed.json").read_text()), stacked=True)
@@ -255,6 +275,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "phase": phase_portrait,
     "rate": rate_of_drive,
     "spread": spread_constants,
+    "reach": gradient_reach,
     "rooms": rooms_of_the_package,
     "neuron": neuron,
     "neuron-narrow": neuron_narrow,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -13,14 +13,15 @@ from torch import nn
 
 from srcell.cli.parser import add_training_options, given_settings, run_options
 from srcell.data import Dataset, EventLoader
+from srcell.evaluation import count_correct
 from srcell.training import RunOptions, load_data, make_encoding
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.optimisation import make_optimizer, make_schedule
 from srcell.training.samples import EVALUATION_BATCH, split
 
-# Settings of srcell train that none of these networks has.
+# Settings of srcell train that these networks lack, unless a script says that it has them.
 UNUSED = {"balance_gradients", "channels", "clip_norm", "dropout", "initial_state", "label_smoothing", "rate_penalty"}
-UNUSED |= {"alpha", "recurrent_grad", "surrogate"}
+UNUSED |= {"alpha", "lateral", "readout", "readout_window", "recurrent_grad", "slowest_alpha", "surrogate", "zs_hyp"}
 
 
 def make_loaders(config: TrainingConfig, options: RunOptions) -> tuple[Dataset, EventLoader, EventLoader, str]:
@@ -34,6 +35,7 @@ def make_loaders(config: TrainingConfig, options: RunOptions) -> tuple[Dataset, 
 
 def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_step: Callable[[], None]) -> float:
     """Train a network that turns events into logits; return the seconds that it took."""
+    clip_norm = config.clip_norm or torch.inf
     optimizer = make_optimizer(config, model)
     schedule = make_schedule(config, optimizer, config.epochs * len(loader))
     start = time.perf_counter()
@@ -44,7 +46,7 @@ def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_ste
             loss = nn.functional.cross_entropy(model(events), labels)
             optimizer.zero_grad()
             loss.backward()
-            norms.append(nn.utils.clip_grad_norm_(model.parameters(), torch.inf))
+            norms.append(nn.utils.clip_grad_norm_(model.parameters(), clip_norm))
             optimizer.step()
             schedule.step()
             after_step()
@@ -58,10 +60,21 @@ def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_ste
     return time.perf_counter() - start
 
 
+def evaluated(model: nn.Module, held_out: EventLoader, name: str) -> dict[str, float]:
+    """Accuracy and events of a network that counts the spikes of its last batch in ``spike_count``."""
+    right, events_seen, samples = 0, 0, len(held_out.samples.labels)
+    with torch.no_grad():
+        for events, labels in held_out:
+            right += count_correct(model(events), labels)
+            events_seen += events.num_events + int(model.spike_count)
+    return {f"{name}_accuracy": right / samples, "events_per_inference": events_seen / samples}
+
+
 def run(
     parser: argparse.ArgumentParser,
     unused: set[str],
     train: Callable[[TrainingConfig, RunOptions, argparse.Namespace], dict[str, float]],
+    used: Collection[str] = (),
 ) -> None:
     """Train with the settings of the command line and write result.json; settings without effect are refused."""
     parser.add_argument("dataset")
@@ -69,7 +82,7 @@ def run(
     add_training_options(parser)
     arguments = parser.parse_args()
     given = given_settings(arguments)
-    idle = [SETTINGS[name].option for name in given if name in unused | UNUSED and given[name]]
+    idle = [SETTINGS[name].option for name in given if name in (UNUSED | unused) - set(used) and given[name]]
     if idle:
         parser.error(f"{', '.join(idle)}: not used here")
     config = TrainingConfig.preset(arguments.preset or "reference", arguments.dataset, **given)

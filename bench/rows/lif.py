@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from fitting import fit, make_loaders, run
+from fitting import evaluated, fit, make_loaders, run
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from srcell import EventBatch, LeakyReadout
-from srcell.evaluation import count_correct
 from srcell.training import RunOptions
 from srcell.training.config import TrainingConfig
 
@@ -56,12 +55,7 @@ def train(config: TrainingConfig, options: RunOptions, arguments: argparse.Names
         for parameter in model.parameters():
             parameter *= arguments.scale
     seconds = fit(model, config, loader, lambda: None)
-    right, spikes, samples = 0, 0, len(held_out.samples.labels)
-    with torch.no_grad():
-        for events, labels in held_out:
-            right += count_correct(model(events), labels)
-            spikes += events.num_events + model.spike_count
-    return {"seconds": seconds, f"{name}_accuracy": right / samples, "events_per_inference": spikes / samples}
+    return {"seconds": seconds, **evaluated(model, held_out, name)}
 
 
 def main() -> None:

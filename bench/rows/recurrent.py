@@ -1,0 +1,99 @@
+"""Train other recurrent layers on the sequences that ``srcell train`` knows: the rows rows-lif, vowels-gru and so on.
+
+    python bench/rows/recurrent.py seqmnist-rows --neuron lif --data FOLDER --out FOLDER [settings of srcell train]
+
+``lif``: snnTorch's RLeaky, leaky integrate-and-fire neurons that all hear each other, in its loop over the steps,
+with betas spread as the SRC's alphas are and the fast sigmoid as surrogate; ``gru``: ``torch.nn.GRU``. Data set,
+encoding, readout, bound of the gradients, optimiser, schedule and seeds are those of ``srcell train``, unless the
+command says otherwise. The script writes result.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import snntorch
+import torch
+from fitting import evaluated, fit, make_loaders, run
+from snntorch import surrogate
+from torch import Tensor, nn
+
+from srcell import EventBatch, LinearReadout, spread
+from srcell.training import RunOptions
+from srcell.training.config import TrainingConfig
+
+NEURONS = ("lif", "gru")
+
+
+class RecurrentLIF(nn.Module):
+    """RLeaky over all steps; its lateral weights start as those of a lateral SRC do."""
+
+    def __init__(self, inputs: int, neurons: int, betas: Tensor, gain: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, neurons)
+        nn.init.normal_(self.linear.weight, std=gain * inputs**-0.5)
+        spike = surrogate.fast_sigmoid(slope=25)
+        self.neuron = snntorch.RLeaky(beta=betas, linear_features=neurons, spike_grad=spike)
+        nn.init.normal_(self.neuron.recurrent.weight, std=neurons**-0.5)
+
+    def forward(self, input: Tensor) -> Tensor:
+        current = self.linear(input)
+        spikes = membrane = torch.zeros_like(current[0])
+        outputs = []
+        for now in current:
+            spikes, membrane = self.neuron(now, spikes, membrane)
+            outputs.append(spikes)
+        return torch.stack(outputs)
+
+
+class SequenceClassifier(nn.Module):
+    def __init__(self, layer: nn.Module, readout: LinearReadout) -> None:
+        super().__init__()
+        self.layer, self.readout = layer, readout
+        self.spike_count = 0
+
+    def forward(self, events: EventBatch) -> Tensor:
+        """The logits (B, C)."""
+        output = self.layer(events.to_dense())
+        if isinstance(output, tuple):  # of nn.GRU
+            output = output[0]
+        self.spike_count = int(output.detach().count_nonzero())
+        logits: Tensor = self.readout(output, events.lengths)
+        return logits
+
+
+def make_layer(kind: str, config: TrainingConfig, inputs: int, gain: float) -> nn.Module:
+    (neurons,) = config.hidden_sizes
+    if kind == "gru":
+        return nn.GRU(inputs, neurons)
+    betas = spread(config.alpha, config.slowest_alpha).values(neurons).float()
+    return RecurrentLIF(inputs, neurons, betas, gain)
+
+
+def train(config: TrainingConfig, options: RunOptions, arguments: argparse.Namespace) -> dict[str, float]:
+    dataset, loader, held_out, name = make_loaders(config, options)
+    torch.manual_seed(config.seed)
+    layer = make_layer(arguments.neuron, config, dataset.input_size, arguments.weight_gain)
+    readout = LinearReadout(
+        config.hidden_sizes[0], dataset.num_classes, alpha=config.readout_alpha, window=config.readout_window
+    )
+    model = SequenceClassifier(layer, readout)
+    seconds = fit(model, config, loader, lambda: None)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    result = {"seconds": seconds, "parameters": parameters, **evaluated(model, held_out, name)}
+    if arguments.neuron == "gru":
+        del result["events_per_inference"]  # all of its outputs differ from 0
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--neuron", choices=NEURONS, required=True)
+    parser.add_argument(
+        "--weight-gain", type=float, default=3.0, help="of the LIF's input weights, times 1 / sqrt(inputs) [3]"
+    )
+    run(parser, set(), train, used={"alpha", "clip_norm", "slowest_alpha", "readout", "readout_window"})
+
+
+if __name__ == "__main__":
+    main()
