@@ -147,6 +147,10 @@ struct EventsForward : CellForward<T> {
     T* trace;               // (B * T * N,) out: for each sample tile by tile, for each tile step by step
     T* checkpoints;         // (segments(T, kEventSegment), 2, B, N) out
     bool trace_integrator;  // i instead of the drive
+    bool packed;            // packed_weight is an input, the weights of all K inputs, and `weight` is not read
+
+    bool by_event() const { return !packed && packs_by_event(events.inputs, events.count); }
+    int64_t rows() const { return packed ? events.inputs : packed_rows(events.inputs, events.count); }
 };
 
 template <class T>
@@ -165,6 +169,7 @@ struct Lateral {
     const T* weight;  // (N, N): weight[n][m] is what neuron n gets from neuron m
     T* packed;        // scratch: (N, lateral_width(N)), row m has what neuron m gives
     bool relu;        // ds/dh on the way through these weights: [h > 0]; otherwise 1
+    bool is_packed;   // `packed` is an input, and `weight` is not read
 };
 
 // Elements of a row over all neurons: tiles side by side, neuron n at place n.
@@ -177,6 +182,9 @@ struct LateralForward : EventsForward<T> {
     bool has_events;   // otherwise the currents are given
     const T* current;  // (T, B, N) if given
     Lateral<T> lateral;
+    // The memory of the only thread, for `threads` <= 1: lateral_forward_memory(N) bytes, aligned to 64. If null, each
+    // thread takes its own.
+    void* memory;
 };
 
 template <class T>

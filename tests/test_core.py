@@ -45,5 +45,7 @@ def test_functions_take_what_their_stub_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes_take_what_their_stub_says(name: str) -> None:
-    (init,) = (node for node in CLASSES[name].body if isinstance(node, ast.FunctionDef))
-    assert_same(names_and_types(init), bound(getattr(_core, name).__init__.__doc__))
+    methods = [node for node in CLASSES[name].body if isinstance(node, ast.FunctionDef) and not node.decorator_list]
+    assert "__init__" in [method.name for method in methods]
+    for method in methods:
+        assert_same(names_and_types(method), bound(getattr(getattr(_core, name), method.name).__doc__))

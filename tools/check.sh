@@ -9,25 +9,26 @@ pre-commit run --all-files --show-diff-on-failure
 "$BIN/python" -m mypy.stubtest srcell._core --allowlist tools/stubtest_allowlist.txt
 
 python=(-DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$("$BIN/python" -m pybind11 --cmakedir)")
-cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "${python[@]}"
-git ls-files 'csrc/cpu/*.cpp' 'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet
+cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_LIBRARY=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "${python[@]}"
+git ls-files 'csrc/cpu/*.cpp' 'csrc/runtime/*.cpp' 'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet
 
-cmake --preset release "${python[@]}"
+cmake --preset release -DSRCELL_LIBRARY=ON "${python[@]}"
 cmake --build --preset release
-ctest --preset release
+ctest --preset release -j 2
 SRCELL_CUDA_ON_HOST=$(realpath build/release/on_host/_cuda*.so) "$BIN/python" -m pytest -q tests/test_cuda.py
 "$BIN/python" tools/check_cuda.py
 tools/check_symbols.sh build/release
+BUILD=build/release PYTHON="$BIN/python" tools/check_library.sh build/library
 cmake --preset asan
 cmake --build --preset asan
-ctest --preset asan
+ctest --preset asan -j 2
 # Without address randomisation where possible: the thread sanitizer's runtime may fail if the system randomises more
 # bits of addresses than it expects.
 cmake --preset tsan
-cmake --build --preset tsan --target srcell_test_threads
+cmake --build --preset tsan --target srcell_test_threads srcell_test_runtime
 fixed_addresses=$(setarch -R true 2>/dev/null && echo "setarch -R" || true)
-$fixed_addresses ctest --preset tsan -R '^threads$'
+$fixed_addresses ctest --preset tsan -R '^(threads|runtime)$'
 
 # The documentation. `make test` has run its examples, except those that need other libraries.
 sphinx-build -W --keep-going -q -E -b html docs build/docs
-"$BIN/python" -m pytest -q tests/test_docs.py tests/test_gallery.py tests/test_works.py -k 'porting or notebook or works'
+"$BIN/python" -m pytest -q tests/test_docs.py tests/test_gallery.py tests/test_works.py -k 'porting or neurobench or notebook or works'

@@ -15,6 +15,7 @@ namespace py = pybind11;
 void bind_encode(py::module_& m);
 void bind_events(py::module_& m);
 void bind_linear(py::module_& m);
+void bind_runtime(py::module_& m);
 
 namespace srcell {
 namespace {
@@ -127,4 +128,5 @@ PYBIND11_MODULE(_core, m) {
     bind_functions<double>(m);
     bind_encode(m);
     bind_events(m);
+    bind_runtime(m);
 }

@@ -48,7 +48,8 @@ void events_forward(const Layer& layer, const Initial& initial, const Outputs& o
                                     packed.get(),
                                     pointer<T>(trace),
                                     pointer<T>(checkpoints),
-                                    trace_integrator};
+                                    trace_integrator,
+                                    false};
         const ReleasedGil release;
         return kernels().of<T>().events_forward(p);
     });
@@ -80,7 +81,7 @@ void events_backward(const Layer& layer, const Outputs& arriving, const Gradient
 // The struct of a layer's lateral weights, whose packed form is `packed`.
 template <class T>
 Lateral<T> lateral_of(Address weight, bool relu, const Scratch<T>& packed) {
-    return {pointer<const T>(weight), packed.get(), relu};
+    return {pointer<const T>(weight), packed.get(), relu, false};
 }
 
 // Throws for what a kernel of a layer with lateral weights returned, unless that is -1. Without events there are no

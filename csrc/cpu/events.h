@@ -87,12 +87,12 @@ void pack_weight(const EventsForward<T>& p) {
         int64_t width, rows, blocks;
     };
     constexpr int64_t block = 64;  // rows
-    const int64_t rows = packed_rows(p.events.inputs, p.events.count);
+    const int64_t rows = p.rows();
     Context context = {p, event_tile_width(p.shape.neurons), rows, ceil_div(rows, block)};
     const auto pack = [](void* self, int64_t begin, int64_t end) {
         const auto& [q, width, rows, blocks] = *static_cast<const Context*>(self);
         const int64_t inputs = q.events.inputs, neurons = q.shape.neurons;
-        const int32_t* indices = packs_by_event(inputs, q.events.count) ? q.events.indices : nullptr;
+        const int32_t* indices = q.by_event() ? q.events.indices : nullptr;
         for (int64_t item = begin; item < end; ++item) {
             const int64_t tile = item / blocks, first = item % blocks * block;
             const int64_t last = first + block < rows ? first + block : rows;
@@ -131,9 +131,9 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     const int64_t width = event_tile_width(neurons);
     alignas(64) Row<V> current = {};
     // Without inputs or events there are no packed weights; `current` is then only a valid address that is not read.
-    const int64_t rows = packed_rows(p.events.inputs, p.events.count);
+    const int64_t rows = p.rows();
     const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
-    const int32_t* const row_of_event = packs_by_event(p.events.inputs, p.events.count) ? nullptr : p.events.indices;
+    const int32_t* const row_of_event = p.by_event() ? nullptr : p.events.indices;
     load_initial(p, state, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
@@ -233,7 +233,7 @@ void events_forward_range(void* self, int64_t begin, int64_t end) {
 template <class V>
 int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
-    pack_weight(p);
+    if (!p.packed) pack_weight(p);
     EventsJob<EventsForward<scalar_of<V>>> job = {p, {p.shape.batch}};
     parallel_for(event_tiles(p.shape.neurons) * p.shape.batch, p.shape.threads,
                  p.trace ? events_forward_range<V, true> : events_forward_range<V, false>, &job);

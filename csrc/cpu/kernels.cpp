@@ -78,6 +78,10 @@ void sigmoid_array(const scalar_of<V>* x, scalar_of<V>* y, int64_t count) {
     elementwise<V>(x, y, count, [](V v) SRCELL_LAMBDA_INLINE { return sigmoid(v); });
 }
 
+void leaky_sum(double* sums, const float* x, int64_t count, double alpha) {
+    for (int64_t n = 0; n < count; ++n) sums[n] = alpha * sums[n] + static_cast<double>(x[n]);
+}
+
 // V is the value type of the time loops, S a single register of it.
 template <class V, class S>
 constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
@@ -90,6 +94,7 @@ constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     made.event_dots = event_dots<S>;
     made.lateral_forward = lateral_forward<V>;
     made.lateral_backward = lateral_backward<V>;
+    made.lateral_forward_memory = lateral_forward_memory<V>;
     made.multiply = multiply<S>;
     made.mask_events = mask_events<S>;
     made.count_events = count_events<T>;
@@ -105,6 +110,7 @@ constexpr Kernels make_kernels() {
     made.isa = SRCELL_NAME(SRCELL_ISA);
     made.f32 = make_kernels_of<F32, single_of<F32>>();
     made.f64 = make_kernels_of<double, double>();
+    made.leaky_sum = leaky_sum;
     made.count_active_pixels = count_active_pixels;
     made.rate_draw = rate_draw;
     made.rate_write = rate_write;

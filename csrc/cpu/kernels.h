@@ -21,6 +21,7 @@ struct KernelsOf {
     // These return kOutOfMemory as well, if a thread found no memory for its states.
     int64_t (*lateral_forward)(const LateralForward<T>&);
     int64_t (*lateral_backward)(const LateralBackward<T>&);
+    int64_t (*lateral_forward_memory)(int64_t neurons);
     void (*multiply)(const Product<T>&);
     // Writes mask and offsets; returns whether all events are 1.
     bool (*mask_events)(const DenseInput<T>&);
@@ -38,6 +39,8 @@ struct Kernels {
     const char* isa;
     KernelsOf<float> f32;
     KernelsOf<double> f64;
+    // sums[n] = alpha * sums[n] + x[n], rounded twice.
+    void (*leaky_sum)(double* sums, const float* x, int64_t count, double alpha);
     // Writes the number of active pixels before each sample, and last their total, to active_before, (B + 1,), and
     // returns -1; or returns the first sample that has a pixel outside [0, 1].
     int64_t (*count_active_pixels)(const Images&, int64_t* active_before);

@@ -11,11 +11,13 @@
 // another tile's weights into the cache.
 SRCELL_INLINE int64_t lateral_block(int64_t tiles) { return tiles > 1 ? 8 * kEventSegment : kEventSegment; }
 
-// Memory of one thread, aligned to cache lines; null if there is none left.
+// Memory of one thread, aligned to cache lines: given, or its own; null if there is none left.
 class ThreadMemory {
   public:
-    explicit ThreadMemory(int64_t bytes) : first_(static_cast<char*>(std::aligned_alloc(64, size(bytes)))) {}
-    ~ThreadMemory() { std::free(first_); }
+    explicit ThreadMemory(int64_t bytes, void* given = nullptr)
+        : own_(given ? nullptr : std::aligned_alloc(64, size(bytes))),
+          first_(static_cast<char*>(given ? given : own_)) {}
+    ~ThreadMemory() { std::free(own_); }
     ThreadMemory(const ThreadMemory&) = delete;
     ThreadMemory& operator=(const ThreadMemory&) = delete;
 
@@ -37,6 +39,7 @@ class ThreadMemory {
   private:
     static size_t size(int64_t bytes) { return static_cast<size_t>(bytes ? bytes : 64); }
 
+    void* own_;
     char* first_;
     int64_t used_ = 0;
 };
@@ -103,11 +106,7 @@ struct LateralForwardMemory {
     T* currents = nullptr;
     Active<T> active = {};
 
-    LateralForwardMemory(int64_t neurons, bool events)
-        : memory(ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
-                 ThreadMemory::bytes_of<TileState<V>>(event_tiles(neurons)) +
-                 ThreadMemory::bytes_of<T>(rows(events) * lateral_width(neurons)) +
-                 ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons)) {
+    LateralForwardMemory(int64_t neurons, bool events, void* given) : memory(bytes(neurons, events), given) {
         if (!memory) return;
         cells = memory.take<TileCell<V>>(event_tiles(neurons));
         states = memory.take<TileState<V>>(event_tiles(neurons));
@@ -116,20 +115,33 @@ struct LateralForwardMemory {
     }
 
     static int64_t rows(bool events) { return events ? kEventSegment : 1; }
+
+    static int64_t bytes(int64_t neurons, bool events) {
+        return ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
+               ThreadMemory::bytes_of<TileState<V>>(event_tiles(neurons)) +
+               ThreadMemory::bytes_of<T>(rows(events) * lateral_width(neurons)) +
+               ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons);
+    }
 };
+
+// Bytes of LateralForward::memory, whatever the input.
+template <class V>
+int64_t lateral_forward_memory(int64_t neurons) {
+    return LateralForwardMemory<V>::bytes(neurons, true);
+}
 
 // Sums the events of step t of a sample for one tile.
 template <class V>
 SRCELL_INLINE void sum_events_of_step(const LateralForward<scalar_of<V>>& p, int64_t sample, int64_t number, int64_t t,
                                       scalar_of<V>* target) {
     using T = scalar_of<V>;
-    const int64_t width = event_tile_width(p.shape.neurons), rows = packed_rows(p.events.inputs, p.events.count);
+    const int64_t width = event_tile_width(p.shape.neurons), rows = p.rows();
     const int64_t* offsets = p.events.offsets + sample * p.shape.steps + t;
     // Without inputs or events there are no packed weights; `target` is then only a valid address.
     const T* weights = rows ? p.packed_weight + number * rows * width : target;
     const T* values = offset_or_null(p.events.values, offsets[0]);
     const int64_t events = offsets[1] - offsets[0];
-    if (packs_by_event(p.events.inputs, p.events.count))
+    if (p.by_event())
         sum_packed_events<V>(target, width, weights + offsets[0] * width, values, events);
     else
         sum_event_rows<V>(
@@ -234,7 +246,7 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
     const auto& p = job.p;
     const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
-    LateralForwardMemory<V> m(neurons, p.has_events);
+    LateralForwardMemory<V> m(neurons, p.has_events, p.memory);
     if (!m.memory) {
         job.out_of_memory = true;
         return;
@@ -253,8 +265,8 @@ int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
     LateralForward<scalar_of<V>> p = call;
     const int64_t tiles = event_tiles(p.shape.neurons);
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
-    if (p.has_events) pack_weight(p);
-    pack_lateral(p.lateral, p.shape);
+    if (p.has_events && !p.packed) pack_weight(p);
+    if (!p.lateral.is_packed) pack_lateral(p.lateral, p.shape);
     if (p.has_events && tiles > 1) {
         Job job = {{p, {p.shape.batch}}, {false}};
         parallel_for(tiles * p.shape.batch, p.shape.threads, sum_events_range<V>, &job);

@@ -133,7 +133,7 @@ struct EventsCall {
 
     int64_t forward(const Kernels& kernels, const Array<T>& weight, int threads) {
         return call_forward(kernels, EventsForward<T>{out.forward(threads), rows.events(), weight.data(), packed.data(),
-                                                      trace.data(), checkpoints.data(), in.o.parameters});
+                                                      trace.data(), checkpoints.data(), in.o.parameters, false});
     }
 
     int64_t backward(const Kernels& kernels, int threads) {

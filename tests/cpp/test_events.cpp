@@ -328,7 +328,8 @@ void empty_batches_are_checked() {
     rows.offsets[4] = 1;
     for_each_table([&](const Kernels& kernels, int threads) {
         EventsCall<float> call(in, rows, {true, true, true}, kPoison);
-        EventsForward<float> p = {call.out.forward(threads), rows.events(), nullptr, nullptr, nullptr, nullptr, false};
+        EventsForward<float> p = {
+            call.out.forward(threads), rows.events(), nullptr, nullptr, nullptr, nullptr, false, false};
         p.events.indices = one.data();
         p.events.count = 1;
         CHECK(kernels.f32.events_forward(p) == 1);

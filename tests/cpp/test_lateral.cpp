@@ -45,7 +45,7 @@ struct LateralCall {
         p.trace_integrator = in.o.parameters;
         p.has_events = rows;
         p.current = current.data();
-        p.lateral = {lateral.data(), packed_lateral.data(), relu};
+        p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
         return kernels.of<T>().lateral_forward(p);
     }
 
@@ -60,7 +60,7 @@ struct LateralCall {
         p.grad_current = grad_current.data();
         p.grad_weight = grad_weight.data();
         p.weight_partials = weight_partials.data();
-        p.lateral = {lateral.data(), packed_lateral.data(), relu};
+        p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
         p.grad_lateral = grad_lateral.data();
         p.lateral_partials = lateral_partials.data();
         return kernels.of<T>().lateral_backward(p);

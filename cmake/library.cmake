@@ -1,0 +1,35 @@
+# libsrcell, shared and static, with srcell.h and a CMake package: find_package(srcell), then link srcell::srcell or
+# srcell::static.
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(sources csrc/runtime/srcell.cpp ${SRCELL_RUNTIME} ${SRCELL_CPU})
+foreach(isa ${SRCELL_ISAS})
+  list(APPEND sources $<TARGET_OBJECTS:srcell_kernels_${isa}>)
+endforeach()
+foreach(kind shared static)
+  string(TOUPPER ${kind} type)
+  add_library(libsrcell_${kind} ${type} ${sources})
+  set_target_properties(libsrcell_${kind} PROPERTIES OUTPUT_NAME srcell EXPORT_NAME ${kind})
+  target_compile_definitions(libsrcell_${kind} PRIVATE SRCELL_VERSION="${SKBUILD_PROJECT_VERSION}"
+                                                       SRCELL_BUILDS_LIBRARY)
+  target_include_directories(libsrcell_${kind} PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime>
+                                                      $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_link_libraries(libsrcell_${kind} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
+endforeach()
+# Its interface is C, so a program needs no C++ library of its own.
+set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime/exports.map)
+target_link_options(libsrcell_shared PRIVATE -static-libstdc++ -static-libgcc LINKER:--version-script=${exports})
+set_target_properties(libsrcell_shared PROPERTIES EXPORT_NAME srcell LINK_DEPENDS ${exports} SOVERSION 0
+                                                  VERSION ${SKBUILD_PROJECT_VERSION})
+
+install(TARGETS libsrcell_shared libsrcell_static EXPORT srcell)
+install(FILES csrc/runtime/srcell.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+set(package ${CMAKE_INSTALL_LIBDIR}/cmake/srcell)
+install(EXPORT srcell NAMESPACE srcell:: FILE srcell-targets.cmake DESTINATION ${package})
+configure_package_config_file(cmake/srcell-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/srcell-config.cmake
+                              INSTALL_DESTINATION ${package})
+write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/srcell-config-version.cmake VERSION ${PROJECT_VERSION}
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/srcell-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/srcell-config-version.cmake
+        DESTINATION ${package})

@@ -1,0 +1,147 @@
+// Networks and streams of csrc/runtime in the compiled module srcell._core, on NumPy arrays. core.cpp calls
+// bind_runtime(); srcell.runtime, which needs no torch, is the only user.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "../runtime/network.h"
+#include "arguments.h"
+
+namespace srcell {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;  // contiguous and of that type, or the call is refused
+
+template <class T>
+const T* data_of(const std::optional<Array<T>>& array) {
+    return array ? array->data() : nullptr;
+}
+
+std::unique_ptr<Network> read_network(const py::bytes& bytes) {
+    const std::string_view view = bytes;
+    try {
+        return std::make_unique<Network>(
+            TensorFile::parse(reinterpret_cast<const unsigned char*>(view.data()), view.size()));
+    } catch (const FileError& error) {
+        throw py::value_error(error.what());
+    }
+}
+
+// Logits, spikes of the layers whose numbers are in `wanted`, and events of the input and of each layer.
+py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
+              const Array<int32_t>& indices, const std::optional<Array<float>>& values,
+              const std::optional<Array<int64_t>>& lengths, const std::vector<size_t>& wanted, bool counts,
+              int threads) {
+    if (offsets.size() != count_rows(steps, batch) + 1 || (values && values->size() != indices.size()) ||
+        (lengths && lengths->size() != batch))
+        value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
+    Array<float> logits({batch, network.readout().classes});
+    Array<int64_t> events(static_cast<py::ssize_t>(network.layers().size() + 1));
+    std::vector<float*> written(network.layers().size());
+    py::list spikes;
+    for (const size_t layer : wanted) {
+        Array<float> of_layer({steps, batch, network.layers().at(layer).neurons});
+        written[layer] = of_layer.mutable_data();
+        spikes.append(std::move(of_layer));
+    }
+    const NetworkInput input = {
+        steps,
+        batch,
+        {offsets.data(), indices.data(), data_of(values), static_cast<int64_t>(indices.size()), network.inputs()},
+        data_of(lengths)};
+    const NetworkOutput output = {logits.mutable_data(), written.data(), counts ? events.mutable_data() : nullptr};
+    {
+        const ReleasedGil release;
+        network.run(input, output, threads);
+    }
+    return py::make_tuple(logits, spikes, events);
+}
+
+Array<float> spikes_of(const Stream& stream) {
+    const size_t last = stream.network().layers().size() - 1;
+    return Array<float>({stream.batch(), stream.network().outputs()}, stream.spikes(last));
+}
+
+// A step of some hundred nanoseconds keeps the GIL.
+Array<float> step(Stream& stream, const Array<int32_t>& indices, const std::optional<Array<float>>& values,
+                  const std::optional<Array<int64_t>>& offsets) {
+    const int64_t whole[] = {0, static_cast<int64_t>(indices.size())};
+    if (offsets ? offsets->size() != stream.batch() + 1 : stream.batch() != 1)
+        value_error("offsets: expected ", stream.batch() + 1, " for a stream of ", stream.batch(), " samples");
+    const int64_t* rows = offsets ? offsets->data() : whole;
+    if (rows[stream.batch()] != whole[1] || (values && values->size() != indices.size()))
+        value_error("offsets: expected the last to be ", whole[1], ", the number of indices and of values");
+    stream.step(rows, indices.data(), data_of(values));
+    return spikes_of(stream);
+}
+
+Array<float> step_dense(Stream& stream, const Array<float>& input) {
+    if (input.size() != stream.batch() * stream.network().inputs())
+        value_error("input: expected ", stream.batch() * stream.network().inputs(), " elements, got ", input.size());
+    stream.step_dense(input.data());
+    return spikes_of(stream);
+}
+
+Array<float> logits(const Stream& stream) {
+    Array<float> made({stream.batch(), stream.network().readout().classes});
+    if (made.size()) stream.logits(made.mutable_data());
+    return made;
+}
+
+py::bytes save(const Stream& stream) {
+    std::string state(stream.state_bytes(), '\0');
+    stream.save(state.data());
+    return py::bytes(state);
+}
+
+void restore(Stream& stream, const py::bytes& state) {
+    const std::string_view view = state;
+    stream.restore(view.data(), view.size());
+}
+
+// Text of a file, of which nothing says that it is UTF-8.
+py::str decoded(const std::string& text) {
+    return py::reinterpret_steal<py::str>(
+        PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
+}
+
+py::list layers_of(const Network& network) {
+    py::list made;
+    for (const NetworkLayer& layer : network.layers())
+        made.append(py::make_tuple(layer.inputs, layer.neurons, layer.lateral()));
+    return made;
+}
+
+}  // namespace
+}  // namespace srcell
+
+void bind_runtime(pybind11::module_& m) {
+    using namespace srcell;
+    using namespace pybind11::literals;
+    py::class_<Network>(m, "Network")
+        .def(py::init(&read_network), "bytes"_a)
+        .def_property_readonly("inputs", &Network::inputs)
+        .def_property_readonly("classes", [](const Network& network) { return network.readout().classes; })
+        .def_property_readonly("layers", &layers_of)
+        .def_property_readonly("texts",
+                               [](const Network& network) {
+                                   py::dict made;
+                                   for (const auto& [name, text] : network.texts()) made[decoded(name)] = decoded(text);
+                                   return made;
+                               })
+        .def_property_readonly("nbytes", &Network::bytes)
+        .def("run", &run, "steps"_a, "batch"_a, "offsets"_a.noconvert(), "indices"_a.noconvert(),
+             "values"_a.noconvert(), "lengths"_a.noconvert(), "wanted"_a, "counts"_a, "threads"_a);
+    py::class_<Stream>(m, "Stream")
+        .def(py::init<const Network&, int64_t>(), "network"_a, "batch"_a, py::keep_alive<1, 2>())
+        .def("step", &step, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
+        .def("step_dense", &step_dense, "input"_a.noconvert())
+        .def("logits", &logits)
+        .def("reset", &Stream::reset)
+        .def("save", &save)
+        .def("restore", &restore, "state"_a);
+}

@@ -1,0 +1,352 @@
+// Builds a network from a file's tensors, and runs it: layer by layer over batches of events, or step by step.
+#include "network.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+#include "../cpu/dispatch.h"
+#include "../cpu/event_rows.h"
+#include "../cpu/float_control.h"
+#include "../cpu/memory.h"
+#include "../cpu/parallel.h"
+#include "tensors.h"
+
+namespace srcell {
+
+namespace {
+
+constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
+constexpr int kMaxThreads = 1024;
+constexpr int64_t kChunkElements = int64_t(1)
+                                   << 22;  // spikes of a layer that a run keeps at a time, unless one sample has more
+
+// to[tile][k][n] = weight[tile * width + n][k], as the kernels pack it; zero beyond the last neuron.
+Aligned<float> packed(const std::vector<float>& weight, int64_t inputs, int64_t neurons) {
+    const int64_t width = event_tile_width(neurons);
+    Aligned<float> to(event_tiles(neurons) * inputs * width);
+    for (int64_t n = 0; n < neurons; ++n)
+        for (int64_t k = 0; k < inputs; ++k)
+            to.data()[(n / width * inputs + k) * width + n % width] = weight[static_cast<size_t>(n * inputs + k)];
+    return to;
+}
+
+// to[m][n] = weight[n][m].
+Aligned<float> packed_lateral(const std::vector<float>& weight, int64_t neurons) {
+    const int64_t width = lateral_width(neurons);
+    Aligned<float> to(neurons * width);
+    for (int64_t n = 0; n < neurons; ++n)
+        for (int64_t m = 0; m < neurons; ++m) to.data()[m * width + n] = weight[static_cast<size_t>(n * neurons + m)];
+    return to;
+}
+
+// The values of one parameter: one for the layer, or one for each neuron.
+std::vector<float> parameter_of(const TensorFile& file, const std::string& name, int k, int64_t neurons) {
+    std::vector<float> values = numbers_of<float>(file, name, {-1});
+    if (values.size() != 1 && static_cast<int64_t>(values.size()) != neurons)
+        throw FileError(name + ": expected 1 or " + std::to_string(neurons) + " values, got " +
+                        std::to_string(values.size()));
+    for (const float value : values) {
+        if (k == kAlpha && !(value >= 0 && value <= 1)) throw FileError(name + ": expected values in [0, 1]");
+        if (k == kRho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
+            throw FileError(name + ": expected finite values > 0 with a finite reciprocal");
+        if (!std::isfinite(value)) throw FileError(name + ": expected finite values");
+    }
+    return values;
+}
+
+NetworkLayer layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs) {
+    NetworkLayer made;
+    const std::vector<float> weight = numbers_of<float>(file, prefix + "weight", {-1, inputs});
+    const std::vector<int64_t>& shape = file.tensors.at(prefix + "weight").shape;
+    made.neurons = shape[0], made.inputs = shape[1];
+    if (made.neurons < 1 || made.inputs < 1 || made.neurons > kMaxNeurons || made.inputs > kMaxNeurons)
+        throw FileError(prefix + "weight: expected from 1 to 2^31 neurons and inputs, got " + shape_text(shape));
+    made.packed_weight = packed(weight, made.inputs, made.neurons);
+    for (int k = 0; k < kParameters; ++k)
+        made.parameters[k] = parameter_of(file, prefix + kParameterNames[k], k, made.neurons);
+    if (file.tensors.count(prefix + "lateral"))
+        made.packed_lateral =
+            packed_lateral(numbers_of<float>(file, prefix + "lateral", {made.neurons, made.neurons}), made.neurons);
+    if (file.tensors.count(prefix + "initial"))
+        made.initial = numbers_of<float>(file, prefix + "initial", {3, made.neurons});
+    return made;
+}
+
+// One step of the Fowler-Noll-Vo hash.
+void add_to(uint64_t& sum, int64_t value) { sum = (sum ^ static_cast<uint64_t>(value)) * 0x100000001B3u; }
+
+int64_t bits_of(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+[[noreturn]] void refuse_events(const char* expected) { throw std::invalid_argument(expected); }
+
+// Says what is wrong with events that a kernel refused, or that check_events() did.
+[[noreturn]] void explain(const NetworkInput& input) {
+    const Events<float>& events = input.events;
+    const UncheckedEvents unchecked = {events.offsets, events.indices, events.values, nullptr,      input.lengths,
+                                       input.steps,    input.batch,    events.inputs, events.count, 1};
+    switch (find_fault(unchecked).fault) {
+        case Fault::kLength:
+            refuse_events("lengths: expected values from 0 to the number of steps");
+        case Fault::kFirstOffset:
+        case Fault::kDescent:
+        case Fault::kLastOffset:
+            refuse_events("offsets: expected values that ascend from 0 to the number of indices");
+        case Fault::kIndex:
+            refuse_events("indices: expected values from 0 to the number of inputs less 1");
+        case Fault::kNan:
+            refuse_events("values: expected no NaN");
+        case Fault::kPastLength:
+            refuse_events("lengths: expected no event past a sample's length");
+        case Fault::kNone:
+            break;
+    }
+    refuse_events("events: expected arrays that are not altered during a call");
+}
+
+// Checks what the kernels do not, and what must hold before a run is cut into chunks: they check all offsets and
+// indices of the samples that they get.
+void check_events(const NetworkInput& input) {
+    const Events<float>& events = input.events;
+    bool good = events.offsets[0] == 0 && events.offsets[input.batch * input.steps] == events.count;
+    int64_t before = 0;
+    for (int64_t b = 0; good && b < input.batch; ++b) {
+        const int64_t length = input.lengths ? input.lengths[b] : input.steps,
+                      end = events.offsets[(b + 1) * input.steps];
+        good = length >= 0 && length <= input.steps && before <= end && end <= events.count &&
+               events.offsets[b * input.steps + length] == end;
+        before = end;
+    }
+    if (events.values && good)
+        for (int64_t n = 0; n < events.count; ++n) good &= events.values[n] == events.values[n];
+    if (!good) explain(input);
+}
+
+// Uninitialised memory, from the cache of memory.h.
+template <class T>
+class Block {
+  public:
+    Block() = default;
+    explicit Block(int64_t count) : bytes_(static_cast<size_t>(count ? count : 1) * sizeof(T)) {
+        if (count <= INT64_MAX / static_cast<int64_t>(sizeof(T))) memory_ = acquire_block(bytes_);
+        if (!memory_) throw std::bad_alloc();
+    }
+    ~Block() {
+        if (memory_) release_block(memory_, bytes_);
+    }
+    Block(Block&& other) noexcept : bytes_(other.bytes_), memory_(std::exchange(other.memory_, nullptr)) {}
+    Block& operator=(Block&& other) noexcept {
+        std::swap(bytes_, other.bytes_);
+        std::swap(memory_, other.memory_);
+        return *this;
+    }
+
+    T* data() const { return static_cast<T*>(memory_); }
+
+  private:
+    size_t bytes_ = 0;
+    void* memory_ = nullptr;
+};
+
+// The events and the states of a layer in a run.
+struct RunMemory {
+    Block<float> state, values;
+    Block<uint64_t> mask;
+    Block<int64_t> offsets;
+    Block<int32_t> indices;
+
+    // The events of some of the samples, as rows of their own.
+    Events<float> part_of(const NetworkInput& input, int64_t first, int64_t batch) {
+        const int64_t rows = batch * input.steps;
+        const int64_t* from = input.events.offsets + first * input.steps;
+        offsets = Block<int64_t>(rows + 1);
+        for (int64_t row = 0; row <= rows; ++row) offsets.data()[row] = from[row] - from[0];
+        const float* given = input.events.values;
+        return {offsets.data(), input.events.indices + from[0], given ? given + from[0] : nullptr, from[rows] - from[0],
+                input.events.inputs};
+    }
+
+    // The active elements of a layer's spikes; without `list` their number alone.
+    Events<float> events_of(const Kernels& kernels, const ScanShape& shape, int64_t neurons, const float* spikes,
+                            bool list) {
+        const int64_t rows = shape.steps * shape.batch;
+        mask = Block<uint64_t>(rows * mask_words(neurons));
+        offsets = Block<int64_t>(rows + 1);
+        const DenseInput<float> dense = {shape, neurons, spikes, mask.data(), offsets.data()};
+        const bool ones = kernels.f32.mask_events(dense);
+        const int64_t count = offsets.data()[rows];
+        if (list) {
+            indices = Block<int32_t>(count);
+            values = Block<float>(ones ? 0 : count);
+            kernels.f32.list_events(dense, indices.data(), ones ? nullptr : values.data());
+        }
+        return {offsets.data(), indices.data(), ones ? nullptr : values.data(), count, neurons};
+    }
+};
+
+struct ReadoutJob {
+    const Readout& readout;
+    const Kernels& kernels;
+    const float* spikes;
+    int64_t steps, batch;
+    const int64_t* lengths;
+    double* sums;  // (B, N) scratch
+    float* logits;
+
+    // Step by step over all samples of the range, because a step's spikes lie side by side.
+    static void run(void* self, int64_t begin, int64_t end) {
+        const ReadoutJob& job = *static_cast<const ReadoutJob*>(self);
+        const Readout& readout = job.readout;
+        std::fill(job.sums + begin * readout.neurons, job.sums + end * readout.neurons, 0.0);
+        for (int64_t t = 0; t < job.steps; ++t)
+            for (int64_t b = begin; b < end; ++b) {
+                const int64_t length = job.lengths ? job.lengths[b] : job.steps;
+                if (t >= length || (readout.window && t < length - readout.window)) continue;
+                readout.add(job.kernels, job.sums + b * readout.neurons,
+                            job.spikes + (t * job.batch + b) * readout.neurons);
+            }
+        for (int64_t b = begin; b < end; ++b)
+            readout.logits(job.sums + b * readout.neurons, job.logits + b * readout.classes);
+    }
+};
+
+}  // namespace
+
+CellParameters<float> NetworkLayer::cell() const {
+    CellParameters<float> cell = {};
+    for (int k = 0; k < kParameters; ++k) cell.of[k] = {parameters[k].data(), parameters[k].size() == 1 ? 0 : 1, 0};
+    return cell;
+}
+
+Network::Network(const TensorFile& file) : kernels_(choose_kernels(available_kernels(), std::getenv("SRCELL_ISA"))) {
+    if (text_of(file, "format") != "srcell.network") throw FileError("format: expected 'srcell.network'");
+    if (text_of(file, "version") != "1")
+        throw FileError("version: expected 1, got '" + shown(text_of(file, "version")) +
+                        "': written by a newer srcell");
+    size_t used = 0;
+    for (int64_t k = 0, inputs = -1;
+         k < kMaxLayers && (!k || file.tensors.count("layers." + std::to_string(k) + ".weight")); ++k) {
+        layers_.push_back(layer_of(file, "layers." + std::to_string(k) + ".", inputs));
+        const NetworkLayer& layer = layers_.back();
+        inputs = layer.neurons;
+        used += 1 + kParameters + layer.lateral() + !layer.initial.empty();
+    }
+    readout_ = Readout::of(file, outputs());
+    used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;
+    if (used != file.tensors.size())
+        throw FileError("header: expected " + std::to_string(used) + " tensors for " + std::to_string(layers_.size()) +
+                        " layers and the readout, got " + std::to_string(file.tensors.size()));
+    texts_.assign(file.texts.begin(), file.texts.end());
+    fingerprint_ = 0xCBF29CE484222325u;
+    for (const NetworkLayer& layer : layers_) {
+        add_to(fingerprint_, layer.inputs);
+        add_to(fingerprint_, layer.neurons);
+        for (const Aligned<float>* weights : {&layer.packed_weight, &layer.packed_lateral})
+            for (int64_t n = 0; n < weights->size(); ++n) add_to(fingerprint_, bits_of(weights->data()[n]));
+    }
+}
+
+int64_t Network::bytes() const {
+    int64_t numbers = static_cast<int64_t>(readout_.weight.size() + readout_.bias.size());
+    for (const NetworkLayer& layer : layers_) {
+        numbers += layer.inputs * layer.neurons + (layer.lateral() ? layer.neurons * layer.neurons : 0);
+        for (const auto& values : layer.parameters) numbers += static_cast<int64_t>(values.size());
+    }
+    return numbers * static_cast<int64_t>(sizeof(float));
+}
+
+bool NetworkLayer::run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
+                       float* spikes, float* after, void* memory) const {
+    const int64_t plane = shape.batch * neurons;
+    LateralForward<float> p = {};
+    p.shape = shape;
+    p.shape.neurons = neurons;
+    p.cell = cell();
+    p.i0 = before, p.h0 = before ? before + plane : nullptr, p.hs0 = before ? before + 2 * plane : nullptr;
+    p.spikes = spikes;
+    p.i = after, p.h = after + plane, p.hs = after + 2 * plane;
+    p.events = events;
+    p.packed_weight = packed_weight.data();
+    p.packed = true;
+    p.has_events = true;
+    p.lateral = {nullptr, packed_lateral.data(), false, true};
+    p.memory = memory;
+    const int64_t returned = lateral() ? kernels.f32.lateral_forward(p) : kernels.f32.events_forward(p);
+    if (returned == kOutOfMemory) throw std::bad_alloc();
+    return returned < 0;
+}
+
+void NetworkLayer::initial_state(int64_t batch, float* to) const {
+    if (initial.empty()) {
+        std::fill(to, to + 3 * batch * neurons, 0.0f);
+        return;
+    }
+    for (int64_t row = 0; row < 3 * batch; ++row) {
+        const float* from = initial.data() + row / batch * neurons;
+        std::copy(from, from + neurons, to + row * neurons);
+    }
+}
+
+int64_t count_rows(int64_t steps, int64_t batch) {
+    if (steps < 0 || batch < 0 || (steps && batch >= INT64_MAX / steps))
+        throw std::invalid_argument("steps and batch: expected at least 0, and a product below 2^63");
+    return steps * batch;
+}
+
+void Network::run(const NetworkInput& input, const NetworkOutput& output, int threads) const {
+    const PlainArithmetic plain;
+    count_rows(input.steps, input.batch);
+    if (!input.steps && readout_.kind == Readout::kNone) return;  // a batch of nothing may have any size
+    check_events(input);
+    if (output.events) std::fill(output.events, output.events + 1 + layers_.size(), 0);
+    if (output.events) output.events[0] = input.events.count;
+    threads = std::clamp(threads, 1, kMaxThreads);
+    int64_t widest = 0;
+    for (const NetworkLayer& layer : layers_) widest = std::max(widest, layer.neurons);
+    const int64_t steps = std::max<int64_t>(input.steps, 1);
+    const int64_t fit = widest > kChunkElements / steps ? 1 : kChunkElements / (steps * widest);
+    const int64_t chunk = std::min(input.batch, std::max<int64_t>(fit, threads));
+    for (int64_t first = 0; first < input.batch; first += chunk)
+        run_samples(input, output, first, std::min(chunk, input.batch - first), threads);
+}
+
+void Network::run_samples(const NetworkInput& input, const NetworkOutput& output, int64_t first, int64_t batch,
+                          int threads) const {
+    const int64_t steps = input.steps;
+    const ScanShape shape = {steps, batch, 0, input.lengths ? input.lengths + first : nullptr, threads};
+    RunMemory memory;
+    Events<float> events = memory.part_of(input, first, batch);
+    Block<float> spikes;
+    for (size_t k = 0; k < layers_.size(); ++k) {
+        const NetworkLayer& layer = layers_[k];
+        const int64_t plane = batch * layer.neurons;
+        spikes = Block<float>(steps * plane);
+        memory.state = Block<float>(6 * plane);
+        layer.initial_state(batch, memory.state.data());
+        if (!layer.run(*kernels_, shape, events, memory.state.data(), spikes.data(), memory.state.data() + 3 * plane,
+                       nullptr))
+            explain(input);
+        if (output.spikes && output.spikes[k])
+            for (int64_t t = 0; t < steps; ++t)
+                std::copy(spikes.data() + t * plane, spikes.data() + (t + 1) * plane,
+                          output.spikes[k] + (t * input.batch + first) * layer.neurons);
+        const bool last = k + 1 == layers_.size();
+        if (!last || output.events) events = memory.events_of(*kernels_, shape, layer.neurons, spikes.data(), !last);
+        if (output.events) output.events[k + 1] += events.count;
+    }
+    if (!output.logits || readout_.kind == Readout::kNone) return;
+    const Block<double> sums(batch * readout_.neurons);
+    ReadoutJob job = {readout_, *kernels_,     spikes.data(), steps,
+                      batch,    shape.lengths, sums.data(),   output.logits + first * readout_.classes};
+    parallel_for(batch, threads, ReadoutJob::run, &job);
+}
+
+}  // namespace srcell

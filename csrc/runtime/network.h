@@ -1,0 +1,140 @@
+// A trained network that runs without torch and without Python: built from the tensors of a file, it classifies batches
+// of events and streams of steps with the kernels of csrc/cpu. The bindings and the C interface call it; it never looks
+// inside the equations.
+//
+// The spikes are bit for bit those of the layers that it came from, on every ISA and for every number of threads. The
+// readout sums in double, in an order of its own, so that a stream and a batch give the same logits (readout.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../cpu/kernels.h"
+#include "aligned.h"
+#include "readout.h"
+#include "tensor_file.h"
+
+namespace srcell {
+
+// A layer as the kernels take it: its weights packed once.
+struct NetworkLayer {
+    int64_t inputs, neurons;
+    Aligned<float> packed_weight;                // (event_tiles(N), K, event_tile_width(N))
+    Aligned<float> packed_lateral;               // (N, lateral_width(N)), or empty: no neuron hears another
+    std::vector<float> parameters[kParameters];  // of one element, or of N
+    std::vector<float> initial;                  // (3, N): i, h and hs before the first step; empty: zero
+
+    bool lateral() const { return packed_lateral.size() > 0; }
+    CellParameters<float> cell() const;
+    // Writes the state (3, B, N) before the first step.
+    void initial_state(int64_t batch, float* to) const;
+    // Runs the layer over B samples, from the state `before` (3, B, N) to the state `after`, and writes its spikes
+    // (T, B, N). Memory is that of LateralForward, or null. Returns whether the events were valid.
+    bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
+             float* spikes, float* after, void* memory) const;
+};
+
+// Events whose rows the caller has not checked; the arrays are those of Events, with lengths (B,) in [0, T] or null.
+struct NetworkInput {
+    int64_t steps, batch;
+    Events<float> events;
+    const int64_t* lengths;
+};
+
+// Where a run writes; any may be null.
+struct NetworkOutput {
+    float* logits;         // (B, C)
+    float* const* spikes;  // for each layer null, or (T, B, N)
+    int64_t* events;       // (1 + layers,): events of the input and of each layer, of all samples
+};
+
+// The number of rows of B samples of T steps. Throws std::invalid_argument if that is none.
+int64_t count_rows(int64_t steps, int64_t batch);
+
+class Network {
+  public:
+    // Throws FileError.
+    explicit Network(const TensorFile& file);
+
+    // On at most `threads` threads. Throws std::invalid_argument for events that are not valid, and std::bad_alloc.
+    void run(const NetworkInput& input, const NetworkOutput& output, int threads) const;
+
+    const std::vector<NetworkLayer>& layers() const { return layers_; }
+    const Readout& readout() const { return readout_; }
+    const std::vector<std::pair<std::string, std::string>>& texts() const { return texts_; }
+    int64_t inputs() const { return layers_.front().inputs; }
+    int64_t outputs() const { return layers_.back().neurons; }
+    const Kernels& kernels() const { return *kernels_; }
+
+    // A number that tells networks apart: of their sizes and weights.
+    uint64_t fingerprint() const { return fingerprint_; }
+
+    // Bytes of weights and parameters as they are read, without what packing adds.
+    int64_t bytes() const;
+
+  private:
+    void run_samples(const NetworkInput& input, const NetworkOutput& output, int64_t first, int64_t batch,
+                     int threads) const;
+
+    std::vector<NetworkLayer> layers_;
+    Readout readout_;
+    std::vector<std::pair<std::string, std::string>> texts_;
+    const Kernels* kernels_;
+    uint64_t fingerprint_ = 0;
+};
+
+// A network that takes one step at a time of B samples side by side. The network must outlive it. Nothing is allocated
+// after the constructor. Streams of one network may run in threads of their own; one stream is one thread's at a time.
+class Stream {
+  public:
+    Stream(const Network& network, int64_t batch);
+
+    // Takes a step with the events of row b for sample b: offsets (B + 1,), indices and values as in Events. Throws
+    // std::invalid_argument, and the state is then as it was, for events that are not valid.
+    void step(const int64_t* offsets, const int32_t* indices, const float* values);
+    // Takes a step with the nonzero elements of a dense input (B, K).
+    void step_dense(const float* input);
+
+    // (B, N) of a layer: its spikes of the last step.
+    const float* spikes(size_t layer) const { return parts_[layer].spikes[now_].data(); }
+    // Writes (B, C).
+    void logits(float* to) const;
+
+    void reset();
+    // The state of all layers and of the readout, as bytes that only a stream of the same sizes takes.
+    size_t state_bytes() const;
+    void save(void* to) const;
+    // Throws std::invalid_argument, and the state is then as it was, for the state of another network or batch.
+    void restore(const void* from, size_t bytes);
+
+    int64_t batch() const { return batch_; }
+    const Network& network() const { return network_; }
+
+  private:
+    struct Part {
+        Aligned<float> state[2];   // (3, B, N): before and after a step, changing places
+        Aligned<float> spikes[2];  // (B, N), in the same way
+        Aligned<char> memory;      // of a lateral layer
+    };
+    // Rows of events of a dense array (B, K).
+    struct Rows {
+        Aligned<uint64_t> mask;
+        Aligned<int64_t> offsets;
+        Aligned<int32_t> indices;
+        Aligned<float> values;
+    };
+    static int64_t checked(const Network& network, int64_t batch);
+    Events<float> rows_of(const float* elements, int64_t inputs);
+    void advance(Events<float> events);
+
+    const Network& network_;
+    int64_t batch_;
+    std::vector<Part> parts_;
+    Rows rows_;
+    ReadoutState read_;
+    size_t now_ = 0;  // which of the two states is the present one
+};
+
+}  // namespace srcell

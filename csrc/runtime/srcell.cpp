@@ -1,0 +1,189 @@
+// The C interface, srcell.h: turns exceptions into codes and a line of text. Knows no kernel.
+#include "srcell.h"
+
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "network.h"
+
+struct srcell_network {
+    srcell::Network network;
+};
+
+struct srcell_stream {
+    srcell::Stream stream;
+};
+
+namespace {
+
+thread_local char last_error[256] = "";
+
+srcell_status fail(srcell_status status, const char* text) {
+    std::strncpy(last_error, text, sizeof last_error - 1);
+    return status;
+}
+
+// Runs `call`, and turns what it throws into a code.
+template <class Call>
+srcell_status guarded(Call call) {
+    try {
+        call();
+        return SRCELL_OK;
+    } catch (const srcell::FileError& error) {
+        return fail(SRCELL_BAD_FILE, error.what());
+    } catch (const std::invalid_argument& error) {
+        return fail(SRCELL_BAD_ARGUMENT, error.what());
+    } catch (const std::exception&) {
+        return fail(SRCELL_NO_MEMORY, "no memory left");
+    }
+}
+
+template <class T>
+void require(const T* pointer, const char* name) {
+    if (!pointer) throw std::invalid_argument(std::string(name) + ": expected a pointer, got null");
+}
+
+}  // namespace
+
+const char* srcell_error(void) { return last_error; }
+
+const char* srcell_version(void) { return SRCELL_VERSION; }
+
+srcell_status srcell_network_load(const char* path, srcell_network** network) {
+    if (network) *network = nullptr;
+    return guarded([&] {
+        require(path, "path");
+        require(network, "network");
+        const std::vector<unsigned char> bytes = srcell::read_bytes(path);
+        *network = new srcell_network{srcell::Network(srcell::TensorFile::parse(bytes.data(), bytes.size()))};
+    });
+}
+
+srcell_status srcell_network_read(const void* bytes, size_t size, srcell_network** network) {
+    if (network) *network = nullptr;
+    return guarded([&] {
+        require(bytes, "bytes");
+        require(network, "network");
+        *network = new srcell_network{
+            srcell::Network(srcell::TensorFile::parse(static_cast<const unsigned char*>(bytes), size))};
+    });
+}
+
+void srcell_network_free(srcell_network* network) { delete network; }
+
+int64_t srcell_network_inputs(const srcell_network* network) { return network ? network->network.inputs() : -1; }
+int64_t srcell_network_outputs(const srcell_network* network) { return network ? network->network.outputs() : -1; }
+int64_t srcell_network_classes(const srcell_network* network) {
+    return network ? network->network.readout().classes : -1;
+}
+int64_t srcell_network_layers(const srcell_network* network) {
+    return network ? static_cast<int64_t>(network->network.layers().size()) : -1;
+}
+int64_t srcell_network_neurons(const srcell_network* network, int64_t layer) {
+    if (layer < 0 || layer >= srcell_network_layers(network)) return -1;
+    return network->network.layers()[static_cast<size_t>(layer)].neurons;
+}
+
+const char* srcell_network_text(const srcell_network* network, const char* name) {
+    if (network && name)
+        for (const auto& [key, text] : network->network.texts())
+            if (key == name) return text.c_str();
+    return nullptr;
+}
+
+srcell_status srcell_network_run(const srcell_network* network, int64_t steps, int64_t batch, const int64_t* offsets,
+                                 const int32_t* indices, const float* values, const int64_t* lengths, float* logits,
+                                 float* spikes, int threads) {
+    return guarded([&] {
+        require(network, "network");
+        require(offsets, "offsets");
+        const int64_t count = offsets[srcell::count_rows(steps, batch)];
+        if (count) require(indices, "indices");
+        const srcell::Network& run = network->network;
+        std::vector<float*> written(run.layers().size());
+        written.back() = spikes;
+        run.run({steps, batch, {offsets, indices, values, count, run.inputs()}, lengths},
+                {logits, written.data(), nullptr}, threads);
+    });
+}
+
+srcell_status srcell_stream_new(const srcell_network* network, int64_t batch, srcell_stream** stream) {
+    if (stream) *stream = nullptr;
+    return guarded([&] {
+        require(network, "network");
+        require(stream, "stream");
+        *stream = new srcell_stream{srcell::Stream(network->network, batch)};
+    });
+}
+
+void srcell_stream_free(srcell_stream* stream) { delete stream; }
+
+srcell_status srcell_stream_step(srcell_stream* stream, const int32_t* indices, const float* values, int64_t count) {
+    return guarded([&] {
+        require(stream, "stream");
+        if (count) require(indices, "indices");
+        if (count < 0) throw std::invalid_argument("count: expected at least 0");
+        if (stream->stream.batch() != 1) throw std::invalid_argument("stream: expected one of one sample");
+        const int64_t offsets[] = {0, count};
+        stream->stream.step(offsets, indices, values);
+    });
+}
+
+srcell_status srcell_stream_step_rows(srcell_stream* stream, const int64_t* offsets, const int32_t* indices,
+                                      const float* values) {
+    return guarded([&] {
+        require(stream, "stream");
+        require(offsets, "offsets");
+        if (offsets[stream->stream.batch()]) require(indices, "indices");
+        stream->stream.step(offsets, indices, values);
+    });
+}
+
+srcell_status srcell_stream_step_dense(srcell_stream* stream, const float* input) {
+    return guarded([&] {
+        require(stream, "stream");
+        require(input, "input");
+        stream->stream.step_dense(input);
+    });
+}
+
+const float* srcell_stream_spikes(const srcell_stream* stream) {
+    return stream ? stream->stream.spikes(stream->stream.network().layers().size() - 1) : nullptr;
+}
+
+srcell_status srcell_stream_logits(const srcell_stream* stream, float* logits) {
+    return guarded([&] {
+        require(stream, "stream");
+        require(logits, "logits");
+        stream->stream.logits(logits);
+    });
+}
+
+srcell_status srcell_stream_reset(srcell_stream* stream) {
+    return guarded([&] {
+        require(stream, "stream");
+        stream->stream.reset();
+    });
+}
+
+size_t srcell_stream_state_size(const srcell_stream* stream) { return stream ? stream->stream.state_bytes() : 0; }
+
+srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_t size) {
+    return guarded([&] {
+        require(stream, "stream");
+        require(state, "state");
+        if (size != stream->stream.state_bytes())
+            throw std::invalid_argument("size: expected " + std::to_string(stream->stream.state_bytes()));
+        stream->stream.save(state);
+    });
+}
+
+srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, size_t size) {
+    return guarded([&] {
+        require(stream, "stream");
+        require(state, "state");
+        stream->stream.restore(state, size);
+    });
+}

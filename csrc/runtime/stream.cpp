@@ -1,0 +1,143 @@
+// A network that takes one step at a time: two states that change places, and the readout's sums (network.h).
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "../cpu/float_control.h"
+#include "network.h"
+
+namespace srcell {
+
+namespace {
+
+void refuse_nan(const float* values, int64_t count) {
+    for (int64_t n = 0; values && n < count; ++n)
+        if (values[n] != values[n]) throw std::invalid_argument("values: expected no NaN");
+}
+
+}  // namespace
+
+int64_t Stream::checked(const Network& network, int64_t batch) {
+    if (batch < 1) throw std::invalid_argument("batch: expected at least 1, got " + std::to_string(batch));
+    int64_t most = network.inputs();
+    for (const NetworkLayer& layer : network.layers()) most = std::max(most, layer.neurons);
+    if (batch > (int64_t(1) << 40) / most) throw std::bad_alloc();
+    return batch;
+}
+
+Stream::Stream(const Network& network, int64_t batch)
+    : network_(network), batch_(checked(network, batch)), read_(network.readout(), network.kernels(), batch) {
+    int64_t most = network.inputs();
+    for (const NetworkLayer& layer : network.layers()) {
+        const int64_t plane = batch * layer.neurons;
+        Part part = {
+            {Aligned<float>(3 * plane), Aligned<float>(3 * plane)}, {Aligned<float>(plane), Aligned<float>(plane)}, {}};
+        if (layer.lateral()) part.memory = Aligned<char>(network.kernels().f32.lateral_forward_memory(layer.neurons));
+        parts_.push_back(std::move(part));
+        most = std::max(most, layer.neurons);
+    }
+    rows_ = {Aligned<uint64_t>(batch * mask_words(most)), Aligned<int64_t>(batch + 1), Aligned<int32_t>(batch * most),
+             Aligned<float>(batch * most)};
+    reset();
+}
+
+void Stream::reset() {
+    for (size_t k = 0; k < parts_.size(); ++k) {
+        network_.layers()[k].initial_state(batch_, parts_[k].state[now_].data());
+        parts_[k].spikes[now_].clear();
+    }
+    read_.reset();
+}
+
+Events<float> Stream::rows_of(const float* elements, int64_t inputs) {
+    const DenseInput<float> dense = {
+        {1, batch_, 0, nullptr, 1}, inputs, elements, rows_.mask.data(), rows_.offsets.data()};
+    const KernelsOf<float>& kernels = network_.kernels().f32;
+    float* const values = kernels.mask_events(dense) ? nullptr : rows_.values.data();
+    kernels.list_events(dense, rows_.indices.data(), values);
+    return {rows_.offsets.data(), rows_.indices.data(), values, rows_.offsets.data()[batch_], inputs};
+}
+
+void Stream::advance(Events<float> events) {
+    const ScanShape shape = {1, batch_, 0, nullptr, 1};
+    for (size_t k = 0; k < parts_.size(); ++k) {
+        Part& part = parts_[k];
+        const NetworkLayer& layer = network_.layers()[k];
+        if (!layer.run(network_.kernels(), shape, events, part.state[now_].data(), part.spikes[1 - now_].data(),
+                       part.state[1 - now_].data(), part.memory.data()))
+            throw std::invalid_argument(
+                "events: expected ascending offsets, and indices from 0 to the number of inputs less 1");
+        if (k + 1 < parts_.size()) events = rows_of(part.spikes[1 - now_].data(), layer.neurons);
+    }
+    now_ = 1 - now_;
+    read_.add(parts_.back().spikes[now_].data());
+}
+
+void Stream::step(const int64_t* offsets, const int32_t* indices, const float* values) {
+    const PlainArithmetic plain;
+    refuse_nan(values, offsets[batch_]);
+    advance({offsets, indices, values, offsets[batch_], network_.inputs()});
+}
+
+void Stream::step_dense(const float* input) {
+    const PlainArithmetic plain;
+    const Events<float> events = rows_of(input, network_.inputs());
+    refuse_nan(events.values, events.count);
+    advance(events);
+}
+
+void Stream::logits(float* to) const {
+    const PlainArithmetic plain;
+    read_.logits(to);
+}
+
+namespace {
+
+// What a saved state begins with.
+struct Mark {
+    char name[8];
+    int64_t batch, bytes;
+    uint64_t network;
+};
+
+}  // namespace
+
+size_t Stream::state_bytes() const {
+    size_t bytes = sizeof(Mark) + read_.bytes();
+    for (const Part& part : parts_) bytes += static_cast<size_t>(part.state[0].size()) * sizeof(float);
+    return bytes;
+}
+
+void Stream::save(void* to) const {
+    const Mark mark = {
+        {'s', 'r', 'c', 's', 't', 'a', 't', 'e'}, batch_, static_cast<int64_t>(state_bytes()), network_.fingerprint()};
+    char* at = static_cast<char*>(to);
+    std::memcpy(at, &mark, sizeof mark);
+    at += sizeof mark;
+    for (const Part& part : parts_) {
+        const auto bytes = static_cast<size_t>(part.state[now_].size()) * sizeof(float);
+        std::memcpy(at, part.state[now_].data(), bytes);
+        at += bytes;
+    }
+    read_.save(at);
+}
+
+void Stream::restore(const void* from, size_t bytes) {
+    Mark mark = {};
+    const char* at = static_cast<const char*>(from);
+    if (bytes >= sizeof mark) std::memcpy(&mark, at, sizeof mark);
+    if (bytes != state_bytes() || std::memcmp(mark.name, "srcstate", sizeof mark.name) != 0 || mark.batch != batch_ ||
+        mark.bytes != static_cast<int64_t>(bytes) || mark.network != network_.fingerprint())
+        throw std::invalid_argument("state: expected " + std::to_string(state_bytes()) +
+                                    " bytes that a stream of this network and batch saved");
+    at += sizeof mark;
+    for (Part& part : parts_) {
+        const auto size = static_cast<size_t>(part.state[now_].size()) * sizeof(float);
+        std::memcpy(part.state[now_].data(), at, size);
+        at += size;
+    }
+    read_.restore(at);
+}
+
+}  // namespace srcell

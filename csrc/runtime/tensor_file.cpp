@@ -1,0 +1,250 @@
+// A safetensors file is the length of its header (8 bytes, little-endian), the header (a JSON object), and the bytes of
+// all tensors, one after the other. The reader of JSON here knows the part of the language that such headers use:
+// objects, strings, and lists of whole numbers.
+#include "tensor_file.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <utility>
+
+namespace srcell {
+namespace {
+
+constexpr size_t kLengthBytes = 8, kMaxHeader = size_t(1) << 20;
+
+class HeaderReader {
+  public:
+    HeaderReader(const char* text, size_t size) : at_(text), end_(text + size) {}
+
+    // Calls read(name) for each member of an object; it must read the member's value.
+    template <class Read>
+    void object(Read read) {
+        take('{');
+        if (accept('}')) return;
+        do {
+            const std::string name = string();
+            take(':');
+            read(name);
+        } while (accept(','));
+        take('}');
+    }
+
+    std::vector<int64_t> numbers() {
+        std::vector<int64_t> found;
+        take('[');
+        if (accept(']')) return found;
+        do found.push_back(number());
+        while (accept(','));
+        take(']');
+        return found;
+    }
+
+    std::string string() {
+        std::string found;
+        take('"');
+        for (;;) {
+            const char c = next();
+            if (c == '"') return found;
+            if (static_cast<unsigned char>(c) < 0x20) refuse("no control character in a string");
+            if (c == '\\')
+                escape(found);
+            else
+                found += c;
+        }
+    }
+
+    void finish() {
+        skip();
+        if (at_ != end_) refuse("the end of the header");
+    }
+
+    [[noreturn]] void refuse(const std::string& expected) const {
+        throw FileError("header: expected " + expected + " at byte " + std::to_string(read_));
+    }
+
+  private:
+    char next() {
+        if (at_ == end_) refuse("more text");
+        ++read_;
+        return *at_++;
+    }
+
+    void skip() {
+        while (at_ != end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\t' || *at_ == '\r')) next();
+    }
+
+    bool accept(char c) {
+        skip();
+        if (at_ == end_ || *at_ != c) return false;
+        next();
+        return true;
+    }
+
+    void take(char c) {
+        if (!accept(c)) refuse(std::string("'") + c + "'");
+    }
+
+    int64_t number() {
+        skip();
+        int64_t value = 0;
+        int digits = 0;
+        while (at_ != end_ && *at_ >= '0' && *at_ <= '9') {
+            if (++digits > 18) refuse("a number below 10^18");
+            value = 10 * value + (next() - '0');
+        }
+        if (!digits) refuse("a whole number");
+        return value;
+    }
+
+    void escape(std::string& found) {
+        const char c = next();
+        static const char kNames[] = "\"\\/bfnrt", kMeant[] = "\"\\/\b\f\n\r\t";
+        if (c == 'u') return unicode(found);
+        const char* known = c ? std::strchr(kNames, c) : nullptr;
+        if (!known) refuse("a known escape");
+        found += kMeant[known - kNames];
+    }
+
+    // One UTF-16 unit, or a pair of them, as UTF-8; a half without its other half becomes U+FFFD.
+    void unicode(std::string& found) {
+        unsigned code = unit();
+        if (code >= 0xD800 && code < 0xDC00 && end_ - at_ >= 2 && at_[0] == '\\' && at_[1] == 'u') {
+            next(), next();
+            const unsigned low = unit();
+            code = low >= 0xDC00 && low < 0xE000 ? 0x10000 + ((code - 0xD800) << 10 | (low - 0xDC00)) : 0xFFFD;
+        }
+        if (code >= 0xD800 && code < 0xE000) code = 0xFFFD;
+        const auto more = [&](int shift) { found += static_cast<char>(0x80 | (code >> shift & 0x3F)); };
+        if (code < 0x80) {
+            found += static_cast<char>(code);
+        } else if (code < 0x800) {
+            found += static_cast<char>(0xC0 | code >> 6), more(0);
+        } else if (code < 0x10000) {
+            found += static_cast<char>(0xE0 | code >> 12), more(6), more(0);
+        } else {
+            found += static_cast<char>(0xF0 | code >> 18), more(12), more(6), more(0);
+        }
+    }
+
+    unsigned unit() {
+        unsigned unit = 0;
+        for (int k = 0; k < 4; ++k) {
+            const char c = next();
+            const int digit = c >= '0' && c <= '9'   ? c - '0'
+                              : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                              : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                                     : -1;
+            if (digit < 0) refuse("four hexadecimal digits");
+            unit = unit * 16 + static_cast<unsigned>(digit);
+        }
+        return unit;
+    }
+
+    const char *at_, *end_;
+    size_t read_ = 0;
+};
+
+int64_t bytes_per_element(const std::string& dtype) {
+    if (dtype == "F64" || dtype == "I64" || dtype == "U64") return 8;
+    if (dtype == "F32" || dtype == "I32" || dtype == "U32") return 4;
+    if (dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16") return 2;
+    if (dtype == "I8" || dtype == "U8" || dtype == "BOOL") return 1;
+    return 0;
+}
+
+StoredTensor read_tensor(HeaderReader& reader, const std::string& name, const unsigned char* data, size_t size) {
+    StoredTensor tensor = {};
+    std::vector<int64_t> range;
+    bool has_shape = false;
+    reader.object([&](const std::string& member) {
+        if (member == "dtype")
+            tensor.dtype = reader.string();
+        else if (member == "shape")
+            tensor.shape = reader.numbers(), has_shape = true;
+        else if (member == "data_offsets")
+            range = reader.numbers();
+        else
+            reader.refuse("dtype, shape or data_offsets, not '" + shown(member) + "',");
+    });
+    const int64_t itemsize = bytes_per_element(tensor.dtype);
+    if (!itemsize || !has_shape || range.size() != 2)
+        throw FileError(shown(name) + ": expected a dtype, a shape and offsets");
+    tensor.count = 1;
+    for (const int64_t n : tensor.shape) {
+        if (n && tensor.count > std::numeric_limits<int64_t>::max() / itemsize / n)
+            throw FileError(shown(name) + ": expected a shape whose elements can be counted");
+        tensor.count *= n;
+    }
+    if (range[0] > range[1] || static_cast<uint64_t>(range[1]) > size || range[1] - range[0] != tensor.count * itemsize)
+        throw FileError(shown(name) + ": expected offsets of " + std::to_string(tensor.count * itemsize) +
+                        " bytes among " + std::to_string(size) + ", got " + std::to_string(range[0]) + " to " +
+                        std::to_string(range[1]));
+    tensor.bytes = data + range[0];
+    return tensor;
+}
+
+// Tensors must lie one after the other, without gaps and without sharing bytes: as large as the file, and no larger.
+void check_coverage(const TensorFile& file, const unsigned char* data, size_t size) {
+    std::vector<std::pair<const unsigned char*, int64_t>> parts;
+    for (const auto& [name, tensor] : file.tensors)
+        parts.emplace_back(tensor.bytes, tensor.count * bytes_per_element(tensor.dtype));
+    std::sort(parts.begin(), parts.end());
+    const unsigned char* end = data;
+    for (const auto& [begin, bytes] : parts) {
+        if (begin != end) throw FileError("header: expected tensors that follow one another");
+        end += bytes;
+    }
+    if (end != data + size) throw FileError("header: expected tensors that cover the whole file");
+}
+
+}  // namespace
+
+std::string shown(const std::string& text) {
+    constexpr size_t kMost = 60;
+    std::string made = text.size() > kMost ? text.substr(0, kMost) + "..." : text;
+    for (char& c : made)
+        if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7F) c = '?';
+    return made;
+}
+
+TensorFile TensorFile::parse(const unsigned char* bytes, size_t size) {
+    uint64_t length = 0;
+    if (size >= kLengthBytes)
+        for (size_t k = 0; k < kLengthBytes; ++k) length |= static_cast<uint64_t>(bytes[k]) << 8 * k;
+    if (size < kLengthBytes || length > size - kLengthBytes || length > kMaxHeader)
+        throw FileError("expected a safetensors file, got " + std::to_string(size) +
+                        " bytes that do not begin with the length of a header");
+    TensorFile made;
+    HeaderReader reader(reinterpret_cast<const char*>(bytes) + kLengthBytes, static_cast<size_t>(length));
+    const unsigned char* data = bytes + kLengthBytes + length;
+    reader.object([&](const std::string& name) {
+        if (name == "__metadata__")
+            reader.object([&](const std::string& key) { made.texts[key] = reader.string(); });
+        else if (!made.tensors.emplace(name, read_tensor(reader, name, data, size - kLengthBytes - length)).second)
+            throw FileError(shown(name) + ": expected one tensor of this name, got two");
+    });
+    reader.finish();
+    check_coverage(made, data, size - kLengthBytes - static_cast<size_t>(length));
+    return made;
+}
+
+std::vector<unsigned char> read_bytes(const std::string& path) {
+    struct Close {
+        void operator()(std::FILE* file) const { std::fclose(file); }
+    };
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(path, error)) throw FileError("expected a file, found none");
+    const uintmax_t size = std::filesystem::file_size(path, error);
+    const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
+    if (error || !file) throw FileError("the file cannot be opened");
+    std::vector<unsigned char> bytes(static_cast<size_t>(size));
+    if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size())
+        throw FileError("the file cannot be read");
+    return bytes;
+}
+
+}  // namespace srcell

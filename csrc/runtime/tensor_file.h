@@ -1,0 +1,39 @@
+// Reads a safetensors file: named tensors and named texts. Knows nothing of networks. Whatever the bytes are, it reads
+// none outside of them, and refuses what it does not understand in one line.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace srcell {
+
+// A file that is not what it should be; the message has one line.
+struct FileError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// A text from a file as a message has it: short, and of one line.
+std::string shown(const std::string& text);
+
+struct StoredTensor {
+    std::string dtype;  // as in the file: "F32", "F64" and so on
+    std::vector<int64_t> shape;
+    const unsigned char* bytes;  // within the file's bytes, of any alignment
+    int64_t count;               // elements
+};
+
+struct TensorFile {
+    std::map<std::string, std::string> texts;  // __metadata__
+    std::map<std::string, StoredTensor> tensors;
+
+    // The tensors point into `bytes`, which must outlive them. Throws FileError.
+    static TensorFile parse(const unsigned char* bytes, size_t size);
+};
+
+// The bytes of a file. Throws FileError if it cannot be read.
+std::vector<unsigned char> read_bytes(const std::string& path);
+
+}  // namespace srcell

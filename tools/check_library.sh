@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Builds and installs libsrcell, builds the example in C against the installed package, with the shared and the static
+# library, and compares what it prints on a network with what srcell.runtime says. PYTHON has srcell and safetensors.
+#
+#     tools/check_library.sh FOLDER [options of cmake]
+#
+# BUILD is a folder in which it is built already, with SRCELL_LIBRARY and without SRCELL_PYTHON; then nothing is compiled
+# but the example. With a cross compiler, RUN is what runs its programs (such as "qemu-aarch64 -L /usr/aarch64-linux-gnu").
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$1
+shift
+PYTHON=${PYTHON:-python}
+options=(-G Ninja -DCMAKE_BUILD_TYPE=Release "$@")
+if [ -z "${BUILD:-}" ]; then
+    BUILD=$folder/build
+    cmake -S . -B "$BUILD" "${options[@]}" -DSRCELL_PYTHON=OFF -DSRCELL_CUDA=OFF -DSRCELL_LIBRARY=ON \
+        -DSRCELL_WERROR=ON -DSKBUILD_PROJECT_VERSION=0.0.0 >/dev/null
+    cmake --build "$BUILD" >/dev/null
+fi
+cmake --install "$BUILD" --prefix "$folder/installed" >/dev/null
+
+# Only the C interface leaves the shared library, and it needs no C++ library.
+library=$(find "$folder/installed" -name 'libsrcell.so')
+exported=$(nm --dynamic --defined-only "$library" | awk '{print $NF}')
+if grep -v '^srcell_[a-z_]*$' <<<"$exported"; then
+    echo "$library: expected names of srcell.h alone to be exported, got the above too" >&2
+    exit 1
+fi
+declared=$(grep -oE 'srcell_[a-z_]+\(' csrc/runtime/srcell.h | tr -d '(' | sort -u)
+if [ "$declared" != "$(sort -u <<<"$exported")" ]; then
+    echo "$library: does not export what srcell.h declares" >&2
+    exit 1
+fi
+if readelf -d "$library" | grep -E 'NEEDED.*(stdc\+\+|gcc_s|python|torch|omp)' >&2; then
+    echo "$library: links the libraries above" >&2
+    exit 1
+fi
+
+"$PYTHON" - "$folder" <<'END'
+import sys
+import numpy as np
+import torch
+from srcell import runtime
+from srcell.models import SRCClassifier
+
+folder = sys.argv[1]
+torch.manual_seed(0)
+network = SRCClassifier(64, [40], 10, lateral=True, initial_state="rest")
+network.export(f"{folder}/net.srcell")
+steps = np.random.default_rng(0).random((100, 64)) < 0.1
+stream = runtime.load(f"{folder}/net.srcell").stream()
+with open(f"{folder}/steps", "w") as lines, open(f"{folder}/expected", "w") as expected:
+    for number, step in enumerate(steps, start=1):
+        lines.write(" ".join(map(str, step.nonzero()[0])) + "\n")
+        stream.step(step)
+        if number % 20 == 0:
+            logits = stream.logits()[0]
+            expected.write(f"step {number}: class {logits.argmax()}, logit {logits.max():.9g}\n")
+END
+for kind in srcell static; do
+    sed "s/srcell::srcell/srcell::$kind/; s/LANGUAGES C/LANGUAGES C CXX/" examples/c/CMakeLists.txt >"$folder/CMakeLists.txt"
+    cp examples/c/control.c "$folder/"
+    cmake -S "$folder" -B "$folder/$kind" "${options[@]}" -DCMAKE_PREFIX_PATH="$(realpath "$folder/installed")" \
+        -DCMAKE_C_FLAGS="-std=c99 -pedantic -Wall -Wextra -Werror" >/dev/null
+    cmake --build "$folder/$kind" >/dev/null
+    ${RUN:-} "$folder/$kind/control" "$folder/net.srcell" <"$folder/steps" | diff "$folder/expected" -
+    if ${RUN:-} "$folder/$kind/control" "$folder/expected" </dev/null 2>"$folder/error"; then exit 1; fi
+    grep -q 'expected: expected a safetensors file' "$folder/error"
+done
+echo "library: $(wc -l <<<"$exported") functions, the example gives what srcell.runtime gives"
