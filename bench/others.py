@@ -85,8 +85,8 @@ def norse_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Seque
 
 def with_others(settings: Sequence[Setting]) -> list[Setting]:
     """The settings, with rows of these libraries added where their neurons can do comparable work."""
-    added = {("784-100", "layer"): PACKAGES, ("calls", "step"): ("snntorch", "norse")}
-    return [replace(s, rows=(*s.rows, *added.get((s.case, s.subject), ()))) for s in settings]
+    added = {("784-100", "layer", 1): PACKAGES, ("calls", "step", 1): ("snntorch", "norse")}
+    return [replace(s, rows=(*s.rows, *added.get((s.case, s.subject, len(s.neurons)), ()))) for s in settings]
 
 
 def versions() -> dict[str, str]:

@@ -294,7 +294,7 @@ def run_console(command: str, folder: str) -> str:
 class GalleryOrder:
     """The order of the gallery's examples."""
 
-    NAMES = ("raster", "deep", "camera_events", "streaming", "synapse")
+    NAMES = ("raster", "deep", "recall", "camera_events", "streaming", "synapse")
 
     def __init__(self, folder: str) -> None: ...
 

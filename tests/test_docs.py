@@ -33,7 +33,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md"
 
 RUN = {"python", "console"}
 SHOWN = {"text", "sh"}  # equations, and commands that install or need several GPUs
-DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}", "{grid}", "{image}"}
+DIRECTIVES = {"{toctree}", "{include}", "{literalinclude}", "{eval-rst}", "{raw}", "{grid}", "{image}"}
 DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of docs/extension.py
 
 # Data sets that a test may not use, because they need a download.

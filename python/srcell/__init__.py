@@ -1,16 +1,27 @@
-"""srcell: the Spiking Recurrent Cell (arXiv 2306.03623), exact, event-based and fast. The public names, and no code."""
+"""srcell: the Spiking Recurrent Cell (arXiv 2306.03623), exact, event-based and fast. The public names, and no code.
 
-import torch as _torch  # noqa: F401  (its OpenMP runtime must be loaded before the compiled module)
+Where torch is not installed, ``srcell.runtime`` is there alone.
+"""
 
-from . import functional
-from ._info import info
-from ._load import load
-from .events import EventBatch, latency_encode, rate_encode
-from .functional import SRCState, leaky_readout, rest_state, src, src_linear
-from .layers import SRC, LeakyReadout, LinearReadout, SpikesOnly, SRCCell, SRCConv2d, spread
-from .recording import record
+from . import _torchless
 
-__version__: str = info()["version"]
+if _torchless.without_torch():
+    from . import runtime
+
+    __version__: str = runtime.version
+    globals()["__getattr__"] = _torchless.refuse
+else:
+    import torch as _torch  # noqa: F401  (its OpenMP runtime must be loaded before the compiled module)
+
+    from . import functional, runtime
+    from ._info import info
+    from ._load import load
+    from .events import EventBatch, latency_encode, rate_encode
+    from .functional import SRCState, leaky_readout, rest_state, src, src_linear
+    from .layers import SRC, LeakyReadout, LinearReadout, SpikesOnly, SRCCell, SRCConv2d, spread
+    from .recording import record
+
+    __version__ = info()["version"]
 
 __all__ = [
     "SRC",
@@ -29,6 +40,7 @@ __all__ = [
     "rate_encode",
     "record",
     "rest_state",
+    "runtime",
     "spread",
     "src",
     "src_linear",

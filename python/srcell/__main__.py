@@ -1,8 +1,19 @@
-"""The command line as ``python -m srcell``, which torchrun needs."""
+"""The command line: the script ``srcell``, and ``python -m srcell``, which torchrun needs."""
 
 import sys
 
-from .cli import main
+from ._torchless import without_torch
+
+
+def main() -> int:
+    """Run the command; without torch, say in one line that it is needed."""
+    if without_torch():
+        sys.stderr.write("srcell: expected torch 2.4 or newer to be installed, found none: pip install torch\n")
+        return 2
+    from .cli import main as command
+
+    return command()
+
 
 if __name__ == "__main__":
     sys.exit(main())

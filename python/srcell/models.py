@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ._arguments import check_choice
 from .events import EventBatch
+from .export import export
 from .functional.readout import scale_neurons
 from .layers import SRC, LeakyReadout, LinearReadout, SRCConv2d
 from .layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
@@ -110,6 +111,8 @@ class Classifier(nn.Module):
         """
         logits: Tensor = self.readout(self.layer_spikes(input, lengths)[-1], lengths=sample_lengths(input, lengths))
         return logits
+
+    export = export  # net.export(path) writes a file that srcell.runtime and libsrcell run
 
     def constrain_(self) -> None:
         """Project every layer's parameters into their domains; training calls it after each optimiser step."""

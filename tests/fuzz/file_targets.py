@@ -34,9 +34,10 @@ from torch import Tensor
 
 import srcell
 from fuzz.draws import Draw, altered, chance, corrupted, pick, spikes
-from srcell import benchmark, training
+from srcell import benchmark, runtime, training
 from srcell.cli import main
 from srcell.data import Dataset, LabelledEvents, LabelledImages, load_fashion_mnist, load_mnist, load_nmnist
+from srcell.models import SRCClassifier
 from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.presets import PRESETS
@@ -362,6 +363,44 @@ def config(draw: Draw) -> bool:
         training.build_model(found, (1, 2, 2), 10)
         if found.steps + found.prefix < 10_000:
             training.make_encoding(found)(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), 0)
+    return True
+
+
+# Exported networks
+
+
+@functools.cache
+def exported(kind: int) -> bytes:
+    """The file of a small network."""
+    path = workspace("exported") / "made"
+    readout = {"readout": "linear", "readout_window": 3} if kind else {}
+    SRCClassifier(3, [2], 2, lateral=bool(kind), **readout).export(path)
+    return path.read_bytes()
+
+
+def network(draw: Draw) -> bool:
+    """The file of an exported network, with bytes or the header's JSON altered."""
+    folder = workspace("network")
+    content = exported(draw.randrange(2))
+    if chance(draw, 15):
+        length = int.from_bytes(content[:8], "little")
+        with contextlib.suppress(ValueError, RecursionError):
+            header = strange_json(draw, content[8 : 8 + length].decode()).encode(errors="surrogatepass")
+            content = len(header).to_bytes(8, "little") + header + content[8 + length :]
+    if chance(draw, 40):
+        content = corrupted(draw, content)
+    (folder / "net.srcell").write_bytes(content)
+
+    outcome = accepts_file(folder, lambda: runtime.load(folder / "net.srcell"))
+    if outcome is None:
+        return False
+
+    net: runtime.Network = outcome[0]
+    steps = np.ones((3, 1, net.input_size), np.float32)
+    stream = net.stream()
+    stepped = np.stack([stream.step(step) for step in steps])
+    assert np.array_equal(stepped, net.spikes(steps)[-1], equal_nan=True)
+    assert np.array_equal(stream.logits(), net.run(steps), equal_nan=True)
     return True
 
 

@@ -33,6 +33,7 @@ TARGETS: dict[str, Callable[[random.Random], bool]] = {
         *(event_targets.event_batch, event_targets.encoders),
         *(mode_targets.modes, mode_targets.padding),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
+        file_targets.network,
         *(file_targets.run_folder, file_targets.command_line),
     )
 }

@@ -15,6 +15,7 @@ LABELS = {
     "torch": "torch alone",
     "dense": "srcell, dense input",
     "events": "srcell, events",
+    "runtime": "srcell.runtime, exported",
     "rnn": "nn.RNN (another cell)",
     "gru": "nn.GRU (another cell)",
 }
@@ -28,8 +29,8 @@ class Setting:
     Attributes:
         case: the key in ``CASES`` that it belongs to.
         subject: "recurrence" (given currents), "layer" (a linear synapse before it), "stack" (several layers),
-            "classifier" (a stack and its readout, forward only), "module" (a torch module), "step" (a module that
-            advances by one step, forward only) or "import" (a new Python that imports torch and the row's package).
+            "classifier" (a stack and its readout, forward only), "module" (a torch module), "step" (modules that
+            advance by one step, forward only) or "import" (a new Python that imports torch and the row's package).
         inputs: number of inputs, K.
         neurons: N of each layer, first to last.
         rows: keys of ``LABELS``.
@@ -86,7 +87,8 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         "classifier": (replace(classifier, batch=1), classifier),
         # Tiny workloads, which measure the overhead of a call.
         "calls": (
-            Setting("calls", "step", 784, (100,), ("srcell", "rnn", "gru"), steps=1, batch=1),
+            Setting("calls", "step", 784, (100,), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1),
+            Setting("calls", "step", 784, (512, 100), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1),
             Setting("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
             Setting("calls", "import", 0, (0,), ("srcell", "torch"), density=0, steps=0, batch=0),
         ),

@@ -7,18 +7,23 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import runtime
 from .._state import SRCState
 from ..events import EventBatch
+from ..export import export
 from ..functional import src, src_linear
-from ..layers import SRC, SRCCell
-from ..models import SRCClassifier
+from ..layers import SRC, LeakyReadout, SRCCell
+from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
 from .cases import Setting
 
@@ -192,20 +197,58 @@ def _network_rows(setting: Setting) -> Callable[[str], Row]:
 
 def _step_rows(setting: Setting) -> Callable[[str], Row]:
     x = Spikes(setting).dense[0]
-    inputs, (neurons,) = setting.inputs, setting.neurons
+    sizes = list(pairwise((setting.inputs, *setting.neurons)))
 
     def row(name: str) -> Row:
         if name in STEPS:
             return Row(*STEPS[name](setting, x))
-        if name == "srcell":
-            cell = SRCCell(inputs, neurons, **setting.modes)
-            state = cell(x)[1].detach()
-            return Row(lambda: cell(x, state)[0], list(cell.parameters()))
-        other = nn.RNNCell(inputs, neurons) if name == "rnn" else nn.GRUCell(inputs, neurons)
-        before = torch.zeros(setting.batch, neurons)
-        return Row(lambda: other(x, before), list(other.parameters()))
+        if name == "runtime":
+            return Row(_runtime_step(sizes, x), ())
+        cells = [_CELLS[name](inputs, neurons) for inputs, neurons in sizes]
+        states = [_state_before(cell, inputs, len(x)) for cell, (inputs, _) in zip(cells, sizes, strict=True)]
+
+        def call() -> Tensor:
+            output = x
+            for cell, state in zip(cells, states, strict=True):
+                output = cell(output, state)
+                output = output[0] if isinstance(output, tuple) else output
+            return output
+
+        return Row(call, [parameter for cell in cells for parameter in cell.parameters()])
 
     return row
+
+
+_CELLS: dict[str, Callable[[int, int], nn.Module]] = {"srcell": SRCCell, "rnn": nn.RNNCell, "gru": nn.GRUCell}
+
+
+def _state_before(cell: nn.Module, inputs: int, batch: int) -> Any:
+    """A state of the cell, as its call takes it."""
+    made = cell(torch.zeros(batch, inputs))
+    return made[1].detach() if isinstance(made, tuple) else made.detach()
+
+
+def _runtime_step(sizes: Sequence[tuple[int, int]], x: Tensor) -> Step:
+    """A step of an exported network, on NumPy's numbers of the active inputs."""
+    layers = [SRC(inputs, neurons) for inputs, neurons in sizes]
+    network = Classifier(sizes[0][:1], layers, LeakyReadout(1, sizes[-1][1]))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            export(network, f"{folder}/net.srcell")
+            stream = runtime.load(f"{folder}/net.srcell").stream(len(x))
+    except ImportError as error:
+        raise UnavailableError(str(error)) from None
+    active = x.nonzero()[:, 1].int().numpy()
+    offsets = None if len(x) == 1 else np.concatenate([[0], (x != 0).sum(1).cumsum(0).numpy()])
+
+    def step() -> Tensor:
+        stream.step(active, offsets=offsets)
+        return _NOTHING
+
+    return step
+
+
+_NOTHING = torch.empty(0)
 
 
 def _module_rows(setting: Setting) -> Callable[[str], Row]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import srcell
 
 from ..training import Interrupted
-from . import bench, sweep, train
+from . import bench, export, sweep, train
 from .parser import Parser
 
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
@@ -70,6 +70,7 @@ def build_parser() -> Parser:
     train.add_train_command(commands)
     train.add_evaluate_command(commands)
     sweep.add_command(commands)
+    export.add_command(commands)
     bench.add_bench_command(commands)
     commands.add_parser("info", help="show version, instruction set, threads").set_defaults(run=bench.print_info)
     for command in commands.choices.values():

@@ -338,6 +338,26 @@ class Neurons(HasConstants):
             state = self._fixed_state(suffix)
         return SRCState(*(over_space(x, len(space)).expand(batch, -1, *space) for x in state))
 
+    @torch.no_grad()
+    def exported(self) -> list[dict[str, Tensor]]:
+        """The numbers that each of the stacked layers computes with, on the CPU.
+
+        ``weight`` as it is, ``bias`` and each of alpha to zs_dep with one element or (N,); ``lateral`` (N, N) and
+        ``initial`` (3, N), i, h and hs before the first step, where there are such.
+        """
+        found = []
+        for suffix in self._suffixes:
+            weight = self._weight(suffix)
+            numbers = {"weight": weight, "bias": self._bias(suffix), **self._cell_of(suffix)._asdict()}
+            state, lateral = self._initial_state(suffix, 1), self._lateral_of(suffix).weight_hh
+            if state is not None:
+                numbers["initial"] = torch.cat(list(state))
+            if lateral is not None:
+                numbers["lateral"] = lateral
+            made = {name: torch.as_tensor(value, dtype=weight.dtype, device="cpu") for name, value in numbers.items()}
+            found.append({name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()})
+        return found
+
     def extra_repr(self) -> str:
         """The options that differ from the defaults."""
         parts = [] if self._learns_bias else ["bias=False"]

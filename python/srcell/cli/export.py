@@ -1,0 +1,31 @@
+"""``srcell export``: the network of a run as one file, which runs without torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import srcell
+
+from .parser import Parser
+
+TEXT = """\
+Write the trained network of a run to one file. srcell.runtime reads it in Python, without torch, and libsrcell in C."""
+
+
+def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add ``srcell export``."""
+    parser = commands.add_parser(
+        "export", help="write a run's network to a file that runs without torch", description=TEXT
+    )
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="its run folder")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write, by convention NAME.srcell")
+    parser.set_defaults(run=export)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the file and say what is in it."""
+    srcell.load(arguments.run_folder).export(arguments.file)
+    network = srcell.runtime.load(arguments.file)
+    sizes = "-".join(str(size) for size in (network.input_size, *(layer.neurons for layer in network.layers)))
+    print(f"{arguments.file}: {sizes}, {network.num_classes} classes, {arguments.file.stat().st_size:,} bytes")

@@ -1,0 +1,94 @@
+"""Writes a trained network to one file for ``srcell.runtime`` and ``libsrcell``, which need no torch.
+
+``Classifier.export`` and ``srcell export`` call it; it must never know how such a file is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._arguments import describe
+from .layers import SRC, LeakyReadout, LinearReadout
+
+FORMAT, VERSION = "srcell.network", "1"
+
+
+def export(network: nn.Module, path: str | Path) -> None:
+    """Write a network to a file, by convention ``NAME.srcell``.
+
+    It is a safetensors file: the metadata ``format``, ``version``, ``readout`` and, if the network has one, ``encoder``
+    (JSON: the class's name and its settings); for each layer k float32 tensors ``layers.k.weight`` (N, K), ``bias``,
+    ``alpha`` to ``zs_dep`` (one element, or N), and where there are such ``lateral`` (N, N) and ``initial`` (3, N).
+
+    Args:
+        network: an ``SRCClassifier``, or an ``SRC``, whose file has no readout.
+        path: the file to write; an existing one is replaced.
+
+    Raises:
+        TypeError: another module.
+        ValueError: a convolutional layer, one without inputs or neurons, or weights that are not float32.
+        ImportError: safetensors, of the extra "train", is not installed.
+
+    Example:
+        >>> import tempfile, srcell
+        >>> from srcell.export import export
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export(srcell.SRC(10, 5), f"{folder}/net.srcell")
+        ...     srcell.runtime.load(f"{folder}/net.srcell").layers
+        [LayerSizes(inputs=10, neurons=5, lateral=False)]
+
+    """
+    described: Any = network
+    if not isinstance(network, SRC) and not hasattr(network, "src_layers"):
+        raise TypeError(f"network: expected an SRC or an SRCClassifier, got {describe(network)}")
+    layers: list[nn.Module] = [network] if isinstance(network, SRC) else described.src_layers()
+    if any(not isinstance(layer, SRC) for layer in layers):
+        raise ValueError(
+            f"network: expected fully connected layers, got a {type(network).__name__}: "
+            "convolutions cannot be exported yet"
+        )
+    tensors: dict[str, Tensor] = {}
+    texts = {"format": FORMAT, "version": VERSION, "readout": "none"}
+    for k, numbers in enumerate(made for layer in layers if isinstance(layer, SRC) for made in layer.exported()):
+        if not numbers["weight"].numel():
+            raise ValueError(
+                f"network: expected inputs and neurons in every layer, got {tuple(numbers['weight'].shape)}"
+            )
+        if numbers["weight"].dtype != torch.float32:
+            raise ValueError(f"network: expected weights of torch.float32, got {numbers['weight'].dtype}")
+        tensors |= {f"layers.{k}.{name}": tensor for name, tensor in numbers.items()}
+    if not isinstance(network, SRC):
+        of_readout, texts["readout"] = describe_readout(described.readout)
+        tensors |= of_readout
+        if described.encoder is not None:
+            settings = {"name": type(described.encoder).__name__, **dataclasses.asdict(described.encoder)}
+            texts["encoder"] = json.dumps(settings)
+    _write(tensors, texts, Path(path))
+
+
+def describe_readout(readout: LeakyReadout | LinearReadout) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a readout, and its kind."""
+    if isinstance(readout, LinearReadout):
+        constants = [readout.alpha, readout.window]
+        numbers = {"weight": readout.linear.weight, "bias": readout.linear.bias}
+        tensors, kind = {name: x.detach().float().cpu().contiguous() for name, x in numbers.items()}, "linear"
+    else:
+        constants = [readout.num_classes, readout.alpha, readout.inhibition, readout.temperature]
+        tensors, kind = {}, "votes"
+    tensors["constants"] = torch.tensor(constants, dtype=torch.float64)
+    return {f"readout.{name}": tensor for name, tensor in tensors.items()}, kind
+
+
+def _write(tensors: dict[str, Tensor], texts: dict[str, str], path: Path) -> None:
+    """Write the file whole or not at all."""
+    from safetensors.torch import save
+
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(save({name: tensor.clone() for name, tensor in tensors.items()}, texts))
+    part.replace(path)

@@ -1,0 +1,422 @@
+"""Runs networks that ``srcell export`` wrote, on NumPy arrays and without torch.
+
+``load`` reads a file; a ``Network`` classifies batches of events or opens a ``Stream``, which takes one step at a time.
+The spikes are bit for bit those of the layers that were exported. Logits are summed in double, step by step and then by
+ascending neuron, so a stream and a batch give the same; torch's readout sums in float32 and differs in the last digits.
+
+It needs numpy alone, and must never import torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+
+Floats: TypeAlias = NDArray[np.float32]
+
+version = _core.version
+
+
+class EventArrays(Protocol):
+    """Events as ``Events`` and ``srcell.EventBatch`` have them, in arrays or tensors on the CPU."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, B, K)."""
+
+
+class Events(NamedTuple):
+    """Events without torch: row ``b * T + t`` has those of sample b at step t.
+
+    They are ``indices[offsets[row]:offsets[row + 1]]``.
+
+    Attributes:
+        offsets: (B * T + 1,) int64, ascending from 0.
+        indices: (events,) int32 in [0, K).
+        shape: (T, B, K).
+        values: (events,) float32; None: all 1.
+        lengths: (B,) int64, the steps of each sample; None: T for all.
+
+    """
+
+    offsets: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    shape: tuple[int, int, int]
+    values: Floats | None = None
+    lengths: NDArray[np.int64] | None = None
+
+    @classmethod
+    def from_dense(cls, input: ArrayLike) -> Events:
+        """The nonzero elements of an array (T, B, K)."""
+        dense = np.asarray(input, np.float32)
+        if dense.ndim != 3:
+            raise ValueError(f"input: expected shape (T, B, K), got {dense.shape}")
+        by_sample = np.ascontiguousarray(dense.swapaxes(0, 1))
+        rows = by_sample.reshape(-1, dense.shape[2])
+        counts = np.count_nonzero(rows, axis=1)
+        offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
+        where = rows.nonzero()
+        values = rows[where]
+        return cls(offsets, where[1].astype(np.int32), dense.shape, None if (values == 1).all() else values)
+
+
+class LayerSizes(NamedTuple):
+    """The sizes of a layer, and whether its neurons hear each other."""
+
+    inputs: int
+    neurons: int
+    lateral: bool
+
+
+class LayerCounts(NamedTuple):
+    """What a layer, or the readout, does in one inference: means over samples.
+
+    Attributes:
+        events: active inputs over all steps.
+        synaptic_operations: events times the weights that each meets, lateral ones included.
+        updates: steps of neurons.
+        weight_bytes: bytes of weights read, each event's anew.
+
+    """
+
+    events: float
+    synaptic_operations: float
+    updates: float
+    weight_bytes: float
+
+    def energy(self, table: Mapping[str, float]) -> float:
+        """The counts times what one costs by ``table``, which has some of the names above; in the table's unit."""
+        return sum(cost * float(getattr(self, name)) for name, cost in table.items())
+
+
+class Network:
+    """A network that was exported; ``load`` makes one. It does not change, and threads may share it.
+
+    Attributes:
+        layers: the sizes of each layer.
+        num_classes: C; 0 without a readout.
+        encoder: name and settings of the encoder that the network was trained with, or None.
+        nbytes: bytes of its weights and parameters.
+
+    """
+
+    def __init__(self, bytes: bytes) -> None:
+        self._network = _core.Network(bytes)
+        self.layers = [LayerSizes(*sizes) for sizes in self._network.layers]
+        self.num_classes: int = self._network.classes
+        self.nbytes: int = self._network.nbytes
+        self.encoder = _settings(self._network.texts.get("encoder"))
+
+    @property
+    def input_size(self) -> int:
+        """K."""
+        return self.layers[0].inputs
+
+    def run(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> Floats:
+        """The logits (B, C) of each sample after its last step; (B, 0) without a readout.
+
+        Args:
+            events: ``Events``, a ``srcell.EventBatch`` on the CPU, or a dense array (T, B, K).
+            threads: at most this many, by default one per core; their number changes no bit.
+
+        Raises:
+            ValueError: a wrong shape, or events that are not valid; the message names the argument.
+            TypeError: an array of the wrong type.
+
+        """
+        return self._run(events, [], False, threads)[0]
+
+    def spikes(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> list[Floats]:
+        """The spikes (T, B, N) of every layer, first to last."""
+        return self._run(events, list(range(len(self.layers))), False, threads)[1]
+
+    def counts(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> list[LayerCounts]:
+        """What each layer and last the readout does in an inference, a mean over the samples.
+
+        For each layer the events are those that arrive from below; lateral weights count those of its own neurons.
+        """
+        steps, batch, _, lengths, *_ = arrays = _arrays(events, self.input_size)
+        found = self._run_arrays(arrays, [], True, threads)[2]
+        taken = float(steps * batch if lengths is None else lengths.sum())
+        samples = max(batch, 1)
+        made = []
+        for k, layer in enumerate(self.layers):
+            operations = float(found[k]) * layer.neurons + layer.lateral * float(found[k + 1]) * layer.neurons
+            counts = (float(found[k]), operations, taken * layer.neurons, 4 * operations)
+            made.append(LayerCounts(*(count / samples for count in counts)))
+        if self.num_classes:
+            operations = float(found[-1]) * self.num_classes
+            made.append(LayerCounts(float(found[-1]) / samples, operations / samples, 0.0, 4 * operations / samples))
+        return made
+
+    def stream(self, batch: int = 1) -> Stream:
+        """A stream of that many samples side by side, in its initial state."""
+        return Stream(self, batch)
+
+    def encode(self, images: ArrayLike, index: ArrayLike | None = None, seed: int = 0) -> Events:
+        """The events of images (B, ...) in [0, 1], as the encoder of the exported network makes them.
+
+        Args:
+            images: B images of K pixels each.
+            index: (B,) the samples' numbers, on which their random spikes depend; 0..B-1 by default.
+            seed: of the random spikes.
+
+        Raises:
+            ValueError: the file names no encoder of images, or a pixel is outside [0, 1].
+
+        """
+        settings = _checked(self.encoder or {})
+        pixels = _floats("images", images)
+        pixels = pixels.reshape(len(pixels), -1)
+        numbers = np.arange(len(pixels)) if index is None else _integers("index", index)
+        return _encode(pixels, numbers, settings, seed)
+
+    def _run(
+        self, events: EventArrays | ArrayLike, wanted: list[int], counts: bool, threads: int | None
+    ) -> tuple[Floats, list[Floats], NDArray[np.int64]]:
+        return self._run_arrays(_arrays(events, self.input_size), wanted, counts, threads)
+
+    def _run_arrays(
+        self, arrays: _Arrays, wanted: list[int], counts: bool, threads: int | None
+    ) -> tuple[Floats, list[Floats], NDArray[np.int64]]:
+        threads = (os.cpu_count() or 1) if threads is None else threads
+        if threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        return self._network.run(
+            arrays.steps,
+            arrays.batch,
+            arrays.offsets,
+            arrays.indices,
+            arrays.values,
+            arrays.lengths,
+            wanted,
+            counts,
+            threads,
+        )
+
+    def __repr__(self) -> str:
+        sizes = "-".join(str(size) for size in (self.input_size, *(layer.neurons for layer in self.layers)))
+        return f"Network({sizes}, num_classes={self.num_classes})"
+
+
+class Stream:
+    """A network that takes one step at a time; it holds its state. One thread at a time may use it."""
+
+    def __init__(self, network: Network, batch: int = 1) -> None:
+        self.network, self.batch = network, batch
+        self._stream = _core.Stream(network._network, batch)
+
+    def step(self, input: ArrayLike, values: ArrayLike | None = None, *, offsets: ArrayLike | None = None) -> Floats:
+        """Take one step and return the spikes of the last layer, (B, N).
+
+        Args:
+            input: integers, the numbers of the active inputs; or floats or bools, the dense input (K,) or (B, K).
+            values: of the active inputs; all 1 by default.
+            offsets: (B + 1,) for B > 1: sample b has the active inputs ``offsets[b]`` to ``offsets[b + 1]``.
+
+        Raises:
+            ValueError: an input that does not exist, or a wrong size. The state is as it was.
+
+        """
+        array = input if isinstance(input, np.ndarray) else _array(input)
+        if array.dtype.kind in "fb" and array.size:
+            if values is not None or offsets is not None:
+                raise ValueError(
+                    "input: expected numbers of the active inputs beside values or offsets, got a dense one"
+                )
+            if array.shape != (self.batch, self.network.input_size) and (
+                self.batch > 1 or array.shape != (self.network.input_size,)
+            ):
+                raise ValueError(f"input: expected shape ({self.batch}, {self.network.input_size}), got {array.shape}")
+            return self._stream.step_dense(_floats("input", array))
+        return self._stream.step(
+            _indices(array),
+            None if values is None else _floats("values", values),
+            None if offsets is None else _integers("offsets", offsets),
+        )
+
+    def logits(self) -> Floats:
+        """What the readout makes of all steps so far, (B, C)."""
+        return self._stream.logits()
+
+    def reset(self) -> None:
+        """Return to the initial state."""
+        self._stream.reset()
+
+    def save(self) -> bytes:
+        """The state, for ``restore``."""
+        return self._stream.save()
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a saved state, of a stream of the same network and as many samples.
+
+        Raises:
+            ValueError: the state of another kind of stream.
+
+        """
+        self._stream.restore(state)
+
+
+def load(path: str | Path) -> Network:
+    """Read a network that ``srcell export`` or ``export`` of a network wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not such a network, or of a newer version; the message has the path.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np, srcell
+        >>> from srcell.models import SRCClassifier
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     SRCClassifier(64, [], num_classes=10).export(f"{folder}/net.srcell")
+        ...     net = srcell.runtime.load(f"{folder}/net.srcell")
+        >>> net.run(np.random.rand(50, 3, 64) < 0.1).shape
+        (3, 10)
+        >>> stream = net.stream()
+        >>> stream.step(np.array([3, 17], np.int32)).shape
+        (1, 100)
+
+    """
+    data = Path(path).read_bytes()
+    try:
+        return Network(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+class _Arrays(NamedTuple):
+    steps: int
+    batch: int
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64] | None
+    indices: NDArray[np.int32]
+    values: Floats | None
+
+
+def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
+    """Events as the compiled module takes them."""
+    given: Any = events
+    if not hasattr(given, "offsets"):
+        given = Events.from_dense(given)
+    steps, batch, width = given.shape
+    if width != inputs:
+        raise ValueError(f"events: expected {inputs} inputs, got shape {tuple(given.shape)}")
+    values, lengths = given.values, given.lengths
+    return _Arrays(
+        steps,
+        batch,
+        _integers("offsets", given.offsets),
+        None if lengths is None else _integers("lengths", lengths),
+        _indices(_array(given.indices)),
+        None if values is None else _floats("values", values),
+    )
+
+
+def _array(given: Any) -> NDArray[Any]:
+    """An array of anything; of a tensor, its numbers without gradient."""
+    return np.asarray(given.detach() if hasattr(given, "detach") else given)
+
+
+def _floats(name: str, given: Any) -> Floats:
+    """An array of numbers as the compiled module takes it."""
+    array = _array(given)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, got {array.dtype}")
+    return np.require(array, np.float32, ["C", "A"])
+
+
+def _integers(name: str, given: Any) -> NDArray[np.int64]:
+    array = _array(given)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    return np.require(array, np.int64, ["C", "A"])
+
+
+def _indices(array: NDArray[Any]) -> NDArray[np.int32]:
+    """Numbers of inputs as int32; none may lose its value by that."""
+    if array.size and array.dtype != np.int32:
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"indices: expected integers, got {array.dtype}")
+        if not -1 <= array.min() <= array.max() < 2**31:
+            raise ValueError(f"indices: expected numbers of inputs, got {array.min()} to {array.max()}")
+    return np.require(array, np.int32, ["C", "A"])
+
+
+def _settings(text: str | None) -> dict[str, Any] | None:
+    """The encoder's settings in the file."""
+    if text is None:
+        return None
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError("encoder: expected a JSON object of its name and settings")
+    return settings
+
+
+def _checked(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of an encoder of images, within what the kernels take."""
+    name = settings.get("name")
+    if name not in ("RateEncoding", "LatencyEncoding"):
+        raise ValueError(f"encoder: expected that of images, got {name}: make the events yourself")
+    for key, least in (("steps", int(name == "LatencyEncoding")), ("prefix", 0)):
+        number = settings.get(key)
+        if not isinstance(number, int) or not least <= number < 2**31:
+            raise ValueError(f"encoder: expected {key} to be an int in [{least}, 2^31), got {number!r}")
+    gain = settings.get("gain", 0.0)
+    if not isinstance(gain, int | float) or not 0 <= gain < math.inf:
+        raise ValueError(f"encoder: expected gain to be finite and at least 0, got {gain!r}")
+    return settings
+
+
+def _encode(pixels: Floats, index: NDArray[np.int64], settings: Mapping[str, Any], seed: int) -> Events:
+    samples, count = pixels.shape
+    steps, prefix = int(settings["steps"]), int(settings["prefix"])
+    if index.shape != (samples,):
+        raise ValueError(f"index: expected shape ({samples},), got {index.shape}")
+    view = _core.Images(_address(pixels), samples, count, os.cpu_count() or 1)
+    before = np.empty(samples + 1, np.int64)
+    active, groups = _core.count_active_pixels(view, _address(before))
+    room = groups * _core.pixel_group
+    offsets = np.empty(samples * (prefix + steps) + 1, np.int64)
+    sorting = [np.empty(room, np.int32) for _ in range(2)]
+    if settings["name"] == "LatencyEncoding":
+        indices = np.empty(active, np.int32)
+        addresses = [_address(x) for x in sorting]
+        _core.latency_encode(view, _address(before), steps, prefix, addresses, _address(offsets), _address(indices))
+    else:
+        drawn = -(-steps // _core.drawn_steps) * _core.drawn_steps
+        scratch = [*sorting, np.empty(room * drawn // 32, np.int32)]
+        encoding = _core.RateEncoding(
+            view,
+            _address(before),
+            _address(index),
+            steps,
+            prefix,
+            float(settings["gain"]),
+            seed % 2**64,
+            [_address(x) for x in scratch],
+            _address(offsets),
+        )
+        indices = np.empty(_core.rate_draw(encoding), np.int32)
+        _core.rate_write(encoding, _address(indices))
+    return Events(offsets, indices, (prefix + steps, samples, count))
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Of an array's first element; the caller holds the array."""
+    return int(array.ctypes.data)
+
+
+__all__: Sequence[str] = ("EventArrays", "Events", "LayerCounts", "LayerSizes", "Network", "Stream", "load")
