@@ -190,6 +190,7 @@ StoredTensor read_tensor(HeaderReader& reader, const std::string& name, const un
 // Tensors must lie one after the other, without gaps and without sharing bytes: as large as the file, and no larger.
 void check_coverage(const TensorFile& file, const unsigned char* data, size_t size) {
     std::vector<std::pair<const unsigned char*, int64_t>> parts;
+    parts.reserve(file.tensors.size());
     for (const auto& [name, tensor] : file.tensors)
         parts.emplace_back(tensor.bytes, tensor.count * bytes_per_element(tensor.dtype));
     std::sort(parts.begin(), parts.end());
