@@ -348,6 +348,7 @@ def test_logits_are_the_same_where_denormals_are_flushed(tmp_path: Path) -> None
         ('{"name": "RateEncoding", "steps": 5, "prefix": 0, "gain": 1e999}', "expected gain to be finite"),
         ('{"name": "RateEncoding", "steps": null, "prefix": 0}', "expected steps to be an int in"),
         ('{"name": "RateEncoding"}', "expected steps to be an int in"),
+        ('{"name": "RateEncoding", "steps": 5, "prefix": 0}', "expected gain to be finite and at least 0, got None"),
         ("{}", "expected that of images, got None"),
         ("[1]", "expected a JSON object of its name and settings"),
         ("[" * 100_000, "expected a JSON object of its name and settings"),

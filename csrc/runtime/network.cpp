@@ -22,8 +22,8 @@ namespace {
 
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
 constexpr int kMaxThreads = 1024;
-constexpr int64_t kChunkElements = int64_t(1)
-                                   << 22;  // spikes of a layer that a run keeps at a time, unless one sample has more
+// Spikes of a layer that a run keeps at a time, unless one sample has more.
+constexpr int64_t kChunkElements = int64_t(1) << 22;
 
 // to[tile][k][n] = weight[tile * width + n][k], as the kernels pack it; zero beyond the last neuron.
 Aligned<float> packed(const std::vector<float>& weight, int64_t inputs, int64_t neurons) {
@@ -244,7 +244,7 @@ Network::Network(const TensorFile& file) : kernels_(choose_kernels(available_ker
     if (used != file.tensors.size())
         throw FileError("header: expected " + std::to_string(used) + " tensors for " + std::to_string(layers_.size()) +
                         " layers and the readout, got " + std::to_string(file.tensors.size()));
-    texts_.assign(file.texts.begin(), file.texts.end());
+    texts_ = file.texts;
     fingerprint_ = 0xCBF29CE484222325u;
     for (const NetworkLayer& layer : layers_) {
         add_to(fingerprint_, layer.inputs);
@@ -252,6 +252,12 @@ Network::Network(const TensorFile& file) : kernels_(choose_kernels(available_ker
         for (const Aligned<float>* weights : {&layer.packed_weight, &layer.packed_lateral})
             for (int64_t n = 0; n < weights->size(); ++n) add_to(fingerprint_, bits_of(weights->data()[n]));
     }
+}
+
+int64_t Network::widest() const {
+    int64_t most = 0;
+    for (const NetworkLayer& layer : layers_) most = std::max(most, layer.neurons);
+    return most;
 }
 
 int64_t Network::bytes() const {
@@ -309,10 +315,8 @@ void Network::run(const NetworkInput& input, const NetworkOutput& output, int th
     if (output.events) std::fill(output.events, output.events + 1 + layers_.size(), 0);
     if (output.events) output.events[0] = input.events.count;
     threads = std::clamp(threads, 1, kMaxThreads);
-    int64_t widest = 0;
-    for (const NetworkLayer& layer : layers_) widest = std::max(widest, layer.neurons);
     const int64_t steps = std::max<int64_t>(input.steps, 1);
-    const int64_t fit = widest > kChunkElements / steps ? 1 : kChunkElements / (steps * widest);
+    const int64_t fit = widest() > kChunkElements / steps ? 1 : kChunkElements / (steps * widest());
     const int64_t chunk = std::min(input.batch, std::max<int64_t>(fit, threads));
     for (int64_t first = 0; first < input.batch; first += chunk)
         run_samples(input, output, first, std::min(chunk, input.batch - first), threads);

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -63,9 +63,11 @@ class Network {
 
     const std::vector<NetworkLayer>& layers() const { return layers_; }
     const Readout& readout() const { return readout_; }
-    const std::vector<std::pair<std::string, std::string>>& texts() const { return texts_; }
+    const std::map<std::string, std::string>& texts() const { return texts_; }
     int64_t inputs() const { return layers_.front().inputs; }
     int64_t outputs() const { return layers_.back().neurons; }
+    // Neurons of the largest layer.
+    int64_t widest() const;
     const Kernels& kernels() const { return *kernels_; }
 
     // A number that tells networks apart: of their sizes and weights.
@@ -80,7 +82,7 @@ class Network {
 
     std::vector<NetworkLayer> layers_;
     Readout readout_;
-    std::vector<std::pair<std::string, std::string>> texts_;
+    std::map<std::string, std::string> texts_;
     const Kernels* kernels_;
     uint64_t fingerprint_ = 0;
 };
@@ -103,7 +105,8 @@ class Stream {
     void logits(float* to) const;
 
     void reset();
-    // The state of all layers and of the readout, as bytes that only a stream of the same sizes takes.
+    // The state of all layers and of the readout, as bytes that only a stream of the same network and as many samples
+    // takes.
     size_t state_bytes() const;
     void save(void* to) const;
     // Throws std::invalid_argument, and the state is then as it was, for the state of another network or batch.

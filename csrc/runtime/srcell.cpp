@@ -87,10 +87,9 @@ int64_t srcell_network_neurons(const srcell_network* network, int64_t layer) {
 }
 
 const char* srcell_network_text(const srcell_network* network, const char* name) {
-    if (network && name)
-        for (const auto& [key, text] : network->network.texts())
-            if (key == name) return text.c_str();
-    return nullptr;
+    if (!network || !name) return nullptr;
+    const auto found = network->network.texts().find(name);
+    return found == network->network.texts().end() ? nullptr : found->second.c_str();
 }
 
 srcell_status srcell_network_run(const srcell_network* network, int64_t steps, int64_t batch, const int64_t* offsets,

@@ -20,23 +20,20 @@ void refuse_nan(const float* values, int64_t count) {
 
 int64_t Stream::checked(const Network& network, int64_t batch) {
     if (batch < 1) throw std::invalid_argument("batch: expected at least 1, got " + std::to_string(batch));
-    int64_t most = network.inputs();
-    for (const NetworkLayer& layer : network.layers()) most = std::max(most, layer.neurons);
-    if (batch > (int64_t(1) << 40) / most) throw std::bad_alloc();
+    if (batch > (int64_t(1) << 40) / std::max(network.inputs(), network.widest())) throw std::bad_alloc();
     return batch;
 }
 
 Stream::Stream(const Network& network, int64_t batch)
     : network_(network), batch_(checked(network, batch)), read_(network.readout(), network.kernels(), batch) {
-    int64_t most = network.inputs();
     for (const NetworkLayer& layer : network.layers()) {
         const int64_t plane = batch * layer.neurons;
         Part part = {
             {Aligned<float>(3 * plane), Aligned<float>(3 * plane)}, {Aligned<float>(plane), Aligned<float>(plane)}, {}};
         if (layer.lateral()) part.memory = Aligned<char>(network.kernels().f32.lateral_forward_memory(layer.neurons));
         parts_.push_back(std::move(part));
-        most = std::max(most, layer.neurons);
     }
+    const int64_t most = std::max(network.inputs(), network.widest());
     rows_ = {Aligned<uint64_t>(batch * mask_words(most)), Aligned<int64_t>(batch + 1), Aligned<int32_t>(batch * most),
              Aligned<float>(batch * most)};
     reset();

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ._arguments import describe
+from ._files import write_atomically
 from .layers import SRC, LeakyReadout, LinearReadout
 
 FORMAT, VERSION = "srcell.network", "1"
@@ -28,7 +29,7 @@ def export(network: nn.Module, path: str | Path) -> None:
 
     Args:
         network: an ``SRCClassifier``, or an ``SRC``, whose file has no readout.
-        path: the file to write; an existing one is replaced.
+        path: the file to write; an existing one is replaced, whole or not at all.
 
     Raises:
         TypeError: another module.
@@ -44,6 +45,8 @@ def export(network: nn.Module, path: str | Path) -> None:
         [LayerSizes(inputs=10, neurons=5, lateral=False)]
 
     """
+    from safetensors.torch import save
+
     described: Any = network
     if not isinstance(network, SRC) and not hasattr(network, "src_layers"):
         raise TypeError(f"network: expected an SRC or an SRCClassifier, got {describe(network)}")
@@ -69,7 +72,8 @@ def export(network: nn.Module, path: str | Path) -> None:
         if described.encoder is not None:
             settings = {"name": type(described.encoder).__name__, **dataclasses.asdict(described.encoder)}
             texts["encoder"] = json.dumps(settings)
-    _write(tensors, texts, Path(path))
+    # Parameters may share their memory, which the format does not allow.
+    write_atomically(Path(path), save({name: tensor.clone() for name, tensor in tensors.items()}, texts))
 
 
 def describe_readout(readout: LeakyReadout | LinearReadout) -> tuple[dict[str, Tensor], str]:
@@ -83,12 +87,3 @@ def describe_readout(readout: LeakyReadout | LinearReadout) -> tuple[dict[str, T
         tensors, kind = {}, "votes"
     tensors["constants"] = torch.tensor(constants, dtype=torch.float64)
     return {f"readout.{name}": tensor for name, tensor in tensors.items()}, kind
-
-
-def _write(tensors: dict[str, Tensor], texts: dict[str, str], path: Path) -> None:
-    """Write the file whole or not at all."""
-    from safetensors.torch import save
-
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(save({name: tensor.clone() for name, tensor in tensors.items()}, texts))
-    part.replace(path)

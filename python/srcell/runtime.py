@@ -133,21 +133,21 @@ class Network:
             TypeError: an array of the wrong type.
 
         """
-        return self._run(events, [], False, threads)[0]
+        return self._run(_arrays(events, self.input_size), threads)[0]
 
     def spikes(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> list[Floats]:
         """The spikes (T, B, N) of every layer, first to last."""
-        return self._run(events, list(range(len(self.layers))), False, threads)[1]
+        return self._run(_arrays(events, self.input_size), threads, wanted=range(len(self.layers)))[1]
 
     def counts(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> list[LayerCounts]:
         """What each layer and last the readout does in an inference, a mean over the samples.
 
         For each layer the events are those that arrive from below; lateral weights count those of its own neurons.
         """
-        steps, batch, _, lengths, *_ = arrays = _arrays(events, self.input_size)
-        found = self._run_arrays(arrays, [], True, threads)[2]
-        taken = float(steps * batch if lengths is None else lengths.sum())
-        samples = max(batch, 1)
+        arrays = _arrays(events, self.input_size)
+        found = self._run(arrays, threads, counts=True)[2]
+        taken = float(arrays.steps * arrays.batch if arrays.lengths is None else arrays.lengths.sum())
+        samples = max(arrays.batch, 1)
         made = []
         for k, layer in enumerate(self.layers):
             operations = float(found[k]) * layer.neurons + layer.lateral * float(found[k + 1]) * layer.neurons
@@ -174,20 +174,16 @@ class Network:
             ValueError: the file names no encoder of images, or a pixel is outside [0, 1].
 
         """
-        settings = _checked(self.encoder or {})
+        settings = _image_encoder(self.encoder or {})
         pixels = _floats("images", images)
         pixels = pixels.reshape(len(pixels), -1)
         numbers = np.arange(len(pixels)) if index is None else _integers("index", index)
         return _encode(pixels, numbers, settings, seed)
 
     def _run(
-        self, events: EventArrays | ArrayLike, wanted: list[int], counts: bool, threads: int | None
+        self, arrays: _Arrays, threads: int | None, wanted: Sequence[int] = (), counts: bool = False
     ) -> tuple[Floats, list[Floats], NDArray[np.int64]]:
-        return self._run_arrays(_arrays(events, self.input_size), wanted, counts, threads)
-
-    def _run_arrays(
-        self, arrays: _Arrays, wanted: list[int], counts: bool, threads: int | None
-    ) -> tuple[Floats, list[Floats], NDArray[np.int64]]:
+        """Logits, the spikes of the layers that are wanted, and the events of the input and of each layer."""
         threads = (os.cpu_count() or 1) if threads is None else threads
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
@@ -365,7 +361,7 @@ def _settings(text: str | None) -> dict[str, Any] | None:
     return settings
 
 
-def _checked(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings of an encoder of images, within what the kernels take."""
     name = settings.get("name")
     if name not in ("RateEncoding", "LatencyEncoding"):
@@ -374,8 +370,8 @@ def _checked(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         number = settings.get(key)
         if not isinstance(number, int) or not least <= number < 2**31:
             raise ValueError(f"encoder: expected {key} to be an int in [{least}, 2^31), got {number!r}")
-    gain = settings.get("gain", 0.0)
-    if not isinstance(gain, int | float) or not 0 <= gain < math.inf:
+    gain = settings.get("gain")
+    if name == "RateEncoding" and not (isinstance(gain, int | float) and 0 <= gain < math.inf):
         raise ValueError(f"encoder: expected gain to be finite and at least 0, got {gain!r}")
     return settings
 
