@@ -151,6 +151,7 @@ struct EventsForward : CellForward<T> {
 
     bool by_event() const { return !packed && packs_by_event(events.inputs, events.count); }
     int64_t rows() const { return packed ? events.inputs : packed_rows(events.inputs, events.count); }
+    int64_t packed_width() const { return event_tile_width(this->shape.neurons); }
 };
 
 template <class T>
@@ -161,6 +162,133 @@ struct EventsBackward : CellBackward<T> {
     T* grad_current;               // (T, B, N) out, zero past a sample's length; null if not needed
     T* grad_weight;                // (N, K) out; null if not needed
     T* weight_partials;            // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
+};
+
+// The constants of an integer neuron, as integer.h uses them.
+struct IntegerCell {
+    int32_t leak_shift_a, leak_shift_b;  // i loses i >> a and i >> b in each step
+    int32_t i_max;                       // i is clamped to +-i_max
+    int32_t drive_high, drive_low;       // x for i > 0, and otherwise
+    int32_t gate_threshold;              // of h: below it zs_hyp acts, from it on zs_dep
+    int32_t zs_hyp, zs_dep;              // over 2^fraction_bits
+    int32_t fraction_bits;               // h, hs and u are numbers over 2^fraction_bits
+    int32_t r, rs, bias;
+    int32_t slope, slope_shift;  // h = (slope * u) >> slope_shift, clamped
+    int32_t h_min, h_max, hs_min, hs_max;
+    int32_t spike_threshold;  // a spike is h >= spike_threshold
+};
+
+// A constant of IntegerCell, its bounds, and the hardware's value.
+struct IntegerConstant {
+    const char* name;
+    int32_t IntegerCell::* member;
+    int32_t least, most, standard;
+};
+
+constexpr IntegerConstant kIntegerConstants[] = {
+    {"leak_shift_a", &IntegerCell::leak_shift_a, 1, 15, 4},
+    {"leak_shift_b", &IntegerCell::leak_shift_b, 1, 15, 5},
+    {"i_max", &IntegerCell::i_max, 0, 32766, 30000},
+    {"drive_high", &IntegerCell::drive_high, -32767, 32767, 1023},
+    {"drive_low", &IntegerCell::drive_low, -32767, 32767, -1024},
+    {"gate_threshold", &IntegerCell::gate_threshold, -32767, 32767, 500},
+    {"zs_hyp", &IntegerCell::zs_hyp, 0, 32767, 900},
+    {"zs_dep", &IntegerCell::zs_dep, 0, 32767, 100},
+    {"fraction_bits", &IntegerCell::fraction_bits, 0, 15, 10},
+    {"r", &IntegerCell::r, -32767, 32767, 2},
+    {"rs", &IntegerCell::rs, -32767, 32767, -8},
+    {"bias", &IntegerCell::bias, -32767, 32767, -6000},
+    {"slope", &IntegerCell::slope, 0, 32767, 3},
+    {"slope_shift", &IntegerCell::slope_shift, 0, 15, 2},
+    {"h_min", &IntegerCell::h_min, -32767, 0, -1024},
+    {"h_max", &IntegerCell::h_max, 0, 32767, 1023},
+    {"hs_min", &IntegerCell::hs_min, -32767, 0, -800},
+    {"hs_max", &IntegerCell::hs_max, 0, 32767, 1023},
+    {"spike_threshold", &IntegerCell::spike_threshold, -32767, 32767, 512},
+};
+
+// What was expected of constants that are within their bounds, and what came; `expected` is null if nothing is wrong.
+struct IntegerCellFault {
+    const char* expected;
+    int64_t got;
+};
+
+// Whether all values of a neuron fit in 16 bits.
+inline IntegerCellFault integer_cell_fault(const IntegerCell& cell) {
+    const auto size = [](int64_t x) { return x < 0 ? -x : x; };
+    const auto larger = [](int64_t x, int64_t y) { return x > y ? x : y; };
+    constexpr int64_t most = INT16_MAX;
+    const int64_t unit = int64_t(1) << cell.fraction_bits, one = int64_t(1) << cell.slope_shift;
+    const int64_t drive = larger(size(cell.drive_high), size(cell.drive_low));
+    const int64_t fast = size(cell.r) * larger(-cell.h_min, cell.h_max);
+    const int64_t slow = size(cell.rs) * larger(-cell.hs_min, cell.hs_max);
+    const int64_t u = drive + fast + slow + size(cell.bias), zs = larger(cell.zs_hyp, cell.zs_dep);
+    const int64_t apart = larger(int64_t(cell.hs_max) - cell.h_min, int64_t(cell.h_max) - cell.hs_min);
+    if (u > most) return {"a sum of the sizes of drive, r * h, rs * hs and bias of at most 32767", u};
+    if (apart > most) return {"h and hs that are at most 32767 apart", apart};
+    if (zs > unit) return {"zs_hyp and zs_dep of at most 2^fraction_bits", zs};
+    if (2 * int64_t(cell.slope) >= 3 * one) return {"a slope below 1.5 * 2^slope_shift", cell.slope};
+    if (u * cell.slope / one >= most) return {"a slope * u >> slope_shift below 32767", u * cell.slope / one};
+    return {};
+}
+
+// What i keeps from step to step, but for rounding.
+inline float integer_alpha(const IntegerCell& cell) {
+    return 1 - 1 / static_cast<float>(1 << cell.leak_shift_a) - 1 / static_cast<float>(1 << cell.leak_shift_b);
+}
+
+// Columns of packed weights of integers: whole registers of 32 of them.
+SRCELL_HOST_DEVICE inline int64_t integer_tile_width(int64_t neurons) {
+    return ceil_div(event_tile_width(neurons), 32) * 32;
+}
+
+// So many of these weights never overflow 16 bits.
+inline int64_t exact_events(const int16_t* weights, int64_t count) {
+    int32_t largest = 1;
+    for (int64_t k = 0; k < count; ++k) {
+        const int32_t weight = weights[k], size = weight < 0 ? -weight : weight;
+        largest = size > largest ? size : largest;
+    }
+    return largest > INT16_MAX ? 1 : INT16_MAX / largest;
+}
+
+// A layer of integer neurons behind a linear synapse on events, each of which counts once: values are null.
+struct IntegerForward {
+    ScanShape shape;
+    IntegerCell cell;
+    Events<float> events;
+    const int16_t* weight;   // (N, K)
+    int16_t* packed_weight;  // scratch: (event_tiles(N), packed_rows(K, events), integer_tile_width(N))
+    // packed_weight is an input, the weights of all K inputs, and `weight` is not read; so is `exact`, how many of the
+    // weights never overflow 16 bits.
+    bool packed;
+    int64_t exact;
+    const int16_t *i0, *h0, *hs0;  // (B, N) each, within their bounds, or null: zero
+    // (T, B, N) out, 0 or 1, in one of two types; zero past a sample's length.
+    uint8_t* spikes;
+    float* float_spikes;
+    int16_t *i, *h, *hs;  // (B, N) out: the state after a sample's last step
+    int64_t* clamped;     // out: how often an i left +-i_max
+    // (T, B, N) out: the surrogate derivative of s[t] with respect to a[t]; zero past a sample's length. Null for
+    // inference. `scale` is one element: the steps of a weight of 1.
+    float* slopes;
+    const float* scale;
+    float rho;
+
+    bool by_event() const { return !packed && packs_by_event(events.inputs, events.count); }
+    int64_t rows() const { return packed ? events.inputs : packed_rows(events.inputs, events.count); }
+    int64_t packed_width() const { return integer_tile_width(shape.neurons); }
+};
+
+struct IntegerBackward {
+    ScanShape shape;
+    Events<float> events;
+    float alpha;               // integer_alpha()
+    const float* slopes;       // (T, B, N) as the forward pass wrote them
+    const float* grad_spikes;  // (T, B, N)
+    float* grad_current;       // (T, B, N) out, zero past a sample's length; null if not needed
+    float* grad_weight;        // (N, K) out, of the weights as integers; null if not needed
+    float* weight_partials;    // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
 };
 
 // The lateral weights of a layer, through which each neuron hears the spikes of all neurons of the step before.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from srcell import (
     SRC,
     EventBatch,
+    IntegerSRC,
     LeakyReadout,
     SpikesOnly,
     SRCState,
@@ -133,6 +134,22 @@ def test_compiled_they_give_what_they_give_in_eager_mode(name: str) -> None:
     compiled = torch.compile(lambda *x: function(*(t + 0 for t in x)), backend="eager")
     for _ in range(3):
         assert_same(compiled(*args), function(*args))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_integer_neurons_are_what_they_are_in_eager_mode(backend: str, request: pytest.FixtureRequest) -> None:
+    if backend == "inductor":
+        request.getfixturevalue("inductor")
+    torch._dynamo.reset()
+    layer = IntegerSRC(6, 4, weight_bits=6, initial_state="rest")
+    x = spikes().requires_grad_()
+    compiled = torch.compile(layer, fullgraph=NEW_TORCH, backend=backend)
+    results = []
+    for f in (layer, compiled):
+        outputs, state = f(x, lengths=torch.tensor([30, 17]))
+        grads = torch.autograd.grad(outputs.square().sum(), [x, layer.weight_ih_l0])
+        results.append([outputs, *state, *grads])
+    assert all(map(torch.equal, *results)) and results[0][0].any()
 
 
 @pytest.mark.parametrize("encode", ["rate_encode(x, seed=1)", "latency_encode(x)"])

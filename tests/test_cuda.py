@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from srcell import SRC, EventBatch, rate_encode
+from srcell import SRC, EventBatch, IntegerSRC, integer_src_linear, rate_encode
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu, encode, src_dense
 from support.gradients import requiring_grad
@@ -308,10 +308,65 @@ def test_a_wrong_mask_is_refused(gpu):
                 torch.ops.srcell.src_dense_backward(*[None] * 4, input, weight, *saved, *layer.backward, **options)
 
 
-def test_rate_encoding_is_the_cpus(gpu):
+@pytest.mark.parametrize("lengths", [None, [40, 0, 13]], ids=["whole", "lengths"])
+@pytest.mark.parametrize("way", ["EventBatch", "dense"])
+@pytest.mark.parametrize("size", [8, 32768])
+def test_integer_neurons_are_the_cpus(gpu, way, lengths, size):
+    generator = torch.Generator().manual_seed(size)
+    input = (torch.rand(40, 3, 130, generator=generator) < 0.3).float()
+    weight = torch.randint(-size, size, (37, 130), generator=generator).to(torch.int16)
+    state = [torch.randint(-700, 700, (3, 37), generator=generator).to(torch.int16) for _ in range(3)]
+
+    def run(device):
+        x = input.to(device)
+        x = EventBatch(*(y.to(device) for y in rows), shape=input.shape) if way == "EventBatch" else x
+        clamped = torch.zeros((), dtype=torch.int64, device=device)
+        spikes, after = integer_src_linear(
+            x, weight.to(device), [y.to(device) for y in state], lengths=lengths, clamped=clamped
+        )
+        return [y.cpu() for y in (spikes, *after, clamped)]
+
+    events = EventBatch.from_dense(input)
+    rows = events.offsets, events.indices
+    with gpu.on():
+        got = run(gpu.device)
+    expected = run("cpu")
+    equal(got, expected)
+    assert expected[0].any() and (size == 8) == (expected[4] == 0)
+
+
+@pytest.mark.parametrize("lengths", [None, [40, 0, 13]], ids=["whole", "lengths"])
+@pytest.mark.parametrize("way", ["EventBatch", "dense"])
+def test_integer_layers_train_as_on_the_cpu(gpu, way, lengths):
+    torch.manual_seed(0)
+    input = (torch.rand(40, 3, 70) < 0.2).float()
+    events = EventBatch.from_dense(input)
+    weight, arriving = torch.randn(37, 70), torch.randn(40, 3, 37)
+
+    def run(weight, input):
+        layer = IntegerSRC(70, 37, weight_bits=6).to(weight.device)
+        layer.weight_ih_l0 = torch.nn.Parameter(weight.detach())
+        rows = (events.offsets.to(weight.device), events.indices.to(weight.device))
+        x = EventBatch(*rows, shape=input.shape) if way == "EventBatch" else input
+        spikes, _ = layer(x, lengths=lengths)
+        wanted = [layer.weight_ih_l0, *([input] if way == "dense" else [])]
+        return [spikes.detach(), *torch.autograd.grad((spikes * arriving.to(weight.device)).sum(), wanted)]
+
+    with gpu.on():
+        got = [x.cpu() for x in run(weight.to(gpu.device), input.to(gpu.device).requires_grad_())]
+    expected = run(weight, input.requires_grad_())
+    assert torch.equal(got[0], expected[0]) and expected[0].any()
+    # The gradients are of the same slopes; tanh and the order of sums are those of the CPU, torch's product is not.
+    equal(got[1:2], expected[1:2])
+    if way == "dense":
+        assert (got[2] - expected[2]).abs().max() <= 1e-5 * expected[2].abs().max()
+
+
+@pytest.mark.parametrize("thinned", [False, True])
+def test_rate_encoding_is_the_cpus(gpu, thinned):
     images = torch.rand(5, 9, 15, generator=torch.Generator().manual_seed(0))
     images[images < 0.5] = 0
-    arguments = dict(steps=50, prefix=7, gain=0.6, seed=2**40 + 3, index=[3, 1, 4, 1, 5])
+    arguments = dict(steps=50, prefix=7, gain=0.6, seed=2**40 + 3, index=[3, 1, 4, 1, 5], thinned=thinned)
     with gpu.on():
         got = rate_encode(images.to(gpu.device), **arguments)
     expected = rate_encode(images, **arguments)

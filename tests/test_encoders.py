@@ -443,3 +443,17 @@ def test_a_pixel_out_of_range_is_named(
 def test_the_seed_is_never_left_to_chance() -> None:
     with pytest.raises(TypeError, match="seed"):
         rate_encode(IMAGES)  # type: ignore[call-arg]
+
+
+def test_thinned_no_pixel_fires_twice_in_a_row() -> None:
+    """Kept is what the definition keeps of the plain encoding, step by step."""
+    images = torch.rand(7, 90, generator=torch.Generator().manual_seed(3))
+    for gain, steps in ((0.3, 41), (1.0, 8), (3.0, 100)):
+        plain = rate_encode(images, steps, prefix=3, gain=gain, seed=5).to_dense().bool()
+        kept = torch.zeros_like(plain)
+        for t in range(len(plain)):
+            kept[t] = plain[t] & ~kept[t - 1] if t else plain[t]
+        thinned = rate_encode(images, steps, prefix=3, gain=gain, seed=5, thinned=True)
+        assert torch.equal(thinned.to_dense().bool(), kept) and kept.any() and (kept != plain).any()
+    with pytest.raises(TypeError, match="thinned: expected a bool, got int"):
+        rate_encode(images, 5, seed=0, thinned=1)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from srcell import EventBatch, SRCState
+from srcell import EventBatch, IntegerCell, SRCState
 from srcell.ops import _cpu
 from srcell.ops._operator import Operator
 from support.calls import images, spikes
@@ -146,7 +146,7 @@ def test_opcheck_of_src_dense_backward(method: str, at_events: bool, dtype: torc
 
 # Positional and keyword-only arguments for opcheck of the operators that run no layer.
 OUTSIDE_LAYERS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
-    "rate_encode": ((images(), torch.arange(3)), dict(steps=7, prefix=2, gain=0.5, seed=-1)),
+    "rate_encode": ((images(), torch.arange(3)), dict(steps=7, prefix=2, gain=0.5, seed=-1, thinned=True)),
     "latency_encode": ((images(),), dict(steps=7, prefix=2)),
     "count_spikes": ((spikes(),), {}),
     "scale": ((spikes().requires_grad_(), torch.ones(2, 6)), {}),
@@ -161,6 +161,41 @@ OUTSIDE_LAYERS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", OUTSIDE_LAYERS)
 def test_opcheck_of_what_is_no_layer(name: str) -> None:
     torch.library.opcheck(getattr(torch.ops.srcell, name), *OUTSIDE_LAYERS[name])
+
+
+INTEGERS: dict[str, Any] = dict(steps=30, batch=2, cell=list(IntegerCell()))
+
+
+def integer_input(way: str) -> tuple[Tensor | None, ...]:
+    """Offsets, indices and dense input for integer neurons."""
+    if way == "dense":
+        return None, None, spikes()
+    events = EventBatch.from_dense(spikes())
+    return events.offsets, events.indices, None
+
+
+@pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
+@pytest.mark.parametrize("way", ["dense", "events"])
+def test_opcheck_of_integer_src(way: str, present: bool) -> None:
+    offsets, indices, input = integer_input(way)
+    if present and input is not None:
+        input = input.requires_grad_()
+    weight = (300 * noise(4, 4, 6)).to(torch.int16)
+    latent, scale = (weight.float().requires_grad_(), torch.tensor(50.0)) if present else (None, None)
+    state = [torch.zeros(2, 4, dtype=torch.int16)] * 3 if present else []
+    lengths = torch.tensor([30, 17]) if present else None
+    arguments = (offsets, indices, input, weight, latent, scale, state, lengths)
+    options = {**INTEGERS, "rho": 3.0, "floats": present, "save": present}
+    torch.library.opcheck(torch.ops.srcell.integer_src, arguments, options)
+
+
+@pytest.mark.parametrize("way", ["dense", "events"])
+def test_opcheck_of_integer_src_backward(way: str) -> None:
+    weight = (300 * noise(4, 4, 6)).to(torch.int16)
+    grad, slopes = noise(6, 30, 2, 4, dtype=torch.float32), noise(7, 30, 2, 4, dtype=torch.float32)
+    for wanted in ([True, True], [False, False]):
+        arguments = (grad, *integer_input(way), weight, torch.tensor(50.0), torch.tensor([30, 17]), slopes)
+        torch.library.opcheck(torch.ops.srcell.integer_src_backward, arguments, {**INTEGERS, "output_mask": wanted})
 
 
 def test_no_address_of_0_reaches_the_core_for_a_tensor_with_elements() -> None:
@@ -247,7 +282,7 @@ def test_the_operators_name_a_list_of_a_wrong_length(name: str, lists: dict[str,
 
 
 PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
-ENCODING = dict(steps=5, prefix=2, gain=0.5, seed=1)
+ENCODING = dict(steps=5, prefix=2, gain=0.5, seed=1, thinned=False)
 PARTS = torch.tensor([0, 1, 2]), torch.tensor([0, 2], dtype=torch.int32)
 SIZES = dict(steps=2, batch=1, inputs=3)
 

@@ -109,6 +109,44 @@ the product is not fused
 == cpu/count.h: readout.py
 a spike right after NaN is no crossing
     !(before[k] > threshold) => (before[k] <= threshold)
+== integer.h: integer integer.py
+the drive is that of i >= 0
+    state.i > zero => state.i >= zero
+the gate changes one above its threshold
+    h < neuron.gate_threshold ? neuron.zs_hyp.part => h <= neuron.gate_threshold ? neuron.zs_hyp.part
+hs follows h[t], not h[t-1]
+    h + integer_scaled(hs - h, z) => state.h + integer_scaled(hs - state.h, z)
+a factor above a half wraps around
+    whole = over > 32767; => whole = over > 65535;
+a spike is above the threshold
+    h >= neuron.spike_threshold => h > neuron.spike_threshold
+== integer_surrogate.h: integer integer.py
+i has no range
+    tanh(i / surrogate.range) => tanh(i)
+== cpu/integer.h: integer integer.py
+sums beyond 16 bits wrap around
+    return static_cast<int16_t>(raised > INT16_MAX ? INT16_MAX : raised); => return static_cast<int16_t>(raised);
+the second part of a current is ignored
+    if (parts) unbounded => if (parts && count < 0) unbounded
+clamps are counted in 16 bits
+    if (t % kCountedSteps == kCountedSteps - 1) => if (t < 0)
+one weight too many is summed in 16 bits
+    INT16_MAX / largest; => INT16_MAX / largest + 1;
+rows packed by event are read by index
+    p.by_event() ? nullptr : p.events.indices => p.events.indices
+slopes past the length are not zeroed
+    if (save) zero_row<F32>(p.slopes + t * plane + where.offset, count); =>
+gradients past the length are not zeroed
+    if (p.grad_current) zero_row<F32>(p.grad_current + t * plane + tile.offset, tile.count); => {}
+the gradient does not leak
+    splat<R>(p.alpha) * made => made
+the gradient runs on from sample to sample
+    std::memset(carry, 0, sizeof carry); => if (sample == first) std::memset(carry, 0, sizeof carry);
+== cpu/vec_short.h: integer integer.py
+sums of the scalar table saturate at the wrong end
+    x < Shorts{} ? least : most => x < Shorts{} ? most : least
+a product's low bits
+    >> 16, Shorts) => >> 15, Shorts)
 == cpu/encode_kernels.h: encode device encoders.py
 a constant of Philox
     splat_word(0xCD9E8D57) => splat_word(0xCD9E8D53)
@@ -118,6 +156,11 @@ latencies are counted without the prefix
     ++ends[p.prefix + fires_at[j]]; => ++ends[fires_at[j]];
 latencies half-way are rounded away from zero
     __builtin_nearbyint( => __builtin_round(
+a pixel that fired, kept or not, drops the spike after it
+    if (p.thinned) fired[step] &= ~before; before = fired[step];
+    => const uint32_t drawn = fired[step]; if (p.thinned) fired[step] &= ~before; before = drawn;
+thinning begins anew every eight steps
+    before = t ? sample.fired[(t - 1) * sample.groups + group] : 0; => before = 0;
 == cpu/event_rows.cpp: threads events.py
 an index one past the last input is no fault
     signs |= value | (static_cast<Bits>(last) - value); => signs |= value | (static_cast<Bits>(last) + 1 - value);
@@ -147,6 +190,16 @@ segments of the weight gradient ascend
 == cuda/masks.h: device cuda.py
 thresholds are rounded down
     std::ceil( => std::floor(
+a pixel that fired, kept or not, drops the spike after it
+    before = p.mask[first + t * words] &= ~before;
+    => { const uint64_t drawn = p.mask[first + t * words]; p.mask[first + t * words] &= ~before; before = drawn; }
+== cuda/integer.h: integer cuda.py
+an index one past the last is taken
+    index < static_cast<uint64_t>(inputs) => index <= static_cast<uint64_t>(inputs)
+sums are cut off too early
+    kLargestCurrent = 1 << 17 => kLargestCurrent = 1 << 15
+clamps are counted anew by each thread
+    *total += clamped; => *total = clamped;
 == cuda/sums.h: device cuda.py
 one half of the elements is added twice
     low + tree_sum<half>(x + half * stride => low + tree_sum<half>(x

@@ -15,6 +15,7 @@
 #include <string>
 #include <type_traits>
 #include <variant>
+#include <vector>
 
 #include "../cpu/float_control.h"
 #include "../cpu/kernels.h"
@@ -195,6 +196,26 @@ struct EventRows {
                 inputs};
     }
 };
+
+// The constants of integer neurons, in the order of kIntegerConstants; raises for one that is out of its bounds.
+inline IntegerCell integer_cell_of(const std::vector<int64_t>& constants) {
+    if (constants.size() != std::size(kIntegerConstants))
+        value_error("cell: expected ", std::size(kIntegerConstants), " constants, got ", constants.size());
+    IntegerCell cell = {};
+    for (size_t k = 0; k < constants.size(); ++k) {
+        const IntegerConstant& constant = kIntegerConstants[k];
+        if (constants[k] < constant.least || constants[k] > constant.most)
+            value_error("cell.", constant.name, ": expected an int in [", constant.least, ", ", constant.most, "], got ",
+                        constants[k]);
+        cell.*constant.member = static_cast<int32_t>(constants[k]);
+    }
+    const IntegerCellFault fault = integer_cell_fault(cell);
+    if (fault.expected) value_error("cell: expected ", fault.expected, ", got ", fault.got);
+    return cell;
+}
+
+// Raises a ValueError for the first invalid offset or index of a sample that a kernel refused.
+[[noreturn]] void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample);
 
 // The arguments of a DenseInput or DeviceMask. A tensor that a kernel does not use may be absent.
 struct DenseRows {

@@ -14,6 +14,7 @@ namespace py = pybind11;
 
 void bind_encode(py::module_& m);
 void bind_events(py::module_& m);
+void bind_integer(py::module_& m);
 void bind_linear(py::module_& m);
 void bind_runtime(py::module_& m);
 
@@ -123,6 +124,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("scan_backward", &scan_backward, "layer"_a, "arriving"_a, "gradients"_a, "current"_a, "checkpoints"_a,
           "grad_current"_a);
     bind_linear(m);
+    bind_integer(m);
 
     bind_functions<float>(m);
     bind_functions<double>(m);

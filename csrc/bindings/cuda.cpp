@@ -109,6 +109,36 @@ void lateral_backward(Address stream, const Layer& layer, const Outputs& arrivin
     });
 }
 
+void integer_forward(Address stream, const Layer& layer, const std::vector<int64_t>& cell, const Initial& initial,
+                     const Outputs& outputs, bool floats, const EventRows& rows, Address mask, Address weight_t,
+                     Address scale, double rho, Address slopes, Address clamped) {
+    const DeviceIntegerForward p = {layer.shape,
+                                    integer_cell_of(cell),
+                                    rows.of<float>(),
+                                    pointer<const uint64_t>(mask),
+                                    pointer<const int16_t>(weight_t),
+                                    pointer<const int16_t>(initial[0]),
+                                    pointer<const int16_t>(initial[1]),
+                                    pointer<const int16_t>(initial[2]),
+                                    floats ? nullptr : pointer<uint8_t>(outputs[0]),
+                                    floats ? pointer<float>(outputs[0]) : nullptr,
+                                    pointer<int16_t>(outputs[1]),
+                                    pointer<int16_t>(outputs[2]),
+                                    pointer<int16_t>(outputs[3]),
+                                    pointer<int64_t>(clamped),
+                                    pointer<float>(slopes),
+                                    pointer<const float>(scale),
+                                    static_cast<float>(rho)};
+    check(cuda::integer_forward(pointer<void>(stream), p));
+}
+
+void integer_backward(Address stream, const Layer& layer, const std::vector<int64_t>& cell, Address slopes,
+                      Address grad_spikes, Address grad_current) {
+    const DeviceIntegerBackward p = {layer.shape, integer_alpha(integer_cell_of(cell)), pointer<const float>(slopes),
+                                     pointer<const float>(grad_spikes), pointer<float>(grad_current)};
+    check(cuda::integer_backward(pointer<void>(stream), p));
+}
+
 void event_keys(Address stream, const Layer& layer, const EventRows& rows, Address keys, Address positions) {
     Events<float> events = rows.of<float>();
     events.values = nullptr;
@@ -191,11 +221,17 @@ void list_mask(Address stream, const std::array<int64_t, 4>& sizes, Address mask
 
 // sizes: B, K, steps.
 void rate_mask(Address stream, const Sizes& sizes, Address images, Address index, double gain, uint64_t seed,
-               Address mask) {
+               Address mask, bool thinned) {
     const auto [batch, pixels, steps] = sizes;
-    const DeviceRateEncoding p = {
-        pointer<const float>(images), pointer<const int64_t>(index), batch, pixels, steps, gain, seed,
-        pointer<uint64_t>(mask)};
+    const DeviceRateEncoding p = {pointer<const float>(images),
+                                  pointer<const int64_t>(index),
+                                  batch,
+                                  pixels,
+                                  steps,
+                                  gain,
+                                  seed,
+                                  pointer<uint64_t>(mask),
+                                  thinned};
     check(cuda::rate_mask(pointer<void>(stream), p));
 }
 
@@ -231,6 +267,10 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("lateral_backward", &lateral_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
           "trace"_a, "checkpoints"_a, "i0"_a, "weight_t"_a, "lateral_relu"_a, "scratch"_a, "grad_current"_a,
           "elements"_a);
+    m.def("integer_forward", &integer_forward, "stream"_a, "layer"_a, "cell"_a, "initial"_a, "outputs"_a, "floats"_a,
+          "rows"_a, "mask"_a, "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
+    m.def("integer_backward", &integer_backward, "stream"_a, "layer"_a, "cell"_a, "slopes"_a, "grad_spikes"_a,
+          "grad_current"_a);
     m.def("event_keys", &event_keys, "stream"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a);
     m.def("weight_gradient", &weight_gradient, "stream"_a, "layer"_a, "inputs"_a, "grad_current"_a, "starts"_a,
           "sorted"_a, "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
@@ -240,5 +280,6 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("mask_columns", &mask_columns, "stream"_a, "rows"_a, "columns"_a);
     m.def("count_mask", &count_mask, "stream"_a, "sizes"_a, "mask"_a, "counts"_a);
     m.def("list_mask", &list_mask, "stream"_a, "sizes"_a, "mask"_a, "offsets"_a, "indices"_a);
-    m.def("rate_mask", &rate_mask, "stream"_a, "sizes"_a, "images"_a, "index"_a, "gain"_a, "seed"_a, "mask"_a);
+    m.def("rate_mask", &rate_mask, "stream"_a, "sizes"_a, "images"_a, "index"_a, "gain"_a, "seed"_a, "mask"_a,
+          "thinned"_a);
 }

@@ -33,7 +33,7 @@ py::tuple count_active_pixels(const Images& images, Address address) {
 
 RateEncoding make_rate_encoding(const Images& images, Address active_before, Address index, int64_t steps,
                                 int64_t prefix, double gain, uint64_t seed, const std::array<Address, 3>& scratch,
-                                Address offsets) {
+                                Address offsets, bool thinned) {
     return {images,
             pointer<const int64_t>(active_before),
             pointer<const int64_t>(index),
@@ -44,7 +44,8 @@ RateEncoding make_rate_encoding(const Images& images, Address active_before, Add
             pointer<int32_t>(scratch[0]),
             pointer<uint32_t>(scratch[1]),
             pointer<uint16_t>(scratch[2]),
-            pointer<int64_t>(offsets)};
+            pointer<int64_t>(offsets),
+            thinned};
 }
 
 // Returns the number of events.
@@ -92,7 +93,7 @@ void bind_encode(pybind11::module_& m) {
              "values"_a, "samples"_a, "pixels"_a, "threads"_a);
     py::class_<RateEncoding>(m, "RateEncoding")
         .def(py::init(&make_rate_encoding), "images"_a, "active_before"_a, "index"_a, "steps"_a, "prefix"_a, "gain"_a,
-             "seed"_a, "scratch"_a, "offsets"_a);
+             "seed"_a, "scratch"_a, "offsets"_a, "thinned"_a);
     m.attr("pixel_group") = kPixelGroup;
     m.attr("drawn_steps") = kDrawnSteps;
     m.def("count_active_pixels", &count_active_pixels, "images"_a, "active_before"_a);

@@ -9,10 +9,8 @@
 #include "arguments.h"
 
 namespace srcell {
-namespace {
 
-// Raises a ValueError for the first invalid offset or index of a sample that a kernel refused.
-[[noreturn]] void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample) {
+void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample) {
     const Events<float> events = rows.of<float>();
     const std::string altered = " (the batch was altered after it was made)";
     if (sample == 0 && events.offsets[0] != 0)
@@ -34,6 +32,8 @@ namespace {
         value_error("offsets: expected the last to be ", events.count, ", the number of indices, got ", last, altered);
     value_error("events: expected a batch that is not altered during a call; sample ", sample, " was");
 }
+
+namespace {
 
 void events_forward(const Layer& layer, const Initial& initial, const Outputs& outputs, const EventRows& rows,
                     Address weight, Address trace, Address checkpoints, bool trace_integrator) {

@@ -48,6 +48,7 @@ struct RateEncoding {
     uint32_t* thresholds;  // (G, kPixelGroup)
     uint16_t* fired;       // (G, steps rounded up to a multiple of kDrawnSteps) a bit per pixel; in a sample, by step
     int64_t* offsets;      // (B * T + 1,) written by rate_draw
+    bool thinned = false;  // no pixel fires at two steps in a row: a spike is dropped if the one before it was kept
 };
 
 // An active pixel of value p fires once, at step prefix + round((1 - p) * (steps - 1)), in double, half to even.

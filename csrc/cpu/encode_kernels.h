@@ -342,7 +342,10 @@ SRCELL_INLINE void draw_sample(const RateEncoding& p, int64_t b) {
             uint32_t fired[kDrawnSteps] = {};
             draw_group(t, static_cast<uint64_t>(p.index[b]), p.seed, sample.active + group * kPixelGroup,
                        sample.thresholds + group * kPixelGroup, fired);
+            uint32_t before = t ? sample.fired[(t - 1) * sample.groups + group] : 0;
             for (int64_t step = 0; step < kDrawnSteps; ++step) {
+                if (p.thinned) fired[step] &= ~before;
+                before = fired[step];
                 sample.fired[(t + step) * sample.groups + group] = static_cast<uint16_t>(fired[step]);
                 events[step] += __builtin_popcount(fired[step]);
             }

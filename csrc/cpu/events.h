@@ -78,36 +78,38 @@ SRCELL_INLINE int64_t trace_at(const ScanShape& shape, int64_t sample, const Til
     return (sample * shape.neurons + tile.first) * shape.steps + t * tile.count;
 }
 
-// packed[tile][row][n] = weight[tile * width + n][k], zero if there is no such neuron. k is `row`, or the index of
+// packed[tile][row][n] = weight[tile * width + n][k], zero if the tile has no such neuron. k is `row`, or the index of
 // event `row` if weights are packed by event. That index has not been checked yet: if it is invalid, the row is zero.
-template <class T>
-void pack_weight(const EventsForward<T>& p) {
+// Call is EventsForward or IntegerForward.
+template <class Call>
+void pack_weight(const Call& p) {
+    using T = std::remove_pointer_t<decltype(p.packed_weight)>;
     struct Context {
-        const EventsForward<T>& p;
-        int64_t width, rows, blocks;
+        const Call& p;
+        int64_t width, packed_width, rows, blocks;
     };
     constexpr int64_t block = 64;  // rows
     const int64_t rows = p.rows();
-    Context context = {p, event_tile_width(p.shape.neurons), rows, ceil_div(rows, block)};
+    Context context = {p, event_tile_width(p.shape.neurons), p.packed_width(), rows, ceil_div(rows, block)};
     const auto pack = [](void* self, int64_t begin, int64_t end) {
-        const auto& [q, width, rows, blocks] = *static_cast<const Context*>(self);
+        const auto& [q, width, packed_width, rows, blocks] = *static_cast<const Context*>(self);
         const int64_t inputs = q.events.inputs, neurons = q.shape.neurons;
         const int32_t* indices = q.by_event() ? q.events.indices : nullptr;
         for (int64_t item = begin; item < end; ++item) {
             const int64_t tile = item / blocks, first = item % blocks * block;
             const int64_t last = first + block < rows ? first + block : rows;
-            T* packed = q.packed_weight + tile * rows * width;
-            for (int64_t n = 0; n < width; ++n) {
+            T* packed = q.packed_weight + tile * rows * packed_width;
+            for (int64_t n = 0; n < packed_width; ++n) {
                 const int64_t neuron = tile * width + n;
-                const T* of_neuron = neuron < neurons ? q.weight + neuron * inputs : nullptr;
+                const T* of_neuron = n < width && neuron < neurons ? q.weight + neuron * inputs : nullptr;
                 if (!of_neuron)
-                    for (int64_t row = first; row < last; ++row) packed[row * width + n] = T(0);
+                    for (int64_t row = first; row < last; ++row) packed[row * packed_width + n] = T(0);
                 else if (!indices)
-                    for (int64_t row = first; row < last; ++row) packed[row * width + n] = of_neuron[row];
+                    for (int64_t row = first; row < last; ++row) packed[row * packed_width + n] = of_neuron[row];
                 else
                     for (int64_t row = first; row < last; ++row) {
                         const auto k = static_cast<int64_t>(static_cast<uint32_t>(indices[row]));  // huge if negative
-                        packed[row * width + n] = k < inputs ? of_neuron[k] : T(0);
+                        packed[row * packed_width + n] = k < inputs ? of_neuron[k] : T(0);
                     }
             }
         }

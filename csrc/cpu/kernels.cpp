@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #include "parallel.h"
 
@@ -44,6 +45,12 @@ using F32 = float;
 
 #include "../cell.h"
 
+#include "vec_short.h"
+
+#include "../integer.h"
+
+#include "../integer_surrogate.h"
+
 #include "../common.h"
 
 #include "tile.h"
@@ -57,6 +64,8 @@ using F32 = float;
 #include "events.h"
 
 #include "lateral.h"
+
+#include "integer.h"
 
 #include "product.h"
 
@@ -111,6 +120,8 @@ constexpr Kernels make_kernels() {
     made.f32 = make_kernels_of<F32, single_of<F32>>();
     made.f64 = make_kernels_of<double, double>();
     made.leaky_sum = leaky_sum;
+    made.integer_forward = integer_forward;
+    made.integer_backward = integer_backward;
     made.count_active_pixels = count_active_pixels;
     made.rate_draw = rate_draw;
     made.rate_write = rate_write;

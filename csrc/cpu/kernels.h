@@ -41,6 +41,9 @@ struct Kernels {
     KernelsOf<double> f64;
     // sums[n] = alpha * sums[n] + x[n], rounded twice.
     void (*leaky_sum)(double* sums, const float* x, int64_t count, double alpha);
+    // As events_forward and events_backward. The outputs of an invalid sample are unspecified.
+    int64_t (*integer_forward)(const IntegerForward&);
+    int64_t (*integer_backward)(const IntegerBackward&);
     // Writes the number of active pixels before each sample, and last their total, to active_before, (B + 1,), and
     // returns -1; or returns the first sample that has a pixel outside [0, 1].
     int64_t (*count_active_pixels)(const Images&, int64_t* active_before);

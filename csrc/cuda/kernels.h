@@ -158,6 +158,31 @@ struct DeviceRateEncoding {
     double gain;
     uint64_t seed;
     uint64_t* mask;  // (B * steps, mask_words(K)) out
+    bool thinned;
+};
+
+// As IntegerForward. The dense input of a mask has no other elements than 0 and 1.
+struct DeviceIntegerForward {
+    ScanShape shape;
+    IntegerCell cell;
+    Events<float> events;     // if its offsets are null, the mask is used
+    const uint64_t* mask;     // (B * T, mask_words(K)), row b * T + t
+    const int16_t* weight_t;  // (K, N)
+    const int16_t *i0, *h0, *hs0;
+    uint8_t* spikes;
+    float* float_spikes;
+    int16_t *i, *h, *hs;
+    int64_t* clamped;  // (1,) in and out: increased by how often an i left +-i_max
+    float* slopes;
+    const float* scale;
+    float rho;
+};
+
+struct DeviceIntegerBackward {
+    ScanShape shape;
+    float alpha;
+    const float *slopes, *grad_spikes;  // (T, B, N)
+    float* grad_current;                // (T, B, N) out, zero past a sample's length
 };
 
 namespace cuda {
@@ -178,6 +203,8 @@ int lateral_forward(Stream stream, const DeviceLateralForward<float>& p);
 int lateral_forward(Stream stream, const DeviceLateralForward<double>& p);
 int lateral_backward(Stream stream, const DeviceLateralBackward<float>& p);
 int lateral_backward(Stream stream, const DeviceLateralBackward<double>& p);
+int integer_forward(Stream stream, const DeviceIntegerForward& p);
+int integer_backward(Stream stream, const DeviceIntegerBackward& p);
 int event_keys(Stream stream, const EventKeys& p);
 int weight_gradient(Stream stream, const DeviceWeightGradient<float>& p);
 int weight_gradient(Stream stream, const DeviceWeightGradient<double>& p);

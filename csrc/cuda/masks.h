@@ -152,9 +152,25 @@ struct RateMaskBody {
     }
 };
 
+// Drops each spike of a pixel that fired, as kept, in the step before. A thread takes 64 pixels of all steps.
+struct ThinMaskBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceRateEncoding p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), words = mask_words(p.pixels);
+        if (item >= p.batch * words) return;
+        const int64_t first = item / words * p.steps * words + item % words;
+        uint64_t before = 0;
+        for (int64_t t = 0; t < p.steps; ++t) before = p.mask[first + t * words] &= ~before;
+    }
+};
+
 inline void rate_mask(Queue& queue, const DeviceRateEncoding& p) {
     const RateMaskBody body = {p};
     launch(queue, spread(queue, p.batch * body.blocks() * mask_words(p.pixels)), body);
+    if (p.thinned) launch(queue, spread(queue, p.batch * mask_words(p.pixels)), ThinMaskBody{p});
 }
 
 }  // namespace device

@@ -15,10 +15,11 @@ else:
 
     from . import functional, runtime
     from ._info import info
+    from ._integer import IntegerCell, IntegerState
     from ._load import load
     from .events import EventBatch, latency_encode, rate_encode
-    from .functional import SRCState, leaky_readout, rest_state, src, src_linear
-    from .layers import SRC, LeakyReadout, LinearReadout, SpikesOnly, SRCCell, SRCConv2d, spread
+    from .functional import SRCState, integer_src_linear, leaky_readout, rest_state, src, src_linear
+    from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout, SpikesOnly, SRCCell, SRCConv2d, spread
     from .recording import record
 
     __version__ = info()["version"]
@@ -26,6 +27,9 @@ else:
 __all__ = [
     "SRC",
     "EventBatch",
+    "IntegerCell",
+    "IntegerSRC",
+    "IntegerState",
     "LeakyReadout",
     "LinearReadout",
     "SRCCell",
@@ -34,6 +38,7 @@ __all__ = [
     "SpikesOnly",
     "functional",
     "info",
+    "integer_src_linear",
     "latency_encode",
     "leaky_readout",
     "load",

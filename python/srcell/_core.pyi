@@ -63,6 +63,7 @@ class RateEncoding:
         seed: int,
         scratch: Sequence[int],
         offsets: int,
+        thinned: bool,
     ) -> None: ...
 
 def thread_runtime() -> str: ...
@@ -126,6 +127,35 @@ def lateral_backward(
     grad_weight: int,
     grad_lateral: int,
 ) -> None: ...
+
+integer_constants: tuple[tuple[str, int], ...]
+
+def check_integer_cell(cell: Sequence[int]) -> None: ...
+def integer_forward(
+    sizes: Sequence[int],
+    lengths: int,
+    threads: int,
+    cell: Sequence[int],
+    initial: Sequence[int],
+    outputs: Sequence[int],
+    floats: bool,
+    rows: EventRows,
+    weight: int,
+    scale: int,
+    rho: float,
+    slopes: int,
+) -> int: ...
+def integer_backward(
+    sizes: Sequence[int],
+    lengths: int,
+    threads: int,
+    cell: Sequence[int],
+    rows: EventRows,
+    slopes: int,
+    grad_spikes: int,
+    grad_current: int,
+    grad_weight: int,
+) -> None: ...
 def event_dots(
     layer: Layer, rows: EventRows, weight_t: int, grad_current: int, grad_values: int, grad_input: int
 ) -> None: ...
@@ -169,7 +199,7 @@ class Network:
     @property
     def classes(self) -> int: ...
     @property
-    def layers(self) -> list[tuple[int, int, bool]]: ...
+    def layers(self) -> list[tuple[int, int, bool, bool]]: ...
     @property
     def texts(self) -> dict[str, str]: ...
     @property

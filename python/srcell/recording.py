@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._state import SRCState
+from .layers import IntegerSRC
 from .layers.base import Call, Neurons
 
 
@@ -99,7 +100,7 @@ def record(model: nn.Module) -> Iterator[Recording]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a module, got {type(model).__name__}")
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Neurons)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Neurons | IntegerSRC)}
     if not layers:
         raise ValueError(f"model: expected SRC layers in it, got none in {type(model).__name__}")
     if any(layer.recorder is not None for layer in layers.values()):

@@ -1,6 +1,7 @@
 // The CUDA module's kernels compiled for the host, to test the Python code above them without a GPU. Linked with
 // bindings/cuda.cpp they are a module srcell._cuda that takes addresses of host memory.
 #include "../../csrc/cuda/events.cu"
+#include "../../csrc/cuda/integer.cu"
 #include "../../csrc/cuda/lateral.cu"
 #include "../../csrc/cuda/masks.cu"
 #include "../../csrc/cuda/scan.cu"

@@ -143,7 +143,7 @@ struct Encoded {
 };
 
 inline Encoded encode_on_cpu(const Array<float>& images, const Array<int64_t>& index, int64_t pixels, int64_t steps,
-                             int64_t prefix, double gain, uint64_t seed) {
+                             int64_t prefix, double gain, uint64_t seed, bool thinned) {
     const Kernels& kernels = *kernels_scalar();
     const int64_t samples = index.size(), drawn = (steps + kDrawnSteps - 1) / kDrawnSteps * kDrawnSteps;
     const Images view = {images.data(), samples, pixels, 1};
@@ -153,8 +153,8 @@ inline Encoded encode_on_cpu(const Array<float>& images, const Array<int64_t>& i
     Array<int32_t> active(groups * kPixelGroup);
     Array<uint32_t> thresholds(groups * kPixelGroup);
     Array<uint16_t> fired(groups * drawn);
-    const RateEncoding p = {view, before.data(), index.data(),      steps,        prefix,        gain,
-                            seed, active.data(), thresholds.data(), fired.data(), offsets.data()};
+    const RateEncoding p = {view, before.data(), index.data(),      steps,        prefix,         gain,
+                            seed, active.data(), thresholds.data(), fired.data(), offsets.data(), thinned};
     kernels.rate_draw(p);
     Array<int32_t> indices(offsets[offsets.size() - 1]);
     kernels.rate_write(p, indices.data());
@@ -162,11 +162,11 @@ inline Encoded encode_on_cpu(const Array<float>& images, const Array<int64_t>& i
 }
 
 inline Encoded encode_on(const Card& card, const Array<float>& images, const Array<int64_t>& index, int64_t pixels,
-                         int64_t steps, int64_t prefix, double gain, uint64_t seed) {
+                         int64_t steps, int64_t prefix, double gain, uint64_t seed, bool thinned) {
     device::Queue queue = card.queue();
     const int64_t samples = index.size(), rows = samples * (prefix + steps);
     Array<uint64_t> mask(samples * steps * mask_words(pixels), kOtherPoison);
-    device::rate_mask(queue, {images.data(), index.data(), samples, pixels, steps, gain, seed, mask.data()});
+    device::rate_mask(queue, {images.data(), index.data(), samples, pixels, steps, gain, seed, mask.data(), thinned});
     Array<int64_t> counts(rows, kOtherPoison), offsets(rows + 1);
     MaskEvents events = {samples, steps, prefix, pixels, mask.data(), counts.data(), offsets.data(), nullptr};
     device::count_mask(queue, events);

@@ -226,9 +226,11 @@ void rate_coding_agrees() {
                     Array<int64_t> index(samples);
                     for (int64_t b = 0; b < samples; ++b) index[b] = b * 1234567890123;
                     const uint64_t seed = static_cast<uint64_t>(numbers.below(1 << 30)) << 31;
-                    const Encoded expected = encode_on_cpu(images, index, pixels, steps, 3, gain, seed);
-                    for (const Card& card : kCards)
-                        CHECK(encode_on(card, images, index, pixels, steps, 3, gain, seed) == expected);
+                    for (const bool thinned : {false, true}) {
+                        const Encoded expected = encode_on_cpu(images, index, pixels, steps, 3, gain, seed, thinned);
+                        for (const Card& card : kCards)
+                            CHECK(encode_on(card, images, index, pixels, steps, 3, gain, seed, thinned) == expected);
+                    }
                 }
 }
 
@@ -239,7 +241,7 @@ void thresholds_are_rounded_up() {
     const Array<float> white(std::vector<float>{1});
     const Array<int64_t> index(std::vector<int64_t>{5});
     const auto fires = [&](double gain) {
-        return encode_on(kCards[0], white, index, 1, 1, 0, gain, seed).indices.size();
+        return encode_on(kCards[0], white, index, 1, 1, 0, gain, seed, false).indices.size();
     };
     CHECK(fires(word * 0x1p-24) == 0);
     CHECK(fires((word + 0.5) * 0x1p-24) == 1);

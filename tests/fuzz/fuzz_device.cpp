@@ -57,25 +57,6 @@ bool half_scans_agree(Input& in, Element element) {
     return current.size();
 }
 
-// Altered rows as the device reads them: the events of each row that lie within the arrays.
-template <class T>
-EventRows<T> as_counted(const EventRows<T>& rows) {
-    const int64_t count = rows.indices.size();
-    std::vector<int64_t> offsets = {0};
-    std::vector<int32_t> indices;
-    std::vector<T> values;
-    for (int64_t row = 0; row + 1 < rows.offsets.size(); ++row) {
-        const bool outside = rows.offsets[row] < 0 || rows.offsets[row + 1] > count;
-        for (int64_t e = rows.offsets[row]; !outside && e < rows.offsets[row + 1]; ++e) {
-            if (rows.indices[e] < 0 || rows.indices[e] >= rows.inputs) continue;
-            indices.push_back(rows.indices[e]);
-            values.push_back(rows.values[e]);
-        }
-        offsets.push_back(static_cast<int64_t>(indices.size()));
-    }
-    return {Array<int64_t>(offsets), Array<int32_t>(indices), Array<T>(values), rows.inputs, rows.with_values};
-}
-
 template <class T>
 void altered_rows_are_survived(const Card& card, const CellInputs<T>& cell, const EventRows<T>& rows,
                                const Array<T>& weight) {
@@ -170,8 +151,10 @@ bool encoders_agree(Input& in) {
         x = numbers.below(3) ? static_cast<float>(numbers.below(1 << 24)) * 0x1p-24f
                              : static_cast<float>(numbers.below(2));
     for (int64_t& i : index) i = in.integer<int64_t>(numbers.below(1 << 30));
-    CHECK(encode_on(card_of(in), images, index, pixels, steps, prefix, gain, seed) ==
-          encode_on_cpu(images, index, pixels, steps, prefix, gain, seed));
+    const Card& card = card_of(in);
+    const bool thinned = in.bit();
+    CHECK(encode_on(card, images, index, pixels, steps, prefix, gain, seed, thinned) ==
+          encode_on_cpu(images, index, pixels, steps, prefix, gain, seed, thinned));
     return samples && pixels && steps;
 }
 

@@ -15,6 +15,7 @@ struct Problem {
     uint64_t seed;
     Array<float> images, altered;  // altered: the pixels after they were counted
     Array<int64_t> index;
+    bool thinned = false;
 
     int64_t rows() const { return prefix + steps; }
 };
@@ -46,12 +47,17 @@ bool fires(const Problem& q, int64_t t, int64_t sample, int64_t pixel) {
 
 Encoded by_definition(const Problem& q) {
     Encoded e = {{0}, {}};
-    for (int64_t b = 0; b < q.samples; ++b)
+    for (int64_t b = 0; b < q.samples; ++b) {
+        std::vector<bool> fired(static_cast<size_t>(q.pixels));  // in the step before, as kept
         for (int64_t t = -q.prefix; t < q.steps; ++t) {
-            for (int64_t k = 0; t >= 0 && k < q.pixels; ++k)
-                if (fires(q, t, b, k)) e.indices.push_back(static_cast<int32_t>(k));
+            for (int64_t k = 0; t >= 0 && k < q.pixels; ++k) {
+                const auto at = static_cast<size_t>(k);
+                fired[at] = fires(q, t, b, k) && !(q.thinned && fired[at]);
+                if (fired[at]) e.indices.push_back(static_cast<int32_t>(k));
+            }
             e.offsets.push_back(static_cast<int64_t>(e.indices.size()));
         }
+    }
     return e;
 }
 
@@ -73,8 +79,8 @@ int64_t encode(const Kernels& kernels, const Problem& q, bool altered, int threa
     if (q.rate) {
         Array<uint32_t> thresholds(groups * kPixelGroup, poison);
         Array<uint16_t> fired(groups * ((q.steps + kDrawnSteps - 1) / kDrawnSteps * kDrawnSteps), poison);
-        const RateEncoding p = {images, before.data(), q.index.data(),    q.steps,      q.prefix,      q.gain,
-                                q.seed, active.data(), thresholds.data(), fired.data(), offsets.data()};
+        const RateEncoding p = {images, before.data(), q.index.data(),    q.steps,      q.prefix,       q.gain,
+                                q.seed, active.data(), thresholds.data(), fired.data(), offsets.data(), q.thinned};
         kernels.rate_draw(p);
         Array<int32_t> indices(offsets[offsets.size() - 1], poison);
         // Change them back between the two passes.
@@ -124,6 +130,7 @@ Problem problem(Input& in) {
         for (float& x : q.altered)
             if (numbers.below(3) == 0) x = in.real<float>();
     in.spoil(q.altered);
+    q.thinned = q.rate && in.bit();
     return q;
 }
 

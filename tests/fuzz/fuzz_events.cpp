@@ -6,30 +6,6 @@ using namespace srcell;
 
 namespace {
 
-// The events of the samples that are valid.
-template <class T>
-EventRows<T> usable(const CellOptions& o, const EventRows<T>& rows) {
-    std::vector<int64_t> offsets = {0};
-    std::vector<int32_t> indices;
-    std::vector<T> values;
-    for (int64_t row = 0; row < o.batch * o.steps; ++row) {
-        if (sample_is_valid(o, rows, row / o.steps)) {
-            const int64_t begin = rows.offsets[row], end = rows.offsets[row + 1];
-            indices.insert(indices.end(), rows.indices.begin() + begin, rows.indices.begin() + end);
-            values.insert(values.end(), rows.values.begin() + begin, rows.values.begin() + end);
-        }
-        offsets.push_back(static_cast<int64_t>(indices.size()));
-    }
-    return {Array<int64_t>(offsets), Array<int32_t>(indices), Array<T>(values), rows.inputs, rows.with_values};
-}
-
-template <class T>
-int64_t first_invalid(const CellOptions& o, const EventRows<T>& rows) {
-    for (int64_t sample = 0; sample < o.batch; ++sample)
-        if (!sample_is_valid(o, rows, sample)) return sample;
-    return -1;
-}
-
 template <class T>
 Result<T> forward_of(const CellOptions& o, const CellOutputs<T>& out, int64_t sample) {
     const int64_t neurons = o.neurons, plane = out.plane();

@@ -39,11 +39,15 @@ from fuzz.facts import accepts, contents, readable, storages, tensors_in
 from srcell import (
     SRC,
     EventBatch,
+    IntegerCell,
+    IntegerSRC,
+    IntegerState,
     LeakyReadout,
     SRCCell,
     SRCConv2d,
     SRCState,
     _core,
+    integer_src_linear,
     leaky_readout,
     rest_state,
     src,
@@ -52,6 +56,7 @@ from srcell import (
 from srcell.functional import count_spikes
 from srcell.reference import src_reference
 from support.inputs import CONSTANTS, Layer
+from support.integers import HARDWARE, integer_model
 
 ops = torch.ops.srcell
 warnings.filterwarnings("ignore", message=".*(quantize|Sparse|complex|overflow encountered|NumPy array|nested).*")
@@ -388,6 +393,141 @@ def modules(draw: Draw) -> bool:
     assert all(x.shape == case.ends for x in state)
     if of_layer:
         assert spikes_out.dtype == dtype and bool(((spikes_out >= 0) & (spikes_out <= 1)).all())
+    return True
+
+
+# Integer neurons
+
+
+OF_INTEGERS = (
+    "input",
+    "weight",
+    "state",
+    "cell",
+    "lengths",
+    "clamped",
+    "input_size",
+    "hidden_size",
+    "weight_bits",
+    "rho",
+)
+OF_INTEGERS += ("initial_state",)
+
+
+def drawn_cell(draw: Draw) -> IntegerCell:
+    """Constants of which some may be refused, because values would not fit in 16 bits."""
+    changes: dict[str, int] = {}
+    for name in HARDWARE:
+        if chance(draw, 2):
+            hardware = HARDWARE[name]
+            changes[name] = pick(draw, hardware + 1, hardware - 1, 2 * hardware, 0, 1, 15, 16, -32767, 32767, 32768)
+    return IntegerCell(**changes)
+
+
+def drawn_state(draw: Draw, batch: int, neurons: int, cell: IntegerCell) -> Any:
+    bounds = ((-cell.i_max, cell.i_max), (cell.h_min, cell.h_max), (cell.hs_min, cell.hs_max))
+    parts = []
+    for low, high in bounds:
+        x = [
+            min(max(pick(draw, low, high, draw.randrange(low, max(low, high) + 1)), -32768), 32767)
+            for _ in range(neurons)
+        ]
+        parts.append(relaid(draw, torch.tensor([x] * batch, dtype=torch.int16).reshape(batch, neurons)))
+    return (IntegerState if chance(draw, 50) else lambda *x: x)(*parts)
+
+
+def integers(draw: Draw) -> bool:
+    """integer_src_linear and IntegerSRC against the model, the latter with gradients."""
+    return integer_layer(draw) if chance(draw, 50) else integer_function(draw)
+
+
+def integer_call(draw: Draw, steps: int, batch: int, inputs: int, neurons: int, cell: IntegerCell) -> dict[str, Any]:
+    """Input, state and lengths of either."""
+    x = (spikes(draw, steps, batch, inputs) != 0).to(pick(draw, torch.float32, torch.float64, torch.bool, torch.uint8))
+    given: dict[str, Any] = {"input": repeated(draw, relaid(draw, x))}
+    if chance(draw, 40):
+        given["input"] = EventBatch.from_dense(x.float())
+    if chance(draw, 40):
+        given["state"] = drawn_state(draw, batch, neurons, cell)
+    if chance(draw, 40):
+        given["lengths"] = drawn_lengths(draw, steps, batch)
+    return given
+
+
+def assert_the_model(
+    outputs: tuple[Tensor, IntegerState], given: dict[str, Any], weight: Tensor, state: Any, cell: IntegerCell
+) -> int:
+    """Assert that spikes and state are the model's; return how often it clamped."""
+    x = given["input"]
+    dense = x.to_dense(torch.float32) if isinstance(x, EventBatch) else x.detach()
+    found = integer_model(
+        dense.resolve_neg().numpy(), weight.resolve_neg().numpy(), state, given.get("lengths"), **cell._asdict()
+    )
+    for y, expected in zip((outputs[0].detach(), *outputs[1]), (found[0], *found[1]), strict=True):
+        assert np.array_equal(y.numpy(), expected)
+    return found[2]
+
+
+def integer_function(draw: Draw) -> bool:
+    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
+    cell, largest = drawn_cell(draw), pick(draw, 1, 8, 512, 32768)
+    weight = [[draw.randrange(-largest, largest) for _ in range(inputs)] for _ in range(neurons)]
+    given = integer_call(draw, steps, batch, inputs, neurons, cell)
+    given["weight"] = relaid(draw, torch.tensor(weight, dtype=torch.int16).reshape(neurons, inputs))
+    given |= {"cell": cell} if cell != IntegerCell() or chance(draw, 20) else {}
+    clamped = torch.zeros((), dtype=torch.int64)
+    spoilt = spoil(draw, given, 30)
+    seen = contents(tensors_in(given))
+
+    outcome = accepts(OF_INTEGERS, lambda: integer_src_linear(**given, clamped=clamped))
+    if outcome is None:
+        assert spoilt or cell != IntegerCell()
+        return False
+
+    spikes_out, state = outcome[0]
+    assert spikes_out.dtype == torch.uint8 and all(x.dtype == torch.int16 for x in state)
+    assert_own_memory((spikes_out, *state), tensors_in(given))
+    assert contents(tensors_in(given)) == seen
+    if not spoilt:
+        assert clamped == assert_the_model(outcome[0], given, given["weight"], given.get("state"), cell)
+    return True
+
+
+def integer_layer(draw: Draw) -> bool:
+    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
+    cell, dtype = drawn_cell(draw), pick(draw, *FLOATS)
+    options = {"input_size": inputs, "hidden_size": neurons, "weight_bits": pick(draw, 4, 2, 10, 16), "cell": cell}
+    options |= {"rho": pick(draw, 3.0, 0.5, 1e-3), "initial_state": pick(draw, "zeros", "rest")}
+    given = integer_call(draw, steps, batch, inputs, neurons, cell)
+    weight = floats(draw, neurons, inputs, dtype=dtype, scale=3, wild=20)
+    x = given["input"]
+    if isinstance(x, Tensor) and x.is_floating_point() and chance(draw, 50):
+        given["input"] = x.detach().requires_grad_()
+    spoilt_layer, spoilt_call = spoil(draw, options, 15), spoil(draw, given, 25)
+
+    made = accepts(OF_INTEGERS, lambda: IntegerSRC(**options, dtype=dtype))
+    if made is None:
+        assert spoilt_layer or cell != IntegerCell()
+        return False
+    if not spoilt_layer:
+        made[0].weight_ih_l0.data.copy_(weight)
+    outcome = accepts(OF_INTEGERS, lambda: made[0](**given))
+    if outcome is None:
+        assert spoilt_layer or spoilt_call or not moderate(weight)
+        return False
+
+    if spoilt_layer or spoilt_call:
+        return True
+    spikes_out = outcome[0][0]
+    before = given.get("state")
+    if before is None and options["initial_state"] == "rest":
+        before = [torch.full((batch, neurons), x) for x in (0, cell.h_min, cell.hs_min)]
+    assert spikes_out.dtype == dtype
+    assert made[0].clamped == assert_the_model(outcome[0], given, made[0].integers(), before, cell)
+    leaves = [made[0].weight_ih_l0, *(x for x in [given["input"]] if isinstance(x, Tensor) and x.requires_grad)]
+    for leaf, grad in zip(leaves, torch.autograd.grad(spikes_out.sum(), leaves), strict=True):
+        assert grad.shape == leaf.shape and grad.dtype == leaf.dtype
+        assert bool(grad.isfinite().all()) or not moderate(weight)
     return True
 
 

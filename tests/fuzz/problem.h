@@ -95,4 +95,47 @@ bool sample_is_valid(const CellOptions& o, const EventRows<T>& rows, int64_t sam
     return true;
 }
 
+// The events of the samples that are valid.
+template <class T>
+EventRows<T> usable(const CellOptions& o, const EventRows<T>& rows) {
+    std::vector<int64_t> offsets = {0};
+    std::vector<int32_t> indices;
+    std::vector<T> values;
+    for (int64_t row = 0; row < o.batch * o.steps; ++row) {
+        if (sample_is_valid(o, rows, row / o.steps)) {
+            const int64_t begin = rows.offsets[row], end = rows.offsets[row + 1];
+            indices.insert(indices.end(), rows.indices.begin() + begin, rows.indices.begin() + end);
+            values.insert(values.end(), rows.values.begin() + begin, rows.values.begin() + end);
+        }
+        offsets.push_back(static_cast<int64_t>(indices.size()));
+    }
+    return {Array<int64_t>(offsets), Array<int32_t>(indices), Array<T>(values), rows.inputs, rows.with_values};
+}
+
+template <class T>
+int64_t first_invalid(const CellOptions& o, const EventRows<T>& rows) {
+    for (int64_t sample = 0; sample < o.batch; ++sample)
+        if (!sample_is_valid(o, rows, sample)) return sample;
+    return -1;
+}
+
+// Altered rows as the device reads them: the events of each row that lie within the arrays.
+template <class T>
+EventRows<T> as_counted(const EventRows<T>& rows) {
+    const int64_t count = rows.indices.size();
+    std::vector<int64_t> offsets = {0};
+    std::vector<int32_t> indices;
+    std::vector<T> values;
+    for (int64_t row = 0; row + 1 < rows.offsets.size(); ++row) {
+        const bool outside = rows.offsets[row] < 0 || rows.offsets[row + 1] > count;
+        for (int64_t e = rows.offsets[row]; !outside && e < rows.offsets[row + 1]; ++e) {
+            if (rows.indices[e] < 0 || rows.indices[e] >= rows.inputs) continue;
+            indices.push_back(rows.indices[e]);
+            values.push_back(rows.values[e]);
+        }
+        offsets.push_back(static_cast<int64_t>(indices.size()));
+    }
+    return {Array<int64_t>(offsets), Array<int32_t>(indices), Array<T>(values), rows.inputs, rows.with_values};
+}
+
 }  // namespace srcell

@@ -29,7 +29,7 @@ from fuzz import event_targets, file_targets, mode_targets, op_targets
 TARGETS: dict[str, Callable[[random.Random], bool]] = {
     function.__name__: function
     for function in (
-        *(op_targets.op_src, op_targets.modules, op_targets.op_raw, op_targets.core_raw),
+        *(op_targets.op_src, op_targets.modules, op_targets.integers, op_targets.op_raw, op_targets.core_raw),
         *(event_targets.event_batch, event_targets.encoders),
         *(mode_targets.modes, mode_targets.padding),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),

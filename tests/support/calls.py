@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from srcell import SRC, EventBatch, SRCConv2d, latency_encode, leaky_readout, rate_encode, src, src_linear
+from srcell import (
+    SRC,
+    EventBatch,
+    IntegerSRC,
+    SRCConv2d,
+    integer_src_linear,
+    latency_encode,
+    leaky_readout,
+    rate_encode,
+    src,
+    src_linear,
+)
 from srcell.functional import count_spikes
 from srcell.functional.readout import scale_neurons
 from support.inputs import noise
@@ -41,12 +52,14 @@ OUTSIDE_LAYERS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "EventBatch": (make_batch, (torch.tensor([0, 1, 2]), torch.tensor([0, 2], dtype=torch.int32))),
 }
 # Calls that run a layer; the weights are made before any mode is entered.
-_LAYER, _MAPS = SRC(6, 4), SRCConv2d(1, 2, 3)
+_LAYER, _MAPS, _INTEGERS = SRC(6, 4), SRCConv2d(1, 2, 3), IntegerSRC(6, 4)
 OF_LAYERS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "src": (lambda x: src(x, -6.0), (spikes(),)),
     "src_linear": (lambda x, w: src_linear(x, w, -6.0, method="events"), (spikes(), noise(3, 4, 6).float())),
     "SRC": (_LAYER, (spikes(),)),
     "SRCConv2d": (lambda x: _MAPS(x.view(30, 2, 1, 2, 3).repeat(1, 1, 1, 2, 2)), (spikes(),)),
+    "integer_src_linear": (integer_src_linear, (spikes(), (300 * noise(4, 4, 6)).to(torch.int16))),
+    "IntegerSRC": (_INTEGERS, (spikes(),)),
     "leaky_readout": (lambda x: leaky_readout(x, 3, lengths=[30, 17]), (spikes(),)),
 }
 CALLS = OUTSIDE_LAYERS | OF_LAYERS

@@ -21,10 +21,13 @@ class RateEncoding:
     steps: int = 200
     gain: float = 0.25
     prefix: int = 20
+    thinned: bool = False
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
         """The images (B, ...) as events (T, B, K); ``index`` (B,) are the samples' numbers, 0..B-1 by default."""
-        return rate_encode(images, self.steps, prefix=self.prefix, gain=self.gain, seed=seed, index=index)
+        return rate_encode(
+            images, self.steps, prefix=self.prefix, gain=self.gain, seed=seed, index=index, thinned=self.thinned
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import as_float, as_int, require_dense
+from .._arguments import as_float, as_int, check_bool, require_dense
 from ..ops import encode
 from .batch import EventBatch
 from .checks import as_integers
@@ -35,6 +35,7 @@ def rate_encode(
     gain: float = 0.25,
     seed: int,
     index: Tensor | NDArray[Any] | Sequence[int] | None = None,
+    thinned: bool = False,
 ) -> EventBatch:
     """Let each pixel fire at random: at every step with probability ``min(gain * pixel, 1)``.
 
@@ -50,6 +51,8 @@ def rate_encode(
         gain: probability of firing of a pixel of 1, finite and at least 0.
         seed: in [0, 2^64); a different seed gives different spikes, for instance in each epoch.
         index: (B,) integers of at least 0, the samples' numbers; 0..B-1 if absent.
+        thinned: let no pixel fire at two steps in a row, as the encoder of the group's hardware does: a spike is
+            dropped if the pixel fired, as kept, in the step before.
 
     Returns:
         A batch of shape (prefix + steps, B, K) without values and lengths; each row ascends.
@@ -77,13 +80,14 @@ def rate_encode(
     steps = as_int("steps", steps, _MAX_STEPS)
     prefix = as_int("prefix", prefix, _MAX_STEPS)
     seed = as_int("seed", seed, _MAX_SEED)
+    check_bool("thinned", thinned)
     gain = as_float("gain", gain)
     if not (math.isfinite(gain) and gain >= 0):
         raise ValueError(f"gain: expected a finite value of at least 0, got {gain}")
     # An operator's integers are signed; the kernels read the seed modulo 2^64.
     signed_seed = seed - 2**64 if seed >= 2**63 else seed
     offsets, indices = encode.rate_encode(
-        pixels, sample_numbers, steps=steps, prefix=prefix, gain=gain, seed=signed_seed
+        pixels, sample_numbers, steps=steps, prefix=prefix, gain=gain, seed=signed_seed, thinned=thinned
     )
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 

@@ -1,10 +1,12 @@
-"""The stateless functions: the SRC recurrence, a linear synapse before it, its resting state and the leaky readout.
+"""The stateless functions: the SRC recurrence, a linear synapse before it, its resting state, the leaky readout, and
+integer neurons.
 
 They convert users' arguments to the form that the operators of ``ops`` take; the operators check shapes and dtypes. No
 equation is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
 """
 
 from .._state import SRCState
+from .integer import integer_src_linear, quantise
 from .readout import SpikeCounts, count_spikes, leaky_readout
 from .recurrence import src
 from .rest import rest_state
@@ -12,4 +14,14 @@ from .synapse import src_linear
 
 SRCState.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
-__all__ = ["SRCState", "SpikeCounts", "count_spikes", "leaky_readout", "rest_state", "src", "src_linear"]
+__all__ = [
+    "SRCState",
+    "SpikeCounts",
+    "count_spikes",
+    "integer_src_linear",
+    "leaky_readout",
+    "quantise",
+    "rest_state",
+    "src",
+    "src_linear",
+]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from .._arguments import describe
 from ..events import EventBatch
 from .conv import SRCConv2d
+from .integer import IntegerSRC
 from .src import SRC
 
 
@@ -17,7 +18,8 @@ class SpikesOnly(nn.Module):
     it and a readout see silence up to T.
 
     Args:
-        layer: an ``SRC`` or ``SRCConv2d``; its parameters keep their names behind the prefix ``layer.``.
+        layer: an ``SRC``, ``IntegerSRC`` or ``SRCConv2d``; its parameters keep their names behind the prefix
+            ``layer.``.
 
     Raises:
         TypeError: another module.
@@ -31,13 +33,13 @@ class SpikesOnly(nn.Module):
 
     """
 
-    def __init__(self, layer: SRC | SRCConv2d) -> None:
+    def __init__(self, layer: SRC | IntegerSRC | SRCConv2d) -> None:
         super().__init__()
-        if not isinstance(layer, SRC | SRCConv2d):
-            raise TypeError(f"layer: expected an SRC or SRCConv2d, got {describe(layer)}")
+        if not isinstance(layer, SRC | IntegerSRC | SRCConv2d):
+            raise TypeError(f"layer: expected an SRC, IntegerSRC or SRCConv2d, got {describe(layer)}")
         self.layer = layer
 
     def forward(self, input: Tensor | EventBatch) -> Tensor:
-        """The spikes: (T, B, N) of ``SRC``, (B, T, N) with ``batch_first``, (T, B, C, H, W) of ``SRCConv2d``."""
+        """The spikes: (T, B, N), (B, T, N) with ``batch_first``, or (T, B, C, H, W) of ``SRCConv2d``."""
         spikes: Tensor = self.layer(input)[0]
         return spikes

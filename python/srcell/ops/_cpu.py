@@ -17,6 +17,7 @@ from ._memory import Optionals, address, addresses
 
 if TYPE_CHECKING:
     from ._layer import Layer, LayerGradients
+    from .integer import IntegerLayer
 
 core = _core
 
@@ -231,6 +232,49 @@ class Cpu:
             address(grad_weight) if want_weight else 0,
         )
         return grad_weight
+
+    def integer_forward(
+        self, layer: IntegerLayer, outputs: Sequence[Tensor], slopes: Tensor | None, *, floats: bool
+    ) -> Tensor:
+        """Fill spikes, state and slopes of integer neurons; return how often an i was clamped."""
+        assert layer.rows is not None
+        clamped = core.integer_forward(
+            layer.sizes,
+            address(layer.lengths),
+            torch.get_num_threads(),
+            layer.cell,
+            addresses(layer.state) or (0, 0, 0),
+            addresses(outputs),
+            floats,
+            layer.rows.for_kernels(layer.weight.shape[1]),
+            address(layer.weight),
+            address(layer.scale),
+            layer.rho,
+            address(slopes),
+        )
+        return torch.tensor(clamped, dtype=torch.int64, device="cpu")
+
+    def integer_backward(
+        self,
+        layer: IntegerLayer,
+        grad_spikes: Tensor,
+        slopes: Tensor,
+        grad_current: Tensor | None,
+        grad_weight: Tensor | None,
+    ) -> None:
+        """Fill the gradients of the currents and of the integers of the weight, unless they are None."""
+        assert layer.rows is not None
+        core.integer_backward(
+            layer.sizes,
+            address(layer.lengths),
+            torch.get_num_threads(),
+            layer.cell,
+            layer.rows.for_kernels(layer.weight.shape[1]),
+            address(slopes),
+            address(grad_spikes),
+            address(grad_current),
+            address(grad_weight),
+        )
 
     def event_dots(
         self,

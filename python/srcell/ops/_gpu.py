@@ -18,6 +18,18 @@ from ._memory import Optionals, address, addresses
 
 if TYPE_CHECKING:
     from ._layer import Layer, LayerGradients
+    from .integer import IntegerLayer
+
+
+class Shape:
+    """The sizes and lengths of a layer, for kernels that take a layer but none of its values."""
+
+    __slots__ = ("lengths", "sizes", "struct")
+
+    def __init__(self, sizes: tuple[int, int, int], lengths: Tensor | None) -> None:
+        self.sizes, self.lengths = sizes, lengths
+        constants, nothing = [0.0, 0.0, 1.0, *[0.0] * 4], [0] * len(core.parameters)
+        self.struct = core.Layer(False, False, sizes, address(lengths), 1, constants, nothing, nothing, False, False)
 
 
 class Gpu:
@@ -178,6 +190,21 @@ class Gpu:
     ) -> tuple[Tensor, Tensor]:
         """Fill the gradients of a layer; return those of values and weight, empty if not wanted."""
         grad_current = self.current_gradient(layer, arriving, gradients, saved, i0)
+        return self.synapse_gradients(
+            layer, rows, weight, grad_current, want_values=want_values, want_weight=want_weight
+        )
+
+    def synapse_gradients(
+        self,
+        layer: Layer | Shape,
+        rows: EventRows,
+        weight: Tensor,
+        grad_current: Tensor,
+        *,
+        want_values: bool,
+        want_weight: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of values and weight from that of the currents, empty if not wanted."""
         grad_values, grad_weight = weight.new_empty(0), weight.new_empty(0)
         events = rows.for_kernels(weight.shape[1])
         keys = torch.full_like(rows.indices, torch.iinfo(torch.int64).max, dtype=torch.int64)
@@ -199,7 +226,7 @@ class Gpu:
         return grad_values, grad_weight
 
     def masked_weight_gradient(
-        self, layer: Layer, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
+        self, layer: Layer | Shape, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
     ) -> Tensor:
         """The gradient of the weight from a dense input."""
         steps, batch, inputs = input.shape
@@ -207,12 +234,57 @@ class Gpu:
         self.launch("mask_columns", dense_rows(input, None, mask, None, on_host=False), columns)
         return self._weight_gradient(layer, weight, grad_current, (None, None, None, None, columns, input))
 
-    def _weight_gradient(self, layer: Layer, weight: Tensor, grad_current: Tensor, events: Optionals) -> Tensor:
+    def _weight_gradient(self, layer: Layer | Shape, weight: Tensor, grad_current: Tensor, events: Optionals) -> Tensor:
         grad_weight = torch.empty_like(weight)
         groups = cuda_module().weight_groups(*layer.sizes[1:])
         partials = self.empty(weight, groups, weight.shape[1], weight.shape[0])
         self.launch("weight_gradient", layer.struct, weight.shape[1], grad_current, *events, partials, grad_weight)
         return grad_weight
+
+    def integer_forward(
+        self, layer: IntegerLayer, outputs: Sequence[Tensor], slopes: Tensor | None, *, floats: bool
+    ) -> Tensor:
+        """Fill spikes, state and slopes of integer neurons; return how often an i was clamped."""
+        clamped = torch.zeros((), dtype=torch.int64, device=layer.weight.device)
+        weight_t = layer.weight.t().contiguous()
+        shape = Shape(layer.sizes, layer.lengths)
+        state = addresses(layer.state) or (0, 0, 0)
+        synapse = (*self._integer_events(layer)[1:], weight_t, layer.scale, layer.rho)
+        self.launch("integer_forward", shape.struct, layer.cell, state, outputs, floats, *synapse, slopes, clamped)
+        return clamped
+
+    def _integer_events(self, layer: IntegerLayer) -> tuple[Tensor | None, core.EventRows, Tensor | None]:
+        """The mask of a dense input, for the caller to keep, and what the kernel takes."""
+        inputs = layer.weight.shape[1]
+        if layer.rows is not None:
+            return None, layer.rows.for_kernels(inputs), None
+        assert layer.input is not None
+        mask = self.empty(layer.input, *mask_shape(layer.input), dtype=torch.int64)
+        self.mask(layer.input, layer.lengths, mask)
+        return mask, core.EventRows(0, 0, 0, 0, inputs), mask
+
+    def integer_backward(
+        self,
+        layer: IntegerLayer,
+        grad_spikes: Tensor,
+        slopes: Tensor,
+        grad_current: Tensor | None,
+        grad_weight: Tensor | None,
+    ) -> None:
+        """Fill the gradients of the currents and of the integers of the weight, unless they are None."""
+        shape = Shape(layer.sizes, layer.lengths)
+        made = self.empty(slopes, *layer.sizes) if grad_current is None else grad_current
+        self.launch("integer_backward", shape.struct, layer.cell, slopes, grad_spikes, made)
+        if grad_weight is None:
+            return
+        if layer.rows is not None:
+            _, found = self.synapse_gradients(shape, layer.rows, grad_weight, made, want_values=False, want_weight=True)
+        else:
+            assert layer.input is not None
+            mask, *_ = self._integer_events(layer)
+            assert mask is not None
+            found = self.masked_weight_gradient(shape, layer.input, mask, grad_weight, made)
+        grad_weight.copy_(found)
 
     def mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor) -> None:
         """Fill the mask of a dense input: which of its elements are not 0."""

@@ -12,7 +12,7 @@ from ._memory import address, addresses, contiguous
 from ._operator import Operator
 
 rate_encode = Operator(
-    "rate_encode(Tensor images, Tensor index, *, int steps, int prefix, float gain, int seed)"
+    "rate_encode(Tensor images, Tensor index, *, int steps, int prefix, float gain, int seed, bool thinned)"
     " -> (Tensor offsets, Tensor indices)"
 )
 
@@ -33,7 +33,7 @@ def check_images(images: Tensor, steps: int, prefix: int, *, fewest: int) -> tup
 
 @rate_encode.kernel("CPU")
 def rate_cpu(
-    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
+    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int, thinned: bool
 ) -> tuple[Tensor, Tensor]:
     """Events of float32 images (B, K) with int64 sample numbers (B,); the seed is taken modulo 2^64."""
     images, like = check_images(images, steps, prefix, fewest=0)
@@ -52,6 +52,7 @@ def rate_cpu(
         seed % 2**64,
         addresses(drawn),
         address(offsets),
+        thinned,
     )
     indices = empty(images, core.rate_draw(encoding), dtype=torch.int32)
     core.rate_write(encoding, address(indices))
@@ -71,7 +72,7 @@ def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
 
 @rate_encode.kernel("CUDA")
 def rate_gpu(
-    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
+    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int, thinned: bool
 ) -> tuple[Tensor, Tensor]:
     """``rate_cpu`` on a GPU. It synchronises, to learn how many events there are."""
     images, like = check_images(images, steps, prefix, fewest=0)
@@ -81,7 +82,7 @@ def rate_gpu(
     mask = gpu.empty(images, samples * steps, -(-pixels // 64), dtype=torch.int64)
     counts = gpu.empty(images, samples * (prefix + steps), dtype=torch.int64)
     sizes = (samples, steps, prefix, pixels)
-    gpu.launch("rate_mask", (samples, pixels, steps), images, index, gain, seed % 2**64, mask)
+    gpu.launch("rate_mask", (samples, pixels, steps), images, index, gain, seed % 2**64, mask, thinned)
     gpu.launch("count_mask", sizes, mask, counts)
     offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     wrong = ~((images >= 0) & (images <= 1)).flatten()
@@ -97,7 +98,7 @@ def rate_gpu(
 
 @rate_encode.fake
 def rate_fake(
-    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int
+    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int, thinned: bool
 ) -> tuple[Tensor, Tensor]:
     """The outputs' shapes, with an unknown number of events."""
     return fake_events(images, prefix + steps)

@@ -1,0 +1,83 @@
+// The kernels of integer neurons, in the compiled module srcell._core: turns arguments into structs and releases the
+// GIL. core.cpp calls bind_integer().
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "arguments.h"
+
+namespace srcell {
+namespace {
+
+// Spikes are float32 if `floats`, otherwise uint8. Returns how often an i was clamped.
+int64_t integer_forward(const Sizes& sizes, Address lengths, int threads, const std::vector<int64_t>& cell,
+                        const Initial& initial, const Outputs& outputs, bool floats, const EventRows& rows,
+                        Address weight, Address scale, double rho, Address slopes) {
+    IntegerForward p = {};
+    p.shape = make_shape(sizes, lengths, threads, true);
+    p.cell = integer_cell_of(cell);
+    p.events = rows.of<float>();
+    const int64_t neurons = p.shape.neurons;
+    const Scratch<int16_t> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
+                                  integer_tile_width(neurons));
+    p.weight = pointer<const int16_t>(weight);
+    p.packed_weight = packed.get();
+    p.i0 = pointer<const int16_t>(initial[0]);
+    p.h0 = pointer<const int16_t>(initial[1]);
+    p.hs0 = pointer<const int16_t>(initial[2]);
+    p.spikes = floats ? nullptr : pointer<uint8_t>(outputs[0]);
+    p.float_spikes = floats ? pointer<float>(outputs[0]) : nullptr;
+    p.i = pointer<int16_t>(outputs[1]);
+    p.h = pointer<int16_t>(outputs[2]);
+    p.hs = pointer<int16_t>(outputs[3]);
+    p.slopes = pointer<float>(slopes);
+    p.scale = pointer<const float>(scale);
+    p.rho = static_cast<float>(rho);
+    int64_t clamped = 0, invalid;
+    p.clamped = &clamped;
+    {
+        const ReleasedGil release;
+        invalid = kernels().integer_forward(p);
+    }
+    if (invalid >= 0) refuse_sample(rows, p.shape.steps, invalid);
+    return clamped;
+}
+
+void integer_backward(const Sizes& sizes, Address lengths, int threads, const std::vector<int64_t>& cell,
+                      const EventRows& rows, Address slopes, Address grad_spikes, Address grad_current,
+                      Address grad_weight) {
+    IntegerBackward p = {};
+    p.shape = make_shape(sizes, lengths, threads, true);
+    p.events = rows.of<float>();
+    p.alpha = integer_alpha(integer_cell_of(cell));
+    const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
+    const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
+    const Scratch<float> partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
+    p.slopes = pointer<const float>(slopes);
+    p.grad_spikes = pointer<const float>(grad_spikes);
+    p.grad_current = pointer<float>(grad_current);
+    p.grad_weight = pointer<float>(grad_weight);
+    p.weight_partials = partials.get();
+    int64_t invalid;
+    {
+        const ReleasedGil release;
+        invalid = kernels().integer_backward(p);
+    }
+    if (invalid >= 0) refuse_sample(rows, p.shape.steps, invalid);
+}
+
+}  // namespace
+}  // namespace srcell
+
+void bind_integer(pybind11::module_& m) {
+    using namespace srcell;
+    using namespace pybind11::literals;
+    py::list constants;
+    for (const IntegerConstant& constant : kIntegerConstants)
+        constants.append(py::make_tuple(constant.name, constant.standard));
+    m.attr("integer_constants") = py::tuple(constants);
+    m.def("check_integer_cell", [](const std::vector<int64_t>& cell) { integer_cell_of(cell); }, "cell"_a);
+    m.def("integer_forward", &integer_forward, "sizes"_a, "lengths"_a, "threads"_a, "cell"_a, "initial"_a, "outputs"_a,
+          "floats"_a, "rows"_a, "weight"_a, "scale"_a, "rho"_a, "slopes"_a);
+    m.def("integer_backward", &integer_backward, "sizes"_a, "lengths"_a, "threads"_a, "cell"_a, "rows"_a, "slopes"_a,
+          "grad_spikes"_a, "grad_current"_a, "grad_weight"_a);
+}

@@ -1,0 +1,79 @@
+"""``IntegerCell`` and ``IntegerState``: the constants and the state of integer neurons, which all rooms share.
+
+The numbers are those of the hardware that belongs to arXiv 2605.10679.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class IntegerCell(NamedTuple):
+    """The constants of an integer neuron; the defaults are the hardware's. docs/integer.md has the equations.
+
+    h, hs and u are numbers over 2^fraction_bits. Every value of a neuron must fit in 16 bits: the sum of the largest
+    sizes of the drive, r * h, rs * hs and bias must be at most 32767, zs_hyp and zs_dep at most 2^fraction_bits, and
+    slope less than 1.5 * 2^slope_shift.
+
+    Example:
+        >>> from srcell import IntegerCell
+        >>> IntegerCell(bias=-5000).zs_hyp
+        900
+
+    """
+
+    leak_shift_a: int = 4
+    """In each step i loses i >> leak_shift_a ..."""
+    leak_shift_b: int = 5
+    """... and i >> leak_shift_b. 1 to 15 each."""
+    i_max: int = 30000
+    """i is clamped to [-i_max, i_max]; at most 32766."""
+    drive_high: int = 1023
+    """x where i > 0."""
+    drive_low: int = -1024
+    """x elsewhere."""
+    gate_threshold: int = 500
+    """zs_hyp acts where h is below it, zs_dep elsewhere."""
+    zs_hyp: int = 900
+    """What hs keeps from step to step at rest, over 2^fraction_bits."""
+    zs_dep: int = 100
+    """The same in a spike."""
+    fraction_bits: int = 10
+    """0 to 15."""
+    r: int = 2
+    """Weight of h in u."""
+    rs: int = -8
+    """Weight of hs in u."""
+    bias: int = -6000
+    """Excitability."""
+    slope: int = 3
+    """h is (slope * u) >> slope_shift ..."""
+    slope_shift: int = 2
+    """0 to 15."""
+    h_min: int = -1024
+    """... clamped to [h_min, h_max]."""
+    h_max: int = 1023
+    """The largest h."""
+    hs_min: int = -800
+    """hs is clamped to [hs_min, hs_max]."""
+    hs_max: int = 1023
+    """The largest hs."""
+    spike_threshold: int = 512
+    """A neuron spikes where h >= spike_threshold."""
+
+
+class IntegerState(NamedTuple):
+    """The state of integer neurons after a step: three int16 tensors (B, N)."""
+
+    i: Tensor
+    """The leaky input integrator."""
+    h: Tensor
+    """The fast state."""
+    hs: Tensor
+    """The slow state."""
+
+    def to(self, *args: Any, **kwargs: Any) -> IntegerState:
+        """Each tensor's ``to``: another device."""
+        return IntegerState(*(x.to(*args, **kwargs) for x in self))

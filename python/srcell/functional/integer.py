@@ -1,0 +1,191 @@
+"""``integer_src_linear`` and ``quantise``: neurons of integers as hardware has them, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._arguments import as_float, as_int, describe, require_dense
+from .._integer import IntegerCell, IntegerState
+from ..events import EventBatch
+from ..ops._memory import has_memory
+from ..ops.integer import check_cell, integer_src
+from .layer import as_lengths
+
+MOST_BITS = 16
+SMALLEST = 2.0**-100  # of the largest size of weights that are not taken for 0
+
+
+def integer_src_linear(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    state: IntegerState | tuple[Tensor, Tensor, Tensor] | None = None,
+    *,
+    cell: IntegerCell | Sequence[int] = IntegerCell(),  # noqa: B008  (it does not change)
+    lengths: Tensor | Sequence[int] | None = None,
+    clamped: Tensor | None = None,
+) -> tuple[Tensor, IntegerState]:
+    """Run integer neurons after a linear synapse of integers, exactly as hardware does.
+
+    The result has no gradient; :class:`~srcell.IntegerSRC` trains such neurons.
+
+    Args:
+        input: (T, B, K) of 0 and 1 in any dtype, or an :class:`~srcell.EventBatch` without values.
+        weight: (N, K) int16.
+        state: the state before the first step, three int16 tensors (B, N) within the bounds of ``cell``; zeros if
+            absent.
+        cell: the neurons' constants.
+        lengths: (B,) integers in [0, T], the steps of each sample; must be absent for an EventBatch that has its own.
+        clamped: an int64 tensor of one element, to which is added how often an i left its bounds and was clamped.
+
+    Returns:
+        Spikes (T, B, N), uint8, 0 or 1, and the state after each sample's last step. Every instruction set, thread
+        count, batch size and device gives the same.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value, or events with values; the message names the argument.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import integer_src_linear
+        >>> weight = torch.full((2, 5), 40, dtype=torch.int16)
+        >>> spikes, state = integer_src_linear(torch.ones(60, 1, 5), weight)
+        >>> spikes[:, 0, 0].sum()
+        tensor(6)
+        >>> state.h.dtype
+        torch.int16
+
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
+    require_dense("weight", weight)
+    constants = _constants(cell)
+    spikes, ended, count = run_integer(input, weight, None, None, state, constants, lengths, floats=False)
+    if clamped is not None:
+        clamped += count
+    return spikes, ended
+
+
+def run_integer(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    latent: Tensor | None,
+    scale: Tensor | None,
+    state: IntegerState | tuple[Tensor, Tensor, Tensor] | None,
+    cell: IntegerCell | Sequence[int],
+    lengths: Tensor | Sequence[int] | None,
+    *,
+    floats: bool,
+    rho: float = 3.0,
+) -> tuple[Tensor, IntegerState, Tensor]:
+    """``integer_src_linear``, and how often an i was clamped.
+
+    Args:
+        input: as there; a float tensor gets a gradient.
+        weight: as there.
+        latent: float32 (N, K), the weights behind the integers, for a gradient.
+        scale: float32, of one element: the integers' steps of a weight of 1.
+        state: as there.
+        cell: as there.
+        lengths: as there.
+        floats: whether spikes are float32.
+        rho: the range of i, in units of the latent weights, that the surrogate derivative has.
+
+    """
+    offsets = indices = dense = None
+    shape: Sequence[int]
+    if isinstance(input, EventBatch):
+        if input.values is not None:
+            raise ValueError("input: expected an EventBatch without values (each event counts 1), got one with values")
+        if input.lengths is not None and lengths is not None:
+            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+        lengths = input.lengths if lengths is None else lengths
+        offsets, indices, shape = input.offsets, input.indices, input.shape
+    elif isinstance(input, Tensor):
+        require_dense("input", input)
+        dense, shape = input.to(torch.float32), input.shape
+    else:
+        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
+    if weight.dim() != 2 or len(shape) != 3 or shape[2] != weight.shape[1]:
+        raise ValueError(
+            f"input: expected shape (T, B, K) for a weight (N, K), got {tuple(shape)} for {tuple(weight.shape)}"
+        )
+    if input.device != weight.device:
+        raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
+    steps, batch = shape[0], shape[1]
+    spikes, i, h, hs, count, _ = integer_src(
+        offsets,
+        indices,
+        dense,
+        weight,
+        latent,
+        scale,
+        [] if state is None else state_tensors(state),
+        None if lengths is None else as_lengths(lengths, weight.device),
+        steps=steps,
+        batch=batch,
+        cell=list(cell),
+        rho=as_float("rho", rho),
+        floats=floats,
+        save=False,
+    )
+    return spikes, IntegerState(i, h, hs), count
+
+
+def _constants(cell: Any) -> list[int]:
+    """The constants, checked before torch's dispatcher refuses them without their name."""
+    if not isinstance(cell, Sequence) or isinstance(cell, str | bytes):
+        raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
+    check_cell(cell)
+    return [int(value) for value in cell]
+
+
+def state_tensors(state: Any) -> list[Tensor]:
+    """The tensors of a state; the operator checks their shapes and dtypes."""
+    if not isinstance(state, tuple | list) or len(state) != 3:
+        raise TypeError(f"state: expected three tensors i, h and hs, got {describe(state)}")
+    for name, x in zip(IntegerState._fields, state, strict=True):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"state.{name}: expected a tensor, got {type(x).__name__}")
+        require_dense(f"state.{name}", x)
+    return list(state)
+
+
+@torch.no_grad()
+def quantise(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Round weights to integers of some bits.
+
+    Args:
+        weight: floating point, of any shape.
+        bits: b, of the integers, 2 to 16.
+
+    Returns:
+        round(weight * scale), half to even, clamped to [-2^(b-1), 2^(b-1) - 1], int16; and scale, float32, which is
+        2^(b-1) / max|weight|, or 1 where all weights are below 2^-100.
+
+    Raises:
+        TypeError: no floating-point tensor.
+        ValueError: a number of bits out of range, or weights that are not finite.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import quantise
+        >>> integers, scale = quantise(torch.tensor([-0.5, 0.1, 0.25]), bits=4)
+        >>> integers, scale
+        (tensor([-8,  2,  4], dtype=torch.int16), tensor(16.))
+
+    """
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        raise TypeError(f"weight: expected a tensor of floating-point numbers, got {describe(weight)}")
+    half = 2 ** (as_int("bits", bits, MOST_BITS, minimum=2) - 1)
+    work = weight.detach().to(torch.float32)
+    largest = work.abs().amax() if work.numel() else work.new_zeros(())
+    readable = largest.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(largest)
+    if readable and not torch.isfinite(largest):
+        raise ValueError(f"weight: expected finite values of float32, got {float(largest)}")
+    scale = torch.where(largest > SMALLEST, half / largest, torch.ones_like(largest))
+    return (work * scale).round().clamp(-half, half - 1).to(torch.int16), scale
