@@ -23,22 +23,24 @@ from srcell import EventBatch, data, runtime
 from srcell.cli import main
 from srcell.evaluation import evaluate
 from srcell.export import export
-from srcell.models import SRCClassifier, SRCConvClassifier
+from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.processes import ISAS, IsaProcess
 from test_bits import SPIKE_TRAINS, digest, random_bits, recorded_inputs
 
 SEQUENCE = {"alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5, "initial_state": "rest"}
-MAKERS: dict[str, Callable[[], SRCClassifier]] = {
+MAKERS: dict[str, Callable[[], Classifier]] = {
     "784-100": lambda: SRCClassifier(784, [], 10),
     "deep": lambda: SRCClassifier(50, [300, 129, 16], 10, initial_state="rest"),
     "lateral, window": lambda: SRCClassifier(
         28, [256], 10, lateral=True, readout="linear", readout_window=20, **SEQUENCE
     ),
+    "integers": lambda: IntegerClassifier(784, [], 10, weight_bits=9),
+    "deep integers": lambda: IntegerClassifier(50, [200, 33], 5, weight_bits=[4, 8, 16], initial_state="rest"),
     "lateral, linear": lambda: SRCClassifier(28, [40], 3, lateral=True, readout="linear", readout_alpha=0.97),
 }
 
 
-def make(name: str) -> SRCClassifier:
+def make(name: str) -> Classifier:
     torch.manual_seed(len(name))
     return MAKERS[name]().eval()
 
@@ -59,7 +61,7 @@ def events_for(
     return EventBatch.from_dense(dense, ends if lengths else None)
 
 
-def layer_spikes(network: SRCClassifier, events: EventBatch) -> list[Tensor]:
+def layer_spikes(network: Classifier, events: EventBatch) -> list[Tensor]:
     """The spikes of every layer, each computed from the events of the one below."""
     spikes: list[Tensor] = []
     with torch.no_grad():
@@ -74,7 +76,7 @@ def layer_spikes(network: SRCClassifier, events: EventBatch) -> list[Tensor]:
 def test_spikes_are_bit_for_bit_those_of_the_layers(name: str, graded: bool, tmp_path: Path) -> None:
     network = make(name)
     net = exported(network, tmp_path)
-    events = events_for(net.input_size, graded=graded)
+    events = events_for(net.input_size, graded=graded and not net.layers[0].integer)
     expected = layer_spikes(network, events)
     assert all((spikes > 0).any() for spikes in expected)
     for threads in (1, 2):
@@ -83,6 +85,36 @@ def test_spikes_are_bit_for_bit_those_of_the_layers(name: str, graded: bool, tmp
     with torch.no_grad():
         logits = network.readout(expected[-1], lengths=events.lengths)
     torch.testing.assert_close(torch.from_numpy(net.run(events)), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_integer_networks_take_spikes_alone(tmp_path: Path) -> None:
+    network = make("integers")
+    net = exported(network, tmp_path)
+    assert net.layers == [(784, 100, False, True)] and net.nbytes == 2 * 784 * 100
+    events, graded = events_for(784, graded=False), events_for(784)
+    ones = EventBatch(
+        events.offsets, events.indices, torch.ones(events.num_events), shape=events.shape, lengths=events.lengths
+    )
+    assert np.array_equal(net.run(ones), net.run(events)) and net.run(events).any()
+    stream = net.stream()
+    for step in (
+        lambda: net.run(graded),
+        lambda: stream.step(np.array([3, 5], np.int32), np.array([1.0, 0.5], np.float32)),
+        lambda: stream.step(np.full(784, 0.5, np.float32)),
+    ):
+        with pytest.raises(ValueError, match="values: expected 1 for integer neurons"):
+            step()
+    counts = net.counts(events)
+    assert counts[0].synaptic_operations > 0 and counts[0].weight_bytes == 2 * counts[0].synaptic_operations
+
+
+def test_other_constants_come_along(tmp_path: Path) -> None:
+    cell = srcell.IntegerCell(bias=-5500, leak_shift_a=3, spike_threshold=100)
+    layer = srcell.IntegerSRC(30, 20, weight_bits=6, cell=cell)
+    events = events_for(30, graded=False)
+    expected, _ = layer(events)
+    net = exported(layer, tmp_path)
+    assert expected.any() and np.array_equal(net.spikes(events)[0], expected.detach().numpy())
 
 
 def test_learnt_constants_and_states_come_along(tmp_path: Path) -> None:
@@ -113,7 +145,7 @@ def test_a_run_in_chunks_gives_the_bits_of_each_sample_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_stream_gives_the_bits_of_a_run(name: str, batch: int, tmp_path: Path) -> None:
     net = exported(make(name), tmp_path)
-    events = events_for(net.input_size, batch, lengths=False)
+    events = events_for(net.input_size, batch, graded=not net.layers[0].integer, lengths=False)
     spikes, logits = net.spikes(events)[-1], net.run(events)
     stream, rows = net.stream(batch), events.to_dense().numpy()
     for t, row in enumerate(rows):
@@ -134,7 +166,7 @@ def test_a_stream_gives_the_bits_of_a_run(name: str, batch: int, tmp_path: Path)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_saved_state_goes_on_where_it_was(name: str, tmp_path: Path) -> None:
     net = exported(make(name), tmp_path)
-    rows = events_for(net.input_size, 2, lengths=False).to_dense().numpy()
+    rows = events_for(net.input_size, 2, graded=not net.layers[0].integer, lengths=False).to_dense().numpy()
     stream, other = net.stream(2), net.stream(2)
     for row in rows[:37]:
         stream.step(row)
@@ -471,7 +503,7 @@ def test_no_change_of_a_file_does_more_than_a_value_error(draw: st.DataObject) -
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.srcell"
-    with pytest.raises(TypeError, match="network: expected an SRC or an SRCClassifier, got"):
+    with pytest.raises(TypeError, match="network: expected an SRC, an IntegerSRC or a classifier, got"):
         export(torch.nn.Linear(2, 2), path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected inputs and neurons in every layer, got \(2, 0\)"):
         export(srcell.SRC(0, 2), path)

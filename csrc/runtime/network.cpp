@@ -59,21 +59,77 @@ std::vector<float> parameter_of(const TensorFile& file, const std::string& name,
     return values;
 }
 
-NetworkLayer layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs) {
+// to[tile][k][n] = weight[tile * width + n][k], as the kernels of integers take it.
+Aligned<int16_t> packed_integers(const std::vector<int16_t>& weight, int64_t inputs, int64_t neurons) {
+    const int64_t width = event_tile_width(neurons), stride = integer_tile_width(neurons);
+    Aligned<int16_t> to(event_tiles(neurons) * inputs * stride);
+    for (int64_t n = 0; n < neurons; ++n)
+        for (int64_t k = 0; k < inputs; ++k)
+            to.data()[(n / width * inputs + k) * stride + n % width] = weight[static_cast<size_t>(n * inputs + k)];
+    return to;
+}
+
+IntegerCell integer_cell_of(const TensorFile& file, const std::string& name) {
+    constexpr auto count = static_cast<int64_t>(std::size(kIntegerConstants));
+    const std::vector<int32_t> values = numbers_of<int32_t>(file, name, {count});
+    IntegerCell cell = {};
+    for (size_t k = 0; k < values.size(); ++k) {
+        const IntegerConstant& constant = kIntegerConstants[k];
+        if (values[k] < constant.least || values[k] > constant.most)
+            throw FileError(name + ": expected " + constant.name + " in [" + std::to_string(constant.least) + ", " +
+                            std::to_string(constant.most) + "], got " + std::to_string(values[k]));
+        cell.*constant.member = values[k];
+    }
+    const IntegerCellFault fault = integer_cell_fault(cell);
+    if (fault.expected) throw FileError(name + ": expected " + fault.expected + ", got " + std::to_string(fault.got));
+    return cell;
+}
+
+// The bytes of the state (3, N) of a file, or none.
+template <class T>
+std::vector<char> initial_of(const TensorFile& file, const std::string& name, int64_t neurons) {
+    if (!file.tensors.count(name)) return {};
+    const std::vector<T> values = numbers_of<T>(file, name, {3, neurons});
+    std::vector<char> made(values.size() * sizeof(T));
+    std::memcpy(made.data(), values.data(), made.size());
+    return made;
+}
+
+// Whether a layer of a file is of integer neurons.
+bool has_integers(const TensorFile& file, const std::string& prefix) {
+    return file.tensors.count(prefix + "constants") > 0;
+}
+
+// A layer without numbers, of the sizes of a weight (N, K) that was read.
+NetworkLayer sized_layer(const TensorFile& file, const std::string& name) {
+    const std::vector<int64_t>& shape = file.tensors.at(name).shape;
     NetworkLayer made;
-    const std::vector<float> weight = numbers_of<float>(file, prefix + "weight", {-1, inputs});
-    const std::vector<int64_t>& shape = file.tensors.at(prefix + "weight").shape;
     made.neurons = shape[0], made.inputs = shape[1];
     if (made.neurons < 1 || made.inputs < 1 || made.neurons > kMaxNeurons || made.inputs > kMaxNeurons)
-        throw FileError(prefix + "weight: expected from 1 to 2^31 neurons and inputs, got " + shape_text(shape));
+        throw FileError(name + ": expected from 1 to 2^31 neurons and inputs, got " + shape_text(shape));
+    return made;
+}
+
+NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs) {
+    const std::vector<int16_t> weight = numbers_of<int16_t>(file, prefix + "weight", {-1, inputs});
+    NetworkLayer made = sized_layer(file, prefix + "weight");
+    made.integers = packed_integers(weight, made.inputs, made.neurons);
+    made.exact = exact_events(weight.data(), static_cast<int64_t>(weight.size()));
+    made.integer_cell = integer_cell_of(file, prefix + "constants");
+    made.initial = initial_of<int16_t>(file, prefix + "initial", made.neurons);
+    return made;
+}
+
+NetworkLayer layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs) {
+    const std::vector<float> weight = numbers_of<float>(file, prefix + "weight", {-1, inputs});
+    NetworkLayer made = sized_layer(file, prefix + "weight");
     made.packed_weight = packed(weight, made.inputs, made.neurons);
     for (int k = 0; k < kParameters; ++k)
         made.parameters[k] = parameter_of(file, prefix + kParameterNames[k], k, made.neurons);
     if (file.tensors.count(prefix + "lateral"))
         made.packed_lateral =
             packed_lateral(numbers_of<float>(file, prefix + "lateral", {made.neurons, made.neurons}), made.neurons);
-    if (file.tensors.count(prefix + "initial"))
-        made.initial = numbers_of<float>(file, prefix + "initial", {3, made.neurons});
+    made.initial = initial_of<float>(file, prefix + "initial", made.neurons);
     return made;
 }
 
@@ -158,7 +214,8 @@ class Block {
 
 // The events and the states of a layer in a run.
 struct RunMemory {
-    Block<float> state, values;
+    Block<char> state;
+    Block<float> values;
     Block<uint64_t> mask;
     Block<int64_t> offsets;
     Block<int32_t> indices;
@@ -234,10 +291,14 @@ Network::Network(const TensorFile& file) : kernels_(choose_kernels(available_ker
     size_t used = 0;
     for (int64_t k = 0, inputs = -1;
          k < kMaxLayers && (!k || file.tensors.count("layers." + std::to_string(k) + ".weight")); ++k) {
-        layers_.push_back(layer_of(file, "layers." + std::to_string(k) + ".", inputs));
+        const std::string prefix = "layers." + std::to_string(k) + ".";
+        layers_.push_back(has_integers(file, prefix) ? integer_layer_of(file, prefix, inputs)
+                                                     : layer_of(file, prefix, inputs));
         const NetworkLayer& layer = layers_.back();
+        if (layer.is_integer() != layers_.front().is_integer())
+            throw FileError(prefix + "weight: expected layers that are all of floats, or all of integers");
         inputs = layer.neurons;
-        used += 1 + kParameters + layer.lateral() + !layer.initial.empty();
+        used += 1 + (layer.is_integer() ? 1 : kParameters) + layer.lateral() + !layer.initial.empty();
     }
     readout_ = Readout::of(file, outputs());
     used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;
@@ -251,6 +312,7 @@ Network::Network(const TensorFile& file) : kernels_(choose_kernels(available_ker
         add_to(fingerprint_, layer.neurons);
         for (const Aligned<float>* weights : {&layer.packed_weight, &layer.packed_lateral})
             for (int64_t n = 0; n < weights->size(); ++n) add_to(fingerprint_, bits_of(weights->data()[n]));
+        for (int64_t n = 0; n < layer.integers.size(); ++n) add_to(fingerprint_, layer.integers.data()[n]);
     }
 }
 
@@ -261,24 +323,56 @@ int64_t Network::widest() const {
 }
 
 int64_t Network::bytes() const {
-    int64_t numbers = static_cast<int64_t>(readout_.weight.size() + readout_.bias.size());
+    auto bytes = static_cast<int64_t>((readout_.weight.size() + readout_.bias.size()) * sizeof(float));
     for (const NetworkLayer& layer : layers_) {
-        numbers += layer.inputs * layer.neurons + (layer.lateral() ? layer.neurons * layer.neurons : 0);
+        int64_t numbers = layer.inputs * layer.neurons + (layer.lateral() ? layer.neurons * layer.neurons : 0);
         for (const auto& values : layer.parameters) numbers += static_cast<int64_t>(values.size());
+        bytes += numbers * static_cast<int64_t>(layer.is_integer() ? sizeof(int16_t) : sizeof(float));
     }
-    return numbers * static_cast<int64_t>(sizeof(float));
+    return bytes;
 }
 
-bool NetworkLayer::run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
-                       float* spikes, float* after, void* memory) const {
+void leave_out_ones(const NetworkLayer& layer, Events<float>& events) {
+    if (!layer.is_integer() || !events.values) return;
+    for (int64_t n = 0; n < events.count; ++n)
+        if (events.values[n] != 1) throw std::invalid_argument("values: expected 1 for integer neurons");
+    events.values = nullptr;
+}
+
+bool NetworkLayer::run_integers(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
+                                const char* before, float* spikes, char* after) const {
     const int64_t plane = shape.batch * neurons;
+    const auto* const from = reinterpret_cast<const int16_t*>(before);
+    auto* const to = reinterpret_cast<int16_t*>(after);
+    int64_t clamped = 0;
+    IntegerForward p = {};
+    p.shape = shape;
+    p.shape.neurons = neurons;
+    p.cell = integer_cell;
+    p.events = events;
+    p.packed_weight = integers.data();
+    p.packed = true;
+    p.exact = exact;
+    p.i0 = from, p.h0 = from + plane, p.hs0 = from + 2 * plane;
+    p.float_spikes = spikes;
+    p.i = to, p.h = to + plane, p.hs = to + 2 * plane;
+    p.clamped = &clamped;
+    return kernels.integer_forward(p) < 0;
+}
+
+bool NetworkLayer::run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const char* before,
+                       float* spikes, char* after, void* memory) const {
+    if (is_integer()) return run_integers(kernels, shape, events, before, spikes, after);
+    const int64_t plane = shape.batch * neurons;
+    const auto* const from = reinterpret_cast<const float*>(before);
+    auto* const to = reinterpret_cast<float*>(after);
     LateralForward<float> p = {};
     p.shape = shape;
     p.shape.neurons = neurons;
     p.cell = cell();
-    p.i0 = before, p.h0 = before ? before + plane : nullptr, p.hs0 = before ? before + 2 * plane : nullptr;
+    p.i0 = from, p.h0 = from + plane, p.hs0 = from + 2 * plane;
     p.spikes = spikes;
-    p.i = after, p.h = after + plane, p.hs = after + 2 * plane;
+    p.i = to, p.h = to + plane, p.hs = to + 2 * plane;
     p.events = events;
     p.packed_weight = packed_weight.data();
     p.packed = true;
@@ -290,14 +384,19 @@ bool NetworkLayer::run(const Kernels& kernels, const ScanShape& shape, const Eve
     return returned < 0;
 }
 
-void NetworkLayer::initial_state(int64_t batch, float* to) const {
+int64_t NetworkLayer::state_bytes(int64_t batch) const {
+    return 3 * batch * neurons * static_cast<int64_t>(is_integer() ? sizeof(int16_t) : sizeof(float));
+}
+
+void NetworkLayer::initial_state(int64_t batch, char* to) const {
     if (initial.empty()) {
-        std::fill(to, to + 3 * batch * neurons, 0.0f);
+        std::fill(to, to + state_bytes(batch), '\0');
         return;
     }
+    const int64_t row_bytes = state_bytes(1) / 3;
     for (int64_t row = 0; row < 3 * batch; ++row) {
-        const float* from = initial.data() + row / batch * neurons;
-        std::copy(from, from + neurons, to + row * neurons);
+        const char* from = initial.data() + row / batch * row_bytes;
+        std::copy(from, from + row_bytes, to + row * row_bytes);
     }
 }
 
@@ -333,9 +432,11 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
         const NetworkLayer& layer = layers_[k];
         const int64_t plane = batch * layer.neurons;
         spikes = Block<float>(steps * plane);
-        memory.state = Block<float>(6 * plane);
+        const int64_t state = layer.state_bytes(batch);
+        memory.state = Block<char>(2 * state);
         layer.initial_state(batch, memory.state.data());
-        if (!layer.run(*kernels_, shape, events, memory.state.data(), spikes.data(), memory.state.data() + 3 * plane,
+        leave_out_ones(layer, events);
+        if (!layer.run(*kernels_, shape, events, memory.state.data(), spikes.data(), memory.state.data() + state,
                        nullptr))
             explain(input);
         if (output.spikes && output.spikes[k])

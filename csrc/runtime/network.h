@@ -18,23 +18,38 @@
 
 namespace srcell {
 
-// A layer as the kernels take it: its weights packed once.
+// A layer as the kernels take it: its weights packed once. Its neurons are floats or, if `integers` has their weights,
+// integers.
 struct NetworkLayer {
     int64_t inputs, neurons;
     Aligned<float> packed_weight;                // (event_tiles(N), K, event_tile_width(N))
     Aligned<float> packed_lateral;               // (N, lateral_width(N)), or empty: no neuron hears another
     std::vector<float> parameters[kParameters];  // of one element, or of N
-    std::vector<float> initial;                  // (3, N): i, h and hs before the first step; empty: zero
+    Aligned<int16_t> integers;                   // (event_tiles(N), K, integer_tile_width(N))
+    IntegerCell integer_cell = {};
+    int64_t exact = 0;          // as in IntegerForward
+    std::vector<char> initial;  // (3, N): i, h and hs before the first step; empty: zero
 
     bool lateral() const { return packed_lateral.size() > 0; }
+    bool is_integer() const { return integers.size() > 0; }
     CellParameters<float> cell() const;
-    // Writes the state (3, B, N) before the first step.
-    void initial_state(int64_t batch, float* to) const;
-    // Runs the layer over B samples, from the state `before` (3, B, N) to the state `after`, and writes its spikes
-    // (T, B, N). Memory is that of LateralForward, or null. Returns whether the events were valid.
-    bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
-             float* spikes, float* after, void* memory) const;
+    // The bytes of a state (3, B, N): of floats, or of int16_t.
+    int64_t state_bytes(int64_t batch) const;
+    // Writes the state before the first step.
+    void initial_state(int64_t batch, char* to) const;
+    // Runs the layer over B samples, from the state `before` to the state `after`, and writes its spikes (T, B, N).
+    // Memory is that of LateralForward, or null. Returns whether the events were valid.
+    bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const char* before,
+             float* spikes, char* after, void* memory) const;
+
+  private:
+    bool run_integers(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const char* before,
+                      float* spikes, char* after) const;
 };
+
+// Throws std::invalid_argument for events that integer neurons do not take: values other than 1. Those that are all 1
+// are left out.
+void leave_out_ones(const NetworkLayer& layer, Events<float>& events);
 
 // Events whose rows the caller has not checked; the arrays are those of Events, with lengths (B,) in [0, T] or null.
 struct NetworkInput {
@@ -117,7 +132,7 @@ class Stream {
 
   private:
     struct Part {
-        Aligned<float> state[2];   // (3, B, N): before and after a step, changing places
+        Aligned<char> state[2];    // before and after a step, changing places
         Aligned<float> spikes[2];  // (B, N), in the same way
         Aligned<char> memory;      // of a lateral layer
     };

@@ -28,8 +28,8 @@ Stream::Stream(const Network& network, int64_t batch)
     : network_(network), batch_(checked(network, batch)), read_(network.readout(), network.kernels(), batch) {
     for (const NetworkLayer& layer : network.layers()) {
         const int64_t plane = batch * layer.neurons;
-        Part part = {
-            {Aligned<float>(3 * plane), Aligned<float>(3 * plane)}, {Aligned<float>(plane), Aligned<float>(plane)}, {}};
+        const int64_t state = layer.state_bytes(batch);
+        Part part = {{Aligned<char>(state), Aligned<char>(state)}, {Aligned<float>(plane), Aligned<float>(plane)}, {}};
         if (layer.lateral()) part.memory = Aligned<char>(network.kernels().f32.lateral_forward_memory(layer.neurons));
         parts_.push_back(std::move(part));
     }
@@ -57,6 +57,7 @@ Events<float> Stream::rows_of(const float* elements, int64_t inputs) {
 }
 
 void Stream::advance(Events<float> events) {
+    leave_out_ones(network_.layers().front(), events);
     const ScanShape shape = {1, batch_, 0, nullptr, 1};
     for (size_t k = 0; k < parts_.size(); ++k) {
         Part& part = parts_[k];
@@ -102,7 +103,7 @@ struct Mark {
 
 size_t Stream::state_bytes() const {
     size_t bytes = sizeof(Mark) + read_.bytes();
-    for (const Part& part : parts_) bytes += static_cast<size_t>(part.state[0].size()) * sizeof(float);
+    for (const Part& part : parts_) bytes += static_cast<size_t>(part.state[0].size());
     return bytes;
 }
 
@@ -113,7 +114,7 @@ void Stream::save(void* to) const {
     std::memcpy(at, &mark, sizeof mark);
     at += sizeof mark;
     for (const Part& part : parts_) {
-        const auto bytes = static_cast<size_t>(part.state[now_].size()) * sizeof(float);
+        const auto bytes = static_cast<size_t>(part.state[now_].size());
         std::memcpy(at, part.state[now_].data(), bytes);
         at += bytes;
     }
@@ -130,7 +131,7 @@ void Stream::restore(const void* from, size_t bytes) {
                                     " bytes that a stream of this network and batch saved");
     at += sizeof mark;
     for (Part& part : parts_) {
-        const auto size = static_cast<size_t>(part.state[now_].size()) * sizeof(float);
+        const auto size = static_cast<size_t>(part.state[now_].size());
         std::memcpy(part.state[now_].data(), at, size);
         at += size;
     }

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "tensor_file.h"
@@ -26,10 +27,19 @@ inline const std::string& text_of(const TensorFile& file, const std::string& nam
     return found->second;
 }
 
+// The name of a number's type in a file.
+template <class T>
+constexpr const char* dtype_of() {
+    if constexpr (std::is_floating_point_v<T>)
+        return sizeof(T) == 4 ? "F32" : "F64";
+    else
+        return sizeof(T) == 2 ? "I16" : "I32";
+}
+
 // The elements of a tensor of that shape, in which -1 stands for any size.
 template <class T>
 std::vector<T> numbers_of(const TensorFile& file, const std::string& name, const std::vector<int64_t>& shape) {
-    const char* dtype = sizeof(T) == 4 ? "F32" : "F64";
+    const char* dtype = dtype_of<T>();
     const auto found = file.tensors.find(name);
     if (found == file.tensors.end())
         throw FileError(name + ": expected a tensor " + shape_text(shape) + ", found none");

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ._arguments import describe
 from ._files import write_atomically
-from .layers import SRC, LeakyReadout, LinearReadout
+from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout
 
 FORMAT, VERSION = "srcell.network", "1"
 
@@ -25,10 +25,12 @@ def export(network: nn.Module, path: str | Path) -> None:
 
     It is a safetensors file: the metadata ``format``, ``version``, ``readout`` and, if the network has one, ``encoder``
     (JSON: the class's name and its settings); for each layer k float32 tensors ``layers.k.weight`` (N, K), ``bias``,
-    ``alpha`` to ``zs_dep`` (one element, or N), and where there are such ``lateral`` (N, N) and ``initial`` (3, N).
+    ``alpha`` to ``zs_dep`` (one element, or N), and where there are such ``lateral`` (N, N) and ``initial`` (3, N). A
+    layer of integers has int16 ``weight`` and ``initial``, and int32 ``constants``, those of its ``IntegerCell``.
 
     Args:
-        network: an ``SRCClassifier``, or an ``SRC``, whose file has no readout.
+        network: an ``SRCClassifier`` or ``IntegerClassifier``, or an ``SRC`` or ``IntegerSRC``, whose file has no
+            readout.
         path: the file to write; an existing one is replaced, whole or not at all.
 
     Raises:
@@ -42,31 +44,33 @@ def export(network: nn.Module, path: str | Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export(srcell.SRC(10, 5), f"{folder}/net.srcell")
         ...     srcell.runtime.load(f"{folder}/net.srcell").layers
-        [LayerSizes(inputs=10, neurons=5, lateral=False)]
+        [LayerSizes(inputs=10, neurons=5, lateral=False, integer=False)]
 
     """
     from safetensors.torch import save
 
     described: Any = network
-    if not isinstance(network, SRC) and not hasattr(network, "src_layers"):
-        raise TypeError(f"network: expected an SRC or an SRCClassifier, got {describe(network)}")
-    layers: list[nn.Module] = [network] if isinstance(network, SRC) else described.src_layers()
-    if any(not isinstance(layer, SRC) for layer in layers):
+    alone = isinstance(network, SRC | IntegerSRC)
+    if not alone and not hasattr(network, "src_layers"):
+        raise TypeError(f"network: expected an SRC, an IntegerSRC or a classifier, got {describe(network)}")
+    layers: list[nn.Module] = [network] if alone else described.src_layers()
+    if any(not isinstance(layer, SRC | IntegerSRC) for layer in layers):
         raise ValueError(
             f"network: expected fully connected layers, got a {type(network).__name__}: "
             "convolutions cannot be exported yet"
         )
     tensors: dict[str, Tensor] = {}
     texts = {"format": FORMAT, "version": VERSION, "readout": "none"}
-    for k, numbers in enumerate(made for layer in layers if isinstance(layer, SRC) for made in layer.exported()):
+    exported = [made for layer in layers if isinstance(layer, SRC | IntegerSRC) for made in layer.exported()]
+    for k, numbers in enumerate(exported):
         if not numbers["weight"].numel():
             raise ValueError(
                 f"network: expected inputs and neurons in every layer, got {tuple(numbers['weight'].shape)}"
             )
-        if numbers["weight"].dtype != torch.float32:
+        if numbers["weight"].dtype not in (torch.float32, torch.int16):
             raise ValueError(f"network: expected weights of torch.float32, got {numbers['weight'].dtype}")
         tensors |= {f"layers.{k}.{name}": tensor for name, tensor in numbers.items()}
-    if not isinstance(network, SRC):
+    if not alone:
         of_readout, texts["readout"] = describe_readout(described.readout)
         tensors |= of_readout
         if described.encoder is not None:

@@ -70,11 +70,12 @@ class Events(NamedTuple):
 
 
 class LayerSizes(NamedTuple):
-    """The sizes of a layer, and whether its neurons hear each other."""
+    """The sizes of a layer, whether its neurons hear each other, and whether they are integers."""
 
     inputs: int
     neurons: int
     lateral: bool
+    integer: bool
 
 
 class LayerCounts(NamedTuple):
@@ -151,7 +152,8 @@ class Network:
         made = []
         for k, layer in enumerate(self.layers):
             operations = float(found[k]) * layer.neurons + layer.lateral * float(found[k + 1]) * layer.neurons
-            counts = (float(found[k]), operations, taken * layer.neurons, 4 * operations)
+            bytes_read = (2 if layer.integer else 4) * operations
+            counts = (float(found[k]), operations, taken * layer.neurons, bytes_read)
             made.append(LayerCounts(*(count / samples for count in counts)))
         if self.num_classes:
             operations = float(found[-1]) * self.num_classes
@@ -404,6 +406,7 @@ def _encode(pixels: Floats, index: NDArray[np.int64], settings: Mapping[str, Any
             seed % 2**64,
             [_address(x) for x in scratch],
             _address(offsets),
+            bool(settings.get("thinned", False)),
         )
         indices = np.empty(_core.rate_draw(encoding), np.int32)
         _core.rate_write(encoding, _address(indices))
