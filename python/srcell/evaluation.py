@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from ._processes import Processes
 from .data import EventLoader
 from .functional import count_spikes
-from .models import Classifier
+from .layers import IntegerSRC
+from .models import Classifier, IntegerClassifier
 
 
 class LayerCounts(NamedTuple):
@@ -46,6 +47,7 @@ class Evaluation(NamedTuple):
         counts: of the input and of every layer, first to last; the last layer's operations take place in the readout.
         rates: for each layer, the fraction of its elements that are active, by neuron: (N,), or (C, H, W).
         loss: mean cross-entropy (nats).
+        clamped: how often an i of integer neurons left its bounds and was clamped.
 
     """
 
@@ -54,6 +56,7 @@ class Evaluation(NamedTuple):
     counts: list[LayerCounts]
     rates: list[Tensor]
     loss: float
+    clamped: int = 0
 
     @property
     def synaptic_operations(self) -> float:
@@ -99,6 +102,7 @@ def evaluate(
     active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
     crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
     elements, loss = (torch.zeros((), dtype=torch.float64) for _ in range(2))
+    clamped = torch.tensor(-_clamped(model))
     model.eval()
     try:
         for events, labels in loader:
@@ -116,7 +120,8 @@ def evaluate(
                 crossings[k] += counted.spikes.sum().cpu()
     finally:
         model.train(was_training)
-    for tensor in (confusion, crossings, elements, loss, *active):
+    clamped += _clamped(model)
+    for tensor in (confusion, crossings, elements, loss, clamped, *active):
         group.sum(tensor)
     samples = int(confusion.sum())
     if not samples:
@@ -125,11 +130,15 @@ def evaluate(
     counts = []
     for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):
         events_, operations = float(sums.sum()) / samples, float((sums * ways).sum()) / samples
-        graded = with_values if k == 0 else not binary
+        graded = with_values if k == 0 else not (binary or isinstance(model.layers[k - 1], IntegerSRC))
         additions, multiply_adds = (0.0, operations) if graded else (operations, 0.0)
         counts.append(LayerCounts(events_, float(crossings[k]) / samples, additions, multiply_adds))
     accuracy, rates = int(confusion.trace()) / samples, [sums / elements for sums in active[1:]]
-    return Evaluation(accuracy, confusion, counts, rates, float(loss) / samples)
+    return Evaluation(accuracy, confusion, counts, rates, float(loss) / samples, int(clamped))
+
+
+def _clamped(model: Classifier) -> int:
+    return model.clamped if isinstance(model, IntegerClassifier) else 0
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> int:

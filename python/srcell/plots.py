@@ -51,7 +51,8 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
     r"""The integrator, the fast and the slow state of some neurons over time, a panel for each neuron.
 
     Args:
-        trace: i, h and hs after each step, three tensors (T, B, \*F), as ``srcell.record`` gives them.
+        trace: i, h and hs after each step, three tensors (T, B, \*F), as ``srcell.record`` gives them, of floats or of
+            integers.
         neurons: numbers of neurons, in the flattened F.
         sample: which of the batch.
 
@@ -69,7 +70,9 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
     for panel, neuron in zip(panels, neurons, strict=True):
         panel.plot(hs[:, neuron].numpy(), color="C0", label="slow state hs")
         panel.plot(h[:, neuron].numpy(), color="C3", label="fast state h")
-        panel.set(ylim=(-1.08, 1.08), ylabel=f"neuron {neuron}")
+        panel.set(ylabel=f"neuron {neuron}")
+        if h.is_floating_point():
+            panel.set_ylim(-1.08, 1.08)
         beside = panel.twinx()
         beside.plot(i[:, neuron].numpy(), ":", color="C1", label="integrator i")
         beside.set_ylabel("i", color="C1")

@@ -15,6 +15,7 @@ LABELS = {
     "torch": "torch alone",
     "dense": "srcell, dense input",
     "events": "srcell, events",
+    "integers": "srcell, integers on events",
     "runtime": "srcell.runtime, exported",
     "rnn": "nn.RNN (another cell)",
     "gru": "nn.GRU (another cell)",
@@ -83,6 +84,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         "784-100": (small,),
         "784-512": (large,),
         "nmnist": (Setting("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
+        "integers": (replace(small, case="integers", rows=("events", "integers")),),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": (replace(classifier, batch=1), classifier),
         # Tiny workloads, which measure the overhead of a call.

@@ -21,8 +21,8 @@ from .. import runtime
 from .._state import SRCState
 from ..events import EventBatch
 from ..export import export
-from ..functional import src, src_linear
-from ..layers import SRC, LeakyReadout, SRCCell
+from ..functional import integer_src_linear, src, src_linear
+from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell
 from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
 from .cases import Setting
@@ -152,6 +152,8 @@ def _layer_rows(setting: Setting) -> Callable[[str], Row]:
 
             def call() -> Tensor:
                 return src_linear(spikes.events(), weight, bias, **setting.modes)[0]
+        elif name == "integers":
+            return _integer_row(setting, spikes)
         else:
             neuron = NEURONS[name](setting)
 
@@ -161,6 +163,20 @@ def _layer_rows(setting: Setting) -> Callable[[str], Row]:
         return Row(call, (weight, bias))
 
     return row
+
+
+def _integer_row(setting: Setting, spikes: Spikes) -> Row:
+    """Integer neurons, in training behind weights that are rounded anew in each call."""
+    layer = IntegerSRC(setting.inputs, setting.neurons[0], weight_bits=9)
+    integers = layer.integers()
+
+    def call() -> Tensor:
+        if not torch.is_grad_enabled():
+            return integer_src_linear(spikes.events(), integers)[0]
+        output: Tensor = layer(spikes.events())[0]
+        return output
+
+    return Row(call, (layer.weight_ih_l0,))
 
 
 def _network_rows(setting: Setting) -> Callable[[str], Row]:

@@ -19,7 +19,7 @@ import torch
 from .._extras import extra
 from .._files import new_folder
 from .._info import info
-from ..layers import SRC
+from ..layers import SRCConv2d
 from ..training import EpochMetrics, Observer, Tally, Trainer
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str
         yield f"data     {config.dataset}: {counts} samples"
         inputs = "x".join(map(str, model.input_shape))
         channels = "".join(f"-{channels}c" for channels in config.channels)
-        sizes = "".join(f"-{layer.hidden_size}" for layer in model.src_layers() if isinstance(layer, SRC))
+        sizes = "".join(f"-{layer.hidden_size}" for layer in model.src_layers() if not isinstance(layer, SRCConv2d))
+        if config.integer:
+            sizes += f", integers with weights of {' '.join(map(str, config.weight_bits))} bits"
         parameters = sum(parameter.numel() for parameter in model.parameters())
         chosen = "" if preset is None else f", preset {preset}"
         yield f"network  {inputs}{channels}{sizes}, {parameters:,} parameters{chosen}, seed {config.seed}"

@@ -83,6 +83,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     folder = RunFolder.open(arguments.run_folder)
     evaluation = training.evaluate_run(folder, run_options(arguments), binary=arguments.binary)
     print(f"test accuracy {evaluation.accuracy:.2%} on {int(evaluation.confusion.sum())} samples")
+    if folder.config.integer:
+        print(f"i of a neuron left its bounds and was clamped {evaluation.clamped:,} times")
     print(f"{'a mean inference':18}{'events':>12}{'spikes':>12}{'additions':>14}{'multiply-adds':>16}")
     for k, layer in enumerate(evaluation.counts):
         name = f"layer {k}" if k else "input"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import data
+from ..functional.integer import MOST_BITS
 from ..layers.options import INITIAL_STATES
 from ..models import READOUTS
 from ..ops._layer import SURROGATES
@@ -25,12 +26,15 @@ ADDED = {
     "delay",
     "dropout",
     "hold",
+    "integer",
     "lateral",
     "readout",
     "readout_alpha",
     "readout_window",
     "slowest_alpha",
+    "thinned",
     "train_samples",
+    "weight_bits",
     "zs_hyp",
 }
 
@@ -111,7 +115,12 @@ class TrainingConfig:
     hold: int = size(4, "steps for which an element of a sequence is held")
     delay: int = size(200, "steps of noise between symbol and cue, of delayed recall", least=0)
     gain: float = positive(0.5, "firing probability of a full pixel in a step of rate coding")
+    thinned: bool = setting(False, "let no pixel fire at two steps in a row", "of rate coding, as in rate_encode")
     prefix: int = size(20, "silent steps before a sample", least=0)
+    integer: bool = setting(False, "train integer neurons, as hardware has them", "as in IntegerClassifier")
+    weight_bits: tuple[int, ...] = setting(
+        (4,), "bits of the integers' weights", "of all layers, or one number for each", least=2, most=MOST_BITS
+    )
     alpha: float = positive(0.9, "what the neurons' integrators keep from step to step")
     slowest_alpha: float = fraction(
         0.0,
@@ -153,10 +162,32 @@ class TrainingConfig:
                 "channels: expected none with lateral, slowest_alpha or a linear readout, "
                 f"got {', '.join(map(str, self.channels))}"
             )
+        if self.integer:
+            self._check_integer()
+        elif self.weight_bits != SETTINGS["weight_bits"].default:
+            raise ValueError(f"weight_bits: expected none without integer neurons, got {self.weight_bits}")
+        if self.thinned and self.encoding != "rate":
+            raise ValueError("thinned: expected False with latency coding, got True")
         if self.readout == "linear" and not self.hidden_sizes:
             raise ValueError("hidden_sizes: expected at least one with a linear readout, got none")
         if self.readout != "linear" and self.readout_window:
             raise ValueError(f"readout_window: expected 0 with readout 'votes', got {self.readout_window}")
+
+    def _check_integer(self) -> None:
+        """Raise for a setting that integer neurons do not have."""
+        if self.dataset in data.SEQUENTIAL:
+            raise ValueError(f"dataset: expected one of spikes for integer neurons, got {self.dataset!r}")
+        fixed = ("channels", "alpha", "slowest_alpha", "zs_hyp", "lateral", "surrogate", "recurrent_grad", "readout")
+        for name in fixed:
+            if getattr(self, name) != SETTINGS[name].default:
+                raise ValueError(
+                    f"{name}: expected {SETTINGS[name].default!r} with integer neurons, got {getattr(self, name)!r}"
+                )
+        layers = len(self.hidden_sizes) + 1
+        if len(self.weight_bits) not in (1, layers):
+            raise ValueError(
+                f"weight_bits: expected one number, or one for each of {layers} layers, got {len(self.weight_bits)}"
+            )
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
@@ -185,7 +216,8 @@ class TrainingConfig:
 
         "reference" has the constants of the authors' configuration: rate coding of 200 steps with gain 0.25 after 20
         silent steps, no hidden layer, ten neurons per class. The others are srcell's own: "best" for accuracy; "fast"
-        for more than 97 % on MNIST within two minutes on two cores; "deep" with ten hidden layers of 128 neurons.
+        for more than 97 % on MNIST within two minutes on two cores; "deep" with ten hidden layers of 128 neurons;
+        "integer" for neurons of integers as hardware has them, in 44 steps and with weights of 4 bits.
 
         Raises:
             ValueError: there is no such preset or data set, or a setting is outside its range.

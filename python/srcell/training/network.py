@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import data
 from ..data.loader import derived_seed
 from ..layers import spread
-from ..models import Classifier, SRCClassifier, SRCConvClassifier
+from ..models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from .config import TrainingConfig
 from .samples import make_encoding
 
@@ -33,10 +33,16 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
         "dropout": config.dropout,
         "balance_gradients": config.balance_gradients,
     }
+    shared = ("initial_state", "temperature", "readout_alpha", "dropout", "balance_gradients")
     model: Classifier
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, WEIGHTS))
-        if config.channels:
+        if config.integer:
+            bits = config.weight_bits[0] if len(config.weight_bits) == 1 else config.weight_bits
+            options = {name: options[name] for name in shared}
+            inputs = math.prod(input_shape)
+            model = IntegerClassifier(inputs, config.hidden_sizes, num_classes, weight_bits=bits, **options)
+        elif config.channels:
             model = SRCConvClassifier(input_shape, config.channels, config.hidden_sizes, num_classes, **options)
         else:
             model = SRCClassifier(

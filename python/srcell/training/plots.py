@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from .._extras import extra
 from ..functional.layer import Cell
-from ..layers import LeakyReadout
+from ..layers import IntegerSRC, LeakyReadout
 
 with extra("train"):
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ with extra("train"):
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
     from ..events import EventBatch
-    from ..models import Classifier
+    from ..models import AnyLayer, Classifier
     from .metrics import EpochMetrics
 
 RHO = Cell().rho  # of all classifiers
@@ -122,15 +123,17 @@ def traces(
     below = outputs[-2].to(next(model.parameters()).device)
     for now in below.split(1):
         _, state = layer(now, state)
-        seen.append([x.flatten()[neurons].cpu() for x in state])
+        seen.append([x.flatten()[neurons].cpu() for x in _shown(layer, state)])
     drives, fast, slow = (torch.stack(x) for x in zip(*seen, strict=True))
+    drive = "drive x" if isinstance(layer, IntegerSRC) else "drive tanh(i / rho)"
     figure = Figure(figsize=(9, 1.0 + 1.7 * len(neurons)), layout="constrained")
     panels = figure.subplots(len(neurons), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for k, (panel, neuron) in enumerate(zip(panels, neurons, strict=True)):
-        panel.plot(torch.tanh(drives[:, k] / RHO).numpy(), ":", color="C1", label="drive tanh(i / rho)")
+        panel.plot(drives[:, k].numpy(), ":", color="C1", label=drive)
         panel.plot(slow[:, k].numpy(), color="C0", label="slow state hs")
         panel.plot(fast[:, k].numpy(), color="C3", label="fast state h")
-        panel.fill_between(range(len(fast)), fast[:, k].clamp(min=0).numpy(), color="C3", alpha=0.3, label="output s")
+        output = outputs[-1][:, 0, neuron].numpy()
+        panel.fill_between(range(len(fast)), output, color="C3", alpha=0.3, label="output s")
         panel.set(
             ylim=(-1.08, 1.08), ylabel=f"neuron {neuron}" + (f",\nfor {names[neuron % classes]}" if voters else "")
         )
@@ -141,6 +144,16 @@ def traces(
     what = f"neurons of layer {len(outputs) - 1}"
     figure.suptitle(_title(names, label, order[0], what, prefix), fontsize=11)
     return figure
+
+
+def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's drive, h and hs as numbers between -1 and 1."""
+    i, h, hs = state
+    if not isinstance(layer, IntegerSRC):
+        return torch.tanh(i / RHO), h, hs
+    one = 2.0**layer.cell.fraction_bits
+    x = torch.where(i > 0, layer.cell.drive_high, layer.cell.drive_low)
+    return x / one, h / one, hs / one
 
 
 def rates(evaluation: Evaluation) -> Figure:

@@ -83,6 +83,21 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "balance_gradients": True,
         },
     },
+    "integer": {
+        "": {
+            "integer": True,
+            "weight_bits": (4,),
+            "hidden_sizes": (),
+            "steps": 40,
+            "prefix": 4,
+            "epochs": 20,
+            "batch_size": 64,
+            "learning_rate": 1e-2,
+            "weight_decay": 0.1,
+            "temperature": 3.0,
+            "readout_alpha": 1.0,
+        },
+    },
     "reference": {
         "": {"hidden_sizes": (), "epochs": 16, "batch_size": 256, "learning_rate": 1e-2, "steps": 200, "gain": 0.25},
     },

@@ -41,7 +41,7 @@ def make_encoding(config: TrainingConfig) -> Encoding:
         return RecallEncoding(config.delay)
     if config.encoding == "latency":
         return LatencyEncoding(config.steps, config.prefix)
-    return RateEncoding(config.steps, config.gain, config.prefix)
+    return RateEncoding(config.steps, config.gain, config.prefix, config.thinned)
 
 
 def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
