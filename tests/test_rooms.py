@@ -15,12 +15,13 @@ PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
 
 # The rooms that each room may import, besides those of EVERYWHERE, which every room may.
-EVERYWHERE = {"_extras", "_files", "_state"}
+EVERYWHERE = {"_extras", "_files", "_integer", "_state"}
 ALLOWED = {
     "_arguments": {"ops"},
     "_extras": set(),
     "_files": set(),
     "_info": {"kernels", "ops"},
+    "_integer": set(),
     "_load": {"_arguments", "training"},
     "_processes": set(),
     "_state": set(),
@@ -36,7 +37,8 @@ ALLOWED = {
     "recording": {"layers"},
     "reference": set(),
     "data": {"_arguments", "events"},
-    "evaluation": {"_processes", "data", "functional", "models"},
+    "hardware": {"_arguments", "data", "layers", "models", "ops"},
+    "evaluation": {"_processes", "data", "functional", "layers", "models"},
     "benchmark": {"_info", "events", "export", "functional", "layers", "models", "reference", "runtime"},
     "training": {
         *("_arguments", "_info", "_processes", "data", "evaluation", "events", "functional", "layers", "models", "ops"),

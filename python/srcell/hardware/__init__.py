@@ -1,0 +1,23 @@
+"""Networks of integer neurons for hardware: VHDL packages and spike frames, C99 headers, and the files of the group
+that built the neuron (arXiv 2605.10679).
+
+Users import it by name, ``import srcell.hardware``; no other part of the package does. It takes and gives plain arrays,
+and must never know how they were trained.
+"""
+
+from .c99 import HeaderNetwork, read_header, write_header
+from .group import GroupLayer, GroupNetwork, read_group
+from .vhdl import read_frames, read_weights, write_frames, write_weights
+
+__all__ = [
+    "GroupLayer",
+    "GroupNetwork",
+    "HeaderNetwork",
+    "read_frames",
+    "read_group",
+    "read_header",
+    "read_weights",
+    "write_frames",
+    "write_header",
+    "write_weights",
+]

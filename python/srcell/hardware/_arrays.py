@@ -1,0 +1,83 @@
+"""What the modules of this folder take as weights and spikes, checked, and the order of pixels in the group's files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._arguments import require_dense, require_values
+
+Matrix: TypeAlias = NDArray[Any] | Tensor | Sequence[Sequence[int]]
+LOW, HIGH = -(2**15), 2**15 - 1  # of int16
+NUMBERS_PER_LINE = 16
+
+
+def as_weights(name: str, weights: Matrix) -> NDArray[np.int16]:
+    """Weights (N, K) of integers as int16.
+
+    Raises:
+        TypeError: they are no integers.
+        ValueError: another number of dimensions, no elements, or values outside int16.
+
+    """
+    found = _as_matrix(name, weights, "(N, K)")
+    if not np.issubdtype(found.dtype, np.integer):
+        raise TypeError(f"{name}: expected integers, got {found.dtype}")
+    low, high = int(found.min()), int(found.max())
+    if low < LOW or high > HIGH:
+        raise ValueError(f"{name}: expected values in [{LOW}, {HIGH}], got {low} to {high}")
+    return found.astype(np.int16)
+
+
+def as_spikes(name: str, spikes: Matrix) -> NDArray[np.uint8]:
+    """Spikes (T, K) of 0 and 1, of any type of numbers, as uint8.
+
+    Raises:
+        ValueError: another number of dimensions, no elements, or other values.
+
+    """
+    found = _as_matrix(name, spikes, "(T, K)")
+    valid = (found == 0) | (found == 1)
+    if not np.all(valid):
+        raise ValueError(f"{name}: expected values 0 and 1, got {found[~valid][0]}")
+    return found.astype(np.uint8)
+
+
+def column_order(name: str, image_shape: Sequence[int], inputs: int) -> NDArray[np.int64]:
+    """The pixel, numbered row by row, of each place in an image that is flattened column by column: (K,).
+
+    Raises:
+        ValueError: the shape is not that of images of so many pixels.
+
+    Example:
+        >>> column_order("image_shape", (2, 3), 6).tolist()
+        [0, 3, 1, 4, 2, 5]
+
+    """
+    if len(image_shape) != 2 or min(image_shape) < 1 or image_shape[0] * image_shape[1] != inputs:
+        raise ValueError(f"{name}: expected height and width of images of {inputs} pixels, got {tuple(image_shape)}")
+    height, width = image_shape
+    order: NDArray[np.int64] = np.arange(inputs).reshape(height, width).T.reshape(-1)
+    return order
+
+
+def lines_of_numbers(numbers: Sequence[Any]) -> Iterator[str]:
+    """The numbers with commas between them, some on each line; only the last line ends without one."""
+    for start in range(0, len(numbers), NUMBERS_PER_LINE):
+        line = ", ".join(map(str, numbers[start : start + NUMBERS_PER_LINE]))
+        yield line + ("," if start + NUMBERS_PER_LINE < len(numbers) else "")
+
+
+def _as_matrix(name: str, values: Matrix, shape: str) -> NDArray[Any]:
+    if isinstance(values, Tensor):
+        require_dense(name, values)
+        require_values(name, values)
+        values = values.detach().cpu().numpy()
+    found = np.asarray(values)
+    if found.ndim != 2 or not found.size:
+        raise ValueError(f"{name}: expected an array {shape} with elements, got shape {found.shape}")
+    return found

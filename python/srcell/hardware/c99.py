@@ -1,0 +1,208 @@
+"""A network of integer neurons as one C99 header for microcontrollers, and the reader of such headers.
+
+Users call these functions; they must never know how the weights were found. The C code is in ``_c99_text``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arguments import as_int, describe
+from .._files import write_atomically
+from .._integer import IntegerCell
+from ..ops.integer import check_cell
+from . import _c99_text as text
+from ._arrays import HIGH, LOW, Matrix, as_weights, lines_of_numbers
+
+MOST = 2**16 - 1  # inputs of a layer, and neurons of the network: their numbers are uint16_t
+MOST_VOTES = 2**30  # votes stop here, and a step adds less than this: their sum fits in int32_t
+
+
+class HeaderNetwork(NamedTuple):
+    """What a header has: the arguments of ``write_header`` beside the path."""
+
+    layers: list[NDArray[np.int16]]
+    """The weights (N, K) of each layer, first to last."""
+    cell: IntegerCell
+    """The constants of all neurons."""
+    num_classes: int
+    """Classes, C."""
+    name: str
+    """With which all names begin."""
+    votes: tuple[int, int]
+    """What a spike adds to its own class, and to every other."""
+
+
+def write_header(
+    path: str | Path,
+    layers: Sequence[Matrix],
+    *,
+    cell: IntegerCell = IntegerCell(),  # noqa: B008  (it is immutable)
+    num_classes: SupportsIndex,
+    name: str = "network",
+    votes: tuple[SupportsIndex, SupportsIndex] = (10, -1),
+) -> None:
+    r"""Write a network of integer neurons as one C99 header that needs ``<stdint.h>`` alone.
+
+    The code takes no memory, uses no floats and calls no library; every sum fits in 32 bits. The header begins with how
+    to call it, and with the bytes of constants and of state that it needs. Its spikes and classes are exactly those of
+    the integer neuron. C++ may include it too.
+
+    Args:
+        path: the file to write; an existing one is replaced, whole or not at all.
+        layers: the weights (N, K) of each layer, first to last, integers of 16 bits in arrays or tensors: [n, k] is
+            what neuron n gets from input k. The inputs of a layer are the neurons of the one before. Weights of 8 bits
+            take a byte each, others two. At most 65,535 inputs, and as many neurons in all layers together.
+        cell: the constants of all neurons.
+        num_classes: classes C; neuron n of the last layer votes for class n % C, and their number is a multiple of C.
+        name: with which all names in the header begin, those of macros in capitals.
+        votes: what a spike of the last layer adds to its neuron's class, and what to every other. There is no leak.
+
+    Raises:
+        TypeError: the weights or constants are no integers.
+        ValueError: no layer, sizes that do not fit together or exceed the bounds, constants with which a value would
+            not fit in its type, or a name that is no identifier of C.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "digits.h")
+        ...     write_header(file, [[[1, -2, 3], [0, 5, -8]]], num_classes=2, name="digits")
+        ...     print(*file.read_text().splitlines()[10:16], sep="\n")
+         *   inputs   3
+         *   neurons  2
+         *   classes  2
+         *   weights  2 x 3 int8_t, a row of the array for each input
+         *   flash    6 bytes of constants, and the code
+         *   RAM      36 bytes: sizeof(digits_state), where an int32_t is aligned to 4 bytes
+
+    """
+    matrices = _as_layers(layers)
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise ValueError(f"name: expected an identifier of C that begins with a letter, got {name!r}")
+    _check_cell(cell)
+    outputs = len(matrices[-1])
+    classes = as_int("num_classes", num_classes, MOST, minimum=1)
+    if outputs % classes:
+        raise ValueError(f"num_classes: expected a divisor of the last layer's {outputs} neurons, got {classes}")
+    own, others = (as_int("votes", vote, HIGH, minimum=LOW) for vote in votes)
+    most = (MOST_VOTES - 1) // outputs
+    if abs(own) + abs(others) > most:
+        raise ValueError(f"votes: expected at most {most} as the sum of their sizes, got {own} and {others}")
+    network = HeaderNetwork(matrices, cell, classes, name, (own, others))
+    write_atomically(Path(path), "".join(_parts(network)).encode())
+
+
+def read_header(path: str | Path) -> HeaderNetwork:
+    """Read the network of a header that ``write_header`` wrote.
+
+    Raises:
+        ValueError: it is another file, or was changed; the message names the file.
+        OSError: there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_header(f"{folder}/digits.h", [[[1, -2, 3], [0, 5, -8]]], num_classes=2, name="digits")
+        ...     network = read_header(f"{folder}/digits.h")
+        >>> network.layers, network.num_classes, network.votes
+        ([array([[ 1, -2,  3],
+               [ 0,  5, -8]], dtype=int16)], 2, (10, -1))
+
+    """
+    content = Path(path).read_text("utf-8", errors="replace")
+    named = re.search(r"^\} (\w+)_state;$", content, re.MULTILINE)
+    if named is None:
+        raise ValueError(f"{path}: expected a header that srcell wrote, got another file")
+    name = named[1]
+
+    def constant(key: str) -> int:
+        found = re.search(rf"^#define {name.upper()}_{key} \(?(-?\d+)\)?$", content, re.MULTILINE)
+        if found is None:
+            raise ValueError(f"{path}: expected a number {name.upper()}_{key}, got none")
+        return int(found[1])
+
+    inputs, layers = constant("INPUTS"), []
+    for k in range(constant("LAYERS")):
+        shape = inputs, constant(f"NEURONS_{k}")
+        values = re.search(rf"^static const int\d+_t {name}_weights_{k}\[[^=]*= \{{\n(.*?)^\}};", content, re.S | re.M)
+        numbers = np.array(re.findall(r"-?\d+", values[1] if values else ""), np.int64)
+        if numbers.size != shape[0] * shape[1]:
+            raise ValueError(f"{path}: expected {shape[0]} x {shape[1]} weights of layer {k}, got {numbers.size}")
+        layers.append(numbers.reshape(shape).T)
+        inputs = shape[1]
+    cell = IntegerCell(*(constant(field.upper()) for field in IntegerCell._fields))
+    votes = constant("VOTE_OWN"), constant("VOTE_OTHERS")
+    try:
+        _check_cell(cell)
+        return HeaderNetwork(_as_layers(layers), cell, constant("CLASSES"), name, votes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _as_layers(layers: Sequence[Matrix]) -> list[NDArray[np.int16]]:
+    """The weights of all layers, if their sizes fit together."""
+    found = [as_weights(f"layers[{k}]", weights) for k, weights in enumerate(layers)]
+    if not found:
+        raise ValueError("layers: expected at least one, got none")
+    for k, (below, above) in enumerate(pairwise(found), start=1):
+        if above.shape[1] != len(below):
+            raise ValueError(f"layers[{k}]: expected {len(below)} inputs, got {above.shape[1]}")
+    inputs, neurons = found[0].shape[1], sum(map(len, found))
+    if max(inputs, neurons) > MOST:
+        raise ValueError(f"layers: expected at most {MOST} inputs and neurons, got {inputs} and {neurons}")
+    return found
+
+
+def _check_cell(cell: IntegerCell) -> None:
+    if not isinstance(cell, IntegerCell):
+        raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
+    check_cell(cell)
+
+
+def _parts(network: HeaderNetwork) -> Iterator[str]:
+    """The header's text."""
+    layers, cell, classes, name, votes = network
+    stored = [np.int8 if weights.min() >= -128 and weights.max() <= 127 else np.int16 for weights in layers]
+    types = [f"int{8 * np.dtype(kind).itemsize}_t" for kind in stored]
+    neurons = [len(weights) for weights in layers]
+    inputs, widest, total, outputs = layers[0].shape[1], max(neurons), sum(neurons), neurons[-1]
+    state = 4 * (widest + classes + 1) + 6 * total + outputs
+    facts = {
+        "inputs": inputs,
+        "neurons": " + ".join(map(str, neurons)),
+        "classes": classes,
+        "weights": ", ".join(f"{n} x {w.shape[1]} {kind}" for n, w, kind in zip(neurons, layers, types, strict=True)),
+        "flash": sum(w.size * np.dtype(kind).itemsize for w, kind in zip(layers, stored, strict=True)),
+        "ram": -(-state // 4) * 4,
+    }
+    numbers = {"INPUTS": inputs, "LAYERS": len(layers)}
+    for k, count in enumerate(neurons):
+        numbers |= {f"NEURONS_{k}": count, f"FIRST_{k}": sum(neurons[:k])}
+    numbers |= {"NEURONS": total, "WIDEST": widest, "OUTPUTS": outputs, "CLASSES": classes}
+    numbers |= {"VOTE_OWN": votes[0], "VOTE_OTHERS": votes[1], "MOST_VOTES": MOST_VOTES}
+    numbers |= {field.upper(): int(value) for field, value in cell._asdict().items()}
+    names = {"net": name, "NET": name.upper()}
+    yield text.HEAD.substitute(names, **facts)
+    for key, number in numbers.items():
+        yield f"#define {name.upper()}_{key} {number if number >= 0 else f'({number})'}\n"
+    for k, (weights, kind) in enumerate(zip(layers, types, strict=True)):
+        yield f"\nstatic const {kind} {name}_weights_{k}[{weights.shape[1]}][{weights.shape[0]}] = {{\n"
+        for row in weights.T.tolist():
+            yield "    {" + "\n     ".join(lines_of_numbers(row)) + "},\n"
+        yield "};\n"
+    yield text.NEURONS.substitute(names)
+    for k, kind in enumerate(types):
+        yield text.ADD.substitute(names, k=k, type=kind)
+    yield text.STEP.substitute(names)
+    for k in range(1, len(layers)):
+        yield text.LATER_LAYER.substitute(names, k=k, below=k - 1)
+    yield text.END.substitute(names, last=len(layers) - 1)

@@ -1,0 +1,290 @@
+"""Reads the networks that the authors' group published with arXiv 2605.10679: ``config.json`` and ``arrays.npz``.
+
+Users call ``read_group``, and get a float model or integer weights of what it returns; it must never know what they are
+used for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsIndex
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .._arguments import as_int
+from ..data import LatencyEncoding, RateEncoding
+from ..layers import SRC, LeakyReadout
+from ..models import SRCClassifier
+from ._arrays import column_order
+
+CONFIG, ARRAYS = "config.json", "arrays.npz"
+MOST_BITS = 15  # with 16, the largest weight would be 2^15, which int16 does not have
+
+
+class GroupLayer(NamedTuple):
+    """The numbers of a layer, float32: weights (N, K), all others (N,)."""
+
+    weight: NDArray[np.float32]
+    """(N, K), its columns in the order of the file."""
+    bias: NDArray[np.float32]
+    """Excitability."""
+    alpha: NDArray[np.float32]
+    """As all that follow, a parameter of the cell, by the name that ``SRC`` has for it ..."""
+    rho: NDArray[np.float32]
+    r: NDArray[np.float32]
+    rs: NDArray[np.float32]
+    zs_hyp: NDArray[np.float32]
+    zs_dep: NDArray[np.float32]
+    i0: NDArray[np.float32]
+    """... and the state before the first step."""
+    h0: NDArray[np.float32]
+    hs0: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GroupNetwork:
+    """A network of the group; ``read_group`` makes one."""
+
+    layers: list[GroupLayer]
+    """First to last."""
+    num_classes: int
+    """Classes, C."""
+    neurons_per_class: int
+    """Neuron n of the last layer votes for class n % C."""
+    inhibition: float
+    """Weight of a vote on the other classes."""
+    bias_max: float
+    """Upper bound of biases in training."""
+    encoder: RateEncoding | LatencyEncoding
+    """What turns images into the network's input."""
+
+    def to_float(self, *, column_major: bool = False) -> SRCClassifier:
+        """The network as a float model, with all parameters and initial states of its neurons, and its encoder.
+
+        It has gradients through the recurrence, because its initial states are learnable.
+
+        Args:
+            column_major: the first layer's inputs are the pixels of a square image, column by column, as in the group's
+                spike files. They are brought into srcell's order, row by row, which the encoder needs. By default
+                they stay as they are.
+
+        Raises:
+            ValueError: ``column_major`` and inputs that are no square image, or a parameter with which ``SRC`` cannot
+                run.
+
+        """
+        sizes = [layer.weight.shape[1] for layer in self.layers]
+        options: dict[str, Any] = {"neurons_per_class": self.neurons_per_class, "recurrent_grad": True}
+        model = SRCClassifier(sizes[0], sizes[1:], self.num_classes, **options)
+        for k, numbers in enumerate(self.layers):
+            model.layers[k] = self._float_layer(k, numbers, column_major)
+        model.readout = LeakyReadout(self.num_classes, self.neurons_per_class, inhibition=self.inhibition)
+        model.encoder = self.encoder
+        return model
+
+    def integer_weights(self, bits: SupportsIndex, *, column_major: bool = False) -> list[NDArray[np.int16]]:
+        """The weights (N, K) of each layer as integers, scaled as the group does.
+
+        With K = 2^(bits - 1) they are round(W * K / max|W|), half to even, in [-K, K]. Those of ``IntegerSRC`` with as
+        many bits stop at K - 1 instead.
+
+        Args:
+            bits: 2 to 15.
+            column_major: as in ``to_float``.
+
+        """
+        largest = 2.0 ** (as_int("bits", bits, MOST_BITS, minimum=2) - 1)
+        found = []
+        for k in range(len(self.layers)):
+            weight = self._weight(k, column_major).astype(np.float64)
+            most = np.abs(weight).max()
+            found.append(np.rint(weight * (largest / most if most else 0.0)).astype(np.int16))
+        return found
+
+    def _weight(self, k: int, column_major: bool) -> NDArray[np.float32]:
+        """The weights of a layer, with the first one's inputs row by row if they are column by column."""
+        weight = self.layers[k].weight
+        if k or not column_major:
+            return weight
+        inputs = weight.shape[1]
+        side = math.isqrt(inputs)
+        if side**2 != inputs:
+            raise ValueError(f"column_major: expected False with {inputs} inputs, which are no square image, got True")
+        by_rows = np.empty_like(weight)
+        by_rows[:, column_order("column_major", (side, side), inputs)] = weight
+        return by_rows
+
+    def _float_layer(self, k: int, numbers: GroupLayer, column_major: bool) -> SRC:
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in numbers._asdict().items()}
+        cell: Any = {name: tensors[name] for name in ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")}
+        neurons, inputs = numbers.weight.shape
+        bounds: Any = {"bias_max": self.bias_max, "recurrent_grad": True, "learn_initial_state": True}
+        layer = SRC(inputs, neurons, **cell, **bounds)
+        tensors["weight_ih"] = torch.from_numpy(self._weight(k, column_major).copy())
+        with torch.no_grad():
+            for name in ("weight_ih", "bias", "i0", "h0", "hs0"):
+                getattr(layer, f"{name}_l0").copy_(tensors[name])
+        return layer
+
+
+def read_group(folder: str | Path) -> GroupNetwork:
+    """Read a network of the group from ``config.json`` and ``arrays.npz`` in a folder.
+
+    The readout's leak is not in the files: 0.99 is taken, as in ``LeakyReadout``. ``seq_length`` is taken for the steps
+    after the ``prefix_length`` silent ones; ``activation`` and ``hidden_size`` are not looked at.
+
+    Args:
+        folder: the folder that has the two files.
+
+    Raises:
+        ValueError: a number or an array is missing, of another type or shape or not finite, or the network is one that
+            srcell does not have: neurons that hear each other (``recurrence``), with several integrators, or with
+            other votes than 1 for class n % C and one number for all others. The message names the file and what in it.
+        OSError: there is no such file.
+
+    """
+    config, arrays = _read_config(Path(folder, CONFIG)), _read_arrays(Path(folder, ARRAYS))
+    cell, data = config.inner("cell_config"), config.inner("dataset_config")
+    for part in (config, cell):
+        if part.values.get("recurrence") is not None:
+            raise ValueError(f"{part.where} recurrence: expected null, as lateral weights cannot be read, got another")
+    integrators = cell.number("num_integrators_per_neuron")
+    if integrators != 1:
+        raise ValueError(f"{cell.where} num_integrators_per_neuron: expected 1, got {integrators:g}")
+    inputs, factor = config.whole("input_size"), config.whole("readout_input_factor")
+    layers: list[GroupLayer] = []
+    for k in range(arrays.count_layers()):
+        layers.append(_layer(k, arrays, cell, len(layers[-1].bias) if layers else inputs))
+    outputs = len(layers[-1].bias)
+    if not factor or outputs % factor:
+        raise ValueError(f"{config.where} readout_input_factor: expected a divisor of {outputs} neurons, got {factor}")
+    classes = outputs // factor
+    readout = arrays.get("readout", (classes, outputs))
+    own = np.arange(outputs) % classes == np.arange(classes)[:, None]
+    others = readout[~own]
+    if np.any(readout[own] != 1) or np.any(others != others[:1]):
+        raise ValueError(f"{arrays.where} readout: expected 1 for class n % {classes} and one number for others")
+    inhibition = float(str(others[0])) if others.size else 0.0  # -0.1, not the float32 next to it
+    return GroupNetwork(layers, classes, factor, inhibition, cell.number("bias_max"), _encoder(data))
+
+
+class _Config(NamedTuple):
+    """A part of config.json; ``where`` names it in messages."""
+
+    where: str
+    values: dict[str, Any]
+
+    def inner(self, name: str) -> _Config:
+        values = self.values.get(name)
+        if not isinstance(values, dict):
+            raise ValueError(f"{self.where} {name}: expected an object, got {self._described(name)}")
+        return _Config(f"{self.where} {name}", values)
+
+    def number(self, name: str) -> float:
+        value = self.values.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError(f"{self.where} {name}: expected a number, got {self._described(name)}")
+        return float(value)
+
+    def whole(self, name: str) -> int:
+        number = self.number(name)
+        if number < 0 or number != int(number):
+            raise ValueError(f"{self.where} {name}: expected an int of at least 0, got {self._described(name)}")
+        return int(number)
+
+    def _described(self, name: str) -> str:
+        return json.dumps(self.values[name])[:40] if name in self.values else "none"
+
+
+class _Arrays(NamedTuple):
+    """The content of arrays.npz; ``where`` names it in messages."""
+
+    where: str
+    arrays: Mapping[str, NDArray[Any]]
+
+    def count_layers(self) -> int:
+        """The number of layers: at least one, so that a missing one is named."""
+        numbers = [int(found[1]) for name in self.arrays if (found := re.match(r"l(\d+)_", name))]
+        return max(numbers, default=0) + 1
+
+    def get(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
+        """An array of finite floats; None in a shape stands for any size but 0."""
+        if name not in self.arrays:
+            raise ValueError(f"{self.where} {name}: expected an array, got none")
+        found = self.arrays[name]
+        fits = len(found.shape) == len(shape) and all(
+            given == size if size is not None else given > 0 for given, size in zip(found.shape, shape, strict=True)
+        )
+        if not fits:
+            expected = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ValueError(f"{self.where} {name}: expected shape ({expected}), got {found.shape}")
+        if not np.issubdtype(found.dtype, np.floating):
+            raise ValueError(f"{self.where} {name}: expected floats, got {found.dtype}")
+        if not np.isfinite(found).all():
+            raise ValueError(f"{self.where} {name}: expected finite values, got NaN or infinity")
+        return found.astype(np.float32)
+
+
+def _read_config(path: Path) -> _Config:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got another file: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected an object, got {type(values).__name__}")
+    return _Config(f"{path}:", values)
+
+
+def _read_arrays(path: Path) -> _Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return _Arrays(f"{path}:", {name: archive[name] for name in archive.files})
+    except (ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: expected an archive of NumPy's arrays, got another file: {error}") from None
+
+
+def _layer(k: int, arrays: _Arrays, cell: _Config, inputs: int) -> GroupLayer:
+    weight = arrays.get(f"l{k}_forward_weights", (None, inputs))
+    neurons = len(weight)
+    shapes: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys(("bias", "rho", "r", "rs", "initial_h", "initial_hs"), (neurons,)),
+        **dict.fromkeys(("zs_dep", "zs_hyp"), (1, neurons)),
+        "initial_i": (1, neurons, 1),
+    }
+    found = {name: arrays.get(f"l{k}_{name}", shape).reshape(neurons) for name, shape in shapes.items()}
+    return GroupLayer(
+        weight,
+        alpha=_alphas(cell, neurons),
+        i0=found.pop("initial_i"),
+        h0=found.pop("initial_h"),
+        hs0=found.pop("initial_hs"),
+        **found,
+    )
+
+
+def _alphas(cell: _Config, neurons: int) -> NDArray[np.float32]:
+    """Alpha of each neuron, from a number, a list of one, or a list of one for each neuron."""
+    try:
+        values = np.asarray(cell.values.get("alphas"), np.float32).reshape(-1)
+    except (ValueError, TypeError):
+        values = np.empty(0, np.float32)
+    if values.size not in (1, neurons) or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"{cell.where} alphas: expected one number in [0, 1], or one for each of {neurons} neurons")
+    return np.full(neurons, values, np.float32)
+
+
+def _encoder(data: _Config) -> RateEncoding | LatencyEncoding:
+    encoding, steps, prefix = data.values.get("encoding"), data.whole("seq_length"), data.whole("prefix_length")
+    if encoding == "rate":
+        return RateEncoding(steps, data.number("rate_gain"), prefix)
+    if encoding == "latency":
+        return LatencyEncoding(steps, prefix)
+    raise ValueError(f"{data.where} encoding: expected 'rate' or 'latency', got {encoding!r}")

@@ -1,0 +1,240 @@
+"""Files that VHDL reads: weights as a package, and the spikes of a sample as frames, a word for each step.
+
+Users call these functions; they must never know how the weights were found or the spikes made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import SupportsIndex, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._arguments import as_int
+from .._files import write_atomically
+from ._arrays import HIGH, LOW, Matrix, as_spikes, as_weights, column_order, lines_of_numbers
+
+T = TypeVar("T")
+
+CONTROL_BITS, LABEL_BITS = 2, 4
+HEAD_BITS = CONTROL_BITS + LABEL_BITS
+
+COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+NATURAL = re.compile(r"\bconstant\s+\w+\s*:\s*natural\s*:=\s*([\d_]+)\s*;", re.IGNORECASE)
+ARRAY_TYPE = re.compile(r"\btype\s+(\w+)\s+is\s+array\s*\([^;]*?\)\s*of\s+integer\b", re.IGNORECASE)
+ROW = re.compile(r"(?:(\d+)\s*=>\s*)?\(([^()]*)\)\s*")
+ROWS = re.compile(rf"\(\s*{ROW.pattern}(?:,\s*{ROW.pattern})*\)\s*")
+ELEMENT = re.compile(r"\s*(?:(\d+)\s*=>)?\s*([+-]?\s*\d[\d_]*)\s*")
+
+
+def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -> None:
+    """Write the weights of a layer as a VHDL package.
+
+    The package has the naturals ``NAME_rows`` (N) and ``NAME_columns`` (K), the type ``NAME_matrix``, an array
+    (0 to N - 1, 0 to K - 1) of integer, and the constant ``NAME_values`` of it. It is VHDL of 1993 and later.
+
+    Args:
+        path: the file to write; an existing one is replaced, whole or not at all.
+        weights: (N, K) integers of 16 bits, an array or a tensor: [n, k] is what neuron n gets from input k.
+        name: of the package, and the beginning of the names in it, so that several can be used side by side.
+
+    Raises:
+        TypeError: the weights are no integers.
+        ValueError: the weights are no matrix with elements, or exceed 16 bits; the name is no identifier of VHDL.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "weights.vhd")
+        ...     write_weights(file, [[1, -2, 3], [0, 5, -8]])
+        ...     print(file.read_text())
+        -- What each of 2 neurons (rows) gets from each of 3 inputs (columns), written by srcell.
+        package weights is
+          constant weights_rows : natural := 2;
+          constant weights_columns : natural := 3;
+          type weights_matrix is array (0 to weights_rows - 1, 0 to weights_columns - 1) of integer;
+          constant weights_values : weights_matrix := (
+            (1, -2, 3),
+            (0, 5, -8)
+          );
+        end package;
+        <BLANKLINE>
+
+    """
+    matrix = as_weights("weights", weights)
+    if not re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name):
+        raise ValueError(f"name: expected an identifier of VHDL, got {name!r}")
+    rows, columns = matrix.shape
+    elements = ("\n     ".join(lines_of_numbers(row)) for row in matrix.tolist())
+    # One value in parentheses is no aggregate in VHDL unless its index is named.
+    if columns == 1:
+        elements = (f"0 => {element}" for element in elements)
+    values = ",\n    ".join(f"({element})" for element in elements)
+    lines = [
+        f"-- What each of {rows} neurons (rows) gets from each of {columns} inputs (columns), written by srcell.",
+        f"package {name} is",
+        f"  constant {name}_rows : natural := {rows};",
+        f"  constant {name}_columns : natural := {columns};",
+        f"  type {name}_matrix is array (0 to {name}_rows - 1, 0 to {name}_columns - 1) of integer;",
+        f"  constant {name}_values : {name}_matrix := (",
+        f"    {'0 => ' if rows == 1 else ''}{values}",
+        "  );",
+        "end package;",
+    ]
+    write_atomically(Path(path), "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_weights(path: str | Path) -> NDArray[np.int16]:
+    """Read the weights (N, K) of a VHDL package: one that ``write_weights`` wrote, or another such.
+
+    It may have other names, comments, case and white space, and its aggregates may be positional or name each index
+    by a number. It must have just two naturals, first N, then K, and a constant of a type ``array ... of integer``.
+
+    Raises:
+        ValueError: it has none of this, or values outside 16 bits; the message names the file.
+        OSError: there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_weights(f"{folder}/weights.vhd", [[1, -2, 3], [0, 5, -8]])
+        ...     read_weights(f"{folder}/weights.vhd")
+        array([[ 1, -2,  3],
+               [ 0,  5, -8]], dtype=int16)
+
+    """
+    text = COMMENT.sub(" ", Path(path).read_text("utf-8", errors="replace"))
+    sizes = [int(number) for number in NATURAL.findall(text)]
+    if len(sizes) != 2:
+        raise ValueError(f"{path}: expected two constants of type natural, rows and columns, got {len(sizes)}")
+    kind = ARRAY_TYPE.search(text)
+    if kind is None:
+        raise ValueError(f"{path}: expected a type 'array (...) of integer', got none")
+    constant = re.search(rf"\bconstant\s+\w+\s*:\s*{kind[1]}\s*:=\s*([^;]*);", text, re.IGNORECASE)
+    if constant is None:
+        raise ValueError(f"{path}: expected a constant of type {kind[1]} that ends with ';', got none")
+    values = _values(str(path), constant[1])
+    shape = (len(values), len(values[0]))
+    if shape != tuple(sizes):
+        raise ValueError(f"{path}: expected {sizes[0]} rows and {sizes[1]} columns, got {shape[0]} and {shape[1]}")
+    low, high = min(map(min, values)), max(map(max, values))
+    if low < LOW or high > HIGH:
+        raise ValueError(f"{path}: expected values in [{LOW}, {HIGH}], got {low} to {high}")
+    return np.array(values, np.int16)
+
+
+def write_frames(
+    path: str | Path, spikes: Matrix, label: SupportsIndex, *, image_shape: Sequence[int] | None = None
+) -> None:
+    """Write the input spikes of one sample as words of 0 and 1, a line for each step.
+
+    A word has 2 control bits, 4 bits of the label, the most significant first, and K bits of pixels, pixel 0 first. The
+    meaning of the control bits is srcell's choice, as the group's is not known: the first is 1 in the sample's first
+    step, the second in its last.
+
+    Args:
+        path: the file to write; an existing one is replaced, whole or not at all.
+        spikes: (T, K) of 0 and 1, an array or a tensor.
+        label: the sample's class, 0 to 15.
+        image_shape: height and width of the image, whose pixels are numbered row by row in ``spikes``, and are written
+            column by column, as in the group's files. By default they are written as they come.
+
+    Raises:
+        TypeError: the label is no int.
+        ValueError: the spikes are no matrix of 0 and 1 with elements, the label does not fit, or the shape is wrong.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "sample.txt")
+        ...     write_frames(file, [[1, 0, 0], [0, 1, 0], [0, 1, 1]], label=5)
+        ...     print(file.read_text())
+        100101100
+        000101010
+        010101011
+        <BLANKLINE>
+
+    """
+    frames, number = as_spikes("spikes", spikes), as_int("label", label, 2**LABEL_BITS - 1)
+    if image_shape is not None:
+        frames = frames[:, column_order("image_shape", image_shape, frames.shape[1])]
+    last = len(frames) - 1
+    words = (f"{t == 0:b}{t == last:b}{number:04b}{''.join(map(str, row))}\n" for t, row in enumerate(frames.tolist()))
+    write_atomically(Path(path), "".join(words).encode())
+
+
+def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -> tuple[NDArray[np.uint8], int]:
+    """Read the spikes (T, K) and the label of a sample that ``write_frames`` wrote, or another such file.
+
+    Control bits are not looked at.
+
+    Args:
+        path: the file to read.
+        image_shape: height and width of the image, if its pixels are column by column in the file; those read are row
+            by row.
+
+    Raises:
+        ValueError: it holds no words of one length, or the label changes: the message names the file; or the shape is
+            not that of the pixels.
+        OSError: there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_frames(f"{folder}/sample.txt", [[1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0]], 5, image_shape=(2, 3))
+        ...     read_frames(f"{folder}/sample.txt", image_shape=(2, 3))
+        (array([[1, 0, 0, 1, 0, 0],
+               [0, 0, 1, 0, 0, 0]], dtype=uint8), 5)
+
+    """
+    words = [line for line in Path(path).read_text("utf-8", errors="replace").split("\n") if line.strip()]
+    words = [word.strip() for word in words]
+    if not words:
+        raise ValueError(f"{path}: expected a word for each step, got none")
+    length = max(len(words[0]), HEAD_BITS + 1)
+    for number, word in enumerate(words, start=1):
+        if len(word) != length or word.strip("01"):
+            raise ValueError(f"{path}: expected words of {length} characters 0 and 1, got another as word {number}")
+    labels = {int(word[CONTROL_BITS:HEAD_BITS], 2) for word in words}
+    if len(labels) != 1:
+        raise ValueError(f"{path}: expected the same label in all words, got {', '.join(map(str, sorted(labels)))}")
+    pixels = np.array([list(word[HEAD_BITS:]) for word in words]).astype(np.uint8)
+    if image_shape is not None:
+        by_rows = np.empty_like(pixels)
+        by_rows[:, column_order("image_shape", image_shape, pixels.shape[1])] = pixels
+        pixels = by_rows
+    return pixels, labels.pop()
+
+
+def _values(where: str, text: str) -> list[list[int]]:
+    """The elements of an aggregate of rows, all of one length."""
+    if not ROWS.fullmatch(text):
+        raise ValueError(f"{where}: expected rows in parentheses, with commas between them, in parentheses")
+    rows = _ordered(where, [(row[1], row[2]) for row in ROW.finditer(text, text.index("(") + 1)])
+    values = [_ordered(where, [_element(where, element) for element in row.split(",")]) for row in rows]
+    if len({len(row) for row in values}) != 1:
+        raise ValueError(f"{where}: expected rows of one length, got {', '.join(str(len(row)) for row in values)}")
+    return values
+
+
+def _element(where: str, text: str) -> tuple[str | None, int]:
+    """The index of an element, if it is named, and its value."""
+    found = ELEMENT.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{where}: expected integers with commas between them, got {text.strip()[:40]!r}")
+    return found[1], int("".join(found[2].split()))
+
+
+def _ordered(where: str, elements: Sequence[tuple[str | None, T]]) -> list[T]:
+    """The elements by index, where their indices are named."""
+    if all(index is None for index, _ in elements):
+        return [element for _, element in elements]
+    numbered = {int(index): element for index, element in elements if index is not None}
+    if len(numbered) != len(elements) or numbered.keys() != set(range(len(elements))):
+        raise ValueError(f"{where}: expected each index from 0 to {len(elements) - 1} once, or none, got others")
+    return [numbered[k] for k in range(len(elements))]

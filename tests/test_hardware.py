@@ -1,0 +1,386 @@
+"""srcell.hardware: VHDL packages, spike frames and C99 headers give back what they were written from, compiled headers
+give the spikes of the integer neuron.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from srcell import hardware
+from srcell._integer import IntegerCell
+from support.integers import integer_model
+from support.refusals import assert_refused
+
+CC = shutil.which("cc") or shutil.which("gcc")
+ARM = [shutil.which("arm-linux-gnueabihf-gcc"), shutil.which("qemu-arm")]
+STRICT = ["-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+VOTES = (10, -1)
+OTHER_CELL = IntegerCell(
+    leak_shift_a=3, leak_shift_b=7, i_max=200, drive_high=700, drive_low=-900, gate_threshold=300, zs_hyp=1000, zs_dep=3
+)
+OTHER_CELL = OTHER_CELL._replace(r=3, rs=-6, bias=-2450, slope=2, slope_shift=1, h_max=900, hs_min=-700)
+
+# Prints the spikes of each step as a line, then the class, the number of clamped i, the size of the state, the votes.
+MAIN = """
+#include "network.h"
+#include <stdio.h>
+
+int main(void)
+{
+    static network_state state;
+    static uint16_t active[65535];
+    unsigned count, input;
+    network_reset(&state);
+    while (scanf("%u", &count) == 1) {
+        for (unsigned k = 0; k < count; k++)
+            active[k] = scanf("%u", &input) == 1 ? (uint16_t)input : (uint16_t)0;
+        network_step(&state, active, (uint16_t)count);
+        for (unsigned n = 0; n < NETWORK_OUTPUTS; n++) putchar('0' + network_spikes(&state)[n]);
+        putchar('\\n');
+    }
+    printf("%u %lu %lu", (unsigned)network_class(&state), (unsigned long)state.clamped, (unsigned long)sizeof state);
+    for (unsigned c = 0; c < NETWORK_CLASSES; c++) printf(" %ld", (long)state.votes[c]);
+    return 0;
+}
+"""
+
+
+class Outcome(NamedTuple):
+    spikes: NDArray[np.int64]
+    best: int
+    clamped: int
+    votes: list[int]
+
+
+def random_weights(seed: int, *shape: int, low: int = -8, high: int = 7) -> NDArray[np.int16]:
+    return np.random.default_rng(seed).integers(low, high + 1, shape).astype(np.int16)
+
+
+def random_spikes(seed: int, *shape: int, rate: float = 0.2) -> NDArray[np.uint8]:
+    return (np.random.default_rng(seed).random(shape) < rate).astype(np.uint8)
+
+
+def compiled(folder: Path, compiler: str | None, *options: str, source: str = "main.c") -> Path:
+    """The program of MAIN with the header of the folder."""
+    (folder / source).write_text(MAIN)
+    command = [compiler or "no compiler", *STRICT, *options, source, "-o", "program"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return folder / "program"
+
+
+def run_program(program: list[str], spikes: NDArray[np.uint8]) -> tuple[Outcome, int]:
+    """What the program gives for the spikes (T, K), and the size of its state."""
+    active = [row.nonzero()[0].tolist() for row in spikes]
+    given = "\n".join(" ".join(map(str, [len(inputs), *inputs])) for inputs in active)
+    *lines, last = subprocess.run(program, input=given, capture_output=True, text=True, check=True).stdout.split("\n")
+    best, clamped, size, *votes = map(int, last.split())
+    return Outcome(np.array([list(line) for line in lines], np.int64), best, clamped, votes), size
+
+
+def expected_outcome(
+    layers: list[NDArray[np.int16]], spikes: NDArray[Any], classes: int, votes: tuple[int, int], **changes: int
+) -> Outcome:
+    clamped, below = 0, spikes[:, None].astype(np.int64)
+    for weights in layers:
+        below, _, more, _ = integer_model(below, weights, **changes)
+        clamped += more
+    own = np.arange(below.shape[2]) % classes == np.arange(classes)[:, None]
+    counted = (below.sum((0, 1)) * np.where(own, *votes)).sum(1)
+    return Outcome(below[:, 0], int(counted.argmax()), clamped, counted.tolist())
+
+
+def assert_same(found: Outcome, expected: Outcome) -> None:
+    assert np.array_equal(found.spikes, expected.spikes)
+    assert found[1:] == expected[1:]
+
+
+# Layers, classes, votes, constants, rate of input spikes.
+NETWORKS: dict[str, tuple[list[NDArray[np.int16]], int, tuple[int, int], IntegerCell, float]] = {
+    "4 bits": ([random_weights(1, 30, 50)], 10, VOTES, IntegerCell(), 0.3),
+    "two layers": ([random_weights(2, 40, 50), random_weights(3, 20, 40)], 4, VOTES, IntegerCell(), 0.3),
+    "16 bits": ([random_weights(4, 12, 30, low=-300, high=300)], 3, VOTES, IntegerCell(), 0.2),
+    "saturating": ([random_weights(5, 12, 30, low=-32768, high=32767)], 1, VOTES, IntegerCell(), 0.2),
+    "8 bits on 16": (
+        [random_weights(6, 33, 9, low=-900, high=999), random_weights(7, 6, 33, low=-128, high=127)],
+        *(6, (3, 0), IntegerCell(), 0.4),
+    ),
+    "other constants": ([random_weights(8, 20, 20, low=-40, high=40)], 5, (-2, 7), OTHER_CELL, 0.3),
+    "one of each": ([np.array([[90]])], 1, VOTES, IntegerCell(), 0.5),
+    "three layers": (
+        [random_weights(9, 25, 30), random_weights(10, 35, 25, high=9), random_weights(11, 8, 35, high=12)],
+        *(8, (1, -1), OTHER_CELL, 0.3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_compiled_header_gives_the_spikes_and_the_class_of_the_integer_neuron(name: str, tmp_path: Path) -> None:
+    layers, classes, votes, cell, rate = NETWORKS[name]
+    hardware.write_header(tmp_path / "network.h", layers, cell=cell, num_classes=classes, votes=votes)
+    spikes = random_spikes(1, 120, layers[0].shape[1], rate=rate)
+    expected = expected_outcome(layers, spikes, classes, votes, **cell._asdict())
+    assert expected.spikes.any() and not expected.spikes.all()
+    found, size = run_program([str(compiled(tmp_path, CC, "-std=c99", "-O2"))], spikes)
+    assert_same(found, expected)
+    header = (tmp_path / "network.h").read_text()
+    assert f"RAM      {size} bytes" in header
+    bytes_of_weights = sum(w.size * (1 if np.abs(w + 0.5).max() < 128 else 2) for w in layers)
+    assert f"flash    {bytes_of_weights} bytes" in header
+    if name in ("saturating", "other constants"):
+        assert found.clamped > 50
+
+
+@pytest.mark.skipif(None in ARM, reason="needs arm-linux-gnueabihf-gcc and qemu-arm")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_header_gives_the_same_on_arm(name: str, tmp_path: Path) -> None:
+    layers, classes, votes, cell, rate = NETWORKS[name]
+    hardware.write_header(tmp_path / "network.h", layers, cell=cell, num_classes=classes, votes=votes)
+    spikes = random_spikes(1, 120, layers[0].shape[1], rate=rate)
+    program = compiled(tmp_path, ARM[0], "-std=c99", "-Os", "-mthumb")
+    found, size = run_program([str(ARM[1]), "-L", "/usr/arm-linux-gnueabihf", str(program)], spikes)
+    assert_same(found, expected_outcome(layers, spikes, classes, votes, **cell._asdict()))
+    assert f"RAM      {size} bytes" in (tmp_path / "network.h").read_text()
+
+
+def test_cpp_may_include_a_header_and_unused_functions_are_no_warning(tmp_path: Path) -> None:
+    hardware.write_header(tmp_path / "network.h", NETWORKS["two layers"][0], num_classes=4)
+    (tmp_path / "unused.c").write_text('#include "network.h"\n#include "network.h"\nint main(void) { return 0; }\n')
+    shutil.copy(tmp_path / "unused.c", tmp_path / "unused.cpp")
+    for options in (["-std=c99", "unused.c"], ["-x", "c++", "-std=c++11", "-Wsign-conversion", "unused.cpp"]):
+        subprocess.run([str(CC), *STRICT, "-c", *options], cwd=tmp_path, check=True)
+    compiled(tmp_path, CC, "-x", "c++", "-std=c++11", "-Wsign-conversion", "-c", source="main.cpp")
+
+
+def test_a_header_needs_no_library(tmp_path: Path) -> None:
+    """Beyond memset, which compilers may call on their own."""
+    hardware.write_header(tmp_path / "network.h", NETWORKS["two layers"][0], num_classes=4)
+    names = ("reset(network_state *s)", "step(network_state *s, const uint16_t *a)")
+    bodies = ("network_reset(s);", "network_step(s, a, 3);")
+    uses = "\n".join(f"void use_{name} {{ {body} }}" for name, body in zip(names, bodies, strict=True))
+    (tmp_path / "use.c").write_text(f'#include "network.h"\n{uses}\n')
+    command = [str(CC), "-std=c99", "-ffreestanding", "-Os", "-nostdlib", "-shared", "-fPIC", "-Wl,-z,defs", "use.c"]
+    subprocess.run([*command, "-Wl,--defsym=memset=0", "-o", "use.so"], cwd=tmp_path, check=True)
+
+
+def test_inputs_that_do_not_exist_are_skipped_and_votes_stop(tmp_path: Path) -> None:
+    weights = [np.array([[32767] * 3, [-32768] * 3])]
+    hardware.write_header(tmp_path / "network.h", weights, num_classes=2, votes=(32767, -32768))
+    program = [str(compiled(tmp_path, CC, "-std=c99", "-O1"))]
+    silent = run_program(program, np.zeros((9, 3), np.uint8))[0]
+    assert_same(run_program(program, np.eye(9, 65535, 3, dtype=np.uint8))[0], silent)
+    source = (tmp_path / "main.c").read_text()
+    loop = "for (unsigned k = 0; k < 999999; k++) network_step(&state, active, 1);\n    network_class"
+    (tmp_path / "main.c").write_text(source.replace("while (scanf", f"{loop}(&state);\n    while (scanf"))
+    command = [str(CC), "-std=c99", "-O2", "main.c", "-o", "program"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert run_program(program, np.zeros((1, 3), np.uint8))[0].votes == [2**30, -(2**30)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_header_gives_back_its_network(name: str, tmp_path: Path) -> None:
+    layers, classes, votes, cell, _ = NETWORKS[name]
+    tensors = [torch.from_numpy(weights) for weights in layers]
+    hardware.write_header(tmp_path / "a.h", tensors, cell=cell, num_classes=classes, name="Net_2", votes=votes)
+    found = hardware.read_header(tmp_path / "a.h")
+    assert (found.cell, found.num_classes, found.name, found.votes) == (cell, classes, "Net_2", votes)
+    assert all(np.array_equal(a, b) and a.dtype == np.int16 for a, b in zip(found.layers, layers, strict=True))
+    hardware.write_header(tmp_path / "b.h", **found._asdict())
+    assert (tmp_path / "a.h").read_bytes() == (tmp_path / "b.h").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "argument"),
+    [
+        ({"layers": []}, ValueError, "layers"),
+        ({"layers": [np.ones((4, 3))]}, TypeError, "layers[0"),
+        ({"layers": [np.ones((4, 3), bool)]}, TypeError, "layers[0"),
+        ({"layers": [np.ones((4, 0), int)]}, ValueError, "layers[0"),
+        ({"layers": [np.full((4, 3), 32768)]}, ValueError, "layers[0"),
+        ({"layers": [np.ones((4, 3), int), np.ones((4, 5), int)]}, ValueError, "layers[1"),
+        ({"layers": [np.ones((4, 65536), np.int8)]}, ValueError, "layers"),
+        ({"layers": [np.ones((65532, 1), np.int8), np.ones((4, 65532), np.int8)]}, ValueError, "layers"),
+        ({"num_classes": 3}, ValueError, "num_classes"),
+        ({"num_classes": 0}, ValueError, "num_classes"),
+        ({"name": "2nd"}, ValueError, "name"),
+        ({"name": "a-b"}, ValueError, "name"),
+        ({"votes": (2**15, 0)}, ValueError, "votes"),
+        ({"layers": [np.ones((40000, 1), np.int8)], "votes": (30000, -30000)}, ValueError, "votes"),
+        ({"cell": OTHER_CELL._asdict()}, TypeError, "cell"),
+        ({"cell": IntegerCell(leak_shift_a=0)}, ValueError, "cell.leak_shift_a"),
+        ({"cell": IntegerCell(i_max=32767)}, ValueError, "cell.i_max"),
+        ({"cell": IntegerCell(zs_hyp=1025)}, ValueError, "cell"),
+        ({"cell": IntegerCell(bias=0.5)}, TypeError, "cell.bias"),  # type: ignore[arg-type]
+        ({"cell": IntegerCell(r=20)}, ValueError, "cell"),
+    ],
+)
+def test_networks_that_a_header_cannot_have_are_refused(
+    change: dict[str, Any], error: type[Exception], argument: str, tmp_path: Path
+) -> None:
+    given = {"layers": [np.ones((4, 3), int)], "num_classes": 2, **change}
+    assert_refused(error, argument, hardware.write_header, tmp_path / "network.h", **given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("NETWORK_BIAS", "NETWORK_B"), "expected a number NETWORK_BIAS, got none"),
+        (lambda text: text.replace("{7, ", "{"), "expected 3 x 2 weights of layer 0, got 5"),
+        (lambda text: text.replace("NEURONS_0 2", "NEURONS_0 3"), "expected 3 x 3 weights of layer 0, got 6"),
+        (lambda text: text.replace("{7, ", "{70000, "), "expected values in"),
+        (lambda text: text.replace("RS (-8)", "RS (-80)"), "expected a sum of"),
+        (lambda text: text[: len(text) // 3], "expected a header that srcell wrote"),
+        (lambda text: "", "expected a header that srcell wrote"),
+    ],
+)
+def test_a_header_that_was_changed_is_refused(change: Callable[[str], str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "network.h"
+    hardware.write_header(path, [[[7, 2, 3], [4, 5, 6]]], num_classes=2)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
+        hardware.read_header(path)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 7), (5, 1), (1, 1), (40, 33)])
+def test_a_package_gives_back_its_weights(shape: tuple[int, int], tmp_path: Path) -> None:
+    weights = random_weights(1, *shape, low=-32768, high=32767)
+    path = tmp_path / "weights.vhd"
+    for given in (weights, torch.from_numpy(weights).long(), weights.tolist()):
+        hardware.write_weights(path, given, name="first_layer")
+        found = hardware.read_weights(path)
+        assert found.dtype == np.int16 and np.array_equal(found, weights)
+    text = path.read_text()
+    assert text.splitlines()[1] == "package first_layer is" and max(map(len, text.splitlines())) < 150
+    # In VHDL, one value in parentheses is no array.
+    assert ("((" in text.replace("\n", "").replace(" ", "")) == (shape[0] > 1)
+    assert len(re.findall(r"\(0 => -?\d+\)", text)) == (shape[0] if shape[1] == 1 else 0)
+
+
+def test_weights_and_names_that_vhdl_has_not_are_refused(tmp_path: Path) -> None:
+    path, weights = tmp_path / "weights.vhd", np.ones((2, 3), int)
+    for name in ("", "2nd", "a__b", "a_", "a-b"):
+        assert_refused(ValueError, "name", hardware.write_weights, path, weights, name=name)
+    for wrong in (weights * 40000, weights[0], weights[:0]):
+        assert_refused(ValueError, "weights", hardware.write_weights, path, wrong)
+    assert_refused(TypeError, "weights", hardware.write_weights, path, weights / 2)
+    assert not path.exists()
+
+
+FOREIGN = """
+library IEEE; use IEEE.std_logic_1164.all; -- constant x : natural := 3;
+/* of another
+   tool */
+PACKAGE W IS
+  CONSTANT Rows:NATURAL:=2;
+  constant COLS : natural := 1_0;
+  constant steps : integer := 220;
+  TYPE Weights_T IS ARRAY (0 to Rows-1, 0 to COLS-1) OF Integer range -8 to 8;
+  constant W0 : weights_t := (1 => (9 => - 8, 0 => 8, 1 => 1, 2 => 2, 3 => 3, 4=>4, 5=>5, 6=>6, 7=>+7, 8=>8),
+    0=>(0, 1, 2, 3, 4, 5, 6, 7, 8, 9 -- the first
+  ));
+END PACKAGE W;
+"""
+
+
+def test_packages_of_others_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.vhd"
+    path.write_text(FOREIGN)
+    assert hardware.read_weights(path).tolist() == [list(range(10)), [8, 1, 2, 3, 4, 5, 6, 7, 8, -8]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (":=2", ":= 3", "expected 3 rows and 10 columns, got 2 and 10"),
+        (
+            "constant COLS : natural",
+            "constant COLS : integer",
+            "expected two constants of type natural",
+        ),
+        ("OF Integer", "OF real", "expected a type 'array (...) of integer', got none"),
+        ("W0 : weights_t", "W0 : weights_u", "expected a constant of type Weights_T"),
+        ("1 => (9", "0 => (9", "expected each index from 0 to 1 once"),
+        ("1 => 1,", "1,", "expected each index from 0 to 9 once"),
+        ("2 => 2, ", "", "expected each index from 0 to 8 once"),
+        ("0, 1, 2", "1, 2", "expected rows of one length, got 9, 10"),
+        ("0, 1, 2", "0, 16#F#, 2", "expected integers with commas between them, got '16#F#'"),
+        ("0, 1, 2", "0, others => 2", "expected integers with commas between them, got 'others => 2'"),
+        ("0, 1, 2", "0, 40000, 2", "expected values in [-32768, 32767], got -8 to 40000"),
+        ("0=>(0", "0=> 5, (0", "expected rows in parentheses"),
+        ("));", ")", "expected rows in parentheses"),
+        ("));\nEND PACKAGE W;", "", "that ends with ';'"),
+    ],
+)
+def test_other_packages_are_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert FOREIGN.count(old) == 1
+    path = tmp_path / "w.vhd"
+    path.write_text(FOREIGN.replace(old, new))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
+        hardware.read_weights(path)
+
+
+@pytest.mark.skipif(shutil.which("ghdl") is None, reason="needs ghdl")
+@pytest.mark.parametrize("shape", [(5, 7), (1, 7), (5, 1), (1, 1)])
+def test_ghdl_takes_the_packages(shape: tuple[int, int], tmp_path: Path) -> None:
+    hardware.write_weights(tmp_path / "weights.vhd", random_weights(1, *shape))
+    for standard in ("93", "08"):
+        subprocess.run(["ghdl", "-s", f"--std={standard}", "weights.vhd"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("shape", [None, (3, 4), (1, 12)])
+def test_frames_give_back_their_spikes(shape: tuple[int, int] | None, tmp_path: Path) -> None:
+    spikes = random_spikes(1, 9, 12, rate=0.5)
+    path = tmp_path / "frames.txt"
+    for given in (spikes, torch.from_numpy(spikes).bool(), torch.from_numpy(spikes).float()):
+        hardware.write_frames(path, given, 11, image_shape=shape)
+        found, label = hardware.read_frames(path, image_shape=shape)
+        assert np.array_equal(found, spikes) and label == 11
+    words = path.read_text().split()
+    assert [word[:6] for word in words] == ["101011", *["001011"] * 7, "011011"]
+    image = spikes.reshape(9, *(shape or (1, 12)))
+    by_columns = image.transpose(0, 2, 1).reshape(9, 12)
+    assert [word[6:] for word in words] == ["".join(map(str, row)) for row in by_columns]
+
+
+def test_one_step_is_the_first_and_the_last(tmp_path: Path) -> None:
+    hardware.write_frames(tmp_path / "frames.txt", [[True, False]], 0)
+    assert (tmp_path / "frames.txt").read_text() == "11000010\n"
+
+
+def test_spikes_that_are_no_frames_are_refused(tmp_path: Path) -> None:
+    path, spikes = tmp_path / "frames.txt", np.zeros((3, 6))
+    for wrong in (spikes + 0.5, spikes * np.nan, spikes - 1, spikes[0], spikes[:0]):
+        assert_refused(ValueError, "spikes", hardware.write_frames, path, wrong, 3)
+    for label in (16, -1):
+        assert_refused(ValueError, "label", hardware.write_frames, path, spikes, label)
+    assert_refused(TypeError, "label", hardware.write_frames, path, spikes, 2.0)
+    for shape in ((2, 2), (6,), (-2, -3), (1, 2, 3)):
+        assert_refused(ValueError, "image_shape", hardware.write_frames, path, spikes, 3, image_shape=shape)
+    assert not path.exists()
+    for text, message in {
+        "": "expected a word for each step, got none",
+        "0001000\n00010\n": "expected words of 7 characters 0 and 1, got another as word 2",
+        "000111\n": "expected words of 7 characters",
+        "0001x00\n": "expected words of 7 characters",
+        "1001000\n0101100\n": "expected the same label in all words, got 4, 6",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: {message}"):
+            hardware.read_frames(path)
+
+
+def test_importing_srcell_leaves_hardware_alone() -> None:
+    program = "import sys, srcell; print('srcell.hardware' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

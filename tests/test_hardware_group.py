@@ -1,0 +1,208 @@
+"""The networks of the authors' group: their files become float models and integer weights, and others are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import srcell
+from srcell import data, hardware
+from srcell.export import export
+from srcell.reference import src_reference
+from support.refusals import assert_refused
+from test_hardware import random_spikes
+
+CONFIG: dict[str, Any] = {
+    "input_size": 12,
+    "hidden_size": 512,
+    "readout_input_factor": 4,
+    "cell_config": {
+        "alphas": [0.875],
+        "bias_max": -4.5,
+        "activation": "relu",
+        "num_integrators_per_neuron": 1,
+        "recurrence": None,
+    },
+    "dataset_config": {"encoding": "rate", "seq_length": 50, "prefix_length": 5, "rate_gain": 0.25},
+}
+
+
+def group_arrays(seed: int, inputs: int, *sizes: int) -> dict[str, NDArray[np.float32]]:
+    random = np.random.default_rng(seed)
+    arrays: dict[str, NDArray[Any]] = {}
+    for k, (below, neurons) in enumerate(zip([inputs, *sizes], sizes, strict=False)):
+        arrays[f"l{k}_forward_weights"] = random.normal(0, 3, (neurons, below))
+        around = {"bias": -5.5, "rho": 3, "r": 2, "rs": -7, "initial_h": -0.9, "initial_hs": -0.7}
+        arrays |= {f"l{k}_{name}": random.normal(x, 0.1, neurons) for name, x in around.items()}
+        arrays |= {f"l{k}_zs_hyp": random.uniform(0.8, 1, (1, neurons))}
+        arrays |= {f"l{k}_zs_dep": random.uniform(0, 0.1, (1, neurons))}
+        arrays |= {f"l{k}_initial_i": random.normal(0, 1, (1, neurons, 1))}
+    classes = sizes[-1] // 4
+    own = np.arange(sizes[-1]) % classes == np.arange(classes)[:, None]
+    arrays["readout"] = np.where(own, 1, -0.1)
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def write_group(folder: Path, arrays: dict[str, NDArray[Any]], **changes: Any) -> Path:
+    parts = {name: {**CONFIG[name], **changes.pop(name, {})} for name in ("cell_config", "dataset_config")}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **parts, **changes}))
+    named: dict[str, Any] = dict(arrays)
+    np.savez(folder / "arrays.npz", **named)
+    return folder
+
+
+@pytest.mark.parametrize("sizes", [(20,), (15, 8)])
+def test_a_network_of_the_group_becomes_a_float_model(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    arrays = group_arrays(1, 12, *sizes)
+    model = hardware.read_group(write_group(tmp_path, arrays)).to_float()
+    assert model.encoder == data.RateEncoding(steps=50, gain=0.25, prefix=5)
+    assert model.readout.inhibition == -0.1 and model.readout.num_classes == sizes[-1] // 4
+    input = torch.from_numpy(random_spikes(2, 60, 3, 12)).float()
+    spikes = input.double()
+    for k, found in enumerate(model.layer_spikes(input)):
+        numbers = {name: torch.from_numpy(array).double() for name, array in arrays.items()}
+        cell: Any = {name: numbers[f"l{k}_{name}"].flatten() for name in ("rho", "r", "rs", "zs_hyp", "zs_dep")}
+        state = [numbers[f"l{k}_initial_{name}"].flatten().expand(3, -1) for name in ("i", "h", "hs")]
+        current = spikes @ numbers[f"l{k}_forward_weights"].T
+        expected, _ = src_reference(current, numbers[f"l{k}_bias"], state, alpha=torch.tensor(0.875), **cell)
+        assert expected.any()
+        torch.testing.assert_close(found.detach()[:20].double(), expected[:20], rtol=1e-3, atol=1e-3)
+        spikes = found.detach().double()
+    assert all(layer.bias_max == -4.5 for layer in model.src_layers())
+    export(model, tmp_path / "net.srcell")
+    assert srcell.runtime.load(tmp_path / "net.srcell").run(input.numpy()).shape == (3, sizes[-1] // 4)
+
+
+def test_integer_weights_are_scaled_as_the_group_does(tmp_path: Path) -> None:
+    arrays = group_arrays(1, 12, 15, 8)
+    arrays["l0_forward_weights"][0] = [0.5, 1.5, -0.5, -1.5, 2.5, 8, -8, 0, 0, 0, 0, 7.6]
+    arrays["l0_forward_weights"][1] = 8
+    arrays["l0_forward_weights"][2:] = -1
+    arrays["l1_forward_weights"][:] = 0
+    network = hardware.read_group(write_group(tmp_path, arrays))
+    first, second = network.integer_weights(4)
+    assert first.dtype == np.int16 and first[0].tolist() == [0, 2, 0, -2, 2, 8, -8, 0, 0, 0, 0, 8] and not second.any()
+    assert network.integer_weights(15)[0][1].tolist() == [2**14] * 12
+    for bits in (1, 16):
+        assert_refused(ValueError, "bits", network.integer_weights, bits)
+
+
+def test_pixels_that_are_column_by_column_are_reordered_if_asked(tmp_path: Path) -> None:
+    arrays = group_arrays(1, 9, 20, 8)
+    network = hardware.read_group(write_group(tmp_path, arrays, input_size=9))
+    theirs = arrays["l0_forward_weights"]
+    ours = theirs.reshape(20, 3, 3).transpose(0, 2, 1).reshape(20, 9)
+    as_they_are, reordered = network.to_float(), network.to_float(column_major=True)
+    assert torch.equal(as_they_are.state_dict()["layers.0.weight_ih_l0"], torch.from_numpy(theirs))
+    assert torch.equal(reordered.state_dict()["layers.0.weight_ih_l0"], torch.from_numpy(ours))
+    same_above = torch.from_numpy(arrays["l1_forward_weights"])
+    assert torch.equal(reordered.state_dict()["layers.1.weight_ih_l0"], same_above)
+    pairs = zip(network.integer_weights(5), network.integer_weights(5, column_major=True), strict=True)
+    (first, by_rows), (second, same) = pairs
+    assert np.array_equal(by_rows, first.reshape(20, 3, 3).transpose(0, 2, 1).reshape(20, 9))
+    assert np.array_equal(second, same)
+    # A frame file, which has its pixels column by column, drives the weights as they are.
+    spikes = random_spikes(3, 4, 9)
+    hardware.write_frames(tmp_path / "frames.txt", spikes, 1, image_shape=(3, 3))
+    in_their_order, _ = hardware.read_frames(tmp_path / "frames.txt")
+    np.testing.assert_allclose(in_their_order @ theirs.T, spikes @ ours.T, rtol=1e-5)
+    oblong = hardware.read_group(write_group(tmp_path, group_arrays(1, 12, 8)))
+    for function in (oblong.to_float, lambda **options: oblong.integer_weights(4, **options)):
+        assert_refused(ValueError, "column_major", function, column_major=True)
+
+
+def test_other_encodings_and_alphas_are_read(tmp_path: Path) -> None:
+    arrays = group_arrays(1, 12, 8)
+    alphas = [0.5, 0.75] * 4
+    changes = {"cell_config": {"alphas": alphas}, "dataset_config": {"encoding": "latency", "rate_gain": None}}
+    model = hardware.read_group(write_group(tmp_path, arrays, **changes)).to_float()
+    assert model.encoder == data.LatencyEncoding(steps=50, prefix=5)
+    assert model.state_dict()["layers.0.alpha_l0"].tolist() == alphas
+    one = hardware.read_group(write_group(tmp_path, arrays, cell_config={"alphas": 0.5}))
+    assert one.layers[0].alpha.tolist() == [0.5] * 8
+    single = {**arrays, "readout": np.ones((1, 8), np.float32)}
+    assert hardware.read_group(write_group(tmp_path, single, readout_input_factor=8)).num_classes == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cell_config": {"recurrence": {"kind": "full"}}}, "cell_config recurrence: expected null"),
+        ({"recurrence": 1}, "recurrence: expected null"),
+        ({"cell_config": {"num_integrators_per_neuron": 2}}, "num_integrators_per_neuron: expected 1, got 2"),
+        (
+            {"cell_config": {"alphas": [0.9, 0.8]}},
+            "alphas: expected one number in [0, 1], or one for each of 8 neurons",
+        ),
+        ({"cell_config": {"alphas": 1.5}}, "alphas: expected"),
+        ({"cell_config": {"alphas": None}}, "alphas: expected"),
+        ({"cell_config": {"alphas": [[0.9], "x"]}}, "alphas: expected"),
+        ({"cell_config": {"bias_max": "low"}}, 'bias_max: expected a number, got "low"'),
+        ({"input_size": 13}, "l0_forward_weights: expected shape (any, 13), got (8, 12)"),
+        ({"input_size": None}, "input_size: expected a number, got null"),
+        ({"input_size": 1.5}, "input_size: expected an int of at least 0, got 1.5"),
+        ({"readout_input_factor": 3}, "readout_input_factor: expected a divisor of 8 neurons, got 3"),
+        ({"readout_input_factor": 0}, "readout_input_factor: expected a divisor of 8 neurons, got 0"),
+        ({"readout_input_factor": 2}, "readout: expected shape (4, 8), got (2, 8)"),
+        ({"dataset_config": {"encoding": "phase"}}, "encoding: expected 'rate' or 'latency', got 'phase'"),
+        ({"dataset_config": {"rate_gain": None}}, "rate_gain: expected a number, got null"),
+    ],
+)
+def test_configurations_that_srcell_has_not_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_group(tmp_path, group_arrays(1, 12, 8), **changes)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))}.*{re.escape(message)}"):
+        hardware.read_group(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(group_arrays(1, 12, 20, 8)))
+def test_missing_and_wrong_arrays_are_named(name: str, tmp_path: Path) -> None:
+    arrays = group_arrays(1, 12, 20, 8)
+    spoilt = arrays[name].copy()
+    spoilt.flat[-1] = np.nan
+    without = {other: array for other, array in arrays.items() if other != name}
+    wrong: dict[str, dict[str, Any]] = {
+        "expected an array, got none": without,
+        "expected shape": {**arrays, name: arrays[name][..., None]},
+        "expected floats, got int64": {**arrays, name: arrays[name].astype(np.int64)},
+        "expected finite values": {**arrays, name: spoilt},
+    }
+    for message, given in wrong.items():
+        write_group(tmp_path, given)
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path / 'arrays.npz'))}: {name}: {message}"):
+            hardware.read_group(tmp_path)
+
+
+def test_a_missing_part_of_the_configuration_is_named(tmp_path: Path) -> None:
+    write_group(tmp_path, group_arrays(1, 12, 8))
+    path = tmp_path / "config.json"
+    for name in CONFIG.keys() - {"hidden_size"}:
+        path.write_text(json.dumps({other: value for other, value in CONFIG.items() if other != name}))
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: {name}: expected an? \w+, got none"):
+            hardware.read_group(tmp_path)
+
+
+def test_other_votes_and_other_files_are_refused(tmp_path: Path) -> None:
+    arrays = group_arrays(1, 12, 8)
+    for change in ((0, 0, 0.9), (0, 1, -0.2)):
+        readout = arrays["readout"].copy()
+        readout[change[:2]] = change[2]
+        write_group(tmp_path, {**arrays, "readout": readout})
+        with pytest.raises(ValueError, match=r"arrays\.npz: readout: expected 1 for class n % 2 and one number"):
+            hardware.read_group(tmp_path)
+    for name in ("config.json", "arrays.npz"):
+        expected = "expected (JSON|an object|an archive)"
+        for content in (b"", b"[1]", b"PK\x03\x04", b"\xff\xfe"):
+            write_group(tmp_path, arrays)
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path / name))}: {expected}"):
+                hardware.read_group(tmp_path)
+        (tmp_path / name).unlink()
+        with pytest.raises(FileNotFoundError):
+            hardware.read_group(tmp_path)
