@@ -215,6 +215,7 @@ TABLES: dict[str, Callable[[], str]] = {
         lambda name: "/" not in name and not name.startswith("depth-") and name not in accuracy_rows.BESIDE
     ),
     "accuracy-sequences": lambda: report.lines(accuracy_rows.beside_table(read("accuracy.json"))),
+    "accuracy-integers": lambda: report.lines(accuracy_rows.integer_table(read("accuracy.json"))),
     "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),
     "accuracy-depth-cost": accuracy(lambda name: name.startswith("depth-")),
     "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
@@ -294,7 +295,7 @@ def run_console(command: str, folder: str) -> str:
 class GalleryOrder:
     """The order of the gallery's examples."""
 
-    NAMES = ("raster", "deep", "recall", "camera_events", "streaming", "synapse")
+    NAMES = ("raster", "deep", "recall", "camera_events", "streaming", "synapse", "integer")
 
     def __init__(self, folder: str) -> None: ...
 

@@ -26,7 +26,7 @@ from matplotlib.text import Text
 from torch import Tensor
 
 import srcell
-from srcell import SRCState, rest_state, src
+from srcell import IntegerCell, IntegerState, SRCState, integer_src_linear, rest_state, src
 
 BIAS, RHO, R, RS = -6.0, 3.0, 2.0, -7.0
 WIDTH = 5.6  # inches
@@ -218,6 +218,44 @@ def gradient_reach() -> Figure:
     return figure
 
 
+def float_and_integer() -> Figure:
+    """The float and the integer neuron under one input: an excitation too weak for the float one, an inhibition, and a
+    strong excitation.
+    """
+    scale, current = 8, torch.zeros(150, dtype=torch.float64)
+    current[[10, 65, 95]] = torch.tensor([0.5, -2.0, 4.0], dtype=torch.float64)
+    i, h, hs = run_by_steps(current[:, None], at_rest())
+    cell = IntegerCell()
+    state = IntegerState(*(torch.full((1, 1), x, dtype=torch.int16) for x in (0, cell.h_min, cell.hs_min)))
+    spikes, seen = [], []
+    for now in (scale * current).to(torch.int16):
+        emitted, state = integer_src_linear(torch.ones(1, 1, 1), now.reshape(1, 1), state)
+        spikes.append(emitted.flatten())
+        seen.append(torch.cat([x.flatten() for x in state]))
+    whole_i, whole_h, whole_hs = torch.stack(seen).unbind(1)
+    figure = Figure(figsize=(WIDTH, 7.4), layout="constrained")
+    above, real, whole = figure.subplots(3, 1, sharex=True, height_ratios=[1.3, 2, 2])
+    steps = range(len(current))
+    above.axhline(0, color=INPUT, linewidth=0.8)
+    above.plot(steps, scale * i[:, 0], ":", color=DRIVE, label=f"i of the float neuron, times {scale}")
+    above.plot(steps, whole_i, "-", color=DRIVE, label="i of the integer neuron")
+    above.set(ylabel="integrator i")
+    above.legend(fontsize="small", loc="upper left")
+    real.plot(steps, hs, ".-", color=SLOW, markersize=4, label="slow state hs")
+    real.plot(steps, h, ".-", color=FAST, markersize=4, label="fast state h")
+    real.fill_between(steps, h.flatten(), where=h.flatten() > 0, interpolate=True, color=FAST, alpha=0.25)
+    real.set(ylabel="float neuron", ylim=(-1.08, 1.08))
+    whole.plot(steps, whole_hs, ".-", color=SLOW, markersize=4)
+    whole.plot(steps, whole_h, ".-", color=FAST, markersize=4)
+    for step in torch.cat(spikes).nonzero().flatten().tolist():
+        whole.axvspan(step - 0.5, step + 0.5, color=FAST, alpha=0.25, linewidth=0)
+    whole.set(ylabel="integer neuron", ylim=(-1106, 1106), yticks=range(-1024, 1025, 512), xlabel="step t")
+    for panel in (above, real, whole):
+        panel.grid(alpha=0.3)
+    figure.legend(*real.get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
+    return figure
+
+
 def measured() -> dict[str, Figure]:
     """The plots of bench/results/speed.json, as bench/report.py draws them."""
     drawn = report.figures(json.loads((report.RESULTS / "speed.json").read_text()), stacked=True)
@@ -225,7 +263,7 @@ def measured() -> dict[str, Figure]:
 
 
 # What each row of the picture of the package has, from users down; files that only re-export or help are left out.
-ROWS = (("cli",), ("training", "benchmark"), ("data", "evaluation", "reference"), ("models",), ("layers",))
+ROWS = (("cli",), ("hardware", "training", "benchmark"), ("data", "evaluation", "reference"), ("models",), ("layers",))
 ROWS += (("functional",), ("events",), ("ops",))
 ARROW: dict[str, Any] = {"arrowstyle": "->", "color": "0.45", "shrinkA": 18, "shrinkB": 18}
 
@@ -276,6 +314,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "rate": rate_of_drive,
     "spread": spread_constants,
     "reach": gradient_reach,
+    "integer": float_and_integer,
     "rooms": rooms_of_the_package,
     "neuron": neuron,
     "neuron-narrow": neuron_narrow,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from srcell import SRC, EventBatch, LeakyReadout, SpikesOnly, src, src_linear
+from srcell import SRC, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly, src, src_linear
 from srcell.data import collate
 
 
@@ -281,6 +281,20 @@ def _quantised() -> None:
 def _dynamic() -> None:
     net = nn.Sequential(nn.Linear(6, 6), SpikesOnly(SRC(6, 5)))
     torch.ao.quantization.quantize_dynamic(net, {nn.Linear})(spikes_in())
+
+
+@feature("integer neurons", "`IntegerSRC` trains through rounding, compiled or under autocast with the same bits")
+def _integers() -> None:
+    x, layer = spikes_in(), IntegerSRC(6, 5, weight_bits=4)
+    spikes, _ = layer(x)
+    spikes.sum().backward()
+    wanted = [spikes, *(gradient.clone() for gradient in gradients(layer))]
+    for precision, run in ((False, torch.compile(layer, backend="aot_eager")), (True, layer)):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision):
+            spikes, _ = run(x)
+        spikes.sum().backward()
+        same([spikes, *gradients(layer)], wanted)
 
 
 @feature("state_dict, deepcopy, pickle", "the constants of a layer are in its `state_dict`")

@@ -12,6 +12,7 @@ import doctest
 import importlib.util
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import srcell
-from srcell import benchmark, cli, data, evaluation, functional, models, training
+from srcell import benchmark, cli, data, evaluation, functional, hardware, models, training
 from srcell.cli.bench import bench
 from srcell.cli.parser import given_settings
 from srcell.cli.sweep import variations
@@ -41,6 +42,7 @@ NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
 SECONDS = 100  # a command that takes longer is taken to hang
 
 NEEDS = {"docs/howto/neurobench.md": ("neurobench",), "docs/howto/porting.md": ("snntorch", "spikingjelly")}
+COMPILES = {"docs/howto/microcontroller.md"}  # pages whose examples call a C compiler
 
 
 class Block(NamedTuple):
@@ -90,6 +92,8 @@ def test_python(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for package in NEEDS.get(page, ()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f'{package} is not installed: pip install "srcell[docs]"')
+    if page in COMPILES and shutil.which("cc") is None:
+        pytest.skip("needs a C compiler, cc")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "docs"}
     for block in (block for block in BLOCKS[page] if block.tag == "python"):
@@ -221,6 +225,7 @@ def test_the_reference_has_every_public_name() -> None:
     public |= {f"srcell.functional.{name}" for name in functional.__all__ if name not in srcell.__all__}
     public |= {f"srcell.data.{name}" for name in data.__all__}
     public |= {f"srcell.benchmark.{name}" for name in benchmark.__all__}
+    public |= {f"srcell.hardware.{name}" for name in hardware.__all__}
     # ``evaluate`` is documented where it is defined, in srcell.evaluation.
     public |= {f"srcell.training.{name}" for name in training.__all__ if name != "evaluate"}
     for module in (models, evaluation):
