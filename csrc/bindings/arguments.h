@@ -205,8 +205,8 @@ inline IntegerCell integer_cell_of(const std::vector<int64_t>& constants) {
     for (size_t k = 0; k < constants.size(); ++k) {
         const IntegerConstant& constant = kIntegerConstants[k];
         if (constants[k] < constant.least || constants[k] > constant.most)
-            value_error("cell.", constant.name, ": expected an int in [", constant.least, ", ", constant.most, "], got ",
-                        constants[k]);
+            value_error("cell.", constant.name, ": expected an int in [", constant.least, ", ", constant.most,
+                        "], got ", constants[k]);
         cell.*constant.member = static_cast<int32_t>(constants[k]);
     }
     const IntegerCellFault fault = integer_cell_fault(cell);

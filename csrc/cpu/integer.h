@@ -32,7 +32,7 @@ SRCELL_INLINE void sum_short_rows(int16_t* target, int64_t width, const int16_t*
 struct IntegerTile {
     alignas(64) int16_t i[kTile], h[kTile], hs[kTile];
     alignas(64) int16_t current[kTile], rest[kTile];  // two parts of a current, of one sign
-    alignas(64) int16_t u[kTile] = {};  // its lanes past the tile are read; results are not used
+    alignas(64) int16_t u[kTile] = {};                // its lanes past the tile are read; results are not used
 };
 
 struct IntegerJob : EventsJob<IntegerForward> {
