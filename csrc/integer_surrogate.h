@@ -14,9 +14,9 @@ struct IntegerSurrogate {
 template <class V>
 SRCELL_INLINE IntegerSurrogate<V> make_surrogate(const IntegerCell& cell, scalar_of<V> rho, scalar_of<V> scale) {
     using T = scalar_of<V>;
-    const T slope = T(cell.slope) / T(1 << cell.slope_shift);
-    const T unit = T(kSteepness) * slope / T(1 << cell.fraction_bits);
-    return {splat<V>(slope), splat<V>(unit), splat<V>(rho * scale)};
+    const V slope = splat<V>(T(cell.slope)) / splat<V>(T(1 << cell.slope_shift));
+    const V unit = splat<V>(T(kSteepness)) * slope / splat<V>(T(1 << cell.fraction_bits));
+    return {slope, unit, splat<V>(rho) * splat<V>(scale)};
 }
 
 // ds/da: dh/du as slope times 1 - tanh^2 of kSteepness * slope * u, u as a number over 2^fraction_bits, times dx/di as

@@ -238,9 +238,7 @@ inline float integer_alpha(const IntegerCell& cell) {
 }
 
 // Columns of packed weights of integers: whole registers of 32 of them.
-SRCELL_HOST_DEVICE inline int64_t integer_tile_width(int64_t neurons) {
-    return ceil_div(event_tile_width(neurons), 32) * 32;
-}
+inline int64_t integer_tile_width(int64_t neurons) { return ceil_div(event_tile_width(neurons), 32) * 32; }
 
 // So many of these weights never overflow 16 bits.
 inline int64_t exact_events(const int16_t* weights, int64_t count) {
