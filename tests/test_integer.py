@@ -190,6 +190,18 @@ def test_batches_and_cuts_change_nothing() -> None:
         assert all(torch.equal(x, y) for x, y in zip(after, state, strict=True))
 
 
+def test_large_outputs_have_their_shape() -> None:
+    """Regression: outputs of 4 MiB and more, which lie on blocks of float32, had four times as many elements."""
+    input, weight = make_input(6, 2, 21_001, 3, 0.5), make_weight(6, 101, 3, 2000)
+    spikes, state = integer_src_linear(EventBatch.from_dense(input), weight)
+    assert spikes.numel() > 4 << 20 or state.h.numel() > 2 << 20
+    assert spikes.shape == (2, 21_001, 101) and spikes.is_contiguous()
+    assert [x.shape for x in state] == [(21_001, 101)] * 3
+    expected, ended, _, _ = integer_model(input[:, -7:].numpy(), weight.numpy())
+    assert (spikes[:, -7:].numpy() == expected).all()
+    assert all((x[-7:].numpy() == y).all() for x, y in zip(state, ended, strict=True))
+
+
 def test_layers_stack() -> None:
     input = make_input(7, 60, 2, 40, 0.4)
     first, second = make_weight(7, 30, 40, 60), make_weight(8, 10, 30, 2000)

@@ -36,6 +36,9 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_byt
         return like.new_empty(*shape, dtype=dtype)
     if size >= 2**63:
         raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")
+    if dtype.itemsize < 4:  # blocks hold elements of 4 or 8 bytes
+        count = math.prod(shape)
+        return torch.from_numpy(core.empty((-(-size // 4),), False)).view(dtype)[:count].view(shape)
     return torch.from_numpy(core.empty(shape, dtype.itemsize == 8)).view(dtype)
 
 
