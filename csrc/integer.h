@@ -25,10 +25,10 @@ struct IntegerState {
     V i, h, hs;
 };
 
-// The factor n / 2^bits.
+// The factor n / 2^bits, for at most 16 bits.
 template <class V>
 SRCELL_INLINE IntegerFactor<V> integer_factor(int32_t n, int32_t bits) {
-    const int32_t over = bits <= 16 ? n << (16 - bits) : n >> (bits - 16), whole = over > 32767;
+    const int32_t over = n << (16 - bits), whole = over > 32767;
     return {splat_integer<V>(whole ? over - 65536 : over), splat_integer<V>(-whole)};
 }
 

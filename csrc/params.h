@@ -267,8 +267,8 @@ struct IntegerForward {
     float* float_spikes;
     int16_t *i, *h, *hs;  // (B, N) out: the state after a sample's last step
     int64_t* clamped;     // out: how often an i left +-i_max
-    // (T, B, N) out: the surrogate derivative of s[t] with respect to a[t]; zero past a sample's length. Null for
-    // inference. `scale` is one element: the steps of a weight of 1.
+    // (T, B, N) out, beside float_spikes: the surrogate derivative of s[t] with respect to a[t]; zero past a sample's
+    // length. Null for inference. `scale` is one element: the steps of a weight of 1.
     float* slopes;
     const float* scale;
     float rho;
