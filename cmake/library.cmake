@@ -15,7 +15,7 @@ foreach(kind shared static)
                                                        SRCELL_BUILDS_LIBRARY)
   target_include_directories(libsrcell_${kind} PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime>
                                                       $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-  target_link_libraries(libsrcell_${kind} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
+  target_link_libraries(libsrcell_${kind} PRIVATE ${SRCELL_SYSTEM_LIBRARIES})
 endforeach()
 # Its interface is C, so a program needs no C++ library of its own.
 set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime/exports.map)

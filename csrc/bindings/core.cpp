@@ -7,7 +7,8 @@
 #include <cstdlib>
 
 #include "../cpu/dispatch.h"
-#include "../cpu/parallel.h"
+#include "../cpu/memory.h"
+#include "../platform/platform.h"
 #include "arguments.h"
 
 namespace py = pybind11;

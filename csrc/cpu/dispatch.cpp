@@ -2,6 +2,7 @@
 // by name (dispatch.h). Knows processors and no equations.
 #include "dispatch.h"
 
+#include <cstdlib>
 #include <stdexcept>
 
 #if defined(__x86_64__)
@@ -59,5 +60,7 @@ const Kernels* choose_kernels(const std::vector<const Kernels*>& available, cons
     throw std::invalid_argument("SRCELL_ISA: expected one of " + names + " on this processor, got '" + name + "'" +
                                 (known ? ", which this processor or its operating system cannot run" : ""));
 }
+
+const Kernels* preferred_kernels() { return choose_kernels(available_kernels(), std::getenv("SRCELL_ISA")); }
 
 }  // namespace srcell

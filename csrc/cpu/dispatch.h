@@ -15,4 +15,7 @@ std::vector<const Kernels*> available_kernels();
 // for a name that is unknown or not available.
 const Kernels* choose_kernels(const std::vector<const Kernels*>& available, const char* wanted);
 
+// Those that the environment's SRCELL_ISA names, by default the fastest. Throws as choose_kernels() does.
+const Kernels* preferred_kernels();
+
 }  // namespace srcell

@@ -9,17 +9,11 @@ namespace srcell {
 
 // Calls work(context, begin, end) on ranges that together cover [0, items) once, on at most `threads` threads, and
 // returns when all are done. Which thread takes which range is not specified, so results must not depend on it.
-// `work` must not throw. Threads other than the caller's get plain arithmetic (float_control.h).
-//
-// The threads are those of the OpenMP runtime that torch has already loaded, found in the running process: a second
-// pool would compete for the cores with torch's idle workers, which spin. If no runtime is loaded, and in a forked
-// child (where an OpenMP runtime may hang), each call starts its own threads.
+// `work` must not throw. Threads other than the caller's get plain arithmetic (float_control.h). platform/platform.h
+// says which threads these are.
 void parallel_for(int64_t items, int threads, void (*work)(void* context, int64_t begin, int64_t end), void* context);
 
 // Atomically, lowest = min(lowest, candidate).
 void keep_lowest(std::atomic<int64_t>& lowest, int64_t candidate);
-
-// "openmp" when the process's OpenMP runtime is used, otherwise "std".
-const char* thread_runtime();
 
 }  // namespace srcell

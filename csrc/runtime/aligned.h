@@ -27,7 +27,7 @@ class Aligned {
     void clear() { std::memset(static_cast<void*>(memory_.get()), 0, static_cast<size_t>(count_) * sizeof(T)); }
 
   private:
-    static constexpr uint64_t kMost = uint64_t(1) << 46;
+    static constexpr uint64_t kMost = sizeof(size_t) == 8 ? uint64_t(1) << 46 : uint64_t(1) << 31;
     struct Free {
         void operator()(T* memory) const { std::free(memory); }
     };

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <stdexcept>
@@ -192,7 +191,7 @@ class Block {
   public:
     Block() = default;
     explicit Block(int64_t count) : bytes_(static_cast<size_t>(count ? count : 1) * sizeof(T)) {
-        if (count <= INT64_MAX / static_cast<int64_t>(sizeof(T))) memory_ = acquire_block(bytes_);
+        if (count <= PTRDIFF_MAX / static_cast<int64_t>(sizeof(T))) memory_ = acquire_block(bytes_);
         if (!memory_) throw std::bad_alloc();
     }
     ~Block() {
@@ -283,7 +282,7 @@ CellParameters<float> NetworkLayer::cell() const {
     return cell;
 }
 
-Network::Network(const TensorFile& file) : kernels_(choose_kernels(available_kernels(), std::getenv("SRCELL_ISA"))) {
+Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     if (text_of(file, "format") != "srcell.network") throw FileError("format: expected 'srcell.network'");
     if (text_of(file, "version") != "1")
         throw FileError("version: expected 1, got '" + shown(text_of(file, "version")) +

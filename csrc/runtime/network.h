@@ -116,6 +116,8 @@ class Stream {
 
     // (B, N) of a layer: its spikes of the last step.
     const float* spikes(size_t layer) const { return parts_[layer].spikes[now_].data(); }
+    // Writes (3, B, N) of a layer: i, h and hs.
+    void values(size_t layer, float* to) const;
     // Writes (B, C).
     void logits(float* to) const;
 

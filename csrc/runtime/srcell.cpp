@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "../platform/platform.h"
+#include "encoding.h"
 #include "network.h"
 
 struct srcell_network {
@@ -56,7 +58,8 @@ srcell_status srcell_network_load(const char* path, srcell_network** network) {
     return guarded([&] {
         require(path, "path");
         require(network, "network");
-        const std::vector<unsigned char> bytes = srcell::read_bytes(path);
+        std::vector<unsigned char> bytes;
+        if (const char* fault = srcell::read_file(path, bytes)) throw srcell::FileError(fault);
         *network = new srcell_network{srcell::Network(srcell::TensorFile::parse(bytes.data(), bytes.size()))};
     });
 }
@@ -152,6 +155,16 @@ const float* srcell_stream_spikes(const srcell_stream* stream) {
     return stream ? stream->stream.spikes(stream->stream.network().layers().size() - 1) : nullptr;
 }
 
+srcell_status srcell_stream_values(const srcell_stream* stream, int64_t layer, float* values) {
+    return guarded([&] {
+        require(stream, "stream");
+        require(values, "values");
+        if (layer < 0 || layer >= static_cast<int64_t>(stream->stream.network().layers().size()))
+            throw std::invalid_argument("layer: expected the number of a layer");
+        stream->stream.values(static_cast<size_t>(layer), values);
+    });
+}
+
 srcell_status srcell_stream_logits(const srcell_stream* stream, float* logits) {
     return guarded([&] {
         require(stream, "stream");
@@ -184,5 +197,21 @@ srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, si
         require(stream, "stream");
         require(state, "state");
         stream->stream.restore(state, size);
+    });
+}
+
+srcell_status srcell_encode_rate(const srcell_rate* settings, int64_t batch, int64_t inputs, const float* images,
+                                 const int64_t* index, int64_t* offsets, int32_t* indices, int64_t room) {
+    return guarded([&] {
+        require(settings, "settings");
+        require(offsets, "offsets");
+        if (batch) require(images, "images");
+        if (room) require(indices, "indices");
+        const srcell::RateSettings rate = {settings->steps, settings->prefix, settings->gain, settings->thinned != 0,
+                                           settings->seed};
+        const int64_t events = srcell::encode_rate(rate, batch, inputs, images, index, offsets, indices, room);
+        if (events > room)
+            throw std::invalid_argument("room: expected at least " + std::to_string(events) + ", got " +
+                                        std::to_string(room));
     });
 }

@@ -76,6 +76,8 @@ SRCELL_API srcell_status srcell_stream_step_dense(srcell_stream* stream, const f
 
 /* The last layer's spikes of the last step, (B, N). Valid until the next call on the stream. */
 SRCELL_API const float* srcell_stream_spikes(const srcell_stream* stream);
+/* Writes the state of a layer's neurons, (3, B, N of that layer): i, h and hs; of integer neurons as whole numbers. */
+SRCELL_API srcell_status srcell_stream_values(const srcell_stream* stream, int64_t layer, float* values);
 /* Writes what the readout makes of all steps so far, (B, C). */
 SRCELL_API srcell_status srcell_stream_logits(const srcell_stream* stream, float* logits);
 
@@ -86,6 +88,21 @@ SRCELL_API srcell_status srcell_stream_reset(srcell_stream* stream);
 SRCELL_API size_t srcell_stream_state_size(const srcell_stream* stream);
 SRCELL_API srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_t size);
 SRCELL_API srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, size_t size);
+
+/* The rate encoder, which makes events of images; a network's text "encoder" has the settings it was trained with. */
+typedef struct srcell_rate {
+    int64_t steps, prefix; /* T = prefix + steps: no pixel fires in the prefix */
+    double gain;           /* at each later step a pixel fires with probability min(gain * pixel, 1) */
+    int32_t thinned;       /* not 0: no pixel fires at two steps in a row */
+    uint64_t seed;
+} srcell_rate;
+
+/* Writes the events of images (B, K) with pixels in [0, 1] as srcell_network_run() takes them: offsets (B * T + 1) and
+   as many indices as offsets[B * T] says. If these are more than `room`, none are written and the call fails. A
+   sample's spikes depend on its pixels, the settings and its number, index[b], or b if index is null. */
+SRCELL_API srcell_status srcell_encode_rate(const srcell_rate* settings, int64_t batch, int64_t inputs,
+                                            const float* images, const int64_t* index, int64_t* offsets,
+                                            int32_t* indices, int64_t room);
 
 #ifdef __cplusplus
 }

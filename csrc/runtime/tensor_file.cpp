@@ -4,11 +4,8 @@
 #include "tensor_file.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <limits>
-#include <memory>
 #include <utility>
 
 namespace srcell {
@@ -231,21 +228,6 @@ TensorFile TensorFile::parse(const unsigned char* bytes, size_t size) {
     reader.finish();
     check_coverage(made, data, size - kLengthBytes - static_cast<size_t>(length));
     return made;
-}
-
-std::vector<unsigned char> read_bytes(const std::string& path) {
-    struct Close {
-        void operator()(std::FILE* file) const { std::fclose(file); }
-    };
-    std::error_code error;
-    if (!std::filesystem::is_regular_file(path, error)) throw FileError("expected a file, found none");
-    const uintmax_t size = std::filesystem::file_size(path, error);
-    const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
-    if (error || !file) throw FileError("the file cannot be opened");
-    std::vector<unsigned char> bytes(static_cast<size_t>(size));
-    if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size())
-        throw FileError("the file cannot be read");
-    return bytes;
 }
 
 }  // namespace srcell

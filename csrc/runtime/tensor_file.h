@@ -33,7 +33,4 @@ struct TensorFile {
     static TensorFile parse(const unsigned char* bytes, size_t size);
 };
 
-// The bytes of a file. Throws FileError if it cannot be read.
-std::vector<unsigned char> read_bytes(const std::string& path);
-
 }  // namespace srcell

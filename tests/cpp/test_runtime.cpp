@@ -1,10 +1,13 @@
 // The runtime, for the sanitizers and other processors: networks made here run whole and as streams with the same bits
 // on every ISA, on several threads and in several streams at once; their spikes are those written down below; every
-// shortened and altered file is refused or read, and nothing else.
+// shortened and altered file is refused or read, and nothing else. And the encoder for callers without Python.
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <stdexcept>
 #include <thread>
 
+#include "../../csrc/runtime/encoding.h"
 #include "../../csrc/runtime/network.h"
 #include "network_file.h"
 
@@ -100,6 +103,12 @@ void stream_gives(const Network& network, const Rows& rows, bool graded, const O
                 const auto plane = static_cast<size_t>(rows.batch * network.layers()[k].neurons);
                 const float* whole = expected.spikes[k].data() + static_cast<size_t>(t) * plane;
                 CHECK(same_bits(stream.spikes(k), whole, plane));
+                std::vector<float> state(3 * plane);
+                stream.values(k, state.data());
+                for (size_t n = 0; n < plane; ++n) {
+                    const float h = state[plane + n], spike = h > 0 ? h : 0;
+                    CHECK(same_bits(&spike, whole + n, 1));
+                }
             }
             if (t + 1 == rows.steps) {
                 stream.logits(logits.data());
@@ -201,6 +210,35 @@ void invalid_events_are_refused() {
     CHECK(refused([&] { stream.restore(before.data(), before.size() - 1); }));
 }
 
+// The events of one sample of a batch are those that it has alone under its number; and what is refused.
+void encodes_images() {
+    constexpr int64_t kBatch = 3, kPixels = 50, kSteps = 30, kRows = kBatch * (4 + kSteps);
+    Numbers numbers(11);
+    std::vector<float> images(kBatch * kPixels);
+    for (float& pixel : images) pixel = static_cast<float>(std::max<int64_t>(numbers.below(32) - 15, 0)) / 16;
+    const RateSettings settings = {kSteps, 4, 0.5, false, 9};
+    std::vector<int64_t> offsets(kRows + 1);
+    std::vector<int32_t> indices(kBatch * kPixels * kSteps, -7);
+    const auto encode = [&](const RateSettings& given, int64_t room) {
+        return encode_rate(given, kBatch, kPixels, images.data(), nullptr, offsets.data(), indices.data(), room);
+    };
+    CHECK(encode(settings, 0) > 100 && indices[0] == -7);
+    const int64_t events = encode(settings, static_cast<int64_t>(indices.size()));
+    CHECK(events == offsets[kRows] && offsets[4] == 0 && indices[static_cast<size_t>(events)] == -7);
+    const int64_t alone = 2;
+    std::vector<int64_t> its_offsets(kRows / kBatch + 1);
+    std::vector<int32_t> its_indices(kPixels * kSteps);
+    const int64_t its = encode_rate(settings, 1, kPixels, images.data() + alone * kPixels, &alone, its_offsets.data(),
+                                    its_indices.data(), kPixels * kSteps);
+    const int64_t first = offsets[alone * kRows / kBatch];
+    CHECK(its == events - first && std::equal(its_indices.begin(), its_indices.begin() + its, indices.begin() + first));
+    for (const RateSettings& wrong : {RateSettings{-1, 4, 0.5, false, 9}, RateSettings{kSteps, -1, 0.5, false, 9},
+                                      RateSettings{kSteps, 4, -0.5, false, 9}, RateSettings{kSteps, 4, NAN, false, 9}})
+        CHECK(refused([&] { encode(wrong, 0); }));
+    images[60] = 1.5f;
+    CHECK(refused([&] { encode(settings, 0); }));
+}
+
 // A file in which a byte was changed, or of which a part is missing, is refused as such, or is a network.
 void altered_files() {
     const std::string bytes = network_file({3, 2}, true, "linear");
@@ -233,5 +271,6 @@ int main() {
     same_bits_everywhere();
     streams_run_side_by_side();
     invalid_events_are_refused();
+    encodes_images();
     altered_files();
 }

@@ -12,6 +12,7 @@
 #include "../../csrc/cpu/event_rows.h"
 #include "../../csrc/cpu/memory.h"
 #include "../../csrc/cpu/parallel.h"
+#include "../../csrc/platform/platform.h"
 #include "events_problem.h"
 
 using namespace srcell;

@@ -1,0 +1,40 @@
+// platform.h in WebAssembly: memory of the C library, one thread, and exceptions that JavaScript throws.
+#include <cstdlib>
+#include <exception>
+#include <typeinfo>
+
+#include "platform.h"
+
+namespace srcell {
+
+void* map_pages(size_t bytes) { return std::aligned_alloc(kPage, bytes); }
+
+void unmap_pages(void* pages, size_t) { std::free(pages); }
+
+void lend_pages(void*, size_t) {}
+
+const char* read_file(const char*, std::vector<unsigned char>&) { return "there are no files here"; }
+
+void run_on_threads(int, void (*work)(void*), void* data) { work(data); }
+
+const char* thread_runtime() { return "none"; }
+
+}  // namespace srcell
+
+// The compiler leaves out all handlers, for its runtime cannot unwind here. So what is thrown leaves through an
+// imported function that throws an Error in JavaScript. Destructors do not run, so memory is lost;
+// docs/_static/play/srcell.js puts the stack pointer back.
+extern "C" {
+
+[[noreturn]] __attribute__((import_module("srcell"), import_name("refuse"))) void srcell_refuse(const char* text);
+
+void* __cxa_allocate_exception(size_t bytes) {
+    if (void* memory = std::malloc(bytes)) return memory;
+    srcell_refuse("no memory left");
+}
+
+// All exceptions of csrc derive from std::exception alone, so the object is one.
+[[noreturn]] void __cxa_throw(void* thrown, std::type_info*, void (*)(void*)) {
+    srcell_refuse(static_cast<const std::exception*>(thrown)->what());
+}
+}
