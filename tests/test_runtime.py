@@ -184,19 +184,19 @@ def test_a_saved_state_goes_on_where_it_was(name: str, tmp_path: Path) -> None:
     assert stream.save() == state
 
 
-def trains_of_exported_networks() -> dict[str, dict[str, Any]]:
-    """The spike trains of test_bits.py from exported networks; currents are values of events through an identity."""
-    found: dict[str, Tensor] = {}
+def exported_trains() -> dict[str, tuple[bytes, EventBatch]]:
+    """The spike trains of test_bits.py: exported layers, and events whose values are currents through an identity."""
+    found: dict[str, tuple[bytes, EventBatch]] = {}
 
-    def run(layer: srcell.SRC, events: EventBatch) -> Tensor:
-        return torch.from_numpy(runtime.Network(bytes_of(layer)).spikes(events)[-1])
-
-    def on_currents(current: Tensor, bias: Tensor | float, lengths: list[int] | None = None, **cell: Tensor) -> Tensor:
+    def on_currents(
+        current: Tensor, bias: Tensor | float, lengths: list[int] | None = None, **cell: Tensor
+    ) -> tuple[bytes, EventBatch]:
         layer = srcell.SRC(current.shape[2], current.shape[2], bias_max=0.0, **cell)
         with torch.no_grad():
             layer.weight_ih_l0.copy_(torch.eye(current.shape[2]))
             layer.bias_l0.copy_(torch.as_tensor(bias).expand(current.shape[2]))
-        return run(layer, EventBatch.from_dense(current, None if lengths is None else torch.tensor(lengths)))
+        events = EventBatch.from_dense(current, None if lengths is None else torch.tensor(lengths))
+        return bytes_of(layer), events
 
     current, bias, cell = recorded_inputs(1, (220, 3, 100))
     found["defaults"] = on_currents(current, -6.0)
@@ -221,8 +221,17 @@ def trains_of_exported_networks() -> dict[str, dict[str, Any]]:
             layer.weight_ih_l0.copy_(weight)
             if hears:
                 layer.weight_hh_l0.copy_(lateral)
-        found[name] = run(layer, events)
-    return {name: {"events": int(x.count_nonzero()), "sha256": digest(x)} for name, x in found.items()}
+        found[name] = bytes_of(layer), events
+    return found
+
+
+def trains_of_exported_networks() -> dict[str, dict[str, Any]]:
+    """Hashes of the spike trains of exported layers."""
+    trains = {}
+    for name, (layer, events) in exported_trains().items():
+        spikes = torch.from_numpy(runtime.Network(layer).spikes(events)[-1])
+        trains[name] = {"events": int(spikes.count_nonzero()), "sha256": digest(spikes)}
+    return trains
 
 
 def bytes_of(network: Any) -> bytes:

@@ -1,0 +1,15 @@
+# srcell.wasm: the runtime for browsers, with the functions of srcell.h. docs/_static/play/srcell.js calls them.
+file(STRINGS csrc/runtime/srcell.h declared REGEX "srcell_[a-z_]+\\(")
+string(REGEX MATCHALL "srcell_[a-z_]+\\(" declared "${declared}")
+list(REMOVE_DUPLICATES declared)
+list(REMOVE_ITEM declared "srcell_network_load(")  # there are no files
+set(exports LINKER:--export=malloc LINKER:--export=free LINKER:--export=__stack_pointer)
+foreach(function ${declared})
+  string(REPLACE "(" "" function ${function})
+  list(APPEND exports LINKER:--export=${function})
+endforeach()
+add_executable(srcell_wasm csrc/runtime/srcell.cpp)
+target_link_libraries(srcell_wasm PRIVATE srcell_runtime)
+target_compile_definitions(srcell_wasm PRIVATE SRCELL_VERSION="${SKBUILD_PROJECT_VERSION}")
+target_link_options(srcell_wasm PRIVATE -mexec-model=reactor -s ${exports})
+set_target_properties(srcell_wasm PROPERTIES OUTPUT_NAME srcell SUFFIX .wasm)

@@ -1,0 +1,289 @@
+/* srcell's runtime in JavaScript: the functions of csrc/runtime/srcell.h, compiled to WebAssembly, on typed arrays. For
+   browsers and node; it must never know a page. Sizes are named as in srcell.h: T steps, B samples, K inputs, N neurons
+   of the last layer, C classes.
+
+   What the runtime refuses is thrown as an Error with its text. The memory of a call that failed is lost. */
+
+const OK = 0;
+
+/** The runtime from the bytes of srcell.wasm, or from where it is fetched. */
+export async function load(source) {
+  const bytes = source instanceof ArrayBuffer || ArrayBuffer.isView(source) ? source : await fetched(source);
+  let runtime;
+  const system = {
+    environ_sizes_get: (count, size) => (runtime.write(Int32Array, count, [0]), runtime.write(Int32Array, size, [0]), OK),
+    environ_get: () => OK,
+    fd_close: () => OK,
+    fd_seek: () => OK,
+    fd_write: () => 8, // the standard library's last words before it gives up; there is no file for them
+    proc_exit: (code) => { throw new Error(`the runtime gave up with code ${code}`); },
+  };
+  const refuse = (text) => { throw new Error(runtime.text(text)); };
+  const { instance } = await WebAssembly.instantiate(bytes, { wasi_snapshot_preview1: system, srcell: { refuse } });
+  runtime = new Runtime(instance.exports);
+  instance.exports._initialize();
+  return runtime;
+}
+
+async function fetched(url) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
+  return response.arrayBuffer();
+}
+
+/** Events: row b * T + t has those of sample b at step t, indices[offsets[row]] up to indices[offsets[row + 1]]. */
+export class Events {
+  constructor(steps, batch, offsets, indices, values = null) {
+    Object.assign(this, { steps, batch, offsets, indices, values });
+  }
+
+  /** From a list of rows, each a list of numbers of active inputs. */
+  static of(rows, batch = 1) {
+    const offsets = [0];
+    for (const row of rows) offsets.push(offsets.at(-1) + row.length);
+    return new Events(rows.length / batch, batch, offsets, rows.flat());
+  }
+
+  /** The active inputs of a step. */
+  row(step, sample = 0) {
+    const row = sample * this.steps + step;
+    return this.indices.slice(this.offsets[row], this.offsets[row + 1]);
+  }
+}
+
+class Runtime {
+  constructor(exports) {
+    this.exports = exports;
+  }
+
+  get version() {
+    return this.text(this.exports.srcell_version());
+  }
+
+  /** A network from the bytes of a file that `srcell export` wrote. */
+  network(bytes) {
+    const given = bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : bytes;
+    return this.scratch((scratch) => {
+      const place = scratch.room(4);
+      this.call("srcell_network_read", scratch.put(Uint8Array, given), given.length, place);
+      return new Network(this, this.read(Uint32Array, place, 1)[0]);
+    });
+  }
+
+  /** The events of images (B * K pixels in [0, 1]): settings are those of a network's encoder, and `seed` and `index`. */
+  encodeRate(images, inputs, { steps, prefix = 0, gain = 1, thinned = false, seed = 0, index = null }) {
+    const batch = images.length / inputs, rows = batch * (prefix + steps);
+    return this.scratch((scratch) => {
+      const settings = scratch.room(40), view = new DataView(this.exports.memory.buffer, settings, 40);
+      view.setBigInt64(0, BigInt(steps), true);
+      view.setBigInt64(8, BigInt(prefix), true);
+      view.setFloat64(16, gain, true);
+      view.setInt32(24, thinned ? 1 : 0, true);
+      view.setBigUint64(32, BigInt.asUintN(64, BigInt(seed)), true);
+      const active = images.reduce((sum, pixel) => sum + (pixel > 0), 0), room = active * steps;
+      const pixels = scratch.put(Float32Array, images), numbers = index && scratch.put(BigInt64Array, index.map(BigInt));
+      const offsets = scratch.room(8 * (rows + 1)), indices = scratch.room(4 * room);
+      this.call("srcell_encode_rate", settings, BigInt(batch), BigInt(inputs), pixels, numbers ?? 0, offsets, indices,
+        BigInt(room));
+      const ends = Int32Array.from(this.read(BigInt64Array, offsets, rows + 1), Number);
+      return new Events(prefix + steps, batch, ends, this.read(Int32Array, indices, ends.at(-1)));
+    });
+  }
+
+  /** Calls a function; one that throws leaves the stack as it was. */
+  call(name, ...given) {
+    const stack = this.exports.__stack_pointer.value;
+    try {
+      return this.exports[name](...given);
+    } catch (error) {
+      this.exports.__stack_pointer.value = stack;
+      throw error;
+    }
+  }
+
+  /** Runs `use` with memory that is given back afterwards. */
+  scratch(use) {
+    const scratch = new Scratch(this);
+    try {
+      return use(scratch);
+    } finally {
+      scratch.free();
+    }
+  }
+
+  /** A copy of an array in the runtime's memory. */
+  read(Type, address, count) {
+    return new Type(this.exports.memory.buffer, address, count).slice();
+  }
+
+  write(Type, address, values) {
+    new Type(this.exports.memory.buffer, address, values.length).set(values);
+  }
+
+  /** A text of C, or null. */
+  text(address) {
+    if (!address) return null;
+    const bytes = new Uint8Array(this.exports.memory.buffer, address);
+    return new TextDecoder().decode(bytes.slice(0, bytes.indexOf(0)));
+  }
+}
+
+class Scratch {
+  constructor(runtime) {
+    this.runtime = runtime;
+    this.addresses = [];
+  }
+
+  room(bytes) {
+    const address = this.runtime.exports.malloc(Math.max(bytes, 8));
+    if (!address) throw new Error("no memory left");
+    this.addresses.push(address);
+    return address;
+  }
+
+  put(Type, values) {
+    const address = this.room(values.length * Type.BYTES_PER_ELEMENT);
+    this.runtime.write(Type, address, values);
+    return address;
+  }
+
+  /** Addresses of the three arrays of events. */
+  events({ offsets, indices, values }) {
+    const ends = this.put(BigInt64Array, Array.from(offsets, BigInt));
+    return [ends, this.put(Int32Array, indices), values ? this.put(Float32Array, values) : 0];
+  }
+
+  free() {
+    for (const address of this.addresses) this.runtime.exports.free(address);
+  }
+}
+
+class Network {
+  constructor(runtime, handle) {
+    const size = (name, ...given) => Number(runtime.exports[`srcell_network_${name}`](handle, ...given));
+    Object.assign(this, { runtime, handle, inputs: size("inputs"), outputs: size("outputs"), classes: size("classes") });
+    this.layers = Array.from({ length: size("layers") }, (_, layer) => size("neurons", BigInt(layer)));
+  }
+
+  /** A text of the file, or null. The encoder's is JSON. */
+  text(name) {
+    return this.runtime.scratch((scratch) => {
+      const given = scratch.put(Uint8Array, new TextEncoder().encode(`${name}\0`));
+      return this.runtime.text(this.runtime.call("srcell_network_text", this.handle, given));
+    });
+  }
+
+  /** Logits (B * C) and the last layer's spikes (T * B * N) of events; lengths are the steps of each sample, or null. */
+  run(events, lengths = null) {
+    const { runtime } = this, { steps, batch } = events;
+    const classes = batch * this.classes, count = steps * batch * this.outputs;
+    return runtime.scratch((scratch) => {
+      const given = scratch.events(events), logits = scratch.room(4 * classes), spikes = scratch.room(4 * count);
+      const ends = lengths ? scratch.put(BigInt64Array, lengths.map(BigInt)) : 0;
+      runtime.call("srcell_network_run", this.handle, BigInt(steps), BigInt(batch), ...given, ends, logits, spikes, 1);
+      const read = (address, length) => runtime.read(Float32Array, address, length);
+      return { logits: read(logits, classes), spikes: read(spikes, count) };
+    });
+  }
+
+  /** A stream of so many samples side by side. */
+  stream(batch = 1) {
+    return this.runtime.scratch((scratch) => {
+      const place = scratch.room(4);
+      this.runtime.call("srcell_stream_new", this.handle, BigInt(batch), place);
+      return new Stream(this, this.runtime.read(Uint32Array, place, 1)[0], batch);
+    });
+  }
+
+  /** Its streams must be freed before. */
+  free() {
+    this.runtime.exports.srcell_network_free(this.handle);
+  }
+}
+
+class Stream {
+  constructor(network, handle, batch) {
+    Object.assign(this, { network, runtime: network.runtime, handle, batch });
+  }
+
+  /** Takes a step with these active inputs, all of value 1 without values; for a stream of one sample. */
+  step(indices, values = null) {
+    this.rows([0, indices.length], indices, values);
+  }
+
+  /** Takes a step in which sample b has the events offsets[b] to offsets[b + 1]. */
+  rows(offsets, indices, values = null) {
+    this.runtime.scratch((scratch) =>
+      this.runtime.call("srcell_stream_step_rows", this.handle, ...scratch.events({ offsets, indices, values })));
+  }
+
+  /** Takes a step with a dense input (B * K). */
+  dense(input) {
+    if (input.length !== this.batch * this.network.inputs)
+      throw new Error(`input: expected ${this.batch * this.network.inputs} numbers, got ${input.length}`);
+    this.runtime.scratch((scratch) =>
+      this.runtime.call("srcell_stream_step_dense", this.handle, scratch.put(Float32Array, input)));
+  }
+
+  /** The last layer's spikes (B * N) of the last step. */
+  spikes() {
+    return this.runtime.read(Float32Array, this.runtime.exports.srcell_stream_spikes(this.handle),
+      this.batch * this.network.outputs);
+  }
+
+  /** i, h and hs of a layer's neurons, (B * N) each. */
+  values(layer = 0) {
+    const count = this.batch * this.network.layers[layer];
+    return this.runtime.scratch((scratch) => {
+      const place = scratch.room(12 * count);
+      this.runtime.call("srcell_stream_values", this.handle, BigInt(layer), place);
+      const [i, h, hs] = [0, 1, 2].map((k) => this.runtime.read(Float32Array, place + 4 * k * count, count));
+      return { i, h, hs };
+    });
+  }
+
+  /** What the readout makes of all steps so far, (B * C). */
+  logits() {
+    const count = this.batch * this.network.classes;
+    return this.runtime.scratch((scratch) => {
+      const place = scratch.room(4 * count);
+      this.runtime.call("srcell_stream_logits", this.handle, place);
+      return this.runtime.read(Float32Array, place, count);
+    });
+  }
+
+  /** Back to the initial state. */
+  reset() {
+    this.runtime.call("srcell_stream_reset", this.handle);
+  }
+
+  free() {
+    this.runtime.exports.srcell_stream_free(this.handle);
+  }
+}
+
+const PARAMETERS = { bias: -6, alpha: 0.9, rho: 3, r: 2, rs: -7, zs_hyp: 0.9, zs_dep: 0 };
+
+/** The bytes of a network of one neuron, whose input is its current: parameters, and i, h and hs at first. */
+export function neuronFile(parameters = {}, initial = [0, 0, 0]) {
+  const tensors = { "layers.0.weight": [[1, 1], [1]], "layers.0.initial": [[3, 1], initial] };
+  for (const [name, value] of Object.entries({ ...PARAMETERS, ...parameters }))
+    tensors[`layers.0.${name}`] = [[1], [value]];
+  return tensorFile(tensors, { format: "srcell.network", version: "1", readout: "none" });
+}
+
+/** The bytes of a safetensors file: float32 tensors as { name: [shape, numbers] }, and texts. */
+export function tensorFile(tensors, texts) {
+  const header = { __metadata__: texts }, data = [];
+  for (const [name, [shape, numbers]] of Object.entries(tensors)) {
+    const begin = 4 * data.length;
+    data.push(...numbers);
+    header[name] = { dtype: "F32", shape, data_offsets: [begin, 4 * data.length] };
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const bytes = new Uint8Array(8 + text.length + 4 * data.length);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(text.length), true);
+  bytes.set(text, 8);
+  bytes.set(new Uint8Array(Float32Array.from(data).buffer), 8 + text.length);
+  return bytes;
+}
