@@ -53,6 +53,7 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = f"srcell {version}"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_copy_source = html_show_sourcelink = False

@@ -32,6 +32,7 @@ from weakref import WeakSet
 
 import accuracy as accuracy_rows  # bench/accuracy.py
 import figures
+import play_files
 import report  # bench/report.py
 import works
 from docutils import nodes
@@ -341,6 +342,12 @@ def picture_first(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = re.sub(r":alt:$", lambda _: f":alt: {next(titles)}", source[0], flags=re.MULTILINE)
 
 
+def add_browser_files(app: Sphinx, error: Exception | None) -> None:
+    """Put what the pages of docs/play fetch beside their scripts."""
+    if error is None and app.builder.format == "html":
+        play_files.write(Path(app.outdir) / "_static" / "play")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
     app.add_directive("drawn", Drawn)
@@ -351,6 +358,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", draw)
     app.connect("doctree-read", run_consoles)
     app.connect("source-read", picture_first)
+    app.connect("build-finished", add_browser_files)
     app.connect("missing-reference", public_name)
     app.connect("viewcode-follow-imported", written_in)
     app.connect("object-description-transform", alias_spelt_out, priority=400)  # before autodoc takes the types

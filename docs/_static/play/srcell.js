@@ -25,7 +25,8 @@ export async function load(source) {
   return runtime;
 }
 
-async function fetched(url) {
+/** The bytes at an address. */
+export async function fetched(url) {
   const response = await fetch(url);
   if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
   return response.arrayBuffer();
@@ -41,7 +42,7 @@ export class Events {
   static of(rows, batch = 1) {
     const offsets = [0];
     for (const row of rows) offsets.push(offsets.at(-1) + row.length);
-    return new Events(rows.length / batch, batch, offsets, rows.flat());
+    return new Events(rows.length / batch, batch, Int32Array.from(offsets), Int32Array.from(rows.flat()));
   }
 
   /** The active inputs of a step. */
@@ -149,7 +150,7 @@ class Scratch {
 
   /** Addresses of the three arrays of events. */
   events({ offsets, indices, values }) {
-    const ends = this.put(BigInt64Array, Array.from(offsets, BigInt));
+    const ends = this.put(BigInt64Array, BigInt64Array.from(offsets, BigInt));
     return [ends, this.put(Int32Array, indices), values ? this.put(Float32Array, values) : 0];
   }
 
@@ -171,6 +172,13 @@ class Network {
       const given = scratch.put(Uint8Array, new TextEncoder().encode(`${name}\0`));
       return this.runtime.text(this.runtime.call("srcell_network_text", this.handle, given));
     });
+  }
+
+  /** The events of images (B * K pixels in [0, 1]) as the encoder of the exported network makes them. */
+  encode(images, { seed = 0, index = null } = {}) {
+    const settings = JSON.parse(this.text("encoder") ?? "{}");
+    if (settings.name !== "RateEncoding") throw new Error(`encoder: expected RateEncoding, got ${settings.name}`);
+    return this.runtime.encodeRate(images, this.inputs, { ...settings, seed, index });
   }
 
   /** Logits (B * C) and the last layer's spikes (T * B * N) of events; lengths are the steps of each sample, or null. */

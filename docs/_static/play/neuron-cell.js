@@ -1,0 +1,101 @@
+/* One neuron, and what can be asked of it, all computed by the runtime: where it rests, what a current makes of it, how
+   often it fires, and where a step leads from each point of the plane of h and hs. It must never know the page. */
+
+import { Events, neuronFile, tensorFile } from "./srcell.js";
+
+const SILENT = 1000;
+const SETTLING = 400, COUNTED = 400;
+const POINTS = 13, EDGE = 0.95;
+
+export class Cell {
+  constructor(runtime) {
+    Object.assign(this, { runtime, rests: new Map(), field: null });
+  }
+
+  /** i, h and hs after 1,000 silent steps from zero: where it rests, if it can rest. */
+  rest(parameters) {
+    const key = JSON.stringify(parameters);
+    if (this.rests.has(key)) return this.rests.get(key);
+    const rest = this.streaming(neuronFile(parameters), (stream) => {
+      for (let t = 0; t < SILENT; ++t) stream.step([]);
+      const { i, h, hs } = stream.values();
+      return [i[0], h[0], hs[0]];
+    });
+    if (this.rests.size > 100) this.rests.clear();
+    this.rests.set(key, rest);
+    return rest;
+  }
+
+  /** i, h and hs of each step under a current, from rest. */
+  trace(parameters, current) {
+    const initial = this.rest(parameters), [i, h, hs] = [0, 1, 2].map(() => new Float32Array(current.length));
+    this.streaming(neuronFile(parameters, initial), (stream) => current.forEach((c, t) => {
+      stream.step([0], [c]);
+      const now = stream.values();
+      [i[t], h[t], hs[t]] = [now.i[0], now.h[0], now.hs[0]];
+    }));
+    return { current, initial, i, h, hs };
+  }
+
+  /** Spikes per 100 steps under each steady current, from rest and without the first 400 steps. */
+  rates(parameters, currents) {
+    const steps = SETTLING + COUNTED, batch = currents.length, cells = steps * batch;
+    const values = Float32Array.from({ length: cells }, (_, row) => currents[Math.floor(row / steps)]);
+    const offsets = Int32Array.from({ length: cells + 1 }, (_, row) => row);
+    const network = this.runtime.network(neuronFile(parameters, this.rest(parameters)));
+    const { spikes } = network.run(new Events(steps, batch, offsets, new Int32Array(cells), values));
+    network.free();
+    return currents.map((_, b) => 100 * rate(spikesOf((t) => spikes[t * batch + b], steps, SETTLING), steps));
+  }
+
+  /** Where a step leads from each point of a grid when the integrator is at i: { from, to }, pairs of h and hs. */
+  steps(parameters, i) {
+    const key = JSON.stringify(parameters);
+    if (this.field?.key !== key) {
+      this.field?.network.free(this.field.stream.free());
+      const network = this.runtime.network(gridFile(parameters));
+      this.field = { key, network, stream: network.stream() };
+    }
+    const { stream } = this.field;
+    stream.reset();
+    stream.step([0], [i]);
+    const { h, hs } = stream.values();
+    return GRID.map((from, k) => ({ from, to: [h[k], hs[k]] }));
+  }
+
+  /** What `use` makes of a stream. */
+  streaming(file, use) {
+    const network = this.runtime.network(file), stream = network.stream();
+    const made = use(stream);
+    stream.free();
+    network.free();
+    return made;
+  }
+}
+
+/** The steps of spikes, upward crossings of 0.5, from `first` on; `before` is what came before step 0. */
+export function spikesOf(output, steps, first = 0, before = 0) {
+  const found = [];
+  for (let t = first; t < steps; ++t)
+    if (output(t) > 0.5 && !((t ? output(t - 1) : before) > 0.5)) found.push(t);
+  return found;
+}
+
+/** Spikes per step: of a neuron that keeps firing from the time between its first and last spike, else their number. */
+function rate(spikes, steps) {
+  const every = (spikes.at(-1) - spikes[0]) / (spikes.length - 1);
+  return steps - spikes.at(-1) < 2 * every ? 1 / every : spikes.length / COUNTED;
+}
+
+const ALONG = Array.from({ length: POINTS }, (_, k) => EDGE * (2 * k / (POINTS - 1) - 1));
+const GRID = ALONG.flatMap((hs) => ALONG.map((h) => [h, hs]));
+
+/** A network of one neuron for each point of the grid, which all get the same current and have nothing integrated. */
+function gridFile({ bias, ...parameters }) {
+  const neurons = GRID.length, all = (value) => Array.from({ length: neurons }, () => value);
+  const initial = [...all(0), ...GRID.map(([h]) => h), ...GRID.map(([, hs]) => hs)];
+  const tensors = { "layers.0.weight": [[neurons, 1], all(1)], "layers.0.initial": [[3, neurons], initial],
+    "layers.0.bias": [[neurons], all(bias)] };
+  for (const [name, value] of Object.entries(parameters)) tensors[`layers.0.${name}`] = [[1], [value]];
+  return tensorFile(tensors, { format: "srcell.network", version: "1", readout: "none" });
+}

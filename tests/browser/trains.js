@@ -1,0 +1,88 @@
+/* Runs exported networks on events by the WebAssembly module, in node and in a browser alike; test_browser.py compares
+   with native code. In node: node trains.js CASES.json SRCELL.js SRCELL.wasm */
+
+const numbers = (Type, text) => (text === null ? null : new Type(bytes(text).buffer));
+
+function bytes(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+async function digest(array) {
+  const sum = await crypto.subtle.digest("SHA-256", array);
+  return Array.from(new Uint8Array(sum), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** For each case the hash of its spikes (T, B, N), of a whole run and step by step, and its logits. */
+export async function trains(runtime, cases) {
+  const made = {};
+  for (const [name, given] of Object.entries(cases)) {
+    const network = runtime.network(bytes(given.network));
+    const events = { steps: given.steps, batch: given.batch, offsets: numbers(BigInt64Array, given.offsets),
+      indices: numbers(Int32Array, given.indices), values: numbers(Float32Array, given.values) };
+    const { spikes, logits } = network.run(events, given.lengths);
+    made[name] = { events: spikes.filter((spike) => spike !== 0).length, sha256: await digest(spikes),
+      logits: Array.from(logits) };
+    if (!given.lengths) made[name].stream = await digest(streamed(network, events));
+    network.free();
+  }
+  return made;
+}
+
+function streamed(network, { steps, batch, offsets, indices, values }) {
+  const stream = network.stream(batch), plane = batch * network.outputs, made = new Float32Array(steps * plane);
+  for (let t = 0; t < steps; ++t) {
+    const ends = [0], active = [], graded = [];
+    for (let b = 0; b < batch; ++b) {
+      const [from, to] = [Number(offsets[b * steps + t]), Number(offsets[b * steps + t + 1])];
+      active.push(...indices.slice(from, to));
+      if (values) graded.push(...values.slice(from, to));
+      ends.push(active.length);
+    }
+    stream.rows(ends, active, values ? graded : null);
+    made.set(stream.spikes(), t * plane);
+  }
+  stream.free();
+  return made;
+}
+
+/** The events that the encoder makes of images; pixels are base64 of float32. */
+export function encoded(runtime, { pixels, inputs, settings }) {
+  const { offsets, indices } = runtime.encodeRate(numbers(Float32Array, pixels), inputs, settings);
+  return { offsets: Array.from(offsets), indices: Array.from(indices) };
+}
+
+/** The texts of errors, and whether the runtime works after them. */
+export function refusals(runtime, { network, images }) {
+  const read = runtime.network(bytes(network)), stream = read.stream();
+  const texts = [
+    () => runtime.network(new Uint8Array(20)),
+    () => stream.step([-1]),
+    () => read.stream(-1),
+    () => runtime.encodeRate([2], 1, { steps: 3 }),
+    () => runtime.encodeRate(images, 1, { steps: 3, gain: -1 }),
+  ].map((call) => {
+    try {
+      call();
+      return null;
+    } catch (error) {
+      return error.message;
+    }
+  });
+  for (let k = 0; k < 2000; ++k) {
+    try { stream.step([-1]); } catch { /* the stack must not grow */ }
+  }
+  stream.step([0]);
+  const found = Array.from(stream.spikes());
+  stream.free();
+  read.free();
+  return { texts, found };
+}
+
+if (globalThis.process?.argv[1]?.endsWith("trains.js")) {
+  const { readFile } = await import("node:fs/promises");
+  const [cases, script, module] = process.argv.slice(2);
+  const { load } = await import(script);
+  const given = JSON.parse(await readFile(cases)), runtime = await load(await readFile(module));
+  console.log(JSON.stringify({ trains: await trains(runtime, given.trains), encoded: encoded(runtime, given.encoded),
+    refusals: refusals(runtime, given.refusals) }));
+}

@@ -1,0 +1,333 @@
+"""The pages of docs/play and the WebAssembly module under them: the bits of native code in node and in Chromium;
+sliders and drawings do what native code says; no error in the console, nothing wider than a phone, small files.
+
+`tools/check.sh` builds the documentation and sets SRCELL_BROWSER to its folder; without it there is nothing to test. It
+needs node and Chromium: CHROME names the program, by default the first of some usual names that is found.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import srcell
+from srcell import EventBatch, SRCState, data, runtime
+from srcell.models import SRCClassifier
+from test_bits import SPIKE_TRAINS
+from test_runtime import bytes_of, exported_trains
+
+FOLDER = Path(os.environ.get("SRCELL_BROWSER", "no folder")).resolve()
+TRAINS = Path(__file__).with_name("browser") / "trains.js"
+CONTROL = Path(__file__).parent.parent / "examples" / "javascript" / "control.mjs"
+CHROMES = ("chromium", "google-chrome", "chromium-browser")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+MOST_BYTES = 300_000  # of all scripts and the module, compressed, without weights
+PAGES = ("neuron", "network", "sequence")
+
+pytestmark = pytest.mark.skipif("SRCELL_BROWSER" not in os.environ, reason="SRCELL_BROWSER names no built pages")
+
+
+def text_of(array: Any) -> str | None:
+    return None if array is None else base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def case_of(network: bytes, events: EventBatch) -> dict[str, Any]:
+    steps, batch, _ = events.shape
+    return {
+        "network": base64.b64encode(network).decode(),
+        "steps": steps,
+        "batch": batch,
+        **{name: text_of(getattr(events, name)) for name in ("offsets", "indices", "values")},
+        "lengths": None if events.lengths is None else events.lengths.tolist(),
+    }
+
+
+RATE = {"steps": 40, "prefix": 3, "gain": 0.5, "thinned": True}
+
+
+def images() -> np.ndarray:
+    return np.random.default_rng(5).random((3, 50), np.float32) * (np.arange(50) % 3 == 0)
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict[str, Any]:
+    settings = {**RATE, "seed": 2**63 + 5, "index": [7, 8, 1000]}
+    settings["seed"] = 77  # JSON has no larger integers
+    return {
+        "trains": {name: case_of(*train) for name, train in exported_trains().items()},
+        "encoded": {"pixels": text_of(images()), "inputs": 50, "settings": settings},
+        "refusals": {"network": base64.b64encode(bytes_of(srcell.SRC(1, 1))).decode(), "images": [0.5]},
+    }
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a plain file server of the pages, and of tests/browser as /tests."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def translate_path(self, path: str) -> str:
+            return str(TRAINS) if path == "/tests/trains.js" else super().translate_path(path)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=FOLDER)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    program = os.environ.get("CHROME") or next(filter(None, map(shutil.which, CHROMES)), None)
+    assert program, f"no browser: expected one of {', '.join(CHROMES)} on PATH, or CHROME"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """A page that is ready, and what its console says."""
+
+    def __init__(self, browser: Any, url: str, width: int = 1280, scheme: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.said: list[str] = []
+        self.page.on("console", lambda message: self.said.append(f"{message.text} {message.location}"))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.said.append(request.url))
+        self.page.goto(url)
+        if "/play/" in url:
+            self.page.wait_for_selector("[data-play=ready], [data-play=failed]")
+
+    def __enter__(self) -> Any:
+        return self.page
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.page.close()
+        assert kind or self.said == []
+
+
+def in_node(cases: dict[str, Any], folder: Path) -> dict[str, Any]:
+    play = FOLDER / "_static" / "play"
+    (folder / "cases.json").write_text(json.dumps(cases))
+    command = ["node", TRAINS, folder / "cases.json", play / "srcell.js", play / "srcell.wasm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def in_chromium(cases: dict[str, Any], address: str, browser: Any) -> dict[str, Any]:
+    script = """async (cases) => {
+        const { load } = await import("/_static/play/srcell.js");
+        const { trains, encoded, refusals } = await import("/tests/trains.js");
+        const runtime = await load("/_static/play/srcell.wasm");
+        return { trains: await trains(runtime, cases.trains), encoded: encoded(runtime, cases.encoded),
+                 refusals: refusals(runtime, cases.refusals) };
+    }"""
+    with Opened(browser, f"{address}/index.html") as page:
+        return dict(page.evaluate(script, cases))
+
+
+@pytest.fixture(scope="module", params=["node", "chromium"])
+def made(request: pytest.FixtureRequest, cases: dict[str, Any], tmp_path_factory: Any) -> dict[str, Any]:
+    if request.param == "node":
+        return in_node(cases, tmp_path_factory.mktemp("node"))
+    return in_chromium(cases, request.getfixturevalue("address"), request.getfixturevalue("chromium"))
+
+
+def test_spike_trains_are_those_that_were_written_down(made: dict[str, Any], cases: dict[str, Any]) -> None:
+    recorded = json.loads(SPIKE_TRAINS.read_text())
+    trains = made["trains"]
+    assert {name: {key: trains[name][key] for key in recorded[name]} for name in trains} == recorded
+    streamed = {name for name, case in cases["trains"].items() if case["lengths"] is None}
+    assert {name: train["stream"] for name, train in trains.items() if "stream" in train} == {
+        name: recorded[name]["sha256"] for name in streamed
+    }
+
+
+def test_the_encoder_makes_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:
+    settings = cases["encoded"]["settings"]
+    encoder = data.RateEncoding(**RATE)
+    expected = encoder(torch.from_numpy(images()), torch.tensor(settings["index"]), seed=settings["seed"])
+    assert made["encoded"]["offsets"] == expected.offsets.tolist()
+    assert made["encoded"]["indices"] == expected.indices.tolist()
+
+
+def test_what_is_refused_is_an_error_with_its_text(made: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="header") as native:
+        runtime.Network(bytes(20))
+    texts = made["refusals"]["texts"]
+    assert texts[0] == str(native.value)
+    assert texts[1].startswith("events: expected ascending offsets, and indices from 0")
+    assert texts[2:] == [
+        "batch: expected at least 1, got -1",
+        "images: expected pixels in [0, 1], got others in sample 0",
+        "settings: expected a gain that is finite and at least 0",
+    ]
+    assert made["refusals"]["found"] == [0.0]
+
+
+def test_the_control_loop_says_what_native_code_says(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    SRCClassifier(64, [40], 10, lateral=True, initial_state="rest").export(tmp_path / "net.srcell")
+    steps = np.random.default_rng(0).random((100, 64)) < 0.1
+    stream, expected = runtime.load(tmp_path / "net.srcell").stream(), []
+    for number, step in enumerate(steps, start=1):
+        stream.step(step)
+        if number % 20 == 0:
+            (logits,) = stream.logits()
+            expected.append((number, int(logits.argmax()), float(f"{logits.max():.6g}")))
+    lines = "\n".join(" ".join(map(str, step.nonzero()[0])) for step in steps)
+    play = FOLDER / "_static" / "play"
+    command = ["node", CONTROL, play / "srcell.js", play / "srcell.wasm", tmp_path / "net.srcell"]
+    printed = subprocess.run(command, input=lines, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"step (\d+): class (\d+), logit (\S+)", printed)
+    assert [(int(step), int(best), float(logit)) for step, best, logit in found] == expected
+
+
+def test_the_files_are_small() -> None:
+    files = [path for path in (FOLDER / "_static" / "play").iterdir() if path.suffix != ".srcell"]
+    assert {path.name for path in files} >= {"srcell.js", "srcell.wasm", "play.css"}
+    assert sum(len(gzip.compress(path.read_bytes(), 9)) for path in files) <= MOST_BYTES
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_fits_a_phone_and_the_console_is_silent(page: str, scheme: str, address: str, chromium: Any) -> None:
+    with Opened(chromium, f"{address}/play/{page}.html", width=390, scheme=scheme) as opened:
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+        unnamed = """() => [...document.querySelectorAll(".play button, .play input, .play canvas, .play svg")]
+            .filter((x) => !(x.textContent.trim() || x.labels?.length || x.ariaLabel || x.ariaHidden === "true"
+                             || x.closest("[role=img], [aria-hidden=true]")))
+            .map((x) => x.outerHTML.slice(0, 80))"""
+        assert opened.evaluate(unnamed) == []
+
+
+def draw(page: Any, points: list[tuple[float, float]]) -> None:
+    """A stroke on the pad, with the mouse."""
+    pad = page.locator(".network-pad")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+
+
+def test_a_drawn_seven_is_a_seven_and_its_logits_are_those_of_native_code(address: str, chromium: Any) -> None:
+    with Opened(chromium, f"{address}/play/network.html") as page:
+        page.get_by_role("button", name="Clear").click()
+        assert page.evaluate("play.result") == []
+        draw(page, [(0.25, 0.2), (0.75, 0.2), (0.4, 0.85)])
+        shown = page.evaluate("""() => ({ image: [...play.image], seed: play.seed,
+            result: play.result.map(({ name, answer }) => ({ name, answer })),
+            logits: play.result.map(({ logits }) => [...logits]) })""")
+        status = page.locator(".play-status").text_content()
+    assert shown["result"] == [{"name": "Float", "answer": 7}, {"name": "Integer", "answer": 7}]
+    assert "Float: 7" in status and "Integer: 7" in status
+    image = np.array([shown["image"]], np.float32)
+    for file, logits in zip(("mnist-100", "integer-44-4"), shown["logits"], strict=True):
+        network = runtime.load(FOLDER / "_static" / "play" / f"{file}.srcell")
+        expected = network.run(network.encode(image, seed=shown["seed"]))
+        assert np.array_equal(np.array([logits], np.float32), expected)
+
+
+def without_lateral(exported: bytes) -> bytes:
+    """A network's file with the bytes of its lateral weights set to 0."""
+    length = int.from_bytes(exported[:8], "little")
+    first, last = json.loads(exported[8 : 8 + length])["layers.0.lateral"]["data_offsets"]
+    altered = bytearray(exported)
+    altered[8 + length + first : 8 + length + last] = bytes(last - first)
+    return bytes(altered)
+
+
+def test_a_symbol_is_remembered_by_the_neurons_that_hear_each_other_alone(address: str, chromium: Any) -> None:
+    play = FOLDER / "_static" / "play"
+    lateral = (play / "recall.srcell").read_bytes()
+    files = [lateral, without_lateral(lateral), (play / "recall-alone.srcell").read_bytes()]
+    for symbol, delay, seed in ((5, 100, 3), (2, 400, 77)):
+        with Opened(chromium, f"{address}/play/sequence.html#symbol={symbol}&delay={delay}&seed={seed}") as page:
+            shown = page.evaluate("""() => [play.symbol, play.delay, play.seed,
+                play.result.map(({ answer, logits }) => [answer, [...logits]])]""")
+        assert shown[:3] == [symbol, delay, seed]
+        image = torch.zeros(1, 1, data.RecallEncoding.INPUTS)
+        image[0, 0, symbol] = 1
+        events = data.RecallEncoding(delay)(image, torch.tensor([0]), seed)
+        for file, (answer, logits) in zip(files, shown[3], strict=True):
+            expected = runtime.Network(file).run(events)[0]
+            assert np.array_equal(np.array(logits, np.float32), expected) and answer == expected.argmax()
+        answers = [answer for answer, _ in shown[3]]
+        assert answers[0] == symbol and symbol not in answers[1:]
+
+
+def native_trace(shown: dict[str, Any]) -> np.ndarray:
+    """i, h and hs after each step (3, T), as ``srcell.src`` has them."""
+    cell = {name: float(value) for name, value in shown["parameters"].items()}
+    bias = torch.tensor([cell.pop("bias")])
+    state, found = SRCState(*torch.tensor(shown["initial"], dtype=torch.float32).view(3, 1, 1)), []
+    for current in torch.tensor(shown["current"], dtype=torch.float32).view(-1, 1, 1, 1):
+        _, state = srcell.src(current, bias, state, **cell)
+        found.append(torch.cat([*state]).flatten())
+    return torch.stack(found, 1).numpy()
+
+
+def shown_trace(page: Any) -> tuple[dict[str, Any], np.ndarray]:
+    """What the neuron's page has simulated, and its i, h and hs (3, T)."""
+    shown = page.evaluate("""() => ({ parameters: play.state.parameters, current: play.trace.current,
+        initial: [...play.trace.initial], values: [play.trace.i, play.trace.h, play.trace.hs].map((x) => [...x]) })""")
+    return shown, np.array(shown["values"], np.float32)
+
+
+def spikes_of(h: np.ndarray) -> list[int]:
+    """Steps at which h crosses 0.5 upwards."""
+    high = h > 0.5
+    return [int(t) for t in np.flatnonzero(high & ~np.roll(high, 1))]
+
+
+def test_presets_and_sliders_make_the_states_that_native_code_makes(address: str, chromium: Any) -> None:
+    spikes = {}
+    with Opened(chromium, f"{address}/play/neuron.html") as page:
+        for preset in page.locator(".neuron-presets button").all():
+            preset.click()
+            shown, values = shown_trace(page)
+            assert np.array_equal(values, native_trace(shown)), preset.text_content()
+            spikes[preset.text_content()] = spikes_of(values[1])
+        page.get_by_role("button", name="Steady firing").click()
+        for label, keys in (("Bias", 7), ("Integrator", -12), ("Silent gate", -5), ("Steady current", 40)):
+            slider = page.get_by_role("slider", name=label)
+            for _ in range(abs(keys)):
+                slider.press("ArrowRight" if keys > 0 else "ArrowLeft")
+        shown, values = shown_trace(page)
+    assert shown["parameters"]["bias"] == -5.3 and shown["parameters"]["alpha"] == 0.78
+    assert np.array_equal(values, native_trace(shown))
+    assert spikes_of(values[1]) != spikes["Steady firing"]
+    # What the presets' sentences say.
+    assert spikes["At rest"] == [] and spikes["One spike"] == [20] and spikes["Refractory"] == [20, 70]
+    assert set(np.diff(spikes["Steady firing"])[1:]) == {24} and set(np.diff(spikes["Spontaneous"])) == {22, 24}
+    assert set(spikes["Silent or firing"]) <= {*range(40, 160)} and len(spikes["Silent or firing"]) > 3
+
+
+def test_a_link_keeps_the_state_and_takes_nothing_else(address: str, chromium: Any) -> None:
+    with Opened(chromium, f"{address}/play/neuron.html#bias=-4.2&alpha=7&r=NaN&pulses=30:4,999:1,5:x") as page:
+        state = page.evaluate("play.state")
+    assert state["parameters"] == {"bias": -4.2, "alpha": 0.9, "rho": 3, "r": 2, "rs": -7, "zs_hyp": 0.9, "zs_dep": 0}
+    assert state["pulses"] == [[30, 4]]
