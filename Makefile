@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs coverage fuzz soak wheels format clean
+.PHONY: demo test check browser docs coverage fuzz soak wheels format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/train
@@ -17,8 +17,12 @@ test: $(VENV)/test
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
 
+# The runtime for browsers: build/wasm32/srcell.wasm.
+browser: $(VENV)/docs
+	PATH="$(abspath $(BIN)):$$PATH"; cmake --preset wasm32 && cmake --build --preset wasm32
+
 # The pages of docs/, with every warning an error.
-docs: $(VENV)/docs
+docs: $(VENV)/docs browser
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs build/docs
 	@echo "the documentation is in $(CURDIR)/build/docs/index.html"
 

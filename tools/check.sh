@@ -10,7 +10,7 @@ pre-commit run --all-files --show-diff-on-failure
 
 python=(-DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$("$BIN/python" -m pybind11 --cmakedir)")
 cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_LIBRARY=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "${python[@]}"
-git ls-files 'csrc/cpu/*.cpp' 'csrc/runtime/*.cpp' 'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet
+git ls-files 'csrc/cpu/*.cpp' csrc/platform/linux.cpp 'csrc/runtime/*.cpp' 'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet
 
 cmake --preset release -DSRCELL_LIBRARY=ON "${python[@]}"
 cmake --build --preset release
@@ -29,6 +29,12 @@ cmake --build --preset tsan --target srcell_test_threads srcell_test_runtime
 fixed_addresses=$(setarch -R true 2>/dev/null && echo "setarch -R" || true)
 $fixed_addresses ctest --preset tsan -R '^(threads|runtime)$'
 
+cmake --preset wasm32
+cmake --build --preset wasm32
+
 # The documentation. `make test` has run its examples, except those that need other libraries.
 sphinx-build -W --keep-going -q -E -b html docs build/docs
 "$BIN/python" -m pytest -q tests/test_docs.py tests/test_gallery.py tests/test_works.py -k 'porting or neurobench or notebook or works'
+
+# Its pages to play with, in node and Chromium.
+SRCELL_BROWSER=build/docs "$BIN/python" -m pytest -q tests/test_browser.py
