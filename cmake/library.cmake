@@ -18,10 +18,12 @@ foreach(kind shared static)
   target_link_libraries(libsrcell_${kind} PRIVATE ${SRCELL_SYSTEM_LIBRARIES})
 endforeach()
 # Its interface is C, so a program needs no C++ library of its own.
-set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime/exports.map)
-target_link_options(libsrcell_shared PRIVATE -static-libstdc++ -static-libgcc LINKER:--version-script=${exports})
-set_target_properties(libsrcell_shared PROPERTIES EXPORT_NAME srcell LINK_DEPENDS ${exports} SOVERSION 0
-                                                  VERSION ${SKBUILD_PROJECT_VERSION})
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime/exports.map)
+  target_link_options(libsrcell_shared PRIVATE -static-libstdc++ -static-libgcc LINKER:--version-script=${exports})
+  set_target_properties(libsrcell_shared PROPERTIES LINK_DEPENDS ${exports})
+endif()
+set_target_properties(libsrcell_shared PROPERTIES EXPORT_NAME srcell SOVERSION 0 VERSION ${SKBUILD_PROJECT_VERSION})
 
 install(TARGETS libsrcell_shared libsrcell_static EXPORT srcell)
 install(FILES csrc/runtime/srcell.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

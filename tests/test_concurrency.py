@@ -6,6 +6,7 @@ tested in tests/test_events.py.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -53,6 +54,35 @@ def test_threads_at_once_get_the_same_bits():
             for results in calls:
                 for x, y in zip(results, expected[seed], strict=True):
                     assert torch.equal(x, y)
+
+
+def test_threads_of_our_own_give_the_same_bits():
+    program = """
+        import hashlib, torch, srcell
+        from multiprocessing import get_context
+        from support.inputs import make_currents
+
+        current = make_currents(2, 50, 8, 100)
+
+        def digest(_=None):  # without an operation of torch's that takes threads, which may hang in a child
+            return hashlib.sha256(srcell.src(current, -6.0)[0].numpy().tobytes()).hexdigest()
+
+        torch.set_num_threads(4)
+        with get_context("fork").Pool(1) as pool:
+            print(srcell.info()["thread_runtime"], *pool.map(digest, range(2)), digest())
+        with get_context("fork").Pool(1) as pool:  # of a parent whose threads exist
+            print(*pool.map(digest, range(2)), digest())
+    """
+    found, bits = {}, set()
+    for wanted in ("", "std"):
+        environment = {**os.environ, "SRCELL_THREADS": wanted, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        found[wanted], *digests = done.stdout.split()
+        assert len(digests) == 6
+        bits |= {*digests}
+    assert found["std"] == "std" and len(bits) == 1
 
 
 def run(program, during=None):

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../platform/aligned.h"
 #include "parallel.h"
 
 #if defined(SRCELL_ISA_avx2) || defined(SRCELL_ISA_avx512)

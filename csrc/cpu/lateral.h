@@ -15,9 +15,8 @@ SRCELL_INLINE int64_t lateral_block(int64_t tiles) { return tiles > 1 ? 8 * kEve
 class ThreadMemory {
   public:
     explicit ThreadMemory(int64_t bytes, void* given = nullptr)
-        : own_(given ? nullptr : std::aligned_alloc(64, size(bytes))),
-          first_(static_cast<char*>(given ? given : own_)) {}
-    ~ThreadMemory() { std::free(own_); }
+        : own_(given ? nullptr : allocate_aligned(64, size(bytes))), first_(static_cast<char*>(given ? given : own_)) {}
+    ~ThreadMemory() { free_aligned(own_); }
     ThreadMemory(const ThreadMemory&) = delete;
     ThreadMemory& operator=(const ThreadMemory&) = delete;
 

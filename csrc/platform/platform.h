@@ -14,7 +14,7 @@ namespace srcell {
 
 // Memory comes in pages of this size, and is aligned to it. On Linux these are huge pages: the first touch of fresh
 // pages costs more than a forward pass over them.
-#if defined(__wasm__)
+#if defined(__wasm__) || defined(_WIN32)
 constexpr size_t kPage = size_t(64) << 10;
 #else
 constexpr size_t kPage = size_t(2) << 20;
@@ -44,8 +44,8 @@ const char* read_file(const char* path, std::vector<unsigned char>& bytes);
 // no more, on fewer, so `work` must share out what there is to do.
 //
 // On Linux they are those of the OpenMP runtime that torch has already loaded, found in the running process: a second
-// pool would compete for the cores with torch's idle workers, which spin. If no runtime is loaded, and in a forked
-// child (where an OpenMP runtime may hang), each call starts its own threads.
+// pool would compete for the cores with torch's idle workers, which spin. If no runtime is loaded, in a forked child
+// (where an OpenMP runtime may hang), and if the environment's SRCELL_THREADS is "std", they are those of pool.h.
 void run_on_threads(int threads, void (*work)(void* data), void* data);
 
 // Where they come from: "openmp", "std", or "none" if there is only the caller's.

@@ -3,6 +3,7 @@
 #include <exception>
 #include <typeinfo>
 
+#include "aligned.h"
 #include "platform.h"
 
 namespace srcell {
@@ -12,6 +13,10 @@ void* map_pages(size_t bytes) { return std::aligned_alloc(kPage, bytes); }
 void unmap_pages(void* pages, size_t) { std::free(pages); }
 
 void lend_pages(void*, size_t) {}
+
+void* allocate_aligned(size_t alignment, size_t bytes) { return std::aligned_alloc(alignment, bytes); }
+
+void free_aligned(void* memory) { std::free(memory); }
 
 const char* read_file(const char*, std::vector<unsigned char>&) { return "there are no files here"; }
 

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
+
+#include "../platform/aligned.h"
 
 namespace srcell {
 
@@ -17,7 +18,7 @@ class Aligned {
         constexpr size_t kLine = 64;
         if (static_cast<uint64_t>(count) > kMost / sizeof(T)) throw std::bad_alloc();
         const size_t bytes = (static_cast<size_t>(count) * sizeof(T) / kLine + 1) * kLine;
-        memory_.reset(static_cast<T*>(std::aligned_alloc(kLine, bytes)));
+        memory_.reset(static_cast<T*>(allocate_aligned(kLine, bytes)));
         if (!memory_) throw std::bad_alloc();
         std::memset(static_cast<void*>(memory_.get()), 0, bytes);
     }
@@ -29,7 +30,7 @@ class Aligned {
   private:
     static constexpr uint64_t kMost = sizeof(size_t) == 8 ? uint64_t(1) << 46 : uint64_t(1) << 31;
     struct Free {
-        void operator()(T* memory) const { std::free(memory); }
+        void operator()(T* memory) const { free_aligned(memory); }
     };
     std::unique_ptr<T, Free> memory_;
     int64_t count_ = 0;

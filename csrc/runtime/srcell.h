@@ -17,7 +17,9 @@
 extern "C" {
 #endif
 
-#if defined(SRCELL_BUILDS_LIBRARY)
+#if defined(SRCELL_BUILDS_LIBRARY) && defined(_WIN32)
+#define SRCELL_API __declspec(dllexport)
+#elif defined(SRCELL_BUILDS_LIBRARY)
 #define SRCELL_API __attribute__((visibility("default")))
 #else
 #define SRCELL_API

@@ -2,8 +2,12 @@
 // compared by their bits.
 #pragma once
 
+#if defined(_WIN32)
+#include <windows.h>
+#else
 #include <sys/mman.h>
 #include <unistd.h>
+#endif
 
 #include <cstdint>
 #include <cstdio>
@@ -23,6 +27,35 @@
     } while (false)
 
 namespace srcell {
+
+#if defined(_WIN32)
+inline size_t page_size() { return 4096; }
+
+inline char* map_pages_with_guard(size_t usable, size_t page) {
+    void* const start = VirtualAlloc(nullptr, usable + page, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    DWORD before;
+    CHECK(start && VirtualProtect(static_cast<char*>(start) + usable, page, PAGE_NOACCESS, &before));
+    return static_cast<char*>(start);
+}
+
+inline void unmap_pages_with_guard(char* start, size_t) { VirtualFree(start, 0, MEM_RELEASE); }
+
+inline void set_environment(const char* name, const char* value) { _putenv_s(name, value); }
+#else
+inline size_t page_size() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+
+// Pages that can be used, and after them one that cannot.
+inline char* map_pages_with_guard(size_t usable, size_t page) {
+    void* const start = mmap(nullptr, usable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(start != MAP_FAILED && mprotect(static_cast<char*>(start) + usable, page, PROT_NONE) == 0);
+    return static_cast<char*>(start);
+}
+
+inline void unmap_pages_with_guard(char* start, size_t bytes) { munmap(start, bytes); }
+
+// An empty value is as good as none.
+inline void set_environment(const char* name, const char* value) { setenv(name, value, 1); }
+#endif
 
 // The byte that fills memory before it is written: in one run NaN, or -1 as integers, and large finite numbers in the
 // other. An output that is not written, or that depends on the contents of scratch, then differs between the two.
@@ -74,7 +107,7 @@ class Array {
     }
     ~Array() {
         if (mapped_)
-            munmap(memory_, mapped_);
+            unmap_pages_with_guard(memory_, mapped_);
         else
             std::free(memory_);
     }
@@ -99,12 +132,9 @@ class Array {
     }
 
     T* map_before_guard(size_t bytes) {
-        const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), usable = (bytes + page - 1) / page * page;
+        const size_t page = page_size(), usable = (bytes + page - 1) / page * page;
         mapped_ = usable + page;
-        void* const start = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        CHECK(start != MAP_FAILED);
-        memory_ = static_cast<char*>(start);
-        CHECK(mprotect(memory_ + usable, page, PROT_NONE) == 0);
+        memory_ = map_pages_with_guard(usable, page);
         return reinterpret_cast<T*>(memory_ + usable - bytes);
     }
 

@@ -9,6 +9,7 @@
 
 #include "../../csrc/cpu/memory.h"
 #include "../../csrc/cpu/parallel.h"
+#include "../../csrc/platform/platform.h"
 #include "cell_problem.h"
 
 using namespace srcell;
@@ -132,7 +133,7 @@ void memory_is_reused() {
     const size_t bytes = (size_t(5) << 20) + 123;
     char* block = static_cast<char*>(acquire_block(bytes));
     CHECK(block != nullptr);
-    CHECK(reinterpret_cast<uintptr_t>(block) % (size_t(2) << 20) == 0);
+    CHECK(reinterpret_cast<uintptr_t>(block) % kPage == 0);
     std::memset(block, 1, bytes);
     release_block(block, bytes);
     CHECK(cached_bytes() >= bytes);

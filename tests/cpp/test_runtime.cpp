@@ -154,7 +154,7 @@ void same_bits_everywhere() {
         const Rows rows(70, 3, c.sizes.front());
         Outcome first;
         for (const Kernels* kernels : available_kernels()) {
-            setenv("SRCELL_ISA", kernels->isa, 1);
+            set_environment("SRCELL_ISA", kernels->isa);
             const Network network = network_of(bytes);
             CHECK(network.kernels().isa == kernels->isa);
             const Outcome made = run(network, rows, c.graded, 1);
@@ -162,7 +162,7 @@ void same_bits_everywhere() {
             CHECK(made == first && run(network, rows, c.graded, 3) == first);
             stream_gives(network, rows, c.graded, made);
         }
-        unsetenv("SRCELL_ISA");
+        set_environment("SRCELL_ISA", "");
         for (const int64_t events : first.events) CHECK(events > 0);
         if (hash(first) != c.hash) std::fprintf(stderr, "hash 0x%llx\n", static_cast<unsigned long long>(hash(first)));
         all_as_written &= hash(first) == c.hash;

@@ -1,0 +1,88 @@
+// A pool of threads behind one mutex. A call asks for helpers and works itself; helpers that have not come when it is
+// done are no longer wanted, so that calls of several threads, one inside the other too, cannot wait for each other.
+#include "pool.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <list>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace srcell {
+namespace {
+
+// One call: `wanted` helpers have not come yet, `busy` are at work.
+struct Call {
+    void (*work)(void*);
+    void* data;
+    int wanted, busy = 0;
+    std::condition_variable done;
+};
+
+struct Pool {
+    std::mutex mutex;
+    std::condition_variable called;
+    std::list<Call*> calls;  // that want helpers
+    int idle = 0;
+
+    void help() {
+        std::unique_lock<std::mutex> lock(mutex);
+        for (;;) {
+            ++idle;
+            called.wait(lock, [&] { return !calls.empty(); });
+            --idle;
+            Call& call = *calls.front();
+            if (--call.wanted == 0) calls.pop_front();
+            ++call.busy;
+            lock.unlock();
+            call.work(call.data);
+            lock.lock();
+            if (--call.busy == 0) call.done.notify_one();
+        }
+    }
+
+    // Starts threads until there is one for each helper that is wanted, as far as the system allows.
+    void grow() {
+        int wanted = 0;
+        for (const Call* call : calls) wanted += call->wanted;
+        try {
+            for (int k = idle; k < wanted; ++k) std::thread([this] { help(); }).detach();
+        } catch (const std::system_error&) {
+            // It allows no more: those that there are do the work.
+        }
+    }
+
+    void run(int helpers, void (*work)(void*), void* data) {
+        Call call = {work, data, helpers, 0, {}};
+        std::unique_lock<std::mutex> lock(mutex);
+        calls.push_back(&call);
+        grow();
+        lock.unlock();
+        for (int k = 0; k < helpers; ++k) called.notify_one();
+        work(data);
+        lock.lock();
+        if (call.wanted) calls.remove(&call);
+        call.done.wait(lock, [&] { return call.busy == 0; });
+    }
+};
+
+// Never destroyed: its threads run until the process ends.
+std::atomic<Pool*> pool{nullptr};
+
+Pool& here() {
+    if (Pool* found = pool) return *found;
+    Pool* const made = new Pool;
+    Pool* found = nullptr;
+    if (pool.compare_exchange_strong(found, made)) return *made;
+    delete made;
+    return *found;
+}
+
+}  // namespace
+
+void run_on_pool(int threads, void (*work)(void*), void* data) { here().run(threads - 1, work, data); }
+
+void forget_pool() { pool = nullptr; }
+
+}  // namespace srcell
