@@ -11,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/env"
 "$work/env/bin/pip" install --quiet "srcell[test] @ file://$wheel" "$@"
-cp -r tests docs bench README.md CONTRIBUTING.md pyproject.toml "$work"
+cp -r tests docs bench tools examples README.md CONTRIBUTING.md pyproject.toml "$work"
 cd "$work"
 env/bin/python -c 'import srcell; print({key: srcell.info()[key] for key in ("version", "isa", "thread_runtime", "torch")})'
 env/bin/python -m pytest -q --pyargs tests srcell
