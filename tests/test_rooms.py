@@ -34,6 +34,7 @@ ALLOWED = {
     "functional": {"_arguments", "events", "ops"},
     "layers": {"_arguments", "events", "functional", "ops"},
     "models": {"_arguments", "events", "export", "functional", "layers"},
+    "onnx": {"_arguments", "models"},
     "recording": {"layers"},
     "reference": set(),
     "data": {"_arguments", "events"},

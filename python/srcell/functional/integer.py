@@ -183,7 +183,7 @@ def quantise(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         raise TypeError(f"weight: expected a tensor of floating-point numbers, got {describe(weight)}")
     half = 2 ** (as_int("bits", bits, MOST_BITS, minimum=2) - 1)
     work = weight.detach().to(torch.float32)
-    largest = work.abs().amax() if work.numel() else work.new_zeros(())
+    largest = work.abs().max() if work.numel() else work.new_zeros(())
     readable = largest.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(largest)
     if readable and not torch.isfinite(largest):
         raise ValueError(f"weight: expected finite values of float32, got {float(largest)}")

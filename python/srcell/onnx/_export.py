@@ -1,0 +1,119 @@
+"""``translation_table`` and ``export``."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._arguments import describe
+from .._files import write_atomically
+from ..models import Classifier  # whose layers' operators the table names
+from . import _integers, _neurons
+
+TRANSLATIONS: dict[str, Callable[..., Any]] = {
+    "src": _neurons.src,
+    "src_dense": _neurons.src_dense,
+    "src_events": _neurons.src_events,
+    "integer_src": _integers.integer_src,
+    "rest": _neurons.rest,
+    "scale": _neurons.scale,
+}
+
+
+def translation_table() -> dict[Any, Callable[..., Any]]:
+    """What ``torch.onnx.export(..., dynamo=True, custom_translation_table=...)`` needs for models with SRC layers.
+
+    Returns:
+        The operators of ``torch.ops.srcell`` that layers call, and functions that make their ONNX operators.
+
+    Example:
+        >>> from srcell.onnx import translation_table
+        >>> len(translation_table())
+        6
+
+    """
+    return {getattr(torch.ops.srcell, name).default: function for name, function in TRANSLATIONS.items()}
+
+
+def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> None:
+    """Write a model to an ONNX file that takes any number of steps and samples.
+
+    What is written has one input, ``input``, dense (T, B, ...), of at least one step, and the outputs that the model
+    has in evaluation mode; a classifier's is ``logits``.
+
+    Args:
+        model: a classifier, or another module that is called with one tensor (T, B, ...).
+        path: the file to write; an existing one is replaced, whole or not at all.
+        input: an example of the input, of at least two steps and two samples; a classifier needs none.
+
+    Raises:
+        TypeError: another module without an example, or an example that is not a dense tensor.
+        ValueError: an example of fewer steps, samples or dimensions.
+        RuntimeError: torch is older than 2.6, whose exporter takes no table.
+        torch.onnx.OnnxExporterError: something in the model cannot be exported; the message says what.
+
+    The page "Run a network in onnxruntime" of the documentation has an example.
+
+    """
+    if "custom_translation_table" not in inspect.signature(torch.onnx.export).parameters:
+        raise RuntimeError(f"torch: expected version 2.6 or newer, got {torch.__version__}")
+    example = _example(model) if input is None else input
+    if not isinstance(example, Tensor) or example.layout != torch.strided:
+        raise TypeError(f"input: expected a dense tensor (T, B, ...), got {describe(example)}")
+    if example.dim() < 3 or min(example.shape[:2]) < 2:  # torch takes sizes of 1 as fixed
+        raise ValueError(f"input: expected shape (T, B, ...) with T and B of at least 2, got {tuple(example.shape)}")
+    sizes = {0: torch.export.Dim("steps"), 1: torch.export.Dim("batch")}
+    with _in_evaluation(model), torch.no_grad(), _quiet():
+        program: Any = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            input_names=["input"],
+            output_names=["logits"] if isinstance(model, Classifier) else None,
+            dynamic_shapes=(sizes,),
+            custom_translation_table=translation_table(),
+            verbose=False,
+        )
+    write_atomically(Path(path), program.model_proto.SerializeToString())
+
+
+def _example(model: nn.Module) -> Tensor:
+    """An input of zeros for a classifier."""
+    if not isinstance(model, Classifier):
+        raise TypeError(f"input: expected an example (T, B, ...) for a {type(model).__name__}, got None")
+    parameter = next(model.parameters())
+    return torch.zeros(3, 2, *model.input_shape, dtype=parameter.dtype, device=parameter.device)
+
+
+@contextmanager
+def _in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; each module's own mode comes back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remarks on its own exporter."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
+            yield
+    finally:
+        logger.setLevel(level)

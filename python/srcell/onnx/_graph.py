@@ -1,0 +1,97 @@
+"""What the translations need of ONNX graphs: constants, empty outputs, and loops over time as ``Scan``.
+
+It knows neither neurons nor torch's operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._extras import extra
+
+with extra("onnx"):
+    import onnx_ir as ir
+    from onnx_ir.tape import Tape
+    from onnxscript import evaluator, opset18
+
+__all__ = ["Body", "Values", "constant", "dtype_of", "empty", "ir", "op", "scan"]
+
+op: Any = opset18  # its annotations are for functions that onnxscript reads as text
+Values = Sequence[ir.Value]
+Step = Callable[["Body", Values, Values], tuple[Values, Values]]
+"""The nodes of one step: of the body, the values carried and a step's inputs it makes the values carried on and the
+outputs."""
+
+
+class Body:
+    """Records the nodes of a loop's body: ``body.Add(a, b)`` adds one and returns its output.
+
+    Inputs may be values of the graph around the loop.
+    """
+
+    def __init__(self) -> None:
+        self._tape = Tape()
+
+    def __getattr__(self, operator: str) -> Callable[..., ir.Value]:
+        if operator.startswith("_"):
+            raise AttributeError(operator)
+
+        def add(*inputs: ir.Value, **attributes: Any) -> ir.Value:
+            output = self._tape.op(operator, inputs, attributes)
+            output.name = f"step_{len(self.nodes)}"  # a name that no value around the loop has
+            return output
+
+        return add
+
+    @property
+    def nodes(self) -> Sequence[ir.Node]:
+        """All nodes, in their order."""
+        return self._tape.nodes
+
+
+def constant(value: Any, dtype: ir.DataType) -> Any:
+    """A constant of the graph, in the value's shape."""
+    return op.Constant(value=ir.tensor(np.asarray(value, dtype.numpy())))
+
+
+def empty(dtype: ir.DataType) -> Any:
+    """No elements: an output that only a backward pass would read."""
+    return constant([], dtype)
+
+
+def dtype_of(value: ir.Value) -> ir.DataType:
+    """The dtype of a value, which torch's exporter knows of all operators' inputs."""
+    if value.dtype is None:
+        raise TypeError(f"srcell.onnx: expected a value with a dtype, got {value.name}")
+    return value.dtype
+
+
+def scan(step: Step, carried: Values, inputs: Values, dtypes: Sequence[ir.DataType]) -> tuple[Values, Values]:
+    """Run a step over time, the first dimension of the inputs.
+
+    Args:
+        step: makes the nodes of the loop's body; its outputs have the shape (B, N).
+        carried: the values before the first step.
+        inputs: (T, ...) each.
+        dtypes: of the outputs.
+
+    Returns:
+        The values after the last step, and the outputs, (T, B, N) each.
+
+    """
+    body = Body()
+    before = [ir.Value(name=f"before_{k}") for k in range(len(carried))]
+    now = [ir.Value(name=f"now_{k}") for k in range(len(inputs))]
+    after, made = step(body, before, now)
+    for output, dtype in zip(made, dtypes, strict=True):  # onnxruntime 1.23 must know how many dimensions they have
+        output.type, output.shape = ir.TensorType(dtype), ir.Shape([None, None])
+    graph = ir.Graph([*before, *now], [*after, *made], nodes=body.nodes, name="step")
+    attributes = [ir.AttrGraph("body", graph), ir.AttrInt64("num_scan_inputs", len(inputs))]
+    node = ir.Node("", "Scan", [*carried, *inputs], attributes, num_outputs=len(after) + len(made))
+    # Calls through onnxscript give an operator a fixed number of outputs, and Scan has any.
+    recorder: Any = evaluator.default()
+    recorder.nodes.append(node)
+    return node.outputs[: len(after)], node.outputs[len(after) :]

@@ -1,0 +1,158 @@
+"""The neurons in ONNX: the equations of one step, and the operators of ``torch.ops.srcell`` that run them over time.
+
+A function with an operator's name takes the operator's arguments, with values of the graph in place of tensors. Those
+are annotated as Any, for torch reads such annotations as types of ONNX.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ._graph import Body, Values, constant, dtype_of, empty, ir, op, scan
+
+BISECTIONS = 60
+
+
+class Cell(NamedTuple):
+    """The cell parameters as the step takes them, one value or one a neuron: as in csrc/cell.h."""
+
+    alpha: ir.Value
+    rho: ir.Value
+    inverse_rho: ir.Value
+    r: ir.Value
+    rs: ir.Value
+    zs_hyp: ir.Value
+    zs_span: ir.Value
+    bias: ir.Value
+    ten: ir.Value
+    minus_five: ir.Value
+
+
+def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[float]) -> Cell:
+    """The parameters from an operator's arguments: tensors if there are any, otherwise constants."""
+    dtype = dtype_of(bias)
+    values = tensors or [constant(x, dtype) for x in constants]
+    alpha, rho, r, rs, zs_hyp, zs_dep = values
+    one, ten, minus_five = (constant(x, dtype) for x in (1, 10, -5))
+    inverse_rho, zs_span = op.Div(one, rho), op.Sub(zs_dep, zs_hyp)
+    return Cell(alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, ten, minus_five)
+
+
+def advance(body: Body, cell: Cell, state: Values, current: ir.Value) -> list[ir.Value]:
+    """i, h and hs after a step, in csrc/cell.h's order of operations; but ONNX has no fused multiply-add."""
+    i, h, hs = state
+    i = body.Add(body.Mul(cell.alpha, i), current)
+    drive = body.Tanh(body.Mul(i, cell.inverse_rho))
+    q = body.Sigmoid(body.Add(body.Mul(cell.ten, h), cell.minus_five))
+    slow = body.Add(body.Mul(cell.rs, hs), cell.bias)
+    u = body.Add(body.Mul(cell.rho, drive), body.Add(body.Mul(cell.r, h), slow))
+    gate = body.Add(body.Mul(cell.zs_span, q), cell.zs_hyp)
+    hs = body.Add(body.Mul(gate, body.Sub(hs, h)), h)
+    return [i, body.Tanh(u), hs]
+
+
+def recurrence(
+    current: ir.Value,
+    cell: Cell,
+    state: Sequence[ir.Value],
+    lengths: ir.Value | None,
+    weight_hh: ir.Value | None,
+) -> list[ir.Value]:
+    """Spikes (T, B, N) and the state after each sample's last step, of currents (T, B, N)."""
+    dtype = dtype_of(cell.bias)
+    zero = constant(0, dtype)
+    start = list(state) or [op.Expand(zero, op.Shape(current, start=1))] * 3
+    inputs = [current]
+    if lengths is not None:
+        inputs.append(active_steps(current, lengths))
+    from_neurons = None if weight_hh is None else op.Transpose(weight_hh, perm=[1, 0])
+
+    def step(body: Body, before: Values, now: Values) -> tuple[Values, Values]:
+        c, *active = now
+        if from_neurons is not None:
+            c = body.Add(c, body.MatMul(body.Relu(before[1]), from_neurons))
+        after = advance(body, cell, before, c)
+        spikes = body.Relu(after[1])
+        if active:
+            spikes = body.Where(*active, spikes, zero)
+            after = [body.Where(*active, x, y) for x, y in zip(after, before, strict=True)]
+        return after, [spikes]
+
+    end, (spikes,) = scan(step, start, inputs, [dtype])
+    return [spikes, *end]
+
+
+def active_steps(current: ir.Value, lengths: ir.Value) -> Any:
+    """(T, B, 1) bool: whether a step comes before the end of a sample."""
+    zero, one = (constant(x, ir.DataType.INT64) for x in (0, 1))
+    steps = op.Range(zero, op.Squeeze(op.Shape(current, start=0, end=1)), one)
+    before_end = op.Less(op.Unsqueeze(steps, constant([1], ir.DataType.INT64)), lengths)
+    return op.Unsqueeze(before_end, constant([2], ir.DataType.INT64))
+
+
+def src(
+    current: Any,
+    bias: Any,
+    cell: Sequence[Any],
+    state: Sequence[Any],
+    lengths: Any | None,
+    weight_hh: Any | None,
+    *,
+    constants: Sequence[float],
+    **options: Any,
+) -> list[Any]:
+    """``torch.ops.srcell.src``."""
+    outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
+    return [*outputs, empty(dtype_of(bias))]
+
+
+def src_dense(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    cell: Sequence[Any],
+    state: Sequence[Any],
+    lengths: Any | None,
+    weight_hh: Any | None,
+    *,
+    constants: Sequence[float],
+    **options: Any,
+) -> list[Any]:
+    """``torch.ops.srcell.src_dense``: one product for all steps, whatever the method."""
+    current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
+    outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
+    work, words = dtype_of(bias), ir.DataType.INT64
+    return [*outputs, empty(work), empty(work), empty(words), empty(words)]
+
+
+def src_events(*arguments: Any, **options: Any) -> None:
+    """``torch.ops.srcell.src_events``, which is refused."""
+    raise TypeError("input: expected a dense tensor, got an EventBatch, which ONNX lacks: export with a dense input")
+
+
+def scale(spikes: Any, factors: Any) -> Any:
+    """``torch.ops.srcell.scale``."""
+    return op.Mul(spikes, factors)
+
+
+def rest(bias: Any, gain: Any) -> Any:
+    """``torch.ops.srcell.rest``: the bisection of ops/rest.py in float64; acosh(x) is log(x + sqrt(x^2 - 1))."""
+    one, minus_one, two, nan = (constant(x, ir.DataType.DOUBLE) for x in (1, -1, 2, math.nan))
+    steep = op.Max(gain, one)
+    acosh = op.Log(op.Add(op.Sqrt(steep), op.Sqrt(op.Sub(steep, one))))
+    turning = op.Clip(op.Div(op.Sub(op.Neg(acosh), bias), gain), minus_one, one)
+    above = op.Greater(turning, op.Tanh(op.Add(op.Mul(gain, turning), bias)))
+    rising = op.And(op.Greater(gain, one), above)
+    all_ones = op.Expand(one, op.Shape(bias))
+    bounds = [op.Neg(all_ones), op.Where(rising, turning, all_ones)]
+
+    def halve(body: Body, before: Values, now: Values) -> tuple[Values, Values]:
+        low, high = before
+        middle = body.Div(body.Add(low, high), two)
+        below = body.Less(middle, body.Tanh(body.Add(body.Mul(gain, middle), bias)))
+        return [body.Where(below, middle, low), body.Where(below, high, middle)], []
+
+    (low, high), _ = scan(halve, bounds, [constant([0.0] * BISECTIONS, ir.DataType.DOUBLE)], [])
+    return op.Where(op.IsNaN(op.Add(gain, bias)), nan, op.Div(op.Add(low, high), two))
