@@ -28,6 +28,7 @@ from srcell.cli.bench import bench
 from srcell.cli.parser import given_settings
 from srcell.cli.sweep import variations
 from srcell.training import sweep
+from support.calls import EXPORTS_ONNX
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -41,7 +42,11 @@ DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of doc
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
 SECONDS = 100  # a command that takes longer is taken to hang
 
-NEEDS = {"docs/howto/neurobench.md": ("neurobench",), "docs/howto/porting.md": ("snntorch", "spikingjelly")}
+NEEDS = {
+    "docs/howto/neurobench.md": ("neurobench",),
+    "docs/howto/onnx.md": ("onnx", "onnxscript", "onnxruntime"),
+    "docs/howto/porting.md": ("snntorch", "spikingjelly"),
+}
 COMPILES = {"docs/howto/microcontroller.md"}  # pages whose examples call a C compiler
 
 
@@ -92,6 +97,8 @@ def test_python(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for package in NEEDS.get(page, ()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f'{package} is not installed: pip install "srcell[docs]"')
+    if page == "docs/howto/onnx.md" and not EXPORTS_ONNX:
+        pytest.skip("torch.onnx.export takes a table from torch 2.6 on")
     if page in COMPILES and shutil.which("cc") is None:
         pytest.skip("needs a C compiler, cc")
     monkeypatch.chdir(tmp_path)

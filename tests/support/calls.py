@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from support.inputs import noise
 
 # Torch 2.4 breaks graphs at class instances, and cannot run operators with list arguments under vmap.
 NEW_TORCH = hasattr(torch.library, "register_vmap")
+# From torch 2.6 on its exporter takes a table of translations.
+EXPORTS_ONNX = "custom_translation_table" in inspect.signature(torch.onnx.export).parameters
 
 
 def images() -> Tensor:
