@@ -176,6 +176,19 @@ def porting() -> str:
     return report.lines(report.markdown_table(head, rows))
 
 
+def in_onnxruntime() -> str:
+    """What bench/rows/in_onnxruntime.py measured: a row for each network."""
+    names = {"784-100": "784-100", "deep": "784, ten times 128, 100", "lateral": "28-256, lateral, row by row"}
+    head = ["network", "accuracy", "in onnxruntime", "equal spikes", "in the last layer", "equal answers"]
+    rows = []
+    for row in read("onnx.json")["rows"]:
+        there = row["onnx"]
+        shares = [there[f"equal_{what}"] for what in ("spikes", "spikes_last_layer", "answers")]
+        shown = [f"{x:.2%}" for x in (row["accuracy"], there["accuracy"], *shares)]
+        rows.append([names[row["network"]], *shown])
+    return report.lines(report.markdown_table(head, rows))
+
+
 def through_time() -> str:
     """What each way to take gradients through time trained to: bench/through_time.py."""
     head = ["h and hs", "norm of the gradient", "validation accuracy", "learning rate"]
@@ -222,6 +235,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
     "accuracy-commands": commands,
     "inference": inference,
+    "onnx": in_onnxruntime,
     "porting": porting,
     "through-time": through_time,
     "pytorch": features,

@@ -104,6 +104,26 @@ def _export() -> None:
         same([program.module()(x)], [net(x)])
 
 
+@feature(
+    "torch.onnx.export",
+    "`dynamo=True` with `srcell.onnx.translation_table()`, torch 2.6 or newer: [in onnxruntime](howto/onnx.md)",
+    needs=("onnx", "onnxscript", "onnxruntime"),
+)
+def _onnx() -> None:
+    import onnxruntime
+
+    from srcell.onnx import translation_table
+
+    net, x = nn.Sequential(SpikesOnly(SRC(6, 20)), LeakyReadout(10, neurons_per_class=2)), spikes_in()
+    program: Any = torch.onnx.export(
+        net, (x,), dynamo=True, custom_translation_table=translation_table(), verbose=False
+    )
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    if (torch.from_numpy(logits) - net(x)).abs().max() > 1e-3:
+        raise AssertionError("other logits than in eager mode")
+
+
 @feature("activation checkpointing", "`torch.utils.checkpoint.checkpoint`, reentrant or not")
 def _checkpoint() -> None:
     from torch.utils.checkpoint import checkpoint
