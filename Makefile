@@ -63,12 +63,15 @@ $(BIN)/python:
 
 SOURCES := $(shell git ls-files csrc python CMakeLists.txt pyproject.toml 2>/dev/null)
 
-# One stamp file per extra; an extra is installed again when a source file changes. pip is not quiet here, so that the
-# progress of downloads and of the build is seen.
+# One stamp file per extra; an extra is installed again when a source file changes, and has what it contains with it. pip
+# is not quiet here, so that the progress of downloads and of the build is seen.
+CONTAINED_test := train
+CONTAINED_docs := train
+CONTAINED_dev := train test docs
 $(VENV)/train $(VENV)/test $(VENV)/docs $(VENV)/dev: $(BIN)/python $(SOURCES)
 	@echo "Building srcell and installing it with its dependencies in $(VENV): 1 to 3 minutes, more on a slow line."
 	$(BIN)/python -m pip install ".[$(@F)]"
-	@touch $@
+	@touch $(addprefix $(VENV)/,$(CONTAINED_$(@F))) $@
 
 clean:
 	rm -rf build dist $(VENV)
