@@ -34,6 +34,7 @@ ALLOWED = {
     "functional": {"_arguments", "events", "ops"},
     "layers": {"_arguments", "events", "functional", "ops"},
     "models": {"_arguments", "events", "export", "functional", "layers"},
+    "nir": {"_arguments", "events"},
     "onnx": {"_arguments", "models"},
     "recording": {"layers"},
     "reference": set(),

@@ -1,0 +1,205 @@
+"""Batches of events as recordings of NIR, the Neuromorphic Intermediate Representation, and back.
+
+Users call it. NIR's graphs have no node for the neuron of srcell, so networks are not converted; this file must never
+know one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ._arguments import as_float, require_values
+from ._extras import extra
+from .events import EventBatch
+from .events.checks import MAX_INPUTS, MAX_STEPS
+
+with extra("nir"):
+    import nir
+
+__all__ = ["from_nir", "to_nir"]
+
+_NO_EVENT = -1
+_SLACK = 0.01  # of a step: more than the rounding of float32 in the first 100,000 steps
+
+
+def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
+    """A batch of events as NIR's event data.
+
+    An event of step t gets the time ``t * dt``, or the next float64 where that times ``1 / dt`` rounds below t, so that
+    NIR's ``to_time_gridded(dt)`` finds every event in its step. Events keep their order. Gradients are not recorded.
+
+    Args:
+        batch: B samples of T steps and K inputs. Its lengths must be absent or all be T, because NIR's recordings of a
+            batch last equally long.
+        dt: duration of a step, above 0; NIR counts in seconds.
+
+    Returns:
+        ``nir.EventData``, or ``nir.ValuedEventData`` if the batch has values, with arrays (B, E) on the CPU, where E is
+        the largest number of events of a sample; behind a sample's events ``idx`` is -1, ``time`` infinite and
+        ``value`` 0. ``n_neurons`` is K, ``t_max`` is ``T * dt``.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: samples of several lengths, or a duration that is not above 0 or too large.
+
+    Example:
+        >>> import torch
+        >>> from srcell import EventBatch
+        >>> from srcell.nir import to_nir
+        >>> recording = to_nir(EventBatch.from_dense(torch.eye(3)[:, None]), dt=0.001)
+        >>> recording.idx.tolist(), recording.time.tolist(), recording.n_neurons, recording.t_max
+        ([[0, 1, 2]], [[0.0, 0.001, 0.002]], 3, 0.003)
+
+    """
+    if not isinstance(batch, EventBatch):
+        raise TypeError(f"batch: expected an EventBatch, got {type(batch).__name__}")
+    require_values("batch", batch.offsets)
+    steps, samples, inputs = batch.shape
+    if batch.lengths is not None and bool((batch.lengths != steps).any()):
+        shortest = int(batch.lengths.min())
+        raise ValueError(f"batch: expected samples of T = {steps} steps, got one of length {shortest}")
+    dt = _check_dt(dt)
+    if not np.isfinite(steps * dt):
+        raise ValueError(f"dt: expected a duration of which {steps} are finite, got {dt}")
+
+    offsets = batch.offsets.cpu().numpy()
+    starts = offsets[np.arange(samples + 1) * steps]
+    sample = np.repeat(np.arange(samples), np.diff(starts))
+    step = np.repeat(np.arange(samples * steps), np.diff(offsets)) % max(steps, 1)
+    place = sample, np.arange(len(sample)) - starts[sample]
+    shape = samples, int(np.diff(starts).max(initial=0))
+
+    def padded(x: NDArray[Any], padding: float) -> NDArray[Any]:
+        array = np.full(shape, padding, x.dtype)
+        array[place] = x
+        return array
+
+    recording = {
+        "idx": padded(batch.indices.cpu().numpy().astype(np.int64), _NO_EVENT),
+        "time": padded(_times_of(step, dt), np.inf),
+        "n_neurons": inputs,
+        "t_max": float(_times_of(np.array([steps]), dt)[0]),
+    }
+    if batch.values is None:
+        return nir.EventData(**recording)
+    return nir.ValuedEventData(**recording, value=padded(batch.values.detach().cpu().numpy(), 0))
+
+
+def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
+    """NIR's event data as a batch of events.
+
+    Every time must be a multiple of ``dt``, within a hundredth of it. For others ``EventBatch.from_events`` has bins.
+
+    Args:
+        data: ``nir.EventData`` or ``nir.ValuedEventData``, in arrays (B, E): ``idx`` integers in [0, ``n_neurons``), or
+            -1 where there is no event; ``time`` numbers from 0 to below ``t_max``, in any order; ``value`` float32 or
+            float64.
+        dt: duration of a step, above 0, in the unit of ``time``.
+
+    Returns:
+        A batch (T, B, K) on the CPU without lengths, where T is ``t_max / dt`` and K is ``n_neurons``; it has values
+        if the data do. Events of one step keep their order. It is equal to the batch that ``to_nir`` was given, if that
+        had no lengths and was on the CPU.
+
+    Raises:
+        TypeError: an argument or an array of the wrong type or dtype.
+        ValueError: a wrong shape or value, or a time that is not a multiple of ``dt``; the message names it.
+
+    Example:
+        >>> import nir, numpy as np
+        >>> from srcell.nir import from_nir
+        >>> data = nir.EventData(np.array([[2, 0]]), np.array([[0.001, 0.004]]), n_neurons=3, t_max=0.005)
+        >>> batch = from_nir(data, dt=0.001)
+        >>> batch.shape, batch.offsets.tolist(), batch.indices.tolist()
+        ((5, 1, 3), [0, 0, 1, 1, 1, 2], [2, 0])
+
+    """
+    if not isinstance(data, nir.EventData):
+        raise TypeError(f"data: expected nir.EventData or nir.ValuedEventData, got {type(data).__name__}")
+    dt = _check_dt(dt)
+    inputs, steps = _check_inputs(data.n_neurons), _steps_in(data.t_max, dt)
+    idx = _check_array("data.idx", data.idx, "iu", "integers")
+    if idx.ndim != 2:
+        raise ValueError(f"data.idx: expected shape (samples, events), got {idx.shape}")
+    time = _check_array("data.time", data.time, "fiu", "real numbers", idx.shape)
+    _refuse("data.idx", idx, (idx < _NO_EVENT) | (idx >= inputs), f"-1 or integers in [0, {inputs})")
+
+    place = np.nonzero(idx != _NO_EVENT)  # ascending by sample
+    times = np.full(idx.shape, 0.0)
+    times[place] = time[place]
+    _refuse("data.time", time, ~np.isfinite(times) | (times < 0), "finite numbers of at least 0")
+    with np.errstate(over="ignore"):
+        counts = times / dt
+    step = np.rint(counts)
+    late = step >= steps
+    late[idx == _NO_EVENT] = False
+    _refuse("data.time", time, late, f"times below t_max = {data.t_max}")
+    _refuse("data.time", time, abs(counts - step) > _SLACK, f"multiples of dt = {dt}")
+
+    rows = place[0] * steps + step[place].astype(np.int64)
+    order = np.argsort(rows, kind="stable")
+    offsets = np.zeros(len(idx) * steps + 1, np.int64)
+    np.cumsum(np.bincount(rows, minlength=len(idx) * steps), out=offsets[1:])
+    values = None
+    if isinstance(data, nir.ValuedEventData):
+        value = _check_array("data.value", data.value, "f", "float32 or float64", idx.shape)
+        if value.dtype.itemsize not in (4, 8):
+            raise TypeError(f"data.value: expected float32 or float64, got {value.dtype}")
+        _refuse("data.value", value, np.isnan(value) & (idx != _NO_EVENT), "numbers")
+        values = torch.from_numpy(value[place][order].astype(value.dtype.newbyteorder("=")))
+    indices = idx[place][order].astype(np.int32)
+    return EventBatch(offsets, indices, values, shape=(steps, len(idx), inputs))
+
+
+def _check_dt(dt: float) -> float:
+    dt = as_float("dt", dt)
+    if not 0 < dt < np.inf:
+        raise ValueError(f"dt: expected a finite duration above 0, got {dt}")
+    return dt
+
+
+def _times_of(step: NDArray[np.int64], dt: float) -> NDArray[np.float64]:
+    """The smallest time of each step that divided by dt is not below it."""
+    times = step * dt
+    return np.where(times / dt < step, np.nextafter(times, np.inf), times)
+
+
+def _check_inputs(count: Any) -> int:
+    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+        raise TypeError(f"data.n_neurons: expected an int, got {type(count).__name__}")
+    if not 0 <= count <= MAX_INPUTS:
+        raise ValueError(f"data.n_neurons: expected an int in [0, {MAX_INPUTS}], got {count}")
+    return int(count)
+
+
+def _steps_in(t_max: float, dt: float) -> int:
+    """T of a recording."""
+    t_max = as_float("data.t_max", t_max)
+    if not 0 <= t_max / dt < MAX_STEPS + 0.5:  # neither infinite nor NaN
+        raise ValueError(f"data.t_max: expected a duration of 0 to 2^31 - 1 steps of {dt}, got {t_max}")
+    steps = round(t_max / dt)
+    if abs(t_max / dt - steps) > _SLACK:
+        raise ValueError(f"data.t_max: expected a multiple of dt = {dt}, got {t_max}")
+    return steps
+
+
+def _check_array(name: str, x: Any, kinds: str, expected: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """An array of a dtype of these kinds, and of this shape."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
+    if x.dtype.kind not in kinds:
+        raise TypeError(f"{name}: expected {expected}, got {x.dtype}")
+    if shape not in (None, x.shape):
+        raise ValueError(f"{name}: expected shape {shape}, as data.idx has, got {x.shape}")
+    return x
+
+
+def _refuse(name: str, x: NDArray[Any], wrong: NDArray[np.bool_], expected: str) -> None:
+    """Raise if an element is wrong."""
+    if wrong.any():
+        sample, event = np.argwhere(wrong)[0].tolist()
+        raise ValueError(f"{name}: expected {expected}, got {x[sample, event]} in sample {sample} at position {event}")
