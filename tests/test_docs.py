@@ -43,6 +43,7 @@ NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
 SECONDS = 100  # a command that takes longer is taken to hang
 
 NEEDS = {
+    "docs/howto/camera-events.md": ("nir",),
     "docs/howto/neurobench.md": ("neurobench",),
     "docs/howto/onnx.md": ("onnx", "onnxscript", "onnxruntime"),
     "docs/howto/porting.md": ("snntorch", "spikingjelly"),

@@ -29,7 +29,7 @@ _SLACK = 0.01  # of a step: more than the rounding of float32 in the first 100,0
 def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
     """A batch of events as NIR's event data.
 
-    An event of step t gets the time ``t * dt``, or the next float64 where that times ``1 / dt`` rounds below t, so that
+    An event of step t gets the time ``t * dt``, or the next float64 where that divided by ``dt`` is below t, so that
     NIR's ``to_time_gridded(dt)`` finds every event in its step. Events keep their order. Gradients are not recorded.
 
     Args:
