@@ -15,7 +15,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srcell import SRC, EventBatch, SRCCell, SRCState, rest_state, src, src_linear
+from srcell import SRC, EventBatch, SRCCell, SRCState, integer_src_linear, rest_state, src, src_linear
+from srcell.functional import count_spikes
 from srcell.reference import src_reference
 from support.gradients import gradients, make_output_gradients
 from support.inputs import BATCH, NEURONS, PARAMETERS, STATE, STEPS, call, make_currents, make_inputs, noise
@@ -48,11 +49,21 @@ def test_a_refused_value_is_told_from_those_that_are_not(dtype: torch.dtype, val
         src(current, -6.0, alpha=value)
 
 
-@pytest.mark.parametrize("call", [lambda x, w: src(x, -6.0), lambda x, w: src_linear(x, w, -6.0)])
-def test_a_device_without_kernels_is_named(call: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("current", lambda x, w: src(x, -6.0)),
+        ("weight", lambda x, w: src_linear(x, w, -6.0)),
+        ("weight", lambda x, w: integer_src_linear(x, w.to(torch.int16))),
+        ("spikes", lambda x, w: count_spikes(x)),
+        ("bias", lambda x, w: rest_state(x)),
+    ],
+)
+def test_a_device_without_kernels_is_named(argument: str, call: Callable[..., Any]) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         x, weight = torch.empty(4, 2, 3, device="mps"), torch.empty(5, 3, device="mps")
-    with pytest.raises(ValueError, match=r": expected a tensor on a CPU or a CUDA device, got one on mps"):
+    expected = rf"^{argument}: expected a tensor on a CPU or a CUDA device, got one on mps\S*: .*\.cpu\(\)$"
+    with pytest.raises(ValueError, match=expected):
         call(x, weight)
 
 

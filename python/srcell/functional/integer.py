@@ -13,7 +13,7 @@ from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
 from ..ops._memory import has_memory
 from ..ops.integer import check_cell, integer_src
-from .layer import as_lengths
+from .layer import as_lengths, check_device
 
 MOST_BITS = 16
 SMALLEST = 2.0**-100  # of the largest size of weights that are not taken for 0
@@ -96,6 +96,7 @@ def run_integer(
         rho: the range of i, in units of the latent weights, that the surrogate derivative has.
 
     """
+    check_device("weight", weight)
     offsets = indices = dense = None
     shape: Sequence[int]
     if isinstance(input, EventBatch):

@@ -214,7 +214,9 @@ def without_padding(
 def check_device(name: str, x: Tensor) -> None:
     """Raise if there are no kernels for a tensor's device."""
     if x.device.type not in ("cpu", "cuda", "meta"):
-        raise ValueError(f"{name}: expected a tensor on a CPU or a CUDA device, got one on {x.device}")
+        raise ValueError(
+            f"{name}: expected a tensor on a CPU or a CUDA device, got one on {x.device}: move it there with .cpu()"
+        )
 
 
 def autocasts(x: Tensor) -> bool:

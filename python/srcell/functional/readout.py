@@ -18,7 +18,7 @@ from ..ops._memory import has_memory
 from ..ops._memory import without_padding as zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.scale import scale
-from .layer import autocasts, check_lengths, flat_size
+from .layer import autocasts, check_device, check_lengths, flat_size
 
 
 def leaky_readout(
@@ -142,6 +142,7 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
     require_dense("spikes", spikes)
     if spikes.dim() < 2:
         raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
+    check_device("spikes", spikes)
     plain = spikes.detach()
     if plain.dtype in HALF:
         plain = plain.float()

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._arguments import as_float, require_dense
 from .._state import SRCState
 from ..ops.rest import rest
-from .layer import Parameter
+from .layer import Parameter, check_device
 
 
 @torch.no_grad()
@@ -66,6 +66,7 @@ def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor
             if not value.is_floating_point():
                 raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
             require_dense(name, value)
+            check_device(name, value)
             if value.device != device:
                 raise ValueError(f"{name}: expected device {device}, as the tensor before it has, got {value.device}")
             double = value.to(torch.float64)
