@@ -1,4 +1,5 @@
 # srcell.wasm: the runtime for browsers, with the functions of srcell.h. docs/_static/play/srcell.js calls them.
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS csrc/runtime/srcell.h)
 file(STRINGS csrc/runtime/srcell.h declared REGEX "srcell_[a-z_]+\\(")
 string(REGEX MATCHALL "srcell_[a-z_]+\\(" declared "${declared}")
 list(REMOVE_DUPLICATES declared)

@@ -20,7 +20,8 @@ endforeach()
 # Its interface is C, so a program needs no C++ library of its own.
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime/exports.map)
-  target_link_options(libsrcell_shared PRIVATE -static-libstdc++ -static-libgcc LINKER:--version-script=${exports})
+  target_link_options(libsrcell_shared PRIVATE -static-libstdc++ -static-libgcc LINKER:--version-script=${exports}
+                      LINKER:-z,nodelete)  # threads of the pool outlive a dlclose()
   set_target_properties(libsrcell_shared PROPERTIES LINK_DEPENDS ${exports})
 endif()
 set_target_properties(libsrcell_shared PROPERTIES EXPORT_NAME srcell SOVERSION 0 VERSION ${SKBUILD_PROJECT_VERSION})

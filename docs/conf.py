@@ -57,6 +57,6 @@ html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_copy_source = html_show_sourcelink = False
-html_theme_options = {"navigation_with_keys": True}
+html_theme_options = {"navigation_with_keys": False}  # the pages of play/ use the arrows
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

@@ -180,6 +180,12 @@ def test_what_is_refused_is_an_error_with_its_text(made: dict[str, Any]) -> None
         "batch: expected at least 1, got -1",
         "images: expected pixels in [0, 1], got others in sample 0",
         "settings: expected a gain that is finite and at least 0",
+        "steps: expected a whole number, got undefined",
+        "index: expected 1 numbers, got 2",
+        "values: expected 1 numbers, got 2",
+        "indices: expected whole numbers",
+        "input: expected 1 numbers, got 2",
+        "no memory left",
     ]
     assert made["refusals"]["found"] == [0.0]
 

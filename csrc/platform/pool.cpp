@@ -4,9 +4,9 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <list>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 namespace srcell {
@@ -24,12 +24,11 @@ struct Pool {
     std::mutex mutex;
     std::condition_variable called;
     std::list<Call*> calls;  // that want helpers
-    int idle = 0;
+    int idle = 0;            // threads that wait, or are about to
 
     void help() {
         std::unique_lock<std::mutex> lock(mutex);
         for (;;) {
-            ++idle;
             called.wait(lock, [&] { return !calls.empty(); });
             --idle;
             Call& call = *calls.front();
@@ -38,6 +37,7 @@ struct Pool {
             lock.unlock();
             call.work(call.data);
             lock.lock();
+            ++idle;
             if (--call.busy == 0) call.done.notify_one();
         }
     }
@@ -47,8 +47,8 @@ struct Pool {
         int wanted = 0;
         for (const Call* call : calls) wanted += call->wanted;
         try {
-            for (int k = idle; k < wanted; ++k) std::thread([this] { help(); }).detach();
-        } catch (const std::system_error&) {
+            for (; idle < wanted; ++idle) std::thread([this] { help(); }).detach();
+        } catch (const std::exception&) {
             // It allows no more: those that there are do the work.
         }
     }
@@ -81,7 +81,10 @@ Pool& here() {
 
 }  // namespace
 
-void run_on_pool(int threads, void (*work)(void*), void* data) { here().run(threads - 1, work, data); }
+void run_on_pool(int threads, void (*work)(void*), void* data) {
+    if (threads < 2) return work(data);
+    here().run(threads - 1, work, data);
+}
 
 void forget_pool() { pool = nullptr; }
 

@@ -60,6 +60,12 @@ export function refusals(runtime, { network, images }) {
     () => read.stream(-1),
     () => runtime.encodeRate([2], 1, { steps: 3 }),
     () => runtime.encodeRate(images, 1, { steps: 3, gain: -1 }),
+    () => runtime.encodeRate(images, 1, {}),
+    () => runtime.encodeRate(images, 1, { steps: 3, index: [1, 2] }),
+    () => stream.step([0], [1, 2]),
+    () => stream.step([NaN]),
+    () => stream.dense([1, 2]),
+    () => runtime.scratch((scratch) => scratch.room(2 ** 32 + 64)),
   ].map((call) => {
     try {
       call();

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -42,6 +43,21 @@ void two_threads_meet() {
         &arrived);
     CHECK(arrived == 2);
 }
+
+#if defined(__linux__)
+// Threads that were started serve later calls: their number stays what it was after the first.
+void calls_start_no_more_threads() {
+    const auto call = [] { parallel_for(64, 4, [](void*, int64_t, int64_t) {}, nullptr); };
+    const auto threads = [] {
+        const std::filesystem::directory_iterator tasks("/proc/self/task");
+        return std::distance(begin(tasks), end(tasks));
+    };
+    call();
+    const auto before = threads();
+    for (int k = 0; k < 500; ++k) call();
+    CHECK(threads() == before);
+}
+#endif
 
 // The inputs that all callers read.
 template <class T>
@@ -212,6 +228,9 @@ int main(int count, char** arguments) {
 #endif
     CHECK(std::string(thread_runtime()) == (openmp ? "openmp" : "std"));
     two_threads_meet();
+#if defined(__linux__)
+    calls_start_no_more_threads();
+#endif
     const Work work;
     callers_do_not_meet(work);
 #if !defined(_WIN32)

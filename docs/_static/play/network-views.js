@@ -55,7 +55,7 @@ function last(run, step) {
 export function votesView() {
   return view({
     name: "network-votes", height: 110,
-    caption: "Logits so far: the votes. A spike counts for its neuron's class, and a tenth as much against the others.",
+    caption: "Logits so far: the votes. An output counts for its neuron's class, and a tenth as much against the others; in the float network it fades by 1 % a step.",
     describe: (run, step) => `Logits after step ${step}: `
       + [...run.logitsAfter[step].entries()].map(([c, logit]) => `${c}: ${signed(logit)}`).join(", "),
     paint: (pen, { width, height }, run, step) => {
@@ -97,7 +97,7 @@ export function rasterView(neurons, classes) {
   const group = neurons / classes;
   return overSteps({
     name: "network-raster", height: neurons * ROWS,
-    caption: `Spikes of the ${neurons} neurons over the steps, in rows of ${group} that vote for the same class.`,
+    caption: `Active neurons over the steps, in rows of ${group} that vote for the same class.`,
     describe: (run, step) => `Active neurons, of ${neurons}, over ${step} steps; for each class: `
       + spikesOf(run, step).map((count, c) => `${c}: ${count}`).join(", "),
     paint: (pen, { width }, run, step, x, wide) => {

@@ -166,11 +166,11 @@ class Column {
 
 const COUNTS = [
   ["Steps", (run, step) => step],
-  ["Active pixels", eventsBefore],
-  ["Active neurons", (run, step) => run.spikesBefore[step]],
-  ["Additions: active pixels × neurons", (run, step) => eventsBefore(run, step) * run.neurons],
+  ["Input events: active pixels of all steps", eventsBefore],
+  ["Output events: active neurons of all steps", (run, step) => run.spikesBefore[step]],
+  ["Additions: input events × neurons", (run, step) => eventsBefore(run, step) * run.neurons],
   ["Multiply-adds if no zero were skipped: inputs × neurons × steps", (run, step) => run.inputs * run.neurons * step],
-  ["Additions per multiply-add", (run, step) => step ? eventsBefore(run, step) / (run.inputs * step) : 0,
+  ["The share of these that is done", (run, step) => step ? eventsBefore(run, step) / (run.inputs * step) : 0,
     (share) => `${(100 * share).toFixed(1)} %`],
   ["Time of all steps at once", (run) => run.milliseconds, (time) => `${time.toFixed(1)} ms`],
 ];

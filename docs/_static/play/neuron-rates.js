@@ -11,7 +11,9 @@ export class Rates {
   constructor(rates) {
     Object.assign(this, { rates, plot: new Plot({ height: null, left: 46, bottom: 34 }), curves: {} });
     for (const name of ["rate", "rated", "mark", "present"]) this.curves[name] = curve(name);
-    this.plot.marks.append(...Object.values(this.curves));
+    const { present, ...within } = this.curves;
+    this.plot.marks.append(...Object.values(within));
+    this.plot.element.append(present);
     this.note = html("figcaption");
     this.element = html("figure", {}, legend(["rate", "spikes"], ["present", "present current"]), this.plot.element,
       this.note);

@@ -36,6 +36,7 @@ export class Time {
     this.play.textContent = playing ? "Pause" : "Play";
     this.owed = this.last = 0;
     if (playing) requestAnimationFrame((now) => this.frame(now));
+    else this.move(this.step); // which also keeps it in the link
   }
 
   frame(now) {

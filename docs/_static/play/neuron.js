@@ -153,8 +153,8 @@ function summary(spikes) {
   if (!spikes.length) return `No spike in ${STEPS} steps.`;
   if (spikes.length === 1) return `1 spike in ${STEPS} steps, at step ${spikes[0]}.`;
   const every = (spikes.at(-1) - spikes[0]) / (spikes.length - 1);
-  return `${spikes.length} spikes in ${STEPS} steps (${(100 * spikes.length / STEPS).toFixed(1)} per 100), one every `
-    + `${Number(every.toFixed(1))} steps${spikes.length > 2 ? " on average" : ""}.`;
+  const apart = `${spikes.length > 2 ? "on average " : ""}${Number(every.toFixed(1))} steps apart`;
+  return `${spikes.length} spikes in ${STEPS} steps, ${apart}.`;
 }
 
 let page;

@@ -50,10 +50,10 @@ function kindOf(input) {
 export function rasterView(neurons) {
   return overSteps({
     name: "sequence-canvas", height: neurons * NEURON,
-    caption: `Spikes of the ${neurons} neurons; neuron 1 has the shortest time constant.`,
+    caption: `Active neurons, of ${neurons}; neuron 1 has the shortest time constant.`,
     describe: (run, step) => {
       const late = run.active.slice(SHOWN, Math.min(step, SHOWN + run.delay)).flat();
-      return `${run.spikesBefore[step]} spikes of ${neurons} neurons in ${step} of ${run.steps} steps; `
+      return `${run.spikesBefore[step]} outputs of ${neurons} neurons in ${step} of ${run.steps} steps; `
         + `${late.length} of them, by ${new Set(late.map(([n]) => n)).size} neurons, during the delay`;
     },
     paint: (pen, { height }, run, step, x, wide) => {
@@ -72,7 +72,8 @@ export function rasterView(neurons) {
 export function probabilityView() {
   return overSteps({
     name: "sequence-canvas", height: 110,
-    caption: "Probability of the shown symbol (thick) and of the others (thin), if asked then. Dashed: chance.",
+    caption: "Probability of the shown symbol (thick) and of the others (thin), if asked then by the spikes of the last "
+      + "20 steps. Dashed: chance.",
     describe: (run, step) => {
       const now = run.probabilities[step], first = ranked(now)[0];
       return `Probability of symbol ${NAMES[run.symbol]} after step ${step} of ${run.steps}: `

@@ -5,6 +5,7 @@
    What the runtime refuses is thrown as an Error with its text. The memory of a call that failed is lost. */
 
 const OK = 0;
+const MOST = 2 ** 31; // bytes of an array
 
 /** The runtime from the bytes of srcell.wasm, or from where it is fetched. */
 export async function load(source) {
@@ -18,7 +19,10 @@ export async function load(source) {
     fd_write: () => 8, // the standard library's last words before it gives up; there is no file for them
     proc_exit: (code) => { throw new Error(`the runtime gave up with code ${code}`); },
   };
-  const refuse = (text) => { throw new Error(runtime.text(text)); };
+  const refuse = (text) => {
+    const said = runtime.text(text);
+    throw new Error(said === "std::bad_alloc" ? "no memory left" : said);
+  };
   const { instance } = await WebAssembly.instantiate(bytes, { wasi_snapshot_preview1: system, srcell: { refuse } });
   runtime = new Runtime(instance.exports);
   instance.exports._initialize();
@@ -74,6 +78,10 @@ class Runtime {
   /** The events of images (B * K pixels in [0, 1]): settings are those of a network's encoder, and `seed` and `index`. */
   encodeRate(images, inputs, { steps, prefix = 0, gain = 1, thinned = false, seed = 0, index = null }) {
     const batch = images.length / inputs, rows = batch * (prefix + steps);
+    whole("images: their number", batch);
+    whole("steps", steps);
+    whole("prefix", prefix);
+    if (index) expect("index", index.length, batch);
     return this.scratch((scratch) => {
       const settings = scratch.room(40), view = new DataView(this.exports.memory.buffer, settings, 40);
       view.setBigInt64(0, BigInt(steps), true);
@@ -82,7 +90,7 @@ class Runtime {
       view.setInt32(24, thinned ? 1 : 0, true);
       view.setBigUint64(32, BigInt.asUintN(64, BigInt(seed)), true);
       const active = images.reduce((sum, pixel) => sum + (pixel > 0), 0), room = active * steps;
-      const pixels = scratch.put(Float32Array, images), numbers = index && scratch.put(BigInt64Array, index.map(BigInt));
+      const pixels = scratch.put(Float32Array, images), numbers = index && scratch.put(BigInt64Array, BigInt64Array.from(index, BigInt));
       const offsets = scratch.room(8 * (rows + 1)), indices = scratch.room(4 * room);
       this.call("srcell_encode_rate", settings, BigInt(batch), BigInt(inputs), pixels, numbers ?? 0, offsets, indices,
         BigInt(room));
@@ -136,6 +144,7 @@ class Scratch {
   }
 
   room(bytes) {
+    if (!(bytes < MOST)) throw new Error("no memory left"); // a size in C wraps around at twice that
     const address = this.runtime.exports.malloc(Math.max(bytes, 8));
     if (!address) throw new Error("no memory left");
     this.addresses.push(address);
@@ -150,6 +159,9 @@ class Scratch {
 
   /** Addresses of the three arrays of events. */
   events({ offsets, indices, values }) {
+    expect("indices", indices.length, Number(offsets.at(-1)));
+    if (values) expect("values", values.length, indices.length);
+    if (!indices.every(Number.isInteger)) throw new Error("indices: expected whole numbers");
     const ends = this.put(BigInt64Array, BigInt64Array.from(offsets, BigInt));
     return [ends, this.put(Int32Array, indices), values ? this.put(Float32Array, values) : 0];
   }
@@ -184,10 +196,12 @@ class Network {
   /** Logits (B * C) and the last layer's spikes (T * B * N) of events; lengths are the steps of each sample, or null. */
   run(events, lengths = null) {
     const { runtime } = this, { steps, batch } = events;
+    expect("events.offsets", events.offsets.length, steps * batch + 1);
+    if (lengths) expect("lengths", lengths.length, batch);
     const classes = batch * this.classes, count = steps * batch * this.outputs;
     return runtime.scratch((scratch) => {
       const given = scratch.events(events), logits = scratch.room(4 * classes), spikes = scratch.room(4 * count);
-      const ends = lengths ? scratch.put(BigInt64Array, lengths.map(BigInt)) : 0;
+      const ends = lengths ? scratch.put(BigInt64Array, BigInt64Array.from(lengths, BigInt)) : 0;
       runtime.call("srcell_network_run", this.handle, BigInt(steps), BigInt(batch), ...given, ends, logits, spikes, 1);
       const read = (address, length) => runtime.read(Float32Array, address, length);
       return { logits: read(logits, classes), spikes: read(spikes, count) };
@@ -221,14 +235,14 @@ class Stream {
 
   /** Takes a step in which sample b has the events offsets[b] to offsets[b + 1]. */
   rows(offsets, indices, values = null) {
+    expect("offsets", offsets.length, this.batch + 1);
     this.runtime.scratch((scratch) =>
       this.runtime.call("srcell_stream_step_rows", this.handle, ...scratch.events({ offsets, indices, values })));
   }
 
   /** Takes a step with a dense input (B * K). */
   dense(input) {
-    if (input.length !== this.batch * this.network.inputs)
-      throw new Error(`input: expected ${this.batch * this.network.inputs} numbers, got ${input.length}`);
+    expect("input", input.length, this.batch * this.network.inputs);
     this.runtime.scratch((scratch) =>
       this.runtime.call("srcell_stream_step_dense", this.handle, scratch.put(Float32Array, input)));
   }
@@ -268,6 +282,14 @@ class Stream {
   free() {
     this.runtime.exports.srcell_stream_free(this.handle);
   }
+}
+
+function expect(name, got, count) {
+  if (got !== count) throw new Error(`${name}: expected ${count} numbers, got ${got}`);
+}
+
+function whole(name, number) {
+  if (!Number.isInteger(number) || number < 0) throw new Error(`${name}: expected a whole number, got ${number}`);
 }
 
 const PARAMETERS = { bias: -6, alpha: 0.9, rho: 3, r: 2, rs: -7, zs_hyp: 0.9, zs_dep: 0 };
