@@ -13,8 +13,12 @@ math(EXPR at "${at} + 1")
 list(GET systems ${at} CMAKE_SYSTEM_NAME)
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)  # zig builds a system's libraries for what is linked, which takes long
 find_program(zig python-zig REQUIRED)
-set(CMAKE_C_COMPILER ${zig} cc -target ${ZIG_TARGET})
-set(CMAKE_CXX_COMPILER ${zig} c++ -target ${ZIG_TARGET})
+# zig makes the system's libraries once for each kind of optimisation: that of the module serves CMake's first programs.
+if(CMAKE_SYSTEM_NAME STREQUAL "WASI")
+  set(optimised -Os)
+endif()
+set(CMAKE_C_COMPILER ${zig} cc -target ${ZIG_TARGET} ${optimised})
+set(CMAKE_CXX_COMPILER ${zig} c++ -target ${ZIG_TARGET} ${optimised})
 # CMake calls these without arguments of their own.
 foreach(tool ar ranlib rc)
   file(WRITE ${CMAKE_BINARY_DIR}/zig-${tool} "#!/bin/sh\nexec '${zig}' ${tool} \"$@\"\n")
