@@ -66,8 +66,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Any]:
-    settings = {**RATE, "seed": 2**63 + 5, "index": [7, 8, 1000]}
-    settings["seed"] = 77  # JSON has no larger integers
+    settings = {**RATE, "seed": 77, "index": [7, 8, 1000]}
     return {
         "trains": {name: case_of(*train) for name, train in exported_trains().items()},
         "encoded": {"pixels": text_of(images()), "inputs": 50, "settings": settings},

@@ -1,6 +1,6 @@
-// What the operating system gives: pages of memory, files, threads, mutual exclusion. One .cpp beside this header
-// implements it for each system (CMakeLists.txt chooses), and nothing else in csrc calls a system or looks for its
-// libraries. Knows no kernel, and not what memory and threads are for.
+// What the operating system gives: pages of memory, files, threads, mutual exclusion. The .cpp files beside this header
+// implement it (CMakeLists.txt chooses those of a system), and nothing else in csrc calls a system or looks for its
+// libraries, but for bindings/gil.c. Knows no kernel, and not what memory and threads are for.
 #pragma once
 
 #include <cstddef>

@@ -52,7 +52,8 @@ export class Cell {
   steps(parameters, i) {
     const key = JSON.stringify(parameters);
     if (this.field?.key !== key) {
-      this.field?.network.free(this.field.stream.free());
+      this.field?.stream.free();
+      this.field?.network.free();
       const network = this.runtime.network(gridFile(parameters));
       this.field = { key, network, stream: network.stream() };
     }
