@@ -1,4 +1,4 @@
-"""The processes that train one network together, and the signals that stop them.
+"""The processes that train one network together, the device of each, and the signals that stop them.
 
 Training calls it; it must never know what is trained. A single process runs without torch.distributed.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shlex
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -74,17 +75,61 @@ class Processes:
         return DistributedDataParallel(network) if self.size > 1 else network
 
 
+def own_device(device: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The device of this process, where a user named one for all: under torchrun ``cuda`` is the GPU of LOCAL_RANK.
+
+    It touches no GPU. What it does not know, and GPUs that are not there, are returned as they came.
+
+    Args:
+        device: as the user named it.
+        environment: has what torchrun says to this process.
+
+    Raises:
+        ValueError: the processes of this machine would share a GPU.
+
+    Example:
+        >>> own_device("cuda:1"), own_device("cpu", {"TORCHELASTIC_RUN_ID": "a", "LOCAL_RANK": "3"})
+        ('cuda:1', 'cpu')
+
+    """
+    name = str(device)
+    if "TORCHELASTIC_RUN_ID" not in environment or not re.fullmatch(r"cuda(:\d+)?", name):
+        return device
+    gpus, rank, size = torch.cuda.device_count(), int(environment["LOCAL_RANK"]), int(environment["LOCAL_WORLD_SIZE"])
+    own = f"cuda:{rank}"
+    if not gpus or (name != "cuda" and (size == 1 or name == own)):
+        return device
+    if name != "cuda":
+        raise ValueError(
+            f"device: expected cuda, of which each of {size} processes on this machine takes the GPU of its LOCAL_RANK "
+            f"(here {rank}), got {name!r}: CUDA_VISIBLE_DEVICES chooses among GPUs"
+        )
+    if rank >= gpus:
+        raise ValueError(
+            f"device: expected a GPU for each of {size} processes on this machine, got {gpus} and LOCAL_RANK {rank}: "
+            "start fewer processes, or set LOCAL_RANK=0 in each if it sees no GPU but its own"
+        )
+    return own
+
+
 @contextmanager
 def processes(device: str = "cpu") -> Iterator[Processes]:
     """Join the process group of torchrun (gloo, or NCCL for GPU tensors); a group of one without torchrun.
 
     A group that is already initialised is used, and left as it is.
+
+    Args:
+        device: this process's own, as ``own_device`` tells it.
+
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
         alone = not distributed.is_initialized()
         yield Processes() if alone else Processes(distributed.get_rank(), distributed.get_world_size())
         return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)  # before NCCL starts, which takes the current GPU: 0 in every process otherwise
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     group = Processes(distributed.get_rank(), distributed.get_world_size())
     try:
         yield group

@@ -20,7 +20,8 @@ from .terminal import folder_of, header_of, is_first_process, shown_progress
 
 TRAIN_TEXT = """\
 Train a network and leave a run folder. Ctrl-C stops it after a checkpoint.
-Under torchrun the processes share each batch."""
+Under torchrun the processes share each batch; with --device cuda each takes
+the GPU of its LOCAL_RANK."""
 TRAIN_EXAMPLES = """\
 examples:
   srcell train digits

@@ -79,7 +79,7 @@ def train(
     from .run_folder import RunFolder
 
     options = options or RunOptions()
-    with processes(options.device) as group:
+    with processes(options.own_device) as group:
         dataset = load_data(config, options)
         trainer = Trainer(config, dataset, options, group)
         with _writer(group, out, lambda: RunFolder.create(out, config, _run_data(options, dataset))) as folder:
@@ -108,7 +108,7 @@ def resume(out: str | Path, observer: Observer | None = None, options: RunOption
     from .run_folder import RunFolder
 
     options = options or RunOptions()
-    with processes(options.device) as group:
+    with processes(options.own_device) as group:
         run = RunFolder.open(out)
         options = _options_of(run, options)
 
@@ -235,4 +235,5 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
         seed=EVALUATION_SEED,
         num_workers=options.num_workers,
     )
-    return evaluate(model.to(options.device), loader, options.device, binary=binary)
+    device = options.own_device
+    return evaluate(model.to(device), loader, device, binary=binary)

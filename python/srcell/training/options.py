@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._arguments import present_device
+from .._processes import own_device
 
 DATA = "data"
 
@@ -20,11 +21,13 @@ class RunOptions:
         download: download the data set if it is not there.
         cache: keep binned recordings on disk, as in ``srcell.data.load_nmnist``.
         num_workers: processes that encode batches ahead; 0 encodes them in the training process.
-        device: device of the network.
+        device: device of the network: "cpu", "cuda" or a GPU by its number, "cuda:1". Under torchrun "cuda" is the GPU
+            of the process's LOCAL_RANK.
         checkpoint_seconds: least time between two checkpoints within an epoch; one is also written after every epoch.
 
     Raises:
-        ValueError: ``device`` is not available, or ``checkpoint_seconds`` is not a number of at least 0.
+        ValueError: ``device`` is not available, the processes of torchrun on this machine would share a GPU, or
+            ``checkpoint_seconds`` is not a number of at least 0.
 
     """
 
@@ -36,10 +39,15 @@ class RunOptions:
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        if present_device(self.device).type not in ("cpu", "cuda"):
+        if present_device(self.own_device).type not in ("cpu", "cuda"):
             raise ValueError(f"device: expected the CPU or a GPU (cuda), got {self.device!r}")
         if not self.checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds: expected at least 0, got {self.checkpoint_seconds}")
+
+    @property
+    def own_device(self) -> str:
+        """The device of this process, one of those that train together."""
+        return own_device(self.device)
 
 
 def data_folder(options: RunOptions) -> str | Path:

@@ -65,7 +65,7 @@ class Trainer:
         options, self._group = options or RunOptions(), group or Processes()
         self.config, self.tally = config, Tally()
         self.history: list[EpochMetrics] = []
-        self._device = torch.device(options.device)
+        self._device = torch.device(options.own_device)
         self._test_samples = dataset.test
         self._workers = options.num_workers
         training, validation = split(config, dataset.train)

@@ -1,0 +1,191 @@
+"""The processes of torchrun: which device each takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed
+
+from srcell import cli
+from srcell._processes import own_device, processes
+from srcell.training import RunOptions, resume
+
+PATIENCE = 100
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def from_torchrun(rank: int, size: int) -> dict[str, str]:
+    """What torchrun says to a process; there may be other machines."""
+    return {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size), "WORLD_SIZE": "16"}
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
+    """So many GPUs, as far as torch counts them."""
+    count: int = request.param
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    return count
+
+
+@pytest.mark.parametrize("gpus", [4], indirect=True)
+def test_under_torchrun_cuda_is_the_gpu_of_the_local_rank(gpus: int) -> None:
+    assert [own_device("cuda", from_torchrun(rank, gpus)) for rank in range(gpus)] == [
+        *("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+    ]
+    assert own_device("cpu", from_torchrun(3, gpus)) == "cpu"
+    assert own_device("cuda", {"LOCAL_RANK": "3"}) == "cuda"  # torchrun did not start this one
+
+
+@pytest.mark.parametrize("gpus", [1], indirect=True)
+def test_a_process_that_sees_its_own_gpu_alone_takes_it(gpus: int) -> None:
+    """With torchrun --virtual-local-rank."""
+    for size in (1, 4):
+        assert own_device("cuda", from_torchrun(0, size)) == own_device("cuda:0", from_torchrun(0, size)) == "cuda:0"
+
+
+@pytest.mark.parametrize("gpus", [4], indirect=True)
+def test_the_number_of_a_gpu_is_for_one_process_on_a_machine(gpus: int) -> None:
+    assert own_device("cuda:3", {}) == own_device("cuda:3", from_torchrun(0, 1)) == "cuda:3"
+    assert own_device("cuda:3", from_torchrun(3, 4)) == "cuda:3"  # a caller may have looked it up
+    error = (
+        r"^device: expected cuda, of which each of 2 processes on this machine takes the GPU of its LOCAL_RANK "
+        r"\(here 0\), got 'cuda:1': CUDA_VISIBLE_DEVICES chooses among GPUs$"
+    )
+    with pytest.raises(ValueError, match=error):
+        own_device("cuda:1", from_torchrun(0, 2))
+
+
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+def test_more_processes_than_gpus_are_refused(gpus: int) -> None:
+    error = (
+        "^device: expected a GPU for each of 3 processes on this machine, got 2 and LOCAL_RANK 2: "
+        "start fewer processes, or set LOCAL_RANK=0 in each if it sees no GPU but its own$"
+    )
+    with pytest.raises(ValueError, match=error):
+        own_device("cuda", from_torchrun(2, 3))
+
+
+@pytest.mark.parametrize("gpus", [0], indirect=True)
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:", "x", "", None, torch.device("cuda")])
+def test_devices_that_are_not_there_are_said_to_be_missing(
+    gpus: int, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in from_torchrun(1, 2).items():
+        monkeypatch.setenv(name, value)
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(
+        (ValueError, TypeError), match=f"^device: expected one that this machine has, got {re.escape(repr(device))}: "
+    ):
+        RunOptions(device=device)
+
+
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+@pytest.mark.parametrize(("device", "rank"), [("cuda:1", 0), ("cuda", 2)])
+def test_the_command_line_names_the_option_before_processes_meet(
+    gpus: int,
+    device: str,
+    rank: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in from_torchrun(rank, 3).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "init_process_group", lambda *arguments: pytest.fail("met"))
+    assert cli.main(["train", "digits", "--device", device, "--out", str(tmp_path / "run")]) == 2
+    printed, error = capsys.readouterr()
+    assert not printed and re.fullmatch("srcell: --device: expected .* on this machine.*, got .*\n", error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_takes_its_gpu_before_the_group_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[Any, ...]] = []
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(("set", device)))
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(distributed, name, lambda *arguments, name=name: done.append((name, *arguments)))
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    for device in ("cuda:1", "cpu"):
+        with processes(device) as group:
+            assert (group.rank, group.size) == (1, 2)
+    assert done == [
+        ("set", "cuda:1"),
+        ("init_process_group", "cpu:gloo,cuda:nccl"),
+        ("destroy_process_group",),
+        ("init_process_group", "gloo"),
+        ("destroy_process_group",),
+    ]
+
+
+# The command line in a process for which moves to a GPU are written down and not done.
+NO_GPU = """
+import json, os, sys
+import torch
+from torch import distributed
+import srcell
+from srcell import cli
+from srcell.training import options
+
+out, *arguments = sys.argv[1:]
+places = []
+tensor_to, start, fork = Tensor.to, distributed.init_process_group, torch.random.fork_rng
+
+def here(device):
+    if torch.device(device).type != "cuda":
+        return device
+    places.append(str(device))
+    return "cpu"
+
+def moved(tensor, *arguments, **keywords):
+    is_place = arguments and isinstance(arguments[0], (torch.device, str))
+    return tensor_to(tensor, *([here(arguments[0]), *arguments[1:]] if is_place else arguments), **keywords)
+
+def forked(devices):
+    for device in devices:
+        places.append(f"random {device}")
+    return fork([])
+
+Tensor.to = moved
+srcell.EventBatch.to = lambda events, device: (here(device), events)[1]
+torch.random.fork_rng = forked
+torch.cuda.device_count = lambda: 2
+torch.cuda.set_device = lambda device: places.append(f"set {device}")
+distributed.init_process_group = lambda backend: (places.append(backend), start("gloo"))
+options.present_device = torch.device
+status = cli.main(arguments)
+with open(f"{out}.{os.environ['RANK']}", "w") as file:
+    json.dump(places, file)
+sys.exit(status)
+"""
+
+
+def test_all_of_a_run_is_on_the_gpu_of_its_process_and_its_folder_names_none(tmp_path: Path) -> None:
+    script, out = tmp_path / "no_gpu.py", tmp_path / "run"
+    script.write_text(NO_GPU)
+    settings = ["--hidden", "8", "--epochs", "1", "--steps", "5", "--dropout", "0.2"]
+    command = ["train", "digits", "--device", "cuda", "--out", str(out), *settings]
+    done = in_two_processes(str(script), str(tmp_path / "places"), *command)
+    for rank in range(2):
+        first, second, *others = json.loads((tmp_path / f"places.{rank}").read_text())
+        assert (first, second) == (f"set cuda:{rank}", "cpu:gloo,cuda:nccl")
+        assert set(others) == {f"cuda:{rank}", f"random cuda:{rank}"}
+    assert not re.search("cuda:|device", (out / "config.json").read_text())
+    assert f"test accuracy {resume(out).evaluation.accuracy:.2%} " in done.stdout
+
+
+def in_two_processes(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in two processes."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, timeout=PATIENCE, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
