@@ -192,7 +192,7 @@ def _gradcheck() -> None:
         raise AssertionError
 
 
-@feature("DistributedDataParallel", "wrap the model as any other; see [several GPUs](howto/gpus.md)")
+@feature("DistributedDataParallel", "wrap the model as any other: [how](howto/gpus.md#in-your-own-loop)")
 def _ddp() -> None:
     from torch import distributed
 
@@ -358,7 +358,11 @@ def _workers() -> None:
         raise AssertionError
 
 
-@feature("Lightning", "a `LightningModule` with SRC layers, `constrain_` in `on_train_batch_end`", needs=("lightning",))
+@feature(
+    "Lightning",
+    "a `LightningModule` with SRC layers, `constrain_` after its `optimizer_step`: [how](howto/gpus.md#lightning)",
+    needs=("lightning",),
+)
 def _lightning() -> None:
     import logging
 
@@ -376,7 +380,8 @@ def _lightning() -> None:
             x, labels = batch
             return nn.functional.cross_entropy(self.net(x.transpose(0, 1)), labels)
 
-        def on_train_batch_end(self, *arguments: object) -> None:
+        def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+            super().optimizer_step(*arguments, **options)
             self.net[0].layer.constrain_()
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -388,7 +393,11 @@ def _lightning() -> None:
     trainer.fit(Module(), DataLoader(samples, batch_size=4))
 
 
-@feature("Accelerate", "`accelerator.prepare(model, optimizer)`, `accelerator.backward`", needs=("accelerate",))
+@feature(
+    "Accelerate",
+    "`accelerator.prepare(model, optimizer)`, `accelerator.backward`: [how](howto/gpus.md#accelerate)",
+    needs=("accelerate",),
+)
 def _accelerate() -> None:
     from accelerate import Accelerator
 

@@ -1,7 +1,8 @@
-"""The processes of torchrun: which device each takes."""
+"""The processes of torchrun: which device each takes, and the examples of examples/python."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed
+from torch import Tensor, distributed
+from torch.nn.functional import cross_entropy
 
-from srcell import cli
+from srcell import cli, data
 from srcell._processes import own_device, processes
+from srcell.models import SRCClassifier
 from srcell.training import RunOptions, resume
 
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "python"
 PATIENCE = 100
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
@@ -131,7 +135,7 @@ def test_a_process_takes_its_gpu_before_the_group_starts(monkeypatch: pytest.Mon
 NO_GPU = """
 import json, os, sys
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 import srcell
 from srcell import cli
 from srcell.training import options
@@ -189,3 +193,58 @@ def in_two_processes(*command: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr
     return done
+
+
+EXAMPLE = """
+import os, runpy, sys
+import torch
+
+names = runpy.run_path(sys.argv[1], run_name="__main__")
+torch.save(names["model"].state_dict(), f"{sys.argv[2]}.{os.environ['RANK']}")
+"""
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Tensor]:
+    """What the examples train, by one process: the gradients of both shares of each batch, added up.
+
+    To add two numbers, and to halve or double them, is exact or rounds once: so these are the weights of two processes.
+    """
+    digits, encoding = data.load("digits"), data.RateEncoding(steps=30, gain=0.5)
+    share: dict[str, Any] = {"batch_size": 64, "shuffle": True, "world_size": 2}
+    loaders = [data.EventLoader(digits.train, encoding, rank=rank, **share) for rank in range(2)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = SRCClassifier(64, [32], num_classes=10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-2)
+    for epoch in range(5):
+        for loader in loaders:
+            loader.set_epoch(epoch)
+        for index, shares in enumerate(zip(*loaders, strict=True)):
+            optimizer.zero_grad()
+            for events, labels in shares:
+                loss = cross_entropy(model(events), labels, reduction="sum") / loaders[0].samples_in(index)
+                loss.backward()
+            optimizer.step()
+            model.constrain_()
+    torch.set_num_threads(threads)
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_trains_in_two_processes(example: str, alone: dict[str, Tensor], tmp_path: Path) -> None:
+    package = example.removesuffix(".py").removeprefix("with_")
+    if package != "own_loop" and importlib.util.find_spec(package) is None:
+        pytest.skip(f'{package} is not installed: pip install "srcell[test]"')
+    script = tmp_path / "script.py"
+    script.write_text(EXAMPLE)
+    done = in_two_processes(str(script), str(EXAMPLES / example), str(tmp_path / "weights"))
+    losses = [float(loss) for loss in re.findall(r"^epoch \d  loss (.*)$", done.stdout, re.MULTILINE)]
+    (accuracy,) = re.findall(r"^test accuracy (.*)%$", done.stdout, re.MULTILINE)
+    assert losses == sorted(losses, reverse=True) and len(set(losses)) == 5 and float(accuracy) > 80
+    for rank in range(2):
+        weights = torch.load(f"{tmp_path / 'weights'}.{rank}", weights_only=True)
+        assert weights.keys() == alone.keys()
+        for name, weight in weights.items():
+            assert torch.equal(weight, alone[name]), (rank, name)
