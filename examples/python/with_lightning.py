@@ -60,3 +60,4 @@ trainer.fit(Digits(model))
 if trainer.is_global_zero:
     result = evaluation.evaluate(model, data.EventLoader(digits.test, encoding))
     print(f"test accuracy {result.accuracy:.1%}")
+trainer.strategy.barrier()  # without it a process may end inside gloo: with torch 2.4 some aborted
