@@ -55,7 +55,7 @@ class Host:
     def on(self):
         def launch(_, name, *arguments):
             self.launched.append(name)
-            getattr(self.module, name)(0, *map(_gpu.plain, arguments))
+            getattr(self.module, name)((0, 0), *map(_gpu.plain, arguments))
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_gpu, "is_gpu", lambda device: True)

@@ -21,7 +21,7 @@ ARCHITECTURES = ("75", "90", "120")
 # The floating-point instructions allowed in PTX: those that round to nearest even, and those that are exact.
 ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)|cvt\.rn\.(f16\.f32|f32\.s32)")
 EXACT = re.compile(
-    r"(ld|st)\.(global|shared|param)\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
+    r"(ld|st)(\.(global|shared|param))?\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
 INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
@@ -75,7 +75,7 @@ def shared_bytes(body: str) -> tuple[int, int]:
     size = 8 if "double" in body else 4
     if "TileBody" in body:  # with 784 inputs
         return 512, 784 * 32 * size
-    if "Backward" in body:
+    if re.match("(Scan|Events)Backward", body):
         recurrent, parameters = (word.startswith("true") for word in body.split(", ")[1:3])
         rows = 33 + (33 if recurrent or parameters else 0) + (17 if parameters else 0)
         threads = 128

@@ -13,34 +13,39 @@
 namespace srcell {
 namespace {
 
+// A device's index and the address of its stream.
+using Queue = std::pair<int, Address>;
+
+cuda::Stream stream_of(const Queue& queue) { return {queue.first, pointer<void>(queue.second)}; }
+
 void check(int error) {
     if (!error) return;
     throw std::runtime_error(std::string("srcell: a CUDA kernel could not be launched: ") + cuda::error_text(error) +
                              " (built for architectures " + cuda::built().architectures + ")");
 }
 
-void scan_forward(Address stream, const Layer& layer, const Initial& initial, const Outputs& outputs, Address current,
+void scan_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs, Address current,
                   Element element, Address checkpoints) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const void>(current),
                                         element, pointer<T>(checkpoints)};
-        check(cuda::scan_forward(pointer<void>(stream), p));
+        check(cuda::scan_forward(stream_of(queue), p));
     });
 }
 
-void scan_backward(Address stream, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
+void scan_backward(const Queue& queue, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
                    Address partials, Address current, Element element, Address checkpoints, Address grad_current) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceScanBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
                                          pointer<const void>(current), element, pointer<const T>(checkpoints),
                                          pointer<void>(grad_current)};
-        check(cuda::scan_backward(pointer<void>(stream), p));
+        check(cuda::scan_backward(stream_of(queue), p));
     });
 }
 
-void events_forward(Address stream, const Layer& layer, const Initial& initial, const Outputs& outputs,
+void events_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs,
                     const EventRows& rows, Address mask, Address elements, Address weight_t, Address trace,
                     Address checkpoints, bool trace_integrator) {
     layer.visit([&](const auto& cell) {
@@ -52,32 +57,32 @@ void events_forward(Address stream, const Layer& layer, const Initial& initial, 
                                           pointer<T>(trace),
                                           pointer<T>(checkpoints),
                                           trace_integrator};
-        check(cuda::events_forward(pointer<void>(stream), p));
+        check(cuda::events_forward(stream_of(queue), p));
     });
 }
 
-void events_backward(Address stream, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
+void events_backward(const Queue& queue, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
                      Address partials, Address i0, Address trace, Address checkpoints, Address grad_current) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceEventsBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
                                            pointer<const T>(trace), pointer<const T>(checkpoints), pointer<const T>(i0),
                                            pointer<T>(grad_current)};
-        check(cuda::events_backward(pointer<void>(stream), p));
+        check(cuda::events_backward(stream_of(queue), p));
     });
 }
 
-void event_currents(Address stream, const Layer& layer, const EventRows& rows, Address mask, Address elements,
+void event_currents(const Queue& queue, const Layer& layer, const EventRows& rows, Address mask, Address elements,
                     Address weight_t, Address currents) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceInput<T> input = {rows.of<T>(), pointer<const uint64_t>(mask), pointer<const T>(elements)};
         const DeviceEventCurrents<T> p = {layer.shape, input, pointer<const T>(weight_t), pointer<T>(currents)};
-        check(cuda::event_currents(pointer<void>(stream), p));
+        check(cuda::event_currents(stream_of(queue), p));
     });
 }
 
-void lateral_forward(Address stream, const Layer& layer, const Initial& initial, const Outputs& outputs,
+void lateral_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs,
                      Address current, Address weight_t, Address trace, Address checkpoints, bool trace_integrator) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
@@ -87,11 +92,11 @@ void lateral_forward(Address stream, const Layer& layer, const Initial& initial,
                                            pointer<T>(trace),
                                            pointer<T>(checkpoints),
                                            trace_integrator};
-        check(cuda::lateral_forward(pointer<void>(stream), p));
+        check(cuda::lateral_forward(stream_of(queue), p));
     });
 }
 
-void lateral_backward(Address stream, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
+void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
                       Address partials, Address trace, Address checkpoints, Address i0, Address weight_t,
                       bool lateral_relu, Address scratch, Address grad_current, Address elements) {
     layer.visit([&](const auto& cell) {
@@ -105,11 +110,11 @@ void lateral_backward(Address stream, const Layer& layer, const Outputs& arrivin
                                             pointer<T>(scratch),
                                             pointer<T>(grad_current),
                                             pointer<T>(elements)};
-        check(cuda::lateral_backward(pointer<void>(stream), p));
+        check(cuda::lateral_backward(stream_of(queue), p));
     });
 }
 
-void integer_forward(Address stream, const Layer& layer, const std::vector<int64_t>& cell, const Initial& initial,
+void integer_forward(const Queue& queue, const Layer& layer, const std::vector<int64_t>& cell, const Initial& initial,
                      const Outputs& outputs, bool floats, const EventRows& rows, Address mask, Address weight_t,
                      Address scale, double rho, Address slopes, Address clamped) {
     const DeviceIntegerForward p = {layer.shape,
@@ -129,24 +134,24 @@ void integer_forward(Address stream, const Layer& layer, const std::vector<int64
                                     pointer<float>(slopes),
                                     pointer<const float>(scale),
                                     static_cast<float>(rho)};
-    check(cuda::integer_forward(pointer<void>(stream), p));
+    check(cuda::integer_forward(stream_of(queue), p));
 }
 
-void integer_backward(Address stream, const Layer& layer, const std::vector<int64_t>& cell, Address slopes,
+void integer_backward(const Queue& queue, const Layer& layer, const std::vector<int64_t>& cell, Address slopes,
                       Address grad_spikes, Address grad_current) {
     const DeviceIntegerBackward p = {layer.shape, integer_alpha(integer_cell_of(cell)), pointer<const float>(slopes),
                                      pointer<const float>(grad_spikes), pointer<float>(grad_current)};
-    check(cuda::integer_backward(pointer<void>(stream), p));
+    check(cuda::integer_backward(stream_of(queue), p));
 }
 
-void event_keys(Address stream, const Layer& layer, const EventRows& rows, Address keys, Address positions) {
+void event_keys(const Queue& queue, const Layer& layer, const EventRows& rows, Address keys, Address positions) {
     Events<float> events = rows.of<float>();
     events.values = nullptr;
     const EventKeys p = {layer.shape, events, pointer<int64_t>(keys), pointer<int64_t>(positions)};
-    check(cuda::event_keys(pointer<void>(stream), p));
+    check(cuda::event_keys(stream_of(queue), p));
 }
 
-void weight_gradient(Address stream, const Layer& layer, int64_t inputs, Address grad_current, Address starts,
+void weight_gradient(const Queue& queue, const Layer& layer, int64_t inputs, Address grad_current, Address starts,
                      Address sorted, Address positions, Address values, Address columns, Address elements,
                      Address partials, Address grad_weight) {
     layer.visit([&](const auto& cell) {
@@ -164,11 +169,11 @@ void weight_gradient(Address stream, const Layer& layer, int64_t inputs, Address
                                            pointer<const T>(elements),
                                            pointer<T>(partials),
                                            pointer<T>(grad_weight)};
-        check(cuda::weight_gradient(pointer<void>(stream), p));
+        check(cuda::weight_gradient(stream_of(queue), p));
     });
 }
 
-void event_dots(Address stream, const Layer& layer, const EventRows& rows, Address keys, Address positions,
+void event_dots(const Queue& queue, const Layer& layer, const EventRows& rows, Address keys, Address positions,
                 Address weight_t, Address grad_current, Address grad_values) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
@@ -176,7 +181,7 @@ void event_dots(Address stream, const Layer& layer, const EventRows& rows, Addre
                                       pointer<const int64_t>(keys), pointer<const int64_t>(positions),
                                       pointer<const T>(weight_t),   pointer<const T>(grad_current),
                                       pointer<T>(grad_values)};
-        check(cuda::event_dots(pointer<void>(stream), p));
+        check(cuda::event_dots(stream_of(queue), p));
     });
 }
 
@@ -186,15 +191,15 @@ DeviceMask<T> mask_of(const DenseRows& rows, Address columns) {
             pointer<uint32_t>(columns)};
 }
 
-void mask_elements(Address stream, const DenseRows& rows) {
+void mask_elements(const Queue& queue, const DenseRows& rows) {
     with_type(rows.is_double, [&](auto zero) {
         using T = decltype(zero);
-        check(cuda::mask_elements(pointer<void>(stream), mask_of<T>(rows, 0)));
+        check(cuda::mask_elements(stream_of(queue), mask_of<T>(rows, 0)));
     });
 }
 
-void mask_columns(Address stream, const DenseRows& rows, Address columns) {
-    check(cuda::mask_columns(pointer<void>(stream), mask_of<float>(rows, columns)));  // reads no elements
+void mask_columns(const Queue& queue, const DenseRows& rows, Address columns) {
+    check(cuda::mask_columns(stream_of(queue), mask_of<float>(rows, columns)));  // reads no elements
 }
 
 // sizes: B, steps after the prefix, steps of the prefix, K.
@@ -211,16 +216,16 @@ MaskEvents mask_events(const std::array<int64_t, 4>& sizes, Address mask, Addres
             pointer<int32_t>(indices)};
 }
 
-void count_mask(Address stream, const std::array<int64_t, 4>& sizes, Address mask, Address counts) {
-    check(cuda::count_mask(pointer<void>(stream), mask_events(sizes, mask, counts, 0, 0)));
+void count_mask(const Queue& queue, const std::array<int64_t, 4>& sizes, Address mask, Address counts) {
+    check(cuda::count_mask(stream_of(queue), mask_events(sizes, mask, counts, 0, 0)));
 }
 
-void list_mask(Address stream, const std::array<int64_t, 4>& sizes, Address mask, Address offsets, Address indices) {
-    check(cuda::list_mask(pointer<void>(stream), mask_events(sizes, mask, 0, offsets, indices)));
+void list_mask(const Queue& queue, const std::array<int64_t, 4>& sizes, Address mask, Address offsets, Address indices) {
+    check(cuda::list_mask(stream_of(queue), mask_events(sizes, mask, 0, offsets, indices)));
 }
 
 // sizes: B, K, steps.
-void rate_mask(Address stream, const Sizes& sizes, Address images, Address index, double gain, uint64_t seed,
+void rate_mask(const Queue& queue, const Sizes& sizes, Address images, Address index, double gain, uint64_t seed,
                Address mask, bool thinned) {
     const auto [batch, pixels, steps] = sizes;
     const DeviceRateEncoding p = {pointer<const float>(images),
@@ -232,7 +237,7 @@ void rate_mask(Address stream, const Sizes& sizes, Address images, Address index
                                   seed,
                                   pointer<uint64_t>(mask),
                                   thinned};
-    check(cuda::rate_mask(pointer<void>(stream), p));
+    check(cuda::rate_mask(stream_of(queue), p));
 }
 
 }  // namespace
@@ -249,37 +254,41 @@ PYBIND11_MODULE(_cuda, m) {
         .value("same", Element::same)
         .value("float16", Element::float16)
         .value("bfloat16", Element::bfloat16);
+    m.attr("lateral_rows") = kLateralRows;
     m.def("weight_groups", &event_groups, "batch"_a, "neurons"_a);
     m.def("key_stride", [](const Layer& layer) { return key_stride(layer.shape); }, "layer"_a);
-    m.def("scan_forward", &scan_forward, "stream"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "element"_a,
+    // A full queue makes a launch wait: other threads of Python go on meanwhile.
+    const auto launch = [&](const char* name, auto function, auto... names) {
+        m.def(name, function, py::call_guard<ReleasedGil>(), names...);
+    };
+    launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "element"_a,
           "checkpoints"_a);
-    m.def("scan_backward", &scan_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
+    launch("scan_backward", &scan_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
           "current"_a, "element"_a, "checkpoints"_a, "grad_current"_a);
-    m.def("events_forward", &events_forward, "stream"_a, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "mask"_a,
+    launch("events_forward", &events_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "mask"_a,
           "elements"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
-    m.def("events_backward", &events_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,
+    launch("events_backward", &events_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,
           "trace"_a, "checkpoints"_a, "grad_current"_a);
-    m.attr("lateral_rows") = kLateralRows;
-    m.def("event_currents", &event_currents, "stream"_a, "layer"_a, "rows"_a, "mask"_a, "elements"_a, "weight_t"_a,
+    launch("event_currents", &event_currents, "queue"_a, "layer"_a, "rows"_a, "mask"_a, "elements"_a, "weight_t"_a,
           "currents"_a);
-    m.def("lateral_forward", &lateral_forward, "stream"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a,
+    launch("lateral_forward", &lateral_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a,
           "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
-    m.def("lateral_backward", &lateral_backward, "stream"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
+    launch("lateral_backward", &lateral_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
           "trace"_a, "checkpoints"_a, "i0"_a, "weight_t"_a, "lateral_relu"_a, "scratch"_a, "grad_current"_a,
           "elements"_a);
-    m.def("integer_forward", &integer_forward, "stream"_a, "layer"_a, "cell"_a, "initial"_a, "outputs"_a, "floats"_a,
+    launch("integer_forward", &integer_forward, "queue"_a, "layer"_a, "cell"_a, "initial"_a, "outputs"_a, "floats"_a,
           "rows"_a, "mask"_a, "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
-    m.def("integer_backward", &integer_backward, "stream"_a, "layer"_a, "cell"_a, "slopes"_a, "grad_spikes"_a,
+    launch("integer_backward", &integer_backward, "queue"_a, "layer"_a, "cell"_a, "slopes"_a, "grad_spikes"_a,
           "grad_current"_a);
-    m.def("event_keys", &event_keys, "stream"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a);
-    m.def("weight_gradient", &weight_gradient, "stream"_a, "layer"_a, "inputs"_a, "grad_current"_a, "starts"_a,
+    launch("event_keys", &event_keys, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a);
+    launch("weight_gradient", &weight_gradient, "queue"_a, "layer"_a, "inputs"_a, "grad_current"_a, "starts"_a,
           "sorted"_a, "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
-    m.def("event_dots", &event_dots, "stream"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a, "weight_t"_a,
+    launch("event_dots", &event_dots, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a, "weight_t"_a,
           "grad_current"_a, "grad_values"_a);
-    m.def("mask_elements", &mask_elements, "stream"_a, "rows"_a);
-    m.def("mask_columns", &mask_columns, "stream"_a, "rows"_a, "columns"_a);
-    m.def("count_mask", &count_mask, "stream"_a, "sizes"_a, "mask"_a, "counts"_a);
-    m.def("list_mask", &list_mask, "stream"_a, "sizes"_a, "mask"_a, "offsets"_a, "indices"_a);
-    m.def("rate_mask", &rate_mask, "stream"_a, "sizes"_a, "images"_a, "index"_a, "gain"_a, "seed"_a, "mask"_a,
+    launch("mask_elements", &mask_elements, "queue"_a, "rows"_a);
+    launch("mask_columns", &mask_columns, "queue"_a, "rows"_a, "columns"_a);
+    launch("count_mask", &count_mask, "queue"_a, "sizes"_a, "mask"_a, "counts"_a);
+    launch("list_mask", &list_mask, "queue"_a, "sizes"_a, "mask"_a, "offsets"_a, "indices"_a);
+    launch("rate_mask", &rate_mask, "queue"_a, "sizes"_a, "images"_a, "index"_a, "gain"_a, "seed"_a, "mask"_a,
           "thinned"_a);
 }

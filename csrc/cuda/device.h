@@ -3,6 +3,7 @@
 // by block and thread by thread: so the tests compare it with the CPU's kernels.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -116,11 +116,21 @@ struct EventsForwardTileBody {
 
     SRCELL_HOST_DEVICE int64_t tiles() const { return ceil_div(p.shape.neurons, kWarp); }
 
+    // Each thread reads kAtOnce weights before it stores one: their latencies overlap.
     SRCELL_INLINE void load(const Place& place) const {
-        const int64_t neuron = place.block % tiles() * kWarp + place.thread % kWarp;
-        for (int64_t k = place.thread / kWarp; k < inputs; k += place.threads / kWarp)
-            place.shared_as<T>()[k * kWarp + place.thread % kWarp] =
-                neuron < p.shape.neurons ? p.weight_t[k * p.shape.neurons + neuron] : T(0);
+        constexpr int kAtOnce = 8;
+        const int lane = place.thread % kWarp, warps = place.threads / kWarp;
+        const int64_t neuron = place.block % tiles() * kWarp + lane;
+        T* const shared = place.shared_as<T>();
+        for (int64_t first = place.thread / kWarp; first < inputs; first += kAtOnce * warps) {
+            T weights[kAtOnce];
+            for (int j = 0; j < kAtOnce; ++j) {
+                const int64_t k = first + j * warps;
+                weights[j] = k < inputs && neuron < p.shape.neurons ? p.weight_t[k * p.shape.neurons + neuron] : T(0);
+            }
+            for (int j = 0; j < kAtOnce; ++j)
+                if (first + j * warps < inputs) shared[(first + j * warps) * kWarp + lane] = weights[j];
+        }
     }
 
     SRCELL_INLINE void run(const Place& place) const {

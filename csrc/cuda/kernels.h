@@ -1,5 +1,4 @@
-// The CUDA kernels for the module's bindings: functions that launch kernels on a stream of the current device and
-// return at once. They allocate nothing, do not synchronise, and return a cudaError_t as an int, 0 for success. All
+// The CUDA kernels for the module's bindings: functions that launch kernels on a stream of a device and return at once. They allocate nothing, do not synchronise, and return a cudaError_t as an int, 0 for success. All
 // addresses are in device memory. Implemented by the .cu files; knows neither Python nor CUDA's own headers.
 #pragma once
 
@@ -187,7 +186,10 @@ struct DeviceIntegerBackward {
 
 namespace cuda {
 
-using Stream = void*;
+struct Stream {
+    int device;
+    void* handle;
+};
 
 int scan_forward(Stream stream, const DeviceScanForward<float>& p);
 int scan_forward(Stream stream, const DeviceScanForward<double>& p);

@@ -24,7 +24,7 @@ struct Launch {
 };
 
 constexpr int kThreads = 128;                              // per block, unless a body has its own number
-constexpr int kWarp = 32, kDefaultSharedBytes = 48 << 10;  // more shared memory needs cudaFuncSetAttribute()
+constexpr int kWarp = 32, kDefaultSharedBytes = 48 << 10;
 
 // What a launch may use.
 struct Limits {
@@ -37,6 +37,7 @@ struct Limits {
 // A stream of the current device, and the first error. After an error nothing more is launched.
 struct Queue {
     Limits limits;
+    int device;
     cudaStream_t stream;
     cudaError_t error = cudaSuccess;
 };
@@ -62,6 +63,22 @@ __global__ void __launch_bounds__(Body::kMaxThreads, Body::kMaxThreads > kThread
     body.run(place);
 }
 
+// Lets a kernel's blocks have all the shared memory of a processor, and each as much as the device allows. The same for
+// all launches, so that no thread lowers what another needs.
+template <class Body>
+cudaError_t allow_shared(const Queue& queue) {
+    static std::atomic<uint64_t> allowed{0};  // a bit for each device
+    const uint64_t device = uint64_t(1) << queue.device % 64;
+    if (queue.device < 64 && allowed & device) return cudaSuccess;
+    const auto kernel = run_body<Body>;
+    cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+    if (error == cudaSuccess)
+        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, queue.limits.shared_bytes);
+    if (error == cudaSuccess) allowed |= device;
+    return error;
+}
+
 template <class Body>
 void launch(Queue& queue, const Launch& how, const Body& body) {
     if (queue.error != cudaSuccess || how.blocks == 0) return;
@@ -69,9 +86,7 @@ void launch(Queue& queue, const Launch& how, const Body& body) {
         queue.error = cudaErrorInvalidConfiguration;
         return;
     }
-    if (how.shared_bytes > kDefaultSharedBytes)
-        queue.error =
-            cudaFuncSetAttribute(run_body<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize, how.shared_bytes);
+    if (how.shared_bytes) queue.error = allow_shared<Body>(queue);
     if (queue.error != cudaSuccess) return;
     run_body<<<static_cast<unsigned>(how.blocks), static_cast<unsigned>(how.threads),
                static_cast<size_t>(how.shared_bytes), queue.stream>>>(body);

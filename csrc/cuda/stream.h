@@ -7,18 +7,17 @@
 namespace srcell {
 namespace device {
 
-// Puts work on a stream of the current device; returns the first error.
+// Puts work on a stream, whose device becomes this thread's current one; returns the first error.
 template <class Work>
 int on_stream(cuda::Stream stream, Work work) {
 #if defined(__CUDACC__)
-    Queue queue = {{}, static_cast<cudaStream_t>(stream)};
-    int device = 0;
-    queue.error = cudaGetDevice(&device);
-    if (queue.error == cudaSuccess)
-        queue.error = cudaDeviceGetAttribute(&queue.limits.processors, cudaDevAttrMultiProcessorCount, device);
-    if (queue.error == cudaSuccess)
-        queue.error =
-            cudaDeviceGetAttribute(&queue.limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    Queue queue = {{}, stream.device, static_cast<cudaStream_t>(stream.handle)};
+    const auto attribute = [&](int* value, cudaDeviceAttr which) {
+        if (queue.error == cudaSuccess) queue.error = cudaDeviceGetAttribute(value, which, stream.device);
+    };
+    queue.error = cudaSetDevice(stream.device);
+    attribute(&queue.limits.processors, cudaDevAttrMultiProcessorCount);
+    attribute(&queue.limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin);
     if (queue.error == cudaSuccess) work(queue);
     if (queue.error != cudaSuccess) cudaGetLastError();  // clears the error, so that the next call does not return it
     return queue.error;

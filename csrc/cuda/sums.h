@@ -15,57 +15,70 @@ SRCELL_INLINE Value<T> tree_sum(const T* x, int64_t stride, int64_t count) {
     }
 }
 
-// One round of a sum of columns: the first of every kTreeLeaves elements of a column becomes their sum.
+// Sums over the rows of some planes, each to its target. A block takes `width` neighbouring columns of a plane: its
+// threads sum kTreeLeaves elements each, in place, and the first of a column then what they left.
 template <class T>
-struct TreeRound {
+struct SumRows {
     static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
-    T* elements;
+    static constexpr bool kLoads = true;
+    struct Plane {
+        T *elements, *target;  // the first row takes what has no target
+    };
+    Plane planes[kParameters];
     int64_t rows, stride, columns;  // rows are `stride` elements apart, columns side by side
+    int width;
 
-    SRCELL_HOST_DEVICE int64_t chunks() const { return ceil_div(rows, kTreeLeaves); }
+    struct Column {
+        T *elements, *target;  // the target is null past the last column
+    };
+    SRCELL_HOST_DEVICE int64_t groups() const { return ceil_div(columns, width); }
+    SRCELL_INLINE Column column(const Place& place) const {
+        const Plane& plane = planes[place.block / groups()];
+        const int64_t at = place.block % groups() * width + place.thread % width;
+        if (at >= columns) return {nullptr, nullptr};
+        return {plane.elements + at, plane.target ? plane.target + at : plane.elements + at};
+    }
 
+    // The first of every kTreeLeaves elements, `step` apart, becomes their sum, for every count-th of them from `chunk`.
+    SRCELL_INLINE void sum_chunks(T* elements, int64_t count, int64_t step, int64_t chunk, int64_t every) const {
+        for (; chunk * kTreeLeaves < count; chunk += every) {
+            const int64_t first = chunk * kTreeLeaves, left = count - first;
+            T* const x = elements + first * step;
+            *x = tree_sum<kTreeLeaves>(x, step, left < kTreeLeaves ? left : kTreeLeaves).x;
+        }
+    }
+    SRCELL_INLINE void load(const Place& place) const {
+        const Column at = column(place);
+        if (at.target) sum_chunks(at.elements, rows, stride, place.thread / width, place.threads / width);
+    }
     SRCELL_INLINE void run(const Place& place) const {
-        const int64_t item = place.item();
-        if (item >= chunks() * columns) return;
-        const int64_t first = item / columns * kTreeLeaves;
-        T* const x = elements + first * stride + item % columns;
-        *x = tree_sum<kTreeLeaves>(x, stride, rows - first < kTreeLeaves ? rows - first : kTreeLeaves).x;
+        const Column at = column(place);
+        if (!at.target || place.thread >= width) return;
+        int64_t left = rows, step = stride;
+        while (left > kTreeLeaves) {
+            left = ceil_div(left, kTreeLeaves);
+            step *= kTreeLeaves;
+            sum_chunks(at.elements, left, step, 0, 1);
+        }
+        *at.target = rows ? *at.elements : T(0);
     }
 };
 
-// Leaves the sum of each column in its first row.
-template <class T>
-void sum_columns(Queue& queue, TreeRound<T> round) {
-    for (; round.rows > 1; round.rows = round.chunks(), round.stride *= kTreeLeaves)
-        launch(queue, spread(queue, round.chunks() * round.columns), round);
-}
-
-// Copies the sums to the target; zeros if `sums` is null.
-template <class T>
-struct CopySums {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
-    const T* sums;
-    T* target;
-    int64_t count;
-
-    SRCELL_INLINE void run(const Place& place) const {
-        if (place.item() < count) target[place.item()] = sums ? sums[place.item()] : T(0);
-    }
-};
-
-// The gradients of the parameters from their partial sums, one per neuron of each sample.
+// The gradients of the parameters from their partial sums, one per neuron of each sample: first over the samples, then,
+// for a parameter of all neurons, over these.
 template <class T>
 void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
+    SumRows<T> samples = {{}, batch, neurons, neurons, kWarp}, all = {{}, plane ? neurons : 0, 1, 1, 1};
+    int sums = 0, totals = 0;
     for (int s = 0; s < kParameters; ++s) {
         T* const target = p.grad_parameters[s];
         if (!target) continue;
-        T* const sums = plane ? p.partials + s * plane : nullptr;
-        const int64_t stride = p.cell.of[s].stride, wanted = stride ? neurons : 1;
-        if (sums) sum_columns(queue, TreeRound<T>{sums, batch, neurons, neurons});
-        if (sums && !stride) sum_columns(queue, TreeRound<T>{sums, neurons, 1, 1});
-        launch(queue, spread(queue, wanted), CopySums<T>{sums, target, wanted});
+        T* const elements = plane ? p.partials + s * plane : nullptr;
+        const bool total = p.cell.of[s].stride == 0;
+        if (total) all.planes[totals++] = {elements, target};
+        if (plane || !total) samples.planes[sums++] = {elements, total ? nullptr : target};
     }
+    launch(queue, {sums * samples.groups(), kThreads, 0}, samples);
+    launch(queue, {totals * all.groups(), kThreads, 0}, all);
 }

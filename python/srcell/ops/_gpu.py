@@ -49,7 +49,8 @@ class Gpu:
         """Launch a kernel on the device's current stream; tensors are passed as their addresses."""
         kernel = getattr(cuda_module(), name)
         with torch.cuda.device(self.device):
-            kernel(torch.cuda.current_stream().cuda_stream, *map(plain, arguments))
+            queue = torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream
+            kernel(queue, *map(plain, arguments))
 
     def scan_forward(
         self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, checkpoints: Tensor | None
@@ -206,11 +207,12 @@ class Gpu:
     ) -> tuple[Tensor, Tensor]:
         """The gradients of values and weight from that of the currents, empty if not wanted."""
         grad_values, grad_weight = weight.new_empty(0), weight.new_empty(0)
+        if not (want_values or want_weight):
+            return grad_values, grad_weight
         events = rows.for_kernels(weight.shape[1])
         keys = torch.full_like(rows.indices, torch.iinfo(torch.int64).max, dtype=torch.int64)
         positions = torch.empty_like(keys)
-        if want_values or want_weight:
-            self.launch("event_keys", layer.struct, events, keys, positions)
+        self.launch("event_keys", layer.struct, events, keys, positions)
         if want_values:
             grad_values = self.empty(weight, rows.indices.shape[0])
             weight_t = weight.t().contiguous()
