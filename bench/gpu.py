@@ -8,9 +8,12 @@ B = 256, N = 512, K = 784 with 3 % of the cells active, T in 32, 220, 1000, curr
   SpikingJelly's FlexSN if it is installed, and srcell's scan;
 - a layer: torch's product (TF32) before the scan, events, and cuDNN's nn.GRU for context, another cell.
 
-Rows are timed as those of ``srcell bench`` are, by CUDA events; memory is the peak above what a row starts from; the
-scan's bandwidth counts the bytes of its floor (bench/NOTES.md). ``--device cpu`` runs all of it on tiny sizes, by wall
-time, to see that it runs where there is no card.
+Rows are timed as those of ``srcell bench`` are, by CUDA events. Copies queued before keep the card busy while Python
+queues a call, so that a time is the card's: ``held_ms`` is how long they take, ``queued_ms`` how long Python takes for
+a forward pass behind them. A row with more of the second than of the first is bound by Python. Memory is the peak above
+what a row starts from. The scan's bandwidth counts the bytes of its floor (bench/NOTES.md), in half precision with the
+casts of spikes and gradients. ``--device cpu`` runs all of it on tiny sizes, by wall time, to see that it runs where
+there is no card.
 """
 
 from __future__ import annotations
@@ -37,14 +40,43 @@ DENSITY = 0.03
 REPETITIONS = 9
 
 
-def card_clock(call: Callable[[], object]) -> float:
-    """Milliseconds of a call between two CUDA events."""
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    output = call()  # noqa: F841
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end)
+class CardClock:
+    """Milliseconds of a call on a card that copies of 1 GiB keep busy until it is queued."""
+
+    copies = 16
+
+    def __init__(self) -> None:
+        self.source = torch.zeros(2**28, device="cuda")
+        self.target = torch.empty_like(self.source)
+        self.held = statistics.median(self._between(self._hold) for _ in range(5))
+
+    def __call__(self, call: Callable[[], object]) -> float:
+        self._hold()
+        return self._between(call)
+
+    def queueing(self, call: Callable[[], object]) -> float:
+        """Milliseconds that Python takes to queue a call behind the copies."""
+        torch.cuda.synchronize()
+        self._hold()
+        return wall_clock(call)
+
+    def _hold(self) -> None:
+        for _ in range(self.copies):
+            self.target.copy_(self.source)
+
+    @staticmethod
+    def _between(call: Callable[[], object]) -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        output = call()  # noqa: F841
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes read and written per second by the copies."""
+        return 2 * self.copies * self.source.nbytes / (self.held / 1e3)
 
 
 def peak_bytes(row: Row, gradient: Tensor) -> int:
@@ -144,29 +176,25 @@ def measure(work: Work, clock: Clock) -> dict[str, Any]:
         gradients = {name: work.gradient.to(row.call().dtype) for name, row in rows.items()}
     repetitions, milliseconds = time_rows(rows, gradients, (FORWARD, BOTH), REPETITIONS, clock)
     result: dict[str, Any] = {"setting": work.name, "repetitions": repetitions, "milliseconds": milliseconds}
-    if clock is card_clock:
+    if isinstance(clock, CardClock):
+        queueing = {name: statistics.median(clock.queueing(row.call) for _ in range(5)) for name, row in rows.items()}
+        result |= {"held_ms": clock.held, "queued_ms": queueing}
         result["peak_bytes"] = {name: peak_bytes(row, gradients[name]) for name, row in rows.items()}
     scan = milliseconds["scan"]
     element = work.current.element_size()
     plane = work.current.numel()
-    # Read the currents, write the spikes (in float32); backwards read currents and gradient, write the currents'
-    # gradient; the checkpoints, three states every 16 steps, are written and read.
-    forward, saved = plane * (element + 4), plane * 4 * 3 / 16
-    floor = {FORWARD: forward, BOTH: forward + plane * (2 * element + 4) + 2 * saved}
+    # Read the currents, write the spikes in float32; backwards read currents and gradient, write the currents'
+    # gradient; the checkpoints, three states every 16 steps, are written and read. In half precision spikes and their
+    # gradient are cast besides, each read and written once more.
+    cast = 4 + element if element < 4 else 0
+    forward, saved = plane * (element + 4 + cast), plane * 4 * 3 / 16
+    floor = {FORWARD: forward, BOTH: forward + plane * (2 * element + 4 + cast) + 2 * saved}
     result["scan_bytes_per_second"] = {key: floor[key] / (scan[key]["median"] / 1e3) for key in floor}
     result["input_bytes"] = {
         "events": work.events.nbytes,
         "dense": work.dense.numel() * work.dense.element_size(),
     }
     return result
-
-
-def copy_bandwidth(device: torch.device, clock: Clock) -> float:
-    """Bytes read and written per second by a copy of 1 GiB, on a card."""
-    x = torch.zeros(2**28 if clock is card_clock else 2**20, device=device)
-    y = torch.empty_like(x)
-    times = [clock(lambda: y.copy_(x)) for _ in range(10)]
-    return 2 * x.numel() * x.element_size() / (statistics.median(times) / 1e3)
 
 
 def main() -> None:
@@ -176,13 +204,13 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     on_card = device.type == "cuda"
-    clock = card_clock if on_card else wall_clock
+    clock = CardClock() if on_card else wall_clock
     torch.backends.cuda.matmul.allow_tf32 = True
     sizes = (256, 512, 784) if on_card else (4, 8, 20)
     document = record([], Path(__file__).resolve()) | {
         "card": torch.cuda.get_device_name() if on_card else None,
         "cuda": torch.version.cuda,
-        "copy_bytes_per_second": copy_bandwidth(device, clock),
+        "copy_bytes_per_second": clock.bandwidth if isinstance(clock, CardClock) else None,
     }
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     for dtype in (torch.float32, torch.bfloat16):

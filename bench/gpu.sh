@@ -1,36 +1,70 @@
 #!/usr/bin/env bash
 # All there is to do on a machine with a GPU, in one call of less than ten minutes and without a network: builds against
-# the installed torch, runs the GPU tests and bench/gpu.py, and in the time that is left the memory checker over some of
-# the tests, where there is one.
+# the installed torch, compares the bits of every kernel with the CPU's at the sizes that matter, runs the sanitizers on
+# one small case each, the tests of the GPU, and the measurements of bench/gpu.py.
 #
 #     bench/gpu.sh FOLDER
 #
-# The folder gets gpu-tests.txt, gpu-CARD.json and gpu-sanitizer.txt. It needs nvcc, CMake, ninja, scikit-build-core,
-# pybind11, pytest and a torch with CUDA. The status is 1 if a step failed; the later ones still run.
+# The folder gets what each step printed (STEP.txt), steps.json with the card, driver, versions and each step's status and
+# seconds, and gpu-CARD.json. It needs nvcc, CMake, ninja, scikit-build-core, pybind11, pytest and a torch with CUDA. The
+# status is 1 if a step failed; the later ones still run, but for a build that failed.
 set -uo pipefail
 mkdir -p "${1:?a folder for the results}"
 out=$(realpath "$1")
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
-status=0
-left() { echo $((570 - SECONDS > 1 ? 570 - SECONDS : 1)); }
+status=0 steps=
+machine=$("$python" - <<'END'
+import json
+import platform
+import subprocess
+from datetime import date
 
-SRCELL_CUDA=${SRCELL_CUDA:-ON} timeout 200 "$python" -m pip install --quiet --no-build-isolation --no-deps \
-    --force-reinstall --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="${CUDAARCHS:-native}" . || exit 1
-timeout 150 "$python" -m pytest -q -p no:cacheprovider tests/test_cuda.py 2>&1 | tee "$out/gpu-tests.txt" || status=1
-card=$("$python" - <<'END'
 import torch
 
-print(torch.cuda.get_device_name().replace(" ", "-") if torch.cuda.is_available() else "none")
+driver = None
+card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+if card:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0]
+nvcc = subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout.split("release ")[-1].split(",")[0]
+versions = {"torch": torch.__version__, "cuda of torch": torch.version.cuda, "nvcc": nvcc, "python": platform.python_version()}
+print(json.dumps({"card": card, "driver": driver, "date": str(date.today()), "versions": versions})[1:-1])
 END
 )
-device=$([ "$card" = none ] && echo cpu || echo cuda)
-timeout "$(left)" "$python" bench/gpu.py --device "$device" --out "$out/gpu-$card.json" || status=1
-if command -v compute-sanitizer >/dev/null && [ "$card" != none ]; then
+
+# step NAME SECONDS COMMAND...: runs it for at most so many seconds and, but for `bench`, leaves that 120 of the 590.
+step() {
+    local name=$1 limit=$2 begin=$SECONDS code left=$((590 - SECONDS))
+    [ "$name" = bench ] || left=$((left - 120))
+    [ "$limit" -le "$left" ] || limit=$((left > 1 ? left : 1))
+    shift 2
+    timeout -k 5 "$limit" "$@" >"$out/$name.txt" 2>&1
+    code=$?
+    tail -n 4 "$out/$name.txt"
+    echo "$name: status $code after $((SECONDS - begin)) of at most $limit s"
+    steps="$steps${steps:+, }\"$name\": {\"status\": $code, \"seconds\": $((SECONDS - begin)), \"limit\": $limit}"
+    echo "{$machine, \"steps\": {$steps}}" >"$out/steps.json"
+    [ $code = 0 ] || status=1
+    return $code
+}
+tests=("$python" -m pytest -v -ra --durations=10 -p no:cacheprovider)
+# One small case with a tile of weights in shared memory and a barrier.
+small=("${tests[@]}" "tests/test_cuda_sizes.py" -k "layers_are and 1-100-784 and EventBatch and not integer")
+
+SRCELL_CUDA=${SRCELL_CUDA:-ON} step build 240 "$python" -m pip install --quiet --no-build-isolation --no-deps --force-reinstall \
+    --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="${CUDAARCHS:-native}" . || exit 1
+step bits 120 "${tests[@]}" tests/test_cuda_sizes.py
+if command -v compute-sanitizer >/dev/null; then
     # Without torch's caching of blocks, so that what lies behind a tensor is nobody's.
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout "$(left)" compute-sanitizer --error-exitcode 1 --report-api-errors no \
-        "$python" -m pytest -q -p no:cacheprovider tests/test_cuda.py \
-        -k "(scan_is or events_are or rate_encoding or altered) and not float64" 2>&1 |
-        tee "$out/gpu-sanitizer.txt" || status=1
+    export PYTORCH_NO_CUDA_MEMORY_CACHING=1
+    for tool in memcheck racecheck synccheck; do
+        step $tool 60 compute-sanitizer --tool $tool --error-exitcode 1 --report-api-errors no "${small[@]}"
+    done
+    unset PYTORCH_NO_CUDA_MEMORY_CACHING
 fi
+step tests 200 "${tests[@]}" tests/test_cuda.py
+device=$([[ $machine == *'"card": null'* ]] && echo cpu || echo cuda)
+card=$([ $device = cpu ] && echo none || sed 's/.*"card": "\([^"]*\)".*/\1/; s/ /-/g' <<<"$machine")
+step bench 590 "$python" bench/gpu.py --device $device --out "$out/gpu-$card.json"
 exit $status

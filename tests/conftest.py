@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from support.gpu import GPUS, Card, Gpu, Host, needs_gpu
 from support.processes import ISAS, IsaProcess
 
 if TYPE_CHECKING:
@@ -48,3 +49,8 @@ def run(out: Path) -> TrainedRun:
     from support.runs import TINY
 
     return train(TINY, out)
+
+
+@pytest.fixture(scope="module", params=GPUS or [pytest.param("none", marks=needs_gpu)])
+def gpu(request: pytest.FixtureRequest) -> Gpu:
+    return Card() if request.param == "cuda" else Host()

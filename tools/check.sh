@@ -15,7 +15,7 @@ git ls-files 'csrc/cpu/*.cpp' 'csrc/platform/*_posix.cpp' csrc/platform/{file,po
 cmake --preset release -DSRCELL_LIBRARY=ON "${python[@]}"
 cmake --build --preset release
 ctest --preset release -j 2
-SRCELL_CUDA_ON_HOST=$(realpath build/release/on_host/_cuda*.so) "$BIN/python" -m pytest -q tests/test_cuda.py
+SRCELL_CUDA_ON_HOST=$(realpath build/release/on_host/_cuda*.so) "$BIN/python" -m pytest -q tests/test_cuda.py tests/test_cuda_sizes.py
 "$BIN/python" tools/check_cuda.py
 tools/check_symbols.sh build/release
 BUILD=build/release PYTHON="$BIN/python" tools/check_library.sh build/library

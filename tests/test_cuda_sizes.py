@@ -1,0 +1,194 @@
+"""The CUDA kernels at the sizes that they are made for: full blocks, all of the shared memory, every float32.
+
+What a card is to run first (`bench/gpu.sh`). Without a card they run on the host, as those of test_cuda.py do, but for
+the tests that only a card can answer.
+"""
+
+import threading
+
+import pytest
+import torch
+
+from srcell import SRC, EventBatch, SRCState, integer_src_linear
+from srcell.functional import src, src_linear
+from support.gpu import check_against_the_cpu, equal, leaves, needs_card
+
+NAMES = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
+CONSTANTS = (0.9, 3.0, 2.0, -7.0, 0.9, 0.0)
+
+
+def spikes_of(generator, steps, batch, inputs, density):
+    return (torch.rand(steps, batch, inputs, generator=generator) < density).float()
+
+
+# Blocks of 512 threads and 98 KB of weights; the most weights that fit in an H100's shared memory, and one too many; a
+# block of one warp for each tile of neurons; the usual layer.
+@pytest.mark.parametrize("way", ["EventBatch", "mask"])
+@pytest.mark.parametrize(
+    ("batch", "neurons", "inputs", "steps", "density"),
+    [
+        (256, 512, 784, 40, 0.03),
+        (16, 512, 1816, 40, 0.1),
+        (16, 512, 1817, 40, 0.1),
+        (1, 100, 784, 220, 0.03),
+        (256, 100, 784, 40, 0.03),
+    ],
+)
+def test_layers_are_the_cpus(gpu, way, batch, neurons, inputs, steps, density):
+    generator = torch.Generator().manual_seed(batch + inputs)
+    dense = spikes_of(generator, steps, batch, inputs, density)
+    events = EventBatch.from_dense(dense)
+    weight = torch.randn(neurons, inputs, generator=generator) * 3 / inputs**0.5
+    cell = [torch.full((neurons,), x) for x in CONSTANTS]
+    given = leaves(weight, torch.full((neurons,), -5.0), *cell)
+
+    def run(weight, bias, *cell):
+        if way == "mask":
+            x, method = dense.to(weight.device), "events"
+        else:
+            rows = events.offsets.to(weight.device), events.indices.to(weight.device)
+            x, method = EventBatch(*rows, shape=events.shape), "auto"
+        parameters = dict(zip(NAMES, cell, strict=True))
+        spikes, final = src_linear(x, weight, bias, **parameters, recurrent_grad=True, method=method)
+        return spikes, *final
+
+    (spikes, *_), grads = check_against_the_cpu(gpu, run, given)
+    assert 0 < spikes.count_nonzero() < spikes.numel() / 2 and all(x.any() for x in grads)
+
+
+@pytest.mark.parametrize(("batch", "neurons", "steps"), [(256, 512, 40), (1, 100, 220)])
+def test_scans_are_the_cpus(gpu, batch, neurons, steps):
+    generator = torch.Generator().manual_seed(batch)
+    current = torch.randn(steps, batch, neurons, generator=generator) * 2
+    cell = [torch.full((), x) for x in CONSTANTS]
+
+    def run(current, bias, *cell):
+        spikes, final = src(current, bias, **dict(zip(NAMES, cell, strict=True)), recurrent_grad=True)
+        return spikes, *final
+
+    (spikes, *_), grads = check_against_the_cpu(gpu, run, leaves(current, torch.full((neurons,), -5.0), *cell))
+    assert spikes.any() and all(x.any() for x in grads)
+
+
+@pytest.mark.parametrize(("batch", "neurons", "steps"), [(20, 130, 40), pytest.param(256, 512, 40, marks=needs_card)])
+def test_lateral_layers_are_the_cpus(gpu, batch, neurons, steps):
+    generator = torch.Generator().manual_seed(batch)
+    events = EventBatch.from_dense(spikes_of(generator, steps, batch, 784, 0.03))
+    weight = torch.randn(neurons, 784, generator=generator) * 3 / 28
+    lateral = torch.randn(neurons, neurons, generator=generator) / neurons**0.5
+
+    def run(weight, lateral, bias):
+        rows = events.offsets.to(weight.device), events.indices.to(weight.device)
+        spikes, final = src_linear(EventBatch(*rows, shape=events.shape), weight, bias, weight_hh=lateral)
+        return spikes, *final
+
+    (spikes, *_), grads = check_against_the_cpu(gpu, run, leaves(weight, lateral, torch.full((neurons,), -5.0)))
+    assert spikes.any() and all(x.any() for x in grads)
+
+
+@pytest.mark.parametrize(("batch", "neurons", "inputs"), [(256, 512, 784), (1, 100, 784), (16, 512, 1817)])
+def test_integer_layers_are_the_cpus(gpu, batch, neurons, inputs):
+    generator = torch.Generator().manual_seed(batch)
+    dense = spikes_of(generator, 40, batch, inputs, 0.03)
+    events = EventBatch.from_dense(dense)
+    weight = torch.randint(-256, 256, (neurons, inputs), generator=generator).to(torch.int16)
+
+    def run(device):
+        rows = events.offsets.to(device), events.indices.to(device)
+        spikes, state = integer_src_linear(EventBatch(*rows, shape=events.shape), weight.to(device))
+        return [x.cpu() for x in (spikes, *state)]
+
+    with gpu.on():
+        got = run(gpu.device)
+    expected = run("cpu")
+    equal(got, expected)
+    assert expected[0].any()
+
+
+def floats(first, count):
+    """The float32 with the bits `first`, `first` + 1, ..."""
+    return torch.arange(first, first + count).to(torch.int32).view(torch.float32)
+
+
+# h = tanh(r h0) and hs - h0 = -q h0 with q = sigmoid(10 (h0 - 1/2)): every float32 through both, as h0.
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=needs_card)])
+def test_the_elementary_functions_are_the_cpus(gpu, every):
+    count = 2**24 if every else 2**10  # on the host, the first of each 2^20
+    for first in range(-(2**31), 2**31, 2**24 if every else 2**20):
+        h = floats(first, count)[None]
+        nothing = torch.zeros_like(h)
+
+        def run(device, h=h, nothing=nothing):
+            state = SRCState(*(x.to(device) for x in (nothing, h, nothing)))
+            parameters = dict(rho=1.0, r=1.0, rs=0.0, zs_hyp=0.0, zs_dep=1.0)
+            with torch.no_grad():
+                _, final = src(nothing[None].to(device), 0.0, state, **parameters)
+            return [x.cpu() for x in final[1:]]
+
+        with gpu.on():
+            got = run(gpu.device)
+        for x, y in zip(got, run("cpu"), strict=True):
+            here = y == y
+            assert torch.equal(x == x, here) and torch.equal(x[here].view(torch.int32), y[here].view(torch.int32))
+
+
+def layer_and_events(inputs, neurons, batch, steps=40):
+    generator = torch.Generator().manual_seed(inputs)
+    torch.manual_seed(inputs)
+    layer = SRC(inputs, neurons)
+    events = EventBatch.from_dense(spikes_of(generator, steps, batch, inputs, 0.05))
+    return layer, events
+
+
+def step_of(layer, events):
+    for parameter in layer.parameters():
+        parameter.grad = None if parameter.grad is None else parameter.grad.zero_()
+    spikes, _ = layer(events)
+    spikes.sum().backward()
+    return [spikes.detach(), *(x.grad for x in layer.parameters() if x.grad is not None)]
+
+
+@needs_card
+def test_a_captured_layer_is_the_cpus():
+    layer, events = layer_and_events(784, 512, 256)
+    expected = step_of(layer, events)
+    assert expected[0].any() and len(expected) > 1
+    layer, events = layer.cuda().requires_grad_(), events.to("cuda")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step_of(layer, events)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = step_of(layer, events)
+    for x in made:
+        x.fill_(7)
+    graph.replay()
+    torch.cuda.synchronize()
+    equal([x.cpu() for x in made], expected)
+
+
+@needs_card
+def test_threads_and_streams_with_different_layers():
+    # The first needs more shared memory than the second: neither may lower what the other has asked for.
+    works = [layer_and_events(784, 512, 256), layer_and_events(500, 512, 256)]
+    expected = [step_of(*work) for work in works]
+    on_card = [(layer.cuda(), events.to("cuda")) for layer, events in works]
+    barrier, wrong = threading.Barrier(2), []
+
+    def run(number):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(50):
+                barrier.wait()
+                made = step_of(*on_card[number])
+            wrong.extend(number for x, y in zip(made, expected[number], strict=True) if not torch.equal(x.cpu(), y))
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
