@@ -71,6 +71,13 @@ SRCELL_INLINE ReducedExp<V> reduce_exp(V x) {
     return {power, fma(r * r, expm1_terms<V, 0>(r), r)};
 }
 
+// The division of tanh and sigmoid. A backend may overload it for a shorter way to the same bits: b is in [1, 2], or a is
+// a power of two.
+template <class V>
+SRCELL_INLINE V quotient(V a, V b) {
+    return a / b;
+}
+
 // tanh(x) = -e / (e + 2) with e = expm1(-2 |x|): one division, and no cancellation near 0. e + 2 is computed from the
 // parts of e: one operation more and one rounding error less than from e.
 template <class V>
@@ -81,7 +88,7 @@ SRCELL_INLINE V tanh(V x) {
     const V scale = power_of_two(reduced.power);
     const V e = fma(scale, reduced.expm1, scale - one);
     const V e_plus_two = fma(scale, reduced.expm1, scale + one);
-    return with_sign_of(e / e_plus_two, x);
+    return with_sign_of(quotient(e, e_plus_two), x);
 }
 
 // sigmoid(x) = c / (c + c e) with e = exp(-x) and c a power of two. The scale c makes special cases for a huge e and
@@ -93,5 +100,5 @@ SRCELL_INLINE V sigmoid(V x) {
     const ReducedExp<V> reduced = reduce_exp(negate(bounded));
     const V scale = splat<V>(C::sigmoid_scale);
     const V e = power_of_two(reduced.power + splat<V>(C::sigmoid_power));
-    return scale / (scale + fma(e, reduced.expm1, e));
+    return quotient(scale, scale + fma(e, reduced.expm1, e));
 }

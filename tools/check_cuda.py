@@ -24,6 +24,7 @@ EXACT = re.compile(
     r"(ld|st)(\.(global|shared|param))?\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
+APPROXIMATE = "rcp.approx.ftz.f32"  # where quotient() of value.h begins, whose result is rounded to nearest
 INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
 # The limits of a streaming multiprocessor of an H100; shared memory in bytes.
 H100 = {"registers": 65536, "shared": 228 << 10, "threads": 2048, "blocks": 32}
@@ -44,9 +45,10 @@ def check_ptx(source: Path, folder: Path) -> None:
     ptx = folder / f"{source.stem}.ptx"
     compile_with("-arch=compute_75", "-ptx", str(source), "-o", str(ptx))
     used = set(INSTRUCTION.findall(ptx.read_text()))
-    wrong = {name for name in used if re.search(r"\.(ftz|approx|local)\b", name)}
+    wrong = {name for name in used if re.search(r"\.(ftz|approx|local)\b", name)} - {APPROXIMATE}
     floats = {name for name in used if re.search(r"\.f(16|32|64)|\.bf16", name)}
-    wrong |= {name for name in floats if not ROUNDED.fullmatch(name) and not EXACT.fullmatch(name)}
+    allowed = floats & {APPROXIMATE}
+    wrong |= {name for name in floats - allowed if not ROUNDED.fullmatch(name) and not EXACT.fullmatch(name)}
     if wrong:
         sys.exit(f"{source.name}: its PTX has {', '.join(sorted(wrong))}")
 

@@ -200,8 +200,8 @@ struct TraceReplay {
         if (parameters) i = step ? Value<T>{p.trace[(step - 1) * plane + element]} : value_or_zero(p.i0, element);
         return {i, {checkpoint[0]}, {checkpoint[plane]}};
     }
-    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, State<Value<T>>& state, int64_t t) const {
-        Value<T> drive = {p.trace[t * plane + element]};
+    SRCELL_INLINE Value<T> read(int64_t t) const { return {p.trace[t * plane + element]}; }
+    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, State<Value<T>>& state, Value<T> drive) const {
         if (parameters) {
             state.i = drive;
             drive = drive_of(cell, state.i);

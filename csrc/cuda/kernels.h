@@ -1,5 +1,6 @@
-// The CUDA kernels for the module's bindings: functions that launch kernels on a stream of a device and return at once. They allocate nothing, do not synchronise, and return a cudaError_t as an int, 0 for success. All
-// addresses are in device memory. Implemented by the .cu files; knows neither Python nor CUDA's own headers.
+// The CUDA kernels for the module's bindings: functions that launch kernels on a stream of a device and return at once.
+// They allocate nothing, do not synchronise, and return a cudaError_t as an int, 0 for success. All addresses are in
+// device memory. Implemented by the .cu files; knows neither Python nor CUDA's own headers.
 #pragma once
 
 #include "../params.h"

@@ -23,7 +23,7 @@ struct Launch {
     int threads, shared_bytes;
 };
 
-constexpr int kThreads = 128;                              // per block, unless a body has its own number
+constexpr int kThreads = 128;  // per block, unless a body has its own number
 constexpr int kWarp = 32, kDefaultSharedBytes = 48 << 10;
 
 // What a launch may use.
@@ -50,9 +50,14 @@ constexpr int kLargeBlocks = 2;
 constexpr int kLargeBlocks = 1;
 #endif
 
+// The number of blocks that must fit on a processor: a body with its own kMinBlocks states it.
+template <class Body, class = void>
+constexpr int min_blocks = Body::kMaxThreads > kThreads ? kLargeBlocks : 1;
 template <class Body>
-__global__ void __launch_bounds__(Body::kMaxThreads, Body::kMaxThreads > kThreads ? kLargeBlocks : 1)
-    run_body(const Body body) {
+constexpr int min_blocks<Body, std::void_t<decltype(Body::kMinBlocks)>> = Body::kMinBlocks;
+
+template <class Body>
+__global__ void __launch_bounds__(Body::kMaxThreads, min_blocks<Body>) run_body(const Body body) {
     extern __shared__ double shared[];  // double: for its alignment
     const Place place = {static_cast<int64_t>(blockIdx.x), static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
                          reinterpret_cast<char*>(shared)};

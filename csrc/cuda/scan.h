@@ -47,6 +47,24 @@ SRCELL_INLINE T* element_or_null(T* values, int64_t at) {
     return values ? values + at : nullptr;
 }
 
+// Calls use(t, read(t)) for each t below `count`, but reads kAhead values before it uses those of the kAhead before, so
+// that no step waits for memory.
+template <class Read, class Use>
+SRCELL_INLINE void read_ahead(int64_t count, Read read, Use use) {
+    constexpr int kAhead = 4;
+    decltype(read(0)) now[kAhead], next[kAhead];
+    const int64_t whole = count - count % kAhead;
+    if (whole)
+        for (int j = 0; j < kAhead; ++j) next[j] = read(j);
+    for (int64_t begin = 0; begin < whole; begin += kAhead) {
+        for (int j = 0; j < kAhead; ++j) now[j] = next[j];
+        if (begin + kAhead < whole)
+            for (int j = 0; j < kAhead; ++j) next[j] = read(begin + kAhead + j);
+        for (int j = 0; j < kAhead; ++j) use(begin + j, now[j]);
+    }
+    for (int64_t t = whole; t < count; ++t) use(t, read(t));
+}
+
 template <class T, bool save, class In>
 SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t element) {
     const int64_t plane = p.shape.batch * p.shape.neurons;
@@ -55,18 +73,19 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
     State<Value<T>> state = initial_state(p, element);
     const In* current = element_or_null(static_cast<const In*>(p.current), element);
     T* spikes = element_or_null(p.spikes, element);
-    T* checkpoint = save ? p.checkpoints + element : nullptr;
-    for (int64_t t = 0; t < chain.steps; ++t, current += plane, spikes += plane) {
-        if (save && t % kSegment == 0) {
-            checkpoint[0] = state.i.x;
-            checkpoint[plane] = state.h.x;
-            checkpoint[2 * plane] = state.hs.x;
-            checkpoint += 3 * plane;
-        }
-        step(cell, state, get(current));
-        *spikes = spike(state.h).x;
-    }
-    for (int64_t t = chain.steps; t < p.shape.steps; ++t, spikes += plane) *spikes = 0;
+    read_ahead(
+        chain.steps, [&](int64_t t) { return get(current + t * plane); },
+        [&](int64_t t, Value<T> c) {
+            if (save && t % kSegment == 0) {
+                T* checkpoint = p.checkpoints + t / kSegment * 3 * plane + element;
+                checkpoint[0] = state.i.x;
+                checkpoint[plane] = state.h.x;
+                checkpoint[2 * plane] = state.hs.x;
+            }
+            step(cell, state, c);
+            spikes[t * plane] = spike(state.h).x;
+        });
+    for (int64_t t = chain.steps; t < p.shape.steps; ++t) spikes[t * plane] = 0;
     if (save)
         for (int64_t row = 3 * segments(chain.steps); row < 3 * segments(p.shape.steps); ++row)
             p.checkpoints[row * plane + element] = 0;
@@ -100,8 +119,11 @@ struct CurrentReplay {
         const T* checkpoint = p.checkpoints + step / kSegment * 3 * plane + element;
         return {{checkpoint[0]}, {checkpoint[plane]}, {checkpoint[2 * plane]}};
     }
-    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, State<Value<T>>& state, int64_t t) const {
-        return step(cell, state, get(static_cast<const In*>(p.current) + t * plane + element));
+    SRCELL_INLINE Value<T> read(int64_t t) const {
+        return get(static_cast<const In*>(p.current) + t * plane + element);
+    }
+    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, State<Value<T>>& state, Value<T> current) const {
+        return step(cell, state, current);
     }
 };
 
@@ -128,21 +150,26 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
         trace.h(0) = state.h.x;
         if (more) trace.hs(0) = state.hs.x;
         if (parameters) trace.i(0) = state.i.x;
-        for (int t = 0; t < steps; ++t) {
-            const Trace<V> made = replay.advance(cell, state, begin + t);
+        const auto recompute = [&](int64_t at, V read) {
+            const int t = static_cast<int>(at);
+            const Trace<V> made = replay.advance(cell, state, read);
             trace.drive(t) = made.drive.x;
             trace.h(t + 1) = state.h.x;
             if (more) trace.q(t) = made.q.x;
             if (more) trace.hs(t + 1) = state.hs.x;
             if (parameters) trace.i(t + 1) = state.i.x;
-        }
-        for (int t = steps - 1; t >= 0; --t) {
-            const int64_t at = (begin + t) * plane + element;
+        };
+        read_ahead(steps, [&](int64_t t) { return replay.read(begin + t); }, recompute);
+        const auto arriving = [&](int64_t back) {
+            return value_or_zero(p.grad_spikes, (end - 1 - back) * plane + element);
+        };
+        read_ahead(steps, arriving, [&](int64_t back, V grad_spike) {
+            const int t = steps - 1 - static_cast<int>(back);
             const V h = {trace.h(t + 1)}, drive = {trace.drive(t)};
-            const V grad_h = select(less_equal(h, splat<V>(silent_up_to)), zero, value_or_zero(p.grad_spikes, at));
+            const V grad_h = select(less_equal(h, splat<V>(silent_up_to)), zero, grad_spike);
             const V grad_hs = carry.hs;
             const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
-            put(grad_current + at, grad.i);
+            put(grad_current + (begin + t) * plane + element, grad.i);
             if constexpr (parameters) {
                 const State<V> before = {{trace.i(t)}, {trace.h(t)}, {trace.hs(t)}};
                 add_parameter_gradients(sums, cell, before, grad, grad_hs, V{trace.i(t + 1)}, drive, V{trace.q(t)});
@@ -153,7 +180,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
                 carry_recurrence(cell, carry, grad.u, V{trace.h(t)}, V{trace.hs(t)}, V{trace.q(t)});
             else
                 carry.h = carry.hs = zero;
-        }
+        });
     }
     p.grad_i0[element] = carry.i.x;
     p.grad_h0[element] = carry.h.x;
@@ -162,9 +189,13 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     for (int k = 0; k < used; ++k) p.partials[k * plane + element] = sums[k].x;
 }
 
+// With 8 blocks of 128 threads on a processor, those of an H100 take all chains of 256 samples of 512 neurons at once.
+// Where shared memory holds fewer, no more are asked for.
+constexpr int kChainBlocks = 8;
+
 template <class T, bool save, class In>
 struct ScanForwardBody {
-    static constexpr int kMaxThreads = kThreads;
+    static constexpr int kMaxThreads = kThreads, kMinBlocks = sizeof(T) == sizeof(float) ? kChainBlocks : 1;
     static constexpr bool kLoads = false;
     DeviceScanForward<T> p;
 
@@ -177,6 +208,7 @@ struct ScanForwardBody {
 template <class T, bool recurrent, bool parameters, class In>
 struct ScanBackwardBody {
     static constexpr int kMaxThreads = kThreads;
+    static constexpr int kMinBlocks = sizeof(T) > sizeof(float) || parameters ? 1 : recurrent ? 6 : kChainBlocks;
     static constexpr bool kLoads = false;
     DeviceScanBackward<T> p;
 

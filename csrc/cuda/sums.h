@@ -39,7 +39,8 @@ struct SumRows {
         return {plane.elements + at, plane.target ? plane.target + at : plane.elements + at};
     }
 
-    // The first of every kTreeLeaves elements, `step` apart, becomes their sum, for every count-th of them from `chunk`.
+    // The first of every kTreeLeaves elements, `step` apart, becomes their sum, for every count-th of them from
+    // `chunk`.
     SRCELL_INLINE void sum_chunks(T* elements, int64_t count, int64_t step, int64_t chunk, int64_t every) const {
         for (; chunk * kTreeLeaves < count; chunk += every) {
             const int64_t first = chunk * kTreeLeaves, left = count - first;

@@ -73,3 +73,33 @@ SRCELL_INLINE int lowest_bit(uint64_t bits) {
 }
 
 SRCELL_INLINE int count_bits(uint64_t bits) { return SRCELL_ON_DEVICE(__popcll(bits), __builtin_popcountll(bits)); }
+
+// 1 / b within two units in the last place.
+SRCELL_INLINE Value<float> near_reciprocal(Value<float> b) {
+#if defined(__CUDA_ARCH__)
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(b.x));
+    return {r};
+#else
+    const uint32_t unit = bits_of(b) * 0x9E3779B9u >> 30;  // as bad as a GPU's may be
+    return value_of(bits_of(Value<float>{1 / b.x}) + unit - 2);
+#endif
+}
+
+// The step of Newton's from a reciprocal of b.
+SRCELL_INLINE Value<float> better_reciprocal(Value<float> b, Value<float> r) {
+    return fma(fma(negate(b), r, splat<Value<float>>(1)), r, r);
+}
+
+// quotient() of vmath.h, without the branch to a slow path that __fdiv_rn has for ranges that do not occur there.
+// `above` is 1 / b or up to four units more: from there one step leads to 1 / b rounded to nearest, for all but 56
+// significands of b, and two corrections to a / b rounded to nearest for all (tests/cpp/test_device.cpp).
+SRCELL_INLINE Value<float> quotient_from(Value<float> above, Value<float> a, Value<float> b) {
+    const Value<float> reciprocal = better_reciprocal(b, above), first = a * above;
+    const Value<float> second = fma(fma(negate(b), first, a), reciprocal, first);
+    return fma(fma(negate(b), second, a), reciprocal, second);
+}
+
+SRCELL_INLINE Value<float> quotient(Value<float> a, Value<float> b) {
+    return quotient_from(value_of(bits_of(near_reciprocal(b)) + 2), a, b);
+}

@@ -39,6 +39,37 @@ void checkpoints_past_the_length_are_zero() {
     }
 }
 
+// What tanh and sigmoid divide, from every reciprocal that a GPU may give. Where the step of Newton's leads to the one
+// rounded to nearest, the last correction does to the quotient (Markstein's theorem); elsewhere dividends are tried:
+// here every 61st. Quotients of sigmoid become denormal: every 61st divisor; the smallest are 2^-64. All of both were
+// tried once.
+void quotients_are_rounded_to_nearest() {
+    using V = device::Value<float>;
+    const auto start = [](V b, uint32_t units) { return device::value_of(device::bits_of(V{1 / b.x}) + units); };
+    int exceptions = 0;
+    for (uint32_t significand = 0; significand < 1u << 23; ++significand) {
+        const V b = device::value_of(0x3F800000 | significand);
+        for (uint32_t units = 0; units <= 4; ++units) {
+            const V above = start(b, units);
+            if (device::better_reciprocal(b, above).x == 1 / b.x) continue;
+            ++exceptions;
+            for (uint32_t k = significand % 61; k < 1u << 23; k += 61) {
+                const V a = device::value_of(0xBF000000 | k);  // in (-1, -1/2]
+                CHECK(device::quotient_from(above, a, b).x == a.x / b.x);
+            }
+        }
+    }
+    CHECK(exceptions > 0 && exceptions < 5 * 56);
+    const V a = {0x1p-64f};
+    for (uint32_t bits = device::bits_of(a); bits <= device::bits_of(V{0x1p+87f}); bits += 61) {
+        const V b = device::value_of(bits);
+        CHECK(device::quotient_from(start(b, bits % 5), a, b).x == a.x / b.x);
+        CHECK(device::quotient(a, b).x == a.x / b.x);
+    }
+    for (const float x : {0x1p-149f, 0x1p-148f, 0x1.8p-140f, 0x1p-126f, 0x1p-100f})  // e of a tiny x is -2 |x|
+        CHECK(device::quotient(V{-2 * x}, V{2}).x == -x);
+}
+
 // Rounds to nearest, and half-way cases to even.
 void bfloat16_is_rounded_to_even() {
     const auto rounded = [](uint32_t bits) {
@@ -255,6 +286,7 @@ int main() {
     scans_agree<double>(1 << 20);
     checkpoints_past_the_length_are_zero();
     for (const Card& card : kCards) check_rest_at_zero(card, 1);
+    quotients_are_rounded_to_nearest();
     bfloat16_is_rounded_to_even();
     constants_need_no_memory();
     shapes_agree();
