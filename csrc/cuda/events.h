@@ -212,7 +212,7 @@ struct TraceReplay {
 
 template <class T, bool recurrent, bool parameters>
 struct EventsBackwardBody {
-    static constexpr int kMaxThreads = kThreads;
+    static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, recurrent, parameters>;
     static constexpr bool kLoads = false;
     DeviceEventsBackward<T> p;
 

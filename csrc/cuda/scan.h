@@ -189,13 +189,18 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     for (int k = 0; k < used; ++k) p.partials[k * plane + element] = sums[k].x;
 }
 
-// With 8 blocks of 128 threads on a processor, those of an H100 take all chains of 256 samples of 512 neurons at once.
-// Where shared memory holds fewer, no more are asked for.
-constexpr int kChainBlocks = 8;
+// Blocks of 128 threads for which a processor must have registers. With 8, an H100 takes all chains of 256 samples of
+// 512 neurons at once; backwards its shared memory holds fewer if there is more to keep.
+template <class T>
+constexpr int forward_blocks = sizeof(T) == sizeof(float) ? 8 : 1;
+template <class T, bool recurrent, bool parameters>
+constexpr int backward_blocks = sizeof(T) > sizeof(float) || parameters ? 1
+                                : recurrent                             ? 6
+                                                                        : 8;
 
 template <class T, bool save, class In>
 struct ScanForwardBody {
-    static constexpr int kMaxThreads = kThreads, kMinBlocks = sizeof(T) == sizeof(float) ? kChainBlocks : 1;
+    static constexpr int kMaxThreads = kThreads, kMinBlocks = forward_blocks<T>;
     static constexpr bool kLoads = false;
     DeviceScanForward<T> p;
 
@@ -207,8 +212,7 @@ struct ScanForwardBody {
 
 template <class T, bool recurrent, bool parameters, class In>
 struct ScanBackwardBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr int kMinBlocks = sizeof(T) > sizeof(float) || parameters ? 1 : recurrent ? 6 : kChainBlocks;
+    static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, recurrent, parameters>;
     static constexpr bool kLoads = false;
     DeviceScanBackward<T> p;
 
