@@ -4,7 +4,15 @@
 // stack and would terminate the process at the first C++ frame. The cleanup handler here runs before that and blocks
 // the thread for ever, as Python 3.14 does itself; the process exits without it. This is C, not C++, because a cleanup
 // handler in C runs whichever unwinder the C++ runtime was linked to.
+//
+// On Windows there is nothing to prevent: Python ends the thread with _endthreadex(), which unwinds nothing.
 #include <Python.h>
+
+#if defined(_WIN32)
+
+void srcell_restore_gil(PyThreadState* state) { PyEval_RestoreThread(state); }
+
+#else
 #include <pthread.h>
 #include <unistd.h>
 
@@ -18,3 +26,5 @@ void srcell_restore_gil(PyThreadState* state) {
     PyEval_RestoreThread(state);
     pthread_cleanup_pop(0);
 }
+
+#endif
