@@ -17,6 +17,9 @@ foreach(kind shared static)
                                                       $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(libsrcell_${kind} PRIVATE ${SRCELL_SYSTEM_LIBRARIES})
 endforeach()
+if(CMAKE_IMPORT_LIBRARY_SUFFIX STREQUAL CMAKE_STATIC_LIBRARY_SUFFIX)  # where srcell.lib belongs to the DLL
+  set_target_properties(libsrcell_static PROPERTIES OUTPUT_NAME srcell_static)
+endif()
 # Its interface is C, so a program needs no C++ library of its own.
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime/exports.map)
