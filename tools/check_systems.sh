@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles the kernels, the runtime and the bindings for systems that nothing here runs: macOS and Windows, by zig's
-# clang, without optimisation. Python's headers are those of the Python on PATH, with tools/pyconfig.h. The presets
-# macos-arm64, macos-x86_64 and windows-x86_64 build libraries and C++ tests.
+# clang, without optimisation; macOS in the version of pyproject.toml. Python's headers are those of the Python on PATH,
+# with tools/pyconfig.h. The presets macos-arm64, macos-x86_64 and windows-x86_64 build libraries and C++ tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export made=$(mktemp -d)
@@ -12,6 +12,10 @@ cp -r "$(python -c 'import pybind11; print(pybind11.get_include())')" "$made/pyb
 check() {  # TARGET FILE [OPTION ...]
     local compiler=(c++ -std=c++17)
     if [[ $2 = *.c ]]; then compiler=(cc); fi
+    if [[ $1 = *-macos.* ]]; then  # zig's standard library says what a macOS lacks only where it is told to
+        local says=_LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS
+        compiler+=(-U$says -D$says=1)
+    fi
     python-zig "${compiler[@]}" -target "$1" -Wall -Wextra -Werror -O0 -fno-sanitize=undefined "${@:3}" \
         -c "$2" -o "$made/$$.o" || { echo "$1: $2" >&2; exit 1; }
 }
@@ -23,12 +27,12 @@ list() {
     local bindings="csrc/bindings/core.cpp $others"
     local common=(csrc/runtime/*.cpp csrc/cpu/{dispatch,event_rows,memory,parallel}.cpp)
     common+=(csrc/platform/{file,pool,threads_own}.cpp)
-    printf "%s $python\n" {aarch64-macos,x86_64-windows-gnu}" "{"$bindings",csrc/bindings/gil.c}
-    printf 'aarch64-macos %s\n' "${common[@]}" csrc/platform/pages_posix.cpp \
+    printf "%s $python\n" {aarch64-macos.14.0,x86_64-windows-gnu}" "{"$bindings",csrc/bindings/gil.c}
+    printf 'aarch64-macos.14.0 %s\n' "${common[@]}" csrc/platform/pages_posix.cpp \
         "csrc/cpu/kernels.cpp -DSRCELL_ISA=neon -DSRCELL_ISA_neon"
     printf 'x86_64-windows-gnu %s\n' "${common[@]}" csrc/platform/pages_windows.cpp \
         "csrc/cpu/kernels.cpp -DSRCELL_ISA=avx2 -DSRCELL_ISA_avx2 -mavx2 -mfma"
-    printf 'x86_64-macos %s\n' csrc/cpu/{dispatch,parallel}.cpp  # what asks for the processor, but for the kernels
+    printf 'x86_64-macos.14.0 %s\n' csrc/cpu/{dispatch,parallel}.cpp  # what asks for the processor, but for the kernels
 }
 list | xargs -P 2 -I{} bash -c 'check {} -DSRCELL_VERSION=\"0\"'
 echo "systems: $(list | wc -l) compilations for macOS and Windows"
