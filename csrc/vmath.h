@@ -71,8 +71,8 @@ SRCELL_INLINE ReducedExp<V> reduce_exp(V x) {
     return {power, fma(r * r, expm1_terms<V, 0>(r), r)};
 }
 
-// The division of tanh and sigmoid. A backend may overload it for a shorter way to the same bits: b is in [1, 2], or a is
-// a power of two.
+// The division of tanh and sigmoid. A backend may overload it for a shorter way to the same bits: b is in [1, 2], or a
+// is a power of two.
 template <class V>
 SRCELL_INLINE V quotient(V a, V b) {
     return a / b;

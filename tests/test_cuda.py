@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from srcell import SRC, EventBatch, IntegerSRC, integer_src_linear, rate_encode
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu, src_dense
-from support.gpu import check_against_the_cpu, equal, gradients_of, leaves, moved, needs_card
+from support.gpu import check_against_the_cpu, equal, gradients_of, leaves, moved, needs_card, training_step
 from support.gradients import requiring_grad
 from support.inputs import STATE, call, make_inputs, make_layer
 
@@ -389,36 +389,6 @@ def test_operators_check():
     arguments = (events.offsets, events.indices, events.values, weight, *layer.forward)
     options = dict(layer.options, steps=9, batch=3, save=True, trace_integrator=False)
     torch.library.opcheck(torch.ops.srcell.src_events.default, arguments, options)
-
-
-def training_step(layer, events):
-    """Run one step, which leaves its gradients in the parameters."""
-    for parameter in layer.parameters():
-        parameter.grad = None if parameter.grad is None else parameter.grad.zero_()
-    spikes, _ = layer(events)
-    spikes.sum().backward()
-    return spikes.detach()
-
-
-@needs_card
-def test_a_training_step_can_be_captured():
-    torch.manual_seed(0)
-    layer = SRC(30, 40).cuda()
-    events = rate_encode(torch.rand(8, 30), steps=40, seed=0).to("cuda")
-    expected = training_step(layer, events).clone(), layer.weight_ih_l0.grad.clone()
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            training_step(layer, events)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        spikes = training_step(layer, events)
-    layer.weight_ih_l0.grad.fill_(7)
-    graph.replay()
-    torch.cuda.synchronize()
-    assert torch.equal(spikes, expected[0]) and torch.equal(layer.weight_ih_l0.grad, expected[1])
 
 
 @needs_card

@@ -5,13 +5,14 @@ the tests that only a card can answer.
 """
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from srcell import SRC, EventBatch, SRCState, integer_src_linear
 from srcell.functional import src, src_linear
-from support.gpu import check_against_the_cpu, equal, leaves, needs_card
+from support.gpu import check_against_the_cpu, equal, leaves, needs_card, training_step
 
 NAMES = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 CONSTANTS = (0.9, 3.0, 2.0, -7.0, 0.9, 0.0)
@@ -140,29 +141,21 @@ def layer_and_events(inputs, neurons, batch, steps=40):
     return layer, events
 
 
-def step_of(layer, events):
-    for parameter in layer.parameters():
-        parameter.grad = None if parameter.grad is None else parameter.grad.zero_()
-    spikes, _ = layer(events)
-    spikes.sum().backward()
-    return [spikes.detach(), *(x.grad for x in layer.parameters() if x.grad is not None)]
-
-
 @needs_card
 def test_a_captured_layer_is_the_cpus():
     layer, events = layer_and_events(784, 512, 256)
-    expected = step_of(layer, events)
+    expected = [x.clone() for x in training_step(layer, events)]  # moving the layer moves its gradients
     assert expected[0].any() and len(expected) > 1
     layer, events = layer.cuda().requires_grad_(), events.to("cuda")
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
-            step_of(layer, events)
+            training_step(layer, events)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        made = step_of(layer, events)
+        made = training_step(layer, events)
     for x in made:
         x.fill_(7)
     graph.replay()
@@ -174,21 +167,18 @@ def test_a_captured_layer_is_the_cpus():
 def test_threads_and_streams_with_different_layers():
     # The first needs more shared memory than the second: neither may lower what the other has asked for.
     works = [layer_and_events(784, 512, 256), layer_and_events(500, 512, 256)]
-    expected = [step_of(*work) for work in works]
+    expected = [[x.clone() for x in training_step(*work)] for work in works]
     on_card = [(layer.cuda(), events.to("cuda")) for layer, events in works]
-    barrier, wrong = threading.Barrier(2), []
+    barrier = threading.Barrier(2, timeout=60)
 
     def run(number):
         with torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(50):
                 barrier.wait()
-                made = step_of(*on_card[number])
-            wrong.extend(number for x, y in zip(made, expected[number], strict=True) if not torch.equal(x.cpu(), y))
+                made = training_step(*on_card[number])
+            return [x.cpu() for x in made]
 
     torch.cuda.synchronize()
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(2) as pool:
+        for made, wanted in zip(pool.map(run, range(2)), expected, strict=True):
+            equal(made, wanted)

@@ -24,8 +24,8 @@ void check(int error) {
                              " (built for architectures " + cuda::built().architectures + ")");
 }
 
-void scan_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs, Address current,
-                  Element element, Address checkpoints) {
+void scan_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs,
+                  Address current, Element element, Address checkpoints) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const void>(current),
@@ -220,7 +220,8 @@ void count_mask(const Queue& queue, const std::array<int64_t, 4>& sizes, Address
     check(cuda::count_mask(stream_of(queue), mask_events(sizes, mask, counts, 0, 0)));
 }
 
-void list_mask(const Queue& queue, const std::array<int64_t, 4>& sizes, Address mask, Address offsets, Address indices) {
+void list_mask(const Queue& queue, const std::array<int64_t, 4>& sizes, Address mask, Address offsets,
+               Address indices) {
     check(cuda::list_mask(stream_of(queue), mask_events(sizes, mask, 0, offsets, indices)));
 }
 
@@ -262,33 +263,33 @@ PYBIND11_MODULE(_cuda, m) {
         m.def(name, function, py::call_guard<ReleasedGil>(), names...);
     };
     launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "element"_a,
-          "checkpoints"_a);
+           "checkpoints"_a);
     launch("scan_backward", &scan_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
-          "current"_a, "element"_a, "checkpoints"_a, "grad_current"_a);
+           "current"_a, "element"_a, "checkpoints"_a, "grad_current"_a);
     launch("events_forward", &events_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "mask"_a,
-          "elements"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
+           "elements"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
     launch("events_backward", &events_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,
-          "trace"_a, "checkpoints"_a, "grad_current"_a);
+           "trace"_a, "checkpoints"_a, "grad_current"_a);
     launch("event_currents", &event_currents, "queue"_a, "layer"_a, "rows"_a, "mask"_a, "elements"_a, "weight_t"_a,
-          "currents"_a);
+           "currents"_a);
     launch("lateral_forward", &lateral_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a,
-          "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
+           "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
     launch("lateral_backward", &lateral_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
-          "trace"_a, "checkpoints"_a, "i0"_a, "weight_t"_a, "lateral_relu"_a, "scratch"_a, "grad_current"_a,
-          "elements"_a);
+           "trace"_a, "checkpoints"_a, "i0"_a, "weight_t"_a, "lateral_relu"_a, "scratch"_a, "grad_current"_a,
+           "elements"_a);
     launch("integer_forward", &integer_forward, "queue"_a, "layer"_a, "cell"_a, "initial"_a, "outputs"_a, "floats"_a,
-          "rows"_a, "mask"_a, "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
+           "rows"_a, "mask"_a, "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
     launch("integer_backward", &integer_backward, "queue"_a, "layer"_a, "cell"_a, "slopes"_a, "grad_spikes"_a,
-          "grad_current"_a);
+           "grad_current"_a);
     launch("event_keys", &event_keys, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a);
     launch("weight_gradient", &weight_gradient, "queue"_a, "layer"_a, "inputs"_a, "grad_current"_a, "starts"_a,
-          "sorted"_a, "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
+           "sorted"_a, "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
     launch("event_dots", &event_dots, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a, "weight_t"_a,
-          "grad_current"_a, "grad_values"_a);
+           "grad_current"_a, "grad_values"_a);
     launch("mask_elements", &mask_elements, "queue"_a, "rows"_a);
     launch("mask_columns", &mask_columns, "queue"_a, "rows"_a, "columns"_a);
     launch("count_mask", &count_mask, "queue"_a, "sizes"_a, "mask"_a, "counts"_a);
     launch("list_mask", &list_mask, "queue"_a, "sizes"_a, "mask"_a, "offsets"_a, "indices"_a);
     launch("rate_mask", &rate_mask, "queue"_a, "sizes"_a, "images"_a, "index"_a, "gain"_a, "seed"_a, "mask"_a,
-          "thinned"_a);
+           "thinned"_a);
 }

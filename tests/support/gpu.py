@@ -106,3 +106,12 @@ def check_against_the_cpu(
     equal(got[0], expected[0])
     equal(got[1], expected[1])
     return expected
+
+
+def training_step(layer: torch.nn.Module, events: Any) -> list[Tensor]:
+    """Spikes and gradients; the gradients stay in the same tensors from the second step on."""
+    for parameter in layer.parameters():
+        parameter.grad = None if parameter.grad is None else parameter.grad.zero_()
+    spikes, _ = layer(events)
+    spikes.sum().backward()
+    return [spikes.detach(), *(x.grad for x in layer.parameters() if x.grad is not None)]
