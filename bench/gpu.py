@@ -10,10 +10,10 @@ B = 256, N = 512, K = 784 with 3 % of the cells active, T in 32, 220, 1000, curr
 
 Rows are timed as those of ``srcell bench`` are, by CUDA events. Copies queued before keep the card busy while Python
 queues a call, so that a time is the card's: ``held_ms`` is how long they take, ``queued_ms`` how long Python takes for
-a forward pass behind them. A row with more of the second than of the first is bound by Python. Memory is the peak above
-what a row starts from. The scan's bandwidth counts the bytes of its floor (bench/NOTES.md), in half precision with the
-casts of spikes and gradients. ``--device cpu`` runs all of it on tiny sizes, by wall time, to see that it runs where
-there is no card.
+a forward pass behind them, or waits for a full queue. A row with more of the second than of the first is bound by
+Python. Memory is the peak above what a row starts from. The scan's bandwidth counts the bytes of its floor
+(bench/NOTES.md), in half precision with the casts of spikes and gradients. ``--device cpu`` runs all of it on tiny
+sizes, by wall time, to see that it runs where there is no card.
 """
 
 from __future__ import annotations

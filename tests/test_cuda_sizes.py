@@ -111,28 +111,6 @@ def floats(first, count):
     return torch.arange(first, first + count).to(torch.int32).view(torch.float32)
 
 
-# h = tanh(r h0) and hs - h0 = -q h0 with q = sigmoid(10 (h0 - 1/2)): every float32 through both, as h0.
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=needs_card)])
-def test_the_elementary_functions_are_the_cpus(gpu, every):
-    count = 2**24 if every else 2**10  # on the host, the first of each 2^20
-    for first in range(-(2**31), 2**31, 2**24 if every else 2**20):
-        h = floats(first, count)[None]
-        nothing = torch.zeros_like(h)
-
-        def run(device, h=h, nothing=nothing):
-            state = SRCState(*(x.to(device) for x in (nothing, h, nothing)))
-            parameters = dict(rho=1.0, r=1.0, rs=0.0, zs_hyp=0.0, zs_dep=1.0)
-            with torch.no_grad():
-                _, final = src(nothing[None].to(device), 0.0, state, **parameters)
-            return [x.cpu() for x in final[1:]]
-
-        with gpu.on():
-            got = run(gpu.device)
-        for x, y in zip(got, run("cpu"), strict=True):
-            here = y == y
-            assert torch.equal(x == x, here) and torch.equal(x[here].view(torch.int32), y[here].view(torch.int32))
-
-
 def layer_and_events(inputs, neurons, batch, steps=40):
     generator = torch.Generator().manual_seed(inputs)
     torch.manual_seed(inputs)
@@ -169,16 +147,65 @@ def test_threads_and_streams_with_different_layers():
     works = [layer_and_events(784, 512, 256), layer_and_events(500, 512, 256)]
     expected = [[x.clone() for x in training_step(*work)] for work in works]
     on_card = [(layer.cuda(), events.to("cuda")) for layer, events in works]
-    barrier = threading.Barrier(2, timeout=60)
+    barrier = threading.Barrier(2, timeout=10)
 
     def run(number):
         with torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(50):
                 barrier.wait()
                 made = training_step(*on_card[number])
-            return [x.cpu() for x in made]
+            return [x.cpu() for x in made]  # the last step's
 
     torch.cuda.synchronize()
     with ThreadPoolExecutor(2) as pool:
         for made, wanted in zip(pool.map(run, range(2)), expected, strict=True):
             equal(made, wanted)
+
+
+def check_the_bits(got, expected):
+    for x, y in zip(got, expected, strict=True):
+        # The bits of NaN are nobody's promise.
+        equal(*([torch.where(z == z, z.view(torch.int32), 0)] for z in (x, y)))
+
+
+# h = tanh(r h0) and hs - h0 = -q h0 with q = sigmoid(10 (h0 - 1/2)): every float32 through both, as h0.
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=needs_card)])
+def test_the_elementary_functions_are_the_cpus(gpu, every):
+    count = 2**24 if every else 2**10  # on the host, the first of each 2^20
+    parameters = dict(rho=1.0, r=1.0, rs=0.0, zs_hyp=0.0, zs_dep=1.0)
+
+    def run(h):
+        nothing = torch.zeros_like(h)
+        with torch.no_grad():
+            _, final = src(nothing[None], 0.0, SRCState(nothing, h, nothing), **parameters)
+        return [x.cpu() for x in final[1:]]
+
+    for first in range(-(2**31), 2**31, 2**24 if every else 2**20):
+        h = floats(first, count)[None]
+        with gpu.on():
+            got = run(h.to(gpu.device))
+        check_the_bits(got, run(h))
+
+
+# The gradient of zs_dep is -q h0, whose bits show those of a q that is too small for hs, down to where it vanishes.
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=needs_card)])
+def test_small_sigmoids_are_the_cpus(gpu, every):
+    count = 2**22 if every else 2**10
+    parameters = dict(rho=1.0, r=1.0, rs=0.0, zs_hyp=0.0)
+
+    def run(h):
+        nothing, zs_dep = torch.zeros_like(h), torch.ones_like(h[0]).requires_grad_()
+        _, final = src(
+            nothing[None], 0.0, SRCState(nothing, h, nothing), **parameters, zs_dep=zs_dep, recurrent_grad=True
+        )
+        return [x.cpu() for x in torch.autograd.grad(final.hs.sum(), zs_dep)]
+
+    smallest = 1.0
+    for first in range(-(2**31) + 0x3F800000, -(2**31) + 0x41400000, 2**22 if every else 2**18):  # -1 to -12
+        h = floats(first, count)[None]
+        with gpu.on():
+            got = run(h.to(gpu.device))
+        expected = run(h)
+        check_the_bits(got, expected)
+        smallest = min([smallest, *expected[0][expected[0] > 0].tolist()])
+    assert smallest < 2e-38  # denormal

@@ -3,8 +3,9 @@
     python tools/check_cuda.py [--table]
 
 Each .cu file compiles alone with ``-std=c++17 -Icsrc`` and without a warning; every floating-point operation in its PTX
-rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx); and ptxas spills no register
-and puts no array in local memory. ``--table`` prints the kernels of sm_90 for bench/NOTES.md.
+rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx, but for the reciprocal that
+quotient() of value.h begins with); and ptxas spills no register and puts no array in local memory. ``--table`` prints
+the kernels of sm_90 for bench/NOTES.md.
 """
 
 from __future__ import annotations

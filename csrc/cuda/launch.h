@@ -25,6 +25,7 @@ struct Launch {
 
 constexpr int kThreads = 128;  // per block, unless a body has its own number
 constexpr int kWarp = 32, kDefaultSharedBytes = 48 << 10;
+constexpr int kFewSharedBytes = 2 << 10;  // of a block, which leave the processor's memory to its cache
 
 // What a launch may use.
 struct Limits {
@@ -73,8 +74,8 @@ __global__ void __launch_bounds__(Body::kMaxThreads, min_blocks<Body>) run_body(
 template <class Body>
 cudaError_t allow_shared(const Queue& queue) {
     static std::atomic<uint64_t> allowed{0};  // a bit for each device
-    const uint64_t device = uint64_t(1) << queue.device % 64;
-    if (queue.device < 64 && allowed & device) return cudaSuccess;
+    const uint64_t device = queue.device < 64 ? uint64_t(1) << queue.device : 0;
+    if (allowed & device) return cudaSuccess;
     const auto kernel = run_body<Body>;
     cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
@@ -91,7 +92,7 @@ void launch(Queue& queue, const Launch& how, const Body& body) {
         queue.error = cudaErrorInvalidConfiguration;
         return;
     }
-    if (how.shared_bytes) queue.error = allow_shared<Body>(queue);
+    if (how.shared_bytes > kFewSharedBytes) queue.error = allow_shared<Body>(queue);
     if (queue.error != cudaSuccess) return;
     run_body<<<static_cast<unsigned>(how.blocks), static_cast<unsigned>(how.threads),
                static_cast<size_t>(how.shared_bytes), queue.stream>>>(body);

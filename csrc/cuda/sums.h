@@ -39,8 +39,8 @@ struct SumRows {
         return {plane.elements + at, plane.target ? plane.target + at : plane.elements + at};
     }
 
-    // The first of every kTreeLeaves elements, `step` apart, becomes their sum, for every count-th of them from
-    // `chunk`.
+    // The first of every kTreeLeaves elements, `step` apart, becomes their sum, for every `every`-th of these
+    // chunks from `chunk` on.
     SRCELL_INLINE void sum_chunks(T* elements, int64_t count, int64_t step, int64_t chunk, int64_t every) const {
         for (; chunk * kTreeLeaves < count; chunk += every) {
             const int64_t first = chunk * kTreeLeaves, left = count - first;
@@ -75,7 +75,7 @@ void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
     for (int s = 0; s < kParameters; ++s) {
         T* const target = p.grad_parameters[s];
         if (!target) continue;
-        T* const elements = plane ? p.partials + s * plane : nullptr;
+        T* const elements = plane ? p.partials + s * plane : target;  // not read without rows
         const bool total = p.cell.of[s].stride == 0;
         if (total) all.planes[totals++] = {elements, target};
         if (plane || !total) samples.planes[sums++] = {elements, total ? nullptr : target};

@@ -81,7 +81,7 @@ SRCELL_INLINE Value<float> near_reciprocal(Value<float> b) {
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(b.x));
     return {r};
 #else
-    const uint32_t unit = bits_of(b) * 0x9E3779B9u >> 30;  // as bad as a GPU's may be
+    const uint32_t unit = bits_of(b) * 0x9E3779B9u >> 30;  // within two units, as a GPU's
     return value_of(bits_of(Value<float>{1 / b.x}) + unit - 2);
 #endif
 }

@@ -41,7 +41,7 @@ void checkpoints_past_the_length_are_zero() {
 
 // What tanh and sigmoid divide, from every reciprocal that a GPU may give. Where the step of Newton's leads to the one
 // rounded to nearest, the last correction does to the quotient (Markstein's theorem); elsewhere dividends are tried:
-// here every 61st. Quotients of sigmoid become denormal: every 61st divisor; the smallest are 2^-64. All of both were
+// here every 61st. Quotients of sigmoid become denormal: every 61st divisor; from 2^-64 on. All of both were
 // tried once.
 void quotients_are_rounded_to_nearest() {
     using V = device::Value<float>;

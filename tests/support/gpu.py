@@ -65,7 +65,7 @@ Gpu = Card | Host
 
 
 def equal(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> None:
-    """Assert equal bits, but for those of NaN and the sign of zero."""
+    """Assert equal dtypes and values; NaN equals nothing."""
     assert len(a) == len(b)
     for x, y in zip(a, b, strict=True):
         assert (x is None) == (y is None)
