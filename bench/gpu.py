@@ -12,8 +12,8 @@ Rows are timed as those of ``srcell bench`` are, by CUDA events. Copies queued b
 queues a call, so that a time is the card's: ``held_ms`` is how long they take, ``queued_ms`` how long Python takes for
 a forward pass behind them, or waits for a full queue. A row with more of the second than of the first is bound by
 Python. Memory is the peak above what a row starts from. The scan's bandwidth counts the bytes of its floor
-(bench/NOTES.md), in half precision with the casts of spikes and gradients. ``--device cpu`` runs all of it on tiny
-sizes, by wall time, to see that it runs where there is no card.
+(bench/NOTES.md). ``--device cpu`` runs all of it on tiny sizes, by wall time, to see that it runs where there is no
+card.
 """
 
 from __future__ import annotations
@@ -183,12 +183,10 @@ def measure(work: Work, clock: Clock) -> dict[str, Any]:
     scan = milliseconds["scan"]
     element = work.current.element_size()
     plane = work.current.numel()
-    # Read the currents, write the spikes in float32; backwards read currents and gradient, write the currents'
-    # gradient; the checkpoints, three states every 16 steps, are written and read. In half precision spikes and their
-    # gradient are cast besides, each read and written once more.
-    cast = 4 + element if element < 4 else 0
-    forward, saved = plane * (element + 4 + cast), plane * 4 * 3 / 16
-    floor = {FORWARD: forward, BOTH: forward + plane * (2 * element + 4 + cast) + 2 * saved}
+    # Read the currents, write the spikes; backwards read currents and gradient, write the currents' gradient; the
+    # checkpoints, three states in float32 every 16 steps, are written and read.
+    forward, saved = plane * 2 * element, plane * 4 * 3 / 16
+    floor = {FORWARD: forward, BOTH: forward + plane * 3 * element + 2 * saved}
     result["scan_bytes_per_second"] = {key: floor[key] / (scan[key]["median"] / 1e3) for key in floor}
     result["input_bytes"] = {
         "events": work.events.nbytes,

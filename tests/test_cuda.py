@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from srcell import SRC, EventBatch, IntegerSRC, integer_src_linear, rate_encode
 from srcell.functional import src, src_linear
@@ -59,20 +60,61 @@ def test_scan_is_the_cpus(gpu, dtype, surrogate, recurrent_grad, learnable, per_
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_computed_in_float32(gpu, dtype):
+@pytest.mark.parametrize("lateral", [False, True])
+def test_half_precision_is_computed_in_float32(gpu, dtype, lateral):
     generator, _, state, bias = problem(torch.float32, False, False)
+    weight_hh = [torch.randn(37, 37, generator=generator) / 8] if lateral else []
     # Special values first: zeros, denormal, small, large and infinite; the rest make spikes.
     current = (torch.randn(40, 3, 37, generator=generator) * 2).to(dtype)
     kinds = torch.tensor([0.0, -0.0, 1e-7, -3e-5, 6e4, -6.5e4, torch.inf]).to(dtype)
     current[0, 0, : len(kinds)] = kinds
 
-    def run(current, bias, i, h, hs):
-        spikes, final = src(current, bias, (i, h, hs))
+    def run(current, bias, i, h, hs, weight_hh=None):
+        spikes, final = src(current, bias, (i, h, hs), weight_hh=weight_hh)
         assert spikes.dtype == current.dtype
         return spikes, *final
 
-    (spikes, *_), (by_current, *_) = check_against_the_cpu(gpu, run, leaves(current, bias, *state))
+    inputs = leaves(current, bias, *state, *weight_hh)
+    (spikes, *_), (by_current, *_) = check_against_the_cpu(gpu, run, inputs)
     assert spikes.max() > 0.5 and by_current.dtype == dtype
+
+
+class Called(TorchDispatchMode):
+    """Which of torch's operators are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_read_and_written_as_it_is(gpu, dtype):
+    current = torch.randn(20, 2, 5, device=gpu.device).mul_(2).to(dtype).requires_grad_()
+    bias = torch.full((5,), -5.0, device=gpu.device)
+    with gpu.on(), Called() as called:
+        spikes, _ = src(current, bias)
+        spikes.backward(torch.ones_like(spikes))
+    assert spikes.dtype == current.grad.dtype == dtype
+    assert {"src", "src_backward"} <= called.names
+    assert not called.names & {"_to_copy", "copy_", "to"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_spikes_are_float32_under_autocast(gpu, dtype):
+    current = torch.randn(20, 2, 5, generator=torch.Generator().manual_seed(3)).mul_(2).to(dtype)
+
+    def run(current):
+        with torch.autocast(current.device.type, dtype=torch.bfloat16):
+            spikes, final = src(current, -5.0)
+        assert spikes.dtype == torch.float32
+        return spikes, *final
+
+    (spikes, *_), _ = check_against_the_cpu(gpu, run, leaves(current))
+    assert spikes.max() > 0.5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -380,11 +422,9 @@ def test_operators_check():
     layer, weight = six_neurons(), torch.randn(6, 5, device="cuda", requires_grad=True)
     input = (torch.rand(9, 3, 5, device="cuda") < 0.3).float()
     current = torch.randn(9, 3, 6, device="cuda", requires_grad=True)
-    torch.library.opcheck(
-        torch.ops.srcell.src.default,
-        (current, *layer.forward),
-        {**layer.options, "save": True, "trace_integrator": True},
-    )
+    for given, half in ((current, False), (current.detach().half().requires_grad_(), True)):
+        options = {**layer.options, "save": True, "trace_integrator": True, "half_spikes": half}
+        torch.library.opcheck(torch.ops.srcell.src.default, (given, *layer.forward), options)
     events = EventBatch.from_dense(input)
     arguments = (events.offsets, events.indices, events.values, weight, *layer.forward)
     options = dict(layer.options, steps=9, batch=3, save=True, trace_integrator=False)

@@ -25,21 +25,25 @@ void check(int error) {
 }
 
 void scan_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs,
-                  Address current, Element element, Address checkpoints) {
+                  Address current, Element element, bool spikes_follow, Address checkpoints) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const void>(current),
-                                        element, pointer<T>(checkpoints)};
+                                        element, spikes_follow, pointer<T>(checkpoints)};
         check(cuda::scan_forward(stream_of(queue), p));
     });
 }
 
 void scan_backward(const Queue& queue, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
-                   Address partials, Address current, Element element, Address checkpoints, Address grad_current) {
+                   Address partials, Address current, Element element, bool spikes_follow, Address checkpoints,
+                   Address grad_current) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceScanBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
-                                         pointer<const void>(current), element, pointer<const T>(checkpoints),
+                                         pointer<const void>(current),
+                                         element,
+                                         spikes_follow,
+                                         pointer<const T>(checkpoints),
                                          pointer<void>(grad_current)};
         check(cuda::scan_backward(stream_of(queue), p));
     });
@@ -263,9 +267,9 @@ PYBIND11_MODULE(_cuda, m) {
         m.def(name, function, py::call_guard<ReleasedGil>(), names...);
     };
     launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "element"_a,
-           "checkpoints"_a);
+           "spikes_follow"_a, "checkpoints"_a);
     launch("scan_backward", &scan_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
-           "current"_a, "element"_a, "checkpoints"_a, "grad_current"_a);
+           "current"_a, "element"_a, "spikes_follow"_a, "checkpoints"_a, "grad_current"_a);
     launch("events_forward", &events_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "mask"_a,
            "elements"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
     launch("events_backward", &events_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,

@@ -220,7 +220,7 @@ struct EventsBackwardBody {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
         const TraceReplay<T, parameters> replay = {p, element, plane};
-        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, p.grad_current,
+        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, p.grad_spikes, p.grad_current,
                                               place.shared_as<T>() + place.thread, place.threads);
     }
 };

@@ -7,20 +7,23 @@
 
 namespace srcell {
 
-// The element type of currents and their gradients: the type T of the computation, or, if T is float, a 16-bit type.
+// The element type of currents, and of the spikes if they follow the currents, and of the gradients of both: the type T
+// of the computation, or, if T is float, a 16-bit type. The pointers to spikes and to their gradient are then not T's.
 enum class Element { same, float16, bfloat16 };
 
 template <class T>
 struct DeviceScanForward : CellForward<T> {
     const void* current;  // (T, B, N)
     Element element;
-    T* checkpoints;  // as in ScanForward
+    bool spikes_follow;  // the spikes have the same element type; otherwise T
+    T* checkpoints;      // as in ScanForward
 };
 
 template <class T>
 struct DeviceScanBackward : CellBackward<T> {
     const void* current;  // (T, B, N) as in the forward pass
     Element element;
+    bool spikes_follow;    // as in the forward pass, for the gradient of the spikes
     const T* checkpoints;  // what the forward pass wrote
     void* grad_current;    // (T, B, N) out, of the same element type; zero past a sample's length
 };

@@ -25,8 +25,8 @@ SRCELL_INLINE Cell<Value<T>> cell_of(const CellParameters<T>& p, int64_t n) {
 }
 
 template <class T>
-SRCELL_INLINE Value<T> value_or_zero(const T* values, int64_t at) {
-    return {values ? values[at] : T(0)};
+SRCELL_INLINE auto value_or_zero(const T* values, int64_t at) {
+    return values ? get(values + at) : splat<decltype(get(values))>(0);
 }
 
 template <class T>
@@ -65,14 +65,14 @@ SRCELL_INLINE void read_ahead(int64_t count, Read read, Use use) {
     for (int64_t t = whole; t < count; ++t) use(t, read(t));
 }
 
-template <class T, bool save, class In>
+template <class T, bool save, class In, class Out>
 SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t element) {
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const Chain chain = chain_at(p.shape, element);
     const Cell<Value<T>> cell = cell_of(p.cell, chain.neuron);
     State<Value<T>> state = initial_state(p, element);
     const In* current = element_or_null(static_cast<const In*>(p.current), element);
-    T* spikes = element_or_null(p.spikes, element);
+    Out* spikes = element_or_null(static_cast<Out*>(static_cast<void*>(p.spikes)), element);
     read_ahead(
         chain.steps, [&](int64_t t) { return get(current + t * plane); },
         [&](int64_t t, Value<T> c) {
@@ -83,9 +83,9 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
                 checkpoint[2 * plane] = state.hs.x;
             }
             step(cell, state, c);
-            spikes[t * plane] = spike(state.h).x;
+            put(spikes + t * plane, spike(state.h));
         });
-    for (int64_t t = chain.steps; t < p.shape.steps; ++t) spikes[t * plane] = 0;
+    for (int64_t t = chain.steps; t < p.shape.steps; ++t) put(spikes + t * plane, splat<Value<T>>(0));
     if (save)
         for (int64_t row = 3 * segments(chain.steps); row < 3 * segments(p.shape.steps); ++row)
             p.checkpoints[row * plane + element] = 0;
@@ -128,9 +128,9 @@ struct CurrentReplay {
 };
 
 // The adjoint of a chain's steps, last to first.
-template <bool recurrent, bool parameters, class T, class Replay, class Out>
-SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, const Replay& replay, Out* grad_current,
-                                  T* column, int64_t stride) {
+template <bool recurrent, bool parameters, class T, class Replay, class Arriving, class Out>
+SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, const Replay& replay,
+                                  const Arriving* grad_spikes, Out* grad_current, T* column, int64_t stride) {
     using V = Value<T>;
     constexpr bool more = recurrent || parameters;
     const int64_t plane = p.shape.batch * p.shape.neurons, element = chain.element;
@@ -161,7 +161,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
         };
         read_ahead(steps, [&](int64_t t) { return replay.read(begin + t); }, recompute);
         const auto arriving = [&](int64_t back) {
-            return value_or_zero(p.grad_spikes, (end - 1 - back) * plane + element);
+            return value_or_zero(grad_spikes, (end - 1 - back) * plane + element);
         };
         read_ahead(steps, arriving, [&](int64_t back, V grad_spike) {
             const int t = steps - 1 - static_cast<int>(back);
@@ -198,7 +198,7 @@ constexpr int backward_blocks = sizeof(T) > sizeof(float) || parameters ? 1
                                 : recurrent                             ? 6
                                                                         : 8;
 
-template <class T, bool save, class In>
+template <class T, bool save, class In, class Out>
 struct ScanForwardBody {
     static constexpr int kMaxThreads = kThreads, kMinBlocks = forward_blocks<T>;
     static constexpr bool kLoads = false;
@@ -206,11 +206,11 @@ struct ScanForwardBody {
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item();
-        if (element < p.shape.batch * p.shape.neurons) scan_forward_chain<T, save, In>(p, element);
+        if (element < p.shape.batch * p.shape.neurons) scan_forward_chain<T, save, In, Out>(p, element);
     }
 };
 
-template <class T, bool recurrent, bool parameters, class In>
+template <class T, bool recurrent, bool parameters, class In, class Out>
 struct ScanBackwardBody {
     static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, recurrent, parameters>;
     static constexpr bool kLoads = false;
@@ -220,8 +220,10 @@ struct ScanBackwardBody {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
         const CurrentReplay<T, In> replay = {p, element, plane};
-        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, static_cast<In*>(p.grad_current),
-                                              place.shared_as<T>() + place.thread, place.threads);
+        const auto* grad_spikes = static_cast<const Out*>(static_cast<const void*>(p.grad_spikes));
+        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, grad_spikes,
+                                              static_cast<In*>(p.grad_current), place.shared_as<T>() + place.thread,
+                                              place.threads);
     }
 };
 
@@ -230,36 +232,38 @@ struct Stored {
     using type = In;
 };
 
-// Calls body(Stored<In>{}), with In the element type of the call.
+// Calls body(Stored<In>{}, Stored<Out>{}), with the element types of a call's currents and spikes.
 template <class T, class Body>
-void with_element(Element element, Body body) {
+void with_elements(Element element, bool spikes_follow, Body body) {
+    const auto with = [&](auto in) { spikes_follow ? body(in, in) : body(in, Stored<T>{}); };
     if constexpr (sizeof(T) == sizeof(float)) {
-        if (element == Element::float16) return body(Stored<Float16>{});
-        if (element == Element::bfloat16) return body(Stored<BFloat16>{});
+        if (element == Element::float16) return with(Stored<Float16>{});
+        if (element == Element::bfloat16) return with(Stored<BFloat16>{});
     }
-    body(Stored<T>{});
+    body(Stored<T>{}, Stored<T>{});
 }
 
 template <class T>
 void scan_forward(Queue& queue, const DeviceScanForward<T>& p) {
     const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-    with_element<T>(p.element, [&](auto stored) {
-        using In = typename decltype(stored)::type;
+    with_elements<T>(p.element, p.spikes_follow, [&](auto in, auto out) {
+        using In = typename decltype(in)::type;
+        using Out = typename decltype(out)::type;
         if (p.checkpoints)
-            launch(queue, how, ScanForwardBody<T, true, In>{p});
+            launch(queue, how, ScanForwardBody<T, true, In, Out>{p});
         else
-            launch(queue, how, ScanForwardBody<T, false, In>{p});
+            launch(queue, how, ScanForwardBody<T, false, In, Out>{p});
     });
 }
 
 // Launches the instance of Body for the call's mode, with a column of shared memory for each thread.
-template <template <class, bool, bool, class...> class Body, class T, class... In, class Call>
+template <template <class, bool, bool, class...> class Body, class T, class... Elements, class Call>
 void launch_backward(Queue& queue, const Call& p) {
     const int64_t chains = p.shape.batch * p.shape.neurons;
     const auto with = [&](auto recurrent, auto parameters) {
         constexpr bool r = decltype(recurrent)::value, q = decltype(parameters)::value;
         const int column = ChainTrace < T, r || q, q > ::kRows * static_cast<int>(sizeof(T));
-        launch(queue, spread(queue, chains, column), Body<T, r, q, In...>{p});
+        launch(queue, spread(queue, chains, column), Body<T, r, q, Elements...>{p});
     };
     using Yes = std::true_type;
     using No = std::false_type;
@@ -271,8 +275,8 @@ void launch_backward(Queue& queue, const Call& p) {
 
 template <class T>
 void scan_backward(Queue& queue, const DeviceScanBackward<T>& p) {
-    with_element<T>(p.element, [&](auto stored) {
-        launch_backward<ScanBackwardBody, T, typename decltype(stored)::type>(queue, p);
+    with_elements<T>(p.element, p.spikes_follow, [&](auto in, auto out) {
+        launch_backward<ScanBackwardBody, T, typename decltype(in)::type, typename decltype(out)::type>(queue, p);
     });
     reduce_parameters(queue, p);
 }

@@ -23,13 +23,14 @@ inline const Card kCards[] = {{{3, 0}}, {{132, 227 << 10}}, {{1, 227 << 10}}};
 template <class T>
 void call_forward(const Card& card, const ScanForward<T>& p) {
     device::Queue queue = card.queue();
-    device::scan_forward(queue, DeviceScanForward<T>{p, p.current, Element::same, p.checkpoints});
+    device::scan_forward(queue, DeviceScanForward<T>{p, p.current, Element::same, false, p.checkpoints});
 }
 
 template <class T>
 void call_backward(const Card& card, const ScanBackward<T>& p) {
     device::Queue queue = card.queue();
-    device::scan_backward(queue, DeviceScanBackward<T>{p, p.current, Element::same, p.checkpoints, p.grad_current});
+    device::scan_backward(queue,
+                          DeviceScanBackward<T>{p, p.current, Element::same, false, p.checkpoints, p.grad_current});
 }
 
 template <class T>

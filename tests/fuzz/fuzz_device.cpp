@@ -21,38 +21,65 @@ bool scans_agree(Input& in) {
     return current.size();
 }
 
-// Half-precision currents give the results of the same values in float32; their gradients are rounded to half.
+// Rounds numbers to half precision; returns them as they are stored.
+template <class Half>
+Array<Half> as_half(Array<float>& numbers) {
+    Array<Half> stored(numbers.size());
+    for (int64_t k = 0; k < numbers.size(); ++k) {
+        device::put(&stored[k], {numbers[k]});
+        numbers[k] = device::get(&stored[k]).x;
+    }
+    return stored;
+}
+
+template <class Half>
+Array<float> as_float(const Array<Half>& stored) {
+    Array<float> numbers(stored.size());
+    for (int64_t k = 0; k < stored.size(); ++k) numbers[k] = device::get(&stored[k]).x;
+    return numbers;
+}
+
+// Half-precision currents give the results of the same values in float32; their gradients are rounded to half, as are
+// spikes that follow them.
 template <class Half>
 bool half_scans_agree(Input& in, Element element) {
     const CellOptions o = cell_options(in);
     CellInputs<float> cell(o, in.bytes(4));
     spoil(in, cell);
     Array<float> current = input_current(in, cell);
-    Array<Half> stored(current.size()), grad_stored(current.size(), kOtherPoison);
     const auto any = in.byte();
-    for (int64_t k = 0; k < current.size(); ++k) {
-        device::put(&stored[k], {current[k]});
-        if (any > 250 && k % 7 == 0) stored[k].bits = static_cast<uint16_t>(in.bytes(2));
-        current[k] = device::get(&stored[k]).x;
-    }
+    const bool follow = any & 1;
+    Array<Half> stored = as_half<Half>(current);
+    if (any > 250)
+        for (int64_t k = 0; k < current.size(); k += 7) stored[k].bits = static_cast<uint16_t>(in.bytes(2));
+    current = as_float(stored);
+    Array<Half> spikes(current.size(), kOtherPoison), grad_stored(current.size(), kOtherPoison), grad_spikes(0);
+    if (follow) grad_spikes = as_half<Half>(cell.grad_spikes);
     ScanCall<float> whole(cell, current, true, kPoison);
-    Result<float> expected = whole.run(*kernels_scalar(), 1);
-    expected.all.resize(expected.all.size() - static_cast<size_t>(current.size()));
-    for (float grad : whole.grad_current) {
-        Half rounded;
-        device::put(&rounded, {grad});
-        expected.add(device::get(&rounded).x);
-    }
+    whole.run(*kernels_scalar(), 1);
+    if (follow) as_half<Half>(whole.out.spikes);
+    as_half<Half>(whole.grad_current);
     CellOutputs<float> out(cell, kOtherPoison);
     Array<float> checkpoints(whole.checkpoints.size(), kOtherPoison);
+    DeviceScanForward<float> forward = {out.forward(1), stored.data(), element, follow, checkpoints.data()};
+    DeviceScanBackward<float> backward = {out.backward(1), stored.data(),      element,
+                                          follow,          checkpoints.data(), grad_stored.data()};
+    if (follow) {
+        forward.spikes = static_cast<float*>(static_cast<void*>(spikes.data()));
+        const void* const arriving = grad_spikes.data_if(o.grad_spikes);
+        backward.grad_spikes = static_cast<const float*>(arriving);
+    }
     device::Queue queue = card_of(in).queue();
-    device::scan_forward(queue, DeviceScanForward<float>{out.forward(1), stored.data(), element, checkpoints.data()});
-    device::scan_backward(queue, DeviceScanBackward<float>{out.backward(1), stored.data(), element, checkpoints.data(),
-                                                           grad_stored.data()});
-    Result<float> got;
-    out.add_forward(got);
-    out.add_backward(got);
-    for (const Half& grad : grad_stored) got.add(device::get(&grad).x);
+    device::scan_forward(queue, forward);
+    device::scan_backward(queue, backward);
+    if (follow) out.spikes = as_float(spikes);
+    Result<float> expected, got;
+    for (const auto& [result, of] : {std::pair(&expected, &whole.out), std::pair(&got, &out)}) {
+        of->add_forward(*result);
+        of->add_backward(*result);
+    }
+    expected.add(whole.grad_current);
+    got.add(as_float(grad_stored));
     CHECK(got == expected);
     return current.size();
 }

@@ -51,7 +51,7 @@ def src(
 
     Args:
         current: input currents, (T, B, \*F), float32 or float64. float16 and bfloat16 are computed in float32, as is
-            everything under autocast; GPU kernels read them without a converted copy.
+            everything under autocast; GPU kernels read and write them without a converted copy.
         bias: excitability, a float or a tensor that broadcasts to F. -6 is silent at rest; above about -4.9 a neuron
             oscillates by itself.
         state: the state before the first step, three tensors (B, \*F); zeros if absent.
@@ -106,6 +106,7 @@ def run_src(current: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
     """``src`` on arguments that ``layer_of`` has converted."""
     steps, batch, *features = current.shape
     flat = current if _gpu.is_gpu(current.device) else worked_on(current)
+    half_spikes = current.dtype in HALF and not autocasts(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
     spikes, i, h, hs, _ = src_operator(
@@ -121,11 +122,12 @@ def run_src(current: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
         lateral_surrogate=layer.lateral_surrogate,
         save=False,
         trace_integrator=False,
+        half_spikes=half_spikes,
     )
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)
         i, h, hs = (x.reshape(batch, *features) for x in (i, h, hs))
-    if current.dtype in HALF and not autocasts(current):
+    if half_spikes:  # on a GPU they are already
         spikes = spikes.to(current.dtype)
     return spikes, SRCState(i, h, hs)
 

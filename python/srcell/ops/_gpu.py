@@ -56,8 +56,8 @@ class Gpu:
         self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, checkpoints: Tensor | None
     ) -> None:
         """Fill spikes, state and checkpoints from given currents, which may be half precision."""
-        element = _element(current)
-        self.launch("scan_forward", layer.struct, layer.initial(), outputs, current, element, checkpoints)
+        elements = _elements(current, outputs[0])
+        self.launch("scan_forward", layer.struct, layer.initial(), outputs, current, *elements, checkpoints)
 
     def scan_backward(
         self,
@@ -70,7 +70,7 @@ class Gpu:
     ) -> None:
         """Fill the gradients of a layer and of its currents."""
         partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
-        by_current = (current, _element(current), checkpoints, grad_current)
+        by_current = (current, *_elements(current, arriving[0]), checkpoints, grad_current)
         self.launch("scan_backward", layer.struct, arriving, gradients.wanted, partials, *by_current)
 
     def events_forward(
@@ -293,9 +293,11 @@ class Gpu:
         self.launch("mask_elements", dense_rows(input, lengths, mask, None, on_host=False))
 
 
-def _element(current: Tensor) -> Any:
+def _elements(current: Tensor, spikes: Tensor | None) -> tuple[Any, bool]:
+    """The element type of the currents, and whether spikes or their gradient have it too."""
     element = cuda_module().Element
-    return {torch.float16: element.float16, torch.bfloat16: element.bfloat16}.get(current.dtype, element.same)
+    of_current = {torch.float16: element.float16, torch.bfloat16: element.bfloat16}.get(current.dtype, element.same)
+    return of_current, spikes is not None and spikes.dtype == current.dtype
 
 
 def plain(argument: Any) -> Any:

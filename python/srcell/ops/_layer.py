@@ -200,9 +200,10 @@ class Layer:
         return addresses(self.state) or (0, 0, 0)
 
 
-def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu) -> list[Tensor]:
+def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dtype | None = None) -> list[Tensor]:
     """Uninitialised tensors for spikes, i, h and hs."""
-    return [backend.empty(layer.bias, *layer.sizes), *(backend.empty(layer.bias, *layer.sizes[1:]) for _ in STATE)]
+    spikes = backend.empty(layer.bias, *layer.sizes, dtype=spikes_dtype)
+    return [spikes, *(backend.empty(layer.bias, *layer.sizes[1:]) for _ in STATE)]
 
 
 class LayerGradients:
@@ -234,10 +235,12 @@ class LayerGradients:
         return 1 if all(x is None for x in self.wanted[4:]) else 1 + len(PARAMETERS)
 
 
-def check_arriving(arriving: Optionals, sizes: Sizes, like: Like) -> list[Tensor | None]:
+def check_arriving(
+    arriving: Optionals, sizes: Sizes, like: Like, like_spikes: Like | None = None
+) -> list[Tensor | None]:
     """Check the incoming gradients of spikes, i, h and hs; return them contiguous."""
     spikes, *state = arriving
-    check_optional("grad_spikes", spikes, like, sizes)
+    check_optional("grad_spikes", spikes, like_spikes or like, sizes)
     for name, x in zip(STATE, state, strict=True):
         check_optional(f"grad_{name}", x, like, sizes[1:])
     return [None if x is None else contiguous(x) for x in arriving]

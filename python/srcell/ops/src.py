@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import _gpu
@@ -31,12 +32,14 @@ from ._layer import (
     fake_gradients,
     fake_outputs,
     output_mask_of,
+    work_dtype,
 )
 from ._memory import contiguous
 from ._operator import Gradients, Operator
 
 src = Operator(
-    f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save, bool trace_integrator) -> ({OUTPUTS}, Tensor checkpoints)"
+    f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save, bool trace_integrator, bool half_spikes=False)"
+    f" -> ({OUTPUTS}, Tensor checkpoints)"
 )
 
 
@@ -55,8 +58,13 @@ def forward(
     lateral_surrogate: str,
     save: bool,
     trace_integrator: bool,
+    half_spikes: bool = False,
 ) -> tuple[Tensor, ...]:
-    """The kernel; ``save`` is set if a gradient may be needed, and without it the checkpoints are empty."""
+    """The kernel.
+
+    ``save`` is set if a gradient may be needed, and without it the checkpoints are empty. With ``half_spikes`` the
+    spikes of half-precision currents have their dtype.
+    """
     like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
     layer = Layer(
         sizes_of(current),
@@ -71,15 +79,22 @@ def forward(
         recurrent_grad=recurrent_grad,
         lateral_surrogate=lateral_surrogate,
     )
+    dtype = spikes_dtype(current, half_spikes)
     if layer.weight_hh is not None:
-        return run_lateral(layer, contiguous(current), save, trace_integrator)
-    return run_scan(layer, contiguous(current), save)
+        spikes, *others = run_lateral(layer, contiguous(current), save, trace_integrator)
+        return spikes.to(dtype), *others
+    return run_scan(layer, contiguous(current), save, dtype)
 
 
-def run_scan(layer: Layer, current: Tensor, save: bool) -> tuple[Tensor, ...]:
-    """Spikes, state and checkpoints of a checked layer on contiguous currents."""
+def spikes_dtype(current: Tensor, half_spikes: bool) -> torch.dtype:
+    """The dtype of the spikes."""
+    return current.dtype if half_spikes else work_dtype(current)
+
+
+def run_scan(layer: Layer, current: Tensor, save: bool, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
+    """Spikes (of ``dtype``), state and checkpoints of a checked layer on contiguous currents."""
     backend = _gpu.backend_of("current", current)
-    outputs = empty_outputs(layer, backend)
+    outputs = empty_outputs(layer, backend, dtype)
     checkpoints = backend.empty(layer.bias, checkpoint_size(*layer.sizes) if save else 0)
     backend.scan_forward(layer, outputs, current, checkpoints if save else None)
     return *outputs, checkpoints
@@ -110,12 +125,14 @@ def forward_fake(
     lateral_surrogate: str,
     save: bool,
     trace_integrator: bool,
+    half_spikes: bool = False,
 ) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
     like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
     check_layer(sizes_of(current), like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate)
     size = saved_size(current, weight_hh) if save else 0
-    return *fake_outputs(bias, *current.shape), bias.new_empty(size)
+    spikes, *state = fake_outputs(bias, *current.shape)
+    return spikes.to(spikes_dtype(current, half_spikes)), *state, bias.new_empty(size)
 
 
 def save_for_backward(
@@ -223,7 +240,13 @@ def backward(
         recurrent_grad=recurrent_grad,
         lateral_surrogate=lateral_surrogate,
     )
-    arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like)
+    of_spikes = like
+    if grad_spikes is not None and grad_spikes.dtype == current.dtype:  # which may be half precision
+        if weight_hh is None:
+            of_spikes = like._replace(dtype=current.dtype)
+        else:
+            grad_spikes = grad_spikes.to(like.dtype)
+    arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like, of_spikes)
     checkpoints = check_tensor("checkpoints", checkpoints, like, (saved_size(current, weight_hh),))
     if weight_hh is not None:
         i0 = None if i0 is None else contiguous(check_tensor("i0", i0, like, layer.sizes[1:]))
