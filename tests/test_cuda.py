@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srcell import SRC, EventBatch, IntegerSRC, integer_src_linear, rate_encode
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu, src_dense
-from support.gpu import check_against_the_cpu, equal, gradients_of, leaves, moved, needs_card, training_step
+from support.gpu import Host, check_against_the_cpu, equal, gradients_of, leaves, moved, needs_card, training_step
 from support.gradients import requiring_grad
 from support.inputs import STATE, call, make_inputs, make_layer
 
@@ -141,6 +141,33 @@ def test_events_are_the_cpus(gpu, dtype, surrogate, recurrent_grad, values, lear
 
     (spikes, *_), _ = check_against_the_cpu(gpu, run, inputs)
     assert spikes.max() > 0.5
+
+
+# Without values the weight gradient finds events in columns of bits if there are enough of them, also where several are
+# in one row; otherwise, and with values, it sorts them.
+WAYS = [(0.1, 1, False), (0.05, 3, False), (0.01, 1, False), (0.1, 3, True)]
+
+
+@pytest.mark.parametrize(("density", "repeated", "values"), WAYS)
+def test_weight_gradients_by_columns_and_by_keys(gpu, density, repeated, values):
+    generator = torch.Generator().manual_seed(8)
+    dense = (torch.rand(40, 20, 70, generator=generator) < density).float()
+    batch = EventBatch.from_dense(dense)
+    offsets, indices = batch.offsets * repeated, batch.indices.repeat_interleave(repeated)
+    numbers = torch.rand(len(indices), generator=generator) if values else None
+    weight = torch.randn(132, 70, generator=generator) / repeated
+
+    def run(weight):
+        given = None if numbers is None else numbers.to(weight.device)
+        events = EventBatch(offsets.to(weight.device), indices.to(weight.device), given, shape=batch.shape)
+        return src_linear(events, weight, -5.0)[:1]
+
+    launched = len(gpu.launched) if isinstance(gpu, Host) else 0
+    (spikes, *_), _ = check_against_the_cpu(gpu, run, leaves(weight))
+    assert spikes.max() > 0.5
+    if isinstance(gpu, Host):
+        way = "event_keys" if values or density < 0.05 else "event_columns"
+        assert {"event_keys", "event_columns"} & set(gpu.launched[launched:]) == {way}
 
 
 def dense_arguments(input, weight, method, at_events, layer):

@@ -57,6 +57,24 @@ def test_layers_are_the_cpus(gpu, way, batch, neurons, inputs, steps, density):
     assert 0 < spikes.count_nonzero() < spikes.numel() / 2 and all(x.any() for x in grads)
 
 
+def test_more_keys_than_32_bits_hold(gpu):
+    """Segments of inputs of samples: more than 2^31."""
+    steps, inputs, count = 64_000, 1_100_000, 3_000
+    generator = torch.Generator().manual_seed(11)
+    rows = torch.randint(steps, (count,), generator=generator).sort().values
+    indices = torch.randint(inputs, (count,), generator=generator, dtype=torch.int32)
+    indices[::3] = inputs - 1
+    values, weight = torch.rand(count, generator=generator) + 1, torch.full((1, inputs), 3.0)
+
+    def run(values, weight):
+        offsets = torch.searchsorted(rows, torch.arange(steps + 1)).to(weight.device)
+        events = EventBatch(offsets, indices.to(weight.device), values, shape=(steps, 1, inputs))
+        return src_linear(events, weight, -5.0)[:1]
+
+    (spikes,), (_, by_weight) = check_against_the_cpu(gpu, run, leaves(values, weight))
+    assert spikes.max() > 0.5 and by_weight[0, -1]
+
+
 @pytest.mark.parametrize(("batch", "neurons", "steps"), [(256, 512, 40), (1, 100, 220)])
 def test_scans_are_the_cpus(gpu, batch, neurons, steps):
     generator = torch.Generator().manual_seed(batch)

@@ -22,7 +22,7 @@ ARCHITECTURES = ("75", "90", "120")
 # The floating-point instructions allowed in PTX: those that round to nearest even, and those that are exact.
 ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)|cvt\.rn\.(f16\.f32|f32\.s32)")
 EXACT = re.compile(
-    r"(ld|st)(\.(global|shared|param))?\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
+    r"(ld|st)(\.(global|shared|param))?(\.v[24])?\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
 APPROXIMATE = "rcp.approx.ftz.f32"  # where quotient() of value.h begins, whose result is rounded to nearest

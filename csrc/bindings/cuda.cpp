@@ -148,28 +148,39 @@ void integer_backward(const Queue& queue, const Layer& layer, const std::vector<
     check(cuda::integer_backward(stream_of(queue), p));
 }
 
-void event_keys(const Queue& queue, const Layer& layer, const EventRows& rows, Address keys, Address positions) {
+Events<float> without_values(const EventRows& rows) {
     Events<float> events = rows.of<float>();
     events.values = nullptr;
-    const EventKeys p = {layer.shape, events, pointer<int64_t>(keys), pointer<int64_t>(positions)};
+    return events;
+}
+
+void event_keys(const Queue& queue, const Layer& layer, const EventRows& rows, Address keys, bool narrow,
+                Address positions) {
+    const EventKeys p = {layer.shape, without_values(rows), pointer<void>(keys), narrow, pointer<int64_t>(positions)};
     check(cuda::event_keys(stream_of(queue), p));
 }
 
-void weight_gradient(const Queue& queue, const Layer& layer, int64_t inputs, Address grad_current, Address starts,
-                     Address sorted, Address positions, Address values, Address columns, Address elements,
+void event_columns(const Queue& queue, const Layer& layer, const EventRows& rows, Address columns) {
+    const EventColumns p = {layer.shape, without_values(rows), pointer<ColumnBits>(columns)};
+    check(cuda::event_columns(stream_of(queue), p));
+}
+
+// The events of `rows` have no values; those of a dense input have no rows.
+void weight_gradient(const Queue& queue, const Layer& layer, const EventRows& rows, Address grad_current,
+                     Address starts, Address positions, Address values, Address columns, Address elements,
                      Address partials, Address grad_weight) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         ScanShape shape = layer.shape;
         shape.lengths = nullptr;
         const DeviceWeightGradient<T> p = {shape,
-                                           inputs,
+                                           rows.inputs,
                                            pointer<const T>(grad_current),
                                            pointer<const int64_t>(starts),
-                                           pointer<const int64_t>(sorted),
                                            pointer<const int64_t>(positions),
                                            pointer<const T>(values),
-                                           pointer<const uint32_t>(columns),
+                                           pointer<const ColumnBits>(columns),
+                                           rows.of<T>(),
                                            pointer<const T>(elements),
                                            pointer<T>(partials),
                                            pointer<T>(grad_weight)};
@@ -177,13 +188,15 @@ void weight_gradient(const Queue& queue, const Layer& layer, int64_t inputs, Add
     });
 }
 
-void event_dots(const Queue& queue, const Layer& layer, const EventRows& rows, Address keys, Address positions,
-                Address weight_t, Address grad_current, Address grad_values) {
+void event_dots(const Queue& queue, const Layer& layer, const EventRows& rows, Address positions, Address weight_t,
+                Address grad_current, Address grad_values) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceEventDots<T> p = {layer.shape.neurons,          rows.of<T>(),
-                                      pointer<const int64_t>(keys), pointer<const int64_t>(positions),
-                                      pointer<const T>(weight_t),   pointer<const T>(grad_current),
+        const DeviceEventDots<T> p = {layer.shape.neurons,
+                                      rows.of<T>(),
+                                      pointer<const int64_t>(positions),
+                                      pointer<const T>(weight_t),
+                                      pointer<const T>(grad_current),
                                       pointer<T>(grad_values)};
         check(cuda::event_dots(stream_of(queue), p));
     });
@@ -192,7 +205,7 @@ void event_dots(const Queue& queue, const Layer& layer, const EventRows& rows, A
 template <class T>
 DeviceMask<T> mask_of(const DenseRows& rows, Address columns) {
     return {rows.shape, rows.inputs, pointer<const T>(rows.elements), pointer<uint64_t>(rows.mask),
-            pointer<uint32_t>(columns)};
+            pointer<ColumnBits>(columns)};
 }
 
 void mask_elements(const Queue& queue, const DenseRows& rows) {
@@ -285,11 +298,12 @@ PYBIND11_MODULE(_cuda, m) {
            "rows"_a, "mask"_a, "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
     launch("integer_backward", &integer_backward, "queue"_a, "layer"_a, "cell"_a, "slopes"_a, "grad_spikes"_a,
            "grad_current"_a);
-    launch("event_keys", &event_keys, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a);
-    launch("weight_gradient", &weight_gradient, "queue"_a, "layer"_a, "inputs"_a, "grad_current"_a, "starts"_a,
-           "sorted"_a, "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
-    launch("event_dots", &event_dots, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "positions"_a, "weight_t"_a,
-           "grad_current"_a, "grad_values"_a);
+    launch("event_keys", &event_keys, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "narrow"_a, "positions"_a);
+    launch("event_columns", &event_columns, "queue"_a, "layer"_a, "rows"_a, "columns"_a);
+    launch("weight_gradient", &weight_gradient, "queue"_a, "layer"_a, "rows"_a, "grad_current"_a, "starts"_a,
+           "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
+    launch("event_dots", &event_dots, "queue"_a, "layer"_a, "rows"_a, "positions"_a, "weight_t"_a, "grad_current"_a,
+           "grad_values"_a);
     launch("mask_elements", &mask_elements, "queue"_a, "rows"_a);
     launch("mask_columns", &mask_columns, "queue"_a, "rows"_a, "columns"_a);
     launch("count_mask", &count_mask, "queue"_a, "sizes"_a, "mask"_a, "counts"_a);

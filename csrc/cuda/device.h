@@ -30,6 +30,8 @@ namespace device {
 //
 #include "elements.h"
 //
+#include "rows.h"
+//
 #include "../vmath.h"
 //
 #include "../cell.h"

@@ -1,11 +1,9 @@
-// The time loop over events on a GPU, and the weight gradient event by event. Knows events and weights, and never looks
-// inside the equations.
+// The time loop over events on a GPU. Knows events and weights, and never looks inside the equations.
 //
 // Forwards, a thread takes one neuron of one sample: at each step it adds the weights of the step's events in order and
 // then advances the cell, so a current exists for one step only. Neighbouring threads read neighbouring elements of the
 // transposed weight. A block first copies the weights of its neurons to shared memory if they fit and enough events use
-// them. Backwards, a first kernel computes the gradient of every current; then a thread takes one weight of one group
-// of samples and adds the gradients of the currents at its input's events.
+// them. Backwards the result is the gradient of every current, from which synapse.h goes on.
 #pragma once
 
 #include "device.h"
@@ -13,7 +11,7 @@
 namespace srcell {
 namespace device {
 
-// Input as rows of events. An event with an invalid offset or index is skipped.
+// Input as rows of events.
 template <class T>
 struct RowEvents {
     Events<T> events;
@@ -22,16 +20,10 @@ struct RowEvents {
     SRCELL_INLINE Value<T> gather(const ScanShape& shape, int64_t sample, int64_t t, const T* weights,
                                   int64_t stride) const {
         Value<T> sum = splat<Value<T>>(0);
-        const int64_t* offsets = events.offsets + sample * shape.steps + t;
-        const int64_t begin = offsets[0] < 0 ? events.count : offsets[0];
-        const int64_t end = offsets[1] > events.count ? 0 : offsets[1];
-        for (int64_t e = begin; e < end; ++e) {
-            // Compared as unsigned: a negative index becomes larger than any valid one.
-            const auto index = static_cast<uint32_t>(events.indices[e]);
-            if (index >= static_cast<uint64_t>(events.inputs)) continue;
+        for_each_event(events, sample * shape.steps + t, [&](int64_t e, uint32_t index) {
             const Value<T> weight = {weights[index * stride]};
             sum = events.values ? fma(Value<T>{events.values[e]}, weight, sum) : sum + weight;
-        }
+        });
         return sum;
     }
 };
@@ -229,142 +221,6 @@ template <class T>
 void events_backward(Queue& queue, const DeviceEventsBackward<T>& p) {
     launch_backward<EventsBackwardBody, T>(queue, p);
     reduce_parameters(queue, p);
-}
-
-// A thread takes one row of events.
-struct EventKeysBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
-    EventKeys p;
-
-    SRCELL_INLINE void run(const Place& place) const {
-        const int64_t row = place.item(), steps = p.shape.steps;
-        if (row >= p.shape.batch * steps) return;
-        const int64_t sample = row / steps, t = row % steps;
-        if (t >= steps_of(p.shape, sample)) return;
-        const int64_t size = event_group_size(p.shape.batch, p.shape.neurons);
-        const int64_t segment_count = segments(steps, kEventSegment);
-        const int64_t in_input = sample % size * segment_count + (segment_count - 1 - t / kEventSegment);
-        const int64_t begin = p.events.offsets[row] < 0 ? p.events.count : p.events.offsets[row];
-        const int64_t end = p.events.offsets[row + 1] > p.events.count ? 0 : p.events.offsets[row + 1];
-        for (int64_t e = begin; e < end; ++e) {
-            const auto index = static_cast<uint32_t>(p.events.indices[e]);
-            if (index >= static_cast<uint64_t>(p.events.inputs)) continue;
-            p.keys[e] = (sample / size * p.events.inputs + index) * key_stride(p.shape) + in_input;
-            p.positions[e] = t * p.shape.batch + sample;
-        }
-    }
-};
-
-inline void event_keys(Queue& queue, const EventKeys& p) {
-    launch(queue, spread(queue, p.shape.batch * p.shape.steps), EventKeysBody{p});
-}
-
-template <class T>
-SRCELL_INLINE Value<T> sum_sorted_events(const DeviceWeightGradient<T>& p, int64_t group, int64_t input,
-                                         int64_t neuron) {
-    Value<T> sum = splat<Value<T>>(0);
-    const int64_t* starts = p.starts + group * p.inputs + input;
-    for (int64_t k = starts[0]; k < starts[1]; ++k) {
-        const int64_t event = p.sorted[k];
-        const Value<T> delta = {p.grad_current[p.positions[event] * p.shape.neurons + neuron]};
-        sum = p.values ? fma(Value<T>{p.values[event]}, delta, sum) : sum + delta;
-    }
-    return sum;
-}
-
-template <class T>
-SRCELL_INLINE Value<T> sum_column_events(const DeviceWeightGradient<T>& p, int64_t group, int64_t input,
-                                         int64_t neuron) {
-    Value<T> sum = splat<Value<T>>(0);
-    const int64_t size = event_group_size(p.shape.batch, p.shape.neurons);
-    const int64_t segment_count = segments(p.shape.steps, kEventSegment);
-    const int64_t end = group * size + size < p.shape.batch ? group * size + size : p.shape.batch;
-    for (int64_t sample = group * size; sample < end; ++sample)
-        for (int64_t segment = segment_count - 1; segment >= 0; --segment)
-            for (uint32_t bits = p.columns[(sample * segment_count + segment) * p.inputs + input]; bits;
-                 bits &= bits - 1) {
-                const int64_t row = (segment * kEventSegment + lowest_bit(bits)) * p.shape.batch + sample;
-                const Value<T> delta = {p.grad_current[row * p.shape.neurons + neuron]};
-                sum = fma(Value<T>{p.elements[row * p.inputs + input]}, delta, sum);
-            }
-    return sum;
-}
-
-// A thread takes one weight of one group of samples.
-template <class T, bool sorted>
-struct WeightGradientBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
-    DeviceWeightGradient<T> p;
-
-    SRCELL_INLINE void run(const Place& place) const {
-        const int64_t item = place.item(), each = p.inputs * p.shape.neurons;
-        if (item >= event_groups(p.shape.batch, p.shape.neurons) * each) return;
-        const int64_t group = item / each, input = item % each / p.shape.neurons, neuron = item % p.shape.neurons;
-        p.partials[item] =
-            (sorted ? sum_sorted_events(p, group, input, neuron) : sum_column_events(p, group, input, neuron)).x;
-    }
-};
-
-template <class T>
-struct GroupSums {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
-    DeviceWeightGradient<T> p;
-
-    SRCELL_INLINE void run(const Place& place) const {
-        const int64_t item = place.item(), each = p.inputs * p.shape.neurons;
-        if (item >= each) return;
-        const int64_t groups = event_groups(p.shape.batch, p.shape.neurons);
-        p.grad_weight[item % p.shape.neurons * p.inputs + item / p.shape.neurons] =
-            groups ? tree_sum<kTreeLeaves>(p.partials + item, each, groups).x : T(0);
-    }
-};
-
-template <class T>
-void weight_gradient(Queue& queue, const DeviceWeightGradient<T>& p) {
-    const int64_t each = p.inputs * p.shape.neurons;
-    const Launch how = spread(queue, event_groups(p.shape.batch, p.shape.neurons) * each);
-    if (p.starts)
-        launch(queue, how, WeightGradientBody<T, true>{p});
-    else
-        launch(queue, how, WeightGradientBody<T, false>{p});
-    launch(queue, spread(queue, each), GroupSums<T>{p});
-}
-
-// A warp takes an event: lane j sums the neurons j, j + kWarp, ..., and the first lane adds the lanes in a tree.
-template <class T>
-struct EventDotsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = true;
-    DeviceEventDots<T> p;
-
-    SRCELL_INLINE void load(const Place& place) const {
-        const int64_t event = place.item() / kWarp;
-        Value<T> sum = splat<Value<T>>(0);
-        if (event < p.events.count && p.keys[event] != kNoKey) {
-            const T* weights = p.weight_t + p.events.indices[event] * p.neurons;
-            const T* grad = p.grad_current + p.positions[event] * p.neurons;
-            for (int64_t n = place.thread % kWarp; n < p.neurons; n += kWarp)
-                sum = fma(Value<T>{weights[n]}, Value<T>{grad[n]}, sum);
-        }
-        place.shared_as<T>()[place.thread] = sum.x;
-    }
-
-    SRCELL_INLINE void run(const Place& place) const {
-        const int64_t event = place.item() / kWarp;
-        if (place.thread % kWarp != 0 || event >= p.events.count) return;
-        T* const lanes = place.shared_as<T>() + place.thread;
-        for (int half = kWarp / 2; half; half /= 2)
-            for (int j = 0; j < half; ++j) lanes[j] = (Value<T>{lanes[j]} + Value<T>{lanes[j + half]}).x;
-        p.grad_values[event] = lanes[0];
-    }
-};
-
-template <class T>
-void event_dots(Queue& queue, const DeviceEventDots<T>& p) {
-    launch(queue, spread(queue, p.events.count * kWarp, sizeof(T)), EventDotsBody<T>{p});
 }
 
 }  // namespace device

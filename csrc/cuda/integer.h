@@ -42,13 +42,7 @@ SRCELL_INLINE int32_t gather_integers(const DeviceIntegerForward& p, int64_t sam
     int64_t sum = 0;
     const int64_t row = sample * p.shape.steps + t, inputs = p.events.inputs;
     if (p.events.offsets) {
-        const int64_t begin = p.events.offsets[row] < 0 ? p.events.count : p.events.offsets[row];
-        const int64_t end = p.events.offsets[row + 1] > p.events.count ? 0 : p.events.offsets[row + 1];
-        for (int64_t e = begin; e < end; ++e) {
-            // Compared as unsigned: a negative index becomes larger than any valid one.
-            const auto index = static_cast<uint32_t>(p.events.indices[e]);
-            if (index < static_cast<uint64_t>(inputs)) sum += weights[index * p.shape.neurons];
-        }
+        for_each_event(p.events, row, [&](int64_t, uint32_t index) { sum += weights[index * p.shape.neurons]; });
         return bounded_current(sum);
     }
     const int64_t words = mask_words(inputs);

@@ -87,21 +87,33 @@ struct DeviceLateralBackward : CellBackward<T> {
     T* elements;                   // (T, B, N) out: the spikes before each step, zero past a sample's length; or null
 };
 
-// Keys for events given as rows: a stable sort by key puts them in the order of DeviceWeightGradient. An event counts
-// if its offset and index are valid and its step is within its sample's length; only such an event gets a key.
+// Where events given as rows are, and keys for them: a stable sort by key puts them in the order of
+// DeviceWeightGradient. An event counts if its offset and index are valid and its step is within its sample's length;
+// only such an event gets a position and a key.
 struct EventKeys {
     ScanShape shape;
     Events<float> events;  // its values are not used
-    int64_t* keys;         // (count,) in: kNoKey; out: the key of each event that counts
-    int64_t* positions;    // (count,) out: t * B + b of each event that counts
+    void* keys;          // (count,) in: the largest number of its type; out: the key of each event that counts; or null
+    bool narrow;         // keys are int32_t; otherwise int64_t
+    int64_t* positions;  // (count,) in: -1; out: t * B + b of each event that counts
 };
-
-constexpr int64_t kNoKey = INT64_MAX;
 
 // The distance between the first keys of one input of one group of samples and of the next.
 SRCELL_HOST_DEVICE inline int64_t key_stride(const ScanShape& shape) {
     return event_group_size(shape.batch, shape.neurons) * segments(shape.steps, kEventSegment);
 }
+
+// What an input of a sample does in a segment: bit j stands for step 32 * segment + j.
+struct alignas(8) ColumnBits {
+    uint32_t any, several;  // whether there is an event, and whether there is more than one
+};
+
+// The columns of events given as rows, without values; only those that count, as in EventKeys.
+struct EventColumns {
+    ScanShape shape;
+    Events<float> events;  // its values are not used
+    ColumnBits* columns;   // (B, segments(T, 32), K) in: 0
+};
 
 // The gradient of the weight from that of the currents: each weight adds the gradients of the currents at its input's
 // events. The order is that of the CPU: the samples of a group ascending, in a sample the segments of kEventSegment
@@ -111,16 +123,16 @@ struct DeviceWeightGradient {
     ScanShape shape;
     int64_t inputs;
     const T* grad_current;  // (T, B, N)
-    // For events as rows, sorted by their keys:
-    const int64_t* starts;     // (event_groups(B, N) * K + 1,) start of each (group, input) in `sorted`; null: columns
-    const int64_t* sorted;     // (count,) numbers of the events, sorted by key
-    const int64_t* positions;  // as in EventKeys
-    const T* values;           // (count,), or null: all ones
-    // For the columns of a mask: bit j of a word is step 32 * segment + j.
-    const uint32_t* columns;  // (B, segments(T, 32), K)
-    const T* elements;        // (T, B, K)
-    T* partials;              // scratch: (event_groups(B, N), K, N)
-    T* grad_weight;           // (N, K) out
+    // Events sorted by their keys:
+    const int64_t* starts;     // (event_groups(B, N) * K + 1,) where those of each (group, input) start; null: columns
+    const int64_t* positions;  // (count,) as in EventKeys, sorted
+    const T* values;           // (count,) sorted, or null: all ones
+    // Columns:
+    const ColumnBits* columns;  // (B, segments(T, 32), K)
+    Events<T> events;           // read where there is more than one; null for a dense input
+    const T* elements;          // (T, B, K), a dense input; or null: all ones
+    T* partials;                // scratch: (event_groups(B, N), K, N)
+    T* grad_weight;             // (N, K) out
 };
 
 // Gradients of event values: for each event the sum over neurons of weight times gradient of the current.
@@ -128,10 +140,10 @@ template <class T>
 struct DeviceEventDots {
     int64_t neurons;
     Events<T> events;
-    const int64_t *keys, *positions;  // as event_keys() wrote them, not sorted
-    const T* weight_t;                // (K, N)
-    const T* grad_current;            // (T, B, N)
-    T* grad_values;                   // (count,) out; 0 for events that do not count
+    const int64_t* positions;  // as event_keys() wrote them
+    const T* weight_t;         // (K, N)
+    const T* grad_current;     // (T, B, N)
+    T* grad_values;            // (count,) out; 0 for events that do not count
 };
 
 // The mask of a dense input, which mask_elements() writes, and its columns, which mask_columns() writes.
@@ -139,9 +151,9 @@ template <class T>
 struct DeviceMask {
     ScanShape shape;  // its `neurons` are not used
     int64_t inputs;
-    const T* elements;  // (T, B, K)
-    uint64_t* mask;     // (B * T, mask_words(K))
-    uint32_t* columns;  // (B, segments(T, 32), K)
+    const T* elements;    // (T, B, K)
+    uint64_t* mask;       // (B * T, mask_words(K))
+    ColumnBits* columns;  // (B, segments(T, 32), K)
 };
 
 // The event rows of a mask, with `prefix` empty rows before those of each sample.
@@ -212,6 +224,7 @@ int lateral_backward(Stream stream, const DeviceLateralBackward<double>& p);
 int integer_forward(Stream stream, const DeviceIntegerForward& p);
 int integer_backward(Stream stream, const DeviceIntegerBackward& p);
 int event_keys(Stream stream, const EventKeys& p);
+int event_columns(Stream stream, const EventColumns& p);
 int weight_gradient(Stream stream, const DeviceWeightGradient<float>& p);
 int weight_gradient(Stream stream, const DeviceWeightGradient<double>& p);
 int event_dots(Stream stream, const DeviceEventDots<float>& p);

@@ -72,6 +72,10 @@ SRCELL_INLINE int lowest_bit(uint64_t bits) {
     return SRCELL_ON_DEVICE(__ffsll(static_cast<long long>(bits)) - 1, __builtin_ctzll(bits));
 }
 
+SRCELL_INLINE int lowest_bit(uint32_t bits) {
+    return SRCELL_ON_DEVICE(__ffs(static_cast<int>(bits)) - 1, __builtin_ctz(bits));
+}
+
 SRCELL_INLINE int count_bits(uint64_t bits) { return SRCELL_ON_DEVICE(__popcll(bits), __builtin_popcountll(bits)); }
 
 // 1 / b within two units in the last place.

@@ -5,6 +5,7 @@
 #include "../../csrc/cuda/lateral.cu"
 #include "../../csrc/cuda/masks.cu"
 #include "../../csrc/cuda/scan.cu"
+#include "../../csrc/cuda/synapse.cu"
 
 namespace srcell {
 namespace cuda {

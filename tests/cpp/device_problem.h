@@ -3,10 +3,12 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "../../csrc/cuda/events.h"
 #include "../../csrc/cuda/masks.h"
+#include "../../csrc/cuda/synapse.h"
 #include "events_problem.h"
 
 namespace srcell {
@@ -43,26 +45,90 @@ Array<T> transposed(const Array<T>& weight, int64_t neurons, int64_t inputs) {
 
 // What torch does between the kernels: it sorts the events by key and finds where each (group, input) starts.
 struct SortedEvents {
-    Array<int64_t> keys, positions, sorted, starts;
+    Array<int64_t> found, positions, starts;  // positions as event_keys() found them, and sorted
+    Array<int32_t> order;
+
+    template <class Key, class T>
+    SortedEvents(const Card& card, const ScanShape& shape, const Events<T>& events, Key)
+        : found(events.count),
+          positions(events.count),
+          starts(event_groups(shape.batch, shape.neurons) * events.inputs + 1),
+          order(events.count) {
+        Array<Key> keys(events.count);
+        std::fill(keys.begin(), keys.end(), std::numeric_limits<Key>::max());
+        std::fill(found.begin(), found.end(), -1);
+        device::Queue queue = card.queue();
+        const Events<float> rows = {events.offsets, events.indices, nullptr, events.count, events.inputs};
+        device::event_keys(queue, EventKeys{shape, rows, keys.data(), sizeof(Key) == 4, found.data()});
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return keys[a] < keys[b]; });
+        for (int64_t k = 0; k < events.count; ++k) positions[k] = found[order[k]];
+        for (int64_t k = 0; k < starts.size(); ++k)
+            starts[k] = std::partition_point(order.begin(), order.end(),
+                                             [&](int32_t event) { return keys[event] < k * key_stride(shape); }) -
+                        order.begin();
+    }
 
     template <class T>
-    SortedEvents(const Card& card, const ScanShape& shape, const Events<T>& events)
-        : keys(events.count),
-          positions(events.count, kOtherPoison),
-          sorted(events.count),
-          starts(event_groups(shape.batch, shape.neurons) * events.inputs + 1) {
-        std::fill(keys.begin(), keys.end(), kNoKey);
+    Array<T> sorted(const Array<T>& values) const {
+        Array<T> made(values.size());
+        for (int64_t k = 0; k < made.size(); ++k) made[k] = values[order[k]];
+        return made;
+    }
+};
+
+template <class T>
+Result<T> result_of(const Array<T>& numbers) {
+    Result<T> result;
+    result.add(numbers);
+    return result;
+}
+
+// The gradient of the weight from that of the currents.
+template <class T>
+struct WeightGradient {
+    const Card& card;
+    const ScanShape shape;
+    const Events<T> events;
+    const Array<T>& grad_current;
+    const int poison;
+
+    Array<T> run(DeviceWeightGradient<T> p) const {
+        p.shape = shape;
+        p.inputs = events.inputs;
+        p.grad_current = grad_current.data();
+        Array<T> made(shape.neurons * events.inputs, poison);
+        Array<T> partials(event_groups(shape.batch, shape.neurons) * made.size(), poison);
+        p.partials = partials.data();
+        p.grad_weight = made.data();
         device::Queue queue = card.queue();
-        device::event_keys(queue, EventKeys{shape,
-                                            {events.offsets, events.indices, nullptr, events.count, events.inputs},
-                                            keys.data(),
-                                            positions.data()});
-        std::iota(sorted.begin(), sorted.end(), int64_t(0));
-        std::stable_sort(sorted.begin(), sorted.end(), [&](int64_t a, int64_t b) { return keys[a] < keys[b]; });
-        for (int64_t k = 0; k < starts.size(); ++k)
-            starts[k] = std::partition_point(sorted.begin(), sorted.end(),
-                                             [&](int64_t event) { return keys[event] < k * key_stride(shape); }) -
-                        sorted.begin();
+        device::weight_gradient(queue, p);
+        return made;
+    }
+
+    // From sorted events, with keys of 32 or 64 bits.
+    template <class Key>
+    Array<T> by_keys(const Array<T>& values, Key zero) const {
+        const SortedEvents sorted(card, shape, events, zero);
+        const Array<T> in_order = sorted.sorted(values);
+        DeviceWeightGradient<T> p = {};
+        p.starts = sorted.starts.data();
+        p.positions = sorted.positions.data();
+        if (events.values) p.values = in_order.data();
+        return run(p);
+    }
+
+    // From columns of bits, for events without values.
+    Array<T> by_columns() const {
+        Array<ColumnBits> columns(shape.batch * segments(shape.steps, kEventSegment) * events.inputs);
+        std::fill(columns.begin(), columns.end(), ColumnBits{0, 0});
+        const Events<float> rows = {events.offsets, events.indices, nullptr, events.count, events.inputs};
+        device::Queue queue = card.queue();
+        device::event_columns(queue, EventColumns{shape, rows, columns.data()});
+        DeviceWeightGradient<T> p = {};
+        p.columns = columns.data();
+        p.events = events;
+        return run(p);
     }
 };
 
@@ -71,7 +137,7 @@ template <class T>
 struct Dense {
     Array<T> elements;
     Array<uint64_t> mask;
-    Array<uint32_t> columns;
+    Array<ColumnBits> columns;
 
     Dense(const Card& card, const ScanShape& shape, const EventRows<T>& rows)
         : elements(shape.steps * shape.batch * rows.inputs),
@@ -114,26 +180,19 @@ Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& 
     out.add_backward(result);
     if (wanted.grad_current) result.add(grad_current);
     if (!wanted.grad_weight) return result;
-    const SortedEvents sorted(card, forward.shape, events);
-    Array<T> partials(event_groups(in.o.batch, in.o.neurons) * rows.inputs * in.o.neurons, poison);
-    Array<T> grad_weight(in.o.neurons * rows.inputs, poison);
-    DeviceWeightGradient<T> p = {};
-    p.shape = forward.shape;
-    p.inputs = rows.inputs;
-    p.grad_current = grad_current.data();
+    const WeightGradient<T> gradient = {card, forward.shape, events, grad_current, poison};
     if (masked) {
+        DeviceWeightGradient<T> p = {};
         p.columns = dense.columns.data();
         p.elements = dense.elements.data();
-    } else {
-        p.starts = sorted.starts.data();
-        p.sorted = sorted.sorted.data();
-        p.positions = sorted.positions.data();
-        p.values = events.values;
+        result.add(gradient.run(p));
+        return result;
     }
-    p.partials = partials.data();
-    p.grad_weight = grad_weight.data();
-    device::weight_gradient(queue, p);
-    result.add(grad_weight);
+    const Array<T> by_keys = gradient.by_keys(rows.values, int32_t(0));
+    const auto is_same = [&](const Array<T>& other) { return result_of(other) == result_of(by_keys); };
+    CHECK(is_same(gradient.by_keys(rows.values, int64_t(0))));
+    CHECK(events.values || is_same(gradient.by_columns()));
+    result.add(by_keys);
     return result;
 }
 

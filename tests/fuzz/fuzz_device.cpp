@@ -101,22 +101,13 @@ void altered_rows_are_survived(const Card& card, const CellInputs<T>& cell, cons
     out.add_forward(got);
     CHECK(got == expected);
     // An event in two rows is sorted into one of them only: here it suffices that nothing outside is touched.
-    const SortedEvents sorted(card, cell.shape(1), rows.events());
+    const SortedEvents sorted(card, cell.shape(1), rows.events(), int32_t(0));
     Array<T> grad_current(o.steps * out.plane(), kOtherPoison), grad_values(rows.indices.size());
-    Array<T> partials(event_groups(o.batch, o.neurons) * weight.size()), grad_weight(weight.size());
-    DeviceWeightGradient<T> p = {};
-    p.shape = cell.shape(1);
-    p.inputs = rows.inputs;
-    p.grad_current = grad_current.data();
-    p.starts = sorted.starts.data();
-    p.sorted = sorted.sorted.data();
-    p.positions = sorted.positions.data();
-    p.values = rows.events().values;
-    p.partials = partials.data();
-    p.grad_weight = grad_weight.data();
-    device::weight_gradient(queue, p);
-    device::event_dots(queue, DeviceEventDots<T>{o.neurons, rows.events(), sorted.keys.data(), sorted.positions.data(),
-                                                 weight_t.data(), grad_current.data(), grad_values.data()});
+    const WeightGradient<T> gradient = {card, cell.shape(1), rows.events(), grad_current, kOtherPoison};
+    gradient.by_keys(rows.values, int32_t(0));
+    gradient.by_columns();
+    device::event_dots(queue, DeviceEventDots<T>{o.neurons, rows.events(), sorted.found.data(), weight_t.data(),
+                                                 grad_current.data(), grad_values.data()});
 }
 
 template <class T>
@@ -124,12 +115,11 @@ void dots_agree(const Card& card, const CellInputs<T>& cell, const EventRows<T>&
                 const Array<T>& grad_current) {
     Result<T> expected = dots(*kernels_scalar(), cell, rows, weight_t, grad_current, 1, kPoison), got;
     expected.all.resize(static_cast<size_t>(rows.indices.size()));
-    const SortedEvents sorted(card, cell.shape(1), rows.events());
+    const SortedEvents sorted(card, cell.shape(1), rows.events(), int64_t(0));
     Array<T> grad_values(rows.indices.size(), kOtherPoison);
     device::Queue queue = card.queue();
-    device::event_dots(queue,
-                       DeviceEventDots<T>{cell.o.neurons, rows.events(), sorted.keys.data(), sorted.positions.data(),
-                                          weight_t.data(), grad_current.data(), grad_values.data()});
+    device::event_dots(queue, DeviceEventDots<T>{cell.o.neurons, rows.events(), sorted.found.data(), weight_t.data(),
+                                                 grad_current.data(), grad_values.data()});
     got.add(grad_values);
     CHECK(got == expected);
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -209,38 +210,56 @@ class Gpu:
         grad_values, grad_weight = weight.new_empty(0), weight.new_empty(0)
         if not (want_values or want_weight):
             return grad_values, grad_weight
-        events = rows.for_kernels(weight.shape[1])
-        keys = torch.full_like(rows.indices, torch.iinfo(torch.int64).max, dtype=torch.int64)
-        positions = torch.empty_like(keys)
-        self.launch("event_keys", layer.struct, events, keys, positions)
+        count, inputs = rows.indices.shape[0], weight.shape[1]
+        events, columns_shape = rows.for_kernels(inputs), self._columns_shape(layer, inputs)
+        if rows.values is None and math.prod(columns_shape) <= 2 * count:  # cheaper than a sort
+            columns = torch.zeros(columns_shape, dtype=torch.int64, device=weight.device)
+            self.launch("event_columns", layer.struct, events, columns)
+            by_columns = (None, None, None, columns, None)
+            return grad_values, self._weight_gradient(layer, weight, events, grad_current, by_columns)
+        groups, stride = cuda_module().weight_groups(*layer.sizes[1:]), cuda_module().key_stride(layer.struct)
+        narrow = groups * inputs * stride < torch.iinfo(torch.int32).max
+        dtype = torch.int32 if narrow else torch.int64
+        keys = torch.full_like(rows.indices, torch.iinfo(dtype).max, dtype=dtype) if want_weight else None
+        positions = torch.full_like(rows.indices, -1, dtype=torch.int64)
+        self.launch("event_keys", layer.struct, events, keys, narrow, positions)
         if want_values:
-            grad_values = self.empty(weight, rows.indices.shape[0])
+            grad_values = self.empty(weight, count)
             weight_t = weight.t().contiguous()
-            self.launch("event_dots", layer.struct, events, keys, positions, weight_t, grad_current, grad_values)
-        if want_weight:
+            self.launch("event_dots", layer.struct, events, positions, weight_t, grad_current, grad_values)
+        if keys is not None:
             # A stable sort keeps the events of equal keys, which belong to one segment, in the order of their steps.
             sorted_keys, order = keys.sort(stable=True)
-            groups, stride = cuda_module().weight_groups(*layer.sizes[1:]), cuda_module().key_stride(layer.struct)
-            bounds = torch.arange(groups * weight.shape[1] + 1, device=weight.device) * stride
+            bounds = torch.arange(groups * inputs + 1, dtype=dtype, device=weight.device) * stride
             starts = torch.searchsorted(sorted_keys, bounds)
-            by_rows = (starts, order, positions, rows.values, None, None)
-            grad_weight = self._weight_gradient(layer, weight, grad_current, by_rows)
+            values = None if rows.values is None else rows.values[order]
+            by_keys = (starts, positions[order], values, None, None)
+            grad_weight = self._weight_gradient(layer, weight, events, grad_current, by_keys)
         return grad_values, grad_weight
 
     def masked_weight_gradient(
         self, layer: Layer | Shape, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
     ) -> Tensor:
         """The gradient of the weight from a dense input."""
-        steps, batch, inputs = input.shape
-        columns = self.empty(input, batch, -(-steps // core.event_segment), inputs, dtype=torch.int32)
+        inputs = input.shape[2]
+        columns = self.empty(input, *self._columns_shape(layer, inputs), dtype=torch.int64)
         self.launch("mask_columns", dense_rows(input, None, mask, None, on_host=False), columns)
-        return self._weight_gradient(layer, weight, grad_current, (None, None, None, None, columns, input))
+        no_rows = core.EventRows(0, 0, 0, 0, inputs)
+        return self._weight_gradient(layer, weight, no_rows, grad_current, (None, None, None, columns, input))
 
-    def _weight_gradient(self, layer: Layer | Shape, weight: Tensor, grad_current: Tensor, events: Optionals) -> Tensor:
+    @staticmethod
+    def _columns_shape(layer: Layer | Shape, inputs: int) -> tuple[int, int, int]:
+        """The shape of the columns of bits that stand for events: a word is a segment of an input of a sample."""
+        steps, batch, _ = layer.sizes
+        return batch, -(-steps // core.event_segment), inputs
+
+    def _weight_gradient(
+        self, layer: Layer | Shape, weight: Tensor, rows: core.EventRows, grad_current: Tensor, events: Optionals
+    ) -> Tensor:
         grad_weight = torch.empty_like(weight)
         groups = cuda_module().weight_groups(*layer.sizes[1:])
         partials = self.empty(weight, groups, weight.shape[1], weight.shape[0])
-        self.launch("weight_gradient", layer.struct, weight.shape[1], grad_current, *events, partials, grad_weight)
+        self.launch("weight_gradient", layer.struct, rows, grad_current, *events, partials, grad_weight)
         return grad_weight
 
     def integer_forward(

@@ -1,0 +1,265 @@
+// The gradients of a synapse's weights and of event values, from those of the currents. Knows neither neurons nor time
+// loops.
+//
+// A thread takes some neighbouring weights of one input for one group of samples and adds the gradients of the currents
+// at the input's events, which it finds in sorted lists or in columns of bits. There are no atomic sums: the order is
+// the CPU's.
+#pragma once
+
+#include "device.h"
+
+namespace srcell {
+namespace device {
+
+// A thread takes one row of events.
+template <class Key>
+struct EventKeysBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    EventKeys p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t row = place.item(), steps = p.shape.steps;
+        if (row >= p.shape.batch * steps) return;
+        const int64_t sample = row / steps, t = row % steps;
+        if (t >= steps_of(p.shape, sample)) return;
+        const int64_t size = event_group_size(p.shape.batch, p.shape.neurons);
+        const int64_t segment_count = segments(steps, kEventSegment);
+        const int64_t in_input = sample % size * segment_count + (segment_count - 1 - t / kEventSegment);
+        Key* const keys = static_cast<Key*>(p.keys);
+        for_each_event(p.events, row, [&](int64_t e, uint32_t index) {
+            p.positions[e] = t * p.shape.batch + sample;
+            if (!keys) return;
+            const int64_t key = (sample / size * p.events.inputs + index) * key_stride(p.shape) + in_input;
+            keys[e] = static_cast<Key>(key);
+        });
+    }
+};
+
+inline void event_keys(Queue& queue, const EventKeys& p) {
+    const Launch how = spread(queue, p.shape.batch * p.shape.steps);
+    if (p.narrow)
+        launch(queue, how, EventKeysBody<int32_t>{p});
+    else
+        launch(queue, how, EventKeysBody<int64_t>{p});
+}
+
+// Sets bits of a word that other threads set bits of; returns what it was.
+SRCELL_INLINE uint32_t set_bits(uint32_t* word, uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+    return atomicOr(word, bits);
+#else
+    const uint32_t before = *word;
+    *word |= bits;
+    return before;
+#endif
+}
+
+// A thread takes one row of events. An event that finds its bit set is one of several.
+struct EventColumnsBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    EventColumns p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t row = place.item(), steps = p.shape.steps;
+        if (row >= p.shape.batch * steps) return;
+        const int64_t sample = row / steps, t = row % steps;
+        if (t >= steps_of(p.shape, sample)) return;
+        const uint32_t bit = uint32_t(1) << t % kEventSegment;
+        ColumnBits* const of_segment =
+            p.columns + (sample * segments(steps, kEventSegment) + t / kEventSegment) * p.events.inputs;
+        for_each_event(p.events, row, [&](int64_t, uint32_t index) {
+            if (set_bits(&of_segment[index].any, bit) & bit) set_bits(&of_segment[index].several, bit);
+        });
+    }
+};
+
+inline void event_columns(Queue& queue, const EventColumns& p) {
+    launch(queue, spread(queue, p.shape.batch * p.shape.steps), EventColumnsBody{p});
+}
+
+template <class T, int width>
+struct alignas(width * sizeof(T)) Neighbours {
+    T of[width];
+};
+
+template <class T>
+struct FoundEvent {
+    const T* grad_current;  // of the first neuron at the event's step and sample
+    Value<T> value;
+};
+
+// The sums of the weights of one input and `width` neighbouring neurons.
+template <class T, int width>
+struct WeightSums {
+    static constexpr int kAtOnce = 4;
+    Value<T> of[width];
+
+    // Adds find(0), find(1), ...: up to kAtOnce of `count` events. Finds all, then reads all gradients, then adds.
+    template <class Find>
+    SRCELL_INLINE void add(int64_t count, Find find) {
+        // Set for GCC, which takes those past `count` for read.
+        FoundEvent<T> found[kAtOnce] SRCELL_ON_DEVICE(, = {});
+        Neighbours<T, width> grads[kAtOnce] SRCELL_ON_DEVICE(, = {});
+        for (int k = 0; k < kAtOnce; ++k)
+            if (k < count) found[k] = find(k);
+        for (int k = 0; k < kAtOnce; ++k)
+            if (k < count) grads[k] = read(found[k].grad_current);
+        for (int k = 0; k < kAtOnce; ++k)
+            if (k < count)
+                for (int j = 0; j < width; ++j) of[j] = fma(found[k].value, Value<T>{grads[k].of[j]}, of[j]);
+    }
+    static SRCELL_INLINE Neighbours<T, width> read(const T* x) {
+        return *static_cast<const Neighbours<T, width>*>(static_cast<const void*>(x));
+    }
+};
+
+template <class T, int width>
+SRCELL_INLINE void add_sorted(const DeviceWeightGradient<T>& p, int64_t group, int64_t input, int64_t neuron,
+                              WeightSums<T, width>& sums) {
+    const int64_t* starts = p.starts + group * p.inputs + input;
+    for (int64_t first = starts[0], end = starts[1]; first < end; first += sums.kAtOnce)
+        sums.add(end - first, [&](int k) -> FoundEvent<T> {
+            return {p.grad_current + p.positions[first + k] * p.shape.neurons + neuron,
+                    {p.values ? p.values[first + k] : T(1)}};
+        });
+}
+
+// The values are those of a dense input, or all ones.
+template <bool dense, class T, int width>
+SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, int64_t input, int64_t neuron,
+                               WeightSums<T, width>& sums) {
+    const int64_t steps = p.shape.steps, batch = p.shape.batch, segment_count = segments(steps, kEventSegment);
+    const int64_t size = event_group_size(batch, p.shape.neurons), past = group * size + size;
+    const int64_t end = past < batch ? past : batch, plane = batch * p.shape.neurons, values_plane = batch * p.inputs;
+    if (!steps) return;
+    for (int64_t sample = group * size; sample < end; ++sample) {
+        int64_t t = segment_count * kEventSegment;  // goes back by segments
+        const ColumnBits* word = p.columns + (sample + 1) * segment_count * p.inputs + input;
+        const T* grads = p.grad_current + (t * batch + sample) * p.shape.neurons + neuron;
+        const T* values = dense ? p.elements + (t * batch + sample) * p.inputs + input : nullptr;
+        for (; t > 0; t -= kEventSegment) {
+            word -= p.inputs;
+            grads -= kEventSegment * plane;
+            if (dense) values -= kEventSegment * values_plane;
+            uint32_t bits = word->any;
+            const auto find = [&](int) -> FoundEvent<T> {
+                const auto at = static_cast<uint32_t>(lowest_bit(bits));
+                bits &= bits - 1;
+                return {grads + at * plane, {dense ? values[at * values_plane] : T(1)}};
+            };
+            if (dense || !word->several)
+                while (bits) sums.add(count_bits(bits), find);
+            if constexpr (!dense)
+                while (bits) {
+                    const int64_t row = sample * steps + t - kEventSegment + lowest_bit(bits);
+                    const FoundEvent<T> event = find(0);
+                    for_each_event(p.events, row, [&](int64_t, uint32_t index) {
+                        if (index == input) sums.add(1, [&](int) { return event; });
+                    });
+                }
+        }
+    }
+}
+
+// How a DeviceWeightGradient gives its events.
+struct Sorted {};
+struct Columns {};
+struct DenseColumns {};
+
+// A thread takes `width` weights.
+template <class T, class Source, int width>
+struct WeightGradientBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceWeightGradient<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item() * width, neurons = p.shape.neurons, each = p.inputs * neurons;
+        if (item >= event_groups(p.shape.batch, neurons) * each) return;
+        const int64_t group = item / each, input = item % each / neurons, neuron = item % neurons;
+        WeightSums<T, width> sums = {};
+        if constexpr (std::is_same_v<Source, Sorted>)
+            add_sorted(p, group, input, neuron, sums);
+        else
+            add_columns<std::is_same_v<Source, DenseColumns>>(p, group, input, neuron, sums);
+        for (int j = 0; j < width; ++j) p.partials[item + j] = sums.of[j].x;
+    }
+};
+
+template <class T>
+struct GroupSums {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceWeightGradient<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), each = p.inputs * p.shape.neurons;
+        if (item >= each) return;
+        const int64_t groups = event_groups(p.shape.batch, p.shape.neurons);
+        p.grad_weight[item % p.shape.neurons * p.inputs + item / p.shape.neurons] =
+            groups ? tree_sum<kTreeLeaves>(p.partials + item, each, groups).x : T(0);
+    }
+};
+
+template <class Source, class T>
+void sum_groups(Queue& queue, const DeviceWeightGradient<T>& p) {
+    constexpr int kWidth = 4;
+    const int64_t neurons = p.shape.neurons, items = event_groups(p.shape.batch, neurons) * p.inputs * neurons;
+    if constexpr (sizeof(T) == sizeof(float)) {  // of float64 a thread takes one weight
+        const bool aligned = reinterpret_cast<uintptr_t>(p.grad_current) % (kWidth * sizeof(T)) == 0;
+        // With fewer neurons, threads of a warp would take different inputs.
+        if (aligned && neurons % kWidth == 0 && neurons >= kWidth * kWarp)
+            return launch(queue, spread(queue, items / kWidth), WeightGradientBody<T, Source, kWidth>{p});
+    }
+    launch(queue, spread(queue, items), WeightGradientBody<T, Source, 1>{p});
+}
+
+template <class T>
+void weight_gradient(Queue& queue, const DeviceWeightGradient<T>& p) {
+    if (p.starts)
+        sum_groups<Sorted>(queue, p);
+    else if (p.elements)
+        sum_groups<DenseColumns>(queue, p);
+    else
+        sum_groups<Columns>(queue, p);
+    launch(queue, spread(queue, p.inputs * p.shape.neurons), GroupSums<T>{p});
+}
+
+// A warp takes an event: lane j sums the neurons j, j + kWarp, ..., and the first lane adds the lanes in a tree.
+template <class T>
+struct EventDotsBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = true;
+    DeviceEventDots<T> p;
+
+    SRCELL_INLINE void load(const Place& place) const {
+        const int64_t event = place.item() / kWarp;
+        Value<T> sum = splat<Value<T>>(0);
+        if (event < p.events.count && p.positions[event] >= 0) {
+            const T* weights = p.weight_t + p.events.indices[event] * p.neurons;
+            const T* grad = p.grad_current + p.positions[event] * p.neurons;
+            for (int64_t n = place.thread % kWarp; n < p.neurons; n += kWarp)
+                sum = fma(Value<T>{weights[n]}, Value<T>{grad[n]}, sum);
+        }
+        place.shared_as<T>()[place.thread] = sum.x;
+    }
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t event = place.item() / kWarp;
+        if (place.thread % kWarp != 0 || event >= p.events.count) return;
+        T* const lanes = place.shared_as<T>() + place.thread;
+        for (int half = kWarp / 2; half; half /= 2)
+            for (int j = 0; j < half; ++j) lanes[j] = (Value<T>{lanes[j]} + Value<T>{lanes[j + half]}).x;
+        p.grad_values[event] = lanes[0];
+    }
+};
+
+template <class T>
+void event_dots(Queue& queue, const DeviceEventDots<T>& p) {
+    launch(queue, spread(queue, p.events.count * kWarp, sizeof(T)), EventDotsBody<T>{p});
+}
+
+}  // namespace device
+}  // namespace srcell
