@@ -6,14 +6,15 @@ B = 256, N = 512, K = 784 with 3 % of the cells active, T in 32, 220, 1000, curr
 
 - the recurrence on given currents: the equations in eager PyTorch, under torch.compile in chunks of steps, in
   SpikingJelly's FlexSN if it is installed, and srcell's scan;
-- a layer: torch's product (TF32) before the scan, events, and cuDNN's nn.GRU for context, another cell.
+- a layer: torch's product (TF32) before the scan, events with and without values, and cuDNN's nn.GRU for context,
+  another cell.
 
 Rows are timed as those of ``srcell bench`` are, by CUDA events. Copies queued before keep the card busy while Python
 queues a call, so that a time is the card's: ``held_ms`` is how long they take, ``queued_ms`` how long Python takes for
 a forward pass behind them, or waits for a full queue. A row with more of the second than of the first is bound by
-Python. Memory is the peak above what a row starts from. The scan's bandwidth counts the bytes of its floor
-(bench/NOTES.md). ``--device cpu`` runs all of it on tiny sizes, by wall time, to see that it runs where there is no
-card.
+Python. ``kernel_us`` has the time of each kernel of our rows. Memory is the peak above what a row starts from. The
+scan's bandwidth counts the bytes of its floor (bench/NOTES.md). ``--device cpu`` runs all of it on tiny sizes, by wall
+time, to see that it runs where there is no card.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from srcell.reference import src_reference
 
 DENSITY = 0.03
 REPETITIONS = 9
+OURS = ("scan", "events", "events with values")
 
 
 class CardClock:
@@ -91,6 +93,15 @@ def peak_bytes(row: Row, gradient: Tensor) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
+def kernel_microseconds(row: Row, gradient: Tensor) -> dict[str, float]:
+    """The time of each kernel in forward and backward, by its name; none where torch's profiler sees no card."""
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activity.CUDA]) as profile:
+        row.call().backward(gradient)
+        torch.cuda.synchronize()
+    return {event.key: event.device_time_total for event in profile.key_averages() if event.device_time_total}
+
+
 @torch.compile(dynamic=False)
 def compiled_chunk(current: Tensor, bias: Tensor, i: Tensor, h: Tensor, hs: Tensor) -> tuple[Tensor, SRCState]:
     return src_reference(current, bias, SRCState(i, h, hs))
@@ -139,6 +150,8 @@ class Work:
         self.name = {"steps": steps, "batch": batch, "neurons": neurons, "inputs": inputs, "dtype": str(dtype)[6:]}
         dense = (torch.rand(steps, batch, inputs, generator=generator) < DENSITY).to(torch.float32)
         self.events = EventBatch.from_dense(dense).to(device)
+        values = torch.rand(self.events.num_events, generator=generator).to(device)
+        self.valued = EventBatch(self.events.offsets, self.events.indices, values, shape=self.events.shape)
         self.dense = dense.to(device, dtype)
         weight = torch.randn(neurons, inputs, generator=generator) * 3 / inputs**0.5
         self.weight = weight.to(device).requires_grad_()
@@ -159,6 +172,7 @@ class Work:
                 lambda: src(nn.functional.linear(dense, half_weight), bias)[0], [half_weight, bias]
             ),
             "events": Row(lambda: src_linear(self.events, weight, bias)[0], [weight, bias]),
+            "events with values": Row(lambda: src_linear(self.valued, weight, bias)[0], [weight, bias]),
             "gru": Row(lambda: gru(dense)[0], list(gru.parameters())),
         }
         if self.name["steps"] % CHUNK == 0:  # a chunk of another size would be compiled as well, for half a minute
@@ -180,6 +194,7 @@ def measure(work: Work, clock: Clock) -> dict[str, Any]:
         queueing = {name: statistics.median(clock.queueing(row.call) for _ in range(5)) for name, row in rows.items()}
         result |= {"held_ms": clock.held, "queued_ms": queueing}
         result["peak_bytes"] = {name: peak_bytes(row, gradients[name]) for name, row in rows.items()}
+        result["kernel_us"] = {name: kernel_microseconds(rows[name], gradients[name]) for name in OURS}
     scan = milliseconds["scan"]
     element = work.current.element_size()
     plane = work.current.numel()
