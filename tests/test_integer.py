@@ -102,7 +102,7 @@ def test_more_events_than_32_bits_hold() -> None:
         assert int(state.i) == leaked
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_constants(data: st.DataObject) -> None:
     half = st.integers(0, 12000)

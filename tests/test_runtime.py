@@ -50,6 +50,14 @@ def exported(network: Any, folder: Path) -> runtime.Network:
     return runtime.load(folder / "net.srcell")
 
 
+@pytest.mark.parametrize("name", ["deep", "integers"])
+def test_the_same_network_gives_the_same_file(name: str, tmp_path: Path) -> None:
+    for k in range(8):
+        export(make(name), tmp_path / f"{k}.srcell")
+    first, *others = (path.read_bytes() for path in tmp_path.iterdir())
+    assert others == [first] * 7
+
+
 def events_for(
     inputs: int, batch: int = 5, steps: int = 60, *, graded: bool = True, lengths: bool = True
 ) -> EventBatch:

@@ -26,7 +26,8 @@ def export(network: nn.Module, path: str | Path) -> None:
     It is a safetensors file: the metadata ``format``, ``version``, ``readout`` and, if the network has one, ``encoder``
     (JSON: the class's name and its settings); for each layer k float32 tensors ``layers.k.weight`` (N, K), ``bias``,
     ``alpha`` to ``zs_dep`` (one element, or N), and where there are such ``lateral`` (N, N) and ``initial`` (3, N). A
-    layer of integers has int16 ``weight`` and ``initial``, and int32 ``constants``, those of its ``IntegerCell``.
+    layer of integers has int16 ``weight`` and ``initial``, and int32 ``constants``, those of its ``IntegerCell``. The
+    same network gives the same bytes.
 
     Args:
         network: an ``SRCClassifier`` or ``IntegerClassifier``, or an ``SRC`` or ``IntegerSRC``, whose file has no
@@ -77,7 +78,16 @@ def export(network: nn.Module, path: str | Path) -> None:
             settings = {"name": type(described.encoder).__name__, **dataclasses.asdict(described.encoder)}
             texts["encoder"] = json.dumps(settings)
     # Parameters may share their memory, which the format does not allow.
-    write_atomically(Path(path), save({name: tensor.clone() for name, tensor in tensors.items()}, texts))
+    content = save({name: tensor.clone() for name, tensor in tensors.items()}, texts)
+    write_atomically(Path(path), _with_sorted_header(content))
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """A safetensors file with its header in the order of the names: ``save`` writes the metadata in any order."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def describe_readout(readout: LeakyReadout | LinearReadout) -> tuple[dict[str, Tensor], str]:
