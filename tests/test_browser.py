@@ -238,6 +238,14 @@ def draw(page: Any, points: list[tuple[float, float]]) -> None:
     page.mouse.up()
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_that_is_opened_as_a_file_says_what_to_do(page: str, chromium: Any) -> None:
+    opened = chromium.new_page()
+    opened.goto((FOLDER / "play" / f"{page}.html").as_uri())
+    assert "python -m http.server" in opened.text_content(".play-status")
+    opened.close()
+
+
 def test_a_drawn_seven_is_a_seven_and_its_logits_are_those_of_native_code(address: str, chromium: Any) -> None:
     with Opened(chromium, f"{address}/play/network.html") as page:
         page.get_by_role("button", name="Clear").click()
@@ -273,6 +281,10 @@ def test_a_symbol_is_remembered_by_the_neurons_that_hear_each_other_alone(addres
         with Opened(chromium, f"{address}/play/sequence.html#symbol={symbol}&delay={delay}&seed={seed}") as page:
             shown = page.evaluate("""() => [play.symbol, play.delay, play.seed,
                 play.result.map(({ answer, logits }) => [answer, [...logits]])]""")
+            picture = page.locator("canvas").first
+            before = picture.bounding_box()
+            page.get_by_role("button", name="Run").click()
+            assert picture.bounding_box() == before
         assert shown[:3] == [symbol, delay, seed]
         image = torch.zeros(1, 1, data.RecallEncoding.INPUTS)
         image[0, 0, symbol] = 1

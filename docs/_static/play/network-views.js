@@ -55,7 +55,7 @@ function last(run, step) {
 export function votesView() {
   return view({
     name: "network-votes", height: 110,
-    caption: "Logits so far: the votes. An output counts for its neuron's class, and a tenth as much against the others; in the float network it fades by 1 % a step.",
+    caption: "Logits so far: the votes over the temperature. An output counts for its neuron's class, and a tenth as much against the others; in the float network it fades by 1 % a step.",
     describe: (run, step) => `Logits after step ${step}: `
       + [...run.logitsAfter[step].entries()].map(([c, logit]) => `${c}: ${signed(logit)}`).join(", "),
     paint: (pen, { width, height }, run, step) => {
