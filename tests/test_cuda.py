@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srcell import SRC, EventBatch, IntegerSRC, integer_src_linear, rate_encode
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu, src_dense
+from support.calls import EXPORTS_ONNX
 from support.gpu import Host, check_against_the_cpu, equal, gradients_of, leaves, moved, needs_card, training_step
 from support.gradients import requiring_grad
 from support.inputs import STATE, call, make_inputs, make_layer
@@ -145,7 +146,7 @@ def test_events_are_the_cpus(gpu, dtype, surrogate, recurrent_grad, values, lear
 
 # Without values the weight gradient finds events in columns of bits if there are enough of them, also where several are
 # in one row; otherwise, and with values, it sorts them.
-WAYS = [(0.1, 1, False), (0.05, 3, False), (0.01, 1, False), (0.1, 3, True)]
+WAYS = [(0.1, 1, False), (0.05, 3, False), (0.05, 20, False), (0.01, 1, False), (0.1, 3, True)]
 
 
 @pytest.mark.parametrize(("density", "repeated", "values"), WAYS)
@@ -412,6 +413,123 @@ def test_a_build_without_kernels_says_how_to_get_them(monkeypatch):
         src(torch.zeros(2, 1, 3), -6.0)
 
 
+def six_neurons(device):
+    bias = torch.full((6,), -6.0, device=device, requires_grad=True)
+    return make_layer({"bias": bias}, ("straight_through", True))
+
+
+@pytest.mark.parametrize("method", ["events", "gemm"])
+def test_dense_operator_checks(gpu, method):
+    torch.manual_seed(0)
+    weight = torch.randn(6, 5, device=gpu.device, requires_grad=True)
+    input = (torch.rand(9, 3, 5, device=gpu.device) < 0.3).float().requires_grad_()
+    with gpu.on():
+        arguments = dense_arguments(input, weight, method, False, six_neurons(gpu.device))
+        torch.library.opcheck(torch.ops.srcell.src_dense.default, *arguments)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_scan_operator_checks(gpu, half):
+    current = torch.randn(9, 3, 6, device=gpu.device, dtype=torch.float16 if half else torch.float32).requires_grad_()
+    with gpu.on():
+        layer = six_neurons(gpu.device)
+        options = {**layer.options, "save": True, "trace_integrator": True, "half_spikes": half}
+        torch.library.opcheck(torch.ops.srcell.src.default, (current, *layer.forward), options)
+
+
+def test_events_operator_checks(gpu):
+    torch.manual_seed(0)
+    weight = torch.randn(6, 5, device=gpu.device, requires_grad=True)
+    events = EventBatch.from_dense((torch.rand(9, 3, 5) < 0.3).float()).to(gpu.device)
+    with gpu.on():
+        layer = six_neurons(gpu.device)
+        arguments = (events.offsets, events.indices, events.values, weight, *layer.forward)
+        options = dict(layer.options, steps=9, batch=3, save=True, trace_integrator=False)
+        torch.library.opcheck(torch.ops.srcell.src_events.default, arguments, options)
+
+
+# The gradients of values and weight that are wanted, of events with and without values, in columns and by keys.
+@pytest.mark.parametrize("density", [0.3, 0.01])
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("values", [False, True])
+def test_wanted_gradients_of_events(gpu, density, wanted, values):
+    generator = torch.Generator().manual_seed(4)
+    batch = EventBatch.from_dense((torch.rand(40, 3, 20, generator=generator) < density).float())
+    numbers = torch.rand(batch.num_events, generator=generator) if values else None
+    weight, bias = torch.randn(6, 20, generator=generator), torch.full((6,), -5.0)
+    grad = torch.randn(40, 3, 6, generator=generator)
+
+    def run(device):
+        layer = make_layer({"bias": bias.to(device)}, ("straight_through", False))
+        events = [None if x is None else x.to(device) for x in (batch.offsets, batch.indices, numbers)]
+        options = dict(layer.options, steps=40, batch=3)
+        ops = torch.ops.srcell
+        forward = options | {"save": True, "trace_integrator": False}
+        *_, trace, checkpoints = ops.src_events(*events, weight.to(device), *layer.forward, **forward)
+        arriving = [grad.to(device), None, None, None]
+        arguments = (*arriving, *events, weight.to(device), trace, checkpoints, *layer.backward)
+        return ops.src_events_backward(*arguments, **options, output_mask=[*wanted] + [False] * 7)
+
+    with gpu.on():
+        got = [x.cpu() for x in run(gpu.device)]
+    equal(got, run("cpu"))
+    assert (got[0].numel() > 0, got[1].numel() > 0) == wanted
+
+
+@pytest.mark.parametrize("lateral", [False, True])
+def test_half_precision_in_torchs_modes(gpu, lateral):
+    """Compiled, under vmap and torch.func.grad, exported: the outputs and gradients of plain calls."""
+    generator = torch.Generator().manual_seed(6)
+    current = (torch.randn(2, 12, 3, 6, generator=generator) * 2).half().to(gpu.device)
+    weight_hh = torch.randn(6, 6, generator=generator).to(gpu.device) / 4 if lateral else None
+
+    def run(current):
+        return src(current, -5.0, weight_hh=weight_hh)[0]
+
+    def loss(current):
+        return run(current).float().square().sum()
+
+    class Module(torch.nn.Module):
+        def forward(self, current):
+            return run(current)
+
+    with gpu.on():
+        expected = torch.stack([run(x) for x in current])
+        gradients = torch.stack([torch.func.grad(loss)(x) for x in current])
+        compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+        leaf = current[0].clone().requires_grad_()
+        spikes = compiled(leaf)
+        (by_current,) = torch.autograd.grad(spikes.float().square().sum(), leaf)
+        exported = torch.export.export(Module(), (current[0],)).module()(current[0])
+        equal([torch.func.vmap(run)(current), torch.func.vmap(torch.func.grad(loss))(current)], [expected, gradients])
+    assert expected.dtype == gradients.dtype == torch.float16 and expected.max() > 0.5
+    equal([spikes.detach(), by_current, exported], [expected[0], gradients[0], expected[0]])
+
+
+def test_half_precision_becomes_onnx(gpu):
+    onnxruntime = pytest.importorskip("onnxruntime", reason='pip install "srcell[test]"')
+    pytest.importorskip("onnxscript", reason='pip install "srcell[test]"')
+    if not EXPORTS_ONNX:
+        pytest.skip("torch.onnx.export takes a table from torch 2.6 on")
+    from srcell.onnx import translation_table
+
+    bias = torch.full((6,), -5.0, device=gpu.device)
+    current = (torch.randn(12, 3, 6, generator=torch.Generator().manual_seed(6)) * 2).half().to(gpu.device)
+
+    class Module(torch.nn.Module):
+        def forward(self, current):
+            return src(current, bias)[0]
+
+    with gpu.on():
+        expected = Module()(current).cpu()
+        table = translation_table()
+        program = torch.onnx.export(Module(), (current,), dynamo=True, custom_translation_table=table, verbose=False)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (spikes,) = session.run(None, {session.get_inputs()[0].name: current.cpu().numpy()})
+    assert expected.dtype == torch.float16 and expected.max() > 0.5
+    torch.testing.assert_close(torch.from_numpy(spikes), expected, rtol=0, atol=1e-3)
+
+
 # Tests that need a card.
 
 
@@ -426,36 +544,6 @@ def test_gradcheck():
     spikes, _, h, _ = run(*given.values())
     assert spikes.max() > 0.5 and h.abs().min() > 1e-3
     assert torch.autograd.gradcheck(run, tuple(given.values()))
-
-
-def six_neurons():
-    bias = torch.full((6,), -6.0, device="cuda", requires_grad=True)
-    return make_layer({"bias": bias}, ("straight_through", True))
-
-
-@needs_card
-@pytest.mark.parametrize("method", ["events", "gemm"])
-def test_dense_operator_checks(method):
-    torch.manual_seed(0)
-    weight = torch.randn(6, 5, device="cuda", requires_grad=True)
-    input = (torch.rand(9, 3, 5, device="cuda") < 0.3).float().requires_grad_()
-    arguments = dense_arguments(input, weight, method, False, six_neurons())
-    torch.library.opcheck(torch.ops.srcell.src_dense.default, *arguments)
-
-
-@needs_card
-def test_operators_check():
-    torch.manual_seed(0)
-    layer, weight = six_neurons(), torch.randn(6, 5, device="cuda", requires_grad=True)
-    input = (torch.rand(9, 3, 5, device="cuda") < 0.3).float()
-    current = torch.randn(9, 3, 6, device="cuda", requires_grad=True)
-    for given, half in ((current, False), (current.detach().half().requires_grad_(), True)):
-        options = {**layer.options, "save": True, "trace_integrator": True, "half_spikes": half}
-        torch.library.opcheck(torch.ops.srcell.src.default, (given, *layer.forward), options)
-    events = EventBatch.from_dense(input)
-    arguments = (events.offsets, events.indices, events.values, weight, *layer.forward)
-    options = dict(layer.options, steps=9, batch=3, save=True, trace_integrator=False)
-    torch.library.opcheck(torch.ops.srcell.src_events.default, arguments, options)
 
 
 @needs_card

@@ -100,7 +100,7 @@ def main() -> None:
     if not shutil.which("nvcc"):
         print("nvcc not found: the CUDA kernels were not checked")
         return
-    checked = 0
+    checked, shown = 0, set()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
@@ -110,6 +110,9 @@ def main() -> None:
                 checked += len(kernels)
                 if "--table" in sys.argv[1:] and architecture == "90":
                     for body, registers in sorted(zip(demangled(list(kernels)), kernels.values(), strict=True)):
+                        if body in shown:  # of a header that several files include
+                            continue
+                        shown.add(body)
                         threads, shared = shared_bytes(body)
                         share = occupancy(registers, threads, shared)
                         print(f"| `{body}` | {registers} | {threads} | {shared / 1024:.1f} | {share:.0%} |")

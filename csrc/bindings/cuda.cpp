@@ -7,6 +7,7 @@
 #include <pybind11/stl.h>
 
 #include <stdexcept>
+#include <utility>
 
 #include "arguments.h"
 
@@ -24,27 +25,30 @@ void check(int error) {
                              " (built for architectures " + cuda::built().architectures + ")");
 }
 
+// With `half_spikes` the spikes and their gradient have the element type of the currents.
 void scan_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs,
-                  Address current, Element element, bool spikes_follow, Address checkpoints) {
+                  Address current, Element element, bool half_spikes, Address checkpoints) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const void>(current),
-                                        element, spikes_follow, pointer<T>(checkpoints)};
+        DeviceScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const void>(current), element,
+                                  nullptr, pointer<T>(checkpoints)};
+        if (half_spikes) p.half_spikes = std::exchange(p.spikes, nullptr);
         check(cuda::scan_forward(stream_of(queue), p));
     });
 }
 
 void scan_backward(const Queue& queue, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
-                   Address partials, Address current, Element element, bool spikes_follow, Address checkpoints,
+                   Address partials, Address current, Element element, bool half_spikes, Address checkpoints,
                    Address grad_current) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceScanBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
-                                         pointer<const void>(current),
-                                         element,
-                                         spikes_follow,
-                                         pointer<const T>(checkpoints),
-                                         pointer<void>(grad_current)};
+        DeviceScanBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
+                                   pointer<const void>(current),
+                                   element,
+                                   nullptr,
+                                   pointer<const T>(checkpoints),
+                                   pointer<void>(grad_current)};
+        if (half_spikes) p.half_grad_spikes = std::exchange(p.grad_spikes, nullptr);
         check(cuda::scan_backward(stream_of(queue), p));
     });
 }
@@ -161,14 +165,15 @@ void event_keys(const Queue& queue, const Layer& layer, const EventRows& rows, A
 }
 
 void event_columns(const Queue& queue, const Layer& layer, const EventRows& rows, Address columns) {
-    const EventColumns p = {layer.shape, without_values(rows), pointer<ColumnBits>(columns)};
+    const EventColumns p = {layer.shape, without_values(rows), pointer<ColumnCounts>(columns)};
     check(cuda::event_columns(stream_of(queue), p));
 }
 
-// The events of `rows` have no values; those of a dense input have no rows.
+// The events are sorted (starts, positions, values), columns of rows (counts), or columns of a dense input (columns,
+// elements); the other addresses are 0.
 void weight_gradient(const Queue& queue, const Layer& layer, const EventRows& rows, Address grad_current,
-                     Address starts, Address positions, Address values, Address columns, Address elements,
-                     Address partials, Address grad_weight) {
+                     Address starts, Address positions, Address values, Address counts, Address columns,
+                     Address elements, Address partials, Address grad_weight) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         ScanShape shape = layer.shape;
@@ -179,8 +184,9 @@ void weight_gradient(const Queue& queue, const Layer& layer, const EventRows& ro
                                            pointer<const int64_t>(starts),
                                            pointer<const int64_t>(positions),
                                            pointer<const T>(values),
-                                           pointer<const ColumnBits>(columns),
+                                           pointer<const ColumnCounts>(counts),
                                            rows.of<T>(),
+                                           pointer<const uint32_t>(columns),
                                            pointer<const T>(elements),
                                            pointer<T>(partials),
                                            pointer<T>(grad_weight)};
@@ -205,7 +211,7 @@ void event_dots(const Queue& queue, const Layer& layer, const EventRows& rows, A
 template <class T>
 DeviceMask<T> mask_of(const DenseRows& rows, Address columns) {
     return {rows.shape, rows.inputs, pointer<const T>(rows.elements), pointer<uint64_t>(rows.mask),
-            pointer<ColumnBits>(columns)};
+            pointer<uint32_t>(columns)};
 }
 
 void mask_elements(const Queue& queue, const DenseRows& rows) {
@@ -280,9 +286,9 @@ PYBIND11_MODULE(_cuda, m) {
         m.def(name, function, py::call_guard<ReleasedGil>(), names...);
     };
     launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "element"_a,
-           "spikes_follow"_a, "checkpoints"_a);
+           "half_spikes"_a, "checkpoints"_a);
     launch("scan_backward", &scan_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
-           "current"_a, "element"_a, "spikes_follow"_a, "checkpoints"_a, "grad_current"_a);
+           "current"_a, "element"_a, "half_spikes"_a, "checkpoints"_a, "grad_current"_a);
     launch("events_forward", &events_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "mask"_a,
            "elements"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
     launch("events_backward", &events_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,
@@ -301,7 +307,7 @@ PYBIND11_MODULE(_cuda, m) {
     launch("event_keys", &event_keys, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "narrow"_a, "positions"_a);
     launch("event_columns", &event_columns, "queue"_a, "layer"_a, "rows"_a, "columns"_a);
     launch("weight_gradient", &weight_gradient, "queue"_a, "layer"_a, "rows"_a, "grad_current"_a, "starts"_a,
-           "positions"_a, "values"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
+           "positions"_a, "values"_a, "counts"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
     launch("event_dots", &event_dots, "queue"_a, "layer"_a, "rows"_a, "positions"_a, "weight_t"_a, "grad_current"_a,
            "grad_values"_a);
     launch("mask_elements", &mask_elements, "queue"_a, "rows"_a);

@@ -7,25 +7,24 @@
 
 namespace srcell {
 
-// The element type of currents, and of the spikes if they follow the currents, and of the gradients of both: the type T
-// of the computation, or, if T is float, a 16-bit type. The pointers to spikes and to their gradient are then not T's.
+// The element type of currents and their gradients: the type T of the computation, or, if T is float, a 16-bit type.
 enum class Element { same, float16, bfloat16 };
 
 template <class T>
 struct DeviceScanForward : CellForward<T> {
     const void* current;  // (T, B, N)
     Element element;
-    bool spikes_follow;  // the spikes have the same element type; otherwise T
-    T* checkpoints;      // as in ScanForward
+    void* half_spikes;  // (T, B, N) out, of the element type, instead of `spikes`; or null
+    T* checkpoints;     // as in ScanForward
 };
 
 template <class T>
 struct DeviceScanBackward : CellBackward<T> {
     const void* current;  // (T, B, N) as in the forward pass
     Element element;
-    bool spikes_follow;    // as in the forward pass, for the gradient of the spikes
-    const T* checkpoints;  // what the forward pass wrote
-    void* grad_current;    // (T, B, N) out, of the same element type; zero past a sample's length
+    const void* half_grad_spikes;  // (T, B, N), of the element type, instead of `grad_spikes`; or null
+    const T* checkpoints;          // what the forward pass wrote
+    void* grad_current;            // (T, B, N) out, of the element type; zero past a sample's length
 };
 
 // A layer's input: rows of events, or a dense array and the mask of its nonzero elements. Offsets and indices may hold
@@ -103,16 +102,17 @@ SRCELL_HOST_DEVICE inline int64_t key_stride(const ScanShape& shape) {
     return event_group_size(shape.batch, shape.neurons) * segments(shape.steps, kEventSegment);
 }
 
-// What an input of a sample does in a segment: bit j stands for step 32 * segment + j.
-struct alignas(8) ColumnBits {
-    uint32_t any, several;  // whether there is an event, and whether there is more than one
+// How many events an input of a sample has at the steps of a segment: bit j of the four words is the number at step
+// 32 * segment + j in binary, the lowest digit first. 15 stands for more as well.
+struct alignas(16) ColumnCounts {
+    uint32_t digits[4];
 };
 
 // The columns of events given as rows, without values; only those that count, as in EventKeys.
 struct EventColumns {
     ScanShape shape;
-    Events<float> events;  // its values are not used
-    ColumnBits* columns;   // (B, segments(T, 32), K) in: 0
+    Events<float> events;   // its values are not used
+    ColumnCounts* columns;  // (B, segments(T, 32), K) in: 0; out
 };
 
 // The gradient of the weight from that of the currents: each weight adds the gradients of the currents at its input's
@@ -124,15 +124,17 @@ struct DeviceWeightGradient {
     int64_t inputs;
     const T* grad_current;  // (T, B, N)
     // Events sorted by their keys:
-    const int64_t* starts;     // (event_groups(B, N) * K + 1,) where those of each (group, input) start; null: columns
+    const int64_t* starts;     // (event_groups(B, N) * K + 1,) where those of each (group, input) start; or null
     const int64_t* positions;  // (count,) as in EventKeys, sorted
     const T* values;           // (count,) sorted, or null: all ones
-    // Columns:
-    const ColumnBits* columns;  // (B, segments(T, 32), K)
-    Events<T> events;           // read where there is more than one; null for a dense input
-    const T* elements;          // (T, B, K), a dense input; or null: all ones
-    T* partials;                // scratch: (event_groups(B, N), K, N)
-    T* grad_weight;             // (N, K) out
+    // Columns of events given as rows, without values:
+    const ColumnCounts* counts;  // (B, segments(T, 32), K); null: a dense input
+    Events<T> events;            // read where an input has 15 events or more
+    // Columns of a dense input: bit j of a word stands for step 32 * segment + j.
+    const uint32_t* columns;  // (B, segments(T, 32), K)
+    const T* elements;        // (T, B, K)
+    T* partials;              // scratch: (event_groups(B, N), K, N)
+    T* grad_weight;           // (N, K) out
 };
 
 // Gradients of event values: for each event the sum over neurons of weight times gradient of the current.
@@ -151,9 +153,9 @@ template <class T>
 struct DeviceMask {
     ScanShape shape;  // its `neurons` are not used
     int64_t inputs;
-    const T* elements;    // (T, B, K)
-    uint64_t* mask;       // (B * T, mask_words(K))
-    ColumnBits* columns;  // (B, segments(T, 32), K)
+    const T* elements;  // (T, B, K)
+    uint64_t* mask;     // (B * T, mask_words(K))
+    uint32_t* columns;  // (B, segments(T, 32), K)
 };
 
 // The event rows of a mask, with `prefix` empty rows before those of each sample.

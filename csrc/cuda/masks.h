@@ -53,7 +53,7 @@ struct MaskColumnsBody {
         uint32_t bits = 0;
         for (int64_t j = 0; j < kEventSegment && first + j < p.shape.steps; ++j)
             bits |= static_cast<uint32_t>(mask[j * words] >> input % 64 & 1) << j;
-        p.columns[item] = {bits, 0};
+        p.columns[item] = bits;
     }
 };
 

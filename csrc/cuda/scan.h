@@ -65,6 +65,15 @@ SRCELL_INLINE void read_ahead(int64_t count, Read read, Use use) {
     for (int64_t t = whole; t < count; ++t) use(t, read(t));
 }
 
+// The array of element type Out: the first, or the second for a 16-bit type.
+template <class Out, class T, class Void>
+SRCELL_INLINE auto either(T* numbers, Void* halves) {
+    if constexpr (std::is_same_v<std::remove_const_t<T>, Out>)
+        return numbers;
+    else
+        return static_cast<std::conditional_t<std::is_const_v<T>, const Out, Out>*>(halves);
+}
+
 template <class T, bool save, class In, class Out>
 SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t element) {
     const int64_t plane = p.shape.batch * p.shape.neurons;
@@ -72,7 +81,7 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
     const Cell<Value<T>> cell = cell_of(p.cell, chain.neuron);
     State<Value<T>> state = initial_state(p, element);
     const In* current = element_or_null(static_cast<const In*>(p.current), element);
-    Out* spikes = element_or_null(static_cast<Out*>(static_cast<void*>(p.spikes)), element);
+    Out* spikes = element_or_null(either<Out>(p.spikes, p.half_spikes), element);
     read_ahead(
         chain.steps, [&](int64_t t) { return get(current + t * plane); },
         [&](int64_t t, Value<T> c) {
@@ -220,7 +229,7 @@ struct ScanBackwardBody {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
         const CurrentReplay<T, In> replay = {p, element, plane};
-        const auto* grad_spikes = static_cast<const Out*>(static_cast<const void*>(p.grad_spikes));
+        const Out* grad_spikes = either<Out>(p.grad_spikes, p.half_grad_spikes);
         backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, grad_spikes,
                                               static_cast<In*>(p.grad_current), place.shared_as<T>() + place.thread,
                                               place.threads);
@@ -234,8 +243,8 @@ struct Stored {
 
 // Calls body(Stored<In>{}, Stored<Out>{}), with the element types of a call's currents and spikes.
 template <class T, class Body>
-void with_elements(Element element, bool spikes_follow, Body body) {
-    const auto with = [&](auto in) { spikes_follow ? body(in, in) : body(in, Stored<T>{}); };
+void with_elements(Element element, bool half_spikes, Body body) {
+    const auto with = [&](auto in) { half_spikes ? body(in, in) : body(in, Stored<T>{}); };
     if constexpr (sizeof(T) == sizeof(float)) {
         if (element == Element::float16) return with(Stored<Float16>{});
         if (element == Element::bfloat16) return with(Stored<BFloat16>{});
@@ -246,7 +255,7 @@ void with_elements(Element element, bool spikes_follow, Body body) {
 template <class T>
 void scan_forward(Queue& queue, const DeviceScanForward<T>& p) {
     const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-    with_elements<T>(p.element, p.spikes_follow, [&](auto in, auto out) {
+    with_elements<T>(p.element, p.half_spikes, [&](auto in, auto out) {
         using In = typename decltype(in)::type;
         using Out = typename decltype(out)::type;
         if (p.checkpoints)
@@ -275,7 +284,7 @@ void launch_backward(Queue& queue, const Call& p) {
 
 template <class T>
 void scan_backward(Queue& queue, const DeviceScanBackward<T>& p) {
-    with_elements<T>(p.element, p.spikes_follow, [&](auto in, auto out) {
+    with_elements<T>(p.element, p.half_grad_spikes, [&](auto in, auto out) {
         launch_backward<ScanBackwardBody, T, typename decltype(in)::type, typename decltype(out)::type>(queue, p);
     });
     reduce_parameters(queue, p);

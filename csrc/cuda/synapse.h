@@ -2,8 +2,7 @@
 // loops.
 //
 // A thread takes some neighbouring weights of one input for one group of samples and adds the gradients of the currents
-// at the input's events, which it finds in sorted lists or in columns of bits. There are no atomic sums: the order is
-// the CPU's.
+// at the input's events, which it finds sorted or in columns. There are no atomic sums: the order is the CPU's.
 #pragma once
 
 #include "device.h"
@@ -44,18 +43,16 @@ inline void event_keys(Queue& queue, const EventKeys& p) {
         launch(queue, how, EventKeysBody<int64_t>{p});
 }
 
-// Sets bits of a word that other threads set bits of; returns what it was.
-SRCELL_INLINE uint32_t set_bits(uint32_t* word, uint32_t bits) {
+// Atomically flips bits of a word; returns what it was.
+SRCELL_INLINE uint32_t flip_bits(uint32_t* word, uint32_t bits) {
 #if defined(__CUDA_ARCH__)
-    return atomicOr(word, bits);
+    return atomicXor(word, bits);
 #else
-    const uint32_t before = *word;
-    *word |= bits;
-    return before;
+    return std::exchange(*word, *word ^ bits);
 #endif
 }
 
-// A thread takes one row of events. An event that finds its bit set is one of several.
+// A thread takes one row of events: its bit of the words, which threads of other rows change too.
 struct EventColumnsBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
@@ -67,10 +64,13 @@ struct EventColumnsBody {
         const int64_t sample = row / steps, t = row % steps;
         if (t >= steps_of(p.shape, sample)) return;
         const uint32_t bit = uint32_t(1) << t % kEventSegment;
-        ColumnBits* const of_segment =
+        ColumnCounts* const of_segment =
             p.columns + (sample * segments(steps, kEventSegment) + t / kEventSegment) * p.events.inputs;
         for_each_event(p.events, row, [&](int64_t, uint32_t index) {
-            if (set_bits(&of_segment[index].any, bit) & bit) set_bits(&of_segment[index].several, bit);
+            uint32_t* const digits = of_segment[index].digits;
+            uint32_t carry = bit;
+            for (int k = 0; k < 4 && carry; ++k) carry &= flip_bits(digits + k, bit);
+            for (int k = 0; k < 4 && carry; ++k) flip_bits(digits + k, bit);  // from 0 back to 15
         });
     }
 };
@@ -99,7 +99,7 @@ struct WeightSums {
     // Adds find(0), find(1), ...: up to kAtOnce of `count` events. Finds all, then reads all gradients, then adds.
     template <class Find>
     SRCELL_INLINE void add(int64_t count, Find find) {
-        // Set for GCC, which takes those past `count` for read.
+        // GCC warns that those past `count` may be read.
         FoundEvent<T> found[kAtOnce] SRCELL_ON_DEVICE(, = {});
         Neighbours<T, width> grads[kAtOnce] SRCELL_ON_DEVICE(, = {});
         for (int k = 0; k < kAtOnce; ++k)
@@ -107,8 +107,14 @@ struct WeightSums {
         for (int k = 0; k < kAtOnce; ++k)
             if (k < count) grads[k] = read(found[k].grad_current);
         for (int k = 0; k < kAtOnce; ++k)
-            if (k < count)
-                for (int j = 0; j < width; ++j) of[j] = fma(found[k].value, Value<T>{grads[k].of[j]}, of[j]);
+            if (k < count) add_one(found[k].value, grads[k]);
+    }
+    SRCELL_INLINE void add_repeated(const FoundEvent<T>& found, int64_t times) {
+        const Neighbours<T, width> grads = read(found.grad_current);
+        for (int64_t n = 0; n < times; ++n) add_one(found.value, grads);
+    }
+    SRCELL_INLINE void add_one(Value<T> value, const Neighbours<T, width>& grads) {
+        for (int j = 0; j < width; ++j) of[j] = fma(value, Value<T>{grads.of[j]}, of[j]);
     }
     static SRCELL_INLINE Neighbours<T, width> read(const T* x) {
         return *static_cast<const Neighbours<T, width>*>(static_cast<const void*>(x));
@@ -126,6 +132,14 @@ SRCELL_INLINE void add_sorted(const DeviceWeightGradient<T>& p, int64_t group, i
         });
 }
 
+// How many events of an input a row has.
+template <class T>
+SRCELL_INLINE int64_t count_events(const Events<T>& events, int64_t row, int64_t input) {
+    int64_t count = 0;
+    for_each_event(events, row, [&](int64_t, uint32_t index) { count += index == input; });
+    return count;
+}
+
 // The values are those of a dense input, or all ones.
 template <bool dense, class T, int width>
 SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, int64_t input, int64_t neuron,
@@ -133,32 +147,42 @@ SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, 
     const int64_t steps = p.shape.steps, batch = p.shape.batch, segment_count = segments(steps, kEventSegment);
     const int64_t size = event_group_size(batch, p.shape.neurons), past = group * size + size;
     const int64_t end = past < batch ? past : batch, plane = batch * p.shape.neurons, values_plane = batch * p.inputs;
-    if (!steps) return;
     for (int64_t sample = group * size; sample < end; ++sample) {
-        int64_t t = segment_count * kEventSegment;  // goes back by segments
-        const ColumnBits* word = p.columns + (sample + 1) * segment_count * p.inputs + input;
-        const T* grads = p.grad_current + (t * batch + sample) * p.shape.neurons + neuron;
-        const T* values = dense ? p.elements + (t * batch + sample) * p.inputs + input : nullptr;
-        for (; t > 0; t -= kEventSegment) {
+        // Where a segment's word, its first gradient and its first value are; they go from the last segment to the
+        // first.
+        int64_t word = (sample + 1) * segment_count * p.inputs + input, step = segment_count * kEventSegment;
+        int64_t grad = (step * batch + sample) * p.shape.neurons + neuron;
+        int64_t value = (step * batch + sample) * p.inputs + input;
+        while (step) {
+            step -= kEventSegment;
             word -= p.inputs;
-            grads -= kEventSegment * plane;
-            if (dense) values -= kEventSegment * values_plane;
-            uint32_t bits = word->any;
+            grad -= kEventSegment * plane;
+            value -= kEventSegment * values_plane;
+            uint32_t bits = 0;
             const auto find = [&](int) -> FoundEvent<T> {
-                const auto at = static_cast<uint32_t>(lowest_bit(bits));
+                const auto t = static_cast<uint32_t>(lowest_bit(bits));
                 bits &= bits - 1;
-                return {grads + at * plane, {dense ? values[at * values_plane] : T(1)}};
+                return {p.grad_current + grad + t * plane, {dense ? p.elements[value + t * values_plane] : T(1)}};
             };
-            if (dense || !word->several)
+            const auto add_all = [&] {
                 while (bits) sums.add(count_bits(bits), find);
-            if constexpr (!dense)
+            };
+            if constexpr (dense) {
+                bits = p.columns[word];
+                add_all();
+            } else {
+                const ColumnCounts counts = p.counts[word];
+                const uint32_t *digit = counts.digits, several = digit[1] | digit[2] | digit[3];
+                bits = digit[0] | several;
+                if (!several) add_all();
                 while (bits) {
-                    const int64_t row = sample * steps + t - kEventSegment + lowest_bit(bits);
-                    const FoundEvent<T> event = find(0);
-                    for_each_event(p.events, row, [&](int64_t, uint32_t index) {
-                        if (index == input) sums.add(1, [&](int) { return event; });
-                    });
+                    const int j = lowest_bit(bits);
+                    int64_t times = 0;
+                    for (int k = 0; k < 4; ++k) times += (digit[k] >> j & 1) << k;
+                    if (times == 15) times = count_events(p.events, sample * steps + step + j, input);
+                    sums.add_repeated(find(0), times);
                 }
+            }
         }
     }
 }
@@ -220,10 +244,10 @@ template <class T>
 void weight_gradient(Queue& queue, const DeviceWeightGradient<T>& p) {
     if (p.starts)
         sum_groups<Sorted>(queue, p);
-    else if (p.elements)
-        sum_groups<DenseColumns>(queue, p);
-    else
+    else if (p.counts)
         sum_groups<Columns>(queue, p);
+    else
+        sum_groups<DenseColumns>(queue, p);
     launch(queue, spread(queue, p.inputs * p.shape.neurons), GroupSums<T>{p});
 }
 

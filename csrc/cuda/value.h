@@ -78,6 +78,8 @@ SRCELL_INLINE int lowest_bit(uint32_t bits) {
 
 SRCELL_INLINE int count_bits(uint64_t bits) { return SRCELL_ON_DEVICE(__popcll(bits), __builtin_popcountll(bits)); }
 
+SRCELL_INLINE int count_bits(uint32_t bits) { return SRCELL_ON_DEVICE(__popc(bits), __builtin_popcount(bits)); }
+
 // 1 / b within two units in the last place.
 SRCELL_INLINE Value<float> near_reciprocal(Value<float> b) {
 #if defined(__CUDA_ARCH__)

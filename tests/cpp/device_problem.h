@@ -25,14 +25,14 @@ inline const Card kCards[] = {{{3, 0}}, {{132, 227 << 10}}, {{1, 227 << 10}}};
 template <class T>
 void call_forward(const Card& card, const ScanForward<T>& p) {
     device::Queue queue = card.queue();
-    device::scan_forward(queue, DeviceScanForward<T>{p, p.current, Element::same, false, p.checkpoints});
+    device::scan_forward(queue, DeviceScanForward<T>{p, p.current, Element::same, nullptr, p.checkpoints});
 }
 
 template <class T>
 void call_backward(const Card& card, const ScanBackward<T>& p) {
     device::Queue queue = card.queue();
     device::scan_backward(queue,
-                          DeviceScanBackward<T>{p, p.current, Element::same, false, p.checkpoints, p.grad_current});
+                          DeviceScanBackward<T>{p, p.current, Element::same, nullptr, p.checkpoints, p.grad_current});
 }
 
 template <class T>
@@ -48,7 +48,7 @@ struct SortedEvents {
     Array<int64_t> found, positions, starts;  // positions as event_keys() found them, and sorted
     Array<int32_t> order;
 
-    template <class Key, class T>
+    template <class T, class Key>
     SortedEvents(const Card& card, const ScanShape& shape, const Events<T>& events, Key)
         : found(events.count),
           positions(events.count),
@@ -120,13 +120,13 @@ struct WeightGradient {
 
     // From columns of bits, for events without values.
     Array<T> by_columns() const {
-        Array<ColumnBits> columns(shape.batch * segments(shape.steps, kEventSegment) * events.inputs);
-        std::fill(columns.begin(), columns.end(), ColumnBits{0, 0});
+        Array<ColumnCounts> counts(shape.batch * segments(shape.steps, kEventSegment) * events.inputs);
+        std::fill(counts.begin(), counts.end(), ColumnCounts{});
         const Events<float> rows = {events.offsets, events.indices, nullptr, events.count, events.inputs};
         device::Queue queue = card.queue();
-        device::event_columns(queue, EventColumns{shape, rows, columns.data()});
+        device::event_columns(queue, EventColumns{shape, rows, counts.data()});
         DeviceWeightGradient<T> p = {};
-        p.columns = columns.data();
+        p.counts = counts.data();
         p.events = events;
         return run(p);
     }
@@ -137,7 +137,7 @@ template <class T>
 struct Dense {
     Array<T> elements;
     Array<uint64_t> mask;
-    Array<ColumnBits> columns;
+    Array<uint32_t> columns;
 
     Dense(const Card& card, const ScanShape& shape, const EventRows<T>& rows)
         : elements(shape.steps * shape.batch * rows.inputs),

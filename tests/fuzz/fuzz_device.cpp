@@ -61,13 +61,14 @@ bool half_scans_agree(Input& in, Element element) {
     as_half<Half>(whole.grad_current);
     CellOutputs<float> out(cell, kOtherPoison);
     Array<float> checkpoints(whole.checkpoints.size(), kOtherPoison);
-    DeviceScanForward<float> forward = {out.forward(1), stored.data(), element, follow, checkpoints.data()};
+    DeviceScanForward<float> forward = {out.forward(1), stored.data(), element, nullptr, checkpoints.data()};
     DeviceScanBackward<float> backward = {out.backward(1), stored.data(),      element,
-                                          follow,          checkpoints.data(), grad_stored.data()};
+                                          nullptr,         checkpoints.data(), grad_stored.data()};
     if (follow) {
-        forward.spikes = static_cast<float*>(static_cast<void*>(spikes.data()));
-        const void* const arriving = grad_spikes.data_if(o.grad_spikes);
-        backward.grad_spikes = static_cast<const float*>(arriving);
+        forward.half_spikes = spikes.data();
+        backward.half_grad_spikes = grad_spikes.data_if(o.grad_spikes);
+        forward.spikes = nullptr;
+        backward.grad_spikes = nullptr;
     }
     device::Queue queue = card_of(in).queue();
     device::scan_forward(queue, forward);

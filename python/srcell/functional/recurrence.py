@@ -51,7 +51,8 @@ def src(
 
     Args:
         current: input currents, (T, B, \*F), float32 or float64. float16 and bfloat16 are computed in float32, as is
-            everything under autocast; GPU kernels read and write them without a converted copy.
+            everything under autocast; GPU kernels read and write them without a converted copy, unless there is a
+            ``weight_hh``.
         bias: excitability, a float or a tensor that broadcasts to F. -6 is silent at rest; above about -4.9 a neuron
             oscillates by itself.
         state: the state before the first step, three tensors (B, \*F); zeros if absent.

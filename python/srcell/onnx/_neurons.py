@@ -101,11 +101,17 @@ def src(
     weight_hh: Any | None,
     *,
     constants: Sequence[float],
+    half_spikes: bool = False,
     **options: Any,
 ) -> list[Any]:
-    """``torch.ops.srcell.src``."""
-    outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
-    return [*outputs, empty(dtype_of(bias))]
+    """``torch.ops.srcell.src``. Currents that an exported network has on a GPU may be half precision."""
+    work, half = dtype_of(bias), dtype_of(current)
+    if half != work:
+        current = op.Cast(current, to=work)
+    spikes, *state = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
+    if half_spikes and half != work:
+        spikes = op.Cast(spikes, to=half)
+    return [spikes, *state, empty(work)]
 
 
 def src_dense(

@@ -212,15 +212,19 @@ class Gpu:
             return grad_values, grad_weight
         count, inputs = rows.indices.shape[0], weight.shape[1]
         events, columns_shape = rows.for_kernels(inputs), self._columns_shape(layer, inputs)
-        if rows.values is None and math.prod(columns_shape) <= 2 * count:  # cheaper than a sort
-            columns = torch.zeros(columns_shape, dtype=torch.int64, device=weight.device)
-            self.launch("event_columns", layer.struct, events, columns)
-            by_columns = (None, None, None, columns, None)
-            return grad_values, self._weight_gradient(layer, weight, events, grad_current, by_columns)
+        # Without values, and with no more columns than events: without a sort, which takes some ten launches.
+        by_columns = want_weight and rows.values is None and math.prod(columns_shape) <= count
+        if by_columns:
+            counts = torch.zeros(*columns_shape, 4, dtype=torch.int32, device=weight.device)
+            self.launch("event_columns", layer.struct, events, counts)
+            grad_weight = self._weight_gradient(layer, weight, events, grad_current, counts=counts)
+            if not want_values:
+                return grad_values, grad_weight
         groups, stride = cuda_module().weight_groups(*layer.sizes[1:]), cuda_module().key_stride(layer.struct)
         narrow = groups * inputs * stride < torch.iinfo(torch.int32).max
         dtype = torch.int32 if narrow else torch.int64
-        keys = torch.full_like(rows.indices, torch.iinfo(dtype).max, dtype=dtype) if want_weight else None
+        by_keys = want_weight and not by_columns
+        keys = torch.full_like(rows.indices, torch.iinfo(dtype).max, dtype=dtype) if by_keys else None
         positions = torch.full_like(rows.indices, -1, dtype=torch.int64)
         self.launch("event_keys", layer.struct, events, keys, narrow, positions)
         if want_values:
@@ -233,8 +237,8 @@ class Gpu:
             bounds = torch.arange(groups * inputs + 1, dtype=dtype, device=weight.device) * stride
             starts = torch.searchsorted(sorted_keys, bounds)
             values = None if rows.values is None else rows.values[order]
-            by_keys = (starts, positions[order], values, None, None)
-            grad_weight = self._weight_gradient(layer, weight, events, grad_current, by_keys)
+            in_order = {"starts": starts, "positions": positions[order], "values": values}
+            grad_weight = self._weight_gradient(layer, weight, events, grad_current, **in_order)
         return grad_values, grad_weight
 
     def masked_weight_gradient(
@@ -242,10 +246,10 @@ class Gpu:
     ) -> Tensor:
         """The gradient of the weight from a dense input."""
         inputs = input.shape[2]
-        columns = self.empty(input, *self._columns_shape(layer, inputs), dtype=torch.int64)
+        columns = self.empty(input, *self._columns_shape(layer, inputs), dtype=torch.int32)
         self.launch("mask_columns", dense_rows(input, None, mask, None, on_host=False), columns)
         no_rows = core.EventRows(0, 0, 0, 0, inputs)
-        return self._weight_gradient(layer, weight, no_rows, grad_current, (None, None, None, columns, input))
+        return self._weight_gradient(layer, weight, no_rows, grad_current, columns=columns, elements=input)
 
     @staticmethod
     def _columns_shape(layer: Layer | Shape, inputs: int) -> tuple[int, int, int]:
@@ -254,11 +258,24 @@ class Gpu:
         return batch, -(-steps // core.event_segment), inputs
 
     def _weight_gradient(
-        self, layer: Layer | Shape, weight: Tensor, rows: core.EventRows, grad_current: Tensor, events: Optionals
+        self,
+        layer: Layer | Shape,
+        weight: Tensor,
+        rows: core.EventRows,
+        grad_current: Tensor,
+        *,
+        starts: Tensor | None = None,
+        positions: Tensor | None = None,
+        values: Tensor | None = None,
+        counts: Tensor | None = None,
+        columns: Tensor | None = None,
+        elements: Tensor | None = None,
     ) -> Tensor:
+        """The gradient of the weight from sorted events, columns of event rows, or columns of a dense input."""
         grad_weight = torch.empty_like(weight)
         groups = cuda_module().weight_groups(*layer.sizes[1:])
         partials = self.empty(weight, groups, weight.shape[1], weight.shape[0])
+        events = (starts, positions, values, counts, columns, elements)
         self.launch("weight_gradient", layer.struct, rows, grad_current, *events, partials, grad_weight)
         return grad_weight
 
@@ -313,10 +330,12 @@ class Gpu:
 
 
 def _elements(current: Tensor, spikes: Tensor | None) -> tuple[Any, bool]:
-    """The element type of the currents, and whether spikes or their gradient have it too."""
+    """The element type of the currents, and whether it is a half precision that spikes or their gradient have too."""
     element = cuda_module().Element
-    of_current = {torch.float16: element.float16, torch.bfloat16: element.bfloat16}.get(current.dtype, element.same)
-    return of_current, spikes is not None and spikes.dtype == current.dtype
+    half = {torch.float16: element.float16, torch.bfloat16: element.bfloat16}.get(current.dtype)
+    if half is None:
+        return element.same, False
+    return half, spikes is not None and spikes.dtype == current.dtype
 
 
 def plain(argument: Any) -> Any:

@@ -236,11 +236,12 @@ class LayerGradients:
 
 
 def check_arriving(
-    arriving: Optionals, sizes: Sizes, like: Like, like_spikes: Like | None = None
+    arriving: Optionals, sizes: Sizes, like: Like, half: torch.dtype | None = None
 ) -> list[Tensor | None]:
-    """Check the incoming gradients of spikes, i, h and hs; return them contiguous."""
+    """Check the incoming gradients of spikes, which may be of dtype ``half``, i, h and hs; return them contiguous."""
     spikes, *state = arriving
-    check_optional("grad_spikes", spikes, like_spikes or like, sizes)
+    if spikes is not None:
+        check_tensor("grad_spikes", spikes, like._replace(dtype=half) if spikes.dtype == half else like, sizes)
     for name, x in zip(STATE, state, strict=True):
         check_optional(f"grad_{name}", x, like, sizes[1:])
     return [None if x is None else contiguous(x) for x in arriving]

@@ -131,8 +131,8 @@ def forward_fake(
     like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
     check_layer(sizes_of(current), like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate)
     size = saved_size(current, weight_hh) if save else 0
-    spikes, *state = fake_outputs(bias, *current.shape)
-    return spikes.to(spikes_dtype(current, half_spikes)), *state, bias.new_empty(size)
+    spikes, *final = fake_outputs(bias, *current.shape)
+    return spikes.to(spikes_dtype(current, half_spikes)), *final, bias.new_empty(size)
 
 
 def save_for_backward(
@@ -240,18 +240,13 @@ def backward(
         recurrent_grad=recurrent_grad,
         lateral_surrogate=lateral_surrogate,
     )
-    of_spikes = like
-    if grad_spikes is not None and grad_spikes.dtype == current.dtype:  # which may be half precision
-        if weight_hh is None:
-            of_spikes = like._replace(dtype=current.dtype)
-        else:
-            grad_spikes = grad_spikes.to(like.dtype)
-    arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like, of_spikes)
+    arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like, current.dtype)
     checkpoints = check_tensor("checkpoints", checkpoints, like, (saved_size(current, weight_hh),))
     if weight_hh is not None:
         i0 = None if i0 is None else contiguous(check_tensor("i0", i0, like, layer.sizes[1:]))
         saved = split_lateral(layer.sizes, contiguous(checkpoints))
         backend = _gpu.backend_of("current", current)
+        arriving = [None if x is None else x.to(like.dtype) for x in arriving]
         grad_current, *gradients = run_lateral_backward(backend, layer, arriving, saved, i0, output_mask)
         return grad_current.to(current.dtype), *gradients
     return run_scan_backward(layer, arriving, contiguous(current), contiguous(checkpoints), output_mask)
