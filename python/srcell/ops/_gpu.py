@@ -212,8 +212,8 @@ class Gpu:
             return grad_values, grad_weight
         count, inputs = rows.indices.shape[0], weight.shape[1]
         events, columns_shape = rows.for_kernels(inputs), self._columns_shape(layer, inputs)
-        # Without values, and with no more columns than events: without a sort, which takes some ten launches.
-        by_columns = want_weight and rows.values is None and math.prod(columns_shape) <= count
+        # Without a sort, unless fewer than four events are in five words of columns (bench/NOTES.md).
+        by_columns = want_weight and rows.values is None and 4 * math.prod(columns_shape) <= 5 * count
         if by_columns:
             counts = torch.zeros(*columns_shape, 4, dtype=torch.int32, device=weight.device)
             self.launch("event_columns", layer.struct, events, counts)
