@@ -19,7 +19,7 @@ from srcell import _core
 
 # Bounds that must hold; csrc/vmath.h states the measured errors.
 TANH_ULP, SIGMOID_ULP = 2.0, 4.0
-CHUNK = 1 << 18  # with its arrays in the second-level cache: ten times as fast as with 2^24
+CHUNK = 1 << 16  # with its arrays in the second-level cache: ten times as fast as with 2^24
 
 
 def reference(name: str, x: np.ndarray) -> np.ndarray:
@@ -32,9 +32,13 @@ def reference(name: str, x: np.ndarray) -> np.ndarray:
 
 def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """|y - exact| in units of the spacing of float32 at the exact value."""
-    exponent = np.frexp(exact)[1]
-    spacing = np.ldexp(1.0, np.maximum(exponent - 24, -149))
-    return np.abs(y.astype(np.float64) - exact) / spacing
+    spacing = (exact.view(np.int64) & (0x7FF << 52)).view(np.float64)  # a power of two, at most |exact|
+    spacing *= 2.0**-23
+    np.maximum(spacing, 2.0**-149, out=spacing)
+    error = y - exact
+    np.abs(error, out=error)
+    error /= spacing
+    return error
 
 
 def maximum_error(name: str) -> tuple[float, float]:
@@ -44,10 +48,12 @@ def maximum_error(name: str) -> tuple[float, float]:
     with np.errstate(all="ignore"):
         for start in range(0, 1 << 32, CHUNK):
             x = np.arange(start, start + CHUNK, dtype=np.uint64).astype(np.uint32).view(np.float32)
-            x = x[~np.isnan(x)]
+            if np.isnan(x[-1]):
+                x = x[~np.isnan(x)]
             if not x.size:
                 continue
-            if np.all(np.abs(x) > 128) or np.all(np.abs(x) < 2.0**-30):
+            # A chunk has one sign, and magnitudes in ascending order.
+            if abs(x[0]) > 128 or abs(x[-1]) < 2.0**-30:
                 x = check_far_ranges(name, x)
             error = ulp_error(function(x), reference(name, x.astype(np.float64)))
             k = int(np.argmax(error))
@@ -60,9 +66,9 @@ def check_far_ranges(name: str, x: np.ndarray) -> np.ndarray:
     """Check all x whose exact result is known, and return a sample of them for the general check."""
     y = getattr(_core, name)(x)
     if abs(x[0]) > 128:
-        assert np.array_equal(y, np.sign(x) if name == "tanh" else (x > 0).astype(np.float32))
+        assert np.all(y == (np.sign(x[0]) if name == "tanh" else float(x[0] > 0)))
     elif name == "sigmoid":
-        assert np.array_equal(y, np.full_like(x, 0.5))
+        assert np.all(y == 0.5)
     else:
         assert np.array_equal(y, x)
     return x[::4097]
