@@ -13,7 +13,7 @@ demo: $(VENV)/train
 test: $(VENV)/test
 	$(BIN)/python -m pytest --pyargs tests srcell
 
-# The static checks and the C++ tests, as CI runs them after `make test`.
+# The static checks and the C++ tests, as CI runs them beside `make test`.
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
 

@@ -12,6 +12,14 @@ python=(-DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$("$BIN/python" -m pyb
 cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_LIBRARY=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "${python[@]}"
 git ls-files 'csrc/cpu/*.cpp' 'csrc/platform/*_posix.cpp' csrc/platform/{file,pool,threads_openmp}.cpp 'csrc/runtime/*.cpp' 'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet
 
+# The documentation, which keeps one core busy, beside what follows; on play/ its pages load srcell.wasm. `make test` runs
+# its examples, except those that need other libraries.
+cmake --preset wasm32
+cmake --build --preset wasm32
+sphinx-build -W --keep-going -q -E -b html docs build/docs &
+documentation=$!
+trap 'kill $documentation 2>/dev/null || true' EXIT
+
 cmake --preset release -DSRCELL_LIBRARY=ON "${python[@]}"
 cmake --build --preset release
 ctest --preset release -j 2
@@ -29,15 +37,9 @@ cmake --build --preset tsan --target srcell_test_threads srcell_test_runtime
 fixed_addresses=$(setarch -R true 2>/dev/null && echo "setarch -R" || true)
 $fixed_addresses ctest --preset tsan -R '^(threads|runtime)$'
 
-cmake --preset wasm32
-cmake --build --preset wasm32
+tools/check_systems.sh
 
-# Beside the documentation, which keeps one core busy.
-tools/check_systems.sh &
-systems=$!
-# The documentation. `make test` has run its examples, except those that need other libraries.
-sphinx-build -W --keep-going -q -E -b html docs build/docs
-wait "$systems"
+wait "$documentation"
 "$BIN/python" -m pytest -q tests/test_docs.py tests/test_gallery.py tests/test_works.py -k 'porting or neurobench or notebook or works'
 
 # Its pages to play with, in node and Chromium.
