@@ -10,6 +10,16 @@
 namespace srcell {
 namespace device {
 
+struct Row {
+    int64_t sample, t;  // t is -1 past the last row and past its sample's length
+};
+
+SRCELL_INLINE Row row_of(const ScanShape& shape, int64_t row) {
+    if (row >= shape.batch * shape.steps) return {0, -1};
+    const int64_t sample = row / shape.steps, t = row % shape.steps;
+    return {sample, t < steps_of(shape, sample) ? t : -1};
+}
+
 // A thread takes one row of events.
 template <class Key>
 struct EventKeysBody {
@@ -18,18 +28,16 @@ struct EventKeysBody {
     EventKeys p;
 
     SRCELL_INLINE void run(const Place& place) const {
-        const int64_t row = place.item(), steps = p.shape.steps;
-        if (row >= p.shape.batch * steps) return;
-        const int64_t sample = row / steps, t = row % steps;
-        if (t >= steps_of(p.shape, sample)) return;
+        const Row row = row_of(p.shape, place.item());
+        if (row.t < 0) return;
         const int64_t size = event_group_size(p.shape.batch, p.shape.neurons);
-        const int64_t segment_count = segments(steps, kEventSegment);
-        const int64_t in_input = sample % size * segment_count + (segment_count - 1 - t / kEventSegment);
+        const int64_t segment_count = segments(p.shape.steps, kEventSegment);
+        const int64_t in_input = row.sample % size * segment_count + (segment_count - 1 - row.t / kEventSegment);
         Key* const keys = static_cast<Key*>(p.keys);
-        for_each_event(p.events, row, [&](int64_t e, uint32_t index) {
-            p.positions[e] = t * p.shape.batch + sample;
+        for_each_event(p.events, place.item(), [&](int64_t e, uint32_t index) {
+            p.positions[e] = row.t * p.shape.batch + row.sample;
             if (!keys) return;
-            const int64_t key = (sample / size * p.events.inputs + index) * key_stride(p.shape) + in_input;
+            const int64_t key = (row.sample / size * p.events.inputs + index) * key_stride(p.shape) + in_input;
             keys[e] = static_cast<Key>(key);
         });
     }
@@ -59,14 +67,12 @@ struct EventColumnsBody {
     EventColumns p;
 
     SRCELL_INLINE void run(const Place& place) const {
-        const int64_t row = place.item(), steps = p.shape.steps;
-        if (row >= p.shape.batch * steps) return;
-        const int64_t sample = row / steps, t = row % steps;
-        if (t >= steps_of(p.shape, sample)) return;
-        const uint32_t bit = uint32_t(1) << t % kEventSegment;
-        ColumnCounts* const of_segment =
-            p.columns + (sample * segments(steps, kEventSegment) + t / kEventSegment) * p.events.inputs;
-        for_each_event(p.events, row, [&](int64_t, uint32_t index) {
+        const Row row = row_of(p.shape, place.item());
+        if (row.t < 0) return;
+        const uint32_t bit = uint32_t(1) << row.t % kEventSegment;
+        const int64_t segment = row.sample * segments(p.shape.steps, kEventSegment) + row.t / kEventSegment;
+        ColumnCounts* const of_segment = p.columns + segment * p.events.inputs;
+        for_each_event(p.events, place.item(), [&](int64_t, uint32_t index) {
             uint32_t* const digits = of_segment[index].digits;
             uint32_t carry = bit;
             for (int k = 0; k < 4 && carry; ++k) carry &= flip_bits(digits + k, bit);
