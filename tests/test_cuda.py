@@ -144,8 +144,8 @@ def test_events_are_the_cpus(gpu, dtype, surrogate, recurrent_grad, values, lear
     assert spikes.max() > 0.5
 
 
-# Without values the weight gradient finds events in columns of bits if there are enough of them, also where several are
-# in one row; otherwise, and with values, it sorts them.
+# Without values the weight gradient counts events in columns if there are enough of them, also where an input has
+# several in one row; otherwise, and with values, it sorts them.
 WAYS = [(0.1, 1, False), (0.05, 3, False), (0.05, 20, False), (0.01, 1, False), (0.1, 3, True)]
 
 

@@ -164,8 +164,8 @@ void event_keys(const Queue& queue, const Layer& layer, const EventRows& rows, A
     check(cuda::event_keys(stream_of(queue), p));
 }
 
-void event_columns(const Queue& queue, const Layer& layer, const EventRows& rows, Address columns) {
-    const EventColumns p = {layer.shape, without_values(rows), pointer<ColumnCounts>(columns)};
+void event_columns(const Queue& queue, const Layer& layer, const EventRows& rows, Address counts) {
+    const EventColumns p = {layer.shape, without_values(rows), pointer<ColumnCounts>(counts)};
     check(cuda::event_columns(stream_of(queue), p));
 }
 
@@ -305,7 +305,7 @@ PYBIND11_MODULE(_cuda, m) {
     launch("integer_backward", &integer_backward, "queue"_a, "layer"_a, "cell"_a, "slopes"_a, "grad_spikes"_a,
            "grad_current"_a);
     launch("event_keys", &event_keys, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "narrow"_a, "positions"_a);
-    launch("event_columns", &event_columns, "queue"_a, "layer"_a, "rows"_a, "columns"_a);
+    launch("event_columns", &event_columns, "queue"_a, "layer"_a, "rows"_a, "counts"_a);
     launch("weight_gradient", &weight_gradient, "queue"_a, "layer"_a, "rows"_a, "grad_current"_a, "starts"_a,
            "positions"_a, "values"_a, "counts"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
     launch("event_dots", &event_dots, "queue"_a, "layer"_a, "rows"_a, "positions"_a, "weight_t"_a, "grad_current"_a,

@@ -111,8 +111,8 @@ struct alignas(16) ColumnCounts {
 // The columns of events given as rows, without values; only those that count, as in EventKeys.
 struct EventColumns {
     ScanShape shape;
-    Events<float> events;   // its values are not used
-    ColumnCounts* columns;  // (B, segments(T, 32), K) in: 0; out
+    Events<float> events;  // its values are not used
+    ColumnCounts* counts;  // (B, segments(T, 32), K) in: 0; out
 };
 
 // The gradient of the weight from that of the currents: each weight adds the gradients of the currents at its input's

@@ -71,7 +71,7 @@ struct EventColumnsBody {
         if (row.t < 0) return;
         const uint32_t bit = uint32_t(1) << row.t % kEventSegment;
         const int64_t segment = row.sample * segments(p.shape.steps, kEventSegment) + row.t / kEventSegment;
-        ColumnCounts* const of_segment = p.columns + segment * p.events.inputs;
+        ColumnCounts* const of_segment = p.counts + segment * p.events.inputs;
         for_each_event(p.events, place.item(), [&](int64_t, uint32_t index) {
             uint32_t* const digits = of_segment[index].digits;
             uint32_t carry = bit;

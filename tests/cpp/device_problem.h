@@ -43,6 +43,11 @@ Array<T> transposed(const Array<T>& weight, int64_t neurons, int64_t inputs) {
     return weight_t;
 }
 
+template <class T>
+Events<float> without_values(const Events<T>& events) {
+    return {events.offsets, events.indices, nullptr, events.count, events.inputs};
+}
+
 // What torch does between the kernels: it sorts the events by key and finds where each (group, input) starts.
 struct SortedEvents {
     Array<int64_t> found, positions, starts;  // positions as event_keys() found them, and sorted
@@ -58,8 +63,8 @@ struct SortedEvents {
         std::fill(keys.begin(), keys.end(), std::numeric_limits<Key>::max());
         std::fill(found.begin(), found.end(), -1);
         device::Queue queue = card.queue();
-        const Events<float> rows = {events.offsets, events.indices, nullptr, events.count, events.inputs};
-        device::event_keys(queue, EventKeys{shape, rows, keys.data(), sizeof(Key) == 4, found.data()});
+        device::event_keys(queue,
+                           EventKeys{shape, without_values(events), keys.data(), sizeof(Key) == 4, found.data()});
         std::iota(order.begin(), order.end(), 0);
         std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return keys[a] < keys[b]; });
         for (int64_t k = 0; k < events.count; ++k) positions[k] = found[order[k]];
@@ -118,13 +123,12 @@ struct WeightGradient {
         return run(p);
     }
 
-    // From columns of bits, for events without values.
+    // From columns, for events without values.
     Array<T> by_columns() const {
         Array<ColumnCounts> counts(shape.batch * segments(shape.steps, kEventSegment) * events.inputs);
         std::fill(counts.begin(), counts.end(), ColumnCounts{});
-        const Events<float> rows = {events.offsets, events.indices, nullptr, events.count, events.inputs};
         device::Queue queue = card.queue();
-        device::event_columns(queue, EventColumns{shape, rows, counts.data()});
+        device::event_columns(queue, EventColumns{shape, without_values(events), counts.data()});
         DeviceWeightGradient<T> p = {};
         p.counts = counts.data();
         p.events = events;

@@ -253,7 +253,7 @@ class Gpu:
 
     @staticmethod
     def _columns_shape(layer: Layer | Shape, inputs: int) -> tuple[int, int, int]:
-        """The shape of the columns of bits that stand for events: a word is a segment of an input of a sample."""
+        """The shape of columns, a word for each segment of each input of a sample."""
         steps, batch, _ = layer.sizes
         return batch, -(-steps // core.event_segment), inputs
 

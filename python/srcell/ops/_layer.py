@@ -236,12 +236,13 @@ class LayerGradients:
 
 
 def check_arriving(
-    arriving: Optionals, sizes: Sizes, like: Like, half: torch.dtype | None = None
+    arriving: Optionals, sizes: Sizes, like: Like, or_dtype: torch.dtype | None = None
 ) -> list[Tensor | None]:
-    """Check the incoming gradients of spikes, which may be of dtype ``half``, i, h and hs; return them contiguous."""
+    """Check the incoming gradients of spikes, which may be of ``or_dtype``, i, h and hs; return them contiguous."""
     spikes, *state = arriving
     if spikes is not None:
-        check_tensor("grad_spikes", spikes, like._replace(dtype=half) if spikes.dtype == half else like, sizes)
+        of_spikes = like._replace(dtype=or_dtype) if spikes.dtype == or_dtype else like
+        check_tensor("grad_spikes", spikes, of_spikes, sizes)
     for name, x in zip(STATE, state, strict=True):
         check_optional(f"grad_{name}", x, like, sizes[1:])
     return [None if x is None else contiguous(x) for x in arriving]
