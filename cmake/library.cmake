@@ -11,8 +11,7 @@ foreach(kind shared static)
   string(TOUPPER ${kind} type)
   add_library(libsrcell_${kind} ${type} ${sources})
   set_target_properties(libsrcell_${kind} PROPERTIES OUTPUT_NAME srcell EXPORT_NAME ${kind})
-  target_compile_definitions(libsrcell_${kind} PRIVATE SRCELL_VERSION="${SKBUILD_PROJECT_VERSION}"
-                                                       SRCELL_BUILDS_LIBRARY)
+  target_compile_definitions(libsrcell_${kind} PRIVATE SRCELL_VERSION="${SRCELL_VERSION}" SRCELL_BUILDS_LIBRARY)
   target_include_directories(libsrcell_${kind} PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc/runtime>
                                                       $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(libsrcell_${kind} PRIVATE ${SRCELL_SYSTEM_LIBRARIES})
@@ -27,7 +26,7 @@ if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
                       LINKER:-z,nodelete)  # threads of the pool outlive a dlclose()
   set_target_properties(libsrcell_shared PROPERTIES LINK_DEPENDS ${exports})
 endif()
-set_target_properties(libsrcell_shared PROPERTIES EXPORT_NAME srcell SOVERSION 0 VERSION ${SKBUILD_PROJECT_VERSION})
+set_target_properties(libsrcell_shared PROPERTIES EXPORT_NAME srcell SOVERSION 0 VERSION ${PROJECT_VERSION})
 
 install(TARGETS libsrcell_shared libsrcell_static EXPORT srcell)
 install(FILES csrc/runtime/srcell.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

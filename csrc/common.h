@@ -6,8 +6,7 @@
 // bounds.
 SRCELL_INLINE int64_t steps_of(const ScanShape& shape, int64_t sample) {
     if (!shape.lengths) return shape.steps;
-    const int64_t length = shape.lengths[sample];
-    return length < 0 ? 0 : length > shape.steps ? shape.steps : length;
+    return clamp_to(read_once(shape.lengths + sample), 0, shape.steps);
 }
 
 // Whether the caller asks for the gradient of any parameter besides the bias.

@@ -96,8 +96,9 @@ struct ScanBackward : CellBackward<T> {
     T* grad_current;       // (T, B, N) out; zero past a sample's length
 };
 
-// The events of an EventBatch: row b * T + t holds those of sample b at step t. The kernels check every offset and
-// index that they use, because a batch may have been changed since it was validated.
+// The events of an EventBatch: row b * T + t holds those of sample b at step t. Another thread may write into the
+// arrays during a call. So kernels read an offset or an index by the functions below, which bound the value that they
+// return.
 template <class T>
 struct Events {
     const int64_t* offsets;  // (B * T + 1,) ascending from 0 to `count`
@@ -105,6 +106,39 @@ struct Events {
     const T* values;         // (count,), or null: all ones
     int64_t count, inputs;
 };
+
+// Reads a number exactly once: what was compared is what is used, even if another thread changes the array.
+template <class T>
+SRCELL_HOST_DEVICE inline T read_once(const T* from) {
+    return *static_cast<const volatile T*>(from);
+}
+
+// Events [begin, end) of a row: 0 <= begin <= end <= count, for any offsets.
+struct EventRange {
+    int64_t begin, end;
+    SRCELL_HOST_DEVICE int64_t size() const { return end - begin; }
+};
+
+SRCELL_HOST_DEVICE inline int64_t clamp_to(int64_t x, int64_t least, int64_t most) {
+    return x < least ? least : x > most ? most : x;
+}
+
+template <class T>
+SRCELL_HOST_DEVICE inline EventRange events_of_row(const Events<T>& events, int64_t row) {
+    const int64_t begin = clamp_to(read_once(events.offsets + row), 0, events.count);
+    return {begin, clamp_to(read_once(events.offsets + row + 1), begin, events.count)};
+}
+
+// The input of an event, or K or more if its index is out of range: a negative index becomes larger than any valid one.
+SRCELL_HOST_DEVICE inline int64_t input_or_more(const int32_t* index) {
+    return static_cast<int64_t>(static_cast<uint32_t>(read_once(index)));
+}
+
+// The input of an event, or 0 if its index is out of range.
+SRCELL_HOST_DEVICE inline int64_t input_or_first(const int32_t* index, int64_t inputs) {
+    const int64_t input = input_or_more(index);
+    return input < inputs ? input : 0;
+}
 
 // A layer with events as input is split into tiles of equal width; the last one may be narrower.
 SRCELL_HOST_DEVICE inline int64_t event_tiles(int64_t neurons) { return ceil_div(neurons, kTile); }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from srcell import (
     IntegerSRC,
     LeakyReadout,
     SpikesOnly,
+    SRCCell,
+    SRCConv2d,
     SRCState,
     latency_encode,
     leaky_readout,
@@ -24,6 +27,7 @@ from srcell import (
     src,
     src_linear,
 )
+from srcell.functional import SpikeCounts, count_spikes
 from support.calls import NEW_TORCH, OUTSIDE_LAYERS, assert_same, in_process, spikes
 from support.gradients import make_output_gradients, requiring_grad
 from support.inputs import BATCH, NEURONS, STEPS, Outputs, call, make_inputs, make_linear_inputs, noise, with_values
@@ -209,6 +213,27 @@ def test_bounded_parameters_compile_whole() -> None:
     assert torch.equal(layer.alpha_l0.grad, expected)
 
 
+@pytest.mark.parametrize("kind", ["SRC", "SRCCell", "SRCConv2d"])
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"initial_state": "rest", "learnable": ["rho"]},
+        {"initial_state": "rest", "learnable": ["alpha", "rho", "r"]},
+        {"learn_initial_state": True, "learnable": ["zs_hyp", "zs_dep"], "recurrent_grad": True},
+    ],
+)
+def test_layers_with_learnt_parameters_compile_for_any_sizes(kind: str, dynamic: bool, options: dict[str, Any]) -> None:
+    """Regression: a layer at rest clamped rho twice, and torch could not pass the bound on to both graphs."""
+    torch._dynamo.reset()
+    layer = make(kind, **options)
+    compiled = torch.compile(layer, dynamic=dynamic, fullgraph=NEW_TORCH, backend="aot_eager")
+    for steps, batch in ((10, 3), (4, 2)):
+        x = (noise(5, steps, batch, 3) > 0).float()
+        x = x[0] if kind == "SRCCell" else x[..., None, None] if kind == "SRCConv2d" else x
+        assert_same(compiled(x), layer(x))
+
+
 class OnEvents(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -239,6 +264,41 @@ def test_an_exported_layer_runs_any_number_of_steps(strict: bool) -> None:
     for count in (1, 2, 15, 16, 17, 30, 100):
         x = (noise(6, count, 2, 6) > 0.5).float()
         assert_same(exported(x)[0], layer(x)[0])
+
+
+class Counted(nn.Module):
+    """What returns a named tuple itself."""
+
+    def forward(self, x: Tensor) -> SpikeCounts:
+        return count_spikes(x)
+
+
+SAVED: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "SRC": lambda: (SRC(6, 4, 2, lateral=True, initial_state="rest", learnable=["rho"]), spikes()),
+    "SRCCell": lambda: (SRCCell(6, 4), spikes()[0]),
+    "SRCConv2d": lambda: (SRCConv2d(1, 2, 3), spikes().view(30, 2, 1, 3, 2).repeat(1, 1, 1, 1, 2)),
+    "IntegerSRC": lambda: (IntegerSRC(6, 4), spikes()),
+    "count_spikes": lambda: (Counted(), spikes()),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_saved_program_loads_and_gives_the_same(name: str) -> None:
+    layer, x = SAVED[name]()
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(layer, (x,)), file)
+    file.seek(0)
+    made, expected = torch.export.load(file).module()(x), layer(x)
+    assert_same(made, expected)
+    assert type(made[-1]) is type(expected[-1])
+
+
+def test_states_are_saved_and_loaded_without_pickled_code() -> None:
+    for state in (SRC(6, 4)(spikes())[1], IntegerSRC(6, 4)(spikes())[1], count_spikes(spikes())):
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        assert_same(torch.load(file, weights_only=True), state)
 
 
 class Encoded(nn.Module):

@@ -242,8 +242,8 @@ def test_a_cache_of_something_else_is_made_anew(changes: dict[str, Any], tmp_pat
     [
         (bytes(7), r"corrupt or truncated \(7 bytes"),
         (b"", r"corrupt or truncated \(0 bytes"),
-        (bytes([40, 0, 0, 0, 0]), r"corrupt \(x: expected values in \[0, 34\), got 40"),
-        (bytes([1, 1, 0, 9, 9]) + bytes([1, 1, 0, 0, 1]), r"corrupt \(times: expected"),
+        (bytes([40, 0, 0, 0, 0]), r"corrupt or truncated \(x: expected values in \[0, 34\), got 40"),
+        (bytes([1, 1, 0, 9, 9]) + bytes([1, 1, 0, 0, 1]), r"corrupt or truncated \(times: expected"),
     ],
 )
 def test_a_broken_recording_is_named(content: bytes, message: str, tmp_path: Path) -> None:

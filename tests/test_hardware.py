@@ -116,6 +116,12 @@ NETWORKS: dict[str, tuple[list[NDArray[np.int16]], int, tuple[int, int], Integer
         *(6, (3, 0), IntegerCell(), 0.4),
     ),
     "other constants": ([random_weights(8, 20, 20, low=-40, high=40)], 5, (-2, 7), OTHER_CELL, 0.3),
+    # h is often clamped to these bounds, and so meets the thresholds exactly.
+    "spikes at a bound": (
+        [random_weights(12, 30, 50), random_weights(13, 20, 30)],
+        *(10, VOTES, IntegerCell(spike_threshold=1023), 0.3),
+    ),
+    "gate at a bound": ([random_weights(14, 30, 50)], 10, VOTES, IntegerCell(gate_threshold=1023), 0.3),
     "one of each": ([np.array([[90]])], 1, VOTES, IntegerCell(), 0.5),
     "three layers": (
         [random_weights(9, 25, 30), random_weights(10, 35, 25, high=9), random_weights(11, 8, 35, high=12)],
@@ -177,7 +183,17 @@ def test_inputs_that_do_not_exist_are_skipped_and_votes_stop(tmp_path: Path) -> 
     weights = [np.array([[32767] * 3, [-32768] * 3])]
     hardware.write_header(tmp_path / "network.h", weights, num_classes=2, votes=(32767, -32768))
     program = [str(compiled(tmp_path, CC, "-std=c99", "-O1"))]
+    # Behind the weights of the last input are others, which would be heard.
+    header = (
+        (tmp_path / "network.h")
+        .read_text()
+        .replace("[3][2] = {\n", "[4][2] = {\n")
+        .replace("\n};", "\n    {32767, 32767},\n};", 1)
+    )
+    (tmp_path / "network.h").write_text(header)
+    program = [str(compiled(tmp_path, CC, "-std=c99", "-O1"))]
     silent = run_program(program, np.zeros((9, 3), np.uint8))[0]
+    assert not silent.spikes.any() and silent.best == 0  # the lowest of equals
     assert_same(run_program(program, np.eye(9, 65535, 3, dtype=np.uint8))[0], silent)
     source = (tmp_path / "main.c").read_text()
     loop = "for (unsigned k = 0; k < 999999; k++) network_step(&state, active, 1);\n    network_class"
@@ -185,6 +201,30 @@ def test_inputs_that_do_not_exist_are_skipped_and_votes_stop(tmp_path: Path) -> 
     command = [str(CC), "-std=c99", "-O2", "main.c", "-o", "program"]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert run_program(program, np.zeros((1, 3), np.uint8))[0].votes == [2**30, -(2**30)]
+
+
+def test_a_reset_leaves_nothing_of_the_sample_before(tmp_path: Path) -> None:
+    layers, classes, votes, cell, _ = NETWORKS["saturating"]
+    hardware.write_header(tmp_path / "network.h", layers, cell=cell, num_classes=classes, votes=votes)
+    (tmp_path / "main.c").write_text("""
+#include "network.h"
+#include <string.h>
+
+int main(void)
+{
+    static network_state used, new;
+    const uint16_t active[] = {0, 3, 7, 20, 29};
+    network_reset(&new);
+    network_reset(&used);
+    for (unsigned t = 0; t < 40; t++) network_step(&used, active, 5);
+    const int alike = !memcmp(&used, &new, sizeof new), alive = used.i[0] && used.h[0] && used.hs[0] && used.clamped;
+    used.spikes[0] = 1;
+    network_reset(&used);
+    return alike || !alive ? 2 : memcmp(&used, &new, sizeof new) ? 1 : 0;
+}
+""")
+    subprocess.run([str(CC), "-std=c99", *STRICT, "main.c", "-o", "program"], cwd=tmp_path, check=True)
+    assert subprocess.run([str(tmp_path / "program")]).returncode == 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import numpy as np
 import pytest
 
 from srcell import data
-from srcell.data import LabelledEvents, load_dvs_gesture, load_shd
+from srcell.data import LabelledEvents, load_dvs_gesture, load_nmnist, load_shd
+from support.files import write_recordings
 from support.refusals import assert_refused
 
 
@@ -128,7 +132,7 @@ def test_gestures_are_pooled_and_binned_with_their_lengths(tmp_path: Path) -> No
 )
 def test_corrupt_gestures_are_named(content: np.ndarray, message: str, tmp_path: Path) -> None:
     write_gestures(tmp_path, **{"user03_led/2": content})
-    with pytest.raises(ValueError, match=rf"user03_led/2\.npy: corrupt \(.*{message}"):
+    with pytest.raises(ValueError, match=rf"user03_led/2\.npy: corrupt.*{message}"):
         load_dvs_gesture(tmp_path)
 
 
@@ -144,6 +148,43 @@ def test_a_gesture_without_a_label_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bin_width", [0, -1, float("inf"), float("nan")])
 def test_a_bin_without_width_is_refused(bin_width: float, tmp_path: Path) -> None:
     assert_refused(ValueError, "bin_width", load_shd, tmp_path, bin_width=bin_width)
+
+
+LOADERS = {"shd": load_shd, "gesture": load_dvs_gesture, "nmnist": load_nmnist}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("prefix", [-1, 2**31, 2**31 - 1, 0.5, None])
+def test_a_wrong_prefix_is_no_fault_of_the_files(name: str, prefix: Any, tmp_path: Path) -> None:
+    write_cochlea(tmp_path, "shd")
+    write_gestures(tmp_path)
+    write_recordings(tmp_path)
+    error = ValueError if isinstance(prefix, int) else TypeError
+    with pytest.raises(error, match=r"^prefix: expected .*, got") as caught:
+        LOADERS[name](tmp_path, prefix=prefix)
+    assert not re.search("corrupt|again|delete", str(caught.value))
+
+
+@pytest.mark.parametrize("name", ["shd", "gesture"])
+def test_a_bin_that_is_too_narrow_is_named_with_the_file(name: str, tmp_path: Path) -> None:
+    write_cochlea(tmp_path, "shd")
+    write_gestures(tmp_path)
+    message = r"^bin_width: expected at most 2\^31 - 1 steps, got 1e-12 for times .* \(for .*(shd_train\.h5|4\.npy)\)$"
+    with pytest.raises(ValueError, match=message):
+        LOADERS[name](tmp_path, bin_width=1e-12)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["shd", "gesture"])
+def test_a_file_that_may_not_be_read_is_not_called_corrupt(name: str, tmp_path: Path) -> None:
+    write_cochlea(tmp_path, "shd")
+    write_gestures(tmp_path)
+    refused = PermissionError(errno.EACCES, "Permission denied", "file")
+    with (
+        mock.patch.multiple("builtins", open=mock.Mock(side_effect=refused)),
+        mock.patch("h5py.File", side_effect=refused),
+        pytest.raises(PermissionError, match="Permission denied"),
+    ):
+        LOADERS[name](tmp_path)
 
 
 @pytest.mark.parametrize("pooling", [3, 0, 256])

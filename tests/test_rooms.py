@@ -15,7 +15,7 @@ PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
 
 # The rooms that each room may import, besides those of EVERYWHERE, which every room may.
-EVERYWHERE = {"_extras", "_files", "_integer", "_state"}
+EVERYWHERE = {"_extras", "_files", "_integer", "_pytree", "_state"}
 ALLOWED = {
     "_arguments": {"ops"},
     "_extras": set(),
@@ -24,6 +24,7 @@ ALLOWED = {
     "_integer": set(),
     "_load": {"_arguments", "training"},
     "_processes": set(),
+    "_pytree": set(),
     "_state": set(),
     "_torchless": set(),
     "export": {"_arguments", "layers"},
@@ -106,7 +107,7 @@ spikes, state = src_reference(10 * torch.ones(30, 1, 1), torch.tensor(-6.0))
 print(bool(spikes.any()), sorted(name for name in sys.modules if name.startswith("srcell.")))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "True ['srcell._state', 'srcell.reference']\n", done.stderr
+    assert done.stdout == "True ['srcell._pytree', 'srcell._state', 'srcell.reference']\n", done.stderr
 
 
 def test_the_rooms_are_small() -> None:

@@ -15,7 +15,7 @@ import torch
 
 import srcell
 from srcell import data
-from srcell._files import new_folder
+from srcell._files import new_folder, partial_name
 from srcell.training import RunOptions, TrainedRun, TrainingConfig, build_model, evaluate_run, load_data, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.run_folder import FILES, LOCK, RunData, RunFolder
@@ -56,7 +56,8 @@ def test_a_run_has_one_writer_at_a_time(begun: RunFolder) -> None:
 
 
 def test_readers_touch_nothing(begun: RunFolder, tmp_path: Path) -> None:
-    for name in ("checkpoint.safetensors.7.partial", "download.bin.partial"):
+    names = (partial_name("checkpoint.safetensors"), "download.bin.partial")
+    for name in names:
         (begun.path / name).write_text("half")
         (tmp_path / name).write_text("half")
     for held in (True, False):
@@ -71,13 +72,13 @@ def test_readers_touch_nothing(begun: RunFolder, tmp_path: Path) -> None:
             begun.close()
     with pytest.raises(FileNotFoundError, match=r"found no config\.json"):
         RunFolder.open(tmp_path)
-    assert (tmp_path / "download.bin.partial").exists() and (tmp_path / "checkpoint.safetensors.7.partial").exists()
+    assert all((tmp_path / name).exists() for name in names)
 
 
 def test_a_writer_clears_up_after_a_killed_one_and_nobody_else(begun: RunFolder) -> None:
     begun.close()
-    ours = [f"{name}.{pid}.partial" for name, pid in zip(FILES, range(7, 99), strict=False)]
-    theirs = ["download.bin.partial", "notes.txt.7.partial", "config.json.partial", "config.json.x.partial"]
+    ours = [partial_name(name) for name in FILES]
+    theirs = ["download.bin.partial", partial_name("notes.txt"), "config.json.partial", "config.json.x.partial"]
     for name in ours + theirs:
         (begun.path / name).write_text("half")
     RunFolder.open(begun.path).lock()
@@ -86,7 +87,7 @@ def test_a_writer_clears_up_after_a_killed_one_and_nobody_else(begun: RunFolder)
 
 def test_a_folder_of_nothing_but_a_lock_and_half_a_configuration_is_empty(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch()
-    (tmp_path / "config.json.7.partial").touch()
+    (tmp_path / partial_name("config.json")).touch()
     RunFolder.create(tmp_path, TINY)
     assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "config.json"]
     with pytest.raises(FileExistsError, match="not an empty folder"):

@@ -260,7 +260,9 @@ def test_encoders_and_counts_are_those_of_torch(tmp_path: Path) -> None:
     images = torch.rand(6, 8, 8) * (torch.rand(6, 8, 8) < 0.5)
     network = make("784-100")
     network = SRCClassifier(64, [20], 10).eval()
-    for encoder in (data.RateEncoding(30, 0.3, 5), data.LatencyEncoding(12, 3)):
+    thinned = data.RateEncoding(30, 0.9, 5, thinned=True)
+    assert thinned(images).indices.numel() < 0.8 * data.RateEncoding(30, 0.9, 5)(images).indices.numel()
+    for encoder in (data.RateEncoding(30, 0.3, 5), thinned, data.LatencyEncoding(12, 3)):
         network.encoder = encoder
         net = exported(network, tmp_path)
         expected = encoder(images, torch.arange(6) + 7, seed=3)

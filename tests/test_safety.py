@@ -17,7 +17,7 @@ import torch
 
 import srcell
 from srcell import data
-from srcell._files import remove_partial_files, write_atomically
+from srcell._files import partial_name, remove_partial_files, write_atomically
 from srcell.cli import main
 from srcell.training import EpochMetrics, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
@@ -135,15 +135,15 @@ def test_tensorboard_does_not_write_through_a_link(tmp_path: Path) -> None:
     assert not list(elsewhere.iterdir())
 
 
-def test_a_half_written_file_is_not_a_way_out(tmp_path: Path) -> None:
-    """Regression: a link with the name of the temporary file was followed."""
+def test_a_link_named_like_the_temporary_file_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
+    monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 2 * count)
     path = tmp_path / "result.json"
-    path.with_name(f"result.json.{os.getpid()}.partial").symlink_to(mine)
-    write_atomically(path, b"whole")
-    assert mine.read_text() == "mine" and path.read_bytes() == b"whole" and not path.is_symlink()
-    assert len(list(tmp_path.iterdir())) == 2
+    path.with_name(partial_name(path.name)).symlink_to(mine)
+    with pytest.raises(FileExistsError):
+        write_atomically(path, b"whole")
+    assert mine.read_text() == "mine" and not path.exists()
 
 
 def test_clearing_up_deletes_links_and_no_folders(tmp_path: Path) -> None:
@@ -151,11 +151,12 @@ def test_clearing_up_deletes_links_and_no_folders(tmp_path: Path) -> None:
     mine.mkdir()
     run = tmp_path / "run"
     run.mkdir()
-    (run / "a.1.partial").symlink_to(mine)
-    (run / "a.2.partial").mkdir()
-    (run / "a.3.partial").write_text("")
+    link, made, file = (run / partial_name("a") for _ in range(3))
+    link.symlink_to(mine)
+    made.mkdir()
+    file.write_text("")
     remove_partial_files(run, ["a"])
-    assert mine.is_dir() and [path.name for path in run.iterdir()] == ["a.2.partial"]
+    assert mine.is_dir() and list(run.iterdir()) == [made]
 
 
 def test_a_value_of_a_sweep_is_not_a_way_out(

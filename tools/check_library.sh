@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and installs libsrcell, builds the example in C against the installed package, with the shared and the static
 # library, and compares what it prints on a network with what srcell.runtime says. PYTHON has srcell and safetensors.
+# Before that, unless it cross-compiles, the commands of docs/howto/runtime.md on a copy of the tracked files.
 #
 #     tools/check_library.sh FOLDER [options of cmake]
 #
@@ -15,8 +16,20 @@ options=(-G Ninja -DCMAKE_BUILD_TYPE=Release "$@")
 if [ -z "${BUILD:-}" ]; then
     BUILD=$folder/build
     cmake -S . -B "$BUILD" "${options[@]}" -DSRCELL_PYTHON=OFF -DSRCELL_CUDA=OFF -DSRCELL_LIBRARY=ON \
-        -DSRCELL_WERROR=ON -DSKBUILD_PROJECT_VERSION=0.0.0 >/dev/null
+        -DSRCELL_WERROR=ON >/dev/null
     cmake --build "$BUILD" >/dev/null
+fi
+if [ -z "${RUN:-}" ]; then
+    commands=$(sed -n '/^## In C$/,/^installs/p' docs/howto/runtime.md | sed -n '/^```sh$/,/^```$/{//!p}')
+    rm -rf "$folder/clone" "$folder/documented"
+    mkdir -p "$folder/clone"
+    git ls-files -z | xargs -0 cp --parents -t "$folder/clone"
+    folder_above=$(realpath "$folder")
+    (cd "$folder/clone" && DESTDIR=$folder_above/documented CMAKE_BUILD_TYPE=Debug CMAKE_BUILD_PARALLEL_LEVEL=2 \
+        bash -euc "$commands" >/dev/null)
+    for file in include/srcell.h lib/libsrcell.so lib/libsrcell.a lib/cmake/srcell/srcell-config.cmake; do
+        test -e "$folder/documented/usr/local/$file"
+    done
 fi
 cmake --install "$BUILD" --prefix "$folder/installed" >/dev/null
 

@@ -257,7 +257,6 @@ def configure() -> None:
         "CMAKE_CXX_FLAGS_RELEASE": "-O1 -DNDEBUG",
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
-        "SKBUILD_PROJECT_VERSION_FULL": "0",
     }
     flags = [f"-D{name}={value}" for name, value in options.items()]
     subprocess.run(["cmake", "--preset", "release", "-B", BUILD, *flags], cwd=ROOT, check=True, capture_output=True)

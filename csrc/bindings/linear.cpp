@@ -16,18 +16,18 @@ void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample) {
     if (sample == 0 && events.offsets[0] != 0)
         value_error("offsets: expected the first to be 0, got ", events.offsets[0], altered);
     for (int64_t row = sample * steps; row < (sample + 1) * steps; ++row) {
-        const int64_t begin = events.offsets[row], end = events.offsets[row + 1];
+        const int64_t begin = read_once(events.offsets + row), end = read_once(events.offsets + row + 1);
         if (begin < 0 || end < begin || end > events.count)
             value_error("offsets: expected ascending values in [0, ", events.count, "], got ", begin, " and then ", end,
                         " at position ", row + 1, altered);
         for (int64_t event = begin; event < end; ++event) {
-            const int32_t index = events.indices[event];
+            const int32_t index = read_once(events.indices + event);
             if (index < 0 || index >= events.inputs)
                 value_error("indices: expected values in [0, ", events.inputs, "), got ", index, " at position ", event,
                             altered);
         }
     }
-    const int64_t last = events.offsets[(sample + 1) * steps];
+    const int64_t last = read_once(events.offsets + (sample + 1) * steps);
     if (last != events.count)
         value_error("offsets: expected the last to be ", events.count, ", the number of indices, got ", last, altered);
     value_error("events: expected a batch that is not altered during a call; sample ", sample, " was");

@@ -75,7 +75,7 @@ Array<float> step(Stream& stream, const Array<int32_t>& indices, const std::opti
     const int64_t* rows = offsets ? offsets->data() : whole;
     if (rows[stream.batch()] != whole[1] || (values && values->size() != indices.size()))
         value_error("offsets: expected the last to be ", whole[1], ", the number of indices and of values");
-    stream.step(rows, indices.data(), data_of(values));
+    stream.step(rows, indices.data(), data_of(values), whole[1]);
     return spikes_of(stream);
 }
 

@@ -8,6 +8,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "../params.h"
 #include "parallel.h"
 
 namespace srcell {
@@ -65,10 +66,17 @@ bool any_nan(const T* values, int64_t count) {
     return signs >> (std::numeric_limits<Bits>::digits - 1);
 }
 
+// kNowhere if there is none: another thread may have changed what was found.
+template <class T, class Wrong>
+int64_t first_where(const T* values, int64_t begin, int64_t end, Wrong wrong) {
+    const int64_t found = std::find_if(values + begin, values + end, wrong) - values;
+    return found < end ? found : kNowhere;
+}
+
 template <class T>
 int64_t first_outside(const T* values, int64_t begin, int64_t end, T last) {
     if (begin >= end || !any_outside(values + begin, end - begin, last)) return kNowhere;
-    return std::find_if(values + begin, values + end, [=](T value) { return value < 0 || value > last; }) - values;
+    return first_where(values, begin, end, [=](T value) { return value < 0 || value > last; });
 }
 
 int64_t first_descent(const int64_t* offsets, int64_t begin, int64_t end) {
@@ -81,7 +89,7 @@ int64_t first_descent(const int64_t* offsets, int64_t begin, int64_t end) {
 template <class T>
 int64_t first_nan(const T* values, int64_t begin, int64_t end) {
     if (!values || begin >= end || !any_nan(values + begin, end - begin)) return kNowhere;
-    return std::find_if(values + begin, values + end, [](T value) { return value != value; }) - values;
+    return first_where(values, begin, end, [](T value) { return value != value; });
 }
 
 // Splits offsets, indices and values each into `pieces` parts; piece k checks the k-th part of each.
@@ -106,8 +114,10 @@ struct Pass {
 
 int64_t first_past_length(const UncheckedEvents& p) {
     if (!p.lengths) return kNowhere;
-    for (int64_t b = 0; b < p.batch; ++b)
-        if (p.offsets[b * p.steps + p.lengths[b]] < p.offsets[(b + 1) * p.steps]) return b;
+    for (int64_t b = 0; b < p.batch; ++b) {
+        const int64_t length = clamp_to(read_once(p.lengths + b), 0, p.steps);
+        if (p.offsets[b * p.steps + length] < p.offsets[(b + 1) * p.steps]) return b;
+    }
     return kNowhere;
 }
 

@@ -7,8 +7,9 @@
 // row of its input in the tile's weight gradient. A tile's weights and their gradient are packed, so that they stay in
 // the L2 cache while all samples are processed.
 //
-// Offsets and indices are checked once for each sample and tile, just before they are used; nothing guards against a
-// batch that another thread changes during the call.
+// A call checks all offsets and indices once, before anything else, and returns the first invalid sample. After that
+// each use bounds the value that it reads: another thread may write into the arrays during the call. Results are then
+// unspecified, but no access is out of bounds.
 
 // The most registers in which a row is summed at once.
 constexpr int64_t kSumRegisters = 8;
@@ -108,7 +109,7 @@ void pack_weight(const Call& p) {
                     for (int64_t row = first; row < last; ++row) packed[row * packed_width + n] = of_neuron[row];
                 else
                     for (int64_t row = first; row < last; ++row) {
-                        const auto k = static_cast<int64_t>(static_cast<uint32_t>(indices[row]));  // huge if negative
+                        const int64_t k = input_or_more(indices + row);
                         packed[row * packed_width + n] = k < inputs ? of_neuron[k] : T(0);
                     }
             }
@@ -125,6 +126,20 @@ __attribute__((noinline)) void sum_packed_events(scalar_of<V>* target, int64_t w
     sum_event_rows<V>(target, width, rows, width, [](int64_t n) SRCELL_LAMBDA_INLINE { return n; }, values, events);
 }
 
+// Sums the weight rows of a row's events, from a tile's packed weights.
+template <class V>
+SRCELL_INLINE void sum_events_of_row(const EventsForward<scalar_of<V>>& p, int64_t row, const scalar_of<V>* weights,
+                                     int64_t width, scalar_of<V>* target) {
+    const EventRange events = events_of_row(p.events, row);
+    const scalar_of<V>* const values = offset_or_null(p.events.values, events.begin);
+    if (p.by_event()) return sum_packed_events<V>(target, width, weights + events.begin * width, values, events.size());
+    sum_event_rows<V>(
+        target, width, weights, width,
+        [indices = p.events.indices + events.begin, inputs = p.events.inputs](int64_t n)
+            SRCELL_LAMBDA_INLINE { return input_or_first(indices + n, inputs); },
+        values, events.size());
+}
+
 template <class V, bool save>
 void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_number, int64_t sample, const Tile& tile,
                          const TileCell<V>& cell, TileState<V>& state) {
@@ -135,7 +150,6 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     // Without inputs or events there are no packed weights; `current` is then only a valid address that is not read.
     const int64_t rows = p.rows();
     const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
-    const int32_t* const row_of_event = p.by_event() ? nullptr : p.events.indices;
     load_initial(p, state, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
@@ -149,17 +163,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
             prefetch_row<kForWrite>(spikes + kPrefetch * plane, tile.count);
             if (save) prefetch_row<kForWrite>(trace + kPrefetch * tile.count, tile.count);
         }
-        const int64_t begin = p.events.offsets[sample * p.shape.steps + t];
-        const T* const values = offset_or_null(p.events.values, begin);
-        const int64_t events = p.events.offsets[sample * p.shape.steps + t + 1] - begin;
-        if (row_of_event)
-            sum_event_rows<V>(
-                current, width, weights, width,
-                [indices = row_of_event + begin](int64_t n)
-                    SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(indices[n]); },
-                values, events);
-        else
-            sum_packed_events<V>(current, width, weights + begin * width, values, events);
+        sum_events_of_row<V>(p, sample * p.shape.steps + t, weights, width, current);
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
             using R = typename decltype(kind)::type;
 
@@ -183,47 +187,48 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
 
 // Whether the offsets and indices of a sample's rows are valid.
 template <class T>
-bool sample_is_valid(const Events<T>& events, int64_t steps, int64_t sample) {
-    const int64_t* offsets = events.offsets + sample * steps;
+bool sample_is_valid(const Events<T>& events, const ScanShape& shape, int64_t sample) {
+    const int64_t* offsets = events.offsets + sample * shape.steps;
     bool descends = false;
-    for (int64_t t = 0; t < steps; ++t) descends |= offsets[t + 1] < offsets[t];
-    if (descends || offsets[0] < 0 || offsets[steps] > events.count) return false;
+    for (int64_t t = 0; t < shape.steps; ++t) descends |= offsets[t + 1] < offsets[t];
+    const int64_t begin = read_once(offsets), end = read_once(offsets + shape.steps);
+    const bool starts = sample > 0 || begin == 0, ends = sample + 1 < shape.batch || end == events.count;
+    if (!starts || !ends || descends || begin < 0 || end > events.count) return false;
     // Compared as unsigned: a negative index becomes larger than any valid one.
     uint32_t largest = 0;
-    for (int64_t n = offsets[0]; n < offsets[steps]; ++n) {
+    for (int64_t n = begin; n < end; ++n) {
         const auto index = static_cast<uint32_t>(events.indices[n]);
         largest = index > largest ? index : largest;
     }
-    return offsets[0] == offsets[steps] || static_cast<int64_t>(largest) < events.inputs;
+    return begin >= end || static_cast<int64_t>(largest) < events.inputs;
 }
 
-template <class Call>
-struct EventsJob {
-    const Call& p;
-    std::atomic<int64_t> invalid_sample;  // the lowest one found; the batch's size if there is none
-
-    // Whether the sample's rows are valid; if not, records the sample.
-    bool accepts(int64_t sample) {
-        const int64_t* offsets = p.events.offsets;
-        const bool starts = sample > 0 || offsets[0] == 0;
-        const bool ends = sample + 1 < p.shape.batch || offsets[p.shape.batch * p.shape.steps] == p.events.count;
-        if (starts && ends && sample_is_valid(p.events, p.shape.steps, sample)) return true;
-        keep_lowest(invalid_sample, sample);
-        return false;
-    }
-
-    int64_t result() const { return invalid_sample < p.shape.batch ? invalid_sample.load() : -1; }
-};
+// The lowest sample with an invalid offset or index, or -1.
+template <class T>
+int64_t first_invalid_sample(const Events<T>& events, const ScanShape& shape) {
+    struct Check {
+        const Events<T>& events;
+        const ScanShape& shape;
+        std::atomic<int64_t> lowest;
+    };
+    constexpr int64_t grain = 1 << 15;  // numbers that one thread checks before a second has started
+    Check check = {events, shape, {shape.batch}};
+    const auto run = [](void* self, int64_t begin, int64_t end) {
+        auto& [events, shape, lowest] = *static_cast<Check*>(self);
+        for (int64_t sample = begin; sample < end; ++sample)
+            if (!sample_is_valid(events, shape, sample)) return keep_lowest(lowest, sample);
+    };
+    parallel_for(shape.batch, events.count < grain ? 1 : shape.threads, run, &check);
+    return check.lowest < shape.batch ? check.lowest.load() : -1;
+}
 
 template <class V, bool save>
 void events_forward_range(void* self, int64_t begin, int64_t end) {
-    auto& job = *static_cast<EventsJob<EventsForward<scalar_of<V>>>*>(self);
-    const auto& p = job.p;
+    const auto& p = *static_cast<const EventsForward<scalar_of<V>>*>(self);
     TileCell<V> cell;
     TileState<V> state;
     for (int64_t item = begin, loaded = -1; item < end; ++item) {
         const int64_t number = item / p.shape.batch, sample = item % p.shape.batch;
-        if (!job.accepts(sample)) continue;
         const Tile tile = event_tile_at(p.shape, number, sample);
         if (number != loaded) load_cell(cell, p.cell, tile, p.shape.neurons);
         loaded = number;
@@ -231,15 +236,17 @@ void events_forward_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// Returns the lowest sample with an invalid offset or index, or -1. The outputs of an invalid sample are unspecified.
+// Returns the lowest sample with an invalid offset or index, or -1. Outputs are unspecified if there is one.
 template <class V>
 int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
+    const int64_t invalid = first_invalid_sample(p.events, p.shape);
+    if (invalid >= 0) return invalid;
     if (!p.packed) pack_weight(p);
-    EventsJob<EventsForward<scalar_of<V>>> job = {p, {p.shape.batch}};
+    auto context = p;
     parallel_for(event_tiles(p.shape.neurons) * p.shape.batch, p.shape.threads,
-                 p.trace ? events_forward_range<V, true> : events_forward_range<V, false>, &job);
-    return job.result();
+                 p.trace ? events_forward_range<V, true> : events_forward_range<V, false>, &context);
+    return -1;
 }
 
 // `saved` has the trace of the segment's steps. With `keep_first`, h before the segment is kept in every mode.
@@ -294,15 +301,15 @@ struct EventsScratch {
     alignas(64) Row<V> deltas[kEventSegment];  // gradients of the currents of a segment's steps
 };
 
-// Adds values[n] * delta to row indices[n] for each event n, in order.
-template <class S, int kRegisters>
-SRCELL_INLINE void add_to_rows_block(scalar_of<S>* rows, int64_t stride, const int32_t* indices,
-                                     const scalar_of<S>* values, int64_t events, const scalar_of<S>* delta) {
+// Adds values[n] * delta to row row_of(n) for each event n, in order.
+template <class S, int kRegisters, class RowOf>
+SRCELL_INLINE void add_to_rows_block(scalar_of<S>* rows, int64_t stride, RowOf row_of, const scalar_of<S>* values,
+                                     int64_t events, const scalar_of<S>* delta) {
     constexpr int64_t width = VecTraits<S>::width;
     S d[kRegisters];
     for (int r = 0; r < kRegisters; ++r) d[r] = load<S>(delta + r * width);
     for (int64_t n = 0; n < events; ++n) {
-        scalar_of<S>* row = rows + indices[n] * stride;
+        scalar_of<S>* row = rows + row_of(n) * stride;
         if (values) {
             const S value = splat<S>(values[n]);
             for (int r = 0; r < kRegisters; ++r) store(row + r * width, fma(value, d[r], load<S>(row + r * width)));
@@ -312,8 +319,8 @@ SRCELL_INLINE void add_to_rows_block(scalar_of<S>* rows, int64_t stride, const i
     }
 }
 
-template <class V>
-SRCELL_INLINE void add_to_rows(scalar_of<V>* rows, int64_t width, const int32_t* indices, const scalar_of<V>* values,
+template <class V, class RowOf>
+SRCELL_INLINE void add_to_rows(scalar_of<V>* rows, int64_t width, RowOf row_of, const scalar_of<V>* values,
                                int64_t events, const scalar_of<V>* delta) {
     using S = single_of<V>;
     constexpr int64_t lanes = VecTraits<S>::width;
@@ -322,9 +329,9 @@ SRCELL_INLINE void add_to_rows(scalar_of<V>* rows, int64_t width, const int32_t*
         scalar_of<V>* const to = rows + k;
         const scalar_of<V>* const from = delta + k;
         switch (left < kSumRegisters ? left : kSumRegisters) {
-#define SRCELL_ADD(n)                                                      \
-    case n:                                                                \
-        add_to_rows_block<S, n>(to, width, indices, values, events, from); \
+#define SRCELL_ADD(n)                                                     \
+    case n:                                                               \
+        add_to_rows_block<S, n>(to, width, row_of, values, events, from); \
         break;
             SRCELL_ADD(1)
             SRCELL_ADD(2)
@@ -338,6 +345,18 @@ SRCELL_INLINE void add_to_rows(scalar_of<V>* rows, int64_t width, const int32_t*
         }
         k += kSumRegisters * lanes;
     }
+}
+
+// add_to_rows() for the events of a row of the batch, whose weight rows are those of their inputs.
+template <class V>
+SRCELL_INLINE void add_events_of_row(const Events<scalar_of<V>>& all, int64_t row, scalar_of<V>* rows, int64_t width,
+                                     const scalar_of<V>* values, const scalar_of<V>* delta) {
+    const EventRange events = events_of_row(all, row);
+    add_to_rows<V>(
+        rows, width,
+        [indices = all.indices + events.begin, inputs = all.inputs](int64_t n)
+            SRCELL_LAMBDA_INLINE { return input_or_first(indices + n, inputs); },
+        offset_or_null(values, events.begin), events.size(), delta);
 }
 
 template <class V, bool recurrent, bool parameters>
@@ -361,9 +380,8 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
             if (p.grad_current)
                 store_row<V>(p.grad_current + t * plane + tile.offset, scratch.deltas[t - begin], tile.count);
             if (!grad_weight) continue;
-            const int64_t* offsets = p.events.offsets + sample * p.shape.steps + t;
-            add_to_rows<V>(grad_weight, event_tile_width(p.shape.neurons), p.events.indices + offsets[0],
-                           offset_or_null(p.events.values, offsets[0]), offsets[1] - offsets[0], delta);
+            add_events_of_row<V>(p.events, sample * p.shape.steps + t, grad_weight, event_tile_width(p.shape.neurons),
+                                 p.events.values, delta);
         }
     }
     if (p.grad_current)
@@ -376,8 +394,7 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
 template <class V, bool recurrent, bool parameters>
 void events_backward_range(void* self, int64_t begin, int64_t end) {
     using T = scalar_of<V>;
-    auto& job = *static_cast<EventsJob<EventsBackward<T>>*>(self);
-    const auto& p = job.p;
+    const auto& p = *static_cast<const EventsBackward<T>*>(self);
     constexpr int64_t used = parameters ? kParameters : 1;
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
     const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
@@ -391,7 +408,6 @@ void events_backward_range(void* self, int64_t begin, int64_t end) {
         if (grad_weight) std::memset(grad_weight, 0, static_cast<size_t>(elements) * sizeof(T));
         load_cell(scratch.backward.cell, p.cell, event_tile_at(p.shape, number, first), neurons);
         for (int64_t sample = first; sample < last; ++sample) {
-            if (!job.accepts(sample)) continue;
             const Tile tile = event_tile_at(p.shape, number, sample);
             clear_sums(scratch.backward.sums, used, tile);
             events_backward_tile<V, recurrent, parameters>(p, sample, tile, grad_weight, scratch);
@@ -454,20 +470,21 @@ template <class V>
 int64_t events_backward(const EventsBackward<scalar_of<V>>& p) {
     using T = scalar_of<V>;
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, tiles = event_tiles(neurons);
-    EventsJob<EventsBackward<T>> job = {p, {batch}};
     if (batch && neurons) {
+        const int64_t invalid = first_invalid_sample(p.events, p.shape);
+        if (invalid >= 0) return invalid;
+        auto context = p;
         const bool parameters = wants_parameters(p);
         const auto range =
             p.recurrent ? (parameters ? events_backward_range<V, true, true> : events_backward_range<V, true, false>)
                         : (parameters ? events_backward_range<V, false, true> : events_backward_range<V, false, false>);
-        parallel_for(tiles * event_groups(batch, neurons), p.shape.threads, range, &job);
-        if (p.grad_weight && job.result() < 0)
-            reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
+        parallel_for(tiles * event_groups(batch, neurons), p.shape.threads, range, &context);
+        if (p.grad_weight) reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
     } else if (p.grad_weight) {
         std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
     }
-    if (job.result() < 0) reduce_parameters(p);
-    return job.result();
+    reduce_parameters(p);
+    return -1;
 }
 
 // Lanes of a dot product, the same for every ISA so that the bits agree: lane j sums the neurons j, j + kDotLanes, ...,
@@ -499,20 +516,18 @@ SRCELL_INLINE scalar_of<S> dot(const scalar_of<S>* x, const scalar_of<S>* y, int
 template <class S>
 void event_dots_range(void* self, int64_t begin, int64_t end) {
     using T = scalar_of<S>;
-    auto& job = *static_cast<EventsJob<EventDots<T>>*>(self);
-    const auto& p = job.p;
+    const auto& p = *static_cast<const EventDots<T>*>(self);
     const int64_t steps = p.shape.steps, neurons = p.shape.neurons;
     for (int64_t sample = begin; sample < end; ++sample) {
-        if (!job.accepts(sample)) continue;
         const int64_t length = steps_of(p.shape, sample);
         for (int64_t t = 0; t < steps; ++t) {
             const int64_t row = t * p.shape.batch + sample;
             const T* grad = p.grad_current + row * neurons;
             T* elements = p.grad_input ? p.grad_input + row * p.events.inputs : nullptr;
             if (elements) std::memset(elements, 0, static_cast<size_t>(p.events.inputs) * sizeof(T));
-            const int64_t* offsets = p.events.offsets + sample * steps + t;
-            for (int64_t e = offsets[0]; e < offsets[1]; ++e) {
-                const int64_t index = p.events.indices[e];
+            const EventRange events = events_of_row(p.events, sample * steps + t);
+            for (int64_t e = events.begin; e < events.end; ++e) {
+                const int64_t index = input_or_first(p.events.indices + e, p.events.inputs);
                 const T sum = t < length ? dot<S>(p.weight_t + index * neurons, grad, neurons) : T(0);
                 if (elements)
                     elements[index] = sum;
@@ -526,7 +541,10 @@ void event_dots_range(void* self, int64_t begin, int64_t end) {
 // Returns what events_forward() returns.
 template <class S>
 int64_t event_dots(const EventDots<scalar_of<S>>& p) {
-    EventsJob<EventDots<scalar_of<S>>> job = {p, {p.shape.batch}};
-    if (p.shape.steps) parallel_for(p.shape.batch, p.shape.threads, event_dots_range<S>, &job);
-    return job.result();
+    if (p.shape.steps == 0) return -1;
+    const int64_t invalid = first_invalid_sample(p.events, p.shape);
+    if (invalid >= 0) return invalid;
+    auto context = p;
+    parallel_for(p.shape.batch, p.shape.threads, event_dots_range<S>, &context);
+    return -1;
 }

@@ -35,7 +35,8 @@ struct IntegerTile {
     alignas(64) int16_t u[kTile] = {};                // its lanes past the tile are read; results are not used
 };
 
-struct IntegerJob : EventsJob<IntegerForward> {
+struct IntegerJob {
+    const IntegerForward& p;
     int64_t exact;  // so many events never overflow 16 bits
     std::atomic<int64_t> clamped;
 };
@@ -129,10 +130,10 @@ int64_t integer_forward_tile(const IntegerJob& job, int64_t number, int64_t samp
     int64_t clamped = 0;
     Shorts clamped_lanes = {};
     for (int64_t t = 0; t < where.steps; ++t) {
-        const int64_t begin = p.events.offsets[sample * p.shape.steps + t];
-        const int64_t events = p.events.offsets[sample * p.shape.steps + t + 1] - begin;
-        const auto row_of = [row_of_event](int64_t n) SRCELL_LAMBDA_INLINE {
-            return row_of_event ? static_cast<int64_t>(row_of_event[n]) : n;
+        const EventRange range = events_of_row(p.events, sample * p.shape.steps + t);
+        const int64_t begin = range.begin, events = range.size();
+        const auto row_of = [row_of_event, inputs = p.events.inputs](int64_t n) SRCELL_LAMBDA_INLINE {
+            return row_of_event ? input_or_first(row_of_event + n, inputs) : n;
         };
         T* to = spikes + t * plane + where.offset;
         if (t + kPrefetch < where.steps) {
@@ -175,24 +176,26 @@ void integer_forward_range(void* self, int64_t begin, int64_t end) {
     int64_t clamped = 0;
     for (int64_t item = begin; item < end; ++item) {
         const int64_t number = item / job.p.shape.batch, sample = item % job.p.shape.batch;
-        if (job.accepts(sample)) clamped += integer_forward_tile<T, save>(job, number, sample, spikes, tile);
+        clamped += integer_forward_tile<T, save>(job, number, sample, spikes, tile);
     }
     job.clamped += clamped;
 }
 
-// Returns the lowest sample with an invalid offset or index, or -1. The outputs of an invalid sample are unspecified.
+// Returns what events_forward() returns.
 inline int64_t integer_forward(const IntegerForward& p) {
     *p.clamped = 0;
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
+    const int64_t invalid = first_invalid_sample(p.events, p.shape);
+    if (invalid >= 0) return invalid;
     if (!p.packed) pack_weight(p);
     const int64_t tiles = event_tiles(p.shape.neurons), packed = tiles * p.rows() * p.packed_width();
-    IntegerJob job = {{p, {p.shape.batch}}, p.packed ? p.exact : exact_events(p.packed_weight, packed), {0}};
+    IntegerJob job = {p, p.packed ? p.exact : exact_events(p.packed_weight, packed), {0}};
     const auto range = p.slopes   ? integer_forward_range<float, true>
                        : p.spikes ? integer_forward_range<uint8_t, false>
                                   : integer_forward_range<float, false>;
     parallel_for(tiles * p.shape.batch, p.shape.threads, range, &job);
     *p.clamped = job.clamped;
-    return job.result();
+    return -1;
 }
 
 // The gradients of the currents of step t, to `delta`, and what is passed on to step t - 1, in `carry`.
@@ -211,8 +214,7 @@ inline void integer_delta(const IntegerBackward& p, const Tile& tile, int64_t t,
 
 // Items are (tile, group of samples), as in events_backward_range(), in whose order the weights' gradients are added.
 inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
-    auto& job = *static_cast<EventsJob<IntegerBackward>*>(self);
-    const IntegerBackward& p = job.p;
+    const auto& p = *static_cast<const IntegerBackward*>(self);
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
     const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
     const int64_t width = event_tile_width(neurons), elements = p.events.inputs * width;
@@ -223,7 +225,6 @@ inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
         float* grad_weight = p.grad_weight ? p.weight_partials + item * elements : nullptr;
         if (grad_weight) std::memset(grad_weight, 0, static_cast<size_t>(elements) * sizeof(float));
         for (int64_t sample = first; sample < last; ++sample) {
-            if (!job.accepts(sample)) continue;
             const Tile tile = event_tile_at(p.shape, number, sample);
             std::memset(carry, 0, sizeof carry);
             for (int64_t t = p.shape.steps - 1; t >= tile.steps; --t)
@@ -233,11 +234,9 @@ inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
                 const int64_t end = begin + kEventSegment < tile.steps ? begin + kEventSegment : tile.steps;
                 for (int64_t t = end - 1; t >= begin; --t) integer_delta(p, tile, t, carry, deltas[t - begin]);
                 if (!grad_weight) continue;
-                for (int64_t t = begin; t < end; ++t) {
-                    const int64_t* offsets = p.events.offsets + sample * p.shape.steps + t;
-                    add_to_rows<F32>(grad_weight, width, p.events.indices + offsets[0], nullptr,
-                                     offsets[1] - offsets[0], deltas[t - begin]);
-                }
+                for (int64_t t = begin; t < end; ++t)
+                    add_events_of_row<F32>(p.events, sample * p.shape.steps + t, grad_weight, width, nullptr,
+                                           deltas[t - begin]);
             }
         }
     }
@@ -245,14 +244,15 @@ inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
 
 // Returns what integer_forward() returns.
 inline int64_t integer_backward(const IntegerBackward& p) {
-    EventsJob<IntegerBackward> job = {p, {p.shape.batch}};
     if (p.shape.batch && p.shape.neurons) {
+        const int64_t invalid = first_invalid_sample(p.events, p.shape);
+        if (invalid >= 0) return invalid;
+        auto context = p;
         parallel_for(event_tiles(p.shape.neurons) * event_groups(p.shape.batch, p.shape.neurons), p.shape.threads,
-                     integer_backward_range, &job);
-        if (p.grad_weight && job.result() < 0)
-            reduce_weight<F32>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
+                     integer_backward_range, &context);
+        if (p.grad_weight) reduce_weight<F32>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
     } else if (p.grad_weight) {
         std::memset(p.grad_weight, 0, static_cast<size_t>(p.shape.neurons * p.events.inputs) * sizeof(float));
     }
-    return job.result();
+    return -1;
 }

@@ -14,7 +14,8 @@ template <class T>
 struct KernelsOf {
     void (*scan_forward)(const ScanForward<T>&);
     void (*scan_backward)(const ScanBackward<T>&);
-    // The kernels on events return -1, or the first sample that has an offset or an index out of bounds.
+    // The kernels on events return -1, or the first sample that has an offset or an index out of bounds; their outputs
+    // are then unspecified.
     int64_t (*events_forward)(const EventsForward<T>&);
     int64_t (*events_backward)(const EventsBackward<T>&);
     int64_t (*event_dots)(const EventDots<T>&);
@@ -41,7 +42,7 @@ struct Kernels {
     KernelsOf<double> f64;
     // sums[n] = alpha * sums[n] + x[n], rounded twice.
     void (*leaky_sum)(double* sums, const float* x, int64_t count, double alpha);
-    // As events_forward and events_backward. The outputs of an invalid sample are unspecified.
+    // As events_forward and events_backward.
     int64_t (*integer_forward)(const IntegerForward&);
     int64_t (*integer_backward)(const IntegerBackward&);
     // Writes the number of active pixels before each sample, and last their total, to active_before, (B + 1,), and

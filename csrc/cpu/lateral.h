@@ -89,10 +89,9 @@ void pack_lateral(const Lateral<T>& lateral, const ScanShape& shape) {
 }
 
 template <class Call>
-struct LateralJob : EventsJob<Call> {
+struct LateralJob {
+    const Call& p;
     std::atomic<bool> out_of_memory;
-
-    int64_t result() const { return out_of_memory ? kOutOfMemory : EventsJob<Call>::result(); }
 };
 
 // The memory of a thread for the forward pass.
@@ -133,34 +132,21 @@ int64_t lateral_forward_memory(int64_t neurons) {
 template <class V>
 SRCELL_INLINE void sum_events_of_step(const LateralForward<scalar_of<V>>& p, int64_t sample, int64_t number, int64_t t,
                                       scalar_of<V>* target) {
-    using T = scalar_of<V>;
     const int64_t width = event_tile_width(p.shape.neurons), rows = p.rows();
-    const int64_t* offsets = p.events.offsets + sample * p.shape.steps + t;
     // Without inputs or events there are no packed weights; `target` is then only a valid address.
-    const T* weights = rows ? p.packed_weight + number * rows * width : target;
-    const T* values = offset_or_null(p.events.values, offsets[0]);
-    const int64_t events = offsets[1] - offsets[0];
-    if (p.by_event())
-        sum_packed_events<V>(target, width, weights + offsets[0] * width, values, events);
-    else
-        sum_event_rows<V>(
-            target, width, weights, width,
-            [indices = p.events.indices + offsets[0]](int64_t n)
-                SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(indices[n]); },
-            values, events);
+    const scalar_of<V>* weights = rows ? p.packed_weight + number * rows * width : target;
+    sum_events_of_row<V>(p, sample * p.shape.steps + t, weights, width, target);
 }
 
 // Writes the currents of a layer of several tiles where its spikes will be: tile by tile over all samples, so that a
 // tile's weights stay in the cache. Items are (tile, sample).
 template <class V>
 void sum_events_range(void* self, int64_t begin, int64_t end) {
-    auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
-    const auto& p = job.p;
+    const auto& p = *static_cast<const LateralForward<scalar_of<V>>*>(self);
     const int64_t plane = p.shape.batch * p.shape.neurons;
     alignas(64) Row<V> current = {};
     for (int64_t item = begin; item < end; ++item) {
         const int64_t number = item / p.shape.batch, sample = item % p.shape.batch;
-        if (!job.accepts(sample)) continue;
         const Tile tile = event_tile_at(p.shape, number, sample);
         for (int64_t t = 0; t < tile.steps; ++t) {
             sum_events_of_step<V>(p, sample, number, t, current);
@@ -253,30 +239,28 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     std::memset(m.currents, 0, static_cast<size_t>(all) * sizeof(scalar_of<V>));  // lanes past the last neuron
     for (int64_t k = 0; k < event_tiles(neurons); ++k)
         load_cell(m.cells[k], p.cell, event_tile_at(p.shape, k, 0), neurons);
-    for (int64_t sample = begin; sample < end; ++sample)
-        if (!p.has_events || job.accepts(sample)) lateral_forward_sample<V, save>(p, sample, m);
+    for (int64_t sample = begin; sample < end; ++sample) lateral_forward_sample<V, save>(p, sample, m);
 }
 
 // Returns what events_forward() returns, or kOutOfMemory.
 template <class V>
 int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
-    using Job = LateralJob<LateralForward<scalar_of<V>>>;
     LateralForward<scalar_of<V>> p = call;
     const int64_t tiles = event_tiles(p.shape.neurons);
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
+    const int64_t invalid = p.has_events ? first_invalid_sample(p.events, p.shape) : -1;
+    if (invalid >= 0) return invalid;
     if (p.has_events && !p.packed) pack_weight(p);
     if (!p.lateral.is_packed) pack_lateral(p.lateral, p.shape);
     if (p.has_events && tiles > 1) {
-        Job job = {{p, {p.shape.batch}}, {false}};
-        parallel_for(tiles * p.shape.batch, p.shape.threads, sum_events_range<V>, &job);
-        if (job.result() != -1) return job.result();
+        parallel_for(tiles * p.shape.batch, p.shape.threads, sum_events_range<V>, &p);
         p.has_events = false;
         p.current = p.spikes;
     }
-    Job job = {{p, {p.shape.batch}}, {false}};
+    LateralJob<LateralForward<scalar_of<V>>> job = {p, {false}};
     parallel_for(p.shape.batch, p.shape.threads,
                  p.trace ? lateral_forward_range<V, true> : lateral_forward_range<V, false>, &job);
-    return job.result();
+    return job.out_of_memory ? kOutOfMemory : -1;
 }
 
 // The memory of a thread for the backward pass.
@@ -360,28 +344,17 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
     }
 }
 
-// Adds the events of the steps [begin, end) of a sample to the weight gradient of its group: segments last to first, as
-// events_backward_tile() does. events_of(t) has the events of step t.
-template <class V, class EventsOf>
+// Visits the steps [begin, end) of a sample for the weight gradient of its group: segments last to first, as
+// events_backward_tile() does. add(t, rows, delta) adds the events of step t to a tile's rows.
+template <class V, class Add>
 void add_events_of_block(const WeightSums<scalar_of<V>>& sums, int64_t group, int64_t begin, int64_t end,
-                         const scalar_of<V>* deltas, EventsOf events_of) {
+                         const scalar_of<V>* deltas, Add add) {
     const int64_t width = event_tile_width(sums.shape.neurons), all = lateral_width(sums.shape.neurons);
     for (int64_t k = 0; k < event_tiles(sums.shape.neurons); ++k)
         for (int64_t from = begin + (end - begin - 1) / kEventSegment * kEventSegment, to = end; from >= begin;
              to = from, from -= kEventSegment)
-            for (int64_t t = from; t < to; ++t) {
-                const auto [indices, values, count] = events_of(t);
-                add_to_rows<V>(sums.of(k, group), width, indices, values, count,
-                               deltas + (t - begin) * all + k * width);
-            }
+            for (int64_t t = from; t < to; ++t) add(t, sums.of(k, group), deltas + (t - begin) * all + k * width);
 }
-
-template <class T>
-struct StepEvents {
-    const int32_t* indices;
-    const T* values;
-    int64_t count;
-};
 
 template <class V, bool recurrent, bool parameters>
 void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t group,
@@ -390,7 +363,8 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
     using T = scalar_of<V>;
     constexpr int64_t used = parameters ? kParameters : 1;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
-    const int64_t tiles = event_tiles(neurons), block = lateral_block(tiles), steps = steps_of(p.shape, sample);
+    const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
+    const int64_t block = lateral_block(tiles), steps = steps_of(p.shape, sample);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         clear_sums(m.tiles[k].sums, used, tile);
@@ -408,15 +382,16 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
                 std::memcpy(p.grad_current + t * plane + sample * neurons, m.deltas + (t - from) * all,
                             static_cast<size_t>(neurons) * sizeof(T));
         if (grad_lateral.gradient)
-            add_events_of_block<V>(grad_lateral, group, from, to, m.deltas, [&](int64_t t) {
+            add_events_of_block<V>(grad_lateral, group, from, to, m.deltas, [&](int64_t t, T* rows, const T* delta) {
                 const Active<T>& active = m.active[t - from];
-                return StepEvents<T>{active.index, active.value, active.count};
+                add_to_rows<V>(
+                    rows, width,
+                    [index = active.index](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(index[n]); },
+                    active.value, active.count, delta);
             });
         if (grad_weight.gradient)
-            add_events_of_block<V>(grad_weight, group, from, to, m.deltas, [&](int64_t t) {
-                const int64_t* offsets = p.events.offsets + sample * p.shape.steps + t;
-                return StepEvents<T>{p.events.indices + offsets[0], offset_or_null(p.events.values, offsets[0]),
-                                     offsets[1] - offsets[0]};
+            add_events_of_block<V>(grad_weight, group, from, to, m.deltas, [&](int64_t t, T* rows, const T* delta) {
+                add_events_of_row<V>(p.events, sample * p.shape.steps + t, rows, width, p.events.values, delta);
             });
     }
     if (p.grad_current)
@@ -459,8 +434,7 @@ void lateral_backward_range(void* self, int64_t begin, int64_t end) {
         grad_lateral.clear(group);
         const int64_t first = group * size, last = first + size < batch ? first + size : batch;
         for (int64_t sample = first; sample < last; ++sample)
-            if (!p.has_events || job.accepts(sample))
-                lateral_backward_sample<V, recurrent, parameters>(p, sample, group, grad_weight, grad_lateral, m);
+            lateral_backward_sample<V, recurrent, parameters>(p, sample, group, grad_weight, grad_lateral, m);
     }
 }
 
@@ -469,8 +443,10 @@ template <class V>
 int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
     using T = scalar_of<V>;
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
-    LateralJob<LateralBackward<T>> job = {{p, {batch}}, {false}};
+    LateralJob<LateralBackward<T>> job = {p, {false}};
     if (batch && neurons) {
+        const int64_t invalid = p.has_events ? first_invalid_sample(p.events, p.shape) : -1;
+        if (invalid >= 0) return invalid;
         pack_lateral(p.lateral, p.shape);
         const bool parameters = wants_parameters(p);
         const auto range =
@@ -478,14 +454,13 @@ int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
                 ? (parameters ? lateral_backward_range<V, true, true> : lateral_backward_range<V, true, false>)
                 : (parameters ? lateral_backward_range<V, false, true> : lateral_backward_range<V, false, false>);
         parallel_for(event_groups(batch, neurons), p.shape.threads, range, &job);
-        if (job.result() == -1) {
-            if (p.grad_weight) reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
-            if (p.grad_lateral) reduce_weight<V>({p.shape, neurons, p.lateral_partials, p.grad_lateral});
-        }
+        if (job.out_of_memory) return kOutOfMemory;
+        if (p.grad_weight) reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
+        if (p.grad_lateral) reduce_weight<V>({p.shape, neurons, p.lateral_partials, p.grad_lateral});
     } else {
         if (p.grad_weight) std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
         if (p.grad_lateral) std::memset(p.grad_lateral, 0, static_cast<size_t>(neurons * neurons) * sizeof(T));
     }
-    if (job.result() == -1) reduce_parameters(p);
-    return job.result();
+    reduce_parameters(p);
+    return -1;
 }

@@ -76,10 +76,12 @@ struct MaskEventsBody {
         const int64_t sample = row / rows, t = row % rows - p.prefix;
         const int64_t first = (sample * p.steps + t) * words;
         int64_t count = 0;
+        // Bits that were set after they were counted have no room.
+        const int64_t start = list ? p.offsets[row] : 0, room = list ? p.offsets[row + 1] - start : 0;
         for (int64_t w = 0; t >= 0 && w < words; ++w) {
             if constexpr (list)
-                for (uint64_t bits = p.mask[first + w]; bits; bits &= bits - 1)
-                    p.indices[p.offsets[row] + count++] = static_cast<int32_t>(w * 64 + lowest_bit(bits));
+                for (uint64_t bits = p.mask[first + w]; bits && count < room; bits &= bits - 1)
+                    p.indices[start + count++] = static_cast<int32_t>(w * 64 + lowest_bit(bits));
             else
                 count += count_bits(p.mask[first + w]);
         }

@@ -4,11 +4,10 @@
 // skipped.
 template <class T, class Use>
 SRCELL_INLINE void for_each_event(const Events<T>& events, int64_t row, Use use) {
-    const int64_t begin = events.offsets[row] < 0 ? events.count : events.offsets[row];
-    const int64_t end = events.offsets[row + 1] > events.count ? 0 : events.offsets[row + 1];
+    const int64_t begin = read_once(events.offsets + row), end = read_once(events.offsets + row + 1);
+    if (begin < 0 || end > events.count) return;
     for (int64_t e = begin; e < end; ++e) {
-        // Compared as unsigned: a negative index becomes larger than any valid one.
-        const auto index = static_cast<uint32_t>(events.indices[e]);
-        if (index < static_cast<uint64_t>(events.inputs)) use(e, index);
+        const int64_t index = input_or_more(events.indices + e);
+        if (index < events.inputs) use(e, static_cast<uint32_t>(index));
     }
 }

@@ -268,7 +268,7 @@ struct EventDotsBody {
         const int64_t event = place.item() / kWarp;
         Value<T> sum = splat<Value<T>>(0);
         if (event < p.events.count && p.positions[event] >= 0) {
-            const T* weights = p.weight_t + p.events.indices[event] * p.neurons;
+            const T* weights = p.weight_t + input_or_first(p.events.indices + event, p.events.inputs) * p.neurons;
             const T* grad = p.grad_current + p.positions[event] * p.neurons;
             for (int64_t n = place.thread % kWarp; n < p.neurons; n += kWarp)
                 sum = fma(Value<T>{weights[n]}, Value<T>{grad[n]}, sum);

@@ -167,15 +167,14 @@ int64_t bits_of(float value) {
     refuse_events("events: expected arrays that are not altered during a call");
 }
 
-// Checks what the kernels do not, and what must hold before a run is cut into chunks: they check all offsets and
-// indices of the samples that they get.
+// Checks what the kernels do not: they check the offsets and indices of the samples that they get.
 void check_events(const NetworkInput& input) {
     const Events<float>& events = input.events;
     bool good = events.offsets[0] == 0 && events.offsets[input.batch * input.steps] == events.count;
     int64_t before = 0;
     for (int64_t b = 0; good && b < input.batch; ++b) {
-        const int64_t length = input.lengths ? input.lengths[b] : input.steps,
-                      end = events.offsets[(b + 1) * input.steps];
+        const int64_t length = input.lengths ? read_once(input.lengths + b) : input.steps,
+                      end = read_once(events.offsets + (b + 1) * input.steps);
         good = length >= 0 && length <= input.steps && before <= end && end <= events.count &&
                events.offsets[b * input.steps + length] == end;
         before = end;
@@ -219,14 +218,17 @@ struct RunMemory {
     Block<int64_t> offsets;
     Block<int32_t> indices;
 
-    // The events of some of the samples, as rows of their own.
+    // The events of some of the samples, as rows of their own: the offsets are copied, because another thread may write
+    // into the caller's.
     Events<float> part_of(const NetworkInput& input, int64_t first, int64_t batch) {
-        const int64_t rows = batch * input.steps;
+        const int64_t rows = batch * input.steps, all = input.events.count;
         const int64_t* from = input.events.offsets + first * input.steps;
         offsets = Block<int64_t>(rows + 1);
-        for (int64_t row = 0; row <= rows; ++row) offsets.data()[row] = from[row] - from[0];
+        const int64_t begin = clamp_to(read_once(from), 0, all);
+        for (int64_t row = 0; row <= rows; ++row)
+            offsets.data()[row] = clamp_to(read_once(from + row), begin, all) - begin;
         const float* given = input.events.values;
-        return {offsets.data(), input.events.indices + from[0], given ? given + from[0] : nullptr, from[rows] - from[0],
+        return {offsets.data(), input.events.indices + begin, given ? given + begin : nullptr, offsets.data()[rows],
                 input.events.inputs};
     }
 

@@ -108,9 +108,9 @@ class Stream {
   public:
     Stream(const Network& network, int64_t batch);
 
-    // Takes a step with the events of row b for sample b: offsets (B + 1,), indices and values as in Events. Throws
-    // std::invalid_argument, and the state is then as it was, for events that are not valid.
-    void step(const int64_t* offsets, const int32_t* indices, const float* values);
+    // Takes a step with the events of row b for sample b: offsets (B + 1,), `count` indices and values, as in Events.
+    // Throws std::invalid_argument, and the state is then as it was, for events that are not valid.
+    void step(const int64_t* offsets, const int32_t* indices, const float* values, int64_t count);
     // Takes a step with the nonzero elements of a dense input (B, K).
     void step_dense(const float* input);
 

@@ -101,7 +101,7 @@ srcell_status srcell_network_run(const srcell_network* network, int64_t steps, i
     return guarded([&] {
         require(network, "network");
         require(offsets, "offsets");
-        const int64_t count = offsets[srcell::count_rows(steps, batch)];
+        const int64_t count = srcell::read_once(offsets + srcell::count_rows(steps, batch));
         if (count) require(indices, "indices");
         const srcell::Network& run = network->network;
         std::vector<float*> written(run.layers().size());
@@ -129,7 +129,7 @@ srcell_status srcell_stream_step(srcell_stream* stream, const int32_t* indices, 
         if (count < 0) throw std::invalid_argument("count: expected at least 0");
         if (stream->stream.batch() != 1) throw std::invalid_argument("stream: expected one of one sample");
         const int64_t offsets[] = {0, count};
-        stream->stream.step(offsets, indices, values);
+        stream->stream.step(offsets, indices, values, count);
     });
 }
 
@@ -138,8 +138,9 @@ srcell_status srcell_stream_step_rows(srcell_stream* stream, const int64_t* offs
     return guarded([&] {
         require(stream, "stream");
         require(offsets, "offsets");
-        if (offsets[stream->stream.batch()]) require(indices, "indices");
-        stream->stream.step(offsets, indices, values);
+        const int64_t count = srcell::read_once(offsets + stream->stream.batch());
+        if (count) require(indices, "indices");
+        stream->stream.step(offsets, indices, values, count);
     });
 }
 

@@ -72,10 +72,11 @@ void Stream::advance(Events<float> events) {
     read_.add(parts_.back().spikes[now_].data());
 }
 
-void Stream::step(const int64_t* offsets, const int32_t* indices, const float* values) {
+void Stream::step(const int64_t* offsets, const int32_t* indices, const float* values, int64_t count) {
     const PlainArithmetic plain;
-    refuse_nan(values, offsets[batch_]);
-    advance({offsets, indices, values, offsets[batch_], network_.inputs()});
+    if (count < 0) throw std::invalid_argument("offsets: expected at least 0");
+    refuse_nan(values, count);
+    advance({offsets, indices, values, count, network_.inputs()});
 }
 
 void Stream::step_dense(const float* input) {

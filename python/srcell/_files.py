@@ -5,18 +5,61 @@ Code whose files must survive a killed process calls this; it must never know wh
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
+import secrets
+import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+}
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file's content; if that fails or is interrupted, the file is unchanged.
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user named: atomically, through links, and into a named pipe or a character device.
 
     Raises:
+        FileExistsError: a folder, a block device or a socket is there.
+        OSError: the file could not be written: no space, no permission.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file, link = pathlib.Path(folder) / "notes.txt", pathlib.Path(folder) / "link"
+        ...     link.symlink_to(file)
+        ...     write_output(link, b"whole")
+        ...     file.read_text(), link.is_symlink()
+        ('whole', True)
+
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        with open(path, "wb") as file:
+            file.write(content)
+    else:
+        write_atomically(Path(os.path.realpath(path)), content)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file's content; if that fails or is interrupted, the file is unchanged. A link is replaced itself.
+
+    Any number of threads and processes may write to one path at the same time: the last one wins.
+
+    Raises:
+        FileExistsError: something is there that is no regular file and no link.
         OSError: the file could not be written: no space, no permission.
 
     Example:
@@ -28,8 +71,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         ('whole', ['notes.txt'])
 
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        kind = _KINDS.get(stat.S_IFMT(path.lstat().st_mode))
+        if kind is not None:
+            raise FileExistsError(errno.EEXIST, f"expected a regular file or none, found a {kind}", str(path))
+    partial = path.with_name(partial_name(path.name))
     try:
         with open(partial, "xb") as file:  # "x": a link created there meanwhile is not followed
             file.write(content)
@@ -46,9 +92,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def partial_name(name: str) -> str:
+    """A name for a temporary file of ``write_atomically`` that no other call has: short, however long the file's."""
+    return f"{_partial_prefix(name)}{secrets.token_hex(8)}.partial"
+
+
+def _partial_prefix(name: str) -> str:
+    return f"{name[:32]}.{zlib.crc32(os.fsencode(name)):08x}."
+
+
 def is_partial(path: Path, names: Sequence[str]) -> bool:
-    """Whether a path is the temporary file of ``write_atomically`` for one of the names."""
-    return any(re.fullmatch(rf"{re.escape(name)}\.\d+\.partial", path.name) for name in names)
+    """Whether a path is a temporary file of ``write_atomically`` for one of the names."""
+    return any(re.fullmatch(re.escape(_partial_prefix(name)) + r"[0-9a-f]{16}\.partial", path.name) for name in names)
 
 
 def remove_partial_files(folder: Path, names: Sequence[str]) -> None:
@@ -58,7 +113,7 @@ def remove_partial_files(folder: Path, names: Sequence[str]) -> None:
         >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as name:
         ...     folder = pathlib.Path(name)
-        ...     for file in ("notes.txt.7.partial", "video.mp4.partial"):
+        ...     for file in ("notes.txt.2694521b.0123456789abcdef.partial", "video.mp4.partial"):
         ...         (folder / file).touch()
         ...     remove_partial_files(folder, ["notes.txt"])
         ...     [path.name for path in folder.iterdir()]

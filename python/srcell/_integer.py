@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ._pytree import of_tensors
+
 
 class IntegerCell(NamedTuple):
     """The constants of an integer neuron; the defaults are the hardware's. docs/integer.md has the equations.
@@ -64,6 +66,7 @@ class IntegerCell(NamedTuple):
     """A neuron spikes where h >= spike_threshold."""
 
 
+@of_tensors
 class IntegerState(NamedTuple):
     """The state of integer neurons after a step: three int16 tensors (B, N)."""
 

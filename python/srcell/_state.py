@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ._pytree import of_tensors
 
+
+@of_tensors
 class SRCState(NamedTuple):
     r"""The state of SRC neurons after a step: three tensors of one shape, (B, \*F)."""
 

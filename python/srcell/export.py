@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ._arguments import describe
-from ._files import write_atomically
+from ._files import write_output
 from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout
 
 FORMAT, VERSION = "srcell.network", "1"
@@ -79,7 +79,7 @@ def export(network: nn.Module, path: str | Path) -> None:
             texts["encoder"] = json.dumps(settings)
     # Parameters may share their memory, which the format does not allow.
     content = save({name: tensor.clone() for name, tensor in tensors.items()}, texts)
-    write_atomically(Path(path), _with_sorted_header(content))
+    write_output(Path(path), _with_sorted_header(content))
 
 
 def _with_sorted_header(content: bytes) -> bytes:

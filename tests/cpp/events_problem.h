@@ -2,7 +2,11 @@
 // the tests of the kernels on events.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <limits>
+#include <thread>
 
 #include "cell_problem.h"
 
@@ -104,6 +108,55 @@ Array<T> currents(const CellOptions& o, const EventRows<T>& rows, const Array<T>
                 current[(t * o.batch + b) * o.neurons + n] = sum;
             }
     return current;
+}
+
+// While it lives, a second thread puts wild values into arrays, one at a time, and takes them out again: what is
+// checked at the beginning of a call may be different when it is used.
+class Meddler {
+  public:
+    template <class... Arrays>
+    explicit Meddler(Arrays&... arrays) : thread_([&] { run(arrays...); }) {}
+    ~Meddler() {
+        done_ = true;
+        thread_.join();
+    }
+
+  private:
+    template <class... Arrays>
+    void run(Arrays&... arrays) {
+        Numbers numbers(7);
+        while (!done_) (..., meddle(arrays, numbers));
+    }
+    template <class Integers>
+    static void meddle(Integers& array, Numbers& numbers) {
+        using Integer = std::decay_t<decltype(array[0])>;
+        using Limits = std::numeric_limits<Integer>;
+        const Integer wild[] = {Limits::min(), -1, 1 << 30, Limits::max()};
+        const auto at = numbers.below(static_cast<int64_t>(array.size()));
+        volatile Integer& element = array.data()[at];
+        const Integer before = element;
+        element = wild[numbers.below(4)];
+        wait(numbers);
+        element = before;
+        wait(numbers);
+    }
+    static void wait(Numbers& numbers) {
+        for (volatile int64_t k = numbers.below(2000); k > 0;) k = k - 1;
+    }
+
+    std::atomic<bool> done_{false};
+    std::thread thread_;
+};
+
+// Makes calls while another thread meddles with the events, until many were refused and many were not.
+template <class Call>
+void calls_survive(Call call) {
+    int64_t refused = 0, accepted = 0;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+    while (refused < 100 || accepted < 100) {
+        ++(call() >= 0 ? refused : accepted);
+        CHECK(std::chrono::steady_clock::now() < end);
+    }
 }
 
 struct Wanted {

@@ -158,10 +158,25 @@ void corrupt_batches_are_refused() {
     });
 }
 
+void events_that_change_during_a_call_are_survived(int64_t neurons) {
+    const CellOptions o = {40, 4, neurons, true, true, true, true, true, true, true, wild_lengths(4, 40)};
+    CellInputs<float> in(o);
+    EventRows<float> rows(o, 5, true, in.numbers);
+    const Array<float> weight = in.numbers.array<float>(neurons * 5), current(0);
+    Array<float> lateral = in.numbers.array<float>(neurons * neurons);
+    for (const Kernels* kernels : available_kernels()) {
+        LateralCall<float> call(in, &rows, true, true, kPoison);
+        const Meddler meddler(rows.offsets, rows.indices, in.lengths);
+        calls_survive([&] { return call.forward(*kernels, weight, current, lateral, 1); });
+        calls_survive([&] { return call.backward(*kernels, lateral, 1); });
+    }
+}
+
 }  // namespace
 
 int main() {
     shapes_agree();
+    for (const int64_t neurons : {20, 150}) events_that_change_during_a_call_are_survived(neurons);
     corrupt_batches_are_refused();
     std::printf("lateral: passed\n");
 }

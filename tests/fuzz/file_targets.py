@@ -16,7 +16,6 @@ import io
 import json
 import math
 import os
-import re
 import shutil
 import struct
 import tempfile
@@ -34,7 +33,8 @@ from torch import Tensor
 
 import srcell
 from fuzz.draws import Draw, altered, chance, corrupted, pick, spikes
-from srcell import benchmark, runtime, training
+from srcell import benchmark, hardware, runtime, training
+from srcell._files import is_partial, partial_name
 from srcell.cli import main
 from srcell.data import Dataset, LabelledEvents, LabelledImages, load_fashion_mnist, load_mnist, load_nmnist
 from srcell.models import SRCClassifier
@@ -471,8 +471,13 @@ def a_run() -> tuple[RunFolder, RunFolder]:
 def half_written(draw: Draw) -> set[str]:
     """Names of partial files, of a run, a download or other programs."""
     owners = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.json.bak")
-    ends = (".7", ".123", "", ".x", ".-1")
-    return {f"{pick(draw, *owners)}{pick(draw, *ends)}.partial" for _ in range(draw.randrange(5))}
+    ends = (".7", "", ".x", ".-1")
+
+    def name() -> str:
+        owner = pick(draw, *owners)
+        return partial_name(owner) if chance(draw, 50) else f"{owner}{pick(draw, *ends)}.partial"
+
+    return {name() for _ in range(draw.randrange(5))}
 
 
 def run_folder(draw: Draw) -> bool:
@@ -508,7 +513,7 @@ def run_folder(draw: Draw) -> bool:
         writer.close()
         other.close()
 
-    left = {name for name in before if re.fullmatch(rf"({'|'.join(map(re.escape, FILES))})\.\d+\.partial", name)}
+    left = {name for name in before if is_partial(folder / name, FILES)}
     assert tree(folder).keys() in (before.keys(), before.keys() - left) and (free or tree(folder) == before)
     for name in names:
         (folder / name).unlink(missing_ok=True)
@@ -518,6 +523,80 @@ def run_folder(draw: Draw) -> bool:
 
 def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+# Files that the user names
+
+
+def outputs(draw: Draw) -> bool:
+    """Files written where there is a file, a link, a pipe, a device, a folder, or nothing."""
+    folder = workspace("output")
+    path, target = folder / pick(draw, "file", "x" * 255, "é" * 120, "*", "a.partial"), folder / "target"
+    kind = pick(draw, "none", "file", "link", "dangling", "chain", "loop", "pipe", "device", "folder", "missing")
+    weights = np.arange(draw.randrange(1, 6)).reshape(1, -1)
+    write = functools.partial(hardware.write_weights, path, weights)
+    hardware.write_weights(folder / "expected", weights)
+    expected = (folder / "expected").read_bytes()
+    if kind in ("file", "link", "chain"):
+        (path if kind == "file" else target).write_text("before")
+    if kind == "chain":
+        (folder / "between").symlink_to("target")
+    if kind in ("link", "dangling", "chain", "loop", "missing"):
+        to = {"chain": "between", "loop": path.name, "missing": "nowhere/target"}.get(kind, "target")
+        path.symlink_to(to)
+    if kind == "pipe":
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if kind == "device":
+        path.symlink_to(os.devnull)
+    if kind == "folder":
+        path.mkdir()
+    before = {x.name: x.lstat().st_mode for x in folder.iterdir()}
+
+    try:
+        write()
+        refused = False
+    except OSError:
+        refused = True
+
+    assert refused == (kind in ("loop", "folder", "missing"))
+    assert all(os.lstat(folder / name).st_mode == mode for name, mode in before.items())
+    if kind == "pipe":
+        assert os.read(reader, 1 << 16) == expected
+        os.close(reader)
+    elif kind not in ("device", "loop", "folder", "missing"):
+        assert path.read_bytes() == expected
+    made = {x.name for x in folder.iterdir()} - before.keys()
+    assert made == ({path.name} if kind == "none" else {"target"} if kind == "dangling" else set())
+    for x in folder.iterdir():
+        x.rmdir() if x.is_dir() and not x.is_symlink() else x.unlink()
+    assert_alone(folder)
+    return not refused
+
+
+@functools.cache
+def written_texts() -> dict[str, str]:
+    """What ``hardware`` writes as text, by the name of its reader."""
+    folder, weights = workspace("written"), [[1, -2, 3], [0, 5, -8]]
+    hardware.write_weights(folder / "read_weights", weights)
+    hardware.write_header(folder / "read_header", [weights], num_classes=2)
+    hardware.write_frames(folder / "read_frames", [[1, 0], [0, 1]], label=3)
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def texts(draw: Draw) -> bool:
+    """Text that ``hardware`` reads, with parts of it, or blanks and digits, repeated many times."""
+    folder, reader = workspace("text"), pick(draw, *written_texts())
+    text = written_texts()[reader]
+    for _ in range(draw.randrange(4)):
+        at = draw.randrange(len(text) + 1)
+        part = (
+            text[at : at + draw.randrange(40)] if chance(draw, 50) else pick(draw, " ", "1", "_", "(", "/*", "\n", "-")
+        )
+        text = text[:at] + part * pick(draw, 1, 3, 300, 30_000 // max(len(part), 1)) + text[at + draw.randrange(3) :]
+    (folder / "text").write_text(text)
+
+    return accepts_file(folder, lambda: getattr(hardware, reader)(folder / "text")) is not None
 
 
 # The command line

@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         Stream stream(network, 1);
         for (int64_t t = 0; t < kSteps; ++t) {
             const int64_t row[] = {0, offsets[static_cast<size_t>(t) + 1] - offsets[static_cast<size_t>(t)]};
-            stream.step(row, indices.data() + offsets[static_cast<size_t>(t)], nullptr);
+            stream.step(row, indices.data() + offsets[static_cast<size_t>(t)], nullptr, row[1]);
             const float* whole = spikes.data() + static_cast<size_t>(t) * outputs;
             CHECK(same(stream.spikes(network.layers().size() - 1), whole, outputs));
         }

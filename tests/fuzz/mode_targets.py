@@ -7,6 +7,7 @@ input, the calls, and the assertions.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -19,7 +20,18 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 from fuzz.draws import FLOATS, Draw, chance, floats, pick, size, spikes
-from srcell import SRC, EventBatch, SRCConv2d, latency_encode, leaky_readout, rate_encode, src, src_linear
+from srcell import (
+    SRC,
+    EventBatch,
+    IntegerSRC,
+    SRCCell,
+    SRCConv2d,
+    latency_encode,
+    leaky_readout,
+    rate_encode,
+    src,
+    src_linear,
+)
 from srcell.functional import count_spikes
 from srcell.functional.readout import scale_neurons
 from support.wrapped import Wrapped
@@ -106,6 +118,34 @@ def modes(draw: Draw) -> bool:
     if mode is not fake:
         plain = [x.inner if isinstance(x, Wrapped) else x for x in result]
         assert all(map(torch.equal, plain, expected))
+    return True
+
+
+def saved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program, saved and loaded."""
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file)
+
+
+def programs(draw: Draw) -> bool:
+    """Layers exported, saved and loaded."""
+    options: dict[str, Any] = {"initial_state": pick(draw, "zeros", "rest")}
+    kind, steps, batch, inputs = pick(draw, SRC, SRCCell, SRCConv2d, IntegerSRC), size(draw), size(draw), 4
+    if kind is not IntegerSRC:
+        options |= {"learnable": pick(draw, (), ("rho",), ("alpha", "rho", "r")), "bias": chance(draw, 70)}
+        options |= {"lateral": True} if kind is SRC and chance(draw, 40) else {}
+    layer: torch.nn.Module = SRCConv2d(1, 2, 2, **options) if kind is SRCConv2d else kind(inputs, 3, **options)
+    x = (spikes(draw, steps, batch, inputs) != 0).float()
+    x = x.view(steps, batch, 1, 2, 2) if kind is SRCConv2d else x[0] if kind is SRCCell and steps else x
+    if kind is SRCCell and not steps:
+        return False
+
+    made = saved(torch.export.export(layer, (x,))).module()(x)
+
+    assert all(map(torch.equal, pytree.tree_leaves(made), pytree.tree_leaves(layer(x))))
+    assert type(made[1]) is type(layer(x)[1])
     return True
 
 

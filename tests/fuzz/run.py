@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz import event_targets, file_targets, mode_targets, op_targets
+from fuzz import event_targets, file_targets, mode_targets, op_targets, race_targets
 
 TARGETS: dict[str, Callable[[random.Random], bool]] = {
     function.__name__: function
@@ -34,7 +34,8 @@ TARGETS: dict[str, Callable[[random.Random], bool]] = {
         *(mode_targets.modes, mode_targets.padding),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
         file_targets.network,
-        *(file_targets.run_folder, file_targets.command_line),
+        *(file_targets.run_folder, file_targets.command_line, file_targets.outputs, file_targets.texts),
+        *(mode_targets.programs, race_targets.races),
     )
 }
 FINDINGS = 20  # number of findings after which a target ends

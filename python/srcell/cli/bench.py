@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import benchmark
+from .._files import write_output
 from .._info import cuda_lacks, info
 from ..benchmark.timing import Quartiles
 from .parser import Parser
@@ -44,7 +45,8 @@ def bench(arguments: argparse.Namespace) -> None:
         print(*describe_result(result), "", sep="\n", flush=True)
         results.append(result)
     if out is not None:
-        out.write_text(json.dumps(benchmark.record(results, Path(benchmark.__file__)), indent=1) + "\n")
+        content = json.dumps(benchmark.record(results, Path(benchmark.__file__)), indent=1) + "\n"
+        write_output(out, content.encode())
 
 
 def describe_result(result: benchmark.Result) -> Iterator[str]:

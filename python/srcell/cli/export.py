@@ -26,6 +26,8 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """Write the file and say what is in it."""
     srcell.load(arguments.run_folder).export(arguments.file)
+    if not arguments.file.is_file():  # a pipe: nothing is left to look at, and stdout may be the file
+        return
     network = srcell.runtime.load(arguments.file)
     sizes = "-".join(str(size) for size in (network.input_size, *(layer.neurons for layer in network.layers)))
     print(f"{arguments.file}: {sizes}, {network.num_classes} classes, {arguments.file.stat().st_size:,} bytes")

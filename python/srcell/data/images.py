@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._extras import extra
 from .dataset import Dataset, LabelledImages
+from .faults import fault_of
 
 CLASSES = 10
 # What torchvision's parser may raise for a corrupt file: it uses assertions, lookups and views.
@@ -122,4 +123,4 @@ def _read(path: Path, parse: Callable[[str], Tensor]) -> tuple[Path, Tensor]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there, nor {zipped.name}: download the data set again") from None
     except CORRUPT as error:
-        raise ValueError(f"{source}: corrupt or truncated ({error}): delete it and download it again") from error
+        raise fault_of(error, source, "delete it and download it again") from error

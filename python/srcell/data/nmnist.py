@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._arguments import as_int
 from .._extras import extra
 from .._files import write_atomically
 from ..events import EventBatch
+from ..events.checks import MAX_STEPS
 from .dataset import Dataset, LabelledEvents
+from .faults import fault_of
 
 CLASSES = 10
 POLARITIES, HEIGHT, WIDTH = 2, 34, 34
@@ -47,7 +50,7 @@ def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, c
 
     Raises:
         FileNotFoundError: a folder is missing, or holds no recording.
-        ValueError: a file is corrupt; the message names it.
+        ValueError: a file is corrupt; the message names it. Or ``prefix`` is outside its range.
         ImportError: tonic or safetensors is not installed.
 
     Source: G. Orchard et al., "Converting static image datasets to spiking neuromorphic datasets using saccades",
@@ -59,7 +62,7 @@ def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, c
         FileNotFoundError: no N-MNIST in no-such-folder: expected the folders Train and Test there...
 
     """
-    root = Path(root)
+    root, prefix = Path(root), as_int("prefix", prefix, MAX_STEPS)
     if download:
         with extra("nmnist"):
             from tonic import datasets
@@ -127,7 +130,7 @@ def _read_recording(path: Path, prefix: int) -> EventBatch:
             prefix=prefix,
         )
     except ValueError as error:
-        raise ValueError(f"{path}: corrupt ({error}): extract it again") from error
+        raise fault_of(error, path, "extract it again") from error
 
 
 def _stamp(folder: Path, paths: list[Path]) -> str:

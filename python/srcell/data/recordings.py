@@ -13,7 +13,9 @@ import numpy as np
 from .._arguments import as_float, as_int
 from .._extras import extra
 from ..events import EventBatch
+from ..events.checks import MAX_STEPS
 from .dataset import Dataset, LabelledEvents
+from .faults import fault_of
 
 CHANNELS = 700  # of the artificial cochlea
 SHD_CLASSES, SSC_CLASSES, GESTURES = 20, 35, 11
@@ -36,7 +38,7 @@ def load_shd(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, downl
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is corrupt; the message names it. Or ``bin_width`` is not above 0.
+        ValueError: a file is corrupt; the message names it. Or ``bin_width`` or ``prefix`` is outside its range.
         ImportError: tonic is not installed.
 
     Source: B. Cramer et al., "The Heidelberg spiking data sets for the systematic evaluation of spiking neural
@@ -97,7 +99,8 @@ def load_dvs_gesture(
         FileNotFoundError: no DVSGesture in no-such-folder: expected ibmGestureTrain there or in DVSGesture...
 
     """
-    bin_width, pooling = _check_bin_width(bin_width), as_int("pooling", pooling, SENSOR, minimum=1)
+    bin_width, prefix = _check_bin_width(bin_width), as_int("prefix", prefix, MAX_STEPS)
+    pooling = as_int("pooling", pooling, SENSOR, minimum=1)
     if SENSOR % pooling:
         raise ValueError(f"pooling: expected a divisor of {SENSOR}, got {pooling}")
     if download:
@@ -125,7 +128,7 @@ def gesture_classes() -> tuple[str, ...]:
 
 
 def _load_cochlea(name: str, root: str | Path, bin_width: float, prefix: int, download: bool) -> Dataset:
-    bin_width = _check_bin_width(bin_width)
+    bin_width, prefix = _check_bin_width(bin_width), as_int("prefix", prefix, MAX_STEPS)
     if download:
         with extra("nmnist"):
             from tonic import datasets
@@ -150,7 +153,7 @@ def _read_cochlea(path: Path, classes: int, bin_width: float, prefix: int) -> La
             labels = np.asarray(file["labels"], np.int64)
             batches = list(_cochlea_batches(file["spikes/times"], file["spikes/units"], bin_width, prefix))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: corrupt or truncated ({error}): delete it and download it again") from error
+        raise fault_of(error, path, "delete it and download it again") from error
     if not len(labels) or len(labels) != len(batches):
         raise ValueError(f"{path}: corrupt (expected a label for each of {len(batches)} recordings, got {len(labels)})")
     if labels.min() < 0 or labels.max() >= classes:
@@ -198,7 +201,7 @@ def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int)
             prefix=prefix,
         )
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: corrupt ({error}): extract it again") from error
+        raise fault_of(error, path, "extract it again") from error
 
 
 def _check_bin_width(bin_width: float) -> float:

@@ -44,9 +44,11 @@ def binned(
     bins = _bins(times, bin_width)
     if steps is None:
         steps = int(bins[-1]) + 1 if len(bins) else 0
-        if prefix + steps > MAX_STEPS:
+        if steps > MAX_STEPS:
             last = times[-1].item()
             raise ValueError(f"bin_width: expected at most 2^31 - 1 steps, got {bin_width} for times up to {last}")
+        if prefix + steps > MAX_STEPS:
+            raise ValueError(f"prefix: expected at most {MAX_STEPS - steps} before {steps} steps, got {prefix}")
     else:
         steps = as_int("steps", steps, MAX_STEPS - prefix)
         bins = bins[bins < steps]

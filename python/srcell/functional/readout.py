@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .._arguments import as_float, describe, require_dense
+from .._pytree import of_tensors
 from ..ops._layer import HALF
 from ..ops._memory import has_memory
 from ..ops._memory import without_padding as zero_padding
@@ -108,6 +109,7 @@ def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int
     return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), zero_padding(spikes, lengths))
 
 
+@of_tensors
 class SpikeCounts(NamedTuple):
     r"""Counts of each neuron over all steps and samples: two int64 tensors (\*F)."""
 

@@ -65,6 +65,22 @@ def column_order(name: str, image_shape: Sequence[int], inputs: int) -> NDArray[
     return order
 
 
+def parse_int(where: str, digits: str) -> int:
+    """An integer of a file, of at most 18 digits: far beyond all that weights and sizes can be.
+
+    Raises:
+        ValueError: it has more; the message names the file.
+
+    Example:
+        >>> parse_int("weights.vhd", "-1_000")
+        -1000
+
+    """
+    if len(digits) > 18:
+        raise ValueError(f"{where}: expected integers of at most 18 digits, got {digits[:18]}...")
+    return int(digits)
+
+
 def lines_of_numbers(numbers: Sequence[Any]) -> Iterator[str]:
     """The numbers with commas between them, some on each line; only the last line ends without one."""
     for start in range(0, len(numbers), NUMBERS_PER_LINE):

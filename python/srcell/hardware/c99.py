@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arguments import as_int, describe
-from .._files import write_atomically
+from .._files import write_output
 from .._integer import IntegerCell
 from ..ops.integer import check_cell
 from . import _c99_text as text
-from ._arrays import HIGH, LOW, Matrix, as_weights, lines_of_numbers
+from ._arrays import HIGH, LOW, Matrix, as_weights, lines_of_numbers, parse_int
 
 MOST = 2**16 - 1  # inputs of a layer, and neurons of the network: their numbers are uint16_t
+STATE = re.compile(r"\} (\w+)_state;")
+CONSTANT = re.compile(r"#define (\w+) \(?(-?\d+)\)?")
+ARRAY = re.compile(r"static const int\d+_t (\w+)\[[^=]*= \{")
 MOST_VOTES = 2**30  # votes stop here, and a step adds less than this: their sum fits in int32_t
 
 
@@ -98,7 +101,7 @@ def write_header(
     if abs(own) + abs(others) > most:
         raise ValueError(f"votes: expected at most {most} as the sum of their sizes, got {own} and {others}")
     network = HeaderNetwork(matrices, cell, classes, name, (own, others))
-    write_atomically(Path(path), "".join(_parts(network)).encode())
+    write_output(Path(path), "".join(_parts(network)).encode())
 
 
 def read_header(path: str | Path) -> HeaderNetwork:
@@ -118,23 +121,25 @@ def read_header(path: str | Path) -> HeaderNetwork:
                [ 0,  5, -8]], dtype=int16)], 2, (10, -1))
 
     """
-    content = Path(path).read_text("utf-8", errors="replace")
-    named = re.search(r"^\} (\w+)_state;$", content, re.MULTILINE)
-    if named is None:
+    where = str(path)
+    lines = Path(path).read_text("utf-8", errors="replace").split("\n")
+    name = next((found[1] for line in lines if (found := STATE.fullmatch(line))), None)
+    if name is None:
         raise ValueError(f"{path}: expected a header that srcell wrote, got another file")
-    name = named[1]
+    constants = {found[1]: found[2] for line in reversed(lines) if (found := CONSTANT.fullmatch(line))}
+    arrays = _arrays(lines)
 
     def constant(key: str) -> int:
-        found = re.search(rf"^#define {name.upper()}_{key} \(?(-?\d+)\)?$", content, re.MULTILINE)
+        found = constants.get(f"{name.upper()}_{key}")
         if found is None:
             raise ValueError(f"{path}: expected a number {name.upper()}_{key}, got none")
-        return int(found[1])
+        return parse_int(where, found)
 
     inputs, layers = constant("INPUTS"), []
     for k in range(constant("LAYERS")):
         shape = inputs, constant(f"NEURONS_{k}")
-        values = re.search(rf"^static const int\d+_t {name}_weights_{k}\[[^=]*= \{{\n(.*?)^\}};", content, re.S | re.M)
-        numbers = np.array(re.findall(r"-?\d+", values[1] if values else ""), np.int64)
+        rows = " ".join(arrays.get(f"{name}_weights_{k}", ()))
+        numbers = np.array([parse_int(where, number) for number in re.findall(r"-?\d+", rows)], np.int64)
         if numbers.size != shape[0] * shape[1]:
             raise ValueError(f"{path}: expected {shape[0]} x {shape[1]} weights of layer {k}, got {numbers.size}")
         layers.append(numbers.reshape(shape).T)
@@ -146,6 +151,20 @@ def read_header(path: str | Path) -> HeaderNetwork:
         return HeaderNetwork(_as_layers(layers), cell, constant("CLASSES"), name, votes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _arrays(lines: Sequence[str]) -> dict[str, list[str]]:
+    """The lines of each array of constants in a header."""
+    arrays: dict[str, list[str]] = {}
+    inside: list[str] | None = None
+    for line in lines:
+        if inside is not None:
+            inside.append(line)
+        elif found := ARRAY.match(line):
+            inside = arrays.setdefault(found[1], [])
+        if line.startswith("};"):
+            inside = None
+    return arrays
 
 
 def _as_layers(layers: Sequence[Matrix]) -> list[NDArray[np.int16]]:

@@ -212,7 +212,7 @@ class _Arrays(NamedTuple):
 
     def count_layers(self) -> int:
         """The number of layers: at least one, so that a missing one is named."""
-        numbers = [int(found[1]) for name in self.arrays if (found := re.match(r"l(\d+)_", name))]
+        numbers = [int(found[1]) for name in self.arrays if (found := re.match(r"l(\d{1,9})_", name))]
         return max(numbers, default=0) + 1
 
     def get(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float32]:

@@ -14,20 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._arguments import as_int
-from .._files import write_atomically
-from ._arrays import HIGH, LOW, Matrix, as_spikes, as_weights, column_order, lines_of_numbers
+from .._files import write_output
+from ._arrays import HIGH, LOW, Matrix, as_spikes, as_weights, column_order, lines_of_numbers, parse_int
 
 T = TypeVar("T")
 
 CONTROL_BITS, LABEL_BITS = 2, 4
 HEAD_BITS = CONTROL_BITS + LABEL_BITS
 
-COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-NATURAL = re.compile(r"\bconstant\s+\w+\s*:\s*natural\s*:=\s*([\d_]+)\s*;", re.IGNORECASE)
-ARRAY_TYPE = re.compile(r"\btype\s+(\w+)\s+is\s+array\s*\([^;]*?\)\s*of\s+integer\b", re.IGNORECASE)
+# Each takes a time proportional to the text, whatever it is: no two repetitions side by side match the same characters,
+# and what has no end is not looked for from every beginning.
+COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+NUMBER = r"(\d+(?:_\d+)*)"
+NATURAL = re.compile(rf"\bconstant\s+\w+\s*:\s*natural\s*:=\s*{NUMBER}\s*\Z", re.IGNORECASE)
+ARRAY_TYPE = re.compile(r"\btype\s+(\w+)\s+is\s+array\b", re.IGNORECASE)
+OF_INTEGER = re.compile(r"\)\s*of\s+integer\b", re.IGNORECASE)
+CONSTANT = re.compile(r"\bconstant\s+\w+\s*:\s*(\w+)\s*:=", re.IGNORECASE)
 ROW = re.compile(r"(?:(\d+)\s*=>\s*)?\(([^()]*)\)\s*")
 ROWS = re.compile(rf"\(\s*{ROW.pattern}(?:,\s*{ROW.pattern})*\)\s*")
-ELEMENT = re.compile(r"\s*(?:(\d+)\s*=>)?\s*([+-]?\s*\d[\d_]*)\s*")
+ELEMENT = re.compile(rf"(?:(\d+)\s*=>\s*)?([+-]?)\s*{NUMBER}")
 
 
 def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -> None:
@@ -85,7 +90,7 @@ def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -
         "  );",
         "end package;",
     ]
-    write_atomically(Path(path), "".join(f"{line}\n" for line in lines).encode())
+    write_output(Path(path), "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_weights(path: str | Path) -> NDArray[np.int16]:
@@ -107,17 +112,22 @@ def read_weights(path: str | Path) -> NDArray[np.int16]:
                [ 0,  5, -8]], dtype=int16)
 
     """
+    where = str(path)
     text = COMMENT.sub(" ", Path(path).read_text("utf-8", errors="replace"))
-    sizes = [int(number) for number in NATURAL.findall(text)]
-    if len(sizes) != 2:
-        raise ValueError(f"{path}: expected two constants of type natural, rows and columns, got {len(sizes)}")
-    kind = ARRAY_TYPE.search(text)
+    statements = text.split(";")[:-1]  # what follows the last ';' is none
+    naturals = [found[1] for statement in statements if (found := NATURAL.search(statement))]
+    if len(naturals) != 2:
+        raise ValueError(f"{path}: expected two constants of type natural, rows and columns, got {len(naturals)}")
+    sizes = [parse_int(where, number) for number in naturals]
+    kinds = (_array_of_integers(statement) for statement in statements)
+    kind = next((kind for kind in kinds if kind), None)
     if kind is None:
         raise ValueError(f"{path}: expected a type 'array (...) of integer', got none")
-    constant = re.search(rf"\bconstant\s+\w+\s*:\s*{kind[1]}\s*:=\s*([^;]*);", text, re.IGNORECASE)
+    constants = (_value_of(statement, kind) for statement in statements)
+    constant = next((value for value in constants if value is not None), None)
     if constant is None:
-        raise ValueError(f"{path}: expected a constant of type {kind[1]} that ends with ';', got none")
-    values = _values(str(path), constant[1])
+        raise ValueError(f"{path}: expected a constant of type {kind} that ends with ';', got none")
+    values = _values(where, constant)
     shape = (len(values), len(values[0]))
     if shape != tuple(sizes):
         raise ValueError(f"{path}: expected {sizes[0]} rows and {sizes[1]} columns, got {shape[0]} and {shape[1]}")
@@ -165,7 +175,7 @@ def write_frames(
         frames = frames[:, column_order("image_shape", image_shape, frames.shape[1])]
     last = len(frames) - 1
     words = (f"{t == 0:b}{t == last:b}{number:04b}{''.join(map(str, row))}\n" for t, row in enumerate(frames.tolist()))
-    write_atomically(Path(path), "".join(words).encode())
+    write_output(Path(path), "".join(words).encode())
 
 
 def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -> tuple[NDArray[np.uint8], int]:
@@ -211,6 +221,18 @@ def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -
     return pixels, labels.pop()
 
 
+def _array_of_integers(statement: str) -> str | None:
+    """The name of the array type that a statement declares, if it does so."""
+    found = ARRAY_TYPE.search(statement)
+    return found[1] if found and OF_INTEGER.search(statement, found.end()) else None
+
+
+def _value_of(statement: str, kind: str) -> str | None:
+    """The value of the constant of a type that a statement declares, if it does so."""
+    found = CONSTANT.search(statement)
+    return statement[found.end() :].strip() if found and found[1].lower() == kind.lower() else None
+
+
 def _values(where: str, text: str) -> list[list[int]]:
     """The elements of an aggregate of rows, all of one length."""
     if not ROWS.fullmatch(text):
@@ -224,17 +246,17 @@ def _values(where: str, text: str) -> list[list[int]]:
 
 def _element(where: str, text: str) -> tuple[str | None, int]:
     """The index of an element, if it is named, and its value."""
-    found = ELEMENT.fullmatch(text)
+    found = ELEMENT.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{where}: expected integers with commas between them, got {text.strip()[:40]!r}")
-    return found[1], int("".join(found[2].split()))
+    return found[1], parse_int(where, found[2] + found[3])
 
 
 def _ordered(where: str, elements: Sequence[tuple[str | None, T]]) -> list[T]:
     """The elements by index, where their indices are named."""
     if all(index is None for index, _ in elements):
         return [element for _, element in elements]
-    numbered = {int(index): element for index, element in elements if index is not None}
+    numbered = {parse_int(where, index): element for index, element in elements if index is not None}
     if len(numbered) != len(elements) or numbered.keys() != set(range(len(elements))):
         raise ValueError(f"{where}: expected each index from 0 to {len(elements) - 1} once, or none, got others")
     return [numbered[k] for k in range(len(elements))]

@@ -20,40 +20,43 @@ from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, draw_relays, draw_we
 from .options import (
     CELL_DEFAULTS,
     DEFAULTS,
-    DOMAINS,
     INITIAL_STATES,
     NEED_RECURRENT_GRAD,
     NOT_LATERAL,
+    UNBOUNDED,
     LateralOptions,
     Options,
     Spread,
     completed,
+    domain,
 )
 
 INITIAL = ("i0", "h0", "hs0")
 
 
 class _Clamped(torch.autograd.Function):
-    """A parameter clamped to its bounds. The gradient of the clamped value passes, except that of an element outside
+    """A parameter clamped to its domain. The gradient of the clamped value passes, except that of an element outside
     whose descent would move it further out: so the element neither runs away nor gets stuck.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, low: float, high: float) -> Tensor:
+    def forward(x: Tensor, name: str) -> Tensor:
+        low, high = domain(name)
         return x.clamp(low, high)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
-        x, ctx.low, ctx.high = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
+        x, ctx.name = inputs
         ctx.save_for_backward(x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,), (grad,) = ctx.saved_tensors, grads
-        outward = ((x > ctx.high) & (grad < 0)) | ((x < ctx.low) & (grad > 0))
-        return grad.masked_fill(outward, 0), None, None
+        low, high = domain(ctx.name)
+        outward = ((x > high) & (grad < 0)) | ((x < low) & (grad > 0))
+        return grad.masked_fill(outward, 0), None
 
 
 _clamped: Callable[..., Tensor] = _Clamped.apply
@@ -170,7 +173,7 @@ class Neurons(HasConstants):
 
     def _check_domain(self, name: str, least: float, largest: float) -> None:
         """Raise unless the layer can run with values of a cell parameter from ``least`` to ``largest``."""
-        low, high = DOMAINS.get(name, (-math.inf, math.inf))
+        low, high = domain(name)
         for x in (least, largest):
             if name == "rho" and not (0 < x < math.inf and 1 / x <= self._float_max):
                 raise ValueError(f"rho: expected finite values > 0 with a finite reciprocal, got {x!r}")
@@ -234,8 +237,8 @@ class Neurons(HasConstants):
         tensors: dict[str, Tensor] = {}
         for name in self._cell_tensors:
             tensor = getattr(self, f"{name}{suffix}")
-            bounded = name in self.learnable and name in DOMAINS
-            tensors[name] = _clamped(tensor, *DOMAINS[name]) if bounded else tensor
+            bounded = name in self.learnable and name not in UNBOUNDED
+            tensors[name] = _clamped(tensor, name) if bounded else tensor
         # torch.compile of torch 2.4 cannot trace _replace and _asdict of NamedTuples.
         return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
 
@@ -304,8 +307,7 @@ class Neurons(HasConstants):
             if self._learns_bias:
                 self._bias(suffix).clamp_(max=self.bias_max)
             for name in self.learnable:
-                low, high = DOMAINS.get(name, (-float("inf"), float("inf")))
-                getattr(self, f"{name}{suffix}").clamp_(low, high)
+                getattr(self, f"{name}{suffix}").clamp_(*domain(name))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -111,10 +111,22 @@ DEFAULTS: dict[str, Any] = {
 
 INITIAL_STATES = ("zeros", "rest")
 
-# Bounds to which learnable cell parameters are clamped, in every call and by constrain_(); r and rs have none.
-DOMAINS = {"alpha": (0.0, 1.0), "rho": (1e-3, math.inf), "zs_hyp": (0.0, 1.0), "zs_dep": (0.0, 1.0)}
+# Learnable cell parameters that are not clamped.
+UNBOUNDED = ("r", "rs")
 # Cell parameters that have a gradient only with recurrent_grad=True.
 NEED_RECURRENT_GRAD = ("zs_hyp", "zs_dep")
+
+
+def domain(name: str) -> tuple[float, float]:
+    """The bounds to which a learnable cell parameter is clamped, in every call and by ``constrain_``.
+
+    They are literals, not a table: torch.compile takes the floats of a table as inputs of its graph, and with
+    ``dynamic=True`` cannot pass one of them to two graphs of an autograd.Function.
+    """
+    if name == "rho":
+        return 1e-3, math.inf
+    return (-math.inf, math.inf) if name in UNBOUNDED else (0.0, 1.0)
+
 
 Init = TypeVar("Init", bound=Callable[..., None])
 

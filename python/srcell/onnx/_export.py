@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .._arguments import describe
-from .._files import write_atomically
+from .._files import write_output
 from ..models import Classifier  # whose layers' operators the table names
 from . import _integers, _neurons
 
@@ -82,7 +82,7 @@ def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> N
             custom_translation_table=translation_table(),
             verbose=False,
         )
-    write_atomically(Path(path), program.model_proto.SerializeToString())
+    write_output(Path(path), program.model_proto.SerializeToString())
 
 
 def _example(model: nn.Module) -> Tensor:

@@ -1,0 +1,207 @@
+"""Files that are written and read: targets that are no regular files, several writers at once, text without an end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from srcell import hardware
+from srcell._files import is_partial, partial_name, write_atomically, write_output
+from srcell.cli import main
+from srcell.models import SRCClassifier
+from srcell.training import TrainingConfig, train
+
+LAYER = [[1, -2, 3], [0, 5, -8]]
+
+
+def export(path: Path) -> None:
+    torch.manual_seed(0)
+    SRCClassifier(4, [], 2).export(path)
+
+
+# Everything that writes a file where the user says.
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "export": export,
+    "header": lambda path: hardware.write_header(path, [LAYER], num_classes=2),
+    "weights": lambda path: hardware.write_weights(path, LAYER),
+    "frames": lambda path: hardware.write_frames(path, [[1, 0], [0, 1]], label=1),
+    "file": lambda path: write_output(path, b"whole"),
+}
+every_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+
+
+@pytest.fixture(params=["folder", "socket"])
+def odd_target(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Something that no file can replace."""
+    path = tmp_path / "target"
+    if request.param == "folder":
+        path.mkdir()
+        yield path
+        return
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("target")
+        yield path
+
+
+@every_writer
+def test_a_file_is_written_through_links(write: Callable[[Path], None], tmp_path: Path) -> None:
+    folder, plain, link, dangling = (tmp_path / name for name in ("folder", "plain", "link", "dangling"))
+    folder.mkdir()
+    write(plain)
+    for k, path in enumerate((link, dangling)):
+        target = folder / f"{k}"
+        if path is link:
+            target.write_text("before")
+        path.symlink_to(Path("folder") / f"{k}")
+        write(path)
+        assert path.is_symlink() and target.read_bytes() == plain.read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
+
+
+@every_writer
+def test_a_named_pipe_is_written_into(write: Callable[[Path], None], tmp_path: Path) -> None:
+    plain, pipe = tmp_path / "plain", tmp_path / "pipe"
+    write(plain)
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write(pipe)
+    reader.join(60)
+    assert read == [plain.read_bytes()] and stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@every_writer
+def test_a_device_stays_a_device(write: Callable[[Path], None]) -> None:
+    write(Path(os.devnull))
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    with pytest.raises(OSError, match="No space left"):
+        write(Path("/dev/full"))
+
+
+@every_writer
+def test_what_no_file_can_replace_is_refused_by_name(write: Callable[[Path], None], odd_target: Path) -> None:
+    before = odd_target.stat()
+    with pytest.raises(FileExistsError, match=r"expected a regular file or none, found a \w+.*target"):
+        write(odd_target)
+    assert odd_target.stat().st_ino == before.st_ino and list(odd_target.parent.iterdir()) == [odd_target]
+
+
+def test_a_run_refuses_what_no_file_can_replace(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "result.json")
+    with pytest.raises(FileExistsError, match=r"expected a regular file or none, found a named pipe.*result\.json"):
+        write_atomically(tmp_path / "result.json", b"")
+
+
+def test_a_network_is_exported_to_a_pipe_of_the_shell(tmp_path: Path) -> None:
+    train(TrainingConfig(hidden_sizes=(), epochs=1, steps=5, train_samples=100), tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "net.srcell")]) == 0
+    command = [sys.executable, "-m", "srcell", "export", str(tmp_path / "run"), "/dev/stdout"]
+    piped = subprocess.run(command, check=True, capture_output=True)
+    assert piped.stdout == (tmp_path / "net.srcell").read_bytes() and not piped.stderr
+
+
+@every_writer
+def test_the_longest_names_can_be_written(write: Callable[[Path], None], tmp_path: Path) -> None:
+    for name in ("n" * 255, "é" * 127):
+        write(tmp_path / name)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
+
+
+@every_writer
+def test_threads_write_to_one_path_at_the_same_time(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path / "plain")
+    path, failures = tmp_path / "target", []
+    start = threading.Barrier(6)
+
+    def writer() -> None:
+        start.wait(60)
+        try:
+            for _ in range(10):
+                write(path)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=writer) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures and path.read_bytes() == (tmp_path / "plain").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_temporary_files_are_told_apart_by_the_whole_name() -> None:
+    names = ["a" * 40 + "1", "a" * 40 + "2", "a"]
+    for name in names:
+        made = Path(partial_name(name))
+        assert [other for other in names if is_partial(made, [other])] == [name]
+    assert not is_partial(Path("a.7.partial"), names)
+
+
+# Text on which a search that goes back again and again would take hours. Each is refused, or read, at once.
+BLANKS, WEIGHTS = (
+    " " * 10**5,
+    "constant r : natural := 2; constant c : natural := 2; type m is array (0 to 1) of integer;",
+)
+ENDLESS = {
+    "blanks in an element": f"{WEIGHTS} constant v:m:=(({BLANKS}));",
+    "blanks after a sign": f"{WEIGHTS} constant v:m:=((1,-{BLANKS}x),(1,2));",
+    "blanks before the end": f"{WEIGHTS} constant v:m:={BLANKS}",
+    "blanks after a row": f"{WEIGHTS} constant v:m:=((1,2){BLANKS}x(1,2));",
+    "digits": f"{WEIGHTS} constant v:m:=(({'1' * 10**5}x,2),(1,2));",
+    "digits of an index": f"{WEIGHTS} constant v:m:=({'1' * 10**5}(1,2),(1,2));",
+    "a large number": f"{WEIGHTS} constant v:m:=(({'1' * 10**5},2),(1,2));",
+    "underscores": f"constant r : natural := {'1_' * 10**5};",
+    "beginnings of comments": "/*" * 10**5,
+    "beginnings of types": "type m is array (" * 10**4,
+    "ends of types": f"type m is array ({')' * 10**5}",
+    "ends of types, apart": f"type m is array ({(')' + ' ' * 300) * 300}",
+    "beginnings of constants": "constant a : natural := " * 10**4,
+    "words": "constant " + "a" * 10**5,
+    "blanks in a constant": f"constant{BLANKS}a{BLANKS}:{BLANKS}natural{BLANKS}",
+}
+STATE = "} n_state;\n"
+ENDLESS_HEADERS = {
+    "beginnings of arrays": STATE + "static const int8_t n_weights_0[\n" * 10**4,
+    "arrays without an end": STATE + "static const int8_t n_weights_0[1][1] = {\n" * 10**4,
+    "words": "} " + "n_state" * 10**5,
+    "digits": f"{STATE}#define N_INPUTS {'1' * 10**5}x\n",
+    "a large number": f"{STATE}#define N_INPUTS {'1' * 10**5}\n",
+}
+
+
+def test_readers_of_text_take_a_time_proportional_to_its_length(tmp_path: Path) -> None:
+    """The limit is no measurement: each file takes some milliseconds, or hours."""
+    for reader, texts in (("read_weights", ENDLESS), ("read_header", ENDLESS_HEADERS)):
+        for name, text in texts.items():
+            path = tmp_path / f"{reader} {name}"
+            path.write_text(text)
+    program = (
+        "import pathlib, sys\nfrom srcell import hardware\n"
+        "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
+        "    print(path.name, flush=True)\n"
+        "    try:\n        getattr(hardware, path.name.partition(' ')[0])(path)\n"
+        "    except ValueError as error:\n        assert str(error).startswith(str(path)) and len(str(error)) < 400\n"
+        "    else:\n        raise AssertionError('expected to be refused')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
+
+
+def test_numbers_beyond_any_size_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "network.h"
+    hardware.write_header(path, [LAYER], num_classes=2)
+    path.write_text(path.read_text().replace("-8", "-" + "8" * 30))
+    with pytest.raises(ValueError, match=rf"{path}: expected integers of at most 18 digits, got -8888"):
+        hardware.read_header(path)
