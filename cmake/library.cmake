@@ -3,10 +3,7 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-set(sources csrc/runtime/srcell.cpp ${SRCELL_RUNTIME} ${SRCELL_CPU})
-foreach(isa ${SRCELL_ISAS})
-  list(APPEND sources $<TARGET_OBJECTS:srcell_kernels_${isa}>)
-endforeach()
+set(sources csrc/runtime/srcell.cpp ${SRCELL_RUNTIME} ${SRCELL_CPU} ${SRCELL_KERNELS})
 foreach(kind shared static)
   string(TOUPPER ${kind} type)
   add_library(libsrcell_${kind} ${type} ${sources})

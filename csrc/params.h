@@ -137,7 +137,7 @@ SRCELL_HOST_DEVICE inline int64_t input_or_more(const int32_t* index) {
 // The input of an event, or 0 if its index is out of range.
 SRCELL_HOST_DEVICE inline int64_t input_or_first(const int32_t* index, int64_t inputs) {
     const int64_t input = input_or_more(index);
-    return input < inputs ? input : 0;
+    return input & -static_cast<int64_t>(input < inputs);  // without a branch, so that sums of rows are vectorised
 }
 
 // A layer with events as input is split into tiles of equal width; the last one may be narrower.

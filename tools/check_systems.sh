@@ -28,10 +28,13 @@ list() {
     local common=(csrc/runtime/*.cpp csrc/cpu/{dispatch,event_rows,memory,parallel}.cpp)
     common+=(csrc/platform/{file,pool,threads_own}.cpp)
     printf "%s $python\n" {aarch64-macos.14.0,x86_64-windows-gnu}" "{"$bindings",csrc/bindings/gil.c}
-    printf 'aarch64-macos.14.0 %s\n' "${common[@]}" csrc/platform/pages_posix.cpp \
-        "csrc/cpu/kernels.cpp -DSRCELL_ISA=neon -DSRCELL_ISA_neon"
-    printf 'x86_64-windows-gnu %s\n' "${common[@]}" csrc/platform/pages_windows.cpp \
-        "csrc/cpu/kernels.cpp -DSRCELL_ISA=avx2 -DSRCELL_ISA_avx2 -mavx2 -mfma"
+    printf 'aarch64-macos.14.0 %s\n' "${common[@]}" csrc/platform/pages_posix.cpp
+    printf 'x86_64-windows-gnu %s\n' "${common[@]}" csrc/platform/pages_windows.cpp
+    for part in f32 f64 other; do
+        local kernels="csrc/cpu/kernels.cpp -DSRCELL_PART=$part -DSRCELL_PART_$part"
+        printf '%s\n' "aarch64-macos.14.0 $kernels -DSRCELL_ISA=neon -DSRCELL_ISA_neon" \
+            "x86_64-windows-gnu $kernels -DSRCELL_ISA=avx2 -DSRCELL_ISA_avx2 -mavx2 -mfma"
+    done
     printf 'x86_64-macos.14.0 %s\n' csrc/cpu/{dispatch,parallel}.cpp  # what asks for the processor, but for the kernels
 }
 list | xargs -P 2 -I{} bash -c 'check {} -DSRCELL_VERSION=\"0\"'

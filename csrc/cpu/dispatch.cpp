@@ -36,6 +36,24 @@ Features detect() {
 }  // namespace
 #endif
 
+// The table of an ISA, made of its parts.
+#define SRCELL_KERNELS(isa)                                                                                     \
+    const Kernels* kernels_##isa() {                                                                            \
+        static const Kernels made = {*kernels_other_##isa(), #isa, *kernels_f32_##isa(), *kernels_f64_##isa()}; \
+        return &made;                                                                                           \
+    }
+
+SRCELL_KERNELS(scalar)
+namespace {
+#if defined(__x86_64__)
+SRCELL_KERNELS(avx2)
+SRCELL_KERNELS(avx512)
+#elif defined(__aarch64__)
+SRCELL_KERNELS(neon)
+#endif
+}  // namespace
+#undef SRCELL_KERNELS
+
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> available = {kernels_scalar()};
 #if defined(__x86_64__)

@@ -227,7 +227,7 @@ SRCELL_INLINE void philox4x32_10(Counter (&counters)[count], uint32_t key0, uint
     }
 }
 
-void philox_words(const uint32_t* counter, const uint32_t* key, uint32_t* words) {
+inline void philox_words(const uint32_t* counter, const uint32_t* key, uint32_t* words) {
     Counter counters[1];
     for (int k = 0; k < 4; ++k) counters[0].words[k] = splat_word(counter[k]);
     philox4x32_10(counters, key[0], key[1]);
@@ -255,7 +255,7 @@ struct CountActive {
     }
 };
 
-int64_t count_active_pixels(const Images& images, int64_t* active_before) {
+inline int64_t count_active_pixels(const Images& images, int64_t* active_before) {
     CountActive context = {images, active_before + 1};
     parallel_for(images.samples, images.threads, CountActive::range, &context);
     active_before[0] = 0;
@@ -354,12 +354,12 @@ SRCELL_INLINE void draw_sample(const RateEncoding& p, int64_t b) {
     }
 }
 
-void rate_draw_range(void* context, int64_t begin, int64_t end) {
+inline void rate_draw_range(void* context, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const RateEncoding*>(context);
     for (int64_t b = begin; b < end; ++b) draw_sample(p, b);
 }
 
-void rate_draw(const RateEncoding& p) {
+inline void rate_draw(const RateEncoding& p) {
     auto context = p;
     parallel_for(p.images.samples, p.images.threads, rate_draw_range, &context);
     p.offsets[0] = 0;
@@ -389,7 +389,7 @@ struct RateWrite {
     }
 };
 
-void rate_write(const RateEncoding& p, int32_t* indices) {
+inline void rate_write(const RateEncoding& p, int32_t* indices) {
     RateWrite context = {p, indices};
     parallel_for(p.images.samples, p.images.threads, RateWrite::range, &context);
 }
@@ -422,12 +422,12 @@ SRCELL_INLINE void encode_latencies(const LatencyEncoding& p, int64_t b) {
     for (int64_t j = 0; j < count; ++j) p.indices[ends[p.prefix + fires_at[j]]++] = active[j];
 }
 
-void latency_encode_range(void* context, int64_t begin, int64_t end) {
+inline void latency_encode_range(void* context, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const LatencyEncoding*>(context);
     for (int64_t b = begin; b < end; ++b) encode_latencies(p, b);
 }
 
-void latency_encode(const LatencyEncoding& p) {
+inline void latency_encode(const LatencyEncoding& p) {
     auto context = p;
     parallel_for(p.images.samples, p.images.threads, latency_encode_range, &context);
     p.offsets[0] = 0;

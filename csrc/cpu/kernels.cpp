@@ -1,5 +1,7 @@
-// One ISA's kernels. Compiled once per row of the table in CMakeLists.txt, with that row's flags and SRCELL_ISA set to
-// its name; exports only kernels_<isa>(), so that the linker cannot use an inline function of one ISA for another.
+// One part of an ISA's kernels: those on float32 (f32), those on float64 (f64), or all others (other). Compiled once
+// for each row and part of the table in CMakeLists.txt, with the row's flags, SRCELL_ISA set to its name and
+// SRCELL_PART to the part's; exports only kernels_<part>_<isa>(), so that the linker cannot use an inline function of
+// one ISA for another.
 
 #include "kernels.h"
 
@@ -18,10 +20,8 @@
 #endif
 
 #define SRCELL_INLINE inline __attribute__((always_inline))
-#define SRCELL_STRINGIFY(x) #x
-#define SRCELL_NAME(x) SRCELL_STRINGIFY(x)
-#define SRCELL_JOIN(a, b) a##b
-#define SRCELL_TABLE(isa) SRCELL_JOIN(kernels_, isa)
+#define SRCELL_JOIN(part, isa) kernels_##part##_##isa
+#define SRCELL_TABLE(part, isa) SRCELL_JOIN(part, isa)
 #define SRCELL_LAMBDA_INLINE __attribute__((always_inline))
 
 namespace srcell {
@@ -88,7 +88,7 @@ void sigmoid_array(const scalar_of<V>* x, scalar_of<V>* y, int64_t count) {
     elementwise<V>(x, y, count, [](V v) SRCELL_LAMBDA_INLINE { return sigmoid(v); });
 }
 
-void leaky_sum(double* sums, const float* x, int64_t count, double alpha) {
+inline void leaky_sum(double* sums, const float* x, int64_t count, double alpha) {
     for (int64_t n = 0; n < count; ++n) sums[n] = alpha * sums[n] + static_cast<double>(x[n]);
 }
 
@@ -115,11 +115,13 @@ constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     return made;
 }
 
-constexpr Kernels make_kernels() {
-    Kernels made = {};
-    made.isa = SRCELL_NAME(SRCELL_ISA);
-    made.f32 = make_kernels_of<F32, single_of<F32>>();
-    made.f64 = make_kernels_of<double, double>();
+#if defined(SRCELL_PART_f32)
+constexpr KernelsOf<float> table = make_kernels_of<F32, single_of<F32>>();
+#elif defined(SRCELL_PART_f64)
+constexpr KernelsOf<double> table = make_kernels_of<double, double>();
+#else
+constexpr OtherKernels make_others() {
+    OtherKernels made = {};
     made.leaky_sum = leaky_sum;
     made.integer_forward = integer_forward;
     made.integer_backward = integer_backward;
@@ -131,10 +133,11 @@ constexpr Kernels make_kernels() {
     return made;
 }
 
-constexpr Kernels table = make_kernels();
+constexpr OtherKernels table = make_others();
+#endif
 
 }  // namespace
 
-const Kernels* SRCELL_TABLE(SRCELL_ISA)() { return &table; }
+decltype(&table) SRCELL_TABLE(SRCELL_PART, SRCELL_ISA)() { return &table; }
 
 }  // namespace srcell

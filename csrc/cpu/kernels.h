@@ -1,5 +1,5 @@
-// The table of an ISA's kernels. The bindings call it through dispatch.h; kernels.cpp implements it and is compiled
-// once per ISA. Knows no Python.
+// The table of an ISA's kernels, in parts. The bindings call it through dispatch.h; kernels.cpp implements the parts
+// and is compiled once for each ISA and part. Knows no Python.
 #pragma once
 
 #include "../params.h"
@@ -36,10 +36,8 @@ struct KernelsOf {
     void (*sigmoid)(const T* x, T* y, int64_t count);
 };
 
-struct Kernels {
-    const char* isa;
-    KernelsOf<float> f32;
-    KernelsOf<double> f64;
+// The kernels that are not of one type of number.
+struct OtherKernels {
     // sums[n] = alpha * sums[n] + x[n], rounded twice.
     void (*leaky_sum)(double* sums, const float* x, int64_t count, double alpha);
     // As events_forward and events_backward.
@@ -54,6 +52,12 @@ struct Kernels {
     void (*latency_encode)(const LatencyEncoding&);
     // Philox4x32-10 of one counter, (4,), and key, (2,), into (4,) words, for the tests.
     void (*philox)(const uint32_t* counter, const uint32_t* key, uint32_t* words);
+};
+
+struct Kernels : OtherKernels {
+    const char* isa;
+    KernelsOf<float> f32;
+    KernelsOf<double> f64;
 
     template <class T>
     const KernelsOf<T>& of() const {
@@ -65,8 +69,16 @@ struct Kernels {
 };
 
 const Kernels* kernels_scalar();
-const Kernels* kernels_avx2();
-const Kernels* kernels_avx512();
-const Kernels* kernels_neon();
+
+// The parts, of the ISAs that were compiled in.
+#define SRCELL_DECLARE_PARTS(isa)                 \
+    const KernelsOf<float>* kernels_f32_##isa();  \
+    const KernelsOf<double>* kernels_f64_##isa(); \
+    const OtherKernels* kernels_other_##isa();
+SRCELL_DECLARE_PARTS(scalar)
+SRCELL_DECLARE_PARTS(avx2)
+SRCELL_DECLARE_PARTS(avx512)
+SRCELL_DECLARE_PARTS(neon)
+#undef SRCELL_DECLARE_PARTS
 
 }  // namespace srcell
