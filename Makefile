@@ -1,21 +1,37 @@
 # `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu. They need Python 3.10 or newer with venv
-# and a C++17 compiler, and say which of these is missing.
+# and a C++17 compiler, and say which of these is missing. They install srcell in place: an edit of Python counts at once,
+# after an edit of C++ `make`, and every target below, compiles what changed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
-.PHONY: demo test check browser docs coverage fuzz soak wheels format clean
+# Threads that wait sleep: tests run several processes at once, and spinning ones would take the cores that others need.
+QUIET_THREADS := OMP_WAIT_POLICY=passive
+
+.PHONY: all demo test check landing docs browser release-check coverage fuzz soak wheels format clean
 .DELETE_ON_ERROR:
+
+all: $(VENV)/core
 
 demo: $(VENV)/train
 	$(BIN)/srcell train digits
 
+# ARGS are options of pytest: make test ARGS="-k lateral -x". Modules that need other extras are left out; `make landing`,
+# which has them all, leaves none out.
 test: $(VENV)/test
-	$(BIN)/python -m pytest --pyargs tests srcell
+	$(QUIET_THREADS) $(BIN)/python -m pytest --doctest-ignore-import-errors -r sfE --pyargs tests srcell $(ARGS)
 
-# The static checks and the C++ tests, as CI runs them beside `make test`.
+# What every landing must prove beside `make test`; CI runs it. The table of tiers is in CONTRIBUTING.md.
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
+landing: $(VENV)/dev
+	$(QUIET_THREADS) $(BIN)/python -m pytest -q -m 'landing and not release' --pyargs tests srcell $(ARGS)
+
+# The rest, by hand before a release, or by subject: make release-check SUBJECTS="threads fuzz".
+release-check: $(VENV)/dev
+	BIN=$(BIN) tools/release_check.sh $(SUBJECTS)
 
 # The runtime for browsers: build/wasm32/srcell.wasm.
 browser: $(VENV)/docs
@@ -29,7 +45,7 @@ docs: $(VENV)/docs browser
 # Line coverage: of python/ by the tests, at least 95 %, and of csrc/ by the C++ tests.
 coverage: $(VENV)/dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q --pyargs tests srcell
+	$(BIN)/coverage run -m pytest -q -m '' --pyargs tests srcell
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered --show-missing --fail-under 95
 	PATH=$(abspath $(BIN)):$$PATH; cmake --preset coverage && cmake --build --preset coverage && ctest --preset coverage
 	$(BIN)/gcovr --root . --filter csrc/ --merge-mode-functions merge-use-line-min build/coverage
@@ -61,16 +77,28 @@ $(BIN)/python:
 	  { echo "no C++ compiler found: apt-get install g++" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-SOURCES := $(shell git ls-files csrc python CMakeLists.txt pyproject.toml 2>/dev/null)
+# What builds the compiled module; it stays, so that a second build is of what changed.
+$(VENV)/tools: $(BIN)/python
+	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.20" "ninja>=1.11"
+	@touch $@
 
-# One stamp file per extra; an extra is installed again when a source file changes, and has what it contains with it. pip
-# is not quiet here, so that the progress of downloads and of the build is seen.
-CONTAINED_test := train
+# The compiled module, and Python's files where they are. What is shown of the build: its steps, and the line about CUDA.
+COMPILED := $(shell git ls-files csrc CMakeLists.txt pyproject.toml 2>/dev/null)
+INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --no-build-isolation
+$(VENV)/core: $(VENV)/tools $(COMPILED)
+	@echo "Compiling srcell for this Python: half a minute on two cores, less after a change."
+	@$(INSTALL) --no-deps -v -e . 2>&1 | tee $(VENV)/build.log | \
+	  sed -u -n 's/^ *-- \(srcell: .*\)/\1/p; s/^ *\(\[[0-9]*\/[0-9]*\] [BL]\)/\1/p' || \
+	  { tail -n 60 $(VENV)/build.log; echo "the build failed; all of it is in $(VENV)/build.log" >&2; exit 1; }
+	@touch $@
+
+# One stamp file for each extra; an extra has what it contains with it.
 CONTAINED_docs := train
+CONTAINED_test := train
 CONTAINED_dev := train test docs
-$(VENV)/train $(VENV)/test $(VENV)/docs $(VENV)/dev: $(BIN)/python $(SOURCES)
-	@echo "Building srcell and installing it with its dependencies in $(VENV): 1 to 3 minutes, more on a slow line."
-	$(BIN)/python -m pip install ".[$(@F)]"
+$(VENV)/train $(VENV)/test $(VENV)/docs $(VENV)/dev: $(VENV)/core
+	@[ -e $@ ] && [ $@ -nt pyproject.toml ] || { echo "Installing what the extra '$(@F)' needs in $(VENV)." && \
+	  $(INSTALL) -e ".[$(@F)]"; }
 	@touch $(addprefix $(VENV)/,$(CONTAINED_$(@F))) $@
 
 clean:

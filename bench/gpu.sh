@@ -52,7 +52,7 @@ step() {
     [ $code = 0 ] || status=1
     return $code
 }
-tests=("$python" -m pytest -v -ra --durations=10 -p no:cacheprovider)
+tests=("$python" -m pytest -m "" -v -ra --durations=10 -p no:cacheprovider)
 # A case with several warps that share a tile of weights, a barrier, and sums over the samples.
 small=("${tests[@]}" tests/test_cuda_sizes.py -k "layers_are and 256-100-784 and EventBatch")
 

@@ -357,8 +357,8 @@ def picture_first(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def add_browser_files(app: Sphinx, error: Exception | None) -> None:
-    """Put what the pages of docs/play fetch beside their scripts."""
-    if error is None and app.builder.format == "html":
+    """Put what the pages of docs/play fetch beside their scripts, unless the tag `without_browser` is given."""
+    if error is None and app.builder.format == "html" and "without_browser" not in app.tags:
         play_files.write(Path(app.outdir) / "_static" / "play")
 
 

@@ -31,6 +31,8 @@ from srcell.models import SRCClassifier
 from test_bits import SPIKE_TRAINS
 from test_runtime import bytes_of, exported_trains
 
+pytestmark = pytest.mark.release
+
 FOLDER = Path(os.environ.get("SRCELL_BROWSER", "no folder")).resolve()
 TRAINS = Path(__file__).with_name("browser") / "trains.js"
 CONTROL = Path(__file__).parent.parent / "examples" / "javascript" / "control.mjs"

@@ -216,6 +216,7 @@ def test_a_sweep_trains_the_seeds_that_it_is_given(
     assert trained == [(f"seed={seed}", seed) for seed in seeds]
 
 
+@pytest.mark.landing
 @pytest.mark.usefixtures("without_plots")
 def test_a_sweep_that_is_stopped_leaves_what_is_done_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -252,6 +253,7 @@ def test_a_sweep_names_a_result_that_is_none(content: str, tmp_path: Path, capsy
     assert "delete the file, and the same sweep evaluates the run again" in line
 
 
+@pytest.mark.landing
 @pytest.mark.usefixtures("without_plots")
 def test_a_sweep_evaluates_a_run_whose_result_was_deleted(tmp_path: Path) -> None:
     command = ["sweep", *QUICK, "--out", str(tmp_path)]

@@ -35,12 +35,13 @@ from support.layers import make, make_layer, make_spikes
 from support.linear import assert_equal_outputs, densified, on_dense, tensors_of
 
 X = torch.zeros(3, 2, 4)
+backends = pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.release)])
 
 
 # Functions
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@backends
 @pytest.mark.parametrize("with_all", [True, False])
 def test_compiled_as_a_full_graph_src_is_what_it_is_in_eager_mode(
     backend: str, with_all: bool, request: pytest.FixtureRequest
@@ -74,7 +75,7 @@ def test_compiled_as_a_full_graph_src_is_what_it_is_in_eager_mode(
 
 
 @pytest.mark.parametrize("with_values_", [True, False], ids=["values", "ones"])
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@backends
 def test_compiled_as_a_full_graph_it_is_what_it_is_in_eager_mode(
     backend: str, with_values_: bool, request: pytest.FixtureRequest
 ) -> None:
@@ -105,6 +106,7 @@ def test_compiled_as_a_full_graph_it_is_what_it_is_in_eager_mode(
         assert made.stride() == eager.stride()
 
 
+@pytest.mark.landing
 def test_one_graph_serves_batches_of_other_sizes() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(src_linear, fullgraph=True, backend="aot_eager", dynamic=True)
@@ -114,6 +116,7 @@ def test_one_graph_serves_batches_of_other_sizes() -> None:
             assert_equal_outputs(compiled(given, inputs["weight"], -6.0), src_linear(given, inputs["weight"], -6.0))
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize("full", [False, True])
 def test_compiled_on_a_dense_input_auto_is_auto(full: bool) -> None:
     torch._dynamo.reset()
@@ -131,6 +134,7 @@ def test_compiled_on_a_dense_input_auto_is_auto(full: bool) -> None:
     assert all(map(torch.equal, *results))
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize("name", OUTSIDE_LAYERS)
 def test_compiled_they_give_what_they_give_in_eager_mode(name: str) -> None:
     """Regression: compiled encoders read freed memory, scratch and offsets that the graph had released."""
@@ -140,7 +144,7 @@ def test_compiled_they_give_what_they_give_in_eager_mode(name: str) -> None:
         assert_same(compiled(*args), function(*args))
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@backends
 def test_compiled_integer_neurons_are_what_they_are_in_eager_mode(backend: str, request: pytest.FixtureRequest) -> None:
     if backend == "inductor":
         request.getfixturevalue("inductor")
@@ -156,6 +160,7 @@ def test_compiled_integer_neurons_are_what_they_are_in_eager_mode(backend: str, 
     assert all(map(torch.equal, *results)) and results[0][0].any()
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize("encode", ["rate_encode(x, seed=1)", "latency_encode(x)"])
 def test_an_encoder_alone_can_be_compiled(encode: str) -> None:
     code = (
@@ -213,6 +218,7 @@ def test_bounded_parameters_compile_whole() -> None:
     assert torch.equal(layer.alpha_l0.grad, expected)
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize("kind", ["SRC", "SRCCell", "SRCConv2d"])
 @pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize(
@@ -243,6 +249,7 @@ class OnEvents(torch.nn.Module):
         return self.layer(events)[0]
 
 
+@pytest.mark.landing
 @torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
 def test_an_encoder_before_a_layer_compiles_whole() -> None:
     model = OnEvents()
@@ -312,6 +319,7 @@ class Encoded(nn.Module):
         return self.readout(self.layer(rate_encode(images, 30, seed=3)))
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize(
     "strict",
     [False, pytest.param(True, marks=pytest.mark.skipif(not NEW_TORCH, reason="torch 2.4 cannot trace __new__"))],

@@ -19,6 +19,8 @@ from support.gpu import Host, check_against_the_cpu, equal, gradients_of, leaves
 from support.gradients import requiring_grad
 from support.inputs import STATE, call, make_inputs, make_layer
 
+pytestmark = pytest.mark.landing
+
 PARAMETERS = dict(alpha=0.9, rho=3.0, r=2.0, rs=-7.0, zs_hyp=0.9, zs_dep=0.0)
 MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (False, True)]
 

@@ -14,6 +14,8 @@ from srcell import SRC, EventBatch, SRCState, integer_src_linear
 from srcell.functional import src, src_linear
 from support.gpu import check_against_the_cpu, equal, leaves, needs_card, training_step
 
+pytestmark = pytest.mark.landing
+
 NAMES = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 CONSTANTS = (0.9, 3.0, 2.0, -7.0, 0.9, 0.0)
 

@@ -134,6 +134,7 @@ RECORDINGS = {
 
 
 def write_nmnist(folder: Path) -> None:
+    pytest.importorskip("tonic", reason='pip install "srcell[nmnist]"')
     for name, events in RECORDINGS.items():
         path = folder / name
         path.parent.mkdir(parents=True)
@@ -386,6 +387,7 @@ def test_bad_arguments_are_named() -> None:
         loader.set_epoch(0, first_batch=3)
 
 
+@pytest.mark.landing
 def test_a_worker_that_dies_is_an_error() -> None:
     class Deadly:
         def __call__(self, *_: object) -> EventBatch:
@@ -425,6 +427,7 @@ def test_a_dead_worker_is_told_whatever_torch_noticed_first(monkeypatch: pytest.
         next(loader)
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize("message", ["no such pixel", "two\nlines: RuntimeError"])
 def test_an_error_in_a_worker_is_told_as_it_was_raised(message: str) -> None:
     class Wrong:
@@ -496,6 +499,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_process_ends_though_its_workers_have_batches_left(method: str, tmp_path: Path) -> None:
     """Regression: a worker under a fork server waited for a SIGTERM from the server instead of from the process."""

@@ -30,6 +30,8 @@ from srcell.cli.sweep import variations
 from srcell.training import sweep
 from support.calls import EXPORTS_ONNX
 
+pytestmark = pytest.mark.landing
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 

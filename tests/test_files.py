@@ -103,6 +103,7 @@ def test_a_run_refuses_what_no_file_can_replace(tmp_path: Path) -> None:
         write_atomically(tmp_path / "result.json", b"")
 
 
+@pytest.mark.landing
 def test_a_network_is_exported_to_a_pipe_of_the_shell(tmp_path: Path) -> None:
     train(TrainingConfig(hidden_sizes=(), epochs=1, steps=5, train_samples=100), tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "net.srcell")]) == 0

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from fuzz import run
 
+pytestmark = pytest.mark.landing
+
 
 @pytest.mark.parametrize("target", run.TARGETS)
 def test_nothing_is_found(target: str) -> None:

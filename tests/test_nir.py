@@ -18,6 +18,8 @@ from srcell import EventBatch
 from support.events import VALID, assert_same, random_dense
 from support.refusals import assert_refused
 
+pytestmark = pytest.mark.landing
+
 nir: Any = pytest.importorskip("nir", minversion="1.0.8", reason='pip install "srcell[test]"')
 
 from srcell.nir import from_nir, to_nir  # noqa: E402  (needs what is looked for above)

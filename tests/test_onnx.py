@@ -24,6 +24,8 @@ from srcell import SRC, EventBatch, IntegerSRC, data
 from srcell.models import IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.calls import EXPORTS_ONNX
 
+pytestmark = pytest.mark.landing
+
 reason = 'pip install "srcell[test]"'
 onnx: Any = pytest.importorskip("onnx", reason=reason)
 onnxruntime: Any = pytest.importorskip("onnxruntime", reason=reason)

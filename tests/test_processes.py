@@ -21,6 +21,8 @@ from srcell._processes import own_device, processes
 from srcell.models import SRCClassifier
 from srcell.training import RunOptions, resume
 
+pytestmark = pytest.mark.release
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "python"
 PATIENCE = 100
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import h5py
 import numpy as np
 import pytest
 
@@ -17,6 +16,8 @@ from srcell import data
 from srcell.data import LabelledEvents, load_dvs_gesture, load_nmnist, load_shd
 from support.files import write_recordings
 from support.refusals import assert_refused
+
+h5py: Any = pytest.importorskip("h5py", reason='pip install "srcell[nmnist]"')
 
 
 def write_cochlea(folder: Path, name: str, labels: Sequence[int] = (3, 0), **changes: Any) -> Path:

@@ -134,6 +134,7 @@ def test_new_folders_of_one_name_differ(tmp_path: Path) -> None:
 # Where the data are
 
 
+@pytest.mark.landing
 def test_a_run_knows_where_its_data_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_in: list[Path] = []
     digits = data.load("digits")

@@ -5,6 +5,8 @@ import pytest
 from soak import KINDS, check, check_long, draw
 from support.processes import IsaProcess
 
+pytestmark = pytest.mark.landing
+
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", KINDS)

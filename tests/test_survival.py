@@ -59,7 +59,8 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) ->
     return True
 
 
-def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(undisturbed: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.release)])
+def test_a_run_that_is_killed_ends_with_the_same_weights(times: int, undisturbed: bytes, tmp_path: Path) -> None:
     out, choices = tmp_path / "run", random.Random(7)
     kills = {"mid-write": 0, "any time": 0}
     arguments = ["digits", *SETTINGS, "--out", str(out)]
@@ -68,8 +69,8 @@ def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(undisturbed: 
     def written_since(before: int) -> bool:
         return checkpoint.exists() and checkpoint.stat().st_mtime_ns > before
 
-    while sum(kills.values()) < 10:
-        kind = "mid-write" if sum(kills.values()) % 2 else "any time"
+    while sum(kills.values()) < times:
+        kind = "any time" if sum(kills.values()) % 2 else "mid-write"
         workers = choices.choice(["0", "1"])
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         with running(*arguments, "--workers", workers) as process:
@@ -91,7 +92,13 @@ def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(undisturbed: 
     assert not list(out.glob("*.partial"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.landing),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.release),
+    ],
+)
 def test_a_signal_ends_a_run_after_a_checkpoint(
     number: signal.Signals, code: int, undisturbed: bytes, tmp_path: Path
 ) -> None:
@@ -108,6 +115,7 @@ def test_a_signal_ends_a_run_after_a_checkpoint(
     assert (out / "model.safetensors").read_bytes() == undisturbed
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_process_group_is_the_parents_alone(
     number: signal.Signals, code: int, undisturbed: bytes, tmp_path: Path
@@ -127,6 +135,7 @@ def test_a_signal_to_the_process_group_is_the_parents_alone(
     assert (out / "model.safetensors").read_bytes() == undisturbed
 
 
+@pytest.mark.landing
 def test_a_worker_that_is_killed_is_a_line(tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = ["--hidden", "--epochs", "1", "--steps", "5", "--batch-size", "2", "--validation", "0"]
@@ -140,6 +149,7 @@ def test_a_worker_that_is_killed_is_a_line(tmp_path: Path) -> None:
     assert line.startswith("srcell: a DataLoader worker died (") and line.endswith("): try fewer workers")
 
 
+@pytest.mark.release
 def test_a_run_does_not_notice_readers_and_would_be_writers(undisturbed: bytes, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running("digits", *SETTINGS, "--out", str(out)) as process:
@@ -202,6 +212,7 @@ def run_shared(script: Path, dtype: str, processes: int, hidden_sizes: str) -> l
     return [torch.load(f"{out}.{rank}", weights_only=True) for rank in range(processes)]
 
 
+@pytest.mark.release
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
@@ -223,6 +234,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
                 assert torch.equal(first[3][name], second[3][name])
 
 
+@pytest.mark.release
 def test_dropout_and_the_rate_penalty_are_the_same_in_two_processes(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
@@ -234,6 +246,7 @@ def test_dropout_and_the_rate_penalty_are_the_same_in_two_processes(tmp_path: Pa
             assert (shared[name] - gradient).abs().max() <= 1e-9 * gradient.abs().max()
 
 
+@pytest.mark.release
 def test_the_command_under_torchrun_writes_and_speaks_once(tmp_path: Path) -> None:
     out = tmp_path / "run"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "srcell"]

@@ -42,7 +42,8 @@ from support.runs import TINY, assert_equal_weights, run_to_the_end
 def test_a_run_leaves_its_files(run: TrainedRun, out: Path) -> None:
     plots = ["confusion.png", "learning_curve.png", "raster.png", "rates.png", "traces.png"]
     files = ["checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "report.html", "result.json"]
-    assert sorted(path.name for path in out.iterdir()) == sorted([".lock", *plots, *files, "tensorboard"])
+    found = {path.name for path in out.iterdir()} - {"tensorboard"}  # which is there where that is installed
+    assert sorted(found) == sorted([".lock", *plots, *files])
     for plot in plots:
         image = (out / plot).read_bytes()
         assert image.startswith(b"\x89PNG")
@@ -74,6 +75,7 @@ def test_the_metrics_have_a_row_an_epoch(run: TrainedRun, out: Path) -> None:
 
 
 def test_tensorboard_shows_each_epoch_once(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(TINY, tmp_path)
@@ -192,6 +194,7 @@ def test_a_constant_rate_stays(tmp_path: Path) -> None:
     assert [row.learning_rate for row in history] == [TINY.learning_rate] * 2
 
 
+@pytest.mark.landing
 def test_a_convolutional_network_trains_and_goes_on(tmp_path: Path) -> None:
     config = replace(TINY, channels=(4,), hidden_sizes=(), epochs=1, steps=40)
     run = train(config, tmp_path)

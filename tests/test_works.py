@@ -12,6 +12,8 @@ import pytest
 
 from support.calls import EXPORTS_ONNX, NEW_TORCH
 
+pytestmark = pytest.mark.landing
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 works = importlib.import_module("works")
 sys.path.pop(0)

@@ -6,6 +6,8 @@ import math
 import struct
 from pathlib import Path
 
+import pytest
+
 
 def write_idx(folder: Path, train: tuple[int, ...], test: tuple[int, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -16,6 +18,8 @@ def write_idx(folder: Path, train: tuple[int, ...], test: tuple[int, ...]) -> No
 
 
 def write_recordings(folder: Path) -> Path:
+    """Recordings of N-MNIST. Tests that need them are skipped where tonic, which reads them, is not installed."""
+    pytest.importorskip("tonic", reason='pip install "srcell[nmnist]"')
     for name in ("Train/3/a.bin", "Train/7/b.bin", "Test/0/c.bin"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(bytes([1, 2, 0, 0, 5, 2, 3, 128, 9, 9]))

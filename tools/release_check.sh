@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# What is run by hand, before a release and after changes of its subject:
+#
+#     tools/release_check.sh [SUBJECT ...]    all of them by default
+#
+# BIN is the bin folder of an environment with the extra `dev`. The subjects are the functions below; CONTRIBUTING.md says
+# which belongs to which folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+BIN=$(realpath "${BIN:?}")
+PATH="$BIN:$PATH"
+PYTHON=${PYTHON:-python3}
+
+# The tests marked `release`: kills by the dozen, several processes, inductor, every float32.
+tests() { OMP_WAIT_POLICY=passive python -m pytest -q -m release --pyargs tests srcell --deselect tests/test_browser.py; }
+
+# Threads under their sanitizer; without address randomisation where possible, because its runtime may fail if the system
+# randomises more bits of addresses than it expects.
+threads() {
+    cmake --preset tsan
+    cmake --build --preset tsan --target srcell_test_threads srcell_test_runtime
+    $(setarch -R true 2>/dev/null && echo "setarch -R" || true) ctest --preset tsan -R '^(threads|runtime)$'
+}
+
+# The corpora of the C++ fuzz targets under the address sanitizer, and random cases of Python's and of the soak.
+fuzz() {
+    cmake --preset asan -DSRCELL_FUZZ=REPLAY
+    cmake --build --preset asan
+    ctest --preset asan -j 2 -R '^fuzz'
+    python tests/fuzz/run.py --seconds "${SRCELL_FUZZ_SECONDS:-20}"
+    SRCELL_SOAK_SECONDS=${SRCELL_SOAK_SECONDS:-120} python tests/soak.py
+}
+
+# macOS and Windows: compiled, not run; the bindings by clang-tidy.
+systems() {
+    tools/check_systems.sh
+    cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON \
+        -DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$(python -m pybind11 --cmakedir)"
+    git ls-files 'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet
+}
+
+# The documentation with its gallery, and its pages to play with, in node and Chromium.
+browser() {
+    if ! command -v chromium google-chrome chromium-browser >/dev/null; then
+        { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } >/dev/null
+    fi
+    make docs
+    SRCELL_BROWSER=build/docs python -m pytest -q -m release tests/test_browser.py
+}
+
+# The CUDA module for every architecture, linked; nothing here runs it.
+cuda() {
+    local folder
+    folder=$(mktemp -d)
+    SRCELL_CUDA=ON pip install --no-deps --quiet --target "$folder" .
+    tools/check_symbols.sh "$folder"/srcell/*.so
+    rm -r "$folder"
+}
+
+# All tests on a repaired wheel, with the oldest torch and the newest.
+torch() {
+    tools/wheels.sh dist "$PYTHON"
+    tools/test_wheel.sh dist/*_"$(uname -m)".whl "$PYTHON" 'torch==2.4.*'
+    tools/test_wheel.sh dist/*_"$(uname -m)".whl "$PYTHON"
+}
+
+subjects=(tests threads fuzz systems browser cuda torch)
+[ $# -gt 0 ] || set -- "${subjects[@]}"
+for subject in "$@"; do
+    [[ " ${subjects[*]} " == *" $subject "* ]] ||
+        { echo "expected some of ${subjects[*]}, got $subject" >&2; exit 2; }
+done
+for subject in "$@"; do
+    echo "release-check: $subject"
+    (set -e; "$subject")
+    echo "release-check: $subject passed after $SECONDS s"
+done
