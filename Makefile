@@ -13,7 +13,7 @@ QUIET_THREADS := OMP_WAIT_POLICY=passive
 .PHONY: all demo test check landing docs browser release-check coverage fuzz soak wheels format clean
 .DELETE_ON_ERROR:
 
-all: $(VENV)/core
+all: $(VENV)/train
 
 demo: $(VENV)/train
 	$(BIN)/srcell train digits
@@ -83,7 +83,7 @@ $(VENV)/tools: $(BIN)/python
 	@touch $@
 
 # The compiled module, and Python's files where they are. What is shown of the build: its steps, and the line about CUDA.
-COMPILED := $(shell git ls-files csrc CMakeLists.txt pyproject.toml 2>/dev/null)
+COMPILED := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --no-build-isolation
 $(VENV)/core: $(VENV)/tools $(COMPILED)
 	@echo "Compiling srcell for this Python: half a minute on two cores, less after a change."

@@ -107,10 +107,15 @@ struct Events {
     int64_t count, inputs;
 };
 
-// Reads a number exactly once: what was compared is what is used, even if another thread changes the array.
+// Reads a number exactly once: what was compared is what is used, even if another thread changes the array. On a GPU
+// plainly: a volatile load would pass by its cache, and compilers make one load of it.
 template <class T>
 SRCELL_HOST_DEVICE inline T read_once(const T* from) {
+#if defined(__CUDA_ARCH__)
+    return *from;
+#else
     return *static_cast<const volatile T*>(from);
+#endif
 }
 
 // Events [begin, end) of a row: 0 <= begin <= end <= count, for any offsets.

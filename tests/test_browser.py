@@ -31,8 +31,6 @@ from srcell.models import SRCClassifier
 from test_bits import SPIKE_TRAINS
 from test_runtime import bytes_of, exported_trains
 
-pytestmark = pytest.mark.release
-
 FOLDER = Path(os.environ.get("SRCELL_BROWSER", "no folder")).resolve()
 TRAINS = Path(__file__).with_name("browser") / "trains.js"
 CONTROL = Path(__file__).parent.parent / "examples" / "javascript" / "control.mjs"
@@ -41,7 +39,10 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 MOST_BYTES = 300_000  # of all scripts and the module, compressed, without weights
 PAGES = ("neuron", "network", "sequence")
 
-pytestmark = pytest.mark.skipif("SRCELL_BROWSER" not in os.environ, reason="SRCELL_BROWSER names no built pages")
+pytestmark = [
+    pytest.mark.release,
+    pytest.mark.skipif("SRCELL_BROWSER" not in os.environ, reason="SRCELL_BROWSER names no built pages"),
+]
 
 
 def text_of(array: Any) -> str | None:

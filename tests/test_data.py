@@ -141,6 +141,7 @@ def write_nmnist(folder: Path) -> None:
         path.write_bytes(b"".join(bytes([x, y]) + (t | p << 23).to_bytes(3, "big") for t, x, y, p in events))
 
 
+@pytest.mark.landing
 def test_recordings_are_binned_whole(tmp_path: Path) -> None:
     write_nmnist(tmp_path)
     train, test, _, input_shape = data.load("nmnist", tmp_path, prefix=2)
@@ -155,6 +156,7 @@ def test_recordings_are_binned_whole(tmp_path: Path) -> None:
     assert chosen.events.shape == (4, 2, 2312) and chosen.labels.tolist() == [3, 3]
 
 
+@pytest.mark.landing
 def test_the_cache_holds_the_same_and_notices_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_nmnist(tmp_path)
     fresh = data.load("nmnist", tmp_path).train
@@ -178,6 +180,7 @@ def test_the_cache_holds_the_same_and_notices_changes(tmp_path: Path, monkeypatc
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".safetensors"] * 2
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize("spelling", ["relative", "slash", "link"])
 def test_the_cache_is_found_however_its_root_is_spelled(
     spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -193,6 +196,7 @@ def test_the_cache_is_found_however_its_root_is_spelled(
     assert again.events == fresh.events
 
 
+@pytest.mark.landing
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     write_nmnist(tmp_path)
     fresh = data.load("nmnist", tmp_path)
@@ -212,6 +216,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         return dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize(
     "changes",
     [
@@ -238,6 +243,7 @@ def test_a_cache_of_something_else_is_made_anew(changes: dict[str, Any], tmp_pat
     assert again.events == fresh.events and torch.equal(again.labels, fresh.labels)
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -265,6 +271,7 @@ def test_folders_without_recordings_are_named(tmp_path: Path) -> None:
         data.load("nmnist", tmp_path)
 
 
+@pytest.mark.landing
 def test_overflows_of_time_do_not_take_hours(tmp_path: Path) -> None:
     """Regression: each overflow cost a pass over all events."""
     write_recordings(tmp_path).write_bytes(bytes([1, 240, 0, 0, 0]) * 2_000_000)
@@ -274,6 +281,7 @@ def test_overflows_of_time_do_not_take_hours(tmp_path: Path) -> None:
     assert time.monotonic() - start < 30
 
 
+@pytest.mark.landing
 def test_a_thousand_overflows_of_time_are_a_long_recording(tmp_path: Path) -> None:
     write_recordings(tmp_path).write_bytes(bytes([1, 240, 0, 0, 0]) * 1000 + bytes([3, 5, 0, 0, 7]))
     assert data.load("nmnist", tmp_path).train.events.shape[0] == 20 + 1000 * 8192 // 1000 + 1

@@ -108,8 +108,15 @@ def test_a_network_is_exported_to_a_pipe_of_the_shell(tmp_path: Path) -> None:
     train(TrainingConfig(hidden_sizes=(), epochs=1, steps=5, train_samples=100), tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "net.srcell")]) == 0
     command = [sys.executable, "-m", "srcell", "export", str(tmp_path / "run"), "/dev/stdout"]
+    expected = (tmp_path / "net.srcell").read_bytes()
     piped = subprocess.run(command, check=True, capture_output=True)
-    assert piped.stdout == (tmp_path / "net.srcell").read_bytes() and not piped.stderr
+    assert piped.stdout == expected and not piped.stderr
+    for name in ("redirected", "appended"):
+        path = tmp_path / name
+        path.write_bytes(b"" if name == "redirected" else b"before")
+        with path.open("ab") as file:
+            subprocess.run(command, check=True, stdout=file)
+        assert path.read_bytes() == (b"" if name == "redirected" else b"before") + expected
 
 
 @every_writer

@@ -17,6 +17,7 @@ from srcell.data import LabelledEvents, load_dvs_gesture, load_nmnist, load_shd
 from support.files import write_recordings
 from support.refusals import assert_refused
 
+pytestmark = pytest.mark.landing
 h5py: Any = pytest.importorskip("h5py", reason='pip install "srcell[nmnist]"')
 
 

@@ -38,6 +38,7 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.landing
 @pytest.mark.parametrize("pack", [pickle.dumps, gzip.compress], ids=["pickle", "torch"])
 def test_a_pickle_is_refused_unread(pack: Callable[[Any], bytes], tmp_path: Path) -> None:
     trap, folder = tmp_path / "trap", tmp_path / "run"
@@ -124,6 +125,7 @@ def test_a_run_does_not_write_through_links_in_its_folder(
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.landing
 def test_tensorboard_does_not_write_through_a_link(tmp_path: Path) -> None:
     pytest.importorskip("torch.utils.tensorboard")
     elsewhere = tmp_path / "elsewhere"

@@ -74,6 +74,7 @@ def test_the_metrics_have_a_row_an_epoch(run: TrainedRun, out: Path) -> None:
     assert trainer.finish_epoch().validation_loss == run.history[-1].validation_loss > 0
 
 
+@pytest.mark.landing
 def test_tensorboard_shows_each_epoch_once(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

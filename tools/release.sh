@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares a release on one machine: checks that the versions agree, leaves the sdist and wheels for x86-64 and AArch64 in
-# dist/, runs the tests on the wheel for this machine, builds the documentation, and tags the commit. What it then prints
-# is for a person to push; .github/workflows/release.yml takes over from there, builds all wheels anew and publishes them.
+# dist/, runs `make release-check`, and tags the commit. What it then prints is for a person to push;
+# .github/workflows/release.yml takes over from there, builds all wheels anew and publishes them.
 #
 #     tools/release.sh              all of this
 #     tools/release.sh --dry-run    all but the tag, also of a version in development
@@ -40,8 +40,7 @@ MACHINES="x86_64 aarch64" tools/wheels.sh dist "$PYTHON"
 "$PYTHON" -m venv "$work/env"
 "$work/env/bin/pip" install --quiet twine
 "$work/env/bin/twine" check --strict dist/*
-tools/test_wheel.sh dist/*_"$(uname -m)".whl "$PYTHON"
-make docs
+make release-check
 
 ls -l dist
 if [ "$mode" = --dry-run ]; then

@@ -47,7 +47,9 @@ SRCELL_KERNELS(scalar)
 namespace {
 #if defined(__x86_64__)
 SRCELL_KERNELS(avx2)
+#if !defined(SRCELL_WITHOUT_avx512)
 SRCELL_KERNELS(avx512)
+#endif
 #elif defined(__aarch64__)
 SRCELL_KERNELS(neon)
 #endif
@@ -59,7 +61,9 @@ std::vector<const Kernels*> available_kernels() {
 #if defined(__x86_64__)
     const Features features = detect();
     if (features.avx2) available.push_back(kernels_avx2());
+#if !defined(SRCELL_WITHOUT_avx512)
     if (features.avx512) available.push_back(kernels_avx512());
+#endif
 #elif defined(__aarch64__)
     available.push_back(kernels_neon());  // a part of every AArch64 processor
 #endif

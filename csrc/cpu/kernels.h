@@ -36,7 +36,7 @@ struct KernelsOf {
     void (*sigmoid)(const T* x, T* y, int64_t count);
 };
 
-// The kernels that are not of one type of number.
+// Kernels that exist once, not for each type of number.
 struct OtherKernels {
     // sums[n] = alpha * sums[n] + x[n], rounded twice.
     void (*leaky_sum)(double* sums, const float* x, int64_t count, double alpha);

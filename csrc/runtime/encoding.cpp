@@ -1,6 +1,7 @@
 // Runs the kernels of the rate encoder over images, with scratch of its own.
 #include "encoding.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -25,7 +26,8 @@ int64_t encode_rate(const RateSettings& settings, int64_t batch, int64_t pixels,
     if (pixels < 1 || pixels > kMost) throw std::invalid_argument("inputs: expected from 1 to 2^31");
     const Kernels& kernels = *preferred_kernels();
     const Images view = {images, batch, pixels, 1};
-    Aligned<int64_t> active_before(batch + 1), numbers(index ? 0 : batch);
+    // The offsets are made in memory of our own, in which no other thread writes, because rate_write() goes by them.
+    Aligned<int64_t> active_before(batch + 1), numbers(index ? 0 : batch), made(rows + 1);
     const int64_t invalid = kernels.count_active_pixels(view, active_before.data());
     if (invalid >= 0)
         throw std::invalid_argument("images: expected pixels in [0, 1], got others in sample " +
@@ -36,20 +38,13 @@ int64_t encode_rate(const RateSettings& settings, int64_t batch, int64_t pixels,
     Aligned<int32_t> active(groups * kPixelGroup);
     Aligned<uint32_t> thresholds(groups * kPixelGroup);
     Aligned<uint16_t> fired(groups * drawn);
-    const RateEncoding encoding = {view,
-                                   active_before.data(),
-                                   index ? index : numbers.data(),
-                                   settings.steps,
-                                   settings.prefix,
-                                   settings.gain,
-                                   settings.seed,
-                                   active.data(),
-                                   thresholds.data(),
-                                   fired.data(),
-                                   offsets,
-                                   settings.thinned};
+    const RateEncoding encoding = {view,           active_before.data(), index ? index : numbers.data(),
+                                   settings.steps, settings.prefix,      settings.gain,
+                                   settings.seed,  active.data(),        thresholds.data(),
+                                   fired.data(),   made.data(),          settings.thinned};
     kernels.rate_draw(encoding);
-    const int64_t events = offsets[rows];
+    const int64_t events = made.data()[rows];
+    std::copy(made.data(), made.data() + rows + 1, offsets);
     if (events <= room) kernels.rate_write(encoding, indices);
     return events;
 }

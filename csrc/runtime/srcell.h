@@ -6,7 +6,10 @@
 
    Every function that can fail returns SRCELL_OK or an error code; srcell_error() then has one line of text, that of
    the last failure in the calling thread. T steps, B samples, K inputs, N neurons of the last layer, C classes. Spikes
-   are 0 where a neuron is silent and in (0, 1) where it is active; their bits do not depend on the processor. */
+   are 0 where a neuron is silent and in (0, 1) where it is active; their bits do not depend on the processor.
+
+   Another thread may write into the arrays of events during a call: the results are then unspecified, but nothing
+   outside the arrays is read or written. The last offset says how long they are, and must not change. */
 #ifndef SRCELL_H
 #define SRCELL_H
 

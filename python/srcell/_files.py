@@ -42,15 +42,35 @@ def write_output(path: Path, content: bytes) -> None:
         ('whole', True)
 
     """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        mode = stat.S_IFREG
-    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+    descriptor = _descriptor(path)
+    if descriptor is not None:
+        with open(os.dup(descriptor), "wb") as file:
+            file.write(content)
+    elif is_stream(path):
         with open(path, "wb") as file:
             file.write(content)
     else:
         write_atomically(Path(os.path.realpath(path)), content)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written to a path goes on from there: a named pipe, a character device, /dev/stdout."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or _descriptor(path) is not None
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file of this process that a path names, as /dev/stdout does; None for other paths."""
+    for _ in range(40):  # as many links as the system follows
+        if re.fullmatch(rf"/proc/({os.getpid()}|self)/fd", os.path.realpath(path.parent)) and path.name.isdecimal():
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = path.parent / os.readlink(path)
+    return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import srcell
 
+from .._files import is_stream
 from .parser import Parser
 
 TEXT = """\
@@ -26,7 +27,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """Write the file and say what is in it."""
     srcell.load(arguments.run_folder).export(arguments.file)
-    if not arguments.file.is_file():  # a pipe: nothing is left to look at, and stdout may be the file
+    if is_stream(arguments.file):  # nothing is left to look at, and stdout may be the file
         return
     network = srcell.runtime.load(arguments.file)
     sizes = "-".join(str(size) for size in (network.input_size, *(layer.neurons for layer in network.layers)))
