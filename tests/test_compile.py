@@ -218,15 +218,20 @@ def test_bounded_parameters_compile_whole() -> None:
     assert torch.equal(layer.alpha_l0.grad, expected)
 
 
+AT_REST = {"initial_state": "rest", "learnable": ["rho"]}
+ALL_LEARNT = {"learn_initial_state": True, "learnable": ["alpha", "rho", "r", "zs_hyp"], "recurrent_grad": True}
+
+
 @pytest.mark.landing
-@pytest.mark.parametrize("kind", ["SRC", "SRCCell", "SRCConv2d"])
-@pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize(
-    "options",
+    ("kind", "dynamic", "options"),
     [
-        {"initial_state": "rest", "learnable": ["rho"]},
-        {"initial_state": "rest", "learnable": ["alpha", "rho", "r"]},
-        {"learn_initial_state": True, "learnable": ["zs_hyp", "zs_dep"], "recurrent_grad": True},
+        ("SRC", True, AT_REST),
+        ("SRCCell", True, AT_REST),
+        ("SRCConv2d", True, AT_REST),
+        ("SRC", False, AT_REST),
+        ("SRC", True, ALL_LEARNT),
+        ("SRC", True, {**AT_REST, "learnable": ["alpha", "rho", "r"]}),
     ],
 )
 def test_layers_with_learnt_parameters_compile_for_any_sizes(kind: str, dynamic: bool, options: dict[str, Any]) -> None:

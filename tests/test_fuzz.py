@@ -17,7 +17,7 @@ pytestmark = pytest.mark.landing
 
 @pytest.mark.parametrize("target", run.TARGETS)
 def test_nothing_is_found(target: str) -> None:
-    outcome = run.campaign(target, *run.budget(default_seconds=1.2, default_inputs=50_000))
+    outcome = run.campaign(target, *run.budget(default_seconds=0.5, default_inputs=50_000))
     assert not outcome.findings, "\n".join([f"{target}, {key}\n{text}" for key, text in outcome.findings.items()])
     assert 0 < outcome.inputs <= 2 * outcome.passed
     assert not run.leaks(outcome)

@@ -6,14 +6,14 @@ Users call it; it must never know where a picture goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ._extras import extra
 from ._state import SRCState
-from .training.plots import confusion, learning_curve, raster, rates, traces
+from .training.plots import confusion, learning_curve, new_figure, raster, rates, traces
 
-with extra("train"):
+if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["activity", "confusion", "learning_curve", "membrane", "raster", "rates", "spike_raster", "traces"]
@@ -38,7 +38,7 @@ def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
     """
     flat = _of_sample("spikes", spikes, sample)
     at, neurons = flat.nonzero(as_tuple=True)
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    figure = new_figure(9, 3)
     panel = figure.subplots()
     size = max(1.0, min(20.0, 9000 / max(flat.shape[1], 1)))  # marks that touch, but can be seen one by one
     panel.scatter(at.numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color="C0")
@@ -65,7 +65,7 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
     if not neurons:
         raise ValueError("neurons: expected at least one, got none")
     i, h, hs = (_of_sample(f"trace.{name}", x, sample) for name, x in zip(SRCState._fields, trace, strict=True))
-    figure = Figure(figsize=(9, 0.8 + 1.8 * len(neurons)), layout="constrained")
+    figure = new_figure(9, 0.8 + 1.8 * len(neurons))
     panels = figure.subplots(len(neurons), 1, sharex=True, squeeze=False)[:, 0]
     for panel, neuron in zip(panels, neurons, strict=True):
         panel.plot(hs[:, neuron].numpy(), color="C0", label="slow state hs")
@@ -96,7 +96,7 @@ def activity(spikes: Tensor) -> Figure:
     """
     _of_sample("spikes", spikes, 0)
     rate = (spikes.detach() > 0).flatten(2).double().mean((0, 1)).cpu()
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    figure = new_figure(6, 3.4)
     panel = figure.subplots()
     panel.plot(range(len(rate)), (100 * rate.sort().values).numpy(), color="C0")
     panel.set(xlabel="neurons, from the least active on", ylabel="rate (% of steps with s > 0)")

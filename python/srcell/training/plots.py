@@ -6,6 +6,7 @@ Run folders call this; it must never know where a picture goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ from ..functional.layer import Cell
 from ..layers import IntegerSRC, LeakyReadout
 
 with extra("train"):
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    if find_spec("matplotlib") is None:  # said before a run begins, not when it ends and is drawn
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from ..evaluation import Evaluation
     from ..events import EventBatch
     from ..models import AnyLayer, Classifier
@@ -31,9 +34,16 @@ RHO = Cell().rho  # of all classifiers
 SHADE = {"color": "0.5", "alpha": 0.12, "linewidth": 0}  # of steps without input
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, its size in inches. matplotlib is imported here, when something is drawn."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def learning_curve(history: list[EpochMetrics]) -> Figure:
     """Loss, accuracy and rate over the epochs, a panel each."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = new_figure(12, 3.6)
     loss, accuracy, rate = figure.subplots(1, 3)
 
     def draw(panel: Axes, values: list[float], label: str) -> None:
@@ -69,7 +79,7 @@ def raster(
     names = class_names or [str(k) for k in range(model.readout.num_classes)]
     outputs = _outputs(model, sample)
     steps, count = sample.shape[0], len(outputs) + 1
-    figure = Figure(figsize=(9, 1.3 + 1.6 * count), layout="constrained")
+    figure = new_figure(9, 1.3 + 1.6 * count)
     panels = figure.subplots(count, 1, sharex=True)
     for k, (panel, output) in enumerate(zip(panels, outputs, strict=False)):
         at, _, neurons = output.nonzero(as_tuple=True)
@@ -126,7 +136,7 @@ def traces(
         seen.append([x.flatten()[neurons].cpu() for x in _shown(layer, state)])
     drives, fast, slow = (torch.stack(x) for x in zip(*seen, strict=True))
     drive = "drive x" if isinstance(layer, IntegerSRC) else "drive tanh(i / rho)"
-    figure = Figure(figsize=(9, 1.0 + 1.7 * len(neurons)), layout="constrained")
+    figure = new_figure(9, 1.0 + 1.7 * len(neurons))
     panels = figure.subplots(len(neurons), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for k, (panel, neuron) in enumerate(zip(panels, neurons, strict=True)):
         panel.plot(drives[:, k].numpy(), ":", color="C1", label=drive)
@@ -158,7 +168,7 @@ def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def rates(evaluation: Evaluation) -> Figure:
     """How active the neurons of each layer are, from the least to the most."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     panel = figure.subplots()
     for k, layer in enumerate(evaluation.rates, start=1):
         rate = layer.flatten()
@@ -181,7 +191,7 @@ def confusion(evaluation: Evaluation, class_names: Sequence[str] = ()) -> Figure
     classes = len(table)
     names = class_names or [str(k) for k in range(classes)]
     share = table / table.sum(1, keepdim=True).clamp(min=1)
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    figure = new_figure(6.4, 5.6)
     panel = figure.subplots()
     image = panel.imshow((100 * share).numpy(), cmap="Blues", vmin=0, vmax=100)
     for row in range(classes):
@@ -216,6 +226,8 @@ def _colour(layer: int) -> str:
 def _label(panel: Axes, quantity: str) -> None:
     panel.set_xlabel("epoch")
     panel.set_ylabel(quantity)
+    from matplotlib.ticker import MaxNLocator
+
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(alpha=0.3)
     panel.legend()
