@@ -290,7 +290,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
             BATCH.to(device)
 
 
-@pytest.mark.parametrize("package", ["sklearn", "matplotlib.figure", "safetensors.torch", "filelock"])
+@pytest.mark.parametrize("package", ["sklearn", "matplotlib", "safetensors.torch", "filelock"])
 def test_a_missing_dependency_says_how_to_get_it(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("srcell.training.run_folder", "srcell.training.plots", "srcell.training.checkpoint"):
         monkeypatch.delitem(sys.modules, module, raising=False)
