@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import stat
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from srcell import hardware
 from srcell._files import is_partial, partial_name, write_atomically, write_output
@@ -23,14 +23,14 @@ from srcell.training import TrainingConfig, train
 LAYER = [[1, -2, 3], [0, 5, -8]]
 
 
-def export(path: Path) -> None:
-    torch.manual_seed(0)
-    SRCClassifier(4, [], 2).export(path)
+@functools.cache
+def network() -> SRCClassifier:
+    return SRCClassifier(4, [], 2)
 
 
 # Everything that writes a file where the user says.
 WRITERS: dict[str, Callable[[Path], None]] = {
-    "export": export,
+    "export": lambda path: network().export(path),
     "header": lambda path: hardware.write_header(path, [LAYER], num_classes=2),
     "weights": lambda path: hardware.write_weights(path, LAYER),
     "frames": lambda path: hardware.write_frames(path, [[1, 0], [0, 1]], label=1),
