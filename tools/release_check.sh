@@ -34,7 +34,7 @@ fuzz() {
 # macOS and Windows: compiled, not run. And clang-tidy.
 systems() {
     tools/check_systems.sh
-    cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON \
+    cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_LIBRARY=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON \
         -DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$(python -m pybind11 --cmakedir)"
     git ls-files 'csrc/cpu/*.cpp' 'csrc/platform/*_posix.cpp' csrc/platform/{file,pool,threads_openmp}.cpp 'csrc/runtime/*.cpp' \
         'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet

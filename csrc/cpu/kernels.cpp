@@ -88,10 +88,6 @@ void sigmoid_array(const scalar_of<V>* x, scalar_of<V>* y, int64_t count) {
     elementwise<V>(x, y, count, [](V v) SRCELL_LAMBDA_INLINE { return sigmoid(v); });
 }
 
-inline void leaky_sum(double* sums, const float* x, int64_t count, double alpha) {
-    for (int64_t n = 0; n < count; ++n) sums[n] = alpha * sums[n] + static_cast<double>(x[n]);
-}
-
 // V is the value type of the time loops, S a single register of it.
 template <class V, class S>
 constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
@@ -120,6 +116,10 @@ constexpr KernelsOf<float> table = make_kernels_of<F32, single_of<F32>>();
 #elif defined(SRCELL_PART_f64)
 constexpr KernelsOf<double> table = make_kernels_of<double, double>();
 #else
+void leaky_sum(double* sums, const float* x, int64_t count, double alpha) {
+    for (int64_t n = 0; n < count; ++n) sums[n] = alpha * sums[n] + static_cast<double>(x[n]);
+}
+
 constexpr OtherKernels make_others() {
     OtherKernels made = {};
     made.leaky_sum = leaky_sum;
