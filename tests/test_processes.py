@@ -21,8 +21,6 @@ from srcell._processes import own_device, processes
 from srcell.models import SRCClassifier
 from srcell.training import RunOptions, resume
 
-pytestmark = pytest.mark.release
-
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "python"
 PATIENCE = 100
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -175,6 +173,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.release
 def test_all_of_a_run_is_on_the_gpu_of_its_process_and_its_folder_names_none(tmp_path: Path) -> None:
     script, out = tmp_path / "no_gpu.py", tmp_path / "run"
     script.write_text(NO_GPU)
@@ -234,6 +233,7 @@ def alone() -> dict[str, Tensor]:
     return model.state_dict()
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_an_example_trains_in_two_processes(example: str, alone: dict[str, Tensor], tmp_path: Path) -> None:
     package = example.removesuffix(".py").removeprefix("with_")

@@ -24,8 +24,8 @@ if [ -z "${RUN:-}" ]; then
     rm -rf "$folder/clone" "$folder/documented"
     mkdir -p "$folder/clone"
     git ls-files -z | xargs -0 cp --parents -t "$folder/clone"
-    folder_above=$(realpath "$folder")
-    (cd "$folder/clone" && DESTDIR=$folder_above/documented CMAKE_BUILD_TYPE=Debug CMAKE_BUILD_PARALLEL_LEVEL=2 \
+    absolute=$(realpath "$folder")
+    (cd "$folder/clone" && DESTDIR=$absolute/documented CMAKE_BUILD_TYPE=Debug CMAKE_BUILD_PARALLEL_LEVEL=2 \
         bash -euc "$commands" >/dev/null)
     for file in include/srcell.h lib/libsrcell.so lib/libsrcell.a lib/cmake/srcell/srcell-config.cmake; do
         test -e "$folder/documented/usr/local/$file"
