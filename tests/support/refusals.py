@@ -1,9 +1,10 @@
-"""The check of error messages, and lengths that must be refused."""
+"""Calls that must raise an error which names the argument, as rows of a table, and lengths that must be refused."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,6 +16,22 @@ def assert_refused(error: type[Exception], argument: str, function: Any, *args: 
     with pytest.raises(error) as caught:
         function(*args, **keywords)
     assert re.match(rf"{re.escape(argument)}\b.*expected .*got ", str(caught.value), re.DOTALL), str(caught.value)
+
+
+class Refusal(NamedTuple):
+    """A call that must raise `error` with "`argument`...: expected ..., got ..."."""
+
+    argument: str
+    call: Callable[[], Any]
+    error: type[Exception] = ValueError
+
+    def check(self) -> None:
+        assert_refused(self.error, self.argument, self.call)
+
+
+def refusals(*rows: Refusal) -> pytest.MarkDecorator:
+    """Run a test once for each row: ``@refusals(Refusal("alpha", lambda: SRC(4, 3, alpha=2)), ...)``."""
+    return pytest.mark.parametrize("refusal", rows, ids=[row.argument for row in rows])
 
 
 BAD_LENGTHS = [
