@@ -1,14 +1,15 @@
-"""Break the kernels one line at a time and see whether a test notices.
+"""Break the code one line at a time and see whether a test fails.
 
-    python tools/mutants.py [WORD ...]
+    python tools/mutants.py [--every-change] [WORD ...]
 
-Each mutant is one change in csrc/ that changes what the code does. For each, the script makes the change, builds, runs
-the tests listed for the file, cheapest first, until one fails, and restores the file. If no test fails, the mutant has
-survived and a test is missing. With words as arguments, only mutants with one of them in file or description are run.
+Each mutant is one change in csrc/ or python/srcell/ that changes what the code does. For each, the script makes the
+change, builds, runs the tests listed for the file, cheapest first, until one fails, and restores the file. If no test
+fails, the mutant has survived and a test is missing. With words as arguments, only mutants with one of them in file or
+description are run. With --every-change, only the tests that `make test` runs count.
 
-Run it by hand; it is not part of CI. It needs the extra `dev` and the package installed as editable, and it takes half
-an hour. It writes to build/mutants and, while it runs, to python/srcell. It builds with -O1, which compiles faster; the
-bits do not depend on that.
+Run it by hand; it is not part of CI. It needs the extra `dev` and the package installed as editable; the mutants of
+csrc/ take half an hour, those of python/ ten minutes. It writes to build/mutants and, while it runs, to python/srcell.
+It builds with -O1, which compiles faster; the bits do not depend on that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +61,9 @@ one more rounding in tanh
 a length is not clamped
     clamp_to(read_once(shape.lengths + sample), 0, shape.steps);
     => clamp_to(read_once(shape.lengths + sample), 0, INT64_MAX);
+== params.h: integer integer.py
+one weight too many is summed in 16 bits
+    INT16_MAX / largest; => INT16_MAX / largest + 1;
 == cpu/scan.h: core device gradients.py src.py bits.py arguments.py
 lengths are ignored
     steps_of(shape, run)} => shape.steps}
@@ -90,8 +95,8 @@ the last event of some steps is not gathered
 gradients of values one step past the length are not zero
     t < length ? dot => t <= length ? dot
 the lanes of a dot product are added in another tree
-    for (int64_t half = kDotLanes / 2; half; half /= 2) for (int64_t j = 0; j < half; ++j)
-    => for (int64_t half = 1; half < kDotLanes; half *= 2) for (int64_t j = 0; j < kDotLanes; j += 2 * half)
+    for (int64_t half = width / 2; half; half /= 2) for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+    => for (int64_t j = 1; j < width; ++j) lanes[0] += lanes[j];
 the trace past the length is not zeroed
     if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count); =>
 == cpu/tile.h: core events device gradients.py linear.py bits.py
@@ -134,8 +139,6 @@ the second part of a current is ignored
     if (parts) unbounded => if (parts && count < 0) unbounded
 clamps are counted in 16 bits
     if (t % kCountedSteps == kCountedSteps - 1) => if (t < 0)
-one weight too many is summed in 16 bits
-    INT16_MAX / largest; => INT16_MAX / largest + 1;
 rows packed by event are read by index
     p.by_event() ? nullptr : p.events.indices => p.events.indices
 slopes past the length are not zeroed
@@ -188,9 +191,12 @@ with relu a gradient passes at h = 0
     select(less_equal(h, => select(less(h,
 i of the first checkpoint past the length is not zeroed
     row = 3 * segments(chain.steps) => row = 3 * segments(chain.steps) + 1
-== cuda/events.h: device cuda.py
+== cuda/synapse.h: device cuda.py
 segments of the weight gradient ascend
-    (segment_count - 1 - t / kEventSegment) => t / kEventSegment
+    (segment_count - 1 - row.t / kEventSegment) => row.t / kEventSegment
+== cuda/rows.h: device cuda.py
+an index one past the last is taken
+    index < events.inputs => index <= events.inputs
 == cuda/masks.h: device cuda.py
 thresholds are rounded down
     std::ceil( => std::floor(
@@ -198,8 +204,6 @@ a pixel that fired, kept or not, drops the spike after it
     before = p.mask[first + t * words] &= ~before;
     => { const uint64_t drawn = p.mask[first + t * words]; p.mask[first + t * words] &= ~before; before = drawn; }
 == cuda/integer.h: integer cuda.py
-an index one past the last is taken
-    index < static_cast<uint64_t>(inputs) => index <= static_cast<uint64_t>(inputs)
 sums are cut off too early
     kLargestCurrent = 1 << 17 => kLargestCurrent = 1 << 15
 clamps are counted anew by each thread
@@ -212,9 +216,86 @@ bfloat16 half-way rounds up
     bits + 0x7FFF + odd => bits + 0x8000
 """
 
+# The same for files of python/srcell.
+PYTHON = """
+== benchmark/cases.py: benchmark.py cli.py
+threads that are asked for replace those of a setting
+    threads=setting.threads or threads => threads=threads or setting.threads
+== cli/sweep.py: cli.py training.py processes.py
+a resumed sweep numbers its runs anew
+    start=len(accuracies) + 1 => start=1
+== data/loader.py: data.py sequences.py processes.py
+an error in a worker process keeps its traceback
+    return None if found is None else found[1] => return None
+== data/nmnist.py: data.py
+the cached file does not depend on the prefix
+    us-prefix{prefix}.safetensors => us.safetensors
+== data/recordings.py: recordings.py event_recordings.py data.py
+a label equal to the number of classes is accepted
+    labels.max() >= classes: => labels.max() > classes:
+== events/batch.py: events.py
+density leaves out the inputs
+    max(steps * batch * inputs, 1) => max(steps * batch, 1)
+== events/conversion.py: events.py arguments.py modules.py
+half precision becomes events
+    (torch.bool, torch.float32, torch.float64) => (torch.bool, torch.float16, torch.float32, torch.float64)
+== events/faults.py: event_faults.py events.py
+a descent of the offsets is named one early
+    return "descent", row + 1 => return "descent", row
+== export.py: runtime.py integer_models.py
+a lone integer layer cannot be exported
+    isinstance(network, SRC | IntegerSRC) => isinstance(network, SRC)
+== functional/layer.py: src.py linear.py gradients.py bits.py
+one parameter as a tensor beside numbers
+    any(isinstance(value, Tensor) for value in cell) => all(isinstance(value, Tensor) for value in cell)
+== hardware/vhdl.py: hardware.py
+text after the last ';' is a statement
+    text.split(";")[:-1] => text.split(";")
+== layers/constants.py: modules.py checkpoint.py readout.py
+constants become parameters in silence
+    held != self.get_extra_state()[0] => held > self.get_extra_state()[0]
+== layers/integer.py: integer.py integer_models.py
+a single weight is clamped to its own deviation
+    weight.numel() > 1 => weight.numel() > 0
+== models/classifier.py: models.py conv.py
+fan-out ignores the padding
+    layer.stride, layer.padding, layer.dilation => layer.stride, 0, layer.dilation
+== nir.py: nir.py
+an index one past the last input is accepted
+    (idx >= inputs) => (idx > inputs)
+== onnx/_neurons.py: onnx.py
+the step after the last one counts
+    op.Less(op.Unsqueeze(steps, => op.LessOrEqual(op.Unsqueeze(steps,
+== ops/_layer.py: operators.py src.py linear.py
+an output_mask that is too long is accepted
+    if len(output_mask) != expected: => if len(output_mask) < expected:
+== ops/src_events.py: linear_gradients.py linear.py operators.py
+the gradients of values and weights are asked for crosswise
+    output_mask_of(ctx, needs_values, needs_weight) => output_mask_of(ctx, needs_weight, needs_values)
+== runtime.py: runtime.py
+offsets beside a dense input are ignored
+    values is not None or offsets is not None => values is not None and offsets is not None
+a prefix of 0 is refused
+    ("prefix", 0) => ("prefix", 1)
+== training/metrics.py: training.py run_folder.py checkpoint.py
+an accuracy above 1 is accepted
+    0 <= fraction <= 1 => 0 <= fraction <= 2
+== training/run_folder.py: run_folder.py cli.py training.py
+where data are is recorded only if nothing changed
+    if data != self.data: => if data == self.data:
+== training/samples.py: training.py cli.py data.py
+the rate encoding of a run is never thinned
+    config.prefix, config.thinned => config.prefix, False
+== training/trainer.py: optimisation.py training.py processes.py
+the schedule ends with the first epoch
+    config.epochs * len(self.loader) => len(self.loader)
+"""
+
+TABLES = {"csrc/": TABLE, "python/srcell/": PYTHON}
+
 
 class Mutant(NamedTuple):
-    """A change in a file of csrc/: the text that matches the pattern `old` becomes `new`."""
+    """A change in a file: the text that matches the pattern `old` becomes `new`."""
 
     file: str
     tests: list[str]
@@ -226,20 +307,21 @@ class Mutant(NamedTuple):
         """The text of the file with the change made."""
         changed, count = re.subn(self.old, lambda _: self.new, text)
         if count != 1:
-            sys.exit(f"csrc/{self.file}: {self.breaks}: expected the old text once, got it {count} times")
+            sys.exit(f"{self.file}: {self.breaks}: expected the old text once, got it {count} times")
         return changed
 
 
 def mutants() -> list[Mutant]:
-    """The mutants of the table."""
+    """The mutants of both tables, their files from the root of the repository."""
     found = []
-    for part in re.split(r"^== ", TABLE, flags=re.MULTILINE)[1:]:
+    parts = [(folder, part) for folder, table in TABLES.items() for part in re.split(r"^== ", table, flags=re.M)[1:]]
+    for folder, part in parts:
         head, _, body = part.partition("\n")
         file, _, tests = head.partition(": ")
         for breaks, change in re.findall(r"^(\S.*)\n((?: +.*\n)+)", body, flags=re.MULTILINE):
             old, _, new = change.partition("=>")
             pattern = r"\s+".join(map(re.escape, old.split()))
-            found.append(Mutant(file, tests.split(), breaks, pattern, new.strip()))
+            found.append(Mutant(folder + file, tests.split(), breaks, pattern, new.strip()))
     return found
 
 
@@ -266,9 +348,12 @@ def configure() -> None:
     subprocess.run(["cmake", "--preset", "release", "-B", BUILD, *flags], cwd=ROOT, check=True, capture_output=True)
 
 
-def passes(test: str) -> bool:
-    """Build what the test needs and run it."""
+def passes(test: str, mutated: str = "csrc/", markers: Sequence[str] = ("-m", "")) -> bool:
+    """Run the test; build what it needs before, if the mutated file is compiled."""
     in_python = test.endswith(".py")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *markers, f"tests/test_{test}"]
+    if not mutated.startswith("csrc/"):
+        return succeeds(*command)
     targets = ["_core", "cuda_on_host"] if in_python else [f"srcell_test_{test}"]
     if not succeeds("cmake", "--build", BUILD, "--target", *targets):
         sys.exit(f"{targets}: the build failed")
@@ -277,36 +362,36 @@ def passes(test: str) -> bool:
     (module,) = BUILD.glob("_core*.so")
     shutil.copy(module, INSTALLED)
     (on_host,) = BUILD.glob("on_host/_cuda*.so")
-    return succeeds(
-        sys.executable, "-m", "pytest", "-q", "-x", "-m", "", f"tests/test_{test}", SRCELL_CUDA_ON_HOST=str(on_host)
-    )
+    return succeeds(*command, SRCELL_CUDA_ON_HOST=str(on_host))
 
 
-def killer(mutant: Mutant) -> str | None:
+def killer(mutant: Mutant, markers: Sequence[str]) -> str | None:
     """The first test that fails on the mutant, or None if it survives."""
-    path = ROOT / "csrc" / mutant.file
+    path = ROOT / mutant.file
     original = path.read_text()
     try:
         path.write_text(mutant.apply(original))
-        return next((test for test in mutant.tests if not passes(test)), None)
+        return next((test for test in mutant.tests if not passes(test, mutant.file, markers)), None)
     finally:
         path.write_text(original)
 
 
 def main() -> None:
     """Run the mutants chosen and print a line for each."""
-    words = sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word != "--every-change"]
+    markers = ("-m", "") if words == sys.argv[1:] else ()
     chosen = [m for m in mutants() if not words or any(w in f"{m.file}: {m.breaks}" for w in words)]
     for mutant in chosen:
-        mutant.apply((ROOT / "csrc" / mutant.file).read_text())
-    configure()
+        mutant.apply((ROOT / mutant.file).read_text())
     built, survivors = INSTALLED.read_bytes(), 0
     try:
+        if any(mutant.file.startswith("csrc/") for mutant in chosen):
+            configure()
         for test in sorted({test for mutant in chosen for test in mutant.tests if not test.endswith(".py")}):
             if not passes(test):
                 sys.exit(f"{test}: the test fails without a mutant")
         for mutant in chosen:
-            by = killer(mutant)
+            by = killer(mutant, markers)
             survivors += by is None
             print(f"{mutant.file}: {mutant.breaks}: {f'killed by {by}' if by else 'SURVIVED'}", flush=True)
     finally:
