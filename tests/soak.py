@@ -26,13 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import srcell
 from srcell import EventBatch, SRCState
 from srcell.reference import src_reference
-from support.gradients import gradients, make_output_gradients, moved_by_one_ulp, relative_error
-from support.inputs import MODES, PARAMETERS, STATE, Inputs, call, noise
+from support.gradients import moved_by_one_ulp, relative_error, results
+from support.inputs import MODES, PARAMETERS, STATE, call, noise
 from support.processes import ISAS, IsaProcess
 from test_bits import (
     LATERAL,
@@ -43,9 +42,7 @@ from test_bits import (
     case_options,
     differing,
     in_pieces,
-    linear_alone,
     linear_dense,
-    linear_in_pieces,
     make_case,
 )
 
@@ -84,21 +81,16 @@ def draw(seed: int, kind: str) -> Case:
 
 def check_bits(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
     """Check that every instruction set, thread count, cut into pieces and single sample gives the same bits."""
-    function, cut, single = (
-        ("whole", in_pieces, alone) if kind == "currents" else ("linear_whole", linear_in_pieces, linear_alone)
-    )
     random = np.random.default_rng(case["seed"])
-    expected: Digests = processes["scalar"].call(f"test_bits.{function}", case, 1)
+    expected: Digests = processes["scalar"].call("test_bits.whole", case, 1)
     for isa, process in processes.items():
         threads = int(random.integers(1, 6))
-        assert not differing(process.call(f"test_bits.{function}", case, threads), expected), (isa, threads)
+        assert not differing(process.call("test_bits.whole", case, threads), expected), (isa, threads)
     cuts = [int(x) for x in random.integers(0, case["shape"][0] + 1, 3)]
-    assert not differing(cut(case, cuts), expected), cuts
-    assert not differing(single(case), expected)
+    assert not differing(in_pieces(case, cuts), expected), cuts
+    assert not differing(alone(case), expected)
     if kind == "events":
-        dense = linear_dense(case, 1)
-        assert not differing(dense, linear_dense(case, 1, as_events=True))
-        assert not differing({f"dense: {name}": x for name, x in dense.items()}, expected)
+        assert not differing(linear_dense(case, 1), linear_dense(case, 1, as_events=True))
 
 
 def check_step(case: Case) -> None:
@@ -141,23 +133,15 @@ def check_float64(case: Case) -> None:
     """Compare outputs and gradients with reference.py to 1e-12, or, if a neuron is near its threshold, to five times
     the change that one ulp of every input makes, as in tests/test_gradients.py.
     """
-    inputs, options = case_inputs(case), case_options(case)
-    outputs = call(srcell.src, inputs, **options)
-    arriving: list[Tensor | None] = [*make_output_gradients(case["seed"], outputs)]
-
-    def run(function: Any, inputs: Inputs) -> Inputs:
-        spikes, state = call(function, inputs, **options)
-        made = {f"gradient of {name}": x for name, x in gradients(function, inputs, arriving, **options).items()}
-        return {"spikes": spikes, **state._asdict(), **made}
-
-    ours, expected = run(srcell.src, inputs), run(src_reference, inputs)
+    inputs, options, seed = case_inputs(case), case_options(case), case["seed"]
+    ours, expected = (results(function, inputs, seed, **options) for function in (srcell.src, src_reference))
     errors = {name: relative_error(x, expected[name]) for name, x in ours.items()}
     if all(error <= 1e-12 for error in errors.values()):
         return
     allowed = dict.fromkeys(errors, 1e-12)
     for draw_of_signs in range(4):
-        moved = run(src_reference, {name: moved_by_one_ulp(x, draw_of_signs) for name, x in inputs.items()})
-        for name, x in moved.items():
+        moved = {name: moved_by_one_ulp(x, draw_of_signs) for name, x in inputs.items()}
+        for name, x in results(src_reference, moved, seed, **options).items():
             allowed[name] = max(allowed[name], 5 * relative_error(x, expected[name]))
     for name, error in errors.items():
         assert error <= allowed[name], f"{name}: {error:.2e} where {allowed[name]:.2e} is allowed"
@@ -172,15 +156,6 @@ def check(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
         check_bits(case, kind, processes)
 
 
-def long_inputs(steps: int) -> tuple[Tensor, EventBatch, Inputs]:
-    """Currents (steps, 2, 40) and events for a layer of that size, made in pieces."""
-    current = torch.cat([3 * noise(seed, 1000, 2, 40, dtype=torch.float32) for seed in range(steps // 1000)])
-    offsets = torch.arange(2 * steps + 1) * 2
-    indices = (torch.arange(4 * steps, dtype=torch.int32) * 7919 >> 3) % 40
-    weight = 6 * noise(7, 40, 40, dtype=torch.float32)
-    return current, EventBatch(offsets, indices, shape=(steps, 2, 40)), {"weight": weight}
-
-
 def peak_mebibytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -188,27 +163,29 @@ def peak_mebibytes() -> float:
 @torch.no_grad()
 def measure_long(steps: int) -> dict[str, Any]:
     """Run in a process of its own: total spikes, whether streaming gives the same bits, and by how many MiB the peak
-    memory grew in a call on currents, in a call on events, and over all streamed calls after the first."""
+    memory grew in a call on currents, in a call on events, and over all streamed calls after the first.
+    """
     torch.set_num_threads(1)
-    current, events, layer = long_inputs(steps)
-    srcell.src(current[:1000], -6.0), srcell.src_linear(events[:1], layer["weight"], -6.0)
-    growth, outputs = {}, {}
+    current = torch.cat([3 * noise(seed, 1000, 2, 40, dtype=torch.float32) for seed in range(steps // 1000)])
+    indices = (torch.arange(4 * steps, dtype=torch.int32) * 7919 >> 3) % 40
+    events = EventBatch(torch.arange(2 * steps + 1) * 2, indices, shape=(steps, 2, 40))
+    weight = 6 * noise(7, 40, 40, dtype=torch.float32)
+    srcell.src(current[:1000], -6.0), srcell.src_linear(events[:1], weight, -6.0)  # their first calls allocate more
     start = peak_mebibytes()
-    outputs["currents"] = srcell.src(current, -6.0)
-    growth["currents"] = peak_mebibytes() - start
-    outputs["events"] = srcell.src_linear(events, layer["weight"], -6.0)
-    growth["events"] = peak_mebibytes() - start - growth["currents"]
+    spikes, final = srcell.src(current, -6.0)
+    after_currents = peak_mebibytes()
+    of_events, _ = srcell.src_linear(events, weight, -6.0)
+    growth = {"currents": after_currents - start, "events": peak_mebibytes() - after_currents}
     state, same = None, True
     for begin in range(0, steps, 1000):
-        spikes, state = srcell.src(current[begin : begin + 1000], -6.0, state)
-        same &= torch.equal(spikes, outputs["currents"][0][begin : begin + 1000])
+        piece, state = srcell.src(current[begin : begin + 1000], -6.0, state)
+        same &= torch.equal(piece, spikes[begin : begin + 1000])
         if not begin:
             start = peak_mebibytes()
     growth["streamed"] = peak_mebibytes() - start
-    same &= all(map(torch.equal, state, outputs["currents"][1]))
     return {
-        "spikes": {name: int((spikes > 0.5).sum()) for name, (spikes, _) in outputs.items()},
-        "same": bool(same),
+        "spikes": [int((x > 0.5).sum()) for x in (spikes, of_events)],
+        "same": same and all(map(torch.equal, state, final)),
         "growth": growth,
     }
 
@@ -218,7 +195,7 @@ def check_long() -> None:
     measured = json.loads(printed)
     output = LONG * 2 * 40 * 4 / 2**20
     assert measured["same"], measured
-    assert min(measured["spikes"].values()) > LONG, measured
+    assert min(measured["spikes"]) > LONG, measured
     for name, allowed in (("currents", output), ("events", output), ("streamed", 0)):
         # 8 MiB allow for the allocator's cache; a trace of all steps would add 30 MiB per tensor.
         assert measured["growth"][name] <= allowed + 8, measured

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from srcell import EventBatch, latency_encode, leaky_readout, rate_encode, rest_state, src, src_linear
 from srcell.functional import count_spikes
+from support.events import misaligned
 from support.inputs import noise
-from support.refusals import Refusal, assert_refused, refusals
+from support.refusals import Refusal, refusals
 
 X = torch.zeros(3, 2, 4)
 BATCH = EventBatch.from_dense(X)
@@ -34,6 +35,7 @@ def of_size(*shape: int) -> Tensor:
 
 NESTED = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(2)])
 WEIGHT = torch.zeros(5, 4)
+WORDS: list[Any] = [np.array(["relu", "x"]), np.zeros(0), torch.zeros(2)]
 
 
 @refusals(
@@ -61,17 +63,17 @@ WEIGHT = torch.zeros(5, 4)
     Refusal("current", lambda: src(of_size(0, 1, 2**23, 2**40), -6.0)),
     Refusal("spikes", lambda: count_spikes(of_size(0, 1, 2**40, 2**40))),
     Refusal("spikes", lambda: leaky_readout(of_size(0, 2**40, 2**40), 1)),
+    # Arrays in place of strings and flags
+    *(Refusal("surrogate", lambda word=word: src(X, -6.0, surrogate=word)) for word in WORDS),
+    *(Refusal("method", lambda word=word: src_linear(X, WEIGHT, -6.0, method=word)) for word in WORDS),
+    *(Refusal("recurrent_grad", lambda word=word: src(X, -6.0, recurrent_grad=word), TypeError) for word in WORDS),
+    *(
+        Refusal("count", lambda word=word: EventBatch.from_events([0], [0], inputs=1, bin_width=1, count=word))
+        for word in WORDS
+    ),
 )
 def test_invalid_tensors_and_numbers_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()
-
-
-@pytest.mark.parametrize("word", [np.array(["relu", "x"]), np.zeros(0), torch.zeros(2)])
-def test_an_array_in_place_of_a_string_or_flag_is_refused(word: Any) -> None:
-    assert_refused(ValueError, "surrogate", src, X, -6.0, surrogate=word)
-    assert_refused(ValueError, "method", src_linear, X, WEIGHT, -6.0, method=word)
-    assert_refused(TypeError, "recurrent_grad", src, X, -6.0, recurrent_grad=word)
-    assert_refused(ValueError, "count", EventBatch.from_events, [0], [0], inputs=1, bin_width=1, count=word)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -100,11 +102,6 @@ spikes.sum().backward()
 def negated(x: Tensor) -> Tensor:
     """The same numbers as a lazily negated view (torch's negative bit)."""
     return torch.complex(torch.zeros_like(x), -x).conj().imag
-
-
-def misaligned(x: Tensor) -> Tensor:
-    """The same numbers at addresses that are not aligned to their size."""
-    return torch.frombuffer(bytearray(b"\0" + x.numpy().tobytes()), dtype=x.dtype, offset=1).view(x.shape)
 
 
 @pytest.mark.parametrize("laid", [negated, misaligned])

@@ -1,9 +1,9 @@
-"""The benchmark: its result files, what counts as slower, errors for bad arguments. No times are asserted."""
+"""The benchmark: its rows, result files and comparisons, and the report. No times are asserted."""
 
 from __future__ import annotations
 
 import copy
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -32,6 +32,15 @@ TINY = {
     "module": Setting("module", "module", 6, (4,), ("srcell", "rnn", "gru")),
 }
 TINY = {name: replace(setting, steps=7, batch=3, density=0.3) for name, setting in TINY.items()}
+
+
+def load(name: str) -> ModuleType:
+    """Import a script of the folder bench, which is not a package."""
+    sys.path.insert(0, str(BENCH))  # scripts import others of that folder
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCH))
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +98,7 @@ def test_the_rows_of_a_setting_do_the_same_work(name: str) -> None:
         torch.testing.assert_close(output, expected, atol=4 * bound, rtol=0)
 
 
-def test_compiled_chunks_are_the_eager_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_chunks_equal_the_eager_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
     monkeypatch.setattr(rows, "CHUNK", 3)
     setting, current, bias = TINY["layer"], 4 * torch.randn(7, 3, 4), torch.full((4,), -6.0)
@@ -97,7 +106,7 @@ def test_compiled_chunks_are_the_eager_recurrence(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(compiled, eager)
 
 
-def test_a_row_without_its_package_is_left_out_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_without_its_package_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     load("others")
     monkeypatch.setitem(sys.modules, "snntorch", None)
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -107,23 +116,13 @@ def test_a_row_without_its_package_is_left_out_and_says_why(monkeypatch: pytest.
     assert "no-such-compiler is not installed" in result["left_out"]["compiled"]
 
 
-def test_gradients_are_freed_and_parameters_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[rows.Row] = []
-    made = rows._layer_rows
-
-    def kept(setting: Setting) -> Any:
-        make_row = made(setting)
-
-        def row(name: str) -> rows.Row:
-            found.append(make_row(name))
-            return found[-1]
-
-        return row
-
-    monkeypatch.setitem(rows.MAKERS, "layer", kept)
-    benchmark.measure(replace(TINY["layer"], rows=("dense", "gru")), repetitions=2)
-    assert all(leaf.grad is None for row in found for leaf in row.leaves)
-    bias = found[0].leaves[1]
+def test_gradients_are_freed_and_parameters_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = replace(TINY["layer"], rows=("dense", "gru"))
+    made = {name: MAKERS["layer"](setting)(name) for name in setting.rows}
+    monkeypatch.setitem(MAKERS, "layer", lambda setting: made.__getitem__)
+    benchmark.measure(setting, repetitions=2)
+    assert all(leaf.grad is None for row in made.values() for leaf in row.leaves)
+    bias = made["dense"].leaves[1]
     assert torch.all(bias < -6)
 
 
@@ -145,25 +144,24 @@ def test_the_command_prints_every_row_and_writes_the_file(tmp_path: Path, capsys
     assert set(result["milliseconds"]["events"]) == {FORWARD, BOTH}
 
 
-def test_a_process_that_dies_is_told_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_process_that_dies_is_reported_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     benchmark.CASES["layer"] = (replace(TINY["layer"], subject="no such subject"),)
     assert main(["bench", "layer"]) == 2
     assert capfd.readouterr().err.splitlines()[-1].startswith("srcell: the process of case layer died")
 
 
-def test_quick_measures_less() -> None:
-    tall = replace(TINY["layer"], batch=256, rows=("eager", "compiled"))
-    benchmark.CASES["layer"] = (tall,)
+def test_quick_measures_smaller_batches_and_compiles_nothing() -> None:
+    benchmark.CASES["layer"] = (replace(TINY["layer"], batch=256, rows=("eager", "compiled")),)
     (setting,) = benchmark.choose(["layer"], quick=True)
     assert setting.batch == 32 and setting.rows == ("eager",)
 
 
-def test_threads_do_not_override_a_setting_that_fixes_them() -> None:
+def test_threads_of_a_setting_have_precedence() -> None:
     benchmark.CASES["layer"] = (replace(TINY["layer"], threads=1), TINY["layer"])
     assert [setting.threads for setting in benchmark.choose(["layer"], threads=4)] == [1, 4]
 
 
-def test_every_case_covers_what_it_promises() -> None:
+def test_cases_cover_all_densities_modes_and_batches() -> None:
     densities = [setting.density for setting in CASES["density"]]
     assert min(densities) == 0.001 and max(densities) == 1
     assert {(s.surrogate, s.recurrent_grad) for s in CASES["modes"]} == {
@@ -172,34 +170,6 @@ def test_every_case_covers_what_it_promises() -> None:
     assert {setting.batch for setting in CASES["classifier"]} == {1, 256}
     for name, case in CASES.items():
         assert all(setting.case == name and set(setting.rows) <= set(LABELS) for setting in case)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["layre"], "unknown case 'layre': did you mean 'layer'?"),
-        (["xyz"], "unknown case 'xyz': expected some of recurrence, layer"),
-        (["--repetitions", "1"], "repetitions: expected at least 2, for their spread, got 1"),
-        (["--repetitions", "0"], "repetitions: expected at least 2, for their spread, got 0"),
-        (["--threads", "0"], "threads: expected at least 1, got 0"),
-        (["--threads", "many"], "--threads: invalid int value: 'many'"),
-        (["--out", "no-such-folder/speed.json"], "no-such-folder is not a folder: choose another --out"),
-        (["--slow"], "unrecognized arguments: --slow"),
-    ],
-)
-def test_a_bad_argument_is_told_in_one_line(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["bench", *arguments]) == 2
-    printed = capsys.readouterr()
-    (line,) = printed.err.splitlines()
-    assert line.startswith("srcell: ") and message in line
-    assert printed.out == ""
 
 
 @pytest.mark.parametrize(
@@ -243,76 +213,51 @@ def run_compare(folder: Path, *documents: dict[str, Any]) -> subprocess.Complete
     return subprocess.run(command, capture_output=True, text=True)
 
 
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+
 def test_the_report_draws_both_sweeps_and_writes_between_the_markers(document: dict[str, Any], tmp_path: Path) -> None:
     report = load("report")
     readme = tmp_path / "README.md"
-    begin, end = "<!-- bench:begin -->", "<!-- bench:end -->"
-    readme.write_text(f"before\n{begin}\nstale\n{end}\nafter\n")
+    readme.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n")
     report.write_report(json.loads(json.dumps(document)), tmp_path, readme)
     for name in ("density.png", "steps.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     text = readme.read_text()
-    assert text.startswith(f"before\n{begin}\n") and text.endswith(f"\n{end}\nafter\n")
+    assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"\n{END}\nafter\n")
     assert "stale" not in text
     assert "| srcell, events | 10.0 / 10.0 |" in text
     recurrence = report.lines(report.recurrence_table(document))
     assert "| 512 | forward and backward, through time | 10.0 | 10.0 | 10.0 | 1.0 |" in recurrence
-
-
-def test_the_report_wants_its_markers(document: dict[str, Any], tmp_path: Path) -> None:
-    report = load("report")
-    readme = tmp_path / "README.md"
     readme.write_text("nothing")
     with pytest.raises(ValueError, match="lacks the markers"):
         report.write_report(document, tmp_path, readme)
     assert readme.read_text() == "nothing"
 
 
-@pytest.mark.parametrize("section", ["bench", "accuracy"])
-def test_the_readme_has_the_markers(section: str) -> None:
-    text = load("report").README.read_text()
-    for which in ("begin", "end"):
-        assert text.count(f"<!-- {section}:{which} -->") == 1
-
-
-def test_the_readme_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
+def test_the_readme_has_the_recorded_results() -> None:
     report, accuracy = load("report"), load("accuracy")
-    made = {
+    sections = {
         "bench": report.section(json.loads((report.RESULTS / "speed.json").read_text())),
         "accuracy": "\n".join(accuracy.readme_section(json.loads(accuracy.ROW_FILE.read_text()))),
     }
     text = report.README.read_text()
-    for section, expected in made.items():
-        written = text.partition(f"<!-- {section}:begin -->\n")[2].partition(f"\n<!-- {section}:end -->")[0]
-        assert written == expected, "python bench/report.py writes the sections"
+    for name, expected in sections.items():
+        _, after = text.split(f"<!-- {name}:begin -->\n")
+        section, _ = after.split(f"\n<!-- {name}:end -->")
+        assert section == expected, "python bench/report.py writes the sections"
 
 
-def test_the_readme_names_the_accuracies_at_ten_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    accuracy = load("accuracy")
+def test_the_readme_names_the_accuracies_at_ten_layers() -> None:
+    report, accuracy = load("report"), load("accuracy")
     found = {row["id"]: row["test_accuracy"] for row in json.loads(accuracy.ROW_FILE.read_text())}
-    text = " ".join(load("report").README.read_text().split())
+    text = " ".join(report.README.read_text().split())
     reached = f"it reached {found['depth-src-10']:.0%}".replace("%", " %")
     assert reached in text and f"fell to {found['depth-lif-10']:.0%}".replace("%", " %") in text
     assert all(found[f"depth-lif-{depth}"] > found[f"depth-src-{depth}"] for depth in (1, 3, 5))
 
 
-def load(name: str) -> ModuleType:
-    """Import a script of the folder bench, which is not a package."""
-    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(BENCH))  # scripts import others of that folder
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCH))
-    return module
-
-
-def test_the_accuracy_table_has_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
+def test_the_accuracy_table_has_a_line_a_row() -> None:
     accuracy = load("accuracy")
     row = {
         "id": "mnist-100",
@@ -328,21 +273,24 @@ def test_the_accuracy_table_has_a_line_a_row(monkeypatch: pytest.MonkeyPatch) ->
     }
     *_, line = accuracy.table([row])
     assert line == "| mnist-100 | MNIST, rate | 784-100 | relu | 97.12% (mean of 2) | 20 | 1.5 | 5,556 | - |"
-    for made in accuracy.TABLE.values():
-        program, *arguments = made.command.split()
-        assert made.mode in accuracy.MODES and "--validation" in arguments
+
+
+def test_commands_of_the_accuracy_table_are_valid() -> None:
+    accuracy = load("accuracy")
+    for row in accuracy.TABLE.values():
+        program, *arguments = row.command.split()
+        assert row.mode in accuracy.MODES and "--validation" in arguments
         if program == "srcell":
             assert build_parser().parse_args(arguments).dataset
         else:
             assert (BENCH / "rows" / program).is_file()
 
 
-def test_recorded_rows_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
+def test_recorded_rows_match_the_accuracy_table() -> None:
     accuracy = load("accuracy")
     for row in json.loads(accuracy.ROW_FILE.read_text()):
-        made = accuracy.TABLE[row["id"]]
-        assert row["command"] == f"{made.command} --epochs {made.epochs} --seed SEED"
-        assert (row["data"], row["network"], row["epochs"]) == (made.data, made.network, made.epochs)
-        assert row["mode"] == accuracy.MODES[made.mode]
-        assert row["seeds"] == list(made.seeds) and len(row["test_accuracies"]) == len(made.seeds)
+        planned = accuracy.TABLE[row["id"]]
+        assert row["command"] == f"{planned.command} --epochs {planned.epochs} --seed SEED"
+        assert (row["data"], row["network"], row["epochs"]) == (planned.data, planned.network, planned.epochs)
+        assert row["mode"] == accuracy.MODES[planned.mode]
+        assert row["seeds"] == list(planned.seeds) and len(row["test_accuracies"]) == len(planned.seeds)

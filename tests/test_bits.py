@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,18 +21,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 import srcell
 from srcell import EventBatch, SRCState, _core
-from srcell.functional.layer import Cell, Lateral
-from srcell.functional.synapse import linear
-from support.gradients import gradients, make_output_gradients
+from support.gradients import make_output_gradients, results
 from support.inputs import (
     MODES,
     PARAMETERS,
     STATE,
     Inputs,
-    Outputs,
     call,
     make_inputs,
     make_lateral,
@@ -42,45 +39,37 @@ from support.inputs import (
     random_bits,
     with_values,
 )
+from support.linear import Function, densified, on_dense_at_events, on_events
 from support.processes import ISAS, IsaProcess
 
 THREADS = (1, 2, 3, 7)
+LATERAL = ("relu", "straight_through")
 SPIKE_TRAINS = Path(__file__).with_name("spike_trains.json")
 
 Case = dict[str, Any]
 Digests = dict[str, str]
 
+DEFAULTS = {
+    "dtype": "float32",
+    "per_neuron": True,
+    "lengths": False,
+    "poison": False,  # NaN and infinities in the data
+    "scale": 1.0,  # of currents or weights
+    "spread": 0.0,  # of cell parameters around their defaults
+    "lateral": "",  # the surrogate of recurrent weights, if there are any
+}
+
 
 def make_case(
-    seed: int,
-    shape: tuple[int, ...],
-    *,
-    dtype: str = "float32",
-    mode: tuple[str, bool] = ("straight_through", False),
-    per_neuron: bool = True,
-    lengths: bool = False,
-    poison: bool = False,
-    scale: float = 1.0,
-    spread: float = 0.0,
-    lateral: str = "",
+    seed: int, shape: tuple[int, ...], *, mode: tuple[str, bool] = ("straight_through", False), **options: Any
 ) -> Case:
-    """What a process needs to call ``src`` and its gradients. ``poison`` puts NaN and infinities into the data;
-    currents or weights are multiplied by ``scale``, and cell parameters lie within ``spread`` of their defaults.
-    ``lateral`` is the surrogate of lateral weights, if there are any.
+    """What a process needs to call ``src`` on currents (T, B, N), or ``src_linear`` on events for (T, B, N, K), and to
+    compute the gradients.
     """
-    return {
-        "seed": seed,
-        "shape": shape,
-        "dtype": dtype,
-        "surrogate": mode[0],
-        "recurrent_grad": mode[1],
-        "per_neuron": per_neuron,
-        "lengths": lengths,
-        "poison": poison,
-        "scale": scale,
-        "spread": spread,
-        "lateral": lateral,
-    }
+    assert options.keys() <= DEFAULTS.keys()
+    surrogate, recurrent_grad = mode
+    given = {"seed": seed, "shape": shape, "surrogate": surrogate, "recurrent_grad": recurrent_grad}
+    return {**DEFAULTS, **given, **options}
 
 
 # Numbers of neurons and samples near the widths of registers (16, 32) and of tiles (128), with and without lengths,
@@ -96,26 +85,68 @@ SHAPES = [
     (20, 5, 7),
     (48, 3, 1),
 ]
+LINEAR_SHAPES = [
+    (70, 5, 17, 70),
+    (33, 20, 130, 6),
+    (40, 3, 260, 5),
+    (64, 2, 129, 130),
+    (31, 4, 128, 3),
+    (32, 35, 16, 9),
+    (20, 3, 100, 64),
+    (90, 1, 15, 65),
+    (50, 9, 1, 3),
+]
 CASES = [
     make_case(seed, shape, dtype=dtype, mode=mode, per_neuron=bool(seed % 2), lengths=lengths, poison=not seed % 3)
-    for seed, shape in enumerate(SHAPES)
+    for shapes in (SHAPES, LINEAR_SHAPES)
+    for seed, shape in enumerate(shapes)
     for mode in MODES
     for dtype in ("float32", "float64")
     for lengths in (False, True)
 ]
-LATERAL = ("relu", "straight_through")
 CASES += [
     make_case(seed, shape, mode=mode, lengths=bool(seed % 2), lateral=LATERAL[seed % 2])
-    for seed, shape in enumerate([*SHAPES[:6], (70, 20, 5)])
-    for mode in MODES[::3]
+    for shapes, modes in (
+        ([*SHAPES[:6], (70, 20, 5)], MODES[::3]),
+        ([*LINEAR_SHAPES[:6], (300, 3, 260, 9)], MODES[1:3]),
+    )
+    for seed, shape in enumerate(shapes)
+    for mode in modes
 ]
 
 
+class Problem(NamedTuple):
+    """The arguments of ``src``, or of ``src_linear`` on events."""
+
+    inputs: Inputs
+    options: dict[str, Any]
+    events: EventBatch | None = None
+
+    @property
+    def call(self) -> tuple[Function, Inputs]:
+        """The first arguments of ``call`` and ``results``."""
+        return srcell.src if self.events is None else on_events(self.events), self.inputs
+
+    def part(self, synapse: Tensor | EventBatch, state: Inputs, lengths: Tensor | None) -> Problem:
+        """The same cells on other currents or events, from another state."""
+        options = {**self.options, "lengths": lengths}
+        if isinstance(synapse, Tensor):
+            return Problem({**self.inputs, "current": synapse, **state}, options)
+        return Problem({**self.inputs, "values": synapse.values, **state}, options, synapse)
+
+
+def problem_of(case: Case) -> Problem:
+    steps, batch, neurons, *width = case["shape"]
+    options = {"dtype": getattr(torch, case["dtype"]), "per_neuron": case["per_neuron"]}
+    if width:
+        events, inputs = make_linear_inputs(case["seed"], steps, batch, neurons, inputs=width[0], **options)
+        return Problem(vary(inputs, "weight", case), case_options(case), events)
+    inputs = make_inputs(case["seed"], steps, batch, neurons, **options)
+    return Problem(vary(inputs, "current", case), case_options(case))
+
+
 def case_inputs(case: Case) -> Inputs:
-    inputs = make_inputs(
-        case["seed"], *case["shape"], dtype=getattr(torch, case["dtype"]), per_neuron=case["per_neuron"]
-    )
-    return vary(inputs, "current", case)
+    return problem_of(case).inputs
 
 
 def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
@@ -152,44 +183,6 @@ def case_options(case: Case) -> dict[str, Any]:
     }
 
 
-LINEAR_SHAPES = [
-    (70, 5, 17, 70),
-    (33, 20, 130, 6),
-    (40, 3, 260, 5),
-    (64, 2, 129, 130),
-    (31, 4, 128, 3),
-    (32, 35, 16, 9),
-    (20, 3, 100, 64),
-    (90, 1, 15, 65),
-    (50, 9, 1, 3),
-]
-LINEAR_CASES = [
-    make_case(seed, shape, dtype=dtype, mode=mode, per_neuron=bool(seed % 2), lengths=lengths, poison=not seed % 3)
-    for seed, shape in enumerate(LINEAR_SHAPES)
-    for mode in MODES
-    for dtype, lengths in (("float32", True), ("float32", False), ("float64", True))
-]
-LINEAR_CASES += [
-    make_case(seed, shape, mode=mode, lengths=bool(seed % 2), lateral=LATERAL[seed % 2])
-    for seed, shape in enumerate([*LINEAR_SHAPES[:6], (300, 3, 260, 9)])
-    for mode in MODES[1:3]
-]
-
-
-def linear_inputs(case: Case) -> tuple[EventBatch, Inputs]:
-    steps, batch, neurons, width = case["shape"]
-    events, inputs = make_linear_inputs(
-        case["seed"],
-        steps,
-        batch,
-        neurons,
-        inputs=width,
-        dtype=getattr(torch, case["dtype"]),
-        per_neuron=case["per_neuron"],
-    )
-    return events, vary(inputs, "weight", case)
-
-
 def digest(x: Tensor) -> str:
     """A hash of the bits; all NaN count as equal, because their payloads are not promised."""
     return hashlib.sha256(torch.where(x.isnan(), torch.nan, x.detach()).numpy().tobytes()).hexdigest()
@@ -199,34 +192,23 @@ def digest_all(tensors: dict[str, Tensor]) -> Digests:
     return {name: digest(x) for name, x in tensors.items()}
 
 
-def with_gradients(function: Callable[..., Outputs], inputs: Inputs, seed: int, options: dict[str, Any]) -> Digests:
-    """Digests of a call's outputs and of the gradients of all its arguments."""
-    with torch.no_grad():
-        outputs = call(function, inputs, **options)
-    made = gradients(function, inputs, [*make_output_gradients(seed, outputs)], **options)
-    return digest_all(named_outputs(*outputs) | {f"gradient of {name}": x for name, x in made.items()})
-
-
-def named_outputs(spikes: Tensor, state: SRCState) -> dict[str, Tensor]:
-    return {"spikes": spikes, **state._asdict()}
+# What an ``IsaProcess`` calls
 
 
 def whole(case: Case, threads: int) -> Digests:
-    """Digests of one call and of all its gradients."""
+    """Digests of one call and of all its gradients; of events, unordered and some of one input, also on the dense input
+    that they make.
+    """
     torch.set_num_threads(threads)
-    return with_gradients(srcell.src, case_inputs(case), case["seed"], case_options(case))
+    problem = problem_of(case)
+    digests = digest_all(results(*problem.call, case["seed"], **problem.options))
+    if problem.events is None:
+        return digests
+    return digests | {f"dense: {name}": x for name, x in linear_dense(case, threads).items()}
 
 
-def on_events(events: EventBatch) -> Callable[..., Outputs]:
-    return lambda values, *layer, **options: srcell.src_linear(with_values(events, values), *layer, **options)
-
-
-def linear_whole(case: Case, threads: int) -> Digests:
-    """Digests of ``src_linear`` on unordered events, some of one input, and on the dense input that they make."""
-    torch.set_num_threads(threads)
-    events, inputs = linear_inputs(case)
-    made = with_gradients(on_events(events), inputs, case["seed"], case_options(case))
-    return made | {f"dense: {name}": x for name, x in linear_dense(case, threads).items()}
+def all_cases(threads: int) -> list[Digests]:
+    return [whole(case, threads) for case in CASES]
 
 
 def linear_dense(case: Case, threads: int, *, as_events: bool = False) -> Digests:
@@ -234,128 +216,74 @@ def linear_dense(case: Case, threads: int, *, as_events: bool = False) -> Digest
     gradient of the input is taken at its events only.
     """
     torch.set_num_threads(threads)
-    events, inputs = linear_inputs(case)
-    options = case_options(case)
-    dense = events.to_dense(inputs["weight"].dtype)
-    del inputs["values"]
-    if as_events:
-        of_dense = EventBatch.from_dense(dense, options.pop("lengths"))
-        values = of_dense.values if of_dense.values is not None else dense.new_ones(of_dense.num_events)
-        digests = with_gradients(on_events(of_dense), {"values": values, **inputs}, case["seed"], options)
-        return {name.replace("values", "input"): x for name, x in digests.items()}
-
-    def at_events(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **keywords: Any) -> Outputs:
-        cell = Cell(**{name: keywords.pop(name) for name in PARAMETERS})
-        lateral = Lateral(keywords.pop("weight_hh", None), keywords.pop("lateral_surrogate", "relu"))
-        keywords |= {"lateral": lateral, "method": "events", "input_grad_at_events": True}
-        return linear(input, weight, bias, state, cell, **keywords)
-
-    with torch.no_grad():
-        outputs = call(at_events, {"input": dense, **inputs}, **options)
-    made = gradients(at_events, {"input": dense, **inputs}, [*make_output_gradients(case["seed"], outputs)], **options)
-    fires = EventBatch.from_dense(dense, options["lengths"]).to_dense() != 0
-    made["input"] = made["input"].transpose(0, 1)[fires.transpose(0, 1)]
-    return digest_all(named_outputs(*outputs) | {f"gradient of {name}": x for name, x in made.items()})
-
-
-def linear_alone(case: Case) -> Digests:
-    """Digests of the outputs of one call per sample, and of the gradients that belong to a sample."""
-    events, inputs = linear_inputs(case)
-    options = case_options(case)
-    lengths = options.pop("lengths")
-    arriving = make_output_gradients(case["seed"], call(on_events(events), inputs, lengths=lengths, **options))
-    outputs, own = [], []
-    for b in range(case["shape"][1]):
-        sample = events[b]
-        one = {name: x[b : b + 1] if name in STATE else x for name, x in inputs.items()} | {"values": sample.values}
-        length = None if lengths is None else lengths[b : b + 1]
-        outputs.append(call(on_events(sample), one, lengths=length, **options))
-        given_here = [arriving[0][:, b : b + 1], *(g[b : b + 1] for g in arriving[1:])]
-        own.append(gradients(on_events(sample), one, given_here, lengths=length, **options))
-    no_state = inputs["i0"][:0]
-    result = {"spikes": torch.cat([arriving[0][:, :0], *(spikes for spikes, _ in outputs)], 1)}
-    for name in SRCState._fields:
-        result[name] = torch.cat([no_state, *(getattr(state, name) for _, state in outputs)])
-    result["gradient of values"] = torch.cat([inputs["values"][:0], *(made["values"] for made in own)])
-    for name in STATE:
-        result[f"gradient of {name}"] = torch.cat([no_state, *(made[name] for made in own)])
-    return digest_all(result)
+    inputs, options, events = problem_of(case)
+    assert events is not None
+    inputs = densified(events, inputs)
+    of_dense = EventBatch.from_dense(inputs["input"], options["lengths"])
+    if not as_events:
+        made = results(on_dense_at_events, inputs, case["seed"], **options)
+        fires = (of_dense.to_dense() != 0).transpose(0, 1)
+        made["gradient of input"] = made["gradient of input"].transpose(0, 1)[fires]
+        return digest_all(made)
+    values = inputs["input"].new_ones(of_dense.num_events) if of_dense.values is None else of_dense.values
+    inputs = {"values": values, **{name: x for name, x in inputs.items() if name != "input"}}
+    made = results(on_events(of_dense), inputs, case["seed"], **options | {"lengths": None})
+    return {name.replace("values", "input"): x for name, x in digest_all(made).items()}
 
 
 def steps_of(events: EventBatch, begin: int, end: int) -> EventBatch:
-    """The events of every sample in the steps [begin, end)."""
+    """The events of every sample in the steps [begin, end), without lengths."""
     steps, batch, inputs = events.shape
-    rows = (torch.arange(batch)[:, None] * steps + torch.arange(begin, end)).flatten()
-    bounds = [(int(events.offsets[row]), int(events.offsets[row + 1])) for row in rows]
-    counts = torch.tensor([0] + [stop - start for start, stop in bounds])
-    kept = torch.cat([torch.arange(0), *(torch.arange(start, stop) for start, stop in bounds)])
-    return EventBatch(counts.cumsum(0), events.indices[kept], events.values[kept], shape=(end - begin, batch, inputs))
-
-
-def linear_in_pieces(case: Case, cuts: list[int]) -> Digests:
-    """Digests of the outputs of successive calls that pass the state on."""
-    events, inputs = linear_inputs(case)
-    options = case_options(case)
-    lengths = options.pop("lengths")
-    state = SRCState(*(inputs[name] for name in STATE))
-    spikes = [inputs["i0"].new_empty(0, *inputs["i0"].shape)]
-    for begin, end in pairwise(sorted({0, *cuts, case["shape"][0]})):
-        part = steps_of(events, begin, end)
-        piece = inputs | dict(zip(STATE, state, strict=True)) | {"values": part.values}
-        left = None if lengths is None else (lengths - begin).clamp(0, end - begin)
-        made, state = call(on_events(part), piece, lengths=left, **options)
-        spikes.append(made)
-    return digest_all(named_outputs(torch.cat(spikes), state))
-
-
-def all_linear_cases(threads: int) -> list[Digests]:
-    return [linear_whole(case, threads) for case in LINEAR_CASES]
-
-
-def all_cases(threads: int) -> list[Digests]:
-    return [whole(case, threads) for case in CASES]
+    counts = events.offsets.diff()
+    step = torch.arange(steps).repeat(batch).repeat_interleave(counts)
+    kept = (begin <= step) & (step < end)
+    offsets = F.pad(counts.view(batch, steps)[:, begin:end].flatten().cumsum(0), (1, 0))
+    assert events.values is not None
+    return EventBatch(offsets, events.indices[kept], events.values[kept], shape=(end - begin, batch, inputs))
 
 
 def in_pieces(case: Case, cuts: list[int]) -> Digests:
     """Digests of the outputs of successive calls that pass the state on."""
-    inputs, options = case_inputs(case), case_options(case)
-    steps = case["shape"][0]
-    lengths, current = options.pop("lengths"), inputs["current"]
-    spikes, state = [current[:0]], SRCState(*(inputs[name] for name in STATE))
-    for begin, end in pairwise(sorted({0, *cuts, steps})):
-        piece = inputs | dict(zip(STATE, state, strict=True)) | {"current": current[begin:end]}
+    problem = problem_of(case)
+    lengths, state = problem.options["lengths"], SRCState(*(problem.inputs[name] for name in STATE))
+    spikes = [state.i.new_empty(0, *state.i.shape)]
+    for begin, end in pairwise(sorted({0, *cuts, case["shape"][0]})):
+        events = problem.events
+        synapse = problem.inputs["current"][begin:end] if events is None else steps_of(events, begin, end)
         left = None if lengths is None else (lengths - begin).clamp(0, end - begin)
-        made, state = call(srcell.src, piece, lengths=left, **options)
+        piece = problem.part(synapse, dict(zip(STATE, state, strict=True)), left)
+        made, state = call(*piece.call, **piece.options)
         spikes.append(made)
-    return digest_all(named_outputs(torch.cat(spikes), state))
+    return digest_all({"spikes": torch.cat(spikes), **state._asdict()})
+
+
+# What belongs to one sample, and the dimension of the samples.
+PER_SAMPLE = {"spikes": 1, "gradient of current": 1, "gradient of values": 0}
+PER_SAMPLE |= dict.fromkeys((*SRCState._fields, *(f"gradient of {name}" for name in STATE)), 0)
 
 
 def alone(case: Case) -> Digests:
     """Digests of the outputs of one call per sample, and of the gradients that belong to a sample."""
-    inputs, options = case_inputs(case), case_options(case)
-    lengths = options.pop("lengths")
-    arriving = make_output_gradients(case["seed"], call(srcell.src, inputs, lengths=lengths, **options))
-    outputs, own = [], []
+    problem = problem_of(case)
+    lengths = problem.options["lengths"]
+    to_spikes, *to_state = make_output_gradients(case["seed"], call(*problem.call, **problem.options))
+    batch = results(*problem.call, case["seed"], **problem.options)
+    parts = [{name: batch[name].narrow(axis, 0, 0) for name, axis in PER_SAMPLE.items() if name in batch}]
     for b in range(case["shape"][1]):
-        one = {name: x[b : b + 1] if name in STATE else x for name, x in inputs.items()}
-        one["current"] = inputs["current"][:, b : b + 1]
-        length = None if lengths is None else lengths[b : b + 1]
-        outputs.append(call(srcell.src, one, lengths=length, **options))
-        to_spikes, *to_state = arriving
-        given_here = [to_spikes[:, b : b + 1], *(g[b : b + 1] for g in to_state)]
-        own.append(gradients(srcell.src, one, given_here, lengths=length, **options))
-    no_step, no_state = inputs["current"][:, :0], inputs["i0"][:0]
-    result = {"spikes": torch.cat([no_step, *(spikes for spikes, _ in outputs)], 1)}
-    for name in SRCState._fields:
-        result[name] = torch.cat([no_state, *(getattr(state, name) for _, state in outputs)])
-    result["gradient of current"] = torch.cat([no_step, *(made["current"] for made in own)], 1)
-    for name in STATE:
-        result[f"gradient of {name}"] = torch.cat([no_state, *(made[name] for made in own)])
-    return digest_all(result)
+        here = slice(b, b + 1)
+        synapse = problem.inputs["current"][:, here] if problem.events is None else problem.events[b]
+        state = {name: problem.inputs[name][here] for name in STATE}
+        sample = problem.part(synapse, state, None if lengths is None else lengths[here])
+        grad_outputs = [to_spikes[:, here], *(g[here] for g in to_state)]
+        parts.append(results(*sample.call, grad_outputs=grad_outputs, **sample.options))
+    return digest_all({name: torch.cat([part[name] for part in parts], PER_SAMPLE[name]) for name in parts[0]})
 
 
 def differing(digests: Digests, expected: Digests) -> list[str]:
     return [name for name, value in digests.items() if value != expected[name]]
+
+
+# Tests
 
 
 @pytest.fixture(scope="module")
@@ -380,38 +308,49 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(
 
 def test_premise_the_cases_spike_and_the_poisoned_ones_contain_nan() -> None:
     for case in CASES:
-        spikes, state = call(srcell.src, case_inputs(case), **case_options(case) | {"lengths": None})
+        problem = problem_of(case)
+        spikes, state = call(*problem.call, **problem.options | {"lengths": None})
         assert (spikes > 0.5).any(), case
         assert state.h.isnan().any() == case["poison"], case
 
 
-cases = st.builds(
-    make_case,
-    seed=st.integers(0, 1000),
-    shape=st.tuples(
-        st.integers(0, 40) | st.sampled_from([1, 15, 16, 17, 32, 33]),
-        st.integers(0, 5),
-        st.integers(0, 70) | st.sampled_from([15, 16, 17, 31, 32, 33, 127, 128, 129]),
-    ),
-    dtype=st.sampled_from(["float32", "float32", "float64"]),
-    mode=st.sampled_from(MODES),
-    per_neuron=st.booleans(),
-    lengths=st.booleans(),
-    poison=st.booleans(),
-    lateral=st.sampled_from(["", "", *LATERAL]),
+def random_cases(*shape: st.SearchStrategy[int]) -> st.SearchStrategy[Case]:
+    return st.builds(
+        make_case,
+        seed=st.integers(0, 1000),
+        shape=st.tuples(*shape),
+        dtype=st.sampled_from(["float32", "float32", "float64"]),
+        mode=st.sampled_from(MODES),
+        per_neuron=st.booleans(),
+        lengths=st.booleans(),
+        poison=st.booleans(),
+        lateral=st.sampled_from(["", "", *LATERAL]),
+    )
+
+
+random_currents = random_cases(
+    st.integers(0, 40) | st.sampled_from([1, 15, 16, 17, 32, 33]),
+    st.integers(0, 5),
+    st.integers(0, 70) | st.sampled_from([15, 16, 17, 31, 32, 33, 127, 128, 129]),
+)
+random_events = random_cases(
+    st.integers(0, 70) | st.sampled_from([1, 31, 32, 33, 64, 65]),
+    st.integers(0, 5) | st.integers(15, 34),
+    st.integers(1, 70) | st.sampled_from([1, 15, 16, 17, 100, 127, 128, 129, 130, 260]),
+    st.integers(1, 9) | st.sampled_from([15, 16, 63, 64, 65, 130]),
 )
 
 
-@settings(deadline=None, max_examples=80, database=None)
-@given(case=cases, threads=st.sampled_from(THREADS))
+@settings(deadline=None, max_examples=140, database=None)
+@given(case=random_currents | random_events, threads=st.sampled_from(THREADS))
 def test_every_shape_gives_the_same_bits(case: Case, threads: int, isa_processes: dict[str, IsaProcess]) -> None:
     expected = isa_processes["scalar"].call("test_bits.whole", case, 1)
     for isa in ISAS:
         assert differing(isa_processes[isa].call("test_bits.whole", case, threads), expected) == [], isa
 
 
-@settings(deadline=None, max_examples=40, database=None)
-@given(case=cases, cuts=st.lists(st.integers(0, 40), max_size=5))
+@settings(deadline=None, max_examples=65, database=None)
+@given(case=random_currents | random_events, cuts=st.lists(st.integers(0, 70), max_size=5))
 def test_a_sequence_in_pieces_gives_the_bits_of_one_call(
     case: Case, cuts: list[int], isa_processes: dict[str, IsaProcess]
 ) -> None:
@@ -422,123 +361,45 @@ def test_a_sequence_in_pieces_gives_the_bits_of_one_call(
             assert differing(process.call("test_bits.in_pieces", case, pieces), expected) == []
 
 
-@settings(deadline=None, max_examples=40, database=None)
-@given(case=cases)
+@settings(deadline=None, max_examples=65, database=None)
+@given(case=random_currents | random_events)
 def test_a_sample_alone_has_the_bits_that_it_has_in_its_batch(case: Case, isa_processes: dict[str, IsaProcess]) -> None:
     for process in isa_processes.values():
         expected = process.call("test_bits.whole", case, 2)
         assert differing(process.call("test_bits.alone", case), expected) == []
 
 
-@pytest.fixture(scope="module")
-def expected_linear_digests(isa_processes: dict[str, IsaProcess]) -> list[Digests]:
-    made: list[Digests] = isa_processes["scalar"].call("test_bits.all_linear_cases", 1)
-    return made
-
-
-@pytest.mark.parametrize("threads", THREADS)
-@pytest.mark.parametrize("isa", ISAS)
-def test_on_events_every_instruction_set_and_thread_count_gives_the_same_bits(
-    isa: str, threads: int, isa_processes: dict[str, IsaProcess], expected_linear_digests: list[Digests]
-) -> None:
-    made = isa_processes[isa].call("test_bits.all_linear_cases", threads)
-    wrong = {
-        str(case): names
-        for case, digests, expected in zip(LINEAR_CASES, made, expected_linear_digests, strict=True)
-        if (names := differing(digests, expected))
-    }
-    assert not wrong
-
-
-def test_premise_the_linear_cases_spike() -> None:
-    for case in LINEAR_CASES:
-        events, inputs = linear_inputs(case)
-        spikes, _ = call(on_events(events), inputs, **case_options(case) | {"lengths": None})
-        assert (spikes > 0.5).any(), case
-
-
-linear_cases = st.builds(
-    make_case,
-    seed=st.integers(0, 1000),
-    shape=st.tuples(
-        st.integers(0, 70) | st.sampled_from([1, 31, 32, 33, 64, 65]),
-        st.integers(0, 5) | st.integers(15, 34),
-        st.integers(1, 70) | st.sampled_from([1, 15, 16, 17, 100, 127, 128, 129, 130, 260]),
-        st.integers(1, 9) | st.sampled_from([15, 16, 63, 64, 65, 130]),
-    ),
-    dtype=st.sampled_from(["float32", "float32", "float64"]),
-    mode=st.sampled_from(MODES),
-    per_neuron=st.booleans(),
-    lengths=st.booleans(),
-    poison=st.booleans(),
-    lateral=st.sampled_from(["", "", *LATERAL]),
-)
-
-
-@settings(deadline=None, max_examples=60, database=None)
-@given(case=linear_cases, threads=st.sampled_from(THREADS))
-def test_on_events_every_shape_gives_the_same_bits(
-    case: Case, threads: int, isa_processes: dict[str, IsaProcess]
-) -> None:
-    expected = isa_processes["scalar"].call("test_bits.linear_whole", case, 1)
-    for isa in ISAS:
-        assert differing(isa_processes[isa].call("test_bits.linear_whole", case, threads), expected) == [], isa
-
-
 @settings(deadline=None, max_examples=40, database=None)
-@given(case=linear_cases, threads=st.sampled_from(THREADS))
+@given(case=random_events, threads=st.sampled_from(THREADS))
 def test_a_dense_input_has_the_bits_of_its_events(case: Case, threads: int) -> None:
     before = torch.get_num_threads()
     try:
-        dense, events = linear_dense(case, threads), linear_dense(case, 1, as_events=True)
+        dense, expected = linear_dense(case, threads), linear_dense(case, 1, as_events=True)
     finally:
         torch.set_num_threads(before)
-    assert set(dense) == set(events)
-    assert differing(dense, events) == []
+    assert set(dense) == set(expected)
+    assert differing(dense, expected) == []
 
 
-@settings(deadline=None, max_examples=25, database=None)
-@given(case=linear_cases, cuts=st.lists(st.integers(0, 70), max_size=5))
-def test_events_in_pieces_give_the_bits_of_one_call(
-    case: Case, cuts: list[int], isa_processes: dict[str, IsaProcess]
-) -> None:
-    steps = case["shape"][0]
-    for process in isa_processes.values():
-        expected = process.call("test_bits.linear_whole", case, 1)
-        for pieces in ([cut for cut in cuts if cut < steps], [*range(steps)]):
-            assert differing(process.call("test_bits.linear_in_pieces", case, pieces), expected) == []
-
-
-@settings(deadline=None, max_examples=25, database=None)
-@given(case=linear_cases)
-def test_the_events_of_a_sample_alone_have_the_bits_that_they_have_in_its_batch(
-    case: Case, isa_processes: dict[str, IsaProcess]
-) -> None:
-    for process in isa_processes.values():
-        expected = process.call("test_bits.linear_whole", case, 2)
-        assert differing(process.call("test_bits.linear_alone", case), expected) == []
+def whole_numbers(seed: int, below: int, *shape: int) -> Tensor:
+    """float32 integers, from integer arithmetic alone."""
+    return torch.from_numpy((random_bits(seed, *shape) % np.uint64(below)).astype(np.int64)).float()
 
 
 def recorded_inputs(seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """float32 currents, bias and parameters that are integers over powers of two, from integer arithmetic alone: noise
-    after 20 silent steps, with a kick of 8 in one of 16 elements."""
-
-    def whole_numbers(salt: int, below: int, *sizes: int) -> Tensor:
-        return torch.from_numpy((random_bits(100 * seed + salt, *sizes) % np.uint64(below)).astype(np.int64))
-
-    neurons = shape[2]
-    current = (whole_numbers(0, 2048, *shape) - 1024 + 8192 * (whole_numbers(1, 16, *shape) == 0)).float() / 1024
+    """float32 currents, bias and parameters that are integers over powers of two: noise after 20 silent steps, with a
+    kick of 8 in one of 16 elements."""
+    neurons, first = shape[2], 100 * seed
+    current = (whole_numbers(first, 2048, *shape) - 1024 + 8192 * (whole_numbers(first + 1, 16, *shape) == 0)) / 1024
     current[:20] = 0
-    bias = -6 + whole_numbers(2, 64, neurons).float() / 128
+    bias = -6 + whole_numbers(first + 2, 64, neurons) / 128
+    # The smallest of 16 numerators, and the denominator, in the order of PARAMETERS.
+    fractions = [(112, 128), (40, 16), (56, 32), (104, -16), (112, 128), (0, 128)]
     cell = {
-        "alpha": (whole_numbers(3, 16, neurons) + 112).float() / 128,
-        "rho": (whole_numbers(4, 16, neurons) + 40).float() / 16,
-        "r": (whole_numbers(5, 16, neurons) + 56).float() / 32,
-        "rs": -(whole_numbers(6, 16, neurons) + 104).float() / 16,
-        "zs_hyp": (whole_numbers(7, 16, neurons) + 112).float() / 128,
-        "zs_dep": whole_numbers(8, 16, neurons).float() / 128,
+        name: (whole_numbers(first + 3 + k, 16, neurons) + smallest) / denominator
+        for k, (name, (smallest, denominator)) in enumerate(zip(PARAMETERS, fractions, strict=True))
     }
-    return current, bias, {name: cell[name] for name in PARAMETERS}
+    return current, bias, cell
 
 
 def spike_trains() -> dict[str, dict[str, Any]]:
@@ -552,12 +413,11 @@ def spike_trains() -> dict[str, dict[str, Any]]:
     trains["spontaneous"] = srcell.src(torch.zeros(300, 1, 1), -4.0)[0]
     current, bias, cell = recorded_inputs(2, (1000, 1, 7))
     trains["a thousand steps"] = srcell.src(current, bias, **cell)[0]
-    fires = random_bits(3, 220, 3, 50) % np.uint64(16) == 0
-    dense = torch.from_numpy(fires).float() * torch.tensor([1.0, 0.75, 1.25])[:, None]
-    weight = torch.from_numpy((random_bits(4, 100, 50) % np.uint64(2048)).astype(np.int64)).float() / 256 - 3
-    events = srcell.EventBatch.from_dense(dense)
+    fires = whole_numbers(3, 16, 220, 3, 50) == 0
+    events = EventBatch.from_dense(fires * torch.tensor([1.0, 0.75, 1.25])[:, None])
+    weight = whole_numbers(4, 2048, 100, 50) / 256 - 3
+    lateral = whole_numbers(5, 2048, 100, 100) / 1024 - 1
     trains["graded events"] = srcell.src_linear(events, weight, -6.0)[0]
-    lateral = torch.from_numpy((random_bits(5, 100, 100) % np.uint64(2048)).astype(np.int64)).float() / 1024 - 1
     trains["lateral"] = srcell.src_linear(events, weight, -6.0, weight_hh=lateral)[0]
     trains["events"] = srcell.src_linear(with_values(events, None), weight, -6.0, lengths=[220, 0, 131])[0]
     return {name: {"events": int(x.count_nonzero()), "sha256": digest(x)} for name, x in trains.items()}
@@ -570,24 +430,27 @@ def test_a_thread_that_flushes_denormals_gets_the_same_bits(scale: float, thread
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     case = make_case(269475, (21, 2, 18, 6), mode=("straight_through", True), spread=2.0, scale=scale)
-    events, inputs = linear_inputs(case)
-    arguments = (on_events(events), inputs, case["seed"], case_options(case))
+    problem = problem_of(case)
+
+    def digests() -> tuple[Digests, bytes]:
+        made = results(*problem.call, case["seed"], **problem.options)
+        return digest_all(made), _core.sigmoid(x).tobytes()
+
     x = np.linspace(-104, -87, 1000, dtype=np.float32)
-    expected = with_gradients(*arguments), _core.sigmoid(x).tobytes()
+    expected = digests()
     try:
         assert torch.set_flush_denormal(True)
         flushing = bool(torch.tensor(1e-40) * 1 == 0)
-        made = with_gradients(*arguments), _core.sigmoid(x).tobytes()
+        made = digests()
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(before)
     assert flushing and (np.frombuffer(expected[1], np.float32) < 1e-38).any()
-    assert not differing(made[0], expected[0])
-    assert made[1] == expected[1]
+    assert made == expected
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_spike_trains_are_those_that_were_written_down(isa: str, isa_processes: dict[str, IsaProcess]) -> None:
+def test_spike_trains_match_the_recorded_hashes(isa: str, isa_processes: dict[str, IsaProcess]) -> None:
     recorded = json.loads(SPIKE_TRAINS.read_text())
     assert all(train["events"] > 0 for train in recorded.values())
     assert isa_processes[isa].call("test_bits.spike_trains") == recorded

@@ -154,7 +154,7 @@ def made(request: pytest.FixtureRequest, cases: dict[str, Any], tmp_path_factory
     return in_chromium(cases, request.getfixturevalue("address"), request.getfixturevalue("chromium"))
 
 
-def test_spike_trains_are_those_that_were_written_down(made: dict[str, Any], cases: dict[str, Any]) -> None:
+def test_spike_trains_match_the_recorded_hashes(made: dict[str, Any], cases: dict[str, Any]) -> None:
     recorded = json.loads(SPIKE_TRAINS.read_text())
     trains = made["trains"]
     assert {name: {key: trains[name][key] for key in recorded[name]} for name in trains} == recorded
@@ -164,7 +164,7 @@ def test_spike_trains_are_those_that_were_written_down(made: dict[str, Any], cas
     }
 
 
-def test_the_encoder_makes_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:
+def test_the_encoder_gives_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:
     settings = cases["encoded"]["settings"]
     encoder = data.RateEncoding(**RATE)
     expected = encoder(torch.from_numpy(images()), torch.tensor(settings["index"]), seed=settings["seed"])
@@ -172,7 +172,7 @@ def test_the_encoder_makes_the_events_of_native_code(made: dict[str, Any], cases
     assert made["encoded"]["indices"] == expected.indices.tolist()
 
 
-def test_what_is_refused_is_an_error_with_its_text(made: dict[str, Any]) -> None:
+def test_refused_calls_raise_the_errors_of_native_code(made: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="header") as native:
         runtime.Network(bytes(20))
     texts = made["refusals"]["texts"]
@@ -192,7 +192,7 @@ def test_what_is_refused_is_an_error_with_its_text(made: dict[str, Any]) -> None
     assert made["refusals"]["found"] == [0.0]
 
 
-def test_the_control_loop_says_what_native_code_says(tmp_path: Path) -> None:
+def test_the_control_loop_prints_the_logits_of_native_code(tmp_path: Path) -> None:
     torch.manual_seed(0)
     SRCClassifier(64, [40], 10, lateral=True, initial_state="rest").export(tmp_path / "net.srcell")
     steps = np.random.default_rng(0).random((100, 64)) < 0.1
@@ -242,14 +242,14 @@ def draw(page: Any, points: list[tuple[float, float]]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_that_is_opened_as_a_file_says_what_to_do(page: str, chromium: Any) -> None:
+def test_a_page_opened_as_a_file_says_what_to_do(page: str, chromium: Any) -> None:
     opened = chromium.new_page()
     opened.goto((FOLDER / "play" / f"{page}.html").as_uri())
     assert "python -m http.server" in opened.text_content(".play-status")
     opened.close()
 
 
-def test_a_drawn_seven_is_a_seven_and_its_logits_are_those_of_native_code(address: str, chromium: Any) -> None:
+def test_a_drawn_seven_is_classified_with_the_logits_of_native_code(address: str, chromium: Any) -> None:
     with Opened(chromium, f"{address}/play/network.html") as page:
         page.get_by_role("button", name="Clear").click()
         assert page.evaluate("play.result") == []
@@ -276,7 +276,7 @@ def without_lateral(exported: bytes) -> bytes:
     return bytes(altered)
 
 
-def test_a_symbol_is_remembered_by_the_neurons_that_hear_each_other_alone(address: str, chromium: Any) -> None:
+def test_only_the_network_with_recurrent_weights_remembers_a_symbol(address: str, chromium: Any) -> None:
     play = FOLDER / "_static" / "play"
     lateral = (play / "recall.srcell").read_bytes()
     files = [lateral, without_lateral(lateral), (play / "recall-alone.srcell").read_bytes()]
@@ -323,7 +323,7 @@ def spikes_of(h: np.ndarray) -> list[int]:
     return [int(t) for t in np.flatnonzero(high & ~np.roll(high, 1))]
 
 
-def test_presets_and_sliders_make_the_states_that_native_code_makes(address: str, chromium: Any) -> None:
+def test_presets_and_sliders_give_the_states_of_native_code(address: str, chromium: Any) -> None:
     spikes = {}
     with Opened(chromium, f"{address}/play/neuron.html") as page:
         for preset in page.locator(".neuron-presets button").all():
@@ -346,7 +346,7 @@ def test_presets_and_sliders_make_the_states_that_native_code_makes(address: str
     assert set(spikes["Silent or firing"]) <= {*range(40, 160)} and len(spikes["Silent or firing"]) > 3
 
 
-def test_a_link_keeps_the_state_and_takes_nothing_else(address: str, chromium: Any) -> None:
+def test_a_link_keeps_the_valid_settings_alone(address: str, chromium: Any) -> None:
     with Opened(chromium, f"{address}/play/neuron.html#bias=-4.2&alpha=7&r=NaN&pulses=30:4,999:1,5:x") as page:
         state = page.evaluate("play.state")
     assert state["parameters"] == {"bias": -4.2, "alpha": 0.9, "rho": 3, "r": 2, "rs": -7, "zs_hyp": 0.9, "zs_dep": 0}

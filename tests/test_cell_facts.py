@@ -83,32 +83,22 @@ def measure(backend: str, dtype_name: str) -> dict[str, Any]:
     }
 
 
-_measured: dict[tuple[str, str], dict[str, Any]] = {}
-
-
-@pytest.fixture(params=[(b, d) for b in ("reference", *ISAS) for d in ("float64", "float32")], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(b, d) for b in ("reference", *ISAS) for d in ("float64", "float32")], ids="-".join
+)
 def facts(request: pytest.FixtureRequest, isa_processes: dict[str, IsaProcess]) -> dict[str, Any]:
     backend, dtype = request.param
-    if request.param not in _measured:
-        if backend == "reference":
-            _measured[request.param] = measure(backend, dtype)
-        else:
-            _measured[request.param] = isa_processes[backend].call("test_cell_facts.measure", backend, dtype)
-            assert _measured[request.param]["isa"] == backend
-    return {**_measured[request.param], "dtype": dtype}
+    if backend == "reference":
+        return {**measure(backend, dtype), "dtype": dtype}
+    measured = isa_processes[backend].call("test_cell_facts.measure", backend, dtype)
+    assert measured["isa"] == backend
+    return {**measured, "dtype": dtype}
 
 
 def test_rest_without_input(facts: dict[str, Any]) -> None:
-    tolerance = within(7, facts["dtype"])
     assert facts["rest_state"][0] == 0
-    for value in (
-        *facts["rest_state"][1:],
-        facts["h"][-1][0],
-        facts["hs"][-1][0],
-        *facts["stay"][0],
-        *facts["stay"][1],
-    ):
-        assert value == pytest.approx(-0.9026889, abs=tolerance, rel=0)
+    at_rest = [*facts["rest_state"][1:], facts["h"][-1][0], facts["hs"][-1][0], *facts["stay"][0], *facts["stay"][1]]
+    assert at_rest == pytest.approx([-0.9026889] * len(at_rest), abs=within(7, facts["dtype"]), rel=0)
 
 
 def test_twenty_silent_steps_from_zeros_lead_near_rest(facts: dict[str, Any]) -> None:

@@ -5,23 +5,18 @@ tested in tests/test_events.py.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from threading import Barrier
 
-import pytest
 import torch
-from torch import Tensor
 
-from srcell import rate_encode, src
-from srcell.functional import src_linear
-from support.inputs import make_currents
+from srcell import rate_encode, src_linear
+from support.calls import in_process
 
 THREADS = 4
 CALLS = 5
@@ -56,7 +51,7 @@ def test_threads_at_once_get_the_same_bits():
                     assert torch.equal(x, y)
 
 
-def test_threads_of_our_own_give_the_same_bits():
+def test_forked_children_and_their_parent_get_the_same_bits_with_either_thread_runtime():
     program = """
         import hashlib, torch, srcell
         from multiprocessing import get_context
@@ -65,21 +60,20 @@ def test_threads_of_our_own_give_the_same_bits():
         current = make_currents(2, 50, 8, 100)
 
         def digest(_=None):  # without an operation of torch's that takes threads, which may hang in a child
+            torch.set_num_threads(4)
             return hashlib.sha256(srcell.src(current, -6.0)[0].numpy().tobytes()).hexdigest()
 
         torch.set_num_threads(4)
         with get_context("fork").Pool(1) as pool:
             print(srcell.info()["thread_runtime"], *pool.map(digest, range(2)), digest())
+        torch.ones(1000, 1000).sin()
         with get_context("fork").Pool(1) as pool:  # of a parent whose threads exist
             print(*pool.map(digest, range(2)), digest())
     """
     found, bits = {}, set()
     for wanted in ("", "std"):
-        environment = {**os.environ, "SRCELL_THREADS": wanted, "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, "-c", textwrap.dedent(program)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        found[wanted], *digests = done.stdout.split()
+        made = in_process(textwrap.dedent(program), SRCELL_THREADS=wanted, PYTHONPATH=os.pathsep.join(sys.path))
+        found[wanted], *digests = made.split()
         assert len(digests) == 6
         bits |= {*digests}
     assert found["std"] == "std" and len(bits) == 1
@@ -150,34 +144,3 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
         """
     )
     assert (status, output) == (0, "")
-
-
-def run_in_child(sender: Connection, current: Tensor) -> None:
-    torch.set_num_threads(2)
-    with torch.no_grad():
-        sender.send_bytes(src(current, -6.0)[0].numpy().tobytes())
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_child_process_runs_with_threads_after_its_parent_did(method: str) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        torch.ones(1000, 1000).sin()
-        current = make_currents(20, 20, 4, 300, dtype=torch.float32)
-        expected = src(current, -6.0)[0].numpy().tobytes()
-        context = multiprocessing.get_context(method)
-        receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=run_in_child, args=(sender, current), daemon=True)
-        child.start()
-        sender.close()
-        try:
-            assert receiver.poll(60), "the child does not answer"
-            assert receiver.recv_bytes() == expected
-            child.join(60)
-            assert child.exitcode == 0
-        finally:
-            child.kill()
-        assert src(current, -6.0)[0].numpy().tobytes() == expected
-    finally:
-        torch.set_num_threads(before)

@@ -5,6 +5,7 @@
 
 import ast
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ import srcell
 from srcell import _core
 
 STUB = ast.parse((Path(srcell.__file__).parent / "_core.pyi").read_text())
-FUNCTIONS = {node.name: node for node in STUB.body if isinstance(node, ast.FunctionDef)}
 CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDef)}
+SIGNATURES = {node.name: node for node in STUB.body if isinstance(node, ast.FunctionDef)}
+for name, node in CLASSES.items():
+    methods = [method for method in node.body if isinstance(method, ast.FunctionDef) and not method.decorator_list]
+    SIGNATURES |= {f"{name}.{method.name}": method for method in methods}
 KINDS = {"int": "int|SupportsInt", "float": "float|SupportsFloat", "Sequence": "Sequence|[Ll]ist", "NDArray": "numpy"}
 
 
@@ -31,21 +35,14 @@ def bound(doc: str | None) -> list[tuple[str, str]]:
     return re.findall(r"(\w+): (.*?)(?=, \w+: |$)", signature[1])
 
 
-def assert_same(stub: list[tuple[str, str]], module: list[tuple[str, str]]) -> None:
+def test_every_class_of_the_stub_can_be_made() -> None:
+    assert {f"{name}.__init__" for name in CLASSES} <= SIGNATURES.keys()
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_functions_and_methods_have_the_arguments_of_the_stub(name: str) -> None:
+    stub, module = names_and_types(SIGNATURES[name]), bound(attrgetter(name)(_core).__doc__)
     assert [name for name, _ in stub] == [name for name, _ in module]
-    for (name, expected), (_, got) in zip(stub, module, strict=True):
+    for (argument, expected), (_, got) in zip(stub, module, strict=True):
         kind = expected.partition("[")[0].removesuffix(" | None")
-        assert re.search(KINDS.get(kind, kind), got), (name, expected, got)
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_take_what_their_stub_says(name: str) -> None:
-    assert_same(names_and_types(FUNCTIONS[name]), bound(getattr(_core, name).__doc__))
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_classes_take_what_their_stub_says(name: str) -> None:
-    methods = [node for node in CLASSES[name].body if isinstance(node, ast.FunctionDef) and not node.decorator_list]
-    assert "__init__" in [method.name for method in methods]
-    for method in methods:
-        assert_same(names_and_types(method), bound(getattr(getattr(_core, name), method.name).__doc__))
+        assert re.search(KINDS.get(kind, kind), got), (argument, expected, got)

@@ -42,6 +42,7 @@ DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of doc
 
 # Data sets that a test may not use, because they need a download.
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 SECONDS = 100  # a command that takes longer is taken to hang
 
 NEEDS = {
@@ -87,16 +88,14 @@ def test_the_tags_of_all_blocks_are_known() -> None:
 
 
 def test_blocks_that_are_only_shown_do_not_hide_an_example() -> None:
-    for page, blocks in BLOCKS.items():
-        for block in blocks:
-            if block.tag in SHOWN:
-                assert not re.search(r"^(>>> |\$ |import |from |srcell )", block.text, re.MULTILINE), (
-                    f"{page}:{block.line}"
-                )
+    shown = [(f"{page}:{block.line}", block.text) for page in PAGES for block in BLOCKS[page] if block.tag in SHOWN]
+    assert shown
+    for where, text in shown:
+        assert not re.search(r"^(>>> |\$ |import |from |srcell )", text, re.MULTILINE), where
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON)
-def test_python(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in NEEDS.get(page, ()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f'{package} is not installed: pip install "srcell[docs]"')
@@ -119,7 +118,7 @@ def test_python(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             exec(compile("\n" * (block.line - 1) + block.text, str(ROOT / page), "exec"), names)
 
 
-def test_python_pages_hold_something() -> None:
+def test_python_pages_assert_something() -> None:
     """Examples that assert nothing would pass whatever they do."""
     for page in WITH_PYTHON:
         text = "".join(block.text for block in BLOCKS[page] if block.tag == "python")
@@ -179,7 +178,7 @@ def runs_here(arguments: argparse.Namespace, folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("page", WITH_CONSOLE)
-def test_console(
+def test_console_examples_print_the_shown_output(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -191,24 +190,13 @@ def test_console(
             assert not command.output.strip(), f"{command.where}: does not run here, so nobody checks its output"
             continue
         if launcher:
-            launched = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                *launcher,
-                "-m",
-                "srcell",
-                *words,
-            ]
+            launched = [*TORCHRUN, *launcher, "-m", "srcell", *words]
             done = subprocess.run(launched, capture_output=True, text=True, timeout=SECONDS)
-            status, printed = done.returncode, done.stdout
-            assert status == 0, f"{command.where}: {done.stderr}"
+            status, printed, errors = done.returncode, done.stdout, done.stderr
         else:
             status = cli.main(words)
-            caught = capsys.readouterr()
-            printed = caught.out
-            assert status == 0, f"{command.where}: {caught.err}"
+            printed, errors = capsys.readouterr()
+        assert status == 0, f"{command.where}: {errors}"
         assert command.output.strip(), f"{command.where}: expected its output on the page, got {printed}"
         assert checker.check_output(command.output, printed, flags), f"{command.where}: printed\n{printed}"
 
@@ -233,11 +221,9 @@ def test_the_reference_has_every_public_name() -> None:
     documented = set(re.findall(r"^\.\. (?:auto|py:)\w+:: (srcell\.[\w.]+)$", pages, re.MULTILINE))
     public = {f"srcell.{name}" for name in srcell.__all__ if name != "functional"}
     public |= {f"srcell.functional.{name}" for name in functional.__all__ if name not in srcell.__all__}
-    public |= {f"srcell.data.{name}" for name in data.__all__}
-    public |= {f"srcell.benchmark.{name}" for name in benchmark.__all__}
-    public |= {f"srcell.hardware.{name}" for name in hardware.__all__}
-    # ``evaluate`` is documented where it is defined, in srcell.evaluation.
-    public |= {f"srcell.training.{name}" for name in training.__all__ if name != "evaluate"}
+    for module in (data, benchmark, hardware, training):
+        public |= {f"{module.__name__}.{name}" for name in module.__all__}
+    public.remove("srcell.training.evaluate")  # documented where it is defined, in srcell.evaluation
     for module in (models, evaluation):
         own = (name for name, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__)
         public |= {f"{module.__name__}.{name}" for name in own if not name.startswith("_")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import pickle
@@ -12,131 +13,84 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from srcell import EventBatch
 from srcell.events.faults import find_fault, find_fault_with_torch
 from support.events import SHAPE, VALID, random_dense
-from support.refusals import assert_refused
-
-BATCH = EventBatch.from_dense(torch.zeros(3, 2, 4))
+from support.refusals import Refusal, refusals
 
 
-def test_the_batch_to_be_corrupted_is_valid() -> None:
+def meta(*size: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.zeros(size, dtype=dtype, device="meta")
+
+
+# Wrong values are found in test_any_corrupt_batch_is_refused_by_name; here are wrong forms, and the last sizes.
+@pytest.mark.parametrize(
+    ("name", "wrong", "error", "message"),
+    [
+        ("offsets", torch.tensor([[0, 1, 1, 3, 3]]), ValueError, r"shape \(B\*T \+ 1,\) = \(5,\), got \(1, 5\)"),
+        ("offsets", VALID["offsets"].to_sparse(), ValueError, "a dense tensor, got torch.sparse_coo"),
+        ("offsets", VALID["offsets"].int(), TypeError, "dtype torch.int64, got torch.int32"),
+        ("offsets", [0, 1, 1, 3, 3], TypeError, "a tensor or a NumPy array, got list"),
+        ("indices", torch.zeros(3, 1, dtype=torch.int32), ValueError, r"shape \(events,\), got \(3, 1\)"),
+        ("indices", meta(3, dtype=torch.int32), ValueError, "device cpu, as offsets has, got meta"),
+        ("indices", VALID["indices"].long(), TypeError, "dtype torch.int32, got torch.int64"),
+        ("indices", np.array([2, 0, 1], object), TypeError, "a dtype that torch has, got object"),
+        ("values", torch.ones(3, 1), ValueError, r"shape \(events,\) = \(3,\), got \(3, 1\)"),
+        ("values", meta(3, dtype=torch.float32), ValueError, "device cpu, as offsets has, got meta"),
+        ("values", VALID["values"].half(), TypeError, "dtype torch.float32 or torch.float64, got torch.float16"),
+        ("lengths", meta(2), ValueError, "device cpu, as offsets has, got meta"),
+        ("lengths", VALID["lengths"].double(), TypeError, "dtype torch.int64, got torch.float64"),
+        ("shape", (2, 2), ValueError, r"three integers \(T, B, K\), got \(2, 2\)"),
+        ("shape", (2, 2, 2**31 + 1), ValueError, r"\(T, B, K\) of at least 0, K at most 2\^31, got .* 2147483649\)"),
+        ("shape", (0, 2**63, 3), ValueError, r"T and B below 2\^63, got \(0, 9223372036854775808, 3\)"),
+        ("shape", (2, 2, 3.0), TypeError, r"three integers \(T, B, K\), got \(2, 2, 3.0\)"),
+        ("shape", 12, TypeError, r"three integers \(T, B, K\), got 12"),
+        ("shape", meta(3), TypeError, r"three integers \(T, B, K\), got .*"),
+    ],
+)
+def test_an_invalid_argument_of_the_constructor_is_named(
+    name: str, wrong: Any, error: type[Exception], message: str
+) -> None:
     assert EventBatch(**VALID).num_events == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong", "message"),
-    [
-        ("offsets", torch.tensor([1, 1, 1, 3, 3]), "the first to be 0, got 1"),
-        ("offsets", torch.tensor([0, 1, 0, 3, 3]), "ascending values, got 1 and then 0 at position 2"),
-        ("offsets", torch.tensor([0, -1, 1, 3, 3]), "ascending values, got 0 and then -1 at position 1"),
-        ("offsets", torch.tensor([0, 1, 1, 4, 3]), "ascending values, got 4 and then 3 at position 4"),
-        ("offsets", torch.tensor([0, 1, 1, 2, 2]), "the last to be 3, the number of indices, got 2"),
-        ("offsets", torch.tensor([0, 1, 1, 4, 4]), "the last to be 3, the number of indices, got 4"),
-        ("offsets", torch.tensor([0, 1, 3, 3]), r"shape \(B\*T \+ 1,\) = \(5,\), got \(4,\)"),
-        ("offsets", torch.tensor([], dtype=torch.int64), r"shape \(B\*T \+ 1,\) = \(5,\), got \(0,\)"),
-        ("offsets", torch.tensor(0), r"shape \(B\*T \+ 1,\) = \(5,\), got \(\)"),
-        ("offsets", torch.tensor([[0, 1, 1, 3, 3]]), r"shape \(B\*T \+ 1,\) = \(5,\), got \(1, 5\)"),
-        ("offsets", torch.tensor([0, 1, 1, 3, 3]).to_sparse(), "a dense tensor, got torch.sparse_coo"),
-        ("indices", torch.tensor([2, 0, 3], dtype=torch.int32), r"values in \[0, 3\), got 3 at position 2"),
-        ("indices", torch.tensor([2, -1, 1], dtype=torch.int32), r"values in \[0, 3\), got -1 at position 1"),
-        ("indices", torch.zeros(3, 1, dtype=torch.int32), r"shape \(events,\), got \(3, 1\)"),
-        ("indices", torch.zeros(3, dtype=torch.int32, device="meta"), "device cpu, as offsets has, got meta"),
-        ("values", torch.tensor([1.0, 2.0]), r"shape \(events,\) = \(3,\), got \(2,\)"),
-        ("values", torch.ones(3, 1), r"shape \(events,\) = \(3,\), got \(3, 1\)"),
-        ("values", torch.tensor([1.0, math.nan, 3.0]), "numbers, got nan at position 1"),
-        ("values", torch.ones(3, device="meta"), "device cpu, as offsets has, got meta"),
-        ("lengths", torch.tensor([1, 3]), r"values in \[0, 2\], got 3 for sample 1"),
-        ("lengths", torch.tensor([-1, 2]), r"values in \[0, 2\], got -1 for sample 0"),
-        ("lengths", torch.tensor([0, 2]), "no events past a sample's length, got some past the 0 of sample 0"),
-        ("lengths", torch.tensor([1, 0]), "no events past a sample's length, got some past the 0 of sample 1"),
-        ("lengths", torch.tensor([1, 2, 2]), r"shape \(B,\) = \(2,\), got \(3,\)"),
-        ("lengths", torch.ones(2, dtype=torch.int64, device="meta"), "device cpu, as offsets has, got meta"),
-        ("shape", (2, 2), r"three integers \(T, B, K\), got \(2, 2\)"),
-        ("shape", (2, 2, 3, 1), r"three integers \(T, B, K\), got \(2, 2, 3, 1\)"),
-        ("shape", (-2, -2, 3), r"\(T, B, K\) of at least 0, K at most 2\^31, got \(-2, -2, 3\)"),
-        ("shape", (2, 2, 2**31 + 1), r"\(T, B, K\) of at least 0, K at most 2\^31, got \(2, 2, 2147483649\)"),
-        ("shape", (0, 2**63, 3), r"T and B below 2\^63, got \(0, 9223372036854775808, 3\)"),
-    ],
-)
-def test_a_corrupt_batch_is_refused(name: str, wrong: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: expected {message}$"):
+    with pytest.raises(error, match=f"^{name}: expected {message}$"):
         EventBatch(**{**VALID, name: wrong})
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "message"),
-    [
-        ("offsets", VALID["offsets"].int(), "dtype torch.int64, got torch.int32"),
-        ("offsets", [0, 1, 1, 3, 3], "a tensor or a NumPy array, got list"),
-        ("offsets", None, "a tensor or a NumPy array, got NoneType"),
-        ("indices", VALID["indices"].long(), "dtype torch.int32, got torch.int64"),
-        ("indices", np.array([2, 0, 1], object), "a dtype that torch has, got object"),
-        ("values", VALID["values"].half(), "dtype torch.float32 or torch.float64, got torch.float16"),
-        ("values", VALID["values"].int(), "dtype torch.float32 or torch.float64, got torch.int32"),
-        ("values", 1.0, "a tensor or a NumPy array, got float"),
-        ("lengths", VALID["lengths"].double(), "dtype torch.int64, got torch.float64"),
-        ("lengths", [1, 2], "a tensor or a NumPy array, got list"),
-        ("shape", (2, 2, 3.0), r"three integers \(T, B, K\), got \(2, 2, 3.0\)"),
-        ("shape", 12, r"three integers \(T, B, K\), got 12"),
-    ],
-)
-def test_a_wrong_type_is_refused(name: str, wrong: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=f"^{name}: expected {message}$"):
-        EventBatch(**{**VALID, name: wrong})
-
-
-def test_without_inputs_there_are_no_events() -> None:
-    with pytest.raises(ValueError, match=r"^indices: expected values in \[0, 0\), got 2"):
-        EventBatch(**{**VALID, "shape": (2, 2, 0)})
-
-
-def test_from_dense_refuses_what_has_no_events() -> None:
-    x = random_dense(SHAPE)
-    for dtype in (torch.int64, torch.float16, torch.complex64):
-        with pytest.raises(TypeError, match=rf"^x: expected dtype bool, float32 or float64, got {dtype}$"):
-            EventBatch.from_dense(x.to(dtype))
-    with pytest.raises(TypeError, match=r"^x: expected a tensor or a NumPy array, got list"):
-        EventBatch.from_dense(x.tolist())
-    with pytest.raises(ValueError, match=r"^x: expected shape \(T, B, K\), got \(4, 3\)"):
-        EventBatch.from_dense(x[:, :, 0])
-    with pytest.raises(ValueError, match=r"^lengths: expected values in \[0, 4\], got 5 for sample 1"):
-        EventBatch.from_dense(x, torch.tensor([4, 5, 4]))
-    x[1, 2, 3] = math.nan
-    with pytest.raises(ValueError, match=r"^x: expected numbers, got nan at \(1, 2, 3\)"):
-        EventBatch.from_dense(x)
-
-
-def test_a_batch_is_not_made_of_values_that_there_are_not() -> None:
-    meta = torch.zeros(2, device="meta")
-    assert_refused(ValueError, "x", EventBatch.from_dense, torch.zeros(3, 2, 4, device="meta"))
-    assert_refused(ValueError, "times", EventBatch.from_events, meta, [0, 0], inputs=1, bin_width=1)
-    assert_refused(ValueError, "indices", EventBatch.from_events, [0, 0], meta.long(), inputs=1, bin_width=1)
-    assert_refused(ValueError, "samples", BATCH.__getitem__, meta.long())
-    assert_refused(TypeError, "steps", BATCH.truncate, meta[0].long())
-    with pytest.raises(TypeError, match=r"^shape: expected three integers"):
-        EventBatch(BATCH.offsets, BATCH.indices, shape=torch.zeros(3, dtype=torch.int64, device="meta"))
+DENSE, WITH_NAN = random_dense(SHAPE), random_dense(SHAPE)
+WITH_NAN[1, 2, 3] = math.nan
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "error"),
+    ("arguments", "error", "message"),
     [
-        ("offsets", torch.tensor([0, 1, 0, 3, 3]), ValueError),
-        ("indices", torch.tensor([2, 0, 3], dtype=torch.int32), ValueError),
-        ("values", [1.0, 2.0, 3.0], TypeError),
-        ("shape", (2, 2), ValueError),
-        ("lengths", torch.tensor([1, 3]), ValueError),
+        ((DENSE.to(torch.float16),), TypeError, "x: expected dtype bool, float32 or float64, got torch.float16"),
+        ((DENSE.to(torch.complex64),), TypeError, "x: expected dtype bool, float32 or float64, got torch.complex64"),
+        ((DENSE.tolist(),), TypeError, "x: expected a tensor or a NumPy array, got list"),
+        ((DENSE[:, :, 0],), ValueError, r"x: expected shape \(T, B, K\), got \(4, 3\)"),
+        ((DENSE, torch.tensor([4, 5, 4])), ValueError, r"lengths: expected values in \[0, 4\], got 5 for sample 1"),
+        ((WITH_NAN,), ValueError, r"x: expected numbers, got nan at \(1, 2, 3\)"),
+        ((meta(3, 2, 4, dtype=torch.float32),), ValueError, "x: expected .* got "),
     ],
 )
-def test_a_corrupt_pickle_is_refused(name: str, wrong: Any, error: type[Exception]) -> None:
-    batch = EventBatch(**VALID)
-    setattr(batch, name, wrong)
-    with pytest.raises(error, match=f"^{name}: expected"):
-        pickle.loads(pickle.dumps(batch))
+def test_an_invalid_argument_of_from_dense_is_named(
+    arguments: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        EventBatch.from_dense(*arguments)
+
+
+@refusals(
+    Refusal("times", lambda: EventBatch.from_events(meta(2), [0, 0], inputs=1, bin_width=1)),
+    Refusal("indices", lambda: EventBatch.from_events([0, 0], meta(2), inputs=1, bin_width=1)),
+    Refusal("samples", lambda: EventBatch(**VALID)[meta(2)]),
+    Refusal("steps", lambda: EventBatch(**VALID).truncate(meta()), TypeError),  # type: ignore[arg-type]
+)
+def test_tensors_on_meta_have_no_values_to_read(refusal: Refusal) -> None:
+    refusal.check()
 
 
 def expected_error(
@@ -210,23 +164,37 @@ def corrupt_parts(draw: st.DrawFn) -> dict[str, Any]:
     return parts
 
 
-@pytest.mark.parametrize("search", [find_fault, find_fault_with_torch], ids=["compiled", "torch"])
+def unpickle(**parts: Any) -> EventBatch:
+    """A batch unpickled from a state of these parts."""
+    batch = EventBatch(**VALID)
+    for name, part in parts.items():
+        setattr(batch, name, part)
+    loaded: EventBatch = pickle.loads(pickle.dumps(batch))
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("make", "search"),
+    [(EventBatch, find_fault), (EventBatch, find_fault_with_torch), (unpickle, find_fault)],
+    ids=["compiled", "torch", "unpickled"],
+)
 @settings(deadline=None, max_examples=400)
 @given(corrupt_parts(), st.sampled_from([torch.float32, torch.float64]))
+@example({"offsets": [0, 1], "indices": [0], "values": None, "lengths": None, "shape": [1, 1, 0]}, torch.float32)
 def test_any_corrupt_batch_is_refused_by_name(
-    search: Callable[..., Any], parts: dict[str, Any], dtype: torch.dtype
+    make: Callable[..., EventBatch], search: Callable[..., Any], parts: dict[str, Any], dtype: torch.dtype
 ) -> None:
     message = expected_error(**parts)
-    arguments: dict[str, Tensor | None] = {}
+    arguments: dict[str, Any] = {"shape": parts["shape"]}
     dtypes = {"offsets": torch.int64, "indices": torch.int32, "values": dtype, "lengths": torch.int64}
     for name, wanted in dtypes.items():
         arguments[name] = None if parts[name] is None else torch.tensor(parts[name], dtype=wanted)
     with mock.patch("srcell.events.batch.find_fault", search):
         if message is None:
-            assert EventBatch(**arguments, shape=parts["shape"]).num_events == len(parts["indices"])
+            assert make(**arguments).num_events == len(parts["indices"])
             return
         with pytest.raises(ValueError) as error:
-            EventBatch(**arguments, shape=parts["shape"])
+            make(**arguments)
     assert str(error.value) == message
 
 
@@ -260,17 +228,14 @@ def test_the_first_fault_of_many_events_is_found(name: str, dtype: torch.dtype, 
 def test_every_nan_is_found_and_nothing_else() -> None:
     quiet, signalling = [0x7FC00000, -0x00400000, -1], [0x7F800001, -0x007FFFFF]
     numbers = [0x7F800000, -0x00800000, 0x7F7FFFFF, 1, -0x7FFFFFFF, 0, -0x80000000]
-    for bits, is_number in [(bits, False) for bits in quiet + signalling] + [(bits, True) for bits in numbers]:
+    for bits in quiet + signalling + numbers:
         values = torch.ones(9)
         values.view(torch.int32)[7] = bits
-        assert bool(values.isnan().any()) != is_number
+        assert bool(values.isnan().any()) == (bits not in numbers)
+        refused = pytest.raises(ValueError, match=r"^values: expected numbers, got nan at position 7$")
         for same in (values, values.double()):
-            arguments = (torch.tensor([0, 9]), torch.zeros(9, dtype=torch.int32), same)
-            if is_number:
-                EventBatch(*arguments, shape=(1, 1, 1))
-                continue
-            with pytest.raises(ValueError, match=r"^values: expected numbers, got nan at position 7$"):
-                EventBatch(*arguments, shape=(1, 1, 1))
+            with contextlib.nullcontext() if bits in numbers else refused:
+                EventBatch(torch.tensor([0, 9]), torch.zeros(9, dtype=torch.int32), same, shape=(1, 1, 1))
 
 
 def test_more_than_two_to_the_31_events_are_counted_right() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-import socket
-import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from srcell._files import is_partial, partial_name, write_atomically, write_outp
 from srcell.cli import main
 from srcell.models import SRCClassifier
 from srcell.training import TrainingConfig, train
+from support.outputs import KINDS, NAMES, check_output
 
 LAYER = [[1, -2, 3], [0, 5, -8]]
 
@@ -39,65 +39,27 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 every_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 
 
-@pytest.fixture(params=["folder", "socket"])
-def odd_target(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Something that no file can replace."""
-    path = tmp_path / "target"
-    if request.param == "folder":
-        path.mkdir()
-        yield path
-        return
-    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("target")
-        yield path
+@pytest.mark.parametrize("kind", KINDS)
+@every_writer
+def test_links_pipes_and_devices_stay_and_folders_are_refused(
+    write: Callable[[Path], None], kind: str, tmp_path: Path
+) -> None:
+    check_output(write, tmp_path, "file", kind)
 
 
 @every_writer
-def test_a_file_is_written_through_links(write: Callable[[Path], None], tmp_path: Path) -> None:
-    folder, plain, link, dangling = (tmp_path / name for name in ("folder", "plain", "link", "dangling"))
-    folder.mkdir()
-    write(plain)
-    for k, path in enumerate((link, dangling)):
-        target = folder / f"{k}"
-        if path is link:
-            target.write_text("before")
-        path.symlink_to(Path("folder") / f"{k}")
-        write(path)
-        assert path.is_symlink() and target.read_bytes() == plain.read_bytes()
-    assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_any_name_can_be_written(name: str, write: Callable[[Path], None], tmp_path: Path) -> None:
+    check_output(write, tmp_path, name, "nothing")
 
 
 @every_writer
-def test_a_named_pipe_is_written_into(write: Callable[[Path], None], tmp_path: Path) -> None:
-    plain, pipe = tmp_path / "plain", tmp_path / "pipe"
-    write(plain)
-    os.mkfifo(pipe)
-    read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
-    reader.start()
-    write(pipe)
-    reader.join(60)
-    assert read == [plain.read_bytes()] and stat.S_ISFIFO(pipe.stat().st_mode)
-
-
-@every_writer
-def test_a_device_stays_a_device(write: Callable[[Path], None]) -> None:
-    write(Path(os.devnull))
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+def test_a_full_device_is_an_error(write: Callable[[Path], None]) -> None:
     with pytest.raises(OSError, match="No space left"):
         write(Path("/dev/full"))
 
 
-@every_writer
-def test_what_no_file_can_replace_is_refused_by_name(write: Callable[[Path], None], odd_target: Path) -> None:
-    before = odd_target.stat()
-    with pytest.raises(FileExistsError, match=r"expected a regular file or none, found a \w+.*target"):
-        write(odd_target)
-    assert odd_target.stat().st_ino == before.st_ino and list(odd_target.parent.iterdir()) == [odd_target]
-
-
-def test_a_run_refuses_what_no_file_can_replace(tmp_path: Path) -> None:
+def test_a_file_of_a_run_does_not_replace_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "result.json")
     with pytest.raises(FileExistsError, match=r"expected a regular file or none, found a named pipe.*result\.json"):
         write_atomically(tmp_path / "result.json", b"")
@@ -120,33 +82,18 @@ def test_a_network_is_exported_to_a_pipe_of_the_shell(tmp_path: Path) -> None:
 
 
 @every_writer
-def test_the_longest_names_can_be_written(write: Callable[[Path], None], tmp_path: Path) -> None:
-    for name in ("n" * 255, "é" * 127):
-        write(tmp_path / name)
-        assert [path.name for path in tmp_path.iterdir()] == [name]
-        (tmp_path / name).unlink()
-
-
-@every_writer
 def test_threads_write_to_one_path_at_the_same_time(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path / "plain")
-    path, failures = tmp_path / "target", []
-    start = threading.Barrier(6)
+    with ThreadPoolExecutor(6) as pool:
+        start = threading.Barrier(6)
 
-    def writer() -> None:
-        start.wait(60)
-        try:
+        def write_often(_: int) -> None:
+            start.wait(60)
             for _ in range(10):
-                write(path)
-        except Exception as error:
-            failures.append(error)
+                write(tmp_path / "target")
 
-    threads = [threading.Thread(target=writer) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures and path.read_bytes() == (tmp_path / "plain").read_bytes()
+        list(pool.map(write_often, range(6)))  # raises the error of a thread
+    assert (tmp_path / "target").read_bytes() == (tmp_path / "plain").read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
 
 

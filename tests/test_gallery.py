@@ -11,7 +11,7 @@ pytestmark = pytest.mark.landing
 EXAMPLES = sorted((Path(__file__).parent.parent / "docs" / "gallery").glob("plot_*.py"))
 
 
-def test_there_are_examples() -> None:
+def test_the_gallery_has_examples() -> None:
     assert len(EXAMPLES) >= 5
 
 

@@ -1,5 +1,5 @@
-"""srcell.hardware: VHDL packages, spike frames and C99 headers give back what they were written from, compiled headers
-give the spikes of the integer neuron.
+"""srcell.hardware: VHDL packages, spike frames and C99 headers are read back exactly, and compiled headers give the
+spikes of the integer neuron.
 """
 
 from __future__ import annotations
@@ -7,8 +7,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from srcell import hardware
 from srcell._integer import IntegerCell
+from support.imports import output_without
 from support.integers import integer_model
 from support.refusals import assert_refused
 
@@ -80,7 +79,7 @@ def compiled(folder: Path, compiler: str | None, *options: str, source: str = "m
 
 
 def run_program(program: list[str], spikes: NDArray[np.uint8]) -> tuple[Outcome, int]:
-    """What the program gives for the spikes (T, K), and the size of its state."""
+    """The outcome of the program for spikes (T, K), and the size of its state."""
     active = [row.nonzero()[0].tolist() for row in spikes]
     given = "\n".join(" ".join(map(str, [len(inputs), *inputs])) for inputs in active)
     *lines, last = subprocess.run(program, input=given, capture_output=True, text=True, check=True).stdout.split("\n")
@@ -130,14 +129,26 @@ NETWORKS: dict[str, tuple[list[NDArray[np.int16]], int, tuple[int, int], Integer
 }
 
 
+# How a header is compiled, and what runs the program.
+ON_ARM = pytest.mark.skipif(None in ARM, reason="needs arm-linux-gnueabihf-gcc and qemu-arm")
+TARGETS = {
+    "host": ([CC, "-O2"], []),
+    "arm": ([ARM[0], "-Os", "-mthumb"], [str(ARM[1]), "-L", "/usr/arm-linux-gnueabihf"]),
+}
+
+
+@pytest.mark.parametrize("target", ["host", pytest.param("arm", marks=ON_ARM)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_compiled_header_gives_the_spikes_and_the_class_of_the_integer_neuron(name: str, tmp_path: Path) -> None:
+def test_a_compiled_header_gives_the_spikes_and_the_class_of_the_integer_neuron(
+    name: str, target: str, tmp_path: Path
+) -> None:
     layers, classes, votes, cell, rate = NETWORKS[name]
     hardware.write_header(tmp_path / "network.h", layers, cell=cell, num_classes=classes, votes=votes)
     spikes = random_spikes(1, 120, layers[0].shape[1], rate=rate)
     expected = expected_outcome(layers, spikes, classes, votes, **cell._asdict())
     assert expected.spikes.any() and not expected.spikes.all()
-    found, size = run_program([str(compiled(tmp_path, CC, "-std=c99", "-O2"))], spikes)
+    (compiler, *options), launcher = TARGETS[target]
+    found, size = run_program([*launcher, str(compiled(tmp_path, compiler, "-std=c99", *options))], spikes)
     assert_same(found, expected)
     header = (tmp_path / "network.h").read_text()
     assert f"RAM      {size} bytes" in header
@@ -147,19 +158,7 @@ def test_a_compiled_header_gives_the_spikes_and_the_class_of_the_integer_neuron(
         assert found.clamped > 50
 
 
-@pytest.mark.skipif(None in ARM, reason="needs arm-linux-gnueabihf-gcc and qemu-arm")
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_header_gives_the_same_on_arm(name: str, tmp_path: Path) -> None:
-    layers, classes, votes, cell, rate = NETWORKS[name]
-    hardware.write_header(tmp_path / "network.h", layers, cell=cell, num_classes=classes, votes=votes)
-    spikes = random_spikes(1, 120, layers[0].shape[1], rate=rate)
-    program = compiled(tmp_path, ARM[0], "-std=c99", "-Os", "-mthumb")
-    found, size = run_program([str(ARM[1]), "-L", "/usr/arm-linux-gnueabihf", str(program)], spikes)
-    assert_same(found, expected_outcome(layers, spikes, classes, votes, **cell._asdict()))
-    assert f"RAM      {size} bytes" in (tmp_path / "network.h").read_text()
-
-
-def test_cpp_may_include_a_header_and_unused_functions_are_no_warning(tmp_path: Path) -> None:
+def test_a_header_compiles_as_c_and_cpp_without_a_warning_about_unused_functions(tmp_path: Path) -> None:
     hardware.write_header(tmp_path / "network.h", NETWORKS["two layers"][0], num_classes=4)
     (tmp_path / "unused.c").write_text('#include "network.h"\n#include "network.h"\nint main(void) { return 0; }\n')
     shutil.copy(tmp_path / "unused.c", tmp_path / "unused.cpp")
@@ -171,25 +170,21 @@ def test_cpp_may_include_a_header_and_unused_functions_are_no_warning(tmp_path: 
 def test_a_header_needs_no_library(tmp_path: Path) -> None:
     """Beyond memset, which compilers may call on their own."""
     hardware.write_header(tmp_path / "network.h", NETWORKS["two layers"][0], num_classes=4)
-    names = ("reset(network_state *s)", "step(network_state *s, const uint16_t *a)")
-    bodies = ("network_reset(s);", "network_step(s, a, 3);")
-    uses = "\n".join(f"void use_{name} {{ {body} }}" for name, body in zip(names, bodies, strict=True))
-    (tmp_path / "use.c").write_text(f'#include "network.h"\n{uses}\n')
+    (tmp_path / "use.c").write_text("""
+#include "network.h"
+void use_reset(network_state *s) { network_reset(s); }
+void use_step(network_state *s, const uint16_t *a) { network_step(s, a, 3); }
+""")
     command = [str(CC), "-std=c99", "-ffreestanding", "-Os", "-nostdlib", "-shared", "-fPIC", "-Wl,-z,defs", "use.c"]
     subprocess.run([*command, "-Wl,--defsym=memset=0", "-o", "use.so"], cwd=tmp_path, check=True)
 
 
-def test_inputs_that_do_not_exist_are_skipped_and_votes_stop(tmp_path: Path) -> None:
+def test_inputs_that_do_not_exist_are_skipped_and_votes_saturate(tmp_path: Path) -> None:
     weights = [np.array([[32767] * 3, [-32768] * 3])]
     hardware.write_header(tmp_path / "network.h", weights, num_classes=2, votes=(32767, -32768))
-    program = [str(compiled(tmp_path, CC, "-std=c99", "-O1"))]
-    # Behind the weights of the last input are others, which would be heard.
-    header = (
-        (tmp_path / "network.h")
-        .read_text()
-        .replace("[3][2] = {\n", "[4][2] = {\n")
-        .replace("\n};", "\n    {32767, 32767},\n};", 1)
-    )
+    # Other weights lie behind those of the last input: reading them would change the spikes.
+    header = (tmp_path / "network.h").read_text()
+    header = header.replace("[3][2] = {\n", "[4][2] = {\n").replace("\n};", "\n    {32767, 32767},\n};", 1)
     (tmp_path / "network.h").write_text(header)
     program = [str(compiled(tmp_path, CC, "-std=c99", "-O1"))]
     silent = run_program(program, np.zeros((9, 3), np.uint8))[0]
@@ -198,12 +193,11 @@ def test_inputs_that_do_not_exist_are_skipped_and_votes_stop(tmp_path: Path) -> 
     source = (tmp_path / "main.c").read_text()
     loop = "for (unsigned k = 0; k < 999999; k++) network_step(&state, active, 1);\n    network_class"
     (tmp_path / "main.c").write_text(source.replace("while (scanf", f"{loop}(&state);\n    while (scanf"))
-    command = [str(CC), "-std=c99", "-O2", "main.c", "-o", "program"]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run([str(CC), "-std=c99", "-O2", "main.c", "-o", "program"], cwd=tmp_path, check=True)
     assert run_program(program, np.zeros((1, 3), np.uint8))[0].votes == [2**30, -(2**30)]
 
 
-def test_a_reset_leaves_nothing_of_the_sample_before(tmp_path: Path) -> None:
+def test_a_reset_clears_the_whole_state(tmp_path: Path) -> None:
     layers, classes, votes, cell, _ = NETWORKS["saturating"]
     hardware.write_header(tmp_path / "network.h", layers, cell=cell, num_classes=classes, votes=votes)
     (tmp_path / "main.c").write_text("""
@@ -228,7 +222,7 @@ int main(void)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_header_gives_back_its_network(name: str, tmp_path: Path) -> None:
+def test_a_header_is_read_back_exactly(name: str, tmp_path: Path) -> None:
     layers, classes, votes, cell, _ = NETWORKS[name]
     tensors = [torch.from_numpy(weights) for weights in layers]
     hardware.write_header(tmp_path / "a.h", tensors, cell=cell, num_classes=classes, name="Net_2", votes=votes)
@@ -239,61 +233,8 @@ def test_a_header_gives_back_its_network(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "a.h").read_bytes() == (tmp_path / "b.h").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "argument"),
-    [
-        ({"layers": []}, ValueError, "layers"),
-        ({"layers": [np.ones((4, 3))]}, TypeError, "layers[0"),
-        ({"layers": [np.ones((4, 3), bool)]}, TypeError, "layers[0"),
-        ({"layers": [np.ones((4, 0), int)]}, ValueError, "layers[0"),
-        ({"layers": [np.full((4, 3), 32768)]}, ValueError, "layers[0"),
-        ({"layers": [np.ones((4, 3), int), np.ones((4, 5), int)]}, ValueError, "layers[1"),
-        ({"layers": [np.ones((4, 65536), np.int8)]}, ValueError, "layers"),
-        ({"layers": [np.ones((65532, 1), np.int8), np.ones((4, 65532), np.int8)]}, ValueError, "layers"),
-        ({"num_classes": 3}, ValueError, "num_classes"),
-        ({"num_classes": 0}, ValueError, "num_classes"),
-        ({"name": "2nd"}, ValueError, "name"),
-        ({"name": "a-b"}, ValueError, "name"),
-        ({"votes": (2**15, 0)}, ValueError, "votes"),
-        ({"layers": [np.ones((40000, 1), np.int8)], "votes": (30000, -30000)}, ValueError, "votes"),
-        ({"cell": OTHER_CELL._asdict()}, TypeError, "cell"),
-        ({"cell": IntegerCell(leak_shift_a=0)}, ValueError, "cell.leak_shift_a"),
-        ({"cell": IntegerCell(i_max=32767)}, ValueError, "cell.i_max"),
-        ({"cell": IntegerCell(zs_hyp=1025)}, ValueError, "cell"),
-        ({"cell": IntegerCell(bias=0.5)}, TypeError, "cell.bias"),  # type: ignore[arg-type]
-        ({"cell": IntegerCell(r=20)}, ValueError, "cell"),
-    ],
-)
-def test_networks_that_a_header_cannot_have_are_refused(
-    change: dict[str, Any], error: type[Exception], argument: str, tmp_path: Path
-) -> None:
-    given = {"layers": [np.ones((4, 3), int)], "num_classes": 2, **change}
-    assert_refused(error, argument, hardware.write_header, tmp_path / "network.h", **given)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda text: text.replace("NETWORK_BIAS", "NETWORK_B"), "expected a number NETWORK_BIAS, got none"),
-        (lambda text: text.replace("{7, ", "{"), "expected 3 x 2 weights of layer 0, got 5"),
-        (lambda text: text.replace("NEURONS_0 2", "NEURONS_0 3"), "expected 3 x 3 weights of layer 0, got 6"),
-        (lambda text: text.replace("{7, ", "{70000, "), "expected values in"),
-        (lambda text: text.replace("RS (-8)", "RS (-80)"), "expected a sum of"),
-        (lambda text: text[: len(text) // 3], "expected a header that srcell wrote"),
-        (lambda text: "", "expected a header that srcell wrote"),
-    ],
-)
-def test_a_header_that_was_changed_is_refused(change: Callable[[str], str], message: str, tmp_path: Path) -> None:
-    path = tmp_path / "network.h"
-    hardware.write_header(path, [[[7, 2, 3], [4, 5, 6]]], num_classes=2)
-    path.write_text(change(path.read_text()))
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
-        hardware.read_header(path)
-
-
 @pytest.mark.parametrize("shape", [(5, 7), (1, 7), (5, 1), (1, 1), (40, 33)])
-def test_a_package_gives_back_its_weights(shape: tuple[int, int], tmp_path: Path) -> None:
+def test_a_vhdl_package_is_read_back_exactly(shape: tuple[int, int], tmp_path: Path) -> None:
     weights = random_weights(1, *shape, low=-32768, high=32767)
     path = tmp_path / "weights.vhd"
     for given in (weights, torch.from_numpy(weights).long(), weights.tolist()):
@@ -305,16 +246,6 @@ def test_a_package_gives_back_its_weights(shape: tuple[int, int], tmp_path: Path
     # In VHDL, one value in parentheses is no array.
     assert ("((" in text.replace("\n", "").replace(" ", "")) == (shape[0] > 1)
     assert len(re.findall(r"\(0 => -?\d+\)", text)) == (shape[0] if shape[1] == 1 else 0)
-
-
-def test_weights_and_names_that_vhdl_has_not_are_refused(tmp_path: Path) -> None:
-    path, weights = tmp_path / "weights.vhd", np.ones((2, 3), int)
-    for name in ("", "2nd", "a__b", "a_", "a-b"):
-        assert_refused(ValueError, "name", hardware.write_weights, path, weights, name=name)
-    for wrong in (weights * 40000, weights[0], weights[:0]):
-        assert_refused(ValueError, "weights", hardware.write_weights, path, wrong)
-    assert_refused(TypeError, "weights", hardware.write_weights, path, weights / 2)
-    assert not path.exists()
 
 
 FOREIGN = """
@@ -333,53 +264,22 @@ END PACKAGE W;
 """
 
 
-def test_packages_of_others_are_read(tmp_path: Path) -> None:
+def test_packages_of_other_tools_are_read(tmp_path: Path) -> None:
     path = tmp_path / "w.vhd"
     path.write_text(FOREIGN)
     assert hardware.read_weights(path).tolist() == [list(range(10)), [8, 1, 2, 3, 4, 5, 6, 7, 8, -8]]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        (":=2", ":= 3", "expected 3 rows and 10 columns, got 2 and 10"),
-        (
-            "constant COLS : natural",
-            "constant COLS : integer",
-            "expected two constants of type natural",
-        ),
-        ("OF Integer", "OF real", "expected a type 'array (...) of integer', got none"),
-        ("W0 : weights_t", "W0 : weights_u", "expected a constant of type Weights_T"),
-        ("1 => (9", "0 => (9", "expected each index from 0 to 1 once"),
-        ("1 => 1,", "1,", "expected each index from 0 to 9 once"),
-        ("2 => 2, ", "", "expected each index from 0 to 8 once"),
-        ("0, 1, 2", "1, 2", "expected rows of one length, got 9, 10"),
-        ("0, 1, 2", "0, 16#F#, 2", "expected integers with commas between them, got '16#F#'"),
-        ("0, 1, 2", "0, others => 2", "expected integers with commas between them, got 'others => 2'"),
-        ("0, 1, 2", "0, 40000, 2", "expected values in [-32768, 32767], got -8 to 40000"),
-        ("0=>(0", "0=> 5, (0", "expected rows in parentheses"),
-        ("));", ")", "expected rows in parentheses"),
-        ("));\nEND PACKAGE W;", "", "that ends with ';'"),
-    ],
-)
-def test_other_packages_are_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
-    assert FOREIGN.count(old) == 1
-    path = tmp_path / "w.vhd"
-    path.write_text(FOREIGN.replace(old, new))
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
-        hardware.read_weights(path)
-
-
 @pytest.mark.skipif(shutil.which("ghdl") is None, reason="needs ghdl")
 @pytest.mark.parametrize("shape", [(5, 7), (1, 7), (5, 1), (1, 1)])
-def test_ghdl_takes_the_packages(shape: tuple[int, int], tmp_path: Path) -> None:
+def test_ghdl_analyses_the_packages(shape: tuple[int, int], tmp_path: Path) -> None:
     hardware.write_weights(tmp_path / "weights.vhd", random_weights(1, *shape))
     for standard in ("93", "08"):
         subprocess.run(["ghdl", "-s", f"--std={standard}", "weights.vhd"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("shape", [None, (3, 4), (1, 12)])
-def test_frames_give_back_their_spikes(shape: tuple[int, int] | None, tmp_path: Path) -> None:
+def test_frames_are_read_back_exactly(shape: tuple[int, int] | None, tmp_path: Path) -> None:
     spikes = random_spikes(1, 9, 12, rate=0.5)
     path = tmp_path / "frames.txt"
     for given in (spikes, torch.from_numpy(spikes).bool(), torch.from_numpy(spikes).float()):
@@ -393,34 +293,115 @@ def test_frames_give_back_their_spikes(shape: tuple[int, int] | None, tmp_path: 
     assert [word[6:] for word in words] == ["".join(map(str, row)) for row in by_columns]
 
 
-def test_one_step_is_the_first_and_the_last(tmp_path: Path) -> None:
+def test_a_single_frame_is_both_first_and_last(tmp_path: Path) -> None:
     hardware.write_frames(tmp_path / "frames.txt", [[True, False]], 0)
     assert (tmp_path / "frames.txt").read_text() == "11000010\n"
 
 
-def test_spikes_that_are_no_frames_are_refused(tmp_path: Path) -> None:
-    path, spikes = tmp_path / "frames.txt", np.zeros((3, 6))
-    for wrong in (spikes + 0.5, spikes * np.nan, spikes - 1, spikes[0], spikes[:0]):
-        assert_refused(ValueError, "spikes", hardware.write_frames, path, wrong, 3)
-    for label in (16, -1):
-        assert_refused(ValueError, "label", hardware.write_frames, path, spikes, label)
-    assert_refused(TypeError, "label", hardware.write_frames, path, spikes, 2.0)
-    for shape in ((2, 2), (6,), (-2, -3), (1, 2, 3)):
-        assert_refused(ValueError, "image_shape", hardware.write_frames, path, spikes, 3, image_shape=shape)
-    assert not path.exists()
-    for text, message in {
-        "": "expected a word for each step, got none",
-        "0001000\n00010\n": "expected words of 7 characters 0 and 1, got another as word 2",
-        "000111\n": "expected words of 7 characters",
-        "0001x00\n": "expected words of 7 characters",
-        "1001000\n0101100\n": "expected the same label in all words, got 4, 6",
-    }.items():
-        path.write_text(text)
-        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: {message}"):
-            hardware.read_frames(path)
+INVALID: dict[Any, tuple[dict[str, Any], list[tuple[type[Exception], str, dict[str, Any]]]]] = {
+    hardware.write_header: (
+        {"layers": [np.ones((4, 3), int)], "num_classes": 2},
+        [
+            (ValueError, "layers", {"layers": []}),
+            (TypeError, "layers[0", {"layers": [np.ones((4, 3))]}),
+            (TypeError, "layers[0", {"layers": [np.ones((4, 3), bool)]}),
+            (ValueError, "layers[0", {"layers": [np.ones((4, 0), int)]}),
+            (ValueError, "layers[0", {"layers": [np.full((4, 3), 32768)]}),
+            (ValueError, "layers[1", {"layers": [np.ones((4, 3), int), np.ones((4, 5), int)]}),
+            (ValueError, "layers", {"layers": [np.ones((4, 65536), np.int8)]}),
+            (ValueError, "layers", {"layers": [np.ones((65532, 1), np.int8), np.ones((4, 65532), np.int8)]}),
+            (ValueError, "num_classes", {"num_classes": 3}),
+            (ValueError, "num_classes", {"num_classes": 0}),
+            (ValueError, "name", {"name": "2nd"}),
+            (ValueError, "name", {"name": "a-b"}),
+            (ValueError, "votes", {"votes": (2**15, 0)}),
+            (ValueError, "votes", {"layers": [np.ones((40000, 1), np.int8)], "votes": (30000, -30000)}),
+            (TypeError, "cell", {"cell": OTHER_CELL._asdict()}),
+            (ValueError, "cell.leak_shift_a", {"cell": IntegerCell(leak_shift_a=0)}),
+            (ValueError, "cell.i_max", {"cell": IntegerCell(i_max=32767)}),
+            (ValueError, "cell", {"cell": IntegerCell(zs_hyp=1025)}),
+            (TypeError, "cell.bias", {"cell": IntegerCell(bias=0.5)}),  # type: ignore[arg-type]
+            (ValueError, "cell", {"cell": IntegerCell(r=20)}),
+        ],
+    ),
+    hardware.write_weights: (
+        {"weights": np.ones((2, 3), int)},
+        [
+            *[(ValueError, "name", {"name": name}) for name in ("", "2nd", "a__b", "a_", "a-b")],
+            *[(ValueError, "weights", {"weights": x}) for x in (np.full((2, 3), 40000), np.ones(3, int))],
+            (ValueError, "weights", {"weights": np.ones((0, 3), int)}),
+            (TypeError, "weights", {"weights": np.full((2, 3), 0.5)}),
+        ],
+    ),
+    hardware.write_frames: (
+        {"spikes": np.zeros((3, 6)), "label": 3},
+        [
+            *[(ValueError, "spikes", {"spikes": np.full((3, 6), x)}) for x in (0.5, np.nan, -1)],
+            *[(ValueError, "spikes", {"spikes": np.zeros(shape)}) for shape in ((6,), (0, 6))],
+            *[(ValueError, "label", {"label": label}) for label in (16, -1)],
+            (TypeError, "label", {"label": 2.0}),
+            *[(ValueError, "image_shape", {"image_shape": x}) for x in ((2, 2), (6,), (-2, -3), (1, 2, 3))],
+        ],
+    ),
+}
 
 
-def test_importing_srcell_leaves_hardware_alone() -> None:
-    program = "import sys, srcell; print('srcell.hardware' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+@pytest.mark.parametrize("write", INVALID, ids=lambda write: write.__name__)
+def test_invalid_arguments_raise_an_error_that_names_the_argument_and_write_nothing(write: Any, tmp_path: Path) -> None:
+    valid, rows = INVALID[write]
+    for error, argument, change in rows:
+        assert_refused(error, argument, write, tmp_path / "file", **{**valid, **change})
+    assert not list(tmp_path.iterdir())
+    write(tmp_path / "file", **valid)
+
+
+# The error that a reader raises after the first text is replaced with the second; after "" the file is the second.
+MALFORMED: dict[Any, list[tuple[str, str, str]]] = {
+    hardware.read_header: [
+        ("expected a number NETWORK_BIAS, got none", "NETWORK_BIAS", "NETWORK_B"),
+        ("expected 3 x 2 weights of layer 0, got 5", "{7, ", "{"),
+        ("expected 3 x 3 weights of layer 0, got 6", "NEURONS_0 2", "NEURONS_0 3"),
+        ("expected values in", "{7, ", "{70000, "),
+        ("expected a sum of", "RS (-8)", "RS (-80)"),
+        ("expected a header that srcell wrote", "", "#define NETWORK_INPUTS 3"),
+    ],
+    hardware.read_weights: [
+        ("expected 3 rows and 10 columns, got 2 and 10", ":=2", ":= 3"),
+        ("expected two constants of type natural", "constant COLS : natural", "constant COLS : integer"),
+        ("expected a type 'array (...) of integer', got none", "OF Integer", "OF real"),
+        ("expected a constant of type Weights_T", "W0 : weights_t", "W0 : weights_u"),
+        ("expected each index from 0 to 1 once", "1 => (9", "0 => (9"),
+        ("expected each index from 0 to 9 once", "1 => 1,", "1,"),
+        ("expected each index from 0 to 8 once", "2 => 2, ", ""),
+        ("expected rows of one length, got 9, 10", "0, 1, 2", "1, 2"),
+        ("expected integers with commas between them, got '16#F#'", "0, 1, 2", "0, 16#F#, 2"),
+        ("expected integers with commas between them, got 'others => 2'", "0, 1, 2", "0, others => 2"),
+        ("expected values in [-32768, 32767], got -8 to 40000", "0, 1, 2", "0, 40000, 2"),
+        ("expected rows in parentheses", "0=>(0", "0=> 5, (0"),
+        ("expected rows in parentheses", "));", ")"),
+        ("that ends with ';'", "));\nEND PACKAGE W;", ""),
+    ],
+    hardware.read_frames: [
+        ("expected a word for each step, got none", "", ""),
+        ("expected words of 7 characters 0 and 1, got another as word 2", "", "0001000\n00010\n"),
+        ("expected words of 7 characters", "", "000111\n"),
+        ("expected words of 7 characters", "", "0001x00\n"),
+        ("expected the same label in all words, got 4, 6", "", "1001000\n0101100\n"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("read", "row"), [(read, row) for read, rows in MALFORMED.items() for row in rows])
+def test_a_malformed_file_is_refused(read: Any, row: tuple[str, str, str], tmp_path: Path) -> None:
+    message, old, new = row
+    path = tmp_path / "file"
+    hardware.write_header(path, [[[7, 2, 3], [4, 5, 6]]], num_classes=2)
+    text = FOREIGN if read is hardware.read_weights else path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new) if old else new)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
+        read(path)
+
+
+def test_importing_srcell_does_not_import_hardware() -> None:
+    assert output_without([], "import sys, srcell; print('srcell.hardware' in sys.modules)") == "False"

@@ -80,7 +80,7 @@ def test_a_network_of_the_group_becomes_a_float_model(sizes: tuple[int, ...], tm
     assert srcell.runtime.load(tmp_path / "net.srcell").run(input.numpy()).shape == (3, sizes[-1] // 4)
 
 
-def test_integer_weights_are_scaled_as_the_group_does(tmp_path: Path) -> None:
+def test_integer_weights_are_scaled_as_the_group_scales_them(tmp_path: Path) -> None:
     arrays = group_arrays(1, 12, 15, 8)
     arrays["l0_forward_weights"][0] = [0.5, 1.5, -0.5, -1.5, 2.5, 8, -8, 0, 0, 0, 0, 7.6]
     arrays["l0_forward_weights"][1] = 8
@@ -94,7 +94,7 @@ def test_integer_weights_are_scaled_as_the_group_does(tmp_path: Path) -> None:
         assert_refused(ValueError, "bits", network.integer_weights, bits)
 
 
-def test_pixels_that_are_column_by_column_are_reordered_if_asked(tmp_path: Path) -> None:
+def test_column_major_pixels_are_reordered_on_request(tmp_path: Path) -> None:
     arrays = group_arrays(1, 9, 20, 8)
     network = hardware.read_group(write_group(tmp_path, arrays, input_size=9))
     theirs = arrays["l0_forward_weights"]
@@ -137,10 +137,7 @@ def test_other_encodings_and_alphas_are_read(tmp_path: Path) -> None:
         ({"cell_config": {"recurrence": {"kind": "full"}}}, "cell_config recurrence: expected null"),
         ({"recurrence": 1}, "recurrence: expected null"),
         ({"cell_config": {"num_integrators_per_neuron": 2}}, "num_integrators_per_neuron: expected 1, got 2"),
-        (
-            {"cell_config": {"alphas": [0.9, 0.8]}},
-            "alphas: expected one number in [0, 1], or one for each of 8 neurons",
-        ),
+        ({"cell_config": {"alphas": [0.9, 0.8]}}, "alphas: expected one number in [0, 1], or one for each of 8 neuron"),
         ({"cell_config": {"alphas": 1.5}}, "alphas: expected"),
         ({"cell_config": {"alphas": None}}, "alphas: expected"),
         ({"cell_config": {"alphas": [[0.9], "x"]}}, "alphas: expected"),
@@ -155,54 +152,58 @@ def test_other_encodings_and_alphas_are_read(tmp_path: Path) -> None:
         ({"dataset_config": {"rate_gain": None}}, "rate_gain: expected a number, got null"),
     ],
 )
-def test_configurations_that_srcell_has_not_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsupported_configurations_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     write_group(tmp_path, group_arrays(1, 12, 8), **changes)
     with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))}.*{re.escape(message)}"):
         hardware.read_group(tmp_path)
 
 
+def assert_group_refused(folder: Path, file: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(folder / file))}: {message}"):
+        hardware.read_group(folder)
+
+
 @pytest.mark.parametrize("name", sorted(group_arrays(1, 12, 20, 8)))
-def test_missing_and_wrong_arrays_are_named(name: str, tmp_path: Path) -> None:
+def test_an_error_names_a_missing_or_wrong_array(name: str, tmp_path: Path) -> None:
     arrays = group_arrays(1, 12, 20, 8)
-    spoilt = arrays[name].copy()
-    spoilt.flat[-1] = np.nan
-    without = {other: array for other, array in arrays.items() if other != name}
-    wrong: dict[str, dict[str, Any]] = {
-        "expected an array, got none": without,
-        "expected shape": {**arrays, name: arrays[name][..., None]},
-        "expected floats, got int64": {**arrays, name: arrays[name].astype(np.int64)},
-        "expected finite values": {**arrays, name: spoilt},
+    with_nan = arrays[name].copy()
+    with_nan.flat[-1] = np.nan
+    wrong: dict[str, Any] = {
+        "expected shape": arrays[name][..., None],
+        "expected floats, got int64": arrays[name].astype(np.int64),
+        "expected finite values": with_nan,
     }
-    for message, given in wrong.items():
-        write_group(tmp_path, given)
-        with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path / 'arrays.npz'))}: {name}: {message}"):
-            hardware.read_group(tmp_path)
+    for message, array in wrong.items():
+        write_group(tmp_path, {**arrays, name: array})
+        assert_group_refused(tmp_path, "arrays.npz", f"{name}: {message}")
+    del arrays[name]
+    write_group(tmp_path, arrays)
+    assert_group_refused(tmp_path, "arrays.npz", f"{name}: expected an array, got none")
 
 
-def test_a_missing_part_of_the_configuration_is_named(tmp_path: Path) -> None:
+def test_an_error_names_a_missing_part_of_the_configuration(tmp_path: Path) -> None:
     write_group(tmp_path, group_arrays(1, 12, 8))
-    path = tmp_path / "config.json"
     for name in CONFIG.keys() - {"hidden_size"}:
-        path.write_text(json.dumps({other: value for other, value in CONFIG.items() if other != name}))
-        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: {name}: expected an? \w+, got none"):
-            hardware.read_group(tmp_path)
+        kept = {other: value for other, value in CONFIG.items() if other != name}
+        (tmp_path / "config.json").write_text(json.dumps(kept))
+        assert_group_refused(tmp_path, "config.json", rf"{name}: expected an? \w+, got none")
 
 
-def test_other_votes_and_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_votes_are_refused(tmp_path: Path) -> None:
     arrays = group_arrays(1, 12, 8)
-    for change in ((0, 0, 0.9), (0, 1, -0.2)):
+    for neuron, weight in ((0, 0.9), (1, -0.2)):
         readout = arrays["readout"].copy()
-        readout[change[:2]] = change[2]
+        readout[0, neuron] = weight
         write_group(tmp_path, {**arrays, "readout": readout})
-        with pytest.raises(ValueError, match=r"arrays\.npz: readout: expected 1 for class n % 2 and one number"):
-            hardware.read_group(tmp_path)
-    for name in ("config.json", "arrays.npz"):
-        expected = "expected (JSON|an object|an archive)"
-        for content in (b"", b"[1]", b"PK\x03\x04", b"\xff\xfe"):
-            write_group(tmp_path, arrays)
-            (tmp_path / name).write_bytes(content)
-            with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path / name))}: {expected}"):
-                hardware.read_group(tmp_path)
-        (tmp_path / name).unlink()
-        with pytest.raises(FileNotFoundError):
-            hardware.read_group(tmp_path)
+        assert_group_refused(tmp_path, "arrays.npz", "readout: expected 1 for class n % 2 and one number")
+
+
+@pytest.mark.parametrize("name", ["config.json", "arrays.npz"])
+def test_malformed_and_missing_files_are_refused(name: str, tmp_path: Path) -> None:
+    write_group(tmp_path, group_arrays(1, 12, 8))
+    for content in (b"", b"[1]", b"PK\x03\x04", b"\xff\xfe"):
+        (tmp_path / name).write_bytes(content)
+        assert_group_refused(tmp_path, name, "expected (JSON|an object|an archive)")
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError):
+        hardware.read_group(tmp_path)

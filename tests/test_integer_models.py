@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 import srcell
@@ -14,13 +15,14 @@ from srcell.data import EventLoader, LabelledImages, RateEncoding
 from srcell.evaluation import evaluate
 from srcell.models import IntegerClassifier, SRCClassifier
 from srcell.training import RunOptions, TrainingConfig, train
+from support.refusals import Message, Refusal, refusals
 
 
 def make_spikes(steps: int = 60, batch: int = 4, inputs: int = 64) -> torch.Tensor:
     return (torch.rand(steps, batch, inputs, generator=torch.Generator().manual_seed(1)) < 0.2).float()
 
 
-def test_a_network_is_its_layers() -> None:
+def test_a_network_equals_its_layers() -> None:
     torch.manual_seed(0)
     network = IntegerClassifier(64, [30], 3, neurons_per_class=4, weight_bits=[6, 9])
     x = make_spikes()
@@ -49,30 +51,15 @@ def test_dropout_keeps_spikes_0_or_1() -> None:
 
 
 def test_rounding_a_float_network_keeps_its_weights() -> None:
-    torch.manual_seed(0)
     trained = SRCClassifier(64, [30], 3, initial_state="rest", temperature=4.0, readout_alpha=0.98)
     trained.encoder = RateEncoding(30)
-    rounded = IntegerClassifier.from_float(trained, weight_bits=[5, 4], cell=IntegerCell(bias=-5900))
-    assert [layer.weight_bits for layer in rounded.layers] == [5, 4]
-    for integer, layer in zip(rounded.layers, trained.layers, strict=True):
+    network = IntegerClassifier.from_float(trained, weight_bits=[5, 4], cell=IntegerCell(bias=-5900))
+    assert [layer.weight_bits for layer in network.layers] == [5, 4]
+    for integer, layer in zip(network.layers, trained.layers, strict=True):
         assert isinstance(integer, IntegerSRC)
         assert torch.equal(integer.weight_ih_l0, layer.weight_ih_l0)
         assert integer.cell.bias == -5900 and integer.initial_state == "rest"
-    assert (rounded.readout.temperature, rounded.readout.alpha) == (4.0, 0.98) and rounded.encoder == RateEncoding(30)
-    for other, message in (
-        (SRCClassifier(64, [30], 3, lateral=True), "network: expected one with votes and without lateral weights"),
-        (SRCClassifier(64, [30], 3, readout="linear"), "network: expected one with votes"),
-        (rounded, "network: expected an SRCClassifier, got IntegerClassifier"),
-    ):
-        with pytest.raises((TypeError, ValueError), match=message):
-            IntegerClassifier.from_float(other)  # type: ignore[arg-type]
-
-
-def test_operations_of_integers_are_additions() -> None:
-    torch.manual_seed(0)
-    images = LabelledImages(torch.rand(6, 8, 8), torch.arange(6) % 3)
-    evaluation = evaluate(IntegerClassifier(64, [30], 3), EventLoader(images, RateEncoding(40, 0.5, 4)))
-    assert all(layer.additions > 0 and layer.multiply_adds == 0 for layer in evaluation.counts)
+    assert (network.readout.temperature, network.readout.alpha) == (4.0, 0.98) and network.encoder == RateEncoding(30)
 
 
 def test_clamping_is_reported() -> None:
@@ -87,7 +74,7 @@ def test_clamping_is_reported() -> None:
     assert evaluate(SRCClassifier(64, [], 3), loader).clamped == 0
 
 
-def test_a_run_of_integers(tmp_path: Path) -> None:
+def test_an_integer_run_trains_loads_and_exports(tmp_path: Path) -> None:
     settings: dict[str, Any] = dict(
         integer=True, weight_bits=(5, 4), hidden_sizes=(40,), steps=40, prefix=4, thinned=True, epochs=2, dropout=0.1
     )
@@ -109,20 +96,27 @@ def test_a_run_of_integers(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"lateral": True}, "lateral: expected False with integer neurons, got True"),
-        ({"alpha": 0.8}, "alpha: expected 0.9 with integer neurons"),
-        ({"readout": "linear"}, "readout: expected 'votes' with integer neurons"),
-        ({"channels": (4,)}, r"channels: expected \(\) with integer neurons"),
-        ({"dataset": "japanese-vowels"}, "dataset: expected one of spikes for integer neurons, got 'japanese-vowels'"),
-        ({"weight_bits": (4, 4, 4)}, "weight_bits: expected one number, or one for each of 2 layers, got 3"),
-        ({"weight_bits": (1,)}, "weight_bits: expected at least 2 each"),
-        ({"integer": False, "weight_bits": (5,)}, "weight_bits: expected none without integer neurons"),
-        ({"thinned": True, "encoding": "latency"}, "thinned: expected False with latency coding"),
-    ],
+rounded: Callable[..., IntegerClassifier] = IntegerClassifier.from_float
+config = partial(TrainingConfig, integer=True)
+
+
+@refusals(
+    Message(
+        "network: expected one with votes and without lat", lambda: rounded(SRCClassifier(64, [9], 3, lateral=True))
+    ),
+    Message("network: expected one with votes", lambda: rounded(SRCClassifier(64, [9], 3, readout="linear"))),
+    Message(
+        "network: expected an SRCClassifier, got Integer", lambda: rounded(IntegerClassifier(64, [9], 3)), TypeError
+    ),
+    Message("lateral: expected False with integer neurons, got True", lambda: config(lateral=True)),
+    Message("alpha: expected 0.9 with integer neurons", lambda: config(alpha=0.8)),
+    Message("readout: expected 'votes' with integer neurons", lambda: config(readout="linear")),
+    Message(r"channels: expected \(\) with integer neurons", lambda: config(channels=(4,))),
+    Message("dataset: expected one of spikes for integer .*, got 'jap", lambda: config(dataset="japanese-vowels")),
+    Message("weight_bits: expected one .*for each of 2 layers, got 3", lambda: config(weight_bits=(4, 4, 4))),
+    Message("weight_bits: expected at least 2 each", lambda: config(weight_bits=(1,))),
+    Message("weight_bits: expected none without integer neurons", lambda: config(integer=False, weight_bits=(5,))),
+    Message("thinned: expected False with latency coding", lambda: config(thinned=True, encoding="latency")),
 )
-def test_settings_that_integers_do_not_have_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainingConfig(**{"integer": True, **settings})
+def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
+    refusal.check()

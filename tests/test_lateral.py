@@ -1,10 +1,11 @@
-"""Lateral weights: outputs and gradients are those of the reference in all modes; silent neurons' weights have no
-influence; layers without autapses keep their diagonal; a sequence is the calls of its steps. The same bits everywhere
-are in test_bits.py.
+"""Recurrent weights (``weight_hh``): outputs and gradients equal the reference in all modes; the weights of silent
+neurons have no influence; layers without autapses keep a diagonal of 0; a sequence equals the calls of its steps.
+test_bits.py tests that the bits are the same everywhere.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,10 +15,10 @@ from torch import Tensor
 import srcell
 from srcell import SRC, EventBatch, SRCCell, SRCState, src, src_linear
 from srcell.reference import src_reference
-from support.gradients import assert_same_gradients, gradients, make_output_gradients
-from support.inputs import MODES, Inputs, Outputs, call, make_inputs, make_lateral, noise
-from support.linear import assert_same_outputs, densified, linear_case, on_dense, on_events, reference_on_dense
-from support.refusals import assert_refused
+from support.gradients import assert_close, in_pieces, requiring_grad, results
+from support.inputs import MODES, Inputs, call, make_inputs, make_lateral, noise
+from support.linear import KINDS, mode_options, tensors_of, trace
+from support.refusals import Refusal, refusals
 
 LATERAL = ("relu", "straight_through")
 # T, B, N: one tile, several, and a last one that is narrower. Short, because differences of rounding grow in each loop.
@@ -25,7 +26,7 @@ SHAPES = [(14, 3, 5), (9, 2, 130), (6, 2, 300)]
 
 
 def lateral_inputs(shape: tuple[int, int, int]) -> Inputs:
-    """Inputs of ``src`` of which some neurons are active from the start, so that all hear from the first step on."""
+    """Inputs of ``src`` with some neurons active from the start: recurrent weights act from the first step on."""
     inputs = make_inputs(23, *shape)
     inputs["h0"] = 0.9 * noise(24, *shape[1:])
     return inputs | {"weight_hh": make_lateral(23, shape[2])}
@@ -34,80 +35,56 @@ def lateral_inputs(shape: tuple[int, int, int]) -> Inputs:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("lateral", LATERAL)
 @pytest.mark.parametrize("mode", MODES)
-def test_outputs_and_gradients_are_those_of_the_reference(
+def test_outputs_and_gradients_equal_the_reference(
     mode: tuple[str, bool], lateral: str, shape: tuple[int, int, int]
 ) -> None:
     inputs = lateral_inputs(shape)
-    options = {"surrogate": mode[0], "recurrent_grad": mode[1], "lateral_surrogate": lateral}
-    options["lengths"] = torch.arange(shape[1]) * 3 + shape[0] - 6
-    expected = call(src_reference, inputs, **options)
-    assert_same_outputs(call(src, inputs, **options), expected)
-    arriving: list[Tensor | None] = [*make_output_gradients(23, expected)]
-    reference = gradients(src_reference, inputs, arriving, **options)
-    assert reference["weight_hh"].count_nonzero() > 0 and reference["h0"].count_nonzero() > 0
-    assert_same_gradients(gradients(src, inputs, arriving, **options), reference)
-
-
-def in_pieces(current: Tensor, bias: Tensor, state: SRCState, **options: Any) -> Outputs:
-    """``src`` called on pieces of the sequence, whose ends are not those of the kernels' segments and blocks."""
-    spikes = []
-    for piece in current.split(21):
-        made, state = src(piece, bias, state, **options)
-        spikes.append(made)
-    return torch.cat(spikes), state
+    lengths = [3 * b + shape[0] - 6 for b in range(shape[1])]
+    options = mode_options(mode, lengths) | {"lateral_surrogate": lateral}
+    expected = results(src_reference, inputs, 23, **options)
+    assert all(expected[f"gradient of {name}"].count_nonzero() > 0 for name in ("weight_hh", "h0"))
+    assert_close(results(src, inputs, 23, **options), expected)
 
 
 @pytest.mark.parametrize("shape", [(75, 2, 5), (300, 1, 130)])
 @pytest.mark.parametrize("lateral", LATERAL)
-def test_gradients_of_a_long_sequence_are_those_of_its_pieces(lateral: str, shape: tuple[int, int, int]) -> None:
-    inputs = lateral_inputs(shape)
-    options = {"surrogate": "straight_through", "recurrent_grad": False, "lateral_surrogate": lateral}
-    expected = call(in_pieces, inputs, **options)
-    outputs = call(src, inputs, **options)
-    for x, expectation in zip((outputs[0], *outputs[1]), (expected[0], *expected[1]), strict=True):
-        assert torch.equal(x, expectation)
-    arriving: list[Tensor | None] = [*make_output_gradients(23, expected)]
-    assert_same_gradients(
-        gradients(src, inputs, arriving, **options), gradients(in_pieces, inputs, arriving, **options)
-    )
+def test_a_long_sequence_equals_its_pieces(lateral: str, shape: tuple[int, int, int]) -> None:
+    """The pieces do not end where the kernels' segments and blocks do."""
+    steps, batch, _ = shape
+    inputs, ends = lateral_inputs(shape), [*range(21, steps, 21), steps]
+    options = {"lateral_surrogate": lateral, "lengths": torch.full((batch,), steps)}
+    expected, made = (results(f, inputs, 23, **options) for f in (in_pieces(src, ends), src))
+    assert all(torch.equal(made[name], expected[name]) for name in ("spikes", *SRCState._fields))
+    assert_close(made, expected)
 
 
-@pytest.mark.parametrize("way", ["EventBatch", "events", "gemm"])
-@pytest.mark.parametrize("seed", [10, 6])
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("seed", [3, 2])
 @pytest.mark.parametrize("mode", MODES)
-def test_behind_a_synapse_as_well(mode: tuple[str, bool], seed: int, way: str) -> None:
-    events, inputs = linear_case(seed)
+def test_src_linear_equals_the_reference(mode: tuple[str, bool], seed: int, kind: str) -> None:
+    function, reference, inputs = trace(kind, seed)
     inputs["weight_hh"] = make_lateral(seed, len(inputs["bias"]))
-    options = {"surrogate": mode[0], "recurrent_grad": mode[1]}
-    dense = densified(events, inputs)
-    expected = call(reference_on_dense, dense, **options)
-    given, function = (inputs, on_events(events)) if way == "EventBatch" else (dense, on_dense(way))
-    assert_same_outputs(call(function, given, **options), expected)
-    arriving: list[Tensor | None] = [*make_output_gradients(seed, expected)]
-    reference = gradients(reference_on_dense, dense, arriving, **options)
-    made = gradients(function, given, arriving, **options)
-    assert_same_gradients(made, {name: x for name, x in reference.items() if name in made})
+    expected, made = (results(f, inputs, seed, **mode_options(mode, None)) for f in (reference, function))
+    assert_close(made, expected)
 
 
 def test_relu_everywhere_with_recurrence_is_the_derivative_of_the_forward_pass() -> None:
     inputs = lateral_inputs((6, 2, 4))
-    names, leaves = list(inputs), [x.clone().requires_grad_() for x in inputs.values()]
     options = {"surrogate": "relu", "recurrent_grad": True, "lateral_surrogate": "relu"}
 
-    def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
-        spikes, state = call(src, dict(zip(names, tensors, strict=True)), **options)
-        return spikes, *state
+    def outputs(*tensors: Tensor) -> list[Tensor]:
+        return tensors_of(call(src, dict(zip(inputs, tensors, strict=True)), **options))
 
-    assert torch.autograd.gradcheck(outputs, leaves)
+    assert torch.autograd.gradcheck(outputs, tuple(requiring_grad(inputs).values()))
 
 
 def layer_inputs(density: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
-    """A dense input, its weight and lateral weights, float32."""
+    """A dense input, its weight and recurrent weights, float32."""
     x = (noise(1, 60, 3, 20, dtype=torch.float32) > 1 - 2 * density).float()
     return x, noise(2, 150, 20, dtype=torch.float32), make_lateral(3, 150, torch.float32)
 
 
-def test_lateral_weights_of_zero_change_no_bit() -> None:
+def test_recurrent_weights_of_zero_change_no_bit() -> None:
     x, weight, _ = layer_inputs()
 
     def run(**options: Any) -> list[Tensor]:
@@ -123,7 +100,7 @@ def test_lateral_weights_of_zero_change_no_bit() -> None:
 @pytest.mark.parametrize("value", [torch.inf, torch.nan, 1e-40])
 def test_the_weights_of_a_neuron_that_stays_silent_have_no_influence(value: float) -> None:
     x, weight, lateral = layer_inputs()
-    weight[7] = lateral[7] = 0  # neuron 7 gets nothing
+    weight[7] = lateral[7] = 0  # neuron 7 has no input
     expected, _ = src_linear(x, weight, -6.0, weight_hh=lateral)
     lateral[:, 7] = value
     lateral.requires_grad_()
@@ -134,22 +111,23 @@ def test_the_weights_of_a_neuron_that_stays_silent_have_no_influence(value: floa
     assert lateral.grad is not None and lateral.grad[:, 7].eq(0).all() and lateral.grad.isfinite().all()
 
 
-def test_nan_stays_within_its_sample() -> None:
+def test_nan_stays_in_its_sample() -> None:
     x, weight, lateral = layer_inputs()
     expected, _ = src_linear(x, weight, -6.0, weight_hh=lateral)
     state = [torch.zeros(3, 150) for _ in range(3)]
     state[1][1, 4] = torch.nan
     spikes, _ = src_linear(x, weight, -6.0, (state[0], state[1], state[2]), weight_hh=lateral)
-    assert spikes[2:, 1].isnan().all()  # after two steps every neuron has heard it
+    assert spikes[2:, 1].isnan().all()  # two steps later it has reached every neuron
     assert torch.equal(spikes[:, [0, 2]], expected[:, [0, 2]])
 
 
-def test_denormal_weights_count() -> None:
-    current, lateral = torch.zeros(2, 1, 2), torch.tensor([[0.0, 1e-40], [0.0, 0.0]])
-    state = (torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), torch.zeros(1, 2))
-    spread, _ = src(current.double(), -6.0, tuple(x.double() for x in state), weight_hh=lateral.double())
-    _, after = src(current[:1].double(), -6.0, tuple(x.double() for x in state), weight_hh=lateral.double())
-    assert after.i[0, 0] == lateral.double()[0, 1] and spread.shape == (2, 1, 2)
+def test_denormal_weights_act_in_float64() -> None:
+    """In float32 the cell's definition replaces currents below 2^-100 by 0."""
+    weight_hh, zeros = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
+    weight_hh[0, 1] = 1e-310
+    h = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
+    _, state = src(zeros[None], -6.0, (zeros, h, zeros), weight_hh=weight_hh)
+    assert state.i[0, 0] == weight_hh[0, 1] != 0
 
 
 @pytest.mark.parametrize("neurons", [0, 1, 128, 129])
@@ -162,29 +140,40 @@ def test_empty_and_odd_sizes(neurons: int) -> None:
         assert lateral.grad is not None and lateral.grad.shape == (neurons, neurons)
 
 
-def test_features_of_several_dimensions_are_flattened() -> None:
-    current, lateral = 3 * noise(5, 20, 2, 6, dtype=torch.float32), make_lateral(5, 6, torch.float32)
-    flat, _ = src(current, -5.0, weight_hh=lateral)
-    shaped, state = src(current.view(20, 2, 2, 3), -5.0, weight_hh=lateral)
-    assert flat.any() and torch.equal(shaped.flatten(2), flat) and state.h.shape == (2, 2, 3)
+CURRENT = torch.zeros(3, 2, 4)
 
 
-@pytest.mark.parametrize(
-    ("error", "argument", "options"),
-    [
-        (TypeError, "weight_hh", {"weight_hh": 1.0}),
-        (TypeError, "weight_hh", {"weight_hh": torch.zeros(4, 4, dtype=torch.float64)}),
-        (TypeError, "weight_hh", {"weight_hh": torch.zeros(4, 4, dtype=torch.int64)}),
-        (ValueError, "weight_hh", {"weight_hh": torch.zeros(4, 5)}),
-        (ValueError, "weight_hh", {"weight_hh": torch.zeros(4)}),
-        (ValueError, "weight_hh", {"weight_hh": torch.zeros(4, 4).to_sparse()}),
-        (ValueError, "lateral_surrogate", {"weight_hh": torch.zeros(4, 4), "lateral_surrogate": "triangle"}),
-        (ValueError, "lateral_surrogate", {"lateral_surrogate": 1}),
-    ],
+@refusals(
+    *(
+        Refusal(argument, lambda run=run, options=options: run(**options), error)
+        for run in (partial(src, CURRENT, -6.0), partial(src_linear, CURRENT, torch.zeros(4, 4), -6.0))
+        for error, argument, options in (
+            (TypeError, "weight_hh", {"weight_hh": 1.0}),
+            (TypeError, "weight_hh", {"weight_hh": torch.zeros(4, 4, dtype=torch.float64)}),
+            (ValueError, "weight_hh", {"weight_hh": torch.zeros(4, 5)}),
+            (ValueError, "weight_hh", {"weight_hh": torch.zeros(4, 4).to_sparse()}),
+            (ValueError, "lateral_surrogate", {"weight_hh": torch.zeros(4, 4), "lateral_surrogate": "triangle"}),
+            (ValueError, "lateral_surrogate", {"lateral_surrogate": 1}),
+        )
+    ),
+    *(
+        Refusal(argument, lambda cls=cls, options=options: cls(4, 3, **options), error)
+        for cls in (SRC, SRCCell)
+        for error, argument, options in (
+            (TypeError, "lateral", {"lateral": 1}),
+            (TypeError, "autapses", {"autapses": "no"}),
+            (ValueError, "lateral_surrogate", {"lateral_surrogate": "triangle"}),
+        )
+    ),
+    Refusal("learn_initial_state", lambda: SRC(20, 30, learn_initial_state=True)),
+    Refusal("low", lambda: srcell.spread(-0.1, 0.5)),
+    Refusal("low", lambda: srcell.spread(1.0, 1.0)),
+    Refusal("low", lambda: srcell.spread("0.5", 0.9), TypeError),  # type: ignore[arg-type]
+    Refusal("high", lambda: srcell.spread(0.5, 0.4)),
+    Refusal("high", lambda: srcell.spread(0.5, 1.0)),
 )
-def test_wrong_lateral_arguments_are_named(error: type[Exception], argument: str, options: dict[str, Any]) -> None:
-    assert_refused(error, argument, src, torch.zeros(3, 2, 4), -6.0, **options)
-    assert_refused(error, argument, src_linear, torch.zeros(3, 2, 5), torch.zeros(4, 5), -6.0, **options)
+def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
+    refusal.check()
 
 
 # Layers
@@ -194,7 +183,7 @@ def spikes_in() -> Tensor:
     return (noise(8, 50, 3, 20, dtype=torch.float32) > 0.5).float()
 
 
-def test_a_layer_is_the_function_with_its_weights() -> None:
+def test_a_layer_equals_the_function_with_its_weights() -> None:
     torch.manual_seed(0)
     layer, x = SRC(20, 30, num_layers=2, lateral=True), spikes_in()
     first, _ = src_linear(x, layer.weight_ih_l0, layer.bias_l0, weight_hh=layer.weight_hh_l0)
@@ -206,7 +195,7 @@ def test_a_layer_is_the_function_with_its_weights() -> None:
     assert "lateral=True" in repr(layer) and "autapses" not in repr(layer)
 
 
-def test_cells_step_by_step_are_the_layer() -> None:
+def test_a_cell_called_step_by_step_equals_the_layer() -> None:
     torch.manual_seed(0)
     layer, cell, x = SRC(20, 30, lateral=True), SRCCell(20, 30, lateral=True), spikes_in()
     with torch.no_grad():
@@ -240,23 +229,15 @@ def test_a_diagonal_is_refused_on_load_without_autapses() -> None:
     with_autapses.load_state_dict(without.state_dict())
 
 
-def test_lateral_layers_may_learn_their_initial_state() -> None:
+def test_lateral_layers_can_learn_their_initial_state() -> None:
     layer = SRC(20, 30, lateral=True, learn_initial_state=True)
     with torch.no_grad():
         layer.h0_l0.fill_(0.5)
     layer(spikes_in())[0].sum().backward()
     assert layer.h0_l0.grad.count_nonzero() > 0 and not layer.hs0_l0.grad.any()
-    assert_refused(ValueError, "learn_initial_state", SRC, 20, 30, learn_initial_state=True)
 
 
-@pytest.mark.parametrize("cls", [SRC, SRCCell])
-def test_wrong_lateral_options_are_named(cls: type) -> None:
-    assert_refused(TypeError, "lateral", cls, 4, 3, lateral=1)
-    assert_refused(TypeError, "autapses", cls, 4, 3, autapses="no")
-    assert_refused(ValueError, "lateral_surrogate", cls, 4, 3, lateral_surrogate="triangle")
-
-
-def test_new_lateral_weights_have_the_documented_width() -> None:
+def test_new_recurrent_weights_have_the_documented_standard_deviation() -> None:
     torch.manual_seed(0)
     weight = SRC(4, 400, lateral=True).weight_hh_l0
     # The standard deviation of 160,000 normal numbers errs by 0.2 %.
@@ -272,9 +253,6 @@ def test_spread_spaces_time_constants_evenly_in_their_logarithm() -> None:
     assert SRC(4, 1, alpha=srcell.spread(0.5, 0.99)).alpha_l0.tolist() == [0.5]
     learnt = SRC(4, 5, alpha=srcell.spread(0.5, 0.99), learnable=["alpha"])
     assert isinstance(learnt.alpha_l0, torch.nn.Parameter)
-    for low, high, argument in ((-0.1, 0.5, "low"), (1.0, 1.0, "low"), (0.5, 0.4, "high"), (0.5, 1.0, "high")):
-        assert_refused(ValueError, argument, srcell.spread, low, high)
-    assert_refused(TypeError, "low", srcell.spread, "0.5", 0.9)
 
 
 def test_lateral_layers_compile_export_and_checkpoint() -> None:

@@ -25,38 +25,33 @@ def make_trainer(**settings: Any) -> Trainer:
     return Trainer(TrainingConfig(**{**small, **settings}), Dataset(samples, samples, SAMPLES, (1, 4, 4)))
 
 
-def first_batch(trainer: Trainer) -> tuple[EventBatch, Tensor]:
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"label_smoothing": 0.3}, {"rate_penalty": 50.0, "target_rate": 0.2}],
+    ids=["cross-entropy", "label smoothing", "rate penalty"],
+)
+def test_a_step_follows_the_gradient_of_the_objective(settings: dict[str, float]) -> None:
+    trainer = make_trainer(hidden_sizes=(6, 5), **settings)
+    trainer.model.double()
     trainer.loader.set_epoch(1)
     events, labels = next(iter(trainer.loader))
-    return events, labels
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_the_loss_is_the_cross_entropy_with_smoothed_labels(smoothing: float) -> None:
-    trainer = make_trainer(label_smoothing=smoothing)
-    events, labels = first_batch(trainer)
-    with torch.no_grad():
-        logits = trainer.model(events)
-    expected = F.cross_entropy(logits, labels, label_smoothing=smoothing).item()
+    *hidden, last = trainer.model.layer_spikes(events)
+    logits = trainer.model.readout(last)
+    loss = F.cross_entropy(logits, labels, label_smoothing=settings.get("label_smoothing", 0.0))
+    deviations = [layer.mean((0, 1)) - settings.get("target_rate", 0.0) for layer in hidden]
+    penalty = sum(deviation.square().mean() for deviation in deviations)
+    parameters = list(trainer.model.parameters())
+    expected = torch.autograd.grad(loss + settings.get("rate_penalty", 0.0) * penalty, parameters)
+    if settings:
+        (plain,) = torch.autograd.grad(F.cross_entropy(trainer.model(events), labels), parameters[:1])
+        assert not torch.allclose(expected[0], plain, rtol=1e-2)
     next(trainer.train_epoch())
-    assert trainer.tally.loss == pytest.approx(expected, rel=1e-6)
-    if smoothing:
-        assert trainer.tally.loss != pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-3)
+    assert trainer.tally.loss == pytest.approx(loss.item(), rel=1e-12)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-16)
 
 
-def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
-    trainer = make_trainer(label_smoothing=0.1, schedule="constant")
-    events, labels = first_batch(trainer)
-    F.cross_entropy(trainer.model(events), labels, label_smoothing=0.1).backward()
-    expected = [x.grad.clone() for x in trainer.model.parameters() if x.grad is not None]
-    trainer.model.zero_grad()
-    next(trainer.train_epoch())
-    made = [x.grad for x in trainer.model.parameters() if x.grad is not None]
-    assert len(made) == len(expected) > 0
-    assert all(torch.allclose(x, y, rtol=1e-5, atol=1e-8) for x, y in zip(made, expected, strict=True))
-
-
-def test_gradients_of_a_larger_norm_are_scaled_down_to_it() -> None:
+def test_clip_norm_bounds_the_norm_of_the_gradients() -> None:
     trainer = make_trainer(clip_norm=1e-3)
     next(trainer.train_epoch())
     norms = [x.grad.norm() for x in trainer.model.parameters() if x.grad is not None]
@@ -76,33 +71,34 @@ def test_weights_decay_and_biases_do_not() -> None:
     assert {name.split(".")[-1].split("_")[0] for name in before} == {"weight", "bias"}
 
 
-def test_one_cycle_goes_up_to_the_learning_rate_and_down_to_nothing() -> None:
-    trainer = make_trainer(learning_rate=0.02)
+def scheduled_rates(steps: int, **settings: Any) -> list[float]:
+    """The learning rate of each step of a schedule; both parameter groups have the same."""
+    trainer = make_trainer(**settings)
     optimizer = make_optimizer(trainer.config, trainer.model)
-    schedule = make_schedule(trainer.config, optimizer, 100)
+    schedule = make_schedule(trainer.config, optimizer, steps)
     rates = []
-    for _ in range(100):
-        rates.append(optimizer.param_groups[0]["lr"])
+    for _ in range(steps):
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
+        rates.append(rate)
         optimizer.step()
         schedule.step()
-    assert max(rates) == pytest.approx(0.02, rel=1e-3)
+    return rates
+
+
+def test_one_cycle_rises_to_the_learning_rate_and_falls_to_zero() -> None:
+    rates = scheduled_rates(100, learning_rate=0.02)
     peak = rates.index(max(rates))
+    assert rates[peak] == pytest.approx(0.02, rel=1e-3)
     assert 25 <= peak <= 35
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
     assert rates[0] == pytest.approx(0.02 / 25) and rates[-1] < 1e-4
 
 
-def test_a_constant_schedule_stays() -> None:
-    trainer = make_trainer(learning_rate=0.02, schedule="constant")
-    optimizer = make_optimizer(trainer.config, trainer.model)
-    schedule = make_schedule(trainer.config, optimizer, 10)
-    for _ in range(10):
-        assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.02]
-        optimizer.step()
-        schedule.step()
+def test_a_constant_schedule_keeps_the_learning_rate() -> None:
+    assert scheduled_rates(10, learning_rate=0.02, schedule="constant") == [0.02] * 10
 
 
-def test_a_run_goes_through_its_schedule_once() -> None:
+def test_a_run_completes_its_schedule_once() -> None:
     trainer = make_trainer(learning_rate=0.02)
     rates = []
     for _ in range(trainer.config.epochs):
@@ -112,42 +108,33 @@ def test_a_run_goes_through_its_schedule_once() -> None:
     assert len(rates) == 9 and rates[-1] < 1e-6  # the rate of the step after the last
 
 
-def orders(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The samples of each epoch in the order in which they are trained on."""
-    seen: list[int] = []
-    step = trainer._train_batch
+def orders(**settings: Any) -> list[list[int]]:
+    """The samples of each epoch of a run in the order in which they are trained on."""
+    trainer = make_trainer(**settings)
+    train_batch, found = trainer._train_batch, []
 
-    def recorded(events: EventBatch, labels: Tensor) -> None:
-        seen.extend(labels.tolist())
-        step(events, labels)
+    def recording(events: EventBatch, labels: Tensor) -> None:
+        found[-1] += labels.tolist()
+        train_batch(events, labels)
 
-    monkeypatch.setattr(trainer, "_train_batch", recorded)
-    found = []
+    trainer._train_batch = recording
     for _ in range(trainer.config.epochs):
-        seen.clear()
+        found.append([])
         list(trainer.train_epoch())
         trainer.finish_epoch()
-        found.append(list(seen))
     return found
 
 
-def test_each_epoch_has_an_order_of_its_own_that_the_seed_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = orders(make_trainer(seed=5), monkeypatch)
+def test_each_epoch_has_its_own_order_of_samples_from_the_seed() -> None:
+    found = orders(seed=5)
     assert all(sorted(order) == list(range(SAMPLES)) for order in found)
     assert len({tuple(order) for order in found}) == 3
-    assert orders(make_trainer(seed=5), monkeypatch) == found
-    assert orders(make_trainer(seed=6), monkeypatch) != found
+    assert orders(seed=5) == found
+    assert orders(seed=6) != found
 
 
-def test_each_epoch_has_spikes_of_its_own_and_the_test_set_keeps_its_own() -> None:
+def test_the_test_set_keeps_its_order_and_its_spikes() -> None:
     trainer = make_trainer()
-    by_epoch = []
-    for epoch in (1, 2):
-        trainer.loader.set_epoch(epoch)
-        by_epoch.append(
-            sorted((int(labels[k]), int(events[k].num_events)) for events, labels in trainer.loader for k in range(4))
-        )
-    assert by_epoch[0] != by_epoch[1]
     first, again = (next(iter(trainer.test_loader()))[0] for _ in range(2))
     assert first == again
     assert torch.cat([labels for _, labels in trainer.test_loader(3)]).tolist() == list(range(SAMPLES))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,99 +13,73 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.functional import cross_entropy
 
-from srcell import cli, data
+from srcell import data
 from srcell._processes import own_device, processes
 from srcell.models import SRCClassifier
 from srcell.training import RunOptions, resume
+from support.processes import run_python
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "python"
-PATIENCE = 100
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 def from_torchrun(rank: int, size: int) -> dict[str, str]:
-    """What torchrun says to a process; there may be other machines."""
+    """The environment that torchrun gives a process; there may be other machines."""
     return {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size), "WORLD_SIZE": "16"}
 
 
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
-    """So many GPUs, as far as torch counts them."""
-    count: int = request.param
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    return count
-
-
-@pytest.mark.parametrize("gpus", [4], indirect=True)
-def test_under_torchrun_cuda_is_the_gpu_of_the_local_rank(gpus: int) -> None:
-    assert [own_device("cuda", from_torchrun(rank, gpus)) for rank in range(gpus)] == [
-        *("cuda:0", "cuda:1", "cuda:2", "cuda:3")
-    ]
-    assert own_device("cpu", from_torchrun(3, gpus)) == "cpu"
-    assert own_device("cuda", {"LOCAL_RANK": "3"}) == "cuda"  # torchrun did not start this one
-
-
-@pytest.mark.parametrize("gpus", [1], indirect=True)
-def test_a_process_that_sees_its_own_gpu_alone_takes_it(gpus: int) -> None:
-    """With torchrun --virtual-local-rank."""
-    for size in (1, 4):
-        assert own_device("cuda", from_torchrun(0, size)) == own_device("cuda:0", from_torchrun(0, size)) == "cuda:0"
-
-
-@pytest.mark.parametrize("gpus", [4], indirect=True)
-def test_the_number_of_a_gpu_is_for_one_process_on_a_machine(gpus: int) -> None:
-    assert own_device("cuda:3", {}) == own_device("cuda:3", from_torchrun(0, 1)) == "cuda:3"
-    assert own_device("cuda:3", from_torchrun(3, 4)) == "cuda:3"  # a caller may have looked it up
-    error = (
-        r"^device: expected cuda, of which each of 2 processes on this machine takes the GPU of its LOCAL_RANK "
-        r"\(here 0\), got 'cuda:1': CUDA_VISIBLE_DEVICES chooses among GPUs$"
-    )
-    with pytest.raises(ValueError, match=error):
-        own_device("cuda:1", from_torchrun(0, 2))
-
-
-@pytest.mark.parametrize("gpus", [2], indirect=True)
-def test_more_processes_than_gpus_are_refused(gpus: int) -> None:
-    error = (
-        "^device: expected a GPU for each of 3 processes on this machine, got 2 and LOCAL_RANK 2: "
-        "start fewer processes, or set LOCAL_RANK=0 in each if it sees no GPU but its own$"
-    )
-    with pytest.raises(ValueError, match=error):
-        own_device("cuda", from_torchrun(2, 3))
-
-
-@pytest.mark.parametrize("gpus", [0], indirect=True)
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:", "x", "", None, torch.device("cuda")])
-def test_devices_that_are_not_there_are_said_to_be_missing(
-    gpus: int, device: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("gpus", "device", "environment", "expected"),
+    [
+        *[(4, "cuda", from_torchrun(rank, 4), f"cuda:{rank}") for rank in range(4)],
+        (4, "cpu", from_torchrun(3, 4), "cpu"),
+        (4, "cuda", {"LOCAL_RANK": "3"}, "cuda"),  # torchrun did not start this one
+        # A process that sees only its own GPU, as with torchrun --virtual-local-rank
+        *[(1, device, from_torchrun(0, size), "cuda:0") for device in ("cuda", "cuda:0") for size in (1, 4)],
+        # A GPU by its number
+        (4, "cuda:3", {}, "cuda:3"),
+        (4, "cuda:3", from_torchrun(0, 1), "cuda:3"),
+        (4, "cuda:3", from_torchrun(3, 4), "cuda:3"),  # a caller may have looked it up
+    ],
+)
+def test_under_torchrun_cuda_is_the_gpu_of_the_local_rank(
+    gpus: int, device: str, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in from_torchrun(1, 2).items():
-        monkeypatch.setenv(name, value)
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(
-        (ValueError, TypeError), match=f"^device: expected one that this machine has, got {re.escape(repr(device))}: "
-    ):
-        RunOptions(device=device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert own_device(device, environment) == expected
 
 
-@pytest.mark.parametrize("gpus", [2], indirect=True)
-@pytest.mark.parametrize(("device", "rank"), [("cuda:1", 0), ("cuda", 2)])
-def test_the_command_line_names_the_option_before_processes_meet(
-    gpus: int,
-    device: str,
-    rank: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+MISSING = ("cuda", "cuda:1", "cuda:", "x", "", None, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "rank", "message"),
+    [
+        (
+            2,
+            "cuda:1",
+            0,
+            "expected cuda, of which each of 3 processes on this machine takes the GPU of its LOCAL_RANK (here 0), "
+            "got 'cuda:1': CUDA_VISIBLE_DEVICES chooses among GPUs",
+        ),
+        (
+            2,
+            "cuda",
+            2,
+            "expected a GPU for each of 3 processes on this machine, got 2 and LOCAL_RANK 2: "
+            "start fewer processes, or set LOCAL_RANK=0 in each if it sees no GPU but its own",
+        ),
+        *[pytest.param(0, x, 1, f"expected one that this machine has, got {x!r}: ", marks=no_gpu) for x in MISSING],
+    ],
+)
+def test_a_device_that_is_missing_or_would_be_shared_is_refused(
+    gpus: int, device: Any, rank: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     for name, value in from_torchrun(rank, 3).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "init_process_group", lambda *arguments: pytest.fail("met"))
-    assert cli.main(["train", "digits", "--device", device, "--out", str(tmp_path / "run")]) == 2
-    printed, error = capsys.readouterr()
-    assert not printed and re.fullmatch("srcell: --device: expected .* on this machine.*, got .*\n", error)
-    assert not (tmp_path / "run").exists()
+    with pytest.raises((ValueError, TypeError), match=f"^device: {re.escape(message)}"):
+        RunOptions(device=device)
 
 
 def test_a_process_takes_its_gpu_before_the_group_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +102,7 @@ def test_a_process_takes_its_gpu_before_the_group_starts(monkeypatch: pytest.Mon
     ]
 
 
-# The command line in a process for which moves to a GPU are written down and not done.
+# The command line in a process that records moves to a GPU instead of making them.
 NO_GPU = """
 import json, os, sys
 import torch
@@ -155,8 +126,7 @@ def moved(tensor, *arguments, **keywords):
     return tensor_to(tensor, *([here(arguments[0]), *arguments[1:]] if is_place else arguments), **keywords)
 
 def forked(devices):
-    for device in devices:
-        places.append(f"random {device}")
+    places.extend(f"random {device}" for device in devices)
     return fork([])
 
 Tensor.to = moved
@@ -174,26 +144,19 @@ sys.exit(status)
 
 
 @pytest.mark.release
-def test_all_of_a_run_is_on_the_gpu_of_its_process_and_its_folder_names_none(tmp_path: Path) -> None:
+def test_a_run_uses_only_the_gpu_of_its_process_and_its_folder_names_none(tmp_path: Path) -> None:
     script, out = tmp_path / "no_gpu.py", tmp_path / "run"
     script.write_text(NO_GPU)
     settings = ["--hidden", "8", "--epochs", "1", "--steps", "5", "--dropout", "0.2"]
     command = ["train", "digits", "--device", "cuda", "--out", str(out), *settings]
-    done = in_two_processes(str(script), str(tmp_path / "places"), *command)
+    done = run_python(str(script), str(tmp_path / "places"), *command)
+    assert done.returncode == 0, done.stderr
     for rank in range(2):
         first, second, *others = json.loads((tmp_path / f"places.{rank}").read_text())
         assert (first, second) == (f"set cuda:{rank}", "cpu:gloo,cuda:nccl")
         assert set(others) == {f"cuda:{rank}", f"random cuda:{rank}"}
     assert not re.search("cuda:|device", (out / "config.json").read_text())
     assert f"test accuracy {resume(out).evaluation.accuracy:.2%} " in done.stdout
-
-
-def in_two_processes(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in two processes."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, timeout=PATIENCE, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 EXAMPLE = """
@@ -241,7 +204,8 @@ def test_an_example_trains_in_two_processes(example: str, alone: dict[str, Tenso
         pytest.skip(f'{package} is not installed: pip install "srcell[test]"')
     script = tmp_path / "script.py"
     script.write_text(EXAMPLE)
-    done = in_two_processes(str(script), str(EXAMPLES / example), str(tmp_path / "weights"))
+    done = run_python(str(script), str(EXAMPLES / example), str(tmp_path / "weights"))
+    assert done.returncode == 0, done.stderr
     losses = [float(loss) for loss in re.findall(r"^epoch \d  loss (.*)$", done.stdout, re.MULTILINE)]
     (accuracy,) = re.findall(r"^test accuracy (.*)%$", done.stdout, re.MULTILINE)
     assert losses == sorted(losses, reverse=True) and len(set(losses)) == 5 and float(accuracy) > 80

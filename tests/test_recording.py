@@ -12,7 +12,7 @@ import srcell
 from srcell import SRC, EventBatch, SRCCell, SRCConv2d, SRCState, plots
 from srcell.models import SRCClassifier
 from support.inputs import noise
-from support.refusals import assert_refused
+from support.refusals import Refusal, refusals
 
 
 def spikes_in(density: float = 0.2) -> Tensor:
@@ -89,17 +89,26 @@ def test_nothing_is_recorded_outside_the_block_nor_after_an_error() -> None:
     assert layer.recorder is None and len(recording) == 0
 
 
-def test_what_cannot_be_recorded_is_named() -> None:
+SPIKES, TRACE = torch.zeros(5, 2, 3), SRCState(*(torch.zeros(5, 2, 3) for _ in range(3)))
+
+
+@refusals(
+    Refusal("model", lambda: srcell.record(3).__enter__(), TypeError),  # type: ignore[arg-type]
+    Refusal("model", lambda: srcell.record(nn.Linear(2, 3)).__enter__()),
+    Refusal("spikes", lambda: plots.spike_raster([1]), TypeError),  # type: ignore[arg-type]
+    Refusal("spikes", lambda: plots.activity(torch.zeros(5, 3))),
+    Refusal("sample", lambda: plots.spike_raster(SPIKES, 2), IndexError),
+    Refusal("trace", lambda: plots.membrane(SPIKES), TypeError),  # type: ignore[arg-type]
+    Refusal("neurons", lambda: plots.membrane(TRACE, [])),
+)
+def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
+    refusal.check()
+
+
+def test_a_second_recording_calls_of_two_shapes_and_unknown_layers_are_refused() -> None:
     layer = SRC(20, 12)
-
-    def enter(model: Any) -> None:
-        with srcell.record(model):
-            pass
-
-    assert_refused(TypeError, "model", enter, 3)
-    assert_refused(ValueError, "model", enter, nn.Linear(2, 3))
     with srcell.record(layer) as recording:
-        assert_refused(ValueError, "model", enter, layer)
+        Refusal("model", lambda: srcell.record(layer).__enter__()).check()
         layer(spikes_in())
         layer(spikes_in()[:, :2])
     with pytest.raises(ValueError, match="recorded calls of one shape"):
@@ -108,10 +117,7 @@ def test_what_cannot_be_recorded_is_named() -> None:
         _ = recording["rnn"]
 
 
-# Pictures
-
-
-def test_pictures_of_anyones_tensors() -> None:
+def test_pictures_show_anyones_tensors() -> None:
     torch.manual_seed(0)
     layer, x = SRC(20, 12), spikes_in()
     with srcell.record(layer) as recording:
@@ -125,12 +131,3 @@ def test_pictures_of_anyones_tensors() -> None:
     assert list(panels[3].get_lines()[0].get_ydata()) == trace.i[:, 2, 5].tolist()
     (line,) = plots.activity(spikes).axes[0].get_lines()
     assert list(line.get_ydata()) == pytest.approx((100 * (spikes > 0).double().mean((0, 1))).sort().values.tolist())
-
-
-def test_pictures_refuse_what_they_cannot_show() -> None:
-    spikes, trace = torch.zeros(5, 2, 3), SRCState(*(torch.zeros(5, 2, 3) for _ in range(3)))
-    assert_refused(TypeError, "spikes", plots.spike_raster, [1])
-    assert_refused(ValueError, "spikes", plots.activity, torch.zeros(5, 3))
-    assert_refused(IndexError, "sample", plots.spike_raster, spikes, 2)
-    assert_refused(TypeError, "trace", plots.membrane, spikes)
-    assert_refused(ValueError, "neurons", plots.membrane, trace, [])

@@ -1,194 +1,369 @@
-"""Recordings that tonic downloads, read from small files in their format: SHD, SSC and DVS128 Gesture."""
+"""The files of data sets: IDX images, N-MNIST, SHD, SSC and DVS128 Gesture. Each format has a writer of files and rows
+in the tables of faults, of missing files and of arguments.
+"""
 
 from __future__ import annotations
 
 import errno
+import gzip
 import re
-from collections.abc import Sequence
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from srcell import data
-from srcell.data import LabelledEvents, load_dvs_gesture, load_nmnist, load_shd
-from support.files import write_recordings
-from support.refusals import assert_refused
-
-pytestmark = pytest.mark.landing
-h5py: Any = pytest.importorskip("h5py", reason='pip install "srcell[nmnist]"')
-
-
-def write_cochlea(folder: Path, name: str, labels: Sequence[int] = (3, 0), **changes: Any) -> Path:
-    """Files as those of SHD and SSC: times in seconds, in half precision, and channels, a vector a recording."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "times": [[0.0, 0.0005, 0.009, 0.0101], [0.002]],
-        "units": [[699, 5, 5, 0], [12]],
-    } | changes
-    for part in ("train", "test"):
-        with h5py.File(folder / f"{name}_{part}.h5", "w") as file:
-            for key, dtype in (("times", np.float16), ("units", np.uint16)):
-                arrays = np.empty(len(content[key]), object)
-                for k, values in enumerate(content[key]):
-                    arrays[k] = np.array(values, dtype)
-                file.create_dataset(f"spikes/{key}", data=arrays, dtype=h5py.vlen_dtype(dtype))
-            file["labels"] = np.array(labels, np.uint16)
-            file["extra/keys"] = [b"zero", b"one"]
-    return folder / f"{name}_train.h5"
+from srcell.data import Dataset, LabelledEvents, LabelledImages
+from support.formats import (
+    COUNTS,
+    FORMATS,
+    Format,
+    idx_file,
+    nmnist_file,
+    write_cochlea,
+    write_cochlea_file,
+    write_gestures,
+    write_mnist,
+    write_nmnist,
+)
+from support.refusals import Refusal, refusals
 
 
-def events_of(part: object, sample: int) -> list[tuple[int, int]]:
-    """The (step, input) pairs of a sample."""
-    assert isinstance(part, LabelledEvents)
-    steps, _, inputs = part.events[sample].to_dense().nonzero(as_tuple=True)
-    return list(zip(steps.tolist(), inputs.tolist(), strict=True))
+def row(name: str, *values: Any) -> Any:
+    """A row of a table: a format and values. The readers of events need packages of the extra nmnist."""
+    return pytest.param(FORMATS[name], *values, id=name, marks=() if name == "mnist" else pytest.mark.landing)
 
 
-@pytest.mark.parametrize(("name", "folder", "classes"), [("shd", "SHD", 20), ("ssc", ".", 35)])
-def test_spoken_words_are_binned_with_their_lengths(name: str, folder: str, classes: int, tmp_path: Path) -> None:
-    write_cochlea(tmp_path / folder, name)
+every_format = pytest.mark.parametrize("format", [row(name) for name in FORMATS])
+
+
+# Good files
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "zipped"),
+    [
+        ("mnist", "MNIST/raw", False),
+        ("mnist", "mnist", True),
+        ("fashion-mnist", "FashionMNIST/raw", True),
+        ("fashion-mnist", "fashion-mnist", False),
+    ],
+)
+def test_images_are_read(name: str, folder: str, zipped: bool, tmp_path: Path) -> None:
+    arrays = write_mnist(tmp_path / folder, zipped=zipped)
+    if not zipped:
+        for array in arrays:  # a plain file goes before its archive
+            (tmp_path / folder / f"{array}.gz").write_bytes(b"no archive")
+    dataset = data.load(name, tmp_path)
+    for part, samples in zip(COUNTS, (dataset.train, dataset.test), strict=True):
+        assert isinstance(samples, LabelledImages)
+        assert samples.images.dtype == torch.float32 and samples.labels.dtype == torch.int64
+        expected = torch.from_numpy(arrays[f"{part}-images-idx3-ubyte"]).float() / 255
+        assert torch.equal(samples.images, expected)
+        assert torch.equal(samples.labels, torch.from_numpy(arrays[f"{part}-labels-idx1-ubyte"]).long())
+    assert dataset.num_classes == 10 and dataset.input_size == 784
+
+
+# The (step, input) pairs of both recordings: of words in bins of 4 ms, of gestures in bins of 10 ms, pooled.
+WORDS = [[(0, 5), (0, 699), (2, 0), (2, 5)], [(0, 12)]]
+FAR = 32 * 32 + 32 + 31
+GESTURES = [[(0, 0), (0, FAR)], [(0, 0), (0, FAR), (3, FAR)]]
+PLANE = 34 * 34
+
+
+def assert_recordings(dataset: Dataset, events: list[list[tuple[int, int]]]) -> None:
+    """Assert that both parts have these events, and lengths that end with the last of them."""
+    lengths = [recording[-1][0] + 1 for recording in events]
+    for part in (dataset.train, dataset.test):
+        assert isinstance(part, LabelledEvents) and part.events.lengths is not None
+        assert part.events.lengths.tolist() == lengths
+        assert part.events.shape == (max(lengths), 2, dataset.input_size)
+        found = part.events.to_dense()
+        assert [list(map(tuple, found[:, sample].nonzero().tolist())) for sample in range(2)] == events
+        chosen = part.select(torch.tensor([1, 1]))
+        assert chosen.events.shape[0] == lengths[1] and chosen.labels.tolist() == [int(part.labels[1])] * 2
+
+
+@pytest.mark.landing
+@pytest.mark.parametrize(
+    ("name", "folder", "classes", "shape", "labels", "events"),
+    [
+        ("shd", "SHD", 20, (1, 1, 700), [3, 0], WORDS),
+        ("ssc", ".", 35, (1, 1, 700), [3, 0], WORDS),
+        ("dvs128-gesture", "DVSGesture", 11, (2, 32, 32), [4, 10], GESTURES),
+        ("nmnist", "NMNIST", 10, (2, 34, 34), [0, 3], [[(5, 0), (5, PLANE)], [(0, PLANE + 69), (1, PLANE - 1)]]),
+    ],
+)
+def test_recordings_are_binned_with_their_lengths(
+    name: str, folder: str, classes: int, shape: tuple[int, ...], labels: list[int], events: Any, tmp_path: Path
+) -> None:
+    FORMATS[name].write(tmp_path / folder)
     dataset = data.load(name, tmp_path, prefix=0)
-    assert dataset.num_classes == classes and dataset.input_size == 700
-    for part in dataset[:2]:
-        assert events_of(part, 0) == [(0, 5), (0, 699), (2, 0), (2, 5)]
-        assert events_of(part, 1) == [(0, 12)]
-        assert part.labels.tolist() == [3, 0] and part.events.lengths.tolist() == [3, 1]
+    assert dataset.num_classes == classes and dataset.input_shape == shape
+    assert dataset.train.labels.tolist() == dataset.test.labels.tolist() == labels
+    assert_recordings(dataset, events)
 
 
-def test_bins_are_as_wide_as_asked_behind_a_prefix(tmp_path: Path) -> None:
-    write_cochlea(tmp_path, "shd")
-    part = load_shd(tmp_path, bin_width=1, prefix=2).train
-    assert events_of(part, 0) == [(2, 5), (2, 699), (11, 5), (12, 0)] and events_of(part, 1) == [(4, 12)]
+@pytest.mark.landing
+def test_bin_width_prefix_and_pooling_change_steps_and_inputs(tmp_path: Path) -> None:
+    write_cochlea("shd", tmp_path)
+    words = data.load_shd(tmp_path, bin_width=1, prefix=2)
+    assert_recordings(words, [[(2, 5), (2, 699), (11, 5), (12, 0)], [(4, 12)]])
+    write_gestures(tmp_path)
+    gestures, far = data.load_dvs_gesture(tmp_path, bin_width=5, pooling=1), 128 * 128 + 4 * 128 + 127
+    assert gestures.input_shape == (2, 128, 128)
+    assert_recordings(gestures, [[(0, 0), (0, 387), (1, far)], [(0, 0), (0, 387), (1, far), (6, far)]])
+
+
+@pytest.mark.landing
+def test_a_thousand_overflows_of_time_are_a_long_recording(tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    (tmp_path / "Train/0/1.bin").write_bytes(bytes([1, 240, 0, 0, 0]) * 1000 + bytes([3, 5, 0, 0, 7]))
+    assert data.load_nmnist(tmp_path).train.events.shape[0] == 20 + 1000 * 8192 // 1000 + 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"labels": (3, 20)}, "expected labels 0 to 19, got 20"),
-        ({"labels": (3,)}, "expected a label for each of 2 recordings, got 1"),
-        ({"units": [[699, 5, 5, 700], [12]]}, "indices: expected .*700"),
-        ({"times": [[0.0, 0.2, 0.1, 0.3], [0.002]]}, "times: expected no descent"),
-        ({"times": [[0.0, 0.1, 0.2], [0.002]]}, "expected "),
-        ({"times": [[0.0, 0.1, 0.2, np.nan], [0.002]]}, "times: expected finite"),
-    ],
+    ("name", "of_tonic"), [("nmnist", "NMNIST"), ("dvs128-gesture", "DVSGesture"), ("shd", "SHD"), ("ssc", "SSC")]
 )
-def test_corrupt_spoken_words_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    write_cochlea(tmp_path, "shd", **changes)
-    with pytest.raises(ValueError, match=rf"shd_train\.h5: corrupt.*{message}"):
-        load_shd(tmp_path)
+def test_a_download_fetches_both_parts(
+    name: str, of_tonic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    tonic = ModuleType("tonic")
+    tonic.datasets = SimpleNamespace(**{of_tonic: lambda root, **part: calls.append((root, part))})  # type: ignore
+    monkeypatch.setitem(sys.modules, "tonic", tonic)
+    with pytest.raises(FileNotFoundError):
+        data.load(name, tmp_path, download=True)
+    parts = [{"split": "train"}, {"split": "test"}] if name == "ssc" else [{"train": True}, {"train": False}]
+    assert calls == [(str(tmp_path), part) for part in parts]
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
-    path = write_cochlea(tmp_path, "shd")
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"shd_train\.h5: corrupt or truncated"):
-        load_shd(tmp_path)
-    with h5py.File(path, "w") as file:
-        file["labels"] = [1]
-    with pytest.raises(ValueError, match=r"shd_train\.h5: corrupt or truncated"):
-        load_shd(tmp_path)
-    (tmp_path / "shd_test.h5").unlink()
-    write_cochlea(tmp_path / "other", "shd")
-    (tmp_path / "other" / "shd_test.h5").unlink()
-    with pytest.raises(FileNotFoundError, match=r"shd_test\.h5 is not there"):
-        load_shd(tmp_path / "other")
+# Files that cannot be read
 
 
-def write_gestures(folder: Path, **arrays: Any) -> None:
-    """Files as those that tonic extracts: a row (x, y, polarity, milliseconds) an event."""
-    rows = np.array([[0, 0, 0, 0], [3, 3, 0, 4], [127, 4, 1, 5], [127, 4, 1, 31]], np.float64)
-    for part in ("ibmGestureTrain", "ibmGestureTest"):
-        for name, content in {"user02_led/10": rows, "user01_lab/4": rows[:3], **arrays}.items():
-            path = folder / part / f"{name}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, content)
+def overwrite(path: Path, content: Any) -> None:
+    """Write a file that has the format of its path: of raw bytes, of an array, or of changed vectors of SHD."""
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        write_cochlea_file(path, **content)
+    elif path.suffix == ".gz":
+        path.write_bytes(gzip.compress(idx_file(content)))
+    else:
+        np.save(path, content)
 
 
-def test_gestures_are_pooled_and_binned_with_their_lengths(tmp_path: Path) -> None:
-    write_gestures(tmp_path / "DVSGesture")
-    dataset = data.load("dvs128-gesture", tmp_path, prefix=0)
-    assert dataset.num_classes == 11 and dataset.input_shape == (2, 32, 32)
-    far = 32 * 32 + 1 * 32 + 31
-    for part in dataset[:2]:
-        assert part.labels.tolist() == [4, 10] and part.events.lengths.tolist() == [1, 4]
-        assert events_of(part, 0) == [(0, 0), (0, far)]
-        assert events_of(part, 1) == [(0, 0), (0, far), (3, far)]
-    fine = load_dvs_gesture(tmp_path, bin_width=5, pooling=1)
-    assert fine.input_shape == (2, 128, 128)
-    assert events_of(fine.train, 0) == [(0, 0), (0, 3 * 128 + 3), (1, 128 * 128 + 4 * 128 + 127)]
+@every_format
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_truncated_file_raises_an_error_that_begins_with_its_path(
+    kept: float, format: Format, tmp_path: Path
+) -> None:
+    format.write(tmp_path)
+    path = tmp_path / format.file
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(ValueError, match=f"(?s)^{re.escape(str(path))}: corrupt or truncated .*(download|extract) it"):
+        format.load(tmp_path)
+
+
+LABELS, WORD_FILE, GESTURE = "mnist/t10k-labels-idx1-ubyte.gz", "shd_train.h5", "ibmGestureTrain/user03_led/2.npy"
+DIGIT = FORMATS["nmnist"].file
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("format", "file", "content", "message"),
     [
-        (np.zeros((2, 3)), "expected rows of four numbers"),
-        (np.array([[128.0, 0, 0, 0]]), r"expected x in \[0, 128\), got 128 to 128"),
-        (np.array([[0, -1, 0, 0]]), r"expected y in \[0, 128\), got -1"),
-        (np.array([[0, 0, 2, 0]]), r"expected polarity in \[0, 2\), got 2"),
-        (np.array([[0, 0, 0, 5], [0, 0, 0, 4]]), "times: expected no descent"),
-        (np.array([[None] * 4]), "Object arrays cannot be loaded"),
+        row("mnist", LABELS, b"no gzip", "corrupt or truncated .*download"),
+        row("mnist", LABELS, gzip.compress(b"\0\0\7\1" + bytes(8)), "corrupt or truncated .*download"),
+        row("mnist", LABELS, gzip.compress(b""), "corrupt or truncated .*download"),
+        row("mnist", LABELS, np.zeros(9, np.uint8), "expected a label for each of the .*download"),
+        row("mnist", LABELS, np.full(10, 11, np.uint8), "expected labels 0 to 9, got 11: download"),
+        row("nmnist", DIGIT, bytes([40, 0, 0, 0, 0]), r"corrupt .*\(x: expected values in \[0, 34\), got 40"),
+        row("nmnist", DIGIT, nmnist_file([(1, 1, 0, 9), (1, 1, 0, 1)]), r"corrupt or truncated \(times: expected"),
+        # Regression: each overflow cost a pass over all events, hours in this file.
+        row("nmnist", DIGIT, bytes([1, 240, 0, 0, 0]) * 2_000_000, r"corrupt \(2000000 overflows of time\)"),
+        row("shd", WORD_FILE, {"units": ()}, "corrupt or truncated"),
+        row("shd", WORD_FILE, {"labels": (3, 20)}, r"corrupt \(expected labels 0 to 19, got 20"),
+        row("shd", WORD_FILE, {"labels": (3,)}, r"corrupt \(expected a label for each of 2 recordings, got 1"),
+        row("shd", WORD_FILE, {"units": ((699, 5, 5, 700), (12,))}, "corrupt .*indices: expected .*700"),
+        row("shd", WORD_FILE, {"times": ((0.0, 0.1, 0.2, np.nan), (0.0,))}, "corrupt .*times: expected finite"),
+        row("dvs128-gesture", GESTURE, np.zeros((2, 3)), "corrupt .*expected rows of four numbers"),
+        row("dvs128-gesture", GESTURE, [[128.0, 0, 0, 0]], r"corrupt .*expected x in \[0, 128\), got 128 to 128"),
+        row("dvs128-gesture", GESTURE, [[0, -1, 0, 0]], r"corrupt .*expected y in \[0, 128\), got -1"),
+        row("dvs128-gesture", GESTURE, [[0, 0, 2, 0]], r"corrupt .*expected polarity in \[0, 2\), got 2"),
+        row("dvs128-gesture", GESTURE, [[0, 0, 0, 5], [0, 0, 0, 4]], "corrupt .*times: expected no descent"),
+        row("dvs128-gesture", GESTURE, [[None] * 4], "corrupt .*Object arrays cannot be loaded"),
+        row("dvs128-gesture", GESTURE.replace("2.npy", "11.npy"), [[0] * 4], r"expected a name from 0\.npy to 10\.npy"),
     ],
 )
-def test_corrupt_gestures_are_named(content: np.ndarray, message: str, tmp_path: Path) -> None:
-    write_gestures(tmp_path, **{"user03_led/2": content})
-    with pytest.raises(ValueError, match=rf"user03_led/2\.npy: corrupt.*{message}"):
-        load_dvs_gesture(tmp_path)
+def test_a_faulty_file_raises_an_error_that_begins_with_its_path(
+    format: Format, file: str, content: Any, message: str, tmp_path: Path
+) -> None:
+    format.write(tmp_path)
+    format.load(tmp_path)
+    overwrite(tmp_path / file, content)
+    with pytest.raises(ValueError, match=f"(?s)^{re.escape(str(tmp_path / file))}: {message}"):
+        format.load(tmp_path)
 
 
-def test_a_gesture_without_a_label_is_named(tmp_path: Path) -> None:
-    write_gestures(tmp_path, **{"user03_led/11": np.zeros((1, 4))})
-    with pytest.raises(ValueError, match=r"11\.npy: expected a name from 0\.npy to 10\.npy"):
-        load_dvs_gesture(tmp_path)
-    (tmp_path / "none" / "ibmGestureTrain").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="no recordings"):
-        load_dvs_gesture(tmp_path / "none")
+def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    """Regression: the difference was found only at the end of training."""
+    write_mnist(tmp_path / "mnist")
+    overwrite(tmp_path / "mnist/t10k-images-idx3-ubyte.gz", np.zeros((10, 2, 3), np.uint8))
+    with pytest.raises(ValueError, match="expected images of one size, got 28 x 28 and 2 x 3") as error:
+        data.load("mnist", tmp_path)
+    assert str(error.value).startswith(str(tmp_path))
 
 
-@pytest.mark.parametrize("bin_width", [0, -1, float("inf"), float("nan")])
-def test_a_bin_without_width_is_refused(bin_width: float, tmp_path: Path) -> None:
-    assert_refused(ValueError, "bin_width", load_shd, tmp_path, bin_width=bin_width)
+@pytest.mark.parametrize(
+    ("format", "missing", "message"),
+    [
+        row("mnist", "mnist/t10k-images-idx3-ubyte.gz", r".* is not there, nor t10k-images-idx3-ubyte\.gz: download"),
+        row("mnist", "mnist", "no MNIST in .*: expected the folder MNIST/raw or mnist"),
+        row("nmnist", "Test", "no N-MNIST in .*: expected the folders Train and Test there"),
+        row("shd", "shd_test.h5", r".*shd_test\.h5 is not there"),
+        row("shd", "shd_train.h5", r"no SHD in .*: expected shd_train\.h5 there"),
+        row("dvs128-gesture", "ibmGestureTrain", "no DVSGesture in .*: expected ibmGestureTrain there"),
+        row("nmnist", "Train/*/*.bin", ".*/Train: no recordings"),
+        row("dvs128-gesture", "ibmGestureTest/*/*.npy", ".*/ibmGestureTest: no recordings"),
+    ],
+)
+def test_a_missing_file_is_named_with_its_folder(format: Format, missing: str, message: str, tmp_path: Path) -> None:
+    format.write(tmp_path)
+    format.load(tmp_path)
+    for path in list(tmp_path.glob(missing)):
+        path.rename(path.with_name("fashion-mnist"))  # which is not taken for MNIST
+    with pytest.raises(FileNotFoundError, match=f"^{message}") as error:
+        format.load(tmp_path)
+    assert str(tmp_path) in str(error.value)
 
 
-LOADERS = {"shd": load_shd, "gesture": load_dvs_gesture, "nmnist": load_nmnist}
-
-
-@pytest.mark.parametrize("name", LOADERS)
-@pytest.mark.parametrize("prefix", [-1, 2**31, 2**31 - 1, 0.5, None])
-def test_a_wrong_prefix_is_no_fault_of_the_files(name: str, prefix: Any, tmp_path: Path) -> None:
-    write_cochlea(tmp_path, "shd")
-    write_gestures(tmp_path)
-    write_recordings(tmp_path)
-    error = ValueError if isinstance(prefix, int) else TypeError
-    with pytest.raises(error, match=r"^prefix: expected .*, got") as caught:
-        LOADERS[name](tmp_path, prefix=prefix)
-    assert not re.search("corrupt|again|delete", str(caught.value))
-
-
-@pytest.mark.parametrize("name", ["shd", "gesture"])
-def test_a_bin_that_is_too_narrow_is_named_with_the_file(name: str, tmp_path: Path) -> None:
-    write_cochlea(tmp_path, "shd")
-    write_gestures(tmp_path)
-    message = r"^bin_width: expected at most 2\^31 - 1 steps, got 1e-12 for times .* \(for .*(shd_train\.h5|4\.npy)\)$"
-    with pytest.raises(ValueError, match=message):
-        LOADERS[name](tmp_path, bin_width=1e-12)  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("name", ["shd", "gesture"])
-def test_a_file_that_may_not_be_read_is_not_called_corrupt(name: str, tmp_path: Path) -> None:
-    write_cochlea(tmp_path, "shd")
-    write_gestures(tmp_path)
+@every_format
+def test_a_file_that_may_not_be_read_is_not_called_corrupt(format: Format, tmp_path: Path) -> None:
+    format.write(tmp_path)
+    format.load(tmp_path)
     refused = PermissionError(errno.EACCES, "Permission denied", "file")
-    with (
-        mock.patch.multiple("builtins", open=mock.Mock(side_effect=refused)),
-        mock.patch("h5py.File", side_effect=refused),
-        pytest.raises(PermissionError, match="Permission denied"),
-    ):
-        LOADERS[name](tmp_path)
+    opening = "h5py.File" if format.file.endswith(".h5") else "builtins.open"
+    with mock.patch(opening, side_effect=refused), pytest.raises(PermissionError, match="Permission denied: 'file'"):
+        format.load(tmp_path)
 
 
-@pytest.mark.parametrize("pooling", [3, 0, 256])
-def test_pooling_divides_the_sensor(pooling: int, tmp_path: Path) -> None:
-    assert_refused(ValueError, "pooling", load_dvs_gesture, tmp_path, pooling=pooling)
+# Arguments of readers
+
+
+@refusals(
+    Refusal("prefix", lambda: data.load_shd(".", prefix=-1)),
+    Refusal("prefix", lambda: data.load_dvs_gesture(".", prefix=2**31)),
+    Refusal("prefix", lambda: data.load_nmnist(".", prefix=-1)),
+    Refusal("prefix", lambda: data.load_nmnist(".", prefix=0.5), TypeError),  # type: ignore[arg-type]
+    Refusal("bin_width", lambda: data.load_shd(".", bin_width=0)),
+    Refusal("bin_width", lambda: data.load_shd(".", bin_width=float("inf"))),
+    Refusal("bin_width", lambda: data.load_shd(".", bin_width=float("nan"))),
+    Refusal("bin_width", lambda: data.load_dvs_gesture(".", bin_width=-1)),
+    Refusal("pooling", lambda: data.load_dvs_gesture(".", pooling=3)),
+    Refusal("pooling", lambda: data.load_dvs_gesture(".", pooling=0)),
+    Refusal("pooling", lambda: data.load_dvs_gesture(".", pooling=256)),
+)
+def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
+    refusal.check()
+
+
+@pytest.mark.parametrize(
+    ("format", "argument", "value", "message"),
+    [
+        row("shd", "prefix", 2**31 - 1, r"expected .*, got 2147483647 \(for .*shd_train\.h5\)"),
+        row("dvs128-gesture", "prefix", 2**31 - 1, r"expected .*, got 2147483647 \(for .*4\.npy\)"),
+        row("nmnist", "prefix", 2**31 - 1, r"expected .*, got 2147483647 \(for .*1\.bin\)"),
+        row("shd", "bin_width", 1e-12, r"expected at most 2\^31 - 1 steps, .* \(for .*shd_train\.h5\)"),
+        row("dvs128-gesture", "bin_width", 1e-12, r"expected at most 2\^31 - 1 steps, .* \(for .*4\.npy\)"),
+    ],
+)
+def test_an_argument_that_does_not_fit_a_recording_is_named_before_the_file(
+    format: Format, argument: str, value: float, message: str, tmp_path: Path
+) -> None:
+    format.write(tmp_path)
+    with pytest.raises(ValueError, match=f"^{argument}: {message}$"):
+        format.load(tmp_path, **{argument: value})
+
+
+# The cache of N-MNIST
+
+
+def cached(root: Path) -> LabelledEvents:
+    samples = data.load_nmnist(root, cache=True).train
+    assert isinstance(samples, LabelledEvents)
+    return samples
+
+
+def assert_same(samples: Any, expected: Any) -> None:
+    assert samples.events == expected.events and torch.equal(samples.labels, expected.labels)
+
+
+@pytest.mark.landing
+@pytest.mark.parametrize("spelling", ["root", "./root/", "link"])
+def test_the_cache_is_read_however_its_root_is_spelled(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    write_nmnist(root)
+    fresh = data.load_nmnist(root).train
+    data.load_nmnist(root, cache=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.setattr("srcell.data.nmnist._read_recording", None)  # would raise if it were called
+    assert_same(data.load("nmnist", spelling, cache=True).train, fresh)
+    assert sorted(path.suffix for path in root.iterdir() if path.is_file()) == [".safetensors"] * 2
+
+
+@pytest.mark.landing
+def test_a_cache_of_changed_recordings_is_not_used(tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    fresh = cached(tmp_path)
+    recording = tmp_path / "Train/0/1.bin"
+    recording.write_bytes(recording.read_bytes()[:5])
+    assert cached(tmp_path).events.num_events == fresh.events.num_events - 1
+
+
+@pytest.mark.landing
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    fresh = data.load_nmnist(tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / f"{part}-1000us-prefix20.safetensors").mkdir()  # a folder in place of the file
+    with pytest.warns(UserWarning, match=r"-1000us-prefix20\.safetensors: the cache was not written \("):
+        found = data.load_nmnist(tmp_path, cache=True)
+    assert_same(found.train, fresh.train)
+    assert_same(found.test, fresh.test)
+
+
+@pytest.mark.landing
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": torch.tensor([3, 10])},
+        {"labels": torch.tensor([-1, 3])},
+        {"labels": torch.tensor([3])},
+        {"labels": torch.tensor([3.0, 7.0])},
+        {"shape": "[26, 2, 99]", "indices": torch.zeros(4, dtype=torch.int32)},
+        {"shape": "[" * 100_000},
+        {"shape": "1" * 5000},
+        {"truncated": True},
+    ],
+)
+def test_a_cache_with_other_content_is_not_used(changes: dict[str, Any], tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    fresh = cached(tmp_path)
+    (path,) = tmp_path.glob("train-*.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() | {name: x for name, x in changes.items() if isinstance(x, str)}
+    content = save(load_file(path) | {name: x for name, x in changes.items() if isinstance(x, Tensor)}, metadata)
+    path.write_bytes(content[:-5] if "truncated" in changes else content)
+    assert_same(cached(tmp_path), fresh)

@@ -21,7 +21,7 @@ def test_one_version_is_named_everywhere() -> None:
     assert found(r"^## (\S+)", "CHANGELOG.md") == version.partition(".dev")[0]
 
 
-def test_the_workflows_are_there() -> None:
+def test_the_workflows_exist() -> None:
     assert [path.stem for path in WORKFLOWS] == ["docs", "release", "tests"]
 
 
@@ -39,12 +39,12 @@ def test_every_python_has_wheels_and_is_tested() -> None:
     assert re.findall(r'- \{python: "(.+?)", oldest: "2\.\d+"\}', read(tests)) == supported
 
 
-def test_a_wheel_is_tested_beside_the_same_files_everywhere() -> None:
+def test_wheels_are_tested_with_the_same_files_everywhere() -> None:
     beside = re.findall(r'"(.+?)"', found(r"^test-sources = \[(.+)\]$", "pyproject.toml"))
     assert found(r'^cp -r (.+) "\$work"$', "tools/test_wheel.sh").split() == beside
 
 
-def test_the_oldest_torch_is_the_one_that_the_package_takes() -> None:
+def test_the_oldest_tested_torch_is_the_oldest_that_the_package_accepts() -> None:
     oldest = re.findall(r'oldest: "2\.(\d+)"', read(".github/workflows/tests.yml"))
     assert found(r'^torch = \["torch>=2\.(\d+)"\]$', "pyproject.toml") == min(oldest, key=int)
 

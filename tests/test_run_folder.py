@@ -19,6 +19,7 @@ from srcell._files import new_folder, partial_name
 from srcell.training import RunOptions, TrainedRun, TrainingConfig, build_model, evaluate_run, load_data, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.run_folder import FILES, LOCK, RunData, RunFolder
+from support.outputs import tree
 from support.runs import TINY, assert_equal_weights
 
 
@@ -30,49 +31,42 @@ def begun(tmp_path: Path) -> RunFolder:
 # One writer, any number of readers
 
 
-def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
-
-
 def test_a_folder_in_use_is_never_written_to(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not an empty folder"):
-        train(TINY, tmp_path)
-    with pytest.raises(FileExistsError, match="not an empty folder"):
-        train(TINY, tmp_path / "notes.txt")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(FileExistsError, match="not an empty folder"):
+            train(TINY, path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_run_has_one_writer_at_a_time(begun: RunFolder) -> None:
     second = RunFolder.open(begun.path)
-    with pytest.raises(BlockingIOError, match=r"run: another process is training there"):
-        second.lock()
-    with pytest.raises(BlockingIOError, match=r"run: another process is training there"):
-        resume(begun.path)
+    for write in (second.lock, partial(resume, begun.path)):
+        with pytest.raises(BlockingIOError, match=r"run: another process is training there"):
+            write()
     begun.close()
     second.lock()
     with pytest.raises(BlockingIOError):
         begun.lock()
 
 
-def test_readers_touch_nothing(begun: RunFolder, tmp_path: Path) -> None:
-    names = (partial_name("checkpoint.safetensors"), "download.bin.partial")
-    for name in names:
+def test_readers_touch_nothing(begun: RunFolder) -> None:
+    for name in (partial_name("checkpoint.safetensors"), "download.bin.partial"):
         (begun.path / name).write_text("half")
-        (tmp_path / name).write_text("half")
-    for held in (True, False):
-        before = files_of(begun.path)
+    before = tree(begun.path)
+    for _ in ("while the writer holds the lock", "afterwards"):
         folder = RunFolder.open(begun.path)
         assert folder.read_checkpoint() is None
         for read in (folder.load_model, partial(evaluate_run, folder), partial(srcell.load, begun.path)):
             with pytest.raises(FileNotFoundError, match="the run has not ended"):
                 read()
-        assert files_of(begun.path) == before
-        if held:
-            begun.close()
+        assert tree(begun.path) == before
+        begun.close()
+    (begun.path / "config.json").rename(begun.path / "other.json")
+    before = tree(begun.path)
     with pytest.raises(FileNotFoundError, match=r"found no config\.json"):
-        RunFolder.open(tmp_path)
-    assert all((tmp_path / name).exists() for name in names)
+        RunFolder.open(begun.path)
+    assert tree(begun.path) == before
 
 
 def test_a_writer_clears_up_after_a_killed_one_and_nobody_else(begun: RunFolder) -> None:
@@ -105,7 +99,7 @@ def create_at_once(path: Path, seed: int, barrier: Any, made: Any) -> None:
     barrier.wait(60)  # the process that made it stays its writer until all have tried
 
 
-def test_of_two_that_make_one_folder_one_succeeds(tmp_path: Path) -> None:
+def test_of_processes_that_make_one_folder_one_succeeds(tmp_path: Path) -> None:
     context = get_context("fork")
     for k in range(10):
         barrier, made = context.Barrier(3), context.SimpleQueue()
@@ -169,13 +163,14 @@ def test_data_that_are_not_there_are_told_with_their_place(tmp_path: Path, monke
         assert f"no MNIST in {root}" in str(error.value) and str(tmp_path / root) in str(error.value)
 
 
+DATA = {"folder": "data", "input_shape": [1, 8, 8], "num_classes": 10}
+
+
 @pytest.mark.parametrize(
     "record",
     [
-        {"folder": "data", "input_shape": [1, 8], "num_classes": 10},
-        {"folder": "data", "input_shape": [1, 8, 0], "num_classes": 10},
-        {"folder": "data", "input_shape": [1, 8, 8], "num_classes": True},
-        {"folder": 3, "input_shape": [1, 8, 8], "num_classes": 10},
+        *(DATA | change for change in ({"input_shape": [1, 8]}, {"input_shape": [1, 8, 0]}, {"num_classes": True})),
+        DATA | {"folder": 3},
         {"folder": "data", "num_classes": 10},
         [1],
         None,
@@ -183,7 +178,10 @@ def test_data_that_are_not_there_are_told_with_their_place(tmp_path: Path, monke
 )
 def test_a_record_of_data_that_no_run_writes_is_refused(record: object, begun: RunFolder) -> None:
     path = begun.path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": record}))
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"data": DATA}))
+    assert RunFolder.open(begun.path).data == RunData("data", (1, 8, 8), 10)
+    path.write_text(json.dumps(config | {"data": record}))
     with pytest.raises(ValueError, match=r"config\.json: not the configuration of a run"):
         RunFolder.open(begun.path)
 
@@ -210,12 +208,7 @@ def test_a_loaded_network_is_the_trained_one(run: TrainedRun, out: Path, monkeyp
 
 @pytest.mark.parametrize(
     ("dataset", "channels", "shape"),
-    [
-        ("digits", (), (1, 8, 8)),
-        ("mnist", (), (1, 28, 28)),
-        ("fashion-mnist", (2,), (1, 28, 28)),
-        ("nmnist", (2,), (2, 34, 34)),
-    ],
+    [("digits", (), (1, 8, 8)), ("fashion-mnist", (2,), (1, 28, 28)), ("nmnist", (2,), (2, 34, 34))],
 )
 def test_a_folder_of_srcell_0_1_is_loaded_too(
     dataset: str, channels: tuple[int, ...], shape: tuple[int, int, int], tmp_path: Path

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import json
 import os
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +37,11 @@ class Payload:
 
 
 @pytest.mark.landing
-@pytest.mark.parametrize("pack", [pickle.dumps, gzip.compress], ids=["pickle", "torch"])
-def test_a_pickle_is_refused_unread(pack: Callable[[Any], bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_a_pickle_is_refused_unread(form: str, tmp_path: Path) -> None:
     trap, folder = tmp_path / "trap", tmp_path / "run"
-    if pack is pickle.dumps:
-        content = pickle.dumps(Payload(trap))
-    else:
-        torch.save(Payload(trap), tmp_path / "saved")
-        content = (tmp_path / "saved").read_bytes()
+    torch.save(Payload(trap), tmp_path / "saved")
+    content = pickle.dumps(Payload(trap)) if form == "pickle" else (tmp_path / "saved").read_bytes()
     RunFolder.create(folder, TrainingConfig())
     for name in ("checkpoint.safetensors", "model.safetensors"):
         (folder / name).write_bytes(content)
@@ -69,14 +64,6 @@ def test_a_pickle_is_refused_unread(pack: Callable[[Any], bytes], tmp_path: Path
     assert trap.exists()  # the trap works
 
 
-def test_names_of_classes_in_a_configuration_are_unknown_settings(tmp_path: Path) -> None:
-    settings = dataclasses.asdict(TrainingConfig())
-    for key in ("__class__", "__reduce__", "py/object", "!!python/object"):
-        (tmp_path / "config.json").write_text(json.dumps({"training": settings | {key: "os.system"}}))
-        with pytest.raises(ValueError, match=re.escape(f"got others: {key}")):
-            RunFolder.open(tmp_path)
-
-
 def test_no_source_has_what_executes_a_file() -> None:
     executes = re.compile(
         r"\b(pickle|marshal|shelve|dill|joblib|yaml)\b|\b(eval|exec|compile|__import__)\(|torch\.load\("
@@ -93,22 +80,20 @@ def test_no_source_has_what_executes_a_file() -> None:
 # Writes stay in their folder
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingConfig]:
-    """A small run and its configuration."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    config = TrainingConfig(hidden_sizes=(), epochs=1, steps=5, train_samples=100)
-    train(config, folder)
-    return folder, config
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A file of the user's."""
+    path = tmp_path / "mine"
+    path.write_text("mine")
+    return path
 
 
 def test_a_run_does_not_write_through_links_in_its_folder(
-    finished: tuple[Path, TrainingConfig], tmp_path: Path
+    mine: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Regression: a resumed run wrote its plots to where links of their names pointed."""
-    folder, _ = finished
-    mine = tmp_path / "mine"
-    mine.write_text("mine")
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(TrainingConfig(hidden_sizes=(), epochs=1, steps=5, train_samples=100), folder)
     names = [path.name for path in folder.iterdir() if path.is_file() and path.name not in ("config.json", LOCK)]
     assert {"raster.png", "metrics.csv", "result.json", "model.safetensors"} <= set(names)
     for name in names:
@@ -116,7 +101,7 @@ def test_a_run_does_not_write_through_links_in_its_folder(
             (folder / name).unlink()
             (folder / name).symlink_to(mine)
     resume(folder)
-    assert mine.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+    assert mine.read_text() == "mine" and list(tmp_path.iterdir()) == [mine]
     assert not (folder / "raster.png").is_symlink() and (folder / "raster.png").stat().st_size > 1000
     (folder / LOCK).unlink()
     (folder / LOCK).symlink_to(mine)
@@ -137,9 +122,9 @@ def test_tensorboard_does_not_write_through_a_link(tmp_path: Path) -> None:
     assert not list(elsewhere.iterdir())
 
 
-def test_a_link_named_like_the_temporary_file_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = tmp_path / "mine"
-    mine.write_text("mine")
+def test_a_link_named_like_the_temporary_file_is_not_followed(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 2 * count)
     path = tmp_path / "result.json"
     path.with_name(partial_name(path.name)).symlink_to(mine)
@@ -161,7 +146,7 @@ def test_clearing_up_deletes_links_and_no_folders(tmp_path: Path) -> None:
     assert mine.is_dir() and list(run.iterdir()) == [made]
 
 
-def test_a_value_of_a_sweep_is_not_a_way_out(
+def test_a_value_of_a_sweep_is_no_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Regression: the value became part of a path, and partial files there were deleted before it was checked."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import srcell
 from srcell import LinearReadout, data
@@ -17,7 +16,7 @@ from srcell.models import SRCClassifier
 from srcell.training import TrainingConfig, train
 from support.files import write_idx
 from support.inputs import noise
-from support.refusals import assert_refused
+from support.refusals import Refusal, refusals
 
 
 def sequences(name: str, root: Path) -> tuple[LabelledSequences, LabelledSequences]:
@@ -38,7 +37,7 @@ def digits(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_digits_are_read_row_by_row_and_pixel_by_pixel(digits: Path) -> None:
+def test_digits_are_sequences_of_rows_or_pixels(digits: Path) -> None:
     images = data.load("mnist", digits)
     for part, whole in zip(sequences("seqmnist-rows", digits), images[:2], strict=True):
         assert torch.equal(part.values, whole[0]) and torch.equal(part.labels, whole[1]) and part.lengths is None
@@ -47,7 +46,7 @@ def test_digits_are_read_row_by_row_and_pixel_by_pixel(digits: Path) -> None:
     assert data.load("seqmnist-rows", digits).input_size == 28 and data.load("seqmnist", digits).input_size == 1
 
 
-def test_permuted_digits_have_one_order_for_all(digits: Path) -> None:
+def test_all_permuted_digits_have_the_same_order_of_pixels(digits: Path) -> None:
     for permuted, plain in zip(sequences("psmnist", digits), sequences("seqmnist", digits), strict=True):
         order = torch.randperm(784, generator=torch.Generator().manual_seed(0))
         assert torch.equal(permuted.values, plain.values[:, order]) and not torch.equal(permuted.values, plain.values)
@@ -95,18 +94,19 @@ def test_a_corrupt_line_of_japanese_vowels_is_named(line: str, message: str, tmp
         data.load("japanese-vowels", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"@data\n", b"\xff\xfe", b"1,2:1\n"])
-def test_a_file_without_samples_is_named(content: bytes, tmp_path: Path) -> None:
+def test_a_missing_file_or_one_without_samples_is_named(tmp_path: Path) -> None:
     write_vowels(tmp_path / "japanese-vowels")
-    (tmp_path / "japanese-vowels" / "JapaneseVowels_TEST.ts").write_bytes(content)
-    with pytest.raises(ValueError, match=r"JapaneseVowels_TEST\.ts: corrupt"):
-        data.load("japanese-vowels", tmp_path)
-    (tmp_path / "japanese-vowels" / "JapaneseVowels_TEST.ts").unlink()
+    path = tmp_path / "japanese-vowels" / "JapaneseVowels_TEST.ts"
+    for content in (b"", b"@data\n", b"\xff\xfe", b"1,2:1\n"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"JapaneseVowels_TEST\.ts: corrupt"):
+            data.load("japanese-vowels", tmp_path)
+    path.unlink()
     with pytest.raises(FileNotFoundError, match=r"JapaneseVowels_TEST\.ts is not there"):
         data.load("japanese-vowels", tmp_path)
 
 
-def test_delayed_recall_shows_every_symbol_as_often() -> None:
+def test_delayed_recall_has_every_symbol_equally_often() -> None:
     dataset = data.load("delayed-recall")
     assert dataset.train.labels.bincount().tolist() == [8000] * 8
     assert dataset.test.labels.bincount().tolist() == [250] * 8
@@ -115,7 +115,7 @@ def test_delayed_recall_shows_every_symbol_as_often() -> None:
 # Encodings
 
 
-def test_elements_are_held_as_currents() -> None:
+def test_each_element_is_held_as_a_current() -> None:
     values = noise(1, 3, 5, 2).float()
     events = HeldEncoding(hold=4, prefix=3)(values, lengths=torch.tensor([5, 0, 2]))
     assert events.lengths is not None and events.lengths.tolist() == [23, 3, 11]
@@ -141,17 +141,11 @@ def test_recall_is_a_symbol_then_noise_then_a_cue() -> None:
     assert not torch.equal(encoding(symbols, torch.tensor([6, 1]), seed=4).to_dense(), dense)
 
 
-def test_a_loader_of_sequences_cuts_each_batch_to_its_longest(tmp_path: Path) -> None:
+def test_a_batch_is_as_long_as_its_longest_sequence(tmp_path: Path) -> None:
     write_vowels(tmp_path / "JapaneseVowels")
     part, _ = sequences("japanese-vowels", tmp_path)
     shapes = [events.shape for events, _ in EventLoader(part, HeldEncoding(hold=2), batch_size=1)]
     assert shapes == [(4, 1, 12), (8, 1, 12), (6, 1, 12)]
-
-
-@pytest.mark.parametrize("encoding", [None, RateEncoding()])
-def test_sequences_need_their_encoding(encoding: Any) -> None:
-    part = LabelledSequences(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))
-    assert_refused(TypeError, "encoding", EventLoader, part, encoding)
 
 
 # The readout
@@ -159,7 +153,7 @@ def test_sequences_need_their_encoding(encoding: Any) -> None:
 
 @pytest.mark.parametrize("lengths", [None, [7, 2, 0], torch.tensor([5, 7, 1])])
 @pytest.mark.parametrize("window", [0, 1, 3, 20])
-def test_the_readout_is_a_linear_function_of_leaky_sums(window: int, lengths: Any) -> None:
+def test_a_linear_readout_is_a_linear_function_of_leaky_sums(window: int, lengths: Any) -> None:
     spikes = noise(2, 7, 3, 6)
     readout = LinearReadout(6, 4, alpha=0.8, window=window).double()
     sums = torch.zeros(3, 6, dtype=torch.float64)
@@ -170,7 +164,7 @@ def test_the_readout_is_a_linear_function_of_leaky_sums(window: int, lengths: An
     torch.testing.assert_close(readout(spikes, lengths=lengths), readout.linear(sums), rtol=1e-12, atol=1e-12)
 
 
-def test_the_readout_carries_its_constants() -> None:
+def test_a_linear_readout_saves_and_loads_its_constants() -> None:
     trained = LinearReadout(6, 4, alpha=0.8, window=3)
     loaded = LinearReadout(6, 4)
     with pytest.warns(UserWarning, match="alpha"):
@@ -179,29 +173,30 @@ def test_the_readout_carries_its_constants() -> None:
     assert torch.equal(loaded(spikes), trained(spikes))
 
 
-@pytest.mark.parametrize(
-    ("error", "argument", "options"),
-    [
-        (ValueError, "in_features", {"in_features": 0}),
-        (TypeError, "num_classes", {"num_classes": 2.0}),
-        (ValueError, "alpha", {"alpha": 1.5}),
-        (ValueError, "window", {"window": -1}),
-        (TypeError, "window", {"window": 1.5}),
-    ],
+PART = LabelledSequences(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))
+
+
+@refusals(
+    Refusal("in_features", lambda: LinearReadout(0, 4)),
+    Refusal("num_classes", lambda: LinearReadout(6, 2.0), TypeError),  # type: ignore[arg-type]
+    Refusal("alpha", lambda: LinearReadout(6, 4, alpha=1.5)),
+    Refusal("window", lambda: LinearReadout(6, 4, window=-1)),
+    Refusal("window", lambda: LinearReadout(6, 4, window=1.5), TypeError),  # type: ignore[arg-type]
+    Refusal("spikes", lambda: LinearReadout(6, 4)(torch.zeros(7, 3, 5))),
+    Refusal("spikes", lambda: LinearReadout(6, 4)(torch.zeros(7, 6))),
+    Refusal("hidden_sizes", lambda: SRCClassifier(5, [], 3, readout="linear")),
+    Refusal("readout_window", lambda: SRCClassifier(5, [8], 3, readout_window=2)),
+    Refusal("encoding", lambda: EventLoader(PART, None), TypeError),  # type: ignore[arg-type]
+    Refusal("encoding", lambda: EventLoader(PART, RateEncoding()), TypeError),  # type: ignore[arg-type]
 )
-def test_wrong_arguments_of_the_readout_are_named(error: type[Exception], argument: str, options: Any) -> None:
-    assert_refused(error, argument, LinearReadout, **{"in_features": 6, "num_classes": 4} | options)
-
-
-@pytest.mark.parametrize("spikes", [torch.zeros(7, 3, 5), torch.zeros(7, 6)])
-def test_spikes_of_another_shape_are_named(spikes: Tensor) -> None:
-    assert_refused(ValueError, "spikes", LinearReadout(6, 4), spikes)
+def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
+    refusal.check()
 
 
 # Networks and runs
 
 
-def test_hidden_layers_hear_each_other_and_voters_do_not() -> None:
+def test_hidden_layers_have_recurrent_weights_and_the_voting_layer_has_none() -> None:
     options: Any = {"lateral": True, "alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5}
     votes = SRCClassifier(5, [8, 6], 3, **options)
     assert [hasattr(layer, "weight_hh_l0") for layer in votes.layers] == [True, True, False]
@@ -210,32 +205,13 @@ def test_hidden_layers_hear_each_other_and_voters_do_not() -> None:
     assert linear(noise(1, 9, 2, 5).float()).shape == (2, 3)
 
 
-def test_lateral_weights_and_values_count_as_synaptic_operations() -> None:
+def test_recurrent_weights_and_values_count_as_synaptic_operations() -> None:
     model = SRCClassifier(5, [8, 6], 3, readout="linear", lateral=True)
     assert [ways.unique().tolist() for ways in model.fan_outs()] == [[8], [6 + 8], [3 + 6]]
     samples = LabelledSequences(noise(1, 4, 9, 5).float(), torch.zeros(4, dtype=torch.int64))
     counts = evaluate(model, EventLoader(samples, HeldEncoding(hold=3))).counts
     assert counts[0].events == 9 * 3 * 5 and counts[0].multiply_adds == 8 * counts[0].events
     assert counts[0].additions == 0
-
-
-def test_a_readout_without_a_layer_to_read_is_refused() -> None:
-    assert_refused(ValueError, "hidden_sizes", SRCClassifier, 5, [], 3, readout="linear")
-    assert_refused(ValueError, "readout_window", SRCClassifier, 5, [8], 3, readout_window=2)
-
-
-@pytest.mark.parametrize(
-    ("argument", "settings"),
-    [
-        ("slowest_alpha", {"alpha": 0.9, "slowest_alpha": 0.5}),
-        ("channels", {"channels": (4,), "lateral": True}),
-        ("channels", {"channels": (4,), "slowest_alpha": 0.99}),
-        ("hidden_sizes", {"hidden_sizes": (), "readout": "linear"}),
-        ("readout_window", {"readout_window": 5}),
-    ],
-)
-def test_settings_that_do_not_go_together_are_named(argument: str, settings: Any) -> None:
-    assert_refused(ValueError, argument, TrainingConfig, **settings)
 
 
 @pytest.mark.parametrize("name", ["seqmnist-rows", "japanese-vowels", "delayed-recall"])

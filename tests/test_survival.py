@@ -21,12 +21,10 @@ import torch
 from srcell.training import TrainingConfig, evaluate_run, resume, train
 from srcell.training.checkpoint import read_checkpoint
 from srcell.training.run_folder import RunFolder
+from support.processes import ONE_THREAD, PATIENCE, run_python
 
 SETTINGS = ["--hidden", "24", "--epochs", "12", "--steps", "20", "--batch-size", "48"]
 CONFIG = TrainingConfig(hidden_sizes=(24,), epochs=12, steps=20, batch_size=48)
-PATIENCE = 120
-# Two threads that share a core wait for each other by spinning; a run's bits do not depend on their number.
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -62,28 +60,24 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) ->
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.release)])
 def test_a_run_that_is_killed_ends_with_the_same_weights(times: int, undisturbed: bytes, tmp_path: Path) -> None:
     out, choices = tmp_path / "run", random.Random(7)
-    kills = {"mid-write": 0, "any time": 0}
     arguments = ["digits", *SETTINGS, "--out", str(out)]
     checkpoint = out / "checkpoint.safetensors"
 
     def written_since(before: int) -> bool:
         return checkpoint.exists() and checkpoint.stat().st_mtime_ns > before
 
-    while sum(kills.values()) < times:
-        kind = "any time" if sum(kills.values()) % 2 else "mid-write"
-        workers = choices.choice(["0", "1"])
+    for number in range(times):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        with running(*arguments, "--workers", workers) as process:
+        with running(*arguments, "--workers", choices.choice(["0", "1"])) as process:
             assert wait_until(process, partial(written_since, before)), process.communicate()
-            if kind == "mid-write":
-                assert wait_until(process, lambda: any(out.glob("checkpoint*.partial")))
-            else:
+            if number % 2:
                 time.sleep(choices.uniform(0, 0.1))
+            else:  # in the middle of a write
+                assert wait_until(process, lambda: any(out.glob("checkpoint*.partial")))
             process.kill()
             assert process.wait(PATIENCE) == -signal.SIGKILL
-        kills[kind] += 1
         arguments = ["--resume", str(out)]
-    assert len(read_checkpoint(out / "checkpoint.safetensors")[1]["history"]) < CONFIG.epochs
+    assert len(read_checkpoint(checkpoint)[1]["history"]) < CONFIG.epochs
     with running(*arguments) as process:
         printed, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
@@ -93,60 +87,29 @@ def test_a_run_that_is_killed_ends_with_the_same_weights(times: int, undisturbed
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
+    ("number", "send"),
     [
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.landing),
-        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.release),
+        pytest.param(signal.SIGINT, os.kill, marks=pytest.mark.landing),
+        # Regression: a signal to the process group killed the workers, and with them the run.
+        pytest.param(signal.SIGINT, os.killpg, marks=pytest.mark.release),
+        pytest.param(signal.SIGTERM, os.killpg, marks=pytest.mark.release),
     ],
 )
 def test_a_signal_ends_a_run_after_a_checkpoint(
-    number: signal.Signals, code: int, undisturbed: bytes, tmp_path: Path
+    number: signal.Signals, send: Callable[[int, int], None], undisturbed: bytes, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    with running("digits", *SETTINGS, "--out", str(out), "--workers", "1") as process:
-        assert wait_until(process, (out / "checkpoint.safetensors").exists)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code
-    assert errors == f"srcell: stopped by {number.name}, after a checkpoint: srcell train --resume {out}\n"
-    with running("--resume", str(out)) as process:
-        _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, errors
-    assert (out / "model.safetensors").read_bytes() == undisturbed
-
-
-@pytest.mark.release
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_the_process_group_is_the_parents_alone(
-    number: signal.Signals, code: int, undisturbed: bytes, tmp_path: Path
-) -> None:
-    """Regression: the signal killed the workers, and with them the run."""
     out = tmp_path / "my run"
     with running("digits", *SETTINGS, "--out", str(out), "--workers", "2") as process:
         assert wait_until(process, (out / "checkpoint.safetensors").exists)
-        os.killpg(process.pid, number)
+        send(process.pid, number)
         _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code
+    assert process.returncode == 128 + number
     command = f"srcell train --resume '{out}'"
     assert errors == f"srcell: stopped by {number.name}, after a checkpoint: {command}\n"
     with running(*shlex.split(command)[2:]) as process:
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert (out / "model.safetensors").read_bytes() == undisturbed
-
-
-@pytest.mark.landing
-def test_a_worker_that_is_killed_is_a_line(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    settings = ["--hidden", "--epochs", "1", "--steps", "5", "--batch-size", "2", "--validation", "0"]
-    with running("digits", *settings, "--out", str(out), "--workers", "1") as process:
-        assert wait_until(process, (out / "checkpoint.safetensors").exists)
-        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(worker), signal.SIGKILL)
-        _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2
-    (line,) = errors.splitlines()
-    assert line.startswith("srcell: a DataLoader worker died (") and line.endswith("): try fewer workers")
 
 
 @pytest.mark.release
@@ -202,66 +165,47 @@ with processes() as group:
 """
 
 
-def run_shared(script: Path, dtype: str, processes: int, hidden_sizes: str) -> list[list[object]]:
-    out = script.with_suffix(f".{dtype}.{processes}.{len(hidden_sizes)}")
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    launcher = launcher if processes > 1 else []
-    command = [sys.executable, *launcher, str(script), str(out), dtype, hidden_sizes]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=ONE_THREAD)
-    assert done.returncode == 0, done.stderr
-    return [torch.load(f"{out}.{rank}", weights_only=True) for rank in range(processes)]
-
-
 @pytest.mark.release
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    script = tmp_path / "shared.py"
+@pytest.mark.parametrize(
+    ("dtype", "hidden_sizes"),
+    [("float32", "[]"), ("float64", "[]"), ("float64", "[16]")],  # dropout and the rate penalty are of a hidden layer
+)
+def test_two_processes_train_as_one(dtype: str, hidden_sizes: str, tmp_path: Path) -> None:
+    script, out = tmp_path / "shared.py", tmp_path / "out"
     script.write_text(SHARED)
-    for dtype in ("float32", "float64"):
-        ((samples, gradients, loss, weights),) = run_shared(script, dtype, 1, "[]")
-        first, second = run_shared(script, dtype, 2, "[]")
-        for whole, ours, theirs in zip(samples, first[0], second[0], strict=True):
-            assert (whole[::2], whole[1::2]) == (ours, theirs)
-        # Sums over 15 samples and 30 steps in another order: each addition rounds once, relative to a partial sum that
-        # the largest gradient bounds here.
-        epsilon = torch.finfo(getattr(torch, dtype)).eps
-        assert abs(first[2] - loss) <= 45 * epsilon * loss
-        for name, gradient in gradients.items():
-            for other in (first[1][name], second[1][name]):
-                assert (other - gradient).abs().max() <= 45 * epsilon * gradient.abs().max()
+    for processes in (1, 2):
+        done = run_python(str(script), f"{out}.{processes}", dtype, hidden_sizes, processes=processes)
+        assert done.returncode == 0, done.stderr
+    samples, gradients, loss, weights = torch.load(f"{out}.1.0", weights_only=True)
+    first, second = (torch.load(f"{out}.2.{rank}", weights_only=True) for rank in range(2))
+    for whole, ours, theirs in zip(samples, first[0], second[0], strict=True):
+        assert (whole[::2], whole[1::2]) == (ours, theirs)
+    # Without a hidden layer, sums over 15 samples and 30 steps are in another order: each addition rounds once,
+    # relative to a partial sum that the largest gradient bounds here.
+    relative = 1e-9 if hidden_sizes == "[16]" else 45 * torch.finfo(getattr(torch, dtype)).eps
+    assert abs(first[2] - loss) <= relative * loss
+    for name, gradient in gradients.items():
+        assert gradient.count_nonzero() > 0
+        for shared in (first[1][name], second[1][name]):
+            assert (shared - gradient).abs().max() <= relative * gradient.abs().max()
+    for name, weight in weights.items():
+        assert torch.equal(first[3][name], second[3][name])
         if dtype == "float64":
-            for name, weight in weights.items():
-                assert (first[3][name] - weight).abs().max() <= 1e-9
-                assert torch.equal(first[3][name], second[3][name])
+            assert (first[3][name] - weight).abs().max() <= 1e-9
 
 
 @pytest.mark.release
-def test_dropout_and_the_rate_penalty_are_the_same_in_two_processes(tmp_path: Path) -> None:
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    # One hidden layer, whose rate is penalised.
-    ((_, gradients, _, _),) = run_shared(script, "float64", 1, "[16]")
-    for _, shared, _, _ in run_shared(script, "float64", 2, "[16]"):
-        for name, gradient in gradients.items():
-            assert gradient.count_nonzero() > 0
-            assert (shared[name] - gradient).abs().max() <= 1e-9 * gradient.abs().max()
-
-
-@pytest.mark.release
-def test_the_command_under_torchrun_writes_and_speaks_once(tmp_path: Path) -> None:
+def test_the_command_under_torchrun_writes_and_prints_once(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "srcell"]
-    arguments = ["train", "digits", "--hidden", "8", "--epochs", "2", "--steps", "5", "--out", str(out)]
-    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+    command = ["-m", "srcell", "train", "digits", "--hidden", "8", "--epochs", "2", "--steps", "5", "--out"]
+    done = run_python(*command, str(out))
     assert done.returncode == 0, done.stderr
-    full = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+    full = run_python(*command, str(out))
     assert full.returncode != 0 and not full.stdout
-    said = {line for line in full.stderr.splitlines() if line.startswith("srcell: ")}
-    assert said == {
+    assert {line for line in full.stderr.splitlines() if line.startswith("srcell: ")} == {
         f"srcell: {out} exists and is not an empty folder: choose another run folder, or resume the run in it",
         f"srcell: {out}: the first process cannot write there",
     }
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        *("data", "network", "machine", "folder"),
-        *("epoch", "epoch", "test"),
-    ]
+    first_words = [line.split()[0] for line in done.stdout.splitlines()]
+    assert first_words == ["data", "network", "machine", "folder", "epoch", "epoch", "test"]
     assert (out / "result.json").exists() and len((out / "metrics.csv").read_text().splitlines()) == 3

@@ -1,14 +1,14 @@
 """Random inputs for the targets of the fuzz campaign: numbers, memory layouts, and wrong arguments.
 
-Everything is a function of a ``random.Random``: the campaign passes a seeded one, hypothesis one whose choices it
-shrinks. Shrinking goes towards the first option of a ``pick`` and a ``chance`` that fails, so these are the simplest.
+Everything is a function of a ``random.Random``: the campaign passes a seeded one, and tests/test_runtime.py one of
+hypothesis, which shrinks towards the first option of a ``pick`` and a ``chance`` that fails: these are the simplest.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,11 @@ def spikes(draw: Draw, *shape: int, dtype: torch.dtype = torch.float32) -> Tenso
     return fires.to(dtype) if chance(draw, 50) else fires * floats(draw, *shape, dtype=dtype)
 
 
+def lengths_in(draw: Draw, steps: int, batch: int) -> Tensor:
+    """The length of each sample, int64."""
+    return torch.tensor([draw.randrange(steps + 1) for _ in range(batch)], dtype=torch.int64)
+
+
 def fits(x: Tensor) -> bool:
     return max(x.shape, default=0) < 10_000
 
@@ -94,34 +99,28 @@ def repeated(draw: Draw, x: Tensor) -> Tensor:
 
 def altered(draw: Draw, x: Tensor) -> Tensor:
     """A tensor that is wrong in shape, dtype, device, layout or size."""
-    how = draw.randrange(12)
     if x.layout != torch.strided or x.device.type != "cpu" or x.is_quantized or x.is_complex() or not fits(x):
         return x  # altered already
-    if how == 0:
-        return x.unsqueeze(0)
-    if how == 1:
-        return x.new_zeros([n + 1 for n in x.shape])
-    if how == 2:
-        return x.new_zeros(x.shape[1:])
-    if how == 3:
-        return x.new_zeros(0)
-    if how == 4:
-        return x.to(pick(draw, torch.int64, torch.bool, torch.float16, torch.float64, torch.float32, torch.int32))
-    if how == 5:
-        return x.to(pick(draw, torch.complex64, torch.bfloat16, torch.uint8, torch.int8))
-    if how == 6:
-        return x.to("meta")
-    if how == 7:
-        return x.to_sparse() if x.dim() else x.new_zeros(1).to_sparse()
-    if how == 8:
-        return (
-            x.detach().to(torch.float32).reshape(x.shape[0] if x.dim() else 1, -1).to_sparse_csr() if x.numel() else x
-        )
-    if how == 9:
-        return vast(draw, x)
-    if how == 10:
-        return torch.quantize_per_tensor(x.detach().float(), 0.1, 0, torch.qint8) if x.dim() else x.new_zeros(2, 2)
-    return x.new_zeros([draw.randrange(4) for _ in range(draw.randrange(5))])
+    change: Callable[[], Tensor] = pick(
+        draw,
+        lambda: x.unsqueeze(0),
+        lambda: x.new_zeros([n + 1 for n in x.shape]),
+        lambda: x.new_zeros(x.shape[1:]),
+        lambda: x.new_zeros(0),
+        lambda: x.to(pick(draw, torch.int64, torch.bool, torch.float16, torch.float64, torch.float32, torch.int32)),
+        lambda: x.to(pick(draw, torch.complex64, torch.bfloat16, torch.uint8, torch.int8)),
+        lambda: x.to("meta"),
+        lambda: x.to_sparse() if x.dim() else x.new_zeros(1).to_sparse(),
+        lambda: matrix(x).to_sparse_csr() if x.numel() else x,
+        lambda: vast(draw, x),
+        lambda: torch.quantize_per_tensor(x.detach().float(), 0.1, 0, torch.qint8) if x.dim() else x.new_zeros(2, 2),
+        lambda: x.new_zeros([draw.randrange(4) for _ in range(draw.randrange(5))]),
+    )
+    return change()
+
+
+def matrix(x: Tensor) -> Tensor:
+    return x.detach().float().reshape(x.shape[0] if x.dim() else 1, -1)
 
 
 def vast(draw: Draw, x: Tensor) -> Tensor:
@@ -167,21 +166,17 @@ def corrupted(draw: Draw, content: bytes) -> bytes:
     data = bytearray(content)
     for _ in range(pick(draw, 1, 1, 2, 5)):
         at = draw.randrange(len(data) + 1)
-        how = draw.randrange(7)
-        if how == 0:
-            del data[at:]
-        elif how == 1:
-            del data[at : at + draw.randrange(1, 9)]
-        elif how == 2:
-            data[at : at + 1] = bytes([draw.getrandbits(8)])
-        elif how == 3 and at < len(data):
-            data[at] ^= 1 << draw.randrange(8)
-        elif how == 4:
-            data[at:at] = bytes(draw.getrandbits(8) for _ in range(draw.randrange(1, 9)))
-        elif how == 5:
-            data[at : at + 8] = pick(draw, b"\xff", b"\0", b"\x7f") * 8
-        else:
-            data[at:at] = data[at : at + draw.randrange(1, 40)]
+        removed, added = pick(
+            draw,
+            (len(data), b""),
+            (draw.randrange(1, 9), b""),
+            (1, draw.randbytes(1)),
+            (1, bytes(byte ^ 1 << draw.randrange(8) for byte in data[at : at + 1])),
+            (0, draw.randbytes(draw.randrange(1, 9))),
+            (8, pick(draw, b"\xff", b"\0", b"\x7f") * 8),
+            (0, data[at : at + draw.randrange(1, 40)]),
+        )
+        data[at : at + removed] = added
     return bytes(data)
 
 
@@ -193,9 +188,12 @@ def assert_names(error: Exception, names: Iterable[str]) -> None:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory is exhausted or that a size overflows in torch."""
-    words = ("can't allocate memory", "size calculation overflowed", "Stride calculation overflowed")
-    words += ("Negative strides are not supported", "cannot be represented as a SymInt")
-    words += ("integer multiplication overflow",)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    words = (
+        "can't allocate memory",
+        "size calculation overflowed",
+        "Stride calculation overflowed",
+        "Negative strides are not supported",
+        "cannot be represented as a SymInt",
+        "integer multiplication overflow",
     )
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fuzz.draws import (
     altered,
     chance,
     floats,
+    lengths_in,
     oddity,
     pick,
     relaid,
@@ -29,11 +31,8 @@ from fuzz.draws import (
     spoil,
     wrong,
 )
-from fuzz.facts import accepts, contents, readable, tensors_in
+from fuzz.facts import attempt, contents, names_of, readable, target, tensors_in
 from srcell import EventBatch, latency_encode, rate_encode
-
-OF_EVENTS = ("offsets", "indices", "values", "lengths", "shape", "csr", "x", "y", "polarity", "times", "bin_width")
-OF_EVENTS += ("inputs", "sensor_size", "steps", "prefix", "count", "batches", "samples", "dtype", "device")
 
 # Event batches
 
@@ -44,14 +43,14 @@ def event_parts(draw: Draw) -> dict[str, Any]:
     counts = [draw.randrange(3) if inputs and chance(draw, 50) else 0 for _ in range(rows)]
     lengths = None
     if chance(draw, 30):
-        lengths = [draw.randrange(steps + 1) for _ in range(batch)]
+        lengths = lengths_in(draw, steps, batch)
         counts = [n if k % steps < lengths[k // steps] else 0 for k, n in enumerate(counts)]
     events = sum(counts)
     offsets = torch.tensor([0, *np.cumsum(counts, dtype=np.int64).tolist()], dtype=torch.int64)
     indices = torch.tensor([draw.randrange(min(inputs, 2**31)) for _ in range(events)], dtype=torch.int32)
     values = floats(draw, events, dtype=pick(draw, *FLOATS)) if chance(draw, 50) else None
     parts: dict[str, Any] = {"offsets": offsets, "indices": indices, "values": values, "shape": (steps, batch, inputs)}
-    parts["lengths"] = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
+    parts["lengths"] = lengths
     for name, x in parts.items():
         if isinstance(x, Tensor):
             x = relaid(draw, x)
@@ -75,12 +74,13 @@ def spoil_parts(draw: Draw, parts: dict[str, Any]) -> None:
         parts[name] = wrong(draw, torch.from_numpy(x) if isinstance(x, np.ndarray) and x.flags.writeable else x)
 
 
-def event_batch(draw: Draw) -> bool:
+@target
+def event_batch(draw: Draw) -> None:
     """EventBatch: its constructor, from_dense, from_events and pickling."""
-    return pick(draw, *[constructed_events] * 5, dense_events, timed_events, pickled_events)(draw)
+    pick(draw, *[constructed_events] * 5, dense_events, timed_events, pickled_events)(draw)
 
 
-def constructed_events(draw: Draw) -> bool:
+def constructed_events(draw: Draw) -> None:
     parts = event_parts(draw)
     spoilt = chance(draw, 30)
     if spoilt:
@@ -88,24 +88,21 @@ def constructed_events(draw: Draw) -> bool:
     given = tensors_in(parts)
     seen = contents(given)
 
-    outcome = accepts(OF_EVENTS, lambda: EventBatch(**parts))
-    if outcome is None:
-        assert spoilt
-        return False
+    batch: EventBatch = attempt(EventBatch, parts, spoilt)
 
-    batch: EventBatch = outcome[0]
     if batch.device.type == "meta":
-        return True
+        return
     steps, samples, _ = batch.shape
     assert contents(given) == seen
     assert len(batch.offsets) == steps * samples + 1 and len(batch) == samples
     if max(batch.shape) > 10_000:
         assert repr(batch) and batch.nbytes >= 8 and batch.density >= 0 and batch == batch
-        return True
+        return
     dense = batch.to_dense(torch.float64)
     assert_comes_back(batch, dense)
     assert_selects(draw, batch, dense)
-    return misused(draw, batch) if chance(draw, 25) else True
+    if chance(draw, 25):
+        misuse(draw, batch)
 
 
 def assert_comes_back(batch: EventBatch, dense: Tensor) -> None:
@@ -130,102 +127,98 @@ def assert_selects(draw: Draw, batch: EventBatch, dense: Tensor) -> None:
     assert batch.truncate(steps // 2).to_dense(torch.float64).equal(dense[: steps // 2])
 
 
-def misused(draw: Draw, batch: EventBatch) -> bool:
-    """A valid batch and a method called with a wrong argument."""
-    uses = (
-        *(lambda x: batch[x], lambda x: batch.truncate(x), lambda x: batch.to_dense(x), lambda x: batch.to(x)),
-        *(lambda x: EventBatch.cat([batch, x]), lambda x: EventBatch.cat([batch], steps=x), EventBatch.cat),
+def misuse(draw: Draw, batch: EventBatch) -> None:
+    """Call a method of a valid batch with a wrong argument."""
+    uses: tuple[Callable[[Any], Any], ...] = (
+        *(lambda x: batch[x], batch.truncate, batch.to_dense, batch.to, EventBatch.cat),
+        *(lambda x: EventBatch.cat([batch, x]), lambda x: EventBatch.cat([batch], steps=x)),
         lambda x: EventBatch.from_sparse_csr(x, shape=batch.shape),
         lambda x: EventBatch.from_sparse_csr(batch.to_sparse_csr(), shape=x),
     )
     use, x = pick(draw, *uses), oddity(draw) if chance(draw, 60) else altered(draw, batch.offsets)
+    names = (
+        "offsets",
+        "indices",
+        "values",
+        "lengths",
+        "shape",
+        "csr",
+        "steps",
+        "batches",
+        "samples",
+        "dtype",
+        "device",
+    )
 
-    return accepts((*OF_EVENTS, "slice"), lambda: use(x)) is not None
+    attempt(lambda: use(x), {}, True, *names, "slice")
 
 
-def dense_events(draw: Draw) -> bool:
+def dense_events(draw: Draw) -> None:
     dtype = pick(draw, torch.float32, torch.float64, torch.bool)
     x: Any = relaid(draw, spikes(draw, size(draw), size(draw), size(draw)).to(dtype))
     given = {"x": x.numpy() if chance(draw, 30) and not x.is_neg() else x}
     if chance(draw, 30):
-        given["lengths"] = torch.tensor([draw.randrange(x.shape[0] + 1) for _ in range(x.shape[1])], dtype=torch.int64)
+        given["lengths"] = lengths_in(draw, *x.shape[:2])
     spoilt = spoil(draw, given, 30)
 
-    outcome = accepts(OF_EVENTS, lambda: EventBatch.from_dense(**given))
-    if outcome is None:
-        assert spoilt
-        return False
+    batch = attempt(EventBatch.from_dense, given, spoilt)
 
-    batch = outcome[0]
     if given.get("lengths") is None and max(batch.shape) < 10_000:
         expected = torch.as_tensor(given["x"])
         assert torch.equal(batch.to_dense(torch.float64), expected.to(torch.float64))
-    return True
 
 
-def recording(draw: Draw) -> tuple[dict[str, Any], list[int]]:
-    """Arguments of from_events, with indices or pixels, and the input of each event."""
-    events, inputs, width = draw.randrange(9), pick(draw, 6, 1, 300), pick(draw, 10, 1, 2.5, 1000)
-    top = pick(draw, 40, 0, 400)
-    times: Any = sorted(draw.randrange(top + 1) if chance(draw, 50) else top * draw.random() for _ in range(events))
-    times = [int(t) for t in times] if chance(draw, 50) else times
-    cells = [draw.randrange(inputs) for _ in range(events)]
-    given: dict[str, Any] = {"times": times, "bin_width": width}
+def recording(draw: Draw) -> dict[str, Any]:
+    """Arguments of from_events as numbers and lists, with indices or pixels."""
+    events, inputs, top = draw.randrange(9), pick(draw, 6, 1, 300), pick(draw, 40, 0, 400)
+    times = sorted(draw.randrange(top + 1) if chance(draw, 50) else top * draw.random() for _ in range(events))
+    given: dict[str, Any] = {"times": [int(t) for t in times] if chance(draw, 50) else times}
+    given["bin_width"] = pick(draw, 10, 1, 2.5, 1000)
     if chance(draw, 50):
-        given |= {"indices": cells, "inputs": inputs}
+        given |= {"indices": [draw.randrange(inputs) for _ in times], "inputs": inputs}
     else:
-        x, y, polarity = [k % 3 for k in cells], [k % 2 for k in cells], [k % 5 < 2 for k in cells]
-        given |= {"x": x, "y": y, "sensor_size": (2, 3)}
+        given |= {"x": [draw.randrange(3) for _ in times], "y": [draw.randrange(2) for _ in times]}
+        given["sensor_size"] = (2, 3)
         if chance(draw, 50):
-            given["polarity"] = polarity
-        cells = [(p * 2 + b) * 3 + a for a, b, p in zip(x, y, given.get("polarity", [0] * events), strict=True)]
-    for name, x in given.items():
-        if isinstance(x, list) and events and chance(draw, 40):
-            dtype = pick(draw, torch.int64, torch.int32, torch.int16) if isinstance(x[0], int) else None
-            tensor = torch.tensor(x, dtype=torch.bool if isinstance(x[0], bool) else dtype)
-            given[name] = tensor.numpy() if chance(draw, 50) else tensor
+            given["polarity"] = [chance(draw, 50) for _ in times]
     if chance(draw, 40):
         given |= {"steps": pick(draw, 9, 0, 1), "prefix": pick(draw, 3, 0), "count": pick(draw, "once", "all")}
-    return given, cells
+    return given
 
 
-def timed_events(draw: Draw) -> bool:
-    given, cells = recording(draw)
+def timed_events(draw: Draw) -> None:
+    """A recording in tensors and arrays gives the batch of lists. For these test_event_recordings.py holds the
+    definition.
+    """
+    plain = recording(draw)
+    given = dict(plain)
+    for name, x in plain.items():
+        if isinstance(x, list) and x and chance(draw, 40):
+            narrow = pick(draw, torch.int64, torch.int32, torch.int16)
+            tensor = torch.from_numpy(np.array(x))  # int64, float64 or bool
+            tensor = tensor.to(narrow) if tensor.dtype == torch.int64 else tensor
+            given[name] = tensor.numpy() if chance(draw, 50) else tensor
     spoilt = spoil(draw, given, 35)
 
-    outcome = accepts(OF_EVENTS, lambda: EventBatch.from_events(**given))
-    if outcome is None:
-        assert spoilt
-        return False
+    batch = attempt(EventBatch.from_events, given, spoilt)
 
-    batch = outcome[0]
     EventBatch(batch.offsets, batch.indices, shape=batch.shape)
     if not spoilt:
-        assert_is_recorded(batch, given, cells)
-    return True
+        assert batch == EventBatch.from_events(**plain)
 
 
-def assert_is_recorded(batch: EventBatch, given: dict[str, Any], cells: list[int]) -> None:
-    """Assert that each event of the recording is in its bin, once or as often as it occurs."""
-    prefix, steps = given.get("prefix", 0), given.get("steps")
-    bins = [math.floor(float(t) / given["bin_width"]) for t in given["times"]]
-    kept = [(prefix + b, k) for b, k in zip(bins, cells, strict=True) if steps is None or b < steps]
-    kept = sorted(kept if given.get("count") == "all" else set(kept))
-    rows = [step for step in range(batch.shape[0]) for _ in range(*batch.offsets[step : step + 2].tolist())]
-    assert list(zip(rows, batch.indices.tolist(), strict=True)) == kept
-
-
-def pickled_events(draw: Draw) -> bool:
+def pickled_events(draw: Draw) -> None:
     """A pickled batch, perhaps with an altered state: unpickling must validate it."""
-    parts = {name: x for name, x in event_parts(draw).items()}
-    if chance(draw, 35):
+    parts = event_parts(draw)
+    spoilt, other = chance(draw, 35), chance(draw, 10)
+    if spoilt:
         spoil_parts(draw, parts)
-    if chance(draw, 10):
+    if other:
         parts[pick(draw, "other", "shape")] = None
     state = pickle.loads(pickle.dumps(parts)) if all(readable(x) for x in tensors_in(parts)) else parts
     batch = EventBatch.__new__(EventBatch)
 
-    return accepts((*OF_EVENTS, "EventBatch"), lambda: batch.__setstate__(state)) is not None
+    attempt(batch.__setstate__, {"state": state}, spoilt or other, *names_of(EventBatch), "EventBatch")
 
 
 # Encoders
@@ -241,51 +234,30 @@ def pixels(draw: Draw, samples: int) -> Tensor:
     return repeated(draw, relaid(draw, images))
 
 
-def encoders(draw: Draw) -> bool:
-    """rate_encode and latency_encode."""
-    rate, samples = chance(draw, 50), size(draw)
+@target
+def encoders(draw: Draw) -> None:
+    """rate_encode and latency_encode give the events of the same images in contiguous memory. For these
+    test_encoders.py holds the definition.
+    """
+    encode, samples = pick(draw, rate_encode, latency_encode), size(draw)
     x = pixels(draw, samples)
     fit = bool(((x >= 0) & (x <= 1)).all())
     given: dict[str, Any] = {"images": x.numpy() if chance(draw, 25) and not x.is_neg() else x}
     given |= {"steps": pick(draw, 5, 1, 33, 70), "prefix": pick(draw, 2, 0)}
-    if rate:
+    if encode is rate_encode:
         given |= {"seed": draw.getrandbits(64), "gain": pick(draw, 0.25, 1.0, 0.0, 7.5, 1e300, 1e-300)}
         if chance(draw, 50):
             given["index"] = [pick(draw, 0, 5, 2**31, 2**63 - 1) for _ in range(samples)]
     spoilt = spoil(draw, given, 35)
     seen = contents(tensors_in(given))
 
-    names = ("images", "steps", "prefix", "seed", "gain", "index")
-    outcome = accepts(names, lambda: (rate_encode if rate else latency_encode)(**given))
-    if outcome is None:
-        assert spoilt or not fit
-        return False
+    batch = attempt(encode, given, spoilt or not fit)
 
-    batch = outcome[0]
     assert contents(tensors_in(given)) == seen
     EventBatch(batch.offsets, batch.indices, shape=batch.shape)  # the constructor accepts it
     images = given["images"]
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images.astype(np.float32))
-    flat = images.resolve_neg().flatten(1).float()
-    assert batch.shape == (given["prefix"] + given["steps"], *flat.shape)
-    (assert_rates if rate else assert_latencies)(batch, flat, given)
-    return True
-
-
-def assert_rates(batch: EventBatch, flat: Tensor, given: dict[str, Any]) -> None:
-    """Assert that black never fires, and that white fires in every step at a gain of 1."""
-    counts = batch.to_dense().sum(0)
-    assert not counts[flat == 0].any()
-    if float(given["gain"]) == 1.0:
-        assert bool((counts[flat == 1] == given["steps"]).all())
-
-
-def assert_latencies(batch: EventBatch, flat: Tensor, given: dict[str, Any]) -> None:
-    """Assert that every pixel that is not black fires once, at the step of the definition."""
-    assert torch.equal(batch.to_dense().sum(0), (flat != 0).float())
-    late = (given["prefix"] + ((1 - flat.double()) * (given["steps"] - 1)).round()).long()
-    for sample, pixel in flat.nonzero().tolist()[:5]:
-        row = sample * batch.shape[0] + int(late[sample, pixel])
-        found = batch.indices[batch.offsets[row] : batch.offsets[row + 1]]
-        assert pixel in found.tolist()
+    plain = images.resolve_neg().flatten(1).float().clone(memory_format=torch.contiguous_format)
+    assert batch.shape == (given["prefix"] + given["steps"], *plain.shape)
+    assert batch == encode(**given | {"images": plain})

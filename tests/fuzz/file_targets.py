@@ -36,12 +36,14 @@ from fuzz.draws import Draw, altered, chance, corrupted, pick, spikes
 from srcell import benchmark, hardware, runtime, training
 from srcell._files import is_partial, partial_name
 from srcell.cli import main
-from srcell.data import Dataset, LabelledEvents, LabelledImages, load_fashion_mnist, load_mnist, load_nmnist
+from srcell.cli.parser import typed
+from srcell.data import Dataset, LabelledEvents, LabelledImages, load_nmnist
 from srcell.models import SRCClassifier
 from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig
-from srcell.training.presets import PRESETS
 from srcell.training.run_folder import FILES, RunFolder
+from support.formats import FORMATS
+from support.outputs import KINDS, NAMES, check_output, tree
 
 MEMORY = Path("/dev/shm")  # a file system in memory, if there is one
 FOREIGN = "not srcell's"
@@ -76,68 +78,55 @@ def accepts_file(folder: Path, call: Callable[[], Any]) -> tuple[Any] | None:
     return None
 
 
-# Images
+# Data sets
 
 
-def idx_files(draw: Draw, height: int, width: int) -> dict[str, bytes]:
-    """The contents of four valid files, by name."""
-    contents = {}
-    for part in ("train", "t10k"):
-        count = pick(draw, 3, 1, 7)
-        images = np.frombuffer(draw.randbytes(count * height * width), np.uint8)
-        contents[f"{part}-images-idx3-ubyte"] = struct.pack(">4I", 0x803, count, height, width) + images.tobytes()
-        labels = bytes(draw.randrange(10) for _ in range(count))
-        contents[f"{part}-labels-idx1-ubyte"] = struct.pack(">2I", 0x801, count) + labels
-    return contents
+@functools.cache
+def good_files(name: str) -> dict[str, bytes]:
+    """The contents of a small valid data set's files."""
+    folder = workspace(f"good-{name}")
+    FORMATS[name].write(folder)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def write_idx(draw: Draw, folder: Path, contents: dict[str, bytes]) -> bool:
-    """Write the files, gzipped or not and perhaps corrupted; return whether all are valid."""
-    zipped, spoilt, kind = chance(draw, 20), pick(draw, *contents), draw.randrange(100)
-    if kind >= 75:
-        contents[spoilt] = corrupted(draw, contents[spoilt])
-    elif kind >= 60:
-        contents[spoilt] = strange_idx(draw)
-    folder.mkdir(exist_ok=True)
-    for file, content in contents.items():
-        for suffix in ("", ".gz"):
-            (folder / (file + suffix)).unlink(missing_ok=True)
-        content = gzip.compress(content, 1) if zipped else content
-        if zipped and kind >= 95:
-            content = corrupted(draw, content)
-        if kind != 60 or file != spoilt:
-            (folder / (file + ".gz" * zipped)).write_bytes(content)
-    return kind < 60
+def data_set(draw: Draw, name: str, strange: Callable[[Draw], bytes]) -> bool:
+    """The files of a data set, of which one may be missing, corrupt, or something else."""
+    folder, files = workspace(name), dict(good_files(name))
+    spoilt, how = pick(draw, *files), draw.randrange(100)
+    if how >= 60:
+        zipped = spoilt.endswith(".gz")
+        content = gzip.decompress(files[spoilt]) if zipped and how < 95 else files[spoilt]
+        content = strange(draw) if how < 70 else corrupted(draw, content)
+        files[spoilt] = gzip.compress(content, 1) if zipped and how < 95 else content
+    shutil.rmtree(folder)
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        if how != 60 or path != spoilt:
+            (folder / path).write_bytes(content)
 
-
-def idx(draw: Draw) -> bool:
-    """The four files of MNIST or Fashion-MNIST, gzipped or not."""
-    folder = workspace("idx")
-    load, name = pick(draw, (load_mnist, "mnist"), (load_fashion_mnist, "fashion-mnist"))
-    height, width = pick(draw, 3, 1, 28), pick(draw, 2, 1, 28)
-    contents = idx_files(draw, height, width)
-    clean = write_idx(draw, folder / name, contents)
-
-    outcome = accepts_file(folder, lambda: load(folder))
+    outcome = accepts_file(folder, lambda: FORMATS[name].load(folder))
     if outcome is None:
-        assert not clean
+        assert how >= 60
         return False
 
     dataset: Dataset = outcome[0]
     for samples in (dataset.train, dataset.test):
-        assert isinstance(samples, LabelledImages)
-        images, labels = samples
-        assert len(images) == len(labels) > 0 and images.shape[1:] == dataset.input_shape[1:] and images[0].numel() > 0
-        assert images.dtype == torch.float32 and bool(((images >= 0) & (images <= 1)).all())
-        assert labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < 10)).all())
-    if clean:
-        assert torch.equal((dataset.train.images * 255).round().byte(), stored_images(contents, height, width))
+        assert samples.labels.dtype == torch.int64 and len(samples.labels) > 0
+        assert bool(((samples.labels >= 0) & (samples.labels < dataset.num_classes)).all())
+        if isinstance(samples, LabelledEvents):
+            events = samples.events
+            assert events.shape[1:] == (len(samples.labels), dataset.input_size)
+            assert events.lengths is not None and events.shape[0] == int(events.lengths.max())
+        else:
+            images = samples[0]
+            assert images.shape == (len(samples.labels), *dataset.input_shape[1:]) and images[0].numel() > 0
+            assert images.dtype == torch.float32 and bool(((images >= 0) & (images <= 1)).all())
     return True
 
 
-def stored_images(contents: dict[str, bytes], height: int, width: int) -> Tensor:
-    stored = bytearray(contents["train-images-idx3-ubyte"][16:])
-    return torch.frombuffer(stored, dtype=torch.uint8).view(-1, height, width)
+def idx(draw: Draw) -> bool:
+    """The four files of MNIST."""
+    return data_set(draw, "mnist", strange_idx)
 
 
 def strange_idx(draw: Draw) -> bytes:
@@ -149,63 +138,9 @@ def strange_idx(draw: Draw) -> bytes:
     return struct.pack(f">I{len(sizes)}I", magic, *sizes) + content
 
 
-# Recordings
-
-
-def recording(draw: Draw) -> bytes:
-    """Events of five bytes: x, y, polarity and microseconds; some mark an overflow of the time stamps."""
-    times = sorted(draw.randrange(pick(draw, 5_000, 100_000)) for _ in range(draw.randrange(1, 12)))
-    rows = []
-    for t in times:
-        x, y = draw.randrange(34), 240 if chance(draw, 5) else draw.randrange(34)
-        rows.append(bytes([x, y]) + (t | draw.randrange(2) << 23).to_bytes(3, "big"))
-    return b"".join(rows)
-
-
-def recorded(content: bytes, prefix: int) -> set[tuple[int, int]]:
-    """The (step, input) of each event of a valid recording, decoded one by one."""
-    cells, extra = set(), 0
-    for k in range(0, len(content), 5):
-        x, y, *time = content[k : k + 5]
-        if y == 240:
-            extra += 2**13
-            continue
-        stamp = int.from_bytes(bytes(time), "big")
-        t, polarity = (stamp & 0x7FFFFF) + extra, stamp >> 23
-        cells.add((prefix + t // 1000, (polarity * 34 + y) * 34 + x))
-    return cells
-
-
 def nmnist(draw: Draw) -> bool:
     """Recordings of N-MNIST."""
-    folder, prefix = workspace("nmnist"), pick(draw, 20, 0)
-    train, test = folder / "Train/3/a.bin", folder / "Test/0/b.bin"
-    contents = {}
-    for path in (train, test):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        contents[path] = recording(draw)
-    clean = not chance(draw, 40)
-    if not clean:
-        path = pick(draw, train, test)
-        contents[path] = corrupted(draw, contents[path]) if chance(draw, 90) else draw.randbytes(draw.randrange(60))
-    for path, content in contents.items():
-        path.write_bytes(content)
-
-    outcome = accepts_file(folder, lambda: load_nmnist(folder, prefix=prefix))
-    if outcome is None:
-        return False
-
-    dataset: Dataset = outcome[0]
-    for samples, label in ((dataset.train, 3), (dataset.test, 0)):
-        assert isinstance(samples, LabelledEvents)
-        assert samples.labels.tolist() == [label] and samples.events.shape[1:] == (1, 2 * 34 * 34)
-        assert samples.events.lengths is not None
-    if clean:
-        steps = dataset.train.events.offsets.diff()
-        rows = torch.arange(len(steps)).repeat_interleave(steps)
-        found = set(zip(rows.tolist(), dataset.train.events.indices.tolist(), strict=True))
-        assert found == recorded(contents[train], prefix)
-    return True
+    return data_set(draw, "nmnist", lambda draw: draw.randbytes(draw.randrange(60)))
 
 
 # Caches of recordings
@@ -228,7 +163,7 @@ def cache(draw: Draw) -> bool:
     folder, path, good, fresh = cached_recordings()
     content = good
     if chance(draw, 45):
-        content = corrupted(draw, good) if chance(draw, 40) else resaved(draw, good, ("stamp", "shape"))
+        content = corrupted(draw, good) if chance(draw, 40) else resaved(draw, good)
     path.write_bytes(content)
 
     try:
@@ -246,32 +181,31 @@ def cache(draw: Draw) -> bool:
     return path.read_bytes() == content
 
 
-def resaved(draw: Draw, content: bytes, kept: tuple[str, ...] = ()) -> bytes:
-    """A safetensors file with one tensor or one entry of its header changed."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    metadata, tensors = header.get("__metadata__", {}), parse_tensors(content)
-    how = draw.randrange(10)
+def resaved(draw: Draw, content: bytes) -> bytes:
+    """A safetensors file with a tensor, a text of its metadata, or something in its header changed."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata, tensors = header["__metadata__"], parse_tensors(content)
+    texts = [name for name in metadata if name != "stamp"]  # which is no JSON
+    how, name = draw.randrange(10), pick(draw, *tensors)
     if how < 5:
-        name = pick(draw, *tensors)
         tensors[name] = other_tensor(draw, tensors[name])
     elif how == 5:
-        del tensors[pick(draw, *tensors)]
+        del tensors[name]
     elif how == 6:
         tensors[pick(draw, "../x", "/etc/passwd", "values", "optimizer.x", "optimizer.0.a.b", "")] = torch.zeros(1)
-    elif how == 7 and metadata:
-        name = pick(draw, *(name for name in metadata if name != "stamp" or chance(draw, 20)), *kept)
-        if name != "stamp":
-            metadata[name] = strange_json(draw, metadata[name])
-    elif how == 8:
-        metadata.pop(pick(draw, *metadata, None), None)
+    elif how == 7:
+        text = pick(draw, *texts)
+        metadata[text] = strange_json(draw, metadata[text])
     else:
-        name = pick(draw, *(key for key in header if key != "__metadata__"))
-        entry = header[name]
-        entry[pick(draw, *entry)] = pick(draw, "F8_E5M2", "BOOL", "U64", "X", [0, 2**62], [-1], [2, 1], None, {}, [])
-        text = json.dumps(header).encode()
-        return len(text).to_bytes(8, "little") + text + content[8 + size :]
-    return save({name: x.contiguous() for name, x in tensors.items()}, metadata or None)
+        return with_strange_header(draw, content)
+    return save({name: x.contiguous() for name, x in tensors.items()}, metadata)
+
+
+def with_strange_header(draw: Draw, content: bytes) -> bytes:
+    """A file that begins with the length of its header of JSON, with something strange in the header."""
+    size = int.from_bytes(content[:8], "little")
+    header = strange_json(draw, content[8 : 8 + size].decode()).encode(errors="surrogatepass")
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def other_tensor(draw: Draw, x: Tensor) -> Tensor:
@@ -327,10 +261,8 @@ def neighbour(draw: Draw, value: Any) -> Any:
     """A value of the same kind that is likely to be accepted as well."""
     if isinstance(value, bool):
         return not value
-    if isinstance(value, int):
-        return value + draw.randrange(3)
-    if isinstance(value, float):
-        return value * draw.random()
+    if isinstance(value, (int, float)):
+        return value + draw.randrange(3) if isinstance(value, int) else value * draw.random()
     return [*value, 3] if isinstance(value, list) else value
 
 
@@ -383,10 +315,7 @@ def network(draw: Draw) -> bool:
     folder = workspace("network")
     content = exported(draw.randrange(2))
     if chance(draw, 15):
-        length = int.from_bytes(content[:8], "little")
-        with contextlib.suppress(ValueError, RecursionError):
-            header = strange_json(draw, content[8 : 8 + length].decode()).encode(errors="surrogatepass")
-            content = len(header).to_bytes(8, "little") + header + content[8 + length :]
+        content = with_strange_header(draw, content)
     if chance(draw, 40):
         content = corrupted(draw, content)
     (folder / "net.srcell").write_bytes(content)
@@ -468,22 +397,16 @@ def a_run() -> tuple[RunFolder, RunFolder]:
     return writer, RunFolder.open(writer.path)
 
 
-def half_written(draw: Draw) -> set[str]:
-    """Names of partial files, of a run, a download or other programs."""
-    owners = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.json.bak")
-    ends = (".7", "", ".x", ".-1")
-
-    def name() -> str:
-        owner = pick(draw, *owners)
-        return partial_name(owner) if chance(draw, 50) else f"{owner}{pick(draw, *ends)}.partial"
-
-    return {name() for _ in range(draw.randrange(5))}
+OWNERS = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.json.bak")
+# Names of partial files: those of a run, of a download and of other programs.
+PARTIAL = [f"{owner}{end}.partial" for owner in OWNERS for end in (".7", "", ".x", ".-1")]
 
 
 def run_folder(draw: Draw) -> bool:
     """Readers and a second writer, in a folder whose lock is held or free, among partial files of many owners."""
     writer, other = a_run()
-    folder, free, names = writer.path, chance(draw, 50), half_written(draw)
+    folder, free, names = writer.path, chance(draw, 50), set(draw.sample(PARTIAL, draw.randrange(5)))
+    names = {partial_name(pick(draw, *OWNERS)) if chance(draw, 50) else name for name in names}
     readers = (RunFolder.open, srcell.load, lambda path: training.evaluate_run(RunFolder.open(path)))
     reads = [pick(draw, *readers) for _ in range(draw.randrange(4))]
     write = pick(draw, other.lock, functools.partial(RunFolder.create, folder, TrainingConfig()))
@@ -521,57 +444,20 @@ def run_folder(draw: Draw) -> bool:
     return True
 
 
-def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
-
-
 # Files that the user names
 
 
 def outputs(draw: Draw) -> bool:
     """Files written where there is a file, a link, a pipe, a device, a folder, or nothing."""
-    folder = workspace("output")
-    path, target = folder / pick(draw, "file", "x" * 255, "é" * 120, "*", "a.partial"), folder / "target"
-    kind = pick(draw, "none", "file", "link", "dangling", "chain", "loop", "pipe", "device", "folder", "missing")
-    weights = np.arange(draw.randrange(1, 6)).reshape(1, -1)
-    write = functools.partial(hardware.write_weights, path, weights)
-    hardware.write_weights(folder / "expected", weights)
-    expected = (folder / "expected").read_bytes()
-    if kind in ("file", "link", "chain"):
-        (path if kind == "file" else target).write_text("before")
-    if kind == "chain":
-        (folder / "between").symlink_to("target")
-    if kind in ("link", "dangling", "chain", "loop", "missing"):
-        to = {"chain": "between", "loop": path.name, "missing": "nowhere/target"}.get(kind, "target")
-        path.symlink_to(to)
-    if kind == "pipe":
-        os.mkfifo(path)
-        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if kind == "device":
-        path.symlink_to(os.devnull)
-    if kind == "folder":
-        path.mkdir()
-    before = {x.name: x.lstat().st_mode for x in folder.iterdir()}
-
-    try:
-        write()
-        refused = False
-    except OSError:
-        refused = True
-
-    assert refused == (kind in ("loop", "folder", "missing"))
-    assert all(os.lstat(folder / name).st_mode == mode for name, mode in before.items())
-    if kind == "pipe":
-        assert os.read(reader, 1 << 16) == expected
-        os.close(reader)
-    elif kind not in ("device", "loop", "folder", "missing"):
-        assert path.read_bytes() == expected
-    made = {x.name for x in folder.iterdir()} - before.keys()
-    assert made == ({path.name} if kind == "none" else {"target"} if kind == "dangling" else set())
-    for x in folder.iterdir():
-        x.rmdir() if x.is_dir() and not x.is_symlink() else x.unlink()
-    assert_alone(folder)
-    return not refused
+    parent, weights = workspace("output"), np.arange(draw.randrange(1, 6)).reshape(1, -1)
+    folder = parent / "files"
+    folder.mkdir()
+    written = check_output(
+        lambda path: hardware.write_weights(path, weights), folder, pick(draw, *NAMES), pick(draw, *KINDS)
+    )
+    shutil.rmtree(folder)
+    assert_alone(parent)
+    return written
 
 
 @functools.cache
@@ -590,9 +476,8 @@ def texts(draw: Draw) -> bool:
     text = written_texts()[reader]
     for _ in range(draw.randrange(4)):
         at = draw.randrange(len(text) + 1)
-        part = (
-            text[at : at + draw.randrange(40)] if chance(draw, 50) else pick(draw, " ", "1", "_", "(", "/*", "\n", "-")
-        )
+        some = pick(draw, " ", "1", "_", "(", "/*", "\n", "-")
+        part = text[at : at + draw.randrange(40)] if chance(draw, 50) else some
         text = text[:at] + part * pick(draw, 1, 3, 300, 30_000 // max(len(part), 1)) + text[at + draw.randrange(3) :]
     (folder / "text").write_text(text)
 
@@ -614,76 +499,32 @@ def runs() -> Path:
     return folder
 
 
-NUMBERS = ("1", "0", "-1", "2", "0.5", "1e-3", "nan", "inf", "1e400", "9" * 30, "9" * 5000, "", "x", "1_0", "٣")
-NAMES = ("rate", "latency", "one-cycle", "constant", "relu", "straight_through", "rest", "zeros", "", "x", "../x", "é")
-FOLDERS = ("new", "begun", "full", "broken", "a/b", "", ".", "full/notes.txt", "x\ny", "\udcff", "x" * 300, "\0")
-OPTIONS = [name for name in SETTINGS if name != "dataset"]
-GOOD = {int: ("1", "2", "5"), float: ("0.5", "0.01", "1"), str: NAMES[:8]}
-
-
-def setting_words(draw: Draw) -> list[str]:
-    field = pick(draw, *OPTIONS)
-    option, kind = SETTINGS[field].option, type(SETTINGS[field].default)
-    if kind is bool:
-        return [option if chance(draw, 70) else option.replace("--", "--no-")]
-    if kind is str:
-        good = {"schedule": "constant", "encoding": "latency", "surrogate": "relu"}.get(field, "rest")
-        return [option, good if chance(draw, 70) else pick(draw, *NAMES, *NUMBERS)]
-    words = [
-        option,
-        pick(draw, *GOOD[int if kind is tuple else kind]) if chance(draw, 80) else pick(draw, *NUMBERS, *NAMES),
-    ]
-    if field in ("channels", "hidden_sizes"):
-        return words + [pick(draw, "3", "4", "x")] * chance(draw, 30)
-    return words
-
-
-def machine_words(draw: Draw) -> list[str]:
-    return list(
-        pick(
-            draw,
-            ("--data", pick(draw, *FOLDERS)),
-            ("--download",),
-            ("--cache",),
-            ("--workers", pick(draw, "0", "1", *NUMBERS)),
-            ("--device", pick(draw, "cpu", "cpu", "cpu", "cuda", "cuda:99", "meta", "x", "", "cpu:7", "é")),
-            ("--checkpoint-seconds", pick(draw, "1", *NUMBERS)),
-        )
-    )
+LINES = (
+    *("train digits", "train mnist --preset fast --data new --download --cache", "train --resume begun"),
+    *("train nmnist --out new --workers 1 --device cpu", "train digits --hidden 5 3 --channels --checkpoint-seconds 1"),
+    *("sweep digits --seeds 0 1", "sweep mnist --vary lr 0.5 1 --vary hidden 2 5 --out new", "info"),
+    *("eval begun --binary", "eval begun --device cpu --workers 0"),
+    *("bench", f"bench {next(iter(benchmark.CASES))} --quick --threads 2 --repetitions 2 --out new.json"),
+)
+STRANGE_WORDS = (
+    *("1", "0", "-1", "2", "0.5", "1e-3", "nan", "inf", "1e400", "9" * 30, "9" * 5000, "", "x", "1_0", "٣"),
+    *("latency", "one-cycle", "relu", "rest", "zeros", "../x", "é", "cuda", "cuda:99", "meta", "cpu:7", "nmnist"),
+    *("new", "begun", "full", "broken", "a/b", ".", "full/notes.txt", "x\ny", "\udcff", "x" * 300, "\0"),
+    *("--help", "--version", "--", "-", "--x", "@x", "%s", "--preset", "--out", "--vary", "--resume", "--device"),
+)
 
 
 def command_words(draw: Draw) -> list[str]:
-    command = pick(draw, "train", "train", "sweep", "eval", "bench", "info", "train")
-    words = [command]
-    if command in ("train", "sweep"):
-        words += [pick(draw, "digits", "mnist", "nmnist") if chance(draw, 93) else pick(draw, *NAMES, "digit")]
-        for _ in range(draw.randrange(3)):
-            words += setting_words(draw)
-        if chance(draw, 30):
-            words += ["--preset", pick(draw, *PRESETS) if chance(draw, 80) else pick(draw, *NAMES)]
-    if command == "train" and chance(draw, 15):
-        words = ["train", "--resume", pick(draw, "begun", *FOLDERS)]
-    elif command in ("train", "sweep") and chance(draw, 40):
-        words += ["--out", pick(draw, "new", *FOLDERS)]
-    if command == "sweep" and chance(draw, 50):
-        field = pick(draw, *OPTIONS)
-        kind = type(SETTINGS[field].default)
-        good = ("x",) if kind is str else GOOD.get(int if kind is tuple else kind, ("true",))
-        words += ["--vary", field, *(pick(draw, *(good if chance(draw, 80) else NUMBERS + NAMES)) for _ in range(2))]
-    if command == "sweep" and chance(draw, 40):
-        words += ["--seeds", "0", pick(draw, "1", *NUMBERS)]
-    if command == "eval":
-        words += [pick(draw, "begun", *FOLDERS) if chance(draw, 40) else "begun", *["--binary"] * chance(draw, 50)]
-    if command == "bench":
-        words += [pick(draw, *benchmark.CASES, "x")] * chance(draw, 60) + ["--quick"] * chance(draw, 40)
-        for option in ("--threads", "--repetitions"):
-            words += [option, pick(draw, "2", *NUMBERS)] * chance(draw, 20)
-        words += ["--out", pick(draw, "new.json", "a/b.json", "full")] * chance(draw, 30)
-    elif command != "info" and chance(draw, 25):
-        words += machine_words(draw)
-    if chance(draw, 12):
-        at = draw.randrange(len(words) + 1)
-        words[at : at + draw.randrange(2)] = [pick(draw, "--help", "--version", "--", "-", "--x", "@x", "%s", *NUMBERS)]
+    """A command line that is accepted, often with a setting, of which up to two words are replaced, lost or added."""
+    words = pick(draw, *LINES).split()
+    if words[0] in ("train", "sweep") and "--resume" not in words and chance(draw, 70):
+        setting = SETTINGS[pick(draw, *(name for name in SETTINGS if name != "dataset"))]
+        flag = isinstance(setting.default, bool)
+        option = setting.option.replace("--", "--no-") if flag and chance(draw, 30) else setting.option
+        words += [option] if flag else [option, *typed(setting.default).split()]
+    for _ in range(pick(draw, 0, 0, 0, 1, 1, 2)):
+        at = draw.randrange(1, len(words) + 1)
+        words[at : at + draw.randrange(2)] = [pick(draw, *STRANGE_WORDS)] * chance(draw, 80)
     return words
 
 
@@ -694,23 +535,18 @@ def stubbed(reached: list[str]) -> Iterator[None]:
         accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], history=[], evaluation=SimpleNamespace(accuracy=0.5)
     )
 
-    def work(name: str) -> Callable[..., Any]:
-        def begin(*arguments: Any, **options: Any) -> Any:
-            reached.append(name)
+    def stub(result: Any) -> Callable[..., Any]:
+        def work(*_: Any, **options: Any) -> Any:
+            reached.append("work")
             return result
 
-        return begin
+        return work
 
-    def measure(settings: Any, repetitions: int) -> Iterator[Any]:
-        reached.append("bench")
-        yield from ()
-
-    with contextlib.ExitStack() as stack:
-        for name in ("train", "resume", "evaluate_run"):
-            stack.enter_context(mock.patch.object(training, name, work(name)))
-        stack.enter_context(mock.patch.object(sweep, "write_summary", lambda *_: None))
-        stack.enter_context(mock.patch.object(benchmark, "run", measure))
-        stack.enter_context(mock.patch.object(benchmark, "record", lambda *_: {}))
+    with (
+        mock.patch.multiple(training, train=stub(result), resume=stub(result), evaluate_run=stub(result)),
+        mock.patch.multiple(benchmark, run=stub([]), record=lambda *_: {}),
+        mock.patch.object(sweep, "write_summary"),
+    ):
         yield
 
 

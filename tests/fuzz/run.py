@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import itertools
-import json
 import os
 import random
 import sys
@@ -47,7 +45,6 @@ LEAK_BYTES = 32 << 20
 class Outcome(NamedTuple):
     """The result of a target."""
 
-    target: str
     inputs: int
     passed: int
     seconds: float
@@ -56,18 +53,21 @@ class Outcome(NamedTuple):
     findings: dict[str, str]
     """A traceback for each place where something went wrong, keyed by the input's number and that place."""
 
+    @property
+    def leaks(self) -> bool:
+        return self.bytes_at_end - self.bytes_at_tenth > LEAK_BYTES
+
 
 def campaign(target: str, seconds: float, inputs: int, seed: int = 0) -> Outcome:
     """Run a target on inputs until the time or the number of inputs is used up."""
     run, start, passed, done = TARGETS[target], time.perf_counter(), 0, 0
-    findings: dict[str, str] = {}
-    places: set[str] = set()
+    findings: dict[str, tuple[int, str]] = {}  # by place
     at_tenth, armed = 0, 0.0
-    for k in itertools.count():
+    for k in range(inputs):
         if k == 1:
             start = time.perf_counter()  # the first input loads packages and makes folders
         elapsed = time.perf_counter() - start
-        if k >= inputs or elapsed > seconds or len(findings) >= FINDINGS:
+        if elapsed > seconds or len(findings) >= FINDINGS:
             break
         if k == 0 or elapsed > armed + 1:
             armed = elapsed
@@ -77,14 +77,12 @@ def campaign(target: str, seconds: float, inputs: int, seed: int = 0) -> Outcome
         try:
             passed += run(draw_of(seed, k))
         except Exception as error:
-            place = repr(traceback.extract_tb(error.__traceback__)[-1])
-            if place not in places:
-                places.add(place)
-                findings[f"input {k}: {place}"] = traceback.format_exc()
+            findings.setdefault(repr(traceback.extract_tb(error.__traceback__)[-1]), (k, traceback.format_exc()))
         done = k + 1
     faulthandler.cancel_dump_traceback_later()
-    at_tenth = at_tenth or resident_bytes()
-    return Outcome(target, done, passed, time.perf_counter() - start, at_tenth, resident_bytes(), findings)
+    at_end = resident_bytes()
+    found = {f"input {k}: {place}": text for place, (k, text) in findings.items()}
+    return Outcome(done, passed, time.perf_counter() - start, at_tenth or at_end, at_end, found)
 
 
 def draw_of(seed: int, k: int) -> random.Random:
@@ -115,31 +113,23 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=inputs, help="at most, for each target [%(default)s]")
     parser.add_argument("--seed", type=int, default=seed, help="[%(default)s]")
     parser.add_argument("--only", type=int, metavar="K", help="input K alone, its exception as it is")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what came of it here")
     arguments = parser.parse_args()
     faulthandler.enable()
-    chosen = arguments.targets or list(TARGETS)
+    chosen, failed = arguments.targets or list(TARGETS), False
     if arguments.only is not None:
         for target in chosen:
             print(target, TARGETS[target](draw_of(arguments.seed, arguments.only)))
         return 0
-    outcomes = []
     print(f"{'target':14}{'inputs':>10}{'passed':>10}{'seconds':>10}{'MiB, tenth':>12}{'MiB, end':>10}{'findings':>10}")
     for target in chosen:
         outcome = campaign(target, arguments.seconds, arguments.inputs, arguments.seed)
-        outcomes.append(outcome)
-        held = [f"{n / 2**20:.0f}" for n in (outcome.bytes_at_tenth, outcome.bytes_at_end)]
+        failed |= bool(outcome.findings) or outcome.leaks
         counts = f"{outcome.inputs:10}{outcome.passed:10}{outcome.seconds:10.1f}"
-        print(f"{target:14}{counts}{held[0]:>12}{held[1]:>10}{len(outcome.findings):10}", flush=True)
+        memory = f"{outcome.bytes_at_tenth / 2**20:12.0f}{outcome.bytes_at_end / 2**20:10.0f}"
+        print(f"{target:14}{counts}{memory}{len(outcome.findings):10}", flush=True)
         for finding in outcome.findings.values():
             print(finding, file=sys.stderr)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([outcome._asdict() for outcome in outcomes], indent=1) + "\n")
-    return int(any(outcome.findings or leaks(outcome) for outcome in outcomes))
-
-
-def leaks(outcome: Outcome) -> bool:
-    return outcome.bytes_at_end - outcome.bytes_at_tenth > LEAK_BYTES
+    return int(failed)
 
 
 if __name__ == "__main__":

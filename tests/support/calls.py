@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import io
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from srcell import (
@@ -33,6 +35,9 @@ NEW_TORCH = hasattr(torch.library, "register_vmap")
 # From torch 2.6 on its exporter takes a table of translations.
 EXPORTS_ONNX = "custom_translation_table" in inspect.signature(torch.onnx.export).parameters
 
+Call = tuple[Callable[..., Any], Sequence[Tensor]]
+ENCODERS = ("rate_encode", "latency_encode")  # the number of events depends on the data
+
 
 def images() -> Tensor:
     return noise(1, 3, 6, dtype=torch.float32).abs()
@@ -42,44 +47,87 @@ def spikes() -> Tensor:
     return (noise(2, 30, 2, 6, dtype=torch.float32) > 0.5).float()
 
 
-def make_batch(offsets: Tensor, indices: Tensor) -> EventBatch:
-    return EventBatch(offsets, indices, shape=(2, 1, 3))
+def calls_outside_layers(
+    x: Tensor, pixels: Tensor, lengths: Tensor | None = None, steps: int = 100, prefix: int = 0, seed: int = 1
+) -> dict[str, Call]:
+    """Functions that run no layer, on spikes (T, B, K) and images."""
+    events = EventBatch.from_dense(x, lengths)
+    parts = [events.offsets, events.indices] + (
+        [events.values] if events.values is not None and lengths is None else []
+    )
+    return {
+        "rate_encode": (lambda p: rate_encode(p, steps, prefix=prefix, seed=seed), [pixels]),
+        "latency_encode": (lambda p: latency_encode(p, steps, prefix=prefix), [pixels]),
+        "count_spikes": (count_spikes, [x]),
+        "scale_neurons": (scale_neurons, [x, 2 * x.sum(0)]),
+        "EventBatch": (lambda *p: EventBatch(*p, shape=events.shape), parts),
+    }
 
 
-# Functions that run no layer.
-OUTSIDE_LAYERS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
-    "rate_encode": (lambda x: rate_encode(x, seed=1), (images(),)),
-    "latency_encode": (latency_encode, (images(),)),
-    "count_spikes": (count_spikes, (spikes(),)),
-    "scale_neurons": (scale_neurons, (spikes(), torch.tensor([[0.0, 2.0, 1.0, 0.5, 1.0, 1.0]] * 2))),
-    "EventBatch": (make_batch, (torch.tensor([0, 1, 2]), torch.tensor([0, 2], dtype=torch.int32))),
-}
-# Calls that run a layer; the weights are made before any mode is entered.
+def calls_of_layers(
+    x: Tensor, weight: Tensor, lengths: Tensor | None = None, method: str = "events"
+) -> dict[str, Call]:
+    """Functions that run a layer, on spikes (T, B, K) and a weight (N, K)."""
+    parts, tree = pytree.tree_flatten(EventBatch.from_dense(x, lengths))
+    integers = (300 * weight).clamp(-512, 511).to(torch.int16)
+    classes = max(x.shape[2], 1)
+    return {
+        "src": (lambda a: src(a, -6.0, lengths=lengths), [x]),
+        "src_linear": (lambda a, w: src_linear(a, w, -6.0, lengths=lengths, method=method), [x, weight]),
+        "src_linear on events": (lambda w, *p: src_linear(pytree.tree_unflatten(p, tree), w, -6.0), [weight, *parts]),
+        "integer_src_linear": (lambda a, w: integer_src_linear(a, w, lengths=lengths), [x != 0, integers]),
+        "leaky_readout": (lambda a: leaky_readout(a, classes, lengths=lengths), [x]),
+    }
+
+
+OUTSIDE_LAYERS = calls_outside_layers(spikes(), images())
+# The weights are made before any mode is entered.
 _LAYER, _MAPS, _INTEGERS = SRC(6, 4), SRCConv2d(1, 2, 3), IntegerSRC(6, 4)
-OF_LAYERS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
-    "src": (lambda x: src(x, -6.0), (spikes(),)),
-    "src_linear": (lambda x, w: src_linear(x, w, -6.0, method="events"), (spikes(), noise(3, 4, 6).float())),
-    "SRC": (_LAYER, (spikes(),)),
-    "SRCConv2d": (lambda x: _MAPS(x.view(30, 2, 1, 2, 3).repeat(1, 1, 1, 2, 2)), (spikes(),)),
-    "integer_src_linear": (integer_src_linear, (spikes(), (300 * noise(4, 4, 6)).to(torch.int16))),
-    "IntegerSRC": (_INTEGERS, (spikes(),)),
-    "leaky_readout": (lambda x: leaky_readout(x, 3, lengths=[30, 17]), (spikes(),)),
+CALLS: dict[str, Call] = {
+    **OUTSIDE_LAYERS,
+    **calls_of_layers(spikes(), noise(3, 4, 6).float(), torch.tensor([30, 17])),
+    "SRC": (_LAYER, [spikes()]),
+    "SRCConv2d": (lambda x: _MAPS(x.view(30, 2, 1, 2, 3).repeat(1, 1, 1, 2, 2)), [spikes()]),
+    "IntegerSRC": (_INTEGERS, [spikes()]),
 }
-CALLS = OUTSIDE_LAYERS | OF_LAYERS
-
-
-def parts(result: Any) -> list[Tensor]:
-    return list(pytree.tree_leaves(result))
 
 
 def assert_same(result: Any, expected: Any) -> None:
-    assert type(result) is type(expected)
-    assert len(parts(result)) == len(parts(expected)) > 0
-    assert all(map(torch.equal, parts(result), parts(expected)))
+    """Assert that two results have the same types and tensors."""
+    (made, form), (tensors, expected_form) = pytree.tree_flatten(result), pytree.tree_flatten(expected)
+    assert form == expected_form and tensors
+    assert all(map(torch.equal, made, tensors))
 
 
-def in_process(code: str, *arguments: str) -> str:
+def assert_same_when_loaded(layer: nn.Module, x: Tensor) -> None:
+    """Assert that a layer's exported program, saved and loaded, gives the layer's result."""
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(layer, (x,)), file)
+    file.seek(0)
+    assert_same(torch.export.load(file).module()(x), layer(x))
+
+
+def with_gradients(function: Callable[..., Any], args: Sequence[Any], others: Sequence[Tensor] = ()) -> list[Tensor]:
+    """The outputs of a function, the gradients of its floating-point tensors and of ``others`` (parameters), and the
+    outputs without gradients.
+    """
+
+    def leaf(x: Any) -> Any:
+        return x.detach().clone().requires_grad_(x.is_floating_point()) if isinstance(x, Tensor) else x
+
+    leaves = pytree.tree_map(leaf, list(args))
+    outputs = pytree.tree_leaves(function(*leaves))
+    wanted = [x for x in (*pytree.tree_leaves(leaves), *others) if isinstance(x, Tensor) and x.requires_grad]
+    differentiable = [x for x in outputs if x.requires_grad]
+    grad_outputs = [noise(40 + k, *x.shape, dtype=x.dtype) for k, x in enumerate(differentiable)]
+    gradients = torch.autograd.grad(differentiable, wanted, grad_outputs)
+    with torch.no_grad():
+        return [*outputs, *gradients, *pytree.tree_leaves(function(*args))]
+
+
+def in_process(code: str, **environment: str) -> str:
     """The output of code run in a process of its own, so that a crash does not end the tests."""
-    made = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600)
+    variables = {**os.environ, **environment}
+    made = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=600)
     assert made.returncode == 0, f"status {made.returncode}\n{made.stderr[-2000:]}"
     return made.stdout.strip()

@@ -28,6 +28,13 @@ def random_dense(
     return fires.to(dtype) if ones else fires * torch.randn(shape, generator=generator, dtype=dtype)
 
 
+def misaligned(x: Tensor) -> Tensor:
+    """The same numbers at addresses that are not aligned to their size."""
+    moved = torch.frombuffer(bytearray(b"\0" + x.numpy().tobytes()), dtype=x.dtype, offset=1).view(x.shape)
+    assert moved.data_ptr() % 4
+    return moved
+
+
 def assert_valid(batch: EventBatch) -> None:
     """Assert that the constructor accepts a batch that a method returned unchecked, and gives an equal one."""
     again = EventBatch(batch.offsets, batch.indices, batch.values, shape=batch.shape, lengths=batch.lengths)

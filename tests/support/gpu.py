@@ -6,14 +6,17 @@ import contextlib
 import importlib.machinery
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from srcell import EventBatch, integer_src_linear
+from srcell.functional import src, src_linear
 from srcell.ops import _gpu, encode
+from support.inputs import CONSTANTS, PARAMETERS, STATE, Inputs, Outputs, with_values
 
 MODULE = os.environ.get("SRCELL_CUDA_ON_HOST")
 CARD = torch.cuda.is_available()
@@ -78,7 +81,9 @@ def leaves(*tensors: Tensor) -> list[Tensor]:
 
 
 def moved(x: Any, device: torch.device | str) -> Any:
-    if not isinstance(x, torch.Tensor):
+    if isinstance(x, EventBatch):
+        return x.to(device)
+    if not isinstance(x, Tensor):
         return x
     return x.detach().to(device).requires_grad_(x.requires_grad)
 
@@ -91,7 +96,7 @@ def gradients_of(
     outputs = [x.cpu() for x in run(*inputs)]
     generator = torch.Generator().manual_seed(1)
     loss = sum((x * torch.randn(x.shape, dtype=x.dtype, generator=generator)).sum() for x in outputs)
-    wanted = [x for x in inputs if isinstance(x, torch.Tensor) and x.requires_grad]
+    wanted = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
     grads = torch.autograd.grad(loss, wanted, allow_unused=True)
     return [x.detach() for x in outputs], [None if x is None else x.cpu() for x in grads]
 
@@ -105,6 +110,100 @@ def check_against_the_cpu(
     expected = gradients_of(run, inputs)
     equal(got[0], expected[0])
     equal(got[1], expected[1])
+    return expected
+
+
+def make_case(
+    kind: str,
+    shape: tuple[int, int, int],
+    inputs: int = 70,
+    *,
+    density: float = 0.1,
+    cell: str = "constants",
+    recurrent: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Inputs, Tensor | EventBatch | None]:
+    """The arguments of a layer (T, B, N) at which it spikes, by name, and what else it receives, without a gradient.
+
+    `kind` is currents, EventBatch, graded (events with values) or dense; `cell` is constants, scalars or per neuron.
+    """
+    steps, batch, neurons = shape
+    generator = torch.Generator().manual_seed(sum(shape) + inputs)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, dtype=dtype, generator=generator)
+
+    given = {"bias": torch.full((neurons,), -5.0, dtype=dtype)}
+    given |= dict(zip(STATE, (normal(3, batch, neurons) / 4).unbind(), strict=True))
+    given["h0"] = 3 * given["h0"]  # recurrent weights receive spikes from the first step on
+    x: Tensor | EventBatch | None = None
+    if kind == "currents":
+        given["current"] = 2 * normal(steps, batch, neurons)
+    else:
+        given["weight"] = 3 * normal(neurons, inputs) / inputs**0.5
+        x = (torch.rand(steps, batch, inputs, generator=generator) < density).to(dtype)
+        if kind != "dense":
+            x = EventBatch.from_dense(x)
+        if kind == "graded":
+            given["values"] = 0.5 + torch.rand(x.num_events, dtype=dtype, generator=generator)
+    if recurrent:
+        given["weight_hh"] = 2 * normal(neurons, neurons) / neurons**0.5
+    if cell != "constants":
+        size = (neurons,) if cell == "per neuron" else ()
+        given |= {name: torch.full(size, x, dtype=dtype) for name, x in zip(PARAMETERS, CONSTANTS, strict=True)}
+    return given, x
+
+
+def layer_of(
+    names: Iterable[str],
+    x: Tensor | EventBatch | None = None,
+    *,
+    function: Callable[..., Outputs] = src_linear,
+    **options: Any,
+) -> Callable[..., list[Tensor]]:
+    """``src``, or this function of a weight, as a function of the tensors of these names; x is not differentiated."""
+
+    def run(*tensors: Tensor) -> list[Tensor]:
+        device = tensors[0].device
+        given = dict(zip(names, tensors, strict=True)) | {name: moved(y, device) for name, y in options.items()}
+        bias, state = given.pop("bias"), tuple(given.pop(name) for name in STATE if name in given)
+        if "current" in given:
+            spikes, final = src(given.pop("current"), bias, state or None, **given)
+        else:
+            input = given.pop("input") if "input" in given else moved(x, device)
+            if isinstance(input, EventBatch):
+                input = with_values(input, given.pop("values", None))
+            spikes, final = function(input, given.pop("weight"), bias, state or None, **given)
+        return [spikes, *final]
+
+    return run
+
+
+def check_layer(
+    gpu: Gpu, given: Inputs, x: Tensor | EventBatch | None = None, **options: Any
+) -> tuple[list[Tensor], dict[str, Tensor | None]]:
+    """Assert that a layer has the same outputs and gradients on the GPU and the CPU; return them."""
+    outputs, grads = check_against_the_cpu(gpu, layer_of(given, x, **options), leaves(*given.values()))
+    return outputs, dict(zip(given, grads, strict=True))
+
+
+def check_integer_layer(
+    gpu: Gpu, x: Tensor | EventBatch, weight: Tensor, state: Sequence[Tensor] | None = None, lengths: Any = None
+) -> list[Tensor]:
+    """Assert the same spikes, state and number of clamped i on the GPU and the CPU; return them."""
+
+    def run(device: torch.device | str) -> list[Tensor]:
+        clamped = torch.zeros((), dtype=torch.int64, device=device)
+        start = None if state is None else [moved(y, device) for y in state]
+        input, weights = moved(x, device), moved(weight, device)
+        spikes, final = integer_src_linear(input, weights, start, lengths=lengths, clamped=clamped)
+        return [y.cpu() for y in (spikes, *final, clamped)]
+
+    with gpu.on():
+        got = run(gpu.device)
+    expected = run("cpu")
+    equal(got, expected)
+    assert expected[0].any()
     return expected
 
 

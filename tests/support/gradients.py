@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import srcell
-from support.inputs import STATE, Inputs, Outputs, call, noise
+from srcell import SRCState
+from support.inputs import Inputs, Outputs, call, noise
 
 
 def make_output_gradients(seed: int, outputs: Outputs) -> list[Tensor]:
@@ -23,16 +24,33 @@ def requiring_grad(inputs: Inputs) -> Inputs:
 
 
 def gradients(
-    function: Callable[..., Outputs], inputs: Inputs, arriving: list[Tensor | None], **options: Any
+    function: Callable[..., Outputs], inputs: Inputs, grad_outputs: Sequence[Tensor | None], **options: Any
 ) -> Inputs:
     """The gradient of every input, given the incoming ones of spikes, i, h, hs; None for no incoming gradient."""
     leaves = requiring_grad(inputs)
     spikes, state = call(function, leaves, **options)
-    pairs = [(x, g) for x, g in zip((spikes, *state), arriving, strict=True) if g is not None]
+    pairs = [(x, g) for x, g in zip((spikes, *state), grad_outputs, strict=True) if g is not None]
     made = torch.autograd.grad(
         [x for x, _ in pairs], list(leaves.values()), [g for _, g in pairs], allow_unused=True, materialize_grads=True
     )
     return dict(zip(leaves, made, strict=True))
+
+
+def results(
+    function: Callable[..., Outputs],
+    inputs: Inputs,
+    seed: int = 0,
+    *,
+    grad_outputs: Sequence[Tensor | None] | None = None,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """The spikes, the final i, h, hs and the gradient of every input, by name. The incoming gradients are random unless
+    they are given.
+    """
+    with torch.no_grad():
+        spikes, state = call(function, inputs, **options)
+    made = gradients(function, inputs, grad_outputs or make_output_gradients(seed, (spikes, state)), **options)
+    return {"spikes": spikes, **state._asdict(), **{f"gradient of {name}": x for name, x in made.items()}}
 
 
 def largest(x: Tensor) -> float:
@@ -48,10 +66,18 @@ def relative_error(x: Tensor, expected: Tensor) -> float:
     return largest(x - expected) / max(1.0, largest(expected))
 
 
-def assert_same_gradients(ours: Inputs, expected: Inputs) -> None:
+def assert_close(made: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Assert errors of at most 1e-12 in results that spike."""
+    assert made.keys() == expected.keys() and expected["spikes"].count_nonzero() > 0
     for name, expectation in expected.items():
-        error = relative_error(ours[name], expectation)
+        error = relative_error(made[name], expectation)
         assert error <= 1e-12, f"{name}: {error:.2e}"
+
+
+def assert_equal(made: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Assert equal bits in results that spike."""
+    assert made.keys() == expected.keys() and expected["spikes"].count_nonzero() > 0
+    assert [name for name in expected if not torch.equal(made[name], expected[name])] == []
 
 
 def moved_by_one_ulp(x: Tensor, seed: int) -> Tensor:
@@ -60,12 +86,21 @@ def moved_by_one_ulp(x: Tensor, seed: int) -> Tensor:
     return torch.nextafter(x, torch.inf * signs.to(x.dtype))
 
 
-def membrane(inputs: Inputs, **options: Any) -> Tensor:
-    """h[t] of every step, (T, B, N)."""
-    h = []
-    inputs = {name: x.detach() for name, x in inputs.items()}
-    for c in inputs["current"].split(1):
-        _, state = call(srcell.src, {**inputs, "current": c}, **options)
-        inputs |= zip(STATE, state, strict=True)
-        h.append(state.h)
-    return torch.stack(h)
+def membrane(function: Callable[..., Outputs], inputs: Inputs) -> Tensor:
+    """h[t] of every step, (T, B, N): the final h of sequences that end at t."""
+    steps, batch, _ = call(function, inputs)[0].shape
+    return torch.stack([call(function, inputs, lengths=[t] * batch)[1].h for t in range(1, steps + 1)])
+
+
+def in_pieces(function: Callable[..., Outputs], ends: Sequence[int]) -> Callable[..., Outputs]:
+    """``src`` or its reference as calls on pieces of the sequence, which pass the state on."""
+
+    def pieces(current: Tensor, bias: Tensor, state: SRCState, *, lengths: Tensor, **options: Any) -> Outputs:
+        spikes = []
+        for begin, end in pairwise([0, *ends]):
+            left = (lengths - begin).clamp(0, end - begin)
+            made, state = function(current[begin:end], bias, state, lengths=left, **options)
+            spikes.append(made)
+        return torch.cat(spikes), state
+
+    return pieces

@@ -17,7 +17,7 @@ MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") fo
 PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 STATE = ("i0", "h0", "hs0")
 CONSTANTS = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
-STEPS, BATCH, NEURONS = 30, 3, 5  # sizes for tests that need no particular ones
+STEPS, BATCH, NEURONS = 30, 3, 5  # for tests that need no particular sizes
 
 Inputs = dict[str, Tensor]
 Outputs = tuple[Tensor, SRCState]
@@ -65,7 +65,7 @@ def make_inputs(
 
 
 def make_lateral(seed: int, neurons: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Lateral weights, large enough that what is heard of a neuron's spikes makes others spike."""
+    """Recurrent weights, so large that a neuron's spikes make others spike."""
     return (2 * noise(seed + 4000, neurons, neurons) / max(neurons, 1) ** 0.5).to(dtype)
 
 
@@ -136,9 +136,7 @@ class Layer(NamedTuple):
 def make_layer(
     inputs: Inputs, mode: tuple[str, bool], lengths: list[int] | None = None, *, present: bool = True
 ) -> Layer:
-    """A layer from all or some inputs of make_inputs, with or without its optional tensors, which are all but the
-    bias.
-    """
+    """A layer from inputs of make_inputs; without ``present`` only from the bias."""
     cell, state = ([inputs[name] for name in names if present and name in inputs] for names in (PARAMETERS, STATE))
     ends = torch.tensor(lengths) if present and lengths is not None else None
     return Layer(inputs["bias"], cell, state, ends, CONSTANTS, *mode, inputs.get("weight_hh") if present else None)

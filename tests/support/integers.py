@@ -1,4 +1,4 @@
-"""The integer SRC in plain NumPy, written from its equations alone, in 64 bits and without any shortcut."""
+"""The integer SRC in plain NumPy, written from its equations alone, in 64 bits and without shortcuts."""
 
 from __future__ import annotations
 

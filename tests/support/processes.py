@@ -1,5 +1,6 @@
-"""Python processes that run on a chosen instruction set. Run as a program, this file is such a process: it calls
-functions of test modules at its parent's request.
+"""Processes of torchrun, and processes that run on a chosen instruction set.
+
+Run as a program, this file is a process of the latter kind: it calls functions of test modules at its parent's request.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from typing import Any
 
 import srcell
 
+PATIENCE = 120  # seconds
+# Two threads that share a core wait for each other by spinning; results do not depend on their number.
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 ISAS: tuple[str, ...] = srcell.info()["isas"]
+
+
+def run_python(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Run ``python ARGUMENT...`` in several processes of torchrun, or in one without it."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=ONE_THREAD)
 
 
 def active_isa() -> str:
@@ -47,7 +58,7 @@ class IsaProcess:
         return result
 
     def close(self) -> None:
-        # The end of its input may not come: workers that were forked since have it open as well.
+        # Closing its input may not end it: workers that were forked later hold the pipe open as well.
         self._process.communicate("null\n")
 
 

@@ -29,6 +29,14 @@ class Refusal(NamedTuple):
         assert_refused(self.error, self.argument, self.call)
 
 
+class Message(Refusal):
+    """A call that must raise `error` with a message whose beginning matches the regular expression `argument`."""
+
+    def check(self) -> None:
+        with pytest.raises(self.error, match=f"^{self.argument}"):
+            self.call()
+
+
 def refusals(*rows: Refusal) -> pytest.MarkDecorator:
     """Run a test once for each row: ``@refusals(Refusal("alpha", lambda: SRC(4, 3, alpha=2)), ...)``."""
     return pytest.mark.parametrize("refusal", rows, ids=[row.argument for row in rows])

@@ -1,0 +1,71 @@
+"""Calls of the operators of ``torch.ops.srcell``, for tests on fixed and on drawn tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from srcell import EventBatch
+from support.inputs import Layer
+
+
+class OperatorCall:
+    """A call of an operator, with its positional and its keyword-only arguments."""
+
+    def __init__(self, name: str, *arguments: Any, **options: Any) -> None:
+        self.name, self.arguments, self.options = name, list(arguments), options
+
+    @property
+    def operator(self) -> Any:
+        return getattr(torch.ops.srcell, self.name)
+
+    def __call__(self) -> Any:
+        return self.operator(*self.arguments, **self.options)
+
+
+class LayerCall(NamedTuple):
+    """A call of an operator that runs a layer, from which its forward and its backward operator are called."""
+
+    name: str
+    synapse: Sequence[Tensor | None]
+    """The positional arguments before the layer's."""
+    layer: Layer
+    both: dict[str, Any]
+    """Keyword-only arguments of the forward and the backward operator."""
+    forward_only: dict[str, Any]
+
+    def forward(self) -> OperatorCall:
+        options = {**self.layer.options, **self.both, **self.forward_only}
+        return OperatorCall(self.name, *self.synapse, *self.layer.forward, **options)
+
+    def backward(
+        self, grad_outputs: Sequence[Tensor | None], saved: Sequence[Tensor], output_mask: list[bool]
+    ) -> OperatorCall:
+        """The backward call: gradients of spikes, i, h and hs, and what the forward operator returned after these."""
+        arguments = (*grad_outputs, *self.synapse, *saved, *self.layer.backward)
+        options = {**self.layer.options, **self.both, "output_mask": output_mask}
+        return OperatorCall(f"{self.name}_backward", *arguments, **options)
+
+
+def layer_call(
+    layer: Layer,
+    input: Tensor | EventBatch,
+    weight: Tensor | None = None,
+    *,
+    method: str = "events",
+    input_grad_at_events: bool = False,
+    save: bool = True,
+    trace_integrator: bool = True,
+) -> LayerCall:
+    """``src`` without a weight, ``src_events`` on an EventBatch, ``src_dense`` on a tensor."""
+    options = {"save": save, "trace_integrator": trace_integrator}
+    if weight is None:
+        return LayerCall("src", [input], layer, {}, options)
+    if isinstance(input, EventBatch):
+        sizes = {"steps": input.shape[0], "batch": input.shape[1]}
+        return LayerCall("src_events", [input.offsets, input.indices, input.values, weight], layer, sizes, options)
+    at_events = {"input_grad_at_events": input_grad_at_events}
+    return LayerCall("src_dense", [input, weight], layer, at_events, {**options, "method": method})
