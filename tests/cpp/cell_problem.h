@@ -2,7 +2,9 @@
 // and the structs of params.h that point at them. For the tests of the time loops; knows no events.
 #pragma once
 
-#include "support.h"
+#include <algorithm>
+
+#include "../fuzz/input.h"
 
 namespace srcell {
 
@@ -15,7 +17,41 @@ struct CellOptions {
     unsigned shared = 0, unwanted = 0;
 
     bool stride(size_t parameter) const { return per_neuron && !(shared >> parameter & 1); }
+    int64_t plane() const { return batch * neurons; }
+    bool empty() const { return !steps || !plane(); }
 };
+
+// Any options for a layer of these sizes. In a fuzz target the lengths may be out of range, and rarely the sizes are
+// vast.
+inline CellOptions cell_options(Input& in, int64_t steps, int64_t batch, int64_t neurons) {
+    const auto bits = static_cast<unsigned>(in.bytes(3));
+    const auto bit = [&](int k) { return static_cast<bool>(bits >> k & 1); };
+    CellOptions o = {steps, batch, neurons, bit(0), bit(1), bit(2), bit(3), bit(4), bit(5), bit(6), {}};
+    if (bit(7)) o.shared = bits >> 8 & 127;
+    if (bit(15)) o.unwanted = bits >> 16 & 63;
+    if (o.unwanted == 63) o.parameters = false;
+    if (in.rarely(2) && !in.thorough()) {
+        o.per_neuron = false;
+        o.batch = 0;
+        o.steps = in.vast();
+        o.neurons = in.vast();
+        return o;
+    }
+    if (in.rarely(96))
+        for (int64_t b = 0; b < batch; ++b) o.lengths.push_back(in.integer<int64_t>(steps / 2));
+    return o;
+}
+
+inline CellOptions cell_options(Input& in) {
+    const int64_t steps = in.size(40), batch = in.size(4);
+    return cell_options(in, steps, batch, in.rarely(8) ? in.size(300) : in.size(24));
+}
+
+// The same options with lengths clamped to [0, T].
+inline CellOptions clamped(CellOptions o) {
+    o.lengths = clamped(o.lengths, o.steps);
+    return o;
+}
 
 // The inputs of a forward and a backward pass.
 template <class T>
@@ -24,18 +60,10 @@ struct CellInputs {
     Numbers numbers;
     Array<int64_t> lengths{o.lengths};
     std::vector<Array<T>> parameters;
-    Array<T> i0, h0, hs0, grad_spikes, grad_i, grad_h, grad_hs;
+    Array<T> i0 = plane(), h0 = plane(), hs0 = plane(), grad_spikes = plane(o.steps);
+    Array<T> grad_i = plane(), grad_h = plane(), grad_hs = plane();
 
-    explicit CellInputs(const CellOptions& options, uint64_t seed = 7)
-        : o(options),
-          numbers(seed),
-          i0(plane()),
-          h0(plane()),
-          hs0(plane()),
-          grad_spikes(plane(o.steps)),
-          grad_i(plane()),
-          grad_h(plane()),
-          grad_hs(plane()) {
+    explicit CellInputs(const CellOptions& options, uint64_t seed = 7) : o(options), numbers(seed) {
         const T defaults[kParameters] = {T(-6), T(0.9), T(3), T(2), T(-7), T(0.9), T(0)};
         for (size_t k = 0; k < kParameters; ++k) {
             parameters.push_back(numbers.array<T>(o.stride(k) ? o.neurons : 1));
@@ -43,7 +71,16 @@ struct CellInputs {
         }
     }
 
-    Array<T> plane(int64_t steps = 1) { return numbers.array<T>(steps * (o.batch * o.neurons)); }
+    // With special values in some places.
+    CellInputs(Input& in, const CellOptions& options, uint64_t seed) : CellInputs(options, seed) {
+        if (in.rarely(64))
+            for (Array<T>& x : parameters) in.spoil(x);
+        for (Array<T>* x : per_element()) in.spoil(*x);
+    }
+
+    std::vector<Array<T>*> per_element() { return {&i0, &h0, &hs0, &grad_spikes, &grad_i, &grad_h, &grad_hs}; }
+
+    Array<T> plane(int64_t steps = 1) { return numbers.array<T>(steps * o.plane()); }
 
     ScanShape shape(int threads) const {
         return {o.steps, o.batch, o.neurons, o.lengths.empty() ? nullptr : lengths.data(), threads};
@@ -59,19 +96,13 @@ struct CellInputs {
 template <class T>
 struct CellOutputs {
     const CellInputs<T>& in;
-    Array<T> spikes, i, h, hs, grad_i0, grad_h0, grad_hs0, partials;
+    const int poison;
+    Array<T> spikes = plane(in.o.steps), i = plane(), h = plane(), hs = plane();
+    Array<T> grad_i0 = plane(), grad_h0 = plane(), grad_hs0 = plane();
+    Array<T> partials = plane(in.o.parameters ? kParameters : 1);
     std::vector<Array<T>> grad_parameters;
 
-    CellOutputs(const CellInputs<T>& inputs, int poison)
-        : in(inputs),
-          spikes(in.o.steps * plane(), poison),
-          i(plane(), poison),
-          h(plane(), poison),
-          hs(plane(), poison),
-          grad_i0(plane(), poison),
-          grad_h0(plane(), poison),
-          grad_hs0(plane(), poison),
-          partials((in.o.parameters ? kParameters : 1) * plane(), poison) {
+    CellOutputs(const CellInputs<T>& inputs, int poison) : in(inputs), poison(poison) {
         for (size_t k = 0; k < (in.o.parameters ? kParameters : 1); ++k)
             grad_parameters.emplace_back(k && in.o.unwanted >> (k - 1) & 1 ? 0
                                          : in.o.stride(k)                  ? in.o.neurons
@@ -79,7 +110,7 @@ struct CellOutputs {
                                          poison);
     }
 
-    int64_t plane() const { return in.o.batch * in.o.neurons; }
+    Array<T> plane(int64_t steps = 1) const { return Array<T>(steps * in.o.plane(), poison); }
 
     CellForward<T> forward(int threads) {
         const bool given = in.o.initial_state;
@@ -123,12 +154,11 @@ struct CellOutputs {
 };
 
 template <class T>
-void call_forward(const Kernels& kernels, const ScanForward<T>& p) {
-    kernels.of<T>().scan_forward(p);
-}
-template <class T>
-void call_backward(const Kernels& kernels, const ScanBackward<T>& p) {
-    kernels.of<T>().scan_backward(p);
+Array<T> input_current(Input& in, CellInputs<T>& cell) {
+    Array<T> current = cell.plane(cell.o.steps);
+    for (T& c : current) c *= 4;
+    in.spoil(current);
+    return current;
 }
 
 // A forward pass over a given current and, if `backward`, the checkpoints and the backward pass.
@@ -137,34 +167,32 @@ struct ScanCall {
     const Array<T>& current;
     const bool backward;
     CellOutputs<T> out;
-    Array<T> checkpoints, grad_current;
+    Array<T> checkpoints = out.plane(backward ? segments(out.in.o.steps) * 3 : 0);
+    Array<T> grad_current = out.plane(backward ? out.in.o.steps : 0);
 
     ScanCall(const CellInputs<T>& in, const Array<T>& current, bool backward, int poison)
-        : current(current),
-          backward(backward),
-          out(in, poison),
-          checkpoints(backward ? segments(in.o.steps) * 3 * out.plane() : 0, poison),
-          grad_current(backward ? current.size() : 0, poison) {}
+        : current(current), backward(backward), out(in, poison) {}
 
     template <class Table>
-    Result<T> run(const Table& kernels, int threads) {
-        call_forward(kernels, ScanForward<T>{out.forward(threads), current.data(), checkpoints.data()});
+    Result<T> run(const Table& table, int threads) {
+        const auto& kernels = table.template of<T>();
+        kernels.scan_forward(ScanForward<T>{out.forward(threads), current.data(), checkpoints.data()});
         Result<T> result;
         out.add_forward(result);
         if (!backward) return result;
-        call_backward(kernels,
-                      ScanBackward<T>{out.backward(threads), current.data(), checkpoints.data(), grad_current.data()});
+        kernels.scan_backward(
+            ScanBackward<T>{out.backward(threads), current.data(), checkpoints.data(), grad_current.data()});
         out.add_backward(result);
         result.add(grad_current);
         return result;
     }
 };
 
-// Checks that checkpoints past a sample's length are zero; each segment has `rows` rows.
+// Checks that checkpoints past a sample's length are zero; each segment has `rows` rows. Lengths are in [0, T].
 template <class T>
 void check_padding(const CellOptions& o, const Array<T>& checkpoints, int64_t rows, int64_t segment) {
-    const int64_t plane = o.batch * o.neurons;
-    for (int64_t element = 0; element < plane; ++element) {
+    const int64_t plane = o.plane();
+    for (int64_t element = 0; element < plane && !o.lengths.empty() && checkpoints.size(); ++element) {
         const int64_t length = o.lengths[static_cast<size_t>(element / o.neurons)];
         for (int64_t row = rows * segments(length, segment); row < rows * segments(o.steps, segment); ++row)
             CHECK(checkpoints[row * plane + element] == 0);

@@ -9,6 +9,7 @@
 #include "../../csrc/cuda/events.h"
 #include "../../csrc/cuda/masks.h"
 #include "../../csrc/cuda/synapse.h"
+#include "encode_problem.h"
 #include "events_problem.h"
 
 namespace srcell {
@@ -18,21 +19,31 @@ namespace srcell {
 struct Card {
     device::Limits limits;
     device::Queue queue() const { return {limits}; }
+
+    // Called as the CPU's kernels are.
+    template <class T>
+    const Card& of() const {
+        return *this;
+    }
+    template <class T>
+    void scan_forward(const ScanForward<T>& p) const {
+        device::Queue on = queue();
+        device::scan_forward(on, DeviceScanForward<T>{p, p.current, Element::same, nullptr, p.checkpoints});
+    }
+    template <class T>
+    void scan_backward(const ScanBackward<T>& p) const {
+        device::Queue on = queue();
+        device::scan_backward(
+            on, DeviceScanBackward<T>{p, p.current, Element::same, nullptr, p.checkpoints, p.grad_current});
+    }
 };
 
 inline const Card kCards[] = {{{3, 0}}, {{132, 227 << 10}}, {{1, 227 << 10}}};
 
-template <class T>
-void call_forward(const Card& card, const ScanForward<T>& p) {
-    device::Queue queue = card.queue();
-    device::scan_forward(queue, DeviceScanForward<T>{p, p.current, Element::same, nullptr, p.checkpoints});
-}
-
-template <class T>
-void call_backward(const Card& card, const ScanBackward<T>& p) {
-    device::Queue queue = card.queue();
-    device::scan_backward(queue,
-                          DeviceScanBackward<T>{p, p.current, Element::same, nullptr, p.checkpoints, p.grad_current});
+// A test tries all cards, a fuzz target one of them.
+inline std::vector<Card> cards(Input& in) {
+    if (in.thorough()) return {std::begin(kCards), std::end(kCards)};
+    return {kCards[in.below(3)]};
 }
 
 template <class T>
@@ -81,13 +92,6 @@ struct SortedEvents {
         return made;
     }
 };
-
-template <class T>
-Result<T> result_of(const Array<T>& numbers) {
-    Result<T> result;
-    result.add(numbers);
-    return result;
-}
 
 // The gradient of the weight from that of the currents.
 template <class T>
@@ -168,9 +172,8 @@ Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& 
     CellOutputs<T> out(in, poison);
     const CellForward<T> forward = out.forward(1);
     const Array<T> weight_t = transposed(weight, in.o.neurons, rows.inputs);
-    Array<T> trace(wanted.save ? in.o.steps * out.plane() : 0, poison);
-    Array<T> checkpoints(wanted.save ? segments(in.o.steps) * 2 * out.plane() : 0, poison);
-    Array<T> grad_current(wanted.save ? in.o.steps * out.plane() : 0, poison);
+    Array<T> trace = out.plane(wanted.save ? in.o.steps : 0), grad_current = out.plane(wanted.save ? in.o.steps : 0);
+    Array<T> checkpoints = out.plane(wanted.save ? segments(in.o.steps) * 2 : 0);
     const Dense<T> dense(card, forward.shape, rows);
     DeviceInput<T> input = {events, dense.mask.data(), dense.elements.data()};
     if (masked) input.events.offsets = nullptr;
@@ -193,53 +196,27 @@ Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& 
         return result;
     }
     const Array<T> by_keys = gradient.by_keys(rows.values, int32_t(0));
-    const auto is_same = [&](const Array<T>& other) { return result_of(other) == result_of(by_keys); };
-    CHECK(is_same(gradient.by_keys(rows.values, int64_t(0))));
-    CHECK(events.values || is_same(gradient.by_columns()));
+    CHECK(same(gradient.by_keys(rows.values, int64_t(0)), by_keys));
+    CHECK(events.values || same(gradient.by_columns(), by_keys));
     result.add(by_keys);
     return result;
 }
 
-struct Encoded {
-    std::vector<int64_t> offsets;
-    std::vector<int32_t> indices;
-    bool operator==(const Encoded& other) const { return offsets == other.offsets && indices == other.indices; }
-};
-
-inline Encoded encode_on_cpu(const Array<float>& images, const Array<int64_t>& index, int64_t pixels, int64_t steps,
-                             int64_t prefix, double gain, uint64_t seed, bool thinned) {
-    const Kernels& kernels = *kernels_scalar();
-    const int64_t samples = index.size(), drawn = (steps + kDrawnSteps - 1) / kDrawnSteps * kDrawnSteps;
-    const Images view = {images.data(), samples, pixels, 1};
-    Array<int64_t> before(samples + 1), offsets(samples * (prefix + steps) + 1);
-    CHECK(kernels.count_active_pixels(view, before.data()) == -1);
-    const int64_t groups = first_group(before.data(), samples);
-    Array<int32_t> active(groups * kPixelGroup);
-    Array<uint32_t> thresholds(groups * kPixelGroup);
-    Array<uint16_t> fired(groups * drawn);
-    const RateEncoding p = {view, before.data(), index.data(),      steps,        prefix,         gain,
-                            seed, active.data(), thresholds.data(), fired.data(), offsets.data(), thinned};
-    kernels.rate_draw(p);
-    Array<int32_t> indices(offsets[offsets.size() - 1]);
-    kernels.rate_write(p, indices.data());
-    return {{offsets.begin(), offsets.end()}, {indices.begin(), indices.end()}};
-}
-
-inline Encoded encode_on(const Card& card, const Array<float>& images, const Array<int64_t>& index, int64_t pixels,
-                         int64_t steps, int64_t prefix, double gain, uint64_t seed, bool thinned) {
+inline Encoded encode_on(const Card& card, const EncodeProblem& q) {
     device::Queue queue = card.queue();
-    const int64_t samples = index.size(), rows = samples * (prefix + steps);
-    Array<uint64_t> mask(samples * steps * mask_words(pixels), kOtherPoison);
-    device::rate_mask(queue, {images.data(), index.data(), samples, pixels, steps, gain, seed, mask.data(), thinned});
+    const int64_t rows = q.samples * q.rows();
+    Array<uint64_t> mask(q.samples * q.steps * mask_words(q.pixels), kOtherPoison);
+    device::rate_mask(
+        queue, {q.images.data(), q.index.data(), q.samples, q.pixels, q.steps, q.gain, q.seed, mask.data(), q.thinned});
     Array<int64_t> counts(rows, kOtherPoison), offsets(rows + 1);
-    MaskEvents events = {samples, steps, prefix, pixels, mask.data(), counts.data(), offsets.data(), nullptr};
+    MaskEvents events = {q.samples, q.steps, q.prefix, q.pixels, mask.data(), counts.data(), offsets.data(), nullptr};
     device::count_mask(queue, events);
     offsets[0] = 0;
-    for (int64_t row = 0; row < rows; ++row) offsets[row + 1] = offsets[row] + counts[row];
+    std::partial_sum(counts.begin(), counts.end(), offsets.begin() + 1);
     Array<int32_t> indices(offsets[rows]);
     events.indices = indices.data();
     device::list_mask(queue, events);
-    return {{offsets.begin(), offsets.end()}, {indices.begin(), indices.end()}};
+    return {-1, {offsets.begin(), offsets.end()}, {indices.begin(), indices.end()}};
 }
 
 }  // namespace srcell

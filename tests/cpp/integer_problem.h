@@ -8,6 +8,7 @@
 
 #include "../../csrc/cuda/integer.h"
 #include "device_problem.h"
+#include "events_property.h"
 
 namespace srcell {
 
@@ -58,16 +59,6 @@ IntegerCell any_cell(Draw draw) {
     left -= std::max(std::abs(cell.drive_high), std::abs(cell.drive_low));
     cell.bias = any(left);
     return cell;
-}
-
-// Rows of up to `most` events, in any order and with repetitions; a third of them are empty.
-inline EventRows<float> any_rows(const CellOptions& o, int64_t inputs, int64_t most, Numbers& numbers) {
-    std::vector<int64_t> ends = {0};
-    for (int64_t row = 0; row < o.batch * o.steps; ++row)
-        ends.push_back(ends.back() + (inputs && numbers.below(3) ? numbers.below(most + 1) : 0));
-    Array<int32_t> indices(ends.back());
-    for (int32_t& index : indices) index = static_cast<int32_t>(numbers.below(inputs));
-    return {Array<int64_t>(ends), std::move(indices), Array<float>(ends.back()), inputs, false};
 }
 
 struct IntegerProblem {
@@ -142,16 +133,6 @@ struct IntegerOutcome {
     bool operator==(const IntegerOutcome& x) const {
         return spikes == x.spikes && i == x.i && h == x.h && hs == x.hs && clamped == x.clamped;
     }
-    // Of one sample, without `clamped`.
-    IntegerOutcome of(const CellOptions& o, int64_t sample) const {
-        const auto part = [&](const std::vector<int64_t>& x) {
-            std::vector<int64_t> kept;
-            for (size_t k = 0; k < x.size(); ++k)
-                if (static_cast<int64_t>(k) / o.neurons % o.batch == sample) kept.push_back(x[k]);
-            return kept;
-        };
-        return {part(spikes), part(i), part(h), part(hs), 0};
-    }
 };
 
 // x / 2^bits, rounded to minus infinity.
@@ -216,19 +197,16 @@ enum class SpikesAs { bytes, floats, floats_with_slopes };
 // The arrays of a forward pass.
 struct IntegerOutputs {
     const IntegerProblem& q;
-    Array<uint8_t> spikes;
-    Array<float> float_spikes, slopes;
-    Array<int16_t> i, h, hs;
+    const SpikesAs as;
+    const int poison;
+    const int64_t elements = q.o.steps * q.plane();
+    Array<uint8_t> spikes{as == SpikesAs::bytes ? elements : 0, poison};
+    Array<float> float_spikes{as == SpikesAs::bytes ? 0 : elements, poison};
+    Array<float> slopes{as == SpikesAs::floats_with_slopes ? elements : 0, poison};
+    Array<int16_t> i{q.plane(), poison}, h{q.plane(), poison}, hs{q.plane(), poison};
     int64_t clamped = 0;
 
-    IntegerOutputs(const IntegerProblem& problem, SpikesAs as, int poison)
-        : q(problem),
-          spikes(as == SpikesAs::bytes ? q.o.steps * q.plane() : 0, poison),
-          float_spikes(as == SpikesAs::bytes ? 0 : q.o.steps * q.plane(), poison),
-          slopes(as == SpikesAs::floats_with_slopes ? q.o.steps * q.plane() : 0, poison),
-          i(q.plane(), poison),
-          h(q.plane(), poison),
-          hs(q.plane(), poison) {}
+    IntegerOutputs(const IntegerProblem& problem, SpikesAs as, int poison) : q(problem), as(as), poison(poison) {}
 
     // Sets what IntegerForward and DeviceIntegerForward have in common.
     template <class Forward>
@@ -257,26 +235,17 @@ struct IntegerOutputs {
     }
 };
 
-inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int threads, int poison) {
+// With the weights in scratch of its own, or with given packed ones, of which `exact` never overflow 16 bits.
+inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int threads, int poison,
+                               Array<int16_t>* given = nullptr, int64_t exact = 0) {
     const IntegerProblem& q = out.q;
-    Array<int16_t> packed(
-        event_tiles(q.o.neurons) * packed_rows(q.rows.inputs, q.rows.indices.size()) * integer_tile_width(q.o.neurons),
-        poison);
+    const int64_t rows = given ? 0 : packed_rows(q.rows.inputs, q.rows.indices.size());
+    Array<int16_t> scratch(event_tiles(q.o.neurons) * rows * integer_tile_width(q.o.neurons), poison);
     IntegerForward p = {};
     out.give(p, threads);
-    p.weight = q.weight.data();
-    p.packed_weight = packed.data();
-    out.clamped = -1;
-    return kernels.integer_forward(p);
-}
-
-// The same with weights that are packed already.
-inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int threads, Array<int16_t>& packed,
-                               int64_t exact) {
-    IntegerForward p = {};
-    out.give(p, threads);
-    p.packed_weight = packed.data();
-    p.packed = true;
+    p.weight = given ? nullptr : q.weight.data();
+    p.packed_weight = given ? given->data() : scratch.data();
+    p.packed = given;
     p.exact = exact;
     out.clamped = -1;
     return kernels.integer_forward(p);
@@ -284,19 +253,20 @@ inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int 
 
 struct IntegerGradients {
     Array<float> current, weight;
+    int64_t invalid;  // what the kernel returned
 };
 
-// Sets `invalid` to what the kernel returns.
 inline IntegerGradients integer_backward(const Kernels& kernels, const IntegerProblem& q, const Array<float>& slopes,
-                                         const Wanted& wanted, int threads, int poison, int64_t& invalid) {
+                                         const Wanted& wanted, int threads, int poison) {
     const int64_t inputs = q.rows.inputs, neurons = q.o.neurons;
     const int64_t partials =
         event_tiles(neurons) * event_groups(q.o.batch, neurons) * inputs * event_tile_width(neurons);
     IntegerGradients made = {Array<float>(wanted.grad_current ? q.o.steps * q.plane() : 0, poison),
-                             Array<float>(wanted.grad_weight ? neurons * inputs : 0, poison)};
+                             Array<float>(wanted.grad_weight ? neurons * inputs : 0, poison), -1};
     Array<float> scratch(wanted.grad_weight ? partials : 0, poison);
-    invalid = kernels.integer_backward({q.shape(threads), q.rows.events(), integer_alpha(q.cell), slopes.data(),
-                                        q.grad_spikes.data(), made.current.data(), made.weight.data(), scratch.data()});
+    made.invalid =
+        kernels.integer_backward({q.shape(threads), q.rows.events(), integer_alpha(q.cell), slopes.data(),
+                                  q.grad_spikes.data(), made.current.data(), made.weight.data(), scratch.data()});
     return made;
 }
 

@@ -1,10 +1,12 @@
-// Networks as bytes of a file, made without Python; for the tests of the runtime.
+// Networks as bytes of a file, made without Python, and what they compute; for the tests and the fuzz target of the
+// runtime.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
-#include "../../csrc/params.h"
+#include "../../csrc/runtime/network.h"
 #include "support.h"
 
 namespace srcell {
@@ -74,6 +76,123 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
         file.tensor("readout.bias", {3}, grid(3, 64));
     }
     return file.bytes();
+}
+
+// Events of B samples over T steps, each input active in about one of eight.
+struct NetworkRows {
+    int64_t steps, batch, inputs;
+    std::vector<int64_t> offsets = {0};
+    std::vector<int32_t> indices;
+    std::vector<float> values;
+
+    NetworkRows(int64_t steps, int64_t batch, int64_t inputs) : steps(steps), batch(batch), inputs(inputs) {
+        Numbers numbers(7);
+        for (int64_t row = 0; row < batch * steps; ++row) {
+            for (int64_t k = 0; k < inputs; ++k)
+                if (!numbers.below(8)) {
+                    indices.push_back(static_cast<int32_t>(k));
+                    values.push_back(static_cast<float>(numbers.below(16)) / 8 - 0.5f);
+                }
+            offsets.push_back(static_cast<int64_t>(indices.size()));
+        }
+    }
+
+    NetworkInput input(bool graded) const {
+        return {steps,
+                batch,
+                {offsets.data(), indices.data(), graded ? values.data() : nullptr, offsets.back(), inputs},
+                nullptr};
+    }
+};
+
+// All NaNs are equal: a file may hold NaN as weights.
+struct Outcome {
+    Result<float> logits;
+    std::vector<Result<float>> spikes;
+    std::vector<int64_t> events;
+
+    bool operator==(const Outcome& other) const {
+        return logits == other.logits && spikes == other.spikes && events == other.events;
+    }
+};
+
+inline Result<float> result_of(const float* values, size_t count) {
+    Result<float> result;
+    for (size_t k = 0; k < count; ++k) result.add(values[k]);
+    return result;
+}
+
+inline Outcome run(const Network& network, const NetworkRows& rows, bool graded, int threads) {
+    Outcome made;
+    std::vector<std::vector<float>> spikes;
+    std::vector<float> logits(static_cast<size_t>(rows.batch * network.readout().classes));
+    std::vector<float*> written;
+    for (const NetworkLayer& layer : network.layers())
+        spikes.emplace_back(static_cast<size_t>(rows.steps * rows.batch * layer.neurons));
+    for (auto& of_layer : spikes) written.push_back(of_layer.data());
+    made.events.resize(spikes.size() + 1);
+    network.run(rows.input(graded), {logits.data(), written.data(), made.events.data()}, threads);
+    made.logits = result_of(logits.data(), logits.size());
+    for (const auto& of_layer : spikes) made.spikes.push_back(result_of(of_layer.data(), of_layer.size()));
+    return made;
+}
+
+// The same as `expected`, step by step.
+inline void stream_gives(const Network& network, const NetworkRows& rows, bool graded, const Outcome& expected) {
+    Stream stream(network, rows.batch);
+    std::vector<float> logits(expected.logits.all.size());
+    for (int round = 0; round < 2; ++round, stream.reset())
+        for (int64_t t = 0; t < rows.steps; ++t) {
+            std::vector<int64_t> offsets = {0};
+            std::vector<int32_t> indices;
+            std::vector<float> values, dense(static_cast<size_t>(rows.batch * rows.inputs));
+            for (int64_t b = 0; b < rows.batch; ++b) {
+                const auto row = static_cast<size_t>(b * rows.steps + t);
+                for (auto e = static_cast<size_t>(rows.offsets[row]); e < static_cast<size_t>(rows.offsets[row + 1]);
+                     ++e) {
+                    indices.push_back(rows.indices[e]);
+                    values.push_back(graded ? rows.values[e] : 1);
+                    dense[static_cast<size_t>(b * rows.inputs + rows.indices[e])] = values.back();
+                }
+                offsets.push_back(static_cast<int64_t>(indices.size()));
+            }
+            if (round)
+                stream.step_dense(dense.data());
+            else
+                stream.step(offsets.data(), indices.data(), graded ? values.data() : nullptr, offsets.back());
+            for (size_t k = 0; k < network.layers().size(); ++k) {
+                const auto plane = static_cast<size_t>(rows.batch * network.layers()[k].neurons);
+                const Result<float> whole =
+                    result_of(expected.spikes[k].all.data() + static_cast<size_t>(t) * plane, plane);
+                std::vector<float> state(3 * plane);
+                stream.values(k, state.data());
+                float* const h = state.data() + plane;
+                for (size_t n = 0; n < plane; ++n) h[n] = h[n] <= 0 ? 0 : h[n];
+                CHECK(result_of(stream.spikes(k), plane) == whole && result_of(h, plane) == whole);
+            }
+            if (t + 1 < rows.steps) continue;
+            stream.logits(logits.data());
+            CHECK(result_of(logits.data(), logits.size()) == expected.logits);
+        }
+}
+
+// The property of any bytes as the file of a network: it is refused in one line, or runs, whole and step by step with
+// the same bits. Returns whether it was read.
+inline bool network_agrees(const unsigned char* bytes, size_t size) {
+    try {
+        const Array<unsigned char> exact(std::vector<unsigned char>(bytes, bytes + size));
+        const Network network(TensorFile::parse(exact.data(), size));
+        int64_t widest = network.inputs();
+        for (const NetworkLayer& layer : network.layers()) widest = std::max(widest, layer.neurons);
+        if (widest > 1000) return true;
+        const NetworkRows rows(40, 1, network.inputs());
+        stream_gives(network, rows, false, run(network, rows, false, 1));
+        return true;
+    } catch (const FileError& error) {
+        CHECK(error.what()[0] && !std::strchr(error.what(), '\n'));
+    } catch (const std::bad_alloc&) {
+    }
+    return false;
 }
 
 }  // namespace srcell

@@ -183,25 +183,23 @@ struct Result {
     }
 };
 
-// Pseudo-random options of a problem, so that few problems cover many combinations.
-class Options {
-  public:
-    explicit Options(uint64_t number) : bits_((number * 0x9E3779B97F4A7C15u) >> 20) {}
-    bool next() {
-        const bool bit = bits_ & 1;
-        bits_ >>= 1;
-        return bit;
-    }
+template <class T>
+bool same(const Array<T>& a, const Array<T>& b) {
+    Result<T> x, y;
+    x.add(a);
+    y.add(b);
+    return x == y;
+}
 
-  private:
-    uint64_t bits_;
-};
-
-// Calls check(kernels, threads) for every table and number of threads.
+// Calls check(kernels, threads) for every table and thread count.
+template <class Check>
+void for_each_table(const std::vector<int>& thread_counts, Check check) {
+    for (const Kernels* kernels : available_kernels())
+        for (const int threads : thread_counts) check(*kernels, threads);
+}
 template <class Check>
 void for_each_table(Check check) {
-    for (const Kernels* kernels : available_kernels())
-        for (const int threads : {1, 3}) check(*kernels, threads);
+    for_each_table({1, 3}, check);
 }
 
 // Lengths for a batch, some of them out of range. The kernels must treat them like the clamped() ones.

@@ -1,133 +1,104 @@
-// Every ISA's kernels of layers with lateral weights, for the sanitizers: on small and awkward shapes against the
-// scalar table, with given currents against the events that make them, with weights of 0 against the kernels without,
-// and on invalid batches.
+// Every ISA's kernels of layers with recurrent weights, for the sanitizers: small and awkward shapes against the scalar
+// table and the scan of the summed currents, given currents against the events that make them, weights of 0 against the
+// kernels without; and invalid rows.
 #include "events_problem.h"
 
 using namespace srcell;
 
 namespace {
 
-// The arrays of the forward and the backward pass of one call, each of exactly its promised size.
+// The arrays of the forward and the backward pass of one call, over given currents or over events.
 template <class T>
-struct LateralCall {
-    const CellInputs<T>& in;
-    const EventRows<T>* rows;  // or null: `current` is given
-    const bool relu, grad_weights;
-    CellOutputs<T> out;
-    Array<T> packed, packed_lateral, trace, checkpoints, grad_current, grad_weight, weight_partials, grad_lateral,
-        lateral_partials;
+struct LateralCall : EventsCall<T> {
+    const bool has_events, relu, grad_weights;
+    Array<T> packed_lateral = this->weight_like(lateral_width(this->in.o.neurons));
+    Array<T> grad_lateral = this->weight_like(grad_weights ? this->in.o.neurons : 0);
+    Array<T> lateral_partials = this->partials(grad_weights ? this->in.o.neurons : 0);
 
-    LateralCall(const CellInputs<T>& in, const EventRows<T>* rows, bool relu, bool grad_weights, int poison)
-        : in(in),
-          rows(rows),
+    LateralCall(const CellInputs<T>& in, const EventRows<T>& rows, bool has_events, bool relu, bool grad_weights,
+                int poison)
+        : EventsCall<T>(in, rows, {true, true, has_events && grad_weights}, poison),
+          has_events(has_events),
           relu(relu),
-          grad_weights(grad_weights),
-          out(in, poison),
-          packed(rows ? tiles() * packed_rows(rows->inputs, rows->events().count) * width() : 0, poison),
-          packed_lateral(in.o.neurons * lateral_width(in.o.neurons), poison),
-          trace(in.o.steps * out.plane(), poison),
-          checkpoints(segments(in.o.steps, kEventSegment) * 2 * out.plane(), poison),
-          grad_current(in.o.steps * out.plane(), poison),
-          grad_weight(rows && grad_weights ? in.o.neurons * rows->inputs : 0, poison),
-          weight_partials(rows && grad_weights ? partials(rows->inputs) : 0, poison),
-          grad_lateral(grad_weights ? in.o.neurons * in.o.neurons : 0, poison),
-          lateral_partials(grad_weights ? partials(in.o.neurons) : 0, poison) {}
+          grad_weights(grad_weights) {}
 
     int64_t forward(const Kernels& kernels, const Array<T>& weight, const Array<T>& current, Array<T>& lateral,
                     int threads) {
-        LateralForward<T> p = {};
-        static_cast<CellForward<T>&>(p) = out.forward(threads);
-        if (rows) p.events = rows->events();
-        p.weight = weight.data();
-        p.packed_weight = packed.data();
-        p.trace = trace.data();
-        p.checkpoints = checkpoints.data();
-        p.trace_integrator = in.o.parameters;
-        p.has_events = rows;
-        p.current = current.data();
+        LateralForward<T> p = {this->forward_arguments(weight, threads), has_events, current.data(), {}, nullptr};
         p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
         return kernels.of<T>().lateral_forward(p);
     }
 
     int64_t backward(const Kernels& kernels, Array<T>& lateral, int threads) {
-        LateralBackward<T> p = {};
-        static_cast<CellBackward<T>&>(p) = out.backward(threads);
-        if (rows) p.events = rows->events();
-        p.has_events = rows;
-        p.trace = trace.data();
-        p.checkpoints = checkpoints.data();
-        p.i0 = in.i0.data_if(in.o.initial_state);
-        p.grad_current = grad_current.data();
-        p.grad_weight = grad_weight.data();
-        p.weight_partials = weight_partials.data();
+        LateralBackward<T> p = {
+            this->backward_arguments(threads), has_events, {}, grad_lateral.data(), lateral_partials.data()};
         p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
-        p.grad_lateral = grad_lateral.data();
-        p.lateral_partials = lateral_partials.data();
         return kernels.of<T>().lateral_backward(p);
     }
 
     // Without the weight's gradient, which given currents do not have.
     Result<T> result() const {
         Result<T> all;
-        out.add_forward(all);
-        out.add_backward(all);
-        all.add(grad_current);
+        this->out.add_forward(all);
+        this->out.add_backward(all);
+        all.add(this->grad_current);
         all.add(grad_lateral);
         return all;
     }
-
-  private:
-    int64_t tiles() const { return event_tiles(in.o.neurons); }
-    int64_t width() const { return event_tile_width(in.o.neurons); }
-    int64_t partials(int64_t inputs) const {
-        return tiles() * event_groups(in.o.batch, in.o.neurons) * inputs * width();
-    }
 };
+
+// The forward pass is the scan of the currents plus, neuron by neuron, weight times spike of the step before.
+template <class T>
+void check_forward(const CellInputs<T>& cell, const LateralCall<T>& call, const Array<T>& lateral, Array<T> current) {
+    const int64_t neurons = cell.o.neurons, plane = cell.o.plane();
+    for (int64_t at = 0; at < current.size(); ++at)
+        for (int64_t m = 0; m < neurons; ++m) {
+            const int64_t from = at / neurons * neurons + m;  // neuron m of the same sample and step
+            const T initial = cell.o.initial_state ? cell.h0[from % plane] : T(0);
+            const T spike = at < plane ? (initial <= 0 ? T(0) : initial) : call.out.spikes[from - plane];
+            if (spike != 0) current[at] = std::fma(spike, lateral[at % neurons * neurons + m], current[at]);
+        }
+    ScanCall<T> scanned(cell, current, false, kPoison);
+    const Result<T> expected = scanned.run(*kernels_scalar(), 1);
+    Result<T> got;
+    call.out.add_forward(got);
+    CHECK(got == expected);
+}
 
 template <class T>
 void passes_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, uint64_t number) {
-    Options bits(number);
-    CellOptions o = {steps,       batch,       neurons,     bits.next(), bits.next(), bits.next(),
-                     bits.next(), bits.next(), bits.next(), bits.next(), {}};
-    const bool relu = bits.next(), grad_weights = bits.next() || bits.next(), with_values = bits.next();
-    const bool none = bits.next() && bits.next();
-    if (bits.next()) o.lengths = clamped(wild_lengths(batch, steps), steps);
-    CellInputs<T> in(o);
-    const EventRows<T> rows(o, inputs, with_values, in.numbers);
-    const Array<T> weight = in.numbers.template array<T>(neurons * inputs);
-    Array<T> lateral = in.numbers.template array<T>(neurons * neurons);
-    if (none)
-        for (T& x : lateral) x = 0;
+    Input in(number);
+    const CellOptions any = cell_options(in, steps, batch, neurons), o = clamped(any);
+    const bool relu = in.bit(), grad_weights = in.bit() || in.bit(), zero = in.bit() && in.bit();
+    // Without special values: a spike of infinity times a weight of 0 would be NaN.
+    CellInputs<T> cell = zero ? CellInputs<T>(o, number) : CellInputs<T>(in, o, number);
+    const EventRows<T> rows(o, inputs, in.bit(), cell.numbers);
+    const Array<T> weight = cell.numbers.template array<T>(neurons * inputs);
+    Array<T> lateral = cell.numbers.template array<T>(neurons * neurons);
+    if (zero) std::fill(lateral.begin(), lateral.end(), T(0));
     const Array<T> current = currents(o, rows, weight);
 
-    LateralCall<T> expected(in, &rows, relu, grad_weights, kPoison);
-    CHECK(expected.forward(*kernels_scalar(), weight, current, lateral, 1) == -1);
-    CHECK(expected.backward(*kernels_scalar(), lateral, 1) == -1);
+    const auto run = [&](LateralCall<T>& call, const Kernels& kernels, int threads) {
+        CHECK(call.forward(kernels, weight, current, lateral, threads) == -1);
+        CHECK(call.backward(kernels, lateral, threads) == -1);
+    };
+    LateralCall<T> expected(cell, rows, true, relu, grad_weights, kPoison);
+    run(expected, *kernels_scalar(), 1);
+    check_forward(cell, expected, lateral, currents(o, rows, weight));
+    cell.lengths = Array<int64_t>(any.lengths);
     for_each_table([&](const Kernels& kernels, int threads) {
-        for (const EventRows<T>* events : {&rows, static_cast<const EventRows<T>*>(nullptr)}) {
-            LateralCall<T> call(in, events, relu, grad_weights, kOtherPoison);
-            CHECK(call.forward(kernels, weight, current, lateral, threads) == -1);
-            CHECK(call.backward(kernels, lateral, threads) == -1);
+        for (const bool has_events : {true, false}) {
+            LateralCall<T> call(cell, rows, has_events, relu, grad_weights, kOtherPoison);
+            run(call, kernels, threads);
             CHECK(call.result() == expected.result());
-            if (!events) continue;
-            Result<T> ours, theirs;
-            ours.add(call.grad_weight);
-            theirs.add(expected.grad_weight);
-            CHECK(ours == theirs);
+            CHECK(!has_events || same(call.grad_weight, expected.grad_weight));
         }
     });
-    if (!none) return;
-    EventsCall<T> without(in, rows, {true, true, grad_weights}, kPoison);
-    CHECK(without.forward(*kernels_scalar(), weight, 1) == -1);
-    CHECK(without.backward(*kernels_scalar(), 1) == -1);
-    Result<T> ours, theirs;
-    expected.out.add_forward(ours);
-    ours.add(expected.grad_current);
-    ours.add(expected.grad_weight);
-    without.out.add_forward(theirs);
-    theirs.add(without.grad_current);
-    theirs.add(without.grad_weight);
-    CHECK(ours == theirs);
+    if (!zero) return;
+    EventsCall<T> without(cell, rows, {true, true, grad_weights}, kPoison);
+    without.run(*kernels_scalar(), weight, 1);
+    CHECK(same(expected.grad_current, without.grad_current));
+    CHECK(same(expected.grad_weight, without.grad_weight));
 }
 
 void shapes_agree() {
@@ -143,32 +114,31 @@ void shapes_agree() {
     passes_agree<float>(3, 40, 130, 9, ++number);   // several samples a group
 }
 
-void corrupt_batches_are_refused() {
+void invalid_rows_are_refused() {
     const CellOptions o = {5, 3, 130, true, true, true, true, true, true, true, {}};
     CellInputs<float> in(o);
+    EventRows<float> rows(o, 6, false, in.numbers);
     const Array<float> weight = in.numbers.array<float>(o.neurons * 6), current(0);
     Array<float> lateral = in.numbers.array<float>(o.neurons * o.neurons);
+    rows.indices[rows.indices.size() - 1] = 6;
     for_each_table([&](const Kernels& kernels, int threads) {
-        EventRows<float> rows(o, 6, false, in.numbers);
-        CHECK(rows.indices.size() > 0);
-        rows.indices[rows.indices.size() - 1] = 6;
-        LateralCall<float> call(in, &rows, true, true, kPoison);
+        LateralCall<float> call(in, rows, true, true, true, kPoison);
         CHECK(call.forward(kernels, weight, current, lateral, threads) == 2);
         CHECK(call.backward(kernels, lateral, threads) == 2);
     });
 }
 
-void events_that_change_during_a_call_are_survived(int64_t neurons) {
+void kernels_survive_events_that_change_during_a_call(int64_t neurons) {
     const CellOptions o = {40, 4, neurons, true, true, true, true, true, true, true, wild_lengths(4, 40)};
     CellInputs<float> in(o);
     EventRows<float> rows(o, 5, true, in.numbers);
     const Array<float> weight = in.numbers.array<float>(neurons * 5), current(0);
     Array<float> lateral = in.numbers.array<float>(neurons * neurons);
     for (const Kernels* kernels : available_kernels()) {
-        LateralCall<float> call(in, &rows, true, true, kPoison);
-        const Meddler meddler(rows.offsets, rows.indices, in.lengths);
-        calls_survive([&] { return call.forward(*kernels, weight, current, lateral, 1); });
-        calls_survive([&] { return call.backward(*kernels, lateral, 1); });
+        LateralCall<float> call(in, rows, true, true, true, kPoison);
+        const ConcurrentWriter writer(rows.offsets, rows.indices, in.lengths);
+        expect_both_outcomes([&] { return call.forward(*kernels, weight, current, lateral, 1); });
+        expect_both_outcomes([&] { return call.backward(*kernels, lateral, 1); });
     }
 }
 
@@ -176,7 +146,7 @@ void events_that_change_during_a_call_are_survived(int64_t neurons) {
 
 int main() {
     shapes_agree();
-    for (const int64_t neurons : {20, 150}) events_that_change_during_a_call_are_survived(neurons);
-    corrupt_batches_are_refused();
+    for (const int64_t neurons : {20, 150}) kernels_survive_events_that_change_during_a_call(neurons);
+    invalid_rows_are_refused();
     std::printf("lateral: passed\n");
 }

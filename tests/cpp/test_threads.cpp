@@ -18,6 +18,8 @@
 #include "../../csrc/cpu/memory.h"
 #include "../../csrc/cpu/parallel.h"
 #include "../../csrc/platform/platform.h"
+#include "dense_problem.h"
+#include "encode_problem.h"
 #include "events_problem.h"
 
 // The thread sanitizer would end a child that starts threads where its parent had several.
@@ -78,65 +80,18 @@ struct Shared {
 
     // All results of the kernels of one table, one after the other.
     std::vector<Result<T>> all(const Kernels& kernels, int threads, int poison) const {
-        std::vector<Result<T>> results;
-        results.push_back(scan(kernels, in, current, true, threads, poison));
         const Wanted wanted = {true, true, true};
-        results.push_back(run(kernels, in, rows, weight, wanted, threads, poison));
-        results.push_back(dots(kernels, in, rows, weight, current, threads, poison));
-        EventsCall<T> refused(in, altered, wanted, poison);
-        CHECK(refused.forward(kernels, weight, threads) == 3);
-        CHECK(refused.backward(kernels, threads) == 3);
-        results.push_back(listed(kernels, threads, poison));
-        return results;
-    }
-
-    Result<T> listed(const Kernels& kernels, int threads, int poison) const {
+        EventsCall<T>(in, altered, wanted, poison).run(kernels, weight, threads, 3);
         Array<uint64_t> mask(o.batch * o.steps * mask_words(inputs), poison);
         Array<int64_t> offsets(o.batch * o.steps + 1, poison);
-        const DenseInput<T> p = {
-            {o.steps, o.batch, 0, in.lengths.data(), threads}, inputs, cells.data(), mask.data(), offsets.data()};
-        CHECK(!call_mask(kernels, p));
-        Array<int32_t> indices(offsets[offsets.size() - 1], poison);
-        Array<T> values(indices.size(), poison);
-        call_list(kernels, p, indices.data(), values.data());
-        Result<T> result;
-        for (int64_t e = 0; e < indices.size(); ++e) {
-            result.add(static_cast<T>(indices[e]));
-            result.add(values[e]);
-        }
-        return result;
-    }
-};
-
-struct Images {
-    Array<float> values{6 * 90};
-    Array<int64_t> index{6};
-
-    Images() {
-        Numbers numbers(3);
-        for (float& x : values) x = numbers.below(3) ? 0 : static_cast<float>(numbers.below(1 << 24)) * 0x1p-24f;
-        for (int64_t& i : index) i = numbers.below(1 << 20);
-    }
-
-    std::vector<int32_t> encoded(const Kernels& kernels, int threads) const {
-        const int64_t samples = index.size(), steps = 20;
-        const srcell::Images images = {values.data(), samples, values.size() / samples, threads};
-        Array<int64_t> before(samples + 1), offsets(samples * steps + 1);
-        CHECK(kernels.count_active_pixels(images, before.data()) == -1);
-        const int64_t groups = first_group(before.data(), samples);
-        Array<int32_t> active(groups * kPixelGroup), fires_at(groups * kPixelGroup);
-        Array<uint32_t> thresholds(groups * kPixelGroup);
-        Array<uint16_t> fired(groups * 24);
-        kernels.rate_draw({images, before.data(), index.data(), steps, 0, 0.5, 9, active.data(), thresholds.data(),
-                           fired.data(), offsets.data()});
-        const int64_t drawn = offsets[offsets.size() - 1];
-        Array<int32_t> indices(drawn + before[samples]);
-        const RateEncoding p = {images,        before.data(),     index.data(), steps,         0, 0.5, 9,
-                                active.data(), thresholds.data(), fired.data(), offsets.data()};
-        kernels.rate_write(p, indices.data());
-        kernels.latency_encode(
-            {images, before.data(), steps, 0, active.data(), fires_at.data(), offsets.data(), indices.data() + drawn});
-        return {indices.begin(), indices.end()};
+        const ScanShape shape = {o.steps, o.batch, 0, in.lengths.data(), threads};
+        const Listed<T> listed =
+            list_events(kernels, DenseInput<T>{shape, inputs, cells.data(), mask.data(), offsets.data()}, poison);
+        Result<T> indices;
+        for (const int32_t index : listed.indices) indices.add(static_cast<T>(index));
+        return {scan(kernels, in, current, true, threads, poison),
+                run(kernels, in, rows, weight, wanted, threads, poison),
+                dots(kernels, in, rows, weight, current, threads, poison), indices, listed.values};
     }
 };
 
@@ -174,18 +129,27 @@ void use_blocks(int caller) {
 struct Work {
     Shared<float> singles;
     Shared<double> doubles;
-    Images images;
+    const EncodeProblem rates = images(true), latencies = images(false);
     Rows rows;
     const std::vector<Result<float>> of_singles = singles.all(*kernels_scalar(), 1, kPoison);
     const std::vector<Result<double>> of_doubles = doubles.all(*kernels_scalar(), 1, kPoison);
-    const std::vector<int32_t> of_images = images.encoded(*kernels_scalar(), 1);
+    const Encoded of_rates = by_definition(rates), of_latencies = by_definition(latencies);
+
+    static EncodeProblem images(bool rate) {
+        Input in(3);
+        EncodeProblem q = encode_problem(in, 6, 90, 20);
+        q.rate = rate;
+        CHECK(by_definition(q).indices.size() > 100);
+        return q;
+    }
 
     // The number of threads differs between successive calls and between callers.
     void check(int caller) const {
         int threads = 1 + caller;
         for (const Kernels* kernels : available_kernels()) {
             CHECK(singles.all(*kernels, 2 + threads++ % 3, kOtherPoison) == of_singles);
-            CHECK(images.encoded(*kernels, 2 + threads++ % 3) == of_images);
+            CHECK(encode(*kernels, rates, false, 2 + threads++ % 3, kOtherPoison) == of_rates);
+            CHECK(encode(*kernels, latencies, false, 2 + threads++ % 3, kOtherPoison) == of_latencies);
             CHECK(doubles.all(*kernels, 2 + threads++ % 3, kOtherPoison) == of_doubles);
             rows.check(2 + threads++ % 3);
             use_blocks(caller);

@@ -1,5 +1,6 @@
-// How a fuzz target reads its input and counts its runs. Numbers come from the input's bytes and, when these are used
-// up, from a generator that they seed, so that every input describes a complete problem. For fuzz targets alone.
+// Where a property takes its choices from. In a fuzz target they are the input's bytes and, when these are used up,
+// numbers of a generator that the bytes seed, so that every input describes a complete problem; in a test all come from
+// the generator. And how a fuzz target counts its runs.
 #pragma once
 
 #include <limits>
@@ -17,7 +18,13 @@ class Input {
         for (size_t k = 0; k < size; ++k) seed = (seed ^ data[k]) * 0x100000001B3u;
         rest_ = Numbers(seed);
     }
+    // For a test, which tries every thread count and every card on each problem.
+    explicit Input(uint64_t number) : Input(reinterpret_cast<const uint8_t*>(&number), sizeof number) {
+        next_ = end_;
+        thorough_ = true;
+    }
 
+    bool thorough() const { return thorough_; }
     uint8_t byte() { return next_ < end_ ? *next_++ : static_cast<uint8_t>(rest_.below(256)); }
     bool bit() { return byte() & 1; }
     // True for `count` of the 256 values of a byte, but not for 0 and 255, which mutations produce often.
@@ -38,33 +45,20 @@ class Input {
 
     // Usually one thread: others would be started anew in each call.
     int threads() { return rarely(16) ? 3 : 1; }
+    // The thread counts to try, drawn once.
+    const std::vector<int>& thread_counts() {
+        if (thread_counts_.empty()) thread_counts_ = thorough_ ? std::vector<int>{1, 3} : std::vector<int>{threads()};
+        return thread_counts_;
+    }
 
     // An integer: a boundary value, or any.
     template <class T>
     T integer(int64_t near) {
-        using U = std::make_unsigned_t<T>;
-        const auto low = std::numeric_limits<T>::min(), high = std::numeric_limits<T>::max();
-        const T near_end = static_cast<T>(near);
-        switch (byte() % 10) {
-            case 0:
-                return near_end;
-            case 1:
-                return static_cast<T>(static_cast<U>(near_end) + 1);
-            case 2:
-                return static_cast<T>(static_cast<U>(near_end) - 1);
-            case 3:
-                return -1;
-            case 4:
-                return 0;
-            case 5:
-                return low;
-            case 6:
-                return high;
-            case 7:
-                return static_cast<T>(bytes(1));
-            default:
-                return static_cast<T>(bytes(sizeof(T)));
-        }
+        const auto bits = static_cast<std::make_unsigned_t<T>>(near);
+        const T kinds[] = {
+            T(bits), T(bits + 1), T(bits - 1), -1, 0, std::numeric_limits<T>::min(), std::numeric_limits<T>::max()};
+        const uint8_t kind = byte() % 10;
+        return kind < std::size(kinds) ? kinds[kind] : static_cast<T>(bytes(kind == 7 ? 1 : sizeof(T)));
     }
 
     // A floating-point number: a special value, or any.
@@ -109,6 +103,8 @@ class Input {
   private:
     const uint8_t *next_, *end_;
     Numbers rest_{0};
+    bool thorough_ = false;
+    std::vector<int> thread_counts_;
 };
 
 // Numbers of a target's runs. Inputs that reach a kernel's body have passed validation and have at least one item of
