@@ -15,10 +15,8 @@ It stops at the first case that fails and prints it. tests/test_soak.py runs a f
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -32,7 +30,7 @@ from srcell import EventBatch, SRCState
 from srcell.reference import src_reference
 from support.gradients import moved_by_one_ulp, relative_error, results
 from support.inputs import MODES, PARAMETERS, STATE, call, noise
-from support.processes import ISAS, IsaProcess
+from support.processes import ISAS, IsaProcess, active_isa
 from test_bits import (
     LATERAL,
     Case,
@@ -191,8 +189,9 @@ def measure_long(steps: int) -> dict[str, Any]:
 
 
 def check_long() -> None:
-    printed = subprocess.run([sys.executable, __file__, "--long"], check=True, stdout=subprocess.PIPE, text=True).stdout
-    measured = json.loads(printed)
+    process = IsaProcess(active_isa())
+    measured = process.call("soak.measure_long", LONG)
+    process.close()
     output = LONG * 2 * 40 * 4 / 2**20
     assert measured["same"], measured
     assert min(measured["spikes"]) > LONG, measured
@@ -202,10 +201,8 @@ def check_long() -> None:
 
 
 def soak(seconds: float, seed: int) -> Counter[str]:
-    end = time.monotonic() + seconds
-    counts: Counter[str] = Counter()
+    end, counts = time.monotonic() + seconds, Counter({"100,000 steps": 1})
     check_long()
-    counts["100,000 steps"] += 1
     processes = {isa: IsaProcess(isa) for isa in ISAS}
     while time.monotonic() < end:
         for kind in KINDS:
@@ -223,11 +220,8 @@ def soak(seconds: float, seed: int) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--long"]:
-        print(json.dumps(measure_long(LONG)))
-    else:
-        torch.set_num_threads(1)
-        start = int(os.environ.get("SRCELL_SOAK_SEED", time.time_ns() % 1_000_000_007))
-        counts = soak(float(os.environ.get("SRCELL_SOAK_SECONDS", 600)), start)
-        print(f"soak: from seed {start}, on {', '.join(ISAS)}, no case failed:")
-        print("\n".join(f"  {name}: {count:,} cases" for name, count in counts.items()))
+    torch.set_num_threads(1)
+    start = int(os.environ.get("SRCELL_SOAK_SEED", time.time_ns() % 1_000_000_007))
+    counts = soak(float(os.environ.get("SRCELL_SOAK_SECONDS", 600)), start)
+    print(f"soak: from seed {start}, on {', '.join(ISAS)}, no case failed:")
+    print("\n".join(f"  {name}: {count:,} cases" for name, count in counts.items()))

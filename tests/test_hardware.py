@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from srcell import hardware
 from srcell._integer import IntegerCell
-from support.imports import output_without
 from support.integers import integer_model
 from support.refusals import assert_refused
 
@@ -30,23 +29,33 @@ OTHER_CELL = IntegerCell(
 )
 OTHER_CELL = OTHER_CELL._replace(r=3, rs=-6, bias=-2450, slope=2, slope_shift=1, h_max=900, hs_min=-700)
 
-# Prints the spikes of each step as a line, then the class, the number of clamped i, the size of the state, the votes.
+# Resets a state whose bytes are all 85. Prints the spikes then and after each step as a line, then the class, the
+# number of clamped i, the size of the state, the votes.
 MAIN = """
 #include "network.h"
 #include <stdio.h>
+#include <string.h>
+
+static network_state state;
+
+static void print_spikes(void)
+{
+    for (unsigned n = 0; n < NETWORK_OUTPUTS; n++) printf("%u", (unsigned)network_spikes(&state)[n]);
+    putchar('\\n');
+}
 
 int main(void)
 {
-    static network_state state;
     static uint16_t active[65535];
     unsigned count, input;
+    memset(&state, 85, sizeof state);
     network_reset(&state);
+    print_spikes();
     while (scanf("%u", &count) == 1) {
         for (unsigned k = 0; k < count; k++)
             active[k] = scanf("%u", &input) == 1 ? (uint16_t)input : (uint16_t)0;
         network_step(&state, active, (uint16_t)count);
-        for (unsigned n = 0; n < NETWORK_OUTPUTS; n++) putchar('0' + network_spikes(&state)[n]);
-        putchar('\\n');
+        print_spikes();
     }
     printf("%u %lu %lu", (unsigned)network_class(&state), (unsigned long)state.clamped, (unsigned long)sizeof state);
     for (unsigned c = 0; c < NETWORK_CLASSES; c++) printf(" %ld", (long)state.votes[c]);
@@ -82,8 +91,10 @@ def run_program(program: list[str], spikes: NDArray[np.uint8]) -> tuple[Outcome,
     """The outcome of the program for spikes (T, K), and the size of its state."""
     active = [row.nonzero()[0].tolist() for row in spikes]
     given = "\n".join(" ".join(map(str, [len(inputs), *inputs])) for inputs in active)
-    *lines, last = subprocess.run(program, input=given, capture_output=True, text=True, check=True).stdout.split("\n")
+    printed = subprocess.run(program, input=given, capture_output=True, text=True, check=True).stdout
+    initial, *lines, last = printed.split("\n")
     best, clamped, size, *votes = map(int, last.split())
+    assert set(initial) == {"0"}
     return Outcome(np.array([list(line) for line in lines], np.int64), best, clamped, votes), size
 
 
@@ -104,27 +115,23 @@ def assert_same(found: Outcome, expected: Outcome) -> None:
     assert found[1:] == expected[1:]
 
 
+NETWORK = [random_weights(2, 40, 50), random_weights(3, 20, 40)]
 # Layers, classes, votes, constants, rate of input spikes.
 NETWORKS: dict[str, tuple[list[NDArray[np.int16]], int, tuple[int, int], IntegerCell, float]] = {
-    "4 bits": ([random_weights(1, 30, 50)], 10, VOTES, IntegerCell(), 0.3),
-    "two layers": ([random_weights(2, 40, 50), random_weights(3, 20, 40)], 4, VOTES, IntegerCell(), 0.3),
+    "two layers": (NETWORK, 4, VOTES, IntegerCell(), 0.3),
     "16 bits": ([random_weights(4, 12, 30, low=-300, high=300)], 3, VOTES, IntegerCell(), 0.2),
     "saturating": ([random_weights(5, 12, 30, low=-32768, high=32767)], 1, VOTES, IntegerCell(), 0.2),
     "8 bits on 16": (
         [random_weights(6, 33, 9, low=-900, high=999), random_weights(7, 6, 33, low=-128, high=127)],
         *(6, (3, 0), IntegerCell(), 0.4),
     ),
-    "other constants": ([random_weights(8, 20, 20, low=-40, high=40)], 5, (-2, 7), OTHER_CELL, 0.3),
     # h is often clamped to these bounds, and so meets the thresholds exactly.
-    "spikes at a bound": (
-        [random_weights(12, 30, 50), random_weights(13, 20, 30)],
-        *(10, VOTES, IntegerCell(spike_threshold=1023), 0.3),
-    ),
+    "spikes at a bound": (NETWORK, 10, VOTES, IntegerCell(spike_threshold=1023), 0.3),
     "gate at a bound": ([random_weights(14, 30, 50)], 10, VOTES, IntegerCell(gate_threshold=1023), 0.3),
     "one of each": ([np.array([[90]])], 1, VOTES, IntegerCell(), 0.5),
-    "three layers": (
-        [random_weights(9, 25, 30), random_weights(10, 35, 25, high=9), random_weights(11, 8, 35, high=12)],
-        *(8, (1, -1), OTHER_CELL, 0.3),
+    "three layers, other constants": (
+        [random_weights(9, 25, 30, low=-40, high=40), random_weights(10, 35, 25), random_weights(11, 8, 35, high=12)],
+        *(4, (-2, 7), OTHER_CELL, 0.3),
     ),
 }
 
@@ -154,29 +161,28 @@ def test_a_compiled_header_gives_the_spikes_and_the_class_of_the_integer_neuron(
     assert f"RAM      {size} bytes" in header
     bytes_of_weights = sum(w.size * (1 if np.abs(w + 0.5).max() < 128 else 2) for w in layers)
     assert f"flash    {bytes_of_weights} bytes" in header
-    if name in ("saturating", "other constants"):
+    if name in ("saturating", "three layers, other constants"):
         assert found.clamped > 50
 
 
-def test_a_header_compiles_as_c_and_cpp_without_a_warning_about_unused_functions(tmp_path: Path) -> None:
-    hardware.write_header(tmp_path / "network.h", NETWORKS["two layers"][0], num_classes=4)
+def test_a_header_compiles_as_c_and_cpp_and_needs_no_library(tmp_path: Path) -> None:
+    """No warning about unused functions, no symbol beyond memset, which compilers may call on their own."""
+    hardware.write_header(tmp_path / "network.h", NETWORK, num_classes=4)
     (tmp_path / "unused.c").write_text('#include "network.h"\n#include "network.h"\nint main(void) { return 0; }\n')
-    shutil.copy(tmp_path / "unused.c", tmp_path / "unused.cpp")
-    for options in (["-std=c99", "unused.c"], ["-x", "c++", "-std=c++11", "-Wsign-conversion", "unused.cpp"]):
-        subprocess.run([str(CC), *STRICT, "-c", *options], cwd=tmp_path, check=True)
-    compiled(tmp_path, CC, "-x", "c++", "-std=c++11", "-Wsign-conversion", "-c", source="main.cpp")
-
-
-def test_a_header_needs_no_library(tmp_path: Path) -> None:
-    """Beyond memset, which compilers may call on their own."""
-    hardware.write_header(tmp_path / "network.h", NETWORKS["two layers"][0], num_classes=4)
     (tmp_path / "use.c").write_text("""
 #include "network.h"
 void use_reset(network_state *s) { network_reset(s); }
 void use_step(network_state *s, const uint16_t *a) { network_step(s, a, 3); }
 """)
-    command = [str(CC), "-std=c99", "-ffreestanding", "-Os", "-nostdlib", "-shared", "-fPIC", "-Wl,-z,defs", "use.c"]
-    subprocess.run([*command, "-Wl,--defsym=memset=0", "-o", "use.so"], cwd=tmp_path, check=True)
+    cpp = ["-x", "c++", "-std=c++11", "-Wsign-conversion"]
+    freestanding = ["-std=c99", "-ffreestanding", "-Os", "-nostdlib", "-shared", "-fPIC", "-Wl,-z,defs"]
+    for options in (
+        ["-std=c99", "-c", "unused.c"],
+        [*cpp, "-c", "unused.c"],
+        [*freestanding, "-Wl,--defsym=memset=0", "use.c", "-o", "use.so"],
+    ):
+        subprocess.run([str(CC), *STRICT, *options], cwd=tmp_path, check=True)
+    compiled(tmp_path, CC, *cpp, "-c", source="main.cpp")
 
 
 def test_inputs_that_do_not_exist_are_skipped_and_votes_saturate(tmp_path: Path) -> None:
@@ -195,30 +201,6 @@ def test_inputs_that_do_not_exist_are_skipped_and_votes_saturate(tmp_path: Path)
     (tmp_path / "main.c").write_text(source.replace("while (scanf", f"{loop}(&state);\n    while (scanf"))
     subprocess.run([str(CC), "-std=c99", "-O2", "main.c", "-o", "program"], cwd=tmp_path, check=True)
     assert run_program(program, np.zeros((1, 3), np.uint8))[0].votes == [2**30, -(2**30)]
-
-
-def test_a_reset_clears_the_whole_state(tmp_path: Path) -> None:
-    layers, classes, votes, cell, _ = NETWORKS["saturating"]
-    hardware.write_header(tmp_path / "network.h", layers, cell=cell, num_classes=classes, votes=votes)
-    (tmp_path / "main.c").write_text("""
-#include "network.h"
-#include <string.h>
-
-int main(void)
-{
-    static network_state used, new;
-    const uint16_t active[] = {0, 3, 7, 20, 29};
-    network_reset(&new);
-    network_reset(&used);
-    for (unsigned t = 0; t < 40; t++) network_step(&used, active, 5);
-    const int alike = !memcmp(&used, &new, sizeof new), alive = used.i[0] && used.h[0] && used.hs[0] && used.clamped;
-    used.spikes[0] = 1;
-    network_reset(&used);
-    return alike || !alive ? 2 : memcmp(&used, &new, sizeof new) ? 1 : 0;
-}
-""")
-    subprocess.run([str(CC), "-std=c99", *STRICT, "main.c", "-o", "program"], cwd=tmp_path, check=True)
-    assert subprocess.run([str(tmp_path / "program")]).returncode == 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -291,11 +273,8 @@ def test_frames_are_read_back_exactly(shape: tuple[int, int] | None, tmp_path: P
     image = spikes.reshape(9, *(shape or (1, 12)))
     by_columns = image.transpose(0, 2, 1).reshape(9, 12)
     assert [word[6:] for word in words] == ["".join(map(str, row)) for row in by_columns]
-
-
-def test_a_single_frame_is_both_first_and_last(tmp_path: Path) -> None:
-    hardware.write_frames(tmp_path / "frames.txt", [[True, False]], 0)
-    assert (tmp_path / "frames.txt").read_text() == "11000010\n"
+    hardware.write_frames(path, [[True, False]], 0)  # the first step and the last
+    assert path.read_text() == "11000010\n"
 
 
 INVALID: dict[Any, tuple[dict[str, Any], list[tuple[type[Exception], str, dict[str, Any]]]]] = {
@@ -303,8 +282,8 @@ INVALID: dict[Any, tuple[dict[str, Any], list[tuple[type[Exception], str, dict[s
         {"layers": [np.ones((4, 3), int)], "num_classes": 2},
         [
             (ValueError, "layers", {"layers": []}),
-            (TypeError, "layers[0", {"layers": [np.ones((4, 3))]}),
             (TypeError, "layers[0", {"layers": [np.ones((4, 3), bool)]}),
+            (ValueError, "layers[0", {"layers": [np.ones(3, int)]}),
             (ValueError, "layers[0", {"layers": [np.ones((4, 0), int)]}),
             (ValueError, "layers[0", {"layers": [np.full((4, 3), 32768)]}),
             (ValueError, "layers[1", {"layers": [np.ones((4, 3), int), np.ones((4, 5), int)]}),
@@ -313,7 +292,6 @@ INVALID: dict[Any, tuple[dict[str, Any], list[tuple[type[Exception], str, dict[s
             (ValueError, "num_classes", {"num_classes": 3}),
             (ValueError, "num_classes", {"num_classes": 0}),
             (ValueError, "name", {"name": "2nd"}),
-            (ValueError, "name", {"name": "a-b"}),
             (ValueError, "votes", {"votes": (2**15, 0)}),
             (ValueError, "votes", {"layers": [np.ones((40000, 1), np.int8)], "votes": (30000, -30000)}),
             (TypeError, "cell", {"cell": OTHER_CELL._asdict()}),
@@ -328,8 +306,6 @@ INVALID: dict[Any, tuple[dict[str, Any], list[tuple[type[Exception], str, dict[s
         {"weights": np.ones((2, 3), int)},
         [
             *[(ValueError, "name", {"name": name}) for name in ("", "2nd", "a__b", "a_", "a-b")],
-            *[(ValueError, "weights", {"weights": x}) for x in (np.full((2, 3), 40000), np.ones(3, int))],
-            (ValueError, "weights", {"weights": np.ones((0, 3), int)}),
             (TypeError, "weights", {"weights": np.full((2, 3), 0.5)}),
         ],
     ),
@@ -360,7 +336,6 @@ MALFORMED: dict[Any, list[tuple[str, str, str]]] = {
     hardware.read_header: [
         ("expected a number NETWORK_BIAS, got none", "NETWORK_BIAS", "NETWORK_B"),
         ("expected 3 x 2 weights of layer 0, got 5", "{7, ", "{"),
-        ("expected 3 x 3 weights of layer 0, got 6", "NEURONS_0 2", "NEURONS_0 3"),
         ("expected values in", "{7, ", "{70000, "),
         ("expected a sum of", "RS (-8)", "RS (-80)"),
         ("expected a header that srcell wrote", "", "#define NETWORK_INPUTS 3"),
@@ -375,9 +350,7 @@ MALFORMED: dict[Any, list[tuple[str, str, str]]] = {
         ("expected each index from 0 to 8 once", "2 => 2, ", ""),
         ("expected rows of one length, got 9, 10", "0, 1, 2", "1, 2"),
         ("expected integers with commas between them, got '16#F#'", "0, 1, 2", "0, 16#F#, 2"),
-        ("expected integers with commas between them, got 'others => 2'", "0, 1, 2", "0, others => 2"),
         ("expected values in [-32768, 32767], got -8 to 40000", "0, 1, 2", "0, 40000, 2"),
-        ("expected rows in parentheses", "0=>(0", "0=> 5, (0"),
         ("expected rows in parentheses", "));", ")"),
         ("that ends with ';'", "));\nEND PACKAGE W;", ""),
     ],
@@ -401,7 +374,3 @@ def test_a_malformed_file_is_refused(read: Any, row: tuple[str, str, str], tmp_p
     path.write_text(text.replace(old, new) if old else new)
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
         read(path)
-
-
-def test_importing_srcell_does_not_import_hardware() -> None:
-    assert output_without([], "import sys, srcell; print('srcell.hardware' in sys.modules)") == "False"

@@ -51,6 +51,13 @@ class AllSpikes(nn.Module):
         return self.net.readout(spikes[-1]), *spikes  # type: ignore[operator]
 
 
+class GivenCurrents(nn.Module):
+    """Neurons without a synapse."""
+
+    def forward(self, input: Tensor) -> tuple[Tensor, srcell.SRCState]:
+        return srcell.src(4 * input, torch.full((INPUTS,), -5.0).to(input))
+
+
 def spikes_in(steps: int = STEPS, *shape: int) -> Tensor:
     return (torch.rand(steps, *(shape or (BATCH, INPUTS))) < 0.15).float()
 
@@ -101,7 +108,6 @@ def lively(net: Any) -> Any:
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "one layer": lambda: SRCClassifier(INPUTS, [], 10),
     "hidden layers": lambda: SRCClassifier(INPUTS, [30, 20], 5, initial_state="rest", readout_alpha=1.0),
     "lateral": lambda: SRCClassifier(INPUTS, [30], 5, lateral=True, zs_hyp=0.5, alpha=srcell.spread(0.5, 0.99)),
     "linear readout": lambda: SRCClassifier(INPUTS, [30], 5, readout="linear", readout_window=20),
@@ -118,6 +124,7 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
         INPUTS, 20, learnable=("alpha", "r"), zs_hyp=0.875, recurrent_grad=True, learn_initial_state=True, **dtype
     ),
     "a fixed bias": lambda **dtype: SRC(INPUTS, 20, bias=False, bias_init=-5.5, **dtype),
+    "currents": lambda **dtype: GivenCurrents(),
 }
 
 
@@ -200,44 +207,37 @@ def test_a_model_takes_any_number_of_steps_and_samples(tmp_path: Path) -> None:
         assert np.allclose(logits, net(x).detach().numpy(), atol=1e-3)
 
 
-def test_lengths_are_an_input_and_data_past_them_change_nothing() -> None:
+class WithLengths(nn.Module):
+    """A layer whose lengths are given by position, for torch's exporter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = SRC(INPUTS, 20, lateral=True).double()
+
+    def forward(self, input: Tensor, lengths: Tensor, state: Any) -> Any:
+        return self.layer(input, state, lengths=lengths)
+
+
+def test_lengths_and_a_state_are_inputs_and_data_past_the_lengths_change_nothing() -> None:
     torch.manual_seed(0)
-    layer = SRC(INPUTS, 20, lateral=True).double()
-
-    class WithLengths(nn.Module):
-        def forward(self, input: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-            spikes, state = self.layer(input, lengths=lengths)
-            return spikes, state.h
-
     net = WithLengths()
-    net.layer = layer
-    samples = torch.export.Dim("batch")
-    example = (torch.zeros(5, 2, INPUTS).double(), torch.tensor([3, 5]))
-    sizes = ({0: torch.export.Dim("steps"), 1: samples}, {0: samples})
-    program = translated(net, example, dynamic_shapes=sizes)
     x, lengths = spikes_in(20, 4, INPUTS).double(), torch.tensor([20, 0, 7, 15])
     x[15:, 3] = float("nan")
-    feeds = {"input": x.numpy(), "lengths": lengths.numpy()}
-    found = session(program.model_proto.SerializeToString()).run(None, feeds)
-    for ours, theirs in zip(found, net(x, lengths), strict=True):
-        assert np.abs(ours - theirs.detach().numpy()).max() < 1e-12
-
-
-def test_a_state_goes_in_and_comes_out() -> None:
-    torch.manual_seed(0)
-    layer = SRC(INPUTS, 20).double()
-    state = tuple(torch.zeros(1, 2, 20, dtype=torch.float64) for _ in range(3))
-    x = spikes_in(20, 2, INPUTS).double()
-    sizes = ({0: torch.export.Dim("steps")}, ({}, {}, {}))
-    program = translated(layer, (x, state), dynamic_shapes=sizes)
+    state = tuple(torch.zeros(3, 1, 4, 20, dtype=torch.float64))
+    samples = torch.export.Dim("batch")
+    sizes = ({0: torch.export.Dim("steps"), 1: samples}, {0: samples}, ({1: samples},) * 3)
+    program = translated(net, (torch.zeros_like(x), lengths, state), dynamic_shapes=sizes)
     ready = session(program.model_proto.SerializeToString())
     names = [given.name for given in ready.get_inputs()]
-    now: list[Any] = [x.numpy() for x in state]
-    parts = []
-    for part in x.split(4):
-        spikes, *now = ready.run(None, dict(zip(names, [part.numpy(), *now], strict=True)))
+    now, parts = [part.numpy() for part in state], []
+    for k, part in enumerate(x.split(4)):
+        given = [part.numpy(), (lengths - 4 * k).clamp(0, 4).numpy(), *now]
+        spikes, *now = ready.run(None, dict(zip(names, given, strict=True)))
         parts.append(spikes)
-    assert np.abs(np.concatenate(parts) - layer(x)[0].detach().numpy()).max() < 1e-12
+    expected, final = net(x, lengths, state)
+    assert expected.any()
+    for ours, theirs in zip((np.concatenate(parts), *now), (expected, *final), strict=True):
+        assert np.abs(ours - theirs.detach().numpy()).max() < 1e-12
 
 
 def test_a_model_with_dropout_exports_in_training_mode() -> None:

@@ -52,13 +52,19 @@ def make_sample() -> tuple[SRCClassifier, EventBatch]:
     return model, EventBatch.from_dense(dense)
 
 
-def test_a_raster_has_a_mark_for_each_event_of_each_layer_and_the_logits() -> None:
-    model, sample = make_sample()
-    figure = raster(model, sample, label=2, prefix=10)
-    *layers, readout = figure.axes
+given_names = pytest.mark.parametrize("given", [(), ("cat", "dog", "<cow>")])
+
+
+@given_names
+def test_a_raster_has_a_mark_for_each_event_of_each_layer_and_the_logits(given: tuple[str, ...]) -> None:
+    names, (model, sample) = given or ("0", "1", "2"), make_sample()
     with torch.no_grad():
         outputs = [sample.to_dense(), *model.layer_spikes(sample)]
         logits = model(sample)[0]
+    answer = int(logits.argmax())
+    wrong = (answer + 1) % 3
+    figure = raster(model, sample, wrong, prefix=10, class_names=given)
+    *layers, readout = figure.axes
     assert len(layers) == 3
     for k, (panel, output) in enumerate(zip(layers, outputs, strict=True)):
         marks = panel.collections[0].get_offsets()
@@ -70,41 +76,26 @@ def test_a_raster_has_a_mark_for_each_event_of_each_layer_and_the_logits() -> No
         assert panel.get_ylim() == (-1, output.shape[2])
     assert all(panel.get_xlim() == (0, 50) for panel in figure.axes)
     lines = drawn(readout)
-    assert [lines[str(k)][-1] for k in range(3)] == pytest.approx(logits.tolist(), rel=1e-5)
-    answer = int(logits.argmax())
-    verdict = "predicted rightly" if answer == 2 else f"predicted {answer}"
-    assert figure.get_suptitle().startswith(f"A test sample of class 2, {verdict}:")
+    assert [lines[name][-1] for name in names] == pytest.approx(logits.tolist(), rel=1e-5)
+    expected_title = f"A test sample of class {names[wrong]}, predicted {names[answer]}: "
+    assert figure.get_suptitle().startswith(expected_title)
     widths = {str(line.get_label()): line.get_linewidth() for line in readout.get_lines()}
-    assert {name for name, width in widths.items() if width > 1} == {"2", str(answer)}
+    assert {name for name, width in widths.items() if width > 1} == {names[wrong], names[answer]}
 
 
-def test_plots_show_the_names_of_classes() -> None:
-    model, sample = make_sample()
-    names = ("cat", "dog", "<cow>")
-    answer = int(model(sample)[0].argmax())
-    wrong = (answer + 1) % 3
-    figure = raster(model, sample, wrong, class_names=names)
-    expected = f"A test sample of class {names[wrong]}, predicted {names[answer]}: "
-    assert figure.get_suptitle().startswith(expected)
-    assert list(drawn(figure.axes[-1])) == list(names)
-    figure = traces(model, sample, answer, class_names=names)
-    assert figure.get_suptitle().startswith(f"A test sample of class {names[answer]}, predicted rightly: ")
-    assert {panel.get_ylabel().partition("for ")[2] for panel in figure.axes} == set(names)
-    panel = confusion(evaluation(), names).axes[0]
-    for labels in (panel.get_xticklabels(), panel.get_yticklabels()):
-        assert [label.get_text() for label in labels] == list(names)
-
-
-def test_traces_have_the_states_of_the_most_active_neurons_of_the_last_layer() -> None:
-    model, sample = make_sample()
+@given_names
+def test_traces_have_the_states_of_the_most_active_neurons_of_the_last_layer(given: tuple[str, ...]) -> None:
+    names, (model, sample) = given or ("0", "1", "2"), make_sample()
     with torch.no_grad():
         below, output = model.layer_spikes(sample)
         order = model(sample)[0].argsort(descending=True).tolist()
         states = [model.layers[-1](below[: t + 1])[1] for t in range(len(below))]
-    panels = traces(model, sample, label=0).axes
-    assert len(panels) == 3
-    for panel, answer in zip(panels, order, strict=True):
-        neuron = int(panel.get_ylabel().removeprefix("neuron ").partition(",")[0])
+    figure = traces(model, sample, order[0], class_names=given)
+    assert figure.get_suptitle().startswith(f"A test sample of class {names[order[0]]}, predicted rightly: ")
+    for panel, answer in zip(figure.axes, order, strict=True):
+        place, _, name = panel.get_ylabel().partition("for ")
+        neuron = int(place.removeprefix("neuron ").partition(",")[0])
+        assert name == names[answer]
         assert neuron % 3 == answer
         assert output[:, 0, neuron].sum() == output[:, 0, answer::3].sum(0).max()
         lines = drawn(panel)
@@ -152,8 +143,11 @@ def test_rates_are_sorted_from_the_least_active_neuron() -> None:
     assert panel.get_title() and "%" in panel.get_ylabel()
 
 
-def test_the_confusion_matrix_has_each_count_in_its_place() -> None:
-    panel = confusion(evaluation()).axes[0]
+@given_names
+def test_the_confusion_matrix_has_each_count_in_its_place(given: tuple[str, ...]) -> None:
+    panel = confusion(evaluation(), given).axes[0]
+    for labels in (panel.get_xticklabels(), panel.get_yticklabels()):
+        assert [label.get_text() for label in labels] == list(given or ("0", "1", "2"))
     texts = {tuple(map(int, text.get_position())): text for text in panel.texts}
     table = evaluation().confusion.tolist()
     assert {place: int(text.get_text()) for place, text in texts.items()} == {

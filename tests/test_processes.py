@@ -55,21 +55,9 @@ MISSING = ("cuda", "cuda:1", "cuda:", "x", "", None, torch.device("cuda"))
 @pytest.mark.parametrize(
     ("gpus", "device", "rank", "message"),
     [
-        (
-            2,
-            "cuda:1",
-            0,
-            "expected cuda, of which each of 3 processes on this machine takes the GPU of its LOCAL_RANK (here 0), "
-            "got 'cuda:1': CUDA_VISIBLE_DEVICES chooses among GPUs",
-        ),
-        (
-            2,
-            "cuda",
-            2,
-            "expected a GPU for each of 3 processes on this machine, got 2 and LOCAL_RANK 2: "
-            "start fewer processes, or set LOCAL_RANK=0 in each if it sees no GPU but its own",
-        ),
-        *[pytest.param(0, x, 1, f"expected one that this machine has, got {x!r}: ", marks=no_gpu) for x in MISSING],
+        (2, "cuda:1", 0, r"expected cuda, .* 3 processes .* LOCAL_RANK \(here 0\), got 'cuda:1': CUDA_VISIBLE_DEVICES"),
+        (2, "cuda", 2, "expected a GPU for each of 3 processes .*, got 2 and LOCAL_RANK 2: .* set LOCAL_RANK=0"),
+        *[pytest.param(0, x, 1, f"expected one .* has, got {re.escape(repr(x))}: ", marks=no_gpu) for x in MISSING],
     ],
 )
 def test_a_device_that_is_missing_or_would_be_shared_is_refused(
@@ -78,7 +66,7 @@ def test_a_device_that_is_missing_or_would_be_shared_is_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     for name, value in from_torchrun(rank, 3).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises((ValueError, TypeError), match=f"^device: {re.escape(message)}"):
+    with pytest.raises((ValueError, TypeError), match=f"^device: {message}"):
         RunOptions(device=device)
 
 

@@ -218,9 +218,8 @@ def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     """Regression: the difference was found only at the end of training."""
     write_mnist(tmp_path / "mnist")
     overwrite(tmp_path / "mnist/t10k-images-idx3-ubyte.gz", np.zeros((10, 2, 3), np.uint8))
-    with pytest.raises(ValueError, match="expected images of one size, got 28 x 28 and 2 x 3") as error:
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))}.*expected images .* got 28 x 28 and 2 x 3"):
         data.load("mnist", tmp_path)
-    assert str(error.value).startswith(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +269,6 @@ def test_a_file_that_may_not_be_read_is_not_called_corrupt(format: Format, tmp_p
     Refusal("bin_width", lambda: data.load_dvs_gesture(".", bin_width=-1)),
     Refusal("pooling", lambda: data.load_dvs_gesture(".", pooling=3)),
     Refusal("pooling", lambda: data.load_dvs_gesture(".", pooling=0)),
-    Refusal("pooling", lambda: data.load_dvs_gesture(".", pooling=256)),
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()

@@ -21,7 +21,7 @@ from srcell.training import EpochMetrics, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.config import TrainingConfig
 from srcell.training.run_folder import LOCK, RunFolder
-from support.files import write_idx, write_recordings
+from support.formats import write_mnist, write_nmnist
 
 # Nothing of a file is executed
 
@@ -52,11 +52,11 @@ def test_a_pickle_is_refused_unread(form: str, tmp_path: Path) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match="not the configuration of a run"):
         RunFolder.open(folder)
-    write_idx(tmp_path / "mnist", (3, 2, 2), (3, 2, 2))
+    write_mnist(tmp_path / "mnist", zipped=False)
     (tmp_path / "mnist/train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(ValueError, match="corrupt or truncated"):
         data.load("mnist", tmp_path)
-    write_recordings(tmp_path)
+    write_nmnist(tmp_path)
     (tmp_path / "train-1000us-prefix20.safetensors").write_bytes(content)
     data.load("nmnist", tmp_path, cache=True)
     assert not trap.exists()

@@ -14,7 +14,7 @@ from srcell.data import EventLoader, HeldEncoding, LabelledSequences, RateEncodi
 from srcell.evaluation import evaluate
 from srcell.models import SRCClassifier
 from srcell.training import TrainingConfig, train
-from support.files import write_idx
+from support.formats import write_mnist
 from support.inputs import noise
 from support.refusals import Refusal, refusals
 
@@ -30,26 +30,19 @@ def sequences(name: str, root: Path) -> tuple[LabelledSequences, LabelledSequenc
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    write_idx(tmp_path / "mnist", (12, 28, 28), (5, 28, 28))
-    for path in (tmp_path / "mnist").glob("*images*"):
-        header, pixels = path.read_bytes()[:16], len(path.read_bytes()) - 16
-        path.write_bytes(header + (37 * torch.arange(pixels)).to(torch.uint8).numpy().tobytes())
+    write_mnist(tmp_path / "mnist")
     return tmp_path
 
 
 def test_digits_are_sequences_of_rows_or_pixels(digits: Path) -> None:
-    images = data.load("mnist", digits)
-    for part, whole in zip(sequences("seqmnist-rows", digits), images[:2], strict=True):
-        assert torch.equal(part.values, whole[0]) and torch.equal(part.labels, whole[1]) and part.lengths is None
-    for part, whole in zip(sequences("seqmnist", digits), images[:2], strict=True):
-        assert torch.equal(part.values, whole[0].reshape(-1, 784, 1))
-    assert data.load("seqmnist-rows", digits).input_size == 28 and data.load("seqmnist", digits).input_size == 1
-
-
-def test_all_permuted_digits_have_the_same_order_of_pixels(digits: Path) -> None:
-    for permuted, plain in zip(sequences("psmnist", digits), sequences("seqmnist", digits), strict=True):
-        order = torch.randperm(784, generator=torch.Generator().manual_seed(0))
-        assert torch.equal(permuted.values, plain.values[:, order]) and not torch.equal(permuted.values, plain.values)
+    order = torch.randperm(784, generator=torch.Generator().manual_seed(0))
+    for k, (images, labels) in enumerate(data.load("mnist", digits)[:2]):
+        pixels = images.reshape(-1, 784, 1)
+        assert not torch.equal(pixels[:, order], pixels)
+        for name, values in (("seqmnist-rows", images), ("seqmnist", pixels), ("psmnist", pixels[:, order])):
+            part = sequences(name, digits)[k]
+            assert torch.equal(part.values, values) and torch.equal(part.labels, labels) and part.lengths is None
+            assert data.load(name, digits).input_size == values.shape[2]
 
 
 def write_vowels(folder: Path, *lines: str) -> None:
@@ -76,6 +69,9 @@ def test_japanese_vowels_are_standardised_and_have_their_lengths(tmp_path: Path)
         present = torch.arange(4) < part.lengths[:, None]
         torch.testing.assert_close(part.values[present], expected)
         assert not part.values[~present].any()
+        # A batch is as long as its longest sequence.
+        shapes = [events.shape for events, _ in EventLoader(part, HeldEncoding(hold=2), batch_size=1)]
+        assert shapes == [(4, 1, 12), (8, 1, 12), (6, 1, 12)]
 
 
 @pytest.mark.parametrize(
@@ -141,13 +137,6 @@ def test_recall_is_a_symbol_then_noise_then_a_cue() -> None:
     assert not torch.equal(encoding(symbols, torch.tensor([6, 1]), seed=4).to_dense(), dense)
 
 
-def test_a_batch_is_as_long_as_its_longest_sequence(tmp_path: Path) -> None:
-    write_vowels(tmp_path / "JapaneseVowels")
-    part, _ = sequences("japanese-vowels", tmp_path)
-    shapes = [events.shape for events, _ in EventLoader(part, HeldEncoding(hold=2), batch_size=1)]
-    assert shapes == [(4, 1, 12), (8, 1, 12), (6, 1, 12)]
-
-
 # The readout
 
 
@@ -186,7 +175,6 @@ PART = LabelledSequences(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64)
     Refusal("spikes", lambda: LinearReadout(6, 4)(torch.zeros(7, 6))),
     Refusal("hidden_sizes", lambda: SRCClassifier(5, [], 3, readout="linear")),
     Refusal("readout_window", lambda: SRCClassifier(5, [8], 3, readout_window=2)),
-    Refusal("encoding", lambda: EventLoader(PART, None), TypeError),  # type: ignore[arg-type]
     Refusal("encoding", lambda: EventLoader(PART, RateEncoding()), TypeError),  # type: ignore[arg-type]
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:

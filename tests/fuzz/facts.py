@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from fuzz.draws import Draw, assert_names, out_of_memory
+# What torch says if memory is exhausted or a size overflows.
+OVERFLOWS = (
+    "can't allocate memory",
+    "size calculation overflowed",
+    "Stride calculation overflowed",
+    "Negative strides are not supported",
+    "cannot be represented as a SymInt",
+    "integer multiplication overflow",
+    "Expected a value of type 'int'",
+)
 
 
 class RefusedError(Exception):
     """A call refused its arguments as documented."""
-
-
-def target(function: Callable[[Draw], None]) -> Callable[[Draw], bool]:
-    """Decorator: a target returns whether its input was accepted."""
-
-    @functools.wraps(function)
-    def run(draw: Draw) -> bool:
-        try:
-            function(draw)
-        except RefusedError:
-            return False
-        return True
-
-    return run
 
 
 @contextlib.contextmanager
@@ -43,19 +39,23 @@ def may_raise(*errors: type[Exception], refusable: bool = True) -> Iterator[None
 
 
 def attempt(function: Any, given: dict[str, Any], refusable: bool, *others: str) -> Any:
-    """The result of a call with these arguments.
+    """The result of a call with these arguments, whose tensors must stay unchanged.
 
     If it refuses them, the error must begin with the name of an argument of the function or one of the ``others``,
     and the arguments must be ``refusable``; the target ends.
     """
+    inputs = tensors_in(given)
+    before = contents(inputs)
     try:
         return function(**given)
     except (ValueError, TypeError, IndexError) as error:
-        assert_names(error, [*names_of(function), *others])
+        names = "|".join(map(re.escape, [*names_of(function), *others]))
+        assert re.match(rf"({names})\b", str(error)), f"{type(error).__name__} names nothing: {error}"
     except (RuntimeError, MemoryError) as error:
-        of_schema = "Expected a value of type 'int'" in str(error)  # torch's message for an int of 2^63 or more
-        if not of_schema and not out_of_memory(error):
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OVERFLOWS):
             raise
+    finally:
+        assert contents(inputs) == before
     assert refusable
     raise RefusedError
 
@@ -67,11 +67,7 @@ def names_of(function: Any) -> list[str]:
 
 
 def tensors_in(given: Any) -> list[Tensor]:
-    if isinstance(given, Tensor):
-        return [given]
-    if isinstance(given, dict):
-        return [x for value in given.values() for x in tensors_in(value)]
-    return [x for value in given for x in tensors_in(value)] if isinstance(given, (tuple, list)) else []
+    return [x for x in pytree.tree_leaves(given) if isinstance(x, Tensor)]
 
 
 def readable(x: Tensor) -> bool:
@@ -82,6 +78,12 @@ def contents(tensors: Sequence[Tensor]) -> list[bytes]:
     """The bytes of those tensors that can be read."""
     plain = (x.detach().resolve_conj().resolve_neg().reshape(-1) for x in tensors if readable(x))
     return [x.clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes() for x in plain]
+
+
+def assert_own_memory(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    """Assert that no output shares memory with an input or another output."""
+    assert not storages(outputs) & storages(inputs)
+    assert len(storages(outputs)) == len([x for x in outputs if readable(x) and x.numel()])
 
 
 def storages(tensors: Sequence[Tensor]) -> set[int]:

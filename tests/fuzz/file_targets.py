@@ -1,8 +1,6 @@
-"""Fuzz targets on files and the command line: IDX files, recordings, caches, checkpoints, configurations.
+"""Fuzz targets on files and the command line, in the form that ``op_targets`` describes.
 
-As in ``op_targets``, a target returns whether its input was accepted, and blank lines separate the drawing and writing
-of the input, the call, and the assertions. Each target writes into a folder of its own and asserts that nothing beside
-it is touched.
+Each target writes into a folder of its own and asserts that nothing beside it is touched.
 """
 
 from __future__ import annotations
@@ -32,7 +30,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 import srcell
-from fuzz.draws import Draw, altered, chance, corrupted, pick, spikes
+from fuzz.draws import Draw, corrupted
+from fuzz.facts import RefusedError, readable
 from srcell import benchmark, hardware, runtime, training
 from srcell._files import is_partial, partial_name
 from srcell.cli import main
@@ -65,17 +64,18 @@ def assert_alone(folder: Path) -> None:
     assert (folder.parent / "foreign").read_text() == FOREIGN
 
 
-def accepts_file(folder: Path, call: Callable[[], Any]) -> tuple[Any] | None:
-    """The result of the call in a tuple, or None if it refuses and names a file."""
+def attempt_to_read(folder: Path, call: Callable[[], Any], refusable: bool = True) -> Any:
+    """The result of the call. If it refuses, which it may only if ``refusable``, it names a file; the target ends."""
     try:
-        return (call(),)
+        return call()
     except FileNotFoundError as error:
         assert str(folder) in str(error)
     except ValueError as error:
         assert str(error).startswith(str(folder)), f"names no file: {error}"
     finally:
         assert_alone(folder)
-    return None
+    assert refusable
+    raise RefusedError
 
 
 # Data sets
@@ -89,27 +89,24 @@ def good_files(name: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def data_set(draw: Draw, name: str, strange: Callable[[Draw], bytes]) -> bool:
+def data_set(draw: Draw, name: str, strange: Callable[[Draw], bytes]) -> None:
     """The files of a data set, of which one may be missing, corrupt, or something else."""
     folder, files = workspace(name), dict(good_files(name))
-    spoilt, how = pick(draw, *files), draw.randrange(100)
+    spoilt, how = draw.pick(*files), draw.randrange(100)
     if how >= 60:
-        zipped = spoilt.endswith(".gz")
-        content = gzip.decompress(files[spoilt]) if zipped and how < 95 else files[spoilt]
+        zipped = spoilt.endswith(".gz") and how < 95
+        content = gzip.decompress(files[spoilt]) if zipped else files[spoilt]
         content = strange(draw) if how < 70 else corrupted(draw, content)
-        files[spoilt] = gzip.compress(content, 1) if zipped and how < 95 else content
+        files[spoilt] = gzip.compress(content, 1) if zipped else content
+    if how == 60:
+        del files[spoilt]
     shutil.rmtree(folder)
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        if how != 60 or path != spoilt:
-            (folder / path).write_bytes(content)
+        (folder / path).write_bytes(content)
 
-    outcome = accepts_file(folder, lambda: FORMATS[name].load(folder))
-    if outcome is None:
-        assert how >= 60
-        return False
+    dataset: Dataset = attempt_to_read(folder, lambda: FORMATS[name].load(folder), refusable=how >= 60)
 
-    dataset: Dataset = outcome[0]
     for samples in (dataset.train, dataset.test):
         assert samples.labels.dtype == torch.int64 and len(samples.labels) > 0
         assert bool(((samples.labels >= 0) & (samples.labels < dataset.num_classes)).all())
@@ -121,26 +118,25 @@ def data_set(draw: Draw, name: str, strange: Callable[[Draw], bytes]) -> bool:
             images = samples[0]
             assert images.shape == (len(samples.labels), *dataset.input_shape[1:]) and images[0].numel() > 0
             assert images.dtype == torch.float32 and bool(((images >= 0) & (images <= 1)).all())
-    return True
 
 
-def idx(draw: Draw) -> bool:
+def idx(draw: Draw) -> None:
     """The four files of MNIST."""
-    return data_set(draw, "mnist", strange_idx)
+    data_set(draw, "mnist", strange_idx)
 
 
 def strange_idx(draw: Draw) -> bytes:
     """A header that may be of any dtype, rank and size, and some content."""
-    rank = pick(draw, 1, 3, 0, 2, 4, 255)
-    magic = pick(draw, 8, 8, 8, 0, 7, 9, 11, 12, 13, 14, 15, 255) << 8 | rank
-    sizes = [pick(draw, 3, 0, 1, 10, 2**16, 2**31, 2**32 - 1) for _ in range(min(rank, 4))]
-    content = bytes(draw.randrange(12) for _ in range(min(math.prod(sizes), pick(draw, 200, 100, 0))))
+    rank = draw.pick(1, 3, 0, 2, 4, 255)
+    magic = draw.pick(8, 8, 8, 0, 7, 9, 11, 12, 13, 14, 15, 255) << 8 | rank
+    sizes = [draw.pick(3, 0, 1, 10, 2**16, 2**31, 2**32 - 1) for _ in range(min(rank, 4))]
+    content = bytes(draw.randrange(12) for _ in range(min(math.prod(sizes), draw.pick(200, 100, 0))))
     return struct.pack(f">I{len(sizes)}I", magic, *sizes) + content
 
 
-def nmnist(draw: Draw) -> bool:
+def nmnist(draw: Draw) -> None:
     """Recordings of N-MNIST."""
-    return data_set(draw, "nmnist", lambda draw: draw.randbytes(draw.randrange(60)))
+    data_set(draw, "nmnist", lambda draw: draw.randbytes(draw.randrange(60)))
 
 
 # Caches of recordings
@@ -150,9 +146,7 @@ def nmnist(draw: Draw) -> bool:
 def cached_recordings() -> tuple[Path, Path, bytes, Dataset]:
     """A folder of recordings, the path and content of the training part's cache, and the data set."""
     folder = workspace("cache")
-    for k, name in enumerate(("Train/3/a.bin", "Train/7/b.bin", "Test/0/c.bin")):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_bytes(bytes([k, 1, 0, 0, 5, 2, 3, 128, 9, 9]))
+    FORMATS["nmnist"].write(folder)
     fresh = load_nmnist(folder, cache=True)
     path = folder / "train-1000us-prefix20.safetensors"
     return folder, path, path.read_bytes(), fresh
@@ -162,8 +156,8 @@ def cache(draw: Draw) -> bool:
     """The cache of binned recordings: used if it is intact, rewritten silently if not."""
     folder, path, good, fresh = cached_recordings()
     content = good
-    if chance(draw, 45):
-        content = corrupted(draw, good) if chance(draw, 40) else resaved(draw, good)
+    if draw.chance(45):
+        content = corrupted(draw, good) if draw.chance(40) else resaved(draw, good)
     path.write_bytes(content)
 
     try:
@@ -185,17 +179,16 @@ def resaved(draw: Draw, content: bytes) -> bytes:
     """A safetensors file with a tensor, a text of its metadata, or something in its header changed."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata, tensors = header["__metadata__"], parse_tensors(content)
-    texts = [name for name in metadata if name != "stamp"]  # which is no JSON
-    how, name = draw.randrange(10), pick(draw, *tensors)
+    text, name = draw.pick(*metadata), draw.pick(*tensors)
+    how = draw.randrange(10)
     if how < 5:
         tensors[name] = other_tensor(draw, tensors[name])
     elif how == 5:
         del tensors[name]
     elif how == 6:
-        tensors[pick(draw, "../x", "/etc/passwd", "values", "optimizer.x", "optimizer.0.a.b", "")] = torch.zeros(1)
+        tensors[draw.pick("../x", "/etc/passwd", "values", "optimizer.x", "optimizer.0.a.b", "")] = torch.zeros(1)
     elif how == 7:
-        text = pick(draw, *texts)
-        metadata[text] = strange_json(draw, metadata[text])
+        metadata[text] = "x" if text == "stamp" else strange_json(draw, metadata[text])  # the stamp is no JSON
     else:
         return with_strange_header(draw, content)
     return save({name: x.contiguous() for name, x in tensors.items()}, metadata)
@@ -210,14 +203,13 @@ def with_strange_header(draw: Draw, content: bytes) -> bytes:
 
 def other_tensor(draw: Draw, x: Tensor) -> Tensor:
     """A plain tensor of another shape, dtype or content."""
-    if chance(draw, 50) and x.numel():
+    if draw.chance(50) and x.numel():
         x = x.clone()
         edge = (math.nan, math.inf, 1e30) if x.is_floating_point() else (-1, 2**31 - 1, 100)
-        x.view(-1)[draw.randrange(x.numel())] = pick(draw, 0, 1, *edge)
+        x.view(-1)[draw.randrange(x.numel())] = draw.pick(0, 1, *edge)
         return x
-    y = altered(draw, x)
-    plain = y.layout == torch.strided and y.device.type == "cpu" and not y.is_quantized and y.numel() < 10_000
-    return y.clone() if plain else x.new_zeros(3)
+    y = draw.altered(x)
+    return y.clone() if readable(y) and not y.is_complex() else x.new_zeros(3)
 
 
 # JSON
@@ -235,67 +227,57 @@ def strange_json(draw: Draw, text: str) -> str:
     """The same JSON with something strange somewhere, or no JSON at all."""
     how = draw.randrange(12)
     if how == 0:
-        return pick(draw, "", "null", "[]", "{}", "1", '"x"', "NaN", "{", "[" * 100_000, '{"a":' * 50_000, "1" * 5000)
+        return draw.pick("", "null", "[]", "{}", "1", '"x"', "NaN", "{", "[" * 100_000, '{"a":' * 50_000, "1" * 5000)
     if how == 1:
         return corrupted(draw, text.encode()).decode(errors="replace")
-    content = json.loads(text)
-    inner = content
+    content = inner = json.loads(text)
     while isinstance(inner, (dict, list)) and inner:
-        key = pick(draw, *inner) if isinstance(inner, dict) else draw.randrange(len(inner))
-        deeper = isinstance(inner[key], (dict, list)) and inner[key] and chance(draw, 80)
-        if not deeper:
-            if how == 2:
-                del inner[key]
-            elif how == 3 and isinstance(inner, dict):
-                inner[pick(draw, "__class__", "epoch", "", "../x")] = pick(draw, *STRANGE)
-            elif how < 8:
-                inner[key] = neighbour(draw, inner[key])
-            else:
-                inner[key] = pick(draw, *STRANGE)
-            break
-        inner = inner[key]
+        key = draw.pick(*(inner if isinstance(inner, dict) else range(len(inner))))
+        if isinstance(inner[key], (dict, list)) and inner[key] and draw.chance(80):
+            inner = inner[key]
+            continue
+        if how == 2:
+            del inner[key]
+        elif how == 3 and isinstance(inner, dict):
+            inner[draw.pick("__class__", "epoch", "", "../x")] = draw.pick(*STRANGE)
+        else:
+            inner[key] = neighbour(draw, inner[key]) if how < 8 else draw.pick(*STRANGE)
+        break
     return json.dumps(content)
 
 
 def neighbour(draw: Draw, value: Any) -> Any:
     """A value of the same kind that is likely to be accepted as well."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, (int, float)):
-        return value + draw.randrange(3) if isinstance(value, int) else value * draw.random()
-    return [*value, 3] if isinstance(value, list) else value
+    changes: dict[type, Callable[[], Any]] = {
+        bool: lambda: not value,
+        int: lambda: value + draw.randrange(3),
+        float: lambda: value * draw.random(),
+        list: lambda: [*value, 3],
+    }
+    return changes.get(type(value), lambda: value)()
 
 
-@functools.cache
-def config_text() -> str:
-    return json.dumps({"training": dataclasses.asdict(TrainingConfig()), "environment": {"version": "0"}})
-
-
-def config(draw: Draw) -> bool:
+def config(draw: Draw) -> None:
     """config.json in a run folder."""
     folder = workspace("config")
-    text = config_text()
-    for _ in range(pick(draw, 1, 0, 1, 2)):
+    text = json.dumps({"training": dataclasses.asdict(TrainingConfig()), "environment": {"version": "0"}})
+    for _ in range(draw.pick(1, 0, 1, 2)):
         with contextlib.suppress(ValueError, RecursionError):
             text = strange_json(draw, text)
     content = text.encode(errors="surrogatepass")
-    if chance(draw, 10):
-        content = pick(draw, b"\xff\xfe" + content, content.decode().encode("utf-16"), b"\xef\xbb\xbf" + content)
+    if draw.chance(10):
+        content = draw.pick(b"\xff\xfe" + content, content.decode().encode("utf-16"), b"\xef\xbb\xbf" + content)
     (folder / "config.json").write_bytes(content)
-    built = chance(draw, 20)
+    built = draw.chance(20)
 
-    outcome = accepts_file(folder, lambda: RunFolder.open(folder))
-    if outcome is None:
-        return False
+    found: TrainingConfig = attempt_to_read(folder, lambda: RunFolder.open(folder).config)
 
-    found: TrainingConfig = outcome[0].config
     assert TrainingConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(found)))) == found
     assert isinstance(found.hidden_sizes, tuple) and isinstance(found.epochs, int)
     if built and len(found.hidden_sizes) < 4 and sum(found.hidden_sizes) < 1000 and not found.channels:
         training.build_model(found, (1, 2, 2), 10)
         if found.steps + found.prefix < 10_000:
             training.make_encoding(found)(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), 0)
-    return True
 
 
 # Exported networks
@@ -310,27 +292,23 @@ def exported(kind: int) -> bytes:
     return path.read_bytes()
 
 
-def network(draw: Draw) -> bool:
+def network(draw: Draw) -> None:
     """The file of an exported network, with bytes or the header's JSON altered."""
     folder = workspace("network")
     content = exported(draw.randrange(2))
-    if chance(draw, 15):
+    if draw.chance(15):
         content = with_strange_header(draw, content)
-    if chance(draw, 40):
+    if draw.chance(40):
         content = corrupted(draw, content)
     (folder / "net.srcell").write_bytes(content)
 
-    outcome = accepts_file(folder, lambda: runtime.load(folder / "net.srcell"))
-    if outcome is None:
-        return False
+    net: runtime.Network = attempt_to_read(folder, lambda: runtime.load(folder / "net.srcell"))
 
-    net: runtime.Network = outcome[0]
     steps = np.ones((3, 1, net.input_size), np.float32)
     stream = net.stream()
     stepped = np.stack([stream.step(step) for step in steps])
     assert np.array_equal(stepped, net.spikes(steps)[-1], equal_nan=True)
     assert np.array_equal(stream.logits(), net.run(steps), equal_nan=True)
-    return True
 
 
 # Checkpoints
@@ -339,7 +317,7 @@ def network(draw: Draw) -> bool:
 @functools.cache
 def trained() -> tuple[training.Trainer, bytes, bytes]:
     """A trainer in the middle of its run, the content of its checkpoint, and that of its weights' file."""
-    images = spikes(Draw(0), 12, 2, 2).abs().clamp(max=1)
+    images = Draw(0).spikes(12, 2, 2).abs().clamp(max=1)
     samples = LabelledImages(images, torch.arange(12) % 3)
     settings = TrainingConfig(hidden_sizes=(3,), epochs=3, batch_size=4, steps=3, prefix=0, validation=0.0)
     trainer = training.Trainer(settings, Dataset(samples, samples, 3, (1, 2, 2)))
@@ -353,17 +331,17 @@ def trained() -> tuple[training.Trainer, bytes, bytes]:
     return trainer, folder.checkpoint.read_bytes(), weights
 
 
-def checkpoint(draw: Draw) -> bool:
+def checkpoint(draw: Draw) -> None:
     """A checkpoint to resume from, or the weights of a finished run."""
     trainer, state, weights = trained()
     folder = RunFolder(workspace("checkpoint"), trainer.config)
-    resuming = chance(draw, 60)
+    resuming = draw.chance(60)
     content = state if resuming else weights
-    if chance(draw, 55):
-        content = corrupted(draw, content) if chance(draw, 40) else resaved(draw, content)
+    if draw.chance(55):
+        content = corrupted(draw, content) if draw.chance(40) else resaved(draw, content)
     path = folder.checkpoint if resuming else folder.path / "model.safetensors"
     path.write_bytes(content)
-    goes_on = chance(draw, 20)
+    goes_on = draw.chance(20)
 
     def load() -> None:
         if resuming:
@@ -373,8 +351,7 @@ def checkpoint(draw: Draw) -> bool:
         else:
             training.load_weights(trainer.model, folder.load_model(), str(path))
 
-    if accepts_file(folder.path, load) is None:
-        return False
+    attempt_to_read(folder.path, load)
 
     again = trainer.state()[0] if resuming else trainer.model.state_dict()
     for name, x in parse_tensors(content).items():
@@ -383,7 +360,6 @@ def checkpoint(draw: Draw) -> bool:
     if resuming and len(trainer.history) < 3 and goes_on:
         with contextlib.suppress(FloatingPointError):
             next(trainer.train_epoch(), None)
-    return True
 
 
 # A run folder with several users
@@ -402,15 +378,15 @@ OWNERS = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.js
 PARTIAL = [f"{owner}{end}.partial" for owner in OWNERS for end in (".7", "", ".x", ".-1")]
 
 
-def run_folder(draw: Draw) -> bool:
+def run_folder(draw: Draw) -> None:
     """Readers and a second writer, in a folder whose lock is held or free, among partial files of many owners."""
     writer, other = a_run()
-    folder, free, names = writer.path, chance(draw, 50), set(draw.sample(PARTIAL, draw.randrange(5)))
-    names = {partial_name(pick(draw, *OWNERS)) if chance(draw, 50) else name for name in names}
+    folder, free, names = writer.path, draw.chance(50), set(draw.sample(PARTIAL, draw.randrange(5)))
+    names = {partial_name(draw.pick(*OWNERS)) if draw.chance(50) else name for name in names}
     readers = (RunFolder.open, srcell.load, lambda path: training.evaluate_run(RunFolder.open(path)))
-    reads = [pick(draw, *readers) for _ in range(draw.randrange(4))]
-    write = pick(draw, other.lock, functools.partial(RunFolder.create, folder, TrainingConfig()))
-    if not free and chance(draw, 30):
+    reads = [draw.pick(*readers) for _ in range(draw.randrange(4))]
+    write = draw.pick(other.lock, functools.partial(RunFolder.create, folder, TrainingConfig()))
+    if not free and draw.chance(30):
         write = functools.partial(training.resume, folder)
     for name in names:
         (folder / name).write_text("half")
@@ -441,7 +417,6 @@ def run_folder(draw: Draw) -> bool:
     for name in names:
         (folder / name).unlink(missing_ok=True)
     assert_alone(folder)
-    return True
 
 
 # Files that the user names
@@ -453,7 +428,7 @@ def outputs(draw: Draw) -> bool:
     folder = parent / "files"
     folder.mkdir()
     written = check_output(
-        lambda path: hardware.write_weights(path, weights), folder, pick(draw, *NAMES), pick(draw, *KINDS)
+        lambda path: hardware.write_weights(path, weights), folder, draw.pick(*NAMES), draw.pick(*KINDS)
     )
     shutil.rmtree(folder)
     assert_alone(parent)
@@ -470,18 +445,18 @@ def written_texts() -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def texts(draw: Draw) -> bool:
+def texts(draw: Draw) -> None:
     """Text that ``hardware`` reads, with parts of it, or blanks and digits, repeated many times."""
-    folder, reader = workspace("text"), pick(draw, *written_texts())
+    folder, reader = workspace("text"), draw.pick(*written_texts())
     text = written_texts()[reader]
     for _ in range(draw.randrange(4)):
         at = draw.randrange(len(text) + 1)
-        some = pick(draw, " ", "1", "_", "(", "/*", "\n", "-")
-        part = text[at : at + draw.randrange(40)] if chance(draw, 50) else some
-        text = text[:at] + part * pick(draw, 1, 3, 300, 30_000 // max(len(part), 1)) + text[at + draw.randrange(3) :]
+        some = draw.pick(" ", "1", "_", "(", "/*", "\n", "-")
+        part = text[at : at + draw.randrange(40)] if draw.chance(50) else some
+        text = text[:at] + part * draw.pick(1, 3, 300, 30_000 // max(len(part), 1)) + text[at + draw.randrange(3) :]
     (folder / "text").write_text(text)
 
-    return accepts_file(folder, lambda: getattr(hardware, reader)(folder / "text")) is not None
+    attempt_to_read(folder, lambda: getattr(hardware, reader)(folder / "text"))
 
 
 # The command line
@@ -516,24 +491,23 @@ STRANGE_WORDS = (
 
 def command_words(draw: Draw) -> list[str]:
     """A command line that is accepted, often with a setting, of which up to two words are replaced, lost or added."""
-    words = pick(draw, *LINES).split()
-    if words[0] in ("train", "sweep") and "--resume" not in words and chance(draw, 70):
-        setting = SETTINGS[pick(draw, *(name for name in SETTINGS if name != "dataset"))]
+    words = draw.pick(*LINES).split()
+    if words[0] in ("train", "sweep") and "--resume" not in words and draw.chance(70):
+        setting = SETTINGS[draw.pick(*(name for name in SETTINGS if name != "dataset"))]
         flag = isinstance(setting.default, bool)
-        option = setting.option.replace("--", "--no-") if flag and chance(draw, 30) else setting.option
+        option = setting.option.replace("--", "--no-") if flag and draw.chance(30) else setting.option
         words += [option] if flag else [option, *typed(setting.default).split()]
-    for _ in range(pick(draw, 0, 0, 0, 1, 1, 2)):
+    for _ in range(draw.pick(0, 0, 0, 1, 1, 2)):
         at = draw.randrange(1, len(words) + 1)
-        words[at : at + draw.randrange(2)] = [pick(draw, *STRANGE_WORDS)] * chance(draw, 80)
+        words[at : at + draw.randrange(2)] = [draw.pick(*STRANGE_WORDS)] * draw.chance(80)
     return words
 
 
 @contextlib.contextmanager
 def stubbed(reached: list[str]) -> Iterator[None]:
     """Replace the work behind the command line by stubs that note which work would begin."""
-    result = SimpleNamespace(
-        accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], history=[], evaluation=SimpleNamespace(accuracy=0.5)
-    )
+    result = SimpleNamespace(accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], history=[])
+    result.evaluation = result
 
     def stub(result: Any) -> Callable[..., Any]:
         def work(*_: Any, **options: Any) -> Any:
@@ -555,11 +529,10 @@ def command_line(draw: Draw) -> bool:
     folder, words = runs(), command_words(draw)
 
     reached: list[str] = []
-    out, err = io.StringIO(), io.StringIO()
-    before = Path.cwd()
+    err, before = io.StringIO(), Path.cwd()
     os.chdir(folder)
     try:
-        with stubbed(reached), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with stubbed(reached), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
             code = main(words)
     except SystemExit as stop:  # --help and --version
         assert stop.code == 0 and {"--help", "--version"} & set(words), words

@@ -1,7 +1,7 @@
 """Fuzz targets on torch's modes and on padding past the samples' lengths.
 
 What a call in a mode must give is in ``support.modes``. Padding past a sample's length has no influence on outputs and
-gradients. As in ``op_targets``, blank lines separate the drawing of the input, the calls, and the assertions.
+gradients. Targets have the form that ``op_targets`` describes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fuzz.draws import FLOATS, Draw, chance, floats, lengths_in, pick, size, spikes
+from fuzz.draws import FLOATS, Draw
 from srcell import SRC, EventBatch, IntegerSRC, SRCCell, SRCConv2d, leaky_readout, src, src_linear
 from support.calls import Call, assert_same_when_loaded, calls_of_layers, calls_outside_layers
 from support.modes import MODES, runs_in
@@ -24,48 +24,44 @@ Runs = Callable[[Tensor], list[Tensor | None]]
 
 def drawn_call(draw: Draw) -> Call:
     """A function of tensors alone, and valid arguments."""
-    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
-    dtype, method = pick(draw, *FLOATS), pick(draw, "events", "gemm", "auto")
-    x = spikes(draw, steps, batch, inputs, dtype=dtype)
-    lengths = lengths_in(draw, steps, batch) if chance(draw, 50) else None
-    pixels = floats(draw, batch, inputs).sigmoid()
-    weight = floats(draw, neurons, inputs, dtype=dtype, scale=3)
-    prefix, seed = pick(draw, 0, 2), draw.getrandbits(64)
+    steps, batch, inputs, neurons = draw.size(), draw.size(), draw.size(), draw.size()
+    dtype, method = draw.pick(*FLOATS), draw.pick("events", "gemm", "auto")
+    x = draw.spikes(steps, batch, inputs, dtype=dtype)
+    lengths = draw.lengths(steps, batch) if draw.chance(50) else None
+    pixels = draw.floats(batch, inputs).sigmoid()
+    weight = draw.floats(neurons, inputs, dtype=dtype, scale=3)
+    prefix, seed = draw.pick(0, 2), draw.getrandbits(64)
     calls = calls_outside_layers(x, pixels, lengths, 7, prefix, seed) | calls_of_layers(x, weight, lengths, method)
-    return calls[pick(draw, *calls)]
+    return calls[draw.pick(*calls)]
 
 
 def modes(draw: Draw) -> bool:
     """A default device, fake, functional and wrapping tensors, checkpointing, inference."""
-    return runs_in(pick(draw, *MODES.values()), drawn_call(draw))
+    return runs_in(draw.pick(*MODES.values()), drawn_call(draw))
 
 
-def programs(draw: Draw) -> bool:
+def programs(draw: Draw) -> None:
     """Layers exported, saved and loaded."""
-    options: dict[str, Any] = {"initial_state": pick(draw, "zeros", "rest")}
-    kind, steps, batch, inputs = pick(draw, SRC, SRCCell, SRCConv2d, IntegerSRC), size(draw), size(draw), 4
+    options: dict[str, Any] = {"initial_state": draw.pick("zeros", "rest")}
+    kind, inputs = draw.pick(SRC, SRCCell, SRCConv2d, IntegerSRC), 4
     if kind is not IntegerSRC:
-        options |= {"learnable": pick(draw, (), ("rho",), ("alpha", "rho", "r")), "bias": chance(draw, 70)}
-        options |= {"lateral": True} if kind is SRC and chance(draw, 40) else {}
+        options |= {"learnable": draw.pick((), ("rho",), ("alpha", "rho", "r")), "bias": draw.chance(70)}
+        options |= {"lateral": True} if kind is SRC and draw.chance(40) else {}
     layer: torch.nn.Module = SRCConv2d(1, 2, 2, **options) if kind is SRCConv2d else kind(inputs, 3, **options)
-    x = (spikes(draw, steps, batch, inputs) != 0).float()
-    x = x.view(steps, batch, 1, 2, 2) if kind is SRCConv2d else x[0] if kind is SRCCell and steps else x
-    if kind is SRCCell and not steps:
-        return False
+    before = [draw.size()] if kind is SRCCell else [draw.size(), draw.size()]
+    x = (draw.spikes(*before, *((1, 2, 2) if kind is SRCConv2d else (inputs,))) != 0).float()
 
     assert_same_when_loaded(layer, x)
-    return True
 
 
 def padded_call(draw: Draw, lengths: list[int], sizes: tuple[int, int], dtype: torch.dtype) -> Runs:
     """A function from an input with these lengths to its outputs and all gradients."""
     inputs, neurons = sizes
-    autocast = torch.autocast("cpu") if dtype == torch.float32 and chance(draw, 25) else nullcontext()
-    weight = floats(draw, neurons, inputs, dtype=dtype, scale=3)
+    autocast = torch.autocast("cpu") if dtype == torch.float32 and draw.chance(25) else nullcontext()
+    weight = draw.floats(neurons, inputs, dtype=dtype, scale=3)
     layer, convolution = SRC(inputs, neurons, 2, dtype=dtype), SRCConv2d(1, 2, 1, dtype=dtype)
-    method = pick(draw, "events", "gemm", "auto")
-    call: Callable[[Tensor, Tensor, Tensor], Any] = pick(
-        draw,
+    method = draw.pick("events", "gemm", "auto")
+    call: Callable[[Tensor, Tensor, Tensor], Any] = draw.pick(
         lambda x, w, a: src(x, -6.0, alpha=a, lengths=lengths),
         lambda x, w, a: src_linear(x, w, -6.0, alpha=a, lengths=lengths, method=method),
         lambda x, w, a: layer(x, lengths=lengths),
@@ -86,19 +82,18 @@ def padded_call(draw: Draw, lengths: list[int], sizes: tuple[int, int], dtype: t
     return run
 
 
-def padding(draw: Draw) -> bool:
+def padding(draw: Draw) -> None:
     """NaN, infinities and other values past the samples' lengths, with every layer and method."""
-    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
-    dtype, ends = pick(draw, *FLOATS), lengths_in(draw, steps, batch)
+    steps, batch, inputs, neurons = draw.size(), draw.size(), draw.size(), draw.size()
+    dtype, ends = draw.pick(*FLOATS), draw.lengths(steps, batch)
     run = padded_call(draw, ends.tolist(), (inputs, neurons), dtype)
-    x = spikes(draw, steps, batch, inputs, dtype=dtype)
+    x = draw.spikes(steps, batch, inputs, dtype=dtype)
     past = (torch.arange(steps)[:, None] >= ends)[:, :, None]
-    filling = floats(draw, steps, batch, inputs, dtype=dtype, wild=100)
-    filling = torch.full_like(x, pick(draw, torch.nan, torch.inf, -torch.inf)) if chance(draw, 60) else filling
+    filling = draw.floats(steps, batch, inputs, dtype=dtype, wild=100)
+    filling = torch.full_like(x, draw.pick(torch.nan, torch.inf, -torch.inf)) if draw.chance(60) else filling
 
     expected, made = run(x.masked_fill(past, 0)), run(torch.where(past, filling, x))
 
     for a, b in zip(made, expected, strict=True):
         assert (a is None) == (b is None)
         assert a is None or b is None or torch.equal(a, b)
-    return True

@@ -1,8 +1,9 @@
 """Fuzz targets on tensors: functions, layers, operators and the compiled module.
 
-A target draws one input, makes the call and returns whether the input was accepted. It raises if the input was refused
-in an undocumented way, or if an assertion about an accepted input fails. Blank lines separate the three parts: the
-drawing of the input, the call (``attempt`` ends the target if it is refused), and the assertions.
+A target draws one input, makes the call, and returns if its input was accepted. If the input was refused as documented
+it raises RefusedError, or returns False. Every other error is a finding: a refusal of another kind, or an assertion
+about an accepted input that fails. Blank lines separate the three parts: the drawing of the input, the call
+(``attempt`` ends the target if it is refused), and the assertions.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,24 +21,8 @@ import torch._dynamo  # loaded early: torch loads it at its first pow on meta, w
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fuzz.draws import (
-    FLOATS,
-    INTEGERS,
-    Draw,
-    altered,
-    chance,
-    fits,
-    floats,
-    lengths_in,
-    oddity,
-    pick,
-    relaid,
-    repeated,
-    size,
-    spikes,
-    spoil,
-)
-from fuzz.facts import RefusedError, attempt, contents, may_raise, readable, storages, target, tensors_in
+from fuzz.draws import FLOATS, Draw, fits
+from fuzz.facts import RefusedError, assert_own_memory, attempt, contents, may_raise, readable, tensors_in
 from srcell import (
     SRC,
     EventBatch,
@@ -73,107 +59,101 @@ DOMAINS = {
     "zs_dep": (-0.2, 0.5),
 }
 DEFAULTS = dict(zip(PARAMETERS, CONSTANTS, strict=True))
+SYNAPSE = ("current", "input", "weight")
 SURROGATES = ("relu", "straight_through")
 
 
 # The public functions
 
 
-def parameter(draw: Draw, low: float, high: float, features: Sequence[int], dtype: torch.dtype) -> Any:
-    """A number in an interval, or a tensor of such numbers that broadcasts to the features."""
-    if chance(draw, 60):
-        return low + (high - low) * draw.random()
-    shape = list(features)
-    for k in range(len(shape)):
-        if chance(draw, 20):
-            shape[k] = 1
-    del shape[: draw.randrange(len(shape) + 1) if chance(draw, 30) else 0]
-    x = relaid(draw, (low + (high - low) * floats(draw, *shape).sigmoid()).to(dtype))
-    return x.detach().requires_grad_() if chance(draw, 30) else x
+def parameter(draw: Draw, name: str, features: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Numbers in the domain of a parameter, in a shape that broadcasts to the features."""
+    shape = [1 if draw.chance(20) else n for n in features]
+    del shape[: draw.randrange(len(shape) + 1) if draw.chance(30) else 0]
+    low, high = DOMAINS[name]
+    return draw.relaid((low + (high - low) * draw.floats(*shape).sigmoid()).to(dtype))
 
 
-def drawn_lengths(draw: Draw, steps: int, batch: int) -> Any:
-    lengths = lengths_in(draw, steps, batch)
-    return lengths.tolist() if chance(draw, 50) else lengths.to(pick(draw, *INTEGERS))
+def parameter_or_number(draw: Draw, name: str, features: Sequence[int], dtype: torch.dtype) -> Any:
+    return draw.uniform(*DOMAINS[name]) if draw.chance(60) else leaf(draw, parameter(draw, name, features, dtype))
+
+
+def leaf(draw: Draw, x: Tensor) -> Tensor:
+    return x.detach().requires_grad_() if draw.chance(30) else x
 
 
 def layer_arguments(
     draw: Draw, steps: int, batch: int, features: Sequence[int], dtype: torch.dtype, wild: int
 ) -> dict[str, Any]:
-    given: dict[str, Any] = {"bias": parameter(draw, *DOMAINS["bias"], features, dtype)}
-    for name in PARAMETERS:
-        if chance(draw, 25):
-            given[name] = parameter(draw, *DOMAINS[name], features, dtype)
-    if chance(draw, 40):
-        state = [relaid(draw, floats(draw, batch, *features, dtype=dtype, scale=0.5, wild=wild)) for _ in range(3)]
-        given["state"] = (SRCState if chance(draw, 50) else lambda *x: x)(*state)
-    if chance(draw, 40):
-        given["lengths"] = drawn_lengths(draw, steps, batch)
-    if chance(draw, 50):
-        given["surrogate"] = pick(draw, *SURROGATES)
-        given["recurrent_grad"] = chance(draw, 50)
-    if chance(draw, 30):
+    names = ("bias", *(name for name in PARAMETERS if draw.chance(25)))
+    given: dict[str, Any] = {name: parameter_or_number(draw, name, features, dtype) for name in names}
+    if draw.chance(40):
+        state = [draw.relaid(draw.floats(batch, *features, dtype=dtype, scale=0.5, wild=wild)) for _ in range(3)]
+        given["state"] = (SRCState if draw.chance(50) else lambda *x: x)(*state)
+    if draw.chance(40):
+        given["lengths"] = draw.any_lengths(steps, batch)
+    if draw.chance(50):
+        given |= {"surrogate": draw.pick(*SURROGATES), "recurrent_grad": draw.chance(50)}
+    if draw.chance(30):
         neurons = math.prod(features)
-        given["weight_hh"] = relaid(draw, floats(draw, neurons, neurons, dtype=dtype, wild=wild))
-        given["lateral_surrogate"] = pick(draw, *SURROGATES)
+        given["weight_hh"] = draw.relaid(draw.floats(neurons, neurons, dtype=dtype, wild=wild))
+        given["lateral_surrogate"] = draw.pick(*SURROGATES)
     return given
 
 
-@target
 def op_src(draw: Draw) -> None:
     """src, src_linear, rest_state, leaky_readout and count_spikes, the first two sometimes with gradients."""
-    kind = pick(draw, src, src_linear, src, src_linear, leaky_readout, rest_state, count_spikes)
+    kind = draw.pick(src, src_linear, src, src_linear, leaky_readout, rest_state, count_spikes)
     part = {src: running, src_linear: running, rest_state: resting}.get(kind, reading_out)
     part(draw, kind)
 
 
 def drawn_dtype(draw: Draw) -> torch.dtype:
-    return pick(draw, torch.float32, torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    return draw.pick(torch.float32, torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def layer_call_arguments(draw: Draw, kind: Any, dtype: torch.dtype, work: torch.dtype) -> dict[str, Any]:
     """Arguments of src or src_linear, of one dtype and computed in another, ``work``."""
-    steps, batch, wild = size(draw), size(draw), pick(draw, 0, 0, 30)
-    features = [size(draw) for _ in range(pick(draw, 1, 1, 2, 3))]
+    steps, batch, wild = draw.size(), draw.size(), draw.pick(0, 0, 30)
+    features = [draw.size() for _ in range(draw.pick(1, 1, 2, 3))]
     if kind is src:
-        current = repeated(draw, relaid(draw, floats(draw, steps, batch, *features, dtype=dtype, scale=3, wild=wild)))
+        current = draw.repeated(draw.relaid(draw.floats(steps, batch, *features, dtype=dtype, scale=3, wild=wild)))
         given: dict[str, Any] = {"current": current}
     else:
-        features, inputs = features[:1], size(draw)
-        x = repeated(draw, relaid(draw, spikes(draw, steps, batch, inputs, dtype=dtype)))
-        given = {"input": x, "weight": relaid(draw, floats(draw, *features, inputs, dtype=dtype, scale=3, wild=wild))}
-        if chance(draw, 40):
+        features, inputs = features[:1], draw.size()
+        x = draw.repeated(draw.relaid(draw.spikes(steps, batch, inputs, dtype=dtype)))
+        given = {"input": x, "weight": draw.relaid(draw.floats(*features, inputs, dtype=dtype, scale=3, wild=wild))}
+        if draw.chance(40):
             given["input"] = EventBatch.from_dense(x.detach().to(work))
-        given["method"] = pick(draw, "events", "auto", "gemm")
+        given["method"] = draw.pick("events", "auto", "gemm")
     given |= layer_arguments(draw, steps, batch, features, work, wild)
-    for name in ("current", "input", "weight"):
-        if isinstance(given.get(name), Tensor) and chance(draw, 30):
-            given[name] = given[name].detach().requires_grad_()
-    return given
+    synapse = {name: leaf(draw, x) for name, x in given.items() if name in SYNAPSE and isinstance(x, Tensor)}
+    return given | synapse
 
 
 def running(draw: Draw, kind: Any) -> None:
     dtype = drawn_dtype(draw)
     work = torch.float64 if dtype == torch.float64 else torch.float32
     given = layer_call_arguments(draw, kind, dtype, work)
-    spoilt = spoil(draw, given, 35)
-    compared, differentiated = chance(draw, 30), chance(draw, 50)
+    spoilt = draw.spoil(given, 35)
+    compared, differentiated = draw.chance(30), draw.chance(50)
     inputs, seen = tensors_in(given), contents(tensors_in(given))
 
-    spikes_out, state = attempt(kind, given, spoilt)
+    spikes, state = attempt(kind, given, spoilt)
 
-    outputs = (spikes_out, *state)
+    outputs = (spikes, *state)
     assert_shapes(kind, given, outputs)
-    if spikes_out.device.type == "meta" or not all(map(fits, inputs)):
+    if spikes.device.type == "meta" or not all(map(fits, inputs)):
         return
     tame = all_moderate(given)
+    assert spikes.is_contiguous()
     assert_own_memory(outputs, inputs)
     assert_values(outputs, given.get("lengths"), tame)
-    if compared and tame and spikes_out.dtype == torch.float64 and len(spikes_out) <= 5:
+    if compared and tame and spikes.dtype == torch.float64 and len(spikes) <= 5:
         assert_the_reference(outputs, given)
     if differentiated and any(x.requires_grad for x in inputs):
-        assert_gradients(outputs, inputs, work, finite=tame and dtype in FLOATS)
-    assert contents(inputs) == seen
+        assert_gradients(outputs, inputs, finite=tame and dtype in FLOATS)
+    assert contents(inputs) == seen  # the backward pass changes no input either
 
 
 def moderate(x: Tensor) -> bool:
@@ -192,13 +172,6 @@ def assert_shapes(kind: Any, given: dict[str, Any], outputs: Sequence[Tensor]) -
     shape = synapse.shape if kind is src else (*synapse.shape[:2], len(given["weight"]))
     assert outputs[0].shape == tuple(shape)
     assert all(x.shape == outputs[0].shape[1:] for x in outputs[1:])
-
-
-def assert_own_memory(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
-    """Assert that no output shares memory with an input or another output."""
-    assert outputs[0].is_contiguous()
-    assert not storages(outputs) & storages(inputs)
-    assert len(storages(outputs)) == len([x for x in outputs if readable(x) and x.numel()])
 
 
 def assert_values(outputs: Sequence[Tensor], lengths: Any, tame: bool) -> None:
@@ -225,20 +198,19 @@ def assert_the_reference(outputs: Sequence[Tensor], given: dict[str, Any]) -> No
         assert bool(((x - y).abs() <= bound).all())
 
 
-def assert_gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], work: torch.dtype, finite: bool) -> None:
+def assert_gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], finite: bool) -> None:
     """Assert that every leaf gets a gradient of its shape and dtype, or None."""
     leaves = [x for x in inputs if x.requires_grad]
-    total = sum((x.to(work).sum() for x in outputs if x.requires_grad), torch.zeros((), dtype=work))
-    made = torch.autograd.grad(total, leaves, allow_unused=True)
-    for leaf, grad in zip(leaves, made, strict=True):
-        assert grad is None or (grad.shape == leaf.shape and grad.dtype == leaf.dtype)
+    made = torch.autograd.grad([x.sum() for x in outputs if x.requires_grad], leaves, allow_unused=True)
+    for x, grad in zip(leaves, made, strict=True):
+        assert grad is None or (grad.shape == x.shape and grad.dtype == x.dtype)
         assert grad is None or not finite or bool(grad.isfinite().all())
 
 
 def resting(draw: Draw, kind: Any) -> None:
-    features = [size(draw) for _ in range(pick(draw, 1, 1, 2, 3))]
-    given = {name: parameter(draw, *DOMAINS[name], features, pick(draw, *FLOATS)) for name in ("bias", "r", "rs")}
-    spoilt = spoil(draw, given, 40)
+    features = [draw.size() for _ in range(draw.pick(1, 1, 2, 3))]
+    given = {name: parameter_or_number(draw, name, features, draw.pick(*FLOATS)) for name in ("bias", "r", "rs")}
+    spoilt = draw.spoil(given, 40)
 
     state = attempt(kind, given, spoilt)
 
@@ -249,17 +221,17 @@ def resting(draw: Draw, kind: Any) -> None:
 
 
 def reading_out(draw: Draw, kind: Any) -> None:
-    dtype, steps, batch = drawn_dtype(draw), size(draw), size(draw)
-    classes = pick(draw, 2, 1, 3, 10)
-    neurons = classes * pick(draw, 1, 2, 0, 3)
-    given: dict[str, Any] = {"spikes": relaid(draw, spikes(draw, steps, batch, neurons, dtype=dtype))}
+    dtype, steps, batch = drawn_dtype(draw), draw.size(), draw.size()
+    classes = draw.pick(2, 1, 3, 10)
+    neurons = classes * draw.pick(1, 2, 0, 3)
+    given: dict[str, Any] = {"spikes": draw.relaid(draw.spikes(steps, batch, neurons, dtype=dtype))}
     if kind is leaky_readout:
         given["num_classes"] = classes
-        if chance(draw, 50):
+        if draw.chance(50):
             given |= {"alpha": draw.random(), "inhibition": -draw.random()}
-        if chance(draw, 50):
-            given["lengths"] = drawn_lengths(draw, steps, batch)
-    spoilt = spoil(draw, given, 30)
+        if draw.chance(50):
+            given["lengths"] = draw.any_lengths(steps, batch)
+    spoilt = draw.spoil(given, 30)
 
     result = attempt(kind, given, spoilt)
 
@@ -273,91 +245,82 @@ def reading_out(draw: Draw, kind: Any) -> None:
 
 # The modules
 
-
-class ModuleCase(NamedTuple):
-    """Arguments of a module and of its call on a sequence."""
-
-    given: dict[str, Any]
-    """Arguments of the constructor, which may be spoilt."""
-    fixed: dict[str, Any]
-    """Further arguments of the constructor, always valid."""
-    call: dict[str, Any]
-    shapes: list[tuple[int, ...]]
-    """The shapes of the outputs: the spikes and the state's tensors, or the readout's logits."""
+# Arguments of a constructor, those of them that are never spoilt, arguments of the module's call on a sequence, and the
+# shapes of the outputs: the spikes and the state's tensors, or the readout's logits.
+ModuleCase = tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[tuple[int, ...]]]
 
 
 def readout_case(draw: Draw, steps: int, batch: int, dtype: torch.dtype) -> ModuleCase:
-    classes, each = pick(draw, 3, 1, 4), pick(draw, 2, 1, 6)
+    classes, each = draw.pick(3, 1, 4), draw.pick(2, 1, 6)
     given: dict[str, Any] = {"num_classes": classes, "neurons_per_class": each}
-    if chance(draw, 50):
+    if draw.chance(50):
         given |= {"alpha": draw.random(), "inhibition": -draw.random(), "temperature": 1.0}
-    call = {"spikes": relaid(draw, spikes(draw, steps, batch, classes * each, dtype=dtype))}
-    return ModuleCase(given, {}, call, [(batch, classes)])
+    x = draw.spikes(steps, batch, classes * each, dtype=dtype)
+    return given, {}, {"spikes": draw.relaid(x)}, [(batch, classes)]
 
 
 def cell_options(draw: Draw, neurons: int) -> dict[str, Any]:
     """The options that every layer takes besides its sizes."""
-    recurrent = chance(draw, 50)
-    given: dict[str, Any] = {"recurrent_grad": recurrent, "surrogate": pick(draw, *SURROGATES)}
-    given |= {"bias_init": -6.0, "bias_max": -4.0, "bias": chance(draw, 80)}
-    given |= {"initial_state": pick(draw, "zeros", "rest"), "learn_initial_state": recurrent and chance(draw, 30)}
-    learnable = [name for name in PARAMETERS if chance(draw, 15) and (recurrent or name not in ("zs_hyp", "zs_dep"))]
+    recurrent = draw.chance(50)
+    given: dict[str, Any] = {"recurrent_grad": recurrent, "surrogate": draw.pick(*SURROGATES)}
+    given |= {"bias_init": -6.0, "bias_max": -4.0, "bias": draw.chance(80)}
+    given |= {"initial_state": draw.pick("zeros", "rest"), "learn_initial_state": recurrent and draw.chance(30)}
+    learnable = [name for name in PARAMETERS if draw.chance(15) and (recurrent or name not in ("zs_hyp", "zs_dep"))]
     given |= {"learnable": learnable, **{name: DEFAULTS[name] for name in learnable}}
     for name in PARAMETERS:
-        if chance(draw, 15):
+        if draw.chance(15):
             low, high = DOMAINS[name]
             low = max(low, 0.0) if name == "zs_dep" and name in learnable else low
-            given[name] = low + (high - low) * floats(draw, neurons).sigmoid()
+            given[name] = low + (high - low) * draw.floats(neurons).sigmoid()
     return given
 
 
 def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype) -> ModuleCase:
-    inputs, neurons = pick(draw, 3, 1, 4), pick(draw, 2, 1, 6)
-    given, fixed = cell_options(draw, neurons), {"dtype": dtype}
+    inputs, neurons = draw.pick(3, 1, 4), draw.pick(2, 1, 6)
+    given, fixed, before = cell_options(draw, neurons), {"dtype": dtype}, (steps, batch)
     if kind is SRCConv2d:
-        height, width = pick(draw, (1, 1), (2, 2), (2, 1))
+        height, width = draw.pick((1, 1), (2, 2), (2, 1))
         kernel = height if height == width else (height, width)
         given |= {"in_channels": inputs, "out_channels": neurons, "kernel_size": kernel}
-        x = spikes(draw, steps, batch, inputs, 3, 4, dtype=dtype)
         maps = (batch, neurons, 4 - height, 5 - width)
-        return ModuleCase(given, fixed, {"input": relaid(draw, x)}, [(steps, *maps), maps, maps, maps])
+        x = draw.spikes(*before, inputs, 3, 4, dtype=dtype)
+        return given, fixed, {"input": draw.relaid(x)}, [(steps, *maps), maps, maps, maps]
     given |= {"input_size": inputs, "hidden_size": neurons}
-    if chance(draw, 30):
-        given |= {"lateral": True, "autapses": chance(draw, 50)}
-        given["lateral_surrogate"] = pick(draw, *SURROGATES)
-    before, ends = (batch,), (batch, neurons)
+    if draw.chance(30):
+        given |= {"lateral": True, "autapses": draw.chance(50), "lateral_surrogate": draw.pick(*SURROGATES)}
     if kind is SRC:
-        layers = pick(draw, 1, 2, 3)
-        fixed |= {"num_layers": layers}
-        given["dropout"] = pick(draw, 0.0, 0.5)
-        before, ends = (steps, batch), (layers, batch, neurons)
-    call: dict[str, Any] = {"input": relaid(draw, spikes(draw, *before, inputs, dtype=dtype))}
-    if chance(draw, 40):
-        call["state"] = tuple(floats(draw, *ends, dtype=dtype) for _ in range(3))
-    return ModuleCase(given, fixed, call, [(*before, neurons), ends, ends, ends])
+        fixed["num_layers"] = draw.pick(1, 2, 3)
+        given["dropout"] = draw.pick(0.0, 0.5)
+        ends: tuple[int, ...] = (fixed["num_layers"], batch, neurons)
+    else:
+        before, ends = (batch,), (batch, neurons)
+    call: dict[str, Any] = {"input": draw.relaid(draw.spikes(*before, inputs, dtype=dtype))}
+    if draw.chance(40):
+        call["state"] = tuple(draw.floats(*ends, dtype=dtype) for _ in range(3))
+    return given, fixed, call, [(*before, neurons), ends, ends, ends]
 
 
-@target
 def modules(draw: Draw) -> None:
     """SRC, SRCCell, SRCConv2d and LeakyReadout: construction, and a call on a sequence."""
-    kind, dtype = pick(draw, SRC, SRCCell, SRCConv2d, LeakyReadout), pick(draw, *FLOATS)
-    steps, batch = size(draw), size(draw)
+    kind, dtype = draw.pick(SRC, SRCCell, SRCConv2d, LeakyReadout), draw.pick(*FLOATS)
+    sizes = draw.size(), draw.size()
     of_layer = kind is not LeakyReadout
-    case = layer_case(draw, kind, steps, batch, dtype) if of_layer else readout_case(draw, steps, batch, dtype)
-    if kind is not SRCCell and chance(draw, 30):
-        case.call["lengths"] = lengths_in(draw, steps, batch).to(pick(draw, *INTEGERS))
-    spoilt_module, spoilt_call = spoil(draw, case.given, 15), spoil(draw, case.call, 25)
-    neurons = case.given.get("hidden_size")
-    if isinstance(neurons, int) and neurons > 1000:  # N * N lateral weights may be more than there is memory
-        case.given["lateral"] = False
+    case = layer_case(draw, kind, *sizes, dtype) if of_layer else readout_case(draw, *sizes, dtype)
+    given, fixed, call, shapes = case
+    if kind is not SRCCell and draw.chance(30):
+        call["lengths"] = draw.any_lengths(*sizes)
+    spoilt_module, spoilt_call = draw.spoil(given, 15), draw.spoil(call, 25)
+    neurons = given.get("hidden_size")
+    if isinstance(neurons, int) and neurons > 1000:  # N * N recurrent weights may be more than there is memory
+        given["lateral"] = False
 
-    module = attempt(kind, case.given | case.fixed, spoilt_module)
-    result = attempt(module, case.call, spoilt_module or spoilt_call)
+    module = attempt(kind, given | fixed, spoilt_module)
+    result = attempt(module, call, spoilt_module or spoilt_call)
 
     if spoilt_module or spoilt_call:
         return
     outputs = pytree.tree_leaves(result)
-    assert [tuple(x.shape) for x in outputs] == case.shapes
+    assert [tuple(x.shape) for x in outputs] == shapes
     if of_layer:
         assert outputs[0].dtype == dtype and bool(((outputs[0] >= 0) & (outputs[0] <= 1)).all())
 
@@ -367,39 +330,36 @@ def modules(draw: Draw) -> None:
 
 def drawn_cell(draw: Draw) -> IntegerCell:
     """Constants of which some may be refused, because values would not fit in 16 bits."""
-    changes: dict[str, int] = {}
-    for name in HARDWARE:
-        if chance(draw, 2):
-            hardware = HARDWARE[name]
-            changes[name] = pick(draw, hardware + 1, hardware - 1, 2 * hardware, 0, 1, 15, 16, -32767, 32767, 32768)
-    return IntegerCell(**changes)
+    changed = {name: value for name, value in HARDWARE.items() if draw.chance(2)}
+    for name, value in changed.items():
+        changed[name] = draw.pick(value + 1, value - 1, 2 * value, 0, 1, 15, 16, -32767, 32767, 32768)
+    return IntegerCell(**changed)
 
 
 def drawn_state(draw: Draw, batch: int, neurons: int, cell: IntegerCell) -> Any:
     parts = []
     for low, high in ((-cell.i_max, cell.i_max), (cell.h_min, cell.h_max), (cell.hs_min, cell.hs_max)):
-        values = [pick(draw, low, high, draw.randrange(low, max(low, high) + 1)) for _ in range(neurons)]
+        values = [draw.pick(low, high, draw.randrange(low, max(low, high) + 1)) for _ in range(neurons)]
         x = torch.tensor([values] * batch).reshape(batch, neurons).clamp(-32768, 32767)
-        parts.append(relaid(draw, x.to(torch.int16)))
-    return (IntegerState if chance(draw, 50) else lambda *x: x)(*parts)
+        parts.append(draw.relaid(x.to(torch.int16)))
+    return (IntegerState if draw.chance(50) else lambda *x: x)(*parts)
 
 
-@target
 def integers(draw: Draw) -> None:
     """integer_src_linear, and IntegerSRC with gradients."""
-    pick(draw, integer_function, integer_layer)(draw)
+    draw.pick(integer_function, integer_layer)(draw)
 
 
-def integer_call(draw: Draw, steps: int, batch: int, inputs: int, neurons: int, cell: IntegerCell) -> dict[str, Any]:
+def integer_call(draw: Draw, inputs: int, neurons: int, cell: IntegerCell) -> dict[str, Any]:
     """Input, state and lengths of either."""
-    x = (spikes(draw, steps, batch, inputs) != 0).to(pick(draw, torch.float32, torch.float64, torch.bool, torch.uint8))
-    given: dict[str, Any] = {"input": repeated(draw, relaid(draw, x))}
-    if chance(draw, 40):
-        given["input"] = EventBatch.from_dense(x.float())
-    if chance(draw, 40):
+    steps, batch = draw.size(), draw.size()
+    x = (draw.spikes(steps, batch, inputs) != 0).to(draw.pick(torch.float32, torch.float64, torch.bool, torch.uint8))
+    events = draw.chance(40)
+    given: dict[str, Any] = {"input": EventBatch.from_dense(x.float()) if events else draw.repeated(draw.relaid(x))}
+    if draw.chance(40):
         given["state"] = drawn_state(draw, batch, neurons, cell)
-    if chance(draw, 40):
-        given["lengths"] = drawn_lengths(draw, steps, batch)
+    if draw.chance(40):
+        given["lengths"] = draw.any_lengths(steps, batch)
     return given
 
 
@@ -413,38 +373,34 @@ def plain(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def integer_function(draw: Draw) -> None:
-    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
-    cell, largest = drawn_cell(draw), pick(draw, 1, 8, 512, 32768)
+    inputs, neurons, cell = draw.size(), draw.size(), drawn_cell(draw)
+    given, largest = integer_call(draw, inputs, neurons, cell), draw.pick(1, 8, 512, 32768)
     weight = [[draw.randrange(-largest, largest) for _ in range(inputs)] for _ in range(neurons)]
-    given = integer_call(draw, steps, batch, inputs, neurons, cell)
-    given["weight"] = relaid(draw, torch.tensor(weight, dtype=torch.int16).reshape(neurons, inputs))
-    given |= {"cell": cell} if cell != IntegerCell() or chance(draw, 20) else {}
+    given["weight"] = draw.relaid(torch.tensor(weight, dtype=torch.int16).reshape(neurons, inputs))
+    given |= {"cell": cell} if cell != IntegerCell() or draw.chance(20) else {}
     counts = torch.zeros(2, dtype=torch.int64)
-    spoilt = spoil(draw, given, 30)
-    seen = contents(tensors_in(given))
+    spoilt = draw.spoil(given, 30)
 
-    outputs = attempt(integer_src_linear, {**given, "clamped": counts[0]}, spoilt or cell != IntegerCell())
+    outputs = attempt(partial(integer_src_linear, clamped=counts[0]), given, spoilt or cell != IntegerCell())
 
-    spikes_out, state = outputs
-    assert spikes_out.dtype == torch.uint8 and all(x.dtype == torch.int16 for x in state)
-    assert_own_memory((spikes_out, *state), tensors_in(given))
-    assert contents(tensors_in(given)) == seen
+    spikes, state = outputs
+    assert spikes.dtype == torch.uint8 and spikes.is_contiguous() and all(x.dtype == torch.int16 for x in state)
+    assert_own_memory((spikes, *state), tensors_in(given))
     if not spoilt:
         assert_same(outputs, integer_src_linear(**plain(given), clamped=counts[1]))
         assert counts[0] == counts[1]
 
 
 def integer_layer(draw: Draw) -> None:
-    steps, batch, inputs, neurons = size(draw), size(draw), size(draw), size(draw)
-    cell, dtype = drawn_cell(draw), pick(draw, *FLOATS)
-    options = {"input_size": inputs, "hidden_size": neurons, "weight_bits": pick(draw, 4, 2, 10, 16), "cell": cell}
-    options |= {"rho": pick(draw, 3.0, 0.5, 1e-3), "initial_state": pick(draw, "zeros", "rest")}
-    given = integer_call(draw, steps, batch, inputs, neurons, cell)
-    weight = floats(draw, neurons, inputs, dtype=dtype, scale=3, wild=20)
+    inputs, neurons, cell, dtype = draw.size(), draw.size(), drawn_cell(draw), draw.pick(*FLOATS)
+    options = {"input_size": inputs, "hidden_size": neurons, "weight_bits": draw.pick(4, 2, 10, 16), "cell": cell}
+    options |= {"rho": draw.pick(3.0, 0.5, 1e-3), "initial_state": draw.pick("zeros", "rest")}
+    given = integer_call(draw, inputs, neurons, cell)
+    weight = draw.floats(neurons, inputs, dtype=dtype, scale=3, wild=20)
     x = given["input"]
-    if isinstance(x, Tensor) and x.is_floating_point() and chance(draw, 50):
+    if isinstance(x, Tensor) and x.is_floating_point() and draw.chance(50):
         given["input"] = x.detach().requires_grad_()
-    spoilt_layer, spoilt_call = spoil(draw, options, 15), spoil(draw, given, 25)
+    spoilt_layer, spoilt_call = draw.spoil(options, 15), draw.spoil(given, 25)
 
     layer = attempt(IntegerSRC, {**options, "dtype": dtype}, spoilt_layer or cell != IntegerCell())
     if not spoilt_layer:
@@ -464,82 +420,56 @@ def integer_layer(draw: Draw) -> None:
 # The operators below
 
 
-def hostile(draw: Draw, x: Tensor) -> Tensor:
-    return altered(draw, x) if chance(draw, 75) else relaid(draw, repeated(draw, x))
-
-
 def spoilt_argument(draw: Draw, x: Any) -> Any:
     """A wrong tensor, number, string or list of them, of the type that the dispatcher requires; None stays."""
     if isinstance(x, Tensor):
-        return hostile(draw, x)
+        return draw.altered(x) if draw.chance(75) else draw.relaid(draw.repeated(x))
     if isinstance(x, bool):
         return not x
     if isinstance(x, int):
-        return pick(draw, 0, 1, -1, x + 1, 2**31, 2**62, 2**63 - 1, -(2**63))
+        return draw.pick(0, 1, -1, x + 1, 2**31, 2**62, 2**63 - 1, -(2**63))
+    if isinstance(x, float):
+        return math.nan
     if isinstance(x, str):
-        return pick(draw, "", "relu", "events", "x")
-    if isinstance(x, list) and x and isinstance(x[0], Tensor) and chance(draw, 75):
+        return draw.pick("", "relu", "events", "x")
+    if isinstance(x, list) and not x:
+        return [draw.floats(*draw.pick((), (3,), (2, 3))) for _ in range(draw.pick(1, 3, 6, 2))]
+    if isinstance(x, list):
         k = draw.randrange(len(x))
-        return [*x[:k], hostile(draw, x[k]), *x[k + 1 :]]
-    if isinstance(x, list) and x:
-        others = [*x[1:], x[0]] if isinstance(x[0], Tensor) else [not v if isinstance(v, bool) else math.nan for v in x]
-        return pick(draw, x[:-1], [*x, x[0]], [], others)
+        changed = [*x[:k], spoilt_argument(draw, x[k]), *x[k + 1 :]]
+        return draw.pick(changed, changed, changed, draw.pick(x[:-1], [*x, x[0]], [], [*x[1:], x[0]]))
     return x
 
 
-def spoil_call(draw: Draw, call: OperatorCall, percent: int) -> bool:
-    """Sometimes replace one or two arguments of a call by something wrong; return whether that was done."""
-    if not chance(draw, percent):
-        return False
-    places: list[tuple[Any, Any]] = []  # a list once for each of its tensors
-    for k, x in enumerate(call.arguments):
-        places += [(call.arguments, k)] * (max(len(x), 1) if isinstance(x, list) else 1)
-    places += [(call.options, name) for name in call.options]
-    for _ in range(pick(draw, 1, 1, 2)):
-        arguments, at = pick(draw, *places)
-        x = arguments[at]
-        if isinstance(x, list) and not x:
-            some = [floats(draw, *pick(draw, (), (3,), (2, 3))) for _ in range(pick(draw, 1, 3, 6, 2))]
-            arguments[at] = {"constants": [0.0], "output_mask": [True]}.get(at, some)
-        else:
-            arguments[at] = spoilt_argument(draw, x)
-    return True
-
-
 def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dtype) -> Layer:
-    state = [relaid(draw, floats(draw, batch, neurons, dtype=dtype)) for _ in range(3)] if chance(draw, 50) else []
-    shapes = ((neurons,), (), (1,))
-    bias = relaid(draw, floats(draw, *pick(draw, *shapes), dtype=dtype) - 6)
-    cell = []
-    for name in PARAMETERS if chance(draw, 50) else ():
-        x = floats(draw, *pick(draw, *shapes), dtype=dtype).sigmoid() + 1e-3 * (name == "rho")
-        cell.append(relaid(draw, x))
-    lengths = relaid(draw, lengths_in(draw, steps, batch)) if chance(draw, 40) else None
-    mode = pick(draw, *SURROGATES), chance(draw, 50)
-    lateral = relaid(draw, floats(draw, neurons, neurons, dtype=dtype)) if chance(draw, 30) else None
-    return Layer(bias, cell, state, lengths, list(CONSTANTS), *mode, lateral, pick(draw, *SURROGATES))
+    state = [draw.relaid(draw.floats(batch, neurons, dtype=dtype)) for _ in range(3)] if draw.chance(50) else []
+    bias, *cell = [parameter(draw, name, [neurons], dtype) for name in DOMAINS]
+    lengths = draw.relaid(draw.lengths(steps, batch)) if draw.chance(40) else None
+    mode = draw.pick(*SURROGATES), draw.chance(50)
+    lateral = draw.relaid(draw.floats(neurons, neurons, dtype=dtype)) if draw.chance(30) else None
+    return Layer(bias, draw.pick(cell, []), state, lengths, list(CONSTANTS), *mode, lateral, draw.pick(*SURROGATES))
 
 
 def raw_call(draw: Draw) -> tuple[OperatorCall, bool]:
     """A forward or backward call, and whether a tensor has contents that no forward call writes and no batch has."""
-    dtype, wild = pick(draw, *FLOATS), pick(draw, 0, 0, 40)
-    steps, batch, neurons, inputs = size(draw), size(draw), size(draw), pick(draw, 3, 1, 0, 64, 70)
+    dtype, wild = draw.pick(*FLOATS), draw.pick(0, 0, 40)
+    steps, batch, neurons, inputs = draw.size(), draw.size(), draw.size(), draw.pick(3, 1, 0, 64, 70)
     layer = raw_layer(draw, steps, batch, neurons, dtype)
-    name = pick(draw, "src", "src_events", "src_dense")
-    options: dict[str, Any] = {"save": chance(draw, 80), "trace_integrator": chance(draw, 50)}
+    name = draw.pick("src", "src_events", "src_dense")
+    options: dict[str, Any] = {"save": draw.chance(80), "trace_integrator": draw.chance(50)}
     if name == "src":
-        call = layer_call(layer, floats(draw, steps, batch, neurons, dtype=dtype, scale=3, wild=wild), **options)
+        call = layer_call(layer, draw.floats(steps, batch, neurons, dtype=dtype, scale=3, wild=wild), **options)
     else:
-        dense = spikes(draw, steps, batch, inputs, dtype=dtype)
-        weight = floats(draw, neurons, inputs, dtype=dtype, wild=wild)
-        options |= {"method": pick(draw, "events", "auto", "gemm"), "input_grad_at_events": chance(draw, 50)}
+        dense = draw.spikes(steps, batch, inputs, dtype=dtype)
+        weight = draw.floats(neurons, inputs, dtype=dtype, wild=wild)
+        options |= {"method": draw.pick("events", "auto", "gemm"), "input_grad_at_events": draw.chance(50)}
         call = layer_call(layer, EventBatch.from_dense(dense) if name == "src_events" else dense, weight, **options)
-    if options["save"] and chance(draw, 50):
+    if options["save"] and draw.chance(50):
         return backward_call(draw, call)
-    noisy = name == "src_events" and chance(draw, 20)
-    rows = pick(draw, *call.synapse[:2]) if noisy else torch.empty(0)
+    noisy = name == "src_events" and draw.chance(20)
+    rows = draw.pick(*call.synapse[:2]) if noisy else torch.empty(0)
     if rows.numel():
-        rows[draw.randrange(rows.numel())] = pick(draw, -1, 2**31 - 1, inputs, 1)
+        rows[draw.randrange(rows.numel())] = draw.pick(-1, 2**31 - 1, inputs, 1)
     return call.forward(), noisy
 
 
@@ -548,106 +478,100 @@ def backward_call(draw: Draw, call: LayerCall) -> tuple[OperatorCall, bool]:
     with torch.no_grad():
         outputs = call.forward()()
     dtype, saved = outputs[0].dtype, outputs[4:]
-    grads = [relaid(draw, floats(draw, *x.shape, dtype=dtype)) if chance(draw, 80) else None for x in outputs[:4]]
-    mask = [chance(draw, 50) for _ in range(7 if call.name == "src" else 9)]
-    noisy = chance(draw, 15)
+    grads = [draw.relaid(draw.floats(*x.shape, dtype=dtype)) if draw.chance(80) else None for x in outputs[:4]]
+    mask = [draw.chance(50) for _ in range(7 if call.name == "src" else 9)]
+    noisy = draw.chance(15)
     if noisy:
-        noise = pick(draw, *saved)
-        noise.copy_(torch.randint(-(2**62), 2**62, noise.shape) if chance(draw, 50) else pick(draw, 0, -1, 1))
-    call = call._replace(synapse=[x if x is None else relaid(draw, x) for x in call.synapse])
+        noise = draw.pick(*saved)
+        noise.copy_(torch.randint(-(2**62), 2**62, noise.shape) if draw.chance(50) else draw.pick(0, -1, 1))
+    call = call._replace(synapse=[x if x is None else draw.relaid(x) for x in call.synapse])
     return call.backward(grads, saved, mask), noisy
 
 
-@target
 def op_raw(draw: Draw) -> None:
     """torch.ops.srcell, forward and backward, with tensors of every kind and inconsistent numbers."""
     call, noisy = raw_call(draw)
-    refusable = spoil_call(draw, call, 35) or noisy
-    given, names = tensors_in(call.arguments), [argument.name for argument in call.operator.default._schema.arguments]
-    seen = contents(given)
+    names = [argument.name for argument in call.operator.default._schema.arguments]
+    given = dict(zip(names, call.arguments, strict=False)) | call.options
+    refusable = draw.spoil(given, 40, partial(spoilt_argument, draw)) or noisy
+    inputs = tensors_in(given)
 
-    if any(x.device.type == "meta" for x in given):  # fake kernels compute shapes and check nothing
+    if any(x.device.type == "meta" for x in inputs):  # fake kernels compute shapes and check nothing
         with contextlib.suppress(ValueError, TypeError, RuntimeError, IndexError):
-            call()
+            call.operator(**given)
         raise RefusedError
     with may_raise(NotImplementedError, refusable=refusable):
-        outputs = attempt(call, {}, refusable, *names, *PARAMETERS, "offsets", "indices")  # of a dense input's events
+        outputs = attempt(call.operator, given, refusable, *names, *PARAMETERS, "offsets", "indices")
 
-    if all(x.device.type == "cpu" for x in given):
-        assert contents(given) == seen
-        assert not storages(outputs) & storages(given)
+    if all(x.device.type == "cpu" for x in inputs):
+        assert_own_memory(outputs, inputs)
         if not call.name.endswith("_backward"):
-            fake = pytree.tree_map_only(Tensor, lambda x: x.to("meta"), call.arguments)
-            for x, y in zip(outputs, OperatorCall(call.name, *fake, **call.options)(), strict=True):
+            fake = pytree.tree_map_only(Tensor, lambda x: x.to("meta"), given)
+            for x, y in zip(outputs, call.operator(**fake), strict=True):
                 assert (x.shape, x.dtype, x.stride()) == (y.shape, y.dtype, y.stride())
 
 
 # The compiled module
 
 
-@target
+CORE_ERRORS = (TypeError, ValueError, MemoryError)
+
+
 def core_raw(draw: Draw) -> None:
     """srcell._core where it promises to check the types and sizes of arguments."""
-    call, holds = pick(draw, core_elementwise, core_empty, core_philox, core_layer)(draw)
-
-    with may_raise(TypeError, ValueError, MemoryError):
-        result = call()
-
-    assert holds(result)
+    draw.pick(core_elementwise, core_empty, core_philox, core_layer)(draw)
 
 
-CoreCall = tuple[Callable[[], Any], Callable[[Any], bool]]
-"""A call, and what holds of its result."""
+def core_elementwise(draw: Draw) -> None:
+    x = draw.floats(draw.size(), draw.size(), dtype=draw.pick(*FLOATS), wild=50).numpy()
+    function, given = draw.pick(_core.tanh, _core.sigmoid), draw.pick(x, x, x.T, x[:, ::2], x[::-1], draw.oddity())
+
+    with may_raise(*CORE_ERRORS):
+        result = function(given)
+
+    assert not isinstance(given, np.ndarray) or np.size(result) == given.size
 
 
-def core_elementwise(draw: Draw) -> CoreCall:
-    function = pick(draw, _core.tanh, _core.sigmoid)
-    x = floats(draw, size(draw), size(draw), dtype=pick(draw, *FLOATS), wild=50).numpy()
-    given = pick(draw, x, x, x.T, x[:, ::2], x[::-1], oddity(draw))
-    return lambda: function(given), lambda result: not isinstance(given, np.ndarray) or np.size(result) == given.size
+def core_empty(draw: Draw) -> None:
+    shape = [draw.pick(3, 0, 1, 7) for _ in range(draw.randrange(4))]
+    if draw.chance(30):
+        shape.append(draw.pick(-1, 2**31, 2**44, 2**61, 2**62, 2**63 - 1, -(2**63), 2**64, 1.5, None))
+        shape += [draw.pick(4, 2**62, -1)] * draw.chance(50)
+
+    with may_raise(*CORE_ERRORS):
+        array = _core.empty(shape, draw.chance(50))
+
+    if array.nbytes < 1000:
+        array.fill(1)
+    assert array.shape == tuple(shape)
 
 
-def core_empty(draw: Draw) -> CoreCall:
-    shape = [pick(draw, 3, 0, 1, 7) for _ in range(draw.randrange(4))]
-    if chance(draw, 30):
-        shape.append(pick(draw, -1, 2**31, 2**44, 2**61, 2**62, 2**63 - 1, -(2**63), 2**64, 1.5, None))
-        shape += [pick(draw, 4, 2**62, -1)] * chance(draw, 50)
-    double = chance(draw, 50)
+def core_philox(draw: Draw) -> None:
+    counter = [draw.getrandbits(32) for _ in range(4 if draw.chance(80) else 3)]
+    key: Any = [draw.getrandbits(32) for _ in range(2)] if draw.chance(80) else draw.oddity()
 
-    def write() -> Any:
-        array = _core.empty(shape, double)
-        if array.nbytes < 1000:
-            array.fill(1)
-        return array
+    with may_raise(*CORE_ERRORS):
+        words = _core.philox(counter, key)
 
-    return write, lambda array: array.shape == tuple(shape)
+    assert len(words) == 4
 
 
-def core_philox(draw: Draw) -> CoreCall:
-    counter = [draw.getrandbits(32) for _ in range(4 if chance(draw, 80) else 3)]
-    key: Any = [draw.getrandbits(32) for _ in range(2)] if chance(draw, 80) else oddity(draw)
-    return lambda: _core.philox(counter, key), lambda words: len(words) == 4
-
-
-def core_layer(draw: Draw) -> CoreCall:
+def core_layer(draw: Draw) -> None:
     """Arguments of a layer, and a scan of no samples with it; it need only return."""
     constants, addresses, strides = [1.0] * 7, [0] * 7, [0] * 7
-    spoilt = pick(draw, constants, addresses, strides) if chance(draw, 30) else constants
-    if chance(draw, 50):
-        spoilt[draw.randrange(7)] = oddity(draw)
+    spoilt = draw.pick(constants, addresses, strides) if draw.chance(30) else constants
+    if draw.chance(50):
+        spoilt[draw.randrange(7)] = draw.oddity()
         del spoilt[: draw.randrange(3)]
-    arguments = [chance(draw, 50), chance(draw, 50), (0, 0, 0), 0, 1, constants, addresses, strides, True, True]
+    arguments = [draw.chance(50), draw.chance(50), (0, 0, 0), 0, 1, constants, addresses, strides, True, True]
     state = [(0, 0, 0), (0, 0, 0, 0)]
-    if chance(draw, 20):
-        spoilt_list = pick(draw, arguments, state)
-        where = pick(draw, 1, 2, 5) if spoilt_list is arguments else pick(draw, 0, 1)
-        spoilt_list[where] = pick(draw, (0, 0), None, [2**70] * 3, ("a",) * 3, -1)
+    if draw.chance(20):
+        spoilt_list, where = draw.pick(*((arguments, k) for k in (1, 2, 5)), *((state, k) for k in (0, 1)))
+        spoilt_list[where] = draw.pick((0, 0), None, [2**70] * 3, ("a",) * 3, -1)
     if spoilt is addresses:  # addresses are not checked, so the layer is marked as one on a device
         arguments[1] = False
 
-    def scan() -> None:
+    with may_raise(*CORE_ERRORS):
         layer = _core.Layer(*arguments)
         if spoilt is constants:
             _core.scan_forward(layer, *state, 0, 0)
-
-    return scan, lambda result: result is None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fuzz.draws import FLOATS, Draw, chance, floats, pick
+from fuzz.draws import FLOATS, Draw
 from fuzz.file_targets import workspace
 from srcell import EventBatch, IntegerSRC, integer_src_linear, runtime, src_linear
 from srcell.models import SRCClassifier
@@ -21,42 +21,39 @@ CALLS = 10  # in each of which another thread writes
 
 def an_event_batch(draw: Draw, inputs: int) -> EventBatch:
     """A batch of so many events that a call takes longer than a switch of threads."""
-    steps, batch = pick(draw, 60, 7, 200), pick(draw, 3, 1, 20)
-    dense = torch.rand(steps, batch, inputs, generator=torch.Generator().manual_seed(draw.getrandbits(31))) < 0.2
-    lengths = torch.tensor([draw.randrange(steps + 1) for _ in range(batch)]) if chance(draw, 30) else None
-    return EventBatch.from_dense(dense.to(pick(draw, *FLOATS)), lengths)
+    steps, batch = draw.pick(60, 7, 200), draw.pick(3, 1, 20)
+    dense = draw.floats(steps, batch, inputs) > 0.84  # a fifth
+    return EventBatch.from_dense(dense.to(draw.pick(*FLOATS)), draw.lengths(steps, batch) if draw.chance(30) else None)
 
 
 def call_on(draw: Draw, events: EventBatch) -> Callable[[], Any]:
     """A function of the batch, forwards and perhaps backwards."""
-    inputs, neurons = events.shape[2], pick(draw, 20, 1, 150)
-    threads, kind = pick(draw, 1, 2), pick(draw, "plain", "lateral", "integer", "runtime", "dense", "batch")
+    inputs, neurons, threads = events.shape[2], draw.pick(20, 1, 150), draw.pick(1, 2)
     torch.set_num_threads(threads)
-    if kind == "runtime":
+    weight = draw.floats(neurons, inputs).requires_grad_(draw.chance(70))
+    weight_hh = draw.floats(neurons, neurons).requires_grad_(draw.chance(50))
+    integers, layer = (300 * weight.detach()).to(torch.int16), IntegerSRC(inputs, neurons)
+
+    def on_the_runtime() -> Callable[[], Any]:
         path = workspace("race") / "net.srcell"
-        SRCClassifier(inputs, [neurons], 2, neurons_per_class=3, lateral=chance(draw, 50)).export(path)
+        SRCClassifier(inputs, [neurons], 2, neurons_per_class=3, lateral=draw.chance(50)).export(path)
         network = runtime.load(path)
         return lambda: network.run(events, threads=threads)
-    if kind == "dense":
-        return lambda: events.to_dense()
-    if kind == "batch":
-        lengths = events.lengths
-        return lambda: EventBatch(events.offsets, events.indices, shape=events.shape, lengths=lengths)
-    if kind == "integer":
-        weight = floats(draw, neurons, inputs, scale=300).to(torch.int16)
-        layer = IntegerSRC(inputs, neurons)
-        if chance(draw, 50):
-            return lambda: integer_src_linear(events, weight)
-        return lambda: layer(events)[0].sum().backward()
-    weight = floats(draw, neurons, inputs).requires_grad_(chance(draw, 70))
-    weight_hh = floats(draw, neurons, neurons).requires_grad_(chance(draw, 50)) if kind == "lateral" else None
 
-    def layer_call() -> None:
-        spikes, _ = src_linear(events, weight, -6.0, weight_hh=weight_hh)
+    def backwards(function: Callable[[], Any]) -> None:
+        spikes, _ = function()
         if spikes.requires_grad:
             spikes.sum().backward()
 
-    return layer_call
+    call: Callable[[], Any] = draw.pick(
+        lambda: backwards(lambda: src_linear(events, weight, -6.0)),
+        lambda: backwards(lambda: src_linear(events, weight, -6.0, weight_hh=weight_hh)),
+        draw.pick(lambda: integer_src_linear(events, integers), lambda: backwards(lambda: layer(events))),
+        events.to_dense,
+        lambda: EventBatch(events.offsets, events.indices, shape=events.shape, lengths=events.lengths),
+        None,
+    )
+    return call or on_the_runtime()
 
 
 @contextlib.contextmanager
@@ -82,9 +79,9 @@ def written(draw: Draw, arrays: list[NDArray[Any]]) -> Iterator[None]:
         thread.join()
 
 
-def races(draw: Draw) -> bool:
+def races(draw: Draw) -> None:
     """Offsets, indices and lengths that another thread writes while layers, the runtime and batches read them."""
-    events = an_event_batch(draw, pick(draw, 30, 1, 400))
+    events = an_event_batch(draw, draw.pick(30, 1, 400))
     call = call_on(draw, events)
     arrays = [x.numpy() for x in (events.offsets, events.indices, events.lengths) if x is not None and x.numel()]
     threads = torch.get_num_threads()
@@ -96,4 +93,3 @@ def races(draw: Draw) -> bool:
     torch.set_num_threads(threads)
 
     call()  # the values are those from before
-    return True

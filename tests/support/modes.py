@@ -41,18 +41,13 @@ def checkpointed(function: Callable[..., Any], args: Sequence[Tensor]) -> Any:
     return checkpoint(function, *leaves, use_reentrant=False)
 
 
-def inferring(function: Callable[..., Any], args: Sequence[Tensor]) -> Any:
-    with torch.inference_mode():
-        return function(*args)
-
-
 MODES: dict[str, Mode] = {
     "default device meta": on_meta,
     "fake tensors": fake,
     "functionalize": functional,
     "tensors that wrap others": wrapping,
     "checkpoint": checkpointed,
-    "inference": inferring,
+    "inference": lambda function, args: torch.inference_mode()(function)(*args),
 }
 
 

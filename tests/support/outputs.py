@@ -22,6 +22,10 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
+def entries(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {x: (x.lstat().st_mode, x.lstat().st_ino) for x in folder.rglob("*")}
+
+
 def check_output(write: Callable[[Path], object], folder: Path, name: str, kind: str) -> bool:
     """Write a file in an empty folder to a path of that name and kind; return whether it was not refused."""
     plain, path, target = folder / "plain", folder / name, folder / LINKS["link"]
@@ -42,7 +46,7 @@ def check_output(write: Callable[[Path], object], folder: Path, name: str, kind:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     elif kind == "socket":
         os.mknod(path, stat.S_IFSOCK | 0o600)
-    before = {x: (x.lstat().st_mode, x.lstat().st_ino) for x in folder.rglob("*")}
+    before = entries(folder)
 
     error = None
     try:
@@ -54,7 +58,7 @@ def check_output(write: Callable[[Path], object], folder: Path, name: str, kind:
     if kind in ("folder", "socket"):
         assert isinstance(error, FileExistsError) and error.filename == str(path)
         assert f"expected a regular file or none, found a {kind}" in str(error)
-    after = {x: (x.lstat().st_mode, x.lstat().st_ino) for x in folder.rglob("*")}
+    after = entries(folder)
     assert after.keys() - before.keys() == {"nothing": {path}, "dangling": {target}}.get(kind, set())
     assert all(after[x][0] == before[x][0] for x in before)
     assert kind == "file" or path not in before or after[path] == before[path]
