@@ -26,7 +26,7 @@ ALLOWED = {
     "_processes": set(),
     "_pytree": set(),
     "_state": set(),
-    "_torchless": set(),
+    "_names": set(),
     "export": {"_arguments", "layers"},
     "runtime": {"_core"},
     "kernels": {"ops"},
@@ -51,8 +51,8 @@ ALLOWED = {
     "checkpoint": {"training"},
     "plots": {"training"},
     "run_folder": {"training"},
-    "__init__": {"_info", "_load", "events", "functional", "layers", "recording", "_torchless", "runtime"},
-    "__main__": {"_torchless", "cli"},
+    "__init__": {"_info", "_load", "events", "functional", "layers", "recording", "_names", "runtime"},
+    "__main__": {"_names", "cli"},
 }
 
 

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdlib>
+#include <cstring>
 
 #include "../cpu/dispatch.h"
 #include "../cpu/memory.h"
@@ -99,6 +100,9 @@ PYBIND11_MODULE(_core, m) {
     const std::vector<const Kernels*> available = available_kernels();
     try {
         chosen = choose_kernels(available, std::getenv("SRCELL_ISA"));
+        const char* threads = std::getenv("SRCELL_THREADS");
+        if (threads && *threads && std::strcmp(threads, "std") != 0)
+            throw std::invalid_argument(std::string("SRCELL_THREADS: expected std or no value, got ") + threads);
     } catch (const std::invalid_argument& error) {
         throw py::import_error(error.what());
     }

@@ -11,7 +11,7 @@
 namespace srcell {
 namespace {
 
-constexpr size_t kLengthBytes = 8, kMaxHeader = size_t(1) << 20;
+constexpr size_t kLengthBytes = 8, kMaxHeader = size_t(1) << 20;  // srcell/export.py has the same bound
 
 class HeaderReader {
   public:
@@ -213,9 +213,12 @@ TensorFile TensorFile::parse(const unsigned char* bytes, size_t size) {
     uint64_t length = 0;
     if (size >= kLengthBytes)
         for (size_t k = 0; k < kLengthBytes; ++k) length |= static_cast<uint64_t>(bytes[k]) << 8 * k;
-    if (size < kLengthBytes || length > size - kLengthBytes || length > kMaxHeader)
+    if (size < kLengthBytes || length > size - kLengthBytes)
         throw FileError("expected a safetensors file, got " + std::to_string(size) +
                         " bytes that do not begin with the length of a header");
+    if (length > kMaxHeader)
+        throw FileError("header: expected at most " + std::to_string(kMaxHeader) + " bytes, got " +
+                        std::to_string(length));
     TensorFile made;
     HeaderReader reader(reinterpret_cast<const char*>(bytes) + kLengthBytes, static_cast<size_t>(length));
     const unsigned char* data = bytes + kLengthBytes + length;

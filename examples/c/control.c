@@ -26,6 +26,7 @@ int main(int count, char** arguments) {
     if (srcell_stream_new(network, 1, &stream) != SRCELL_OK) return fail("stream");
 
     const int64_t classes = srcell_network_classes(network);
+    if (classes == 0) return fprintf(stderr, "%s: expected a network with a readout\n", arguments[1]), 1;
     float* logits = malloc(sizeof *logits * (size_t)classes);
     for (long step = 1; fgets(line, sizeof line, stdin); ++step) {
         int64_t events = 0;

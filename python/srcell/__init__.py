@@ -3,13 +3,13 @@
 Where torch is not installed, ``srcell.runtime`` is there alone.
 """
 
-from . import _torchless
+from . import _names
 
-if _torchless.without_torch():
+if _names.without_torch():
     from . import runtime
 
     __version__: str = runtime.version
-    globals()["__getattr__"] = _torchless.refuse
+    globals()["__getattr__"] = _names.refuse
 else:
     import torch as _torch  # noqa: F401  (its OpenMP runtime must be loaded before the compiled module)
 
@@ -23,6 +23,7 @@ else:
     from .recording import record
 
     __version__ = info()["version"]
+    globals()["__getattr__"] = _names.submodule
 
 __all__ = [
     "SRC",

@@ -2,7 +2,7 @@
 
 import sys
 
-from ._torchless import without_torch
+from ._names import without_torch
 
 
 def main() -> int:

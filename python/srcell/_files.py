@@ -44,13 +44,23 @@ def write_output(path: Path, content: bytes) -> None:
     """
     descriptor = _descriptor(path)
     if descriptor is not None:
-        with open(os.dup(descriptor), "wb") as file:
+        with _named(path), open(os.dup(descriptor), "wb") as file:
             file.write(content)
     elif is_stream(path):
-        with open(path, "wb") as file:
+        with _named(path), open(path, "wb") as file:
             file.write(content)
     else:
         write_atomically(Path(os.path.realpath(path)), content)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors in the block name the file, which that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def is_stream(path: Path) -> bool:
@@ -97,7 +107,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise FileExistsError(errno.EEXIST, f"expected a regular file or none, found a {kind}", str(path))
     partial = path.with_name(partial_name(path.name))
     try:
-        with open(partial, "xb") as file:  # "x": a link created there meanwhile is not followed
+        with _named(path), open(partial, "xb") as file:  # "x": a link created there meanwhile is not followed
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -83,7 +83,7 @@ def evaluate(
         binary: every layer passes on s > 0.5 instead of s.
 
     Raises:
-        ValueError: the loader has no sample.
+        ValueError: the loader has no sample, or one whose label is no class of the network.
 
     Example:
         >>> import torch
@@ -108,6 +108,9 @@ def evaluate(
         for events, labels in loader:
             spikes = model.layer_spikes(events.to(device), binary=binary)
             logits = model.readout(spikes[-1], lengths=events.lengths)
+            if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+                wrong = int(labels[(labels < 0) | (labels >= classes)][0])
+                raise ValueError(f"loader: expected labels in [0, {classes}), the network's classes, got {wrong}")
             confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
             loss += cross_entropy(logits, labels.to(device), reduction="sum").cpu()
             with_values = with_values or events.values is not None

@@ -18,6 +18,7 @@ from ._files import write_output
 from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout
 
 FORMAT, VERSION = "srcell.network", "1"
+MOST_HEADER_BYTES = 2**20  # that csrc/runtime/tensor_file.cpp reads
 
 
 def export(network: nn.Module, path: str | Path) -> None:
@@ -36,7 +37,8 @@ def export(network: nn.Module, path: str | Path) -> None:
 
     Raises:
         TypeError: another module.
-        ValueError: a convolutional layer, one without inputs or neurons, or weights that are not float32.
+        ValueError: a convolutional layer, one without inputs or neurons, weights that are not float32, or so many
+            layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
 
     Example:
@@ -53,7 +55,10 @@ def export(network: nn.Module, path: str | Path) -> None:
     described: Any = network
     alone = isinstance(network, SRC | IntegerSRC)
     if not alone and not hasattr(network, "src_layers"):
-        raise TypeError(f"network: expected an SRC, an IntegerSRC or a classifier, got {describe(network)}")
+        raise TypeError(
+            f"network: expected an SRC, an IntegerSRC, an SRCClassifier or an IntegerClassifier, got "
+            f"{describe(network)}: export an SRC of it alone, or load its weights into an SRCClassifier"
+        )
     layers: list[nn.Module] = [network] if alone else described.src_layers()
     if any(not isinstance(layer, SRC | IntegerSRC) for layer in layers):
         raise ValueError(
@@ -87,6 +92,10 @@ def _with_sorted_header(content: bytes) -> bytes:
     size = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # the tensors stay aligned
+    if len(header) > MOST_HEADER_BYTES:
+        raise ValueError(
+            f"network: expected few enough layers for a header of at most {MOST_HEADER_BYTES} bytes, got {len(header)}"
+        )
     return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 

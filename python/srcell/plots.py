@@ -75,7 +75,7 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
             panel.set_ylim(-1.08, 1.08)
         beside = panel.twinx()
         beside.plot(i[:, neuron].numpy(), ":", color="C1", label="integrator i")
-        beside.set_ylabel("i", color="C1")
+        beside.set_ylabel("integrator i", color="C1")
     panels[-1].set(xlabel="step", xlim=(0, len(h)))
     lines = [*panels[0].get_lines(), *beside.get_lines()]
     figure.legend(

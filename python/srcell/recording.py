@@ -48,7 +48,7 @@ class Recorded:
 
         """
         states = [state for call in self.calls for state in call.states()]
-        return SRCState(*(_joined([x[None] for x in parts]) for parts in zip(*states, strict=True)))
+        return SRCState(*(_joined(list(parts)) for parts in zip(*states, strict=True)))
 
 
 class Recording(Mapping[str, Recorded]):
@@ -116,10 +116,13 @@ def record(model: nn.Module) -> Iterator[Recording]:
 
 
 class _Adder:
-    """Adds the calls of one module to a recording."""
+    """Adds the calls of one module to a recording. A copy of the module, in memory or in a file, is not recorded."""
 
     def __init__(self, recording: Recording, name: str, stacked: bool) -> None:
         self.recording, self.name, self.stacked = recording, name, stacked
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
 
     def __call__(self, suffix: str, call: Call) -> None:
         self.recording.add(f"{self.name}.{suffix.strip('_')}" if self.stacked else self.name, call)

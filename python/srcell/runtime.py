@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ class Events(NamedTuple):
     @classmethod
     def from_dense(cls, input: ArrayLike) -> Events:
         """The nonzero elements of an array (T, B, K)."""
-        dense = np.asarray(input, np.float32)
+        dense = _floats("input", input)
         if dense.ndim != 3:
             raise ValueError(f"input: expected shape (T, B, K), got {dense.shape}")
         by_sample = np.ascontiguousarray(dense.swapaxes(0, 1))
@@ -100,7 +101,9 @@ class LayerCounts(NamedTuple):
 
 
 class Network:
-    """A network that was exported; ``load`` makes one. It does not change, and threads may share it.
+    """A network that was exported; ``load`` makes one. It does not change: threads may share it, a copy is itself.
+
+    It can be pickled; for that it holds the bytes of its file.
 
     Attributes:
         layers: the sizes of each layer.
@@ -111,6 +114,7 @@ class Network:
     """
 
     def __init__(self, bytes: bytes) -> None:
+        self._bytes = bytes
         self._network = _core.Network(bytes)
         self.layers = [LayerSizes(*sizes) for sizes in self._network.layers]
         self.num_classes: int = self._network.classes
@@ -173,12 +177,15 @@ class Network:
             seed: of the random spikes.
 
         Raises:
-            ValueError: the file names no encoder of images, or a pixel is outside [0, 1].
+            ValueError: the file names no encoder of images, another number of pixels, or one outside [0, 1].
+            TypeError: an argument of the wrong type.
 
         """
-        settings = _image_encoder(self.encoder or {})
+        settings, seed = _image_encoder(self.encoder or {}), _int("seed", seed)
         pixels = _floats("images", images)
-        pixels = pixels.reshape(len(pixels), -1)
+        if pixels.ndim < 2 or math.prod(pixels.shape[1:]) != self.input_size:
+            raise ValueError(f"images: expected shape (B, ...) with {self.input_size} pixels each, got {pixels.shape}")
+        pixels = pixels.reshape(len(pixels), self.input_size)
         numbers = np.arange(len(pixels)) if index is None else _integers("index", index)
         return _encode(pixels, numbers, settings, seed)
 
@@ -186,7 +193,7 @@ class Network:
         self, arrays: _Arrays, threads: int | None, wanted: Sequence[int] = (), counts: bool = False
     ) -> tuple[Floats, list[Floats], NDArray[np.int64]]:
         """Logits, the spikes of the layers that are wanted, and the events of the input and of each layer."""
-        threads = (os.cpu_count() or 1) if threads is None else threads
+        threads = (os.cpu_count() or 1) if threads is None else _int("threads", threads)
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
         return self._network.run(
@@ -201,6 +208,15 @@ class Network:
             threads,
         )
 
+    def __reduce__(self) -> tuple[type[Network], tuple[bytes]]:
+        return Network, (self._bytes,)
+
+    def __copy__(self) -> Network:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        return self
+
     def __repr__(self) -> str:
         sizes = "-".join(str(size) for size in (self.input_size, *(layer.neurons for layer in self.layers)))
         return f"Network({sizes}, num_classes={self.num_classes})"
@@ -210,8 +226,8 @@ class Stream:
     """A network that takes one step at a time; it holds its state. One thread at a time may use it."""
 
     def __init__(self, network: Network, batch: int = 1) -> None:
-        self.network, self.batch = network, batch
-        self._stream = _core.Stream(network._network, batch)
+        self.network, self.batch = network, _int("batch", batch)
+        self._stream = _core.Stream(network._network, self.batch)
 
     def step(self, input: ArrayLike, values: ArrayLike | None = None, *, offsets: ArrayLike | None = None) -> Floats:
         """Take one step and return the spikes of the last layer, (B, N).
@@ -225,7 +241,7 @@ class Stream:
             ValueError: an input that does not exist, or a wrong size. The state is as it was.
 
         """
-        array = input if isinstance(input, np.ndarray) else _array(input)
+        array = input if isinstance(input, np.ndarray) else _array("input", input)
         if array.dtype.kind in "fb" and array.size:
             if values is not None or offsets is not None:
                 raise ValueError(
@@ -259,9 +275,12 @@ class Stream:
 
         Raises:
             ValueError: the state of another kind of stream.
+            TypeError: no bytes.
 
         """
-        self._stream.restore(state)
+        if not isinstance(state, bytes | bytearray | memoryview):
+            raise TypeError(f"state: expected bytes, got {type(state).__name__}")
+        self._stream.restore(bytes(state))
 
 
 def load(path: str | Path) -> Network:
@@ -305,7 +324,7 @@ def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
     """Events as the compiled module takes them."""
     given: Any = events
     if not hasattr(given, "offsets"):
-        given = Events.from_dense(given)
+        given = Events.from_dense(_floats("events", given))
     steps, batch, width = given.shape
     if width != inputs:
         raise ValueError(f"events: expected {inputs} inputs, got shape {tuple(given.shape)}")
@@ -315,26 +334,36 @@ def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
         batch,
         _integers("offsets", given.offsets),
         None if lengths is None else _integers("lengths", lengths),
-        _indices(_array(given.indices)),
+        _indices(_array("indices", given.indices)),
         None if values is None else _floats("values", values),
     )
 
 
-def _array(given: Any) -> NDArray[Any]:
+def _array(name: str, given: Any) -> NDArray[Any]:
     """An array of anything; of a tensor, its numbers without gradient."""
-    return np.asarray(given.detach() if hasattr(given, "detach") else given)
+    try:
+        return np.asarray(given.detach() if hasattr(given, "detach") else given)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name}: expected an array of numbers, got {type(given).__name__}: {error}") from None
 
 
 def _floats(name: str, given: Any) -> Floats:
     """An array of numbers as the compiled module takes it."""
-    array = _array(given)
+    array = _array(name, given)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
     return np.require(array, np.float32, ["C", "A"])
 
 
+def _int(name: str, given: Any) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {type(given).__name__}") from None
+
+
 def _integers(name: str, given: Any) -> NDArray[np.int64]:
-    array = _array(given)
+    array = _array(name, given)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     return np.require(array, np.int64, ["C", "A"])

@@ -13,12 +13,16 @@ import srcell
 from ..training import Interrupted
 from . import bench, export, sweep, train
 from .parser import Parser
+from .terminal import complain, silence
 
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 on success, 2 after a user error, which is printed in one line on standard error.
+
+    A reader of standard output that leaves, such as ``head``, ends the command quietly, except for training, which goes
+    on in silence.
 
     Example:
         >>> main(["info", "--colour"])
@@ -30,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = command.parse_args(argv)
         command = arguments.command
         arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+        return 141  # as of a process that SIGPIPE ends
     except USER_ERRORS as error:
         # The message of an OSError begins with a path, which may have the name of a setting.
         about_setting = not isinstance(error, OSError)
@@ -54,11 +62,6 @@ def name_option(message: str, options: Mapping[str, str]) -> str:
     """The message of an error, with the name of a setting replaced by that of its command-line option."""
     name, colon, rest = message.partition(":")
     return f"{options.get(name, name)}{colon}{rest}"
-
-
-def complain(line: str) -> None:
-    """Write a line to standard error in one call, so that lines of several processes do not mix."""
-    sys.stderr.write(f"{line}\n")
 
 
 def build_parser() -> Parser:

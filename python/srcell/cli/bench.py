@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import benchmark
@@ -12,6 +12,7 @@ from .._files import write_output
 from .._info import cuda_lacks, info
 from ..benchmark.timing import Quartiles
 from .parser import Parser
+from .terminal import complain
 
 
 def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -32,7 +33,10 @@ def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    """Measure the chosen cases, print each setting's result when it is done, and write all as JSON if asked."""
+    """Measure the chosen cases, print each setting's result when it is done, and write all as JSON if asked.
+
+    What is being measured stands on standard error, so that standard output has the results alone.
+    """
     out: Path | None = arguments.out
     if out is not None and not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent} is not a folder: choose another --out")
@@ -41,7 +45,10 @@ def bench(arguments: argparse.Namespace) -> None:
         repetitions = 3 if arguments.quick else 9
     settings = benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
     results = []
-    for result in benchmark.run(settings, repetitions):
+    for number, setting in enumerate(settings, start=1):
+        sizes = describe_sizes(setting.inputs, setting.neurons)
+        complain(f"measuring {number}/{len(settings)}: {setting.case}, {sizes}")
+        (result,) = benchmark.run([setting], repetitions)
         print(*describe_result(result), "", sep="\n", flush=True)
         results.append(result)
     if out is not None:
@@ -49,10 +56,15 @@ def bench(arguments: argparse.Namespace) -> None:
         write_output(out, content.encode())
 
 
+def describe_sizes(inputs: int, neurons: Sequence[int]) -> str:
+    """Inputs and neurons as in 784-512-100."""
+    return "-".join(map(str, [inputs, *neurons]))
+
+
 def describe_result(result: benchmark.Result) -> Iterator[str]:
     """The lines of a result: what was measured, then a line for each row."""
     setting, rows = result["setting"], result["milliseconds"]
-    sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
+    sizes = describe_sizes(setting["inputs"], setting["neurons"])
     yield (
         f"{setting['case']}: {setting['subject']} {sizes}, T {setting['steps']}, B {setting['batch']}, "
         f"{setting['density']:.1%} events, {setting['surrogate']}, recurrent_grad={setting['recurrent_grad']}, "

@@ -40,7 +40,7 @@ class Shown(Observer):
     def on_ready(self, trainer: Trainer) -> None:
         """Print the header."""
         if self.header is not None:
-            print(*self.header(trainer), sep="\n", flush=True)
+            say(*self.header(trainer))
 
 
 class EpochLines(Shown):
@@ -50,18 +50,17 @@ class EpochLines(Shown):
         """Print after which epoch a resumed run continues."""
         self.epochs = epochs
         if done:
-            print(f"going on after epoch {done}/{epochs}", flush=True)
+            say(f"going on after epoch {done}/{epochs}")
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Print the epoch's metrics."""
-        print(
+        say(
             f"epoch {metrics.epoch}/{self.epochs}"
             f"  loss {metrics.train_loss:.4f}"
             f"  accuracy {metrics.train_accuracy:.1%}"
             f"{validation_text(metrics)}"
             f"  spike rate {metrics.spike_rate:.2%}"
-            f"  {metrics.seconds:.1f} s",
-            flush=True,
+            f"  {metrics.seconds:.1f} s"
         )
 
 
@@ -163,9 +162,30 @@ def is_first_process() -> bool:
 
 
 def tell(line: str) -> None:
-    """Print a line, in the first process only."""
+    """Print a line as ``say`` does, in the first process only."""
     if is_first_process():
-        print(line, flush=True)
+        say(line)
+
+
+def say(*lines: str) -> None:
+    """Print lines at once. If nobody reads standard output any more, whoever trains goes on in silence."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Send what else is printed on standard output nowhere: its reader has left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def complain(line: str) -> None:
+    """Write a line to standard error in one call, so that lines of several processes do not mix."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 @contextmanager

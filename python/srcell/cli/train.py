@@ -16,7 +16,7 @@ from .parser import (
     presets_text,
     run_options,
 )
-from .terminal import folder_of, header_of, is_first_process, shown_progress
+from .terminal import folder_of, header_of, is_first_process, say, shown_progress
 
 TRAIN_TEXT = """\
 Train a network and leave a run folder. Ctrl-C stops it after a checkpoint.
@@ -74,7 +74,7 @@ def train(arguments: argparse.Namespace) -> None:
             run = training.train(config, out, observer, options)
     if is_first_process():
         seconds = sum(metrics.seconds for metrics in run.history)
-        print(f"test accuracy {run.evaluation.accuracy:.2%} after {seconds:.1f} s of training, run folder {out}")
+        say(f"test accuracy {run.evaluation.accuracy:.2%} after {seconds:.1f} s of training, run folder {out}")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -28,6 +28,9 @@ class LabelledImages(NamedTuple):
     images: Tensor
     labels: Tensor
 
+    def __repr__(self) -> str:
+        return f"LabelledImages(images of shape {tuple(self.images.shape)})"
+
     def select(self, index: Tensor) -> LabelledImages:
         """The samples of the given numbers, in that order."""
         return LabelledImages(self.images[index], self.labels[index])
@@ -44,6 +47,9 @@ class LabelledEvents(NamedTuple):
 
     events: EventBatch
     labels: Tensor
+
+    def __repr__(self) -> str:
+        return f"LabelledEvents({self.events!r})"
 
     @classmethod
     def of(cls, recordings: Sequence[EventBatch], labels: Sequence[int]) -> LabelledEvents:
@@ -74,6 +80,10 @@ class LabelledSequences(NamedTuple):
     values: Tensor
     labels: Tensor
     lengths: Tensor | None = None
+
+    def __repr__(self) -> str:
+        lengths = "" if self.lengths is None else ", with lengths"
+        return f"LabelledSequences(values of shape {tuple(self.values.shape)}{lengths})"
 
     def select(self, index: Tensor) -> LabelledSequences:
         """The samples of the given numbers, in that order; S becomes the largest of their lengths."""

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from .._arguments import describe
 from ..events import EventBatch
-from .dataset import LabelledEvents, LabelledSequences, Samples
+from .dataset import Dataset, LabelledEvents, LabelledSequences, Samples
 from .encodings import Encoding, HeldEncoding
 
 Batch: TypeAlias = tuple[EventBatch, Tensor]
@@ -54,7 +54,7 @@ class EventLoader:
         samples: as given.
 
     Raises:
-        TypeError: images without an encoding, or sequences without a ``HeldEncoding``.
+        TypeError: a whole data set, images without an encoding, or sequences without a ``HeldEncoding``.
         ValueError: a number is outside its range.
         ChildProcessError: a worker died during the iteration.
 
@@ -81,6 +81,8 @@ class EventLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if isinstance(samples, Dataset):
+            raise TypeError("samples: expected the samples to load, .train or .test of a data set, got a Dataset")
         if isinstance(samples, LabelledSequences) and not isinstance(encoding, HeldEncoding):
             raise TypeError(f"encoding: expected a HeldEncoding for sequences, got {describe(encoding)}")
         if not isinstance(samples, LabelledEvents) and encoding is None:

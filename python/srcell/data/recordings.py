@@ -150,7 +150,7 @@ def _read_cochlea(path: Path, classes: int, bin_width: float, prefix: int) -> La
         raise FileNotFoundError(f"{path} is not there: download the data set again")
     try:
         with h5py.File(path) as file:
-            labels = np.asarray(file["labels"], np.int64)
+            labels = _whole("labels", file["labels"][()])
             batches = list(_cochlea_batches(file["spikes/times"], file["spikes/units"], bin_width, prefix))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise fault_of(error, path, "delete it and download it again") from error
@@ -167,7 +167,7 @@ def _cochlea_batches(times: np.ndarray, units: np.ndarray, bin_width: float, pre
     for seconds, channels in zip(times[()], units[()], strict=True):
         yield EventBatch.from_events(
             np.asarray(seconds, np.float64) * 1000,
-            indices=np.asarray(channels, np.int64),
+            indices=_whole("units", channels),
             inputs=CHANNELS,
             bin_width=bin_width,
             prefix=prefix,
@@ -183,10 +183,11 @@ def _gesture_label(path: Path) -> int:
 def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int) -> EventBatch:
     """The recording of a file: a row (x, y, polarity, time in ms) an event."""
     try:
-        events = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            events = np.lib.format.read_array(file, allow_pickle=False)
         if events.ndim != 2 or events.shape[1] != 4 or not np.can_cast(events.dtype, np.float64):
             raise ValueError(f"expected rows of four numbers, got {events.dtype} of shape {events.shape}")
-        x, y, polarity = (np.asarray(events[:, k], np.int64) for k in range(3))
+        x, y, polarity = (_whole(name, events[:, k]) for k, name in enumerate(("x", "y", "polarity")))
         # Events are checked before pooling, which would bring some from outside inside.
         for name, values, end in (("x", x, SENSOR), ("y", y, SENSOR), ("polarity", polarity, 2)):
             if len(values) and not 0 <= values.min() <= values.max() < end:
@@ -202,6 +203,16 @@ def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int)
         )
     except (ValueError, OSError, EOFError) as error:
         raise fault_of(error, path, "extract it again") from error
+
+
+def _whole(name: str, numbers: np.ndarray) -> np.ndarray:
+    """A list of whole numbers of any type as int64."""
+    if np.ndim(numbers) != 1 or numbers.dtype.kind not in "biuf":
+        raise ValueError(f"expected {name} to be a list of numbers, got {numbers!r:.80}")
+    whole = numbers.astype(np.int64)
+    if (whole != numbers).any():
+        raise ValueError(f"expected {name} to be whole numbers, got {numbers[whole != numbers][0]}")
+    return whole
 
 
 def _check_bin_width(bin_width: float) -> float:

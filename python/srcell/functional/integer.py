@@ -64,6 +64,8 @@ def integer_src_linear(
         raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
     require_dense("weight", weight)
     constants = _constants(cell)
+    if clamped is not None:
+        _check_count(clamped, weight)
     spikes, ended, count = run_integer(input, weight, None, None, state, constants, lengths, floats=False)
     if clamped is not None:
         clamped += count
@@ -135,6 +137,17 @@ def run_integer(
         save=False,
     )
     return spikes, IntegerState(i, h, hs), count
+
+
+def _check_count(clamped: Any, weight: Tensor) -> None:
+    if not isinstance(clamped, Tensor):
+        raise TypeError(f"clamped: expected a tensor, got {describe(clamped)}")
+    if clamped.dtype != torch.int64:
+        raise TypeError(f"clamped: expected dtype torch.int64, got {clamped.dtype}")
+    if clamped.numel() != 1:
+        raise ValueError(f"clamped: expected a tensor of one element, got shape {tuple(clamped.shape)}")
+    if clamped.device != weight.device:
+        raise ValueError(f"clamped: expected device {weight.device}, as weight has, got {clamped.device}")
 
 
 def _constants(cell: Any) -> list[int]:

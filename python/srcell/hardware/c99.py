@@ -88,6 +88,18 @@ def write_header(
          *   RAM      36 bytes: sizeof(digits_state), where an int32_t is aligned to 4 bytes
 
     """
+    network = _checked(layers, cell, num_classes, name, votes)
+    write_output(Path(path), "".join(_parts(network)).encode())
+
+
+def _checked(
+    layers: Sequence[Matrix],
+    cell: IntegerCell,
+    num_classes: SupportsIndex,
+    name: str,
+    votes: tuple[SupportsIndex, SupportsIndex],
+) -> HeaderNetwork:
+    """The network that these arguments describe, if a header can have it."""
     matrices = _as_layers(layers)
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise ValueError(f"name: expected an identifier of C that begins with a letter, got {name!r}")
@@ -100,8 +112,7 @@ def write_header(
     most = (MOST_VOTES - 1) // outputs
     if abs(own) + abs(others) > most:
         raise ValueError(f"votes: expected at most {most} as the sum of their sizes, got {own} and {others}")
-    network = HeaderNetwork(matrices, cell, classes, name, (own, others))
-    write_output(Path(path), "".join(_parts(network)).encode())
+    return HeaderNetwork(matrices, cell, classes, name, (own, others))
 
 
 def read_header(path: str | Path) -> HeaderNetwork:
@@ -147,8 +158,7 @@ def read_header(path: str | Path) -> HeaderNetwork:
     cell = IntegerCell(*(constant(field.upper()) for field in IntegerCell._fields))
     votes = constant("VOTE_OWN"), constant("VOTE_OTHERS")
     try:
-        _check_cell(cell)
-        return HeaderNetwork(_as_layers(layers), cell, constant("CLASSES"), name, votes)
+        return _checked(layers, cell, constant("CLASSES"), name, votes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -63,7 +63,7 @@ _clamped: Callable[..., Tensor] = _Clamped.apply
 
 
 class Call(NamedTuple):
-    r"""A call of a layer, as a recorder gets it: the spikes (T, B, \*F), and the state after each step."""
+    r"""A call of a layer, as a recorder gets it: the spikes (T, B, \*F), and the states (1, B, \*F), step by step."""
 
     spikes: Tensor
     states: Callable[[], Iterator[SRCState]]
@@ -255,7 +255,10 @@ class Neurons(HasConstants):
         lengths: Tensor | Sequence[int] | None,
         space: int = 0,
     ) -> Iterator[SRCState]:
-        """The state after each step of a call whose neurons got those currents, over ``space`` dimensions of space."""
+        r"""The state after each step of a call with those currents, over ``space`` dimensions of space.
+
+        Its tensors are (1, B, \*F); a call without steps has one state, (0, B, \*F).
+        """
         arguments: dict[str, Any] = {
             name: over_space(value, space) if isinstance(value, Tensor) and value.dim() else value
             for name, value in zip(Cell._fields, self._cell_of(suffix), strict=True)
@@ -266,7 +269,7 @@ class Neurons(HasConstants):
         for t, now in enumerate(currents().split(1)):
             left = None if ends is None else (ends > t).long()
             _, state = src(now, state=state, lengths=left, **arguments)
-            yield state
+            yield SRCState(*(x.expand(len(now), *x.shape) for x in state))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -54,8 +54,7 @@ class HasConstants(nn.Module):
             return
         held, *numbers = state.tolist()
         if held != self.get_extra_state()[0]:
-            constants = [key for key, number in own.items() if number is not None]
-            raise ValueError(f"_extra_state of {name}: expected numbers for just {', '.join(constants)}, got others")
+            raise ValueError(f"_extra_state of {name}: {_differences(own, held)}")
         carried = {key: number for key, number in zip(own, numbers, strict=True) if own[key] is not None}
         self._set_constants(carried)
         changes = [f"{key}={number:g} instead of {own[key]:g}" for key, number in carried.items() if number != own[key]]
@@ -86,6 +85,19 @@ class HasConstants(nn.Module):
                     "keeps its own",
                     stacklevel=2,
                 )
+
+
+def _differences(own: Mapping[str, float | None], held: float) -> str:
+    """Which constants have a tensor of their own in only one of a module and a checkpoint of that bit mask."""
+    if held not in range(2 ** len(own)):
+        return f"expected a bit mask of {len(own)} constants, got {held!r}"
+    one, tensor = "one number", "a tensor (per neuron, or learnt)"
+    found = []
+    for k, (key, number) in enumerate(own.items()):
+        here, there = (tensor if absent else one for absent in (number is None, int(held) >> k & 1))
+        if here != there:
+            found.append(f"{key}: expected {here}, as the module has, got {there} in the checkpoint")
+    return "; ".join(found)
 
 
 def check_size(name: str, size: int, least: int) -> None:

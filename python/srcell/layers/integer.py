@@ -90,8 +90,9 @@ class IntegerSRC(HasConstants):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew from N(0, (3 / sqrt(K))^2)."""
+        """Draw the weights anew from N(0, (3 / sqrt(K))^2), and set ``clamped`` to 0."""
         draw_weights(self.weight_ih_l0, FIRST_WEIGHT_SCALE)
+        self.clamped.zero_()
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -176,14 +177,14 @@ class IntegerSRC(HasConstants):
     def _states(
         self, input: Tensor | EventBatch, state: Any, lengths: Tensor | Sequence[int] | None
     ) -> Iterator[IntegerState]:
-        """The state after each step of a call."""
+        """The state after each step of a call, (1, B, N); a call without steps has one state, (0, B, N)."""
         if isinstance(input, EventBatch):
             lengths, input = input.lengths if lengths is None else lengths, input.to_dense()
         ends = None if lengths is None else torch.as_tensor(lengths)
         for t, now in enumerate(input.split(1)):
             left = None if ends is None else (ends > t).long()
             _, state, _ = run_integer(now, self.integers(), None, None, state, self.cell, left, floats=False)
-            yield state
+            yield IntegerState(*(x.expand(len(now), *x.shape) for x in state))
 
     def _constants(self) -> dict[str, float | None]:
         constants = {"weight_bits": self.weight_bits, "rho": self.rho, **self.cell._asdict()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._arguments import describe
 from ..events import EventBatch
 from ..export import export
 from ..functional.readout import scale_neurons
@@ -255,6 +256,16 @@ class BalancedGradients:
 def has_relu(layer: AnyLayer) -> bool:
     """Whether a layer's spikes have the relu surrogate."""
     return not isinstance(layer, IntegerSRC) and layer.surrogate == "relu"
+
+
+def as_sizes(name: str, sizes: Sequence[int] | int) -> list[int]:
+    """The sizes of some layers; an int is that of one layer. The layers check the values."""
+    if isinstance(sizes, int):
+        return [sizes]
+    try:
+        return list(sizes)
+    except TypeError:
+        raise TypeError(f"{name}: expected a list of ints, got {describe(sizes)}") from None
 
 
 def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from .._arguments import describe
 from .._integer import IntegerCell
 from ..layers import SRC, IntegerSRC, LeakyReadout
-from .classifier import Classifier
+from .classifier import Classifier, as_sizes
 from .networks import SRCClassifier
 
 
@@ -25,7 +25,7 @@ class IntegerClassifier(Classifier):
 
     Args:
         input_size: number of inputs, K.
-        hidden_sizes: neurons of each hidden layer; empty for none.
+        hidden_sizes: neurons of each hidden layer; an int for one layer, empty for none.
         num_classes: classes C.
         neurons_per_class: number of neurons of the voting layer for each class.
         weight_bits: bits of a weight, 2 to 16: of all layers, or one number for each layer.
@@ -52,7 +52,7 @@ class IntegerClassifier(Classifier):
     def __init__(
         self,
         input_size: int,
-        hidden_sizes: Sequence[int],
+        hidden_sizes: Sequence[int] | int,
         num_classes: int,
         *,
         neurons_per_class: int = 10,
@@ -64,7 +64,7 @@ class IntegerClassifier(Classifier):
         dropout: float = 0.0,
         balance_gradients: bool = False,
     ) -> None:
-        sizes = [input_size, *hidden_sizes, neurons_per_class * num_classes]
+        sizes = [input_size, *as_sizes("hidden_sizes", hidden_sizes), neurons_per_class * num_classes]
         count = len(sizes) - 1
         bits = [*weight_bits] if isinstance(weight_bits, Sequence) else [weight_bits] * count
         if len(bits) != count:

@@ -13,7 +13,7 @@ from .._arguments import check_choice
 from ..events import EventBatch
 from ..layers import SRC, LeakyReadout, LinearReadout, SRCConv2d
 from ..layers.options import Spread
-from .classifier import READOUTS, AnyLayer, Classifier, sample_lengths
+from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, sample_lengths
 
 
 class SRCClassifier(Classifier):
@@ -26,7 +26,7 @@ class SRCClassifier(Classifier):
 
     Args:
         input_size: number of inputs, K.
-        hidden_sizes: neurons of each hidden layer; empty for none.
+        hidden_sizes: neurons of each hidden layer; an int for one layer, empty for none.
         num_classes: classes C.
         neurons_per_class: number of neurons of the voting layer for each class.
         alpha: leak of the neurons' input integrators, as in ``SRC``: a number or ``srcell.spread``.
@@ -59,7 +59,7 @@ class SRCClassifier(Classifier):
     def __init__(
         self,
         input_size: int,
-        hidden_sizes: Sequence[int],
+        hidden_sizes: Sequence[int] | int,
         num_classes: int,
         *,
         neurons_per_class: int = 10,
@@ -77,6 +77,7 @@ class SRCClassifier(Classifier):
         balance_gradients: bool = False,
     ) -> None:
         check_choice("readout", readout, READOUTS)
+        hidden_sizes = as_sizes("hidden_sizes", hidden_sizes)
         votes, hidden = readout == "votes", len(hidden_sizes)
         if not (votes or hidden):
             raise ValueError("hidden_sizes: expected a hidden layer for a linear readout to read, got none")
@@ -114,8 +115,8 @@ class SRCConvClassifier(Classifier):
 
     Args:
         input_shape: channels, height and width of the input.
-        channels: output channels of each convolutional layer, at least one.
-        hidden_sizes: neurons of each fully connected layer after them; empty for none.
+        channels: output channels of each convolutional layer, at least one; an int for one layer.
+        hidden_sizes: neurons of each fully connected layer after them; an int for one layer, empty for none.
         num_classes: classes C.
         neurons_per_class: number of neurons of the last layer that vote for each class.
         alpha: leak of the neurons' input integrators, as in ``SRC``.
@@ -144,8 +145,8 @@ class SRCConvClassifier(Classifier):
     def __init__(
         self,
         input_shape: Sequence[int],
-        channels: Sequence[int],
-        hidden_sizes: Sequence[int],
+        channels: Sequence[int] | int,
+        hidden_sizes: Sequence[int] | int,
         num_classes: int,
         *,
         neurons_per_class: int = 10,
@@ -160,6 +161,7 @@ class SRCConvClassifier(Classifier):
     ) -> None:
         if len(input_shape) != 3 or min(input_shape) < 1:
             raise ValueError(f"input_shape: expected channels, height and width, got {tuple(input_shape)}")
+        channels, hidden_sizes = as_sizes("channels", channels), as_sizes("hidden_sizes", hidden_sizes)
         if not channels:
             raise ValueError("channels: expected at least one convolutional layer, got none")
         in_channels, height, width = input_shape

@@ -103,7 +103,11 @@ class RunFolder:
 
         """
         path = Path(path)
-        require_empty(path)
+        try:
+            require_empty(path)
+        except FileExistsError:
+            if not (path / LOCK).exists():
+                raise  # otherwise lock() says whether another process is training there
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path, config, data)
         folder.lock()

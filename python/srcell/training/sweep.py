@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._files import write_atomically
-from .config import TrainingConfig
+from .config import SETTINGS, TrainingConfig
 
 
 class Run(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        name: name of its folder: the values of the settings that the sweep varies, and the seed.
+        name: name of its folder: the options that the sweep varies with their values, and the seed.
         changes: those values by setting, without the seed.
         config: the full configuration.
 
@@ -73,7 +73,7 @@ def plan(preset: str, dataset: str, given: Mapping[str, Any], varied: Mapping[st
     Example:
         >>> runs = plan("best", "digits", {"epochs": 1}, {"seed": [3, 4], "hidden_sizes": [(), (8, 4)]})
         >>> [run.name for run in runs]
-        ['hidden_sizes=-seed=3', 'hidden_sizes=8-4-seed=3', 'hidden_sizes=-seed=4', 'hidden_sizes=8-4-seed=4']
+        ['hidden=-seed=3', 'hidden=8-4-seed=3', 'hidden=-seed=4', 'hidden=8-4-seed=4']
         >>> runs[1].config.seed, runs[1].config.hidden_sizes
         (3, (8, 4))
 
@@ -89,8 +89,8 @@ def plan(preset: str, dataset: str, given: Mapping[str, Any], varied: Mapping[st
 
 
 def described(changes: Mapping[str, Any]) -> list[str]:
-    """Settings with their values, as in a folder's name."""
-    return [f"{name}={value_text(value)}" for name, value in changes.items()]
+    """Settings by the names of their options, with their values, as in a folder's name."""
+    return [f"{SETTINGS[name].option.removeprefix('--')}={value_text(value)}" for name, value in changes.items()]
 
 
 def value_text(value: object) -> str:
