@@ -32,8 +32,7 @@ def spread(low: float, high: float) -> Spread:
 
     The time constants 1 / (1 - alpha), in steps, are evenly spaced in their logarithm from the first neuron to the
     last. A slow neuron gathers more: under a steady current c its integrator ends at c / (1 - alpha). With dense inputs
-    it may stay far beyond rho, where only the sign of the integrator counts; docs/howto/time-constants.md says when that
-    matters.
+    it may stay far beyond rho, where only its sign counts; docs/howto/time-constants.md says what that costs.
 
     Args:
         low: of the first neuron, in [0, 1).
