@@ -129,9 +129,10 @@ def test_gradients_are_freed_and_parameters_are_trained(monkeypatch: pytest.Monk
 def test_the_command_prints_every_row_and_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "speed.json"
     assert main(["bench", "layer", "--threads", "1", "--repetitions", "2", "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.err == "measuring 1/1: layer, 6-4\n"
     for row in TINY["layer"].rows:
-        assert LABELS[row] in printed
+        assert LABELS[row] in printed.out
     written = json.loads(out.read_text())
     assert set(written) == {"date", "commit", "processor", "environment", "results"}
     environment = written["environment"]

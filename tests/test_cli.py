@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from srcell.training import RunOptions, TrainedRun
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.presets import PRESETS
 from srcell.training.run_folder import RunFolder
+from support.processes import ONE_THREAD
 
 TINY = "train digits --hidden 8 --epochs 2 --steps 5 --batch-size 256"
 TINY_SWEEP = "sweep digits --epochs 1 --steps 5 --batch-size 256 --out sweep"
@@ -82,6 +85,18 @@ def test_a_terminal_gets_a_progress_bar(capsys: pytest.CaptureFixture[str], monk
     assert srcell_command("train --resume run") == 0
     printed = capsys.readouterr().out
     assert "epoch 2/2" in printed and "epoch 3/2" not in printed
+
+
+@pytest.mark.parametrize(("line", "status"), [(f"{TINY} --out run", 0), (f"{TINY_SWEEP} --seeds 0", 0), ("info", 141)])
+def test_training_goes_on_when_nobody_reads_its_output_and_other_commands_end_quietly(line: str, status: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "srcell", *line.split()]
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    assert (done.returncode, done.stderr) == (status, "")
+    results = [*Path().glob("*/result.json"), *Path().glob("*/*/result.json")]
+    assert len(results) == (status == 0)
 
 
 Call = tuple[TrainingConfig, Path, RunOptions]
@@ -154,18 +169,18 @@ def test_a_sweep_prints_its_progress_and_writes_a_summary(capsys: pytest.Capture
     assert srcell_command(command) == 0
     printed = capsys.readouterr().out.splitlines()
     folders = {
-        ((4,), 3): "hidden_sizes=4-seed=3",
-        ((6, 4), 3): "hidden_sizes=6-4-seed=3",
-        ((4,), 4): "hidden_sizes=4-seed=4",
-        ((6, 4), 4): "hidden_sizes=6-4-seed=4",
+        ((4,), 3): "hidden=4-seed=3",
+        ((6, 4), 3): "hidden=6-4-seed=3",
+        ((4,), 4): "hidden=4-seed=4",
+        ((6, 4), 4): "hidden=6-4-seed=4",
     }
     assert printed[0] == "runs in sweep: 4, done before: 0"
     # On a busy machine a line ends with the time left.
     assert [line.partition(", about ")[0] for line in printed if re.match("run [1-9]", line)] == [
-        "run 1/4  hidden_sizes=4-seed=3  3 more after it",
-        "run 2/4  hidden_sizes=6-4-seed=3  2 more after it",
-        "run 3/4  hidden_sizes=4-seed=4  1 more after it",
-        "run 4/4  hidden_sizes=6-4-seed=4  the last",
+        "run 1/4  hidden=4-seed=3  3 more after it",
+        "run 2/4  hidden=6-4-seed=3  2 more after it",
+        "run 3/4  hidden=4-seed=4  1 more after it",
+        "run 4/4  hidden=6-4-seed=4  the last",
     ]
     assert sum(line.startswith("epoch 1/1  loss ") for line in printed) == 4
     assert sorted(path.name for path in SWEEP.iterdir() if path.is_dir()) == sorted(folders.values())

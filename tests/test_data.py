@@ -17,8 +17,16 @@ import torch
 from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from srcell import EventBatch, latency_encode, rate_encode
-from srcell.data import EventLoader, LabelledEvents, LabelledImages, LatencyEncoding, RateEncoding
+from srcell import EventBatch, data, latency_encode, rate_encode
+from srcell.data import (
+    Dataset,
+    EventLoader,
+    LabelledEvents,
+    LabelledImages,
+    LabelledSequences,
+    LatencyEncoding,
+    RateEncoding,
+)
 from srcell.data.loader import derived_seed
 from support.refusals import Refusal, refusals
 
@@ -94,6 +102,15 @@ def test_processes_share_each_batch() -> None:
     assert len(shares[2][-1][1]) == 0  # two samples for three processes
 
 
+def test_data_sets_have_a_repr_of_one_line() -> None:
+    sequences = LabelledSequences(torch.zeros(5, 7, 2), torch.zeros(5), torch.ones(5))
+    events = LabelledEvents(EventBatch.from_dense(torch.ones(4, 5, 3)), torch.zeros(5))
+    for samples in (images(), sequences, events):
+        shown = repr(Dataset(samples, samples, 10, (1, 8, 8)))
+        assert "tensor" not in shown and "\n" not in shown
+        assert shown.count(str(tuple(samples[0].shape))) == 2
+
+
 def test_latencies_and_recordings_pass_through() -> None:
     (events, _), *_ = batches(EventLoader(images(), LatencyEncoding(steps=10), 8))
     assert events.shape == (30, 8, 20) and events.num_events == 8 * 20
@@ -103,6 +120,7 @@ def test_latencies_and_recordings_pass_through() -> None:
 
 
 @refusals(
+    Refusal("samples", lambda: EventLoader(data.load("digits"), RateEncoding()), TypeError),
     Refusal("encoding", lambda: EventLoader(images()), TypeError),
     Refusal("batch_size", lambda: make_loader(batch_size=0)),
     Refusal("seed", lambda: make_loader(seed=-1)),

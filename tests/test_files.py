@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import subprocess
@@ -55,8 +56,19 @@ def test_any_name_can_be_written(name: str, write: Callable[[Path], None], tmp_p
 
 @every_writer
 def test_a_full_device_is_an_error(write: Callable[[Path], None]) -> None:
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left .*: '/dev/full'"):
         write(Path("/dev/full"))
+
+
+def test_the_error_of_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = tmp_path / "metrics.csv"
+    with pytest.raises(OSError, match=rf"No space left .*: '{path}'"):
+        write_atomically(path, b"epoch")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_file_of_a_run_does_not_replace_a_pipe(tmp_path: Path) -> None:

@@ -300,6 +300,12 @@ def test_clamping_is_counted() -> None:
     layer(torch.ones(1, 2, 900))
     assert layer.clamped == 6 * 2 * 3
     assert "clamped" not in layer.state_dict()
+    layer.reset_parameters()
+    assert layer.clamped == 0
+    made = IntegerSRC(4, 3, device="meta").to_empty(device="cpu")
+    made.clamped.fill_(7)
+    made.reset_parameters()
+    assert made.clamped == 0
 
 
 def test_a_checkpoint_restores_the_constants() -> None:
@@ -358,6 +364,12 @@ TWICE = EventBatch.from_dense(torch.full((4, 2, 5), 2.0))
     Message(r"state.h: expected values in \[-1024, 1023\]", lambda: call(state=[integers(1024, 2, 3)] * 3)),
     Message("state: expected three tensors", lambda: call(state=[integers(0, 2, 3)]), TypeError),
     Message(r"lengths: expected values in \[0, 4\], got 5 for sample 1", lambda: call(lengths=[4, 5])),
+    Message("clamped: expected a tensor, got int", lambda: call(clamped=0), TypeError),
+    Message("clamped: expected dtype torch.int64", lambda: call(clamped=torch.zeros((), dtype=torch.int32)), TypeError),
+    Message(
+        r"clamped: expected a tensor of one element, .*\(3,\)", lambda: call(clamped=torch.zeros(3, dtype=torch.int64))
+    ),
+    Message("clamped: expected device cpu", lambda: call(clamped=torch.zeros((), dtype=torch.int64, device="meta"))),
     Message("cell: expected 19 constants, got 3", lambda: call(cell=[1, 2, 3])),
     Message(r"cell.leak_shift_a: expected an int in \[1, 15\], got 16", lambda: run_cell(leak_shift_a=16)),
     Message("cell: expected a sum of the sizes of drive.* of at most 32767", lambda: run_cell(bias=-30000)),

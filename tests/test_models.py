@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from srcell import SRC, EventBatch, LeakyReadout, SRCConv2d, rate_encode, src_linear
 from srcell.functional.readout import scale_neurons
-from srcell.models import Classifier, SRCClassifier
+from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.refusals import Refusal, refusals
 
 STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3
@@ -201,6 +201,9 @@ def shared_call(*shared: int) -> Tensor:
 
 @refusals(
     Refusal("surrogate", lambda: make_model(24, surrogate="sigmoid")),
+    Refusal("hidden_sizes", lambda: SRCClassifier(16, None, 3), TypeError),
+    Refusal("channels", lambda: SRCConvClassifier((1, 8, 8), 1.5, [], 3), TypeError),
+    Refusal("hidden_size", lambda: SRCClassifier(16, [2.5], 3), TypeError),
     Refusal("dropout", lambda: make_model(24, dropout=-0.1)),
     Refusal("dropout", lambda: make_model(24, dropout=1.0)),
     # Regression: with one sample in the shared batch all samples got the same mask.
@@ -211,6 +214,13 @@ def shared_call(*shared: int) -> Tensor:
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()
+
+
+def test_an_int_is_the_size_of_one_layer() -> None:
+    assert [layer.hidden_size for layer in SRCClassifier(16, 24, 3).layers] == [24, 30]
+    assert [layer.hidden_size for layer in IntegerClassifier(16, 24, 3).layers] == [24, 30]
+    conv, *others = SRCConvClassifier((1, 8, 8), 2, 24, 3).layers
+    assert conv.out_channels == 2 and [layer.hidden_size for layer in others] == [24, 30]
 
 
 def test_gradients_of_relu_cannot_be_balanced() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import srcell
+from srcell import _names
 from srcell.layers.options import DEFAULTS
 from support.calls import in_process
 
@@ -23,12 +25,21 @@ def test_importing_srcell_imports_only_torch_and_numpy() -> None:
     assert in_process(code) == "set()"
 
 
-def test_an_unknown_instruction_set_is_an_error_at_import() -> None:
-    command, environment = [sys.executable, "-c", "import srcell"], os.environ | {"SRCELL_ISA": "AVX2 "}
+@pytest.mark.parametrize("variable", ["SRCELL_ISA", "SRCELL_THREADS"])
+def test_an_unknown_value_of_a_variable_is_an_error_at_import(variable: str) -> None:
+    command, environment = [sys.executable, "-c", "import srcell"], os.environ | {variable: "AVX2 "}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: SRCELL_ISA: expected ") and last.endswith("got 'AVX2 '")
+    assert last.startswith(f"ImportError: {variable}: expected ") and last.endswith("got 'AVX2 '")
+
+
+def test_documented_submodules_are_imported_when_they_are_first_used() -> None:
+    reached = "import srcell; print(srcell.export.export, srcell.data.load, srcell.hardware.write_header)"
+    assert in_process(reached).count("<function") == 3
+    for name in _names.SUBMODULES:
+        assert importlib.util.find_spec(f"srcell.{name}")
+    assert not hasattr(srcell, "nothing")
 
 
 def test_info_says_what_runs() -> None:

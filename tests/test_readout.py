@@ -213,3 +213,10 @@ def test_an_evaluation_counts_the_operations_of_an_inference(
     for rates, output in zip(evaluation.rates, outputs, strict=True):
         assert rates.shape == output.shape[2:]
         assert torch.allclose(rates, (output > 0).double().mean((0, 1)), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_an_evaluation_names_a_label_that_is_no_class(label: int) -> None:
+    images = LabelledImages(torch.rand(3, 8, 8), torch.tensor([0, label, 1]))
+    with pytest.raises(ValueError, match=rf"^loader: expected labels in \[0, 10\), .*, got {label}$"):
+        evaluate(SRCClassifier(64, [], num_classes=10), EventLoader(images, RateEncoding()))

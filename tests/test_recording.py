@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import srcell
-from srcell import SRC, EventBatch, SRCCell, SRCConv2d, SRCState, plots
+from srcell import SRC, EventBatch, IntegerSRC, SRCCell, SRCConv2d, SRCState, plots
 from srcell.models import SRCClassifier
 from support.inputs import noise
 from support.refusals import Refusal, refusals
@@ -115,6 +118,36 @@ def test_a_second_recording_calls_of_two_shapes_and_unknown_layers_are_refused()
         _ = recording["src"].spikes
     with pytest.raises(KeyError, match="expected one of 'src'"):
         _ = recording["rnn"]
+
+
+def test_copies_of_a_recorded_layer_are_not_recorded() -> None:
+    layer, buffer = SRC(20, 12), io.BytesIO()
+    with srcell.record(layer) as recording:
+        torch.save(layer, buffer)
+        copies = [
+            copy.deepcopy(layer),
+            pickle.loads(pickle.dumps(layer)),
+            torch.load(io.BytesIO(buffer.getvalue()), weights_only=False),
+        ]
+        for made in copies:
+            made(spikes_in())
+        assert len(recording) == 0
+    for made in copies:
+        with srcell.record(made) as again:
+            made(spikes_in())
+        assert again["src"].spikes.shape == (60, 3, 12)
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_a_call_without_steps_adds_no_step_to_a_trace(steps: int) -> None:
+    for layer, shape in ((SRC(3, 2), (2, 3)), (IntegerSRC(3, 2), (2, 3)), (SRCConv2d(1, 2, 3), (2, 1, 5, 5))):
+        with srcell.record(layer) as recording:
+            layer(torch.zeros(0, *shape))
+            if steps:
+                layer(torch.zeros(steps, *shape))
+        (recorded,) = recording.values()
+        assert [x.shape for x in recorded.trace()] == [recorded.spikes.shape] * 3
+        assert len(recorded.spikes) == steps
 
 
 def test_pictures_show_anyones_tensors() -> None:

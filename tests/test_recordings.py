@@ -174,6 +174,10 @@ def test_a_truncated_file_raises_an_error_that_begins_with_its_path(
         format.load(tmp_path)
 
 
+# A header without the bracket at its end
+BAD_HEADER = (
+    b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1, 4), ".ljust(127) + b"\n" + bytes(32)
+)
 LABELS, WORD_FILE, GESTURE = "mnist/t10k-labels-idx1-ubyte.gz", "shd_train.h5", "ibmGestureTrain/user03_led/2.npy"
 DIGIT = FORMATS["nmnist"].file
 
@@ -192,9 +196,16 @@ DIGIT = FORMATS["nmnist"].file
         row("nmnist", DIGIT, bytes([1, 240, 0, 0, 0]) * 2_000_000, r"corrupt \(2000000 overflows of time\)"),
         row("shd", WORD_FILE, {"units": ()}, "corrupt or truncated"),
         row("shd", WORD_FILE, {"labels": (3, 20)}, r"corrupt \(expected labels 0 to 19, got 20"),
+        row("shd", WORD_FILE, {"labels": (3, 1.5)}, r"corrupt .*labels to be whole numbers, got 1\.5"),
+        row("shd", WORD_FILE, {"labels": ((3,), (0,))}, "corrupt .*labels to be a list of numbers"),
+        row("shd", WORD_FILE, {"labels": 3}, "corrupt .*labels to be a list of numbers"),
         row("shd", WORD_FILE, {"labels": (3,)}, r"corrupt \(expected a label for each of 2 recordings, got 1"),
         row("shd", WORD_FILE, {"units": ((699, 5, 5, 700), (12,))}, "corrupt .*indices: expected .*700"),
         row("shd", WORD_FILE, {"times": ((0.0, 0.1, 0.2, np.nan), (0.0,))}, "corrupt .*times: expected finite"),
+        row("dvs128-gesture", GESTURE, b"PK\3\4 no archive", "corrupt .*magic string"),
+        row("dvs128-gesture", GESTURE, BAD_HEADER, "corrupt"),
+        row("dvs128-gesture", GESTURE, [[1.9, 0, 0, 0]], r"corrupt .*x to be whole numbers, got 1\.9"),
+        row("dvs128-gesture", GESTURE, [[0, -0.5, 0, 0]], r"corrupt .*y to be whole numbers, got -0\.5"),
         row("dvs128-gesture", GESTURE, np.zeros((2, 3)), "corrupt .*expected rows of four numbers"),
         row("dvs128-gesture", GESTURE, [[128.0, 0, 0, 0]], r"corrupt .*expected x in \[0, 128\), got 128 to 128"),
         row("dvs128-gesture", GESTURE, [[0, -1, 0, 0]], r"corrupt .*expected y in \[0, 128\), got -1"),

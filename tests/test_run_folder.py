@@ -99,6 +99,15 @@ def create_at_once(path: Path, seed: int, barrier: Any, made: Any) -> None:
     barrier.wait(60)  # the process that made it stays its writer until all have tried
 
 
+def test_a_folder_in_which_a_run_began_meanwhile_has_a_writer(begun: RunFolder) -> None:
+    """Two identical sweeps reach a run at the same time."""
+    with pytest.raises(BlockingIOError, match="another process is training there"):
+        RunFolder.create(begun.path, TINY)
+    begun.close()
+    with pytest.raises(FileExistsError, match="is not an empty folder"):
+        RunFolder.create(begun.path, TINY)
+
+
 def test_of_processes_that_make_one_folder_one_succeeds(tmp_path: Path) -> None:
     context = get_context("fork")
     for k in range(10):

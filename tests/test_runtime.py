@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
+import pickle
 import random
 import re
 import tempfile
@@ -333,6 +335,18 @@ def test_the_calls_whose_changes_are_refused_are_valid() -> None:
     assert net.run(np.zeros((3, 1, 1)), threads=2**31 - 1).shape == (1, 0)
 
 
+def encoder() -> runtime.Network:
+    """A network of 50 inputs with an encoder of images."""
+    network = make("deep")
+    network.encoder = data.RateEncoding()
+    return exported(network)
+
+
+def header_of(size: int) -> bytes:
+    """A file whose header has so many bytes."""
+    return size.to_bytes(8, "little") + b" " * size
+
+
 @refusals(
     Message("indices: expected values from 0 to the number of inputs less 1", lambda: run(indices=np.int32([0, 99]))),
     Message("indices: expected values from 0 to the number of inputs less 1", lambda: run(indices=np.array([0, -1]))),
@@ -363,9 +377,47 @@ def test_the_calls_whose_changes_are_refused_are_valid() -> None:
     Message("encoder: expected prefix to be an int", lambda: encode({**RATE, "steps": 1000008, "prefix": -1000000})),
     Message("encoder: expected gain to be finite", lambda: encode({**RATE, "gain": np.inf})),
     Message("encoder: expected gain to be finite and at least 0, got None", lambda: encode({**RATE, "gain": None})),
+    Message(
+        r"images: expected shape .* with 50 pixels each, got \(2, 49\)", lambda: encoder().encode(np.zeros((2, 49)))
+    ),
+    Message(r"images: expected shape .*, got \(\)", lambda: encoder().encode(0.5)),
+    Message("seed: expected an int, got float", lambda: encoder().encode(np.zeros((1, 50)), seed=1.5), TypeError),
+    Message(
+        "events: expected numbers, got complex128", lambda: encoder().run(np.zeros((3, 1, 50), complex)), TypeError
+    ),
+    Message("events: expected an array of numbers, got list", lambda: encoder().run([[1.0], [2.0, 3.0]])),
+    Message("threads: expected an int, got float", lambda: encoder().run(np.zeros((3, 1, 50)), threads=1.5), TypeError),
+    Message("batch: expected an int, got float", lambda: encoder().stream(1.5), TypeError),
+    Message("state: expected bytes, got int", lambda: encoder().stream().restore(5), TypeError),
+    Message("network: expected few enough layers for a header of at most 1048576", lambda: exported(SRC(1, 1, 1800))),
+    Message("header: expected at most 1048576 bytes, got 1048577", lambda: runtime.Network(header_of(2**20 + 1))),
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()
+
+
+def test_a_network_can_be_pickled_and_is_its_own_copy() -> None:
+    net, x = loaded("deep"), np.ones((20, 2, 50), np.float32)
+    again = pickle.loads(pickle.dumps(net))
+    assert np.array_equal(again.run(x), net.run(x)) and net.run(x).any()
+    assert copy.copy(net) is net and copy.deepcopy(net) is net
+
+
+def test_no_images_become_events_of_no_samples() -> None:
+    assert encoder().encode(np.zeros((0, 50))).shape[1] == 0
+
+
+def test_a_state_is_restored_from_any_bytes() -> None:
+    stream = loaded("deep").stream()
+    expected = [stream.step(np.ones(50, np.float32)) for _ in range(30)][-1]
+    for kind in (bytes, bytearray, memoryview):
+        again = loaded("deep").stream()
+        for _ in range(29):
+            again.step(np.ones(50, np.float32))
+        state = kind(again.save())
+        again.reset()
+        again.restore(state)
+        assert np.array_equal(again.step(np.ones(50, np.float32)), expected)
 
 
 def test_logits_are_the_same_where_denormals_are_flushed() -> None:
@@ -488,8 +540,8 @@ def test_altered_files_are_refused_in_one_line_or_read(draw: random.Random) -> N
 
 def test_networks_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.srcell"
-    with pytest.raises(TypeError, match="network: expected an SRC, an IntegerSRC or a classifier, got"):
-        export(torch.nn.Linear(2, 2), path)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"network: expected an SRC, .*, got Sequential: export an SRC of it alone, or"):
+        export(torch.nn.Sequential(SRC(2, 2)), path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected inputs and neurons in every layer, got \(2, 0\)"):
         export(SRC(0, 2), path)
     with pytest.raises(ValueError, match="convolutions cannot be exported yet"):

@@ -102,7 +102,7 @@ PYBIND11_MODULE(_core, m) {
         chosen = choose_kernels(available, std::getenv("SRCELL_ISA"));
         const char* threads = std::getenv("SRCELL_THREADS");
         if (threads && *threads && std::strcmp(threads, "std") != 0)
-            throw std::invalid_argument(std::string("SRCELL_THREADS: expected std or no value, got ") + threads);
+            throw std::invalid_argument(std::string("SRCELL_THREADS: expected std or no value, got '") + threads + "'");
     } catch (const std::invalid_argument& error) {
         throw py::import_error(error.what());
     }

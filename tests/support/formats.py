@@ -68,7 +68,7 @@ def write_cochlea_file(
             arrays = np.empty(len(vectors), object)
             arrays[:] = [np.array(vector, dtype) for vector in vectors]
             file.create_dataset(f"spikes/{key}", data=arrays, dtype=h5py.vlen_dtype(dtype))
-        file["labels"] = np.array(labels, np.uint16)
+        file["labels"] = np.array(labels)
 
 
 def write_cochlea(name: str, folder: Path) -> None:

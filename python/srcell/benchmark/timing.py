@@ -197,8 +197,7 @@ def run(settings: Sequence[Setting], repetitions: int) -> Iterator[Result]:
     """
     if repetitions < 2:
         raise ValueError(f"repetitions: expected at least 2, for their spread, got {repetitions}")
-    for setting in settings:
-        yield _measure_in_fresh_process(setting, repetitions)
+    return (_measure_in_fresh_process(setting, repetitions) for setting in settings)
 
 
 def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:

@@ -31,10 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command = build_parser()
     try:
-        arguments = command.parse_args(argv)
-        command = arguments.command
-        arguments.run(arguments)
-        sys.stdout.flush()
+        try:
+            arguments = command.parse_args(argv)
+            command = arguments.command
+            arguments.run(arguments)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         silence()
         return 141  # as of a process that SIGPIPE ends

@@ -44,11 +44,11 @@ def bench(arguments: argparse.Namespace) -> None:
     if repetitions is None:
         repetitions = 3 if arguments.quick else 9
     settings = benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
-    results = []
+    results, measured = [], benchmark.run(settings, repetitions)
     for number, setting in enumerate(settings, start=1):
         sizes = describe_sizes(setting.inputs, setting.neurons)
         complain(f"measuring {number}/{len(settings)}: {setting.case}, {sizes}")
-        (result,) = benchmark.run([setting], repetitions)
+        result = next(measured)
         print(*describe_result(result), "", sep="\n", flush=True)
         results.append(result)
     if out is not None:

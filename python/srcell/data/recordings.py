@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -183,7 +184,7 @@ def _gesture_label(path: Path) -> int:
 def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int) -> EventBatch:
     """The recording of a file: a row (x, y, polarity, time in ms) an event."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             events = np.lib.format.read_array(file, allow_pickle=False)
         if events.ndim != 2 or events.shape[1] != 4 or not np.can_cast(events.dtype, np.float64):
             raise ValueError(f"expected rows of four numbers, got {events.dtype} of shape {events.shape}")
@@ -201,7 +202,7 @@ def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int)
             sensor_size=(size, size),
             prefix=prefix,
         )
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two: of a header
         raise fault_of(error, path, "extract it again") from error
 
 
