@@ -41,7 +41,7 @@ uint64_t shapes_agree(uint64_t number) {
     return digest;
 }
 
-// In float32 an integrator below 2^-100, and its gradient, are 0; float64 keeps them. NaN stays.
+// In float32 an integrator below 2^-100, and its gradient, are 0; float64 keeps them. NaN stays, in the spikes too.
 template <class T>
 void tiny_integrators_are_flushed() {
     const T smallest = T(0x1p-100), below = std::nextafter(smallest, T(0)), nan = T(__builtin_nan(""));
@@ -64,6 +64,7 @@ void tiny_integrators_are_flushed() {
         Result<T> got;
         for (const Array<T>* x : {&call.out.i, &call.out.grad_i0, &call.grad_current}) got.add(*x);
         CHECK(got == expected);
+        CHECK(std::isnan(call.out.spikes[4]));
     });
 }
 
