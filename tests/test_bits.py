@@ -103,6 +103,7 @@ CASES = [
     for mode in MODES
     for dtype in ("float32", "float64")
     for lengths in (False, True)
+    if lengths or shapes is SHAPES or dtype == "float32"
 ]
 CASES += [
     make_case(seed, shape, mode=mode, lengths=bool(seed % 2), lateral=LATERAL[seed % 2])
@@ -292,7 +293,10 @@ def expected_digests(isa_processes: dict[str, IsaProcess]) -> list[Digests]:
     return made
 
 
-@pytest.mark.parametrize("threads", THREADS)
+# Of the same cases with 2 and 3 threads landings are enough: the drawn ones below have all numbers of threads.
+@pytest.mark.parametrize(
+    "threads", [1, 7, *(pytest.param(threads, marks=pytest.mark.landing) for threads in THREADS[1:3])]
+)
 @pytest.mark.parametrize("isa", ISAS)
 def test_every_instruction_set_and_thread_count_gives_the_same_bits(
     isa: str, threads: int, isa_processes: dict[str, IsaProcess], expected_digests: list[Digests]

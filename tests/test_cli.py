@@ -91,7 +91,7 @@ def test_a_terminal_gets_a_progress_bar(capsys: pytest.CaptureFixture[str], monk
     ("line", "status"),
     [
         ("info", 141),
-        (f"{TINY} --out run", 0),
+        pytest.param(f"{TINY} --out run", 0, marks=pytest.mark.landing),
         pytest.param(f"{TINY_SWEEP} --seeds 0", 0, marks=pytest.mark.landing),
     ],
 )

@@ -182,8 +182,15 @@ def _quartiles(values: list[float]) -> Quartiles:
     return Quartiles(quartile1=first, median=median, quartile3=third)
 
 
-def run(settings: Sequence[Setting], repetitions: int) -> Iterator[Result]:
+def run(
+    settings: Sequence[Setting], repetitions: int, before: Callable[[Setting], None] | None = None
+) -> Iterator[Result]:
     """Measure settings one after the other, each in a fresh process.
+
+    Args:
+        settings: what to measure.
+        repetitions: of every row, at least 2.
+        before: called with each setting before it is measured.
 
     Raises:
         ValueError: fewer than 2 repetitions.
@@ -197,7 +204,10 @@ def run(settings: Sequence[Setting], repetitions: int) -> Iterator[Result]:
     """
     if repetitions < 2:
         raise ValueError(f"repetitions: expected at least 2, for their spread, got {repetitions}")
-    return (_measure_in_fresh_process(setting, repetitions) for setting in settings)
+    for setting in settings:
+        if before is not None:
+            before(setting)
+        yield _measure_in_fresh_process(setting, repetitions)
 
 
 def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:

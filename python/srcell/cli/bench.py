@@ -44,11 +44,13 @@ def bench(arguments: argparse.Namespace) -> None:
     if repetitions is None:
         repetitions = 3 if arguments.quick else 9
     settings = benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
-    results, measured = [], benchmark.run(settings, repetitions)
-    for number, setting in enumerate(settings, start=1):
+    results: list[benchmark.Result] = []
+
+    def announce(setting: benchmark.Setting) -> None:
         sizes = describe_sizes(setting.inputs, setting.neurons)
-        complain(f"measuring {number}/{len(settings)}: {setting.case}, {sizes}")
-        result = next(measured)
+        complain(f"measuring {len(results) + 1}/{len(settings)}: {setting.case}, {sizes}")
+
+    for result in benchmark.run(settings, repetitions, announce):
         print(*describe_result(result), "", sep="\n", flush=True)
         results.append(result)
     if out is not None:
