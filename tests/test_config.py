@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from srcell.data import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
 from srcell.training.config import ADDED, SETTINGS, TrainingConfig
 from srcell.training.run_folder import RunFolder
+from srcell.training.samples import make_encoding
 from support.runs import TINY
 
 NAMES = [name for name, setting in SETTINGS.items() if type(setting.default) is str]
@@ -124,3 +126,17 @@ def test_presets_match_the_documentation(preset: str, dataset: str, row: tuple[f
 def test_changes_of_a_preset_have_precedence() -> None:
     assert TrainingConfig.preset("best", "digits") == TrainingConfig()
     assert TrainingConfig.preset("reference", "mnist", epochs=3).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"steps": 9, "gain": 0.3, "prefix": 2, "thinned": True}, RateEncoding(9, 0.3, 2, True)),
+        ({"steps": 9, "gain": 0.3, "prefix": 2}, RateEncoding(9, 0.3, 2, False)),
+        ({"encoding": "latency", "steps": 9, "prefix": 2}, LatencyEncoding(9, 2)),
+        ({"dataset": "psmnist", "hold": 3, "prefix": 2}, HeldEncoding(3, 2)),
+        ({"dataset": "delayed-recall", "delay": 40}, RecallEncoding(40)),
+    ],
+)
+def test_settings_of_an_encoding_reach_it(settings: dict[str, Any], expected: object) -> None:
+    assert make_encoding(TrainingConfig(**settings)) == expected

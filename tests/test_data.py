@@ -27,7 +27,7 @@ from srcell.data import (
     LatencyEncoding,
     RateEncoding,
 )
-from srcell.data.loader import derived_seed
+from srcell.data.loader import _own_message, derived_seed
 from support.refusals import Refusal, refusals
 
 
@@ -197,6 +197,12 @@ def test_a_killed_worker_is_named_whatever_torch_noticed_first(monkeypatch: pyte
     monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_next_data", broken)
     with pytest.raises(ChildProcessError, match=r"^a DataLoader worker died \(broken\): try fewer workers"):
         next(loader)
+
+
+def test_the_message_of_an_error_is_told_from_the_traceback_of_its_worker() -> None:
+    traceback = "Caught RuntimeError in DataLoader worker process 0.\nTraceback ...\nRuntimeError: no such pixel\n"
+    assert _own_message(RuntimeError(traceback)) == "no such pixel"
+    assert _own_message(RuntimeError("no such pixel")) is None
 
 
 @pytest.mark.landing

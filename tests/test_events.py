@@ -56,6 +56,7 @@ WRONG_DTYPES: list[Any] = [torch.int64, torch.bool, torch.complex64, "float32"]
     *(Message("samples: expected .*, got ", lambda x=x: SPIKES[x], TypeError) for x in WRONG_SAMPLES),
     Refusal("samples", lambda: SPIKES[torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8)], TypeError),
     Message(r"samples: expected one dimension, got shape \(1, 2\)", lambda: SPIKES[torch.tensor([[0, 1]])]),
+    Refusal("x", lambda: EventBatch.from_dense(torch.zeros(3, 2, 4, dtype=torch.float16)), TypeError),
     # Regression: 2^64 - 1, which is -1 in int64, chose the last sample.
     Refusal("samples", lambda: BATCH[np.array([2**64 - 1], np.uint64)]),
     Message("batches: expected at least one batch, got none", lambda: EventBatch.cat([])),

@@ -288,7 +288,10 @@ def test_outliers_are_clipped() -> None:
     assert torch.equal(layer.weight_ih_l0, before.clamp(-bound, bound))
     assert bound < 10 and layer.integers()[0, 0] == 7
     for inputs in (0, 1):
-        IntegerSRC(inputs, 1).constrain_()
+        layer = IntegerSRC(inputs, 1)
+        before = layer.weight_ih_l0.detach().clone()
+        layer.constrain_()
+        assert torch.equal(layer.weight_ih_l0, before)
 
 
 def test_clamping_is_counted() -> None:

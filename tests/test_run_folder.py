@@ -99,6 +99,12 @@ def create_at_once(path: Path, seed: int, barrier: Any, made: Any) -> None:
     barrier.wait(60)  # the process that made it stays its writer until all have tried
 
 
+def test_config_json_has_the_data_that_a_run_uses_now(begun: RunFolder) -> None:
+    for folder in ("here", "there"):
+        begun.set_data(RunData(folder, (1, 8, 8), 10))
+        assert RunFolder.open(begun.path).data == begun.data == RunData(folder, (1, 8, 8), 10)
+
+
 def test_a_folder_in_which_a_run_began_meanwhile_has_a_writer(begun: RunFolder) -> None:
     """Two identical sweeps reach a run at the same time."""
     with pytest.raises(BlockingIOError, match="another process is training there"):
