@@ -227,7 +227,7 @@ a resumed sweep numbers its runs anew
 == data/loader.py: data.py sequences.py processes.py
 an error in a worker process keeps its traceback
     return None if found is None else found[1] => return None
-== data/nmnist.py: data.py
+== data/nmnist.py: recordings.py
 the cached file does not depend on the prefix
     us-prefix{prefix}.safetensors => us.safetensors
 == data/recordings.py: recordings.py event_recordings.py data.py
@@ -283,7 +283,7 @@ an accuracy above 1 is accepted
 == training/run_folder.py: run_folder.py cli.py training.py
 where data are is recorded only if nothing changed
     if data != self.data: => if data == self.data:
-== training/samples.py: training.py cli.py data.py
+== training/samples.py: config.py training.py cli.py
 the rate encoding of a run is never thinned
     config.prefix, config.thinned => config.prefix, False
 == training/trainer.py: optimisation.py training.py processes.py
