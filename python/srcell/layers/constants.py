@@ -88,7 +88,7 @@ class HasConstants(nn.Module):
 
 
 def _differences(own: Mapping[str, float | None], held: float) -> str:
-    """Which constants have a tensor of their own in only one of a module and a checkpoint of that bit mask."""
+    """The constants that are a number in the module and a tensor in the checkpoint of this bit mask, or vice versa."""
     if held not in range(2 ** len(own)):
         return f"expected a bit mask of {len(own)} constants, got {held!r}"
     one, tensor = "one number", "a tensor (per neuron, or learnt)"

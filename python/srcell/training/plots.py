@@ -224,10 +224,10 @@ def _colour(layer: int) -> str:
 
 
 def _label(panel: Axes, quantity: str) -> None:
-    panel.set_xlabel("epoch")
-    panel.set_ylabel(quantity)
     from matplotlib.ticker import MaxNLocator
 
+    panel.set_xlabel("epoch")
+    panel.set_ylabel(quantity)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(alpha=0.3)
     panel.legend()
