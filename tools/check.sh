@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # What every landing must prove beside Python's tests. BIN is the bin folder of an environment.
 #
-#     tools/check.sh cpp     the C++ tests in release and under the address sanitizer; needs CMake, Ninja and pybind11
+#     tools/check.sh asan    the C++ tests under the address sanitizer; needs CMake and Ninja
+#     tools/check.sh cpp     the C++ tests in release; needs pybind11 as well
 #     tools/check.sh rest    the static checks, the documentation without warnings, libsrcell, the CUDA code compiled and on
 #                            the host; needs the extra `dev`, and the build of `cpp`
 #
-# Without an argument both. The gallery, the pages to play with and clang-tidy are a part of `make release-check`.
+# Without an argument all three. The gallery, the pages to play with and clang-tidy are a part of `make release-check`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
@@ -19,7 +20,9 @@ cpp() {
     cmake --build --preset release
     ctest --preset release -j 2
     tools/check_symbols.sh build/release
+}
 
+asan() {
     # Without AVX-512: its masked loads and stores, most of what it adds, are not checked by the sanitizer.
     say "the C++ tests under the address sanitizer"
     cmake --preset asan -DSRCELL_FUZZ=OFF -DSRCELL_LEAVE_OUT=avx512
@@ -50,7 +53,7 @@ rest() {
     trap - EXIT
 }
 
-for part in "${@:-cpp rest}"; do
+for part in "${@:-asan cpp rest}"; do
     for name in $part; do "$name"; done
 done
 say "done"
