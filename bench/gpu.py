@@ -116,6 +116,16 @@ def compiled_recurrence(current: Tensor, bias: Tensor) -> Tensor:
     return torch.cat(spikes)
 
 
+def step(current: Tensor, i: Tensor, h: Tensor, hs: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """The equations with default constants, for a generator of kernels: the spike and the state after it."""
+    i = 0.9 * i + current
+    gate = 0.9 - 0.9 * torch.sigmoid(10 * (h - 0.5))
+    u = 3 * torch.tanh(i / 3) + 2 * h - 7 * hs + bias
+    hs = gate * hs + (1 - gate) * h
+    h = torch.tanh(u)
+    return torch.relu(h), i, h, hs
+
+
 def flexsn_recurrence(bias: Tensor, batch: int) -> Callable[[Tensor, Tensor], Tensor] | None:
     """SpikingJelly's generator of kernels, given one step; it follows the recurrence and has its own spike gradient."""
     try:
@@ -124,15 +134,7 @@ def flexsn_recurrence(bias: Tensor, batch: int) -> Callable[[Tensor, Tensor], Te
     except ImportError:
         return None
 
-    def core(c: Tensor, i: Tensor, h: Tensor, hs: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        i = 0.9 * i + c
-        gate = 0.9 - 0.9 * torch.sigmoid(10 * (h - 0.5))
-        u = 3 * torch.tanh(i / 3) + 2 * h - 7 * hs + b
-        hs = gate * hs + (1 - gate) * h
-        h = torch.tanh(u)
-        return torch.relu(h), i, h, hs
-
-    neuron = FlexSN(core, num_states=3, static_inputs=(bias.detach().repeat(batch, 1),), step_mode="m")
+    neuron = FlexSN(step, num_states=3, static_inputs=(bias.detach().repeat(batch, 1),), step_mode="m")
 
     def run(current: Tensor, _: Tensor) -> Tensor:
         functional.reset_net(neuron)

@@ -21,6 +21,7 @@ from srcell.benchmark import CASES, LABELS, Setting, cases, rows, timing
 from srcell.benchmark.cases import BOTH, FORWARD
 from srcell.benchmark.rows import MAKERS
 from srcell.cli import build_parser, main
+from srcell.reference import src_reference
 
 BENCH = Path(__file__).parent.parent / "bench"
 TINY = {
@@ -284,3 +285,12 @@ def test_recorded_rows_match_the_accuracy_table() -> None:
         assert (row["data"], row["network"], row["epochs"]) == (planned.data, planned.network, planned.epochs)
         assert row["mode"] == accuracy.MODES[planned.mode]
         assert row["seeds"] == list(planned.seeds) and len(row["test_accuracies"]) == len(planned.seeds)
+
+
+def test_the_step_for_generated_kernels_is_that_of_the_reference() -> None:
+    torch.manual_seed(0)
+    current, *state = (5 * torch.rand(4, 2, 3, dtype=torch.float64) - 1).unbind(0)
+    bias = torch.full((3,), -6.0, dtype=torch.float64)
+    expected, after = src_reference(current[None], bias, state)
+    spikes, *got = load("gpu").step(current, *state, bias)
+    torch.testing.assert_close([spikes, *got], [expected[0], *after], rtol=0, atol=1e-12)

@@ -124,18 +124,17 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
         from srcell import _core
         sizes = 2000, 64, 100
         current = torch.randn(sizes)
-        constants = [0.0, 0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
+        constants = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
         started = threading.Barrier(4)
 
         def work():
             bias, spikes, state = torch.tensor(-6.0), torch.empty(sizes), torch.empty(3, *sizes[1:])
-            parameters = constants, [bias.data_ptr()] + [0] * 6, [0] * 7
-            threads = torch.get_num_threads()
-            layer = _core.Layer(False, True, sizes, 0, threads, *parameters, False, False)
+            shape, cell = (sizes, 0, torch.get_num_threads()), (constants, [bias.data_ptr()], [0])
+            layer = _core.Layer(False, True, *shape, *cell, [], False, False, 0, False)
             outputs = [x.data_ptr() for x in (spikes, *state)]
             started.wait(60)
             while True:
-                _core.scan_forward(layer, (0, 0, 0), outputs, current.data_ptr(), 0)
+                _core.scan_forward(layer, outputs, current.data_ptr(), (0, 0), False)
 
         for _ in range(3):
             threading.Thread(target=work, daemon=True).start()

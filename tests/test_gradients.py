@@ -26,7 +26,7 @@ from support.gradients import (
     requiring_grad,
     results,
 )
-from support.inputs import MODES, STATE, call, make_inputs
+from support.inputs import MODES, STATE, call, make_inputs, noise
 from support.linear import KINDS, LENGTHS, OPERATORS, SHAPES, mode_options, problem, tensors_of, trace
 
 either_length = pytest.mark.parametrize("with_lengths", [False, True], ids=["whole", "lengths"])
@@ -201,6 +201,19 @@ def test_func_grad_is_the_gradient(kind: str, name: str) -> None:
     assert torch.equal(torch.func.grad(total)(x), expected)
     _, pull = torch.func.vjp(total, x)
     assert torch.equal(pull(torch.ones((), dtype=expected.dtype))[0], expected)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_batched_gradients_equal_the_single_ones(kind: str) -> None:
+    function, _, inputs = trace(kind, 3)
+    leaves = requiring_grad(inputs)
+    spikes, _ = call(function, leaves, recurrent_grad=True)
+    grads = torch.stack([noise(seed, *spikes.shape) for seed in (1, 2, 3)])
+    wanted = [leaves["bias"], leaves["alpha"], leaves["i0"]]
+    batched = torch.autograd.grad(spikes, wanted, grads, is_grads_batched=True, retain_graph=True)
+    single = [torch.autograd.grad(spikes, wanted, grad, retain_graph=True) for grad in grads]
+    for made, expected in zip(batched, zip(*single, strict=True), strict=True):
+        assert torch.equal(made, torch.stack(expected)) and made.count_nonzero() > 0
 
 
 def test_func_jacrev_is_the_jacobian() -> None:

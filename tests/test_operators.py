@@ -86,7 +86,7 @@ def test_backward_operators_pass_opcheck(name: str, dtype: torch.dtype, present:
         call = make_call(name, dtype, present, trace_integrator=any(of_layer[1:]))
         grad_outputs, saved = outputs_of(call)
         if call.name == "src_dense":
-            assert bool(saved[-1][0]) == ("by events" in name)
+            assert bool(saved[-2].any()) == ("by events" in name)
         for of_synapse in ([],) if name == "src" else ([present, True], [False, False]):
             opcheck(call.backward(grad_outputs if present else [None] * 4, saved, of_synapse + of_layer))
 
@@ -156,10 +156,11 @@ def with_mask(name: str, count: int) -> OperatorCall:
     return call.backward(*outputs_of(call), [True] * count)
 
 
-def with_path(change: Callable[[Tensor], Tensor]) -> OperatorCall:
+def with_saved(position: int, change: Callable[[Tensor], Tensor]) -> OperatorCall:
     call = make_call("src_dense by events")
-    grad_outputs, (*saved, path) = outputs_of(call)
-    return call.backward(grad_outputs, [*saved, change(path)], [True] * 9)
+    grad_outputs, saved = outputs_of(call)
+    saved[position] = change(saved[position])
+    return call.backward(grad_outputs, saved, [True] * 9)
 
 
 def encoding(name: str, *arguments: Tensor, **changes: int) -> OperatorCall:
@@ -177,6 +178,7 @@ SEEN_BY_FAKE_KERNELS = [
     Refusal("indices", with_synapse("src_events", 1, torch.zeros(1, dtype=torch.int64)), TypeError),
     Refusal("values", with_synapse("src_events", 2, torch.zeros(5))),
     Refusal("weight", with_synapse("src_events", 3, torch.zeros(7, 7, 7))),
+    Refusal("weight", with_synapse("src_dense by events", 1, torch.zeros(()))),
     Refusal(
         "weight", make_call("src_events", present=False)._replace(both={"steps": -STEPS, "batch": -BATCH}).forward()
     ),
@@ -193,12 +195,12 @@ SEEN_BY_FAKE_KERNELS = [
 ]
 PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
 SEEN_BY_KERNELS = [
-    Refusal("weight", with_synapse("src_dense by events", 1, torch.zeros(()))),
     *(Refusal("output_mask", with_mask("src", count)) for count in (6, 8)),
     *(Refusal("output_mask", with_mask("src_events", count)) for count in (8, 10)),
     *(Refusal("output_mask", with_mask("src_dense by events", count)) for count in (8, 10)),
-    Refusal("path", with_path(lambda path: path[0])),
-    Refusal("path", with_path(Tensor.float), TypeError),
+    *(Refusal(name, with_saved(k, lambda x: x[:-1])) for k, name in enumerate(("trace", "checkpoints", "mask"))),
+    Refusal("mask", with_saved(2, Tensor.float)),
+    Refusal("ones", with_saved(3, lambda ones: ones[None])),
     Refusal("spikes", OperatorCall("count_spikes", torch.ones(400, 10, 10, dtype=torch.int8)), TypeError),
     Refusal("spikes", OperatorCall("count_spikes", torch.ones(400, 10, 10, dtype=torch.float16)), TypeError),
     Refusal("images", encoding("rate_encode", PIXELS.byte(), NUMBERS), TypeError),

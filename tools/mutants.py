@@ -271,7 +271,7 @@ an output_mask that is too long is accepted
     if len(output_mask) != expected: => if len(output_mask) < expected:
 == ops/src_events.py: linear_gradients.py linear.py operators.py
 the gradients of values and weights are asked for crosswise
-    output_mask_of(ctx, needs_values, needs_weight) => output_mask_of(ctx, needs_weight, needs_values)
+    output_mask_of(needs, needs.values, needs.weight) => output_mask_of(needs, needs.weight, needs.values)
 == runtime.py: runtime.py
 offsets beside a dense input are ignored
     values is not None or offsets is not None => values is not None and offsets is not None

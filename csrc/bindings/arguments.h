@@ -51,6 +51,8 @@ T* pointer(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
+inline Address address_of(const void* pointer) { return reinterpret_cast<Address>(pointer); }
+
 template <class... Parts>
 [[noreturn]] void value_error(const Parts&... parts) {
     std::ostringstream message;
@@ -97,29 +99,40 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
     return shape;
 }
 
-// The sizes, parameters and options of a layer, with its values checked. Every kernel of a layer takes one.
+// A layer's share of a call, with its values checked. Every kernel of a layer takes one.
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
+    std::vector<Address> state;  // what is known of i, h and hs before the first step; absent: zeros
     bool relu, recurrent;
+    Address lateral;  // weight_hh, or 0
+    bool lateral_relu;
 
-    // Each parameter is a constant, or a tensor at an address with stride 0 (one value) or 1 (one per neuron). The
-    // constant of a parameter that is a tensor is checked as well.
+    // The bias and, if there are more addresses than its own, every cell parameter are tensors, each at an address with
+    // stride 0 (one value) or 1 (one per neuron); otherwise these are the constants, which are checked in either case.
     Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
-          const std::array<double, kParameters>& constants, const std::array<Address, kParameters>& addresses,
-          const std::array<int64_t, kParameters>& strides, bool follow_relu, bool follow_recurrence)
-        : shape(make_shape(sizes, lengths, threads, on_host)), relu(follow_relu), recurrent(follow_recurrence) {
+          const std::array<double, kParameters - 1>& constants, const std::vector<Address>& addresses,
+          const std::vector<int64_t>& strides, std::vector<Address> of_state, bool follow_relu, bool follow_recurrence,
+          Address weight_hh, bool follow_lateral_relu)
+        : shape(make_shape(sizes, lengths, threads, on_host)),
+          state(std::move(of_state)),
+          relu(follow_relu),
+          recurrent(follow_recurrence),
+          lateral(weight_hh),
+          lateral_relu(follow_lateral_relu) {
+        if (addresses.size() != strides.size())
+            value_error("strides: expected ", addresses.size(), " numbers, one an address, got ", strides.size());
         with_type(is_double, [&](auto zero) {
             using T = decltype(zero);
             CellParameters<T> made;
             for (int k = 0; k < kParameters; ++k) {
                 const auto at = static_cast<size_t>(k);
-                const T* const data = pointer<const T>(addresses[at]);
-                made.of[k] = {data, strides[at], static_cast<T>(constants[at])};
-                check_parameter(k, made.of[k].constant, !strides[at]);
+                const T* const data = at < addresses.size() ? pointer<const T>(addresses[at]) : nullptr;
+                const int64_t stride = data ? strides[at] : 0;
+                made.of[k] = {data, stride, k == kBias ? T(0) : static_cast<T>(constants[at - 1])};
+                check_parameter(k, made.of[k].constant, !stride);
                 if (data && on_host)
-                    for (int64_t n = 0; n < (strides[at] ? shape.neurons : 1); ++n)
-                        check_parameter(k, data[n], !strides[at]);
+                    for (int64_t n = 0; n < (stride ? shape.neurons : 1); ++n) check_parameter(k, data[n], !stride);
             }
             cell = made;
         });
@@ -129,6 +142,11 @@ struct Layer {
     template <class Function>
     auto visit(Function function) const {
         return std::visit(function, cell);
+    }
+
+    template <class T>
+    const T* before(size_t k) const {
+        return k < state.size() ? pointer<const T>(state[k]) : nullptr;
     }
 };
 
@@ -141,18 +159,20 @@ struct NumberOf<CellParameters<T>> {
 template <class Parameters>
 using number_of = typename NumberOf<std::decay_t<Parameters>>::type;
 
-using Initial = std::array<Address, 3>;                  // i0, h0, hs0
-using Outputs = std::array<Address, 4>;                  // spikes and final i, h, hs, or the gradients of these
-using Gradients = std::array<Address, 3 + kParameters>;  // gradients of i0, h0, hs0 and of the parameters
+using Outputs = std::array<Address, 4>;  // spikes and final i, h, hs, or the gradients of these
+// Gradients of weight_hh, of i0, h0, hs0 and of the parameters; 0 where none is wanted.
+using Gradients = std::array<Address, 4 + kParameters>;
+constexpr size_t kOfState = 1, kOfParameters = 4;
+// What the forward pass keeps for the backward pass: trace and checkpoints. Both 0: nothing is kept.
+using Saved = std::array<Address, 2>;
 
 template <class T>
-CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, const Initial& initial,
-                          const Outputs& outputs) {
+CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, const Outputs& outputs) {
     return {layer.shape,
             cell,
-            pointer<const T>(initial[0]),
-            pointer<const T>(initial[1]),
-            pointer<const T>(initial[2]),
+            layer.before<T>(0),
+            layer.before<T>(1),
+            layer.before<T>(2),
             pointer<T>(outputs[0]),
             pointer<T>(outputs[1]),
             pointer<T>(outputs[2]),
@@ -161,27 +181,28 @@ CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, con
 
 // Elements of CellBackward::partials.
 inline int64_t count_partials(const Layer& layer, const Gradients& gradients) {
-    const bool any = std::any_of(gradients.begin() + 3 + kBias + 1, gradients.end(), [](Address at) { return at; });
+    const bool any =
+        std::any_of(gradients.begin() + kOfParameters + kBias + 1, gradients.end(), [](Address at) { return at; });
     return (any ? kParameters : 1) * layer.shape.batch * layer.shape.neurons;
 }
 
 template <class T>
-CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, const Outputs& arriving,
+CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, const Outputs& grads,
                             const Gradients& gradients, T* partials) {
     CellBackward<T> p = {layer.shape,
                          cell,
                          layer.relu,
                          layer.recurrent,
-                         pointer<const T>(arriving[0]),
-                         pointer<const T>(arriving[1]),
-                         pointer<const T>(arriving[2]),
-                         pointer<const T>(arriving[3]),
-                         pointer<T>(gradients[0]),
-                         pointer<T>(gradients[1]),
-                         pointer<T>(gradients[2]),
+                         pointer<const T>(grads[0]),
+                         pointer<const T>(grads[1]),
+                         pointer<const T>(grads[2]),
+                         pointer<const T>(grads[3]),
+                         pointer<T>(gradients[kOfState]),
+                         pointer<T>(gradients[kOfState + 1]),
+                         pointer<T>(gradients[kOfState + 2]),
                          {},
                          partials};
-    for (size_t k = 0; k < kParameters; ++k) p.grad_parameters[k] = pointer<T>(gradients[3 + k]);
+    for (size_t k = 0; k < kParameters; ++k) p.grad_parameters[k] = pointer<T>(gradients[kOfParameters + k]);
     return p;
 }
 
@@ -214,24 +235,32 @@ inline IntegerCell integer_cell_of(const std::vector<int64_t>& constants) {
     return cell;
 }
 
+// A layer of integer neurons.
+struct IntegerLayer {
+    ScanShape shape;
+    IntegerCell cell;
+    std::vector<Address> state;  // i, h and hs before the first step, or none
+
+    const int16_t* before(size_t k) const { return k < state.size() ? pointer<const int16_t>(state[k]) : nullptr; }
+};
+
 // Raises a ValueError for the first invalid offset or index of a sample that a kernel refused.
 [[noreturn]] void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample);
 
-// The arguments of a DenseInput or DeviceMask. A tensor that a kernel does not use may be absent.
+// The arguments of a DeviceMask. A tensor that a kernel does not use may be absent.
 struct DenseRows {
     bool is_double;
     ScanShape shape;  // its `neurons` are not used
     int64_t inputs;
-    Address elements, mask, offsets;
+    Address elements, mask;
 
     DenseRows(bool of_doubles, bool on_host, const Sizes& sizes, Address lengths, int threads, Address elements_at,
-              Address mask_at, Address offsets_at)
+              Address mask_at)
         : is_double(of_doubles),
           shape(make_shape({sizes[0], sizes[1], 0}, lengths, threads, on_host)),
           inputs(sizes[2]),
           elements(elements_at),
-          mask(mask_at),
-          offsets(offsets_at) {}
+          mask(mask_at) {}
 };
 
 // Uninitialised memory for the duration of a call, from the cache of memory.h.

@@ -1,4 +1,4 @@
-// The compiled module srcell._core: chooses the table of kernels at import, releases the GIL, and calls them. Knows no
+// The compiled module srcell._core: chooses the table of kernels at import. Knows no
 // torch: tensors arrive as addresses and sizes from srcell.ops, the only importer.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -24,29 +24,6 @@ namespace srcell {
 namespace {
 
 const Kernels* chosen = nullptr;  // set once, at import
-
-void scan_forward(const Layer& layer, const Initial& initial, const Outputs& outputs, Address current,
-                  Address checkpoints) {
-    layer.visit([&](const auto& cell) {
-        using T = number_of<decltype(cell)>;
-        const ScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const T>(current),
-                                  pointer<T>(checkpoints)};
-        const ReleasedGil release;
-        kernels().of<T>().scan_forward(p);
-    });
-}
-
-void scan_backward(const Layer& layer, const Outputs& arriving, const Gradients& gradients, Address current,
-                   Address checkpoints, Address grad_current) {
-    layer.visit([&](const auto& cell) {
-        using T = number_of<decltype(cell)>;
-        const Scratch<T> partials(count_partials(layer, gradients));
-        const ScanBackward<T> p = {backward_of(layer, cell, arriving, gradients, partials.get()),
-                                   pointer<const T>(current), pointer<const T>(checkpoints), pointer<T>(grad_current)};
-        const ReleasedGil release;
-        kernels().of<T>().scan_backward(p);
-    });
-}
 
 struct OwnedBlock {
     void* address;
@@ -117,17 +94,6 @@ PYBIND11_MODULE(_core, m) {
     m.def("cached_bytes", &cached_bytes);
     m.def("empty", &empty, "shape"_a, "is_double"_a);
 
-    py::list parameters;
-    for (const char* name : kParameterNames) parameters.append(name);
-    m.attr("parameters") = py::tuple(parameters);
-    py::class_<Layer>(m, "Layer")
-        .def(py::init<bool, bool, const Sizes&, Address, int, const std::array<double, kParameters>&,
-                      const std::array<Address, kParameters>&, const std::array<int64_t, kParameters>&, bool, bool>(),
-             "is_double"_a, "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "constants"_a, "addresses"_a, "strides"_a,
-             "relu"_a, "recurrent"_a);
-    m.def("scan_forward", &scan_forward, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "checkpoints"_a);
-    m.def("scan_backward", &scan_backward, "layer"_a, "arriving"_a, "gradients"_a, "current"_a, "checkpoints"_a,
-          "grad_current"_a);
     bind_linear(m);
     bind_integer(m);
 

@@ -26,55 +26,54 @@ void check(int error) {
 }
 
 // With `half_spikes` the spikes and their gradient have the element type of the currents.
-void scan_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs,
-                  Address current, Element element, bool half_spikes, Address checkpoints) {
+void scan_forward(const Queue& queue, const Layer& layer, const Outputs& outputs, Address current, Element element,
+                  bool half_spikes, const Saved& saved) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        DeviceScanForward<T> p = {forward_of(layer, cell, initial, outputs), pointer<const void>(current), element,
-                                  nullptr, pointer<T>(checkpoints)};
+        DeviceScanForward<T> p = {forward_of(layer, cell, outputs), pointer<const void>(current), element, nullptr,
+                                  pointer<T>(saved[1])};
         if (half_spikes) p.half_spikes = std::exchange(p.spikes, nullptr);
         check(cuda::scan_forward(stream_of(queue), p));
     });
 }
 
-void scan_backward(const Queue& queue, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
-                   Address partials, Address current, Element element, bool half_spikes, Address checkpoints,
+void scan_backward(const Queue& queue, const Layer& layer, const Outputs& grads, const Gradients& gradients,
+                   Address partials, Address current, Element element, bool half_spikes, const Saved& saved,
                    Address grad_current) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        DeviceScanBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
+        DeviceScanBackward<T> p = {backward_of(layer, cell, grads, gradients, pointer<T>(partials)),
                                    pointer<const void>(current),
                                    element,
                                    nullptr,
-                                   pointer<const T>(checkpoints),
+                                   pointer<const T>(saved[1]),
                                    pointer<void>(grad_current)};
         if (half_spikes) p.half_grad_spikes = std::exchange(p.grad_spikes, nullptr);
         check(cuda::scan_backward(stream_of(queue), p));
     });
 }
 
-void events_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs,
-                    const EventRows& rows, Address mask, Address elements, Address weight_t, Address trace,
-                    Address checkpoints, bool trace_integrator) {
+void events_forward(const Queue& queue, const Layer& layer, const Outputs& outputs, const EventRows& rows, Address mask,
+                    Address elements, Address weight_t, const Saved& saved, bool trace_integrator) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceInput<T> input = {rows.of<T>(), pointer<const uint64_t>(mask), pointer<const T>(elements)};
-        const DeviceEventsForward<T> p = {forward_of(layer, cell, initial, outputs),
+        const DeviceEventsForward<T> p = {forward_of(layer, cell, outputs),
                                           input,
                                           pointer<const T>(weight_t),
-                                          pointer<T>(trace),
-                                          pointer<T>(checkpoints),
+                                          pointer<T>(saved[0]),
+                                          pointer<T>(saved[1]),
                                           trace_integrator};
         check(cuda::events_forward(stream_of(queue), p));
     });
 }
 
-void events_backward(const Queue& queue, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
-                     Address partials, Address i0, Address trace, Address checkpoints, Address grad_current) {
+void events_backward(const Queue& queue, const Layer& layer, const Outputs& grads, const Gradients& gradients,
+                     Address partials, const Saved& saved, Address grad_current) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceEventsBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
-                                           pointer<const T>(trace), pointer<const T>(checkpoints), pointer<const T>(i0),
+        const DeviceEventsBackward<T> p = {backward_of(layer, cell, grads, gradients, pointer<T>(partials)),
+                                           pointer<const T>(saved[0]), pointer<const T>(saved[1]), layer.before<T>(0),
                                            pointer<T>(grad_current)};
         check(cuda::events_backward(stream_of(queue), p));
     });
@@ -90,31 +89,31 @@ void event_currents(const Queue& queue, const Layer& layer, const EventRows& row
     });
 }
 
-void lateral_forward(const Queue& queue, const Layer& layer, const Initial& initial, const Outputs& outputs,
-                     Address current, Address weight_t, Address trace, Address checkpoints, bool trace_integrator) {
+void lateral_forward(const Queue& queue, const Layer& layer, const Outputs& outputs, Address current, Address weight_t,
+                     const Saved& saved, bool trace_integrator) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceLateralForward<T> p = {forward_of(layer, cell, initial, outputs),
+        const DeviceLateralForward<T> p = {forward_of(layer, cell, outputs),
                                            pointer<const T>(current),
                                            pointer<const T>(weight_t),
-                                           pointer<T>(trace),
-                                           pointer<T>(checkpoints),
+                                           pointer<T>(saved[0]),
+                                           pointer<T>(saved[1]),
                                            trace_integrator};
         check(cuda::lateral_forward(stream_of(queue), p));
     });
 }
 
-void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& arriving, const Gradients& gradients,
-                      Address partials, Address trace, Address checkpoints, Address i0, Address weight_t,
-                      bool lateral_relu, Address scratch, Address grad_current, Address elements) {
+void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& grads, const Gradients& gradients,
+                      Address partials, const Saved& saved, Address weight_t, Address scratch, Address grad_current,
+                      Address elements) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceLateralBackward<T> p = {backward_of(layer, cell, arriving, gradients, pointer<T>(partials)),
-                                            pointer<const T>(trace),
-                                            pointer<const T>(checkpoints),
-                                            pointer<const T>(i0),
+        const DeviceLateralBackward<T> p = {backward_of(layer, cell, grads, gradients, pointer<T>(partials)),
+                                            pointer<const T>(saved[0]),
+                                            pointer<const T>(saved[1]),
+                                            layer.before<T>(0),
                                             pointer<const T>(weight_t),
-                                            lateral_relu,
+                                            layer.lateral_relu,
                                             pointer<T>(scratch),
                                             pointer<T>(grad_current),
                                             pointer<T>(elements)};
@@ -122,17 +121,17 @@ void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& arr
     });
 }
 
-void integer_forward(const Queue& queue, const Layer& layer, const std::vector<int64_t>& cell, const Initial& initial,
-                     const Outputs& outputs, bool floats, const EventRows& rows, Address mask, Address weight_t,
-                     Address scale, double rho, Address slopes, Address clamped) {
+void integer_forward(const Queue& queue, const IntegerLayer& layer, const Outputs& outputs, bool floats,
+                     const EventRows& rows, Address mask, Address weight_t, Address scale, double rho, Address slopes,
+                     Address clamped) {
     const DeviceIntegerForward p = {layer.shape,
-                                    integer_cell_of(cell),
+                                    layer.cell,
                                     rows.of<float>(),
                                     pointer<const uint64_t>(mask),
                                     pointer<const int16_t>(weight_t),
-                                    pointer<const int16_t>(initial[0]),
-                                    pointer<const int16_t>(initial[1]),
-                                    pointer<const int16_t>(initial[2]),
+                                    layer.before(0),
+                                    layer.before(1),
+                                    layer.before(2),
                                     floats ? nullptr : pointer<uint8_t>(outputs[0]),
                                     floats ? pointer<float>(outputs[0]) : nullptr,
                                     pointer<int16_t>(outputs[1]),
@@ -145,9 +144,9 @@ void integer_forward(const Queue& queue, const Layer& layer, const std::vector<i
     check(cuda::integer_forward(stream_of(queue), p));
 }
 
-void integer_backward(const Queue& queue, const Layer& layer, const std::vector<int64_t>& cell, Address slopes,
-                      Address grad_spikes, Address grad_current) {
-    const DeviceIntegerBackward p = {layer.shape, integer_alpha(integer_cell_of(cell)), pointer<const float>(slopes),
+void integer_backward(const Queue& queue, const IntegerLayer& layer, Address slopes, Address grad_spikes,
+                      Address grad_current) {
+    const DeviceIntegerBackward p = {layer.shape, integer_alpha(layer.cell), pointer<const float>(slopes),
                                      pointer<const float>(grad_spikes), pointer<float>(grad_current)};
     check(cuda::integer_backward(stream_of(queue), p));
 }
@@ -158,26 +157,25 @@ Events<float> without_values(const EventRows& rows) {
     return events;
 }
 
-void event_keys(const Queue& queue, const Layer& layer, const EventRows& rows, Address keys, bool narrow,
+void event_keys(const Queue& queue, const ScanShape& shape, const EventRows& rows, Address keys, bool narrow,
                 Address positions) {
-    const EventKeys p = {layer.shape, without_values(rows), pointer<void>(keys), narrow, pointer<int64_t>(positions)};
+    const EventKeys p = {shape, without_values(rows), pointer<void>(keys), narrow, pointer<int64_t>(positions)};
     check(cuda::event_keys(stream_of(queue), p));
 }
 
-void event_columns(const Queue& queue, const Layer& layer, const EventRows& rows, Address counts) {
-    const EventColumns p = {layer.shape, without_values(rows), pointer<ColumnCounts>(counts)};
+void event_columns(const Queue& queue, const ScanShape& shape, const EventRows& rows, Address counts) {
+    const EventColumns p = {shape, without_values(rows), pointer<ColumnCounts>(counts)};
     check(cuda::event_columns(stream_of(queue), p));
 }
 
 // The events are sorted (starts, positions, values), columns of rows (counts), or columns of a dense input (columns,
 // elements); the other addresses are 0.
-void weight_gradient(const Queue& queue, const Layer& layer, const EventRows& rows, Address grad_current,
+void weight_gradient(const Queue& queue, bool is_double, ScanShape shape, const EventRows& rows, Address grad_current,
                      Address starts, Address positions, Address values, Address counts, Address columns,
                      Address elements, Address partials, Address grad_weight) {
-    layer.visit([&](const auto& cell) {
-        using T = number_of<decltype(cell)>;
-        ScanShape shape = layer.shape;
-        shape.lengths = nullptr;
+    shape.lengths = nullptr;
+    with_type(is_double, [&](auto zero) {
+        using T = decltype(zero);
         const DeviceWeightGradient<T> p = {shape,
                                            rows.inputs,
                                            pointer<const T>(grad_current),
@@ -280,34 +278,32 @@ PYBIND11_MODULE(_cuda, m) {
         .value("bfloat16", Element::bfloat16);
     m.attr("lateral_rows") = kLateralRows;
     m.def("weight_groups", &event_groups, "batch"_a, "neurons"_a);
-    m.def("key_stride", [](const Layer& layer) { return key_stride(layer.shape); }, "layer"_a);
+    m.def("key_stride", [](const ScanShape& shape) { return key_stride(shape); }, "shape"_a);
     // A full queue makes a launch wait: other threads of Python go on meanwhile.
     const auto launch = [&](const char* name, auto function, auto... names) {
         m.def(name, function, py::call_guard<ReleasedGil>(), names...);
     };
-    launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a, "element"_a,
-           "half_spikes"_a, "checkpoints"_a);
-    launch("scan_backward", &scan_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
-           "current"_a, "element"_a, "half_spikes"_a, "checkpoints"_a, "grad_current"_a);
-    launch("events_forward", &events_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "mask"_a,
-           "elements"_a, "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
-    launch("events_backward", &events_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a, "i0"_a,
-           "trace"_a, "checkpoints"_a, "grad_current"_a);
+    launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "outputs"_a, "current"_a, "element"_a, "half_spikes"_a,
+           "saved"_a);
+    launch("scan_backward", &scan_backward, "queue"_a, "layer"_a, "grads"_a, "gradients"_a, "partials"_a, "current"_a,
+           "element"_a, "half_spikes"_a, "saved"_a, "grad_current"_a);
+    launch("events_forward", &events_forward, "queue"_a, "layer"_a, "outputs"_a, "rows"_a, "mask"_a, "elements"_a,
+           "weight_t"_a, "saved"_a, "trace_integrator"_a);
+    launch("events_backward", &events_backward, "queue"_a, "layer"_a, "grads"_a, "gradients"_a, "partials"_a, "saved"_a,
+           "grad_current"_a);
     launch("event_currents", &event_currents, "queue"_a, "layer"_a, "rows"_a, "mask"_a, "elements"_a, "weight_t"_a,
            "currents"_a);
-    launch("lateral_forward", &lateral_forward, "queue"_a, "layer"_a, "initial"_a, "outputs"_a, "current"_a,
-           "weight_t"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
-    launch("lateral_backward", &lateral_backward, "queue"_a, "layer"_a, "arriving"_a, "gradients"_a, "partials"_a,
-           "trace"_a, "checkpoints"_a, "i0"_a, "weight_t"_a, "lateral_relu"_a, "scratch"_a, "grad_current"_a,
-           "elements"_a);
-    launch("integer_forward", &integer_forward, "queue"_a, "layer"_a, "cell"_a, "initial"_a, "outputs"_a, "floats"_a,
-           "rows"_a, "mask"_a, "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
-    launch("integer_backward", &integer_backward, "queue"_a, "layer"_a, "cell"_a, "slopes"_a, "grad_spikes"_a,
-           "grad_current"_a);
-    launch("event_keys", &event_keys, "queue"_a, "layer"_a, "rows"_a, "keys"_a, "narrow"_a, "positions"_a);
-    launch("event_columns", &event_columns, "queue"_a, "layer"_a, "rows"_a, "counts"_a);
-    launch("weight_gradient", &weight_gradient, "queue"_a, "layer"_a, "rows"_a, "grad_current"_a, "starts"_a,
-           "positions"_a, "values"_a, "counts"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
+    launch("lateral_forward", &lateral_forward, "queue"_a, "layer"_a, "outputs"_a, "current"_a, "weight_t"_a, "saved"_a,
+           "trace_integrator"_a);
+    launch("lateral_backward", &lateral_backward, "queue"_a, "layer"_a, "grads"_a, "gradients"_a, "partials"_a,
+           "saved"_a, "weight_t"_a, "scratch"_a, "grad_current"_a, "elements"_a);
+    launch("integer_forward", &integer_forward, "queue"_a, "layer"_a, "outputs"_a, "floats"_a, "rows"_a, "mask"_a,
+           "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
+    launch("integer_backward", &integer_backward, "queue"_a, "layer"_a, "slopes"_a, "grad_spikes"_a, "grad_current"_a);
+    launch("event_keys", &event_keys, "queue"_a, "shape"_a, "rows"_a, "keys"_a, "narrow"_a, "positions"_a);
+    launch("event_columns", &event_columns, "queue"_a, "shape"_a, "rows"_a, "counts"_a);
+    launch("weight_gradient", &weight_gradient, "queue"_a, "is_double"_a, "shape"_a, "rows"_a, "grad_current"_a,
+           "starts"_a, "positions"_a, "values"_a, "counts"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
     launch("event_dots", &event_dots, "queue"_a, "layer"_a, "rows"_a, "positions"_a, "weight_t"_a, "grad_current"_a,
            "grad_values"_a);
     launch("mask_elements", &mask_elements, "queue"_a, "rows"_a);

@@ -4,26 +4,47 @@
 #include <pybind11/stl.h>
 
 #include "arguments.h"
+#include "listed_events.h"
 
 namespace srcell {
 namespace {
 
+// The events of a call: those that are given, or those of a dense input (T, B, K).
+class Input {
+  public:
+    Input(const IntegerLayer& layer, const EventRows* given, Address dense, int64_t inputs) {
+        if (given) {
+            rows_ = *given;
+            return;
+        }
+        listed_.emplace(layer.shape, inputs, dense, 0, std::nullopt);
+        if (!listed_->ones()) value_error("input: expected 0 and 1, got other values");
+        rows_ = listed_->rows();
+    }
+    const EventRows& rows() const { return rows_; }
+
+  private:
+    EventRows rows_ = {};
+    std::optional<ListedEvents<float>> listed_;
+};
+
 // Spikes are float32 if `floats`, otherwise uint8. Returns how often an i was clamped.
-int64_t integer_forward(const Sizes& sizes, Address lengths, int threads, const std::vector<int64_t>& cell,
-                        const Initial& initial, const Outputs& outputs, bool floats, const EventRows& rows,
-                        Address weight, Address scale, double rho, Address slopes) {
+int64_t integer_forward(const IntegerLayer& layer, const Outputs& outputs, bool floats, const EventRows* given,
+                        Address dense, int64_t inputs, Address weight, Address scale, double rho, Address slopes) {
+    const Input input(layer, given, dense, inputs);
+    const EventRows& rows = input.rows();
     IntegerForward p = {};
-    p.shape = make_shape(sizes, lengths, threads, true);
-    p.cell = integer_cell_of(cell);
+    p.shape = layer.shape;
+    p.cell = layer.cell;
     p.events = rows.of<float>();
     const int64_t neurons = p.shape.neurons;
     const Scratch<int16_t> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
                                   integer_tile_width(neurons));
     p.weight = pointer<const int16_t>(weight);
     p.packed_weight = packed.get();
-    p.i0 = pointer<const int16_t>(initial[0]);
-    p.h0 = pointer<const int16_t>(initial[1]);
-    p.hs0 = pointer<const int16_t>(initial[2]);
+    p.i0 = layer.before(0);
+    p.h0 = layer.before(1);
+    p.hs0 = layer.before(2);
     p.spikes = floats ? nullptr : pointer<uint8_t>(outputs[0]);
     p.float_spikes = floats ? pointer<float>(outputs[0]) : nullptr;
     p.i = pointer<int16_t>(outputs[1]);
@@ -42,13 +63,14 @@ int64_t integer_forward(const Sizes& sizes, Address lengths, int threads, const 
     return clamped;
 }
 
-void integer_backward(const Sizes& sizes, Address lengths, int threads, const std::vector<int64_t>& cell,
-                      const EventRows& rows, Address slopes, Address grad_spikes, Address grad_current,
-                      Address grad_weight) {
+void integer_backward(const IntegerLayer& layer, const EventRows* given, Address dense, int64_t inputs, Address slopes,
+                      Address grad_spikes, Address grad_current, Address grad_weight) {
+    const Input input(layer, given, dense, inputs);
+    const EventRows& rows = input.rows();
     IntegerBackward p = {};
-    p.shape = make_shape(sizes, lengths, threads, true);
+    p.shape = layer.shape;
     p.events = rows.of<float>();
-    p.alpha = integer_alpha(integer_cell_of(cell));
+    p.alpha = integer_alpha(layer.cell);
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
     const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
     const Scratch<float> partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
@@ -76,8 +98,16 @@ void bind_integer(pybind11::module_& m) {
         constants.append(py::make_tuple(constant.name, constant.standard));
     m.attr("integer_constants") = py::tuple(constants);
     m.def("check_integer_cell", [](const std::vector<int64_t>& cell) { integer_cell_of(cell); }, "cell"_a);
-    m.def("integer_forward", &integer_forward, "sizes"_a, "lengths"_a, "threads"_a, "cell"_a, "initial"_a, "outputs"_a,
-          "floats"_a, "rows"_a, "weight"_a, "scale"_a, "rho"_a, "slopes"_a);
-    m.def("integer_backward", &integer_backward, "sizes"_a, "lengths"_a, "threads"_a, "cell"_a, "rows"_a, "slopes"_a,
+    py::class_<IntegerLayer>(m, "IntegerLayer")
+        .def(py::init([](bool on_host, const Sizes& sizes, Address lengths, int threads,
+                         const std::vector<int64_t>& cell, std::vector<Address> state) {
+                 return IntegerLayer{make_shape(sizes, lengths, threads, on_host), integer_cell_of(cell),
+                                     std::move(state)};
+             }),
+             "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "cell"_a, "state"_a)
+        .def_readonly("shape", &IntegerLayer::shape);
+    m.def("integer_forward", &integer_forward, "layer"_a, "outputs"_a, "floats"_a, "rows"_a, "input"_a, "inputs"_a,
+          "weight"_a, "scale"_a, "rho"_a, "slopes"_a);
+    m.def("integer_backward", &integer_backward, "layer"_a, "rows"_a, "input"_a, "inputs"_a, "slopes"_a,
           "grad_spikes"_a, "grad_current"_a, "grad_weight"_a);
 }

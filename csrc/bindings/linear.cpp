@@ -1,12 +1,12 @@
-// The kernels of a linear synapse on events, in the compiled module srcell._core: turns arguments into structs,
-// releases the GIL, and reports the first invalid offset or index of a batch that a kernel refused. core.cpp calls
-// bind_linear().
+// The kernels of a layer, on given currents and after a linear synapse on events, in the compiled module srcell._core:
+// turns arguments into structs, releases the GIL, and reports the first invalid offset or index of a batch that a
+// kernel refused. core.cpp calls bind_linear().
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <utility>
-
+#include "../cpu/event_rows.h"
 #include "arguments.h"
+#include "listed_events.h"
 
 namespace srcell {
 
@@ -35,117 +35,153 @@ void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample) {
 
 namespace {
 
-void events_forward(const Layer& layer, const Initial& initial, const Outputs& outputs, const EventRows& rows,
-                    Address weight, Address trace, Address checkpoints, bool trace_integrator) {
-    const int64_t invalid = layer.visit([&](const auto& cell) {
-        using T = number_of<decltype(cell)>;
-        const int64_t neurons = layer.shape.neurons;
-        const Scratch<T> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
-                                event_tile_width(neurons));
-        const EventsForward<T> p = {forward_of(layer, cell, initial, outputs),
-                                    rows.of<T>(),
-                                    pointer<const T>(weight),
-                                    packed.get(),
-                                    pointer<T>(trace),
-                                    pointer<T>(checkpoints),
-                                    trace_integrator,
-                                    false};
-        const ReleasedGil release;
-        return kernels().of<T>().events_forward(p);
-    });
-    if (invalid >= 0) refuse_sample(rows, layer.shape.steps, invalid);
-}
-
-void events_backward(const Layer& layer, const Outputs& arriving, const Gradients& gradients, const EventRows& rows,
-                     Address i0, Address trace, Address checkpoints, Address grad_current, Address grad_weight) {
-    const int64_t invalid = layer.visit([&](const auto& cell) {
-        using T = number_of<decltype(cell)>;
-        const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
-        const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
-        const Scratch<T> partials(count_partials(layer, gradients));
-        const Scratch<T> weight_partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
-        const EventsBackward<T> p = {backward_of(layer, cell, arriving, gradients, partials.get()),
-                                     rows.of<T>(),
-                                     pointer<const T>(trace),
-                                     pointer<const T>(checkpoints),
-                                     pointer<const T>(i0),
-                                     pointer<T>(grad_current),
-                                     pointer<T>(grad_weight),
-                                     weight_partials.get()};
-        const ReleasedGil release;
-        return kernels().of<T>().events_backward(p);
-    });
-    if (invalid >= 0) refuse_sample(rows, layer.shape.steps, invalid);
-}
-
-// The struct of a layer's lateral weights, whose packed form is `packed`.
+// The struct of a layer's recurrent weights, whose packed form is `packed`.
 template <class T>
-Lateral<T> lateral_of(Address weight, bool relu, const Scratch<T>& packed) {
-    return {pointer<const T>(weight), packed.get(), relu, false};
+Lateral<T> lateral_of(const Layer& layer, const Scratch<T>& packed) {
+    return {pointer<const T>(layer.lateral), packed.get(), layer.lateral_relu, false};
 }
 
-// Throws for what a kernel of a layer with lateral weights returned, unless that is -1. Without events there are no
-// rows.
-void check_lateral(int64_t returned, const EventRows* rows, const Layer& layer) {
-    if (returned == kOutOfMemory) throw std::bad_alloc();
-    if (returned >= 0) refuse_sample(*rows, layer.shape.steps, returned);
-}
-
-// The currents are those of the events `rows` through `weight`, or given, if there are no rows.
-void lateral_forward(const Layer& layer, const Initial& initial, const Outputs& outputs, const EventRows* rows,
-                     Address weight, Address current, Address lateral, Address trace, Address checkpoints,
-                     bool trace_integrator) {
-    const int64_t returned = layer.visit([&](const auto& cell) {
+// The currents are those of the events `rows` through `weight`, or given, if there are no rows. Returns what the kernel
+// returned.
+int64_t lateral_forward(const Layer& layer, const Outputs& outputs, const EventRows* rows, Address weight,
+                        Address current, const Saved& saved, bool trace_integrator) {
+    return layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const int64_t neurons = layer.shape.neurons;
         const Scratch<T> packed(
             rows ? event_tiles(neurons) * packed_rows(rows->inputs, rows->count) * event_tile_width(neurons) : 0);
         const Scratch<T> packed_lateral(neurons * lateral_width(neurons));
         LateralForward<T> p = {};
-        static_cast<CellForward<T>&>(p) = forward_of(layer, cell, initial, outputs);
+        static_cast<CellForward<T>&>(p) = forward_of(layer, cell, outputs);
         if (rows) p.events = rows->of<T>();
         p.weight = pointer<const T>(weight);
         p.packed_weight = packed.get();
-        p.trace = pointer<T>(trace);
-        p.checkpoints = pointer<T>(checkpoints);
+        p.trace = pointer<T>(saved[0]);
+        p.checkpoints = pointer<T>(saved[1]);
         p.trace_integrator = trace_integrator;
         p.has_events = rows;
         p.current = pointer<const T>(current);
-        p.lateral = lateral_of(lateral, false, packed_lateral);
+        p.lateral = lateral_of(layer, packed_lateral);
         const ReleasedGil release;
         return kernels().of<T>().lateral_forward(p);
     });
-    check_lateral(returned, rows, layer);
 }
 
-void lateral_backward(const Layer& layer, const Outputs& arriving, const Gradients& gradients, const EventRows* rows,
-                      Address i0, Address trace, Address checkpoints, Address lateral, bool lateral_relu,
-                      Address grad_current, Address grad_weight, Address grad_lateral) {
-    const int64_t returned = layer.visit([&](const auto& cell) {
+int64_t lateral_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
+                         const Saved& saved, Address grad_current, Address grad_weight) {
+    return layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
         const int64_t row = event_tiles(neurons) * event_groups(batch, neurons) * event_tile_width(neurons);
         const Scratch<T> partials(count_partials(layer, gradients));
         const Scratch<T> weight_partials(grad_weight ? rows->inputs * row : 0);
-        const Scratch<T> lateral_partials(grad_lateral ? neurons * row : 0);
+        const Scratch<T> lateral_partials(gradients[0] ? neurons * row : 0);
         const Scratch<T> packed_lateral(neurons * lateral_width(neurons));
         LateralBackward<T> p = {};
-        static_cast<CellBackward<T>&>(p) = backward_of(layer, cell, arriving, gradients, partials.get());
+        static_cast<CellBackward<T>&>(p) = backward_of(layer, cell, grads, gradients, partials.get());
         if (rows) p.events = rows->of<T>();
         p.has_events = rows;
-        p.i0 = pointer<const T>(i0);
-        p.trace = pointer<const T>(trace);
-        p.checkpoints = pointer<const T>(checkpoints);
+        p.i0 = layer.before<T>(0);
+        p.trace = pointer<const T>(saved[0]);
+        p.checkpoints = pointer<const T>(saved[1]);
         p.grad_current = pointer<T>(grad_current);
         p.grad_weight = pointer<T>(grad_weight);
         p.weight_partials = weight_partials.get();
-        p.lateral = lateral_of(lateral, lateral_relu, packed_lateral);
-        p.grad_lateral = pointer<T>(grad_lateral);
+        p.lateral = lateral_of(layer, packed_lateral);
+        p.grad_lateral = pointer<T>(gradients[0]);
         p.lateral_partials = lateral_partials.get();
         const ReleasedGil release;
         return kernels().of<T>().lateral_backward(p);
     });
-    check_lateral(returned, rows, layer);
+}
+
+// Throws for what a kernel on events returned, the first invalid sample, unless that is -1.
+void check_returned(int64_t returned, const Layer& layer, const EventRows* rows) {
+    if (returned == kOutOfMemory) throw std::bad_alloc();
+    if (returned >= 0) refuse_sample(*rows, layer.shape.steps, returned);
+}
+
+// On given currents. There is a trace only beside recurrent weights.
+void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved,
+                  bool trace_integrator) {
+    if (layer.lateral) {
+        const int64_t returned = lateral_forward(layer, outputs, nullptr, 0, current, saved, trace_integrator);
+        return check_returned(returned, layer, nullptr);
+    }
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const ScanForward<T> p = {forward_of(layer, cell, outputs), pointer<const T>(current), pointer<T>(saved[1])};
+        const ReleasedGil release;
+        kernels().of<T>().scan_forward(p);
+    });
+}
+
+void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address current,
+                   const Saved& saved, Address grad_current) {
+    if (layer.lateral) {
+        const int64_t returned = lateral_backward(layer, grads, gradients, nullptr, saved, grad_current, 0);
+        return check_returned(returned, layer, nullptr);
+    }
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const Scratch<T> partials(count_partials(layer, gradients));
+        const ScanBackward<T> p = {backward_of(layer, cell, grads, gradients, partials.get()),
+                                   pointer<const T>(current), pointer<const T>(saved[1]), pointer<T>(grad_current)};
+        const ReleasedGil release;
+        kernels().of<T>().scan_backward(p);
+    });
+}
+
+// After a linear synapse on events.
+void events_forward(const Layer& layer, const Outputs& outputs, const EventRows& rows, Address weight,
+                    const Saved& saved, bool trace_integrator) {
+    if (layer.lateral) {
+        const int64_t returned = lateral_forward(layer, outputs, &rows, weight, 0, saved, trace_integrator);
+        return check_returned(returned, layer, &rows);
+    }
+    const int64_t returned = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const int64_t neurons = layer.shape.neurons;
+        const Scratch<T> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
+                                event_tile_width(neurons));
+        const EventsForward<T> p = {forward_of(layer, cell, outputs),
+                                    rows.of<T>(),
+                                    pointer<const T>(weight),
+                                    packed.get(),
+                                    pointer<T>(saved[0]),
+                                    pointer<T>(saved[1]),
+                                    trace_integrator,
+                                    false};
+        const ReleasedGil release;
+        return kernels().of<T>().events_forward(p);
+    });
+    check_returned(returned, layer, &rows);
+}
+
+void events_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows& rows,
+                     const Saved& saved, Address grad_current, Address grad_weight) {
+    if (layer.lateral) {
+        const int64_t returned = lateral_backward(layer, grads, gradients, &rows, saved, grad_current, grad_weight);
+        return check_returned(returned, layer, &rows);
+    }
+    const int64_t returned = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
+        const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
+        const Scratch<T> partials(count_partials(layer, gradients));
+        const Scratch<T> weight_partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
+        const EventsBackward<T> p = {backward_of(layer, cell, grads, gradients, partials.get()),
+                                     rows.of<T>(),
+                                     pointer<const T>(saved[0]),
+                                     pointer<const T>(saved[1]),
+                                     layer.before<T>(0),
+                                     pointer<T>(grad_current),
+                                     pointer<T>(grad_weight),
+                                     weight_partials.get()};
+        const ReleasedGil release;
+        return kernels().of<T>().events_backward(p);
+    });
+    check_returned(returned, layer, &rows);
 }
 
 void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Address grad_current, Address grad_values,
@@ -164,55 +200,61 @@ void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Add
     if (invalid >= 0) refuse_sample(rows, layer.shape.steps, invalid);
 }
 
-void multiply(bool is_double, int64_t rows, int64_t inputs, int64_t neurons, int threads, Address gradients,
-              Address weight, Address product) {
-    with_type(is_double, [&](auto zero) {
-        using T = decltype(zero);
-        const Scratch<T> packed(neurons * (inputs + kProductPadding));
-        const Product<T> p = {rows,
-                              inputs,
-                              neurons,
-                              threads,
-                              pointer<const T>(gradients),
-                              pointer<const T>(weight),
-                              packed.get(),
-                              pointer<T>(product)};
-        const ReleasedGil release;
-        kernels().of<T>().multiply(p);
-    });
-}
-
 template <class T>
-DenseInput<T> dense_input(const DenseRows& rows) {
-    return {rows.shape, rows.inputs, pointer<const T>(rows.elements), pointer<uint64_t>(rows.mask),
-            pointer<int64_t>(rows.offsets)};
-}
-
-// Returns the number of events.
-int64_t count_events(const DenseRows& rows) {
-    const auto p = dense_input<float>(rows);  // whatever the type: the kernel reads no elements
+void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Address gradients, Address weight,
+              Address product) {
+    const Scratch<T> packed(neurons * (inputs + kProductPadding));
+    const Product<T> p = {rows,
+                          inputs,
+                          neurons,
+                          threads,
+                          pointer<const T>(gradients),
+                          pointer<const T>(weight),
+                          packed.get(),
+                          pointer<T>(product)};
     const ReleasedGil release;
-    kernels().f32.count_events(p);
-    return p.offsets[p.shape.batch * p.shape.steps];
+    kernels().of<T>().multiply(p);
 }
 
-// Returns the number of events, and whether all their values are 1.
-std::pair<int64_t, bool> mask_events(const DenseRows& rows) {
-    return with_type(rows.is_double, [&](auto zero) {
-        using T = decltype(zero);
-        const auto p = dense_input<T>(rows);
-        const ReleasedGil release;
-        const bool ones = kernels().of<T>().mask_events(p);
-        return std::pair(p.offsets[p.shape.batch * p.shape.steps], ones);
+// events_forward() on the nonzero elements of a dense input (T, B, K), whose mask is kept if there is an address for
+// it. Returns whether all of them are 1.
+bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, int64_t inputs, Address mask,
+                   Address weight, const Saved& saved, bool trace_integrator) {
+    return layer.visit([&](const auto& cell) {
+        const ListedEvents<number_of<decltype(cell)>> events(layer.shape, inputs, input, mask, std::nullopt);
+        events_forward(layer, outputs, events.rows(), weight, saved, trace_integrator);
+        return events.ones();
     });
 }
 
-void list_events(const DenseRows& rows, Address indices, Address values) {
-    with_type(rows.is_double, [&](auto zero) {
+// events_backward() on a dense input, of which the mask was kept, and whether all of its elements are 1. The gradient
+// of the input comes from the weight (N, K), or at the events alone, and 0 elsewhere, from the transposed one if it is
+// given.
+void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address input, int64_t inputs,
+                    Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_input,
+                    Address grad_weight) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const ScanShape& shape = layer.shape;
+        const int64_t rows = shape.steps * shape.batch;
+        const Scratch<T> grad_current(grad_input ? rows * shape.neurons : 0);
+        const Address current = address_of(grad_current.get());
+        {
+            const ListedEvents<T> events(shape, inputs, input, mask, ones);
+            events_backward(layer, grads, gradients, events.rows(), saved, current, grad_weight);
+            if (grad_input && weight_t) event_dots(layer, events.rows(), weight_t, current, 0, grad_input);
+        }
+        if (grad_input && !weight_t)
+            multiply<T>(rows, inputs, shape.neurons, shape.threads, current, weight, grad_input);
+    });
+}
+
+// How many elements of every `stride`-th row of a dense array (rows, inputs) are not 0.
+int64_t count_active(bool is_double, Address elements, int64_t rows, int64_t inputs, int64_t stride) {
+    return with_type(is_double, [&](auto zero) {
         using T = decltype(zero);
-        const auto p = dense_input<T>(rows);
         const ReleasedGil release;
-        kernels().of<T>().list_events(p, pointer<int32_t>(indices), pointer<T>(values));
+        return count_nonzero(pointer<const T>(elements), rows, inputs, stride);
     });
 }
 
@@ -234,29 +276,38 @@ void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spike
 void bind_linear(pybind11::module_& m) {
     using namespace srcell;
     using namespace pybind11::literals;
+    py::class_<ScanShape>(m, "Shape");
+    py::list parameters;
+    for (const char* name : kParameterNames) parameters.append(name);
+    m.attr("parameters") = py::tuple(parameters);
+    py::class_<Layer>(m, "Layer")
+        .def(py::init<bool, bool, const Sizes&, Address, int, const std::array<double, kParameters - 1>&,
+                      const std::vector<Address>&, const std::vector<int64_t>&, std::vector<Address>, bool, bool,
+                      Address, bool>(),
+             "is_double"_a, "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "constants"_a, "addresses"_a, "strides"_a,
+             "state"_a, "relu"_a, "recurrent"_a, "weight_hh"_a, "lateral_relu"_a)
+        .def_readonly("shape", &Layer::shape);
     py::class_<EventRows>(m, "EventRows")
         .def(py::init([](Address offsets, Address indices, Address values, int64_t count, int64_t inputs) {
                  return EventRows{offsets, indices, values, count, inputs};
              }),
              "offsets"_a, "indices"_a, "values"_a, "count"_a, "inputs"_a);
     py::class_<DenseRows>(m, "DenseRows")
-        .def(py::init<bool, bool, const Sizes&, Address, int, Address, Address, Address>(), "is_double"_a, "on_host"_a,
-             "sizes"_a, "lengths"_a, "threads"_a, "elements"_a, "mask"_a, "offsets"_a);
-    m.def("events_forward", &events_forward, "layer"_a, "initial"_a, "outputs"_a, "rows"_a, "weight"_a, "trace"_a,
-          "checkpoints"_a, "trace_integrator"_a);
-    m.def("events_backward", &events_backward, "layer"_a, "arriving"_a, "gradients"_a, "rows"_a, "i0"_a, "trace"_a,
-          "checkpoints"_a, "grad_current"_a, "grad_weight"_a);
-    m.def("lateral_forward", &lateral_forward, "layer"_a, "initial"_a, "outputs"_a, "rows"_a.none(true), "weight"_a,
-          "current"_a, "lateral"_a, "trace"_a, "checkpoints"_a, "trace_integrator"_a);
-    m.def("lateral_backward", &lateral_backward, "layer"_a, "arriving"_a, "gradients"_a, "rows"_a.none(true), "i0"_a,
-          "trace"_a, "checkpoints"_a, "lateral"_a, "lateral_relu"_a, "grad_current"_a, "grad_weight"_a,
-          "grad_lateral"_a);
+        .def(py::init<bool, bool, const Sizes&, Address, int, Address, Address>(), "is_double"_a, "on_host"_a,
+             "sizes"_a, "lengths"_a, "threads"_a, "elements"_a, "mask"_a);
+    m.def("scan_forward", &scan_forward, "layer"_a, "outputs"_a, "current"_a, "saved"_a, "trace_integrator"_a);
+    m.def("scan_backward", &scan_backward, "layer"_a, "grads"_a, "gradients"_a, "current"_a, "saved"_a,
+          "grad_current"_a);
+    m.def("events_forward", &events_forward, "layer"_a, "outputs"_a, "rows"_a, "weight"_a, "saved"_a,
+          "trace_integrator"_a);
+    m.def("events_backward", &events_backward, "layer"_a, "grads"_a, "gradients"_a, "rows"_a, "saved"_a,
+          "grad_current"_a, "grad_weight"_a);
+    m.def("dense_forward", &dense_forward, "layer"_a, "outputs"_a, "input"_a, "inputs"_a, "mask"_a, "weight"_a,
+          "saved"_a, "trace_integrator"_a);
+    m.def("dense_backward", &dense_backward, "layer"_a, "grads"_a, "gradients"_a, "input"_a, "inputs"_a, "mask"_a,
+          "ones"_a, "saved"_a, "weight"_a, "weight_t"_a, "grad_input"_a, "grad_weight"_a);
+    m.def("count_nonzero", &count_active, "is_double"_a, "elements"_a, "rows"_a, "inputs"_a, "stride"_a);
     m.def("event_dots", &event_dots, "layer"_a, "rows"_a, "weight_t"_a, "grad_current"_a, "grad_values"_a,
           "grad_input"_a);
-    m.def("multiply", &multiply, "is_double"_a, "rows"_a, "inputs"_a, "neurons"_a, "threads"_a, "gradients"_a,
-          "weight"_a, "product"_a);
-    m.def("mask_events", &mask_events, "rows"_a);
-    m.def("count_events", &count_events, "rows"_a);
-    m.def("list_events", &list_events, "rows"_a, "indices"_a, "values"_a);
     m.def("count_spikes", &count_spikes, "is_double"_a, "sizes"_a, "threads"_a, "spikes"_a, "counts"_a);
 }

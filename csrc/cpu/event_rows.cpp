@@ -121,7 +121,23 @@ int64_t first_past_length(const UncheckedEvents& p) {
     return kNowhere;
 }
 
+template <class T>
+int64_t count_of(const T* elements, int64_t rows, int64_t inputs, int64_t stride) {
+    int64_t count = 0;
+    for (int64_t row = 0; row < rows; row += stride)
+        for (int64_t k = 0; k < inputs; ++k) count += elements[row * inputs + k] != 0;
+    return count;
+}
+
 }  // namespace
+
+int64_t count_nonzero(const float* elements, int64_t rows, int64_t inputs, int64_t stride) {
+    return count_of(elements, rows, inputs, stride);
+}
+
+int64_t count_nonzero(const double* elements, int64_t rows, int64_t inputs, int64_t stride) {
+    return count_of(elements, rows, inputs, stride);
+}
 
 FoundFault find_fault(const UncheckedEvents& p) {
     const int64_t wrong_length = p.lengths ? first_outside(p.lengths, 0, p.batch, p.steps) : kNowhere;

@@ -17,6 +17,9 @@ pixel_group: int
 drawn_steps: int
 parameters: tuple[str, ...]
 
+class Shape:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # made by layers alone
+
 class Layer:
     def __init__(
         self,
@@ -28,9 +31,21 @@ class Layer:
         constants: Sequence[float],
         addresses: Sequence[int],
         strides: Sequence[int],
+        state: Sequence[int],
         relu: bool,
         recurrent: bool,
+        weight_hh: int,
+        lateral_relu: bool,
     ) -> None: ...
+    @property
+    def shape(self) -> Shape: ...
+
+class IntegerLayer:
+    def __init__(
+        self, on_host: bool, sizes: Sequence[int], lengths: int, threads: int, cell: Sequence[int], state: Sequence[int]
+    ) -> None: ...
+    @property
+    def shape(self) -> Shape: ...
 
 class EventRows:
     def __init__(self, offsets: int, indices: int, values: int, count: int, inputs: int) -> None: ...
@@ -45,7 +60,6 @@ class DenseRows:
         threads: int,
         elements: int,
         mask: int,
-        offsets: int,
     ) -> None: ...
 
 class Images:
@@ -70,108 +84,87 @@ def thread_runtime() -> str: ...
 def cached_bytes() -> int: ...
 def empty(shape: Sequence[int], is_double: bool) -> NDArray[Any]: ...
 def scan_forward(
-    layer: Layer, initial: Sequence[int], outputs: Sequence[int], current: int, checkpoints: int
+    layer: Layer, outputs: Sequence[int], current: int, saved: Sequence[int], trace_integrator: bool
 ) -> None: ...
 def scan_backward(
     layer: Layer,
-    arriving: Sequence[int],
+    grads: Sequence[int],
     gradients: Sequence[int],
     current: int,
-    checkpoints: int,
+    saved: Sequence[int],
     grad_current: int,
 ) -> None: ...
 def events_forward(
     layer: Layer,
-    initial: Sequence[int],
     outputs: Sequence[int],
     rows: EventRows,
     weight: int,
-    trace: int,
-    checkpoints: int,
+    saved: Sequence[int],
     trace_integrator: bool,
 ) -> None: ...
 def events_backward(
     layer: Layer,
-    arriving: Sequence[int],
+    grads: Sequence[int],
     gradients: Sequence[int],
     rows: EventRows,
-    i0: int,
-    trace: int,
-    checkpoints: int,
+    saved: Sequence[int],
     grad_current: int,
     grad_weight: int,
-) -> None: ...
-def lateral_forward(
-    layer: Layer,
-    initial: Sequence[int],
-    outputs: Sequence[int],
-    rows: EventRows | None,
-    weight: int,
-    current: int,
-    lateral: int,
-    trace: int,
-    checkpoints: int,
-    trace_integrator: bool,
-) -> None: ...
-def lateral_backward(
-    layer: Layer,
-    arriving: Sequence[int],
-    gradients: Sequence[int],
-    rows: EventRows | None,
-    i0: int,
-    trace: int,
-    checkpoints: int,
-    lateral: int,
-    lateral_relu: bool,
-    grad_current: int,
-    grad_weight: int,
-    grad_lateral: int,
 ) -> None: ...
 
 integer_constants: tuple[tuple[str, int], ...]
 
 def check_integer_cell(cell: Sequence[int]) -> None: ...
 def integer_forward(
-    sizes: Sequence[int],
-    lengths: int,
-    threads: int,
-    cell: Sequence[int],
-    initial: Sequence[int],
+    layer: IntegerLayer,
     outputs: Sequence[int],
     floats: bool,
-    rows: EventRows,
+    rows: EventRows | None,
+    input: int,
+    inputs: int,
     weight: int,
     scale: int,
     rho: float,
     slopes: int,
 ) -> int: ...
 def integer_backward(
-    sizes: Sequence[int],
-    lengths: int,
-    threads: int,
-    cell: Sequence[int],
-    rows: EventRows,
+    layer: IntegerLayer,
+    rows: EventRows | None,
+    input: int,
+    inputs: int,
     slopes: int,
     grad_spikes: int,
     grad_current: int,
     grad_weight: int,
 ) -> None: ...
+def dense_forward(
+    layer: Layer,
+    outputs: Sequence[int],
+    input: int,
+    inputs: int,
+    mask: int,
+    weight: int,
+    saved: Sequence[int],
+    trace_integrator: bool,
+) -> bool: ...
+def dense_backward(
+    layer: Layer,
+    grads: Sequence[int],
+    gradients: Sequence[int],
+    input: int,
+    inputs: int,
+    mask: int,
+    ones: bool,
+    saved: Sequence[int],
+    weight: int,
+    weight_t: int,
+    grad_input: int,
+    grad_weight: int,
+) -> None: ...
+def count_nonzero(is_double: bool, elements: int, rows: int, inputs: int, stride: int) -> int: ...
 def event_dots(
     layer: Layer, rows: EventRows, weight_t: int, grad_current: int, grad_values: int, grad_input: int
 ) -> None: ...
-def multiply(
-    is_double: bool,
-    rows: int,
-    inputs: int,
-    neurons: int,
-    threads: int,
-    gradients: int,
-    weight: int,
-    product: int,
-) -> None: ...
-def mask_events(rows: DenseRows) -> tuple[int, bool]: ...
-def count_events(rows: DenseRows) -> int: ...
-def list_events(rows: DenseRows, indices: int, values: int) -> None: ...
 def count_spikes(is_double: bool, sizes: Sequence[int], threads: int, spikes: int, counts: int) -> None: ...
 def tanh(x: NDArray[_Float]) -> NDArray[_Float]: ...
 def sigmoid(x: NDArray[_Float]) -> NDArray[_Float]: ...

@@ -558,20 +558,22 @@ def core_philox(draw: Draw) -> None:
 
 def core_layer(draw: Draw) -> None:
     """Arguments of a layer, and a scan of no samples with it; it need only return."""
-    constants, addresses, strides = [1.0] * 7, [0] * 7, [0] * 7
+    constants, addresses, strides = [1.0] * 6, [0] * 7, [0] * 7
     spoilt = draw.pick(constants, addresses, strides) if draw.chance(30) else constants
     if draw.chance(50):
-        spoilt[draw.randrange(7)] = draw.oddity()
+        spoilt[draw.randrange(6)] = draw.oddity()
         del spoilt[: draw.randrange(3)]
-    arguments = [draw.chance(50), draw.chance(50), (0, 0, 0), 0, 1, constants, addresses, strides, True, True]
-    state = [(0, 0, 0), (0, 0, 0, 0)]
+    shape, outputs = [(0, 0, 0), 0, 1], [(0, 0, 0, 0), 0, (0, 0)]
+    arguments = [draw.chance(50), draw.chance(50), constants, addresses, strides, [], True, True, 0, True]
     if draw.chance(20):
-        spoilt_list, where = draw.pick(*((arguments, k) for k in (1, 2, 5)), *((state, k) for k in (0, 1)))
+        spoilt_list, where = draw.pick(
+            (shape, 0), (shape, 1), (arguments, 1), (arguments, 2), (outputs, 0), (outputs, 2)
+        )
         spoilt_list[where] = draw.pick((0, 0), None, [2**70] * 3, ("a",) * 3, -1)
     if spoilt is addresses:  # addresses are not checked, so the layer is marked as one on a device
         arguments[1] = False
 
     with may_raise(*CORE_ERRORS):
-        layer = _core.Layer(*arguments)
+        layer = _core.Layer(*arguments[:2], *shape, *arguments[2:])
         if spoilt is constants:
-            _core.scan_forward(layer, *state, 0, 0)
+            _core.scan_forward(layer, *outputs, False)

@@ -67,5 +67,5 @@ def layer_call(
     if isinstance(input, EventBatch):
         sizes = {"steps": input.shape[0], "batch": input.shape[1]}
         return LayerCall("src_events", [input.offsets, input.indices, input.values, weight], layer, sizes, options)
-    at_events = {"input_grad_at_events": input_grad_at_events}
-    return LayerCall("src_dense", [input, weight], layer, at_events, {**options, "method": method})
+    both = {"input_grad_at_events": input_grad_at_events, "method": method}
+    return LayerCall("src_dense", [input, weight], layer, both, options)

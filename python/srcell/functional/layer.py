@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._arguments import as_float, check_bool, check_choice, require_dense
 from .._state import SRCState
-from ..ops._layer import HALF, PARAMETERS, STATE, SURROGATES, work_dtype
+from ..ops._layer import HALF, PARAMETERS, STATE, SURROGATES, LayerArguments, work_dtype
 from ..ops._memory import without_padding as zero_padding
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -37,20 +37,6 @@ class Cell(NamedTuple):
 _DEFAULTS = Cell()
 
 
-class Layer(NamedTuple):
-    """A layer's arguments as the operators take them; the operators check shapes, dtypes and devices."""
-
-    bias: Tensor
-    cell: list[Tensor]
-    state: list[Tensor]
-    lengths: Tensor | None
-    constants: list[float]
-    surrogate: str
-    recurrent_grad: bool
-    weight_hh: Tensor | None
-    lateral_surrogate: str
-
-
 class Lateral(NamedTuple):
     """The lateral weights (N, N) as users give them, and the derivative of the spikes on the way through them."""
 
@@ -71,7 +57,7 @@ def layer_of(
     surrogate: str,
     recurrent_grad: bool,
     lateral: Lateral = NO_LATERAL,
-) -> Layer:
+) -> LayerArguments:
     """Convert the arguments of a layer whose state has the shape (B, *F).
 
     ``like`` gives the device and the dtype of the computation.
@@ -91,16 +77,16 @@ def layer_of(
                 _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
                 for name, value, constant in zip(PARAMETERS, cell, constants, strict=True)
             ]
-    return Layer(
-        _flat_parameter("bias", bias, features, like),
-        tensors,
-        [] if state is None else _flat_state(state, shape, like),
-        None if lengths is None else as_lengths(lengths, like.device),
-        cast("list[float]", constants),
-        surrogate,
-        recurrent_grad,
-        None if lateral.weight_hh is None else _flat_lateral(lateral.weight_hh, features, like),
-        lateral.surrogate,
+    return LayerArguments(
+        bias=_flat_parameter("bias", bias, features, like),
+        cell=tensors,
+        state=[] if state is None else _flat_state(state, shape, like),
+        lengths=None if lengths is None else as_lengths(lengths, like.device),
+        weight_hh=None if lateral.weight_hh is None else _flat_lateral(lateral.weight_hh, features, like),
+        constants=cast("list[float]", constants),
+        surrogate=surrogate,
+        recurrent_grad=recurrent_grad,
+        lateral_surrogate=lateral.surrogate,
     )
 
 

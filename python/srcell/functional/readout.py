@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .._arguments import as_float, describe, require_dense
 from .._pytree import of_tensors
 from ..ops._layer import HALF
 from ..ops._memory import has_memory
 from ..ops._memory import without_padding as zero_padding
+from ..ops._private import in_forward_mode
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.scale import scale
 from .layer import autocasts, check_device, check_lengths, flat_size
@@ -168,7 +168,7 @@ def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
         tensor([[0., 2., 1.]])
 
     """
-    if forward_ad._current_level >= 0:  # which the operator refuses
+    if in_forward_mode():  # which the operator refuses
         return spikes * factors.detach()
     result: Tensor = scale(spikes, factors.detach())
     return result

@@ -10,12 +10,11 @@ from torch import Tensor
 from .._arguments import require_dense
 from .._state import SRCState
 from ..ops import _gpu
-from ..ops._layer import HALF
+from ..ops._layer import HALF, LayerArguments, options_of
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
     Lateral,
-    Layer,
     Parameter,
     State,
     autocasts,
@@ -103,27 +102,15 @@ def src(
     return run_src(current, layer)
 
 
-def run_src(current: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
+def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, SRCState]:
     """``src`` on arguments that ``layer_of`` has converted."""
     steps, batch, *features = current.shape
     flat = current if _gpu.is_gpu(current.device) else worked_on(current)
     half_spikes = current.dtype in HALF and not autocasts(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
-    spikes, i, h, hs, _ = src_operator(
-        flat,
-        layer.bias,
-        layer.cell,
-        layer.state,
-        layer.lengths,
-        layer.weight_hh,
-        constants=layer.constants,
-        surrogate=layer.surrogate,
-        recurrent_grad=layer.recurrent_grad,
-        lateral_surrogate=layer.lateral_surrogate,
-        save=False,
-        trace_integrator=False,
-        half_spikes=half_spikes,
+    spikes, i, h, hs, *_ = src_operator(
+        flat, *layer.tensors, **options_of(layer), save=False, trace_integrator=False, half_spikes=half_spikes
     )
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)

@@ -12,7 +12,8 @@ from .._arguments import check_choice, require_dense
 from .._state import SRCState
 from ..events import EventBatch
 from ..ops import _dense
-from ..ops._layer import HALF, work_dtype
+from ..ops._layer import HALF, LayerArguments, options_of, work_dtype
+from ..ops._memory import contiguous
 from ..ops.src_dense import src_dense
 from ..ops.src_events import src_events
 from .layer import (
@@ -20,7 +21,6 @@ from .layer import (
     NO_LATERAL,
     Cell,
     Lateral,
-    Layer,
     Parameter,
     State,
     autocasts,
@@ -152,7 +152,7 @@ def linear(
     return _events_linear(input, weight, layer)
 
 
-def _events_linear(input: EventBatch, weight: Tensor, layer: Layer) -> tuple[Tensor, SRCState]:
+def _events_linear(input: EventBatch, weight: Tensor, layer: LayerArguments) -> tuple[Tensor, SRCState]:
     """``linear`` on the events of an EventBatch."""
     steps, batch, _ = input.shape
     work = worked_on(weight)
@@ -162,17 +162,10 @@ def _events_linear(input: EventBatch, weight: Tensor, layer: Layer) -> tuple[Ten
         input.indices,
         values,
         work,
-        layer.bias,
-        layer.cell,
-        layer.state,
-        layer.lengths,
-        layer.weight_hh,
+        *layer.tensors,
+        **options_of(layer),
         steps=steps,
         batch=batch,
-        constants=layer.constants,
-        surrogate=layer.surrogate,
-        recurrent_grad=layer.recurrent_grad,
-        lateral_surrogate=layer.lateral_surrogate,
         save=False,
         trace_integrator=False,
     )
@@ -180,7 +173,7 @@ def _events_linear(input: EventBatch, weight: Tensor, layer: Layer) -> tuple[Ten
 
 
 def _dense_linear(
-    input: Tensor, weight: Tensor, layer: Layer, method: str, input_grad_at_events: bool
+    input: Tensor, weight: Tensor, layer: LayerArguments, method: str, input_grad_at_events: bool
 ) -> tuple[Tensor, SRCState]:
     """``linear`` on a dense input."""
     input = as_spikes(input, weight.dtype)
@@ -195,16 +188,9 @@ def _dense_linear(
     spikes, i, h, hs, *_ = src_dense(
         input,
         work,
-        layer.bias,
-        layer.cell,
-        layer.state,
-        layer.lengths,
-        layer.weight_hh,
+        *layer.tensors,
+        **options_of(layer),
         method=method,
-        constants=layer.constants,
-        surrogate=layer.surrogate,
-        recurrent_grad=layer.recurrent_grad,
-        lateral_surrogate=layer.lateral_surrogate,
         save=False,
         trace_integrator=False,
         input_grad_at_events=input_grad_at_events,
@@ -219,7 +205,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
     if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
         method = _dense.without_looking("auto", half=autocasts(input) or weight.dtype in HALF)
-        if not _dense.takes_events(input.contiguous(), method, lengths):
+        if not _dense.takes_events(contiguous(input), method, lengths):
             return F.linear(without_padding(input, lengths)[0], weight)
         input = EventBatch.from_dense(worked_on(input))
     # Each row as a sample of one step from zeros: the integrator then is the current.

@@ -111,7 +111,7 @@ def src(
     spikes, *state = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
     if half_spikes and half != work:
         spikes = op.Cast(spikes, to=half)
-    return [spikes, *state, empty(work)]
+    return [spikes, *state, empty(work), empty(work)]
 
 
 def src_dense(

@@ -33,7 +33,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_byt
     dtype = dtype or like.dtype
     size = math.prod(shape) * dtype.itemsize
     if size < block_bytes:
-        return like.new_empty(*shape, dtype=dtype)
+        return like.new_empty(shape, dtype=dtype)
     if size >= 2**63:
         raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")
     if dtype.itemsize < 4:  # blocks hold elements of 4 or 8 bytes
@@ -67,34 +67,32 @@ class EventRows:
 
 
 class Cpu:
-    """Runs the kernels of a layer on the CPU."""
+    """Runs the kernels of a layer on the CPU. ``saved`` has its trace and checkpoints, empty if they are not wanted."""
 
-    segment = core.segment
-    event_segment = core.event_segment
     empty = staticmethod(empty)
 
     def scan_forward(
-        self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, checkpoints: Tensor | None
+        self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, saved: Optionals, trace_integrator: bool
     ) -> None:
-        """Fill spikes, state and checkpoints from given currents."""
-        core.scan_forward(layer.struct, layer.initial(), addresses(outputs), address(current), address(checkpoints))
+        """Fill spikes, state and what is saved from given currents."""
+        core.scan_forward(layer.struct, addresses(outputs), address(current), addresses(saved), trace_integrator)
 
     def scan_backward(
         self,
         layer: Layer,
-        arriving: Optionals,
+        grads: Optionals,
         gradients: LayerGradients,
         current: Tensor,
-        checkpoints: Tensor,
+        saved: Optionals,
         grad_current: Tensor,
     ) -> None:
-        """Fill the gradients of a layer and of its currents."""
+        """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
         core.scan_backward(
             layer.struct,
-            addresses(arriving),
+            addresses(grads),
             addresses(gradients.wanted),
             address(current),
-            address(checkpoints),
+            addresses(saved),
             address(grad_current),
         )
 
@@ -107,149 +105,113 @@ class Cpu:
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
-        """Fill spikes and state after a linear synapse on events, and trace and checkpoints unless they are None."""
-        if layer.weight_hh is not None:
-            return self.lateral_forward(layer, outputs, (rows, weight), None, saved, trace_integrator)
-        trace, checkpoints = saved
+        """Fill spikes, state and what is saved after a linear synapse on events."""
         core.events_forward(
             layer.struct,
-            layer.initial(),
             addresses(outputs),
             rows.for_kernels(weight.shape[1]),
             address(weight),
-            address(trace),
-            address(checkpoints),
+            addresses(saved),
             trace_integrator,
-        )
-
-    def lateral_forward(
-        self,
-        layer: Layer,
-        outputs: Sequence[Tensor],
-        events: tuple[EventRows, Tensor] | None,
-        current: Tensor | None,
-        saved: Optionals,
-        trace_integrator: bool,
-    ) -> None:
-        """Fill spikes and state of a layer with lateral weights, after a linear synapse on events or given currents.
-
-        The trace is (B, T, N); it and the checkpoints are those of events, unless they are None.
-        """
-        rows, weight = events or (None, None)
-        trace, checkpoints = saved
-        core.lateral_forward(
-            layer.struct,
-            layer.initial(),
-            addresses(outputs),
-            None if rows is None or weight is None else rows.for_kernels(weight.shape[1]),
-            address(weight),
-            address(current),
-            address(layer.weight_hh),
-            address(trace),
-            address(checkpoints),
-            trace_integrator,
-        )
-
-    def lateral_backward(
-        self,
-        layer: Layer,
-        arriving: Optionals,
-        gradients: LayerGradients,
-        rows: tuple[EventRows, int] | None,
-        saved: Sequence[Tensor],
-        i0: Tensor | None,
-        grad_current: Tensor | None,
-        grad_weight: Tensor | None,
-    ) -> None:
-        """Fill the gradients of a layer with lateral weights; ``rows`` has the events and K, None of given currents."""
-        trace, checkpoints = saved
-        core.lateral_backward(
-            layer.struct,
-            addresses(arriving),
-            addresses(gradients.wanted),
-            None if rows is None else rows[0].for_kernels(rows[1]),
-            address(i0),
-            address(trace),
-            address(checkpoints),
-            address(layer.weight_hh),
-            layer.lateral_relu,
-            address(grad_current),
-            address(grad_weight),
-            address(gradients.weight_hh),
         )
 
     def events_backward(
         self,
         layer: Layer,
-        arriving: Optionals,
+        grads: Optionals,
         gradients: LayerGradients,
         rows: EventRows,
         weight: Tensor,
-        saved: Sequence[Tensor],
-        i0: Tensor | None,
-        *,
-        want_values: bool,
-        want_weight: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Fill the gradients of a layer; return those of values and weight, empty if not wanted."""
+        saved: Optionals,
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Fill the gradients of a layer; return those of values and weight, None if not wanted."""
+        want_values, want_weight = wanted
         grad_current = empty(weight, *layer.sizes) if want_values else None
-        grad_weight = self.weight_gradient(
-            layer, arriving, gradients, rows, weight, saved, i0, grad_current, want_weight=want_weight
-        )
-        grad_values = weight.new_empty(0)
-        if grad_current is not None:
-            grad_values = empty(weight, rows.indices.shape[0])
-            self.event_dots(layer, rows, weight, grad_current, grad_values, None)
-        return grad_values, grad_weight
-
-    def weight_gradient(
-        self,
-        layer: Layer,
-        arriving: Optionals,
-        gradients: LayerGradients,
-        rows: EventRows,
-        weight: Tensor,
-        saved: Sequence[Tensor],
-        i0: Tensor | None,
-        grad_current: Tensor | None,
-        *,
-        want_weight: bool,
-    ) -> Tensor:
-        """Fill the gradients of a layer and, if given, of the currents; return the weight's, empty if not wanted."""
-        grad_weight = torch.empty_like(weight) if want_weight else weight.new_empty(0)
-        if layer.weight_hh is not None:
-            wanted = grad_weight if want_weight else None
-            kept = (rows, weight.shape[1])
-            self.lateral_backward(layer, arriving, gradients, kept, saved, i0, grad_current, wanted)
-            return grad_weight
-        trace, checkpoints = saved
+        grad_weight = torch.empty_like(weight) if want_weight else None
+        events = rows.for_kernels(weight.shape[1])
         core.events_backward(
             layer.struct,
-            addresses(arriving),
+            addresses(grads),
             addresses(gradients.wanted),
-            rows.for_kernels(weight.shape[1]),
-            address(i0),
-            address(trace),
-            address(checkpoints),
+            events,
+            addresses(saved),
             address(grad_current),
-            address(grad_weight) if want_weight else 0,
+            address(grad_weight),
         )
-        return grad_weight
+        if grad_current is None:
+            return None, grad_weight
+        grad_values, weight_t = empty(weight, rows.indices.shape[0]), weight.t().contiguous()
+        core.event_dots(layer.struct, events, address(weight_t), address(grad_current), address(grad_values), 0)
+        return grad_values, grad_weight
+
+    def dense_forward(
+        self,
+        layer: Layer,
+        outputs: Sequence[Tensor],
+        input: Tensor,
+        mask: Tensor | None,
+        weight: Tensor,
+        saved: Optionals,
+        trace_integrator: bool,
+    ) -> bool:
+        """``events_forward`` on the nonzero elements of a contiguous dense input.
+
+        Fill their mask, unless it is None; return whether they are known to be all 1.
+        """
+        return core.dense_forward(
+            layer.struct,
+            addresses(outputs),
+            address(input),
+            weight.shape[1],
+            address(mask),
+            address(weight),
+            addresses(saved),
+            trace_integrator,
+        )
+
+    def dense_backward(
+        self,
+        layer: Layer,
+        grads: Optionals,
+        gradients: LayerGradients,
+        input: Tensor,
+        mask: Tensor,
+        ones: bool,
+        weight: Tensor,
+        saved: Optionals,
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """``events_backward`` on a dense input; the last of ``wanted``: its gradient is needed at events alone."""
+        want_input, want_weight, at_events = wanted
+        grad_input = empty(input, *input.shape) if want_input else None
+        grad_weight = torch.empty_like(weight) if want_weight else None
+        weight_t = weight.t().contiguous() if want_input and at_events else None
+        core.dense_backward(
+            layer.struct,
+            addresses(grads),
+            addresses(gradients.wanted),
+            address(input),
+            weight.shape[1],
+            address(mask),
+            ones,
+            addresses(saved),
+            address(weight),
+            address(weight_t),
+            address(grad_input),
+            address(grad_weight),
+        )
+        return grad_input, grad_weight
 
     def integer_forward(
         self, layer: IntegerLayer, outputs: Sequence[Tensor], slopes: Tensor | None, *, floats: bool
     ) -> Tensor:
         """Fill spikes, state and slopes of integer neurons; return how often an i was clamped."""
-        assert layer.rows is not None
         clamped = core.integer_forward(
-            layer.sizes,
-            address(layer.lengths),
-            torch.get_num_threads(),
-            layer.cell,
-            addresses(layer.state) or (0, 0, 0),
+            layer.struct,
             addresses(outputs),
             floats,
-            layer.rows.for_kernels(layer.weight.shape[1]),
+            *self._integer_input(layer),
             address(layer.weight),
             address(layer.scale),
             layer.rho,
@@ -266,98 +228,26 @@ class Cpu:
         grad_weight: Tensor | None,
     ) -> None:
         """Fill the gradients of the currents and of the integers of the weight, unless they are None."""
-        assert layer.rows is not None
         core.integer_backward(
-            layer.sizes,
-            address(layer.lengths),
-            torch.get_num_threads(),
-            layer.cell,
-            layer.rows.for_kernels(layer.weight.shape[1]),
+            layer.struct,
+            *self._integer_input(layer),
             address(slopes),
             address(grad_spikes),
             address(grad_current),
             address(grad_weight),
         )
 
-    def event_dots(
-        self,
-        layer: Layer,
-        rows: EventRows,
-        weight: Tensor,
-        grad_current: Tensor,
-        grad_values: Tensor | None,
-        grad_input: Tensor | None,
-    ) -> None:
-        """Fill the gradients of event values, or those of a dense input at its events."""
-        weight_t = weight.t().contiguous()
-        core.event_dots(
-            layer.struct,
-            rows.for_kernels(weight.shape[1]),
-            address(weight_t),
-            address(grad_current),
-            address(grad_values),
-            address(grad_input),
-        )
-
-    def events_of(self, input: Tensor, lengths: Tensor | None) -> tuple[EventRows, Tensor, bool]:
-        """The events of a contiguous dense input, the mask of its nonzero elements, and whether all events are 1."""
-        rows, words = mask_shape(input)
-        mask, offsets = empty(input, rows, words, dtype=torch.int64), empty(input, rows + 1, dtype=torch.int64)
-        if rows == 0:  # T or B may still be huge, and the kernel loops over both
-            offsets.zero_()
-            return EventRows(offsets, empty(input, 0, dtype=torch.int32), None), mask, True
-        dense = dense_rows(input, lengths, mask, offsets)
-        count, ones = core.mask_events(dense)
-        return self._list(dense, input, offsets, count, ones), mask, ones
-
-    def events_of_mask(self, input: Tensor, mask: Tensor, *, ones: bool) -> EventRows:
-        """The events of a contiguous dense input, from the mask that ``events_of`` made."""
-        offsets = empty(mask, mask.shape[0] + 1)
-        dense = dense_rows(input, None, mask, offsets)
-        return self._list(dense, input, offsets, core.count_events(dense), ones)
-
-    def _list(self, dense: core.DenseRows, input: Tensor, offsets: Tensor, count: int, ones: bool) -> EventRows:
-        indices = empty(input, count, dtype=torch.int32)
-        values = None if ones else empty(input, count)
-        if count:
-            core.list_events(dense, address(indices), address(values))
-        return EventRows(offsets, indices, values)
-
-    def input_gradient(self, grad_current: Tensor, weight: Tensor, grad_input: Tensor) -> None:
-        """Fill the gradient of a dense input from that of the currents."""
-        steps, batch, neurons = grad_current.shape
-        core.multiply(
-            weight.dtype == torch.float64,
-            steps * batch,
-            weight.shape[1],
-            neurons,
-            torch.get_num_threads(),
-            address(grad_current),
-            address(weight),
-            address(grad_input),
-        )
+    @staticmethod
+    def _integer_input(layer: IntegerLayer) -> tuple[core.EventRows | None, int, int]:
+        """The events of integer neurons or their dense input, and K."""
+        inputs = layer.weight.shape[1]
+        return None if layer.rows is None else layer.rows.for_kernels(inputs), address(layer.input), inputs
 
 
 def mask_shape(input: Tensor) -> tuple[int, int]:
     """Shape of the mask: a row for each step of each sample, with a bit for each input, in words of 64."""
     steps, batch, inputs = input.shape
     return batch * steps, -(-inputs // 64)
-
-
-def dense_rows(
-    input: Tensor, lengths: Tensor | None, mask: Tensor, offsets: Tensor | None, on_host: bool = True
-) -> core.DenseRows:
-    """The struct of a dense input that kernels take; the caller must keep the tensors alive while they run."""
-    return core.DenseRows(
-        input.dtype == torch.float64,
-        on_host,
-        input.shape,
-        address(lengths),
-        torch.get_num_threads(),
-        address(input),
-        address(mask),
-        address(offsets),
-    )
 
 
 CPU = Cpu()

@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import _gpu
+from ._cpu import core
 from ._layer import Like, check_floats, check_tensor
+from ._memory import address
 
 METHODS = ("auto", "events", "gemm")
 
@@ -31,20 +34,22 @@ def without_looking(method: str, *, half: bool) -> str:
 
 
 def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
-    """Whether a contiguous input (T, B, K) on the CPU is summed by events; "auto" measures some rows' density."""
-    if method != "auto":
+    """Whether a contiguous input (T, B, K) is summed by events; "auto" measures some rows' density on a CPU."""
+    if method != "auto" or _gpu.is_gpu(input.device):
         return method == "events"
     if input.numel() == 0:
         return True
     steps, batch, inputs = input.shape
-    rows = input.view(steps * batch, inputs)
-    stride = max(1, rows.shape[0] // _SAMPLED_ROWS)
-    sampled = rows if stride == 1 else rows[::stride]
-    if lengths is not None:
-        row = torch.arange(0, rows.shape[0], stride, device=input.device)
-        sampled = sampled[row // batch < lengths[row % batch]]
-    density = int(sampled.count_nonzero()) / max(sampled.numel(), 1)
-    return events_are_faster(inputs, density)
+    rows = steps * batch
+    stride = max(1, rows // _SAMPLED_ROWS)
+    if lengths is None:
+        of_doubles, count = input.dtype == torch.float64, -(-rows // stride) * inputs
+        active = core.count_nonzero(of_doubles, address(input), rows, inputs, stride)
+    else:
+        row = torch.arange(0, rows, stride)
+        sampled = input.view(rows, inputs)[::stride][row // batch < lengths[row % batch]]
+        active, count = int(sampled.count_nonzero()), sampled.numel()
+    return events_are_faster(inputs, active / max(count, 1))
 
 
 def events_are_faster(inputs: int, density: float) -> bool:

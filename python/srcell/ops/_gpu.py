@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._cpu import CPU, Cpu, EventRows, core, dense_rows, mask_shape
+from ._cpu import CPU, Cpu, EventRows, core, mask_shape
 from ._memory import Optionals, address, addresses
 
 if TYPE_CHECKING:
@@ -22,21 +22,8 @@ if TYPE_CHECKING:
     from .integer import IntegerLayer
 
 
-class Shape:
-    """The sizes and lengths of a layer, for kernels that take a layer but none of its values."""
-
-    __slots__ = ("lengths", "sizes", "struct")
-
-    def __init__(self, sizes: tuple[int, int, int], lengths: Tensor | None) -> None:
-        self.sizes, self.lengths = sizes, lengths
-        constants, nothing = [0.0, 0.0, 1.0, *[0.0] * 4], [0] * len(core.parameters)
-        self.struct = core.Layer(False, False, sizes, address(lengths), 1, constants, nothing, nothing, False, False)
-
-
 class Gpu:
     """Runs the kernels of a layer on a GPU."""
-
-    segment = event_segment = core.segment
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -54,25 +41,42 @@ class Gpu:
             kernel(queue, *map(plain, arguments))
 
     def scan_forward(
-        self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, checkpoints: Tensor | None
+        self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, saved: Optionals, trace_integrator: bool
     ) -> None:
-        """Fill spikes, state and checkpoints from given currents, which may be half precision."""
-        elements = _elements(current, outputs[0])
-        self.launch("scan_forward", layer.struct, layer.initial(), outputs, current, *elements, checkpoints)
+        """Fill spikes, state and what is saved from given currents, which may be half precision.
+
+        Beside recurrent weights they may not, but may lie in the spikes.
+        """
+        if layer.weight_hh is None:
+            elements = _elements(current, outputs[0])
+            return self.launch("scan_forward", layer.struct, outputs, current, *elements, saved)
+        weight_t = layer.weight_hh.t().contiguous()
+        self.launch("lateral_forward", layer.struct, outputs, current, weight_t, saved, trace_integrator)
 
     def scan_backward(
         self,
         layer: Layer,
-        arriving: Optionals,
+        grads: Optionals,
         gradients: LayerGradients,
         current: Tensor,
-        checkpoints: Tensor,
+        saved: Optionals,
         grad_current: Tensor,
     ) -> None:
-        """Fill the gradients of a layer and of its currents."""
+        """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
         partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
-        by_current = (current, *_elements(current, arriving[0]), checkpoints, grad_current)
-        self.launch("scan_backward", layer.struct, arriving, gradients.wanted, partials, *by_current)
+        if layer.weight_hh is None:
+            by_current = (current, *_elements(current, grads[0]), saved, grad_current)
+            return self.launch("scan_backward", layer.struct, grads, gradients.wanted, partials, *by_current)
+        weight_t, grad_weight_hh = layer.weight_hh.t().contiguous(), gradients.wanted[0]
+        scratch = self.empty(layer.bias, cuda_module().lateral_rows, *layer.sizes[1:])
+        # The spikes before each step are the input of the recurrent synapse.
+        elements = None if grad_weight_hh is None else self.empty(layer.bias, *layer.sizes)
+        by_step = (weight_t, scratch, grad_current, elements)
+        self.launch("lateral_backward", layer.struct, grads, gradients.wanted, partials, saved, *by_step)
+        if elements is not None and grad_weight_hh is not None:
+            mask = self.empty(elements, *mask_shape(elements), dtype=torch.int64)
+            self.mask(elements, None, mask)
+            grad_weight_hh.copy_(self.masked_weight_gradient(layer, elements, mask, layer.weight_hh, grad_current))
 
     def events_forward(
         self,
@@ -83,67 +87,31 @@ class Gpu:
         saved: Optionals,
         trace_integrator: bool,
     ) -> None:
-        """Fill spikes and state after a linear synapse on events, and trace and checkpoints unless they are None."""
-        events = rows.for_kernels(weight.shape[1])
-        self._events_forward(layer, outputs, (events, None, None), weight, saved, trace_integrator)
+        """Fill spikes, state and what is saved after a linear synapse on events."""
+        events = (rows.for_kernels(weight.shape[1]), None, None)
+        self._synapse_forward(layer, outputs, events, weight, saved, trace_integrator)
 
-    def masked_forward(
+    def dense_forward(
         self,
         layer: Layer,
         outputs: Sequence[Tensor],
         input: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         weight: Tensor,
         saved: Optionals,
         trace_integrator: bool,
-    ) -> None:
-        """``events_forward`` on a dense input and the mask of its nonzero elements."""
-        no_rows = core.EventRows(0, 0, 0, 0, weight.shape[1])
-        self._events_forward(layer, outputs, (no_rows, mask, input), weight, saved, trace_integrator)
+    ) -> bool:
+        """``events_forward`` on the nonzero elements of a contiguous dense input.
 
-    def lateral_forward(
-        self,
-        layer: Layer,
-        outputs: Sequence[Tensor],
-        events: None,
-        current: Tensor,
-        saved: Optionals,
-        trace_integrator: bool,
-    ) -> None:
-        """Fill spikes and state of a layer with lateral weights on given currents; they may lie in the spikes."""
-        assert layer.weight_hh is not None
-        weight_t = layer.weight_hh.t().contiguous()
-        self.launch(
-            "lateral_forward", layer.struct, layer.initial(), outputs, current, weight_t, *saved, trace_integrator
-        )
+        Fill their mask, which may be None; return whether they are known to be all 1, which would synchronise.
+        """
+        mask = self.empty(input, *mask_shape(input), dtype=torch.int64) if mask is None else mask
+        self.mask(input, layer.lengths, mask)
+        events = (core.EventRows(0, 0, 0, 0, weight.shape[1]), mask, input)
+        self._synapse_forward(layer, outputs, events, weight, saved, trace_integrator)
+        return False
 
-    def lateral_backward(
-        self,
-        layer: Layer,
-        arriving: Optionals,
-        gradients: LayerGradients,
-        rows: None,
-        saved: Sequence[Tensor],
-        i0: Tensor | None,
-        grad_current: Tensor,
-        grad_weight: None,
-    ) -> None:
-        """Fill the gradients of a layer with lateral weights and of its currents."""
-        assert layer.weight_hh is not None
-        weight_t = layer.weight_hh.t().contiguous()
-        partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
-        scratch = self.empty(layer.bias, cuda_module().lateral_rows, *layer.sizes[1:])
-        # The spikes before each step are the input of the lateral synapse.
-        elements = self.empty(layer.bias, *layer.sizes) if gradients.weight_hh is not None else None
-        by_step = (weight_t, layer.lateral_relu, scratch, grad_current, elements)
-        self.launch("lateral_backward", layer.struct, arriving, gradients.wanted, partials, *saved, i0, *by_step)
-        if elements is not None and gradients.weight_hh is not None:
-            mask = self.empty(elements, *mask_shape(elements), dtype=torch.int64)
-            self.mask(elements, None, mask)
-            made = self.masked_weight_gradient(layer, elements, mask, layer.weight_hh, grad_current)
-            gradients.weight_hh.copy_(made)
-
-    def _events_forward(
+    def _synapse_forward(
         self,
         layer: Layer,
         outputs: Sequence[Tensor],
@@ -155,59 +123,73 @@ class Gpu:
         weight_t = weight.t().contiguous()
         if layer.weight_hh is not None:
             self.launch("event_currents", layer.struct, *events, weight_t, outputs[0])
-            return self.lateral_forward(layer, outputs, None, outputs[0], saved, trace_integrator)
-        self.launch(
-            "events_forward", layer.struct, layer.initial(), outputs, *events, weight_t, *saved, trace_integrator
-        )
+            return self.scan_forward(layer, outputs, outputs[0], saved, trace_integrator)
+        self.launch("events_forward", layer.struct, outputs, *events, weight_t, saved, trace_integrator)
 
-    def current_gradient(
-        self,
-        layer: Layer,
-        arriving: Optionals,
-        gradients: LayerGradients,
-        saved: Sequence[Tensor],
-        i0: Tensor | None,
-    ) -> Tensor:
+    def _current_gradient(self, layer: Layer, grads: Optionals, gradients: LayerGradients, saved: Optionals) -> Tensor:
         """Fill the gradients of a layer on events; return that of the currents."""
         grad_current = self.empty(layer.bias, *layer.sizes)
         if layer.weight_hh is not None:
-            self.lateral_backward(layer, arriving, gradients, None, saved, i0, grad_current, None)
+            self.scan_backward(layer, grads, gradients, layer.bias, saved, grad_current)
             return grad_current
         partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
-        self.launch("events_backward", layer.struct, arriving, gradients.wanted, partials, i0, *saved, grad_current)
+        self.launch("events_backward", layer.struct, grads, gradients.wanted, partials, saved, grad_current)
         return grad_current
 
     def events_backward(
         self,
         layer: Layer,
-        arriving: Optionals,
+        grads: Optionals,
         gradients: LayerGradients,
         rows: EventRows,
         weight: Tensor,
-        saved: Sequence[Tensor],
-        i0: Tensor | None,
-        *,
-        want_values: bool,
-        want_weight: bool,
-    ) -> tuple[Tensor, Tensor]:
+        saved: Optionals,
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Fill the gradients of a layer; return those of values and weight, empty if not wanted."""
-        grad_current = self.current_gradient(layer, arriving, gradients, saved, i0)
+        grad_current = self._current_gradient(layer, grads, gradients, saved)
+        want_values, want_weight = wanted
         return self.synapse_gradients(
             layer, rows, weight, grad_current, want_values=want_values, want_weight=want_weight
         )
 
+    def dense_backward(
+        self,
+        layer: Layer,
+        grads: Optionals,
+        gradients: LayerGradients,
+        input: Tensor,
+        mask: Tensor,
+        ones: bool,
+        weight: Tensor,
+        saved: Optionals,
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """``events_backward`` on a dense input; the last of ``wanted``: its gradient is needed at events alone."""
+        want_input, want_weight, at_events = wanted
+        grad_current = self._current_gradient(layer, grads, gradients, saved)
+        grad_input = grad_weight = None
+        if want_weight:
+            grad_weight = self.masked_weight_gradient(layer, input, mask, weight, grad_current)
+        if want_input:
+            grad_input = self.empty(input, *input.shape)
+            torch.mm(grad_current.flatten(0, 1), weight, out=grad_input.flatten(0, 1))
+            if at_events:
+                grad_input.masked_fill_(input == 0, 0)
+        return grad_input, grad_weight
+
     def synapse_gradients(
         self,
-        layer: Layer | Shape,
+        layer: Layer | IntegerLayer,
         rows: EventRows,
         weight: Tensor,
         grad_current: Tensor,
         *,
         want_values: bool,
         want_weight: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """The gradients of values and weight from that of the currents, empty if not wanted."""
-        grad_values, grad_weight = weight.new_empty(0), weight.new_empty(0)
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of values and weight from that of the currents, None if not wanted."""
+        grad_values = grad_weight = None
         if not (want_values or want_weight):
             return grad_values, grad_weight
         count, inputs = rows.indices.shape[0], weight.shape[1]
@@ -216,17 +198,17 @@ class Gpu:
         by_columns = want_weight and rows.values is None and 4 * math.prod(columns_shape) <= 5 * count
         if by_columns:
             counts = torch.zeros(*columns_shape, 4, dtype=torch.int32, device=weight.device)
-            self.launch("event_columns", layer.struct, events, counts)
+            self.launch("event_columns", layer.struct.shape, events, counts)
             grad_weight = self._weight_gradient(layer, weight, events, grad_current, counts=counts)
             if not want_values:
                 return grad_values, grad_weight
-        groups, stride = cuda_module().weight_groups(*layer.sizes[1:]), cuda_module().key_stride(layer.struct)
+        groups, stride = cuda_module().weight_groups(*layer.sizes[1:]), cuda_module().key_stride(layer.struct.shape)
         narrow = groups * inputs * stride < torch.iinfo(torch.int32).max
         dtype = torch.int32 if narrow else torch.int64
         by_keys = want_weight and not by_columns
         keys = torch.full_like(rows.indices, torch.iinfo(dtype).max, dtype=dtype) if by_keys else None
         positions = torch.full_like(rows.indices, -1, dtype=torch.int64)
-        self.launch("event_keys", layer.struct, events, keys, narrow, positions)
+        self.launch("event_keys", layer.struct.shape, events, keys, narrow, positions)
         if want_values:
             grad_values = self.empty(weight, count)
             weight_t = weight.t().contiguous()
@@ -242,24 +224,24 @@ class Gpu:
         return grad_values, grad_weight
 
     def masked_weight_gradient(
-        self, layer: Layer | Shape, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
+        self, layer: Layer | IntegerLayer, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
     ) -> Tensor:
         """The gradient of the weight from a dense input."""
         inputs = input.shape[2]
         columns = self.empty(input, *self._columns_shape(layer, inputs), dtype=torch.int32)
-        self.launch("mask_columns", dense_rows(input, None, mask, None, on_host=False), columns)
+        self.launch("mask_columns", dense_rows(input, None, mask), columns)
         no_rows = core.EventRows(0, 0, 0, 0, inputs)
         return self._weight_gradient(layer, weight, no_rows, grad_current, columns=columns, elements=input)
 
     @staticmethod
-    def _columns_shape(layer: Layer | Shape, inputs: int) -> tuple[int, int, int]:
+    def _columns_shape(layer: Layer | IntegerLayer, inputs: int) -> tuple[int, int, int]:
         """The shape of columns, a word for each segment of each input of a sample."""
         steps, batch, _ = layer.sizes
         return batch, -(-steps // core.event_segment), inputs
 
     def _weight_gradient(
         self,
-        layer: Layer | Shape,
+        layer: Layer | IntegerLayer,
         weight: Tensor,
         rows: core.EventRows,
         grad_current: Tensor,
@@ -276,7 +258,10 @@ class Gpu:
         groups = cuda_module().weight_groups(*layer.sizes[1:])
         partials = self.empty(weight, groups, weight.shape[1], weight.shape[0])
         events = (starts, positions, values, counts, columns, elements)
-        self.launch("weight_gradient", layer.struct, rows, grad_current, *events, partials, grad_weight)
+        is_double = weight.dtype == torch.float64
+        self.launch(
+            "weight_gradient", is_double, layer.struct.shape, rows, grad_current, *events, partials, grad_weight
+        )
         return grad_weight
 
     def integer_forward(
@@ -285,10 +270,8 @@ class Gpu:
         """Fill spikes, state and slopes of integer neurons; return how often an i was clamped."""
         clamped = torch.zeros((), dtype=torch.int64, device=layer.weight.device)
         weight_t = layer.weight.t().contiguous()
-        shape = Shape(layer.sizes, layer.lengths)
-        state = addresses(layer.state) or (0, 0, 0)
         synapse = (*self._integer_events(layer)[1:], weight_t, layer.scale, layer.rho)
-        self.launch("integer_forward", shape.struct, layer.cell, state, outputs, floats, *synapse, slopes, clamped)
+        self.launch("integer_forward", layer.struct, outputs, floats, *synapse, slopes, clamped)
         return clamped
 
     def _integer_events(self, layer: IntegerLayer) -> tuple[Tensor | None, core.EventRows, Tensor | None]:
@@ -310,23 +293,23 @@ class Gpu:
         grad_weight: Tensor | None,
     ) -> None:
         """Fill the gradients of the currents and of the integers of the weight, unless they are None."""
-        shape = Shape(layer.sizes, layer.lengths)
         made = self.empty(slopes, *layer.sizes) if grad_current is None else grad_current
-        self.launch("integer_backward", shape.struct, layer.cell, slopes, grad_spikes, made)
+        self.launch("integer_backward", layer.struct, slopes, grad_spikes, made)
         if grad_weight is None:
             return
         if layer.rows is not None:
-            _, found = self.synapse_gradients(shape, layer.rows, grad_weight, made, want_values=False, want_weight=True)
+            _, found = self.synapse_gradients(layer, layer.rows, grad_weight, made, want_values=False, want_weight=True)
+            assert found is not None
         else:
             assert layer.input is not None
             mask, *_ = self._integer_events(layer)
             assert mask is not None
-            found = self.masked_weight_gradient(shape, layer.input, mask, grad_weight, made)
+            found = self.masked_weight_gradient(layer, layer.input, mask, grad_weight, made)
         grad_weight.copy_(found)
 
     def mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor) -> None:
         """Fill the mask of a dense input: which of its elements are not 0."""
-        self.launch("mask_elements", dense_rows(input, lengths, mask, None, on_host=False))
+        self.launch("mask_elements", dense_rows(input, lengths, mask))
 
 
 def _elements(current: Tensor, spikes: Tensor | None) -> tuple[Any, bool]:
@@ -336,6 +319,19 @@ def _elements(current: Tensor, spikes: Tensor | None) -> tuple[Any, bool]:
     if half is None:
         return element.same, False
     return half, spikes is not None and spikes.dtype == current.dtype
+
+
+def dense_rows(input: Tensor, lengths: Tensor | None, mask: Tensor) -> core.DenseRows:
+    """The struct of a dense input that kernels take; the caller must keep the tensors alive while they run."""
+    return core.DenseRows(
+        input.dtype == torch.float64,
+        False,
+        input.shape,
+        address(lengths),
+        torch.get_num_threads(),
+        address(input),
+        address(mask),
+    )
 
 
 def plain(argument: Any) -> Any:

@@ -22,20 +22,61 @@ SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
 WORK = (torch.float32, torch.float64)
 
-# Parts of the schemas. If one cell parameter is a tensor, all are passed as tensors; `constants` are still checked, so
-# that the value of a float among them is checked on a GPU too.
+# A layer's share of the schemas. If one cell parameter is a tensor, all are passed as tensors; `constants` are still
+# checked, so that the value of a float among them is checked on a GPU too. A backward operator has the same record: its
+# schema has optional tensors in place of the lists, and of the state what the gradient needs.
 LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths, Tensor? weight_hh"
-CELL = ", ".join(f"Tensor? {name}" for name in PARAMETERS)  # in backward operators, after the other tensors
+LISTS = {"cell": PARAMETERS, "state": ("i0",)}
+LAYER_BACKWARD = "Tensor bias, Tensor? i0, Tensor? lengths, Tensor? weight_hh, " + ", ".join(
+    f"Tensor? {name}" for name in PARAMETERS
+)
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate"
 OUTPUTS = "Tensor spikes, Tensor i, Tensor h, Tensor hs"
+SAVED = "Tensor trace, Tensor checkpoints"
 ARRIVING = "Tensor? grad_spikes, Tensor? grad_i, Tensor? grad_h, Tensor? grad_hs"
 GRADIENTS = "Tensor weight_hh, Tensor i0, Tensor h0, Tensor hs0, Tensor bias, " + ", ".join(
     f"Tensor {name}" for name in PARAMETERS
 )
 
+
+class LayerArguments(NamedTuple):
+    """A layer's share of a call, by the names of LAYER and OPTIONS."""
+
+    bias: Tensor
+    cell: list[Tensor]
+    state: list[Tensor]
+    lengths: Tensor | None
+    weight_hh: Tensor | None
+    constants: list[float]
+    surrogate: str
+    recurrent_grad: bool
+    lateral_surrogate: str
+
+    @property
+    def tensors(self) -> tuple[Any, ...]:
+        """The arguments of LAYER."""
+        return self[:5]
+
+
+def options_of(call: Any) -> dict[str, Any]:
+    """The arguments of OPTIONS of a call or of ``LayerArguments``."""
+    return {
+        "constants": call.constants,
+        "surrogate": call.surrogate,
+        "recurrent_grad": call.recurrent_grad,
+        "lateral_surrogate": call.lateral_surrogate,
+    }
+
+
+def backward_tensors(call: Any) -> tuple[Tensor | None, ...]:
+    """The arguments of LAYER_BACKWARD, of a forward operator's call as its ``keep`` left it."""
+    i0 = call.state[0] if call.state else None
+    return call.bias, i0, call.lengths, call.weight_hh, *(call.cell or NO_CELL)
+
+
 NO_CELL: Optionals = (None,) * len(PARAMETERS)
 
-Sizes = tuple[int, int, int]
+Sizes = tuple[int, ...]
 """T, B and N, or T, B and K."""
 
 
@@ -92,44 +133,30 @@ def _check_device(name: str, x: Tensor, like: Like) -> None:
         raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
 
 
-def check_layer(
-    sizes: Sizes,
-    like: Like,
-    bias: Tensor,
-    cell: Optionals,
-    state: Sequence[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-    constants: Sequence[float],
-    surrogate: str,
-    lateral_surrogate: str,
-) -> None:
-    """Check all but the values of a layer's tensors, which fake tensors do not have."""
+def check_layer(sizes: Sizes, like: Like, call: Any, held: int = len(STATE)) -> None:
+    """Check all but the values of a call's layer, which fake tensors do not have; its state has ``held`` tensors."""
     _, batch, neurons = sizes
     vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
-    check_tensor("bias", bias, like, *vectors)
-    if len(cell) not in (0, len(PARAMETERS)):
-        raise ValueError(f"cell: expected 0 or {len(PARAMETERS)} tensors, got {len(cell)}")
-    for name, x in zip(PARAMETERS, cell, strict=False):
-        if x is not None:
-            check_tensor(name, x, like, *vectors)
-    if len(state) not in (0, len(STATE)):
-        raise ValueError(f"state: expected 0 or {len(STATE)} tensors, got {len(state)}")
-    shape = (batch, neurons)
-    for name, x in zip(STATE, state, strict=False):
-        check_tensor(f"state.{name}", x, like, shape)
-    if any(size < 0 for size in sizes):  # min() would guard an exported graph on their order
+    check_tensor("bias", call.bias, like, *vectors)
+    if len(call.cell) not in (0, len(PARAMETERS)):
+        raise ValueError(f"cell: expected 0 or {len(PARAMETERS)} tensors, got {len(call.cell)}")
+    for name, x in zip(PARAMETERS, call.cell, strict=False):
+        check_tensor(name, x, like, *vectors)
+    if len(call.state) not in (0, held):
+        raise ValueError(f"state: expected 0 or {held} tensors, got {len(call.state)}")
+    for name, x in zip(STATE, call.state, strict=False):
+        check_tensor(f"state.{name}" if held == len(STATE) else f"{name}0", x, like, (batch, neurons))
+    if sizes[0] < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
         raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
-    if len(constants) != len(PARAMETERS):
-        raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(constants)}")
-    if lengths is not None:
-        check_integers("lengths", lengths, torch.int64, batch, like)
-    if surrogate not in SURROGATES:
-        raise ValueError(f"surrogate: expected one of {', '.join(SURROGATES)}, got {surrogate!r}")
-    if lateral_surrogate not in SURROGATES:
-        raise ValueError(f"lateral_surrogate: expected one of {', '.join(SURROGATES)}, got {lateral_surrogate!r}")
-    if weight_hh is not None:
-        check_tensor("weight_hh", weight_hh, like, (neurons, neurons))
+    if len(call.constants) != len(PARAMETERS):
+        raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(call.constants)}")
+    if call.lengths is not None:
+        check_integers("lengths", call.lengths, torch.int64, batch, like)
+    for name, chosen in (("surrogate", call.surrogate), ("lateral_surrogate", call.lateral_surrogate)):
+        if chosen not in SURROGATES:
+            raise ValueError(f"{name}: expected one of {', '.join(SURROGATES)}, got {chosen!r}")
+    if call.weight_hh is not None:
+        check_tensor("weight_hh", call.weight_hh, like, (neurons, neurons))
 
 
 def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
@@ -139,65 +166,68 @@ def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
         raise ValueError(f"output_mask: expected {expected} values, got {len(output_mask)}")
 
 
-def output_mask_of(ctx: Any, *synapse: bool) -> list[bool]:
+def output_mask_of(needs: Any, *synapse: bool) -> list[bool]:
     """The flags of a backward operator: those of its synapse, then those of a layer's tensors that need a gradient."""
-    _, needs_cell, _, _, needs_weight_hh = ctx.needs[-5:]
-    return [*synapse, needs_weight_hh, *(needs_cell or [False] * len(PARAMETERS))]
+    return [*synapse, needs.weight_hh, *(needs.cell or [False] * len(PARAMETERS))]
+
+
+def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
+    """The options of a call whose gradient is needed."""
+    return {"save": True, "trace_integrator": any(needs.cell)}
+
+
+def kept_state(call: Any) -> list[Tensor]:
+    """Of the initial state, what the gradient needs beside a trace: i, for the gradients of cell parameters."""
+    return call.state[:1] if call.cell else []
+
+
+def layer_gradients(needs: Any, gradients: Optionals) -> dict[str, Any]:
+    """The gradients of a layer's tensors by name, from those of GRADIENTS."""
+    weight_hh, *state, bias = gradients[: 2 + len(STATE)]
+    return {
+        "weight_hh": weight_hh,
+        "state": state if needs.state else None,
+        "bias": bias,
+        "cell": gradients[2 + len(STATE) :] if needs.cell else None,
+    }
 
 
 class Layer:
-    """A layer's arguments, checked and contiguous.
+    """The layer of a call, checked and contiguous.
 
     Attributes:
         sizes: T, B and N.
         like: the argument whose dtype and device all have.
         bias, cell, state, lengths, weight_hh: as in the schemas; kept alive while kernels have their addresses.
-        lateral_relu: whether ``lateral_surrogate`` is "relu".
-        struct: the layer as kernels take it, but for weight_hh.
+        struct: the layer as kernels take it.
 
     """
 
-    __slots__ = ("bias", "cell", "lateral_relu", "lengths", "like", "sizes", "state", "struct", "weight_hh")
+    __slots__ = ("bias", "cell", "lengths", "like", "sizes", "state", "struct", "weight_hh")
 
-    def __init__(
-        self,
-        sizes: Sizes,
-        like: Like,
-        bias: Tensor,
-        cell: Optionals,
-        state: Sequence[Tensor],
-        lengths: Tensor | None,
-        weight_hh: Tensor | None,
-        *,
-        constants: Sequence[float],
-        surrogate: str,
-        recurrent_grad: bool,
-        lateral_surrogate: str,
-    ) -> None:
-        check_layer(sizes, like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate)
-        self.sizes, self.like = sizes, like
-        self.bias, self.state = contiguous(bias), [contiguous(x) for x in state]
-        self.cell = [None if x is None else contiguous(x) for x in cell]
-        self.lengths = None if lengths is None else contiguous(lengths)
-        self.weight_hh = None if weight_hh is None else contiguous(weight_hh)
-        self.lateral_relu = lateral_surrogate == "relu"
-        given = (self.bias, *(self.cell or NO_CELL))
+    def __init__(self, sizes: Sizes, like: Like, call: Any, held: int = len(STATE)) -> None:
+        check_layer(sizes, like, call, held)
+        self.sizes, self.like = tuple(sizes), like
+        self.bias, self.state = contiguous(call.bias), [contiguous(x) for x in call.state]
+        self.cell = [contiguous(x) for x in call.cell]
+        self.lengths = None if call.lengths is None else contiguous(call.lengths)
+        self.weight_hh = None if call.weight_hh is None else contiguous(call.weight_hh)
+        given = [self.bias, *self.cell]
         self.struct = core.Layer(
             like.dtype == torch.float64,
             not _gpu.is_gpu(like.device),
-            sizes,
+            self.sizes,
             address(self.lengths),
             torch.get_num_threads(),
-            [0.0, *constants],
+            call.constants,
             addresses(given),
-            [0 if x is None or x.numel() == 1 else 1 for x in given],
-            surrogate == "relu",
-            recurrent_grad,
+            [0 if x.numel() == 1 else 1 for x in given],
+            addresses(self.state),
+            call.surrogate == "relu",
+            call.recurrent_grad,
+            address(self.weight_hh),
+            call.lateral_surrogate == "relu",
         )
-
-    def initial(self) -> Sequence[int]:
-        """The addresses of the state before the first step; 0 stands for zeros."""
-        return addresses(self.state) or (0, 0, 0)
 
 
 def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dtype | None = None) -> list[Tensor]:
@@ -210,38 +240,70 @@ class LayerGradients:
     """Uninitialised tensors for the gradients of a layer's arguments.
 
     Attributes:
-        weight_hh: that of the lateral weights, or None if it is not wanted.
-        wanted: the tensors of GRADIENTS behind it, None for those of cell parameters that are not wanted.
-        all: weight_hh and those, with an empty tensor for each None.
+        wanted: the tensors of GRADIENTS, None for those of recurrent weights and cell parameters that are not wanted.
 
     """
 
-    __slots__ = ("all", "wanted", "weight_hh")
+    __slots__ = ("wanted",)
 
     def __init__(self, layer: Layer, output_mask: Sequence[bool], empty: Callable[..., Tensor]) -> None:
         state = [empty(layer.bias, *layer.sizes[1:]) for _ in STATE]
-        cell = layer.cell or NO_CELL
-        wanted = [
+        weight_hh, *cell = (
             empty_like(x) if want and x is not None else None
-            for x, want in zip((layer.weight_hh, *cell), output_mask, strict=True)
-        ]
-        self.weight_hh = wanted[0]
-        self.wanted: Optionals = [*state, empty_like(layer.bias), *wanted[1:]]
-        self.all = [layer.bias.new_empty(0) if x is None else x for x in (self.weight_hh, *self.wanted)]
+            for x, want in zip((layer.weight_hh, *(layer.cell or NO_CELL)), output_mask, strict=True)
+        )
+        self.wanted: Optionals = [weight_hh, *state, empty_like(layer.bias), *cell]
 
     @property
     def sums(self) -> int:
         """How many of a neuron's gradients are summed over time: the bias's alone, or those of all parameters."""
-        return 1 if all(x is None for x in self.wanted[4:]) else 1 + len(PARAMETERS)
+        return 1 if all(x is None for x in self.wanted[2 + len(STATE) :]) else 1 + len(PARAMETERS)
 
 
-def check_arriving(
-    arriving: Optionals, sizes: Sizes, like: Like, or_dtype: torch.dtype | None = None
-) -> list[Tensor | None]:
-    """Check the incoming gradients of spikes, which may be of ``or_dtype``, i, h and hs; return them contiguous."""
-    spikes, *state = arriving
+def saved_sizes(on_gpu: bool, sizes: Sizes, traced: bool) -> tuple[int, int]:
+    """Elements of the trace and of the checkpoints that a layer keeps for its gradient.
+
+    With a trace, behind events and beside recurrent weights, checkpoints are h and hs before every segment; without, i,
+    h and hs.
+    """
+    steps, batch, neurons = sizes
+    segment = core.event_segment if traced and not on_gpu else core.segment
+    segments = (steps + segment - 1) // segment
+    if traced:
+        return steps * batch * neurons, segments * (len(STATE) - 1) * batch * neurons
+    return 0, segments * len(STATE) * batch * neurons
+
+
+def empty_saved(layer: Layer, backend: Cpu | _gpu.Gpu, save: bool, traced: bool) -> Optionals:
+    """Uninitialised trace and checkpoints, if they are to be saved."""
+    if not save:
+        return [None, None]
+    sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, traced)
+    return [backend.empty(layer.bias, size) for size in sizes]
+
+
+def fake_saved(like: Tensor, sizes: Sizes, save: bool, traced: bool) -> Optionals:
+    """The shapes of ``empty_saved``."""
+    if not save:
+        return [None, None]
+    return [like.new_empty(size) for size in saved_sizes(_gpu.is_gpu(like.device), sizes, traced)]
+
+
+def saved_of(call: Any, layer: Layer, traced: bool) -> list[Tensor]:
+    """The trace and checkpoints of a backward call, checked and contiguous."""
+    sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, traced)
+    given = {"trace": call.trace, "checkpoints": call.checkpoints}
+    return [
+        contiguous(check_tensor(name, x, layer.like, (size,)))
+        for (name, x), size in zip(given.items(), sizes, strict=True)
+    ]
+
+
+def grads_of(call: Any, sizes: Sizes, like: Like, or_dtype: torch.dtype | None = None) -> list[Tensor | None]:
+    """The grad_outputs of a call, checked and contiguous: of spikes, which may be of ``or_dtype``, and of the state."""
+    spikes, *state = arriving = call[: 1 + len(STATE)]
     if spikes is not None:
-        of_spikes = like._replace(dtype=or_dtype) if spikes.dtype == or_dtype else like
+        of_spikes = like if or_dtype is None or spikes.dtype != or_dtype else like._replace(dtype=or_dtype)
         check_tensor("grad_spikes", spikes, of_spikes, sizes)
     for name, x in zip(STATE, state, strict=True):
         check_optional(f"grad_{name}", x, like, sizes[1:])
@@ -256,14 +318,13 @@ def fake_outputs(like: Tensor, steps: int, batch: int, neurons: int) -> list[Ten
     return [like.new_empty(steps, batch, neurons), *(like.new_empty(batch, neurons) for _ in STATE)]
 
 
-def fake_gradients(
-    bias: Tensor, weight_hh: Tensor | None, cell: Optionals, batch: int, neurons: int, output_mask: Sequence[bool]
-) -> list[Tensor]:
+def fake_gradients(call: Any, batch: int, neurons: int, output_mask: Sequence[bool]) -> Optionals:
     """The tensors of GRADIENTS."""
+    bias = call.bias
     state = [bias.new_empty(batch, neurons) for _ in STATE]
     wanted = [
-        empty_like(x) if want and x is not None else bias.new_empty(0)
-        for x, want in zip((weight_hh, *(cell or NO_CELL)), output_mask, strict=True)
+        empty_like(x) if want and x is not None else None
+        for x, want in zip((call.weight_hh, *(call.cell or NO_CELL)), output_mask, strict=True)
     ]
     return [wanted[0], *state, empty_like(bias), *wanted[1:]]
 

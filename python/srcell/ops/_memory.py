@@ -6,11 +6,12 @@ returned.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from ._private import is_fake
 
 Optionals = Sequence[Tensor | None]
 
@@ -19,13 +20,12 @@ def contiguous(x: Tensor) -> Tensor:
     """The tensor as kernels read it: row-major, aligned to its element size, and without a pending negation."""
     if x.is_neg() or not x.is_contiguous():
         x = x.resolve_neg().contiguous()
-    return x.clone() if x.data_ptr() % x.element_size() else x
+    return x.clone() if x.data_ptr() & 7 and x.data_ptr() % x.element_size() else x
 
 
 def has_memory(x: Tensor) -> bool:
     """Whether a tensor's elements lie in memory; those of meta, fake and wrapped tensors do not."""
-    fake = sys.modules.get("torch._subclasses.fake_tensor")  # importing it takes half a second
-    if x.is_meta or (fake is not None and isinstance(x, fake.FakeTensor)):
+    if x.is_meta or is_fake(x):
         return False
     try:
         return x.numel() == 0 or x.data_ptr() != 0

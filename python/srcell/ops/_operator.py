@@ -5,110 +5,146 @@ Every operator's file uses this; it knows torch's dispatcher and nothing of neur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd import forward_ad
-from torch.autograd.function import _SingleLevelFunction
+
+from . import _private
 
 _library = torch.library.Library("srcell", "DEF")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Argument = Tensor | Sequence[Tensor] | None
-Gradients = tuple[Argument, ...]
+Gradients = dict[str, Argument]
 
 
 class Operator:
     """One operator.
 
+    Its functions get a call as one record, which has the schema's names: ``call.weight``, ``call.steps``. Of several
+    outputs a kernel may return None for one that the call does not want; torch's dispatcher gets a tensor without
+    elements there, and so does the fake kernel.
+
     Args:
         schema: a schema of torch.library, with tensors and lists of tensors first and all else keyword-only.
+        lists: names of optional tensors that are one list in the record, by its name. Backward operators need it:
+            torch batches calls (``is_grads_batched``) only of operators that take no list.
 
     """
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, lists: Mapping[str, Sequence[str]] | None = None) -> None:
         self.name = schema.partition("(")[0]
-        positional = schema.partition("(")[2].partition(" *")[0].partition(")")[0]
-        odd = [
-            argument for argument in positional.split(",") if argument and not argument.lstrip().startswith("Tensor")
-        ]
-        if odd:
-            raise ValueError(f"{self.name}: expected tensors and lists of them before the *, got{','.join(odd)}")
         _library.define(schema)
         self._overload: Any = getattr(torch.ops.srcell, self.name).default
-        self._gradient: Callable[..., Gradients] | None = None
-        self._save: Callable[..., None] | None = None
-        self._gradient_options: Callable[..., dict[str, bool]] | None = None
+        declared = _private.schema_of(self._overload).arguments
+        tensors = [x for x in declared if not x.kwarg_only]
+        odd = [f"{x.type} {x.name}" for x in tensors if "Tensor" not in str(x.type)]
+        if odd:
+            raise ValueError(f"{self.name}: expected tensors and lists of them before the *, got {', '.join(odd)}")
+        defaults = [x.default_value for x in declared if x.has_default_value()]
+        names, in_lists = [x.name for x in tensors], {name for items in (lists or {}).values() for name in items}
+        self._alone = [k for k, name in enumerate(names) if name not in in_lists]
+        self._lists = [
+            slice(names.index(items[0]), names.index(items[0]) + len(items)) for items in (lists or {}).values()
+        ]
+        options = [x.name for x in declared if x.kwarg_only]
+        fields = [*(names[k] for k in self._alone), *(lists or {}), *options]
+        self._record = _record(f"Call_{self.name}", fields, defaults)
+        self._needs = _record(f"Needs_{self.name}", [x.name for x in tensors])
+        self._gradient: Callable[..., dict[str, Argument]] | None = None
+        self._keep: Callable[[Any], dict[str, Argument]] | None = None
+        self._gradient_options: Callable[[Any, Any], dict[str, Any]] | None = None
+        self._differentiable = len(_private.schema_of(self._overload).returns)
+        self._kernels: dict[str, Callable[[Any], Any]] = {}
         _library.impl(self.name, self._below_autograd, "Autograd")
         if hasattr(torch.library, "register_vmap"):  # from torch 2.5 on
             torch.library.register_vmap(f"srcell::{self.name}", self._one_by_one, lib=_library)
 
     def kernel(self, *keys: str) -> Callable[[Function], Function]:
-        """Decorator: register the kernel of these dispatch keys."""
+        """Decorator: register the kernel of these dispatch keys, a function of the call."""
 
         def register(function: Function) -> Function:
             for key in keys:
-                _library.impl(self.name, function, key)
+                self._kernels[key.lower()] = function
+                _library.impl(self.name, self._of_call(function), key)
             return function
 
         return register
 
     def fake(self, function: Function) -> Function:
         """Decorator: register the fake kernel, which returns outputs of the right shapes and dtypes."""
-        torch.library.register_fake(f"srcell::{self.name}", function, lib=_library)
+        torch.library.register_fake(f"srcell::{self.name}", self._of_call(function), lib=_library)
         return function
 
-    def gradient(
-        self, save: Callable[..., None], options: Callable[..., dict[str, bool]] | None = None
-    ) -> Callable[[Function], Function]:
-        """Decorator: register the function that returns the gradients of the positional arguments.
+    def _of_call(self, function: Callable[[Any], Any]) -> Callable[..., Any]:
+        return lambda *arguments, **options: filled(function(self.call(*arguments, **options)))
 
-        A gradient is None, a tensor, or for a list of tensors a list. Differentiating an operator without one raises.
+    def call(self, *arguments: Any, **options: Any) -> Any:
+        """The record of a call."""
+        if not self._lists:
+            return self._record(*arguments, **options)
+        lists = ([] if arguments[items.start] is None else arguments[items] for items in self._lists)
+        return self._record(*(arguments[k] for k in self._alone), *lists, **options)
+
+    def gradient(
+        self,
+        keep: Callable[[Any], dict[str, Argument]],
+        options: Callable[[Any, Any], dict[str, Any]] | None = None,
+        outputs: int = 1,
+    ) -> Callable[[Function], Function]:
+        """Decorator: register the function that returns gradients by name: a tensor each, a list for a list.
+
+        It gets the call with what ``keep`` left of it, the outputs behind the differentiable ones, the gradients of
+        these, and which arguments need a gradient, by name. Differentiating an operator without it raises.
 
         Args:
-            options: maps the positional arguments to keyword-only ones that replace a call's own if a gradient may be
-                needed; only torch's autograd key knows whether it may.
-            save: called after the forward kernel with the context, the outputs, and the positional arguments. The
-                context has the keyword-only ones as ``options``; ``needs`` says which positional ones need a gradient.
+            keep: of a call, what to keep for the gradient in place of its tensors, by name: None, an empty list, or
+                less; all others are kept as they are.
+            options: of a call and of which arguments need a gradient, the keyword-only arguments that replace the
+                call's own then; only torch's autograd key knows it.
+            outputs: how many of the outputs are differentiable; those behind them are kept.
 
         """
 
         def register(function: Function) -> Function:
-            self._save, self._gradient, self._gradient_options = save, function, options
+            self._keep, self._gradient, self._gradient_options = keep, function, options
+            self._differentiable = outputs
             return function
 
         return register
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Call the operator through torch's dispatcher."""
-        return self._overload(*arguments, **options)
+        """Call the operator, through torch's dispatcher unless a call on these tensors would meet nothing there."""
+        flat = flattened(arguments)
+        if not _private.nobody_watches(flat):
+            return self._overload(*arguments, **options)
+        kernel = self._kernels.get(next(x.device.type for x in flat if x is not None))
+        if kernel is None:
+            return self._overload(*arguments, **options)
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
+            return _Call.apply(self, kernel, arguments, options, *flat)  # type: ignore[no-untyped-call]
+        return kernel(self.call(*arguments, **options))
 
     def _below_autograd(self, *arguments: Any, **options: Any) -> Any:
         """The kernel of torch's autograd key: differentiable only where a gradient may be needed."""
-        flat: list[Tensor | None] = []
-        for argument in arguments:
-            if isinstance(argument, (list, tuple)):
-                flat += argument
-            else:
-                flat.append(argument)
-        if forward_ad._current_level >= 0 and any(
-            x is not None and forward_ad.unpack_dual(x).tangent is not None for x in flat
-        ):
+        flat = flattened(arguments)
+        if _private.has_tangent(flat):
             raise RuntimeError(f"srcell::{self.name}: forward-mode differentiation (jvp) is not supported")
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
-            sizes = [len(x) if isinstance(x, (list, tuple)) else None for x in arguments]
-            if self._gradient_options is not None:
-                options |= self._gradient_options(*arguments)
-            if not torch._C._are_functorch_transforms_active():
-                return _Call.apply(self, sizes, options, *flat)  # type: ignore[no-untyped-call]
+            if not _private.transforms_are_active():
+                return _Call.apply(self, None, arguments, options, *flat)  # type: ignore[no-untyped-call]
             # This kernel of the autograd key runs at the level of torch.func's innermost transform, and what it calls
-            # below goes to the next: torch.autograd.Function is for calls from above all levels.
-            with enable_single_level_autograd_function():
-                return _CallAtLevel.apply(self, sizes, options, *flat)  # type: ignore[attr-defined]
-        with torch._C._AutoDispatchBelowAutograd():
+            # below goes to the next.
+            with _private.at_one_level():
+                return _CallAtLevel.apply(self, None, arguments, options, *flat)
+        return self._below(*arguments, **options)
+
+    def _below(self, *arguments: Any, **options: Any) -> Any:
+        """Call the operator, but for its autograd kernel."""
+        with _private.below_autograd():
             return self._overload(*arguments, **options)
 
     def _one_by_one(self, info: Any, in_dims: Sequence[Any], *arguments: Any, **options: Any) -> tuple[Any, Any]:
@@ -122,7 +158,7 @@ class Operator:
         if info.batch_size == 0:
             raise RuntimeError(f"srcell::{self.name}: vmap over no elements is not supported")
         made = [
-            self(*(slice_of(x, dim, k) for x, dim in zip(arguments, in_dims, strict=True)), **options)
+            self._overload(*(slice_of(x, dim, k) for x, dim in zip(arguments, in_dims, strict=True)), **options)
             for k in range(info.batch_size)
         ]
         if isinstance(made[0], Tensor):
@@ -131,21 +167,41 @@ class Operator:
         return outputs, (0,) * len(outputs)
 
 
+def _record(name: str, fields: Sequence[str], defaults: Sequence[Any] = ()) -> Any:
+    """A named tuple of these fields."""
+    return namedtuple(name, fields, defaults=defaults)
+
+
 class _Call(torch.autograd.Function):
-    """A differentiable call of an operator. Lists of tensors come flat: torch's autograd does not look into lists."""
+    """A differentiable call of an operator, of a kernel or through torch's dispatcher; its arguments come flat."""
 
     @staticmethod
     def forward(
-        ctx: Any, operator: Operator, sizes: Sequence[int | None], options: dict[str, Any], *flat: Tensor | None
+        ctx: Any,
+        operator: Operator,
+        kernel: Callable[[Any], Any] | None,
+        arguments: Sequence[Any],
+        options: dict[str, Any],
+        *flat: Tensor | None,
     ) -> Any:
-        arguments = nested(flat, sizes)
-        with torch._C._AutoDispatchBelowAutograd():
-            outputs = operator._overload(*arguments, **options)
+        sizes = sizes_of(arguments)
+        if kernel is None:  # at a transform's level these are the arguments of that level
+            arguments = nested(flat, sizes)
+        needs = operator._needs(*nested(ctx.needs_input_grad[4:], sizes))
+        call = operator.call(*arguments, **options)
+        if operator._gradient_options is not None:
+            instead = operator._gradient_options(call, needs)
+            options, call = {**options, **instead}, call._replace(**instead)
+        outputs = operator._below(*arguments, **options) if kernel is None else kernel(call)
         ctx.set_materialize_grads(False)
-        ctx.operator, ctx.sizes, ctx.options = operator, sizes, options
-        ctx.needs = nested(ctx.needs_input_grad[3:], sizes)
-        if operator._save is not None:
-            operator._save(ctx, outputs, *arguments)
+        ctx.operator, ctx.sizes, ctx.options, ctx.needs = operator, sizes, options, needs
+        if operator._keep is not None:
+            behind = () if isinstance(outputs, Tensor) else outputs[operator._differentiable :]
+            ctx.mark_non_differentiable(*behind)
+            instead = operator._keep(call)
+            kept = [instead.get(name, x) for name, x in zip(needs._fields, arguments, strict=True)]
+            ctx.kept_sizes = sizes_of(kept)
+            ctx.save_for_backward(*flattened(kept), *behind)
         return outputs
 
     @staticmethod
@@ -154,20 +210,22 @@ class _Call(torch.autograd.Function):
         if operator._gradient is None:
             what = "double backward" if operator.name.endswith("_backward") else "a gradient"
             raise RuntimeError(f"srcell::{operator.name}: {what} is not supported")
+        saved, made = ctx.saved_tensors, len(grads) - operator._differentiable
+        kept, outputs = saved[: len(saved) - made], saved[len(saved) - made :]
+        call = operator.call(*nested(kept, ctx.kept_sizes), **ctx.options)
+        gradients = operator._gradient(call, outputs, grads[: operator._differentiable], ctx.needs)
         flat: list[Tensor | None] = []
-        gradients = operator._gradient(ctx, *grads)
-        if len(gradients) != len(ctx.sizes):
-            raise ValueError(f"srcell::{operator.name}: expected {len(ctx.sizes)} gradients, got {len(gradients)}")
-        for grad, size in zip(gradients, ctx.sizes, strict=True):
+        for name, size in zip(ctx.needs._fields, ctx.sizes, strict=True):
+            grad = gradients.get(name)
             if size is None:
                 flat.append(grad if isinstance(grad, Tensor) else None)
             else:
                 flat += [None] * size if grad is None else grad
-        needed = ctx.needs_input_grad[3:]
-        return None, None, None, *(grad if need else None for grad, need in zip(flat, needed, strict=True))
+        needed = ctx.needs_input_grad[4:]
+        return None, None, None, None, *(grad if need else None for grad, need in zip(flat, needed, strict=True))
 
 
-class _CallAtLevel(_SingleLevelFunction):
+class _CallAtLevel(_private.SingleLevelFunction):  # type: ignore[misc]
     """A ``_Call`` at one level of torch.func's transforms."""
 
     @staticmethod
@@ -177,6 +235,30 @@ class _CallAtLevel(_SingleLevelFunction):
             return _Call.forward(ctx, *arguments)
 
     backward = _Call.backward
+
+
+def filled(outputs: Any) -> Any:
+    """The outputs, with an empty tensor for each None."""
+    if isinstance(outputs, Tensor) or all(x is not None for x in outputs):
+        return outputs
+    like: Tensor = next(x for x in outputs if x is not None)
+    return tuple(like.new_empty(0) if x is None else x for x in outputs)
+
+
+def flattened(arguments: Sequence[Any]) -> list[Any]:
+    """The arguments with the items of lists in the place of the lists: torch's autograd does not look into them."""
+    flat: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, (list, tuple)):
+            flat += argument
+        else:
+            flat.append(argument)
+    return flat
+
+
+def sizes_of(arguments: Sequence[Any]) -> list[int | None]:
+    """The length of each list among the arguments, None for each that is none."""
+    return [len(x) if isinstance(x, (list, tuple)) else None for x in arguments]
 
 
 def nested(flat: Sequence[Any], sizes: Sequence[int | None]) -> list[Any]:

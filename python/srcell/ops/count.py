@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,9 @@ count_spikes = Operator("count_spikes(Tensor spikes) -> Tensor")
 
 
 @count_spikes.kernel("CPU")
-def forward_cpu(spikes: Tensor) -> Tensor:
+def forward_cpu(call: Any) -> Tensor:
     """(2, N) int64 of (T, B, N), float32 or float64: active elements and upward crossings of 0.5 of each neuron."""
+    spikes = call.spikes
     check_floats("spikes", spikes, "T, B, N")
     counts = torch.zeros(2, spikes.shape[2], dtype=torch.int64, device="cpu")
     if spikes.numel() == 0:  # T may still be huge, and the kernel loops over it
@@ -27,16 +30,17 @@ def forward_cpu(spikes: Tensor) -> Tensor:
 
 
 @count_spikes.kernel("CompositeExplicitAutograd")
-def forward(spikes: Tensor) -> Tensor:
+def forward(call: Any) -> Tensor:
     """The same in torch's own operators, for other devices."""
-    high = spikes > 0.5
+    high = call.spikes > 0.5
     crossings = high[:1].sum((0, 1)) + (high[1:] & ~high[:-1]).sum((0, 1))
-    return torch.stack([(spikes > 0).sum((0, 1)), crossings])
+    return torch.stack([(call.spikes > 0).sum((0, 1)), crossings])
 
 
 @count_spikes.fake
-def forward_fake(spikes: Tensor) -> Tensor:
+def forward_fake(call: Any) -> Tensor:
     """The output's shape."""
+    spikes = call.spikes
     if spikes.dim() != 3:
         raise ValueError(f"spikes: expected shape (T, B, N), got {tuple(spikes.shape)}")
-    return spikes.new_empty(2, spikes.shape[2], dtype=torch.int64)
+    return torch.empty(2, spikes.shape[2], dtype=torch.int64, device=spikes.device)

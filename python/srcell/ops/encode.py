@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,10 +34,9 @@ def check_images(images: Tensor, steps: int, prefix: int, *, fewest: int) -> tup
 
 
 @rate_encode.kernel("CPU")
-def rate_cpu(
-    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int, thinned: bool
-) -> tuple[Tensor, Tensor]:
+def rate_cpu(call: Any) -> tuple[Tensor, Tensor]:
     """Events of float32 images (B, K) with int64 sample numbers (B,); the seed is taken modulo 2^64."""
+    images, index, steps, prefix, gain, seed, thinned = call
     images, like = check_images(images, steps, prefix, fewest=0)
     index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
     view, active_before, _, room = count_active_pixels(images)
@@ -71,10 +72,9 @@ def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
 
 
 @rate_encode.kernel("CUDA")
-def rate_gpu(
-    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int, thinned: bool
-) -> tuple[Tensor, Tensor]:
+def rate_gpu(call: Any) -> tuple[Tensor, Tensor]:
     """``rate_cpu`` on a GPU. It synchronises, to learn how many events there are."""
+    images, index, steps, prefix, gain, seed, thinned = call
     images, like = check_images(images, steps, prefix, fewest=0)
     index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
     gpu = gpu_of("images", images)
@@ -97,19 +97,18 @@ def rate_gpu(
 
 
 @rate_encode.fake
-def rate_fake(
-    images: Tensor, index: Tensor, *, steps: int, prefix: int, gain: float, seed: int, thinned: bool
-) -> tuple[Tensor, Tensor]:
+def rate_fake(call: Any) -> tuple[Tensor, Tensor]:
     """The outputs' shapes, with an unknown number of events."""
-    return fake_events(images, prefix + steps)
+    return fake_events(call.images, call.prefix + call.steps)
 
 
 latency_encode = Operator("latency_encode(Tensor images, *, int steps, int prefix) -> (Tensor offsets, Tensor indices)")
 
 
 @latency_encode.kernel("CPU")
-def latency_cpu(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Tensor]:
+def latency_cpu(call: Any) -> tuple[Tensor, Tensor]:
     """Events of float32 images (B, K)."""
+    images, steps, prefix = call
     images, _ = check_images(images, steps, prefix, fewest=1)
     view, active_before, events, room = count_active_pixels(images)
     sorting = scratch(images, room, room)
@@ -122,9 +121,9 @@ def latency_cpu(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Ten
 
 
 @latency_encode.fake
-def latency_fake(images: Tensor, *, steps: int, prefix: int) -> tuple[Tensor, Tensor]:
+def latency_fake(call: Any) -> tuple[Tensor, Tensor]:
     """The outputs' shapes."""
-    return fake_events(images, prefix + steps)
+    return fake_events(call.images, call.prefix + call.steps)
 
 
 def fake_events(images: Tensor, steps: int) -> tuple[Tensor, Tensor]:

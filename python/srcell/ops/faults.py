@@ -5,6 +5,8 @@ It is an operator so that torch.compile keeps the tensors alive while their addr
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,39 +24,23 @@ find_event_fault = Operator(
 
 
 @find_event_fault.kernel("CPU")
-def forward(
-    offsets: Tensor,
-    indices: Tensor,
-    values: Tensor | None,
-    lengths: Tensor | None,
-    *,
-    steps: int,
-    batch: int,
-    inputs: int,
-) -> Tensor:
+def forward(call: Any) -> Tensor:
     """Two int64: the fault's index in FAULTS, -1 for none, and its position."""
-    is_double = values is not None and values.dtype == torch.float64
-    check_parts(offsets, indices, values, lengths, steps, batch, inputs)
-    values = None if values is None else contiguous(values)
-    lengths = None if lengths is None else contiguous(lengths)
-    rows = EventRows(contiguous(offsets), contiguous(indices), values)
+    check_parts(call)
+    is_double = call.values is not None and call.values.dtype == torch.float64
+    values, lengths = (None if x is None else contiguous(x) for x in (call.values, call.lengths))
+    rows = EventRows(contiguous(call.offsets), contiguous(call.indices), values)
+    sizes = (call.steps, call.batch, call.inputs)
     found = core.find_event_fault(
-        is_double, (steps, batch, inputs), rows.for_kernels(inputs), address(lengths), torch.get_num_threads()
+        is_double, sizes, rows.for_kernels(call.inputs), address(lengths), torch.get_num_threads()
     )
     number, position = (-1, 0) if found is None else (FAULTS.index(found[0]), found[1])
     return torch.tensor([number, position], device="cpu")
 
 
-def check_parts(
-    offsets: Tensor,
-    indices: Tensor,
-    values: Tensor | None,
-    lengths: Tensor | None,
-    steps: int,
-    batch: int,
-    inputs: int,
-) -> None:
+def check_parts(call: Any) -> None:
     """Check the tensors' shapes, dtypes and devices, but not their values."""
+    offsets, indices, values, lengths, steps, batch, inputs = call
     if any(size < 0 for size in (steps, batch, inputs)):
         raise ValueError(f"steps: expected sizes of at least 0, got {(steps, batch, inputs)}")
     if values is not None:
@@ -68,16 +54,7 @@ def check_parts(
 
 
 @find_event_fault.fake
-def forward_fake(
-    offsets: Tensor,
-    indices: Tensor,
-    values: Tensor | None,
-    lengths: Tensor | None,
-    *,
-    steps: int,
-    batch: int,
-    inputs: int,
-) -> Tensor:
+def forward_fake(call: Any) -> Tensor:
     """The output's shape."""
-    check_parts(offsets, indices, values, lengths, steps, batch, inputs)
-    return offsets.new_empty(2, dtype=torch.int64)
+    check_parts(call)
+    return torch.empty(2, dtype=torch.int64, device=call.offsets.device)

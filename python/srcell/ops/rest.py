@@ -6,6 +6,7 @@ It is one operator because torch 2.4 takes exponential time to compile the steps
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ rest = Operator("rest(Tensor bias, Tensor gain) -> Tensor")
 
 
 @rest.kernel("CompositeExplicitAutograd")
-def forward(bias: Tensor, gain: Tensor) -> Tensor:
+def forward(call: Any) -> Tensor:
     """The lowest h with h = tanh(gain h + bias), of float64 tensors of one shape."""
+    bias, gain = call
     # h - tanh(gain h + b) is negative at -1 and increases from there to the lowest root, or to its first turning point.
     turning = ((-gain.clamp(min=1).sqrt().acosh() - bias) / gain).clamp(-1, 1)
     rising = (gain > 1) & (turning > torch.tanh(gain * turning + bias))
@@ -30,6 +32,6 @@ def forward(bias: Tensor, gain: Tensor) -> Tensor:
 
 
 @rest.fake
-def forward_fake(bias: Tensor, gain: Tensor) -> Tensor:
+def forward_fake(call: Any) -> Tensor:
     """The output's shape."""
-    return bias.new_empty(bias.shape)
+    return torch.empty_like(call.bias, memory_format=torch.contiguous_format)

@@ -19,28 +19,34 @@ scale = Operator("scale(Tensor spikes, Tensor factors) -> Tensor")
 
 
 @scale.kernel("CPU", "CUDA")
-def forward(spikes: Tensor, factors: Tensor) -> Tensor:
+def forward(call: Any) -> Tensor:
     """``spikes * factors`` of shape (T, B, ...) and (B, ...)."""
-    check_tensor("factors", factors, Like("spikes", spikes.dtype, spikes.device), spikes.shape[1:])
+    spikes, factors = check(call)
     if spikes.device.type != "cpu" or spikes.dtype not in WORK:
         return torch.mul(spikes, factors).contiguous()
     return torch.mul(spikes, factors, out=empty(spikes, *spikes.shape))
 
 
-@scale.fake
-def forward_fake(spikes: Tensor, factors: Tensor) -> Tensor:
-    """The output's shape."""
+def check(call: Any) -> tuple[Tensor, Tensor]:
+    """Spikes and factors that go together."""
+    spikes, factors = call
     check_tensor("factors", factors, Like("spikes", spikes.dtype, spikes.device), spikes.shape[1:])
+    return spikes, factors
+
+
+@scale.fake
+def forward_fake(call: Any) -> Tensor:
+    """The output's shape."""
+    spikes, _ = check(call)
     return spikes.new_empty(spikes.shape)
 
 
-def save_for_backward(ctx: Any, outputs: Sequence[Tensor], spikes: Tensor, factors: Tensor) -> None:
+def keep(call: Any) -> dict[str, Any]:
     """Keep the factors, which get no gradient."""
-    ctx.save_for_backward(factors)
+    return {"spikes": None}
 
 
-@scale.gradient(save_for_backward)
-def gradient(ctx: Any, grad: Tensor | None) -> Gradients:
-    """The gradients of spikes and factors."""
-    (factors,) = ctx.saved_tensors
-    return None if grad is None else scale(grad, factors), None
+@scale.gradient(keep)
+def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
+    """The gradient of spikes."""
+    return {"spikes": None if grads[0] is None else scale(grads[0], call.factors)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,328 +9,146 @@ import torch
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import CPU, Cpu, core
 from ._layer import (
     ARRIVING,
-    CELL,
     GRADIENTS,
     LAYER,
-    NO_CELL,
+    LAYER_BACKWARD,
+    LISTS,
     OPTIONS,
     OUTPUTS,
-    STATE,
+    SAVED,
     Layer,
     LayerGradients,
-    Sizes,
-    check_arriving,
+    Like,
+    backward_tensors,
     check_floats,
     check_layer,
     check_output_mask,
-    check_tensor,
     empty_outputs,
+    empty_saved,
     fake_gradients,
     fake_outputs,
+    fake_saved,
+    grads_of,
+    kept_state,
+    layer_gradients,
+    options_of,
+    options_of_gradient,
     output_mask_of,
+    saved_of,
     work_dtype,
 )
-from ._memory import contiguous
+from ._memory import Optionals, contiguous
 from ._operator import Gradients, Operator
 
 src = Operator(
     f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save, bool trace_integrator, bool half_spikes=False)"
-    f" -> ({OUTPUTS}, Tensor checkpoints)"
+    f" -> ({OUTPUTS}, {SAVED})"
 )
 
 
 @src.kernel("CPU", "CUDA")
-def forward(
-    current: Tensor,
-    bias: Tensor,
-    cell: list[Tensor],
-    state: list[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-    *,
-    constants: list[float],
-    surrogate: str,
-    recurrent_grad: bool,
-    lateral_surrogate: str,
-    save: bool,
-    trace_integrator: bool,
-    half_spikes: bool = False,
-) -> tuple[Tensor, ...]:
+def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel.
 
-    ``save`` is set if a gradient may be needed, and without it the checkpoints are empty. With ``half_spikes`` the
-    spikes of half-precision currents have their dtype.
+    ``save`` is set if a gradient may be needed, and without it trace and checkpoints are empty. With ``half_spikes``
+    the spikes of half-precision currents have their dtype.
     """
-    like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
-    layer = Layer(
-        sizes_of(current),
-        like,
-        bias,
-        cell,
-        state,
-        lengths,
-        weight_hh,
-        constants=constants,
-        surrogate=surrogate,
-        recurrent_grad=recurrent_grad,
-        lateral_surrogate=lateral_surrogate,
-    )
-    dtype = spikes_dtype(current, half_spikes)
-    if layer.weight_hh is not None:
-        spikes, *others = run_lateral(layer, contiguous(current), save, trace_integrator)
-        return spikes.to(dtype), *others
-    return run_scan(layer, contiguous(current), save, dtype)
+    layer = Layer(call.current.shape, check_current(call), call)
+    current, dtype = contiguous(call.current), spikes_dtype(call)
+    if layer.weight_hh is None:
+        outputs, saved = run_scan(layer, current, call, dtype)
+    else:
+        (spikes, *state), saved = run_scan(layer, current.to(layer.like.dtype), call, layer.like.dtype)
+        outputs = [spikes.to(dtype), *state]
+    return *outputs, *saved
 
 
-def spikes_dtype(current: Tensor, half_spikes: bool) -> torch.dtype:
+def check_current(call: Any) -> Like:
+    """Check the currents' dimensions and dtype."""
+    return check_floats("current", call.current, "T, B, N", half=_gpu.is_gpu(call.current.device))
+
+
+def spikes_dtype(call: Any) -> torch.dtype:
     """The dtype of the spikes."""
-    return current.dtype if half_spikes else work_dtype(current)
+    return call.current.dtype if call.half_spikes else work_dtype(call.current)
 
 
-def run_scan(layer: Layer, current: Tensor, save: bool, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
-    """Spikes (of ``dtype``), state and checkpoints of a checked layer on contiguous currents."""
+def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tuple[list[Tensor], Optionals]:
+    """Spikes (of ``dtype``) and state, and trace and checkpoints, of a checked layer on contiguous currents."""
     backend = _gpu.backend_of("current", current)
     outputs = empty_outputs(layer, backend, dtype)
-    checkpoints = backend.empty(layer.bias, checkpoint_size(*layer.sizes) if save else 0)
-    backend.scan_forward(layer, outputs, current, checkpoints if save else None)
-    return *outputs, checkpoints
-
-
-def run_lateral(layer: Layer, current: Tensor, save: bool, trace_integrator: bool) -> tuple[Tensor, ...]:
-    """``run_scan`` with lateral weights; the checkpoints are the trace and the checkpoints of events, one tensor."""
-    backend = _gpu.backend_of("current", current)
-    outputs = empty_outputs(layer, backend)
-    checkpoints = backend.empty(layer.bias, lateral_size(backend, *layer.sizes) if save else 0)
-    saved = split_lateral(layer.sizes, checkpoints) if save else (None, None)
-    backend.lateral_forward(layer, outputs, None, current.to(layer.like.dtype), saved, trace_integrator)
-    return *outputs, checkpoints
+    saved = empty_saved(layer, backend, call.save, traced=layer.weight_hh is not None)
+    backend.scan_forward(layer, outputs, current, saved, call.trace_integrator)
+    return outputs, saved
 
 
 @src.fake
-def forward_fake(
-    current: Tensor,
-    bias: Tensor,
-    cell: list[Tensor],
-    state: list[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-    *,
-    constants: list[float],
-    surrogate: str,
-    recurrent_grad: bool,
-    lateral_surrogate: str,
-    save: bool,
-    trace_integrator: bool,
-    half_spikes: bool = False,
-) -> tuple[Tensor, ...]:
+def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
-    like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
-    check_layer(sizes_of(current), like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate)
-    size = saved_size(current, weight_hh) if save else 0
-    spikes, *final = fake_outputs(bias, *current.shape)
-    return spikes.to(spikes_dtype(current, half_spikes)), *final, bias.new_empty(size)
+    sizes = call.current.shape
+    check_layer(sizes, check_current(call), call)
+    spikes, *ended = fake_outputs(call.bias, *sizes)
+    return spikes.to(spikes_dtype(call)), *ended, *fake_saved(call.bias, sizes, call.save, call.weight_hh is not None)
 
 
-def save_for_backward(
-    ctx: Any,
-    outputs: Sequence[Tensor],
-    current: Tensor,
-    bias: Tensor,
-    cell: list[Tensor],
-    state: list[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-) -> None:
-    """Keep what the gradient needs.
-
-    The checkpoints contain the initial state, except, beside lateral weights, i, for the gradients of cell parameters.
-    There the trace is kept instead of the currents, and of these the shape alone.
-    """
-    checkpoints, i0 = outputs[4], None
-    ctx.mark_non_differentiable(checkpoints)
-    if weight_hh is not None:
-        current = current.new_empty(()).expand(current.shape)
-        i0 = state[0] if state and cell else None
-    ctx.save_for_backward(current, checkpoints, bias, i0, lengths, weight_hh, *cell)
+def keep(call: Any) -> dict[str, Any]:
+    """Keep the currents, or of them the shape alone beside recurrent weights, whose trace has what is needed."""
+    if call.weight_hh is None:  # the checkpoints have the initial state
+        return {"state": []}
+    return {"current": call.current.new_empty(()).expand(call.current.shape), "state": kept_state(call)}
 
 
-def options_of_gradient(
-    current: Tensor,
-    bias: Tensor,
-    cell: list[Tensor],
-    state: list[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-) -> dict[str, bool]:
-    """The options of a call whose gradient may be needed."""
-    return {"save": True, "trace_integrator": any(x.requires_grad for x in cell)}
-
-
-@src.gradient(save_for_backward, options_of_gradient)
-def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
-    """The gradients of current, bias, cell, state, lengths and weight_hh."""
-    current, checkpoints, bias, i0, lengths, weight_hh, *cell = ctx.saved_tensors
-    grad_current, *gradients = src_backward(
-        *grads[:4],
-        current,
-        checkpoints,
-        bias,
-        i0,
-        lengths,
-        weight_hh,
-        *(cell or NO_CELL),
-        constants=ctx.options["constants"],
-        surrogate=ctx.options["surrogate"],
-        recurrent_grad=ctx.options["recurrent_grad"],
-        lateral_surrogate=ctx.options["lateral_surrogate"],
-        output_mask=output_mask_of(ctx),
+@src.gradient(keep, options_of_gradient, outputs=4)
+def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
+    """The gradients of current and layer."""
+    mask = output_mask_of(needs)
+    current, *gradients = src_backward(
+        *grads, call.current, *saved, *backward_tensors(call), **options_of(call), output_mask=mask
     )
-    return grad_current, *layer_gradients(ctx, gradients)
-
-
-def layer_gradients(ctx: Any, gradients: Sequence[Tensor]) -> Gradients:
-    """The gradients of bias, cell, state, lengths and weight_hh, from those of GRADIENTS."""
-    weight_hh, *initial, bias = gradients[:5]
-    _, needs_cell, needs_state, _, _ = ctx.needs[-5:]
-    return bias, gradients[5:] if needs_cell else None, initial if needs_state else None, None, weight_hh
+    return {"current": current, **layer_gradients(needs, gradients)}
 
 
 src_backward = Operator(
-    f"src_backward({ARRIVING}, Tensor current, Tensor checkpoints, Tensor bias, Tensor? i0, Tensor? lengths,"
-    f" Tensor? weight_hh, {CELL}, *, {OPTIONS}, bool[] output_mask) -> (Tensor current, {GRADIENTS})"
+    f"src_backward({ARRIVING}, Tensor current, {SAVED}, {LAYER_BACKWARD}, *, {OPTIONS}, bool[] output_mask)"
+    f" -> (Tensor current, {GRADIENTS})",
+    LISTS,
 )
 
 
 @src_backward.kernel("CPU", "CUDA")
-def backward(
-    grad_spikes: Tensor | None,
-    grad_i: Tensor | None,
-    grad_h: Tensor | None,
-    grad_hs: Tensor | None,
-    current: Tensor,
-    checkpoints: Tensor,
-    bias: Tensor,
-    i0: Tensor | None,
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-    *cell: Tensor | None,
-    constants: list[float],
-    surrogate: str,
-    recurrent_grad: bool,
-    lateral_surrogate: str,
-    output_mask: list[bool],
-) -> tuple[Tensor, ...]:
+def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of weight_hh and cell parameters are wanted."""
-    like = check_floats("current", current, "T, B, N", half=_gpu.is_gpu(current.device))
-    check_output_mask(output_mask, 0)
-    layer = Layer(
-        sizes_of(current),
-        like,
-        bias,
-        cell,
-        [],
-        lengths,
-        weight_hh,
-        constants=constants,
-        surrogate=surrogate,
-        recurrent_grad=recurrent_grad,
-        lateral_surrogate=lateral_surrogate,
-    )
-    arriving = check_arriving((grad_spikes, grad_i, grad_h, grad_hs), layer.sizes, like, current.dtype)
-    checkpoints = check_tensor("checkpoints", checkpoints, like, (saved_size(current, weight_hh),))
-    if weight_hh is not None:
-        i0 = None if i0 is None else contiguous(check_tensor("i0", i0, like, layer.sizes[1:]))
-        saved = split_lateral(layer.sizes, contiguous(checkpoints))
-        backend = _gpu.backend_of("current", current)
-        arriving = [None if x is None else x.to(like.dtype) for x in arriving]
-        grad_current, *gradients = run_lateral_backward(backend, layer, arriving, saved, i0, output_mask)
-        return grad_current.to(current.dtype), *gradients
-    return run_scan_backward(layer, arriving, contiguous(current), contiguous(checkpoints), output_mask)
+    current, like = call.current, check_current(call)
+    check_output_mask(call.output_mask, 0)
+    layer = Layer(current.shape, like, call, held=1)
+    traced = layer.weight_hh is not None
+    grads, saved = grads_of(call, layer.sizes, like, current.dtype), saved_of(call, layer, traced)
+    given = contiguous(current)
+    if traced:  # its kernels take and make the dtype of the computation, and read no currents
+        grads, given = [None if x is None else x.to(like.dtype) for x in grads], layer.bias
+    grad_current, gradients = run_scan_backward(layer, grads, given, saved, call.output_mask)
+    return grad_current.to(current.dtype), *gradients
 
 
 def run_scan_backward(
     layer: Layer,
-    arriving: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None],
     current: Tensor,
-    checkpoints: Tensor,
+    saved: Optionals,
     output_mask: Sequence[bool],
-) -> tuple[Tensor, ...]:
-    """The gradients of contiguous currents and of a checked layer."""
+) -> tuple[Tensor, Optionals]:
+    """The gradients of currents, in their dtype, and of a checked layer; with a trace the currents are not read."""
     backend = _gpu.backend_of("current", current)
     gradients = LayerGradients(layer, output_mask, backend.empty)
     grad_current = backend.empty(current, *layer.sizes)
-    backend.scan_backward(layer, arriving, gradients, current, checkpoints, grad_current)
-    return grad_current, *gradients.all
-
-
-def run_lateral_backward(
-    backend: Cpu | _gpu.Gpu,
-    layer: Layer,
-    arriving: Sequence[Tensor | None],
-    saved: Sequence[Tensor],
-    i0: Tensor | None,
-    output_mask: Sequence[bool],
-) -> tuple[Tensor, ...]:
-    """``run_scan_backward`` with lateral weights; ``saved`` are the trace and the checkpoints of events."""
-    gradients = LayerGradients(layer, output_mask, backend.empty)
-    grad_current = backend.empty(layer.bias, *layer.sizes)
-    backend.lateral_backward(layer, arriving, gradients, None, saved, i0, grad_current, None)
-    return grad_current, *gradients.all
+    backend.scan_backward(layer, grads, gradients, current, saved, grad_current)
+    return grad_current, gradients.wanted
 
 
 @src_backward.fake
-def backward_fake(
-    grad_spikes: Tensor | None,
-    grad_i: Tensor | None,
-    grad_h: Tensor | None,
-    grad_hs: Tensor | None,
-    current: Tensor,
-    checkpoints: Tensor,
-    bias: Tensor,
-    i0: Tensor | None,
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-    *cell: Tensor | None,
-    constants: list[float],
-    surrogate: str,
-    recurrent_grad: bool,
-    lateral_surrogate: str,
-    output_mask: list[bool],
-) -> tuple[Tensor, ...]:
+def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients' shapes."""
-    _, batch, neurons = current.shape
-    return current.new_empty(current.shape), *fake_gradients(bias, weight_hh, cell, batch, neurons, output_mask)
-
-
-def sizes_of(x: Tensor) -> Sizes:
-    """The sizes of a tensor (T, B, N) or (T, B, K)."""
-    steps, batch, width = x.shape
-    return steps, batch, width
-
-
-def checkpoint_size(steps: int, batch: int, neurons: int) -> int:
-    """Number of elements of the checkpoints: i, h and hs before every segment."""
-    segment = core.segment
-    return (steps + segment - 1) // segment * len(STATE) * batch * neurons
-
-
-def saved_size(current: Tensor, weight_hh: Tensor | None) -> int:
-    """Number of elements of the checkpoints, with or without lateral weights."""
-    if weight_hh is None:
-        return checkpoint_size(*current.shape)
-    return lateral_size(_gpu.Gpu if _gpu.is_gpu(current.device) else CPU, *current.shape)
-
-
-def lateral_size(backend: Cpu | _gpu.Gpu | type[_gpu.Gpu], steps: int, batch: int, neurons: int) -> int:
-    """Number of elements that are saved with lateral weights: the trace, then h and hs before every segment."""
-    segment = backend.event_segment
-    return (steps + (steps + segment - 1) // segment * 2) * batch * neurons
-
-
-def split_lateral(sizes: Sizes, saved: Tensor) -> tuple[Tensor, Tensor]:
-    """The trace and the checkpoints of events in one tensor."""
-    elements = math.prod(sizes)
-    return saved[:elements], saved[elements:]
+    _, batch, neurons = call.current.shape
+    return call.current.new_empty(call.current.shape), *fake_gradients(call, batch, neurons, call.output_mask)

@@ -1,7 +1,7 @@
 """``src_dense``: a linear synapse on a dense input, then the recurrence.
 
 The synapse adds the weights of the nonzero inputs one by one, or uses torch's matrix product, whichever is asked for or
-expected to be faster.
+expected to be faster. The backward operator takes the method that the forward one used.
 """
 
 from __future__ import annotations
@@ -13,228 +13,206 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _gpu, src_events
-from ._cpu import CPU, Cpu, empty, mask_shape
+from . import _gpu
+from ._cpu import mask_shape
 from ._dense import check_synapse, takes_events
 from ._layer import (
+    ARRIVING,
+    GRADIENTS,
     LAYER,
-    NO_CELL,
+    LAYER_BACKWARD,
+    LISTS,
     OPTIONS,
     OUTPUTS,
+    SAVED,
+    WORK,
     Layer,
+    LayerGradients,
+    Like,
+    Sizes,
+    backward_tensors,
     check_layer,
+    check_output_mask,
+    empty_like,
     empty_outputs,
+    fake_gradients,
     fake_outputs,
+    grads_of,
+    kept_state,
+    layer_gradients,
+    options_of,
+    options_of_gradient,
     output_mask_of,
+    saved_sizes,
 )
-from ._memory import contiguous
+from ._memory import contiguous, has_memory, without_padding
 from ._operator import Gradients, Operator
-from .src import checkpoint_size, layer_gradients, run_scan
-from .src_dense_backward import src_dense_backward
+from .src import run_scan_backward
+
+KEPT = f"{SAVED}, Tensor mask, Tensor ones"
 
 src_dense = Operator(
     f"src_dense(Tensor input, Tensor weight, {LAYER}, *, str method, {OPTIONS}, bool save, bool trace_integrator,"
-    f" bool input_grad_at_events) -> ({OUTPUTS}, Tensor trace, Tensor checkpoints, Tensor mask, Tensor path)"
+    f" bool input_grad_at_events) -> ({OUTPUTS}, {KEPT})"
 )
 
 
 @src_dense.kernel("CPU", "CUDA")
-def forward(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    cell: list[Tensor],
-    state: list[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-    *,
-    method: str,
-    constants: list[float],
-    surrogate: str,
-    recurrent_grad: bool,
-    lateral_surrogate: str,
-    save: bool,
-    trace_integrator: bool,
-    input_grad_at_events: bool,
-) -> tuple[Tensor, ...]:
-    """The kernel. It records the method it used: on a CPU in ``path``; on a GPU a mask of no rows means the product."""
-    like = check_synapse(input, weight, method)
-    layer = Layer(
-        (*input.shape[:2], weight.shape[0]),
-        like,
-        bias,
-        cell,
-        state,
-        lengths,
-        weight_hh,
-        constants=constants,
-        surrogate=surrogate,
-        recurrent_grad=recurrent_grad,
-        lateral_surrogate=lateral_surrogate,
-    )
-    run = run_on_gpu if _gpu.is_gpu(input.device) else run_on_cpu
-    return run(layer, contiguous(input), contiguous(weight), method, save, trace_integrator)
+def forward(call: Any) -> tuple[Tensor | None, ...]:
+    """The kernel. With ``save``, events keep a mask and whether they are all 1, and the product keeps its currents."""
+    (sizes, like), input, weight = sizes_of(call), contiguous(call.input), contiguous(call.weight)
+    layer, backend = Layer(sizes, like, call), _gpu.backend_of("input", input)
+    outputs, by_events = empty_outputs(layer, backend), takes_events(input, call.method, layer.lengths)
+    if not call.save:
+        if by_events:
+            backend.dense_forward(layer, outputs, input, None, weight, (None, None), False)
+        else:
+            current = backend.empty(layer.bias, *sizes)
+            backend.scan_forward(layer, outputs, multiply(input, weight, current), (None, None), False)
+        return *outputs, None, None, None, None
+    trace, checkpoints = (backend.empty(layer.bias, size) for size in kept_sizes(call, sizes))
+    saved = traced_part(layer, trace, checkpoints)
+    if by_events:
+        if saved[1] is not checkpoints:
+            checkpoints[saved[1].numel() :] = 0
+        mask = backend.empty(input, *mask_shape(input), dtype=torch.int64)
+        ones = backend.dense_forward(layer, outputs, input, mask, weight, saved, call.trace_integrator)
+        return *outputs, trace, checkpoints, mask, mask.new_full((), ones, dtype=torch.bool)
+    lateral = layer.weight_hh is not None
+    current = multiply(input, weight, backend.empty(layer.bias, *sizes) if lateral else trace.view(sizes))
+    saved = saved if lateral else (trace[:0], checkpoints)
+    backend.scan_forward(layer, outputs, current, saved, call.trace_integrator)
+    shapes = kept_shapes(call, sizes)
+    unused = (input.new_zeros(shape, dtype=dtype) for shape, dtype in (shapes["mask"], shapes["ones"]))
+    return *outputs, trace, checkpoints, *unused
 
 
-def run_on_cpu(
-    layer: Layer, input: Tensor, weight: Tensor, method: str, save: bool, trace_integrator: bool
-) -> tuple[Tensor, ...]:
-    """All outputs; for the method "auto" the input's density is measured."""
-    outputs: Sequence[Tensor]
-    took_events, ones = takes_events(input, method, layer.lengths), False
-    if took_events:
-        rows, mask, ones = CPU.events_of(input, layer.lengths)
-        trace = empty(weight, math.prod(layer.sizes)) if save else weight.new_empty(0)
-        checkpoints = room_for_checkpoints(CPU, layer, save)
-        saved = (trace, checkpoints) if save else (None, None)
-        outputs = src_events.run_events(layer, rows, weight, saved, trace_integrator)
-    else:
-        *outputs, trace, checkpoints = run_product(CPU, layer, input, weight, save, trace_integrator)
-        mask = input.new_zeros(mask_shape(input) if save else 0, dtype=torch.int64)
-    if not save:
-        mask = mask.new_empty(0, mask_shape(input)[1])
-        return *outputs, trace, checkpoints, mask, mask.new_empty(0)
-    path = torch.tensor([took_events, ones], dtype=torch.int64, device="cpu")
-    return *outputs, trace, checkpoints, mask, path
+def sizes_of(call: Any) -> tuple[Sizes, Like]:
+    """T, B and N of a call whose input and weight go together."""
+    like = check_synapse(call.input, call.weight, call.method)
+    return (*call.input.shape[:2], call.weight.shape[0]), like
 
 
-def run_on_gpu(
-    layer: Layer, input: Tensor, weight: Tensor, method: str, save: bool, trace_integrator: bool
-) -> tuple[Tensor, ...]:
-    """All outputs; the method "auto" takes the product."""
-    outputs: Sequence[Tensor]
-    gpu = _gpu.gpu_of("input", input)
-    if method == "events":
-        mask = gpu.empty(input, *mask_shape(input), dtype=torch.int64)
-        gpu.mask(input, layer.lengths, mask)
-        trace = gpu.empty(weight, math.prod(layer.sizes) if save else 0)
-        checkpoints = room_for_checkpoints(gpu, layer, save)
-        outputs = empty_outputs(layer, gpu)
-        saved = (trace, checkpoints) if save else (None, None)
-        gpu.masked_forward(layer, outputs, input, mask, weight, saved, trace_integrator)
-        mask = mask if save else mask.new_empty(0, mask.shape[1])
-    else:
-        *outputs, trace, checkpoints = run_product(gpu, layer, input, weight, save, trace_integrator)
-        mask = input.new_empty(0, mask_shape(input)[1], dtype=torch.int64)
-    return *outputs, trace, checkpoints, mask, mask.new_zeros(2 if save else 0)
-
-
-def room_for_checkpoints(backend: Cpu | _gpu.Gpu, layer: Layer, save: bool) -> Tensor:
-    """Uninitialised checkpoints in the product's size; those of events are fewer and come first, zeros after them."""
-    if not save:
-        return layer.bias.new_empty(0)
-    checkpoints = backend.empty(layer.bias, checkpoint_size(*layer.sizes))
-    checkpoints[src_events.checkpoint_size(backend, *layer.sizes) :] = 0
-    return checkpoints
-
-
-def run_product(
-    backend: Cpu | _gpu.Gpu, layer: Layer, input: Tensor, weight: Tensor, save: bool, trace_integrator: bool
-) -> tuple[Tensor, ...]:
-    """The outputs, the flattened currents or beside lateral weights the trace, and the checkpoints."""
-    current = backend.empty(layer.bias, *layer.sizes)
+def multiply(input: Tensor, weight: Tensor, current: Tensor) -> Tensor:
+    """The currents of a contiguous input, by torch's matrix product."""
     torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
-    if layer.weight_hh is not None:
-        outputs = empty_outputs(layer, backend)
-        trace = backend.empty(weight, math.prod(layer.sizes) if save else 0)
-        checkpoints = room_for_checkpoints(backend, layer, save)
-        saved = (trace, checkpoints) if save else (None, None)
-        backend.lateral_forward(layer, outputs, None, current, saved, trace_integrator)
-        return *outputs, trace, checkpoints
-    *outputs, checkpoints = run_scan(layer, current, save)
-    return *outputs, current.view(-1) if save else current.new_empty(0), checkpoints
+    return current
+
+
+def kept_sizes(call: Any, sizes: Sizes) -> tuple[int, int]:
+    """Elements of the trace, or of the product's currents, and of the checkpoints; for "auto" there is room for either.
+
+    Checkpoints of currents take more than those of a trace, which events and recurrent weights make.
+    """
+    traced = call.method == "events" or call.weight_hh is not None
+    return math.prod(sizes), saved_sizes(_gpu.is_gpu(call.input.device), sizes, traced)[1]
+
+
+def traced_part(layer: Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the room for either method, what a trace and its checkpoints take."""
+    size = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, traced=True)[1]
+    return trace, checkpoints if checkpoints.numel() == size else checkpoints[:size]
 
 
 @src_dense.fake
-def forward_fake(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    cell: list[Tensor],
-    state: list[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-    *,
-    method: str,
-    constants: list[float],
-    surrogate: str,
-    recurrent_grad: bool,
-    lateral_surrogate: str,
-    save: bool,
-    trace_integrator: bool,
-    input_grad_at_events: bool,
-) -> tuple[Tensor, ...]:
+def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
-    steps, batch, neurons = input.shape[0], input.shape[1], weight.shape[0]
-    like = check_synapse(input, weight, method)
-    check_layer(
-        (steps, batch, neurons), like, bias, cell, state, lengths, weight_hh, constants, surrogate, lateral_surrogate
+    sizes, like = sizes_of(call)
+    check_layer(sizes, like, call)
+    outputs = fake_outputs(call.input, *sizes)
+    if not call.save:
+        return *outputs, None, None, None, None
+    kept = kept_shapes(call, sizes).values()
+    return *outputs, *(call.input.new_empty(shape, dtype=dtype) for shape, dtype in kept)
+
+
+def kept_shapes(call: Any, sizes: Sizes) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """The shapes and dtypes of KEPT; the mask has rows only where events may be."""
+    (rows, words), (trace, checkpoints) = mask_shape(call.input), kept_sizes(call, sizes)
+    masked = call.method == "events" or (call.method == "auto" and not _gpu.is_gpu(call.input.device))
+    return {
+        "trace": ((trace,), call.input.dtype),
+        "checkpoints": ((checkpoints,), call.input.dtype),
+        "mask": ((rows if masked else 0, words), torch.int64),
+        "ones": ((), torch.bool),
+    }
+
+
+def keep(call: Any) -> dict[str, Any]:
+    """Keep all but most of the initial state."""
+    return {"state": kept_state(call)}
+
+
+def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
+    """The options of a call whose gradient is needed: its backward call takes the method that it takes."""
+    options, input, lengths = options_of_gradient(call, needs), call.input, call.lengths
+    valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
+    if call.method == "auto" and valid and has_memory(input):
+        options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
+    return options
+
+
+@src_dense.gradient(keep, options_of_dense_gradient, outputs=4)
+def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
+    """The gradients of input, weight and layer."""
+    mask = output_mask_of(needs, needs.input, needs.weight)
+    options = {"method": call.method, "input_grad_at_events": call.input_grad_at_events, "output_mask": mask}
+    input, weight, *gradients = src_dense_backward(
+        *grads, call.input, call.weight, *saved, *backward_tensors(call), **options_of(call), **options
     )
-    rows, words = mask_shape(input)
-    masked = save and (method == "events" or not _gpu.is_gpu(input.device))
-    return (
-        *fake_outputs(input, steps, batch, neurons),
-        input.new_empty(steps * batch * neurons if save else 0),
-        input.new_empty(checkpoint_size(steps, batch, neurons) if save else 0),
-        input.new_empty(rows if masked else 0, words, dtype=torch.int64),
-        input.new_empty(2 if save else 0, dtype=torch.int64),
-    )
+    return {"input": input, "weight": weight, **layer_gradients(needs, gradients)}
 
 
-def save_for_backward(
-    ctx: Any,
-    outputs: Sequence[Tensor],
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    cell: list[Tensor],
-    state: list[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-) -> None:
-    """Keep what the gradient needs. Of the initial state that is i alone, for the gradients of cell parameters."""
-    trace, checkpoints, mask, path = outputs[4:]
-    ctx.mark_non_differentiable(trace, checkpoints, mask, path)
-    i0 = state[0] if state and cell else None
-    ctx.save_for_backward(input, weight, trace, checkpoints, mask, path, bias, i0, lengths, weight_hh, *cell)
+src_dense_backward = Operator(
+    f"src_dense_backward({ARRIVING}, Tensor input, Tensor weight, {KEPT}, {LAYER_BACKWARD}, *, str method, {OPTIONS},"
+    f" bool input_grad_at_events, bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})",
+    LISTS,
+)
 
 
-def options_of_gradient(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    cell: list[Tensor],
-    state: list[Tensor],
-    lengths: Tensor | None,
-    weight_hh: Tensor | None,
-) -> dict[str, bool]:
-    """The options of a call whose gradient may be needed."""
-    return {"save": True, "trace_integrator": any(x.requires_grad for x in cell)}
+@src_dense_backward.kernel("CPU", "CUDA")
+def backward(call: Any) -> tuple[Tensor | None, ...]:
+    """The kernel. ``"auto"`` is the method that the same input took forwards."""
+    (sizes, like), input, weight = sizes_of(call), contiguous(call.input), contiguous(call.weight)
+    check_output_mask(call.output_mask, 2)
+    want_input, want_weight, *layer_mask = call.output_mask
+    layer, backend = Layer(sizes, like, call, held=1), _gpu.backend_of("input", input)
+    grads, (trace, checkpoints, mask, ones) = grads_of(call, sizes, like), kept_of(call, sizes)
+    by_events = takes_events(input, call.method, layer.lengths)
+    traced = by_events or layer.weight_hh is not None
+    saved = traced_part(layer, trace, checkpoints) if traced else (trace[:0], checkpoints)
+    if by_events:
+        gradients = LayerGradients(layer, layer_mask, backend.empty)
+        events = input, mask, not _gpu.is_gpu(input.device) and bool(ones)
+        wanted = want_input, want_weight, call.input_grad_at_events
+        return *backend.dense_backward(layer, grads, gradients, *events, weight, saved, wanted), *gradients.wanted
+    current = layer.bias if traced else trace.view(sizes)
+    grad_current, gradients_of_layer = run_scan_backward(layer, grads, current, saved, layer_mask)
+    grad_input, grad_weight, rows = None, None, grad_current.flatten(0, 1)
+    if want_weight:
+        summed = input if layer.lengths is None else without_padding(input, layer.lengths)
+        grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=torch.empty_like(weight))
+    if want_input:
+        grad_input = backend.empty(input, *input.shape)
+        torch.mm(rows, weight, out=grad_input.flatten(0, 1))
+    return grad_input, grad_weight, *gradients_of_layer
 
 
-@src_dense.gradient(save_for_backward, options_of_gradient)
-def gradient(ctx: Any, *grads: Tensor | None) -> Gradients:
-    """The gradients of input, weight, bias, cell, state, lengths and weight_hh."""
-    input, weight, trace, checkpoints, mask, path, bias, i0, lengths, weight_hh, *cell = ctx.saved_tensors
-    needs_input, needs_weight, *_ = ctx.needs
-    grad_input, grad_weight, *gradients = src_dense_backward(
-        *grads[:4],
-        input,
-        weight,
-        trace,
-        checkpoints,
-        mask,
-        path,
-        bias,
-        i0,
-        lengths,
-        weight_hh,
-        *(cell or NO_CELL),
-        constants=ctx.options["constants"],
-        surrogate=ctx.options["surrogate"],
-        recurrent_grad=ctx.options["recurrent_grad"],
-        lateral_surrogate=ctx.options["lateral_surrogate"],
-        input_grad_at_events=ctx.options["input_grad_at_events"],
-        output_mask=output_mask_of(ctx, needs_input, needs_weight),
-    )
-    return grad_input, grad_weight, *layer_gradients(ctx, gradients)
+def kept_of(call: Any, sizes: Sizes) -> list[Tensor]:
+    """The tensors of KEPT of a backward call, checked and contiguous."""
+    device, kept = call.input.device, []
+    for name, (shape, dtype) in kept_shapes(call, sizes).items():
+        x = getattr(call, name)
+        if (x.shape, x.dtype, x.device) != (shape, dtype, device):
+            got = f"{x.dtype} of shape {tuple(x.shape)} on {x.device}"
+            raise ValueError(f"{name}: expected {dtype} of shape {shape} on {device}, got {got}")
+        kept.append(contiguous(x))
+    return kept
+
+
+@src_dense_backward.fake
+def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
+    """The gradients' shapes."""
+    wanted = zip((call.input, call.weight), call.output_mask[:2], strict=True)
+    grads = [empty_like(x) if want else None for x, want in wanted]
+    return *grads, *fake_gradients(call, call.input.shape[1], call.weight.shape[0], call.output_mask[2:])

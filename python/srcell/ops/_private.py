@@ -1,0 +1,78 @@
+"""Private names of torch, here and nowhere else, each with what it is for; seen in torch 2.4 to 2.13.
+
+tests/test_private_names.py tells which one a version of torch lacks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+from torch.nn import Parameter
+
+# A torch.autograd.Function within one level of torch.func's transforms: an operator's kernel runs at such a level, and
+# torch.autograd.Function is for calls from above all levels.
+SingleLevelFunction: Any = _SingleLevelFunction
+at_one_level = enable_single_level_autograd_function
+
+# Whether torch.func transforms (vmap, grad) are active.
+transforms_are_active = torch._C._are_functorch_transforms_active
+
+
+def below_autograd() -> AbstractContextManager[None]:
+    """Operators called within skip autograd: what an operator's autograd kernel calls its other kernels with.
+
+    torch.library.register_autograd needs no such name, but takes twice as long for a call.
+    """
+    return torch._C._AutoDispatchBelowAutograd()
+
+
+def schema_of(overload: Any) -> Any:
+    """The parsed schema of an operator."""
+    return overload._schema
+
+
+def has_tangent(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether forward-mode differentiation is at work on one of the tensors."""
+    return in_forward_mode() and any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+
+
+def in_forward_mode() -> bool:
+    """Whether forward-mode differentiation is at work at all."""
+    return forward_ad._current_level >= 0
+
+
+def is_fake(x: Tensor) -> bool:
+    """Whether it is a fake tensor, without importing their module, which takes half a second."""
+    fake = sys.modules.get("torch._subclasses.fake_tensor")
+    return fake is not None and isinstance(x, fake.FakeTensor)
+
+
+# The dispatcher's keys that a thread adds to those of a call: usually these two; any other sees each operator, as modes,
+# tracers and transforms do.
+_keys_of_thread = torch._C._dispatch_tls_local_include_set
+_Key = torch._C.DispatchKey
+_USUAL = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrView).raw_repr()
+_function_modes = torch._C._len_torch_function_stack
+_profiled = torch._C._autograd._profiler_enabled
+_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # a transform's tensor, also where its keys are not set
+_PLAIN = (Tensor, Parameter)
+
+
+def nobody_watches(tensors: Iterable[Any]) -> bool:
+    """Whether a call on these tensors would meet nothing on its way through torch's dispatcher but its kernel."""
+    return not (
+        torch.compiler.is_compiling()
+        or _keys_of_thread().raw_repr() | _USUAL != _USUAL
+        or forward_ad._current_level >= 0
+        or _function_modes()
+        or _profiled()
+        or any(x is not None and (type(x) not in _PLAIN or _wrapped(x)) for x in tensors)
+    )

@@ -1,0 +1,119 @@
+"""The private names of torch in ``srcell/ops/_private.py`` mean what srcell takes them for, in this version of torch.
+
+A test that fails here tells which one is missing or means something else.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import srcell
+from srcell.ops import _private
+
+
+class Watch(TorchDispatchMode):
+    """Notes the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+@pytest.fixture
+def current() -> torch.Tensor:
+    return torch.zeros(3, 1, 2)
+
+
+def test_operators_called_below_autograd_record_nothing() -> None:
+    x = torch.ones(1, requires_grad=True)
+    with _private.below_autograd():
+        y = x * 2
+    assert not y.requires_grad
+
+
+def test_a_schema_has_names_types_and_returns() -> None:
+    schema = _private.schema_of(torch.ops.srcell.src.default)
+    assert [x.name for x in schema.arguments][:2] == ["current", "bias"]
+    assert [str(x.type) for x in schema.arguments if not x.kwarg_only][2] == "List[Tensor]"
+    assert len(schema.returns) == 6
+
+
+def test_transforms_are_seen() -> None:
+    seen = []
+    torch.func.vmap(lambda x: seen.append(_private.transforms_are_active()) or x)(torch.ones(2))
+    assert (seen, _private.transforms_are_active()) == ([True], False)
+
+
+def test_a_function_at_one_level_is_differentiated_by_func() -> None:
+    gradient = torch.func.grad(lambda current: srcell.src(current, -6.0)[1].i.sum())(torch.zeros(2, 1, 1))
+    assert torch.allclose(gradient.flatten(), torch.tensor([0.9, 1.0]))
+
+
+def test_forward_mode_and_tangents_are_seen() -> None:
+    x = torch.ones(1)
+    assert not _private.in_forward_mode()
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, x)
+        assert _private.in_forward_mode()
+        assert (_private.has_tangent([None, x]), _private.has_tangent([None, dual])) == (False, True)
+
+
+def test_fake_tensors_are_seen() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        assert _private.is_fake(torch.ones(1))
+    assert not _private.is_fake(torch.ones(1))
+
+
+def test_an_operator_that_nobody_watches_gives_what_the_dispatcher_gives(current: torch.Tensor) -> None:
+    assert _private.nobody_watches([None, current, torch.nn.Parameter(current)])
+    alone = srcell.src(current, -6.0)[1].h
+    with Watch() as watch:
+        watched = srcell.src(current, -6.0)[1].h
+    assert "srcell::src" in watch.seen
+    assert torch.equal(alone, watched)
+
+
+def profiled(call: Callable[[], Any]) -> list[str]:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    return [event.key for event in profile.key_averages()]
+
+
+def traced(call: Callable[[], Any]) -> list[str]:
+    graph = torch.jit.trace(lambda _: call(), torch.zeros(1), check_trace=False).inlined_graph
+    return [node.kind() for node in graph.nodes()]
+
+
+def moded(call: Callable[[], Any]) -> list[str]:
+    class Functions(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    seen: list[str] = []
+    with Functions():
+        call()
+    return [name.replace("srcell.src.default", "srcell::src") for name in seen]
+
+
+@pytest.mark.parametrize("watch", [profiled, traced, moded], ids=lambda watch: watch.__name__)
+def test_whoever_watches_sees_the_operator(watch: Callable[..., list[str]], current: torch.Tensor) -> None:
+    assert "srcell::src" in watch(lambda: srcell.src(current, -6.0)[0])
+
+
+def test_subclasses_go_through_the_dispatcher(current: torch.Tensor) -> None:
+    assert not _private.nobody_watches([current.as_subclass(Subclass)])
