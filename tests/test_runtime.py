@@ -501,7 +501,7 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
             lambda: altered({"layers.0.bias": torch.zeros(40, dtype=torch.float64)}),
         ),
         ("layers.0.rs: expected 1 or 40 values, got 7", lambda: altered({"layers.0.rs": torch.zeros(7)})),
-        ("layers.0.bias: expected finite", lambda: altered({"layers.0.bias": torch.full((40,), torch.nan)})),
+        ("layers.0.bias: expected a finite value", lambda: altered({"layers.0.bias": torch.full((40,), torch.nan)})),
         (r"layers.0.alpha: expected values in \[0, 1\]", lambda: altered({"layers.0.alpha": torch.tensor([1.5])})),
         ("layers.0.rho: expected finite values > 0", lambda: altered({"layers.0.rho": torch.zeros(1)})),
         (r"readout.constants: expected an alpha in \[0, 1\]", lambda: altered(constants(2, 2))),

@@ -173,11 +173,17 @@ an index one past the last input is no fault
     signs |= value | (static_cast<Bits>(last) - value); => signs |= value | (static_cast<Bits>(last) + 1 - value);
 the remainder of a division into parts is not checked
     return (count + pieces - 1) / pieces; => return count / pieces;
-== bindings/arguments.h: src.py bits.py linear.py events.py arguments.py
+== domains.h: src.py runtime.py integer.py
 a rho without a finite reciprocal is accepted
     && std::isfinite(1 / value) =>
+a constant one above the largest is accepted
+    values[k] > constant.most => values[k] > constant.most + 1
+== cpu/listed_events.h: linear.py linear_gradients.py src.py
+an input whose values are not all 1 is taken as spikes
+    if (!ones.value_or(true)) values_ => if (false) values_
+== bindings/arguments.h: src.py bits.py linear.py events.py arguments.py
 only the first value of a parameter per neuron is checked
-    n < (strides[at] ? shape.neurons : 1) => n < 1
+    n < (stride ? shape.neurons : 1) => n < 1
 negative lengths are accepted
     shape.lengths[b] < 0 || =>
 kernels run without PlainArithmetic
@@ -269,6 +275,16 @@ the step after the last one counts
 == ops/_layer.py: operators.py src.py linear.py
 an output_mask that is too long is accepted
     if len(output_mask) != expected: => if len(output_mask) < expected:
+== ops/_private.py: private_names.py gradients.py modes.py
+modes see no operator
+    or _keys_of_thread().raw_repr() | _USUAL != _USUAL =>
+profilers see no operator
+    or _profiled() =>
+tensors of transforms are taken for plain ones
+    or _wrapped(x) =>
+== ops/src_dense.py: linear.py linear_gradients.py works.py
+a call within a transform chooses another method than the one around it
+    and valid and not call.save => and valid
 == ops/src_events.py: linear_gradients.py linear.py operators.py
 the gradients of values and weights are asked for crosswise
     output_mask_of(needs, needs.values, needs.weight) => output_mask_of(needs, needs.weight, needs.values)

@@ -9,17 +9,17 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <memory>
-#include <new>
 #include <sstream>
 #include <string>
 #include <type_traits>
 #include <variant>
 #include <vector>
 
+#include "../cpu/block.h"
 #include "../cpu/float_control.h"
 #include "../cpu/kernels.h"
-#include "../cpu/memory.h"
+#include "../cpu/listed_events.h"
+#include "../domains.h"
 
 namespace srcell {
 
@@ -78,15 +78,10 @@ using Sizes = std::array<int64_t, 3>;  // T, B, N or T, B, K
 
 // Values in tensors are checked only if these are on the host: reading a GPU's memory would mean waiting for it.
 
-// alpha must be in [0, 1], rho finite and > 0 with a finite reciprocal. Any layer-wide value must be finite.
 template <class T>
 void check_parameter(int k, T value, bool layer_wide) {
-    if (k == kAlpha && !(value >= 0 && value <= 1))
-        value_error("alpha: expected values in [0, 1], got ", shortest(value));
-    if (k == kRho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
-        value_error("rho: expected finite values > 0 with a finite reciprocal, got ", shortest(value));
-    if (layer_wide && !std::isfinite(value))
-        value_error(kParameterNames[k], ": expected a finite value, got ", shortest(value));
+    if (const char* expected = expected_of_parameter(k, value, layer_wide))
+        value_error(kParameterNames[k], ": expected ", expected, ", got ", shortest(value));
 }
 
 inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bool on_host) {
@@ -223,14 +218,10 @@ inline IntegerCell integer_cell_of(const std::vector<int64_t>& constants) {
     if (constants.size() != std::size(kIntegerConstants))
         value_error("cell: expected ", std::size(kIntegerConstants), " constants, got ", constants.size());
     IntegerCell cell = {};
-    for (size_t k = 0; k < constants.size(); ++k) {
-        const IntegerConstant& constant = kIntegerConstants[k];
-        if (constants[k] < constant.least || constants[k] > constant.most)
-            value_error("cell.", constant.name, ": expected an int in [", constant.least, ", ", constant.most,
-                        "], got ", constants[k]);
-        cell.*constant.member = static_cast<int32_t>(constants[k]);
-    }
-    const IntegerCellFault fault = integer_cell_fault(cell);
+    const IntegerFault fault = fill_integer_cell(constants.data(), cell);
+    if (const IntegerConstant* constant = fault.constant)
+        value_error("cell.", constant->name, ": expected an int in [", constant->least, ", ", constant->most, "], got ",
+                    fault.got);
     if (fault.expected) value_error("cell: expected ", fault.expected, ", got ", fault.got);
     return cell;
 }
@@ -244,8 +235,21 @@ struct IntegerLayer {
     const int16_t* before(size_t k) const { return k < state.size() ? pointer<const int16_t>(state[k]) : nullptr; }
 };
 
-// Raises a ValueError for the first invalid offset or index of a sample that a kernel refused.
-[[noreturn]] void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample);
+template <class T>
+EventRows rows_of(const Events<T>& events) {
+    return {address_of(events.offsets), address_of(events.indices), address_of(events.values), events.count,
+            events.inputs};
+}
+
+// The nonzero elements of a dense input; the arguments are those of ListedEvents.
+template <class T, class... Known>
+ListedEvents<T> list_events(const ScanShape& shape, int64_t inputs, Address elements, Known... known) {
+    const ReleasedGil release;
+    return ListedEvents<T>(kernels(), shape, inputs, pointer<const T>(elements), known...);
+}
+
+// Raises a ValueError for the first invalid offset or index of events of which a kernel refused a sample.
+[[noreturn]] void refuse_sample(const EventRows& rows, const ScanShape& shape, int64_t sample);
 
 // The arguments of a DeviceMask. A tensor that a kernel does not use may be absent.
 struct DenseRows {
@@ -261,27 +265,6 @@ struct DenseRows {
           inputs(sizes[2]),
           elements(elements_at),
           mask(mask_at) {}
-};
-
-// Uninitialised memory for the duration of a call, from the cache of memory.h.
-template <class T>
-class Scratch {
-  public:
-    explicit Scratch(int64_t count)
-        : bytes_(static_cast<size_t>(count) * sizeof(T)), address_(count ? acquire_block(bytes_) : nullptr) {
-        if (count && !address_) throw std::bad_alloc();
-    }
-    ~Scratch() {
-        if (address_) release_block(address_, bytes_);
-    }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-
-    T* get() const { return static_cast<T*>(address_); }
-
-  private:
-    size_t bytes_;
-    void* address_;
 };
 
 }  // namespace srcell

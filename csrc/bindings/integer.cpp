@@ -4,7 +4,6 @@
 #include <pybind11/stl.h>
 
 #include "arguments.h"
-#include "listed_events.h"
 
 namespace srcell {
 namespace {
@@ -17,9 +16,9 @@ class Input {
             rows_ = *given;
             return;
         }
-        listed_.emplace(layer.shape, inputs, dense, 0, std::nullopt);
-        if (!listed_->ones()) value_error("input: expected 0 and 1, got other values");
-        rows_ = listed_->rows();
+        listed_ = list_events<float>(layer.shape, inputs, dense);
+        if (listed_->events().values) value_error("input: expected 0 and 1, got other values");
+        rows_ = rows_of(listed_->events());
     }
     const EventRows& rows() const { return rows_; }
 
@@ -38,10 +37,10 @@ int64_t integer_forward(const IntegerLayer& layer, const Outputs& outputs, bool 
     p.cell = layer.cell;
     p.events = rows.of<float>();
     const int64_t neurons = p.shape.neurons;
-    const Scratch<int16_t> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
-                                  integer_tile_width(neurons));
+    const Block<int16_t> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
+                                integer_tile_width(neurons));
     p.weight = pointer<const int16_t>(weight);
-    p.packed_weight = packed.get();
+    p.packed_weight = packed.data();
     p.i0 = layer.before(0);
     p.h0 = layer.before(1);
     p.hs0 = layer.before(2);
@@ -59,7 +58,7 @@ int64_t integer_forward(const IntegerLayer& layer, const Outputs& outputs, bool 
         const ReleasedGil release;
         invalid = kernels().integer_forward(p);
     }
-    if (invalid >= 0) refuse_sample(rows, p.shape.steps, invalid);
+    if (invalid >= 0) refuse_sample(rows, p.shape, invalid);
     return clamped;
 }
 
@@ -73,18 +72,18 @@ void integer_backward(const IntegerLayer& layer, const EventRows* given, Address
     p.alpha = integer_alpha(layer.cell);
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
     const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
-    const Scratch<float> partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
+    const Block<float> partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
     p.slopes = pointer<const float>(slopes);
     p.grad_spikes = pointer<const float>(grad_spikes);
     p.grad_current = pointer<float>(grad_current);
     p.grad_weight = pointer<float>(grad_weight);
-    p.weight_partials = partials.get();
+    p.weight_partials = partials.data();
     int64_t invalid;
     {
         const ReleasedGil release;
         invalid = kernels().integer_backward(p);
     }
-    if (invalid >= 0) refuse_sample(rows, p.shape.steps, invalid);
+    if (invalid >= 0) refuse_sample(rows, p.shape, invalid);
 }
 
 }  // namespace

@@ -6,30 +6,26 @@
 
 #include "../cpu/event_rows.h"
 #include "arguments.h"
-#include "listed_events.h"
 
 namespace srcell {
 
-void refuse_sample(const EventRows& rows, int64_t steps, int64_t sample) {
-    const Events<float> events = rows.of<float>();
+void refuse_sample(const EventRows& rows, const ScanShape& shape, int64_t sample) {
+    const auto* const offsets = pointer<const int64_t>(rows.offsets);
+    const auto* const indices = pointer<const int32_t>(rows.indices);
+    const auto [fault, at] = find_fault({offsets, indices, nullptr, nullptr, nullptr, shape.steps, shape.batch,
+                                         rows.inputs, rows.count, shape.threads});
     const std::string altered = " (the batch was altered after it was made)";
-    if (sample == 0 && events.offsets[0] != 0)
-        value_error("offsets: expected the first to be 0, got ", events.offsets[0], altered);
-    for (int64_t row = sample * steps; row < (sample + 1) * steps; ++row) {
-        const int64_t begin = read_once(events.offsets + row), end = read_once(events.offsets + row + 1);
-        if (begin < 0 || end < begin || end > events.count)
-            value_error("offsets: expected ascending values in [0, ", events.count, "], got ", begin, " and then ", end,
-                        " at position ", row + 1, altered);
-        for (int64_t event = begin; event < end; ++event) {
-            const int32_t index = read_once(events.indices + event);
-            if (index < 0 || index >= events.inputs)
-                value_error("indices: expected values in [0, ", events.inputs, "), got ", index, " at position ", event,
-                            altered);
-        }
-    }
-    const int64_t last = read_once(events.offsets + (sample + 1) * steps);
-    if (last != events.count)
-        value_error("offsets: expected the last to be ", events.count, ", the number of indices, got ", last, altered);
+    if (fault == Fault::kFirstOffset)
+        value_error("offsets: expected the first to be 0, got ", read_once(offsets), altered);
+    if (fault == Fault::kDescent)
+        value_error("offsets: expected ascending values, got ", read_once(offsets + at - 1), " and then ",
+                    read_once(offsets + at), " at position ", at, altered);
+    if (fault == Fault::kLastOffset)
+        value_error("offsets: expected the last to be ", rows.count, ", the number of indices, got ",
+                    read_once(offsets + at), altered);
+    if (fault == Fault::kIndex)
+        value_error("indices: expected values in [0, ", rows.inputs, "), got ", read_once(indices + at),
+                    " at position ", at, altered);
     value_error("events: expected a batch that is not altered during a call; sample ", sample, " was");
 }
 
@@ -37,8 +33,8 @@ namespace {
 
 // The struct of a layer's recurrent weights, whose packed form is `packed`.
 template <class T>
-Lateral<T> lateral_of(const Layer& layer, const Scratch<T>& packed) {
-    return {pointer<const T>(layer.lateral), packed.get(), layer.lateral_relu, false};
+Lateral<T> lateral_of(const Layer& layer, const Block<T>& packed) {
+    return {pointer<const T>(layer.lateral), packed.data(), layer.lateral_relu, false};
 }
 
 // The currents are those of the events `rows` through `weight`, or given, if there are no rows. Returns what the kernel
@@ -48,14 +44,14 @@ int64_t lateral_forward(const Layer& layer, const Outputs& outputs, const EventR
     return layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const int64_t neurons = layer.shape.neurons;
-        const Scratch<T> packed(
+        const Block<T> packed(
             rows ? event_tiles(neurons) * packed_rows(rows->inputs, rows->count) * event_tile_width(neurons) : 0);
-        const Scratch<T> packed_lateral(neurons * lateral_width(neurons));
+        const Block<T> packed_lateral(neurons * lateral_width(neurons));
         LateralForward<T> p = {};
         static_cast<CellForward<T>&>(p) = forward_of(layer, cell, outputs);
         if (rows) p.events = rows->of<T>();
         p.weight = pointer<const T>(weight);
-        p.packed_weight = packed.get();
+        p.packed_weight = packed.data();
         p.trace = pointer<T>(saved[0]);
         p.checkpoints = pointer<T>(saved[1]);
         p.trace_integrator = trace_integrator;
@@ -73,12 +69,12 @@ int64_t lateral_backward(const Layer& layer, const Outputs& grads, const Gradien
         using T = number_of<decltype(cell)>;
         const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
         const int64_t row = event_tiles(neurons) * event_groups(batch, neurons) * event_tile_width(neurons);
-        const Scratch<T> partials(count_partials(layer, gradients));
-        const Scratch<T> weight_partials(grad_weight ? rows->inputs * row : 0);
-        const Scratch<T> lateral_partials(gradients[0] ? neurons * row : 0);
-        const Scratch<T> packed_lateral(neurons * lateral_width(neurons));
+        const Block<T> partials(count_partials(layer, gradients));
+        const Block<T> weight_partials(grad_weight ? rows->inputs * row : 0);
+        const Block<T> lateral_partials(gradients[0] ? neurons * row : 0);
+        const Block<T> packed_lateral(neurons * lateral_width(neurons));
         LateralBackward<T> p = {};
-        static_cast<CellBackward<T>&>(p) = backward_of(layer, cell, grads, gradients, partials.get());
+        static_cast<CellBackward<T>&>(p) = backward_of(layer, cell, grads, gradients, partials.data());
         if (rows) p.events = rows->of<T>();
         p.has_events = rows;
         p.i0 = layer.before<T>(0);
@@ -86,10 +82,10 @@ int64_t lateral_backward(const Layer& layer, const Outputs& grads, const Gradien
         p.checkpoints = pointer<const T>(saved[1]);
         p.grad_current = pointer<T>(grad_current);
         p.grad_weight = pointer<T>(grad_weight);
-        p.weight_partials = weight_partials.get();
+        p.weight_partials = weight_partials.data();
         p.lateral = lateral_of(layer, packed_lateral);
         p.grad_lateral = pointer<T>(gradients[0]);
-        p.lateral_partials = lateral_partials.get();
+        p.lateral_partials = lateral_partials.data();
         const ReleasedGil release;
         return kernels().of<T>().lateral_backward(p);
     });
@@ -98,7 +94,7 @@ int64_t lateral_backward(const Layer& layer, const Outputs& grads, const Gradien
 // Throws for what a kernel on events returned, the first invalid sample, unless that is -1.
 void check_returned(int64_t returned, const Layer& layer, const EventRows* rows) {
     if (returned == kOutOfMemory) throw std::bad_alloc();
-    if (returned >= 0) refuse_sample(*rows, layer.shape.steps, returned);
+    if (returned >= 0) refuse_sample(*rows, layer.shape, returned);
 }
 
 // On given currents. There is a trace only beside recurrent weights.
@@ -124,8 +120,8 @@ void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gr
     }
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const Scratch<T> partials(count_partials(layer, gradients));
-        const ScanBackward<T> p = {backward_of(layer, cell, grads, gradients, partials.get()),
+        const Block<T> partials(count_partials(layer, gradients));
+        const ScanBackward<T> p = {backward_of(layer, cell, grads, gradients, partials.data()),
                                    pointer<const T>(current), pointer<const T>(saved[1]), pointer<T>(grad_current)};
         const ReleasedGil release;
         kernels().of<T>().scan_backward(p);
@@ -142,12 +138,11 @@ void events_forward(const Layer& layer, const Outputs& outputs, const EventRows&
     const int64_t returned = layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const int64_t neurons = layer.shape.neurons;
-        const Scratch<T> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
-                                event_tile_width(neurons));
+        const Block<T> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) * event_tile_width(neurons));
         const EventsForward<T> p = {forward_of(layer, cell, outputs),
                                     rows.of<T>(),
                                     pointer<const T>(weight),
-                                    packed.get(),
+                                    packed.data(),
                                     pointer<T>(saved[0]),
                                     pointer<T>(saved[1]),
                                     trace_integrator,
@@ -168,16 +163,16 @@ void events_backward(const Layer& layer, const Outputs& grads, const Gradients& 
         using T = number_of<decltype(cell)>;
         const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
         const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
-        const Scratch<T> partials(count_partials(layer, gradients));
-        const Scratch<T> weight_partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
-        const EventsBackward<T> p = {backward_of(layer, cell, grads, gradients, partials.get()),
+        const Block<T> partials(count_partials(layer, gradients));
+        const Block<T> weight_partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
+        const EventsBackward<T> p = {backward_of(layer, cell, grads, gradients, partials.data()),
                                      rows.of<T>(),
                                      pointer<const T>(saved[0]),
                                      pointer<const T>(saved[1]),
                                      layer.before<T>(0),
                                      pointer<T>(grad_current),
                                      pointer<T>(grad_weight),
-                                     weight_partials.get()};
+                                     weight_partials.data()};
         const ReleasedGil release;
         return kernels().of<T>().events_backward(p);
     });
@@ -197,20 +192,20 @@ void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Add
         const ReleasedGil release;
         return kernels().of<T>().event_dots(p);
     });
-    if (invalid >= 0) refuse_sample(rows, layer.shape.steps, invalid);
+    if (invalid >= 0) refuse_sample(rows, layer.shape, invalid);
 }
 
 template <class T>
 void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Address gradients, Address weight,
               Address product) {
-    const Scratch<T> packed(neurons * (inputs + kProductPadding));
+    const Block<T> packed(neurons * (inputs + kProductPadding));
     const Product<T> p = {rows,
                           inputs,
                           neurons,
                           threads,
                           pointer<const T>(gradients),
                           pointer<const T>(weight),
-                          packed.get(),
+                          packed.data(),
                           pointer<T>(product)};
     const ReleasedGil release;
     kernels().of<T>().multiply(p);
@@ -221,9 +216,10 @@ void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Addres
 bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, int64_t inputs, Address mask,
                    Address weight, const Saved& saved, bool trace_integrator) {
     return layer.visit([&](const auto& cell) {
-        const ListedEvents<number_of<decltype(cell)>> events(layer.shape, inputs, input, mask, std::nullopt);
-        events_forward(layer, outputs, events.rows(), weight, saved, trace_integrator);
-        return events.ones();
+        using T = number_of<decltype(cell)>;
+        const auto listed = list_events<T>(layer.shape, inputs, input, pointer<uint64_t>(mask));
+        events_forward(layer, outputs, rows_of(listed.events()), weight, saved, trace_integrator);
+        return !listed.events().values;
     });
 }
 
@@ -237,12 +233,14 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
         using T = number_of<decltype(cell)>;
         const ScanShape& shape = layer.shape;
         const int64_t rows = shape.steps * shape.batch;
-        const Scratch<T> grad_current(grad_input ? rows * shape.neurons : 0);
-        const Address current = address_of(grad_current.get());
+        const Block<T> grad_current(grad_input ? rows * shape.neurons : 0);
+        const Address current = address_of(grad_current.data());
         {
-            const ListedEvents<T> events(shape, inputs, input, mask, ones);
-            events_backward(layer, grads, gradients, events.rows(), saved, current, grad_weight);
-            if (grad_input && weight_t) event_dots(layer, events.rows(), weight_t, current, 0, grad_input);
+            const auto listed =
+                list_events<T>(shape, inputs, input, pointer<uint64_t>(mask), std::optional<bool>(ones));
+            const EventRows events = rows_of(listed.events());
+            events_backward(layer, grads, gradients, events, saved, current, grad_weight);
+            if (grad_input && weight_t) event_dots(layer, events, weight_t, current, 0, grad_input);
         }
         if (grad_input && !weight_t)
             multiply<T>(rows, inputs, shape.neurons, shape.threads, current, weight, grad_input);
@@ -262,9 +260,9 @@ void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spike
     with_type(is_double, [&](auto zero) {
         using T = decltype(zero);
         const auto [steps, batch, neurons] = sizes;
-        const Scratch<int64_t> partials(count_groups(batch) * 2 * neurons);
+        const Block<int64_t> partials(count_groups(batch) * 2 * neurons);
         const SpikeCounts<T> p = {
-            steps, batch, neurons, threads, pointer<const T>(spikes), partials.get(), pointer<int64_t>(counts)};
+            steps, batch, neurons, threads, pointer<const T>(spikes), partials.data(), pointer<int64_t>(counts)};
         const ReleasedGil release;
         kernels().of<T>().count_spikes(p);
     });
@@ -276,7 +274,7 @@ void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spike
 void bind_linear(pybind11::module_& m) {
     using namespace srcell;
     using namespace pybind11::literals;
-    py::class_<ScanShape>(m, "Shape");
+    py::class_<ScanShape>(m, "_Shape");
     py::list parameters;
     for (const char* name : kParameterNames) parameters.append(name);
     m.attr("parameters") = py::tuple(parameters);

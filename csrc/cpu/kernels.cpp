@@ -101,6 +101,8 @@ constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     made.lateral_forward = lateral_forward<V>;
     made.lateral_backward = lateral_backward<V>;
     made.lateral_forward_memory = lateral_forward_memory<V>;
+    made.pack_weight = pack_weight<EventsForward<T>>;
+    made.pack_lateral = pack_lateral<T>;
     made.multiply = multiply<S>;
     made.mask_events = mask_events<S>;
     made.count_events = count_events<T>;
@@ -125,6 +127,7 @@ constexpr OtherKernels make_others() {
     made.leaky_sum = leaky_sum;
     made.integer_forward = integer_forward;
     made.integer_backward = integer_backward;
+    made.pack_integers = pack_weight<IntegerForward>;
     made.count_active_pixels = count_active_pixels;
     made.rate_draw = rate_draw;
     made.rate_write = rate_write;

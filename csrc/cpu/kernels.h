@@ -23,6 +23,9 @@ struct KernelsOf {
     int64_t (*lateral_forward)(const LateralForward<T>&);
     int64_t (*lateral_backward)(const LateralBackward<T>&);
     int64_t (*lateral_forward_memory)(int64_t neurons);
+    // Pack the weights of all K inputs and lateral weights, for calls that take them packed.
+    void (*pack_weight)(const EventsForward<T>&);
+    void (*pack_lateral)(const Lateral<T>&, const ScanShape&);
     void (*multiply)(const Product<T>&);
     // Writes mask and offsets; returns whether all events are 1.
     bool (*mask_events)(const DenseInput<T>&);
@@ -43,6 +46,7 @@ struct OtherKernels {
     // As events_forward and events_backward.
     int64_t (*integer_forward)(const IntegerForward&);
     int64_t (*integer_backward)(const IntegerBackward&);
+    void (*pack_integers)(const IntegerForward&);
     // Writes the number of active pixels before each sample, and last their total, to active_before, (B + 1,), and
     // returns -1; or returns the first sample that has a pixel outside [0, 1].
     int64_t (*count_active_pixels)(const Images&, int64_t* active_before);

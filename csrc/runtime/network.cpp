@@ -5,14 +5,18 @@
 #include <cmath>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 
+#include "../cpu/block.h"
 #include "../cpu/dispatch.h"
 #include "../cpu/event_rows.h"
 #include "../cpu/float_control.h"
-#include "../cpu/memory.h"
+#include "../cpu/listed_events.h"
 #include "../cpu/parallel.h"
+#include "../domains.h"
 #include "tensors.h"
 
 namespace srcell {
@@ -24,62 +28,25 @@ constexpr int kMaxThreads = 1024;
 // Spikes of a layer that a run keeps at a time, unless one sample has more.
 constexpr int64_t kChunkElements = int64_t(1) << 22;
 
-// to[tile][k][n] = weight[tile * width + n][k], as the kernels pack it; zero beyond the last neuron.
-Aligned<float> packed(const std::vector<float>& weight, int64_t inputs, int64_t neurons) {
-    const int64_t width = event_tile_width(neurons);
-    Aligned<float> to(event_tiles(neurons) * inputs * width);
-    for (int64_t n = 0; n < neurons; ++n)
-        for (int64_t k = 0; k < inputs; ++k)
-            to.data()[(n / width * inputs + k) * width + n % width] = weight[static_cast<size_t>(n * inputs + k)];
-    return to;
-}
-
-// to[m][n] = weight[n][m].
-Aligned<float> packed_lateral(const std::vector<float>& weight, int64_t neurons) {
-    const int64_t width = lateral_width(neurons);
-    Aligned<float> to(neurons * width);
-    for (int64_t n = 0; n < neurons; ++n)
-        for (int64_t m = 0; m < neurons; ++m) to.data()[m * width + n] = weight[static_cast<size_t>(n * neurons + m)];
-    return to;
-}
-
 // The values of one parameter: one for the layer, or one for each neuron.
 std::vector<float> parameter_of(const TensorFile& file, const std::string& name, int k, int64_t neurons) {
     std::vector<float> values = numbers_of<float>(file, name, {-1});
     if (values.size() != 1 && static_cast<int64_t>(values.size()) != neurons)
         throw FileError(name + ": expected 1 or " + std::to_string(neurons) + " values, got " +
                         std::to_string(values.size()));
-    for (const float value : values) {
-        if (k == kAlpha && !(value >= 0 && value <= 1)) throw FileError(name + ": expected values in [0, 1]");
-        if (k == kRho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
-            throw FileError(name + ": expected finite values > 0 with a finite reciprocal");
-        if (!std::isfinite(value)) throw FileError(name + ": expected finite values");
-    }
+    for (const float value : values)
+        if (const char* expected = expected_of_parameter(k, value, true))
+            throw FileError(name + ": expected " + expected);
     return values;
-}
-
-// to[tile][k][n] = weight[tile * width + n][k], as the kernels of integers take it.
-Aligned<int16_t> packed_integers(const std::vector<int16_t>& weight, int64_t inputs, int64_t neurons) {
-    const int64_t width = event_tile_width(neurons), stride = integer_tile_width(neurons);
-    Aligned<int16_t> to(event_tiles(neurons) * inputs * stride);
-    for (int64_t n = 0; n < neurons; ++n)
-        for (int64_t k = 0; k < inputs; ++k)
-            to.data()[(n / width * inputs + k) * stride + n % width] = weight[static_cast<size_t>(n * inputs + k)];
-    return to;
 }
 
 IntegerCell integer_cell_of(const TensorFile& file, const std::string& name) {
     constexpr auto count = static_cast<int64_t>(std::size(kIntegerConstants));
-    const std::vector<int32_t> values = numbers_of<int32_t>(file, name, {count});
     IntegerCell cell = {};
-    for (size_t k = 0; k < values.size(); ++k) {
-        const IntegerConstant& constant = kIntegerConstants[k];
-        if (values[k] < constant.least || values[k] > constant.most)
-            throw FileError(name + ": expected " + constant.name + " in [" + std::to_string(constant.least) + ", " +
-                            std::to_string(constant.most) + "], got " + std::to_string(values[k]));
-        cell.*constant.member = values[k];
-    }
-    const IntegerCellFault fault = integer_cell_fault(cell);
+    const IntegerFault fault = fill_integer_cell(numbers_of<int32_t>(file, name, {count}).data(), cell);
+    if (const IntegerConstant* constant = fault.constant)
+        throw FileError(name + ": expected " + constant->name + " in [" + std::to_string(constant->least) + ", " +
+                        std::to_string(constant->most) + "], got " + std::to_string(fault.got));
     if (fault.expected) throw FileError(name + ": expected " + fault.expected + ", got " + std::to_string(fault.got));
     return cell;
 }
@@ -94,40 +61,61 @@ std::vector<char> initial_of(const TensorFile& file, const std::string& name, in
     return made;
 }
 
-// Whether a layer of a file is of integer neurons.
-bool has_integers(const TensorFile& file, const std::string& prefix) {
-    return file.tensors.count(prefix + "constants") > 0;
-}
-
-// A layer without numbers, of the sizes of a weight (N, K) that was read.
+// A layer of a file but for its neurons: of the sizes of a weight (N, K) that was read.
 NetworkLayer sized_layer(const TensorFile& file, const std::string& name) {
     const std::vector<int64_t>& shape = file.tensors.at(name).shape;
-    NetworkLayer made;
+    NetworkLayer made = {};
     made.neurons = shape[0], made.inputs = shape[1];
     if (made.neurons < 1 || made.inputs < 1 || made.neurons > kMaxNeurons || made.inputs > kMaxNeurons)
         throw FileError(name + ": expected from 1 to 2^31 neurons and inputs, got " + shape_text(shape));
     return made;
 }
 
-NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs) {
+// What the kernels that pack weights take.
+template <class Call>
+Call packing(const NetworkLayer& layer) {
+    Call p = {};
+    p.shape = {0, 0, layer.neurons, nullptr, 1};
+    p.events.inputs = p.events.count = layer.inputs;  // more events would pack the weights of all inputs too
+    return p;
+}
+
+NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs,
+                              const Kernels& kernels) {
     const std::vector<int16_t> weight = numbers_of<int16_t>(file, prefix + "weight", {-1, inputs});
     NetworkLayer made = sized_layer(file, prefix + "weight");
-    made.integers = packed_integers(weight, made.inputs, made.neurons);
-    made.exact = exact_events(weight.data(), static_cast<int64_t>(weight.size()));
-    made.integer_cell = integer_cell_of(file, prefix + "constants");
+    auto p = packing<IntegerForward>(made);
+    IntegerNeurons neurons = {Aligned<int16_t>(event_tiles(made.neurons) * made.inputs * p.packed_width()),
+                              integer_cell_of(file, prefix + "constants"),
+                              exact_events(weight.data(), static_cast<int64_t>(weight.size()))};
+    p.weight = weight.data();
+    p.packed_weight = neurons.weight.data();
+    kernels.pack_integers(p);
+    made.kind = std::move(neurons);
     made.initial = initial_of<int16_t>(file, prefix + "initial", made.neurons);
     return made;
 }
 
-NetworkLayer layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs) {
+NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs, const Kernels& kernels) {
     const std::vector<float> weight = numbers_of<float>(file, prefix + "weight", {-1, inputs});
     NetworkLayer made = sized_layer(file, prefix + "weight");
-    made.packed_weight = packed(weight, made.inputs, made.neurons);
-    for (int k = 0; k < kParameters; ++k)
-        made.parameters[k] = parameter_of(file, prefix + kParameterNames[k], k, made.neurons);
-    if (file.tensors.count(prefix + "lateral"))
-        made.packed_lateral =
-            packed_lateral(numbers_of<float>(file, prefix + "lateral", {made.neurons, made.neurons}), made.neurons);
+    FloatNeurons neurons;
+    for (int k = 0; k < kParameters; ++k) {
+        std::vector<float>& values = neurons.parameters[k];
+        values = parameter_of(file, prefix + kParameterNames[k], k, made.neurons);
+        neurons.cell.of[k] = {values.data(), values.size() == 1 ? 0 : 1, 0};
+    }
+    auto p = packing<EventsForward<float>>(made);
+    neurons.weight = Aligned<float>(event_tiles(made.neurons) * made.inputs * p.packed_width());
+    p.weight = weight.data();
+    p.packed_weight = neurons.weight.data();
+    kernels.f32.pack_weight(p);
+    if (file.tensors.count(prefix + "lateral")) {
+        const auto lateral = numbers_of<float>(file, prefix + "lateral", {made.neurons, made.neurons});
+        neurons.lateral = Aligned<float>(made.neurons * lateral_width(made.neurons));
+        kernels.f32.pack_lateral({lateral.data(), neurons.lateral.data(), false, false}, p.shape);
+    }
+    made.kind = std::move(neurons);
     made.initial = initial_of<float>(file, prefix + "initial", made.neurons);
     return made;
 }
@@ -140,6 +128,23 @@ int64_t bits_of(float value) {
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
+
+template <class T>
+void add_to(uint64_t& sum, const Aligned<T>& numbers) {
+    for (int64_t n = 0; n < numbers.size(); ++n) {
+        if constexpr (std::is_same_v<T, float>)
+            add_to(sum, bits_of(numbers.data()[n]));
+        else
+            add_to(sum, numbers.data()[n]);
+    }
+}
+
+void add_to(uint64_t& sum, const FloatNeurons& neurons) {
+    add_to(sum, neurons.weight);
+    add_to(sum, neurons.lateral);
+}
+
+void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.weight); }
 
 [[noreturn]] void refuse_events(const char* expected) { throw std::invalid_argument(expected); }
 
@@ -184,71 +189,18 @@ void check_events(const NetworkInput& input) {
     if (!good) explain(input);
 }
 
-// Uninitialised memory, from the cache of memory.h.
-template <class T>
-class Block {
-  public:
-    Block() = default;
-    explicit Block(int64_t count) : bytes_(static_cast<size_t>(count ? count : 1) * sizeof(T)) {
-        if (count <= PTRDIFF_MAX / static_cast<int64_t>(sizeof(T))) memory_ = acquire_block(bytes_);
-        if (!memory_) throw std::bad_alloc();
-    }
-    ~Block() {
-        if (memory_) release_block(memory_, bytes_);
-    }
-    Block(Block&& other) noexcept : bytes_(other.bytes_), memory_(std::exchange(other.memory_, nullptr)) {}
-    Block& operator=(Block&& other) noexcept {
-        std::swap(bytes_, other.bytes_);
-        std::swap(memory_, other.memory_);
-        return *this;
-    }
-
-    T* data() const { return static_cast<T*>(memory_); }
-
-  private:
-    size_t bytes_ = 0;
-    void* memory_ = nullptr;
-};
-
-// The events and the states of a layer in a run.
-struct RunMemory {
-    Block<char> state;
-    Block<float> values;
-    Block<uint64_t> mask;
-    Block<int64_t> offsets;
-    Block<int32_t> indices;
-
-    // The events of some of the samples, as rows of their own: the offsets are copied, because another thread may write
-    // into the caller's.
-    Events<float> part_of(const NetworkInput& input, int64_t first, int64_t batch) {
-        const int64_t rows = batch * input.steps, all = input.events.count;
-        const int64_t* from = input.events.offsets + first * input.steps;
-        offsets = Block<int64_t>(rows + 1);
-        const int64_t begin = clamp_to(read_once(from), 0, all);
-        for (int64_t row = 0; row <= rows; ++row)
-            offsets.data()[row] = clamp_to(read_once(from + row), begin, all) - begin;
-        const float* given = input.events.values;
-        return {offsets.data(), input.events.indices + begin, given ? given + begin : nullptr, offsets.data()[rows],
-                input.events.inputs};
-    }
-
-    // The active elements of a layer's spikes; without `list` their number alone.
-    Events<float> events_of(const Kernels& kernels, const ScanShape& shape, int64_t neurons, const float* spikes,
-                            bool list) {
-        const int64_t rows = shape.steps * shape.batch;
-        mask = Block<uint64_t>(rows * mask_words(neurons));
-        offsets = Block<int64_t>(rows + 1);
-        const DenseInput<float> dense = {shape, neurons, spikes, mask.data(), offsets.data()};
-        const bool ones = kernels.f32.mask_events(dense);
-        const int64_t count = offsets.data()[rows];
-        if (list) {
-            indices = Block<int32_t>(count);
-            values = Block<float>(ones ? 0 : count);
-            kernels.f32.list_events(dense, indices.data(), ones ? nullptr : values.data());
-        }
-        return {offsets.data(), indices.data(), ones ? nullptr : values.data(), count, neurons};
-    }
-};
+// Events of some of the samples, as rows of their own: the offsets are copied, because another thread may write into
+// the caller's.
+Events<float> part_of(const NetworkInput& input, int64_t first, int64_t batch, Block<int64_t>& offsets) {
+    const int64_t rows = batch * input.steps, all = input.events.count;
+    const int64_t* from = input.events.offsets + first * input.steps;
+    offsets = Block<int64_t>(rows + 1);
+    const int64_t begin = clamp_to(read_once(from), 0, all);
+    for (int64_t row = 0; row <= rows; ++row) offsets.data()[row] = clamp_to(read_once(from + row), begin, all) - begin;
+    const float* given = input.events.values;
+    return {offsets.data(), input.events.indices + begin, given ? given + begin : nullptr, offsets.data()[rows],
+            input.events.inputs};
+}
 
 struct ReadoutJob {
     const Readout& readout;
@@ -278,12 +230,6 @@ struct ReadoutJob {
 
 }  // namespace
 
-CellParameters<float> NetworkLayer::cell() const {
-    CellParameters<float> cell = {};
-    for (int k = 0; k < kParameters; ++k) cell.of[k] = {parameters[k].data(), parameters[k].size() == 1 ? 0 : 1, 0};
-    return cell;
-}
-
 Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     if (text_of(file, "format") != "srcell.network") throw FileError("format: expected 'srcell.network'");
     if (text_of(file, "version") != "1")
@@ -293,8 +239,8 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     for (int64_t k = 0, inputs = -1;
          k < kMaxLayers && (!k || file.tensors.count("layers." + std::to_string(k) + ".weight")); ++k) {
         const std::string prefix = "layers." + std::to_string(k) + ".";
-        layers_.push_back(has_integers(file, prefix) ? integer_layer_of(file, prefix, inputs)
-                                                     : layer_of(file, prefix, inputs));
+        layers_.push_back(file.tensors.count(prefix + "constants") ? integer_layer_of(file, prefix, inputs, *kernels_)
+                                                                   : float_layer_of(file, prefix, inputs, *kernels_));
         const NetworkLayer& layer = layers_.back();
         if (layer.is_integer() != layers_.front().is_integer())
             throw FileError(prefix + "weight: expected layers that are all of floats, or all of integers");
@@ -311,9 +257,7 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     for (const NetworkLayer& layer : layers_) {
         add_to(fingerprint_, layer.inputs);
         add_to(fingerprint_, layer.neurons);
-        for (const Aligned<float>* weights : {&layer.packed_weight, &layer.packed_lateral})
-            for (int64_t n = 0; n < weights->size(); ++n) add_to(fingerprint_, bits_of(weights->data()[n]));
-        for (int64_t n = 0; n < layer.integers.size(); ++n) add_to(fingerprint_, layer.integers.data()[n]);
+        std::visit([&](const auto& neurons) { add_to(fingerprint_, neurons); }, layer.kind);
     }
 }
 
@@ -327,8 +271,9 @@ int64_t Network::bytes() const {
     auto bytes = static_cast<int64_t>((readout_.weight.size() + readout_.bias.size()) * sizeof(float));
     for (const NetworkLayer& layer : layers_) {
         int64_t numbers = layer.inputs * layer.neurons + (layer.lateral() ? layer.neurons * layer.neurons : 0);
-        for (const auto& values : layer.parameters) numbers += static_cast<int64_t>(values.size());
-        bytes += numbers * static_cast<int64_t>(layer.is_integer() ? sizeof(int16_t) : sizeof(float));
+        if (const auto* neurons = std::get_if<FloatNeurons>(&layer.kind))
+            for (const auto& values : neurons->parameters) numbers += static_cast<int64_t>(values.size());
+        bytes += numbers * layer.state_bytes(1) / (3 * layer.neurons);
     }
     return bytes;
 }
@@ -340,53 +285,68 @@ void leave_out_ones(const NetworkLayer& layer, Events<float>& events) {
     events.values = nullptr;
 }
 
-bool NetworkLayer::run_integers(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
-                                const char* before, float* spikes, char* after) const {
-    const int64_t plane = shape.batch * neurons;
-    const auto* const from = reinterpret_cast<const int16_t*>(before);
-    auto* const to = reinterpret_cast<int16_t*>(after);
+bool IntegerNeurons::run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
+                         const int16_t* before, float* spikes, int16_t* after, void*) const {
+    const int64_t plane = shape.batch * shape.neurons;
     int64_t clamped = 0;
     IntegerForward p = {};
     p.shape = shape;
-    p.shape.neurons = neurons;
-    p.cell = integer_cell;
+    p.cell = cell;
     p.events = events;
-    p.packed_weight = integers.data();
+    p.packed_weight = weight.data();
     p.packed = true;
     p.exact = exact;
-    p.i0 = from, p.h0 = from + plane, p.hs0 = from + 2 * plane;
+    p.i0 = before, p.h0 = before + plane, p.hs0 = before + 2 * plane;
     p.float_spikes = spikes;
-    p.i = to, p.h = to + plane, p.hs = to + 2 * plane;
+    p.i = after, p.h = after + plane, p.hs = after + 2 * plane;
     p.clamped = &clamped;
     return kernels.integer_forward(p) < 0;
 }
 
-bool NetworkLayer::run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const char* before,
-                       float* spikes, char* after, void* memory) const {
-    if (is_integer()) return run_integers(kernels, shape, events, before, spikes, after);
-    const int64_t plane = shape.batch * neurons;
-    const auto* const from = reinterpret_cast<const float*>(before);
-    auto* const to = reinterpret_cast<float*>(after);
+bool FloatNeurons::run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
+                       float* spikes, float* after, void* memory) const {
+    const int64_t plane = shape.batch * shape.neurons;
     LateralForward<float> p = {};
     p.shape = shape;
-    p.shape.neurons = neurons;
-    p.cell = cell();
-    p.i0 = from, p.h0 = from + plane, p.hs0 = from + 2 * plane;
+    p.cell = cell;
+    p.i0 = before, p.h0 = before + plane, p.hs0 = before + 2 * plane;
     p.spikes = spikes;
-    p.i = to, p.h = to + plane, p.hs = to + 2 * plane;
+    p.i = after, p.h = after + plane, p.hs = after + 2 * plane;
     p.events = events;
-    p.packed_weight = packed_weight.data();
+    p.packed_weight = weight.data();
     p.packed = true;
+    if (!lateral.size()) return kernels.f32.events_forward(p) < 0;
     p.has_events = true;
-    p.lateral = {nullptr, packed_lateral.data(), false, true};
+    p.lateral = {nullptr, lateral.data(), false, true};
     p.memory = memory;
-    const int64_t returned = lateral() ? kernels.f32.lateral_forward(p) : kernels.f32.events_forward(p);
+    const int64_t returned = kernels.f32.lateral_forward(p);
     if (returned == kOutOfMemory) throw std::bad_alloc();
     return returned < 0;
 }
 
+bool NetworkLayer::run(const Kernels& kernels, ScanShape shape, const Events<float>& events, const char* before,
+                       float* spikes, char* after, void* memory) const {
+    shape.neurons = neurons;
+    return std::visit(
+        [&](const auto& of) {
+            using Number = typename std::decay_t<decltype(of)>::Number;
+            return of.run(kernels, shape, events, reinterpret_cast<const Number*>(before), spikes,
+                          reinterpret_cast<Number*>(after), memory);
+        },
+        kind);
+}
+
 int64_t NetworkLayer::state_bytes(int64_t batch) const {
     return 3 * batch * neurons * static_cast<int64_t>(is_integer() ? sizeof(int16_t) : sizeof(float));
+}
+
+void NetworkLayer::values(const char* state, int64_t batch, float* to) const {
+    std::visit(
+        [&](const auto& of) {
+            using Number = typename std::decay_t<decltype(of)>::Number;
+            std::copy_n(reinterpret_cast<const Number*>(state), 3 * batch * neurons, to);
+        },
+        kind);
 }
 
 void NetworkLayer::initial_state(int64_t batch, char* to) const {
@@ -426,26 +386,28 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
                           int threads) const {
     const int64_t steps = input.steps;
     const ScanShape shape = {steps, batch, 0, input.lengths ? input.lengths + first : nullptr, threads};
-    RunMemory memory;
-    Events<float> events = memory.part_of(input, first, batch);
+    Block<int64_t> offsets;
     Block<float> spikes;
+    std::optional<ListedEvents<float>> listed;
+    Events<float> events = part_of(input, first, batch, offsets);
     for (size_t k = 0; k < layers_.size(); ++k) {
         const NetworkLayer& layer = layers_[k];
         const int64_t plane = batch * layer.neurons;
         spikes = Block<float>(steps * plane);
         const int64_t state = layer.state_bytes(batch);
-        memory.state = Block<char>(2 * state);
-        layer.initial_state(batch, memory.state.data());
+        const Block<char> states(2 * state);
+        layer.initial_state(batch, states.data());
         leave_out_ones(layer, events);
-        if (!layer.run(*kernels_, shape, events, memory.state.data(), spikes.data(), memory.state.data() + state,
-                       nullptr))
+        if (!layer.run(*kernels_, shape, events, states.data(), spikes.data(), states.data() + state, nullptr))
             explain(input);
         if (output.spikes && output.spikes[k])
             for (int64_t t = 0; t < steps; ++t)
                 std::copy(spikes.data() + t * plane, spikes.data() + (t + 1) * plane,
                           output.spikes[k] + (t * input.batch + first) * layer.neurons);
         const bool last = k + 1 == layers_.size();
-        if (!last || output.events) events = memory.events_of(*kernels_, shape, layer.neurons, spikes.data(), !last);
+        if (last && !output.events) break;
+        listed.emplace(*kernels_, shape, layer.neurons, spikes.data());
+        events = listed->events();
         if (output.events) output.events[k + 1] += events.count;
     }
     if (!output.logits || readout_.kind == Readout::kNone) return;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "../cpu/kernels.h"
@@ -18,33 +19,46 @@
 
 namespace srcell {
 
-// A layer as the kernels take it: its weights packed once. Its neurons are floats or, if `integers` has their weights,
-// integers.
+// The neurons of a layer as the kernels take them, their weights packed once: of floats.
+struct FloatNeurons {
+    using Number = float;
+    Aligned<float> weight;                       // (event_tiles(N), K, event_tile_width(N))
+    Aligned<float> lateral;                      // (N, lateral_width(N)), or empty: no neuron hears another
+    std::vector<float> parameters[kParameters];  // of one element, or of N
+    CellParameters<float> cell;                  // these
+
+    bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
+             float* spikes, float* after, void* memory) const;
+};
+
+// Those of integers.
+struct IntegerNeurons {
+    using Number = int16_t;
+    Aligned<int16_t> weight;  // (event_tiles(N), K, integer_tile_width(N))
+    IntegerCell cell;
+    int64_t exact;  // as in IntegerForward
+
+    bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const int16_t* before,
+             float* spikes, int16_t* after, void* memory) const;
+};
+
 struct NetworkLayer {
     int64_t inputs, neurons;
-    Aligned<float> packed_weight;                // (event_tiles(N), K, event_tile_width(N))
-    Aligned<float> packed_lateral;               // (N, lateral_width(N)), or empty: no neuron hears another
-    std::vector<float> parameters[kParameters];  // of one element, or of N
-    Aligned<int16_t> integers;                   // (event_tiles(N), K, integer_tile_width(N))
-    IntegerCell integer_cell = {};
-    int64_t exact = 0;          // as in IntegerForward
+    std::variant<FloatNeurons, IntegerNeurons> kind;
     std::vector<char> initial;  // (3, N): i, h and hs before the first step; empty: zero
 
-    bool lateral() const { return packed_lateral.size() > 0; }
-    bool is_integer() const { return integers.size() > 0; }
-    CellParameters<float> cell() const;
-    // The bytes of a state (3, B, N): of floats, or of int16_t.
+    bool is_integer() const { return std::holds_alternative<IntegerNeurons>(kind); }
+    bool lateral() const { return !is_integer() && std::get<FloatNeurons>(kind).lateral.size() > 0; }
+    // The bytes of a state (3, B, N).
     int64_t state_bytes(int64_t batch) const;
     // Writes the state before the first step.
     void initial_state(int64_t batch, char* to) const;
+    // Writes a state as floats.
+    void values(const char* state, int64_t batch, float* to) const;
     // Runs the layer over B samples, from the state `before` to the state `after`, and writes its spikes (T, B, N).
     // Memory is that of LateralForward, or null. Returns whether the events were valid.
-    bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const char* before,
-             float* spikes, char* after, void* memory) const;
-
-  private:
-    bool run_integers(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const char* before,
-                      float* spikes, char* after) const;
+    bool run(const Kernels& kernels, ScanShape shape, const Events<float>& events, const char* before, float* spikes,
+             char* after, void* memory) const;
 };
 
 // Throws std::invalid_argument for events that integer neurons do not take: values other than 1. Those that are all 1

@@ -87,12 +87,7 @@ void Stream::step_dense(const float* input) {
 }
 
 void Stream::values(size_t layer, float* to) const {
-    const char* state = parts_[layer].state[now_].data();
-    const int64_t count = 3 * batch_ * network_.layers()[layer].neurons;
-    if (network_.layers()[layer].is_integer())
-        std::copy_n(reinterpret_cast<const int16_t*>(state), count, to);
-    else
-        std::copy_n(reinterpret_cast<const float*>(state), count, to);
+    network_.layers()[layer].values(parts_[layer].state[now_].data(), batch_, to);
 }
 
 void Stream::logits(float* to) const {

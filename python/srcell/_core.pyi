@@ -17,9 +17,6 @@ pixel_group: int
 drawn_steps: int
 parameters: tuple[str, ...]
 
-class Shape:
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # made by layers alone
-
 class Layer:
     def __init__(
         self,
@@ -38,14 +35,14 @@ class Layer:
         lateral_relu: bool,
     ) -> None: ...
     @property
-    def shape(self) -> Shape: ...
+    def shape(self) -> Any: ...  # for the kernels of srcell._cuda
 
 class IntegerLayer:
     def __init__(
         self, on_host: bool, sizes: Sequence[int], lengths: int, threads: int, cell: Sequence[int], state: Sequence[int]
     ) -> None: ...
     @property
-    def shape(self) -> Shape: ...
+    def shape(self) -> Any: ...  # for the kernels of srcell._cuda
 
 class EventRows:
     def __init__(self, offsets: int, indices: int, values: int, count: int, inputs: int) -> None: ...

@@ -55,8 +55,8 @@ def is_fake(x: Tensor) -> bool:
     return fake is not None and isinstance(x, fake.FakeTensor)
 
 
-# The dispatcher's keys that a thread adds to those of a call: usually these two; any other sees each operator, as modes,
-# tracers and transforms do.
+# The dispatcher's keys that a thread adds to those of a call: usually these two. Any other, of a mode, a tracer or a
+# transform, sees each operator.
 _keys_of_thread = torch._C._dispatch_tls_local_include_set
 _Key = torch._C.DispatchKey
 _USUAL = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrView).raw_repr()

@@ -144,10 +144,13 @@ def keep(call: Any) -> dict[str, Any]:
 
 
 def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
-    """The options of a call whose gradient is needed: its backward call takes the method that it takes."""
+    """The options of a call whose gradient is needed: its backward call takes the method that it takes.
+
+    A call that already saves is within another, at a transform's outer level, which does not know the method.
+    """
     options, input, lengths = options_of_gradient(call, needs), call.input, call.lengths
     valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
-    if call.method == "auto" and valid and has_memory(input):
+    if call.method == "auto" and valid and not call.save and has_memory(input):
         options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
     return options
 
