@@ -87,7 +87,7 @@ def test_backward_operators_pass_opcheck(name: str, dtype: torch.dtype, present:
         grad_outputs, saved = outputs_of(call)
         if call.name == "src_dense":
             assert bool(saved[-2].any()) == ("by events" in name)
-        for of_synapse in ([],) if name == "src" else ([present, True], [False, False]):
+        for of_synapse in ([True], [False]) if name == "src" else ([present, True], [False, False]):
             opcheck(call.backward(grad_outputs if present else [None] * 4, saved, of_synapse + of_layer))
 
 
@@ -195,7 +195,7 @@ SEEN_BY_FAKE_KERNELS = [
 ]
 PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
 SEEN_BY_KERNELS = [
-    *(Refusal("output_mask", with_mask("src", count)) for count in (6, 8)),
+    *(Refusal("output_mask", with_mask("src", count)) for count in (7, 9)),
     *(Refusal("output_mask", with_mask("src_events", count)) for count in (8, 10)),
     *(Refusal("output_mask", with_mask("src_dense by events", count)) for count in (8, 10)),
     *(Refusal(name, with_saved(k, lambda x: x[:-1])) for k, name in enumerate(("trace", "checkpoints", "mask"))),
@@ -253,7 +253,7 @@ def test_lists_of_a_wrong_length_are_named(name: str, argument: str, count: int,
     changed = with_layer(call, **{argument: items[:count]})
     calls = [changed.forward()]
     if argument == "constants":
-        calls.append(changed.backward(*outputs_of(call), [True] * (7 if name == "src" else 9)))
+        calls.append(changed.backward(*outputs_of(call), [True] * (8 if name == "src" else 9)))
     for refused in calls:
         assert str(error_of(refused)) == f"{argument}: expected {expected}, got {count}"
 

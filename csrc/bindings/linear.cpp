@@ -31,22 +31,20 @@ void refuse_sample(const EventRows& rows, const ScanShape& shape, int64_t sample
 
 namespace {
 
-// The struct of a layer's recurrent weights, whose packed form is `packed`.
-template <class T>
-Lateral<T> lateral_of(const Layer& layer, const Block<T>& packed) {
-    return {pointer<const T>(layer.lateral), packed.data(), layer.lateral_relu, false};
+// Throws for what a kernel on events returned, the first invalid sample, unless that is -1.
+void check_returned(int64_t returned, const Layer& layer, const EventRows* rows) {
+    if (returned == kOutOfMemory) throw std::bad_alloc();
+    if (returned >= 0) refuse_sample(*rows, layer.shape, returned);
 }
 
-// The currents are those of the events `rows` through `weight`, or given, if there are no rows. Returns what the kernel
-// returned.
-int64_t lateral_forward(const Layer& layer, const Outputs& outputs, const EventRows* rows, Address weight,
-                        Address current, const Saved& saved, bool trace_integrator) {
-    return layer.visit([&](const auto& cell) {
+// On the events `rows` through `weight`, or beside recurrent weights on given currents, if there are no rows.
+void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows* rows, Address weight, Address current,
+                    const Saved& saved, bool trace_integrator) {
+    const int64_t returned = layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const int64_t neurons = layer.shape.neurons;
-        const Block<T> packed(
-            rows ? event_tiles(neurons) * packed_rows(rows->inputs, rows->count) * event_tile_width(neurons) : 0);
-        const Block<T> packed_lateral(neurons * lateral_width(neurons));
+        const int64_t neurons = layer.shape.neurons, tiles = event_tiles(neurons) * event_tile_width(neurons);
+        const Block<T> packed(rows ? packed_rows(rows->inputs, rows->count) * tiles : 0);
+        const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
         LateralForward<T> p = {};
         static_cast<CellForward<T>&>(p) = forward_of(layer, cell, outputs);
         if (rows) p.events = rows->of<T>();
@@ -57,53 +55,47 @@ int64_t lateral_forward(const Layer& layer, const Outputs& outputs, const EventR
         p.trace_integrator = trace_integrator;
         p.has_events = rows;
         p.current = pointer<const T>(current);
-        p.lateral = lateral_of(layer, packed_lateral);
+        p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
         const ReleasedGil release;
-        return kernels().of<T>().lateral_forward(p);
+        return layer.lateral ? kernels().of<T>().lateral_forward(p) : kernels().of<T>().events_forward(p);
     });
+    check_returned(returned, layer, rows);
 }
 
-int64_t lateral_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
-                         const Saved& saved, Address grad_current, Address grad_weight) {
-    return layer.visit([&](const auto& cell) {
+// Backwards from a trace.
+void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
+                     const Saved& saved, Address grad_current, Address grad_weight) {
+    const int64_t returned = layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
         const int64_t row = event_tiles(neurons) * event_groups(batch, neurons) * event_tile_width(neurons);
         const Block<T> partials(count_partials(layer, gradients));
         const Block<T> weight_partials(grad_weight ? rows->inputs * row : 0);
         const Block<T> lateral_partials(gradients[0] ? neurons * row : 0);
-        const Block<T> packed_lateral(neurons * lateral_width(neurons));
+        const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
         LateralBackward<T> p = {};
         static_cast<CellBackward<T>&>(p) = backward_of(layer, cell, grads, gradients, partials.data());
         if (rows) p.events = rows->of<T>();
-        p.has_events = rows;
-        p.i0 = layer.before<T>(0);
         p.trace = pointer<const T>(saved[0]);
         p.checkpoints = pointer<const T>(saved[1]);
+        p.i0 = layer.before<T>(0);
         p.grad_current = pointer<T>(grad_current);
         p.grad_weight = pointer<T>(grad_weight);
         p.weight_partials = weight_partials.data();
-        p.lateral = lateral_of(layer, packed_lateral);
+        p.has_events = rows;
+        p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
         p.grad_lateral = pointer<T>(gradients[0]);
         p.lateral_partials = lateral_partials.data();
         const ReleasedGil release;
-        return kernels().of<T>().lateral_backward(p);
+        return layer.lateral ? kernels().of<T>().lateral_backward(p) : kernels().of<T>().events_backward(p);
     });
-}
-
-// Throws for what a kernel on events returned, the first invalid sample, unless that is -1.
-void check_returned(int64_t returned, const Layer& layer, const EventRows* rows) {
-    if (returned == kOutOfMemory) throw std::bad_alloc();
-    if (returned >= 0) refuse_sample(*rows, layer.shape, returned);
+    check_returned(returned, layer, rows);
 }
 
 // On given currents. There is a trace only beside recurrent weights.
 void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved,
                   bool trace_integrator) {
-    if (layer.lateral) {
-        const int64_t returned = lateral_forward(layer, outputs, nullptr, 0, current, saved, trace_integrator);
-        return check_returned(returned, layer, nullptr);
-    }
+    if (layer.lateral) return traced_forward(layer, outputs, nullptr, 0, current, saved, trace_integrator);
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const ScanForward<T> p = {forward_of(layer, cell, outputs), pointer<const T>(current), pointer<T>(saved[1])};
@@ -114,10 +106,7 @@ void scan_forward(const Layer& layer, const Outputs& outputs, Address current, c
 
 void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address current,
                    const Saved& saved, Address grad_current) {
-    if (layer.lateral) {
-        const int64_t returned = lateral_backward(layer, grads, gradients, nullptr, saved, grad_current, 0);
-        return check_returned(returned, layer, nullptr);
-    }
+    if (layer.lateral) return traced_backward(layer, grads, gradients, nullptr, saved, grad_current, 0);
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const Block<T> partials(count_partials(layer, gradients));
@@ -131,52 +120,12 @@ void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gr
 // After a linear synapse on events.
 void events_forward(const Layer& layer, const Outputs& outputs, const EventRows& rows, Address weight,
                     const Saved& saved, bool trace_integrator) {
-    if (layer.lateral) {
-        const int64_t returned = lateral_forward(layer, outputs, &rows, weight, 0, saved, trace_integrator);
-        return check_returned(returned, layer, &rows);
-    }
-    const int64_t returned = layer.visit([&](const auto& cell) {
-        using T = number_of<decltype(cell)>;
-        const int64_t neurons = layer.shape.neurons;
-        const Block<T> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) * event_tile_width(neurons));
-        const EventsForward<T> p = {forward_of(layer, cell, outputs),
-                                    rows.of<T>(),
-                                    pointer<const T>(weight),
-                                    packed.data(),
-                                    pointer<T>(saved[0]),
-                                    pointer<T>(saved[1]),
-                                    trace_integrator,
-                                    false};
-        const ReleasedGil release;
-        return kernels().of<T>().events_forward(p);
-    });
-    check_returned(returned, layer, &rows);
+    traced_forward(layer, outputs, &rows, weight, 0, saved, trace_integrator);
 }
 
 void events_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows& rows,
                      const Saved& saved, Address grad_current, Address grad_weight) {
-    if (layer.lateral) {
-        const int64_t returned = lateral_backward(layer, grads, gradients, &rows, saved, grad_current, grad_weight);
-        return check_returned(returned, layer, &rows);
-    }
-    const int64_t returned = layer.visit([&](const auto& cell) {
-        using T = number_of<decltype(cell)>;
-        const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
-        const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
-        const Block<T> partials(count_partials(layer, gradients));
-        const Block<T> weight_partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
-        const EventsBackward<T> p = {backward_of(layer, cell, grads, gradients, partials.data()),
-                                     rows.of<T>(),
-                                     pointer<const T>(saved[0]),
-                                     pointer<const T>(saved[1]),
-                                     layer.before<T>(0),
-                                     pointer<T>(grad_current),
-                                     pointer<T>(grad_weight),
-                                     weight_partials.data()};
-        const ReleasedGil release;
-        return kernels().of<T>().events_backward(p);
-    });
-    check_returned(returned, layer, &rows);
+    traced_backward(layer, grads, gradients, &rows, saved, grad_current, grad_weight);
 }
 
 void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Address grad_current, Address grad_values,

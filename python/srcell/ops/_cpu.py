@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from ._memory import Optionals, address, addresses
+from ._memory import address, addresses
 
 if TYPE_CHECKING:
-    from ._layer import Layer, LayerGradients
+    from ._layer import Backward, Forward
     from .integer import IntegerLayer
 
 core = _core
@@ -67,120 +67,79 @@ class EventRows:
 
 
 class Cpu:
-    """Runs the kernels of a layer on the CPU. ``saved`` has its trace and checkpoints, empty if they are not wanted."""
+    """Runs the kernels of a layer on the CPU."""
 
     empty = staticmethod(empty)
 
-    def scan_forward(
-        self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, saved: Optionals, trace_integrator: bool
-    ) -> None:
+    def scan_forward(self, run: Forward, current: Tensor) -> None:
         """Fill spikes, state and what is saved from given currents."""
-        core.scan_forward(layer.struct, addresses(outputs), address(current), addresses(saved), trace_integrator)
+        core.scan_forward(
+            run.layer.struct, addresses(run.outputs), address(current), addresses(run.saved), run.trace_integrator
+        )
 
-    def scan_backward(
-        self,
-        layer: Layer,
-        grads: Optionals,
-        gradients: LayerGradients,
-        current: Tensor,
-        saved: Optionals,
-        grad_current: Tensor,
-    ) -> None:
+    def scan_backward(self, run: Backward, current: Tensor, grad_current: Tensor) -> None:
         """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
         core.scan_backward(
-            layer.struct,
-            addresses(grads),
-            addresses(gradients.wanted),
+            run.layer.struct,
+            addresses(run.grads),
+            addresses(run.gradients),
             address(current),
-            addresses(saved),
+            addresses(run.saved),
             address(grad_current),
         )
 
-    def events_forward(
-        self,
-        layer: Layer,
-        outputs: Sequence[Tensor],
-        rows: EventRows,
-        weight: Tensor,
-        saved: Optionals,
-        trace_integrator: bool,
-    ) -> None:
+    def events_forward(self, run: Forward, rows: EventRows, weight: Tensor) -> None:
         """Fill spikes, state and what is saved after a linear synapse on events."""
         core.events_forward(
-            layer.struct,
-            addresses(outputs),
+            run.layer.struct,
+            addresses(run.outputs),
             rows.for_kernels(weight.shape[1]),
             address(weight),
-            addresses(saved),
-            trace_integrator,
+            addresses(run.saved),
+            run.trace_integrator,
         )
 
     def events_backward(
-        self,
-        layer: Layer,
-        grads: Optionals,
-        gradients: LayerGradients,
-        rows: EventRows,
-        weight: Tensor,
-        saved: Optionals,
-        wanted: Sequence[bool],
+        self, run: Backward, rows: EventRows, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Fill the gradients of a layer; return those of values and weight, None if not wanted."""
         want_values, want_weight = wanted
-        grad_current = empty(weight, *layer.sizes) if want_values else None
+        grad_current = empty(weight, *run.layer.sizes) if want_values else None
         grad_weight = torch.empty_like(weight) if want_weight else None
         events = rows.for_kernels(weight.shape[1])
         core.events_backward(
-            layer.struct,
-            addresses(grads),
-            addresses(gradients.wanted),
+            run.layer.struct,
+            addresses(run.grads),
+            addresses(run.gradients),
             events,
-            addresses(saved),
+            addresses(run.saved),
             address(grad_current),
             address(grad_weight),
         )
         if grad_current is None:
             return None, grad_weight
         grad_values, weight_t = empty(weight, rows.indices.shape[0]), weight.t().contiguous()
-        core.event_dots(layer.struct, events, address(weight_t), address(grad_current), address(grad_values), 0)
+        core.event_dots(run.layer.struct, events, address(weight_t), address(grad_current), address(grad_values), 0)
         return grad_values, grad_weight
 
-    def dense_forward(
-        self,
-        layer: Layer,
-        outputs: Sequence[Tensor],
-        input: Tensor,
-        mask: Tensor | None,
-        weight: Tensor,
-        saved: Optionals,
-        trace_integrator: bool,
-    ) -> bool:
+    def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> bool:
         """``events_forward`` on the nonzero elements of a contiguous dense input.
 
         Fill their mask, unless it is None; return whether they are known to be all 1.
         """
         return core.dense_forward(
-            layer.struct,
-            addresses(outputs),
+            run.layer.struct,
+            addresses(run.outputs),
             address(input),
             weight.shape[1],
             address(mask),
             address(weight),
-            addresses(saved),
-            trace_integrator,
+            addresses(run.saved),
+            run.trace_integrator,
         )
 
     def dense_backward(
-        self,
-        layer: Layer,
-        grads: Optionals,
-        gradients: LayerGradients,
-        input: Tensor,
-        mask: Tensor,
-        ones: bool,
-        weight: Tensor,
-        saved: Optionals,
-        wanted: Sequence[bool],
+        self, run: Backward, input: Tensor, mask: Tensor, ones: bool, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """``events_backward`` on a dense input; the last of ``wanted``: its gradient is needed at events alone."""
         want_input, want_weight, at_events = wanted
@@ -188,14 +147,14 @@ class Cpu:
         grad_weight = torch.empty_like(weight) if want_weight else None
         weight_t = weight.t().contiguous() if want_input and at_events else None
         core.dense_backward(
-            layer.struct,
-            addresses(grads),
-            addresses(gradients.wanted),
+            run.layer.struct,
+            addresses(run.grads),
+            addresses(run.gradients),
             address(input),
             weight.shape[1],
             address(mask),
             ones,
-            addresses(saved),
+            addresses(run.saved),
             address(weight),
             address(weight_t),
             address(grad_input),

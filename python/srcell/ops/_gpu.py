@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ._cpu import CPU, Cpu, EventRows, core, mask_shape
-from ._memory import Optionals, address, addresses
+from ._memory import address, addresses
 
 if TYPE_CHECKING:
-    from ._layer import Layer, LayerGradients
+    from ._layer import Backward, Forward, Layer
     from .integer import IntegerLayer
 
 
@@ -40,137 +40,89 @@ class Gpu:
             queue = torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream
             kernel(queue, *map(plain, arguments))
 
-    def scan_forward(
-        self, layer: Layer, outputs: Sequence[Tensor], current: Tensor, saved: Optionals, trace_integrator: bool
-    ) -> None:
+    def scan_forward(self, run: Forward, current: Tensor) -> None:
         """Fill spikes, state and what is saved from given currents, which may be half precision.
 
         Beside recurrent weights they may not, but may lie in the spikes.
         """
+        layer, outputs, saved, trace_integrator = run
         if layer.weight_hh is None:
             elements = _elements(current, outputs[0])
             return self.launch("scan_forward", layer.struct, outputs, current, *elements, saved)
         weight_t = layer.weight_hh.t().contiguous()
         self.launch("lateral_forward", layer.struct, outputs, current, weight_t, saved, trace_integrator)
 
-    def scan_backward(
-        self,
-        layer: Layer,
-        grads: Optionals,
-        gradients: LayerGradients,
-        current: Tensor,
-        saved: Optionals,
-        grad_current: Tensor,
-    ) -> None:
+    def scan_backward(self, run: Backward, current: Tensor, grad_current: Tensor) -> None:
         """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
-        partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
+        layer, grads, saved, gradients = run
+        partials = self.empty(layer.bias, run.sums, *layer.sizes[1:])
         if layer.weight_hh is None:
             by_current = (current, *_elements(current, grads[0]), saved, grad_current)
-            return self.launch("scan_backward", layer.struct, grads, gradients.wanted, partials, *by_current)
-        weight_t, grad_weight_hh = layer.weight_hh.t().contiguous(), gradients.wanted[0]
+            return self.launch("scan_backward", layer.struct, grads, gradients, partials, *by_current)
+        weight_t, grad_weight_hh = layer.weight_hh.t().contiguous(), gradients[0]
         scratch = self.empty(layer.bias, cuda_module().lateral_rows, *layer.sizes[1:])
         # The spikes before each step are the input of the recurrent synapse.
         elements = None if grad_weight_hh is None else self.empty(layer.bias, *layer.sizes)
         by_step = (weight_t, scratch, grad_current, elements)
-        self.launch("lateral_backward", layer.struct, grads, gradients.wanted, partials, saved, *by_step)
+        self.launch("lateral_backward", layer.struct, grads, gradients, partials, saved, *by_step)
         if elements is not None and grad_weight_hh is not None:
             mask = self.empty(elements, *mask_shape(elements), dtype=torch.int64)
             self.mask(elements, None, mask)
             grad_weight_hh.copy_(self.masked_weight_gradient(layer, elements, mask, layer.weight_hh, grad_current))
 
-    def events_forward(
-        self,
-        layer: Layer,
-        outputs: Sequence[Tensor],
-        rows: EventRows,
-        weight: Tensor,
-        saved: Optionals,
-        trace_integrator: bool,
-    ) -> None:
+    def events_forward(self, run: Forward, rows: EventRows, weight: Tensor) -> None:
         """Fill spikes, state and what is saved after a linear synapse on events."""
-        events = (rows.for_kernels(weight.shape[1]), None, None)
-        self._synapse_forward(layer, outputs, events, weight, saved, trace_integrator)
+        self._synapse_forward(run, (rows.for_kernels(weight.shape[1]), None, None), weight)
 
-    def dense_forward(
-        self,
-        layer: Layer,
-        outputs: Sequence[Tensor],
-        input: Tensor,
-        mask: Tensor | None,
-        weight: Tensor,
-        saved: Optionals,
-        trace_integrator: bool,
-    ) -> bool:
+    def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> bool:
         """``events_forward`` on the nonzero elements of a contiguous dense input.
 
         Fill their mask, which may be None; return whether they are known to be all 1, which would synchronise.
         """
         mask = self.empty(input, *mask_shape(input), dtype=torch.int64) if mask is None else mask
-        self.mask(input, layer.lengths, mask)
-        events = (core.EventRows(0, 0, 0, 0, weight.shape[1]), mask, input)
-        self._synapse_forward(layer, outputs, events, weight, saved, trace_integrator)
+        self.mask(input, run.layer.lengths, mask)
+        self._synapse_forward(run, (core.EventRows(0, 0, 0, 0, weight.shape[1]), mask, input), weight)
         return False
 
     def _synapse_forward(
-        self,
-        layer: Layer,
-        outputs: Sequence[Tensor],
-        events: tuple[core.EventRows, Tensor | None, Tensor | None],
-        weight: Tensor,
-        saved: Optionals,
-        trace_integrator: bool,
+        self, run: Forward, events: tuple[core.EventRows, Tensor | None, Tensor | None], weight: Tensor
     ) -> None:
-        weight_t = weight.t().contiguous()
+        (layer, outputs, *kept), weight_t = run, weight.t().contiguous()
         if layer.weight_hh is not None:
             self.launch("event_currents", layer.struct, *events, weight_t, outputs[0])
-            return self.scan_forward(layer, outputs, outputs[0], saved, trace_integrator)
-        self.launch("events_forward", layer.struct, outputs, *events, weight_t, saved, trace_integrator)
+            return self.scan_forward(run, outputs[0])
+        self.launch("events_forward", layer.struct, outputs, *events, weight_t, *kept)
 
-    def _current_gradient(self, layer: Layer, grads: Optionals, gradients: LayerGradients, saved: Optionals) -> Tensor:
+    def _current_gradient(self, run: Backward) -> Tensor:
         """Fill the gradients of a layer on events; return that of the currents."""
+        layer, grads, saved, gradients = run
         grad_current = self.empty(layer.bias, *layer.sizes)
         if layer.weight_hh is not None:
-            self.scan_backward(layer, grads, gradients, layer.bias, saved, grad_current)
-            return grad_current
-        partials = self.empty(layer.bias, gradients.sums, *layer.sizes[1:])
-        self.launch("events_backward", layer.struct, grads, gradients.wanted, partials, saved, grad_current)
+            self.scan_backward(run, layer.bias, grad_current)
+        else:
+            partials = self.empty(layer.bias, run.sums, *layer.sizes[1:])
+            self.launch("events_backward", layer.struct, grads, gradients, partials, saved, grad_current)
         return grad_current
 
     def events_backward(
-        self,
-        layer: Layer,
-        grads: Optionals,
-        gradients: LayerGradients,
-        rows: EventRows,
-        weight: Tensor,
-        saved: Optionals,
-        wanted: Sequence[bool],
+        self, run: Backward, rows: EventRows, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Fill the gradients of a layer; return those of values and weight, empty if not wanted."""
-        grad_current = self._current_gradient(layer, grads, gradients, saved)
+        """Fill the gradients of a layer; return those of values and weight, None if not wanted."""
+        grad_current = self._current_gradient(run)
         want_values, want_weight = wanted
         return self.synapse_gradients(
-            layer, rows, weight, grad_current, want_values=want_values, want_weight=want_weight
+            run.layer, rows, weight, grad_current, want_values=want_values, want_weight=want_weight
         )
 
     def dense_backward(
-        self,
-        layer: Layer,
-        grads: Optionals,
-        gradients: LayerGradients,
-        input: Tensor,
-        mask: Tensor,
-        ones: bool,
-        weight: Tensor,
-        saved: Optionals,
-        wanted: Sequence[bool],
+        self, run: Backward, input: Tensor, mask: Tensor, ones: bool, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """``events_backward`` on a dense input; the last of ``wanted``: its gradient is needed at events alone."""
         want_input, want_weight, at_events = wanted
-        grad_current = self._current_gradient(layer, grads, gradients, saved)
+        grad_current = self._current_gradient(run)
         grad_input = grad_weight = None
         if want_weight:
-            grad_weight = self.masked_weight_gradient(layer, input, mask, weight, grad_current)
+            grad_weight = self.masked_weight_gradient(run.layer, input, mask, weight, grad_current)
         if want_input:
             grad_input = self.empty(input, *input.shape)
             torch.mm(grad_current.flatten(0, 1), weight, out=grad_input.flatten(0, 1))

@@ -15,6 +15,7 @@ from torch import Tensor
 from . import _gpu
 from ._cpu import Cpu, core
 from ._memory import Optionals, address, addresses, contiguous
+from ._operator import Operator
 
 PARAMETERS = core.parameters[1:]  # the bias comes first
 STATE = ("i", "h", "hs")
@@ -166,30 +167,41 @@ def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
         raise ValueError(f"output_mask: expected {expected} values, got {len(output_mask)}")
 
 
-def output_mask_of(needs: Any, *synapse: bool) -> list[bool]:
-    """The flags of a backward operator: those of its synapse, then those of a layer's tensors that need a gradient."""
-    return [*synapse, needs.weight_hh, *(needs.cell or [False] * len(PARAMETERS))]
-
-
 def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     """The options of a call whose gradient is needed."""
     return {"save": True, "trace_integrator": any(needs.cell)}
 
 
-def kept_state(call: Any) -> list[Tensor]:
-    """Of the initial state, what the gradient needs beside a trace: i, for the gradients of cell parameters."""
-    return call.state[:1] if call.cell else []
+def keep(call: Any) -> dict[str, Any]:
+    """Of the initial state, keep what the gradient needs beside a trace: i, for the gradients of cell parameters."""
+    return {"state": call.state[:1] if call.cell else []}
 
 
-def layer_gradients(needs: Any, gradients: Optionals) -> dict[str, Any]:
-    """The gradients of a layer's tensors by name, from those of GRADIENTS."""
-    weight_hh, *state, bias = gradients[: 2 + len(STATE)]
-    return {
-        "weight_hh": weight_hh,
-        "state": state if needs.state else None,
-        "bias": bias,
-        "cell": gradients[2 + len(STATE) :] if needs.cell else None,
-    }
+def layer_gradient(
+    backward: Operator, synapse: Sequence[str], wanted: Sequence[str], options: Sequence[str] = ()
+) -> Callable[..., dict[str, Any]]:
+    """The gradient of an operator that runs a layer, by its backward operator.
+
+    Args:
+        backward: takes the gradients of the outputs, the synapse's tensors, what was saved, and the layer's; returns
+            the gradients of ``wanted``, and GRADIENTS.
+        synapse: names of the tensors before the layer's.
+        wanted: those that have a gradient; ``output_mask`` begins with a flag for each.
+        options: names of the keyword-only arguments that the backward operator takes beside a layer's.
+
+    """
+
+    def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
+        mask = [*(getattr(needs, name) for name in wanted), needs.weight_hh, *(needs.cell or [False] * len(PARAMETERS))]
+        others = {name: getattr(call, name) for name in options}
+        tensors = (*grads, *(getattr(call, name) for name in synapse), *saved, *backward_tensors(call))
+        made = backward(*tensors, **options_of(call), **others, output_mask=mask)
+        weight_hh, *state = made[len(wanted) : len(wanted) + 1 + len(STATE)]
+        bias, *cell = made[len(wanted) + 1 + len(STATE) :]
+        of_layer = {"weight_hh": weight_hh, "state": state if needs.state else None, "bias": bias}
+        return {**dict(zip(wanted, made, strict=False)), **of_layer, "cell": cell if needs.cell else None}
+
+    return gradient
 
 
 class Layer:
@@ -236,28 +248,37 @@ def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dty
     return [spikes, *(backend.empty(layer.bias, *layer.sizes[1:]) for _ in STATE)]
 
 
-class LayerGradients:
-    """Uninitialised tensors for the gradients of a layer's arguments.
+class Forward(NamedTuple):
+    """What forward kernels fill: spikes, i, h and hs, and unless they are None trace and checkpoints."""
 
-    Attributes:
-        wanted: the tensors of GRADIENTS, None for those of recurrent weights and cell parameters that are not wanted.
+    layer: Layer
+    outputs: list[Tensor]
+    saved: Optionals
+    trace_integrator: bool
 
-    """
 
-    __slots__ = ("wanted",)
+class Backward(NamedTuple):
+    """What backward kernels take, gradients of spikes, i, h and hs, and fill: GRADIENTS, unless they are None."""
 
-    def __init__(self, layer: Layer, output_mask: Sequence[bool], empty: Callable[..., Tensor]) -> None:
-        state = [empty(layer.bias, *layer.sizes[1:]) for _ in STATE]
-        weight_hh, *cell = (
-            empty_like(x) if want and x is not None else None
-            for x, want in zip((layer.weight_hh, *(layer.cell or NO_CELL)), output_mask, strict=True)
-        )
-        self.wanted: Optionals = [weight_hh, *state, empty_like(layer.bias), *cell]
+    layer: Layer
+    grads: Optionals
+    saved: Optionals
+    gradients: Optionals
 
     @property
     def sums(self) -> int:
         """How many of a neuron's gradients are summed over time: the bias's alone, or those of all parameters."""
-        return 1 if all(x is None for x in self.wanted[2 + len(STATE) :]) else 1 + len(PARAMETERS)
+        return 1 if all(x is None for x in self.gradients[2 + len(STATE) :]) else 1 + len(PARAMETERS)
+
+
+def empty_gradients(layer: Layer, output_mask: Sequence[bool], backend: Cpu | _gpu.Gpu) -> Optionals:
+    """Uninitialised tensors for GRADIENTS, None for recurrent weights and cell parameters that are not wanted."""
+    state = [backend.empty(layer.bias, *layer.sizes[1:]) for _ in STATE]
+    weight_hh, *cell = (
+        empty_like(x) if want and x is not None else None
+        for x, want in zip((layer.weight_hh, *(layer.cell or NO_CELL)), output_mask, strict=True)
+    )
+    return [weight_hh, *state, empty_like(layer.bias), *cell]
 
 
 def saved_sizes(on_gpu: bool, sizes: Sizes, traced: bool) -> tuple[int, int]:

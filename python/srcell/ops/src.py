@@ -18,29 +18,28 @@ from ._layer import (
     OPTIONS,
     OUTPUTS,
     SAVED,
+    Backward,
+    Forward,
     Layer,
-    LayerGradients,
     Like,
-    backward_tensors,
     check_floats,
     check_layer,
     check_output_mask,
+    empty_gradients,
     empty_outputs,
     empty_saved,
     fake_gradients,
     fake_outputs,
     fake_saved,
     grads_of,
-    kept_state,
-    layer_gradients,
-    options_of,
+    keep,
+    layer_gradient,
     options_of_gradient,
-    output_mask_of,
     saved_of,
     work_dtype,
 )
 from ._memory import Optionals, contiguous
-from ._operator import Gradients, Operator
+from ._operator import Operator
 
 src = Operator(
     f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save, bool trace_integrator, bool half_spikes=False)"
@@ -80,7 +79,7 @@ def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tu
     backend = _gpu.backend_of("current", current)
     outputs = empty_outputs(layer, backend, dtype)
     saved = empty_saved(layer, backend, call.save, traced=layer.weight_hh is not None)
-    backend.scan_forward(layer, outputs, current, saved, call.trace_integrator)
+    backend.scan_forward(Forward(layer, outputs, saved, call.trace_integrator), current)
     return outputs, saved
 
 
@@ -93,23 +92,6 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     return spikes.to(spikes_dtype(call)), *ended, *fake_saved(call.bias, sizes, call.save, call.weight_hh is not None)
 
 
-def keep(call: Any) -> dict[str, Any]:
-    """Keep the currents, or of them the shape alone beside recurrent weights, whose trace has what is needed."""
-    if call.weight_hh is None:  # the checkpoints have the initial state
-        return {"state": []}
-    return {"current": call.current.new_empty(()).expand(call.current.shape), "state": kept_state(call)}
-
-
-@src.gradient(keep, options_of_gradient, outputs=4)
-def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
-    """The gradients of current and layer."""
-    mask = output_mask_of(needs)
-    current, *gradients = src_backward(
-        *grads, call.current, *saved, *backward_tensors(call), **options_of(call), output_mask=mask
-    )
-    return {"current": current, **layer_gradients(needs, gradients)}
-
-
 src_backward = Operator(
     f"src_backward({ARRIVING}, Tensor current, {SAVED}, {LAYER_BACKWARD}, *, {OPTIONS}, bool[] output_mask)"
     f" -> (Tensor current, {GRADIENTS})",
@@ -119,17 +101,18 @@ src_backward = Operator(
 
 @src_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor | None, ...]:
-    """The kernel; ``output_mask`` tells which gradients of weight_hh and cell parameters are wanted."""
+    """The kernel; ``output_mask`` tells which gradients of current, weight_hh and cell parameters are wanted."""
     current, like = call.current, check_current(call)
-    check_output_mask(call.output_mask, 0)
+    check_output_mask(call.output_mask, 1)
     layer = Layer(current.shape, like, call, held=1)
     traced = layer.weight_hh is not None
     grads, saved = grads_of(call, layer.sizes, like, current.dtype), saved_of(call, layer, traced)
     given = contiguous(current)
     if traced:  # its kernels take and make the dtype of the computation, and read no currents
         grads, given = [None if x is None else x.to(like.dtype) for x in grads], layer.bias
-    grad_current, gradients = run_scan_backward(layer, grads, given, saved, call.output_mask)
-    return grad_current.to(current.dtype), *gradients
+    want_current, *layer_mask = call.output_mask
+    grad_current, gradients = run_scan_backward(layer, grads, given, saved, layer_mask)
+    return grad_current.to(current.dtype) if want_current else None, *gradients
 
 
 def run_scan_backward(
@@ -141,14 +124,25 @@ def run_scan_backward(
 ) -> tuple[Tensor, Optionals]:
     """The gradients of currents, in their dtype, and of a checked layer; with a trace the currents are not read."""
     backend = _gpu.backend_of("current", current)
-    gradients = LayerGradients(layer, output_mask, backend.empty)
-    grad_current = backend.empty(current, *layer.sizes)
-    backend.scan_backward(layer, grads, gradients, current, saved, grad_current)
-    return grad_current, gradients.wanted
+    gradients, grad_current = empty_gradients(layer, output_mask, backend), backend.empty(current, *layer.sizes)
+    backend.scan_backward(Backward(layer, grads, saved, gradients), current, grad_current)
+    return grad_current, gradients
 
 
 @src_backward.fake
 def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients' shapes."""
-    _, batch, neurons = call.current.shape
-    return call.current.new_empty(call.current.shape), *fake_gradients(call, batch, neurons, call.output_mask)
+    current, (want_current, *layer_mask) = call.current, call.output_mask
+    _, batch, neurons = current.shape
+    made = fake_gradients(call, batch, neurons, layer_mask)
+    return current.new_empty(current.shape) if want_current else None, *made
+
+
+def keep_current(call: Any) -> dict[str, Any]:
+    """Keep the currents, or of them the shape alone beside recurrent weights, whose trace has what is needed."""
+    if call.weight_hh is None:  # the checkpoints have the initial state
+        return {"state": []}
+    return {"current": call.current.new_empty(()).expand(call.current.shape), **keep(call)}
+
+
+src.gradient(keep_current, options_of_gradient, outputs=4)(layer_gradient(src_backward, ["current"], ["current"]))

@@ -7,7 +7,6 @@ expected to be faster. The backward operator takes the method that the forward o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,27 +25,26 @@ from ._layer import (
     OUTPUTS,
     SAVED,
     WORK,
+    Backward,
+    Forward,
     Layer,
-    LayerGradients,
     Like,
     Sizes,
-    backward_tensors,
     check_layer,
     check_output_mask,
+    empty_gradients,
     empty_like,
     empty_outputs,
     fake_gradients,
     fake_outputs,
     grads_of,
-    kept_state,
-    layer_gradients,
-    options_of,
+    keep,
+    layer_gradient,
     options_of_gradient,
-    output_mask_of,
     saved_sizes,
 )
 from ._memory import contiguous, has_memory, without_padding
-from ._operator import Gradients, Operator
+from ._operator import Operator
 from .src import run_scan_backward
 
 KEPT = f"{SAVED}, Tensor mask, Tensor ones"
@@ -64,11 +62,11 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     layer, backend = Layer(sizes, like, call), _gpu.backend_of("input", input)
     outputs, by_events = empty_outputs(layer, backend), takes_events(input, call.method, layer.lengths)
     if not call.save:
+        run = Forward(layer, outputs, (None, None), False)
         if by_events:
-            backend.dense_forward(layer, outputs, input, None, weight, (None, None), False)
+            backend.dense_forward(run, input, None, weight)
         else:
-            current = backend.empty(layer.bias, *sizes)
-            backend.scan_forward(layer, outputs, multiply(input, weight, current), (None, None), False)
+            backend.scan_forward(run, multiply(input, weight, backend.empty(layer.bias, *sizes)))
         return *outputs, None, None, None, None
     trace, checkpoints = (backend.empty(layer.bias, size) for size in kept_sizes(call, sizes))
     saved = traced_part(layer, trace, checkpoints)
@@ -76,12 +74,12 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
         if saved[1] is not checkpoints:
             checkpoints[saved[1].numel() :] = 0
         mask = backend.empty(input, *mask_shape(input), dtype=torch.int64)
-        ones = backend.dense_forward(layer, outputs, input, mask, weight, saved, call.trace_integrator)
+        ones = backend.dense_forward(Forward(layer, outputs, saved, call.trace_integrator), input, mask, weight)
         return *outputs, trace, checkpoints, mask, mask.new_full((), ones, dtype=torch.bool)
     lateral = layer.weight_hh is not None
     current = multiply(input, weight, backend.empty(layer.bias, *sizes) if lateral else trace.view(sizes))
     saved = saved if lateral else (trace[:0], checkpoints)
-    backend.scan_forward(layer, outputs, current, saved, call.trace_integrator)
+    backend.scan_forward(Forward(layer, outputs, saved, call.trace_integrator), current)
     shapes = kept_shapes(call, sizes)
     unused = (input.new_zeros(shape, dtype=dtype) for shape, dtype in (shapes["mask"], shapes["ones"]))
     return *outputs, trace, checkpoints, *unused
@@ -138,34 +136,6 @@ def kept_shapes(call: Any, sizes: Sizes) -> dict[str, tuple[tuple[int, ...], tor
     }
 
 
-def keep(call: Any) -> dict[str, Any]:
-    """Keep all but most of the initial state."""
-    return {"state": kept_state(call)}
-
-
-def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
-    """The options of a call whose gradient is needed: its backward call takes the method that it takes.
-
-    A call that already saves is within another, at a transform's outer level, which does not know the method.
-    """
-    options, input, lengths = options_of_gradient(call, needs), call.input, call.lengths
-    valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
-    if call.method == "auto" and valid and not call.save and has_memory(input):
-        options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
-    return options
-
-
-@src_dense.gradient(keep, options_of_dense_gradient, outputs=4)
-def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
-    """The gradients of input, weight and layer."""
-    mask = output_mask_of(needs, needs.input, needs.weight)
-    options = {"method": call.method, "input_grad_at_events": call.input_grad_at_events, "output_mask": mask}
-    input, weight, *gradients = src_dense_backward(
-        *grads, call.input, call.weight, *saved, *backward_tensors(call), **options_of(call), **options
-    )
-    return {"input": input, "weight": weight, **layer_gradients(needs, gradients)}
-
-
 src_dense_backward = Operator(
     f"src_dense_backward({ARRIVING}, Tensor input, Tensor weight, {KEPT}, {LAYER_BACKWARD}, *, str method, {OPTIONS},"
     f" bool input_grad_at_events, bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})",
@@ -185,10 +155,10 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     traced = by_events or layer.weight_hh is not None
     saved = traced_part(layer, trace, checkpoints) if traced else (trace[:0], checkpoints)
     if by_events:
-        gradients = LayerGradients(layer, layer_mask, backend.empty)
+        run = Backward(layer, grads, saved, empty_gradients(layer, layer_mask, backend))
         events = input, mask, not _gpu.is_gpu(input.device) and bool(ones)
         wanted = want_input, want_weight, call.input_grad_at_events
-        return *backend.dense_backward(layer, grads, gradients, *events, weight, saved, wanted), *gradients.wanted
+        return *backend.dense_backward(run, *events, weight, wanted), *run.gradients
     current = layer.bias if traced else trace.view(sizes)
     grad_current, gradients_of_layer = run_scan_backward(layer, grads, current, saved, layer_mask)
     grad_input, grad_weight, rows = None, None, grad_current.flatten(0, 1)
@@ -219,3 +189,20 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     wanted = zip((call.input, call.weight), call.output_mask[:2], strict=True)
     grads = [empty_like(x) if want else None for x, want in wanted]
     return *grads, *fake_gradients(call, call.input.shape[1], call.weight.shape[0], call.output_mask[2:])
+
+
+def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
+    """The options of a call whose gradient is needed: its backward call takes the method that it takes.
+
+    A call that already saves is within another, at a transform's outer level, which does not know the method.
+    """
+    options, input, lengths = options_of_gradient(call, needs), call.input, call.lengths
+    valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
+    if call.method == "auto" and valid and not call.save and has_memory(input):
+        options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
+    return options
+
+
+src_dense.gradient(keep, options_of_dense_gradient, outputs=4)(
+    layer_gradient(src_dense_backward, ["input", "weight"], ["input", "weight"], ["method", "input_grad_at_events"])
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,16 +18,17 @@ from ._layer import (
     OPTIONS,
     OUTPUTS,
     SAVED,
+    Backward,
+    Forward,
     Layer,
-    LayerGradients,
     Like,
     Sizes,
-    backward_tensors,
     check_floats,
     check_integers,
     check_layer,
     check_optional,
     check_output_mask,
+    empty_gradients,
     empty_like,
     empty_outputs,
     empty_saved,
@@ -36,15 +36,13 @@ from ._layer import (
     fake_outputs,
     fake_saved,
     grads_of,
-    kept_state,
-    layer_gradients,
-    options_of,
+    keep,
+    layer_gradient,
     options_of_gradient,
-    output_mask_of,
     saved_of,
 )
 from ._memory import contiguous
-from ._operator import Gradients, Operator
+from ._operator import Operator
 
 EVENTS = "Tensor offsets, Tensor indices, Tensor? values, Tensor weight"
 
@@ -61,7 +59,7 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     rows, layer = rows_of(call), Layer(sizes, like, call)
     backend = _gpu.backend_of("weight", call.weight)
     outputs, saved = empty_outputs(layer, backend), empty_saved(layer, backend, call.save, traced=True)
-    backend.events_forward(layer, outputs, rows, contiguous(call.weight), saved, call.trace_integrator)
+    backend.events_forward(Forward(layer, outputs, saved, call.trace_integrator), rows, contiguous(call.weight))
     return *outputs, *saved
 
 
@@ -88,23 +86,6 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     return *fake_outputs(call.weight, *sizes), *fake_saved(call.weight, sizes, call.save, traced=True)
 
 
-def keep(call: Any) -> dict[str, Any]:
-    """Keep all but most of the initial state."""
-    return {"state": kept_state(call)}
-
-
-@src_events.gradient(keep, options_of_gradient, outputs=4)
-def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
-    """The gradients of values, weight and layer."""
-    synapse = (call.offsets, call.indices, call.values, call.weight)
-    options = {"steps": call.steps, "batch": call.batch}
-    mask = output_mask_of(needs, needs.values, needs.weight)
-    values, weight, *gradients = src_events_backward(
-        *grads, *synapse, *saved, *backward_tensors(call), **options_of(call), **options, output_mask=mask
-    )
-    return {"values": values, "weight": weight, **layer_gradients(needs, gradients)}
-
-
 src_events_backward = Operator(
     f"src_events_backward({ARRIVING}, {EVENTS}, {SAVED}, {LAYER_BACKWARD}, *, SymInt steps, SymInt batch, {OPTIONS},"
     f" bool[] output_mask) -> (Tensor values, Tensor weight, {GRADIENTS})",
@@ -120,11 +101,8 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     grads, saved = grads_of(call, sizes, like), saved_of(call, layer, traced=True)
     check_output_mask(call.output_mask, 2)
     backend = _gpu.backend_of("weight", call.weight)
-    gradients = LayerGradients(layer, call.output_mask[2:], backend.empty)
-    synapse = backend.events_backward(
-        layer, grads, gradients, rows, contiguous(call.weight), saved, call.output_mask[:2]
-    )
-    return *synapse, *gradients.wanted
+    run = Backward(layer, grads, saved, empty_gradients(layer, call.output_mask[2:], backend))
+    return *backend.events_backward(run, rows, contiguous(call.weight), call.output_mask[:2]), *run.gradients
 
 
 @src_events_backward.fake
@@ -134,3 +112,9 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     grad_values = weight.new_empty(call.indices.shape[0]) if want_values else None
     grad_weight = empty_like(weight) if want_weight else None
     return grad_values, grad_weight, *fake_gradients(call, call.batch, weight.shape[0], layer_mask)
+
+
+synapse = ["offsets", "indices", "values", "weight"]
+src_events.gradient(keep, options_of_gradient, outputs=4)(
+    layer_gradient(src_events_backward, synapse, ["values", "weight"], ["steps", "batch"])
+)
