@@ -134,7 +134,7 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
             outputs = [x.data_ptr() for x in (spikes, *state)]
             started.wait(60)
             while True:
-                _core.scan_forward(layer, outputs, current.data_ptr(), (0, 0), False)
+                _core.scan_forward(layer, outputs, current.data_ptr(), (0, 0))
 
         for _ in range(3):
             threading.Thread(target=work, daemon=True).start()

@@ -154,10 +154,11 @@ struct NumberOf<CellParameters<T>> {
 template <class Parameters>
 using number_of = typename NumberOf<std::decay_t<Parameters>>::type;
 
-using Outputs = std::array<Address, 4>;  // spikes and final i, h, hs, or the gradients of these
-// Gradients of weight_hh, of i0, h0, hs0 and of the parameters; 0 where none is wanted.
-using Gradients = std::array<Address, 4 + kParameters>;
-constexpr size_t kOfState = 1, kOfParameters = 4;
+constexpr size_t kStates = 3;                      // i, h and hs
+using Outputs = std::array<Address, 1 + kStates>;  // spikes and the final state, or the gradients of these
+// Gradients of weight_hh, of the initial state and of the parameters; 0 where none is wanted.
+using Gradients = std::array<Address, 1 + kStates + kParameters>;
+constexpr size_t kOfState = 1, kOfParameters = 1 + kStates;
 // What the forward pass keeps for the backward pass: trace and checkpoints. Both 0: nothing is kept.
 using Saved = std::array<Address, 2>;
 

@@ -92,10 +92,8 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
     check_returned(returned, layer, rows);
 }
 
-// On given currents. There is a trace only beside recurrent weights.
-void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved,
-                  bool trace_integrator) {
-    if (layer.lateral) return traced_forward(layer, outputs, nullptr, 0, current, saved, trace_integrator);
+// On given currents without recurrent weights, and without a trace.
+void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const ScanForward<T> p = {forward_of(layer, cell, outputs), pointer<const T>(current), pointer<T>(saved[1])};
@@ -106,7 +104,6 @@ void scan_forward(const Layer& layer, const Outputs& outputs, Address current, c
 
 void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address current,
                    const Saved& saved, Address grad_current) {
-    if (layer.lateral) return traced_backward(layer, grads, gradients, nullptr, saved, grad_current, 0);
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const Block<T> partials(count_partials(layer, gradients));
@@ -115,17 +112,6 @@ void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gr
         const ReleasedGil release;
         kernels().of<T>().scan_backward(p);
     });
-}
-
-// After a linear synapse on events.
-void events_forward(const Layer& layer, const Outputs& outputs, const EventRows& rows, Address weight,
-                    const Saved& saved, bool trace_integrator) {
-    traced_forward(layer, outputs, &rows, weight, 0, saved, trace_integrator);
-}
-
-void events_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows& rows,
-                     const Saved& saved, Address grad_current, Address grad_weight) {
-    traced_backward(layer, grads, gradients, &rows, saved, grad_current, grad_weight);
 }
 
 void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Address grad_current, Address grad_values,
@@ -167,7 +153,8 @@ bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, in
     return layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const auto listed = list_events<T>(layer.shape, inputs, input, pointer<uint64_t>(mask));
-        events_forward(layer, outputs, rows_of(listed.events()), weight, saved, trace_integrator);
+        const EventRows events = rows_of(listed.events());
+        traced_forward(layer, outputs, &events, weight, 0, saved, trace_integrator);
         return !listed.events().values;
     });
 }
@@ -188,7 +175,7 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
             const auto listed =
                 list_events<T>(shape, inputs, input, pointer<uint64_t>(mask), std::optional<bool>(ones));
             const EventRows events = rows_of(listed.events());
-            events_backward(layer, grads, gradients, events, saved, current, grad_weight);
+            traced_backward(layer, grads, gradients, &events, saved, current, grad_weight);
             if (grad_input && weight_t) event_dots(layer, events, weight_t, current, 0, grad_input);
         }
         if (grad_input && !weight_t)
@@ -242,12 +229,12 @@ void bind_linear(pybind11::module_& m) {
     py::class_<DenseRows>(m, "DenseRows")
         .def(py::init<bool, bool, const Sizes&, Address, int, Address, Address>(), "is_double"_a, "on_host"_a,
              "sizes"_a, "lengths"_a, "threads"_a, "elements"_a, "mask"_a);
-    m.def("scan_forward", &scan_forward, "layer"_a, "outputs"_a, "current"_a, "saved"_a, "trace_integrator"_a);
+    m.def("scan_forward", &scan_forward, "layer"_a, "outputs"_a, "current"_a, "saved"_a);
     m.def("scan_backward", &scan_backward, "layer"_a, "grads"_a, "gradients"_a, "current"_a, "saved"_a,
           "grad_current"_a);
-    m.def("events_forward", &events_forward, "layer"_a, "outputs"_a, "rows"_a, "weight"_a, "saved"_a,
+    m.def("traced_forward", &traced_forward, "layer"_a, "outputs"_a, "rows"_a, "weight"_a, "current"_a, "saved"_a,
           "trace_integrator"_a);
-    m.def("events_backward", &events_backward, "layer"_a, "grads"_a, "gradients"_a, "rows"_a, "saved"_a,
+    m.def("traced_backward", &traced_backward, "layer"_a, "grads"_a, "gradients"_a, "rows"_a, "saved"_a,
           "grad_current"_a, "grad_weight"_a);
     m.def("dense_forward", &dense_forward, "layer"_a, "outputs"_a, "input"_a, "inputs"_a, "mask"_a, "weight"_a,
           "saved"_a, "trace_integrator"_a);

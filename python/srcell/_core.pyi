@@ -80,9 +80,7 @@ class RateEncoding:
 def thread_runtime() -> str: ...
 def cached_bytes() -> int: ...
 def empty(shape: Sequence[int], is_double: bool) -> NDArray[Any]: ...
-def scan_forward(
-    layer: Layer, outputs: Sequence[int], current: int, saved: Sequence[int], trace_integrator: bool
-) -> None: ...
+def scan_forward(layer: Layer, outputs: Sequence[int], current: int, saved: Sequence[int]) -> None: ...
 def scan_backward(
     layer: Layer,
     grads: Sequence[int],
@@ -91,19 +89,20 @@ def scan_backward(
     saved: Sequence[int],
     grad_current: int,
 ) -> None: ...
-def events_forward(
+def traced_forward(
     layer: Layer,
     outputs: Sequence[int],
-    rows: EventRows,
+    rows: EventRows | None,
     weight: int,
+    current: int,
     saved: Sequence[int],
     trace_integrator: bool,
 ) -> None: ...
-def events_backward(
+def traced_backward(
     layer: Layer,
     grads: Sequence[int],
     gradients: Sequence[int],
-    rows: EventRows,
+    rows: EventRows | None,
     saved: Sequence[int],
     grad_current: int,
     grad_weight: int,

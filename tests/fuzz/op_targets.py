@@ -576,4 +576,4 @@ def core_layer(draw: Draw) -> None:
     with may_raise(*CORE_ERRORS):
         layer = _core.Layer(*arguments[:2], *shape, *arguments[2:])
         if spoilt is constants:
-            _core.scan_forward(layer, *outputs, False)
+            _core.scan_forward(layer, *outputs)

@@ -149,23 +149,16 @@ def linear(
         checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
         dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
         return _dense_linear(dense, weight, layer, method, input_grad_at_events)
-    return _events_linear(input, weight, layer)
-
-
-def _events_linear(input: EventBatch, weight: Tensor, layer: LayerArguments) -> tuple[Tensor, SRCState]:
-    """``linear`` on the events of an EventBatch."""
-    steps, batch, _ = input.shape
     work = worked_on(weight)
-    values = None if input.values is None else input.values.to(work.dtype)
     spikes, i, h, hs, *_ = src_events(
         input.offsets,
         input.indices,
-        values,
+        None if input.values is None else input.values.to(work.dtype),
         work,
         *layer.tensors,
         **options_of(layer),
-        steps=steps,
-        batch=batch,
+        steps=input.shape[0],
+        batch=input.shape[1],
         save=False,
         trace_integrator=False,
     )

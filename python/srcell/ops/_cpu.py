@@ -73,30 +73,24 @@ class Cpu:
 
     def scan_forward(self, run: Forward, current: Tensor) -> None:
         """Fill spikes, state and what is saved from given currents."""
-        core.scan_forward(
-            run.layer.struct, addresses(run.outputs), address(current), addresses(run.saved), run.trace_integrator
-        )
+        layer, outputs, saved = run.layer, addresses(run.outputs), addresses(run.saved)
+        if layer.weight_hh is None:
+            return core.scan_forward(layer.struct, outputs, address(current), saved)
+        core.traced_forward(layer.struct, outputs, None, 0, address(current), saved, run.trace_integrator)
 
     def scan_backward(self, run: Backward, current: Tensor, grad_current: Tensor) -> None:
         """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
-        core.scan_backward(
-            run.layer.struct,
-            addresses(run.grads),
-            addresses(run.gradients),
-            address(current),
-            addresses(run.saved),
-            address(grad_current),
-        )
+        layer, grads, gradients = run.layer, addresses(run.grads), addresses(run.gradients)
+        saved, made = addresses(run.saved), address(grad_current)
+        if layer.weight_hh is None:
+            return core.scan_backward(layer.struct, grads, gradients, address(current), saved, made)
+        core.traced_backward(layer.struct, grads, gradients, None, saved, made, 0)
 
     def events_forward(self, run: Forward, rows: EventRows, weight: Tensor) -> None:
         """Fill spikes, state and what is saved after a linear synapse on events."""
-        core.events_forward(
-            run.layer.struct,
-            addresses(run.outputs),
-            rows.for_kernels(weight.shape[1]),
-            address(weight),
-            addresses(run.saved),
-            run.trace_integrator,
+        events, saved = rows.for_kernels(weight.shape[1]), addresses(run.saved)
+        core.traced_forward(
+            run.layer.struct, addresses(run.outputs), events, address(weight), 0, saved, run.trace_integrator
         )
 
     def events_backward(
@@ -107,7 +101,7 @@ class Cpu:
         grad_current = empty(weight, *run.layer.sizes) if want_values else None
         grad_weight = torch.empty_like(weight) if want_weight else None
         events = rows.for_kernels(weight.shape[1])
-        core.events_backward(
+        core.traced_backward(
             run.layer.struct,
             addresses(run.grads),
             addresses(run.gradients),

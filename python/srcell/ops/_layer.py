@@ -32,12 +32,10 @@ LAYER_BACKWARD = "Tensor bias, Tensor? i0, Tensor? lengths, Tensor? weight_hh, "
     f"Tensor? {name}" for name in PARAMETERS
 )
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate"
-OUTPUTS = "Tensor spikes, Tensor i, Tensor h, Tensor hs"
+OUTPUTS = ", ".join(f"Tensor {name}" for name in ("spikes", *STATE))
 SAVED = "Tensor trace, Tensor checkpoints"
-ARRIVING = "Tensor? grad_spikes, Tensor? grad_i, Tensor? grad_h, Tensor? grad_hs"
-GRADIENTS = "Tensor weight_hh, Tensor i0, Tensor h0, Tensor hs0, Tensor bias, " + ", ".join(
-    f"Tensor {name}" for name in PARAMETERS
-)
+ARRIVING = ", ".join(f"Tensor? grad_{name}" for name in ("spikes", *STATE))
+GRADIENTS = ", ".join(f"Tensor {name}" for name in ("weight_hh", *(f"{x}0" for x in STATE), "bias", *PARAMETERS))
 
 
 class LayerArguments(NamedTuple):
