@@ -1,9 +1,11 @@
-"""The private names of torch in ``srcell/ops/_private.py`` mean what srcell takes them for, in this version of torch.
+"""The private names of torch in ``srcell/_private.py`` mean what srcell takes them for, in this version of torch.
 
 A test that fails here tells which one is missing or means something else.
 """
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import srcell
-from srcell.ops import _private
+from srcell import _private
 
 
 class Watch(TorchDispatchMode):
@@ -117,3 +119,30 @@ def test_whoever_watches_sees_the_operator(watch: Callable[..., list[str]], curr
 
 def test_subclasses_go_through_the_dispatcher(current: torch.Tensor) -> None:
     assert not _private.nobody_watches([current.as_subclass(Subclass)])
+
+
+def private_names_of_torch(tree: ast.AST) -> Iterator[str]:
+    """The names of torch in a file of which a part begins with one underscore."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        else:
+            continue
+        for name in names:
+            first, *parts = name.split(".")
+            if first == "torch" and any(part.startswith("_") and not part.startswith("__") for part in parts):
+                yield name
+
+
+def test_no_other_file_has_private_names_of_torch() -> None:
+    package = Path(srcell.__file__).parent
+    found = {
+        str(file.relative_to(package)): names
+        for file in package.rglob("*.py")
+        if (names := list(private_names_of_torch(ast.parse(file.read_text()))))
+    }
+    assert set(found) == {"_private.py"}, found

@@ -15,7 +15,7 @@ PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
 
 # The rooms that each room may import, besides those of EVERYWHERE, which every room may.
-EVERYWHERE = {"_extras", "_files", "_integer", "_pytree", "_state"}
+EVERYWHERE = {"_extras", "_files", "_integer", "_private", "_pytree", "_state"}
 ALLOWED = {
     "_arguments": {"ops"},
     "_extras": set(),
@@ -23,6 +23,7 @@ ALLOWED = {
     "_info": {"kernels", "ops"},
     "_integer": set(),
     "_load": {"_arguments", "training"},
+    "_private": set(),
     "_processes": set(),
     "_pytree": set(),
     "_state": set(),
@@ -103,7 +104,7 @@ def test_the_reference_needs_no_compiled_module() -> None:
         print(bool(spikes.any()), loaded)
     """
     printed = output_without(["srcell._core", "srcell._cuda", "srcell.ops"], program, str(PACKAGE))
-    assert printed == "True ['srcell._pytree', 'srcell._state', 'srcell.reference']"
+    assert printed == "True ['srcell._private', 'srcell._pytree', 'srcell._state', 'srcell.reference']"
 
 
 def test_the_rooms_are_small() -> None:

@@ -275,7 +275,7 @@ the step after the last one counts
 == ops/_layer.py: operators.py src.py linear.py
 an output_mask that is too long is accepted
     if len(output_mask) != expected: => if len(output_mask) < expected:
-== ops/_private.py: private_names.py gradients.py modes.py
+== _private.py: private_names.py gradients.py modes.py
 modes see no operator
     or _keys_of_thread().raw_repr() | _USUAL != _USUAL =>
 profilers see no operator

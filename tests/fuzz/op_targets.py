@@ -479,7 +479,7 @@ def backward_call(draw: Draw, call: LayerCall) -> tuple[OperatorCall, bool]:
         outputs = call.forward()()
     dtype, saved = outputs[0].dtype, outputs[4:]
     grads = [draw.relaid(draw.floats(*x.shape, dtype=dtype)) if draw.chance(80) else None for x in outputs[:4]]
-    mask = [draw.chance(50) for _ in range(7 if call.name == "src" else 9)]
+    mask = [draw.chance(50) for _ in range(8 if call.name == "src" else 9)]
     noisy = draw.chance(15)
     if noisy:
         noise = draw.pick(*saved)

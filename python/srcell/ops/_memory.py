@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._private import is_fake
+from .._private import is_fake
 
 Optionals = Sequence[Tensor | None]
 

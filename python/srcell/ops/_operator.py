@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from . import _private
+from .. import _private
 
 _library = torch.library.Library("srcell", "DEF")
 

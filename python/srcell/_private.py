@@ -6,7 +6,7 @@ tests/test_private_names.py tells which one a version of torch lacks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
+from torch.fx import _pytree as _fx_pytree
 from torch.nn import Parameter
+from torch.utils import _pytree
 
 # A torch.autograd.Function within one level of torch.func's transforms: an operator's kernel runs at such a level, and
 # torch.autograd.Function is for calls from above all levels.
@@ -24,6 +26,40 @@ at_one_level = enable_single_level_autograd_function
 
 # Whether torch.func transforms (vmap, grad) are active.
 transforms_are_active = torch._C._are_functorch_transforms_active
+
+
+def register_pytree(
+    cls: type,
+    parts: Callable[[Any], tuple[Sequence[str], Any]],
+    make: Callable[[Iterable[Any], Any], Any],
+) -> None:
+    """Let torch's transforms see the parts of a class, and torch.export and torch.load know it by its name.
+
+    Args:
+        cls: the class.
+        parts: of an object, the names of its attributes that are parts, and a context of lists, numbers and texts.
+        make: the object, from its parts and that context.
+
+    """
+
+    def flatten(whole: Any) -> tuple[list[Any], Any]:
+        names, context = parts(whole)
+        return [getattr(whole, name) for name in names], context
+
+    def flatten_with_keys(whole: Any) -> tuple[list[tuple[Any, Any]], Any]:
+        names, context = parts(whole)
+        return [(_pytree.GetAttrKey(name), getattr(whole, name)) for name in names], context
+
+    _pytree.register_pytree_node(
+        cls,
+        flatten,
+        make,
+        serialized_type_name=f"srcell.{cls.__name__}",
+        flatten_with_keys_fn=flatten_with_keys,
+    )
+    # torch.export of 2.4 asks for this as well.
+    _fx_pytree.register_pytree_flatten_spec(cls, lambda whole, spec: flatten(whole)[0])
+    torch.serialization.add_safe_globals([cls])
 
 
 def below_autograd() -> AbstractContextManager[None]:
