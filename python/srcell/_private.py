@@ -95,7 +95,7 @@ def is_fake(x: Tensor) -> bool:
 # transform, sees each operator.
 _keys_of_thread = torch._C._dispatch_tls_local_include_set
 _Key = torch._C.DispatchKey
-_USUAL = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrView).raw_repr()
+_USUAL = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrView)
 _function_modes = torch._C._len_torch_function_stack
 _profiled = torch._C._autograd._profiler_enabled
 _wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # a transform's tensor, also where its keys are not set
@@ -105,8 +105,7 @@ _PLAIN = (Tensor, Parameter)
 def nobody_watches(tensors: Iterable[Any]) -> bool:
     """Whether a call on these tensors would meet nothing on its way through torch's dispatcher but its kernel."""
     return not (
-        torch.compiler.is_compiling()
-        or _keys_of_thread().raw_repr() | _USUAL != _USUAL
+        (_keys_of_thread() - _USUAL).highestPriorityTypeId() != _Key.Undefined
         or forward_ad._current_level >= 0
         or _function_modes()
         or _profiled()

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._arguments import require_dense
 from .._state import SRCState
 from ..ops import _gpu
-from ..ops._layer import HALF, LayerArguments, options_of
+from ..ops._layer import HALF, LayerArguments, options_of, tensors_of
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
@@ -110,7 +110,7 @@ def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, SRCState]:
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
     spikes, i, h, hs, *_ = src_operator(
-        flat, *layer.tensors, **options_of(layer), save=False, trace_integrator=False, half_spikes=half_spikes
+        flat, *tensors_of(layer), **options_of(layer), save=False, trace_integrator=False, half_spikes=half_spikes
     )
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)

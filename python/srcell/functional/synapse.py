@@ -12,7 +12,7 @@ from .._arguments import check_choice, require_dense
 from .._state import SRCState
 from ..events import EventBatch
 from ..ops import _dense
-from ..ops._layer import HALF, LayerArguments, options_of, work_dtype
+from ..ops._layer import HALF, LayerArguments, options_of, tensors_of, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import src_dense
 from ..ops.src_events import src_events
@@ -155,7 +155,7 @@ def linear(
         input.indices,
         None if input.values is None else input.values.to(work.dtype),
         work,
-        *layer.tensors,
+        *tensors_of(layer),
         **options_of(layer),
         steps=input.shape[0],
         batch=input.shape[1],
@@ -181,7 +181,7 @@ def _dense_linear(
     spikes, i, h, hs, *_ = src_dense(
         input,
         work,
-        *layer.tensors,
+        *tensors_of(layer),
         **options_of(layer),
         method=method,
         save=False,

@@ -51,10 +51,10 @@ class LayerArguments(NamedTuple):
     recurrent_grad: bool
     lateral_surrogate: str
 
-    @property
-    def tensors(self) -> tuple[Any, ...]:
-        """The arguments of LAYER."""
-        return self[:5]
+
+def tensors_of(layer: LayerArguments) -> tuple[Any, ...]:
+    """The arguments of LAYER."""  # no property: torch 2.4 does not compile those of a named tuple
+    return layer.bias, layer.cell, layer.state, layer.lengths, layer.weight_hh
 
 
 def options_of(call: Any) -> dict[str, Any]:

@@ -118,6 +118,8 @@ class Operator:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the operator, through torch's dispatcher unless a call on these tensors would meet nothing there."""
+        if torch.compiler.is_compiling():
+            return self._overload(*arguments, **options)
         flat = flattened(arguments)
         if not _private.nobody_watches(flat):
             return self._overload(*arguments, **options)
