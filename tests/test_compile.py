@@ -93,7 +93,9 @@ COMPILED: dict[str, Callable[[], Compiled]] = {
     "SRC": lambda: Compiled(
         make_layer(6, 8, 2, initial_state="rest"), [make_spikes(13, STEPS, BATCH, 6), None, LENGTHS]
     ),
-    "SRC with bounded parameters": lambda: Compiled(bounded_layer(), [(noise(5, 20, 2, 3) > 0).float()]),
+    "SRC with bounded parameters": lambda: Compiled(
+        bounded_layer(), [(noise(5, 20, 2, 3) > 0).float()], fullgraph=NEW_TORCH
+    ),
     "IntegerSRC": lambda: Compiled(
         IntegerSRC(6, 4, weight_bits=6, initial_state="rest"), [spikes(), None, LENGTHS[::2]], fullgraph=NEW_TORCH
     ),
@@ -268,6 +270,8 @@ SAVED: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 
 @pytest.mark.parametrize("name", SAVED)
 def test_a_saved_program_gives_the_same_when_loaded(name: str) -> None:
+    if name == "IntegerSRC" and not NEW_TORCH:
+        pytest.skip("torch 2.4 compiles integer layers in pieces, and exports none")
     assert_same_when_loaded(*SAVED[name]())
 
 

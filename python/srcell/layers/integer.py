@@ -132,7 +132,7 @@ class IntegerSRC(HasConstants):
             return self._forward_one(input, state, lengths)
         weight = self.weight_ih_l0
         integers, scale = quantise(weight, self.weight_bits)
-        if state is None and isinstance(input, Tensor | EventBatch) and len(input.shape) == 3:
+        if state is None and isinstance(input, (Tensor, EventBatch)) and len(input.shape) == 3:
             state = self._initial(input.shape[1])
         spikes, ended, clamped = run_integer(
             input, integers, weight.to(torch.float32), scale, state, self.cell, lengths, floats=True, rho=self.rho
