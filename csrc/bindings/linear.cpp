@@ -210,7 +210,7 @@ void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spike
 void bind_linear(pybind11::module_& m) {
     using namespace srcell;
     using namespace pybind11::literals;
-    py::class_<ScanShape>(m, "_Shape");
+    const py::class_<ScanShape> shape(m, "_Shape");  // what layers show of themselves, for the kernels of srcell._cuda
     py::list parameters;
     for (const char* name : kParameterNames) parameters.append(name);
     m.attr("parameters") = py::tuple(parameters);
