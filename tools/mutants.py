@@ -287,7 +287,7 @@ a call within a transform chooses another method than the one around it
     and valid and not call.save => and valid
 == ops/src_events.py: linear_gradients.py linear.py operators.py
 the gradients of values and weights are asked for crosswise
-    synapse, ["values", "weight"] => synapse, ["weight", "values"]
+    wanted=["values", "weight"] => wanted=["weight", "values"]
 == runtime.py: runtime.py
 offsets beside a dense input are ignored
     values is not None or offsets is not None => values is not None and offsets is not None

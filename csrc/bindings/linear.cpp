@@ -146,7 +146,7 @@ void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Addres
     kernels().of<T>().multiply(p);
 }
 
-// events_forward() on the nonzero elements of a dense input (T, B, K), whose mask is kept if there is an address for
+// traced_forward() on the nonzero elements of a dense input (T, B, K), whose mask is kept if there is an address for
 // it. Returns whether all of them are 1.
 bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, int64_t inputs, Address mask,
                    Address weight, const Saved& saved, bool trace_integrator) {
@@ -159,7 +159,7 @@ bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, in
     });
 }
 
-// events_backward() on a dense input, of which the mask was kept, and whether all of its elements are 1. The gradient
+// traced_backward() on a dense input, of which the mask was kept, and whether all of its elements are 1. The gradient
 // of the input comes from the weight (N, K), or at the events alone, and 0 elsewhere, from the transposed one if it is
 // given.
 void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address input, int64_t inputs,

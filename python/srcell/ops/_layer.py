@@ -53,7 +53,7 @@ class LayerArguments(NamedTuple):
 
 
 def tensors_of(layer: LayerArguments) -> tuple[Any, ...]:
-    """The arguments of LAYER."""  # no property: torch 2.4 does not compile those of a named tuple
+    """The arguments of LAYER; no property, because torch 2.4 does not compile those of a named tuple."""
     return layer.bias, layer.cell, layer.state, layer.lengths, layer.weight_hh
 
 

@@ -117,7 +117,7 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
 
 def run_scan_backward(
     layer: Layer,
-    grads: Sequence[Tensor | None],
+    grads: Optionals,
     current: Tensor,
     saved: Optionals,
     output_mask: Sequence[bool],

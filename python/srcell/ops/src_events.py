@@ -114,7 +114,11 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     return grad_values, grad_weight, *fake_gradients(call, call.batch, weight.shape[0], layer_mask)
 
 
-synapse = ["offsets", "indices", "values", "weight"]
 src_events.gradient(keep, options_of_gradient, outputs=4)(
-    layer_gradient(src_events_backward, synapse, ["values", "weight"], ["steps", "batch"])
+    layer_gradient(
+        src_events_backward,
+        ["offsets", "indices", "values", "weight"],
+        wanted=["values", "weight"],
+        options=["steps", "batch"],
+    )
 )
