@@ -124,7 +124,7 @@ class Layer(NamedTuple):
     def backward(self) -> tuple[Any, ...]:
         """The last positional arguments of a backward operator."""
         i0 = self.state[0] if self.state else None
-        return self.bias, i0, self.lengths, self.weight_hh, *(self.cell or [None] * len(PARAMETERS))
+        return self.bias, *(self.cell or [None] * len(PARAMETERS)), i0, self.lengths, self.weight_hh
 
     @property
     def options(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from srcell import EventBatch, SRCState, src, src_linear
-from srcell.functional.layer import Cell, Lateral
+from srcell.functional.layer import Cell
 from srcell.functional.synapse import linear
 from srcell.reference import src_reference
 from support.inputs import Inputs, Outputs, make_inputs, make_linear_inputs, with_values
@@ -83,7 +83,7 @@ def on_dense_at_events(
     **cell: Any,
 ) -> Outputs:
     """``src_linear`` with ``input_grad_at_events``: the input's gradient is needed only where the input is not 0."""
-    mode = (lengths, surrogate, recurrent_grad, Lateral(weight_hh, lateral_surrogate))
+    mode = (lengths, surrogate, recurrent_grad, weight_hh, lateral_surrogate)
     return linear(input, weight, bias, state, Cell(**cell), *mode, method="events", input_grad_at_events=True)
 
 

@@ -37,16 +37,6 @@ class Cell(NamedTuple):
 _DEFAULTS = Cell()
 
 
-class Lateral(NamedTuple):
-    """The lateral weights (N, N) as users give them, and the derivative of the spikes on the way through them."""
-
-    weight_hh: Tensor | None = None
-    surrogate: str = "relu"
-
-
-NO_LATERAL = Lateral()
-
-
 def layer_of(
     like: Tensor,
     shape: Sequence[int],
@@ -56,14 +46,15 @@ def layer_of(
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
-    lateral: Lateral = NO_LATERAL,
+    weight_hh: Tensor | None,
+    lateral_surrogate: str,
 ) -> LayerArguments:
     """Convert the arguments of a layer whose state has the shape (B, *F).
 
     ``like`` gives the device and the dtype of the computation.
     """
     check_gradient_mode(surrogate, recurrent_grad)
-    check_choice("lateral_surrogate", lateral.surrogate, SURROGATES)
+    check_choice("lateral_surrogate", lateral_surrogate, SURROGATES)
     features = shape[1:]
     tensors: list[Tensor] = []
     constants = list(cell)
@@ -82,11 +73,11 @@ def layer_of(
         cell=tensors,
         state=[] if state is None else _flat_state(state, shape, like),
         lengths=None if lengths is None else as_lengths(lengths, like.device),
-        weight_hh=None if lateral.weight_hh is None else _flat_lateral(lateral.weight_hh, features, like),
+        weight_hh=None if weight_hh is None else _flat_lateral(weight_hh, features, like),
         constants=cast("list[float]", constants),
         surrogate=surrogate,
         recurrent_grad=recurrent_grad,
-        lateral_surrogate=lateral.surrogate,
+        lateral_surrogate=lateral_surrogate,
     )
 
 

@@ -10,11 +10,10 @@ from torch import Tensor
 from .._arguments import require_dense
 from .._state import SRCState
 from ..ops import _gpu
-from ..ops._layer import HALF, LayerArguments, options_of, tensors_of
+from ..ops._layer import HALF, LayerArguments
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
-    Lateral,
     Parameter,
     State,
     autocasts,
@@ -97,8 +96,8 @@ def src(
     """
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
     _check_current(current)
-    lateral = Lateral(weight_hh, lateral_surrogate)
-    layer = layer_of(current, current.shape[1:], bias, state, cell, lengths, surrogate, recurrent_grad, lateral)
+    shape, gradient = current.shape[1:], (surrogate, recurrent_grad)
+    layer = layer_of(current, shape, bias, state, cell, lengths, *gradient, weight_hh, lateral_surrogate)
     return run_src(current, layer)
 
 
@@ -109,9 +108,7 @@ def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, SRCState]:
     half_spikes = current.dtype in HALF and not autocasts(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
-    spikes, i, h, hs, *_ = src_operator(
-        flat, *tensors_of(layer), **options_of(layer), save=False, trace_integrator=False, half_spikes=half_spikes
-    )
+    spikes, i, h, hs, *_ = src_operator(flat, layer, save=False, trace_integrator=False, half_spikes=half_spikes)
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)
         i, h, hs = (x.reshape(batch, *features) for x in (i, h, hs))

@@ -12,15 +12,13 @@ from .._arguments import check_choice, require_dense
 from .._state import SRCState
 from ..events import EventBatch
 from ..ops import _dense
-from ..ops._layer import HALF, LayerArguments, options_of, tensors_of, work_dtype
+from ..ops._layer import HALF, LayerArguments, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import src_dense
 from ..ops.src_events import src_events
 from .layer import (
     INTEGERS,
-    NO_LATERAL,
     Cell,
-    Lateral,
     Parameter,
     State,
     autocasts,
@@ -99,8 +97,8 @@ def src_linear(
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, _dense.METHODS)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
-    lateral = Lateral(weight_hh, lateral_surrogate)
-    return linear(input, weight, bias, state, cell, lengths, surrogate, recurrent_grad, lateral, method=method)
+    gradient, lateral = (surrogate, recurrent_grad), (weight_hh, lateral_surrogate)
+    return linear(input, weight, bias, state, cell, lengths, *gradient, *lateral, method=method)
 
 
 def linear(
@@ -112,7 +110,8 @@ def linear(
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
-    lateral: Lateral = NO_LATERAL,
+    weight_hh: Tensor | None = None,
+    lateral_surrogate: str = "relu",
     *,
     method: str = "auto",
     input_grad_at_events: bool = False,
@@ -140,7 +139,8 @@ def linear(
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
     shape = (input.shape[1], weight.shape[0])
-    layer = layer_of(weight, shape, bias, state, cell, lengths, surrogate, recurrent_grad, lateral)
+    gradient, lateral = (surrogate, recurrent_grad), (weight_hh, lateral_surrogate)
+    layer = layer_of(weight, shape, bias, state, cell, lengths, *gradient, *lateral)
     if isinstance(input, Tensor):
         return _dense_linear(input, weight, layer, method, input_grad_at_events)
     if method == "gemm":
@@ -155,8 +155,7 @@ def linear(
         input.indices,
         None if input.values is None else input.values.to(work.dtype),
         work,
-        *tensors_of(layer),
-        **options_of(layer),
+        layer,
         steps=input.shape[0],
         batch=input.shape[1],
         save=False,
@@ -181,8 +180,7 @@ def _dense_linear(
     spikes, i, h, hs, *_ = src_dense(
         input,
         work,
-        *tensors_of(layer),
-        **options_of(layer),
+        layer,
         method=method,
         save=False,
         trace_integrator=False,

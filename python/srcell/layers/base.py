@@ -13,7 +13,7 @@ from typing_extensions import Unpack  # torch needs it too
 from .._arguments import as_float, check_bool, check_choice, describe, require_dense
 from .._state import SRCState
 from ..functional import rest_state, src
-from ..functional.layer import NO_LATERAL, Cell, Lateral, Parameter, State, check_gradient_mode, check_state
+from ..functional.layer import Cell, Parameter, State, check_gradient_mode, check_state
 from ..ops._memory import has_memory
 from .constants import HasConstants
 from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, draw_relays, draw_weights
@@ -221,14 +221,14 @@ class Neurons(HasConstants):
         tensor: Tensor = getattr(self, self._BIAS_NAME.format(suffix))
         return tensor
 
-    def _lateral_of(self, suffix: str) -> Lateral:
-        """The lateral weights that act: without autapses the diagonal is 0 and gets no gradient."""
+    def _lateral_of(self, suffix: str) -> Tensor | None:
+        """The recurrent weights that act: without autapses the diagonal is 0 and gets no gradient."""
         if not self.lateral:
-            return NO_LATERAL
+            return None
         weight: Tensor = getattr(self, f"weight_hh{suffix}")
         if not self.autapses:
             weight = weight.masked_fill(torch.eye(self._neurons, dtype=torch.bool, device=weight.device), 0)
-        return Lateral(weight, self.lateral_surrogate)
+        return weight
 
     def _cell_of(self, suffix: str) -> Cell:
         """The cell parameters to run with; learnt ones are clamped to their domains."""
@@ -263,8 +263,7 @@ class Neurons(HasConstants):
             name: over_space(value, space) if isinstance(value, Tensor) and value.dim() else value
             for name, value in zip(Cell._fields, self._cell_of(suffix), strict=True)
         }
-        lateral = self._lateral_of(suffix)
-        arguments |= {"weight_hh": lateral.weight_hh, "bias": over_space(self._bias(suffix), space)}
+        arguments |= {"weight_hh": self._lateral_of(suffix), "bias": over_space(self._bias(suffix), space)}
         ends = None if lengths is None else torch.as_tensor(lengths)
         for t, now in enumerate(currents().split(1)):
             left = None if ends is None else (ends > t).long()
@@ -354,7 +353,7 @@ class Neurons(HasConstants):
         for suffix in self._suffixes:
             weight = self._weight(suffix)
             numbers = {"weight": weight, "bias": self._bias(suffix), **self._cell_of(suffix)._asdict()}
-            state, lateral = self._initial_state(suffix, 1), self._lateral_of(suffix).weight_hh
+            state, lateral = self._initial_state(suffix, 1), self._lateral_of(suffix)
             if state is not None:
                 numbers["initial"] = torch.cat(list(state))
             if lateral is not None:

@@ -59,6 +59,7 @@ class _Linear(Neurons):
             self.surrogate,
             self.recurrent_grad,
             self._lateral_of(suffix),
+            self.lateral_surrogate,
             input_grad_at_events=input_grad_at_events,
         )
         if self.recorder is not None:

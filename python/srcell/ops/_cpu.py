@@ -74,7 +74,7 @@ class Cpu:
     def scan_forward(self, run: Forward, current: Tensor) -> None:
         """Fill spikes, state and what is saved from given currents."""
         layer, outputs, saved = run.layer, addresses(run.outputs), addresses(run.saved)
-        if layer.weight_hh is None:
+        if layer.given.weight_hh is None:
             return core.scan_forward(layer.struct, outputs, address(current), saved)
         core.traced_forward(layer.struct, outputs, None, 0, address(current), saved, run.trace_integrator)
 
@@ -82,7 +82,7 @@ class Cpu:
         """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
         layer, grads, gradients = run.layer, addresses(run.grads), addresses(run.gradients)
         saved, made = addresses(run.saved), address(grad_current)
-        if layer.weight_hh is None:
+        if layer.given.weight_hh is None:
             return core.scan_backward(layer.struct, grads, gradients, address(current), saved, made)
         core.traced_backward(layer.struct, grads, gradients, None, saved, made, 0)
 

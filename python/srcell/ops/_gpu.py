@@ -46,29 +46,31 @@ class Gpu:
         Beside recurrent weights they may not, but may lie in the spikes.
         """
         layer, outputs, saved, trace_integrator = run
-        if layer.weight_hh is None:
+        if layer.given.weight_hh is None:
             elements = _elements(current, outputs[0])
             return self.launch("scan_forward", layer.struct, outputs, current, *elements, saved)
-        weight_t = layer.weight_hh.t().contiguous()
+        weight_t = layer.given.weight_hh.t().contiguous()
         self.launch("lateral_forward", layer.struct, outputs, current, weight_t, saved, trace_integrator)
 
     def scan_backward(self, run: Backward, current: Tensor, grad_current: Tensor) -> None:
         """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
         layer, grads, saved, gradients = run
-        partials = self.empty(layer.bias, run.sums, *layer.sizes[1:])
-        if layer.weight_hh is None:
+        partials = self.empty(layer.given.bias, run.sums, *layer.sizes[1:])
+        if layer.given.weight_hh is None:
             by_current = (current, *_elements(current, grads[0]), saved, grad_current)
             return self.launch("scan_backward", layer.struct, grads, gradients, partials, *by_current)
-        weight_t, grad_weight_hh = layer.weight_hh.t().contiguous(), gradients[0]
-        scratch = self.empty(layer.bias, cuda_module().lateral_rows, *layer.sizes[1:])
+        weight_t, grad_weight_hh = layer.given.weight_hh.t().contiguous(), gradients[0]
+        scratch = self.empty(layer.given.bias, cuda_module().lateral_rows, *layer.sizes[1:])
         # The spikes before each step are the input of the recurrent synapse.
-        elements = None if grad_weight_hh is None else self.empty(layer.bias, *layer.sizes)
+        elements = None if grad_weight_hh is None else self.empty(layer.given.bias, *layer.sizes)
         by_step = (weight_t, scratch, grad_current, elements)
         self.launch("lateral_backward", layer.struct, grads, gradients, partials, saved, *by_step)
         if elements is not None and grad_weight_hh is not None:
             mask = self.empty(elements, *mask_shape(elements), dtype=torch.int64)
             self.mask(elements, None, mask)
-            grad_weight_hh.copy_(self.masked_weight_gradient(layer, elements, mask, layer.weight_hh, grad_current))
+            grad_weight_hh.copy_(
+                self.masked_weight_gradient(layer, elements, mask, layer.given.weight_hh, grad_current)
+            )
 
     def events_forward(self, run: Forward, rows: EventRows, weight: Tensor) -> None:
         """Fill spikes, state and what is saved after a linear synapse on events."""
@@ -80,7 +82,7 @@ class Gpu:
         Fill their mask, which may be None; return whether they are known to be all 1, which would synchronise.
         """
         mask = self.empty(input, *mask_shape(input), dtype=torch.int64) if mask is None else mask
-        self.mask(input, run.layer.lengths, mask)
+        self.mask(input, run.layer.given.lengths, mask)
         self._synapse_forward(run, (core.EventRows(0, 0, 0, 0, weight.shape[1]), mask, input), weight)
         return False
 
@@ -88,7 +90,7 @@ class Gpu:
         self, run: Forward, events: tuple[core.EventRows, Tensor | None, Tensor | None], weight: Tensor
     ) -> None:
         (layer, outputs, *kept), weight_t = run, weight.t().contiguous()
-        if layer.weight_hh is not None:
+        if layer.given.weight_hh is not None:
             self.launch("event_currents", layer.struct, *events, weight_t, outputs[0])
             return self.scan_forward(run, outputs[0])
         self.launch("events_forward", layer.struct, outputs, *events, weight_t, *kept)
@@ -96,11 +98,11 @@ class Gpu:
     def _current_gradient(self, run: Backward) -> Tensor:
         """Fill the gradients of a layer on events; return that of the currents."""
         layer, grads, saved, gradients = run
-        grad_current = self.empty(layer.bias, *layer.sizes)
-        if layer.weight_hh is not None:
-            self.scan_backward(run, layer.bias, grad_current)
+        grad_current = self.empty(layer.given.bias, *layer.sizes)
+        if layer.given.weight_hh is not None:
+            self.scan_backward(run, layer.given.bias, grad_current)
         else:
-            partials = self.empty(layer.bias, run.sums, *layer.sizes[1:])
+            partials = self.empty(layer.given.bias, run.sums, *layer.sizes[1:])
             self.launch("events_backward", layer.struct, grads, gradients, partials, saved, grad_current)
         return grad_current
 

@@ -23,13 +23,13 @@ SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
 WORK = (torch.float32, torch.float64)
 
-# A layer's share of the schemas. If one cell parameter is a tensor, all are passed as tensors; `constants` are still
-# checked, so that the value of a float among them is checked on a GPU too. A backward operator has the same record: its
-# schema has optional tensors in place of the lists, and of the state what the gradient needs.
+# A layer's share of the schemas, which `LayerArguments` is in a call's record. If one cell parameter is a tensor, all
+# are passed as tensors; `constants` are still checked, so that the value of a float among them is checked on a GPU too.
+# A backward operator's schema has optional tensors in place of the lists, and of the state what the gradient needs.
 LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths, Tensor? weight_hh"
 LISTS = {"cell": PARAMETERS, "state": ("i0",)}
-LAYER_BACKWARD = "Tensor bias, Tensor? i0, Tensor? lengths, Tensor? weight_hh, " + ", ".join(
-    f"Tensor? {name}" for name in PARAMETERS
+LAYER_BACKWARD = ", ".join(
+    ["Tensor bias", *(f"Tensor? {name}" for name in (*PARAMETERS, "i0", "lengths", "weight_hh"))]
 )
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate"
 OUTPUTS = ", ".join(f"Tensor {name}" for name in ("spikes", *STATE))
@@ -39,7 +39,7 @@ GRADIENTS = ", ".join(f"Tensor {name}" for name in ("weight_hh", *(f"{x}0" for x
 
 
 class LayerArguments(NamedTuple):
-    """A layer's share of a call, by the names of LAYER and OPTIONS."""
+    """A layer's share of a call, by the names of LAYER and OPTIONS: ``call.layer``."""
 
     bias: Tensor
     cell: list[Tensor]
@@ -52,27 +52,7 @@ class LayerArguments(NamedTuple):
     lateral_surrogate: str
 
 
-def tensors_of(layer: LayerArguments) -> tuple[Any, ...]:
-    """The arguments of LAYER; no property, because torch 2.4 does not compile those of a named tuple."""
-    return layer.bias, layer.cell, layer.state, layer.lengths, layer.weight_hh
-
-
-def options_of(call: Any) -> dict[str, Any]:
-    """The arguments of OPTIONS of a call or of ``LayerArguments``."""
-    return {
-        "constants": call.constants,
-        "surrogate": call.surrogate,
-        "recurrent_grad": call.recurrent_grad,
-        "lateral_surrogate": call.lateral_surrogate,
-    }
-
-
-def backward_tensors(call: Any) -> tuple[Tensor | None, ...]:
-    """The arguments of LAYER_BACKWARD, of a forward operator's call as its ``keep`` left it."""
-    i0 = call.state[0] if call.state else None
-    return call.bias, i0, call.lengths, call.weight_hh, *(call.cell or NO_CELL)
-
-
+SHARED = ("layer", LayerArguments)
 NO_CELL: Optionals = (None,) * len(PARAMETERS)
 
 Sizes = tuple[int, ...]
@@ -132,30 +112,30 @@ def _check_device(name: str, x: Tensor, like: Like) -> None:
         raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
 
 
-def check_layer(sizes: Sizes, like: Like, call: Any, held: int = len(STATE)) -> None:
+def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, held: int = len(STATE)) -> None:
     """Check all but the values of a call's layer, which fake tensors do not have; its state has ``held`` tensors."""
     _, batch, neurons = sizes
     vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
-    check_tensor("bias", call.bias, like, *vectors)
-    if len(call.cell) not in (0, len(PARAMETERS)):
-        raise ValueError(f"cell: expected 0 or {len(PARAMETERS)} tensors, got {len(call.cell)}")
-    for name, x in zip(PARAMETERS, call.cell, strict=False):
+    check_tensor("bias", layer.bias, like, *vectors)
+    if len(layer.cell) not in (0, len(PARAMETERS)):
+        raise ValueError(f"cell: expected 0 or {len(PARAMETERS)} tensors, got {len(layer.cell)}")
+    for name, x in zip(PARAMETERS, layer.cell, strict=False):
         check_tensor(name, x, like, *vectors)
-    if len(call.state) not in (0, held):
-        raise ValueError(f"state: expected 0 or {held} tensors, got {len(call.state)}")
-    for name, x in zip(STATE, call.state, strict=False):
+    if len(layer.state) not in (0, held):
+        raise ValueError(f"state: expected 0 or {held} tensors, got {len(layer.state)}")
+    for name, x in zip(STATE, layer.state, strict=False):
         check_tensor(f"state.{name}" if held == len(STATE) else f"{name}0", x, like, (batch, neurons))
     if sizes[0] < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
         raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
-    if len(call.constants) != len(PARAMETERS):
-        raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(call.constants)}")
-    if call.lengths is not None:
-        check_integers("lengths", call.lengths, torch.int64, batch, like)
-    for name, chosen in (("surrogate", call.surrogate), ("lateral_surrogate", call.lateral_surrogate)):
+    if len(layer.constants) != len(PARAMETERS):
+        raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(layer.constants)}")
+    if layer.lengths is not None:
+        check_integers("lengths", layer.lengths, torch.int64, batch, like)
+    for name, chosen in (("surrogate", layer.surrogate), ("lateral_surrogate", layer.lateral_surrogate)):
         if chosen not in SURROGATES:
             raise ValueError(f"{name}: expected one of {', '.join(SURROGATES)}, got {chosen!r}")
-    if call.weight_hh is not None:
-        check_tensor("weight_hh", call.weight_hh, like, (neurons, neurons))
+    if layer.weight_hh is not None:
+        check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
 
 
 def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
@@ -165,85 +145,98 @@ def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
         raise ValueError(f"output_mask: expected {expected} values, got {len(output_mask)}")
 
 
+def keep(call: Any) -> dict[str, Any]:
+    """Of the initial state, keep what the gradient needs beside a trace: i, for the gradients of cell parameters."""
+    return {"state": call.layer.state[:1] if call.layer.cell else []}
+
+
 def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     """The options of a call whose gradient is needed."""
     return {"save": True, "trace_integrator": any(needs.cell)}
 
 
-def keep(call: Any) -> dict[str, Any]:
-    """Of the initial state, keep what the gradient needs beside a trace: i, for the gradients of cell parameters."""
-    return {"state": call.state[:1] if call.cell else []}
-
-
-def layer_gradient(
-    backward: Operator, synapse: Sequence[str], wanted: Sequence[str], options: Sequence[str] = ()
-) -> Callable[..., dict[str, Any]]:
-    """The gradient of an operator that runs a layer, by its backward operator.
+def differentiate(
+    forward: Operator,
+    backward: Operator,
+    synapse: Sequence[str],
+    *,
+    wanted: Sequence[str],
+    shared: Sequence[str] = (),
+    keep: Callable[[Any], dict[str, Any]] = keep,
+    options: Callable[[Any, Any], dict[str, Any]] = options_of_gradient,
+) -> None:
+    """Register the gradient of an operator that runs a layer: a call of its backward operator.
 
     Args:
-        backward: takes the gradients of the outputs, the synapse's tensors, what was saved, and the layer's; returns
-            the gradients of ``wanted``, and GRADIENTS.
-        synapse: names of the tensors before the layer's.
+        forward: returns spikes, the state, and what it saves.
+        backward: takes the gradients of the outputs, the synapse's tensors, what was saved, and the layer; returns the
+            gradients of ``wanted``, and GRADIENTS.
+        synapse: names of the tensors before the layer.
         wanted: those that have a gradient; ``output_mask`` begins with a flag for each.
-        options: names of the keyword-only arguments that the backward operator takes beside a layer's.
+        shared: names of the options that both operators take beside the layer's.
+        keep: see ``Operator.gradient``.
+        options: see ``Operator.gradient``.
 
     """
 
     def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
         mask = [*(getattr(needs, name) for name in wanted), needs.weight_hh, *(needs.cell or [False] * len(PARAMETERS))]
-        others = {name: getattr(call, name) for name in options}
-        tensors = (*grads, *(getattr(call, name) for name in synapse), *saved, *backward_tensors(call))
-        made = backward(*tensors, **options_of(call), **others, output_mask=mask)
+        tensors, taken = (getattr(call, name) for name in synapse), {name: getattr(call, name) for name in shared}
+        made = backward(*grads, *tensors, *saved, call.layer, **taken, output_mask=mask)
         weight_hh, *state = made[len(wanted) : len(wanted) + 1 + len(STATE)]
         bias, *cell = made[len(wanted) + 1 + len(STATE) :]
         of_layer = {"weight_hh": weight_hh, "state": state if needs.state else None, "bias": bias}
         return {**dict(zip(wanted, made, strict=False)), **of_layer, "cell": cell if needs.cell else None}
 
-    return gradient
+    forward.gradient(keep, options, outputs=1 + len(STATE))(gradient)
 
 
-class Layer:
-    """The layer of a call, checked and contiguous.
+class Layer(NamedTuple):
+    """The layer of a call, as kernels take it."""
 
-    Attributes:
-        sizes: T, B and N.
-        like: the argument whose dtype and device all have.
-        bias, cell, state, lengths, weight_hh: as in the schemas; kept alive while kernels have their addresses.
-        struct: the layer as kernels take it.
+    sizes: Sizes
+    """T, B and N."""
+    like: Like
+    """The argument whose dtype and device all have."""
+    given: LayerArguments
+    """Checked and contiguous; to be kept while kernels have the addresses of its tensors."""
+    struct: core.Layer
+    """The same for kernels."""
 
-    """
 
-    __slots__ = ("bias", "cell", "lengths", "like", "sizes", "state", "struct", "weight_hh")
-
-    def __init__(self, sizes: Sizes, like: Like, call: Any, held: int = len(STATE)) -> None:
-        check_layer(sizes, like, call, held)
-        self.sizes, self.like = tuple(sizes), like
-        self.bias, self.state = contiguous(call.bias), [contiguous(x) for x in call.state]
-        self.cell = [contiguous(x) for x in call.cell]
-        self.lengths = None if call.lengths is None else contiguous(call.lengths)
-        self.weight_hh = None if call.weight_hh is None else contiguous(call.weight_hh)
-        given = [self.bias, *self.cell]
-        self.struct = core.Layer(
-            like.dtype == torch.float64,
-            not _gpu.is_gpu(like.device),
-            self.sizes,
-            address(self.lengths),
-            torch.get_num_threads(),
-            call.constants,
-            addresses(given),
-            [0 if x.numel() == 1 else 1 for x in given],
-            addresses(self.state),
-            call.surrogate == "relu",
-            call.recurrent_grad,
-            address(self.weight_hh),
-            call.lateral_surrogate == "relu",
-        )
+def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, held: int = len(STATE)) -> Layer:
+    """Check a call's layer, whose state has ``held`` tensors, and make it contiguous."""
+    check_layer(sizes, like, given, held)
+    given = given._replace(
+        bias=contiguous(given.bias),
+        cell=[contiguous(x) for x in given.cell],
+        state=[contiguous(x) for x in given.state],
+        lengths=None if given.lengths is None else contiguous(given.lengths),
+        weight_hh=None if given.weight_hh is None else contiguous(given.weight_hh),
+    )
+    parameters, sizes = [given.bias, *given.cell], tuple(sizes)
+    struct = core.Layer(
+        like.dtype == torch.float64,
+        not _gpu.is_gpu(like.device),
+        sizes,
+        address(given.lengths),
+        torch.get_num_threads(),
+        given.constants,
+        addresses(parameters),
+        [0 if x.numel() == 1 else 1 for x in parameters],
+        addresses(given.state),
+        given.surrogate == "relu",
+        given.recurrent_grad,
+        address(given.weight_hh),
+        given.lateral_surrogate == "relu",
+    )
+    return Layer(sizes, like, given, struct)
 
 
 def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dtype | None = None) -> list[Tensor]:
     """Uninitialised tensors for spikes, i, h and hs."""
-    spikes = backend.empty(layer.bias, *layer.sizes, dtype=spikes_dtype)
-    return [spikes, *(backend.empty(layer.bias, *layer.sizes[1:]) for _ in STATE)]
+    spikes = backend.empty(layer.given.bias, *layer.sizes, dtype=spikes_dtype)
+    return [spikes, *(backend.empty(layer.given.bias, *layer.sizes[1:]) for _ in STATE)]
 
 
 class Forward(NamedTuple):
@@ -271,12 +264,12 @@ class Backward(NamedTuple):
 
 def empty_gradients(layer: Layer, output_mask: Sequence[bool], backend: Cpu | _gpu.Gpu) -> Optionals:
     """Uninitialised tensors for GRADIENTS, None for recurrent weights and cell parameters that are not wanted."""
-    state = [backend.empty(layer.bias, *layer.sizes[1:]) for _ in STATE]
+    state = [backend.empty(layer.given.bias, *layer.sizes[1:]) for _ in STATE]
     weight_hh, *cell = (
         empty_like(x) if want and x is not None else None
-        for x, want in zip((layer.weight_hh, *(layer.cell or NO_CELL)), output_mask, strict=True)
+        for x, want in zip((layer.given.weight_hh, *(layer.given.cell or NO_CELL)), output_mask, strict=True)
     )
-    return [weight_hh, *state, empty_like(layer.bias), *cell]
+    return [weight_hh, *state, empty_like(layer.given.bias), *cell]
 
 
 def saved_sizes(on_gpu: bool, sizes: Sizes, traced: bool) -> tuple[int, int]:
@@ -298,7 +291,7 @@ def empty_saved(layer: Layer, backend: Cpu | _gpu.Gpu, save: bool, traced: bool)
     if not save:
         return [None, None]
     sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, traced)
-    return [backend.empty(layer.bias, size) for size in sizes]
+    return [backend.empty(layer.given.bias, size) for size in sizes]
 
 
 def fake_saved(like: Tensor, sizes: Sizes, save: bool, traced: bool) -> Optionals:
@@ -339,13 +332,13 @@ def fake_outputs(like: Tensor, steps: int, batch: int, neurons: int) -> list[Ten
 
 def fake_gradients(call: Any, batch: int, neurons: int, output_mask: Sequence[bool]) -> Optionals:
     """The tensors of GRADIENTS."""
-    bias = call.bias
-    state = [bias.new_empty(batch, neurons) for _ in STATE]
+    layer: LayerArguments = call.layer
+    state = [layer.bias.new_empty(batch, neurons) for _ in STATE]
     wanted = [
         empty_like(x) if want and x is not None else None
-        for x, want in zip((call.weight_hh, *(call.cell or NO_CELL)), output_mask, strict=True)
+        for x, want in zip((layer.weight_hh, *(layer.cell or NO_CELL)), output_mask, strict=True)
     ]
-    return [wanted[0], *state, empty_like(bias), *wanted[1:]]
+    return [wanted[0], *state, empty_like(layer.bias), *wanted[1:]]
 
 
 def empty_like(x: Tensor) -> Tensor:

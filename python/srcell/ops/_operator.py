@@ -28,14 +28,24 @@ class Operator:
     outputs a kernel may return None for one that the call does not want; torch's dispatcher gets a tensor without
     elements there, and so does the fake kernel.
 
+    An operator is called with what its record holds: the tensors, the shared record if there is one, and the other
+    options by keyword. ``torch.ops.srcell`` takes the schema's arguments.
+
     Args:
         schema: a schema of torch.library, with tensors and lists of tensors first and all else keyword-only.
-        lists: names of optional tensors that are one list in the record, by its name. Backward operators need it:
-            torch batches calls (``is_grads_batched``) only of operators that take no list.
+        shared: a name, and a named tuple that several operators share: in the record it replaces the schema's last
+            tensors, which are its first fields, and the options with the names of its other fields.
+        lists: names of consecutive optional tensors that are one list in the record, by its name. Backward operators
+            need it: torch batches calls (``is_grads_batched``) only of operators that take no list.
 
     """
 
-    def __init__(self, schema: str, lists: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        schema: str,
+        shared: tuple[str, Any] | None = None,
+        lists: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.name = schema.partition("(")[0]
         _library.define(schema)
         self._overload: Any = getattr(torch.ops.srcell, self.name).default
@@ -44,16 +54,26 @@ class Operator:
         odd = [f"{x.type} {x.name}" for x in tensors if "Tensor" not in str(x.type)]
         if odd:
             raise ValueError(f"{self.name}: expected tensors and lists of them before the *, got {', '.join(odd)}")
+        names, options = [x.name for x in tensors], [x.name for x in declared if x.kwarg_only]
+        self._needs = _record(f"Needs_{self.name}", names)
+        lists = lists or {}
+        self._lists = [slice(names.index(items[0]), names.index(items[0]) + len(items)) for items in lists.values()]
+        for name, items in reversed(list(zip(lists, self._lists, strict=True))):
+            names[items] = [name]
+        self._shared: Any = None
+        self._shared_options: tuple[str, ...] = ()
+        self._alone = len(names)
+        if shared is not None:
+            name, self._shared = shared
+            self._shared_options = tuple(x for x in self._shared._fields if x in options)
+            self._alone -= len(self._shared._fields) - len(self._shared_options)
+            expected = (*names[self._alone :], *self._shared_options)
+            if expected != self._shared._fields:
+                raise ValueError(f"{self.name}: expected the fields {expected}, got {self._shared._fields}")
+            names = [*names[: self._alone], name]
+        self._options = [x for x in options if x not in self._shared_options]
         defaults = [x.default_value for x in declared if x.has_default_value()]
-        names, in_lists = [x.name for x in tensors], {name for items in (lists or {}).values() for name in items}
-        self._alone = [k for k, name in enumerate(names) if name not in in_lists]
-        self._lists = [
-            slice(names.index(items[0]), names.index(items[0]) + len(items)) for items in (lists or {}).values()
-        ]
-        options = [x.name for x in declared if x.kwarg_only]
-        fields = [*(names[k] for k in self._alone), *(lists or {}), *options]
-        self._record = _record(f"Call_{self.name}", fields, defaults)
-        self._needs = _record(f"Needs_{self.name}", [x.name for x in tensors])
+        self._record = _record(f"Call_{self.name}", [*names, *self._options], defaults)
         self._gradient: Callable[..., dict[str, Argument]] | None = None
         self._keep: Callable[[Any], dict[str, Argument]] | None = None
         self._gradient_options: Callable[[Any, Any], dict[str, Any]] | None = None
@@ -83,11 +103,36 @@ class Operator:
         return lambda *arguments, **options: filled(function(self.call(*arguments, **options)))
 
     def call(self, *arguments: Any, **options: Any) -> Any:
-        """The record of a call."""
-        if not self._lists:
-            return self._record(*arguments, **options)
-        lists = ([] if arguments[items.start] is None else arguments[items] for items in self._lists)
-        return self._record(*(arguments[k] for k in self._alone), *lists, **options)
+        """The record of a call with the schema's arguments."""
+        tensors = list(arguments)
+        for items in reversed(self._lists):
+            tensors[items] = [[] if arguments[items.start] is None else list(arguments[items])]
+        if self._shared is not None:
+            shared = (options.pop(name) for name in self._shared_options)
+            tensors[self._alone :] = [self._shared(*tensors[self._alone :], *shared)]
+        return self._record(*tensors, **options)
+
+    def arguments(self, call: Sequence[Any]) -> list[Any]:
+        """The schema's tensors, and lists of them, of a call's record or of its part before the options."""
+        tensors = list(call[: self._alone])
+        if self._shared is not None:
+            shared = call[self._alone]
+            tensors += shared[: len(shared) - len(self._shared_options)]
+        for items in self._lists:
+            given = tensors[items.start]
+            tensors[items.start : items.start + 1] = given or [None] * (items.stop - items.start)
+        return tensors
+
+    def options(self, call: Any) -> dict[str, Any]:
+        """The schema's options of a call's record."""
+        return self._with_shared(call, {name: getattr(call, name) for name in self._options})
+
+    def _with_shared(self, call: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Options, and those of the shared record."""
+        if self._shared is None:
+            return options
+        shared = call[self._alone]
+        return {**options, **dict(zip(self._shared_options, shared[-len(self._shared_options) :], strict=True))}
 
     def gradient(
         self,
@@ -118,17 +163,17 @@ class Operator:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the operator, through torch's dispatcher unless a call on these tensors would meet nothing there."""
-        if torch.compiler.is_compiling():
-            return self._overload(*arguments, **options)
-        flat = flattened(arguments)
-        if not _private.nobody_watches(flat):
-            return self._overload(*arguments, **options)
-        kernel = self._kernels.get(next(x.device.type for x in flat if x is not None))
-        if kernel is None:
-            return self._overload(*arguments, **options)
-        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
-            return _Call.apply(self, kernel, arguments, options, *flat)  # type: ignore[no-untyped-call]
-        return kernel(self.call(*arguments, **options))
+        tensors = self.arguments(arguments)
+        if not torch.compiler.is_compiling():
+            flat = flattened(tensors)
+            if _private.nobody_watches(flat):
+                kernel = self._kernels.get(next(x.device.type for x in flat if x is not None))
+                if kernel is not None:
+                    call = self._record(*arguments, **options)
+                    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
+                        return _Call.apply(self, kernel, call, tensors, *flat)  # type: ignore[no-untyped-call]
+                    return kernel(call)
+        return self._overload(*tensors, **self._with_shared(arguments, options))
 
     def _below_autograd(self, *arguments: Any, **options: Any) -> Any:
         """The kernel of torch's autograd key: differentiable only where a gradient may be needed."""
@@ -136,12 +181,13 @@ class Operator:
         if _private.has_tangent(flat):
             raise RuntimeError(f"srcell::{self.name}: forward-mode differentiation (jvp) is not supported")
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
+            call = self.call(*arguments, **options)
             if not _private.transforms_are_active():
-                return _Call.apply(self, None, arguments, options, *flat)  # type: ignore[no-untyped-call]
+                return _Call.apply(self, None, call, arguments, *flat)  # type: ignore[no-untyped-call]
             # This kernel of the autograd key runs at the level of torch.func's innermost transform, and what it calls
             # below goes to the next.
             with _private.at_one_level():
-                return _CallAtLevel.apply(self, None, arguments, options, *flat)
+                return _CallAtLevel.apply(self, None, call, arguments, *flat)
         return self._below(*arguments, **options)
 
     def _below(self, *arguments: Any, **options: Any) -> Any:
@@ -175,33 +221,34 @@ def _record(name: str, fields: Sequence[str], defaults: Sequence[Any] = ()) -> A
 
 
 class _Call(torch.autograd.Function):
-    """A differentiable call of an operator, of a kernel or through torch's dispatcher; its arguments come flat."""
+    """A differentiable call of a kernel, or through torch's dispatcher if it is None; the tensors come flat as well."""
 
     @staticmethod
     def forward(
         ctx: Any,
         operator: Operator,
         kernel: Callable[[Any], Any] | None,
-        arguments: Sequence[Any],
-        options: dict[str, Any],
+        call: Any,
+        tensors: Sequence[Any],
         *flat: Tensor | None,
     ) -> Any:
-        sizes = sizes_of(arguments)
+        sizes = sizes_of(tensors)
+        options = operator.options(call)
         if kernel is None:  # at a transform's level these are the arguments of that level
-            arguments = nested(flat, sizes)
+            tensors = nested(flat, sizes)
+            call = operator.call(*tensors, **options)
         needs = operator._needs(*nested(ctx.needs_input_grad[4:], sizes))
-        call = operator.call(*arguments, **options)
         if operator._gradient_options is not None:
             instead = operator._gradient_options(call, needs)
             options, call = {**options, **instead}, call._replace(**instead)
-        outputs = operator._below(*arguments, **options) if kernel is None else kernel(call)
+        outputs = operator._below(*tensors, **options) if kernel is None else kernel(call)
         ctx.set_materialize_grads(False)
         ctx.operator, ctx.sizes, ctx.options, ctx.needs = operator, sizes, options, needs
         if operator._keep is not None:
             behind = () if isinstance(outputs, Tensor) else outputs[operator._differentiable :]
             ctx.mark_non_differentiable(*behind)
             instead = operator._keep(call)
-            kept = [instead.get(name, x) for name, x in zip(needs._fields, arguments, strict=True)]
+            kept = [instead.get(name, x) for name, x in zip(needs._fields, tensors, strict=True)]
             ctx.kept_sizes = sizes_of(kept)
             ctx.save_for_backward(*flattened(kept), *behind)
         return outputs

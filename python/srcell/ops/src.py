@@ -18,6 +18,7 @@ from ._layer import (
     OPTIONS,
     OUTPUTS,
     SAVED,
+    SHARED,
     Backward,
     Forward,
     Layer,
@@ -25,6 +26,8 @@ from ._layer import (
     check_floats,
     check_layer,
     check_output_mask,
+    checked_layer,
+    differentiate,
     empty_gradients,
     empty_outputs,
     empty_saved,
@@ -33,8 +36,6 @@ from ._layer import (
     fake_saved,
     grads_of,
     keep,
-    layer_gradient,
-    options_of_gradient,
     saved_of,
     work_dtype,
 )
@@ -43,7 +44,8 @@ from ._operator import Operator
 
 src = Operator(
     f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save, bool trace_integrator, bool half_spikes=False)"
-    f" -> ({OUTPUTS}, {SAVED})"
+    f" -> ({OUTPUTS}, {SAVED})",
+    SHARED,
 )
 
 
@@ -54,9 +56,9 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     ``save`` is set if a gradient may be needed, and without it trace and checkpoints are empty. With ``half_spikes``
     the spikes of half-precision currents have their dtype.
     """
-    layer = Layer(call.current.shape, check_current(call), call)
+    layer = checked_layer(call.current.shape, check_current(call), call.layer)
     current, dtype = contiguous(call.current), spikes_dtype(call)
-    if layer.weight_hh is None:
+    if layer.given.weight_hh is None:
         outputs, saved = run_scan(layer, current, call, dtype)
     else:
         (spikes, *state), saved = run_scan(layer, current.to(layer.like.dtype), call, layer.like.dtype)
@@ -78,7 +80,7 @@ def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tu
     """Spikes (of ``dtype``) and state, and trace and checkpoints, of a checked layer on contiguous currents."""
     backend = _gpu.backend_of("current", current)
     outputs = empty_outputs(layer, backend, dtype)
-    saved = empty_saved(layer, backend, call.save, traced=layer.weight_hh is not None)
+    saved = empty_saved(layer, backend, call.save, traced=layer.given.weight_hh is not None)
     backend.scan_forward(Forward(layer, outputs, saved, call.trace_integrator), current)
     return outputs, saved
 
@@ -87,14 +89,19 @@ def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tu
 def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes = call.current.shape
-    check_layer(sizes, check_current(call), call)
-    spikes, *ended = fake_outputs(call.bias, *sizes)
-    return spikes.to(spikes_dtype(call)), *ended, *fake_saved(call.bias, sizes, call.save, call.weight_hh is not None)
+    check_layer(sizes, check_current(call), call.layer)
+    spikes, *ended = fake_outputs(call.layer.bias, *sizes)
+    return (
+        spikes.to(spikes_dtype(call)),
+        *ended,
+        *fake_saved(call.layer.bias, sizes, call.save, call.layer.weight_hh is not None),
+    )
 
 
 src_backward = Operator(
     f"src_backward({ARRIVING}, Tensor current, {SAVED}, {LAYER_BACKWARD}, *, {OPTIONS}, bool[] output_mask)"
     f" -> (Tensor current, {GRADIENTS})",
+    SHARED,
     LISTS,
 )
 
@@ -104,12 +111,12 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of current, weight_hh and cell parameters are wanted."""
     current, like = call.current, check_current(call)
     check_output_mask(call.output_mask, 1)
-    layer = Layer(current.shape, like, call, held=1)
-    traced = layer.weight_hh is not None
+    layer = checked_layer(current.shape, like, call.layer, held=1)
+    traced = layer.given.weight_hh is not None
     grads, saved = grads_of(call, layer.sizes, like, current.dtype), saved_of(call, layer, traced)
     given = contiguous(current)
     if traced:  # its kernels take and make the dtype of the computation, and read no currents
-        grads, given = [None if x is None else x.to(like.dtype) for x in grads], layer.bias
+        grads, given = [None if x is None else x.to(like.dtype) for x in grads], layer.given.bias
     want_current, *layer_mask = call.output_mask
     grad_current, gradients = run_scan_backward(layer, grads, given, saved, layer_mask)
     return grad_current.to(current.dtype) if want_current else None, *gradients
@@ -140,9 +147,9 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
 
 def keep_current(call: Any) -> dict[str, Any]:
     """Keep the currents, or of them the shape alone beside recurrent weights, whose trace has what is needed."""
-    if call.weight_hh is None:  # the checkpoints have the initial state
+    if call.layer.weight_hh is None:  # the checkpoints have the initial state
         return {"state": []}
     return {"current": call.current.new_empty(()).expand(call.current.shape), **keep(call)}
 
 
-src.gradient(keep_current, options_of_gradient, outputs=4)(layer_gradient(src_backward, ["current"], ["current"]))
+differentiate(src, src_backward, ["current"], wanted=["current"], keep=keep_current)

@@ -24,6 +24,7 @@ from ._layer import (
     OPTIONS,
     OUTPUTS,
     SAVED,
+    SHARED,
     WORK,
     Backward,
     Forward,
@@ -32,14 +33,14 @@ from ._layer import (
     Sizes,
     check_layer,
     check_output_mask,
+    checked_layer,
+    differentiate,
     empty_gradients,
     empty_like,
     empty_outputs,
     fake_gradients,
     fake_outputs,
     grads_of,
-    keep,
-    layer_gradient,
     options_of_gradient,
     saved_sizes,
 )
@@ -51,7 +52,8 @@ KEPT = f"{SAVED}, Tensor mask, Tensor ones"
 
 src_dense = Operator(
     f"src_dense(Tensor input, Tensor weight, {LAYER}, *, str method, {OPTIONS}, bool save, bool trace_integrator,"
-    f" bool input_grad_at_events) -> ({OUTPUTS}, {KEPT})"
+    f" bool input_grad_at_events) -> ({OUTPUTS}, {KEPT})",
+    SHARED,
 )
 
 
@@ -59,16 +61,16 @@ src_dense = Operator(
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel. With ``save``, events keep a mask and whether they are all 1, and the product keeps its currents."""
     (sizes, like), input, weight = sizes_of(call), contiguous(call.input), contiguous(call.weight)
-    layer, backend = Layer(sizes, like, call), _gpu.backend_of("input", input)
-    outputs, by_events = empty_outputs(layer, backend), takes_events(input, call.method, layer.lengths)
+    layer, backend = checked_layer(sizes, like, call.layer), _gpu.backend_of("input", input)
+    outputs, by_events = empty_outputs(layer, backend), takes_events(input, call.method, layer.given.lengths)
     if not call.save:
         run = Forward(layer, outputs, (None, None), False)
         if by_events:
             backend.dense_forward(run, input, None, weight)
         else:
-            backend.scan_forward(run, multiply(input, weight, backend.empty(layer.bias, *sizes)))
+            backend.scan_forward(run, multiply(input, weight, backend.empty(layer.given.bias, *sizes)))
         return *outputs, None, None, None, None
-    trace, checkpoints = (backend.empty(layer.bias, size) for size in kept_sizes(call, sizes))
+    trace, checkpoints = (backend.empty(layer.given.bias, size) for size in kept_sizes(call, sizes))
     saved = traced_part(layer, trace, checkpoints)
     if by_events:
         if saved[1] is not checkpoints:
@@ -76,8 +78,8 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
         mask = backend.empty(input, *mask_shape(input), dtype=torch.int64)
         ones = backend.dense_forward(Forward(layer, outputs, saved, call.trace_integrator), input, mask, weight)
         return *outputs, trace, checkpoints, mask, mask.new_full((), ones, dtype=torch.bool)
-    lateral = layer.weight_hh is not None
-    current = multiply(input, weight, backend.empty(layer.bias, *sizes) if lateral else trace.view(sizes))
+    lateral = layer.given.weight_hh is not None
+    current = multiply(input, weight, backend.empty(layer.given.bias, *sizes) if lateral else trace.view(sizes))
     saved = saved if lateral else (trace[:0], checkpoints)
     backend.scan_forward(Forward(layer, outputs, saved, call.trace_integrator), current)
     shapes = kept_shapes(call, sizes)
@@ -102,7 +104,7 @@ def kept_sizes(call: Any, sizes: Sizes) -> tuple[int, int]:
 
     Checkpoints of currents take more than those of a trace, which events and recurrent weights make.
     """
-    traced = call.method == "events" or call.weight_hh is not None
+    traced = call.method == "events" or call.layer.weight_hh is not None
     return math.prod(sizes), saved_sizes(_gpu.is_gpu(call.input.device), sizes, traced)[1]
 
 
@@ -116,7 +118,7 @@ def traced_part(layer: Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tenso
 def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes, like = sizes_of(call)
-    check_layer(sizes, like, call)
+    check_layer(sizes, like, call.layer)
     outputs = fake_outputs(call.input, *sizes)
     if not call.save:
         return *outputs, None, None, None, None
@@ -139,6 +141,7 @@ def kept_shapes(call: Any, sizes: Sizes) -> dict[str, tuple[tuple[int, ...], tor
 src_dense_backward = Operator(
     f"src_dense_backward({ARRIVING}, Tensor input, Tensor weight, {KEPT}, {LAYER_BACKWARD}, *, str method, {OPTIONS},"
     f" bool input_grad_at_events, bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})",
+    SHARED,
     LISTS,
 )
 
@@ -149,21 +152,21 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     (sizes, like), input, weight = sizes_of(call), contiguous(call.input), contiguous(call.weight)
     check_output_mask(call.output_mask, 2)
     want_input, want_weight, *layer_mask = call.output_mask
-    layer, backend = Layer(sizes, like, call, held=1), _gpu.backend_of("input", input)
+    layer, backend = checked_layer(sizes, like, call.layer, held=1), _gpu.backend_of("input", input)
     grads, (trace, checkpoints, mask, ones) = grads_of(call, sizes, like), kept_of(call, sizes)
-    by_events = takes_events(input, call.method, layer.lengths)
-    traced = by_events or layer.weight_hh is not None
+    by_events = takes_events(input, call.method, layer.given.lengths)
+    traced = by_events or layer.given.weight_hh is not None
     saved = traced_part(layer, trace, checkpoints) if traced else (trace[:0], checkpoints)
     if by_events:
         run = Backward(layer, grads, saved, empty_gradients(layer, layer_mask, backend))
         events = input, mask, not _gpu.is_gpu(input.device) and bool(ones)
         wanted = want_input, want_weight, call.input_grad_at_events
         return *backend.dense_backward(run, *events, weight, wanted), *run.gradients
-    current = layer.bias if traced else trace.view(sizes)
+    current = layer.given.bias if traced else trace.view(sizes)
     grad_current, gradients_of_layer = run_scan_backward(layer, grads, current, saved, layer_mask)
     grad_input, grad_weight, rows = None, None, grad_current.flatten(0, 1)
     if want_weight:
-        summed = input if layer.lengths is None else without_padding(input, layer.lengths)
+        summed = input if layer.given.lengths is None else without_padding(input, layer.given.lengths)
         grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=torch.empty_like(weight))
     if want_input:
         grad_input = backend.empty(input, *input.shape)
@@ -196,13 +199,18 @@ def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
 
     A call that already saves is within another, at a transform's outer level, which does not know the method.
     """
-    options, input, lengths = options_of_gradient(call, needs), call.input, call.lengths
+    options, input, lengths = options_of_gradient(call, needs), call.input, call.layer.lengths
     valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
     if call.method == "auto" and valid and not call.save and has_memory(input):
         options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
     return options
 
 
-src_dense.gradient(keep, options_of_dense_gradient, outputs=4)(
-    layer_gradient(src_dense_backward, ["input", "weight"], ["input", "weight"], ["method", "input_grad_at_events"])
+differentiate(
+    src_dense,
+    src_dense_backward,
+    ["input", "weight"],
+    wanted=["input", "weight"],
+    shared=["method", "input_grad_at_events"],
+    options=options_of_dense_gradient,
 )

@@ -18,9 +18,9 @@ from ._layer import (
     OPTIONS,
     OUTPUTS,
     SAVED,
+    SHARED,
     Backward,
     Forward,
-    Layer,
     Like,
     Sizes,
     check_floats,
@@ -28,6 +28,8 @@ from ._layer import (
     check_layer,
     check_optional,
     check_output_mask,
+    checked_layer,
+    differentiate,
     empty_gradients,
     empty_like,
     empty_outputs,
@@ -36,9 +38,6 @@ from ._layer import (
     fake_outputs,
     fake_saved,
     grads_of,
-    keep,
-    layer_gradient,
-    options_of_gradient,
     saved_of,
 )
 from ._memory import contiguous
@@ -48,7 +47,8 @@ EVENTS = "Tensor offsets, Tensor indices, Tensor? values, Tensor weight"
 
 src_events = Operator(
     f"src_events({EVENTS}, {LAYER}, *, SymInt steps, SymInt batch, {OPTIONS}, bool save, bool trace_integrator)"
-    f" -> ({OUTPUTS}, {SAVED})"
+    f" -> ({OUTPUTS}, {SAVED})",
+    SHARED,
 )
 
 
@@ -56,7 +56,7 @@ src_events = Operator(
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; with ``trace_integrator`` the trace has what the gradients of cell parameters need."""
     sizes, like = check_synapse(call)
-    rows, layer = rows_of(call), Layer(sizes, like, call)
+    rows, layer = rows_of(call), checked_layer(sizes, like, call.layer)
     backend = _gpu.backend_of("weight", call.weight)
     outputs, saved = empty_outputs(layer, backend), empty_saved(layer, backend, call.save, traced=True)
     backend.events_forward(Forward(layer, outputs, saved, call.trace_integrator), rows, contiguous(call.weight))
@@ -82,13 +82,14 @@ def rows_of(call: Any) -> EventRows:
 def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes, like = check_synapse(call)
-    check_layer(sizes, like, call)
+    check_layer(sizes, like, call.layer)
     return *fake_outputs(call.weight, *sizes), *fake_saved(call.weight, sizes, call.save, traced=True)
 
 
 src_events_backward = Operator(
     f"src_events_backward({ARRIVING}, {EVENTS}, {SAVED}, {LAYER_BACKWARD}, *, SymInt steps, SymInt batch, {OPTIONS},"
     f" bool[] output_mask) -> (Tensor values, Tensor weight, {GRADIENTS})",
+    SHARED,
     LISTS,
 )
 
@@ -97,7 +98,7 @@ src_events_backward = Operator(
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight, weight_hh and cell parameters are wanted."""
     sizes, like = check_synapse(call)
-    rows, layer = rows_of(call), Layer(sizes, like, call, held=1)
+    rows, layer = rows_of(call), checked_layer(sizes, like, call.layer, held=1)
     grads, saved = grads_of(call, sizes, like), saved_of(call, layer, traced=True)
     check_output_mask(call.output_mask, 2)
     backend = _gpu.backend_of("weight", call.weight)
@@ -114,11 +115,10 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     return grad_values, grad_weight, *fake_gradients(call, call.batch, weight.shape[0], layer_mask)
 
 
-src_events.gradient(keep, options_of_gradient, outputs=4)(
-    layer_gradient(
-        src_events_backward,
-        ["offsets", "indices", "values", "weight"],
-        wanted=["values", "weight"],
-        options=["steps", "batch"],
-    )
+differentiate(
+    src_events,
+    src_events_backward,
+    ["offsets", "indices", "values", "weight"],
+    wanted=["values", "weight"],
+    shared=["steps", "batch"],
 )
