@@ -160,7 +160,7 @@ def _constants(cell: Any) -> list[int]:
 
 def state_tensors(state: Any) -> list[Tensor]:
     """The tensors of a state; the operator checks their shapes and dtypes."""
-    if not isinstance(state, tuple | list) or len(state) != 3:
+    if not isinstance(state, (tuple, list)) or len(state) != 3:
         raise TypeError(f"state: expected three tensors i, h and hs, got {describe(state)}")
     for name, x in zip(IntegerState._fields, state, strict=True):
         if not isinstance(x, Tensor):
