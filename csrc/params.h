@@ -17,7 +17,7 @@
 
 namespace srcell {
 
-// The most neurons that a time loop of the CPU advances side by side: one tile.
+// The largest number of neurons that a time loop of the CPU advances side by side: one tile.
 constexpr int64_t kTile = 128;
 
 // Steps per segment: the forward pass saves a checkpoint of the state before each segment, and the backward pass
@@ -96,9 +96,9 @@ struct ScanBackward : CellBackward<T> {
     T* grad_current;       // (T, B, N) out; zero past a sample's length
 };
 
-// The events of an EventBatch: row b * T + t holds those of sample b at step t. Another thread may write into the
-// arrays during a call. So kernels read an offset or an index by the functions below, which bound the value that they
-// return.
+// The events of an EventBatch: row b * T + t holds the events of sample b at step t. Another thread may write into the
+// arrays during a call, so kernels read offsets and indices through the functions below, which bound the values that
+// they return.
 template <class T>
 struct Events {
     const int64_t* offsets;  // (B * T + 1,) ascending from 0 to `count`
@@ -107,8 +107,8 @@ struct Events {
     int64_t count, inputs;
 };
 
-// Reads a number exactly once: what was compared is what is used, even if another thread changes the array. On a GPU
-// plainly: a volatile load would pass by its cache, and compilers make one load of it.
+// Reads a number exactly once: the value that was compared is the value that is used, even if another thread changes
+// the array. On a GPU the load is plain: a volatile load would bypass the cache, and compilers emit one load anyway.
 template <class T>
 SRCELL_HOST_DEVICE inline T read_once(const T* from) {
 #if defined(__CUDA_ARCH__)
@@ -156,7 +156,7 @@ inline bool packs_by_event(int64_t inputs, int64_t events) { return events < inp
 // Rows of weights that the forward kernel packs for each tile.
 inline int64_t packed_rows(int64_t inputs, int64_t events) { return packs_by_event(inputs, events) ? events : inputs; }
 
-// Neurons of a tile, rounded up to a multiple of 16, the widest register of float32.
+// Neurons of a tile, rounded up to a multiple of 16, the lanes of the widest register of float32.
 inline int64_t event_tile_width(int64_t neurons) {
     const int64_t tiles = event_tiles(neurons), even = tiles ? ceil_div(neurons, tiles) : 0;
     return ceil_div(even, 16) * 16;
@@ -186,7 +186,7 @@ struct EventsForward : CellForward<T> {
     T* trace;               // (B * T * N,) out: for each sample tile by tile, for each tile step by step
     T* checkpoints;         // (segments(T, kEventSegment), 2, B, N) out
     bool trace_integrator;  // i instead of the drive
-    bool packed;            // packed_weight is an input, the weights of all K inputs, and `weight` is not read
+    bool packed;            // packed_weight is an input with the weights of all K inputs, and `weight` is not read
 
     bool by_event() const { return !packed && packs_by_event(events.inputs, events.count); }
     int64_t rows() const { return packed ? events.inputs : packed_rows(events.inputs, events.count); }
@@ -207,8 +207,8 @@ struct EventsBackward : CellBackward<T> {
 struct IntegerCell {
     int32_t leak_shift_a, leak_shift_b;  // i loses i >> a and i >> b in each step
     int32_t i_max;                       // i is clamped to +-i_max
-    int32_t drive_high, drive_low;       // x for i > 0, and otherwise
-    int32_t gate_threshold;              // of h: below it zs_hyp acts, from it on zs_dep
+    int32_t drive_high, drive_low;       // x for i > 0, and for i <= 0
+    int32_t gate_threshold;              // of h: z is zs_hyp below it, zs_dep from it on
     int32_t zs_hyp, zs_dep;              // over 2^fraction_bits
     int32_t fraction_bits;               // h, hs and u are numbers over 2^fraction_bits
     int32_t r, rs, bias;
@@ -246,13 +246,13 @@ constexpr IntegerConstant kIntegerConstants[] = {
     {"spike_threshold", &IntegerCell::spike_threshold, -32767, 32767, 512},
 };
 
-// What was expected of constants that are within their bounds, and what came; `expected` is null if nothing is wrong.
+// The validation error of constants that are each within their bounds; `expected` is null if there is none.
 struct IntegerCellFault {
     const char* expected;
     int64_t got;
 };
 
-// Whether all values of a neuron fit in 16 bits.
+// Checks that all values of a neuron fit in 16 bits.
 inline IntegerCellFault integer_cell_fault(const IntegerCell& cell) {
     const auto size = [](int64_t x) { return x < 0 ? -x : x; };
     const auto larger = [](int64_t x, int64_t y) { return x > y ? x : y; };
@@ -271,15 +271,15 @@ inline IntegerCellFault integer_cell_fault(const IntegerCell& cell) {
     return {};
 }
 
-// What i keeps from step to step, but for rounding.
+// The effective leak: the share of i that stays from step to step, without rounding.
 inline float integer_alpha(const IntegerCell& cell) {
     return 1 - 1 / static_cast<float>(1 << cell.leak_shift_a) - 1 / static_cast<float>(1 << cell.leak_shift_b);
 }
 
-// Columns of packed weights of integers: whole registers of 32 of them.
+// Columns of packed integer weights: whole registers of 32 weights each.
 inline int64_t integer_tile_width(int64_t neurons) { return ceil_div(event_tile_width(neurons), 32) * 32; }
 
-// So many of these weights never overflow 16 bits.
+// The number of summands, each of them one of these weights, whose sum always fits in int16.
 inline int64_t exact_events(const int16_t* weights, int64_t count) {
     int32_t largest = 1;
     for (int64_t k = 0; k < count; ++k) {
@@ -289,15 +289,15 @@ inline int64_t exact_events(const int16_t* weights, int64_t count) {
     return largest > INT16_MAX ? 1 : INT16_MAX / largest;
 }
 
-// A layer of integer neurons behind a linear synapse on events, each of which counts once: values are null.
+// A layer of integer neurons after a linear synapse on events. Each event counts as 1: their values are null.
 struct IntegerForward {
     ScanShape shape;
     IntegerCell cell;
     Events<float> events;
     const int16_t* weight;   // (N, K)
     int16_t* packed_weight;  // scratch: (event_tiles(N), packed_rows(K, events), integer_tile_width(N))
-    // packed_weight is an input, the weights of all K inputs, and `weight` is not read; so is `exact`, how many of the
-    // weights never overflow 16 bits.
+    // If `packed`, packed_weight is an input with the weights of all K inputs, `weight` is not read, and `exact` is an
+    // input: exact_events() of the weights.
     bool packed;
     int64_t exact;
     const int16_t *i0, *h0, *hs0;  // (B, N) each, within their bounds, or null: zero
@@ -306,8 +306,8 @@ struct IntegerForward {
     float* float_spikes;
     int16_t *i, *h, *hs;  // (B, N) out: the state after a sample's last step
     int64_t* clamped;     // out: how often an i left +-i_max
-    // (T, B, N) out, beside float_spikes: the surrogate derivative of s[t] with respect to a[t]; zero past a sample's
-    // length. Null for inference. `scale` is one element: the steps of a weight of 1.
+    // (T, B, N) out, beside float_spikes: the surrogate gradient of s[t] with respect to the current a[t]; zero past a
+    // sample's length. Null for inference. `scale` is one element: the integer that a weight of 1 becomes.
     float* slopes;
     const float* scale;
     float rho;
@@ -324,31 +324,31 @@ struct IntegerBackward {
     const float* slopes;       // (T, B, N) as the forward pass wrote them
     const float* grad_spikes;  // (T, B, N)
     float* grad_current;       // (T, B, N) out, zero past a sample's length; null if not needed
-    float* grad_weight;        // (N, K) out, of the weights as integers; null if not needed
+    float* grad_weight;        // (N, K) out, of the integer weights; null if not needed
     float* weight_partials;    // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
 };
 
-// The lateral weights of a layer, through which each neuron hears the spikes of all neurons of the step before.
+// The recurrent (lateral) weights of a layer, through which each neuron receives the spikes of step t-1 of all neurons.
 template <class T>
 struct Lateral {
-    const T* weight;  // (N, N): weight[n][m] is what neuron n gets from neuron m
-    T* packed;        // scratch: (N, lateral_width(N)), row m has what neuron m gives
-    bool relu;        // ds/dh on the way through these weights: [h > 0]; otherwise 1
+    const T* weight;  // (N, N): weight[n][m] is the weight from neuron m to neuron n
+    T* packed;        // scratch: (N, lateral_width(N)), row m has the weights from neuron m
+    bool relu;        // ds/dh of the spikes that pass through these weights: [h > 0]; otherwise 1
     bool is_packed;   // `packed` is an input, and `weight` is not read
 };
 
-// Elements of a row over all neurons: tiles side by side, neuron n at place n.
+// Elements of a row over all neurons: tiles side by side, neuron n at position n.
 inline int64_t lateral_width(int64_t neurons) { return event_tiles(neurons) * event_tile_width(neurons); }
 
-// A layer with lateral weights. Its input is given currents, or events as in EventsForward. All neurons of a sample
+// A layer with recurrent weights. Its input is given currents, or events as in EventsForward. All neurons of a sample
 // advance together, so the trace is (B, T, N) here.
 template <class T>
 struct LateralForward : EventsForward<T> {
     bool has_events;   // otherwise the currents are given
     const T* current;  // (T, B, N) if given
     Lateral<T> lateral;
-    // The memory of the only thread, for `threads` <= 1: lateral_forward_memory(N) bytes, aligned to 64. If null, each
-    // thread takes its own.
+    // Scratch, used if threads <= 1: lateral_forward_memory(N) bytes, aligned to 64. If null, each thread allocates its
+    // own.
     void* memory;
 };
 

@@ -1,6 +1,6 @@
-// Turns arguments from Python into the structs of params.h. Tensors arrive as addresses and sizes; srcell.ops has
-// checked their shape, dtype, device and contiguity, and this file checks values. Included only by the bindings; knows
-// no torch.
+// Turns arguments from Python into the structs of params.h. Tensors come as addresses and sizes; srcell.ops has checked
+// their shape, dtype, device and contiguity, and this file checks values. Included only by the bindings; knows no
+// torch.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -67,7 +67,7 @@ std::string shortest(T value) {
     return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
 
-// Calls function(T()), with T the number type of a call that has no Layer to visit.
+// Calls function(T()), with T the number type of a call without a Layer; with one, Layer::visit() does this.
 template <class Function>
 auto with_type(bool is_double, Function function) {
     if (is_double) return function(double());
@@ -76,7 +76,7 @@ auto with_type(bool is_double, Function function) {
 
 using Sizes = std::array<int64_t, 3>;  // T, B, N or T, B, K
 
-// Values in tensors are checked only if these are on the host: reading a GPU's memory would mean waiting for it.
+// Values are checked only in tensors on the host: reading a GPU's memory would mean waiting for it.
 
 template <class T>
 void check_parameter(int k, T value, bool layer_wide) {
@@ -94,17 +94,17 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
     return shape;
 }
 
-// A layer's share of a call, with its values checked. Every kernel of a layer takes one.
+// The layer's part of a call, with its values checked. Every kernel of a layer takes one.
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
-    std::vector<Address> state;  // what is known of i, h and hs before the first step; absent: zeros
+    std::vector<Address> state;  // i, h and hs before the first step, or i alone for a backward pass; absent: zeros
     bool relu, recurrent;
     Address lateral;  // weight_hh, or 0
     bool lateral_relu;
 
-    // The bias and, if there are more addresses than its own, every cell parameter are tensors, each at an address with
-    // stride 0 (one value) or 1 (one per neuron); otherwise these are the constants, which are checked in either case.
+    // `addresses` has the bias, or the bias and every cell parameter: tensors with stride 0 (one value) or 1 (one per
+    // neuron). Cell parameters without an address are the constants, which are checked in either case.
     Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
           const std::array<double, kParameters - 1>& constants, const std::vector<Address>& addresses,
           const std::vector<int64_t>& strides, std::vector<Address> of_state, bool follow_relu, bool follow_recurrence,
@@ -156,7 +156,7 @@ using number_of = typename NumberOf<std::decay_t<Parameters>>::type;
 
 constexpr size_t kStates = 3;                      // i, h and hs
 using Outputs = std::array<Address, 1 + kStates>;  // spikes and the final state, or the gradients of these
-// Gradients of weight_hh, of the initial state and of the parameters; 0 where none is wanted.
+// Gradients of weight_hh, of the initial state and of the parameters; 0: not wanted.
 using Gradients = std::array<Address, 1 + kStates + kParameters>;
 constexpr size_t kOfState = 1, kOfParameters = 1 + kStates;
 // What the forward pass keeps for the backward pass: trace and checkpoints. Both 0: nothing is kept.
@@ -202,7 +202,7 @@ CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, c
     return p;
 }
 
-// The arguments of an Events: its values may be float or double.
+// The arguments of an Events<T>, before T is known.
 struct EventRows {
     Address offsets, indices, values;
     int64_t count, inputs;
@@ -214,7 +214,8 @@ struct EventRows {
     }
 };
 
-// The constants of integer neurons, in the order of kIntegerConstants; raises for one that is out of its bounds.
+// The cell of constants in the order of kIntegerConstants; raises if one is out of its bounds or they do not go
+// together.
 inline IntegerCell integer_cell_of(const std::vector<int64_t>& constants) {
     if (constants.size() != std::size(kIntegerConstants))
         value_error("cell: expected ", std::size(kIntegerConstants), " constants, got ", constants.size());
@@ -249,7 +250,7 @@ ListedEvents<T> list_events(const ScanShape& shape, int64_t inputs, Address elem
     return ListedEvents<T>(kernels(), shape, inputs, pointer<const T>(elements), known...);
 }
 
-// Raises a ValueError for the first invalid offset or index of events of which a kernel refused a sample.
+// Raises a ValueError that names the first invalid offset or index, after a kernel has refused `sample`.
 [[noreturn]] void refuse_sample(const EventRows& rows, const ScanShape& shape, int64_t sample);
 
 // The arguments of a DeviceMask. A tensor that a kernel does not use may be absent.

@@ -1,5 +1,5 @@
-// The compiled module srcell._core: chooses the table of kernels at import. Knows no
-// torch: tensors arrive as addresses and sizes from srcell.ops, the only importer.
+// The compiled module srcell._core: chooses the table of kernels at import. Knows no torch: srcell.ops passes tensors
+// as addresses and sizes. Only srcell.ops and srcell.runtime import it.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -73,7 +73,7 @@ const Kernels& kernels() { return *chosen; }
 PYBIND11_MODULE(_core, m) {
     using namespace srcell;
     using namespace pybind11::literals;
-    m.doc() = "srcell's compiled kernels; srcell.ops is the only importer.";
+    m.doc() = "srcell's compiled kernels; only srcell.ops and srcell.runtime import them.";
     const std::vector<const Kernels*> available = available_kernels();
     try {
         chosen = choose_kernels(available, std::getenv("SRCELL_ISA"));

@@ -279,7 +279,7 @@ PYBIND11_MODULE(_cuda, m) {
     m.attr("lateral_rows") = kLateralRows;
     m.def("weight_groups", &event_groups, "batch"_a, "neurons"_a);
     m.def("key_stride", [](const ScanShape& shape) { return key_stride(shape); }, "shape"_a);
-    // A full queue makes a launch wait: other threads of Python go on meanwhile.
+    // A launch waits if the stream's queue is full; the GIL is released so that other threads of Python can run.
     const auto launch = [&](const char* name, auto function, auto... names) {
         m.def(name, function, py::call_guard<ReleasedGil>(), names...);
     };

@@ -1,5 +1,5 @@
-// The encoders of the compiled module srcell._core: turns addresses and sizes into the structs of encode.h, refuses
-// pixels out of range, releases the GIL and calls the table that dispatch chose. core.cpp calls bind_encode().
+// The encoders in the compiled module srcell._core: turns addresses and sizes into the structs of encode.h, releases
+// the GIL, calls the kernels, and raises for pixels out of range. core.cpp calls bind_encode().
 #include "../cpu/encode.h"
 
 #include <pybind11/pybind11.h>
@@ -19,7 +19,7 @@ namespace {
     throw py::value_error(message);
 }
 
-// Returns the number of active pixels, and of the groups that scratch must hold.
+// Returns the number of active pixels, and the number of pixel groups that scratch must hold.
 py::tuple count_active_pixels(const Images& images, Address address) {
     auto* const active_before = pointer<int64_t>(address);
     int64_t invalid;

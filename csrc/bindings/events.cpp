@@ -1,5 +1,5 @@
-// The check of event rows in the compiled module srcell._core: turns addresses and sizes into the struct of
-// event_rows.h, releases the GIL and names the fault that was found. core.cpp calls bind_events().
+// The check of events in the compiled module srcell._core: turns addresses and sizes into the struct of event_rows.h,
+// releases the GIL and names the fault that was found. core.cpp calls bind_events().
 #include "../cpu/event_rows.h"
 
 #include <pybind11/pybind11.h>

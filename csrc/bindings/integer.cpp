@@ -8,7 +8,7 @@
 namespace srcell {
 namespace {
 
-// The events of a call: those that are given, or those of a dense input (T, B, K).
+// The events of a call: as given, or the nonzero elements of a dense input (T, B, K).
 class Input {
   public:
     Input(const IntegerLayer& layer, const EventRows* given, Address dense, int64_t inputs) {

@@ -1,6 +1,6 @@
-// The kernels of a layer, on given currents and after a linear synapse on events, in the compiled module srcell._core:
-// turns arguments into structs, releases the GIL, and reports the first invalid offset or index of a batch that a
-// kernel refused. core.cpp calls bind_linear().
+// The kernels of a layer in the compiled module srcell._core, on given currents and after a linear synapse on events,
+// and two counts. Turns arguments into structs, releases the GIL, and raises for the first invalid offset or index of a
+// batch that a kernel refused. core.cpp calls bind_linear().
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -31,13 +31,14 @@ void refuse_sample(const EventRows& rows, const ScanShape& shape, int64_t sample
 
 namespace {
 
-// Throws for what a kernel on events returned, the first invalid sample, unless that is -1.
+// Throws unless a kernel on events returned -1: kOutOfMemory, or the first invalid sample.
 void check_returned(int64_t returned, const Layer& layer, const EventRows* rows) {
     if (returned == kOutOfMemory) throw std::bad_alloc();
     if (returned >= 0) refuse_sample(*rows, layer.shape, returned);
 }
 
-// On the events `rows` through `weight`, or beside recurrent weights on given currents, if there are no rows.
+// Runs a layer on the events `rows` through `weight`, or, without rows, a layer with recurrent weights on given
+// currents.
 void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows* rows, Address weight, Address current,
                     const Saved& saved, bool trace_integrator) {
     const int64_t returned = layer.visit([&](const auto& cell) {
@@ -62,7 +63,7 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
     check_returned(returned, layer, rows);
 }
 
-// Backwards from a trace.
+// The backward pass of traced_forward(), from the trace that it saved.
 void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
                      const Saved& saved, Address grad_current, Address grad_weight) {
     const int64_t returned = layer.visit([&](const auto& cell) {
@@ -92,7 +93,7 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
     check_returned(returned, layer, rows);
 }
 
-// On given currents without recurrent weights, and without a trace.
+// Runs a layer without recurrent weights on given currents; saves checkpoints, but no trace.
 void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
@@ -146,8 +147,8 @@ void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Addres
     kernels().of<T>().multiply(p);
 }
 
-// traced_forward() on the nonzero elements of a dense input (T, B, K), whose mask is kept if there is an address for
-// it. Returns whether all of them are 1.
+// traced_forward() on the nonzero elements of a dense input (T, B, K). Writes their mask if `mask` is not 0. Returns
+// whether all of them are 1.
 bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, int64_t inputs, Address mask,
                    Address weight, const Saved& saved, bool trace_integrator) {
     return layer.visit([&](const auto& cell) {
@@ -159,9 +160,9 @@ bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, in
     });
 }
 
-// traced_backward() on a dense input, of which the mask was kept, and whether all of its elements are 1. The gradient
-// of the input comes from the weight (N, K), or at the events alone, and 0 elsewhere, from the transposed one if it is
-// given.
+// traced_backward() on a dense input, with the mask that dense_forward() wrote and, in `ones`, what it returned. If
+// `weight_t` (K, N) is given, the gradient of the input is computed at the events alone and is 0 elsewhere; otherwise
+// it is the product of the gradient of the currents and `weight` (N, K).
 void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address input, int64_t inputs,
                     Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_input,
                     Address grad_weight) {
@@ -183,7 +184,7 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
     });
 }
 
-// How many elements of every `stride`-th row of a dense array (rows, inputs) are not 0.
+// The number of nonzero elements in every `stride`-th row of a dense array (rows, inputs).
 int64_t count_active(bool is_double, Address elements, int64_t rows, int64_t inputs, int64_t stride) {
     return with_type(is_double, [&](auto zero) {
         using T = decltype(zero);
@@ -210,7 +211,7 @@ void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spike
 void bind_linear(pybind11::module_& m) {
     using namespace srcell;
     using namespace pybind11::literals;
-    const py::class_<ScanShape> shape(m, "_Shape");  // what layers show of themselves, for the kernels of srcell._cuda
+    const py::class_<ScanShape> shape(m, "_Shape");  // Layer.shape, which Python passes on to srcell._cuda
     py::list parameters;
     for (const char* name : kParameterNames) parameters.append(name);
     m.attr("parameters") = py::tuple(parameters);

@@ -1,5 +1,5 @@
 // Networks and streams of csrc/runtime in the compiled module srcell._core, on NumPy arrays. core.cpp calls
-// bind_runtime(); srcell.runtime, which needs no torch, is the only user.
+// bind_runtime(); only srcell.runtime, which needs no torch, uses them.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -14,7 +14,7 @@ namespace srcell {
 namespace {
 
 template <class T>
-using Array = py::array_t<T, py::array::c_style>;  // contiguous and of that type, or the call is refused
+using Array = py::array_t<T, py::array::c_style>;  // contiguous and of that type, or pybind11 refuses the call
 
 template <class T>
 const T* data_of(const std::optional<Array<T>>& array) {
@@ -31,7 +31,8 @@ std::unique_ptr<Network> read_network(const py::bytes& bytes) {
     }
 }
 
-// Logits, spikes of the layers whose numbers are in `wanted`, and events of the input and of each layer.
+// Returns the logits, the spikes of the layers whose numbers are in `wanted`, and the number of events of the input and
+// of each layer.
 py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
               const Array<int32_t>& indices, const std::optional<Array<float>>& values,
               const std::optional<Array<int64_t>>& lengths, const std::vector<size_t>& wanted, bool counts,
@@ -66,7 +67,7 @@ Array<float> spikes_of(const Stream& stream) {
     return Array<float>({stream.batch(), stream.network().outputs()}, stream.spikes(last));
 }
 
-// A step of some hundred nanoseconds keeps the GIL.
+// Keeps the GIL: a step may take only a few hundred nanoseconds.
 Array<float> step(Stream& stream, const Array<int32_t>& indices, const std::optional<Array<float>>& values,
                   const std::optional<Array<int64_t>>& offsets) {
     const int64_t whole[] = {0, static_cast<int64_t>(indices.size())};
@@ -103,7 +104,7 @@ void restore(Stream& stream, const py::bytes& state) {
     stream.restore(view.data(), view.size());
 }
 
-// Text of a file, of which nothing says that it is UTF-8.
+// Text of a file, which need not be valid UTF-8.
 py::str decoded(const std::string& text) {
     return py::reinterpret_steal<py::str>(
         PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));

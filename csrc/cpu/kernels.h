@@ -1,5 +1,5 @@
-// The table of an ISA's kernels, in parts. The bindings call it through dispatch.h; kernels.cpp implements the parts
-// and is compiled once for each ISA and part. Knows no Python.
+// The table of an instruction set's (ISA's) kernels, in parts. The bindings call it through dispatch.h; kernels.cpp
+// implements the parts and is compiled once for each ISA and part. Knows no Python.
 #pragma once
 
 #include "../params.h"
@@ -14,16 +14,16 @@ template <class T>
 struct KernelsOf {
     void (*scan_forward)(const ScanForward<T>&);
     void (*scan_backward)(const ScanBackward<T>&);
-    // The kernels on events return -1, or the first sample that has an offset or an index out of bounds; their outputs
-    // are then unspecified.
+    // The kernels on events return -1, or the first sample with an offset or an index out of bounds; their outputs are
+    // then unspecified.
     int64_t (*events_forward)(const EventsForward<T>&);
     int64_t (*events_backward)(const EventsBackward<T>&);
     int64_t (*event_dots)(const EventDots<T>&);
-    // These return kOutOfMemory as well, if a thread found no memory for its states.
+    // These may also return kOutOfMemory, if a thread could not allocate memory for its states.
     int64_t (*lateral_forward)(const LateralForward<T>&);
     int64_t (*lateral_backward)(const LateralBackward<T>&);
     int64_t (*lateral_forward_memory)(int64_t neurons);
-    // Pack the weights of all K inputs and lateral weights, for calls that take them packed.
+    // Pack the weights of all K inputs, and recurrent weights, for calls that take them packed.
     void (*pack_weight)(const EventsForward<T>&);
     void (*pack_lateral)(const Lateral<T>&, const ScanShape&);
     void (*multiply)(const Product<T>&);
@@ -39,7 +39,7 @@ struct KernelsOf {
     void (*sigmoid)(const T* x, T* y, int64_t count);
 };
 
-// Kernels that exist once, not for each type of number.
+// The kernels that do not depend on T.
 struct OtherKernels {
     // sums[n] = alpha * sums[n] + x[n], rounded twice.
     void (*leaky_sum)(double* sums, const float* x, int64_t count, double alpha);

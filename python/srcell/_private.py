@@ -1,4 +1,4 @@
-"""Private names of torch, here and nowhere else, each with what it is for; seen in torch 2.4 to 2.13.
+"""All private names of torch that srcell uses, each with its purpose; they exist in torch 2.4 to 2.13.
 
 tests/test_private_names.py tells which one a version of torch lacks.
 """
@@ -19,8 +19,8 @@ from torch.fx import _pytree as _fx_pytree
 from torch.nn import Parameter
 from torch.utils import _pytree
 
-# A torch.autograd.Function within one level of torch.func's transforms: an operator's kernel runs at such a level, and
-# torch.autograd.Function is for calls from above all levels.
+# A torch.autograd.Function for calls within one level of torch.func's transforms, where an operator's kernel runs.
+# torch.autograd.Function itself is for calls from above all levels.
 SingleLevelFunction: Any = _SingleLevelFunction
 at_one_level = enable_single_level_autograd_function
 
@@ -37,8 +37,9 @@ def register_pytree(
 
     Args:
         cls: the class.
-        parts: of an object, the names of its attributes that are parts, and a context of lists, numbers and texts.
-        make: the object, from its parts and that context.
+        parts: a function of an object that returns the names of the attributes that are its parts, and a context of
+            lists, numbers and strings.
+        make: a function that returns the object, from its parts and that context.
 
     """
 
@@ -63,9 +64,9 @@ def register_pytree(
 
 
 def below_autograd() -> AbstractContextManager[None]:
-    """Operators called within skip autograd: what an operator's autograd kernel calls its other kernels with.
+    """A context in which operators skip autograd: an operator's autograd kernel calls its other kernels in it.
 
-    torch.library.register_autograd needs no such name, but takes twice as long for a call.
+    torch.library.register_autograd needs no private name, but a call takes twice as long.
     """
     return torch._C._AutoDispatchBelowAutograd()
 
@@ -76,23 +77,23 @@ def schema_of(overload: Any) -> Any:
 
 
 def has_tangent(tensors: Iterable[Tensor | None]) -> bool:
-    """Whether forward-mode differentiation is at work on one of the tensors."""
+    """Whether one of the tensors has a tangent, that is, takes part in forward-mode differentiation."""
     return in_forward_mode() and any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
 def in_forward_mode() -> bool:
-    """Whether forward-mode differentiation is at work at all."""
+    """Whether forward-mode differentiation is active."""
     return forward_ad._current_level >= 0
 
 
 def is_fake(x: Tensor) -> bool:
-    """Whether it is a fake tensor, without importing their module, which takes half a second."""
+    """Whether it is a fake tensor, without importing torch's module of these, which takes half a second."""
     fake = sys.modules.get("torch._subclasses.fake_tensor")
     return fake is not None and isinstance(x, fake.FakeTensor)
 
 
-# The dispatcher's keys that a thread adds to those of a call: usually these two. Any other, of a mode, a tracer or a
-# transform, sees each operator.
+# The dispatch keys that a thread adds to those of a call: usually the two in _USUAL. Any other key belongs to a mode, a
+# tracer or a transform, which must see each operator.
 _keys_of_thread = torch._C._dispatch_tls_local_include_set
 _Key = torch._C.DispatchKey
 _USUAL = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrView)
@@ -103,7 +104,7 @@ _PLAIN = (Tensor, Parameter)
 
 
 def nobody_watches(tensors: Iterable[Any]) -> bool:
-    """Whether a call on these tensors would meet nothing on its way through torch's dispatcher but its kernel."""
+    """Whether torch's dispatcher would do nothing but call the kernel, for a call on these tensors."""
     return not (
         (_keys_of_thread() - _USUAL).highestPriorityTypeId() != _Key.Undefined
         or forward_ad._current_level >= 0

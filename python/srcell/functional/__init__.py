@@ -2,7 +2,7 @@
 integer neurons.
 
 They convert users' arguments to the form that the operators of ``ops`` take; the operators check shapes and dtypes. No
-equation is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
+equation of the neuron is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
 """
 
 from .._state import SRCState

@@ -1,4 +1,4 @@
-"""``integer_src_linear`` and ``quantise``: neurons of integers as hardware has them, and their weights."""
+"""``integer_src_linear`` and ``quantise``: integer neurons as in hardware, and the rounding of their weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..ops.integer import check_cell, integer_src
 from .layer import as_lengths, check_device
 
 MOST_BITS = 16
-SMALLEST = 2.0**-100  # of the largest size of weights that are not taken for 0
+SMALLEST = 2.0**-100  # if max|weight| is not above it, all weights are taken for 0
 
 
 def integer_src_linear(
@@ -28,7 +28,7 @@ def integer_src_linear(
     lengths: Tensor | Sequence[int] | None = None,
     clamped: Tensor | None = None,
 ) -> tuple[Tensor, IntegerState]:
-    """Run integer neurons after a linear synapse of integers, exactly as hardware does.
+    """Run integer neurons after a linear synapse with integer weights, exactly as hardware does.
 
     The result has no gradient; :class:`~srcell.IntegerSRC` trains such neurons.
 
@@ -39,11 +39,11 @@ def integer_src_linear(
             absent.
         cell: the neurons' constants.
         lengths: (B,) integers in [0, T], the steps of each sample; must be absent for an EventBatch that has its own.
-        clamped: an int64 tensor of one element, to which is added how often an i left its bounds and was clamped.
+        clamped: an int64 tensor of one element; adds to it, in place, how often an i left its bounds and was clamped.
 
     Returns:
-        Spikes (T, B, N), uint8, 0 or 1, and the state after each sample's last step. Every instruction set, thread
-        count, batch size and device gives the same.
+        Spikes (T, B, N), uint8, 0 or 1, and the state after each sample's last step. They are the same for every
+        instruction set, thread count, batch size and device.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -84,18 +84,18 @@ def run_integer(
     floats: bool,
     rho: float = 3.0,
 ) -> tuple[Tensor, IntegerState, Tensor]:
-    """``integer_src_linear``, and how often an i was clamped.
+    """Run ``integer_src_linear`` and also return how often an i was clamped.
 
     Args:
         input: as there; a float tensor gets a gradient.
         weight: as there.
-        latent: float32 (N, K), the weights behind the integers, for a gradient.
-        scale: float32, of one element: the integers' steps of a weight of 1.
+        latent: float32 (N, K), the weights that were rounded to the integers; they get a gradient.
+        scale: float32, of one element: the integer that a weight of 1 becomes.
         state: as there.
         cell: as there.
         lengths: as there.
         floats: whether spikes are float32.
-        rho: the range of i, in units of the latent weights, that the surrogate derivative has.
+        rho: the range of i in the surrogate gradient, in units of the latent weights.
 
     """
     check_device("weight", weight)
@@ -151,7 +151,7 @@ def _check_count(clamped: Any, weight: Tensor) -> None:
 
 
 def _constants(cell: Any) -> list[int]:
-    """The constants, checked before torch's dispatcher refuses them without their name."""
+    """The constants as ints, checked here because torch's dispatcher would not name the wrong one."""
     if not isinstance(cell, Sequence) or isinstance(cell, str | bytes):
         raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
     check_cell(cell)
@@ -171,18 +171,18 @@ def state_tensors(state: Any) -> list[Tensor]:
 
 @torch.no_grad()
 def quantise(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Round weights to integers of some bits.
+    """Round weights to integers of a given number of bits.
 
     Args:
         weight: floating point, of any shape.
-        bits: b, of the integers, 2 to 16.
+        bits: b, the number of bits of an integer, 2 to 16.
 
     Returns:
         round(weight * scale), half to even, clamped to [-2^(b-1), 2^(b-1) - 1], int16; and scale, float32, which is
         2^(b-1) / max|weight|, or 1 where all weights are below 2^-100.
 
     Raises:
-        TypeError: no floating-point tensor.
+        TypeError: not a floating-point tensor.
         ValueError: a number of bits out of range, or weights that are not finite.
 
     Example:

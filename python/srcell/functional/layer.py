@@ -82,7 +82,7 @@ def layer_of(
 
 
 def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tensor:
-    """The lateral weights in the dtype of the computation."""
+    """The recurrent weights in the dtype of the computation."""
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight).__name__}")
     weight, neurons = _widened("weight_hh", weight, like), flat_size("weight_hh", features)
@@ -92,7 +92,7 @@ def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tens
 
 
 def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:
-    """Raise unless ``src`` accepts them."""
+    """Raise unless ``src`` accepts this surrogate and this ``recurrent_grad``."""
     check_choice("surrogate", surrogate, SURROGATES)
     check_bool("recurrent_grad", recurrent_grad)
 
@@ -127,13 +127,13 @@ def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: 
 
 
 def _widened(name: str, x: Tensor, like: Tensor) -> Tensor:
-    """The tensor; one of half precision as float32, unless ``like`` is float64."""
+    """The tensor, with half precision widened to float32 unless ``like`` is float64."""
     require_dense(name, x)
     return x.float() if x.dtype in HALF and like.dtype != torch.float64 else x
 
 
 def check_state(state: State) -> list[tuple[str, Tensor]]:
-    """The three tensors of a state, each with its name in error messages; raise if it has any other form."""
+    """The three tensors of a state, each with its name in error messages; raise if the state has any other form."""
     if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
         raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
     return list(zip(("state.i", "state.h", "state.hs"), state, strict=True))
@@ -151,7 +151,7 @@ def _flat_state(state: State, shape: Sequence[int], like: Tensor) -> list[Tensor
 
 
 def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
-    """The lengths as an int64 tensor, which the operators take."""
+    """The lengths as the int64 tensor that the operators take."""
     if not isinstance(lengths, Tensor):
         try:
             lengths = torch.as_tensor(lengths, device=device)
@@ -166,7 +166,7 @@ def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
 
 
 def check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
-    """``as_lengths``, with shape and device checked: torch's own operators do not check them."""
+    """``as_lengths``, with shape and device checked, for torch's own operators, which check neither."""
     lengths = as_lengths(lengths, device)
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
@@ -180,7 +180,7 @@ def without_padding(
 ) -> tuple[Tensor, Tensor | Sequence[int] | None]:
     """The input (T, B, ...) with zeros past the samples' lengths, and the lengths as a tensor.
 
-    Sums over steps need it: the gradient of a padded step is 0, but 0 times a NaN in the padding is NaN.
+    Sums over steps need the zeros: the gradient of a padded step is 0, but 0 times a NaN in the padding is NaN.
     """
     if lengths is None:
         return input, None
@@ -208,8 +208,8 @@ def worked_on(x: Tensor) -> Tensor:
 
 
 def flat_size(name: str, sizes: Sequence[int]) -> int:
-    """The product of some of a tensor's sizes; those of an empty tensor may multiply to more than an int64 holds."""
+    """The product of some of a tensor's sizes; raise if it exceeds an int64, as it may for an empty tensor."""
     product = math.prod(sizes)
     if not torch.compiler.is_compiling() and product >= 2**63:
-        raise ValueError(f"{name}: expected sizes of a product below 2^63, got {tuple(sizes)}")
+        raise ValueError(f"{name}: expected sizes whose product is below 2^63, got {tuple(sizes)}")
     return product

@@ -33,8 +33,8 @@ def leaky_readout(
     """Let neurons vote for classes through one leaky integrator per class.
 
     Neuron n votes for class ``n % num_classes`` with weight 1 and for every other class with weight ``inhibition``; the
-    integrators are ``o[t] = alpha * o[t-1] + R s[t]``, and the result is o at each sample's last step. Constants from
-    the configuration that the authors' group published with arXiv 2605.10679.
+    integrators are ``o[t] = alpha * o[t-1] + R s[t]``, and the result is o at each sample's last step. The constants
+    are those of the configuration that the authors' group published with arXiv 2605.10679.
 
     Args:
         spikes: (T, B, N), N a multiple of ``num_classes``.
@@ -127,7 +127,7 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
 
     Raises:
         TypeError: ``spikes`` is not a floating-point tensor.
-        ValueError: it has less than two dimensions.
+        ValueError: it has fewer than two dimensions.
 
     Source: the project's definition of events and spikes.
 
@@ -155,7 +155,7 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
 
 
 def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
-    r"""``spikes * factors``, where each neuron of each sample has one factor for all steps.
+    r"""Compute ``spikes * factors``, where each neuron of each sample has one factor for all steps.
 
     Args:
         spikes: (T, B, \*F).
@@ -168,7 +168,7 @@ def scale_neurons(spikes: Tensor, factors: Tensor) -> Tensor:
         tensor([[0., 2., 1.]])
 
     """
-    if in_forward_mode():  # which the operator refuses
+    if in_forward_mode():  # the operator does not support it
         return spikes * factors.detach()
     result: Tensor = scale(spikes, factors.detach())
     return result

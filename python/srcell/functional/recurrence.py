@@ -44,8 +44,8 @@ def src(
     r"""Run Spiking Recurrent Cells over given input currents.
 
     The currents may come from any synapse; the cell itself is elementwise over the neurons F. On a CPU the result has
-    the same bits for every instruction set, thread count and batch size, in one call or in several that pass the state
-    on.
+    the same bits for every instruction set, thread count and batch size, in one call or in several that pass on the
+    state.
 
     Args:
         current: input currents, (T, B, \*F), float32 or float64. float16 and bfloat16 are computed in float32, as is
@@ -62,17 +62,18 @@ def src(
         zs_dep: gate of the slow state when depolarised.
         surrogate: gradient of the output spike[t] = max(h[t], 0): ``"relu"``, its true derivative, or
             ``"straight_through"``, 1 everywhere.
-        recurrent_grad: whether gradients flow through h[t-1] and hs[t-1] (full backpropagation through time); otherwise
-            only the integrator carries them through time. With ``surrogate="relu"`` and ``recurrent_grad=True`` the
-            gradients are the exact derivative of the forward pass; the defaults are not, but are cheaper and train more
-            robustly.
+        recurrent_grad: whether gradients also flow through h[t-1] and hs[t-1]. By default gradients pass straight
+            through the output and flow through time only along the integrator, which is cheaper and trains more
+            robustly; ``surrogate="relu"`` with ``recurrent_grad=True`` gives the exact gradient, the derivative of the
+            forward pass.
         lengths: (B,) integers in [0, T]: steps past a sample's length leave its state unchanged, emit nothing and get
             no gradient. With currents on a GPU, pass a tensor on that GPU: copying a list there synchronises.
-        weight_hh: lateral weights, (N, N) for the N neurons F, of the dtype of the computation. Neuron n gets
-            weight_hh[n, m] times the spike of neuron m one step before, added to its current; the weights of silent
-            neurons have no influence. Before the first step the spikes are those of the initial state, max(h, 0).
-        lateral_surrogate: derivative of the spikes on the way through weight_hh: ``"relu"`` or ``"straight_through"``,
-            with which gradients grow from step to step.
+        weight_hh: recurrent weights ("lateral" in the layers' options), (N, N) for the N neurons F, of the dtype of the
+            computation. Neuron n receives the spikes of step t-1: weight_hh[n, m] times the spike of neuron m is added
+            to its current. The weights of silent neurons have no influence. Before the first step the spikes are those
+            of the initial state, max(h, 0).
+        lateral_surrogate: surrogate gradient of the spikes that pass through weight_hh: ``"relu"``, or
+            ``"straight_through"``, with which gradients grow from step to step.
 
     Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
 

@@ -24,7 +24,7 @@ def rest_state(
     zs_hyp: Parameter = 0.9,
     zs_dep: Parameter = 0.0,
 ) -> SRCState:
-    """The silent fixed point without input: i = 0 and the lowest h = hs with h = tanh((r + rs) h + bias).
+    """Find the silent fixed point without input: i = 0 and the lowest h = hs with h = tanh((r + rs) h + bias).
 
     Args:
         bias: a float or a tensor.

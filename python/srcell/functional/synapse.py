@@ -52,18 +52,18 @@ def src_linear(
     """Run Spiking Recurrent Cells after a linear synapse: ``src(input @ weight.T, ...)``.
 
     Args:
-        input: (T, B, K) tensor, or an :class:`~srcell.EventBatch` of that shape, whose lengths are used. A tensor has
-            the dtype of the weight, or holds bools or integers, which are taken as numbers of spikes.
+        input: (T, B, K) tensor, or an :class:`~srcell.EventBatch` of that shape, whose lengths are used. A tensor must
+            have the dtype of the weight, or hold bools or integers, which count as numbers of spikes.
         weight: (N, K).
         bias: excitability, a float or a tensor that broadcasts to (N,).
         state: the state before the first step, three tensors (B, N); zeros if absent.
         method: ``"events"`` adds the weights of the nonzero inputs one by one in their order, with the same bits for
             every instruction set, thread count and batch size. ``"gemm"`` is torch's matrix product, whose bits
-            depend on the batch; an EventBatch is made dense for it, which synchronises on a GPU. ``"auto"`` takes
-            events for an EventBatch. For a dense tensor it takes whichever is expected to be faster: events if the
-            density, measured on some of its rows, is below 0.5 + 30 / K. It takes the product for half precision,
+            depend on the batch; an EventBatch is made dense for it, which synchronises on a GPU. ``"auto"`` uses
+            events for an EventBatch. For a dense tensor it uses whichever is expected to be faster: events if the
+            density, measured on some of its rows, is below 0.5 + 30 / K. It uses the product for half precision,
             under autocast, and on a GPU, where measuring the density would synchronise.
-        alpha: see :func:`src`, as for all others.
+        alpha: see :func:`src`.
         rho: see :func:`src`.
         r: see :func:`src`.
         rs: see :func:`src`.
@@ -116,7 +116,7 @@ def linear(
     method: str = "auto",
     input_grad_at_events: bool = False,
 ) -> tuple[Tensor, SRCState]:
-    """``src_linear`` on a weight and a method that are already checked, for callers inside the package.
+    """Run ``src_linear`` on a weight and a method that are already checked, for callers inside the package.
 
     With ``input_grad_at_events`` the gradient of a dense input is unspecified where the input is 0. That suffices if
     the input is the output of a layer with the relu surrogate, which multiplies the gradient by 0 there.
@@ -144,8 +144,8 @@ def linear(
     if isinstance(input, Tensor):
         return _dense_linear(input, weight, layer, method, input_grad_at_events)
     if method == "gemm":
-        # Validated again by constructing it anew: its tensors may have changed since, and the kernels, which check
-        # events, never see those of an EventBatch made dense.
+        # Construct the batch anew to validate it: its tensors may have changed since, and the kernels, which check
+        # events, never see those of an EventBatch that is made dense.
         checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
         dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
         return _dense_linear(dense, weight, layer, method, input_grad_at_events)
@@ -191,7 +191,7 @@ def _dense_linear(
 
 @torch.no_grad()
 def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | None) -> Tensor:
-    """The currents (T, B, N) that ``linear`` gives to the neurons for its method "auto", with the same bits."""
+    """The currents (T, B, N) that ``linear`` computes with method="auto", with the same bits."""
     steps, batch, inputs = input.shape
     if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
@@ -199,7 +199,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
         if not _dense.takes_events(contiguous(input), method, lengths):
             return F.linear(without_padding(input, lengths)[0], weight)
         input = EventBatch.from_dense(worked_on(input))
-    # Each row as a sample of one step from zeros: the integrator then is the current.
+    # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
     _, state = linear(rows, weight, -6.0, None, Cell(), None, "relu", False)
     return state.i.view(batch, steps, weight.shape[0]).transpose(0, 1)

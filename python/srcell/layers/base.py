@@ -35,8 +35,8 @@ INITIAL = ("i0", "h0", "hs0")
 
 
 class _Clamped(torch.autograd.Function):
-    """A parameter clamped to its domain. The gradient of the clamped value passes, except that of an element outside
-    whose descent would move it further out: so the element neither runs away nor gets stuck.
+    """Clamps a parameter to its domain. The gradient passes unchanged, except where an element lies outside the domain
+    and a descent step would move it further out: so an element neither runs away nor gets stuck.
     """
 
     generate_vmap_rule = True
@@ -70,14 +70,14 @@ class Call(NamedTuple):
 
 
 class Neurons(HasConstants):
-    """What the layers share: their parameters, the parameters' domains, and their initial values.
+    """What all layers share: parameters, with their domains and initial values.
 
     A module may hold several layers; the names of each layer's tensors then end in its suffix.
     """
 
     _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
     recorder: Callable[[str, Call], None] | None = None
-    """What each call is handed to, with its layer's suffix, while ``srcell.record`` records; None otherwise."""
+    """While ``srcell.record`` records, a function that gets each call with its layer's suffix; None otherwise."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Neurons(HasConstants):
         self.reset_parameters()
 
     def _check_cell_parameter(self, name: str, value: Parameter | Spread) -> Parameter:
-        """A cell parameter as the layer stores it: a float, or a copy of a tensor on the CPU."""
+        """Check a cell parameter and return it as the layer stores it: a float, or a copy of a tensor on the CPU."""
         if isinstance(value, Spread):
             value = value.values(self._neurons)
         if not isinstance(value, Tensor):
@@ -178,7 +178,7 @@ class Neurons(HasConstants):
             if name == "rho" and not (0 < x < math.inf and 1 / x <= self._float_max):
                 raise ValueError(f"rho: expected finite values > 0 with a finite reciprocal, got {x!r}")
             if (name == "alpha" or name in self.learnable) and not low <= x <= high:
-                why = "" if name == "alpha" else " of what is learnt"
+                why = "" if name == "alpha" else " for a learnable parameter"
                 raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
             if not abs(x) <= self._float_max:
                 raise ValueError(f"{name}: expected finite values of the dtype, got {x!r}")
@@ -222,7 +222,7 @@ class Neurons(HasConstants):
         return tensor
 
     def _lateral_of(self, suffix: str) -> Tensor | None:
-        """The recurrent weights that act: without autapses the diagonal is 0 and gets no gradient."""
+        """The recurrent weights to run with: without autapses the diagonal is 0 and gets no gradient."""
         if not self.lateral:
             return None
         weight: Tensor = getattr(self, f"weight_hh{suffix}")
@@ -255,9 +255,9 @@ class Neurons(HasConstants):
         lengths: Tensor | Sequence[int] | None,
         space: int = 0,
     ) -> Iterator[SRCState]:
-        r"""The state after each step of a call with those currents, over ``space`` dimensions of space.
+        r"""Yield the state after each step of a call with these currents, which have ``space`` spatial dimensions.
 
-        Its tensors are (1, B, \*F); a call without steps has one state, (0, B, \*F).
+        Its tensors are (1, B, \*F); a call without steps yields one state, (0, B, \*F).
         """
         arguments: dict[str, Any] = {
             name: over_space(value, space) if isinstance(value, Tensor) and value.dim() else value
@@ -276,7 +276,7 @@ class Neurons(HasConstants):
 
         Weights of the first layer are normal with standard deviation 3 / sqrt(K), where K is the number of inputs of a
         neuron. Each neuron of a later layer passes on the spikes of one neuron below: its weights are normal with
-        standard deviation 0.5 / sqrt(K), and 3 is added to one of them. Lateral weights are normal with standard
+        standard deviation 0.5 / sqrt(K), and 3 is added to one of them. Recurrent weights are normal with standard
         deviation 1 / sqrt(N).
         """
         for k, suffix in enumerate(self._suffixes):
@@ -344,10 +344,10 @@ class Neurons(HasConstants):
 
     @torch.no_grad()
     def exported(self) -> list[dict[str, Tensor]]:
-        """The numbers that each of the stacked layers computes with, on the CPU.
+        """Return the tensors that each of the stacked layers computes with, on the CPU.
 
-        ``weight`` as it is, ``bias`` and each of alpha to zs_dep with one element or (N,); ``lateral`` (N, N) and
-        ``initial`` (3, N), i, h and hs before the first step, where there are such.
+        These are ``weight``, unchanged; ``bias`` and each of alpha to zs_dep, of one element or (N,); and, if the layer
+        has them, the recurrent weights ``lateral`` (N, N), and ``initial`` (3, N): i, h and hs before the first step.
         """
         found = []
         for suffix in self._suffixes:
@@ -389,7 +389,7 @@ class Neurons(HasConstants):
 
 
 def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ...]:
-    """The names of cell parameters to learn.
+    """Check the names of the cell parameters to learn.
 
     Raises:
         TypeError: not a sequence of names.
@@ -413,7 +413,7 @@ def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ..
 
 
 def state_of_batch(state: State, *shape: int) -> SRCState:
-    """The state of one sample, of that shape, as that of a batch of one; B is the last but one dimension."""
+    """Turn one sample's state, of that shape, into the state of a batch of one; B is the last dimension but one."""
     for name, x in check_state(state):
         if tuple(x.shape) != shape:
             raise ValueError(f"{name}: expected shape {shape}, as the input has no batch, got {tuple(x.shape)}")

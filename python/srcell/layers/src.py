@@ -75,32 +75,37 @@ class _Linear(Neurons):
 
 
 class SRC(_Linear):
-    r"""A stack of Spiking Recurrent Cell layers, in the manner of torch.nn.RNN.
+    r"""A stack of Spiking Recurrent Cell layers, used like torch.nn.RNN.
+
+    It is trained with backpropagation through time; ``surrogate`` and ``recurrent_grad`` choose the gradient.
 
     Args:
         input_size: K, inputs of the first layer.
         hidden_size: N, neurons of every layer.
-        num_layers: layers; each gets the spikes of the one below.
+        num_layers: number of layers; each gets the spikes of the one below.
         bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
         batch_first: dense inputs, and their outputs, are (B, T, \*) instead of (T, B, \*); states and EventBatches are
             not affected.
         dropout: probability of dropping a spike between layers in training, in [0, 1].
-        lateral: whether the neurons of a layer hear each other: each gets, through weights of its own, the spikes of
-            all neurons of its layer one step before.
-        lateral_surrogate: derivative of the spikes on that way: ``"relu"``, or ``"straight_through"``, with which
+        lateral: whether each layer has recurrent weights, through which every neuron receives at step t the spikes of
+            step t-1 of all neurons of its layer.
+        lateral_surrogate: surrogate gradient of these spikes: ``"relu"``, or ``"straight_through"``, with which
             gradients grow from step to step.
-        autapses: whether a neuron hears itself; otherwise the diagonal of the lateral weights is 0, gets no gradient,
-            and loading another one is an error.
+        autapses: whether a neuron receives its own spikes; otherwise the diagonal of the recurrent weights is 0 and
+            gets no gradient, and loading another diagonal raises.
         alpha: like all cell parameters, alpha to zs_dep of :func:`srcell.functional.src`, a float, or a tensor (N,) of
             one value per neuron, which is copied; for alpha and zs_hyp also :func:`srcell.spread`.
         learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. Every call
             clamps them to their domains: alpha, zs_hyp and zs_dep to [0, 1], rho to >= 1e-3. Outside its domain a
             parameter gets no gradient that would move it further out.
-        surrogate: ``"straight_through"`` or ``"relu"``.
-        recurrent_grad: full backpropagation through time.
+        surrogate: ``"straight_through"``, with which gradients pass straight through the output, or ``"relu"``, its
+            derivative.
+        recurrent_grad: whether gradients also flow through h[t-1] and hs[t-1]. By default they flow through time only
+            along the integrator, which is cheaper and trains more robustly; ``surrogate="relu"`` with
+            ``recurrent_grad=True`` gives the exact gradient.
         initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
         learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``recurrent_grad=True`` or
-            ``lateral=True``, where h alone has a gradient in the default mode.
+            ``lateral=True``, with which only h has a gradient in the default mode.
         bias_init: the initial bias.
         bias_max: upper bound to which :meth:`constrain_` clamps the bias.
         device: of the parameters.
@@ -108,12 +113,12 @@ class SRC(_Linear):
 
     Attributes:
         weight_ih_l{k}: (N, K) for the first layer, (N, N) for later ones.
-        weight_hh_l{k}: (N, N), with ``lateral``: [n, m] is what neuron n gets from neuron m.
+        weight_hh_l{k}: (N, N), with ``lateral``: [n, m] is the weight from neuron m to neuron n.
         bias_l{k}: (N,).
         alpha_l{k}: and so on, for learnable parameters and those given as tensors.
 
     All other constants (cell parameters given as floats, a fixed bias, the kind of initial state) are in the state_dict
-    as one tensor, ``_extra_state``. A layer that loads others than its own takes them over, with a warning.
+    as one tensor, ``_extra_state``. A layer that loads different constants takes them over, with a warning.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -167,12 +172,12 @@ class SRC(_Linear):
 
         Args:
             input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch; or (T, K), one sample, whose outputs and
-                states lack B. Bools and integers are taken as numbers of spikes.
+                states lack B. Bools and integers count as numbers of spikes.
             state: three tensors (num_layers, B, N); the initial state if absent.
             lengths: (B,) integers in [0, T]; must be absent for an EventBatch that has its own, and for one sample.
-            input_grad_at_events: leave the gradient of a dense input unspecified where the input is 0: saves work.
-                Right if the input is the output of a layer with the relu surrogate, whose derivative is 0 there. The
-                later layers of this stack do so by themselves if ``surrogate="relu"``.
+            input_grad_at_events: whether to leave the gradient of a dense input unspecified where the input is 0, which
+                saves work. This is right if the input is the output of a layer with the relu surrogate, whose
+                derivative is 0 there. The later layers of this stack always do it if ``surrogate="relu"``.
 
         Returns:
             The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
@@ -200,7 +205,7 @@ class SRC(_Linear):
             own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
             spikes, after = self._run(suffix, x, per_layer[k], own_lengths, input_grad_at_events)
             ended.append(after)
-            # The relu surrogate's derivative is 0 where a neuron is silent: the gradient there is not used.
+            # The relu surrogate is 0 where a neuron is silent: the gradient there is not used.
             input_grad_at_events = self.surrogate == "relu"
             x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
         output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
@@ -238,12 +243,12 @@ class SRC(_Linear):
 
 
 class SRCCell(_Linear):
-    """One step of a layer of Spiking Recurrent Cells, in the manner of torch.nn.RNNCell.
+    """One step of a layer of Spiking Recurrent Cells, used like torch.nn.RNNCell.
 
     Args:
         input_size: inputs, K.
         hidden_size: neurons, N.
-        lateral: as in :class:`SRC`, as the next two.
+        lateral: as in :class:`SRC`.
         lateral_surrogate: as in :class:`SRC`.
         autapses: as in :class:`SRC`.
         **options: bias and all that follow, as in :class:`SRC`; with ``recurrent_grad`` gradients flow through h and
@@ -289,8 +294,8 @@ class SRCCell(_Linear):
         """Advance by one step.
 
         Args:
-            input: (B, K), or (K,), one sample, whose outputs and states lack B. Bools and integers are taken as numbers
-                of spikes.
+            input: (B, K), or (K,), one sample, whose outputs and states lack B. Bools and integers count as numbers of
+                spikes.
             state: three tensors (B, N); the initial state if absent.
 
         Returns:

@@ -1,6 +1,7 @@
-"""The CPU backend: allocation on huge pages, and the calls of ``srcell._core``, which only this file imports.
+"""The CPU backend: allocates on huge pages and calls ``srcell._core``.
 
-Operators use it; it takes checked, contiguous tensors and keeps them alive while a kernel runs.
+Operators use it; it takes checked, contiguous tensors and keeps them alive while a kernel runs. No other file but
+``srcell.runtime``, which needs no torch, imports ``srcell._core``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 core = _core
 
-# Allocations from this size on lie on huge pages and are reused; below it torch's own allocator is faster.
+# Allocations of at least this size lie on huge pages and are reused; below it torch's own allocator is faster.
 BLOCK_BYTES = 4 << 20
-# The same for scratch, from a smaller size on: malloc returns freed memory at the end of the heap to the system, and
-# each call would fault its pages in again.
+# The same for scratch, but smaller: malloc returns freed memory at the end of the heap to the system, so that each call
+# would fault its pages in again.
 SCRATCH_BLOCK_BYTES = 128 << 10
 
 
@@ -48,7 +49,7 @@ def scratch(like: Tensor, *counts: int) -> list[Tensor]:
 
 
 class EventRows:
-    """The events of an EventBatch, or those of a dense input.
+    """The events of an EventBatch or of a dense input.
 
     Attributes:
         offsets, indices, values: as in an EventBatch, contiguous.
@@ -72,14 +73,14 @@ class Cpu:
     empty = staticmethod(empty)
 
     def scan_forward(self, run: Forward, current: Tensor) -> None:
-        """Fill spikes, state and what is saved from given currents."""
+        """Fill spikes, state, trace and checkpoints from given currents."""
         layer, outputs, saved = run.layer, addresses(run.outputs), addresses(run.saved)
         if layer.given.weight_hh is None:
             return core.scan_forward(layer.struct, outputs, address(current), saved)
         core.traced_forward(layer.struct, outputs, None, 0, address(current), saved, run.trace_integrator)
 
     def scan_backward(self, run: Backward, current: Tensor, grad_current: Tensor) -> None:
-        """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
+        """Fill the gradients of a layer and of its currents; ``current`` is read only if there is no trace."""
         layer, grads, gradients = run.layer, addresses(run.grads), addresses(run.gradients)
         saved, made = addresses(run.saved), address(grad_current)
         if layer.given.weight_hh is None:
@@ -87,7 +88,7 @@ class Cpu:
         core.traced_backward(layer.struct, grads, gradients, None, saved, made, 0)
 
     def events_forward(self, run: Forward, rows: EventRows, weight: Tensor) -> None:
-        """Fill spikes, state and what is saved after a linear synapse on events."""
+        """Fill spikes, state, trace and checkpoints after a linear synapse on events."""
         events, saved = rows.for_kernels(weight.shape[1]), addresses(run.saved)
         core.traced_forward(
             run.layer.struct, addresses(run.outputs), events, address(weight), 0, saved, run.trace_integrator
@@ -96,7 +97,7 @@ class Cpu:
     def events_backward(
         self, run: Backward, rows: EventRows, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Fill the gradients of a layer; return those of values and weight, None if not wanted."""
+        """Fill the gradients of a layer; return the gradients of values and weight, None if not wanted."""
         want_values, want_weight = wanted
         grad_current = empty(weight, *run.layer.sizes) if want_values else None
         grad_weight = torch.empty_like(weight) if want_weight else None
@@ -119,7 +120,7 @@ class Cpu:
     def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> bool:
         """``events_forward`` on the nonzero elements of a contiguous dense input.
 
-        Fill their mask, unless it is None; return whether they are known to be all 1.
+        Fill the mask of these elements, unless it is None; return whether all of them are known to be 1.
         """
         return core.dense_forward(
             run.layer.struct,
@@ -135,7 +136,7 @@ class Cpu:
     def dense_backward(
         self, run: Backward, input: Tensor, mask: Tensor, ones: bool, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """``events_backward`` on a dense input; the last of ``wanted``: its gradient is needed at events alone."""
+        """``events_backward`` on a dense input; ``wanted`` ends with whether its gradient is needed only at events."""
         want_input, want_weight, at_events = wanted
         grad_input = empty(input, *input.shape) if want_input else None
         grad_weight = torch.empty_like(weight) if want_weight else None
@@ -180,7 +181,7 @@ class Cpu:
         grad_current: Tensor | None,
         grad_weight: Tensor | None,
     ) -> None:
-        """Fill the gradients of the currents and of the integers of the weight, unless they are None."""
+        """Fill the gradients of the currents and of the integer weights, unless they are None."""
         core.integer_backward(
             layer.struct,
             *self._integer_input(layer),
@@ -192,13 +193,13 @@ class Cpu:
 
     @staticmethod
     def _integer_input(layer: IntegerLayer) -> tuple[core.EventRows | None, int, int]:
-        """The events of integer neurons or their dense input, and K."""
+        """The events of integer neurons (or None), the address of their dense input (or 0), and K."""
         inputs = layer.weight.shape[1]
         return None if layer.rows is None else layer.rows.for_kernels(inputs), address(layer.input), inputs
 
 
 def mask_shape(input: Tensor) -> tuple[int, int]:
-    """Shape of the mask: a row for each step of each sample, with a bit for each input, in words of 64."""
+    """Shape of the mask: a row for each step of each sample, a bit for each input, in 64-bit words."""
     steps, batch, inputs = input.shape
     return batch * steps, -(-inputs // 64)
 

@@ -1,4 +1,4 @@
-"""Checks a dense input, and chooses for ``method="auto"`` between events and torch's matrix product.
+"""Checks a dense input and, for ``method="auto"``, chooses between events and torch's matrix product.
 
 ``src_dense`` and ``srcell.functional`` use it; everything that the choice depends on is in this file.
 """
@@ -16,8 +16,9 @@ from ._memory import address
 METHODS = ("auto", "events", "gemm")
 
 # The cost model of events_are_faster(); the unit is one multiply-add of torch's product per neuron and row.
-# _EVENT_COST is one event, forward and backward; _CURRENT_COST is writing a current after the product and reading it in
-# the recurrence. Fitted to the sweep of bench/NOTES.md, where the numbers of neurons and threads cancel out.
+# _EVENT_COST is the cost of one event, forward and backward; _CURRENT_COST is the cost of writing a current after the
+# product and reading it in the recurrence. Fitted to the sweep of bench/NOTES.md, where the numbers of neurons and
+# threads cancel out.
 _EVENT_COST, _CURRENT_COST = 2.0, 60.0
 # Number of rows from which the density is estimated.
 _SAMPLED_ROWS = 256
@@ -26,15 +27,15 @@ _MAX_EVENT_INPUTS = 2**31
 
 
 def without_looking(method: str, *, half: bool) -> str:
-    """The method, with ``"auto"`` resolved where that needs no look at the input: half precision takes the product.
+    """Resolve ``"auto"`` where that needs no look at the input's values: half precision uses the product.
 
-    On a GPU measuring the density would synchronise; there ``src_dense`` takes the product as well.
+    On a GPU ``src_dense`` uses the product as well, because measuring the density would synchronise.
     """
     return "gemm" if method == "auto" and half else method
 
 
 def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
-    """Whether a contiguous input (T, B, K) is summed by events; "auto" measures some rows' density on a CPU."""
+    """Whether to sum a contiguous input (T, B, K) by events; on a CPU "auto" measures the density of some rows."""
     if method != "auto" or _gpu.is_gpu(input.device):
         return method == "events"
     if input.numel() == 0:
@@ -53,12 +54,12 @@ def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
 
 
 def events_are_faster(inputs: int, density: float) -> bool:
-    """Whether summing the weights of K inputs of such a density is expected to beat torch's matrix product."""
+    """Whether summing by events is expected to beat torch's matrix product, for K inputs of this density."""
     return _EVENT_COST * density * inputs < inputs + _CURRENT_COST
 
 
 def check_synapse(input: Tensor, weight: Tensor, method: str) -> Like:
-    """Check input and weight against each other."""
+    """Check the method, and input and weight against each other."""
     like = check_floats("input", input, "T, B, K")
     inputs = input.shape[2]
     check_floats("weight", weight, "N, K")

@@ -1,4 +1,4 @@
-"""Calls the CUDA kernels of ``srcell._cuda`` on the caller's stream, without synchronising.
+"""The GPU backend: calls the CUDA kernels of ``srcell._cuda`` on the caller's stream, without synchronising.
 
 Operators use it; it takes checked, contiguous tensors.
 """
@@ -41,9 +41,10 @@ class Gpu:
             kernel(queue, *map(plain, arguments))
 
     def scan_forward(self, run: Forward, current: Tensor) -> None:
-        """Fill spikes, state and what is saved from given currents, which may be half precision.
+        """Fill spikes, state, trace and checkpoints from given currents.
 
-        Beside recurrent weights they may not, but may lie in the spikes.
+        Without recurrent weights the currents may be half precision; with recurrent weights they may not, but they may
+        lie in the memory of the spikes.
         """
         layer, outputs, saved, trace_integrator = run
         if layer.given.weight_hh is None:
@@ -53,7 +54,7 @@ class Gpu:
         self.launch("lateral_forward", layer.struct, outputs, current, weight_t, saved, trace_integrator)
 
     def scan_backward(self, run: Backward, current: Tensor, grad_current: Tensor) -> None:
-        """Fill the gradients of a layer and of its currents, which are read only where there is no trace."""
+        """Fill the gradients of a layer and of its currents; ``current`` is read only if there is no trace."""
         layer, grads, saved, gradients = run
         partials = self.empty(layer.given.bias, run.sums, *layer.sizes[1:])
         if layer.given.weight_hh is None:
@@ -61,7 +62,7 @@ class Gpu:
             return self.launch("scan_backward", layer.struct, grads, gradients, partials, *by_current)
         weight_t, grad_weight_hh = layer.given.weight_hh.t().contiguous(), gradients[0]
         scratch = self.empty(layer.given.bias, cuda_module().lateral_rows, *layer.sizes[1:])
-        # The spikes before each step are the input of the recurrent synapse.
+        # The input of the recurrent weights: at step t the spikes of step t-1.
         elements = None if grad_weight_hh is None else self.empty(layer.given.bias, *layer.sizes)
         by_step = (weight_t, scratch, grad_current, elements)
         self.launch("lateral_backward", layer.struct, grads, gradients, partials, saved, *by_step)
@@ -73,13 +74,14 @@ class Gpu:
             )
 
     def events_forward(self, run: Forward, rows: EventRows, weight: Tensor) -> None:
-        """Fill spikes, state and what is saved after a linear synapse on events."""
+        """Fill spikes, state, trace and checkpoints after a linear synapse on events."""
         self._synapse_forward(run, (rows.for_kernels(weight.shape[1]), None, None), weight)
 
     def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> bool:
         """``events_forward`` on the nonzero elements of a contiguous dense input.
 
-        Fill their mask, which may be None; return whether they are known to be all 1, which would synchronise.
+        Fill the mask of these elements, if one is given. Return False: to learn whether all of them are 1, it would
+        have to synchronise.
         """
         mask = self.empty(input, *mask_shape(input), dtype=torch.int64) if mask is None else mask
         self.mask(input, run.layer.given.lengths, mask)
@@ -96,10 +98,11 @@ class Gpu:
         self.launch("events_forward", layer.struct, outputs, *events, weight_t, *kept)
 
     def _current_gradient(self, run: Backward) -> Tensor:
-        """Fill the gradients of a layer on events; return that of the currents."""
+        """Fill the gradients of a layer on events; return the gradient of its currents."""
         layer, grads, saved, gradients = run
         grad_current = self.empty(layer.given.bias, *layer.sizes)
         if layer.given.weight_hh is not None:
+            # There is a trace, so the currents are not read: the bias stands in for them.
             self.scan_backward(run, layer.given.bias, grad_current)
         else:
             partials = self.empty(layer.given.bias, run.sums, *layer.sizes[1:])
@@ -109,7 +112,7 @@ class Gpu:
     def events_backward(
         self, run: Backward, rows: EventRows, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Fill the gradients of a layer; return those of values and weight, None if not wanted."""
+        """Fill the gradients of a layer; return the gradients of values and weight, None if not wanted."""
         grad_current = self._current_gradient(run)
         want_values, want_weight = wanted
         return self.synapse_gradients(
@@ -119,7 +122,7 @@ class Gpu:
     def dense_backward(
         self, run: Backward, input: Tensor, mask: Tensor, ones: bool, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """``events_backward`` on a dense input; the last of ``wanted``: its gradient is needed at events alone."""
+        """``events_backward`` on a dense input; ``wanted`` ends with whether its gradient is needed only at events."""
         want_input, want_weight, at_events = wanted
         grad_current = self._current_gradient(run)
         grad_input = grad_weight = None
@@ -142,13 +145,13 @@ class Gpu:
         want_values: bool,
         want_weight: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of values and weight from that of the currents, None if not wanted."""
+        """The gradients of values and weight, from the gradient of the currents; None if not wanted."""
         grad_values = grad_weight = None
         if not (want_values or want_weight):
             return grad_values, grad_weight
         count, inputs = rows.indices.shape[0], weight.shape[1]
         events, columns_shape = rows.for_kernels(inputs), self._columns_shape(layer, inputs)
-        # Without a sort, unless fewer than four events are in five words of columns (bench/NOTES.md).
+        # Columns need no sort; use them from four events per five words of columns on (bench/NOTES.md).
         by_columns = want_weight and rows.values is None and 4 * math.prod(columns_shape) <= 5 * count
         if by_columns:
             counts = torch.zeros(*columns_shape, 4, dtype=torch.int32, device=weight.device)
@@ -168,7 +171,7 @@ class Gpu:
             weight_t = weight.t().contiguous()
             self.launch("event_dots", layer.struct, events, positions, weight_t, grad_current, grad_values)
         if keys is not None:
-            # A stable sort keeps the events of equal keys, which belong to one segment, in the order of their steps.
+            # Events with equal keys belong to one segment; a stable sort keeps them in the order of their steps.
             sorted_keys, order = keys.sort(stable=True)
             bounds = torch.arange(groups * inputs + 1, dtype=dtype, device=weight.device) * stride
             starts = torch.searchsorted(sorted_keys, bounds)
@@ -180,7 +183,7 @@ class Gpu:
     def masked_weight_gradient(
         self, layer: Layer | IntegerLayer, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
     ) -> Tensor:
-        """The gradient of the weight from a dense input."""
+        """The gradient of the weight, from a dense input and its mask."""
         inputs = input.shape[2]
         columns = self.empty(input, *self._columns_shape(layer, inputs), dtype=torch.int32)
         self.launch("mask_columns", dense_rows(input, None, mask), columns)
@@ -189,7 +192,7 @@ class Gpu:
 
     @staticmethod
     def _columns_shape(layer: Layer | IntegerLayer, inputs: int) -> tuple[int, int, int]:
-        """The shape of columns, a word for each segment of each input of a sample."""
+        """The shape of columns: a word for each segment of each input of a sample."""
         steps, batch, _ = layer.sizes
         return batch, -(-steps // core.event_segment), inputs
 
@@ -207,7 +210,11 @@ class Gpu:
         columns: Tensor | None = None,
         elements: Tensor | None = None,
     ) -> Tensor:
-        """The gradient of the weight from sorted events, columns of event rows, or columns of a dense input."""
+        """The gradient of the weight, from one of three forms of the events.
+
+        Sorted events: ``starts``, ``positions``, ``values``; columns of event rows: ``counts``; columns of a dense
+        input: ``columns``, ``elements``.
+        """
         grad_weight = torch.empty_like(weight)
         groups = cuda_module().weight_groups(*layer.sizes[1:])
         partials = self.empty(weight, groups, weight.shape[1], weight.shape[0])
@@ -229,7 +236,7 @@ class Gpu:
         return clamped
 
     def _integer_events(self, layer: IntegerLayer) -> tuple[Tensor | None, core.EventRows, Tensor | None]:
-        """The mask of a dense input, for the caller to keep, and what the kernel takes."""
+        """The mask of a dense input, which the caller must keep alive, and the kernel's arguments: rows and mask."""
         inputs = layer.weight.shape[1]
         if layer.rows is not None:
             return None, layer.rows.for_kernels(inputs), None
@@ -246,7 +253,7 @@ class Gpu:
         grad_current: Tensor | None,
         grad_weight: Tensor | None,
     ) -> None:
-        """Fill the gradients of the currents and of the integers of the weight, unless they are None."""
+        """Fill the gradients of the currents and of the integer weights, unless they are None."""
         made = self.empty(slopes, *layer.sizes) if grad_current is None else grad_current
         self.launch("integer_backward", layer.struct, slopes, grad_spikes, made)
         if grad_weight is None:
@@ -267,7 +274,7 @@ class Gpu:
 
 
 def _elements(current: Tensor, spikes: Tensor | None) -> tuple[Any, bool]:
-    """The element type of the currents, and whether it is a half precision that spikes or their gradient have too."""
+    """The element type of the currents, and whether the spikes (or their gradient) have the same half precision."""
     element = cuda_module().Element
     half = {torch.float16: element.float16, torch.bfloat16: element.bfloat16}.get(current.dtype)
     if half is None:
@@ -276,7 +283,7 @@ def _elements(current: Tensor, spikes: Tensor | None) -> tuple[Any, bool]:
 
 
 def dense_rows(input: Tensor, lengths: Tensor | None, mask: Tensor) -> core.DenseRows:
-    """The struct of a dense input that kernels take; the caller must keep the tensors alive while they run."""
+    """The struct that kernels take for a dense input; the caller must keep the tensors alive while they run."""
     return core.DenseRows(
         input.dtype == torch.float64,
         False,
@@ -297,7 +304,7 @@ def plain(argument: Any) -> Any:
 
 
 def is_gpu(device: torch.device) -> bool:
-    """Whether the device's type is that of the CUDA kernels."""
+    """Whether the device is of the type that the CUDA kernels run on."""
     return device.type == "cuda"
 
 
@@ -320,7 +327,7 @@ def backend_of(name: str, x: Tensor) -> Cpu | Gpu:
 
 @functools.cache
 def cuda_module() -> Any:
-    """The compiled module of the CUDA kernels, which is loaded when the first tensor on a GPU arrives."""
+    """The compiled module of the CUDA kernels, loaded when the first tensor on a GPU needs it."""
     return importlib.import_module("srcell._cuda")
 
 

@@ -1,6 +1,6 @@
-"""The layer's arguments that all operators share, and the checks of a tensor's shape, dtype and device.
+"""The arguments that all operators of a layer share, and the checks of a tensor's shape, dtype and device.
 
-The operators use this; it knows no synapse and runs no kernel. Values are checked in the compiled modules, which read
+The operators use this; it knows no synapse and runs no kernel. The compiled modules check values, because they read
 them.
 """
 
@@ -23,9 +23,9 @@ SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
 WORK = (torch.float32, torch.float64)
 
-# A layer's share of the schemas, which `LayerArguments` is in a call's record. If one cell parameter is a tensor, all
-# are passed as tensors; `constants` are still checked, so that the value of a float among them is checked on a GPU too.
-# A backward operator's schema has optional tensors in place of the lists, and of the state what the gradient needs.
+# The layer's part of the schemas; a call's record has it as one `LayerArguments`. If one cell parameter is a tensor,
+# all are passed as tensors; `constants` are still checked, so that a float among them is checked on a GPU too. A
+# backward operator's schema has optional tensors instead of the lists, and of the state only what the gradient needs.
 LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths, Tensor? weight_hh"
 LISTS = {"cell": PARAMETERS, "state": ("i0",)}
 LAYER_BACKWARD = ", ".join(
@@ -39,7 +39,7 @@ GRADIENTS = ", ".join(f"Tensor {name}" for name in ("weight_hh", *(f"{x}0" for x
 
 
 class LayerArguments(NamedTuple):
-    """A layer's share of a call, by the names of LAYER and OPTIONS: ``call.layer``."""
+    """The layer's part of a call, ``call.layer``; its fields have the names in LAYER and OPTIONS."""
 
     bias: Tensor
     cell: list[Tensor]
@@ -73,7 +73,7 @@ def work_dtype(x: Tensor) -> torch.dtype:
 
 
 def check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -> Like:
-    """Check a tensor's dimensions and dtype; return what other arguments must have, which is float32 for half."""
+    """Check a tensor's dimensions and dtype; return what other arguments must have: beside half precision, float32."""
     if x.dim() != dimensions.count(",") + 1:
         raise ValueError(f"{name}: expected shape ({dimensions}), got {tuple(x.shape)}")
     if x.dtype not in WORK and not (half and x.dtype in HALF):
@@ -82,7 +82,7 @@ def check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -
 
 
 def check_tensor(name: str, x: Tensor, like: Like, *shapes: tuple[int, ...]) -> Tensor:
-    """The tensor; raise unless it has the dtype and device of ``like`` and one of the shapes."""
+    """Return the tensor; raise unless it has the dtype and device of ``like`` and one of the shapes."""
     if x.dtype != like.dtype:
         raise TypeError(f"{name}: expected dtype {like.dtype}, as {like.name} has, got {x.dtype}")
     _check_device(name, x, like)
@@ -98,7 +98,7 @@ def check_optional(name: str, x: Tensor | None, like: Like, *shapes: tuple[int, 
 
 
 def check_integers(name: str, x: Tensor, dtype: torch.dtype, count: int, like: Like) -> Tensor:
-    """The tensor; raise unless it is a vector of ``count`` integers."""
+    """Return the tensor; raise unless it is a vector of ``count`` integers of this dtype on the device of ``like``."""
     if x.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {str(dtype).removeprefix('torch.')}, got {x.dtype}")
     _check_device(name, x, like)
@@ -113,7 +113,7 @@ def _check_device(name: str, x: Tensor, like: Like) -> None:
 
 
 def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, held: int = len(STATE)) -> None:
-    """Check all but the values of a call's layer, which fake tensors do not have; its state has ``held`` tensors."""
+    """Check a call's layer, whose state has ``held`` tensors, except for values, which fake tensors do not have."""
     _, batch, neurons = sizes
     vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
     check_tensor("bias", layer.bias, like, *vectors)
@@ -146,7 +146,7 @@ def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
 
 
 def keep(call: Any) -> dict[str, Any]:
-    """Of the initial state, keep what the gradient needs beside a trace: i, for the gradients of cell parameters."""
+    """Keep what the gradient needs of the initial state beside a trace: i, for the gradients of cell parameters."""
     return {"state": call.layer.state[:1] if call.layer.cell else []}
 
 
@@ -168,12 +168,12 @@ def differentiate(
     """Register the gradient of an operator that runs a layer: a call of its backward operator.
 
     Args:
-        forward: returns spikes, the state, and what it saves.
-        backward: takes the gradients of the outputs, the synapse's tensors, what was saved, and the layer; returns the
-            gradients of ``wanted``, and GRADIENTS.
-        synapse: names of the tensors before the layer.
-        wanted: those that have a gradient; ``output_mask`` begins with a flag for each.
-        shared: names of the options that both operators take beside the layer's.
+        forward: returns spikes, the state, and the saved outputs.
+        backward: takes the gradients of the outputs, the synapse's tensors, the saved outputs, and the layer; returns
+            the gradients of ``wanted``, and GRADIENTS.
+        synapse: names of the tensor arguments before the layer's.
+        wanted: the names among them that have a gradient; ``output_mask`` begins with a flag for each.
+        shared: names of the options that both operators take besides the layer's.
         keep: see ``Operator.gradient``.
         options: see ``Operator.gradient``.
 
@@ -197,11 +197,11 @@ class Layer(NamedTuple):
     sizes: Sizes
     """T, B and N."""
     like: Like
-    """The argument whose dtype and device all have."""
+    """The argument whose dtype and device all tensors have."""
     given: LayerArguments
-    """Checked and contiguous; to be kept while kernels have the addresses of its tensors."""
+    """The arguments, checked and contiguous; keep them alive while kernels use the addresses of their tensors."""
     struct: core.Layer
-    """The same for kernels."""
+    """The struct that kernels take, with these addresses."""
 
 
 def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, held: int = len(STATE)) -> Layer:
@@ -240,7 +240,7 @@ def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dty
 
 
 class Forward(NamedTuple):
-    """What forward kernels fill: spikes, i, h and hs, and unless they are None trace and checkpoints."""
+    """What forward kernels fill: ``outputs`` (spikes, i, h, hs) and ``saved`` (trace and checkpoints, unless None)."""
 
     layer: Layer
     outputs: list[Tensor]
@@ -249,7 +249,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What backward kernels take, gradients of spikes, i, h and hs, and fill: GRADIENTS, unless they are None."""
+    """What backward kernels take (``grads`` of spikes, i, h, hs; ``saved``) and fill (GRADIENTS, unless None)."""
 
     layer: Layer
     grads: Optionals
@@ -258,12 +258,12 @@ class Backward(NamedTuple):
 
     @property
     def sums(self) -> int:
-        """How many of a neuron's gradients are summed over time: the bias's alone, or those of all parameters."""
+        """The number of gradients per neuron to sum over time: the bias's alone, or those of all parameters."""
         return 1 if all(x is None for x in self.gradients[2 + len(STATE) :]) else 1 + len(PARAMETERS)
 
 
 def empty_gradients(layer: Layer, output_mask: Sequence[bool], backend: Cpu | _gpu.Gpu) -> Optionals:
-    """Uninitialised tensors for GRADIENTS, None for recurrent weights and cell parameters that are not wanted."""
+    """Uninitialised tensors for GRADIENTS, None for unwanted gradients of recurrent weights and cell parameters."""
     state = [backend.empty(layer.given.bias, *layer.sizes[1:]) for _ in STATE]
     weight_hh, *cell = (
         empty_like(x) if want and x is not None else None
@@ -275,8 +275,8 @@ def empty_gradients(layer: Layer, output_mask: Sequence[bool], backend: Cpu | _g
 def saved_sizes(on_gpu: bool, sizes: Sizes, traced: bool) -> tuple[int, int]:
     """Elements of the trace and of the checkpoints that a layer keeps for its gradient.
 
-    With a trace, behind events and beside recurrent weights, checkpoints are h and hs before every segment; without, i,
-    h and hs.
+    After events and with recurrent weights there is a trace, and checkpoints are h and hs before every segment; without
+    a trace, they are i, h and hs.
     """
     steps, batch, neurons = sizes
     segment = core.event_segment if traced and not on_gpu else core.segment
@@ -295,7 +295,7 @@ def empty_saved(layer: Layer, backend: Cpu | _gpu.Gpu, save: bool, traced: bool)
 
 
 def fake_saved(like: Tensor, sizes: Sizes, save: bool, traced: bool) -> Optionals:
-    """The shapes of ``empty_saved``."""
+    """Tensors of the shapes of ``empty_saved``, for fake kernels."""
     if not save:
         return [None, None]
     return [like.new_empty(size) for size in saved_sizes(_gpu.is_gpu(like.device), sizes, traced)]
@@ -312,7 +312,7 @@ def saved_of(call: Any, layer: Layer, traced: bool) -> list[Tensor]:
 
 
 def grads_of(call: Any, sizes: Sizes, like: Like, or_dtype: torch.dtype | None = None) -> list[Tensor | None]:
-    """The grad_outputs of a call, checked and contiguous: of spikes, which may be of ``or_dtype``, and of the state."""
+    """A call's grad_outputs, checked and contiguous: for spikes, which may have ``or_dtype``, and for the state."""
     spikes, *state = arriving = call[: 1 + len(STATE)]
     if spikes is not None:
         of_spikes = like if or_dtype is None or spikes.dtype != or_dtype else like._replace(dtype=or_dtype)
@@ -331,7 +331,7 @@ def fake_outputs(like: Tensor, steps: int, batch: int, neurons: int) -> list[Ten
 
 
 def fake_gradients(call: Any, batch: int, neurons: int, output_mask: Sequence[bool]) -> Optionals:
-    """The tensors of GRADIENTS."""
+    """Tensors of the shapes of GRADIENTS, None for gradients that are not wanted."""
     layer: LayerArguments = call.layer
     state = [layer.bias.new_empty(batch, neurons) for _ in STATE]
     wanted = [

@@ -1,4 +1,4 @@
-"""How an operator of ``torch.ops.srcell`` is declared: its schema, its kernels, its fake kernel, its gradient.
+"""Declares operators of ``torch.ops.srcell``: a schema, kernels, a fake kernel and a gradient.
 
 Every operator's file uses this; it knows torch's dispatcher and nothing of neurons.
 """
@@ -22,21 +22,22 @@ Gradients = dict[str, Argument]
 
 
 class Operator:
-    """One operator.
+    """An operator, declared by its schema.
 
-    Its functions get a call as one record, which has the schema's names: ``call.weight``, ``call.steps``. Of several
-    outputs a kernel may return None for one that the call does not want; torch's dispatcher gets a tensor without
-    elements there, and so does the fake kernel.
+    Its functions (kernels, fake kernel, gradient) get a call as one record with the schema's names: ``call.weight``,
+    ``call.steps``. A kernel or fake kernel may return None for one of several outputs if the call does not want it;
+    torch's dispatcher gets a tensor without elements in its place.
 
-    An operator is called with what its record holds: the tensors, the shared record if there is one, and the other
-    options by keyword. ``torch.ops.srcell`` takes the schema's arguments.
+    To call an operator, pass the fields of its record: the tensors, the shared record if there is one, and the other
+    options by keyword. ``torch.ops.srcell`` takes the schema's arguments instead.
 
     Args:
-        schema: a schema of torch.library, with tensors and lists of tensors first and all else keyword-only.
-        shared: a name, and a named tuple that several operators share: in the record it replaces the schema's last
-            tensors, which are its first fields, and the options with the names of its other fields.
-        lists: names of consecutive optional tensors that are one list in the record, by its name. Backward operators
-            need it: torch batches calls (``is_grads_batched``) only of operators that take no list.
+        schema: a schema of torch.library: tensors and lists of tensors first, all other arguments keyword-only.
+        shared: a name and a named tuple type, for arguments that several operators share. The record then has one field
+            of this name instead of the schema's last tensors (the tuple's first fields) and of the options with the
+            names of the tuple's other fields.
+        lists: by name of a list in the record, the names of the consecutive optional tensors in the schema that form
+            it. Backward operators need it: torch batches calls (``is_grads_batched``) only of operators without lists.
 
     """
 
@@ -84,7 +85,7 @@ class Operator:
             torch.library.register_vmap(f"srcell::{self.name}", self._one_by_one, lib=_library)
 
     def kernel(self, *keys: str) -> Callable[[Function], Function]:
-        """Decorator: register the kernel of these dispatch keys, a function of the call."""
+        """Decorator: register a function of the call as the kernel for these dispatch keys."""
 
         def register(function: Function) -> Function:
             for key in keys:
@@ -113,7 +114,7 @@ class Operator:
         return self._record(*tensors, **options)
 
     def arguments(self, call: Sequence[Any]) -> list[Any]:
-        """The schema's tensors, and lists of them, of a call's record or of its part before the options."""
+        """The schema's tensors and lists of tensors, from a call's record or from its fields before the options."""
         tensors = list(call[: self._alone])
         if self._shared is not None:
             shared = call[self._alone]
@@ -124,11 +125,11 @@ class Operator:
         return tensors
 
     def options(self, call: Any) -> dict[str, Any]:
-        """The schema's options of a call's record."""
+        """The schema's options, from a call's record."""
         return self._with_shared(call, {name: getattr(call, name) for name in self._options})
 
     def _with_shared(self, call: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
-        """Options, and those of the shared record."""
+        """These options, and those in the shared record."""
         if self._shared is None:
             return options
         shared = call[self._alone]
@@ -142,15 +143,16 @@ class Operator:
     ) -> Callable[[Function], Function]:
         """Decorator: register the function that returns gradients by name: a tensor each, a list for a list.
 
-        It gets the call with what ``keep`` left of it, the outputs behind the differentiable ones, the gradients of
-        these, and which arguments need a gradient, by name. Differentiating an operator without it raises.
+        Its arguments are the call, with the tensors that ``keep`` kept; the outputs after the differentiable ones; the
+        gradients of the differentiable ones; and, by name, which arguments need a gradient. Differentiating an operator
+        without such a function raises.
 
         Args:
-            keep: of a call, what to keep for the gradient in place of its tensors, by name: None, an empty list, or
-                less; all others are kept as they are.
-            options: of a call and of which arguments need a gradient, the keyword-only arguments that replace the
-                call's own then; only torch's autograd key knows it.
-            outputs: how many of the outputs are differentiable; those behind them are kept.
+            keep: a function of the call that returns, by name, what to keep for the gradient in place of a tensor:
+                None, an empty list, or less. Tensors that it does not name are kept unchanged.
+            options: a function of the call and of which arguments need a gradient. It returns the keyword-only
+                arguments that replace the call's own if one is needed, which only torch's autograd key knows.
+            outputs: the number of differentiable outputs, which come first; those after them are kept for the gradient.
 
         """
 
@@ -162,7 +164,7 @@ class Operator:
         return register
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Call the operator, through torch's dispatcher unless a call on these tensors would meet nothing there."""
+        """Call the operator, through torch's dispatcher unless that would do nothing but call the kernel."""
         tensors = self.arguments(arguments)
         if not torch.compiler.is_compiling():
             flat = flattened(tensors)
@@ -176,7 +178,7 @@ class Operator:
         return self._overload(*tensors, **self._with_shared(arguments, options))
 
     def _below_autograd(self, *arguments: Any, **options: Any) -> Any:
-        """The kernel of torch's autograd key: differentiable only where a gradient may be needed."""
+        """Kernel of torch's autograd key: make the call differentiable only if a gradient may be needed."""
         flat = flattened(arguments)
         if _private.has_tangent(flat):
             raise RuntimeError(f"srcell::{self.name}: forward-mode differentiation (jvp) is not supported")
@@ -184,19 +186,19 @@ class Operator:
             call = self.call(*arguments, **options)
             if not _private.transforms_are_active():
                 return _Call.apply(self, None, call, arguments, *flat)  # type: ignore[no-untyped-call]
-            # This kernel of the autograd key runs at the level of torch.func's innermost transform, and what it calls
-            # below goes to the next.
+            # This kernel runs at the level of torch.func's innermost transform; the operators that it calls run at the
+            # next level.
             with _private.at_one_level():
                 return _CallAtLevel.apply(self, None, call, arguments, *flat)
         return self._below(*arguments, **options)
 
     def _below(self, *arguments: Any, **options: Any) -> Any:
-        """Call the operator, but for its autograd kernel."""
+        """Call the operator without its autograd kernel."""
         with _private.below_autograd():
             return self._overload(*arguments, **options)
 
     def _one_by_one(self, info: Any, in_dims: Sequence[Any], *arguments: Any, **options: Any) -> tuple[Any, Any]:
-        """The call under vmap: one call for each slice, and their outputs stacked."""
+        """Run a call under vmap: call the operator once for each slice and stack the outputs."""
 
         def slice_of(argument: Any, dim: Any, k: int) -> Any:
             if isinstance(argument, (list, tuple)):
@@ -216,12 +218,16 @@ class Operator:
 
 
 def _record(name: str, fields: Sequence[str], defaults: Sequence[Any] = ()) -> Any:
-    """A named tuple of these fields."""
+    """A named tuple type with these fields."""
     return namedtuple(name, fields, defaults=defaults)
 
 
 class _Call(torch.autograd.Function):
-    """A differentiable call of a kernel, or through torch's dispatcher if it is None; the tensors come flat as well."""
+    """A differentiable call of a kernel, or through torch's dispatcher if the kernel is None.
+
+    It gets the tensors twice: in ``tensors`` with their lists, and flat, because torch's autograd does not look into
+    lists.
+    """
 
     @staticmethod
     def forward(
@@ -234,7 +240,7 @@ class _Call(torch.autograd.Function):
     ) -> Any:
         sizes = sizes_of(tensors)
         options = operator.options(call)
-        if kernel is None:  # at a transform's level these are the arguments of that level
+        if kernel is None:  # under a transform, flat holds the tensors of this level
             tensors = nested(flat, sizes)
             call = operator.call(*tensors, **options)
         needs = operator._needs(*nested(ctx.needs_input_grad[4:], sizes))
@@ -279,7 +285,7 @@ class _CallAtLevel(_private.SingleLevelFunction):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Any:
-        # Gradients are off in here, and the levels below would take that over.
+        # Gradients are off in here; without this, they would be off at the levels below as well.
         with torch.enable_grad():
             return _Call.forward(ctx, *arguments)
 
@@ -295,7 +301,7 @@ def filled(outputs: Any) -> Any:
 
 
 def flattened(arguments: Sequence[Any]) -> list[Any]:
-    """The arguments with the items of lists in the place of the lists: torch's autograd does not look into them."""
+    """The arguments with each list replaced by its items: torch's autograd does not look into lists."""
     flat: list[Any] = []
     for argument in arguments:
         if isinstance(argument, (list, tuple)):
@@ -306,11 +312,11 @@ def flattened(arguments: Sequence[Any]) -> list[Any]:
 
 
 def sizes_of(arguments: Sequence[Any]) -> list[int | None]:
-    """The length of each list among the arguments, None for each that is none."""
+    """The length of each argument that is a list, None for each other argument."""
     return [len(x) if isinstance(x, (list, tuple)) else None for x in arguments]
 
 
 def nested(flat: Sequence[Any], sizes: Sequence[int | None]) -> list[Any]:
-    """Undo the flattening: for each size a list of so many items, for each None a single item."""
+    """Undo ``flattened``: a list of that many items for each size, a single item for each None."""
     items = iter(flat)
     return [next(items) if size is None else [next(items) for _ in range(size)] for size in sizes]

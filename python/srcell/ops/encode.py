@@ -61,8 +61,8 @@ def rate_cpu(call: Any) -> tuple[Tensor, Tensor]:
 
 
 def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
-    """The struct of the images that encoders take, the number of active pixels before each sample, their number in all,
-    and the number that an encoder's scratch must have room for.
+    """Count active pixels; return the struct of the images that encoders take, the number of active pixels before each
+    sample, the total, and the number of pixels that an encoder's scratch must have room for.
     """
     samples, pixels = images.shape
     view = core.Images(address(images), samples, pixels, torch.get_num_threads())
@@ -73,7 +73,7 @@ def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
 
 @rate_encode.kernel("CUDA")
 def rate_gpu(call: Any) -> tuple[Tensor, Tensor]:
-    """``rate_cpu`` on a GPU. It synchronises, to learn how many events there are."""
+    """``rate_cpu`` on a GPU; it synchronises to learn the number of events."""
     images, index, steps, prefix, gain, seed, thinned = call
     images, like = check_images(images, steps, prefix, fewest=0)
     index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))

@@ -1,7 +1,7 @@
 """``integer_src``: a linear synapse of integers on events or on a dense input of 0 and 1, then integer neurons.
 
-Its gradient is that of the surrogate in csrc/integer_surrogate.h, with respect to the float weights behind the integers
-and to a dense input.
+Its gradient is the surrogate gradient of csrc/integer_surrogate.h, with respect to a dense input and to ``latent``, the
+float weights that were rounded to the integers.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class IntegerLayer:
 
 @integer_src.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Tensor, ...]:
-    """The kernel. Spikes are float32 with ``floats``, otherwise uint8; with ``save`` the slopes are kept."""
+    """The kernel. Spikes are float32 with ``floats``, otherwise uint8; ``save`` keeps the slopes for the gradient."""
     layer, weight = IntegerLayer(call), call.weight
     check_latent(call.latent, weight)
     if call.save and not (call.floats and call.scale is not None):
-        raise ValueError("scale: expected a tensor, and floats, where a gradient is needed")
+        raise ValueError("scale: expected a tensor, and floats=True, with save=True")
     backend = _gpu.backend_of("weight", weight)
     outputs = [
         backend.empty(weight, *layer.sizes, dtype=torch.float32 if call.floats else torch.uint8),
@@ -80,7 +80,7 @@ def forward(call: Any) -> tuple[Tensor, ...]:
 
 
 def check_arguments(call: Any) -> Sizes:
-    """Check all but the values, which fake tensors do not have; T, B and N."""
+    """Check everything but values, which fake tensors do not have; return T, B and N."""
     weight, rows = call.weight, call.steps * call.batch
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
@@ -106,12 +106,12 @@ def check_arguments(call: Any) -> Sizes:
 
 
 def check_latent(latent: Tensor | None, weight: Tensor) -> None:
-    """Check the float weights behind the integers."""
+    """Check the float weights that were rounded to the integers."""
     check_optional("latent", latent, Like("a float tensor", torch.float32, weight.device), tuple(weight.shape))
 
 
 def check_state(state: Sequence[Tensor], cell: Sequence[int]) -> None:
-    """Raise for a state that the neurons cannot be in."""
+    """Raise if the state is outside the bounds of the neurons."""
     constants = dict(zip((name for name, _ in CONSTANTS), cell, strict=True))
     bounds = {
         "i": (-constants["i_max"], constants["i_max"]),
@@ -137,7 +137,7 @@ def forward_fake(call: Any) -> tuple[Tensor, ...]:
 
 
 def keep(call: Any) -> dict[str, Any]:
-    """Keep all but the float weights and the state, which the gradient does not need."""
+    """Keep everything but the float weights and the state, which the gradient does not need."""
     return {"latent": None, "state": []}
 
 
@@ -188,11 +188,11 @@ def backward_fake(call: Any) -> tuple[Tensor, ...]:
 
 
 def check_cell(cell: Sequence[int]) -> None:
-    """Raise unless they are integers with which every value of a neuron fits in 16 bits."""
+    """Raise unless the constants are integers with which every value of a neuron fits in 16 bits."""
     for (name, _), value in zip(CONSTANTS, cell, strict=False):
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise TypeError(f"cell.{name}: expected an int, got {type(value).__name__}")
     try:
         core.check_integer_cell(list(cell))
-    except TypeError:  # of pybind11, for more than 64 bits
+    except TypeError:  # from pybind11, for integers of more than 64 bits
         raise ValueError(f"cell: expected {len(CONSTANTS)} integers of at most 64 bits, got {tuple(cell)!r}") from None

@@ -1,6 +1,6 @@
 """``rest``: the resting point of a neuron.
 
-It is one operator because torch 2.4 takes exponential time to compile the steps of a bisection.
+It is an operator because torch 2.4 takes exponential time to compile the steps of a bisection.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""``scale``: a layer's outputs times a factor for each neuron of each sample, in memory that the core reuses.
+"""``scale``: a layer's outputs times a factor for each neuron of each sample, in memory that ``srcell._core`` reuses.
 
-Torch's own product takes four times as long, because its output lies on fresh pages.
+torch's own product takes four times as long, because its output lies on fresh pages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def forward(call: Any) -> Tensor:
 
 
 def check(call: Any) -> tuple[Tensor, Tensor]:
-    """Spikes and factors that go together."""
+    """Check spikes and factors against each other and return them."""
     spikes, factors = call
     check_tensor("factors", factors, Like("spikes", spikes.dtype, spikes.device), spikes.shape[1:])
     return spikes, factors
@@ -42,7 +42,7 @@ def forward_fake(call: Any) -> Tensor:
 
 
 def keep(call: Any) -> dict[str, Any]:
-    """Keep the factors, which get no gradient."""
+    """Keep only the factors; they get no gradient."""
     return {"spikes": None}
 
 

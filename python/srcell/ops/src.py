@@ -53,8 +53,8 @@ src = Operator(
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel.
 
-    ``save`` is set if a gradient may be needed, and without it trace and checkpoints are empty. With ``half_spikes``
-    the spikes of half-precision currents have their dtype.
+    ``save`` is set if a gradient may be needed; without it trace and checkpoints are empty. With ``half_spikes`` the
+    spikes have the dtype of half-precision currents.
     """
     layer = checked_layer(call.current.shape, check_current(call), call.layer)
     current, dtype = contiguous(call.current), spikes_dtype(call)
@@ -77,7 +77,7 @@ def spikes_dtype(call: Any) -> torch.dtype:
 
 
 def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tuple[list[Tensor], Optionals]:
-    """Spikes (of ``dtype``) and state, and trace and checkpoints, of a checked layer on contiguous currents."""
+    """Run a checked layer on contiguous currents; return spikes (of ``dtype``) and state, and trace and checkpoints."""
     backend = _gpu.backend_of("current", current)
     outputs = empty_outputs(layer, backend, dtype)
     saved = empty_saved(layer, backend, call.save, traced=layer.given.weight_hh is not None)
@@ -115,7 +115,7 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     traced = layer.given.weight_hh is not None
     grads, saved = grads_of(call, layer.sizes, like, current.dtype), saved_of(call, layer, traced)
     given = contiguous(current)
-    if traced:  # its kernels take and make the dtype of the computation, and read no currents
+    if traced:  # these kernels work in the dtype of the computation and read no currents: the bias stands in for them
         grads, given = [None if x is None else x.to(like.dtype) for x in grads], layer.given.bias
     want_current, *layer_mask = call.output_mask
     grad_current, gradients = run_scan_backward(layer, grads, given, saved, layer_mask)
@@ -129,7 +129,7 @@ def run_scan_backward(
     saved: Optionals,
     output_mask: Sequence[bool],
 ) -> tuple[Tensor, Optionals]:
-    """The gradients of currents, in their dtype, and of a checked layer; with a trace the currents are not read."""
+    """The gradients of the currents, in their dtype, and of a checked layer; with a trace ``current`` is not read."""
     backend = _gpu.backend_of("current", current)
     gradients, grad_current = empty_gradients(layer, output_mask, backend), backend.empty(current, *layer.sizes)
     backend.scan_backward(Backward(layer, grads, saved, gradients), current, grad_current)
@@ -146,7 +146,7 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def keep_current(call: Any) -> dict[str, Any]:
-    """Keep the currents, or of them the shape alone beside recurrent weights, whose trace has what is needed."""
+    """Keep the currents; with recurrent weights only their shape, because the trace has what the gradient needs."""
     if call.layer.weight_hh is None:  # the checkpoints have the initial state
         return {"state": []}
     return {"current": call.current.new_empty(()).expand(call.current.shape), **keep(call)}

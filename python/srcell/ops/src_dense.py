@@ -1,7 +1,7 @@
 """``src_dense``: a linear synapse on a dense input, then the recurrence.
 
 The synapse adds the weights of the nonzero inputs one by one, or uses torch's matrix product, whichever is asked for or
-expected to be faster. The backward operator takes the method that the forward one used.
+expected to be faster. The backward operator uses the same method as the forward operator.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ src_dense = Operator(
 
 @src_dense.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Tensor | None, ...]:
-    """The kernel. With ``save``, events keep a mask and whether they are all 1, and the product keeps its currents."""
+    """The kernel. With ``save``, events keep a mask and whether all are 1; the product keeps the currents."""
     (sizes, like), input, weight = sizes_of(call), contiguous(call.input), contiguous(call.weight)
     layer, backend = checked_layer(sizes, like, call.layer), _gpu.backend_of("input", input)
     outputs, by_events = empty_outputs(layer, backend), takes_events(input, call.method, layer.given.lengths)
@@ -88,28 +88,28 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def sizes_of(call: Any) -> tuple[Sizes, Like]:
-    """T, B and N of a call whose input and weight go together."""
+    """Check input, weight and method; return T, B and N, and what the other arguments must have."""
     like = check_synapse(call.input, call.weight, call.method)
     return (*call.input.shape[:2], call.weight.shape[0]), like
 
 
 def multiply(input: Tensor, weight: Tensor, current: Tensor) -> Tensor:
-    """The currents of a contiguous input, by torch's matrix product."""
+    """Fill and return the currents of a contiguous input, by torch's matrix product."""
     torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
     return current
 
 
 def kept_sizes(call: Any, sizes: Sizes) -> tuple[int, int]:
-    """Elements of the trace, or of the product's currents, and of the checkpoints; for "auto" there is room for either.
+    """Elements of the trace, or of the product's currents, and of the checkpoints; for "auto" enough for either method.
 
-    Checkpoints of currents take more than those of a trace, which events and recurrent weights make.
+    Checkpoints take more without a trace; there is a trace after events and with recurrent weights.
     """
     traced = call.method == "events" or call.layer.weight_hh is not None
     return math.prod(sizes), saved_sizes(_gpu.is_gpu(call.input.device), sizes, traced)[1]
 
 
 def traced_part(layer: Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the room for either method, what a trace and its checkpoints take."""
+    """The trace, and the part of the checkpoints that is used beside a trace; "auto" allocates for either method."""
     size = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, traced=True)[1]
     return trace, checkpoints if checkpoints.numel() == size else checkpoints[:size]
 
@@ -127,7 +127,7 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def kept_shapes(call: Any, sizes: Sizes) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """The shapes and dtypes of KEPT; the mask has rows only where events may be."""
+    """The shapes and dtypes of KEPT; the mask has rows only if the method may be events."""
     (rows, words), (trace, checkpoints) = mask_shape(call.input), kept_sizes(call, sizes)
     masked = call.method == "events" or (call.method == "auto" and not _gpu.is_gpu(call.input.device))
     return {
@@ -148,7 +148,7 @@ src_dense_backward = Operator(
 
 @src_dense_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor | None, ...]:
-    """The kernel. ``"auto"`` is the method that the same input took forwards."""
+    """The kernel. ``"auto"`` chooses the same method as forwards, because the input is the same."""
     (sizes, like), input, weight = sizes_of(call), contiguous(call.input), contiguous(call.weight)
     check_output_mask(call.output_mask, 2)
     want_input, want_weight, *layer_mask = call.output_mask
@@ -195,9 +195,10 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
-    """The options of a call whose gradient is needed: its backward call takes the method that it takes.
+    """The options of a call whose gradient is needed, with "auto" resolved: its backward call uses the same method.
 
-    A call that already saves is within another, at a transform's outer level, which does not know the method.
+    A call that already has ``save`` comes from the call at an outer level of a transform. That one could not resolve
+    "auto", so this one must not.
     """
     options, input, lengths = options_of_gradient(call, needs), call.input, call.layer.lengths
     valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])

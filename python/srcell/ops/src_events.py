@@ -54,7 +54,7 @@ src_events = Operator(
 
 @src_events.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Tensor | None, ...]:
-    """The kernel; with ``trace_integrator`` the trace has what the gradients of cell parameters need."""
+    """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need."""
     sizes, like = check_synapse(call)
     rows, layer = rows_of(call), checked_layer(sizes, like, call.layer)
     backend = _gpu.backend_of("weight", call.weight)
@@ -64,7 +64,7 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def check_synapse(call: Any) -> tuple[Sizes, Like]:
-    """Check that weight, offsets, indices and values go together; T, B and N."""
+    """Check weight, offsets, indices and values; return T, B and N, and what the other arguments must have."""
     like, count = check_floats("weight", call.weight, "N, K"), call.indices.numel()
     check_integers("offsets", call.offsets, torch.int64, call.steps * call.batch + 1, like)
     check_integers("indices", call.indices, torch.int32, count, like)
