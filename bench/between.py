@@ -2,10 +2,10 @@
 
     python bench/between.py
 
-Each of some torch operations is timed directly after srcell.src and directly after torch.tanh, in turn, on arrays of
-the same size and for the same time, and then directly after torch.sort of such an array. The medians are printed and
-written. The ratio of the first two should be below 1.05. The smallest operation may exceed it: if its code was evicted
-from the innermost caches, it takes some microseconds more once, as it does after torch.sort.
+Each of several torch operations is timed directly after srcell.src and directly after torch.tanh, in turn, both run on
+arrays of the same size and for the same time, and then directly after torch.sort of such an array. The medians are
+printed and written. The ratio of the first two should be below 1.05. The smallest operation may exceed this: if its
+code was evicted from the innermost caches, it takes a few microseconds more once, as it does after torch.sort.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python bench/compare.py OLD.json NEW.json
 
-The exit status is 0 if nothing did, 1 if anything did, 2 if the two cannot be compared. The script needs only Python,
-and reads only the fields that it compares.
+The exit status is 0 if nothing got slower, 1 if something did, 2 if the two cannot be compared. The script
+needs only Python, and reads only the fields that it compares.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Times differ between processes by some percent, which the quartiles within one process do not show: they depend on
-# where the heap lies and on what else runs.
+# Times differ between processes by a few percent, which the quartiles within one process do not show: they depend on
+# the heap's addresses and on what else is running.
 MARGIN = 0.05
 
 
@@ -66,14 +66,14 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Say what got slower between two measurements, beyond noise.")
+    parser = argparse.ArgumentParser(description="Report what got slower between two measurements, beyond noise.")
     parser.add_argument("old", type=Path, metavar="OLD.json")
     parser.add_argument("new", type=Path, metavar="NEW.json")
     arguments = parser.parse_args()
     try:
         return compare(*(json.loads(path.read_text()) for path in (arguments.old, arguments.new)))
     except KeyError as missing:
-        print(f"compare: a file is not one of srcell bench: it has no {missing}", file=sys.stderr)
+        print(f"compare: a file is not from srcell bench: it has no {missing}", file=sys.stderr)
     except (OSError, ValueError) as error:
         print(f"compare: {error}", file=sys.stderr)
     return 2

@@ -1,20 +1,20 @@
-"""Measure srcell on a GPU beside what a user would otherwise run there, in one process of a few minutes.
+"""Measure srcell on a GPU against what a user would otherwise run there, in one process of a few minutes.
 
     python bench/gpu.py --out FILE.json
 
-B = 256, N = 512, K = 784 with 3 % of the cells active, T in 32, 220, 1000, currents and inputs in float32 and bfloat16:
+B = 256, N = 512, K = 784 with 3 % active elements, T in 32, 220, 1000, currents and inputs in float32 and bfloat16:
 
 - the recurrence on given currents: the equations in eager PyTorch, under torch.compile in chunks of steps, in
   SpikingJelly's FlexSN if it is installed, and srcell's scan;
 - a layer: torch's product (TF32) before the scan, events with and without values, and cuDNN's nn.GRU for context,
   another cell.
 
-Rows are timed as those of ``srcell bench`` are, by CUDA events. Copies queued before keep the card busy while Python
-queues a call, so that a time is the card's: ``held_ms`` is how long they take, ``queued_ms`` how long Python takes for
-a forward pass behind them, or waits for a full queue. A row with more of the second than of the first is bound by
-Python. ``kernel_us`` has the time of each kernel of our rows. Memory is the peak above what a row starts from. The
-scan's bandwidth counts the bytes of its floor (bench/NOTES.md). ``--device cpu`` runs all of it on tiny sizes, by wall
-time, to see that it runs where there is no card.
+Rows are timed as in ``srcell bench``, by CUDA events. Copies queued first keep the card busy while Python queues a
+call, so that the time measured is the card's: ``held_ms`` is how long the copies take, ``queued_ms`` how long Python
+takes to queue a forward pass behind them, or waits for a full queue. A row whose ``queued_ms`` exceeds ``held_ms`` is
+bound by Python. ``kernel_us`` has the time of each kernel of srcell's rows. Memory is the peak above what is allocated
+when a row starts. The scan's bandwidth counts the bytes of its floor (bench/NOTES.md). ``--device cpu`` runs everything
+on tiny sizes, by wall time, to check the script where there is no card.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OURS = ("scan", "events", "events with values")
 
 
 class CardClock:
-    """Milliseconds of a call on a card that copies of 1 GiB keep busy until it is queued."""
+    """Milliseconds of a call on a card that copies of 1 GiB keep busy until the call is queued."""
 
     copies = 16
 
@@ -82,7 +82,7 @@ class CardClock:
 
 
 def peak_bytes(row: Row, gradient: Tensor) -> int:
-    """Of the card's memory in forward and backward, above what is allocated before."""
+    """Peak of the card's memory in forward and backward, above what is allocated before."""
     for leaf in row.leaves:
         leaf.grad = None
     torch.cuda.synchronize()
@@ -108,7 +108,7 @@ def compiled_chunk(current: Tensor, bias: Tensor, i: Tensor, h: Tensor, hs: Tens
 
 
 def compiled_recurrence(current: Tensor, bias: Tensor) -> Tensor:
-    # Three tensors, because one that is passed thrice is compiled anew.
+    # Three tensors, because passing one tensor three times would compile anew.
     state, spikes = SRCState(*(torch.zeros_like(current[0]) for _ in range(3))), []
     for part in current.split(CHUNK):
         made, state = compiled_chunk(part, bias, *state)
@@ -127,7 +127,7 @@ def step(current: Tensor, i: Tensor, h: Tensor, hs: Tensor, bias: Tensor) -> tup
 
 
 def flexsn_recurrence(bias: Tensor, batch: int) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """SpikingJelly's generator of kernels, given one step; it follows the recurrence and has its own spike gradient."""
+    """SpikingJelly's kernel generator on one step; its gradients follow the recurrence, with its own spike gradient."""
     try:
         from spikingjelly.activation_based import functional
         from spikingjelly.activation_based.neuron.flexsn import FlexSN
@@ -200,8 +200,8 @@ def measure(work: Work, clock: Clock) -> dict[str, Any]:
     scan = milliseconds["scan"]
     element = work.current.element_size()
     plane = work.current.numel()
-    # Read the currents, write the spikes; backwards read currents and gradient, write the currents' gradient; the
-    # checkpoints, three states in float32 every 16 steps, are written and read.
+    # Forward reads the currents and writes the spikes; backward reads the currents and grad_outputs and writes the
+    # currents' gradient; the checkpoints, three states in float32 every 16 steps, are written and read.
     forward, saved = plane * 2 * element, plane * 4 * 3 / 16
     floor = {FORWARD: forward, BOTH: forward + plane * 3 * element + 2 * saved}
     result["scan_bytes_per_second"] = {key: floor[key] / (scan[key]["median"] / 1e3) for key in floor}

@@ -84,7 +84,7 @@ def norse_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Seque
 
 
 def with_others(settings: Sequence[Setting]) -> list[Setting]:
-    """The settings, with rows of these libraries added where their neurons can do comparable work."""
+    """The settings, with rows of these libraries added where their neurons do comparable work."""
     added = {("784-100", "layer", 1): PACKAGES, ("calls", "step", 1): ("snntorch", "norse")}
     return [replace(s, rows=(*s.rows, *added.get((s.case, s.subject, len(s.neurons)), ()))) for s in settings]
 

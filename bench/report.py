@@ -39,7 +39,7 @@ def median(result: Result, row: str, key: str) -> float | None:
 
 
 def best(result: Result, rows: tuple[str, ...], key: str) -> float:
-    """The smallest median of the given rows, of those that were measured."""
+    """The smallest median among the given rows that were measured."""
     return min(found for row in rows if (found := median(result, row, key)) is not None)
 
 
@@ -80,7 +80,7 @@ def plot_sweep(
 
 
 def figures(document: Document, *, stacked: bool = False) -> dict[str, Figure]:
-    """The plots by file name. The time of a dense product does not depend on density: eager and compiled are lines."""
+    """The plots by file name. Dense products take the same time at any density: eager and compiled are lines."""
     return {
         "density.png": plot_sweep(
             document,
@@ -136,7 +136,7 @@ def layer_table(document: Document) -> Iterator[str]:
 
 
 def recurrence_table(document: Document) -> Iterator[str]:
-    """Times of the recurrence. Inference has no gradient mode: its row has the smaller of the modes' medians."""
+    """Times of the recurrence. Inference has no gradient mode: its row has the smaller median of the two modes."""
     results = results_of(document, "recurrence")
     rows = []
     for neurons in dict.fromkeys(result["setting"]["neurons"][0] for result in results):
@@ -159,7 +159,7 @@ def recurrence_table(document: Document) -> Iterator[str]:
 
 def latency_table(document: Document) -> Iterator[str]:
     results = results_of(document, "classifier")
-    head = ["milliseconds a batch", *(f"batch {result['setting']['batch']}" for result in results)]
+    head = ["milliseconds per batch", *(f"batch {result['setting']['batch']}" for result in results)]
     rows = [
         [LABELS[row], *(format_ms(median(result, row, FORWARD)) for result in results)]
         for row in results[0]["milliseconds"]
@@ -196,13 +196,13 @@ def measured_on(document: Document) -> str:
     threads = results_of(document, "784-100")[0]["setting"]["threads"]
     machine = f"{document['processor']}, {threads} threads, {environment['isa']}, torch {environment['torch']}"
     return f"""\
-A linear synapse and the recurrence behind it, 220 steps, 256 samples, float32; gradients of weight and bias. Medians of
-interleaved repetitions, a process a column; "compiled" is `torch.compile` of chunks of 20 steps; batches of events are
-built inside the timer. {machine}; commit {document["commit"]}, {document["date"]}."""
+A linear synapse followed by the recurrence, 220 steps, 256 samples, float32; gradients of weight and bias. Medians of
+interleaved repetitions, one process per column; "compiled" is `torch.compile` of chunks of 20 steps; the times include
+building the batches of events. {machine}; commit {document["commit"]}, {document["date"]}."""
 
 
 def readme_table(document: Document) -> Iterator[str]:
-    """The rows of ``layer_table`` among which a user would choose."""
+    """The rows of ``layer_table`` between which a user would choose."""
     head, rule, *rows = layer_table(document)
     yield from (head, rule)
     for label in (LABELS["eager"], LABELS["compiled"], LABELS["snntorch"], LABELS["events"]):
@@ -217,10 +217,7 @@ def section(document: Document) -> str:
     return f"""\
 {lines(readme_table(document))}
 
-A layer or a stack of them, 220 steps, 256 samples, float32; the density is the share of the input's elements that are
-events ({machine}).
-[speed.json](bench/results/speed.json) has all figures, also with dense inputs, one thread, gradient modes and other
-neurons, and the documentation shows them. `python bench/run.py` makes it, `srcell bench` measures on your machine."""
+220 steps, 256 samples, float32 ({machine}); [all figures](bench/results/speed.json)."""
 
 
 def write_report(document: Document, folder: Path = RESULTS, readme: Path = README) -> None:

@@ -1,10 +1,10 @@
 """Measure every case and write the repository's results: JSON, plots and the README's section.
 
     python bench/run.py
-    python bench/run.py calls       # some cases, which are only printed
+    python bench/run.py calls       # some cases, printed and not written
 
-Run it alone on the machine, from a commit: it takes about ten minutes on two cores. SpikingJelly, snnTorch and Norse
-are measured if they are installed.
+Run it on an otherwise idle machine, from a commit: it takes about ten minutes on two cores. SpikingJelly, snnTorch and
+Norse are measured if they are installed.
 """
 
 from __future__ import annotations

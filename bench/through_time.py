@@ -2,10 +2,10 @@
 
     python bench/through_time.py --data FOLDER [--seeds 2]
 
-First the norm of the gradient of late spikes against the distance in time of the input current, for each way in which
-gradients are taken. Then one layer of 256 lateral neurons is trained on row-sequential MNIST (12,000 digits, two
+First, the norm of the gradient of late spikes against the distance in time of the input current, for each gradient
+mode. Then one layer of 256 neurons with recurrent weights is trained on row-sequential MNIST (12,000 digits, two
 epochs, 6,000 others to validate), with the adjoints of h and hs cut, followed, damped, clipped or followed within
-windows; they pass from one step to the one before in Python here. Writes bench/results/through_time.json.
+windows; here a Python loop passes them from each step to the previous one. Writes bench/results/through_time.json.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def make_layer(lateral: str | None, gain: float = 1.0, surrogate: str = "straigh
 
 
 def reach(input: Tensor, lateral: str | None, surrogate: str, followed: bool, gain: float) -> list[float]:
-    """The norm of the gradient of late spikes with respect to the currents of each distance from them, a mean sample's.
+    """The norm of the gradient of late spikes with respect to the currents at each distance, as RMS over samples.
 
     The late spikes are those of the last ten steps, each with a random weight.
     """
@@ -71,13 +71,13 @@ def reach(input: Tensor, lateral: str | None, surrogate: str, followed: bool, ga
 
 
 class Method(NamedTuple):
-    """How the adjoints of h and hs pass from a step to the one before, with the surrogate of the spikes."""
+    """How the adjoints of h and hs pass from a step to the previous one, and the surrogate of the spikes."""
 
     label: str
     surrogate: str = "straight_through"
     followed: bool = True
-    window: int = 0  # followed within windows of as many steps; 0: through all
-    pass_back: Callable[[Tensor], Tensor] | None = None  # at every step
+    window: int = 0  # followed within windows of this many steps; 0: through all steps
+    pass_back: Callable[[Tensor], Tensor] | None = None  # applied at every step
 
 
 def damped(factor: float) -> Callable[[Tensor], Tensor]:
@@ -85,12 +85,12 @@ def damped(factor: float) -> Callable[[Tensor], Tensor]:
 
 
 def clipped(bound: float) -> Callable[[Tensor], Tensor]:
-    """Each neuron's adjoint within a bound, of a sample's share of the loss."""
+    """Clamp each neuron's adjoint to a bound, relative to a sample's share of the loss."""
     return lambda adjoint: adjoint.clamp(-bound / BATCH, bound / BATCH)
 
 
 def shortened(bound: float) -> Callable[[Tensor], Tensor]:
-    """Each sample's adjoints of all neurons with at most a norm, of a sample's share of the loss."""
+    """Scale down each sample's adjoints of all neurons to a norm, relative to a sample's share of the loss."""
     return lambda adjoint: adjoint * (bound / BATCH / adjoint.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
 
 
@@ -113,7 +113,7 @@ for kind in ("straight_through", "relu"):
 
 
 class Passed(torch.autograd.Function):
-    """The identity, whose gradient goes through a function."""
+    """The identity; its gradient passes through a function."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pass_back: Callable[[Tensor], Tensor]) -> Tensor:
@@ -126,7 +126,7 @@ class Passed(torch.autograd.Function):
 
 
 class Reader(nn.Module):
-    """A lateral layer and a linear readout. What the neurons hear of each other keeps its gradient in every method."""
+    """A layer with recurrent weights and a linear readout. Every method keeps the gradient through these weights."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Reader(nn.Module):
             yield spikes
 
     def passed(self, x: Tensor, t: int) -> Tensor:
-        """A state at a step, as the next one gets it."""
+        """A state at step t, as passed to the next step."""
         if self.method.window and t % self.method.window == 0:
             return x.detach()
         if self.method.pass_back is not None and x.requires_grad:

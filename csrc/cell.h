@@ -1,9 +1,9 @@
 // The equations of the Spiking Recurrent Cell (arXiv 2306.03623) for one neuron and one time step: step() is the
 // forward pass, step_adjoint() with carry_recurrence() the backward pass. All kernels of the cell call these functions.
 //
-// V is a value type: a float, a double, a SIMD register of either. The includer provides, for V, the operations of a
-// cpu/vec_*.h header and then includes this file inside its own namespace. Nothing here knows memory, threads or
-// shapes; of params.h it uses only the order of the parameters.
+// V is a value type: a float, a double, or a SIMD register of either. The includer provides, for V, the operations of a
+// cpu/vec_*.h header and then includes this file inside its own namespace. This code knows nothing about memory,
+// threads or shapes; from params.h it uses only the order of the parameters.
 //
 // The order of operations is part of the definition: only the fused multiply-adds written here are fused, so that every
 // backend computes the same bits.
@@ -36,7 +36,7 @@ SRCELL_INLINE Cell<V> make_cell(const V (&p)[kParameters]) {
 }
 
 // Replaces a float32 below 2^-100 in magnitude by 0. This keeps denormals out of the integrators without changing the
-// processor's control word. float64 is not changed; NaN passes through.
+// processor's control word. float64 is unchanged; NaN passes through.
 template <class V>
 SRCELL_INLINE V flush_tiny(V x) {
     if constexpr (sizeof(scalar_of<V>) == sizeof(double)) return x;

@@ -1,5 +1,5 @@
-// What a layer's parameters and an integer neuron's constants must be. The bindings and the runtime turn what this says
-// into their errors.
+// The valid values of a layer's parameters and of an integer neuron's constants. The bindings and the runtime turn the
+// faults found here into their error messages.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,8 @@
 
 namespace srcell {
 
-// What a value of parameter number k should have been, or null if it is good. One for a whole layer must be finite.
+// What was expected of parameter number k if `value` is invalid, or null if it is valid. A value for the whole layer
+// must also be finite.
 template <class T>
 const char* expected_of_parameter(int k, T value, bool layer_wide) {
     if (k == kAlpha && !(value >= 0 && value <= 1)) return "values in [0, 1]";
@@ -18,15 +19,15 @@ const char* expected_of_parameter(int k, T value, bool layer_wide) {
     return layer_wide && !std::isfinite(value) ? "a finite value" : nullptr;
 }
 
-// A fault in the constants of integer neurons: one out of its bounds, or else what was expected of several, and what
-// came. Nothing is wrong if both pointers are null.
+// A fault in the constants of integer neurons: either one constant is out of its bounds, or several do not meet what is
+// `expected` of them together; `got` is the value found. Both pointers are null if there is no fault.
 struct IntegerFault {
     const IntegerConstant* constant;
     const char* expected;
     int64_t got;
 };
 
-// Fills a cell with as many values as there are kIntegerConstants, in their order, unless there is a fault.
+// Fills a cell from `values`, one for each of kIntegerConstants in their order, and returns the first fault.
 template <class Integer>
 IntegerFault fill_integer_cell(const Integer* values, IntegerCell& cell) {
     for (size_t k = 0; k < std::size(kIntegerConstants); ++k) {

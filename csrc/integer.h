@@ -1,13 +1,14 @@
-// The equations of the integer SRC, the neuron as hardware has it, for one time step. All kernels of integer neurons
-// call these functions.
+// The equations of the integer SRC, the neuron as hardware implements it, for one time step. All kernels of integer
+// neurons call these functions.
 //
 // V is a value type: an int32_t, or a register of 16-bit integers; integer_cell_fault() in params.h says which
-// constants keep every value within 16 bits. The includer provides, for V, add_saturated(x, y), whose sum may be cut
-// off at the bounds of 16 bits; multiply_high(x, y), the product's bits from bit 16 on; and splat_integer<V>(n). Other
+// constants keep every value within 16 bits. The includer provides, for V, add_saturated(x, y), whose sum may saturate
+// at the bounds of 16 bits; multiply_high(x, y), the product's bits from bit 16 on; and splat_integer<V>(n). Other
 // operations are those of C++, for registers lane by lane. >> is an arithmetic shift, which rounds to minus infinity.
-// Knows neither memory nor threads.
+// Knows nothing about memory or threads.
 
-// A factor in [0, 1.5): x is multiplied by part / 2^16, or with `whole` (all bits set, or none) by 1 + part / 2^16.
+// A factor in [0, 1.5): x is multiplied by part / 2^16 if `whole` is 0, and by 1 + part / 2^16 if all bits of `whole`
+// are set.
 template <class V>
 struct IntegerFactor {
     V part, whole;
@@ -59,7 +60,7 @@ SRCELL_INLINE V integer_clamp(V x, V low, V high) {
     return raised > high ? high : raised;
 }
 
-// floor(x times the factor).
+// floor(x * factor).
 template <class V>
 SRCELL_INLINE V integer_scaled(V x, const IntegerFactor<V>& factor) {
     return multiply_high(x, factor.part) + (x & factor.whole);
@@ -84,7 +85,7 @@ SRCELL_INLINE V integer_respond(const IntegerNeuron<V>& neuron, IntegerState<V>&
     return u;
 }
 
-// Whether h is a spike: 0 or not.
+// Nonzero if h is a spike.
 template <class V>
 SRCELL_INLINE auto integer_spike(const IntegerNeuron<V>& neuron, V h) {
     return h >= neuron.spike_threshold;

@@ -1,14 +1,14 @@
-// The derivative that stands for that of an integer neuron's spike in training. V is a value type as in cell.h;
-// included by each backend inside its own namespace, after vmath.h.
+// The surrogate gradient of an integer neuron's spike, for training. V is a value type as in cell.h; included by each
+// backend inside its own namespace, after vmath.h.
 
-// How steep the tanh is that stands for the ramp, over the ramp itself. With 1 a neuron that is far from firing hardly
-// learns: flatter is better, as docs/training.md shows.
+// How steep the tanh that replaces the ramp h(u) is, relative to the ramp. At 1 a neuron that is far from firing hardly
+// learns; a flatter tanh trains better, as docs/training.md shows.
 constexpr float kSteepness = 0.2f;
 
 template <class V>
 struct IntegerSurrogate {
-    V slope, unit;  // of h as a function of u, and what u is multiplied by in the tanh
-    V range;        // of i: as rho in the float neuron, for i as an integer
+    V slope, unit;  // slope: that of h as a function of u; unit: the factor of u inside the tanh
+    V range;        // of the integer i; plays the role of rho in the float neuron
 };
 
 template <class V>
@@ -19,8 +19,8 @@ SRCELL_INLINE IntegerSurrogate<V> make_surrogate(const IntegerCell& cell, scalar
     return {slope, unit, splat<V>(rho) * splat<V>(scale)};
 }
 
-// ds/da: dh/du as slope times 1 - tanh^2 of kSteepness * slope * u, u as a number over 2^fraction_bits, times dx/di as
-// that of tanh(i / range).
+// ds/da = dh/du * dx/di. dh/du is the slope times 1 - tanh^2 of kSteepness * slope * u, with u as a number over
+// 2^fraction_bits; dx/di is the derivative of tanh(i / range).
 template <class V>
 SRCELL_INLINE V integer_slope(const IntegerSurrogate<V>& surrogate, V i, V u) {
     const V one = splat<V>(1);

@@ -1,7 +1,8 @@
 // tanh and sigmoid in explicit fused multiply-adds, the same operations in the same order on every backend.
 //
-// Included after a vec_*.h header, inside the includer's namespace, for any value type V of it; knows no equations of
-// the cell. Constants come from tools/derive_vmath.py. Maximum errors (tests/test_vmath.py prints them):
+// Included after a vec_*.h header, inside the includer's namespace; works for every value type V of that header and
+// knows nothing about the cell's equations. Constants come from tools/derive_vmath.py. Maximum errors
+// (tests/test_vmath.py prints them):
 //     float32  tanh 1.94 ulp, sigmoid 2.49 ulp (every float32, against float64)
 //     float64  tanh and sigmoid below 3 ulp (a sample, against 60 digits)
 // tanh is exactly odd and exactly +-1 when saturated; sigmoid is exactly 0 and 1 when saturated. NaN passes through.
@@ -71,15 +72,15 @@ SRCELL_INLINE ReducedExp<V> reduce_exp(V x) {
     return {power, fma(r * r, expm1_terms<V, 0>(r), r)};
 }
 
-// The division of tanh and sigmoid. A backend may overload it for a shorter way to the same bits: b is in [1, 2], or a
-// is a power of two.
+// The division in tanh and sigmoid. A backend may overload it with a shorter computation of the same bits, because b is
+// in [1, 2] or a is a power of two.
 template <class V>
 SRCELL_INLINE V quotient(V a, V b) {
     return a / b;
 }
 
 // tanh(x) = -e / (e + 2) with e = expm1(-2 |x|): one division, and no cancellation near 0. e + 2 is computed from the
-// parts of e: one operation more and one rounding error less than from e.
+// parts of e: that takes one operation more and makes one rounding error less than computing it from e.
 template <class V>
 SRCELL_INLINE V tanh(V x) {
     using C = MathConstants<scalar_of<V>>;
@@ -91,8 +92,8 @@ SRCELL_INLINE V tanh(V x) {
     return with_sign_of(quotient(e, e_plus_two), x);
 }
 
-// sigmoid(x) = c / (c + c e) with e = exp(-x) and c a power of two. The scale c makes special cases for a huge e and
-// for a denormal result unnecessary.
+// sigmoid(x) = c / (c + c e) with e = exp(-x) and c a power of two. Thanks to the scale c, neither a huge e nor a
+// denormal result needs a special case.
 template <class V>
 SRCELL_INLINE V sigmoid(V x) {
     using C = MathConstants<scalar_of<V>>;

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def isa_processes() -> Iterator[dict[str, IsaProcess]]:
-    """A process for each instruction set that this machine has; each is checked to be active."""
+    """A process for each instruction set of this machine; each process is checked to use it."""
     processes = {isa: IsaProcess(isa) for isa in ISAS}
     assert {isa: process.call("support.processes.active_isa") for isa, process in processes.items()} == {
         isa: isa for isa in ISAS

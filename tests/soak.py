@@ -94,10 +94,11 @@ def check_bits(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
 def check_step(case: Case) -> None:
     """Compare one float32 step from every state of a trace with the same step in float64.
 
-    The error bounds, with e = 2^-24 the relative error of one float32 operation: i has one. The drive: i / rho has two
-    of the product with 1 / rho and one of the inverse, at most 2 e of the drive because |x| / cosh(x)^2 < 1/2, and tanh
-    errs by 2 ulp, 4 e. u has 3 additions and |rho| times the drive's error; then tanh again. The gate has one of
-    10 h - 5, at most 15 e, over 4, and the 2.49 ulp of sigmoid; hs has 3 more.
+    The error bounds, with e = 2^-24 the relative error of one float32 operation: i has one error. In the drive, i / rho
+    has two from the product with 1 / rho and one from the inverse, at most 2 e of the drive because
+    |x| / cosh(x)^2 < 1/2, and tanh errs by 2 ulp, 4 e. u has 3 additions and |rho| times the drive's error; then tanh
+    errs again. In the gate, 10 h - 5 has one error of at most 15 e, which sigmoid divides by 4, and sigmoid errs by
+    2.49 ulp; hs has 3 more errors.
     """
     inputs, options = case_inputs(case), case_options(case) | {"lengths": None}
     state = SRCState(*(inputs[name] for name in STATE))

@@ -53,12 +53,12 @@ WORDS: list[Any] = [np.array(["relu", "x"]), np.zeros(0), torch.zeros(2)]
     Refusal("r", lambda: rest_state(-6.0, r=sparse(4))),
     Refusal("images", lambda: rate_encode(NESTED, seed=1)),
     Refusal("offsets", lambda: EventBatch(NESTED, BATCH.indices, shape=BATCH.shape)),
-    # Numbers beyond every float
+    # Numbers too large for a float
     Refusal("alpha", lambda: src(X, -6.0, alpha=10**400)),
     Refusal("bias", lambda: rest_state(10**400)),
     Refusal("inhibition", lambda: leaky_readout(X, 2, inhibition=10**400)),
     Refusal("gain", lambda: rate_encode(X[0], seed=1, gain=10**400)),
-    # Sizes whose product is no 64-bit number
+    # Sizes whose product does not fit in 64 bits
     Refusal("current", lambda: src(of_size(0, 1, 2**40, 2**40), -6.0)),
     Refusal("current", lambda: src(of_size(0, 1, 2**23, 2**40), -6.0)),
     Refusal("spikes", lambda: count_spikes(of_size(0, 1, 2**40, 2**40))),
@@ -86,7 +86,7 @@ def test_half_precision_works_on_meta(dtype: torch.dtype) -> None:
 
 
 def test_empty_tensors_of_vast_sizes_take_no_time() -> None:
-    """In a process of its own, so that a hang can be stopped."""
+    """The calls run in a separate process, so that a hang can be stopped."""
     program = """
 import torch, srcell
 from srcell.functional import count_spikes

@@ -152,7 +152,7 @@ def test_a_process_that_dies_is_reported_in_one_line(capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err.splitlines()[-1].startswith("srcell: the process of case layer died")
 
 
-def test_quick_measures_smaller_batches_and_a_settings_threads_have_precedence() -> None:
+def test_quick_uses_smaller_batches_and_a_settings_own_threads_win() -> None:
     large = replace(TINY["layer"], batch=256, rows=("eager", "compiled"))
     benchmark.CASES["layer"] = (replace(large, threads=1), large)
     chosen = benchmark.choose(["layer"], quick=True, threads=4)
@@ -192,11 +192,11 @@ def test_compare_flags_a_slowed_row_and_not_noise(
     assert len(slower) == status and all(f"events, {BOTH}: 10.00 -> 12.00 ms, 1.20 times" in line for line in slower)
 
 
-def test_compare_refuses_what_cannot_be_compared(document: dict[str, Any], tmp_path: Path) -> None:
+def test_compare_refuses_files_that_cannot_be_compared(document: dict[str, Any], tmp_path: Path) -> None:
     for other, message in (
         (document | {"processor": "another"}, "not comparable: processor was"),
         (document | {"results": []}, "not comparable: no setting was measured in both"),
-        ({"processor": document["processor"]}, "a file is not one of srcell bench: it has no 'environment'"),
+        ({"processor": document["processor"]}, "a file is not from srcell bench: it has no 'environment'"),
     ):
         done = run_compare(tmp_path, document, other)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
@@ -248,7 +248,7 @@ def test_the_readme_has_the_recorded_results() -> None:
     assert all(found[f"depth-lif-{depth}"] > found[f"depth-src-{depth}"] for depth in (1, 3, 5))
 
 
-def test_the_accuracy_table_has_a_line_a_row() -> None:
+def test_the_accuracy_table_has_one_line_per_row() -> None:
     accuracy = load("accuracy")
     row = {
         "id": "mnist-100",
@@ -287,7 +287,7 @@ def test_recorded_rows_match_the_accuracy_table() -> None:
         assert row["seeds"] == list(planned.seeds) and len(row["test_accuracies"]) == len(planned.seeds)
 
 
-def test_the_step_for_generated_kernels_is_that_of_the_reference() -> None:
+def test_the_step_for_generated_kernels_equals_the_reference() -> None:
     torch.manual_seed(0)
     current, *state = (5 * torch.rand(4, 2, 3, dtype=torch.float64) - 1).unbind(0)
     bias = torch.full((3,), -6.0, dtype=torch.float64)

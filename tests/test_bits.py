@@ -63,8 +63,8 @@ DEFAULTS = {
 def make_case(
     seed: int, shape: tuple[int, ...], *, mode: tuple[str, bool] = ("straight_through", False), **options: Any
 ) -> Case:
-    """What a process needs to call ``src`` on currents (T, B, N), or ``src_linear`` on events for (T, B, N, K), and to
-    compute the gradients.
+    """The data with which a process calls ``src`` on currents (T, B, N), or ``src_linear`` on events for (T, B, N, K),
+    and computes the gradients.
     """
     assert options.keys() <= DEFAULTS.keys()
     surrogate, recurrent_grad = mode
@@ -129,7 +129,7 @@ class Problem(NamedTuple):
         return srcell.src if self.events is None else on_events(self.events), self.inputs
 
     def part(self, synapse: Tensor | EventBatch, state: Inputs, lengths: Tensor | None) -> Problem:
-        """The same cells on other currents or events, from another state."""
+        """The same neurons on other currents or events, from another state."""
         options = {**self.options, "lengths": lengths}
         if isinstance(synapse, Tensor):
             return Problem({**self.inputs, "current": synapse, **state}, options)
@@ -193,12 +193,12 @@ def digest_all(tensors: dict[str, Tensor]) -> Digests:
     return {name: digest(x) for name, x in tensors.items()}
 
 
-# What an ``IsaProcess`` calls
+# Functions that an ``IsaProcess`` calls
 
 
 def whole(case: Case, threads: int) -> Digests:
-    """Digests of one call and of all its gradients; of events, unordered and some of one input, also on the dense input
-    that they make.
+    """Digests of one call and of all its gradients; for events, which are unordered and partly repeated, also of the
+    call on their dense input.
     """
     torch.set_num_threads(threads)
     problem = problem_of(case)
@@ -258,7 +258,7 @@ def in_pieces(case: Case, cuts: list[int]) -> Digests:
     return digest_all({"spikes": torch.cat(spikes), **state._asdict()})
 
 
-# What belongs to one sample, and the dimension of the samples.
+# The results that belong to one sample, and their dimension of samples.
 PER_SAMPLE = {"spikes": 1, "gradient of current": 1, "gradient of values": 0}
 PER_SAMPLE |= dict.fromkeys((*SRCState._fields, *(f"gradient of {name}" for name in STATE)), 0)
 
@@ -293,7 +293,7 @@ def expected_digests(isa_processes: dict[str, IsaProcess]) -> list[Digests]:
     return made
 
 
-# Of the same cases with 2 and 3 threads landings are enough: the drawn ones below have all numbers of threads.
+# 2 and 3 threads are tested only on landing: the drawn cases below have all numbers of threads.
 @pytest.mark.parametrize(
     "threads", [1, 7, *(pytest.param(threads, marks=pytest.mark.landing) for threads in THREADS[1:3])]
 )
@@ -367,7 +367,7 @@ def test_a_sequence_in_pieces_gives_the_bits_of_one_call(
 
 @settings(deadline=None, max_examples=65, database=None)
 @given(case=random_currents | random_events)
-def test_a_sample_alone_has_the_bits_that_it_has_in_its_batch(case: Case, isa_processes: dict[str, IsaProcess]) -> None:
+def test_a_sample_has_the_same_bits_alone_and_in_its_batch(case: Case, isa_processes: dict[str, IsaProcess]) -> None:
     for process in isa_processes.values():
         expected = process.call("test_bits.whole", case, 2)
         assert differing(process.call("test_bits.alone", case), expected) == []
@@ -391,13 +391,14 @@ def whole_numbers(seed: int, below: int, *shape: int) -> Tensor:
 
 
 def recorded_inputs(seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """float32 currents, bias and parameters that are integers over powers of two: noise after 20 silent steps, with a
-    kick of 8 in one of 16 elements."""
+    """float32 currents, bias and parameters that are integers over powers of two. After 20 silent steps the currents
+    are noise with a kick of 8 in one of 16 elements.
+    """
     neurons, first = shape[2], 100 * seed
     current = (whole_numbers(first, 2048, *shape) - 1024 + 8192 * (whole_numbers(first + 1, 16, *shape) == 0)) / 1024
     current[:20] = 0
     bias = -6 + whole_numbers(first + 2, 64, neurons) / 128
-    # The smallest of 16 numerators, and the denominator, in the order of PARAMETERS.
+    # The smallest of 16 successive numerators, and the denominator, in the order of PARAMETERS.
     fractions = [(112, 128), (40, 16), (56, 32), (104, -16), (112, 128), (0, 128)]
     cell = {
         name: (whole_numbers(first + 3 + k, 16, neurons) + smallest) / denominator

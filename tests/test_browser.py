@@ -1,8 +1,9 @@
-"""The pages of docs/play and the WebAssembly module under them: the bits of native code in node and in Chromium;
-sliders and drawings do what native code says; no error in the console, nothing wider than a phone, small files.
+"""The pages of docs/play and their WebAssembly module: the same bits as native code in node and in Chromium; sliders
+and drawings agree with native code; no error in the console, no page wider than a phone, small files.
 
-`tools/check.sh` builds the documentation and sets SRCELL_BROWSER to its folder; without it there is nothing to test. It
-needs node and Chromium: CHROME names the program, by default the first of some usual names that is found.
+`tools/check.sh` builds the documentation and sets SRCELL_BROWSER to its folder; without that variable there is nothing
+to test. The tests need node and Chromium: CHROME names the browser, by default the first of some usual names that is
+found.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def cases() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Of a plain file server of the pages, and of tests/browser as /tests."""
+    """The address of a file server for the pages, with tests/browser as /tests."""
 
     class Handler(SimpleHTTPRequestHandler):
         def translate_path(self, path: str) -> str:
@@ -106,7 +107,7 @@ def chromium() -> Iterator[Any]:
 
 
 class Opened:
-    """A page that is ready, and what its console says."""
+    """A loaded page and the messages of its console."""
 
     def __init__(self, browser: Any, url: str, width: int = 1280, scheme: str = "light") -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -268,7 +269,7 @@ def test_a_drawn_seven_is_classified_with_the_logits_of_native_code(address: str
 
 
 def without_lateral(exported: bytes) -> bytes:
-    """A network's file with the bytes of its lateral weights set to 0."""
+    """A network's file with the bytes of its recurrent weights set to 0."""
     length = int.from_bytes(exported[:8], "little")
     first, last = json.loads(exported[8 : 8 + length])["layers.0.lateral"]["data_offsets"]
     altered = bytearray(exported)
@@ -300,7 +301,7 @@ def test_only_the_network_with_recurrent_weights_remembers_a_symbol(address: str
 
 
 def native_trace(shown: dict[str, Any]) -> np.ndarray:
-    """i, h and hs after each step (3, T), as ``srcell.src`` has them."""
+    """i, h and hs after each step (3, T), computed by ``srcell.src``."""
     cell = {name: float(value) for name, value in shown["parameters"].items()}
     bias = torch.tensor([cell.pop("bias")])
     state, found = SRCState(*torch.tensor(shown["initial"], dtype=torch.float32).view(3, 1, 1)), []
@@ -311,7 +312,7 @@ def native_trace(shown: dict[str, Any]) -> np.ndarray:
 
 
 def shown_trace(page: Any) -> tuple[dict[str, Any], np.ndarray]:
-    """What the neuron's page has simulated, and its i, h and hs (3, T)."""
+    """The settings of the simulation on the neuron's page, and its i, h and hs (3, T)."""
     shown = page.evaluate("""() => ({ parameters: play.state.parameters, current: play.trace.current,
         initial: [...play.trace.initial], values: [play.trace.i, play.trace.h, play.trace.hs].map((x) => [...x]) })""")
     return shown, np.array(shown["values"], np.float32)
@@ -340,13 +341,13 @@ def test_presets_and_sliders_give_the_states_of_native_code(address: str, chromi
     assert shown["parameters"]["bias"] == -5.3 and shown["parameters"]["alpha"] == 0.78
     assert np.array_equal(values, native_trace(shown))
     assert spikes_of(values[1]) != spikes["Steady firing"]
-    # What the presets' sentences say.
+    # The claims in the presets' descriptions.
     assert spikes["At rest"] == [] and spikes["One spike"] == [20] and spikes["Refractory"] == [20, 70]
     assert set(np.diff(spikes["Steady firing"])[1:]) == {24} and set(np.diff(spikes["Spontaneous"])) == {22, 24}
     assert set(spikes["Silent or firing"]) <= {*range(40, 160)} and len(spikes["Silent or firing"]) > 3
 
 
-def test_a_link_keeps_the_valid_settings_alone(address: str, chromium: Any) -> None:
+def test_a_link_keeps_only_the_valid_settings(address: str, chromium: Any) -> None:
     with Opened(chromium, f"{address}/play/neuron.html#bias=-4.2&alpha=7&r=NaN&pulses=30:4,999:1,5:x") as page:
         state = page.evaluate("play.state")
     assert state["parameters"] == {"bias": -4.2, "alpha": 0.9, "rho": 3, "r": 2, "rs": -7, "zs_hyp": 0.9, "zs_dep": 0}

@@ -22,9 +22,9 @@ from support.processes import ISAS, IsaProcess
 BIASES = (-6.0, -4.95, -4.85, -4.5, -4.0)
 SILENT_STEPS = 2000  # by then the oscillations have reached their cycle
 
-# What float32 adds to the rounding of the expected decimals: u is a sum of three terms below 8, rounded to 2^-22 each
-# and damped by 1 - h^2 < 0.2, and h and hs are rounded to 2^-23 each; the settling dynamics (I - J)^-1, J the Jacobian
-# at rest, amplifies errors of h by at most 1.3 and those of hs by at most 6.7.
+# The error of float32 beyond the rounding of the expected decimals: u is a sum of three terms below 8, rounded to 2^-22
+# each and damped by 1 - h^2 < 0.2, and h and hs are rounded to 2^-23 each; the settling dynamics (I - J)^-1, J the
+# Jacobian at rest, amplifies errors of h by at most 1.3 and those of hs by at most 6.7.
 FLOAT32_ROUNDING = 1.3 * (3 * 2**-22 * 0.2 + 2**-23) + 6.7 * 2**-23
 
 
@@ -41,7 +41,7 @@ def within(decimals: int, dtype: str) -> float:
 
 
 def measure(backend: str, dtype_name: str) -> dict[str, Any]:
-    """The measured numbers behind the facts, from the reference or on the instruction set of this process."""
+    """The measurements behind the facts, from the reference or on the instruction set of this process."""
     run = src_reference if backend == "reference" else srcell.src
     dtype = getattr(torch, dtype_name)
 
@@ -135,6 +135,6 @@ def test_the_resting_state_loses_stability_near_a_bias_of_minus_4_9(facts: dict[
 
 
 @pytest.mark.parametrize(("bias", "peak"), [(-4.5, 0.20), (-4.0, 0.88)])
-def test_spontaneous_activity_above_it(facts: dict[str, Any], bias: float, peak: float) -> None:
+def test_spontaneous_activity_above_that_bias(facts: dict[str, Any], bias: float, peak: float) -> None:
     late = [h[BIASES.index(bias)] for h in facts["h"][-400:]]
     assert max(late) == pytest.approx(peak, abs=within(2, facts["dtype"]), rel=0)

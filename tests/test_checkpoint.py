@@ -26,7 +26,7 @@ from srcell.training.run_folder import RunFolder
 from support.runs import TINY, all_steps, assert_equal_weights, run_to_the_end
 
 
-def test_a_run_goes_on_from_any_step_with_the_same_weights() -> None:
+def test_a_run_resumed_from_any_step_ends_with_the_same_weights() -> None:
     digits = data.load("digits")
     config = replace(TINY, batch_size=256, schedule="one-cycle", weight_decay=0.01, dropout=0.3)
     undisturbed = run_to_the_end(Trainer(config, digits))
@@ -43,7 +43,7 @@ def test_a_run_goes_on_from_any_step_with_the_same_weights() -> None:
         assert [row._replace(seconds=0) for row in second.history] == expected
 
 
-def test_a_state_is_a_copy_that_loads_as_it_is() -> None:
+def test_a_state_is_an_independent_copy_that_loads_unchanged() -> None:
     config, digits = replace(TINY, batch_size=450), data.load("digits")
     trainer = Trainer(config, digits)
     steps = all_steps(trainer)
@@ -60,7 +60,7 @@ def test_a_state_is_a_copy_that_loads_as_it_is() -> None:
     assert not torch.equal(trainer.state()[0]["model.layers.0.weight_ih_l0"], kept["model.layers.0.weight_ih_l0"])
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "checkpoint.safetensors"
     write_checkpoint(path, {"x": torch.ones(3)}, {"step": 1})
 
@@ -68,7 +68,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left on device: the checkpoint was not written, the one before it is"):
+    with pytest.raises(OSError, match="No space left on device: the checkpoint was not written, the previous one is"):
         write_checkpoint(path, {"x": torch.zeros(3)}, {"step": 2})
     monkeypatch.undo()
     tensors, record = read_checkpoint(path)
@@ -91,18 +91,18 @@ def test_a_checkpoint_of_another_version_configuration_or_network_is_refused(
     path.write_bytes(good[:-7])
     assert_refused("corrupt or truncated")
     write_checkpoint(path, tensors, record | {"format": 2})
-    assert_refused("format 2 is of a newer srcell, this one reads up to 1: upgrade")
+    assert_refused("format 2 is from a newer srcell, this one reads up to 1: upgrade")
     write_checkpoint(path, tensors, record | {"config": record["config"] | {"seed": 9}})
-    assert_refused("is of another configuration")
+    assert_refused("belongs to another configuration")
     write_checkpoint(path, tensors | {"model.layers.0.bias_l0": torch.zeros(3)}, record)
     assert_refused(r".*another network: expected \(16,\) for layers.0.bias_l0, got \(3,\)")
     path.write_bytes((out / "model.safetensors").read_bytes())
-    assert_refused("not a checkpoint to go on from, it has no batches, groups, history")
+    assert_refused("cannot resume: the checkpoint lacks batches, groups, history")
 
 
 MISSING = object()
-# Wrong values by the place of an entry. Regression: some raised a KeyError or a TypeError, a RuntimeError in the first
-# step, or nothing.
+# Wrong values, keyed by the place of the entry. Regression: some raised a KeyError or a TypeError, a RuntimeError in
+# the first step, or nothing.
 IMPOSSIBLE: dict[tuple[Any, ...], list[Any]] = {
     ("record", "config"): [[]],
     ("record", "config", "seed"): [MISSING],
@@ -135,7 +135,7 @@ IMPOSSIBLE: dict[tuple[Any, ...], list[Any]] = {
 
 
 @pytest.mark.parametrize(("place", "value"), [(place, value) for place, row in IMPOSSIBLE.items() for value in row])
-def test_a_checkpoint_that_no_run_writes_is_refused_and_changes_nothing(place: tuple[Any, ...], value: Any) -> None:
+def test_an_invalid_checkpoint_is_refused_and_changes_nothing(place: tuple[Any, ...], value: Any) -> None:
     trainer = trained()[0]
     tensors, record = trainer.state()
     weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
@@ -149,7 +149,7 @@ def test_a_checkpoint_that_no_run_writes_is_refused_and_changes_nothing(place: t
         del inner[key]
     else:
         inner[key] = value
-    with pytest.raises(ValueError, match=r"^it\.safetensors: not a checkpoint to go on from \("):
+    with pytest.raises(ValueError, match=r"^it\.safetensors: cannot resume from this checkpoint \("):
         trainer.load_state(**state, source="it.safetensors")
     assert all(torch.equal(x, weights[name]) for name, x in trainer.model.state_dict().items())
 
@@ -162,7 +162,7 @@ def test_weights_of_another_dtype_are_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "1" * 5000, "{}", "[]", "5", '"x"'])
-def test_json_that_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
+def test_json_that_is_not_a_record_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(save({"x": torch.zeros(1)}, {"srcell": text}))
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: "):
@@ -177,7 +177,7 @@ def test_json_that_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
 
 
 class Constants(nn.Module):
-    """A module whose state_dict has constants besides its weight, as that of a layer."""
+    """A module whose state_dict has constants besides its weight, as a layer's has."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class Constants(nn.Module):
         self.constants = state
 
 
-def test_constants_of_a_file_must_be_the_networks(tmp_path: Path) -> None:
+def test_constants_of_a_file_must_equal_those_of_the_network(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     write_checkpoint(path, nn.Sequential(Constants(0.9), Constants(0.5)).state_dict(), {})
     weights, _ = read_checkpoint(path)
@@ -208,13 +208,13 @@ def test_constants_of_a_file_must_be_the_networks(tmp_path: Path) -> None:
     assert_refused(0.5, r"\(2,\) for 0\._extra_state, got noth")
 
 
-def test_a_file_without_constants_is_of_srcell_0_1() -> None:
+def test_a_file_without_constants_loads_as_one_of_srcell_0_1() -> None:
     model = nn.Sequential(Constants(0.9), Constants(0.5))
     weights = {"0.weight": torch.zeros(2), "1.weight": torch.zeros(2)}
     with pytest.warns(UserWarning) as caught:
         load_weights(model, weights, "file")
     assert [str(warning.message) for warning in caught] == [
-        "file: of srcell 0.1, without the cells' constants: those of the run's configuration are used"
+        "file: written by srcell 0.1, without cell constants: those of the run's configuration are used"
     ]
     assert not model[0].weight.any() and model[0].constants.tolist() == [0.9, 3.0]
     assert weights.keys() == {"0.weight", "1.weight"}

@@ -1,4 +1,4 @@
-"""The command line: what it prints and writes, and user errors in one line with exit code 2."""
+"""The command line: its output and files, and user errors in one line with exit code 2."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def srcell_command(line: str) -> int:
 
 
 def user_error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The only line that a wrong command prints."""
+    """The one line that a command with a user error prints."""
     assert srcell_command(line) == 2
     printed = capsys.readouterr()
     (error,) = printed.err.splitlines()
@@ -52,7 +52,7 @@ def user_error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
-def test_a_run_prints_a_line_an_epoch_and_its_result(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_one_line_per_epoch_and_its_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert srcell_command(TINY) == 0
     (out,) = Path("runs").iterdir()
     assert out.name.startswith("digits-") and (out / "model.safetensors").exists()
@@ -74,7 +74,7 @@ def test_a_terminal_gets_a_progress_bar(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     assert srcell_command(f"{TINY} --out run") == 0
-    # Without escape sequences, and with each state of the bar on a line of its own.
+    # The output without escape sequences, each state of the bar on its own line.
     lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out).strip())
     header = [line for line in lines if line.startswith(("data  ", "network  ", "machine  ", "folder  "))]
     assert [line.split()[0] for line in header] == ["data", "network", "machine", "folder"]
@@ -95,7 +95,7 @@ def test_a_terminal_gets_a_progress_bar(capsys: pytest.CaptureFixture[str], monk
         pytest.param(f"{TINY_SWEEP} --seeds 0", 0, marks=pytest.mark.landing),
     ],
 )
-def test_training_goes_on_when_nobody_reads_its_output_and_other_commands_end_quietly(line: str, status: int) -> None:
+def test_a_closed_pipe_does_not_stop_training_and_ends_info_quietly(line: str, status: int) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "srcell", *line.split()]
@@ -154,7 +154,7 @@ def test_eval_prints_the_accuracy_of_the_run(run: TrainedRun, out: Path, capsys:
 
 
 @pytest.mark.usefixtures("run")
-def test_resume_writes_the_weights_of_the_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_writes_the_weights_of_the_complete_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = Path("copy")
     shutil.copytree(out, copy)
     (copy / "model.safetensors").unlink()
@@ -248,7 +248,7 @@ def test_a_sweep_trains_the_given_seeds(options: str, seeds: list[int], calls: l
 
 @pytest.mark.landing
 @pytest.mark.usefixtures("without_plots")
-def test_a_sweep_continues_after_an_interrupt_and_evaluates_a_run_without_a_result(
+def test_an_interrupted_sweep_continues_and_evaluates_missing_results(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_epoch = training.Trainer.train_epoch
@@ -396,7 +396,7 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("train --resume full --out new", "srcell: --resume: expected a run folder and no settings"),
         # This machine
         ("train digits --workers -1", "--workers: expected at least 0, got -1"),
-        ("train digits --device x", "srcell: --device: expected one that this machine has, got 'x'"),
+        ("train digits --device x", "srcell: --device: expected one available on this machine, got 'x'"),
         ("train digits --device meta", "srcell: --device: expected the CPU or a GPU (cuda), got 'meta'"),
         ("train digits --checkpoint-seconds nan", "srcell: --checkpoint-seconds: expected at least 0, got nan"),
         ("train digits --checkpoint-seconds -0.1", "srcell: --checkpoint-seconds: expected at least 0, got -0.1"),
@@ -406,17 +406,17 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("train mnist", "no MNIST in data: expected the folder MNIST/raw or mnist there"),
         ("train nmnist", "no N-MNIST in data: expected the folders Train and Test there"),
         (f"{TINY} --out full", "full exists and is not an empty folder"),
-        ("eval full", "full: expected the folder of a run, found no config.json in it"),
-        ("eval data", "srcell: data: expected the folder of a run"),  # a path that is also the name of an option
+        ("eval full", "full: expected a run folder, found no config.json in it"),
+        ("eval data", "srcell: data: expected a run folder"),  # a path that is also the name of an option
         ("bench --out none/speed.json", "none is not a folder: choose another --out"),
         # Sweeps
         ("sweep digits --vary epoch 1", "unknown setting 'epoch': did you mean 'epochs'?"),
         ("sweep digits --vary epochs x", "--vary epochs: expected values of int, got x"),
-        ("sweep digits --vary epochs", "--vary epochs: expected values behind it"),
+        ("sweep digits --vary epochs", "--vary epochs: expected values after it"),
         ("sweep digits --vary lr 5", "--lr: expected a number in (0, 1], got 5.0"),
-        ("sweep digits --seeds 1 --seed 2", "--seed and --seeds: expected one of them"),
-        ("sweep digits --seeds 1 --vary seed 2", "--seeds and --vary seed: expected one of them"),
-        ("sweep digits --lr .1 --vary lr .2", "--lr and --vary lr: expected one of them"),
+        ("sweep digits --seeds 1 --seed 2", "use only one of --seed and --seeds"),
+        ("sweep digits --seeds 1 --vary seed 2", "use only one of --seeds and --vary seed"),
+        ("sweep digits --lr .1 --vary lr .2", "use only one of --lr and --vary lr"),
     ],
 )
 def test_a_user_error_prints_one_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,7 @@ def test_layers_with_learnt_parameters_compile_for_any_sizes(kind: str, dynamic:
 
 @pytest.mark.landing
 @torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
-def test_an_encoder_before_a_layer_compiles_whole() -> None:
+def test_an_encoder_before_a_layer_compiles_as_one_graph() -> None:
     model, calls = SpikesOnly(SRC(6, 4)), [(noise(seed, 3, 6, dtype=torch.float32).abs(),) for seed in (1, 2)]
     for encode in (lambda x: rate_encode(x, 30, seed=3), lambda x: latency_encode(x, 30)):
         assert_compiled_agrees(
@@ -269,7 +269,7 @@ SAVED: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_saved_program_gives_the_same_when_loaded(name: str) -> None:
+def test_a_saved_program_gives_the_same_results_when_loaded(name: str) -> None:
     if name == "IntegerSRC" and not NEW_TORCH:
         pytest.skip("torch 2.4 compiles integer layers in pieces, and exports none")
     assert_same_when_loaded(*SAVED[name]())

@@ -35,7 +35,7 @@ def passes(seed):
     return results
 
 
-def test_threads_at_once_get_the_same_bits():
+def test_concurrent_threads_get_the_same_bits():
     expected = [passes(seed) for seed in range(THREADS)]
     assert all(spikes.max() > 0.5 for spikes, *_ in expected)
     together = Barrier(THREADS)
@@ -51,7 +51,7 @@ def test_threads_at_once_get_the_same_bits():
                     assert torch.equal(x, y)
 
 
-def test_forked_children_and_their_parent_get_the_same_bits_with_either_thread_runtime():
+def test_forks_and_parent_get_the_same_bits_with_both_thread_runtimes():
     program = """
         import hashlib, torch, srcell
         from multiprocessing import get_context
@@ -94,7 +94,7 @@ def run(program, during=None):
     return process.returncode, output
 
 
-def test_an_interrupt_waits_for_the_call_and_leaves_all_usable():
+def test_an_interrupt_waits_for_the_call_and_later_calls_work():
     status, output = run(
         """
         import signal, torch

@@ -35,7 +35,7 @@ NAMES = [name for name, setting in SETTINGS.items() if type(setting.default) is 
         (ValueError, "clip_norm: expected a finite number of at least 0, got -1.0", {"clip_norm": -1.0}),
         (ValueError, "weight_decay: expected a finite number of at least 0, got inf", {"weight_decay": math.inf}),
         (ValueError, "temperature: expected a finite number above 0, got 0.0", {"temperature": 0.0}),
-        (ValueError, "temperature: expected a number that a float holds", {"temperature": 10**400}),
+        (ValueError, "temperature: expected a number that fits in a float", {"temperature": 10**400}),
         # Names
         (ValueError, "unknown data set 'digist': did you mean 'digits'", {"dataset": "digist"}),
         (ValueError, "unknown schedule 'cosine': expected one of one-cycle, constant", {"schedule": "cosine"}),
@@ -92,7 +92,7 @@ def test_a_file_may_lack_only_settings_of_later_versions() -> None:
     invalid = {name: {key: x for key, x in settings.items() if key != name} for name in settings}
     invalid["colour"] = settings | {"colour": 1}
     for name, given in invalid.items():
-        with pytest.raises(ValueError, match=f"expected those of this version of srcell, got others: {name}$"):
+        with pytest.raises(ValueError, match=f"expected those of this srcell, unknown or missing: {name}$"):
             TrainingConfig.from_dict(given)
 
 

@@ -19,7 +19,7 @@ STEPS, BATCH = 20, 3
 
 
 def make_maps(seed: int, *shape: int) -> Tensor:
-    """Spikes in float64, dense enough that every layer above fires."""
+    """Spikes in float64, dense enough to make every layer above fire."""
     return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.3).double()
 
 
@@ -163,7 +163,7 @@ def test_the_layer_compiles_as_a_full_graph() -> None:
     assert torch.equal(compiled(input)[0], layer(input)[0])
 
 
-def test_strided_inputs_give_the_same() -> None:
+def test_strided_inputs_give_the_same_outputs() -> None:
     layer = make_layer(2, 4, 3)
     input = make_maps(11, STEPS, BATCH, 2, 6, 6)
     strided = input.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0)

@@ -35,7 +35,7 @@ def bound(doc: str | None) -> list[tuple[str, str]]:
     return re.findall(r"(\w+): (.*?)(?=, \w+: |$)", signature[1])
 
 
-def test_every_class_of_the_stub_can_be_made() -> None:
+def test_every_class_of_the_stub_has_a_constructor() -> None:
     assert {f"{name}.__init__" for name in CLASSES} <= SIGNATURES.keys()
 
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.landing
 
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 FLOATS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-# The kind of input and its numbers of samples, and the surrogate gradient of recurrent weights, if there are any.
+# The kind of input, the number of samples, and the surrogate of the recurrent weights or None.
 KINDS = [
     ("currents", 3, None),
     ("EventBatch", 20, None),
@@ -80,7 +80,7 @@ def test_half_precision_is_computed_in_float32(gpu, dtype, recurrent):
 
 
 class Called(TorchDispatchMode):
-    """Which of torch's operators are called."""
+    """Records which of torch's operators are called."""
 
     def __init__(self):
         super().__init__()
@@ -139,7 +139,7 @@ def test_weight_gradients_by_columns_and_by_keys(gpu, density, repeated, values)
         assert {"event_keys", "event_columns"} & set(gpu.launched[launched:]) == {expected}
 
 
-# The function on the GPU, and the one on the CPU that it equals: on a GPU "auto" is the product.
+# The function on the GPU, and the CPU function that it must equal: on a GPU "auto" is the product.
 DENSE = {
     "events": (on_dense("events"), on_dense("events")),
     "gradient at events": (on_dense_at_events, on_dense_at_events),
@@ -159,7 +159,7 @@ def test_dense_inputs_are_bit_identical_to_the_cpu(gpu, dtype, name):
         outputs, got = gradients_of(layers[0], leaves(*given.values()), gpu.device)
     cpu_outputs, expected = gradients_of(layers[1], leaves(*given.values()))
     by_events = name in ("events", "gradient at events")
-    if by_events or gpu.device.type == "cpu":  # the product's bits are those of the device's library
+    if by_events or gpu.device.type == "cpu":  # the product's bits depend on the device's library
         equal(outputs, cpu_outputs)
         equal(got[:-1], expected[:-1])
     # On a GPU the input's gradient is torch's product: each element sums 37 terms in an unknown order.
@@ -177,7 +177,7 @@ def test_recurrent_weights_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, ki
     shape = (steps, 5, 37)
     given, x = make_case("EventBatch" if kind == "EventBatch" else "dense", shape, density=0.2, recurrent=True)
     method = "auto" if kind == "EventBatch" else kind
-    if kind == "gemm":  # the product's bits are those of the device's library: integers are exact in any order
+    if kind == "gemm":  # the product's bits depend on the device's library, but integers are exact in any order
         given["weight"] = given["weight"].round()
     if kind == "gemm" or steps == 0:
         run, inputs = layer_of(given, x, method=method), leaves(*given.values())
@@ -232,7 +232,7 @@ def test_integer_layers_train_as_on_the_cpu(gpu, kind, lengths):
     cpu_spikes, expected = gradients_of(run, inputs)
     equal(spikes, cpu_spikes)
     assert spikes[0].any()
-    # The gradients are of the same slopes; tanh and the order of sums are those of the CPU, torch's product is not.
+    # The gradients have the CPU's slopes, tanh and order of sums, but the input's gradient is torch's product.
     equal(got[:1], expected[:1])
     for by_input, on_cpu in zip(got[1:], expected[1:], strict=True):
         assert (by_input - on_cpu).abs().max() <= 1e-5 * on_cpu.abs().max()
@@ -290,7 +290,7 @@ def test_events_altered_after_validation_give_finite_results(gpu):
     assert spikes.isfinite().all() and grad.isfinite().all()
 
 
-def test_a_build_without_cuda_kernels_raises_an_error_that_says_how_to_get_them(monkeypatch):
+def test_a_build_without_cuda_kernels_raises_an_error_with_the_remedy(monkeypatch):
     def missing():
         raise ImportError("No module named 'srcell._cuda'")
 
@@ -321,11 +321,11 @@ def test_operators_pass_opcheck(gpu, name):
         torch.library.opcheck(call.operator.default, call.arguments, call.options)
 
 
-# Of events with and without values, in columns and by keys.
+# Events with and without values; the weight gradient in columns and by keys.
 @pytest.mark.parametrize("density", [0.3, 0.01])
 @pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("values", [False, True])
-def test_only_the_wanted_gradients_of_values_and_weight_are_computed(gpu, density, wanted, values):
+def test_only_the_requested_gradients_of_values_and_weight_are_computed(gpu, density, wanted, values):
     given, events = make_case("graded" if values else "EventBatch", (40, 3, 6), 20, density=density)
     grad = torch.randn(40, 3, 6, generator=torch.Generator().manual_seed(4))
 
@@ -368,8 +368,8 @@ def test_half_precision_in_torchs_modes(gpu, lateral):
 
 
 def test_half_precision_exports_to_onnx(gpu):
-    """By way of torch.export."""
-    from test_onnx import session, translated  # skips this test where nothing exports
+    """Through torch.export."""
+    from test_onnx import session, translated  # skips this test if torch cannot export
 
     bias = torch.full((6,), -5.0, device=gpu.device)
     current = (torch.randn(12, 3, 6, generator=torch.Generator().manual_seed(6)) * 2).half().to(gpu.device)
@@ -431,7 +431,7 @@ def test_devices_must_agree():
 @needs_card
 def test_more_than_2_31_elements():
     steps, batch, neurons = 3, 2**15, 2**15 - 1
-    needed = 4 * steps * batch * neurons * 4  # currents, spikes, and what the comparison makes
+    needed = 4 * steps * batch * neurons * 4  # currents, spikes, and temporaries of the comparison
     if torch.cuda.mem_get_info()[0] < needed:
         pytest.skip(f"the card has less than {needed / 1e9:.0f} GB free")
     current = torch.full((steps, batch, neurons), 4.0, device="cuda")

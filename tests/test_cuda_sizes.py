@@ -1,7 +1,7 @@
-"""The CUDA kernels at the sizes that they are made for: full blocks, all of the shared memory, every float32.
+"""The CUDA kernels at full size: full blocks, all of the shared memory, every float32.
 
-A card runs these tests first (`bench/gpu.sh`). Without a card they run on the host, as those of test_cuda.py do, except
-those that only a card can answer.
+`bench/gpu.sh` runs these tests first. Without a card they run on the host, as in test_cuda.py, except those that need a
+card.
 """
 
 import threading
@@ -16,7 +16,7 @@ from support.gpu import check_integer_layer, check_layer, equal, make_case, need
 
 pytestmark = pytest.mark.landing
 
-# (B, N, K, T) and the share of inputs that are active.
+# (B, N, K, T) and the input density.
 SIZES = [
     (256, 512, 784, 40, 0.03),  # blocks of 512 threads and 98 KB of weights
     (16, 512, 1816, 40, 0.1),  # the most weights that fit in an H100's shared memory
@@ -47,8 +47,8 @@ def test_layers_are_bit_identical_to_the_cpu(gpu, kind, batch, neurons, inputs, 
     assert 0 < spikes.count_nonzero() < spikes.numel() / 2 and all(x.any() for x in grads.values())
 
 
-def test_more_keys_than_32_bits_hold(gpu):
-    """Segments of inputs of samples: more than 2^31."""
+def test_more_keys_than_fit_in_32_bits(gpu):
+    """There are more than 2^31 (segment, sample, input) keys."""
     steps, inputs, count = 64_000, 1_100_000, 3_000
     generator = torch.Generator().manual_seed(11)
     rows = torch.randint(steps, (count,), generator=generator).sort().values
@@ -98,7 +98,7 @@ def test_a_captured_layer_is_bit_identical_to_the_cpu():
 
 @needs_card
 def test_threads_and_streams_run_different_layers():
-    # The first needs more shared memory than the second: neither may lower what the other has asked for.
+    # The first layer needs more shared memory than the second: neither may lower the limit that the other has set.
     works = [layer_and_events(784, 512, 256), layer_and_events(500, 512, 256)]
     expected = [[x.clone() for x in training_step(*work)] for work in works]
     on_card = [(layer.cuda(), events.to("cuda")) for layer, events in works]
@@ -109,7 +109,7 @@ def test_threads_and_streams_run_different_layers():
             for _ in range(50):
                 barrier.wait()
                 made = training_step(*on_card[number])
-            return [x.cpu() for x in made]  # the last step's
+            return [x.cpu() for x in made]  # of the last step
 
     torch.cuda.synchronize()
     with ThreadPoolExecutor(2) as pool:
@@ -126,14 +126,14 @@ def tanh_and_sigmoid(h):
 
 
 def small_sigmoid(h):
-    """The gradient of zs_dep is -q h0, whose bits show those of a q too small to change hs, down to where it is 0."""
+    """The gradient of zs_dep, -q h0, which shows the bits of a q too small to change hs, down to a q of 0."""
     zeros, zs_dep = torch.zeros_like(h), torch.ones_like(h[0]).requires_grad_()
     cell = {"rho": 1.0, "r": 1.0, "rs": 0.0, "zs_hyp": 0.0, "zs_dep": zs_dep}
     _, final = src(zeros[None], 0.0, SRCState(zeros, h, zeros), **cell, recurrent_grad=True)
     return torch.autograd.grad(final.hs.sum(), zs_dep)
 
 
-# Every float32 as h0; for small sigmoids those from -1 to -12. The host takes the first 2^10 of each 16th of a piece.
+# h0 is every float32, and from -1 to -12 for small sigmoids. The host tests the first 2^10 of each 16th of a piece.
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=needs_card)])
 @pytest.mark.parametrize(
     ("function", "first", "last", "piece"),
@@ -151,7 +151,7 @@ def test_the_elementary_functions_are_bit_identical_to_the_cpu(gpu, function, fi
             got = [x.cpu() for x in function(h.to(gpu.device))]
         expected = function(h)
         for x, y in zip(got, expected, strict=True):
-            # The bits of NaN are nobody's promise.
+            # The bits of NaN are not promised.
             equal(*([torch.where(z == z, z.view(torch.int32), 0)] for z in (x, y)))
         smallest = min([smallest, *(x[x > 0].min().item() for x in expected if (x > 0).any())])
     assert smallest < 2e-38  # denormal

@@ -1,4 +1,4 @@
-"""``EventLoader`` and the encodings: batches depend on the seed and the epoch alone, and errors of workers are told."""
+"""``EventLoader`` and the encodings: batches depend only on seed and epoch, and errors of workers are reported."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_workers_change_nothing(workers: int) -> None:
     assert_same(batches(loader, first_batch=3), expected[3:])
 
 
-def test_seeds_of_other_purposes_are_other_ones_of_63_bits() -> None:
+def test_derived_seeds_are_distinct_and_have_63_bits() -> None:
     seeds = [derived_seed(seed, *key) for seed in range(8) for key in ((), (0,), (1,), (1, 0), (0, 1))]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds) and max(seeds) >= 2**62
@@ -102,7 +102,7 @@ def test_processes_share_each_batch() -> None:
     assert len(shares[2][-1][1]) == 0  # two samples for three processes
 
 
-def test_data_sets_have_a_repr_of_one_line() -> None:
+def test_data_sets_have_a_one_line_repr() -> None:
     sequences = LabelledSequences(torch.zeros(5, 7, 2), torch.zeros(5), torch.ones(5))
     events = LabelledEvents(EventBatch.from_dense(torch.ones(4, 5, 3)), torch.zeros(5))
     for samples in (images(), sequences, events):
@@ -135,7 +135,7 @@ def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refus
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_no_samples_make_no_batch(workers: int) -> None:
+def test_zero_samples_give_no_batch(workers: int) -> None:
     loader = EventLoader(images(0), RateEncoding(), num_workers=workers)
     assert len(loader) == 0 and list(loader) == []
 
@@ -149,7 +149,7 @@ def test_an_iteration_keeps_the_epoch_that_it_began_in(workers: int) -> None:
     assert_same(list(begun), batches(loader, 1, first_batch=2))
 
 
-def test_encodings_number_samples_by_themselves() -> None:
+def test_encodings_number_samples_from_0_by_default() -> None:
     pixels = images(3).images
     assert RateEncoding(10)(pixels) == rate_encode(pixels, 10, gain=0.25, seed=0)
     assert LatencyEncoding(10)(pixels) == LatencyEncoding(10)(pixels, torch.arange(3), 7)
@@ -163,7 +163,7 @@ def test_encodings_number_samples_by_themselves() -> None:
 
 
 def begin(**options: Any) -> tuple[Iterator[tuple[EventBatch, Tensor]], list[BaseProcess]]:
-    """An iteration over 25 batches of which the first has been read, and its workers."""
+    """An iteration over 25 batches, the first of which has been read, and its workers."""
     others = multiprocessing.active_children()
     loader = iter(EventLoader(images(100), RateEncoding(steps=30), 4, **options))
     next(loader)
@@ -180,7 +180,7 @@ def test_by_default_a_loader_starts_no_process() -> None:
     assert begin()[1] == []
 
 
-def test_a_killed_worker_is_an_error_where_the_next_batch_is_awaited() -> None:
+def test_a_killed_worker_raises_an_error_at_the_next_batch() -> None:
     """Regression: torch's handler of SIGCHLD raised a RuntimeError wherever the process was."""
     loader, (worker,) = begin(num_workers=1)
     kill(worker)
@@ -188,7 +188,7 @@ def test_a_killed_worker_is_an_error_where_the_next_batch_is_awaited() -> None:
         list(loader)
 
 
-def test_a_killed_worker_is_named_whatever_torch_noticed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_is_reported_whatever_error_torch_raised_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(iterator: object) -> None:
         raise ConnectionResetError("broken")
 
@@ -199,7 +199,7 @@ def test_a_killed_worker_is_named_whatever_torch_noticed_first(monkeypatch: pyte
         next(loader)
 
 
-def test_the_message_of_an_error_is_told_from_the_traceback_of_its_worker() -> None:
+def test_a_workers_error_message_is_extracted_from_its_traceback() -> None:
     traceback = "Caught RuntimeError in DataLoader worker process 0.\nTraceback ...\nRuntimeError: no such pixel\n"
     assert _own_message(RuntimeError(traceback)) == "no such pixel"
     assert _own_message(RuntimeError("no such pixel")) is None

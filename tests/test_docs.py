@@ -1,7 +1,7 @@
 """Every example of the documentation runs: the blocks of docs/**/*.md and README.md, in their order on each page.
 
-Python blocks share one namespace per page; those written as sessions (>>>) are doctests. Console blocks have what a
-user types after ``$ `` and the command's output, with ``...`` for what varies. A command that needs a download, a GPU
+Python blocks share one namespace per page; those written as sessions (>>>) are doctests. Console blocks show a command
+after ``$ `` and its output, with ``...`` for the parts that vary. A command that needs a download, a GPU
 or minutes is only parsed; all others run. Blocks that cannot run have other tags, and unknown tags are an error.
 """
 
@@ -43,7 +43,7 @@ DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of doc
 # Data sets that a test may not use, because they need a download.
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-SECONDS = 100  # a command that takes longer is taken to hang
+SECONDS = 100  # a command that takes longer is assumed to hang
 
 NEEDS = {
     "docs/howto/camera-events.md": ("nir",),

@@ -23,7 +23,7 @@ ENCODERS: dict[str, Callable[..., EventBatch]] = {
     "rate": lambda images, *args, **options: rate_encode(images, *args, seed=0, **options),
     "latency": latency_encode,
 }
-# Sizes near multiples of the groups of 16 pixels and of 8 steps in which the kernels work.
+# Sizes near multiples of 16 pixels and 8 steps, the groups in which the kernels work.
 PIXELS = st.integers(0, 9) | st.sampled_from([15, 16, 17, 31, 32, 33, 47, 48, 49, 90])
 STEPS = st.integers(0, 11) | st.sampled_from([15, 16, 17, 24, 25])
 

@@ -27,7 +27,7 @@ def meta(*size: int, dtype: torch.dtype = torch.int64) -> Tensor:
     return torch.zeros(size, dtype=dtype, device="meta")
 
 
-# Wrong values are found in test_any_corrupt_batch_is_refused_by_name; here are wrong forms, and the last sizes.
+# test_any_corrupt_batch_is_refused_by_name tests wrong values; these rows test wrong forms, and sizes at the limits.
 @pytest.mark.parametrize(
     ("name", "wrong", "error", "message"),
     [
@@ -125,7 +125,7 @@ def expected_error(
             return f"values: expected numbers, got nan at position {k}"
     for b, length in enumerate(lengths or []):
         if offsets[b * steps + length] < offsets[(b + 1) * steps]:
-            return f"lengths: expected no events past a sample's length, got some past the {length} of sample {b}"
+            return f"lengths: expected no events past a sample's length, got some past length {length} of sample {b}"
     return None
 
 
@@ -254,7 +254,7 @@ def test_more_than_two_to_the_31_events_are_counted_right() -> None:
         EventBatch(offsets, indices, shape=(2, 1, 1))
 
 
-def test_the_operator_holds_what_it_made_contiguous() -> None:
+def test_the_operator_keeps_its_contiguous_copies_alive() -> None:
     """Regression: the kernel got the addresses of contiguous copies that had been freed."""
     n = 40_000
     offsets, indices = torch.zeros(n + 1, 2, dtype=torch.int64), torch.zeros(n, 2, dtype=torch.int32)

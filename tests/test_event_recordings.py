@@ -31,7 +31,7 @@ def recordings(draw: st.DrawFn) -> dict[str, Any]:
     st.booleans(),
     st.sampled_from(["once", "all"]),
 )
-def test_a_recording_becomes_what_it_says(
+def test_a_recording_becomes_its_binned_events(
     recording: dict[str, Any],
     bin_width: float,
     steps: int | None,
@@ -61,7 +61,7 @@ def test_a_recording_becomes_what_it_says(
     assert_same(EventBatch.from_events(times, index, inputs=inputs, **arguments), batch)
 
 
-def test_recordings_come_in_the_dtypes_of_their_files() -> None:
+def test_recordings_of_any_dtype_and_byte_order_give_the_same_batch() -> None:
     packed = np.array([(5, 2, 1, True), (999, 0, 0, False), (1000, 3, 1, True)], "<u4, u2, i2, ?")
     t, x, y, p = (packed[name] for name in packed.dtype.names or ())
     options: dict[str, Any] = {"bin_width": 1000, "sensor_size": (2, 4)}
@@ -131,7 +131,11 @@ SIZE = r"sensor_size: expected two integers \(height, width\), got"
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"times": [5, 1005, 1004]}, ValueError, "times: expected no descent, got 1005 and then 1004 at position 2"),
+        (
+            {"times": [5, 1005, 1004]},
+            ValueError,
+            "times: expected ascending values, got 1005 and then 1004 at position 2",
+        ),
         ({"times": [-1, 0, 5]}, ValueError, f"{FINITE} -1 at position 0"),
         ({"times": [0.0, 1.0, math.nan]}, ValueError, f"{FINITE} nan at position 2"),
         ({"times": [0.0, 1.0, math.inf]}, ValueError, f"{FINITE} inf at position 2"),
@@ -179,11 +183,11 @@ def test_an_invalid_argument_is_named(changes: dict[str, Any], error: type[Excep
         EventBatch.from_events(**{**RECORDING, **changes})
 
 
-def test_late_times_past_the_steps_are_dropped() -> None:
+def test_times_past_the_last_step_are_dropped() -> None:
     assert EventBatch.from_events([0, 2**62], [0, 0], inputs=1, bin_width=1, steps=3).num_events == 1
 
 
-def test_unsigned_numbers_of_64_bits_are_taken_as_far_as_int64_goes() -> None:
+def test_uint64_is_accepted_up_to_the_largest_int64() -> None:
     times, indices = np.array([0, 1, 2], dtype=np.uint64), np.array([0, 1, 0], dtype=np.uint64)
     batch = EventBatch.from_events(times, indices, inputs=2, bin_width=1)
     assert batch.indices.tolist() == [0, 1, 0] and batch.shape == (3, 1, 2)

@@ -229,7 +229,7 @@ def test_one_sample_is_a_batch_of_one(sample: int, convert: Callable[[int], Any]
 
 
 @pytest.mark.parametrize("ones", [True, False])
-def test_cat_joins_what_iteration_gives(ones: bool) -> None:
+def test_cat_joins_the_samples_of_an_iteration(ones: bool) -> None:
     x = random_dense(SHAPE, ones=ones)
     x[0, :, 0] = 1 if ones else 2
     batch = EventBatch.from_dense(x, torch.tensor([4, 1, 2]))
@@ -291,7 +291,7 @@ def test_collate_joins_samples_and_labels() -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_give_the_same_batches(method: str) -> None:
-    # Starts all threads, which a forked worker does not have.
+    # Starts all threads; a forked worker does not have them.
     EventBatch(torch.tensor([0, 200_000]), torch.zeros(200_000, dtype=torch.int32), shape=(1, 1, 1))
     options: dict[str, Any] = {"batch_size": 4, "collate_fn": collate}
     expected = list(DataLoader(Recordings(), **options))
@@ -354,7 +354,7 @@ def test_expanded_values_become_contiguous() -> None:
     assert torch.equal(again.to_dense(), SPIKES.to_dense())
 
 
-def test_infinite_values_are_values() -> None:
+def test_infinite_values_are_kept() -> None:
     x = torch.tensor([[[math.inf, 0.0, -math.inf]]])
     assert torch.equal(EventBatch.from_dense(x).to_dense(), x)
 
@@ -415,7 +415,7 @@ WITHOUT_OPTIONAL = VALID | {"values": None, "lengths": None}
         (VALID, {"shape": (2, 2, 4)}),
         (VALID, {"shape": (4, 1, 3), "lengths": torch.tensor([3])}),
         (VALID, {"lengths": torch.tensor([2, 2])}),
-        # Batches of the same meaning
+        # Batches with the same meaning
         (WITHOUT_OPTIONAL, {"values": torch.ones(3)}),
         (WITHOUT_OPTIONAL, {"lengths": torch.tensor([2, 2])}),
         (WITHOUT_OPTIONAL, {"indices": VALID["indices"].flip(0)}),
@@ -441,7 +441,7 @@ def test_every_tensor_moves_to_the_device() -> None:
     assert {x.device.type for x in (moved.indices, moved.values, moved.lengths)} == {"meta"}
 
 
-def test_the_host_waits_for_copies_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_waits_for_copies_unless_non_blocking_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 
     def to(x: Tensor, device: torch.device, non_blocking: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files that are written and read: targets that are no regular files, several writers at once, text without an end."""
+"""Files that are written and read: targets that are not regular files, concurrent writers, text without an end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def network() -> SRCClassifier:
     return SRCClassifier(4, [], 2)
 
 
-# Everything that writes a file where the user says.
+# Every function that writes a file to a path that the user names.
 WRITERS: dict[str, Callable[[Path], None]] = {
     "export": lambda path: network().export(path),
     "header": lambda path: hardware.write_header(path, [LAYER], num_classes=2),
@@ -109,7 +109,7 @@ def test_threads_write_to_one_path_at_the_same_time(write: Callable[[Path], None
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_temporary_files_are_told_apart_by_the_whole_name() -> None:
+def test_temporary_files_are_distinguished_by_the_whole_name() -> None:
     names = ["a" * 40 + "1", "a" * 40 + "2", "a"]
     for name in names:
         made = Path(partial_name(name))
@@ -117,7 +117,7 @@ def test_temporary_files_are_told_apart_by_the_whole_name() -> None:
     assert not is_partial(Path("a.7.partial"), names)
 
 
-# Text on which a search that goes back again and again would take hours. Each is refused, or read, at once.
+# Text on which a backtracking search would take hours. Each is refused, or read, at once.
 BLANKS, WEIGHTS = (
     " " * 10**5,
     "constant r : natural := 2; constant c : natural := 2; type m is array (0 to 1) of integer;",
@@ -149,8 +149,8 @@ ENDLESS_HEADERS = {
 }
 
 
-def test_readers_of_text_take_a_time_proportional_to_its_length(tmp_path: Path) -> None:
-    """The limit is no measurement: each file takes some milliseconds, or hours."""
+def test_reading_text_takes_time_proportional_to_its_length(tmp_path: Path) -> None:
+    """The time limit is not a measurement: a file takes either some milliseconds or hours."""
     for reader, texts in (("read_weights", ENDLESS), ("read_header", ENDLESS_HEADERS)):
         for name, text in texts.items():
             path = tmp_path / f"{reader} {name}"
@@ -166,7 +166,7 @@ def test_readers_of_text_take_a_time_proportional_to_its_length(tmp_path: Path) 
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
 
 
-def test_numbers_beyond_any_size_are_refused_by_name(tmp_path: Path) -> None:
+def test_numbers_with_too_many_digits_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "network.h"
     hardware.write_header(path, [LAYER], num_classes=2)
     path.write_text(path.read_text().replace("-8", "-" + "8" * 30))

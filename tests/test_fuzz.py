@@ -9,7 +9,7 @@ from fuzz import run
 
 @pytest.mark.landing
 @pytest.mark.parametrize("target", run.TARGETS)
-def test_nothing_is_found(target: str) -> None:
+def test_fuzzing_finds_nothing(target: str) -> None:
     outcome = run.campaign(target, *run.budget(default_seconds=0.5, default_inputs=50_000))
     assert not outcome.findings, "\n".join([f"{target}, {key}\n{text}" for key, text in outcome.findings.items()])
     assert 0 < outcome.inputs <= 4 * outcome.passed  # otherwise little is tried beyond the validation

@@ -1,6 +1,6 @@
 """Gradients of ``src`` and ``src_linear`` are exact: the mode ("relu", True) gives the derivative of the forward pass,
 and all four modes equal autograd of the eager reference for every differentiable argument, with and without lengths,
-for incoming gradients at any output. Unsupported kinds of differentiation raise.
+for grad_outputs at any output. Unsupported kinds of differentiation raise.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def test_every_mode_equals_autograd_of_the_reference(
 
 @pytest.mark.parametrize("target", range(1, 4), ids=SRCState._fields)
 @every_mode
-def test_one_tensor_of_the_state_may_have_the_only_incoming_gradient(mode: tuple[str, bool], target: int) -> None:
+def test_a_gradient_may_come_from_one_tensor_of_the_final_state_alone(mode: tuple[str, bool], target: int) -> None:
     options, inputs = mode_options(mode, None), make_inputs(6, 18, 2, 5)
     grad_outputs: list[Tensor | None] = [None] * 4
     grad_outputs[target] = make_output_gradients(6, call(src, inputs))[target]
@@ -99,7 +99,7 @@ def test_one_tensor_of_the_state_may_have_the_only_incoming_gradient(mode: tuple
 
 @either_length
 @every_mode
-def test_over_220_steps_they_differ_by_what_rounding_explains(mode: tuple[str, bool], with_lengths: bool) -> None:
+def test_over_220_steps_gradients_differ_only_by_rounding(mode: tuple[str, bool], with_lengths: bool) -> None:
     """Spikes are threshold events, so rounding errors grow along the trace. Their growth is measured by the effect of
     the smallest change of the currents, one ulp in random directions, on the reference's own gradients.
     """
@@ -128,11 +128,11 @@ def test_a_sequence_in_pieces_has_the_gradients_of_the_whole(mode: tuple[str, bo
     whole, pieces = (results(f, inputs, 8, **options) for f in (src, in_pieces(src, [5, 16, 21, 40])))
     for name in ("spikes", *SRCState._fields, *(f"gradient of {x}" for x in ("current", *STATE))):
         assert torch.equal(pieces[name], whole[name]), name
-    assert_close(pieces, whole)  # sums over steps are in another order
+    assert_close(pieces, whole)  # sums over steps have another order
 
 
 @pytest.mark.parametrize("surrogate", ["relu", "straight_through"])
-def test_without_recurrence_no_gradient_reaches_h0_and_only_the_final_step_reaches_the_slow_parameters(
+def test_without_recurrence_only_the_integrator_carries_gradients_in_time(
     surrogate: str,
 ) -> None:
     inputs = make_inputs(9, 18, 3, 5)
@@ -146,7 +146,7 @@ def test_without_recurrence_no_gradient_reaches_h0_and_only_the_final_step_reach
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
-def test_a_gradient_alone_equals_the_one_computed_with_all_others(kind: str) -> None:
+def test_a_gradient_computed_alone_equals_the_one_computed_with_all(kind: str) -> None:
     function, _, inputs = trace(kind, 3)
     options = mode_options(("relu", True), LENGTHS[3])
     grad_outputs = make_output_gradients(3, call(function, inputs))
@@ -236,18 +236,18 @@ def test_second_derivatives_of_func_are_refused(nested: Callable[..., Any]) -> N
         nested(total)(current)
 
 
-def test_func_vmap_is_the_loop_or_refuses() -> None:
+def test_func_vmap_equals_the_loop_or_raises() -> None:
     total, current = total_of("src", "current")
     currents = torch.stack([current, current / 2, -current])
     made = value_or_refusal(lambda: torch.func.vmap(total)(currents))
     assert made is None or torch.equal(made, torch.stack([total(c) for c in currents]))
 
 
-def test_func_jvp_is_the_derivative_or_refuses() -> None:
+def test_func_jvp_is_the_derivative_or_raises() -> None:
     total, current = total_of("src", "current")
     leaf, direction = current.clone().requires_grad_(), current.flip(0)
     (grad,) = torch.autograd.grad(total(leaf), leaf)
     made = value_or_refusal(lambda: torch.func.jvp(total, (current,), (direction,))[1])
-    # The same sum of products in two orders.
+    # The two are the same sum of products in different orders.
     bound = current.numel() * 2**-52 * (grad * direction).abs().sum()
     assert made is None or abs(made - (grad * direction).sum()) <= bound

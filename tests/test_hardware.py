@@ -29,8 +29,8 @@ OTHER_CELL = IntegerCell(
 )
 OTHER_CELL = OTHER_CELL._replace(r=3, rs=-6, bias=-2450, slope=2, slope_shift=1, h_max=900, hs_min=-700)
 
-# Resets a state whose bytes are all 85. Prints the spikes then and after each step as a line, then the class, the
-# number of clamped i, the size of the state, the votes.
+# Resets a state whose bytes are all 85. Prints one line of spikes after the reset and after each step, then the class,
+# the number of clamped i, the size of the state, the votes.
 MAIN = """
 #include "network.h"
 #include <stdio.h>
@@ -136,7 +136,7 @@ NETWORKS: dict[str, tuple[list[NDArray[np.int16]], int, tuple[int, int], Integer
 }
 
 
-# How a header is compiled, and what runs the program.
+# The compiler and options for a header, and the launcher of the program.
 ON_ARM = pytest.mark.skipif(None in ARM, reason="needs arm-linux-gnueabihf-gcc and qemu-arm")
 TARGETS = {
     "host": ([CC, "-O2"], []),
@@ -146,9 +146,7 @@ TARGETS = {
 
 @pytest.mark.parametrize("target", ["host", pytest.param("arm", marks=ON_ARM)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_compiled_header_gives_the_spikes_and_the_class_of_the_integer_neuron(
-    name: str, target: str, tmp_path: Path
-) -> None:
+def test_a_compiled_header_gives_the_integer_neurons_spikes_and_class(name: str, target: str, tmp_path: Path) -> None:
     layers, classes, votes, cell, rate = NETWORKS[name]
     hardware.write_header(tmp_path / "network.h", layers, cell=cell, num_classes=classes, votes=votes)
     spikes = random_spikes(1, 120, layers[0].shape[1], rate=rate)
@@ -225,7 +223,7 @@ def test_a_vhdl_package_is_read_back_exactly(shape: tuple[int, int], tmp_path: P
         assert found.dtype == np.int16 and np.array_equal(found, weights)
     text = path.read_text()
     assert text.splitlines()[1] == "package first_layer is" and max(map(len, text.splitlines())) < 150
-    # In VHDL, one value in parentheses is no array.
+    # In VHDL, one value in parentheses is not an array.
     assert ("((" in text.replace("\n", "").replace(" ", "")) == (shape[0] > 1)
     assert len(re.findall(r"\(0 => -?\d+\)", text)) == (shape[0] if shape[1] == 1 else 0)
 
@@ -323,7 +321,7 @@ INVALID: dict[Any, tuple[dict[str, Any], list[tuple[type[Exception], str, dict[s
 
 
 @pytest.mark.parametrize("write", INVALID, ids=lambda write: write.__name__)
-def test_invalid_arguments_raise_an_error_that_names_the_argument_and_write_nothing(write: Any, tmp_path: Path) -> None:
+def test_invalid_arguments_raise_an_error_and_write_nothing(write: Any, tmp_path: Path) -> None:
     valid, rows = INVALID[write]
     for error, argument, change in rows:
         assert_refused(error, argument, write, tmp_path / "file", **{**valid, **change})
@@ -331,7 +329,8 @@ def test_invalid_arguments_raise_an_error_that_names_the_argument_and_write_noth
     write(tmp_path / "file", **valid)
 
 
-# The error that a reader raises after the first text is replaced with the second; after "" the file is the second.
+# The error that a reader raises if the first text is replaced with the second; if the first is "", the second is the
+# whole file.
 MALFORMED: dict[Any, list[tuple[str, str, str]]] = {
     hardware.read_header: [
         ("expected a number NETWORK_BIAS, got none", "NETWORK_BIAS", "NETWORK_B"),

@@ -1,4 +1,4 @@
-"""The networks of the authors' group: their files become float models and integer weights, and others are refused."""
+"""Networks of the authors' group: their files become float models and integer weights; invalid ones are refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The integer SRC equals its equations exactly on every instruction set, for any number of threads, batch and split,
-and for random and extreme inputs; its gradient is the surrogate's.
+"""The integer SRC equals its equations exactly on every instruction set, for any number of threads, any batch and any
+split into calls, and for random and extreme inputs; its gradient is the surrogate's.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def test_kernels_equal_the_model_for_any_constants(data: st.DataObject) -> None:
 
 
 def digests(seed: int, threads: int) -> list[int]:
-    """Spikes, state and gradients of a layer as numbers; for processes of other instruction sets."""
+    """Digests of a layer's spikes, state and gradients, for processes of other instruction sets."""
     torch.set_num_threads(threads)
     input, weight = make_input(seed, 45, 9, 150), make_weight(seed, 150, 150, 300)
     spikes, state = integer_src_linear(input, weight)
@@ -167,7 +167,7 @@ def test_a_sample_alone_and_a_sequence_in_pieces_give_the_same_bits() -> None:
 
 
 def test_large_outputs_have_their_shape() -> None:
-    """Regression: outputs of 4 MiB and more, which lie on blocks of float32, had four times as many elements."""
+    """Regression: outputs of 4 MiB and more, which lie in blocks of float32, had four times as many elements."""
     input, weight = make_input(6, 2, 21_001, 3, 0.5), make_weight(6, 101, 3, 2000)
     spikes, state = integer_src_linear(EventBatch.from_dense(input), weight)
     assert spikes.numel() > 4 << 20 or state.h.numel() > 2 << 20
@@ -193,7 +193,7 @@ def test_small_currents_never_leak_away() -> None:
     state = IntegerState(torch.arange(-40, 40, dtype=torch.int16)[None], h, hs)
     spikes, after = integer_src_linear(torch.zeros(400, 1, 1), torch.zeros(80, 1, dtype=torch.int16), state)
     assert torch.equal(after.i[0, 40:56], torch.arange(16, dtype=torch.int16))  # 0 to 15 stay
-    # A negative i ends at 0 or, from -1 on, at +1; whatever is above 0 fires on without input.
+    # A negative i ends at 0 or, once it reaches -1, at +1; every i above 0 keeps firing without input.
     assert set(after.i[0, :40].tolist()) == {0, 1}
     assert after.i[0, 39] == 1
     assert torch.equal(spikes[200:, 0].any(0), after.i[0] > 0)

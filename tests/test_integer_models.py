@@ -102,9 +102,9 @@ config = partial(TrainingConfig, integer=True)
 
 @refusals(
     Message(
-        "network: expected one with votes and without lat", lambda: rounded(SRCClassifier(64, [9], 3, lateral=True))
+        "network: expected readout='votes' and lateral=F", lambda: rounded(SRCClassifier(64, [9], 3, lateral=True))
     ),
-    Message("network: expected one with votes", lambda: rounded(SRCClassifier(64, [9], 3, readout="linear"))),
+    Message("network: expected readout='votes'", lambda: rounded(SRCClassifier(64, [9], 3, readout="linear"))),
     Message(
         "network: expected an SRCClassifier, got Integer", lambda: rounded(IntegerClassifier(64, [9], 3)), TypeError
     ),
@@ -112,10 +112,10 @@ config = partial(TrainingConfig, integer=True)
     Message("alpha: expected 0.9 with integer neurons", lambda: config(alpha=0.8)),
     Message("readout: expected 'votes' with integer neurons", lambda: config(readout="linear")),
     Message(r"channels: expected \(\) with integer neurons", lambda: config(channels=(4,))),
-    Message("dataset: expected one of spikes for integer .*, got 'jap", lambda: config(dataset="japanese-vowels")),
+    Message("dataset: expected spikes or images for .*, got 'jap", lambda: config(dataset="japanese-vowels")),
     Message("weight_bits: expected one .*for each of 2 layers, got 3", lambda: config(weight_bits=(4, 4, 4))),
     Message("weight_bits: expected at least 2 each", lambda: config(weight_bits=(1,))),
-    Message("weight_bits: expected none without integer neurons", lambda: config(integer=False, weight_bits=(5,))),
+    Message("weight_bits: requires integer=True", lambda: config(integer=False, weight_bits=(5,))),
     Message("thinned: expected False with latency coding", lambda: config(thinned=True, encoding="latency")),
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:

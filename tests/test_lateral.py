@@ -21,7 +21,7 @@ from support.linear import KINDS, mode_options, tensors_of, trace
 from support.refusals import Refusal, refusals
 
 LATERAL = ("relu", "straight_through")
-# T, B, N: one tile, several, and a last one that is narrower. Short, because differences of rounding grow in each loop.
+# T, B, N: one tile, several, and a narrower last one. T is small because rounding differences grow in each loop.
 SHAPES = [(14, 3, 5), (9, 2, 130), (6, 2, 300)]
 
 
@@ -68,7 +68,7 @@ def test_src_linear_equals_the_reference(mode: tuple[str, bool], seed: int, kind
     assert_close(made, expected)
 
 
-def test_relu_everywhere_with_recurrence_is_the_derivative_of_the_forward_pass() -> None:
+def test_relu_everywhere_with_recurrence_is_the_exact_derivative() -> None:
     inputs = lateral_inputs((6, 2, 4))
     options = {"surrogate": "relu", "recurrent_grad": True, "lateral_surrogate": "relu"}
 

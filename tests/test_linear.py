@@ -1,7 +1,6 @@
 """``src_linear`` on an EventBatch and on dense inputs: how events become currents, errors that name the argument,
-batches altered after construction, NaN and infinities, autocast, and the method "auto". What it has in common with
-``src`` is tested in test_src.py, its gradients in test_gradients.py and test_linear_gradients.py, its bits in
-test_bits.py.
+batches altered after construction, NaN and infinities, autocast, and the method "auto". Behaviour shared with ``src``
+is tested in test_src.py, gradients in test_gradients.py and test_linear_gradients.py, bits in test_bits.py.
 """
 
 from __future__ import annotations
@@ -186,7 +185,7 @@ def test_a_batch_altered_before_the_backward_pass_is_refused(alteration: str, wa
     assert_alteration_is_refused(events, alteration, lambda: torch.autograd.grad(spikes.sum(), leaf))
 
 
-def test_autograd_refuses_an_alteration_that_torch_counts() -> None:
+def test_autograd_refuses_a_change_in_place_that_torch_counts() -> None:
     events, weight = make_events(), torch.ones(NEURONS, INPUTS, requires_grad=True)
     spikes, _ = src_linear(events, weight, -6.0)
     events.indices[3] = 2
@@ -246,7 +245,7 @@ def test_auto_takes_the_method_that_the_cost_model_expects_to_be_faster(fires: f
 
 
 def test_padding_does_not_change_the_method_that_auto_takes() -> None:
-    """A density of 3 % with dense padding takes events, not the product, in which 0 meets an infinite weight."""
+    """At a density of 3 % with dense padding "auto" takes events; in the product 0 times an infinite weight is NaN."""
     x = (noise(32, 40, 4, 200, dtype=torch.float32) > 0.94).float()
     weight, lengths = noise(33, 16, 200, dtype=torch.float32), [40, 4, 4, 4]
     x[4:, 1:] = 1

@@ -37,9 +37,7 @@ def test_premise_the_events_include_empty_unsorted_and_repeated_rows() -> None:
 
 @pytest.mark.parametrize("seed", SHAPES)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_gradient_at_events_alone_equals_the_references_there_and_is_zero_elsewhere(
-    mode: tuple[str, bool], seed: int
-) -> None:
+def test_a_gradient_at_events_equals_the_reference_there_and_is_0_elsewhere(mode: tuple[str, bool], seed: int) -> None:
     options, inputs = mode_options(mode, LENGTHS[seed]), densified(*linear_case(seed))
     expected = results(reference_on_dense, inputs, seed, **options)
     zeros = inputs["input"] == 0
@@ -70,9 +68,10 @@ def test_both_methods_of_src_dense_have_the_gradients_of_the_reference(mode: tup
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_over_many_segments_it_equals_src_on_the_same_currents(mode: tuple[str, bool]) -> None:
-    """With weights of few bits, sums of binary events are exact in any order, so that only the order in which gradients
-    are summed may make a difference."""
+def test_over_many_segments_src_linear_equals_src_on_the_same_currents(mode: tuple[str, bool]) -> None:
+    """With weights of few bits, sums of binary events are exact in any order. So only the order in which gradients are
+    summed may make a difference.
+    """
     lengths = [300, 257, 256, 33, 32, 31, 1, 0]
     events, inputs = make_linear_inputs(3, 300, len(lengths), 20, inputs=9)
     inputs["weight"] = (8 * inputs["weight"]).round() / 8
@@ -99,8 +98,8 @@ def test_over_many_segments_it_equals_src_on_the_same_currents(mode: tuple[str, 
 
 @pytest.mark.parametrize("neurons", [1, 15, 16, 17, 100, 128, 129, 130, 260])
 def test_every_width_of_a_layer_equals_its_neurons_one_by_one(neurons: int) -> None:
-    """Neurons are independent, and a neuron alone has the bits that it has in its layer: so few samples are summed in
-    the same order whatever the width.
+    """Neurons are independent, and a neuron has the same bits alone and in its layer: with so few samples the order of
+    sums does not depend on the width.
     """
     events, inputs = make_linear_inputs(4, 40, 3, neurons, inputs=6)
     options = mode_options(("straight_through", True), [40, 33, 7])

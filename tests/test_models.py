@@ -316,7 +316,7 @@ def test_balancing_keeps_gradients_of_zero(spikes_in: Tensor) -> None:
     assert model.layers[0].weight_ih_l0.grad.count_nonzero() == 0
 
 
-def test_balancing_leaves_frozen_layers_and_losses_of_hidden_layers_unchanged(spikes_in: Tensor) -> None:
+def test_balancing_does_not_affect_frozen_layers_and_hidden_layer_losses(spikes_in: Tensor) -> None:
     model = make_model(24, 24, balance_gradients=True)
     weight = model.layers[0].weight_ih_l0
     (gradient,) = torch.autograd.grad(model.layer_spikes(spikes_in)[0].sum(), weight)

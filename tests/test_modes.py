@@ -59,7 +59,7 @@ DIFFERENTIABLE: dict[str, Call] = {
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_checkpoints_and_hooks_give_the_same_gradients(name: str) -> None:
-    """Both a checkpoint and hooks of saved tensors may unpack each only once."""
+    """Checkpointing and saved-tensor hooks both allow each saved tensor to be unpacked only once."""
     function, args = DIFFERENTIABLE[name]
     packed, unpacked = [], []
     with saved_tensors_hooks(lambda x: packed.append(1) or x, lambda x: unpacked.append(1) or x):

@@ -1,4 +1,4 @@
-"""The layers: options, errors, repr and state_dict, and equality with the functions that they call."""
+"""The layers: options, errors, repr and state_dict, and the same results as the functions that they call."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_src_is_a_stack_of_linear_synapses_and_recurrences(lengths: Tensor | Non
 
 
 @pytest.mark.parametrize("recurrent_grad", [True, False])
-def test_src_cell_step_by_step_is_src(recurrent_grad: bool) -> None:
+def test_src_cell_step_by_step_equals_src(recurrent_grad: bool) -> None:
     options = OPTIONS | {"recurrent_grad": recurrent_grad}
     if not recurrent_grad:
         options |= {"learnable": ["alpha"], "learn_initial_state": False}
@@ -189,7 +189,7 @@ def test_src_cell_step_by_step_is_src(recurrent_grad: bool) -> None:
     assert same_outputs((spikes, state), (expected, [s[0] for s in expected_state]))
     spikes.sum().backward()
     expected.sum().backward()
-    # Sums over 30 steps and 3 samples in another order, in float32
+    # Sums over 30 steps and 3 samples have another order, in float32.
     for ours, theirs in zip(cell.parameters(), layer.parameters(), strict=True):
         assert (ours.grad - theirs.grad).abs().max() <= 90 * 2**-23 * max(1, theirs.grad.abs().max().item())
 
@@ -319,7 +319,7 @@ def test_a_layer_in_float64_has_its_parameters_and_outputs_in_float64(kind: str,
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_bools_and_integers_are_numbers_of_spikes(dtype: torch.dtype, weight_dtype: torch.dtype) -> None:
+def test_bools_and_integers_are_spike_counts(dtype: torch.dtype, weight_dtype: torch.dtype) -> None:
     x = (2 * make_spikes(38, STEPS, BATCH, 8)).to(dtype)
     for layer, given in (
         (make_layer(8, 5).to(weight_dtype), x),
@@ -371,7 +371,7 @@ def test_values_and_layers_are_copied(kind: str) -> None:
     assert not torch.equal(spikes_of(twin), expected)
 
 
-def test_weights_start_with_the_documented_width_and_relays_above_the_first_layer() -> None:
+def test_weights_start_with_the_documented_width_and_upper_layers_as_relays() -> None:
     torch.manual_seed(0)
     first, second = (weight for name, weight in SRC(200, 100, 2).named_parameters() if name.startswith("weight"))
     for weight in (first, SRCConv2d(16, 64, 5, groups=2).weight):  # 200 inputs each
@@ -558,7 +558,7 @@ def test_constrain_clamps_to_the_domains_in_place(bias_max: float) -> None:
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("outside", [-419.6, 419.6])
 def test_learnable_parameters_are_clamped_to_their_domains_in_every_call(kind: str, outside: float) -> None:
-    """Regression: a training whose rate is too high raised "alpha: expected values in [0, 1], got 419.6"."""
+    """Regression: training with too high a learning rate raised "alpha: expected values in [0, 1], got 419.6"."""
     layer = make(kind, learnable=PARAMETERS, recurrent_grad=True)
     for name, parameter in layer.named_parameters():
         if name.startswith(("alpha", "rho", "zs_hyp", "zs_dep")):
@@ -569,7 +569,7 @@ def test_learnable_parameters_are_clamped_to_their_domains_in_every_call(kind: s
 
 
 @pytest.mark.parametrize(("value", "bound"), [(1.25, 1.0), (-0.25, 0.0), (0.9, 0.9)])
-def test_the_gradient_is_that_of_the_clamped_value_unless_descent_leads_further_out(value: float, bound: float) -> None:
+def test_a_clamped_value_has_no_gradient_that_leads_further_out(value: float, bound: float) -> None:
     x, weight = (noise(3, 40, 2, 3) > 0).double(), 3 * noise(4, 5, 3)
     for sign in (1, -1):
         layer = SRC(3, 5, learnable=["alpha"], dtype=torch.float64)
@@ -584,7 +584,7 @@ def test_the_gradient_is_that_of_the_clamped_value_unless_descent_leads_further_
         assert layer.alpha_l0.grad == (0 if outward else alpha.grad)
 
 
-def test_lengths_are_the_batchs_or_the_calls() -> None:
+def test_lengths_come_from_the_batch_or_from_the_call() -> None:
     torch.manual_seed(0)
     layer, dense = SRC(4, 30, num_layers=2), torch.ones(60, 2, 4)
     lengths = torch.tensor([60, 11])
@@ -602,7 +602,7 @@ def test_constants_are_saved_on_the_cpu_under_any_default_device() -> None:
 
 
 def test_the_constants_have_the_layout_of_the_file_format() -> None:
-    """A bit mask of the constants that have tensors, then all constants in order: files outlive the code."""
+    """A bit mask of the constants that are tensors, then all constants in order: files outlive the code."""
     plain = SRC(3, 2, alpha=0.8, bias=False, bias_init=-5.0, initial_state="rest").get_extra_state()
     assert plain.tolist() == [0, 0.8, 3.0, 2.0, -7.0, 0.9, 0.0, -5.0, 1]
     held = SRC(3, 2, learnable=["rho", "rs"], recurrent_grad=True, learn_initial_state=True).get_extra_state()
@@ -620,7 +620,7 @@ def test_spikes_only_returns_the_spikes_of_its_layer(events: bool) -> None:
     assert alone.state_dict().keys() == {f"layer.{name}" for name in layer.state_dict()}
 
 
-def test_sequential_makes_the_same_calls() -> None:
+def test_sequential_gives_the_output_of_the_same_calls() -> None:
     convolution, layer, readout = SRCConv2d(1, 3, 3), SRC(3 * 4 * 4, 20), LeakyReadout(5, neurons_per_class=4)
     net = nn.Sequential(SpikesOnly(convolution), nn.Flatten(2), SpikesOnly(layer), readout)
     maps = (noise(8, 40, 2, 1, 6, 6, dtype=torch.float32) > 0.2).float()

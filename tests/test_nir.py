@@ -21,7 +21,7 @@ pytestmark = pytest.mark.landing
 
 nir: Any = pytest.importorskip("nir", minversion="1.0.8", reason='pip install "srcell[test]"')
 
-from srcell.nir import from_nir, to_nir  # noqa: E402  (needs what is looked for above)
+from srcell.nir import from_nir, to_nir  # noqa: E402  (needs the packages checked above)
 
 DURATIONS = st.floats(1e-12, 1e9) | st.sampled_from([1.0, 1e-3, 0.1, 1 / 3, 5e-324, 2.3e-308, 1e300])
 
@@ -128,11 +128,11 @@ BATCH = EventBatch.from_dense(torch.ones(2, 1, 3))
 def read(dt: float = 0.1, **arrays: Any) -> EventBatch:
     data = replace(DATA)
     for name, array in arrays.items():
-        setattr(data, name, array)  # NIR checks the arrays only when data are made
+        setattr(data, name, array)  # NIR checks the arrays only when data are constructed
     return from_nir(data, dt=dt)
 
 
-def test_the_data_whose_changes_are_refused_are_valid() -> None:
+def test_premise_the_unchanged_data_are_valid() -> None:
     assert read().shape == (4, 2, 3)
 
 
@@ -162,7 +162,7 @@ def test_the_data_whose_changes_are_refused_are_valid() -> None:
     Refusal("data.t_max", lambda: read(t_max=np.nan)),
     Refusal("data.t_max", lambda: read(t_max=np.inf)),
     Refusal("data.t_max", lambda: read(t_max=2.0**31)),
-    # NIR itself refuses these two when data are made
+    # NIR itself refuses these two when data are constructed
     Refusal("data.time", lambda: read(time=DATA.time[:1])),
     Refusal("data.value", lambda: read(value=DATA.value[:1])),
     *[Refusal("dt", lambda dt=dt: read(dt=dt)) for dt in (0.0, -1.0, np.nan, np.inf)],

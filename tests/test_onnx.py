@@ -1,8 +1,8 @@
 """Networks as ONNX models in onnxruntime: nearly the spikes of the layers in float32, the same outputs to 1e-12 in
 float64, the same bits for integer networks; invalid arguments raise an error.
 
-A spike is counted where an output crosses 0.5 upwards. Two correct ways of rounding in float32 move some spikes by a
-step (docs/howto/onnx.md), so these tests ask for most spikes at their very step, and for the rest look at float64.
+A spike is counted where an output crosses 0.5 upwards. Two correct roundings in float32 move some spikes by a step
+(docs/howto/onnx.md), so in float32 these tests require most spikes at exactly their step; float64 covers the rest.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ pytest.importorskip("onnxscript", reason=reason)
 if not EXPORTS_ONNX:
     pytest.skip("torch.onnx.export takes a table from torch 2.6 on", allow_module_level=True)
 
-from srcell.onnx import export, translation_table  # noqa: E402  (needs what is looked for above)
+from srcell.onnx import export, translation_table  # noqa: E402  (needs the packages checked above)
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, BATCH, INPUTS = 120, 16, 24
-SHARE = 0.98  # of the spikes that either side has; 0.5 % may move in 220 steps, and here there are some hundred
+SHARE = 0.98  # of the union of both sides' spikes; 0.5 % may move in 220 steps, and here are only some hundred
 
 
 class AllSpikes(nn.Module):
@@ -71,13 +71,13 @@ def session(file: Path | bytes) -> Any:
 
 
 def translated(model: nn.Module, arguments: tuple[Any, ...], **options: Any) -> Any:
-    """What torch's own exporter makes of a model with our table."""
+    """The program that torch's own exporter makes from a model with our translation table."""
     table = translation_table()
     return torch.onnx.export(model, arguments, dynamo=True, verbose=False, custom_translation_table=table, **options)
 
 
 def run(model: nn.Module, input: Tensor, folder: Path) -> tuple[list[Any], list[Any]]:
-    """What onnxruntime and the model itself make of an input, after a check of the file."""
+    """The outputs of onnxruntime and of the model itself for an input, after a check of the file."""
     export(model, folder / "model.onnx", input[:5, :2])
     written = onnx.load(folder / "model.onnx")
     onnx.checker.check_model(written, full_check=True)
@@ -88,7 +88,7 @@ def run(model: nn.Module, input: Tensor, folder: Path) -> tuple[list[Any], list[
 
 
 def shares(found: list[Any], wanted: list[Any]) -> list[float]:
-    """Of the spikes of either side, the share that both have; of each of two lists of outputs (T, B, ...)."""
+    """The share of the union of both sides' spikes that both have, for each pair of outputs (T, B, ...)."""
     ratios = []
     for pair in zip(found, wanted, strict=True):
         above = [np.pad(x > 0.5, [(1, 0)] + [(0, 0)] * (x.ndim - 1)) for x in pair]
@@ -113,7 +113,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "linear readout": lambda: SRCClassifier(INPUTS, [30], 5, readout="linear", readout_window=20),
     "convolutions": lambda: SRCConvClassifier((2, 6, 6), [3, 4], [20], 5, initial_state="rest"),
 }
-# Beside a parameter that is a tensor, torch's exporter writes those that are floats with float32's digits.
+# If one parameter is a tensor, torch's exporter writes the float parameters with the digits of float32.
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "stacked": lambda **dtype: SRC(INPUTS, 20, num_layers=2, initial_state="rest", **dtype),
     "lateral, rest": lambda **dtype: SRC(INPUTS, 20, lateral=True, autapses=False, initial_state="rest", **dtype),
@@ -208,7 +208,7 @@ def test_a_model_takes_any_number_of_steps_and_samples(tmp_path: Path) -> None:
 
 
 class WithLengths(nn.Module):
-    """A layer whose lengths are given by position, for torch's exporter."""
+    """A layer that takes lengths as a positional argument, for torch's exporter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class WithLengths(nn.Module):
         return self.layer(input, state, lengths=lengths)
 
 
-def test_lengths_and_a_state_are_inputs_and_data_past_the_lengths_change_nothing() -> None:
+def test_lengths_and_state_are_inputs_and_padding_changes_nothing() -> None:
     torch.manual_seed(0)
     net = WithLengths()
     x, lengths = spikes_in(20, 4, INPUTS).double(), torch.tensor([20, 0, 7, 15])

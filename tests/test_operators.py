@@ -40,7 +40,7 @@ LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 layers = pytest.mark.parametrize("name", LAYERS)
 optional_arguments = pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
-# The dtype changes nothing of what opcheck looks at but the dtype of the outputs: one suffices on most days.
+# Of all that opcheck looks at, the dtype changes only that of the outputs: outside release checks one suffices.
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.release)])
 
 
@@ -73,7 +73,7 @@ def test_layers_pass_opcheck(name: str, dtype: torch.dtype, present: bool) -> No
 
 
 def outputs_of(call: LayerCall) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradients of spikes, i, h and hs, and what the operator saved."""
+    """Gradients of spikes, i, h and hs, and the tensors that the operator saved."""
     spikes, i, h, hs, *saved = call.forward()()
     return make_output_gradients(5, (spikes, SRCState(i, h, hs))), saved
 
@@ -97,7 +97,7 @@ ENCODING = {"steps": 7, "prefix": 2, "gain": 0.5, "seed": -1, "thinned": True}
 
 
 def integer_calls() -> Iterator[OperatorCall]:
-    """Integer neurons on events and on a dense input, with and without what a gradient needs, and their backward."""
+    """Integer neurons on events and on a dense input, with and without the data for gradients, and their backward."""
     options: dict[str, Any] = {"steps": 30, "batch": 2, "cell": list(IntegerCell())}
     weight, scale, lengths = (300 * noise(4, 4, 6)).to(torch.int16), torch.tensor(50.0), torch.tensor([30, 17])
     latent, state = weight.float().requires_grad_(), [torch.zeros(2, 4, dtype=torch.int16)] * 3
@@ -132,7 +132,7 @@ def test_operators_that_run_no_layer_pass_opcheck(call: OperatorCall) -> None:
 
 @layers
 def test_only_spikes_and_state_carry_gradients(name: str) -> None:
-    """What an operator saves for its backward has no gradient, although it is computed from tensors that have."""
+    """Tensors saved for the backward have no gradient, although they are computed from tensors that have one."""
     outputs = make_call(name, requires_grad=True, save=False, trace_integrator=False).forward()()
     assert [x.requires_grad for x in outputs] == [True] * 4 + [False] * (len(outputs) - 4)
     assert all(x.numel() for x in outputs[4:6])
@@ -258,13 +258,13 @@ def test_lists_of_a_wrong_length_are_named(name: str, argument: str, count: int,
         assert str(error_of(refused)) == f"{argument}: expected {expected}, got {count}"
 
 
-def test_no_address_of_0_reaches_the_core_for_a_tensor_with_elements() -> None:
+def test_a_tensor_with_elements_never_passes_a_null_address_to_the_core() -> None:
     assert address(None) == 0
     with pytest.raises(RuntimeError, match="expected tensors that lie in memory, got a Tensor on meta"):
         address(torch.ones(3, device="meta"))
 
 
-def test_an_output_of_more_bytes_than_there_are_addresses_is_a_memory_error() -> None:
+def test_an_output_larger_than_the_address_space_is_a_memory_error() -> None:
     with pytest.raises(MemoryError):
         _cpu.empty(torch.empty(0), 2**32, 2**30)
 

@@ -1,4 +1,4 @@
-"""The package itself: the imports that it needs, those that it avoids, and srcell.info()."""
+"""The package itself: the imports that it needs, the imports that it avoids, and srcell.info()."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_info_says_what_runs() -> None:
 
 
 def test_pickles_name_no_private_module() -> None:
-    """Users' pickles name a class's module, and must load for as long as users keep them."""
+    """A pickle names the module of its class, and must load for as long as its user keeps it."""
     names = {x.__name__: x.__module__ for x in (srcell.EventBatch, srcell.SRCState, srcell.SRC, srcell.SRCCell)}
     assert names == {
         "EventBatch": "srcell.events",

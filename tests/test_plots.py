@@ -31,7 +31,7 @@ def drawn(panel: Axes) -> dict[str, list[float]]:
     return {str(line.get_label()): [float(y) for y in line.get_ydata()] for line in panel.get_lines()}  # type: ignore
 
 
-def test_the_learning_curve_has_loss_accuracy_rate_and_validation_if_there_is_any() -> None:
+def test_the_learning_curve_has_loss_accuracy_rate_and_any_validation() -> None:
     loss, accuracy, rate = learning_curve(history(0.7)).axes
     assert drawn(loss) == {"training": pytest.approx([2, 1, 2 / 3]), "validation": pytest.approx([1.4] * 3)}
     assert drawn(accuracy) == {"training": pytest.approx([60, 70, 80]), "validation": pytest.approx([70] * 3)}
@@ -91,7 +91,7 @@ def test_traces_have_the_states_of_the_most_active_neurons_of_the_last_layer(giv
         order = model(sample)[0].argsort(descending=True).tolist()
         states = [model.layers[-1](below[: t + 1])[1] for t in range(len(below))]
     figure = traces(model, sample, order[0], class_names=given)
-    assert figure.get_suptitle().startswith(f"A test sample of class {names[order[0]]}, predicted rightly: ")
+    assert figure.get_suptitle().startswith(f"A test sample of class {names[order[0]]}, predicted correctly: ")
     for panel, answer in zip(figure.axes, order, strict=True):
         place, _, name = panel.get_ylabel().partition("for ")
         neuron = int(place.removeprefix("neuron ").partition(",")[0])
@@ -159,7 +159,7 @@ def test_the_confusion_matrix_has_each_count_in_its_place(given: tuple[str, ...]
     beneath = panel.images[0].to_rgba(shown)
     for (column, row), text in texts.items():
         assert abs(lightness(beneath[row, column]) - lightness(text.get_color())) > 0.5  # it can be read
-    assert panel.get_title() == "17 of 20 test samples right (85.00%)"
+    assert panel.get_title() == "17 of 20 test samples correct (85.00%)"
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("predicted class", "class")
     assert list(panel.get_xticks()) == list(panel.get_yticks()) == [0, 1, 2]
 

@@ -1,6 +1,6 @@
-"""The private names of torch in ``srcell/_private.py`` mean what srcell takes them for, in this version of torch.
+"""The private names of torch in ``srcell/_private.py`` behave as srcell expects, in this version of torch.
 
-A test that fails here tells which one is missing or means something else.
+A failing test tells which name is missing or behaves differently.
 """
 
 import ast
@@ -19,7 +19,7 @@ from srcell import _private
 
 
 class Watch(TorchDispatchMode):
-    """Notes the operators that are called."""
+    """Records the operators that are called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def test_transforms_are_seen() -> None:
     assert (seen, _private.transforms_are_active()) == ([True], False)
 
 
-def test_a_function_at_one_level_is_differentiated_by_func() -> None:
+def test_func_grad_differentiates_a_function_at_one_level() -> None:
     gradient = torch.func.grad(lambda current: srcell.src(current, -6.0)[1].i.sum())(torch.zeros(2, 1, 1))
     assert torch.allclose(gradient.flatten(), torch.tensor([0.9, 1.0]))
 
@@ -81,7 +81,7 @@ def test_fake_tensors_are_seen() -> None:
     assert not _private.is_fake(torch.ones(1))
 
 
-def test_an_operator_that_nobody_watches_gives_what_the_dispatcher_gives(current: torch.Tensor) -> None:
+def test_an_unwatched_operator_gives_the_result_of_the_dispatcher(current: torch.Tensor) -> None:
     tensors = [None, current, torch.nn.Parameter(current)]
     with ThreadPoolExecutor(1) as fresh:  # torch.export of 2.4 leaves a key behind in its thread
         assert fresh.submit(_private.nobody_watches, tensors).result()
@@ -116,7 +116,9 @@ def moded(call: Callable[[], Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("watch", [profiled, traced, moded], ids=lambda watch: watch.__name__)
-def test_whoever_watches_sees_the_operator(watch: Callable[..., list[str]], current: torch.Tensor) -> None:
+def test_profiler_jit_trace_and_function_mode_see_the_operator(
+    watch: Callable[..., list[str]], current: torch.Tensor
+) -> None:
     assert "srcell::src" in watch(lambda: srcell.src(current, -6.0)[0])
 
 
@@ -125,7 +127,7 @@ def test_subclasses_go_through_the_dispatcher(current: torch.Tensor) -> None:
 
 
 def private_names_of_torch(tree: ast.AST) -> Iterator[str]:
-    """The names of torch in a file of which a part begins with one underscore."""
+    """The names of torch in a file that have a private part (one leading underscore)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -141,7 +143,7 @@ def private_names_of_torch(tree: ast.AST) -> Iterator[str]:
                 yield name
 
 
-def test_no_other_file_has_private_names_of_torch() -> None:
+def test_no_other_file_uses_private_names_of_torch() -> None:
     package = Path(srcell.__file__).parent
     found = {
         str(file.relative_to(package)): names

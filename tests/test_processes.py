@@ -90,7 +90,7 @@ def test_a_process_takes_its_gpu_before_the_group_starts(monkeypatch: pytest.Mon
     ]
 
 
-# The command line in a process that records moves to a GPU instead of making them.
+# The command line in a process that records each move to a GPU instead of performing it.
 NO_GPU = """
 import json, os, sys
 import torch
@@ -132,7 +132,7 @@ sys.exit(status)
 
 
 @pytest.mark.release
-def test_a_run_uses_only_the_gpu_of_its_process_and_its_folder_names_none(tmp_path: Path) -> None:
+def test_a_run_uses_only_the_gpu_of_its_process_and_records_no_device(tmp_path: Path) -> None:
     script, out = tmp_path / "no_gpu.py", tmp_path / "run"
     script.write_text(NO_GPU)
     settings = ["--hidden", "8", "--epochs", "1", "--steps", "5", "--dropout", "0.2"]
@@ -158,9 +158,9 @@ torch.save(names["model"].state_dict(), f"{sys.argv[2]}.{os.environ['RANK']}")
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Tensor]:
-    """What the examples train, by one process: the gradients of both shares of each batch, added up.
+    """The weights that the examples train, from one process that adds the gradients of both halves of each batch.
 
-    To add two numbers, and to halve or double them, is exact or rounds once: so these are the weights of two processes.
+    Adding two numbers, and halving or doubling them, is exact or rounds once: so two processes get the same weights.
     """
     digits, encoding = data.load("digits"), data.RateEncoding(steps=30, gain=0.5)
     share: dict[str, Any] = {"batch_size": 64, "shuffle": True, "world_size": 2}

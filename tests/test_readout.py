@@ -170,7 +170,7 @@ def test_half_and_nan_are_not_above_the_threshold() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_spikes_of_no_neurons_are_counted(device: str) -> None:
+def test_spikes_of_zero_neurons_are_counted(device: str) -> None:
     counts = count_spikes(torch.zeros(3, 0, 0, device=device))
     assert counts.events.shape == counts.spikes.shape == (0,)
 
@@ -216,7 +216,7 @@ def test_an_evaluation_counts_the_operations_of_an_inference(
 
 
 @pytest.mark.parametrize("label", [-1, 10])
-def test_an_evaluation_names_a_label_that_is_no_class(label: int) -> None:
+def test_an_evaluation_names_a_label_that_is_not_a_class(label: int) -> None:
     images = LabelledImages(torch.rand(3, 8, 8), torch.tensor([0, label, 1]))
     with pytest.raises(ValueError, match=rf"^loader: expected labels in \[0, 10\), .*, got {label}$"):
         evaluate(SRCClassifier(64, [], num_classes=10), EventLoader(images, RateEncoding()))

@@ -1,4 +1,4 @@
-"""``srcell.record``: bits stay, spikes and states are those of the calls; and pictures of anyone's tensors."""
+"""``srcell.record`` changes no bits and returns the spikes and states of the calls; and pictures of any tensors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_recording_has_the_bits_of_the_call(case: str) -> None:
     assert layer.recorder is None and not last.spikes.requires_grad
 
 
-def test_states_stay_past_a_samples_length() -> None:
+def test_states_stay_constant_past_a_samples_length() -> None:
     torch.manual_seed(0)
     layer, x = SRC(20, 12), spikes_in()
     with srcell.record(layer) as recording:
@@ -108,7 +108,7 @@ def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refus
     refusal.check()
 
 
-def test_a_second_recording_calls_of_two_shapes_and_unknown_layers_are_refused() -> None:
+def test_nested_recordings_mixed_shapes_and_unknown_layers_are_refused() -> None:
     layer = SRC(20, 12)
     with srcell.record(layer) as recording:
         Refusal("model", lambda: srcell.record(layer).__enter__()).check()
@@ -150,7 +150,7 @@ def test_a_call_without_steps_adds_no_step_to_a_trace(steps: int) -> None:
         assert len(recorded.spikes) == steps
 
 
-def test_pictures_show_anyones_tensors() -> None:
+def test_pictures_accept_any_tensors() -> None:
     torch.manual_seed(0)
     layer, x = SRC(20, 12), spikes_in()
     with srcell.record(layer) as recording:

@@ -1,5 +1,5 @@
-"""The files of data sets: IDX images, N-MNIST, SHD, SSC and DVS128 Gesture. Each format has a writer of files and rows
-in the tables of faults, of missing files and of arguments.
+"""The files of data sets: IDX images, N-MNIST, SHD, SSC and DVS128 Gesture. Each format has a function that writes
+small files, and rows in the tables of faults, missing files and arguments.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ every_format = pytest.mark.parametrize("format", [row(name) for name in FORMATS]
 def test_images_are_read(name: str, folder: str, zipped: bool, tmp_path: Path) -> None:
     arrays = write_mnist(tmp_path / folder, zipped=zipped)
     if not zipped:
-        for array in arrays:  # a plain file goes before its archive
+        for array in arrays:  # a plain file takes precedence over its archive
             (tmp_path / folder / f"{array}.gz").write_bytes(b"no archive")
     dataset = data.load(name, tmp_path)
     for part, samples in zip(COUNTS, (dataset.train, dataset.test), strict=True):
@@ -72,7 +72,7 @@ def test_images_are_read(name: str, folder: str, zipped: bool, tmp_path: Path) -
     assert dataset.num_classes == 10 and dataset.input_size == 784
 
 
-# The (step, input) pairs of both recordings: of words in bins of 4 ms, of gestures in bins of 10 ms, pooled.
+# The (step, input) pairs of both recordings: words in bins of 4 ms, gestures in bins of 10 ms, pooled.
 WORDS = [[(0, 5), (0, 699), (2, 0), (2, 5)], [(0, 12)]]
 FAR = 32 * 32 + 32 + 31
 GESTURES = [[(0, 0), (0, FAR)], [(0, 0), (0, FAR), (3, FAR)]]
@@ -124,7 +124,7 @@ def test_bin_width_prefix_and_pooling_change_steps_and_inputs(tmp_path: Path) ->
 
 
 @pytest.mark.landing
-def test_a_thousand_overflows_of_time_are_a_long_recording(tmp_path: Path) -> None:
+def test_a_thousand_timer_overflows_give_a_long_recording(tmp_path: Path) -> None:
     write_nmnist(tmp_path)
     (tmp_path / "Train/0/1.bin").write_bytes(bytes([1, 240, 0, 0, 0]) * 1000 + bytes([3, 5, 0, 0, 7]))
     assert data.load_nmnist(tmp_path).train.events.shape[0] == 20 + 1000 * 8192 // 1000 + 1
@@ -150,7 +150,7 @@ def test_a_download_fetches_both_parts(
 
 
 def overwrite(path: Path, content: Any) -> None:
-    """Write a file that has the format of its path: of raw bytes, of an array, or of changed vectors of SHD."""
+    """Write a file in the format of its path, from raw bytes, an array, or changed vectors of SHD."""
     path.parent.mkdir(exist_ok=True)
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -210,7 +210,7 @@ DIGIT = FORMATS["nmnist"].file
         row("dvs128-gesture", GESTURE, [[128.0, 0, 0, 0]], r"corrupt .*expected x in \[0, 128\), got 128 to 128"),
         row("dvs128-gesture", GESTURE, [[0, -1, 0, 0]], r"corrupt .*expected y in \[0, 128\), got -1"),
         row("dvs128-gesture", GESTURE, [[0, 0, 2, 0]], r"corrupt .*expected polarity in \[0, 2\), got 2"),
-        row("dvs128-gesture", GESTURE, [[0, 0, 0, 5], [0, 0, 0, 4]], "corrupt .*times: expected no descent"),
+        row("dvs128-gesture", GESTURE, [[0, 0, 0, 5], [0, 0, 0, 4]], "corrupt .*times: expected ascending values"),
         row("dvs128-gesture", GESTURE, [[None] * 4], "corrupt .*Object arrays cannot be loaded"),
         row("dvs128-gesture", GESTURE.replace("2.npy", "11.npy"), [[0] * 4], r"expected a name from 0\.npy to 10\.npy"),
     ],
@@ -250,14 +250,14 @@ def test_a_missing_file_is_named_with_its_folder(format: Format, missing: str, m
     format.write(tmp_path)
     format.load(tmp_path)
     for path in list(tmp_path.glob(missing)):
-        path.rename(path.with_name("fashion-mnist"))  # which is not taken for MNIST
+        path.rename(path.with_name("fashion-mnist"))  # must not be mistaken for MNIST
     with pytest.raises(FileNotFoundError, match=f"^{message}") as error:
         format.load(tmp_path)
     assert str(tmp_path) in str(error.value)
 
 
 @every_format
-def test_a_file_that_may_not_be_read_is_not_called_corrupt(format: Format, tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_not_reported_as_corrupt(format: Format, tmp_path: Path) -> None:
     format.write(tmp_path)
     format.load(tmp_path)
     refused = PermissionError(errno.EACCES, "Permission denied", "file")
@@ -342,7 +342,7 @@ def test_a_cache_of_changed_recordings_is_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.landing
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+def test_an_unwritable_cache_warns_and_the_data_still_load(tmp_path: Path) -> None:
     write_nmnist(tmp_path)
     fresh = data.load_nmnist(tmp_path)
     for part in ("train", "test"):

@@ -1,4 +1,4 @@
-"""What is written down in several places before a release: versions, Pythons, and what the workflows may do."""
+"""Facts stated in several files that must agree before a release: versions, Pythons, and the workflows' permissions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The rooms of the package, which are its top-level modules and folders: which may import which, no import cycles, and
-a reference without the compiled modules. docs/inside.md draws them.
+"""The rooms of the package (its top-level modules and folders): which room may import which, no import cycles, and a
+reference that needs no compiled module. docs/inside.md draws them.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from support.imports import output_without
 PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
 
-# The rooms that each room may import, besides those of EVERYWHERE, which every room may.
+# The rooms that each room may import, besides EVERYWHERE, which every room may import.
 EVERYWHERE = {"_extras", "_files", "_integer", "_private", "_pytree", "_state"}
 ALLOWED = {
     "_arguments": {"ops"},
@@ -65,7 +65,7 @@ ROOMS: dict[str, set[str]] = rooms.rooms_of(MODULES)
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))
-def test_a_room_imports_only_the_rooms_that_it_may(room: str) -> None:
+def test_a_room_imports_only_its_permitted_rooms(room: str) -> None:
     assert ROOMS[room] <= ALLOWED[room] | EVERYWHERE
 
 

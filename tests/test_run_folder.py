@@ -1,4 +1,4 @@
-"""The folder of a run: one writer and any number of readers, where its data are, and loading its network."""
+"""The folder of a run: one writer and any number of readers, the place of its data, and loading its network."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_readers_touch_nothing(begun: RunFolder) -> None:
     assert tree(begun.path) == before
 
 
-def test_a_writer_clears_up_after_a_killed_one_and_nobody_else(begun: RunFolder) -> None:
+def test_a_writer_deletes_only_the_partial_files_of_a_killed_writer(begun: RunFolder) -> None:
     begun.close()
     ours = [partial_name(name) for name in FILES]
     theirs = ["download.bin.partial", partial_name("notes.txt"), "config.json.partial", "config.json.x.partial"]
@@ -79,7 +79,7 @@ def test_a_writer_clears_up_after_a_killed_one_and_nobody_else(begun: RunFolder)
     assert sorted(path.name for path in begun.path.iterdir()) == sorted([LOCK, "config.json", *theirs])
 
 
-def test_a_folder_of_nothing_but_a_lock_and_half_a_configuration_is_empty(tmp_path: Path) -> None:
+def test_a_folder_with_a_lock_and_a_partial_configuration_is_empty(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch()
     (tmp_path / partial_name("config.json")).touch()
     RunFolder.create(tmp_path, TINY)
@@ -96,16 +96,16 @@ def create_at_once(path: Path, seed: int, barrier: Any, made: Any) -> None:
         made.put(seed)
     except (FileExistsError, BlockingIOError):
         made.put(None)
-    barrier.wait(60)  # the process that made it stays its writer until all have tried
+    barrier.wait(60)  # the process that created the folder stays its writer until all have tried
 
 
-def test_config_json_has_the_data_that_a_run_uses_now(begun: RunFolder) -> None:
+def test_config_json_has_the_latest_data_of_the_run(begun: RunFolder) -> None:
     for folder in ("here", "there"):
         begun.set_data(RunData(folder, (1, 8, 8), 10))
         assert RunFolder.open(begun.path).data == begun.data == RunData(folder, (1, 8, 8), 10)
 
 
-def test_a_folder_in_which_a_run_began_meanwhile_has_a_writer(begun: RunFolder) -> None:
+def test_create_is_refused_where_a_run_has_just_begun(begun: RunFolder) -> None:
     """Two identical sweeps reach a run at the same time."""
     with pytest.raises(BlockingIOError, match="another process is training there"):
         RunFolder.create(begun.path, TINY)
@@ -114,7 +114,7 @@ def test_a_folder_in_which_a_run_began_meanwhile_has_a_writer(begun: RunFolder) 
         RunFolder.create(begun.path, TINY)
 
 
-def test_of_processes_that_make_one_folder_one_succeeds(tmp_path: Path) -> None:
+def test_only_one_of_several_processes_creates_a_folder(tmp_path: Path) -> None:
     context = get_context("fork")
     for k in range(10):
         barrier, made = context.Barrier(3), context.SimpleQueue()
@@ -129,7 +129,7 @@ def test_of_processes_that_make_one_folder_one_succeeds(tmp_path: Path) -> None:
         assert winners == {RunFolder.open(path).config.seed}
 
 
-def test_new_folders_of_one_name_differ(tmp_path: Path) -> None:
+def test_two_new_folders_of_one_name_get_different_paths(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "digits-1"
     with new_folder(path) as first, new_folder(path) as second:
         assert first == path and second == path.with_name("digits-1-2")
@@ -140,7 +140,7 @@ def test_new_folders_of_one_name_differ(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-# Where the data are
+# The place of the data
 
 
 @pytest.mark.landing
@@ -170,7 +170,7 @@ def test_a_run_knows_where_its_data_are(tmp_path: Path, monkeypatch: pytest.Monk
     assert RunFolder.open(out).data == RunData("data", (1, 8, 8), 10)
 
 
-def test_data_that_are_not_there_are_told_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_raise_an_error_that_names_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for options, root in ((RunOptions(), "data"), (RunOptions(data="a b"), "a b")):
         with pytest.raises(FileNotFoundError) as error:
@@ -191,7 +191,7 @@ DATA = {"folder": "data", "input_shape": [1, 8, 8], "num_classes": 10}
         None,
     ],
 )
-def test_a_record_of_data_that_no_run_writes_is_refused(record: object, begun: RunFolder) -> None:
+def test_an_invalid_record_of_the_data_is_refused(record: object, begun: RunFolder) -> None:
     path = begun.path / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"data": DATA}))
@@ -217,7 +217,7 @@ def test_a_loaded_network_is_the_trained_one(run: TrainedRun, out: Path, monkeyp
     assert torch.equal(net(expected), run.model(expected))
     _, record = read_checkpoint(out / "model.safetensors")
     assert (record["input_shape"], record["num_classes"]) == ([1, 8, 8], 10)
-    with pytest.raises(ValueError, match="device: expected one that this machine has, got 'nowhere'"):
+    with pytest.raises(ValueError, match="device: expected one available on this machine, got 'nowhere'"):
         srcell.load(out, device="nowhere")
 
 

@@ -1,4 +1,4 @@
-"""Exported networks without torch: the bits of the layers they came from, streams, saved states, malformed files."""
+"""Exported networks without torch: the same bits as the layers, streams, saved states, malformed files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SEQUENCE = {"alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5, "initial_state": "
 
 
 def learnt_layers() -> SRC:
-    """Two layers that learn all that a layer can, with parameters that training moved."""
+    """Two layers with all learnable parameters, moved from their initial values as by training."""
     options = {"lateral": True, "autapses": False, "recurrent_grad": True, "learn_initial_state": True}
     layer = SRC(20, 30, 2, learnable=("alpha", "r", "rs", "zs_hyp"), surrogate="relu", **options)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def events_for(
 
 @torch.no_grad()
 def layer_spikes(network: Any, events: EventBatch) -> list[Tensor]:
-    """The spikes of every layer of a classifier, each computed from the events of the one below; of a layer its own."""
+    """The spikes of a single layer, or of every layer of a classifier, computed from the events of the layer below."""
     spikes: list[Tensor] = []
     for layer in network.src_layers() if hasattr(network, "src_layers") else [network]:
         below = events if not spikes else EventBatch.from_dense(spikes[-1], events.lengths)
@@ -125,7 +125,7 @@ def test_spikes_are_bit_identical_to_the_layers(name: str, graded: bool) -> None
         assert net.run(events).shape == (5, 0)
 
 
-def test_integer_networks_take_spikes_alone() -> None:
+def test_integer_networks_take_only_binary_spikes() -> None:
     net = loaded("integers")
     assert net.layers == [(784, 100, False, True)] and net.nbytes == 2 * 784 * 100
     events = events_for(net)
@@ -251,7 +251,7 @@ def test_exported_networks_match_the_recorded_hashes(isa: str, isa_processes: di
     assert isa_processes[isa].call("test_runtime.trains_of_exported_networks") == recorded
 
 
-def test_encoders_and_counts_are_those_of_torch() -> None:
+def test_encoders_and_counts_equal_those_of_the_torch_network() -> None:
     images = torch.rand(6, 8, 8) * (torch.rand(6, 8, 8) < 0.5)
     network = SRCClassifier(64, [20], 10).eval()
     thinned = data.RateEncoding(30, 0.9, 5, thinned=True)
@@ -328,7 +328,7 @@ def encode(encoder: Any, pixel: float = 1.0) -> Any:
     return runtime.Network(content).encode(np.full((1, 28), pixel))
 
 
-def test_the_calls_whose_changes_are_refused_are_valid() -> None:
+def test_premise_the_unchanged_calls_are_valid() -> None:
     assert run().shape == (2, 3) and encode(RATE).shape == (5, 1, 28)
     net = exported(SRC(1, 3))
     assert net.run(np.zeros((0, 2**40, 1), np.float32)).shape == (2**40, 0)
@@ -343,14 +343,16 @@ def encoder() -> runtime.Network:
 
 
 def header_of(size: int) -> bytes:
-    """A file whose header has so many bytes."""
+    """A file whose header has this many bytes."""
     return size.to_bytes(8, "little") + b" " * size
 
 
 @refusals(
     Message("indices: expected values from 0 to the number of inputs less 1", lambda: run(indices=np.int32([0, 99]))),
     Message("indices: expected values from 0 to the number of inputs less 1", lambda: run(indices=np.array([0, -1]))),
-    Message("indices: expected numbers of inputs, got 0 to 1099511627776", lambda: run(indices=np.array([0, 2**40]))),
+    Message(
+        r"indices: expected values in \[0, 2\^31\), got 0 to 1099511627776", lambda: run(indices=np.array([0, 2**40]))
+    ),
     Message("offsets: expected values that ascend from 0", lambda: run(offsets=np.array([0, 2, 1, 1, 2]))),
     Message("events: expected 5 offsets and as many values as indices", lambda: run(offsets=np.array([0, 1, 1, 3]))),
     Message("events: expected 5 offsets and as many values as indices", lambda: run(values=np.float32([1]))),
@@ -365,9 +367,9 @@ def header_of(size: int) -> bytes:
     Message("batch: expected at least 1, got -1", lambda: loaded("deep").stream(-1)),
     Message("", lambda: loaded("deep").stream(2**62), MemoryError),
     Message(r"images: expected values in \[0, 1\], got 2.0", lambda: encode(RATE, pixel=2.0)),
-    Message("encoder: expected that of images, got HeldEncoding", lambda: encode({"name": "HeldEncoding"})),
-    Message("encoder: expected a JSON object of its name and settings", lambda: encode("[1]")),
-    Message("encoder: expected a JSON object of its name and settings", lambda: encode("[" * 100_000)),
+    Message("encoder: expected an image encoder, got HeldEncoding", lambda: encode({"name": "HeldEncoding"})),
+    Message("encoder: expected a JSON object with its name and settings", lambda: encode("[1]")),
+    Message("encoder: expected a JSON object with its name and settings", lambda: encode("[" * 100_000)),
     Message("encoder: expected steps to be an int in", lambda: encode({"name": "RateEncoding"})),
     Message(
         r"encoder: expected steps to be an int in \[1, 2\^31\), got 0",
@@ -389,7 +391,7 @@ def header_of(size: int) -> bytes:
     Message("threads: expected an int, got float", lambda: encoder().run(np.zeros((3, 1, 50)), threads=1.5), TypeError),
     Message("batch: expected an int, got float", lambda: encoder().stream(1.5), TypeError),
     Message("state: expected bytes, got int", lambda: encoder().stream().restore(5), TypeError),
-    Message("network: expected few enough layers for a header of at most 1048576", lambda: exported(SRC(1, 1, 1800))),
+    Message("network: expected layers whose header fits in 1048576 bytes, got", lambda: exported(SRC(1, 1, 1800))),
     Message("header: expected at most 1048576 bytes, got 1048577", lambda: runtime.Network(header_of(2**20 + 1))),
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
@@ -403,7 +405,7 @@ def test_a_network_can_be_pickled_and_is_its_own_copy() -> None:
     assert copy.copy(net) is net and copy.deepcopy(net) is net
 
 
-def test_no_images_become_events_of_no_samples() -> None:
+def test_zero_images_give_a_batch_of_zero_samples() -> None:
     assert encoder().encode(np.zeros((0, 50))).shape[1] == 0
 
 
@@ -447,7 +449,7 @@ def joined(header: Any, tensors: bytes = b"") -> bytes:
 
 
 def altered(tensors: dict[str, Tensor | None] | None = None, **texts: str | None) -> bytes:
-    """The file of a network with other tensors and texts in its metadata; those that are None are missing."""
+    """The file of a network with other tensors and texts in its metadata; entries of None are left out."""
     from safetensors.torch import load, save
 
     whole = bytes_of(make("lateral, linear"))
@@ -521,7 +523,7 @@ def test_a_malformed_file_is_refused_in_one_line(message: str, content: Callable
     assert "\n" not in str(error.value) and len(str(error.value)) < len(str(path)) + 200
 
 
-def test_an_absent_file_is_not_found(tmp_path: Path) -> None:
+def test_a_missing_file_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         runtime.load(tmp_path / "absent.srcell")
 
@@ -540,7 +542,7 @@ def test_altered_files_are_refused_in_one_line_or_read(draw: random.Random) -> N
 
 def test_networks_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.srcell"
-    with pytest.raises(TypeError, match=r"network: expected an SRC, .*, got Sequential: export an SRC of it alone, or"):
+    with pytest.raises(TypeError, match=r"network: expected an SRC, .*, got Sequential: export one of its SRC layers"):
         export(torch.nn.Sequential(SRC(2, 2)), path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected inputs and neurons in every layer, got \(2, 0\)"):
         export(SRC(0, 2), path)

@@ -23,7 +23,7 @@ from srcell.training.config import TrainingConfig
 from srcell.training.run_folder import LOCK, RunFolder
 from support.formats import write_mnist, write_nmnist
 
-# Nothing of a file is executed
+# No part of a file is executed
 
 
 class Payload:
@@ -64,7 +64,7 @@ def test_a_pickle_is_refused_unread(form: str, tmp_path: Path) -> None:
     assert trap.exists()  # the trap works
 
 
-def test_no_source_has_what_executes_a_file() -> None:
+def test_no_source_uses_functions_that_execute_a_file() -> None:
     executes = re.compile(
         r"\b(pickle|marshal|shelve|dill|joblib|yaml)\b|\b(eval|exec|compile|__import__)\(|torch\.load\("
         r"|np\.load\((?!.*allow_pickle=False)"
@@ -82,7 +82,7 @@ def test_no_source_has_what_executes_a_file() -> None:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """A file of the user's."""
+    """A file of the user."""
     path = tmp_path / "mine"
     path.write_text("mine")
     return path
@@ -91,7 +91,7 @@ def mine(tmp_path: Path) -> Path:
 def test_a_run_does_not_write_through_links_in_its_folder(
     mine: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Regression: a resumed run wrote its plots to where links of their names pointed."""
+    """Regression: a resumed run wrote its plots to the targets of links with their names."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     train(TrainingConfig(hidden_sizes=(), epochs=1, steps=5, train_samples=100), folder)
     names = [path.name for path in folder.iterdir() if path.is_file() and path.name not in ("config.json", LOCK)]
@@ -133,7 +133,7 @@ def test_a_link_named_like_the_temporary_file_is_not_followed(
     assert mine.read_text() == "mine" and not path.exists()
 
 
-def test_clearing_up_deletes_links_and_no_folders(tmp_path: Path) -> None:
+def test_cleanup_deletes_links_and_no_folders(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     run = tmp_path / "run"
@@ -146,7 +146,7 @@ def test_clearing_up_deletes_links_and_no_folders(tmp_path: Path) -> None:
     assert mine.is_dir() and list(run.iterdir()) == [made]
 
 
-def test_a_value_of_a_sweep_is_no_path(
+def test_a_value_of_a_sweep_is_not_used_as_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Regression: the value became part of a path, and partial files there were deleted before it was checked."""

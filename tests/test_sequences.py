@@ -1,4 +1,4 @@
-"""Sequences: the data sets and encodings that make them, the readout that ends them, and runs that train on them."""
+"""Sequences: their data sets and encodings, the linear readout, and runs that train on them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_japanese_vowels_are_standardised_and_have_their_lengths(tmp_path: Path)
     [
         ("1,2:1", "expected 12 coefficients and a label, got 1"),
         (":".join(["1,2"] * 12) + ":10", "expected a label from 1 to 9, got '10'"),
-        (":".join(["1,2"] * 11) + ":1:3", "expected as many values of each coefficient"),
+        (":".join(["1,2"] * 11) + ":1:3", "expected equally many values of each coefficient"),
         (":".join(["1,?"] * 12) + ":3", "could not convert string to float"),
         (":".join(["1,nan"] * 12) + ":3", "expected finite values"),
     ],

@@ -14,5 +14,5 @@ def test_random_cases(kind: str, seed: int, isa_processes: dict[str, IsaProcess]
     check(draw(seed, kind), kind, isa_processes)
 
 
-def test_a_hundred_thousand_steps_take_the_memory_of_their_spikes_and_give_the_bits_of_a_stream() -> None:
+def test_100000_steps_need_only_memory_for_spikes_and_equal_a_stream() -> None:
     check_long()

@@ -1,5 +1,6 @@
-"""``src``, ``rest_state``, and what ``src_linear`` has in common with ``src``: errors that name the argument, layouts
-and sizes that must work, padding past a sample's end, half precision. The rest of ``src_linear`` is in test_linear.py.
+"""``src``, ``rest_state``, and the behaviour that ``src_linear`` shares with ``src``: errors that name the argument,
+layouts and sizes that must work, padding past a sample's end, half precision. test_linear.py tests the rest of
+``src_linear``.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def test_a_bad_parameter_is_refused(kind: str, name: str, error: type[Exception]
 )
 @every_operator
 def test_a_parameter_out_of_its_domain_is_refused(kind: str, name: str, value: float) -> None:
-    """The reciprocal of a rho of 1e-39 is no float32."""
+    """The reciprocal of a rho of 1e-39 overflows float32."""
     per_neuron = torch.full((NEURONS,), 0.5)
     per_neuron[2] = value
     for given in (value, torch.tensor(value), per_neuron):
@@ -131,7 +132,7 @@ PAIR = (X[0], X[0])
     Refusal("state", lambda: src(X, -6.0, torch.zeros(3, 2, 4)), TypeError),  # type: ignore[arg-type]
     Refusal("state.i", lambda: src(torch.zeros(3, 2, 4, 5), -6.0, (torch.zeros(2, 5, 4),) * 3)),
     Refusal("lengths", lambda: SRC(4, 2)(X, lengths=[4, 0])),
-    # Lengths of which torch makes no tensor, with an error of each type that it has
+    # Lengths that torch cannot convert to a tensor, one for each type of error that it raises
     Refusal("lengths", lambda: src(X, -6.0, lengths="abc"), TypeError),  # type: ignore[arg-type]
     Refusal("lengths", lambda: src(X, -6.0, lengths=[2**70, 2**70]), TypeError),
     Refusal("lengths", lambda: src(X, -6.0, lengths={}), TypeError),  # type: ignore[arg-type]
@@ -228,7 +229,7 @@ def test_any_memory_layout_gives_the_same_bits(kind: str, layout: str) -> None:
     assert_equal({"spikes": spikes, **state._asdict(), **of_inputs}, expected)
 
 
-def test_expanded_inputs_are_as_good_as_their_copies() -> None:
+def test_expanded_inputs_give_the_results_of_their_copies() -> None:
     current = make_currents(4, STEPS, 1, 1, dtype=torch.float32).expand(STEPS, BATCH, NEURONS)
     state = tuple(torch.full((), x).expand(BATCH, NEURONS) for x in (0.1, -0.9, -0.91))
     bias = torch.tensor([-6.0]).expand(NEURONS)
@@ -284,7 +285,7 @@ def test_features_of_any_rank_are_neurons(lateral: bool) -> None:
     broadcast = {name: (made.pop(name), expected.pop(name)) for name in ("gradient of bias", "gradient of alpha")}
     assert made["spikes"].shape == (STEPS, 2, *features) and made["h"].shape == (2, *features)
     assert_equal({name: x.view(expected[name].shape) for name, x in made.items()}, expected)
-    # Sums of up to 20 gradients in another order; no term is larger than the largest element.
+    # Sums of up to 20 gradients have another order; no term is larger than the largest element.
     for (x, terms), axes in zip(broadcast.values(), ((1, 2), (0, 1)), strict=True):
         error = (x.flatten() - terms.view(features).sum(axes)).abs().max()
         assert error <= 20 * 20 * 2**-53 * terms.abs().max()
@@ -314,7 +315,7 @@ def test_nan_and_infinity_stay_in_their_neuron_and_sample(place: str, value: flo
 @pytest.mark.parametrize("padding", [math.nan, math.inf])
 @pytest.mark.parametrize("kind", ["src", "events", "gemm", "auto"])
 def test_data_past_the_end_of_a_sample_changes_nothing(kind: str, padding: float, autocast: bool) -> None:
-    """Not even the weight's gradient, where padding is multiplied by a gradient of 0: 0 times NaN is NaN."""
+    """This includes the weight's gradient, where padding is multiplied by a gradient of 0: 0 times NaN is NaN."""
     function, _, inputs = problem(kind, 9, SIZES, 100, dtype=torch.float32)
     options = {"lengths": [30, 0, 17], "recurrent_grad": True}
     data = next(iter(inputs))
@@ -418,6 +419,6 @@ def test_the_rest_state_is_a_fixed_point(dtype: torch.dtype) -> None:
     assert torch.allclose(varied.h, torch.tanh((torch.tensor([1.0, 2.0, 2.5]) - 6.0) * varied.h + bias), atol=26 * eps)
 
 
-def test_the_rest_of_nan_is_nan() -> None:
+def test_the_rest_state_of_nan_is_nan() -> None:
     assert rest_state(torch.tensor([-6.0, math.nan])).h.isnan().tolist() == [False, True]
     assert rest_state(torch.full((2,), -6.0, device="meta"), r=2.5).h.device.type == "meta"

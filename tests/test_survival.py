@@ -113,7 +113,7 @@ def test_a_signal_ends_a_run_after_a_checkpoint(
 
 
 @pytest.mark.release
-def test_a_run_does_not_notice_readers_and_would_be_writers(undisturbed: bytes, tmp_path: Path) -> None:
+def test_readers_and_second_writers_do_not_disturb_a_run(undisturbed: bytes, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running("digits", *SETTINGS, "--out", str(out)) as process:
         assert wait_until(process, (out / "checkpoint.safetensors").exists)
@@ -168,7 +168,7 @@ with processes() as group:
 @pytest.mark.release
 @pytest.mark.parametrize(
     ("dtype", "hidden_sizes"),
-    [("float32", "[]"), ("float64", "[]"), ("float64", "[16]")],  # dropout and the rate penalty are of a hidden layer
+    [("float32", "[]"), ("float64", "[]"), ("float64", "[16]")],  # dropout and the rate penalty act on hidden layers
 )
 def test_two_processes_train_as_one(dtype: str, hidden_sizes: str, tmp_path: Path) -> None:
     script, out = tmp_path / "shared.py", tmp_path / "out"
@@ -180,8 +180,8 @@ def test_two_processes_train_as_one(dtype: str, hidden_sizes: str, tmp_path: Pat
     first, second = (torch.load(f"{out}.2.{rank}", weights_only=True) for rank in range(2))
     for whole, ours, theirs in zip(samples, first[0], second[0], strict=True):
         assert (whole[::2], whole[1::2]) == (ours, theirs)
-    # Without a hidden layer, sums over 15 samples and 30 steps are in another order: each addition rounds once,
-    # relative to a partial sum that the largest gradient bounds here.
+    # Without a hidden layer, sums over 15 samples and 30 steps have another order: each addition rounds once, relative
+    # to a partial sum, which the largest gradient bounds here.
     relative = 1e-9 if hidden_sizes == "[16]" else 45 * torch.finfo(getattr(torch, dtype)).eps
     assert abs(first[2] - loss) <= relative * loss
     for name, gradient in gradients.items():

@@ -1,4 +1,4 @@
-"""Training: the files of a run, reproducibility from one seed, learning, and what stops a run."""
+"""Training: the files of a run, reproducibility from one seed, learning, and errors that stop a run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from support.runs import TINY, assert_equal_weights, run_to_the_end
 def test_a_run_writes_plots_a_report_and_its_configuration(run: TrainedRun, out: Path) -> None:
     plots = ["confusion.png", "learning_curve.png", "raster.png", "rates.png", "traces.png"]
     files = ["checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "report.html", "result.json"]
-    found = {path.name for path in out.iterdir()} - {"tensorboard"}  # which is there where that is installed
+    found = {path.name for path in out.iterdir()} - {"tensorboard"}  # present if tensorboard is installed
     assert sorted(found) == sorted([".lock", *plots, *files])
     for plot in plots:
         image = (out / plot).read_bytes()
@@ -52,7 +52,7 @@ def test_a_run_writes_plots_a_report_and_its_configuration(run: TrainedRun, out:
     assert record["environment"]["isa"] == srcell.info()["isa"]
 
 
-def test_metrics_have_a_row_an_epoch(run: TrainedRun, out: Path) -> None:
+def test_metrics_have_one_row_per_epoch(run: TrainedRun, out: Path) -> None:
     with open(out / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == EpochMetrics._fields
@@ -62,7 +62,7 @@ def test_metrics_have_a_row_an_epoch(run: TrainedRun, out: Path) -> None:
         assert 0 <= metrics.train_accuracy <= 1 and 0 <= metrics.validation_accuracy <= 1
         assert 0 < metrics.spike_rate < 1
         assert metrics.seconds > 0
-    # The weights at the end are those that the last epoch was validated with.
+    # The final weights are those that the last epoch was validated with.
     trainer = Trainer(TINY, data.load("digits"))
     trainer.model.load_state_dict(run.model.state_dict())
     assert trainer.finish_epoch().validation_loss == run.history[-1].validation_loss > 0

@@ -43,7 +43,7 @@ def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
 def maximum_error(name: str, every: int = 1) -> tuple[float, float]:
     """The largest error in ulp over all float32 that are not NaN, and the argument where it occurs.
 
-    With ``every``, over one chunk in so many.
+    With ``every`` = n, only over every n-th chunk.
     """
     worst, where = 0.0, 0.0
     function = getattr(_core, name)

@@ -1,4 +1,4 @@
-"""What docs/pytorch.md says of torch's features: each is used, and works or is refused with the error on the page."""
+"""The statements of docs/pytorch.md on torch's features: each works, or is refused with the error on the page."""
 
 from __future__ import annotations
 

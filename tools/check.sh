@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What every landing must prove beside Python's tests. BIN is the bin folder of an environment.
+# Checks that every landing must pass besides Python's tests. BIN is the bin folder of an environment.
 #
 #     tools/check.sh asan    the C++ tests under the address sanitizer; needs CMake and Ninja
 #     tools/check.sh cpp     the C++ tests in release; needs pybind11 as well
-#     tools/check.sh rest    the static checks, the documentation without warnings, libsrcell, the CUDA code compiled and on
-#                            the host; needs the extra `dev`, and the build of `cpp`
+#     tools/check.sh rest    the static checks, the documentation without warnings, libsrcell, the CUDA code compiled and
+#                            run on the host; needs the extra `dev`, and the build of `cpp`
 #
-# Without an argument all three. The gallery, the pages to play with and clang-tidy are a part of `make release-check`.
+# Without an argument it runs all three. `make release-check` covers the gallery, the interactive pages and clang-tidy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
@@ -23,7 +23,7 @@ cpp() {
 }
 
 asan() {
-    # Without AVX-512: its masked loads and stores, most of what it adds, are not checked by the sanitizer.
+    # Without AVX-512: the sanitizer does not check its masked loads and stores, which are most of what it adds.
     say "the C++ tests under the address sanitizer"
     cmake --preset asan -DSRCELL_FUZZ=OFF -DSRCELL_LEAVE_OUT=avx512
     cmake --build --preset asan
@@ -31,8 +31,8 @@ asan() {
 }
 
 rest() {
-    # One image of the gallery is on a page.
-    say "the documentation, beside what follows"
+    # Of the gallery only plot_raster runs, because a page shows its image.
+    say "the documentation, in the background"
     sphinx-build -W --keep-going -q -E -t without_browser -D sphinx_gallery_conf.filename_pattern=plot_raster \
         -b html docs build/docs-of-check &
     documentation=$!

@@ -1,10 +1,10 @@
-"""Check what nvcc and ptxas make of the CUDA kernels, without a GPU.
+"""Check the code that nvcc and ptxas generate for the CUDA kernels, without a GPU.
 
     python tools/check_cuda.py [--table]
 
 Each .cu file compiles alone with ``-std=c++17 -Icsrc`` and without a warning; every floating-point operation in its PTX
-rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx, but for the reciprocal that
-quotient() of value.h begins with); and ptxas spills no register and puts no array in local memory. ``--table`` prints
+rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx, except the reciprocal that
+quotient() of value.h starts from); and ptxas spills no register and puts no array in local memory. ``--table`` prints
 the kernels of sm_90 for bench/NOTES.md.
 """
 
@@ -25,7 +25,7 @@ EXACT = re.compile(
     r"(ld|st)(\.(global|shared|param))?(\.v[24])?\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
-APPROXIMATE = "rcp.approx.ftz.f32"  # where quotient() of value.h begins, whose result is rounded to nearest
+APPROXIMATE = "rcp.approx.ftz.f32"  # quotient() of value.h starts from it; its result is rounded to nearest
 INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
 # The limits of a streaming multiprocessor of an H100; shared memory in bytes.
 H100 = {"registers": 65536, "shared": 228 << 10, "threads": 2048, "blocks": 32}
@@ -110,7 +110,7 @@ def main() -> None:
                 checked += len(kernels)
                 if "--table" in sys.argv[1:] and architecture == "90":
                     for body, registers in sorted(zip(demangled(list(kernels)), kernels.values(), strict=True)):
-                        if body in shown:  # of a header that several files include
+                        if body in shown:  # from a header that several files include
                             continue
                         shown.add(body)
                         threads, shared = shared_bytes(body)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds and installs libsrcell, builds the example in C against the installed package, with the shared and the static
-# library, and compares what it prints on a network with what srcell.runtime says. PYTHON has srcell and safetensors.
-# Before that, unless it cross-compiles, the commands of docs/howto/runtime.md on a copy of the tracked files.
+# Builds and installs libsrcell, builds the C example against the installed package, with the shared and the static
+# library, and compares its output on a network with srcell.runtime's. PYTHON is a Python with srcell and safetensors.
+# Before that, unless it cross-compiles, it runs the commands of docs/howto/runtime.md on a copy of the tracked files.
 #
 #     tools/check_library.sh FOLDER [options of cmake]
 #
-# BUILD is a folder in which it is built already, with SRCELL_LIBRARY and without SRCELL_PYTHON; then nothing is compiled
-# but the example. With a cross compiler, RUN is what runs its programs (such as "qemu-aarch64 -L /usr/aarch64-linux-gnu").
+# BUILD is a folder in which it is built already, with SRCELL_LIBRARY and without SRCELL_PYTHON; then only the example is
+# compiled. With a cross compiler, RUN runs its programs (such as "qemu-aarch64 -L /usr/aarch64-linux-gnu").
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$1
@@ -33,11 +33,11 @@ if [ -z "${RUN:-}" ]; then
 fi
 cmake --install "$BUILD" --prefix "$folder/installed" >/dev/null
 
-# Only the C interface leaves the shared library, and it needs no C++ library.
+# The shared library exports only the C interface, and needs no C++ library.
 library=$(find "$folder/installed" -name 'libsrcell.so')
 exported=$(nm --dynamic --defined-only "$library" | awk '{print $NF}')
 if grep -v '^srcell_[a-z_]*$' <<<"$exported"; then
-    echo "$library: expected names of srcell.h alone to be exported, got the above too" >&2
+    echo "$library: expected only names of srcell.h to be exported, got the above too" >&2
     exit 1
 fi
 declared=$(grep -oE 'srcell_[a-z_]+\(' csrc/runtime/srcell.h | tr -d '(' | sort -u)

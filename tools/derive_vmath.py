@@ -24,7 +24,7 @@ def nearest(x: mp.mpf, single: bool) -> float:
 
 
 def remainder(r: mp.mpf) -> mp.mpf:
-    """What P approximates: (expm1(r) - r) / r^2."""
+    """The function that P approximates: (expm1(r) - r) / r^2."""
     return mp.nsum(lambda k: r**k / mp.factorial(k + 2), [0, 40], method="d")
 
 

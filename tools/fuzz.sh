@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes the C++ code under ASan, UBSan and LSan: all targets or those named, each for SRCELL_FUZZ_SECONDS seconds
-# (default 60). Prints how many inputs each target ran and how many of them reached a kernel. Inputs that fail are
+# (default 60). Prints how many inputs each target ran and how many of them reached a kernel. Failing inputs are
 # written to build/fuzz/found; add them, with the fix, to tests/fuzz/found/TARGET. Generated inputs are kept in
 # build/fuzz/corpus. Needs clang with libFuzzer: $CXX, by default the newest clang++ on PATH.
 #

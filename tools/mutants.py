@@ -32,7 +32,7 @@ BUILD = ROOT / "build" / "mutants"
 INSTALLED = Path(_core.__file__)  # each mutant's module takes its place
 TIMEOUT = 600  # seconds; a mutant may loop for ever
 
-# "==", a file and its tests: names of ctest, and x.py for tests/test_x.py. Then for each mutant what it breaks and,
+# "==", a file and its tests: names of ctest, and x.py for tests/test_x.py. Then, for each mutant, what it breaks and,
 # indented, the old text => the new text. In the old text a space matches any white space.
 TABLE = """
 == cell.h: core cell_facts.py src.py gradients.py linear.py bits.py
@@ -72,17 +72,17 @@ a segment ends a step too early
 i of the first checkpoint past the length is not zeroed
     row = 3 * segments(tile.steps) => row = 3 * segments(tile.steps) + 1
 == cpu/lateral.h: lateral lateral.py bits.py
-spikes of the initial state are not heard
+spikes of the initial state are not received
     append_active<V>(m.states[k].h, tile, m.active); =>
-lanes past the last neuron are heard
+spikes of lanes past the last neuron are received
     ~silent & (~uint64_t{0} >> (64 - lanes)) => ~silent
-lateral weights transposed
+recurrent weights transposed
     to.weight[n * neurons + m] => to.weight[m * neurons + n]
 a step of the next block gives no gradient
     std::memcpy(m.deltas + (to - from) * all, m.deltas, static_cast<size_t>(all) * sizeof(T)); => (void)to;
 the initial spikes get no gradient
     load<R>(carry.h + at) + load<R>(m.through + tile.first + at) => load<R>(carry.h + at)
-the derivatives on the lateral way swapped
+the surrogates of the recurrent path swapped
     if (p.lateral.relu) { => if (!p.lateral.relu) {
 == cpu/events.h: events device linear.py bits.py arguments.py
 an index one past the last input is accepted
@@ -351,7 +351,7 @@ def succeeds(*command: str | Path, **environment: str) -> bool:
 
 
 def configure() -> None:
-    """Configure a build of the C++ tests and both modules for this Python, with warnings not as errors."""
+    """Configure a build of the C++ tests and both modules for this Python; warnings are not errors."""
     options = {
         "SRCELL_PYTHON": "ON",
         "SRCELL_CUDA": "OFF",
@@ -365,7 +365,7 @@ def configure() -> None:
 
 
 def passes(test: str, mutated: str = "csrc/", markers: Sequence[str] = ("-m", "")) -> bool:
-    """Run the test; build what it needs before, if the mutated file is compiled."""
+    """Run the test; if the mutated file is compiled, build what the test needs first."""
     in_python = test.endswith(".py")
     command = [sys.executable, "-m", "pytest", "-q", "-x", *markers, f"tests/test_{test}"]
     if not mutated.startswith("csrc/"):
@@ -393,7 +393,7 @@ def killer(mutant: Mutant, markers: Sequence[str]) -> str | None:
 
 
 def main() -> None:
-    """Run the mutants chosen and print a line for each."""
+    """Run the chosen mutants and print a line for each."""
     words = [word for word in sys.argv[1:] if word != "--every-change"]
     markers = ("-m", "") if words == sys.argv[1:] else ()
     chosen = [m for m in mutants() if not words or any(w in f"{m.file}: {m.breaks}" for w in words)]

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Prepares a release on one machine: checks that the versions agree, leaves the sdist and wheels for x86-64 and AArch64 in
-# dist/, runs `make release-check`, and tags the commit. What it then prints is for a person to push;
+# dist/, runs `make release-check`, and tags the commit. Then it prints the push command for a person to run;
 # .github/workflows/release.yml takes over from there, builds all wheels anew and publishes them.
 #
 #     tools/release.sh              all of this
 #     tools/release.sh --dry-run    all but the tag, also of a version in development
-#     tools/release.sh --check TAG  the versions alone, against a tag
+#     tools/release.sh --check TAG  only the versions, against a tag
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}

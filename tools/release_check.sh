@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What is run by hand, before a release and after changes of its subject:
+# Checks to run by hand, before a release and after changes to their subject:
 #
 #     tools/release_check.sh [SUBJECT ...]    all of them by default
 #
@@ -11,18 +11,18 @@ BIN=$(realpath "${BIN:?}")
 PATH="$BIN:$PATH"
 PYTHON=${PYTHON:-python3}
 
-# The tests marked `release`: kills by the dozen, several processes, inductor, every float32.
+# The tests marked `release`: dozens of killed runs, several processes, inductor, every float32.
 tests() { OMP_WAIT_POLICY=passive python -m pytest -q -m release --pyargs tests srcell --deselect tests/test_browser.py; }
 
-# Threads under their sanitizer; without address randomisation where possible, because its runtime may fail if the system
-# randomises more bits of addresses than it expects.
+# Threads under the thread sanitizer; without address randomisation where possible, because the sanitizer's runtime may
+# fail if the system randomises more address bits than it expects.
 threads() {
     cmake --preset tsan
     cmake --build --preset tsan --target srcell_test_threads srcell_test_runtime
     $(setarch -R true 2>/dev/null && echo "setarch -R" || true) ctest --preset tsan -R '^(threads|runtime)$'
 }
 
-# The corpora of the C++ fuzz targets under the address sanitizer, and random cases of Python's and of the soak.
+# The corpora of the C++ fuzz targets under the address sanitizer, and random cases of Python's targets and the soak.
 fuzz() {
     cmake --preset asan -DSRCELL_FUZZ=REPLAY -DSRCELL_LEAVE_OUT=
     cmake --build --preset asan
@@ -31,7 +31,7 @@ fuzz() {
     SRCELL_SOAK_SECONDS=${SRCELL_SOAK_SECONDS:-120} python tests/soak.py
 }
 
-# macOS and Windows: compiled, not run. And clang-tidy.
+# macOS and Windows, compiled and not run; and clang-tidy.
 systems() {
     tools/check_systems.sh
     cmake --preset dev -DSRCELL_PYTHON=ON -DSRCELL_LIBRARY=ON -DSRCELL_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON \
@@ -40,7 +40,7 @@ systems() {
         'csrc/bindings/*.cpp' ':!*/cuda.cpp' | xargs -P 2 -n 1 clang-tidy -p build/dev --quiet
 }
 
-# The documentation with its gallery, and its pages to play with, in node and Chromium.
+# The documentation with its gallery, and its interactive pages in node and Chromium.
 browser() {
     if ! command -v chromium google-chrome chromium-browser >/dev/null; then
         { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } >/dev/null
@@ -49,7 +49,7 @@ browser() {
     SRCELL_BROWSER=build/docs python -m pytest -q -m release tests/test_browser.py
 }
 
-# The CUDA module for every architecture, linked; nothing here runs it.
+# The CUDA module for every architecture, compiled and linked but not run.
 cuda() {
     if ! command -v nvcc >/dev/null; then
         echo "cuda: skipped, because nvcc is not on PATH"

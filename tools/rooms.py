@@ -1,4 +1,4 @@
-"""Which module of the package imports which: read from the source, for a test and for the picture in the docs.
+"""Which modules of the package import which: read from the source, for a test and for the figure in the docs.
 
 A room is a file or folder directly in the package. Imports inside functions count, those under TYPE_CHECKING do not.
 """

@@ -3,10 +3,10 @@
 #
 #     tools/test_aarch64.sh FOLDER [PYTEST ARGUMENT ...]
 #
-# FOLDER, of 2 GB, keeps what was fetched. WHEEL is the wheel; without it tools/wheels.sh builds one. PYTHON is a Python
-# 3.11 whose headers lie in one folder. Needs apt-get and Debian's keys, a static qemu-aarch64 (Debian's qemu-user) and
-# Linux 6.7, where a user namespace may have its own binfmt_misc: nothing of the machine changes, nobody need be root.
-# All tests take many hours; give some, such as tests/test_bits.py.
+# FOLDER keeps the downloads, 2 GB. WHEEL is the wheel; without it tools/wheels.sh builds one. PYTHON is a Python 3.11
+# whose headers are in one folder. Needs apt-get and Debian's keys, a static qemu-aarch64 (Debian's qemu-user) and
+# Linux 6.7, where a user namespace may have its own binfmt_misc: the machine is not changed and root is not needed.
+# All tests take many hours; name some, such as tests/test_bits.py.
 set -euo pipefail
 folder=$(realpath -m "$1") PYTHON=${PYTHON:-python3.11}
 shift
@@ -31,7 +31,7 @@ END
     for package in "$apt"/archives/*.deb; do
         dpkg-deb --fsys-tarfile "$package" | tar -x -C "$root" --keep-directory-symlink --no-same-owner
     done
-    # What the packages' own scripts would have made.
+    # The packages' own installation scripts would have made these.
     ln -sf gcc "$root/usr/bin/cc"
     echo "root:x:0:0:root:/root:/bin/sh" >"$root/etc/passwd"
     touch "$root/done"
@@ -41,7 +41,7 @@ if [ -z "${WHEEL:-}" ]; then
     MACHINES=aarch64 tools/wheels.sh "$folder/wheels" "$PYTHON"
     WHEEL=$(find "$folder/wheels" -name "*_aarch64.whl")
 fi
-# pip, told that it runs there. torch 2.10 is PyPI's last for AArch64 without CUDA; tonic is left out, because its
+# pip, told that it runs on AArch64. torch 2.10 is PyPI's last for AArch64 without CUDA; tonic is left out, because its
 # expelliarmus has no wheel for AArch64.
 [ -e "$folder/pip" ] || { "$PYTHON" -m venv "$folder/pip" && "$folder/pip/bin/pip" install --quiet --upgrade pip; }
 install() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the test suite on a wheel: in a new environment, with a torch version of choice, in a folder without the sources.
+# Runs the test suite on a wheel: in a new environment, with the torch version given, in a folder without the sources.
 #
 #     tools/test_wheel.sh WHEEL PYTHON ['torch==2.4.*' ...]
 set -euo pipefail

@@ -5,8 +5,8 @@
 #
 #     tools/wheels.sh FOLDER [PYTHON ...]
 #
-# MACHINES are the processors to build for, by default this one's: with MACHINES="x86_64 aarch64" the other is
-# cross-compiled, against the headers of the same Python. A wheel for another processor is inspected, but cannot run here.
+# MACHINES are the processors to build for, by default this machine's: with MACHINES="x86_64 aarch64" the other one is
+# cross-compiled, against the headers of the same Python. A wheel for another processor is inspected but not run.
 set -euo pipefail
 folder=$(realpath -m "$1")
 shift

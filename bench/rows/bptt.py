@@ -1,11 +1,11 @@
-"""Train with exact backpropagation through time, ("relu", recurrent_grad=True): the row mnist-bptt of the table.
+"""Train with backpropagation through the recurrence, ("relu", recurrent_grad=True): the row mnist-bptt of the table.
 
     python bench/rows/bptt.py mnist --data FOLDER --out FOLDER [--window N] [--clip X] [settings of srcell train]
 
-Through 120 steps the gradient reaches norms of 1e3 to 1e8, and nothing is learnt. So here the gradients of h and hs are
-clipped (``--clip 0`` stops them) where they pass from one window of steps to the one before; that of i passes
-unchanged. Data set, encoding, readout, AdamW, schedule and seeds are those of ``srcell train``. The script writes
-result.json.
+Through 120 steps the exact gradient reaches norms of 1e3 to 1e8, and nothing is learnt. So here the gradients of h and
+hs are clipped (``--clip 0`` stops them) where they pass from a window of steps to the previous one; the gradient of i
+passes unchanged. Data set, encoding, readout, AdamW, schedule and seeds are those of ``srcell train``. The script
+writes result.json.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def train(config: TrainingConfig, options: RunOptions, arguments: argparse.Names
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--window", type=int, default=5, help="steps [5]")
-    parser.add_argument("--clip", type=float, default=0.01, help="of a sample's gradient between windows [0.01]")
+    parser.add_argument("--window", type=int, default=5, help="steps of a window [5]")
+    parser.add_argument("--clip", type=float, default=0.01, help="bound of a sample's gradient between windows [0.01]")
     run(parser, {"hidden_sizes"}, train)
 
 

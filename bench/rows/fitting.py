@@ -1,4 +1,4 @@
-"""Code that the scripts of this folder share: they train other networks in the way srcell trains its own."""
+"""Code shared by the scripts of this folder: they train other networks as srcell trains its own."""
 
 from __future__ import annotations
 

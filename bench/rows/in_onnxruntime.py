@@ -1,13 +1,14 @@
-"""Trained networks in onnxruntime beside srcell on the 10,000 test digits: the figures of docs/howto/onnx.md.
+"""Compare trained networks in onnxruntime and in srcell on the 10,000 test digits: the figures of docs/howto/onnx.md.
 
     srcell train mnist --preset deep --epochs 3 --validation 0 --out runs/deep
     srcell train seqmnist-rows --epochs 3 --validation 0 --out runs/rows
     python bench/rows/in_onnxruntime.py --data data --deep runs/deep --lateral runs/rows
 
-784-100 is the network in bench/results/mnist-100. Every digit's events are srcell's, given to srcell as events and to
-onnxruntime as a dense tensor. A spike is an upward crossing of 0.5; equal spikes are those that both have at the same
-step, over those that either has. For scale, srcell with torch's matrix product in place of events. It takes two minutes
-on one core after the training, needs the extra `onnx` and onnxruntime, and writes bench/results/onnx.json.
+784-100 is the network in bench/results/mnist-100. srcell encodes every digit and gets its events; onnxruntime gets the
+same events as a dense tensor. A spike is an upward crossing of 0.5; the share of equal spikes is the number that both
+have at the same step over the number that either has. For scale, srcell also runs with torch's matrix product in place
+of events. The script takes two minutes on one core after the training, needs the extra `onnx` and onnxruntime, and
+writes bench/results/onnx.json.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class AllSpikes(nn.Module):
 
 
 class Tally:
-    """Counts the answers and spikes of a way to run a network, beside those of srcell on events."""
+    """Counts the answers and spikes of one method of running a network, and compares them with srcell on events."""
 
     def __init__(self, run: Callable[[EventBatch], Outputs]) -> None:
         self.run = run
@@ -76,7 +77,7 @@ class Tally:
 
 
 def _compare(spikes: Tensor, expected: Tensor) -> Tensor:
-    """Spikes that both have and that either has; elements on the same side of 0.5, and all."""
+    """Counts: spikes that both have, spikes that either has, elements on the same side of 0.5, all elements."""
     above = [x > 0.5 for x in (spikes, expected)]
     first, second = (torch.cat([x[:1], x[1:] & ~x[:-1]]) for x in above)
     counts = [(first & second).sum(), (first | second).sum(), (above[0] == above[1]).sum()]

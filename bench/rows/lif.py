@@ -60,7 +60,7 @@ def train(config: TrainingConfig, options: RunOptions, arguments: argparse.Names
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the initial weights and biases, times torch's")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on torch's initial weights and biases")
     run(parser, set(), train)
 
 

@@ -2,8 +2,8 @@
 
     python bench/rows/porting.py --data data
 
-A network 784-1000-10 sees each digit as a constant current for 25 steps, for three epochs of batches of 128, with a
-learning rate a row. It takes some five minutes on one core, needs snnTorch, and writes bench/results/porting.json:
+A network 784-1000-10 sees each digit as a constant current for 25 steps, for three epochs of batches of 128, with one
+learning rate per row. It takes about five minutes on one core, needs snnTorch, and writes bench/results/porting.json:
 accuracy on all 10,000 test digits by seed.
 """
 
@@ -29,7 +29,7 @@ SEEDS = (0, 1, 2)
 
 
 class Network(Protocol):
-    """What is compared: a module with a loss and an answer."""
+    """What both networks offer: a loss and a prediction."""
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
     def loss(self, images: Tensor, labels: Tensor) -> Tensor: ...
@@ -89,7 +89,7 @@ class Port(nn.Module):
 
 
 def accuracy(make: Callable[[], Network], rate: float, seed: int, dataset: data.Dataset) -> float:
-    """Of a network on the test digits after its training."""
+    """Accuracy of a network on the test digits after training."""
     images, labels = dataset.train.images[:SAMPLES].flatten(1), dataset.train.labels[:SAMPLES]
     torch.manual_seed(seed)
     network = make()

@@ -1,14 +1,14 @@
-"""Delayed recall with and without lateral weights: the two small networks of the documentation's interactive page.
+"""Delayed recall with and without recurrent weights: the two small networks of the documentation's interactive page.
 
     python bench/rows/recall_page.py FOLDER
 
-48 neurons, with time constants of at most 10 steps, are to name one of eight symbols after a delay filled with noise.
-Each batch has one delay, drawn from 10 steps to a longest one, which grows to 100 over the first 60 % of the training:
-a network without lateral weights can be tuned to one long delay, but not to all. Both networks see the same batches.
+48 neurons, with time constants of at most 10 steps, must name one of eight symbols after a delay filled with noise.
+Each batch has one delay, drawn between 10 steps and a maximum that grows to 100 over the first 60 % of the training: a
+network without recurrent weights can be tuned to one long delay, but not to all. Both networks see the same batches.
 
-It takes a minute on one core and writes recall.srcell, recall-alone.srcell (without lateral weights) and recall.json:
-the settings, and by delay the accuracy on the 2,000 test samples, also of the first network with its lateral weights
-set to 0 ("ablated"). All draws are seeded and one thread computes; on another processor torch may round otherwise.
+It takes a minute on one core and writes recall.srcell, recall-alone.srcell (without recurrent weights) and recall.json:
+the settings, and for each delay the accuracy on the 2,000 test samples, also of the first network with its recurrent
+weights set to 0 ("ablated"). All draws are seeded and one thread computes; another processor may round differently.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RECALL = data.load("delayed-recall")
 def train(lateral: bool) -> SRCClassifier:
     torch.manual_seed(SEED)
     model = SRCClassifier(25, [NEURONS], 8, lateral=lateral, alpha=srcell.spread(*ALPHA), **NETWORK)
-    model.encoder = data.RecallEncoding(DELAY)  # its file names it
+    model.encoder = data.RecallEncoding(DELAY)  # the exported file names it
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=BATCHES + 1)
     draw, within = torch.Generator().manual_seed(SEED), torch.arange(BATCH)
@@ -54,7 +54,7 @@ def train(lateral: bool) -> SRCClassifier:
 
 
 def accuracies(model: SRCClassifier) -> dict[int, float]:
-    """On the test samples, by delay."""
+    """Accuracy on the test samples, by delay."""
     loaders = {delay: data.EventLoader(RECALL.test, data.RecallEncoding(delay)) for delay in TESTED}
     return {delay: evaluation.evaluate(model, loader).accuracy for delay, loader in loaders.items()}
 

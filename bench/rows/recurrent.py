@@ -2,10 +2,10 @@
 
     python bench/rows/recurrent.py seqmnist-rows --neuron lif --data FOLDER --out FOLDER [settings of srcell train]
 
-``lif``: snnTorch's RLeaky, leaky integrate-and-fire neurons that all hear each other, in its loop over the steps,
-with betas spread as the SRC's alphas are and the fast sigmoid as surrogate; ``gru``: ``torch.nn.GRU``. Data set,
-encoding, readout, bound of the gradients, optimiser, schedule and seeds are those of ``srcell train``, unless the
-command says otherwise. The script writes result.json.
+``lif``: snnTorch's RLeaky, leaky integrate-and-fire neurons with all-to-all recurrent weights, in its loop over the
+steps, with betas spread as the SRC's alphas are and the fast sigmoid as surrogate; ``gru``: ``torch.nn.GRU``. Data set,
+encoding, readout, gradient clipping, optimiser, schedule and seeds are those of ``srcell train``, unless the command
+says otherwise. The script writes result.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEURONS = ("lif", "gru")
 
 
 class RecurrentLIF(nn.Module):
-    """RLeaky over all steps; its lateral weights start as those of a lateral SRC do."""
+    """RLeaky over all steps; its recurrent weights are initialised as those of a lateral SRC are."""
 
     def __init__(self, inputs: int, neurons: int, betas: Tensor, gain: float) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class SequenceClassifier(nn.Module):
     def forward(self, events: EventBatch) -> Tensor:
         """The logits (B, C)."""
         output = self.layer(events.to_dense())
-        if isinstance(output, tuple):  # of nn.GRU
+        if isinstance(output, tuple):  # nn.GRU returns its state too
             output = output[0]
         self.spike_count = int(output.detach().count_nonzero())
         logits: Tensor = self.readout(output, events.lengths)
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--neuron", choices=NEURONS, required=True)
     parser.add_argument(
-        "--weight-gain", type=float, default=3.0, help="of the LIF's input weights, times 1 / sqrt(inputs) [3]"
+        "--weight-gain", type=float, default=3.0, help="scale of the LIF's input weights, times 1 / sqrt(inputs) [3]"
     )
     run(parser, set(), train, used={"alpha", "clip_norm", "slowest_alpha", "readout", "readout_window"})
 

@@ -1,10 +1,10 @@
-"""Row-sequential MNIST with one layer of neurons that hear each other, beside the same layer without lateral weights.
+"""Row-sequential MNIST with one layer that has recurrent weights, or with the same layer without them.
 
     python bench/rows/row_sequential.py --data data [--epochs 4] [--no-lateral]
 
-The 28 rows of a digit come one after the other, each held for 4 steps as currents of its grey levels; 256 neurons with
-time constants spread over the layer; leaky sums of their spikes, read out linearly at the end. It prints the seconds
-and the test accuracy after each epoch; the test digits choose nothing.
+The 28 rows of a digit come one after the other, each held for 4 steps as currents of its grey levels. The layer has 256
+neurons with spread time constants; leaky sums of their spikes are read out linearly at the end. The script prints the
+seconds and the test accuracy after each epoch; nothing is chosen on the test digits.
 """
 
 from __future__ import annotations

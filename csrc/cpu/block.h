@@ -1,4 +1,4 @@
-// Uninitialised memory from the cache of memory.h, for as long as it is in scope: the scratch and the intermediate
+// Uninitialised memory from the cache of memory.h, released at the end of the scope: the scratch and the intermediate
 // results of a call. Included by the bindings and the runtime.
 #pragma once
 
@@ -15,7 +15,7 @@ template <class T>
 class Block {
   public:
     Block() = default;
-    // Without elements it has no address.
+    // An empty block has no address.
     explicit Block(int64_t count) : bytes_(static_cast<size_t>(count) * sizeof(T)) {
         if (!count) return;
         if (count <= PTRDIFF_MAX / static_cast<int64_t>(sizeof(T))) memory_ = acquire_block(bytes_);

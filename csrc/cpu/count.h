@@ -1,6 +1,6 @@
 // Counts each neuron's active elements and upward crossings from its spikes. Included by kernels.cpp inside its
-// namespace; plain loops that the compiler vectorises for each ISA. The sums are of integers, so they do not depend on
-// the order of the threads. Knows no equations.
+// namespace; plain loops that the compiler vectorises for each ISA. The sums are integers, so they do not depend on the
+// order of the threads. Knows nothing about the equations.
 
 template <class T>
 struct CountJob {
@@ -19,7 +19,7 @@ void count_row(const T* row, const T* before, int64_t count, uint32_t* events, u
         for (int64_t k = 0; k < count; ++k) crossings[k] += (row[k] > threshold) & !(before[k] > threshold);
 }
 
-// Groups [begin, end) of samples, each into its own rows of the partial counts.
+// Counts groups [begin, end) of samples, each into its own rows of the partial counts.
 template <class T>
 void count_range(void* self, int64_t begin, int64_t end) {
     const auto& job = *static_cast<const CountJob<T>*>(self);

@@ -1,5 +1,6 @@
 // Finds the events of a dense input: the mask of its nonzero elements, and the event rows of a mask. Included by
-// kernels.cpp inside its namespace, after tile.h and encode_kernels.h (for append()); knows elements and no equations.
+// kernels.cpp inside its namespace, after tile.h and encode_kernels.h (for append()); knows nothing about the
+// equations.
 
 // Writes the mask of a row. Returns whether all its nonzero elements are 1.
 template <class V>
@@ -31,7 +32,7 @@ struct MaskJob {
     std::atomic<bool> ones;
 };
 
-// The samples to visit: none if they have no steps, because the batch of an empty array may be huge.
+// The number of samples to visit: none if they have no steps, because the batch of an empty array may be huge.
 template <class T>
 int64_t samples_of(const DenseInput<T>& p) {
     return p.shape.steps ? p.shape.batch : 0;

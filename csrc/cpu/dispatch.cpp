@@ -1,5 +1,5 @@
-// Reads which instruction sets the processor and its operating system offer, and chooses a table of kernels by them or
-// by name (dispatch.h). Knows processors and no equations.
+// Detects the instruction sets that the processor and its operating system offer, and chooses a table of kernels by
+// them or by name (dispatch.h). Knows processors and nothing about the equations.
 #include "dispatch.h"
 
 #include <cstdlib>
@@ -18,8 +18,8 @@ struct Features {
     bool avx2 = false, avx512 = false;  // with every extension in the ISA's flags in CMakeLists.txt
 };
 
-// Reads cpuid, and XCR0 for which registers the operating system saves. Not __builtin_cpu_supports: it needs a part of
-// the compiler's runtime that zig's lacks, and then reports every feature as missing.
+// Reads cpuid, and from XCR0 which registers the operating system saves. Does not use __builtin_cpu_supports: it needs
+// a part of the compiler's runtime that zig's lacks, and without that part reports every feature as missing.
 Features detect() {
     constexpr unsigned kFma = 1u << 12, kOsxsave = 1u << 27;                       // leaf 1, ecx
     constexpr unsigned kAvx2 = 1u << 5, kAvx512 = 1u << 16 | 1u << 17 | 3u << 30;  // leaf 7, ebx: F, DQ, BW, VL

@@ -1,4 +1,5 @@
-// Chooses the table of kernels: once, outside all loops. The bindings call it; it knows processors and no equations.
+// Chooses the table of kernels once, outside all loops. The bindings call it; it knows processors and nothing about the
+// equations.
 #pragma once
 
 #include <string>
@@ -15,7 +16,7 @@ std::vector<const Kernels*> available_kernels();
 // for a name that is unknown or not available.
 const Kernels* choose_kernels(const std::vector<const Kernels*>& available, const char* wanted);
 
-// Those that the environment's SRCELL_ISA names, by default the fastest. Throws as choose_kernels() does.
+// The kernels that the environment variable SRCELL_ISA names, by default the fastest. Throws as choose_kernels() does.
 const Kernels* preferred_kernels();
 
 }  // namespace srcell

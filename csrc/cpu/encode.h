@@ -15,8 +15,8 @@ namespace srcell {
 constexpr int64_t kPhiloxSteps = 4;  // steps per call of Philox, which yields four words
 constexpr int64_t kDrawnSteps = 8;   // steps drawn at once
 
-// An encoder first lists a sample's active pixels, those > 0, in groups of kPixelGroup. Pixels of 0 cost nothing after
-// that.
+// An encoder first lists a sample's active pixels, those > 0, in groups of kPixelGroup. After that, pixels of 0 cost
+// nothing.
 constexpr int64_t kPixelGroup = 16;
 
 struct Images {
@@ -46,7 +46,7 @@ struct RateEncoding {
     // Scratch that rate_draw writes and rate_write reads, for G = first_group(active_before, B) groups.
     int32_t* active;       // (G, kPixelGroup) the active pixels; each sample's are padded with pixels that never fire
     uint32_t* thresholds;  // (G, kPixelGroup)
-    uint16_t* fired;       // (G, steps rounded up to a multiple of kDrawnSteps) a bit per pixel; in a sample, by step
+    uint16_t* fired;       // (G, steps rounded up to a multiple of kDrawnSteps) a bit per pixel; ordered by step
     int64_t* offsets;      // (B * T + 1,) written by rate_draw
     bool thinned = false;  // no pixel fires at two steps in a row: a spike is dropped if the one before it was kept
 };

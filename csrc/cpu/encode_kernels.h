@@ -1,7 +1,7 @@
 // Spike encoders that write events: the kernels that take the structs of encode.h. Included by kernels.cpp inside its
-// namespace; knows pixels and no equations. The first part defines Words and Pixels for AVX-512, for AVX2, and in plain
-// C++ for any other ISA. The rest is the same code for all: samples are split over threads, and a sample's active
-// pixels are processed in groups of kPixelGroup.
+// namespace; knows pixels and nothing about the equations. The first part defines Words and Pixels for AVX-512, for
+// AVX2, and in plain C++ for any other ISA. The rest is the same code for all: samples are split over threads, and a
+// sample's active pixels are processed in groups of kPixelGroup.
 //
 // Another thread may change the images during a call. The events are then unspecified, but no access is out of bounds:
 // a position that depends on a pixel is bounded where it is used.
@@ -112,7 +112,7 @@ SRCELL_INLINE uint32_t active_among(const float* x, int64_t lanes) {
     return active_among_eight(x, lanes) | active_among_eight(x + 8, lanes - 8) << 8;
 }
 
-// For each 8-bit mask, the numbers of its lanes in ascending order, one byte each, the first in the lowest byte.
+// For each 8-bit mask, the numbers of its set lanes in ascending order, one byte each, the first in the lowest byte.
 struct LaneNumbers {
     uint64_t of[256];
 };
@@ -214,8 +214,8 @@ SRCELL_INLINE Counter philox_round(const Counter& counter, Words key0, Words key
         {exclusive_or(high_half(b), counter.words[1], key0), b, exclusive_or(high_half(a), counter.words[3], key1), a}};
 }
 
-// Several counters at once, round by round, because each round of a counter depends on the one before. The compiler
-// hoists what all counters of a loop share out of it, such as the products of the first round for all pixels of a step.
+// Advances several counters at once, round by round, because each round of a counter depends on the one before. The
+// compiler hoists what all counters of a loop share, such as the products of the first round for all pixels of a step.
 template <int count>
 SRCELL_INLINE void philox4x32_10(Counter (&counters)[count], uint32_t key0, uint32_t key1) {
 #pragma GCC unroll 10
@@ -279,7 +279,7 @@ SRCELL_INLINE uint32_t rate_threshold(double gain, double pixel) {
     return static_cast<uint32_t>(__builtin_ceil((probability < 1 ? probability : 1) * 0x1p24));
 }
 
-// A sample's part of the scratch of a RateEncoding.
+// A sample's part of a RateEncoding's scratch.
 struct SampleDraws {
     int64_t groups;
     int32_t* active;
@@ -371,7 +371,7 @@ SRCELL_INLINE void write_sample(const RateEncoding& p, int64_t b, int32_t* indic
     const SampleDraws sample = draws_of(p, b);
     const int64_t rows = p.prefix + p.steps;
     int32_t* out = indices + p.offsets[b * rows];
-    // The bound of append(): another thread may be writing right after the sample's events.
+    // append() may not write past this: another thread may be writing right after the sample's events.
     const int32_t* end = indices + p.offsets[(b + 1) * rows];
     const uint16_t* fired = sample.fired;
     for (int64_t t = 0; t < p.steps; ++t)
@@ -394,7 +394,8 @@ inline void rate_write(const RateEncoding& p, int32_t* indices) {
     parallel_for(p.images.samples, p.images.threads, RateWrite::range, &context);
 }
 
-// In [0, last] for any pixel, also NaN: the pixel is read again here and may have changed since it was found active.
+// In [0, last] for any pixel, including NaN: the pixel is read again here and may have changed since it was found
+// active.
 SRCELL_INLINE int32_t latency(double pixel, double last) {
     const double step = __builtin_nearbyint((1 - pixel) * last);
     return static_cast<int32_t>(step > 0 ? step < last ? step : last : 0);

@@ -1,5 +1,6 @@
-// find_fault() of event_rows.h. Almost every batch is valid. So a range is first tested as a whole, in loops without
-// branches that the compiler vectorises with the baseline instruction set, and searched only if the test fails.
+// find_fault() of event_rows.h. Almost every batch is valid, so a range is first tested as a whole, in branch-free
+// loops that the compiler vectorises with the baseline instruction set, and searched for the fault only if the test
+// fails.
 #include "event_rows.h"
 
 #include <algorithm>
@@ -19,8 +20,8 @@ constexpr int64_t kNowhere = std::numeric_limits<int64_t>::max();
 // Elements per piece of work: about 4 us of reading, enough to be worth waking a thread.
 constexpr int64_t kGrain = 1 << 15;
 
-// Whether some value is not in [0, last]; last >= -1. That is so if `value` or `last - value` has its sign bit set: the
-// difference wraps only if the value is negative, and then the value's own sign bit is set.
+// Whether some value is not in [0, last]; last >= -1. A value is outside if `value` or `last - value` has its sign bit
+// set: the difference wraps only if the value is negative, and then the value's own sign bit is set.
 template <class T>
 bool any_outside(const T* values, int64_t count, T last) {
     using Bits = std::make_unsigned_t<T>;
@@ -32,8 +33,8 @@ bool any_outside(const T* values, int64_t count, T last) {
     return signs >> (std::numeric_limits<Bits>::digits - 1);
 }
 
-// Whether some offset is below the one before it, given that the batch's first offset is not negative. Negative offsets
-// count as well: without them no difference wraps, and the first of them is below the offset before it.
+// Whether some offset is below the one before it, given that the batch's first offset is not negative. Negative
+// offsets count as well: the first one is below the offset before it, and without any, no difference wraps.
 bool any_descent(const int64_t* offsets, int64_t rows) {
     uint64_t signs = 0;
     for (int64_t k = 0; k < rows; ++k) {
@@ -54,8 +55,8 @@ BitsOf<T> bits_of(T value) {
     return bits;
 }
 
-// A NaN's bits without the sign, read as an integer, are above those of infinity. In integers, because compilers do not
-// vectorise comparisons of doubles for SSE2.
+// A NaN's bits without the sign, read as an integer, are greater than those of infinity. We compare integers because
+// compilers do not vectorise comparisons of doubles for SSE2.
 template <class T>
 bool any_nan(const T* values, int64_t count) {
     using Bits = BitsOf<T>;
@@ -66,7 +67,7 @@ bool any_nan(const T* values, int64_t count) {
     return signs >> (std::numeric_limits<Bits>::digits - 1);
 }
 
-// kNowhere if there is none: another thread may have changed what was found.
+// Returns kNowhere if there is none: another thread may have changed the fault that the test found.
 template <class T, class Wrong>
 int64_t first_where(const T* values, int64_t begin, int64_t end, Wrong wrong) {
     const int64_t found = std::find_if(values + begin, values + end, wrong) - values;

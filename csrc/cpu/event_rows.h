@@ -1,5 +1,5 @@
-// Defines what makes event rows valid, finds the first fault in them, and counts those of a dense array. The bindings
-// call this; it knows neither Python nor an ISA, nor what a network does with the events.
+// Defines when event rows are valid, finds their first fault, and counts the events of a dense array. The bindings call
+// this; it knows neither Python nor an ISA, nor what a network does with the events.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,8 @@ struct FoundFault {
 
 FoundFault find_fault(const UncheckedEvents& p);
 
-// How many elements of rows 0, stride, 2 stride, ... of a dense array (rows, K) are events: not 0. NaN is an event.
+// The number of events, the nonzero elements, in rows 0, stride, 2 stride, ... of a dense array (rows, K). NaN is an
+// event.
 int64_t count_nonzero(const float* elements, int64_t rows, int64_t inputs, int64_t stride);
 int64_t count_nonzero(const double* elements, int64_t rows, int64_t inputs, int64_t stride);
 

@@ -3,19 +3,19 @@
 // equations.
 //
 // Forwards, at each step of a sample, a tile sums the weight rows of the step's events in registers and then advances
-// the cell: a current is stored for one step only. Backwards, each event adds the gradient of its step's current to the
-// row of its input in the tile's weight gradient. A tile's weights and their gradient are packed, so that they stay in
-// the L2 cache while all samples are processed.
+// the neurons, so a current is stored for one step only. Backwards, each event adds the gradient of its step's current
+// to the row of its input in the tile's weight gradient. A tile's weights and their gradient are packed, so that they
+// stay in the L2 cache while all samples are processed.
 //
 // A call checks all offsets and indices once, before anything else, and returns the first invalid sample. After that
-// each use bounds the value that it reads: another thread may write into the arrays during the call. Results are then
-// unspecified, but no access is out of bounds.
+// each use still bounds the value that it reads, because another thread may write into the arrays during the call.
+// Results are then unspecified, but no access is out of bounds.
 
-// The most registers in which a row is summed at once.
+// The most registers that sum a row at once.
 constexpr int64_t kSumRegisters = 8;
 
-// target[0, kRegisters * width) = the sum over n of values[n] times row row_of(n), in the order of the events, from +0
-// or with `resume` from what is there.
+// target[0, kRegisters * width) = the sum over n of values[n] times row row_of(n), in the order of the events. The sum
+// starts at +0, or, with `resume`, at what the target holds.
 template <class S, int kRegisters, bool resume, class RowOf>
 SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows, int64_t stride, RowOf row_of,
                                   const scalar_of<S>* values, int64_t events) {
@@ -29,7 +29,7 @@ SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows
             for (int r = 0; r < kRegisters; ++r) sum[r] = fma(value, load<S>(row + r * width), sum[r]);
         }
     } else {
-        // The same bits as with all values 1.
+        // Gives the same bits as values that are all 1.
         for (int64_t n = 0; n < events; ++n) {
             const scalar_of<S>* row = rows + row_of(n) * stride;
             for (int r = 0; r < kRegisters; ++r) sum[r] = sum[r] + load<S>(row + r * width);
@@ -67,7 +67,7 @@ SRCELL_INLINE void sum_event_rows(scalar_of<V>* target, int64_t width, const sca
     }
 }
 
-// Where tile number `tile` of `sample` lies.
+// The position of tile number `tile` of `sample`.
 SRCELL_INLINE Tile event_tile_at(const ScanShape& shape, int64_t tile, int64_t sample) {
     const int64_t width = event_tile_width(shape.neurons), first = tile * width;
     const int64_t left = shape.neurons - first;
@@ -147,7 +147,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const int64_t width = event_tile_width(neurons);
     alignas(64) Row<V> current = {};
-    // Without inputs or events there are no packed weights; `current` is then only a valid address that is not read.
+    // Without inputs or events there are no packed weights; `current` is then a valid address that is never read.
     const int64_t rows = p.rows();
     const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
     load_initial(p, state, tile);
@@ -211,7 +211,7 @@ int64_t first_invalid_sample(const Events<T>& events, const ScanShape& shape) {
         const ScanShape& shape;
         std::atomic<int64_t> lowest;
     };
-    constexpr int64_t grain = 1 << 15;  // numbers that one thread checks before a second has started
+    constexpr int64_t grain = 1 << 15;  // numbers that one thread checks in the time that a second takes to start
     Check check = {events, shape, {shape.batch}};
     const auto run = [](void* self, int64_t begin, int64_t end) {
         auto& [events, shape, lowest] = *static_cast<Check*>(self);
@@ -249,7 +249,7 @@ int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     return -1;
 }
 
-// `saved` has the trace of the segment's steps. With `keep_first`, h before the segment is kept in every mode.
+// `saved` holds the trace of the segment's steps. With `keep_first`, h before the segment is kept in every mode.
 template <class V, bool recurrent, bool parameters, bool keep_first = false>
 void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin, int64_t end,
                              const SegmentRows<const scalar_of<V>>& saved, BackwardScratch<V, kEventSegment>& scratch) {
@@ -347,7 +347,7 @@ SRCELL_INLINE void add_to_rows(scalar_of<V>* rows, int64_t width, RowOf row_of, 
     }
 }
 
-// add_to_rows() for the events of a row of the batch, whose weight rows are those of their inputs.
+// add_to_rows() for the events of a row of the batch; an event's weight row is that of its input.
 template <class V>
 SRCELL_INLINE void add_events_of_row(const Events<scalar_of<V>>& all, int64_t row, scalar_of<V>* rows, int64_t width,
                                      const scalar_of<V>* values, const scalar_of<V>* delta) {
@@ -390,7 +390,7 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
     store_carry(p, scratch.backward.carry, tile);
 }
 
-// Items are (tile, group of samples).
+// Items are pairs (tile, group of samples).
 template <class V, bool recurrent, bool parameters>
 void events_backward_range(void* self, int64_t begin, int64_t end) {
     using T = scalar_of<V>;
@@ -400,7 +400,7 @@ void events_backward_range(void* self, int64_t begin, int64_t end) {
     const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
     const int64_t elements = p.events.inputs * event_tile_width(neurons);
     EventsScratch<V> scratch;
-    std::memset(scratch.deltas, 0, sizeof scratch.deltas);  // lanes past the tile are read; results are not used
+    std::memset(scratch.deltas, 0, sizeof scratch.deltas);  // lanes past the tile are read; their results are not used
     for (int64_t item = begin; item < end; ++item) {
         const int64_t number = item / groups, first = item % groups * size;
         const int64_t last = first + size < batch ? first + size : batch;
@@ -465,7 +465,7 @@ void reduce_weight(WeightSums<scalar_of<V>> sums) {
     parallel_for(event_tiles(sums.shape.neurons) * sums.inputs, sums.shape.threads, reduce_weight_range<V>, &sums);
 }
 
-// Returns what events_forward() returns.
+// Same return value as events_forward().
 template <class V>
 int64_t events_backward(const EventsBackward<scalar_of<V>>& p) {
     using T = scalar_of<V>;
@@ -538,13 +538,13 @@ void event_dots_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// Returns what events_forward() returns.
+// Same return value as events_forward().
 template <class S>
 int64_t event_dots(const EventDots<scalar_of<S>>& p) {
     if (p.shape.steps == 0) return -1;
     const int64_t invalid = first_invalid_sample(p.events, p.shape);
     if (invalid >= 0) return invalid;
-    if (p.events.count && !p.events.inputs) return 0;  // altered since: there are no weights to read
+    if (p.events.count && !p.events.inputs) return 0;  // the arrays were altered: there are no weights to read
     auto context = p;
     parallel_for(p.shape.batch, p.shape.threads, event_dots_range<S>, &context);
     return -1;

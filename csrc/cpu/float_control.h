@@ -1,5 +1,5 @@
 // Sets the thread's floating-point control word for the duration of a call. Used by the code that calls kernels: the
-// bindings and parallel.cpp. Knows no kernel.
+// bindings and parallel.cpp. Knows nothing about kernels.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,10 @@
 
 namespace srcell {
 
-// For its lifetime the calling thread rounds to nearest and keeps denormals. torch.set_flush_denormal, and any library
-// that was linked with -ffast-math, changes that for some threads only; results would then depend on which thread
-// computes them. The arithmetic must be in functions that are not inlined into the scope of this object: the compiler
-// may move inlined arithmetic out of it.
+// During its lifetime the calling thread rounds to nearest and keeps denormals. torch.set_flush_denormal, and any
+// library that was linked with -ffast-math, changes this for some threads only; results would then depend on which
+// thread computes them. The arithmetic must be in functions that are not inlined into the scope of this object, because
+// the compiler may move inlined arithmetic out of it.
 class PlainArithmetic {
   public:
     PlainArithmetic() : found_(read()) {

@@ -2,11 +2,11 @@
 // kernels.cpp inside its namespace, after events.h; knows rows of events, tiles and weights, and never looks inside the
 // equations.
 //
-// Forwards, at each step of a sample, a tile sums the weight rows of the step's events and advances the cells, all in
-// registers of 16-bit integers. Sums that 16 bits may not hold are made in 64 and then handed over in two parts. All is
-// exact: no order and no ISA changes a bit.
+// Forwards, at each step of a sample, a tile sums the weight rows of the step's events and advances the neurons, all in
+// registers of 16-bit integers. Sums that may not fit in 16 bits are computed in 64 bits and passed on in two parts.
+// Everything is exact, so neither the order nor the ISA changes a bit.
 
-// target[0, kRegisters registers) = the sum over `events` events, from the event `first`, of the rows of their inputs.
+// target[0, kRegisters registers) = the sum of the rows of the inputs of `events` events, beginning with event `first`.
 template <int kRegisters, class RowOf>
 SRCELL_INLINE void sum_shorts(int16_t* target, const int16_t* rows, int64_t stride, RowOf row_of, int64_t first,
                               int64_t events) {
@@ -28,21 +28,21 @@ SRCELL_INLINE void sum_short_rows(int16_t* target, int64_t width, const int16_t*
     for (; k < width; k += kShortLanes) sum_shorts<1>(target + k, rows + k, width, row_of, first, events);
 }
 
-// The states of a tile's neurons, and their values at the present step.
+// The states of a tile's neurons, and their other values in the step being computed.
 struct IntegerTile {
     alignas(64) int16_t i[kTile], h[kTile], hs[kTile];
-    alignas(64) int16_t current[kTile], rest[kTile];  // two parts of a current, of one sign
-    alignas(64) int16_t u[kTile] = {};                // its lanes past the tile are read; results are not used
+    alignas(64) int16_t current[kTile], rest[kTile];  // two parts of a current, with the same sign
+    alignas(64) int16_t u[kTile] = {};                // lanes past the tile are read; their results are not used
 };
 
 struct IntegerJob {
     const IntegerForward& p;
-    int64_t exact;  // so many events never overflow 16 bits
+    int64_t exact;  // the number of events whose sum always fits in 16 bits
     std::atomic<int64_t> clamped;
 };
 
-// Sums the currents of a step with more events than that. No sum of larger size than two parts hold would leave i
-// within its bounds, so that those are cut off.
+// Sums the currents of a step with more than `exact` events. Sums beyond the two parts' range are cut off: they would
+// drive i out of its bounds anyway.
 template <class RowOf>
 __attribute__((noinline)) void sum_in_parts(IntegerTile& tile, int64_t width, const int16_t* rows, RowOf row_of,
                                             int64_t first, int64_t events, int64_t exact) {
@@ -61,11 +61,11 @@ __attribute__((noinline)) void sum_in_parts(IntegerTile& tile, int64_t width, co
     }
 }
 
-// So many steps of a tile count less than 2^15 in a lane.
+// Steps of a tile during which a lane's counter stays below 2^15.
 constexpr int64_t kCountedSteps = INT16_MAX / (kTile / kShortLanes);
 
 // Advances a tile by a step and writes its spikes; each lane of `clamped` counts how often an i left its bounds. With
-// `parts` a current has two.
+// `parts` a current has two parts.
 template <class T, bool parts, bool keep_u>
 SRCELL_INLINE void integer_row(const IntegerNeuron<Shorts>& neuron, IntegerTile& tile, int64_t count, T* spikes,
                                Shorts& clamped) {
@@ -109,7 +109,7 @@ inline void load_integer_row(int16_t (&row)[kTile], const int16_t* source, int64
     if (source) std::memcpy(row, source, static_cast<size_t>(count) * sizeof(int16_t));
 }
 
-// Stands for the weights of a layer without any, of which none are read.
+// Used in place of the weights of a layer without any; never read.
 constexpr int16_t kNoWeights[kTile] = {};
 
 // T is the type of the spikes, which are written to `spikes`. Returns how often an i was clamped.
@@ -181,7 +181,7 @@ void integer_forward_range(void* self, int64_t begin, int64_t end) {
     job.clamped += clamped;
 }
 
-// Returns what events_forward() returns.
+// Same return value as events_forward().
 inline int64_t integer_forward(const IntegerForward& p) {
     *p.clamped = 0;
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
@@ -198,7 +198,7 @@ inline int64_t integer_forward(const IntegerForward& p) {
     return -1;
 }
 
-// The gradients of the currents of step t, to `delta`, and what is passed on to step t - 1, in `carry`.
+// Writes the gradients of the currents of step t to `delta`, and those passed on to step t - 1 to `carry`.
 inline void integer_delta(const IntegerBackward& p, const Tile& tile, int64_t t, float* carry, float* delta) {
     const int64_t at = t * p.shape.batch * p.shape.neurons + tile.offset;
     for_each_register<F32>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
@@ -212,7 +212,8 @@ inline void integer_delta(const IntegerBackward& p, const Tile& tile, int64_t t,
     });
 }
 
-// Items are (tile, group of samples), as in events_backward_range(), in whose order the weights' gradients are added.
+// Items are pairs (tile, group of samples), as in events_backward_range(), and the weight gradients are added in the
+// same order as there.
 inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const IntegerBackward*>(self);
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
@@ -242,7 +243,7 @@ inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// Returns what integer_forward() returns.
+// Same return value as integer_forward().
 inline int64_t integer_backward(const IntegerBackward& p) {
     if (p.shape.batch && p.shape.neurons) {
         const int64_t invalid = first_invalid_sample(p.events, p.shape);

@@ -1,17 +1,18 @@
-// The time loop of a layer with lateral weights, forwards and backwards: at each step every neuron also gets, through a
-// weight each, the spikes of all neurons of the step before. Included by kernels.cpp inside its namespace, after
-// events.h; knows rows of weights and tiles, and never looks inside the equations.
+// The time loop of a layer with recurrent weights (`lateral`), forwards and backwards: at step t every neuron also
+// receives the spikes of step t-1 of all neurons, each through a weight. Included by kernels.cpp inside its namespace,
+// after events.h; knows rows of weights and tiles, and never looks inside the equations.
 //
-// A thread advances all neurons of one sample, tile beside tile. The current of a step starts at what the synapse made
-// (given, or summed from events as events.h does), then come the active neurons of the step before, in ascending order;
-// the weights of silent neurons are not read. Backwards, the gradient of a spike is the dot product of its neuron's
-// weights with the gradients of the next step's currents: for the relu derivative at active neurons alone.
+// A thread advances all neurons of one sample together, tile beside tile. The current of a step starts with the
+// synapse's current (given, or summed from events as in events.h); then the weights of the neurons active at step t-1
+// are added, in ascending order of the neurons. The weights of silent neurons are not read. Backwards, the gradient of
+// a spike is the dot product of its neuron's weights with the gradients of the next step's currents; with the relu
+// derivative it is computed for active neurons only.
 
-// Steps whose gradients of currents are kept at a time: with several tiles many, because each change of the tile brings
-// another tile's weights into the cache.
+// The number of steps whose current gradients are kept at a time. With several tiles it is larger, because each change
+// of tile brings another tile's weights into the cache.
 SRCELL_INLINE int64_t lateral_block(int64_t tiles) { return tiles > 1 ? 8 * kEventSegment : kEventSegment; }
 
-// Memory of one thread, aligned to cache lines: given, or its own; null if there is none left.
+// Memory of one thread, aligned to cache lines: the caller's, or its own; null if the allocation failed.
 class ThreadMemory {
   public:
     explicit ThreadMemory(int64_t bytes, void* given = nullptr)
@@ -22,7 +23,7 @@ class ThreadMemory {
 
     explicit operator bool() const { return first_; }
 
-    // The next `count` elements. The bytes of all of them must be within those of the constructor.
+    // Takes the next `count` elements. All elements taken must fit in the constructor's `bytes`.
     template <class T>
     T* take(int64_t count) {
         T* taken = reinterpret_cast<T*>(first_ + used_);
@@ -51,8 +52,8 @@ struct Active {
     int64_t count;
 };
 
-// Appends the active neurons of a tile to the list: those whose h is not at most 0, NaN among them. Their spikes are h.
-// The bits of 64 neurons are gathered first, because the end of a loop over few bits is predicted badly.
+// Appends the active neurons of a tile to the list: those whose h is not <= 0, including NaN. Their spikes are h. The
+// bits of 64 neurons are gathered first, because the end of a loop over few bits is predicted badly.
 template <class V>
 SRCELL_INLINE void append_active(const Row<V>& h, const Tile& tile, Active<scalar_of<V>>& active) {
     using S = single_of<V>;
@@ -94,7 +95,7 @@ struct LateralJob {
     std::atomic<bool> out_of_memory;
 };
 
-// The memory of a thread for the forward pass.
+// The scratch of a thread for the forward pass.
 template <class V>
 struct LateralForwardMemory {
     using T = scalar_of<V>;
@@ -122,7 +123,7 @@ struct LateralForwardMemory {
     }
 };
 
-// Bytes of LateralForward::memory, whatever the input.
+// The size of LateralForward::memory in bytes, for any input.
 template <class V>
 int64_t lateral_forward_memory(int64_t neurons) {
     return LateralForwardMemory<V>::bytes(neurons, true);
@@ -138,8 +139,8 @@ SRCELL_INLINE void sum_events_of_step(const LateralForward<scalar_of<V>>& p, int
     sum_events_of_row<V>(p, sample * p.shape.steps + t, weights, width, target);
 }
 
-// Writes the currents of a layer of several tiles where its spikes will be: tile by tile over all samples, so that a
-// tile's weights stay in the cache. Items are (tile, sample).
+// Writes the currents of a layer of several tiles into the array of its spikes: tile by tile over all samples, so that
+// a tile's weights stay in the cache. Items are pairs (tile, sample).
 template <class V>
 void sum_events_range(void* self, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const LateralForward<scalar_of<V>>*>(self);
@@ -155,7 +156,7 @@ void sum_events_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// Adds the active neurons' rows of packed lateral weights to a row of currents.
+// Adds the active neurons' rows of packed recurrent weights to a row of currents.
 template <class V>
 SRCELL_INLINE void add_lateral(const Lateral<scalar_of<V>>& lateral, const Active<scalar_of<V>>& active, int64_t width,
                                scalar_of<V>* current) {
@@ -181,7 +182,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
         if (!p.has_events) {
             std::memcpy(current, p.current + t * plane + first, static_cast<size_t>(neurons) * sizeof(T));
         } else {
-            // A segment's currents first, so that the processor may overlap their sums.
+            // Sums all currents of a segment first, so that the processor may overlap their sums.
             if (t % kEventSegment == 0)
                 for (int64_t k = 0; k < kEventSegment && t + k < steps; ++k)
                     sum_events_of_step<V>(p, sample, 0, t + k, m.currents + k * all);
@@ -242,7 +243,7 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     for (int64_t sample = begin; sample < end; ++sample) lateral_forward_sample<V, save>(p, sample, m);
 }
 
-// Returns what events_forward() returns, or kOutOfMemory.
+// Same return value as events_forward(), or kOutOfMemory.
 template <class V>
 int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
     LateralForward<scalar_of<V>> p = call;
@@ -263,7 +264,7 @@ int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
     return job.out_of_memory ? kOutOfMemory : -1;
 }
 
-// The memory of a thread for the backward pass.
+// The scratch of a thread for the backward pass.
 template <class V>
 struct LateralBackwardMemory {
     using T = scalar_of<V>;
@@ -271,7 +272,7 @@ struct LateralBackwardMemory {
     BackwardScratch<V, kEventSegment>* tiles = nullptr;
     // Gradients of the currents of a block's steps and of the step after it, (lateral_block + 1, width).
     T* deltas = nullptr;
-    T* through = nullptr;         // (width,): what reaches a step's spikes through the lateral weights
+    T* through = nullptr;         // (width,): gradient of a step's spikes through the recurrent weights
     Active<T>* active = nullptr;  // (lateral_block + 1,): before each step of a block, and after the last
 
     explicit LateralBackwardMemory(int64_t neurons)
@@ -291,7 +292,8 @@ struct LateralBackwardMemory {
     static int64_t rows(int64_t neurons) { return lateral_block(event_tiles(neurons)) + 1; }
 };
 
-// Writes to m.through what the gradients of the next step's currents give to the spikes `active` of a step.
+// Writes to m.through the gradient of a step's spikes `active` that comes from the next step's currents, whose
+// gradients are in `next`.
 template <class V>
 void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, const Active<scalar_of<V>>& active,
                               const scalar_of<V>* next, LateralBackwardMemory<V>& m) {
@@ -371,7 +373,8 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
         load_carry(p, m.tiles[k].carry, tile);
     }
     for (int64_t from = (segments(steps, block) - 1) * block, to = steps; from >= 0; to = from, from -= block) {
-        // The row behind the block's last step has the gradients of the step after it, which the block after it made.
+        // The row after the block's last step holds the gradients of the following step, computed with the following
+        // block.
         if (to < steps) std::memcpy(m.deltas + (to - from) * all, m.deltas, static_cast<size_t>(all) * sizeof(T));
         for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
              end = begin, begin -= kEventSegment)
@@ -438,7 +441,7 @@ void lateral_backward_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// Returns what lateral_forward() returns.
+// Same return value as lateral_forward().
 template <class V>
 int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
     using T = scalar_of<V>;

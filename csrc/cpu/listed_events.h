@@ -1,5 +1,5 @@
-// The nonzero elements of a dense array as events, for as long as this is in scope. Included by the bindings and the
-// runtime; knows no layer.
+// Lists the nonzero elements of a dense array as events and owns their arrays. Included by the bindings and the
+// runtime; knows nothing about layers.
 #pragma once
 
 #include <optional>
@@ -12,8 +12,8 @@ namespace srcell {
 template <class T>
 class ListedEvents {
   public:
-    // Of elements (T, B, K). Their mask (params.h) is written where `mask` says, unless that is null; of a mask that
-    // was written before, `ones` is what was found: whether all elements in it are 1.
+    // Lists the events of elements (T, B, K). Their mask (params.h) is written to `mask`, unless that is null. If the
+    // mask was written before, `ones` says whether all elements in it are 1.
     ListedEvents(const Kernels& kernels, const ScanShape& shape, int64_t inputs, const T* elements,
                  uint64_t* mask = nullptr, std::optional<bool> ones = std::nullopt)
         : own_mask_(mask ? 0 : shape.batch * shape.steps * mask_words(inputs)),
@@ -22,7 +22,7 @@ class ListedEvents {
         DenseInput<T> dense = {shape, inputs, elements, mask ? mask : own_mask_.data(), offsets_.data()};
         offsets_.data()[0] = 0;
         if (ones) {
-            dense.shape.lengths = nullptr;  // what lies past them is not in the mask
+            dense.shape.lengths = nullptr;  // elements past the lengths are not in the mask
             kernels.of<T>().count_events(dense);
         } else if (rows) {  // without rows T or B may be huge, and the kernels loop over both
             ones = kernels.of<T>().mask_events(dense);
@@ -34,7 +34,7 @@ class ListedEvents {
         events_ = {offsets_.data(), indices_.data(), values_.data(), count, inputs};
     }
 
-    // Their values are null if all are 1.
+    // The values are null if all are 1.
     const Events<T>& events() const { return events_; }
 
   private:

@@ -1,5 +1,5 @@
-// The cache of memory.h, behind a mutex, over the pages of the operating system. Knows nothing of what the memory is
-// for.
+// The cache of memory.h, behind a mutex, over the pages of the operating system. Knows nothing about what the memory is
+// used for.
 #include "memory.h"
 
 #include <cstddef>
@@ -58,8 +58,8 @@ size_t whole_pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 }  // namespace
 
-// The lock is only tried: after a fork it may be held by a thread that the child does not have. If it is held, memory
-// comes from the system, and goes back to it, directly.
+// We only try the lock: after a fork, a thread that the child does not have may hold it. If it is held, memory is taken
+// from the system and returned to it directly.
 void* acquire_block(size_t bytes) {
     const size_t size = whole_pages(bytes);
     Cache& c = cache();

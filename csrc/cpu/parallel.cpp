@@ -1,4 +1,4 @@
-// parallel_for() of parallel.h on the threads of the platform. Knows no kernel.
+// parallel_for() of parallel.h on the threads of the platform. Knows nothing about kernels.
 #include "parallel.h"
 
 #include "../platform/platform.h"
@@ -7,7 +7,7 @@
 namespace srcell {
 namespace {
 
-// Several chunks per thread balance the load if samples differ in length or a core is busy.
+// Several chunks per thread, to balance the load if samples differ in length or a core is busy.
 constexpr int64_t kChunksPerThread = 4;
 
 struct Job {

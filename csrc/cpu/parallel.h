@@ -1,4 +1,4 @@
-// Splits work over threads, and lets its parts report the lowest failing item. Kernels call it; it knows nothing of
+// Splits work over threads, and lets its parts report the lowest failing item. Kernels call it; it knows nothing about
 // their data.
 #pragma once
 

@@ -1,10 +1,10 @@
-// The gradient of a dense input: rows of gradients of the currents times the weight. Included by kernels.cpp inside its
-// namespace, after tile.h; knows matrices and nothing of the cell.
+// The gradient of a dense input: rows of current gradients times the weight. Included by kernels.cpp inside its
+// namespace, after tile.h; knows matrices and nothing about the cell.
 //
 // Each element of the product is summed over the neurons in order, from +0, so that its bits depend neither on the ISA
-// nor on the threads. A block of kProductRows rows by kProductColumns registers of the product stays in registers over
-// all neurons. The weight is packed in panels as wide as a block; kProductItem rows of gradients at a time are
-// multiplied by all panels, so that these rows stay in the cache.
+// nor on the threads. A block of the product, kProductRows rows by kProductColumns registers, stays in registers while
+// it is summed over all neurons. The weight is packed in panels as wide as a block; kProductItem rows of gradients at a
+// time are multiplied by all panels, so that these rows stay in the cache.
 
 template <class S>
 constexpr int kProductRows = VecTraits<S>::width >= 16 ? 8 : 4;  // as many as the registers of the ISA allow

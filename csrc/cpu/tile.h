@@ -63,14 +63,15 @@ struct TileState {
     }
 };
 
-// Where a tile lies in a (B, N) plane: elements [offset, offset + count), of which the first is of neuron `first`; all
-// take `steps` steps.
+// The position of a tile in a (B, N) plane: elements [offset, offset + count), the first of which belongs to neuron
+// `first`. All take `steps` steps.
 struct Tile {
     int64_t offset, count, first, steps;
 };
 
-// Calls body(Kind<R>, k, lanes) for each register of the tile, which holds its elements k ... k + width - 1; only the
-// first `lanes` are in use, all if lanes >= width. R is V, or single_of<V> for a remainder that fits in one register.
+// Calls body(Kind<R>, k, lanes) for each register of the tile, which holds the tile's elements k ... k + width - 1;
+// only the first `lanes` are in use, all if lanes >= width. R is V, or single_of<V> for a remainder that fits in one
+// register.
 template <class V, class Body>
 SRCELL_INLINE void for_each_register(int64_t count, Body body) {
     constexpr int64_t single = VecTraits<single_of<V>>::width;
@@ -79,8 +80,8 @@ SRCELL_INLINE void for_each_register(int64_t count, Body body) {
     if (k < count) body(Kind<single_of<V>>{}, k, count - k);
 }
 
-// A tile's values of one parameter. A tile over several samples has the same neurons several times. Unused lanes of the
-// last register get values of the parameter too, those of some neuron.
+// Writes one parameter's values for a tile. A tile over several samples has the same neurons several times. Unused
+// lanes of the last register get the parameter's value of some neuron.
 template <class V>
 void spread(Row<V>& row, const Parameter<scalar_of<V>>& parameter, const Tile& tile, int64_t neurons) {
     constexpr int64_t width = VecTraits<V>::width;
@@ -139,7 +140,7 @@ SRCELL_INLINE const T* offset_or_null(const T* p, int64_t offset) {
 
 constexpr int kForRead = 0, kForWrite = 1;
 
-// A row need not start at a cache line, so its last elements may be one line further than its size suggests.
+// A row need not start at a cache line, so it may extend one line further than its size suggests.
 template <int intent, class T>
 SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
     constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
@@ -147,7 +148,7 @@ SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
     if (intent == kForRead) __builtin_prefetch(row + ceil_div(count, line) * line - 1, intent);
 }
 
-// What the recomputation of a segment keeps of its steps for the adjoint. Row 0 of i, h, hs is the state before the
+// What the adjoint needs from the recomputation of a segment's steps. Row 0 of i, h, hs is the state before the
 // segment.
 template <class V, int64_t steps>
 struct SegmentTrace {
@@ -186,8 +187,8 @@ struct BackwardScratch {
     TileSums<V> sums;
 };
 
-// The rows of a segment's steps in an array: that of its step k is at first + k * stride and has room for `room`
-// elements. `first` is null if there is no array.
+// The rows of a segment's steps in an array: step k has row first + k * stride, which has room for `room` elements.
+// `first` is null if there is no array.
 template <class T>
 struct SegmentRows {
     T* first;
@@ -197,7 +198,7 @@ struct SegmentRows {
 };
 
 // The adjoint of a segment's step `row`: from the gradients of its spikes to those of its current, which has room for
-// `room` elements. With `lateral`, grad_lateral has what reaches the spikes through the lateral weights.
+// `room` elements. With `lateral`, grad_lateral holds the gradients of the spikes through the recurrent weights.
 template <class V, bool recurrent, bool parameters, bool lateral, int64_t kSteps>
 SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const scalar_of<V>* grad_lateral,
                                scalar_of<V>* grad_out, int64_t room, int64_t row, int64_t count,

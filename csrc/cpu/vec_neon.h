@@ -1,4 +1,4 @@
-// Value type F32x4: four float32 lanes in NEON of AArch64. Same names as vec_scalar.h, which comes first.
+// Value type F32x4: four float32 lanes in NEON of AArch64. Same names as vec_scalar.h, which is included first.
 
 struct F32x4 {
     float32x4_t v;
@@ -42,7 +42,8 @@ SRCELL_INLINE Mask4 less(F32x4 a, F32x4 b) { return {vcltq_f32(a.v, b.v)}; }
 SRCELL_INLINE Mask4 less_equal(F32x4 a, F32x4 b) { return {vcleq_f32(a.v, b.v)}; }
 SRCELL_INLINE Mask4 not_equal(F32x4 a, F32x4 b) { return {vmvnq_u32(vceqq_f32(a.v, b.v))}; }
 SRCELL_INLINE F32x4 select(Mask4 mask, F32x4 yes, F32x4 no) { return {vbslq_f32(mask.v, yes.v, no.v)}; }
-// Not vminq and vmaxq, which order -0 below +0. As on the other ISAs, NaN in x passes through, and of two zeros x does.
+// Without vminq and vmaxq, which order -0 below +0. As on the other ISAs, NaN in x passes through, and of two zeros the
+// result is x.
 SRCELL_INLINE F32x4 at_most(F32x4 x, F32x4 limit) { return select(less(limit, x), limit, x); }
 SRCELL_INLINE F32x4 at_least(F32x4 x, F32x4 limit) { return select(less(x, limit), limit, x); }
 

@@ -1,5 +1,5 @@
 // Value type Shorts: one register of 16-bit integers, for integer.h. Included by kernels.cpp inside its namespace; the
-// compiler's vector types give all but two of its operations for each ISA.
+// compiler's vector types provide all but two of its operations for each ISA.
 
 #if defined(SRCELL_ISA_avx512)
 constexpr int kShortBytes = 64;
@@ -14,7 +14,7 @@ using Ints = int32_t __attribute__((vector_size(2 * kShortBytes)));
 using Floats = float __attribute__((vector_size(2 * kShortBytes)));
 using Bytes = uint8_t __attribute__((vector_size(kShortBytes / 2)));
 
-// Writes the first `lanes` of a register as numbers of another type.
+// Writes the first `lanes` of a register, converted to another type.
 template <class Values, class T>
 SRCELL_INLINE void store_converted_as(T* to, Shorts x, int64_t lanes) {
     const Values made = __builtin_convertvector(x, Values);
@@ -52,7 +52,7 @@ SRCELL_INLINE Shorts add_saturated(Shorts x, Shorts y) {
 }
 #else
 SRCELL_INLINE Shorts add_saturated(Shorts x, Shorts y) {
-    using Unsigned = uint16_t __attribute__((vector_size(kShortBytes)));  // whose sums may wrap around
+    using Unsigned = uint16_t __attribute__((vector_size(kShortBytes)));  // unsigned, because its sums may wrap around
     const Shorts most = splat_integer<Shorts>(INT16_MAX), least = splat_integer<Shorts>(INT16_MIN);
     const Shorts sum = reinterpret_cast<Shorts>(reinterpret_cast<Unsigned>(x) + reinterpret_cast<Unsigned>(y));
     return (~(x ^ y) & (x ^ sum)) < Shorts{} ? (x < Shorts{} ? least : most) : sum;

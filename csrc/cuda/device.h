@@ -1,6 +1,6 @@
 // What all GPU kernels share: the value types, the equations, the launches, and the time loop. The headers of this
 // folder define what one thread does, and the .cu files launch it. Without nvcc the same code runs on the host, block
-// by block and thread by thread: so the tests compare it with the CPU's kernels.
+// by block and thread by thread, so that the tests can compare it with the CPU's kernels.
 #pragma once
 
 #include <atomic>

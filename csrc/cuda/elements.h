@@ -1,5 +1,5 @@
-// Reads and writes the elements of arrays: float and double as they are; float16 and bfloat16 by conversion to float
-// and back, rounded to nearest even. Included by device.h inside its namespace, after value.h; knows no kernel.
+// Reads and writes the elements of arrays: float and double directly; float16 and bfloat16 by conversion to float and
+// back, rounded to nearest even. Included by device.h inside its namespace, after value.h; knows nothing about kernels.
 
 struct Float16 {
     uint16_t bits;
@@ -45,7 +45,7 @@ SRCELL_INLINE Float16 float16_of(float x) {
     return {static_cast<uint16_t>(sign | (((exponent + 14) << 10) + rounded))};
 }
 
-#else  // nvcc's pass for the host, which never calls them
+#else  // nvcc's pass for the host, which never calls these
 
 __device__ float float_of(Float16 x);
 __device__ Float16 float16_of(float x);

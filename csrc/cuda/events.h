@@ -1,9 +1,9 @@
 // The time loop over events on a GPU. Knows events and weights, and never looks inside the equations.
 //
 // Forwards, a thread takes one neuron of one sample: at each step it adds the weights of the step's events in order and
-// then advances the cell, so a current exists for one step only. Neighbouring threads read neighbouring elements of the
-// transposed weight. A block first copies the weights of its neurons to shared memory if they fit and enough events use
-// them. Backwards the result is the gradient of every current, from which synapse.h goes on.
+// then advances the neuron, so a current exists for one step only. Neighbouring threads read neighbouring elements of
+// the transposed weight. A block first copies the weights of its neurons to shared memory if they fit and enough events
+// use them. Backwards, the result is the gradient of every current, from which synapse.h computes the rest.
 #pragma once
 
 #include "device.h"
@@ -139,7 +139,7 @@ struct EventsForwardTileBody {
 inline int tile_samples(const Limits& limits, const ScanShape& shape, int64_t inputs, int64_t events) {
     if (inputs * kWarp * int64_t(sizeof(float)) > limits.shared_bytes) return 0;
     int samples = kTileSamples;
-    // Fewer samples per block if there would otherwise be fewer blocks than processors.
+    // Takes fewer samples per block if there would otherwise be fewer blocks than processors.
     while (samples > 1 && ceil_div(shape.neurons, kWarp) * ceil_div(shape.batch, samples) < limits.processors)
         samples /= 2;
     // Copying pays off if, on average, at least two events of the block use each row of weights.
@@ -149,7 +149,7 @@ inline int tile_samples(const Limits& limits, const ScanShape& shape, int64_t in
 template <class T, class Input>
 void events_forward(Queue& queue, const DeviceEventsForward<T>& p, const Input& input, int64_t inputs, int64_t events) {
     if (p.shape.batch * p.shape.neurons == 0) return;
-    if constexpr (sizeof(T) == sizeof(float)) {  // a thread of a full block has too few registers for float64
+    if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread of a full block has too few registers
         const int samples = tile_samples(queue.limits, p.shape, inputs, events);
         const auto in_tiles = [&](auto save) {
             const EventsForwardTileBody<T, decltype(save)::value, Input> body = {p, input, inputs};

@@ -27,7 +27,7 @@ namespace device {
 //
 #include "../integer_surrogate.h"
 
-// A larger current cannot leave i within its bounds.
+// With any larger current i leaves its bounds.
 constexpr int64_t kLargestCurrent = 1 << 17;
 
 SRCELL_INLINE int32_t bounded_current(int64_t sum) {
@@ -36,7 +36,8 @@ SRCELL_INLINE int32_t bounded_current(int64_t sum) {
                                                         : sum);
 }
 
-// The sum of a neuron's weights at a sample's events of a step. An event with an invalid offset or index is skipped.
+// The sum of a neuron's weights over the events of one step of a sample. An event with an invalid offset or index is
+// skipped.
 SRCELL_INLINE int32_t gather_integers(const DeviceIntegerForward& p, int64_t sample, int64_t t,
                                       const int16_t* weights) {
     int64_t sum = 0;

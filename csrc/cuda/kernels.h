@@ -54,7 +54,7 @@ struct DeviceEventsBackward : CellBackward<T> {
     T* grad_current;               // (T, B, N) out, zero past a sample's length
 };
 
-// The currents of a layer whose input are events.
+// The currents of a layer whose inputs are events.
 template <class T>
 struct DeviceEventCurrents {
     ScanShape shape;
@@ -63,11 +63,11 @@ struct DeviceEventCurrents {
     T* currents;        // (T, B, N) out; not written past a sample's length
 };
 
-// A layer with lateral weights on given currents.
+// A layer with recurrent (lateral) weights on given currents.
 template <class T>
 struct DeviceLateralForward : CellForward<T> {
     const T* current;        // (T, B, N); may be `spikes`
-    const T* weight_t;       // (N, N): [m][n] is what neuron n gets from neuron m
+    const T* weight_t;       // (N, N): [m][n] is the weight from neuron m to neuron n
     T *trace, *checkpoints;  // as in DeviceEventsForward
     bool trace_integrator;
 };
@@ -80,13 +80,13 @@ struct DeviceLateralBackward : CellBackward<T> {
     const T *trace, *checkpoints;  // what the forward pass wrote; the trace holds i if parameters need a gradient
     const T* i0;                   // (B, N), or null: zero
     const T* weight_t;             // (N, N) as in the forward pass
-    bool lateral_relu;             // ds/dh on the way through the lateral weights: [h > 0]; otherwise 1
+    bool lateral_relu;             // ds/dh for gradients through the recurrent weights: [h > 0]; otherwise 1
     T* scratch;                    // (kLateralRows, B, N)
     T* grad_current;               // (T, B, N) out, zero past a sample's length
     T* elements;                   // (T, B, N) out: the spikes before each step, zero past a sample's length; or null
 };
 
-// Where events given as rows are, and keys for them: a stable sort by key puts them in the order of
+// The positions of events given as rows, and their keys: a stable sort by key puts the events in the order of
 // DeviceWeightGradient. An event counts if its offset and index are valid and its step is within its sample's length;
 // only such an event gets a position and a key.
 struct EventKeys {
@@ -97,25 +97,25 @@ struct EventKeys {
     int64_t* positions;  // (count,) in: -1; out: t * B + b of each event that counts
 };
 
-// The distance between the first keys of one input of one group of samples and of the next.
+// The number of keys of one input of one group of samples.
 SRCELL_HOST_DEVICE inline int64_t key_stride(const ScanShape& shape) {
     return event_group_size(shape.batch, shape.neurons) * segments(shape.steps, kEventSegment);
 }
 
-// How many events an input of a sample has at the steps of a segment: bit j of the four words is the number at step
-// 32 * segment + j in binary, the lowest digit first. 15 stands for more as well.
+// How many events an input of a sample has at each step of a segment: bit j of the four words is the number at step
+// 32 * segment + j in binary, the lowest digit first. 15 also stands for more than 15.
 struct alignas(16) ColumnCounts {
     uint32_t digits[4];
 };
 
-// The columns of events given as rows, without values; only those that count, as in EventKeys.
+// The columns of events given as rows, without values; only events that count, as in EventKeys.
 struct EventColumns {
     ScanShape shape;
     Events<float> events;  // its values are not used
     ColumnCounts* counts;  // (B, segments(T, 32), K) in: 0; out
 };
 
-// The gradient of the weight from that of the currents: each weight adds the gradients of the currents at its input's
+// The gradient of the weight from the gradients of the currents: each weight adds the current gradients at its input's
 // events. The order is that of the CPU: the samples of a group ascending, in a sample the segments of kEventSegment
 // steps descending, in a segment the steps ascending. The sums of groups are added in a fixed tree.
 template <class T>
@@ -124,7 +124,7 @@ struct DeviceWeightGradient {
     int64_t inputs;
     const T* grad_current;  // (T, B, N)
     // Events sorted by their keys:
-    const int64_t* starts;     // (event_groups(B, N) * K + 1,) where those of each (group, input) start; or null
+    const int64_t* starts;     // (event_groups(B, N) * K + 1,) start of the events of each (group, input); or null
     const int64_t* positions;  // (count,) as in EventKeys, sorted
     const T* values;           // (count,) sorted, or null: all ones
     // Columns of events given as rows, without values:
@@ -137,7 +137,7 @@ struct DeviceWeightGradient {
     T* grad_weight;           // (N, K) out
 };
 
-// Gradients of event values: for each event the sum over neurons of weight times gradient of the current.
+// Gradients of event values: for each event the sum over neurons of the weight times the gradient of the current.
 template <class T>
 struct DeviceEventDots {
     int64_t neurons;
@@ -158,7 +158,7 @@ struct DeviceMask {
     uint32_t* columns;  // (B, segments(T, 32), K)
 };
 
-// The event rows of a mask, with `prefix` empty rows before those of each sample.
+// The event rows of a mask, with `prefix` empty rows before the rows of each sample.
 struct MaskEvents {
     int64_t batch, steps, prefix, inputs;
     const uint64_t* mask;    // (B * steps, mask_words(K))
@@ -178,7 +178,7 @@ struct DeviceRateEncoding {
     bool thinned;
 };
 
-// As IntegerForward. The dense input of a mask has no other elements than 0 and 1.
+// As IntegerForward. The elements of a mask's dense input are 0 or 1.
 struct DeviceIntegerForward {
     ScanShape shape;
     IntegerCell cell;
@@ -238,7 +238,7 @@ int count_mask(Stream stream, const MaskEvents& p);
 int list_mask(Stream stream, const MaskEvents& p);
 int rate_mask(Stream stream, const DeviceRateEncoding& p);
 
-// CUDA's text for an error.
+// CUDA's error text.
 const char* error_text(int error);
 
 // The CUDA runtime and the GPU architectures that the module was built with.

@@ -1,11 +1,11 @@
-// A layer with lateral weights on a GPU: all neurons must have taken a step before any takes the next, so each step is
-// a launch of its own, for any number of neurons. A thread takes one neuron of one sample through one step, its state
-// in global memory. Knows events and weights, and never looks inside the equations.
+// A layer with recurrent (lateral) weights on a GPU: all neurons must have taken a step before any takes the next, so
+// each step is a launch of its own, for any number of neurons. A thread takes one neuron of one sample through one
+// step, with its state in global memory. Knows events and weights, and never looks inside the equations.
 //
-// Forwards the currents of all steps come first, written where the spikes will be. Backwards a launch recomputes a
-// segment's states into scratch; then for each step one launch takes the dot products that reach its spikes through the
-// lateral weights, and one its adjoint. The gradient of the lateral weights is that of a synapse whose input are the
-// spikes of the step before; the caller asks for it with the kernels of events.h.
+// Forwards, the currents of all steps are computed first and written into the array of the spikes. Backwards, a launch
+// recomputes a segment's states into scratch; then for each step one launch computes the dot products that give the
+// gradients of its spikes through the recurrent weights, and one its adjoint. The gradient of the recurrent weights is
+// that of a synapse whose inputs are the spikes of step t-1; the caller computes it with the kernels of events.h.
 #pragma once
 
 #include "events.h"
@@ -13,7 +13,7 @@
 namespace srcell {
 namespace device {
 
-// The spikes before step t of a sample: those of the step before, or of the initial state.
+// The spikes that step t of a sample receives: those of step t-1, or of the initial state.
 template <class T>
 SRCELL_INLINE Value<T> spike_before(const T* spikes, const T* h0, int64_t plane, int64_t element, int64_t t) {
     return t ? Value<T>{spikes[(t - 1) * plane + element]} : spike(value_or_zero(h0, element));
@@ -50,7 +50,7 @@ void event_currents(Queue& queue, const DeviceEventCurrents<T>& p) {
                    p.shape, {p.input.mask, p.input.elements, events.inputs}, p.weight_t, p.currents});
 }
 
-// Step t of all neurons; with `last`, what is left when the sequence ends.
+// Advances all neurons by step t; with `last`, also writes the state at the end of the sequence.
 template <class T, bool save>
 struct LateralForwardBody {
     static constexpr int kMaxThreads = kThreads;
@@ -90,7 +90,7 @@ struct LateralForwardBody {
 template <class T>
 void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
     const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-    for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t) {  // once without steps, for the final state
+    for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t) {  // also without steps, once, for the final state
         if (p.trace)
             launch(queue, how, LateralForwardBody<T, true>{p, t});
         else
@@ -98,8 +98,8 @@ void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
     }
 }
 
-// The scratch of a backward pass, rows of (B, N): of the segment's steps h, hs and i before each and after the last,
-// and drive and q of each; then what reaches the spikes of one step through the lateral weights.
+// The scratch of a backward pass, rows of (B, N): for the segment's steps, h, hs and i before each and after the last,
+// and drive and q of each; then the gradients of one step's spikes through the recurrent weights.
 template <class T>
 struct LateralRows {
     T* first;
@@ -118,7 +118,8 @@ SRCELL_INLINE LateralRows<T> rows_of(const DeviceLateralBackward<T>& p) {
     return {p.scratch, p.shape.batch * p.shape.neurons};
 }
 
-// The gradients of the final state become the carry, which is kept where those of the initial state will be.
+// The gradients of the final state become the carry, which is kept in the arrays for the gradients of the initial
+// state.
 template <class T>
 struct LateralBeginBody {
     static constexpr int kMaxThreads = kThreads;
@@ -175,7 +176,7 @@ struct LateralReplayBody {
     }
 };
 
-// A warp takes a neuron m of a sample: the dot product of what m gives with the gradients of the currents of step
+// A warp takes a neuron m of a sample: the dot product of the weights from m with the gradients of the currents of step
 // `next`.
 template <class T>
 struct LateralDotsBody {
@@ -262,7 +263,7 @@ struct LateralAdjointBody {
     }
 };
 
-// What reaches the spikes of the initial state is added to the gradient of h0.
+// Adds the gradient of the initial state's spikes to the gradient of h0.
 template <class T>
 struct LateralEndBody {
     static constexpr int kMaxThreads = kThreads;

@@ -1,4 +1,5 @@
-// How work is spread over a GPU's blocks and threads. Included by device.h inside its namespace; knows no kernel.
+// How work is spread over a GPU's blocks and threads. Included by device.h inside its namespace; knows nothing about
+// kernels.
 //
 // A body is a plain struct of what a kernel reads and writes. Its run() does the work of one thread of one block. If
 // its kLoads is true, its load() first fills the block's shared memory: no thread of the block enters run() before all
@@ -25,9 +26,9 @@ struct Launch {
 
 constexpr int kThreads = 128;  // per block, unless a body has its own number
 constexpr int kWarp = 32, kDefaultSharedBytes = 48 << 10;
-constexpr int kFewSharedBytes = 2 << 10;  // of a block, which leave the processor's memory to its cache
+constexpr int kFewSharedBytes = 2 << 10;  // per block; blocks with so little leave the processor's memory to its cache
 
-// What a launch may use.
+// The limits of a launch.
 struct Limits {
     int processors;    // streaming multiprocessors
     int shared_bytes;  // at most, per block
@@ -35,7 +36,7 @@ struct Limits {
 
 #if defined(__CUDACC__)
 
-// A stream of the current device, and the first error. After an error nothing more is launched.
+// A stream of the current device, and its first error. After an error nothing more is launched.
 struct Queue {
     Limits limits;
     int device;
@@ -51,7 +52,7 @@ constexpr int kLargeBlocks = 2;
 constexpr int kLargeBlocks = 1;
 #endif
 
-// The number of blocks that must fit on a processor: a body with its own kMinBlocks states it.
+// The number of blocks that must fit on a processor; a body may state its own as kMinBlocks.
 template <class Body, class = void>
 constexpr int min_blocks = Body::kMaxThreads > kThreads ? kLargeBlocks : 1;
 template <class Body>
@@ -69,8 +70,8 @@ __global__ void __launch_bounds__(Body::kMaxThreads, min_blocks<Body>) run_body(
     body.run(place);
 }
 
-// Lets a kernel's blocks have all the shared memory of a processor, and each as much as the device allows. The same for
-// all launches, so that no thread lowers what another needs.
+// Lets a kernel's blocks use all the shared memory of a processor, and each block as much as the device allows. The
+// values are the same for all launches, so that no thread lowers what another needs.
 template <class Body>
 cudaError_t allow_shared(const Queue& queue) {
     static std::atomic<uint64_t> allowed{0};  // a bit for each device

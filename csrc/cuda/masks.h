@@ -1,5 +1,5 @@
-// Masks on a GPU: of the nonzero elements of a dense input, or of the pixels that fire at each step of rate coding; and
-// from a mask its columns and its event rows. Knows no equations.
+// Masks on a GPU: those of the nonzero elements of a dense input, and those of the pixels that fire at each step of
+// rate coding; and the columns and event rows of a mask. Knows nothing about the equations.
 #pragma once
 
 #include "device.h"
@@ -7,7 +7,7 @@
 namespace srcell {
 namespace device {
 
-// Bit j: whether x[j] is nonzero; NaN is.
+// Bit j: whether x[j] is nonzero; NaN counts as nonzero.
 template <class T>
 SRCELL_INLINE uint64_t nonzero_bits(const T* x, int64_t count) {
     uint64_t bits = 0;
@@ -63,7 +63,7 @@ void mask_columns(Queue& queue, const DeviceMask<T>& p) {
     launch(queue, spread(queue, items), MaskColumnsBody<T>{p});
 }
 
-// A thread takes a row, one of the prefix or one of the mask.
+// A thread takes one row: of the prefix, or of the mask.
 template <bool list>
 struct MaskEventsBody {
     static constexpr int kMaxThreads = kThreads;
@@ -76,7 +76,7 @@ struct MaskEventsBody {
         const int64_t sample = row / rows, t = row % rows - p.prefix;
         const int64_t first = (sample * p.steps + t) * words;
         int64_t count = 0;
-        // Bits that were set after they were counted have no room.
+        // There is no room for bits that were set after they were counted.
         const int64_t start = list ? p.offsets[row] : 0, room = list ? p.offsets[row + 1] - start : 0;
         for (int64_t w = 0; t >= 0 && w < words; ++w) {
             if constexpr (list)
@@ -154,7 +154,8 @@ struct RateMaskBody {
     }
 };
 
-// Drops each spike of a pixel that fired, as kept, in the step before. A thread takes 64 pixels of all steps.
+// Drops a pixel's spike if the pixel fired in the step before and that spike was kept. A thread takes 64 pixels of all
+// steps.
 struct ThinMaskBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;

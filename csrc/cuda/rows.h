@@ -1,6 +1,6 @@
-// The events of a row. Included by device.h inside its namespace, after value.h; knows no kernel.
+// The events of a row. Included by device.h inside its namespace, after value.h; knows nothing about kernels.
 
-// Calls use(e, index) for each event e of a row and its input, in order. One with an invalid offset or index is
+// Calls use(e, index) for each event e of a row and its input, in order. An event with an invalid offset or index is
 // skipped.
 template <class T, class Use>
 SRCELL_INLINE void for_each_event(const Events<T>& events, int64_t row, Use use) {

@@ -1,4 +1,4 @@
-// The time loop over given currents on a GPU: one thread takes one neuron of one sample through time, its state in
+// The time loop over given currents on a GPU: one thread takes one neuron of one sample through time, with its state in
 // registers; neighbouring threads take neighbouring neurons. Threads share no data. Included by device.h inside its
 // namespace, after cell.h and launch.h; knows arrays and shapes, and never looks inside the equations.
 
@@ -47,8 +47,8 @@ SRCELL_INLINE T* element_or_null(T* values, int64_t at) {
     return values ? values + at : nullptr;
 }
 
-// Calls use(t, read(t)) for each t below `count`, but reads kAhead values before it uses those of the kAhead before, so
-// that no step waits for memory.
+// Calls use(t, read(t)) for each t below `count`, but reads the next kAhead values before it uses the previous kAhead,
+// so that no step waits for memory.
 template <class Read, class Use>
 SRCELL_INLINE void read_ahead(int64_t count, Read read, Use use) {
     constexpr int kAhead = 4;
@@ -65,7 +65,7 @@ SRCELL_INLINE void read_ahead(int64_t count, Read read, Use use) {
     for (int64_t t = whole; t < count; ++t) use(t, read(t));
 }
 
-// The array of element type Out: the first, or the second for a 16-bit type.
+// The array of element type Out: `numbers`, or `halves` for a 16-bit type.
 template <class Out, class T, class Void>
 SRCELL_INLINE auto either(T* numbers, Void* halves) {
     if constexpr (std::is_same_v<std::remove_const_t<T>, Out>)
@@ -101,7 +101,7 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
     store_final(p, state, element);
 }
 
-// What the recomputation of a segment keeps of its steps for the adjoint: each thread's own column of shared memory,
+// What the adjoint needs from the recomputation of a segment's steps: each thread has its own column of shared memory,
 // with rows `stride` (the threads of a block) elements apart.
 template <class T, bool more, bool integrator>
 struct ChainTrace {
@@ -198,8 +198,8 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     for (int k = 0; k < used; ++k) p.partials[k * plane + element] = sums[k].x;
 }
 
-// Blocks of 128 threads for which a processor must have registers. With 8, an H100 takes all chains of 256 samples of
-// 512 neurons at once; backwards its shared memory holds fewer if there is more to keep.
+// The number of blocks of 128 threads for which a processor must have registers. With 8, an H100 runs all chains of 256
+// samples of 512 neurons at once; backwards its shared memory holds fewer if more has to be kept.
 template <class T>
 constexpr int forward_blocks = sizeof(T) == sizeof(float) ? 8 : 1;
 template <class T, bool recurrent, bool parameters>

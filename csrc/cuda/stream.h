@@ -1,5 +1,5 @@
 // Defines the functions of kernels.h: makes the Queue of launch.h from a stream, and calls the function of the same
-// name in srcell::device. Included only by the .cu files; knows no kernel.
+// name in srcell::device. Included only by the .cu files; knows nothing about kernels.
 #pragma once
 
 #include "device.h"
@@ -7,7 +7,7 @@
 namespace srcell {
 namespace device {
 
-// Puts work on a stream, whose device becomes this thread's current one; returns the first error.
+// Puts work on a stream, whose device becomes this thread's current device; returns the first error.
 template <class Work>
 int on_stream(cuda::Stream stream, Work work) {
 #if defined(__CUDACC__)

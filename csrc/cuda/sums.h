@@ -1,5 +1,5 @@
 // Sums in the same fixed trees as on the CPU: pairs, then pairs of pairs. Included by device.h inside its namespace,
-// after launch.h; knows no time loop.
+// after launch.h; knows nothing about the time loop.
 
 constexpr int kTreeLeaves = 16;
 
@@ -15,14 +15,14 @@ SRCELL_INLINE Value<T> tree_sum(const T* x, int64_t stride, int64_t count) {
     }
 }
 
-// Sums over the rows of some planes, each to its target. A block takes `width` neighbouring columns of a plane: its
-// threads sum kTreeLeaves elements each, in place, and the first of a column then what they left.
+// Sums over the rows of some planes, each into its target. A block takes `width` neighbouring columns of a plane: its
+// threads sum kTreeLeaves elements each, in place, and then the first thread of each column adds these sums.
 template <class T>
 struct SumRows {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = true;
     struct Plane {
-        T *elements, *target;  // the first row takes what has no target
+        T *elements, *target;  // without a target the sums go to the first row
     };
     Plane planes[kParameters];
     int64_t rows, stride, columns;  // rows are `stride` elements apart, columns side by side
@@ -39,8 +39,8 @@ struct SumRows {
         return {plane.elements + at, plane.target ? plane.target + at : plane.elements + at};
     }
 
-    // The first of every kTreeLeaves elements, `step` apart, becomes their sum, for every `every`-th of these
-    // chunks from `chunk` on.
+    // Replaces the first of every kTreeLeaves elements, which are `step` apart, by the sum of these; for every
+    // `every`-th such chunk from `chunk` on.
     SRCELL_INLINE void sum_chunks(T* elements, int64_t count, int64_t step, int64_t chunk, int64_t every) const {
         for (; chunk * kTreeLeaves < count; chunk += every) {
             const int64_t first = chunk * kTreeLeaves, left = count - first;
@@ -65,8 +65,8 @@ struct SumRows {
     }
 };
 
-// The gradients of the parameters from their partial sums, one per neuron of each sample: first over the samples, then,
-// for a parameter of all neurons, over these.
+// Reduces the partial sums, one per neuron of each sample, to the gradients of the parameters: first over the samples,
+// then, for a parameter of the whole layer, over the neurons.
 template <class T>
 void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;

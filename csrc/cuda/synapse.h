@@ -1,5 +1,5 @@
-// The gradients of a synapse's weights and of event values, from those of the currents. Knows neither neurons nor time
-// loops.
+// The gradients of a synapse's weights and of event values, from the gradients of the currents. Knows neither neurons
+// nor time loops.
 //
 // A thread takes some neighbouring weights of one input for one group of samples and adds the gradients of the currents
 // at the input's events, which it finds sorted or in columns. There are no atomic sums: the order is the CPU's.
@@ -51,7 +51,7 @@ inline void event_keys(Queue& queue, const EventKeys& p) {
         launch(queue, how, EventKeysBody<int64_t>{p});
 }
 
-// Atomically flips bits of a word; returns what it was.
+// Atomically flips bits of a word; returns its value before.
 SRCELL_INLINE uint32_t flip_bits(uint32_t* word, uint32_t bits) {
 #if defined(__CUDA_ARCH__)
     return atomicXor(word, bits);
@@ -60,7 +60,7 @@ SRCELL_INLINE uint32_t flip_bits(uint32_t* word, uint32_t bits) {
 #endif
 }
 
-// A thread takes one row of events: its bit of the words, which threads of other rows change too.
+// A thread takes one row of events: it counts them in its bit of the words, which threads of other rows change too.
 struct EventColumnsBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
@@ -96,7 +96,7 @@ struct FoundEvent {
     Value<T> value;
 };
 
-// The sums of the weights of one input and `width` neighbouring neurons.
+// The sums for the weights of one input and `width` neighbouring neurons.
 template <class T, int width>
 struct WeightSums {
     static constexpr int kAtOnce = 4;
@@ -105,7 +105,7 @@ struct WeightSums {
     // Adds find(0), find(1), ...: up to kAtOnce of `count` events. Finds all, then reads all gradients, then adds.
     template <class Find>
     SRCELL_INLINE void add(int64_t count, Find find) {
-        // GCC warns that those past `count` may be read.
+        // Initialised because GCC warns that elements past `count` may be read.
         FoundEvent<T> found[kAtOnce] SRCELL_ON_DEVICE(, = {});
         Neighbours<T, width> grads[kAtOnce] SRCELL_ON_DEVICE(, = {});
         for (int k = 0; k < kAtOnce; ++k)
@@ -146,7 +146,7 @@ SRCELL_INLINE int64_t count_events(const Events<T>& events, int64_t row, int64_t
     return count;
 }
 
-// The values are those of a dense input, or all ones.
+// The values are those of the dense input, or all 1.
 template <bool dense, class T, int width>
 SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, int64_t input, int64_t neuron,
                                WeightSums<T, width>& sums) {
@@ -154,7 +154,7 @@ SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, 
     const int64_t size = event_group_size(batch, p.shape.neurons), past = group * size + size;
     const int64_t end = past < batch ? past : batch, plane = batch * p.shape.neurons, values_plane = batch * p.inputs;
     for (int64_t sample = group * size; sample < end; ++sample) {
-        // Where a segment's word, its first gradient and its first value are; they go from the last segment to the
+        // The positions of a segment's word, first gradient and first value; they move from the last segment to the
         // first.
         int64_t word = (sample + 1) * segment_count * p.inputs + input, step = segment_count * kEventSegment;
         int64_t grad = (step * batch + sample) * p.shape.neurons + neuron;
@@ -193,7 +193,7 @@ SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, 
     }
 }
 
-// How a DeviceWeightGradient gives its events.
+// How a DeviceWeightGradient holds its events.
 struct Sorted {};
 struct Columns {};
 struct DenseColumns {};
@@ -237,7 +237,7 @@ template <class Source, class T>
 void sum_groups(Queue& queue, const DeviceWeightGradient<T>& p) {
     constexpr int kWidth = 4;
     const int64_t neurons = p.shape.neurons, items = event_groups(p.shape.batch, neurons) * p.inputs * neurons;
-    if constexpr (sizeof(T) == sizeof(float)) {  // of float64 a thread takes one weight
+    if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread takes one weight
         const bool aligned = reinterpret_cast<uintptr_t>(p.grad_current) % (kWidth * sizeof(T)) == 0;
         // With fewer neurons, threads of a warp would take different inputs.
         if (aligned && neurons % kWidth == 0 && neurons >= kWidth * kWarp)

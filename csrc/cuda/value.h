@@ -1,6 +1,6 @@
 // Value types of a GPU: a float or a double whose every operation states its rounding, so that no compiler flag can
 // change the bits. The operations are those of a cpu/vec_*.h header, one lane wide. Included by device.h inside its
-// namespace; without nvcc it compiles for the host, where the tests run it. Knows no equations.
+// namespace; without nvcc it compiles for the host, where the tests run it. Knows nothing about the equations.
 
 #if defined(__CUDA_ARCH__)
 #define SRCELL_ON_DEVICE(device, host) device
@@ -92,14 +92,14 @@ SRCELL_INLINE Value<float> near_reciprocal(Value<float> b) {
 #endif
 }
 
-// The step of Newton's from a reciprocal of b.
+// One Newton step from a reciprocal of b.
 SRCELL_INLINE Value<float> better_reciprocal(Value<float> b, Value<float> r) {
     return fma(fma(negate(b), r, splat<Value<float>>(1)), r, r);
 }
 
 // quotient() of vmath.h, without the branch to a slow path that __fdiv_rn has for ranges that do not occur there.
-// `above` is 1 / b or up to four units more: from there one step leads to 1 / b rounded to nearest, for all but 56
-// significands of b, and two corrections to a / b rounded to nearest for all (tests/cpp/test_device.cpp).
+// `above` is 1 / b or up to four units more: from there one step gives 1 / b rounded to nearest, for all but 56
+// significands of b, and two corrections give a / b rounded to nearest for all (tests/cpp/test_device.cpp).
 SRCELL_INLINE Value<float> quotient_from(Value<float> above, Value<float> a, Value<float> b) {
     const Value<float> reciprocal = better_reciprocal(b, above), first = a * above;
     const Value<float> second = fma(fma(negate(b), first, a), reciprocal, first);

@@ -1,12 +1,12 @@
-// Aligned memory of the C library; a header of its own, for kernels include no more of the standard library than they
-// need.
+// Aligned memory from the C library, in a header of its own because kernels include no more of the standard library
+// than they need.
 #pragma once
 
 #include <cstddef>
 
 namespace srcell {
 
-// `bytes`, a multiple of the alignment, or null.
+// Allocates `bytes`, a multiple of the alignment; returns null on failure.
 void* allocate_aligned(size_t alignment, size_t bytes);
 void free_aligned(void* memory);
 

@@ -1,4 +1,4 @@
-// The files of platform.h, by the standard library.
+// The files of platform.h, with the standard library.
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>

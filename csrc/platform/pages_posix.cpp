@@ -1,4 +1,4 @@
-// The memory of platform.h by mmap(): on Linux in huge pages.
+// The memory of platform.h with mmap(), on Linux in huge pages.
 #include <sys/mman.h>
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// What the operating system gives: pages of memory, files, threads, mutual exclusion. The .cpp files beside this header
-// implement it (CMakeLists.txt chooses those of a system), and nothing else in csrc calls a system or looks for its
-// libraries, but for bindings/gil.c. Knows no kernel, and not what memory and threads are for.
+// The services of the operating system: pages of memory, files, threads, mutual exclusion. The .cpp files beside this
+// header implement them (CMakeLists.txt chooses those of the system). No other code in csrc calls the system or looks
+// for its libraries, except bindings/gil.c. Knows nothing about kernels, or about what memory and threads are used for.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace srcell {
 
-// Memory comes in pages of this size, and is aligned to it. On Linux these are huge pages: the first touch of fresh
+// Memory is allocated in pages of this size and aligned to it. On Linux these are huge pages: the first touch of fresh
 // pages costs more than a forward pass over them.
 #if defined(__wasm__) || defined(_WIN32)
 constexpr size_t kPage = size_t(64) << 10;
@@ -20,14 +20,14 @@ constexpr size_t kPage = size_t(64) << 10;
 constexpr size_t kPage = size_t(2) << 20;
 #endif
 
-// `bytes`, a multiple of kPage, of uninitialised memory, or null.
+// Returns `bytes`, a multiple of kPage, of uninitialised memory, or null on failure.
 void* map_pages(size_t bytes);
 void unmap_pages(void* pages, size_t bytes);
-// Until they are written again, the system may take the pages and with them what is in them.
+// Lets the system take the pages back, and with them their contents, until they are written again.
 void lend_pages(void* pages, size_t bytes);
 
 #if defined(__wasm__)
-// There is one thread.
+// There is only one thread.
 struct Mutex {
     void lock() {}
     bool try_lock() { return true; }
@@ -37,18 +37,19 @@ struct Mutex {
 using Mutex = std::mutex;
 #endif
 
-// Replaces `bytes` by those of a file. Returns null, or why they cannot be read.
+// Replaces `bytes` by the contents of a file. Returns null, or the reason why the file cannot be read.
 const char* read_file(const char* path, std::vector<unsigned char>& bytes);
 
-// Calls work(data) on `threads` threads, the caller's among them, and returns when all are done. If the system allows
-// no more, on fewer, so `work` must share out what there is to do.
+// Calls work(data) on `threads` threads, including the caller's, and returns when all are done. If the system allows no
+// more threads, fewer take part, so `work` must claim its items dynamically.
 //
-// On Linux they are those of the OpenMP runtime that torch has already loaded, found in the running process: a second
-// pool would compete for the cores with torch's idle workers, which spin. If no runtime is loaded, in a forked child
-// (where an OpenMP runtime may hang), and if the environment's SRCELL_THREADS is "std", they are those of pool.h.
+// On Linux the threads come from the OpenMP runtime that torch has already loaded, found in the running process: a
+// second pool would compete for the cores with torch's idle workers, which spin. They come from pool.h if no
+// runtime is loaded, in a forked child (where an OpenMP runtime may hang), and if the environment variable
+// SRCELL_THREADS is "std".
 void run_on_threads(int threads, void (*work)(void* data), void* data);
 
-// Where they come from: "openmp", "std", or "none" if there is only the caller's.
+// Where these threads come from: "openmp", "std", or "none" if there is only the caller's.
 const char* thread_runtime();
 
 }  // namespace srcell

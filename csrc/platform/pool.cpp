@@ -1,5 +1,5 @@
-// A pool of threads behind one mutex. A call asks for helpers and works itself; helpers that have not come when it is
-// done are no longer wanted, so that calls of several threads, one inside the other too, cannot wait for each other.
+// A pool of threads behind one mutex. A call asks for helpers and works itself; helpers that have not started when it
+// is done are withdrawn. So calls from several threads, also nested ones, cannot deadlock.
 #include "pool.h"
 
 #include <atomic>
@@ -12,7 +12,7 @@
 namespace srcell {
 namespace {
 
-// One call: `wanted` helpers have not come yet, `busy` are at work.
+// One call: `wanted` helpers have not started yet, `busy` are at work.
 struct Call {
     void (*work)(void*);
     void* data;
@@ -23,8 +23,8 @@ struct Call {
 struct Pool {
     std::mutex mutex;
     std::condition_variable called;
-    std::list<Call*> calls;  // that want helpers
-    int idle = 0;            // threads that wait, or are about to
+    std::list<Call*> calls;  // those that want helpers
+    int idle = 0;            // threads that wait, or are about to wait
 
     void help() {
         std::unique_lock<std::mutex> lock(mutex);
@@ -42,14 +42,14 @@ struct Pool {
         }
     }
 
-    // Starts threads until there is one for each helper that is wanted, as far as the system allows.
+    // Starts threads until there is one for each wanted helper, as far as the system allows.
     void grow() {
         int wanted = 0;
         for (const Call* call : calls) wanted += call->wanted;
         try {
             for (; idle < wanted; ++idle) std::thread([this] { help(); }).detach();
         } catch (const std::exception&) {
-            // It allows no more: those that there are do the work.
+            // The system allows no more threads: the existing ones do the work.
         }
     }
 

@@ -1,12 +1,12 @@
-// Threads of our own, where no OpenMP runtime is there to lend any. Knows no kernel.
+// Our own threads, used where no OpenMP runtime can lend any. Knows nothing about kernels.
 #pragma once
 
 namespace srcell {
 
-// run_on_threads() of platform.h on threads that are started when they are first wanted and then wait for work.
+// run_on_threads() of platform.h on threads that start when they are first needed and then wait for work.
 void run_on_pool(int threads, void (*work)(void* data), void* data);
 
-// In a forked child, which has none of its parent's threads: forgets them.
+// Forgets all threads; called in a forked child, which has none of its parent's.
 void forget_pool();
 
 }  // namespace srcell

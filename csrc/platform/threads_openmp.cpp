@@ -1,4 +1,4 @@
-// The threads of platform.h on Linux: those of an OpenMP runtime that the process has loaded, or those of a pool.
+// The threads of platform.h on Linux, from an OpenMP runtime that the process has loaded or from our own pool.
 #include <dlfcn.h>
 #include <link.h>
 #include <pthread.h>

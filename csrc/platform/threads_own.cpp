@@ -1,4 +1,4 @@
-// The threads of platform.h where no OpenMP runtime is looked for: those of a pool.
+// The threads of platform.h on systems where we look for no OpenMP runtime, from our own pool.
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif

@@ -1,4 +1,4 @@
-// platform.h in WebAssembly: memory of the C library, one thread, and exceptions that JavaScript throws.
+// platform.h in WebAssembly: memory from the C library, one thread, and C++ exceptions rethrown in JavaScript.
 #include <cstdlib>
 #include <exception>
 #include <typeinfo>
@@ -26,9 +26,9 @@ const char* thread_runtime() { return "none"; }
 
 }  // namespace srcell
 
-// The compiler leaves out all handlers, for its runtime cannot unwind here. So what is thrown leaves through an
-// imported function that throws an Error in JavaScript. Destructors do not run, so memory is lost;
-// docs/_static/play/srcell.js puts the stack pointer back.
+// The compiler leaves out all exception handlers, because its runtime cannot unwind here. A C++ exception therefore
+// calls an imported function that throws an Error in JavaScript. Destructors do not run, so memory is leaked;
+// docs/_static/play/srcell.js restores the stack pointer.
 extern "C" {
 
 [[noreturn]] __attribute__((import_module("srcell"), import_name("refuse"))) void srcell_refuse(const char* text);
@@ -38,7 +38,7 @@ void* __cxa_allocate_exception(size_t bytes) {
     srcell_refuse("no memory left");
 }
 
-// All exceptions of csrc derive from std::exception alone, so the object is one.
+// All exceptions in csrc derive from std::exception alone, so the thrown object can be used as one.
 [[noreturn]] void __cxa_throw(void* thrown, std::type_info*, void (*)(void*)) {
     srcell_refuse(static_cast<const std::exception*>(thrown)->what());
 }

@@ -1,4 +1,5 @@
-// Memory of the runtime that is aligned to cache lines and zero at first. Throws std::bad_alloc, whatever the size.
+// Memory for the runtime, aligned to cache lines and initialised to zero. Throws std::bad_alloc on failure, whatever
+// the size.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Runs the kernels of the rate encoder over images, with scratch of its own.
+// Runs the kernels of the rate encoder over images, with its own scratch.
 #include "encoding.h"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ int64_t encode_rate(const RateSettings& settings, int64_t batch, int64_t pixels,
     if (pixels < 1 || pixels > kMost) throw std::invalid_argument("inputs: expected from 1 to 2^31");
     const Kernels& kernels = *preferred_kernels();
     const Images view = {images, batch, pixels, 1};
-    // The offsets are made in memory of our own, in which no other thread writes, because rate_write() goes by them.
+    // The offsets are computed in our own memory, where no other thread writes, because rate_write() relies on them.
     Aligned<int64_t> active_before(batch + 1), numbers(index ? 0 : batch), made(rows + 1);
     const int64_t invalid = kernels.count_active_pixels(view, active_before.data());
     if (invalid >= 0)

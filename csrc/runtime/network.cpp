@@ -25,7 +25,7 @@ namespace {
 
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
 constexpr int kMaxThreads = 1024;
-// Spikes of a layer that a run keeps at a time, unless one sample has more.
+// The most elements of a layer's spikes that a run holds at a time, unless one sample has more.
 constexpr int64_t kChunkElements = int64_t(1) << 22;
 
 // The values of one parameter: one for the layer, or one for each neuron.
@@ -51,7 +51,7 @@ IntegerCell integer_cell_of(const TensorFile& file, const std::string& name) {
     return cell;
 }
 
-// The bytes of the state (3, N) of a file, or none.
+// The initial state (3, N) in a file as bytes, or none.
 template <class T>
 std::vector<char> initial_of(const TensorFile& file, const std::string& name, int64_t neurons) {
     if (!file.tensors.count(name)) return {};
@@ -61,7 +61,7 @@ std::vector<char> initial_of(const TensorFile& file, const std::string& name, in
     return made;
 }
 
-// A layer of a file but for its neurons: of the sizes of a weight (N, K) that was read.
+// A layer with the sizes of its weight (N, K), which was read before, but without neurons yet.
 NetworkLayer sized_layer(const TensorFile& file, const std::string& name) {
     const std::vector<int64_t>& shape = file.tensors.at(name).shape;
     NetworkLayer made = {};
@@ -71,7 +71,7 @@ NetworkLayer sized_layer(const TensorFile& file, const std::string& name) {
     return made;
 }
 
-// What the kernels that pack weights take.
+// The arguments of the kernels that pack weights.
 template <class Call>
 Call packing(const NetworkLayer& layer) {
     Call p = {};
@@ -148,7 +148,7 @@ void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.
 
 [[noreturn]] void refuse_events(const char* expected) { throw std::invalid_argument(expected); }
 
-// Says what is wrong with events that a kernel refused, or that check_events() did.
+// Says what is wrong with events that a kernel or check_events() rejected.
 [[noreturn]] void explain(const NetworkInput& input) {
     const Events<float>& events = input.events;
     const UncheckedEvents unchecked = {events.offsets, events.indices, events.values, nullptr,      input.lengths,
@@ -172,7 +172,7 @@ void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.
     refuse_events("events: expected arrays that are not altered during a call");
 }
 
-// Checks what the kernels do not: they check the offsets and indices of the samples that they get.
+// Checks what the kernels do not check: they check the offsets and indices of the samples that they get.
 void check_events(const NetworkInput& input) {
     const Events<float>& events = input.events;
     bool good = events.offsets[0] == 0 && events.offsets[input.batch * input.steps] == events.count;
@@ -189,8 +189,8 @@ void check_events(const NetworkInput& input) {
     if (!good) explain(input);
 }
 
-// Events of some of the samples, as rows of their own: the offsets are copied, because another thread may write into
-// the caller's.
+// The events of a range of samples, as a batch of its own. The offsets are copied, because another thread may write
+// into the caller's.
 Events<float> part_of(const NetworkInput& input, int64_t first, int64_t batch, Block<int64_t>& offsets) {
     const int64_t rows = batch * input.steps, all = input.events.count;
     const int64_t* from = input.events.offsets + first * input.steps;
@@ -211,7 +211,7 @@ struct ReadoutJob {
     double* sums;  // (B, N) scratch
     float* logits;
 
-    // Step by step over all samples of the range, because a step's spikes lie side by side.
+    // Loops over the steps outside and over the samples inside, because a step's spikes are contiguous.
     static void run(void* self, int64_t begin, int64_t end) {
         const ReadoutJob& job = *static_cast<const ReadoutJob*>(self);
         const Readout& readout = job.readout;
@@ -370,7 +370,7 @@ int64_t count_rows(int64_t steps, int64_t batch) {
 void Network::run(const NetworkInput& input, const NetworkOutput& output, int threads) const {
     const PlainArithmetic plain;
     count_rows(input.steps, input.batch);
-    if (!input.steps && readout_.kind == Readout::kNone) return;  // a batch of nothing may have any size
+    if (!input.steps && readout_.kind == Readout::kNone) return;  // an empty batch may have any size
     check_events(input);
     if (output.events) std::fill(output.events, output.events + 1 + layers_.size(), 0);
     if (output.events) output.events[0] = input.events.count;

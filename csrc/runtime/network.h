@@ -2,8 +2,8 @@
 // of events and streams of steps with the kernels of csrc/cpu. The bindings and the C interface call it; it never looks
 // inside the equations.
 //
-// The spikes are bit for bit those of the layers that it came from, on every ISA and for every number of threads. The
-// readout sums in double, in an order of its own, so that a stream and a batch give the same logits (readout.h).
+// The spikes equal those of the exported layers bit for bit, on every ISA and for every number of threads. The readout
+// sums in double and in its own order, so that a stream and a batch give the same logits (readout.h).
 #pragma once
 
 #include <cstdint>
@@ -19,19 +19,19 @@
 
 namespace srcell {
 
-// The neurons of a layer as the kernels take them, their weights packed once: of floats.
+// A layer's float neurons in the form that the kernels take, with their weights packed once.
 struct FloatNeurons {
     using Number = float;
     Aligned<float> weight;                       // (event_tiles(N), K, event_tile_width(N))
-    Aligned<float> lateral;                      // (N, lateral_width(N)), or empty: no neuron hears another
-    std::vector<float> parameters[kParameters];  // of one element, or of N
-    CellParameters<float> cell;                  // these
+    Aligned<float> lateral;                      // recurrent weights (N, lateral_width(N)), or empty
+    std::vector<float> parameters[kParameters];  // one element, or N
+    CellParameters<float> cell;                  // points to the parameters
 
     bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
              float* spikes, float* after, void* memory) const;
 };
 
-// Those of integers.
+// The same for integer neurons.
 struct IntegerNeurons {
     using Number = int16_t;
     Aligned<int16_t> weight;  // (event_tiles(N), K, integer_tile_width(N))
@@ -56,30 +56,30 @@ struct NetworkLayer {
     // Writes a state as floats.
     void values(const char* state, int64_t batch, float* to) const;
     // Runs the layer over B samples, from the state `before` to the state `after`, and writes its spikes (T, B, N).
-    // Memory is that of LateralForward, or null. Returns whether the events were valid.
+    // `memory` is that of LateralForward, or null. Returns whether the events were valid.
     bool run(const Kernels& kernels, ScanShape shape, const Events<float>& events, const char* before, float* spikes,
              char* after, void* memory) const;
 };
 
-// Throws std::invalid_argument for events that integer neurons do not take: values other than 1. Those that are all 1
-// are left out.
+// Replaces values that are all 1 by null for a layer of integer neurons, and throws std::invalid_argument for other
+// values, which integer neurons do not take.
 void leave_out_ones(const NetworkLayer& layer, Events<float>& events);
 
-// Events whose rows the caller has not checked; the arrays are those of Events, with lengths (B,) in [0, T] or null.
+// Events whose rows have not been checked. The arrays are those of Events; lengths are (B,) in [0, T], or null.
 struct NetworkInput {
     int64_t steps, batch;
     Events<float> events;
     const int64_t* lengths;
 };
 
-// Where a run writes; any may be null.
+// The outputs of a run; any may be null.
 struct NetworkOutput {
     float* logits;         // (B, C)
-    float* const* spikes;  // for each layer null, or (T, B, N)
-    int64_t* events;       // (1 + layers,): events of the input and of each layer, of all samples
+    float* const* spikes;  // for each layer (T, B, N), or null
+    int64_t* events;       // (1 + layers,): number of events of the input and of each layer, over all samples
 };
 
-// The number of rows of B samples of T steps. Throws std::invalid_argument if that is none.
+// The number of rows, B * T. Throws std::invalid_argument for negative sizes or an overflow.
 int64_t count_rows(int64_t steps, int64_t batch);
 
 class Network {
@@ -87,7 +87,7 @@ class Network {
     // Throws FileError.
     explicit Network(const TensorFile& file);
 
-    // On at most `threads` threads. Throws std::invalid_argument for events that are not valid, and std::bad_alloc.
+    // Runs on at most `threads` threads. Throws std::invalid_argument for invalid events, and std::bad_alloc.
     void run(const NetworkInput& input, const NetworkOutput& output, int threads) const;
 
     const std::vector<NetworkLayer>& layers() const { return layers_; }
@@ -99,10 +99,10 @@ class Network {
     int64_t widest() const;
     const Kernels& kernels() const { return *kernels_; }
 
-    // A number that tells networks apart: of their sizes and weights.
+    // A hash of the sizes and weights, which tells networks apart.
     uint64_t fingerprint() const { return fingerprint_; }
 
-    // Bytes of weights and parameters as they are read, without what packing adds.
+    // Bytes of weights and parameters as they are read, without the padding that packing adds.
     int64_t bytes() const;
 
   private:
@@ -116,31 +116,32 @@ class Network {
     uint64_t fingerprint_ = 0;
 };
 
-// A network that takes one step at a time of B samples side by side. The network must outlive it. Nothing is allocated
-// after the constructor. Streams of one network may run in threads of their own; one stream is one thread's at a time.
+// A network that advances one step at a time over B samples side by side. The network must outlive it. Nothing is
+// allocated after the constructor. Streams of one network may run in different threads; a stream belongs to one thread
+// at a time.
 class Stream {
   public:
     Stream(const Network& network, int64_t batch);
 
-    // Takes a step with the events of row b for sample b: offsets (B + 1,), `count` indices and values, as in Events.
-    // Throws std::invalid_argument, and the state is then as it was, for events that are not valid.
+    // Advances one step, with the events of row b for sample b: offsets (B + 1,), `count` indices and values, as in
+    // Events. Throws std::invalid_argument for invalid events; the state is then unchanged.
     void step(const int64_t* offsets, const int32_t* indices, const float* values, int64_t count);
-    // Takes a step with the nonzero elements of a dense input (B, K).
+    // Advances one step, with the nonzero elements of a dense input (B, K).
     void step_dense(const float* input);
 
-    // (B, N) of a layer: its spikes of the last step.
+    // A layer's spikes in the last step, (B, N).
     const float* spikes(size_t layer) const { return parts_[layer].spikes[now_].data(); }
-    // Writes (3, B, N) of a layer: i, h and hs.
+    // Writes i, h and hs of a layer, (3, B, N).
     void values(size_t layer, float* to) const;
-    // Writes (B, C).
+    // Writes the current logits, (B, C).
     void logits(float* to) const;
 
     void reset();
-    // The state of all layers and of the readout, as bytes that only a stream of the same network and as many samples
-    // takes.
+    // The state of all layers and of the readout, as bytes that only a stream of the same network and the same B can
+    // restore.
     size_t state_bytes() const;
     void save(void* to) const;
-    // Throws std::invalid_argument, and the state is then as it was, for the state of another network or batch.
+    // Throws std::invalid_argument for the state of another network or batch; this stream's state is then unchanged.
     void restore(const void* from, size_t bytes);
 
     int64_t batch() const { return batch_; }
@@ -148,11 +149,11 @@ class Stream {
 
   private:
     struct Part {
-        Aligned<char> state[2];    // before and after a step, changing places
-        Aligned<float> spikes[2];  // (B, N), in the same way
-        Aligned<char> memory;      // of a lateral layer
+        Aligned<char> state[2];    // before and after a step; they swap roles
+        Aligned<float> spikes[2];  // (B, N); swapped as well
+        Aligned<char> memory;      // scratch of a layer with recurrent weights
     };
-    // Rows of events of a dense array (B, K).
+    // Event rows listed from a dense array (B, K).
     struct Rows {
         Aligned<uint64_t> mask;
         Aligned<int64_t> offsets;

@@ -1,4 +1,5 @@
-// The readout of a network: its constants from the tensors of a file, its sums, and what a stream keeps of them.
+// The readout of a network: its constants from the tensors of a file, its sums, and the part of them that a stream
+// keeps.
 #include "readout.h"
 
 #include <algorithm>
@@ -9,7 +10,7 @@
 
 namespace srcell {
 
-// A stream keeps the spikes of as many steps, and as many spikes for each sample.
+// A stream keeps the spikes of at most so many steps, and at most so many spikes per sample.
 constexpr double kMaxWindow = 1 << 20;
 constexpr int64_t kMaxRecent = int64_t(1) << 28;
 
@@ -39,7 +40,7 @@ Readout Readout::of(const TensorFile& file, int64_t neurons) {
         made.classes = static_cast<int64_t>(made.bias.size());
         if (made.classes < 1) throw FileError("readout.bias: expected at least one class");
         if (made.window * neurons > kMaxRecent)
-            throw FileError("readout.constants: expected a window of at most 2^28 spikes of all neurons");
+            throw FileError("readout.constants: expected a window of at most 2^28 / neurons steps");
         made.weight = numbers_of<float>(file, "readout.weight", {made.classes, neurons});
     } else {
         throw FileError("readout: expected none, votes or linear, got '" + shown(kind) + "'");
@@ -108,7 +109,7 @@ void ReadoutState::reset() {
 }
 
 char* ReadoutState::save(char* to) const {
-    const auto steps = static_cast<double>(steps_);  // exact for any number of steps that can be taken
+    const auto steps = static_cast<double>(steps_);  // exact for any number of steps that a stream can take
     const size_t sums = static_cast<size_t>(sums_.size()) * sizeof(double);
     const size_t recent = static_cast<size_t>(recent_.size()) * sizeof(float);
     std::memcpy(to, &steps, sizeof steps);
@@ -121,7 +122,7 @@ void ReadoutState::restore(const char* from) {
     double steps;
     std::memcpy(&steps, from, sizeof steps);
     steps_ = whole(steps) ? static_cast<int64_t>(steps) : 0;
-    from += sizeof steps;  // then the sums or the recent spikes: never both
+    from += sizeof steps;  // then either the sums or the recent spikes, never both
     if (sums_.size()) std::memcpy(sums_.data(), from, static_cast<size_t>(sums_.size()) * sizeof(double));
     if (recent_.size()) std::memcpy(recent_.data(), from, static_cast<size_t>(recent_.size()) * sizeof(float));
 }

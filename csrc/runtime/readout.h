@@ -1,7 +1,7 @@
-// What turns the spikes of the last layer into logits. All sums are in double: first each neuron's spikes step by step,
-// o[n] = alpha * o[n] + s[n] from 0, then over neurons by ascending number; logits are rounded to float at the end. So
-// a stream and a batch give the same bits. torch's readout takes float products in an order of its own; the two differ
-// in the last digits.
+// Turns the spikes of the last layer into logits. All sums are in double: first each neuron's spikes step by step,
+// o[n] = alpha * o[n] + s[n] from 0, then over neurons in ascending order; logits are rounded to float at the end. So a
+// stream and a batch give the same bits. torch's readout computes float products in an order of its own, so the two
+// differ in the last digits.
 #pragma once
 
 #include <cstdint>
@@ -16,22 +16,22 @@ namespace srcell {
 struct Readout {
     enum Kind { kNone, kVotes, kLinear } kind = kNone;
     int64_t classes = 0, neurons = 0;
-    int64_t window = 0;  // of kLinear: the last steps that count; 0: all
+    int64_t window = 0;  // kLinear: the number of last steps that count; 0: all
     double alpha = 1, inhibition = 0, temperature = 1;
-    std::vector<float> weight, bias;  // of kLinear: (C, N) and (C,)
+    std::vector<float> weight, bias;  // kLinear: (C, N) and (C,)
 
-    // Of the layer of `neurons`. Throws FileError.
+    // The readout of a last layer of `neurons` neurons. Throws FileError.
     static Readout of(const TensorFile& file, int64_t neurons);
 
     // sums[n] = alpha * sums[n] + spikes[n].
     void add(const Kernels& kernels, double* sums, const float* spikes) const {
         kernels.leaky_sum(sums, spikes, neurons, alpha);
     }
-    // Logits (C,) of sums (N,).
+    // Writes the logits (C,) of sums (N,).
     void logits(const double* sums, float* to) const;
 };
 
-// The sums of a stream of B samples: of all steps so far, or the spikes of the last `window` steps.
+// The sums of a stream of B samples: over all steps so far, or, with a window, the spikes of the last `window` steps.
 class ReadoutState {
   public:
     ReadoutState(const Readout& readout, const Kernels& kernels, int64_t batch);
@@ -41,7 +41,7 @@ class ReadoutState {
     void logits(float* to) const;
     void reset();
 
-    // What save() of a stream keeps.
+    // The readout's part of a saved stream.
     size_t bytes() const {
         return static_cast<size_t>(sums_.size() + 1) * sizeof(double) +
                static_cast<size_t>(recent_.size()) * sizeof(float);

@@ -1,4 +1,5 @@
-// The C interface, srcell.h: turns exceptions into codes and a line of text. Knows no kernel.
+// Implements the C interface, srcell.h: turns exceptions into error codes and a line of text. Knows nothing about
+// kernels.
 #include "srcell.h"
 
 #include <cstring>
@@ -27,7 +28,7 @@ srcell_status fail(srcell_status status, const char* text) {
     return status;
 }
 
-// Runs `call`, and turns what it throws into a code.
+// Runs `call` and turns an exception into an error code.
 template <class Call>
 srcell_status guarded(Call call) {
     try {
@@ -127,7 +128,7 @@ srcell_status srcell_stream_step(srcell_stream* stream, const int32_t* indices, 
         require(stream, "stream");
         if (count) require(indices, "indices");
         if (count < 0) throw std::invalid_argument("count: expected at least 0");
-        if (stream->stream.batch() != 1) throw std::invalid_argument("stream: expected one of one sample");
+        if (stream->stream.batch() != 1) throw std::invalid_argument("stream: expected a stream of one sample");
         const int64_t offsets[] = {0, count};
         stream->stream.step(offsets, indices, values, count);
     });

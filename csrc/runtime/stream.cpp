@@ -1,4 +1,4 @@
-// A network that takes one step at a time: two states that change places, and the readout's sums (network.h).
+// A network that advances one step at a time: two states that swap roles, and the readout's sums (network.h).
 #include <algorithm>
 #include <cstring>
 #include <new>
@@ -97,7 +97,7 @@ void Stream::logits(float* to) const {
 
 namespace {
 
-// What a saved state begins with.
+// The header of a saved state.
 struct Mark {
     char name[8];
     int64_t batch, bytes;

@@ -1,6 +1,6 @@
 // A safetensors file is the length of its header (8 bytes, little-endian), the header (a JSON object), and the bytes of
-// all tensors, one after the other. The reader of JSON here knows the part of the language that such headers use:
-// objects, strings, and lists of whole numbers.
+// all tensors, one after the other. The JSON reader here supports the part of JSON that such headers use: objects,
+// strings, and lists of whole numbers.
 #include "tensor_file.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 namespace srcell {
 namespace {
 
-constexpr size_t kLengthBytes = 8, kMaxHeader = size_t(1) << 20;  // srcell/export.py has the same bound
+constexpr size_t kLengthBytes = 8, kMaxHeader = size_t(1) << 20;  // the same bound as in srcell/export.py
 
 class HeaderReader {
   public:
@@ -106,7 +106,7 @@ class HeaderReader {
         found += kMeant[known - kNames];
     }
 
-    // One UTF-16 unit, or a pair of them, as UTF-8; a half without its other half becomes U+FFFD.
+    // Decodes a UTF-16 unit or a surrogate pair to UTF-8; a lone surrogate becomes U+FFFD.
     void unicode(std::string& found) {
         unsigned code = unit();
         if (code >= 0xD800 && code < 0xDC00 && end_ - at_ >= 2 && at_[0] == '\\' && at_[1] == 'u') {
@@ -173,7 +173,7 @@ StoredTensor read_tensor(HeaderReader& reader, const std::string& name, const un
     tensor.count = 1;
     for (const int64_t n : tensor.shape) {
         if (n && tensor.count > std::numeric_limits<int64_t>::max() / itemsize / n)
-            throw FileError(shown(name) + ": expected a shape whose elements can be counted");
+            throw FileError(shown(name) + ": expected a shape of less than 2^63 bytes");
         tensor.count *= n;
     }
     if (range[0] > range[1] || static_cast<uint64_t>(range[1]) > size || range[1] - range[0] != tensor.count * itemsize)
@@ -184,7 +184,7 @@ StoredTensor read_tensor(HeaderReader& reader, const std::string& name, const un
     return tensor;
 }
 
-// Tensors must lie one after the other, without gaps and without sharing bytes: as large as the file, and no larger.
+// Tensors must follow one another without gaps or shared bytes, and end where the file ends.
 void check_coverage(const TensorFile& file, const unsigned char* data, size_t size) {
     std::vector<std::pair<const unsigned char*, int64_t>> parts;
     parts.reserve(file.tensors.size());

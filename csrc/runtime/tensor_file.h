@@ -1,5 +1,5 @@
-// Reads a safetensors file: named tensors and named texts. Knows nothing of networks. Whatever the bytes are, it reads
-// none outside of them, and refuses what it does not understand in one line.
+// Reads a safetensors file: named tensors and named texts. Knows nothing about networks. Whatever the bytes are, it
+// never reads outside them, and rejects what it does not understand with a one-line error.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +10,12 @@
 
 namespace srcell {
 
-// A file that is not what it should be; the message has one line.
+// An invalid file; the message has one line.
 struct FileError : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// A text from a file as a message has it: short, and of one line.
+// A text from a file, shortened to one line for a message.
 std::string shown(const std::string& text);
 
 struct StoredTensor {

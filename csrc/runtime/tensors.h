@@ -1,4 +1,5 @@
-// What the parts of a network ask of a file: texts and tensors by name, checked. Throws FileError in one line.
+// Reads and checks what the parts of a network need from a file: texts and tensors by name. Throws FileError with one
+// line.
 #pragma once
 
 #include <cstring>
@@ -16,7 +17,7 @@ inline std::string shape_text(const std::vector<int64_t>& shape) {
     return text + ")";
 }
 
-// Whether a number from a file is a whole one in [0, 2^53].
+// Whether a number from a file is a whole number in [0, 2^53].
 inline bool whole(double value) {
     return value >= 0 && value <= 9007199254740992.0 && value == static_cast<double>(static_cast<int64_t>(value));
 }
@@ -27,7 +28,7 @@ inline const std::string& text_of(const TensorFile& file, const std::string& nam
     return found->second;
 }
 
-// The name of a number's type in a file.
+// The dtype of T as a file names it.
 template <class T>
 constexpr const char* dtype_of() {
     if constexpr (std::is_floating_point_v<T>)
@@ -36,7 +37,7 @@ constexpr const char* dtype_of() {
         return sizeof(T) == 2 ? "I16" : "I32";
 }
 
-// The elements of a tensor of that shape, in which -1 stands for any size.
+// The elements of a tensor, which must have this shape; -1 stands for any size.
 template <class T>
 std::vector<T> numbers_of(const TensorFile& file, const std::string& name, const std::vector<int64_t>& shape) {
     const char* dtype = dtype_of<T>();

@@ -1,8 +1,9 @@
 """Convolution on camera events
 ============================
 
-An event camera reports where the light changes, and when. Here a bar moves over a small made-up sensor in one of four
-directions, and a convolutional network tells which. The events come as a recording does: times, places, polarity.
+This example trains a convolutional network on the events of an event camera, which reports where and when the light
+changes. A bar moves over a small simulated sensor in one of four directions, and the network classifies the direction.
+The events have the form of a recording: times, places, polarity.
 """
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,7 @@ DIRECTIONS = ["right", "left", "down", "up"]
 
 
 def record(direction, generator):
-    """The events of a moving bar: times in microseconds, x, y, polarity."""
+    """Return the events of a moving bar: times in microseconds, x, y, polarity."""
     start = torch.randint(0, 4, (), generator=generator)
     along = torch.arange(SIZE).repeat(2)
     times = (1000.0 * (start + 2 * along.float())).repeat_interleave(6)
@@ -30,7 +31,7 @@ def record(direction, generator):
 
 
 def batch(labels, seed):
-    """A recording of each of these directions, in one ``EventBatch``."""
+    """Return one recording for each label, a direction, in one ``EventBatch``."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for label in labels.tolist():
@@ -43,8 +44,8 @@ def batch(labels, seed):
 
 
 # %%
-# One recording of each direction. The colour of a pixel is the step of its last event: the bar comes from where it is
-# dark. Pixels without an event are left empty.
+# One recording of each direction. The colour of a pixel is the step of its last event, so the bar starts on the dark
+# side. Pixels without an event are left empty.
 
 recordings = batch(torch.arange(4), seed=1).to_dense()
 maps = recordings.unflatten(2, (2, SIZE, SIZE)).amax(2)
@@ -79,7 +80,7 @@ with torch.no_grad():
 print(f"{right:.1%} of 200 new recordings")
 
 # %%
-# What the first layer makes of a bar that moves to the right: spikes of its eight channels, added up over time.
+# The response of the first layer to a bar that moves to the right: the output of its eight channels, summed over time.
 
 with torch.no_grad():
     to_the_right = batch(torch.tensor([0]), seed=1)

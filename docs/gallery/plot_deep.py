@@ -1,9 +1,9 @@
 """Seven hidden layers, one learning rate
 ======================================
 
-Seven hidden layers of Spiking Recurrent Cells, one after the other, with a gradient that reaches the first. Two things
-make it work: hidden layers start as relays of the layer before them, and ``balance_gradients`` keeps the gradients of
-all layers at one size.
+This example trains seven hidden layers of Spiking Recurrent Cells with one learning rate. Two things let the gradient
+reach the first layer: hidden layers start as relays of the layer before them, and ``balance_gradients`` keeps the
+gradients of all layers at one size.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +25,7 @@ options = {
 }
 
 # %%
-# How large is the gradient in each layer before anything is learnt? Without balance it grows from the last layer to the
-# first.
+# How large is the gradient in each layer before training? Without balancing it grows from the last layer to the first.
 
 events, labels = next(iter(train))
 
@@ -49,7 +48,7 @@ panel.set(
 panel.legend()
 
 # %%
-# With balanced gradients it trains with one learning rate for all layers.
+# With balanced gradients the network trains with one learning rate for all layers.
 
 torch.manual_seed(0)
 model = SRCClassifier(64, **options, balance_gradients=True)

@@ -1,8 +1,9 @@
 """Weights of two, three, four, eight bits
 =======================================
 
-Integer neurons, as hardware has them, learn the digits of scikit-learn with weights of a few bits. They are trained
-through the rounding, so what is trained is what runs. The float neuron is beside them: in accuracy, and in time.
+This example shows how many bits the weights of integer neurons need. Integer neurons, as hardware has them, learn the
+digits of scikit-learn. They are trained through the rounding, so the trained network is the one that runs. The float
+neuron is shown for comparison: its accuracy, and its states over time.
 """
 
 import matplotlib.pyplot as plt
@@ -19,7 +20,7 @@ train = data.EventLoader(digits.train, encoding, batch_size=64, shuffle=True)
 test = data.EventLoader(digits.test, encoding)
 
 # %%
-# Ten neurons for each class and no hidden layer, and the same loop for all.
+# Every network has ten neurons for each class and no hidden layer, and is trained by the same loop.
 
 
 def network(bits):
@@ -57,9 +58,9 @@ for bits, found in accuracy.items():
     print(f"{names[bits]}: {sum(found) / 3:.1f} % of the test digits")
 
 # %%
-# A dot is a network with other initial weights, a line the mean of three. From three bits on the networks come within
-# a point of the float one. Below: the weights of the first network of each kind, in units of its largest. With two
-# bits there are four values, and most weights are 0.
+# Each dot is a network with different initial weights, each line the mean of three. From three bits on the networks
+# come within one percentage point of the float network. Below: the weights of the first network of each kind, in units
+# of its largest weight. With two bits there are four values, and most weights are 0.
 
 figure, panels = plt.subplot_mosaic(
     [["accuracy"] * 4, [2, 3, 4, 8]],
@@ -84,10 +85,10 @@ for bits in (2, 3, 4, 8):
 panels[2].set(ylabel="weights")
 
 # %%
-# A test digit in a neuron of the network of four bits, and in a float neuron with the same weights, not rounded. Both
-# start from zeros and are refractory at first. Then any i above 0 is full drive for the integer neuron, so that it
-# fires every 21 steps, for two steps, with outputs of 0 and 1. The drive of the float neuron grows with i, and its
-# outputs are graded.
+# A test digit in one neuron of the four-bit network, and in a float neuron with the same weights before rounding. Both
+# start from zeros and are refractory at first. After that, any i above 0 is full drive for the integer neuron: it fires
+# every 21 steps, for two steps, and its outputs are 0 or 1. The drive of the float neuron grows with i, and its outputs
+# are graded.
 
 layer = models[4][0].layers[0]
 events, labels = next(iter(data.EventLoader(digits.test, encoding, batch_size=1)))

@@ -1,9 +1,10 @@
 """Remembering a symbol through noise
 ===================================
 
-One of eight symbols is shown for five steps, then come noise spikes, then a cue: which symbol was
-it? Spikes of the last 20 steps alone are read, so the neurons must have kept it. They hear each
-other (``lateral=True``) and their integrators have time constants from 2 to 100 steps.
+This example trains a layer with recurrent weights (``lateral=True``) to remember. One of eight
+symbols is shown for five steps, then come noise spikes, then a cue: which symbol was it? The
+readout uses only the spikes of the last 20 steps, so the neurons must have kept the symbol. Their
+integrators have time constants from 2 to 100 steps.
 """
 
 from itertools import islice
@@ -30,7 +31,7 @@ model = SRCClassifier(
 )
 
 # %%
-# Plain backpropagation, 200 batches.
+# Backpropagation through time with the default gradients, 200 batches.
 
 optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
 correct = []
@@ -47,7 +48,7 @@ for events, symbols in islice(loader, 200):
 print(f"the last 20 batches: {sum(correct[-20:]) / 20:.0%}, by chance 12 %")
 
 # %%
-# One sample: what the network gets, what its neurons do, and how sure it is of each symbol if it were asked then.
+# One sample: the input, the neurons' spikes, and the probability of each symbol if the readout were asked at that step.
 
 sample = encoding(recall.test.images[5:6], torch.tensor([5]), seed=1)
 with torch.no_grad():

@@ -1,8 +1,8 @@
 """A stream, step by step
 ======================
 
-A trained layer can run on a stream, a step at a time, and gives the bits that one call over the whole recording gives.
-State is explicit: what a call returns goes into the next.
+This example runs a layer on a stream, one step at a time, and gets the same bits as from one call over the whole
+recording. State is explicit: the state that a call returns is passed to the next call.
 """
 
 import matplotlib.pyplot as plt
@@ -13,11 +13,11 @@ import srcell
 torch.manual_seed(0)
 steps = 200
 layer = srcell.SRC(32, 24)
-rate = 0.02 + 0.1 * (torch.arange(steps) % 100 < 40)  # a busy time and a quiet one
+rate = 0.02 + 0.1 * (torch.arange(steps) % 100 < 40)  # busy and quiet periods
 recording = (torch.rand(steps, 1, 32) < rate[:, None, None]).float()
 
 # %%
-# Once over the whole recording, and once as if a step came at a time.
+# Once over the whole recording, and once as if the steps arrived one at a time.
 
 with torch.no_grad():
     whole, _ = layer(srcell.EventBatch.from_dense(recording))
@@ -31,7 +31,7 @@ assert torch.equal(torch.cat(stream), whole)  # the same bits
 print(f"{int((whole > 0).sum())} active elements, the same in both")
 
 # %%
-# The raster, and under it the slow state of every neuron: where it is high, the neuron is refractory.
+# The raster, and below it the slow state of every neuron: where the slow state is high, the neuron is refractory.
 
 figure, (above, below) = plt.subplots(
     2, 1, figsize=(9, 5), sharex=True, layout="constrained"

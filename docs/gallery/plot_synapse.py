@@ -1,8 +1,9 @@
 """A synapse of your own
 =====================
 
-``srcell.src`` is the neuron behind any synapse: it takes currents, and the gradient of whatever torch operations made
-them. Here each input arrives over three delayed weights, and the neurons learn to detect an order: input A, then B.
+This example puts a synapse of your own before the neurons. ``srcell.src`` is the neuron behind any synapse: it takes
+currents, and passes gradients back to the torch operations that computed them. Here each input arrives over three
+delayed weights, and the neurons learn to detect an order: input A, then B.
 """
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,7 @@ import srcell
 
 
 class DelayedSynapse(nn.Module):
-    """Each input reaches each neuron after 0, 4 and 8 steps, by three weights."""
+    """Pass each input to each neuron after 0, 4 and 8 steps, by three weights."""
 
     DELAYS = (0, 4, 8)
 
@@ -32,7 +33,7 @@ class DelayedSynapse(nn.Module):
 
 
 def samples(count, generator):
-    """Spikes (T, B, 2) of A and B, 8 steps apart, and whether A was first."""
+    """Return spikes (T, B, 2) of A and B, 8 steps apart, and whether A was first."""
     a_first = torch.rand(count, generator=generator) < 0.5
     start = torch.randint(20, 40, (count,), generator=generator)
     x = torch.zeros(80, count, 2)
@@ -43,7 +44,7 @@ def samples(count, generator):
 
 
 # %%
-# The loss counts the sum of all outputs: more than 4 where A came first, less where B did.
+# The loss asks for a sum of all outputs above 4 if A came first, and below 4 if B did.
 
 torch.manual_seed(0)
 generator = torch.Generator().manual_seed(0)
@@ -66,9 +67,9 @@ right = ((spikes.sum((0, 2)) > 4.0).float() == a_first).float().mean()
 print(f"{right:.1%} of 500 new samples")
 
 # %%
-# One sample of each order: the inputs as lines, a mark where a neuron is active. Where A comes first, several neurons
-# are active, already before B: they answer to an A without a B before it. The other order leaves few marks, not none;
-# the loss asks for a small sum.
+# One sample of each order: the inputs are lines, and a mark shows an active neuron. If A comes first, several neurons
+# are active even before B: they respond to an A without a B before it. The other order leaves few marks but not none,
+# because the loss only asks for a small sum.
 
 figure, panels = plt.subplots(
     1, 2, figsize=(9, 3.2), sharey=True, layout="constrained"

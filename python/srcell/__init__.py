@@ -1,6 +1,6 @@
 """srcell: the Spiking Recurrent Cell (arXiv 2306.03623), exact, event-based and fast. The public names, and no code.
 
-Where torch is not installed, ``srcell.runtime`` is there alone.
+Without torch, only ``srcell.runtime`` is available.
 """
 
 from . import _names

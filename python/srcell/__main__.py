@@ -1,4 +1,4 @@
-"""The command line: the script ``srcell``, and ``python -m srcell``, which torchrun needs."""
+"""Entry point of the command line: the script ``srcell``, and ``python -m srcell``, which torchrun needs."""
 
 import sys
 
@@ -6,7 +6,7 @@ from ._names import without_torch
 
 
 def main() -> int:
-    """Run the command; without torch, say in one line that it is needed."""
+    """Run the command; without torch, print one line that says it is required."""
     if without_torch():
         sys.stderr.write("srcell: expected torch 2.4 or newer to be installed, found none: pip install torch\n")
         return 2

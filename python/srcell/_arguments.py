@@ -1,4 +1,4 @@
-"""Checks of single user arguments (ints, floats, choices, devices), and their error messages.
+"""Checks single user arguments (ints, floats, choices, devices) and words their error messages.
 
 Public functions and classes call these first; this file must never know what an argument is used for.
 """
@@ -17,7 +17,7 @@ from .ops._memory import has_memory
 
 
 def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -> int:
-    """The value as an int; raise unless it lies in [minimum, maximum]."""
+    """Return the value as an int; raise unless it lies in [minimum, maximum]."""
     try:
         number = operator.index(value)
     except (TypeError, RuntimeError):
@@ -28,7 +28,7 @@ def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -
 
 
 def as_float(name: str, value: float) -> float:
-    """A real number as a float; bools are refused."""
+    """Return a real number as a float; raise for anything else, bools included."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
     try:
@@ -58,24 +58,24 @@ def require_dense(name: str, x: Tensor) -> None:
 
 
 def require_values(name: str, x: Tensor) -> None:
-    """Raise if a tensor has no data to read, as meta and fake tensors have none."""
+    """Raise if a tensor holds no data, like a meta or fake tensor."""
     if not has_memory(x):
         got = "one on meta" if x.is_meta else f"a {type(x).__name__} without memory on {x.device}"
         raise ValueError(f"{name}: expected a tensor that holds values, got {got}")
 
 
 def present_device(device: torch.device | str | int) -> torch.device:
-    """A device that torch knows and this machine has."""
+    """Return the device; raise unless torch knows it and this machine has it."""
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         reason = str(error).partition("\n")[0]
-        raise kind(f"device: expected one that this machine has, got {device!r}: {reason}") from None
+        raise kind(f"device: expected one available on this machine, got {device!r}: {reason}") from None
     return place
 
 
 def describe(x: object) -> str:
-    """An unexpected argument in an error message: a tensor by its dtype, anything else by its type."""
+    """Describe an unexpected argument in an error message: a tensor by its dtype, anything else by its type."""
     return f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__

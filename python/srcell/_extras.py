@@ -1,6 +1,6 @@
-"""``extra``: imports of optional packages; a missing one raises an error that says what to install.
+"""``extra``: guards imports of optional packages; if one is missing, the error says what to install.
 
-Modules that need more than numpy and torch import it under ``extra``; this file must never import such a dependency.
+Modules that need more than numpy and torch import these under ``extra``; this file must never import such a dependency.
 """
 
 from collections.abc import Iterator

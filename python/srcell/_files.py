@@ -29,7 +29,7 @@ def write_output(path: Path, content: bytes) -> None:
     """Write a file that the user named: atomically, through links, and into a named pipe or a character device.
 
     Raises:
-        FileExistsError: a folder, a block device or a socket is there.
+        FileExistsError: the path is a folder, a block device or a socket.
         OSError: the file could not be written: no space, no permission.
 
     Example:
@@ -55,7 +55,7 @@ def write_output(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Errors in the block name the file, which that of a full disk does not."""
+    """Add the file's name to errors raised in the block: the error of a full disk lacks it."""
     try:
         yield
     except OSError as error:
@@ -64,7 +64,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether what is written to a path goes on from there: a named pipe, a character device, /dev/stdout."""
+    """Whether a path passes on what is written to it: a named pipe, a character device, /dev/stdout."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def is_stream(path: Path) -> bool:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number of the open file of this process that a path names, as /dev/stdout does; None for other paths."""
+    """The file descriptor of this process that a path refers to, as /dev/stdout does; None for other paths."""
     for _ in range(40):  # as many links as the system follows
         if re.fullmatch(rf"/proc/({os.getpid()}|self)/fd", os.path.realpath(path.parent)) and path.name.isdecimal():
             return int(path.name)
@@ -84,12 +84,13 @@ def _descriptor(path: Path) -> int | None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file's content; if that fails or is interrupted, the file is unchanged. A link is replaced itself.
+    """Replace the file's content; if that fails or is interrupted, the file is unchanged.
 
-    Any number of threads and processes may write to one path at the same time: the last one wins.
+    If the path is a link, the link itself is replaced. Any number of threads and processes may write to one path at the
+    same time: the last one wins.
 
     Raises:
-        FileExistsError: something is there that is no regular file and no link.
+        FileExistsError: the path exists and is neither a regular file nor a link.
         OSError: the file could not be written: no space, no permission.
 
     Example:
@@ -123,7 +124,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def partial_name(name: str) -> str:
-    """A name for a temporary file of ``write_atomically`` that no other call has: short, however long the file's."""
+    """A unique name for a temporary file of ``write_atomically``; it stays short however long the file's name is."""
     return f"{_partial_prefix(name)}{secrets.token_hex(8)}.partial"
 
 

@@ -14,7 +14,7 @@ def info() -> dict[str, Any]:
 
     Returns:
         ``version``; ``isa``, the instruction set in use, and ``isas``, those available here (the environment variable
-        SRCELL_ISA chooses at import); ``threads``, as torch.get_num_threads() says, and ``thread_runtime``; ``cuda``,
+        SRCELL_ISA chooses at import); ``threads``, from torch.get_num_threads(), and ``thread_runtime``; ``cuda``,
         the CUDA runtime and the architectures that this build has kernels for, None if layers cannot run on a GPU:
         the build has no kernels, or torch finds no GPU (``srcell info`` says which); ``torch``, its version.
 
@@ -33,7 +33,7 @@ def info() -> dict[str, Any]:
 
 
 def cuda_lacks() -> str:
-    """What layers lack to run on a GPU, as a phrase for messages; empty if they can run."""
+    """The reason why layers cannot run on a GPU, as a phrase for messages; empty if they can."""
     missing = [] if kernels.core_info()["cuda"] else ["srcell was built without CUDA kernels"]
     if torch.version.cuda is None:
         missing.append("torch was built without CUDA")

@@ -1,6 +1,6 @@
-"""``IntegerCell`` and ``IntegerState``: the constants and the state of integer neurons, which all rooms share.
+"""``IntegerCell`` and ``IntegerState``: the constants and the state of integer neurons, shared by all rooms.
 
-The numbers are those of the hardware that belongs to arXiv 2605.10679.
+The numbers are those of the hardware of arXiv 2605.10679.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ._pytree import of_tensors
 class IntegerCell(NamedTuple):
     """The constants of an integer neuron; the defaults are the hardware's. docs/integer.md has the equations.
 
-    h, hs and u are numbers over 2^fraction_bits. Every value of a neuron must fit in 16 bits: the sum of the largest
-    sizes of the drive, r * h, rs * hs and bias must be at most 32767, zs_hyp and zs_dep at most 2^fraction_bits, and
-    slope less than 1.5 * 2^slope_shift.
+    h, hs and u are in units of 2^-fraction_bits. Every value of a neuron must fit in 16 bits: the largest absolute
+    values of the drive, r * h, rs * hs and bias must add up to at most 32767, zs_hyp and zs_dep must be at most
+    2^fraction_bits, and slope less than 1.5 * 2^slope_shift.
 
     Example:
         >>> from srcell import IntegerCell
@@ -35,13 +35,13 @@ class IntegerCell(NamedTuple):
     drive_high: int = 1023
     """x where i > 0."""
     drive_low: int = -1024
-    """x elsewhere."""
+    """x where i <= 0."""
     gate_threshold: int = 500
     """zs_hyp acts where h is below it, zs_dep elsewhere."""
     zs_hyp: int = 900
-    """What hs keeps from step to step at rest, over 2^fraction_bits."""
+    """The share of hs kept from step to step at rest, in units of 2^-fraction_bits."""
     zs_dep: int = 100
-    """The same in a spike."""
+    """The same during a spike."""
     fraction_bits: int = 10
     """0 to 15."""
     r: int = 2
@@ -78,5 +78,5 @@ class IntegerState(NamedTuple):
     """The slow state."""
 
     def to(self, *args: Any, **kwargs: Any) -> IntegerState:
-        """Each tensor's ``to``: another device."""
+        """Call each tensor's ``to``: move the state to another device."""
         return IntegerState(*(x.to(*args, **kwargs) for x in self))

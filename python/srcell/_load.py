@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .models import Classifier
 
 # Input shapes of the data sets of srcell 0.1, all of ten classes: its run folders do not record them. Newer run folders
-# do, so nothing is to be added here.
+# do, so this table never grows.
 INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "nmnist": (2, 34, 34)}
 
 
@@ -30,11 +30,11 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
     Returns:
         An ``SRCClassifier``, or an ``SRCConvClassifier`` if the run had convolutional layers. Two more attributes are
         set: ``encoder``, called as ``encoder(images, index=None, seed=0)``, turns images (B, ...) in [0, 1] into the
-        network's input, and is None if the network reads recordings of an event camera; ``config`` is the run's
+        network's input, and is None if the network reads event-camera recordings; ``config`` is the run's
         ``TrainingConfig``.
 
     Raises:
-        FileNotFoundError: there is no run in that folder, or it has not ended.
+        FileNotFoundError: there is no run in that folder, or it has not finished.
         ValueError: a file is corrupt or of a newer version, or the device is not available.
         ImportError: a dependency of the extra "train" is not installed.
 

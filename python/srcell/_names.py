@@ -1,4 +1,4 @@
-"""Names that ``import srcell`` does not import: submodules and, where torch is not installed, all but the runtime."""
+"""Names that ``import srcell`` does not import: submodules and, without torch, everything but the runtime."""
 
 from __future__ import annotations
 

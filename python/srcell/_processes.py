@@ -71,18 +71,18 @@ class Processes:
         return [int(value) for value in self._reduce(torch.tensor(values), distributed.ReduceOp.MAX)]
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network, its gradients averaged over all processes."""
+        """Wrap the network so that its gradients are averaged over all processes."""
         return DistributedDataParallel(network) if self.size > 1 else network
 
 
 def own_device(device: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The device of this process, where a user named one for all: under torchrun ``cuda`` is the GPU of LOCAL_RANK.
+    """Choose this process's device, given the user's choice for all: under torchrun ``cuda`` is the GPU of LOCAL_RANK.
 
-    It touches no GPU. What it does not know, and GPUs that are not there, are returned as they came.
+    It touches no GPU. Unknown devices, and GPUs that do not exist, are returned unchanged.
 
     Args:
-        device: as the user named it.
-        environment: has what torchrun says to this process.
+        device: the user's choice.
+        environment: the environment variables of this process, as torchrun sets them.
 
     Raises:
         ValueError: the processes of this machine would share a GPU.
@@ -101,8 +101,8 @@ def own_device(device: str, environment: Mapping[str, str] = os.environ) -> str:
         return device
     if name != "cuda":
         raise ValueError(
-            f"device: expected cuda, of which each of {size} processes on this machine takes the GPU of its LOCAL_RANK "
-            f"(here {rank}), got {name!r}: CUDA_VISIBLE_DEVICES chooses among GPUs"
+            f"device: expected cuda, so that each of {size} processes on this machine uses the GPU of its LOCAL_RANK "
+            f"(here {rank}), got {name!r}: CUDA_VISIBLE_DEVICES selects GPUs"
         )
     if rank >= gpus:
         raise ValueError(
@@ -116,10 +116,10 @@ def own_device(device: str, environment: Mapping[str, str] = os.environ) -> str:
 def processes(device: str = "cpu") -> Iterator[Processes]:
     """Join the process group of torchrun (gloo, or NCCL for GPU tensors); a group of one without torchrun.
 
-    A group that is already initialised is used, and left as it is.
+    A group that is already initialised is used, and not destroyed afterwards.
 
     Args:
-        device: this process's own, as ``own_device`` tells it.
+        device: the device of this process, from ``own_device``.
 
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
@@ -161,7 +161,7 @@ class StopSignals:
 def stop_signals() -> Iterator[StopSignals]:
     """Record SIGINT and SIGTERM while the block runs instead of stopping at once; a second SIGINT does stop at once.
 
-    Only the main thread may set handlers; in any other nothing is recorded.
+    Only the main thread may set handlers; in other threads nothing is recorded.
     """
     stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():

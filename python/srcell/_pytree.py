@@ -13,7 +13,7 @@ Class = TypeVar("Class", bound=type)
 
 
 def of_tensors(cls: Class) -> Class:
-    """Decorator: torch's transforms see the fields, and torch.export and torch.load know the class by its name."""
+    """Decorate a class: torch's transforms then see its fields, and torch.export and torch.load know it by name."""
     made: Any = cls
     register_pytree(cls, lambda values: (made._fields, None), lambda values, context: made(*values))
     return cls

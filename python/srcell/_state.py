@@ -1,4 +1,4 @@
-"""``SRCState``: the tensors i, h and hs of a layer, which layers, functions and the reference share."""
+"""``SRCState``: the tensors i, h and hs of a layer, shared by layers, functions and the reference."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class SRCState(NamedTuple):
     """The slow state, which ends the spike and sets the refractory time."""
 
     def detach(self) -> SRCState:
-        """The same state, through which no gradient flows further back: for truncated backpropagation through time."""
+        """Return the state cut off from its gradient history, for truncated backpropagation through time."""
         return SRCState(*(x.detach() for x in self))
 
     def to(self, *args: Any, **kwargs: Any) -> SRCState:
-        """Each tensor's ``to``: another device, another dtype.
+        """Call each tensor's ``to``: move the state to another device or dtype.
 
         Example:
             >>> import torch

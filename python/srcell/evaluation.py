@@ -19,16 +19,16 @@ from .models import Classifier, IntegerClassifier
 
 
 class LayerCounts(NamedTuple):
-    """Activity of a layer in one inference, a mean over samples.
+    """Activity of a layer per inference, averaged over samples.
 
     A synaptic operation is one event passing through one outgoing weight: an addition if the layer's outputs are
     binary, a multiply-add if they are graded, or the input's events have values.
 
     Attributes:
-        events: elements (neuron, step) that are active, s > 0.
+        events: active elements (neuron, step), those with s > 0.
         spikes: upward crossings of 0.5.
-        additions: synaptic operations of its events, if its outputs are binary; 0 otherwise.
-        multiply_adds: synaptic operations of its events, if its outputs are graded; 0 otherwise.
+        additions: synaptic operations of its events if its outputs are binary, else 0.
+        multiply_adds: synaptic operations of its events if its outputs are graded, else 0.
 
     """
 
@@ -44,10 +44,10 @@ class Evaluation(NamedTuple):
     Attributes:
         accuracy: fraction of samples classified correctly.
         confusion: (C, C) int64, number of samples by true class (row) and predicted class (column).
-        counts: of the input and of every layer, first to last; the last layer's operations take place in the readout.
+        counts: of the input and of every layer, first to last; the readout performs the last layer's operations.
         rates: for each layer, the fraction of its elements that are active, by neuron: (N,), or (C, H, W).
         loss: mean cross-entropy (nats).
-        clamped: how often an i of integer neurons left its bounds and was clamped.
+        clamped: how often the i of an integer neuron left its bounds and was clamped.
 
     """
 
@@ -83,7 +83,7 @@ def evaluate(
         binary: every layer passes on s > 0.5 instead of s.
 
     Raises:
-        ValueError: the loader has no sample, or one whose label is no class of the network.
+        ValueError: the loader has no samples, or a label is not one of the network's classes.
 
     Example:
         >>> import torch

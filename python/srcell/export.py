@@ -18,7 +18,7 @@ from ._files import write_output
 from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout
 
 FORMAT, VERSION = "srcell.network", "1"
-MOST_HEADER_BYTES = 2**20  # that csrc/runtime/tensor_file.cpp reads
+MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 
 
 def export(network: nn.Module, path: str | Path) -> None:
@@ -26,8 +26,8 @@ def export(network: nn.Module, path: str | Path) -> None:
 
     It is a safetensors file: the metadata ``format``, ``version``, ``readout`` and, if the network has one, ``encoder``
     (JSON: the class's name and its settings); for each layer k float32 tensors ``layers.k.weight`` (N, K), ``bias``,
-    ``alpha`` to ``zs_dep`` (one element, or N), and where there are such ``lateral`` (N, N) and ``initial`` (3, N). A
-    layer of integers has int16 ``weight`` and ``initial``, and int32 ``constants``, those of its ``IntegerCell``. The
+    ``alpha`` to ``zs_dep`` (one element, or N) and, if the layer has them, ``lateral`` (N, N) and ``initial`` (3, N).
+    A layer of integer neurons has int16 ``weight`` and ``initial``, and its ``IntegerCell`` as int32 ``constants``. The
     same network gives the same bytes.
 
     Args:
@@ -36,7 +36,7 @@ def export(network: nn.Module, path: str | Path) -> None:
         path: the file to write; an existing one is replaced, whole or not at all.
 
     Raises:
-        TypeError: another module.
+        TypeError: ``network`` is another module.
         ValueError: a convolutional layer, one without inputs or neurons, weights that are not float32, or so many
             layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
@@ -57,7 +57,7 @@ def export(network: nn.Module, path: str | Path) -> None:
     if not alone and not hasattr(network, "src_layers"):
         raise TypeError(
             f"network: expected an SRC, an IntegerSRC, an SRCClassifier or an IntegerClassifier, got "
-            f"{describe(network)}: export an SRC of it alone, or load its weights into an SRCClassifier"
+            f"{describe(network)}: export one of its SRC layers, or load its weights into an SRCClassifier"
         )
     layers: list[nn.Module] = [network] if alone else described.src_layers()
     if any(not isinstance(layer, SRC | IntegerSRC) for layer in layers):
@@ -88,19 +88,17 @@ def export(network: nn.Module, path: str | Path) -> None:
 
 
 def _with_sorted_header(content: bytes) -> bytes:
-    """A safetensors file with its header in the order of the names: ``save`` writes the metadata in any order."""
+    """Sort the header of a safetensors file by name: ``save`` writes the metadata in arbitrary order."""
     size = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # the tensors stay aligned
     if len(header) > MOST_HEADER_BYTES:
-        raise ValueError(
-            f"network: expected few enough layers for a header of at most {MOST_HEADER_BYTES} bytes, got {len(header)}"
-        )
+        raise ValueError(f"network: expected layers whose header fits in {MOST_HEADER_BYTES} bytes, got {len(header)}")
     return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def describe_readout(readout: LeakyReadout | LinearReadout) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a readout, and its kind."""
+    """Return the tensors of a readout, and its kind."""
     if isinstance(readout, LinearReadout):
         constants = [readout.alpha, readout.window]
         numbers = {"weight": readout.linear.weight, "bias": readout.linear.bias}

@@ -1,7 +1,7 @@
-"""Batches of events as recordings of NIR, the Neuromorphic Intermediate Representation, and back.
+"""Converts batches of events to recordings of NIR, the Neuromorphic Intermediate Representation, and back.
 
-Users call it. NIR's graphs have no node for the neuron of srcell, so networks are not converted; this file must never
-know one.
+Users call it. NIR's graphs have no node for srcell's neuron, so networks are not converted; this file must never know
+about them.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ with extra("nir"):
 __all__ = ["from_nir", "to_nir"]
 
 _NO_EVENT = -1
-_SLACK = 0.01  # of a step: more than the rounding of float32 in the first 100,000 steps
+_SLACK = 0.01  # in steps: more than the rounding error of float32 times in the first 100,000 steps
 
 
 def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
-    """A batch of events as NIR's event data.
+    """Convert a batch of events to NIR's event data.
 
-    An event of step t gets the time ``t * dt``, or the next float64 where that divided by ``dt`` is below t, so that
-    NIR's ``to_time_gridded(dt)`` finds every event in its step. Events keep their order. Gradients are not recorded.
+    An event of step t gets the time ``t * dt``, or the next larger float64 if ``t * dt / dt`` rounds to less than t,
+    so that NIR's ``to_time_gridded(dt)`` puts every event in its step. Events keep their order. Gradients are not
+    recorded.
 
     Args:
-        batch: B samples of T steps and K inputs. Its lengths must be absent or all be T, because NIR's recordings of a
-            batch last equally long.
+        batch: B samples of T steps and K inputs. Its lengths must be absent or all be T, because all recordings of a
+            NIR batch have the same duration.
         dt: duration of a step, above 0; NIR counts in seconds.
 
     Returns:
         ``nir.EventData``, or ``nir.ValuedEventData`` if the batch has values, with arrays (B, E) on the CPU, where E is
-        the largest number of events of a sample; behind a sample's events ``idx`` is -1, ``time`` infinite and
+        the largest number of events of a sample; after a sample's events ``idx`` is -1, ``time`` infinite and
         ``value`` 0. ``n_neurons`` is K, ``t_max`` is ``T * dt``.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: samples of several lengths, or a duration that is not above 0 or too large.
+        ValueError: samples of different lengths, or a duration that is not above 0 or too large.
 
     Example:
         >>> import torch
@@ -64,7 +65,7 @@ def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
         raise ValueError(f"batch: expected samples of T = {steps} steps, got one of length {shortest}")
     dt = _check_dt(dt)
     if not np.isfinite(steps * dt):
-        raise ValueError(f"dt: expected a duration of which {steps} are finite, got {dt}")
+        raise ValueError(f"dt: expected a duration for which T * dt is finite with T = {steps}, got {dt}")
 
     offsets = batch.offsets.cpu().numpy()
     starts = offsets[np.arange(samples + 1) * steps]
@@ -90,9 +91,9 @@ def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
 
 
 def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
-    """NIR's event data as a batch of events.
+    """Convert NIR's event data to a batch of events.
 
-    Every time must be a multiple of ``dt``, within a hundredth of it. For others ``EventBatch.from_events`` has bins.
+    Every time must be a multiple of ``dt``, within a hundredth of it. ``EventBatch.from_events`` bins other times.
 
     Args:
         data: ``nir.EventData`` or ``nir.ValuedEventData``, in arrays (B, E): ``idx`` integers in [0, ``n_neurons``), or
@@ -102,8 +103,8 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
 
     Returns:
         A batch (T, B, K) on the CPU without lengths, where T is ``t_max / dt`` and K is ``n_neurons``; it has values
-        if the data do. Events of one step keep their order. It is equal to the batch that ``to_nir`` was given, if that
-        had no lengths and was on the CPU.
+        if the data have them. Events of one step keep their order. The result of ``to_nir`` converts back to an equal
+        batch if the batch had no lengths and was on the CPU.
 
     Raises:
         TypeError: an argument or an array of the wrong type or dtype.
@@ -163,7 +164,7 @@ def _check_dt(dt: float) -> float:
 
 
 def _times_of(step: NDArray[np.int64], dt: float) -> NDArray[np.float64]:
-    """The smallest time of each step that divided by dt is not below it."""
+    """For each step the smallest time whose quotient by dt is not below the step."""
     times = step * dt
     return np.where(times / dt < step, np.nextafter(times, np.inf), times)
 
@@ -177,7 +178,7 @@ def _check_inputs(count: Any) -> int:
 
 
 def _steps_in(t_max: float, dt: float) -> int:
-    """T of a recording."""
+    """The number of steps of a recording, T."""
     t_max = as_float("data.t_max", t_max)
     if not 0 <= t_max / dt < MAX_STEPS + 0.5:  # neither infinite nor NaN
         raise ValueError(f"data.t_max: expected a duration of 0 to 2^31 - 1 steps of {dt}, got {t_max}")
@@ -188,7 +189,7 @@ def _steps_in(t_max: float, dt: float) -> int:
 
 
 def _check_array(name: str, x: Any, kinds: str, expected: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """An array of a dtype of these kinds, and of this shape."""
+    """Return the array; raise unless its dtype is of these kinds and, if one is given, it has this shape."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
     if x.dtype.kind not in kinds:

@@ -1,6 +1,6 @@
-"""Pictures of spikes and states, of anyone's tensors; and those of a run, which ``srcell.training.plots`` draws.
+"""Plots of spikes and states from any tensors; and the plots of a run, from ``srcell.training.plots``.
 
-Users call it; it must never know where a picture goes.
+Users call it; it must never know where a figure goes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["activity", "confusion", "learning_curve", "membrane", "raster", "rat
 
 
 def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
-    r"""A mark wherever a neuron of one sample is active.
+    r"""Draw a mark wherever a neuron of one sample is active.
 
     Args:
         spikes: (T, B, \*F), the output of a layer or function.
-        sample: which of the batch.
+        sample: number of the sample in the batch.
 
     Raises:
-        TypeError, ValueError, IndexError: not such a tensor, or no such sample.
+        TypeError, ValueError, IndexError: ``spikes`` is not such a tensor, or the sample does not exist.
 
     Example:
         >>> import torch, srcell
@@ -48,16 +48,17 @@ def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
 
 
 def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) -> Figure:
-    r"""The integrator, the fast and the slow state of some neurons over time, a panel for each neuron.
+    r"""Plot the integrator, the fast and the slow state of the chosen neurons over time, one panel per neuron.
 
     Args:
         trace: i, h and hs after each step, three tensors (T, B, \*F), as ``srcell.record`` gives them, of floats or of
             integers.
-        neurons: numbers of neurons, in the flattened F.
-        sample: which of the batch.
+        neurons: numbers of the neurons, in the flattened F.
+        sample: number of the sample in the batch.
 
     Raises:
-        TypeError, ValueError, IndexError: not such a trace, no neuron, or no such sample or neuron.
+        TypeError, ValueError, IndexError: ``trace`` is not such a trace, no neuron is given, or the sample or a neuron
+            does not exist.
 
     """
     if not isinstance(trace, tuple) or len(trace) != 3:
@@ -85,13 +86,13 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
 
 
 def activity(spikes: Tensor) -> Figure:
-    r"""How active neurons are: the share of steps and samples with s > 0, over the neurons from the least active on.
+    r"""Plot the share of steps and samples in which each neuron has s > 0, from the least active neuron on.
 
     Args:
         spikes: (T, B, \*F).
 
     Raises:
-        TypeError, ValueError: not such a tensor.
+        TypeError, ValueError: ``spikes`` is not such a tensor.
 
     """
     _of_sample("spikes", spikes, 0)

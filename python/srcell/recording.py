@@ -17,10 +17,10 @@ from .layers.base import Call, Neurons
 
 
 class Recorded:
-    """What a layer did in the recorded calls, one after the other in time.
+    """The recorded calls of a layer, joined in time.
 
     Attributes:
-        calls: the calls, with their inputs, which are kept, not copied.
+        calls: the calls; their inputs are kept, not copied.
 
     """
 
@@ -32,16 +32,16 @@ class Recorded:
         r"""The output, (T, B, \*F); T counts the steps of all calls.
 
         Raises:
-            ValueError: nothing was called, or calls of batches that differ in shape.
+            ValueError: no call was recorded, or the calls differ in the shape of their batches.
 
         """
         return _joined([call.spikes for call in self.calls])
 
     @torch.no_grad()
     def trace(self) -> SRCState:
-        r"""i, h and hs after each step, three tensors (T, B, \*F), computed anew step by step.
+        r"""Recompute i, h and hs step by step: their values after each step, three tensors (T, B, \*F).
 
-        Parameters must be those of the calls still.
+        The parameters must not have changed since the calls.
 
         Raises:
             ValueError: as for ``spikes``.
@@ -52,7 +52,7 @@ class Recorded:
 
 
 class Recording(Mapping[str, Recorded]):
-    """What the layers of a model did, by their names in it; the layers of a stack are ``name.l0`` and so on."""
+    """The recorded layers of a model, by their names in it; the layers of a stack are ``name.l0`` and so on."""
 
     def __init__(self) -> None:
         self._of: dict[str, Recorded] = {}
@@ -75,16 +75,16 @@ class Recording(Mapping[str, Recorded]):
 
 @contextmanager
 def record(model: nn.Module) -> Iterator[Recording]:
-    """Record what the SRC layers of a model do in the block.
+    """Record the calls of a model's SRC layers while the block runs.
 
-    What they compute keeps its bits, and costs nothing more outside of the block.
+    Recording changes no bit of their results, and costs nothing outside the block.
 
     Args:
-        model: a layer, or a module that has some; the name of a layer alone is that of its class in lower case.
+        model: a layer, or a module that contains layers; a layer on its own gets the name of its class in lower case.
 
     Raises:
-        TypeError: no module.
-        ValueError: it has no SRC layer, or one that is being recorded.
+        TypeError: ``model`` is not a module.
+        ValueError: it has no SRC layer, or a layer is already being recorded.
 
     Example:
         >>> import torch, srcell

@@ -1,6 +1,6 @@
-"""The Spiking Recurrent Cell in eager PyTorch, line by line as arXiv 2306.03623 states it: the oracle of the tests and
-the equations in their most readable form. Any dtype, any device, gradients by autograd. Slow by design; only tests and
-readers call it, and it must never know the compiled modules.
+"""The Spiking Recurrent Cell in eager PyTorch, line by line as arXiv 2306.03623 states it: the reference for the tests
+and the equations in their most readable form. Any dtype, any device, gradients by autograd. Slow by design; only tests
+and readers call it, and it must never know the compiled modules.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ._state import SRCState
 
 
 class _StraightThroughSpike(torch.autograd.Function):
-    """``max(h, 0)`` whose gradient passes as if it were ``h``."""
+    """``max(h, 0)`` with the gradient of ``h``."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, h: Tensor) -> Tensor:
@@ -53,21 +53,21 @@ def src_reference(
     weight_hh: Tensor | None = None,
     lateral_surrogate: str = "relu",
 ) -> tuple[Tensor, SRCState]:
-    r"""Run the cell over the input currents ``c[t]``; every step is differentiable.
+    r"""Run the cell over the input currents ``c[t]``; autograd differentiates every step.
 
     Args:
         current: (T, B, \*F), floating point of any precision.
         bias: excitability ``b``, broadcasts to F, as do ``alpha`` to ``zs_dep``.
         state: the state before the first step, three tensors (B, \*F); zeros if absent.
         surrogate: ``"relu"`` takes ds/dh = [h > 0], ``"straight_through"`` takes ds/dh = 1.
-        recurrent_grad: True is full backpropagation through time; False stops the gradient at ``h[t-1]`` and
-            ``hs[t-1]``, so that only the integrator ``i`` carries one from step to step.
+        recurrent_grad: True is full backpropagation through time; False stops gradients at ``h[t-1]`` and ``hs[t-1]``,
+            so that they flow through time only along the integrator ``i``.
         lengths: (B,) number of steps of each sample. Later steps leave the sample's state unchanged, emit 0 and get no
-        gradient.
-        weight_hh: lateral weights (N, N) of the N neurons F: neuron n also gets weight_hh[n, m] times the spike of
-            neuron m one step before.
-        lateral_surrogate: ds/dh on the way through ``weight_hh``, as ``surrogate``; gradients follow that way through
-            time whatever ``recurrent_grad`` says.
+            gradient.
+        weight_hh: recurrent ("lateral") weights (N, N) of the N neurons F: neuron n also receives weight_hh[n, m] times
+            the spike of neuron m at step t-1.
+        lateral_surrogate: ds/dh on the path through ``weight_hh``, with the choices of ``surrogate``; gradients flow
+            along this path through time whatever ``recurrent_grad`` is.
 
     Returns:
         The spikes ``s`` (T, B, \*F) and the state after each sample's last step.

@@ -1,10 +1,10 @@
 """Runs networks that ``srcell export`` wrote, on NumPy arrays and without torch.
 
 ``load`` reads a file; a ``Network`` classifies batches of events or opens a ``Stream``, which takes one step at a time.
-The spikes are bit for bit those of the layers that were exported. Logits are summed in double, step by step and then by
+The spikes equal those of the exported layers bit for bit. Logits are summed in double, step by step and then by
 ascending neuron, so a stream and a batch give the same; torch's readout sums in float32 and differs in the last digits.
 
-It needs numpy alone, and must never import torch.
+It needs only numpy, and must never import torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ version = _core.version
 
 
 class EventArrays(Protocol):
-    """Events as ``Events`` and ``srcell.EventBatch`` have them, in arrays or tensors on the CPU."""
+    """Anything with the attributes of ``Events`` and ``srcell.EventBatch``, in arrays or tensors on the CPU."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -36,16 +36,16 @@ class EventArrays(Protocol):
 
 
 class Events(NamedTuple):
-    """Events without torch: row ``b * T + t`` has those of sample b at step t.
+    """Events without torch: row ``b * T + t`` holds the events of sample b at step t.
 
-    They are ``indices[offsets[row]:offsets[row + 1]]``.
+    The inputs active in a row are ``indices[offsets[row]:offsets[row + 1]]``.
 
     Attributes:
         offsets: (B * T + 1,) int64, ascending from 0.
         indices: (events,) int32 in [0, K).
         shape: (T, B, K).
-        values: (events,) float32; None: all 1.
-        lengths: (B,) int64, the steps of each sample; None: T for all.
+        values: (events,) float32; None if all are 1.
+        lengths: (B,) int64, number of steps of each sample; None if all have T.
 
     """
 
@@ -57,7 +57,7 @@ class Events(NamedTuple):
 
     @classmethod
     def from_dense(cls, input: ArrayLike) -> Events:
-        """The nonzero elements of an array (T, B, K)."""
+        """Make events of the nonzero elements of an array (T, B, K)."""
         dense = _floats("input", input)
         if dense.ndim != 3:
             raise ValueError(f"input: expected shape (T, B, K), got {dense.shape}")
@@ -71,7 +71,7 @@ class Events(NamedTuple):
 
 
 class LayerSizes(NamedTuple):
-    """The sizes of a layer, whether its neurons hear each other, and whether they are integers."""
+    """The sizes of a layer, whether it has recurrent ("lateral") weights, and whether it has integer neurons."""
 
     inputs: int
     neurons: int
@@ -80,13 +80,13 @@ class LayerSizes(NamedTuple):
 
 
 class LayerCounts(NamedTuple):
-    """What a layer, or the readout, does in one inference: means over samples.
+    """The work of a layer, or of the readout, per inference: means over samples.
 
     Attributes:
-        events: active inputs over all steps.
-        synaptic_operations: events times the weights that each meets, lateral ones included.
-        updates: steps of neurons.
-        weight_bytes: bytes of weights read, each event's anew.
+        events: active inputs, summed over all steps.
+        synaptic_operations: events times the weights that each passes through, recurrent ones included.
+        updates: neuron updates, one per neuron and step.
+        weight_bytes: bytes of weights read, counted anew for each event.
 
     """
 
@@ -96,19 +96,20 @@ class LayerCounts(NamedTuple):
     weight_bytes: float
 
     def energy(self, table: Mapping[str, float]) -> float:
-        """The counts times what one costs by ``table``, which has some of the names above; in the table's unit."""
+        """Sum the counts named in ``table`` times their costs there; the result is in the table's unit."""
         return sum(cost * float(getattr(self, name)) for name, cost in table.items())
 
 
 class Network:
-    """A network that was exported; ``load`` makes one. It does not change: threads may share it, a copy is itself.
+    """An exported network, as ``load`` returns it.
 
-    It can be pickled; for that it holds the bytes of its file.
+    It is immutable: threads may share it, and a copy is the same object. It can be pickled; for that it holds the bytes
+    of its file.
 
     Attributes:
         layers: the sizes of each layer.
         num_classes: C; 0 without a readout.
-        encoder: name and settings of the encoder that the network was trained with, or None.
+        encoder: name and settings of the encoder used in training, or None.
         nbytes: bytes of its weights and parameters.
 
     """
@@ -123,7 +124,7 @@ class Network:
 
     @property
     def input_size(self) -> int:
-        """K."""
+        """K, the number of inputs."""
         return self.layers[0].inputs
 
     def run(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> Floats:
@@ -131,7 +132,7 @@ class Network:
 
         Args:
             events: ``Events``, a ``srcell.EventBatch`` on the CPU, or a dense array (T, B, K).
-            threads: at most this many, by default one per core; their number changes no bit.
+            threads: the largest number of threads, by default one per core; it does not change a bit of the result.
 
         Raises:
             ValueError: a wrong shape, or events that are not valid; the message names the argument.
@@ -145,9 +146,9 @@ class Network:
         return self._run(_arrays(events, self.input_size), threads, wanted=range(len(self.layers)))[1]
 
     def counts(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> list[LayerCounts]:
-        """What each layer and last the readout does in an inference, a mean over the samples.
+        """Count the work of each layer, and last of the readout, per inference: means over the samples.
 
-        For each layer the events are those that arrive from below; lateral weights count those of its own neurons.
+        The events of a layer come from below; those of its own neurons pass through its recurrent ("lateral") weights.
         """
         arrays = _arrays(events, self.input_size)
         found = self._run(arrays, threads, counts=True)[2]
@@ -165,19 +166,19 @@ class Network:
         return made
 
     def stream(self, batch: int = 1) -> Stream:
-        """A stream of that many samples side by side, in its initial state."""
+        """Open a stream of ``batch`` samples side by side, in its initial state."""
         return Stream(self, batch)
 
     def encode(self, images: ArrayLike, index: ArrayLike | None = None, seed: int = 0) -> Events:
-        """The events of images (B, ...) in [0, 1], as the encoder of the exported network makes them.
+        """Encode images (B, ...) in [0, 1] as events, with the encoder of the exported network.
 
         Args:
             images: B images of K pixels each.
             index: (B,) the samples' numbers, on which their random spikes depend; 0..B-1 by default.
-            seed: of the random spikes.
+            seed: seed of the random spikes.
 
         Raises:
-            ValueError: the file names no encoder of images, another number of pixels, or one outside [0, 1].
+            ValueError: the file names no image encoder, the number of pixels is wrong, or one is outside [0, 1].
             TypeError: an argument of the wrong type.
 
         """
@@ -192,7 +193,7 @@ class Network:
     def _run(
         self, arrays: _Arrays, threads: int | None, wanted: Sequence[int] = (), counts: bool = False
     ) -> tuple[Floats, list[Floats], NDArray[np.int64]]:
-        """Logits, the spikes of the layers that are wanted, and the events of the input and of each layer."""
+        """The logits, the spikes of the ``wanted`` layers, and the numbers of events of the input and of each layer."""
         threads = (os.cpu_count() or 1) if threads is None else _int("threads", threads)
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
@@ -223,7 +224,7 @@ class Network:
 
 
 class Stream:
-    """A network that takes one step at a time; it holds its state. One thread at a time may use it."""
+    """A network that runs one step at a time and holds its state. Only one thread at a time may use it."""
 
     def __init__(self, network: Network, batch: int = 1) -> None:
         self.network, self.batch = network, _int("batch", batch)
@@ -233,19 +234,19 @@ class Stream:
         """Take one step and return the spikes of the last layer, (B, N).
 
         Args:
-            input: integers, the numbers of the active inputs; or floats or bools, the dense input (K,) or (B, K).
-            values: of the active inputs; all 1 by default.
-            offsets: (B + 1,) for B > 1: sample b has the active inputs ``offsets[b]`` to ``offsets[b + 1]``.
+            input: integers, the indices of the active inputs; or floats or bools, the dense input (K,) or (B, K).
+            values: values of the active inputs; all 1 by default.
+            offsets: (B + 1,) for B > 1: the active inputs of sample b are ``input[offsets[b]:offsets[b + 1]]``.
 
         Raises:
-            ValueError: an input that does not exist, or a wrong size. The state is as it was.
+            ValueError: an input that does not exist, or a wrong size. The state is then unchanged.
 
         """
         array = input if isinstance(input, np.ndarray) else _array("input", input)
         if array.dtype.kind in "fb" and array.size:
             if values is not None or offsets is not None:
                 raise ValueError(
-                    "input: expected numbers of the active inputs beside values or offsets, got a dense one"
+                    "input: expected indices of the active inputs with values or offsets, got a dense input"
                 )
             if array.shape != (self.batch, self.network.input_size) and (
                 self.batch > 1 or array.shape != (self.network.input_size,)
@@ -259,7 +260,7 @@ class Stream:
         )
 
     def logits(self) -> Floats:
-        """What the readout makes of all steps so far, (B, C)."""
+        """The current logits, from all steps so far, (B, C)."""
         return self._stream.logits()
 
     def reset(self) -> None:
@@ -271,11 +272,11 @@ class Stream:
         return self._stream.save()
 
     def restore(self, state: bytes) -> None:
-        """Go on from a saved state, of a stream of the same network and as many samples.
+        """Continue from a state saved by a stream of the same network with the same number of samples.
 
         Raises:
-            ValueError: the state of another kind of stream.
-            TypeError: no bytes.
+            ValueError: the state is from a different kind of stream.
+            TypeError: ``state`` is not bytes.
 
         """
         if not isinstance(state, bytes | bytearray | memoryview):
@@ -284,11 +285,11 @@ class Stream:
 
 
 def load(path: str | Path) -> Network:
-    """Read a network that ``srcell export`` or ``export`` of a network wrote.
+    """Read a network written by ``srcell export`` or by a network's ``export``.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not such a network, or of a newer version; the message has the path.
+        ValueError: the file holds no such network, or one of a newer version; the message names the path.
 
     Example:
         >>> import tempfile
@@ -321,7 +322,7 @@ class _Arrays(NamedTuple):
 
 
 def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
-    """Events as the compiled module takes them."""
+    """Convert events to the arrays that the compiled module takes."""
     given: Any = events
     if not hasattr(given, "offsets"):
         given = Events.from_dense(_floats("events", given))
@@ -340,7 +341,7 @@ def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
 
 
 def _array(name: str, given: Any) -> NDArray[Any]:
-    """An array of anything; of a tensor, its numbers without gradient."""
+    """Convert anything to an array; a tensor loses its gradient."""
     try:
         return np.asarray(given.detach() if hasattr(given, "detach") else given)
     except ValueError as error:  # lists of different lengths
@@ -348,7 +349,7 @@ def _array(name: str, given: Any) -> NDArray[Any]:
 
 
 def _floats(name: str, given: Any) -> Floats:
-    """An array of numbers as the compiled module takes it."""
+    """Convert numbers to a float32 array as the compiled module takes it: contiguous and aligned."""
     array = _array(name, given)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
@@ -370,12 +371,12 @@ def _integers(name: str, given: Any) -> NDArray[np.int64]:
 
 
 def _indices(array: NDArray[Any]) -> NDArray[np.int32]:
-    """Numbers of inputs as int32; none may lose its value by that."""
+    """Convert indices of inputs to int32; raise if one does not fit."""
     if array.size and array.dtype != np.int32:
         if array.dtype.kind not in "iu":
             raise TypeError(f"indices: expected integers, got {array.dtype}")
         if not -1 <= array.min() <= array.max() < 2**31:
-            raise ValueError(f"indices: expected numbers of inputs, got {array.min()} to {array.max()}")
+            raise ValueError(f"indices: expected values in [0, 2^31), got {array.min()} to {array.max()}")
     return np.require(array, np.int32, ["C", "A"])
 
 
@@ -388,15 +389,15 @@ def _settings(text: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
-        raise ValueError("encoder: expected a JSON object of its name and settings")
+        raise ValueError("encoder: expected a JSON object with its name and settings")
     return settings
 
 
 def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of an encoder of images, within what the kernels take."""
+    """Return the settings of an image encoder; raise if they exceed what the kernels take."""
     name = settings.get("name")
     if name not in ("RateEncoding", "LatencyEncoding"):
-        raise ValueError(f"encoder: expected that of images, got {name}: make the events yourself")
+        raise ValueError(f"encoder: expected an image encoder, got {name}: encode the input yourself")
     for key, least in (("steps", int(name == "LatencyEncoding")), ("prefix", 0)):
         number = settings.get(key)
         if not isinstance(number, int) or not least <= number < 2**31:
@@ -443,7 +444,7 @@ def _encode(pixels: Floats, index: NDArray[np.int64], settings: Mapping[str, Any
 
 
 def _address(array: NDArray[Any]) -> int:
-    """Of an array's first element; the caller holds the array."""
+    """The address of an array's first element; the caller keeps the array alive."""
     return int(array.ctypes.data)
 
 

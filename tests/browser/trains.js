@@ -1,5 +1,5 @@
-/* Runs exported networks on events by the WebAssembly module, in node and in a browser alike; test_browser.py compares
-   with native code. In node: node trains.js CASES.json SRCELL.js SRCELL.wasm */
+/* Runs exported networks on events with the WebAssembly module, in node and in a browser; test_browser.py compares the
+   results with native code. In node: node trains.js CASES.json SRCELL.js SRCELL.wasm */
 
 const numbers = (Type, text) => (text === null ? null : new Type(bytes(text).buffer));
 
@@ -12,7 +12,7 @@ async function digest(array) {
   return Array.from(new Uint8Array(sum), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** For each case the hash of its spikes (T, B, N), of a whole run and step by step, and its logits. */
+/** For each case the hashes of its spikes (T, B, N), from one call and step by step, and its logits. */
 export async function trains(runtime, cases) {
   const made = {};
   for (const [name, given] of Object.entries(cases)) {
@@ -45,13 +45,13 @@ function streamed(network, { steps, batch, offsets, indices, values }) {
   return made;
 }
 
-/** The events that the encoder makes of images; pixels are base64 of float32. */
+/** The events that the encoder makes from images; pixels are float32 in base64. */
 export function encoded(runtime, { pixels, inputs, settings }) {
   const { offsets, indices } = runtime.encodeRate(numbers(Float32Array, pixels), inputs, settings);
   return { offsets: Array.from(offsets), indices: Array.from(indices) };
 }
 
-/** The texts of errors, and whether the runtime works after them. */
+/** The messages of refused calls, and the spikes of a valid step after them. */
 export function refusals(runtime, { network, images }) {
   const read = runtime.network(bytes(network)), stream = read.stream();
   const texts = [

@@ -1,5 +1,5 @@
-// A test problem of a layer of neurons, whatever its synapse: sizes, pseudo-random parameters, states and gradients,
-// and the structs of params.h that point at them. For the tests of the time loops; knows no events.
+// A test problem for a layer of neurons with any synapse: sizes, pseudo-random parameters, states and gradients, and
+// the structs of params.h that point at them. For the tests of the time loops; it must not know events.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,8 @@ struct CellOptions {
     bool empty() const { return !steps || !plane(); }
 };
 
-// Any options for a layer of these sizes. In a fuzz target the lengths may be out of range, and rarely the sizes are
-// vast.
+// Random options for a layer of these sizes. In a fuzz target the lengths may be out of range, and rarely the sizes
+// are vast.
 inline CellOptions cell_options(Input& in, int64_t steps, int64_t batch, int64_t neurons) {
     const auto bits = static_cast<unsigned>(in.bytes(3));
     const auto bit = [&](int k) { return static_cast<bool>(bits >> k & 1); };

@@ -1,6 +1,6 @@
-// The properties of the kernels on a dense input, which the fuzz target and the tests check on every ISA: mask and
-// event rows are those of their definition, also if masks and elements change between the calls; the input's gradient
-// is a product in order; spikes are counted; tanh and sigmoid have the same bits everywhere.
+// The properties of the kernels on a dense input, which the fuzz target and the tests check on every ISA: masks and
+// event rows equal their definition, even if masks and elements change between the calls; the input's gradient is a
+// product with a fixed order of sums; spikes are counted; tanh and sigmoid have the same bits everywhere.
 #pragma once
 
 #include <algorithm>
@@ -49,7 +49,7 @@ Listed<T> by_definition(const DenseProblem<T>& q) {
     return listed;
 }
 
-// Those that a table finds; also the mask and the offsets.
+// The events that a table finds, with the mask and the offsets.
 template <class T>
 Listed<T> list_events(const Kernels& kernels, const DenseInput<T>& p, int poison) {
     const int64_t rows = p.shape.steps * p.shape.batch;
@@ -83,7 +83,7 @@ void events_are_found(Input& in, const DenseProblem<T>& q) {
         kernels.of<T>().list_events(p, indices.data(), nullptr);
         CHECK(std::equal(indices.begin(), indices.end(), expected.indices.begin()));
 
-        // Alter any bits of the mask between counting and listing, also those past the last element.
+        // Alter any bits of the mask between counting and listing, including bits past the last element.
         const uint64_t pattern = in.thorough() ? ~uint64_t(0) : flips * 0x9E3779B97F4A7C15u;
         int64_t set = 0;
         for (int64_t k = 0; k < mask.size(); ++k) {
@@ -92,7 +92,7 @@ void events_are_found(Input& in, const DenseProblem<T>& q) {
         }
         Array<T> values(without_values ? 0 : indices.size());
         kernels.of<T>().list_events(p, indices.data(), values.data());
-        // Alter it before both.
+        // Alter the mask before both.
         kernels.f32.count_events(counted);
         CHECK(again[again.size() - 1] == set);
         Array<int32_t> any(set);

@@ -1,5 +1,5 @@
 // Runs the device code of the CUDA kernels on the host, on the test problems of the CPU's kernels: the calls that the
-// operators make on a GPU, and what torch does between them.
+// operators make on a GPU, and torch's work between them.
 #pragma once
 
 #include <algorithm>
@@ -14,13 +14,13 @@
 
 namespace srcell {
 
-// A GPU of the tests, as limits {processors, bytes of shared memory per block}: without shared memory for weights, an
-// H100, and one with the shared memory of an H100 and a single processor.
+// A GPU for the tests, as limits {processors, bytes of shared memory per block}: one without shared memory for weights,
+// an H100, and one with the shared memory of an H100 and a single processor.
 struct Card {
     device::Limits limits;
     device::Queue queue() const { return {limits}; }
 
-    // Called as the CPU's kernels are.
+    // The same interface as the CPU's kernels.
     template <class T>
     const Card& of() const {
         return *this;
@@ -59,7 +59,7 @@ Events<float> without_values(const Events<T>& events) {
     return {events.offsets, events.indices, nullptr, events.count, events.inputs};
 }
 
-// What torch does between the kernels: it sorts the events by key and finds where each (group, input) starts.
+// Torch's work between the kernels: it sorts the events by key and finds where each (group, input) starts.
 struct SortedEvents {
     Array<int64_t> found, positions, starts;  // positions as event_keys() found them, and sorted
     Array<int32_t> order;
@@ -93,7 +93,7 @@ struct SortedEvents {
     }
 };
 
-// The gradient of the weight from that of the currents.
+// The gradient of the weight from the gradient of the currents.
 template <class T>
 struct WeightGradient {
     const Card& card;

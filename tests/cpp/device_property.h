@@ -1,6 +1,6 @@
 // Properties of the device code of the CUDA kernels, run on the host, which the fuzz target and the test check: it
 // gives the bits of the CPU's scalar table on given currents (half precision too), on event rows and on masks; in
-// altered rows, entries out of range are no events.
+// altered rows, entries out of range do not count as events.
 #pragma once
 
 #include "device_problem.h"
@@ -22,7 +22,7 @@ bool scans_agree(Input& in, const CellOptions& o) {
     return current.size();
 }
 
-// Rounds numbers to half precision; returns them as they are stored.
+// Rounds numbers to half precision in place; also returns them as stored halves.
 template <class Half>
 Array<Half> as_half(Array<float>& numbers) {
     Array<Half> stored(numbers.size());
@@ -108,8 +108,8 @@ void altered_rows_stay_within_bounds(const Card& card, const CellInputs<T>& cell
     Result<T> got;
     out.add_forward(got);
     CHECK(got == expected);
-    // An event in two rows is sorted into one of them only: here it suffices that nothing outside is touched, and that
-    // gradients of finite numbers are no NaN.
+    // An event in two rows is sorted into only one of them: here it suffices that nothing outside is touched, and that
+    // gradients of finite numbers are not NaN.
     Numbers numbers(7);
     const Array<T> values = numbers.array<T>(count), grad_current = numbers.array<T>(o.steps * o.plane());
     const Array<T> finite_t = numbers.array<T>(weight.size());

@@ -56,7 +56,7 @@ inline Encoded by_definition(const EncodeProblem& q) {
         if (!(q.images[k] >= 0 && q.images[k] <= 1)) return {k / q.pixels, {}, {}};
     Encoded e = {-1, {0}, {}};
     for (int64_t b = 0; b < q.samples; ++b) {
-        std::vector<bool> fired(static_cast<size_t>(q.pixels));  // in the step before, as kept
+        std::vector<bool> fired(static_cast<size_t>(q.pixels));  // the kept spikes of step t-1
         for (int64_t t = -q.prefix; t < q.steps; ++t) {
             for (int64_t k = 0; t >= 0 && k < q.pixels; ++k) {
                 const auto at = static_cast<size_t>(k);
@@ -115,7 +115,7 @@ inline EncodeProblem encode_problem(Input& in, int64_t samples, int64_t pixels, 
     const double gain = in.rarely(96) ? in.real<double>() : q.gain;
     if (std::isfinite(gain) && gain >= 0) q.gain = gain;
     Numbers numbers(in.bytes(4));
-    const int64_t zeros = in.below(6);  // of five pixels
+    const int64_t zeros = in.below(6);  // black pixels in five
     for (float& x : q.images) {
         const int64_t size = numbers.below((1 << 24) + 1);
         // Multiples of 1/4 have latencies half-way between two steps.

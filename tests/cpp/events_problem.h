@@ -135,7 +135,7 @@ int64_t first_invalid(const CellOptions& o, const EventRows<T>& rows) {
     return -1;
 }
 
-// Calls check() while one offset or index after the other makes the rows invalid. They have at least 3 samples and
+// Calls check() with one offset or index after the other made invalid. The rows must have at least 3 samples and 3
 // steps.
 template <class T, class Check>
 void for_each_corruption(const CellOptions& o, EventRows<T>& rows, Check check) {
@@ -155,8 +155,8 @@ void for_each_corruption(const CellOptions& o, EventRows<T>& rows, Check check) 
         for (const int64_t event : {int64_t(0), count / 2, count - 1}) corrupt(rows.indices, event, value);
 }
 
-// While it lives, a second thread puts wild values into arrays, one at a time, and takes them out again: what is
-// checked at the beginning of a call may be different when it is used.
+// While it lives, a second thread puts wild values into arrays, one at a time, and takes them out again: a value that
+// was valid when a call checked it may have changed when the call uses it.
 class ConcurrentWriter {
   public:
     template <class... Arrays>
@@ -252,7 +252,7 @@ struct EventsCall {
         return kernels.of<T>().events_backward(backward_arguments(threads));
     }
 
-    // The kernels must find that sample `invalid` is the first invalid one; -1: none is, and the results are returned.
+    // The kernels must report sample `invalid` as the first invalid one, or -1. Returns the results if none is invalid.
     Result<T> run(const Kernels& kernels, const Array<T>& weight, int threads, int64_t invalid = -1) {
         Result<T> result;
         CHECK(forward(kernels, weight, threads) == invalid);

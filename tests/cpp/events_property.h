@@ -1,13 +1,13 @@
 // The property of the kernels on events, which the fuzz target and the test check: every ISA returns the first invalid
-// sample, or else what the scan of the events' currents gives, sums of products for the gradients of weights and
-// values, and the same bits as the scalar table. What lies past a sample's length is zero.
+// sample, or else the results of the scan of the events' currents, sums of products as the gradients of weights and
+// values, and the same bits as the scalar table. Data past a sample's length are zero.
 #pragma once
 
 #include "events_problem.h"
 
 namespace srcell {
 
-// A sum of products in double. Each addition and multiplication of the T that it checks rounds once.
+// A sum of products in double, which checks a sum in T whose additions and multiplications round once each.
 struct CheckedSum {
     double sum = 0, size = 0, terms = 0;
 

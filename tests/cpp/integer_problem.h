@@ -1,6 +1,6 @@
-// A test problem of a layer of integer neurons: constants, event rows, weights and states; what such neurons do by
-// their definition, in plain 64-bit integers; and the calls of the CPU's kernels and of the device code. For the tests
-// and the fuzz target of integer neurons.
+// A test problem for a layer of integer neurons: constants, event rows, weights and states; the definition of the
+// neurons in plain 64-bit integers; and the calls of the CPU's kernels and of the device code. For the tests and the
+// fuzz target of integer neurons.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +44,7 @@ IntegerCell any_cell(Draw draw) {
     cell.gate_threshold = any(INT16_MAX);
     cell.spike_threshold =
         draw(4) ? static_cast<int32_t>(cell.h_min + draw(cell.h_max - cell.h_min + 1)) : any(INT16_MAX);
-    // What is left of the largest size of u; its terms take their shares one after the other.
+    // The remaining part of the largest |u|; the terms of u take their shares one after the other.
     int64_t left = cell.slope ? std::min<int64_t>(INT16_MAX, (INT16_MAX * one - 1) / cell.slope) : INT16_MAX;
     const auto factor_of = [&](int32_t low, int32_t high) {
         const int64_t largest = std::max(-low, high);
@@ -97,14 +97,14 @@ struct IntegerProblem {
     }
     ScanShape shape(int threads) const { return {o.steps, o.batch, o.neurons, lengths.data(), threads}; }
 
-    // How many of the weights never overflow 16 bits.
+    // The number of summands that fit in int16.
     int64_t exact() const {
         int64_t largest = 1;
         for (const int16_t w : weight) largest = std::max<int64_t>(largest, std::abs(int32_t(w)));
         return std::max<int64_t>(INT16_MAX / largest, 1);
     }
 
-    // The weights as IntegerForward takes them if they are `packed`.
+    // The weights in the layout that IntegerForward takes if they are `packed`.
     Array<int16_t> packed_weights() const {
         const int64_t width = event_tile_width(o.neurons), columns = integer_tile_width(o.neurons);
         Array<int16_t> packed(event_tiles(o.neurons) * rows.inputs * columns);
@@ -141,7 +141,7 @@ inline int64_t floor_shift(int64_t x, int64_t bits) {
     return x >= 0 ? x / divisor : -((divisor - 1 - x) / divisor);
 }
 
-// What the neurons do on some rows, by their definition, and i and u of every step.
+// The outcome of the neurons on given rows by their definition, and i and u of every step.
 struct IntegerModel {
     IntegerOutcome outcome;
     std::vector<int64_t> i, u;  // (T, B, N), zero past a sample's length
@@ -208,7 +208,7 @@ struct IntegerOutputs {
 
     IntegerOutputs(const IntegerProblem& problem, SpikesAs as, int poison) : q(problem), as(as), poison(poison) {}
 
-    // Sets what IntegerForward and DeviceIntegerForward have in common.
+    // Sets the members that IntegerForward and DeviceIntegerForward share.
     template <class Forward>
     void give(Forward& p, int threads) {
         p.shape = q.shape(threads);
@@ -235,7 +235,8 @@ struct IntegerOutputs {
     }
 };
 
-// With the weights in scratch of its own, or with given packed ones, of which `exact` never overflow 16 bits.
+// With the weights packed into its own scratch, or with given packed weights, `exact` of which sum without overflow in
+// int16.
 inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int threads, int poison,
                                Array<int16_t>* given = nullptr, int64_t exact = 0) {
     const IntegerProblem& q = out.q;
@@ -253,7 +254,7 @@ inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int 
 
 struct IntegerGradients {
     Array<float> current, weight;
-    int64_t invalid;  // what the kernel returned
+    int64_t invalid;  // the first invalid sample that the kernel returned, or -1
 };
 
 inline IntegerGradients integer_backward(const Kernels& kernels, const IntegerProblem& q, const Array<float>& slopes,

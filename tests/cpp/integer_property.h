@@ -1,14 +1,14 @@
 // The property of integer neurons, which the fuzz target and the test check: on every ISA and in the device code
-// neurons of any constants, weights and states follow their definition in 64-bit integers, on rows of which some were
-// altered; their slopes and gradients are those of the definition in double, with the same bits everywhere.
+// neurons with any constants, weights and states follow their definition in 64-bit integers, on rows some of which were
+// altered; their slopes and gradients agree with the definition in double, with the same bits everywhere.
 #pragma once
 
 #include "integer_problem.h"
 
 namespace srcell {
 
-// The slopes are the surrogate's, in double. In units of 2^-24: each tanh and what it takes are off by 2.9, so
-// the two factors by 6.3, and the four further roundings by 1 each.
+// Checks the slopes against the surrogate in double. The errors in units of 2^-24: 2.9 of each tanh with its argument,
+// so 6.3 of the two factors, and 1 of each of the four further roundings.
 inline void check_slopes(const IntegerProblem& q, const IntegerModel& model, const Array<float>& slopes) {
     const double slope = std::ldexp(q.cell.slope, -q.cell.slope_shift);
     const double steepness = double(0.2f), unit = steepness * std::ldexp(slope, -q.cell.fraction_bits);
@@ -22,7 +22,7 @@ inline void check_slopes(const IntegerProblem& q, const IntegerModel& model, con
     }
 }
 
-// The gradients are those of the leaky sum, in double. Each step rounds twice, and what is below 2^-100 becomes zero.
+// Checks the gradients against the leaky sum in double. Each step rounds twice, and flushes sums below 2^-100 to zero.
 inline void check_grad_current(const IntegerProblem& q, const Array<float>& slopes, const Array<float>& grad_current) {
     const double alpha = double(integer_alpha(q.cell));
     for (int64_t element = 0; element < q.plane(); ++element) {
@@ -50,7 +50,7 @@ inline bool neurons_agree(Input& in, const IntegerProblem& q, const std::vector<
     const int64_t invalid = first_invalid(q.o, q.rows), noticed = q.o.neurons ? invalid : -1;
     const IntegerModel model(q, q.rows.as_read_by_device());
     Array<int16_t> packed = q.packed_weights();
-    // Sums in the smallest and in the largest parts.
+    // The fewest and the most summands per partial sum in int16.
     std::vector<int64_t> exact = {1, q.exact()};
     if (!in.thorough()) exact = {in.bit() ? q.exact() : 1 + in.below(q.exact())};
 

@@ -1,4 +1,4 @@
-// Networks as bytes of a file, made without Python, and what they compute; for the tests and the fuzz target of the
+// Networks as bytes of a file, made without Python, and their outputs; for the tests and the fuzz target of the
 // runtime.
 #pragma once
 
@@ -137,7 +137,7 @@ inline Outcome run(const Network& network, const NetworkRows& rows, bool graded,
     return made;
 }
 
-// The same as `expected`, step by step.
+// Checks that a stream gives `expected`, step by step.
 inline void stream_gives(const Network& network, const NetworkRows& rows, bool graded, const Outcome& expected) {
     Stream stream(network, rows.batch);
     std::vector<float> logits(expected.logits.all.size());
@@ -176,8 +176,8 @@ inline void stream_gives(const Network& network, const NetworkRows& rows, bool g
         }
 }
 
-// The property of any bytes as the file of a network: it is refused in one line, or runs, whole and step by step with
-// the same bits. Returns whether it was read.
+// The property of any bytes as the file of a network: the file is refused in one line, or the network runs, with the
+// same bits in one call and step by step. Returns whether the file was read.
 inline bool network_agrees(const unsigned char* bytes, size_t size) {
     try {
         const Array<unsigned char> exact(std::vector<unsigned char>(bytes, bytes + size));

@@ -1,4 +1,4 @@
-// What the C++ tests share: arrays that end at an inaccessible page, pseudo-random numbers, and results that are
+// Shared by the C++ tests: arrays that end at an inaccessible page, pseudo-random numbers, and results that are
 // compared by their bits.
 #pragma once
 
@@ -53,7 +53,7 @@ inline char* map_pages_with_guard(size_t usable, size_t page) {
 
 inline void unmap_pages_with_guard(char* start, size_t bytes) { munmap(start, bytes); }
 
-// An empty value is as good as none.
+// An empty value counts as none.
 inline void set_environment(const char* name, const char* value) { setenv(name, value, 1); }
 #endif
 

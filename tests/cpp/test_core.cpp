@@ -99,8 +99,8 @@ void parallel_covers_each_item_once() {
         }
 }
 
-// A block comes back. Then releases more than kMaxHotBytes, then more than kMaxCachedBytes: the block released last
-// comes back first, and every block can be written, whether or not it was marked with MADV_FREE in between.
+// A released block is acquired again. Then releases more than kMaxHotBytes, then more than kMaxCachedBytes: the block
+// released last is acquired first, and every block can be written, whether or not it was marked with MADV_FREE.
 void memory_is_reused_within_its_bounds() {
     const size_t odd = (size_t(5) << 20) + 123;
     void* const first = acquire_block(odd);

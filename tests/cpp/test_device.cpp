@@ -21,10 +21,10 @@ void scan_shapes_agree() {
                 }
 }
 
-// What tanh and sigmoid divide, from every reciprocal that a GPU may give. Where the step of Newton's leads to the one
-// rounded to nearest, the last correction does to the quotient (Markstein's theorem); elsewhere dividends are tried:
-// here every 61st. Quotients of sigmoid become denormal: every 61st divisor; from 2^-64 on. All of both were
-// tried once.
+// The divisions in tanh and sigmoid, from every reciprocal that a GPU may give. If the Newton step leads to the
+// reciprocal rounded to nearest, the last correction leads to the quotient rounded to nearest (Markstein's theorem);
+// for the other divisors dividends are tried, here every 61st. Quotients of sigmoid become denormal: these try every
+// 61st divisor, from 2^-64 on. All dividends and all divisors were tried once.
 void quotients_are_rounded_to_nearest() {
     using V = device::Value<float>;
     const auto start = [](V b, uint32_t units) { return device::value_of(device::bits_of(V{1 / b.x}) + units); };
@@ -66,7 +66,7 @@ void bfloat16_is_rounded_to_even() {
     CHECK(rounded(0x7F800001) == 0x7FC0);                                   // NaN
 }
 
-// A parameter without an address is its `constant`.
+// A parameter without an address has the value `constant`.
 void constants_need_no_memory() {
     const CellOptions o = {20, 3, 5, false, true, true, true, true, true, true, {}};
     CellInputs<float> in(o);

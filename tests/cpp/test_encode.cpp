@@ -21,7 +21,7 @@ void shapes_agree() {
     CHECK(rates > 400 && thinned > 200 && valid > 700);
 }
 
-// The first sample with a pixel out of range is reported, whatever the ISA and the threads.
+// The first sample with a pixel out of range is reported, on every ISA and with any number of threads.
 void pixels_out_of_range_are_refused() {
     for (const float wrong : {-1e-30f, 1.0000001f, __builtin_nanf(""), __builtin_inff()})
         for_each_table([&](const Kernels& kernels, int threads) {

@@ -63,7 +63,7 @@ void any_number_of_events_is_summed() {
         }
 }
 
-// More steps than 16 bits count, in each of which every i leaves its bounds.
+// More steps than 16 bits can count; in each step every i leaves its bounds.
 void every_clamp_is_counted() {
     const int64_t steps = 40000, neurons = 20;
     const CellOptions o = {steps, 1, neurons, false, false, false, false, false, false, false, {}};
@@ -95,7 +95,7 @@ void invalid_rows_are_refused(int64_t inputs) {
 
 void kernels_survive_events_that_change_during_a_call(bool by_event) {
     Numbers numbers(1);
-    const int64_t steps = by_event ? 8 : 40, inputs = by_event ? 700 : 6;  // more of both takes half a minute
+    const int64_t steps = by_event ? 8 : 40, inputs = by_event ? 700 : 6;  // more of both would take half a minute
     const CellOptions o = {steps, 4, 150, false, false, false, false, true, false, false, wild_lengths(4, steps)};
     IntegerProblem q(o, hardware_cell(), EventRows<float>(o, inputs, 4, false, numbers), 512, numbers);
     CHECK(packs_by_event(q.rows.inputs, q.rows.indices.size()) == by_event);

@@ -1,6 +1,6 @@
-// Every ISA's kernels of layers with recurrent weights, for the sanitizers: small and awkward shapes against the scalar
-// table and the scan of the summed currents, given currents against the events that make them, weights of 0 against the
-// kernels without; and invalid rows.
+// Every ISA's kernels for layers with recurrent weights, for the sanitizers: small and awkward shapes against the
+// scalar table and the scan of the summed currents, given currents against the events that make them, recurrent weights
+// of 0 against the kernels without them; and invalid rows.
 #include "events_problem.h"
 
 using namespace srcell;
@@ -47,7 +47,7 @@ struct LateralCall : EventsCall<T> {
     }
 };
 
-// The forward pass is the scan of the currents plus, neuron by neuron, weight times spike of the step before.
+// The forward pass is the scan of the currents plus, neuron by neuron, weight times spike of step t-1.
 template <class T>
 void check_forward(const CellInputs<T>& cell, const LateralCall<T>& call, const Array<T>& lateral, Array<T> current) {
     const int64_t neurons = cell.o.neurons, plane = cell.o.plane();

@@ -1,6 +1,6 @@
-// The runtime, for the sanitizers and other processors: networks made here run whole and as streams with the same bits
-// on every ISA, on several threads and in several streams at once; their spikes are those written down below; every
-// shortened and altered file is refused or read, and nothing else. And the encoder for callers without Python.
+// The runtime, for the sanitizers and other processors: networks made here run in one call and as streams with the same
+// bits on every ISA, on several threads and in several streams at once; their spikes match the hashes recorded below;
+// every shortened or altered file is either refused or read. Also tests the encoder for callers without Python.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -39,7 +39,7 @@ struct Case {
     bool lateral;
     const char* readout;
     bool graded;
-    uint64_t hash;  // on x86-64 and on AArch64
+    uint64_t hash;  // the same on x86-64 and on AArch64
 };
 
 const Case kCases[] = {
@@ -141,7 +141,7 @@ void kernels_survive_events_that_change_during_a_call() {
 }
 #endif
 
-// The events are those of the definition, under the numbers 0, 1, ... or given ones; nothing is written past the room.
+// The events equal the definition, with sample numbers 0, 1, ... or given ones; nothing is written past `room`.
 void encodes_images() {
     Input in(7);
     EncodeProblem q = encode_problem(in, 3, 50, 30);
@@ -172,7 +172,7 @@ void encodes_images() {
     }
 }
 
-// A file in which a byte was changed, or of which a part is missing, is refused as such, or is a network that runs.
+// A file with a changed byte or a missing part is refused with a FileError, or is a network that runs.
 void altered_files_are_refused_or_run() {
     const std::string bytes = network_file({3, 2}, true, "linear");
     const auto is_read = [](const std::string& file) {

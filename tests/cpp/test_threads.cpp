@@ -1,4 +1,4 @@
-// Several threads call the kernels at once, each call on several threads, on shared inputs: results are those of a
+// Several threads call the kernels at once, each call on several threads, on shared inputs: results equal those of a
 // single thread, and the thread sanitizer reports nothing. Then the same in a forked child. With the argument `openmp`
 // the kernels run on the threads of GNU's runtime, which that sanitizer does not know.
 #if defined(__linux__)
@@ -31,7 +31,7 @@ namespace {
 
 constexpr int kCallers = 3;
 
-// Each of two items waits for the other, up to 30 s: with a single thread it never comes.
+// Each of two items waits for the other, up to 30 s: with a single thread the other never starts.
 void two_threads_meet() {
     std::atomic<int> arrived{0};
     parallel_for(
@@ -47,7 +47,7 @@ void two_threads_meet() {
 }
 
 #if defined(__linux__)
-// Threads that were started serve later calls: their number stays what it was after the first.
+// Later calls reuse the threads: their number does not change after the first call.
 void calls_start_no_more_threads() {
     const auto call = [] { parallel_for(64, 4, [](void*, int64_t, int64_t) {}, nullptr); };
     const auto threads = [] {
@@ -78,7 +78,7 @@ struct Shared {
             if (cell < T(0.5)) cell = 0;
     }
 
-    // All results of the kernels of one table, one after the other.
+    // All results of one table's kernels, one after the other.
     std::vector<Result<T>> all(const Kernels& kernels, int threads, int poison) const {
         const Wanted wanted = {true, true, true};
         EventsCall<T>(in, altered, wanted, poison).run(kernels, weight, threads, 3);
@@ -164,7 +164,7 @@ void callers_do_not_meet(const Work& work) {
 }
 
 #if !defined(_WIN32)
-// A forked child has only the thread that forked; its calls take those of a new pool.
+// A forked child has only the thread that forked; its calls use the threads of a new pool.
 void children_work(const Work& work) {
     const pid_t child = fork();
     CHECK(child >= 0);

@@ -155,7 +155,7 @@ def recording(draw: Draw) -> dict[str, Any]:
 
 
 def timed_events(draw: Draw) -> None:
-    """A recording in tensors and arrays gives the batch of lists, for which see test_event_recordings.py."""
+    """A recording in tensors and arrays gives the same batch as in lists, which test_event_recordings.py tests."""
     plain = recording(draw)
     given = dict(plain)
     for name, x in plain.items():

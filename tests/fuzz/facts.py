@@ -1,4 +1,4 @@
-"""What fuzz targets assert and ask: whether a call refuses as documented, and facts about its tensors."""
+"""Checks that fuzz targets share: whether a call refuses as documented, and facts about its tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-# What torch says if memory is exhausted or a size overflows.
+# Torch's messages if memory is exhausted or a size overflows.
 OVERFLOWS = (
     "can't allocate memory",
     "size calculation overflowed",

@@ -90,7 +90,7 @@ def good_files(name: str) -> dict[str, bytes]:
 
 
 def data_set(draw: Draw, name: str, strange: Callable[[Draw], bytes]) -> None:
-    """The files of a data set, of which one may be missing, corrupt, or something else."""
+    """The files of a data set, one of which may be missing, corrupt, or something else."""
     folder, files = workspace(name), dict(good_files(name))
     spoilt, how = draw.pick(*files), draw.randrange(100)
     if how >= 60:
@@ -188,7 +188,7 @@ def resaved(draw: Draw, content: bytes) -> bytes:
     elif how == 6:
         tensors[draw.pick("../x", "/etc/passwd", "values", "optimizer.x", "optimizer.0.a.b", "")] = torch.zeros(1)
     elif how == 7:
-        metadata[text] = "x" if text == "stamp" else strange_json(draw, metadata[text])  # the stamp is no JSON
+        metadata[text] = "x" if text == "stamp" else strange_json(draw, metadata[text])  # the stamp is not JSON
     else:
         return with_strange_header(draw, content)
     return save({name: x.contiguous() for name, x in tensors.items()}, metadata)
@@ -316,7 +316,7 @@ def network(draw: Draw) -> None:
 
 @functools.cache
 def trained() -> tuple[training.Trainer, bytes, bytes]:
-    """A trainer in the middle of its run, the content of its checkpoint, and that of its weights' file."""
+    """A trainer in the middle of its run, and the contents of its checkpoint and of its weights' file."""
     images = Draw(0).spikes(12, 2, 2).abs().clamp(max=1)
     samples = LabelledImages(images, torch.arange(12) % 3)
     settings = TrainingConfig(hidden_sizes=(3,), epochs=3, batch_size=4, steps=3, prefix=0, validation=0.0)
@@ -367,14 +367,14 @@ def checkpoint(draw: Draw) -> None:
 
 @functools.cache
 def a_run() -> tuple[RunFolder, RunFolder]:
-    """Two objects for one run folder: that of the process that trains there, and that of another."""
+    """Two objects for one run folder: one of the process that trains there, and one of another process."""
     writer = RunFolder.create(workspace("company"), TrainingConfig())
     writer.close()
     return writer, RunFolder.open(writer.path)
 
 
 OWNERS = (*FILES, "download.bin", ".lock", "", "x" * 200, "*", "[a]", "config.json.bak")
-# Names of partial files: those of a run, of a download and of other programs.
+# Names of partial files of a run, a download and other programs.
 PARTIAL = [f"{owner}{end}.partial" for owner in OWNERS for end in (".7", "", ".x", ".-1")]
 
 
@@ -423,7 +423,7 @@ def run_folder(draw: Draw) -> None:
 
 
 def outputs(draw: Draw) -> bool:
-    """Files written where there is a file, a link, a pipe, a device, a folder, or nothing."""
+    """Files written to a path that holds a file, a link, a pipe, a device, a folder, or nothing."""
     parent, weights = workspace("output"), np.arange(draw.randrange(1, 6)).reshape(1, -1)
     folder = parent / "files"
     folder.mkdir()
@@ -437,7 +437,7 @@ def outputs(draw: Draw) -> bool:
 
 @functools.cache
 def written_texts() -> dict[str, str]:
-    """What ``hardware`` writes as text, by the name of its reader."""
+    """The texts that ``hardware`` writes, by the name of their reader."""
     folder, weights = workspace("written"), [[1, -2, 3], [0, 5, -8]]
     hardware.write_weights(folder / "read_weights", weights)
     hardware.write_header(folder / "read_header", [weights], num_classes=2)
@@ -490,7 +490,7 @@ STRANGE_WORDS = (
 
 
 def command_words(draw: Draw) -> list[str]:
-    """A command line that is accepted, often with a setting, of which up to two words are replaced, lost or added."""
+    """A valid command line, often with a setting, in which up to two words may be replaced, lost or added."""
     words = draw.pick(*LINES).split()
     if words[0] in ("train", "sweep") and "--resume" not in words and draw.chance(70):
         setting = SETTINGS[draw.pick(*(name for name in SETTINGS if name != "dataset"))]

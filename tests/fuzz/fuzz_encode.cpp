@@ -1,4 +1,4 @@
-// Fuzz target: the encoders of every ISA against their definition, on images of which some have invalid pixels.
+// Fuzz target: the encoders of every ISA against their definition, on images some of which have invalid pixels.
 #include "../cpp/encode_problem.h"
 
 using namespace srcell;

@@ -1,4 +1,4 @@
-// Fuzz target: the event kernels of every ISA, on event rows of which some were altered.
+// Fuzz target: the event kernels of every ISA, on event rows some of which were altered.
 #include "../cpp/events_property.h"
 
 using namespace srcell;

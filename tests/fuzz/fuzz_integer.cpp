@@ -1,4 +1,4 @@
-// Fuzz target: integer neurons on every ISA and in the device code, on event rows of which some were altered.
+// Fuzz target: integer neurons on every ISA and in the device code, on event rows some of which were altered.
 #include "../cpp/integer_property.h"
 
 using namespace srcell;

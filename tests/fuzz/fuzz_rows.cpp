@@ -8,7 +8,7 @@ using namespace srcell;
 
 namespace {
 
-// The first fault, searched for one kind after the other in the documented order.
+// The first fault: one kind after the other is searched for, in the documented order.
 FoundFault first_fault(const UncheckedEvents& p) {
     for (int64_t b = 0; p.lengths && b < p.batch; ++b)
         if (p.lengths[b] < 0 || p.lengths[b] > p.steps) return {Fault::kLength, b};

@@ -1,6 +1,6 @@
-// Where a property takes its choices from. In a fuzz target they are the input's bytes and, when these are used up,
-// numbers of a generator that the bytes seed, so that every input describes a complete problem; in a test all come from
-// the generator. And how a fuzz target counts its runs.
+// The source of a property's choices, and the counts of a fuzz target's runs. In a fuzz target the choices are the
+// input's bytes and, when these are used up, numbers of a generator that the bytes seed, so that every input describes
+// a complete problem; in a test all choices come from the generator.
 #pragma once
 
 #include <limits>
@@ -43,7 +43,7 @@ class Input {
     // Any size, for an array that is empty because another size is 0.
     int64_t vast() { return integer<int64_t>(INT64_MAX) & INT64_MAX; }
 
-    // Usually one thread: others would be started anew in each call.
+    // Usually one thread: more threads would be started anew in each call.
     int threads() { return rarely(16) ? 3 : 1; }
     // The thread counts to try, drawn once.
     const std::vector<int>& thread_counts() {
@@ -107,7 +107,7 @@ class Input {
     std::vector<int> thread_counts_;
 };
 
-// Numbers of a target's runs. Inputs that reach a kernel's body have passed validation and have at least one item of
+// Counts of a target's runs. Inputs that reach a kernel's body have passed validation and have at least one item of
 // work.
 struct Counts {
     const char* target;

@@ -1,7 +1,7 @@
 """Fuzz targets on torch's modes and on padding past the samples' lengths.
 
-What a call in a mode must give is in ``support.modes``. Padding past a sample's length has no influence on outputs and
-gradients. Targets have the form that ``op_targets`` describes.
+``support.modes`` defines what a call in a mode must return. Padding past a sample's length has no influence on outputs
+and gradients. Targets have the form that ``op_targets`` describes.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def assert_shapes(kind: Any, given: dict[str, Any], outputs: Sequence[Tensor]) -
 
 
 def assert_values(outputs: Sequence[Tensor], lengths: Any, tame: bool) -> None:
-    """Assert that moderate arguments give spikes in [0, 1], and that there are none past a sample's length."""
+    """Assert that moderate arguments give spikes in [0, 1], and that no spike is past a sample's length."""
     if tame:
         assert all(bool(x.isfinite().all()) for x in outputs)
         assert bool(((outputs[0] >= 0) & (outputs[0] <= 1)).all())
@@ -185,7 +185,7 @@ def assert_values(outputs: Sequence[Tensor], lengths: Any, tame: bool) -> None:
 
 
 def assert_the_reference(outputs: Sequence[Tensor], given: dict[str, Any]) -> None:
-    """Assert that outputs in float64 are the reference's."""
+    """Assert that outputs in float64 equal those of the reference."""
     plain = {name: x.detach() if isinstance(x, Tensor) else x for name, x in given.items() if name != "method"}
     if "input" in plain:
         x, weight = plain.pop("input"), plain.pop("weight")
@@ -245,8 +245,8 @@ def reading_out(draw: Draw, kind: Any) -> None:
 
 # The modules
 
-# Arguments of a constructor, those of them that are never spoilt, arguments of the module's call on a sequence, and the
-# shapes of the outputs: the spikes and the state's tensors, or the readout's logits.
+# Arguments of a module's constructor that may be spoilt, those that are never spoilt, arguments of its call on a
+# sequence, and the shapes of the outputs: the spikes and the state's tensors, or the readout's logits.
 ModuleCase = tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[tuple[int, ...]]]
 
 
@@ -329,7 +329,7 @@ def modules(draw: Draw) -> None:
 
 
 def drawn_cell(draw: Draw) -> IntegerCell:
-    """Constants of which some may be refused, because values would not fit in 16 bits."""
+    """Constants, some of which may be refused because values would not fit in 16 bits."""
     changed = {name: value for name, value in HARDWARE.items() if draw.chance(2)}
     for name, value in changed.items():
         changed[name] = draw.pick(value + 1, value - 1, 2 * value, 0, 1, 15, 16, -32767, 32767, 32768)
@@ -351,7 +351,7 @@ def integers(draw: Draw) -> None:
 
 
 def integer_call(draw: Draw, inputs: int, neurons: int, cell: IntegerCell) -> dict[str, Any]:
-    """Input, state and lengths of either."""
+    """The input, state and lengths for either call."""
     steps, batch = draw.size(), draw.size()
     x = (draw.spikes(steps, batch, inputs) != 0).to(draw.pick(torch.float32, torch.float64, torch.bool, torch.uint8))
     events = draw.chance(40)
@@ -421,7 +421,7 @@ def integer_layer(draw: Draw) -> None:
 
 
 def spoilt_argument(draw: Draw, x: Any) -> Any:
-    """A wrong tensor, number, string or list of them, of the type that the dispatcher requires; None stays."""
+    """A wrong tensor, number, string or list of them, of the type that the dispatcher requires; None stays None."""
     if isinstance(x, Tensor):
         return draw.altered(x) if draw.chance(75) else draw.relaid(draw.repeated(x))
     if isinstance(x, bool):
@@ -451,7 +451,7 @@ def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dty
 
 
 def raw_call(draw: Draw) -> tuple[OperatorCall, bool]:
-    """A forward or backward call, and whether a tensor has contents that no forward call writes and no batch has."""
+    """A forward or backward call, and whether a tensor has contents that no forward call or batch can have."""
     dtype, wild = draw.pick(*FLOATS), draw.pick(0, 0, 40)
     steps, batch, neurons, inputs = draw.size(), draw.size(), draw.size(), draw.pick(3, 1, 0, 64, 70)
     layer = raw_layer(draw, steps, batch, neurons, dtype)
@@ -474,7 +474,7 @@ def raw_call(draw: Draw) -> tuple[OperatorCall, bool]:
 
 
 def backward_call(draw: Draw, call: LayerCall) -> tuple[OperatorCall, bool]:
-    """The backward call that belongs to a forward call, perhaps with noise in what this saved."""
+    """The backward call for a forward call, perhaps with noise in a saved tensor; return whether there is noise."""
     with torch.no_grad():
         outputs = call.forward()()
     dtype, saved = outputs[0].dtype, outputs[4:]
@@ -518,7 +518,7 @@ CORE_ERRORS = (TypeError, ValueError, MemoryError)
 
 
 def core_raw(draw: Draw) -> None:
-    """srcell._core where it promises to check the types and sizes of arguments."""
+    """Functions of srcell._core that promise to check the types and sizes of their arguments."""
     draw.pick(core_elementwise, core_empty, core_philox, core_layer)(draw)
 
 
@@ -557,7 +557,7 @@ def core_philox(draw: Draw) -> None:
 
 
 def core_layer(draw: Draw) -> None:
-    """Arguments of a layer, and a scan of no samples with it; it need only return."""
+    """A layer from drawn arguments, and a scan of zero samples with it; the scan need only return."""
     constants, addresses, strides = [1.0] * 6, [0] * 7, [0] * 7
     spoilt = draw.pick(constants, addresses, strides) if draw.chance(30) else constants
     if draw.chance(50):

@@ -1,4 +1,4 @@
-"""Fuzz target on memory that another thread changes: a call that reads events gives something, or a ValueError."""
+"""Fuzz target on memory that another thread changes: a call that reads events returns, or raises a ValueError."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fuzz.file_targets import workspace
 from srcell import EventBatch, IntegerSRC, integer_src_linear, runtime, src_linear
 from srcell.models import SRCClassifier
 
-CALLS = 10  # in each of which another thread writes
+CALLS = 10  # calls during which another thread writes
 
 
 def an_event_batch(draw: Draw, inputs: int) -> EventBatch:
-    """A batch of so many events that a call takes longer than a switch of threads."""
+    """A batch with so many events that a call takes longer than a switch of threads."""
     steps, batch = draw.pick(60, 7, 200), draw.pick(3, 1, 20)
-    dense = draw.floats(steps, batch, inputs) > 0.84  # a fifth
+    dense = draw.floats(steps, batch, inputs) > 0.84  # a fifth of the elements
     return EventBatch.from_dense(dense.to(draw.pick(*FLOATS)), draw.lengths(steps, batch) if draw.chance(30) else None)
 
 
@@ -92,4 +92,4 @@ def races(draw: Draw) -> None:
                 call()
     torch.set_num_threads(threads)
 
-    call()  # the values are those from before
+    call()  # the original values are restored

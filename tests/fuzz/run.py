@@ -117,7 +117,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=seconds, help="for each target [%(default)s]")
     parser.add_argument("--inputs", type=int, default=inputs, help="at most, for each target [%(default)s]")
     parser.add_argument("--seed", type=int, default=seed, help="[%(default)s]")
-    parser.add_argument("--only", type=int, metavar="K", help="input K alone, its exception as it is")
+    parser.add_argument("--only", type=int, metavar="K", help="run only input K, and do not catch its exception")
     arguments = parser.parse_args()
     faulthandler.enable()
     chosen, failed = arguments.targets or list(TARGETS), False

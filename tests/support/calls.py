@@ -126,7 +126,7 @@ def with_gradients(function: Callable[..., Any], args: Sequence[Any], others: Se
 
 
 def in_process(code: str, **environment: str) -> str:
-    """The output of code run in a process of its own, so that a crash does not end the tests."""
+    """The output of code run in a separate process, so that a crash does not end the tests."""
     variables = {**os.environ, **environment}
     made = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=600)
     assert made.returncode == 0, f"status {made.returncode}\n{made.stderr[-2000:]}"

@@ -61,7 +61,7 @@ def write_cochlea_file(
     times: Sequence[Sequence[float]] = ((0.0, 0.0005, 0.009, 0.0101), (0.002,)),
     units: Sequence[Sequence[int]] = ((699, 5, 5, 0), (12,)),
 ) -> None:
-    """A file as those of SHD and SSC: times in seconds, in half precision, and channels, a vector a recording."""
+    """A file in the format of SHD and SSC: per recording, times (seconds, half precision) and channels."""
     h5py: Any = pytest.importorskip("h5py", reason='pip install "srcell[nmnist]"')
     with h5py.File(path, "w") as file:
         for key, dtype, vectors in (("times", np.float16, times), ("units", np.uint16, units)):
@@ -78,7 +78,7 @@ def write_cochlea(name: str, folder: Path) -> None:
 
 
 def write_gestures(folder: Path) -> None:
-    """Files as those that tonic extracts: a row (x, y, polarity, milliseconds) an event."""
+    """Files as tonic extracts them: one row (x, y, polarity, milliseconds) per event."""
     rows = np.array([[0, 0, 0, 0], [3, 3, 0, 4], [127, 4, 1, 5], [127, 4, 1, 31]], np.float64)
     for part in ("ibmGestureTrain", "ibmGestureTest"):
         for name, content in {"user02_led/10": rows, "user01_lab/4": rows[:3]}.items():

@@ -1,4 +1,4 @@
-"""A GPU to test on, which may be the host: the CUDA kernels compiled for it (tests/cpp/cuda_on_host.cpp)."""
+"""A GPU to test on: a real card, or the host with the CUDA kernels compiled for it (tests/cpp/cuda_on_host.cpp)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def make_case(
     recurrent: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Inputs, Tensor | EventBatch | None]:
-    """The arguments of a layer (T, B, N) at which it spikes, by name, and what else it receives, without a gradient.
+    """The arguments by name that make a layer (T, B, N) spike, and its input that gets no gradient, or None.
 
     `kind` is currents, EventBatch, graded (events with values) or dense; `cell` is constants, scalars or per neuron.
     """
@@ -162,7 +162,7 @@ def layer_of(
     function: Callable[..., Outputs] = src_linear,
     **options: Any,
 ) -> Callable[..., list[Tensor]]:
-    """``src``, or this function of a weight, as a function of the tensors of these names; x is not differentiated."""
+    """``src``, or ``function`` of x and a weight, as a function of the named tensors; x gets no gradient."""
 
     def run(*tensors: Tensor) -> list[Tensor]:
         device = tensors[0].device

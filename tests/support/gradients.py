@@ -14,7 +14,7 @@ from support.inputs import Inputs, Outputs, call, noise
 
 
 def make_output_gradients(seed: int, outputs: Outputs) -> list[Tensor]:
-    """Random incoming gradients of the spikes and of the final i, h, hs."""
+    """Random grad_outputs for the spikes and the final i, h, hs."""
     tensors = (outputs[0], *outputs[1])
     return [noise(seed + k, *x.shape, dtype=x.dtype) for k, x in enumerate(tensors)]
 
@@ -26,7 +26,7 @@ def requiring_grad(inputs: Inputs) -> Inputs:
 def gradients(
     function: Callable[..., Outputs], inputs: Inputs, grad_outputs: Sequence[Tensor | None], **options: Any
 ) -> Inputs:
-    """The gradient of every input, given the incoming ones of spikes, i, h, hs; None for no incoming gradient."""
+    """The gradient of every input, given the grad_outputs of spikes, i, h, hs; None is no gradient."""
     leaves = requiring_grad(inputs)
     spikes, state = call(function, leaves, **options)
     pairs = [(x, g) for x, g in zip((spikes, *state), grad_outputs, strict=True) if g is not None]
@@ -44,8 +44,8 @@ def results(
     grad_outputs: Sequence[Tensor | None] | None = None,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """The spikes, the final i, h, hs and the gradient of every input, by name. The incoming gradients are random unless
-    they are given.
+    """The spikes, the final i, h, hs and the gradient of every input, by name. The grad_outputs are random unless they
+    are given.
     """
     with torch.no_grad():
         spikes, state = call(function, inputs, **options)
@@ -61,7 +61,7 @@ def relative_error(x: Tensor, expected: Tensor) -> float:
     """The largest error relative to the largest element, or to 1 if that is larger.
 
     With recurrent_grad=True gradients reach 1e4 and more, and a small element is a difference of large terms, so that
-    its rounding error is that of the terms. The lower limit of 1 is the size of the incoming gradients.
+    its rounding error is that of the terms. The lower limit of 1 is the size of the grad_outputs.
     """
     return largest(x - expected) / max(1.0, largest(expected))
 

@@ -1,4 +1,4 @@
-"""Programs in processes of their own in which some modules cannot be imported."""
+"""Programs in separate processes in which some modules cannot be imported."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class LayerCall(NamedTuple):
     def backward(
         self, grad_outputs: Sequence[Tensor | None], saved: Sequence[Tensor], output_mask: list[bool]
     ) -> OperatorCall:
-        """The backward call: gradients of spikes, i, h and hs, and what the forward operator returned after these."""
+        """The backward call, from gradients of spikes, i, h and hs and the tensors that the forward call saved."""
         arguments = (*grad_outputs, *self.synapse, *saved, *self.layer.backward)
         options = {**self.layer.options, **self.both, "output_mask": output_mask}
         return OperatorCall(f"{self.name}_backward", *arguments, **options)

@@ -1,4 +1,4 @@
-"""Paths that a user may name for a file to be written, and what must be there afterwards."""
+"""Paths that a user may name for a file to be written, and checks of what is there afterwards."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-# At the path is nothing, a file, a link (to a file, a missing file, a link, itself, a missing folder, a device),
+# The path holds nothing, a file, a link (to a file, a missing file, a link, itself, a missing folder, a device),
 # or something that no file can replace.
 LINKS = {"link": "elsewhere/target", "dangling": "elsewhere/target", "chain": "between"}
 LINKS |= {"missing": "nowhere/target", "device": os.devnull}
 REFUSED = ("loop", "missing", "folder", "socket")
 KINDS = ("nothing", "file", "pipe", *LINKS, "loop", "folder", "socket")
-# The longest names of a file system, and names that a shell or srcell reads otherwise.
+# The longest names of a file system, and names with a special meaning to a shell or srcell.
 NAMES = ("file", "n" * 255, "é" * 127, "*", "a.partial")
 
 

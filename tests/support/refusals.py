@@ -1,4 +1,4 @@
-"""Calls that must raise an error which names the argument, as rows of a table, and lengths that must be refused."""
+"""Calls that must raise an error that names the argument, as rows of a table, and lengths that must be refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-/* Pictures on canvases, in the colours of the theme. Each is { element, draw(run, step) }, with what happened in the
-   first `step` steps. It must never know what is drawn, nor who moves the step. */
+/* Pictures on canvases, in the colours of the theme. Each is { element, draw(run, step) } and shows what happened in
+   the first `step` steps. It must know nothing about what is drawn, or about who moves the step. */
 import { color, html, onTheme } from "./controls.js";
 
 export const LEFT = 34, RIGHT = 14;
@@ -7,13 +7,14 @@ export const LEFT = 34, RIGHT = 14;
 const tints = new Map();
 onTheme(() => tints.clear());
 
-/** A colour of the theme, which asking the browser for at every spike would be slow. */
+/** A colour of the theme, cached because asking the browser for it at every spike would be slow. */
 export function tint(name) {
   if (!tints.get(name)) tints.set(name, color(name));
   return tints.get(name);
 }
 
-/** A canvas; `paint(pen, size, run, step)` draws in pixels of the page, `describe(run, step)` says it in words. */
+/** A canvas; `paint(pen, size, run, step)` draws in pixels of the page, `describe(run, step)` describes the picture in
+    words. */
 export function view({ height = null, name, caption = null, describe, paint }) {
   const canvas = html("canvas", { class: name, role: "img" });
   if (height) canvas.style.height = `${height}px`;
@@ -34,8 +35,8 @@ export function view({ height = null, name, caption = null, describe, paint }) {
   return { element: caption ? html("figure", {}, canvas, html("figcaption", {}, caption)) : canvas, draw };
 }
 
-/** A view over the steps of a run, which has `steps` and `shaded`: pairs of steps from which and up to which the ground
-    is shaded. `paint` also gets x(step) and the width of a step. */
+/** A view over the steps of a run, which has `steps` and `shaded`: pairs of the first step and the end of each shaded
+    range. `paint` also gets x(step) and the width of a step. */
 export function overSteps({ left = LEFT, paint, ...rest }) {
   return view({
     ...rest,

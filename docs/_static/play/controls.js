@@ -1,14 +1,14 @@
-/* What the pages share: elements, sliders, buttons, a state that stays in the link, and the theme's colours. It must
-   never know the runtime. */
+/* What the pages share: elements, sliders, buttons, a state that is kept in the link, and the theme's colours. It must
+   know nothing about the runtime. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element of HTML; attributes that begin with "on" are listeners, children are nodes or texts. */
+/** An HTML element; attributes that begin with "on" are listeners, children are nodes or texts. */
 export function html(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** An element of SVG. */
+/** An SVG element. */
 export function svg(tag, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -24,10 +24,11 @@ function filled(element, attributes, children) {
 
 let sliders = 0;
 
-/** A labelled slider; `value` of what is returned gets and sets without a call of `change`, which users cause. */
+/** A labelled slider. The returned object's `value` gets and sets the value without calling `change`, which only users
+    trigger. */
 export function slider({ label, symbol = "", min, max, step, value, digits = 2, change }) {
   const id = `play-slider-${++sliders}`;
-  const shown = html("output", { for: id, "aria-live": "off" }); // the range itself says its value
+  const shown = html("output", { for: id, "aria-live": "off" }); // screen readers read the range itself
   const range = html("input", { type: "range", id, min, max, step, value });
   const show = () => {
     shown.textContent = Number(range.value).toFixed(digits).replace("-", "\u2212");
@@ -44,7 +45,7 @@ export function slider({ label, symbol = "", min, max, step, value, digits = 2, 
   };
 }
 
-/** A button; with `pressed` one that stays down. */
+/** A button; with `pressed`, a toggle button. */
 export function button(text, click, { pressed = null, title = null } = {}) {
   return html("button", { type: "button", class: "play-button", title, "aria-pressed": pressed === null ? null : String(pressed),
     onclick: click }, text);
@@ -60,12 +61,12 @@ export function linkState() {
   return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 }
 
-/** Keeps a state in the link, without a step in the browser's history; browsers refuse to do so many times a second. */
+/** Keeps a state in the link without adding to the browser's history; browsers refuse to do so many times a second. */
 export function keepInLink(state) {
   history.replaceState(null, "", `#${new URLSearchParams(state)}`);
 }
 
-/** Calls `call` once, when it has not been asked for so many milliseconds. */
+/** Delays `call` until no call has been asked for during so many milliseconds. */
 export function settled(call, milliseconds) {
   let timer = 0;
   const ask = () => {
@@ -76,7 +77,7 @@ export function settled(call, milliseconds) {
   return ask;
 }
 
-/** A colour of play.css, such as "fast", as canvas takes it. */
+/** A colour of play.css, such as "fast", in the form that canvas takes. */
 export function color(name) {
   return getComputedStyle(document.body).getPropertyValue(`--play-${name}`).trim();
 }
@@ -92,7 +93,7 @@ export function calm() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
 
-/** Fills the page's place with what `build` returns, or says why it cannot. */
+/** Fills the page's placeholder with what `build` returns, or says why the page cannot run. */
 export async function mount(build) {
   const place = document.querySelector("[data-play]");
   try {

@@ -1,16 +1,16 @@
-/* A pad to draw on, and the picture of a drawing as MNIST's makers made theirs. A drawing is a list of strokes, a
-   stroke a list of points [x, y] in [0, 1]. It must never know a network. */
+/* A pad to draw on, and the conversion of a drawing to a picture as in MNIST. A drawing is a list of strokes, a stroke
+   a list of points [x, y] in [0, 1]. It must know nothing about a network. */
 import { color, html, onTheme } from "./controls.js";
 
 export const SIDE = 28;
 
-const MIDDLE = 14.5; // where MNIST's digits have their centre of mass: in the middle of pixel 14, counted from 0
-const FITTED = 20; // pixels that the larger side of a drawing gets
-const PEN = 1.2; // radius in the picture's pixels, with which sample digits are as bright as MNIST's
-const SMALLEST = 0.08; // larger side in the pad of a drawing that still gets all 20; a dot stays a dot
+const MIDDLE = 14.5; // the centre of mass of MNIST's digits: the middle of pixel 14, counted from 0
+const FITTED = 20; // pixels of a drawing's larger side
+const PEN = 1.2; // radius in the picture's pixels; makes sample digits as bright as MNIST's
+const SMALLEST = 0.08; // larger side, on the pad, below which a drawing is enlarged no further; a dot stays a dot
 const PAD_PEN = 0.045; // radius in the pad
 
-/** A drawing's picture (SIDE * SIDE numbers in [0, 1]): fitted to 20 x 20 pixels, its centre of mass in MIDDLE. */
+/** A drawing's picture (SIDE * SIDE numbers in [0, 1]): scaled to 20 x 20 pixels, with its centre of mass at MIDDLE. */
 export function pictureOf(strokes) {
   const points = strokes.flat();
   if (!points.length) return new Float32Array(SIDE * SIDE);
@@ -40,7 +40,7 @@ function centre(picture) {
   return [x / sum, y / sum];
 }
 
-/** Each pixel is as bright as the pen covers it. */
+/** The brightness of a pixel is the part of it that the pen covers. */
 function painted(strokes) {
   const picture = new Float32Array(SIDE * SIDE);
   for (const stroke of strokes)
@@ -65,7 +65,7 @@ function distance([x, y], [x0, y0], [x1, y1]) {
   return Math.hypot(x - x0 - along * dx, y - y0 - along * dy);
 }
 
-/** A pad; `change` is called when a stroke ends and when the drawing is another. */
+/** A pad; `change` is called when a stroke ends and when the drawing is replaced. */
 export class Pad {
   constructor(change) {
     Object.assign(this, { change, drawing: [], before: [], fresh: false, stroke: null });
@@ -77,7 +77,7 @@ export class Pad {
     onTheme(() => this.paint());
   }
 
-  /** Shows a drawing; the pen's next stroke begins a new one. */
+  /** Shows a drawing; the next stroke of the pen starts a new one. */
   show(drawing) {
     this.become(drawing);
     this.fresh = true;

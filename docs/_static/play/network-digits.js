@@ -1,5 +1,5 @@
-/* The ten digits as drawings, so that the page can be used without a pen. They are curves through a few points; it must
-   never know what becomes of them. */
+/* The ten digits as drawings, so that the page can be used without a pen. They are curves through a few points. The
+   file must know nothing about what becomes of them. */
 
 const CURVES = [
   [[[52, 14], [34, 22], [26, 45], [29, 70], [44, 85], [62, 80], [73, 58], [71, 32], [60, 17], [52, 14]]],
@@ -15,14 +15,14 @@ const CURVES = [
     [66, 30], [64, 22]]],
   [[[66, 26], [52, 14], [35, 24], [34, 42], [49, 49], [64, 40], [67, 24]], [[67, 24], [65, 55], [58, 87]]],
 ];
-const PIECES = 8; // straight ones between two points of a curve
+const PIECES = 8; // straight pieces between two points of a curve
 
 /** The strokes of a digit, in [0, 1]. */
 export function sampleDigit(digit) {
   return CURVES[digit].map((points) => smooth(points.map(([x, y]) => [x / 100, y / 100])));
 }
 
-/** Catmull and Rom's curve through points. */
+/** The Catmull-Rom curve through points. */
 function smooth(points) {
   const at = (k) => points[Math.max(0, Math.min(points.length - 1, k))], curve = [points[0]];
   for (let k = 1; k < points.length; ++k)

@@ -1,4 +1,5 @@
-/* A network's run over a picture or other events, with all that a page shows of it. It must never know the page. */
+/* A network's run over a picture or other events, with everything that a page shows of it. It must know nothing about
+   the page. */
 
 /** A network with its encoder's settings and a stream. */
 export function opened(runtime, bytes, { name, bits }) {
@@ -12,13 +13,14 @@ export function run(opened, picture, seed) {
   return { ...runOver(opened, events), encoder, shaded: [[0, encoder.prefix]] };
 }
 
-/** A run over events: at once, which is what is timed, and then step by step, of which everything is kept. */
+/** A run over events: first all steps at once, which is timed, and then step by step, of which everything is kept. */
 export function runOver({ name, network, stream }, events) {
   const begin = performance.now(), { logits } = network.run(events), milliseconds = performance.now() - begin;
   return { name, steps: events.steps, events, logits, milliseconds, ...followed(network, stream, events) };
 }
 
-/** The active neurons of each step with their outputs, how many they were before each step, and logits after each. */
+/** The active neurons of each step with their outputs, the number of spikes before each step, and the logits after
+    each. */
 function followed(network, stream, events) {
   const active = [], spikesBefore = [0], logitsAfter = [new Float32Array(network.classes)];
   stream.reset();
@@ -38,12 +40,12 @@ export function eventsBefore({ events }, step) {
   return events.offsets[step];
 }
 
-/** Classes, that of the largest logit first. */
+/** The classes, by descending logit. */
 export function ranked(logits) {
   return [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
 }
 
-/** The class of the largest logit; null while none is alone. */
+/** The class of the largest logit, or null while two classes share it. */
 export function leader(logits) {
   const [first, second] = ranked(logits);
   return logits[first] > logits[second] ? first : null;

@@ -1,11 +1,11 @@
-/* The pictures of a run: input, votes, spikes. Each is { element, draw(run, step) }, with what happened in the first
-   `step` steps. They must never know the runtime, nor who moves the step. */
+/* The pictures of a run: input, votes, spikes. Each is { element, draw(run, step) } and shows what happened in the
+   first `step` steps. They must know nothing about the runtime, or about who moves the step. */
 import { LEFT, RIGHT, fill, overSteps, tint, view, write } from "./canvas.js";
 import { SIDE } from "./drawing.js";
 import { eventsBefore, leader, ranked } from "./network-run.js";
 
 const ROWS = 2; // pixels of a neuron's row
-const SO_FAR = 0.4; // ink of a pixel that was active as often as can be
+const SO_FAR = 0.4; // ink of a pixel that was active as often as possible
 
 function signed(x, digits = 1) {
   return x.toFixed(digits).replace("-", "\u2212");
@@ -15,7 +15,7 @@ function signed(x, digits = 1) {
 export function pictureView() {
   return view({
     name: "network-picture",
-    describe: (picture) => `The picture of ${SIDE} by ${SIDE} pixels that the networks get`
+    describe: (picture) => `The picture of ${SIDE} by ${SIDE} pixels that the networks receive`
       + (picture.some((pixel) => pixel) ? "" : "; it is empty"),
     paint: (pen, size, picture) => pixels(pen, size, picture),
   });
@@ -31,7 +31,7 @@ function pixels(pen, { width }, picture) {
   pen.globalAlpha = 1;
 }
 
-/** How often each pixel was active so far, and the active pixels of the last step. */
+/** How often each pixel has been active so far, and the active pixels of the last step. */
 export function inputView() {
   return view({
     name: "network-picture",
@@ -55,7 +55,7 @@ function last(run, step) {
 export function votesView() {
   return view({
     name: "network-votes", height: 110,
-    caption: "Logits so far: the votes over the temperature. An output counts for its neuron's class, and a tenth as much against the others; in the float network it fades by 1 % a step.",
+    caption: "Logits so far: the votes over the temperature. An output counts as a vote for its neuron's class, and a tenth as much against the others; in the float network a vote fades by 1 % per step.",
     describe: (run, step) => `Logits after step ${step}: `
       + [...run.logitsAfter[step].entries()].map(([c, logit]) => `${c}: ${signed(logit)}`).join(", "),
     paint: (pen, { width, height }, run, step) => {
@@ -73,7 +73,7 @@ export function votesView() {
   });
 }
 
-/** How many pixels were active in each step. */
+/** The number of active pixels in each step. */
 export function eventsView() {
   return overSteps({
     name: "network-events", height: 44,
@@ -122,7 +122,7 @@ function spikesOf(run, step) {
   return counts;
 }
 
-/** The logits over the steps; the first two have names and thick lines. */
+/** The logits over the steps; the two largest have names and thick lines. */
 export function logitsView() {
   return overSteps({
     name: "network-logits", height: 100, caption: "Logits over the steps; the two largest are marked.",

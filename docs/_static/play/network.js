@@ -1,5 +1,5 @@
-/* The page "Draw a digit": a pad, the networks that see it, and what moves them step by step. All that is computed
-   comes from the runtime; the page must never know how a neuron or the encoder works. */
+/* The page "Draw a digit": a pad, the networks that classify the drawing, and controls that move them step by step. The
+   runtime computes everything; the page must know nothing about how a neuron or the encoder works. */
 import { announcer, button, calm, html, mount, slider } from "./controls.js";
 import { Pad, pictureOf } from "./drawing.js";
 import { sampleDigit } from "./network-digits.js";
@@ -12,7 +12,7 @@ const NETWORKS = [
   { name: "Float", file: "mnist-100.srcell", bits: 32 },
   { name: "Integer", file: "integer-44-4.srcell", bits: 4 },
 ];
-const FIRST = 7; // the digit that is there when the page opens
+const FIRST = 7; // the digit that is shown when the page opens
 
 mount(async () => {
   const [runtime, ...files] = await Promise.all([load(beside("srcell.wasm")),
@@ -48,7 +48,7 @@ class Page {
   }
 
   got() {
-    const caption = "What the networks get: 28 by 28 pixels, fitted and centred as MNIST's digits are.";
+    const caption = "The networks' input: 28 by 28 pixels, scaled and centred as in MNIST.";
     return html("figure", {}, this.picture.element, html("figcaption", {}, caption));
   }
 
@@ -60,7 +60,7 @@ class Page {
     });
     return html("div", { class: "network-tools" },
       html("div", { class: "play-row" }, button("Clear", () => this.pad.clear()), button("Undo", () => this.pad.undo()),
-        html("span", { id: "network-samples" }, "or let one be drawn:")),
+        html("span", { id: "network-samples" }, "or show a sample:")),
       html("div", { class: "network-digits", role: "group", "aria-labelledby": "network-samples" }, ...digits));
   }
 
@@ -74,7 +74,7 @@ class Page {
       html("div", { class: "play-row network-run", role: "group", "aria-label": "Run" }, this.runButton,
         button("Step", () => (this.pause(), this.show(this.step < this.steps ? this.step + 1 : 1))),
         button("At once", () => this.atOnce()), button("Reset", () => (this.pause(), this.show(0))),
-        button("New spikes", () => (++this.seed, this.atOnce()), { title: "Other input spikes of the same picture" })),
+        button("New spikes", () => (++this.seed, this.atOnce()), { title: "Other input spikes for the same picture" })),
       html("div", { class: "play-controls network-sliders" }, this.at.element, this.speed.element),
     ];
   }
@@ -90,7 +90,7 @@ class Page {
     window.play = { runtime, networks, seed, image: picture, result: this.runs.map(resultOf) };
   }
 
-  /** Shows the first so many steps. */
+  /** Shows the first `step` steps. */
   show(step) {
     this.step = this.at.value = step;
     this.columns.forEach((column, k) => column.show(this.runs[k], step));
@@ -104,7 +104,7 @@ class Page {
     return this.runs.map((run) => this.step < this.steps ? standOf(run, this.step) : answerOf(run)).join("\n");
   }
 
-  /** Goes through the steps again, from the first if they have ended. */
+  /** Plays the steps, from the first if they have ended. */
   play() {
     if (!this.runs.length) return;
     if (calm()) return this.show(this.steps);
@@ -141,7 +141,7 @@ function lead(logits) {
   return `${first}, its logit ${(logits[first] - logits[second]).toFixed(1)} above that of ${second}`;
 }
 
-/** What a network does. */
+/** What one network does. */
 class Column {
   constructor({ name, bits, network, encoder, steps }) {
     this.steps = steps;
@@ -152,7 +152,7 @@ class Column {
     this.element = html("section", {}, html("h2", {}, `${name} neurons`),
       html("p", {}, `${steps} steps, of which ${encoder.prefix} are silent; weights of ${bits} bits.`),
       html("div", { class: "network-answer" }, this.input.element, html("div", {}, this.digit, this.words,
-        html("p", { class: "network-small" }, "In the picture: the step's active pixels, over those so far."))),
+        html("p", { class: "network-small" }, "In the picture: this step's active pixels, on top of those so far."))),
       ...this.views.map((each) => each.element));
   }
 
@@ -170,12 +170,12 @@ const COUNTS = [
   ["Output events: active neurons of all steps", (run, step) => run.spikesBefore[step]],
   ["Additions: input events × neurons", (run, step) => eventsBefore(run, step) * run.neurons],
   ["Multiply-adds if no zero were skipped: inputs × neurons × steps", (run, step) => run.inputs * run.neurons * step],
-  ["The share of these that is done", (run, step) => step ? eventsBefore(run, step) / (run.inputs * step) : 0,
+  ["The share of these that is computed", (run, step) => step ? eventsBefore(run, step) / (run.inputs * step) : 0,
     (share) => `${(100 * share).toFixed(1)} %`],
-  ["Time of all steps at once", (run) => run.milliseconds, (time) => `${time.toFixed(1)} ms`],
+  ["Time to run all steps at once", (run) => run.milliseconds, (time) => `${time.toFixed(1)} ms`],
 ];
 
-/** What the networks needed so far, beside each other. */
+/** The networks' costs so far, side by side. */
 class Counts {
   constructor(networks) {
     this.cells = COUNTS.map(() => networks.map(() => html("td")));

@@ -1,5 +1,6 @@
-/* One neuron, and what can be asked of it, all computed by the runtime: where it rests, what a current makes of it, how
-   often it fires, and where a step leads from each point of the plane of h and hs. It must never know the page. */
+/* One neuron, and what can be asked of it, all computed by the runtime: its resting state, its response to a current,
+   how often it fires, and where a step leads from each point of the plane of h and hs. It must know nothing about the
+   page. */
 
 import { Events, neuronFile, tensorFile } from "./srcell.js";
 
@@ -12,7 +13,7 @@ export class Cell {
     Object.assign(this, { runtime, rests: new Map(), field: null });
   }
 
-  /** i, h and hs after 1,000 silent steps from zero: where it rests, if it can rest. */
+  /** i, h and hs after 1,000 silent steps from zero: the resting state, if the neuron has one. */
   rest(parameters) {
     const key = JSON.stringify(parameters);
     if (this.rests.has(key)) return this.rests.get(key);
@@ -37,7 +38,7 @@ export class Cell {
     return { current, initial, i, h, hs };
   }
 
-  /** Spikes per 100 steps under each steady current, from rest and without the first 400 steps. */
+  /** Spikes per 100 steps under each steady current, from rest, without the first 400 steps. */
   rates(parameters, currents) {
     const steps = SETTLING + COUNTED, batch = currents.length, cells = steps * batch;
     const values = Float32Array.from({ length: cells }, (_, row) => currents[Math.floor(row / steps)]);
@@ -48,7 +49,7 @@ export class Cell {
     return currents.map((_, b) => 100 * rate(spikesOf((t) => spikes[t * batch + b], steps, SETTLING), steps));
   }
 
-  /** Where a step leads from each point of a grid when the integrator is at i: { from, to }, pairs of h and hs. */
+  /** Where a step leads from each point of a grid when the integrator is i: { from, to }, pairs of h and hs. */
   steps(parameters, i) {
     const key = JSON.stringify(parameters);
     if (this.field?.key !== key) {
@@ -64,7 +65,7 @@ export class Cell {
     return GRID.map((from, k) => ({ from, to: [h[k], hs[k]] }));
   }
 
-  /** What `use` makes of a stream. */
+  /** Returns what `use` returns for a new stream. */
   streaming(file, use) {
     const network = this.runtime.network(file), stream = network.stream();
     const made = use(stream);
@@ -74,7 +75,7 @@ export class Cell {
   }
 }
 
-/** The steps of spikes, upward crossings of 0.5, from `first` on; `before` is what came before step 0. */
+/** The steps of spikes, upward crossings of 0.5, from `first` on; `before` is the output before step 0. */
 export function spikesOf(output, steps, first = 0, before = 0) {
   const found = [];
   for (let t = first; t < steps; ++t)
@@ -82,7 +83,8 @@ export function spikesOf(output, steps, first = 0, before = 0) {
   return found;
 }
 
-/** Spikes per step: of a neuron that keeps firing from the time between its first and last spike, else their number. */
+/** Spikes per step: for a neuron that keeps firing, from the time between its first and last spike, otherwise from
+    their number. */
 function rate(spikes, steps) {
   const every = (spikes.at(-1) - spikes[0]) / (spikes.length - 1);
   return steps - spikes.at(-1) < 2 * every ? 1 / every : spikes.length / COUNTED;
@@ -91,7 +93,7 @@ function rate(spikes, steps) {
 const ALONG = Array.from({ length: POINTS }, (_, k) => EDGE * (2 * k / (POINTS - 1) - 1));
 const GRID = ALONG.flatMap((hs) => ALONG.map((h) => [h, hs]));
 
-/** A network of one neuron for each point of the grid, which all get the same current and have nothing integrated. */
+/** A network of one neuron for each point of the grid; all get the same current and start with an integrator of 0. */
 function gridFile({ bias, ...parameters }) {
   const neurons = GRID.length, all = (value) => Array.from({ length: neurons }, () => value);
   const initial = [...all(0), ...GRID.map(([h]) => h), ...GRID.map(([, hs]) => hs)];

@@ -1,5 +1,5 @@
-/* The phase portrait: the plane of h and hs with the lines on which one of them stays, the direction of a step from
-   each point, and the neuron on its way. It must never know the runtime. */
+/* The phase portrait: the plane of h and hs with the lines on which one of them stays constant, the direction of a step
+   from each point, and the neuron's orbit. It must know nothing about the runtime. */
 
 import { html } from "./controls.js";
 import { Plot, curve, legend, pixel, set, written } from "./neuron-plot.js";
@@ -7,14 +7,14 @@ import { Plot, curve, legend, pixel, set, written } from "./neuron-plot.js";
 const EDGE = 1.08, LONGEST = 0.1, TRAIL = 24;
 
 export class Plane {
-  /** `steps(i)` tells where steps lead when the integrator is at i. */
+  /** `steps(i)` returns where steps lead when the integrator is i. */
   constructor(steps) {
     Object.assign(this, { steps, plot: new Plot({ height: null, left: 46, bottom: 34 }) });
     this.curves = Object.fromEntries(["field", "slow", "fast", "orbit", "visited", "trail", "trailed", "point"]
       .map((name) => [name, curve(name)]));
     this.plot.marks.append(...Object.values(this.curves));
     this.note = html("figcaption");
-    this.element = html("figure", {}, legend(["fast", "h stays"], ["slow", "hs stays"], ["visited", "steps"],
+    this.element = html("figure", {}, legend(["fast", "h constant"], ["slow", "hs constant"], ["visited", "steps"],
       ["trail", `the last ${TRAIL}`]),
       this.plot.element, this.note);
   }
@@ -36,7 +36,7 @@ export class Plane {
     set(curves.visited, { d: plot.dots(this.points) });
   }
 
-  /** Moves to a step: the point there, the steps before, and the lines of the drive at that time. */
+  /** Moves to a step: draws its point, the steps before it, and the lines for the drive at that time. */
   at(step) {
     const { plot, curves, trace } = this, behind = this.points.slice(Math.max(0, step + 1 - TRAIL), step + 2);
     const lift = plot.y(-trace.drive[step] / this.parameters.rs) - plot.y(0);
@@ -49,19 +49,19 @@ export class Plane {
       this.fieldAt = trace.drive[step];
     }
     const [h, hs] = behind.at(-1);
-    this.note.textContent = `At step ${step} the drive is x = ${written(trace.drive[step], 2)}; it lifts the line on `
-      + "which h stays. Grey arrows: the direction of a step.";
+    this.note.textContent = `At step ${step} the drive is x = ${written(trace.drive[step], 2)}; it raises the line on `
+      + "which h stays constant. Grey arrows: the direction of a step.";
     plot.label = `The plane of h and hs at step ${step}: h is ${h.toFixed(3)}, hs is ${hs.toFixed(3)}.`;
   }
 }
 
-/** Where h stays as it is without a drive; a drive x moves the line by -x / rs. */
+/** The line on which h stays constant without a drive; a drive x moves it by -x / rs. */
 function fastLine({ bias, r, rs }) {
   const along = Array.from({ length: 501 }, (_, k) => 0.12 * (k - 250)); // u = atanh(h), so that h comes close to 1
   return along.map((u) => [Math.tanh(u), (u - r * Math.tanh(u) - bias) / rs]);
 }
 
-/** The text of a path: an arrow in the direction of a step. */
+/** The path data of an arrow in the direction of a step. */
 function arrow(plot, { from, to }) {
   const [dh, dhs] = [to[0] - from[0], to[1] - from[1]], length = Math.hypot(dh, dhs);
   if (length < 1e-4) return "";

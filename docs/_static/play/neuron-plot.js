@@ -1,11 +1,11 @@
-/* A plot in SVG with axes, at the size at which it is shown, so that its text keeps its size; and what plots are drawn
-   from. It must never know the neuron. */
+/* A plot in SVG with axes, drawn at the size at which it is shown, so that its text keeps its size; and the parts of
+   plots. It must know nothing about the neuron. */
 
 import { html, svg } from "./controls.js";
 
 let plots = 0;
 
-/** A plot; `marks` is where its curves go, cut off at the axes. */
+/** A plot; `marks` holds its curves, clipped at the axes. */
 export class Plot {
   constructor({ height, left = 30, right = 12, top = 6, bottom = 20 }) {
     const id = `neuron-plot-${++plots}`;
@@ -21,7 +21,7 @@ export class Plot {
     this.element.setAttribute("aria-label", text);
   }
 
-  /** Takes a width in pixels; without a height the plane within the axes is square. */
+  /** Fits the plot to a width in pixels; without a height, the plane within the axes is square. */
   fit(width) {
     const { left, right, top, bottom } = this.margin, across = width - left - right;
     this.inner = { width: across, height: this.height ? this.height - top - bottom : across };
@@ -38,13 +38,13 @@ export class Plot {
     return this.margin.top + this.inner.height * (this.ys[1] - value) / (this.ys[1] - this.ys[0]);
   }
 
-  /** The value on the x axis that is at a pointer. */
+  /** The value on the x axis under a pointer. */
   under(event) {
     const at = event.clientX - this.element.getBoundingClientRect().left - this.margin.left;
     return this.xs[0] + at / this.inner.width * (this.xs[1] - this.xs[0]);
   }
 
-  /** Draws the axes of these ranges. */
+  /** Draws axes with these ranges. */
   frame({ xs, ys, xLabel = "", yLabel = "", xTicks = ticks(...xs, this.inner.width / 55),
     yTicks = ticks(...ys, Math.min(7, this.inner.height / 28)) }) {
     Object.assign(this, { xs, ys });
@@ -58,12 +58,12 @@ export class Plot {
     this.axes.replaceChildren(...across, ...down, ...(this.margin.bottom < 14 ? [] : numbers), ...labels);
   }
 
-  /** The text of a path through points. */
+  /** The path data through points. */
   path(points) {
     return points.map(([x, y], k) => `${k ? "L" : "M"}${pixel(this.x(x))} ${pixel(this.y(y))}`).join("");
   }
 
-  /** The text of a path of dots, which a stroke with round ends makes visible. */
+  /** The path data of dots, which a stroke with round ends makes visible. */
   dots(points) {
     return points.map(([x, y]) => `M${pixel(this.x(x))} ${pixel(this.y(y))}h0`).join("");
   }
@@ -73,7 +73,7 @@ export function pixel(value) {
   return Math.round(value * 10) / 10;
 }
 
-/** A path of a class, empty at first. */
+/** A path element of a class, empty at first. */
 export function curve(name) {
   return svg("path", { class: `neuron-${name}` });
 }
@@ -95,7 +95,7 @@ export function written(value, digits = null) {
   return (digits === null ? String(value) : value.toFixed(digits)).replace("-", "−");
 }
 
-/** Round numbers in a range, about so many. */
+/** About `count` round numbers in a range. */
 export function ticks(min, max, count) {
   const rough = (max - min) / Math.max(1, count), ten = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * ten).find((size) => size >= rough * 0.999);
@@ -106,7 +106,7 @@ export function ticks(min, max, count) {
 const SAMPLES = { output: "M0 11V1H24V11Z", marks: "M8 3h7l-3.5 6z", present: "M12 6h0",
   visited: "M4 6h0M12 6h0M20 6h0" };
 
-/** A line above a plot that names its curves, each with a sample; entries are [class, name]. */
+/** A legend above a plot: each curve's name with a sample; entries are [class, name]. */
 export function legend(...entries) {
   const sample = (name) => svg("svg", { width: 24, height: 12, "aria-hidden": "true" },
     svg("path", { class: `neuron-${name}`, d: SAMPLES[name] ?? "M1 6H23" }));

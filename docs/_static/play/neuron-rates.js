@@ -1,4 +1,5 @@
-/* How often the neuron fires under a steady current, with a mark at the present one. It must never know the runtime. */
+/* How often the neuron fires under a steady current, with a mark at the present current. It must know nothing about the
+   runtime. */
 
 import { html } from "./controls.js";
 import { Plot, curve, legend, set, written } from "./neuron-plot.js";
@@ -23,14 +24,14 @@ export class Rates {
     this.plot.fit(width);
   }
 
-  /** Counts anew under all currents. */
+  /** Counts again under all currents. */
   count({ parameters, drive }) {
     const currents = Array.from({ length: SAMPLES }, (_, k) => k / (SAMPLES - 1) * reach(parameters, drive));
     const counted = this.rates(parameters, currents);
     this.points = currents.map((c, k) => [c, counted[k]]);
   }
 
-  /** Counts anew under the present current, which takes little time. */
+  /** Counts again under the present current, which takes little time. */
   mark({ parameters, drive }) {
     this.present = [drive, this.rates(parameters, [drive])[0]];
   }
@@ -46,13 +47,13 @@ export class Rates {
     set(curves.present, { d: plot.dots([present]) });
     const fires = points.find(([, y]) => y > 0);
     this.note.textContent = `${written(rate, 2)} spikes per 100 steps at the present current of ${written(drive, 2)}. `
-      + "Steady currents without pulses and noise; counted over 400 steps, after 400 steps from rest.";
+      + "Steady currents without pulses or noise, counted over 400 steps after the first 400 from rest.";
     plot.label = `Spikes per 100 steps against the steady current: ${written(rate, 2)} at the present one of ${drive}. `
       + (fires ? `The neuron fires from about ${fires[0].toFixed(2)} on.` : "The neuron does not fire in this range.");
   }
 }
 
-/** The largest current: the drive is nearly rho there, and the present current is shown. */
+/** The largest current of the plot: there the drive is nearly rho, and the present current is in range. */
 function reach({ alpha, rho }, drive) {
   return Math.max(drive, 0.1, Math.min(INPUTS.drive.max, 2.5 * rho * (1 - alpha)));
 }

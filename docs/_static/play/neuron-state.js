@@ -1,9 +1,9 @@
-/* What the page of the neuron can be set to: ranges, inputs, presets, and how they are kept in a link. It must never
-   know the runtime nor the page's elements. */
+/* The settings of the neuron's page: ranges, inputs, presets, and how a link keeps them. It must know nothing about the
+   runtime or the page's elements. */
 
 export const STEPS = 240;
 
-/** The neuron's parameters, named as in the library; the first value is the library's default. */
+/** The neuron's parameters, with the library's names and default values. */
 export const PARAMETERS = {
   bias: { value: -6, min: -8, max: -2, step: 0.1, digits: 1, label: "Bias", symbol: "b" },
   alpha: { value: 0.9, min: 0, max: 0.99, step: 0.01, digits: 2, label: "Integrator", symbol: "alpha" },
@@ -23,7 +23,7 @@ export const INPUTS = {
 const SEED = { value: 1, min: 1, max: 9999 };
 const STEP = { value: 0, min: 0, max: STEPS - 1 };
 
-/** A state; pulses are pairs of a step and a height. */
+/** A state; pulses are pairs [step, height]. */
 export function state({ parameters = {}, pulses = [], ...inputs } = {}) {
   const values = (ranges) => Object.fromEntries(Object.entries(ranges).map(([name, { value }]) => [name, value]));
   return { parameters: { ...values(PARAMETERS), ...parameters }, pulses, seed: SEED.value, step: STEP.value,
@@ -32,32 +32,32 @@ export function state({ parameters = {}, pulses = [], ...inputs } = {}) {
 
 export const PRESETS = [
   { name: "At rest", state: state(),
-    says: "Nothing comes in, and nothing changes: h and hs stay at −0.903, and the output is 0." },
+    says: "There is no input, and nothing changes: h and hs stay at −0.903, and the output is 0." },
   { name: "One spike", state: state({ pulses: [[20, 5]] }),
-    says: "One pulse lifts the drive. The neuron fires once, for two steps, and comes back to rest." },
+    says: "One pulse raises the drive. The neuron fires once, for two steps, and returns to rest." },
   { name: "Refractory", state: state({ pulses: [[20, 5], [24, 5], [70, 5]] }),
-    says: "The second pulse comes 4 steps after the first and is lost. The third, 50 steps after the first, makes a "
-      + "spike again." },
+    says: "The second pulse comes 4 steps after the first and is lost. The third, 50 steps after the first, makes "
+      + "the neuron fire again." },
   { name: "Steady firing", state: state({ drive: 0.2 }),
-    says: "Under a steady current of 0.2 the neuron fires again and again, from its second spike on every 24 steps." },
+    says: "Under a steady current of 0.2 the neuron keeps firing, from its second spike on every 24 steps." },
   { name: "Spontaneous", state: state({ parameters: { bias: -4 } }),
-    says: "Without any input: at a bias of −4 the resting state is unstable, and the neuron fires every 22 or 24 "
+    says: "At a bias of −4 the resting state is unstable: without any input the neuron fires every 22 or 24 "
       + "steps." },
   { name: "Bistable",
     state: state({ parameters: { bias: -2, r: 4, rs: -2 }, drive: 0.22, pulses: [[60, 2], [150, -2]] }),
-    says: "Two lasting states under one steady current: a pulse takes h from −0.97 up to 0.94, where it stays until a "
+    says: "Two stable states under one steady current: a pulse takes h from −0.97 up to 0.94, where it stays until a "
       + "negative pulse takes it down." },
   { name: "Silent or firing",
     state: state({ parameters: { bias: -3, r: 3, rs: -2, zs_hyp: 0.5 }, drive: 0.46, pulses: [[40, 3], [160, -3]] }),
-    says: "The same steady current leaves the neuron silent or keeps it firing: one pulse starts the spikes, a "
-      + "negative one stops them." },
+    says: "Under the same steady current the neuron stays silent or keeps firing: a pulse starts the spikes, a "
+      + "negative pulse stops them." },
   { name: "Noise", state: state({ drive: 0.12, noise: 0.3, seed: 1 }),
     says: "The steady current alone is too weak for a spike. With noise the neuron fires now and then, irregularly." },
 ];
 
 export const FIRST = PRESETS[2];
 
-/** The preset that a state is equal to but for the time cursor and what is set for later pulses, or undefined. */
+/** The preset that equals a state except for the time cursor and the settings of later pulses, or undefined. */
 export function presetOf(now) {
   const text = ({ step, height, seed, ...others }) =>
     JSON.stringify([Object.entries(others).sort(), others.noise > 0 && seed]);
@@ -81,7 +81,7 @@ function uniform(seed) {
   };
 }
 
-/** The pulses with one more, or less if there is one at that step. */
+/** The pulses with one more, or with one less if there is already a pulse at that step. */
 export function toggled(pulses, step, height) {
   const others = pulses.filter(([at]) => at !== step);
   if (others.length < pulses.length || height === 0) return others;
@@ -99,8 +99,8 @@ export function inLink(link) {
   return [...Object.keys(PARAMETERS), ...Object.keys(INPUTS), "pulses"].some((name) => name in link);
 }
 
-/** The state of a link's { name: text }; what is missing, not finite or out of its range is left at its default, and
-    the rest is rounded as the sliders do. */
+/** The state in a link's { name: text }. What is missing, not finite or out of range stays at its default; the rest is
+    rounded as by the sliders. */
 export function fromLink(link) {
   const read = (ranges, whole = false) => Object.fromEntries(Object.entries(ranges)
     .filter(([name, range]) => allowed(link[name], range, whole))

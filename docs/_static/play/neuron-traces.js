@@ -1,5 +1,5 @@
-/* The neuron in time: the current with its pulses, the drive, and the states h and hs. Pulses are set in the first
-   plot, the time cursor is moved in the others. It must never know the runtime. */
+/* The neuron in time: the current with its pulses, the drive, and the states h and hs. Users set pulses in the first
+   plot and move the time cursor in the others. It must know nothing about the runtime. */
 
 import { html } from "./controls.js";
 import { Plot, curve, legend, set, written } from "./neuron-plot.js";
@@ -49,7 +49,7 @@ export class Traces {
     return html("div", { class: "neuron-scrubbed", onpointerdown: hold, onpointermove: follow }, plot.element);
   }
 
-  /** A click removes the pulse that it meets, or sets one. */
+  /** A click on a pulse removes it; any other click sets one. */
   click(event) {
     const step = clamped(this.input.under(event));
     const reach = (event.pointerType === "touch" ? 8 : 3) * STEPS / this.input.inner.width;
@@ -96,7 +96,7 @@ export class Traces {
   say({ drive, noise }, pulses, summary) {
     const said = pulses.map(([t, height]) => `of ${height} at step ${t}`).join(", ");
     this.input.label = `Steady current ${drive}, noise up to ${noise}, ${said ? `pulses ${said}` : "no pulses"}.`;
-    this.drive.label = "The drive over time, the integrated input within its bounds.";
+    this.drive.label = "The drive over time: the integrated input, bounded.";
     this.states.label = `The states h and hs over time. ${summary}`;
   }
 

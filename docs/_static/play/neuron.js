@@ -1,6 +1,6 @@
-/* The page of the neuron: one neuron whose parameters and input can be changed, in time, in the plane of its two
-   states, and by how often it fires. It puts the pieces together and must never know the equations of the neuron's
-   dynamics: the runtime alone computes them. */
+/* The page of the neuron: one neuron with adjustable parameters and input, shown in time, in the plane of its two
+   states, and by how often it fires. It puts the pieces together. It must know nothing about the neuron's equations:
+   the runtime alone computes them. */
 
 import { announcer, button, html, keepInLink, linkState, mount, settled, slider } from "./controls.js";
 import { Cell, spikesOf } from "./neuron-cell.js";
@@ -69,7 +69,7 @@ class Page {
         under("How often it fires", this.rates))];
   }
 
-  /** Takes a state and shows what it makes of the neuron. */
+  /** Takes a state and shows the neuron in it. */
   change(next, { keep = true } = {}) {
     this.state = next;
     this.simulate();
@@ -80,7 +80,7 @@ class Page {
     if (keep) this.keep();
   }
 
-  /** Simulates the window anew, from rest. */
+  /** Simulates the window again, from rest. */
   simulate() {
     const { parameters } = this.state, { rho } = parameters;
     const trace = this.cell.trace(parameters, currentOf(this.state));
@@ -94,8 +94,8 @@ class Page {
     for (const one of this.sliders) one.value = this.state.parameters[one.name] ?? this.state[one.name];
     const preset = presetOf(this.state);
     this.presets.forEach((one, k) => one.setAttribute("aria-pressed", String(PRESETS[k] === preset)));
-    this.says.textContent = preset?.says ?? "Your own setting. The window starts after 1,000 silent steps from zero, "
-      + "so a neuron that can rest is at rest.";
+    this.says.textContent = preset?.says ?? "Your own settings. The window starts after 1,000 silent steps from zero, "
+      + "so a neuron with a resting state is at rest.";
     this.noise.disabled = this.state.noise === 0;
     this.clear.disabled = this.state.pulses.length === 0;
   }
@@ -128,9 +128,9 @@ class Page {
     this.keep.now();
     try {
       await navigator.clipboard.writeText(location.href);
-      this.copyNote.textContent = "Copied. The link keeps all settings.";
+      this.copyNote.textContent = "Copied. The link holds all settings.";
     } catch {
-      this.copyNote.textContent = "Not allowed here. The address of this page keeps all settings.";
+      this.copyNote.textContent = "Copying is not allowed here. The address of this page holds all settings.";
     }
   }
 
@@ -148,7 +148,7 @@ class Page {
   }
 }
 
-/** How many spikes there are and how often. */
+/** The number of spikes and how far apart they are. */
 function summary(spikes) {
   if (!spikes.length) return `No spike in ${STEPS} steps.`;
   if (spikes.length === 1) return `1 spike in ${STEPS} steps, at step ${spikes[0]}.`;

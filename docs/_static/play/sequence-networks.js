@@ -1,17 +1,18 @@
-/* The networks that the page compares, and how they do. It must never know the page. */
+/* The networks that the page compares, and their results. They must know nothing about the page. */
 import { ranked, runOver } from "./network-run.js";
 import { SHOWN, SYMBOLS, trials } from "./sequence-task.js";
 import { fetched } from "./srcell.js";
 
 const CHANCE = new Float32Array(SYMBOLS).fill(1 / SYMBOLS); // before the first step
 
-/** The lateral network, the same without its lateral weights, and one that was trained without any. */
+/** The network with recurrent (lateral) weights, the same network without them, and one that was trained without
+    any. */
 export async function networksOf(runtime) {
   const at = (file) => fetched(new URL(`./${file}`, import.meta.url));
   const [lateral, alone] = await Promise.all([at("recall.srcell"), at("recall-alone.srcell")]);
   return [
-    opened(runtime, lateral, "With lateral weights", "with lateral weights"),
-    opened(runtime, withZeros(lateral, "layers.0.lateral"), "Its lateral weights removed", "with them removed"),
+    opened(runtime, lateral, "With recurrent weights", "with recurrent weights"),
+    opened(runtime, withZeros(lateral, "layers.0.lateral"), "Its recurrent weights removed", "with them removed"),
     opened(runtime, alone, "Trained without", "trained without"),
   ];
 }
@@ -21,7 +22,7 @@ function opened(runtime, bytes, name, said) {
   return { name, said, network, stream: network.stream() };
 }
 
-/** A copy of a network's file (safetensors) in which all numbers of a tensor are 0. */
+/** A copy of a network's file (safetensors) with all numbers of one tensor set to 0. */
 function withZeros(bytes, tensor) {
   const copy = new Uint8Array(bytes.slice(0)), data = 8 + Number(new DataView(copy.buffer).getBigUint64(0, true));
   const [begin, end] = JSON.parse(new TextDecoder().decode(copy.subarray(8, data)))[tensor].data_offsets;
@@ -36,7 +37,7 @@ export function attempt(opened, events, { symbol, delay }) {
   return { ...run, symbol, delay, answer, probabilities, shaded, right: answer === symbol };
 }
 
-/** How many of so many fresh trials, of all symbols in turn, a network gets right, and in how many milliseconds. */
+/** How many of `count` fresh trials, of all symbols in turn, a network gets right, and in how many milliseconds. */
 export function counted({ network, said }, runtime, count, delay, seed) {
   const symbols = Array.from({ length: count }, (_, trial) => trial % SYMBOLS);
   const events = trials(runtime, symbols, delay, seed);

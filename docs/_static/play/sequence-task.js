@@ -1,20 +1,21 @@
-/* Delayed recall, as RecallEncoding of srcell.data makes it: a symbol's input fires in the first SHOWN steps, then
-   noise inputs fire at random for `delay` steps; ANSWERED steps are left, and the cue's input fires in the first SHOWN
-   of them. It must never know a network. */
+/* Delayed recall, as in RecallEncoding of srcell.data: a symbol's input fires in the first SHOWN steps, then noise
+   inputs fire at random for `delay` steps; in the ANSWERED steps that follow, the cue's input fires in the first SHOWN.
+   It must know nothing about a network. */
 import { Events } from "./srcell.js";
 
 export const NAMES = [..."ABCDEFGH"];
 export const SYMBOLS = 8, NOISE = 16, CUE = SYMBOLS + NOISE; // inputs: symbols, noise, the cue
 export const SHOWN = 5, ANSWERED = 20;
 
-const PROBABILITY = 0.1; // with which a noise input fires in a step
+const PROBABILITY = 0.1; // that a noise input fires in a step
 
-/** The steps of a trial. */
+/** The number of steps of a trial. */
 export function stepsOf(delay) {
   return SHOWN + delay + ANSWERED;
 }
 
-/** The events of a trial for each of the symbols; the noise depends on `seed` and on the trial's number, from 0. */
+/** The events of a trial for each of the symbols; the noise depends on `seed` and on the trial's number, counted from
+    0. */
 export function trials(runtime, symbols, delay, seed) {
   const pixels = new Float32Array(symbols.length * NOISE).fill(PROBABILITY), index = [...symbols.keys()];
   const noise = runtime.encodeRate(pixels, NOISE, { steps: delay, prefix: 0, gain: 1, seed, index });

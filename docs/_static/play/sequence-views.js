@@ -1,23 +1,24 @@
-/* The pictures of a trial: input, spikes, probabilities. They must never know the runtime, nor who moves the step. */
+/* The pictures of a trial: input, spikes, probabilities. They must know nothing about the runtime, or about who moves
+   the step. */
 import { LEFT, RIGHT, fill, overSteps, tint, write } from "./canvas.js";
 import { eventsBefore, ranked } from "./network-run.js";
 import { CUE, NAMES, SHOWN, SYMBOLS } from "./sequence-task.js";
 
-const ROW = 5, HEAD = 18, GAP = 4; // of the input's raster: an input's row, the phases' names, between kinds of inputs
-const CUE_WIDE = 22; // pixels that the word takes
+const ROW = 5, HEAD = 18, GAP = 4; // pixels: an input's row, the line of phase names, gaps between kinds of inputs
+const CUE_WIDE = 22; // width of the word in pixels
 const NEURON = 3; // pixels of a neuron's row
 
-/** Where an input's row begins. */
+/** The top of an input's row. */
 function rowAt(input) {
   return HEAD + ROW * input + GAP * ((input >= SYMBOLS) + (input >= CUE));
 }
 
-/** The spikes of all inputs, and what the phases are called. */
+/** The spikes of all inputs, and the names of the phases. */
 export function inputView() {
   const left = 58, height = rowAt(CUE) + ROW + 4;
   return overSteps({
     name: "sequence-canvas", height, left,
-    caption: "Input spikes over the steps. Shaded: the symbol and the cue. All three networks get the same.",
+    caption: "Input spikes over the steps. Shaded: the symbol and the cue. All three networks receive the same.",
     describe: (run, step) => {
       const shown = run.events.indices.slice(0, eventsBefore(run, step)), counts = (from, to) =>
         shown.filter((input) => input >= from && input < to).length;
@@ -68,12 +69,12 @@ export function rasterView(neurons) {
   });
 }
 
-/** How probable each symbol is if the network is asked after each step: the shown one as a thick line. */
+/** The probability of each symbol if the network is asked after each step; the shown symbol has a thick line. */
 export function probabilityView() {
   return overSteps({
     name: "sequence-canvas", height: 110,
-    caption: "Probability of the shown symbol (thick) and of the others (thin), if asked then by the spikes of the last "
-      + "20 steps. Dashed: chance.",
+    caption: "Probability of the shown symbol (thick) and of the others (thin), if asked at that step, "
+      + "from the spikes of the last 20 steps. Dashed: chance.",
     describe: (run, step) => {
       const now = run.probabilities[step], first = ranked(now)[0];
       return `Probability of symbol ${NAMES[run.symbol]} after step ${step} of ${run.steps}: `

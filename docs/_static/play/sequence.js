@@ -1,5 +1,5 @@
-/* The page "Remember a symbol": one trial of delayed recall, and three networks that go through it step by step. All
-   that is computed comes from the runtime; the page must never know how a neuron or the encoder works. */
+/* The page "Remember a symbol": one trial of delayed recall, and three networks that go through it step by step. The
+   runtime computes everything; the page must know nothing about how a neuron or the encoder works. */
 import { announcer, button, calm, html, keepInLink, linkState, mount, settled, slider } from "./controls.js";
 import { ranked } from "./network-run.js";
 import { attempt, counted, networksOf } from "./sequence-networks.js";
@@ -9,7 +9,7 @@ import { load } from "./srcell.js";
 import { stepping } from "./stepping.js";
 
 const SHORTEST = 10, LONGEST = 400; // delays
-const SEEDS = 1_000_000; // the page's seeds are below; fresh trials take those from here on
+const SEEDS = 1_000_000; // the page uses the seeds below; fresh trials use those from here on
 const TRIALS = 100;
 const FIRST = { symbol: 3, delay: 100, seed: 0 };
 
@@ -18,12 +18,12 @@ mount(async () => {
   return new Page(runtime, await networksOf(runtime)).elements;
 });
 
-/** Whether the link has a state; others lead to a place of the page. */
+/** Whether the link holds a state; other links lead to a place on the page. */
 function inLink() {
   return Object.keys(FIRST).some((name) => name in linkState());
 }
 
-/** The state in the link; what is missing or not allowed is as at first. */
+/** The state in the link; what is missing or not allowed keeps its first value. */
 function fromLink() {
   const link = linkState();
   const whole = (name, least, most) => {
@@ -57,7 +57,7 @@ class Page {
       this.status, this.input.element,
       html("div", { class: "sequence-columns" }, ...this.columns.map((column) => column.element)),
       row("Fresh trials", button(`Try ${TRIALS} times`, () => this.tryAgain(), {
-        title: "All symbols in turn, each time with other noise" })),
+        title: "All symbols in turn, each time with different noise" })),
       this.counts,
     ];
   }
@@ -100,7 +100,7 @@ class Page {
     window.play = { runtime: this.runtime, networks, result, ...state };
   }
 
-  /** Shows the first so many steps. */
+  /** Shows the first `step` steps. */
   show(step) {
     this.step = this.at.value = step;
     this.input.draw(this.runs[0], step);
@@ -117,7 +117,7 @@ class Page {
     return `Symbol ${NAMES[symbol]}, then ${delay} steps of noise. Answers: ${answers.join("; ")}.`;
   }
 
-  /** Goes through the steps again, from the first if they have ended. */
+  /** Plays the steps, from the first if they have ended. */
   play() {
     if (calm()) return this.show(this.steps);
     this.runButton.textContent = "Pause";
@@ -137,7 +137,7 @@ class Page {
     const { delay } = this.state, seed = SEEDS + this.tries++, found = [];
     this.counts.textContent = "Counting.";
     for (const opened of this.networks) {
-      await new Promise((resolve) => setTimeout(resolve)); // the page stays alive
+      await new Promise((resolve) => setTimeout(resolve)); // keeps the page responsive
       found.push(counted(opened, this.runtime, TRIALS, delay, seed));
     }
     const said = found.map((one) => `${one.said} ${one.right} (${one.milliseconds.toFixed(0)}\u00a0ms)`);
@@ -157,7 +157,7 @@ function judged({ right }) {
   return right ? "right" : "wrong";
 }
 
-/** What a network does. */
+/** What one network does. */
 class Column {
   constructor({ name, network }) {
     this.answer = html("strong", { class: "sequence-symbol" });

@@ -1,13 +1,13 @@
 /* srcell's runtime in JavaScript: the functions of csrc/runtime/srcell.h, compiled to WebAssembly, on typed arrays. For
-   browsers and node; it must never know a page. Sizes are named as in srcell.h: T steps, B samples, K inputs, N neurons
-   of the last layer, C classes.
+   browsers and node; must know nothing about a page. Sizes are named as in srcell.h: T steps, B samples, K inputs, N
+   neurons of the last layer, C classes.
 
-   What the runtime refuses is thrown as an Error with its text. The memory of a call that failed is lost. */
+   An error of the runtime is thrown as an Error with its text. The memory of a call that failed is lost. */
 
 const OK = 0;
 const MOST = 2 ** 31; // bytes of an array
 
-/** The runtime from the bytes of srcell.wasm, or from where it is fetched. */
+/** Loads the runtime from the bytes of srcell.wasm, or from the address to fetch them from. */
 export async function load(source) {
   const bytes = source instanceof ArrayBuffer || ArrayBuffer.isView(source) ? source : await fetched(source);
   let runtime;
@@ -16,7 +16,7 @@ export async function load(source) {
     environ_get: () => OK,
     fd_close: () => OK,
     fd_seek: () => OK,
-    fd_write: () => 8, // the standard library's last words before it gives up; there is no file for them
+    fd_write: () => 8, // the standard library's last words before it aborts; there is no file for them
     proc_exit: (code) => { throw new Error(`the runtime gave up with code ${code}`); },
   };
   const refuse = (text) => {
@@ -29,20 +29,20 @@ export async function load(source) {
   return runtime;
 }
 
-/** The bytes at an address. */
+/** The bytes at a URL. */
 export async function fetched(url) {
   const response = await fetch(url);
   if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
   return response.arrayBuffer();
 }
 
-/** Events: row b * T + t has those of sample b at step t, indices[offsets[row]] up to indices[offsets[row + 1]]. */
+/** Events: row b * T + t holds those of sample b at step t, indices[offsets[row]] up to indices[offsets[row + 1]]. */
 export class Events {
   constructor(steps, batch, offsets, indices, values = null) {
     Object.assign(this, { steps, batch, offsets, indices, values });
   }
 
-  /** From a list of rows, each a list of numbers of active inputs. */
+  /** Events from a list of rows, each a list of active inputs. */
   static of(rows, batch = 1) {
     const offsets = [0];
     for (const row of rows) offsets.push(offsets.at(-1) + row.length);
@@ -65,7 +65,7 @@ class Runtime {
     return this.text(this.exports.srcell_version());
   }
 
-  /** A network from the bytes of a file that `srcell export` wrote. */
+  /** Loads a network from the bytes of a file that `srcell export` wrote. */
   network(bytes) {
     const given = bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : bytes;
     return this.scratch((scratch) => {
@@ -75,7 +75,8 @@ class Runtime {
     });
   }
 
-  /** The events of images (B * K pixels in [0, 1]): settings are those of a network's encoder, and `seed` and `index`. */
+  /** Encodes images (B * K pixels in [0, 1]) as events; the settings are those of a network's encoder, plus `seed` and
+      `index`. */
   encodeRate(images, inputs, { steps, prefix = 0, gain = 1, thinned = false, seed = 0, index = null }) {
     const batch = images.length / inputs, rows = batch * (prefix + steps);
     whole("images: their number", batch);
@@ -99,7 +100,7 @@ class Runtime {
     });
   }
 
-  /** Calls a function; one that throws leaves the stack as it was. */
+  /** Calls a function; restores the stack if it throws. */
   call(name, ...given) {
     const stack = this.exports.__stack_pointer.value;
     try {
@@ -110,7 +111,7 @@ class Runtime {
     }
   }
 
-  /** Runs `use` with memory that is given back afterwards. */
+  /** Runs `use` with memory that is freed afterwards. */
   scratch(use) {
     const scratch = new Scratch(this);
     try {
@@ -129,7 +130,7 @@ class Runtime {
     new Type(this.exports.memory.buffer, address, values.length).set(values);
   }
 
-  /** A text of C, or null. */
+  /** A C string as text, or null. */
   text(address) {
     if (!address) return null;
     const bytes = new Uint8Array(this.exports.memory.buffer, address);
@@ -144,7 +145,7 @@ class Scratch {
   }
 
   room(bytes) {
-    if (!(bytes < MOST)) throw new Error("no memory left"); // a size in C wraps around at twice that
+    if (!(bytes < MOST)) throw new Error("no memory left"); // a size in C wraps around at twice this size
     const address = this.runtime.exports.malloc(Math.max(bytes, 8));
     if (!address) throw new Error("no memory left");
     this.addresses.push(address);
@@ -157,7 +158,7 @@ class Scratch {
     return address;
   }
 
-  /** Addresses of the three arrays of events. */
+  /** The addresses of the three arrays of events. */
   events({ offsets, indices, values }) {
     expect("indices", indices.length, Number(offsets.at(-1)));
     if (values) expect("values", values.length, indices.length);
@@ -178,7 +179,7 @@ class Network {
     this.layers = Array.from({ length: size("layers") }, (_, layer) => size("neurons", BigInt(layer)));
   }
 
-  /** A text of the file, or null. The encoder's is JSON. */
+  /** The file's text of that name, or null. The encoder's text is JSON. */
   text(name) {
     return this.runtime.scratch((scratch) => {
       const given = scratch.put(Uint8Array, new TextEncoder().encode(`${name}\0`));
@@ -186,14 +187,15 @@ class Network {
     });
   }
 
-  /** The events of images (B * K pixels in [0, 1]) as the encoder of the exported network makes them. */
+  /** Encodes images (B * K pixels in [0, 1]) as events, with the encoder of the exported network. */
   encode(images, { seed = 0, index = null } = {}) {
     const settings = JSON.parse(this.text("encoder") ?? "{}");
     if (settings.name !== "RateEncoding") throw new Error(`encoder: expected RateEncoding, got ${settings.name}`);
     return this.runtime.encodeRate(images, this.inputs, { ...settings, seed, index });
   }
 
-  /** Logits (B * C) and the last layer's spikes (T * B * N) of events; lengths are the steps of each sample, or null. */
+  /** The logits (B * C) and the last layer's spikes (T * B * N) for events; lengths are the samples' numbers of steps,
+      or null. */
   run(events, lengths = null) {
     const { runtime } = this, { steps, batch } = events;
     expect("events.offsets", events.offsets.length, steps * batch + 1);
@@ -208,7 +210,7 @@ class Network {
     });
   }
 
-  /** A stream of so many samples side by side. */
+  /** Creates a stream that advances `batch` samples side by side. */
   stream(batch = 1) {
     return this.runtime.scratch((scratch) => {
       const place = scratch.room(4);
@@ -217,7 +219,7 @@ class Network {
     });
   }
 
-  /** Its streams must be freed before. */
+  /** Frees the network; its streams must be freed before. */
   free() {
     this.runtime.exports.srcell_network_free(this.handle);
   }
@@ -228,26 +230,26 @@ class Stream {
     Object.assign(this, { network, runtime: network.runtime, handle, batch });
   }
 
-  /** Takes a step with these active inputs, all of value 1 without values; for a stream of one sample. */
+  /** Advances one step with these active inputs, all of value 1 if `values` is null; for a stream of one sample. */
   step(indices, values = null) {
     this.rows([0, indices.length], indices, values);
   }
 
-  /** Takes a step in which sample b has the events offsets[b] to offsets[b + 1]. */
+  /** Advances one step; sample b has the events offsets[b] to offsets[b + 1]. */
   rows(offsets, indices, values = null) {
     expect("offsets", offsets.length, this.batch + 1);
     this.runtime.scratch((scratch) =>
       this.runtime.call("srcell_stream_step_rows", this.handle, ...scratch.events({ offsets, indices, values })));
   }
 
-  /** Takes a step with a dense input (B * K). */
+  /** Advances one step with a dense input (B * K). */
   dense(input) {
     expect("input", input.length, this.batch * this.network.inputs);
     this.runtime.scratch((scratch) =>
       this.runtime.call("srcell_stream_step_dense", this.handle, scratch.put(Float32Array, input)));
   }
 
-  /** The last layer's spikes (B * N) of the last step. */
+  /** The last layer's spikes (B * N) in the last step. */
   spikes() {
     return this.runtime.read(Float32Array, this.runtime.exports.srcell_stream_spikes(this.handle),
       this.batch * this.network.outputs);
@@ -264,7 +266,7 @@ class Stream {
     });
   }
 
-  /** What the readout makes of all steps so far, (B * C). */
+  /** The current logits, which the readout computes from all steps so far, (B * C). */
   logits() {
     const count = this.batch * this.network.classes;
     return this.runtime.scratch((scratch) => {
@@ -274,7 +276,7 @@ class Stream {
     });
   }
 
-  /** Back to the initial state. */
+  /** Returns the stream to its initial state. */
   reset() {
     this.runtime.call("srcell_stream_reset", this.handle);
   }
@@ -294,7 +296,7 @@ function whole(name, number) {
 
 const PARAMETERS = { bias: -6, alpha: 0.9, rho: 3, r: 2, rs: -7, zs_hyp: 0.9, zs_dep: 0 };
 
-/** The bytes of a network of one neuron, whose input is its current: parameters, and i, h and hs at first. */
+/** The bytes of a network of one neuron whose input is its current, from its parameters and the initial i, h and hs. */
 export function neuronFile(parameters = {}, initial = [0, 0, 0]) {
   const tensors = { "layers.0.weight": [[1, 1], [1]], "layers.0.initial": [[3, 1], initial] };
   for (const [name, value] of Object.entries({ ...PARAMETERS, ...parameters }))

@@ -1,7 +1,7 @@
-/* Time that passes on a page. It must never know what is shown. */
+/* Time that passes on a page. It must know nothing about what is shown. */
 
-/** Moves a step from `from` to `to`, rate() steps per second, and calls show(step) in every frame, before which the
-    last one calls end(). What it returns stops it. */
+/** Moves a step from `from` to `to` at rate() steps per second and calls show(step) in every frame; the last frame
+    first calls end(). Call the returned function to stop it. */
 export function stepping({ from, to, rate, show, end }) {
   let before = performance.now(), reached = from, next = requestAnimationFrame(frame);
   function frame(now) {

@@ -1,8 +1,8 @@
 """Times srcell and its alternatives in PyTorch on the same work.
 
 ``srcell bench`` and the scripts of the repository's ``bench/`` call this; it must never know how results are printed or
-read. It calls public functions only. Every setting runs in a process of its own, because the state that one leaves in
-the heap, in torch's compiler and in the thread pools changes the times of the next.
+read. It calls public functions only. Every setting runs in its own process, because the state that a setting leaves in
+the heap, in torch's compiler and in the thread pools changes the times of the next one.
 """
 
 from .cases import CASES, LABELS, Setting, choose

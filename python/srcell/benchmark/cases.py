@@ -40,7 +40,7 @@ class Setting:
         batch: number of samples, B.
         surrogate: as in ``srcell.src``.
         recurrent_grad: as in ``srcell.src``.
-        threads: number of threads of torch and srcell; all if None.
+        threads: number of threads of torch and srcell; None means all.
 
     """
 

@@ -1,4 +1,4 @@
-"""``record``: the content of a results file, results with date, machine and versions."""
+"""``record``: the content of a results file: results with date, machine and versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .timing import Result
 
 
 def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
-    """Results with the date, the commit, the processor and the versions they were measured with.
+    """Combine results with the date, and the commit, processor and versions that they were measured with.
 
     Args:
         results: results of ``run``.
@@ -43,7 +43,7 @@ def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
 def _commit(source: Path) -> str | None:
     """The commit of the repository that tracks the file, or None.
 
-    Asked for the file, because an installed package may lie inside an unrelated repository.
+    git is asked about the file, because an installed package may lie inside an unrelated repository.
     """
 
     def git(*arguments: str) -> str:

@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 class Spikes:
-    """Random spikes in every form that the rows take.
+    """Random spikes in every form that a row takes as input.
 
     The sparse forms are built anew from their arrays at each call, as the batches of a training loop are, so that
     nothing derived from one can be cached for the next.
@@ -166,7 +166,7 @@ def _layer_rows(setting: Setting) -> Callable[[str], Row]:
 
 
 def _integer_row(setting: Setting, spikes: Spikes) -> Row:
-    """Integer neurons, in training behind weights that are rounded anew in each call."""
+    """A layer of integer neurons; in training, each call rounds the weights anew."""
     layer = IntegerSRC(setting.inputs, setting.neurons[0], weight_bits=9)
     integers = layer.integers()
 
@@ -239,13 +239,13 @@ _CELLS: dict[str, Callable[[int, int], nn.Module]] = {"srcell": SRCCell, "rnn": 
 
 
 def _state_before(cell: nn.Module, inputs: int, batch: int) -> Any:
-    """A state of the cell, as its call takes it."""
+    """A state of the cell, in the form that its call expects."""
     made = cell(torch.zeros(batch, inputs))
     return made[1].detach() if isinstance(made, tuple) else made.detach()
 
 
 def _runtime_step(sizes: Sequence[tuple[int, int]], x: Tensor) -> Step:
-    """A step of an exported network, on NumPy's numbers of the active inputs."""
+    """A step of an exported network, on NumPy indices of the active inputs."""
     layers = [SRC(inputs, neurons) for inputs, neurons in sizes]
     network = Classifier(sizes[0][:1], layers, LeakyReadout(1, sizes[-1][1]))
     try:

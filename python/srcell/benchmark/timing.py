@@ -1,4 +1,4 @@
-"""Timing: settings one after the other, each in a fresh process, rows in another order in each repetition."""
+"""Timing: settings run one after the other, each in a fresh process; every repetition reorders the rows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from torch import Tensor
 from .cases import FORWARD, Setting
 from .rows import MAKERS, Row, UnavailableError
 
-WARM_UP = 1  # all that torch.compile compiles, and the pages that allocators keep
-# Fast settings are repeated for a second, slow ones for 15 seconds at most, but the few times that quartiles need.
+WARM_UP = 1  # covers what torch.compile compiles, and the pages that allocators keep
+# Fast settings are repeated for up to 1 s, slow ones for at most 15 s, but at least as often as quartiles need.
 SHORTEST, LONGEST, FEWEST = 1.0, 15.0, 5
 
 
 class Quartiles(TypedDict):
-    """Of the milliseconds of a row's repetitions."""
+    """Quartiles of the milliseconds of a row's repetitions."""
 
     quartile1: float
     median: float
@@ -32,10 +32,10 @@ class Quartiles(TypedDict):
 
 
 class Result(TypedDict):
-    """What a setting came to, ready for JSON.
+    """The result of a setting, ready for JSON.
 
-    ``setting`` has the fields of ``Setting`` but for its rows, and the threads that were used; ``left_out`` says for
-    each row that could not be measured why; ``milliseconds`` are by row and pass.
+    ``setting`` has the fields of ``Setting`` without the rows, and the number of threads used; ``left_out`` gives the
+    reason for each row that could not be measured; ``milliseconds`` are by row and pass.
     """
 
     setting: dict[str, Any]
@@ -45,7 +45,7 @@ class Result(TypedDict):
 
 
 def wall_clock(call: Callable[[], object]) -> float:
-    """Milliseconds of a call; what it returns is freed outside them."""
+    """Milliseconds of a call; its return value is freed after the clock has stopped."""
     start = time.perf_counter()
     output = call()  # noqa: F841
     return (time.perf_counter() - start) * 1e3
@@ -60,9 +60,9 @@ def _time_forward(row: Row, clock: Clock) -> float:
 
 
 def _time_both(row: Row, gradient: Tensor, clock: Clock) -> float:
-    """Milliseconds, after which the gradients are freed.
+    """Milliseconds of forward and backward; frees the gradients afterwards.
 
-    glibc may give their pages back to the system, which costs as much as a pass; the next row must not pay for it.
+    glibc may return their pages to the system, which costs as much as a pass; the next row must not pay for it.
     """
 
     def call() -> Tensor:
@@ -77,7 +77,7 @@ def _time_both(row: Row, gradient: Tensor, clock: Clock) -> float:
 
 
 def _more(done: int, seconds: float, repetitions: int) -> bool:
-    """Whether to go on after so many repetitions in so many seconds."""
+    """Whether to measure again after ``done`` repetitions in ``seconds`` seconds."""
     if done < repetitions:
         return done < FEWEST or seconds < LONGEST
     return done < 10 * repetitions and seconds < SHORTEST
@@ -86,10 +86,10 @@ def _more(done: int, seconds: float, repetitions: int) -> bool:
 def measure(setting: Setting, repetitions: int) -> Result:
     """Time every row of a setting, in this process.
 
-    The incoming gradient is dense and random.
+    grad_outputs are dense and random.
 
     Args:
-        setting: what to measure; its threads, if given, stay torch's afterwards.
+        setting: what to measure; its number of threads, if given, stays set in torch afterwards.
         repetitions: of every row, at least 2; slow settings get fewer, fast ones more.
 
     Returns:
@@ -131,17 +131,17 @@ def time_rows(
     repetitions: int,
     clock: Clock = wall_clock,
 ) -> tuple[int, dict[str, dict[str, Quartiles]]]:
-    """Time rows in turns: in another order in each repetition, and with parameters that change in place before it.
+    """Time rows in turn: before each repetition the parameters change in place and the rows are reordered.
 
     Args:
-        rows: by name.
-        gradients: of each row's output.
+        rows: the rows by name.
+        gradients: grad_outputs of each row by name.
         passes: "forward", "forward and backward" or both.
         repetitions: of every row; slow ones get fewer, fast ones more.
         clock: milliseconds of a call.
 
     Returns:
-        How many repetitions there were, and quartiles of milliseconds by row and pass.
+        The number of repetitions, and quartiles of milliseconds by row and pass.
 
     Example:
         >>> import torch
@@ -194,7 +194,7 @@ def run(
 
     Raises:
         ValueError: fewer than 2 repetitions.
-        ChildProcessError: such a process died.
+        ChildProcessError: the process of a setting died.
 
     Example:
         >>> from srcell.benchmark import run
@@ -214,7 +214,7 @@ def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_measured, args=(sender, setting, repetitions))
-    # The process inherits the mask: Ctrl-C is this one's to handle, without a traceback from there.
+    # The child inherits the mask: only this process handles Ctrl-C, and the child prints no traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()

@@ -1,4 +1,4 @@
-"""The command ``srcell``: turns arguments into a configuration, and errors into one line.
+"""The command ``srcell``: turns arguments into a configuration, and user errors into one line.
 
 Only ``__main__`` imports this; it must never know how a network is trained or what a run folder holds.
 """
@@ -21,8 +21,8 @@ USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 on success, 2 after a user error, which is printed in one line on standard error.
 
-    A reader of standard output that leaves, such as ``head``, ends the command quietly, except for training, which goes
-    on in silence.
+    If the reader of standard output closes it, as ``head`` does, the command ends quietly; training continues without
+    output.
 
     Example:
         >>> main(["info", "--colour"])
@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         silence()
-        return 141  # as of a process that SIGPIPE ends
+        return 141  # as of a process killed by SIGPIPE
     except USER_ERRORS as error:
-        # The message of an OSError begins with a path, which may have the name of a setting.
+        # The message of an OSError begins with a path, which may equal the name of a setting.
         about_setting = not isinstance(error, OSError)
         complain(f"srcell: {name_option(str(error), command.options()) if about_setting else error}")
         return 2
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def name_option(message: str, options: Mapping[str, str]) -> str:
-    """The message of an error, with the name of a setting replaced by that of its command-line option."""
+    """The message of an error, with the name of a setting replaced by its command-line option."""
     name, colon, rest = message.partition(":")
     return f"{options.get(name, name)}{colon}{rest}"
 

@@ -19,23 +19,23 @@ def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell bench``."""
     parser = commands.add_parser(
         "bench",
-        help="time srcell beside PyTorch",
-        description="Time srcell beside PyTorch. Run it alone on the machine.",
+        help="time srcell against PyTorch",
+        description="Time srcell against PyTorch. Run it on an otherwise idle machine.",
         epilog="Defaults in brackets.",
     )
     option = parser.add_argument
-    option("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(benchmark.CASES)} [all]")
+    option("cases", nargs="*", metavar="CASE", help=f"cases to measure, of {', '.join(benchmark.CASES)} [all]")
     option("--threads", type=int, metavar="N", help="threads of the cases that do not fix them [all]")
-    option("--repetitions", type=int, metavar="N", help="of every row; slow cases get fewer, fast ones more [9]")
+    option("--repetitions", type=int, metavar="N", help="repetitions per row; slow cases get fewer, fast ones more [9]")
     option("--quick", action="store_true", help="rough times: 3 repetitions, small batches, nothing compiled")
-    option("--out", type=Path, metavar="FILE.json", help="write settings, times and environment here")
+    option("--out", type=Path, metavar="FILE.json", help="write settings, times and environment to this file")
     parser.set_defaults(run=bench)
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    """Measure the chosen cases, print each setting's result when it is done, and write all as JSON if asked.
+    """Measure the chosen cases, print each result when it is measured, and write all as JSON if asked.
 
-    What is being measured stands on standard error, so that standard output has the results alone.
+    Progress is printed on standard error, so that standard output holds only the results.
     """
     out: Path | None = arguments.out
     if out is not None and not out.parent.is_dir():

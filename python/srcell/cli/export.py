@@ -19,7 +19,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = commands.add_parser(
         "export", help="write a run's network to a file that runs without torch", description=TEXT
     )
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="its run folder")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("file", type=Path, metavar="FILE", help="the file to write, by convention NAME.srcell")
     parser.set_defaults(run=export)
 
@@ -27,7 +27,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """Write the file and say what is in it."""
     srcell.load(arguments.run_folder).export(arguments.file)
-    if is_stream(arguments.file):  # nothing is left to look at, and stdout may be the file
+    if is_stream(arguments.file):  # it cannot be read back, and may be standard output
         return
     network = srcell.runtime.load(arguments.file)
     sizes = "-".join(str(size) for size in (network.input_size, *(layer.neurons for layer in network.layers)))

@@ -1,4 +1,4 @@
-"""The parser of all commands, and the flags that it makes from a run's settings and options."""
+"""The parser of all commands, with flags made from the settings and options of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and refuse unknown arguments here, not in the main parser: a command can suggest its own options."""
+        """Parse, and raise for unknown arguments here, not in the main parser, to suggest the command's own options."""
         known, rest = super().parse_known_args(args, namespace)
         if rest:
             given = next((word[2:].partition("=")[0] for word in rest if word.startswith("--")), "")
@@ -46,17 +46,17 @@ class Parser(argparse.ArgumentParser):
 
 # Flags of RunOptions: option, field, type (None for a switch), metavar, help.
 MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
-    ("--data", "data", Path, "DIR", f"folder of the data sets [that of the run, {DATA} for a new one]"),
-    ("--download", "download", None, "", "fetch the data set into it if it is not there"),
+    ("--data", "data", Path, "DIR", f"folder of the data sets [the run's own; {DATA} for a new run]"),
+    ("--download", "download", None, "", "download the data set into it if it is missing"),
     ("--cache", "cache", None, "", "keep binned recordings on disk"),
-    ("--workers", "num_workers", int, "N", f"processes that encode batches ahead [{RunOptions.num_workers}]"),
+    ("--workers", "num_workers", int, "N", f"worker processes that encode batches ahead [{RunOptions.num_workers}]"),
     ("--device", "device", str, "NAME", f"device of the network [{RunOptions.device}]"),
     (
         "--checkpoint-seconds",
         "checkpoint_seconds",
         float,
         "X",
-        f"least time between checkpoints within an epoch [{RunOptions.checkpoint_seconds:g}]",
+        f"minimum seconds between checkpoints within an epoch [{RunOptions.checkpoint_seconds:g}]",
     ),
 )
 
@@ -64,9 +64,9 @@ MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags of training: preset, settings, this machine; settings not given are absent from the namespace."""
     parser.add_argument(
-        "--preset", metavar="NAME", help=f"where settings come from: {', '.join(PRESETS)} [{DEFAULT_PRESET}]"
+        "--preset", metavar="NAME", help=f"preset that the settings come from: {', '.join(PRESETS)} [{DEFAULT_PRESET}]"
     )
-    group = parser.add_argument_group("settings", "Those not given are the preset's, or else the defaults in brackets.")
+    group = parser.add_argument_group("settings", "Defaults are the preset's values, or else those in brackets.")
     for name, setting in SETTINGS.items():
         if name == "dataset":
             continue
@@ -98,7 +98,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -
 
 
 def typed(value: object) -> str:
-    """A setting's value as typed after its option."""
+    """A setting's value as a user types it after the option."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
@@ -107,7 +107,7 @@ def typed(value: object) -> str:
 
 
 def presets_text() -> str:
-    """Each preset as options, for the help: those that it sets to a value other than the default."""
+    """Each preset as options, for the help: the settings that differ from their defaults."""
     lines = ["presets, as options:", f"{'  best, digits':{LABEL}}the defaults"]
     for preset, datasets in PRESETS.items():
         for dataset, given in datasets.items():

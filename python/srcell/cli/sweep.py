@@ -15,10 +15,10 @@ from .parser import DEFAULT_PRESET, Parser, add_training_options, given_settings
 from .terminal import folder_of, is_first_process, print_table, shown_progress, tell
 
 TEXT = """\
-Train once for each seed and each combination of values. Runs that have ended
-are not repeated. sweep.json and sweep.csv have the results."""
+Train once for each seed and each combination of values. Finished runs are not
+repeated. The results are written to sweep.json and sweep.csv."""
 EXAMPLES = """\
-srcell train --help says what the presets set.
+srcell train --help lists the settings of the presets.
 
 examples:
   srcell sweep digits --seeds 0 1 2
@@ -34,8 +34,8 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("dataset", help=f"what to train on: {', '.join(data.NAMES)}")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds [that of --seed]")
+    parser.add_argument("dataset", help=f"data set to train on: {', '.join(data.NAMES)}")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the runs [the one of --seed]")
     parser.add_argument(
         "--vary",
         action="append",
@@ -43,7 +43,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar=("SETTING", "VALUE"),
         help="a setting, such as lr, and its values; repeatable",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run folders [runs/sweep-...]")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the run folders [runs/sweep-...]")
     add_training_options(parser)
     parser.set_defaults(run=run)
 
@@ -71,7 +71,7 @@ def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None
         if is_first_process():
             sweep.write_summary(out, runs, accuracies)
     if is_first_process():
-        sweep.write_summary(out, runs, accuracies)  # if all runs had ended before, none was written yet
+        sweep.write_summary(out, runs, accuracies)  # if all runs had ended before, it was not written above
         print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), summary_rows(runs, accuracies))
         print(f"run folders, sweep.json and sweep.csv in {out}")
 
@@ -92,7 +92,7 @@ def variations(arguments: argparse.Namespace) -> dict[str, list[Any]]:
         ways.insert(0, ("--seeds", "seed", arguments.seeds))
     for way, field, values in ways:
         if field in said:
-            raise ValueError(f"{said[field]} and {way}: expected one of them")
+            raise ValueError(f"use only one of {said[field]} and {way}")
         said[field], varied[field] = way, values
     return varied
 
@@ -123,7 +123,7 @@ def train_or_resume(config: TrainingConfig, path: Path, options: RunOptions) -> 
 
 
 def what_is_left(runs: int, durations: Sequence[float]) -> str:
-    """Text for how many runs follow this one, and the expected time left, at the mean duration of those before."""
+    """Say how many runs follow this one, and the expected time left at the mean duration of the runs before it."""
     text = f"{runs} more after it" if runs else "the last"
     minutes = (runs + 1) * sum(durations) / max(len(durations), 1) / 60
     return f"{text}, about {minutes:.0f} min left" if minutes >= 1 else text
@@ -145,7 +145,7 @@ def parse_variation(words: list[str]) -> tuple[str, list[Any]]:
     key = name.removeprefix("--").replace("-", "_")
     data.check_name(key, tuple(known), "setting")
     if not texts:
-        raise ValueError(f"--vary {name}: expected values behind it")
+        raise ValueError(f"--vary {name}: expected values after it")
     field = known[key]
     default = SETTINGS[field].default
     try:

@@ -30,7 +30,7 @@ class Shown(Observer):
     """Base class of the observers here: prints the header.
 
     Args:
-        header: makes the lines to print before the first epoch; none by default.
+        header: yields the lines to print before the first epoch; none by default.
 
     """
 
@@ -79,7 +79,7 @@ class ProgressBar(Shown):
         self.progress.update(self.task, completed=done / epochs)
 
     def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
-        """Move the bar and show the epoch's loss and accuracy so far; more does not fit beside it in 80 columns."""
+        """Move the bar and show the epoch's loss and accuracy so far; more does not fit in 80 columns."""
         self.progress.update(
             self.task,
             completed=fraction,
@@ -98,7 +98,7 @@ def validation_text(metrics: EpochMetrics) -> str:
 
 
 def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str]]:
-    """A function that makes the header of a run in ``out``: data, network, machine and folder, one per line."""
+    """Return a function that yields the header of a run in ``out``: data, network, machine and folder, one per line."""
 
     def header(trainer: Trainer) -> Iterator[str]:
         config, model = trainer.config, trainer.model
@@ -168,7 +168,7 @@ def tell(line: str) -> None:
 
 
 def say(*lines: str) -> None:
-    """Print lines at once. If nobody reads standard output any more, whoever trains goes on in silence."""
+    """Print lines and flush. If the reader of standard output is gone, training continues without output."""
     try:
         print(*lines, sep="\n", flush=True)
     except BrokenPipeError:
@@ -176,7 +176,7 @@ def say(*lines: str) -> None:
 
 
 def silence() -> None:
-    """Send what else is printed on standard output nowhere: its reader has left."""
+    """Discard all further standard output, because its reader is gone."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -19,7 +19,7 @@ from .parser import (
 from .terminal import folder_of, header_of, is_first_process, say, shown_progress
 
 TRAIN_TEXT = """\
-Train a network and leave a run folder. Ctrl-C stops it after a checkpoint.
+Train a network and write a run folder. Ctrl-C stops it after a checkpoint.
 Under torchrun the processes share each batch; with --device cuda each takes
 the GPU of its LOCAL_RANK."""
 TRAIN_EXAMPLES = """\
@@ -34,23 +34,23 @@ def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell train``."""
     parser = commands.add_parser(
         "train",
-        help="train a network and leave a run folder",
+        help="train a network and write a run folder",
         description=TRAIN_TEXT,
         epilog=f"{presets_text()}\n\n{TRAIN_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("dataset", nargs="?", help=f"what to train on: {', '.join(data.NAMES)}")
+    parser.add_argument("dataset", nargs="?", help=f"data set to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in that folder")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in that folder")
     add_training_options(parser)
     parser.set_defaults(run=train)
 
 
 def add_evaluate_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell eval``."""
-    parser = commands.add_parser("eval", help="evaluate the network of a run, count events and operations")
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="its run folder")
-    parser.add_argument("--binary", action="store_true", help="let layers pass on 1 where s > 0.5 instead of s")
+    parser = commands.add_parser("eval", help="evaluate the network of a run; count events and operations")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--binary", action="store_true", help="let layers pass on 1 where s > 0.5 and 0 elsewhere")
     add_run_options(parser, training=False)
     parser.set_defaults(run=evaluate)
 
@@ -61,7 +61,7 @@ def train(arguments: argparse.Namespace) -> None:
     options = run_options(arguments)
     if arguments.resume is not None:
         if arguments.dataset is not None or given or arguments.preset is not None or arguments.out is not None:
-            raise ValueError("--resume: expected a run folder and no settings, a run goes on with its own")
+            raise ValueError("--resume: expected a run folder and no settings, the run keeps its own")
         out = arguments.resume
         with shown_progress(header_of(out, None)) as observer:
             run = training.resume(out, observer, options)
@@ -85,7 +85,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     evaluation = training.evaluate_run(folder, run_options(arguments), binary=arguments.binary)
     print(f"test accuracy {evaluation.accuracy:.2%} on {int(evaluation.confusion.sum())} samples")
     if folder.config.integer:
-        print(f"i of a neuron left its bounds and was clamped {evaluation.clamped:,} times")
+        print(f"integrators clamped to their bounds: {evaluation.clamped:,} times")
     print(f"{'a mean inference':18}{'events':>12}{'spikes':>12}{'additions':>14}{'multiply-adds':>16}")
     for k, layer in enumerate(evaluation.counts):
         name = f"layer {k}" if k else "input"

@@ -60,7 +60,7 @@ RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc")
 """The data sets among ``NAMES`` that are recordings of events."""
 
 NAMES = ("digits", "mnist", "fashion-mnist", *SEQUENTIAL, "delayed-recall", *RECORDED)
-"""The names that ``load`` accepts. Those neither sequential nor recorded are images."""
+"""The names that ``load`` accepts. The data sets that are neither sequential nor recorded are images."""
 
 
 def load(
@@ -73,8 +73,8 @@ def load(
             pixel), "psmnist" (permuted pixels), "japanese-vowels"; "delayed-recall"; and the recordings "nmnist",
             "dvs128-gesture", "shd", "ssc".
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
-            with scikit-learn, and delayed recall is made.
-        download: download missing files into ``root``; not those of Japanese Vowels.
+            with scikit-learn, and delayed recall is generated.
+        download: download missing files into ``root``; not for Japanese Vowels.
         cache: for N-MNIST, as in ``load_nmnist``.
         prefix: for recordings, as in ``load_nmnist``.
 
@@ -116,7 +116,7 @@ def load(
 
 
 def class_names(name: str) -> tuple[str, ...]:
-    """The names of a data set's classes, by label; empty if the labels name themselves, as those of digits do.
+    """The names of a data set's classes, by label; empty if the labels name themselves, as for digits.
 
     Raises:
         ValueError: there is no such data set.
@@ -155,12 +155,12 @@ def collate(samples: Sequence[tuple[EventBatch, Any]]) -> tuple[EventBatch, Any]
         samples: pairs of an ``EventBatch`` of one sample and its label; the batches may differ in T.
 
     Returns:
-        The batch of all samples, whose T is the largest of theirs, with lengths if some are shorter; and the labels,
+        The batch of all samples, with the largest T among them, and with lengths if some are shorter; and the labels,
         joined by torch's ``default_collate``: (B,), int64 for ints.
 
     Raises:
         TypeError: an element of ``samples`` is not such a pair.
-        ValueError: no pair, a batch not of one sample, or batches that differ in K or device.
+        ValueError: no pair, a batch that is not of one sample, or batches that differ in K or device.
 
     Example:
         >>> import torch

@@ -32,7 +32,7 @@ class LabelledImages(NamedTuple):
         return f"LabelledImages(images of shape {tuple(self.images.shape)})"
 
     def select(self, index: Tensor) -> LabelledImages:
-        """The samples of the given numbers, in that order."""
+        """The samples with the given numbers, in that order."""
         return LabelledImages(self.images[index], self.labels[index])
 
 
@@ -53,8 +53,8 @@ class LabelledEvents(NamedTuple):
 
     @classmethod
     def of(cls, recordings: Sequence[EventBatch], labels: Sequence[int]) -> LabelledEvents:
-        """Recordings, at least one and each a batch of one, as one batch in which each has its length."""
-        # cat() adds lengths only to batches shorter than ``steps``: one silent step more gives every batch its length.
+        """Join recordings, at least one and each a batch of one, to one batch in which each has its length."""
+        # cat() adds lengths only to batches shorter than ``steps``: one more silent step gives every batch its length.
         longest = max(recording.shape[0] for recording in recordings)
         return cls(EventBatch.cat(recordings, steps=longest + 1).truncate(longest), torch.tensor(labels))
 
@@ -104,7 +104,7 @@ class Dataset(NamedTuple):
         train: the samples to train on.
         test: the samples held out for testing.
         num_classes: the number of classes.
-        input_shape: channels, height and width; their product is K, the number of inputs. Of sequences (K, 1, 1).
+        input_shape: channels, height and width; their product is K, the number of inputs. (K, 1, 1) for sequences.
 
     """
 

@@ -1,4 +1,4 @@
-"""Encodings: what turns the samples of a data set into batches of events.
+"""Encodings, which turn the samples of a data set into batches of events.
 
 ``EventLoader`` and networks hold one; it must never know which data set its samples are from.
 """
@@ -24,7 +24,7 @@ class RateEncoding:
     thinned: bool = False
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
-        """The images (B, ...) as events (T, B, K); ``index`` (B,) are the samples' numbers, 0..B-1 by default."""
+        """Encode images (B, ...) as events (T, B, K); ``index`` (B,) holds their numbers, 0..B-1 by default."""
         return rate_encode(
             images, self.steps, prefix=self.prefix, gain=self.gain, seed=seed, index=index, thinned=self.thinned
         )
@@ -38,13 +38,13 @@ class LatencyEncoding:
     prefix: int = 20
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
-        """The images (B, ...) as events (T, B, K), which do not depend on ``index`` and ``seed``."""
+        """Encode images (B, ...) as events (T, B, K), which do not depend on ``index`` and ``seed``."""
         return latency_encode(images, self.steps, prefix=self.prefix)
 
 
 @dataclass(frozen=True)
 class HeldEncoding:
-    """Each element of a sequence is the value of an event in ``hold`` steps: a current, not a spike.
+    """Each element of a sequence is the value of an event for ``hold`` steps: a current, not a spike.
 
     Example:
         >>> import torch
@@ -59,9 +59,9 @@ class HeldEncoding:
     def __call__(
         self, values: Tensor, index: Tensor | None = None, seed: int = 0, lengths: Tensor | None = None
     ) -> EventBatch:
-        """The sequences (B, S, K) as events (prefix + hold * S, B, K), whatever ``index`` and ``seed``.
+        """Encode sequences (B, S, K) as events (prefix + hold * S, B, K), whatever ``index`` and ``seed`` are.
 
-        ``lengths`` (B,) has the number of elements of each; S for all by default.
+        ``lengths`` (B,) gives the number of elements of each sequence; S for all by default.
         """
         steps = values.movedim(1, 0).repeat_interleave(self.hold, 0)
         if self.prefix:
@@ -71,7 +71,7 @@ class HeldEncoding:
 
 @dataclass(frozen=True)
 class RecallEncoding:
-    """A symbol, noise for ``delay`` steps, then a cue, after which the symbol is to be named.
+    """A symbol, noise for ``delay`` steps, then a cue, after which the network must name the symbol.
 
     The inputs of a symbol fire in all of the first ``SHOWN`` steps; then each noise input fires at random; in the last
     ``ANSWERED`` steps there is no noise, and in the first ``SHOWN`` of these the cue's input fires.
@@ -96,7 +96,7 @@ class RecallEncoding:
     PROBABILITY = 0.1
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
-        """Symbols (B, 1, INPUTS), 1 at the inputs of the symbol, as events (SHOWN + delay + ANSWERED, B, INPUTS).
+        """Encode symbols (B, 1, INPUTS), 1 at a symbol's inputs, as events (SHOWN + delay + ANSWERED, B, INPUTS).
 
         The noise depends on ``seed`` and the samples' numbers ``index``, 0..B-1 by default.
         """

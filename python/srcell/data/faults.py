@@ -1,4 +1,4 @@
-"""Whose fault it is that a file of a data set could not be read: the file's, an argument's, or the machine's.
+"""Tells why a file of a data set could not be read: the file, an argument, or the machine is at fault.
 
 The readers of this folder call it; it must never know a format.
 """
@@ -11,12 +11,12 @@ ARGUMENTS = ("bin_width:", "prefix:")  # how messages about arguments of the rea
 
 
 def fault_of(error: Exception, path: Path, advice: str) -> Exception:
-    """The exception to raise for one that came while a file was read: only a corrupt file is called corrupt.
+    """The exception to raise for an error in reading a file: only a corrupt file is called corrupt.
 
     Example:
         >>> from pathlib import Path
-        >>> fault_of(ValueError("times: expected no descent"), Path("a.npy"), "extract it again")
-        ValueError('a.npy: corrupt or truncated (times: expected no descent): extract it again')
+        >>> fault_of(ValueError("times: expected ascending values"), Path("a.npy"), "extract it again")
+        ValueError('a.npy: corrupt or truncated (times: expected ascending values): extract it again')
         >>> fault_of(ValueError("prefix: expected an int, got -1"), Path("a.npy"), "extract it again")
         ValueError('prefix: expected an int, got -1 (for a.npy)')
         >>> fault_of(PermissionError(13, "Permission denied", "a.npy"), Path("a.npy"), "extract it again")

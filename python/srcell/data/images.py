@@ -24,7 +24,7 @@ CORRUPT = (ValueError, TypeError, AssertionError, LookupError, RuntimeError, EOF
 
 
 def load_mnist(root: str | Path, *, download: bool = False) -> Dataset:
-    """MNIST: 60,000 and 10,000 handwritten digits of 28 x 28 pixels.
+    """Load MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels.
 
     Args:
         root: the folder that holds ``MNIST/raw`` (torchvision's layout) or ``mnist``, with the four IDX files in it,
@@ -49,9 +49,9 @@ def load_mnist(root: str | Path, *, download: bool = False) -> Dataset:
 
 
 def load_fashion_mnist(root: str | Path, *, download: bool = False) -> Dataset:
-    """Fashion-MNIST: 60,000 and 10,000 pictures of clothes of 28 x 28 pixels, in ten classes.
+    """Load Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28 x 28 pixels, in ten classes.
 
-    Arguments, result and errors are those of ``load_mnist``; the folder is ``FashionMNIST/raw`` or ``fashion-mnist``.
+    Arguments, result and errors are as for ``load_mnist``; the folder is ``FashionMNIST/raw`` or ``fashion-mnist``.
 
     Example:
         >>> load_fashion_mnist("no-such-folder")

@@ -54,7 +54,7 @@ class EventLoader:
         samples: as given.
 
     Raises:
-        TypeError: a whole data set, images without an encoding, or sequences without a ``HeldEncoding``.
+        TypeError: ``samples`` is a whole data set, images lack an encoding, or sequences lack a ``HeldEncoding``.
         ValueError: a number is outside its range.
         ChildProcessError: a worker died during the iteration.
 
@@ -103,7 +103,7 @@ class EventLoader:
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Let the next iteration yield the given epoch, from the given batch on."""
+        """Set the epoch of the next iteration, and the batch that it starts from."""
         if epoch < 0:
             raise ValueError(f"epoch: expected at least 0, got {epoch}")
         if not 0 <= first_batch <= len(self):
@@ -201,11 +201,11 @@ def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
 def _starting_workers() -> Iterator[None]:
     """While workers start, block SIGINT and SIGTERM for them; afterwards restore the previous handler of SIGCHLD.
 
-    DataLoader's handler raises wherever the process is when a worker dies, even inside a training step. Without it the
-    death is noticed within seconds, when the next batch is fetched.
+    DataLoader's handler raises wherever the process is when a worker dies, even inside a training step. Without it, the
+    loader notices the death within seconds, when the next batch is fetched.
     """
-    # A forked worker inherits the signal mask, so that no signal stops it before it sets its own. Not with a fork
-    # server, which would keep the mask for all later processes.
+    # A forked worker inherits the signal mask, so that no signal stops it before it sets its own. Signals are
+    # not blocked with a fork server, which would keep the mask for all later processes.
     blocked = STOPPING if multiprocessing.get_start_method() == "fork" else ()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     on_death = signal.getsignal(signal.SIGCHLD)

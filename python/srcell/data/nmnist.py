@@ -43,7 +43,7 @@ def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, c
         prefix: silent steps before the first bin.
         download: let tonic download missing files into ``root``.
         cache: store the binned recordings in a file beside ``Train`` and ``Test``, and read it the next time; it is
-            rewritten if a recording has changed. A warning is given if it cannot be written.
+            rewritten if a recording has changed. If it cannot be written, the function warns.
 
     Returns:
         A ``Dataset`` of recordings (T, B, 2312), in the order of labels and file names, of ten classes.
@@ -95,7 +95,7 @@ def _load_part(folder: Path, prefix: int, cache: bool) -> LabelledEvents:
         try:
             _write_cache(path, stamp, found)
         except OSError as error:
-            warnings.warn(f"{path}: the cache was not written ({error}), the next time bins anew", stacklevel=4)
+            warnings.warn(f"{path}: the cache was not written ({error}): the next call bins again", stacklevel=4)
     return found
 
 
@@ -143,7 +143,7 @@ def _stamp(folder: Path, paths: list[Path]) -> str:
 
 
 def _read_cache(path: Path, stamp: str) -> LabelledEvents | None:
-    """The content of the cache, or None if it is absent, corrupt or of other recordings."""
+    """The content of the cache, or None if it is absent, corrupt or made from other recordings."""
     with extra("train"):
         from safetensors import SafetensorError, safe_open
 

@@ -1,4 +1,4 @@
-"""Spoken digits and words (SHD, SSC) and gestures before an event camera (DVS128 Gesture); downloaded by tonic.
+"""Spoken digits and words (SHD, SSC) and gestures in front of an event camera (DVS128 Gesture); downloaded by tonic.
 
 Only ``srcell.data`` calls this; it must never know about networks.
 """
@@ -57,7 +57,7 @@ def load_shd(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, downl
 def load_ssc(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, download: bool = False) -> Dataset:
     """Load the Spiking Speech Commands: 35 words as spikes of 700 channels of a cochlea.
 
-    Arguments and errors are those of ``load_shd``; the files are ``ssc_train.h5``, ``ssc_test.h5``. The published
+    Arguments and errors are as for ``load_shd``; the files are ``ssc_train.h5``, ``ssc_test.h5``. The published
     validation samples, ``ssc_valid.h5``, are not read: training draws its own from the training samples.
 
     Example:
@@ -72,15 +72,15 @@ def load_ssc(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, downl
 def load_dvs_gesture(
     root: str | Path, *, bin_width: float = 10.0, pooling: int = 4, prefix: int = 0, download: bool = False
 ) -> Dataset:
-    """Load DVS128 Gesture as tonic preprocessed it: eleven gestures of hands and arms before an event camera.
+    """Load DVS128 Gesture as tonic preprocessed it: eleven gestures of hands and arms in front of an event camera.
 
-    Each recording has its own length, some 600 steps of 10 ms. Several events of one input in a bin count once.
+    Each recording has its own length, about 600 steps of 10 ms. Several events of one input in a bin count once.
 
     Args:
         root: the folder that holds ``ibmGestureTrain`` and ``ibmGestureTest``, or ``DVSGesture`` with these in it; in
             each, a folder per user and lighting has an .npy file per gesture, named by its label.
         bin_width: duration of a step, in ms.
-        pooling: pixels in each direction that make one input; a divisor of 128.
+        pooling: pixels per input in each direction; a divisor of 128.
         prefix: silent steps before the first bin.
         download: let tonic download missing files into ``root``.
 
@@ -164,7 +164,7 @@ def _read_cochlea(path: Path, classes: int, bin_width: float, prefix: int) -> La
 
 
 def _cochlea_batches(times: np.ndarray, units: np.ndarray, bin_width: float, prefix: int) -> Iterator[EventBatch]:
-    """A batch of one for each recording, of times in seconds and channels."""
+    """Yield a batch of one for each recording, from its times in seconds and its channels."""
     for seconds, channels in zip(times[()], units[()], strict=True):
         yield EventBatch.from_events(
             np.asarray(seconds, np.float64) * 1000,
@@ -182,7 +182,7 @@ def _gesture_label(path: Path) -> int:
 
 
 def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int) -> EventBatch:
-    """The recording of a file: a row (x, y, polarity, time in ms) an event."""
+    """Read the recording of a file, which has a row (x, y, polarity, time in ms) per event."""
     try:
         with open(path, "rb") as file:
             events = np.lib.format.read_array(file, allow_pickle=False)
@@ -202,12 +202,12 @@ def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int)
             sensor_size=(size, size),
             prefix=prefix,
         )
-    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two: of a header
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two come from a corrupt header
         raise fault_of(error, path, "extract it again") from error
 
 
 def _whole(name: str, numbers: np.ndarray) -> np.ndarray:
-    """A list of whole numbers of any type as int64."""
+    """Convert a list of whole numbers of any type to int64."""
     if np.ndim(numbers) != 1 or numbers.dtype.kind not in "biuf":
         raise ValueError(f"expected {name} to be a list of numbers, got {numbers!r:.80}")
     whole = numbers.astype(np.int64)

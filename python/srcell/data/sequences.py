@@ -25,9 +25,9 @@ SOURCE = "get it from https://timeseriesclassification.com"
 
 
 def load_row_mnist(root: str | Path, *, download: bool = False) -> Dataset:
-    """MNIST read row by row: sequences of 28 elements, each a row of 28 pixels in [0, 1].
+    """Load MNIST row by row: sequences of 28 elements, each a row of 28 pixels in [0, 1].
 
-    Arguments and errors are those of ``load_mnist``.
+    Arguments and errors are as for ``load_mnist``.
 
     Example:
         >>> load_row_mnist("no-such-folder")
@@ -39,14 +39,14 @@ def load_row_mnist(root: str | Path, *, download: bool = False) -> Dataset:
 
 
 def load_pixel_mnist(root: str | Path, *, permuted: bool = False, download: bool = False) -> Dataset:
-    """MNIST read pixel by pixel: sequences of 784 elements in [0, 1].
+    """Load MNIST pixel by pixel: sequences of 784 elements in [0, 1].
 
     Args:
         root: as in ``load_mnist``.
         permuted: read the pixels of all images in one random order, always the same (drawn with seed 0).
         download: as in ``load_mnist``.
 
-    Errors are those of ``load_mnist``.
+    Errors are as for ``load_mnist``.
 
     Source: Q. V. Le, N. Jaitly, G. E. Hinton, "A simple way to initialize recurrent networks of rectified linear
     units", arXiv 1504.00941; their permutation is not published.
@@ -61,14 +61,14 @@ def load_pixel_mnist(root: str | Path, *, permuted: bool = False, download: bool
 
 
 def load_japanese_vowels(root: str | Path) -> Dataset:
-    """Japanese Vowels: nine speakers to tell apart, by 12 cepstral coefficients over 7 to 29 elements.
+    """Load Japanese Vowels: nine speakers to tell apart by 12 cepstral coefficients over 7 to 29 elements.
 
-    The values are standardised: each coefficient has mean 0 and standard deviation 1 over all elements of the training
-    set, of 270 utterances; 370 are for testing.
+    There are 270 utterances for training and 370 for testing. The values are standardised: each coefficient has mean 0
+    and standard deviation 1 over all elements of the training set.
 
     Args:
         root: the folder that holds ``JapaneseVowels`` or ``japanese-vowels`` with ``JapaneseVowels_TRAIN.ts`` and
-            ``JapaneseVowels_TEST.ts`` in it, as https://timeseriesclassification.com has them.
+            ``JapaneseVowels_TEST.ts`` in it, as https://timeseriesclassification.com offers them.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -105,11 +105,11 @@ def load_japanese_vowels(root: str | Path) -> Dataset:
 
 
 def load_delayed_recall() -> Dataset:
-    """Delayed recall: which of eight symbols was shown before a delay; made here, nothing is read.
+    """Generate delayed recall: which of eight symbols was shown before a delay? No file is read.
 
-    The samples are the symbols as images (B, 1, 25), 1 at the symbol's input. ``RecallEncoding`` shows them, adds a
-    delay filled with noise, and a cue after which a network is to answer. 64,000 samples are for training, 2,000 for
-    testing, equally many of each symbol.
+    The samples are the symbols as images (B, 1, 25), 1 at the symbol's input. ``RecallEncoding`` shows them and adds a
+    delay filled with noise, and a cue after which a network must answer. 64,000 samples are for training, 2,000 for
+    testing, with equally many of each symbol.
     """
     parts = []
     for count in RECALL_SAMPLES:
@@ -120,7 +120,7 @@ def load_delayed_recall() -> Dataset:
 
 
 def _read(dataset: Dataset, elements: Callable[[Tensor], Tensor]) -> Dataset:
-    """A data set of images as sequences of what ``elements`` makes of them, (B, S, K)."""
+    """Convert a data set of images to sequences: ``elements`` maps its images to (B, S, K)."""
     parts = []
     for samples in (dataset.train, dataset.test):
         assert isinstance(samples, LabelledImages)
@@ -129,8 +129,10 @@ def _read(dataset: Dataset, elements: Callable[[Tensor], Tensor]) -> Dataset:
 
 
 def _read_series(path: Path) -> list[tuple[Tensor, int]]:
-    """The samples of a .ts file: values (S, 12) and label. After ``@data``, a line has the values of a coefficient
-    separated by commas, the coefficients and at last the label, 1 to 9, by colons.
+    """Read the samples of a .ts file: values (S, 12) and label.
+
+    After ``@data`` each line is a sample: commas separate the values of a coefficient, colons separate the coefficients
+    and the label, 1 to 9, at the end.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -159,7 +161,7 @@ def _parse(line: str) -> tuple[Tensor, int]:
         raise ValueError(f"expected a label from 1 to {SPEAKERS}, got {label[:20]!r}")
     rows = [[float(value) for value in row.split(",")] for row in coefficients]
     if len({len(row) for row in rows}) != 1:
-        raise ValueError("expected as many values of each coefficient")
+        raise ValueError("expected equally many values of each coefficient")
     values = torch.tensor(rows).T
     if not values.isfinite().all():
         raise ValueError("expected finite values")

@@ -26,32 +26,32 @@ TENSORS = ("offsets", "indices", "values", "lengths")
 class EventBatch:
     r"""Events of B samples over T steps of K inputs, in the row-compressed form of a CSR matrix.
 
-    Row ``b * T + t`` holds the events of sample b at step t: those from ``offsets[row]`` to ``offsets[row + 1]``. So
-    the events of a sample are contiguous, and batches are concatenations. Events of one row may be in any order, and
-    several of one input add up. Everything is validated once, at construction; contiguous tensors are kept, not copied,
-    and must not be altered afterwards.
+    Row ``b * T + t`` holds the events of sample b at step t, those from ``offsets[row]`` to ``offsets[row + 1]``. So
+    the events of a sample are contiguous, and concatenating samples gives a batch. The events of a row may be in any
+    order, and several events of one input add up. Everything is validated once, at construction; contiguous tensors are
+    kept, not copied, and must not be altered afterwards.
 
     Args:
         offsets: (B\*T + 1,), int64, ascending from 0 to the number of events; tensor or NumPy array, like all others.
         indices: (events,), int32 in [0, K): the input of each event.
-        values: (events,), float32 or float64 and not NaN: the size of each event; all are 1 if absent. May require a
+        values: (events,), float32 or float64 and not NaN: the size of each event; if absent, all are 1. May require a
             gradient.
         shape: (T, B, K), each at least 0; K at most 2^31.
-        lengths: (B,), int64 in [0, T]: steps of each sample, past which it has no events; T for all if absent.
+        lengths: (B,), int64 in [0, T]: steps of each sample, past which it has no events; if absent, T for all.
 
     ``offsets``, ``indices``, ``values``, ``lengths`` and ``shape`` are attributes. ``len()`` is B. Indexing selects
     samples: ``batch[2]`` and ``batch[-1]`` are batches of one, ``batch[1:3]`` and ``batch[[4, 0, 4]]`` (a list or an
     integer tensor) batches of several. Unpickling validates the batch again.
 
-    Batches are equal if shape, device, dtypes and every element of their tensors are. Batches of the same meaning may
-    thus differ: a row's events in another order, values of 1 or absent values, lengths of T or absent lengths. Batches
-    are not hashable.
+    Batches are equal if shape, device, dtypes and every element of their tensors are equal. Batches of the same meaning
+    may thus be unequal: a row's events in another order, values of 1 or absent values, lengths of T or absent lengths.
+    Batches are not hashable.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: a wrong shape, device or value; the message names the argument and what was expected.
 
-    Source: the project's definition of event batches.
+    Source: this project's definition of event batches.
 
     Example:
         >>> import torch
@@ -103,7 +103,7 @@ class EventBatch:
     def _trusted(
         cls, offsets: Tensor, indices: Tensor, values: Tensor | None, shape: Shape, lengths: Tensor | None
     ) -> EventBatch:
-        """A batch of parts that are valid by construction, which are not checked."""
+        """Make a batch from parts that are valid by construction, without checking them."""
         batch = cls.__new__(cls)
         batch.offsets, batch.indices, batch.values = offsets, indices, values
         batch.shape, batch.lengths = shape, lengths
@@ -111,14 +111,14 @@ class EventBatch:
 
     @classmethod
     def from_dense(cls, x: Array, lengths: Array | None = None) -> EventBatch:
-        """The events of a dense tensor: its elements that are not 0.
+        """Make a batch from the elements of a dense tensor that are not 0.
 
         Args:
             x: (T, B, K), bool, float32 or float64, without NaN.
             lengths: (B,), int64 in [0, T]: elements of x past a sample's length are ignored.
 
         Returns:
-            A batch on x's device, ascending by input within each row. Its values are absent if all are 1 and x requires
+            A batch on x's device, each row ascending by input. Its values are absent if all are 1 and x requires
             no gradient; otherwise they have x's dtype, and gradients flow through them to x.
 
         Raises:
@@ -151,10 +151,10 @@ class EventBatch:
         prefix: int = 0,
         count: Literal["once", "all"] = "once",
     ) -> EventBatch:
-        """One recording of an event camera, or of any other source of timed events, in bins of equal duration.
+        """Bin a recording of an event camera, or of any other source of timed events, into steps of equal duration.
 
         An event at time t belongs to step ``prefix + floor(t / bin_width)``. Its input is given by ``indices`` and
-        ``inputs``, or by ``x``, ``y`` and ``sensor_size``, with or without ``polarity``: then it is
+        ``inputs``, or by ``x``, ``y`` and ``sensor_size``, with or without ``polarity``. From a pixel it is
         ``(polarity * height + y) * width + x``, so that a step is a flattened frame (polarities, height, width).
 
         Args:
@@ -167,7 +167,7 @@ class EventBatch:
             bin_width: duration of a step, in the unit of ``times``; above 0.
             inputs: K, at most 2^31.
             sensor_size: (height, width); K is height * width, or twice that with a polarity.
-            steps: number of bins; later events are dropped. If absent, up to the bin of the last event.
+            steps: number of bins; later events are dropped. If absent, the last event is in the last bin.
             prefix: silent steps before the first bin.
             count: "once" merges several events of one input in one bin into one; "all" keeps them, and they add up.
 
@@ -176,7 +176,7 @@ class EventBatch:
             ascends. ``cat`` and ``srcell.data.collate`` join several.
 
         Raises:
-            TypeError: an argument of the wrong type or dtype, or inputs given in no way or in both.
+            TypeError: an argument of the wrong type or dtype, or inputs given in neither form or in both.
             ValueError: a wrong shape or value; the message names the argument and what was expected.
 
         Example:
@@ -208,7 +208,7 @@ class EventBatch:
 
     @classmethod
     def from_sparse_csr(cls, csr: Tensor, *, shape: Sequence[int], lengths: Array | None = None) -> EventBatch:
-        r"""The events of a sparse CSR tensor, whose row ``b * T + t`` is step t of sample b.
+        r"""Make a batch from a sparse CSR tensor, whose row ``b * T + t`` is step t of sample b.
 
         Args:
             csr: (B\*T, K), layout ``torch.sparse_csr``, float32 or float64, not NaN; a stored 0 is an event.
@@ -243,8 +243,8 @@ class EventBatch:
 
         Args:
             batches: at least one batch.
-            steps: T of the result; shorter batches get silent steps at their end, which their lengths exclude. All must
-                have the same T if absent.
+            steps: T of the result; shorter batches get silent steps at their end, which their lengths exclude. If
+                absent, all must have the same T.
 
         Raises:
             TypeError: ``batches`` has an element that is not an EventBatch.
@@ -274,7 +274,7 @@ class EventBatch:
         return cls._trusted(*selection.joined(batches, steps))
 
     def truncate(self, steps: int) -> EventBatch:
-        """The first steps of every sample; later events are dropped, and longer lengths become ``steps``.
+        """Keep the first steps of every sample: drop later events, and reduce longer lengths to ``steps``.
 
         Args:
             steps: T of the result, in [0, T].
@@ -294,7 +294,7 @@ class EventBatch:
         return self._trusted(*selection.truncated(self, steps))
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The dense tensor: each element is the sum of its events, 0 without events.
+        """Return the dense tensor: each element is the sum of its events, 0 without events.
 
         Args:
             dtype: a floating-point dtype.
@@ -316,7 +316,7 @@ class EventBatch:
         return conversion.to_dense(self, dtype)
 
     def to_sparse_csr(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        r"""The sparse CSR tensor whose row ``b * T + t`` is step t of sample b; events of one element are added.
+        r"""Return the sparse CSR tensor whose row ``b * T + t`` is step t of sample b; events of one element add up.
 
         Args:
             dtype: a floating-point dtype.
@@ -401,7 +401,7 @@ class EventBatch:
         return self.offsets.device
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> EventBatch:
-        """The batch on a device; tensors that are on it already are shared.
+        """Move the batch to a device; tensors that are already there are shared.
 
         With ``non_blocking`` and pinned memory the host does not wait for the copies.
 
@@ -420,7 +420,7 @@ class EventBatch:
         return self._map(lambda x: x.to(place, non_blocking=non_blocking))
 
     def pin_memory(self) -> EventBatch:
-        """The batch in page-locked memory, for faster copies to a GPU; DataLoader calls it with ``pin_memory=True``."""
+        """Copy the batch to page-locked memory, for faster copies to a GPU; DataLoader(pin_memory=True) calls it."""
         return self._map(Tensor.pin_memory)
 
     def __repr__(self) -> str:

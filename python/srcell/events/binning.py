@@ -75,7 +75,7 @@ def _check_times(times: Array | Sequence[float]) -> Tensor:
     event = first(numbers[1:] < numbers[:-1])
     if event is not None:
         before, after = numbers[event : event + 2].tolist()
-        raise ValueError(f"times: expected no descent, got {before} and then {after} at position {event + 1}")
+        raise ValueError(f"times: expected ascending values, got {before} and then {after} at position {event + 1}")
     return numbers
 
 
@@ -124,7 +124,7 @@ def _check_sensor_size(sensor_size: Sequence[int]) -> tuple[int, int]:
 
 
 def _below(name: str, x: Integers, bound: int, times: Tensor, *, bools: bool = False) -> Tensor:
-    """Check integers in [0, bound), as many as times; return them as int64."""
+    """Check that there is one integer in [0, bound) for each time; return them as int64."""
     numbers = as_integers(name, x, times.device, bools=bools)
     if len(numbers) != len(times):
         raise ValueError(f"{name}: expected shape (events,) = ({len(times)},), as times has, got ({len(numbers)},)")

@@ -1,4 +1,4 @@
-"""Checks of the arrays that an ``EventBatch`` is made of: shapes, dtypes, values.
+"""Checks the arrays of an ``EventBatch``: shapes, dtypes, values.
 
 Batches, binning and encoders call it; it must never know what they do with the arrays.
 """
@@ -37,7 +37,7 @@ class Parts(NamedTuple):
 
 
 def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:
-    """A vector of integers, or of bools if allowed, as contiguous int64 on the device."""
+    """Convert a vector of integers, or of bools if allowed, to contiguous int64 on the device."""
     numbers = as_numbers(name, x, "integers below 2^63", device)
     refused = numbers.is_floating_point() or numbers.is_complex() or numbers.is_quantized
     if refused or (numbers.dtype == torch.bool and not bools):
@@ -47,12 +47,12 @@ def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = F
 
 
 def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
-    """Numbers as a tensor of any dtype; Python's floats become float64, an empty sequence int64."""
+    """Convert numbers to a tensor of any dtype; Python's floats become float64, an empty sequence int64."""
     if isinstance(x, Tensor | np.ndarray):
         tensor = as_tensor(name, x)
         require_values(name, tensor)
         if tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
-            raise ValueError(f"{name}: expected {expected}, got one that is not")
+            raise ValueError(f"{name}: expected {expected}, got a larger integer")
         numbers = tensor.to(device)
     else:
         try:
@@ -65,13 +65,13 @@ def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: tor
 
 
 def check_one_dimension(name: str, x: Tensor) -> None:
-    """Raise unless it is a vector."""
+    """Raise unless a tensor is a vector."""
     if x.dim() != 1:
         raise ValueError(f"{name}: expected one dimension, got shape {tuple(x.shape)}")
 
 
 def as_tensor(name: str, x: Array) -> Tensor:
-    """An array as a tensor, which shares a NumPy array's memory where possible."""
+    """Return an array as a tensor, which shares a NumPy array's memory where possible."""
     if isinstance(x, np.ndarray):
         try:
             return torch.from_numpy(np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W", "A"]))
@@ -99,7 +99,7 @@ def as_vector(
 
 
 def _as_kernels_read(x: Tensor) -> Tensor:
-    """The tensor, contiguous and, if it has memory, aligned."""
+    """Return the tensor contiguous and, if it has memory, aligned."""
     return contiguous(x) if has_memory(x) else x.contiguous()
 
 
@@ -146,7 +146,7 @@ def check_float_dtype(dtype: torch.dtype) -> None:
 
 
 def offsets_of(counts: Tensor) -> Tensor:
-    """The offsets of rows, from the number of events of each."""
+    """The offsets of rows, given the number of events of each row."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 

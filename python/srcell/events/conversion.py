@@ -1,4 +1,4 @@
-"""Converts dense and sparse tensors to events, and events to such tensors.
+"""Converts dense and sparse tensors to events, and events back to tensors.
 
 ``EventBatch`` calls it and documents it.
 """

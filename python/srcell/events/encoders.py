@@ -39,8 +39,8 @@ def rate_encode(
 ) -> EventBatch:
     """Let each pixel fire at random: at every step with probability ``min(gain * pixel, 1)``.
 
-    The spikes of a sample are a function of its pixels, its number in ``index`` and the seed alone: the same in every
-    batch, in any order, on any number of threads and on every machine. Shorter encodings are the start of longer ones.
+    The spikes of a sample depend only on its pixels, its number in ``index`` and the seed: they are the same in every
+    batch, in any order, on any number of threads and on every machine. A shorter encoding is the start of a longer one.
     The random numbers come from Philox4x32-10, 24 bits each; probabilities are rounded up to a multiple of 2^-24.
 
     Args:
@@ -48,11 +48,11 @@ def rate_encode(
             [0, 1]; on the CPU or on a GPU. On a GPU the call synchronises once, and once more if ``index`` is given.
         steps: steps in which pixels may fire, in [0, 2^31).
         prefix: silent steps before them, in [0, 2^31).
-        gain: probability of firing of a pixel of 1, finite and at least 0.
+        gain: firing probability per step of a pixel of 1, finite and at least 0.
         seed: in [0, 2^64); a different seed gives different spikes, for instance in each epoch.
         index: (B,) integers of at least 0, the samples' numbers; 0..B-1 if absent.
         thinned: let no pixel fire at two steps in a row, as the encoder of the group's hardware does: a spike is
-            dropped if the pixel fired, as kept, in the step before.
+            dropped if the pixel has a kept spike at the step before.
 
     Returns:
         A batch of shape (prefix + steps, B, K) without values and lengths; each row ascends.
@@ -61,8 +61,8 @@ def rate_encode(
         TypeError: an argument of the wrong type or dtype.
         ValueError: a wrong shape, device or value; the message names the argument and what was expected.
 
-    Source: gain, steps and prefix are those of the configuration that the authors' group published with its FPGA work
-    (arXiv 2605.10679); Philox is that of Salmon et al., SC 2011, doi:10.1145/2063384.2063405.
+    Source: gain, steps and prefix are from the configuration that the authors' group published with its FPGA work
+    (arXiv 2605.10679); Philox is from Salmon et al., SC 2011, doi:10.1145/2063384.2063405.
 
     Example:
         >>> import torch
@@ -95,10 +95,10 @@ def rate_encode(
 def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: int = 20) -> EventBatch:
     """Let each pixel that is not 0 fire once: the brighter, the earlier.
 
-    A pixel of value p fires at step ``prefix + round((1 - p) * (steps - 1))``: 1 at the first step, the faintest at the
-    last. This is computed in float64 from the float32 pixel and rounded half to even, as by Python's ``round`` and
-    ``numpy.rint``.
-    The spikes of a sample are a function of its pixels alone: the same in every batch and on every machine.
+    A pixel of value p fires at step ``prefix + round((1 - p) * (steps - 1))``: a pixel of 1 at the first step, the
+    faintest at the last. This is computed in float64 from the float32 pixel and rounded half to even, as by Python's
+    ``round`` and ``numpy.rint``.
+    The spikes of a sample depend only on its pixels: they are the same in every batch and on every machine.
 
     Args:
         images: (B, ...) of at least two dimensions, flattened to (B, K); any floating-point dtype, read as float32, in
@@ -113,7 +113,7 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
         TypeError: an argument of the wrong type or dtype.
         ValueError: a wrong shape, device or value; the message names the argument and what was expected.
 
-    Source: the project's definition; steps and prefix are those of :func:`rate_encode`.
+    Source: this project's definition; steps and prefix are those of :func:`rate_encode`.
 
     Example:
         >>> import torch

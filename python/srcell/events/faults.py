@@ -23,7 +23,7 @@ def find_fault(parts: Parts) -> tuple[str, int] | None:
 
 
 def find_fault_with_torch(parts: Parts) -> tuple[str, int] | None:
-    """``find_event_fault`` in torch's own operators, for devices without a kernel."""
+    """``find_event_fault`` with torch's own operators, for devices without a kernel."""
     offsets, indices, values, shape, lengths = parts
     steps, batch, inputs = shape
     sample = None if lengths is None else first((lengths < 0) | (lengths > steps))
@@ -66,4 +66,4 @@ def describe_fault(parts: Parts, fault: str, at: int) -> str:
     length = int(parts.lengths[at])
     if fault == "length":
         return wrong_length(length, at, parts.shape[0])
-    return f"lengths: expected no events past a sample's length, got some past the {length} of sample {at}"
+    return f"lengths: expected no events past a sample's length, got some past length {length} of sample {at}"

@@ -81,7 +81,7 @@ def slice_of(events: EventBatch, start: int, stop: int) -> Parts:
 
 
 def gathered(events: EventBatch, samples: Tensor) -> Parts:
-    """The samples of the given numbers, in their order."""
+    """The samples with the given numbers, in that order."""
     steps, batch, inputs = events.shape
     counts = events.offsets.diff().view(batch, steps)[samples]
     offsets = offsets_of(counts.flatten())
@@ -97,7 +97,7 @@ def gathered(events: EventBatch, samples: Tensor) -> Parts:
 
 
 def _counts(events: EventBatch, steps: int) -> Tensor:
-    """(B * steps,) events of each row, after extending each sample to ``steps`` steps, at least T."""
+    """The number of events of each row, (B * steps,), after extending each sample to ``steps`` >= T steps."""
     own, batch, _ = events.shape
     counts = events.offsets.diff()
     if own == steps:

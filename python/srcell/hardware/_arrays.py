@@ -1,4 +1,4 @@
-"""What the modules of this folder take as weights and spikes, checked, and the order of pixels in the group's files."""
+"""Checks the weights and spikes that the modules of this folder take; the order of pixels in the group's files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NUMBERS_PER_LINE = 16
 
 
 def as_weights(name: str, weights: Matrix) -> NDArray[np.int16]:
-    """Weights (N, K) of integers as int16.
+    """Check integer weights (N, K) and return them as int16.
 
     Raises:
-        TypeError: they are no integers.
+        TypeError: they are not integers.
         ValueError: another number of dimensions, no elements, or values outside int16.
 
     """
@@ -34,7 +34,7 @@ def as_weights(name: str, weights: Matrix) -> NDArray[np.int16]:
 
 
 def as_spikes(name: str, spikes: Matrix) -> NDArray[np.uint8]:
-    """Spikes (T, K) of 0 and 1, of any type of numbers, as uint8.
+    """Check spikes (T, K) of 0 and 1, of any numeric type, and return them as uint8.
 
     Raises:
         ValueError: another number of dimensions, no elements, or other values.
@@ -48,10 +48,10 @@ def as_spikes(name: str, spikes: Matrix) -> NDArray[np.uint8]:
 
 
 def column_order(name: str, image_shape: Sequence[int], inputs: int) -> NDArray[np.int64]:
-    """The pixel, numbered row by row, of each place in an image that is flattened column by column: (K,).
+    """For each position in an image flattened column by column, the pixel's row-by-row number: (K,).
 
     Raises:
-        ValueError: the shape is not that of images of so many pixels.
+        ValueError: the shape is not that of an image of ``inputs`` pixels.
 
     Example:
         >>> column_order("image_shape", (2, 3), 6).tolist()
@@ -66,10 +66,10 @@ def column_order(name: str, image_shape: Sequence[int], inputs: int) -> NDArray[
 
 
 def parse_int(where: str, digits: str) -> int:
-    """An integer of a file, of at most 18 digits: far beyond all that weights and sizes can be.
+    """Parse an integer from a file, of at most 18 digits: far more than any weight or size has.
 
     Raises:
-        ValueError: it has more; the message names the file.
+        ValueError: it has more digits; the message names the file.
 
     Example:
         >>> parse_int("weights.vhd", "-1_000")
@@ -82,7 +82,7 @@ def parse_int(where: str, digits: str) -> int:
 
 
 def lines_of_numbers(numbers: Sequence[Any]) -> Iterator[str]:
-    """The numbers with commas between them, some on each line; only the last line ends without one."""
+    """The numbers separated by commas, 16 on a line; every line but the last ends with a comma."""
     for start in range(0, len(numbers), NUMBERS_PER_LINE):
         line = ", ".join(map(str, numbers[start : start + NUMBERS_PER_LINE]))
         yield line + ("," if start + NUMBERS_PER_LINE < len(numbers) else "")

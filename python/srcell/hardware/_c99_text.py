@@ -11,7 +11,7 @@ HEAD = Template("""\
 /*
  * A network of integer neurons, Spiking Recurrent Cells, written by srcell.
  *
- * C99 without floats, without memory of its own and without calls of a library; C++ may include it too.
+ * C99 without floats and library calls; its only memory is the caller's state. C++ may include it too.
  *
  *   inputs   $inputs
  *   neurons  $neurons
@@ -32,22 +32,22 @@ HEAD = Template("""\
  *     ${net}_class(&state)                the class with the most votes so far
  *     state.clamped                       how often an i left its bounds and was clamped, modulo 2^32
  *
- * In each step a layer hears the spikes that the layer before it had in the same step. Numbers in `active` that are no
- * input are skipped. No sum overflows: a current is one of at most 65535 weights of 16 bits, and votes stop at
+ * In each step a layer receives the spikes of the previous layer in the same step. Numbers in `active` that are not
+ * inputs are skipped. No sum overflows: a current is a sum of at most 65535 weights of 16 bits, and votes stop at
  * +-${NET}_MOST_VOTES.
  */
 
 """)
 
 NEURONS = Template("""
-/* Negative numbers must be shifted to minus infinity, which C leaves to the compiler; all common ones do. */
+/* Right shifts must round towards minus infinity; C leaves this to the compiler, and all common ones do so. */
 typedef char ${net}_needs_arithmetic_shifts[((int32_t)-1 >> 1) == -1 ? 1 : -1];
 
 typedef struct {
     int32_t current[${NET}_WIDEST]; /* of one layer, from its inputs in this step; 0 between steps */
     int32_t votes[${NET}_CLASSES];
     uint32_t clamped;
-    int16_t i[${NET}_NEURONS], h[${NET}_NEURONS], hs[${NET}_NEURONS]; /* of all layers, one behind the other */
+    int16_t i[${NET}_NEURONS], h[${NET}_NEURONS], hs[${NET}_NEURONS]; /* of all layers, first to last */
     uint8_t spikes[${NET}_OUTPUTS];
 } ${net}_state;
 
@@ -69,7 +69,7 @@ static inline void ${net}_reset(${net}_state *state)
     state->clamped = 0;
 }
 
-/* Advances the neurons of a layer, whose first is `first`, by one step, and takes their currents. */
+/* Advances the neurons of a layer, the first of which is `first`, by one step, and zeroes their currents. */
 static inline void ${net}_advance(${net}_state *state, uint16_t first, uint16_t neurons)
 {
     for (uint16_t k = 0; k < neurons; k++) {
@@ -141,7 +141,7 @@ static inline const uint8_t *${net}_spikes(const ${net}_state *state)
     return state->spikes;
 }
 
-/* The class with the most votes, the lowest of equals. */
+/* The class with the most votes; the lowest of those with equally many. */
 static inline uint16_t ${net}_class(const ${net}_state *state)
 {
     uint16_t best = 0;

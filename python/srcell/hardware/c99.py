@@ -1,6 +1,6 @@
 """A network of integer neurons as one C99 header for microcontrollers, and the reader of such headers.
 
-Users call these functions; they must never know how the weights were found. The C code is in ``_c99_text``.
+Users call these functions; they must never know how the weights were trained. The C code is in ``_c99_text``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..ops.integer import check_cell
 from . import _c99_text as text
 from ._arrays import HIGH, LOW, Matrix, as_weights, lines_of_numbers, parse_int
 
-MOST = 2**16 - 1  # inputs of a layer, and neurons of the network: their numbers are uint16_t
+MOST = 2**16 - 1  # inputs of a layer, and neurons of the network: they are numbered in uint16_t
 STATE = re.compile(r"\} (\w+)_state;")
 CONSTANT = re.compile(r"#define (\w+) \(?(-?\d+)\)?")
 ARRAY = re.compile(r"static const int\d+_t (\w+)\[[^=]*= \{")
@@ -29,7 +29,7 @@ MOST_VOTES = 2**30  # votes stop here, and a step adds less than this: their sum
 
 
 class HeaderNetwork(NamedTuple):
-    """What a header has: the arguments of ``write_header`` beside the path."""
+    """The content of a header: the arguments of ``write_header`` without the path."""
 
     layers: list[NDArray[np.int16]]
     """The weights (N, K) of each layer, first to last."""
@@ -38,9 +38,9 @@ class HeaderNetwork(NamedTuple):
     num_classes: int
     """Classes, C."""
     name: str
-    """With which all names begin."""
+    """The prefix of all names."""
     votes: tuple[int, int]
-    """What a spike adds to its own class, and to every other."""
+    """The votes that a spike adds to its own class, and to every other class."""
 
 
 def write_header(
@@ -52,26 +52,26 @@ def write_header(
     name: str = "network",
     votes: tuple[SupportsIndex, SupportsIndex] = (10, -1),
 ) -> None:
-    r"""Write a network of integer neurons as one C99 header that needs ``<stdint.h>`` alone.
+    r"""Write a network of integer neurons as one C99 header that needs only ``<stdint.h>``.
 
-    The code takes no memory, uses no floats and calls no library; every sum fits in 32 bits. The header begins with how
-    to call it, and with the bytes of constants and of state that it needs. Its spikes and classes are exactly those of
-    the integer neuron. C++ may include it too.
+    The code uses no memory but the caller's state, no floats and no library; every sum fits in 32 bits. A comment at
+    the top shows how to call it, and how many bytes of constants and state it needs. Its spikes and classes are exactly
+    those of the integer neuron. C++ may include it too.
 
     Args:
         path: the file to write; an existing one is replaced, whole or not at all.
         layers: the weights (N, K) of each layer, first to last, integers of 16 bits in arrays or tensors: [n, k] is
-            what neuron n gets from input k. The inputs of a layer are the neurons of the one before. Weights of 8 bits
-            take a byte each, others two. At most 65,535 inputs, and as many neurons in all layers together.
+            the weight from input k to neuron n. The inputs of a layer are the neurons of the previous one. Weights of
+            8 bits take one byte each, others two. At most 65,535 inputs, and as many neurons in all layers together.
         cell: the constants of all neurons.
-        num_classes: classes C; neuron n of the last layer votes for class n % C, and their number is a multiple of C.
-        name: with which all names in the header begin, those of macros in capitals.
-        votes: what a spike of the last layer adds to its neuron's class, and what to every other. There is no leak.
+        num_classes: classes C; neuron n of the last layer votes for class n % C; its size must be a multiple of C.
+        name: prefix of all names in the header, in capitals for macros.
+        votes: what a spike of the last layer adds to its neuron's class, and to every other class. Votes do not leak.
 
     Raises:
-        TypeError: the weights or constants are no integers.
-        ValueError: no layer, sizes that do not fit together or exceed the bounds, constants with which a value would
-            not fit in its type, or a name that is no identifier of C.
+        TypeError: the weights or constants are not integers.
+        ValueError: there is no layer, sizes do not match or exceed the bounds, with these constants a value would not
+            fit in its type, or the name is not a C identifier.
         OSError: the file cannot be written.
 
     Example:
@@ -99,10 +99,10 @@ def _checked(
     name: str,
     votes: tuple[SupportsIndex, SupportsIndex],
 ) -> HeaderNetwork:
-    """The network that these arguments describe, if a header can have it."""
+    """Check that a header can hold the network of these arguments, and return it."""
     matrices = _as_layers(layers)
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-        raise ValueError(f"name: expected an identifier of C that begins with a letter, got {name!r}")
+        raise ValueError(f"name: expected a C identifier that begins with a letter, got {name!r}")
     _check_cell(cell)
     outputs = len(matrices[-1])
     classes = as_int("num_classes", num_classes, MOST, minimum=1)
@@ -111,7 +111,7 @@ def _checked(
     own, others = (as_int("votes", vote, HIGH, minimum=LOW) for vote in votes)
     most = (MOST_VOTES - 1) // outputs
     if abs(own) + abs(others) > most:
-        raise ValueError(f"votes: expected at most {most} as the sum of their sizes, got {own} and {others}")
+        raise ValueError(f"votes: expected at most {most} as the sum of their magnitudes, got {own} and {others}")
     return HeaderNetwork(matrices, cell, classes, name, (own, others))
 
 
@@ -119,7 +119,7 @@ def read_header(path: str | Path) -> HeaderNetwork:
     """Read the network of a header that ``write_header`` wrote.
 
     Raises:
-        ValueError: it is another file, or was changed; the message names the file.
+        ValueError: it is another file, or it was changed; the message names the file.
         OSError: there is no such file.
 
     Example:
@@ -178,7 +178,7 @@ def _arrays(lines: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _as_layers(layers: Sequence[Matrix]) -> list[NDArray[np.int16]]:
-    """The weights of all layers, if their sizes fit together."""
+    """Check that the sizes of all layers match, and return their weights."""
     found = [as_weights(f"layers[{k}]", weights) for k, weights in enumerate(layers)]
     if not found:
         raise ValueError("layers: expected at least one, got none")
@@ -198,7 +198,7 @@ def _check_cell(cell: IntegerCell) -> None:
 
 
 def _parts(network: HeaderNetwork) -> Iterator[str]:
-    """The header's text."""
+    """The header's text, in parts."""
     layers, cell, classes, name, votes = network
     stored = [np.int8 if weights.min() >= -128 and weights.max() <= 127 else np.int16 for weights in layers]
     types = [f"int{8 * np.dtype(kind).itemsize}_t" for kind in stored]

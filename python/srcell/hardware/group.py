@@ -1,7 +1,7 @@
 """Reads the networks that the authors' group published with arXiv 2605.10679: ``config.json`` and ``arrays.npz``.
 
-Users call ``read_group``, and get a float model or integer weights of what it returns; it must never know what they are
-used for.
+Users call ``read_group``, and convert its result to a float model or to integer weights; it must never know what these
+are used for.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from ..models import SRCClassifier
 from ._arrays import column_order
 
 CONFIG, ARRAYS = "config.json", "arrays.npz"
-MOST_BITS = 15  # with 16, the largest weight would be 2^15, which int16 does not have
+MOST_BITS = 15  # with 16, the largest weight would be 2^15, which does not fit in int16
 
 
 class GroupLayer(NamedTuple):
-    """The numbers of a layer, float32: weights (N, K), all others (N,)."""
+    """The parameters of a layer, float32: weights (N, K), all others (N,)."""
 
     weight: NDArray[np.float32]
     """(N, K), its columns in the order of the file."""
     bias: NDArray[np.float32]
     """Excitability."""
     alpha: NDArray[np.float32]
-    """As all that follow, a parameter of the cell, by the name that ``SRC`` has for it ..."""
+    """This and the following are parameters of the cell, named as in ``SRC`` ..."""
     rho: NDArray[np.float32]
     r: NDArray[np.float32]
     rs: NDArray[np.float32]
@@ -51,7 +51,7 @@ class GroupLayer(NamedTuple):
 
 @dataclass(frozen=True)
 class GroupNetwork:
-    """A network of the group; ``read_group`` makes one."""
+    """A network of the group, as returned by ``read_group``."""
 
     layers: list[GroupLayer]
     """First to last."""
@@ -64,21 +64,21 @@ class GroupNetwork:
     bias_max: float
     """Upper bound of biases in training."""
     encoder: RateEncoding | LatencyEncoding
-    """What turns images into the network's input."""
+    """Encodes images as the network's input."""
 
     def to_float(self, *, column_major: bool = False) -> SRCClassifier:
-        """The network as a float model, with all parameters and initial states of its neurons, and its encoder.
+        """Convert the network to a float model, with all parameters and initial states of its neurons, and its encoder.
 
-        It has gradients through the recurrence, because its initial states are learnable.
+        Its layers have ``recurrent_grad=True``, because their initial states are learnable.
 
         Args:
             column_major: the first layer's inputs are the pixels of a square image, column by column, as in the group's
-                spike files. They are brought into srcell's order, row by row, which the encoder needs. By default
-                they stay as they are.
+                spike files. They are reordered row by row, as in srcell, which the encoder needs. By default they are
+                left unchanged.
 
         Raises:
-            ValueError: ``column_major`` and inputs that are no square image, or a parameter with which ``SRC`` cannot
-                run.
+            ValueError: ``column_major`` with inputs that are not a square image, or a parameter that ``SRC`` does not
+                accept.
 
         """
         sizes = [layer.weight.shape[1] for layer in self.layers]
@@ -91,10 +91,10 @@ class GroupNetwork:
         return model
 
     def integer_weights(self, bits: SupportsIndex, *, column_major: bool = False) -> list[NDArray[np.int16]]:
-        """The weights (N, K) of each layer as integers, scaled as the group does.
+        """Convert the weights (N, K) of each layer to integers, scaled as the group does.
 
-        With K = 2^(bits - 1) they are round(W * K / max|W|), half to even, in [-K, K]. Those of ``IntegerSRC`` with as
-        many bits stop at K - 1 instead.
+        With L = 2^(bits - 1) they are round(W * L / max|W|), ties to even, in [-L, L]. ``IntegerSRC`` with as many bits
+        stops at L - 1 instead.
 
         Args:
             bits: 2 to 15.
@@ -110,7 +110,7 @@ class GroupNetwork:
         return found
 
     def _weight(self, k: int, column_major: bool) -> NDArray[np.float32]:
-        """The weights of a layer, with the first one's inputs row by row if they are column by column."""
+        """The weights of a layer; with ``column_major``, those of the first layer are reordered row by row."""
         weight = self.layers[k].weight
         if k or not column_major:
             return weight
@@ -138,16 +138,16 @@ class GroupNetwork:
 def read_group(folder: str | Path) -> GroupNetwork:
     """Read a network of the group from ``config.json`` and ``arrays.npz`` in a folder.
 
-    The readout's leak is not in the files: 0.99 is taken, as in ``LeakyReadout``. ``seq_length`` is taken for the steps
-    after the ``prefix_length`` silent ones; ``activation`` and ``hidden_size`` are not looked at.
+    The readout's leak is not in the files: 0.99 is used, as in ``LeakyReadout``. ``seq_length`` gives the number of
+    steps after the ``prefix_length`` silent ones; ``activation`` and ``hidden_size`` are ignored.
 
     Args:
-        folder: the folder that has the two files.
+        folder: the folder of the two files.
 
     Raises:
-        ValueError: a number or an array is missing, of another type or shape or not finite, or the network is one that
-            srcell does not have: neurons that hear each other (``recurrence``), with several integrators, or with
-            other votes than 1 for class n % C and one number for all others. The message names the file and what in it.
+        ValueError: a number or an array is missing, not finite, or of another type or shape, or srcell cannot represent
+            the network: it has recurrent weights (``recurrence``), neurons with several integrators, or votes other
+            than 1 for class n % C and one number for all others. The message names the file and the entry.
         OSError: there is no such file.
 
     """
@@ -155,7 +155,7 @@ def read_group(folder: str | Path) -> GroupNetwork:
     cell, data = config.inner("cell_config"), config.inner("dataset_config")
     for part in (config, cell):
         if part.values.get("recurrence") is not None:
-            raise ValueError(f"{part.where} recurrence: expected null, as lateral weights cannot be read, got another")
+            raise ValueError(f"{part.where} recurrence: expected null, as recurrent weights are not read, got another")
     integrators = cell.number("num_integrators_per_neuron")
     if integrators != 1:
         raise ValueError(f"{cell.where} num_integrators_per_neuron: expected 1, got {integrators:g}")
@@ -172,7 +172,7 @@ def read_group(folder: str | Path) -> GroupNetwork:
     others = readout[~own]
     if np.any(readout[own] != 1) or np.any(others != others[:1]):
         raise ValueError(f"{arrays.where} readout: expected 1 for class n % {classes} and one number for others")
-    inhibition = float(str(others[0])) if others.size else 0.0  # -0.1, not the float32 next to it
+    inhibition = float(str(others[0])) if others.size else 0.0  # -0.1, not the float32 nearest to it
     return GroupNetwork(layers, classes, factor, inhibition, cell.number("bias_max"), _encoder(data))
 
 
@@ -211,7 +211,7 @@ class _Arrays(NamedTuple):
     arrays: Mapping[str, NDArray[Any]]
 
     def count_layers(self) -> int:
-        """The number of layers: at least one, so that a missing one is named."""
+        """The number of layers: at least one, so that the error names what a missing layer lacks."""
         numbers = [int(found[1]) for name in self.arrays if (found := re.match(r"l(\d{1,9})_", name))]
         return max(numbers, default=0) + 1
 

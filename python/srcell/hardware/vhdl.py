@@ -1,6 +1,6 @@
-"""Files that VHDL reads: weights as a package, and the spikes of a sample as frames, a word for each step.
+"""Files that VHDL reads: weights as a package, and the spikes of a sample as frames, one word per step.
 
-Users call these functions; they must never know how the weights were found or the spikes made.
+Users call these functions; they must never know how the weights were trained or the spikes encoded.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ T = TypeVar("T")
 CONTROL_BITS, LABEL_BITS = 2, 4
 HEAD_BITS = CONTROL_BITS + LABEL_BITS
 
-# Each takes a time proportional to the text, whatever it is: no two repetitions side by side match the same characters,
-# and what has no end is not looked for from every beginning.
+# Each pattern takes time linear in the text, whatever the text: no two adjacent repetitions match the same characters,
+# and a construct without an end is not searched for from every possible start.
 COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 NUMBER = r"(\d+(?:_\d+)*)"
 NATURAL = re.compile(rf"\bconstant\s+\w+\s*:\s*natural\s*:=\s*{NUMBER}\s*\Z", re.IGNORECASE)
@@ -39,16 +39,16 @@ def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -
     """Write the weights of a layer as a VHDL package.
 
     The package has the naturals ``NAME_rows`` (N) and ``NAME_columns`` (K), the type ``NAME_matrix``, an array
-    (0 to N - 1, 0 to K - 1) of integer, and the constant ``NAME_values`` of it. It is VHDL of 1993 and later.
+    (0 to N - 1, 0 to K - 1) of integer, and the constant ``NAME_values`` of that type. It needs VHDL-1993 or later.
 
     Args:
         path: the file to write; an existing one is replaced, whole or not at all.
-        weights: (N, K) integers of 16 bits, an array or a tensor: [n, k] is what neuron n gets from input k.
-        name: of the package, and the beginning of the names in it, so that several can be used side by side.
+        weights: (N, K) integers of 16 bits, an array or a tensor: [n, k] is the weight from input k to neuron n.
+        name: the package's name, and the prefix of all names in it, so that several packages can be used together.
 
     Raises:
-        TypeError: the weights are no integers.
-        ValueError: the weights are no matrix with elements, or exceed 16 bits; the name is no identifier of VHDL.
+        TypeError: the weights are not integers.
+        ValueError: the weights are not a non-empty matrix, or exceed 16 bits; the name is not a VHDL identifier.
         OSError: the file cannot be written.
 
     Example:
@@ -72,10 +72,10 @@ def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -
     """
     matrix = as_weights("weights", weights)
     if not re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name):
-        raise ValueError(f"name: expected an identifier of VHDL, got {name!r}")
+        raise ValueError(f"name: expected a VHDL identifier, got {name!r}")
     rows, columns = matrix.shape
     elements = ("\n     ".join(lines_of_numbers(row)) for row in matrix.tolist())
-    # One value in parentheses is no aggregate in VHDL unless its index is named.
+    # In VHDL, one value in parentheses is not an aggregate unless its index is named.
     if columns == 1:
         elements = (f"0 => {element}" for element in elements)
     values = ",\n    ".join(f"({element})" for element in elements)
@@ -94,13 +94,13 @@ def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -
 
 
 def read_weights(path: str | Path) -> NDArray[np.int16]:
-    """Read the weights (N, K) of a VHDL package: one that ``write_weights`` wrote, or another such.
+    """Read the weights (N, K) of a VHDL package, from ``write_weights`` or of the same form.
 
     It may have other names, comments, case and white space, and its aggregates may be positional or name each index
-    by a number. It must have just two naturals, first N, then K, and a constant of a type ``array ... of integer``.
+    by a number. It must have exactly two naturals, N then K, and a constant of a type ``array ... of integer``.
 
     Raises:
-        ValueError: it has none of this, or values outside 16 bits; the message names the file.
+        ValueError: one of these is missing, or a value exceeds 16 bits; the message names the file.
         OSError: there is no such file.
 
     Example:
@@ -114,7 +114,7 @@ def read_weights(path: str | Path) -> NDArray[np.int16]:
     """
     where = str(path)
     text = COMMENT.sub(" ", Path(path).read_text("utf-8", errors="replace"))
-    statements = text.split(";")[:-1]  # what follows the last ';' is none
+    statements = text.split(";")[:-1]  # what follows the last ';' is not a statement
     naturals = [found[1] for statement in statements if (found := NATURAL.search(statement))]
     if len(naturals) != 2:
         raise ValueError(f"{path}: expected two constants of type natural, rows and columns, got {len(naturals)}")
@@ -140,7 +140,7 @@ def read_weights(path: str | Path) -> NDArray[np.int16]:
 def write_frames(
     path: str | Path, spikes: Matrix, label: SupportsIndex, *, image_shape: Sequence[int] | None = None
 ) -> None:
-    """Write the input spikes of one sample as words of 0 and 1, a line for each step.
+    """Write the input spikes of one sample as words of 0 and 1, one line per step.
 
     A word has 2 control bits, 4 bits of the label, the most significant first, and K bits of pixels, pixel 0 first. The
     meaning of the control bits is srcell's choice, as the group's is not known: the first is 1 in the sample's first
@@ -151,11 +151,11 @@ def write_frames(
         spikes: (T, K) of 0 and 1, an array or a tensor.
         label: the sample's class, 0 to 15.
         image_shape: height and width of the image, whose pixels are numbered row by row in ``spikes``, and are written
-            column by column, as in the group's files. By default they are written as they come.
+            column by column, as in the group's files. By default their order is unchanged.
 
     Raises:
-        TypeError: the label is no int.
-        ValueError: the spikes are no matrix of 0 and 1 with elements, the label does not fit, or the shape is wrong.
+        TypeError: the label is not an int.
+        ValueError: the spikes are not a non-empty matrix of 0 and 1, the label does not fit, or the shape is wrong.
         OSError: the file cannot be written.
 
     Example:
@@ -179,18 +179,18 @@ def write_frames(
 
 
 def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -> tuple[NDArray[np.uint8], int]:
-    """Read the spikes (T, K) and the label of a sample that ``write_frames`` wrote, or another such file.
+    """Read the spikes (T, K) and the label of a sample, from a file of ``write_frames`` or of the same form.
 
-    Control bits are not looked at.
+    Control bits are ignored.
 
     Args:
         path: the file to read.
-        image_shape: height and width of the image, if its pixels are column by column in the file; those read are row
-            by row.
+        image_shape: height and width of the image, if its pixels are column by column in the file; those returned are
+            row by row.
 
     Raises:
-        ValueError: it holds no words of one length, or the label changes: the message names the file; or the shape is
-            not that of the pixels.
+        ValueError: the file has no words, or words of several lengths or labels (the message names the file); or the
+            shape does not match the pixels.
         OSError: there is no such file.
 
     Example:
@@ -222,19 +222,19 @@ def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -
 
 
 def _array_of_integers(statement: str) -> str | None:
-    """The name of the array type that a statement declares, if it does so."""
+    """The name of the array type that a statement declares, or None."""
     found = ARRAY_TYPE.search(statement)
     return found[1] if found and OF_INTEGER.search(statement, found.end()) else None
 
 
 def _value_of(statement: str, kind: str) -> str | None:
-    """The value of the constant of a type that a statement declares, if it does so."""
+    """The value of the constant of type ``kind`` that a statement declares, or None."""
     found = CONSTANT.search(statement)
     return statement[found.end() :].strip() if found and found[1].lower() == kind.lower() else None
 
 
 def _values(where: str, text: str) -> list[list[int]]:
-    """The elements of an aggregate of rows, all of one length."""
+    """The elements of an aggregate of rows of the same length."""
     if not ROWS.fullmatch(text):
         raise ValueError(f"{where}: expected rows in parentheses, with commas between them, in parentheses")
     rows = _ordered(where, [(row[1], row[2]) for row in ROW.finditer(text, text.index("(") + 1)])
@@ -253,7 +253,7 @@ def _element(where: str, text: str) -> tuple[str | None, int]:
 
 
 def _ordered(where: str, elements: Sequence[tuple[str | None, T]]) -> list[T]:
-    """The elements by index, where their indices are named."""
+    """The elements in the order of their indices, if these are named."""
     if all(index is None for index, _ in elements):
         return [element for _, element in elements]
     numbered = {parse_int(where, index): element for index, element in elements if index is not None}

@@ -18,10 +18,10 @@ from ..ops._memory import has_memory
 class HasConstants(nn.Module):
     """A module whose outputs depend on numbers that are not parameters: its constants.
 
-    The state_dict has them as one float64 tensor, ``_extra_state``, so that a checkpoint gives the same outputs
+    The state_dict holds them as one float64 tensor, ``_extra_state``, so that a checkpoint gives the same outputs
     wherever it is loaded. Its first element is a bit mask: bit k is set if the k-th constant has a tensor of its own in
-    the state_dict. The constants follow in a fixed order, with 0 for those of the mask. A module that loads constants
-    takes them over, and warns if they differ from its own.
+    the state_dict. The constants follow in a fixed order, with 0 where the mask is set. A module takes over the
+    constants that it loads, and warns if they differ from its own.
     """
 
     @abstractmethod
@@ -42,7 +42,7 @@ class HasConstants(nn.Module):
         """Take over the constants of a checkpoint.
 
         Raises:
-            ValueError: they are not those of such a module.
+            ValueError: the tensor does not hold the constants of such a module.
 
         """
         own, name = self._constants(), type(self).__name__
@@ -50,7 +50,7 @@ class HasConstants(nn.Module):
         if not isinstance(state, Tensor) or not state.is_floating_point() or state.shape != shape:
             got = f"{describe(state)} of shape {tuple(state.shape)}" if isinstance(state, Tensor) else describe(state)
             raise ValueError(f"_extra_state of {name}: expected floats of shape {shape}, got {got}")
-        if not has_memory(state):  # on meta, as the parameters that come with it
+        if not has_memory(state):  # on meta, like the parameters loaded with it
             return
         held, *numbers = state.tolist()
         if held != self.get_extra_state()[0]:
@@ -81,14 +81,14 @@ class HasConstants(nn.Module):
             missing_keys[:] = [name for name in missing_keys if name != key]
             if any(name.startswith(prefix) for name in state_dict):
                 warnings.warn(
-                    f"the state_dict has no constants (_extra_state), as those of srcell 0.1: {type(self).__name__} "
+                    f"the state_dict has no constants (_extra_state), like those of srcell 0.1: {type(self).__name__} "
                     "keeps its own",
                     stacklevel=2,
                 )
 
 
 def _differences(own: Mapping[str, float | None], held: float) -> str:
-    """The constants that are a number in the module and a tensor in the checkpoint of this bit mask, or vice versa."""
+    """List the constants that are a number in the module and a tensor in the checkpoint (bit mask), or vice versa."""
     if held not in range(2 ** len(own)):
         return f"expected a bit mask of {len(own)} constants, got {held!r}"
     one, tensor = "one number", "a tensor (per neuron, or learnt)"

@@ -22,17 +22,17 @@ from .options import Options, takes_options
 class SRCConv2d(Neurons):
     r"""A layer of Spiking Recurrent Cells after a convolution, in the manner of torch.nn.Conv2d.
 
-    The neurons form a map (out_channels, H', W'); those of a channel share all parameters. The convolution is torch's,
-    whose bits may depend on the batch and the machine.
+    The neurons form a map (out_channels, H', W'); those of a channel share all parameters. Torch computes the
+    convolution, so its bits may depend on the batch and the machine.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the map of neurons.
-        kernel_size: of the convolution, one number or two (height, width), as all sizes here.
-        stride: of the convolution.
-        padding: of the convolution: zeros beyond the edge, as numbers, ``"valid"`` or ``"same"``.
-        dilation: of the convolution.
-        groups: of the convolution.
+        kernel_size: size of the kernel, one number or two (height, width), like all sizes here.
+        stride: stride of the convolution.
+        padding: zeros beyond the edge, as numbers, ``"valid"`` or ``"same"``.
+        dilation: dilation of the convolution.
+        groups: groups of the convolution.
         **options: bias and all that follow, as in :class:`SRC`; tensors have shape (out_channels,).
 
     Attributes:
@@ -95,7 +95,7 @@ class SRCConv2d(Neurons):
         """Run the layer over a sequence of maps.
 
         Args:
-            input: (T, B, in_channels, H, W). Bools and integers are taken as numbers of spikes.
+            input: (T, B, in_channels, H, W). Bools and integers are read as spike counts.
             state: three tensors (B, out_channels, H', W'); the initial state if absent.
             lengths: (B,) integers in [0, T], as in :func:`srcell.functional.src`.
 
@@ -130,7 +130,7 @@ class SRCConv2d(Neurons):
         return outputs
 
     def current(self, input: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """The currents (T, B, out_channels, H', W') that the convolution gives for an input as in ``forward``."""
+        """Convolve an input, as in ``forward``, to the currents (T, B, out_channels, H', W')."""
         if not isinstance(input, Tensor) or input.dim() != 5 or input.shape[2] != self.in_channels:
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (T, B, {self.in_channels}, H, W), got {got}")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K), for a first layer
-VOTING_WEIGHT_SCALE = 6.0  # the same, for a layer of class votes after others
-LATERAL_WEIGHT_SCALE = 1.0  # the same with N for K, for the lateral weights of any layer
+VOTING_WEIGHT_SCALE = 6.0  # the same, for a voting layer behind other layers
+LATERAL_WEIGHT_SCALE = 1.0  # the same with N for K, for the recurrent weights of any layer
 RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers; see draw_relays()
 
 
@@ -22,10 +22,11 @@ def draw_weights(weight: Tensor, scale: float) -> None:
 
 @torch.no_grad()
 def draw_relays(weight: Tensor) -> None:
-    """Draw weights (N, K), or (N, K, height, width), with which each neuron passes on the spikes of one input.
+    """Draw weights (N, K), or (N, K, height, width), so that each neuron passes on the spikes of one input.
 
-    All weights are drawn from N(0, (RELAY_NOISE / sqrt(K))^2), and RELAY_WEIGHT is added to the one of that input, in a
-    kernel to its middle. If N and K differ, the larger one counts: neurons share inputs, or pass on several.
+    All weights are drawn from N(0, (RELAY_NOISE / sqrt(K))^2), and RELAY_WEIGHT is added to the weight of that input,
+    in a kernel to its middle. If N and K differ, there are max(N, K) such weights: neurons share inputs, or pass on
+    several.
     """
     draw_weights(weight, RELAY_NOISE)
     neurons, inputs, *kernel = weight.shape

@@ -1,4 +1,4 @@
-"""``IntegerSRC``: a layer of integer neurons as hardware has them, trained through rounding."""
+"""``IntegerSRC``: a layer of integer neurons, as in hardware, trained through the rounding of its weights."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from .constants import HasConstants, check_size
 from .init import FIRST_WEIGHT_SCALE, draw_weights
 from .options import INITIAL_STATES
 
-SPREAD = 3.0  # standard deviations that weights are clipped to
-RHO = 6.0  # of the surrogate derivative; docs/training.md has what was tried
+SPREAD = 3.0  # weights are clipped to this many standard deviations
+RHO = 6.0  # of the surrogate gradient, in units of the float weights
 
 
 class IntegerSRC(HasConstants):
     """A layer of Spiking Recurrent Cells in integers, exactly as hardware computes them.
 
-    Every call rounds the weights to ``weight_bits`` bits and runs :func:`srcell.integer_src_linear`. Backwards,
-    rounding passes the gradient unchanged, a spike has the derivative of the float neuron with the straight-through
-    surrogate, and gradients flow through i alone.
+    Every call rounds the weights to ``weight_bits`` bits and runs :func:`srcell.integer_src_linear`. In the backward,
+    gradients pass the rounding unchanged, the surrogate gradient of a spike is the derivative of the float neuron with
+    the straight-through surrogate, and gradients flow through time only along the integrator i.
 
     Args:
         input_size: inputs, K.
         hidden_size: neurons, N.
-        weight_bits: bits of a weight, 2 to 16.
-        cell: the neurons' constants, by default those of the hardware.
-        rho: the range of i, in units of the float weights, of the surrogate derivative.
+        weight_bits: bits per weight, 2 to 16.
+        cell: the neurons' constants, by default the hardware's.
+        rho: the range of i in the surrogate gradient, in units of the float weights.
         initial_state: "zeros", or "rest": i = 0, h = ``cell.h_min`` and hs = ``cell.hs_min``.
-        device: of the weights.
-        dtype: of the weights.
+        device: device of the weights.
+        dtype: dtype of the weights.
 
     Attributes:
-        weight_ih_l0: (N, K), the float weights behind the integers.
-        clamped: how often an i left its bounds and was clamped, int64, over all calls; the state_dict lacks it.
+        weight_ih_l0: (N, K), the float weights that are rounded to integers.
+        clamped: how often an i left its bounds and was clamped, int64, over all calls; it is not in the state_dict.
 
-    The other constants are in the state_dict as ``_extra_state``, as those of :class:`SRC` are.
+    The other constants are in the state_dict as ``_extra_state``, like those of :class:`SRC`.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -96,7 +96,7 @@ class IntegerSRC(HasConstants):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Clip the weights to three standard deviations: the largest sets the step to which all are rounded.
+        """Clip the weights to three standard deviations, because the largest weight sets the rounding step of all.
 
         Call it after each optimiser step.
         """
@@ -106,7 +106,7 @@ class IntegerSRC(HasConstants):
             weight.clamp_(-bound, bound)
 
     def integers(self) -> Tensor:
-        """The weights that the neurons have, (N, K) int16."""
+        """The rounded weights, with which the neurons compute, (N, K) int16."""
         return quantise(self.weight_ih_l0, self.weight_bits)[0]
 
     def forward(
@@ -162,10 +162,10 @@ class IntegerSRC(HasConstants):
 
     @torch.no_grad()
     def exported(self) -> list[dict[str, Tensor]]:
-        """The numbers that the layer computes with, on the CPU.
+        """The numbers with which the layer computes, on the CPU.
 
-        ``weight`` (N, K) and, unless zero, ``initial`` (3, N), i, h and hs before the first step, int16; ``constants``,
-        int32, those of ``cell``.
+        ``weight`` (N, K) int16; ``constants``, int32, the fields of ``cell``; and, unless zero, ``initial`` (3, N)
+        int16: i, h and hs before the first step.
         """
         numbers = {"weight": self.integers(), "constants": torch.tensor(self.cell, dtype=torch.int32)}
         state = self._initial(1)

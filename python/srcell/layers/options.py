@@ -16,7 +16,7 @@ from ..ops._layer import SURROGATES
 
 
 class Spread(NamedTuple):
-    """Time constants that are evenly spaced in their logarithm over the neurons of a layer, as :func:`spread` says."""
+    """Time constants spaced evenly in their logarithm over the neurons of a layer; see :func:`spread`."""
 
     low: float
     high: float
@@ -28,19 +28,20 @@ class Spread(NamedTuple):
 
 
 def spread(low: float, high: float) -> Spread:
-    """One ``alpha`` (or ``zs_hyp``) a neuron, for a layer that hears several speeds.
+    """Give each neuron its own ``alpha`` (or ``zs_hyp``), for inputs with several time scales.
 
-    The time constants 1 / (1 - alpha), in steps, are evenly spaced in their logarithm from the first neuron to the
-    last. A slow neuron gathers more: under a steady current c its integrator ends at c / (1 - alpha). With dense inputs
-    it may stay far beyond rho, where only its sign counts; docs/howto/time-constants.md says what that costs.
+    The time constants 1 / (1 - alpha), in steps, are spaced evenly in their logarithm from the first neuron to the
+    last. A slow neuron accumulates more: under a steady current c its integrator converges to c / (1 - alpha). With
+    dense inputs the integrator may stay far beyond rho, where only its sign counts; docs/howto/time-constants.md says
+    what that costs.
 
     Args:
-        low: of the first neuron, in [0, 1).
-        high: of the last neuron, in [low, 1).
+        low: value of the first neuron, in [0, 1).
+        high: value of the last neuron, in [low, 1).
 
     Raises:
-        TypeError: not a number.
-        ValueError: a number outside its range.
+        TypeError: an argument is not a number.
+        ValueError: a number is outside its range.
 
     Example:
         >>> import srcell
@@ -57,14 +58,14 @@ def spread(low: float, high: float) -> Spread:
 
 
 class LateralOptions(NamedTuple):
-    """Whether a layer has lateral weights, and which, as :class:`~srcell.SRC` documents them."""
+    """Options of a layer's recurrent ("lateral") weights, as :class:`~srcell.SRC` documents them."""
 
     lateral: bool = False
     lateral_surrogate: str = "relu"
     autapses: bool = True
 
     def check(self) -> None:
-        """Raise unless they are of the right types and values."""
+        """Raise unless the options have the right types and values."""
         check_bool("lateral", self.lateral)
         check_bool("autapses", self.autapses)
         check_choice("lateral_surrogate", self.lateral_surrogate, SURROGATES)
@@ -121,8 +122,8 @@ NEED_RECURRENT_GRAD = ("zs_hyp", "zs_dep")
 def domain(name: str) -> tuple[float, float]:
     """The bounds to which a learnable cell parameter is clamped, in every call and by ``constrain_``.
 
-    They are literals, not a table: torch.compile takes the floats of a table as inputs of its graph, and with
-    ``dynamic=True`` cannot pass one of them to two graphs of an autograd.Function.
+    They are literals, not a table: torch.compile would make the floats of a table inputs of its graph, and with
+    ``dynamic=True`` it cannot pass one of them to two graphs of an autograd.Function.
     """
     if name == "rho":
         return 1e-3, math.inf
@@ -133,7 +134,7 @@ Init = TypeVar("Init", bound=Callable[..., None])
 
 
 def takes_options(init: Init) -> Init:
-    """Decorator: let the signature of an ``__init__`` with ``**options`` show each option with its default."""
+    """Decorate an ``__init__`` with ``**options``: its signature then shows each option with its default."""
     signature = inspect.signature(init)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     shared = [
@@ -150,7 +151,7 @@ def takes_options(init: Init) -> Init:
 
 
 def completed(layer: object, options: Options) -> dict[str, Any]:
-    """The options, completed with defaults.
+    """Fill in the defaults of the options that are not given.
 
     Raises:
         TypeError: an unknown option.

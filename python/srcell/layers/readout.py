@@ -16,14 +16,14 @@ from .constants import HasConstants, check_size
 class LeakyReadout(HasConstants):
     """Logits from the votes of spiking neurons: :func:`srcell.functional.leaky_readout` divided by a temperature.
 
-    It has no parameters. The default constants are those of the configuration that the authors' group published with
+    It has no parameters. The default constants are from the configuration that the authors' group published with
     arXiv 2605.10679; the temperature is srcell's.
 
     Args:
         num_classes: classes, C.
         neurons_per_class: number of neurons that vote for each class; the input has C times as many.
         alpha: leak of the integrators, in [0, 1].
-        inhibition: weight of a vote on the other classes.
+        inhibition: weight with which a vote counts for the other classes.
         temperature: > 0; divides the integrators' values.
 
     Raises:
@@ -82,7 +82,7 @@ class LinearReadout(HasConstants):
     Args:
         in_features: number of neurons, N.
         num_classes: classes, C.
-        alpha: leak of the sums, in [0, 1]; 1 keeps all.
+        alpha: leak of the sums, in [0, 1]; 1 is no leak.
         window: number of steps before the end in which spikes count; 0 for all.
 
     Attributes:
@@ -92,7 +92,7 @@ class LinearReadout(HasConstants):
         TypeError: an argument of the wrong type.
         ValueError: a wrong size or value; the message names the argument.
 
-    Source: the project's; the leaky sum is :func:`srcell.functional.leaky_readout` of one neuron per class.
+    Source: this project; the leaky sum is :func:`srcell.functional.leaky_readout` of one neuron per class.
 
     Example:
         >>> import torch

@@ -12,17 +12,16 @@ from .src import SRC
 
 
 class SpikesOnly(nn.Module):
-    """A layer that starts anew in every call and returns its spikes alone, so that ``torch.nn.Sequential`` takes it.
+    """A layer that starts anew in every call and returns only its spikes, so that ``torch.nn.Sequential`` takes it.
 
-    Samples of different lengths are cut by the first layer alone, where an EventBatch brings lengths: the layers behind
-    it and a readout see silence up to T.
+    Only the first layer knows the samples' lengths, if its input is an EventBatch that has them: the layers behind it
+    and a readout see silence up to T.
 
     Args:
-        layer: an ``SRC``, ``IntegerSRC`` or ``SRCConv2d``; its parameters keep their names behind the prefix
-            ``layer.``.
+        layer: an ``SRC``, ``IntegerSRC`` or ``SRCConv2d``; the names of its parameters get the prefix ``layer.``.
 
     Raises:
-        TypeError: another module.
+        TypeError: ``layer`` is another module.
 
     Example:
         >>> import torch, srcell

@@ -1,7 +1,7 @@
-"""``Classifier``: a stack of SRC layers with a readout, which the networks share; ``BalancedGradients``.
+"""``Classifier``, the networks' base class: a stack of SRC layers with a readout; ``BalancedGradients``.
 
-A network stores its encoder and its configuration as attributes for callers, but must
-never depend on how its input was encoded, how it is trained, or how its layers compute.
+A network stores its encoder and its configuration as attributes for callers, but must never depend on how its input was
+encoded, how it is trained, or how its layers compute.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AnyLayer = SRC | SRCConv2d | IntegerSRC
 
 READOUTS = ("votes", "linear")
-CLIP = 2.0  # bound on a balanced gradient's elements, in root mean squares of their sample
+CLIP = 2.0  # bound on a balanced gradient's elements, in units of the sample's root mean square
 
 
 class Classifier(nn.Module):
@@ -34,19 +34,19 @@ class Classifier(nn.Module):
 
     Args:
         input_shape: (K,), or channels, height and width.
-        layers: first to last.
-        readout: what turns the spikes of the last layer into logits.
+        layers: the layers, first to last.
+        readout: turns the spikes of the last layer into logits.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample; the outputs of the
-        others are divided by 1 - dropout.
+            others are divided by 1 - dropout.
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Attributes:
         input_shape: as given.
         layers: the layers, first to last.
-        readout: what turns the spikes of the last layer into logits.
+        readout: turns the spikes of the last layer into logits.
         shared_batch: (size, first, step) if processes share a batch of that size and this one has the samples first,
-            first + step, ... Dropout then draws for the whole batch, so that a sample loses the same neurons in
-            whichever process it is. None otherwise.
+            first + step, ... Dropout then draws for the whole batch, so that a sample loses the same neurons whichever
+            process it is in. None otherwise.
         encoder: turns images into the network's input, ``encoder(images, index=None, seed=0)``, as
             ``srcell.data.RateEncoding`` does. Set by ``srcell.load`` and by training; None for recordings of events.
         config: the configuration that the network was trained with. Set by ``srcell.load`` and by training.
@@ -124,7 +124,7 @@ class Classifier(nn.Module):
         Args:
             input: as in ``forward``.
             lengths: as in ``forward``.
-            binary: every layer passes on 1 where s > 0.5 and 0 elsewhere; for inference only, as that has no gradient.
+            binary: every layer passes on 1 where s > 0.5 and 0 elsewhere; for inference only: it has no gradient.
 
         """
         later_lengths = sample_lengths(input, lengths)
@@ -158,7 +158,7 @@ class Classifier(nn.Module):
         return scale_neurons(spikes, kept[first::step])
 
     def _scaled_mask(self, ones: Tensor) -> Tensor:
-        """What each neuron's output is multiplied by in dropout."""
+        """The factor of each neuron's output in dropout."""
         return F.dropout(ones, self.dropout)
 
     def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
@@ -171,8 +171,9 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def fan_outs(self) -> list[Tensor]:
-        """Number of outgoing weights of each input and neuron, lateral ones included; smaller at the edges of a map
-        than in its middle.
+        """Count the outgoing weights of each input and neuron, including recurrent ("lateral") ones.
+
+        There are fewer at the edges of a map than in its middle.
 
         Returns:
             int64 tensors: (K,) for the inputs, then one per layer in the shape of its neurons. The weights of the last
@@ -202,15 +203,16 @@ class Classifier(nn.Module):
 
 
 class BalancedGradients:
-    """Keeps gradients from growing, and from concentrating in a few elements, on the way back through many layers.
+    """Keeps gradients from growing, and from concentrating in a few elements, in the backward through many layers.
 
     Through ten layers they grow by a factor of a million, and a tenth of the samples carries half of the gradient. So
-    the gradient of each hidden layer's output is scaled, sample by sample, to the root mean square that it has at the
-    last layer, and its elements are clipped to twice that. The result is no derivative of the loss, but a direction
-    that trains. The gradient of a rate penalty is scaled and clipped along with the rest. Not for ``torch.compile``.
+    the gradient of each hidden layer's output is scaled, sample by sample, to the root mean square of the gradient at
+    the last layer, and its elements are clipped to twice that. The result is not a derivative of the loss, but a
+    direction that trains. The gradient of a rate penalty is scaled and clipped along with the rest. Not for
+    ``torch.compile``.
 
     Args:
-        outputs: of all layers, (T, B, ...) each; their gradients change from now on.
+        outputs: the outputs of all layers, (T, B, ...) each; their gradients change from now on.
         lengths: (B,), number of steps of each sample; T for all by default.
 
     Example:
@@ -259,7 +261,7 @@ def has_relu(layer: AnyLayer) -> bool:
 
 
 def as_sizes(name: str, sizes: Sequence[int] | int) -> list[int]:
-    """The sizes of some layers; an int is that of one layer. The layers check the values."""
+    """Return the sizes of layers as a list; an int stands for one layer. The layers check the values."""
     if isinstance(sizes, int):
         return [sizes]
     try:
@@ -269,7 +271,7 @@ def as_sizes(name: str, sizes: Sequence[int] | int) -> list[int]:
 
 
 def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:
-    """The lengths (B,) of an EventBatch that has them, otherwise those given."""
+    """The lengths (B,) of an EventBatch that has them, otherwise the given ``lengths``."""
     if isinstance(input, EventBatch) and input.lengths is not None:
         return input.lengths
     return lengths

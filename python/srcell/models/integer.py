@@ -1,4 +1,4 @@
-"""``IntegerClassifier``: a network of integer neurons, as hardware has them."""
+"""``IntegerClassifier``: a network of integer neurons, as in hardware."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .networks import SRCClassifier
 class IntegerClassifier(Classifier):
     """A stack of ``IntegerSRC`` layers that ends in class votes.
 
-    After the hidden layers comes a layer of ``neurons_per_class * num_classes`` neurons and a ``LeakyReadout``. The
-    initial weights are those of ``SRCClassifier``.
+    After the hidden layers come a layer of ``neurons_per_class * num_classes`` neurons and a ``LeakyReadout``. The
+    weights are initialised as in ``SRCClassifier``.
 
     Args:
         input_size: number of inputs, K.
         hidden_sizes: neurons of each hidden layer; an int for one layer, empty for none.
         num_classes: classes C.
         neurons_per_class: number of neurons of the voting layer for each class.
-        weight_bits: bits of a weight, 2 to 16: of all layers, or one number for each layer.
-        cell: the neurons' constants, by default those of the hardware.
+        weight_bits: bits per weight, 2 to 16: one number for all layers, or one for each layer.
+        cell: the neurons' constants, by default the hardware's.
         initial_state: "zeros" or "rest", as in ``IntegerSRC``.
         temperature: as in ``LeakyReadout``.
-        readout_alpha: the ``alpha`` of the readout; the hardware's is 1, which keeps all.
+        readout_alpha: the ``alpha`` of the readout; 1, as in hardware, is no leak.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Raises:
-        ValueError: a size or an option is not one that the layers or the readout accept.
+        ValueError: the layers or the readout do not accept a size or an option.
 
     Example:
         >>> import torch
@@ -84,19 +84,19 @@ class IntegerClassifier(Classifier):
         weight_bits: int | Sequence[int] = 4,
         cell: IntegerCell = IntegerCell(),  # noqa: B008  (it does not change)
     ) -> IntegerClassifier:
-        """A network of integer neurons with the rounded weights of a network of float neurons.
+        """Make a network of integer neurons with the rounded weights of a network of float neurons.
 
-        The float neurons' biases and other parameters are lost, for integer neurons share their constants: expect less
-        accuracy than from a network that was trained as integers, and use it to start such training.
+        The float neurons' biases and other parameters are lost, because integer neurons share their constants. Expect
+        less accuracy than from a network trained with integer neurons, and use the result to start such training.
 
         Args:
-            network: of layers without lateral weights, and with votes.
+            network: a network with votes and without recurrent ("lateral") weights.
             weight_bits: as in the constructor.
             cell: as in the constructor.
 
         Raises:
-            TypeError: another network.
-            ValueError: lateral weights or a linear readout.
+            TypeError: ``network`` is not an ``SRCClassifier``.
+            ValueError: it has lateral weights or a linear readout.
 
         Example:
             >>> from srcell.models import IntegerClassifier, SRCClassifier
@@ -108,7 +108,7 @@ class IntegerClassifier(Classifier):
             raise TypeError(f"network: expected an SRCClassifier, got {describe(network)}")
         layers, readout = [cast(SRC, layer) for layer in network.layers], network.readout
         if any(layer.lateral for layer in layers) or not isinstance(readout, LeakyReadout):
-            raise ValueError("network: expected one with votes and without lateral weights, got another")
+            raise ValueError("network: expected readout='votes' and lateral=False, got another network")
         made = cls(
             layers[0].input_size,
             [layer.hidden_size for layer in layers[:-1]],
@@ -127,15 +127,15 @@ class IntegerClassifier(Classifier):
         return made.train(network.training)
 
     def _scaled_mask(self, ones: Tensor) -> Tensor:
-        # Spikes stay 0 or 1: those that are kept are not scaled up.
+        # Spikes stay 0 or 1: kept spikes are not scaled up.
         return (F.dropout(ones, self.dropout) > 0).to(ones.dtype)
 
     @property
     def clamped(self) -> int:
-        """How often an i of any neuron left its bounds and was clamped, over all calls."""
+        """How often the i of a neuron left its bounds and was clamped, over all calls."""
         return sum(int(layer.clamped) for layer in self.layers if isinstance(layer, IntegerSRC))
 
     @torch.no_grad()
     def integers(self) -> list[Tensor]:
-        """The weights of each layer, (N, K) int16."""
+        """The rounded weights of each layer, (N, K) int16."""
         return [layer.integers() for layer in self.layers if isinstance(layer, IntegerSRC)]

@@ -21,8 +21,8 @@ class SRCClassifier(Classifier):
 
     With votes, after the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a
     ``LeakyReadout``, as in the configuration that the authors' group published with arXiv 2605.10679. Otherwise a
-    ``LinearReadout`` reads the last hidden layer.
-    The first layer and those between hidden ones start as in ``SRC``, the voting one from N(0, (6 / sqrt(K))^2).
+    ``LinearReadout`` reads the last hidden layer. The weights of the first layer and between hidden layers are
+    initialised as in ``SRC``, those of the voting layer from N(0, (6 / sqrt(K))^2).
 
     Args:
         input_size: number of inputs, K.
@@ -31,9 +31,9 @@ class SRCClassifier(Classifier):
         neurons_per_class: number of neurons of the voting layer for each class.
         alpha: leak of the neurons' input integrators, as in ``SRC``: a number or ``srcell.spread``.
         zs_hyp: slowness of hs at rest, as in ``SRC``.
-        lateral: the neurons of each hidden layer hear each other, as in ``SRC``.
+        lateral: whether hidden layers have recurrent ("lateral") weights, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
-        recurrent_grad: whether gradients flow through the recurrence, as in ``SRC``.
+        recurrent_grad: whether gradients flow through time along h and hs too, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         readout: "votes" or "linear".
         temperature: as in ``LeakyReadout``.
@@ -43,8 +43,8 @@ class SRCClassifier(Classifier):
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Raises:
-        ValueError: a size or an option is not one that ``SRC`` or the readout accepts, or a linear readout has no
-            hidden layer to read.
+        ValueError: ``SRC`` or the readout does not accept a size or an option, or a linear readout has no hidden layer
+            to read.
 
     Example:
         >>> import torch
@@ -121,7 +121,7 @@ class SRCConvClassifier(Classifier):
         neurons_per_class: number of neurons of the last layer that vote for each class.
         alpha: leak of the neurons' input integrators, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
-        recurrent_grad: whether gradients flow through the recurrence, as in ``SRC``.
+        recurrent_grad: whether gradients flow through time along h and hs too, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
         readout_alpha: the ``alpha`` of ``LeakyReadout``.
@@ -129,10 +129,11 @@ class SRCConvClassifier(Classifier):
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Calls take an input of shape (T, B, C, H, W) or (T, B, C * H * W), or an ``EventBatch``, with inputs numbered by
-    channel, row and column. Torch computes the convolutions, so an EventBatch is made dense for the first.
+    channel, row and column. Torch computes the convolutions, so an EventBatch is converted to a dense tensor for the
+    first.
 
     Raises:
-        ValueError: a size or the surrogate is not one that the layers accept, or there is no convolutional layer.
+        ValueError: the layers do not accept a size or the surrogate, or there is no convolutional layer.
 
     Example:
         >>> import torch

@@ -1,6 +1,6 @@
-"""Networks of SRC layers as ONNX models of standard operators, for ``torch.onnx.export`` and so for onnxruntime.
+"""Exports networks of SRC layers as ONNX models of standard operators, which onnxruntime can run.
 
-Users call it; it knows the layers, and nothing of how a model is run.
+Users call it; it knows the layers, and must never know how a model is run.
 """
 
 from ._export import export, translation_table

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .._arguments import describe
 from .._files import write_output
-from ..models import Classifier  # whose layers' operators the table names
+from ..models import Classifier  # the table names the operators of its layers
 from . import _integers, _neurons
 
 TRANSLATIONS: dict[str, Callable[..., Any]] = {
@@ -29,10 +29,10 @@ TRANSLATIONS: dict[str, Callable[..., Any]] = {
 
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
-    """What ``torch.onnx.export(..., dynamo=True, custom_translation_table=...)`` needs for models with SRC layers.
+    """Return the ``custom_translation_table`` of ``torch.onnx.export(..., dynamo=True)`` for models with SRC layers.
 
     Returns:
-        The operators of ``torch.ops.srcell`` that layers call, and functions that make their ONNX operators.
+        For each operator of ``torch.ops.srcell`` that layers call, the function that builds its ONNX operators.
 
     Example:
         >>> from srcell.onnx import translation_table
@@ -46,8 +46,8 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
 def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> None:
     """Write a model to an ONNX file that takes any number of steps and samples.
 
-    What is written has one input, ``input``, dense (T, B, ...), of at least one step, and the outputs that the model
-    has in evaluation mode; a classifier's is ``logits``.
+    The ONNX model has one input, ``input``, dense (T, B, ...), of at least one step, and the outputs of the model in
+    evaluation mode; a classifier's output is ``logits``.
 
     Args:
         model: a classifier, or another module that is called with one tensor (T, B, ...).
@@ -55,8 +55,8 @@ def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> N
         input: an example of the input, of at least two steps and two samples; a classifier needs none.
 
     Raises:
-        TypeError: another module without an example, or an example that is not a dense tensor.
-        ValueError: an example of fewer steps, samples or dimensions.
+        TypeError: the model is not a classifier and there is no example, or the example is not a dense tensor.
+        ValueError: the example has fewer than two steps or samples, or fewer than three dimensions.
         RuntimeError: torch is older than 2.6, whose exporter takes no table.
         torch.onnx.OnnxExporterError: something in the model cannot be exported; the message says what.
 
@@ -68,7 +68,7 @@ def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> N
     example = _example(model) if input is None else input
     if not isinstance(example, Tensor) or example.layout != torch.strided:
         raise TypeError(f"input: expected a dense tensor (T, B, ...), got {describe(example)}")
-    if example.dim() < 3 or min(example.shape[:2]) < 2:  # torch takes sizes of 1 as fixed
+    if example.dim() < 3 or min(example.shape[:2]) < 2:  # torch treats sizes of 1 as fixed
         raise ValueError(f"input: expected shape (T, B, ...) with T and B of at least 2, got {tuple(example.shape)}")
     sizes = {0: torch.export.Dim("steps"), 1: torch.export.Dim("batch")}
     with _in_evaluation(model), torch.no_grad(), _quiet():
@@ -95,7 +95,7 @@ def _example(model: nn.Module) -> Tensor:
 
 @contextmanager
 def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; each module's own mode comes back."""
+    """Switch to evaluation mode, and restore each module's own mode afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -107,7 +107,7 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remarks on its own exporter."""
+    """Silence torch's log messages and warnings about its own exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""What the translations need of ONNX graphs: constants, empty outputs, and loops over time as ``Scan``.
+"""Builds the parts of ONNX graphs that the translations share: constants, empty outputs, loops over time (``Scan``).
 
-It knows neither neurons nor torch's operators.
+It must know neither neurons nor torch's operators.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ with extra("onnx"):
 
 __all__ = ["Body", "Values", "constant", "dtype_of", "empty", "ir", "op", "scan"]
 
-op: Any = opset18  # its annotations are for functions that onnxscript reads as text
+op: Any = opset18  # Any: its annotations are for functions that onnxscript reads as text
 Values = Sequence[ir.Value]
 Step = Callable[["Body", Values, Values], tuple[Values, Values]]
-"""The nodes of one step: of the body, the values carried and a step's inputs it makes the values carried on and the
-outputs."""
+"""Makes the nodes of one step: takes the body, the carried values and the step's inputs, and returns the new carried
+values and the outputs."""
 
 
 class Body:
@@ -58,12 +58,12 @@ def constant(value: Any, dtype: ir.DataType) -> Any:
 
 
 def empty(dtype: ir.DataType) -> Any:
-    """No elements: an output that only a backward pass would read."""
+    """A constant without elements: an output that only a backward pass would read."""
     return constant([], dtype)
 
 
 def dtype_of(value: ir.Value) -> ir.DataType:
-    """The dtype of a value, which torch's exporter knows of all operators' inputs."""
+    """The dtype of a value, which torch's exporter knows for the inputs of all operators."""
     if value.dtype is None:
         raise TypeError(f"srcell.onnx: expected a value with a dtype, got {value.name}")
     return value.dtype

@@ -1,6 +1,6 @@
 """Integer neurons in ONNX: the equations of csrc/integer.h on float64, which holds all their integers exactly.
 
-The translation table has ``integer_src``; its arguments are those of the operator.
+``integer_src`` is in the translation table; it takes the arguments of the operator.
 """
 
 from __future__ import annotations

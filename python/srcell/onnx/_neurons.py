@@ -1,7 +1,7 @@
 """The neurons in ONNX: the equations of one step, and the operators of ``torch.ops.srcell`` that run them over time.
 
-A function with an operator's name takes the operator's arguments, with values of the graph in place of tensors. Those
-are annotated as Any, for torch reads such annotations as types of ONNX.
+A function with an operator's name takes the operator's arguments, with values of the graph in place of tensors. These
+are annotated as Any, because torch reads such annotations as ONNX types.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BISECTIONS = 60
 
 
 class Cell(NamedTuple):
-    """The cell parameters as the step takes them, one value or one a neuron: as in csrc/cell.h."""
+    """The cell parameters as the step takes them, one value or one per neuron, as in csrc/cell.h."""
 
     alpha: ir.Value
     rho: ir.Value
@@ -60,7 +60,7 @@ def recurrence(
     lengths: ir.Value | None,
     weight_hh: ir.Value | None,
 ) -> list[ir.Value]:
-    """Spikes (T, B, N) and the state after each sample's last step, of currents (T, B, N)."""
+    """Spikes (T, B, N) and the state after each sample's last step, from currents (T, B, N)."""
     dtype = dtype_of(cell.bias)
     zero = constant(0, dtype)
     start = list(state) or [op.Expand(zero, op.Shape(current, start=1))] * 3
@@ -104,7 +104,7 @@ def src(
     half_spikes: bool = False,
     **options: Any,
 ) -> list[Any]:
-    """``torch.ops.srcell.src``. Currents that an exported network has on a GPU may be half precision."""
+    """``torch.ops.srcell.src``. In a network exported on a GPU, currents may have half precision."""
     work, half = dtype_of(bias), dtype_of(current)
     if half != work:
         current = op.Cast(current, to=work)
@@ -134,7 +134,7 @@ def src_dense(
 
 
 def src_events(*arguments: Any, **options: Any) -> None:
-    """``torch.ops.srcell.src_events``, which is refused."""
+    """``torch.ops.srcell.src_events``: raise, because ONNX has no events."""
     raise TypeError("input: expected a dense tensor, got an EventBatch, which ONNX lacks: export with a dense input")
 
 

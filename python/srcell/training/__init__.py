@@ -1,6 +1,6 @@
 """Training: turns a configuration into a trained network and its run folder.
 
-The command line and users call it; the rest of srcell, except ``srcell.load``, must never know it.
+The command line and users call it; the rest of srcell, except ``srcell.load``, must never import it.
 """
 
 from .._processes import Interrupted

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and a JSON record in one safetensors file, which is written atomically.
+"""Checkpoints: tensors and a JSON record in one safetensors file, written atomically.
 
 Training and evaluation call it; it must never know what the tensors mean.
 """
@@ -24,10 +24,10 @@ Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write the tensors and the record; if that fails, a file that was there before is kept.
+    """Write the tensors and the record; if that fails, the previous file is kept.
 
     Raises:
-        OSError: the file could not be written; the message says whether the one before it is kept.
+        OSError: the file could not be written; the message says whether a previous one is kept.
 
     """
     owned = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -35,16 +35,16 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict[str, A
     try:
         write_atomically(path, content)
     except OSError as error:
-        kept = "the one before it is kept" if path.exists() else "there was none before it"
+        kept = "the previous one is kept" if path.exists() else "there is no previous one"
         raise OSError(error.errno, f"{error.strerror}: the checkpoint was not written, {kept}", str(path)) from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read the tensors, to the CPU, and the record.
+    """Read the tensors, onto the CPU, and the record.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, not a checkpoint of srcell, or of a newer version.
+        ValueError: the file is truncated, not a checkpoint of srcell, or written by a newer version.
 
     """
     if not path.exists():
@@ -61,5 +61,5 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: corrupt or truncated ({error})") from error
     if newer:
-        raise ValueError(f"{path}: format {version} is of a newer srcell, this one reads up to {FORMAT}: upgrade it")
+        raise ValueError(f"{path}: format {version} is from a newer srcell, this one reads up to {FORMAT}: upgrade")
     return tensors, record

@@ -18,7 +18,7 @@ from ..ops._layer import SURROGATES
 from .presets import PRESETS
 from .settings import as_setting, documented, fraction, positive, setting, settings_of, size
 
-# Settings added since the first version. A new setting must be listed here: otherwise older run folders are refused.
+# Settings added since the first version. A new setting must be listed here: otherwise older run folders cannot be read.
 ADDED = {
     "alpha",
     "balance_gradients",
@@ -46,13 +46,13 @@ class TrainingConfig:
     Attributes:
         ATTRIBUTES
 
-    docs/training.md says which values are those of the paper, of the configuration that the authors' group published,
-    or srcell's own.
+    docs/training.md says which values come from the paper, from the configuration that the authors' group published,
+    or from srcell.
 
-    NumPy's numbers and lists of sizes are accepted, and stored as Python's numbers and tuples.
+    NumPy numbers and lists of sizes are accepted, and stored as Python numbers and tuples.
 
     Raises:
-        TypeError: a setting is of the wrong type.
+        TypeError: a setting has the wrong type.
         ValueError: a name is unknown or a number is outside its range.
 
     Example:
@@ -62,7 +62,7 @@ class TrainingConfig:
 
     """
 
-    dataset: str = setting("digits", "a name that srcell.data.load knows", choices=data.NAMES, noun="data set")
+    dataset: str = setting("digits", "name of a data set, as in srcell.data.load", choices=data.NAMES, noun="data set")
     channels: tuple[int, ...] = size(
         (),
         "output channels of each convolutional layer, 5 x 5 with stride 2",
@@ -72,82 +72,82 @@ class TrainingConfig:
         (128,), "neurons of each fully connected hidden layer", "empty for none", option="--hidden"
     )
     epochs: int = size(40, "passes over the training samples")
-    batch_size: int = size(64, "samples of an optimiser step, of all processes together")
-    learning_rate: float = positive(4e-2, "learning rate, the peak of a one-cycle schedule", "of Adam", option="--lr")
+    batch_size: int = size(64, "samples per optimiser step, over all processes")
+    learning_rate: float = positive(4e-2, "learning rate; with one-cycle, its peak", "of Adam", option="--lr")
     schedule: str = setting(
         "one-cycle",
-        "one-cycle or constant",
-        "rising for 30 % of the run, then falling to about 0, or the same throughout",
+        "learning-rate schedule: one-cycle or constant",
+        "one-cycle rises for 30 % of the run, then falls to about 0; constant stays the same",
         choices=("one-cycle", "constant"),
     )
-    weight_decay: float = setting(0.0, "decay of the weights, as in AdamW", "the biases have none", least=0)
+    weight_decay: float = setting(0.0, "weight decay, as in AdamW", "none for the biases", least=0)
     clip_norm: float = setting(
-        0.0, "largest norm of the gradients; 0: any", "those of a larger norm are scaled down to it", least=0
+        0.0, "largest norm of the gradients; 0: no clipping", "a larger norm is scaled down to it", least=0
     )
     rate_penalty: float = setting(
         0.0,
-        "pull of hidden layers to the target rate; 0: none",
-        "the loss gains this times the sum over hidden layers of the mean squared deviation of the neurons' mean "
-        "outputs from target_rate",
+        "weight of the penalty on the rates of hidden layers; 0: none",
+        "this times the sum over hidden layers of the mean squared deviation of the neurons' mean outputs from "
+        "target_rate is added to the loss",
         least=0,
     )
-    target_rate: float = fraction(0.03, "mean output of a neuron and step that the penalty pulls to")
+    target_rate: float = fraction(0.03, "target of the penalty: mean output per neuron and step")
     dropout: float = fraction(
-        0.0, "probability that a hidden neuron is silenced for a sample in training", "as in SRCClassifier"
+        0.0, "probability that a hidden neuron is silenced for a training sample", "as in SRCClassifier"
     )
     balance_gradients: bool = setting(False, "keep the size of gradients through many layers", "as in SRCClassifier")
-    label_smoothing: float = fraction(0.0, "as in torch's cross-entropy")
+    label_smoothing: float = fraction(0.0, "label smoothing, as in torch's cross-entropy")
     train_samples: int = size(
-        0, "samples to train on, drawn by the seed; 0: all", "from what is not kept for validation", least=0
+        0, "number of training samples, drawn by the seed; 0: all", "drawn from those not held out", least=0
     )
     validation: float = fraction(
         0.1,
-        "fraction of the training samples kept for validation; 0: none",
-        "evaluated after each epoch; without any, nothing is evaluated before the end",
+        "fraction of the training samples held out for validation; 0: none",
+        "evaluated after each epoch; with 0, nothing is evaluated before the end",
     )
     seed: int = setting(
-        0, "source of all randomness", "weights, validation samples, order of the samples, spikes", least=0
+        0, "seed of all randomness", "weights, validation samples, order of the samples, spikes", least=0
     )
     encoding: str = setting(
-        "rate", "rate or latency, of images", "recordings of event cameras need none", choices=("rate", "latency")
+        "rate", "encoding of images: rate or latency", "event-camera recordings need none", choices=("rate", "latency")
     )
-    steps: int = size(100, "steps of an encoding", "after the silent prefix")
-    hold: int = size(4, "steps for which an element of a sequence is held")
-    delay: int = size(200, "steps of noise between symbol and cue, of delayed recall", least=0)
-    gain: float = positive(0.5, "firing probability of a full pixel in a step of rate coding")
-    thinned: bool = setting(False, "let no pixel fire at two steps in a row", "of rate coding, as in rate_encode")
-    prefix: int = size(20, "silent steps before a sample", least=0)
-    integer: bool = setting(False, "train integer neurons, as hardware has them", "as in IntegerClassifier")
+    steps: int = size(100, "steps per encoded sample", "after the silent prefix")
+    hold: int = size(4, "steps for which each element of a sequence is held")
+    delay: int = size(200, "steps of noise between symbol and cue in delayed recall", least=0)
+    gain: float = positive(0.5, "rate coding: probability that a pixel of value 1 fires in a step")
+    thinned: bool = setting(False, "rate coding: let no pixel fire in two consecutive steps", "as in rate_encode")
+    prefix: int = size(20, "silent steps before each sample", least=0)
+    integer: bool = setting(False, "train integer neurons, as in hardware", "as in IntegerClassifier")
     weight_bits: tuple[int, ...] = setting(
-        (4,), "bits of the integers' weights", "of all layers, or one number for each", least=2, most=MOST_BITS
+        (4,), "bits per weight of integer neurons", "one number for all layers, or one each", least=2, most=MOST_BITS
     )
-    alpha: float = positive(0.9, "what the neurons' integrators keep from step to step")
+    alpha: float = positive(0.9, "fraction that the neurons' integrators keep per step")
     slowest_alpha: float = fraction(
         0.0,
-        "alpha of a layer's slowest neuron; 0: all have the same",
-        "those in between are spread from alpha to it, as srcell.spread does",
+        "alpha of each layer's slowest neuron; 0: the same for all neurons",
+        "the neurons are spread from alpha to this value, as in srcell.spread",
     )
-    zs_hyp: float = fraction(0.9, "what the slow state of a resting neuron keeps from step to step", "as in SRC")
-    lateral: bool = setting(False, "let the neurons of each hidden layer hear each other", "as in SRC")
-    surrogate: str = setting("straight_through", "straight_through or relu", "as in SRC", choices=SURROGATES)
-    recurrent_grad: bool = setting(False, "let gradients follow the recurrence", "as in SRC")
-    initial_state: str = setting("zeros", "zeros or rest", "as in SRC", choices=INITIAL_STATES)
+    zs_hyp: float = fraction(0.9, "fraction that a resting neuron's slow state keeps per step", "as in SRC")
+    lateral: bool = setting(False, "give each hidden layer recurrent weights", "as in SRC")
+    surrogate: str = setting("straight_through", "surrogate: straight_through or relu", "as in SRC", choices=SURROGATES)
+    recurrent_grad: bool = setting(False, "let gradients flow through h and hs as well", "as in SRC")
+    initial_state: str = setting("zeros", "initial state: zeros or rest", "as in SRC", choices=INITIAL_STATES)
     readout: str = setting(
         "votes",
-        "votes or linear",
-        "of ten further neurons for each class, or of the last hidden layer",
+        "readout: votes or linear",
+        "votes of ten further neurons per class, or a linear readout of the last hidden layer",
         choices=READOUTS,
     )
     readout_window: int = size(0, "last steps that a linear readout reads; 0: all", "as in LinearReadout", least=0)
     temperature: float = setting(
         10.0,
-        "what the votes' integrators are divided by",
+        "divisor of the integrated votes",
         "as in LeakyReadout",
         least=0,
         open_least=True,
     )
     readout_alpha: float = positive(
-        0.99, "what the readout's integrators keep from step to step", "as in LeakyReadout; 1 keeps all"
+        0.99, "fraction that the readout's integrators keep per step", "as in LeakyReadout; 1: no leak"
     )
 
     def __post_init__(self) -> None:
@@ -165,7 +165,7 @@ class TrainingConfig:
         if self.integer:
             self._check_integer()
         elif self.weight_bits != SETTINGS["weight_bits"].default:
-            raise ValueError(f"weight_bits: expected none without integer neurons, got {self.weight_bits}")
+            raise ValueError(f"weight_bits: requires integer=True, got {self.weight_bits}")
         if self.thinned and self.encoding != "rate":
             raise ValueError("thinned: expected False with latency coding, got True")
         if self.readout == "linear" and not self.hidden_sizes:
@@ -176,7 +176,7 @@ class TrainingConfig:
     def _check_integer(self) -> None:
         """Raise for a setting that integer neurons do not have."""
         if self.dataset in data.SEQUENTIAL:
-            raise ValueError(f"dataset: expected one of spikes for integer neurons, got {self.dataset!r}")
+            raise ValueError(f"dataset: expected spikes or images for integer neurons, got {self.dataset!r}")
         fixed = ("channels", "alpha", "slowest_alpha", "zs_hyp", "lateral", "surrogate", "recurrent_grad", "readout")
         for name in fixed:
             if getattr(self, name) != SETTINGS[name].default:
@@ -191,12 +191,12 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
-        """The configuration of settings that ``dataclasses.asdict`` made, directly or read back from JSON.
+        """Build the configuration from the dict of ``dataclasses.asdict``, or from its copy read back from JSON.
 
-        A missing setting that older versions did not have (``ADDED``) gets its default.
+        Missing settings that older versions did not have (``ADDED``) get their defaults.
 
         Raises:
-            ValueError: a setting is unknown, missing, of the wrong type or outside its range.
+            ValueError: a setting is unknown, missing, of the wrong type or out of range.
 
         """
         if not isinstance(settings, Mapping):
@@ -204,7 +204,7 @@ class TrainingConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         differing = sorted((settings.keys() ^ names) - (ADDED - settings.keys()))
         if differing:
-            raise ValueError(f"settings: expected those of this version of srcell, got others: {', '.join(differing)}")
+            raise ValueError(f"settings: expected those of this srcell, unknown or missing: {', '.join(differing)}")
         try:
             return cls(**settings)
         except TypeError as error:
@@ -212,12 +212,12 @@ class TrainingConfig:
 
     @classmethod
     def preset(cls, name: str, dataset: str, **changes: Any) -> TrainingConfig:
-        """The configuration of a preset for a data set, with changes.
+        """Build the configuration of a preset for a data set, with ``changes`` applied.
 
         "reference" has the constants of the authors' configuration: rate coding of 200 steps with gain 0.25 after 20
         silent steps, no hidden layer, ten neurons per class. The others are srcell's own: "best" for accuracy; "fast"
         for more than 97 % on MNIST within two minutes on two cores; "deep" with ten hidden layers of 128 neurons;
-        "integer" for neurons of integers as hardware has them, in 44 steps and with weights of 4 bits.
+        "integer" for integer neurons, as in hardware, with 44 steps and 4-bit weights.
 
         Raises:
             ValueError: there is no such preset or data set, or a setting is outside its range.

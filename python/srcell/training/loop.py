@@ -44,7 +44,7 @@ def train(
 
     The optimiser is AdamW, the loss cross-entropy; images are encoded anew in every epoch. The validation samples are
     evaluated after each epoch, the test set once, after the last; both are always encoded with the same spikes. Under
-    ``torchrun`` the processes share each batch, and the first of them writes files and calls the observer.
+    ``torchrun`` the processes share each batch, and the first process writes the files and calls the observer.
 
     SIGINT and SIGTERM end the run after the current optimiser step, with a checkpoint.
 
@@ -52,8 +52,8 @@ def train(
         config: what to train.
         out: the run folder, created here: config.json, metrics.csv (one row per epoch), checkpoint.safetensors during
             the run, and at its end model.safetensors, result.json, plots and report.html, one page with all of them.
-            If TensorBoard is installed, the metrics are in the folder tensorboard as well. During the run no other
-            process can write there.
+            If TensorBoard is installed, the metrics are in the folder tensorboard as well. No other process can write
+            there during the run.
         observer: called after every batch and epoch.
         options: options of this machine.
 
@@ -61,7 +61,7 @@ def train(
         ValueError: an unknown name, or a corrupt file of the data set.
         FileNotFoundError: the data set is not where ``options`` says.
         FileExistsError: ``out`` exists and is not an empty folder.
-        BlockingIOError: another process trains there.
+        BlockingIOError: another process is training there.
         ChildProcessError: a worker that encodes batches died.
         FloatingPointError: the loss is no longer finite; the last checkpoint is kept.
         Interrupted: a signal stopped the run.
@@ -90,14 +90,14 @@ def train(
 
 
 def resume(out: str | Path, observer: Observer | None = None, options: RunOptions | None = None) -> TrainedRun:
-    """Continue a run that was stopped or killed from its last checkpoint.
+    """Continue a stopped or killed run from its last checkpoint.
 
     The final weights are bit for bit those of an uninterrupted run.
 
     Args:
         out: the run folder.
         observer: as in ``train``.
-        options: as in ``train``; they may differ from those that the run began with.
+        options: as in ``train``; they may differ from those that the run was started with.
 
     Raises:
         FileNotFoundError: there is no run in that folder, or the data set is not where ``options`` or the run says.
@@ -150,7 +150,7 @@ def _writer(group: Processes, out: str | Path, take: Callable[[], RunFolder]) ->
 
 
 def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
-    """The options, with the run's own data folder if they have none."""
+    """The options; if they have no data folder, the run's own is used."""
     options = options or RunOptions()
     if options.data is None and folder.data is not None:
         options = dataclasses.replace(options, data=folder.data.folder)
@@ -158,7 +158,7 @@ def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
 
 
 def _run_data(options: RunOptions, dataset: Dataset) -> RunData:
-    """What a run folder records of its data set."""
+    """What a run folder records about its data set."""
     from .run_folder import RunData
 
     return RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes)

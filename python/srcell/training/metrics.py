@@ -96,11 +96,11 @@ def check_metrics(metrics: EpochMetrics, epoch: int) -> None:
         or not all(0 <= fraction <= 1 for fraction in fractions)
         or not all(0 <= size <= largest for size in sizes)
     ):
-        raise ValueError(f"epoch {epoch} has {', '.join(map(str, metrics))}")
+        raise ValueError(f"epoch {epoch} cannot have the metrics {', '.join(map(str, metrics))}")
 
 
 def numbers(values: list[Any]) -> list[Any]:
-    """The list; raise unless it is a list of numbers.
+    """Return the list unchanged, or raise unless it is a list of numbers.
 
     Raises:
         ValueError: it is anything else.

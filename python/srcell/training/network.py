@@ -22,7 +22,7 @@ EXTRA_STATE = "_extra_state"  # torch's suffix for a module's state that is not 
 
 
 def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
-    """The untrained network of a run, for inputs of (channels, height, width); keeps torch's global random state."""
+    """Build a run's untrained network for inputs (channels, height, width); keeps torch's global random state."""
     options: dict[str, Any] = {
         "alpha": spread(config.alpha, config.slowest_alpha) if config.slowest_alpha else config.alpha,
         "surrogate": config.surrogate,
@@ -63,18 +63,18 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Load the weights of a file into the network.
 
-    Files of srcell 0.1 lack the constants that later ones have as ``_extra_state``: the network keeps its own, with a
-    warning. In other files the constants must equal those of the network.
+    Files of srcell 0.1 lack the cell constants, which later versions store as ``_extra_state``: the network keeps its
+    own and a warning is issued. In later files the constants must equal those of the network.
 
     Raises:
-        ValueError: the weights are those of another network.
+        ValueError: the weights belong to another network.
 
     """
     own = model.state_dict()
     constants = {name: tensor for name, tensor in own.items() if name.endswith(EXTRA_STATE)}
     if constants and not any(name.endswith(EXTRA_STATE) for name in weights):
         warnings.warn(
-            f"{source}: of srcell 0.1, without the cells' constants: those of the run's configuration are used",
+            f"{source}: written by srcell 0.1, without cell constants: those of the run's configuration are used",
             stacklevel=2,
         )
         weights = weights | constants

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Callbacks of a run; these do nothing."""
+    """Callbacks of a run; those of this class do nothing."""
 
     def on_ready(self, trainer: Trainer) -> None:
-        """Before ``on_start``: the trainer, to read its network, sample counts and configuration, not to change it."""
+        """Called before ``on_start``, to read, not change, the trainer's network, sample counts and configuration."""
 
     def on_start(self, epochs: int, done: int) -> None:
-        """Before the first epoch: the number of epochs, and how many were done before the run was resumed."""
+        """Called before the first epoch, with the number of epochs and of those done before the run was resumed."""
 
     def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
-        """After each optimiser step: the epoch, the fraction of the run that is done, and the epoch's sums so far."""
+        """Called after each optimiser step, with the epoch, the finished fraction of the run and the epoch's sums."""
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        """After each epoch and its evaluation."""
+        """Called after each epoch and its evaluation."""

@@ -13,7 +13,7 @@ from .config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW with weight decay for the weight matrices alone."""
+    """AdamW, with weight decay on the weight matrices only."""
     weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -28,9 +28,9 @@ def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, step
 
 
 def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, group: Processes) -> Tensor:
-    """A scalar whose gradient, averaged over the processes, is that of the rate penalty; its value means nothing.
+    """A scalar whose gradient, averaged over the processes, is the rate penalty's; its value has no meaning.
 
-    The penalty is the sum over layers of the mean squared distance between its neurons' mean outputs and the target.
+    The penalty is the sum over layers of the mean squared distance between the neurons' mean outputs and the target.
 
     Args:
         spikes: this process's spikes of each hidden layer, (T, B, N) each.

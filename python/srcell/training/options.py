@@ -16,8 +16,8 @@ class RunOptions:
     """Options of a run on this machine, on which the weights do not depend.
 
     Attributes:
-        data: folder of the data sets, as in ``srcell.data.load``; None means the folder that the run began with, or
-            "data" for a new run.
+        data: folder of the data sets, as in ``srcell.data.load``; None means the folder that the run was started with,
+            or "data" for a new run.
         download: download the data set if it is not there.
         cache: keep binned recordings on disk, as in ``srcell.data.load_nmnist``.
         num_workers: processes that encode batches ahead; 0 encodes them in the training process.
@@ -46,7 +46,7 @@ class RunOptions:
 
     @property
     def own_device(self) -> str:
-        """The device of this process, one of those that train together."""
+        """The device of this process, one of the processes that train together."""
         return own_device(self.device)
 
 

@@ -18,7 +18,7 @@ from ..functional.layer import Cell
 from ..layers import IntegerSRC, LeakyReadout
 
 with extra("train"):
-    if find_spec("matplotlib") is None:  # said before a run begins, not when it ends and is drawn
+    if find_spec("matplotlib") is None:  # fail before a run starts, not at its end, when it is drawn
         raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from ..models import AnyLayer, Classifier
     from .metrics import EpochMetrics
 
-RHO = Cell().rho  # of all classifiers
-SHADE = {"color": "0.5", "alpha": 0.12, "linewidth": 0}  # of steps without input
+RHO = Cell().rho  # the same in all classifiers
+SHADE = {"color": "0.5", "alpha": 0.12, "linewidth": 0}  # of the silent steps
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, its size in inches. matplotlib is imported here, when something is drawn."""
+    """An empty figure, its size in inches; imports matplotlib, which is needed only when something is drawn."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def learning_curve(history: list[EpochMetrics]) -> Figure:
-    """Loss, accuracy and rate over the epochs, a panel each."""
+    """Plot loss, accuracy and rate over the epochs, one panel each."""
     figure = new_figure(12, 3.6)
     loss, accuracy, rate = figure.subplots(1, 3)
 
@@ -66,14 +66,14 @@ def learning_curve(history: list[EpochMetrics]) -> Figure:
 def raster(
     model: Classifier, sample: EventBatch, label: int, prefix: int = 0, class_names: Sequence[str] = ()
 ) -> Figure:
-    """One sample through input, all layers and readout.
+    """Plot one sample in the input, all layers and the readout.
 
     Args:
         model: the network.
         sample: a batch of one.
         label: its class.
-        prefix: silent steps before it, which are shaded.
-        class_names: of all classes, by label; their numbers if empty.
+        prefix: silent steps before it, drawn shaded.
+        class_names: names of all classes, by label; if empty, their numbers.
 
     """
     names = class_names or [str(k) for k in range(model.readout.num_classes)]
@@ -83,12 +83,12 @@ def raster(
     panels = figure.subplots(count, 1, sharex=True)
     for k, (panel, output) in enumerate(zip(panels, outputs, strict=False)):
         at, _, neurons = output.nonzero(as_tuple=True)
-        # Marks that touch their neighbours in time and in the plane of neurons, but can be seen one by one.
+        # Marks touch their neighbours in time and across neurons, but remain distinguishable.
         size = max(1.0, min(20.0, 9000 / output.shape[2]))
         panel.scatter(at.numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color=_colour(k))
         panel.set_ylabel("input" if k == 0 else f"layer {k}, neuron")
         panel.set_ylim(-1, output.shape[2])
-    # The logits at each step are those of the sequence up to there.
+    # The logits at each step are those of the sequence up to that step.
     logits = torch.stack([model.readout(outputs[-1][: t + 1])[0] for t in range(steps)])
     answer = int(logits[-1].argmax())
     for k in range(logits.shape[1]):
@@ -107,17 +107,17 @@ def raster(
 def traces(
     model: Classifier, sample: EventBatch, label: int, prefix: int = 0, class_names: Sequence[str] = ()
 ) -> Figure:
-    """What goes on in some neurons of the last layer during one sample.
+    """Plot the states of up to four neurons of the last layer during one sample.
 
-    They are the most active voter for the class that the network answers, and for each of the next three; with a linear
-    readout, the four most active neurons.
+    They are the most active voters for the four classes with the largest logits; with a linear readout, the four most
+    active neurons.
 
     Args:
         model: the network.
         sample: a batch of one.
         label: its class.
-        prefix: silent steps before it, which are shaded.
-        class_names: of all classes, by label; their numbers if empty.
+        prefix: silent steps before it, drawn shaded.
+        class_names: names of all classes, by label; if empty, their numbers.
 
     """
     classes = model.readout.num_classes
@@ -167,7 +167,7 @@ def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rates(evaluation: Evaluation) -> Figure:
-    """How active the neurons of each layer are, from the least to the most."""
+    """Plot the rates of the neurons of each layer, from the least to the most active."""
     figure = new_figure(6, 4)
     panel = figure.subplots()
     for k, layer in enumerate(evaluation.rates, start=1):
@@ -178,7 +178,7 @@ def rates(evaluation: Evaluation) -> Figure:
             color=_colour(k),
             label=f"layer {k}: {len(rate)} neurons, mean {100 * rate.mean():.1f} %",
         )
-    panel.set(xlabel="neurons of a layer, from the least active on (%)", ylabel="rate (% of steps with s > 0)")
+    panel.set(xlabel="neurons of a layer, least active first (%)", ylabel="rate (% of steps with s > 0)")
     panel.set_title("How active the neurons are on the test set")
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
@@ -186,7 +186,7 @@ def rates(evaluation: Evaluation) -> Figure:
 
 
 def confusion(evaluation: Evaluation, class_names: Sequence[str] = ()) -> Figure:
-    """The test samples of each class by the class that was predicted."""
+    """Plot the number of test samples by true and predicted class."""
     table = evaluation.confusion
     classes = len(table)
     names = class_names or [str(k) for k in range(classes)]
@@ -201,25 +201,25 @@ def confusion(evaluation: Evaluation, class_names: Sequence[str] = ()) -> Figure
     panel.set(xlabel="predicted class", ylabel="class")
     panel.set_xticks(range(classes), names, rotation=45 if class_names else 0, ha="right" if class_names else "center")
     panel.set_yticks(range(classes), names)
-    panel.set_title(f"{int(table.trace())} of {int(table.sum())} test samples right ({evaluation.accuracy:.2%})")
+    panel.set_title(f"{int(table.trace())} of {int(table.sum())} test samples correct ({evaluation.accuracy:.2%})")
     figure.colorbar(image, label="samples of the class (%)")
     return figure
 
 
 def _outputs(model: Classifier, sample: EventBatch) -> list[torch.Tensor]:
-    """The input of a batch of one and what each layer makes of it, (T, 1, N) on the CPU."""
+    """The input of a batch of one and the output of each layer, (T, 1, N) on the CPU."""
     device = next(model.parameters()).device
     return [sample.to_dense(), *(spikes.flatten(2).cpu() for spikes in model.layer_spikes(sample.to(device)))]
 
 
 def _title(names: Sequence[str], label: int, answer: int, shown: str, prefix: int) -> str:
-    verdict = "predicted rightly" if label == answer else f"predicted {names[answer]}"
+    verdict = "predicted correctly" if label == answer else f"predicted {names[answer]}"
     shaded = "; shaded: silent steps before the input" if prefix else ""
     return f"A test sample of class {names[label]}, {verdict}: {shown}{shaded}"
 
 
 def _colour(layer: int) -> str:
-    """Of a layer in all pictures, black for the input."""
+    """The colour of a layer in all pictures; black for the input."""
     return "black" if layer == 0 else f"C{(layer - 1) % 10}"
 
 

@@ -14,7 +14,7 @@ _IMAGES_512 = {
     "dropout": 0.3,
 }
 
-# A layer whose neurons hear each other at many speeds, and a linear readout of them.
+# One layer with recurrent weights and many time constants, and a linear readout of it.
 _SEQUENCE = {
     "hidden_sizes": (256,),
     "lateral": True,

@@ -1,4 +1,4 @@
-"""``read``: the progress of a run from its checkpoint, which is checked completely before any of it is used."""
+"""``read``: reads the progress of a run from its checkpoint, and checks all of it before any of it is used."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Progress(NamedTuple):
 
 
 def read(trainer: Trainer, tensors: dict[str, Tensor], record: dict[str, Any], source: str) -> Progress:
-    """The progress in what ``Trainer.state`` returned.
+    """Read the progress from what ``Trainer.state`` returned.
 
     Raises:
-        ValueError: the state is incomplete, or that of another configuration or network.
+        ValueError: the state is incomplete, or belongs to another configuration or network.
 
     """
     missing = sorted(RECORD - record.keys())
     if missing:
-        raise ValueError(f"{source}: not a checkpoint to go on from, it has no {', '.join(missing)}")
+        raise ValueError(f"{source}: cannot resume: the checkpoint lacks {', '.join(missing)}")
     weights = {name: tensors[f"model.{name}"] for name in trainer.model.state_dict() if f"model.{name}" in tensors}
     try:
         config = TrainingConfig.from_dict(record["config"])
@@ -61,14 +61,14 @@ def read(trainer: Trainer, tensors: dict[str, Tensor], record: dict[str, Any], s
         batches, rate, seconds = numbers([record[name] for name in ("batches", "learning_rate", "seconds")])
         tally = numbers(record["tally"])
         if len(history) > trainer.config.epochs or not 0 <= batches <= len(trainer.loader) or batches != int(batches):
-            raise ValueError(f"of {len(history)} epochs and {batches} batches")
+            raise ValueError(f"{len(history)} epochs and {batches} batches are not in the run")
         for epoch, row in enumerate(history, start=1):
             check_metrics(row, epoch)
         _check_epoch(trainer.loader, int(batches), rate, seconds, tally)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{source}: not a checkpoint to go on from ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{source}: cannot resume from this checkpoint ({type(error).__name__}: {error})") from error
     if config != trainer.config:
-        raise ValueError(f"{source}: is of another configuration than the run's config.json")
+        raise ValueError(f"{source}: belongs to another configuration than the run's config.json")
     return Progress(weights, moments, groups, history, int(batches), seconds, rate, tally)
 
 
@@ -80,10 +80,10 @@ def _check_epoch(loader: EventLoader, batches: int, rate: float, seconds: float,
 
     """
     if len(sums) != len(Tally().sums):
-        raise ValueError(f"{len(sums)} sums")
+        raise ValueError(f"tally has {len(sums)} sums")
     samples = sum(loader.samples_in(k) for k in range(batches))
     if sums[0] != samples or (not batches and any(sums)):
-        raise ValueError(f"sums of {sums[0]} samples after {batches} batches, which are of {samples}")
+        raise ValueError(f"the sums are over {sums[0]} samples, but {batches} batches have {samples}")
     # Before the first batch the metrics would be 0 / 0; those of one made-up sample are checked instead.
     tally = Tally(sums if batches else (1, 0, 0, 1, 0))
     check_metrics(EpochMetrics(1, tally.loss, tally.accuracy, math.nan, tally.spike_rate, rate, seconds), 1)
@@ -99,21 +99,21 @@ def _moments(optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> dict[int
             if tensor is None:
                 continue
             if tensor.shape != like.shape or tensor.dtype != like.dtype:
-                raise ValueError(f"optimizer.{k}.{key}: {tensor.dtype} of shape {tuple(tensor.shape)}")
+                raise ValueError(f"optimizer.{k}.{key}: unexpected {tensor.dtype} of shape {tuple(tensor.shape)}")
             if key == "step" and not (tensor >= 1 and tensor == tensor.round() and tensor.isfinite()):
-                raise ValueError(f"optimizer.{k}.{key}: {tensor.item()}")
+                raise ValueError(f"optimizer.{k}.{key}: unexpected value {tensor.item()}")
             state[k][key] = tensor.clone()
     found = sum(map(len, state.values()))
     if found not in (0, 3 * len(parameters)) or found != sum(name.startswith("optimizer.") for name in tensors):
-        raise ValueError("the optimiser's state is not that of the network")
+        raise ValueError("the optimiser's state does not fit the network")
     return dict(state)
 
 
 def _groups(optimizer: optim.Optimizer, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The optimiser's own groups, with the saved learning rates and betas, which the schedule had changed."""
+    """The optimiser's own groups, with the saved learning rates and betas, which the schedule changes."""
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     for group, found in zip(groups, saved, strict=True):
         (group["lr"],), group["betas"] = numbers([found["lr"]]), tuple(numbers(list(found["betas"])))
         if not 0 <= group["lr"] <= 1 or len(group["betas"]) != 2 or not all(0 <= x < 1 for x in group["betas"]):
-            raise ValueError(f"a learning rate of {group['lr']} and betas of {group['betas']}")
+            raise ValueError(f"the optimiser cannot have learning rate {group['lr']} and betas {group['betas']}")
     return groups

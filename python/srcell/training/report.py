@@ -1,4 +1,4 @@
-"""``page``: a run on one page of HTML, pictures included, that opens without a network.
+"""``page``: a run on one HTML page with its pictures, which opens offline.
 
 Run folders call this; it must never know where the page goes or how a picture is drawn.
 """
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from ..evaluation import Evaluation
     from .metrics import EpochMetrics
 
-# What stands under each picture, in the order of the page.
+# The caption of each picture, in the order of the page.
 CAPTIONS = {
-    "learning_curve.png": "Over the epochs. Training figures are those of the samples as the epoch met them, while the "
-    "weights changed; validation is looked at after it.",
+    "learning_curve.png": "Metrics of each epoch. Training samples are counted during the epoch, while the weights "
+    "change; validation samples are evaluated after it.",
     "raster.png": "One test sample: a mark where an element is active (s &gt; 0), and the logit of each class "
     "from the steps so far. A neuron whose bias training raised above about -4.6 fires without input, about every 23 "
-    "steps, in the silent steps too; the readout counts those spikes for every sample alike.",
+    "steps, also in the silent steps; the readout counts those spikes alike for every sample.",
     "traces.png": "The same sample in four neurons of the last layer: the most active voter for each of the four "
-    "classes with the largest logits, or the most active of all with a linear readout.",
-    "rates.png": "How active the neurons are on the test set, sorted.",
-    "confusion.png": "What each class of the test set was predicted to be.",
+    "classes with the largest logits or, with a linear readout, the four most active neurons.",
+    "rates.png": "The activity of the neurons on the test set, sorted.",
+    "confusion.png": "Predicted classes of the test samples of each class.",
 }
 
 SQUARE = ("rates.png", "confusion.png")
@@ -91,13 +91,13 @@ where they are graded.</p>
 def page(
     config: TrainingConfig, history: Sequence[EpochMetrics], evaluation: Evaluation, images: Mapping[str, bytes]
 ) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        config: of the run.
-        history: a row an epoch.
-        evaluation: of the test set.
-        images: PNG files by name, those of ``CAPTIONS``.
+        config: the run's configuration.
+        history: one row per epoch.
+        evaluation: the evaluation of the test set.
+        images: PNG files, under the names of ``CAPTIONS``.
 
     """
     seconds = sum(metrics.seconds for metrics in history)
@@ -152,7 +152,7 @@ def _shown(value: Any) -> str:
 def _table(
     head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False, bold: Collection[str] = ()
 ) -> str:
-    """Rows under a head, numbers to the right; ``bold`` has the first cells of the rows whose second cell is bold."""
+    """A table, numbers aligned right; ``bold`` has the first cells of the rows whose second cell is bold."""
     kind = ' class="number"' if numbers else ""
     cells = "".join(f"<th{kind if k else ''}>{escape(name)}</th>" for k, name in enumerate(head))
     lines = [f"<thead><tr>{cells}</tr></thead><tbody>"] if any(head) else ["<tbody>"]

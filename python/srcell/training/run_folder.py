@@ -1,4 +1,4 @@
-"""``RunFolder``: the files of a run, which are its configuration, metrics, checkpoint, model, result and plots.
+"""``RunFolder``: the files of a run: configuration, metrics, checkpoint, model, result, plots and report.
 
 The training loop, ``srcell.load`` and the command line call this; it must never know how a network is trained.
 """
@@ -45,7 +45,7 @@ FILES = (
 
 
 class RunData(NamedTuple):
-    """What config.json records of a run's data set.
+    """What config.json records about a run's data set.
 
     Attributes:
         folder: folder of the data sets, as given.
@@ -60,7 +60,7 @@ class RunData(NamedTuple):
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> RunData:
-        """The data of a record that ``_asdict`` made, read back from JSON.
+        """Build from a record of ``_asdict``, read back from JSON.
 
         Raises:
             ValueError, TypeError, KeyError, AttributeError: the record has another form.
@@ -132,7 +132,7 @@ class RunFolder:
         path = Path(path)
         source = path / "config.json"
         if not source.is_file():
-            raise FileNotFoundError(f"{path}: expected the folder of a run, found no config.json in it")
+            raise FileNotFoundError(f"{path}: expected a run folder, found no config.json in it")
         try:
             record = json.loads(source.read_text())
             data = RunData.from_dict(record["data"]) if "data" in record else None
@@ -167,7 +167,7 @@ class RunFolder:
             self._write_json("config.json", record | {"data": data._asdict()})
 
     def write_checkpoint(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Replace the checkpoint; if that fails, the one before it is kept."""
+        """Replace the checkpoint; if that fails, the previous one is kept."""
         write_checkpoint(self.checkpoint, tensors, record)
 
     def read_checkpoint(self) -> Checkpoint | None:
@@ -183,7 +183,7 @@ class RunFolder:
         write_atomically(self.path / "metrics.csv", text.getvalue().encode())
 
     def write_scalars(self, history: list[EpochMetrics]) -> None:
-        """Log the last epoch for TensorBoard, if that is installed; in the first call of a process all epochs."""
+        """Log the last epoch for TensorBoard, if installed; the first call in a process logs all epochs."""
         shown = history[-1:]
         if self._summary is None:
             try:
@@ -194,7 +194,7 @@ class RunFolder:
             # purge_step below hides what the run logged before it was resumed.
             logs = self.path / "tensorboard"
             if logs.is_symlink():
-                raise FileExistsError(f"{logs} is a link: a run writes nowhere but in its folder, remove it")
+                raise FileExistsError(f"{logs} is a link: a run writes only inside its own folder: remove the link")
             self._summary = SummaryWriter(str(logs), purge_step=history[0].epoch)
         for metrics in shown:
             for name, value in metrics._asdict().items():
@@ -215,11 +215,11 @@ class RunFolder:
 
         Args:
             model: in evaluation mode.
-            history: a row an epoch.
-            evaluation: of the test set.
+            history: one row per epoch.
+            evaluation: the evaluation of the test set.
             sample: a batch of one test sample, for the raster and the traces.
             label: its class.
-            class_names: as ``srcell.data.class_names`` gives.
+            class_names: as returned by ``srcell.data.class_names``.
 
         """
         record: dict[str, Any] = {"config": dataclasses.asdict(self.config)}
@@ -251,12 +251,12 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: the run has not ended.
-            ValueError: the file is not one that ``finish`` wrote.
+            ValueError: the file was not written by ``finish``.
 
         """
         path = self.path / "model.safetensors"
         if not path.exists():
-            raise FileNotFoundError(f"{path} is not there: the run has not ended, resume it")
+            raise FileNotFoundError(f"{path} does not exist: the run has not ended, resume it")
         return read_checkpoint(path)[0]
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:

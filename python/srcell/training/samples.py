@@ -48,7 +48,7 @@ def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
     """The training samples and the validation samples, drawn by the run's seed.
 
     Raises:
-        ValueError: there are fewer than ``config.train_samples``, or none is left to train on.
+        ValueError: there are fewer samples than ``config.train_samples``, or none is left to train on.
 
     """
     count = len(samples.labels)
@@ -61,6 +61,6 @@ def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
         )
     wanted = config.train_samples or count - held_out
     if wanted > count - held_out:
-        raise ValueError(f"train_samples: expected at most {count - held_out}, as there are, got {wanted}")
+        raise ValueError(f"train_samples: expected at most {count - held_out}, the number available, got {wanted}")
     training = order[held_out : held_out + wanted]
     return samples.select(training.sort().values), samples.select(order[:held_out].sort().values)

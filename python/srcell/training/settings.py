@@ -122,7 +122,7 @@ def as_setting(name: str, value: Any, kind: type) -> Any:
     try:
         return kind(value)
     except OverflowError:
-        raise ValueError(f"{name}: expected a number that a float holds, got a larger one") from None
+        raise ValueError(f"{name}: expected a number that fits in a float, got a larger one") from None
 
 
 def is_number(value: Any, kind: type) -> bool:
@@ -131,6 +131,6 @@ def is_number(value: Any, kind: type) -> bool:
 
 
 def documented(config: type) -> Iterator[str]:
-    """The lines of a docstring's attributes that document the settings of a dataclass."""
+    """The lines of a docstring's Attributes section that document the settings of a dataclass."""
     for name, found in settings_of(config).items():
         yield f"        {name}: {found.text}{f' ({found.details})' if found.details else ''}."

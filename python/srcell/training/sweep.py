@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
     Attributes:
         name: name of its folder: the options that the sweep varies with their values, and the seed.
-        changes: those values by setting, without the seed.
+        changes: the varied values by setting, without the seed.
         config: the full configuration.
 
     """
@@ -89,7 +89,7 @@ def plan(preset: str, dataset: str, given: Mapping[str, Any], varied: Mapping[st
 
 
 def described(changes: Mapping[str, Any]) -> list[str]:
-    """Settings by the names of their options, with their values, as in a folder's name."""
+    """Each setting as ``option=value``, as in a folder's name."""
     return [f"{SETTINGS[name].option.removeprefix('--')}={value_text(value)}" for name, value in changes.items()]
 
 
@@ -148,7 +148,7 @@ def read_accuracy(run_folder: Path) -> float | None:
     """The test accuracy in a run's result.json; None if the run has not ended.
 
     Raises:
-        ValueError: the file is not what a run writes.
+        ValueError: the file was not written by a run.
 
     """
     path = run_folder / "result.json"

@@ -42,14 +42,14 @@ class Trainer:
         config: the run's configuration.
         dataset: the data set.
         options: options of this machine.
-        group: the processes that train the network together; this one alone by default.
+        group: the processes that train the network together; by default this one alone.
 
     Attributes:
         config: as given.
-        model: the network in its present state.
+        model: the network in its current state.
         sample_counts: number of samples under "training", "validation" and "test".
         tally: this process's sums over the batches of the current epoch.
-        history: metrics of each epoch that is done.
+        history: metrics of each finished epoch.
         loader: loader of the training samples.
         optimizer: the network's optimiser.
 
@@ -82,7 +82,7 @@ class Trainer:
         self._seconds = 0.0
 
     def train_epoch(self) -> Iterator[float]:
-        """Train on the remaining batches of the epoch; after each yield the fraction of the run that is done.
+        """Train on the remaining batches of the epoch, and yield the fraction of the run that is done after each batch.
 
         Raises:
             FloatingPointError: the loss is no longer finite.
@@ -127,11 +127,11 @@ class Trainer:
         return self._make_loader(self._test_samples, batch_size)
 
     def leave(self) -> None:
-        """Drop the DistributedDataParallel wrapper, which must not outlive the process group; then no more training."""
+        """End training: drop the DistributedDataParallel wrapper, which must not outlive the process group."""
         self._network = nn.Identity()
 
     def state(self) -> Checkpoint:
-        """Copies of all that ``load_state`` needs to continue from here; every process calls it and gets the same."""
+        """Copies of all that ``load_state`` needs to continue; every process must call it and gets the same."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for k, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{name}": tensor for name, tensor in state.items()}
@@ -151,17 +151,17 @@ class Trainer:
         """Restore the state that ``state`` returned; the tensors are copied.
 
         Raises:
-            ValueError: the state is incomplete, or that of another configuration or network.
+            ValueError: the state is incomplete, or belongs to another configuration or network.
 
         """
         found = progress.read(self, tensors, record, source)
         load_weights(self.model, found.weights, source)
         self.optimizer.load_state_dict({"state": found.moments, "param_groups": found.groups})
         self.history, self._batches_done, self._seconds = found.history, found.batches, found.seconds
-        # The saved sums are those of all processes, and are added up over processes again.
+        # The saved sums cover all processes and will be summed over the processes again.
         self.tally = Tally(found.tally) if self._group.rank == 0 else Tally()
         self._rate = found.rate
-        # The schedule depends only on the number of steps; its present values are in the optimiser's groups.
+        # The schedule depends only on the number of steps; its current values are in the optimiser's groups.
         self._schedule.last_epoch = len(self.history) * len(self.loader) + self._batches_done
 
     def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
@@ -173,7 +173,7 @@ class Trainer:
                 f"at a learning rate of {self._rate:.3g}: use a lower one"
             )
         # DistributedDataParallel averages gradients over processes, whose shares of a batch may differ by a sample: so
-        # the summed loss is divided by the samples of all, times the number of processes.
+        # the summed loss is divided by the samples of all processes and multiplied by the number of processes.
         samples = self.loader.samples_in(self._batches_done)
         objective = self._group.size / samples * loss
         if self.config.rate_penalty:
@@ -231,7 +231,7 @@ class Trainer:
 
 
 class LayersAndLogits(nn.Module):
-    """A network that returns all that a training step needs from one call, as DistributedDataParallel requires."""
+    """Returns everything that a training step needs from one call, as DistributedDataParallel requires."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
