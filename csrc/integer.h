@@ -1,7 +1,7 @@
 // The equations of the integer SRC, the neuron as hardware implements it, for one time step. All kernels of integer
 // neurons call these functions.
 //
-// V is a value type: an int32_t, or a register of 16-bit integers; integer_cell_fault() in params.h says which
+// V is a value type: an int32_t, or a register of 16-bit integers; integer_cell_fault() in domains.h says which
 // constants keep every value within 16 bits. The includer provides, for V, add_saturated(x, y), whose sum may saturate
 // at the bounds of 16 bits; multiply_high(x, y), the product's bits from bit 16 on; and splat_integer<V>(n). Other
 // operations are those of C++, for registers lane by lane. >> is an arithmetic shift, which rounds to minus infinity.

@@ -97,7 +97,7 @@ COMPILED: dict[str, Callable[[], Compiled]] = {
         bounded_layer(), [(noise(5, 20, 2, 3) > 0).float()], fullgraph=NEW_TORCH
     ),
     "IntegerSRC": lambda: Compiled(
-        IntegerSRC(6, 4, weight_bits=6, initial_state="rest"), [spikes(), None, LENGTHS[::2]], fullgraph=NEW_TORCH
+        IntegerSRC(6, 4, weight_bits=6, initial_state="rest"), [spikes(), None, LENGTHS[::2]]
     ),
 }
 IN_LANDING = {
@@ -271,7 +271,7 @@ SAVED: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 @pytest.mark.parametrize("name", SAVED)
 def test_a_saved_program_gives_the_same_results_when_loaded(name: str) -> None:
     if name == "IntegerSRC" and not NEW_TORCH:
-        pytest.skip("torch 2.4 compiles integer layers in pieces, and exports none")
+        pytest.skip("torch 2.4 exports no module that changes a buffer")
     assert_same_when_loaded(*SAVED[name]())
 
 

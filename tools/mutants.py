@@ -277,7 +277,7 @@ an output_mask that is too long is accepted
     if len(output_mask) != expected: => if len(output_mask) < expected:
 == _private.py: private_names.py gradients.py modes.py
 modes see no operator
-    or (_keys_of_thread() - _USUAL).highestPriorityTypeId() != _Key.Undefined =>
+    (_keys_of_thread() - _USUAL).highestPriorityTypeId() != _Key.Undefined => False
 profilers see no operator
     or _profiled() =>
 tensors of transforms are taken for plain ones

@@ -17,7 +17,7 @@ namespace py = pybind11;
 void bind_encode(py::module_& m);
 void bind_events(py::module_& m);
 void bind_integer(py::module_& m);
-void bind_linear(py::module_& m);
+void bind_layer(py::module_& m);
 void bind_runtime(py::module_& m);
 
 namespace srcell {
@@ -94,7 +94,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("cached_bytes", &cached_bytes);
     m.def("empty", &empty, "shape"_a, "is_double"_a);
 
-    bind_linear(m);
+    bind_layer(m);
     bind_integer(m);
 
     bind_functions<float>(m);

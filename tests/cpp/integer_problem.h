@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "../../csrc/cuda/integer.h"
+#include "../../csrc/domains.h"
 #include "device_problem.h"
 #include "events_property.h"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from .._arguments import as_float, check_bool, check_choice, require_dense
 from .._state import SRCState
 from ..ops._layer import HALF, PARAMETERS, STATE, SURROGATES, LayerArguments, work_dtype
-from ..ops._memory import without_padding as zero_padding
+from ..ops._memory import zero_padding
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -201,7 +201,7 @@ def autocasts(x: Tensor) -> bool:
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
-def worked_on(x: Tensor) -> Tensor:
+def in_work_dtype(x: Tensor) -> Tensor:
     """A floating-point tensor in the dtype of its computation, ``work_dtype``."""
     dtype = work_dtype(x)
     return x if x.dtype == dtype else x.to(dtype)

@@ -15,8 +15,7 @@ from .._arguments import as_float, describe, require_dense
 from .._private import in_forward_mode
 from .._pytree import of_tensors
 from ..ops._layer import HALF
-from ..ops._memory import has_memory
-from ..ops._memory import without_padding as zero_padding
+from ..ops._memory import has_memory, zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.scale import scale
 from .layer import autocasts, check_device, check_lengths, flat_size

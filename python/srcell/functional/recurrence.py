@@ -19,8 +19,8 @@ from .layer import (
     autocasts,
     check_device,
     flat_size,
+    in_work_dtype,
     layer_of,
-    worked_on,
 )
 
 
@@ -105,7 +105,7 @@ def src(
 def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, SRCState]:
     """``src`` on arguments that ``layer_of`` has converted."""
     steps, batch, *features = current.shape
-    flat = current if _gpu.is_gpu(current.device) else worked_on(current)
+    flat = current if _gpu.is_gpu(current.device) else in_work_dtype(current)
     half_spikes = current.dtype in HALF and not autocasts(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))

@@ -23,9 +23,9 @@ from .layer import (
     State,
     autocasts,
     check_device,
+    in_work_dtype,
     layer_of,
     without_padding,
-    worked_on,
 )
 from .recurrence import run_src
 
@@ -149,7 +149,7 @@ def linear(
         checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
         dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
         return _dense_linear(dense, weight, layer, method, input_grad_at_events)
-    work = worked_on(weight)
+    work = in_work_dtype(weight)
     spikes, i, h, hs, *_ = src_events(
         input.offsets,
         input.indices,
@@ -176,7 +176,7 @@ def _dense_linear(
     if method == "gemm":
         input, _ = without_padding(input, layer.lengths)
         return run_src(F.linear(input, weight), layer)
-    work, input = worked_on(weight), worked_on(input)
+    work, input = in_work_dtype(weight), in_work_dtype(input)
     spikes, i, h, hs, *_ = src_dense(
         input,
         work,
@@ -198,7 +198,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
         method = _dense.without_looking("auto", half=autocasts(input) or weight.dtype in HALF)
         if not _dense.takes_events(contiguous(input), method, lengths):
             return F.linear(without_padding(input, lengths)[0], weight)
-        input = EventBatch.from_dense(worked_on(input))
+        input = EventBatch.from_dense(in_work_dtype(input))
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
     _, state = linear(rows, weight, -6.0, None, Cell(), None, "relu", False)

@@ -79,8 +79,8 @@ class Cpu:
             return core.scan_forward(layer.struct, outputs, address(current), saved)
         core.traced_forward(layer.struct, outputs, None, 0, address(current), saved, run.trace_integrator)
 
-    def scan_backward(self, run: Backward, current: Tensor, grad_current: Tensor) -> None:
-        """Fill the gradients of a layer and of its currents; ``current`` is read only if there is no trace."""
+    def scan_backward(self, run: Backward, current: Tensor | None, grad_current: Tensor) -> None:
+        """Fill the gradients of a layer and of its currents; ``current`` is None if there is a trace."""
         layer, grads, gradients = run.layer, addresses(run.grads), addresses(run.gradients)
         saved, made = addresses(run.saved), address(grad_current)
         if layer.given.weight_hh is None:

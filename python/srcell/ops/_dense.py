@@ -58,7 +58,7 @@ def events_are_faster(inputs: int, density: float) -> bool:
     return _EVENT_COST * density * inputs < inputs + _CURRENT_COST
 
 
-def check_synapse(input: Tensor, weight: Tensor, method: str) -> Like:
+def check_dense_synapse(input: Tensor, weight: Tensor, method: str) -> Like:
     """Check the method, and input and weight against each other."""
     like = check_floats("input", input, "T, B, K")
     inputs = input.shape[2]

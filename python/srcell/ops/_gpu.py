@@ -53,11 +53,12 @@ class Gpu:
         weight_t = layer.given.weight_hh.t().contiguous()
         self.launch("lateral_forward", layer.struct, outputs, current, weight_t, saved, trace_integrator)
 
-    def scan_backward(self, run: Backward, current: Tensor, grad_current: Tensor) -> None:
-        """Fill the gradients of a layer and of its currents; ``current`` is read only if there is no trace."""
+    def scan_backward(self, run: Backward, current: Tensor | None, grad_current: Tensor) -> None:
+        """Fill the gradients of a layer and of its currents; ``current`` is None if there is a trace."""
         layer, grads, saved, gradients = run
         partials = self.empty(layer.given.bias, run.sums, *layer.sizes[1:])
         if layer.given.weight_hh is None:
+            assert current is not None
             by_current = (current, *_elements(current, grads[0]), saved, grad_current)
             return self.launch("scan_backward", layer.struct, grads, gradients, partials, *by_current)
         weight_t, grad_weight_hh = layer.given.weight_hh.t().contiguous(), gradients[0]
@@ -68,7 +69,7 @@ class Gpu:
         self.launch("lateral_backward", layer.struct, grads, gradients, partials, saved, *by_step)
         if elements is not None and grad_weight_hh is not None:
             mask = self.empty(elements, *mask_shape(elements), dtype=torch.int64)
-            self.mask(elements, None, mask)
+            self.fill_mask(elements, None, mask)
             grad_weight_hh.copy_(
                 self.masked_weight_gradient(layer, elements, mask, layer.given.weight_hh, grad_current)
             )
@@ -84,7 +85,7 @@ class Gpu:
         have to synchronise.
         """
         mask = self.empty(input, *mask_shape(input), dtype=torch.int64) if mask is None else mask
-        self.mask(input, run.layer.given.lengths, mask)
+        self.fill_mask(input, run.layer.given.lengths, mask)
         self._synapse_forward(run, (core.EventRows(0, 0, 0, 0, weight.shape[1]), mask, input), weight)
         return False
 
@@ -102,8 +103,7 @@ class Gpu:
         layer, grads, saved, gradients = run
         grad_current = self.empty(layer.given.bias, *layer.sizes)
         if layer.given.weight_hh is not None:
-            # There is a trace, so the currents are not read: the bias stands in for them.
-            self.scan_backward(run, layer.given.bias, grad_current)
+            self.scan_backward(run, None, grad_current)
         else:
             partials = self.empty(layer.given.bias, run.sums, *layer.sizes[1:])
             self.launch("events_backward", layer.struct, grads, gradients, partials, saved, grad_current)
@@ -242,7 +242,7 @@ class Gpu:
             return None, layer.rows.for_kernels(inputs), None
         assert layer.input is not None
         mask = self.empty(layer.input, *mask_shape(layer.input), dtype=torch.int64)
-        self.mask(layer.input, layer.lengths, mask)
+        self.fill_mask(layer.input, layer.lengths, mask)
         return mask, core.EventRows(0, 0, 0, 0, inputs), mask
 
     def integer_backward(
@@ -268,7 +268,7 @@ class Gpu:
             found = self.masked_weight_gradient(layer, layer.input, mask, grad_weight, made)
         grad_weight.copy_(found)
 
-    def mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor) -> None:
+    def fill_mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor) -> None:
         """Fill the mask of a dense input: which of its elements are not 0."""
         self.launch("mask_elements", dense_rows(input, lengths, mask))
 

@@ -34,7 +34,7 @@ LAYER_BACKWARD = ", ".join(
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate"
 OUTPUTS = ", ".join(f"Tensor {name}" for name in ("spikes", *STATE))
 SAVED = "Tensor trace, Tensor checkpoints"
-ARRIVING = ", ".join(f"Tensor? grad_{name}" for name in ("spikes", *STATE))
+GRAD_OUTPUTS = ", ".join(f"Tensor? grad_{name}" for name in ("spikes", *STATE))
 GRADIENTS = ", ".join(f"Tensor {name}" for name in ("weight_hh", *(f"{x}0" for x in STATE), "bias", *PARAMETERS))
 
 
@@ -112,8 +112,8 @@ def _check_device(name: str, x: Tensor, like: Like) -> None:
         raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
 
 
-def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, held: int = len(STATE)) -> None:
-    """Check a call's layer, whose state has ``held`` tensors, except for values, which fake tensors do not have."""
+def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, states: int = len(STATE)) -> None:
+    """Check a call's layer, whose state has ``states`` tensors, except for values, which fake tensors do not have."""
     _, batch, neurons = sizes
     vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
     check_tensor("bias", layer.bias, like, *vectors)
@@ -121,10 +121,10 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, held: int = len
         raise ValueError(f"cell: expected 0 or {len(PARAMETERS)} tensors, got {len(layer.cell)}")
     for name, x in zip(PARAMETERS, layer.cell, strict=False):
         check_tensor(name, x, like, *vectors)
-    if len(layer.state) not in (0, held):
-        raise ValueError(f"state: expected 0 or {held} tensors, got {len(layer.state)}")
+    if len(layer.state) not in (0, states):
+        raise ValueError(f"state: expected 0 or {states} tensors, got {len(layer.state)}")
     for name, x in zip(STATE, layer.state, strict=False):
-        check_tensor(f"state.{name}" if held == len(STATE) else f"{name}0", x, like, (batch, neurons))
+        check_tensor(f"state.{name}" if states == len(STATE) else f"{name}0", x, like, (batch, neurons))
     if sizes[0] < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
         raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
     if len(layer.constants) != len(PARAMETERS):
@@ -204,9 +204,9 @@ class Layer(NamedTuple):
     """The struct that kernels take, with these addresses."""
 
 
-def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, held: int = len(STATE)) -> Layer:
-    """Check a call's layer, whose state has ``held`` tensors, and make it contiguous."""
-    check_layer(sizes, like, given, held)
+def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, states: int = len(STATE)) -> Layer:
+    """Check a call's layer, whose state has ``states`` tensors, and make it contiguous."""
+    check_layer(sizes, like, given, states)
     given = given._replace(
         bias=contiguous(given.bias),
         cell=[contiguous(x) for x in given.cell],
@@ -313,13 +313,13 @@ def saved_of(call: Any, layer: Layer, traced: bool) -> list[Tensor]:
 
 def grads_of(call: Any, sizes: Sizes, like: Like, or_dtype: torch.dtype | None = None) -> list[Tensor | None]:
     """A call's grad_outputs, checked and contiguous: for spikes, which may have ``or_dtype``, and for the state."""
-    spikes, *state = arriving = call[: 1 + len(STATE)]
+    spikes, *state = given = call[: 1 + len(STATE)]
     if spikes is not None:
         of_spikes = like if or_dtype is None or spikes.dtype != or_dtype else like._replace(dtype=or_dtype)
         check_tensor("grad_spikes", spikes, of_spikes, sizes)
     for name, x in zip(STATE, state, strict=True):
         check_optional(f"grad_{name}", x, like, sizes[1:])
-    return [None if x is None else contiguous(x) for x in arriving]
+    return [None if x is None else contiguous(x) for x in given]
 
 
 # Shapes, for fake kernels.

@@ -48,7 +48,7 @@ def addresses(tensors: Optionals) -> list[int]:
     return [address(x) for x in tensors]
 
 
-def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
+def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
     """The tensor (T, B, ...) with zeros past the samples' lengths (B,)."""
     past = torch.arange(x.shape[0], device=x.device)[:, None] >= lengths
     return x.masked_fill(past.view(*x.shape[:2], *[1] * (x.dim() - 2)), 0)

@@ -80,7 +80,7 @@ class Operator:
         self._gradient_options: Callable[[Any, Any], dict[str, Any]] | None = None
         self._differentiable = len(_private.schema_of(self._overload).returns)
         self._kernels: dict[str, Callable[[Any], Any]] = {}
-        _library.impl(self.name, self._below_autograd, "Autograd")
+        _library.impl(self.name, self._autograd_kernel, "Autograd")
         if hasattr(torch.library, "register_vmap"):  # from torch 2.5 on
             torch.library.register_vmap(f"srcell::{self.name}", self._one_by_one, lib=_library)
 
@@ -177,7 +177,7 @@ class Operator:
                     return kernel(call)
         return self._overload(*tensors, **self._with_shared(arguments, options))
 
-    def _below_autograd(self, *arguments: Any, **options: Any) -> Any:
+    def _autograd_kernel(self, *arguments: Any, **options: Any) -> Any:
         """Kernel of torch's autograd key: make the call differentiable only if a gradient may be needed."""
         flat = flattened(arguments)
         if _private.has_tangent(flat):
@@ -190,9 +190,9 @@ class Operator:
             # next level.
             with _private.at_one_level():
                 return _CallAtLevel.apply(self, None, call, arguments, *flat)
-        return self._below(*arguments, **options)
+        return self._without_autograd(*arguments, **options)
 
-    def _below(self, *arguments: Any, **options: Any) -> Any:
+    def _without_autograd(self, *arguments: Any, **options: Any) -> Any:
         """Call the operator without its autograd kernel."""
         with _private.below_autograd():
             return self._overload(*arguments, **options)
@@ -238,7 +238,7 @@ class _Call(torch.autograd.Function):
         tensors: Sequence[Any],
         *flat: Tensor | None,
     ) -> Any:
-        sizes = sizes_of(tensors)
+        sizes = list_sizes(tensors)
         options = operator.options(call)
         if kernel is None:  # under a transform, flat holds the tensors of this level
             tensors = nested(flat, sizes)
@@ -247,7 +247,7 @@ class _Call(torch.autograd.Function):
         if operator._gradient_options is not None:
             instead = operator._gradient_options(call, needs)
             options, call = {**options, **instead}, call._replace(**instead)
-        outputs = operator._below(*tensors, **options) if kernel is None else kernel(call)
+        outputs = operator._without_autograd(*tensors, **options) if kernel is None else kernel(call)
         ctx.set_materialize_grads(False)
         ctx.operator, ctx.sizes, ctx.options, ctx.needs = operator, sizes, options, needs
         if operator._keep is not None:
@@ -255,7 +255,7 @@ class _Call(torch.autograd.Function):
             ctx.mark_non_differentiable(*behind)
             instead = operator._keep(call)
             kept = [instead.get(name, x) for name, x in zip(needs._fields, tensors, strict=True)]
-            ctx.kept_sizes = sizes_of(kept)
+            ctx.kept_sizes = list_sizes(kept)
             ctx.save_for_backward(*flattened(kept), *behind)
         return outputs
 
@@ -311,7 +311,7 @@ def flattened(arguments: Sequence[Any]) -> list[Any]:
     return flat
 
 
-def sizes_of(arguments: Sequence[Any]) -> list[int | None]:
+def list_sizes(arguments: Sequence[Any]) -> list[int | None]:
     """The length of each argument that is a list, None for each other argument."""
     return [len(x) if isinstance(x, (list, tuple)) else None for x in arguments]
 

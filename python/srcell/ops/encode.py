@@ -19,7 +19,7 @@ rate_encode = Operator(
 )
 
 
-MOST = 2**31 - 1  # the largest steps and prefix
+MAX_STEPS = 2**31 - 1  # the largest steps and prefix
 
 
 def check_images(images: Tensor, steps: int, prefix: int, *, fewest: int) -> tuple[Tensor, Like]:
@@ -28,8 +28,8 @@ def check_images(images: Tensor, steps: int, prefix: int, *, fewest: int) -> tup
     if like.dtype != torch.float32:
         raise TypeError(f"images: expected dtype torch.float32, got {like.dtype}")
     for name, number, least in (("steps", steps, fewest), ("prefix", prefix, 0)):
-        if not least <= number <= MOST:
-            raise ValueError(f"{name}: expected an int in [{least}, {MOST}], got {number}")
+        if not least <= number <= MAX_STEPS:
+            raise ValueError(f"{name}: expected an int in [{least}, {MAX_STEPS}], got {number}")
     return contiguous(images), like
 
 

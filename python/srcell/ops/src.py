@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import _gpu
 from ._layer import (
-    ARRIVING,
+    GRAD_OUTPUTS,
     GRADIENTS,
     LAYER,
     LAYER_BACKWARD,
@@ -99,7 +99,7 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
 
 
 src_backward = Operator(
-    f"src_backward({ARRIVING}, Tensor current, {SAVED}, {LAYER_BACKWARD}, *, {OPTIONS}, bool[] output_mask)"
+    f"src_backward({GRAD_OUTPUTS}, Tensor current, {SAVED}, {LAYER_BACKWARD}, *, {OPTIONS}, bool[] output_mask)"
     f" -> (Tensor current, {GRADIENTS})",
     SHARED,
     LISTS,
@@ -111,12 +111,12 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of current, weight_hh and cell parameters are wanted."""
     current, like = call.current, check_current(call)
     check_output_mask(call.output_mask, 1)
-    layer = checked_layer(current.shape, like, call.layer, held=1)
+    layer = checked_layer(current.shape, like, call.layer, states=1)
     traced = layer.given.weight_hh is not None
     grads, saved = grads_of(call, layer.sizes, like, current.dtype), saved_of(call, layer, traced)
-    given = contiguous(current)
-    if traced:  # these kernels work in the dtype of the computation and read no currents: the bias stands in for them
-        grads, given = [None if x is None else x.to(like.dtype) for x in grads], layer.given.bias
+    given = None if traced else contiguous(current)
+    if traced:  # these kernels work in the dtype of the computation
+        grads = [None if x is None else x.to(like.dtype) for x in grads]
     want_current, *layer_mask = call.output_mask
     grad_current, gradients = run_scan_backward(layer, grads, given, saved, layer_mask)
     return grad_current.to(current.dtype) if want_current else None, *gradients
@@ -125,13 +125,14 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
 def run_scan_backward(
     layer: Layer,
     grads: Optionals,
-    current: Tensor,
+    current: Tensor | None,
     saved: Optionals,
     output_mask: Sequence[bool],
 ) -> tuple[Tensor, Optionals]:
-    """The gradients of the currents, in their dtype, and of a checked layer; with a trace ``current`` is not read."""
-    backend = _gpu.backend_of("current", current)
-    gradients, grad_current = empty_gradients(layer, output_mask, backend), backend.empty(current, *layer.sizes)
+    """The gradients of the currents, in their dtype, and of a checked layer; with a trace ``current`` is None."""
+    like = layer.given.bias if current is None else current
+    backend = _gpu.backend_of("current", like)
+    gradients, grad_current = empty_gradients(layer, output_mask, backend), backend.empty(like, *layer.sizes)
     backend.scan_backward(Backward(layer, grads, saved, gradients), current, grad_current)
     return grad_current, gradients
 

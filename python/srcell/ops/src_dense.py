@@ -14,9 +14,9 @@ from torch import Tensor
 
 from . import _gpu
 from ._cpu import mask_shape
-from ._dense import check_synapse, takes_events
+from ._dense import check_dense_synapse, takes_events
 from ._layer import (
-    ARRIVING,
+    GRAD_OUTPUTS,
     GRADIENTS,
     LAYER,
     LAYER_BACKWARD,
@@ -44,7 +44,7 @@ from ._layer import (
     options_of_gradient,
     saved_sizes,
 )
-from ._memory import contiguous, has_memory, without_padding
+from ._memory import contiguous, has_memory, zero_padding
 from ._operator import Operator
 from .src import run_scan_backward
 
@@ -60,7 +60,7 @@ src_dense = Operator(
 @src_dense.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel. With ``save``, events keep a mask and whether all are 1; the product keeps the currents."""
-    (sizes, like), input, weight = sizes_of(call), contiguous(call.input), contiguous(call.weight)
+    (sizes, like), input, weight = check_synapse(call), contiguous(call.input), contiguous(call.weight)
     layer, backend = checked_layer(sizes, like, call.layer), _gpu.backend_of("input", input)
     outputs, by_events = empty_outputs(layer, backend), takes_events(input, call.method, layer.given.lengths)
     if not call.save:
@@ -87,9 +87,9 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     return *outputs, trace, checkpoints, *unused
 
 
-def sizes_of(call: Any) -> tuple[Sizes, Like]:
+def check_synapse(call: Any) -> tuple[Sizes, Like]:
     """Check input, weight and method; return T, B and N, and what the other arguments must have."""
-    like = check_synapse(call.input, call.weight, call.method)
+    like = check_dense_synapse(call.input, call.weight, call.method)
     return (*call.input.shape[:2], call.weight.shape[0]), like
 
 
@@ -117,7 +117,7 @@ def traced_part(layer: Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tenso
 @src_dense.fake
 def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
-    sizes, like = sizes_of(call)
+    sizes, like = check_synapse(call)
     check_layer(sizes, like, call.layer)
     outputs = fake_outputs(call.input, *sizes)
     if not call.save:
@@ -139,8 +139,8 @@ def kept_shapes(call: Any, sizes: Sizes) -> dict[str, tuple[tuple[int, ...], tor
 
 
 src_dense_backward = Operator(
-    f"src_dense_backward({ARRIVING}, Tensor input, Tensor weight, {KEPT}, {LAYER_BACKWARD}, *, str method, {OPTIONS},"
-    f" bool input_grad_at_events, bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})",
+    f"src_dense_backward({GRAD_OUTPUTS}, Tensor input, Tensor weight, {KEPT}, {LAYER_BACKWARD}, *, str method,"
+    f" {OPTIONS}, bool input_grad_at_events, bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})",
     SHARED,
     LISTS,
 )
@@ -149,10 +149,10 @@ src_dense_backward = Operator(
 @src_dense_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel. ``"auto"`` chooses the same method as forwards, because the input is the same."""
-    (sizes, like), input, weight = sizes_of(call), contiguous(call.input), contiguous(call.weight)
+    (sizes, like), input, weight = check_synapse(call), contiguous(call.input), contiguous(call.weight)
     check_output_mask(call.output_mask, 2)
     want_input, want_weight, *layer_mask = call.output_mask
-    layer, backend = checked_layer(sizes, like, call.layer, held=1), _gpu.backend_of("input", input)
+    layer, backend = checked_layer(sizes, like, call.layer, states=1), _gpu.backend_of("input", input)
     grads, (trace, checkpoints, mask, ones) = grads_of(call, sizes, like), kept_of(call, sizes)
     by_events = takes_events(input, call.method, layer.given.lengths)
     traced = by_events or layer.given.weight_hh is not None
@@ -162,11 +162,11 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
         events = input, mask, not _gpu.is_gpu(input.device) and bool(ones)
         wanted = want_input, want_weight, call.input_grad_at_events
         return *backend.dense_backward(run, *events, weight, wanted), *run.gradients
-    current = layer.given.bias if traced else trace.view(sizes)
+    current = None if traced else trace.view(sizes)
     grad_current, gradients_of_layer = run_scan_backward(layer, grads, current, saved, layer_mask)
     grad_input, grad_weight, rows = None, None, grad_current.flatten(0, 1)
     if want_weight:
-        summed = input if layer.given.lengths is None else without_padding(input, layer.given.lengths)
+        summed = input if layer.given.lengths is None else zero_padding(input, layer.given.lengths)
         grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=torch.empty_like(weight))
     if want_input:
         grad_input = backend.empty(input, *input.shape)

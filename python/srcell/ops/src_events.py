@@ -10,7 +10,7 @@ from torch import Tensor
 from . import _gpu
 from ._cpu import EventRows
 from ._layer import (
-    ARRIVING,
+    GRAD_OUTPUTS,
     GRADIENTS,
     LAYER,
     LAYER_BACKWARD,
@@ -87,8 +87,8 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
 
 
 src_events_backward = Operator(
-    f"src_events_backward({ARRIVING}, {EVENTS}, {SAVED}, {LAYER_BACKWARD}, *, SymInt steps, SymInt batch, {OPTIONS},"
-    f" bool[] output_mask) -> (Tensor values, Tensor weight, {GRADIENTS})",
+    f"src_events_backward({GRAD_OUTPUTS}, {EVENTS}, {SAVED}, {LAYER_BACKWARD}, *, SymInt steps, SymInt batch,"
+    f" {OPTIONS}, bool[] output_mask) -> (Tensor values, Tensor weight, {GRADIENTS})",
     SHARED,
     LISTS,
 )
@@ -98,7 +98,7 @@ src_events_backward = Operator(
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight, weight_hh and cell parameters are wanted."""
     sizes, like = check_synapse(call)
-    rows, layer = rows_of(call), checked_layer(sizes, like, call.layer, held=1)
+    rows, layer = rows_of(call), checked_layer(sizes, like, call.layer, states=1)
     grads, saved = grads_of(call, sizes, like), saved_of(call, layer, traced=True)
     check_output_mask(call.output_mask, 2)
     backend = _gpu.backend_of("weight", call.weight)

@@ -1,6 +1,6 @@
 // The kernels of a layer in the compiled module srcell._core, on given currents and after a linear synapse on events,
 // and two counts. Turns arguments into structs, releases the GIL, and raises for the first invalid offset or index of a
-// batch that a kernel refused. core.cpp calls bind_linear().
+// batch that a kernel refused. core.cpp calls bind_layer().
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -185,7 +185,7 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
 }
 
 // The number of nonzero elements in every `stride`-th row of a dense array (rows, inputs).
-int64_t count_active(bool is_double, Address elements, int64_t rows, int64_t inputs, int64_t stride) {
+int64_t count_elements(bool is_double, Address elements, int64_t rows, int64_t inputs, int64_t stride) {
     return with_type(is_double, [&](auto zero) {
         using T = decltype(zero);
         const ReleasedGil release;
@@ -208,7 +208,7 @@ void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spike
 }  // namespace
 }  // namespace srcell
 
-void bind_linear(pybind11::module_& m) {
+void bind_layer(pybind11::module_& m) {
     using namespace srcell;
     using namespace pybind11::literals;
     const py::class_<ScanShape> shape(m, "_Shape");  // Layer.shape, which Python passes on to srcell._cuda
@@ -241,7 +241,7 @@ void bind_linear(pybind11::module_& m) {
           "saved"_a, "trace_integrator"_a);
     m.def("dense_backward", &dense_backward, "layer"_a, "grads"_a, "gradients"_a, "input"_a, "inputs"_a, "mask"_a,
           "ones"_a, "saved"_a, "weight"_a, "weight_t"_a, "grad_input"_a, "grad_weight"_a);
-    m.def("count_nonzero", &count_active, "is_double"_a, "elements"_a, "rows"_a, "inputs"_a, "stride"_a);
+    m.def("count_nonzero", &count_elements, "is_double"_a, "elements"_a, "rows"_a, "inputs"_a, "stride"_a);
     m.def("event_dots", &event_dots, "layer"_a, "rows"_a, "weight_t"_a, "grad_current"_a, "grad_values"_a,
           "grad_input"_a);
     m.def("count_spikes", &count_spikes, "is_double"_a, "sizes"_a, "threads"_a, "spikes"_a, "counts"_a);
