@@ -1,13 +1,13 @@
 # `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu. They need Python 3.10 or newer with venv
-# and a C++17 compiler, and say which of these is missing. They install srcell in place: an edit of Python counts at once,
-# after an edit of C++ `make`, and every target below, compiles what changed.
+# and a C++17 compiler, and say which of these is missing. They install srcell in place: edits of Python take effect at
+# once; after an edit of C++, `make` and every target below recompile what changed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
-# Threads that wait sleep: tests run several processes at once, and spinning ones would take the cores that others need.
+# Waiting threads sleep: tests run several processes at once, and spinning threads would take cores that others need.
 QUIET_THREADS := OMP_WAIT_POLICY=passive
 
 .PHONY: all demo test check landing docs browser release-check coverage fuzz soak wheels format clean
@@ -18,18 +18,18 @@ all: $(VENV)/train
 demo: $(VENV)/train
 	$(BIN)/srcell train digits
 
-# ARGS are options of pytest: make test ARGS="-k lateral -x". Modules that need other extras are left out; `make landing`,
-# which has them all, leaves none out.
+# ARGS are options of pytest: make test ARGS="-k lateral -x". Modules that need other extras are skipped; `make landing`,
+# which installs all extras, skips none.
 test: $(VENV)/test
 	$(QUIET_THREADS) $(BIN)/python -m pytest --doctest-ignore-import-errors -r sfE --pyargs tests srcell $(ARGS)
 
-# What every landing must prove beside `make test`; CI runs it. The table of tiers is in CONTRIBUTING.md.
+# What must pass on every landing, besides `make test`; CI runs it. CONTRIBUTING.md has the table of tiers.
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
 landing: $(VENV)/dev
 	$(QUIET_THREADS) $(BIN)/python -m pytest -q -m 'landing and not release' --pyargs tests srcell $(ARGS)
 
-# The rest, by hand before a release, or by subject: make release-check SUBJECTS="threads fuzz".
+# The remaining checks, run by hand before a release, or by subject: make release-check SUBJECTS="threads fuzz".
 release-check: $(VENV)/dev
 	BIN=$(BIN) tools/release_check.sh $(SUBJECTS)
 
@@ -77,22 +77,23 @@ $(BIN)/python:
 	  { echo "no C++ compiler found: apt-get install g++" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# What builds the compiled module; it stays, so that a second build is of what changed.
+# The build tools. They stay installed, so that a second build compiles only what changed.
 $(VENV)/tools: $(BIN)/python
 	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.20" "ninja>=1.11"
 	@touch $@
 
-# The compiled module, and Python's files where they are. What is shown of the build: its steps, and the line about CUDA.
+# Compiles the module, and installs the package in place. Of the build's output it shows only the steps and the line
+# about CUDA.
 COMPILED := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --no-build-isolation
 $(VENV)/core: $(VENV)/tools $(COMPILED)
 	@echo "Compiling srcell for this Python: half a minute on two cores, less after a change."
 	@$(INSTALL) --no-deps -v -e . 2>&1 | tee $(VENV)/build.log | \
 	  sed -u -n 's/^ *-- \(srcell: .*\)/\1/p; s/^ *\(\[[0-9]*\/[0-9]*\] [BL]\)/\1/p' || \
-	  { tail -n 60 $(VENV)/build.log; echo "the build failed; all of it is in $(VENV)/build.log" >&2; exit 1; }
+	  { tail -n 60 $(VENV)/build.log; echo "the build failed; its full output is in $(VENV)/build.log" >&2; exit 1; }
 	@touch $@
 
-# One stamp file for each extra; an extra has what it contains with it.
+# One stamp file per extra; installing an extra also touches the stamps of the extras that it contains.
 CONTAINED_docs := train
 CONTAINED_test := train
 CONTAINED_dev := train test docs

@@ -1,9 +1,9 @@
-/* A control loop: a sensor's active channels go into a network step by step, and every 20 steps the network says which
-   class it sees.
+/* A control loop: it feeds a sensor's active channels into a network step by step, and every 20 steps it prints the
+   class with the largest logit.
 
        control net.srcell < steps
 
-   A line of the input has the numbers of the channels that are active in a step. */
+   Each line of the input lists the channels that are active in one step, by number. */
 #include <srcell.h>
 #include <stdio.h>
 #include <stdlib.h>

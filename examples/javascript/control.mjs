@@ -1,9 +1,9 @@
-/* A control loop in node: a sensor's active channels go into a network step by step, and every 20 steps the network says
-   which class it sees. In a browser the same code takes `await load("srcell.wasm")` and bytes that were fetched.
+/* A control loop in node: it feeds a sensor's active channels into a network step by step, and every 20 steps it prints
+   the class with the largest logit. In a browser use `await load("srcell.wasm")` and a network file that was fetched.
 
        node control.mjs srcell.js srcell.wasm net.srcell < steps
 
-   A line of the input has the numbers of the channels that are active in a step. */
+   Each line of the input lists the channels that are active in one step, by number. */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";

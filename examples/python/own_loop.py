@@ -1,4 +1,4 @@
-"""Processes that train one network, in a loop of one's own: ``torchrun --nproc_per_node=2 own_loop.py``."""
+"""Train one network in several processes, with your own loop: ``torchrun --nproc_per_node=2 own_loop.py``."""
 
 import torch
 from torch import distributed
@@ -22,7 +22,7 @@ for epoch in range(5):
     loader.set_epoch(epoch)
     total = 0.0
     for index, (events, labels) in enumerate(loader):
-        # Of the whole batch: gradients are averaged over processes, and shares may differ by a sample.
+        # The mean over the whole batch: gradients are averaged over processes, whose shares may differ by a sample.
         loss = cross_entropy(network(events), labels, reduction="sum") * size / loader.samples_in(index)
         optimizer.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""Processes that train one network, with Accelerate: ``torchrun --nproc_per_node=2 with_accelerate.py``."""
+"""Train one network in several processes, with Accelerate: ``torchrun --nproc_per_node=2 with_accelerate.py``."""
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +21,7 @@ for epoch in range(5):
     total = 0.0
     for index, (events, labels) in enumerate(loader):
         logits = network(events.to(accelerator.device))
-        # Of the whole batch: gradients are averaged over processes, and shares may differ by a sample.
+        # The mean over the whole batch: gradients are averaged over processes, whose shares may differ by a sample.
         loss = cross_entropy(logits, labels.to(logits.device), reduction="sum") * size / loader.samples_in(index)
         optimizer.zero_grad()
         accelerator.backward(loss)

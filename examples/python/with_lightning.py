@@ -1,4 +1,4 @@
-"""Processes that train one network, with Lightning: ``torchrun --nproc_per_node=2 with_lightning.py``."""
+"""Train one network in several processes, with Lightning: ``torchrun --nproc_per_node=2 with_lightning.py``."""
 
 import os
 
@@ -25,7 +25,7 @@ class Digits(lightning.LightningModule):
 
     def training_step(self, batch, index):
         events, labels = batch
-        # Of the whole batch: gradients are averaged over processes, and shares may differ by a sample.
+        # The mean over the whole batch: gradients are averaged over processes, whose shares may differ by a sample.
         whole = self.trainer.world_size / self.trainer.train_dataloader.samples_in(index)
         loss = cross_entropy(self.model(events), labels, reduction="sum") * whole
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
@@ -60,4 +60,4 @@ trainer.fit(Digits(model))
 if trainer.is_global_zero:
     result = evaluation.evaluate(model, data.EventLoader(digits.test, encoding))
     print(f"test accuracy {result.accuracy:.1%}")
-trainer.strategy.barrier()  # without it a process may end inside gloo: with torch 2.4 some aborted
+trainer.strategy.barrier()  # otherwise a process may exit inside gloo: with torch 2.4 some aborted
