@@ -344,7 +344,7 @@ def test_help_is_printed_without_a_command(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_help_of_train_shows_defaults_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
     printed = printed_before_exit("train --help", capsys)
-    assert "learning rate, the peak of a one-cycle schedule [0.04]" in " ".join(printed.split())
+    assert "learning rate; with one-cycle, its peak [0.04]" in " ".join(printed.split())
     assert "  srcell train mnist --preset fast" in printed
     table = printed.partition("presets, as options:")[2].partition("\n\n")[0]
     entries = re.findall(r"^  (\S+), (\S+) +((?:.*\n)(?: {10}.*\n)*)", table + "\n", re.MULTILINE)

@@ -472,7 +472,7 @@ def test_equal_constants_load_without_a_warning(kind: str) -> None:
 def test_a_checkpoint_of_0_1_loads_with_a_warning(strict: bool) -> None:
     layer, other = make("SRC", alpha=0.5), SRC(3, 4, alpha=0.5)
     old = {name: x for name, x in layer.state_dict().items() if name != "_extra_state"}
-    with pytest.warns(UserWarning, match=r"no constants .* as those of srcell 0\.1: SRC keeps its own"):
+    with pytest.warns(UserWarning, match=r"no constants .* like those of srcell 0\.1: SRC keeps its own"):
         other.load_state_dict(old, strict=strict)
     assert torch.equal(spikes_of(other), spikes_of(layer))
 

@@ -105,11 +105,3 @@ def test_the_reference_needs_no_compiled_module() -> None:
     """
     printed = output_without(["srcell._core", "srcell._cuda", "srcell.ops"], program, str(PACKAGE))
     assert printed == "True ['srcell._private', 'srcell._pytree', 'srcell._state', 'srcell.reference']"
-
-
-def test_the_rooms_are_small() -> None:
-    lines = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
-    assert [path.name for path, count in lines.items() if count > 450] == []
-    for room in ROOMS:
-        own = sum(count for path, count in lines.items() if path.relative_to(PACKAGE).with_suffix("").parts[0] == room)
-        assert own < sum(lines.values()) / 3, room
