@@ -87,7 +87,9 @@ WRONG_DTYPES: list[Any] = [torch.int64, torch.bool, torch.complex64, "float32"]
     Message("csr: expected a valid CSR tensor, got one for", lambda: from_csr(make_csr([1, 0], torch.ones(2)))),
     Message(r"csr: expected shape \(B\*T, K\) = \(4, 3\), got \(2, 3\)", lambda: from_csr(VALID_CSR, shape=(2, 2, 3))),
     Message("values: expected .* nan at position 1", lambda: from_csr(make_csr([0, 1], torch.tensor([1, math.nan])))),
-    Message("lengths: expected no events past .* past length 0 of sample 0", lambda: from_csr(VALID_CSR, lengths=LENGTHS)),
+    Message(
+        "lengths: expected no events past .* past length 0 of sample 0", lambda: from_csr(VALID_CSR, lengths=LENGTHS)
+    ),
     *(Refusal("device", lambda x=x: BATCH.to(x)) for x in ("nonsense", 2**63)),
     *(Refusal("device", lambda x=x: BATCH.to(x), TypeError) for x in (np.zeros(3), [])),
     *(
