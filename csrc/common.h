@@ -2,7 +2,8 @@
 // the caller asks for. Included by each backend inside its own namespace, after SRCELL_INLINE is defined; knows only
 // the structs of params.h.
 
-// Clamped to [0, T]: if another thread changes the lengths after they were checked, no access may be out of bounds.
+// The sample's number of steps, clamped to [0, T]: if another thread changes the lengths after they were checked, no
+// access may be out of bounds.
 SRCELL_INLINE int64_t steps_of(const ScanShape& shape, int64_t sample) {
     if (!shape.lengths) return shape.steps;
     return clamp_to(read_once(shape.lengths + sample), 0, shape.steps);

@@ -9,8 +9,8 @@
 
 namespace srcell {
 
-// What was expected of parameter number k if `value` is invalid, or null if it is valid. A value for the whole layer
-// must also be finite.
+// What a message says was expected of parameter number k; null if `value` is valid. A value for the whole layer must
+// also be finite.
 template <class T>
 const char* expected_of_parameter(int k, T value, bool layer_wide) {
     if (k == kAlpha && !(value >= 0 && value <= 1)) return "values in [0, 1]";
@@ -73,8 +73,8 @@ inline IntegerCellFault integer_cell_fault(const IntegerCell& cell) {
     return {};
 }
 
-// A fault in the constants of integer neurons: either one constant is out of its bounds, or several do not meet what is
-// `expected` of them together; `got` is the value found. Both pointers are null if there is no fault.
+// A fault in the constants of integer neurons: either `constant` is out of its bounds, or several constants do not meet
+// what is `expected` of them together. `got` is the value found. Both pointers are null if there is no fault.
 struct IntegerFault {
     const IntegerConstant* constant;
     const char* expected;

@@ -1,8 +1,8 @@
 // The surrogate gradient of an integer neuron's spike, for training. V is a value type as in cell.h; included by each
 // backend inside its own namespace, after vmath.h.
 
-// How steep the tanh that replaces the ramp h(u) is, relative to the ramp. At 1 a neuron that is far from firing hardly
-// learns; a flatter tanh trains better, as docs/training.md shows.
+// The steepness of the tanh that replaces the ramp h(u), relative to the ramp. With a steepness of 1 a neuron that is
+// far from firing hardly learns. A flatter tanh trains better than that, as docs/training.md shows.
 constexpr float kSteepness = 0.2f;
 
 template <class V>

@@ -94,11 +94,11 @@ def check_bits(case: Case, kind: str, processes: dict[str, IsaProcess]) -> None:
 def check_step(case: Case) -> None:
     """Compare one float32 step from every state of a trace with the same step in float64.
 
-    The error bounds, with e = 2^-24 the relative error of one float32 operation: i has one error. In the drive, i / rho
-    has two from the product with 1 / rho and one from the inverse, at most 2 e of the drive because
-    |x| / cosh(x)^2 < 1/2, and tanh errs by 2 ulp, 4 e. u has 3 additions and |rho| times the drive's error; then tanh
-    errs again. In the gate, 10 h - 5 has one error of at most 15 e, which sigmoid divides by 4, and sigmoid errs by
-    2.49 ulp; hs has 3 more errors.
+    The error bounds count the errors of float32 operations, each of which is at most e = 2^-24, relative to the result.
+    i has one error. In the drive, tanh(i / rho), the quotient has two errors from the product with 1 / rho and one from
+    the inverse. They change the drive by at most 2 e, because |x| / cosh(x)^2 < 1/2; tanh itself errs by 4 e (2 ulp). u
+    has 3 additions and |rho| times the drive's error; then tanh errs again. In the gate, 10 h - 5 has one error of at
+    most 15 e, which sigmoid divides by 4, and sigmoid errs by 2.49 ulp. hs has 3 more errors.
     """
     inputs, options = case_inputs(case), case_options(case) | {"lengths": None}
     state = SRCState(*(inputs[name] for name in STATE))
@@ -130,7 +130,7 @@ def check_step(case: Case) -> None:
 
 def check_float64(case: Case) -> None:
     """Compare outputs and gradients with reference.py to 1e-12, or, if a neuron is near its threshold, to five times
-    the change that one ulp of every input makes, as in tests/test_gradients.py.
+    the effect of changing every input by one ulp, as in tests/test_gradients.py.
     """
     inputs, options, seed = case_inputs(case), case_options(case), case["seed"]
     ours, expected = (results(function, inputs, seed, **options) for function in (srcell.src, src_reference))
@@ -169,7 +169,7 @@ def measure_long(steps: int) -> dict[str, Any]:
     indices = (torch.arange(4 * steps, dtype=torch.int32) * 7919 >> 3) % 40
     events = EventBatch(torch.arange(2 * steps + 1) * 2, indices, shape=(steps, 2, 40))
     weight = 6 * noise(7, 40, 40, dtype=torch.float32)
-    srcell.src(current[:1000], -6.0), srcell.src_linear(events[:1], weight, -6.0)  # their first calls allocate more
+    srcell.src(current[:1000], -6.0), srcell.src_linear(events[:1], weight, -6.0)  # first calls allocate more
     start = peak_mebibytes()
     spikes, final = srcell.src(current, -6.0)
     after_currents = peak_mebibytes()

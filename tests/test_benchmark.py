@@ -83,7 +83,7 @@ def test_every_row_has_quartiles_of_every_pass(setting: Setting) -> None:
 
 @pytest.mark.parametrize("name", [name for name, setting in TINY.items() if "eager" in setting.rows])
 def test_the_rows_of_a_setting_do_the_same_work(name: str) -> None:
-    """Every SRC row gives the same output, up to the change that two ulp in the parameters would make."""
+    """Every SRC row gives the same output, up to the effect of changing the parameters by two ulp."""
     setting = TINY[name]
     torch.manual_seed(0)
     make_row = MAKERS[setting.subject](replace(setting, steps=20, batch=16))  # no neuron fires before step 13

@@ -1,6 +1,6 @@
-"""The same bits everywhere: forward, final state and backward of ``src``, and of ``src_linear`` on events, do not
+"""The same bits everywhere. Forward, final state and backward of ``src``, and of ``src_linear`` on events, do not
 depend on the instruction set, the number of threads, the batch that a sample is in, or how a sequence is cut into
-calls; a dense input gives the bits of its events; and spike trains are those recorded in spike_trains.json.
+calls. A dense input gives the bits of its events, and spike trains are those recorded in spike_trains.json.
 
 `python tests/test_bits.py --write` rewrites that file. Do so only if a change of the arithmetic is intended, and say in
 CHANGELOG.md that spike trains changed.
@@ -72,8 +72,9 @@ def make_case(
     return {**DEFAULTS, **given, **options}
 
 
-# Numbers of neurons and samples near the widths of registers (16, 32) and of tiles (128), with and without lengths,
-# which change how tiles are cut; numbers of steps near the segments between checkpoints (16).
+# Numbers of neurons and samples near the widths of registers (16, 32) and of tiles (128 neurons that a loop advances
+# together), with and without lengths, which change how tiles are cut. Numbers of steps near the segments between
+# checkpoints of the state (16).
 SHAPES = [
     (33, 5, 300),
     (17, 3, 129),
@@ -258,7 +259,7 @@ def in_pieces(case: Case, cuts: list[int]) -> Digests:
     return digest_all({"spikes": torch.cat(spikes), **state._asdict()})
 
 
-# The results that belong to one sample, and their dimension of samples.
+# The results that belong to one sample, each with its dimension of samples.
 PER_SAMPLE = {"spikes": 1, "gradient of current": 1, "gradient of values": 0}
 PER_SAMPLE |= dict.fromkeys((*SRCState._fields, *(f"gradient of {name}" for name in STATE)), 0)
 
@@ -293,7 +294,7 @@ def expected_digests(isa_processes: dict[str, IsaProcess]) -> list[Digests]:
     return made
 
 
-# 2 and 3 threads are tested only on landing: the drawn cases below have all numbers of threads.
+# 2 and 3 threads have the marker landing and are skipped by default: the drawn cases below have all numbers of threads.
 @pytest.mark.parametrize(
     "threads", [1, 7, *(pytest.param(threads, marks=pytest.mark.landing) for threads in THREADS[1:3])]
 )
@@ -398,7 +399,7 @@ def recorded_inputs(seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Ten
     current = (whole_numbers(first, 2048, *shape) - 1024 + 8192 * (whole_numbers(first + 1, 16, *shape) == 0)) / 1024
     current[:20] = 0
     bias = -6 + whole_numbers(first + 2, 64, neurons) / 128
-    # The smallest of 16 successive numerators, and the denominator, in the order of PARAMETERS.
+    # For each of PARAMETERS, in order: the smallest of 16 successive numerators, and the denominator.
     fractions = [(112, 128), (40, 16), (56, 32), (104, -16), (112, 128), (0, 128)]
     cell = {
         name: (whole_numbers(first + 3 + k, 16, neurons) + smallest) / denominator

@@ -22,9 +22,9 @@ from support.processes import ISAS, IsaProcess
 BIASES = (-6.0, -4.95, -4.85, -4.5, -4.0)
 SILENT_STEPS = 2000  # by then the oscillations have reached their cycle
 
-# The error of float32 beyond the rounding of the expected decimals: u is a sum of three terms below 8, rounded to 2^-22
-# each and damped by 1 - h^2 < 0.2, and h and hs are rounded to 2^-23 each; the settling dynamics (I - J)^-1, J the
-# Jacobian at rest, amplifies errors of h by at most 1.3 and those of hs by at most 6.7.
+# The error of float32 beyond the rounding of the expected decimals. u is a sum of three terms below 8, rounded to 2^-22
+# each and damped by 1 - h^2 < 0.2. h and hs are rounded to 2^-23 each. The settling dynamics, (I - J)^-1 with J the
+# Jacobian at rest, amplify errors of h by at most 1.3 and errors of hs by at most 6.7.
 FLOAT32_ROUNDING = 1.3 * (3 * 2**-22 * 0.2 + 2**-23) + 6.7 * 2**-23
 
 
@@ -56,7 +56,7 @@ def measure(backend: str, dtype_name: str) -> dict[str, Any]:
         return SRCState(*(x.expand(batch, 1) for x in srcell.rest_state(usual)))
 
     def crossings(x: float, state: SRCState | None, prefix: int) -> int:
-        """Number of spikes in 200 steps of the constant current at which the integrator settles at drive x."""
+        """Number of spikes in 200 steps of the constant current with which the integrator settles at drive x."""
         current = torch.full((200, 1, 1), (1 - 0.9) * 3 * math.atanh(x / 3), dtype=dtype)
         current = torch.cat([torch.zeros(prefix, 1, 1, dtype=dtype), current])
         high = run(current, usual, state)[0].flatten() > 0.5

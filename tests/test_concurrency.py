@@ -1,4 +1,4 @@
-"""Promise 5 under concurrency: calls from several Python threads at once, an interrupt during a call, an interpreter
+"""Promise 5 of CONTRIBUTING.md: calls from several Python threads at once, an interrupt during a call, an interpreter
 that shuts down while threads are inside a kernel, a child process whose parent used threads. DataLoader workers are
 tested in tests/test_events.py.
 """

@@ -1,7 +1,8 @@
-"""The CUDA kernels, their bindings and the operators on a GPU: the same bits as the CPU, with and without a card.
+"""The CUDA kernels, their bindings and the operators on a GPU give the same bits as the CPU, with and without a real
+GPU.
 
-Without a card the kernels run on the host (tests/cpp/cuda_on_host.cpp): `tools/check.sh` builds that module and sets
-SRCELL_CUDA_ON_HOST to it. On a machine with a card the same tests run on the card, and further ones that need it.
+Without a GPU the kernels run on the host (tests/cpp/cuda_on_host.cpp): `tools/check.sh` builds that module and sets
+SRCELL_CUDA_ON_HOST to it. On a machine with a GPU the same tests run on the GPU, and further tests that need it.
 """
 
 import warnings
@@ -117,8 +118,8 @@ def test_spikes_are_float32_under_autocast(gpu, dtype):
     assert spikes.max() > 0.5
 
 
-# Without values the weight gradient counts events in columns if there are enough of them, also where an input has
-# several in one row; otherwise, and with values, it sorts them.
+# For events without values the weight gradient counts the events in columns (per input and step) if there are enough of
+# them, also where an input has several events in one row. Otherwise, and for events with values, it sorts the events.
 WEIGHT_GRADIENTS = [(0.1, 1, False), (0.05, 3, False), (0.05, 20, False), (0.01, 1, False), (0.1, 3, True)]
 
 
@@ -162,7 +163,7 @@ def test_dense_inputs_are_bit_identical_to_the_cpu(gpu, dtype, name):
     if by_events or gpu.device.type == "cpu":  # the product's bits depend on the device's library
         equal(outputs, cpu_outputs)
         equal(got[:-1], expected[:-1])
-    # On a GPU the input's gradient is torch's product: each element sums 37 terms in an unknown order.
+    # On a GPU the input's gradient is torch's product, in which each element is a sum of 37 terms in an unknown order.
     bound = 37 * torch.finfo(dtype).eps * (expected[-1].abs().max() + given["weight"].abs().max() * 37)
     if by_events:
         assert (got[-1] - expected[-1]).abs().max() <= bound
@@ -387,7 +388,7 @@ def test_half_precision_exports_to_onnx(gpu):
     torch.testing.assert_close(torch.from_numpy(spikes), expected, rtol=0, atol=1e-3)
 
 
-# Tests that need a card.
+# Tests that need a real GPU.
 
 
 @needs_card

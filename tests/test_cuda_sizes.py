@@ -1,7 +1,7 @@
 """The CUDA kernels at full size: full blocks, all of the shared memory, every float32.
 
-`bench/gpu.sh` runs these tests first. Without a card they run on the host, as in test_cuda.py, except those that need a
-card.
+`bench/gpu.sh` runs these tests first. Without a GPU they run on the host, as in test_cuda.py, except the tests that
+need a real GPU.
 """
 
 import threading
@@ -98,7 +98,8 @@ def test_a_captured_layer_is_bit_identical_to_the_cpu():
 
 @needs_card
 def test_threads_and_streams_run_different_layers():
-    # The first layer needs more shared memory than the second: neither may lower the limit that the other has set.
+    # The first layer needs more shared memory than the second layer, and neither may lower the limit that the other has
+    # set.
     works = [layer_and_events(784, 512, 256), layer_and_events(500, 512, 256)]
     expected = [[x.clone() for x in training_step(*work)] for work in works]
     on_card = [(layer.cuda(), events.to("cuda")) for layer, events in works]
@@ -133,7 +134,8 @@ def small_sigmoid(h):
     return torch.autograd.grad(final.hs.sum(), zs_dep)
 
 
-# h0 is every float32, and from -1 to -12 for small sigmoids. The host tests the first 2^10 of each 16th of a piece.
+# h0 takes every float32 value; for small sigmoids, every value from -1 to -12. On the host only the first 2^10 values
+# of each 16th of a piece are tested.
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=needs_card)])
 @pytest.mark.parametrize(
     ("function", "first", "last", "piece"),

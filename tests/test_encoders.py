@@ -221,7 +221,8 @@ def test_a_black_pixel_never_fires_and_probability_1_always_does(gain: float) ->
 
 @pytest.mark.parametrize("pixel", [1 / 255, 0.1, 0.5, 1.0])
 def test_the_rate_is_gain_times_pixel(pixel: float) -> None:
-    """The count over n independent elements is binomial: within 6 standard deviations of n q for all but 2e-9 of seeds.
+    """The number of events in n independent elements of probability q is binomial: within 6 standard deviations of n q
+    for all but 2e-9 of seeds.
 
     Rounding the threshold up adds less than 2^-24 to q: at most n 2^-24 events, less than one here.
     """

@@ -60,7 +60,7 @@ def test_relu_with_recurrence_is_the_derivative_of_the_forward_pass(
 def test_premise_the_short_traces_are_well_conditioned(kind: str, seed: int, per_neuron: bool) -> None:
     """Two correct orders of operations differ by up to five times the effect of a change of every input by one ulp. If
     that effect is at most 2e-13, rounding alone cannot exceed the promised 1e-12; a neuron near its threshold exceeds
-    it within 20 steps.
+    2e-13 within 20 steps.
     """
     _, reference, inputs = trace(kind, seed, per_neuron)
     expected = results(reference, inputs, seed, recurrent_grad=True)
@@ -100,8 +100,8 @@ def test_a_gradient_may_come_from_one_tensor_of_the_final_state_alone(mode: tupl
 @either_length
 @every_mode
 def test_over_220_steps_gradients_differ_only_by_rounding(mode: tuple[str, bool], with_lengths: bool) -> None:
-    """Spikes are threshold events, so rounding errors grow along the trace. Their growth is measured by the effect of
-    the smallest change of the currents, one ulp in random directions, on the reference's own gradients.
+    """Spikes are threshold events, so rounding errors grow along the sequence. Their growth is measured by the effect
+    of the smallest change of the currents, one ulp in random directions, on the reference's own gradients.
     """
     options = mode_options(mode, [220, 150] if with_lengths else None)
     inputs = make_inputs(7, 220, 2, 10)
@@ -128,7 +128,7 @@ def test_a_sequence_in_pieces_has_the_gradients_of_the_whole(mode: tuple[str, bo
     whole, pieces = (results(f, inputs, 8, **options) for f in (src, in_pieces(src, [5, 16, 21, 40])))
     for name in ("spikes", *SRCState._fields, *(f"gradient of {x}" for x in ("current", *STATE))):
         assert torch.equal(pieces[name], whole[name]), name
-    assert_close(pieces, whole)  # sums over steps have another order
+    assert_close(pieces, whole)  # in pieces, sums over steps have another order
 
 
 @pytest.mark.parametrize("surrogate", ["relu", "straight_through"])

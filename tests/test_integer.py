@@ -90,7 +90,7 @@ def test_kernels_equal_the_model(bits: int, cell: dict[str, int]) -> None:
 
 
 def test_extreme_weights_saturate_exactly() -> None:
-    # All inputs fire and all weights are extreme: sums of up to 2^31 and back within a step.
+    # All inputs fire and all weights are extreme: within a step, sums rise to up to 2^31 and fall back.
     for value in (-32768, 32767):
         weight = torch.full((5, 3000), value, dtype=torch.int16)
         weight[1, 1500:] = -value - 1

@@ -21,7 +21,8 @@ from support.linear import KINDS, mode_options, tensors_of, trace
 from support.refusals import Refusal, refusals
 
 LATERAL = ("relu", "straight_through")
-# T, B, N: one tile, several, and a narrower last one. T is small because rounding differences grow in each loop.
+# T, B, N: one tile (of at most 128 neurons), several tiles, and a narrower last tile. T is small because rounding
+# differences grow each time round the recurrent loop.
 SHAPES = [(14, 3, 5), (9, 2, 130), (6, 2, 300)]
 
 
@@ -117,7 +118,7 @@ def test_nan_stays_in_its_sample() -> None:
     state = [torch.zeros(3, 150) for _ in range(3)]
     state[1][1, 4] = torch.nan
     spikes, _ = src_linear(x, weight, -6.0, (state[0], state[1], state[2]), weight_hh=lateral)
-    assert spikes[2:, 1].isnan().all()  # two steps later it has reached every neuron
+    assert spikes[2:, 1].isnan().all()  # two steps later NaN has reached every neuron
     assert torch.equal(spikes[:, [0, 2]], expected[:, [0, 2]])
 
 

@@ -144,7 +144,7 @@ def test_lengths_are_given_by_the_batch_or_by_the_call(method: str) -> None:
     assert_equal_outputs(src_linear(events, WEIGHT, -4.0, method=method), expected)
 
 
-# The altered tensor, the position and its new value.
+# The altered tensor, the position in it, and the new value there.
 ALTERATIONS = {
     "index beyond K": ("indices", 77, INPUTS),
     "huge index": ("indices", -1, 2**31 - 1),

@@ -69,8 +69,8 @@ def test_both_methods_of_src_dense_have_the_gradients_of_the_reference(mode: tup
 
 @pytest.mark.parametrize("mode", MODES)
 def test_over_many_segments_src_linear_equals_src_on_the_same_currents(mode: tuple[str, bool]) -> None:
-    """With weights of few bits, sums of binary events are exact in any order. So only the order in which gradients are
-    summed may make a difference.
+    """With weights of few bits, sums of binary events are exact in any order. So the two results may differ only by the
+    order in which gradients are summed.
     """
     lengths = [300, 257, 256, 33, 32, 31, 1, 0]
     events, inputs = make_linear_inputs(3, 300, len(lengths), 20, inputs=9)
@@ -98,8 +98,8 @@ def test_over_many_segments_src_linear_equals_src_on_the_same_currents(mode: tup
 
 @pytest.mark.parametrize("neurons", [1, 15, 16, 17, 100, 128, 129, 130, 260])
 def test_every_width_of_a_layer_equals_its_neurons_one_by_one(neurons: int) -> None:
-    """Neurons are independent, and a neuron has the same bits alone and in its layer: with so few samples the order of
-    sums does not depend on the width.
+    """Neurons are independent, and a neuron has the same bits alone and in its layer, because with so few samples the
+    order of sums does not depend on the layer's width.
     """
     events, inputs = make_linear_inputs(4, 40, 3, neurons, inputs=6)
     options = mode_options(("straight_through", True), [40, 33, 7])

@@ -127,7 +127,7 @@ def test_three_layers_have_the_gradients_of_three_calls(
     for output in outputs:
         assert torch.equal(output, expected)
         for made, gradient in zip(torch.autograd.grad(output, parameters, grad_outputs), gradients, strict=True):
-            # With relu, sums of at most 24 products are in another order, in each of three layers.
+            # With relu, the two sides sum at most 24 products in different orders, in each of three layers.
             assert (made - gradient).abs().max() <= 3 * 24 * 2**-52 * STEPS * BATCH * gradient.abs().max()
 
 
@@ -177,7 +177,7 @@ def test_dropout_silences_hidden_neurons_for_a_sample_in_training(surrogate: str
     grad_outputs = torch.randn(thinned.shape, generator=torch.Generator().manual_seed(2))
     gradients = torch.autograd.grad(expected, weights, grad_outputs)
     for made, gradient in zip(torch.autograd.grad(thinned, weights, grad_outputs), gradients, strict=True):
-        # With relu, the hidden gradient is a sum of 12 products in another order.
+        # With relu, the hidden gradient is a sum of 12 products, whose order differs between the two sides.
         assert (made - gradient).abs().max() <= 12 * STEPS * BATCH * 2**-23 * gradient.abs().max()
     model.eval()
     assert torch.equal(model.layer_spikes(spikes_in)[1], model.layers[1](hidden)[0])
@@ -294,7 +294,8 @@ def test_padding_does_not_change_balanced_gradients(spikes_in: Tensor) -> None:
     lengths = torch.full((BATCH,), STEPS)
     *_, expected = layer_gradients(spikes_in, lengths)
     *_, padded = layer_gradients(torch.cat([spikes_in, torch.ones(STEPS, BATCH, INPUTS)]), lengths)
-    # Twice the mean over twice the steps, half of them 0, is the same up to the order of the sum.
+    # Padding doubles the steps, with 0 in half of them; twice the mean over them is the old mean, up to the order of
+    # the sum.
     assert (padded - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 

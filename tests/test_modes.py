@@ -1,6 +1,6 @@
-"""Promise 6, torch's modes: under default devices, fake tensors, functional transforms, checkpointing and saved-tensor
-hooks a call gives the eager result or raises a Python error, and reads no invalid memory. Compilation is tested in
-test_compile.py.
+"""Promise 6 of CONTRIBUTING.md, torch's modes: under default devices, fake tensors, functional transforms,
+checkpointing and saved-tensor hooks a call gives the eager result or raises a Python error, and reads no invalid
+memory. Compilation is tested in test_compile.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support.modes import MODES, runs_in
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_in_a_mode_gives_the_eager_result(name: str, mode: str) -> None:
-    """Regression: scratch was allocated on the default device; on meta it had no memory, a crash."""
+    """Regression: scratch was allocated on the default device; on the device meta it has no memory: a crash."""
     assert runs_in(MODES[mode], CALLS[name]) == (mode != "fake tensors" or name not in ENCODERS)
 
 

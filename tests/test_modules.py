@@ -189,7 +189,7 @@ def test_src_cell_step_by_step_equals_src(recurrent_grad: bool) -> None:
     assert same_outputs((spikes, state), (expected, [s[0] for s in expected_state]))
     spikes.sum().backward()
     expected.sum().backward()
-    # Sums over 30 steps and 3 samples have another order, in float32.
+    # The cell and the layer sum over 30 steps and 3 samples in different orders, in float32.
     for ours, theirs in zip(cell.parameters(), layer.parameters(), strict=True):
         assert (ours.grad - theirs.grad).abs().max() <= 90 * 2**-23 * max(1, theirs.grad.abs().max().item())
 

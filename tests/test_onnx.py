@@ -1,5 +1,5 @@
-"""Networks as ONNX models in onnxruntime: nearly the spikes of the layers in float32, the same outputs to 1e-12 in
-float64, the same bits for integer networks; invalid arguments raise an error.
+"""Networks as ONNX models in onnxruntime: in float32 nearly the spikes of the layers, in float64 the same outputs to
+1e-12, for integer networks the same bits. Invalid arguments raise an error.
 
 A spike is counted where an output crosses 0.5 upwards. Two correct roundings in float32 move some spikes by a step
 (docs/howto/onnx.md), so in float32 these tests require most spikes at exactly their step; float64 covers the rest.
@@ -36,7 +36,7 @@ from srcell.onnx import export, translation_table  # noqa: E402  (needs the pack
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, BATCH, INPUTS = 120, 16, 24
-SHARE = 0.98  # of the union of both sides' spikes; 0.5 % may move in 220 steps, and here are only some hundred
+SHARE = 0.98  # of the union of both sides' spikes: 0.5 % may move in 220 steps, and there are only some hundred here
 
 
 class AllSpikes(nn.Module):
@@ -88,7 +88,7 @@ def run(model: nn.Module, input: Tensor, folder: Path) -> tuple[list[Any], list[
 
 
 def shares(found: list[Any], wanted: list[Any]) -> list[float]:
-    """The share of the union of both sides' spikes that both have, for each pair of outputs (T, B, ...)."""
+    """For each pair of outputs (T, B, ...), the share of spikes that both sides have, of those that either side has."""
     ratios = []
     for pair in zip(found, wanted, strict=True):
         above = [np.pad(x > 0.5, [(1, 0)] + [(0, 0)] * (x.ndim - 1)) for x in pair]
@@ -171,7 +171,7 @@ def test_an_integer_network_has_the_same_bits(cell: srcell.IntegerCell, tmp_path
 
 
 def test_trained_weights_keep_the_documented_share_of_spikes(tmp_path: Path) -> None:
-    """784-100 on scikit-learn's digits at the size of MNIST's: 99.5 % of the spikes, and all answers."""
+    """A 784-100 network on scikit-learn's digits, at the size of MNIST's, keeps 99.5 % of spikes and all answers."""
     with pytest.warns(UserWarning, match=r"0\.1"):
         net = srcell.load(ROOT / "bench" / "results" / "mnist-100")
     digits = data.load("digits").test.images[:150].view(-1, 1, 8, 8)

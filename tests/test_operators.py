@@ -40,7 +40,8 @@ LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 layers = pytest.mark.parametrize("name", LAYERS)
 optional_arguments = pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
-# Of all that opcheck looks at, the dtype changes only that of the outputs: outside release checks one suffices.
+# Of all that opcheck looks at, the inputs' dtype changes only the outputs' dtype: outside release checks one dtype
+# suffices.
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.release)])
 
 

@@ -77,7 +77,7 @@ def readout_by_loop(spikes: Tensor, classes: int, alpha: float, inhibition: floa
 def test_the_readout_equals_its_recurrence(alpha: float, inhibition: float, lengths: list[int] | None) -> None:
     spikes = noise(28, 50, 4, 12).clamp(min=0)
     loop = readout_by_loop(spikes, 3, alpha, inhibition, lengths or [50] * 4)
-    # In both each term takes part in about 50 + 12 roundings.
+    # In the readout and in the loop, each term goes through about 50 + 12 roundings.
     terms = readout_by_loop(spikes, 3, alpha, abs(inhibition), lengths or [50] * 4)
     made = leaky_readout(spikes, 3, alpha=alpha, inhibition=inhibition, lengths=lengths)
     assert made.shape == (4, 3)

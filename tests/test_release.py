@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / ".ci").exists(), reason="needs a clo
 
 
 def test_one_version_is_named_everywhere() -> None:
-    """CHANGELOG.md heads a version in development without its suffix."""
+    """In CHANGELOG.md, the heading of a version in development leaves out the version's suffix."""
     version = found(r'^version = "(.+)"$', "pyproject.toml")
     assert found(r"^version: (.+)$", "CITATION.cff") == version
     assert found(r"^## (\S+)", "CHANGELOG.md") == version.partition(".dev")[0]

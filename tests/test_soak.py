@@ -1,4 +1,4 @@
-"""A few of the cases of tests/soak.py: promise 1 on random cases, and 100,000 steps."""
+"""A few of the cases of tests/soak.py: promise 1 of CONTRIBUTING.md on random cases, and 100,000 steps."""
 
 import pytest
 

@@ -285,7 +285,7 @@ def test_features_of_any_rank_are_neurons(lateral: bool) -> None:
     broadcast = {name: (made.pop(name), expected.pop(name)) for name in ("gradient of bias", "gradient of alpha")}
     assert made["spikes"].shape == (STEPS, 2, *features) and made["h"].shape == (2, *features)
     assert_equal({name: x.view(expected[name].shape) for name, x in made.items()}, expected)
-    # Sums of up to 20 gradients have another order; no term is larger than the largest element.
+    # The two sides sum up to 20 gradients in different orders; no term is larger than the largest element.
     for (x, terms), axes in zip(broadcast.values(), ((1, 2), (0, 1)), strict=True):
         error = (x.flatten() - terms.view(features).sum(axes)).abs().max()
         assert error <= 20 * 20 * 2**-53 * terms.abs().max()

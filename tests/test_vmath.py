@@ -18,7 +18,7 @@ from support.processes import IsaProcess
 
 # Bounds in ulp that must hold; csrc/vmath.h states the measured errors.
 BOUNDS = {"tanh": 2.0, "sigmoid": 4.0}
-CHUNK = 1 << 16  # with its arrays in the second-level cache: ten times as fast as with 2^24
+CHUNK = 1 << 16  # its arrays fit in the second-level cache: ten times as fast as chunks of 2^24
 
 
 def reference(name: str, x: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def check_far_ranges(name: str, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.release), 11])
 @pytest.mark.parametrize(("name", "bound"), BOUNDS.items())
 def test_every_float32_is_within_the_bound(name: str, bound: float, every: int) -> None:
-    """One chunk in eleven is a tenth of the numbers."""
+    """By default only every eleventh chunk, a tenth of the numbers, is tested."""
     torch.set_flush_denormal(False)  # torch.compile of 2.4 leaves it on, which would break NumPy's comparison
     worst, where = maximum_error(name, every)
     print(f"{name}: {worst:.3f} ulp at {where.hex()}")

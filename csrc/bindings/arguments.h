@@ -30,8 +30,8 @@ const Kernels& kernels();
 
 extern "C" void srcell_restore_gil(PyThreadState* state);  // gil.c
 
-// Releases the GIL for its lifetime, in which the calling thread has plain arithmetic (float_control.h). A thread that
-// takes the GIL back from a finalised interpreter blocks for ever (gil.c).
+// While this object lives, the GIL is released and the calling thread rounds to nearest and keeps denormals
+// (float_control.h). A thread that takes the GIL back from a finalised interpreter blocks for ever (gil.c).
 class ReleasedGil {
   public:
     ReleasedGil() : state_(PyEval_SaveThread()) {}
@@ -67,7 +67,8 @@ std::string shortest(T value) {
     return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
 
-// Calls function(T()), with T the number type of a call without a Layer; with one, Layer::visit() does this.
+// Calls function(T()), with T the number type of a call without a Layer. For a call with a Layer, Layer::visit() does
+// this.
 template <class Function>
 auto with_type(bool is_double, Function function) {
     if (is_double) return function(double());
@@ -94,7 +95,7 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
     return shape;
 }
 
-// The layer's part of a call, with its values checked. Every kernel of a layer takes one.
+// The arguments that all calls of a layer's kernels share, with their values checked.
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
@@ -104,7 +105,8 @@ struct Layer {
     bool lateral_relu;
 
     // `addresses` has the bias, or the bias and every cell parameter: tensors with stride 0 (one value) or 1 (one per
-    // neuron). Cell parameters without an address are the constants, which are checked in either case.
+    // neuron). Cell parameters without an address have the values of `constants`, which are checked even if they are
+    // not used.
     Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
           const std::array<double, kParameters - 1>& constants, const std::vector<Address>& addresses,
           const std::vector<int64_t>& strides, std::vector<Address> of_state, bool follow_relu, bool follow_recurrence,
@@ -214,8 +216,8 @@ struct EventRows {
     }
 };
 
-// The cell of constants in the order of kIntegerConstants; raises if one is out of its bounds or they do not go
-// together.
+// The cell of constants in the order of kIntegerConstants; raises if one constant is out of its bounds or if the
+// constants do not fit together.
 inline IntegerCell integer_cell_of(const std::vector<int64_t>& constants) {
     if (constants.size() != std::size(kIntegerConstants))
         value_error("cell: expected ", std::size(kIntegerConstants), " constants, got ", constants.size());

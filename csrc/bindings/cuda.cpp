@@ -168,8 +168,8 @@ void event_columns(const Queue& queue, const ScanShape& shape, const EventRows& 
     check(cuda::event_columns(stream_of(queue), p));
 }
 
-// The events are sorted (starts, positions, values), columns of rows (counts), or columns of a dense input (columns,
-// elements); the other addresses are 0.
+// The events come in one of three forms: sorted (starts, positions, values), as columns of rows (counts), or as columns
+// of a dense input (columns, elements). The addresses of the other forms are 0.
 void weight_gradient(const Queue& queue, bool is_double, ScanShape shape, const EventRows& rows, Address grad_current,
                      Address starts, Address positions, Address values, Address counts, Address columns,
                      Address elements, Address partials, Address grad_weight) {

@@ -1,9 +1,9 @@
 // Takes the GIL back after a kernel. Called by arguments.h.
 //
 // If the interpreter was finalised meanwhile, Python before 3.14 ends the thread with pthread_exit(), which unwinds its
-// stack and would terminate the process at the first C++ frame. The cleanup handler here runs before that and blocks
-// the thread for ever, as Python 3.14 does itself; the process exits without it. This is C, not C++, because a cleanup
-// handler in C runs whichever unwinder the C++ runtime was linked to.
+// stack and would terminate the process at the first C++ frame. The cleanup handler here runs before the unwinding and
+// blocks the thread for ever, as Python 3.14 does itself; the process exits without waiting for the thread. This is C,
+// not C++, because a cleanup handler in C runs whichever unwinder the C++ runtime was linked to.
 //
 // On Windows there is nothing to prevent: Python ends the thread with _endthreadex(), which unwinds nothing.
 #include <Python.h>

@@ -1,6 +1,6 @@
 // The kernels of a layer in the compiled module srcell._core, on given currents and after a linear synapse on events,
-// and two counts. Turns arguments into structs, releases the GIL, and raises for the first invalid offset or index of a
-// batch that a kernel refused. core.cpp calls bind_layer().
+// and the counts of spikes and of nonzero elements. Turns arguments into structs, releases the GIL, and raises for the
+// first invalid offset or index of a batch that a kernel refused. core.cpp calls bind_layer().
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -31,13 +31,14 @@ void refuse_sample(const EventRows& rows, const ScanShape& shape, int64_t sample
 
 namespace {
 
-// Throws unless a kernel on events returned -1: kOutOfMemory, or the first invalid sample.
+// Throws unless a kernel on events returned -1. Other values are kOutOfMemory and the number of the first invalid
+// sample.
 void check_returned(int64_t returned, const Layer& layer, const EventRows* rows) {
     if (returned == kOutOfMemory) throw std::bad_alloc();
     if (returned >= 0) refuse_sample(*rows, layer.shape, returned);
 }
 
-// Runs a layer on the events `rows` through `weight`, or, without rows, a layer with recurrent weights on given
+// Runs a layer on the events `rows` through `weight` or, if `rows` is null, a layer with recurrent weights on given
 // currents.
 void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows* rows, Address weight, Address current,
                     const Saved& saved, bool trace_integrator) {
@@ -148,7 +149,7 @@ void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Addres
 }
 
 // traced_forward() on the nonzero elements of a dense input (T, B, K). Writes their mask if `mask` is not 0. Returns
-// whether all of them are 1.
+// whether all nonzero elements are 1.
 bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, int64_t inputs, Address mask,
                    Address weight, const Saved& saved, bool trace_integrator) {
     return layer.visit([&](const auto& cell) {
@@ -160,9 +161,9 @@ bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, in
     });
 }
 
-// traced_backward() on a dense input, with the mask that dense_forward() wrote and, in `ones`, what it returned. If
-// `weight_t` (K, N) is given, the gradient of the input is computed at the events alone and is 0 elsewhere; otherwise
-// it is the product of the gradient of the currents and `weight` (N, K).
+// traced_backward() on a dense input, with the mask that dense_forward() wrote; `ones` is its result, whether all
+// nonzero elements are 1. If `weight_t` (K, N) is given, the gradient of the input is computed at the events alone and
+// is 0 elsewhere; otherwise it is the product of the gradient of the currents and `weight` (N, K).
 void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address input, int64_t inputs,
                     Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_input,
                     Address grad_weight) {

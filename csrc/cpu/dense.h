@@ -100,7 +100,7 @@ void list_samples(void* self, int64_t begin, int64_t end) {
     const auto& [p, indices, values] = *static_cast<const ListJob<T>*>(self);
     const int64_t steps = p.shape.steps, words = mask_words(p.inputs);
     for (int64_t b = begin; b < end; ++b) {
-        // The bound of append(): another thread may be writing right after the sample's events.
+        // append() may not write past end_of_sample: another thread may be writing right after the sample's events.
         int32_t* out = indices + p.offsets[b * steps];
         const int32_t* end_of_sample = indices + p.offsets[(b + 1) * steps];
         const uint64_t* mask = p.mask + b * steps * words;

@@ -18,8 +18,9 @@ struct Features {
     bool avx2 = false, avx512 = false;  // with every extension in the ISA's flags in CMakeLists.txt
 };
 
-// Reads cpuid, and from XCR0 which registers the operating system saves. Does not use __builtin_cpu_supports: it needs
-// a part of the compiler's runtime that zig's lacks, and without that part reports every feature as missing.
+// Reads cpuid, and from XCR0 which registers the operating system saves. Does not use __builtin_cpu_supports, which
+// needs a part of the compiler's runtime. zig's runtime lacks that part, and without the part __builtin_cpu_supports
+// reports every feature as missing.
 Features detect() {
     constexpr unsigned kFma = 1u << 12, kOsxsave = 1u << 27;                       // leaf 1, ecx
     constexpr unsigned kAvx2 = 1u << 5, kAvx512 = 1u << 16 | 1u << 17 | 3u << 30;  // leaf 7, ebx: F, DQ, BW, VL

@@ -1,6 +1,6 @@
 // The arguments of the encoders in the dispatch table: plain structs of pointers, sizes and options; nothing here
-// allocates or owns memory. The bindings fill them; they know neither Python nor an ISA, nor what a network does with
-// events.
+// allocates or owns memory. The bindings fill the structs. These know neither Python nor an ISA, nor what a network
+// does with events.
 //
 // Shapes use B samples, K pixels and T = prefix + steps steps. Every array is dense and row-major. The caller owns it
 // and keeps it alive during the call; no output or scratch may overlap another array. Row b * T + t of the events holds
@@ -12,7 +12,7 @@
 
 namespace srcell {
 
-constexpr int64_t kPhiloxSteps = 4;  // steps per call of Philox, which yields four words
+constexpr int64_t kPhiloxSteps = 4;  // steps per call of Philox, which gives four words
 constexpr int64_t kDrawnSteps = 8;   // steps drawn at once
 
 // An encoder first lists a sample's active pixels, those > 0, in groups of kPixelGroup. After that, pixels of 0 cost

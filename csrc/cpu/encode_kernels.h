@@ -371,7 +371,7 @@ SRCELL_INLINE void write_sample(const RateEncoding& p, int64_t b, int32_t* indic
     const SampleDraws sample = draws_of(p, b);
     const int64_t rows = p.prefix + p.steps;
     int32_t* out = indices + p.offsets[b * rows];
-    // append() may not write past this: another thread may be writing right after the sample's events.
+    // append() may not write past `end`: another thread may be writing right after the sample's events.
     const int32_t* end = indices + p.offsets[(b + 1) * rows];
     const uint16_t* fired = sample.fired;
     for (int64_t t = 0; t < p.steps; ++t)
@@ -394,8 +394,8 @@ inline void rate_write(const RateEncoding& p, int32_t* indices) {
     parallel_for(p.images.samples, p.images.threads, RateWrite::range, &context);
 }
 
-// In [0, last] for any pixel, including NaN: the pixel is read again here and may have changed since it was found
-// active.
+// The result is in [0, last] for any pixel, including NaN: the pixel is read again here and may have changed since it
+// was found active.
 SRCELL_INLINE int32_t latency(double pixel, double last) {
     const double step = __builtin_nearbyint((1 - pixel) * last);
     return static_cast<int32_t>(step > 0 ? step < last ? step : last : 0);

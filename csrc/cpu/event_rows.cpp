@@ -33,8 +33,8 @@ bool any_outside(const T* values, int64_t count, T last) {
     return signs >> (std::numeric_limits<Bits>::digits - 1);
 }
 
-// Whether some offset is below the one before it, given that the batch's first offset is not negative. Negative
-// offsets count as well: the first one is below the offset before it, and without any, no difference wraps.
+// Whether some offset is below the one before it, given that the batch's first offset is not negative. Negative offsets
+// count as well: the first of them is below the offset before it. Without negative offsets no difference wraps.
 bool any_descent(const int64_t* offsets, int64_t rows) {
     uint64_t signs = 0;
     for (int64_t k = 0; k < rows; ++k) {
@@ -67,7 +67,8 @@ bool any_nan(const T* values, int64_t count) {
     return signs >> (std::numeric_limits<Bits>::digits - 1);
 }
 
-// Returns kNowhere if there is none: another thread may have changed the fault that the test found.
+// Returns the first position of a wrong value, or kNowhere: another thread may have changed the fault that the test
+// found.
 template <class T, class Wrong>
 int64_t first_where(const T* values, int64_t begin, int64_t end, Wrong wrong) {
     const int64_t found = std::find_if(values + begin, values + end, wrong) - values;

@@ -2,9 +2,10 @@
 // kernels.cpp inside its namespace, after events.h; knows rows of events, tiles and weights, and never looks inside the
 // equations.
 //
-// Forwards, at each step of a sample, a tile sums the weight rows of the step's events and advances the neurons, all in
-// registers of 16-bit integers. Sums that may not fit in 16 bits are computed in 64 bits and passed on in two parts.
-// Everything is exact, so neither the order nor the ISA changes a bit.
+// In the forward pass the neurons are advanced in tiles of at most kTile neurons. At each step of a sample, a tile sums
+// the weight rows of the step's events and advances its neurons, all in registers of 16-bit integers. Sums that may not
+// fit in 16 bits are computed in 64 bits and passed on in two parts of 16 bits. Everything is exact, so neither the
+// order nor the ISA changes a bit.
 
 // target[0, kRegisters registers) = the sum of the rows of the inputs of `events` events, beginning with event `first`.
 template <int kRegisters, class RowOf>
@@ -31,7 +32,7 @@ SRCELL_INLINE void sum_short_rows(int16_t* target, int64_t width, const int16_t*
 // The states of a tile's neurons, and their other values in the step being computed.
 struct IntegerTile {
     alignas(64) int16_t i[kTile], h[kTile], hs[kTile];
-    alignas(64) int16_t current[kTile], rest[kTile];  // two parts of a current, with the same sign
+    alignas(64) int16_t current[kTile], rest[kTile];  // the two parts of a current, with the same sign
     alignas(64) int16_t u[kTile] = {};                // lanes past the tile are read; their results are not used
 };
 
@@ -65,7 +66,7 @@ __attribute__((noinline)) void sum_in_parts(IntegerTile& tile, int64_t width, co
 constexpr int64_t kCountedSteps = INT16_MAX / (kTile / kShortLanes);
 
 // Advances a tile by a step and writes its spikes; each lane of `clamped` counts how often an i left its bounds. With
-// `parts` a current has two parts.
+// `parts` a current consists of its two parts, otherwise of the first alone.
 template <class T, bool parts, bool keep_u>
 SRCELL_INLINE void integer_row(const IntegerNeuron<Shorts>& neuron, IntegerTile& tile, int64_t count, T* spikes,
                                Shorts& clamped) {
@@ -181,7 +182,7 @@ void integer_forward_range(void* self, int64_t begin, int64_t end) {
     job.clamped += clamped;
 }
 
-// Same return value as events_forward().
+// Returns the first invalid sample or, if all are valid, -1.
 inline int64_t integer_forward(const IntegerForward& p) {
     *p.clamped = 0;
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
@@ -243,7 +244,7 @@ inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// Same return value as integer_forward().
+// Returns the first invalid sample or, if all are valid, -1.
 inline int64_t integer_backward(const IntegerBackward& p) {
     if (p.shape.batch && p.shape.neurons) {
         const int64_t invalid = first_invalid_sample(p.events, p.shape);

@@ -58,8 +58,8 @@ size_t whole_pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 }  // namespace
 
-// We only try the lock: after a fork, a thread that the child does not have may hold it. If it is held, memory is taken
-// from the system and returned to it directly.
+// We only try to take the lock: in a forked child, a thread that the child does not have may hold it. While the lock is
+// held, memory is taken from the system and returned to the system directly.
 void* acquire_block(size_t bytes) {
     const size_t size = whole_pages(bytes);
     Cache& c = cache();

@@ -1,6 +1,6 @@
 // Memory for large outputs and scratch: whole pages of the system (platform/platform.h), cached after use. Only the
-// bindings and the runtime call this; kernels write to the memory they are given, and those of lateral layers allocate
-// each thread's scratch with the C library.
+// bindings and the runtime call this; kernels write to the memory they are given, and the kernels of layers with
+// recurrent weights allocate each thread's scratch with the C library.
 #pragma once
 
 #include <cstddef>
@@ -12,9 +12,9 @@ namespace srcell {
 void* acquire_block(size_t bytes);
 void release_block(void* block, size_t bytes);
 
-// Bytes cached for reuse, at most kMaxCachedBytes. All but the kMaxHotBytes released last are lent to the system: they
-// count as resident until the system needs memory and takes their pages. Lending costs 0.15 ms for 22 MB, too much for
-// blocks that the next call reuses.
+// Bytes cached for reuse, at most kMaxCachedBytes. All but the kMaxHotBytes released last are lent to the system: lent
+// bytes count as resident until the system needs memory and takes their pages. Lending costs 0.15 ms for 22 MB, too
+// much for blocks that the next call reuses.
 size_t cached_bytes();
 constexpr size_t kMaxCachedBytes = size_t(1) << 30;
 constexpr size_t kMaxHotBytes = size_t(256) << 20;

@@ -42,8 +42,8 @@ SRCELL_INLINE Mask4 less(F32x4 a, F32x4 b) { return {vcltq_f32(a.v, b.v)}; }
 SRCELL_INLINE Mask4 less_equal(F32x4 a, F32x4 b) { return {vcleq_f32(a.v, b.v)}; }
 SRCELL_INLINE Mask4 not_equal(F32x4 a, F32x4 b) { return {vmvnq_u32(vceqq_f32(a.v, b.v))}; }
 SRCELL_INLINE F32x4 select(Mask4 mask, F32x4 yes, F32x4 no) { return {vbslq_f32(mask.v, yes.v, no.v)}; }
-// Without vminq and vmaxq, which order -0 below +0. As on the other ISAs, NaN in x passes through, and of two zeros the
-// result is x.
+// Does not use vminq and vmaxq, because they order -0 below +0. As on the other ISAs, NaN in x passes through; if both
+// operands are zeros, the result is x.
 SRCELL_INLINE F32x4 at_most(F32x4 x, F32x4 limit) { return select(less(limit, x), limit, x); }
 SRCELL_INLINE F32x4 at_least(F32x4 x, F32x4 limit) { return select(less(x, limit), limit, x); }
 

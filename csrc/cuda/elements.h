@@ -41,7 +41,7 @@ SRCELL_INLINE Float16 float16_of(float x) {
     if (magnitude >= 65520) return {static_cast<uint16_t>(sign | 0x7C00)};
     const int exponent = magnitude < 0x1p-14f ? -14 : std::ilogb(magnitude);
     const auto rounded = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 10 - exponent)));
-    // Added to the exponent, so that a carry out of the mantissa increases it.
+    // The mantissa is added to the exponent, so that a carry out of the mantissa increases the exponent.
     return {static_cast<uint16_t>(sign | (((exponent + 14) << 10) + rounded))};
 }
 

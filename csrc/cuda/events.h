@@ -1,9 +1,10 @@
 // The time loop over events on a GPU. Knows events and weights, and never looks inside the equations.
 //
-// Forwards, a thread takes one neuron of one sample: at each step it adds the weights of the step's events in order and
-// then advances the neuron, so a current exists for one step only. Neighbouring threads read neighbouring elements of
-// the transposed weight. A block first copies the weights of its neurons to shared memory if they fit and enough events
-// use them. Backwards, the result is the gradient of every current, from which synapse.h computes the rest.
+// In the forward pass a thread advances one neuron of one sample: at each step the thread adds the weights of the
+// step's events in order and then advances the neuron, so a current exists for one step only. Neighbouring threads read
+// neighbouring elements of the transposed weight. A block first copies the weights of its neurons to shared memory if
+// the weights fit and enough events use them. The backward pass gives the gradient of every current; from these,
+// synapse.h computes the gradients of weights and event values.
 #pragma once
 
 #include "device.h"
@@ -97,7 +98,7 @@ struct EventsForwardBody {
     }
 };
 
-// Copies the weights of kWarp neurons to the block's shared memory. Each warp of the block takes one sample.
+// Copies the weights of kWarp neurons to the block's shared memory. Each warp of the block advances one sample.
 template <class T, bool save, class Input>
 struct EventsForwardTileBody {
     static constexpr int kMaxThreads = kTileSamples * kWarp;
@@ -108,7 +109,7 @@ struct EventsForwardTileBody {
 
     SRCELL_HOST_DEVICE int64_t tiles() const { return ceil_div(p.shape.neurons, kWarp); }
 
-    // Each thread reads kAtOnce weights before it stores one: their latencies overlap.
+    // Each thread reads kAtOnce weights before it stores one, so that the latencies of the reads overlap.
     SRCELL_INLINE void load(const Place& place) const {
         constexpr int kAtOnce = 8;
         const int lane = place.thread % kWarp, warps = place.threads / kWarp;
@@ -175,12 +176,13 @@ void events_forward(Queue& queue, const DeviceEventsForward<T>& p) {
     const int64_t inputs = input.events.inputs;
     if (input.events.offsets)
         events_forward(queue, p, RowEvents<T>{input.events}, inputs, input.events.count);
-    else  // the number of events is not known here: assume every tenth element
+    else  // the number of events is not known here: assume that every tenth element is one
         events_forward(queue, p, MaskedElements<T>{input.mask, input.elements, inputs}, inputs,
                        p.shape.batch * p.shape.steps * inputs / 10);
 }
 
-// Recomputes a segment's steps from the trace: the drive of each step, or the integrator if parameters need a gradient.
+// Recomputes the steps of a segment (the kSegment steps after a checkpoint) from the trace, which holds the drive of
+// each step, or the integrator if parameters need a gradient.
 template <class T, bool parameters>
 struct TraceReplay {
     const DeviceEventsBackward<T>& p;

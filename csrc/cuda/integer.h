@@ -1,5 +1,5 @@
-// The time loop of integer neurons on a GPU: a thread takes one neuron of one sample, in 32-bit integers. Knows events
-// and weights, and never looks inside the equations.
+// The time loop of integer neurons on a GPU: a thread advances one neuron of one sample, in 32-bit integers. Knows
+// events and weights, and never looks inside the equations.
 #pragma once
 
 #include "device.h"
@@ -27,7 +27,7 @@ namespace device {
 //
 #include "../integer_surrogate.h"
 
-// With any larger current i leaves its bounds.
+// Any larger current drives i out of its bounds.
 constexpr int64_t kLargestCurrent = 1 << 17;
 
 SRCELL_INLINE int32_t bounded_current(int64_t sum) {

@@ -36,13 +36,13 @@ struct DeviceInput {
     const T* elements;     // (T, B, K), used with the mask
 };
 
-// Unlike on the CPU, the trace is in the order (T, B, N).
+// Unlike on the CPU, the trace (the saved drive or integrator of every step) is in the order (T, B, N).
 template <class T>
 struct DeviceEventsForward : CellForward<T> {
     DeviceInput<T> input;
     const T* weight_t;  // (K, N)
-    // What the backward pass needs, or null for inference. As in EventsForward, but h and hs before every kSegment-th
-    // step.
+    // What the backward pass needs, or null for inference. Both are as in EventsForward, but the checkpoints hold h and
+    // hs before every kSegment-th step.
     T *trace, *checkpoints;  // (T, B, N), (segments(T), 2, B, N) out
     bool trace_integrator;
 };
@@ -102,13 +102,15 @@ SRCELL_HOST_DEVICE inline int64_t key_stride(const ScanShape& shape) {
     return event_group_size(shape.batch, shape.neurons) * segments(shape.steps, kEventSegment);
 }
 
-// How many events an input of a sample has at each step of a segment: bit j of the four words is the number at step
-// 32 * segment + j in binary, the lowest digit first. 15 also stands for more than 15.
+// How many events an input of a sample has at each step of a segment of kEventSegment = 32 steps: bit j of each of the
+// four words is a binary digit of the number at step 32 * segment + j, the lowest digit in the first word. 15 also
+// stands for more than 15.
 struct alignas(16) ColumnCounts {
     uint32_t digits[4];
 };
 
-// The columns of events given as rows, without values; only events that count, as in EventKeys.
+// The columns of events that are given as rows without values. The columns hold only events that count, as in
+// EventKeys.
 struct EventColumns {
     ScanShape shape;
     Events<float> events;  // its values are not used
@@ -129,7 +131,7 @@ struct DeviceWeightGradient {
     const T* values;           // (count,) sorted, or null: all ones
     // Columns of events given as rows, without values:
     const ColumnCounts* counts;  // (B, segments(T, 32), K); null: a dense input
-    Events<T> events;            // read where an input has 15 events or more
+    Events<T> events;            // read for steps at which an input has 15 events or more
     // Columns of a dense input: bit j of a word stands for step 32 * segment + j.
     const uint32_t* columns;  // (B, segments(T, 32), K)
     const T* elements;        // (T, B, K)

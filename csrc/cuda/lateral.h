@@ -2,10 +2,11 @@
 // each step is a launch of its own, for any number of neurons. A thread takes one neuron of one sample through one
 // step, with its state in global memory. Knows events and weights, and never looks inside the equations.
 //
-// Forwards, the currents of all steps are computed first and written into the array of the spikes. Backwards, a launch
-// recomputes a segment's states into scratch; then for each step one launch computes the dot products that give the
-// gradients of its spikes through the recurrent weights, and one its adjoint. The gradient of the recurrent weights is
-// that of a synapse whose inputs are the spikes of step t-1; the caller computes it with the kernels of events.h.
+// In the forward pass the currents of all steps are computed first and written into the array of the spikes. In the
+// backward pass one launch recomputes the states of a segment (the kSegment steps after a checkpoint) into scratch.
+// Then each step has two launches: one for the dot products that give the gradients of the step's spikes through the
+// recurrent weights, and one for the adjoint of the step. The gradient of the recurrent weights is that of a synapse
+// whose inputs are the spikes of step t-1; the caller computes it with the kernels of synapse.h.
 #pragma once
 
 #include "events.h"
@@ -19,7 +20,7 @@ SRCELL_INLINE Value<T> spike_before(const T* spikes, const T* h0, int64_t plane,
     return t ? Value<T>{spikes[(t - 1) * plane + element]} : spike(value_or_zero(h0, element));
 }
 
-// A thread takes one neuron of one sample at one step.
+// A thread computes the current of one neuron of one sample at one step.
 template <class T, class Input>
 struct EventCurrentsBody {
     static constexpr int kMaxThreads = kThreads;
@@ -90,7 +91,7 @@ struct LateralForwardBody {
 template <class T>
 void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
     const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-    for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t) {  // also without steps, once, for the final state
+    for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t) {  // without steps it runs once, for the final state
         if (p.trace)
             launch(queue, how, LateralForwardBody<T, true>{p, t});
         else
@@ -98,8 +99,8 @@ void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
     }
 }
 
-// The scratch of a backward pass, rows of (B, N): for the segment's steps, h, hs and i before each and after the last,
-// and drive and q of each; then the gradients of one step's spikes through the recurrent weights.
+// The scratch of a backward pass, in rows of (B, N). For a segment: h, hs and i before each step and after the last,
+// and drive and q of each step. Then the gradients of one step's spikes through the recurrent weights.
 template <class T>
 struct LateralRows {
     T* first;
@@ -176,8 +177,8 @@ struct LateralReplayBody {
     }
 };
 
-// A warp takes a neuron m of a sample: the dot product of the weights from m with the gradients of the currents of step
-// `next`.
+// A warp computes, for a neuron m of a sample, the dot product of the weights from m with the gradients of the currents
+// of step `next`.
 template <class T>
 struct LateralDotsBody {
     static constexpr int kMaxThreads = kThreads;
@@ -235,7 +236,7 @@ struct LateralAdjointBody {
         const Cell<V> cell = cell_of(p.cell, chain.neuron);
         const LateralRows<T> rows = rows_of(p);
         const V zero = splat<V>(0), h = {rows.h(r + 1)[element]}, drive = {rows.drive(r)[element]};
-        const V silent_up_to = splat<V>(p.relu ? T(0) : T(-2));  // straight-through: h >= -1
+        const V silent_up_to = splat<V>(p.relu ? T(0) : T(-2));  // straight-through: h >= -1 > -2
         Adjoint<V> carry = {{p.grad_i0[element]}, {p.grad_h0[element]}, {p.grad_hs0[element]}};
         const V grad_h = select(less_equal(h, silent_up_to), zero, value_or_zero(p.grad_spikes, t * plane + element)) +
                          V{rows.through()[element]};

@@ -44,8 +44,8 @@ struct Queue {
     cudaError_t error = cudaSuccess;
 };
 
-// The number of large blocks that must fit on a processor, which limits their registers: two on architectures with
-// shared memory for two.
+// The number of large blocks that must fit on a processor, which limits the registers of a thread: two blocks on
+// architectures whose shared memory suffices for two.
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
 constexpr int kLargeBlocks = 2;
 #else
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(Body::kMaxThreads, min_blocks<Body>) run_body(
 }
 
 // Lets a kernel's blocks use all the shared memory of a processor, and each block as much as the device allows. The
-// values are the same for all launches, so that no thread lowers what another needs.
+// values are the same for all launches, so that no thread lowers a limit that another thread needs.
 template <class Body>
 cudaError_t allow_shared(const Queue& queue) {
     static std::atomic<uint64_t> allowed{0};  // a bit for each device

@@ -1,5 +1,6 @@
-// Masks on a GPU: those of the nonzero elements of a dense input, and those of the pixels that fire at each step of
-// rate coding; and the columns and event rows of a mask. Knows nothing about the equations.
+// Masks on a GPU, one bit per input: those of the nonzero elements of a dense input, and those of the pixels that fire
+// at each step of rate coding. Also makes a mask's columns (one bit per step; see kernels.h) and event rows. Knows
+// nothing about the equations.
 #pragma once
 
 #include "device.h"
@@ -15,7 +16,7 @@ SRCELL_INLINE uint64_t nonzero_bits(const T* x, int64_t count) {
     return bits;
 }
 
-// A thread takes one word of the mask.
+// A thread computes one word of the mask.
 template <class T>
 struct MaskElementsBody {
     static constexpr int kMaxThreads = kThreads;
@@ -37,7 +38,7 @@ void mask_elements(Queue& queue, const DeviceMask<T>& p) {
     launch(queue, spread(queue, p.shape.batch * p.shape.steps * mask_words(p.inputs)), MaskElementsBody<T>{p});
 }
 
-// A thread takes one segment of one input of one sample: one word of the columns.
+// A thread computes one word of the columns: one segment of steps of one input of one sample.
 template <class T>
 struct MaskColumnsBody {
     static constexpr int kMaxThreads = kThreads;
@@ -63,7 +64,7 @@ void mask_columns(Queue& queue, const DeviceMask<T>& p) {
     launch(queue, spread(queue, items), MaskColumnsBody<T>{p});
 }
 
-// A thread takes one row: of the prefix, or of the mask.
+// A thread counts or lists the events of one row, which belongs to the prefix or to the mask.
 template <bool list>
 struct MaskEventsBody {
     static constexpr int kMaxThreads = kThreads;
@@ -76,7 +77,7 @@ struct MaskEventsBody {
         const int64_t sample = row / rows, t = row % rows - p.prefix;
         const int64_t first = (sample * p.steps + t) * words;
         int64_t count = 0;
-        // There is no room for bits that were set after they were counted.
+        // There is room for the counted bits only, not for bits that were set since.
         const int64_t start = list ? p.offsets[row] : 0, room = list ? p.offsets[row + 1] - start : 0;
         for (int64_t w = 0; t >= 0 && w < words; ++w) {
             if constexpr (list)
@@ -119,7 +120,7 @@ SRCELL_INLINE uint32_t rate_threshold(double gain, double pixel) {
     return static_cast<uint32_t>(std::ceil(scaled.x));
 }
 
-// A thread takes 64 pixels of kPhiloxSteps steps.
+// A thread draws kPhiloxSteps steps of 64 pixels.
 struct RateMaskBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
@@ -154,8 +155,8 @@ struct RateMaskBody {
     }
 };
 
-// Drops a pixel's spike if the pixel fired in the step before and that spike was kept. A thread takes 64 pixels of all
-// steps.
+// Drops a pixel's spike if the pixel fired in the step before and that spike was kept. A thread handles all steps of 64
+// pixels.
 struct ThinMaskBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;

@@ -101,8 +101,8 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
     store_final(p, state, element);
 }
 
-// What the adjoint needs from the recomputation of a segment's steps: each thread has its own column of shared memory,
-// with rows `stride` (the threads of a block) elements apart.
+// What the adjoint needs from the recomputation of a segment, the kSegment steps after a checkpoint: each thread has
+// its own column of shared memory, whose rows are `stride` elements apart, the number of threads in a block.
 template <class T, bool more, bool integrator>
 struct ChainTrace {
     static constexpr int kRows = kSegment + (kSegment + 1) +               // drive, h
@@ -118,7 +118,7 @@ struct ChainTrace {
     SRCELL_INLINE T& i(int t) const { return column[(4 * kSegment + 2 + t) * stride]; }
 };
 
-// Recomputes a segment's steps from the checkpoint before it and the currents.
+// Recomputes a segment's steps from the checkpoint before the segment and from the currents.
 template <class T, class In>
 struct CurrentReplay {
     const DeviceScanBackward<T>& p;
@@ -145,7 +145,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     const int64_t plane = p.shape.batch * p.shape.neurons, element = chain.element;
     const Cell<V> cell = cell_of(p.cell, chain.neuron);
     const ChainTrace<T, more, parameters> trace = {column, stride};
-    const T silent_up_to = p.relu ? T(0) : T(-2);  // straight-through: h >= -1, so every gradient passes
+    const T silent_up_to = p.relu ? T(0) : T(-2);  // straight-through: h >= -1 > -2, so every gradient passes
     Adjoint<V> carry = {value_or_zero(p.grad_i, element), value_or_zero(p.grad_h, element),
                         value_or_zero(p.grad_hs, element)};
     const V zero = splat<V>(0);
@@ -199,7 +199,8 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
 }
 
 // The number of blocks of 128 threads for which a processor must have registers. With 8, an H100 runs all chains of 256
-// samples of 512 neurons at once; backwards its shared memory holds fewer if more has to be kept.
+// samples of 512 neurons at once. In the backward pass fewer blocks fit in the H100's shared memory if a thread has to
+// keep more of each step.
 template <class T>
 constexpr int forward_blocks = sizeof(T) == sizeof(float) ? 8 : 1;
 template <class T, bool recurrent, bool parameters>

@@ -39,8 +39,8 @@ struct SumRows {
         return {plane.elements + at, plane.target ? plane.target + at : plane.elements + at};
     }
 
-    // Replaces the first of every kTreeLeaves elements, which are `step` apart, by the sum of these; for every
-    // `every`-th such chunk from `chunk` on.
+    // The elements, which are `step` apart, form chunks of kTreeLeaves. Replaces the first element of a chunk by the
+    // chunk's sum, for every `every`-th chunk from `chunk` on.
     SRCELL_INLINE void sum_chunks(T* elements, int64_t count, int64_t step, int64_t chunk, int64_t every) const {
         for (; chunk * kTreeLeaves < count; chunk += every) {
             const int64_t first = chunk * kTreeLeaves, left = count - first;

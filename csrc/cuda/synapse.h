@@ -1,8 +1,9 @@
 // The gradients of a synapse's weights and of event values, from the gradients of the currents. Knows neither neurons
 // nor time loops.
 //
-// A thread takes some neighbouring weights of one input for one group of samples and adds the gradients of the currents
-// at the input's events, which it finds sorted or in columns. There are no atomic sums: the order is the CPU's.
+// A thread works on some neighbouring weights of one input for one group of samples: it adds the gradients of the
+// currents at the input's events. These events are given either sorted or in columns. No sum is atomic, so the order of
+// the additions is the CPU's.
 #pragma once
 
 #include "device.h"
@@ -20,7 +21,7 @@ SRCELL_INLINE Row row_of(const ScanShape& shape, int64_t row) {
     return {sample, t < steps_of(shape, sample) ? t : -1};
 }
 
-// A thread takes one row of events.
+// A thread handles one row of events.
 template <class Key>
 struct EventKeysBody {
     static constexpr int kMaxThreads = kThreads;
@@ -60,7 +61,8 @@ SRCELL_INLINE uint32_t flip_bits(uint32_t* word, uint32_t bits) {
 #endif
 }
 
-// A thread takes one row of events: it counts them in its bit of the words, which threads of other rows change too.
+// A thread counts the events of one row in one bit of the words of ColumnCounts; threads of other rows change other
+// bits of the same words.
 struct EventColumnsBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
@@ -102,7 +104,8 @@ struct WeightSums {
     static constexpr int kAtOnce = 4;
     Value<T> of[width];
 
-    // Adds find(0), find(1), ...: up to kAtOnce of `count` events. Finds all, then reads all gradients, then adds.
+    // Adds the events find(0), find(1), ...: `count` of them, but at most kAtOnce. Finds all events, then reads all
+    // gradients, then adds.
     template <class Find>
     SRCELL_INLINE void add(int64_t count, Find find) {
         // Initialised because GCC warns that elements past `count` may be read.
@@ -146,7 +149,7 @@ SRCELL_INLINE int64_t count_events(const Events<T>& events, int64_t row, int64_t
     return count;
 }
 
-// The values are those of the dense input, or all 1.
+// The events' values are those of the dense input if `dense`, otherwise all 1.
 template <bool dense, class T, int width>
 SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, int64_t input, int64_t neuron,
                                WeightSums<T, width>& sums) {
@@ -198,7 +201,7 @@ struct Sorted {};
 struct Columns {};
 struct DenseColumns {};
 
-// A thread takes `width` weights.
+// A thread computes the gradients of `width` weights.
 template <class T, class Source, int width>
 struct WeightGradientBody {
     static constexpr int kMaxThreads = kThreads;
@@ -237,9 +240,9 @@ template <class Source, class T>
 void sum_groups(Queue& queue, const DeviceWeightGradient<T>& p) {
     constexpr int kWidth = 4;
     const int64_t neurons = p.shape.neurons, items = event_groups(p.shape.batch, neurons) * p.inputs * neurons;
-    if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread takes one weight
+    if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread computes one weight's gradient
         const bool aligned = reinterpret_cast<uintptr_t>(p.grad_current) % (kWidth * sizeof(T)) == 0;
-        // With fewer neurons, threads of a warp would take different inputs.
+        // With fewer neurons, the threads of a warp would work on different inputs.
         if (aligned && neurons % kWidth == 0 && neurons >= kWidth * kWarp)
             return launch(queue, spread(queue, items / kWidth), WeightGradientBody<T, Source, kWidth>{p});
     }
@@ -257,7 +260,8 @@ void weight_gradient(Queue& queue, const DeviceWeightGradient<T>& p) {
     launch(queue, spread(queue, p.inputs * p.shape.neurons), GroupSums<T>{p});
 }
 
-// A warp takes an event: lane j sums the neurons j, j + kWarp, ..., and the first lane adds the lanes in a tree.
+// A warp handles one event: lane j sums over the neurons j, j + kWarp, ..., and the first lane adds the sums of the
+// lanes in a tree.
 template <class T>
 struct EventDotsBody {
     static constexpr int kMaxThreads = kThreads;

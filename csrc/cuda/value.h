@@ -92,14 +92,15 @@ SRCELL_INLINE Value<float> near_reciprocal(Value<float> b) {
 #endif
 }
 
-// One Newton step from a reciprocal of b.
+// One Newton step from r, an approximation of 1 / b.
 SRCELL_INLINE Value<float> better_reciprocal(Value<float> b, Value<float> r) {
     return fma(fma(negate(b), r, splat<Value<float>>(1)), r, r);
 }
 
-// quotient() of vmath.h, without the branch to a slow path that __fdiv_rn has for ranges that do not occur there.
-// `above` is 1 / b or up to four units more: from there one step gives 1 / b rounded to nearest, for all but 56
-// significands of b, and two corrections give a / b rounded to nearest for all (tests/cpp/test_device.cpp).
+// quotient() of vmath.h. __fdiv_rn has a branch to a slow path, for ranges that do not occur in vmath.h; this function
+// has none. `above` is 1 / b or up to four units more. From `above` one Newton step gives 1 / b rounded to nearest for
+// all but 56 significands of b, and two corrections give a / b rounded to nearest for all significands
+// (tests/cpp/test_device.cpp).
 SRCELL_INLINE Value<float> quotient_from(Value<float> above, Value<float> a, Value<float> b) {
     const Value<float> reciprocal = better_reciprocal(b, above), first = a * above;
     const Value<float> second = fma(fma(negate(b), first, a), reciprocal, first);

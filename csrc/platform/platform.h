@@ -23,7 +23,7 @@ constexpr size_t kPage = size_t(2) << 20;
 // Returns `bytes`, a multiple of kPage, of uninitialised memory, or null on failure.
 void* map_pages(size_t bytes);
 void unmap_pages(void* pages, size_t bytes);
-// Lets the system take the pages back, and with them their contents, until they are written again.
+// Until the pages are written again, lets the system take them back, and their contents with them.
 void lend_pages(void* pages, size_t bytes);
 
 #if defined(__wasm__)
@@ -37,14 +37,15 @@ struct Mutex {
 using Mutex = std::mutex;
 #endif
 
-// Replaces `bytes` by the contents of a file. Returns null, or the reason why the file cannot be read.
+// Replaces `bytes` by the contents of a file. Returns null on success, otherwise the reason why the file cannot be
+// read.
 const char* read_file(const char* path, std::vector<unsigned char>& bytes);
 
 // Calls work(data) on `threads` threads, including the caller's, and returns when all are done. If the system allows no
 // more threads, fewer take part, so `work` must claim its items dynamically.
 //
 // On Linux the threads come from the OpenMP runtime that torch has already loaded, found in the running process: a
-// second pool would compete for the cores with torch's idle workers, which spin. They come from pool.h if no
+// second pool would compete for the cores with torch's idle workers, which spin. The threads come from pool.h if no
 // runtime is loaded, in a forked child (where an OpenMP runtime may hang), and if the environment variable
 // SRCELL_THREADS is "std".
 void run_on_threads(int threads, void (*work)(void* data), void* data);

@@ -1,5 +1,5 @@
-// A pool of threads behind one mutex. A call asks for helpers and works itself; helpers that have not started when it
-// is done are withdrawn. So calls from several threads, also nested ones, cannot deadlock.
+// A pool of threads behind one mutex. A call asks for helpers and works itself; helpers that have not started when the
+// call is done are withdrawn. So calls from several threads, also nested ones, cannot deadlock.
 #include "pool.h"
 
 #include <atomic>

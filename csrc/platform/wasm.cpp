@@ -26,9 +26,9 @@ const char* thread_runtime() { return "none"; }
 
 }  // namespace srcell
 
-// The compiler leaves out all exception handlers, because its runtime cannot unwind here. A C++ exception therefore
-// calls an imported function that throws an Error in JavaScript. Destructors do not run, so memory is leaked;
-// docs/_static/play/srcell.js restores the stack pointer.
+// The compiler leaves out all exception handlers, because the C++ runtime cannot unwind the stack in WebAssembly. A C++
+// exception therefore calls an imported function that throws an Error in JavaScript. Destructors do not run, so memory
+// is leaked; docs/_static/play/srcell.js restores the stack pointer.
 extern "C" {
 
 [[noreturn]] __attribute__((import_module("srcell"), import_name("refuse"))) void srcell_refuse(const char* text);

@@ -61,7 +61,7 @@ std::vector<char> initial_of(const TensorFile& file, const std::string& name, in
     return made;
 }
 
-// A layer with the sizes of its weight (N, K), which was read before, but without neurons yet.
+// A layer with the sizes of its weight (N, K), but without its neurons yet. The weight must have been read before.
 NetworkLayer sized_layer(const TensorFile& file, const std::string& name) {
     const std::vector<int64_t>& shape = file.tensors.at(name).shape;
     NetworkLayer made = {};
@@ -76,7 +76,7 @@ template <class Call>
 Call packing(const NetworkLayer& layer) {
     Call p = {};
     p.shape = {0, 0, layer.neurons, nullptr, 1};
-    p.events.inputs = p.events.count = layer.inputs;  // more events would pack the weights of all inputs too
+    p.events.inputs = p.events.count = layer.inputs;  // as many events as inputs: one row is packed per input
     return p;
 }
 
@@ -172,7 +172,7 @@ void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.
     refuse_events("events: expected arrays that are not altered during a call");
 }
 
-// Checks what the kernels do not check: they check the offsets and indices of the samples that they get.
+// Checks what the kernels do not check. The kernels check the offsets and indices of the samples that they get.
 void check_events(const NetworkInput& input) {
     const Events<float>& events = input.events;
     bool good = events.offsets[0] == 0 && events.offsets[input.batch * input.steps] == events.count;
@@ -190,7 +190,7 @@ void check_events(const NetworkInput& input) {
 }
 
 // The events of a range of samples, as a batch of its own. The offsets are copied, because another thread may write
-// into the caller's.
+// into the caller's array.
 Events<float> part_of(const NetworkInput& input, int64_t first, int64_t batch, Block<int64_t>& offsets) {
     const int64_t rows = batch * input.steps, all = input.events.count;
     const int64_t* from = input.events.offsets + first * input.steps;
@@ -211,7 +211,7 @@ struct ReadoutJob {
     double* sums;  // (B, N) scratch
     float* logits;
 
-    // Loops over the steps outside and over the samples inside, because a step's spikes are contiguous.
+    // The outer loop runs over the steps, the inner one over the samples, because a step's spikes are contiguous.
     static void run(void* self, int64_t begin, int64_t end) {
         const ReadoutJob& job = *static_cast<const ReadoutJob*>(self);
         const Readout& readout = job.readout;
@@ -370,7 +370,7 @@ int64_t count_rows(int64_t steps, int64_t batch) {
 void Network::run(const NetworkInput& input, const NetworkOutput& output, int threads) const {
     const PlainArithmetic plain;
     count_rows(input.steps, input.batch);
-    if (!input.steps && readout_.kind == Readout::kNone) return;  // an empty batch may have any size
+    if (!input.steps && readout_.kind == Readout::kNone) return;  // without steps B may have any size
     check_events(input);
     if (output.events) std::fill(output.events, output.events + 1 + layers_.size(), 0);
     if (output.events) output.events[0] = input.events.count;

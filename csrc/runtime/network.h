@@ -61,8 +61,8 @@ struct NetworkLayer {
              char* after, void* memory) const;
 };
 
-// Replaces values that are all 1 by null for a layer of integer neurons, and throws std::invalid_argument for other
-// values, which integer neurons do not take.
+// For a layer of integer neurons: replaces event values that are all 1 by null, and throws std::invalid_argument for
+// any others, because integer neurons count each event as 1.
 void leave_out_ones(const NetworkLayer& layer, Events<float>& events);
 
 // Events whose rows have not been checked. The arrays are those of Events; lengths are (B,) in [0, T], or null.
@@ -99,10 +99,11 @@ class Network {
     int64_t widest() const;
     const Kernels& kernels() const { return *kernels_; }
 
-    // A hash of the sizes and weights, which tells networks apart.
+    // A hash of the sizes and weights; it tells networks apart.
     uint64_t fingerprint() const { return fingerprint_; }
 
-    // Bytes of weights and parameters as they are read, without the padding that packing adds.
+    // Bytes of the weights and parameters in the number types in which they are read, without the padding that packing
+    // adds.
     int64_t bytes() const;
 
   private:

@@ -10,7 +10,7 @@
 
 namespace srcell {
 
-// A stream keeps the spikes of at most so many steps, and at most so many spikes per sample.
+// The largest number of steps whose spikes a stream keeps, and of spikes that it keeps per sample.
 constexpr double kMaxWindow = 1 << 20;
 constexpr int64_t kMaxRecent = int64_t(1) << 28;
 

@@ -1,7 +1,7 @@
-// Turns the spikes of the last layer into logits. All sums are in double: first each neuron's spikes step by step,
-// o[n] = alpha * o[n] + s[n] from 0, then over neurons in ascending order; logits are rounded to float at the end. So a
-// stream and a batch give the same bits. torch's readout computes float products in an order of its own, so the two
-// differ in the last digits.
+// Turns the spikes of the last layer into logits. All sums are in double. First each neuron's spikes are summed step by
+// step, o[n] = alpha * o[n] + s[n] from 0; then the o[n] are summed over the neurons in ascending order. Logits are
+// rounded to float at the end, so a stream and a batch give the same bits. torch's readout computes float products in
+// an order of its own, so its logits differ from these in the last digits.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ struct Readout {
     void logits(const double* sums, float* to) const;
 };
 
-// The sums of a stream of B samples: over all steps so far, or, with a window, the spikes of the last `window` steps.
+// What the readout keeps for a stream of B samples: the sums over all steps so far or, with a window, the spikes of the
+// last `window` steps.
 class ReadoutState {
   public:
     ReadoutState(const Readout& readout, const Kernels& kernels, int64_t batch);

@@ -11,7 +11,8 @@
    and in (0, 1] where it is active; its bits do not depend on the processor.
 
    Another thread may write into the arrays of events during a call: the results are then unspecified, but nothing
-   outside the arrays is read or written. Only the last offset must not change, because it gives their length. */
+   outside the arrays is read or written. Only the last offset must not change, because it gives the length of `indices`
+   and `values`. */
 #ifndef SRCELL_H
 #define SRCELL_H
 
@@ -58,7 +59,8 @@ SRCELL_API int64_t srcell_network_classes(const srcell_network* network); /* C; 
 SRCELL_API int64_t srcell_network_layers(const srcell_network* network);
 SRCELL_API int64_t srcell_network_neurons(const srcell_network* network,
                                           int64_t layer); /* -1 if there is no such layer */
-/* The file's text of that name, such as "encoder", or null if it has none. Valid as long as the network. */
+/* The text that the file holds under that name, such as "encoder", or null if the file has none. Valid as long as the
+   network. */
 SRCELL_API const char* srcell_network_text(const srcell_network* network, const char* name);
 
 /* Classifies B samples of T steps. At step t, sample b has the events [offsets[row], offsets[row + 1]), where row is
@@ -110,8 +112,8 @@ typedef struct srcell_rate {
 } srcell_rate;
 
 /* Encodes images (B, K) with pixels in [0, 1] as events for srcell_network_run(): writes `offsets` (B * T + 1) and
-   offsets[B * T] indices. If there are more indices than `room`, none are written and the call fails. A sample's events
-   depend on its pixels, the settings and its number, index[b], or b if `index` is null. */
+   `indices`, of which there are offsets[B * T]. If there are more than `room`, no index is written and the call fails.
+   A sample's events depend on its pixels, the settings and the sample's number: index[b], or b if `index` is null. */
 SRCELL_API srcell_status srcell_encode_rate(const srcell_rate* settings, int64_t batch, int64_t inputs,
                                             const float* images, const int64_t* index, int64_t* offsets,
                                             int32_t* indices, int64_t room);

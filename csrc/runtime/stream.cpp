@@ -1,4 +1,5 @@
-// A network that advances one step at a time: two states that swap roles, and the readout's sums (network.h).
+// A network that advances one step at a time: two states, before and after the step, that swap roles; and the readout's
+// sums (network.h).
 #include <algorithm>
 #include <cstring>
 #include <new>

@@ -17,7 +17,7 @@ class HeaderReader {
   public:
     HeaderReader(const char* text, size_t size) : at_(text), end_(text + size) {}
 
-    // Calls read(name) for each member of an object; it must read the member's value.
+    // Calls read(name) for each member of an object; `read` must read the member's value.
     template <class Read>
     void object(Read read) {
         take('{');

@@ -3,7 +3,7 @@
 
 This example trains a convolutional network on the events of an event camera, which reports where and when the light
 changes. A bar moves over a small simulated sensor in one of four directions, and the network classifies the direction.
-The events have the form of a recording: times, places, polarity.
+The events have the form of a recording: times, places, polarity (lighter or darker).
 """
 
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ def record(direction, generator):
 
 
 def batch(labels, seed):
-    """Return one recording for each label, a direction, in one ``EventBatch``."""
+    """Return one recording for each label (a direction), as one ``EventBatch``."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for label in labels.tolist():

@@ -2,8 +2,8 @@
 ======================================
 
 This example trains seven hidden layers of Spiking Recurrent Cells with one learning rate. Two things let the gradient
-reach the first layer: hidden layers start as relays of the layer before them, and ``balance_gradients`` keeps the
-gradients of all layers at one size.
+reach the first layer. First, hidden layers after the first start as relays: each neuron passes on the spikes of one
+neuron of the layer before. Second, ``balance_gradients`` keeps the gradients of all layers at one size.
 """
 
 import matplotlib.pyplot as plt
@@ -25,7 +25,8 @@ options = {
 }
 
 # %%
-# How large is the gradient in each layer before training? Without balancing it grows from the last layer to the first.
+# How large is the gradient in each layer before training? Without balancing, the gradient grows from the last layer to
+# the first.
 
 events, labels = next(iter(train))
 

@@ -1,8 +1,8 @@
 """Weights of two, three, four, eight bits
 =======================================
 
-This example shows how many bits the weights of integer neurons need. Integer neurons, as hardware has them, learn the
-digits of scikit-learn. They are trained through the rounding, so the trained network is the one that runs. The float
+This example shows how many bits the weights of integer neurons need. Integer neurons, which hardware computes, learn
+the digits of scikit-learn. Training uses the rounded weights, so the trained network is the one that runs. The float
 neuron is shown for comparison: its accuracy, and its states over time.
 """
 
@@ -58,9 +58,10 @@ for bits, found in accuracy.items():
     print(f"{names[bits]}: {sum(found) / 3:.1f} % of the test digits")
 
 # %%
-# Each dot is a network with different initial weights, each line the mean of three. From three bits on the networks
-# come within one percentage point of the float network. Below: the weights of the first network of each kind, in units
-# of its largest weight. With two bits there are four values, and most weights are 0.
+# Each dot is a network with different initial weights, each line the mean of three. From three bits on the networks of
+# integer neurons come within one percentage point of the float network. The lower row shows the weights of the first
+# network of each kind, in units of that network's largest weight. With two bits there are four values, and most weights
+# are 0.
 
 figure, panels = plt.subplot_mosaic(
     [["accuracy"] * 4, [2, 3, 4, 8]],
@@ -86,9 +87,9 @@ panels[2].set(ylabel="weights")
 
 # %%
 # A test digit in one neuron of the four-bit network, and in a float neuron with the same weights before rounding. Both
-# start from zeros and are refractory at first. After that, any i above 0 is full drive for the integer neuron: it fires
-# every 21 steps, for two steps, and its outputs are 0 or 1. The drive of the float neuron grows with i, and its outputs
-# are graded.
+# start from zeros and are refractory (cannot fire) at first. After that, any integrator value i above 0 is full drive
+# for the integer neuron: the neuron fires every 21 steps, for two steps, and its outputs are 0 or 1. The drive of the
+# float neuron grows with i, and its outputs are graded.
 
 layer = models[4][0].layers[0]
 events, labels = next(iter(data.EventLoader(digits.test, encoding, batch_size=1)))

@@ -37,16 +37,17 @@ print(f"{result.accuracy:.1%} of the test digits")
 
 # %%
 # Each mark is an element of the output that is not 0. The last panel shows the logits of the ten classes, from the
-# votes that the readout has summed so far. Neurons whose bias training raised above about -4.6 fire without input, in
-# the shaded silent steps too.
+# votes that the readout has summed so far. If training raised the bias of a neuron above about -4.6, this neuron fires
+# without input, in the shaded silent steps too.
 
 events, labels = next(iter(data.EventLoader(digits.test, encoding, batch_size=1)))
 figure = plots.raster(model, events, int(labels), prefix=encoding.prefix)
 figure
 
 # %%
-# The same sample inside four neurons of the last layer. The dotted drive pushes the fast state up. A spike is the jump
-# of the fast state to 1; it raises the slow state, which prevents the next spike for some twenty steps.
+# The states of four neurons of the last layer for the same sample. The dotted drive pushes the fast state up. A spike
+# is the jump of the fast state to 1. The spike raises the slow state, which prevents the next spike for some twenty
+# steps.
 
 figure = plots.traces(model, events, int(labels), prefix=encoding.prefix)
 figure

@@ -3,8 +3,8 @@
 
 This example trains a layer with recurrent weights (``lateral=True``) to remember. One of eight
 symbols is shown for five steps, then come noise spikes, then a cue: which symbol was it? The
-readout uses only the spikes of the last 20 steps, so the neurons must have kept the symbol. Their
-integrators have time constants from 2 to 100 steps.
+readout uses only the spikes of the last 20 steps, so the neurons must have kept the symbol. The
+neurons' integrators have time constants from 2 to 100 steps.
 """
 
 from itertools import islice
@@ -48,7 +48,8 @@ for events, symbols in islice(loader, 200):
 print(f"the last 20 batches: {sum(correct[-20:]) / 20:.0%}, by chance 12 %")
 
 # %%
-# One sample: the input, the neurons' spikes, and the probability of each symbol if the readout were asked at that step.
+# One sample: the input, the neurons' spikes, and the probability of each symbol, at every step, if the readout were
+# asked at that step.
 
 sample = encoding(recall.test.images[5:6], torch.tensor([5]), seed=1)
 with torch.no_grad():

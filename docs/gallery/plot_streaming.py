@@ -1,8 +1,8 @@
 """A stream, step by step
 ======================
 
-This example runs a layer on a stream, one step at a time, and gets the same bits as from one call over the whole
-recording. State is explicit: the state that a call returns is passed to the next call.
+This example runs a layer on a stream, one step at a time. The spikes have the same bits as those of one call over the
+whole recording. State is explicit: the state that a call returns is passed to the next call.
 """
 
 import matplotlib.pyplot as plt
@@ -31,7 +31,8 @@ assert torch.equal(torch.cat(stream), whole)  # the same bits
 print(f"{int((whole > 0).sum())} active elements, the same in both")
 
 # %%
-# The raster, and below it the slow state of every neuron: where the slow state is high, the neuron is refractory.
+# The raster, and below it the slow state of every neuron. Where the slow state is high, the neuron is refractory: it
+# cannot fire.
 
 figure, (above, below) = plt.subplots(
     2, 1, figsize=(9, 5), sharex=True, layout="constrained"

@@ -1,9 +1,10 @@
 """A synapse of your own
 =====================
 
-This example puts a synapse of your own before the neurons. ``srcell.src`` is the neuron behind any synapse: it takes
-currents, and passes gradients back to the torch operations that computed them. Here each input arrives over three
-delayed weights, and the neurons learn to detect an order: input A, then B.
+This example puts a synapse of your own before the neurons. ``srcell.src`` is the neuron alone: it
+receives the currents of any synapse, and passes gradients back to the torch operations that computed these currents.
+Here each input arrives over three weights with different delays, and the neurons learn to detect an order: input A,
+then B.
 """
 
 import matplotlib.pyplot as plt
@@ -44,7 +45,7 @@ def samples(count, generator):
 
 
 # %%
-# The loss asks for a sum of all outputs above 4 if A came first, and below 4 if B did.
+# The loss asks that the sum of all outputs be above 4 if A came first, and below 4 if B came first.
 
 torch.manual_seed(0)
 generator = torch.Generator().manual_seed(0)
@@ -68,7 +69,7 @@ print(f"{right:.1%} of 500 new samples")
 
 # %%
 # One sample of each order: the inputs are lines, and a mark shows an active neuron. If A comes first, several neurons
-# are active even before B: they respond to an A without a B before it. The other order leaves few marks but not none,
+# are active even before B: they respond to an A without a B before it. The other order leaves a few marks,
 # because the loss only asks for a small sum.
 
 figure, panels = plt.subplots(

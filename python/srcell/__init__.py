@@ -1,6 +1,6 @@
-"""srcell: the Spiking Recurrent Cell (arXiv 2306.03623), exact, event-based and fast. The public names, and no code.
+"""srcell: the Spiking Recurrent Cell (arXiv 2306.03623), exact, event-based and fast.
 
-Without torch, only ``srcell.runtime`` is available.
+This file only imports the public names. Without torch, only ``srcell.runtime`` is available.
 """
 
 from . import _names

@@ -6,7 +6,7 @@ from ._names import without_torch
 
 
 def main() -> int:
-    """Run the command; without torch, print one line that says it is required."""
+    """Run the command; without torch, print one line that says that torch is required."""
     if without_torch():
         sys.stderr.write("srcell: expected torch 2.4 or newer to be installed, found none: pip install torch\n")
         return 2

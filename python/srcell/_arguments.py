@@ -1,6 +1,6 @@
 """Checks single user arguments (ints, floats, choices, devices) and words their error messages.
 
-Public functions and classes call these first; this file must never know what an argument is used for.
+Public functions and classes call these checks first; this file must never know what an argument is used for.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def require_values(name: str, x: Tensor) -> None:
 
 
 def present_device(device: torch.device | str | int) -> torch.device:
-    """Return the device; raise unless torch knows it and this machine has it."""
+    """Return the device; raise unless torch knows the device and this machine has it."""
     try:
         place = torch.device(device)
         torch.empty(0, device=place)

@@ -1,4 +1,4 @@
-# Types of the compiled module ``srcell._core``, whose functions take addresses and sizes; CI compares the two.
+# Types of the compiled module ``srcell._core``, whose functions take addresses and sizes; CI checks them against it.
 
 from collections.abc import Sequence
 from typing import Any, TypeVar

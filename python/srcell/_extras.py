@@ -1,6 +1,7 @@
 """``extra``: guards imports of optional packages; if one is missing, the error says what to install.
 
-Modules that need more than numpy and torch import these under ``extra``; this file must never import such a dependency.
+A module that needs a package besides numpy and torch imports it under ``extra``; this file must never import such a
+package.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Writes files atomically, and creates folders whose names no other process has taken.
 
-Code whose files must survive a killed process calls this; it must never know what is written.
+Code whose files must survive a killed process calls this file, which must never know what is written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _KINDS = {
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write a file that the user named: atomically, through links, and into a named pipe or a character device.
+    """Write a file that the user named; if the name is a link, write the file that the link points to.
+
+    A regular file is replaced atomically, a named pipe or a character device is written to.
 
     Raises:
         FileExistsError: the path is a folder, a block device or a socket.
@@ -160,7 +162,7 @@ def remove_partial_files(folder: Path, names: Sequence[str]) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Create the folder, with -2, -3, ... appended if its name is taken: no two callers get the same one.
 
-    If it is still empty when the block ends, it is removed again.
+    A folder that is still empty when the block ends is removed again.
 
     Example:
         >>> import pathlib, tempfile

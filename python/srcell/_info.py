@@ -10,13 +10,14 @@ from . import kernels
 
 
 def info() -> dict[str, Any]:
-    """Describe the installation: what is in use, what is available, and which torch.
+    """Describe the installation: what is in use, what is available, and the version of torch.
 
     Returns:
-        ``version``; ``isa``, the instruction set in use, and ``isas``, those available here (the environment variable
-        SRCELL_ISA chooses at import); ``threads``, from torch.get_num_threads(), and ``thread_runtime``; ``cuda``,
-        the CUDA runtime and the architectures that this build has kernels for, None if layers cannot run on a GPU:
-        the build has no kernels, or torch finds no GPU (``srcell info`` says which); ``torch``, its version.
+        A dict. ``version`` is the version of srcell, ``torch`` that of torch. ``isa`` is the instruction set in use,
+        ``isas`` are those available here; the environment variable SRCELL_ISA chooses one at import. ``threads`` is
+        torch.get_num_threads(), ``thread_runtime`` names what runs the threads, for example "openmp". ``cuda`` has the
+        CUDA runtime and the architectures that this build has kernels for. It is None if layers cannot run on a GPU,
+        because the build has no kernels or torch finds no GPU; ``srcell info`` prints the reason.
 
     Example:
         >>> import srcell

@@ -1,4 +1,4 @@
-"""``IntegerCell`` and ``IntegerState``: the constants and the state of integer neurons, shared by all rooms.
+"""``IntegerCell`` and ``IntegerState``: the constants and the state of integer neurons, for the whole package.
 
 The numbers are those of the hardware of arXiv 2605.10679.
 """
@@ -15,9 +15,9 @@ from ._pytree import of_tensors
 class IntegerCell(NamedTuple):
     """The constants of an integer neuron; the defaults are the hardware's. docs/integer.md has the equations.
 
-    h, hs and u are in units of 2^-fraction_bits. Every value of a neuron must fit in 16 bits: the largest absolute
-    values of the drive, r * h, rs * hs and bias must add up to at most 32767, zs_hyp and zs_dep must be at most
-    2^fraction_bits, and slope less than 1.5 * 2^slope_shift.
+    h, hs and u = x + r * h + rs * hs + bias are in units of 2^-fraction_bits; x is the drive. Every value of a neuron
+    must fit in 16 bits. So the largest absolute values of the drive, r * h, rs * hs and bias must add up to at most
+    32767. zs_hyp and zs_dep must be at most 2^fraction_bits, and slope less than 1.5 * 2^slope_shift.
 
     Example:
         >>> from srcell import IntegerCell
@@ -29,21 +29,21 @@ class IntegerCell(NamedTuple):
     leak_shift_a: int = 4
     """In each step i loses i >> leak_shift_a ..."""
     leak_shift_b: int = 5
-    """... and i >> leak_shift_b. 1 to 15 each."""
+    """... and i >> leak_shift_b. Both shifts are 1 to 15."""
     i_max: int = 30000
     """i is clamped to [-i_max, i_max]; at most 32766."""
     drive_high: int = 1023
-    """x where i > 0."""
+    """The drive x where i > 0."""
     drive_low: int = -1024
-    """x where i <= 0."""
+    """The drive x where i <= 0."""
     gate_threshold: int = 500
-    """zs_hyp acts where h is below it, zs_dep elsewhere."""
+    """zs_hyp acts where h is below this threshold, zs_dep elsewhere."""
     zs_hyp: int = 900
     """The share of hs kept from step to step at rest, in units of 2^-fraction_bits."""
     zs_dep: int = 100
-    """The same during a spike."""
+    """The share of hs kept during a spike, in the same units."""
     fraction_bits: int = 10
-    """0 to 15."""
+    """The number of fractional bits of h, hs and u, 0 to 15."""
     r: int = 2
     """Weight of h in u."""
     rs: int = -8
@@ -53,7 +53,7 @@ class IntegerCell(NamedTuple):
     slope: int = 3
     """h is (slope * u) >> slope_shift ..."""
     slope_shift: int = 2
-    """0 to 15."""
+    """The shift, 0 to 15."""
     h_min: int = -1024
     """... clamped to [h_min, h_max]."""
     h_max: int = 1023

@@ -1,6 +1,6 @@
-"""``srcell.load``: the trained network of a run folder.
+"""``srcell.load``: loads the trained network of a run folder.
 
-It must never know how a network is trained. Modules that need the extra "train" are imported inside the call.
+This file must never know how a network is trained. Modules that need the extra "train" are imported inside the call.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ._arguments import present_device
 if TYPE_CHECKING:
     from .models import Classifier
 
-# Input shapes of the data sets of srcell 0.1, all of ten classes: its run folders do not record them. Newer run folders
-# do, so this table never grows.
+# Input shapes of the data sets of srcell 0.1, all of ten classes; the run folders of that version do not record shapes.
+# Newer run folders do, so this table never grows.
 INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "nmnist": (2, 34, 34)}
 
 
@@ -28,10 +28,10 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
         device: the device to load the network to.
 
     Returns:
-        An ``SRCClassifier``, or an ``SRCConvClassifier`` if the run had convolutional layers. Two more attributes are
-        set: ``encoder``, called as ``encoder(images, index=None, seed=0)``, turns images (B, ...) in [0, 1] into the
-        network's input, and is None if the network reads event-camera recordings; ``config`` is the run's
-        ``TrainingConfig``.
+        An ``SRCClassifier``; an ``SRCConvClassifier`` if the run had convolutional layers, an ``IntegerClassifier`` if
+        it had integer neurons. The call sets two attributes of the network. ``encoder`` turns images (B, ...) in [0, 1]
+        into the network's input, as ``encoder(images, index=None, seed=0)``; it is None if the network reads recordings
+        of events. ``config`` is the run's ``TrainingConfig``.
 
     Raises:
         FileNotFoundError: there is no run in that folder, or it has not finished.

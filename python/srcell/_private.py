@@ -1,6 +1,6 @@
 """All private names of torch that srcell uses, each with its purpose; they exist in torch 2.4 to 2.13.
 
-tests/test_private_names.py tells which one a version of torch lacks.
+tests/test_private_names.py tells which of these names a version of torch lacks.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def register_pytree(
     parts: Callable[[Any], tuple[Sequence[str], Any]],
     make: Callable[[Iterable[Any], Any], Any],
 ) -> None:
-    """Let torch's transforms see the parts of a class, and torch.export and torch.load know it by its name.
+    """Register a class: torch's transforms then see its parts, and torch.export and torch.load know the class by name.
 
     Args:
         cls: the class.
-        parts: a function of an object that returns the names of the attributes that are its parts, and a context of
-            lists, numbers and strings.
-        make: a function that returns the object, from its parts and that context.
+        parts: maps an object to the names of the attributes that hold its parts, and to a context: lists, numbers and
+            strings.
+        make: builds the object from its parts and the context.
 
     """
 
@@ -58,15 +58,15 @@ def register_pytree(
         serialized_type_name=f"srcell.{cls.__name__}",
         flatten_with_keys_fn=flatten_with_keys,
     )
-    # torch.export of 2.4 asks for this as well.
+    # torch.export of torch 2.4 needs this registration as well.
     _fx_pytree.register_pytree_flatten_spec(cls, lambda whole, spec: flatten(whole)[0])
     torch.serialization.add_safe_globals([cls])
 
 
 def below_autograd() -> AbstractContextManager[None]:
-    """A context in which operators skip autograd: an operator's autograd kernel calls its other kernels in it.
+    """A context in which operators skip autograd. In it, an operator's autograd kernel calls the operator's others.
 
-    torch.library.register_autograd needs no private name, but a call takes twice as long.
+    torch.library.register_autograd needs no private name, but with it a call takes twice as long as with this context.
     """
     return torch._C._AutoDispatchBelowAutograd()
 
@@ -87,7 +87,7 @@ def in_forward_mode() -> bool:
 
 
 def is_fake(x: Tensor) -> bool:
-    """Whether it is a fake tensor, without importing torch's module of these, which takes half a second."""
+    """Whether x is a fake tensor. Does not import torch's module of fake tensors, because that takes half a second."""
     fake = sys.modules.get("torch._subclasses.fake_tensor")
     return fake is not None and isinstance(x, fake.FakeTensor)
 
@@ -104,7 +104,7 @@ _PLAIN = (Tensor, Parameter)
 
 
 def nobody_watches(tensors: Iterable[Any]) -> bool:
-    """Whether torch's dispatcher would do nothing but call the kernel, for a call on these tensors."""
+    """Whether, in a call on these tensors, torch's dispatcher would do nothing but call the kernel."""
     return not (
         (_keys_of_thread() - _USUAL).highestPriorityTypeId() != _Key.Undefined
         or forward_ad._current_level >= 0

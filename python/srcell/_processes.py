@@ -1,6 +1,6 @@
 """The processes that train one network together, the device of each, and the signals that stop them.
 
-Training calls it; it must never know what is trained. A single process runs without torch.distributed.
+Training calls this file, which must never know what is trained. A single process runs without torch.distributed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Interrupted(Exception):  # noqa: N818
-    """Raised when a signal stops a run: between two optimiser steps, after a checkpoint.
+    """Raised when a signal stops a run: between two optimiser steps, after a checkpoint has been written.
 
     Args:
         number: the signal's number.
@@ -53,9 +53,9 @@ class Processes:
         self._recent: deque[Tensor] = deque(maxlen=16)
 
     def _reduce(self, tensor: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
-        # A Gloo thread drops its reference to a tensor after the result is there. To drop the last reference it needs
-        # the GIL, which destroy_process_group of torch 2.4 holds while it waits for the thread: a deadlock. So the most
-        # recent tensors are kept alive.
+        # A Gloo thread drops its reference to a tensor after the result is there. If that is the last reference, the
+        # thread needs the GIL. But destroy_process_group of torch 2.4 holds the GIL while it waits for the thread: a
+        # deadlock. So the most recent tensors are kept alive here.
         self._recent.append(tensor)
         distributed.all_reduce(tensor, operation)
         return tensor
@@ -78,7 +78,7 @@ class Processes:
 def own_device(device: str, environment: Mapping[str, str] = os.environ) -> str:
     """Choose this process's device, given the user's choice for all: under torchrun ``cuda`` is the GPU of LOCAL_RANK.
 
-    It touches no GPU. Unknown devices, and GPUs that do not exist, are returned unchanged.
+    The function touches no GPU. Unknown devices, and GPUs that do not exist, are returned unchanged.
 
     Args:
         device: the user's choice.
@@ -114,7 +114,7 @@ def own_device(device: str, environment: Mapping[str, str] = os.environ) -> str:
 
 @contextmanager
 def processes(device: str = "cpu") -> Iterator[Processes]:
-    """Join the process group of torchrun (gloo, or NCCL for GPU tensors); a group of one without torchrun.
+    """Join the process group of torchrun (gloo, or NCCL for GPU tensors); without torchrun, make a group of one.
 
     A group that is already initialised is used, and not destroyed afterwards.
 
@@ -128,14 +128,14 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
         return
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(device)  # before NCCL starts, which takes the current GPU: 0 in every process otherwise
+        torch.cuda.set_device(device)  # before NCCL starts: NCCL uses the current GPU, by default 0 in every process
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     group = Processes(distributed.get_rank(), distributed.get_world_size())
     try:
         yield group
     finally:
         # Reference cycles left by training would keep the group and its threads alive until the interpreter shuts down,
-        # where a thread that waits for the GIL aborts the process.
+        # when a thread that waits for the GIL aborts the process.
         gc.collect()
         distributed.destroy_process_group()
 

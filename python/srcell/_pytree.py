@@ -1,6 +1,6 @@
 """Registers named tuples of tensors with torch's pytree, so that torch.export can save programs that return them.
 
-The files that define such a tuple use it as a decorator; it must never know what the tensors are.
+Files that define such a tuple decorate it with ``of_tensors``; this file must never know what the tensors are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Class = TypeVar("Class", bound=type)
 
 
 def of_tensors(cls: Class) -> Class:
-    """Decorate a class: torch's transforms then see its fields, and torch.export and torch.load know it by name."""
+    """Decorate a class: torch's transforms see its fields, and torch.export and torch.load know the class by name."""
     made: Any = cls
     register_pytree(cls, lambda values: (made._fields, None), lambda values, context: made(*values))
     return cls

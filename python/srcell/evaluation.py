@@ -21,12 +21,12 @@ from .models import Classifier, IntegerClassifier
 class LayerCounts(NamedTuple):
     """Activity of a layer per inference, averaged over samples.
 
-    A synaptic operation is one event passing through one outgoing weight: an addition if the layer's outputs are
-    binary, a multiply-add if they are graded, or the input's events have values.
+    A synaptic operation is one event that passes through one outgoing weight. It is an addition if the layer's outputs
+    are binary, 0 or 1. It is a multiply-add if they are graded or, for the input, if its events have values.
 
     Attributes:
         events: active elements (neuron, step), those with s > 0.
-        spikes: upward crossings of 0.5.
+        spikes: upward crossings of s = 0.5.
         additions: synaptic operations of its events if its outputs are binary, else 0.
         multiply_adds: synaptic operations of its events if its outputs are graded, else 0.
 
@@ -44,10 +44,12 @@ class Evaluation(NamedTuple):
     Attributes:
         accuracy: fraction of samples classified correctly.
         confusion: (C, C) int64, number of samples by true class (row) and predicted class (column).
-        counts: of the input and of every layer, first to last; the readout performs the last layer's operations.
-        rates: for each layer, the fraction of its elements that are active, by neuron: (N,), or (C, H, W).
+        counts: activity of the input and of every layer, first to last. The last layer's events pass through the
+            weights of the readout.
+        rates: for each neuron of each layer, the fraction of its elements that are active: (N,), or (C, H, W) for a
+            convolutional layer.
         loss: mean cross-entropy (nats).
-        clamped: how often the i of an integer neuron left its bounds and was clamped.
+        clamped: how often the integrator i of an integer neuron left its bounds and was clamped.
 
     """
 
@@ -79,8 +81,8 @@ def evaluate(
         model: the network.
         loader: the samples, loaded without ``shuffle``.
         device: the network's device.
-        group: processes that share the loader's batches; this one alone by default.
-        binary: every layer passes on s > 0.5 instead of s.
+        group: processes that share the loader's batches; by default this process alone.
+        binary: every layer passes on 1 where s > 0.5 and 0 elsewhere, instead of s.
 
     Raises:
         ValueError: the loader has no samples, or a label is not one of the network's classes.

@@ -24,11 +24,11 @@ MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 def export(network: nn.Module, path: str | Path) -> None:
     """Write a network to a file, by convention ``NAME.srcell``.
 
-    It is a safetensors file: the metadata ``format``, ``version``, ``readout`` and, if the network has one, ``encoder``
-    (JSON: the class's name and its settings); for each layer k float32 tensors ``layers.k.weight`` (N, K), ``bias``,
-    ``alpha`` to ``zs_dep`` (one element, or N) and, if the layer has them, ``lateral`` (N, N) and ``initial`` (3, N).
-    A layer of integer neurons has int16 ``weight`` and ``initial``, and its ``IntegerCell`` as int32 ``constants``. The
-    same network gives the same bytes.
+    The file is a safetensors file. Its metadata are ``format``, ``version``, ``readout`` and, if the network has one,
+    ``encoder`` (JSON: the class's name and its settings). Each layer k has float32 tensors: ``layers.k.weight`` (N, K),
+    ``bias``, ``alpha`` to ``zs_dep`` (one element, or N) and, if the layer has them, ``lateral`` (N, N) and ``initial``
+    (3, N). A layer of integer neurons has int16 ``weight`` and ``initial``, and its ``IntegerCell`` as int32
+    ``constants``. The same network gives the same bytes.
 
     Args:
         network: an ``SRCClassifier`` or ``IntegerClassifier``, or an ``SRC`` or ``IntegerSRC``, whose file has no
@@ -37,7 +37,7 @@ def export(network: nn.Module, path: str | Path) -> None:
 
     Raises:
         TypeError: ``network`` is another module.
-        ValueError: a convolutional layer, one without inputs or neurons, weights that are not float32, or so many
+        ValueError: a convolutional layer, a layer without inputs or neurons, weights that are not float32, or so many
             layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
 
@@ -98,7 +98,7 @@ def _with_sorted_header(content: bytes) -> bytes:
 
 
 def describe_readout(readout: LeakyReadout | LinearReadout) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors of a readout, and its kind."""
+    """Return the tensors of a readout, and its kind: "linear" or "votes"."""
     if isinstance(readout, LinearReadout):
         constants = [readout.alpha, readout.window]
         numbers = {"weight": readout.linear.weight, "bias": readout.linear.bias}

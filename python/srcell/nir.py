@@ -1,7 +1,7 @@
 """Converts batches of events to recordings of NIR, the Neuromorphic Intermediate Representation, and back.
 
 Users call it. NIR's graphs have no node for srcell's neuron, so networks are not converted; this file must never know
-about them.
+about networks.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _SLACK = 0.01  # in steps: more than the rounding error of float32 times in the 
 def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
     """Convert a batch of events to NIR's event data.
 
-    An event of step t gets the time ``t * dt``, or the next larger float64 if ``t * dt / dt`` rounds to less than t,
-    so that NIR's ``to_time_gridded(dt)`` puts every event in its step. Events keep their order. Gradients are not
-    recorded.
+    An event of step t gets the time ``t * dt``. If ``t * dt / dt`` rounds to less than t, it gets the next larger
+    float64 instead. So NIR's ``to_time_gridded(dt)`` puts every event in its own step. Events keep their order.
+    Gradients are not recorded.
 
     Args:
         batch: B samples of T steps and K inputs. Its lengths must be absent or all be T, because all recordings of a
@@ -39,9 +39,9 @@ def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
         dt: duration of a step, above 0; NIR counts in seconds.
 
     Returns:
-        ``nir.EventData``, or ``nir.ValuedEventData`` if the batch has values, with arrays (B, E) on the CPU, where E is
-        the largest number of events of a sample; after a sample's events ``idx`` is -1, ``time`` infinite and
-        ``value`` 0. ``n_neurons`` is K, ``t_max`` is ``T * dt``.
+        ``nir.EventData``, or ``nir.ValuedEventData`` if the batch has values, with arrays (B, E) on the CPU. E is the
+        largest number of events of a sample. A sample with fewer events is padded: ``idx`` with -1, ``time`` with
+        infinity and ``value`` with 0. ``n_neurons`` is K, ``t_max`` is ``T * dt``.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -93,7 +93,8 @@ def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
 def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
     """Convert NIR's event data to a batch of events.
 
-    Every time must be a multiple of ``dt``, within a hundredth of it. ``EventBatch.from_events`` bins other times.
+    Every time must be a multiple of ``dt``, to within a hundredth of ``dt``. For other times use
+    ``EventBatch.from_events``, which bins them.
 
     Args:
         data: ``nir.EventData`` or ``nir.ValuedEventData``, in arrays (B, E): ``idx`` integers in [0, ``n_neurons``), or
@@ -103,12 +104,12 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
 
     Returns:
         A batch (T, B, K) on the CPU without lengths, where T is ``t_max / dt`` and K is ``n_neurons``; it has values
-        if the data have them. Events of one step keep their order. The result of ``to_nir`` converts back to an equal
-        batch if the batch had no lengths and was on the CPU.
+        if the data have values. Events of one step keep their order. The result of ``to_nir`` converts back to a batch
+        equal to the original, if the original had no lengths and was on the CPU.
 
     Raises:
         TypeError: an argument or an array of the wrong type or dtype.
-        ValueError: a wrong shape or value, or a time that is not a multiple of ``dt``; the message names it.
+        ValueError: a wrong shape or value, or a time that is not a multiple of ``dt``; the message names the argument.
 
     Example:
         >>> import nir, numpy as np

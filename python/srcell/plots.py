@@ -1,4 +1,4 @@
-"""Plots of spikes and states from any tensors; and the plots of a run, from ``srcell.training.plots``.
+"""Plots spikes and states from any tensors, and re-exports the plots of a run from ``srcell.training.plots``.
 
 Users call it; it must never know where a figure goes.
 """
@@ -20,7 +20,7 @@ __all__ = ["activity", "confusion", "learning_curve", "membrane", "raster", "rat
 
 
 def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
-    r"""Draw a mark wherever a neuron of one sample is active.
+    r"""Draw the active elements of one sample (s > 0): a mark for each such neuron and step.
 
     Args:
         spikes: (T, B, \*F), the output of a layer or function.
@@ -51,8 +51,8 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
     r"""Plot the integrator, the fast and the slow state of the chosen neurons over time, one panel per neuron.
 
     Args:
-        trace: i, h and hs after each step, three tensors (T, B, \*F), as ``srcell.record`` gives them, of floats or of
-            integers.
+        trace: i, h and hs after each step: three tensors (T, B, \*F) of floats or of integers, as ``trace()`` of a
+            layer recorded with ``srcell.record`` returns.
         neurons: numbers of the neurons, in the flattened F.
         sample: number of the sample in the batch.
 
@@ -86,7 +86,7 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
 
 
 def activity(spikes: Tensor) -> Figure:
-    r"""Plot the share of steps and samples in which each neuron has s > 0, from the least active neuron on.
+    r"""Plot for each neuron the share of steps, over all samples, in which s > 0; the least active neuron comes first.
 
     Args:
         spikes: (T, B, \*F).

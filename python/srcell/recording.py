@@ -1,6 +1,6 @@
-"""``record``: the spikes of every layer of a model and, on demand, i, h and hs at every step.
+"""``record``: records the spikes of every layer of a model and, on demand, i, h and hs at every step.
 
-Layers hand their calls to a recording while one is open; it must never change what they compute.
+While a recording is open, layers pass their calls to it. A recording must never change what layers compute.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Recorded:
 
 
 class Recording(Mapping[str, Recorded]):
-    """The recorded layers of a model, by their names in it; the layers of a stack are ``name.l0`` and so on."""
+    """The recorded layers by name, as in the model; the layers inside a stacked module are ``name.l0`` and so on."""
 
     def __init__(self) -> None:
         self._of: dict[str, Recorded] = {}
@@ -77,14 +77,15 @@ class Recording(Mapping[str, Recorded]):
 def record(model: nn.Module) -> Iterator[Recording]:
     """Record the calls of a model's SRC layers while the block runs.
 
-    Recording changes no bit of their results, and costs nothing outside the block.
+    Recording changes no bit of the layers' results, and costs nothing outside the block.
 
     Args:
-        model: a layer, or a module that contains layers; a layer on its own gets the name of its class in lower case.
+        model: a layer, or a module that contains layers. If it is a layer itself, the name of that layer is the name of
+            its class in lower case.
 
     Raises:
         TypeError: ``model`` is not a module.
-        ValueError: it has no SRC layer, or a layer is already being recorded.
+        ValueError: ``model`` has no SRC layer, or a layer is already being recorded.
 
     Example:
         >>> import torch, srcell

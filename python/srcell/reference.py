@@ -1,6 +1,6 @@
 """The Spiking Recurrent Cell in eager PyTorch, line by line as arXiv 2306.03623 states it: the reference for the tests
-and the equations in their most readable form. Any dtype, any device, gradients by autograd. Slow by design; only tests
-and readers call it, and it must never know the compiled modules.
+and the equations in their most readable form. It runs with any dtype on any device; autograd computes the gradients. It
+is slow by design: only tests and readers call it, and it must never know the compiled modules.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ def src_reference(
         current: (T, B, \*F), floating point of any precision.
         bias: excitability ``b``, broadcasts to F, as do ``alpha`` to ``zs_dep``.
         state: the state before the first step, three tensors (B, \*F); zeros if absent.
-        surrogate: ``"relu"`` takes ds/dh = [h > 0], ``"straight_through"`` takes ds/dh = 1.
+        surrogate: the gradient of the output: ``"relu"`` is ds/dh = [h > 0], ``"straight_through"`` is ds/dh = 1.
         recurrent_grad: True is full backpropagation through time; False stops gradients at ``h[t-1]`` and ``hs[t-1]``,
             so that they flow through time only along the integrator ``i``.
         lengths: (B,) number of steps of each sample. Later steps leave the sample's state unchanged, emit 0 and get no
             gradient.
         weight_hh: recurrent ("lateral") weights (N, N) of the N neurons F: neuron n also receives weight_hh[n, m] times
             the spike of neuron m at step t-1.
-        lateral_surrogate: ds/dh on the path through ``weight_hh``, with the choices of ``surrogate``; gradients flow
-            along this path through time whatever ``recurrent_grad`` is.
+        lateral_surrogate: ds/dh on the path through ``weight_hh``, "relu" or "straight_through". Gradients flow along
+            this path through time whatever ``recurrent_grad`` is.
 
     Returns:
         The spikes ``s`` (T, B, \*F) and the state after each sample's last step.

@@ -1,10 +1,11 @@
 """Runs networks that ``srcell export`` wrote, on NumPy arrays and without torch.
 
-``load`` reads a file; a ``Network`` classifies batches of events or opens a ``Stream``, which takes one step at a time.
-The spikes equal those of the exported layers bit for bit. Logits are summed in double, step by step and then by
-ascending neuron, so a stream and a batch give the same; torch's readout sums in float32 and differs in the last digits.
+``load`` reads a file. A ``Network`` classifies batches of events, or opens a ``Stream``, which advances step by step.
+The spikes equal those of the exported layers bit for bit. Logits are sums in double, first over steps and then over
+neurons in ascending order, so a stream and a batch give the same logits. torch's readout sums in float32; its logits
+differ in the last digits.
 
-It needs only numpy, and must never import torch.
+This module needs only numpy, and must never import torch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ version = _core.version
 
 
 class EventArrays(Protocol):
-    """Anything with the attributes of ``Events`` and ``srcell.EventBatch``, in arrays or tensors on the CPU."""
+    """Any object with the attributes of ``Events``: NumPy arrays, or tensors on the CPU as in ``srcell.EventBatch``."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -36,7 +37,7 @@ class EventArrays(Protocol):
 
 
 class Events(NamedTuple):
-    """Events without torch: row ``b * T + t`` holds the events of sample b at step t.
+    """A batch of events, without torch: row ``b * T + t`` holds the events of sample b at step t.
 
     The inputs active in a row are ``indices[offsets[row]:offsets[row + 1]]``.
 
@@ -45,7 +46,7 @@ class Events(NamedTuple):
         indices: (events,) int32 in [0, K).
         shape: (T, B, K).
         values: (events,) float32; None if all are 1.
-        lengths: (B,) int64, number of steps of each sample; None if all have T.
+        lengths: (B,) int64, number of steps of each sample; None if all have T steps.
 
     """
 
@@ -84,9 +85,10 @@ class LayerCounts(NamedTuple):
 
     Attributes:
         events: active inputs, summed over all steps.
-        synaptic_operations: events times the weights that each passes through, recurrent ones included.
+        synaptic_operations: the number of weights that an event passes through, recurrent ones included, summed over
+            events.
         updates: neuron updates, one per neuron and step.
-        weight_bytes: bytes of weights read, counted anew for each event.
+        weight_bytes: bytes of weights read; a weight is counted anew for each event.
 
     """
 
@@ -96,19 +98,19 @@ class LayerCounts(NamedTuple):
     weight_bytes: float
 
     def energy(self, table: Mapping[str, float]) -> float:
-        """Sum the counts named in ``table`` times their costs there; the result is in the table's unit."""
+        """Multiply each count named in ``table`` by its cost there, and sum; the result is in the table's unit."""
         return sum(cost * float(getattr(self, name)) for name, cost in table.items())
 
 
 class Network:
     """An exported network, as ``load`` returns it.
 
-    It is immutable: threads may share it, and a copy is the same object. It can be pickled; for that it holds the bytes
-    of its file.
+    It is immutable: threads may share it, and a copy is the same object. It holds the bytes of its file, so that it can
+    be pickled.
 
     Attributes:
         layers: the sizes of each layer.
-        num_classes: C; 0 without a readout.
+        num_classes: C, the number of classes; 0 without a readout.
         encoder: name and settings of the encoder used in training, or None.
         nbytes: bytes of its weights and parameters.
 
@@ -132,7 +134,8 @@ class Network:
 
         Args:
             events: ``Events``, a ``srcell.EventBatch`` on the CPU, or a dense array (T, B, K).
-            threads: the largest number of threads, by default one per core; it does not change a bit of the result.
+            threads: the largest number of threads, by default one per core. The number does not change a bit of the
+                result.
 
         Raises:
             ValueError: a wrong shape, or events that are not valid; the message names the argument.
@@ -148,7 +151,8 @@ class Network:
     def counts(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> list[LayerCounts]:
         """Count the work of each layer, and last of the readout, per inference: means over the samples.
 
-        The events of a layer come from below; those of its own neurons pass through its recurrent ("lateral") weights.
+        A layer's ``events`` are those that it receives from below. The events of its own neurons add only operations
+        and bytes, if it has recurrent ("lateral") weights.
         """
         arrays = _arrays(events, self.input_size)
         found = self._run(arrays, threads, counts=True)[2]
@@ -166,7 +170,7 @@ class Network:
         return made
 
     def stream(self, batch: int = 1) -> Stream:
-        """Open a stream of ``batch`` samples side by side, in its initial state."""
+        """Open a stream that runs ``batch`` samples side by side, from the initial state."""
         return Stream(self, batch)
 
     def encode(self, images: ArrayLike, index: ArrayLike | None = None, seed: int = 0) -> Events:
@@ -178,7 +182,7 @@ class Network:
             seed: seed of the random spikes.
 
         Raises:
-            ValueError: the file names no image encoder, the number of pixels is wrong, or one is outside [0, 1].
+            ValueError: the file names no image encoder, the number of pixels is wrong, or a pixel is outside [0, 1].
             TypeError: an argument of the wrong type.
 
         """
@@ -231,7 +235,7 @@ class Stream:
         self._stream = _core.Stream(network._network, self.batch)
 
     def step(self, input: ArrayLike, values: ArrayLike | None = None, *, offsets: ArrayLike | None = None) -> Floats:
-        """Take one step and return the spikes of the last layer, (B, N).
+        """Advance by one step and return the spikes of the last layer, (B, N).
 
         Args:
             input: integers, the indices of the active inputs; or floats or bools, the dense input (K,) or (B, K).
@@ -289,7 +293,7 @@ def load(path: str | Path) -> Network:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file holds no such network, or one of a newer version; the message names the path.
+        ValueError: the file holds no exported network, or one of a newer version; the message names the path.
 
     Example:
         >>> import tempfile
@@ -322,7 +326,7 @@ class _Arrays(NamedTuple):
 
 
 def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
-    """Convert events to the arrays that the compiled module takes."""
+    """Convert events to the arrays that the compiled module expects."""
     given: Any = events
     if not hasattr(given, "offsets"):
         given = Events.from_dense(_floats("events", given))
@@ -349,7 +353,7 @@ def _array(name: str, given: Any) -> NDArray[Any]:
 
 
 def _floats(name: str, given: Any) -> Floats:
-    """Convert numbers to a float32 array as the compiled module takes it: contiguous and aligned."""
+    """Convert numbers to a float32 array as the compiled module expects it: contiguous and aligned."""
     array = _array(name, given)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
@@ -394,7 +398,7 @@ def _settings(text: str | None) -> dict[str, Any] | None:
 
 
 def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings of an image encoder; raise if they exceed what the kernels take."""
+    """Return the settings of an image encoder; raise if they are outside the kernels' ranges."""
     name = settings.get("name")
     if name not in ("RateEncoding", "LatencyEncoding"):
         raise ValueError(f"encoder: expected an image encoder, got {name}: encode the input yourself")

@@ -71,7 +71,7 @@ struct CellInputs {
         }
     }
 
-    // With special values in some places.
+    // With special values, such as NaN, in some places.
     CellInputs(Input& in, const CellOptions& options, uint64_t seed) : CellInputs(options, seed) {
         if (in.rarely(64))
             for (Array<T>& x : parameters) in.spoil(x);

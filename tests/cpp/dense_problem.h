@@ -13,7 +13,7 @@ namespace srcell {
 template <class T>
 struct DenseProblem {
     int64_t steps, batch, inputs;
-    std::vector<int64_t> lengths, unclamped;  // lengths: the same within [0, T]
+    std::vector<int64_t> lengths, unclamped;  // lengths: `unclamped`, clamped to [0, T]
     Array<T> elements;
 
     bool within(int64_t b, int64_t t) const { return lengths.empty() || t < lengths[static_cast<size_t>(b)]; }
@@ -92,7 +92,7 @@ void events_are_found(Input& in, const DenseProblem<T>& q) {
         }
         Array<T> values(without_values ? 0 : indices.size());
         kernels.of<T>().list_events(p, indices.data(), values.data());
-        // Alter the mask before both.
+        // Now the mask is altered before both counting and listing.
         kernels.f32.count_events(counted);
         CHECK(again[again.size() - 1] == set);
         Array<int32_t> any(set);
@@ -179,7 +179,7 @@ bool dense_inputs_agree(Input& in, int64_t steps, int64_t batch, int64_t inputs)
     in.spoil(weight);
 
     events_are_found(in, q);
-    // The elements serve as gradients: rows of `neurons`, as many as there are.
+    // The elements serve as gradients, in as many rows of `neurons` as they fill.
     products_agree(in, q.elements.data(), weight, neurons ? q.elements.size() / neurons : steps, neurons,
                    neurons ? columns : 5);
     counts_agree(in, q);

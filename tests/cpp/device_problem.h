@@ -61,7 +61,7 @@ Events<float> without_values(const Events<T>& events) {
 
 // Torch's work between the kernels: it sorts the events by key and finds where each (group, input) starts.
 struct SortedEvents {
-    Array<int64_t> found, positions, starts;  // positions as event_keys() found them, and sorted
+    Array<int64_t> found, positions, starts;  // found: positions as event_keys() wrote them; positions: sorted by key
     Array<int32_t> order;
 
     template <class T, class Key>

@@ -1,6 +1,6 @@
-// Properties of the device code of the CUDA kernels, run on the host, which the fuzz target and the test check: it
-// gives the bits of the CPU's scalar table on given currents (half precision too), on event rows and on masks; in
-// altered rows, entries out of range do not count as events.
+// Properties of the device code of the CUDA kernels, run on the host, which the fuzz target and the test check. The
+// device code gives the bits of the CPU's scalar table of kernels on given currents (half precision too), on event rows
+// and on masks. In altered rows, entries out of range do not count as events.
 #pragma once
 
 #include "device_problem.h"
@@ -40,8 +40,8 @@ Array<float> as_float(const Array<Half>& stored) {
     return numbers;
 }
 
-// Half-precision currents give the results of the same values in float32; their gradients are rounded to half, as are
-// spikes that follow them.
+// Half-precision currents give the results of the same values in float32; the gradients of the currents are rounded to
+// half, and so are spikes that have the currents' type.
 template <class Half>
 bool half_scans_agree(Input& in, const CellOptions& o, Element element) {
     CellInputs<float> cell(in, o, in.bytes(4));
@@ -137,7 +137,7 @@ void dots_agree(const Card& card, const CellInputs<T>& cell, const EventRows<T>&
     CHECK(got == expected);
 }
 
-// Calls alter(rows), which returns whether it made them invalid.
+// Calls alter(rows), which returns whether it made the rows invalid.
 template <class T, class Alter>
 bool passes_agree(Input& in, const CellOptions& o, int64_t inputs, Alter alter) {
     const auto seed = in.bytes(4);

@@ -14,14 +14,14 @@ struct EncodeProblem {
     bool rate;
     double gain;
     uint64_t seed;
-    Array<float> images, altered;  // altered: the pixels after they were counted
+    Array<float> images, altered;  // altered: replaces the images once they were counted
     Array<int64_t> index;
     bool thinned = false;
 
     int64_t rows() const { return prefix + steps; }
 };
 
-// The first sample with a pixel outside [0, 1], or -1 and the events.
+// The first sample with a pixel outside [0, 1]; or, if all pixels are valid, -1 and the events.
 struct Encoded {
     int64_t refused;
     std::vector<int64_t> offsets;
@@ -86,7 +86,7 @@ inline Encoded encode(const Kernels& kernels, const EncodeProblem& q, bool alter
                                 q.seed, active.data(), thresholds.data(), fired.data(), offsets.data(), q.thinned};
         kernels.rate_draw(p);
         indices = Array<int32_t>(offsets[offsets.size() - 1], poison);
-        // Change them back between the two passes.
+        // Change the pixels back between the two passes.
         if (altered) std::copy(q.images.begin(), q.images.end(), values.begin());
         kernels.rate_write(p, indices.data());
     } else {
@@ -115,7 +115,7 @@ inline EncodeProblem encode_problem(Input& in, int64_t samples, int64_t pixels, 
     const double gain = in.rarely(96) ? in.real<double>() : q.gain;
     if (std::isfinite(gain) && gain >= 0) q.gain = gain;
     Numbers numbers(in.bytes(4));
-    const int64_t zeros = in.below(6);  // black pixels in five
+    const int64_t zeros = in.below(6);  // black pixels out of five
     for (float& x : q.images) {
         const int64_t size = numbers.below((1 << 24) + 1);
         // Multiples of 1/4 have latencies half-way between two steps.
@@ -151,7 +151,8 @@ inline bool encoders_agree(Input& in, const EncodeProblem& q) {
     return expected.refused < 0;
 }
 
-// A pixel fires if its word is below its threshold. Half above the word is enough, because thresholds are rounded up.
+// A pixel fires if its random word is below its threshold. A threshold of the word plus 1/2 is enough, because
+// thresholds are rounded up.
 template <class Encode>
 void check_thresholds(Encode encode) {
     const std::vector<float> white = {1};

@@ -12,7 +12,7 @@
 
 namespace srcell {
 
-// Event rows in any order and with repetitions, some of them empty.
+// Rows of events, in any order and with repetitions; some rows are empty.
 template <class T>
 struct EventRows {
     Array<int64_t> offsets;
@@ -58,7 +58,8 @@ struct EventRows {
         });
     }
 
-    // Altered rows as the device reads them: the events of each row that lie within the arrays. Valid rows unchanged.
+    // Altered rows as the device reads them: the events of each row that lie within the arrays. Valid rows stay
+    // unchanged.
     EventRows as_read_by_device() const {
         return picked([&](int64_t row, const auto& keep) {
             const bool outside = offsets[row] < 0 || offsets[row + 1] > indices.size();
@@ -135,8 +136,8 @@ int64_t first_invalid(const CellOptions& o, const EventRows<T>& rows) {
     return -1;
 }
 
-// Calls check() with one offset or index after the other made invalid. The rows must have at least 3 samples and 3
-// steps.
+// Makes one offset or index after the other invalid, and calls check() each time. The rows must have at least 3 samples
+// and 3 steps.
 template <class T, class Check>
 void for_each_corruption(const CellOptions& o, EventRows<T>& rows, Check check) {
     const auto corrupt = [&](auto& array, int64_t at, int64_t value) {
@@ -155,8 +156,8 @@ void for_each_corruption(const CellOptions& o, EventRows<T>& rows, Check check) 
         for (const int64_t event : {int64_t(0), count / 2, count - 1}) corrupt(rows.indices, event, value);
 }
 
-// While it lives, a second thread puts wild values into arrays, one at a time, and takes them out again: a value that
-// was valid when a call checked it may have changed when the call uses it.
+// While this object lives, a second thread writes wild values into arrays, one at a time, and restores the old ones. So
+// a value that was valid when a call checked it may have changed when the call uses it.
 class ConcurrentWriter {
   public:
     template <class... Arrays>
@@ -193,7 +194,7 @@ class ConcurrentWriter {
     std::thread thread_;
 };
 
-// Makes calls while another thread writes into the events, until many were refused and many were not.
+// Makes calls while another thread writes into the events, until many calls were refused and many were not.
 template <class Call>
 void expect_both_outcomes(Call call) {
     int64_t refused = 0, accepted = 0;
@@ -252,7 +253,8 @@ struct EventsCall {
         return kernels.of<T>().events_backward(backward_arguments(threads));
     }
 
-    // The kernels must report sample `invalid` as the first invalid one, or -1. Returns the results if none is invalid.
+    // The kernels must report `invalid` as the first invalid sample, or -1 if all are valid. In that case, returns the
+    // results.
     Result<T> run(const Kernels& kernels, const Array<T>& weight, int threads, int64_t invalid = -1) {
         Result<T> result;
         CHECK(forward(kernels, weight, threads) == invalid);

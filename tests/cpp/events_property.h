@@ -1,6 +1,7 @@
-// The property of the kernels on events, which the fuzz target and the test check: every ISA returns the first invalid
-// sample, or else the results of the scan of the events' currents, sums of products as the gradients of weights and
-// values, and the same bits as the scalar table. Data past a sample's length are zero.
+// The property of the kernels on events, which the fuzz target and the test check. Every ISA returns the first invalid
+// sample. If all samples are valid, the results are those of the scan of the events' currents, and the gradients of
+// weights and values are sums of products. All bits are those of the scalar table of kernels. Data past a sample's
+// length are zero.
 #pragma once
 
 #include "events_problem.h"
@@ -19,14 +20,15 @@ struct CheckedSum {
     template <class T>
     void check(T got) const {
         const double unit = sizeof(T) == sizeof(float) ? 0x1p-24 : 0x1p-53;
-        // Twice, because the sum in double rounds as well. 0x1p-149 is for results below the normal range. Sums that
-        // may overflow float32, and those of infinities and NaN, are compared by their bits alone.
+        // Twice the bound, because the sum in double rounds as well. 0x1p-149 is for results below the normal range.
+        // Sums that may overflow float32, and those of infinities and NaN, are compared by their bits alone.
         if (size < 0x1p+100) CHECK(std::fabs(sum - double(got)) <= 2 * (terms + 1) * (unit * size + 0x1p-149));
         if (!terms) CHECK(got == 0);
     }
 };
 
-// Checks grad_weight, the last of the results: the sum over events of value times grad_current, the result before it.
+// Checks grad_weight, the last of the results. It is the sum over events of value times grad_current, which is the last
+// result but one.
 template <class T>
 void check_grad_weight(const CellOptions& o, const EventRows<T>& rows, const Result<T>& result) {
     const int64_t elements = o.neurons * rows.inputs, plane = o.batch * o.neurons;
@@ -58,7 +60,7 @@ void check_dots(const CellOptions& o, const EventRows<T>& rows, const Array<T>& 
         }
 }
 
-// Past a sample's length its trace, tile by tile, and its checkpoints are zero.
+// Past a sample's length the trace (the saved drive or integrator), tile by tile, and the checkpoints are zero.
 template <class T>
 void check_padding(const EventsCall<T>& call) {
     const CellOptions& o = call.in.o;
@@ -104,7 +106,7 @@ bool passes_agree(EventsProblem<T>& q) {
     if (invalid < 0) {
         check_padding(first);
         check_dots(q.o, q.rows, q.weight_t, q.grad_current, expected_dots);
-        // The scan of the same currents gives the same bits; it has no gradient of the weight.
+        // The scan of the same currents gives the same bits; the scan has no gradient of the weight.
         const Array<T> current = currents(q.o, q.rows, q.weight);
         Result<T> scanned = scan(scalar, q.cell, current, q.wanted.save, 1, kPoison), begin = expected;
         if (q.wanted.save && !q.wanted.grad_current) scanned.all.resize(scanned.all.size() - current.size());

@@ -45,7 +45,7 @@ IntegerCell any_cell(Draw draw) {
     cell.gate_threshold = any(INT16_MAX);
     cell.spike_threshold =
         draw(4) ? static_cast<int32_t>(cell.h_min + draw(cell.h_max - cell.h_min + 1)) : any(INT16_MAX);
-    // The remaining part of the largest |u|; the terms of u take their shares one after the other.
+    // What remains of the largest allowed |u|: the terms of u take their shares one after the other.
     int64_t left = cell.slope ? std::min<int64_t>(INT16_MAX, (INT16_MAX * one - 1) / cell.slope) : INT16_MAX;
     const auto factor_of = [&](int32_t low, int32_t high) {
         const int64_t largest = std::max(-low, high);
@@ -63,7 +63,7 @@ IntegerCell any_cell(Draw draw) {
 }
 
 struct IntegerProblem {
-    CellOptions o;  // its sizes, lengths and initial_state
+    CellOptions o;  // only sizes, lengths and initial_state are used
     IntegerCell cell;
     EventRows<float> rows;
     float rho = 3;
@@ -88,7 +88,7 @@ struct IntegerProblem {
             const int64_t kind = numbers.below(8), any = numbers.below(2 * weight_size);
             w = static_cast<int16_t>((kind == 0 ? 0 : kind == 1 ? 2 * weight_size - 1 : any) - weight_size);
         }
-        // Some are so small that gradients are flushed to zero.
+        // Some of grad_spikes are so small that gradients are flushed to zero.
         for (int64_t k = 3; k < grad_spikes.size(); k += 7) grad_spikes[k] *= 0x1p-96f;
     }
 
@@ -142,7 +142,7 @@ inline int64_t floor_shift(int64_t x, int64_t bits) {
     return x >= 0 ? x / divisor : -((divisor - 1 - x) / divisor);
 }
 
-// The outcome of the neurons on given rows by their definition, and i and u of every step.
+// What the definition of the neurons gives on some rows: the outcome, and i and u of every step.
 struct IntegerModel {
     IntegerOutcome outcome;
     std::vector<int64_t> i, u;  // (T, B, N), zero past a sample's length
@@ -236,8 +236,8 @@ struct IntegerOutputs {
     }
 };
 
-// With the weights packed into its own scratch, or with given packed weights, `exact` of which sum without overflow in
-// int16.
+// Calls the kernel, which packs the weights into its own scratch. If packed weights are `given`, it uses them instead;
+// sums of `exact` of them fit in int16.
 inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int threads, int poison,
                                Array<int16_t>* given = nullptr, int64_t exact = 0) {
     const IntegerProblem& q = out.q;
@@ -255,7 +255,7 @@ inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int 
 
 struct IntegerGradients {
     Array<float> current, weight;
-    int64_t invalid;  // the first invalid sample that the kernel returned, or -1
+    int64_t invalid;  // the kernel's result: the first invalid sample, or -1 if all are valid
 };
 
 inline IntegerGradients integer_backward(const Kernels& kernels, const IntegerProblem& q, const Array<float>& slopes,

@@ -1,14 +1,15 @@
-// The property of integer neurons, which the fuzz target and the test check: on every ISA and in the device code
+// The property of integer neurons, which the fuzz target and the test check. On every ISA and in the device code,
 // neurons with any constants, weights and states follow their definition in 64-bit integers, on rows some of which were
-// altered; their slopes and gradients agree with the definition in double, with the same bits everywhere.
+// altered. Their slopes (the surrogate gradients) and gradients agree with the definition in double, and have the same
+// bits everywhere.
 #pragma once
 
 #include "integer_problem.h"
 
 namespace srcell {
 
-// Checks the slopes against the surrogate in double. The errors in units of 2^-24: 2.9 of each tanh with its argument,
-// so 6.3 of the two factors, and 1 of each of the four further roundings.
+// Checks the slopes against the surrogate in double. The errors, in units of 2^-24: a tanh and its argument contribute
+// 2.9, so the two factors contribute 6.3; each of the four further roundings contributes 1.
 inline void check_slopes(const IntegerProblem& q, const IntegerModel& model, const Array<float>& slopes) {
     const double slope = std::ldexp(q.cell.slope, -q.cell.slope_shift);
     const double steepness = double(0.2f), unit = steepness * std::ldexp(slope, -q.cell.fraction_bits);

@@ -105,7 +105,7 @@ struct NetworkRows {
     }
 };
 
-// All NaNs are equal: a file may hold NaN as weights.
+// The outputs of a run. All NaNs are equal in comparisons, because a file may hold NaN as weights.
 struct Outcome {
     Result<float> logits;
     std::vector<Result<float>> spikes;

@@ -1,6 +1,6 @@
-// A property of the scan of given currents, which the fuzz target and the test check: every ISA gives the bits of the
-// scalar table for any threads, values and lengths; the same bits for one neuron of one sample alone, and for a
-// sequence cut in two; and checkpoints past a sample's length are zero.
+// A property of the scan of given currents, which the fuzz target and the test check: for any threads, values and
+// lengths every ISA gives the bits of the scalar table of kernels. The bits are the same for one neuron of one sample
+// alone, and for a sequence cut in two. Checkpoints past a sample's length are zero.
 #pragma once
 
 #include "cell_problem.h"
@@ -86,7 +86,7 @@ void two_parts_are_the_whole(Input& in, const CellInputs<T>& cell, const ScanCal
     CHECK(parts == expected);
 }
 
-// The layer's options have the lengths clamped to [0, T]. Returns the results of the scalar table.
+// The lengths in the layer's options are clamped to [0, T]. Returns the results of the scalar table.
 template <class T>
 Result<T> scans_agree(Input& in, CellInputs<T>& cell, const Array<T>& current, bool backward,
                       const std::vector<int64_t>& lengths) {

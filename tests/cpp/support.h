@@ -57,8 +57,9 @@ inline void unmap_pages_with_guard(char* start, size_t bytes) { munmap(start, by
 inline void set_environment(const char* name, const char* value) { setenv(name, value, 1); }
 #endif
 
-// The byte that fills memory before it is written: in one run NaN, or -1 as integers, and large finite numbers in the
-// other. An output that is not written, or that depends on the contents of scratch, then differs between the two.
+// The bytes that fill memory before it is written, one in each of two runs: the first makes NaN, or -1 as integers, the
+// second large finite numbers. An output that is not written, or that depends on the contents of scratch, then differs
+// between the two runs.
 constexpr int kPoison = 0xFF, kOtherPoison = 0x7F;
 
 #if defined(__has_feature)

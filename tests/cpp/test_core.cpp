@@ -1,5 +1,5 @@
 // The compiled core without Python, for the sanitizers: dispatch, threads, the memory cache, and the scan kernels of
-// every ISA on small and awkward shapes against the scalar table.
+// every ISA, compared with the scalar table of kernels on small and awkward shapes.
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -41,7 +41,7 @@ uint64_t shapes_agree(uint64_t number) {
     return digest;
 }
 
-// In float32 an integrator below 2^-100, and its gradient, are 0; float64 keeps them. NaN stays, in the spikes too.
+// In float32 an integrator below 2^-100, and its gradient, are 0; float64 keeps them. NaN stays NaN, in the spikes too.
 template <class T>
 void tiny_integrators_are_flushed() {
     const T smallest = T(0x1p-100), below = std::nextafter(smallest, T(0)), nan = T(__builtin_nan(""));

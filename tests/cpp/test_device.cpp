@@ -21,10 +21,10 @@ void scan_shapes_agree() {
                 }
 }
 
-// The divisions in tanh and sigmoid, from every reciprocal that a GPU may give. If the Newton step leads to the
-// reciprocal rounded to nearest, the last correction leads to the quotient rounded to nearest (Markstein's theorem);
-// for the other divisors dividends are tried, here every 61st. Quotients of sigmoid become denormal: these try every
-// 61st divisor, from 2^-64 on. All dividends and all divisors were tried once.
+// The divisions in tanh and sigmoid, starting from every approximate reciprocal that a GPU may give. If the Newton step
+// leads to the reciprocal rounded to nearest, the last correction leads to the quotient rounded to nearest (Markstein's
+// theorem). For the other divisors the test tries dividends, here every 61st. Quotients of sigmoid become denormal: for
+// them the test tries every 61st divisor, from 2^-64 on. All dividends and all divisors were tried once.
 void quotients_are_rounded_to_nearest() {
     using V = device::Value<float>;
     const auto start = [](V b, uint32_t units) { return device::value_of(device::bits_of(V{1 / b.x}) + units); };
@@ -113,7 +113,8 @@ void groups_agree() {
     passes_agree<float>(2, 3, 2100, 3, ++number);  // more tiles than groups
 }
 
-// Weights go to shared memory if they fit and enough events use them, in blocks so small that every processor gets one.
+// Weights go to shared memory if they fit and enough events use them, in blocks so small that every processor gets a
+// block.
 void tiles_are_chosen() {
     const device::Limits h100 = {132, 227 << 10}, turing = {40, 64 << 10};
     const auto chosen = [](const device::Limits& limits, int64_t batch, int64_t neurons, int64_t inputs,

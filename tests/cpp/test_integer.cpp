@@ -1,5 +1,5 @@
 // Integer neurons on every ISA and in the device code, for the sanitizers: small and awkward shapes, more events than
-// 16 bits count, invalid rows, and rows that change during a call.
+// 16 bits can count, invalid rows, and rows that change during a call.
 #include "integer_property.h"
 
 using namespace srcell;
@@ -33,7 +33,7 @@ void shapes_agree() {
         Input in(static_cast<uint64_t>(1000 + neurons));
         any_neurons_agree(in, cell_options(in, 5, 2, neurons), 40);
     }
-    // Many samples and tiles, so that a group of samples holds several.
+    // Many samples and tiles, so that a group of samples holds more than one.
     for (const int64_t batch : {16, 40})
         for (const int64_t neurons : {5, 300}) {
             Input in(static_cast<uint64_t>(batch + neurons));
@@ -41,7 +41,7 @@ void shapes_agree() {
         }
 }
 
-// Sums of 70,001 weights: beyond 16 bits whatever their size, and beyond 32 for the largest.
+// Sums of 70,001 weights: beyond 16 bits whatever the weights, and beyond 32 bits for the largest weights.
 void any_number_of_events_is_summed() {
     const int64_t events = 70001;
     for (const int64_t size : {1, 8, 512, 32768})
@@ -83,7 +83,7 @@ void every_clamp_is_counted() {
     });
 }
 
-// Few events of many inputs are packed event by event, before their indices are checked.
+// If there are few events and many inputs, weights are packed event by event, before the events' indices are checked.
 void invalid_rows_are_refused(int64_t inputs) {
     const CellOptions o = {5, 3, 130, false, false, false, false, true, false, false, {}};
     Numbers numbers(2);

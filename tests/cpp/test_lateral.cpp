@@ -1,6 +1,7 @@
-// Every ISA's kernels for layers with recurrent weights, for the sanitizers: small and awkward shapes against the
-// scalar table and the scan of the summed currents, given currents against the events that make them, recurrent weights
-// of 0 against the kernels without them; and invalid rows.
+// Every ISA's kernels for layers with recurrent weights, for the sanitizers. On small and awkward shapes the results
+// are compared with the scalar table of kernels and with the scan of the summed currents. Given currents are compared
+// with the events that make them, and recurrent weights of 0 with the kernels without recurrent weights. Also tests
+// invalid rows.
 #include "events_problem.h"
 
 using namespace srcell;
@@ -36,7 +37,7 @@ struct LateralCall : EventsCall<T> {
         return kernels.of<T>().lateral_backward(p);
     }
 
-    // Without the weight's gradient, which given currents do not have.
+    // The results without the weight's gradient: with given currents there is no weight.
     Result<T> result() const {
         Result<T> all;
         this->out.add_forward(all);
@@ -47,7 +48,8 @@ struct LateralCall : EventsCall<T> {
     }
 };
 
-// The forward pass is the scan of the currents plus, neuron by neuron, weight times spike of step t-1.
+// The forward pass equals the scan of the summed currents: to each given current is added, neuron by neuron, weight
+// times spike of step t-1.
 template <class T>
 void check_forward(const CellInputs<T>& cell, const LateralCall<T>& call, const Array<T>& lateral, Array<T> current) {
     const int64_t neurons = cell.o.neurons, plane = cell.o.plane();

@@ -1,6 +1,6 @@
 // Several threads call the kernels at once, each call on several threads, on shared inputs: results equal those of a
 // single thread, and the thread sanitizer reports nothing. Then the same in a forked child. With the argument `openmp`
-// the kernels run on the threads of GNU's runtime, which that sanitizer does not know.
+// the kernels run on the threads of GNU's runtime, which the thread sanitizer does not know.
 #if defined(__linux__)
 #include <dlfcn.h>
 #endif
@@ -22,7 +22,7 @@
 #include "encode_problem.h"
 #include "events_problem.h"
 
-// The thread sanitizer would end a child that starts threads where its parent had several.
+// By default the thread sanitizer ends a forked child that starts threads if the parent had several.
 extern "C" __attribute__((visibility("default"))) const char* __tsan_default_options() { return "die_after_fork=0"; }
 
 using namespace srcell;

@@ -1,4 +1,4 @@
-"""A GPU to test on: a real card, or the host with the CUDA kernels compiled for it (tests/cpp/cuda_on_host.cpp)."""
+"""A GPU to test on: a real one, or the host with the CUDA kernels compiled for it (tests/cpp/cuda_on_host.cpp)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def moved(x: Any, device: torch.device | str) -> Any:
 def gradients_of(
     run: Callable[..., Sequence[Tensor]], inputs: Sequence[Any], device: torch.device | str = "cpu"
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Outputs and gradients, on the CPU; the gradients are of a sum of all outputs with different weights."""
+    """Outputs and gradients, moved to the CPU; the gradients are those of a sum of all outputs, each with its own
+    weight.
+    """
     inputs = [moved(x, device) for x in inputs]
     outputs = [x.cpu() for x in run(*inputs)]
     generator = torch.Generator().manual_seed(1)
@@ -124,7 +126,8 @@ def make_case(
     recurrent: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Inputs, Tensor | EventBatch | None]:
-    """The arguments by name that make a layer (T, B, N) spike, and its input that gets no gradient, or None.
+    """By name, the arguments that make a layer (T, B, N) spike; and the input that gets no gradient, or None for
+    currents.
 
     `kind` is currents, EventBatch, graded (events with values) or dense; `cell` is constants, scalars or per neuron.
     """
@@ -162,7 +165,7 @@ def layer_of(
     function: Callable[..., Outputs] = src_linear,
     **options: Any,
 ) -> Callable[..., list[Tensor]]:
-    """``src``, or ``function`` of x and a weight, as a function of the named tensors; x gets no gradient."""
+    """``src``, or ``function`` of x and a weight, as a function of the named tensors. No gradient is computed for x."""
 
     def run(*tensors: Tensor) -> list[Tensor]:
         device = tensors[0].device

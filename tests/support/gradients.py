@@ -26,7 +26,7 @@ def requiring_grad(inputs: Inputs) -> Inputs:
 def gradients(
     function: Callable[..., Outputs], inputs: Inputs, grad_outputs: Sequence[Tensor | None], **options: Any
 ) -> Inputs:
-    """The gradient of every input, given the grad_outputs of spikes, i, h, hs; None is no gradient."""
+    """The gradient of every input, given the grad_outputs of spikes, i, h, hs; a grad_output may be None."""
     leaves = requiring_grad(inputs)
     spikes, state = call(function, leaves, **options)
     pairs = [(x, g) for x, g in zip((spikes, *state), grad_outputs, strict=True) if g is not None]
@@ -60,8 +60,8 @@ def largest(x: Tensor) -> float:
 def relative_error(x: Tensor, expected: Tensor) -> float:
     """The largest error relative to the largest element, or to 1 if that is larger.
 
-    With recurrent_grad=True gradients reach 1e4 and more, and a small element is a difference of large terms, so that
-    its rounding error is that of the terms. The lower limit of 1 is the size of the grad_outputs.
+    With recurrent_grad=True gradients reach 1e4 and more, and a small element is a difference of large terms, so its
+    rounding error is as large as that of the terms. The lower limit of 1 is the size of the grad_outputs.
     """
     return largest(x - expected) / max(1.0, largest(expected))
 

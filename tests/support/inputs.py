@@ -38,7 +38,9 @@ def noise(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def make_currents(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Noise with a kick in one of sixteen elements: from near rest, 5 to 10 % of the elements are active."""
+    """Noise with a kick in one of sixteen elements. Neurons that start near rest are active in 5 to 10 % of the
+    elements.
+    """
     kicks = torch.from_numpy((random_bits(seed + 1000, *shape) % np.uint64(16) == 0).astype(np.float64))
     return (0.87 * noise(seed, *shape) + 8 * kicks).to(dtype)
 
@@ -136,7 +138,7 @@ class Layer(NamedTuple):
 def make_layer(
     inputs: Inputs, mode: tuple[str, bool], lengths: list[int] | None = None, *, present: bool = True
 ) -> Layer:
-    """A layer from inputs of make_inputs; without ``present`` only from the bias."""
+    """A layer from inputs of make_inputs; if not ``present``, only the bias is given."""
     cell, state = ([inputs[name] for name in names if present and name in inputs] for names in (PARAMETERS, STATE))
     ends = torch.tensor(lengths) if present and lengths is not None else None
     return Layer(inputs["bias"], cell, state, ends, CONSTANTS, *mode, inputs.get("weight_hh") if present else None)

@@ -35,8 +35,8 @@ Integers = NDArray[np.int64]
 def integer_model(
     input: NDArray[Any], weight: NDArray[Any], state: Any = None, lengths: Any = None, **changes: int
 ) -> tuple[Integers, tuple[Integers, Integers, Integers], int, dict[str, Integers]]:
-    """Spikes (T, B, N), the state, how often i was clamped, and the traces of i and u, of an input (T, B, K) of 0 and 1
-    (or of numbers of spikes).
+    """For an input (T, B, K) of 0 and 1 (or of numbers of spikes): the spikes (T, B, N), the state, how often i was
+    clamped, and i and u of every step.
     """
     c = HARDWARE | changes
     steps, batch, _ = input.shape

@@ -14,7 +14,7 @@ from srcell.functional.synapse import linear
 from srcell.reference import src_reference
 from support.inputs import Inputs, Outputs, make_inputs, make_linear_inputs, with_values
 
-# By seed: (T, B, N) and K of the traces on which an error of at most 1e-12 is required, and lengths for them.
+# By seed: (T, B, N) and K of the sequences on which an error of at most 1e-12 is required, and lengths for them.
 SHAPES = {3: ((20, 3, 5), 7), 8: ((20, 3, 5), 7), 14: ((17, 2, 9), 70), 1: ((16, 4, 1), 1), 2: ((5, 1, 20), 3)}
 LENGTHS = {3: [20, 0, 13], 8: [7, 20, 16], 14: [1, 17], 1: [15, 16, 0, 7], 2: [4]}
 
@@ -44,7 +44,7 @@ def problem(kind: str, seed: int, shape: tuple[int, int, int], width: int = 4, *
 
 
 def trace(kind: str, seed: int, per_neuron: bool = True) -> Problem:
-    """One of KINDS with the inputs of a seed of SHAPES."""
+    """One of KINDS on the sequence of SHAPES with this seed."""
     return problem(kind, seed, *SHAPES[seed], per_neuron=per_neuron)
 
 

@@ -1,4 +1,6 @@
-"""Torch's modes: a call in a mode gives its eager result, or its shapes where the mode has no values, or an error."""
+"""Torch's modes, such as fake tensors: a call in a mode gives the eager result, only its shapes if the mode has no
+values, or an error.
+"""
 
 from __future__ import annotations
 

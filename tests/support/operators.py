@@ -60,7 +60,7 @@ def layer_call(
     save: bool = True,
     trace_integrator: bool = True,
 ) -> LayerCall:
-    """``src`` without a weight, ``src_events`` on an EventBatch, ``src_dense`` on a tensor."""
+    """The call of ``src`` if there is no weight, of ``src_events`` on an EventBatch, of ``src_dense`` on a tensor."""
     options = {"save": save, "trace_integrator": trace_integrator}
     if weight is None:
         return LayerCall("src", [input], layer, {}, options)

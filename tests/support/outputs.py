@@ -27,7 +27,7 @@ def entries(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def check_output(write: Callable[[Path], object], folder: Path, name: str, kind: str) -> bool:
-    """Write a file in an empty folder to a path of that name and kind; return whether it was not refused."""
+    """Write a file in an empty folder to a path of that name and kind; return whether the path was accepted."""
     plain, path, target = folder / "plain", folder / name, folder / LINKS["link"]
     write(plain)
     content = plain.read_bytes()

@@ -17,7 +17,7 @@ from typing import Any
 import srcell
 
 PATIENCE = 120  # seconds
-# Two threads that share a core wait for each other by spinning; results do not depend on their number.
+# Two threads that share a core wait for each other by spinning; results do not depend on the number of threads.
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 ISAS: tuple[str, ...] = srcell.info()["isas"]
 
@@ -58,7 +58,7 @@ class IsaProcess:
         return result
 
     def close(self) -> None:
-        # Closing its input may not end it: workers that were forked later hold the pipe open as well.
+        # Closing its input may not end the process: workers that were forked later hold the pipe open as well.
         self._process.communicate("null\n")
 
 

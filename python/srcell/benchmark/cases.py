@@ -1,4 +1,4 @@
-"""The benchmark cases: sizes, densities, and the rows of each."""
+"""The benchmark cases: sizes, densities, and the rows of each, i.e. the implementations that are timed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class Setting:
     """One workload and the rows that are measured on it.
 
     Attributes:
-        case: the key in ``CASES`` that it belongs to.
-        subject: "recurrence" (given currents), "layer" (a linear synapse before it), "stack" (several layers),
-            "classifier" (a stack and its readout, forward only), "module" (a torch module), "step" (modules that
-            advance by one step, forward only) or "import" (a new Python that imports torch and the row's package).
+        case: the key in ``CASES`` that the setting belongs to.
+        subject: what is timed: "recurrence" (neurons on given currents), "layer" (neurons behind a linear synapse),
+            "stack" (several layers), "classifier" (a stack and its readout, forward only), "module" (a torch module),
+            "step" (modules that advance by one step, forward only) or "import" (a new Python that imports torch and the
+            row's package).
         inputs: number of inputs, K.
         neurons: N of each layer, first to last.
         rows: keys of ``LABELS``.
@@ -120,7 +121,7 @@ def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = Fa
 
     Args:
         cases: keys of ``CASES``; all of them if empty.
-        threads: number of threads of the settings that do not fix it.
+        threads: number of threads of the settings that do not fix their own.
         quick: batches of at most 32 and no compiled rows, for rough times.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``record``: the content of a results file: results with date, machine and versions."""
+"""``record``: makes the content of a results file from results, date, machine and versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .timing import Result
 
 
 def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
-    """Combine results with the date, and the commit, processor and versions that they were measured with.
+    """Combine results with the date, and with the commit, processor and versions of the measurement.
 
     Args:
         results: results of ``run``.

@@ -46,10 +46,10 @@ class Row(NamedTuple):
 
 
 class Spikes:
-    """Random spikes in every form that a row takes as input.
+    """Random spikes in every form that a row uses as input.
 
-    The sparse forms are built anew from their arrays at each call, as the batches of a training loop are, so that
-    nothing derived from one can be cached for the next.
+    The sparse forms are built anew from their arrays at each call, like the batches of a training loop. So nothing
+    derived from one form can be cached for the next call.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -63,7 +63,7 @@ class Spikes:
         return EventBatch(self._offsets, self._indices, shape=self.shape)
 
     def make_csr(self) -> Callable[[], Tensor]:
-        """A function that builds the CSR matrix (T * B, K), with 32-bit indices: torch's product is fastest on them."""
+        """A function that builds the CSR matrix (T * B, K), with 32-bit indices: they make torch's product fastest."""
         steps, batch, inputs = self.shape
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
@@ -104,10 +104,11 @@ def _srcell(setting: Setting) -> Neuron:
     return lambda current, bias: src(current, bias, **setting.modes)[0]
 
 
-# By row, functions of currents (T, B, N) and a bias; bench/ adds those of other libraries.
+# For each row, a function that makes its neuron: a function of currents (T, B, N) and a bias. bench/ adds the rows of
+# other libraries.
 NEURONS: dict[str, Callable[[Setting], Neuron]] = {"eager": _eager, "compiled": _compiled, "srcell": _srcell}
-# By row, functions that advance by one step on an input (B, K), with their parameters; bench/ adds those of other
-# libraries.
+# For each row, a function that makes its step, a call that advances by one step on an input (B, K), and the step's
+# parameters. bench/ adds the rows of other libraries.
 STEPS: dict[str, Callable[[Setting, Tensor], tuple[Step, Sequence[Tensor]]]] = {}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .cases import FORWARD, Setting
 from .rows import MAKERS, Row, UnavailableError
 
-WARM_UP = 1  # covers what torch.compile compiles, and the pages that allocators keep
+WARM_UP = 1  # repetitions not counted, in which torch.compile compiles and allocators get the pages that they keep
 # Fast settings are repeated for up to 1 s, slow ones for at most 15 s, but at least as often as quartiles need.
 SHORTEST, LONGEST, FEWEST = 1.0, 15.0, 5
 
@@ -35,7 +35,7 @@ class Result(TypedDict):
     """The result of a setting, ready for JSON.
 
     ``setting`` has the fields of ``Setting`` without the rows, and the number of threads used; ``left_out`` gives the
-    reason for each row that could not be measured; ``milliseconds`` are by row and pass.
+    reason for each row that could not be measured; ``milliseconds`` has the quartiles by row and pass.
     """
 
     setting: dict[str, Any]
@@ -62,7 +62,8 @@ def _time_forward(row: Row, clock: Clock) -> float:
 def _time_both(row: Row, gradient: Tensor, clock: Clock) -> float:
     """Milliseconds of forward and backward; frees the gradients afterwards.
 
-    glibc may return their pages to the system, which costs as much as a pass; the next row must not pay for it.
+    glibc may return the gradients' pages to the system. That costs as much as a pass, and the next row must not pay for
+    it.
     """
 
     def call() -> Tensor:
@@ -90,10 +91,10 @@ def measure(setting: Setting, repetitions: int) -> Result:
 
     Args:
         setting: what to measure; its number of threads, if given, stays set in torch afterwards.
-        repetitions: of every row, at least 2; slow settings get fewer, fast ones more.
+        repetitions: repetitions of every row, at least 2; slow settings get fewer, fast ones more.
 
     Returns:
-        Quartiles of milliseconds by row and pass.
+        The ``Result``, with quartiles of milliseconds by row and pass.
 
     Example:
         >>> from srcell.benchmark import Setting, measure
@@ -137,8 +138,8 @@ def time_rows(
         rows: the rows by name.
         gradients: grad_outputs of each row by name.
         passes: "forward", "forward and backward" or both.
-        repetitions: of every row; slow ones get fewer, fast ones more.
-        clock: milliseconds of a call.
+        repetitions: repetitions of every row; slow rows get fewer, fast ones more.
+        clock: measures the milliseconds of a call.
 
     Returns:
         The number of repetitions, and quartiles of milliseconds by row and pass.
@@ -189,7 +190,7 @@ def run(
 
     Args:
         settings: what to measure.
-        repetitions: of every row, at least 2.
+        repetitions: repetitions of every row, at least 2.
         before: called with each setting before it is measured.
 
     Raises:
@@ -214,7 +215,7 @@ def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_measured, args=(sender, setting, repetitions))
-    # The child inherits the mask: only this process handles Ctrl-C, and the child prints no traceback.
+    # The child inherits this signal mask: only this process handles Ctrl-C, and the child prints no traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()

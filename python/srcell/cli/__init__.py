@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         silence()
-        return 141  # as of a process killed by SIGPIPE
+        return 141  # the status of a process killed by SIGPIPE
     except USER_ERRORS as error:
         # The message of an OSError begins with a path, which may equal the name of a setting.
         about_setting = not isinstance(error, OSError)

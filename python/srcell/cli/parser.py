@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and raise for unknown arguments here, not in the main parser, to suggest the command's own options."""
+        """Parse. For unknown arguments raise here, not in the main parser, to suggest options of this command."""
         known, rest = super().parse_known_args(args, namespace)
         if rest:
             given = next((word[2:].partition("=")[0] for word in rest if word.startswith("--")), "")
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         return known, rest
 
     def options(self) -> dict[str, str]:
-        """The option that sets each attribute of the namespace, by attribute."""
+        """For each attribute of the namespace, the option that sets it."""
         return {
             action.dest: next(name for name in action.option_strings if name.startswith("--"))
             for action in self._actions
@@ -86,7 +86,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -
 
     Args:
         parser: the command's parser.
-        training: whether the command trains; one that does not writes no checkpoints.
+        training: whether the command trains; if not, it writes no checkpoints, and their flag is left out.
 
     """
     group = parser.add_argument_group("this machine", "Results do not depend on these. Defaults in brackets.")

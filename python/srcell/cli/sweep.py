@@ -71,7 +71,7 @@ def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None
         if is_first_process():
             sweep.write_summary(out, runs, accuracies)
     if is_first_process():
-        sweep.write_summary(out, runs, accuracies)  # if all runs had ended before, it was not written above
+        sweep.write_summary(out, runs, accuracies)  # if all runs had ended before, none was written above
         print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), summary_rows(runs, accuracies))
         print(f"run folders, sweep.json and sweep.csv in {out}")
 
@@ -123,7 +123,7 @@ def train_or_resume(config: TrainingConfig, path: Path, options: RunOptions) -> 
 
 
 def what_is_left(runs: int, durations: Sequence[float]) -> str:
-    """Say how many runs follow this one, and the expected time left at the mean duration of the runs before it."""
+    """Say how many runs follow this one, and how long this and those will take at the mean duration of earlier runs."""
     text = f"{runs} more after it" if runs else "the last"
     minutes = (runs + 1) * sum(durations) / max(len(durations), 1) / 60
     return f"{text}, about {minutes:.0f} min left" if minutes >= 1 else text

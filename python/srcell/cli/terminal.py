@@ -121,7 +121,10 @@ def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str
 
 @contextmanager
 def shown_progress(header: Callable[[Trainer], Iterator[str]] | None = None) -> Iterator[Observer]:
-    """An observer for the block: a progress bar, or lines if standard output is not a terminal; the header first."""
+    """Make an observer for the block: a progress bar, or lines if standard output is not a terminal.
+
+    The observer prints the header first.
+    """
     with extra("train"):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -140,7 +143,7 @@ def shown_progress(header: Callable[[Trainer], Iterator[str]] | None = None) -> 
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table, the first column left-aligned, the others right-aligned; without style if not to a terminal."""
+    """Print a table: first column left-aligned, others right-aligned, no style unless standard output is a terminal."""
     with extra("train"):
         from rich.box import SIMPLE_HEAD
         from rich.console import Console

@@ -1,6 +1,6 @@
 """Data sets by name, and loaders that turn their samples into batches of events.
 
-Training and the command line use it; this package must never know about networks.
+Training and the command line use this package, which must never know about networks.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels")
-"""The data sets among ``NAMES`` that are sequences of real numbers, which ``HeldEncoding`` takes."""
+"""The data sets among ``NAMES`` that are sequences of real numbers; ``HeldEncoding`` encodes them."""
 
 RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc")
 """The data sets among ``NAMES`` that are recordings of events."""
@@ -139,7 +139,7 @@ def check_name(name: str, names: Sequence[str] = NAMES, what: str = "data set") 
     """Raise unless a name is one of ``names``.
 
     Raises:
-        ValueError: it is not; the message suggests a similar name.
+        ValueError: the name is none of them; the message suggests a similar one.
 
     """
     if name not in names:

@@ -1,7 +1,7 @@
 """``Dataset`` and its samples, ``LabelledImages``, ``LabelledSequences`` and ``LabelledEvents``.
 
-The functions that load data sets return it and training reads it; it must never know where samples come from or what a
-network does with them.
+The functions that load data sets return a ``Dataset``, and training reads it. This file must never know where samples
+come from or what a network does with them.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class LabelledEvents(NamedTuple):
 
     @classmethod
     def of(cls, recordings: Sequence[EventBatch], labels: Sequence[int]) -> LabelledEvents:
-        """Join recordings, at least one and each a batch of one, to one batch in which each has its length."""
-        # cat() adds lengths only to batches shorter than ``steps``: one more silent step gives every batch its length.
+        """Join recordings (at least one, each a batch of one sample) into a batch that has their lengths."""
+        # cat() adds lengths only if a batch is shorter than ``steps``: one more silent step makes all of them shorter.
         longest = max(recording.shape[0] for recording in recordings)
         return cls(EventBatch.cat(recordings, steps=longest + 1).truncate(longest), torch.tensor(labels))
 

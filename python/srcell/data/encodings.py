@@ -1,6 +1,6 @@
 """Encodings, which turn the samples of a data set into batches of events.
 
-``EventLoader`` and networks hold one; it must never know which data set its samples are from.
+``EventLoader`` and networks hold an encoding; an encoding must never know which data set its samples are from.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LatencyEncoding:
 
 @dataclass(frozen=True)
 class HeldEncoding:
-    """Each element of a sequence is the value of an event for ``hold`` steps: a current, not a spike.
+    """Each element of a sequence becomes the value of events in ``hold`` steps: a current, not a spike.
 
     Example:
         >>> import torch
@@ -73,8 +73,9 @@ class HeldEncoding:
 class RecallEncoding:
     """A symbol, noise for ``delay`` steps, then a cue, after which the network must name the symbol.
 
-    The inputs of a symbol fire in all of the first ``SHOWN`` steps; then each noise input fires at random; in the last
-    ``ANSWERED`` steps there is no noise, and in the first ``SHOWN`` of these the cue's input fires.
+    In each of the first ``SHOWN`` steps the inputs of the symbol fire. In the next ``delay`` steps each noise input
+    fires at random. In the last ``ANSWERED`` steps there is no noise; in the first ``SHOWN`` of them the cue's input
+    fires.
 
     Example:
         >>> import torch

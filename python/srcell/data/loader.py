@@ -37,8 +37,8 @@ class EventLoader:
     """Iterates over one epoch of ``(EventBatch, labels)``.
 
     The order of the samples depends only on (seed, epoch), and the spikes of a sample only on (seed, epoch, its
-    number): not on the number of workers or of processes that share the data. Without ``shuffle`` both are the same in
-    every epoch.
+    number). Neither depends on the number of workers or of processes that share the data. Without ``shuffle``, order
+    and spikes are the same in every epoch.
 
     Args:
         samples: images, sequences or recordings.
@@ -190,7 +190,7 @@ def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
         if own is not None:
             raise type(error)(own) from error
         # If a worker died, torch often says so, but may also raise any error of a broken connection. A worker's
-        # connections close before it exits: hence the wait of a second.
+        # connections close before the worker exits: hence the wait of a second.
         reason = str(error).partition("\n")[0]
         if "DataLoader worker (pid" in reason or wait([worker.sentinel for worker in workers], timeout=1):
             raise ChildProcessError(f"a DataLoader worker died ({reason}): try fewer workers") from error
@@ -201,11 +201,11 @@ def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:
 def _starting_workers() -> Iterator[None]:
     """While workers start, block SIGINT and SIGTERM for them; afterwards restore the previous handler of SIGCHLD.
 
-    DataLoader's handler raises wherever the process is when a worker dies, even inside a training step. Without it, the
-    loader notices the death within seconds, when the next batch is fetched.
+    DataLoader's handler of SIGCHLD raises wherever the process is when a worker dies, even inside a training step.
+    Without that handler, the loader notices the death within seconds, when the next batch is fetched.
     """
-    # A forked worker inherits the signal mask, so that no signal stops it before it sets its own. Signals are
-    # not blocked with a fork server, which would keep the mask for all later processes.
+    # A forked worker inherits the signal mask, so no signal stops the worker before it sets its own mask. With a fork
+    # server, signals are not blocked: the server would keep the mask for all later processes.
     blocked = STOPPING if multiprocessing.get_start_method() == "fork" else ()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     on_death = signal.getsignal(signal.SIGCHLD)
@@ -220,7 +220,7 @@ def _starting_workers() -> Iterator[None]:
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Let a worker ignore SIGINT and SIGTERM, which reach the whole process group: the parent decides when to stop.
 
-    A SIGTERM from the parent still ends the worker: DataLoader ends hanging workers that way.
+    A SIGTERM from the parent still ends the worker: DataLoader ends hanging workers with it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     threading.Thread(target=_obey_the_parent, daemon=True).start()

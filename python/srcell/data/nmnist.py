@@ -27,8 +27,8 @@ POLARITIES, HEIGHT, WIDTH = 2, 34, 34
 EVENT_BYTES = 5
 MICROSECONDS_A_STEP = 1000
 CACHE_FORMAT = 1
-# An event of this y marks an overflow of the time stamps, 2^13 microseconds; valid recordings, a third of a second
-# long, have none.
+# An event with y = OVERFLOW marks an overflow of the time stamps, at 2^13 microseconds. Valid recordings, a third of a
+# second long, have no overflows.
 OVERFLOW, MOST_OVERFLOWS = 240, 1000
 
 
@@ -38,12 +38,12 @@ def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, c
     Several events of one pixel and polarity in a bin count once.
 
     Args:
-        root: the folder that holds ``Train`` and ``Test``, or ``NMNIST`` or ``nmnist`` with these in it; each of the
-            two has one folder of .bin files per label.
+        root: the folder that holds ``Train`` and ``Test``, or ``NMNIST`` or ``nmnist`` with these in it. ``Train`` and
+            ``Test`` each have one folder of .bin files per label.
         prefix: silent steps before the first bin.
         download: let tonic download missing files into ``root``.
-        cache: store the binned recordings in a file beside ``Train`` and ``Test``, and read it the next time; it is
-            rewritten if a recording has changed. If it cannot be written, the function warns.
+        cache: store the binned recordings in a file beside ``Train`` and ``Test``, and read that file the next time. It
+            is rewritten if a recording has changed. If the file cannot be written, the function warns.
 
     Returns:
         A ``Dataset`` of recordings (T, B, 2312), in the order of labels and file names, of ten classes.
@@ -114,7 +114,7 @@ def _read_recording(path: Path, prefix: int) -> EventBatch:
         raise ValueError(
             f"{path}: corrupt or truncated ({size} bytes, not a multiple of {EVENT_BYTES}): extract it again"
         )
-    # tonic takes time proportional to overflows * events.
+    # tonic needs time proportional to overflows * events.
     overflows = int(np.count_nonzero(np.fromfile(path, np.uint8)[1::EVENT_BYTES] == OVERFLOW))
     if overflows > MOST_OVERFLOWS:
         raise ValueError(f"{path}: corrupt ({overflows} overflows of time): extract it again")

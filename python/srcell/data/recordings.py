@@ -77,8 +77,8 @@ def load_dvs_gesture(
     Each recording has its own length, about 600 steps of 10 ms. Several events of one input in a bin count once.
 
     Args:
-        root: the folder that holds ``ibmGestureTrain`` and ``ibmGestureTest``, or ``DVSGesture`` with these in it; in
-            each, a folder per user and lighting has an .npy file per gesture, named by its label.
+        root: the folder that holds ``ibmGestureTrain`` and ``ibmGestureTest``, or ``DVSGesture`` with these in it. Each
+            of the two has a folder per user and lighting, with an .npy file per gesture, named by the gesture's label.
         bin_width: duration of a step, in ms.
         pooling: pixels per input in each direction; a divisor of 128.
         prefix: silent steps before the first bin.
@@ -189,7 +189,7 @@ def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int)
         if events.ndim != 2 or events.shape[1] != 4 or not np.can_cast(events.dtype, np.float64):
             raise ValueError(f"expected rows of four numbers, got {events.dtype} of shape {events.shape}")
         x, y, polarity = (_whole(name, events[:, k]) for k, name in enumerate(("x", "y", "polarity")))
-        # Events are checked before pooling, which would bring some from outside inside.
+        # Events are checked before pooling, which would move some from outside the sensor to the inside.
         for name, values, end in (("x", x, SENSOR), ("y", y, SENSOR), ("polarity", polarity, 2)):
             if len(values) and not 0 <= values.min() <= values.max() < end:
                 raise ValueError(f"expected {name} in [0, {end}), got {values.min()} to {values.max()}")

@@ -43,7 +43,7 @@ def load_pixel_mnist(root: str | Path, *, permuted: bool = False, download: bool
 
     Args:
         root: as in ``load_mnist``.
-        permuted: read the pixels of all images in one random order, always the same (drawn with seed 0).
+        permuted: read the pixels of all images in the same random order, drawn with seed 0.
         download: as in ``load_mnist``.
 
     Errors are as for ``load_mnist``.
@@ -61,7 +61,7 @@ def load_pixel_mnist(root: str | Path, *, permuted: bool = False, download: bool
 
 
 def load_japanese_vowels(root: str | Path) -> Dataset:
-    """Load Japanese Vowels: nine speakers to tell apart by 12 cepstral coefficients over 7 to 29 elements.
+    """Load Japanese Vowels: nine speakers to tell apart; 7 to 29 elements per sequence, 12 cepstral coefficients each.
 
     There are 270 utterances for training and 370 for testing. The values are standardised: each coefficient has mean 0
     and standard deviation 1 over all elements of the training set.
@@ -107,9 +107,9 @@ def load_japanese_vowels(root: str | Path) -> Dataset:
 def load_delayed_recall() -> Dataset:
     """Generate delayed recall: which of eight symbols was shown before a delay? No file is read.
 
-    The samples are the symbols as images (B, 1, 25), 1 at the symbol's input. ``RecallEncoding`` shows them and adds a
-    delay filled with noise, and a cue after which a network must answer. 64,000 samples are for training, 2,000 for
-    testing, with equally many of each symbol.
+    The samples are the symbols as images (B, 1, 25), 1 at the symbol's input. ``RecallEncoding`` shows the symbols,
+    adds a delay filled with noise, and then a cue after which a network must answer. 64,000 samples are for training,
+    2,000 for testing, with equally many of each symbol.
     """
     parts = []
     for count in RECALL_SAMPLES:
@@ -120,7 +120,7 @@ def load_delayed_recall() -> Dataset:
 
 
 def _read(dataset: Dataset, elements: Callable[[Tensor], Tensor]) -> Dataset:
-    """Convert a data set of images to sequences: ``elements`` maps its images to (B, S, K)."""
+    """Convert a data set of images to sequences; ``elements`` maps the images to values (B, S, K)."""
     parts = []
     for samples in (dataset.train, dataset.test):
         assert isinstance(samples, LabelledImages)
@@ -132,7 +132,7 @@ def _read_series(path: Path) -> list[tuple[Tensor, int]]:
     """Read the samples of a .ts file: values (S, 12) and label.
 
     After ``@data`` each line is a sample: commas separate the values of a coefficient, colons separate the coefficients
-    and the label, 1 to 9, at the end.
+    and, at the end of the line, the label, 1 to 9.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

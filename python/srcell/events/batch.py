@@ -26,26 +26,28 @@ TENSORS = ("offsets", "indices", "values", "lengths")
 class EventBatch:
     r"""Events of B samples over T steps of K inputs, in the row-compressed form of a CSR matrix.
 
-    Row ``b * T + t`` holds the events of sample b at step t, those from ``offsets[row]`` to ``offsets[row + 1]``. So
-    the events of a sample are contiguous, and concatenating samples gives a batch. The events of a row may be in any
-    order, and several events of one input add up. Everything is validated once, at construction; contiguous tensors are
-    kept, not copied, and must not be altered afterwards.
+    Row ``b * T + t`` holds the events of sample b at step t: ``indices[offsets[row]:offsets[row + 1]]``. So the events
+    of a sample are contiguous, and concatenating samples gives a batch. The events of a row may be in any order, and
+    several events of one input add up. Everything is validated once, at construction. Contiguous tensors are kept, not
+    copied, and must not be altered afterwards.
 
     Args:
-        offsets: (B\*T + 1,), int64, ascending from 0 to the number of events; tensor or NumPy array, like all others.
+        offsets: (B\*T + 1,), int64, ascending from 0 to the number of events. Like ``indices``, ``values`` and
+            ``lengths``, a tensor or a NumPy array.
         indices: (events,), int32 in [0, K): the input of each event.
         values: (events,), float32 or float64 and not NaN: the size of each event; if absent, all are 1. May require a
             gradient.
         shape: (T, B, K), each at least 0; K at most 2^31.
-        lengths: (B,), int64 in [0, T]: steps of each sample, past which it has no events; if absent, T for all.
+        lengths: (B,), int64 in [0, T]: number of steps of each sample, after which it has no events; if absent, all
+            samples have T steps.
 
     ``offsets``, ``indices``, ``values``, ``lengths`` and ``shape`` are attributes. ``len()`` is B. Indexing selects
     samples: ``batch[2]`` and ``batch[-1]`` are batches of one, ``batch[1:3]`` and ``batch[[4, 0, 4]]`` (a list or an
     integer tensor) batches of several. Unpickling validates the batch again.
 
-    Batches are equal if shape, device, dtypes and every element of their tensors are equal. Batches of the same meaning
-    may thus be unequal: a row's events in another order, values of 1 or absent values, lengths of T or absent lengths.
-    Batches are not hashable.
+    Batches are equal if shape, device, dtypes and every element of their tensors are equal. So batches of the same
+    meaning may be unequal: if the events of a row are in another order, or if one has values of 1 and the other none,
+    or one has lengths of T and the other none. Batches are not hashable.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -154,12 +156,12 @@ class EventBatch:
         """Bin a recording of an event camera, or of any other source of timed events, into steps of equal duration.
 
         An event at time t belongs to step ``prefix + floor(t / bin_width)``. Its input is given by ``indices`` and
-        ``inputs``, or by ``x``, ``y`` and ``sensor_size``, with or without ``polarity``. From a pixel it is
+        ``inputs``, or by ``x``, ``y`` and ``sensor_size``, with or without ``polarity``. The input of a pixel is
         ``(polarity * height + y) * width + x``, so that a step is a flattened frame (polarities, height, width).
 
         Args:
             times: (events,), numbers of at least 0 in ascending order (repeats allowed), from the recording's start,
-                in any unit. Integers in bins of an integer width are binned exactly, others as float64.
+                in any unit. Integer times with an integer ``bin_width`` are binned exactly, all others as float64.
             indices: (events,), integers in [0, inputs).
             x: (events,), integers in [0, width): the column of the pixel.
             y: (events,), integers in [0, height): the row of the pixel.
@@ -173,7 +175,7 @@ class EventBatch:
 
         Returns:
             A batch of shape (prefix + steps, 1, K) on the device of ``times``, without values and lengths; each row
-            ascends. ``cat`` and ``srcell.data.collate`` join several.
+            ascends. ``cat`` and ``srcell.data.collate`` join several recordings.
 
         Raises:
             TypeError: an argument of the wrong type or dtype, or inputs given in neither form or in both.
@@ -213,7 +215,7 @@ class EventBatch:
         Args:
             csr: (B\*T, K), layout ``torch.sparse_csr``, float32 or float64, not NaN; a stored 0 is an event.
             shape: (T, B, K).
-            lengths: (B,), int64 in [0, T], past which there are no events.
+            lengths: (B,), int64 in [0, T]: number of steps of each sample, after which it has no events.
 
         Returns:
             A batch on csr's device. Its values are absent if all are 1 and csr requires no gradient; otherwise
@@ -238,8 +240,8 @@ class EventBatch:
     def cat(cls, batches: Iterable[EventBatch], *, steps: int | None = None) -> EventBatch:
         """Join batches of the same K and device, sample after sample.
 
-        Lengths and values are kept. If only some batches have lengths, the others get their T; if only some have
-        values, the others get ones; if some values are float64, all become float64.
+        Lengths and values are kept. If only some batches have lengths, the others get lengths of their T. If only some
+        have values, the others get values of 1. If some values are float64, all become float64.
 
         Args:
             batches: at least one batch.
@@ -248,7 +250,8 @@ class EventBatch:
 
         Raises:
             TypeError: ``batches`` has an element that is not an EventBatch.
-            ValueError: no batch, or batches that differ in K or device, or in T, or have a T above ``steps``.
+            ValueError: no batch, or batches that differ in K or device. Without ``steps``, batches that differ in T;
+                with ``steps``, a batch with a larger T.
 
         Example:
             >>> import torch
@@ -386,7 +389,7 @@ class EventBatch:
 
     @property
     def density(self) -> float:
-        """Events per element of the shape, 0 for a shape without elements."""
+        """The number of events divided by T * B * K; 0 if that product is 0."""
         steps, batch, inputs = self.shape
         return self.num_events / max(steps * batch * inputs, 1)
 

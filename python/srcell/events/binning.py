@@ -124,7 +124,7 @@ def _check_sensor_size(sensor_size: Sequence[int]) -> tuple[int, int]:
 
 
 def _below(name: str, x: Integers, bound: int, times: Tensor, *, bools: bool = False) -> Tensor:
-    """Check that there is one integer in [0, bound) for each time; return them as int64."""
+    """Check that there is one integer in [0, bound) for each time; return the integers as int64."""
     numbers = as_integers(name, x, times.device, bools=bools)
     if len(numbers) != len(times):
         raise ValueError(f"{name}: expected shape (events,) = ({len(times)},), as times has, got ({len(numbers)},)")

@@ -140,7 +140,7 @@ def wrong_length(length: int, sample: int, steps: int) -> str:
 
 
 def check_float_dtype(dtype: torch.dtype) -> None:
-    """Raise unless it is a floating-point dtype."""
+    """Raise unless ``dtype`` is a floating-point dtype."""
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype: expected a floating-point dtype, got {dtype}")
 

@@ -1,6 +1,6 @@
 """Converts dense and sparse tensors to events, and events back to tensors.
 
-``EventBatch`` calls it and documents it.
+``EventBatch`` calls these functions and documents them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def from_dense(x: Array, lengths: Array | None) -> Parts:
 
 
 def from_sparse_csr(csr: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Offsets, indices and values of ``EventBatch.from_sparse_csr``, which validates them."""
+    """Offsets, indices and values for ``EventBatch.from_sparse_csr``, which validates them."""
     steps, batch, inputs = check_shape(shape)
     if not isinstance(csr, Tensor):
         raise TypeError(f"csr: expected a tensor, got {type(csr).__name__}")

@@ -1,7 +1,7 @@
 """``rate_encode`` and ``latency_encode``: turn images into spikes.
 
-Training and users call them. They check arguments; operators of ``ops`` write the events. Encoders must never know
-about networks.
+Training and users call them. The encoders check arguments; operators of ``ops`` write the events. Encoders must never
+know about networks.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def rate_encode(
             [0, 1]; on the CPU or on a GPU. On a GPU the call synchronises once, and once more if ``index`` is given.
         steps: steps in which pixels may fire, in [0, 2^31).
         prefix: silent steps before them, in [0, 2^31).
-        gain: firing probability per step of a pixel of 1, finite and at least 0.
+        gain: firing probability per step of a pixel of value 1, finite and at least 0.
         seed: in [0, 2^64); a different seed gives different spikes, for instance in each epoch.
         index: (B,) integers of at least 0, the samples' numbers; 0..B-1 if absent.
-        thinned: let no pixel fire at two steps in a row, as the encoder of the group's hardware does: a spike is
+        thinned: let no pixel fire at two steps in a row, as the hardware encoder of the authors' group does: a spike is
             dropped if the pixel has a kept spike at the step before.
 
     Returns:
@@ -96,8 +96,8 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
     """Let each pixel that is not 0 fire once: the brighter, the earlier.
 
     A pixel of value p fires at step ``prefix + round((1 - p) * (steps - 1))``: a pixel of 1 at the first step, the
-    faintest at the last. This is computed in float64 from the float32 pixel and rounded half to even, as by Python's
-    ``round`` and ``numpy.rint``.
+    faintest at the last. The step is computed in float64 from the float32 pixel and rounded half to even, as by
+    Python's ``round`` and ``numpy.rint``.
     The spikes of a sample depend only on its pixels: they are the same in every batch and on every machine.
 
     Args:
@@ -113,7 +113,7 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
         TypeError: an argument of the wrong type or dtype.
         ValueError: a wrong shape, device or value; the message names the argument and what was expected.
 
-    Source: this project's definition; steps and prefix are those of :func:`rate_encode`.
+    Source: this project's definition; the defaults of steps and prefix are those of :func:`rate_encode`.
 
     Example:
         >>> import torch

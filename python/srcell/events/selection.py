@@ -1,6 +1,6 @@
 """Indexes, truncates and joins event batches.
 
-``EventBatch`` calls it and documents it.
+``EventBatch`` calls these functions and documents them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Networks of integer neurons for hardware: VHDL packages and spike frames, C99 headers, and the files of the group
-that built the neuron (arXiv 2605.10679).
+that built the neuron in hardware (arXiv 2605.10679).
 
-Users import it by name, ``import srcell.hardware``; no other part of the package does. It takes and returns plain
-arrays, and must never know how they were trained.
+Users import it by name, ``import srcell.hardware``; no other part of the package does. Its functions accept and return
+plain arrays, and must never know how weights were trained.
 """
 
 from .c99 import HeaderNetwork, read_header, write_header

@@ -1,4 +1,4 @@
-"""Checks the weights and spikes that the modules of this folder take; the order of pixels in the group's files."""
+"""Checks weights and spikes for the modules of this folder; gives the pixel order of the authors' group's files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def as_weights(name: str, weights: Matrix) -> NDArray[np.int16]:
     """Check integer weights (N, K) and return them as int16.
 
     Raises:
-        TypeError: they are not integers.
+        TypeError: the weights are not integers.
         ValueError: another number of dimensions, no elements, or values outside int16.
 
     """
@@ -48,7 +48,7 @@ def as_spikes(name: str, spikes: Matrix) -> NDArray[np.uint8]:
 
 
 def column_order(name: str, image_shape: Sequence[int], inputs: int) -> NDArray[np.int64]:
-    """For each position in an image flattened column by column, the pixel's row-by-row number: (K,).
+    """For each position in an image flattened column by column, the number of that pixel counted row by row: (K,).
 
     Raises:
         ValueError: the shape is not that of an image of ``inputs`` pixels.

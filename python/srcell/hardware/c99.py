@@ -55,16 +55,18 @@ def write_header(
     r"""Write a network of integer neurons as one C99 header that needs only ``<stdint.h>``.
 
     The code uses no memory but the caller's state, no floats and no library; every sum fits in 32 bits. A comment at
-    the top shows how to call it, and how many bytes of constants and state it needs. Its spikes and classes are exactly
-    those of the integer neuron. C++ may include it too.
+    the top shows how to call the code, and how many bytes of constants and state it needs. The spikes and classes are
+    exactly those of the integer neuron. C++ may include the header too.
 
     Args:
         path: the file to write; an existing one is replaced, whole or not at all.
         layers: the weights (N, K) of each layer, first to last, integers of 16 bits in arrays or tensors: [n, k] is
             the weight from input k to neuron n. The inputs of a layer are the neurons of the previous one. Weights of
-            8 bits take one byte each, others two. At most 65,535 inputs, and as many neurons in all layers together.
+            8 bits take one byte each, others two. At most 65,535 inputs, and at most 65,535 neurons in all layers
+            together.
         cell: the constants of all neurons.
-        num_classes: classes C; neuron n of the last layer votes for class n % C; its size must be a multiple of C.
+        num_classes: classes C. Neuron n of the last layer votes for class n % C; the size of that layer must be a
+            multiple of C.
         name: prefix of all names in the header, in capitals for macros.
         votes: what a spike of the last layer adds to its neuron's class, and to every other class. Votes do not leak.
 
@@ -119,7 +121,7 @@ def read_header(path: str | Path) -> HeaderNetwork:
     """Read the network of a header that ``write_header`` wrote.
 
     Raises:
-        ValueError: it is another file, or it was changed; the message names the file.
+        ValueError: ``write_header`` did not write the file, or it was changed; the message names the file.
         OSError: there is no such file.
 
     Example:

@@ -1,7 +1,7 @@
 """Reads the networks that the authors' group published with arXiv 2605.10679: ``config.json`` and ``arrays.npz``.
 
-Users call ``read_group``, and convert its result to a float model or to integer weights; it must never know what these
-are used for.
+Users call ``read_group``, and convert its result to a float model or to integer weights; this file must never know what
+the results are used for.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class GroupNetwork:
     neurons_per_class: int
     """Neuron n of the last layer votes for class n % C."""
     inhibition: float
-    """Weight of a vote on the other classes."""
+    """Weight with which a vote counts for each of the other classes."""
     bias_max: float
     """Upper bound of biases in training."""
     encoder: RateEncoding | LatencyEncoding
@@ -69,12 +69,12 @@ class GroupNetwork:
     def to_float(self, *, column_major: bool = False) -> SRCClassifier:
         """Convert the network to a float model, with all parameters and initial states of its neurons, and its encoder.
 
-        Its layers have ``recurrent_grad=True``, because their initial states are learnable.
+        The layers of the model have ``recurrent_grad=True``, because their initial states are learnable.
 
         Args:
-            column_major: the first layer's inputs are the pixels of a square image, column by column, as in the group's
-                spike files. They are reordered row by row, as in srcell, which the encoder needs. By default they are
-                left unchanged.
+            column_major: whether the first layer's inputs are the pixels of a square image, column by column, as in the
+                group's spike files. If so, the inputs are reordered row by row, as in srcell; the encoder needs this
+                order. By default they are left unchanged.
 
         Raises:
             ValueError: ``column_major`` with inputs that are not a square image, or a parameter that ``SRC`` does not
@@ -93,8 +93,8 @@ class GroupNetwork:
     def integer_weights(self, bits: SupportsIndex, *, column_major: bool = False) -> list[NDArray[np.int16]]:
         """Convert the weights (N, K) of each layer to integers, scaled as the group does.
 
-        With L = 2^(bits - 1) they are round(W * L / max|W|), ties to even, in [-L, L]. ``IntegerSRC`` with as many bits
-        stops at L - 1 instead.
+        With L = 2^(bits - 1) the integers are round(W * L / max|W|), ties to even, in [-L, L]. The largest weight of
+        ``IntegerSRC`` with the same number of bits is L - 1 instead.
 
         Args:
             bits: 2 to 15.
@@ -145,9 +145,9 @@ def read_group(folder: str | Path) -> GroupNetwork:
         folder: the folder of the two files.
 
     Raises:
-        ValueError: a number or an array is missing, not finite, or of another type or shape, or srcell cannot represent
-            the network: it has recurrent weights (``recurrence``), neurons with several integrators, or votes other
-            than 1 for class n % C and one number for all others. The message names the file and the entry.
+        ValueError: a number or an array is missing, not finite, or of another type or shape. Or srcell cannot represent
+            the network, because it has recurrent weights (``recurrence``), neurons with several integrators, or votes
+            other than 1 for class n % C and one number for all other classes. The message names the file and the entry.
         OSError: there is no such file.
 
     """
@@ -211,7 +211,7 @@ class _Arrays(NamedTuple):
     arrays: Mapping[str, NDArray[Any]]
 
     def count_layers(self) -> int:
-        """The number of layers: at least one, so that the error names what a missing layer lacks."""
+        """The number of layers; at least one, so that without layers the error names the array that is missing."""
         numbers = [int(found[1]) for name in self.arrays if (found := re.match(r"l(\d{1,9})_", name))]
         return max(numbers, default=0) + 1
 

@@ -22,8 +22,8 @@ T = TypeVar("T")
 CONTROL_BITS, LABEL_BITS = 2, 4
 HEAD_BITS = CONTROL_BITS + LABEL_BITS
 
-# Each pattern takes time linear in the text, whatever the text: no two adjacent repetitions match the same characters,
-# and a construct without an end is not searched for from every possible start.
+# Each pattern needs time linear in the length of any text: no two adjacent repetitions match the same characters, and
+# the end of an unfinished construct is not searched for from every possible start.
 COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 NUMBER = r"(\d+(?:_\d+)*)"
 NATURAL = re.compile(rf"\bconstant\s+\w+\s*:\s*natural\s*:=\s*{NUMBER}\s*\Z", re.IGNORECASE)
@@ -38,8 +38,9 @@ ELEMENT = re.compile(rf"(?:(\d+)\s*=>\s*)?([+-]?)\s*{NUMBER}")
 def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -> None:
     """Write the weights of a layer as a VHDL package.
 
-    The package has the naturals ``NAME_rows`` (N) and ``NAME_columns`` (K), the type ``NAME_matrix``, an array
-    (0 to N - 1, 0 to K - 1) of integer, and the constant ``NAME_values`` of that type. It needs VHDL-1993 or later.
+    The package has the naturals ``NAME_rows`` (N) and ``NAME_columns`` (K), and the constant ``NAME_values``. The type
+    of the constant is ``NAME_matrix``, an array (0 to N - 1, 0 to K - 1) of integer. The package needs VHDL-1993 or
+    later.
 
     Args:
         path: the file to write; an existing one is replaced, whole or not at all.
@@ -96,11 +97,12 @@ def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -
 def read_weights(path: str | Path) -> NDArray[np.int16]:
     """Read the weights (N, K) of a VHDL package, from ``write_weights`` or of the same form.
 
-    It may have other names, comments, case and white space, and its aggregates may be positional or name each index
-    by a number. It must have exactly two naturals, N then K, and a constant of a type ``array ... of integer``.
+    The package may have other names, comments, case and white space than those of ``write_weights``, and its aggregates
+    may be positional or name each index by a number. It must have exactly two naturals, N then K, and a constant of a
+    type ``array ... of integer``.
 
     Raises:
-        ValueError: one of these is missing, or a value exceeds 16 bits; the message names the file.
+        ValueError: a natural or the constant is missing, or a value exceeds 16 bits; the message names the file.
         OSError: there is no such file.
 
     Example:
@@ -142,20 +144,21 @@ def write_frames(
 ) -> None:
     """Write the input spikes of one sample as words of 0 and 1, one line per step.
 
-    A word has 2 control bits, 4 bits of the label, the most significant first, and K bits of pixels, pixel 0 first. The
-    meaning of the control bits is srcell's choice, as the group's is not known: the first is 1 in the sample's first
-    step, the second in its last.
+    A word has 2 control bits, 4 bits of the label (the most significant first) and K bits of pixels (pixel 0 first).
+    The meaning of the control bits is srcell's choice, because their meaning in the files of the authors' group is not
+    known: the first is 1 in the sample's first step, the second is 1 in its last.
 
     Args:
         path: the file to write; an existing one is replaced, whole or not at all.
         spikes: (T, K) of 0 and 1, an array or a tensor.
         label: the sample's class, 0 to 15.
-        image_shape: height and width of the image, whose pixels are numbered row by row in ``spikes``, and are written
-            column by column, as in the group's files. By default their order is unchanged.
+        image_shape: height and width of the image. If given, the pixels, which are numbered row by row in ``spikes``,
+            are written column by column, as in the group's files. By default the order of the pixels is unchanged.
 
     Raises:
         TypeError: the label is not an int.
-        ValueError: the spikes are not a non-empty matrix of 0 and 1, the label does not fit, or the shape is wrong.
+        ValueError: the spikes are not a non-empty matrix of 0 and 1, the label does not fit, or ``image_shape`` is
+            wrong.
         OSError: the file cannot be written.
 
     Example:
@@ -185,12 +188,12 @@ def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -
 
     Args:
         path: the file to read.
-        image_shape: height and width of the image, if its pixels are column by column in the file; those returned are
-            row by row.
+        image_shape: height and width of the image, if its pixels are column by column in the file; the returned pixels
+            are row by row.
 
     Raises:
-        ValueError: the file has no words, or words of several lengths or labels (the message names the file); or the
-            shape does not match the pixels.
+        ValueError: the file has no words, or words of several lengths or labels (the message names the file); or
+            ``image_shape`` does not match the pixels.
         OSError: there is no such file.
 
     Example:

@@ -44,9 +44,9 @@ class Classifier(nn.Module):
         input_shape: as given.
         layers: the layers, first to last.
         readout: turns the spikes of the last layer into logits.
-        shared_batch: (size, first, step) if processes share a batch of that size and this one has the samples first,
-            first + step, ... Dropout then draws for the whole batch, so that a sample loses the same neurons whichever
-            process it is in. None otherwise.
+        shared_batch: (size, first, step) if processes share a batch of that size and this process has the samples
+            first, first + step, ... Dropout then draws for the whole batch, so that a sample loses the same neurons
+            whichever process has it. None if no processes share batches.
         encoder: turns images into the network's input, ``encoder(images, index=None, seed=0)``, as
             ``srcell.data.RateEncoding`` does. Set by ``srcell.load`` and by training; None for recordings of events.
         config: the configuration that the network was trained with. Set by ``srcell.load`` and by training.
@@ -97,7 +97,7 @@ class Classifier(nn.Module):
         Args:
             input: (T, B, K), dense or an ``EventBatch``.
             lengths: (B,) int64 in [0, T], number of steps of each sample, T for all by default; must be absent if the
-                input is an EventBatch with its own.
+                input is an EventBatch with its own lengths.
 
         Returns:
             (B, C) logits, ready for ``cross_entropy``.
@@ -124,7 +124,8 @@ class Classifier(nn.Module):
         Args:
             input: as in ``forward``.
             lengths: as in ``forward``.
-            binary: every layer passes on 1 where s > 0.5 and 0 elsewhere; for inference only: it has no gradient.
+            binary: every layer passes on 1 where s > 0.5 and 0 elsewhere. This has no gradient: use it for inference
+                only.
 
         """
         later_lengths = sample_lengths(input, lengths)
@@ -173,11 +174,11 @@ class Classifier(nn.Module):
     def fan_outs(self) -> list[Tensor]:
         """Count the outgoing weights of each input and neuron, including recurrent ("lateral") ones.
 
-        There are fewer at the edges of a map than in its middle.
+        In a convolution, elements at the edges of a map have fewer outgoing weights than those in the middle.
 
         Returns:
-            int64 tensors: (K,) for the inputs, then one per layer in the shape of its neurons. The weights of the last
-            layer's neurons are the readout's.
+            int64 tensors: (K,) for the inputs, then one per layer in the shape of its neurons. The outgoing weights of
+            the last layer are those of the readout.
 
         """
         found: list[Tensor] = []
@@ -205,11 +206,11 @@ class Classifier(nn.Module):
 class BalancedGradients:
     """Keeps gradients from growing, and from concentrating in a few elements, in the backward through many layers.
 
-    Through ten layers they grow by a factor of a million, and a tenth of the samples carries half of the gradient. So
-    the gradient of each hidden layer's output is scaled, sample by sample, to the root mean square of the gradient at
-    the last layer, and its elements are clipped to twice that. The result is not a derivative of the loss, but a
-    direction that trains. The gradient of a rate penalty is scaled and clipped along with the rest. Not for
-    ``torch.compile``.
+    Through ten layers gradients grow by a factor of a million, and a tenth of the samples carries half of the gradient.
+    So the gradient of each hidden layer's output is scaled, sample by sample, to the root mean square of the gradient
+    at the last layer. Its elements are then clipped to twice that root mean square. The result is not a derivative of
+    the loss, but training in its direction works. The gradient of a rate penalty is scaled and clipped along with the
+    rest. Not for use with ``torch.compile``.
 
     Args:
         outputs: the outputs of all layers, (T, B, ...) each; their gradients change from now on.

@@ -32,7 +32,7 @@ class IntegerClassifier(Classifier):
         cell: the neurons' constants, by default the hardware's.
         initial_state: "zeros" or "rest", as in ``IntegerSRC``.
         temperature: as in ``LeakyReadout``.
-        readout_alpha: the ``alpha`` of the readout; 1, as in hardware, is no leak.
+        readout_alpha: the ``alpha`` of the readout; 1 means no leak, as in hardware.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
@@ -96,7 +96,7 @@ class IntegerClassifier(Classifier):
 
         Raises:
             TypeError: ``network`` is not an ``SRCClassifier``.
-            ValueError: it has lateral weights or a linear readout.
+            ValueError: ``network`` has lateral weights or a linear readout.
 
         Example:
             >>> from srcell.models import IntegerClassifier, SRCClassifier
@@ -127,7 +127,7 @@ class IntegerClassifier(Classifier):
         return made.train(network.training)
 
     def _scaled_mask(self, ones: Tensor) -> Tensor:
-        # Spikes stay 0 or 1: kept spikes are not scaled up.
+        # Spikes stay 0 or 1: dropout does not scale up the spikes that it keeps.
         return (F.dropout(ones, self.dropout) > 0).to(ones.dtype)
 
     @property

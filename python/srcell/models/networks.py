@@ -19,10 +19,10 @@ from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, sample_lengths
 class SRCClassifier(Classifier):
     """A stack of SRC layers that ends in class votes, or in a linear readout.
 
-    With votes, after the hidden layers come an SRC layer of ``neurons_per_class * num_classes`` neurons and a
-    ``LeakyReadout``, as in the configuration that the authors' group published with arXiv 2605.10679. Otherwise a
-    ``LinearReadout`` reads the last hidden layer. The weights of the first layer and between hidden layers are
-    initialised as in ``SRC``, those of the voting layer from N(0, (6 / sqrt(K))^2).
+    With ``readout="votes"``, after the hidden layers come a voting layer, of ``neurons_per_class * num_classes`` SRC
+    neurons, and a ``LeakyReadout``. The configuration that the authors' group published with arXiv 2605.10679 has the
+    same. With "linear", a ``LinearReadout`` reads the last hidden layer. The weights of the first layer and between
+    hidden layers are initialised as in ``SRC``, those of the voting layer from N(0, (6 / sqrt(K))^2).
 
     Args:
         input_size: number of inputs, K.
@@ -116,7 +116,8 @@ class SRCConvClassifier(Classifier):
     Args:
         input_shape: channels, height and width of the input.
         channels: output channels of each convolutional layer, at least one; an int for one layer.
-        hidden_sizes: neurons of each fully connected layer after them; an int for one layer, empty for none.
+        hidden_sizes: neurons of each fully connected layer after the convolutions; an int for one layer, empty for
+            none.
         num_classes: classes C.
         neurons_per_class: number of neurons of the last layer that vote for each class.
         alpha: leak of the neurons' input integrators, as in ``SRC``.
@@ -128,9 +129,9 @@ class SRCConvClassifier(Classifier):
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
-    Calls take an input of shape (T, B, C, H, W) or (T, B, C * H * W), or an ``EventBatch``, with inputs numbered by
-    channel, row and column. Torch computes the convolutions, so an EventBatch is converted to a dense tensor for the
-    first.
+    The input of a call has shape (T, B, C, H, W) or (T, B, C * H * W), or is an ``EventBatch``; inputs are numbered by
+    channel, row and column. torch computes the convolutions, so an EventBatch is converted to a dense tensor for the
+    first layer.
 
     Raises:
         ValueError: the layers do not accept a size or the surrogate, or there is no convolutional layer.

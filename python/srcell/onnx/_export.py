@@ -44,10 +44,10 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
 
 
 def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> None:
-    """Write a model to an ONNX file that takes any number of steps and samples.
+    """Write a model to an ONNX file, which runs on any number of steps and samples.
 
-    The ONNX model has one input, ``input``, dense (T, B, ...), of at least one step, and the outputs of the model in
-    evaluation mode; a classifier's output is ``logits``.
+    The ONNX model has one input, ``input``: dense, (T, B, ...), of at least one step. Its outputs are those of the
+    model in evaluation mode; a classifier's output is called ``logits``.
 
     Args:
         model: a classifier, or another module that is called with one tensor (T, B, ...).
@@ -57,7 +57,7 @@ def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> N
     Raises:
         TypeError: the model is not a classifier and there is no example, or the example is not a dense tensor.
         ValueError: the example has fewer than two steps or samples, or fewer than three dimensions.
-        RuntimeError: torch is older than 2.6, whose exporter takes no table.
+        RuntimeError: torch is older than 2.6; older exporters accept no translation table.
         torch.onnx.OnnxExporterError: something in the model cannot be exported; the message says what.
 
     The page "Run a network in onnxruntime" of the documentation has an example.

@@ -1,6 +1,6 @@
 """Builds the parts of ONNX graphs that the translations share: constants, empty outputs, loops over time (``Scan``).
 
-It must know neither neurons nor torch's operators.
+This file must know neither neurons nor torch's operators.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["Body", "Values", "constant", "dtype_of", "empty", "ir", "op", "scan"
 op: Any = opset18  # Any: its annotations are for functions that onnxscript reads as text
 Values = Sequence[ir.Value]
 Step = Callable[["Body", Values, Values], tuple[Values, Values]]
-"""Makes the nodes of one step: takes the body, the carried values and the step's inputs, and returns the new carried
-values and the outputs."""
+"""Makes the nodes of one step. Arguments: the body, the carried values (those passed from step to step) and the step's
+inputs. Returns the new carried values and the outputs."""
 
 
 class Body:
@@ -63,7 +63,7 @@ def empty(dtype: ir.DataType) -> Any:
 
 
 def dtype_of(value: ir.Value) -> ir.DataType:
-    """The dtype of a value, which torch's exporter knows for the inputs of all operators."""
+    """The dtype of a value; torch's exporter knows the dtypes of the inputs of all operators."""
     if value.dtype is None:
         raise TypeError(f"srcell.onnx: expected a value with a dtype, got {value.name}")
     return value.dtype
@@ -75,8 +75,8 @@ def scan(step: Step, carried: Values, inputs: Values, dtypes: Sequence[ir.DataTy
     Args:
         step: makes the nodes of the loop's body; its outputs have the shape (B, N).
         carried: the values before the first step.
-        inputs: (T, ...) each.
-        dtypes: of the outputs.
+        inputs: the inputs of all steps, (T, ...) each.
+        dtypes: the dtypes of the outputs.
 
     Returns:
         The values after the last step, and the outputs, (T, B, N) each.
@@ -91,7 +91,7 @@ def scan(step: Step, carried: Values, inputs: Values, dtypes: Sequence[ir.DataTy
     graph = ir.Graph([*before, *now], [*after, *made], nodes=body.nodes, name="step")
     attributes = [ir.AttrGraph("body", graph), ir.AttrInt64("num_scan_inputs", len(inputs))]
     node = ir.Node("", "Scan", [*carried, *inputs], attributes, num_outputs=len(after) + len(made))
-    # Calls through onnxscript give an operator a fixed number of outputs, and Scan has any.
+    # Calls through onnxscript give an operator a fixed number of outputs, but Scan may have any number.
     recorder: Any = evaluator.default()
     recorder.nodes.append(node)
     return node.outputs[: len(after)], node.outputs[len(after) :]

@@ -1,6 +1,6 @@
 """Integer neurons in ONNX: the equations of csrc/integer.h on float64, which holds all their integers exactly.
 
-``integer_src`` is in the translation table; it takes the arguments of the operator.
+``integer_src`` is in the translation table; its arguments are those of the operator.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def constants_of(cell: Sequence[int]) -> Constants:
 
 
 def advance(body: Body, cell: Constants, state: Values, current: ir.Value) -> list[ir.Value]:
-    """i, h and hs after a step, and i before it was clamped."""
+    """i, h and hs after a step, and the new i before clamping."""
     i, h, hs = state
     lost = [body.Floor(body.Div(i, divisor)) for divisor in (cell.divisor_a, cell.divisor_b)]
     free = body.Add(body.Sub(i, body.Add(*lost)), current)

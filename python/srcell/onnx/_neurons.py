@@ -1,7 +1,7 @@
 """The neurons in ONNX: the equations of one step, and the operators of ``torch.ops.srcell`` that run them over time.
 
-A function with an operator's name takes the operator's arguments, with values of the graph in place of tensors. These
-are annotated as Any, because torch reads such annotations as ONNX types.
+A function with an operator's name has the operator's arguments, but values of the graph in place of tensors. These
+values are annotated as Any, because torch would read other annotations as ONNX types.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BISECTIONS = 60
 
 
 class Cell(NamedTuple):
-    """The cell parameters as the step takes them, one value or one per neuron, as in csrc/cell.h."""
+    """The cell parameters as the step uses them, one value or one per neuron, as in csrc/cell.h."""
 
     alpha: ir.Value
     rho: ir.Value
@@ -126,7 +126,7 @@ def src_dense(
     constants: Sequence[float],
     **options: Any,
 ) -> list[Any]:
-    """``torch.ops.srcell.src_dense``: one product for all steps, whatever the method."""
+    """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
     current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
     work, words = dtype_of(bias), ir.DataType.INT64

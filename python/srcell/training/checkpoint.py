@@ -1,6 +1,6 @@
 """Checkpoints: tensors and a JSON record in one safetensors file, written atomically.
 
-Training and evaluation call it; it must never know what the tensors mean.
+Training and evaluation call this file, which must never know what the tensors mean.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict[str, A
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read the tensors, onto the CPU, and the record.
+    """Read the tensors (onto the CPU) and the record.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -43,17 +43,18 @@ def train(
     """Train a network and write a run folder.
 
     The optimiser is AdamW, the loss cross-entropy; images are encoded anew in every epoch. The validation samples are
-    evaluated after each epoch, the test set once, after the last; both are always encoded with the same spikes. Under
-    ``torchrun`` the processes share each batch, and the first process writes the files and calls the observer.
+    evaluated after each epoch, the test set once, after the last epoch; both are always encoded as the same spikes.
+    Under ``torchrun`` the processes share each batch, and the first process writes the files and calls the observer.
 
-    SIGINT and SIGTERM end the run after the current optimiser step, with a checkpoint.
+    SIGINT and SIGTERM end the run after the current optimiser step, with a checkpoint (the state that ``resume``
+    continues from).
 
     Args:
         config: what to train.
-        out: the run folder, created here: config.json, metrics.csv (one row per epoch), checkpoint.safetensors during
-            the run, and at its end model.safetensors, result.json, plots and report.html, one page with all of them.
-            If TensorBoard is installed, the metrics are in the folder tensorboard as well. No other process can write
-            there during the run.
+        out: the run folder, created here. Its files are config.json, metrics.csv (one row per epoch) and
+            checkpoint.safetensors; at the end of the run also model.safetensors, result.json, plots and report.html,
+            one page with all of the plots. If TensorBoard is installed, the metrics are in the subfolder tensorboard as
+            well. No other process can write to the run folder during the run.
         observer: called after every batch and epoch.
         options: options of this machine.
 
@@ -61,7 +62,7 @@ def train(
         ValueError: an unknown name, or a corrupt file of the data set.
         FileNotFoundError: the data set is not where ``options`` says.
         FileExistsError: ``out`` exists and is not an empty folder.
-        BlockingIOError: another process is training there.
+        BlockingIOError: another process is training in ``out``.
         ChildProcessError: a worker that encodes batches died.
         FloatingPointError: the loss is no longer finite; the last checkpoint is kept.
         Interrupted: a signal stopped the run.
@@ -150,7 +151,7 @@ def _writer(group: Processes, out: str | Path, take: Callable[[], RunFolder]) ->
 
 
 def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
-    """The options; if they have no data folder, the run's own is used."""
+    """The options; if they have no data folder, with the run's own data folder."""
     options = options or RunOptions()
     if options.data is None and folder.data is not None:
         options = dataclasses.replace(options, data=folder.data.folder)

@@ -20,12 +20,13 @@ class EpochMetrics(NamedTuple):
         epoch: 1 for the first.
         train_loss: mean cross-entropy (nats) of the training samples, each evaluated in its optimiser step.
         train_accuracy: fraction of the training samples classified correctly, each evaluated in its optimiser step.
-        validation_accuracy: fraction of the validation samples classified correctly after the epoch; NaN without any.
+        validation_accuracy: fraction of the validation samples classified correctly after the epoch; NaN if there are
+            no validation samples.
         spike_rate: fraction of the elements (neuron, step, sample) of all layers that are active (s > 0) in training.
         learning_rate: learning rate of the epoch's last optimiser step.
         seconds: wall time of the epoch, evaluation included.
-        validation_loss: mean cross-entropy (nats) of the validation samples after the epoch; NaN without any, and in
-            epochs that srcell 0.1 trained.
+        validation_loss: mean cross-entropy (nats) of the validation samples after the epoch; NaN if there are none, and
+            in epochs that srcell 0.1 trained.
 
     """
 

@@ -22,7 +22,7 @@ EXTRA_STATE = "_extra_state"  # torch's suffix for a module's state that is not 
 
 
 def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
-    """Build a run's untrained network for inputs (channels, height, width); keeps torch's global random state."""
+    """Build a run's untrained network for inputs (channels, height, width); torch's global random state is kept."""
     options: dict[str, Any] = {
         "alpha": spread(config.alpha, config.slowest_alpha) if config.slowest_alpha else config.alpha,
         "surrogate": config.surrogate,
@@ -63,8 +63,9 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Load the weights of a file into the network.
 
-    Files of srcell 0.1 lack the cell constants, which later versions store as ``_extra_state``: the network keeps its
-    own and a warning is issued. In later files the constants must equal those of the network.
+    Files of srcell 0.1 lack the cell constants, which later versions store as ``_extra_state``. With such a file the
+    network keeps its own constants, and a warning is issued. In later files the constants must equal those of the
+    network.
 
     Raises:
         ValueError: the weights belong to another network.

@@ -28,7 +28,7 @@ def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, step
 
 
 def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, group: Processes) -> Tensor:
-    """A scalar whose gradient, averaged over the processes, is the rate penalty's; its value has no meaning.
+    """A scalar whose gradient, averaged over the processes, is that of the rate penalty; its value has no meaning.
 
     The penalty is the sum over layers of the mean squared distance between the neurons' mean outputs and the target.
 

@@ -18,7 +18,7 @@ from ..functional.layer import Cell
 from ..layers import IntegerSRC, LeakyReadout
 
 with extra("train"):
-    if find_spec("matplotlib") is None:  # fail before a run starts, not at its end, when it is drawn
+    if find_spec("matplotlib") is None:  # fail before a run starts, not at its end, when plots are drawn
         raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def learning_curve(history: list[EpochMetrics]) -> Figure:
 def raster(
     model: Classifier, sample: EventBatch, label: int, prefix: int = 0, class_names: Sequence[str] = ()
 ) -> Figure:
-    """Plot one sample in the input, all layers and the readout.
+    """Plot one sample: active elements of the input and of all layers, and the logits of the readout at each step.
 
     Args:
         model: the network.
@@ -109,8 +109,8 @@ def traces(
 ) -> Figure:
     """Plot the states of up to four neurons of the last layer during one sample.
 
-    They are the most active voters for the four classes with the largest logits; with a linear readout, the four most
-    active neurons.
+    With votes, they are the most active voter for each of the four classes with the largest logits. With a linear
+    readout, they are the four most active neurons.
 
     Args:
         model: the network.
@@ -167,7 +167,7 @@ def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rates(evaluation: Evaluation) -> Figure:
-    """Plot the rates of the neurons of each layer, from the least to the most active."""
+    """Plot the rates (share of steps with s > 0) of each layer's neurons, from the least to the most active neuron."""
     figure = new_figure(6, 4)
     panel = figure.subplots()
     for k, layer in enumerate(evaluation.rates, start=1):

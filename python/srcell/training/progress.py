@@ -1,4 +1,4 @@
-"""``read``: reads the progress of a run from its checkpoint, and checks all of it before any of it is used."""
+"""``read``: reads the progress of a run from its checkpoint, and checks all of the checkpoint before any use of it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Progress(NamedTuple):
 
 
 def read(trainer: Trainer, tensors: dict[str, Tensor], record: dict[str, Any], source: str) -> Progress:
-    """Read the progress from what ``Trainer.state`` returned.
+    """Read the progress from a checkpoint, i.e. from the tensors and the record that ``Trainer.state`` made.
 
     Raises:
         ValueError: the state is incomplete, or belongs to another configuration or network.
@@ -84,7 +84,7 @@ def _check_epoch(loader: EventLoader, batches: int, rate: float, seconds: float,
     samples = sum(loader.samples_in(k) for k in range(batches))
     if sums[0] != samples or (not batches and any(sums)):
         raise ValueError(f"the sums are over {sums[0]} samples, but {batches} batches have {samples}")
-    # Before the first batch the metrics would be 0 / 0; those of one made-up sample are checked instead.
+    # Before the first batch the metrics would be 0 / 0; the metrics of one made-up sample are checked instead.
     tally = Tally(sums if batches else (1, 0, 0, 1, 0))
     check_metrics(EpochMetrics(1, tally.loss, tally.accuracy, math.nan, tally.spike_rate, rate, seconds), 1)
 

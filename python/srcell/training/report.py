@@ -1,4 +1,4 @@
-"""``page``: a run on one HTML page with its pictures, which opens offline.
+"""``page``: renders a run as one HTML page with its pictures; the page opens offline.
 
 Run folders call this; it must never know where the page goes or how a picture is drawn.
 """

@@ -112,7 +112,7 @@ class RunFolder:
         folder = cls(path, config, data)
         folder.lock()
         try:
-            require_empty(path)  # again: another process may have made a run before we got the lock
+            require_empty(path)  # again: another process may have made a run before this one got the lock
             content = {"training": dataclasses.asdict(config), "environment": info()}
             folder._write_json("config.json", content | ({} if data is None else {"data": data._asdict()}))
         except BaseException:

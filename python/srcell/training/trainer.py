@@ -42,7 +42,7 @@ class Trainer:
         config: the run's configuration.
         dataset: the data set.
         options: options of this machine.
-        group: the processes that train the network together; by default this one alone.
+        group: the processes that train the network together; by default this process alone.
 
     Attributes:
         config: as given.
@@ -131,7 +131,7 @@ class Trainer:
         self._network = nn.Identity()
 
     def state(self) -> Checkpoint:
-        """Copies of all that ``load_state`` needs to continue; every process must call it and gets the same."""
+        """Copies of all that ``load_state`` needs. Every process must call ``state``, and all get the same copies."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for k, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{name}": tensor for name, tensor in state.items()}
@@ -148,7 +148,7 @@ class Trainer:
         return tensors, record
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any], source: str = "checkpoint") -> None:
-        """Restore the state that ``state`` returned; the tensors are copied.
+        """Continue from the tensors and the record that ``state`` returned; the tensors are copied.
 
         Raises:
             ValueError: the state is incomplete, or belongs to another configuration or network.
@@ -158,7 +158,7 @@ class Trainer:
         load_weights(self.model, found.weights, source)
         self.optimizer.load_state_dict({"state": found.moments, "param_groups": found.groups})
         self.history, self._batches_done, self._seconds = found.history, found.batches, found.seconds
-        # The saved sums cover all processes and will be summed over the processes again.
+        # The saved sums cover all processes, and will be summed over the processes again: so rank 0 loads them.
         self.tally = Tally(found.tally) if self._group.rank == 0 else Tally()
         self._rate = found.rate
         # The schedule depends only on the number of steps; its current values are in the optimiser's groups.
@@ -172,8 +172,8 @@ class Trainer:
                 f"the loss became {loss.item()} in batch {self._batches_done + 1} of epoch {len(self.history) + 1}, "
                 f"at a learning rate of {self._rate:.3g}: use a lower one"
             )
-        # DistributedDataParallel averages gradients over processes, whose shares of a batch may differ by a sample: so
-        # the summed loss is divided by the samples of all processes and multiplied by the number of processes.
+        # DistributedDataParallel averages gradients over processes, but their shares of a batch may differ by a sample.
+        # So the summed loss is divided by the samples of all processes and multiplied by the number of processes.
         samples = self.loader.samples_in(self._batches_done)
         objective = self._group.size / samples * loss
         if self.config.rate_penalty:
