@@ -420,15 +420,15 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "nmnist-small", "integer-44-4")
 
 README_WORDS = """
-784-100 is 784 inputs and 100 neurons, ten for each class. Depth, with 10,000 digits and five epochs: 1, 3, 5 and 10
-hidden layers reach {src}, LIF neurons {lif} ([what else differs](docs/accuracy.md#depth)).
-In equal settings a GRU reads rows better ({gru}; this layer {rows}), and permuted pixels are hardly learnt ({psmnist}).
-[All rows](bench/results/accuracy.json), with seeds and commands, are in the documentation."""
+784-100 is 784 inputs and 100 neurons, ten for each class. With 10,000 digits and five epochs, 1, 3, 5 and 10 hidden
+layers reach {src}, LIF neurons {lif} ([what else differs](docs/accuracy.md#depth)).
+Trained alike, for fewer epochs, a GRU reads digits row by row better ({gru}; SRC {rows}). Pixels one by one in a random
+order (permuted sequential MNIST) are hardly learnt ({psmnist}). [All rows](bench/results/accuracy.json), with commands."""
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The lines of the README's section: a table with fewer rows and columns, and what it does not show."""
-    yield "| data | network | test accuracy | events per inference | training |"
+    yield "| data | network | test accuracy | active inputs and neurons per inference | training |"
     yield "|---|---|---|---|---|"
     for row in rows:
         if row["id"] in SHOWN:
