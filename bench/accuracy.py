@@ -423,7 +423,7 @@ README_WORDS = """
 784-100 is 784 inputs and 100 neurons, ten for each class. With 10,000 digits and five epochs, 1, 3, 5 and 10 hidden
 layers reach {src}, LIF neurons {lif} ([what else differs](docs/accuracy.md#depth)).
 Trained alike, for fewer epochs, a GRU reads digits row by row better ({gru}; SRC {rows}). Pixels one by one in a random
-order (permuted sequential MNIST) are hardly learnt ({psmnist}). [All rows](bench/results/accuracy.json), with commands."""
+order (permuted sequential MNIST) are hardly learnt ({psmnist}). [All rows](bench/results/accuracy.json)."""
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
