@@ -1,5 +1,5 @@
-// Reads and checks what the parts of a network need from a file: texts and tensors by name. Throws FileError with one
-// line.
+// Reads and checks what the parts of a network need from a file: texts and tensors by name. If an entry
+// is missing or invalid, throws a FileError whose message is one line.
 #pragma once
 
 #include <cstring>

@@ -83,7 +83,8 @@ void events_are_found(Input& in, const DenseProblem<T>& q) {
         kernels.of<T>().list_events(p, indices.data(), nullptr);
         CHECK(std::equal(indices.begin(), indices.end(), expected.indices.begin()));
 
-        // Alter any bits of the mask between counting and listing, including bits past the last element.
+        // Between counting and listing, flip some bits of the mask, also past the last element: no access may leave the
+        // arrays.
         const uint64_t pattern = in.thorough() ? ~uint64_t(0) : flips * 0x9E3779B97F4A7C15u;
         int64_t set = 0;
         for (int64_t k = 0; k < mask.size(); ++k) {
