@@ -78,8 +78,8 @@ def src(
     Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
 
     Returns:
-        The spikes, (T, B, \*F), in the dtype of ``current`` (float32 under autocast): exactly 0 when silent, about 1 in a
-        spike. And the state after each sample's last step, in float64 for currents of float64, otherwise in float32.
+        The spikes, (T, B, \*F), in the dtype of ``current`` (float32 under autocast): exactly 0 when silent, about 1 in
+        a spike. And the state after each sample's last step, in float64 for currents of float64, otherwise in float32.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
