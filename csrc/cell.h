@@ -9,10 +9,10 @@
 // backend computes the same bits.
 
 // The parameters have the paper's names. inverse_rho = 1 / rho and zs_span = zs_dep - zs_hyp are computed once per
-// neuron, by make_cell().
+// neuron, by make_cell(). A resonant neuron's alpha is alpha cos(omega), and its turn is alpha sin(omega).
 template <class V>
 struct Cell {
-    V alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias;
+    V alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, turn;
 };
 
 template <class V>
@@ -22,17 +22,23 @@ struct State {
     V hs;  // slow state: ends the spike and sets the refractory time
 };
 
+// The state of a resonant neuron, whose integrator is the complex number i + j q (Izhikevich 2001; arXiv 2402.14603).
+template <class V>
+struct ResonantState : State<V> {
+    V q;
+};
+
 // What the adjoint of a step needs besides the states before and after it.
 template <class V>
 struct Trace {
     V drive;  // tanh(i / rho) = x / rho
-    V q;      // sigmoid(10 (h[t-1] - 0.5)), the slow gate's activation
+    V gate;   // sigmoid(10 (h[t-1] - 0.5)), the slow gate's activation
 };
 
 template <class V>
 SRCELL_INLINE Cell<V> make_cell(const V (&p)[kParameters]) {
     const V inverse_rho = splat<V>(1) / p[kRho], zs_span = p[kZsDep] - p[kZsHyp];
-    return {p[kAlpha], p[kRho], inverse_rho, p[kR], p[kRs], p[kZsHyp], zs_span, p[kBias]};
+    return {p[kAlpha], p[kRho], inverse_rho, p[kR], p[kRs], p[kZsHyp], zs_span, p[kBias], p[kOmega]};
 }
 
 // Replaces a float32 below 2^-100 in magnitude by 0. This keeps denormals out of the integrators without changing the
@@ -45,14 +51,27 @@ SRCELL_INLINE V flush_tiny(V x) {
 }
 
 template <class V>
-SRCELL_INLINE V slow_gate(const Cell<V>& cell, V q) {
-    return fma(cell.zs_span, q, cell.zs_hyp);
+SRCELL_INLINE V slow_gate(const Cell<V>& cell, V gate) {
+    return fma(cell.zs_span, gate, cell.zs_hyp);
 }
 
-// i[t] from i[t-1] and the input current c[t].
+// The integrator from step t-1 to step t, under the input current c[t].
 template <class V>
-SRCELL_INLINE V integrate(const Cell<V>& cell, V i, V current) {
-    return flush_tiny(fma(cell.alpha, i, current));
+SRCELL_INLINE void integrate(const Cell<V>& cell, State<V>& state, V current) {
+    state.i = flush_tiny(fma(cell.alpha, state.i, current));
+}
+
+// q[t] from i[t-1] and q[t-1].
+template <class V>
+SRCELL_INLINE V turned(const Cell<V>& cell, V i, V q) {
+    return flush_tiny(fma(cell.turn, i, cell.alpha * q));
+}
+
+template <class V>
+SRCELL_INLINE void integrate(const Cell<V>& cell, ResonantState<V>& state, V current) {
+    const V i = flush_tiny(fma(cell.alpha, state.i, fma(negate(cell.turn), state.q, current)));
+    state.q = turned(cell, state.i, state.q);
+    state.i = i;
 }
 
 template <class V>
@@ -60,20 +79,20 @@ SRCELL_INLINE V drive_of(const Cell<V>& cell, V i) {
     return tanh(i * cell.inverse_rho);
 }
 
-// The part of step() after the drive: advances h and hs, and returns q.
+// The part of step() after the drive: advances h and hs, and returns the gate's activation.
 template <class V>
 SRCELL_INLINE V respond(const Cell<V>& cell, State<V>& state, V drive) {
-    const V q = sigmoid(fma(splat<V>(10), state.h, splat<V>(-5)));
+    const V gate = sigmoid(fma(splat<V>(10), state.h, splat<V>(-5)));
     const V u = fma(cell.rho, drive, fma(cell.r, state.h, fma(cell.rs, state.hs, cell.bias)));
-    state.hs = fma(slow_gate(cell, q), state.hs - state.h, state.h);
+    state.hs = fma(slow_gate(cell, gate), state.hs - state.h, state.h);
     state.h = tanh(u);
-    return q;
+    return gate;
 }
 
-// Advances the state by one step under the input current c[t].
-template <class V>
-SRCELL_INLINE Trace<V> step(const Cell<V>& cell, State<V>& state, V current) {
-    state.i = integrate(cell, state.i, current);
+// Advances a State or a ResonantState by one step under the input current c[t].
+template <class V, template <class> class AnyState>
+SRCELL_INLINE Trace<V> step(const Cell<V>& cell, AnyState<V>& state, V current) {
+    integrate(cell, state, current);
     const V drive = drive_of(cell, state.i);
     return {drive, respond(cell, state, drive)};
 }
@@ -90,6 +109,24 @@ struct Adjoint {
     V i, h, hs;
 };
 
+template <class V>
+struct ResonantAdjoint : Adjoint<V> {
+    V q;
+};
+
+// Replaces carry.i, the gradient of i[t] from step t+1, by that of i[t-1]; `i` is Gi[t].
+template <class V>
+SRCELL_INLINE void carry_integrator(const Cell<V>& cell, Adjoint<V>& carry, V i) {
+    carry.i = cell.alpha * i;
+}
+
+// The same for i and q; on entry carry.q is Gq[t].
+template <class V>
+SRCELL_INLINE void carry_integrator(const Cell<V>& cell, ResonantAdjoint<V>& carry, V i) {
+    carry.i = fma(cell.alpha, i, cell.turn * carry.q);
+    carry.q = flush_tiny(fma(cell.alpha, carry.q, negate(cell.turn * i)));
+}
+
 // Gradients of one step with respect to the bias (Gu) and the input current (Gi).
 template <class V>
 struct StepGradients {
@@ -97,23 +134,23 @@ struct StepGradients {
 };
 
 // The adjoint of step(). On entry `carry` holds the gradients passed on by step t+1, or those of the final state;
-// `grad_h` is the gradient of s[t] times ds/dh, `h` is h[t]. Only carry.i is replaced, by the gradient of i[t-1];
-// carry_recurrence() does the same for h and hs.
-template <class V>
-SRCELL_INLINE StepGradients<V> step_adjoint(const Cell<V>& cell, Adjoint<V>& carry, V grad_h, V h, V drive) {
+// `grad_h` is the gradient of s[t] times ds/dh, `h` is h[t]. Only the integrator's part of `carry` is replaced, by the
+// gradient for step t-1; carry_recurrence() does the same for h and hs.
+template <class V, template <class> class AnyAdjoint>
+SRCELL_INLINE StepGradients<V> step_adjoint(const Cell<V>& cell, AnyAdjoint<V>& carry, V grad_h, V h, V drive) {
     const V one = splat<V>(1);
     const V u = (grad_h + carry.h) * fma(negate(h), h, one);
     const V i = flush_tiny(fma(u, fma(negate(drive), drive, one), carry.i));
-    carry.i = cell.alpha * i;
+    carry_integrator(cell, carry, i);
     return {u, i};
 }
 
 // Replaces carry.h and carry.hs by the gradients of h[t-1] and hs[t-1]. `u` is Gu[t]; on entry carry.hs is Ghs[t].
 template <class V>
-SRCELL_INLINE void carry_recurrence(const Cell<V>& cell, Adjoint<V>& carry, V u, V h_before, V hs_before, V q) {
+SRCELL_INLINE void carry_recurrence(const Cell<V>& cell, Adjoint<V>& carry, V u, V h_before, V hs_before, V gate) {
     const V one = splat<V>(1);
-    const V zs = slow_gate(cell, q);
-    const V gate_slope = splat<V>(10) * cell.zs_span * (q * (one - q));
+    const V zs = slow_gate(cell, gate);
+    const V gate_slope = splat<V>(10) * cell.zs_span * (gate * (one - gate));
     const V along_h = fma(gate_slope, hs_before - h_before, one - zs);
     const V hs = carry.hs;
     carry.h = fma(cell.r, u, along_h * hs);
@@ -123,16 +160,24 @@ SRCELL_INLINE void carry_recurrence(const Cell<V>& cell, Adjoint<V>& carry, V u,
 // Adds one step's contributions to the gradients of the parameters; `i` is i[t], `grad_hs` is Ghs[t].
 template <class V>
 SRCELL_INLINE void add_parameter_gradients(V (&sum)[kParameters], const Cell<V>& cell, const State<V>& before,
-                                           const StepGradients<V>& grad, V grad_hs, V i, V drive, V q) {
+                                           const StepGradients<V>& grad, V grad_hs, V i, V drive, V gate) {
     const V one = splat<V>(1);
     const V scaled = i * cell.inverse_rho;
     const V slope = fma(negate(drive), drive, one);
-    const V gate = grad_hs * (before.hs - before.h);
+    const V along_gate = grad_hs * (before.hs - before.h);
     sum[kBias] = sum[kBias] + grad.u;
     sum[kAlpha] = fma(grad.i, before.i, sum[kAlpha]);
     sum[kRho] = fma(grad.u, fma(negate(scaled), slope, drive), sum[kRho]);
     sum[kR] = fma(grad.u, before.h, sum[kR]);
     sum[kRs] = fma(grad.u, before.hs, sum[kRs]);
-    sum[kZsHyp] = fma(gate, one - q, sum[kZsHyp]);
-    sum[kZsDep] = fma(gate, q, sum[kZsDep]);
+    sum[kZsHyp] = fma(along_gate, one - gate, sum[kZsHyp]);
+    sum[kZsDep] = fma(along_gate, gate, sum[kZsDep]);
+}
+
+// Completes a resonant neuron's sums to those of the gradients of alpha cos(omega), in place of alpha's, and of
+// alpha sin(omega), in place of omega's. `grad_q` is Gq[t].
+template <class V>
+SRCELL_INLINE void add_turn_gradients(V (&sum)[kParameters], const ResonantState<V>& before, V grad_i, V grad_q) {
+    sum[kAlpha] = fma(grad_q, before.q, sum[kAlpha]);
+    sum[kOmega] = fma(grad_q, before.i, fma(negate(grad_i), before.q, sum[kOmega]));
 }

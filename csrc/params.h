@@ -32,8 +32,11 @@ SRCELL_HOST_DEVICE inline int64_t segments(int64_t steps, int64_t segment = kSeg
 }
 
 // The parameters of a neuron. Every list of parameters is in this order.
-enum CellParameter { kBias, kAlpha, kRho, kR, kRs, kZsHyp, kZsDep, kParameters };
-constexpr const char* kParameterNames[kParameters] = {"bias", "alpha", "rho", "r", "rs", "zs_hyp", "zs_dep"};
+enum CellParameter { kBias, kAlpha, kRho, kR, kRs, kZsHyp, kZsDep, kOmega, kParameters };
+constexpr const char* kParameterNames[kParameters] = {"bias", "alpha", "rho", "r", "rs", "zs_hyp", "zs_dep", "omega"};
+
+// A resonant neuron has all of them; other neurons have all but omega.
+SRCELL_HOST_DEVICE constexpr int parameters_of(bool resonant) { return resonant ? kParameters : kOmega; }
 
 // One value per neuron (stride 1), or one for the whole layer (stride 0): *data, or `constant` if data is null.
 template <class T>
@@ -46,6 +49,14 @@ struct Parameter {
 template <class T>
 struct CellParameters {
     Parameter<T> of[kParameters];
+};
+
+// The turn of resonant neurons' integrators in one step, for neuron n at n * stride: alpha cos(omega) and
+// alpha sin(omega). Both are null if the layer does not resonate.
+template <class T>
+struct Turn {
+    const T *along = nullptr, *across = nullptr;
+    int64_t stride = 0;
 };
 
 struct ScanShape {
@@ -62,6 +73,10 @@ struct CellForward {
     const T *i0, *h0, *hs0;  // (B, N) each, or null: zero
     T* spikes;               // (T, B, N) out; zero past a sample's length
     T *i, *h, *hs;           // (B, N) out: the state after a sample's last step
+    // Of resonant neurons only: the turn, and the second part of the integrator's state as i0 and i.
+    Turn<T> turn = {};
+    const T* q0 = nullptr;
+    T* q = nullptr;
 };
 
 // What every backward pass reads and writes, whatever the synapse.
@@ -78,14 +93,18 @@ struct CellBackward {
     // not needed; the gradient of the bias always is.
     T* grad_parameters[kParameters];
     // Scratch: the gradients of each neuron of each sample, summed over the steps. They are then added in a fixed tree.
-    // (kParameters, B, N), or (1, B, N) if only the gradient of the bias is needed.
+    // (parameters_of(resonant), B, N), or (1, B, N) if only the gradient of the bias is needed.
     T* partials;
+    // Of resonant neurons only: the turn, and gradients as grad_i and grad_i0.
+    Turn<T> turn = {};
+    const T* grad_q = nullptr;
+    T* grad_q0 = nullptr;
 };
 
 template <class T>
 struct ScanForward : CellForward<T> {
     const T* current;  // (T, B, N)
-    T* checkpoints;    // (segments(T), 3, B, N) out: i, h, hs before every kSegment-th step,
+    T* checkpoints;    // (segments(T), 3 or 4, B, N) out: i, h, hs and, if resonant, q before every kSegment-th step,
                        // zero past a sample's length; null for inference
 };
 
@@ -181,10 +200,10 @@ struct EventsForward : CellForward<T> {
     const T* weight;   // (N, K)
     T* packed_weight;  // scratch: (event_tiles(N), packed_rows(K, events), event_tile_width(N))
     // What the backward pass needs; null for inference. The trace holds the drive tanh(i / rho) of every step, or i
-    // itself if gradients of cell parameters are needed; the checkpoints hold h and hs before every kEventSegment-th
-    // step. Both are zero past a sample's length.
+    // itself if gradients of cell parameters are needed; the checkpoints hold h, hs and, if resonant, q before every
+    // kEventSegment-th step. Both are zero past a sample's length.
     T* trace;               // (B * T * N,) out: for each sample tile by tile, for each tile step by step
-    T* checkpoints;         // (segments(T, kEventSegment), 2, B, N) out
+    T* checkpoints;         // (segments(T, kEventSegment), 2 or 3, B, N) out
     bool trace_integrator;  // i instead of the drive
     bool packed;            // packed_weight is an input with the weights of all K inputs, and `weight` is not read
 

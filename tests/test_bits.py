@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import srcell
-from srcell import EventBatch, SRCState, _core
+from srcell import EventBatch, ResonantState, _core
+from srcell._state import state_of
 from support.gradients import make_output_gradients, results
 from support.inputs import (
     MODES,
@@ -37,6 +38,7 @@ from support.inputs import (
     make_linear_inputs,
     noise,
     random_bits,
+    resonant,
     with_values,
 )
 from support.linear import Function, densified, on_dense_at_events, on_events
@@ -57,6 +59,7 @@ DEFAULTS = {
     "scale": 1.0,  # of currents or weights
     "spread": 0.0,  # of cell parameters around their defaults
     "lateral": "",  # the surrogate of recurrent weights, if there are any
+    "resonant": False,
 }
 
 
@@ -115,6 +118,18 @@ CASES += [
     for seed, shape in enumerate(shapes)
     for mode in modes
 ]
+CASES += [
+    make_case(
+        *(seed, shape),
+        dtype=("float32", "float64")[seed % 4 == 3],
+        mode=MODES[seed % 4],
+        lengths=bool(seed % 2),
+        lateral=("", *LATERAL)[seed % 3],
+        poison=seed % 5 == 4,
+        resonant=True,
+    )
+    for seed, shape in enumerate([*SHAPES, *LINEAR_SHAPES])
+]
 
 
 class Problem(NamedTuple):
@@ -123,6 +138,11 @@ class Problem(NamedTuple):
     inputs: Inputs
     options: dict[str, Any]
     events: EventBatch | None = None
+
+    @property
+    def states(self) -> list[str]:
+        """The names of the initial state's tensors."""
+        return [name for name in (*STATE, "q0") if name in self.inputs]
 
     @property
     def call(self) -> tuple[Function, Inputs]:
@@ -154,6 +174,8 @@ def case_inputs(case: Case) -> Inputs:
 def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
     """Apply the case's scale, spread and poison to inputs near their defaults, in place."""
     inputs[synapse] *= case["scale"]
+    if case["resonant"]:
+        inputs |= resonant(inputs, case["seed"])
     if case["lateral"]:
         inputs["weight_hh"] = make_lateral(case["seed"], len(inputs["bias"]), inputs["bias"].dtype)
     if case["poison"]:
@@ -247,13 +269,13 @@ def steps_of(events: EventBatch, begin: int, end: int) -> EventBatch:
 def in_pieces(case: Case, cuts: list[int]) -> Digests:
     """Digests of the outputs of successive calls that pass the state on."""
     problem = problem_of(case)
-    lengths, state = problem.options["lengths"], SRCState(*(problem.inputs[name] for name in STATE))
+    lengths, state = problem.options["lengths"], state_of(problem.inputs[name] for name in problem.states)
     spikes = [state.i.new_empty(0, *state.i.shape)]
     for begin, end in pairwise(sorted({0, *cuts, case["shape"][0]})):
         events = problem.events
         synapse = problem.inputs["current"][begin:end] if events is None else steps_of(events, begin, end)
         left = None if lengths is None else (lengths - begin).clamp(0, end - begin)
-        piece = problem.part(synapse, dict(zip(STATE, state, strict=True)), left)
+        piece = problem.part(synapse, dict(zip(problem.states, state, strict=True)), left)
         made, state = call(*piece.call, **piece.options)
         spikes.append(made)
     return digest_all({"spikes": torch.cat(spikes), **state._asdict()})
@@ -261,7 +283,7 @@ def in_pieces(case: Case, cuts: list[int]) -> Digests:
 
 # The results that belong to one sample, each with its dimension of samples.
 PER_SAMPLE = {"spikes": 1, "gradient of current": 1, "gradient of values": 0}
-PER_SAMPLE |= dict.fromkeys((*SRCState._fields, *(f"gradient of {name}" for name in STATE)), 0)
+PER_SAMPLE |= dict.fromkeys((*ResonantState._fields, *(f"gradient of {name}" for name in (*STATE, "q0"))), 0)
 
 
 def alone(case: Case) -> Digests:
@@ -274,7 +296,7 @@ def alone(case: Case) -> Digests:
     for b in range(case["shape"][1]):
         here = slice(b, b + 1)
         synapse = problem.inputs["current"][:, here] if problem.events is None else problem.events[b]
-        state = {name: problem.inputs[name][here] for name in STATE}
+        state = {name: problem.inputs[name][here] for name in problem.states}
         sample = problem.part(synapse, state, None if lengths is None else lengths[here])
         grad_outputs = [to_spikes[:, here], *(g[here] for g in to_state)]
         parts.append(results(*sample.call, grad_outputs=grad_outputs, **sample.options))
@@ -326,6 +348,7 @@ def random_cases(*shape: st.SearchStrategy[int]) -> st.SearchStrategy[Case]:
         shape=st.tuples(*shape),
         dtype=st.sampled_from(["float32", "float32", "float64"]),
         mode=st.sampled_from(MODES),
+        resonant=st.booleans(),
         per_neuron=st.booleans(),
         lengths=st.booleans(),
         poison=st.booleans(),
@@ -440,6 +463,8 @@ def test_a_thread_that_flushes_denormals_gets_the_same_bits(scale: float, thread
 
     def digests() -> tuple[Digests, bytes]:
         made = results(*problem.call, case["seed"], **problem.options)
+        made["q"] = srcell.src(torch.full((3, 1, 1), 1e12), -6.0, omega=1e-39)[1].q  # alpha sin(omega) is denormal
+        assert made["q"].any()
         return digest_all(made), _core.sigmoid(x).tobytes()
 
     x = np.linspace(-104, -87, 1000, dtype=np.float32)

@@ -190,15 +190,24 @@ def test_recurrent_weights_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, ki
     assert steps <= 1 or outputs[0].any()
 
 
+def test_resonance_raises_an_error(gpu):
+    with gpu.on():
+        current, weight = torch.ones(9, 3, 5, device=gpu.device), torch.ones(4, 5, device=gpu.device)
+        src(current, -6.0)
+        for call in (lambda: src(current, -6.0, omega=0.1), lambda: src_linear(current, weight, -6.0, omega=0.1)):
+            with pytest.raises(ValueError, match="omega: expected the constant 0 on a GPU"):
+                call()
+
+
 def test_a_wrong_mask_raises_an_error(gpu):
     with gpu.on():
         input, weight = torch.ones(9, 3, 5, device=gpu.device), torch.ones(6, 5, device=gpu.device)
         call = layer_call(make_layer({"bias": torch.zeros(6, device=gpu.device)}, ("relu", False)), input, weight)
-        saved = list(call.forward()()[4:])
+        saved = list(call.forward()()[5:])
         for mask in (saved[2][:1], saved[2].int(), saved[2][:, :0]):
             saved[2] = mask
             with pytest.raises(ValueError, match=r"mask: expected torch.int64 of shape"):
-                call.backward([None] * 4, saved, [True, True, *[False] * 7])()
+                call.backward([None] * 5, saved, [True, True, *[False] * 8])()
 
 
 @pytest.mark.parametrize("lengths", [None, [40, 0, 13]], ids=["whole", "lengths"])
@@ -334,8 +343,8 @@ def test_only_the_requested_gradients_of_values_and_weight_are_computed(gpu, den
         layer = make_layer({"bias": given["bias"].to(device)}, ("straight_through", False))
         batch = with_values(events.to(device), moved(given.get("values"), device))
         call = layer_call(layer, batch, given["weight"].to(device), trace_integrator=False)
-        saved = call.forward()()[4:]
-        return call.backward([grad.to(device), None, None, None], saved, [*wanted, *[False] * 7])()
+        saved = call.forward()()[5:]
+        return call.backward([grad.to(device), None, None, None, None], saved, [*wanted, *[False] * 8])()
 
     with gpu.on():
         got = [x.cpu() for x in run(gpu.device)]

@@ -53,7 +53,7 @@ def test_a_gradient_at_events_equals_the_reference_there_and_is_0_elsewhere(mode
 def test_both_methods_of_src_dense_have_the_gradients_of_the_reference(mode: tuple[str, bool], method: str) -> None:
     def operator(input: Tensor, weight: Tensor, bias: Tensor, state: SRCState, **cell: Any) -> Outputs:
         layer = make_layer({"bias": bias, **dict(zip(STATE, state, strict=True)), **cell}, mode, LENGTHS[3])
-        spikes, i, h, hs, *_ = torch.ops.srcell.src_dense(
+        spikes, i, h, hs, _, *_ = torch.ops.srcell.src_dense(
             *(input, weight, *layer.forward),
             **layer.options,
             method=method,

@@ -605,6 +605,8 @@ def test_the_constants_have_the_layout_of_the_file_format() -> None:
     """A bit mask of the constants that are tensors, then all constants in order: files outlive the code."""
     plain = SRC(3, 2, alpha=0.8, bias=False, bias_init=-5.0, initial_state="rest").get_extra_state()
     assert plain.tolist() == [0, 0.8, 3.0, 2.0, -7.0, 0.9, 0.0, -5.0, 1]
+    resonant = SRC(3, 2, omega=0.3).get_extra_state()
+    assert resonant.tolist() == [64, 0.9, 3.0, 2.0, -7.0, 0.9, 0.0, 0, 0, 0.3]
     held = SRC(3, 2, learnable=["rho", "rs"], recurrent_grad=True, learn_initial_state=True).get_extra_state()
     assert held.tolist() == [2 + 8 + 64 + 128, 0.9, 0, 2.0, 0, 0.9, 0.0, 0, 0]
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from srcell import EventBatch, IntegerCell, SRCState
+from srcell import EventBatch, IntegerCell
+from srcell._state import state_of
 from srcell.ops import _cpu
 from srcell.ops._memory import address
 from srcell.ops._operator import Operator
 from support.calls import images, spikes
 from support.gradients import make_output_gradients, requiring_grad
-from support.inputs import make_inputs, make_layer, make_linear_inputs, noise, with_values
+from support.inputs import PARAMETERS, make_inputs, make_layer, make_linear_inputs, noise, resonant, with_values
 from support.operators import LayerCall, OperatorCall, layer_call
 from support.refusals import Refusal, refusals
 
@@ -37,6 +38,8 @@ LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "src_dense by events, grad at events": (["dense", "weight"], {"method": "events", "input_grad_at_events": True}),
     "src_dense by gemm": (["dense", "weight"], {"method": "gemm"}),
     "src_dense by gemm, grad at events": (["dense", "weight"], {"method": "gemm", "input_grad_at_events": True}),
+    "src, resonant": (["current"], {}),
+    "src_events, resonant": (["events", "weight"], {}),
 }
 layers = pytest.mark.parametrize("name", LAYERS)
 optional_arguments = pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
@@ -53,6 +56,8 @@ def make_call(
     inputs["weight_hh"] = noise(17, NEURONS, NEURONS, dtype=dtype)
     inputs["current"] = make_inputs(16, STEPS, BATCH, NEURONS, dtype=dtype)["current"]
     inputs["dense"] = events.to_dense(dtype)
+    if name.endswith("resonant"):
+        inputs = resonant(inputs, 5)
     if requires_grad:
         inputs = requiring_grad(inputs)
     given: dict[str, Any] = {**inputs, "events": with_values(events, inputs["values"] if present else None)}
@@ -73,23 +78,25 @@ def test_layers_pass_opcheck(name: str, dtype: torch.dtype, present: bool) -> No
         opcheck(make_call(name, dtype, present, requires_grad=save, save=save, trace_integrator=present).forward())
 
 
-def outputs_of(call: LayerCall) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradients of spikes, i, h and hs, and the tensors that the operator saved."""
-    spikes, i, h, hs, *saved = call.forward()()
-    return make_output_gradients(5, (spikes, SRCState(i, h, hs))), saved
+def outputs_of(call: LayerCall) -> tuple[list[Tensor | None], list[Tensor]]:
+    """Gradients of spikes and state, and the tensors that the operator saved."""
+    spikes, i, h, hs, q, *saved = call.forward()()
+    resonates = len(call.layer.constants) == len(PARAMETERS) + 1
+    made = make_output_gradients(5, (spikes, state_of((i, h, hs, q) if resonates else (i, h, hs))))
+    return [*made, *[None] * (5 - len(made))], saved
 
 
 @optional_arguments
 @dtypes
 @layers
 def test_backward_operators_pass_opcheck(name: str, dtype: torch.dtype, present: bool) -> None:
-    for of_layer in ([True] * 7, [False] * 7, [True, False] * 3 + [True]) if present else ([False] * 7,):
+    for of_layer in ([True] * 8, [False] * 8, [True, False] * 4) if present else ([False] * 8,):
         call = make_call(name, dtype, present, trace_integrator=any(of_layer[1:]))
         grad_outputs, saved = outputs_of(call)
         if call.name == "src_dense":
             assert bool(saved[-2].any()) == ("by events" in name)
-        for of_synapse in ([True], [False]) if name == "src" else ([present, True], [False, False]):
-            opcheck(call.backward(grad_outputs if present else [None] * 4, saved, of_synapse + of_layer))
+        for of_synapse in ([True], [False]) if call.name == "src" else ([present, True], [False, False]):
+            opcheck(call.backward(grad_outputs if present else [None] * 5, saved, of_synapse + of_layer))
 
 
 OFFSETS, INDICES = torch.tensor([0, 1, 2]), torch.tensor([0, 2], dtype=torch.int32)
@@ -135,8 +142,8 @@ def test_operators_that_run_no_layer_pass_opcheck(call: OperatorCall) -> None:
 def test_only_spikes_and_state_carry_gradients(name: str) -> None:
     """Tensors saved for the backward have no gradient, although they are computed from tensors that have one."""
     outputs = make_call(name, requires_grad=True, save=False, trace_integrator=False).forward()()
-    assert [x.requires_grad for x in outputs] == [True] * 4 + [False] * (len(outputs) - 4)
-    assert all(x.numel() for x in outputs[4:6])
+    assert [x.requires_grad for x in outputs] == [True] * 5 + [False] * (len(outputs) - 5)
+    assert all(x.numel() for x in outputs[5:7])
 
 
 # Invalid arguments
@@ -161,7 +168,7 @@ def with_saved(position: int, change: Callable[[Tensor], Tensor]) -> OperatorCal
     call = make_call("src_dense by events")
     grad_outputs, saved = outputs_of(call)
     saved[position] = change(saved[position])
-    return call.backward(grad_outputs, saved, [True] * 9)
+    return call.backward(grad_outputs, saved, [True] * 10)
 
 
 def encoding(name: str, *arguments: Tensor, **changes: int) -> OperatorCall:
@@ -196,9 +203,9 @@ SEEN_BY_FAKE_KERNELS = [
 ]
 PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
 SEEN_BY_KERNELS = [
-    *(Refusal("output_mask", with_mask("src", count)) for count in (7, 9)),
-    *(Refusal("output_mask", with_mask("src_events", count)) for count in (8, 10)),
-    *(Refusal("output_mask", with_mask("src_dense by events", count)) for count in (8, 10)),
+    *(Refusal("output_mask", with_mask("src", count)) for count in (8, 10)),
+    *(Refusal("output_mask", with_mask("src_events", count)) for count in (9, 11)),
+    *(Refusal("output_mask", with_mask("src_dense by events", count)) for count in (9, 11)),
     *(Refusal(name, with_saved(k, lambda x: x[:-1])) for k, name in enumerate(("trace", "checkpoints", "mask"))),
     Refusal("mask", with_saved(2, Tensor.float)),
     Refusal("ones", with_saved(3, lambda ones: ones[None])),
@@ -240,21 +247,24 @@ def test_fake_kernels_raise_the_error_of_the_kernel(refusal: Refusal) -> None:
 @pytest.mark.parametrize(
     ("argument", "count", "expected"),
     [
-        ("cell", 3, "0 or 6 tensors"),
-        ("cell", 7, "0 or 6 tensors"),
-        ("state", 1, "0 or 3 tensors"),
-        ("state", 4, "0 or 3 tensors"),
-        ("constants", 0, "6 values"),
-        ("constants", 7, "6 values"),
+        ("cell", 3, "0 or {} tensors"),
+        ("cell", 8, "0 or {} tensors"),
+        ("state", 1, "0 or {} tensors"),
+        ("state", 5, "0 or {} tensors"),
+        ("constants", 0, "6 or 7 values"),
+        ("constants", 8, "6 or 7 values"),
     ],
 )
 def test_lists_of_a_wrong_length_are_named(name: str, argument: str, count: int, expected: str) -> None:
     call = make_call(name)
+    expected = expected.format(len(getattr(call.layer, argument)))
     items = 3 * getattr(call.layer, argument)
     changed = with_layer(call, **{argument: items[:count]})
     calls = [changed.forward()]
     if argument == "constants":
-        calls.append(changed.backward(*outputs_of(call), [True] * (8 if name == "src" else 9)))
+        calls.append(
+            changed.backward(*outputs_of(call), [True] * (9 if name.startswith("src,") or name == "src" else 10))
+        )
     for refused in calls:
         assert str(error_of(refused)) == f"{argument}: expected {expected}, got {count}"
 

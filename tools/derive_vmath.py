@@ -72,6 +72,14 @@ def main() -> None:
         print(f"  log2_e   {nearest(1 / mp.log(2), single).hex()}")
         print(f"  ln2_high {ln2_high.hex()}\n  ln2_low  {nearest(mp.log(2) - mp.mpf(ln2_high), single).hex()}")
         print("  expm1    {" + ", ".join(float(c).hex() for c in coefficients) + "}")
+    parts, rest = [], mp.pi / 2
+    for _ in range(3):
+        parts.append(nearest(rest, False))
+        rest -= mp.mpf(parts[-1])
+    print(f"2 / pi {nearest(2 / mp.pi, False).hex()}, pi / 2 " + ", ".join(part.hex() for part in parts))
+    for name, powers in (("sine", range(3, 18, 2)), ("cosine", range(4, 17, 2))):
+        terms = (nearest((-1) ** (power // 2) / mp.factorial(power), False) for power in powers)
+        print(f"  {name} " + ", ".join(term.hex() for term in terms))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ TIMEOUT = 600  # seconds; a mutant may loop for ever
 # "==", a file and its tests: names of ctest, and x.py for tests/test_x.py. Then, for each mutant, what it breaks and,
 # indented, the old text => the new text. In the old text a space matches any white space.
 TABLE = """
-== cell.h: core cell_facts.py src.py gradients.py linear.py bits.py
+== cell.h: core cell_facts.py src.py gradients.py linear.py bits.py resonance.py
 hs follows h[t], not h[t-1]
     state.hs - state.h, state.h); state.h = tanh(u); => state.hs - tanh(u), tanh(u)); state.h = tanh(u);
 the bound of the flush
@@ -43,18 +43,28 @@ the bound of the flush
 float64 is flushed as well
     if constexpr (sizeof(scalar_of<V>) == sizeof(double)) return x; =>
 the integrator is not flushed
-    flush_tiny(fma(cell.alpha, i, current)) => fma(cell.alpha, i, current)
+    flush_tiny(fma(cell.alpha, state.i, current)) => fma(cell.alpha, state.i, current)
 the adjoint of the integrator is not flushed
     flush_tiny(fma(u, fma(negate(drive), drive, one), carry.i)) => fma(u, fma(negate(drive), drive, one), carry.i)
 a spike of NaN is 0
     select(less_equal(h, splat<V>(0)), splat<V>(0), h) => select(less_equal(splat<V>(0), h), h, splat<V>(0))
 swapped gates
-    fma(gate, one - q, sum[kZsHyp]) => fma(gate, q, sum[kZsHyp])
+    fma(along_gate, one - gate, sum[kZsHyp]) => fma(along_gate, gate, sum[kZsHyp])
+resonant neurons turn the other way
+    fma(negate(cell.turn), state.q, current) => fma(cell.turn, state.q, current)
+q is not flushed
+    flush_tiny(fma(cell.turn, i, cell.alpha * q)) => fma(cell.turn, i, cell.alpha * q)
+the gradient of q turns the other way
+    fma(cell.alpha, carry.q, negate(cell.turn * i)) => fma(cell.alpha, carry.q, cell.turn * i)
+the gradient of alpha lacks q
+    sum[kAlpha] = fma(grad_q, before.q, sum[kAlpha]); =>
 == vmath.h: core vmath.py bits.py
 float32 tanh never reaches 1
     tanh_saturates = 9.5f => tanh_saturates = 8.0f
 the sign of the low part of ln(2) in float64
     = 0x1.abc9e3b39803fp-56 => = -0x1.abc9e3b39803fp-56
+the tail of sine's argument is lost
+    + fma(r * z, polynomial(of_sine, z), tail * rest) => + (r * z) * polynomial(of_sine, z)
 one more rounding in tanh
     e_plus_two = fma(scale, reduced.expm1, scale + one) => e_plus_two = e + splat<V>(2)
 == common.h: core events device
@@ -99,7 +109,9 @@ the lanes of a dot product are added in another tree
     => for (int64_t j = 1; j < width; ++j) lanes[0] += lanes[j];
 the trace past the length is not zeroed
     if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count); =>
-== cpu/tile.h: core events device gradients.py linear.py bits.py
+== cpu/tile.h: core events device gradients.py linear.py bits.py resonance.py
+the partial sums of alpha and omega are not turned back
+    if (p.turn.along && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega])) unturn_gradients(p); =>
 a tile over several samples reads one neuron past the last
     n + 1 == neurons ? 0 => n == neurons ? 0
 with relu a gradient passes at h = 0

@@ -99,8 +99,10 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
-    std::vector<Address> state;  // i, h and hs before the first step, or i alone for a backward pass; absent: zeros
+    std::vector<Address> state;  // before the first step; for a backward pass i alone; absent: zeros
     bool relu, recurrent;
+    std::variant<std::vector<float>, std::vector<double>>
+        turn;         // Turn's two arrays; empty without resonance or neurons
     Address lateral;  // weight_hh, or 0
     bool lateral_relu;
 
@@ -108,7 +110,7 @@ struct Layer {
     // neuron). Cell parameters without an address have the values of `constants`, which are checked even if they are
     // not used.
     Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
-          const std::array<double, kParameters - 1>& constants, const std::vector<Address>& addresses,
+          const std::vector<double>& constants, const std::vector<Address>& addresses,
           const std::vector<int64_t>& strides, std::vector<Address> of_state, bool follow_relu, bool follow_recurrence,
           Address weight_hh, bool follow_lateral_relu)
         : shape(make_shape(sizes, lengths, threads, on_host)),
@@ -119,10 +121,16 @@ struct Layer {
           lateral_relu(follow_lateral_relu) {
         if (addresses.size() != strides.size())
             value_error("strides: expected ", addresses.size(), " numbers, one an address, got ", strides.size());
+        const int count = static_cast<int>(constants.size()) + 1;
+        const bool resonant = count == parameters_of(true);
+        if (!resonant && count != parameters_of(false))
+            value_error("constants: expected ", parameters_of(false) - 1, " or ", parameters_of(true) - 1,
+                        " values, got ", constants.size());
+        const PlainArithmetic plain;  // a denormal omega stays what it is
         with_type(is_double, [&](auto zero) {
             using T = decltype(zero);
-            CellParameters<T> made;
-            for (int k = 0; k < kParameters; ++k) {
+            CellParameters<T> made = {};
+            for (int k = 0; k < count; ++k) {
                 const auto at = static_cast<size_t>(k);
                 const T* const data = at < addresses.size() ? pointer<const T>(addresses[at]) : nullptr;
                 const int64_t stride = data ? strides[at] : 0;
@@ -132,7 +140,16 @@ struct Layer {
                     for (int64_t n = 0; n < (stride ? shape.neurons : 1); ++n) check_parameter(k, data[n], !stride);
             }
             cell = made;
+            if (!resonant || !on_host) return;
+            const int64_t neurons = made.of[kAlpha].stride || made.of[kOmega].stride ? shape.neurons : 1;
+            std::vector<T> parts(static_cast<size_t>(2 * neurons));
+            kernels().of<T>().make_turn(made, neurons, parts.data(), parts.data() + neurons);
+            turn = std::move(parts);
         });
+    }
+
+    bool resonant() const {
+        return std::visit([](const auto& parts) { return !parts.empty(); }, turn);
     }
 
     // Calls function(cell), with cell a CellParameters<T>: T is the type of all numbers of the call.
@@ -145,6 +162,14 @@ struct Layer {
     const T* before(size_t k) const {
         return k < state.size() ? pointer<const T>(state[k]) : nullptr;
     }
+
+    template <class T>
+    Turn<T> turn_of() const {
+        const auto* const parts = std::get_if<std::vector<T>>(&turn);
+        if (!parts || parts->empty()) return {};
+        const size_t neurons = parts->size() / 2;
+        return {parts->data(), parts->data() + neurons, neurons == 1 ? 0 : 1};
+    }
 };
 
 template <class Parameters>
@@ -156,7 +181,7 @@ struct NumberOf<CellParameters<T>> {
 template <class Parameters>
 using number_of = typename NumberOf<std::decay_t<Parameters>>::type;
 
-constexpr size_t kStates = 3;                      // i, h and hs
+constexpr size_t kStates = 4;                      // i, h, hs and q; the address of q is 0 without resonance
 using Outputs = std::array<Address, 1 + kStates>;  // spikes and the final state, or the gradients of these
 // Gradients of weight_hh, of the initial state and of the parameters; 0: not wanted.
 using Gradients = std::array<Address, 1 + kStates + kParameters>;
@@ -174,14 +199,17 @@ CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, con
             pointer<T>(outputs[0]),
             pointer<T>(outputs[1]),
             pointer<T>(outputs[2]),
-            pointer<T>(outputs[3])};
+            pointer<T>(outputs[3]),
+            layer.turn_of<T>(),
+            layer.before<T>(3),
+            pointer<T>(outputs[4])};
 }
 
 // Elements of CellBackward::partials.
 inline int64_t count_partials(const Layer& layer, const Gradients& gradients) {
     const bool any =
         std::any_of(gradients.begin() + kOfParameters + kBias + 1, gradients.end(), [](Address at) { return at; });
-    return (any ? kParameters : 1) * layer.shape.batch * layer.shape.neurons;
+    return (any ? parameters_of(layer.resonant()) : 1) * layer.shape.batch * layer.shape.neurons;
 }
 
 template <class T>
@@ -199,7 +227,10 @@ CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, c
                          pointer<T>(gradients[kOfState + 1]),
                          pointer<T>(gradients[kOfState + 2]),
                          {},
-                         partials};
+                         partials,
+                         layer.turn_of<T>(),
+                         pointer<const T>(grads[4]),
+                         pointer<T>(gradients[kOfState + 3])};
     for (size_t k = 0; k < kParameters; ++k) p.grad_parameters[k] = pointer<T>(gradients[kOfParameters + k]);
     return p;
 }
@@ -229,6 +260,8 @@ inline IntegerCell integer_cell_of(const std::vector<int64_t>& constants) {
     if (fault.expected) value_error("cell: expected ", fault.expected, ", got ", fault.got);
     return cell;
 }
+
+using IntegerOutputs = std::array<Address, 4>;  // spikes, i, h and hs
 
 // A layer of integer neurons.
 struct IntegerLayer {

@@ -64,6 +64,15 @@ void bind_functions(py::module_& m) {
     bind("sigmoid", kernels().of<T>().sigmoid);
 }
 
+using Doubles = py::array_t<double, py::array::c_style>;
+
+py::tuple sine_and_cosine(const Doubles& x) {
+    py::array_t<double> sine(x.size()), cosine(x.size());
+    const PlainArithmetic plain;
+    kernels().sine_cosine(x.data(), sine.mutable_data(), cosine.mutable_data(), x.size());
+    return py::make_tuple(sine, cosine);
+}
+
 }  // namespace
 
 const Kernels& kernels() { return *chosen; }
@@ -99,6 +108,7 @@ PYBIND11_MODULE(_core, m) {
 
     bind_functions<float>(m);
     bind_functions<double>(m);
+    m.def("sine_cosine", &sine_and_cosine, "x"_a);
     bind_encode(m);
     bind_events(m);
     bind_runtime(m);

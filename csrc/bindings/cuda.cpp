@@ -121,7 +121,7 @@ void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& gra
     });
 }
 
-void integer_forward(const Queue& queue, const IntegerLayer& layer, const Outputs& outputs, bool floats,
+void integer_forward(const Queue& queue, const IntegerLayer& layer, const IntegerOutputs& outputs, bool floats,
                      const EventRows& rows, Address mask, Address weight_t, Address scale, double rho, Address slopes,
                      Address clamped) {
     const DeviceIntegerForward p = {layer.shape,

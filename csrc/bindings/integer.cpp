@@ -28,7 +28,7 @@ class Input {
 };
 
 // Spikes are float32 if `floats`, otherwise uint8. Returns how often an i was clamped.
-int64_t integer_forward(const IntegerLayer& layer, const Outputs& outputs, bool floats, const EventRows* given,
+int64_t integer_forward(const IntegerLayer& layer, const IntegerOutputs& outputs, bool floats, const EventRows* given,
                         Address dense, int64_t inputs, Address weight, Address scale, double rho, Address slopes) {
     const Input input(layer, given, dense, inputs);
     const EventRows& rows = input.rows();

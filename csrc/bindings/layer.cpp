@@ -217,9 +217,8 @@ void bind_layer(pybind11::module_& m) {
     for (const char* name : kParameterNames) parameters.append(name);
     m.attr("parameters") = py::tuple(parameters);
     py::class_<Layer>(m, "Layer")
-        .def(py::init<bool, bool, const Sizes&, Address, int, const std::array<double, kParameters - 1>&,
-                      const std::vector<Address>&, const std::vector<int64_t>&, std::vector<Address>, bool, bool,
-                      Address, bool>(),
+        .def(py::init<bool, bool, const Sizes&, Address, int, const std::vector<double>&, const std::vector<Address>&,
+                      const std::vector<int64_t>&, std::vector<Address>, bool, bool, Address, bool>(),
              "is_double"_a, "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "constants"_a, "addresses"_a, "strides"_a,
              "state"_a, "relu"_a, "recurrent"_a, "weight_hh"_a, "lateral_relu"_a)
         .def_readonly("shape", &Layer::shape);

@@ -140,24 +140,26 @@ SRCELL_INLINE void sum_events_of_row(const EventsForward<scalar_of<V>>& p, int64
         values, events.size());
 }
 
-template <class V, bool save>
+template <class V, bool save, class AnyTileState>
 void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_number, int64_t sample, const Tile& tile,
-                         const TileCell<V>& cell, TileState<V>& state) {
+                         const TileCell<V>& cell, AnyTileState& state) {
     using T = scalar_of<V>;
+    constexpr int64_t saved = checkpoint_rows(AnyTileState::resonant, true);
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const int64_t width = event_tile_width(neurons);
     alignas(64) Row<V> current = {};
     // Without inputs or events there are no packed weights; `current` is then a valid address that is never read.
     const int64_t rows = p.rows();
     const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
-    load_initial(p, state, tile);
+    load_initial<V>(p, state, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
         T* trace = save ? p.trace + trace_at(p.shape, sample, tile, t) : nullptr;
         if (save && t % kEventSegment == 0) {
-            T* checkpoint = p.checkpoints + t / kEventSegment * 2 * plane + tile.offset;
+            T* checkpoint = p.checkpoints + t / kEventSegment * saved * plane + tile.offset;
             store_row<V>(checkpoint, state.h, tile.count);
             store_row<V>(checkpoint + plane, state.hs, tile.count);
+            if constexpr (AnyTileState::resonant) store_row<V>(checkpoint + 2 * plane, state.q, tile.count);
         }
         if (t + kPrefetch < tile.steps) {
             prefetch_row<kForWrite>(spikes + kPrefetch * plane, tile.count);
@@ -167,7 +169,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
             using R = typename decltype(kind)::type;
 
-            State<R> s = state.template at<R>(k);
+            auto s = state.template at<R>(k);
             const Trace<R> made = step(cell.template at<R>(k), s, load<R>(current + k));
             store_lanes(spikes + k, spike(s.h), lanes);
             if (save) store_lanes(trace + k, p.trace_integrator ? s.i : made.drive, lanes);
@@ -179,10 +181,10 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
         if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count);
     }
     if (save)
-        for (int64_t row = 2 * segments(tile.steps, kEventSegment); row < 2 * segments(p.shape.steps, kEventSegment);
-             ++row)
+        for (int64_t row = saved * segments(tile.steps, kEventSegment);
+             row < saved * segments(p.shape.steps, kEventSegment); ++row)
             zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
-    store_final(p, state, tile);
+    store_final<V>(p, state, tile);
 }
 
 // Whether the offsets and indices of a sample's rows are valid.
@@ -222,15 +224,15 @@ int64_t first_invalid_sample(const Events<T>& events, const ScanShape& shape) {
     return check.lowest < shape.batch ? check.lowest.load() : -1;
 }
 
-template <class V, bool save>
+template <class V, bool save, bool resonant>
 void events_forward_range(void* self, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const EventsForward<scalar_of<V>>*>(self);
     TileCell<V> cell;
-    TileState<V> state;
+    TileStateOf<V, resonant> state;
     for (int64_t item = begin, loaded = -1; item < end; ++item) {
         const int64_t number = item / p.shape.batch, sample = item % p.shape.batch;
         const Tile tile = event_tile_at(p.shape, number, sample);
-        if (number != loaded) load_cell(cell, p.cell, tile, p.shape.neurons);
+        if (number != loaded) load_cell<resonant>(cell, p, tile);
         loaded = number;
         events_forward_tile<V, save>(p, number, sample, tile, cell, state);
     }
@@ -244,21 +246,27 @@ int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     if (invalid >= 0) return invalid;
     if (!p.packed) pack_weight(p);
     auto context = p;
-    parallel_for(event_tiles(p.shape.neurons) * p.shape.batch, p.shape.threads,
-                 p.trace ? events_forward_range<V, true> : events_forward_range<V, false>, &context);
+    const auto range = p.turn.along
+                           ? (p.trace ? events_forward_range<V, true, true> : events_forward_range<V, false, true>)
+                           : (p.trace ? events_forward_range<V, true, false> : events_forward_range<V, false, false>);
+    parallel_for(event_tiles(p.shape.neurons) * p.shape.batch, p.shape.threads, range, &context);
     return -1;
 }
 
 // `saved` holds the trace of the segment's steps. With `keep_first`, h before the segment is kept in every mode.
-template <class V, bool recurrent, bool parameters, bool keep_first = false>
+template <bool keep_first = false, class V, class Mode>
 void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin, int64_t end,
-                             const SegmentRows<const scalar_of<V>>& saved, BackwardScratch<V, kEventSegment>& scratch) {
+                             const SegmentRows<const scalar_of<V>>& saved,
+                             BackwardScratch<V, Mode, kEventSegment>& scratch) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
-    const T* checkpoint = p.checkpoints + begin / kEventSegment * 2 * plane + tile.offset;
+    const T* checkpoint =
+        p.checkpoints + begin / kEventSegment * checkpoint_rows(Mode::resonant, true) * plane + tile.offset;
+    constexpr bool turns = Mode::resonant && Mode::parameters;
     SegmentTrace<V, kEventSegment>& trace = scratch.trace;
     load_row<V>(scratch.state.h, checkpoint, tile.count);
     load_row<V>(scratch.state.hs, checkpoint + plane, tile.count);
+    if constexpr (turns) load_row<V>(scratch.state.q, checkpoint + 2 * plane, tile.count);
     if constexpr (keep_first) load_row<V>(trace.h[0], checkpoint, tile.count);
     for (int64_t t = begin; t < end; ++t) {
         const int64_t row = t - begin;
@@ -269,19 +277,23 @@ void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, const Tile& 
             using R = typename decltype(kind)::type;
 
             const Cell<R> cell = scratch.cell.template at<R>(k);
-            State<R> s = scratch.state.template at<R>(k);
+            auto s = scratch.state.template at<R>(k);
             R drive = load_lanes<R>(drives + k, lanes);
-            if constexpr (parameters) {
+            if constexpr (Mode::parameters) {
                 store(trace.i[row + 1] + k, drive);
                 drive = drive_of(cell, drive);
             }
-            if constexpr (recurrent || parameters) {
+            if constexpr (turns) {
+                store(trace.q[row] + k, s.q);
+                s.q = turned(cell, load<R>(trace.i[row] + k), s.q);
+            }
+            if constexpr (Mode::recurrent || Mode::parameters) {
                 store(trace.h[row] + k, s.h);
                 store(trace.hs[row] + k, s.hs);
             }
-            const R q = respond(cell, s, drive);
+            const R gate = respond(cell, s, drive);
             store(trace.drive[row] + k, drive);
-            if constexpr (recurrent || parameters) store(trace.q[row] + k, q);
+            if constexpr (Mode::recurrent || Mode::parameters) store(trace.gate[row] + k, gate);
             store(trace.h[row + 1] + k, s.h);
             scratch.state.put(k, s);
         });
@@ -289,15 +301,16 @@ void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, const Tile& 
 }
 
 // Loads i before the segment's first step: the integrator of the previous step, or the initial state.
-template <class V>
+template <class V, class Mode>
 void load_integrator_before(const EventsBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin,
-                            const SegmentRows<const scalar_of<V>>& saved, BackwardScratch<V, kEventSegment>& scratch) {
+                            const SegmentRows<const scalar_of<V>>& saved,
+                            BackwardScratch<V, Mode, kEventSegment>& scratch) {
     load_row<V>(scratch.trace.i[0], begin ? saved.row(-1) : offset_or_null(p.i0, tile.offset), tile.count);
 }
 
-template <class V>
+template <class V, class Mode>
 struct EventsScratch {
-    BackwardScratch<V, kEventSegment> backward;
+    BackwardScratch<V, Mode, kEventSegment> backward;
     alignas(64) Row<V> deltas[kEventSegment];  // gradients of the currents of a segment's steps
 };
 
@@ -359,22 +372,21 @@ SRCELL_INLINE void add_events_of_row(const Events<scalar_of<V>>& all, int64_t ro
         offset_or_null(values, events.begin), events.size(), delta);
 }
 
-template <class V, bool recurrent, bool parameters>
+template <class V, class Mode>
 void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample, const Tile& tile,
-                          scalar_of<V>* grad_weight, EventsScratch<V>& scratch) {
+                          scalar_of<V>* grad_weight, EventsScratch<V, Mode>& scratch) {
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;
-    load_carry(p, scratch.backward.carry, tile);
+    load_carry<V>(p, scratch.backward.carry, tile);
     for (int64_t begin = (segments(tile.steps, kEventSegment) - 1) * kEventSegment, end = tile.steps; begin >= 0;
          end = begin, begin -= kEventSegment) {
         const SegmentRows<const T> saved = {p.trace + trace_at(p.shape, sample, tile, begin), tile.count, tile.count};
-        if constexpr (parameters) load_integrator_before(p, tile, begin, saved, scratch.backward);
-        recompute_event_segment<V, recurrent, parameters>(p, tile, begin, end, saved, scratch.backward);
+        if constexpr (Mode::parameters) load_integrator_before(p, tile, begin, saved, scratch.backward);
+        recompute_event_segment(p, tile, begin, end, saved, scratch.backward);
         const SegmentRows<const T> grad_spikes = {offset_or_null(p.grad_spikes, begin * plane + tile.offset), plane,
                                                   tile.count};
         const SegmentRows<T> deltas = {scratch.deltas[0], kTile, kTile};
-        adjoint_segment<V, recurrent, parameters>(grad_spikes, p.relu, deltas, end - begin, tile.count,
-                                                  scratch.backward);
+        adjoint_segment(grad_spikes, p.relu, deltas, end - begin, tile.count, scratch.backward);
         for (int64_t t = begin; t < end; ++t) {
             const T* delta = scratch.deltas[t - begin];
             if (p.grad_current)
@@ -387,31 +399,30 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
     if (p.grad_current)
         for (int64_t t = tile.steps; t < p.shape.steps; ++t)
             zero_row<V>(p.grad_current + t * plane + tile.offset, tile.count);
-    store_carry(p, scratch.backward.carry, tile);
+    store_carry<V>(p, scratch.backward.carry, tile);
 }
 
 // Items are pairs (tile, group of samples).
-template <class V, bool recurrent, bool parameters>
+template <class V, class Mode>
 void events_backward_range(void* self, int64_t begin, int64_t end) {
     using T = scalar_of<V>;
     const auto& p = *static_cast<const EventsBackward<T>*>(self);
-    constexpr int64_t used = parameters ? kParameters : 1;
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
     const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
     const int64_t elements = p.events.inputs * event_tile_width(neurons);
-    EventsScratch<V> scratch;
+    EventsScratch<V, Mode> scratch;
     std::memset(scratch.deltas, 0, sizeof scratch.deltas);  // lanes past the tile are read; their results are not used
     for (int64_t item = begin; item < end; ++item) {
         const int64_t number = item / groups, first = item % groups * size;
         const int64_t last = first + size < batch ? first + size : batch;
         T* grad_weight = p.grad_weight ? p.weight_partials + item * elements : nullptr;
         if (grad_weight) std::memset(grad_weight, 0, static_cast<size_t>(elements) * sizeof(T));
-        load_cell(scratch.backward.cell, p.cell, event_tile_at(p.shape, number, first), neurons);
+        load_cell<Mode::resonant>(scratch.backward.cell, p, event_tile_at(p.shape, number, first));
         for (int64_t sample = first; sample < last; ++sample) {
             const Tile tile = event_tile_at(p.shape, number, sample);
-            clear_sums(scratch.backward.sums, used, tile);
-            events_backward_tile<V, recurrent, parameters>(p, sample, tile, grad_weight, scratch);
-            store_sums(p, scratch.backward.sums, used, tile);
+            clear_sums(scratch.backward.sums, Mode::sums, tile);
+            events_backward_tile(p, sample, tile, grad_weight, scratch);
+            store_sums(p, scratch.backward.sums, Mode::sums, tile);
         }
     }
 }
@@ -474,10 +485,7 @@ int64_t events_backward(const EventsBackward<scalar_of<V>>& p) {
         const int64_t invalid = first_invalid_sample(p.events, p.shape);
         if (invalid >= 0) return invalid;
         auto context = p;
-        const bool parameters = wants_parameters(p);
-        const auto range =
-            p.recurrent ? (parameters ? events_backward_range<V, true, true> : events_backward_range<V, true, false>)
-                        : (parameters ? events_backward_range<V, false, true> : events_backward_range<V, false, false>);
+        const auto range = with_mode(p, [](auto mode) { return events_backward_range<V, decltype(mode)>; });
         parallel_for(tiles * event_groups(batch, neurons), p.shape.threads, range, &context);
         if (p.grad_weight) reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
     } else if (p.grad_weight) {

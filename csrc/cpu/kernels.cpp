@@ -108,6 +108,7 @@ constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     made.count_events = count_events<T>;
     made.list_events = list_events<T>;
     made.count_spikes = count_spikes<T>;
+    made.make_turn = make_turn<T>;
     made.tanh = tanh_array<V>;
     made.sigmoid = sigmoid_array<V>;
     return made;
@@ -122,9 +123,17 @@ void leaky_sum(double* sums, const float* x, int64_t count, double alpha) {
     for (int64_t n = 0; n < count; ++n) sums[n] = alpha * sums[n] + static_cast<double>(x[n]);
 }
 
+void sine_cosine_array(const double* x, double* sine, double* cosine, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) {
+        const SineCosine<double> made = sine_cosine(x[k]);
+        sine[k] = made.sine, cosine[k] = made.cosine;
+    }
+}
+
 constexpr OtherKernels make_others() {
     OtherKernels made = {};
     made.leaky_sum = leaky_sum;
+    made.sine_cosine = sine_cosine_array;
     made.integer_forward = integer_forward;
     made.integer_backward = integer_backward;
     made.pack_integers = pack_weight<IntegerForward>;

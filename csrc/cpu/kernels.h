@@ -34,6 +34,8 @@ struct KernelsOf {
     // Writes the indices of a mask's events, ascending in each row, and, unless null, their values.
     void (*list_events)(const DenseInput<T>&, int32_t* indices, T* values);
     void (*count_spikes)(const SpikeCounts<T>&);
+    // Fills the two arrays of a Turn, of `count` elements: 1, or N.
+    void (*make_turn)(const CellParameters<T>&, int64_t count, T* along, T* across);
     // Elementwise, x and y of `count` elements, for the accuracy tests; x may be y.
     void (*tanh)(const T* x, T* y, int64_t count);
     void (*sigmoid)(const T* x, T* y, int64_t count);
@@ -43,6 +45,8 @@ struct KernelsOf {
 struct OtherKernels {
     // sums[n] = alpha * sums[n] + x[n], rounded twice.
     void (*leaky_sum)(double* sums, const float* x, int64_t count, double alpha);
+    // Elementwise, of |x| <= pi, for the accuracy tests.
+    void (*sine_cosine)(const double* x, double* sine, double* cosine, int64_t count);
     // As events_forward and events_backward.
     int64_t (*integer_forward)(const IntegerForward&);
     int64_t (*integer_backward)(const IntegerBackward&);

@@ -96,19 +96,19 @@ struct LateralJob {
 };
 
 // The scratch of a thread for the forward pass.
-template <class V>
+template <class V, bool resonant>
 struct LateralForwardMemory {
     using T = scalar_of<V>;
     ThreadMemory memory;
     TileCell<V>* cells = nullptr;
-    TileState<V>* states = nullptr;
+    TileStateOf<V, resonant>* states = nullptr;
     T* currents = nullptr;
     Active<T> active = {};
 
     LateralForwardMemory(int64_t neurons, bool events, void* given) : memory(bytes(neurons, events), given) {
         if (!memory) return;
         cells = memory.take<TileCell<V>>(event_tiles(neurons));
-        states = memory.take<TileState<V>>(event_tiles(neurons));
+        states = memory.take<TileStateOf<V, resonant>>(event_tiles(neurons));
         currents = memory.take<T>(rows(events) * lateral_width(neurons));
         active = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
     }
@@ -117,7 +117,7 @@ struct LateralForwardMemory {
 
     static int64_t bytes(int64_t neurons, bool events) {
         return ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
-               ThreadMemory::bytes_of<TileState<V>>(event_tiles(neurons)) +
+               ThreadMemory::bytes_of<TileStateOf<V, resonant>>(event_tiles(neurons)) +
                ThreadMemory::bytes_of<T>(rows(events) * lateral_width(neurons)) +
                ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons);
     }
@@ -126,7 +126,7 @@ struct LateralForwardMemory {
 // The size of LateralForward::memory in bytes, for any input.
 template <class V>
 int64_t lateral_forward_memory(int64_t neurons) {
-    return LateralForwardMemory<V>::bytes(neurons, true);
+    return LateralForwardMemory<V, true>::bytes(neurons, true);
 }
 
 // Sums the events of step t of a sample for one tile.
@@ -166,15 +166,17 @@ SRCELL_INLINE void add_lateral(const Lateral<scalar_of<V>>& lateral, const Activ
         active.count);
 }
 
-template <class V, bool save>
-void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sample, LateralForwardMemory<V>& m) {
+template <class V, bool save, bool resonant>
+void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sample,
+                            LateralForwardMemory<V, resonant>& m) {
     using T = scalar_of<V>;
+    constexpr int64_t saved = checkpoint_rows(resonant, true);
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
     const int64_t tiles = event_tiles(neurons), steps = steps_of(p.shape, sample), first = sample * neurons;
     m.active.count = 0;
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
-        load_initial(p, m.states[k], tile);
+        load_initial<V>(p, m.states[k], tile);
         append_active<V>(m.states[k].h, tile, m.active);
     }
     for (int64_t t = 0; t < steps; ++t) {
@@ -194,17 +196,18 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
         m.active.count = 0;
         for (int64_t k = 0; k < tiles; ++k) {
             const Tile tile = event_tile_at(p.shape, k, sample);
-            TileState<V>& state = m.states[k];
+            auto& state = m.states[k];
             T* const trace = save ? p.trace + (sample * p.shape.steps + t) * neurons + tile.first : nullptr;
             if (save && t % kEventSegment == 0) {
-                T* checkpoint = p.checkpoints + t / kEventSegment * 2 * plane + tile.offset;
+                T* checkpoint = p.checkpoints + t / kEventSegment * saved * plane + tile.offset;
                 store_row<V>(checkpoint, state.h, tile.count);
                 store_row<V>(checkpoint + plane, state.hs, tile.count);
+                if constexpr (resonant) store_row<V>(checkpoint + 2 * plane, state.q, tile.count);
             }
             for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t lanes) SRCELL_LAMBDA_INLINE {
                 using R = typename decltype(kind)::type;
 
-                State<R> s = state.template at<R>(at);
+                auto s = state.template at<R>(at);
                 const Trace<R> made = step(m.cells[k].template at<R>(at), s, load<R>(current + tile.first + at));
                 store_lanes(spikes + tile.first + at, spike(s.h), lanes);
                 if (save) store_lanes(trace + at, p.trace_integrator ? s.i : made.drive, lanes);
@@ -220,26 +223,25 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
             if (save) zero_row<V>(p.trace + (sample * p.shape.steps + t) * neurons + tile.first, tile.count);
         }
         if (save)
-            for (int64_t row = 2 * segments(steps, kEventSegment); row < 2 * segments(p.shape.steps, kEventSegment);
-                 ++row)
+            for (int64_t row = saved * segments(steps, kEventSegment);
+                 row < saved * segments(p.shape.steps, kEventSegment); ++row)
                 zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
-        store_final(p, m.states[k], tile);
+        store_final<V>(p, m.states[k], tile);
     }
 }
 
-template <class V, bool save>
+template <class V, bool save, bool resonant>
 void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
     const auto& p = job.p;
     const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
-    LateralForwardMemory<V> m(neurons, p.has_events, p.memory);
+    LateralForwardMemory<V, resonant> m(neurons, p.has_events, p.memory);
     if (!m.memory) {
         job.out_of_memory = true;
         return;
     }
     std::memset(m.currents, 0, static_cast<size_t>(all) * sizeof(scalar_of<V>));  // lanes past the last neuron
-    for (int64_t k = 0; k < event_tiles(neurons); ++k)
-        load_cell(m.cells[k], p.cell, event_tile_at(p.shape, k, 0), neurons);
+    for (int64_t k = 0; k < event_tiles(neurons); ++k) load_cell<resonant>(m.cells[k], p, event_tile_at(p.shape, k, 0));
     for (int64_t sample = begin; sample < end; ++sample) lateral_forward_sample<V, save>(p, sample, m);
 }
 
@@ -259,29 +261,31 @@ int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
         p.current = p.spikes;
     }
     LateralJob<LateralForward<scalar_of<V>>> job = {p, {false}};
-    parallel_for(p.shape.batch, p.shape.threads,
-                 p.trace ? lateral_forward_range<V, true> : lateral_forward_range<V, false>, &job);
+    const auto range = p.turn.along
+                           ? (p.trace ? lateral_forward_range<V, true, true> : lateral_forward_range<V, false, true>)
+                           : (p.trace ? lateral_forward_range<V, true, false> : lateral_forward_range<V, false, false>);
+    parallel_for(p.shape.batch, p.shape.threads, range, &job);
     return job.out_of_memory ? kOutOfMemory : -1;
 }
 
 // The scratch of a thread for the backward pass.
-template <class V>
+template <class V, class Mode>
 struct LateralBackwardMemory {
     using T = scalar_of<V>;
     ThreadMemory memory;
-    BackwardScratch<V, kEventSegment>* tiles = nullptr;
+    BackwardScratch<V, Mode, kEventSegment>* tiles = nullptr;
     // Gradients of the currents of a block's steps and of the step after it, (lateral_block + 1, width).
     T* deltas = nullptr;
     T* through = nullptr;         // (width,): gradient of a step's spikes through the recurrent weights
     Active<T>* active = nullptr;  // (lateral_block + 1,): before each step of a block, and after the last
 
     explicit LateralBackwardMemory(int64_t neurons)
-        : memory(ThreadMemory::bytes_of<BackwardScratch<V, kEventSegment>>(event_tiles(neurons)) +
+        : memory(ThreadMemory::bytes_of<BackwardScratch<V, Mode, kEventSegment>>(event_tiles(neurons)) +
                  ThreadMemory::bytes_of<T>(rows(neurons) * lateral_width(neurons)) +
                  ThreadMemory::bytes_of<T>(lateral_width(neurons)) + ThreadMemory::bytes_of<Active<T>>(rows(neurons)) +
                  rows(neurons) * (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons))) {
         if (!memory) return;
-        tiles = memory.take<BackwardScratch<V, kEventSegment>>(event_tiles(neurons));
+        tiles = memory.take<BackwardScratch<V, Mode, kEventSegment>>(event_tiles(neurons));
         deltas = memory.take<T>(rows(neurons) * lateral_width(neurons));
         through = memory.take<T>(lateral_width(neurons));
         active = memory.take<Active<T>>(rows(neurons));
@@ -294,9 +298,9 @@ struct LateralBackwardMemory {
 
 // Writes to m.through the gradient of a step's spikes `active` that comes from the next step's currents, whose
 // gradients are in `next`.
-template <class V>
+template <class V, class Mode>
 void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, const Active<scalar_of<V>>& active,
-                              const scalar_of<V>* next, LateralBackwardMemory<V>& m) {
+                              const scalar_of<V>* next, LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
     using S = single_of<V>;
     const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
@@ -312,10 +316,10 @@ void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, const Acti
 }
 
 // The adjoint of the steps [begin, end). `deltas` and `active` are those of step `begin`.
-template <class V, bool recurrent, bool parameters>
+template <class V, class Mode>
 void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
                               scalar_of<V>* deltas, Active<scalar_of<V>>* active, bool last,
-                              LateralBackwardMemory<V>& m) {
+                              LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
     const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
@@ -323,8 +327,8 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
         const Tile tile = event_tile_at(p.shape, k, sample);
         const SegmentRows<const T> saved = {p.trace + (sample * p.shape.steps + begin) * neurons + tile.first, neurons,
                                             tile.count};
-        if constexpr (parameters) load_integrator_before(p, tile, begin, saved, m.tiles[k]);
-        recompute_event_segment<V, recurrent, parameters, true>(p, tile, begin, end, saved, m.tiles[k]);
+        if constexpr (Mode::parameters) load_integrator_before(p, tile, begin, saved, m.tiles[k]);
+        recompute_event_segment<true>(p, tile, begin, end, saved, m.tiles[k]);
     }
     for (int64_t r = 0; r <= end - begin; ++r) {
         active[r].count = 0;
@@ -336,12 +340,11 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
         if (last && r == end - begin - 1)
             std::memset(m.through, 0, static_cast<size_t>(all) * sizeof(T));
         else
-            gradient_through_lateral<V>(p, active[r + 1], delta + all, m);
+            gradient_through_lateral(p, active[r + 1], delta + all, m);
         for (int64_t k = 0; k < tiles; ++k) {
             const Tile tile = event_tile_at(p.shape, k, sample);
-            adjoint_row<V, recurrent, parameters, true>(
-                offset_or_null(p.grad_spikes, (begin + r) * plane + tile.offset), p.relu, m.through + tile.first,
-                delta + tile.first, width, r, tile.count, m.tiles[k]);
+            adjoint_row<V, true>(offset_or_null(p.grad_spikes, (begin + r) * plane + tile.offset), p.relu,
+                                 m.through + tile.first, delta + tile.first, width, r, tile.count, m.tiles[k]);
         }
     }
 }
@@ -358,19 +361,18 @@ void add_events_of_block(const WeightSums<scalar_of<V>>& sums, int64_t group, in
             for (int64_t t = from; t < to; ++t) add(t, sums.of(k, group), deltas + (t - begin) * all + k * width);
 }
 
-template <class V, bool recurrent, bool parameters>
+template <class V, class Mode>
 void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t group,
                              const WeightSums<scalar_of<V>>& grad_weight, const WeightSums<scalar_of<V>>& grad_lateral,
-                             LateralBackwardMemory<V>& m) {
+                             LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
-    constexpr int64_t used = parameters ? kParameters : 1;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
     const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
     const int64_t block = lateral_block(tiles), steps = steps_of(p.shape, sample);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
-        clear_sums(m.tiles[k].sums, used, tile);
-        load_carry(p, m.tiles[k].carry, tile);
+        clear_sums(m.tiles[k].sums, Mode::sums, tile);
+        load_carry<V>(p, m.tiles[k].carry, tile);
     }
     for (int64_t from = (segments(steps, block) - 1) * block, to = steps; from >= 0; to = from, from -= block) {
         // The row after the block's last step holds the gradients of the following step, computed with the following
@@ -378,8 +380,8 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
         if (to < steps) std::memcpy(m.deltas + (to - from) * all, m.deltas, static_cast<size_t>(all) * sizeof(T));
         for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
              end = begin, begin -= kEventSegment)
-            lateral_backward_segment<V, recurrent, parameters>(p, sample, begin, end, m.deltas + (begin - from) * all,
-                                                               m.active + (begin - from), end == steps, m);
+            lateral_backward_segment(p, sample, begin, end, m.deltas + (begin - from) * all, m.active + (begin - from),
+                                     end == steps, m);
         if (p.grad_current)
             for (int64_t t = from; t < to; ++t)
                 std::memcpy(p.grad_current + t * plane + sample * neurons, m.deltas + (t - from) * all,
@@ -400,22 +402,22 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
     if (p.grad_current)
         for (int64_t t = steps; t < p.shape.steps; ++t)
             std::memset(p.grad_current + t * plane + sample * neurons, 0, static_cast<size_t>(neurons) * sizeof(T));
-    if (steps) gradient_through_lateral<V>(p, m.active[0], m.deltas, m);  // to the spikes of the initial state
+    if (steps) gradient_through_lateral(p, m.active[0], m.deltas, m);  // to the spikes of the initial state
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
-        TileAdjoint<V>& carry = m.tiles[k].carry;
+        auto& carry = m.tiles[k].carry;
         if (steps)
             for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t) SRCELL_LAMBDA_INLINE {
                 using R = typename decltype(kind)::type;
                 store(carry.h + at, load<R>(carry.h + at) + load<R>(m.through + tile.first + at));
             });
-        store_carry(p, carry, tile);
-        store_sums(p, m.tiles[k].sums, used, tile);
+        store_carry<V>(p, carry, tile);
+        store_sums(p, m.tiles[k].sums, Mode::sums, tile);
     }
 }
 
 // Items are groups of samples.
-template <class V, bool recurrent, bool parameters>
+template <class V, class Mode>
 void lateral_backward_range(void* self, int64_t begin, int64_t end) {
     using T = scalar_of<V>;
     auto& job = *static_cast<LateralJob<LateralBackward<T>>*>(self);
@@ -424,20 +426,20 @@ void lateral_backward_range(void* self, int64_t begin, int64_t end) {
     const int64_t size = event_group_size(batch, neurons);
     const WeightSums<T> grad_weight = {p.shape, p.events.inputs, p.weight_partials, p.grad_weight};
     const WeightSums<T> grad_lateral = {p.shape, neurons, p.lateral_partials, p.grad_lateral};
-    LateralBackwardMemory<V> m(neurons);
+    LateralBackwardMemory<V, Mode> m(neurons);
     if (!m.memory) {
         job.out_of_memory = true;
         return;
     }
     std::memset(m.deltas, 0, static_cast<size_t>(m.rows(neurons) * lateral_width(neurons)) * sizeof(T));
     std::memset(m.through, 0, static_cast<size_t>(lateral_width(neurons)) * sizeof(T));
-    for (int64_t k = 0; k < tiles; ++k) load_cell(m.tiles[k].cell, p.cell, event_tile_at(p.shape, k, 0), neurons);
+    for (int64_t k = 0; k < tiles; ++k) load_cell<Mode::resonant>(m.tiles[k].cell, p, event_tile_at(p.shape, k, 0));
     for (int64_t group = begin; group < end; ++group) {
         grad_weight.clear(group);
         grad_lateral.clear(group);
         const int64_t first = group * size, last = first + size < batch ? first + size : batch;
         for (int64_t sample = first; sample < last; ++sample)
-            lateral_backward_sample<V, recurrent, parameters>(p, sample, group, grad_weight, grad_lateral, m);
+            lateral_backward_sample(p, sample, group, grad_weight, grad_lateral, m);
     }
 }
 
@@ -451,11 +453,7 @@ int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
         const int64_t invalid = p.has_events ? first_invalid_sample(p.events, p.shape) : -1;
         if (invalid >= 0) return invalid;
         pack_lateral(p.lateral, p.shape);
-        const bool parameters = wants_parameters(p);
-        const auto range =
-            p.recurrent
-                ? (parameters ? lateral_backward_range<V, true, true> : lateral_backward_range<V, true, false>)
-                : (parameters ? lateral_backward_range<V, false, true> : lateral_backward_range<V, false, false>);
+        const auto range = with_mode(p, [](auto mode) { return lateral_backward_range<V, decltype(mode)>; });
         parallel_for(event_groups(batch, neurons), p.shape.threads, range, &job);
         if (job.out_of_memory) return kOutOfMemory;
         if (p.grad_weight) reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});

@@ -18,20 +18,22 @@ SRCELL_INLINE Tile tile_at(const ScanShape& shape, int64_t item) {
     return {run * shape.neurons + start, left < kTile ? left : kTile, start % shape.neurons, steps_of(shape, run)};
 }
 
-template <class V>
-void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const TileCell<V>& cell, TileState<V>& state) {
+template <class V, class AnyTileState>
+void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const TileCell<V>& cell, AnyTileState& state) {
     using T = scalar_of<V>;
+    constexpr int64_t saved = checkpoint_rows(AnyTileState::resonant, false);
     const int64_t plane = p.shape.batch * p.shape.neurons;  // elements from one step to the next
     const int64_t offset = tile.offset;
-    load_initial(p, state, tile);
+    load_initial<V>(p, state, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         const T* current = p.current + t * plane + offset;
         T* spikes = p.spikes + t * plane + offset;
         if (p.checkpoints && t % kSegment == 0) {
-            T* checkpoint = p.checkpoints + t / kSegment * 3 * plane + offset;
+            T* checkpoint = p.checkpoints + t / kSegment * saved * plane + offset;
             store_row<V>(checkpoint, state.i, tile.count);
             store_row<V>(checkpoint + plane, state.h, tile.count);
             store_row<V>(checkpoint + 2 * plane, state.hs, tile.count);
+            if constexpr (AnyTileState::resonant) store_row<V>(checkpoint + 3 * plane, state.q, tile.count);
         }
         if (t + kPrefetch < tile.steps) {
             prefetch_row<kForRead>(current + kPrefetch * plane, tile.count);
@@ -40,7 +42,7 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
             using R = typename decltype(kind)::type;
 
-            State<R> s = state.template at<R>(k);
+            auto s = state.template at<R>(k);
             step(cell.template at<R>(k), s, load_lanes<R>(current + k, lanes));
             store_lanes(spikes + k, spike(s.h), lanes);
             state.put(k, s);
@@ -48,19 +50,19 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
     }
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.spikes + t * plane + offset, tile.count);
     if (p.checkpoints)
-        for (int64_t row = 3 * segments(tile.steps); row < 3 * segments(p.shape.steps); ++row)
+        for (int64_t row = saved * segments(tile.steps); row < saved * segments(p.shape.steps); ++row)
             zero_row<V>(p.checkpoints + row * plane + offset, tile.count);
-    store_final(p, state, tile);
+    store_final<V>(p, state, tile);
 }
 
-template <class V>
+template <class V, bool resonant>
 void forward_range(void* context, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const ScanForward<scalar_of<V>>*>(context);
     TileCell<V> cell;
-    TileState<V> state;
+    TileStateOf<V, resonant> state;
     for (int64_t item = begin; item < end; ++item) {
         const Tile tile = tile_at(p.shape, item);
-        load_cell(cell, p.cell, tile, p.shape.neurons);
+        load_cell<resonant>(cell, p, tile);
         forward_tile(p, tile, cell, state);
     }
 }
@@ -69,20 +71,22 @@ template <class V>
 void scan_forward(const ScanForward<scalar_of<V>>& p) {
     auto context = p;
     if (p.shape.batch && p.shape.neurons)
-        parallel_for(count_tiles(p.shape), p.shape.threads, forward_range<V>, &context);
+        parallel_for(count_tiles(p.shape), p.shape.threads,
+                     p.turn.along ? forward_range<V, true> : forward_range<V, false>, &context);
 }
 
-template <class V, bool recurrent, bool parameters>
+template <class V, class Mode>
 void recompute_segment(const ScanBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin, int64_t end,
-                       BackwardScratch<V, kSegment>& scratch) {
+                       BackwardScratch<V, Mode, kSegment>& scratch) {
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const int64_t offset = tile.offset;
-    const T* checkpoint = p.checkpoints + begin / kSegment * 3 * plane + offset;
+    const T* checkpoint = p.checkpoints + begin / kSegment * checkpoint_rows(Mode::resonant, false) * plane + offset;
     SegmentTrace<V, kSegment>& trace = scratch.trace;
     load_row<V>(scratch.state.i, checkpoint, tile.count);
     load_row<V>(scratch.state.h, checkpoint + plane, tile.count);
     load_row<V>(scratch.state.hs, checkpoint + 2 * plane, tile.count);
+    if constexpr (Mode::resonant) load_row<V>(scratch.state.q, checkpoint + 3 * plane, tile.count);
     for (int64_t t = begin; t < end; ++t) {
         const T* current = p.current + t * plane + offset;
         if (t >= kSegment) prefetch_row<kForRead>(current - kSegment * plane, tile.count);
@@ -92,59 +96,57 @@ void recompute_segment(const ScanBackward<scalar_of<V>>& p, const Tile& tile, in
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
             using R = typename decltype(kind)::type;
 
-            State<R> s = scratch.state.template at<R>(k);
-            if constexpr (recurrent || parameters) {
+            auto s = scratch.state.template at<R>(k);
+            if constexpr (Mode::recurrent || Mode::parameters) {
                 store(trace.h[row] + k, s.h);
                 store(trace.hs[row] + k, s.hs);
             }
-            if constexpr (parameters) store(trace.i[row] + k, s.i);
+            if constexpr (Mode::parameters) store(trace.i[row] + k, s.i);
+            if constexpr (Mode::parameters && Mode::resonant) store(trace.q[row] + k, s.q);
             const Trace<R> made = step(scratch.cell.template at<R>(k), s, load_lanes<R>(current + k, lanes));
             store(trace.drive[row] + k, made.drive);
-            if constexpr (recurrent || parameters) store(trace.q[row] + k, made.q);
+            if constexpr (Mode::recurrent || Mode::parameters) store(trace.gate[row] + k, made.gate);
             store(trace.h[row + 1] + k, s.h);
-            if constexpr (parameters) store(trace.i[row + 1] + k, s.i);
+            if constexpr (Mode::parameters) store(trace.i[row + 1] + k, s.i);
             scratch.state.put(k, s);
         });
     }
 }
 
-template <class V, bool recurrent, bool parameters>
-void backward_tile(const ScanBackward<scalar_of<V>>& p, const Tile& tile, BackwardScratch<V, kSegment>& scratch) {
+template <class V, class Mode>
+void backward_tile(const ScanBackward<scalar_of<V>>& p, const Tile& tile, BackwardScratch<V, Mode, kSegment>& scratch) {
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const int64_t offset = tile.offset;
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.grad_current + t * plane + offset, tile.count);
-    load_carry(p, scratch.carry, tile);
+    load_carry<V>(p, scratch.carry, tile);
     for (int64_t begin = (segments(tile.steps) - 1) * kSegment, end = tile.steps; begin >= 0;
          end = begin, begin -= kSegment) {
-        recompute_segment<V, recurrent, parameters>(p, tile, begin, end, scratch);
+        recompute_segment(p, tile, begin, end, scratch);
         const SegmentRows<const T> grad_spikes = {offset_or_null(p.grad_spikes, begin * plane + offset), plane,
                                                   tile.count};
         const SegmentRows<T> grad_current = {p.grad_current + begin * plane + offset, plane, tile.count};
-        adjoint_segment<V, recurrent, parameters>(grad_spikes, p.relu, grad_current, end - begin, tile.count, scratch);
+        adjoint_segment(grad_spikes, p.relu, grad_current, end - begin, tile.count, scratch);
     }
-    store_carry(p, scratch.carry, tile);
+    store_carry<V>(p, scratch.carry, tile);
 }
 
-template <class V, bool recurrent, bool parameters>
+template <class V, class Mode>
 void backward_range(void* context, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const ScanBackward<scalar_of<V>>*>(context);
-    constexpr int64_t used = parameters ? kParameters : 1;
-    BackwardScratch<V, kSegment> scratch;
+    BackwardScratch<V, Mode, kSegment> scratch;
     for (int64_t item = begin; item < end; ++item) {
         const Tile tile = tile_at(p.shape, item);
-        load_cell(scratch.cell, p.cell, tile, p.shape.neurons);
-        clear_sums(scratch.sums, used, tile);
-        backward_tile<V, recurrent, parameters>(p, tile, scratch);
-        store_sums(p, scratch.sums, used, tile);
+        load_cell<Mode::resonant>(scratch.cell, p, tile);
+        clear_sums(scratch.sums, Mode::sums, tile);
+        backward_tile(p, tile, scratch);
+        store_sums(p, scratch.sums, Mode::sums, tile);
     }
 }
 
 template <class V>
 void scan_backward(const ScanBackward<scalar_of<V>>& p) {
-    const bool parameters = wants_parameters(p);
-    auto range = p.recurrent ? (parameters ? backward_range<V, true, true> : backward_range<V, true, false>)
-                             : (parameters ? backward_range<V, false, true> : backward_range<V, false, false>);
+    const auto range = with_mode(p, [](auto mode) { return backward_range<V, decltype(mode)>; });
     auto context = p;
     if (p.shape.batch && p.shape.neurons) parallel_for(count_tiles(p.shape), p.shape.threads, range, &context);
     reduce_parameters(p);

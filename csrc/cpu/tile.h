@@ -27,12 +27,12 @@ using Row = scalar_of<V>[kTile];
 
 template <class V>
 struct TileCell {
-    alignas(64) Row<V> alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias;
+    alignas(64) Row<V> alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, turn;
 
     template <class R>
     SRCELL_INLINE Cell<R> at(int64_t k) const {
-        return {load<R>(alpha + k), load<R>(rho + k),    load<R>(inverse_rho + k), load<R>(r + k),
-                load<R>(rs + k),    load<R>(zs_hyp + k), load<R>(zs_span + k),     load<R>(bias + k)};
+        return {load<R>(alpha + k),  load<R>(rho + k),     load<R>(inverse_rho + k), load<R>(r + k),   load<R>(rs + k),
+                load<R>(zs_hyp + k), load<R>(zs_span + k), load<R>(bias + k),        load<R>(turn + k)};
     }
     template <class R>
     SRCELL_INLINE void put(int64_t k, const Cell<R>& cell) {
@@ -49,6 +49,8 @@ struct TileCell {
 
 template <class V>
 struct TileState {
+    static constexpr bool resonant = false;
+
     alignas(64) Row<V> i, h, hs;
 
     template <class R>
@@ -62,6 +64,29 @@ struct TileState {
         store(hs + k, state.hs);
     }
 };
+
+template <class V>
+struct ResonantTileState : TileState<V> {
+    static constexpr bool resonant = true;
+
+    alignas(64) Row<V> q;
+
+    template <class R>
+    SRCELL_INLINE ResonantState<R> at(int64_t k) const {
+        return {TileState<V>::template at<R>(k), load<R>(q + k)};
+    }
+    template <class R>
+    SRCELL_INLINE void put(int64_t k, const ResonantState<R>& state) {
+        TileState<V>::put(k, state);
+        store(q + k, state.q);
+    }
+};
+
+template <class V, bool resonant>
+using TileStateOf = std::conditional_t<resonant, ResonantTileState<V>, TileState<V>>;
+
+// Rows of a checkpoint: the states that the backward pass recomputes from. A trace has i already.
+constexpr int64_t checkpoint_rows(bool resonant, bool traced) { return 3 + resonant - traced; }
 
 // The position of a tile in a (B, N) plane: elements [offset, offset + count), the first of which belongs to neuron
 // `first`. All take `steps` steps.
@@ -80,6 +105,22 @@ SRCELL_INLINE void for_each_register(int64_t count, Body body) {
     if (k < count) body(Kind<single_of<V>>{}, k, count - k);
 }
 
+template <class T>
+SRCELL_INLINE T value_of(const Parameter<T>& parameter, int64_t n) {
+    return parameter.data ? parameter.data[n * parameter.stride] : parameter.constant;
+}
+
+// Fills Turn::along and Turn::across, of `count` elements: 1, or N.
+template <class T>
+void make_turn(const CellParameters<T>& cell, int64_t count, T* along, T* across) {
+    for (int64_t n = 0; n < count; ++n) {
+        const SineCosine<double> of = sine_cosine(static_cast<double>(value_of(cell.of[kOmega], n)));
+        const auto alpha = static_cast<double>(value_of(cell.of[kAlpha], n));
+        along[n] = static_cast<T>(alpha * of.cosine);
+        across[n] = static_cast<T>(alpha * of.sine);
+    }
+}
+
 // Writes one parameter's values for a tile. A tile over several samples has the same neurons several times. Unused
 // lanes of the last register get the parameter's value of some neuron.
 template <class V>
@@ -94,15 +135,26 @@ void spread(Row<V>& row, const Parameter<scalar_of<V>>& parameter, const Tile& t
     for (int64_t k = 0, n = tile.first; k < padded; ++k, n = n + 1 == neurons ? 0 : n + 1) row[k] = parameter.data[n];
 }
 
-template <class V>
-void load_cell(TileCell<V>& tile, const CellParameters<scalar_of<V>>& cell, const Tile& where, int64_t neurons) {
+// Call is a CellForward or a CellBackward.
+template <bool resonant, class V, class Call>
+void load_cell(TileCell<V>& tile, const Call& call, const Tile& where) {
+    using T = scalar_of<V>;
     alignas(64) Row<V> rows[kParameters];
-    for (int p = 0; p < kParameters; ++p) spread<V>(rows[p], cell.of[p], where, neurons);
+    for (int p = 0; p < parameters_of(false); ++p) {
+        if (resonant && p == kAlpha) continue;
+        spread<V>(rows[p], call.cell.of[p], where, call.shape.neurons);
+    }
+    if constexpr (resonant) {
+        const Turn<T>& turn = call.turn;
+        spread<V>(rows[kAlpha], Parameter<T>{turn.along, turn.stride}, where, call.shape.neurons);
+        spread<V>(tile.turn, Parameter<T>{turn.across, turn.stride}, where, call.shape.neurons);
+    }
     for_each_register<V>(where.count, [&](auto kind, int64_t k, int64_t) SRCELL_LAMBDA_INLINE {
         using R = typename decltype(kind)::type;
 
         R parameters[kParameters];
-        for (int p = 0; p < kParameters; ++p) parameters[p] = load<R>(rows[p] + k);
+        for (int p = 0; p < parameters_of(false); ++p) parameters[p] = load<R>(rows[p] + k);
+        parameters[kOmega] = splat<R>(0);  // `turn` is written already, if there is one
         tile.put(k, make_cell(parameters));
     });
 }
@@ -153,7 +205,7 @@ SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
 template <class V, int64_t steps>
 struct SegmentTrace {
     alignas(64) Row<V> drive[steps], h[steps + 1];
-    alignas(64) Row<V> q[steps], hs[steps + 1], i[steps + 1];  // written only in modes that need them
+    alignas(64) Row<V> gate[steps], hs[steps + 1], i[steps + 1], q[steps];  // written only in modes that need them
 };
 
 template <class V>
@@ -172,20 +224,56 @@ struct TileAdjoint {
     }
 };
 
+template <class V>
+struct ResonantTileAdjoint : TileAdjoint<V> {
+    alignas(64) Row<V> q;
+
+    template <class R>
+    SRCELL_INLINE ResonantAdjoint<R> at(int64_t k) const {
+        return {TileAdjoint<V>::template at<R>(k), load<R>(q + k)};
+    }
+    template <class R>
+    SRCELL_INLINE void put(int64_t k, const ResonantAdjoint<R>& carry) {
+        TileAdjoint<V>::put(k, carry);
+        store(q + k, carry.q);
+    }
+};
+
 // Gradients of the parameters, summed over a tile's steps.
 template <class V>
 struct TileSums {
     alignas(64) Row<V> of[kParameters];
 };
 
-template <class V, int64_t steps>
+// The compile-time options of a backward pass.
+template <bool kRecurrent, bool kParameterGradients, bool kResonant>
+struct BackwardMode {
+    static constexpr bool recurrent = kRecurrent, parameters = kParameterGradients, resonant = kResonant;
+    static constexpr int64_t sums = parameters ? parameters_of(resonant) : 1;  // per neuron
+};
+
+template <class V, class Mode, int64_t steps>
 struct BackwardScratch {
     TileCell<V> cell;
-    TileState<V> state;
-    TileAdjoint<V> carry;
+    TileStateOf<V, Mode::resonant> state;
+    std::conditional_t<Mode::resonant, ResonantTileAdjoint<V>, TileAdjoint<V>> carry;
     SegmentTrace<V, steps> trace;
     TileSums<V> sums;
 };
+
+// Returns choose(mode) for the mode of a call.
+template <class T, class Choose>
+auto with_mode(const CellBackward<T>& p, Choose choose) {
+    const auto with_resonance = [&](auto recurrent, auto parameters) {
+        constexpr bool r = decltype(recurrent)::value, g = decltype(parameters)::value;
+        return p.turn.along ? choose(BackwardMode<r, g, true>{}) : choose(BackwardMode<r, g, false>{});
+    };
+    const auto with_parameters = [&](auto recurrent) {
+        return wants_parameters(p) ? with_resonance(recurrent, std::true_type{})
+                                   : with_resonance(recurrent, std::false_type{});
+    };
+    return p.recurrent ? with_parameters(std::true_type{}) : with_parameters(std::false_type{});
+}
 
 // The rows of a segment's steps in an array: step k has row first + k * stride, which has room for `room` elements.
 // `first` is null if there is no array.
@@ -199,37 +287,41 @@ struct SegmentRows {
 
 // The adjoint of a segment's step `row`: from the gradients of its spikes to those of its current, which has room for
 // `room` elements. With `lateral`, grad_lateral holds the gradients of the spikes through the recurrent weights.
-template <class V, bool recurrent, bool parameters, bool lateral, int64_t kSteps>
+template <class V, bool lateral, class Mode, int64_t kSteps>
 SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const scalar_of<V>* grad_lateral,
                                scalar_of<V>* grad_out, int64_t room, int64_t row, int64_t count,
-                               BackwardScratch<V, kSteps>& scratch) {
+                               BackwardScratch<V, Mode, kSteps>& scratch) {
     const SegmentTrace<V, kSteps>& trace = scratch.trace;
     const scalar_of<V> silent_up_to = relu ? 0 : -2;  // straight-through: h >= -1, so every gradient passes
     for_each_register<V>(count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
         using R = typename decltype(kind)::type;
 
         const Cell<R> cell = scratch.cell.template at<R>(k);
-        Adjoint<R> carry = scratch.carry.template at<R>(k);
+        auto carry = scratch.carry.template at<R>(k);
         const R h = load<R>(trace.h[row + 1] + k), drive = load<R>(trace.drive[row] + k);
         const R incoming = grad_in ? load_lanes<R>(grad_in + k, lanes) : splat<R>(0);
         R grad_h = select(less_equal(h, splat<R>(silent_up_to)), splat<R>(0), incoming);
         if constexpr (lateral) grad_h = grad_h + load<R>(grad_lateral + k);
         const R grad_hs = carry.hs;
+        R grad_q;
+        if constexpr (Mode::resonant) grad_q = carry.q;
         const StepGradients<R> grad = step_adjoint(cell, carry, grad_h, h, drive);
         store_lanes(grad_out + k, grad.i, room - k);
-        if constexpr (parameters) {
+        if constexpr (Mode::parameters) {
             const State<R> before = {load<R>(trace.i[row] + k), load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k)};
             R sums[kParameters];
-            for (int p = 0; p < kParameters; ++p) sums[p] = load<R>(scratch.sums.of[p] + k);
+            for (int p = 0; p < Mode::sums; ++p) sums[p] = load<R>(scratch.sums.of[p] + k);
             add_parameter_gradients(sums, cell, before, grad, grad_hs, load<R>(trace.i[row + 1] + k), drive,
-                                    load<R>(trace.q[row] + k));
-            for (int p = 0; p < kParameters; ++p) store(scratch.sums.of[p] + k, sums[p]);
+                                    load<R>(trace.gate[row] + k));
+            if constexpr (Mode::resonant)
+                add_turn_gradients(sums, ResonantState<R>{before, load<R>(trace.q[row] + k)}, grad.i, grad_q);
+            for (int p = 0; p < Mode::sums; ++p) store(scratch.sums.of[p] + k, sums[p]);
         } else {
             store(scratch.sums.of[kBias] + k, load<R>(scratch.sums.of[kBias] + k) + grad.u);
         }
-        if constexpr (recurrent)
+        if constexpr (Mode::recurrent)
             carry_recurrence(cell, carry, grad.u, load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k),
-                             load<R>(trace.q[row] + k));
+                             load<R>(trace.gate[row] + k));
         else
             carry.h = carry.hs = splat<R>(0);
         scratch.carry.put(k, carry);
@@ -237,13 +329,13 @@ SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const sca
 }
 
 // The adjoint of the `steps` steps of a segment, last to first.
-template <class V, bool recurrent, bool parameters, int64_t kSteps>
+template <class V, class Mode, int64_t kSteps>
 void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool relu,
                      const SegmentRows<scalar_of<V>>& grad_current, int64_t steps, int64_t count,
-                     BackwardScratch<V, kSteps>& scratch) {
+                     BackwardScratch<V, Mode, kSteps>& scratch) {
     for (int64_t row = steps - 1; row >= 0; --row)
-        adjoint_row<V, recurrent, parameters, false>(grad_spikes.row(row), relu, nullptr, grad_current.row(row),
-                                                     grad_current.room, row, count, scratch);
+        adjoint_row<V, false>(grad_spikes.row(row), relu, nullptr, grad_current.row(row), grad_current.room, row, count,
+                              scratch);
 }
 
 // The carry's last values are the gradients of the initial state.
@@ -255,10 +347,22 @@ void store_carry(const CellBackward<scalar_of<V>>& p, const TileAdjoint<V>& carr
 }
 
 template <class V>
+void store_carry(const CellBackward<scalar_of<V>>& p, const ResonantTileAdjoint<V>& carry, const Tile& tile) {
+    store_carry<V>(p, static_cast<const TileAdjoint<V>&>(carry), tile);
+    store_row<V>(p.grad_q0 + tile.offset, carry.q, tile.count);
+}
+
+template <class V>
 void load_carry(const CellBackward<scalar_of<V>>& p, TileAdjoint<V>& carry, const Tile& tile) {
     load_row<V>(carry.i, offset_or_null(p.grad_i, tile.offset), tile.count);
     load_row<V>(carry.h, offset_or_null(p.grad_h, tile.offset), tile.count);
     load_row<V>(carry.hs, offset_or_null(p.grad_hs, tile.offset), tile.count);
+}
+
+template <class V>
+void load_carry(const CellBackward<scalar_of<V>>& p, ResonantTileAdjoint<V>& carry, const Tile& tile) {
+    load_carry<V>(p, static_cast<TileAdjoint<V>&>(carry), tile);
+    load_row<V>(carry.q, offset_or_null(p.grad_q, tile.offset), tile.count);
 }
 
 template <class V>
@@ -269,13 +373,25 @@ void load_initial(const CellForward<scalar_of<V>>& p, TileState<V>& state, const
 }
 
 template <class V>
+void load_initial(const CellForward<scalar_of<V>>& p, ResonantTileState<V>& state, const Tile& tile) {
+    load_initial<V>(p, static_cast<TileState<V>&>(state), tile);
+    load_row<V>(state.q, offset_or_null(p.q0, tile.offset), tile.count);
+}
+
+template <class V>
 void store_final(const CellForward<scalar_of<V>>& p, const TileState<V>& state, const Tile& tile) {
     store_row<V>(p.i + tile.offset, state.i, tile.count);
     store_row<V>(p.h + tile.offset, state.h, tile.count);
     store_row<V>(p.hs + tile.offset, state.hs, tile.count);
 }
 
-// `used` is the number of sums per neuron: kParameters, or 1 for the bias alone.
+template <class V>
+void store_final(const CellForward<scalar_of<V>>& p, const ResonantTileState<V>& state, const Tile& tile) {
+    store_final<V>(p, static_cast<const TileState<V>&>(state), tile);
+    store_row<V>(p.q + tile.offset, state.q, tile.count);
+}
+
+// `used` is the number of sums per neuron: Mode::sums.
 template <class V>
 void clear_sums(TileSums<V>& sums, int64_t used, const Tile& tile) {
     for (int64_t s = 0; s < used; ++s) load_row<V>(sums.of[s], nullptr, tile.count);
@@ -295,10 +411,34 @@ void sum_rows(T* rows, int64_t count, int64_t stride, int64_t width) {
             for (int64_t n = 0; n < width; ++n) rows[row * stride + n] += rows[(row + half) * stride + n];
 }
 
+// Turns the partial sums of the gradients of alpha cos(omega) and alpha sin(omega) into those of alpha and omega.
+template <class T>
+void unturn_gradients(const CellBackward<T>& p) {
+    constexpr int64_t block = 256;  // neurons
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
+    T *const along = p.partials + kAlpha * plane, *const across = p.partials + kOmega * plane;
+    double alpha[block], sine[block], cosine[block];
+    for (int64_t first = 0; first < neurons; first += block) {
+        const int64_t count = neurons - first < block ? neurons - first : block;
+        for (int64_t k = 0; k < count; ++k) {
+            const SineCosine<double> of = sine_cosine(static_cast<double>(value_of(p.cell.of[kOmega], first + k)));
+            alpha[k] = static_cast<double>(value_of(p.cell.of[kAlpha], first + k));
+            sine[k] = of.sine, cosine[k] = of.cosine;
+        }
+        for (int64_t row = first; row < plane; row += neurons)
+            for (int64_t k = 0; k < count; ++k) {
+                const double x = along[row + k], y = across[row + k];
+                along[row + k] = static_cast<T>(fma(cosine[k], x, sine[k] * y));
+                across[row + k] = static_cast<T>(alpha[k] * fma(cosine[k], y, -(sine[k] * x)));
+            }
+    }
+}
+
 // The gradients of the parameters from their partial sums; zero if there are none.
 template <class T>
 void reduce_parameters(const CellBackward<T>& p) {
     const int64_t neurons = p.shape.neurons, batch = p.shape.batch;
+    if (p.turn.along && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega])) unturn_gradients(p);
     for (int s = 0; s < kParameters; ++s) {
         T* target = p.grad_parameters[s];
         if (!target) continue;

@@ -248,9 +248,9 @@ struct LateralAdjointBody {
         T* const partials = p.partials + element;
         if constexpr (parameters) {
             V sums[kParameters];
-            for (int s = 0; s < kParameters; ++s) sums[s] = V{partials[s * plane]};
+            for (int s = 0; s < parameters_of(false); ++s) sums[s] = V{partials[s * plane]};
             add_parameter_gradients(sums, cell, before, grad, grad_hs, V{rows.i(r + 1)[element]}, drive, q);
-            for (int s = 0; s < kParameters; ++s) partials[s * plane] = sums[s].x;
+            for (int s = 0; s < parameters_of(false); ++s) partials[s * plane] = sums[s].x;
         } else {
             *partials = (V{*partials} + grad.u).x;
         }
@@ -298,7 +298,7 @@ template <class T>
 void lateral_backward(Queue& queue, const DeviceLateralBackward<T>& p) {
     const bool parameters = wants_parameters(p);
     const int64_t plane = p.shape.batch * p.shape.neurons;
-    launch(queue, spread(queue, plane), LateralBeginBody<T>{p, parameters ? int(kParameters) : 1});
+    launch(queue, spread(queue, plane), LateralBeginBody<T>{p, parameters ? parameters_of(false) : 1});
     if (parameters)
         p.recurrent ? lateral_segments<true, true>(queue, p) : lateral_segments<false, true>(queue, p);
     else

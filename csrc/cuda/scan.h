@@ -164,7 +164,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
             const Trace<V> made = replay.advance(cell, state, read);
             trace.drive(t) = made.drive.x;
             trace.h(t + 1) = state.h.x;
-            if (more) trace.q(t) = made.q.x;
+            if (more) trace.q(t) = made.gate.x;
             if (more) trace.hs(t + 1) = state.hs.x;
             if (parameters) trace.i(t + 1) = state.i.x;
         };
@@ -194,7 +194,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     p.grad_i0[element] = carry.i.x;
     p.grad_h0[element] = carry.h.x;
     p.grad_hs0[element] = carry.hs.x;
-    constexpr int used = parameters ? kParameters : 1;
+    constexpr int used = parameters ? parameters_of(false) : 1;
     for (int k = 0; k < used; ++k) p.partials[k * plane + element] = sums[k].x;
 }
 

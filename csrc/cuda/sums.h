@@ -72,7 +72,7 @@ void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
     SumRows<T> samples = {{}, batch, neurons, neurons, kWarp}, all = {{}, plane ? neurons : 0, 1, 1, 1};
     int sums = 0, totals = 0;
-    for (int s = 0; s < kParameters; ++s) {
+    for (int s = 0; s < parameters_of(false); ++s) {
         T* const target = p.grad_parameters[s];
         if (!target) continue;
         T* const elements = plane ? p.partials + s * plane : target;  // not read without rows

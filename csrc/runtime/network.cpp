@@ -100,7 +100,7 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     const std::vector<float> weight = numbers_of<float>(file, prefix + "weight", {-1, inputs});
     NetworkLayer made = sized_layer(file, prefix + "weight");
     FloatNeurons neurons;
-    for (int k = 0; k < kParameters; ++k) {
+    for (int k = 0; k < parameters_of(false); ++k) {
         std::vector<float>& values = neurons.parameters[k];
         values = parameter_of(file, prefix + kParameterNames[k], k, made.neurons);
         neurons.cell.of[k] = {values.data(), values.size() == 1 ? 0 : 1, 0};
@@ -245,7 +245,8 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         if (layer.is_integer() != layers_.front().is_integer())
             throw FileError(prefix + "weight: expected layers that are all of floats, or all of integers");
         inputs = layer.neurons;
-        used += 1 + (layer.is_integer() ? 1 : kParameters) + layer.lateral() + !layer.initial.empty();
+        used += 1 + (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(false))) + layer.lateral() +
+                !layer.initial.empty();
     }
     readout_ = Readout::of(file, outputs());
     used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;

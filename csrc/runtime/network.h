@@ -22,10 +22,10 @@ namespace srcell {
 // A layer's float neurons in the form that the kernels take, with their weights packed once.
 struct FloatNeurons {
     using Number = float;
-    Aligned<float> weight;                       // (event_tiles(N), K, event_tile_width(N))
-    Aligned<float> lateral;                      // recurrent weights (N, lateral_width(N)), or empty
-    std::vector<float> parameters[kParameters];  // one element, or N
-    CellParameters<float> cell;                  // points to the parameters
+    Aligned<float> weight;                                // (event_tiles(N), K, event_tile_width(N))
+    Aligned<float> lateral;                               // recurrent weights (N, lateral_width(N)), or empty
+    std::vector<float> parameters[parameters_of(false)];  // one element, or N
+    CellParameters<float> cell;                           // points to the parameters
 
     bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
              float* spikes, float* after, void* memory) const;

@@ -18,8 +18,18 @@ else:
     from ._integer import IntegerCell, IntegerState
     from ._load import load
     from .events import EventBatch, latency_encode, rate_encode
-    from .functional import SRCState, integer_src_linear, leaky_readout, rest_state, src, src_linear
-    from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout, SpikesOnly, SRCCell, SRCConv2d, spread
+    from .functional import ResonantState, SRCState, integer_src_linear, leaky_readout, rest_state, src, src_linear
+    from .layers import (
+        SRC,
+        IntegerSRC,
+        LeakyReadout,
+        LinearReadout,
+        SpikesOnly,
+        SRCCell,
+        SRCConv2d,
+        spread,
+        spread_frequencies,
+    )
     from .recording import record
 
     __version__ = info()["version"]
@@ -33,6 +43,7 @@ __all__ = [
     "IntegerState",
     "LeakyReadout",
     "LinearReadout",
+    "ResonantState",
     "SRCCell",
     "SRCConv2d",
     "SRCState",
@@ -48,6 +59,7 @@ __all__ = [
     "rest_state",
     "runtime",
     "spread",
+    "spread_frequencies",
     "src",
     "src_linear",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ._state import SRCState
+from ._state import AnyState
 from .training.plots import confusion, learning_curve, new_figure, raster, rates, traces
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
     return figure
 
 
-def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) -> Figure:
+def membrane(trace: AnyState, neurons: Sequence[int] = (0,), sample: int = 0) -> Figure:
     r"""Plot the integrator, the fast and the slow state of the chosen neurons over time, one panel per neuron.
 
     Args:
-        trace: i, h and hs after each step: three tensors (T, B, \*F) of floats or of integers, as ``trace()`` of a
-            layer recorded with ``srcell.record`` returns.
+        trace: i, h and hs, and of resonant neurons q, after each step: tensors (T, B, \*F) of floats or of integers, as
+            ``trace()`` of a layer recorded with ``srcell.record`` returns.
         neurons: numbers of the neurons, in the flattened F.
         sample: number of the sample in the batch.
 
@@ -61,11 +61,13 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
             does not exist.
 
     """
-    if not isinstance(trace, tuple) or len(trace) != 3:
-        raise TypeError(f"trace: expected i, h and hs, three tensors, got {type(trace).__name__}")
+    if not isinstance(trace, tuple) or len(trace) not in (3, 4):
+        raise TypeError(f"trace: expected i, h and hs, three tensors, or q as well, got {type(trace).__name__}")
     if not neurons:
         raise ValueError("neurons: expected at least one, got none")
-    i, h, hs = (_of_sample(f"trace.{name}", x, sample) for name, x in zip(SRCState._fields, trace, strict=True))
+    i, h, hs, *q = (
+        _of_sample(f"trace.{name}", x, sample) for name, x in zip(("i", "h", "hs", "q"), trace, strict=False)
+    )
     figure = new_figure(9, 0.8 + 1.8 * len(neurons))
     panels = figure.subplots(len(neurons), 1, sharex=True, squeeze=False)[:, 0]
     for panel, neuron in zip(panels, neurons, strict=True):
@@ -76,11 +78,13 @@ def membrane(trace: SRCState, neurons: Sequence[int] = (0,), sample: int = 0) ->
             panel.set_ylim(-1.08, 1.08)
         beside = panel.twinx()
         beside.plot(i[:, neuron].numpy(), ":", color="C1", label="integrator i")
-        beside.set_ylabel("integrator i", color="C1")
+        for part in q:
+            beside.plot(part[:, neuron].numpy(), ":", color="C2", label="integrator q")
+        beside.set_ylabel("integrator i, q" if q else "integrator i", color="black" if q else "C1")
     panels[-1].set(xlabel="step", xlim=(0, len(h)))
     lines = [*panels[0].get_lines(), *beside.get_lines()]
     figure.legend(
-        lines, [str(line.get_label()) for line in lines], fontsize="small", loc="outside lower center", ncols=3
+        lines, [str(line.get_label()) for line in lines], fontsize="small", loc="outside lower center", ncols=len(lines)
     )
     return figure
 

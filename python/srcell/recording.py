@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ._state import SRCState
+from ._state import AnyState, state_of
 from .layers import IntegerSRC
 from .layers.base import Call, Neurons
 
@@ -38,8 +38,8 @@ class Recorded:
         return _joined([call.spikes for call in self.calls])
 
     @torch.no_grad()
-    def trace(self) -> SRCState:
-        r"""Recompute i, h and hs step by step: their values after each step, three tensors (T, B, \*F).
+    def trace(self) -> AnyState:
+        r"""Recompute the state step by step: i, h, hs and, of resonant neurons, q after each step, (T, B, \*F) each.
 
         The parameters must not have changed since the calls.
 
@@ -48,7 +48,7 @@ class Recorded:
 
         """
         states = [state for call in self.calls for state in call.states()]
-        return SRCState(*(_joined(list(parts)) for parts in zip(*states, strict=True)))
+        return state_of(_joined(list(parts)) for parts in zip(*states, strict=True))
 
 
 class Recording(Mapping[str, Recorded]):

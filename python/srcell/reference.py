@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ._state import SRCState
+from ._state import AnyState, state_of
 
 
 class _StraightThroughSpike(torch.autograd.Function):
@@ -39,7 +39,7 @@ def _spike(h: Tensor, surrogate: str) -> Tensor:
 def src_reference(
     current: Tensor,
     bias: Tensor,
-    state: SRCState | Sequence[Tensor] | None = None,
+    state: AnyState | Sequence[Tensor] | None = None,
     *,
     alpha: float | Tensor = 0.9,
     rho: float | Tensor = 3.0,
@@ -47,18 +47,20 @@ def src_reference(
     rs: float | Tensor = -7.0,
     zs_hyp: float | Tensor = 0.9,
     zs_dep: float | Tensor = 0.0,
+    omega: float | Tensor = 0.0,
     surrogate: str = "straight_through",
     recurrent_grad: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
     lateral_surrogate: str = "relu",
-) -> tuple[Tensor, SRCState]:
+) -> tuple[Tensor, AnyState]:
     r"""Run the cell over the input currents ``c[t]``; autograd differentiates every step.
 
     Args:
         current: (T, B, \*F), floating point of any precision.
-        bias: excitability ``b``, broadcasts to F, as do ``alpha`` to ``zs_dep``.
-        state: the state before the first step, three tensors (B, \*F); zeros if absent.
+        bias: excitability ``b``, broadcasts to F, as do ``alpha`` to ``omega``.
+        state: the state before the first step, three tensors (B, \*F), or four with ``omega``; zeros if absent.
+        omega: unless it is the constant 0, the integrator is the complex number i + j q and turns by omega in a step.
         surrogate: the gradient of the output: ``"relu"`` is ds/dh = [h > 0], ``"straight_through"`` is ds/dh = 1.
         recurrent_grad: True is full backpropagation through time; False stops gradients at ``h[t-1]`` and ``hs[t-1]``,
             so that they flow through time only along the integrator ``i``.
@@ -85,10 +87,13 @@ def src_reference(
 
     """
     steps = current.shape[0]
+    resonant = isinstance(omega, Tensor) or omega != 0
     if state is None:
-        zeros = current.new_zeros(current.shape[1:])
-        state = (zeros, zeros, zeros)
-    i, h, hs = state
+        state = [current.new_zeros(current.shape[1:])] * (4 if resonant else 3)
+    i, h, hs, *rest = state
+    if resonant:
+        (q,), w = rest, torch.as_tensor(omega, dtype=current.dtype)
+        a, b = alpha * torch.cos(w), alpha * torch.sin(w)
     features = (1,) * (current.dim() - 2)
     spikes = []
     for t, c in enumerate(current.unbind(0)):  # unbind, because indexing has a backward that is quadratic in T
@@ -100,7 +105,7 @@ def src_reference(
 
         if weight_hh is not None:
             c = c + (_spike(h, lateral_surrogate).flatten(1) @ weight_hh.t()).view_as(c)
-        i_now = alpha * i + c
+        i_now, q_now = (a * i - b * q + c, b * i + a * q) if resonant else (alpha * i + c, None)
         x = rho * torch.tanh(i_now / rho)
         zs = zs_hyp + (zs_dep - zs_hyp) * torch.sigmoid(10 * (h_before - 0.5))
         u = x + r * h_before + rs * hs_before + bias
@@ -108,10 +113,14 @@ def src_reference(
         hs_now = zs * hs_before + (1 - zs) * h_before
         s = _spike(h_now, surrogate)
 
-        if active is None:
-            i, h, hs = i_now, h_now, hs_now
-        else:
-            i, h, hs = (torch.where(active, *pair) for pair in ((i_now, i), (h_now, h), (hs_now, hs)))
+        if active is not None:
+            i_now, h_now, hs_now = (torch.where(active, *pair) for pair in ((i_now, i), (h_now, h), (hs_now, hs)))
+            q_now = None if q_now is None else torch.where(active, q_now, q)
             s = torch.where(active, s, 0.0)
+        i, h, hs = i_now, h_now, hs_now
+        if q_now is not None:
+            q = q_now
         spikes.append(s)
-    return (torch.stack(spikes) if steps else torch.zeros_like(current)), SRCState(i, h, hs)
+    return (torch.stack(spikes) if steps else torch.zeros_like(current)), state_of(
+        (i, h, hs, q) if resonant else (i, h, hs)
+    )

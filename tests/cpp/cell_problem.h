@@ -15,6 +15,7 @@ struct CellOptions {
     // Bit k of `shared`: parameter k, in the order of CellParameter, is one value for the layer even if per_neuron.
     // Bit k of `unwanted`: the gradient of parameter k + 1 is not computed (that of the bias always is).
     unsigned shared = 0, unwanted = 0;
+    bool resonant = false;
 
     bool stride(size_t parameter) const { return per_neuron && !(shared >> parameter & 1); }
     int64_t plane() const { return batch * neurons; }
@@ -30,6 +31,7 @@ inline CellOptions cell_options(Input& in, int64_t steps, int64_t batch, int64_t
     if (bit(7)) o.shared = bits >> 8 & 127;
     if (bit(15)) o.unwanted = bits >> 16 & 63;
     if (o.unwanted == 63) o.parameters = false;
+    o.resonant = bit(23);
     if (in.rarely(2) && !in.thorough()) {
         o.per_neuron = false;
         o.batch = 0;
@@ -62,25 +64,48 @@ struct CellInputs {
     std::vector<Array<T>> parameters;
     Array<T> i0 = plane(), h0 = plane(), hs0 = plane(), grad_spikes = plane(o.steps);
     Array<T> grad_i = plane(), grad_h = plane(), grad_hs = plane();
+    Array<T> q0 = resonant_plane(), grad_q = resonant_plane(), along{0}, across{0};
 
     explicit CellInputs(const CellOptions& options, uint64_t seed = 7) : o(options), numbers(seed) {
-        const T defaults[kParameters] = {T(-6), T(0.9), T(3), T(2), T(-7), T(0.9), T(0)};
-        for (size_t k = 0; k < kParameters; ++k) {
+        const T defaults[kParameters] = {T(-6), T(0.9), T(3), T(2), T(-7), T(0.9), T(0), T(0.5)};
+        for (size_t k = 0; k < static_cast<size_t>(parameters_of(o.resonant)); ++k) {
             parameters.push_back(numbers.array<T>(o.stride(k) ? o.neurons : 1));
             for (T& x : parameters.back()) x = defaults[k] + x / 16;
         }
+        make_turn();
     }
+
+    // To be called after a change of alpha or omega.
+    void make_turn() {
+        if (!o.resonant) return;
+        along = Array<T>(turn_stride() ? o.neurons : 1);
+        across = Array<T>(along.size());
+        kernels_scalar()->of<T>().make_turn(cell(), along.size(), along.data(), across.data());
+    }
+
+    int64_t turn_stride() const { return o.stride(kAlpha) || o.stride(kOmega); }
 
     // With special values, such as NaN, in some places.
     CellInputs(Input& in, const CellOptions& options, uint64_t seed) : CellInputs(options, seed) {
         if (in.rarely(64))
             for (Array<T>& x : parameters) in.spoil(x);
         for (Array<T>* x : per_element()) in.spoil(*x);
+        make_turn();
     }
 
-    std::vector<Array<T>*> per_element() { return {&i0, &h0, &hs0, &grad_spikes, &grad_i, &grad_h, &grad_hs}; }
+    std::vector<Array<T>*> per_element() {
+        std::vector<Array<T>*> found = {&i0, &h0, &hs0, &grad_spikes, &grad_i, &grad_h, &grad_hs};
+        if (o.resonant) found.insert(found.end(), {&q0, &grad_q});
+        return found;
+    }
 
     Array<T> plane(int64_t steps = 1) { return numbers.array<T>(steps * o.plane()); }
+    Array<T> resonant_plane() { return o.resonant ? plane() : Array<T>(0); }
+
+    Turn<T> turn() const {
+        if (!o.resonant) return {};
+        return {along.data(), across.data(), turn_stride()};
+    }
 
     ScanShape shape(int threads) const {
         return {o.steps, o.batch, o.neurons, o.lengths.empty() ? nullptr : lengths.data(), threads};
@@ -88,7 +113,7 @@ struct CellInputs {
 
     CellParameters<T> cell() const {
         CellParameters<T> made = {};
-        for (size_t k = 0; k < kParameters; ++k) made.of[k] = {parameters[k].data(), o.stride(k)};
+        for (size_t k = 0; k < parameters.size(); ++k) made.of[k] = {parameters[k].data(), o.stride(k)};
         return made;
     }
 };
@@ -99,11 +124,12 @@ struct CellOutputs {
     const int poison;
     Array<T> spikes = plane(in.o.steps), i = plane(), h = plane(), hs = plane();
     Array<T> grad_i0 = plane(), grad_h0 = plane(), grad_hs0 = plane();
-    Array<T> partials = plane(in.o.parameters ? kParameters : 1);
+    Array<T> q = plane(in.o.resonant), grad_q0 = plane(in.o.resonant);
+    Array<T> partials = plane(in.o.parameters ? parameters_of(in.o.resonant) : 1);
     std::vector<Array<T>> grad_parameters;
 
     CellOutputs(const CellInputs<T>& inputs, int poison) : in(inputs), poison(poison) {
-        for (size_t k = 0; k < (in.o.parameters ? kParameters : 1); ++k)
+        for (size_t k = 0; k < (in.o.parameters ? in.parameters.size() : 1); ++k)
             grad_parameters.emplace_back(k && in.o.unwanted >> (k - 1) & 1 ? 0
                                          : in.o.stride(k)                  ? in.o.neurons
                                                                            : 1,
@@ -122,7 +148,10 @@ struct CellOutputs {
                 spikes.data(),
                 i.data(),
                 h.data(),
-                hs.data()};
+                hs.data(),
+                in.turn(),
+                in.q0.data_if(given && in.o.resonant),
+                q.data()};
     }
 
     CellBackward<T> backward(int threads) {
@@ -139,16 +168,19 @@ struct CellOutputs {
                              grad_h0.data(),
                              grad_hs0.data(),
                              {},
-                             partials.data()};
+                             partials.data(),
+                             in.turn(),
+                             in.grad_q.data_if(given && in.o.resonant),
+                             grad_q0.data()};
         for (size_t k = 0; k < grad_parameters.size(); ++k) p.grad_parameters[k] = grad_parameters[k].data();
         return p;
     }
 
     void add_forward(Result<T>& result) const {
-        for (const auto* x : {&spikes, &i, &h, &hs}) result.add(*x);
+        for (const auto* x : {&spikes, &i, &h, &hs, &q}) result.add(*x);
     }
     void add_backward(Result<T>& result) const {
-        for (const auto* x : {&grad_i0, &grad_h0, &grad_hs0}) result.add(*x);
+        for (const auto* x : {&grad_i0, &grad_h0, &grad_hs0, &grad_q0}) result.add(*x);
         for (const auto& x : grad_parameters) result.add(x);
     }
 };
@@ -167,7 +199,7 @@ struct ScanCall {
     const Array<T>& current;
     const bool backward;
     CellOutputs<T> out;
-    Array<T> checkpoints = out.plane(backward ? segments(out.in.o.steps) * 3 : 0);
+    Array<T> checkpoints = out.plane(backward ? segments(out.in.o.steps) * (3 + out.in.o.resonant) : 0);
     Array<T> grad_current = out.plane(backward ? out.in.o.steps : 0);
 
     ScanCall(const CellInputs<T>& in, const Array<T>& current, bool backward, int poison)

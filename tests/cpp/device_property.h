@@ -7,6 +7,12 @@
 
 namespace srcell {
 
+// The device has no resonance yet.
+inline CellOptions device_options(CellOptions o) {
+    o.resonant = false;
+    return o;
+}
+
 template <class T>
 bool scans_agree(Input& in, const CellOptions& o) {
     CellInputs<T> cell(in, o, in.bytes(4));

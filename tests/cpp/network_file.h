@@ -62,7 +62,7 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
         for (float& x : bias) x -= 6;
         file.tensor(prefix + "bias", {neurons}, bias);
         const float constants[] = {0.875f, 3, 2, -7, 0.875f, 0};
-        for (int p = kAlpha; p < kParameters; ++p)
+        for (int p = kAlpha; p < parameters_of(false); ++p)
             file.tensor(prefix + kParameterNames[p], {1}, std::vector<float>{constants[p - kAlpha]});
         if (lateral) file.tensor(prefix + "lateral", {neurons, neurons}, grid(neurons * neurons, 8));
         if (k) file.tensor(prefix + "initial", {3, neurons}, grid(3 * neurons, 32));

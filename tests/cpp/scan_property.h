@@ -22,10 +22,10 @@ template <class T>
 Result<T> chain(const ScanCall<T>& call, int64_t element) {
     const CellOutputs<T>& out = call.out;
     Result<T> result;
-    for (const auto* x : {&out.spikes, &out.i, &out.h, &out.hs, &call.checkpoints, &call.grad_current})
+    for (const auto* x : {&out.spikes, &out.i, &out.h, &out.hs, &out.q, &call.checkpoints, &call.grad_current})
         add_chain(result, *x, out.in.o.plane(), element);
     if (call.backward)
-        for (const auto* x : {&out.grad_i0, &out.grad_h0, &out.grad_hs0})
+        for (const auto* x : {&out.grad_i0, &out.grad_h0, &out.grad_hs0, &out.grad_q0})
             add_chain(result, *x, out.in.o.plane(), element);
     return result;
 }
@@ -42,7 +42,9 @@ void one_is_the_same_alone(Input& in, CellInputs<T>& cell, ScanCall<T>& whole) {
     o.batch = o.neurons = 1;
     if (!o.lengths.empty()) o.lengths = {cell.o.lengths[static_cast<size_t>(element / cell.o.neurons)]};
     CellInputs<T> alone(o);
-    for (size_t k = 0; k < kParameters; ++k) alone.parameters[k][0] = cell.parameters[k][o.stride(k) ? neuron : 0];
+    for (size_t k = 0; k < alone.parameters.size(); ++k)
+        alone.parameters[k][0] = cell.parameters[k][o.stride(k) ? neuron : 0];
+    alone.make_turn();
     const std::vector<Array<T>*> from = cell.per_element(), to = alone.per_element();
     for (size_t k = 0; k < from.size(); ++k) copy_chain(*from[k], plane, element, *to[k]);
     Array<T> current(o.steps);
@@ -69,16 +71,19 @@ void two_parts_are_the_whole(Input& in, const CellInputs<T>& cell, const ScanCal
     p.i = between.i.data();
     p.h = between.h.data();
     p.hs = between.hs.data();
+    p.q = between.q.data();
     kernels.of<T>().scan_forward(ScanForward<T>{p, whole.current.data(), nullptr});
     p.shape.steps = o.steps - cut;
     if (p.shape.lengths) p.shape.lengths = second.data();
     p.i0 = between.i.data();
     p.h0 = between.h.data();
     p.hs0 = between.hs.data();
+    p.q0 = between.q.data();
     p.spikes = out.spikes.data() + cut * plane;
     p.i = out.i.data();
     p.h = out.h.data();
     p.hs = out.hs.data();
+    p.q = out.q.data();
     kernels.of<T>().scan_forward(ScanForward<T>{p, whole.current.data() + cut * plane, nullptr});
     Result<T> parts, expected;
     out.add_forward(parts);
@@ -92,7 +97,7 @@ Result<T> scans_agree(Input& in, CellInputs<T>& cell, const Array<T>& current, b
                       const std::vector<int64_t>& lengths) {
     ScanCall<T> whole(cell, current, backward, kPoison);
     const Result<T> expected = whole.run(*kernels_scalar(), 1);
-    check_padding(cell.o, whole.checkpoints, 3, kSegment);
+    check_padding(cell.o, whole.checkpoints, 3 + cell.o.resonant, kSegment);
     cell.lengths = Array<int64_t>(lengths);
     for_each_table(in.thread_counts(), [&](const Kernels& kernels, int threads) {
         ScanCall<T> call(cell, current, backward, kOtherPoison);

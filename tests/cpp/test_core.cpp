@@ -17,7 +17,7 @@ namespace {
 // Small and awkward shapes with pseudo-random options. Returns a digest of all results, which is the same on every
 // architecture.
 template <class T>
-uint64_t shapes_agree(uint64_t number) {
+uint64_t shapes_agree(uint64_t number, bool resonant) {
     uint64_t digest = 14695981039346656037u;  // FNV-1a
     for (const int64_t steps : {0, 1, 15, 16, 17, 40})
         for (const int64_t batch : {0, 1, 3})
@@ -29,6 +29,7 @@ uint64_t shapes_agree(uint64_t number) {
                     const bool backward = bit() || bit();
                     const auto lengths = bit() ? wild_lengths(batch, steps) : std::vector<int64_t>();
                     o.lengths = clamped(lengths, steps);
+                    o.resonant = resonant;
                     CellInputs<T> cell(o);
                     Array<T> current = cell.plane(steps);
                     for (T& c : current) c *= 2;
@@ -183,7 +184,9 @@ int main() {
     tiny_integrators_are_flushed<float>();
     tiny_integrators_are_flushed<double>();
     for_each_table(check_rest_at_zero<Kernels>);
-    CHECK(shapes_agree<float>(0) == 0xADAC4BDC8FF10306u);
-    CHECK(shapes_agree<double>(1 << 20) == 0xBD5C3FC7F9A672D6u);
+    CHECK(shapes_agree<float>(0, false) == 0xADAC4BDC8FF10306u);
+    CHECK(shapes_agree<double>(1 << 20, false) == 0xBD5C3FC7F9A672D6u);
+    CHECK(shapes_agree<float>(7, true) == 0x22FC610DB56081DBu);
+    CHECK(shapes_agree<double>(1 << 20, true) == 0xD0810DF15E6E0BE2u);
     std::printf("core: passed\n");
 }

@@ -32,7 +32,6 @@ from srcell import (
     LeakyReadout,
     SRCCell,
     SRCConv2d,
-    SRCState,
     _core,
     integer_src_linear,
     leaky_readout,
@@ -40,10 +39,12 @@ from srcell import (
     src,
     src_linear,
 )
+from srcell._state import state_of
 from srcell.functional import count_spikes
 from srcell.reference import src_reference
 from support.calls import assert_same
-from support.inputs import CONSTANTS, PARAMETERS, Layer
+from support.inputs import CONSTANTS, Layer
+from support.inputs import PARAMETERS as PLAIN
 from support.integers import HARDWARE
 from support.operators import LayerCall, OperatorCall, layer_call
 
@@ -57,8 +58,10 @@ DOMAINS = {
     "rs": (-8.0, 1.0),
     "zs_hyp": (0.0, 1.0),
     "zs_dep": (-0.2, 0.5),
+    "omega": (-3.14, 3.14),
 }
-DEFAULTS = dict(zip(PARAMETERS, CONSTANTS, strict=True))
+PARAMETERS = (*PLAIN, "omega")
+DEFAULTS = {**dict(zip(PLAIN, CONSTANTS, strict=True)), "omega": 0.5}
 SYNAPSE = ("current", "input", "weight")
 SURROGATES = ("relu", "straight_through")
 
@@ -88,8 +91,9 @@ def layer_arguments(
     names = ("bias", *(name for name in PARAMETERS if draw.chance(25)))
     given: dict[str, Any] = {name: parameter_or_number(draw, name, features, dtype) for name in names}
     if draw.chance(40):
-        state = [draw.relaid(draw.floats(batch, *features, dtype=dtype, scale=0.5, wild=wild)) for _ in range(3)]
-        given["state"] = (SRCState if draw.chance(50) else lambda *x: x)(*state)
+        count = 4 if "omega" in given else 3
+        state = [draw.relaid(draw.floats(batch, *features, dtype=dtype, scale=0.5, wild=wild)) for _ in range(count)]
+        given["state"] = state_of(state) if draw.chance(50) else tuple(state)
     if draw.chance(40):
         given["lengths"] = draw.any_lengths(steps, batch)
     if draw.chance(50):
@@ -284,7 +288,7 @@ def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype
         given |= {"in_channels": inputs, "out_channels": neurons, "kernel_size": kernel}
         maps = (batch, neurons, 4 - height, 5 - width)
         x = draw.spikes(*before, inputs, 3, 4, dtype=dtype)
-        return given, fixed, {"input": draw.relaid(x)}, [(steps, *maps), maps, maps, maps]
+        return given, fixed, {"input": draw.relaid(x)}, [(steps, *maps), *[maps] * (4 if "omega" in given else 3)]
     given |= {"input_size": inputs, "hidden_size": neurons}
     if draw.chance(30):
         given |= {"lateral": True, "autapses": draw.chance(50), "lateral_surrogate": draw.pick(*SURROGATES)}
@@ -294,10 +298,11 @@ def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype
         ends: tuple[int, ...] = (fixed["num_layers"], batch, neurons)
     else:
         before, ends = (batch,), (batch, neurons)
+    states = 4 if "omega" in given else 3
     call: dict[str, Any] = {"input": draw.relaid(draw.spikes(*before, inputs, dtype=dtype))}
     if draw.chance(40):
-        call["state"] = tuple(draw.floats(*ends, dtype=dtype) for _ in range(3))
-    return given, fixed, call, [(*before, neurons), ends, ends, ends]
+        call["state"] = tuple(draw.floats(*ends, dtype=dtype) for _ in range(states))
+    return given, fixed, call, [(*before, neurons), *[ends] * states]
 
 
 def modules(draw: Draw) -> None:
@@ -442,12 +447,16 @@ def spoilt_argument(draw: Draw, x: Any) -> Any:
 
 
 def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dtype) -> Layer:
-    state = [draw.relaid(draw.floats(batch, neurons, dtype=dtype)) for _ in range(3)] if draw.chance(50) else []
-    bias, *cell = [parameter(draw, name, [neurons], dtype) for name in DOMAINS]
+    names = PARAMETERS if draw.chance(40) else PLAIN
+    states = range(3 + len(names) - len(PLAIN))
+    state = [draw.relaid(draw.floats(batch, neurons, dtype=dtype)) for _ in states] if draw.chance(50) else []
+    bias, *cell = [parameter(draw, name, [neurons], dtype) for name in ("bias", *names)]
     lengths = draw.relaid(draw.lengths(steps, batch)) if draw.chance(40) else None
     mode = draw.pick(*SURROGATES), draw.chance(50)
     lateral = draw.relaid(draw.floats(neurons, neurons, dtype=dtype)) if draw.chance(30) else None
-    return Layer(bias, draw.pick(cell, []), state, lengths, list(CONSTANTS), *mode, lateral, draw.pick(*SURROGATES))
+    return Layer(
+        bias, draw.pick(cell, []), state, lengths, [DEFAULTS[x] for x in names], *mode, lateral, draw.pick(*SURROGATES)
+    )
 
 
 def raw_call(draw: Draw) -> tuple[OperatorCall, bool]:
@@ -477,9 +486,11 @@ def backward_call(draw: Draw, call: LayerCall) -> tuple[OperatorCall, bool]:
     """The backward call for a forward call, perhaps with noise in a saved tensor; return whether there is noise."""
     with torch.no_grad():
         outputs = call.forward()()
-    dtype, saved = outputs[0].dtype, outputs[4:]
-    grads = [draw.relaid(draw.floats(*x.shape, dtype=dtype)) if draw.chance(80) else None for x in outputs[:4]]
-    mask = [draw.chance(50) for _ in range(8 if call.name == "src" else 9)]
+    dtype, saved = outputs[0].dtype, outputs[5:]
+    given = outputs[: 4 + len(call.layer.constants) - len(PLAIN)]
+    grads = [draw.relaid(draw.floats(*x.shape, dtype=dtype)) if draw.chance(80) else None for x in given]
+    grads += [None] * (5 - len(grads))
+    mask = [draw.chance(50) for _ in range(9 if call.name == "src" else 10)]
     noisy = draw.chance(15)
     if noisy:
         noise = draw.pick(*saved)
@@ -501,7 +512,7 @@ def op_raw(draw: Draw) -> None:
             call.operator(**given)
         raise RefusedError
     with may_raise(NotImplementedError, refusable=refusable):
-        outputs = attempt(call.operator, given, refusable, *names, *PARAMETERS, "offsets", "indices")
+        outputs = attempt(call.operator, given, refusable, *names, *PARAMETERS, "cell", "offsets", "indices")
 
     if all(x.device.type == "cpu" for x in inputs):
         assert_own_memory(outputs, inputs)
@@ -558,12 +569,13 @@ def core_philox(draw: Draw) -> None:
 
 def core_layer(draw: Draw) -> None:
     """A layer from drawn arguments, and a scan of zero samples with it; the scan need only return."""
-    constants, addresses, strides = [1.0] * 6, [0] * 7, [0] * 7
+    count = draw.pick(6, 7)
+    constants, addresses, strides = [1.0] * count, [0] * (count + 1), [0] * (count + 1)
     spoilt = draw.pick(constants, addresses, strides) if draw.chance(30) else constants
     if draw.chance(50):
         spoilt[draw.randrange(6)] = draw.oddity()
         del spoilt[: draw.randrange(3)]
-    shape, outputs = [(0, 0, 0), 0, 1], [(0, 0, 0, 0), 0, (0, 0)]
+    shape, outputs = [(0, 0, 0), 0, 1], [(0, 0, 0, 0, 0), 0, (0, 0)]
     arguments = [draw.chance(50), draw.chance(50), constants, addresses, strides, [], True, True, 0, True]
     if draw.chance(20):
         spoilt_list, where = draw.pick(

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcell import SRCState
+from srcell._state import AnyState
 from support.inputs import Inputs, Outputs, call, noise
 
 
 def make_output_gradients(seed: int, outputs: Outputs) -> list[Tensor]:
-    """Random grad_outputs for the spikes and the final i, h, hs."""
+    """Random grad_outputs for the spikes and the final state."""
     tensors = (outputs[0], *outputs[1])
     return [noise(seed + k, *x.shape, dtype=x.dtype) for k, x in enumerate(tensors)]
 
@@ -26,7 +26,7 @@ def requiring_grad(inputs: Inputs) -> Inputs:
 def gradients(
     function: Callable[..., Outputs], inputs: Inputs, grad_outputs: Sequence[Tensor | None], **options: Any
 ) -> Inputs:
-    """The gradient of every input, given the grad_outputs of spikes, i, h, hs; a grad_output may be None."""
+    """The gradient of every input, given the grad_outputs of spikes and state; a grad_output may be None."""
     leaves = requiring_grad(inputs)
     spikes, state = call(function, leaves, **options)
     pairs = [(x, g) for x, g in zip((spikes, *state), grad_outputs, strict=True) if g is not None]
@@ -44,7 +44,7 @@ def results(
     grad_outputs: Sequence[Tensor | None] | None = None,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """The spikes, the final i, h, hs and the gradient of every input, by name. The grad_outputs are random unless they
+    """The spikes, the final state and the gradient of every input, by name. The grad_outputs are random unless they
     are given.
     """
     with torch.no_grad():
@@ -95,7 +95,7 @@ def membrane(function: Callable[..., Outputs], inputs: Inputs) -> Tensor:
 def in_pieces(function: Callable[..., Outputs], ends: Sequence[int]) -> Callable[..., Outputs]:
     """``src`` or its reference as calls on pieces of the sequence, which pass the state on."""
 
-    def pieces(current: Tensor, bias: Tensor, state: SRCState, *, lengths: Tensor, **options: Any) -> Outputs:
+    def pieces(current: Tensor, bias: Tensor, state: AnyState, *, lengths: Tensor, **options: Any) -> Outputs:
         spikes = []
         for begin, end in pairwise([0, *ends]):
             left = (lengths - begin).clamp(0, end - begin)

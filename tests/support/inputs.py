@@ -11,16 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srcell import EventBatch, SRCState
+from srcell import EventBatch
+from srcell._state import AnyState, state_of
 
 MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (True, False)]
 PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 STATE = ("i0", "h0", "hs0")
+RESONANCE = ("omega", "q0")  # what inputs have as well if their neurons resonate
 CONSTANTS = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
 STEPS, BATCH, NEURONS = 30, 3, 5  # for tests that need no particular sizes
 
 Inputs = dict[str, Tensor]
-Outputs = tuple[Tensor, SRCState]
+Outputs = tuple[Tensor, AnyState]
 
 
 def random_bits(seed: int, *shape: int) -> NDArray[np.uint64]:
@@ -66,6 +68,15 @@ def make_inputs(
     return {name: x.to(dtype) for name, x in inputs.items()}
 
 
+def resonant(inputs: Inputs, seed: int) -> Inputs:
+    """The inputs with an omega and a q: slow and fast frequencies of either sign, one of them 0."""
+    omega = noise(seed + 5000, len(inputs["bias"]), dtype=inputs["bias"].dtype)
+    omega = omega.sign() * (5 * omega.abs() - 4).exp()
+    omega[: len(omega) // 3 : 2] = 0
+    q = noise(seed + 5001, *inputs["i0"].shape, dtype=inputs["i0"].dtype)
+    return inputs | {"omega": omega, "q0": q}
+
+
 def make_lateral(seed: int, neurons: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Recurrent weights, so large that a neuron's spikes make others spike."""
     return (2 * noise(seed + 4000, neurons, neurons) / max(neurons, 1) ** 0.5).to(dtype)
@@ -95,10 +106,10 @@ def with_values(events: EventBatch, values: Tensor | None) -> EventBatch:
 
 def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Outputs:
     """Call ``src`` or ``src_reference`` on inputs of make_inputs, or ``src_linear`` on those of make_linear_inputs."""
-    state = SRCState(*(inputs[name] for name in STATE))
-    cell = {name: inputs[name] for name in PARAMETERS}
+    state = state_of(inputs[name] for name in (*STATE, "q0") if name in inputs)
+    cell = {name: inputs[name] for name in (*PARAMETERS, "omega") if name in inputs}
     lateral = {"weight_hh": inputs["weight_hh"]} if "weight_hh" in inputs else {}
-    synapse = [x for name, x in inputs.items() if name not in ("bias", "weight_hh", *STATE, *PARAMETERS)]
+    synapse = [x for name, x in inputs.items() if name not in ("bias", "weight_hh", *STATE, *PARAMETERS, *RESONANCE)]
     return function(*synapse, inputs["bias"], state, **cell, **lateral, **options)
 
 
@@ -126,7 +137,7 @@ class Layer(NamedTuple):
     def backward(self) -> tuple[Any, ...]:
         """The last positional arguments of a backward operator."""
         i0 = self.state[0] if self.state else None
-        return self.bias, *(self.cell or [None] * len(PARAMETERS)), i0, self.lengths, self.weight_hh
+        return self.bias, *self.cell, *[None] * (1 + len(PARAMETERS) - len(self.cell)), i0, self.lengths, self.weight_hh
 
     @property
     def options(self) -> dict[str, Any]:
@@ -139,6 +150,8 @@ def make_layer(
     inputs: Inputs, mode: tuple[str, bool], lengths: list[int] | None = None, *, present: bool = True
 ) -> Layer:
     """A layer from inputs of make_inputs; if not ``present``, only the bias is given."""
-    cell, state = ([inputs[name] for name in names if present and name in inputs] for names in (PARAMETERS, STATE))
+    names = (*PARAMETERS, "omega"), (*STATE, "q0")
+    cell, state = ([inputs[name] for name in those if present and name in inputs] for those in names)
+    constants = [*CONSTANTS, 0.3] if "omega" in inputs else CONSTANTS
     ends = torch.tensor(lengths) if present and lengths is not None else None
-    return Layer(inputs["bias"], cell, state, ends, CONSTANTS, *mode, inputs.get("weight_hh") if present else None)
+    return Layer(inputs["bias"], cell, state, ends, constants, *mode, inputs.get("weight_hh") if present else None)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from srcell import EventBatch, SRCState, src, src_linear
+from srcell import EventBatch, src, src_linear
+from srcell._state import AnyState
 from srcell.functional.layer import Cell
 from srcell.functional.synapse import linear
 from srcell.reference import src_reference
@@ -73,7 +74,7 @@ def on_dense_at_events(
     input: Tensor,
     weight: Tensor,
     bias: Tensor,
-    state: SRCState,
+    state: AnyState,
     *,
     lengths: Any = None,
     surrogate: str = "straight_through",

@@ -16,6 +16,9 @@ LABELS = {
     "dense": "srcell, dense input",
     "events": "srcell, events",
     "integers": "srcell, integers on events",
+    "resonant": "srcell, resonant",
+    "alpha": "srcell, alpha learnt",
+    "omega": "srcell, omega learnt",
     "runtime": "srcell.runtime, exported",
     "rnn": "nn.RNN (another cell)",
     "gru": "nn.GRU (another cell)",
@@ -86,6 +89,11 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         "784-512": (large,),
         "nmnist": (Setting("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
         "integers": (replace(small, case="integers", rows=("events", "integers")),),
+        # On events, and on given currents.
+        "resonance": (
+            *(replace(x, case="resonance", rows=("events", "resonant", "alpha", "omega")) for x in (small, large)),
+            *(replace(recurrence, case="resonance", neurons=(n,), rows=("srcell", "resonant")) for n in (100, 512)),
+        ),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": (replace(classifier, batch=1), classifier),
         # Tiny workloads, which measure the overhead of a call.

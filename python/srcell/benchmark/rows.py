@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import runtime
-from .._state import SRCState
+from .._state import AnyState, SRCState
 from ..events import EventBatch
 from ..export import export
 from ..functional import integer_src_linear, src, src_linear
-from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell
+from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
 from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
 from .cases import Setting
@@ -83,14 +83,14 @@ def _compiled(setting: Setting) -> Neuron:
     if shutil.which(compiler) is None:
         raise UnavailableError(f"torch.compile needs a C++ compiler, and {compiler} is not installed")
 
-    def chunk(current: Tensor, bias: Tensor, i: Tensor, h: Tensor, hs: Tensor) -> tuple[Tensor, SRCState]:
+    def chunk(current: Tensor, bias: Tensor, i: Tensor, h: Tensor, hs: Tensor) -> tuple[Tensor, AnyState]:
         return src_reference(current, bias, SRCState(i, h, hs), **setting.modes)
 
     compiled_chunk = torch.compile(chunk, dynamic=False)
 
     def neuron(current: Tensor, bias: Tensor) -> Tensor:
         zeros = torch.zeros_like(current[0])
-        state = SRCState(zeros, zeros, zeros)
+        state: AnyState = SRCState(zeros, zeros, zeros)
         spikes = []
         for part in current.split(CHUNK):
             part_spikes, state = compiled_chunk(part, bias, *state)
@@ -104,9 +104,23 @@ def _srcell(setting: Setting) -> Neuron:
     return lambda current, bias: src(current, bias, **setting.modes)[0]
 
 
+def _omega(setting: Setting) -> Tensor:
+    return spread_frequencies(0.01, 1).values(setting.neurons[0]).float()
+
+
+def _resonant(setting: Setting) -> Neuron:
+    omega = _omega(setting)
+    return lambda current, bias: src(current, bias, omega=omega, **setting.modes)[0]
+
+
 # For each row, a function that makes its neuron: a function of currents (T, B, N) and a bias. bench/ adds the rows of
 # other libraries.
-NEURONS: dict[str, Callable[[Setting], Neuron]] = {"eager": _eager, "compiled": _compiled, "srcell": _srcell}
+NEURONS: dict[str, Callable[[Setting], Neuron]] = {
+    "eager": _eager,
+    "compiled": _compiled,
+    "srcell": _srcell,
+    "resonant": _resonant,
+}
 # For each row, a function that makes its step, a call that advances by one step on an input (B, K), and the step's
 # parameters. bench/ adds the rows of other libraries.
 STEPS: dict[str, Callable[[Setting, Tensor], tuple[Step, Sequence[Tensor]]]] = {}
@@ -149,10 +163,15 @@ def _layer_rows(setting: Setting) -> Callable[[str], Row]:
 
             def call() -> Tensor:
                 return src_linear(spikes.dense, weight, bias, **setting.modes)[0]
-        elif name == "events":
+        elif name in ("events", "resonant", "alpha", "omega"):
+            learnt = torch.full((neurons,), 0.9) if name == "alpha" else _omega(setting)
+            learnt.requires_grad_(name in ("alpha", "omega"))
+            options: dict[str, Any] = {} if name == "events" else {"alpha" if name == "alpha" else "omega": learnt}
 
             def call() -> Tensor:
-                return src_linear(spikes.events(), weight, bias, **setting.modes)[0]
+                return src_linear(spikes.events(), weight, bias, **options, **setting.modes)[0]
+
+            return Row(call, (weight, bias, *([learnt] if learnt.requires_grad else [])))
         elif name == "integers":
             return _integer_row(setting, spikes)
         else:

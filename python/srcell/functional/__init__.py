@@ -5,16 +5,19 @@ They convert users' arguments to the form that the operators of ``ops`` take; th
 equation of the neuron is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
 """
 
-from .._state import SRCState
+from .._state import ResonantState, SRCState
 from .integer import integer_src_linear, quantise
 from .readout import SpikeCounts, count_spikes, leaky_readout
 from .recurrence import src
 from .rest import rest_state
 from .synapse import src_linear
 
-SRCState.__module__ = __name__  # pickles then name this module, whichever file defines the class
+SRCState.__module__ = ResonantState.__module__ = (
+    __name__  # pickles then name this module, whichever file defines the class
+)
 
 __all__ = [
+    "ResonantState",
     "SRCState",
     "SpikeCounts",
     "count_spikes",

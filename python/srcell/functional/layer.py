@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from .._arguments import as_float, check_bool, check_choice, require_dense
-from .._state import SRCState
-from ..ops._layer import HALF, PARAMETERS, STATE, SURROGATES, LayerArguments, work_dtype
+from .._state import AnyState, ResonantState, SRCState
+from ..ops._layer import HALF, PARAMETERS, SURROGATES, LayerArguments, resonates, work_dtype
 from ..ops._memory import zero_padding
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 Parameter = float | Tensor
-State = SRCState | tuple[Tensor, Tensor, Tensor]
+State = AnyState | tuple[Tensor, ...]
 
 
 class Cell(NamedTuple):
@@ -32,9 +32,15 @@ class Cell(NamedTuple):
     rs: Parameter = -7.0
     zs_hyp: Parameter = 0.9
     zs_dep: Parameter = 0.0
+    omega: Parameter = 0.0
 
 
 _DEFAULTS = Cell()
+
+
+def is_resonant(omega: object) -> bool:
+    """Whether neurons of this omega have a q: unless it is the number 0."""
+    return isinstance(omega, bool) or not isinstance(omega, (int, float)) or omega != 0
 
 
 def layer_of(
@@ -57,21 +63,23 @@ def layer_of(
     check_choice("lateral_surrogate", lateral_surrogate, SURROGATES)
     features = shape[1:]
     tensors: list[Tensor] = []
-    constants = list(cell)
-    if any(type(value) is not float for value in cell):
+    resonant = is_resonant(cell.omega)
+    given = cell if resonant else cell[:-1]
+    constants = list(given)
+    if any(type(value) is not float for value in given):
         constants = [
             float(default) if isinstance(value, Tensor) else _as_constant(name, value)
-            for name, value, default in zip(PARAMETERS, cell, _DEFAULTS, strict=True)
+            for name, value, default in zip(PARAMETERS, given, _DEFAULTS, strict=False)
         ]
-        if any(isinstance(value, Tensor) for value in cell):
+        if any(isinstance(value, Tensor) for value in given):
             tensors = [
                 _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
-                for name, value, constant in zip(PARAMETERS, cell, constants, strict=True)
+                for name, value, constant in zip(PARAMETERS, given, constants, strict=False)
             ]
     return LayerArguments(
         bias=_flat_parameter("bias", bias, features, like),
         cell=tensors,
-        state=[] if state is None else _flat_state(state, shape, like),
+        state=[] if state is None else _flat_state(state, shape, like, resonant),
         lengths=None if lengths is None else as_lengths(lengths, like.device),
         weight_hh=None if weight_hh is None else _flat_lateral(weight_hh, features, like),
         constants=cast("list[float]", constants),
@@ -132,22 +140,31 @@ def _widened(name: str, x: Tensor, like: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF and like.dtype != torch.float64 else x
 
 
-def check_state(state: State) -> list[tuple[str, Tensor]]:
-    """The three tensors of a state, each with its name in error messages; raise if the state has any other form."""
-    if not isinstance(state, tuple) or len(state) != 3 or not all(isinstance(x, Tensor) for x in state):
-        raise TypeError(f"state: expected a tuple of three tensors (i, h, hs), got {type(state).__name__}")
-    return list(zip(("state.i", "state.h", "state.hs"), state, strict=True))
+def check_state(state: State, resonant: bool = False) -> list[tuple[str, Tensor]]:
+    """The tensors of a state, each with its name in error messages; raise if the state has any other form."""
+    fields = ResonantState._fields if resonant else SRCState._fields
+    if not isinstance(state, tuple) or len(state) != len(fields) or not all(isinstance(x, Tensor) for x in state):
+        count, why = ("four", ", because omega is not the constant 0") if resonant else ("three", "")
+        got = type(state).__name__ + (f" of {len(state)}" if isinstance(state, tuple) else "")
+        raise TypeError(f"state: expected a tuple of {count} tensors ({', '.join(fields)}){why}, got {got}")
+    return list(zip((f"state.{name}" for name in fields), state, strict=True))
 
 
-def _flat_state(state: State, shape: Sequence[int], like: Tensor) -> list[Tensor]:
-    """The state as three tensors (B, N)."""
-    flat = [_widened(name, x, like) for name, x in check_state(state)]
+def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool) -> list[Tensor]:
+    """The state as tensors (B, N)."""
+    named = check_state(state, resonant)
+    flat = [_widened(name, x, like) for name, x in named]
     if len(shape) == 2:
         return flat
-    for name, x in zip(STATE, flat, strict=True):
+    for (name, _), x in zip(named, flat, strict=True):
         if x.shape != torch.Size(shape):
-            raise ValueError(f"state.{name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
+            raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
     return [x.reshape(shape[0], math.prod(shape[1:])) for x in flat]
+
+
+def final_state(layer: LayerArguments, *tensors: Tensor) -> AnyState:
+    """The state that an operator returned, i, h, hs and q, without q if the layer does not resonate."""
+    return ResonantState(*tensors) if resonates(layer) else SRCState(*tensors[:-1])
 
 
 def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import require_dense
-from .._state import SRCState
+from .._state import AnyState, state_of
 from ..ops import _gpu
 from ..ops._layer import HALF, LayerArguments
 from ..ops.src import src as src_operator
@@ -18,6 +18,7 @@ from .layer import (
     State,
     autocasts,
     check_device,
+    final_state,
     flat_size,
     in_work_dtype,
     layer_of,
@@ -35,12 +36,13 @@ def src(
     rs: Parameter = -7.0,
     zs_hyp: Parameter = 0.9,
     zs_dep: Parameter = 0.0,
+    omega: Parameter = 0.0,
     surrogate: str = "straight_through",
     recurrent_grad: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
     lateral_surrogate: str = "relu",
-) -> tuple[Tensor, SRCState]:
+) -> tuple[Tensor, AnyState]:
     r"""Run Spiking Recurrent Cells over given input currents.
 
     The currents may come from any synapse; the cell itself is elementwise over the neurons F. On a CPU the result has
@@ -53,13 +55,16 @@ def src(
             ``weight_hh``.
         bias: excitability, a float or a tensor that broadcasts to F. -6 is silent at rest; above about -4.9 a neuron
             oscillates by itself.
-        state: the state before the first step, three tensors (B, \*F); zeros if absent.
+        state: the state before the first step, three tensors (B, \*F), or four with ``omega``; zeros if absent.
         alpha: leak of the input integrator, in [0, 1].
         rho: bound on the drive, > 0.
         r: positive feedback, which starts the spike.
         rs: negative feedback, which ends it.
         zs_hyp: gate of the slow state when hyperpolarised.
         zs_dep: gate of the slow state when depolarised.
+        omega: angular frequency of the integrator, in [-pi, pi] radians a step. Unless it is the constant 0, the
+            integrator is the complex number i + j q that turns by omega while it decays by alpha, and resonates with
+            currents of that frequency.
         surrogate: gradient of the output spike[t] = max(h[t], 0): ``"relu"``, its true derivative, or
             ``"straight_through"``, 1 everywhere.
         recurrent_grad: whether gradients also flow through h[t-1] and hs[t-1]. By default gradients pass straight
@@ -79,7 +84,8 @@ def src(
 
     Returns:
         The spikes, (T, B, \*F), in the dtype of ``current`` (float32 under autocast): exactly 0 when silent, about 1 in
-        a spike. And the state after each sample's last step, in float64 for currents of float64, otherwise in float32.
+        a spike. And the state after each sample's last step, in float64 for currents of float64, otherwise in float32:
+        an :class:`~srcell.SRCState`, or with ``omega`` a :class:`~srcell.ResonantState`.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -95,27 +101,28 @@ def src(
         [20, 21]
 
     """
-    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
+    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     _check_current(current)
     shape, gradient = current.shape[1:], (surrogate, recurrent_grad)
     layer = layer_of(current, shape, bias, state, cell, lengths, *gradient, weight_hh, lateral_surrogate)
     return run_src(current, layer)
 
 
-def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, SRCState]:
+def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, AnyState]:
     """``src`` on arguments that ``layer_of`` has converted."""
     steps, batch, *features = current.shape
     flat = current if _gpu.is_gpu(current.device) else in_work_dtype(current)
     half_spikes = current.dtype in HALF and not autocasts(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
-    spikes, i, h, hs, *_ = src_operator(flat, layer, save=False, trace_integrator=False, half_spikes=half_spikes)
+    spikes, i, h, hs, q, *_ = src_operator(flat, layer, save=False, trace_integrator=False, half_spikes=half_spikes)
+    state = final_state(layer, i, h, hs, q)
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)
-        i, h, hs = (x.reshape(batch, *features) for x in (i, h, hs))
+        state = state_of(x.reshape(batch, *features) for x in state)
     if half_spikes:  # on a GPU they are already
         spikes = spikes.to(current.dtype)
-    return spikes, SRCState(i, h, hs)
+    return spikes, state
 
 
 def _check_current(current: Tensor) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .._arguments import as_float, require_dense
-from .._state import SRCState
+from .._state import AnyState, ResonantState, SRCState
 from ..ops.rest import rest
-from .layer import Parameter, check_device
+from .layer import Parameter, check_device, is_resonant
 
 
 @torch.no_grad()
@@ -23,7 +23,8 @@ def rest_state(
     rs: Parameter = -7.0,
     zs_hyp: Parameter = 0.9,
     zs_dep: Parameter = 0.0,
-) -> SRCState:
+    omega: Parameter = 0.0,
+) -> AnyState:
     """Find the silent fixed point without input: i = 0 and the lowest h = hs with h = tanh((r + rs) h + bias).
 
     Args:
@@ -34,6 +35,7 @@ def rest_state(
         rs: negative feedback.
         zs_hyp: unused.
         zs_dep: unused.
+        omega: unless it is the constant 0, the state has a q, which is 0.
 
     Returns:
         The state, of the broadcast shape of bias, r and rs; float32 unless the bias is float64. It carries no gradient.
@@ -52,7 +54,10 @@ def rest_state(
     dtype = bias.dtype if isinstance(bias, Tensor) and bias.dtype == torch.float64 else torch.float32
     b, gain = _resting_point(bias, r, rs)
     h = rest(b, gain).to(dtype)
-    return SRCState(torch.zeros_like(h), h, h.clone())
+    if not isinstance(omega, Tensor) and not abs(as_float("omega", omega)) <= 3.1415927410125732:  # float32's pi
+        raise ValueError(f"omega: expected a number in [-pi, pi], got {omega}")
+    state = SRCState(torch.zeros_like(h), h, h.clone())
+    return ResonantState(*state, torch.zeros_like(h)) if is_resonant(omega) else state
 
 
 def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor, Tensor]:

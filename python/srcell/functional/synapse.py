@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .._arguments import check_choice, require_dense
-from .._state import SRCState
+from .._state import AnyState
 from ..events import EventBatch
 from ..ops import _dense
 from ..ops._layer import HALF, LayerArguments, work_dtype
@@ -23,6 +23,7 @@ from .layer import (
     State,
     autocasts,
     check_device,
+    final_state,
     in_work_dtype,
     layer_of,
     without_padding,
@@ -42,13 +43,14 @@ def src_linear(
     rs: Parameter = -7.0,
     zs_hyp: Parameter = 0.9,
     zs_dep: Parameter = 0.0,
+    omega: Parameter = 0.0,
     surrogate: str = "straight_through",
     recurrent_grad: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
     lateral_surrogate: str = "relu",
     method: str = "auto",
-) -> tuple[Tensor, SRCState]:
+) -> tuple[Tensor, AnyState]:
     """Run Spiking Recurrent Cells after a linear synapse: ``src(input @ weight.T, ...)``.
 
     Args:
@@ -56,7 +58,7 @@ def src_linear(
             have the dtype of the weight, or hold bools or integers, which count as numbers of spikes.
         weight: (N, K).
         bias: excitability, a float or a tensor that broadcasts to (N,).
-        state: the state before the first step, three tensors (B, N); zeros if absent.
+        state: the state before the first step, three tensors (B, N), or four with ``omega``; zeros if absent.
         method: ``"events"`` adds the weights of the nonzero inputs one by one in their order, with the same bits for
             every instruction set, thread count and batch size. ``"gemm"`` is torch's matrix product, whose bits
             depend on the batch; an EventBatch is made dense for it, which synchronises on a GPU. ``"auto"`` uses
@@ -69,6 +71,7 @@ def src_linear(
         rs: see :func:`src`.
         zs_hyp: see :func:`src`.
         zs_dep: see :func:`src`.
+        omega: see :func:`src`.
         surrogate: see :func:`src`.
         recurrent_grad: see :func:`src`.
         lengths: see :func:`src`; must be absent for an EventBatch that has its own.
@@ -96,7 +99,7 @@ def src_linear(
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, _dense.METHODS)
-    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep)
+    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     gradient, lateral = (surrogate, recurrent_grad), (weight_hh, lateral_surrogate)
     return linear(input, weight, bias, state, cell, lengths, *gradient, *lateral, method=method)
 
@@ -115,7 +118,7 @@ def linear(
     *,
     method: str = "auto",
     input_grad_at_events: bool = False,
-) -> tuple[Tensor, SRCState]:
+) -> tuple[Tensor, AnyState]:
     """Run ``src_linear`` on a weight and a method that are already checked, for callers inside the package.
 
     With ``input_grad_at_events`` the gradient of a dense input is unspecified where the input is 0. That suffices if
@@ -150,7 +153,7 @@ def linear(
         dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
         return _dense_linear(dense, weight, layer, method, input_grad_at_events)
     work = in_work_dtype(weight)
-    spikes, i, h, hs, *_ = src_events(
+    spikes, i, h, hs, q, *_ = src_events(
         input.offsets,
         input.indices,
         None if input.values is None else input.values.to(work.dtype),
@@ -161,12 +164,12 @@ def linear(
         save=False,
         trace_integrator=False,
     )
-    return _in_dtype(spikes, weight), SRCState(i, h, hs)
+    return _in_dtype(spikes, weight), final_state(layer, i, h, hs, q)
 
 
 def _dense_linear(
     input: Tensor, weight: Tensor, layer: LayerArguments, method: str, input_grad_at_events: bool
-) -> tuple[Tensor, SRCState]:
+) -> tuple[Tensor, AnyState]:
     """``linear`` on a dense input."""
     input = as_spikes(input, weight.dtype)
     autocast = autocasts(input)
@@ -177,7 +180,7 @@ def _dense_linear(
         input, _ = without_padding(input, layer.lengths)
         return run_src(F.linear(input, weight), layer)
     work, input = in_work_dtype(weight), in_work_dtype(input)
-    spikes, i, h, hs, *_ = src_dense(
+    spikes, i, h, hs, q, *_ = src_dense(
         input,
         work,
         layer,
@@ -186,7 +189,7 @@ def _dense_linear(
         trace_integrator=False,
         input_grad_at_events=input_grad_at_events,
     )
-    return _in_dtype(spikes, weight), SRCState(i, h, hs)
+    return _in_dtype(spikes, weight), final_state(layer, i, h, hs, q)
 
 
 @torch.no_grad()

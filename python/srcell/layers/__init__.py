@@ -5,7 +5,7 @@ State is explicit: passed in, returned, never hidden in a module. The recurrence
 
 from .conv import SRCConv2d
 from .integer import IntegerSRC
-from .options import spread
+from .options import spread, spread_frequencies
 from .readout import LeakyReadout, LinearReadout
 from .sequential import SpikesOnly
 from .src import SRC, SRCCell
@@ -13,4 +13,14 @@ from .src import SRC, SRCCell
 for _layer in (SRC, IntegerSRC, LeakyReadout, LinearReadout, SRCCell, SRCConv2d, SpikesOnly):
     _layer.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
-__all__ = ["SRC", "IntegerSRC", "LeakyReadout", "LinearReadout", "SRCCell", "SRCConv2d", "SpikesOnly", "spread"]
+__all__ = [
+    "SRC",
+    "IntegerSRC",
+    "LeakyReadout",
+    "LinearReadout",
+    "SRCCell",
+    "SRCConv2d",
+    "SpikesOnly",
+    "spread",
+    "spread_frequencies",
+]

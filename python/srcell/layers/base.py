@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
 from .._arguments import as_float, check_bool, check_choice, describe, require_dense
-from .._state import SRCState
+from .._state import AnyState, state_of
 from ..functional import rest_state, src
 from ..functional.layer import Cell, Parameter, State, check_gradient_mode, check_state
 from ..ops._memory import has_memory
@@ -27,11 +27,13 @@ from .options import (
     LateralOptions,
     Options,
     Spread,
+    SpreadFrequencies,
     completed,
     domain,
 )
 
-INITIAL = ("i0", "h0", "hs0")
+INITIAL = ("i0", "h0", "hs0")  # q starts at 0
+FLOAT32_PI = 3.1415927410125732  # larger than pi; float32 clamped to pi has this value, and keeps it in float64
 
 
 class _Clamped(torch.autograd.Function):
@@ -66,7 +68,7 @@ class Call(NamedTuple):
     r"""A call of a layer, as a recorder gets it: the spikes (T, B, \*F), and the states (1, B, \*F), step by step."""
 
     spikes: Tensor
-    states: Callable[[], Iterator[SRCState]]
+    states: Callable[[], Iterator[AnyState]]
 
 
 class Neurons(HasConstants):
@@ -111,6 +113,11 @@ class Neurons(HasConstants):
         self._neurons = neurons
         self._suffixes = tuple(weight_shapes)
         self._cell = Cell(*(self._check_cell_parameter(name, given[name]) for name in Cell._fields))
+        if "omega" in self.learnable and _is_zero(self._cell.omega):
+            raise ValueError(
+                "omega: expected values other than 0 to learn from (at 0 the gradient is 0), such as "
+                f"srcell.spread_frequencies(0.01, 1), got {given['omega']!r}"
+            )
         self._cell_tensors = tuple(
             name
             for name, value in zip(Cell._fields, self._cell, strict=True)
@@ -137,9 +144,17 @@ class Neurons(HasConstants):
                     self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(neurons, **factory)))
         self.reset_parameters()
 
-    def _check_cell_parameter(self, name: str, value: Parameter | Spread) -> Parameter:
+    @property
+    def resonates(self) -> bool:
+        """Whether the neurons have an omega other than the constant 0, and their states a q."""
+        return "omega" in self._cell_tensors or bool(self._cell.omega != 0)
+
+    def _check_cell_parameter(self, name: str, value: Parameter | Spread | SpreadFrequencies) -> Parameter:
         """Check a cell parameter and return it as the layer stores it: a float, or a copy of a tensor on the CPU."""
-        if isinstance(value, Spread):
+        if isinstance(value, (Spread, SpreadFrequencies)):
+            if (name == "omega") != isinstance(value, SpreadFrequencies):
+                right, wrong = ("spread_frequencies", "spread") if name == "omega" else ("spread", "spread_frequencies")
+                raise TypeError(f"{name}: expected a number, a tensor or srcell.{right}, got srcell.{wrong}")
             value = value.values(self._neurons)
         if not isinstance(value, Tensor):
             value = as_float(name, value)
@@ -174,22 +189,37 @@ class Neurons(HasConstants):
     def _check_domain(self, name: str, least: float, largest: float) -> None:
         """Raise unless the layer can run with values of a cell parameter from ``least`` to ``largest``."""
         low, high = domain(name)
+        if name == "omega":
+            low, high = -FLOAT32_PI, FLOAT32_PI
         for x in (least, largest):
             if name == "rho" and not (0 < x < math.inf and 1 / x <= self._float_max):
                 raise ValueError(f"rho: expected finite values > 0 with a finite reciprocal, got {x!r}")
-            if (name == "alpha" or name in self.learnable) and not low <= x <= high:
-                why = "" if name == "alpha" else " for a learnable parameter"
+            if (name in ("alpha", "omega") or name in self.learnable) and not low <= x <= high:
+                why = "" if name in ("alpha", "omega") else " for a learnable parameter"
                 raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
             if not abs(x) <= self._float_max:
                 raise ValueError(f"{name}: expected finite values of the dtype, got {x!r}")
 
     def _constants(self) -> dict[str, float | None]:
         cell = {name: None if name in self._cell_tensors else value for name, value in self._cell._asdict().items()}
+        omega = cast("float | None", cell.pop("omega"))  # last, because layers without resonance do not save it
         return {
             **cast("dict[str, float | None]", cell),
             "bias_init": None if self._learns_bias else self.bias_init,
             "initial_state": None if self.learn_initial_state else INITIAL_STATES.index(self.initial_state),
+            "omega": omega,
         }
+
+    def get_extra_state(self) -> Tensor:
+        """The constants as ``_extra_state``, float64 on the CPU; without omega if the layer does not resonate."""
+        state = super().get_extra_state()
+        return state if self.resonates else state[:-1].clone()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over the constants of a checkpoint, as the base class does; one without omega has omega = 0."""
+        if isinstance(state, Tensor) and state.shape == (len(self._constants()),):
+            state = torch.cat([state, state.new_zeros(1)])
+        super().set_extra_state(state)
 
     def _set_constants(self, constants: Mapping[str, float]) -> None:
         fixed = [name for name in Cell._fields if name not in self._cell_tensors]
@@ -254,7 +284,7 @@ class Neurons(HasConstants):
         state: State | None,
         lengths: Tensor | Sequence[int] | None,
         space: int = 0,
-    ) -> Iterator[SRCState]:
+    ) -> Iterator[AnyState]:
         r"""Yield the state after each step of a call with these currents, which have ``space`` spatial dimensions.
 
         Its tensors are (1, B, \*F); a call without steps yields one state, (0, B, \*F).
@@ -268,7 +298,7 @@ class Neurons(HasConstants):
         for t, now in enumerate(currents().split(1)):
             left = None if ends is None else (ends > t).long()
             _, state = src(now, state=state, lengths=left, **arguments)
-            yield SRCState(*(x.expand(len(now), *x.shape) for x in state))
+            yield state_of(x.expand(len(now), *x.shape) for x in state)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -296,7 +326,7 @@ class Neurons(HasConstants):
                     raise ValueError(f"{name}: expected a tensor that holds values, got one on meta")
                 tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
             if self.learn_initial_state:
-                for name, value in zip(INITIAL, self._fixed_state(suffix), strict=True):
+                for name, value in zip(INITIAL, self._fixed_state(suffix), strict=False):
                     getattr(self, f"{name}{suffix}").copy_(value)
 
     @torch.no_grad()
@@ -324,23 +354,24 @@ class Neurons(HasConstants):
             ):
                 error_msgs.append(f"weight_hh{suffix}: expected a diagonal of 0 with autapses=False, got other values")
 
-    def _fixed_state(self, suffix: str) -> SRCState:
+    def _fixed_state(self, suffix: str) -> AnyState:
         bias = self._bias(suffix)
         if self.initial_state == "zeros":
             zeros = torch.zeros_like(bias)
-            return SRCState(zeros, zeros, zeros)
+            return state_of([zeros] * (4 if self.resonates else 3))
         state = rest_state(bias, **dict(zip(Cell._fields, self._cell_of(suffix), strict=True)))
-        return SRCState(*(x.to(bias.dtype) for x in state))
+        return state_of(x.to(bias.dtype) for x in state)
 
-    def _initial_state(self, suffix: str, batch: int, *space: int) -> SRCState | None:
+    def _initial_state(self, suffix: str, batch: int, *space: int) -> AnyState | None:
         """The state (B, N) before the first step, or (B, N, *space) for a convolutional layer; None for zeros."""
         if self.learn_initial_state:
-            state = SRCState(*(getattr(self, f"{name}{suffix}") for name in INITIAL))
+            learnt = [getattr(self, f"{name}{suffix}") for name in INITIAL]
+            state = state_of([*learnt, torch.zeros_like(learnt[0])] if self.resonates else learnt)
         elif self.initial_state == "zeros":
             return None
         else:
             state = self._fixed_state(suffix)
-        return SRCState(*(over_space(x, len(space)).expand(batch, -1, *space) for x in state))
+        return state_of(over_space(x, len(space)).expand(batch, -1, *space) for x in state)
 
     @torch.no_grad()
     def exported(self) -> list[dict[str, Tensor]]:
@@ -349,10 +380,13 @@ class Neurons(HasConstants):
         These are ``weight``, unchanged; ``bias`` and each of alpha to zs_dep, of one element or (N,); and, if the layer
         has them, the recurrent weights ``lateral`` (N, N), and ``initial`` (3, N): i, h and hs before the first step.
         """
+        if self.resonates:
+            raise ValueError("network: expected layers whose omega is the constant 0, got one that resonates")
         found = []
         for suffix in self._suffixes:
             weight = self._weight(suffix)
             numbers = {"weight": weight, "bias": self._bias(suffix), **self._cell_of(suffix)._asdict()}
+            del numbers["omega"]
             state, lateral = self._initial_state(suffix, 1), self._lateral_of(suffix)
             if state is not None:
                 numbers["initial"] = torch.cat(list(state))
@@ -412,12 +446,19 @@ def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ..
     return learnable
 
 
-def state_of_batch(state: State, *shape: int) -> SRCState:
-    """Turn one sample's state, of that shape, into the state of a batch of one; B is the last dimension but one."""
-    for name, x in check_state(state):
+def state_of_batch(state: State, resonant: bool, *shape: int) -> AnyState:
+    """Turn one sample's state of that shape into the state of a batch of one; B becomes the last but one dimension."""
+    for name, x in check_state(state, resonant):
         if tuple(x.shape) != shape:
             raise ValueError(f"{name}: expected shape {shape}, as the input has no batch, got {tuple(x.shape)}")
-    return SRCState(*(x.unsqueeze(-2) for x in state))
+    return state_of(x.unsqueeze(-2) for x in state)
+
+
+def _is_zero(value: Parameter) -> bool:
+    """Whether a parameter is 0 for all neurons; those of meta have no values."""
+    if isinstance(value, Tensor):
+        return has_memory(value) and value.numel() > 0 and not bool(value.any())
+    return value == 0
 
 
 def over_space(values: Tensor, dimensions: int) -> Tensor:

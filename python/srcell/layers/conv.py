@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from typing_extensions import Unpack  # torch needs it too
 
 from .._arguments import require_dense
-from .._state import SRCState
+from .._state import AnyState
 from ..functional import src
 from ..functional.layer import Cell, State, autocasts, without_padding
 from ..functional.synapse import as_spikes
@@ -91,17 +91,17 @@ class SRCConv2d(Neurons):
 
     def forward(
         self, input: Tensor, state: State | None = None, lengths: Tensor | Sequence[int] | None = None
-    ) -> tuple[Tensor, SRCState]:
+    ) -> tuple[Tensor, AnyState]:
         """Run the layer over a sequence of maps.
 
         Args:
             input: (T, B, in_channels, H, W). Bools and integers are read as spike counts.
-            state: three tensors (B, out_channels, H', W'); the initial state if absent.
+            state: three tensors (B, out_channels, H', W'), four if the neurons resonate; the initial state if absent.
             lengths: (B,) integers in [0, T], as in :func:`srcell.functional.src`.
 
         Returns:
             The spikes, (T, B, out_channels, H', W'), where H' and W' are those of torch.nn.Conv2d, and the state after
-            each sample's last step, three tensors (B, out_channels, H', W').
+            each sample's last step, three or four tensors (B, out_channels, H', W').
 
         Raises:
             TypeError: an argument of the wrong type or dtype.

@@ -57,6 +57,60 @@ def spread(low: float, high: float) -> Spread:
     return Spread(low, high)
 
 
+class SpreadFrequencies(NamedTuple):
+    """Angular frequencies spaced evenly in their logarithm over a layer's neurons; see :func:`spread_frequencies`."""
+
+    low: float
+    high: float
+    silent: float
+
+    def values(self, neurons: int) -> Tensor:
+        """The omega of each neuron, (N,) float64."""
+        still = round(self.silent * neurons)
+        turning = torch.linspace(
+            math.log(self.low), math.log(self.high), neurons - still, dtype=torch.float64, device="cpu"
+        ).exp()
+        order = torch.randperm(neurons, generator=torch.Generator("cpu").manual_seed(ORDER), device="cpu")
+        return torch.cat([torch.zeros(still, dtype=torch.float64, device="cpu"), turning])[order]
+
+
+# The seed of the order of frequencies: the same in every layer, so that a layer is made the same each time.
+ORDER = 196
+
+
+def spread_frequencies(low: float, high: float, silent: float = 0.125) -> SpreadFrequencies:
+    """Give each neuron its own ``omega``, for inputs with rhythms of several lengths.
+
+    The periods 2 pi / omega, in steps, are spaced evenly in their logarithm. A share of the neurons does not resonate
+    (omega = 0). The order is drawn once and for all, so that with ``alpha=spread(...)`` neurons of any time constant
+    have any frequency.
+
+    Args:
+        low: the lowest angular frequency, in radians per step, in (0, pi].
+        high: the highest, in [low, pi].
+        silent: share of the neurons whose omega is 0, in [0, 1).
+
+    Raises:
+        TypeError: an argument is not a number.
+        ValueError: a number is outside its range.
+
+    Example:
+        >>> import srcell
+        >>> layer = srcell.SRC(10, 4, omega=srcell.spread_frequencies(0.01, 1, silent=0.25))
+        >>> layer.omega_l0.sort().values
+        tensor([0.0000, 0.0100, 0.1000, 1.0000])
+
+    """
+    low, high, silent = as_float("low", low), as_float("high", high), as_float("silent", silent)
+    if not 0 < low <= math.pi:
+        raise ValueError(f"low: expected a number in (0, pi], got {low}")
+    if not low <= high <= math.pi:
+        raise ValueError(f"high: expected a number in [low, pi] = [{low}, pi], got {high}")
+    if not 0 <= silent < 1:
+        raise ValueError(f"silent: expected a number in [0, 1), got {silent}")
+    return SpreadFrequencies(low, high, silent)
+
+
 class LateralOptions(NamedTuple):
     """Options of a layer's recurrent ("lateral") weights, as :class:`~srcell.SRC` documents them."""
 
@@ -79,6 +133,7 @@ class Options(TypedDict, total=False):
 
     bias: bool
     alpha: Parameter | Spread
+    omega: Parameter | SpreadFrequencies
     rho: Parameter
     r: Parameter
     rs: Parameter
@@ -127,6 +182,8 @@ def domain(name: str) -> tuple[float, float]:
     """
     if name == "rho":
         return 1e-3, math.inf
+    if name == "omega":
+        return -3.141592653589793, 3.141592653589793
     return (-math.inf, math.inf) if name in UNBOUNDED else (0.0, 1.0)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from typing_extensions import Unpack  # torch needs it too
 
 from .._arguments import as_float, check_bool, require_dense
-from .._state import SRCState
+from .._state import AnyState, state_of
 from ..events import EventBatch
 from ..functional.layer import State, check_state
 from ..functional.synapse import currents_of, linear
@@ -46,7 +46,7 @@ class _Linear(Neurons):
         state: State | None,
         lengths: Tensor | Sequence[int] | None,
         input_grad_at_events: bool = False,
-    ) -> tuple[Tensor, SRCState]:
+    ) -> tuple[Tensor, AnyState]:
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
         outputs = linear(
@@ -95,9 +95,13 @@ class SRC(_Linear):
             gets no gradient, and loading another diagonal raises.
         alpha: like all cell parameters, alpha to zs_dep of :func:`srcell.functional.src`, a float, or a tensor (N,) of
             one value per neuron, which is copied; for alpha and zs_hyp also :func:`srcell.spread`.
+        omega: angular frequency in radians per step, in [-pi, pi], as for :func:`srcell.functional.src`; also
+            :func:`srcell.spread_frequencies`. Unless it is the constant 0, the neurons resonate with inputs of their
+            frequency, and states are :class:`~srcell.ResonantState`. On CPUs only.
         learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. Every call
-            clamps them to their domains: alpha, zs_hyp and zs_dep to [0, 1], rho to >= 1e-3. Outside its domain a
-            parameter gets no gradient that would move it further out.
+            clamps them to their domains: alpha, zs_hyp and zs_dep to [0, 1], rho to >= 1e-3, omega to [-pi, pi].
+            Outside its domain a parameter gets no gradient that would move it further out. Spikes are even in omega,
+            so an omega of 0 has no gradient: learning from 0 alone is refused.
         surrogate: ``"straight_through"``, with which gradients pass straight through the output, or ``"relu"``, its
             derivative.
         recurrent_grad: whether gradients also flow through h[t-1] and hs[t-1]. By default they flow through time only
@@ -105,7 +109,8 @@ class SRC(_Linear):
             ``recurrent_grad=True`` gives the exact gradient.
         initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
         learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``recurrent_grad=True`` or
-            ``lateral=True``, with which only h has a gradient in the default mode.
+            ``lateral=True``, with which only h has a gradient in the default mode. The q of resonant neurons starts at
+            0.
         bias_init: the initial bias.
         bias_max: upper bound to which :meth:`constrain_` clamps the bias.
         device: of the parameters.
@@ -122,7 +127,8 @@ class SRC(_Linear):
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: a wrong size or value, an unknown name, a learnable parameter that has no gradient in this mode.
+        ValueError: a wrong size or value, an unknown name, a learnable parameter that has no gradient in this mode, or
+            an omega of 0 to learn.
 
     Example:
         >>> import torch, srcell
@@ -167,13 +173,13 @@ class SRC(_Linear):
         lengths: Tensor | Sequence[int] | None = None,
         *,
         input_grad_at_events: bool = False,
-    ) -> tuple[Tensor, SRCState]:
+    ) -> tuple[Tensor, AnyState]:
         """Run the layers over a sequence.
 
         Args:
             input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch; or (T, K), one sample, whose outputs and
                 states lack B. Bools and integers count as numbers of spikes.
-            state: three tensors (num_layers, B, N); the initial state if absent.
+            state: three tensors (num_layers, B, N), or four if the neurons resonate; the initial state if absent.
             lengths: (B,) integers in [0, T]; must be absent for an EventBatch that has its own, and for one sample.
             input_grad_at_events: whether to leave the gradient of a dense input unspecified where the input is 0, which
                 saves work. This is right if the input is the output of a layer with the relu surrogate, whose
@@ -181,7 +187,7 @@ class SRC(_Linear):
 
         Returns:
             The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
-            step, three tensors (num_layers, B, N).
+            step, three tensors (num_layers, B, N), or four if the neurons resonate.
 
         """
         events = isinstance(input, EventBatch)
@@ -199,7 +205,7 @@ class SRC(_Linear):
             require_dense("input", input)
             input = input.transpose(0, 1) if self.batch_first else input
         per_layer = self._split_state(state)
-        ended: list[SRCState] = []
+        ended: list[AnyState] = []
         x: Tensor | EventBatch = input
         for k, suffix in enumerate(self._suffixes):
             own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
@@ -209,30 +215,30 @@ class SRC(_Linear):
             input_grad_at_events = self.surrogate == "relu"
             x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
         output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
-        return output, SRCState(*(torch.stack(parts) for parts in zip(*ended, strict=True)))
+        return output, state_of(torch.stack(parts) for parts in zip(*ended, strict=True))
 
     def _forward_one(
         self, input: Tensor, state: State | None, lengths: Any, input_grad_at_events: bool
-    ) -> tuple[Tensor, SRCState]:
+    ) -> tuple[Tensor, AnyState]:
         """``forward`` for one sample (T, K)."""
         require_dense("input", input)
         if lengths is not None:
             raise ValueError("lengths: expected None beside an input (T, K), got lengths")
         batch_dim = 0 if self.batch_first else 1
-        batched = None if state is None else state_of_batch(state, self.num_layers, self.hidden_size)
+        batched = None if state is None else state_of_batch(state, self.resonates, self.num_layers, self.hidden_size)
         spikes, after = self.forward(input.unsqueeze(batch_dim), batched, input_grad_at_events=input_grad_at_events)
-        return spikes.squeeze(batch_dim), SRCState(*(x.squeeze(1) for x in after))
+        return spikes.squeeze(batch_dim), state_of(x.squeeze(1) for x in after)
 
     def _split_state(self, state: State | None) -> list[State | None]:
         if state is None:
             return [None] * self.num_layers
-        for name, x in check_state(state):
+        for name, x in check_state(state, self.resonates):
             require_dense(name, x)
             if x.dim() != 3 or x.shape[0] != self.num_layers:
                 raise ValueError(
                     f"{name}: expected shape ({self.num_layers}, B, {self.hidden_size}), got {tuple(x.shape)}"
                 )
-        return [SRCState(*(x[k] for x in state)) for k in range(self.num_layers)]
+        return [state_of(x[k] for x in state) for k in range(self.num_layers)]
 
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from the defaults."""
@@ -290,16 +296,16 @@ class SRCCell(_Linear):
             **options,
         )
 
-    def forward(self, input: Tensor, state: State | None = None) -> tuple[Tensor, SRCState]:
+    def forward(self, input: Tensor, state: State | None = None) -> tuple[Tensor, AnyState]:
         """Advance by one step.
 
         Args:
             input: (B, K), or (K,), one sample, whose outputs and states lack B. Bools and integers count as numbers of
                 spikes.
-            state: three tensors (B, N); the initial state if absent.
+            state: three tensors (B, N), or four if the neurons resonate; the initial state if absent.
 
         Returns:
-            The spikes, (B, N), and the state after the step, three tensors (B, N).
+            The spikes, (B, N), and the state after the step, three or four tensors (B, N).
 
         """
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
@@ -307,8 +313,8 @@ class SRCCell(_Linear):
             raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")
         require_dense("input", input)
         if input.dim() == 1:
-            state = None if state is None else state_of_batch(state, self.hidden_size)
+            state = None if state is None else state_of_batch(state, self.resonates, self.hidden_size)
             spikes, after = self.forward(input[None], state)
-            return spikes[0], SRCState(*(x[0] for x in after))
+            return spikes[0], state_of(x[0] for x in after)
         spikes, after = self._run("", input.unsqueeze(0), state, None)
         return spikes.squeeze(0), after

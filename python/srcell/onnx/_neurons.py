@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ..ops._layer import CONSTANTS
 from ._graph import Body, Values, constant, dtype_of, empty, ir, op, scan
 
 BISECTIONS = 60
@@ -31,7 +32,14 @@ class Cell(NamedTuple):
 
 
 def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[float]) -> Cell:
-    """The parameters from an operator's arguments: tensors if there are any, otherwise constants."""
+    """The parameters from an operator's arguments: tensors if there are any, otherwise constants.
+
+    Raises:
+        ValueError: the neurons resonate.
+
+    """
+    if len(constants) != CONSTANTS[0]:
+        raise ValueError("omega: expected the constant 0 in a network to export, got neurons that resonate")
     dtype = dtype_of(bias)
     values = tensors or [constant(x, dtype) for x in constants]
     alpha, rho, r, rs, zs_hyp, zs_dep = values
@@ -111,7 +119,7 @@ def src(
     spikes, *state = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
     if half_spikes and half != work:
         spikes = op.Cast(spikes, to=half)
-    return [spikes, *state, empty(work), empty(work)]
+    return [spikes, *state, empty(work), empty(work), empty(work)]
 
 
 def src_dense(
@@ -130,7 +138,7 @@ def src_dense(
     current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
     work, words = dtype_of(bias), ir.DataType.INT64
-    return [*outputs, empty(work), empty(work), empty(words), empty(words)]
+    return [*outputs, empty(work), empty(work), empty(work), empty(words), empty(words)]
 
 
 def src_events(*arguments: Any, **options: Any) -> None:

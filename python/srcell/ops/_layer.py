@@ -18,7 +18,9 @@ from ._memory import Optionals, address, addresses, contiguous
 from ._operator import Operator
 
 PARAMETERS = core.parameters[1:]  # the bias comes first
-STATE = ("i", "h", "hs")
+STATE = ("i", "h", "hs", "q")  # of resonant neurons; the others have no omega and no q, which come last in either list
+PLAIN_STATE = STATE[:-1]
+CONSTANTS = len(PARAMETERS) - 1, len(PARAMETERS)  # how many there are without and with resonance
 SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
 WORK = (torch.float32, torch.float64)
@@ -53,7 +55,22 @@ class LayerArguments(NamedTuple):
 
 
 SHARED = ("layer", LayerArguments)
-NO_CELL: Optionals = (None,) * len(PARAMETERS)
+
+
+def resonates(layer: LayerArguments) -> bool:
+    """Whether the neurons have an omega and a q."""
+    return len(layer.constants) == len(PARAMETERS)
+
+
+def states_of(layer: LayerArguments) -> tuple[str, ...]:
+    """The names of the state's tensors."""
+    return STATE if resonates(layer) else PLAIN_STATE
+
+
+def padded(tensors: Sequence[Tensor | None], count: int) -> list[Tensor | None]:
+    """The tensors, and None for those that are missing at the end."""
+    return [*tensors, *[None] * (count - len(tensors))]
+
 
 Sizes = tuple[int, ...]
 """T, B and N, or T, B and K."""
@@ -112,23 +129,28 @@ def _check_device(name: str, x: Tensor, like: Like) -> None:
         raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
 
 
-def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, states: int = len(STATE)) -> None:
-    """Check a call's layer, whose state has ``states`` tensors, except for values, which fake tensors do not have."""
+def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bool = False) -> None:
+    """Check a call's layer, except for values, which fake tensors do not have; a backward call's state is i alone."""
     _, batch, neurons = sizes
+    if len(layer.constants) not in CONSTANTS:
+        raise ValueError(f"constants: expected {CONSTANTS[0]} or {CONSTANTS[1]} values, got {len(layer.constants)}")
+    if _gpu.is_gpu(like.device) and resonates(layer):
+        raise ValueError("omega: expected the constant 0 on a GPU, whose kernels have no resonance yet, got another")
+    state = ("i",) if backward else states_of(layer)
     vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
     check_tensor("bias", layer.bias, like, *vectors)
-    if len(layer.cell) not in (0, len(PARAMETERS)):
-        raise ValueError(f"cell: expected 0 or {len(PARAMETERS)} tensors, got {len(layer.cell)}")
+    if len(layer.cell) not in (0, len(layer.constants)):
+        raise ValueError(f"cell: expected 0 or {len(layer.constants)} tensors, got {len(layer.cell)}")
     for name, x in zip(PARAMETERS, layer.cell, strict=False):
+        if x is None:
+            raise ValueError(f"{name}: expected a tensor, as for the parameters after it, got None")
         check_tensor(name, x, like, *vectors)
-    if len(layer.state) not in (0, states):
-        raise ValueError(f"state: expected 0 or {states} tensors, got {len(layer.state)}")
-    for name, x in zip(STATE, layer.state, strict=False):
-        check_tensor(f"state.{name}" if states == len(STATE) else f"{name}0", x, like, (batch, neurons))
+    if len(layer.state) not in (0, len(state)):
+        raise ValueError(f"state: expected 0 or {len(state)} tensors, got {len(layer.state)}")
+    for name, x in zip(state, layer.state, strict=False):
+        check_tensor(f"{name}0" if backward else f"state.{name}", x, like, (batch, neurons))
     if sizes[0] < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
         raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
-    if len(layer.constants) != len(PARAMETERS):
-        raise ValueError(f"constants: expected {len(PARAMETERS)} values, got {len(layer.constants)}")
     if layer.lengths is not None:
         check_integers("lengths", layer.lengths, torch.int64, batch, like)
     for name, chosen in (("surrogate", layer.surrogate), ("lateral_surrogate", layer.lateral_surrogate)):
@@ -180,13 +202,14 @@ def differentiate(
     """
 
     def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
-        mask = [*(getattr(needs, name) for name in wanted), needs.weight_hh, *(needs.cell or [False] * len(PARAMETERS))]
+        of_cell = [*needs.cell, *[False] * (len(PARAMETERS) - len(needs.cell))]
+        mask = [*(getattr(needs, name) for name in wanted), needs.weight_hh, *of_cell]
         tensors, taken = (getattr(call, name) for name in synapse), {name: getattr(call, name) for name in shared}
         made = backward(*grads, *tensors, *saved, call.layer, **taken, output_mask=mask)
         weight_hh, *state = made[len(wanted) : len(wanted) + 1 + len(STATE)]
         bias, *cell = made[len(wanted) + 1 + len(STATE) :]
-        of_layer = {"weight_hh": weight_hh, "state": state if needs.state else None, "bias": bias}
-        return {**dict(zip(wanted, made, strict=False)), **of_layer, "cell": cell if needs.cell else None}
+        of_layer = {"weight_hh": weight_hh, "state": state[: len(needs.state)], "bias": bias}
+        return {**dict(zip(wanted, made, strict=False)), **of_layer, "cell": cell[: len(needs.cell)]}
 
     forward.gradient(keep, options, outputs=1 + len(STATE))(gradient)
 
@@ -204,9 +227,9 @@ class Layer(NamedTuple):
     """The struct that kernels take, with these addresses."""
 
 
-def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, states: int = len(STATE)) -> Layer:
-    """Check a call's layer, whose state has ``states`` tensors, and make it contiguous."""
-    check_layer(sizes, like, given, states)
+def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> Layer:
+    """Check a call's layer, as ``check_layer`` does, and make it contiguous."""
+    check_layer(sizes, like, given, backward=backward)
     given = given._replace(
         bias=contiguous(given.bias),
         cell=[contiguous(x) for x in given.cell],
@@ -233,23 +256,25 @@ def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, states: int =
     return Layer(sizes, like, given, struct)
 
 
-def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dtype | None = None) -> list[Tensor]:
-    """Uninitialised tensors for spikes, i, h and hs."""
-    spikes = backend.empty(layer.given.bias, *layer.sizes, dtype=spikes_dtype)
-    return [spikes, *(backend.empty(layer.given.bias, *layer.sizes[1:]) for _ in STATE)]
+def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dtype | None = None) -> list[Any]:
+    """Uninitialised tensors for spikes, i, h, hs and, unless None, q."""
+    bias, plane = layer.given.bias, layer.sizes[1:]
+    spikes = backend.empty(bias, *layer.sizes, dtype=spikes_dtype)
+    state = [backend.empty(bias, *plane) for _ in PLAIN_STATE]
+    return [spikes, *state, backend.empty(bias, *plane) if resonates(layer.given) else None]
 
 
 class Forward(NamedTuple):
-    """What forward kernels fill: ``outputs`` (spikes, i, h, hs) and ``saved`` (trace and checkpoints, unless None)."""
+    """What forward kernels fill, unless None: ``outputs`` (spikes, i, h, hs, q) and ``saved`` (trace, checkpoints)."""
 
     layer: Layer
-    outputs: list[Tensor]
+    outputs: list[Any]
     saved: Optionals
     trace_integrator: bool
 
 
 class Backward(NamedTuple):
-    """What backward kernels take (``grads`` of spikes, i, h, hs; ``saved``) and fill (GRADIENTS, unless None)."""
+    """What backward kernels take (``grads`` of spikes, i, h, hs, q; ``saved``) and fill (GRADIENTS, unless None)."""
 
     layer: Layer
     grads: Optionals
@@ -259,51 +284,57 @@ class Backward(NamedTuple):
     @property
     def sums(self) -> int:
         """The number of gradients per neuron to sum over time: the bias's alone, or those of all parameters."""
-        return 1 if all(x is None for x in self.gradients[2 + len(STATE) :]) else 1 + len(PARAMETERS)
+        wanted = any(x is not None for x in self.gradients[2 + len(STATE) :])
+        return 1 + len(self.layer.given.constants) if wanted else 1
 
 
 def empty_gradients(layer: Layer, output_mask: Sequence[bool], backend: Cpu | _gpu.Gpu) -> Optionals:
     """Uninitialised tensors for GRADIENTS, None for unwanted gradients of recurrent weights and cell parameters."""
-    state = [backend.empty(layer.given.bias, *layer.sizes[1:]) for _ in STATE]
-    weight_hh, *cell = (
-        empty_like(x) if want and x is not None else None
-        for x, want in zip((layer.given.weight_hh, *(layer.given.cell or NO_CELL)), output_mask, strict=True)
-    )
-    return [weight_hh, *state, empty_like(layer.given.bias), *cell]
+    state = [backend.empty(layer.given.bias, *layer.sizes[1:]) for _ in states_of(layer.given)]
+    weight_hh, *cell = wanted_like((layer.given.weight_hh, *layer.given.cell), output_mask)
+    return [weight_hh, *padded(state, len(STATE)), empty_like(layer.given.bias), *cell]
 
 
-def saved_sizes(on_gpu: bool, sizes: Sizes, traced: bool) -> tuple[int, int]:
+def wanted_like(tensors: Sequence[Tensor | None], output_mask: Sequence[bool]) -> list[Tensor | None]:
+    """An uninitialised tensor like each, None if it is missing or its flag in ``output_mask`` is not set."""
+    pairs = zip(padded(tensors, len(output_mask)), output_mask, strict=True)
+    return [empty_like(x) if want and x is not None else None for x, want in pairs]
+
+
+def saved_sizes(on_gpu: bool, sizes: Sizes, layer: LayerArguments, traced: bool) -> tuple[int, int]:
     """Elements of the trace and of the checkpoints that a layer keeps for its gradient.
 
-    After events and with recurrent weights there is a trace, and checkpoints are h and hs before every segment; without
-    a trace, they are i, h and hs.
+    Checkpoints are the state before every segment. After events and with recurrent weights there is a trace, and
+    checkpoints then lack i.
     """
     steps, batch, neurons = sizes
+    states = len(states_of(layer))
     segment = core.event_segment if traced and not on_gpu else core.segment
     segments = (steps + segment - 1) // segment
     if traced:
-        return steps * batch * neurons, segments * (len(STATE) - 1) * batch * neurons
-    return 0, segments * len(STATE) * batch * neurons
+        return steps * batch * neurons, segments * (states - 1) * batch * neurons
+    return 0, segments * states * batch * neurons
 
 
 def empty_saved(layer: Layer, backend: Cpu | _gpu.Gpu, save: bool, traced: bool) -> Optionals:
     """Uninitialised trace and checkpoints, if they are to be saved."""
     if not save:
         return [None, None]
-    sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, traced)
+    sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, layer.given, traced)
     return [backend.empty(layer.given.bias, size) for size in sizes]
 
 
-def fake_saved(like: Tensor, sizes: Sizes, save: bool, traced: bool) -> Optionals:
+def fake_saved(layer: LayerArguments, sizes: Sizes, save: bool, traced: bool) -> Optionals:
     """Tensors of the shapes of ``empty_saved``, for fake kernels."""
     if not save:
         return [None, None]
-    return [like.new_empty(size) for size in saved_sizes(_gpu.is_gpu(like.device), sizes, traced)]
+    like = layer.bias
+    return [like.new_empty(size) for size in saved_sizes(_gpu.is_gpu(like.device), sizes, layer, traced)]
 
 
 def saved_of(call: Any, layer: Layer, traced: bool) -> list[Tensor]:
     """The trace and checkpoints of a backward call, checked and contiguous."""
-    sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, traced)
+    sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, layer.given, traced)
     given = {"trace": call.trace, "checkpoints": call.checkpoints}
     return [
         contiguous(check_tensor(name, x, layer.like, (size,)))
@@ -317,28 +348,27 @@ def grads_of(call: Any, sizes: Sizes, like: Like, or_dtype: torch.dtype | None =
     if spikes is not None:
         of_spikes = like if or_dtype is None or spikes.dtype != or_dtype else like._replace(dtype=or_dtype)
         check_tensor("grad_spikes", spikes, of_spikes, sizes)
-    for name, x in zip(STATE, state, strict=True):
+    expected = states_of(call.layer)
+    for name, x in zip(expected, state, strict=False):
         check_optional(f"grad_{name}", x, like, sizes[1:])
-    return [None if x is None else contiguous(x) for x in given]
+    return padded([None if x is None else contiguous(x) for x in given[: 1 + len(expected)]], len(given))
 
 
 # Shapes, for fake kernels.
 
 
-def fake_outputs(like: Tensor, steps: int, batch: int, neurons: int) -> list[Tensor]:
-    """Spikes, i, h and hs."""
-    return [like.new_empty(steps, batch, neurons), *(like.new_empty(batch, neurons) for _ in STATE)]
+def fake_outputs(layer: LayerArguments, steps: int, batch: int, neurons: int) -> list[Any]:
+    """Spikes, i, h, hs and, unless None, q."""
+    state = [layer.bias.new_empty(batch, neurons) for _ in states_of(layer)]
+    return [layer.bias.new_empty(steps, batch, neurons), *padded(state, len(STATE))]
 
 
 def fake_gradients(call: Any, batch: int, neurons: int, output_mask: Sequence[bool]) -> Optionals:
     """Tensors of the shapes of GRADIENTS, None for gradients that are not wanted."""
     layer: LayerArguments = call.layer
-    state = [layer.bias.new_empty(batch, neurons) for _ in STATE]
-    wanted = [
-        empty_like(x) if want and x is not None else None
-        for x, want in zip((layer.weight_hh, *(layer.cell or NO_CELL)), output_mask, strict=True)
-    ]
-    return [wanted[0], *state, empty_like(layer.bias), *wanted[1:]]
+    state = [layer.bias.new_empty(batch, neurons) for _ in states_of(layer)]
+    weight_hh, *cell = wanted_like((layer.weight_hh, *layer.cell), output_mask)
+    return [weight_hh, *padded(state, len(STATE)), empty_like(layer.bias), *cell]
 
 
 def empty_like(x: Tensor) -> Tensor:

@@ -107,7 +107,10 @@ class Operator:
         """The record of a call with the schema's arguments."""
         tensors = list(arguments)
         for items in reversed(self._lists):
-            tensors[items] = [[] if arguments[items.start] is None else list(arguments[items])]
+            given = list(arguments[items])
+            while given and given[-1] is None:
+                given.pop()
+            tensors[items] = [given]
         if self._shared is not None:
             shared = (options.pop(name) for name in self._shared_options)
             tensors[self._alone :] = [self._shared(*tensors[self._alone :], *shared)]
@@ -120,8 +123,8 @@ class Operator:
             shared = call[self._alone]
             tensors += shared[: len(shared) - len(self._shared_options)]
         for items in self._lists:
-            given = tensors[items.start]
-            tensors[items.start : items.start + 1] = given or [None] * (items.stop - items.start)
+            given, count = tensors[items.start], items.stop - items.start
+            tensors[items.start : items.start + 1] = [*given, *[None] * (count - len(given))]
         return tensors
 
     def options(self, call: Any) -> dict[str, Any]:

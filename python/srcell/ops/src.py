@@ -76,7 +76,7 @@ def spikes_dtype(call: Any) -> torch.dtype:
     return call.current.dtype if call.half_spikes else work_dtype(call.current)
 
 
-def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tuple[list[Tensor], Optionals]:
+def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tuple[list[Any], Optionals]:
     """Run a checked layer on contiguous currents; return spikes (of ``dtype``) and state, and trace and checkpoints."""
     backend = _gpu.backend_of("current", current)
     outputs = empty_outputs(layer, backend, dtype)
@@ -90,11 +90,11 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes = call.current.shape
     check_layer(sizes, check_current(call), call.layer)
-    spikes, *ended = fake_outputs(call.layer.bias, *sizes)
+    spikes, *ended = fake_outputs(call.layer, *sizes)
     return (
         spikes.to(spikes_dtype(call)),
         *ended,
-        *fake_saved(call.layer.bias, sizes, call.save, call.layer.weight_hh is not None),
+        *fake_saved(call.layer, sizes, call.save, call.layer.weight_hh is not None),
     )
 
 
@@ -111,7 +111,7 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of current, weight_hh and cell parameters are wanted."""
     current, like = call.current, check_current(call)
     check_output_mask(call.output_mask, 1)
-    layer = checked_layer(current.shape, like, call.layer, states=1)
+    layer = checked_layer(current.shape, like, call.layer, backward=True)
     traced = layer.given.weight_hh is not None
     grads, saved = grads_of(call, layer.sizes, like, current.dtype), saved_of(call, layer, traced)
     given = None if traced else contiguous(current)

@@ -105,12 +105,12 @@ def kept_sizes(call: Any, sizes: Sizes) -> tuple[int, int]:
     Checkpoints take more without a trace; there is a trace after events and with recurrent weights.
     """
     traced = call.method == "events" or call.layer.weight_hh is not None
-    return math.prod(sizes), saved_sizes(_gpu.is_gpu(call.input.device), sizes, traced)[1]
+    return math.prod(sizes), saved_sizes(_gpu.is_gpu(call.input.device), sizes, call.layer, traced)[1]
 
 
 def traced_part(layer: Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tensor, Tensor]:
     """The trace, and the part of the checkpoints that is used beside a trace; "auto" allocates for either method."""
-    size = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, traced=True)[1]
+    size = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, layer.given, traced=True)[1]
     return trace, checkpoints if checkpoints.numel() == size else checkpoints[:size]
 
 
@@ -119,7 +119,7 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes, like = check_synapse(call)
     check_layer(sizes, like, call.layer)
-    outputs = fake_outputs(call.input, *sizes)
+    outputs = fake_outputs(call.layer, *sizes)
     if not call.save:
         return *outputs, None, None, None, None
     kept = kept_shapes(call, sizes).values()
@@ -152,7 +152,7 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     (sizes, like), input, weight = check_synapse(call), contiguous(call.input), contiguous(call.weight)
     check_output_mask(call.output_mask, 2)
     want_input, want_weight, *layer_mask = call.output_mask
-    layer, backend = checked_layer(sizes, like, call.layer, states=1), _gpu.backend_of("input", input)
+    layer, backend = checked_layer(sizes, like, call.layer, backward=True), _gpu.backend_of("input", input)
     grads, (trace, checkpoints, mask, ones) = grads_of(call, sizes, like), kept_of(call, sizes)
     by_events = takes_events(input, call.method, layer.given.lengths)
     traced = by_events or layer.given.weight_hh is not None

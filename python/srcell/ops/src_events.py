@@ -83,7 +83,7 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes, like = check_synapse(call)
     check_layer(sizes, like, call.layer)
-    return *fake_outputs(call.weight, *sizes), *fake_saved(call.weight, sizes, call.save, traced=True)
+    return *fake_outputs(call.layer, *sizes), *fake_saved(call.layer, sizes, call.save, traced=True)
 
 
 src_events_backward = Operator(
@@ -98,7 +98,7 @@ src_events_backward = Operator(
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight, weight_hh and cell parameters are wanted."""
     sizes, like = check_synapse(call)
-    rows, layer = rows_of(call), checked_layer(sizes, like, call.layer, states=1)
+    rows, layer = rows_of(call), checked_layer(sizes, like, call.layer, backward=True)
     grads, saved = grads_of(call, sizes, like), saved_of(call, layer, traced=True)
     check_output_mask(call.output_mask, 2)
     backend = _gpu.backend_of("weight", call.weight)

@@ -158,7 +158,7 @@ def traces(
 
 def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's drive, h and hs as numbers between -1 and 1."""
-    i, h, hs = state
+    i, h, hs, *_ = state
     if not isinstance(layer, IntegerSRC):
         return torch.tanh(i / RHO), h, hs
     one = 2.0**layer.cell.fraction_bits
