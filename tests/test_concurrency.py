@@ -131,7 +131,7 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
             bias, spikes, state = torch.tensor(-6.0), torch.empty(sizes), torch.empty(3, *sizes[1:])
             shape, cell = (sizes, 0, torch.get_num_threads()), (constants, [bias.data_ptr()], [0])
             layer = _core.Layer(False, True, *shape, *cell, [], False, False, 0, False)
-            outputs = [x.data_ptr() for x in (spikes, *state)]
+            outputs = [*(x.data_ptr() for x in (spikes, *state)), 0]
             started.wait(60)
             while True:
                 _core.scan_forward(layer, outputs, current.data_ptr(), (0, 0))

@@ -253,6 +253,8 @@ def test_invalid_arguments_raise_an_error_that_says_why(tmp_path: Path, monkeypa
         export(net, path, events)  # type: ignore[arg-type]
     with pytest.raises(torch.onnx.errors.OnnxExporterError, match="expected a dense tensor, got an EventBatch"):
         translated(net, (events,))
+    with pytest.raises(torch.onnx.errors.OnnxExporterError, match="omega: expected the constant 0"):
+        export(SRC(3, 4, omega=0.1), tmp_path / "net.onnx", torch.zeros(30, 2, 3))
     with pytest.raises(TypeError, match=r"^input: expected an example \(T, B, ...\) for a SRC, got None"):
         export(SRC(3, 2), path)
     with pytest.raises(ValueError, match=r"^input: expected shape \(T, B, ...\) with T and B of at least 2, got "):

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..ops._layer import CONSTANTS
 from ._graph import Body, Values, constant, dtype_of, empty, ir, op, scan
 
 BISECTIONS = 60
@@ -38,11 +37,10 @@ def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[flo
         ValueError: the neurons resonate.
 
     """
-    if len(constants) != CONSTANTS[0]:
-        raise ValueError("omega: expected the constant 0 in a network to export, got neurons that resonate")
     dtype = dtype_of(bias)
-    values = tensors or [constant(x, dtype) for x in constants]
-    alpha, rho, r, rs, zs_hyp, zs_dep = values
+    alpha, rho, r, rs, zs_hyp, zs_dep, *omega = tensors or [constant(x, dtype) for x in constants]
+    if omega:
+        raise ValueError("omega: expected the constant 0 in a network to export, got neurons that resonate")
     one, ten, minus_five = (constant(x, dtype) for x in (1, 10, -5))
     inverse_rho, zs_span = op.Div(one, rho), op.Sub(zs_dep, zs_hyp)
     return Cell(alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, ten, minus_five)
