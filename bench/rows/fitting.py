@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from srcell import SRC, EventBatch, LinearReadout
 from srcell.cli.parser import add_training_options, given_settings, run_options
 from srcell.data import Dataset, EventLoader
 from srcell.evaluation import count_correct
@@ -22,6 +23,24 @@ from srcell.training.samples import EVALUATION_BATCH, split
 # Settings of srcell train that these networks lack, unless a script says that it has them.
 UNUSED = {"balance_gradients", "channels", "clip_norm", "dropout", "initial_state", "label_smoothing", "rate_penalty"}
 UNUSED |= {"alpha", "lateral", "readout", "readout_window", "recurrent_grad", "slowest_alpha", "surrogate", "zs_hyp"}
+
+
+class SequenceClassifier(nn.Module):
+    """A recurrent layer and a linear readout."""
+
+    def __init__(self, layer: nn.Module, readout: LinearReadout) -> None:
+        super().__init__()
+        self.layer, self.readout = layer, readout
+        self.spike_count = 0
+
+    def forward(self, events: EventBatch) -> Tensor:
+        """The logits (B, C)."""
+        output = self.layer(events if isinstance(self.layer, SRC) else events.to_dense())
+        if isinstance(output, tuple):  # SRC and nn.GRU return their state too
+            output = output[0]
+        self.spike_count = int(output.detach().count_nonzero())
+        logits: Tensor = self.readout(output, events.lengths)
+        return logits
 
 
 def make_loaders(config: TrainingConfig, options: RunOptions) -> tuple[Dataset, EventLoader, EventLoader, str]:

@@ -14,11 +14,11 @@ import argparse
 
 import snntorch
 import torch
-from fitting import evaluated, fit, make_loaders, run
+from fitting import SequenceClassifier, evaluated, fit, make_loaders, run
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from srcell import EventBatch, LinearReadout, spread
+from srcell import LinearReadout, spread
 from srcell.training import RunOptions
 from srcell.training.config import TrainingConfig
 
@@ -44,22 +44,6 @@ class RecurrentLIF(nn.Module):
             spikes, membrane = self.neuron(now, spikes, membrane)
             outputs.append(spikes)
         return torch.stack(outputs)
-
-
-class SequenceClassifier(nn.Module):
-    def __init__(self, layer: nn.Module, readout: LinearReadout) -> None:
-        super().__init__()
-        self.layer, self.readout = layer, readout
-        self.spike_count = 0
-
-    def forward(self, events: EventBatch) -> Tensor:
-        """The logits (B, C)."""
-        output = self.layer(events.to_dense())
-        if isinstance(output, tuple):  # nn.GRU returns its state too
-            output = output[0]
-        self.spike_count = int(output.detach().count_nonzero())
-        logits: Tensor = self.readout(output, events.lengths)
-        return logits
 
 
 def make_layer(kind: str, config: TrainingConfig, inputs: int, gain: float) -> nn.Module:

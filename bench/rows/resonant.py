@@ -12,26 +12,11 @@ from __future__ import annotations
 import argparse
 
 import torch
-from fitting import evaluated, fit, make_loaders, run
-from torch import Tensor, nn
+from fitting import SequenceClassifier, evaluated, fit, make_loaders, run
 
-from srcell import SRC, EventBatch, LinearReadout, spread, spread_frequencies
+from srcell import SRC, LinearReadout, spread, spread_frequencies
 from srcell.training import RunOptions
 from srcell.training.config import TrainingConfig
-
-
-class SequenceClassifier(nn.Module):
-    def __init__(self, layer: SRC, readout: LinearReadout) -> None:
-        super().__init__()
-        self.layer, self.readout = layer, readout
-        self.spike_count = 0
-
-    def forward(self, events: EventBatch) -> Tensor:
-        """The logits (B, C)."""
-        spikes, _ = self.layer(events)
-        self.spike_count = int(spikes.detach().count_nonzero())
-        logits: Tensor = self.readout(spikes, events.lengths)
-        return logits
 
 
 def train(config: TrainingConfig, options: RunOptions, arguments: argparse.Namespace) -> dict[str, float]:

@@ -101,8 +101,8 @@ struct Layer {
     std::variant<CellParameters<float>, CellParameters<double>> cell;
     std::vector<Address> state;  // before the first step; for a backward pass i alone; absent: zeros
     bool relu, recurrent;
-    std::variant<std::vector<float>, std::vector<double>>
-        turn;         // Turn's two arrays; empty without resonance or neurons
+    // Turn's two arrays, one after the other; empty without resonance or neurons.
+    std::variant<std::vector<float>, std::vector<double>> turn;
     Address lateral;  // weight_hh, or 0
     bool lateral_relu;
 

@@ -12,9 +12,8 @@ from .recurrence import src
 from .rest import rest_state
 from .synapse import src_linear
 
-SRCState.__module__ = ResonantState.__module__ = (
-    __name__  # pickles then name this module, whichever file defines the class
-)
+for _state in (SRCState, ResonantState):
+    _state.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
 __all__ = [
     "ResonantState",

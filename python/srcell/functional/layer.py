@@ -36,6 +36,7 @@ class Cell(NamedTuple):
 
 
 _DEFAULTS = Cell()
+FLOAT32_PI = 3.1415927410125732  # larger than pi; float32 clamped to pi has this value, and keeps it in float64
 
 
 def is_resonant(omega: object) -> bool:

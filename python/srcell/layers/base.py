@@ -13,7 +13,7 @@ from typing_extensions import Unpack  # torch needs it too
 from .._arguments import as_float, check_bool, check_choice, describe, require_dense
 from .._state import AnyState, state_of
 from ..functional import rest_state, src
-from ..functional.layer import Cell, Parameter, State, check_gradient_mode, check_state
+from ..functional.layer import FLOAT32_PI, Cell, Parameter, State, check_gradient_mode, check_state
 from ..ops._memory import has_memory
 from .constants import HasConstants
 from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, draw_relays, draw_weights
@@ -33,7 +33,6 @@ from .options import (
 )
 
 INITIAL = ("i0", "h0", "hs0")  # q starts at 0
-FLOAT32_PI = 3.1415927410125732  # larger than pi; float32 clamped to pi has this value, and keeps it in float64
 
 
 class _Clamped(torch.autograd.Function):
