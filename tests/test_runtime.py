@@ -46,6 +46,19 @@ def learnt_layers() -> SRC:
     return layer
 
 
+FREQUENCIES = srcell.spread_frequencies(0.05, 2)
+
+
+def resonant_layers() -> SRC:
+    """Two layers with learnable omega and initial state, moved from their initial values as by training."""
+    layer = SRC(20, 30, 2, omega=FREQUENCIES, learnable=("omega", "alpha"), recurrent_grad=True, learn_initial_state=True)
+    with torch.no_grad():
+        layer.omega_l0.add_(0.1)
+        layer.omega_l1[3] = 4.0  # acts as pi
+        layer.i0_l1.fill_(2.0)
+    return layer
+
+
 OTHER_CELL = srcell.IntegerCell(bias=-5500, leak_shift_a=3, spike_threshold=100)
 MAKERS: dict[str, Callable[[], Any]] = {
     "784-100": lambda: SRCClassifier(784, [], 10),
@@ -57,6 +70,11 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "deep integers": lambda: IntegerClassifier(50, [200, 33], 5, weight_bits=[4, 8, 16], initial_state="rest"),
     "lateral, linear": lambda: SRCClassifier(28, [40], 3, lateral=True, readout="linear", readout_alpha=0.97),
     "learnt layers": learnt_layers,
+    "resonant, lateral": lambda: SRCClassifier(
+        28, [140], 10, omega=FREQUENCIES, lateral=True, readout="linear", **SEQUENCE
+    ),
+    "resonant, votes": lambda: SRCClassifier(50, [60, 33], 5, omega=0.3),
+    "resonant layers, learnt": resonant_layers,
     "other integers": lambda: srcell.IntegerSRC(30, 20, weight_bits=6, cell=OTHER_CELL),
 }
 
@@ -127,7 +145,7 @@ def test_spikes_are_bit_identical_to_the_layers(name: str, graded: bool) -> None
 
 def test_integer_networks_take_only_binary_spikes() -> None:
     net = loaded("integers")
-    assert net.layers == [(784, 100, False, True)] and net.nbytes == 2 * 784 * 100
+    assert net.layers == [(784, 100, False, True, False)] and net.nbytes == 2 * 784 * 100
     events = events_for(net)
     ones = EventBatch(
         events.offsets, events.indices, torch.ones(events.num_events), shape=events.shape, lengths=events.lengths
@@ -191,6 +209,28 @@ def test_an_invalid_state_is_refused_and_changes_nothing(name: str) -> None:
         ):
             stream.restore(wrong)
     assert stream.save() == state
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_files_and_saved_states_have_a_new_version_only_where_a_network_resonates(name: str) -> None:
+    resonant = name.startswith("resonant")
+    net, content = loaded(name), bytes_of(make(name))
+    assert split(content)[0]["__metadata__"]["version"] == ("2" if resonant else "1")
+    assert [layer.resonant for layer in net.layers].count(True) == (resonant and 2 - ("lateral" in name))
+    state = net.stream().save()
+    assert state[:8] == (b"srcstat2" if resonant else b"srcstate")
+    stream, other = net.stream(), b"srcstate" if resonant else b"srcstat2"
+    with pytest.raises(ValueError, match=r"state: expected \d+ bytes that a stream of this network"):
+        stream.restore(other + state[8:])
+
+
+def test_networks_with_other_frequencies_do_not_share_states() -> None:
+    one, other = SRC(3, 2, omega=0.5), SRC(3, 2, omega=0.25)
+    with torch.no_grad():
+        other.weight_ih_l0.copy_(one.weight_ih_l0)
+    streams = [exported(layer).stream() for layer in (one, other)]
+    with pytest.raises(ValueError, match="state: expected"):
+        streams[0].restore(streams[1].save())
 
 
 def exported_trains() -> dict[str, tuple[bytes, EventBatch]]:
@@ -486,9 +526,18 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
         ("header: expected tensors that follow one another", sharing_bytes),
         ("header: expected tensors that cover the whole file", lambda: SMALL + b"\0"),
         ("format: expected 'srcell.network'", lambda: altered(format="x")),
-        ("version: expected 1, got '2': written by a newer srcell", lambda: altered(version="2")),
-        ("version: expected 1", lambda: altered(version="1\n2")),
-        ("version: expected 1", lambda: altered(version="\U0001f600")),
+        ("version: expected 1 or 2, got '3': written by a newer srcell", lambda: altered(version="3")),
+        ("layers.0.omega: expected none in a file of version 1", lambda: altered({"layers.0.omega": torch.ones(1)})),
+        (
+            r"layers.0.omega: expected values in \[-pi, pi\]",
+            lambda: altered({"layers.0.omega": torch.full((40,), 3.2)}, version="2"),
+        ),
+        (
+            "layers.0.omega: expected 1 or 40 values, got 39",
+            lambda: altered({"layers.0.omega": torch.ones(39)}, version="2"),
+        ),
+        ("version: expected 1 or 2", lambda: altered(version="1\n2")),
+        ("version: expected 1 or 2", lambda: altered(version="\U0001f600")),
         ("header: expected 'readout' among the metadata", lambda: altered(readout=None)),
         ("readout: expected none, votes or linear, got 'x'", lambda: altered(readout="x")),
         ("readout: expected none, votes or linear", lambda: altered(readout="x\ny" + "z" * 1000)),

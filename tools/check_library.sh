@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds and installs libsrcell, builds the C example against the installed package, with the shared and the static
-# library, and compares its output on a network with srcell.runtime's. PYTHON is a Python with srcell and safetensors.
-# Before that, unless it cross-compiles, it runs the commands of docs/howto/runtime.md on a copy of the tracked files.
+# library, and compares its output on two networks, one of them resonant, with srcell.runtime's. PYTHON is a Python with
+# srcell and safetensors. Before that, unless it cross-compiles, it runs the commands of docs/howto/runtime.md on a copy
+# of the tracked files.
 #
 #     tools/check_library.sh FOLDER [options of cmake]
 #
@@ -54,22 +55,25 @@ fi
 import sys
 import numpy as np
 import torch
-from srcell import runtime
+from srcell import runtime, spread_frequencies
 from srcell.models import SRCClassifier
 
 folder = sys.argv[1]
 torch.manual_seed(0)
-network = SRCClassifier(64, [40], 10, lateral=True, initial_state="rest")
-network.export(f"{folder}/net.srcell")
 steps = np.random.default_rng(0).random((100, 64)) < 0.1
-stream = runtime.load(f"{folder}/net.srcell").stream()
-with open(f"{folder}/steps", "w") as lines, open(f"{folder}/expected", "w") as expected:
-    for number, step in enumerate(steps, start=1):
+with open(f"{folder}/steps", "w") as lines:
+    for step in steps:
         lines.write(" ".join(map(str, step.nonzero()[0])) + "\n")
-        stream.step(step)
-        if number % 20 == 0:
-            logits = stream.logits()[0]
-            expected.write(f"step {number}: class {logits.argmax()}, logit {logits.max():.9g}\n")
+for name, omega in (("net", 0.0), ("resonant", spread_frequencies(0.05, 2))):
+    network = SRCClassifier(64, [40], 10, lateral=True, initial_state="rest", omega=omega)
+    network.export(f"{folder}/{name}.srcell")
+    stream = runtime.load(f"{folder}/{name}.srcell").stream()
+    with open(f"{folder}/{name}.expected", "w") as expected:
+        for number, step in enumerate(steps, start=1):
+            stream.step(step)
+            if number % 20 == 0:
+                logits = stream.logits()[0]
+                expected.write(f"step {number}: class {logits.argmax()}, logit {logits.max():.9g}\n")
 END
 for kind in srcell static; do
     sed "s/srcell::srcell/srcell::$kind/; s/LANGUAGES C/LANGUAGES C CXX/" examples/c/CMakeLists.txt >"$folder/CMakeLists.txt"
@@ -77,8 +81,10 @@ for kind in srcell static; do
     cmake -S "$folder" -B "$folder/$kind" "${options[@]}" -DCMAKE_PREFIX_PATH="$(realpath "$folder/installed")" \
         -DCMAKE_C_FLAGS="-std=c99 -pedantic -Wall -Wextra -Werror" >/dev/null
     cmake --build "$folder/$kind" >/dev/null
-    ${RUN:-} "$folder/$kind/control" "$folder/net.srcell" <"$folder/steps" | diff "$folder/expected" -
-    if ${RUN:-} "$folder/$kind/control" "$folder/expected" </dev/null 2>"$folder/error"; then exit 1; fi
-    grep -q 'expected: expected a safetensors file' "$folder/error"
+    for name in net resonant; do
+        ${RUN:-} "$folder/$kind/control" "$folder/$name.srcell" <"$folder/steps" | diff "$folder/$name.expected" -
+    done
+    if ${RUN:-} "$folder/$kind/control" "$folder/net.expected" </dev/null 2>"$folder/error"; then exit 1; fi
+    grep -q 'net.expected: expected a safetensors file' "$folder/error"
 done
 echo "library: $(wc -l <<<"$exported") functions, the example gives what srcell.runtime gives"

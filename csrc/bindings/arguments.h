@@ -19,6 +19,7 @@
 #include "../cpu/float_control.h"
 #include "../cpu/kernels.h"
 #include "../cpu/listed_events.h"
+#include "../cpu/turn.h"
 #include "../domains.h"
 
 namespace srcell {
@@ -101,8 +102,7 @@ struct Layer {
     std::variant<CellParameters<float>, CellParameters<double>> cell;
     std::vector<Address> state;  // before the first step; for a backward pass i alone; absent: zeros
     bool relu, recurrent;
-    // Turn's two arrays, one after the other; empty without resonance or neurons.
-    std::variant<std::vector<float>, std::vector<double>> turn;
+    std::variant<OwnTurn<float>, OwnTurn<double>> turn;  // empty without resonance or neurons, and for a GPU
     Address lateral;  // weight_hh, or 0
     bool lateral_relu;
 
@@ -140,16 +140,12 @@ struct Layer {
                     for (int64_t n = 0; n < (stride ? shape.neurons : 1); ++n) check_parameter(k, data[n], !stride);
             }
             cell = made;
-            if (!resonant || !on_host) return;
-            const int64_t neurons = made.of[kAlpha].stride || made.of[kOmega].stride ? shape.neurons : 1;
-            std::vector<T> parts(static_cast<size_t>(2 * neurons));
-            kernels().of<T>().make_turn(made, neurons, parts.data(), parts.data() + neurons);
-            turn = std::move(parts);
+            if (resonant && on_host) turn = OwnTurn<T>(kernels(), made, shape.neurons);
         });
     }
 
     bool resonant() const {
-        return std::visit([](const auto& parts) { return !parts.empty(); }, turn);
+        return std::visit([](const auto& made) { return !made.empty(); }, turn);
     }
 
     // Calls function(cell), with cell a CellParameters<T>: T is the type of all numbers of the call.
@@ -165,10 +161,8 @@ struct Layer {
 
     template <class T>
     Turn<T> turn_of() const {
-        const auto* const parts = std::get_if<std::vector<T>>(&turn);
-        if (!parts || parts->empty()) return {};
-        const size_t neurons = parts->size() / 2;
-        return {parts->data(), parts->data() + neurons, neurons == 1 ? 0 : 1};
+        const auto* const made = std::get_if<OwnTurn<T>>(&turn);
+        return made ? made->view() : Turn<T>();
     }
 };
 

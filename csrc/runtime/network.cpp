@@ -25,6 +25,8 @@ namespace {
 
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
 constexpr int kMaxThreads = 1024;
+// The versions of a network's file; the second has a layer that resonates.
+constexpr const char *kVersion = "1", *kResonantVersion = "2";
 // The most elements of a layer's spikes that a run holds at a time, unless one sample has more.
 constexpr int64_t kChunkElements = int64_t(1) << 22;
 
@@ -100,11 +102,13 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     const std::vector<float> weight = numbers_of<float>(file, prefix + "weight", {-1, inputs});
     NetworkLayer made = sized_layer(file, prefix + "weight");
     FloatNeurons neurons;
-    for (int k = 0; k < parameters_of(false); ++k) {
+    const bool resonant = file.tensors.count(prefix + kParameterNames[kOmega]);
+    for (int k = 0; k < parameters_of(resonant); ++k) {
         std::vector<float>& values = neurons.parameters[k];
         values = parameter_of(file, prefix + kParameterNames[k], k, made.neurons);
         neurons.cell.of[k] = {values.data(), values.size() == 1 ? 0 : 1, 0};
     }
+    if (resonant) neurons.turn = OwnTurn<float>(kernels, neurons.cell, made.neurons);
     auto p = packing<EventsForward<float>>(made);
     neurons.weight = Aligned<float>(event_tiles(made.neurons) * made.inputs * p.packed_width());
     p.weight = weight.data();
@@ -142,6 +146,7 @@ void add_to(uint64_t& sum, const Aligned<T>& numbers) {
 void add_to(uint64_t& sum, const FloatNeurons& neurons) {
     add_to(sum, neurons.weight);
     add_to(sum, neurons.lateral);
+    for (const float omega : neurons.parameters[kOmega]) add_to(sum, bits_of(omega));
 }
 
 void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.weight); }
@@ -232,9 +237,10 @@ struct ReadoutJob {
 
 Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     if (text_of(file, "format") != "srcell.network") throw FileError("format: expected 'srcell.network'");
-    if (text_of(file, "version") != "1")
-        throw FileError("version: expected 1, got '" + shown(text_of(file, "version")) +
-                        "': written by a newer srcell");
+    const std::string& version = text_of(file, "version");
+    if (version != kVersion && version != kResonantVersion)
+        throw FileError(std::string("version: expected ") + kVersion + " or " + kResonantVersion + ", got '" +
+                        shown(version) + "': written by a newer srcell");
     size_t used = 0;
     for (int64_t k = 0, inputs = -1;
          k < kMaxLayers && (!k || file.tensors.count("layers." + std::to_string(k) + ".weight")); ++k) {
@@ -245,8 +251,10 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         if (layer.is_integer() != layers_.front().is_integer())
             throw FileError(prefix + "weight: expected layers that are all of floats, or all of integers");
         inputs = layer.neurons;
-        used += 1 + (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(false))) + layer.lateral() +
-                !layer.initial.empty();
+        if (layer.resonates() && version != kResonantVersion)
+            throw FileError(prefix + "omega: expected none in a file of version " + version);
+        used += 1 + (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(layer.resonates()))) +
+                layer.lateral() + !layer.initial.empty();
     }
     readout_ = Readout::of(file, outputs());
     used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;
@@ -268,13 +276,17 @@ int64_t Network::widest() const {
     return most;
 }
 
+bool Network::resonates() const {
+    return std::any_of(layers_.begin(), layers_.end(), [](const NetworkLayer& layer) { return layer.resonates(); });
+}
+
 int64_t Network::bytes() const {
     auto bytes = static_cast<int64_t>((readout_.weight.size() + readout_.bias.size()) * sizeof(float));
     for (const NetworkLayer& layer : layers_) {
         int64_t numbers = layer.inputs * layer.neurons + (layer.lateral() ? layer.neurons * layer.neurons : 0);
         if (const auto* neurons = std::get_if<FloatNeurons>(&layer.kind))
             for (const auto& values : neurons->parameters) numbers += static_cast<int64_t>(values.size());
-        bytes += numbers * layer.state_bytes(1) / (3 * layer.neurons);
+        bytes += numbers * layer.state_bytes(1) / (layer.states() * layer.neurons);
     }
     return bytes;
 }
@@ -313,6 +325,8 @@ bool FloatNeurons::run(const Kernels& kernels, const ScanShape& shape, const Eve
     p.i0 = before, p.h0 = before + plane, p.hs0 = before + 2 * plane;
     p.spikes = spikes;
     p.i = after, p.h = after + plane, p.hs = after + 2 * plane;
+    p.turn = turn.view();
+    if (resonate()) p.q0 = before + 3 * plane, p.q = after + 3 * plane;
     p.events = events;
     p.packed_weight = weight.data();
     p.packed = true;
@@ -338,7 +352,7 @@ bool NetworkLayer::run(const Kernels& kernels, ScanShape shape, const Events<flo
 }
 
 int64_t NetworkLayer::state_bytes(int64_t batch) const {
-    return 3 * batch * neurons * static_cast<int64_t>(is_integer() ? sizeof(int16_t) : sizeof(float));
+    return states() * batch * neurons * static_cast<int64_t>(is_integer() ? sizeof(int16_t) : sizeof(float));
 }
 
 void NetworkLayer::values(const char* state, int64_t batch, float* to) const {
@@ -351,11 +365,9 @@ void NetworkLayer::values(const char* state, int64_t batch, float* to) const {
 }
 
 void NetworkLayer::initial_state(int64_t batch, char* to) const {
-    if (initial.empty()) {
-        std::fill(to, to + state_bytes(batch), '\0');
-        return;
-    }
-    const int64_t row_bytes = state_bytes(1) / 3;
+    std::fill(to, to + state_bytes(batch), '\0');
+    if (initial.empty()) return;
+    const int64_t row_bytes = state_bytes(1) / states();
     for (int64_t row = 0; row < 3 * batch; ++row) {
         const char* from = initial.data() + row / batch * row_bytes;
         std::copy(from, from + row_bytes, to + row * row_bytes);

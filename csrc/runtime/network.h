@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../cpu/kernels.h"
+#include "../cpu/turn.h"
 #include "aligned.h"
 #include "readout.h"
 #include "tensor_file.h"
@@ -22,11 +23,13 @@ namespace srcell {
 // A layer's float neurons in the form that the kernels take, with their weights packed once.
 struct FloatNeurons {
     using Number = float;
-    Aligned<float> weight;                                // (event_tiles(N), K, event_tile_width(N))
-    Aligned<float> lateral;                               // recurrent weights (N, lateral_width(N)), or empty
-    std::vector<float> parameters[parameters_of(false)];  // one element, or N
-    CellParameters<float> cell;                           // points to the parameters
+    Aligned<float> weight;                       // (event_tiles(N), K, event_tile_width(N))
+    Aligned<float> lateral;                      // recurrent weights (N, lateral_width(N)), or empty
+    std::vector<float> parameters[kParameters];  // one element, or N; no omega unless they resonate
+    CellParameters<float> cell;                  // points to the parameters
+    OwnTurn<float> turn;                         // of resonant neurons; otherwise empty
 
+    bool resonate() const { return !turn.empty(); }
     bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
              float* spikes, float* after, void* memory) const;
 };
@@ -45,15 +48,18 @@ struct IntegerNeurons {
 struct NetworkLayer {
     int64_t inputs, neurons;
     std::variant<FloatNeurons, IntegerNeurons> kind;
-    std::vector<char> initial;  // (3, N): i, h and hs before the first step; empty: zero
+    std::vector<char> initial;  // (3, N): i, h and hs before the first step; empty: zero; q is always zero
 
     bool is_integer() const { return std::holds_alternative<IntegerNeurons>(kind); }
     bool lateral() const { return !is_integer() && std::get<FloatNeurons>(kind).lateral.size() > 0; }
-    // The bytes of a state (3, B, N).
+    bool resonates() const { return !is_integer() && std::get<FloatNeurons>(kind).resonate(); }
+    // Arrays of a state: i, h, hs and, if the neurons resonate, q.
+    int64_t states() const { return resonates() ? 4 : 3; }
+    // The bytes of a state (states(), B, N).
     int64_t state_bytes(int64_t batch) const;
     // Writes the state before the first step.
     void initial_state(int64_t batch, char* to) const;
-    // Writes a state as floats.
+    // Writes i, h and hs of a state as floats, (3, B, N).
     void values(const char* state, int64_t batch, float* to) const;
     // Runs the layer over B samples, from the state `before` to the state `after`, and writes its spikes (T, B, N).
     // `memory` is that of LateralForward, or null. Returns whether the events were valid.
@@ -99,7 +105,10 @@ class Network {
     int64_t widest() const;
     const Kernels& kernels() const { return *kernels_; }
 
-    // A hash of the sizes and weights; it tells networks apart.
+    // Whether any layer resonates.
+    bool resonates() const;
+
+    // A hash of the sizes, the weights and the omegas; it tells networks apart.
     uint64_t fingerprint() const { return fingerprint_; }
 
     // Bytes of the weights and parameters in the number types in which they are read, without the padding that packing
@@ -134,12 +143,14 @@ class Stream {
     const float* spikes(size_t layer) const { return parts_[layer].spikes[now_].data(); }
     // Writes i, h and hs of a layer, (3, B, N).
     void values(size_t layer, float* to) const;
+    // Writes q of a layer whose neurons resonate, (B, N).
+    void quadrature(size_t layer, float* to) const;
     // Writes the current logits, (B, C).
     void logits(float* to) const;
 
     void reset();
     // The state of all layers and of the readout, as bytes that only a stream of the same network and the same B can
-    // restore.
+    // restore. They carry the version of their layout.
     size_t state_bytes() const;
     void save(void* to) const;
     // Throws std::invalid_argument for the state of another network or batch; this stream's state is then unchanged.

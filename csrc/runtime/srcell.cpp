@@ -48,6 +48,13 @@ void require(const T* pointer, const char* name) {
     if (!pointer) throw std::invalid_argument(std::string(name) + ": expected a pointer, got null");
 }
 
+const srcell::NetworkLayer& layer_of(const srcell::Stream& stream, int64_t layer) {
+    const auto& layers = stream.network().layers();
+    if (layer < 0 || layer >= static_cast<int64_t>(layers.size()))
+        throw std::invalid_argument("layer: expected the number of a layer");
+    return layers[static_cast<size_t>(layer)];
+}
+
 }  // namespace
 
 const char* srcell_error(void) { return last_error; }
@@ -88,6 +95,11 @@ int64_t srcell_network_layers(const srcell_network* network) {
 int64_t srcell_network_neurons(const srcell_network* network, int64_t layer) {
     if (layer < 0 || layer >= srcell_network_layers(network)) return -1;
     return network->network.layers()[static_cast<size_t>(layer)].neurons;
+}
+
+int srcell_network_resonates(const srcell_network* network, int64_t layer) {
+    if (layer < 0 || layer >= srcell_network_layers(network)) return -1;
+    return network->network.layers()[static_cast<size_t>(layer)].resonates();
 }
 
 const char* srcell_network_text(const srcell_network* network, const char* name) {
@@ -161,9 +173,18 @@ srcell_status srcell_stream_values(const srcell_stream* stream, int64_t layer, f
     return guarded([&] {
         require(stream, "stream");
         require(values, "values");
-        if (layer < 0 || layer >= static_cast<int64_t>(stream->stream.network().layers().size()))
-            throw std::invalid_argument("layer: expected the number of a layer");
+        layer_of(stream->stream, layer);
         stream->stream.values(static_cast<size_t>(layer), values);
+    });
+}
+
+srcell_status srcell_stream_quadrature(const srcell_stream* stream, int64_t layer, float* q) {
+    return guarded([&] {
+        require(stream, "stream");
+        require(q, "q");
+        if (!layer_of(stream->stream, layer).resonates())
+            throw std::invalid_argument("layer: expected a layer that resonates");
+        stream->stream.quadrature(static_cast<size_t>(layer), q);
     });
 }
 

@@ -59,6 +59,8 @@ SRCELL_API int64_t srcell_network_classes(const srcell_network* network); /* C; 
 SRCELL_API int64_t srcell_network_layers(const srcell_network* network);
 SRCELL_API int64_t srcell_network_neurons(const srcell_network* network,
                                           int64_t layer); /* -1 if there is no such layer */
+/* Whether the layer's neurons resonate: 1 or 0; -1 if there is no such layer. */
+SRCELL_API int srcell_network_resonates(const srcell_network* network, int64_t layer);
 /* The text that the file holds under that name, such as "encoder", or null if the file has none. Valid as long as the
    network. */
 SRCELL_API const char* srcell_network_text(const srcell_network* network, const char* name);
@@ -91,13 +93,16 @@ SRCELL_API srcell_status srcell_stream_step_dense(srcell_stream* stream, const f
 SRCELL_API const float* srcell_stream_spikes(const srcell_stream* stream);
 /* Writes the state of a layer's neurons: i, h and hs, (3, B, N of that layer). Integer neurons give whole numbers. */
 SRCELL_API srcell_status srcell_stream_values(const srcell_stream* stream, int64_t layer, float* values);
+/* Writes q, the second part of the integrators of a layer that resonates, (B, N of that layer). */
+SRCELL_API srcell_status srcell_stream_quadrature(const srcell_stream* stream, int64_t layer, float* q);
 /* Writes the current logits, which the readout computes from all steps so far, (B, C). */
 SRCELL_API srcell_status srcell_stream_logits(const srcell_stream* stream, float* logits);
 
 /* Returns the stream to its initial state. */
 SRCELL_API srcell_status srcell_stream_reset(srcell_stream* stream);
 /* Saves the state as bytes, and restores it; `size` must be srcell_stream_state_size(). Only a stream of the same
-   network and the same B can restore it. */
+   network and the same B can restore it. The bytes carry the version of their layout; those that an older srcell saved
+   can be restored. */
 SRCELL_API size_t srcell_stream_state_size(const srcell_stream* stream);
 SRCELL_API srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_t size);
 SRCELL_API srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, size_t size);

@@ -91,6 +91,11 @@ void Stream::values(size_t layer, float* to) const {
     network_.layers()[layer].values(parts_[layer].state[now_].data(), batch_, to);
 }
 
+void Stream::quadrature(size_t layer, float* to) const {
+    const int64_t plane = batch_ * network_.layers()[layer].neurons;
+    std::copy_n(reinterpret_cast<const float*>(parts_[layer].state[now_].data()) + 3 * plane, plane, to);
+}
+
 void Stream::logits(float* to) const {
     const PlainArithmetic plain;
     read_.logits(to);
@@ -98,12 +103,18 @@ void Stream::logits(float* to) const {
 
 namespace {
 
-// The header of a saved state.
+// The header of a saved state. Its layout's version is the last letter: 'e' is the first, in which layers have i, h and
+// hs; in the second, layers that resonate have q as well.
 struct Mark {
-    char name[8];
+    char name[7];
+    char version;
     int64_t batch, bytes;
     uint64_t network;
 };
+
+constexpr char kName[] = {'s', 'r', 'c', 's', 't', 'a', 't'}, kState = 'e', kResonantState = '2';
+
+char version_of(const Network& network) { return network.resonates() ? kResonantState : kState; }
 
 }  // namespace
 
@@ -114,8 +125,8 @@ size_t Stream::state_bytes() const {
 }
 
 void Stream::save(void* to) const {
-    const Mark mark = {
-        {'s', 'r', 'c', 's', 't', 'a', 't', 'e'}, batch_, static_cast<int64_t>(state_bytes()), network_.fingerprint()};
+    Mark mark = {{}, version_of(network_), batch_, static_cast<int64_t>(state_bytes()), network_.fingerprint()};
+    std::memcpy(mark.name, kName, sizeof kName);
     char* at = static_cast<char*>(to);
     std::memcpy(at, &mark, sizeof mark);
     at += sizeof mark;
@@ -131,8 +142,8 @@ void Stream::restore(const void* from, size_t bytes) {
     Mark mark = {};
     const char* at = static_cast<const char*>(from);
     if (bytes >= sizeof mark) std::memcpy(&mark, at, sizeof mark);
-    if (bytes != state_bytes() || std::memcmp(mark.name, "srcstate", sizeof mark.name) != 0 || mark.batch != batch_ ||
-        mark.bytes != static_cast<int64_t>(bytes) || mark.network != network_.fingerprint())
+    if (bytes != state_bytes() || std::memcmp(mark.name, kName, sizeof kName) != 0 ||
+        mark.version != version_of(network_) || mark.batch != batch_ || mark.bytes != static_cast<int64_t>(bytes) || mark.network != network_.fingerprint())
         throw std::invalid_argument("state: expected " + std::to_string(state_bytes()) +
                                     " bytes that a stream of this network and batch saved");
     at += sizeof mark;

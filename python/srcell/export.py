@@ -17,7 +17,7 @@ from ._arguments import describe
 from ._files import write_output
 from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout
 
-FORMAT, VERSION = "srcell.network", "1"
+FORMAT, VERSION, RESONANT_VERSION = "srcell.network", "1", "2"
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 
 
@@ -27,7 +27,8 @@ def export(network: nn.Module, path: str | Path) -> None:
     The file is a safetensors file. Its metadata are ``format``, ``version``, ``readout`` and, if the network has one,
     ``encoder`` (JSON: the class's name and its settings). Each layer k has float32 tensors: ``layers.k.weight`` (N, K),
     ``bias``, ``alpha`` to ``zs_dep`` (one element, or N) and, if the layer has them, ``lateral`` (N, N) and ``initial``
-    (3, N). A layer of integer neurons has int16 ``weight`` and ``initial``, and its ``IntegerCell`` as int32
+    (3, N). A layer that resonates has ``omega`` (one element, or N) as well; ``version`` is then 2, and otherwise
+    1. A layer of integer neurons has int16 ``weight`` and ``initial``, and its ``IntegerCell`` as int32
     ``constants``. The same network gives the same bytes.
 
     Args:
@@ -47,7 +48,7 @@ def export(network: nn.Module, path: str | Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export(srcell.SRC(10, 5), f"{folder}/net.srcell")
         ...     srcell.runtime.load(f"{folder}/net.srcell").layers
-        [LayerSizes(inputs=10, neurons=5, lateral=False, integer=False)]
+        [LayerSizes(inputs=10, neurons=5, lateral=False, integer=False, resonant=False)]
 
     """
     from safetensors.torch import save
@@ -76,6 +77,8 @@ def export(network: nn.Module, path: str | Path) -> None:
         if numbers["weight"].dtype not in (torch.float32, torch.int16):
             raise ValueError(f"network: expected weights of torch.float32, got {numbers['weight'].dtype}")
         tensors |= {f"layers.{k}.{name}": tensor for name, tensor in numbers.items()}
+    if any("omega" in numbers for numbers in exported):
+        texts["version"] = RESONANT_VERSION
     if not alone:
         of_readout, texts["readout"] = describe_readout(described.readout)
         tensors |= of_readout

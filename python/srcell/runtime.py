@@ -72,12 +72,13 @@ class Events(NamedTuple):
 
 
 class LayerSizes(NamedTuple):
-    """The sizes of a layer, whether it has recurrent ("lateral") weights, and whether it has integer neurons."""
+    """The sizes of a layer, and whether it has recurrent ("lateral") weights, has integer neurons, and resonates."""
 
     inputs: int
     neurons: int
     lateral: bool
     integer: bool
+    resonant: bool = False
 
 
 class LayerCounts(NamedTuple):

@@ -42,7 +42,7 @@ class FileWriter {
 
 // A network with weights that are integers over powers of two, so that the spikes are the same wherever it is made.
 inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral, const std::string& readout,
-                                uint64_t seed = 1) {
+                                uint64_t seed = 1, bool resonant = false) {
     Numbers numbers(seed);
     const auto grid = [&](int64_t count, int64_t range) {
         std::vector<float> made(static_cast<size_t>(count));
@@ -51,7 +51,7 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
     };
     FileWriter file;
     file.text("format", "srcell.network");
-    file.text("version", "1");
+    file.text("version", resonant ? "2" : "1");
     file.text("readout", readout);
     file.text("note", "\\\"\\u00e9\\n");
     for (size_t k = 0; k + 1 < sizes.size(); ++k) {
@@ -64,6 +64,11 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
         const float constants[] = {0.875f, 3, 2, -7, 0.875f, 0};
         for (int p = kAlpha; p < parameters_of(false); ++p)
             file.tensor(prefix + kParameterNames[p], {1}, std::vector<float>{constants[p - kAlpha]});
+        if (resonant) {
+            std::vector<float> omega = grid(k ? 1 : neurons, 64);
+            omega[0] = 0.5f;  // not all 0
+            file.tensor(prefix + kParameterNames[kOmega], {static_cast<int64_t>(omega.size())}, omega);
+        }
         if (lateral) file.tensor(prefix + "lateral", {neurons, neurons}, grid(neurons * neurons, 8));
         if (k) file.tensor(prefix + "initial", {3, neurons}, grid(3 * neurons, 32));
     }
@@ -164,7 +169,7 @@ inline void stream_gives(const Network& network, const NetworkRows& rows, bool g
                 const auto plane = static_cast<size_t>(rows.batch * network.layers()[k].neurons);
                 const Result<float> whole =
                     result_of(expected.spikes[k].all.data() + static_cast<size_t>(t) * plane, plane);
-                std::vector<float> state(3 * plane);
+                std::vector<float> state(static_cast<size_t>(network.layers()[k].states()) * plane);
                 stream.values(k, state.data());
                 float* const h = state.data() + plane;
                 for (size_t n = 0; n < plane; ++n) h[n] = h[n] <= 0 ? 0 : h[n];

@@ -40,6 +40,7 @@ struct Case {
     const char* readout;
     bool graded;
     uint64_t hash;  // the same on x86-64 and on AArch64
+    bool resonant = false;
 };
 
 const Case kCases[] = {
@@ -48,12 +49,14 @@ const Case kCases[] = {
     {{12, 140}, true, "linear", true, 0xae4c6362792e70c5},
     {{9, 20, 8}, true, "votes", false, 0xa75cd6e6ac914460},
     {{5, 1}, true, "none", false, 0x67c970eb0759d0aa},
+    {{20, 150, 17}, false, "linear", true, 0xffc4723a344de94f, true},
+    {{12, 140, 10}, true, "votes", false, 0xb9ccfa1ff9b24dec, true},
 };
 
 void same_bits_everywhere() {
     bool all_as_written = true;
     for (const Case& c : kCases) {
-        const std::string bytes = network_file(c.sizes, c.lateral, c.readout);
+        const std::string bytes = network_file(c.sizes, c.lateral, c.readout, 1, c.resonant);
         const NetworkRows rows(70, 3, c.sizes.front());
         Outcome first;
         for (const Kernels* kernels : available_kernels()) {
@@ -173,8 +176,7 @@ void encodes_images() {
 }
 
 // A file with a changed byte or a missing part is refused with a FileError, or is a network that runs.
-void altered_files_are_refused_or_run() {
-    const std::string bytes = network_file({3, 2}, true, "linear");
+void altered_files_are_refused_or_run(const std::string& bytes) {
     const auto is_read = [](const std::string& file) {
         return network_agrees(reinterpret_cast<const unsigned char*>(file.data()), file.size());
     };
@@ -199,5 +201,6 @@ int main() {
     kernels_survive_events_that_change_during_a_call();
 #endif
     encodes_images();
-    altered_files_are_refused_or_run();
+    for (const bool resonant : {false, true})
+        altered_files_are_refused_or_run(network_file({3, 2}, true, "linear", 1, resonant));
 }

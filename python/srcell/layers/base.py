@@ -376,19 +376,19 @@ class Neurons(HasConstants):
     def exported(self) -> list[dict[str, Tensor]]:
         """Return the tensors that each of the stacked layers computes with, on the CPU.
 
-        These are ``weight``, unchanged; ``bias`` and each of alpha to zs_dep, of one element or (N,); and, if the layer
-        has them, the recurrent weights ``lateral`` (N, N), and ``initial`` (3, N): i, h and hs before the first step.
+        These are ``weight``, unchanged; ``bias`` and each of alpha to zs_dep, of one element or (N,), as is ``omega`` of
+        a layer that resonates; and, if the layer has them, the recurrent weights ``lateral`` (N, N), and ``initial``
+        (3, N): i, h and hs before the first step, when q is always 0.
         """
-        if self.resonates:
-            raise ValueError("network: expected layers whose omega is the constant 0, got one that resonates")
         found = []
         for suffix in self._suffixes:
             weight = self._weight(suffix)
             numbers = {"weight": weight, "bias": self._bias(suffix), **self._cell_of(suffix)._asdict()}
-            del numbers["omega"]
+            if not self.resonates:
+                del numbers["omega"]
             state, lateral = self._initial_state(suffix, 1), self._lateral_of(suffix)
             if state is not None:
-                numbers["initial"] = torch.cat(list(state))
+                numbers["initial"] = torch.cat(list(state[:3]))
             if lateral is not None:
                 numbers["lateral"] = lateral
             made = {name: torch.as_tensor(value, dtype=weight.dtype, device="cpu") for name, value in numbers.items()}

@@ -90,13 +90,13 @@ class IntegerClassifier(Classifier):
         less accuracy than from a network trained with integer neurons, and use the result to start such training.
 
         Args:
-            network: a network with votes and without recurrent ("lateral") weights.
+            network: a network with votes, without recurrent ("lateral") weights and without resonance (``omega``).
             weight_bits: as in the constructor.
             cell: as in the constructor.
 
         Raises:
             TypeError: ``network`` is not an ``SRCClassifier``.
-            ValueError: ``network`` has lateral weights or a linear readout.
+            ValueError: ``network`` has lateral weights, an omega or a linear readout.
 
         Example:
             >>> from srcell.models import IntegerClassifier, SRCClassifier
@@ -109,6 +109,8 @@ class IntegerClassifier(Classifier):
         layers, readout = [cast(SRC, layer) for layer in network.layers], network.readout
         if any(layer.lateral for layer in layers) or not isinstance(readout, LeakyReadout):
             raise ValueError("network: expected readout='votes' and lateral=False, got another network")
+        if any(layer.resonates for layer in layers):
+            raise ValueError("network: expected omega=0, because integer neurons do not resonate, got another omega")
         made = cls(
             layers[0].input_size,
             [layer.hidden_size for layer in layers[:-1]],

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._arguments import check_choice
 from ..events import EventBatch
 from ..layers import SRC, LeakyReadout, LinearReadout, SRCConv2d
-from ..layers.options import Spread
+from ..layers.options import Spread, SpreadFrequencies
 from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, sample_lengths
 
 
@@ -31,6 +31,8 @@ class SRCClassifier(Classifier):
         neurons_per_class: number of neurons of the voting layer for each class.
         alpha: leak of the neurons' input integrators, as in ``SRC``: a number or ``srcell.spread``.
         zs_hyp: slowness of hs at rest, as in ``SRC``.
+        omega: angular frequency of the neurons of hidden layers, as in ``SRC``: a number or
+            ``srcell.spread_frequencies``. Voting neurons do not resonate.
         lateral: whether hidden layers have recurrent ("lateral") weights, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients flow through time along h and hs too, as in ``SRC``.
@@ -43,8 +45,8 @@ class SRCClassifier(Classifier):
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     Raises:
-        ValueError: ``SRC`` or the readout does not accept a size or an option, or a linear readout has no hidden layer
-            to read.
+        ValueError: ``SRC`` or the readout does not accept a size or an option, or there is no hidden layer for a linear
+            readout to read, or for ``omega`` to resonate.
 
     Example:
         >>> import torch
@@ -65,6 +67,7 @@ class SRCClassifier(Classifier):
         neurons_per_class: int = 10,
         alpha: float | Spread = 0.9,
         zs_hyp: float | Spread = 0.9,
+        omega: float | SpreadFrequencies = 0.0,
         lateral: bool = False,
         surrogate: str = "straight_through",
         recurrent_grad: bool = False,
@@ -81,6 +84,8 @@ class SRCClassifier(Classifier):
         votes, hidden = readout == "votes", len(hidden_sizes)
         if not (votes or hidden):
             raise ValueError("hidden_sizes: expected a hidden layer for a linear readout to read, got none")
+        if not hidden and omega != 0:
+            raise ValueError(f"hidden_sizes: expected a hidden layer that resonates with omega={omega!r}, got none")
         if votes and readout_window:
             raise ValueError(f"readout_window: expected 0 with readout 'votes', got {readout_window}")
         sizes = [input_size, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]
@@ -90,6 +95,7 @@ class SRCClassifier(Classifier):
                 n,
                 alpha=alpha,
                 zs_hyp=zs_hyp,
+                omega=omega if number < hidden else 0.0,
                 lateral=lateral and number < hidden,
                 surrogate=surrogate,
                 recurrent_grad=recurrent_grad,

@@ -6,6 +6,7 @@ Training, run folders and the command line read it; it must never know how the s
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,11 @@ ADDED = {
     "channels",
     "delay",
     "dropout",
+    "highest_omega",
     "hold",
     "integer",
     "lateral",
+    "omega",
     "readout",
     "readout_alpha",
     "readout_window",
@@ -37,6 +40,20 @@ ADDED = {
     "weight_bits",
     "zs_hyp",
 }
+
+
+# Settings that integer neurons do not have.
+NOT_INTEGER = (
+    "channels",
+    "alpha",
+    "slowest_alpha",
+    "zs_hyp",
+    "omega",
+    "lateral",
+    "surrogate",
+    "recurrent_grad",
+    "readout",
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,20 @@ class TrainingConfig:
         "the neurons are spread from alpha to this value, as in srcell.spread",
     )
     zs_hyp: float = fraction(0.9, "fraction that a resting neuron's slow state keeps per step", "as in SRC")
+    omega: float = setting(
+        0.0,
+        "angular frequency of hidden neurons, in radians per step; 0: no resonance",
+        "as in SRCClassifier",
+        least=0,
+        most=math.pi,
+    )
+    highest_omega: float = setting(
+        0.0,
+        "omega of each hidden layer's fastest neuron; 0: the same for all neurons",
+        "the frequencies are spread from omega to this value, as in srcell.spread_frequencies",
+        least=0,
+        most=math.pi,
+    )
     lateral: bool = setting(False, "give each hidden layer recurrent weights", "as in SRC")
     surrogate: str = setting("straight_through", "surrogate: straight_through or relu", "as in SRC", choices=SURROGATES)
     recurrent_grad: bool = setting(False, "let gradients flow through h and hs as well", "as in SRC")
@@ -157,9 +188,15 @@ class TrainingConfig:
             field.metadata["setting"].check(field.name, value)
         if self.slowest_alpha and not self.alpha <= self.slowest_alpha:
             raise ValueError(f"slowest_alpha: expected 0 or at least alpha, {self.alpha}, got {self.slowest_alpha}")
-        if self.channels and (self.lateral or self.readout != "votes" or self.slowest_alpha):
+        if self.highest_omega and not 0 < self.omega <= self.highest_omega:
             raise ValueError(
-                "channels: expected none with lateral, slowest_alpha or a linear readout, "
+                f"highest_omega: expected 0, or at least an omega above 0, got {self.highest_omega} with omega {self.omega}"
+            )
+        if self.omega and not self.hidden_sizes:
+            raise ValueError(f"omega: expected 0 without hidden layers, got {self.omega}")
+        if self.channels and (self.lateral or self.omega or self.readout != "votes" or self.slowest_alpha):
+            raise ValueError(
+                "channels: expected none with lateral, omega, slowest_alpha or a linear readout, "
                 f"got {', '.join(map(str, self.channels))}"
             )
         if self.integer:
@@ -177,8 +214,7 @@ class TrainingConfig:
         """Raise for a setting that integer neurons do not have."""
         if self.dataset in data.SEQUENTIAL:
             raise ValueError(f"dataset: expected spikes or images for integer neurons, got {self.dataset!r}")
-        fixed = ("channels", "alpha", "slowest_alpha", "zs_hyp", "lateral", "surrogate", "recurrent_grad", "readout")
-        for name in fixed:
+        for name in NOT_INTEGER:
             if getattr(self, name) != SETTINGS[name].default:
                 raise ValueError(
                     f"{name}: expected {SETTINGS[name].default!r} with integer neurons, got {getattr(self, name)!r}"

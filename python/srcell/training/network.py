@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import data
 from ..data.loader import derived_seed
-from ..layers import spread
+from ..layers import spread, spread_frequencies
 from ..models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from .config import TrainingConfig
 from .samples import make_encoding
@@ -50,6 +50,7 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
                 config.hidden_sizes,
                 num_classes,
                 zs_hyp=config.zs_hyp,
+                omega=spread_frequencies(config.omega, config.highest_omega) if config.highest_omega else config.omega,
                 lateral=config.lateral,
                 readout=config.readout,
                 readout_window=config.readout_window,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._extras import extra
 from ..functional.layer import Cell
-from ..layers import IntegerSRC, LeakyReadout
+from ..layers import SRC, IntegerSRC, LeakyReadout
 
 with extra("train"):
     if find_spec("matplotlib") is None:  # fail before a run starts, not at its end, when plots are drawn
@@ -144,9 +144,7 @@ def traces(
         panel.plot(fast[:, k].numpy(), color="C3", label="fast state h")
         output = outputs[-1][:, 0, neuron].numpy()
         panel.fill_between(range(len(fast)), output, color="C3", alpha=0.3, label="output s")
-        panel.set(
-            ylim=(-1.08, 1.08), ylabel=f"neuron {neuron}" + (f",\nfor {names[neuron % classes]}" if voters else "")
-        )
+        panel.set(ylim=(-1.08, 1.08), ylabel=f"neuron {neuron}" + _details(layer, neuron, names if voters else ()))
         if prefix:
             panel.axvspan(0, prefix, **SHADE)
     panels[-1].set(xlabel="step", xlim=(0, len(fast)))
@@ -154,6 +152,15 @@ def traces(
     what = f"neurons of layer {len(outputs) - 1}"
     figure.suptitle(_title(names, label, order[0], what, prefix), fontsize=11)
     return figure
+
+
+def _details(layer: AnyLayer, neuron: int, voted: Sequence[str]) -> str:
+    """What else the label of a neuron says: the class that it votes for, and its omega if the layer resonates."""
+    details = f",\nfor {voted[neuron % len(voted)]}" if voted else ""
+    omega = layer.exported()[-1].get("omega") if isinstance(layer, SRC) else None
+    if omega is not None:
+        details += f",\nomega {omega[neuron % len(omega)]:.3g}"
+    return details
 
 
 def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
