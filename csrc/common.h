@@ -1,6 +1,6 @@
-// What the CPU's and the GPU's kernels share besides the equations: how many steps a sample has, and which gradients
-// the caller asks for. Included by each backend inside its own namespace, after SRCELL_INLINE is defined; knows only
-// the structs of params.h.
+// What the CPU's and the GPU's kernels share besides the equations: how many steps a sample has, what a checkpoint
+// holds, and the modes of a backward pass. Included by each backend inside its own namespace, after SRCELL_INLINE is
+// defined; knows only the structs of params.h.
 
 // The sample's number of steps, clamped to [0, T]: if another thread changes the lengths after they were checked, no
 // access may be out of bounds.
@@ -15,4 +15,28 @@ bool wants_parameters(const CellBackward<T>& p) {
     for (int k = kBias + 1; k < kParameters; ++k)
         if (p.grad_parameters[k]) return true;
     return false;
+}
+
+// Rows of a checkpoint: the states that the backward pass recomputes from. A trace has i already.
+SRCELL_HOST_DEVICE constexpr int64_t checkpoint_rows(bool resonant, bool traced) { return 3 + resonant - traced; }
+
+// The compile-time options of a backward pass.
+template <bool kRecurrent, bool kParameterGradients, bool kResonant>
+struct BackwardMode {
+    static constexpr bool recurrent = kRecurrent, parameters = kParameterGradients, resonant = kResonant;
+    static constexpr int64_t sums = parameters ? parameters_of(resonant) : 1;  // per neuron
+};
+
+// Returns choose(mode) for the mode of a call.
+template <class T, class Choose>
+auto with_mode(const CellBackward<T>& p, Choose choose) {
+    const auto with_resonance = [&](auto recurrent, auto parameters) {
+        constexpr bool r = decltype(recurrent)::value, g = decltype(parameters)::value;
+        return p.turn.along ? choose(BackwardMode<r, g, true>{}) : choose(BackwardMode<r, g, false>{});
+    };
+    const auto with_parameters = [&](auto recurrent) {
+        return wants_parameters(p) ? with_resonance(recurrent, std::true_type{})
+                                   : with_resonance(recurrent, std::false_type{});
+    };
+    return p.recurrent ? with_parameters(std::true_type{}) : with_parameters(std::false_type{});
 }

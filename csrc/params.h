@@ -59,6 +59,12 @@ struct Turn {
     int64_t stride = 0;
 };
 
+// The number of elements of either array of a layer's Turn.
+template <class T>
+int64_t count_turns(const CellParameters<T>& cell, int64_t neurons) {
+    return cell.of[kAlpha].stride || cell.of[kOmega].stride ? neurons : 1;
+}
+
 struct ScanShape {
     int64_t steps, batch, neurons;
     const int64_t* lengths;  // (B,) each in [0, T], or null: every sample has T steps

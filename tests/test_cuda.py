@@ -48,10 +48,14 @@ KINDS = [
 
 @FLOATS
 @pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES)
+@pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
 @pytest.mark.parametrize("cell", ["constants", "scalars", "per neuron"])
 @pytest.mark.parametrize(("kind", "batch", "recurrent"), KINDS)
-def test_layers_are_bit_identical_to_the_cpu(gpu, dtype, surrogate, recurrent_grad, cell, kind, batch, recurrent):
-    given, events = make_case(kind, (40, batch, 37), cell=cell, recurrent=recurrent is not None, dtype=dtype)
+def test_layers_are_bit_identical_to_the_cpu(
+    gpu, dtype, surrogate, recurrent_grad, resonant, cell, kind, batch, recurrent
+):
+    lateral = recurrent is not None
+    given, events = make_case(kind, (40, batch, 37), cell=cell, recurrent=lateral, resonant=resonant, dtype=dtype)
     options = {"surrogate": surrogate, "recurrent_grad": recurrent_grad}
     if kind == "currents":
         options["lengths"] = torch.tensor([40, 17, 0])
@@ -60,6 +64,7 @@ def test_layers_are_bit_identical_to_the_cpu(gpu, dtype, surrogate, recurrent_gr
     (spikes, *_), grads = check_layer(gpu, given, events, **options)
     assert spikes.max() > 0.5
     assert not recurrent or (grads["weight_hh"].any() and grads["h0"].any())
+    assert not resonant or (grads["omega"].any() and grads["q0"].any())
 
 
 def test_no_relu_gradient_passes_where_h_is_0(gpu):
@@ -68,13 +73,14 @@ def test_no_relu_gradient_passes_where_h_is_0(gpu):
     assert not spikes.any()
 
 
-# Zeros, denormal, small, large and infinite currents come first.
+# Zeros, denormal, small, large and infinite currents come first; an infinite one makes NaN in a resonant neuron.
 @HALVES
+@pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_half_precision_is_computed_in_float32(gpu, dtype, recurrent):
-    given, _ = make_case("currents", (40, 3, 37), recurrent=recurrent)
+def test_half_precision_is_computed_in_float32(gpu, dtype, recurrent, resonant):
+    given, _ = make_case("currents", (40, 3, 37), recurrent=recurrent, resonant=resonant)
     given["current"] = given["current"].to(dtype)
-    special = torch.tensor([0.0, -0.0, 1e-7, -3e-5, 6e4, -6.5e4, torch.inf]).to(dtype)
+    special = torch.tensor([0.0, -0.0, 1e-7, -3e-5, 6e4, -6.5e4, 1.0 if resonant else torch.inf]).to(dtype)
     given["current"][0, 0, : len(special)] = special
     (spikes, *_), grads = check_layer(gpu, given)
     assert spikes.max() > 0.5 and spikes.dtype == grads["current"].dtype == dtype
@@ -150,9 +156,10 @@ DENSE = {
 
 
 @FLOATS
+@pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
 @pytest.mark.parametrize("name", DENSE)
-def test_dense_inputs_are_bit_identical_to_the_cpu(gpu, dtype, name):
-    given, fires = make_case("dense", (40, 5, 37), dtype=dtype)
+def test_dense_inputs_are_bit_identical_to_the_cpu(gpu, dtype, name, resonant):
+    given, fires = make_case("dense", (40, 5, 37), resonant=resonant, dtype=dtype)
     given["input"] = fires * torch.rand(fires.shape, generator=torch.Generator().manual_seed(45))
     options = {"recurrent_grad": True, "lengths": [40, 33, 32, 1, 0]}
     layers = [layer_of(given, function=function, **options) for function in DENSE[name]]
@@ -190,13 +197,12 @@ def test_recurrent_weights_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, ki
     assert steps <= 1 or outputs[0].any()
 
 
-def test_resonance_raises_an_error(gpu):
-    with gpu.on():
-        current, weight = torch.ones(9, 3, 5, device=gpu.device), torch.ones(4, 5, device=gpu.device)
-        src(current, -6.0)
-        for call in (lambda: src(current, -6.0, omega=0.1), lambda: src_linear(current, weight, -6.0, omega=0.1)):
-            with pytest.raises(ValueError, match="omega: expected the constant 0 on a GPU"):
-                call()
+@pytest.mark.parametrize("omega", [0.3, -3.0])
+def test_an_omega_that_is_no_tensor(gpu, omega):
+    given, _ = make_case("currents", (40, 3, 37), resonant=True)
+    del given["omega"]
+    (spikes, *_), _ = check_layer(gpu, given, omega=omega)
+    assert spikes.max() > 0.5
 
 
 def test_a_wrong_mask_raises_an_error(gpu):

@@ -28,6 +28,8 @@ CASES = [
     *[(kind, *size) for size in SIZES for kind in ("EventBatch", "dense")],
     *[("currents", 256, 512, 0, 40, 0), ("currents", 1, 100, 0, 220, 0)],
     ("recurrent", 20, 130, 784, 40, 0.03),
+    ("resonant", 256, 512, 784, 40, 0.03),
+    ("resonant", 16, 512, 1817, 40, 0.1),
     pytest.param("recurrent", 256, 512, 784, 40, 0.03, marks=needs_card),
 ]
 
@@ -35,12 +37,13 @@ CASES = [
 @pytest.mark.parametrize(("kind", "batch", "neurons", "inputs", "steps", "density"), CASES)
 def test_layers_are_bit_identical_to_the_cpu(gpu, kind, batch, neurons, inputs, steps, density):
     given, x = make_case(
-        "EventBatch" if kind == "recurrent" else kind,
+        "EventBatch" if kind in ("recurrent", "resonant") else kind,
         (steps, batch, neurons),
         inputs,
         density=density,
         cell="scalars" if kind == "currents" else "per neuron",
         recurrent=kind == "recurrent",
+        resonant=kind == "resonant",
     )
     method = {"method": "events"} if kind == "dense" else {}
     (spikes, *_), grads = check_layer(gpu, given, x, recurrent_grad=True, **method)

@@ -253,7 +253,6 @@ C = torch.zeros(3, 1, 2)
     Message("omega: expected values in .-3.14159, 3.14159., got 4", lambda: SRC(3, 4, omega=4)),
     Message("omega: expected values other than 0 to learn from", lambda: SRC(3, 4, learnable=["omega"])),
     Message("omega: expected values other than 0", lambda: SRC(3, 4, omega=torch.zeros(4), learnable=["omega"])),
-    Message("network: expected layers whose omega is the constant 0", lambda: SRC(3, 4, omega=0.1).exported()),
     Message("omega: expected a float or a tensor", lambda: src(C, -6.0, omega=False), TypeError),
     Message("omega: expected a number in .-pi, pi., got nan", lambda: rest_state(-6.0, omega=math.nan)),
     Message("omega: expected", lambda: rest_state(-6.0, omega=None), TypeError),

@@ -51,7 +51,9 @@ FREQUENCIES = srcell.spread_frequencies(0.05, 2)
 
 def resonant_layers() -> SRC:
     """Two layers with learnable omega and initial state, moved from their initial values as by training."""
-    layer = SRC(20, 30, 2, omega=FREQUENCIES, learnable=("omega", "alpha"), recurrent_grad=True, learn_initial_state=True)
+    layer = SRC(
+        20, 30, 2, omega=FREQUENCIES, learnable=("omega", "alpha"), recurrent_grad=True, learn_initial_state=True
+    )
     with torch.no_grad():
         layer.omega_l0.add_(0.1)
         layer.omega_l1[3] = 4.0  # acts as pi

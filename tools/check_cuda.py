@@ -5,7 +5,7 @@
 Each .cu file compiles alone with ``-std=c++17 -Icsrc`` and without a warning; every floating-point operation in its PTX
 rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx, except the reciprocal that
 quotient() of value.h starts from); and ptxas spills no register and puts no array in local memory. ``--table`` prints
-the kernels of sm_90 for bench/NOTES.md.
+the kernels of sm_90 for bench/NOTES.md, those of resonant neurons beside those of the others.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("75", "90", "120")
 # The floating-point instructions allowed in PTX: those that round to nearest even, and those that are exact.
-ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)|cvt\.rn\.(f16\.f32|f32\.s32)")
+ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)|cvt\.rn\.(f16\.f32|f32\.f64|f32\.s32)")
 EXACT = re.compile(
     r"(ld|st)(\.(global|shared|param))?(\.v[24])?\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
@@ -30,6 +31,9 @@ INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
 # The limits of a streaming multiprocessor of an H100; shared memory in bytes.
 H100 = {"registers": 65536, "shared": 228 << 10, "threads": 2048, "blocks": 32}
 RESERVED_SHARED = 1 << 10  # bytes per block, reserved by CUDA
+# Where the names of bodies have the flag for resonance, their last group.
+MODE = re.compile(r"BackwardMode<(\w+), (\w+), (\w+)>")
+FORWARD = re.compile(r"((?:Scan|Events|Lateral)Forward(?:Tile)?Body<\w+, \w+), (\w+)")
 
 
 def compile_with(*arguments: str) -> str:
@@ -78,13 +82,33 @@ def shared_bytes(body: str) -> tuple[int, int]:
     if "TileBody" in body:  # with 784 inputs
         return 512, 784 * 32 * size
     if re.match("(Scan|Events)Backward", body):
-        recurrent, parameters = (word.startswith("true") for word in body.split(", ")[1:3])
-        rows = 33 + (33 if recurrent or parameters else 0) + (17 if parameters else 0)
+        recurrent, parameters, resonant = (word == "true" for word in MODE.search(body).groups())
+        rows = 33 + (33 if recurrent or parameters else 0) + ((33 if resonant else 17) if parameters else 0)
         threads = 128
         while threads * rows * size > 48 << 10:
             threads //= 2
         return threads, threads * rows * size
     return 128, 128 * size if "Dots" in body else 0
+
+
+def plain_name(body: str) -> tuple[str, bool]:
+    """The name of a body without the flag for resonance, and whether the flag is set."""
+    for pattern, kept in ((MODE, r"\1, \2"), (FORWARD, r"\1")):
+        if found := pattern.search(body):
+            return pattern.sub(kept, body), found[found.re.groups] == "true"
+    return body, False
+
+
+def table(registers: dict[str, int]) -> Iterator[str]:
+    """Rows for the number of registers of each body."""
+    rows: dict[str, dict[bool, str]] = {}
+    for body, count in sorted(registers.items()):
+        threads, shared = shared_bytes(body)
+        name, resonant = plain_name(body)
+        share = occupancy(count, threads, shared)
+        rows.setdefault(name, {})[resonant] = f"{count} | {threads} | {shared / 1024:.1f} | {share:.0%}"
+    for name, cells in rows.items():
+        yield f"| `{name}` | {cells[False]} | {cells.get(True, ' | '.join(4 * ['']))} |"
 
 
 def occupancy(registers: int, threads: int, shared: int) -> float:
@@ -100,7 +124,8 @@ def main() -> None:
     if not shutil.which("nvcc"):
         print("nvcc not found: the CUDA kernels were not checked")
         return
-    checked, shown = 0, set()
+    checked = 0
+    shown: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
@@ -109,13 +134,8 @@ def main() -> None:
                 kernels = kernels_of(source, architecture, folder)
                 checked += len(kernels)
                 if "--table" in sys.argv[1:] and architecture == "90":
-                    for body, registers in sorted(zip(demangled(list(kernels)), kernels.values(), strict=True)):
-                        if body in shown:  # from a header that several files include
-                            continue
-                        shown.add(body)
-                        threads, shared = shared_bytes(body)
-                        share = occupancy(registers, threads, shared)
-                        print(f"| `{body}` | {registers} | {threads} | {shared / 1024:.1f} | {share:.0%} |")
+                    shown |= dict(zip(demangled(list(kernels)), kernels.values(), strict=True))
+    print(*table(shown), sep="\n", end="\n" * bool(shown))
     print(f"CUDA: {checked} kernels checked, for sm_{', sm_'.join(ARCHITECTURES)}")
 
 

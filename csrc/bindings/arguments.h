@@ -102,7 +102,9 @@ struct Layer {
     std::variant<CellParameters<float>, CellParameters<double>> cell;
     std::vector<Address> state;  // before the first step; for a backward pass i alone; absent: zeros
     bool relu, recurrent;
-    std::variant<OwnTurn<float>, OwnTurn<double>> turn;  // empty without resonance or neurons, and for a GPU
+    std::variant<OwnTurn<float>, OwnTurn<double>> turn;  // empty without resonance or neurons, and on a GPU
+    // On a GPU: the arrays of a Turn, one after the other, which make_turn() of srcell._cuda fills.
+    Address device_turn = 0;
     Address lateral;  // weight_hh, or 0
     bool lateral_relu;
 
@@ -148,6 +150,11 @@ struct Layer {
         return std::visit([](const auto& made) { return !made.empty(); }, turn);
     }
 
+    // The number of elements of either array of a Turn.
+    int64_t turns() const {
+        return std::visit([&](const auto& of) { return count_turns(of, shape.neurons); }, cell);
+    }
+
     // Calls function(cell), with cell a CellParameters<T>: T is the type of all numbers of the call.
     template <class Function>
     auto visit(Function function) const {
@@ -161,8 +168,11 @@ struct Layer {
 
     template <class T>
     Turn<T> turn_of() const {
-        const auto* const made = std::get_if<OwnTurn<T>>(&turn);
-        return made ? made->view() : Turn<T>();
+        if (!device_turn)
+            return std::holds_alternative<OwnTurn<T>>(turn) ? std::get<OwnTurn<T>>(turn).view() : Turn<T>();
+        const int64_t count = turns();
+        const T* const along = pointer<const T>(device_turn);
+        return {along, along + count, count == 1 ? 0 : 1};
     }
 };
 

@@ -25,6 +25,16 @@ void check(int error) {
                              " (built for architectures " + cuda::built().architectures + ")");
 }
 
+// Fills the arrays at layer.device_turn.
+void make_turn(const Queue& queue, const Layer& layer) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const int64_t count = layer.turns();
+        T* const along = pointer<T>(layer.device_turn);
+        check(cuda::make_turn(stream_of(queue), DeviceTurn<T>{cell, count, along, along + count}));
+    });
+}
+
 // With `half_spikes` the spikes and their gradient have the element type of the currents.
 void scan_forward(const Queue& queue, const Layer& layer, const Outputs& outputs, Address current, Element element,
                   bool half_spikes, const Saved& saved) {
@@ -276,13 +286,14 @@ PYBIND11_MODULE(_cuda, m) {
         .value("same", Element::same)
         .value("float16", Element::float16)
         .value("bfloat16", Element::bfloat16);
-    m.attr("lateral_rows") = kLateralRows;
+    m.def("lateral_rows", &lateral_rows, "resonant"_a);
     m.def("weight_groups", &event_groups, "batch"_a, "neurons"_a);
     m.def("key_stride", [](const ScanShape& shape) { return key_stride(shape); }, "shape"_a);
     // A launch waits if the stream's queue is full; the GIL is released so that other threads of Python can run.
     const auto launch = [&](const char* name, auto function, auto... names) {
         m.def(name, function, py::call_guard<ReleasedGil>(), names...);
     };
+    launch("make_turn", &make_turn, "queue"_a, "layer"_a);
     launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "outputs"_a, "current"_a, "element"_a, "half_spikes"_a,
            "saved"_a);
     launch("scan_backward", &scan_backward, "queue"_a, "layer"_a, "grads"_a, "gradients"_a, "partials"_a, "current"_a,

@@ -221,7 +221,9 @@ void bind_layer(pybind11::module_& m) {
                       const std::vector<int64_t>&, std::vector<Address>, bool, bool, Address, bool>(),
              "is_double"_a, "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "constants"_a, "addresses"_a, "strides"_a,
              "state"_a, "relu"_a, "recurrent"_a, "weight_hh"_a, "lateral_relu"_a)
-        .def_readonly("shape", &Layer::shape);
+        .def_readonly("shape", &Layer::shape)
+        .def_property_readonly("turns", &Layer::turns)
+        .def_readwrite("device_turn", &Layer::device_turn);
     py::class_<EventRows>(m, "EventRows")
         .def(py::init([](Address offsets, Address indices, Address values, int64_t count, int64_t inputs) {
                  return EventRows{offsets, indices, values, count, inputs};

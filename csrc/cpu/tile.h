@@ -85,9 +85,6 @@ struct ResonantTileState : TileState<V> {
 template <class V, bool resonant>
 using TileStateOf = std::conditional_t<resonant, ResonantTileState<V>, TileState<V>>;
 
-// Rows of a checkpoint: the states that the backward pass recomputes from. A trace has i already.
-constexpr int64_t checkpoint_rows(bool resonant, bool traced) { return 3 + resonant - traced; }
-
 // The position of a tile in a (B, N) plane: elements [offset, offset + count), the first of which belongs to neuron
 // `first`. All take `steps` steps.
 struct Tile {
@@ -245,13 +242,6 @@ struct TileSums {
     alignas(64) Row<V> of[kParameters];
 };
 
-// The compile-time options of a backward pass.
-template <bool kRecurrent, bool kParameterGradients, bool kResonant>
-struct BackwardMode {
-    static constexpr bool recurrent = kRecurrent, parameters = kParameterGradients, resonant = kResonant;
-    static constexpr int64_t sums = parameters ? parameters_of(resonant) : 1;  // per neuron
-};
-
 template <class V, class Mode, int64_t steps>
 struct BackwardScratch {
     TileCell<V> cell;
@@ -260,20 +250,6 @@ struct BackwardScratch {
     SegmentTrace<V, steps> trace;
     TileSums<V> sums;
 };
-
-// Returns choose(mode) for the mode of a call.
-template <class T, class Choose>
-auto with_mode(const CellBackward<T>& p, Choose choose) {
-    const auto with_resonance = [&](auto recurrent, auto parameters) {
-        constexpr bool r = decltype(recurrent)::value, g = decltype(parameters)::value;
-        return p.turn.along ? choose(BackwardMode<r, g, true>{}) : choose(BackwardMode<r, g, false>{});
-    };
-    const auto with_parameters = [&](auto recurrent) {
-        return wants_parameters(p) ? with_resonance(recurrent, std::true_type{})
-                                   : with_resonance(recurrent, std::false_type{});
-    };
-    return p.recurrent ? with_parameters(std::true_type{}) : with_parameters(std::false_type{});
-}
 
 // The rows of a segment's steps in an array: step k has row first + k * stride, which has room for `room` elements.
 // `first` is null if there is no array.

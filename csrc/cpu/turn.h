@@ -16,7 +16,7 @@ class OwnTurn {
     // One turn for the whole layer, or one for each of its neurons.
     OwnTurn(const Kernels& kernels, const CellParameters<T>& cell, int64_t neurons) {
         const PlainArithmetic plain;  // a denormal omega stays what it is
-        const int64_t count = cell.of[kAlpha].stride || cell.of[kOmega].stride ? neurons : 1;
+        const int64_t count = count_turns(cell, neurons);
         along_.resize(static_cast<size_t>(count));
         across_.resize(static_cast<size_t>(count));
         kernels.of<T>().make_turn(cell, count, along_.data(), across_.data());

@@ -41,6 +41,8 @@ namespace device {
 //
 #include "launch.h"
 //
+#include "turn.h"
+//
 #include "sums.h"
 //
 #include "scan.h"

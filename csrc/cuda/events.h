@@ -51,21 +51,19 @@ struct MaskedElements {
     }
 };
 
-template <class T, bool save, class Input>
+template <class T, bool save, bool resonant, class Input>
 SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const Input& input, int64_t sample,
                                         int64_t neuron, const T* weights, int64_t stride) {
     using V = Value<T>;
+    constexpr int64_t saved = checkpoint_rows(resonant, true);
     const int64_t plane = p.shape.batch * p.shape.neurons, element = sample * p.shape.neurons + neuron;
     const int64_t steps = steps_of(p.shape, sample);
-    const Cell<V> cell = cell_of(p.cell, neuron);
-    State<V> state = initial_state(p, element);
+    const Cell<V> cell = cell_of<resonant>(p.cell, p.turn, neuron);
+    StateOf<T, resonant> state = initial_state<resonant>(p, element);
     for (int64_t t = 0; t < steps; ++t) {
         const int64_t at = t * plane + element;
-        if (save && t % kSegment == 0) {
-            T* checkpoint = p.checkpoints + t / kSegment * 2 * plane + element;
-            checkpoint[0] = state.h.x;
-            checkpoint[plane] = state.hs.x;
-        }
+        if (save && t % kSegment == 0)
+            save_checkpoint<resonant, true>(p.checkpoints + t / kSegment * saved * plane + element, plane, state);
         const Trace<V> made = step(cell, state, input.gather(p.shape, sample, t, weights, stride));
         p.spikes[at] = spike(state.h).x;
         if (save) p.trace[at] = p.trace_integrator ? state.i.x : made.drive.x;
@@ -75,7 +73,7 @@ SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const I
         if (save) p.trace[t * plane + element] = 0;
     }
     if (save)
-        for (int64_t row = 2 * segments(steps); row < 2 * segments(p.shape.steps); ++row)
+        for (int64_t row = saved * segments(steps); row < saved * segments(p.shape.steps); ++row)
             p.checkpoints[row * plane + element] = 0;
     store_final(p, state, element);
 }
@@ -83,7 +81,7 @@ SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const I
 constexpr int kTileSamples = 16;
 
 // Reads the weights from global memory.
-template <class T, bool save, class Input>
+template <class T, bool save, bool resonant, class Input>
 struct EventsForwardBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
@@ -94,12 +92,13 @@ struct EventsForwardBody {
         const int64_t element = place.item();
         if (element >= p.shape.batch * p.shape.neurons) return;
         const int64_t sample = element / p.shape.neurons, neuron = element - sample * p.shape.neurons;
-        events_forward_chain<T, save>(p, input, sample, neuron, element_or_null(p.weight_t, neuron), p.shape.neurons);
+        const T* weights = element_or_null(p.weight_t, neuron);
+        events_forward_chain<T, save, resonant>(p, input, sample, neuron, weights, p.shape.neurons);
     }
 };
 
 // Copies the weights of kWarp neurons to the block's shared memory. Each warp of the block advances one sample.
-template <class T, bool save, class Input>
+template <class T, bool save, bool resonant, class Input>
 struct EventsForwardTileBody {
     static constexpr int kMaxThreads = kTileSamples * kWarp;
     static constexpr bool kLoads = true;
@@ -131,7 +130,7 @@ struct EventsForwardTileBody {
         const int64_t neuron = place.block % tiles() * kWarp + lane;
         const int64_t sample = place.block / tiles() * (place.threads / kWarp) + place.thread / kWarp;
         if (neuron >= p.shape.neurons || sample >= p.shape.batch) return;
-        events_forward_chain<T, save>(p, input, sample, neuron, place.shared_as<T>() + lane, kWarp);
+        events_forward_chain<T, save, resonant>(p, input, sample, neuron, place.shared_as<T>() + lane, kWarp);
     }
 };
 
@@ -150,24 +149,19 @@ inline int tile_samples(const Limits& limits, const ScanShape& shape, int64_t in
 template <class T, class Input>
 void events_forward(Queue& queue, const DeviceEventsForward<T>& p, const Input& input, int64_t inputs, int64_t events) {
     if (p.shape.batch * p.shape.neurons == 0) return;
-    if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread of a full block has too few registers
-        const int samples = tile_samples(queue.limits, p.shape, inputs, events);
-        const auto in_tiles = [&](auto save) {
-            const EventsForwardTileBody<T, decltype(save)::value, Input> body = {p, input, inputs};
-            const int64_t groups = ceil_div(p.shape.batch, samples);
-            const auto bytes = static_cast<int>(inputs * kWarp * int64_t(sizeof(T)));
-            launch(queue, {body.tiles() * groups, samples * kWarp, bytes}, body);
-        };
-        if (samples) {
-            p.trace ? in_tiles(std::true_type{}) : in_tiles(std::false_type{});
-            return;
+    with_flags(p.trace, p.turn.along, [&](auto save, auto resonant) {
+        constexpr bool saves = decltype(save)::value, turns = decltype(resonant)::value;
+        if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread of a full block has too few registers
+            if (const int samples = tile_samples(queue.limits, p.shape, inputs, events)) {
+                const EventsForwardTileBody<T, saves, turns, Input> body = {p, input, inputs};
+                const int64_t groups = ceil_div(p.shape.batch, samples);
+                const auto bytes = static_cast<int>(inputs * kWarp * int64_t(sizeof(T)));
+                return launch(queue, {body.tiles() * groups, samples * kWarp, bytes}, body);
+            }
         }
-    }
-    const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-    if (p.trace)
-        launch(queue, how, EventsForwardBody<T, true, Input>{p, input});
-    else
-        launch(queue, how, EventsForwardBody<T, false, Input>{p, input});
+        const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
+        launch(queue, how, EventsForwardBody<T, saves, turns, Input>{p, input});
+    });
 }
 
 template <class T>
@@ -181,41 +175,57 @@ void events_forward(Queue& queue, const DeviceEventsForward<T>& p) {
                        p.shape.batch * p.shape.steps * inputs / 10);
 }
 
+// The state before a segment, from its checkpoint and, if parameters need a gradient, the trace, which then holds i.
+// Call is a DeviceEventsBackward or a DeviceLateralBackward.
+template <class Mode, class Call>
+SRCELL_INLINE auto replayed_state(const Call& p, int64_t step, int64_t element, int64_t plane) {
+    const int64_t row = step / kSegment * checkpoint_rows(Mode::resonant, true);
+    auto state = load_checkpoint<Mode::resonant, true>(p.checkpoints + row * plane + element, plane);
+    if (Mode::parameters) state.i = step ? get(p.trace + (step - 1) * plane + element) : value_or_zero(p.i0, element);
+    return state;
+}
+
+// Advances the state by a step whose drive is traced or, if parameters need a gradient, whose i is.
+template <class Mode, class V, template <class> class AnyState>
+SRCELL_INLINE Trace<V> replay_step(const Cell<V>& cell, AnyState<V>& state, V traced) {
+    V drive = traced;
+    if constexpr (Mode::parameters) {
+        if constexpr (Mode::resonant) state.q = turned(cell, state.i, state.q);
+        state.i = traced;
+        drive = drive_of(cell, traced);
+    }
+    return {drive, respond(cell, state, drive)};
+}
+
 // Recomputes the steps of a segment (the kSegment steps after a checkpoint) from the trace, which holds the drive of
 // each step, or the integrator if parameters need a gradient.
-template <class T, bool parameters>
+template <class T, class Mode>
 struct TraceReplay {
     const DeviceEventsBackward<T>& p;
     int64_t element, plane;
 
-    SRCELL_INLINE State<Value<T>> begin(int64_t step) const {
-        const T* checkpoint = p.checkpoints + step / kSegment * 2 * plane + element;
-        Value<T> i = splat<Value<T>>(0);
-        if (parameters) i = step ? Value<T>{p.trace[(step - 1) * plane + element]} : value_or_zero(p.i0, element);
-        return {i, {checkpoint[0]}, {checkpoint[plane]}};
+    SRCELL_INLINE StateOf<T, Mode::resonant> begin(int64_t step) const {
+        return replayed_state<Mode>(p, step, element, plane);
     }
     SRCELL_INLINE Value<T> read(int64_t t) const { return {p.trace[t * plane + element]}; }
-    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, State<Value<T>>& state, Value<T> drive) const {
-        if (parameters) {
-            state.i = drive;
-            drive = drive_of(cell, state.i);
-        }
-        return {drive, respond(cell, state, drive)};
+    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, StateOf<T, Mode::resonant>& state,
+                                          Value<T> traced) const {
+        return replay_step<Mode>(cell, state, traced);
     }
 };
 
-template <class T, bool recurrent, bool parameters>
+template <class T, class Mode>
 struct EventsBackwardBody {
-    static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, recurrent, parameters>;
+    static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, Mode>;
     static constexpr bool kLoads = false;
     DeviceEventsBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
-        const TraceReplay<T, parameters> replay = {p, element, plane};
-        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, p.grad_spikes, p.grad_current,
-                                              place.shared_as<T>() + place.thread, place.threads);
+        const TraceReplay<T, Mode> replay = {p, element, plane};
+        backward_chain<Mode>(p, chain_at(p.shape, element), replay, p.grad_spikes, p.grad_current,
+                             place.shared_as<T>() + place.thread, place.threads);
     }
 };
 

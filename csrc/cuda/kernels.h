@@ -41,9 +41,9 @@ template <class T>
 struct DeviceEventsForward : CellForward<T> {
     DeviceInput<T> input;
     const T* weight_t;  // (K, N)
-    // What the backward pass needs, or null for inference. Both are as in EventsForward, but the checkpoints hold h and
-    // hs before every kSegment-th step.
-    T *trace, *checkpoints;  // (T, B, N), (segments(T), 2, B, N) out
+    // What the backward pass needs, or null for inference. Both are as in EventsForward, but the checkpoints hold h, hs
+    // and, if resonant, q before every kSegment-th step.
+    T *trace, *checkpoints;  // (T, B, N), (segments(T), 2 or 3, B, N) out
     bool trace_integrator;
 };
 
@@ -73,7 +73,7 @@ struct DeviceLateralForward : CellForward<T> {
 };
 
 // Rows of (B, N) in the scratch of a DeviceLateralBackward.
-constexpr int64_t kLateralRows = 5 * kSegment + 4;
+constexpr int64_t lateral_rows(bool resonant) { return (5 + resonant) * kSegment + 4; }
 
 template <class T>
 struct DeviceLateralBackward : CellBackward<T> {
@@ -81,7 +81,7 @@ struct DeviceLateralBackward : CellBackward<T> {
     const T* i0;                   // (B, N), or null: zero
     const T* weight_t;             // (N, N) as in the forward pass
     bool lateral_relu;             // ds/dh for gradients through the recurrent weights: [h > 0]; otherwise 1
-    T* scratch;                    // (kLateralRows, B, N)
+    T* scratch;                    // (lateral_rows(resonant), B, N)
     T* grad_current;               // (T, B, N) out, zero past a sample's length
     T* elements;                   // (T, B, N) out: the spikes before each step, zero past a sample's length; or null
 };
@@ -204,6 +204,14 @@ struct DeviceIntegerBackward {
     float* grad_current;                // (T, B, N) out, zero past a sample's length
 };
 
+// The turn of resonant neurons, from their alpha and omega.
+template <class T>
+struct DeviceTurn {
+    CellParameters<T> cell;
+    int64_t count;      // 1, or N
+    T *along, *across;  // (count,) each, out
+};
+
 namespace cuda {
 
 struct Stream {
@@ -225,6 +233,8 @@ int lateral_forward(Stream stream, const DeviceLateralForward<float>& p);
 int lateral_forward(Stream stream, const DeviceLateralForward<double>& p);
 int lateral_backward(Stream stream, const DeviceLateralBackward<float>& p);
 int lateral_backward(Stream stream, const DeviceLateralBackward<double>& p);
+int make_turn(Stream stream, const DeviceTurn<float>& p);
+int make_turn(Stream stream, const DeviceTurn<double>& p);
 int integer_forward(Stream stream, const DeviceIntegerForward& p);
 int integer_backward(Stream stream, const DeviceIntegerBackward& p);
 int event_keys(Stream stream, const EventKeys& p);

@@ -52,7 +52,7 @@ void event_currents(Queue& queue, const DeviceEventCurrents<T>& p) {
 }
 
 // Advances all neurons by step t; with `last`, also writes the state at the end of the sequence.
-template <class T, bool save>
+template <class T, bool save, bool resonant>
 struct LateralForwardBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
@@ -64,11 +64,10 @@ struct LateralForwardBody {
         const int64_t element = place.item(), neurons = p.shape.neurons, plane = p.shape.batch * neurons;
         if (element >= plane) return;
         const Chain chain = chain_at(p.shape, element);
-        State<V> state = t ? State<V>{{p.i[element]}, {p.h[element]}, {p.hs[element]}} : initial_state(p, element);
+        StateOf<T, resonant> state = t ? present_state(element) : initial_state<resonant>(p, element);
         if (save && t % kSegment == 0 && t < p.shape.steps) {
-            T* checkpoint = p.checkpoints + t / kSegment * 2 * plane + element;
-            checkpoint[0] = t < chain.steps ? state.h.x : T(0);
-            checkpoint[plane] = t < chain.steps ? state.hs.x : T(0);
+            T* const checkpoint = p.checkpoints + t / kSegment * checkpoint_rows(resonant, true) * plane + element;
+            save_checkpoint<resonant, true>(checkpoint, plane, t < chain.steps ? state : StateOf<T, resonant>{});
         }
         if (t < chain.steps) {
             V current = {p.current[t * plane + element]};
@@ -77,7 +76,7 @@ struct LateralForwardBody {
                 const V s = spike_before(p.spikes, p.h0, plane, first + m, t);
                 if (s.x != 0) current = fma(s, V{p.weight_t[m * neurons + chain.neuron]}, current);
             }
-            const Trace<V> made = step(cell_of(p.cell, chain.neuron), state, current);
+            const Trace<V> made = step(cell_of<resonant>(p.cell, p.turn, chain.neuron), state, current);
             p.spikes[t * plane + element] = spike(state.h).x;
             if (save) p.trace[t * plane + element] = p.trace_integrator ? state.i.x : made.drive.x;
         } else if (t < p.shape.steps) {
@@ -86,77 +85,80 @@ struct LateralForwardBody {
         }
         store_final(p, state, element);
     }
+
+    // The state after step t-1.
+    SRCELL_INLINE StateOf<T, resonant> present_state(int64_t element) const {
+        const State<Value<T>> state = {{p.i[element]}, {p.h[element]}, {p.hs[element]}};
+        if constexpr (resonant)
+            return {state, {p.q[element]}};
+        else
+            return state;
+    }
 };
 
 template <class T>
 void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
     const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-    for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t) {  // without steps it runs once, for the final state
-        if (p.trace)
-            launch(queue, how, LateralForwardBody<T, true>{p, t});
-        else
-            launch(queue, how, LateralForwardBody<T, false>{p, t});
-    }
+    with_flags(p.trace, p.turn.along, [&](auto save, auto resonant) {
+        for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t)  // without steps it runs once, for the final state
+            launch(queue, how, LateralForwardBody<T, decltype(save)::value, decltype(resonant)::value>{p, t});
+    });
 }
 
 // The scratch of a backward pass, in rows of (B, N). For a segment: h, hs and i before each step and after the last,
-// and drive and q of each step. Then the gradients of one step's spikes through the recurrent weights.
+// drive and gate of each step and, if resonant, q before each step. Then the gradients of one step's spikes through the
+// recurrent weights.
 template <class T>
 struct LateralRows {
     T* first;
     int64_t plane;
+    bool resonant;
 
     SRCELL_INLINE T* h(int64_t r) const { return first + r * plane; }
     SRCELL_INLINE T* hs(int64_t r) const { return h(kSegment + 1 + r); }
     SRCELL_INLINE T* i(int64_t r) const { return hs(kSegment + 1 + r); }
     SRCELL_INLINE T* drive(int64_t r) const { return i(kSegment + 1 + r); }
-    SRCELL_INLINE T* q(int64_t r) const { return drive(kSegment + r); }
-    SRCELL_INLINE T* through() const { return q(kSegment); }
+    SRCELL_INLINE T* gate(int64_t r) const { return drive(kSegment + r); }
+    SRCELL_INLINE T* q(int64_t r) const { return gate(kSegment + r); }
+    SRCELL_INLINE T* through() const { return q(resonant ? kSegment : 0); }
 };
 
 template <class T>
 SRCELL_INLINE LateralRows<T> rows_of(const DeviceLateralBackward<T>& p) {
-    return {p.scratch, p.shape.batch * p.shape.neurons};
+    return {p.scratch, p.shape.batch * p.shape.neurons, p.turn.along != nullptr};
 }
 
 // The gradients of the final state become the carry, which is kept in the arrays for the gradients of the initial
 // state.
-template <class T>
+template <class T, class Mode>
 struct LateralBeginBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
     DeviceLateralBackward<T> p;
-    int sums;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
-        p.grad_i0[element] = value_or_zero(p.grad_i, element).x;
-        p.grad_h0[element] = value_or_zero(p.grad_h, element).x;
-        p.grad_hs0[element] = value_or_zero(p.grad_hs, element).x;
-        for (int s = 0; s < sums; ++s) p.partials[s * plane + element] = 0;
+        store_carry(p, final_gradients<Mode::resonant>(p, element), element);
+        for (int s = 0; s < Mode::sums; ++s) p.partials[s * plane + element] = 0;
     }
 };
 
 // Recomputes the steps of the segment that begins at step `begin`.
-template <class T>
+template <class T, class Mode>
 struct LateralReplayBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
     DeviceLateralBackward<T> p;
     int64_t begin;
-    bool integrator;  // the trace holds i
 
     SRCELL_INLINE void run(const Place& place) const {
-        using V = Value<T>;
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
         const Chain chain = chain_at(p.shape, element);
-        const Cell<V> cell = cell_of(p.cell, chain.neuron);
+        const Cell<Value<T>> cell = cell_of<Mode::resonant>(p.cell, p.turn, chain.neuron);
         const LateralRows<T> rows = rows_of(p);
-        const T* checkpoint = p.checkpoints + begin / kSegment * 2 * plane + element;
-        State<V> state = {splat<V>(0), {checkpoint[0]}, {checkpoint[plane]}};
-        if (integrator) state.i = begin ? V{p.trace[(begin - 1) * plane + element]} : value_or_zero(p.i0, element);
+        auto state = replayed_state<Mode>(p, begin, element, plane);
         for (int64_t r = 0; r <= kSegment; ++r) {
             const int64_t t = begin + r;
             rows.h(r)[element] = state.h.x;
@@ -165,14 +167,10 @@ struct LateralReplayBody {
             if (p.elements && r < kSegment && t < p.shape.steps)
                 p.elements[t * plane + element] = t < chain.steps ? spike(state.h).x : T(0);
             if (r == kSegment || t >= chain.steps) continue;
-            V drive = {p.trace[t * plane + element]};
-            if (integrator) {
-                state.i = drive;
-                drive = drive_of(cell, drive);
-            }
-            const V q = respond(cell, state, drive);
-            rows.drive(r)[element] = drive.x;
-            rows.q(r)[element] = q.x;
+            if constexpr (Mode::parameters && Mode::resonant) rows.q(r)[element] = state.q.x;
+            const Trace<Value<T>> made = replay_step<Mode>(cell, state, get(p.trace + t * plane + element));
+            rows.drive(r)[element] = made.drive.x;
+            rows.gate(r)[element] = made.gate.x;
         }
     }
 };
@@ -216,7 +214,7 @@ struct LateralDotsBody {
 };
 
 // The adjoint of step begin + r.
-template <class T, bool recurrent, bool parameters>
+template <class T, class Mode>
 struct LateralAdjointBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
@@ -233,34 +231,42 @@ struct LateralAdjointBody {
             *grad_current = 0;
             return;
         }
-        const Cell<V> cell = cell_of(p.cell, chain.neuron);
+        const Cell<V> cell = cell_of<Mode::resonant>(p.cell, p.turn, chain.neuron);
         const LateralRows<T> rows = rows_of(p);
         const V zero = splat<V>(0), h = {rows.h(r + 1)[element]}, drive = {rows.drive(r)[element]};
         const V silent_up_to = splat<V>(p.relu ? T(0) : T(-2));  // straight-through: h >= -1 > -2
-        Adjoint<V> carry = {{p.grad_i0[element]}, {p.grad_h0[element]}, {p.grad_hs0[element]}};
+        AdjointOf<T, Mode::resonant> carry = present_carry(element);
         const V grad_h = select(less_equal(h, silent_up_to), zero, value_or_zero(p.grad_spikes, t * plane + element)) +
                          V{rows.through()[element]};
-        const V grad_hs = carry.hs;
+        const AdjointOf<T, Mode::resonant> arrived = carry;
         const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
         *grad_current = grad.i.x;
         const State<V> before = {{rows.i(r)[element]}, {rows.h(r)[element]}, {rows.hs(r)[element]}};
-        const V q = {rows.q(r)[element]};
+        const V gate = {rows.gate(r)[element]};
         T* const partials = p.partials + element;
-        if constexpr (parameters) {
+        if constexpr (Mode::parameters) {
             V sums[kParameters];
-            for (int s = 0; s < parameters_of(false); ++s) sums[s] = V{partials[s * plane]};
-            add_parameter_gradients(sums, cell, before, grad, grad_hs, V{rows.i(r + 1)[element]}, drive, q);
-            for (int s = 0; s < parameters_of(false); ++s) partials[s * plane] = sums[s].x;
+            for (int s = 0; s < Mode::sums; ++s) sums[s] = V{partials[s * plane]};
+            add_parameter_gradients(sums, cell, before, grad, arrived.hs, V{rows.i(r + 1)[element]}, drive, gate);
+            if constexpr (Mode::resonant)
+                add_turn_gradients(sums, ResonantState<V>{before, {rows.q(r)[element]}}, grad.i, arrived.q);
+            for (int s = 0; s < Mode::sums; ++s) partials[s * plane] = sums[s].x;
         } else {
             *partials = (V{*partials} + grad.u).x;
         }
-        if constexpr (recurrent)
-            carry_recurrence(cell, carry, grad.u, before.h, before.hs, q);
+        if constexpr (Mode::recurrent)
+            carry_recurrence(cell, carry, grad.u, before.h, before.hs, gate);
         else
             carry.h = carry.hs = zero;
-        p.grad_i0[element] = carry.i.x;
-        p.grad_h0[element] = carry.h.x;
-        p.grad_hs0[element] = carry.hs.x;
+        store_carry(p, carry, element);
+    }
+
+    SRCELL_INLINE AdjointOf<T, Mode::resonant> present_carry(int64_t element) const {
+        const Adjoint<Value<T>> carry = {{p.grad_i0[element]}, {p.grad_h0[element]}, {p.grad_hs0[element]}};
+        if constexpr (Mode::resonant)
+            return {carry, {p.grad_q0[element]}};
+        else
+            return carry;
     }
 };
 
@@ -278,16 +284,17 @@ struct LateralEndBody {
     }
 };
 
-template <bool recurrent, bool parameters, class T>
+template <class Mode, class T>
 void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
     const int64_t plane = p.shape.batch * p.shape.neurons, steps = p.shape.steps;
     const Launch how = spread(queue, plane), dots = spread(queue, plane * kWarp, sizeof(T));
+    launch(queue, how, LateralBeginBody<T, Mode>{p});
     for (int64_t begin = (segments(steps) - 1) * kSegment; begin >= 0; begin -= kSegment) {
-        launch(queue, how, LateralReplayBody<T>{p, begin, parameters});
+        launch(queue, how, LateralReplayBody<T, Mode>{p, begin});
         const int64_t end = begin + kSegment < steps ? begin + kSegment : steps;
         for (int64_t r = end - begin - 1; r >= 0; --r) {
             launch(queue, dots, LateralDotsBody<T>{p, begin + r + 1, p.scratch + (r + 1) * plane});
-            launch(queue, how, LateralAdjointBody<T, recurrent, parameters>{p, begin, r});
+            launch(queue, how, LateralAdjointBody<T, Mode>{p, begin, r});
         }
     }
     if (steps) launch(queue, dots, LateralDotsBody<T>{p, 0, p.scratch});
@@ -296,13 +303,7 @@ void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
 
 template <class T>
 void lateral_backward(Queue& queue, const DeviceLateralBackward<T>& p) {
-    const bool parameters = wants_parameters(p);
-    const int64_t plane = p.shape.batch * p.shape.neurons;
-    launch(queue, spread(queue, plane), LateralBeginBody<T>{p, parameters ? parameters_of(false) : 1});
-    if (parameters)
-        p.recurrent ? lateral_segments<true, true>(queue, p) : lateral_segments<false, true>(queue, p);
-    else
-        p.recurrent ? lateral_segments<true, false>(queue, p) : lateral_segments<false, false>(queue, p);
+    with_mode<T>(p, [&](auto mode) { lateral_segments<decltype(mode)>(queue, p); });
     reduce_parameters(queue, p);
 }
 

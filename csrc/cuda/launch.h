@@ -124,6 +124,13 @@ void launch(Queue&, const Launch& how, const Body& body) {
 
 #endif
 
+// Calls body with two flags as std::true_type or std::false_type.
+template <class Body>
+void with_flags(bool first, bool second, Body body) {
+    const auto with = [&](auto known) { second ? body(known, std::true_type{}) : body(known, std::false_type{}); };
+    first ? with(std::true_type{}) : with(std::false_type{});
+}
+
 // A launch with one thread per item, each with `shared_bytes` bytes of shared memory. A block has kThreads threads, or
 // fewer whole warps if there would be fewer blocks than processors or a block would exceed the default shared memory.
 inline Launch spread(const Queue& queue, int64_t items, int shared_bytes = 0) {

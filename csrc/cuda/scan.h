@@ -12,15 +12,21 @@ SRCELL_INLINE Chain chain_at(const ScanShape& shape, int64_t element) {
     return {element, element - sample * shape.neurons, steps_of(shape, sample)};
 }
 
-template <class T>
-SRCELL_INLINE Value<T> parameter_of(const Parameter<T>& parameter, int64_t neuron) {
-    return {parameter.data ? parameter.data[parameter.stride * neuron] : parameter.constant};
-}
+// The state of a thread's neuron, and the gradients that it carries.
+template <class T, bool resonant>
+using StateOf = std::conditional_t<resonant, ResonantState<Value<T>>, State<Value<T>>>;
+template <class T, bool resonant>
+using AdjointOf = std::conditional_t<resonant, ResonantAdjoint<Value<T>>, Adjoint<Value<T>>>;
 
-template <class T>
-SRCELL_INLINE Cell<Value<T>> cell_of(const CellParameters<T>& p, int64_t n) {
+template <bool resonant, class T>
+SRCELL_INLINE Cell<Value<T>> cell_of(const CellParameters<T>& p, const Turn<T>& turn, int64_t n) {
     Value<T> parameters[kParameters];
-    for (int k = 0; k < kParameters; ++k) parameters[k] = parameter_of(p.of[k], n);
+    for (int k = 0; k < parameters_of(false); ++k) parameters[k] = parameter_of(p.of[k], n);
+    parameters[kOmega] = splat<Value<T>>(0);
+    if constexpr (resonant) {
+        parameters[kAlpha] = {turn.along[turn.stride * n]};
+        parameters[kOmega] = {turn.across[turn.stride * n]};
+    }
     return make_cell(parameters);
 }
 
@@ -29,9 +35,14 @@ SRCELL_INLINE auto value_or_zero(const T* values, int64_t at) {
     return values ? get(values + at) : splat<decltype(get(values))>(0);
 }
 
-template <class T>
-SRCELL_INLINE State<Value<T>> initial_state(const CellForward<T>& p, int64_t element) {
-    return {value_or_zero(p.i0, element), value_or_zero(p.h0, element), value_or_zero(p.hs0, element)};
+template <bool resonant, class T>
+SRCELL_INLINE StateOf<T, resonant> initial_state(const CellForward<T>& p, int64_t element) {
+    const State<Value<T>> state = {value_or_zero(p.i0, element), value_or_zero(p.h0, element),
+                                   value_or_zero(p.hs0, element)};
+    if constexpr (resonant)
+        return {state, value_or_zero(p.q0, element)};
+    else
+        return state;
 }
 
 template <class T>
@@ -39,6 +50,64 @@ SRCELL_INLINE void store_final(const CellForward<T>& p, const State<Value<T>>& s
     p.i[element] = state.i.x;
     p.h[element] = state.h.x;
     p.hs[element] = state.hs.x;
+}
+
+template <class T>
+SRCELL_INLINE void store_final(const CellForward<T>& p, const ResonantState<Value<T>>& state, int64_t element) {
+    store_final(p, static_cast<const State<Value<T>>&>(state), element);
+    p.q[element] = state.q.x;
+}
+
+// The carry before a sample's last step.
+template <bool resonant, class T>
+SRCELL_INLINE AdjointOf<T, resonant> final_gradients(const CellBackward<T>& p, int64_t element) {
+    const Adjoint<Value<T>> carry = {value_or_zero(p.grad_i, element), value_or_zero(p.grad_h, element),
+                                     value_or_zero(p.grad_hs, element)};
+    if constexpr (resonant)
+        return {carry, value_or_zero(p.grad_q, element)};
+    else
+        return carry;
+}
+
+// Stores the carry in the arrays for the gradients of the initial state.
+template <class T>
+SRCELL_INLINE void store_carry(const CellBackward<T>& p, const Adjoint<Value<T>>& carry, int64_t element) {
+    p.grad_i0[element] = carry.i.x;
+    p.grad_h0[element] = carry.h.x;
+    p.grad_hs0[element] = carry.hs.x;
+}
+
+template <class T>
+SRCELL_INLINE void store_carry(const CellBackward<T>& p, const ResonantAdjoint<Value<T>>& carry, int64_t element) {
+    store_carry(p, static_cast<const Adjoint<Value<T>>&>(carry), element);
+    p.grad_q0[element] = carry.q.x;
+}
+
+// Saves the state before a segment, in checkpoint_rows() rows of a plane.
+template <bool resonant, bool traced, class T>
+SRCELL_INLINE void save_checkpoint(T* row, int64_t plane, const StateOf<T, resonant>& state) {
+    if constexpr (!traced) {
+        *row = state.i.x;
+        row += plane;
+    }
+    row[0] = state.h.x;
+    row[plane] = state.hs.x;
+    if constexpr (resonant) row[2 * plane] = state.q.x;
+}
+
+// i is 0 if there is a trace, which holds it.
+template <bool resonant, bool traced, class T>
+SRCELL_INLINE StateOf<T, resonant> load_checkpoint(const T* row, int64_t plane) {
+    Value<T> i = splat<Value<T>>(0);
+    if constexpr (!traced) {
+        i = {*row};
+        row += plane;
+    }
+    const State<Value<T>> state = {i, {row[0]}, {row[plane]}};
+    if constexpr (resonant)
+        return {state, {row[2 * plane]}};
+    else
+        return state;
 }
 
 // `values` is null if the array is empty: without steps, or without inputs.
@@ -74,99 +143,101 @@ SRCELL_INLINE auto either(T* numbers, Void* halves) {
         return static_cast<std::conditional_t<std::is_const_v<T>, const Out, Out>*>(halves);
 }
 
-template <class T, bool save, class In, class Out>
+template <class T, bool save, bool resonant, class In, class Out>
 SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t element) {
+    constexpr int64_t saved = checkpoint_rows(resonant, false);
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const Chain chain = chain_at(p.shape, element);
-    const Cell<Value<T>> cell = cell_of(p.cell, chain.neuron);
-    State<Value<T>> state = initial_state(p, element);
+    const Cell<Value<T>> cell = cell_of<resonant>(p.cell, p.turn, chain.neuron);
+    StateOf<T, resonant> state = initial_state<resonant>(p, element);
     const In* current = element_or_null(static_cast<const In*>(p.current), element);
     Out* spikes = element_or_null(either<Out>(p.spikes, p.half_spikes), element);
     read_ahead(
         chain.steps, [&](int64_t t) { return get(current + t * plane); },
         [&](int64_t t, Value<T> c) {
-            if (save && t % kSegment == 0) {
-                T* checkpoint = p.checkpoints + t / kSegment * 3 * plane + element;
-                checkpoint[0] = state.i.x;
-                checkpoint[plane] = state.h.x;
-                checkpoint[2 * plane] = state.hs.x;
-            }
+            if (save && t % kSegment == 0)
+                save_checkpoint<resonant, false>(p.checkpoints + t / kSegment * saved * plane + element, plane, state);
             step(cell, state, c);
             put(spikes + t * plane, spike(state.h));
         });
     for (int64_t t = chain.steps; t < p.shape.steps; ++t) put(spikes + t * plane, splat<Value<T>>(0));
     if (save)
-        for (int64_t row = 3 * segments(chain.steps); row < 3 * segments(p.shape.steps); ++row)
+        for (int64_t row = saved * segments(chain.steps); row < saved * segments(p.shape.steps); ++row)
             p.checkpoints[row * plane + element] = 0;
     store_final(p, state, element);
 }
 
 // What the adjoint needs from the recomputation of a segment, the kSegment steps after a checkpoint: each thread has
 // its own column of shared memory, whose rows are `stride` elements apart, the number of threads in a block.
-template <class T, bool more, bool integrator>
+template <class T, class Mode>
 struct ChainTrace {
+    static constexpr bool more = Mode::recurrent || Mode::parameters, turns = Mode::parameters && Mode::resonant;
     static constexpr int kRows = kSegment + (kSegment + 1) +               // drive, h
-                                 (more ? kSegment + (kSegment + 1) : 0) +  // q, hs
-                                 (integrator ? kSegment + 1 : 0);          // i
+                                 (more ? kSegment + (kSegment + 1) : 0) +  // gate, hs
+                                 (Mode::parameters ? kSegment + 1 : 0) +   // i
+                                 (turns ? kSegment : 0);                   // q
     T* column;
     int64_t stride;
 
     SRCELL_INLINE T& drive(int t) const { return column[t * stride]; }
     SRCELL_INLINE T& h(int t) const { return column[(kSegment + t) * stride]; }
-    SRCELL_INLINE T& q(int t) const { return column[(2 * kSegment + 1 + t) * stride]; }
+    SRCELL_INLINE T& gate(int t) const { return column[(2 * kSegment + 1 + t) * stride]; }
     SRCELL_INLINE T& hs(int t) const { return column[(3 * kSegment + 1 + t) * stride]; }
     SRCELL_INLINE T& i(int t) const { return column[(4 * kSegment + 2 + t) * stride]; }
+    SRCELL_INLINE T& q(int t) const { return column[(5 * kSegment + 3 + t) * stride]; }
 };
 
 // Recomputes a segment's steps from the checkpoint before the segment and from the currents.
-template <class T, class In>
+template <class T, bool resonant, class In>
 struct CurrentReplay {
     const DeviceScanBackward<T>& p;
     int64_t element, plane;
 
-    SRCELL_INLINE State<Value<T>> begin(int64_t step) const {
-        const T* checkpoint = p.checkpoints + step / kSegment * 3 * plane + element;
-        return {{checkpoint[0]}, {checkpoint[plane]}, {checkpoint[2 * plane]}};
+    SRCELL_INLINE StateOf<T, resonant> begin(int64_t step) const {
+        const int64_t row = step / kSegment * checkpoint_rows(resonant, false);
+        return load_checkpoint<resonant, false>(p.checkpoints + row * plane + element, plane);
     }
     SRCELL_INLINE Value<T> read(int64_t t) const {
         return get(static_cast<const In*>(p.current) + t * plane + element);
     }
-    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, State<Value<T>>& state, Value<T> current) const {
+    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, StateOf<T, resonant>& state,
+                                          Value<T> current) const {
         return step(cell, state, current);
     }
 };
 
 // The adjoint of a chain's steps, last to first.
-template <bool recurrent, bool parameters, class T, class Replay, class Arriving, class Out>
+template <class Mode, class T, class Replay, class Arriving, class Out>
 SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, const Replay& replay,
                                   const Arriving* grad_spikes, Out* grad_current, T* column, int64_t stride) {
     using V = Value<T>;
-    constexpr bool more = recurrent || parameters;
+    constexpr bool parameters = Mode::parameters, resonant = Mode::resonant;
     const int64_t plane = p.shape.batch * p.shape.neurons, element = chain.element;
-    const Cell<V> cell = cell_of(p.cell, chain.neuron);
-    const ChainTrace<T, more, parameters> trace = {column, stride};
+    const Cell<V> cell = cell_of<resonant>(p.cell, p.turn, chain.neuron);
+    using Kept = ChainTrace<T, Mode>;
+    const Kept trace = {column, stride};
     const T silent_up_to = p.relu ? T(0) : T(-2);  // straight-through: h >= -1 > -2, so every gradient passes
-    Adjoint<V> carry = {value_or_zero(p.grad_i, element), value_or_zero(p.grad_h, element),
-                        value_or_zero(p.grad_hs, element)};
+    AdjointOf<T, resonant> carry = final_gradients<resonant>(p, element);
     const V zero = splat<V>(0);
     V sums[kParameters];
     for (V& sum : sums) sum = zero;
     for (int64_t t = chain.steps; t < p.shape.steps; ++t) put(grad_current + t * plane + element, zero);
     for (int64_t begin = (segments(chain.steps) - 1) * kSegment, end = chain.steps; begin >= 0;
          end = begin, begin -= kSegment) {
-        State<V> state = replay.begin(begin);
+        StateOf<T, resonant> state = replay.begin(begin);
         const int steps = static_cast<int>(end - begin);
         trace.h(0) = state.h.x;
-        if (more) trace.hs(0) = state.hs.x;
-        if (parameters) trace.i(0) = state.i.x;
+        if constexpr (Kept::more) trace.hs(0) = state.hs.x;
+        if constexpr (parameters) trace.i(0) = state.i.x;
         const auto recompute = [&](int64_t at, V read) {
             const int t = static_cast<int>(at);
+            if constexpr (Kept::turns) trace.q(t) = state.q.x;
             const Trace<V> made = replay.advance(cell, state, read);
             trace.drive(t) = made.drive.x;
             trace.h(t + 1) = state.h.x;
-            if (more) trace.q(t) = made.gate.x;
-            if (more) trace.hs(t + 1) = state.hs.x;
-            if (parameters) trace.i(t + 1) = state.i.x;
+            if constexpr (Kept::more) trace.gate(t) = made.gate.x;
+            if constexpr (Kept::more) trace.hs(t + 1) = state.hs.x;
+            if constexpr (parameters) trace.i(t + 1) = state.i.x;
         };
         read_ahead(steps, [&](int64_t t) { return replay.read(begin + t); }, recompute);
         const auto arriving = [&](int64_t back) {
@@ -176,26 +247,26 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
             const int t = steps - 1 - static_cast<int>(back);
             const V h = {trace.h(t + 1)}, drive = {trace.drive(t)};
             const V grad_h = select(less_equal(h, splat<V>(silent_up_to)), zero, grad_spike);
-            const V grad_hs = carry.hs;
+            const AdjointOf<T, resonant> arrived = carry;
             const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
             put(grad_current + (begin + t) * plane + element, grad.i);
             if constexpr (parameters) {
                 const State<V> before = {{trace.i(t)}, {trace.h(t)}, {trace.hs(t)}};
-                add_parameter_gradients(sums, cell, before, grad, grad_hs, V{trace.i(t + 1)}, drive, V{trace.q(t)});
+                add_parameter_gradients(sums, cell, before, grad, arrived.hs, V{trace.i(t + 1)}, drive,
+                                        V{trace.gate(t)});
+                if constexpr (resonant)
+                    add_turn_gradients(sums, ResonantState<V>{before, {trace.q(t)}}, grad.i, arrived.q);
             } else {
                 sums[kBias] = sums[kBias] + grad.u;
             }
-            if constexpr (recurrent)
-                carry_recurrence(cell, carry, grad.u, V{trace.h(t)}, V{trace.hs(t)}, V{trace.q(t)});
+            if constexpr (Mode::recurrent)
+                carry_recurrence(cell, carry, grad.u, V{trace.h(t)}, V{trace.hs(t)}, V{trace.gate(t)});
             else
                 carry.h = carry.hs = zero;
         });
     }
-    p.grad_i0[element] = carry.i.x;
-    p.grad_h0[element] = carry.h.x;
-    p.grad_hs0[element] = carry.hs.x;
-    constexpr int used = parameters ? parameters_of(false) : 1;
-    for (int k = 0; k < used; ++k) p.partials[k * plane + element] = sums[k].x;
+    store_carry(p, carry, element);
+    for (int k = 0; k < Mode::sums; ++k) p.partials[k * plane + element] = sums[k].x;
 }
 
 // The number of blocks of 128 threads for which a processor must have registers. With 8, an H100 runs all chains of 256
@@ -203,12 +274,12 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
 // keep more of each step.
 template <class T>
 constexpr int forward_blocks = sizeof(T) == sizeof(float) ? 8 : 1;
-template <class T, bool recurrent, bool parameters>
-constexpr int backward_blocks = sizeof(T) > sizeof(float) || parameters ? 1
-                                : recurrent                             ? 6
-                                                                        : 8;
+template <class T, class Mode>
+constexpr int backward_blocks = sizeof(T) > sizeof(float) || Mode::parameters ? 1
+                                : Mode::recurrent                             ? 6
+                                                                              : 8;
 
-template <class T, bool save, class In, class Out>
+template <class T, bool save, bool resonant, class In, class Out>
 struct ScanForwardBody {
     static constexpr int kMaxThreads = kThreads, kMinBlocks = forward_blocks<T>;
     static constexpr bool kLoads = false;
@@ -216,24 +287,23 @@ struct ScanForwardBody {
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item();
-        if (element < p.shape.batch * p.shape.neurons) scan_forward_chain<T, save, In, Out>(p, element);
+        if (element < p.shape.batch * p.shape.neurons) scan_forward_chain<T, save, resonant, In, Out>(p, element);
     }
 };
 
-template <class T, bool recurrent, bool parameters, class In, class Out>
+template <class T, class Mode, class In, class Out>
 struct ScanBackwardBody {
-    static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, recurrent, parameters>;
+    static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, Mode>;
     static constexpr bool kLoads = false;
     DeviceScanBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
-        const CurrentReplay<T, In> replay = {p, element, plane};
+        const CurrentReplay<T, Mode::resonant, In> replay = {p, element, plane};
         const Out* grad_spikes = either<Out>(p.grad_spikes, p.half_grad_spikes);
-        backward_chain<recurrent, parameters>(p, chain_at(p.shape, element), replay, grad_spikes,
-                                              static_cast<In*>(p.grad_current), place.shared_as<T>() + place.thread,
-                                              place.threads);
+        backward_chain<Mode>(p, chain_at(p.shape, element), replay, grad_spikes, static_cast<In*>(p.grad_current),
+                             place.shared_as<T>() + place.thread, place.threads);
     }
 };
 
@@ -259,28 +329,21 @@ void scan_forward(Queue& queue, const DeviceScanForward<T>& p) {
     with_elements<T>(p.element, p.half_spikes, [&](auto in, auto out) {
         using In = typename decltype(in)::type;
         using Out = typename decltype(out)::type;
-        if (p.checkpoints)
-            launch(queue, how, ScanForwardBody<T, true, In, Out>{p});
-        else
-            launch(queue, how, ScanForwardBody<T, false, In, Out>{p});
+        with_flags(p.checkpoints, p.turn.along, [&](auto save, auto resonant) {
+            launch(queue, how, ScanForwardBody<T, decltype(save)::value, decltype(resonant)::value, In, Out>{p});
+        });
     });
 }
 
 // Launches the instance of Body for the call's mode, with a column of shared memory for each thread.
-template <template <class, bool, bool, class...> class Body, class T, class... Elements, class Call>
+template <template <class, class, class...> class Body, class T, class... Elements, class Call>
 void launch_backward(Queue& queue, const Call& p) {
     const int64_t chains = p.shape.batch * p.shape.neurons;
-    const auto with = [&](auto recurrent, auto parameters) {
-        constexpr bool r = decltype(recurrent)::value, q = decltype(parameters)::value;
-        const int column = ChainTrace < T, r || q, q > ::kRows * static_cast<int>(sizeof(T));
-        launch(queue, spread(queue, chains, column), Body<T, r, q, Elements...>{p});
-    };
-    using Yes = std::true_type;
-    using No = std::false_type;
-    if (wants_parameters(p))
-        p.recurrent ? with(Yes{}, Yes{}) : with(No{}, Yes{});
-    else
-        p.recurrent ? with(Yes{}, No{}) : with(No{}, No{});
+    with_mode<T>(p, [&](auto mode) {
+        using Mode = decltype(mode);
+        const int column = ChainTrace<T, Mode>::kRows * static_cast<int>(sizeof(T));
+        launch(queue, spread(queue, chains, column), Body<T, Mode, Elements...>{p});
+    });
 }
 
 template <class T>

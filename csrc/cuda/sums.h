@@ -1,5 +1,5 @@
 // Sums in the same fixed trees as on the CPU: pairs, then pairs of pairs. Included by device.h inside its namespace,
-// after launch.h; knows nothing about the time loop.
+// after turn.h; knows nothing about the time loop.
 
 constexpr int kTreeLeaves = 16;
 
@@ -69,10 +69,11 @@ struct SumRows {
 // then, for a parameter of the whole layer, over the neurons.
 template <class T>
 void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
+    unturn_gradients(queue, p);
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
     SumRows<T> samples = {{}, batch, neurons, neurons, kWarp}, all = {{}, plane ? neurons : 0, 1, 1, 1};
     int sums = 0, totals = 0;
-    for (int s = 0; s < parameters_of(false); ++s) {
+    for (int s = 0; s < kParameters; ++s) {
         T* const target = p.grad_parameters[s];
         if (!target) continue;
         T* const elements = plane ? p.partials + s * plane : target;  // not read without rows

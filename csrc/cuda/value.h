@@ -53,6 +53,7 @@ SRCELL_INLINE V splat(scalar_of<V> x) {
     SRCELL_INLINE Value<T> at_most(Value<T> v, Value<T> limit) { return limit.x < v.x ? limit : v; }                   \
     SRCELL_INLINE Value<T> at_least(Value<T> v, Value<T> limit) { return limit.x > v.x ? limit : v; }                  \
     SRCELL_INLINE bool less(Value<T> a, Value<T> b) { return a.x < b.x; }                                              \
+    SRCELL_INLINE bool not_equal(Value<T> a, Value<T> b) { return a.x != b.x; }                                        \
     SRCELL_INLINE bool less_equal(Value<T> a, Value<T> b) { return a.x <= b.x; }                                       \
     SRCELL_INLINE Value<T> select(bool mask, Value<T> yes, Value<T> no) { return mask ? yes : no; }                    \
     SRCELL_INLINE Value<T> with_sign_of(Value<T> v, Value<T> sign) {                                                   \

@@ -36,6 +36,9 @@ class Layer:
     ) -> None: ...
     @property
     def shape(self) -> Any: ...  # for the kernels of srcell._cuda
+    @property
+    def turns(self) -> int: ...
+    device_turn: int
 
 class IntegerLayer:
     def __init__(

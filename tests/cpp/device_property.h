@@ -7,12 +7,6 @@
 
 namespace srcell {
 
-// The device has no resonance yet.
-inline CellOptions device_options(CellOptions o) {
-    o.resonant = false;
-    return o;
-}
-
 template <class T>
 bool scans_agree(Input& in, const CellOptions& o) {
     CellInputs<T> cell(in, o, in.bytes(4));
@@ -23,7 +17,7 @@ bool scans_agree(Input& in, const CellOptions& o) {
     for (const Card& card : cards(in)) {
         ScanCall<T> call(cell, current, backward, kOtherPoison);
         CHECK(call.run(card, 1) == expected && same(call.checkpoints, on_cpu.checkpoints));
-        check_padding(clamped(o), call.checkpoints, 3, kSegment);
+        check_padding(clamped(o), call.checkpoints, 3 + o.resonant, kSegment);
     }
     return current.size();
 }
@@ -103,7 +97,7 @@ void altered_rows_stay_within_bounds(const Card& card, const CellInputs<T>& cell
         run(*kernels_scalar(), cell, rows.as_read_by_device(), weight, {false, false, false}, 1, kPoison);
     const Array<T> weight_t = transposed(weight, o.neurons, rows.inputs);
     CellOutputs<T> out(cell, kOtherPoison);
-    Array<T> trace = out.plane(o.steps), checkpoints = out.plane(segments(o.steps) * 2);
+    Array<T> trace = out.plane(o.steps), checkpoints = out.plane(segments(o.steps) * (2 + o.resonant));
     device::Queue queue = card.queue();
     device::events_forward(queue, DeviceEventsForward<T>{out.forward(1),
                                                          {rows.events(), nullptr, nullptr},

@@ -13,7 +13,7 @@ void scan_shapes_agree() {
             for (const int64_t neurons : {0, 1, 7, 31, 32, 130})
                 for (int repeat = 0; repeat < (batch == 37 && neurons > 7 ? 0 : 6); ++repeat) {
                     Input in(++number);
-                    const CellOptions o = device_options(cell_options(in, steps, batch, neurons));
+                    const CellOptions o = cell_options(in, steps, batch, neurons);
                     scans_agree<float>(in, o);
                     scans_agree<double>(in, o);
                     if (repeat == 0) half_scans_agree<device::Float16>(in, o, Element::float16);
@@ -89,7 +89,7 @@ void constants_need_no_memory() {
 template <class T>
 void passes_agree(int64_t steps, int64_t batch, int64_t neurons, int64_t inputs, uint64_t number) {
     Input in(number);
-    const CellOptions o = device_options(cell_options(in, steps, batch, neurons));
+    const CellOptions o = cell_options(in, steps, batch, neurons);
     passes_agree<T>(in, o, inputs, [&](EventRows<T>& rows) {
         if (number % 3 == 0) corrupt(in, rows);
         return number % 3 == 0;

@@ -7,7 +7,7 @@ namespace {
 
 template <class T>
 bool passes_agree(Input& in) {
-    const CellOptions o = device_options(cell_options(in));
+    const CellOptions o = cell_options(in);
     return passes_agree<T>(in, o, input_count(in, o), [&](EventRows<T>& rows) {
         const bool altered = in.rarely(64);
         if (altered) corrupt(in, rows);

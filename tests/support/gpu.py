@@ -17,6 +17,7 @@ from srcell import EventBatch, integer_src_linear
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu, encode
 from support.inputs import CONSTANTS, PARAMETERS, STATE, Inputs, Outputs, with_values
+from support.inputs import resonant as with_resonance
 
 MODULE = os.environ.get("SRCELL_CUDA_ON_HOST")
 CARD = torch.cuda.is_available()
@@ -124,6 +125,7 @@ def make_case(
     density: float = 0.1,
     cell: str = "constants",
     recurrent: bool = False,
+    resonant: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Inputs, Tensor | EventBatch | None]:
     """By name, the arguments that make a layer (T, B, N) spike; and the input that gets no gradient, or None for
@@ -155,6 +157,10 @@ def make_case(
     if cell != "constants":
         size = (neurons,) if cell == "per neuron" else ()
         given |= {name: torch.full(size, x, dtype=dtype) for name, x in zip(PARAMETERS, CONSTANTS, strict=True)}
+    if resonant:
+        given = with_resonance(given, sum(shape))
+        if cell != "per neuron":
+            given["omega"] = torch.full((), 0.3, dtype=dtype)
     return given, x
 
 
@@ -170,7 +176,7 @@ def layer_of(
     def run(*tensors: Tensor) -> list[Tensor]:
         device = tensors[0].device
         given = dict(zip(names, tensors, strict=True)) | {name: moved(y, device) for name, y in options.items()}
-        bias, state = given.pop("bias"), tuple(given.pop(name) for name in STATE if name in given)
+        bias, state = given.pop("bias"), tuple(given.pop(name) for name in (*STATE, "q0") if name in given)
         if "current" in given:
             spikes, final = src(given.pop("current"), bias, state or None, **given)
         else:

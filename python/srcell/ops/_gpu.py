@@ -40,6 +40,13 @@ class Gpu:
             queue = torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream
             kernel(queue, *map(plain, arguments))
 
+    def make_turn(self, struct: core.Layer, bias: Tensor) -> Tensor:
+        """The turn of resonant neurons, (2, 1) or (2, N); the struct then has its address."""
+        turn = self.empty(bias, 2, struct.turns)
+        struct.device_turn = address(turn)
+        self.launch("make_turn", struct)
+        return turn
+
     def scan_forward(self, run: Forward, current: Tensor) -> None:
         """Fill spikes, state, trace and checkpoints from given currents.
 
@@ -62,7 +69,8 @@ class Gpu:
             by_current = (current, *_elements(current, grads[0]), saved, grad_current)
             return self.launch("scan_backward", layer.struct, grads, gradients, partials, *by_current)
         weight_t, grad_weight_hh = layer.given.weight_hh.t().contiguous(), gradients[0]
-        scratch = self.empty(layer.given.bias, cuda_module().lateral_rows, *layer.sizes[1:])
+        rows = cuda_module().lateral_rows(layer.turn is not None)
+        scratch = self.empty(layer.given.bias, rows, *layer.sizes[1:])
         # The input of the recurrent weights: at step t the spikes of step t-1.
         elements = None if grad_weight_hh is None else self.empty(layer.given.bias, *layer.sizes)
         by_step = (weight_t, scratch, grad_current, elements)

@@ -134,8 +134,6 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
     _, batch, neurons = sizes
     if len(layer.constants) not in CONSTANTS:
         raise ValueError(f"constants: expected {CONSTANTS[0]} or {CONSTANTS[1]} values, got {len(layer.constants)}")
-    if _gpu.is_gpu(like.device) and resonates(layer):
-        raise ValueError("omega: expected the constant 0 on a GPU, whose kernels have no resonance yet, got another")
     state = ("i",) if backward else states_of(layer)
     vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
     check_tensor("bias", layer.bias, like, *vectors)
@@ -225,6 +223,8 @@ class Layer(NamedTuple):
     """The arguments, checked and contiguous; keep them alive while kernels use the addresses of their tensors."""
     struct: core.Layer
     """The struct that kernels take, with these addresses."""
+    turn: Tensor | None
+    """Of resonant neurons on a GPU, their turn, whose address the struct has; on the CPU the struct holds it."""
 
 
 def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> Layer:
@@ -253,7 +253,9 @@ def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: 
         address(given.weight_hh),
         given.lateral_surrogate == "relu",
     )
-    return Layer(sizes, like, given, struct)
+    on_gpu = _gpu.is_gpu(like.device) and resonates(given)
+    turn = _gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias) if on_gpu else None
+    return Layer(sizes, like, given, struct, turn)
 
 
 def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dtype | None = None) -> list[Any]:

@@ -190,7 +190,8 @@ class TrainingConfig:
             raise ValueError(f"slowest_alpha: expected 0 or at least alpha, {self.alpha}, got {self.slowest_alpha}")
         if self.highest_omega and not 0 < self.omega <= self.highest_omega:
             raise ValueError(
-                f"highest_omega: expected 0, or at least an omega above 0, got {self.highest_omega} with omega {self.omega}"
+                f"highest_omega: expected 0, or at least an omega above 0, got {self.highest_omega} with "
+                f"omega {self.omega}"
             )
         if self.omega and not self.hidden_sizes:
             raise ValueError(f"omega: expected 0 without hidden layers, got {self.omega}")
