@@ -282,6 +282,44 @@ for delay, setting in ((200, ""), (50, "--slowest-alpha 0.9 --delay 50")):
         task = f"delayed recall over {delay} steps"
         BESIDE[f"recall-{delay}-{who}"] = beside(task, "delayed-recall", who, 4, (0,), change)
 TABLE |= BESIDE
+
+
+def resonance(task: str, network: str, command: str, epochs: int, seeds: tuple[int, ...], rate: str) -> Row:
+    """One of a pair of rows: with resonance and without, each at the best of the learning rates that were tried."""
+    mode = "lateral" if "lateral" in network else "st"
+    return Row(task, network, mode, f"srcell train {command} --lr {rate}", epochs, seeds, configurations_tried=3)
+
+
+FREQUENCIES = "--omega 0.01 --highest-omega 1"
+# The row "psmnist" is the partner of the first, "japanese-vowels" of the last.
+RESONANCE = {
+    "resonance-psmnist": resonance(
+        "MNIST, pixel by pixel, permuted",
+        "1-256, lateral, resonant",
+        f"psmnist --preset best --validation 0 {FREQUENCIES}",
+        epochs=4,
+        seeds=(0,),
+        rate="2e-3",
+    )
+}
+for suffix, network, change, rate in (
+    ("-without", "28-256, lateral", "", "1e-2"),
+    ("", "28-256, lateral, resonant", f" {FREQUENCIES}", "5e-3"),
+):
+    command = f"seqmnist-rows --preset best --validation 0{change}"
+    RESONANCE[f"resonance-rows{suffix}"] = resonance("MNIST, row by row", network, command, 3, THREE, rate)
+for suffix, network, change in (("-without", "784-128-100", ""), ("", "784-128-100, resonant", f" {FREQUENCIES}")):
+    command = f"mnist --preset fast --validation 0{change}"
+    RESONANCE[f"resonance-mnist{suffix}"] = resonance("MNIST, rate", network, command, 6, THREE, "1e-2")
+RESONANCE["resonance-vowels"] = resonance(
+    "Japanese Vowels",
+    "12-256, lateral, resonant",
+    f"japanese-vowels --preset best --validation 0 {FREQUENCIES}",
+    epochs=60,
+    seeds=tuple(range(10)),
+    rate="1e-2",
+)
+TABLE |= RESONANCE
 # Ablations: mnist-100 with one change each, in five epochs.
 ABLATIONS = {
     "5-epochs": ("st", ""),

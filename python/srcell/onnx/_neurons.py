@@ -16,9 +16,13 @@ BISECTIONS = 60
 
 
 class Cell(NamedTuple):
-    """The cell parameters as the step uses them, one value or one per neuron, as in csrc/cell.h."""
+    """The cell parameters as the step uses them, one value or one per neuron, as in csrc/cell.h.
+
+    Of resonant neurons, ``alpha`` is alpha cos(omega) and ``turn`` is alpha sin(omega); ``turn`` of others is None.
+    """
 
     alpha: ir.Value
+    turn: ir.Value | None
     rho: ir.Value
     inverse_rho: ir.Value
     r: ir.Value
@@ -31,32 +35,34 @@ class Cell(NamedTuple):
 
 
 def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[float]) -> Cell:
-    """The parameters from an operator's arguments: tensors if there are any, otherwise constants.
-
-    Raises:
-        ValueError: the neurons resonate.
-
-    """
+    """The parameters from an operator's arguments: tensors if there are any, otherwise constants."""
     dtype = dtype_of(bias)
     alpha, rho, r, rs, zs_hyp, zs_dep, *omega = tensors or [constant(x, dtype) for x in constants]
+    turn = None
     if omega:
-        raise ValueError("omega: expected the constant 0 in a network to export, got neurons that resonate")
+        wide_alpha, wide_omega = (op.Cast(x, to=ir.DataType.DOUBLE) for x in (alpha, *omega))
+        alpha = op.Cast(op.Mul(wide_alpha, op.Cos(wide_omega)), to=dtype)
+        turn = op.Cast(op.Mul(wide_alpha, op.Sin(wide_omega)), to=dtype)
     one, ten, minus_five = (constant(x, dtype) for x in (1, 10, -5))
     inverse_rho, zs_span = op.Div(one, rho), op.Sub(zs_dep, zs_hyp)
-    return Cell(alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, ten, minus_five)
+    return Cell(alpha, turn, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, ten, minus_five)
 
 
 def advance(body: Body, cell: Cell, state: Values, current: ir.Value) -> list[ir.Value]:
-    """i, h and hs after a step, in csrc/cell.h's order of operations; but ONNX has no fused multiply-add."""
-    i, h, hs = state
+    """The state after a step, in csrc/cell.h's order of operations; but ONNX has no fused multiply-add."""
+    i, h, hs, *second = state
+    if cell.turn is not None:
+        (q,) = second
+        current = body.Sub(current, body.Mul(cell.turn, q))
+        second = [body.Add(body.Mul(cell.turn, i), body.Mul(cell.alpha, q))]
     i = body.Add(body.Mul(cell.alpha, i), current)
     drive = body.Tanh(body.Mul(i, cell.inverse_rho))
-    q = body.Sigmoid(body.Add(body.Mul(cell.ten, h), cell.minus_five))
+    activation = body.Sigmoid(body.Add(body.Mul(cell.ten, h), cell.minus_five))
     slow = body.Add(body.Mul(cell.rs, hs), cell.bias)
     u = body.Add(body.Mul(cell.rho, drive), body.Add(body.Mul(cell.r, h), slow))
-    gate = body.Add(body.Mul(cell.zs_span, q), cell.zs_hyp)
+    gate = body.Add(body.Mul(cell.zs_span, activation), cell.zs_hyp)
     hs = body.Add(body.Mul(gate, body.Sub(hs, h)), h)
-    return [i, body.Tanh(u), hs]
+    return [i, body.Tanh(u), hs, *second]
 
 
 def recurrence(
@@ -69,7 +75,8 @@ def recurrence(
     """Spikes (T, B, N) and the state after each sample's last step, from currents (T, B, N)."""
     dtype = dtype_of(cell.bias)
     zero = constant(0, dtype)
-    start = list(state) or [op.Expand(zero, op.Shape(current, start=1))] * 3
+    states = 3 if cell.turn is None else 4
+    start = list(state) or [op.Expand(zero, op.Shape(current, start=1))] * states
     inputs = [current]
     if lengths is not None:
         inputs.append(active_steps(current, lengths))
@@ -87,7 +94,7 @@ def recurrence(
         return after, [spikes]
 
     end, (spikes,) = scan(step, start, inputs, [dtype])
-    return [spikes, *end]
+    return [spikes, *end, *[empty(dtype)] * (4 - states)]
 
 
 def active_steps(current: ir.Value, lengths: ir.Value) -> Any:
@@ -117,7 +124,7 @@ def src(
     spikes, *state = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
     if half_spikes and half != work:
         spikes = op.Cast(spikes, to=half)
-    return [spikes, *state, empty(work), empty(work), empty(work)]
+    return [spikes, *state, empty(work), empty(work)]
 
 
 def src_dense(
@@ -136,7 +143,7 @@ def src_dense(
     current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
     work, words = dtype_of(bias), ir.DataType.INT64
-    return [*outputs, empty(work), empty(work), empty(work), empty(words), empty(words)]
+    return [*outputs, empty(work), empty(work), empty(words), empty(words)]
 
 
 def src_events(*arguments: Any, **options: Any) -> None:
