@@ -448,6 +448,11 @@ def spike_trains() -> dict[str, dict[str, Any]]:
     lateral = whole_numbers(5, 2048, 100, 100) / 1024 - 1
     trains["graded events"] = srcell.src_linear(events, weight, -6.0)[0]
     trains["lateral"] = srcell.src_linear(events, weight, -6.0, weight_hh=lateral)[0]
+    omega = whole_numbers(6, 256, 100) / 128 - 1
+    resonance = {"omega": omega, "alpha": torch.tensor(0.96875)}
+    current = (whole_numbers(7, 2048, 220, 3, 100) - 1024) / 1024
+    trains["resonant"] = srcell.src(current, -6.0, **resonance)[0]
+    trains["resonant, lateral"] = srcell.src_linear(events, weight, -6.0, weight_hh=lateral, **resonance)[0]
     trains["events"] = srcell.src_linear(with_values(events, None), weight, -6.0, lengths=[220, 0, 131])[0]
     return {name: {"events": int(x.count_nonzero()), "sha256": digest(x)} for name, x in trains.items()}
 

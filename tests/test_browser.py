@@ -27,7 +27,7 @@ import pytest
 import torch
 
 import srcell
-from srcell import EventBatch, SRCState, data, runtime
+from srcell import EventBatch, ResonantState, SRCState, data, runtime
 from srcell.models import SRCClassifier
 from test_bits import SPIKE_TRAINS
 from test_runtime import bytes_of, exported_trains
@@ -301,20 +301,22 @@ def test_only_the_network_with_recurrent_weights_remembers_a_symbol(address: str
 
 
 def native_trace(shown: dict[str, Any]) -> np.ndarray:
-    """i, h and hs after each step (3, T), computed by ``srcell.src``."""
+    """i, h, hs and q after each step (4, T), computed by ``srcell.src``; q is 0 without resonance."""
     cell = {name: float(value) for name, value in shown["parameters"].items()}
     bias = torch.tensor([cell.pop("bias")])
-    state, found = SRCState(*torch.tensor(shown["initial"], dtype=torch.float32).view(3, 1, 1)), []
+    given, found = [*torch.tensor(shown["initial"], dtype=torch.float32).view(3, 1, 1)], []
+    zero = torch.zeros(1, 1)
+    state = ResonantState(*given, zero) if cell["omega"] else SRCState(*given)
     for current in torch.tensor(shown["current"], dtype=torch.float32).view(-1, 1, 1, 1):
         _, state = srcell.src(current, bias, state, **cell)
-        found.append(torch.cat([*state]).flatten())
+        found.append(torch.cat([*state, zero][:4]).flatten())
     return torch.stack(found, 1).numpy()
 
 
 def shown_trace(page: Any) -> tuple[dict[str, Any], np.ndarray]:
-    """The settings of the simulation on the neuron's page, and its i, h and hs (3, T)."""
+    """The settings of the simulation on the neuron's page, and its i, h, hs and q (4, T)."""
     shown = page.evaluate("""() => ({ parameters: play.state.parameters, current: play.trace.current,
-        initial: [...play.trace.initial], values: [play.trace.i, play.trace.h, play.trace.hs].map((x) => [...x]) })""")
+        initial: [...play.trace.initial], values: ["i", "h", "hs", "q"].map((name) => play.trace[name]).map((x) => [...x]) })""")
     return shown, np.array(shown["values"], np.float32)
 
 
@@ -344,11 +346,12 @@ def test_presets_and_sliders_give_the_states_of_native_code(address: str, chromi
     # The claims in the presets' descriptions.
     assert spikes["At rest"] == [] and spikes["One spike"] == [20] and spikes["Refractory"] == [20, 70]
     assert set(np.diff(spikes["Steady firing"])[1:]) == {24} and set(np.diff(spikes["Spontaneous"])) == {22, 24}
+    assert spikes["Resonance"][0] == 58 and len(spikes["Resonance"]) == 6 and spikes["Off beat"] == []
     assert set(spikes["Silent or firing"]) <= {*range(40, 160)} and len(spikes["Silent or firing"]) > 3
 
 
 def test_a_link_keeps_only_the_valid_settings(address: str, chromium: Any) -> None:
     with Opened(chromium, f"{address}/play/neuron.html#bias=-4.2&alpha=7&r=NaN&pulses=30:4,999:1,5:x") as page:
         state = page.evaluate("play.state")
-    assert state["parameters"] == {"bias": -4.2, "alpha": 0.9, "rho": 3, "r": 2, "rs": -7, "zs_hyp": 0.9, "zs_dep": 0}
+    assert state["parameters"] == {"bias": -4.2, "alpha": 0.9, "omega": 0, "rho": 3, "r": 2, "rs": -7, "zs_hyp": 0.9, "zs_dep": 0}
     assert state["pulses"] == [[30, 4]]

@@ -265,6 +265,8 @@ def exported_trains() -> dict[str, tuple[bytes, EventBatch]]:
     dense = torch.from_numpy(random_bits(3, 220, 3, 50) % np.uint64(16) == 0).float()
     graded = dense * torch.tensor([1.0, 0.75, 1.25])[:, None]
     weight, weight_hh = whole_numbers(4, 100, 50) / 256 - 3, whole_numbers(5, 100, 100) / 1024 - 1
+    omega = torch.from_numpy((random_bits(6, 100) % np.uint64(256)).astype(np.int64)).float() / 128 - 1
+    resonance = {"omega": omega, "alpha": torch.tensor(0.96875)}
     return {
         "defaults": case(current),
         "bias per neuron": case(current, bias=bias),
@@ -274,6 +276,8 @@ def exported_trains() -> dict[str, tuple[bytes, EventBatch]]:
         "spontaneous": case(torch.zeros(300, 1, 1), bias=-4.0),
         "graded events": case(graded, weight),
         "lateral": case(graded, weight, weight_hh=weight_hh),
+        "resonant": case((whole_numbers(7, 220, 3, 100) - 1024) / 1024, **resonance),
+        "resonant, lateral": case(graded, weight, weight_hh=weight_hh, **resonance),
         "events": case(dense, weight, lengths=[220, 0, 131]),
     }
 

@@ -2,7 +2,7 @@
    how often it fires, and where a step leads from each point of the plane of h and hs. It must know nothing about the
    page. */
 
-import { Events, neuronFile, tensorFile } from "./srcell.js";
+import { Events, layerFile, neuronFile } from "./srcell.js";
 
 const SILENT = 1000;
 const SETTLING = 400, COUNTED = 400;
@@ -27,15 +27,15 @@ export class Cell {
     return rest;
   }
 
-  /** i, h and hs of each step under a current, from rest. */
+  /** i, h, hs and q of each step under a current, from rest; q is 0 without resonance. */
   trace(parameters, current) {
-    const initial = this.rest(parameters), [i, h, hs] = [0, 1, 2].map(() => new Float32Array(current.length));
+    const initial = this.rest(parameters), [i, h, hs, q] = Array.from("ihsq", () => new Float32Array(current.length));
     this.streaming(neuronFile(parameters, initial), (stream) => current.forEach((c, t) => {
       stream.step([0], [c]);
       const now = stream.values();
-      [i[t], h[t], hs[t]] = [now.i[0], now.h[0], now.hs[0]];
+      [i[t], h[t], hs[t], q[t]] = [now.i[0], now.h[0], now.hs[0], now.q?.[0] ?? 0];
     }));
-    return { current, initial, i, h, hs };
+    return { current, initial, i, h, hs, q };
   }
 
   /** Spikes per 100 steps under each steady current, from rest, without the first 400 steps. */
@@ -93,12 +93,7 @@ function rate(spikes, steps) {
 const ALONG = Array.from({ length: POINTS }, (_, k) => EDGE * (2 * k / (POINTS - 1) - 1));
 const GRID = ALONG.flatMap((hs) => ALONG.map((h) => [h, hs]));
 
-/** A network of one neuron for each point of the grid; all get the same current and start with an integrator of 0. */
-function gridFile({ bias, ...parameters }) {
-  const neurons = GRID.length, all = (value) => Array.from({ length: neurons }, () => value);
-  const initial = [...all(0), ...GRID.map(([h]) => h), ...GRID.map(([, hs]) => hs)];
-  const tensors = { "layers.0.weight": [[neurons, 1], all(1)], "layers.0.initial": [[3, neurons], initial],
-    "layers.0.bias": [[neurons], all(bias)] };
-  for (const [name, value] of Object.entries(parameters)) tensors[`layers.0.${name}`] = [[1], [value]];
-  return tensorFile(tensors, { format: "srcell.network", version: "1", readout: "none" });
+/** A network of one neuron for each point of the grid; all start with an integrator of 0. */
+function gridFile(parameters) {
+  return layerFile(parameters, [...GRID.map(() => 0), ...GRID.map(([h]) => h), ...GRID.map(([, hs]) => hs)], GRID.length);
 }

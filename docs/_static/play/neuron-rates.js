@@ -54,6 +54,7 @@ export class Rates {
 }
 
 /** The largest current of the plot: there the drive is nearly rho, and the present current is in range. */
-function reach({ alpha, rho }, drive) {
-  return Math.max(drive, 0.1, Math.min(INPUTS.drive.max, 2.5 * rho * (1 - alpha)));
+function reach({ alpha, omega, rho }, drive) {
+  const opposing = Math.hypot(1 - alpha * Math.cos(omega), alpha * Math.sin(omega)); // of a current, per unit of i
+  return Math.max(drive, 0.1, Math.min(INPUTS.drive.max, 2.5 * rho * opposing));
 }

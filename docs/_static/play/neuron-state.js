@@ -7,6 +7,7 @@ export const STEPS = 240;
 export const PARAMETERS = {
   bias: { value: -6, min: -8, max: -2, step: 0.1, digits: 1, label: "Bias", symbol: "b" },
   alpha: { value: 0.9, min: 0, max: 0.99, step: 0.01, digits: 2, label: "Integrator", symbol: "alpha" },
+  omega: { value: 0, min: 0, max: 1, step: 0.01, digits: 2, label: "Resonance", symbol: "omega" },
   rho: { value: 3, min: 1, max: 6, step: 0.1, digits: 1, label: "Drive bound", symbol: "rho" },
   r: { value: 2, min: 0, max: 4, step: 0.1, digits: 1, label: "Positive feedback", symbol: "r" },
   rs: { value: -7, min: -10, max: -2, step: 0.1, digits: 1, label: "Negative feedback", symbol: "rs" },
@@ -30,6 +31,15 @@ export function state({ parameters = {}, pulses = [], ...inputs } = {}) {
     ...values(INPUTS), ...inputs };
 }
 
+const RESONANT = { alpha: 0.95, omega: 0.52 };
+
+/** Weak pulses from step 20 on. */
+function beat(period) {
+  const pulses = [];
+  for (let step = 20; step < STEPS; step += period) pulses.push([step, 0.5]);
+  return pulses;
+}
+
 export const PRESETS = [
   { name: "At rest", state: state(),
     says: "There is no input, and nothing changes: h and hs stay at −0.903, and the output is 0." },
@@ -51,6 +61,12 @@ export const PRESETS = [
     state: state({ parameters: { bias: -3, r: 3, rs: -2, zs_hyp: 0.5 }, drive: 0.46, pulses: [[40, 3], [160, -3]] }),
     says: "Under the same steady current the neuron stays silent or keeps firing: a pulse starts the spikes, a "
       + "negative pulse stops them." },
+  { name: "Resonance", state: state({ parameters: RESONANT, pulses: beat(12) }),
+    says: "Weak pulses every 12 steps, which is how long a turn of this neuron's integrator takes (omega = 0.52). It "
+      + "swings higher with each pulse, and the fourth makes the neuron fire." },
+  { name: "Off beat", state: state({ parameters: RESONANT, pulses: beat(18) }),
+    says: "The same neuron and the same pulses, now every 18 steps: each comes when the integrator has turned against "
+      + "it, and the neuron stays silent. Without resonance it is silent at both rhythms." },
   { name: "Noise", state: state({ drive: 0.12, noise: 0.3, seed: 1 }),
     says: "The steady current alone is too weak for a spike. With noise the neuron fires now and then, irregularly." },
 ];

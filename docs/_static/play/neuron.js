@@ -10,6 +10,7 @@ import { FIRST, INPUTS, PARAMETERS, PRESETS, STEPS, currentOf, fromLink, inLink,
   toggled } from "./neuron-state.js";
 import { Time } from "./neuron-time.js";
 import { Traces } from "./neuron-traces.js";
+import { Turn } from "./neuron-turn.js";
 import { load } from "./srcell.js";
 
 class Page {
@@ -20,6 +21,7 @@ class Page {
     this.traces = new Traces({ toggle: (step) => this.toggle(step), move: (step) => this.time.user(step) });
     this.plane = new Plane((i) => this.cell.steps(this.state.parameters, i));
     this.rates = new Rates((parameters, currents) => this.cell.rates(parameters, currents));
+    this.turn = new Turn();
     this.views = [this.traces, this.plane, this.rates];
     this.keep = settled(() => keepInLink(toLink(this.state)), 300);
     this.count = settled(() => (this.rates.count(this.state), this.rates.draw()), 150);
@@ -62,11 +64,12 @@ class Page {
     const presets = html("div", { class: "play-row neuron-presets", role: "group", "aria-label": "Presets" },
       ...this.presets);
     const under = (title, view) => html("div", {}, html("h2", {}, title), view.element);
+    this.turning = under("In the plane of its integrator", this.turn);
     return [presets, this.says,
       html("div", { class: "play-columns" }, html("div", {}, this.traces.element, this.status, this.time.element),
         controls),
       html("div", { class: "neuron-pair" }, under("In the plane of its states", this.plane),
-        under("How often it fires", this.rates))];
+        under("How often it fires", this.rates), this.turning)];
   }
 
   /** Takes a state and shows the neuron in it. */
@@ -98,10 +101,16 @@ class Page {
       + "so a neuron with a resting state is at rest.";
     this.noise.disabled = this.state.noise === 0;
     this.clear.disabled = this.state.pulses.length === 0;
+    if (this.turning) this.turning.hidden = !this.resonates;
+  }
+
+  get resonates() {
+    return this.state.parameters.omega !== 0;
   }
 
   draw() {
     if (!this.fitted) return;
+    if (this.resonates) this.turn.draw(this.state, this.trace);
     this.traces.draw(this.state, this.trace);
     this.plane.draw(this.state, this.trace);
     this.rates.draw();
@@ -114,6 +123,7 @@ class Page {
     window.play.state = this.state;
     this.traces.at(step);
     this.plane.at(step);
+    if (this.resonates) this.turn.at(step);
     this.time.at(step, this.trace);
     if (keep) this.keep();
   }
@@ -141,6 +151,7 @@ class Page {
       if (!widths[0] || String(widths) === this.fitted) return;
       this.fitted = String(widths);
       this.views.forEach((view, k) => view.fit(widths[k]));
+      this.turn.fit(widths[1]); // as wide as the other plane; it is hidden without resonance
       this.draw();
     };
     new ResizeObserver(fit).observe(this.traces.element.closest(".play"));

@@ -177,6 +177,7 @@ class Network {
     const size = (name, ...given) => Number(runtime.exports[`srcell_network_${name}`](handle, ...given));
     Object.assign(this, { runtime, handle, inputs: size("inputs"), outputs: size("outputs"), classes: size("classes") });
     this.layers = Array.from({ length: size("layers") }, (_, layer) => size("neurons", BigInt(layer)));
+    this.resonant = this.layers.map((_, layer) => size("resonates", BigInt(layer)) === 1);
   }
 
   /** The file's text of that name, or null. The encoder's text is JSON. */
@@ -255,14 +256,16 @@ class Stream {
       this.batch * this.network.outputs);
   }
 
-  /** i, h and hs of a layer's neurons, (B * N) each. */
+  /** i, h and hs of a layer's neurons and, if they resonate, q; (B * N) each. */
   values(layer = 0) {
     const count = this.batch * this.network.layers[layer];
     return this.runtime.scratch((scratch) => {
       const place = scratch.room(12 * count);
       this.runtime.call("srcell_stream_values", this.handle, BigInt(layer), place);
       const [i, h, hs] = [0, 1, 2].map((k) => this.runtime.read(Float32Array, place + 4 * k * count, count));
-      return { i, h, hs };
+      if (!this.network.resonant[layer]) return { i, h, hs };
+      this.runtime.call("srcell_stream_quadrature", this.handle, BigInt(layer), place);
+      return { i, h, hs, q: this.runtime.read(Float32Array, place, count) };
     });
   }
 
@@ -298,10 +301,18 @@ const PARAMETERS = { bias: -6, alpha: 0.9, rho: 3, r: 2, rs: -7, zs_hyp: 0.9, zs
 
 /** The bytes of a network of one neuron whose input is its current, from its parameters and the initial i, h and hs. */
 export function neuronFile(parameters = {}, initial = [0, 0, 0]) {
-  const tensors = { "layers.0.weight": [[1, 1], [1]], "layers.0.initial": [[3, 1], initial] };
-  for (const [name, value] of Object.entries({ ...PARAMETERS, ...parameters }))
+  return layerFile(parameters, initial, 1);
+}
+
+/** The same for several neurons, which all get the current; a parameter is one number. Their initial i, h and hs are N
+    numbers each. */
+export function layerFile(parameters, initial, neurons) {
+  const { omega = 0, bias, ...others } = { ...PARAMETERS, ...parameters }, all = (value) => Array(neurons).fill(value);
+  const tensors = { "layers.0.weight": [[neurons, 1], all(1)], "layers.0.initial": [[3, neurons], initial],
+    "layers.0.bias": [[neurons], all(bias)] };
+  for (const [name, value] of Object.entries(omega === 0 ? others : { ...others, omega }))
     tensors[`layers.0.${name}`] = [[1], [value]];
-  return tensorFile(tensors, { format: "srcell.network", version: "1", readout: "none" });
+  return tensorFile(tensors, { format: "srcell.network", version: omega === 0 ? "1" : "2", readout: "none" });
 }
 
 /** The bytes of a safetensors file: float32 tensors as { name: [shape, numbers] }, and texts. */
