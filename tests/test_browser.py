@@ -316,7 +316,7 @@ def native_trace(shown: dict[str, Any]) -> np.ndarray:
 def shown_trace(page: Any) -> tuple[dict[str, Any], np.ndarray]:
     """The settings of the simulation on the neuron's page, and its i, h, hs and q (4, T)."""
     shown = page.evaluate("""() => ({ parameters: play.state.parameters, current: play.trace.current,
-        initial: [...play.trace.initial], values: ["i", "h", "hs", "q"].map((name) => play.trace[name]).map((x) => [...x]) })""")
+        initial: [...play.trace.initial], values: ["i", "h", "hs", "q"].map((name) => [...play.trace[name]]) })""")
     return shown, np.array(shown["values"], np.float32)
 
 
@@ -353,5 +353,14 @@ def test_presets_and_sliders_give_the_states_of_native_code(address: str, chromi
 def test_a_link_keeps_only_the_valid_settings(address: str, chromium: Any) -> None:
     with Opened(chromium, f"{address}/play/neuron.html#bias=-4.2&alpha=7&r=NaN&pulses=30:4,999:1,5:x") as page:
         state = page.evaluate("play.state")
-    assert state["parameters"] == {"bias": -4.2, "alpha": 0.9, "omega": 0, "rho": 3, "r": 2, "rs": -7, "zs_hyp": 0.9, "zs_dep": 0}
+    assert state["parameters"] == {
+        "bias": -4.2,
+        "alpha": 0.9,
+        "omega": 0,
+        "rho": 3,
+        "r": 2,
+        "rs": -7,
+        "zs_hyp": 0.9,
+        "zs_dep": 0,
+    }
     assert state["pulses"] == [[30, 4]]

@@ -106,6 +106,11 @@ config = partial(TrainingConfig, integer=True)
     ),
     Message("network: expected readout='votes'", lambda: rounded(SRCClassifier(64, [9], 3, readout="linear"))),
     Message(
+        "network: expected omega=0, because integer neurons do not resonate",
+        lambda: rounded(SRCClassifier(64, [9], 3, omega=0.1)),
+    ),
+    Message("omega: expected 0.0 with integer neurons, got 0.1", lambda: config(omega=0.1)),
+    Message(
         "network: expected an SRCClassifier, got Integer", lambda: rounded(IntegerClassifier(64, [9], 3)), TypeError
     ),
     Message("lateral: expected False with integer neurons, got True", lambda: config(lateral=True)),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcell import SRC, EventBatch, LeakyReadout, SRCConv2d, rate_encode, src_linear
+from srcell import SRC, EventBatch, LeakyReadout, SRCConv2d, rate_encode, spread_frequencies, src_linear
 from srcell.functional.readout import scale_neurons
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.refusals import Refusal, refusals
@@ -71,6 +71,19 @@ def test_weights_start_as_documented() -> None:
         for n in range(max(neurons, inputs)):
             relays[n % neurons, n % inputs] = 3
         assert_normal(weight - relays, 0.5 / math.sqrt(inputs))
+
+
+@pytest.mark.parametrize("omega", [0.3, spread_frequencies(0.1, 1)])
+def test_hidden_layers_resonate_and_voters_do_not(omega: Any) -> None:
+    model = SRCClassifier(6, [5, 4], 3, omega=omega)
+    assert [layer.resonates for layer in model.layers] == [True, True, False]
+    of_layer, alone = model.layers[0].exported()[0], SRC(6, 5, omega=omega).exported()[0]
+    assert torch.equal(of_layer["omega"], alone["omega"]) and alone["omega"].any()
+    assert not any(layer.resonates for layer in SRCClassifier(6, [5, 4], 3, omega=0.0).layers)
+    with pytest.raises(
+        ValueError, match="hidden_sizes: expected a hidden layer that resonates with omega=.*, got none"
+    ):
+        SRCClassifier(6, [], 3, omega=omega)
 
 
 def test_reset_parameters_draws_all_weights_and_resets_biases() -> None:

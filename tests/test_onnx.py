@@ -112,9 +112,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "hidden layers": lambda: SRCClassifier(INPUTS, [30, 20], 5, initial_state="rest", readout_alpha=1.0),
     "lateral": lambda: SRCClassifier(INPUTS, [30], 5, lateral=True, zs_hyp=0.5, alpha=srcell.spread(0.5, 0.99)),
     "resonant": lambda: SRCClassifier(INPUTS, [30, 20], 5, omega=FREQUENCIES),
-    "resonant, lateral": lambda: SRCClassifier(
-        INPUTS, [30], 5, lateral=True, omega=FREQUENCIES, readout="linear"
-    ),
+    "resonant, lateral": lambda: SRCClassifier(INPUTS, [30], 5, lateral=True, omega=FREQUENCIES, readout="linear"),
     "linear readout": lambda: SRCClassifier(INPUTS, [30], 5, readout="linear", readout_window=20),
     "convolutions": lambda: SRCConvClassifier((2, 6, 6), [3, 4], [20], 5, initial_state="rest"),
 }

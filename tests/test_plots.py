@@ -14,9 +14,9 @@ import torch
 from matplotlib.axes import Axes
 
 import srcell
-from srcell import EventBatch
+from srcell import SRC, EventBatch, LinearReadout
 from srcell.evaluation import Evaluation, LayerCounts
-from srcell.models import SRCClassifier
+from srcell.models import Classifier, SRCClassifier
 from srcell.plots import confusion, learning_curve, raster, rates, traces
 from srcell.training import EpochMetrics, TrainingConfig
 from srcell.training.report import CAPTIONS, page
@@ -103,6 +103,17 @@ def test_traces_have_the_states_of_the_most_active_neurons_of_the_last_layer(giv
         assert lines["slow state hs"] == pytest.approx([float(state.hs[0, 0, neuron]) for state in states], abs=1e-5)
         drive = [math.tanh(float(state.i[0, 0, neuron]) / 3.0) for state in states]
         assert lines["drive tanh(i / rho)"] == pytest.approx(drive, abs=1e-5)
+
+
+def test_traces_of_resonant_neurons_have_their_omega() -> None:
+    torch.manual_seed(0)
+    omega = torch.linspace(0.1, 0.9, 9)
+    model = Classifier((6,), [SRC(6, 9, omega=omega)], LinearReadout(9, 3))
+    sample = EventBatch.from_dense((torch.rand(50, 1, 6) < 0.3).float())
+    labels = [panel.get_ylabel().split(",\n") for panel in traces(model, sample, 0).axes]
+    assert len(labels) == 4
+    for neuron, said in labels:
+        assert said == f"omega {omega[int(neuron.removeprefix('neuron '))]:.3g}"
 
 
 @pytest.mark.parametrize("prefix", [0, 10])

@@ -170,6 +170,23 @@ def test_a_convolutional_network_trains_and_resumes(tmp_path: Path) -> None:
     assert_equal_weights(resume(tmp_path).model, run.model)
 
 
+def test_a_resonant_network_trains_and_is_loaded_and_exported(tmp_path: Path) -> None:
+    config = replace(TINY, hidden_sizes=(12,), omega=0.05, highest_omega=1.0, readout="linear", epochs=1, steps=40)
+    run = train(config, tmp_path)
+    omega = run.model.layers[0].exported()[0]["omega"]
+    assert omega.max() == 1 and omega[omega > 0].min() == pytest.approx(0.05) and (omega == 0).sum() == 2
+    network = srcell.load(tmp_path)
+    assert_equal_weights(network, run.model)
+    assert network.config == config and evaluate_run(RunFolder.open(tmp_path)).accuracy == run.evaluation.accuracy
+    assert "<td>highest_omega</td><td>1.0</td>" in (tmp_path / "report.html").read_text()
+    network.export(tmp_path / "net.srcell")
+    net = srcell.runtime.load(tmp_path / "net.srcell")
+    digits = data.load("digits").test.images[:50]
+    assert net.layers[0].resonant and network.encoder is not None
+    expected = network(network.encoder(digits)).argmax(1)
+    assert (net.run(net.encode(digits)).argmax(1) == expected.numpy()).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "loss", "accuracy"),
     [({"epochs": 5}, math.log(10) / 2, 0.7), ({"epochs": 8, "encoding": "latency", "steps": 60}, math.inf, 0.5)],
