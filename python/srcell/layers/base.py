@@ -376,9 +376,9 @@ class Neurons(HasConstants):
     def exported(self) -> list[dict[str, Tensor]]:
         """Return the tensors that each of the stacked layers computes with, on the CPU.
 
-        These are ``weight``, unchanged; ``bias``, each of alpha to zs_dep and, if the layer resonates, ``omega``, of one
-        element or (N,); and, if the layer has them, the recurrent weights ``lateral`` (N, N), and ``initial`` (3, N):
-        i, h and hs before the first step, when q is always 0.
+        These are ``weight``, unchanged; ``bias``, each of alpha to zs_dep and, if the layer resonates, ``omega``, of
+        one element or (N,); and, if the layer has them, the recurrent weights ``lateral`` (N, N), and ``initial``
+        (3, N): i, h and hs before the first step, when q is always 0.
         """
         found = []
         for suffix in self._suffixes:
