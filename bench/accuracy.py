@@ -440,6 +440,28 @@ def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from markdown_table(head, lines)
 
 
+# By the row with resonance, that of the same network without it.
+WITHOUT = {
+    "resonance-psmnist": "psmnist",
+    "resonance-rows": "resonance-rows-without",
+    "resonance-vowels": "japanese-vowels",
+    "resonance-mnist": "resonance-mnist-without",
+}
+
+
+def resonance_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The Markdown lines that compare networks with and without resonance."""
+    found, lines = {row["id"]: row for row in rows}, []
+    for name, partner in WITHOUT.items():
+        pair = [found[partner], found[name]] if name in found and partner in found else []
+        shown = [f"{row['test_accuracy']:.1%}" for row in pair]
+        minutes = [f"{row['seconds'] / 60:.1f}" for row in pair]
+        if pair:
+            network = pair[0]["network"]
+            lines.append([pair[1]["data"], network, *shown, str(len(pair[1]["seeds"])), " / ".join(minutes)])
+    yield from markdown_table(["task", "network", "without", "resonant", "seeds", "minutes"], lines)
+
+
 def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The Markdown lines that compare the networks of integer neurons with the hardware."""
     found = {row["id"]: row for row in rows}
@@ -460,8 +482,9 @@ SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "nmnist-small
 README_WORDS = """
 784-100 is 784 inputs and 100 neurons, ten for each class. With 10,000 digits and five epochs, 1, 3, 5 and 10 hidden
 layers reach {src}, LIF neurons {lif} ([what else differs](docs/accuracy.md#depth)).
-Trained alike, for fewer epochs, a GRU reads digits row by row better ({gru}; SRC {rows}). Pixels one by one in a random
-order (permuted sequential MNIST) are hardly learnt ({psmnist}). [All rows](bench/results/accuracy.json)."""
+Trained alike, for fewer epochs, a GRU reads digits row by row better ({gru}; SRC {rows}). Of pixels one by one in a random
+order (permuted sequential MNIST) it learns {psmnist}, with [resonance](docs/howto/resonance.md) {resonant}.
+[All rows](bench/results/accuracy.json)."""
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -478,7 +501,7 @@ def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
         neuron: "{}, {}, {} and {} %".format(*(found.get(f"depth-{neuron}-{depth}", "-") for depth in (1, 3, 5, 10)))
         for neuron in ("src", "lif")
     }
-    others = {"gru": "rows-gru", "rows": "rows-src-lateral", "psmnist": "psmnist"}
+    others = {"gru": "rows-gru", "rows": "rows-src-lateral", "psmnist": "psmnist", "resonant": "resonance-psmnist"}
     yield README_WORDS.format(**by_depth, **{word: f"{found.get(row, '-')} %" for word, row in others.items()})
 
 

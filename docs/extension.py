@@ -226,8 +226,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-modes": speed(report.modes_table),
     "speed-one-thread": speed(report.one_thread_table),
     "accuracy": accuracy(
-        lambda name: "/" not in name and not name.startswith("depth-") and name not in accuracy_rows.BESIDE
+        lambda name: (
+            "/" not in name and not name.startswith(("depth-", "resonance-")) and name not in accuracy_rows.BESIDE
+        )
     ),
+    "accuracy-resonance": lambda: report.lines(accuracy_rows.resonance_table(read("accuracy.json"))),
     "accuracy-sequences": lambda: report.lines(accuracy_rows.beside_table(read("accuracy.json"))),
     "accuracy-integers": lambda: report.lines(accuracy_rows.integer_table(read("accuracy.json"))),
     "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),

@@ -26,7 +26,7 @@ from matplotlib.text import Text
 from torch import Tensor
 
 import srcell
-from srcell import IntegerCell, IntegerState, SRCState, integer_src_linear, rest_state, src
+from srcell import IntegerCell, IntegerState, ResonantState, SRCState, integer_src_linear, rest_state, src
 
 BIAS, RHO, R, RS = -6.0, 3.0, 2.0, -7.0
 WIDTH = 5.6  # inches
@@ -198,6 +198,36 @@ def spread_constants() -> Figure:
     return figure
 
 
+def resonance() -> Figure:
+    """One resonant neuron under pulses of its own rhythm and of another."""
+    steps, cell = 170, {"alpha": 0.95, "omega": 0.52}
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    panels = figure.subplots(3, 2, sharex=True, sharey="row", height_ratios=[1, 1.6, 1.6])
+    for (above, middle, below), period in zip(panels.T, (12, 18), strict=True):
+        current = torch.zeros(steps, 1, 1)
+        current[20::period] = 0.5
+        state = ResonantState(*(x.expand(1, 1) for x in rest_state(torch.tensor([BIAS]), **cell)))
+        seen = []
+        for now in current.split(1):
+            _, state = src(now, BIAS, state, **cell)
+            seen.append(state)
+        i, h, _, q = (torch.cat(x).flatten() for x in zip(*seen, strict=True))
+        kicks = range(20, steps, period)
+        above.stem(kicks, [0.5] * len(kicks), linefmt=INPUT, markerfmt=".", basefmt=" ")
+        above.set(ylim=(0, 0.7))
+        above.set_title(f"pulses every {period} steps", fontsize="medium")
+        middle.plot(q, ":", color=SLOW, label="q")
+        middle.plot(i, color=DRIVE, label="integrator i")
+        below.plot(h, color=FAST, label="fast state h")
+        below.set(xlabel="step t", ylim=(-1.08, 1.08))
+        for panel in (above, middle, below):
+            panel.grid(alpha=0.3)
+    for panel, name in zip(panels[:, 0], ("current c", "i and q", "h"), strict=True):
+        panel.set(ylabel=name)
+    panels[1, 1].legend(fontsize="small", loc="upper right", ncols=2)
+    return figure
+
+
 def gradient_reach() -> Figure:
     """The norm of the gradient against the distance in time, of each way to take it: bench/through_time.py."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
@@ -313,6 +343,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "phase": phase_portrait,
     "rate": rate_of_drive,
     "spread": spread_constants,
+    "resonance": resonance,
     "reach": gradient_reach,
     "integer": float_and_integer,
     "rooms": rooms_of_the_package,

@@ -514,6 +514,7 @@ def sharing_bytes() -> bytes:
 
 
 SMALL = bytes_of(SRCClassifier(3, [2], 2, lateral=True, readout="linear"))
+RESONANT = bytes_of(SRCClassifier(3, [2], 2, omega=0.3, readout="linear"))
 
 
 def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
@@ -587,7 +588,7 @@ def test_a_missing_file_raises_file_not_found(tmp_path: Path) -> None:
 @given(st.randoms(use_true_random=False))
 def test_altered_files_are_refused_in_one_line_or_read(draw: random.Random) -> None:
     try:
-        net = runtime.Network(corrupted(draw, SMALL))
+        net = runtime.Network(corrupted(draw, draw.choice([SMALL, RESONANT])))
     except ValueError as error:
         assert "\n" not in str(error)
         return

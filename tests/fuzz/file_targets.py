@@ -288,14 +288,14 @@ def exported(kind: int) -> bytes:
     """The file of a small network."""
     path = workspace("exported") / "made"
     readout = {"readout": "linear", "readout_window": 3} if kind else {}
-    SRCClassifier(3, [2], 2, lateral=bool(kind), **readout).export(path)
+    SRCClassifier(3, [2], 2, lateral=bool(kind), omega=0.3 * (kind == 2), **readout).export(path)
     return path.read_bytes()
 
 
 def network(draw: Draw) -> None:
     """The file of an exported network, with bytes or the header's JSON altered."""
     folder = workspace("network")
-    content = exported(draw.randrange(2))
+    content = exported(draw.randrange(3))
     if draw.chance(15):
         content = with_strange_header(draw, content)
     if draw.chance(40):
