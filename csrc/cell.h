@@ -174,6 +174,25 @@ SRCELL_INLINE void add_parameter_gradients(V (&sum)[kParameters], const Cell<V>&
     sum[kZsDep] = fma(along_gate, gate, sum[kZsDep]);
 }
 
+// What a resonant neuron's integrator becomes in one step: alpha cos(omega) and alpha sin(omega). V is a double here.
+template <class V>
+struct Turned {
+    V along, across;
+};
+
+template <class V>
+SRCELL_INLINE Turned<V> turn_of(V alpha, V omega) {
+    const SineCosine<V> of = sine_cosine(omega);
+    return {alpha * of.cosine, alpha * of.sine};
+}
+
+// The gradients of alpha and omega, from those of a Turned.
+template <class V>
+SRCELL_INLINE Turned<V> unturned(V alpha, const SineCosine<V>& omega, const Turned<V>& grad) {
+    return {fma(omega.cosine, grad.along, omega.sine * grad.across),
+            alpha * fma(omega.cosine, grad.across, negate(omega.sine * grad.along))};
+}
+
 // Completes a resonant neuron's sums to those of the gradients of alpha cos(omega), in place of alpha's, and of
 // alpha sin(omega), in place of omega's. `grad_q` is Gq[t].
 template <class V>

@@ -334,6 +334,11 @@ def test_presets_and_sliders_give_the_states_of_native_code(address: str, chromi
             shown, values = shown_trace(page)
             assert np.array_equal(values, native_trace(shown)), preset.text_content()
             spikes[preset.text_content()] = spikes_of(values[1])
+        for preset in ("Resonance", "Off beat"):
+            page.get_by_role("button", name=preset).click()
+            page.get_by_role("slider", name="Resonance").press("Home")
+            shown, values = shown_trace(page)
+            assert shown["parameters"]["omega"] == 0 and spikes_of(values[1]) == []
         page.get_by_role("button", name="Steady firing").click()
         for label, keys in (("Bias", 7), ("Integrator", -12), ("Silent gate", -5), ("Steady current", 40)):
             slider = page.get_by_role("slider", name=label)

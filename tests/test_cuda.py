@@ -180,10 +180,11 @@ def test_dense_inputs_are_bit_identical_to_the_cpu(gpu, dtype, name, resonant):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 16, 33])
+@pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
 @pytest.mark.parametrize("kind", ["EventBatch", "events", "gemm"])
-def test_recurrent_weights_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, kind, steps):
-    shape = (steps, 5, 37)
-    given, x = make_case("EventBatch" if kind == "EventBatch" else "dense", shape, density=0.2, recurrent=True)
+def test_recurrent_weights_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, kind, resonant, steps):
+    shape, options = (steps, 5, 37), {"recurrent": True, "resonant": resonant}
+    given, x = make_case("EventBatch" if kind == "EventBatch" else "dense", shape, density=0.2, **options)
     method = "auto" if kind == "EventBatch" else kind
     if kind == "gemm":  # the product's bits depend on the device's library, but integers are exact in any order
         given["weight"] = given["weight"].round()

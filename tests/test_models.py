@@ -80,7 +80,7 @@ def test_hidden_layers_resonate_and_voters_do_not(omega: Any) -> None:
     of_layer, alone = model.layers[0].exported()[0], SRC(6, 5, omega=omega).exported()[0]
     assert torch.equal(of_layer["omega"], alone["omega"]) and alone["omega"].any()
     assert not any(layer.resonates for layer in SRCClassifier(6, [5, 4], 3, omega=0.0).layers)
-    with pytest.raises(ValueError, match=r"^hidden_sizes: expected a hidden layer that resonates with .*, got none"):
+    with pytest.raises(ValueError, match=r"^hidden_sizes: expected a hidden layer for the omega"):
         SRCClassifier(6, [], 3, omega=omega)
 
 

@@ -221,6 +221,8 @@ def test_files_and_saved_states_have_a_new_version_only_where_a_network_resonate
     assert [layer.resonant for layer in net.layers].count(True) == (resonant and 2 - ("lateral" in name))
     state = net.stream().save()
     assert state[:8] == (b"srcstat2" if resonant else b"srcstate")
+    with pytest.raises(ValueError, match=r"^state: expected one of this version of srcell"):
+        net.stream().restore(b"srcstat3" + state[8:])
     stream, other = net.stream(), b"srcstate" if resonant else b"srcstat2"
     with pytest.raises(ValueError, match=r"state: expected \d+ bytes that a stream of this network"):
         stream.restore(other + state[8:])

@@ -5,7 +5,7 @@
 Each .cu file compiles alone with ``-std=c++17 -Icsrc`` and without a warning; every floating-point operation in its PTX
 rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx, except the reciprocal that
 quotient() of value.h starts from); and ptxas spills no register and puts no array in local memory. ``--table`` prints
-the kernels of sm_90 for bench/NOTES.md, those of resonant neurons beside those of the others.
+the kernels of sm_90 for bench/NOTES.md, with columns for the resonant version of each.
 """
 
 from __future__ import annotations

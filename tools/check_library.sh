@@ -77,13 +77,16 @@ for name, omega in (("net", 0.0), ("resonant", spread_frequencies(0.05, 2))):
 END
 for kind in srcell static; do
     sed "s/srcell::srcell/srcell::$kind/; s/LANGUAGES C/LANGUAGES C CXX/" examples/c/CMakeLists.txt >"$folder/CMakeLists.txt"
-    cp examples/c/control.c "$folder/"
+    cp examples/c/control.c tests/cpp/interface.c "$folder/"
+    echo "add_executable(interface interface.c)
+        target_link_libraries(interface PRIVATE srcell::$kind m)" >>"$folder/CMakeLists.txt"
     cmake -S "$folder" -B "$folder/$kind" "${options[@]}" -DCMAKE_PREFIX_PATH="$(realpath "$folder/installed")" \
         -DCMAKE_C_FLAGS="-std=c99 -pedantic -Wall -Wextra -Werror" >/dev/null
     cmake --build "$folder/$kind" >/dev/null
     for name in net resonant; do
         ${RUN:-} "$folder/$kind/control" "$folder/$name.srcell" <"$folder/steps" | diff "$folder/$name.expected" -
     done
+    ${RUN:-} "$folder/$kind/interface" "$folder/resonant.srcell" "$folder/net.srcell"
     if ${RUN:-} "$folder/$kind/control" "$folder/net.expected" </dev/null 2>"$folder/error"; then exit 1; fi
     grep -q 'net.expected: expected a safetensors file' "$folder/error"
 done

@@ -80,7 +80,7 @@ lengths are ignored
 a segment ends a step too early
     end = begin, begin -= kSegment) { => begin -= kSegment, end = begin + kSegment - 1) {
 i of the first checkpoint past the length is not zeroed
-    row = 3 * segments(tile.steps) => row = 3 * segments(tile.steps) + 1
+    row = saved * segments(tile.steps) => row = saved * segments(tile.steps) + 1
 == cpu/lateral.h: lateral lateral.py bits.py
 spikes of the initial state are not received
     append_active<V>(m.states[k].h, tile, m.active); =>
@@ -208,7 +208,10 @@ float32 is read as float64 and the other way round
 with relu a gradient passes at h = 0
     select(less_equal(h, => select(less(h,
 i of the first checkpoint past the length is not zeroed
-    row = 3 * segments(chain.steps) => row = 3 * segments(chain.steps) + 1
+    row = saved * segments(chain.steps) => row = saved * segments(chain.steps) + 1
+== cuda/turn.h: device cuda.py
+gradients of the turn are taken for those of alpha and omega
+    p.grad_parameters[kAlpha] || p.grad_parameters[kOmega] => false
 == cuda/synapse.h: device cuda.py
 segments of the weight gradient ascend
     (segment_count - 1 - row.t / kEventSegment) => row.t / kEventSegment
@@ -265,7 +268,7 @@ a lone integer layer cannot be exported
     isinstance(network, SRC | IntegerSRC) => isinstance(network, SRC)
 == functional/layer.py: src.py linear.py gradients.py bits.py
 one parameter as a tensor beside numbers
-    any(isinstance(value, Tensor) for value in cell) => all(isinstance(value, Tensor) for value in cell)
+    any(isinstance(value, Tensor) for value in given) => all(isinstance(value, Tensor) for value in given)
 == hardware/vhdl.py: hardware.py
 text after the last ';' is a statement
     text.split(";")[:-1] => text.split(";")

@@ -100,8 +100,8 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
-    std::vector<Address> state;  // before the first step; for a backward pass i alone; absent: zeros
-    bool relu, recurrent;
+    std::vector<Address> state;      // before the first step; for a backward pass i alone; absent: zeros
+    bool relu, recurrent, resonant;  // resonant: there are neurons, and they have a q
     std::variant<OwnTurn<float>, OwnTurn<double>> turn;  // empty without resonance or neurons, and on a GPU
     // On a GPU: the arrays of a Turn, one after the other, which make_turn() of srcell._cuda fills.
     Address device_turn = 0;
@@ -124,8 +124,8 @@ struct Layer {
         if (addresses.size() != strides.size())
             value_error("strides: expected ", addresses.size(), " numbers, one an address, got ", strides.size());
         const int count = static_cast<int>(constants.size()) + 1;
-        const bool resonant = count == parameters_of(true);
-        if (!resonant && count != parameters_of(false))
+        resonant = count == parameters_of(true) && shape.neurons > 0;
+        if (count != parameters_of(true) && count != parameters_of(false))
             value_error("constants: expected ", parameters_of(false) - 1, " or ", parameters_of(true) - 1,
                         " values, got ", constants.size());
         const PlainArithmetic plain;  // a denormal omega stays what it is
@@ -146,10 +146,6 @@ struct Layer {
         });
     }
 
-    bool resonant() const {
-        return std::visit([](const auto& made) { return !made.empty(); }, turn);
-    }
-
     // The number of elements of either array of a Turn.
     int64_t turns() const {
         return std::visit([&](const auto& of) { return count_turns(of, shape.neurons); }, cell);
@@ -168,8 +164,10 @@ struct Layer {
 
     template <class T>
     Turn<T> turn_of() const {
-        if (!device_turn)
-            return std::holds_alternative<OwnTurn<T>>(turn) ? std::get<OwnTurn<T>>(turn).view() : Turn<T>();
+        if (!resonant) return {};
+        const auto* const own = std::get_if<OwnTurn<T>>(&turn);
+        if (own && !own->empty()) return own->view();
+        if (!device_turn) throw std::logic_error("srcell: expected make_turn() before the kernels of a resonant layer");
         const int64_t count = turns();
         const T* const along = pointer<const T>(device_turn);
         return {along, along + count, count == 1 ? 0 : 1};
@@ -213,7 +211,7 @@ CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, con
 inline int64_t count_partials(const Layer& layer, const Gradients& gradients) {
     const bool any =
         std::any_of(gradients.begin() + kOfParameters + kBias + 1, gradients.end(), [](Address at) { return at; });
-    return (any ? parameters_of(layer.resonant()) : 1) * layer.shape.batch * layer.shape.neurons;
+    return (any ? parameters_of(layer.resonant) : 1) * layer.shape.batch * layer.shape.neurons;
 }
 
 template <class T>

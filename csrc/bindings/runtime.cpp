@@ -113,8 +113,8 @@ py::str decoded(const std::string& text) {
 py::list layers_of(const Network& network) {
     py::list made;
     for (const NetworkLayer& layer : network.layers())
-        made.append(py::make_tuple(layer.inputs, layer.neurons, layer.lateral(), layer.is_integer(),
-                                   layer.resonates()));
+        made.append(
+            py::make_tuple(layer.inputs, layer.neurons, layer.lateral(), layer.is_integer(), layer.resonates()));
     return made;
 }
 

@@ -111,10 +111,10 @@ SRCELL_INLINE T value_of(const Parameter<T>& parameter, int64_t n) {
 template <class T>
 void make_turn(const CellParameters<T>& cell, int64_t count, T* along, T* across) {
     for (int64_t n = 0; n < count; ++n) {
-        const SineCosine<double> of = sine_cosine(static_cast<double>(value_of(cell.of[kOmega], n)));
         const auto alpha = static_cast<double>(value_of(cell.of[kAlpha], n));
-        along[n] = static_cast<T>(alpha * of.cosine);
-        across[n] = static_cast<T>(alpha * of.sine);
+        const Turned<double> made = turn_of(alpha, static_cast<double>(value_of(cell.of[kOmega], n)));
+        along[n] = static_cast<T>(made.along);
+        across[n] = static_cast<T>(made.across);
     }
 }
 
@@ -393,19 +393,19 @@ void unturn_gradients(const CellBackward<T>& p) {
     constexpr int64_t block = 256;  // neurons
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     T *const along = p.partials + kAlpha * plane, *const across = p.partials + kOmega * plane;
-    double alpha[block], sine[block], cosine[block];
+    double alpha[block];
+    SineCosine<double> omega[block];
     for (int64_t first = 0; first < neurons; first += block) {
         const int64_t count = neurons - first < block ? neurons - first : block;
         for (int64_t k = 0; k < count; ++k) {
-            const SineCosine<double> of = sine_cosine(static_cast<double>(value_of(p.cell.of[kOmega], first + k)));
             alpha[k] = static_cast<double>(value_of(p.cell.of[kAlpha], first + k));
-            sine[k] = of.sine, cosine[k] = of.cosine;
+            omega[k] = sine_cosine(static_cast<double>(value_of(p.cell.of[kOmega], first + k)));
         }
         for (int64_t row = first; row < plane; row += neurons)
             for (int64_t k = 0; k < count; ++k) {
-                const double x = along[row + k], y = across[row + k];
-                along[row + k] = static_cast<T>(fma(cosine[k], x, sine[k] * y));
-                across[row + k] = static_cast<T>(alpha[k] * fma(cosine[k], y, -(sine[k] * x)));
+                const Turned<double> grad = unturned(alpha[k], omega[k], {along[row + k], across[row + k]});
+                along[row + k] = static_cast<T>(grad.along);
+                across[row + k] = static_cast<T>(grad.across);
             }
     }
 }

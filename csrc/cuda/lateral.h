@@ -288,9 +288,10 @@ template <class Mode, class T>
 void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
     const int64_t plane = p.shape.batch * p.shape.neurons, steps = p.shape.steps;
     const Launch how = spread(queue, plane), dots = spread(queue, plane * kWarp, sizeof(T));
-    launch(queue, how, LateralBeginBody<T, Mode>{p});
+    using NotFollowed = BackwardMode<false, Mode::parameters, Mode::resonant>;  // they need not know whether it is
+    launch(queue, how, LateralBeginBody<T, NotFollowed>{p});
     for (int64_t begin = (segments(steps) - 1) * kSegment; begin >= 0; begin -= kSegment) {
-        launch(queue, how, LateralReplayBody<T, Mode>{p, begin});
+        launch(queue, how, LateralReplayBody<T, NotFollowed>{p, begin});
         const int64_t end = begin + kSegment < steps ? begin + kSegment : steps;
         for (int64_t r = end - begin - 1; r >= 0; --r) {
             launch(queue, dots, LateralDotsBody<T>{p, begin + r + 1, p.scratch + (r + 1) * plane});

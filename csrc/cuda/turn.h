@@ -1,5 +1,5 @@
-// A neuron's parameters, and the turn of resonant neurons (see params.h): how it is made from alpha and omega, and how
-// its gradients become theirs. Included by device.h inside its namespace, after launch.h; knows no time loop.
+// A neuron's parameters, and the turn of resonant neurons (see params.h): makes it from alpha and omega, and makes
+// their gradients from its own. Included by device.h inside its namespace, after launch.h; knows no time loop.
 
 template <class T>
 SRCELL_INLINE Value<T> parameter_of(const Parameter<T>& parameter, int64_t neuron) {
@@ -12,8 +12,8 @@ SRCELL_INLINE Value<double> wide(Value<T> x) {
 }
 
 template <class T>
-SRCELL_INLINE SineCosine<Value<double>> sine_cosine_of(const CellParameters<T>& cell, int64_t neuron) {
-    return sine_cosine(wide(parameter_of(cell.of[kOmega], neuron)));
+SRCELL_INLINE Value<double> wide_parameter(const CellParameters<T>& cell, CellParameter which, int64_t neuron) {
+    return wide(parameter_of(cell.of[which], neuron));
 }
 
 // A thread makes the turn of one neuron.
@@ -26,10 +26,9 @@ struct MakeTurnBody {
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t n = place.item();
         if (n >= p.count) return;
-        const SineCosine<Value<double>> of = sine_cosine_of(p.cell, n);
-        const Value<double> alpha = wide(parameter_of(p.cell.of[kAlpha], n));
-        p.along[n] = static_cast<T>((alpha * of.cosine).x);
-        p.across[n] = static_cast<T>((alpha * of.sine).x);
+        const auto made = turn_of(wide_parameter(p.cell, kAlpha, n), wide_parameter(p.cell, kOmega, n));
+        p.along[n] = static_cast<T>(made.along.x);
+        p.across[n] = static_cast<T>(made.across.x);
     }
 };
 
@@ -51,15 +50,15 @@ struct UnturnBody {
         if (element >= plane) return;
         const int64_t n = element % p.shape.neurons;
         T *const along = p.partials + kAlpha * plane + element, *const across = p.partials + kOmega * plane + element;
-        const SineCosine<Value<double>> of = sine_cosine_of(p.cell, n);
-        const Value<double> alpha = wide(parameter_of(p.cell.of[kAlpha], n));
-        const Value<double> x = wide(Value<T>{*along}), y = wide(Value<T>{*across});
-        *along = static_cast<T>(fma(of.cosine, x, of.sine * y).x);
-        *across = static_cast<T>((alpha * fma(of.cosine, y, negate(of.sine * x))).x);
+        const Turned<Value<double>> grad = {wide(Value<T>{*along}), wide(Value<T>{*across})};
+        const auto made =
+            unturned(wide_parameter(p.cell, kAlpha, n), sine_cosine(wide_parameter(p.cell, kOmega, n)), grad);
+        *along = static_cast<T>(made.along.x);
+        *across = static_cast<T>(made.across.x);
     }
 };
 
-// Does so if the layer resonates and the gradient of either is wanted.
+// Launches UnturnBody if the layer resonates and a gradient of alpha or omega is wanted.
 template <class T>
 void unturn_gradients(Queue& queue, const CellBackward<T>& p) {
     if (p.turn.along && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega]))

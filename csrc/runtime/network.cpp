@@ -253,8 +253,8 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         inputs = layer.neurons;
         if (layer.resonates() && version != kResonantVersion)
             throw FileError(prefix + "omega: expected none in a file of version " + version);
-        used += 1 + (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(layer.resonates()))) +
-                layer.lateral() + !layer.initial.empty();
+        used += 1 + (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(layer.resonates()))) + layer.lateral() +
+                !layer.initial.empty();
     }
     readout_ = Readout::of(file, outputs());
     used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;

@@ -51,7 +51,8 @@ void require(const T* pointer, const char* name) {
 const srcell::NetworkLayer& layer_of(const srcell::Stream& stream, int64_t layer) {
     const auto& layers = stream.network().layers();
     if (layer < 0 || layer >= static_cast<int64_t>(layers.size()))
-        throw std::invalid_argument("layer: expected the number of a layer");
+        throw std::invalid_argument("layer: expected a number from 0 to " + std::to_string(layers.size() - 1) +
+                                    ", got " + std::to_string(layer));
     return layers[static_cast<size_t>(layer)];
 }
 
@@ -183,7 +184,7 @@ srcell_status srcell_stream_quadrature(const srcell_stream* stream, int64_t laye
         require(stream, "stream");
         require(q, "q");
         if (!layer_of(stream->stream, layer).resonates())
-            throw std::invalid_argument("layer: expected a layer that resonates");
+            throw std::invalid_argument("layer: expected a layer that resonates, got layer " + std::to_string(layer));
         stream->stream.quadrature(static_cast<size_t>(layer), q);
     });
 }

@@ -101,8 +101,8 @@ SRCELL_API srcell_status srcell_stream_logits(const srcell_stream* stream, float
 /* Returns the stream to its initial state. */
 SRCELL_API srcell_status srcell_stream_reset(srcell_stream* stream);
 /* Saves the state as bytes, and restores it; `size` must be srcell_stream_state_size(). Only a stream of the same
-   network and the same B can restore it. The bytes carry the version of their layout; those that an older srcell saved
-   can be restored. */
+   network and the same B can restore it. The bytes carry the version of their layout; states that
+   an older srcell saved can be restored. */
 SRCELL_API size_t srcell_stream_state_size(const srcell_stream* stream);
 SRCELL_API srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_t size);
 SRCELL_API srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, size_t size);

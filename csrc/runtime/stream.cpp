@@ -142,8 +142,11 @@ void Stream::restore(const void* from, size_t bytes) {
     Mark mark = {};
     const char* at = static_cast<const char*>(from);
     if (bytes >= sizeof mark) std::memcpy(&mark, at, sizeof mark);
-    if (bytes != state_bytes() || std::memcmp(mark.name, kName, sizeof kName) != 0 ||
-        mark.version != version_of(network_) || mark.batch != batch_ || mark.bytes != static_cast<int64_t>(bytes) || mark.network != network_.fingerprint())
+    const bool named = std::memcmp(mark.name, kName, sizeof kName) == 0;
+    if (named && mark.version != kState && mark.version != kResonantState)
+        throw std::invalid_argument("state: expected one of this version of srcell, got one of a newer version");
+    if (bytes != state_bytes() || !named || mark.version != version_of(network_) || mark.batch != batch_ ||
+        mark.bytes != static_cast<int64_t>(bytes) || mark.network != network_.fingerprint())
         throw std::invalid_argument("state: expected " + std::to_string(state_bytes()) +
                                     " bytes that a stream of this network and batch saved");
     at += sizeof mark;

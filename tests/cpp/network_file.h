@@ -169,7 +169,7 @@ inline void stream_gives(const Network& network, const NetworkRows& rows, bool g
                 const auto plane = static_cast<size_t>(rows.batch * network.layers()[k].neurons);
                 const Result<float> whole =
                     result_of(expected.spikes[k].all.data() + static_cast<size_t>(t) * plane, plane);
-                std::vector<float> state(static_cast<size_t>(network.layers()[k].states()) * plane);
+                std::vector<float> state(3 * plane);
                 stream.values(k, state.data());
                 float* const h = state.data() + plane;
                 for (size_t n = 0; n < plane; ++n) h[n] = h[n] <= 0 ? 0 : h[n];

@@ -66,6 +66,25 @@ void bfloat16_is_rounded_to_even() {
     CHECK(rounded(0x7F800001) == 0x7FC0);                                   // NaN
 }
 
+template <class T>
+void turns_agree() {
+    for (const bool per_neuron : {false, true}) {
+        CellOptions o = {1, 1, 300, per_neuron, true, true, true, true, true, true, {}};
+        o.resonant = true;
+        CellInputs<T> in(o);
+        Array<T>&alpha = in.parameters[kAlpha], &omega = in.parameters[kOmega];
+        const T pi = T(0x1.921fb6p+1);
+        const T special[] = {0, T(-0.0), pi, -pi, pi / 2, std::numeric_limits<T>::denorm_min(), T(1e-30), T(-0.5)};
+        for (int64_t n = 0; n < omega.size(); ++n) omega[n] = n < 8 ? special[n] : T(n - 150) / 50;
+        for (int64_t n = 0; n < alpha.size(); ++n) alpha[n] = T(n + 1) / 300;
+        in.make_turn();
+        Array<T> along(in.along.size(), kOtherPoison), across(in.along.size(), kOtherPoison);
+        device::Queue queue = kCards[0].queue();
+        device::make_turn(queue, DeviceTurn<T>{in.cell(), along.size(), along.data(), across.data()});
+        CHECK(same(along, in.along) && same(across, in.across));
+    }
+}
+
 // A parameter without an address has the value `constant`.
 void constants_need_no_memory() {
     const CellOptions o = {20, 3, 5, false, true, true, true, true, true, true, {}};
@@ -170,6 +189,8 @@ int main() {
     for (const Card& card : kCards) check_rest_at_zero(card, 1);
     quotients_are_rounded_to_nearest();
     bfloat16_is_rounded_to_even();
+    turns_agree<float>();
+    turns_agree<double>();
     constants_need_no_memory();
     shapes_agree();
     groups_agree();

@@ -76,6 +76,32 @@ void same_bits_everywhere() {
     CHECK(all_as_written);
 }
 
+// q[t] from i[t-1] and q[t-1], read from the stream before and after each step.
+void q_follows_from_the_step_before() {
+    const Network network = network_of(network_file({6, 20}, false, "none", 1, true));
+    const NetworkLayer& layer = network.layers()[0];
+    const Turn<float> turn = std::get<FloatNeurons>(layer.kind).turn.view();
+    const NetworkRows rows(30, 1, 6);
+    Stream stream(network, 1);
+    std::vector<float> before(60), after(60), q(20), next(20);
+    int turned = 0;
+    for (int64_t t = 0; t < rows.steps; ++t) {
+        stream.values(0, before.data());
+        stream.quadrature(0, q.data());
+        const int64_t begin = rows.offsets[static_cast<size_t>(t)], end = rows.offsets[static_cast<size_t>(t + 1)];
+        const int64_t offsets[] = {0, end - begin};
+        stream.step(offsets, rows.indices.data() + begin, nullptr, end - begin);
+        stream.quadrature(0, next.data());
+        for (size_t n = 0; n < 20; ++n) {
+            const size_t at = turn.stride ? n : 0;
+            const float along = turn.along[at] * q[n], made = std::fma(turn.across[at], before[n], along);
+            CHECK(next[n] == (std::fabs(made) < 0x1p-100f ? 0 : made));
+            turned += next[n] != 0;
+        }
+    }
+    CHECK(turned > 300);
+}
+
 void streams_run_side_by_side() {
     const Network network = network_of(network_file({12, 140, 20}, true, "votes"));
     const NetworkRows rows(40, 2, 12);
@@ -195,6 +221,7 @@ void altered_files_are_refused_or_run(const std::string& bytes) {
 
 int main() {
     same_bits_everywhere();
+    q_follows_from_the_step_before();
     streams_run_side_by_side();
     invalid_events_are_refused();
 #if !defined(__SANITIZE_THREAD__)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fuzz.draws import FLOATS, Draw
-from srcell import SRC, EventBatch, IntegerSRC, SRCCell, SRCConv2d, leaky_readout, src, src_linear
+from srcell import SRC, EventBatch, IntegerSRC, SRCCell, SRCConv2d, leaky_readout, spread_frequencies, src, src_linear
 from support.calls import NEW_TORCH, Call, assert_same_when_loaded, calls_of_layers, calls_outside_layers
 from support.modes import MODES, runs_in
 
@@ -48,6 +48,7 @@ def programs(draw: Draw) -> None:
     if kind is not IntegerSRC:
         options |= {"learnable": draw.pick((), ("rho",), ("alpha", "rho", "r")), "bias": draw.chance(70)}
         options |= {"lateral": True} if kind is SRC and draw.chance(40) else {}
+        options |= {"omega": draw.pick(0.3, spread_frequencies(0.1, 1))} if draw.chance(30) else {}
     layer: torch.nn.Module = SRCConv2d(1, 2, 2, **options) if kind is SRCConv2d else kind(inputs, 3, **options)
     before = [draw.size()] if kind is SRCCell else [draw.size(), draw.size()]
     x = (draw.spikes(*before, *((1, 2, 2) if kind is SRCConv2d else (inputs,))) != 0).float()

@@ -1,5 +1,5 @@
 /* The page of the neuron: one neuron with adjustable parameters and input, shown in time, in the plane of its two
-   states, and by how often it fires. It puts the pieces together. It must know nothing about the neuron's equations:
+   states, by how often it fires and, if it resonates, in the plane of its integrator. It puts the pieces together. It must know nothing about the neuron's equations:
    the runtime alone computes them. */
 
 import { announcer, button, html, keepInLink, linkState, mount, settled, slider } from "./controls.js";

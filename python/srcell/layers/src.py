@@ -97,7 +97,7 @@ class SRC(_Linear):
             one value per neuron, which is copied; for alpha and zs_hyp also :func:`srcell.spread`.
         omega: angular frequency in radians per step, in [-pi, pi], as for :func:`srcell.functional.src`; also
             :func:`srcell.spread_frequencies`. Unless it is the constant 0, the neurons resonate with inputs of their
-            frequency, and states are :class:`~srcell.ResonantState`. On CPUs only.
+            frequency, and states are :class:`~srcell.ResonantState`.
         learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. Every call
             clamps them to their domains: alpha, zs_hyp and zs_dep to [0, 1], rho to >= 1e-3, omega to [-pi, pi].
             Outside its domain a parameter gets no gradient that would move it further out. Spikes are even in omega,

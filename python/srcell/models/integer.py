@@ -110,7 +110,9 @@ class IntegerClassifier(Classifier):
         if any(layer.lateral for layer in layers) or not isinstance(readout, LeakyReadout):
             raise ValueError("network: expected readout='votes' and lateral=False, got another network")
         if any(layer.resonates for layer in layers):
-            raise ValueError("network: expected omega=0, because integer neurons do not resonate, got another omega")
+            raise ValueError(
+                "network: expected omega=0, because integer neurons do not resonate, got a resonant network"
+            )
         made = cls(
             layers[0].input_size,
             [layer.hidden_size for layer in layers[:-1]],

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._arguments import check_choice
 from ..events import EventBatch
+from ..functional.layer import is_resonant
 from ..layers import SRC, LeakyReadout, LinearReadout, SRCConv2d
 from ..layers.options import Spread, SpreadFrequencies
 from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, sample_lengths
@@ -46,7 +47,7 @@ class SRCClassifier(Classifier):
 
     Raises:
         ValueError: ``SRC`` or the readout does not accept a size or an option, or there is no hidden layer for a linear
-            readout to read, or for ``omega`` to resonate.
+            readout to read, or for ``omega`` to act on.
 
     Example:
         >>> import torch
@@ -84,8 +85,8 @@ class SRCClassifier(Classifier):
         votes, hidden = readout == "votes", len(hidden_sizes)
         if not (votes or hidden):
             raise ValueError("hidden_sizes: expected a hidden layer for a linear readout to read, got none")
-        if not hidden and omega != 0:
-            raise ValueError(f"hidden_sizes: expected a hidden layer that resonates with omega={omega!r}, got none")
+        if not hidden and is_resonant(omega):
+            raise ValueError("hidden_sizes: expected a hidden layer for the omega to act on, got none")
         if votes and readout_window:
             raise ValueError(f"readout_window: expected 0 with readout 'votes', got {readout_window}")
         sizes = [input_size, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]

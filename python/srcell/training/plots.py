@@ -136,6 +136,7 @@ def traces(
         seen.append([x.flatten()[neurons].cpu() for x in _shown(layer, state)])
     drives, fast, slow = (torch.stack(x) for x in zip(*seen, strict=True))
     drive = "drive x" if isinstance(layer, IntegerSRC) else "drive tanh(i / rho)"
+    omega = layer.exported()[-1].get("omega") if isinstance(layer, SRC) else None
     figure = new_figure(9, 1.0 + 1.7 * len(neurons))
     panels = figure.subplots(len(neurons), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for k, (panel, neuron) in enumerate(zip(panels, neurons, strict=True)):
@@ -144,7 +145,10 @@ def traces(
         panel.plot(fast[:, k].numpy(), color="C3", label="fast state h")
         output = outputs[-1][:, 0, neuron].numpy()
         panel.fill_between(range(len(fast)), output, color="C3", alpha=0.3, label="output s")
-        panel.set(ylim=(-1.08, 1.08), ylabel=f"neuron {neuron}" + _details(layer, neuron, names if voters else ()))
+        said = f"neuron {neuron}" + (f",\nfor {names[neuron % classes]}" if voters else "")
+        if omega is not None:
+            said += f",\nomega {omega[neuron % len(omega)]:.3g}"
+        panel.set(ylim=(-1.08, 1.08), ylabel=said)
         if prefix:
             panel.axvspan(0, prefix, **SHADE)
     panels[-1].set(xlabel="step", xlim=(0, len(fast)))
@@ -152,15 +156,6 @@ def traces(
     what = f"neurons of layer {len(outputs) - 1}"
     figure.suptitle(_title(names, label, order[0], what, prefix), fontsize=11)
     return figure
-
-
-def _details(layer: AnyLayer, neuron: int, voted: Sequence[str]) -> str:
-    """What else the label of a neuron says: the class that it votes for, and its omega if the layer resonates."""
-    details = f",\nfor {voted[neuron % len(voted)]}" if voted else ""
-    omega = layer.exported()[-1].get("omega") if isinstance(layer, SRC) else None
-    if omega is not None:
-        details += f",\nomega {omega[neuron % len(omega)]:.3g}"
-    return details
 
 
 def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:

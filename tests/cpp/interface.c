@@ -1,0 +1,35 @@
+/* What srcell.h promises of layers that resonate, in C99: interface RESONANT.srcell PLAIN.srcell, both of 64 inputs.
+   tools/check_library.sh compiles and runs it. */
+#include <math.h>
+#include <srcell.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(holds) \
+    if (!(holds)) return fprintf(stderr, "line %d: expected %s (%s)\n", __LINE__, #holds, srcell_error()), 1
+
+int main(int count, char** arguments) {
+    srcell_network *resonant, *plain;
+    srcell_stream *stream, *other;
+    const int32_t active[] = {1, 2, 3, 5, 8, 13, 21, 34, 55};
+    CHECK(count == 3 && !srcell_network_load(arguments[1], &resonant) && !srcell_network_load(arguments[2], &plain));
+    CHECK(srcell_network_resonates(resonant, 0) == 1 && srcell_network_resonates(resonant, 1) == 0);
+    CHECK(srcell_network_resonates(resonant, 2) == -1 && srcell_network_resonates(plain, 0) == 0);
+    CHECK(!srcell_stream_new(resonant, 1, &stream) && !srcell_stream_new(plain, 1, &other));
+
+    const size_t neurons = (size_t)srcell_network_neurons(resonant, 0);
+    float* q = malloc(sizeof *q * neurons);
+    float largest = 0;
+    for (int t = 0; t < 5; ++t) CHECK(!srcell_stream_step(stream, active, NULL, 9));
+    CHECK(!srcell_stream_quadrature(stream, 0, q));
+    for (size_t n = 0; n < neurons; ++n) largest = fabsf(q[n]) > largest ? fabsf(q[n]) : largest;
+    CHECK(largest > 0.1f && largest < 100);
+    CHECK(srcell_stream_quadrature(stream, 1, q) == SRCELL_BAD_ARGUMENT && strstr(srcell_error(), "layer: expected"));
+    CHECK(srcell_stream_quadrature(other, 0, q) == SRCELL_BAD_ARGUMENT);
+    CHECK(srcell_stream_quadrature(stream, 2, q) == SRCELL_BAD_ARGUMENT);
+    free(q);
+    srcell_stream_free(stream), srcell_stream_free(other);
+    srcell_network_free(resonant), srcell_network_free(plain);
+    return 0;
+}
