@@ -95,5 +95,6 @@ const GRID = ALONG.flatMap((hs) => ALONG.map((h) => [h, hs]));
 
 /** A network of one neuron for each point of the grid; all start with an integrator of 0. */
 function gridFile(parameters) {
-  return layerFile(parameters, [...GRID.map(() => 0), ...GRID.map(([h]) => h), ...GRID.map(([, hs]) => hs)], GRID.length);
+  const initial = [...GRID.map(() => 0), ...GRID.map(([h]) => h), ...GRID.map(([, hs]) => hs)];
+  return layerFile(parameters, initial, GRID.length);
 }

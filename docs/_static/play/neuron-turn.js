@@ -38,8 +38,8 @@ export class Turn {
     set(curves.point, { d: plot.dots(behind.slice(-1)) });
     const [i, q] = behind.at(-1), period = 2 * Math.PI / this.omega;
     this.note.textContent = `At step ${step} i is ${written(i, 2)} and q is ${written(q, 2)}. In each step the point `
-      + `turns by ${this.omega} rad, once round in ${period.toFixed(1)} steps, and comes closer to 0; the input moves it `
-      + "to the right. The drive sees i alone.";
+      + `turns by ${this.omega} rad, once round in ${period.toFixed(1)} steps, and comes closer to 0; the input moves `
+      + "it to the right. The drive sees i alone.";
     plot.label = `The plane of i and q at step ${step}: i is ${i.toFixed(3)}, q is ${q.toFixed(3)}.`;
   }
 }
