@@ -480,8 +480,8 @@ SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "nmnist-small
 README_WORDS = """
 784-100 is 784 inputs and 100 neurons, ten for each class. With 10,000 digits and five epochs, 1, 3, 5 and 10 hidden
 layers reach {src}, LIF neurons {lif} ([what else differs](docs/accuracy.md#depth)).
-Trained alike, for fewer epochs, a GRU reads digits row by row better ({gru}; SRC {rows}). Pixels one by one in a
-random order: {psmnist}, with [resonance](docs/howto/resonance.md) {resonant}. [All rows](bench/results/accuracy.json)."""
+Trained alike, for fewer epochs, a GRU reads digits row by row better ({gru}; SRC {rows}). Pixels one by one in a random
+order: {psmnist}, with [resonance](docs/howto/resonance.md) {resonant}. [All rows](bench/results/accuracy.json)."""
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:

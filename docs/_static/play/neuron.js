@@ -1,6 +1,6 @@
 /* The page of the neuron: one neuron with adjustable parameters and input, shown in time, in the plane of its two
-   states, by how often it fires and, if it resonates, in the plane of its integrator. It puts the pieces together. It must know nothing about the neuron's equations:
-   the runtime alone computes them. */
+   states, by how often it fires and, if it resonates, in the plane of its integrator. It puts the pieces together.
+   It must know nothing about the neuron's equations: the runtime alone computes them. */
 
 import { announcer, button, html, keepInLink, linkState, mount, settled, slider } from "./controls.js";
 import { Cell, spikesOf } from "./neuron-cell.js";
