@@ -369,6 +369,69 @@ struct DenseInput {
     int64_t* offsets;   // (B * T + 1,)
 };
 
+// Delays of a layer's inputs. Each input has `taps` delays and becomes as many inputs: tap j of input k is number
+// k * taps + j. What arrives there later are `terms` terms, term i after first + i steps, with factors[i] of the value.
+// A term before its departure does not arrive, nor does one of factor 0, unless `keep_zeros`.
+template <class T>
+struct Delays {
+    int64_t numbers, taps, terms;  // numbers: K * taps
+    const int32_t* first;          // (numbers,)
+    const T* factors;              // (numbers, terms), or null: all 1
+    bool keep_zeros;
+
+    SRCELL_HOST_DEVICE T factor(int64_t number, int64_t term) const {
+        return factors ? factors[number * terms + term] : T(1);
+    }
+    SRCELL_HOST_DEVICE bool arrives(int64_t number, int64_t term) const {
+        return keep_zeros || factor(number, term) != 0;
+    }
+};
+
+// The delay of events. The output has no row for the first `skip` steps. Lengths count from the input's first step.
+template <class T>
+struct DelayedEvents {
+    ScanShape shape;  // of the input; its `neurons` are not used
+    int64_t skip;
+    Delays<T> delays;
+    Events<T> events;
+    int64_t* starts = nullptr;       // (B + 1,): out of the first pass, the start of each sample's arrivals
+    int64_t* cursors = nullptr;      // scratch: (B * (T - skip),)
+    int64_t* offsets = nullptr;      // (B * (T - skip) + 1,): out of the second pass
+    int64_t count = 0;               // starts[B]
+    int32_t* indices = nullptr;      // (count,) out
+    T* values = nullptr;             // (count,) out; null if all are 1
+    const T* grad_values = nullptr;  // (count,)
+    T* grad_events = nullptr;        // (events.count,) in: 0; out; null if not needed
+    T* grad_factors = nullptr;       // (numbers, terms) out; null if not needed
+    T* partials = nullptr;           // scratch: (B, numbers, terms)
+
+    SRCELL_HOST_DEVICE int64_t steps() const { return shape.steps - skip; }
+    SRCELL_HOST_DEVICE int64_t* cursors_of(int64_t sample) const { return cursors + sample * steps(); }
+    SRCELL_HOST_DEVICE T value(int64_t event) const { return events.values ? events.values[event] : T(1); }
+};
+
+// The delay of a dense input, (T, B, K), to (T - skip, B, numbers).
+template <class T>
+struct DelayedElements {
+    ScanShape shape;  // of the input; its `neurons` are not used
+    int64_t skip, inputs;
+    Delays<T> delays;
+    const T* elements;                // (T, B, K)
+    T* delayed = nullptr;             // (T - skip, B, numbers) out; zero past a sample's length
+    const T* grad_delayed = nullptr;  // as `delayed`
+    T* grad_elements = nullptr;       // (T, B, K) out; null if not needed
+    T* grad_factors = nullptr;        // (numbers, terms) out; null if not needed
+    T* partials = nullptr;            // scratch: (B, numbers, terms)
+
+    SRCELL_HOST_DEVICE int64_t steps() const { return shape.steps - skip; }
+    SRCELL_HOST_DEVICE int64_t at(int64_t t, int64_t sample, int64_t input) const {
+        return (t * shape.batch + sample) * inputs + input;
+    }
+    SRCELL_HOST_DEVICE int64_t delayed_at(int64_t t, int64_t sample, int64_t number) const {
+        return (t * shape.batch + sample) * delays.numbers + number;
+    }
+};
+
 // Spike counts. For each neuron: the number of elements (t, b) in which it is active (s > 0), and the number of upward
 // crossings of 0.5; a sample's first step counts as a crossing if it is above 0.5. Samples are counted in groups.
 inline int64_t count_groups(int64_t batch) { return batch < 16 ? batch : 16; }

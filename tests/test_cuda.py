@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srcell import SRC, EventBatch, IntegerSRC, rate_encode
+from srcell import SRC, EventBatch, IntegerSRC, delay, rate_encode
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu
 from support.gpu import (
@@ -204,6 +204,37 @@ def test_an_omega_that_is_no_tensor(gpu, omega):
     del given["omega"]
     (spikes, *_), _ = check_layer(gpu, given, omega=omega)
     assert spikes.max() > 0.5
+
+
+@FLOATS
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("whole", [False, True], ids=["fractional", "whole"])
+@pytest.mark.parametrize("kind", ["dense", "ones", "graded"])
+def test_delays_are_bit_identical_to_the_cpu(gpu, kind, whole, width, dtype):
+    generator = torch.Generator().manual_seed(width)
+    x = (torch.rand(40, 21, 5, generator=generator) < 0.3).to(dtype)
+    values = 0.5 + torch.rand(int(x.sum()), generator=generator, dtype=dtype)
+    delays = 9 * torch.rand(5, 2, generator=generator, dtype=dtype)
+    events = EventBatch.from_dense(x, torch.arange(21) * 2)
+    events = with_values(events, None if kind == "ones" else values[: events.num_events])
+    given = {"dense": [x], "ones": [], "graded": [events.values]}[kind]
+
+    def run(d, *given):
+        if kind == "dense":
+            return [delay(*given, d, max_delay=9, width=width)]
+        made = delay(with_values(events.to(d.device), *given or [None]), d, max_delay=9, width=width)
+        return [made.values, made.offsets.double(), made.indices.double()]
+
+    (made, *_), _ = check_against_the_cpu(gpu, run, leaves(delays.floor() if whole else delays, *given))
+    assert made.any()
+
+
+def test_fixed_whole_delays_are_bit_identical_to_the_cpu(gpu):
+    events = EventBatch.from_dense((torch.rand(40, 3, 70, generator=torch.Generator().manual_seed(1)) < 0.1).float())
+    delays = torch.arange(70.0) % 9
+    with gpu.on():
+        got = delay(events.to(gpu.device), delays.to(gpu.device), max_delay=9).to("cpu")
+    assert torch.equal(got.to_dense(), delay(events, delays, max_delay=9).to_dense())
 
 
 def test_a_wrong_mask_raises_an_error(gpu):

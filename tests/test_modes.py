@@ -10,7 +10,7 @@ import torch
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from srcell import SRC, src, src_linear
+from srcell import SRC, delay, src, src_linear
 from support.calls import CALLS, ENCODERS, NEW_TORCH, Call, spikes, with_gradients
 from support.inputs import make_currents, make_linear_inputs, noise, with_values
 from support.modes import MODES, runs_in
@@ -46,6 +46,14 @@ DIFFERENTIABLE: dict[str, Call] = {
         [make_currents(1, 20, 3, 5), SYNAPSE["bias"]],
     ),
     "events": (lambda v, w: src_linear(with_values(EVENTS, v), w, -6.0), [SYNAPSE["values"], WEIGHT]),
+    "delay": (
+        lambda x, d: delay(x, d, max_delay=9, width=2),
+        [EVENTS.to_dense(torch.float64), 4.5 + 4 * noise(6, 6)],
+    ),
+    "delay of events": (
+        lambda v, d: delay(with_values(EVENTS, v), d, max_delay=9).to_dense(torch.float64),
+        [SYNAPSE["values"], 4.5 + 4 * noise(6, 6)],
+    ),
     "dense as events": (
         lambda x, w: src_linear(x, w, -6.0, method="events"),
         [EVENTS.to_dense(torch.float64), WEIGHT],

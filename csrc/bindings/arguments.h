@@ -280,6 +280,67 @@ EventRows rows_of(const Events<T>& events) {
             events.inputs};
 }
 
+// The arguments that all calls of a delay share. sizes: T, B and K of the input.
+struct DelayCall {
+    bool is_double;
+    ScanShape shape;  // its `neurons` are not used
+    int64_t inputs, skip, taps, terms;
+    Address first, factors;
+    bool keep_zeros;
+
+    DelayCall(bool of_doubles, bool on_host, const Sizes& sizes, Address lengths, int threads, int64_t skipped,
+              int64_t taps_of_input, int64_t terms_of_tap, Address first_at, Address factors_at, bool keep)
+        : is_double(of_doubles),
+          shape(make_shape({sizes[0], sizes[1], 0}, lengths, threads, on_host)),
+          inputs(sizes[2]),
+          skip(skipped),
+          taps(taps_of_input),
+          terms(terms_of_tap),
+          first(first_at),
+          factors(factors_at),
+          keep_zeros(keep) {}
+
+    template <class T>
+    Delays<T> delays() const {
+        return {inputs * taps, taps, terms, pointer<const int32_t>(first), pointer<const T>(factors), keep_zeros};
+    }
+    template <class T>
+    DelayedEvents<T> events(const EventRows& rows, Address cursors, Address offsets, int64_t count) const {
+        DelayedEvents<T> p = {shape, skip, delays<T>(), rows.of<T>()};
+        p.cursors = pointer<int64_t>(cursors);
+        p.offsets = pointer<int64_t>(offsets);
+        p.count = count;
+        return p;
+    }
+    template <class T>
+    DelayedEvents<T> events_backward(const EventRows& rows, Address cursors, Address offsets, int64_t count,
+                                     Address grad_values, Address grad_events, Address grad_factors,
+                                     Address partials) const {
+        DelayedEvents<T> p = events<T>(rows, cursors, offsets, count);
+        p.grad_values = pointer<const T>(grad_values);
+        p.grad_events = pointer<T>(grad_events);
+        p.grad_factors = pointer<T>(grad_factors);
+        p.partials = pointer<T>(partials);
+        return p;
+    }
+    template <class T>
+    DelayedElements<T> elements(Address given, Address delayed) const {
+        DelayedElements<T> p = {shape, skip, inputs, delays<T>(), pointer<const T>(given)};
+        p.delayed = pointer<T>(delayed);
+        return p;
+    }
+    template <class T>
+    DelayedElements<T> elements_backward(Address given, Address grad_delayed, Address grad_elements,
+                                         Address grad_factors, Address partials) const {
+        DelayedElements<T> p = elements<T>(given, 0);
+        p.grad_delayed = pointer<const T>(grad_delayed);
+        p.grad_elements = pointer<T>(grad_elements);
+        p.grad_factors = pointer<T>(grad_factors);
+        p.partials = pointer<T>(partials);
+        return p;
+    }
+};
+
 // The nonzero elements of a dense input; the arguments are those of ListedEvents.
 template <class T, class... Known>
 ListedEvents<T> list_events(const ScanShape& shape, int64_t inputs, Address elements, Known... known) {

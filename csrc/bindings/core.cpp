@@ -14,6 +14,7 @@
 
 namespace py = pybind11;
 
+void bind_delay(py::module_& m);
 void bind_encode(py::module_& m);
 void bind_events(py::module_& m);
 void bind_integer(py::module_& m);
@@ -109,6 +110,7 @@ PYBIND11_MODULE(_core, m) {
     bind_functions<float>(m);
     bind_functions<double>(m);
     m.def("sine_cosine", &sine_and_cosine, "x"_a);
+    bind_delay(m);
     bind_encode(m);
     bind_events(m);
     bind_runtime(m);

@@ -131,6 +131,52 @@ void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& gra
     });
 }
 
+// Writes the number of each sample's arrivals; the caller makes their starts of them.
+void count_delayed(const Queue& queue, const DelayCall& delay, const EventRows& rows, Address starts) {
+    with_type(delay.is_double, [&](auto zero) {
+        auto p = delay.events<decltype(zero)>(rows, 0, 0, 0);
+        p.starts = pointer<int64_t>(starts);
+        check(cuda::count_delayed(stream_of(queue), p));
+    });
+}
+
+void write_delayed(const Queue& queue, const DelayCall& delay, const EventRows& rows, Address starts, Address cursors,
+                   Address offsets, int64_t count, Address indices, Address values) {
+    with_type(delay.is_double, [&](auto zero) {
+        using T = decltype(zero);
+        auto p = delay.events<T>(rows, cursors, offsets, count);
+        p.starts = pointer<int64_t>(starts);
+        p.indices = pointer<int32_t>(indices);
+        p.values = pointer<T>(values);
+        check(cuda::write_delayed(stream_of(queue), p));
+    });
+}
+
+void delayed_backward(const Queue& queue, const DelayCall& delay, const EventRows& rows, Address cursors,
+                      Address offsets, int64_t count, Address grad_values, Address grad_events, Address grad_factors,
+                      Address partials) {
+    with_type(delay.is_double, [&](auto zero) {
+        check(cuda::delayed_backward(stream_of(queue),
+                                     delay.events_backward<decltype(zero)>(rows, cursors, offsets, count, grad_values,
+                                                                           grad_events, grad_factors, partials)));
+    });
+}
+
+void delay_elements(const Queue& queue, const DelayCall& delay, Address elements, Address delayed) {
+    with_type(delay.is_double, [&](auto zero) {
+        check(cuda::delay_elements(stream_of(queue), delay.elements<decltype(zero)>(elements, delayed)));
+    });
+}
+
+void delay_elements_backward(const Queue& queue, const DelayCall& delay, Address elements, Address grad_delayed,
+                             Address grad_elements, Address grad_factors, Address partials) {
+    with_type(delay.is_double, [&](auto zero) {
+        check(cuda::delay_elements_backward(
+            stream_of(queue),
+            delay.elements_backward<decltype(zero)>(elements, grad_delayed, grad_elements, grad_factors, partials)));
+    });
+}
+
 void integer_forward(const Queue& queue, const IntegerLayer& layer, const IntegerOutputs& outputs, bool floats,
                      const EventRows& rows, Address mask, Address weight_t, Address scale, double rho, Address slopes,
                      Address clamped) {
@@ -293,6 +339,14 @@ PYBIND11_MODULE(_cuda, m) {
     const auto launch = [&](const char* name, auto function, auto... names) {
         m.def(name, function, py::call_guard<ReleasedGil>(), names...);
     };
+    launch("count_delayed", &count_delayed, "queue"_a, "delay"_a, "rows"_a, "starts"_a);
+    launch("write_delayed", &write_delayed, "queue"_a, "delay"_a, "rows"_a, "starts"_a, "cursors"_a, "offsets"_a,
+           "count"_a, "indices"_a, "values"_a);
+    launch("delayed_backward", &delayed_backward, "queue"_a, "delay"_a, "rows"_a, "cursors"_a, "offsets"_a, "count"_a,
+           "grad_values"_a, "grad_events"_a, "grad_factors"_a, "partials"_a);
+    launch("delay_elements", &delay_elements, "queue"_a, "delay"_a, "elements"_a, "delayed"_a);
+    launch("delay_elements_backward", &delay_elements_backward, "queue"_a, "delay"_a, "elements"_a, "grad_delayed"_a,
+           "grad_elements"_a, "grad_factors"_a, "partials"_a);
     launch("make_turn", &make_turn, "queue"_a, "layer"_a);
     launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "outputs"_a, "current"_a, "element"_a, "half_spikes"_a,
            "saved"_a);

@@ -72,6 +72,20 @@ using F32 = float;
 
 #include "count.h"
 
+template <class T>
+SRCELL_INLINE T product(T a, T b) {
+    return a * b;
+}
+
+template <class T>
+SRCELL_INLINE T fused(T a, T b, T c) {
+    return fma(a, b, c);
+}
+
+#include "../delay.h"
+
+#include "delay.h"
+
 template <class V, class Function>
 SRCELL_INLINE void elementwise(const scalar_of<V>* x, scalar_of<V>* y, int64_t count, Function function) {
     for (int64_t k = 0; k < count; k += VecTraits<V>::width)
@@ -109,6 +123,11 @@ constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     made.list_events = list_events<T>;
     made.count_spikes = count_spikes<T>;
     made.make_turn = make_turn<T>;
+    made.count_delayed = count_delayed<T>;
+    made.write_delayed = write_delayed<T>;
+    made.delayed_backward = delayed_backward<T>;
+    made.delay_elements = delay_elements<T>;
+    made.delay_elements_backward = delay_elements_backward<T>;
     made.tanh = tanh_array<V>;
     made.sigmoid = sigmoid_array<V>;
     return made;

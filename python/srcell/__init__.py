@@ -18,9 +18,19 @@ else:
     from ._integer import IntegerCell, IntegerState
     from ._load import load
     from .events import EventBatch, latency_encode, rate_encode
-    from .functional import ResonantState, SRCState, integer_src_linear, leaky_readout, rest_state, src, src_linear
+    from .functional import (
+        ResonantState,
+        SRCState,
+        delay,
+        integer_src_linear,
+        leaky_readout,
+        rest_state,
+        src,
+        src_linear,
+    )
     from .layers import (
         SRC,
+        Delay,
         IntegerSRC,
         LeakyReadout,
         LinearReadout,
@@ -37,6 +47,7 @@ else:
 
 __all__ = [
     "SRC",
+    "Delay",
     "EventBatch",
     "IntegerCell",
     "IntegerSRC",
@@ -48,6 +59,7 @@ __all__ = [
     "SRCConv2d",
     "SRCState",
     "SpikesOnly",
+    "delay",
     "functional",
     "info",
     "integer_src_linear",

@@ -62,6 +62,22 @@ class DenseRows:
         mask: int,
     ) -> None: ...
 
+class Delay:
+    def __init__(
+        self,
+        is_double: bool,
+        on_host: bool,
+        sizes: Sequence[int],
+        lengths: int,
+        threads: int,
+        skip: int,
+        taps: int,
+        terms: int,
+        first: int,
+        factors: int,
+        keep_zeros: bool,
+    ) -> None: ...
+
 class Images:
     def __init__(self, values: int, samples: int, pixels: int, threads: int) -> None: ...
 
@@ -80,6 +96,25 @@ class RateEncoding:
         thinned: bool,
     ) -> None: ...
 
+def count_delayed(delay: Delay, rows: EventRows, starts: int) -> int: ...
+def write_delayed(
+    delay: Delay, rows: EventRows, starts: int, cursors: int, offsets: int, count: int, indices: int, values: int
+) -> None: ...
+def delayed_backward(
+    delay: Delay,
+    rows: EventRows,
+    cursors: int,
+    offsets: int,
+    count: int,
+    grad_values: int,
+    grad_events: int,
+    grad_factors: int,
+    partials: int,
+) -> None: ...
+def delay_elements(delay: Delay, elements: int, delayed: int) -> None: ...
+def delay_elements_backward(
+    delay: Delay, elements: int, grad_delayed: int, grad_elements: int, grad_factors: int, partials: int
+) -> None: ...
 def thread_runtime() -> str: ...
 def cached_bytes() -> int: ...
 def empty(shape: Sequence[int], is_double: bool) -> NDArray[Any]: ...

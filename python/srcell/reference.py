@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ._state import AnyState, state_of
 
@@ -34,6 +35,35 @@ def _spike(h: Tensor, surrogate: str) -> Tensor:
     if surrogate == "straight_through":
         return _straight_through_spike(h)
     raise ValueError(f"surrogate: expected 'relu' or 'straight_through', got {surrogate!r}")
+
+
+def delay_reference(x: Tensor, delay: Tensor, *, width: int = 1, lengths: Sequence[int] | None = None) -> Tensor:
+    r"""Dense reference of :func:`srcell.delay`: (T, B, K) and delays (K,) or (K, M) to (T, B, K M).
+
+    Output t is the sum over u of ``max(0, width - |u - d|) / width^2`` times input t - u, from u = 0 on; the weights
+    are scaled to the sum 1 where some lie before. At a whole delay the derivative is the right-hand one.
+
+    Example:
+        >>> import torch
+        >>> from srcell.reference import delay_reference
+        >>> delay_reference(torch.tensor([1.0, 0, 0, 0])[:, None, None], torch.tensor([1.25])).flatten()
+        tensor([0.0000, 0.7500, 0.2500, 0.0000])
+
+    """
+    steps, columns = x.shape[0], []
+    for k, delays in enumerate(delay.reshape(x.shape[2], -1).unbind()):
+        for d in delays.unbind():
+            whole = int(d.detach().floor())
+            rest, terms = d - whole, range(whole - width + 1, whole + width + 1)
+            weights = [width - abs(u - whole) + (-rest if u <= whole else rest) for u in terms]
+            kept = {u: weight for u, weight in zip(terms, weights, strict=True) if u >= 0}
+            mass = torch.stack([*kept.values()]).sum() if len(kept) < 2 * width else width**2
+            shifted = [F.pad(x[: max(steps - u, 0), :, k], (0, 0, min(u, steps), 0)) for u in kept]
+            columns.append(torch.stack([w / mass * y for w, y in zip(kept.values(), shifted, strict=True)]).sum(0))
+    made = torch.stack(columns, -1) if columns else x
+    if lengths is not None:
+        made = made * (torch.arange(steps)[:, None] < torch.as_tensor(lengths))[:, :, None]
+    return made
 
 
 def src_reference(

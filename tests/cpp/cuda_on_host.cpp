@@ -1,5 +1,6 @@
 // The CUDA module's kernels compiled for the host, to test the Python code above them without a GPU. Linked with
 // bindings/cuda.cpp they are a module srcell._cuda that takes addresses of host memory.
+#include "../../csrc/cuda/delay.cu"
 #include "../../csrc/cuda/events.cu"
 #include "../../csrc/cuda/integer.cu"
 #include "../../csrc/cuda/lateral.cu"

@@ -16,9 +16,11 @@ from torch.utils import _pytree as pytree
 
 from srcell import (
     SRC,
+    Delay,
     EventBatch,
     IntegerSRC,
     SRCConv2d,
+    delay,
     integer_src_linear,
     latency_encode,
     leaky_readout,
@@ -36,7 +38,7 @@ NEW_TORCH = hasattr(torch.library, "register_vmap")
 EXPORTS_ONNX = "custom_translation_table" in inspect.signature(torch.onnx.export).parameters
 
 Call = tuple[Callable[..., Any], Sequence[Tensor]]
-ENCODERS = ("rate_encode", "latency_encode")  # the number of events depends on the data
+ENCODERS = ("rate_encode", "latency_encode", "delay of events")  # the number of events depends on the data
 
 
 def images() -> Tensor:
@@ -55,12 +57,18 @@ def calls_outside_layers(
     parts = [events.offsets, events.indices] + (
         [events.values] if events.values is not None and lengths is None else []
     )
+    delays = 4 * noise(9, x.shape[2]).float() + 4.5
     return {
         "rate_encode": (lambda p: rate_encode(p, steps, prefix=prefix, seed=seed), [pixels]),
         "latency_encode": (lambda p: latency_encode(p, steps, prefix=prefix), [pixels]),
         "count_spikes": (count_spikes, [x]),
         "scale_neurons": (scale_neurons, [x, 2 * x.sum(0)]),
         "EventBatch": (lambda *p: EventBatch(*p, shape=events.shape), parts),
+        "delay": (lambda a, d: delay(a, d, max_delay=9), [x, delays]),
+        "delay of events": (
+            lambda d, *p: delay(EventBatch(*p, shape=events.shape), d, max_delay=9),
+            [delays, *parts],
+        ),
     }
 
 
@@ -82,13 +90,14 @@ def calls_of_layers(
 
 OUTSIDE_LAYERS = calls_outside_layers(spikes(), images())
 # The weights are made before any mode is entered.
-_LAYER, _MAPS, _INTEGERS = SRC(6, 4), SRCConv2d(1, 2, 3), IntegerSRC(6, 4)
+_LAYER, _MAPS, _INTEGERS, _DELAY = SRC(6, 4), SRCConv2d(1, 2, 3), IntegerSRC(6, 4), Delay(6, 9)
 CALLS: dict[str, Call] = {
     **OUTSIDE_LAYERS,
     **calls_of_layers(spikes(), noise(3, 4, 6).float(), torch.tensor([30, 17])),
     "SRC": (_LAYER, [spikes()]),
     "SRCConv2d": (lambda x: _MAPS(x.view(30, 2, 1, 2, 3).repeat(1, 1, 1, 2, 2)), [spikes()]),
     "IntegerSRC": (_INTEGERS, [spikes()]),
+    "Delay": (_DELAY, [spikes()]),
 }
 
 

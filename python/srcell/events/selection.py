@@ -42,6 +42,28 @@ def joined(batches: Sequence[EventBatch], steps: int | None) -> Parts:
     return Parts(offsets, indices, values, shape, lengths)
 
 
+def followed_by(past: EventBatch, batch: EventBatch) -> EventBatch:
+    """Each sample of ``past``, whose samples have all steps, followed by the same sample of ``batch``."""
+    (before, samples, inputs), steps = past.shape, batch.shape[0]
+    both = past, batch
+    counts = [x.offsets.diff().view(samples, x.shape[0]) for x in both]
+    owner = torch.arange(samples, device=batch.device)
+    parts = [2 * owner.repeat_interleave(count.sum(1)) + k for k, count in enumerate(counts)]
+    order = torch.cat(parts).argsort(stable=True)
+    values = None
+    if any(x.values is not None for x in both):
+        kinds = [x.values.dtype for x in both if x.values is not None]
+        dtype = torch.float64 if torch.float64 in kinds else torch.float32
+        values = torch.cat([values_or_ones(x, dtype).to(dtype) for x in both])[order]
+    return type(batch)._trusted(
+        offsets_of(torch.cat(counts, 1).flatten()),
+        torch.cat([x.indices for x in both])[order],
+        values,
+        (before + steps, samples, inputs),
+        None if batch.lengths is None else batch.lengths + before,
+    )
+
+
 def truncated(events: EventBatch, steps: int) -> Parts:
     """The parts of ``EventBatch.truncate``."""
     own, samples, inputs = events.shape

@@ -6,6 +6,7 @@ equation of the neuron is computed here. The definition, its gradients and their
 """
 
 from .._state import ResonantState, SRCState
+from .delays import delay
 from .integer import integer_src_linear, quantise
 from .readout import SpikeCounts, count_spikes, leaky_readout
 from .recurrence import src
@@ -20,6 +21,7 @@ __all__ = [
     "SRCState",
     "SpikeCounts",
     "count_spikes",
+    "delay",
     "integer_src_linear",
     "leaky_readout",
     "quantise",

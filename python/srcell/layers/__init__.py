@@ -4,17 +4,19 @@ State is explicit: passed in, returned, never hidden in a module. The recurrence
 """
 
 from .conv import SRCConv2d
+from .delays import Delay
 from .integer import IntegerSRC
 from .options import spread, spread_frequencies
 from .readout import LeakyReadout, LinearReadout
 from .sequential import SpikesOnly
 from .src import SRC, SRCCell
 
-for _layer in (SRC, IntegerSRC, LeakyReadout, LinearReadout, SRCCell, SRCConv2d, SpikesOnly):
+for _layer in (SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCCell, SRCConv2d, SpikesOnly):
     _layer.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
 __all__ = [
     "SRC",
+    "Delay",
     "IntegerSRC",
     "LeakyReadout",
     "LinearReadout",

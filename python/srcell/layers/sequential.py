@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from .._arguments import describe
 from ..events import EventBatch
 from .conv import SRCConv2d
+from .delays import Delay
 from .integer import IntegerSRC
 from .src import SRC
 
@@ -18,7 +19,8 @@ class SpikesOnly(nn.Module):
     and a readout see silence up to T.
 
     Args:
-        layer: an ``SRC``, ``IntegerSRC`` or ``SRCConv2d``; the names of its parameters get the prefix ``layer.``.
+        layer: an ``SRC``, ``IntegerSRC``, ``SRCConv2d`` or ``Delay``; the names of its parameters get the prefix
+            ``layer.``.
 
     Raises:
         TypeError: ``layer`` is another module.
@@ -32,13 +34,17 @@ class SpikesOnly(nn.Module):
 
     """
 
-    def __init__(self, layer: SRC | IntegerSRC | SRCConv2d) -> None:
+    def __init__(self, layer: SRC | IntegerSRC | SRCConv2d | Delay) -> None:
         super().__init__()
-        if not isinstance(layer, SRC | IntegerSRC | SRCConv2d):
-            raise TypeError(f"layer: expected an SRC, IntegerSRC or SRCConv2d, got {describe(layer)}")
+        if not isinstance(layer, SRC | IntegerSRC | SRCConv2d | Delay):
+            raise TypeError(f"layer: expected an SRC, IntegerSRC, SRCConv2d or Delay, got {describe(layer)}")
         self.layer = layer
 
-    def forward(self, input: Tensor | EventBatch) -> Tensor:
-        """The spikes: (T, B, N), (B, T, N) with ``batch_first``, or (T, B, C, H, W) of ``SRCConv2d``."""
+    def forward(self, input: Tensor | EventBatch) -> Tensor | EventBatch:
+        """The spikes: (T, B, N), (B, T, N) with ``batch_first``, or (T, B, C, H, W) of ``SRCConv2d``; of a ``Delay``
+        the delayed input, an EventBatch for an EventBatch.
+        """
+        if isinstance(self.layer, Delay):
+            return self.layer.delayed(input)
         spikes: Tensor = self.layer(input)[0]
         return spikes

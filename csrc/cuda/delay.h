@@ -1,0 +1,137 @@
+// The delay of inputs on a GPU: the passes of ../delay.h, a thread for each sample's events, for each element of a
+// dense input, or for a sample's part of the gradient of a factor. Knows neither neurons nor weights.
+#pragma once
+
+#include "device.h"
+
+namespace srcell {
+namespace device {
+
+template <class T>
+SRCELL_INLINE T product(T a, T b) {
+    return (Value<T>{a} * Value<T>{b}).x;
+}
+
+template <class T>
+SRCELL_INLINE T fused(T a, T b, T c) {
+    return fma(Value<T>{a}, Value<T>{b}, Value<T>{c}).x;
+}
+
+#include "../delay.h"
+
+template <class T>
+struct CountDelayedBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DelayedEvents<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        if (place.item() < p.shape.batch) count_arrivals(p, place.item());
+    }
+};
+
+template <class T>
+struct WriteDelayedBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DelayedEvents<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        if (place.item() < p.shape.batch) write_arrivals(p, place.item());
+    }
+};
+
+template <class T>
+struct DelayedBackwardBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DelayedEvents<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        if (place.item() < p.shape.batch) arrivals_backward(p, place.item());
+    }
+};
+
+// starts[b] is then the number of a sample's arrivals; the caller adds them up.
+template <class T>
+void count_delayed(Queue& queue, const DelayedEvents<T>& p) {
+    launch(queue, spread(queue, p.shape.batch), CountDelayedBody<T>{p});
+}
+
+template <class T>
+void write_delayed(Queue& queue, const DelayedEvents<T>& p) {
+    launch(queue, spread(queue, p.shape.batch), WriteDelayedBody<T>{p});
+}
+
+// The samples' parts of the gradients of the factors, added in a fixed tree.
+template <class T>
+void sum_factors(Queue& queue, const ScanShape& shape, const Delays<T>& delays, T* partials, T* grad_factors) {
+    const int64_t count = delays.numbers * delays.terms;
+    if (!grad_factors) return;
+    const SumRows<T> sums = {{{shape.batch ? partials : grad_factors, grad_factors}}, shape.batch, count, count, kWarp};
+    launch(queue, {sums.groups(), kThreads, 0}, sums);
+}
+
+template <class T>
+void delayed_backward(Queue& queue, const DelayedEvents<T>& p) {
+    launch(queue, spread(queue, p.shape.batch), DelayedBackwardBody<T>{p});
+    sum_factors(queue, p.shape, p.delays, p.partials, p.grad_factors);
+}
+
+template <class T>
+struct DelayElementsBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DelayedElements<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), row = item / p.delays.numbers, number = item % p.delays.numbers;
+        if (row < p.steps() * p.shape.batch)
+            p.delayed[item] = delayed_element(p, row / p.shape.batch, row % p.shape.batch, number);
+    }
+};
+
+template <class T>
+struct DelayElementsBackwardBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DelayedElements<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), row = item / p.inputs, input = item % p.inputs;
+        if (row < p.shape.steps * p.shape.batch)
+            p.grad_elements[item] = delayed_element_backward(p, row / p.shape.batch, row % p.shape.batch, input);
+    }
+};
+
+template <class T>
+struct DelayFactorsBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DelayedElements<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), count = p.delays.numbers * p.delays.terms, of_sample = item % count;
+        if (item < p.shape.batch * count)
+            p.partials[item] =
+                delayed_factor_backward(p, item / count, of_sample / p.delays.terms, of_sample % p.delays.terms);
+    }
+};
+
+template <class T>
+void delay_elements(Queue& queue, const DelayedElements<T>& p) {
+    const int64_t items = p.steps() * p.shape.batch * p.delays.numbers;
+    launch(queue, spread(queue, items), DelayElementsBody<T>{p});
+}
+
+template <class T>
+void delay_elements_backward(Queue& queue, const DelayedElements<T>& p) {
+    if (p.grad_elements)
+        launch(queue, spread(queue, p.shape.steps * p.shape.batch * p.inputs), DelayElementsBackwardBody<T>{p});
+    if (!p.grad_factors) return;
+    launch(queue, spread(queue, p.shape.batch * p.delays.numbers * p.delays.terms), DelayFactorsBody<T>{p});
+    sum_factors(queue, p.shape, p.delays, p.partials, p.grad_factors);
+}
+
+}  // namespace device
+}  // namespace srcell

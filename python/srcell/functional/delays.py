@@ -1,0 +1,171 @@
+"""``delay``: inputs that arrive later, from delays in steps that may be fractions and may be learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor
+
+from .._arguments import as_int, describe, require_dense
+from ..events import EventBatch
+from ..ops._layer import HALF
+from ..ops._memory import has_memory
+from ..ops.delay import delay_dense, delay_events
+from .layer import check_device, check_lengths, in_work_dtype
+from .synapse import as_spikes
+
+MOST_DELAY = 65535
+
+
+def delay(
+    input: Tensor | EventBatch,
+    delay: Tensor | float,
+    *,
+    max_delay: SupportsIndex,
+    width: SupportsIndex = 1,
+    lengths: Tensor | Sequence[int] | None = None,
+) -> Tensor | EventBatch:
+    r"""Let each input arrive later, by a delay d of its own.
+
+    With m = floor(d) and f = d - m, the output is ``(1 - f) x[t-m] + f x[t-m-1]``, where x is 0 before the first step.
+    For events a delay is an addition to a time stamp: the time of the call does not grow with the delays. What would
+    arrive past the end of a sample is lost.
+
+    Args:
+        input: (T, B, \*F) tensor, or an :class:`~srcell.EventBatch` (T, B, K). A tensor holds floating-point numbers,
+            or bools or integers, which count as numbers of spikes.
+        delay: delays in steps, in [0, max_delay], which may require a gradient. A float for all inputs; (K,), where K
+            is the number of elements of F; or (K, M) for M taps: every input then has M copies, tap j of input k at
+            index k M + j.
+        max_delay: the largest delay allowed, an int in [0, 65535].
+        width: half-width of the interpolation, in steps: an int of at least 1. Each output is a sum of ``2 width``
+            inputs with the weights ``max(0, width - |u - d|) / width^2`` at u steps before, so that the gradient of a
+            delay reaches further. Where the triangle begins before u = 0, the other weights are scaled to the sum 1.
+        lengths: (B,) integers in [0, T], number of steps of each sample of a tensor; T for all if absent. Past its
+            length a sample's output is 0.
+
+    Returns:
+        An EventBatch for an EventBatch, otherwise a tensor in the dtype of the input: (T, B, \*F), or (T, B, K M) for
+        M taps. Events arrive in the order of their departures: by step, then as in the batch. An event becomes one
+        event for each weight that is not 0, and for every weight if the delay requires a gradient. If all delays are
+        whole and require no gradient, events without values stay without them, except on a GPU and compiled.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument.
+
+    Example:
+        >>> import torch
+        >>> from srcell import EventBatch, delay
+        >>> x = torch.zeros(5, 1, 2)
+        >>> x[0] = 1.0
+        >>> delay(x, torch.tensor([2.0, 0.25]), max_delay=3)[:, 0]
+        tensor([[0.0000, 0.7500],
+                [0.0000, 0.2500],
+                [1.0000, 0.0000],
+                [0.0000, 0.0000],
+                [0.0000, 0.0000]])
+        >>> delay(EventBatch.from_dense(x), 2.0, max_delay=3).offsets
+        tensor([0, 0, 0, 2, 2, 2])
+
+    """
+    width, most = as_int("width", width, MOST_DELAY, minimum=1), as_int("max_delay", max_delay, MOST_DELAY)
+    inputs = check_input(input, lengths)
+    return delayed(input, as_delays(delay, inputs, input.device, most), width, lengths=lengths)
+
+
+def check_input(input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> int:
+    """Check an input of ``delay`` and return K."""
+    if isinstance(input, EventBatch):
+        if lengths is not None:
+            raise ValueError("lengths: expected None beside an EventBatch, which has its own, got lengths")
+        return input.shape[2]
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
+    require_dense("input", input)
+    if input.dim() < 3:
+        raise ValueError(f"input: expected shape (T, B, ...), got {tuple(input.shape)}")
+    check_device("input", input)
+    return input.shape[2:].numel()
+
+
+def as_delays(delay: Tensor | float, inputs: int, device: torch.device, most: int) -> Tensor:
+    """The delays (K,) or (K, M) of that many inputs, checked."""
+    if isinstance(delay, bool) or not isinstance(delay, (int, float, Tensor)):
+        raise TypeError(f"delay: expected a float or a tensor, got {describe(delay)}")
+    if not isinstance(delay, Tensor):
+        delay = torch.full((inputs,), float(delay), device=device)
+    require_dense("delay", delay)
+    if not delay.is_floating_point():
+        raise TypeError(f"delay: expected a floating-point dtype, got {delay.dtype}")
+    if delay.device != device:
+        raise ValueError(f"delay: expected device {device}, as input has, got {delay.device}")
+    if delay.dim() not in (1, 2) or delay.shape[0] != inputs or (inputs > 0 and delay.shape[-1] == 0):
+        raise ValueError(f"delay: expected shape ({inputs},) or ({inputs}, M), got {tuple(delay.shape)}")
+    if delay.numel() and delay.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(delay):
+        low, high = (float(x) for x in delay.detach().aminmax())
+        if not 0 <= low <= high <= most:
+            raise ValueError(f"delay: expected values in [0, max_delay] = [0, {most}], got {low:g} to {high:g}")
+    return in_work_dtype(delay)
+
+
+def delayed(
+    input: Tensor | EventBatch,
+    delay: Tensor,
+    width: int,
+    *,
+    skip: int = 0,
+    lengths: Tensor | Sequence[int] | None = None,
+) -> Tensor | EventBatch:
+    """``delay`` on arguments that are checked, without the first ``skip`` steps of the output."""
+    taps = delay.shape[1] if delay.dim() == 2 else 1
+    keep = delay.requires_grad and torch.is_grad_enabled()
+    first, factors = tables(delay.reshape(-1), width, keep=keep)
+    sizes = {"taps": taps, "skip": skip, "keep_zeros": keep}
+    if isinstance(input, EventBatch):
+        steps, batch, inputs = input.shape
+        if factors is not None and input.values is not None:
+            factors = factors.to(input.values.dtype)
+        graded = factors is not None or input.values is not None
+        values, offsets, indices = delay_events(
+            input.offsets,
+            input.indices,
+            input.values,
+            first,
+            factors,
+            input.lengths,
+            steps=steps,
+            batch=batch,
+            graded=graded,
+            **sizes,
+        )
+        left = None if input.lengths is None else (input.lengths - skip).clamp(min=0)
+        shape = (steps - skip, batch, inputs * taps)
+        return EventBatch._trusted(offsets, indices, values if graded else None, shape, left)
+    x = as_spikes(input, torch.float32 if delay.dtype in HALF else delay.dtype)
+    work = in_work_dtype(x).flatten(2)
+    ends = None if lengths is None else check_lengths(lengths, x.shape[1], x.device)
+    made: Tensor = delay_dense(work, first, None if factors is None else factors.to(work.dtype), ends, **sizes)
+    return made.to(x.dtype).reshape(*made.shape[:2], *(x.shape[2:] if delay.dim() == 1 else made.shape[2:]))
+
+
+def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """The steps of the first term of each delay, int32, and the factors of its ``2 width`` terms.
+
+    The factors are None if all delays are whole, which is not looked at on a GPU, where it would synchronise, and
+    cannot be seen while torch compiles. They are computed in float64 by operations that round alike on every device.
+    """
+    wide = delay.to(torch.float64)
+    whole = wide.detach().floor()
+    looks = delay.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(delay)
+    if looks and width == 1 and not keep and bool((whole == wide).all()):
+        return whole.to(torch.int32), None
+    rest, term = wide - whole, torch.arange(2 * width, device=delay.device)
+    height = torch.where(term < width, term + 1, 2 * width - 1 - term)
+    slope = torch.where(term < width, -1.0, 1.0).to(torch.float64)
+    lost = (width - 1 - whole).clamp(min=0)  # terms that would arrive before they leave
+    mass = width**2 - lost * (lost + 1) / 2 + lost * rest
+    factors = (height + slope * rest[:, None]) / mass[:, None]
+    return (whole - (width - 1)).to(torch.int32), factors.to(delay.dtype)

@@ -1,0 +1,188 @@
+"""``Delay``: a module that lets its inputs arrive later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .._arguments import as_int, check_bool
+from ..events import EventBatch
+from ..events.selection import followed_by
+from ..functional.delays import MOST_DELAY, check_input, delayed
+from ..functional.layer import check_lengths, in_work_dtype
+from ..functional.synapse import as_spikes
+
+
+class Delay(nn.Module):
+    r"""Delays of inputs, fixed or learnt: :func:`srcell.delay` as a module.
+
+    Args:
+        inputs: K, the number of inputs.
+        max_delay: D, the largest delay in steps, an int in [0, 65535].
+        taps: M, delays of each input; the output has K M inputs, tap j of input k at index k M + j.
+        learnable: whether ``delay`` is a parameter or a buffer.
+        width: half-width of the interpolation in steps, as in :func:`srcell.delay`. The attribute ``width`` may be set
+            between epochs: delays learn faster from a wide interpolation, and end with a width of 1.
+        device: device of the delays.
+        dtype: dtype of the delays.
+
+    Attributes:
+        delay: (K, M), drawn uniformly from [0, D]. It acts clamped to that range; ``constrain_`` clamps it in place.
+
+    A call takes (T, B, K), as a tensor or an ``EventBatch``, and returns the delayed input and a state: what is still
+    on its way, the inputs of the last D + width steps as a tensor (B, D + width, K). Given to the next call, it makes a
+    sequence of calls equal one call. It is dense: where it is not needed, ``SpikesOnly(Delay(...))`` does not make it.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: a number outside its range.
+
+    Source: delays learnt by interpolation are those of arXiv 2306.17670, here with a cost per event.
+
+    Example:
+        >>> import torch, srcell
+        >>> layer = srcell.Delay(4, max_delay=10)
+        >>> events = srcell.rate_encode(torch.rand(2, 4), steps=30, seed=0)
+        >>> delayed, state = layer(events)
+        >>> delayed.shape, state.shape
+        ((30, 2, 4), torch.Size([2, 11, 4]))
+
+    """
+
+    delay: Tensor
+
+    def __init__(
+        self,
+        inputs: SupportsIndex,
+        max_delay: SupportsIndex,
+        *,
+        taps: SupportsIndex = 1,
+        learnable: bool = True,
+        width: SupportsIndex = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_bool("learnable", learnable)
+        self.inputs, self.taps = as_int("inputs", inputs, 2**31), as_int("taps", taps, 2**31, minimum=1)
+        self.max_delay = as_int("max_delay", max_delay, MOST_DELAY)
+        self.width, self.learnable = as_int("width", width, MOST_DELAY, minimum=1), learnable
+        if self.inputs * self.taps > 2**31:
+            raise ValueError(f"taps: expected at most 2^31 delayed inputs, got {self.inputs} * {self.taps}")
+        delay = torch.empty(self.inputs, self.taps, device=device, dtype=dtype)
+        if learnable:
+            self.delay = nn.Parameter(delay)
+        else:
+            self.register_buffer("delay", delay)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the delays anew."""
+        self.delay.uniform_(0, self.max_delay)
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Clamp the delays to [0, max_delay], in place."""
+        self.delay.clamp_(0, self.max_delay)
+
+    def forward(
+        self,
+        input: Tensor | EventBatch,
+        state: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> tuple[Tensor | EventBatch, Tensor]:
+        """Delay a batch.
+
+        Args:
+            input: (T, B, K), as a tensor or an ``EventBatch``.
+            state: (B, D + width, K), as the call before returned it; absent: nothing is on its way.
+            lengths: (B,) integers in [0, T], number of steps of each sample; must be absent for an EventBatch.
+
+        Returns:
+            The delayed input (T, B, K M), an EventBatch for an EventBatch; and the state after each sample's last step.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong shape, device or value; the message names the argument.
+
+        """
+        steps, batch, _ = self._check(input, lengths)
+        room = self.max_delay + as_int("width", self.width, MOST_DELAY, minimum=1)
+        if state is not None:
+            self._check_state(state, (batch, room, self.inputs))
+        skip = 0 if state is None else room
+        whole: Tensor | EventBatch
+        if isinstance(input, EventBatch):
+            ends, after = input.lengths, None
+            whole = input if state is None else followed_by(EventBatch.from_dense(state.transpose(0, 1)), input)
+            last = self._last_events(whole, room, steps, ends)
+        else:
+            x = in_work_dtype(as_spikes(input, self.delay.dtype))
+            ends = None if lengths is None else check_lengths(lengths, batch, x.device)
+            after = None if ends is None else ends + skip
+            whole = x if state is None else torch.cat([state.to(x.dtype).transpose(0, 1), x])
+            last = _last_steps(whole, room, steps, ends)
+        return delayed(whole, self._acting(), self.width, skip=skip, lengths=after), last.transpose(0, 1)
+
+    def _last_events(self, whole: EventBatch, room: int, steps: int, ends: Tensor | None) -> Tensor:
+        """The last ``room`` steps before each sample's end, dense."""
+        dtype = self.delay.dtype if whole.values is None else whole.values.dtype
+        if ends is None:  # without the steps before them, which may be many
+            skip = max(whole.shape[0] - room, 0)
+            now = delayed(whole, torch.zeros(self.inputs, dtype=dtype, device=whole.device), 1, skip=skip)
+            assert isinstance(now, EventBatch)
+            whole, steps = now, min(steps, room)
+        return _last_steps(whole.to_dense(dtype), room, steps, ends)
+
+    def delayed(self, input: Tensor | EventBatch) -> Tensor | EventBatch:
+        """The delayed input of a call without a state."""
+        self._check(input, None)
+        return delayed(input, self._acting(), self.width)
+
+    def _acting(self) -> Tensor:
+        """The delays to run with, (K,) or (K, M)."""
+        acting = self.delay.clamp(0, self.max_delay)
+        return acting.squeeze(1) if self.taps == 1 else acting
+
+    def _check(self, input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> tuple[int, int, int]:
+        inputs = check_input(input, lengths)
+        if len(input.shape) != 3 or inputs != self.inputs:
+            raise ValueError(f"input: expected shape (T, B, {self.inputs}), got {tuple(input.shape)}")
+        if input.device != self.delay.device:
+            raise ValueError(f"input: expected device {self.delay.device}, as delay has, got {input.device}")
+        return input.shape[0], input.shape[1], inputs
+
+    def _check_state(self, state: Tensor, shape: tuple[int, int, int]) -> None:
+        if not isinstance(state, Tensor):
+            raise TypeError(f"state: expected a tensor, got {type(state).__name__}")
+        if tuple(state.shape) != shape:
+            raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
+        if state.device != self.delay.device:
+            raise ValueError(f"state: expected device {self.delay.device}, as delay has, got {state.device}")
+
+    def extra_repr(self) -> str:
+        """Sizes, and the options that differ from the defaults."""
+        parts = [str(self.inputs), f"max_delay={self.max_delay}"]
+        parts += [
+            f"{name}={getattr(self, name)}"
+            for name, default in (("taps", 1), ("learnable", True), ("width", 1))
+            if getattr(self, name) != default
+        ]
+        return ", ".join(parts)
+
+
+def _last_steps(whole: Tensor, room: int, steps: int, ends: Tensor | None) -> Tensor:
+    """The last ``room`` steps before each sample's end, (room, B, K), zero before the first.
+
+    ``whole`` ends with the ``steps`` steps of a call, of which the samples have ``ends``.
+    """
+    whole = F.pad(whole, (0, 0, 0, 0, max(room + steps - whole.shape[0], 0), 0))
+    if ends is None:
+        return whole[whole.shape[0] - room :]
+    rows = torch.arange(room, device=whole.device)[:, None] + ends
+    return whole.gather(0, rows[:, :, None].expand(-1, -1, whole.shape[2]))
