@@ -41,6 +41,15 @@ SRCELL_INLINE int64_t* start_of_rows(const DelayedEvents<T>& p, int64_t sample) 
     return cursors;
 }
 
+// Fills the places that no event took, which there are only if another thread has changed the events.
+template <class T>
+SRCELL_INLINE void fill_rest(const DelayedEvents<T>& p, int64_t place, int64_t last) {
+    for (; place < last; ++place) {
+        p.indices[place] = 0;
+        if (p.values) p.values[place] = 0;
+    }
+}
+
 // Writes the offsets of a sample's rows and what arrives there, between its start and the next sample's.
 template <class T>
 SRCELL_INLINE void write_arrivals(const DelayedEvents<T>& p, int64_t sample) {
@@ -53,6 +62,7 @@ SRCELL_INLINE void write_arrivals(const DelayedEvents<T>& p, int64_t sample) {
         p.offsets[sample * p.steps() + t] = start;
         start = cursors[t] < last - start ? start + cursors[t] : last;  // less if another thread changes the events
     }
+    fill_rest(p, start, last);
     cursors = start_of_rows(p, sample);
     for_each_arrival(p, sample, [&](int64_t e, int64_t number, int64_t term, int64_t at) {
         const int64_t place = cursors[at]++;

@@ -24,7 +24,7 @@ struct Buckets {
 
     int64_t most, rows, shift, room;  // arrivals, buckets, log2 of each one's elements, elements with what may overflow
     ThreadMemory memory;
-    int32_t* later;     // (K + 1,): the delay, or the number of steps if it does not arrive, as of inputs out of bounds
+    int32_t* later;     // (K + 1,): the delay, or the number of steps if it does not arrive; the last is for K = 0
     uint32_t* cursors;  // (rows,): where the next element of each bucket goes
     void* elements;
 
@@ -94,6 +94,7 @@ SRCELL_INLINE bool empty_buckets(const DelayedEvents<T>& p, const Buckets<T>& bu
         copy(elements + (t << buckets.shift), place, count, last);
         place += count;
     }
+    fill_rest(p, place, last);
     return true;
 }
 
@@ -103,7 +104,7 @@ template <class Element>
 __attribute__((noinline)) void put_row(const int32_t* indices, const int32_t* end, uint32_t inputs,
                                        const int32_t* later, uint32_t* cursors, Element* elements) {
     for (; indices != end; ++indices) {
-        const auto read = static_cast<uint32_t>(read_once(indices)), input = read < inputs ? read : inputs;
+        const auto read = static_cast<uint32_t>(read_once(indices)), input = read < inputs ? read : 0;
         elements[cursors[later[input]]++] = static_cast<Element>(input);
     }
 }
@@ -203,7 +204,7 @@ struct ArrivalCounts {
     const DelayedEvents<T>& p;
     bool all;
     int32_t latest;
-    const int32_t* later;  // (K + 1,): Delays::first, and for inputs out of bounds what never arrives
+    const int32_t* later;  // (K + 1,): Delays::first, and for K = 0 what never arrives
 };
 
 // The number of terms, one or two, of the events of a row that arrive within `left` steps; without branches, which
@@ -212,7 +213,7 @@ __attribute__((noinline)) inline int64_t count_row(const int32_t* indices, const
                                                    const int32_t* later, int32_t left, bool two) {
     int64_t sum = 0;
     for (; indices != end; ++indices) {
-        const auto read = static_cast<uint32_t>(read_once(indices)), input = read < inputs ? read : inputs;
+        const auto read = static_cast<uint32_t>(read_once(indices)), input = read < inputs ? read : 0;
         const int32_t in_time = left - later[input];
         sum += (in_time > 0) + (two & (in_time > 1));
     }
