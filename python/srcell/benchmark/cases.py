@@ -19,6 +19,9 @@ LABELS = {
     "resonant": "srcell, resonant",
     "alpha": "srcell, alpha learnt",
     "omega": "srcell, omega learnt",
+    "delayed": "srcell, events delayed by whole steps",
+    "interpolated": "srcell, events delayed by fractions",
+    "delays": "srcell, events, delays learnt",
     "runtime": "srcell.runtime, exported",
     "rnn": "nn.RNN (another cell)",
     "gru": "nn.GRU (another cell)",
@@ -94,6 +97,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
             *(replace(x, case="resonance", rows=("events", "resonant", "alpha", "omega")) for x in (small, large)),
             *(replace(recurrence, case="resonance", neurons=(n,), rows=("srcell", "resonant")) for n in (100, 512)),
         ),
+        "delays": (replace(small, case="delays", rows=("events", "delayed", "interpolated", "delays")),),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": (replace(classifier, batch=1), classifier),
         # Tiny workloads, which measure the overhead of a call.

@@ -21,7 +21,7 @@ from .. import runtime
 from .._state import AnyState, SRCState
 from ..events import EventBatch
 from ..export import export
-from ..functional import integer_src_linear, src, src_linear
+from ..functional import delay, integer_src_linear, src, src_linear
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
 from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
@@ -104,6 +104,9 @@ def _srcell(setting: Setting) -> Neuron:
     return lambda current, bias: src(current, bias, **setting.modes)[0]
 
 
+MOST_DELAY = 100  # steps
+
+
 def _omega(setting: Setting) -> Tensor:
     return spread_frequencies(0.01, 1).values(setting.neurons[0]).float()
 
@@ -172,6 +175,15 @@ def _layer_rows(setting: Setting) -> Callable[[str], Row]:
                 return src_linear(spikes.events(), weight, bias, **options, **setting.modes)[0]
 
             return Row(call, (weight, bias, *([learnt] if learnt.requires_grad else [])))
+        elif name in ("delayed", "interpolated", "delays"):
+            later = MOST_DELAY * torch.rand(setting.inputs)
+            later = later.floor() if name == "delayed" else later.requires_grad_(name == "delays")
+
+            def call() -> Tensor:
+                arriving = delay(spikes.events(), later, max_delay=MOST_DELAY)
+                return src_linear(arriving, weight, bias, **setting.modes)[0]
+
+            return Row(call, (weight, bias, *([later] if later.requires_grad else [])))
         elif name == "integers":
             return _integer_row(setting, spikes)
         else:
