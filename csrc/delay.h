@@ -11,15 +11,15 @@
 template <class T, class Use>
 SRCELL_INLINE void for_each_arrival(const DelayedEvents<T>& p, int64_t sample, Use use) {
     const Delays<T>& delays = p.delays;
-    const int64_t steps = steps_of(p.shape, sample), end = steps - p.skip;
+    const int64_t steps = delays.numbers ? steps_of(p.shape, sample) : 0, end = steps - p.skip;
     for (int64_t t = 0; t < steps; ++t) {
         const EventRange range = events_of_row(p.events, sample * p.shape.steps + t);
         for (int64_t e = range.begin; e < range.end; ++e) {
             const int64_t input = input_or_first(p.events.indices + e, p.events.inputs);
             for (int64_t number = input * delays.taps; number < (input + 1) * delays.taps; ++number)
                 for (int64_t term = 0; term < delays.terms; ++term) {
-                    const int64_t later = delays.first[number] + term, at = t + later - p.skip;
-                    if (later >= 0 && at >= 0 && at < end && delays.arrives(number, term)) use(e, number, term, at);
+                    const int64_t later = delays.steps_of(number, term), at = t + later - p.skip;
+                    if (later >= 0 && at >= 0 && at < end) use(e, number, term, at);
                 }
         }
     }
@@ -33,15 +33,16 @@ SRCELL_INLINE void count_arrivals(const DelayedEvents<T>& p, int64_t sample) {
     p.starts[sample] = count;
 }
 
-// Puts the cursors of a sample at the starts of its rows.
+// Puts the cursors of a sample at the starts of its rows, which another thread may have changed since.
 template <class T>
 SRCELL_INLINE int64_t* start_of_rows(const DelayedEvents<T>& p, int64_t sample) {
     int64_t* const cursors = p.cursors_of(sample);
-    for (int64_t t = 0; t < p.steps(); ++t) cursors[t] = p.offsets[sample * p.steps() + t];
+    for (int64_t t = 0; t < p.steps(); ++t)
+        cursors[t] = clamp_to(read_once(p.offsets + sample * p.steps() + t), 0, p.count);
     return cursors;
 }
 
-// Fills the places that no event took, which there are only if another thread has changed the events.
+// Fills the places of a row from `place` to `last`: none, unless another thread has changed the events.
 template <class T>
 SRCELL_INLINE void fill_rest(const DelayedEvents<T>& p, int64_t place, int64_t last) {
     for (; place < last; ++place) {
@@ -62,7 +63,6 @@ SRCELL_INLINE void write_arrivals(const DelayedEvents<T>& p, int64_t sample) {
         p.offsets[sample * p.steps() + t] = start;
         start = cursors[t] < last - start ? start + cursors[t] : last;  // less if another thread changes the events
     }
-    fill_rest(p, start, last);
     cursors = start_of_rows(p, sample);
     for_each_arrival(p, sample, [&](int64_t e, int64_t number, int64_t term, int64_t at) {
         const int64_t place = cursors[at]++;
@@ -70,6 +70,8 @@ SRCELL_INLINE void write_arrivals(const DelayedEvents<T>& p, int64_t sample) {
         p.indices[place] = static_cast<int32_t>(number);
         if (p.values) p.values[place] = product(p.delays.factor(number, term), p.value(e));
     });
+    for (int64_t t = 0; t < p.steps(); ++t)
+        fill_rest(p, cursors[t], t + 1 < p.steps() ? p.offsets[sample * p.steps() + t + 1] : last);
 }
 
 // The gradients of the values of a sample's events, and the sample's part of those of the factors.
@@ -91,16 +93,17 @@ SRCELL_INLINE void arrivals_backward(const DelayedEvents<T>& p, int64_t sample) 
     });
 }
 
-// An element of the output: the first of its terms, then each further one added.
+// An element of the output: the first of its terms, then each further one added. Before the first step the input is 0.
 template <class T>
 SRCELL_INLINE T delayed_element(const DelayedElements<T>& p, int64_t t, int64_t sample, int64_t number) {
     const int64_t end = steps_of(p.shape, sample) - p.skip, at = t + p.skip;
     T sum = 0;
     bool any = false;
     for (int64_t term = 0; t < end && term < p.delays.terms; ++term) {
-        const int64_t later = p.delays.first[number] + term, from = at - later;
-        if (later < 0 || from < 0 || !p.delays.arrives(number, term)) continue;
-        const T factor = p.delays.factor(number, term), x = p.elements[p.at(from, sample, number / p.delays.taps)];
+        const int64_t later = p.delays.steps_of(number, term), from = at - later;
+        if (later < 0) continue;
+        const T x = from < 0 ? T(0) : p.elements[p.at(from, sample, number / p.delays.taps)];
+        const T factor = p.delays.factor(number, term);
         sum = any ? fused(factor, x, sum) : product(factor, x);
         any = true;
     }
@@ -114,8 +117,8 @@ SRCELL_INLINE T delayed_element_backward(const DelayedElements<T>& p, int64_t t,
     T sum = 0;
     for (int64_t number = input * p.delays.taps; number < (input + 1) * p.delays.taps; ++number)
         for (int64_t term = 0; term < p.delays.terms; ++term) {
-            const int64_t later = p.delays.first[number] + term, at = t + later - p.skip;
-            if (later < 0 || at < 0 || at >= end || !p.delays.arrives(number, term)) continue;
+            const int64_t later = p.delays.steps_of(number, term), at = t + later - p.skip;
+            if (later < 0 || at < 0 || at >= end) continue;
             sum = fused(p.delays.factor(number, term), p.grad_delayed[p.delayed_at(at, sample, number)], sum);
         }
     return sum;
@@ -124,9 +127,9 @@ SRCELL_INLINE T delayed_element_backward(const DelayedElements<T>& p, int64_t t,
 // A sample's part of the gradient of a factor.
 template <class T>
 SRCELL_INLINE T delayed_factor_backward(const DelayedElements<T>& p, int64_t sample, int64_t number, int64_t term) {
-    const int64_t end = steps_of(p.shape, sample) - p.skip, later = p.delays.first[number] + term;
+    const int64_t end = steps_of(p.shape, sample) - p.skip, later = p.delays.steps_of(number, term);
     T sum = 0;
-    if (later < 0 || !p.delays.arrives(number, term)) return sum;
+    if (later < 0) return sum;
     for (int64_t t = 0; t < end; ++t) {
         const int64_t from = t + p.skip - later;
         if (from < 0) continue;

@@ -370,8 +370,8 @@ struct DenseInput {
 };
 
 // Delays of a layer's inputs. Each input has `taps` delays and becomes as many inputs: tap j of input k is number
-// k * taps + j. What arrives there later are `terms` terms, term i after first + i steps, with factors[i] of the value.
-// A term before its departure does not arrive, nor does one of factor 0, unless `keep_zeros`.
+// k * taps + j. A value arrives there as `terms` terms: factors[i] times the value after first + i steps. A term before
+// its departure does not arrive, nor does one of factor 0, unless `keep_zeros`.
 template <class T>
 struct Delays {
     int64_t numbers, taps, terms;  // numbers: K * taps
@@ -382,8 +382,10 @@ struct Delays {
     SRCELL_HOST_DEVICE T factor(int64_t number, int64_t term) const {
         return factors ? factors[number * terms + term] : T(1);
     }
-    SRCELL_HOST_DEVICE bool arrives(int64_t number, int64_t term) const {
-        return keep_zeros || factor(number, term) != 0;
+    // The steps from the departure of a term to its arrival; -1 if it does not arrive.
+    SRCELL_HOST_DEVICE int64_t steps_of(int64_t number, int64_t term) const {
+        const int64_t steps = first[number] + term;
+        return steps >= 0 && (keep_zeros || factor(number, term) != 0) ? steps : -1;
     }
 };
 
@@ -396,7 +398,7 @@ struct DelayedEvents {
     Events<T> events;
     int64_t* starts = nullptr;       // (B + 1,): out of the first pass, the start of each sample's arrivals
     int64_t* cursors = nullptr;      // scratch: (B * (T - skip),)
-    int64_t* offsets = nullptr;      // (B * (T - skip) + 1,): out of the second pass
+    int64_t* offsets = nullptr;      // (B * (T - skip) + 1,): out of the second pass, but for the last, `count`
     int64_t count = 0;               // starts[B]
     int32_t* indices = nullptr;      // (count,) out
     T* values = nullptr;             // (count,) out; null if all are 1

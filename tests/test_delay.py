@@ -298,6 +298,14 @@ def test_whole_numbers_bools_and_half_precision() -> None:
 
 
 X, EVENTS = torch.zeros(4, 2, 3), EventBatch.from_dense(torch.ones(4, 2, 3))
+ONE = torch.ones(1, dtype=torch.int32)
+
+
+def lost_delay() -> Delay:
+    layer = Delay(3, 2)
+    with torch.no_grad():
+        layer.delay[1] = torch.nan
+    return layer
 
 
 @refusals(
@@ -321,11 +329,101 @@ X, EVENTS = torch.zeros(4, 2, 3), EventBatch.from_dense(torch.ones(4, 2, 3))
     Message(r"input: expected shape \(T, B, ...\), got \(4, 2\)", lambda: delay(X[:, :, 0], 1.0, max_delay=2)),
     Message(r"input: expected shape \(T, B, 5\), got \(4, 2, 3\)", lambda: Delay(5, 2)(X)),
     Message(r"state: expected shape \(2, 3, 3\), got \(2, 2, 3\)", lambda: Delay(3, 2)(X, torch.zeros(2, 2, 3))),
+    Message("state: expected dtype float32 or float64", lambda: Delay(3, 2)(X, torch.zeros(2, 3, 3).half()), TypeError),
+    Message("state: expected a dense tensor", lambda: Delay(3, 2)(X, torch.zeros(2, 3, 3).to_sparse())),
+    Message(r"lengths: expected values in \[0, 4\], got \[9, 1\]", lambda: Delay(3, 2)(X, None, [9, 1])),
+    Message(r"lengths: expected values in .*\[-1, 1\]", lambda: Delay(3, 2)(X, torch.zeros(2, 3, 3), [-1, 1])),
+    Message(
+        "input: expected bools, integers, or float16 to float64", lambda: delay(X + 0j, 1.0, max_delay=2), TypeError
+    ),
+    Message("input: expected events that hold values", lambda: delay(EVENTS.to("meta"), 1.0, max_delay=2)),
+    Message(r"delay: expected values in .* got 2.00000001 to", lambda: delay(X, 2.00000001, max_delay=2)),
+    Message("delay: expected a finite value", lambda: delay(X, 10**400, max_delay=2)),
+    Message(r"delay: expected shape \(0,\) or \(0, M\)", lambda: delay(X[:, :, :0], torch.ones(0, 0), max_delay=2)),
+    Message("delay: expected values in .* got nan", lambda: lost_delay()(X)),
+    Message("width: expected an int in", lambda: setattr(Delay(3, 2), "width", 0)),
+    Message("width: expected an int, got float", lambda: setattr(Delay(3, 2), "width", 1.5), TypeError),
+    Message("return_state: expected a bool", lambda: Delay(3, 2)(X, return_state=0), TypeError),
+    Message("graded: expected True", lambda: raw_events(ONE, torch.ones(1, 1), graded=False)),
+    Message("steps, batch: expected at least 0", lambda: raw_events(ONE, None, steps=0, batch=-1)),
     Message("taps: expected an int in", lambda: Delay(3, 2, taps=0)),
     Message("learnable: expected a bool, got int", lambda: Delay(3, 2, learnable=1), TypeError),  # type: ignore[arg-type]
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()
+
+
+def test_a_number_is_a_delay_in_the_dtype_of_the_input() -> None:
+    made = delay(torch.ones(3, 1, 1, dtype=torch.float64), 0.1, max_delay=1)
+    assert isinstance(made, Tensor) and made[0].item() == 1 - 0.1
+
+
+def test_a_delay_in_half_precision_computes_in_single() -> None:
+    torch.manual_seed(0)
+    layer, x = Delay(INPUTS, MOST, dtype=torch.float16), dense_input(36, torch.float32)
+    same = copy.deepcopy(layer).float()
+    made, state = layer(x)
+    assert torch.equal(made, same(x)[0])
+    more, _ = layer(x.half(), state)
+    assert more.dtype == torch.float16
+    events = EventBatch.from_dense((x > 0).float())
+    with torch.no_grad():
+        layer.delay.round_()
+    _, state = layer(events)
+    assert layer(events, state)[0].shape == events.shape
+
+
+def test_a_call_without_a_state_makes_none_and_runs_the_hooks_of_the_module() -> None:
+    layer, x, seen = Delay(INPUTS, MOST), dense_input(37, torch.float32), []
+    layer.register_forward_hook(lambda module, args, output: seen.append(output[1]))
+    assert torch.equal(SpikesOnly(layer)(x), layer(x)[0])
+    assert seen[0] is None and seen[1] is not None
+
+
+def test_a_state_holds_no_memory_but_its_own() -> None:
+    _, state = Delay(INPUTS, 2)(torch.ones(1000, 1, INPUTS))
+    assert state.untyped_storage().nbytes() == state.nbytes
+
+
+def test_a_dense_stream_has_the_signs_of_zeros_of_the_sequence() -> None:
+    x, layer = torch.tensor([-1e-45, 0.0])[:, None, None], Delay(1, 1, learnable=False)
+    layer.delay.fill_(0.5)
+    first, state = layer(x[:1])
+    streamed = torch.cat([first, layer(x[1:], state)[0]])
+    assert layer(x)[0].signbit().tolist() == streamed.signbit().tolist()
+
+
+@pytest.mark.parametrize("changed", [-(2**40), -5, 2**40])
+def test_offsets_altered_before_the_gradient_touch_no_other_memory(changed: int) -> None:
+    events = EventBatch.from_dense(torch.ones(4, 2, 3))
+    d = torch.tensor([0.0, 1, 2], requires_grad=True)
+    made = delay(events, d, max_delay=2)
+    assert isinstance(made, EventBatch) and made.values is not None
+    made.offsets.numpy()[2:] = changed  # as another thread might, unseen by torch
+    made.values.sum().backward()
+    assert d.grad is not None and (d.grad.abs() < 100).all()
+
+
+def raw_events(first: Tensor, factors: Tensor | None, **sizes: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """One sample of one step with one event, of input 0."""
+    rows = torch.tensor([0, 1]), torch.tensor([0], dtype=torch.int32), None
+    sizes = {"steps": 1, "batch": 1, "graded": True, "skip": 0, "taps": 1, "keep_zeros": False} | sizes
+    made: tuple[Tensor, Tensor, Tensor] = torch.ops.srcell.delay_events(*rows, first, factors, None, **sizes)
+    return made
+
+
+@pytest.mark.parametrize("taps", [1, 2])
+def test_an_event_of_no_input_arrives_nowhere(taps: int) -> None:
+    for terms in (1, 2):
+        values, offsets, _ = raw_events(torch.zeros(0, dtype=torch.int32), torch.zeros(0, terms), taps=taps)
+        assert not len(values) and not offsets.any()
+
+
+@pytest.mark.parametrize("first", [-1, -(2**31), 2**31 - 1])
+def test_tables_that_no_delay_gives(first: int) -> None:
+    """Of two terms of which one would arrive before it leaves, the other arrives."""
+    values, _, indices = raw_events(torch.tensor([first], dtype=torch.int32), torch.tensor([[0.25, 0.75]]))
+    assert values.tolist() == ([0.75] if first == -1 else []) and len(indices) == len(values)
 
 
 def test_events_altered_after_validation_touch_no_other_memory() -> None:

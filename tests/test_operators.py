@@ -122,6 +122,25 @@ def integer_calls() -> Iterator[OperatorCall]:
             yield OperatorCall("integer_src_backward", *given, **options, output_mask=mask)
 
 
+def delay_calls() -> Iterator[OperatorCall]:
+    """The delays, on inputs and factors of which some are not contiguous."""
+    first, factors = torch.tensor([0, 2, 1], dtype=torch.int32), torch.rand(2, 3).t().requires_grad_()
+    options = {"taps": 1, "skip": 1, "keep_zeros": True}
+    x = torch.randn(3, 4, 3).transpose(0, 1).requires_grad_()
+    yield OperatorCall("delay_dense", x, first, factors, None, **options)
+    made = torch.randn(3, 3, 3)
+    for mask in ([True, True], [False, True], [False, False]):
+        given = (made, x.detach(), first, factors.detach(), None)
+        yield OperatorCall("delay_dense_backward", *given, **options, output_mask=mask)
+    events = EventBatch.from_dense(x.detach())
+    rows, sizes = (events.offsets, events.indices, events.values), {"steps": 4, "batch": 3}
+    tables = (first, factors.detach(), None)
+    values, offsets, _ = torch.ops.srcell.delay_events(*rows, *tables, **sizes, graded=True, **options)
+    for mask in ([True, True], [True, False], [False, False]):
+        given = (values, offsets, *rows, *tables)
+        yield OperatorCall("delay_events_backward", *given, **sizes, **options, output_mask=mask)
+
+
 OTHERS = [
     OperatorCall("rate_encode", images(), torch.arange(3), **ENCODING),
     OperatorCall("latency_encode", images(), steps=7, prefix=2),
@@ -130,6 +149,7 @@ OTHERS = [
     OperatorCall("rest", torch.full((3,), -6.0).double(), torch.full((3,), -5.0).double()),
     OperatorCall("find_event_fault", OFFSETS, INDICES, None, None, **SIZES),
     *integer_calls(),
+    *delay_calls(),
 ]
 
 

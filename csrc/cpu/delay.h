@@ -22,10 +22,11 @@ struct Buckets {
     };
     static constexpr int64_t kMostBytes = int64_t(4) << 20;  // of a thread
 
-    int64_t most, rows, shift, room;  // arrivals, buckets, log2 of each one's elements, elements with what may overflow
+    int64_t most, rows, shift, room;  // arrivals, buckets, log2 of the elements of each, all elements
     ThreadMemory memory;
-    int32_t* later;     // (K + 1,): the delay, or the number of steps if it does not arrive; the last is for K = 0
-    uint32_t* cursors;  // (rows,): where the next element of each bucket goes
+    bool usable = false;  // there is memory, and every term leaves before it arrives
+    int32_t* later;       // (K,): the delay, or the number of steps if it does not arrive
+    uint32_t* cursors;    // (rows,): where the next element of each bucket goes
     void* elements;
 
     // `arrivals` is the largest number of arrivals of a sample.
@@ -34,18 +35,19 @@ struct Buckets {
           rows(2 * p.shape.steps + 2),
           shift(shift_of(most, p.shape.steps)),
           room((rows << shift) + most),
-          memory(ThreadMemory::bytes_of<int32_t>(p.delays.numbers + 1) + ThreadMemory::bytes_of<uint32_t>(rows) +
+          memory(ThreadMemory::bytes_of<int32_t>(p.delays.numbers) + ThreadMemory::bytes_of<uint32_t>(rows) +
                  ThreadMemory::bytes_of<char>(room * element_bytes)) {
         if (!memory) return;
-        later = memory.take<int32_t>(p.delays.numbers + 1);
+        usable = p.delays.numbers > 0;
+        later = memory.take<int32_t>(p.delays.numbers);
         cursors = memory.take<uint32_t>(rows);
         elements = memory.take<char>(room * element_bytes);
         const auto steps = static_cast<int32_t>(p.shape.steps);
         for (int64_t k = 0; k < p.delays.numbers; ++k) {
             const int32_t first = p.delays.first[k];
             later[k] = first < 0 || first > steps ? steps : first;
+            usable &= first >= 0 || p.delays.terms == 1;
         }
-        later[p.delays.numbers] = steps;
     }
 
     void clear() const {
@@ -189,7 +191,7 @@ void write_range(void* self, int64_t begin, int64_t end) {
     }
     const Buckets<T> buckets(p, most, bytes);
     for (int64_t sample = begin; sample < end; ++sample) {
-        const bool written = buckets.memory && events_of_sample(p, sample) * p.delays.terms <= most &&
+        const bool written = buckets.usable && events_of_sample(p, sample) * p.delays.terms <= most &&
                              (!whole  ? write_interpolated(p, buckets, sample)
                               : small ? write_whole<T, uint16_t>(p, buckets, sample)
                                       : write_whole<T, uint32_t>(p, buckets, sample));
@@ -197,14 +199,14 @@ void write_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
-// What the first pass knows of the delays: whether every term of every delay arrives unless it is too late, and the
-// step after which the last one does.
+// The delays as the first pass reads them: whether every term arrives unless the sample ends first, and the largest
+// number of steps until one does.
 template <class T>
 struct ArrivalCounts {
     const DelayedEvents<T>& p;
     bool all;
-    int32_t latest;
-    const int32_t* later;  // (K + 1,): Delays::first, and for K = 0 what never arrives
+    int64_t latest;
+    const int32_t* later;  // (K,): Delays::first
 };
 
 // The number of terms, one or two, of the events of a row that arrive within `left` steps; without branches, which
@@ -248,17 +250,17 @@ void count_arrivals_range(void* self, int64_t begin, int64_t end) {
 template <class T>
 void count_delayed(const DelayedEvents<T>& p) {
     constexpr int32_t never = 1 << 24;  // larger than any number of steps that this pass takes, and than any delay
-    ThreadMemory memory(ThreadMemory::bytes_of<int32_t>(p.delays.numbers + 1));
-    int32_t* const later = memory ? memory.take<int32_t>(p.delays.numbers + 1) : nullptr;
-    const bool usual = p.delays.taps == 1 && p.skip == 0 && p.shape.steps < never && p.delays.terms <= 2;
+    ThreadMemory memory(ThreadMemory::bytes_of<int32_t>(p.delays.numbers));
+    int32_t* const later = memory ? memory.take<int32_t>(p.delays.numbers) : nullptr;
+    const bool usual =
+        p.delays.numbers && p.delays.taps == 1 && p.skip == 0 && p.shape.steps < never && p.delays.terms <= 2;
     ArrivalCounts<T> job = {p, usual && later, 0, later};
     for (int64_t k = 0; job.all && k < p.delays.numbers; ++k) {
-        const int32_t first = later[k] = p.delays.first[k], last = first + static_cast<int32_t>(p.delays.terms) - 1;
+        const int64_t first = later[k] = p.delays.first[k], last = first + p.delays.terms - 1;
         for (int64_t term = 0; term < p.delays.terms; ++term)
-            job.all &= first >= 0 && first < never && p.delays.arrives(k, term);
+            job.all &= first >= 0 && first < never && p.delays.steps_of(k, term) >= 0;
         job.latest = last > job.latest ? last : job.latest;
     }
-    if (later) later[p.delays.numbers] = never;
     parallel_for(p.shape.batch, p.shape.threads, count_arrivals_range<T>, &job);
     int64_t sum = 0;
     for (int64_t sample = 0; sample < p.shape.batch; ++sample) {
@@ -273,7 +275,6 @@ template <class T>
 void write_delayed(const DelayedEvents<T>& p) {
     DelayedEvents<T> context = p;
     parallel_for(p.shape.batch, p.shape.threads, write_range<T>, &context);
-    p.offsets[p.shape.batch * p.steps()] = p.count;
 }
 
 // The samples' parts of the gradients of the factors, added in a fixed tree.

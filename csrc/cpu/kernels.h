@@ -36,7 +36,7 @@ struct KernelsOf {
     void (*count_spikes)(const SpikeCounts<T>&);
     // Fills the two arrays of a Turn, of `count` elements: 1, or N.
     void (*make_turn)(const CellParameters<T>&, int64_t count, T* along, T* across);
-    // The passes of a delay: the first writes the offsets, from which the caller learns `count`.
+    // The passes of a delay: the first writes `starts`, whose last element is `count`.
     void (*count_delayed)(const DelayedEvents<T>&);
     void (*write_delayed)(const DelayedEvents<T>&);
     void (*delayed_backward)(const DelayedEvents<T>&);

@@ -51,8 +51,8 @@ def delay_reference(x: Tensor, delay: Tensor, *, width: int = 1, lengths: Sequen
 
     """
     steps, columns = x.shape[0], []
-    for k, delays in enumerate(delay.reshape(x.shape[2], -1).unbind()):
-        for d in delays.unbind():
+    for k, delays in enumerate(delay.unbind()):
+        for d in delays.reshape(-1).unbind():
             whole = int(d.detach().floor())
             rest, terms = d - whole, range(whole - width + 1, whole + width + 1)
             weights = [width - abs(u - whole) + (-rest if u <= whole else rest) for u in terms]

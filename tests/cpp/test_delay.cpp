@@ -30,7 +30,7 @@ struct Problem {
           rows(o, inputs, 12, graded && seed % 2, numbers),
           lengths(seed % 5 == 0 ? batch : 0) {
         for (int64_t& length : lengths) length = numbers.below(steps + 1);
-        for (int32_t& x : first) x = static_cast<int32_t>(numbers.below(steps + 4)) - static_cast<int32_t>(terms > 2);
+        for (int32_t& x : first) x = static_cast<int32_t>(numbers.below(steps + 4)) - static_cast<int32_t>(terms > 1);
         for (T& x : factors) x = numbers.below(4) ? static_cast<T>(numbers.below(64)) / 64 : T(0);
     }
 
@@ -70,7 +70,7 @@ struct Arrivals {
     }
 };
 
-// Row by row: who left when, in the order of the departures.
+// Row by row, what departed so many steps before, in the order of the departures.
 template <class T>
 Arrivals<T> by_definition(const Problem<T>& q) {
     Arrivals<T> made(q);
@@ -147,17 +147,41 @@ void full_buckets_agree() {
 }
 
 #if !defined(__SANITIZE_THREAD__)
-// No access is out of bounds while another thread writes into the events.
+// No access is out of bounds, and no element of the output stays unwritten, while another thread writes into the
+// events.
 void passes_survive_events_that_change_during_a_call() {
-    for (const bool graded : {false, true}) {
-        Problem<float> q(40, 6, 30, 1, graded ? 2 : 1, graded, 4);
-        const ConcurrentWriter writer(q.rows.offsets, q.rows.indices);
-        for (int round = 0; round < 3000; ++round) {
-            Arrivals<float> made(q);
-            const KernelsOf<float>& kernels = kernels_scalar()->f32;
-            made.run(q, q.call(1), kernels.count_delayed, kernels.write_delayed);
-            for (int64_t row = 0; row < 240; ++row) CHECK(made.offsets[row] <= made.offsets[row + 1]);
+    for (const bool graded : {false, true})
+        for (const int64_t taps : {1, 2}) {
+            Problem<float> q(40, 6, 30, taps, graded ? 2 : 1, graded, 4);
+            const ConcurrentWriter writer(q.rows.offsets, q.rows.indices);
+            for (int round = 0; round < 2000; ++round) {
+                Arrivals<float> made(q);
+                const KernelsOf<float>& kernels = kernels_scalar()->f32;
+                made.run(q, q.call(1), kernels.count_delayed, kernels.write_delayed);
+                for (int64_t row = 0; row < 240; ++row) CHECK(made.offsets[row] <= made.offsets[row + 1]);
+                for (const int32_t number : made.indices) CHECK(number >= 0 && number < 30 * taps);
+                for (const float value : made.values) CHECK(value >= -100 && value <= 100);
+            }
         }
+}
+
+// Nor in the backward pass, while it writes into the offsets of the output.
+void gradients_survive_offsets_that_change_during_a_call() {
+    Problem<float> q(40, 6, 30, 1, 2, true, 4);
+    Arrivals<float> made(q);
+    const KernelsOf<float>& kernels = kernels_scalar()->f32;
+    made.run(q, q.call(1), kernels.count_delayed, kernels.write_delayed);
+    Array<float> grad_values(made.values.size(), 0), grad_events(q.rows.indices.size(), 0);
+    Array<float> grad_factors(60, kPoison), partials(6 * 60, kPoison);
+    for (float& x : grad_values) x = 1;
+    DelayedEvents<float> p = q.call(1);
+    p.cursors = made.cursors.data(), p.offsets = made.offsets.data(), p.count = made.values.size();
+    p.grad_values = grad_values.data(), p.grad_events = grad_events.data();
+    p.grad_factors = grad_factors.data(), p.partials = partials.data();
+    const ConcurrentWriter writer(made.offsets);
+    for (int round = 0; round < 2000; ++round) {
+        kernels.delayed_backward(p);
+        for (const float x : grad_factors) CHECK(x >= 0 && x <= static_cast<float>(p.count));
     }
 }
 #endif
@@ -170,5 +194,6 @@ int main() {
     full_buckets_agree();
 #if !defined(__SANITIZE_THREAD__)
     passes_survive_events_that_change_during_a_call();
+    gradients_survive_offsets_that_change_during_a_call();
 #endif
 }

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz import event_targets, file_targets, mode_targets, op_targets, race_targets
+from fuzz import delay_targets, event_targets, file_targets, mode_targets, op_targets, race_targets
 from fuzz.draws import Draw
 from fuzz.facts import RefusedError
 
@@ -29,7 +29,7 @@ TARGETS: dict[str, Callable[[Draw], bool | None]] = {
     function.__name__: function
     for function in (
         *(op_targets.op_src, op_targets.modules, op_targets.integers, op_targets.op_raw, op_targets.core_raw),
-        *(event_targets.event_batch, event_targets.encoders),
+        *(event_targets.event_batch, event_targets.encoders, delay_targets.delays),
         *(mode_targets.modes, mode_targets.padding),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
         file_targets.network,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
-from .._arguments import as_int, describe, require_dense
+from .._arguments import as_float, as_int, describe, require_dense
 from ..events import EventBatch
-from ..ops._layer import HALF
+from ..ops._layer import HALF, WORK
 from ..ops._memory import has_memory
 from ..ops.delay import delay_dense, delay_events
-from .layer import check_device, check_lengths, in_work_dtype
+from .layer import INTEGERS, check_device, check_lengths, in_work_dtype
 from .synapse import as_spikes
 
 MOST_DELAY = 65535
@@ -38,7 +39,7 @@ def delay(
             or bools or integers, which count as numbers of spikes.
         delay: delays in steps, in [0, max_delay], which may require a gradient. A float for all inputs; (K,), where K
             is the number of elements of F; or (K, M) for M taps: every input then has M copies, tap j of input k at
-            index k M + j.
+            index k M + j. On a GPU and compiled their range is not checked.
         max_delay: the largest delay allowed, an int in [0, 65535].
         width: half-width of the interpolation, in steps: an int of at least 1. Each output is a sum of ``2 width``
             inputs with the weights ``max(0, width - |u - d|) / width^2`` at u steps before, so that the gradient of a
@@ -47,10 +48,12 @@ def delay(
             length a sample's output is 0.
 
     Returns:
-        An EventBatch for an EventBatch, otherwise a tensor in the dtype of the input: (T, B, \*F), or (T, B, K M) for
-        M taps. Events arrive in the order of their departures: by step, then as in the batch. An event becomes one
-        event for each weight that is not 0, and for every weight if the delay requires a gradient. If all delays are
-        whole and require no gradient, events without values stay without them, except on a GPU and compiled.
+        An EventBatch for an EventBatch, otherwise a tensor in the dtype of the input, or of the delay if the input
+        holds numbers of spikes: (T, B, \*F), or (T, B, K M) for M taps. Events arrive in the order of their departures:
+        by step, then as in the batch. An event becomes one event for each weight that is not 0, and for every weight if
+        the delay requires a gradient and gradients are enabled. If all delays are whole and require no gradient, events
+        without values stay without them, except on a GPU and compiled. On a GPU a call with events waits for their
+        number.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -73,7 +76,9 @@ def delay(
     """
     width, most = as_int("width", width, MOST_DELAY, minimum=1), as_int("max_delay", max_delay, MOST_DELAY)
     inputs = check_input(input, lengths)
-    return delayed(input, as_delays(delay, inputs, input.device, most), width, lengths=lengths)
+    values = input.values if isinstance(input, EventBatch) else input
+    dtype = torch.float64 if values is not None and values.dtype == torch.float64 else torch.float32
+    return delayed(input, as_delays(delay, inputs, input.device, dtype, most), width, lengths=lengths)
 
 
 def check_input(input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> int:
@@ -81,34 +86,50 @@ def check_input(input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | No
     if isinstance(input, EventBatch):
         if lengths is not None:
             raise ValueError("lengths: expected None beside an EventBatch, which has its own, got lengths")
+        if input.device.type == "meta":  # how many events arrive depends on their data
+            raise ValueError("input: expected events that hold values, got some on meta")
         return input.shape[2]
     if not isinstance(input, Tensor):
         raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
     require_dense("input", input)
+    if input.dtype not in (torch.bool, *INTEGERS, *HALF, *WORK):
+        raise TypeError(f"input: expected bools, integers, or float16 to float64, got {input.dtype}")
     if input.dim() < 3:
         raise ValueError(f"input: expected shape (T, B, ...), got {tuple(input.shape)}")
     check_device("input", input)
     return input.shape[2:].numel()
 
 
-def as_delays(delay: Tensor | float, inputs: int, device: torch.device, most: int) -> Tensor:
-    """The delays (K,) or (K, M) of that many inputs, checked."""
-    if isinstance(delay, bool) or not isinstance(delay, (int, float, Tensor)):
+def as_delays(delay: Tensor | float, inputs: int, device: torch.device, dtype: torch.dtype, most: int) -> Tensor:
+    """The delays (K,) or (K, M) of that many inputs, checked; a float in ``dtype``."""
+    if isinstance(delay, bool) or not isinstance(delay, (Real, Tensor)):
         raise TypeError(f"delay: expected a float or a tensor, got {describe(delay)}")
     if not isinstance(delay, Tensor):
-        delay = torch.full((inputs,), float(delay), device=device)
+        delay = torch.full((inputs,), as_float("delay", delay), dtype=torch.float64, device=device)
+        check_delays(delay, most)
+        delay = delay.to(dtype)
     require_dense("delay", delay)
     if not delay.is_floating_point():
         raise TypeError(f"delay: expected a floating-point dtype, got {delay.dtype}")
     if delay.device != device:
         raise ValueError(f"delay: expected device {device}, as input has, got {delay.device}")
-    if delay.dim() not in (1, 2) or delay.shape[0] != inputs or (inputs > 0 and delay.shape[-1] == 0):
+    if delay.dim() not in (1, 2) or delay.shape[0] != inputs or (delay.dim() == 2 and delay.shape[1] == 0):
         raise ValueError(f"delay: expected shape ({inputs},) or ({inputs}, M), got {tuple(delay.shape)}")
-    if delay.numel() and delay.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(delay):
+    check_delays(delay, most)
+    return in_work_dtype(delay)
+
+
+def check_delays(delay: Tensor, most: int) -> None:
+    """Raise if delays on the CPU are not in [0, most]."""
+    if delay.numel() and can_look(delay):
         low, high = (float(x) for x in delay.detach().aminmax())
         if not 0 <= low <= high <= most:
-            raise ValueError(f"delay: expected values in [0, max_delay] = [0, {most}], got {low:g} to {high:g}")
-    return in_work_dtype(delay)
+            raise ValueError(f"delay: expected values in [0, max_delay] = [0, {most}], got {low:.9g} to {high:.9g}")
+
+
+def can_look(delay: Tensor) -> bool:
+    """Whether Python may depend on the values: on a GPU it would wait for them, and torch compiles without them."""
+    return delay.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(delay)
 
 
 def delayed(
@@ -154,13 +175,12 @@ def delayed(
 def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | None]:
     """The steps of the first term of each delay, int32, and the factors of its ``2 width`` terms.
 
-    The factors are None if all delays are whole, which is not looked at on a GPU, where it would synchronise, and
-    cannot be seen while torch compiles. They are computed in float64 by operations that round alike on every device.
+    The factors are None if all delays are seen to be whole. They are computed in float64 by operations that round alike
+    on every device.
     """
     wide = delay.to(torch.float64)
     whole = wide.detach().floor()
-    looks = delay.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(delay)
-    if looks and width == 1 and not keep and bool((whole == wide).all()):
+    if width == 1 and not keep and can_look(delay) and bool((whole == wide).all()):
         return whole.to(torch.int32), None
     rest, term = wide - whole, torch.arange(2 * width, device=delay.device)
     height = torch.where(term < width, term + 1, 2 * width - 1 - term)

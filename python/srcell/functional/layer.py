@@ -15,7 +15,7 @@ from torch import Tensor
 from .._arguments import as_float, check_bool, check_choice, require_dense
 from .._state import AnyState, ResonantState, SRCState
 from ..ops._layer import HALF, PARAMETERS, SURROGATES, LayerArguments, resonates, work_dtype
-from ..ops._memory import zero_padding
+from ..ops._memory import has_memory, zero_padding
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -191,6 +191,14 @@ def check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.dev
     if lengths.device != device:
         raise ValueError(f"lengths: expected device {device}, got {lengths.device}")
     return lengths
+
+
+def check_range_of_lengths(lengths: Tensor, steps: int) -> None:
+    """Raise if lengths on the CPU are not in [0, steps], for torch's own operators."""
+    if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
+        wrong = ((lengths < 0) | (lengths > steps)).any()
+        if has_memory(wrong) and bool(wrong):
+            raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
 
 
 def without_padding(

@@ -15,10 +15,10 @@ from .._arguments import as_float, describe, require_dense
 from .._private import in_forward_mode
 from .._pytree import of_tensors
 from ..ops._layer import HALF
-from ..ops._memory import has_memory, zero_padding
+from ..ops._memory import zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.scale import scale
-from .layer import autocasts, check_device, check_lengths, flat_size
+from .layer import autocasts, check_device, check_lengths, check_range_of_lengths, flat_size
 
 
 def leaky_readout(
@@ -100,10 +100,7 @@ def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int
         flat = spikes.reshape(steps, flat_size("spikes", (batch, neurons)))
         return (torch.pow(base, age) @ flat).view(batch, neurons)
     lengths = check_lengths(lengths, batch, spikes.device)
-    if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-        wrong = ((lengths < 0) | (lengths > steps)).any()
-        if has_memory(wrong) and bool(wrong):
-            raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
+    check_range_of_lengths(lengths, steps)
     ages = age[:, None] - (steps - lengths)
     return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), zero_padding(spikes, lengths))
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._arguments import as_int, check_bool
+from .._arguments import as_int, check_bool, require_dense
 from ..events import EventBatch
 from ..events.selection import followed_by
-from ..functional.delays import MOST_DELAY, check_input, delayed
-from ..functional.layer import check_lengths, in_work_dtype
+from ..functional.delays import MOST_DELAY, check_delays, check_input, delayed
+from ..functional.layer import check_lengths, check_range_of_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
+from ..ops._layer import WORK, work_dtype
 
 
 class Delay(nn.Module):
@@ -35,7 +36,9 @@ class Delay(nn.Module):
 
     A call takes (T, B, K), as a tensor or an ``EventBatch``, and returns the delayed input and a state: what is still
     on its way, the inputs of the last D + width steps as a tensor (B, D + width, K). Given to the next call, it makes a
-    sequence of calls equal one call. It is dense: where it is not needed, ``SpikesOnly(Delay(...))`` does not make it.
+    sequence of calls equal one call, except that the order of arrivals at one step is then that of ascending inputs,
+    and an event of value 0 is lost between two calls. The state is dense: with ``return_state=False``, and in
+    ``SpikesOnly(Delay(...))``, it is not made.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -70,7 +73,8 @@ class Delay(nn.Module):
         check_bool("learnable", learnable)
         self.inputs, self.taps = as_int("inputs", inputs, 2**31), as_int("taps", taps, 2**31, minimum=1)
         self.max_delay = as_int("max_delay", max_delay, MOST_DELAY)
-        self.width, self.learnable = as_int("width", width, MOST_DELAY, minimum=1), learnable
+        self.width = width
+        self.learnable = learnable
         if self.inputs * self.taps > 2**31:
             raise ValueError(f"taps: expected at most 2^31 delayed inputs, got {self.inputs} * {self.taps}")
         delay = torch.empty(self.inputs, self.taps, device=device, dtype=dtype)
@@ -79,6 +83,15 @@ class Delay(nn.Module):
         else:
             self.register_buffer("delay", delay)
         self.reset_parameters()
+
+    @property
+    def width(self) -> int:
+        """The half-width of the interpolation, in steps."""
+        return self._width
+
+    @width.setter
+    def width(self, width: SupportsIndex) -> None:
+        self._width = as_int("width", width, MOST_DELAY, minimum=1)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -95,43 +108,57 @@ class Delay(nn.Module):
         input: Tensor | EventBatch,
         state: Tensor | None = None,
         lengths: Tensor | Sequence[int] | None = None,
-    ) -> tuple[Tensor | EventBatch, Tensor]:
+        *,
+        return_state: bool = True,
+    ) -> tuple[Tensor | EventBatch, Tensor | None]:
         """Delay a batch.
 
         Args:
             input: (T, B, K), as a tensor or an ``EventBatch``.
             state: (B, D + width, K), as the call before returned it; absent: nothing is on its way.
             lengths: (B,) integers in [0, T], number of steps of each sample; must be absent for an EventBatch.
+            return_state: whether to make the state.
 
         Returns:
-            The delayed input (T, B, K M), an EventBatch for an EventBatch; and the state after each sample's last step.
+            The delayed input (T, B, K M), an EventBatch for an EventBatch; and the state after each sample's last step,
+            None without ``return_state``.
 
         Raises:
             TypeError: an argument of the wrong type or dtype.
             ValueError: a wrong shape, device or value; the message names the argument.
 
         """
+        check_bool("return_state", return_state)
         steps, batch, _ = self._check(input, lengths)
-        room = self.max_delay + as_int("width", self.width, MOST_DELAY, minimum=1)
+        room = self.max_delay + self.width
         if state is not None:
             self._check_state(state, (batch, room, self.inputs))
         skip = 0 if state is None else room
         whole: Tensor | EventBatch
+        last: Tensor | None = None
         if isinstance(input, EventBatch):
             ends, after = input.lengths, None
             whole = input if state is None else followed_by(EventBatch.from_dense(state.transpose(0, 1)), input)
-            last = self._last_events(whole, room, steps, ends)
+            if return_state:
+                last = self._last_events(whole, room, steps, ends)
         else:
-            x = in_work_dtype(as_spikes(input, self.delay.dtype))
+            given = as_spikes(input, self.delay.dtype)
+            x = in_work_dtype(given)
             ends = None if lengths is None else check_lengths(lengths, batch, x.device)
+            if ends is not None:
+                check_range_of_lengths(ends, steps)
             after = None if ends is None else ends + skip
             whole = x if state is None else torch.cat([state.to(x.dtype).transpose(0, 1), x])
-            last = _last_steps(whole, room, steps, ends)
-        return delayed(whole, self._acting(), self.width, skip=skip, lengths=after), last.transpose(0, 1)
+            if return_state:
+                last = _last_steps(whole, room, steps, ends)
+        made = delayed(whole, self._acting(), self.width, skip=skip, lengths=after)
+        if isinstance(made, Tensor):
+            made = made.to(given.dtype)
+        return made, last
 
     def _last_events(self, whole: EventBatch, room: int, steps: int, ends: Tensor | None) -> Tensor:
         """The last ``room`` steps before each sample's end, dense."""
-        dtype = self.delay.dtype if whole.values is None else whole.values.dtype
+        dtype = work_dtype(self.delay) if whole.values is None else whole.values.dtype
         if ends is None:  # without the steps before them, which may be many
             skip = max(whole.shape[0] - room, 0)
             now = delayed(whole, torch.zeros(self.inputs, dtype=dtype, device=whole.device), 1, skip=skip)
@@ -139,14 +166,10 @@ class Delay(nn.Module):
             whole, steps = now, min(steps, room)
         return _last_steps(whole.to_dense(dtype), room, steps, ends)
 
-    def delayed(self, input: Tensor | EventBatch) -> Tensor | EventBatch:
-        """The delayed input of a call without a state."""
-        self._check(input, None)
-        return delayed(input, self._acting(), self.width)
-
     def _acting(self) -> Tensor:
         """The delays to run with, (K,) or (K, M)."""
-        acting = self.delay.clamp(0, self.max_delay)
+        acting = in_work_dtype(self.delay).clamp(0, self.max_delay)
+        check_delays(acting, self.max_delay)
         return acting.squeeze(1) if self.taps == 1 else acting
 
     def _check(self, input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> tuple[int, int, int]:
@@ -160,6 +183,9 @@ class Delay(nn.Module):
     def _check_state(self, state: Tensor, shape: tuple[int, int, int]) -> None:
         if not isinstance(state, Tensor):
             raise TypeError(f"state: expected a tensor, got {type(state).__name__}")
+        require_dense("state", state)
+        if state.dtype not in WORK:
+            raise TypeError(f"state: expected dtype float32 or float64, got {state.dtype}")
         if tuple(state.shape) != shape:
             raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
         if state.device != self.delay.device:
@@ -177,12 +203,14 @@ class Delay(nn.Module):
 
 
 def _last_steps(whole: Tensor, room: int, steps: int, ends: Tensor | None) -> Tensor:
-    """The last ``room`` steps before each sample's end, (room, B, K), zero before the first.
+    """The last ``room`` steps before each sample's end, (B, room, K) in memory of its own, zero before the first.
 
     ``whole`` ends with the ``steps`` steps of a call, of which the samples have ``ends``.
     """
-    whole = F.pad(whole, (0, 0, 0, 0, max(room + steps - whole.shape[0], 0), 0))
     if ends is None:
-        return whole[whole.shape[0] - room :]
-    rows = torch.arange(room, device=whole.device)[:, None] + ends
-    return whole.gather(0, rows[:, :, None].expand(-1, -1, whole.shape[2]))
+        steps, whole = 0, whole[max(whole.shape[0] - room, 0) :]
+    whole = F.pad(whole, (0, 0, 0, 0, max(room + steps - whole.shape[0], 0), 0))
+    if ends is not None:
+        rows = torch.arange(room, device=whole.device)[:, None] + ends.clamp(0, steps)
+        whole = whole.gather(0, rows[:, :, None].expand(-1, -1, whole.shape[2]))
+    return whole.transpose(0, 1).clone(memory_format=torch.contiguous_format)

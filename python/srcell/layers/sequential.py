@@ -45,6 +45,7 @@ class SpikesOnly(nn.Module):
         the delayed input, an EventBatch for an EventBatch.
         """
         if isinstance(self.layer, Delay):
-            return self.layer.delayed(input)
+            delayed: Tensor | EventBatch = self.layer(input, return_state=False)[0]
+            return delayed
         spikes: Tensor = self.layer(input)[0]
         return spikes

@@ -17,6 +17,7 @@ from . import _gpu
 from ._cpu import SCRATCH_BLOCK_BYTES, EventRows, core, empty
 from ._gpu import plain
 from ._layer import Like, check_floats, check_integers, check_optional, check_tensor
+from ._layer import empty_like as contiguous_like
 from ._memory import Optionals, address, contiguous
 from ._operator import Gradients, Operator
 
@@ -34,7 +35,7 @@ class Delayed(NamedTuple):
     """A call's delay, checked."""
 
     struct: core.Delay
-    """What kernels take."""
+    """The arguments of the kernels."""
     kept: Optionals
     """The tensors whose addresses the struct has."""
     rows: int
@@ -42,7 +43,7 @@ class Delayed(NamedTuple):
     numbers: int
     """Inputs of the output: K * taps."""
     terms: int
-    """Terms of each."""
+    """The terms of each of these inputs."""
 
 
 def checked_delay(call: Any, sizes: tuple[int, int, int], like: Like) -> Delayed:
@@ -51,6 +52,8 @@ def checked_delay(call: Any, sizes: tuple[int, int, int], like: Like) -> Delayed
     numbers = inputs * call.taps
     if call.taps < 1 or not 0 <= call.skip <= steps:
         raise ValueError(f"taps, skip: expected at least 1 and from 0 to T = {steps}, got {call.taps}, {call.skip}")
+    if numbers > 2**31:
+        raise ValueError(f"first: expected at most 2^31 delayed inputs, got {inputs} * {call.taps}")
     first = contiguous(check_integers("first", call.first, torch.int32, numbers, like))
     factors, terms = call.factors, 1
     if factors is not None:
@@ -84,10 +87,12 @@ def check_events(call: Any) -> tuple[Like, int]:
         like = check_floats("factors", call.factors, "K, terms")
     elif call.values is not None:
         like = check_floats("values", call.values, "events")
+    if call.steps < 0 or call.batch < 0:
+        raise ValueError(f"steps, batch: expected at least 0, got {call.steps}, {call.batch}")
     check_integers("offsets", call.offsets, torch.int64, call.steps * call.batch + 1, like)
     check_integers("indices", call.indices, torch.int32, count, like)
     check_optional("values", call.values, like, (count,))
-    return like, call.first.shape[0] // max(call.taps, 1)
+    return like, call.first.numel() // max(call.taps, 1)
 
 
 def rows_of(call: Any) -> EventRows:
@@ -108,8 +113,8 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The events of the output, with values if ``graded``; on a GPU it synchronises to learn their number."""
     (like, inputs), rows = check_events(call), rows_of(call)
     delay = checked_delay(call, (call.steps, call.batch, inputs), like)
-    if not call.graded and (rows.values is not None or delay.terms > 1 or call.keep_zeros):
-        raise ValueError("graded: expected True for events with values, or terms of several factors, got False")
+    if not call.graded and (rows.values is not None or call.factors is not None or call.keep_zeros):
+        raise ValueError("graded: expected True for events with values, or with factors, got False")
     starts, events = empty_like(rows.offsets, call.batch + 1), rows.for_kernels(inputs)
     counted = run(rows.offsets, "count_delayed", delay.struct, events, starts)
     if counted is None:  # on a GPU they are not added up yet
@@ -152,10 +157,11 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients of values and factors, each if its flag in ``output_mask`` is set."""
     (like, inputs), rows = check_events(call), rows_of(call)
     delay = checked_delay(call, (call.steps, call.batch, inputs), like)
-    count, (want_values, want_factors) = call.grad_values.numel(), call.output_mask
+    count, (want_values, want_factors) = call.grad_values.numel(), wanted(call.output_mask)
+    want_values = want_values and call.values is not None
     grad = contiguous(check_tensor("grad_values", call.grad_values, like, (count,)))
     offsets = contiguous(check_integers("delayed_offsets", call.delayed_offsets, torch.int64, delay.rows + 1, like))
-    grad_events = torch.zeros_like(call.values) if want_values else None
+    grad_events = contiguous_like(call.values).zero_() if want_values else None
     grad_factors, partials = empty_factors(delay, call.factors, call.batch, want_factors)
     cursors = empty_like(offsets, delay.rows)
     run(
@@ -171,16 +177,21 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
         grad_factors,
         partials,
     )
-    return grad_events, grad_factors
+    return or_empty((grad_events, grad_factors), call.indices)
+
+
+def wanted(output_mask: Sequence[bool]) -> tuple[bool, bool]:
+    """Whether the gradients of the input or its values, and of the factors are wanted."""
+    if len(output_mask) != 2:
+        raise ValueError(f"output_mask: expected 2 values, got {len(output_mask)}")
+    return output_mask[0], output_mask[1]
 
 
 def empty_factors(delay: Delayed, factors: Tensor | None, batch: int, wanted: bool) -> Optionals:
     """Memory for the gradient of the factors and its parts, None if not wanted."""
     if not wanted or factors is None:
         return None, None
-    return torch.empty_like(factors, memory_format=torch.contiguous_format), empty_like(
-        factors, batch, delay.numbers, delay.terms
-    )
+    return contiguous_like(factors), empty_like(factors, batch, delay.numbers, delay.terms)
 
 
 @delay_events_backward.fake
@@ -190,13 +201,16 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def gradients_like(
-    of_input: Tensor | None, factors: Tensor | None, wanted: Sequence[bool], other: Tensor
+    of_input: Tensor | None, factors: Tensor | None, output_mask: Sequence[bool], other: Tensor
 ) -> tuple[Tensor, ...]:
     """A tensor for each gradient, without elements if it is not wanted."""
-    pairs = zip((of_input, factors), wanted, strict=True)
-    return tuple(
-        torch.empty_like(x) if want and x is not None else other.new_empty(0, dtype=torch.float32) for x, want in pairs
-    )
+    pairs = zip((of_input, factors), output_mask, strict=True)
+    return or_empty([contiguous_like(x) if want and x is not None else None for x, want in pairs], other)
+
+
+def or_empty(gradients: Sequence[Tensor | None], other: Tensor) -> tuple[Tensor, ...]:
+    """The gradients, with a tensor without elements for each None."""
+    return tuple(other.new_empty(0, dtype=torch.float32) if x is None else x for x in gradients)
 
 
 @delay_events.gradient(lambda call: {}, outputs=1)
@@ -251,13 +265,13 @@ delay_dense_backward = Operator(
 def dense_backward(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients of input and factors, each if its flag in ``output_mask`` is set."""
     delay, like, (steps, batch, _) = checked_dense(call)
-    want_input, want_factors = call.output_mask
+    want_input, want_factors = wanted(call.output_mask)
     input, shape = contiguous(call.input), (steps - call.skip, batch, delay.numbers)
     grad = contiguous(check_tensor("grad_delayed", call.grad_delayed, like, shape))
     grad_input = empty_like(input, *input.shape) if want_input else None
     grad_factors, partials = empty_factors(delay, call.factors, batch, want_factors)
     run(input, "delay_elements_backward", delay.struct, input, grad, grad_input, grad_factors, partials)
-    return grad_input, grad_factors
+    return or_empty((grad_input, grad_factors), input)
 
 
 @delay_dense_backward.fake
