@@ -125,20 +125,29 @@ __attribute__((noinline)) void put_row(const int32_t* indices, const int32_t* en
     }
 }
 
-// Element is the type in which numbers are kept: 16 bits if they fit.
-template <class T, class Element>
-bool write_whole(const DelayedEvents<T>& p, const Buckets<T>& buckets, int64_t sample) {
-    const int64_t steps = steps_of(p.shape, sample);
-    auto* const elements = static_cast<Element*>(buckets.elements);
+// Calls put(row, cursors) for each row of a sample's events, whose cursors begin with that of the row.
+template <class T, class Put>
+SRCELL_INLINE void fill_buckets(const DelayedEvents<T>& p, const Buckets<T>& buckets, int64_t sample, int64_t steps,
+                                Put put) {
     buckets.clear();
     int64_t left = buckets.most / p.delays.terms;  // more events only if another thread changes the offsets
     for (int64_t t = 0; t < steps; ++t) {
         EventRange range = events_of_row(p.events, sample * p.shape.steps + t);
         if (range.size() > left) range.end = range.begin + left;
         left -= range.size();
-        put_row(p.events.indices + range.begin, p.events.indices + range.end, static_cast<uint32_t>(p.events.inputs),
-                buckets.later, buckets.cursors + t, elements);
+        put(range, buckets.cursors + t);
     }
+}
+
+// Element is the type in which numbers are kept: 16 bits if they fit.
+template <class T, class Element>
+bool write_whole(const DelayedEvents<T>& p, const Buckets<T>& buckets, int64_t sample) {
+    const int64_t steps = steps_of(p.shape, sample);
+    auto* const elements = static_cast<Element*>(buckets.elements);
+    fill_buckets(p, buckets, sample, steps, [&](const EventRange& range, uint32_t* cursors) {
+        put_row(p.events.indices + range.begin, p.events.indices + range.end, static_cast<uint32_t>(p.events.inputs),
+                buckets.later, cursors, elements);
+    });
     const auto copy = [&](const Element* from, int64_t place, int64_t count, int64_t last) {
         constexpr int64_t block = 16;
         int32_t* const to = p.indices + place;
@@ -153,17 +162,12 @@ bool write_interpolated(const DelayedEvents<T>& p, const Buckets<T>& buckets, in
     using Graded = typename Buckets<T>::Graded;
     const int64_t steps = steps_of(p.shape, sample);
     auto* const elements = static_cast<Graded*>(buckets.elements);
-    buckets.clear();
-    int64_t left = buckets.most / p.delays.terms;  // more events only if another thread changes the offsets
-    for (int64_t t = 0; t < steps; ++t) {
-        EventRange range = events_of_row(p.events, sample * p.shape.steps + t);
-        if (range.size() > left) range.end = range.begin + left;
-        left -= range.size();
+    fill_buckets(p, buckets, sample, steps, [&](const EventRange& range, uint32_t* cursors) {
         const T* const values = p.events.values ? p.events.values + range.begin : nullptr;
         put_row(p.events.indices + range.begin, p.events.indices + range.end, values,
-                static_cast<uint32_t>(p.events.inputs), buckets.later, p.delays.factors, p.delays.keep_zeros,
-                buckets.cursors + t, elements);
-    }
+                static_cast<uint32_t>(p.events.inputs), buckets.later, p.delays.factors, p.delays.keep_zeros, cursors,
+                elements);
+    });
     const auto copy = [&](const Graded* from, int64_t place, int64_t count, int64_t) {
         for (int64_t k = 0; k < count; ++k) {
             p.indices[place + k] = from[k].number;

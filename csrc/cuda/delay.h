@@ -19,48 +19,27 @@ SRCELL_INLINE T fused(T a, T b, T c) {
 
 #include "../delay.h"
 
-template <class T>
-struct CountDelayedBody {
+// A pass over a sample's events in each thread.
+template <class T, void (*pass)(const DelayedEvents<T>&, int64_t)>
+struct DelayedSamplesBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = false;
     DelayedEvents<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
-        if (place.item() < p.shape.batch) count_arrivals(p, place.item());
-    }
-};
-
-template <class T>
-struct WriteDelayedBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
-    DelayedEvents<T> p;
-
-    SRCELL_INLINE void run(const Place& place) const {
-        if (place.item() < p.shape.batch) write_arrivals(p, place.item());
-    }
-};
-
-template <class T>
-struct DelayedBackwardBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
-    DelayedEvents<T> p;
-
-    SRCELL_INLINE void run(const Place& place) const {
-        if (place.item() < p.shape.batch) arrivals_backward(p, place.item());
+        if (place.item() < p.shape.batch) pass(p, place.item());
     }
 };
 
 // starts[b] is then the number of a sample's arrivals; the caller adds them up.
 template <class T>
 void count_delayed(Queue& queue, const DelayedEvents<T>& p) {
-    launch(queue, spread(queue, p.shape.batch), CountDelayedBody<T>{p});
+    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<T, count_arrivals<T>>{p});
 }
 
 template <class T>
 void write_delayed(Queue& queue, const DelayedEvents<T>& p) {
-    launch(queue, spread(queue, p.shape.batch), WriteDelayedBody<T>{p});
+    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<T, write_arrivals<T>>{p});
 }
 
 // The samples' parts of the gradients of the factors, added in a fixed tree.
@@ -74,7 +53,7 @@ void sum_factors(Queue& queue, const ScanShape& shape, const Delays<T>& delays, 
 
 template <class T>
 void delayed_backward(Queue& queue, const DelayedEvents<T>& p) {
-    launch(queue, spread(queue, p.shape.batch), DelayedBackwardBody<T>{p});
+    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<T, arrivals_backward<T>>{p});
     sum_factors(queue, p.shape, p.delays, p.partials, p.grad_factors);
 }
 
