@@ -52,7 +52,7 @@ class Delay(nn.Module):
         >>> events = srcell.rate_encode(torch.rand(2, 4), steps=30, seed=0)
         >>> delayed, state = layer(events)
         >>> delayed.shape, state.shape
-        ((30, 2, 4), torch.Size([2, 11, 4]))
+        ((50, 2, 4), torch.Size([2, 11, 4]))
 
     """
 
