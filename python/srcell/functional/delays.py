@@ -180,7 +180,8 @@ def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | N
     """
     wide = delay.to(torch.float64)
     whole = wide.detach().floor()
-    if width == 1 and not keep and can_look(delay) and bool((whole == wide).all()):
+    # Without any delay there is nothing to see, and the result has the form that it has where nothing is looked at.
+    if width == 1 and not keep and can_look(delay) and delay.numel() and bool((whole == wide).all()):
         return whole.to(torch.int32), None
     rest, term = wide - whole, torch.arange(2 * width, device=delay.device)
     height = torch.where(term < width, term + 1, 2 * width - 1 - term)
