@@ -311,6 +311,46 @@ struct Lateral {
 // Elements of a row over all neurons: tiles side by side, neuron n at position n.
 inline int64_t lateral_width(int64_t neurons) { return event_tiles(neurons) * event_tile_width(neurons); }
 
+// Delays of a layer's inputs, or of its spikes on their way through recurrent weights. Each input has `taps` delays and
+// becomes as many inputs: tap j of input k is number k * taps + j. A value arrives there as `terms` terms: factors[i]
+// times the value after first + i steps. A term before its departure does not arrive, nor does one of factor 0, unless
+// `keep_zeros`.
+template <class T>
+struct Delays {
+    int64_t numbers, taps, terms;  // numbers: K * taps
+    const int32_t* first;          // (numbers,)
+    const T* factors;              // (numbers, terms), or null: all 1
+    bool keep_zeros;
+
+    SRCELL_HOST_DEVICE T factor(int64_t number, int64_t term) const {
+        return factors ? factors[number * terms + term] : T(1);
+    }
+    // The steps from the departure of a term to its arrival; -1 if it does not arrive.
+    SRCELL_HOST_DEVICE int64_t steps_of(int64_t number, int64_t term) const {
+        const int64_t steps = read_once(first + number) + term;
+        return steps >= 0 && (keep_zeros || factor(number, term) != 0) ? steps : -1;
+    }
+};
+
+// The delays of recurrent weights: numbers are the N neurons, and a term of u steps of a spike of step t arrives at
+// step t + 1 + u. Without terms there are no delays.
+template <class T>
+struct LateralDelays {
+    Delays<T> of = {};
+    int64_t room = 0;  // a term takes at most this many steps; rows of `past`
+    // Scratch of the CPU: (N, terms), a private copy of the steps of each term, -1 if it does not arrive.
+    int32_t* later = nullptr;
+    // (B, room, N): the spikes before those of the initial state's h, earliest first; or null: zero.
+    const T* past0 = nullptr;
+
+    SRCELL_HOST_DEVICE explicit operator bool() const { return of.terms > 0; }
+    // The steps of a term, -1 if it does not arrive, whatever another thread writes into the arrays.
+    SRCELL_HOST_DEVICE int64_t steps_of(int64_t neuron, int64_t term) const {
+        const int64_t steps = of.steps_of(neuron, term);
+        return steps > room ? -1 : steps;
+    }
+};
+
 // A layer with recurrent weights. Its input is given currents, or events as in EventsForward. All neurons of a sample
 // advance together, so the trace is (B, T, N) here.
 template <class T>
@@ -318,6 +358,8 @@ struct LateralForward : EventsForward<T> {
     bool has_events;   // otherwise the currents are given
     const T* current;  // (T, B, N) if given
     Lateral<T> lateral;
+    LateralDelays<T> delays;
+    T* past;  // (B, room, N) out: as past0, after a sample's last step; null without delays
     // Scratch, used if threads <= 1: lateral_forward_memory(N) bytes, aligned to 64. If null, each thread allocates its
     // own.
     void* memory;
@@ -329,6 +371,11 @@ struct LateralBackward : EventsBackward<T> {
     Lateral<T> lateral;
     T* grad_lateral;      // (N, N) out; null if not needed
     T* lateral_partials;  // scratch: (event_tiles(N), event_groups(B, N), N, event_tile_width(N))
+    LateralDelays<T> delays;
+    const T* grad_past;  // (B, room, N), or null: zero
+    T* grad_past0;       // (B, room, N) out; null if not needed
+    T* grad_factors;     // (N, terms) out; null if not needed
+    T* factor_partials;  // scratch: (B, N, terms)
 };
 
 // Gradients of event values: for each event the sum over neurons of weight times gradient of the current. Written to
@@ -367,26 +414,6 @@ struct DenseInput {
     const T* elements;  // (T, B, K)
     uint64_t* mask;     // (B * T, mask_words(K)), row b * T + t
     int64_t* offsets;   // (B * T + 1,)
-};
-
-// Delays of a layer's inputs. Each input has `taps` delays and becomes as many inputs: tap j of input k is number
-// k * taps + j. A value arrives there as `terms` terms: factors[i] times the value after first + i steps. A term before
-// its departure does not arrive, nor does one of factor 0, unless `keep_zeros`.
-template <class T>
-struct Delays {
-    int64_t numbers, taps, terms;  // numbers: K * taps
-    const int32_t* first;          // (numbers,)
-    const T* factors;              // (numbers, terms), or null: all 1
-    bool keep_zeros;
-
-    SRCELL_HOST_DEVICE T factor(int64_t number, int64_t term) const {
-        return factors ? factors[number * terms + term] : T(1);
-    }
-    // The steps from the departure of a term to its arrival; -1 if it does not arrive.
-    SRCELL_HOST_DEVICE int64_t steps_of(int64_t number, int64_t term) const {
-        const int64_t steps = first[number] + term;
-        return steps >= 0 && (keep_zeros || factor(number, term) != 0) ? steps : -1;
-    }
 };
 
 // The delay of events. The output has no row for the first `skip` steps. Lengths count from the input's first step.

@@ -24,15 +24,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import srcell
-from srcell import EventBatch, ResonantState, _core
-from srcell._state import state_of
+from srcell import DelayedResonantState, EventBatch, _core
+from srcell._state import state_type
 from support.gradients import make_output_gradients, results
 from support.inputs import (
     MODES,
     PARAMETERS,
-    STATE,
+    WHOLE_STATE,
     Inputs,
     call,
+    delayed,
     make_inputs,
     make_lateral,
     make_linear_inputs,
@@ -60,6 +61,7 @@ DEFAULTS = {
     "spread": 0.0,  # of cell parameters around their defaults
     "lateral": "",  # the surrogate of recurrent weights, if there are any
     "resonant": False,
+    "delays": None,  # of recurrent weights, if there are any: the largest delay, and the width
 }
 
 
@@ -130,6 +132,19 @@ CASES += [
     )
     for seed, shape in enumerate([*SHAPES, *LINEAR_SHAPES])
 ]
+CASES += [
+    make_case(
+        *(seed, shape),
+        dtype=("float32", "float64")[seed % 4 == 1],
+        mode=MODES[seed % 4],
+        lengths=bool(seed % 3),
+        lateral=LATERAL[seed % 5 == 4],
+        poison=seed % 6 == 1,
+        resonant=seed % 3 == 1,
+        delays=((9, 1), (60, 1), (5, 3))[seed % 3],
+    )
+    for seed, shape in enumerate([*SHAPES, *LINEAR_SHAPES])
+]
 
 
 class Problem(NamedTuple):
@@ -142,7 +157,7 @@ class Problem(NamedTuple):
     @property
     def states(self) -> list[str]:
         """The names of the initial state's tensors."""
-        return [name for name in (*STATE, "q0") if name in self.inputs]
+        return [name for name in WHOLE_STATE if name in self.inputs]
 
     @property
     def call(self) -> tuple[Function, Inputs]:
@@ -171,6 +186,10 @@ def case_inputs(case: Case) -> Inputs:
     return problem_of(case).inputs
 
 
+def is_delayed(case: Case) -> bool:
+    return bool(case["lateral"] and case["delays"])
+
+
 def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
     """Apply the case's scale, spread and poison to inputs near their defaults, in place."""
     inputs[synapse] *= case["scale"]
@@ -178,6 +197,8 @@ def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
         inputs |= resonant(inputs, case["seed"])
     if case["lateral"]:
         inputs["weight_hh"] = make_lateral(case["seed"], len(inputs["bias"]), inputs["bias"].dtype)
+    if is_delayed(case):
+        inputs |= delayed(inputs, case["seed"], *case["delays"])
     if case["poison"]:
         poison(inputs, synapse)
     if case["spread"]:
@@ -204,6 +225,7 @@ def case_options(case: Case) -> dict[str, Any]:
         "recurrent_grad": case["recurrent_grad"],
         "lengths": torch.from_numpy(lengths) if case["lengths"] else None,
         **({"lateral_surrogate": case["lateral"]} if case["lateral"] else {}),
+        **(dict(zip(("max_delay", "delay_width"), case["delays"], strict=True)) if is_delayed(case) else {}),
     }
 
 
@@ -269,7 +291,8 @@ def steps_of(events: EventBatch, begin: int, end: int) -> EventBatch:
 def in_pieces(case: Case, cuts: list[int]) -> Digests:
     """Digests of the outputs of successive calls that pass the state on."""
     problem = problem_of(case)
-    lengths, state = problem.options["lengths"], state_of(problem.inputs[name] for name in problem.states)
+    lengths, kind = problem.options["lengths"], state_type(case["resonant"], is_delayed(case))
+    state = kind(*[problem.inputs[name] for name in problem.states])
     spikes = [state.i.new_empty(0, *state.i.shape)]
     for begin, end in pairwise(sorted({0, *cuts, case["shape"][0]})):
         events = problem.events
@@ -283,7 +306,7 @@ def in_pieces(case: Case, cuts: list[int]) -> Digests:
 
 # The results that belong to one sample, each with its dimension of samples.
 PER_SAMPLE = {"spikes": 1, "gradient of current": 1, "gradient of values": 0}
-PER_SAMPLE |= dict.fromkeys((*ResonantState._fields, *(f"gradient of {name}" for name in (*STATE, "q0"))), 0)
+PER_SAMPLE |= dict.fromkeys((*DelayedResonantState._fields, *(f"gradient of {name}" for name in WHOLE_STATE)), 0)
 
 
 def alone(case: Case) -> Digests:
@@ -353,6 +376,7 @@ def random_cases(*shape: st.SearchStrategy[int]) -> st.SearchStrategy[Case]:
         lengths=st.booleans(),
         poison=st.booleans(),
         lateral=st.sampled_from(["", "", *LATERAL]),
+        delays=st.sampled_from([None, (0, 1), (9, 1), (50, 1), (4, 2)]),
     )
 
 
@@ -448,6 +472,8 @@ def spike_trains() -> dict[str, dict[str, Any]]:
     lateral = whole_numbers(5, 2048, 100, 100) / 1024 - 1
     trains["graded events"] = srcell.src_linear(events, weight, -6.0)[0]
     trains["lateral"] = srcell.src_linear(events, weight, -6.0, weight_hh=lateral)[0]
+    delays = {"delay_hh": whole_numbers(8, 128, 100) / 8, "max_delay": 16}
+    trains["delayed, lateral"] = srcell.src_linear(events, weight, -6.0, weight_hh=lateral, **delays)[0]
     omega = whole_numbers(6, 256, 100) / 128 - 1
     resonance = {"omega": omega, "alpha": torch.tensor(0.96875)}
     current = (whole_numbers(7, 2048, 220, 3, 100) - 1024) / 1024

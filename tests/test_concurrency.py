@@ -130,8 +130,8 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
         def work():
             bias, spikes, state = torch.tensor(-6.0), torch.empty(sizes), torch.empty(3, *sizes[1:])
             shape, cell = (sizes, 0, torch.get_num_threads()), (constants, [bias.data_ptr()], [0])
-            layer = _core.Layer(False, True, *shape, *cell, [], False, False, 0, False)
-            outputs = [*(x.data_ptr() for x in (spikes, *state)), 0]
+            layer = _core.Layer(False, True, *shape, *cell, [], False, False, 0, False, _core.LateralDelays(0, 0, 0, 0))
+            outputs = [*(x.data_ptr() for x in (spikes, *state)), 0, 0]
             started.wait(60)
             while True:
                 _core.scan_forward(layer, outputs, current.data_ptr(), (0, 0))

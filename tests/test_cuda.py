@@ -241,11 +241,11 @@ def test_a_wrong_mask_raises_an_error(gpu):
     with gpu.on():
         input, weight = torch.ones(9, 3, 5, device=gpu.device), torch.ones(6, 5, device=gpu.device)
         call = layer_call(make_layer({"bias": torch.zeros(6, device=gpu.device)}, ("relu", False)), input, weight)
-        saved = list(call.forward()()[5:])
+        saved = list(call.forward()()[6:])
         for mask in (saved[2][:1], saved[2].int(), saved[2][:, :0]):
             saved[2] = mask
             with pytest.raises(ValueError, match=r"mask: expected torch.int64 of shape"):
-                call.backward([None] * 5, saved, [True, True, *[False] * 8])()
+                call.backward([None] * 6, saved, [True, True, *[False] * 10])()
 
 
 @pytest.mark.parametrize("lengths", [None, [40, 0, 13]], ids=["whole", "lengths"])

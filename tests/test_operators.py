@@ -14,13 +14,21 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from srcell import EventBatch, IntegerCell
-from srcell._state import state_of
 from srcell.ops import _cpu
 from srcell.ops._memory import address
 from srcell.ops._operator import Operator
 from support.calls import images, spikes
-from support.gradients import make_output_gradients, requiring_grad
-from support.inputs import PARAMETERS, make_inputs, make_layer, make_linear_inputs, noise, resonant, with_values
+from support.gradients import requiring_grad
+from support.inputs import (
+    PARAMETERS,
+    delayed,
+    make_inputs,
+    make_layer,
+    make_linear_inputs,
+    noise,
+    resonant,
+    with_values,
+)
 from support.operators import LayerCall, OperatorCall, layer_call
 from support.refusals import Refusal, refusals
 
@@ -40,6 +48,8 @@ LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "src_dense by gemm, grad at events": (["dense", "weight"], {"method": "gemm", "input_grad_at_events": True}),
     "src, resonant": (["current"], {}),
     "src_events, resonant": (["events", "weight"], {}),
+    "src, delayed": (["current"], {}),
+    "src_events, delayed": (["events", "weight"], {}),
 }
 layers = pytest.mark.parametrize("name", LAYERS)
 optional_arguments = pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
@@ -58,6 +68,8 @@ def make_call(
     inputs["dense"] = events.to_dense(dtype)
     if name.endswith("resonant"):
         inputs = resonant(inputs, 5)
+    if name.endswith("delayed"):
+        inputs = delayed(inputs, 5, 9)
     if requires_grad:
         inputs = requiring_grad(inputs)
     given: dict[str, Any] = {**inputs, "events": with_values(events, inputs["values"] if present else None)}
@@ -80,23 +92,23 @@ def test_layers_pass_opcheck(name: str, dtype: torch.dtype, present: bool) -> No
 
 def outputs_of(call: LayerCall) -> tuple[list[Tensor | None], list[Tensor]]:
     """Gradients of spikes and state, and the tensors that the operator saved."""
-    spikes, i, h, hs, q, *saved = call.forward()()
-    resonates = len(call.layer.constants) == len(PARAMETERS) + 1
-    made = make_output_gradients(5, (spikes, state_of((i, h, hs, q) if resonates else (i, h, hs))))
-    return [*made, *[None] * (5 - len(made))], saved
+    made = list(call.forward()())
+    present = [True] * 4 + [len(call.layer.constants) == len(PARAMETERS) + 1, call.layer.past_steps > 0]
+    grads = [noise(5 + k, *x.shape, dtype=x.dtype) if present[k] else None for k, x in enumerate(made[:6])]
+    return grads, made[6:]
 
 
 @optional_arguments
 @dtypes
 @layers
 def test_backward_operators_pass_opcheck(name: str, dtype: torch.dtype, present: bool) -> None:
-    for of_layer in ([True] * 8, [False] * 8, [True, False] * 4) if present else ([False] * 8,):
+    for of_layer in ([True] * 10, [False] * 10, [True, False] * 5) if present else ([False] * 10,):
         call = make_call(name, dtype, present, trace_integrator=any(of_layer[1:]))
         grad_outputs, saved = outputs_of(call)
         if call.name == "src_dense":
             assert bool(saved[-2].any()) == ("by events" in name)
         for of_synapse in ([True], [False]) if call.name == "src" else ([present, True], [False, False]):
-            opcheck(call.backward(grad_outputs if present else [None] * 5, saved, of_synapse + of_layer))
+            opcheck(call.backward(grad_outputs if present else [None] * 6, saved, of_synapse + of_layer))
 
 
 OFFSETS, INDICES = torch.tensor([0, 1, 2]), torch.tensor([0, 2], dtype=torch.int32)
@@ -162,8 +174,8 @@ def test_operators_that_run_no_layer_pass_opcheck(call: OperatorCall) -> None:
 def test_only_spikes_and_state_carry_gradients(name: str) -> None:
     """Tensors saved for the backward have no gradient, although they are computed from tensors that have one."""
     outputs = make_call(name, requires_grad=True, save=False, trace_integrator=False).forward()()
-    assert [x.requires_grad for x in outputs] == [True] * 5 + [False] * (len(outputs) - 5)
-    assert all(x.numel() for x in outputs[5:7])
+    assert [x.requires_grad for x in outputs] == [True] * 6 + [False] * (len(outputs) - 6)
+    assert all(x.numel() for x in outputs[6:8])
 
 
 # Invalid arguments
@@ -188,7 +200,7 @@ def with_saved(position: int, change: Callable[[Tensor], Tensor]) -> OperatorCal
     call = make_call("src_dense by events")
     grad_outputs, saved = outputs_of(call)
     saved[position] = change(saved[position])
-    return call.backward(grad_outputs, saved, [True] * 10)
+    return call.backward(grad_outputs, saved, [True] * 12)
 
 
 def encoding(name: str, *arguments: Tensor, **changes: int) -> OperatorCall:
@@ -223,9 +235,9 @@ SEEN_BY_FAKE_KERNELS = [
 ]
 PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
 SEEN_BY_KERNELS = [
-    *(Refusal("output_mask", with_mask("src", count)) for count in (8, 10)),
-    *(Refusal("output_mask", with_mask("src_events", count)) for count in (9, 11)),
-    *(Refusal("output_mask", with_mask("src_dense by events", count)) for count in (9, 11)),
+    *(Refusal("output_mask", with_mask("src", count)) for count in (10, 12)),
+    *(Refusal("output_mask", with_mask("src_events", count)) for count in (11, 13)),
+    *(Refusal("output_mask", with_mask("src_dense by events", count)) for count in (11, 13)),
     *(Refusal(name, with_saved(k, lambda x: x[:-1])) for k, name in enumerate(("trace", "checkpoints", "mask"))),
     Refusal("mask", with_saved(2, Tensor.float)),
     Refusal("ones", with_saved(3, lambda ones: ones[None])),
@@ -283,7 +295,7 @@ def test_lists_of_a_wrong_length_are_named(name: str, argument: str, count: int,
     calls = [changed.forward()]
     if argument == "constants":
         calls.append(
-            changed.backward(*outputs_of(call), [True] * (9 if name.startswith("src,") or name == "src" else 10))
+            changed.backward(*outputs_of(call), [True] * (11 if name.startswith("src,") or name == "src" else 12))
         )
     for refused in calls:
         assert str(error_of(refused)) == f"{argument}: expected {expected}, got {count}"

@@ -323,12 +323,12 @@ def test_an_empty_layer_resonates() -> None:
 
 def test_a_missing_parameter_of_a_backward_operator_is_named() -> None:
     call = layer_call(make_layer(resonant(make_inputs(3, 4, 2, 3), 3), MODES[0]), torch.zeros(4, 2, 3).double())
-    grads, saved = [None] * 5, list(call.forward()()[5:])
+    grads, saved = [None] * 6, list(call.forward()()[6:])
     for gap, message in ((0, "alpha: expected a tensor"), (6, "cell: expected 0 or 7 tensors, got 6")):
         cell = [None if k == gap else x for k, x in enumerate(call.layer.cell)]
         changed = call._replace(layer=call.layer._replace(cell=cell))
         with pytest.raises(ValueError, match=message):
-            changed.backward(grads, saved, [True] * 9)()
+            changed.backward(grads, saved, [True] * 11)()
 
 
 def test_states_without_resonance_stay_three_tensors() -> None:

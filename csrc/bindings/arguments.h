@@ -96,17 +96,44 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
     return shape;
 }
 
+// i, h, hs, q and past; the address of q is 0 without resonance, that of past without delays.
+constexpr size_t kStates = 5, kPast = 4;
+
+// The delays of a layer's recurrent weights, with their values checked.
+struct LateralDelayCall {
+    int64_t terms = 0, room = 0;
+    Address first = 0, factors = 0;
+
+    template <class T>
+    LateralDelays<T> of(int64_t neurons, const T* past0, int32_t* later, bool keep_zeros) const {
+        return {{neurons, 1, terms, pointer<const int32_t>(first), pointer<const T>(factors), keep_zeros},
+                room,
+                later,
+                past0};
+    }
+
+    void check(int64_t neurons) const {
+        for (int64_t n = 0; n < neurons && terms; ++n) {
+            const int64_t start = pointer<const int32_t>(first)[n];
+            if (start <= -terms || start + terms > room + 1)
+                value_error("first_hh: expected terms of 0 to ", room, " steps, got ", terms, " from ", start,
+                            " on for neuron ", n);
+        }
+    }
+};
+
 // The arguments that all calls of a layer's kernels share, with their values checked.
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
-    std::vector<Address> state;      // before the first step; for a backward pass i alone; absent: zeros
-    bool relu, recurrent, resonant;  // resonant: there are neurons, and they have a q
+    std::vector<Address> state;                          // before the first step, kStates or none; 0 or absent: zeros
+    bool relu, recurrent, resonant;                      // resonant: there are neurons, and they have a q
     std::variant<OwnTurn<float>, OwnTurn<double>> turn;  // empty without resonance or neurons, and on a GPU
     // On a GPU: the arrays of a Turn, one after the other, which make_turn() of srcell._cuda fills.
     Address device_turn = 0;
     Address lateral;  // weight_hh, or 0
     bool lateral_relu;
+    LateralDelayCall delays;
 
     // `addresses` has the bias, or the bias and every cell parameter: tensors with stride 0 (one value) or 1 (one per
     // neuron). Cell parameters without an address have the values of `constants`, which are checked even if they are
@@ -114,13 +141,15 @@ struct Layer {
     Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
           const std::vector<double>& constants, const std::vector<Address>& addresses,
           const std::vector<int64_t>& strides, std::vector<Address> of_state, bool follow_relu, bool follow_recurrence,
-          Address weight_hh, bool follow_lateral_relu)
+          Address weight_hh, bool follow_lateral_relu, const LateralDelayCall& delays_hh)
         : shape(make_shape(sizes, lengths, threads, on_host)),
           state(std::move(of_state)),
           relu(follow_relu),
           recurrent(follow_recurrence),
           lateral(weight_hh),
-          lateral_relu(follow_lateral_relu) {
+          lateral_relu(follow_lateral_relu),
+          delays(delays_hh) {
+        if (on_host) delays.check(shape.neurons);
         if (addresses.size() != strides.size())
             value_error("strides: expected ", addresses.size(), " numbers, one an address, got ", strides.size());
         const int count = static_cast<int>(constants.size()) + 1;
@@ -162,6 +191,13 @@ struct Layer {
         return k < state.size() ? pointer<const T>(state[k]) : nullptr;
     }
 
+    // The delays of recurrent weights; `later` is scratch of (N, terms).
+    template <class T>
+    LateralDelays<T> delays_of(int32_t* later, bool keep_zeros = false) const {
+        return delays.of<T>(shape.neurons, before<T>(kPast), later, keep_zeros);
+    }
+    int64_t terms() const { return shape.neurons * delays.terms; }
+
     template <class T>
     Turn<T> turn_of() const {
         if (!resonant) return {};
@@ -183,11 +219,10 @@ struct NumberOf<CellParameters<T>> {
 template <class Parameters>
 using number_of = typename NumberOf<std::decay_t<Parameters>>::type;
 
-constexpr size_t kStates = 4;                      // i, h, hs and q; the address of q is 0 without resonance
 using Outputs = std::array<Address, 1 + kStates>;  // spikes and the final state, or the gradients of these
-// Gradients of weight_hh, of the initial state and of the parameters; 0: not wanted.
-using Gradients = std::array<Address, 1 + kStates + kParameters>;
-constexpr size_t kOfState = 1, kOfParameters = 1 + kStates;
+// Gradients of weight_hh, of the factors of its delays, of the initial state and of the parameters; 0: not wanted.
+using Gradients = std::array<Address, 2 + kStates + kParameters>;
+constexpr size_t kOfLateral = 0, kOfFactors = 1, kOfState = 2, kOfParameters = kOfState + kStates;
 // What the forward pass keeps for the backward pass: trace and checkpoints. Both 0: nothing is kept.
 using Saved = std::array<Address, 2>;
 

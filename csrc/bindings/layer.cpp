@@ -47,6 +47,7 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
         const int64_t neurons = layer.shape.neurons, tiles = event_tiles(neurons) * event_tile_width(neurons);
         const Block<T> packed(rows ? packed_rows(rows->inputs, rows->count) * tiles : 0);
         const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
+        const Block<int32_t> later(layer.terms());
         LateralForward<T> p = {};
         static_cast<CellForward<T>&>(p) = forward_of(layer, cell, outputs);
         if (rows) p.events = rows->of<T>();
@@ -58,6 +59,8 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
         p.has_events = rows;
         p.current = pointer<const T>(current);
         p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
+        p.delays = layer.delays_of<T>(later.data());
+        p.past = pointer<T>(outputs[1 + kPast]);
         const ReleasedGil release;
         return layer.lateral ? kernels().of<T>().lateral_forward(p) : kernels().of<T>().events_forward(p);
     });
@@ -73,8 +76,10 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
         const int64_t row = event_tiles(neurons) * event_groups(batch, neurons) * event_tile_width(neurons);
         const Block<T> partials(count_partials(layer, gradients));
         const Block<T> weight_partials(grad_weight ? rows->inputs * row : 0);
-        const Block<T> lateral_partials(gradients[0] ? neurons * row : 0);
+        const Block<T> lateral_partials(gradients[kOfLateral] ? neurons * row : 0);
         const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
+        const Block<int32_t> later(layer.terms());
+        const Block<T> factor_partials(gradients[kOfFactors] ? batch * layer.terms() : 0);
         LateralBackward<T> p = {};
         static_cast<CellBackward<T>&>(p) = backward_of(layer, cell, grads, gradients, partials.data());
         if (rows) p.events = rows->of<T>();
@@ -86,8 +91,13 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
         p.weight_partials = weight_partials.data();
         p.has_events = rows;
         p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
-        p.grad_lateral = pointer<T>(gradients[0]);
+        p.grad_lateral = pointer<T>(gradients[kOfLateral]);
         p.lateral_partials = lateral_partials.data();
+        p.delays = layer.delays_of<T>(later.data(), gradients[kOfFactors] != 0);
+        p.grad_past = pointer<const T>(grads[1 + kPast]);
+        p.grad_past0 = pointer<T>(gradients[kOfState + kPast]);
+        p.grad_factors = pointer<T>(gradients[kOfFactors]);
+        p.factor_partials = factor_partials.data();
         const ReleasedGil release;
         return layer.lateral ? kernels().of<T>().lateral_backward(p) : kernels().of<T>().events_backward(p);
     });
@@ -216,11 +226,17 @@ void bind_layer(pybind11::module_& m) {
     py::list parameters;
     for (const char* name : kParameterNames) parameters.append(name);
     m.attr("parameters") = py::tuple(parameters);
+    py::class_<LateralDelayCall>(m, "LateralDelays")
+        .def(py::init([](int64_t terms, int64_t room, Address first, Address factors) {
+                 return LateralDelayCall{terms, room, first, factors};
+             }),
+             "terms"_a, "room"_a, "first"_a, "factors"_a);
     py::class_<Layer>(m, "Layer")
         .def(py::init<bool, bool, const Sizes&, Address, int, const std::vector<double>&, const std::vector<Address>&,
-                      const std::vector<int64_t>&, std::vector<Address>, bool, bool, Address, bool>(),
+                      const std::vector<int64_t>&, std::vector<Address>, bool, bool, Address, bool,
+                      const LateralDelayCall&>(),
              "is_double"_a, "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "constants"_a, "addresses"_a, "strides"_a,
-             "state"_a, "relu"_a, "recurrent"_a, "weight_hh"_a, "lateral_relu"_a)
+             "state"_a, "relu"_a, "recurrent"_a, "weight_hh"_a, "lateral_relu"_a, "delays"_a)
         .def_readonly("shape", &Layer::shape)
         .def_property_readonly("turns", &Layer::turns)
         .def_readwrite("device_turn", &Layer::device_turn);

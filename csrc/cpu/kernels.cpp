@@ -64,6 +64,8 @@ using F32 = float;
 
 #include "events.h"
 
+#include "lateral_delays.h"
+
 #include "lateral.h"
 
 #include "integer.h"

@@ -1,6 +1,6 @@
 // The time loop of a layer with recurrent weights (`lateral`), forwards and backwards: at step t every neuron also
 // receives the spikes of step t-1 of all neurons, each through a weight. Included by kernels.cpp inside its namespace,
-// after events.h; knows rows of weights and tiles, and never looks inside the equations.
+// after events.h and lateral_delays.h; knows rows of weights and tiles, and never looks inside the equations.
 //
 // A thread advances all neurons of one sample together, tile beside tile. The current of a step starts with the
 // synapse's current (given, or summed from events as in events.h); then the weights of the neurons active at step t-1
@@ -42,14 +42,6 @@ class ThreadMemory {
     void* own_;
     char* first_;
     int64_t used_ = 0;
-};
-
-// The active neurons of a step, in ascending order.
-template <class T>
-struct Active {
-    int32_t* index;
-    T* value;
-    int64_t count;
 };
 
 // Appends the active neurons of a tile to the list: those whose h is not <= 0, including NaN. Their spikes are h. The
@@ -104,29 +96,44 @@ struct LateralForwardMemory {
     TileStateOf<V, resonant>* states = nullptr;
     T* currents = nullptr;
     Active<T> active = {};
+    UnderWay<T> under_way = {};
 
-    LateralForwardMemory(int64_t neurons, bool events, void* given) : memory(bytes(neurons, events), given) {
+    LateralForwardMemory(int64_t neurons, bool events, const LateralDelays<T>& delays, void* given)
+        : memory(bytes(neurons, events, delays), given) {
         if (!memory) return;
         cells = memory.take<TileCell<V>>(event_tiles(neurons));
         states = memory.take<TileStateOf<V, resonant>>(event_tiles(neurons));
         currents = memory.take<T>(rows(events) * lateral_width(neurons));
-        active = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
+        active = {memory.take<int32_t>(listed(neurons, delays)), memory.take<T>(listed(neurons, delays)), 0};
+        if (!delays) return;
+        under_way = {delays, neurons, delays.room + 1, ceil_div(neurons, 64)};
+        under_way.arriving = memory.take<uint64_t>(under_way.rows * under_way.words);
+        under_way.spikes = memory.take<T>(under_way.rows * neurons);
     }
 
     static int64_t rows(bool events) { return events ? kEventSegment : 1; }
 
-    static int64_t bytes(int64_t neurons, bool events) {
+    // The most spikes that arrive at one step.
+    static int64_t listed(int64_t neurons, const LateralDelays<T>& delays) {
+        return neurons * (delays ? delays.of.terms : 1);
+    }
+
+    static int64_t bytes(int64_t neurons, bool events, const LateralDelays<T>& delays) {
+        const int64_t kept = delays ? delays.room + 1 : 0;
         return ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
                ThreadMemory::bytes_of<TileStateOf<V, resonant>>(event_tiles(neurons)) +
                ThreadMemory::bytes_of<T>(rows(events) * lateral_width(neurons)) +
-               ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons);
+               ThreadMemory::bytes_of<int32_t>(listed(neurons, delays)) +
+               ThreadMemory::bytes_of<T>(listed(neurons, delays)) +
+               ThreadMemory::bytes_of<uint64_t>(kept * ceil_div(neurons, 64)) +
+               ThreadMemory::bytes_of<T>(kept * neurons);
     }
 };
 
-// The size of LateralForward::memory in bytes, for any input.
+// The size of LateralForward::memory in bytes, for any input and without delays.
 template <class V>
 int64_t lateral_forward_memory(int64_t neurons) {
-    return LateralForwardMemory<V, true>::bytes(neurons, true);
+    return LateralForwardMemory<V, true>::bytes(neurons, true, {});
 }
 
 // Sums the events of step t of a sample for one tile.
@@ -179,6 +186,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
         load_initial<V>(p, m.states[k], tile);
         append_active<V>(m.states[k].h, tile, m.active);
     }
+    if (p.delays) m.under_way.begin(sample, m.active);
     for (int64_t t = 0; t < steps; ++t) {
         T* current = m.currents;
         if (!p.has_events) {
@@ -190,6 +198,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
                     sum_events_of_step<V>(p, sample, 0, t + k, m.currents + k * all);
             current += t % kEventSegment * all;
         }
+        if (p.delays) m.under_way.arrive(m.active);
         add_lateral<V>(p.lateral, m.active, all, current);
         T* const spikes = p.spikes + t * plane + first;
         if (t + kPrefetch < steps) prefetch_row<kForWrite>(spikes + kPrefetch * plane, neurons);
@@ -215,7 +224,9 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
             });
             append_active<V>(state.h, tile, m.active);
         }
+        if (p.delays) m.under_way.depart(spikes, m.active);
     }
+    if (p.delays) m.under_way.store(p.past + sample * p.delays.room * neurons);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         for (int64_t t = steps; t < p.shape.steps; ++t) {
@@ -235,7 +246,7 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
     const auto& p = job.p;
     const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
-    LateralForwardMemory<V, resonant> m(neurons, p.has_events, p.memory);
+    LateralForwardMemory<V, resonant> m(neurons, p.has_events, p.delays, p.memory);
     if (!m.memory) {
         job.out_of_memory = true;
         return;
@@ -255,6 +266,7 @@ int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
     if (invalid >= 0) return invalid;
     if (p.has_events && !p.packed) pack_weight(p);
     if (!p.lateral.is_packed) pack_lateral(p.lateral, p.shape);
+    copy_steps(p.delays, p.shape.neurons);
     if (p.has_events && tiles > 1) {
         parallel_for(tiles * p.shape.batch, p.shape.threads, sum_events_range<V>, &p);
         p.has_events = false;
@@ -274,54 +286,139 @@ struct LateralBackwardMemory {
     using T = scalar_of<V>;
     ThreadMemory memory;
     BackwardScratch<V, Mode, kEventSegment>* tiles = nullptr;
-    // Gradients of the currents of a block's steps and of the step after it, (lateral_block + 1, width).
-    T* deltas = nullptr;
-    T* through = nullptr;         // (width,): gradient of a step's spikes through the recurrent weights
-    Active<T>* active = nullptr;  // (lateral_block + 1,): before each step of a block, and after the last
+    T* deltas = nullptr;           // gradients of the currents of a block's steps and of those after it: a ring of rows
+    T* through = nullptr;          // (width,): gradient of a step's spikes through the recurrent weights
+    Active<T>* active = nullptr;   // (lateral_block + 1,): before each step of a block, and after the last
+    const T** arrivals = nullptr;  // (terms,): rows of `deltas`
+    T* factors = nullptr;          // (terms,)
+    int64_t kept, all;             // rows of `deltas`, and their width
 
-    explicit LateralBackwardMemory(int64_t neurons)
-        : memory(ThreadMemory::bytes_of<BackwardScratch<V, Mode, kEventSegment>>(event_tiles(neurons)) +
-                 ThreadMemory::bytes_of<T>(rows(neurons) * lateral_width(neurons)) +
-                 ThreadMemory::bytes_of<T>(lateral_width(neurons)) + ThreadMemory::bytes_of<Active<T>>(rows(neurons)) +
-                 rows(neurons) * (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons))) {
+    explicit LateralBackwardMemory(const LateralBackward<T>& p)
+        : memory(bytes(p)), kept(kept_of(p)), all(lateral_width(p.shape.neurons)) {
         if (!memory) return;
+        const int64_t neurons = p.shape.neurons, rows = lateral_block(event_tiles(neurons)) + 1;
         tiles = memory.take<BackwardScratch<V, Mode, kEventSegment>>(event_tiles(neurons));
-        deltas = memory.take<T>(rows(neurons) * lateral_width(neurons));
-        through = memory.take<T>(lateral_width(neurons));
-        active = memory.take<Active<T>>(rows(neurons));
-        for (int64_t t = 0; t < rows(neurons); ++t)
-            active[t] = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
+        deltas = memory.take<T>(kept * all);
+        through = memory.take<T>(all);
+        active = memory.take<Active<T>>(rows);
+        for (int64_t t = 0; t < rows; ++t) active[t] = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
+        arrivals = memory.take<const T*>(p.delays.of.terms);
+        factors = memory.take<T>(p.delays.of.terms);
     }
 
-    static int64_t rows(int64_t neurons) { return lateral_block(event_tiles(neurons)) + 1; }
+    // A step's spikes reach the next step, or with delays as many further ones as the sample has.
+    static int64_t kept_of(const LateralBackward<T>& p) {
+        const int64_t further = p.delays.room < p.shape.steps ? p.delays.room : p.shape.steps;
+        return lateral_block(event_tiles(p.shape.neurons)) + 1 + further;
+    }
+
+    static int64_t bytes(const LateralBackward<T>& p) {
+        const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
+        const int64_t rows = lateral_block(event_tiles(neurons)) + 1;
+        return ThreadMemory::bytes_of<BackwardScratch<V, Mode, kEventSegment>>(event_tiles(neurons)) +
+               ThreadMemory::bytes_of<T>(kept_of(p) * all) + ThreadMemory::bytes_of<T>(all) +
+               ThreadMemory::bytes_of<Active<T>>(rows) +
+               rows * (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons)) +
+               ThreadMemory::bytes_of<const T*>(p.delays.of.terms) + ThreadMemory::bytes_of<T>(p.delays.of.terms);
+    }
+
+    // The row of a step in the ring; a step before the first has one too.
+    SRCELL_INLINE int64_t row_of(int64_t t) const { return t < 0 ? (t % kept + kept) % kept : t % kept; }
+    SRCELL_INLINE T* delta(int64_t t) const { return deltas + row_of(t) * all; }
 };
 
-// Writes to m.through the gradient of a step's spikes `active` that comes from the next step's currents, whose
-// gradients are in `next`.
+// The step after that at which spikes depart, and its row in the ring.
+struct Departure {
+    int64_t steps, step, row;  // steps: those of the sample
+};
+
 template <class V, class Mode>
-void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, const Active<scalar_of<V>>& active,
-                              const scalar_of<V>* next, LateralBackwardMemory<V, Mode>& m) {
+SRCELL_INLINE Departure departure_before(int64_t steps, int64_t t, const LateralBackwardMemory<V, Mode>& m) {
+    return {steps, t, m.row_of(t)};
+}
+
+// Calls use(delta, factor, term) for each term of a neuron's spike that arrives at a step of the sample; `delta` is the
+// gradient of that step's currents.
+template <class V, class Mode, class Use>
+SRCELL_INLINE void for_each_term(const LateralBackward<scalar_of<V>>& p, const Departure& departure, int64_t neuron,
+                                 const LateralBackwardMemory<V, Mode>& m, Use use) {
     using T = scalar_of<V>;
-    using S = single_of<V>;
-    const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
-    if (p.lateral.relu) {
-        std::memset(m.through, 0, static_cast<size_t>(all) * sizeof(T));
-        for (int64_t a = 0; a < active.count; ++a) {
-            const int64_t n = active.index[a];
-            m.through[n] = dot<S>(p.lateral.packed + n * all, next, neurons);
-        }
-    } else {
-        for (int64_t n = 0; n < neurons; ++n) m.through[n] = dot<S>(p.lateral.packed + n * all, next, neurons);
+    const int64_t terms = p.delays.of.terms;
+    const int32_t* const later = p.delays.later + neuron * terms;
+    for (int64_t term = 0; term < terms; ++term) {
+        const int64_t at = departure.step + later[term], row = departure.row + later[term];
+        if (later[term] < 0 || at < 0 || at >= departure.steps) continue;
+        const T* const delta = m.deltas + (row < m.kept ? row : row - m.kept) * m.all;
+        use(delta, p.delays.of.factor(neuron, term), term);
     }
 }
 
-// The adjoint of the steps [begin, end). `deltas` and `active` are those of step `begin`.
+// The gradient of a neuron's spike from the currents that it reached, beside `grad`, that of the state after the call,
+// or null. Adds the sample's part of the gradients of the factors to `sums`, or null.
+template <class V, class Mode>
+SRCELL_INLINE scalar_of<V> gradient_of_spike(const LateralBackward<scalar_of<V>>& p, const Departure& departure,
+                                             int64_t neuron, scalar_of<V> value, const scalar_of<V>* grad,
+                                             scalar_of<V>* sums, const LateralBackwardMemory<V, Mode>& m) {
+    using T = scalar_of<V>;
+    using S = single_of<V>;
+    const T* const weights = p.lateral.packed + neuron * m.all;
+    if (!p.delays) return dot<S>(weights, m.deltas + departure.row * m.all, p.shape.neurons);
+    bool any = grad;
+    T sum = grad ? *grad : T(0);
+    for_each_term(p, departure, neuron, m, [&](const T* delta, T factor, int64_t term) SRCELL_LAMBDA_INLINE {
+        const T along = dot<S>(weights, delta, p.shape.neurons);
+        sum = any ? fma(factor, along, sum) : factor * along;
+        any = true;
+        if (!sums) return;
+        T& of_factor = sums[neuron * p.delays.of.terms + term];
+        of_factor = fma(value, along, of_factor);
+    });
+    return sum;
+}
+
+// A sample's part of the gradients of the factors, (N, terms), or null.
+template <class T>
+SRCELL_INLINE T* factor_sums(const LateralBackward<T>& p, int64_t sample) {
+    return p.grad_factors ? p.factor_partials + sample * p.shape.neurons * p.delays.of.terms : nullptr;
+}
+
+// Row k of the gradient of a sample's past after its last step; null if there is none.
+template <class T>
+SRCELL_INLINE const T* grad_past_row(const LateralBackward<T>& p, int64_t sample, int64_t k) {
+    return p.grad_past && k >= 0 ? p.grad_past + (sample * p.delays.room + k) * p.shape.neurons : nullptr;
+}
+
+// Writes to m.through the gradient of the spikes of step t-1, of which `active` are not 0, through the recurrent
+// weights and the state after the last step.
+template <class V, class Mode>
+void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t steps, int64_t t,
+                              const Active<scalar_of<V>>& active, LateralBackwardMemory<V, Mode>& m) {
+    using T = scalar_of<V>;
+    const int64_t neurons = p.shape.neurons;
+    const T* const grad = grad_past_row(p, sample, t + p.delays.room - steps);
+    T* const sums = factor_sums(p, sample);
+    const Departure departure = departure_before(steps, t, m);
+    if (p.lateral.relu) {
+        std::memset(m.through, 0, static_cast<size_t>(m.all) * sizeof(T));
+        for (int64_t a = 0; a < active.count; ++a) {
+            const int64_t n = active.index[a];
+            m.through[n] = gradient_of_spike(p, departure, n, active.value[a], offset_or_null(grad, n), sums, m);
+        }
+        return;
+    }
+    for (int64_t n = 0, a = 0; n < neurons; ++n) {
+        const bool spikes = a < active.count && active.index[a] == n;
+        const T value = spikes ? active.value[a++] : T(0);
+        m.through[n] = gradient_of_spike(p, departure, n, value, offset_or_null(grad, n), sums, m);
+    }
+}
+
+// The adjoint of the steps [begin, end). `active` is that of step `begin`.
 template <class V, class Mode>
 void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
-                              scalar_of<V>* deltas, Active<scalar_of<V>>* active, bool last,
-                              LateralBackwardMemory<V, Mode>& m) {
+                              Active<scalar_of<V>>* active, LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
-    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, steps = steps_of(p.shape, sample);
     const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
@@ -336,29 +433,89 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
             append_active<V>(m.tiles[k].trace.h[r], event_tile_at(p.shape, k, sample), active[r]);
     }
     for (int64_t r = end - begin - 1; r >= 0; --r) {
-        T* const delta = deltas + r * all;
-        if (last && r == end - begin - 1)
-            std::memset(m.through, 0, static_cast<size_t>(all) * sizeof(T));
+        const int64_t t = begin + r;
+        T* const delta = m.delta(t);
+        if (t + 1 == steps)
+            std::memset(m.through, 0, static_cast<size_t>(m.all) * sizeof(T));
         else
-            gradient_through_lateral(p, active[r + 1], delta + all, m);
+            gradient_through_lateral(p, sample, steps, t + 1, active[r + 1], m);
         for (int64_t k = 0; k < tiles; ++k) {
             const Tile tile = event_tile_at(p.shape, k, sample);
-            adjoint_row<V, true>(offset_or_null(p.grad_spikes, (begin + r) * plane + tile.offset), p.relu,
-                                 m.through + tile.first, delta + tile.first, width, r, tile.count, m.tiles[k]);
+            adjoint_row<V, true>(offset_or_null(p.grad_spikes, t * plane + tile.offset), p.relu, m.through + tile.first,
+                                 delta + tile.first, width, r, tile.count, m.tiles[k]);
         }
     }
 }
 
 // Visits the steps [begin, end) of a sample for the weight gradient of its group: segments last to first, as
-// events_backward_tile() does. add(t, rows, delta) adds the events of step t to a tile's rows.
-template <class V, class Add>
-void add_events_of_block(const WeightSums<scalar_of<V>>& sums, int64_t group, int64_t begin, int64_t end,
-                         const scalar_of<V>* deltas, Add add) {
-    const int64_t width = event_tile_width(sums.shape.neurons), all = lateral_width(sums.shape.neurons);
+// events_backward_tile() does. add(t, rows, column) adds the events of step t to the rows of the tile whose first
+// neuron is `column`.
+template <class T, class Add>
+void add_events_of_block(const WeightSums<T>& sums, int64_t group, int64_t begin, int64_t end, Add add) {
+    const int64_t width = event_tile_width(sums.shape.neurons);
     for (int64_t k = 0; k < event_tiles(sums.shape.neurons); ++k)
         for (int64_t from = begin + (end - begin - 1) / kEventSegment * kEventSegment, to = end; from >= begin;
              to = from, from -= kEventSegment)
-            for (int64_t t = from; t < to; ++t) add(t, sums.of(k, group), deltas + (t - begin) * all + k * width);
+            for (int64_t t = from; t < to; ++t) add(t, sums.of(k, group), k * width);
+}
+
+// Adds the sum over `count` terms of factors[k] * rows[k] to a row of `width` elements, a multiple of 16.
+template <class V>
+SRCELL_INLINE void add_terms(scalar_of<V>* row, int64_t width, const scalar_of<V>* const* rows,
+                             const scalar_of<V>* factors, int64_t count) {
+    using S = single_of<V>;
+    constexpr int64_t lanes = VecTraits<S>::width, step = lanes < 16 ? 16 : lanes;
+    for (int64_t k = 0; k < width; k += step) {
+        S sum[step / lanes];
+        for (int64_t r = 0; r < step / lanes; ++r) sum[r] = load<S>(row + k + r * lanes);
+        for (int64_t term = 0; term < count; ++term) {
+            const S factor = splat<S>(factors[term]);
+            for (int64_t r = 0; r < step / lanes; ++r)
+                sum[r] = fma(factor, load<S>(rows[term] + k + r * lanes), sum[r]);
+        }
+        for (int64_t r = 0; r < step / lanes; ++r) store(row + k + r * lanes, sum[r]);
+    }
+}
+
+// Adds the part of a spike to the gradient of the recurrent weights: to the rows of the tile that begins at `column`.
+template <class V, class Mode>
+SRCELL_INLINE void add_spike(const LateralBackward<scalar_of<V>>& p, const Departure& departure, int64_t neuron,
+                             scalar_of<V> value, scalar_of<V>* rows, int64_t column,
+                             LateralBackwardMemory<V, Mode>& m) {
+    using T = scalar_of<V>;
+    const int64_t width = event_tile_width(p.shape.neurons);
+    int64_t count = 0;
+    for_each_term(p, departure, neuron, m, [&](const T* delta, T factor, int64_t) SRCELL_LAMBDA_INLINE {
+        if (factor == 0) return;
+        m.arrivals[count] = delta + column;
+        m.factors[count++] = factor * value;
+    });
+    add_terms<V>(rows + neuron * width, width, m.arrivals, m.factors, count);
+}
+
+// The gradients of a sample's past before its first step, and what its spikes add to other gradients.
+template <class V, class Mode>
+void gradient_of_past(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t group,
+                      const WeightSums<scalar_of<V>>& grad_lateral, LateralBackwardMemory<V, Mode>& m) {
+    using T = scalar_of<V>;
+    const int64_t neurons = p.shape.neurons, steps = steps_of(p.shape, sample), room = p.delays.room;
+    const int64_t width = event_tile_width(neurons);
+    T* const sums = factor_sums(p, sample);
+    for (int64_t k = room - 1; k >= 0; --k) {
+        const int64_t row = (sample * room + k) * neurons;
+        const Departure departure = departure_before(steps, k - room, m);
+        const T* const past = offset_or_null(p.delays.past0, row);
+        const T* const grad = grad_past_row(p, sample, k - steps);
+        for (int64_t n = 0; n < neurons; ++n) {
+            const T value = past ? past[n] : T(0);
+            if (value == 0 && !p.grad_past0) continue;
+            const T made = gradient_of_spike(p, departure, n, value, offset_or_null(grad, n), sums, m);
+            if (p.grad_past0) p.grad_past0[row + n] = made;
+            if (value == 0 || !grad_lateral.gradient) continue;
+            for (int64_t tile = 0; tile < event_tiles(neurons); ++tile)
+                add_spike(p, departure, n, value, grad_lateral.of(tile, group), tile * width, m);
+        }
+    }
 }
 
 template <class V, class Mode>
@@ -366,43 +523,49 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
                              const WeightSums<scalar_of<V>>& grad_weight, const WeightSums<scalar_of<V>>& grad_lateral,
                              LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
-    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
     const int64_t block = lateral_block(tiles), steps = steps_of(p.shape, sample);
+    if (T* const sums = factor_sums(p, sample))
+        std::memset(sums, 0, static_cast<size_t>(neurons * p.delays.of.terms) * sizeof(T));
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         clear_sums(m.tiles[k].sums, Mode::sums, tile);
         load_carry<V>(p, m.tiles[k].carry, tile);
     }
     for (int64_t from = (segments(steps, block) - 1) * block, to = steps; from >= 0; to = from, from -= block) {
-        // The row after the block's last step holds the gradients of the following step, computed with the following
-        // block.
-        if (to < steps) std::memcpy(m.deltas + (to - from) * all, m.deltas, static_cast<size_t>(all) * sizeof(T));
         for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
              end = begin, begin -= kEventSegment)
-            lateral_backward_segment(p, sample, begin, end, m.deltas + (begin - from) * all, m.active + (begin - from),
-                                     end == steps, m);
+            lateral_backward_segment(p, sample, begin, end, m.active + (begin - from), m);
         if (p.grad_current)
             for (int64_t t = from; t < to; ++t)
-                std::memcpy(p.grad_current + t * plane + sample * neurons, m.deltas + (t - from) * all,
+                std::memcpy(p.grad_current + t * plane + sample * neurons, m.delta(t),
                             static_cast<size_t>(neurons) * sizeof(T));
         if (grad_lateral.gradient)
-            add_events_of_block<V>(grad_lateral, group, from, to, m.deltas, [&](int64_t t, T* rows, const T* delta) {
+            add_events_of_block(grad_lateral, group, from, to, [&](int64_t t, T* rows, int64_t column) {
                 const Active<T>& active = m.active[t - from];
+                if (p.delays) {
+                    const Departure departure = departure_before(steps, t, m);
+                    for (int64_t a = 0; a < active.count; ++a)
+                        add_spike(p, departure, active.index[a], active.value[a], rows, column, m);
+                    return;
+                }
                 add_to_rows<V>(
                     rows, width,
                     [index = active.index](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(index[n]); },
-                    active.value, active.count, delta);
+                    active.value, active.count, m.delta(t) + column);
             });
         if (grad_weight.gradient)
-            add_events_of_block<V>(grad_weight, group, from, to, m.deltas, [&](int64_t t, T* rows, const T* delta) {
-                add_events_of_row<V>(p.events, sample * p.shape.steps + t, rows, width, p.events.values, delta);
+            add_events_of_block(grad_weight, group, from, to, [&](int64_t t, T* rows, int64_t column) {
+                add_events_of_row<V>(p.events, sample * p.shape.steps + t, rows, width, p.events.values,
+                                     m.delta(t) + column);
             });
     }
     if (p.grad_current)
         for (int64_t t = steps; t < p.shape.steps; ++t)
             std::memset(p.grad_current + t * plane + sample * neurons, 0, static_cast<size_t>(neurons) * sizeof(T));
-    if (steps) gradient_through_lateral(p, m.active[0], m.deltas, m);  // to the spikes of the initial state
+    if (steps) gradient_through_lateral(p, sample, steps, 0, m.active[0], m);  // to the spikes of the initial state
+    if (p.delays.past0 || p.grad_past0) gradient_of_past(p, sample, group, grad_lateral, m);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         auto& carry = m.tiles[k].carry;
@@ -426,12 +589,12 @@ void lateral_backward_range(void* self, int64_t begin, int64_t end) {
     const int64_t size = event_group_size(batch, neurons);
     const WeightSums<T> grad_weight = {p.shape, p.events.inputs, p.weight_partials, p.grad_weight};
     const WeightSums<T> grad_lateral = {p.shape, neurons, p.lateral_partials, p.grad_lateral};
-    LateralBackwardMemory<V, Mode> m(neurons);
+    LateralBackwardMemory<V, Mode> m(p);
     if (!m.memory) {
         job.out_of_memory = true;
         return;
     }
-    std::memset(m.deltas, 0, static_cast<size_t>(m.rows(neurons) * lateral_width(neurons)) * sizeof(T));
+    std::memset(m.deltas, 0, static_cast<size_t>(m.kept * m.all) * sizeof(T));
     std::memset(m.through, 0, static_cast<size_t>(lateral_width(neurons)) * sizeof(T));
     for (int64_t k = 0; k < tiles; ++k) load_cell<Mode::resonant>(m.tiles[k].cell, p, event_tile_at(p.shape, k, 0));
     for (int64_t group = begin; group < end; ++group) {
@@ -453,6 +616,7 @@ int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
         const int64_t invalid = p.has_events ? first_invalid_sample(p.events, p.shape) : -1;
         if (invalid >= 0) return invalid;
         pack_lateral(p.lateral, p.shape);
+        copy_steps(p.delays, neurons);
         const auto range = with_mode(p, [](auto mode) { return lateral_backward_range<V, decltype(mode)>; });
         parallel_for(event_groups(batch, neurons), p.shape.threads, range, &job);
         if (job.out_of_memory) return kOutOfMemory;
@@ -461,6 +625,10 @@ int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
     } else {
         if (p.grad_weight) std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
         if (p.grad_lateral) std::memset(p.grad_lateral, 0, static_cast<size_t>(neurons * neurons) * sizeof(T));
+    }
+    if (const int64_t factors = neurons * p.delays.of.terms; p.grad_factors) {
+        if (batch && neurons) sum_rows(p.factor_partials, batch, factors, factors);
+        for (int64_t k = 0; k < factors; ++k) p.grad_factors[k] = batch ? p.factor_partials[k] : T(0);
     }
     reduce_parameters(p);
     return -1;

@@ -19,6 +19,8 @@ else:
     from ._load import load
     from .events import EventBatch, latency_encode, rate_encode
     from .functional import (
+        DelayedResonantState,
+        DelayedState,
         ResonantState,
         SRCState,
         delay,
@@ -48,6 +50,8 @@ else:
 __all__ = [
     "SRC",
     "Delay",
+    "DelayedResonantState",
+    "DelayedState",
     "EventBatch",
     "IntegerCell",
     "IntegerSRC",

@@ -17,6 +17,9 @@ pixel_group: int
 drawn_steps: int
 parameters: tuple[str, ...]
 
+class LateralDelays:
+    def __init__(self, terms: int, room: int, first: int, factors: int) -> None: ...
+
 class Layer:
     def __init__(
         self,
@@ -33,6 +36,7 @@ class Layer:
         recurrent: bool,
         weight_hh: int,
         lateral_relu: bool,
+        delays: LateralDelays,
     ) -> None: ...
     @property
     def shape(self) -> Any: ...  # for the kernels of srcell._cuda

@@ -1,8 +1,11 @@
-"""``SRCState``: the tensors i, h and hs of a layer, shared by layers, functions and the reference."""
+"""``SRCState`` and the other states: the tensors i, h and hs of a layer, and what some layers have beside them.
+
+Layers, functions and the reference share them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -60,10 +63,57 @@ class ResonantState(NamedTuple):
         return ResonantState(*(x.to(*args, **kwargs) for x in self))
 
 
-AnyState = SRCState | ResonantState
+@of_tensors
+class DelayedState(NamedTuple):
+    r"""The state of neurons whose recurrent weights have delays: an :class:`SRCState` and what is on its way."""
+
+    i: Tensor
+    """The leaky input integrator."""
+    h: Tensor
+    """The fast state, the "membrane", near 1 in a spike."""
+    hs: Tensor
+    """The slow state, which ends the spike and sets the refractory time."""
+    past: Tensor
+    r"""The spikes of the max_delay + width steps before the last one, earliest first, (B, max_delay + width, \*F)."""
+
+    def detach(self) -> DelayedState:
+        """The same state, through which no gradient flows further back: for truncated backpropagation through time."""
+        return DelayedState(*(x.detach() for x in self))
+
+    def to(self, *args: Any, **kwargs: Any) -> DelayedState:
+        """Each tensor's ``to``: another device, another dtype."""
+        return DelayedState(*(x.to(*args, **kwargs) for x in self))
 
 
-def state_of(tensors: Iterable[Tensor]) -> AnyState:
-    """The state of three or four tensors."""
-    parts = tuple(tensors)
-    return SRCState(*parts) if len(parts) == len(SRCState._fields) else ResonantState(*parts)
+@of_tensors
+class DelayedResonantState(NamedTuple):
+    """The state of resonant neurons whose recurrent weights have delays; see :class:`DelayedState`."""
+
+    i: Tensor
+    """The integrator, real part: the part that drives the neuron."""
+    h: Tensor
+    """The fast state, the "membrane", near 1 in a spike."""
+    hs: Tensor
+    """The slow state, which ends the spike and sets the refractory time."""
+    q: Tensor
+    """The integrator, imaginary part."""
+    past: Tensor
+    r"""The spikes of the max_delay + width steps before the last one, earliest first, (B, max_delay + width, \*F)."""
+
+    def detach(self) -> DelayedResonantState:
+        """The same state, through which no gradient flows further back: for truncated backpropagation through time."""
+        return DelayedResonantState(*(x.detach() for x in self))
+
+    def to(self, *args: Any, **kwargs: Any) -> DelayedResonantState:
+        """Each tensor's ``to``: another device, another dtype."""
+        return DelayedResonantState(*(x.to(*args, **kwargs) for x in self))
+
+
+AnyState = SRCState | ResonantState | DelayedState | DelayedResonantState
+
+
+def state_type(resonant: bool, delayed: bool) -> Callable[..., AnyState]:
+    """The type of a layer's states."""
+    if delayed:
+        return DelayedResonantState if resonant else DelayedState
+    return ResonantState if resonant else SRCState

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ._state import AnyState, state_of
+from ._state import AnyState, SRCState
 from .layers import IntegerSRC
 from .layers.base import Call, Neurons
 
@@ -48,7 +48,8 @@ class Recorded:
 
         """
         states = [state for call in self.calls for state in call.states()]
-        return state_of(_joined(list(parts)) for parts in zip(*states, strict=True))
+        kind = type(states[0]) if states else SRCState
+        return kind(*(_joined([getattr(state, name) for state in states]) for name in kind._fields))
 
 
 class Recording(Mapping[str, Recorded]):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._state import AnyState, state_of
+from ._state import AnyState, state_type
 
 
 class _StraightThroughSpike(torch.autograd.Function):
@@ -53,17 +53,23 @@ def delay_reference(x: Tensor, delay: Tensor, *, width: int = 1, lengths: Sequen
     steps, columns = x.shape[0], []
     for k, delays in enumerate(delay.unbind()):
         for d in delays.reshape(-1).unbind():
-            whole = int(d.detach().floor())
-            rest, terms = d - whole, range(whole - width + 1, whole + width + 1)
-            weights = [width - abs(u - whole) + (-rest if u <= whole else rest) for u in terms]
-            kept = {u: weight for u, weight in zip(terms, weights, strict=True) if u >= 0}
-            mass = torch.stack([*kept.values()]).sum() if len(kept) < 2 * width else width**2
-            shifted = [F.pad(x[: max(steps - u, 0), :, k], (0, 0, min(u, steps), 0)) for u in kept]
-            columns.append(torch.stack([w / mass * y for w, y in zip(kept.values(), shifted, strict=True)]).sum(0))
+            terms = _terms(d, width)
+            shifted = [F.pad(x[: max(steps - u, 0), :, k], (0, 0, min(u, steps), 0)) for u in terms]
+            columns.append(torch.stack([w * y for w, y in zip(terms.values(), shifted, strict=True)]).sum(0))
     made = torch.stack(columns, -1) if columns else x
     if lengths is not None:
         made = made * (torch.arange(steps)[:, None] < torch.as_tensor(lengths))[:, :, None]
     return made
+
+
+def _terms(d: Tensor, width: int) -> dict[int, Tensor]:
+    """The weight of each number of steps u in the interpolation of a delay."""
+    whole = int(d.detach().floor())
+    rest, terms = d - whole, range(whole - width + 1, whole + width + 1)
+    weights = [width - abs(u - whole) + (-rest if u <= whole else rest) for u in terms]
+    kept = {u: weight for u, weight in zip(terms, weights, strict=True) if u >= 0}
+    mass = torch.stack([*kept.values()]).sum() if len(kept) < 2 * width else width**2
+    return {u: weight / mass for u, weight in kept.items()}
 
 
 def src_reference(
@@ -83,13 +89,17 @@ def src_reference(
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
     lateral_surrogate: str = "relu",
+    delay_hh: float | Tensor | None = None,
+    max_delay: int | None = None,
+    delay_width: int = 1,
 ) -> tuple[Tensor, AnyState]:
     r"""Run the cell over the input currents ``c[t]``; autograd differentiates every step.
 
     Args:
         current: (T, B, \*F), floating point of any precision.
         bias: excitability ``b``, broadcasts to F, as do ``alpha`` to ``omega``.
-        state: the state before the first step, three tensors (B, \*F), or four with ``omega``; zeros if absent.
+        state: the state before the first step, three tensors (B, \*F), or four with ``omega``; with ``delay_hh`` also
+            the past, (B, max_delay + delay_width, \*F); zeros if absent.
         omega: unless it is the constant 0, the integrator is the complex number i + j q and turns by omega in a step.
         surrogate: the gradient of the output: ``"relu"`` is ds/dh = [h > 0], ``"straight_through"`` is ds/dh = 1.
         recurrent_grad: True is full backpropagation through time; False stops gradients at ``h[t-1]`` and ``hs[t-1]``,
@@ -100,6 +110,10 @@ def src_reference(
             the spike of neuron m at step t-1.
         lateral_surrogate: ds/dh on the path through ``weight_hh``, "relu" or "straight_through". Gradients flow along
             this path through time whatever ``recurrent_grad`` is.
+        delay_hh: delays of the spikes on this path, beside the one step that they take anyway: neuron n receives
+            ``sum over u of max(0, delay_width - |u - d|) / delay_width^2`` times the spike of step t-1-u.
+        max_delay: the largest delay allowed.
+        delay_width: half-width of the interpolation.
 
     Returns:
         The spikes ``s`` (T, B, \*F) and the state after each sample's last step.
@@ -118,12 +132,21 @@ def src_reference(
     """
     steps = current.shape[0]
     resonant = isinstance(omega, Tensor) or omega != 0
+    batch, shape = current.shape[1], current.shape[2:]
+    room = 0 if delay_hh is None or max_delay is None else max_delay + delay_width
     if state is None:
-        state = [current.new_zeros(current.shape[1:])] * (4 if resonant else 3)
+        state = [current.new_zeros(batch, *shape)] * (4 if resonant else 3)
     i, h, hs, *rest = state
     if resonant:
-        (q,), w = rest, torch.as_tensor(omega, dtype=current.dtype)
+        q, w = rest.pop(0), torch.as_tensor(omega, dtype=current.dtype)
         a, b = alpha * torch.cos(w), alpha * torch.sin(w)
+    if room:
+        past = rest[0] if rest else current.new_zeros(batch, room, *shape)
+        delays, zero = torch.as_tensor(delay_hh, dtype=current.dtype).expand(shape).reshape(-1), current.new_zeros(())
+        terms = [_terms(d, delay_width) for d in delays.unbind()]
+        columns = [torch.stack([of.get(u, zero) for u in range(room + 1)]) for of in terms]
+        made = torch.stack(columns, -1) if columns else current.new_zeros(room + 1, 0)
+        weights = made.view(room + 1, *shape).flip(0)  # of the spikes of the steps before, in their order
     features = (1,) * (current.dim() - 2)
     spikes = []
     for t, c in enumerate(current.unbind(0)):  # unbind, because indexing has a backward that is quadratic in T
@@ -134,7 +157,11 @@ def src_reference(
         h_before, hs_before = (h, hs) if recurrent_grad else (h.detach(), hs.detach())
 
         if weight_hh is not None:
-            c = c + (_spike(h, lateral_surrogate).flatten(1) @ weight_hh.t()).view_as(c)
+            arrived = _spike(h, lateral_surrogate)
+            if room:
+                sent = torch.cat([past, arrived[:, None]], 1)
+                arrived, past_now = (weights * sent).sum(1), sent[:, 1:]
+            c = c + (arrived.flatten(1) @ weight_hh.t()).view_as(c)
         i_now, q_now = (a * i - b * q + c, b * i + a * q) if resonant else (alpha * i + c, None)
         x = rho * torch.tanh(i_now / rho)
         zs = zs_hyp + (zs_dep - zs_hyp) * torch.sigmoid(10 * (h_before - 0.5))
@@ -146,11 +173,14 @@ def src_reference(
         if active is not None:
             i_now, h_now, hs_now = (torch.where(active, *pair) for pair in ((i_now, i), (h_now, h), (hs_now, hs)))
             q_now = None if q_now is None else torch.where(active, q_now, q)
+            if room:
+                past_now = torch.where(active[:, None], past_now, past)
             s = torch.where(active, s, 0.0)
         i, h, hs = i_now, h_now, hs_now
         if q_now is not None:
             q = q_now
+        if room:
+            past = past_now
         spikes.append(s)
-    return (torch.stack(spikes) if steps else torch.zeros_like(current)), state_of(
-        (i, h, hs, q) if resonant else (i, h, hs)
-    )
+    ended = [i, h, hs, *([q] if resonant else []), *([past] if room else [])]
+    return (torch.stack(spikes) if steps else torch.zeros_like(current)), state_type(resonant, room > 0)(*ended)

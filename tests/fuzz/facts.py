@@ -45,18 +45,20 @@ def attempt(function: Any, given: dict[str, Any], refusable: bool, *others: str)
     and the arguments must be ``refusable``; the target ends.
     """
     inputs = tensors_in(given)
-    before = contents(inputs)
+    before, refused = contents(inputs), ""
     try:
         return function(**given)
     except (ValueError, TypeError, IndexError) as error:
         names = "|".join(map(re.escape, [*names_of(function), *others]))
         assert re.match(rf"({names})\b", str(error)), f"{type(error).__name__} names nothing: {error}"
+        refused = str(error)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OVERFLOWS):
             raise
+        refused = str(error)
     finally:
         assert contents(inputs) == before
-    assert refusable
+    assert refusable, refused
     raise RefusedError
 
 

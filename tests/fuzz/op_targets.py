@@ -39,8 +39,9 @@ from srcell import (
     src,
     src_linear,
 )
-from srcell._state import state_of
+from srcell._state import state_type
 from srcell.functional import count_spikes
+from srcell.functional.terms import tables
 from srcell.reference import src_reference
 from support.calls import assert_same
 from support.inputs import CONSTANTS, Layer
@@ -90,19 +91,40 @@ def layer_arguments(
 ) -> dict[str, Any]:
     names = ("bias", *(name for name in PARAMETERS if draw.chance(25)))
     given: dict[str, Any] = {name: parameter_or_number(draw, name, features, dtype) for name in names}
-    if draw.chance(40):
-        count = 4 if "omega" in given else 3
-        state = [draw.relaid(draw.floats(batch, *features, dtype=dtype, scale=0.5, wild=wild)) for _ in range(count)]
-        given["state"] = state_of(state) if draw.chance(50) else tuple(state)
-    if draw.chance(40):
-        given["lengths"] = draw.any_lengths(steps, batch)
-    if draw.chance(50):
-        given |= {"surrogate": draw.pick(*SURROGATES), "recurrent_grad": draw.chance(50)}
     if draw.chance(30):
         neurons = math.prod(features)
         given["weight_hh"] = draw.relaid(draw.floats(neurons, neurons, dtype=dtype, wild=wild))
         given["lateral_surrogate"] = draw.pick(*SURROGATES)
+        if draw.chance(50):
+            given |= drawn_delays(draw, features, dtype)
+    if draw.chance(40):
+        shapes = [(batch, *features)] * (4 if "omega" in given else 3)
+        if "delay_hh" in given and draw.chance(70):
+            shapes += [(batch, past_steps(given), *features)]
+        state = [draw.relaid(draw.floats(*shape, dtype=dtype, scale=0.5, wild=wild)) for shape in shapes]
+        whole = len(shapes) == 3 + ("omega" in given) + ("delay_hh" in given)
+        kind = state_type("omega" in given, "delay_hh" in given)
+        given["state"] = kind(*state) if whole and draw.chance(50) else tuple(state)
+    if draw.chance(40):
+        given["lengths"] = draw.any_lengths(steps, batch)
+    if draw.chance(50):
+        given |= {"surrogate": draw.pick(*SURROGATES), "recurrent_grad": draw.chance(50)}
     return given
+
+
+def drawn_delays(draw: Draw, features: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
+    """Delays of recurrent weights, whole or not, as one number or one for each neuron."""
+    most = draw.pick(4, 0, 1, 40)
+    delays: Any = draw.pick(float(most), draw.uniform(0, most))
+    if draw.chance(60):
+        delays = (most * draw.floats(*features).sigmoid()).to(dtype)
+        delays = leaf(draw, draw.relaid(delays.round() if draw.chance(40) else delays))
+    return {"delay_hh": delays, "max_delay": draw.pick(most, most, 300), "delay_width": draw.pick(1, 1, 2, 9)}
+
+
+def past_steps(given: dict[str, Any]) -> int:
+    """The steps of a call's past."""
+    return int(given["max_delay"]) + int(given["delay_width"]) if given.get("delay_hh") is not None else 0
 
 
 def op_src(draw: Draw) -> None:
@@ -175,7 +197,10 @@ def assert_shapes(kind: Any, given: dict[str, Any], outputs: Sequence[Tensor]) -
     synapse = given["current"] if kind is src else given["input"]
     shape = synapse.shape if kind is src else (*synapse.shape[:2], len(given["weight"]))
     assert outputs[0].shape == tuple(shape)
-    assert all(x.shape == outputs[0].shape[1:] for x in outputs[1:])
+    batch, *features = outputs[0].shape[1:]
+    state = outputs[1:-1] if past_steps(given) else outputs[1:]
+    assert all(x.shape == (batch, *features) for x in state)
+    assert not past_steps(given) or outputs[-1].shape == (batch, past_steps(given), *features)
 
 
 def assert_values(outputs: Sequence[Tensor], lengths: Any, tame: bool) -> None:
@@ -292,6 +317,9 @@ def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype
     given |= {"input_size": inputs, "hidden_size": neurons}
     if draw.chance(30):
         given |= {"lateral": True, "autapses": draw.chance(50), "lateral_surrogate": draw.pick(*SURROGATES)}
+        if draw.chance(50):
+            given |= drawn_delays(draw, [neurons], dtype)
+            given["delay_hh"] = draw.pick(given["delay_hh"], min(1.5, given["max_delay"]))
     if kind is SRC:
         fixed["num_layers"] = draw.pick(1, 2, 3)
         given["dropout"] = draw.pick(0.0, 0.5)
@@ -302,7 +330,10 @@ def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype
     call: dict[str, Any] = {"input": draw.relaid(draw.spikes(*before, inputs, dtype=dtype))}
     if draw.chance(40):
         call["state"] = tuple(draw.floats(*ends, dtype=dtype) for _ in range(states))
-    return given, fixed, call, [(*before, neurons), *[ends] * states]
+    shapes = [(*before, neurons), *[ends] * states]
+    if "delay_hh" in given:
+        shapes.append((*ends[:-1], past_steps(given), neurons))
+    return given, fixed, call, shapes
 
 
 def modules(draw: Draw) -> None:
@@ -448,15 +479,22 @@ def spoilt_argument(draw: Draw, x: Any) -> Any:
 
 def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dtype) -> Layer:
     names = PARAMETERS if draw.chance(40) else PLAIN
-    states = range(3 + len(names) - len(PLAIN))
-    state = [draw.relaid(draw.floats(batch, neurons, dtype=dtype)) for _ in states] if draw.chance(50) else []
+    shapes = [(batch, neurons)] * (3 + len(names) - len(PLAIN))
     bias, *cell = [parameter(draw, name, [neurons], dtype) for name in ("bias", *names)]
     lengths = draw.relaid(draw.lengths(steps, batch)) if draw.chance(40) else None
     mode = draw.pick(*SURROGATES), draw.chance(50)
     lateral = draw.relaid(draw.floats(neurons, neurons, dtype=dtype)) if draw.chance(30) else None
-    return Layer(
-        bias, draw.pick(cell, []), state, lengths, [DEFAULTS[x] for x in names], *mode, lateral, draw.pick(*SURROGATES)
-    )
+    delays: dict[str, Any] = {}
+    if lateral is not None and draw.chance(50):
+        first, factors = tables(
+            8 * draw.floats(neurons, dtype=dtype).sigmoid(), draw.pick(1, 1, 3), keep=draw.chance(50)
+        )
+        delays = {"first_hh": first, "factors_hh": factors, "past_steps": draw.pick(11, 11, 12, 200)}
+        shapes += [(batch, delays["past_steps"], neurons)] * draw.chance(70)
+    state = [draw.relaid(draw.floats(*shape, dtype=dtype)) for shape in shapes] if draw.chance(50) else []
+    constants = [DEFAULTS[x] for x in names]
+    surrogate = draw.pick(*SURROGATES)
+    return Layer(bias, draw.pick(cell, []), state, lengths, constants, *mode, lateral, surrogate, **delays)
 
 
 def raw_call(draw: Draw) -> tuple[OperatorCall, bool]:
@@ -486,11 +524,11 @@ def backward_call(draw: Draw, call: LayerCall) -> tuple[OperatorCall, bool]:
     """The backward call for a forward call, perhaps with noise in a saved tensor; return whether there is noise."""
     with torch.no_grad():
         outputs = call.forward()()
-    dtype, saved = outputs[0].dtype, outputs[5:]
-    given = outputs[: 4 + len(call.layer.constants) - len(PLAIN)]
-    grads = [draw.relaid(draw.floats(*x.shape, dtype=dtype)) if draw.chance(80) else None for x in given]
-    grads += [None] * (5 - len(grads))
-    mask = [draw.chance(50) for _ in range(9 if call.name == "src" else 10)]
+    dtype, saved = outputs[0].dtype, outputs[6:]
+    present = [*[True] * 4, len(call.layer.constants) > len(PLAIN), call.layer.past_steps > 0]
+    given = zip(outputs[:6], present, strict=True)
+    grads = [draw.relaid(draw.floats(*x.shape, dtype=dtype)) if has and draw.chance(80) else None for x, has in given]
+    mask = [draw.chance(50) for _ in range(11 if call.name == "src" else 12)]
     noisy = draw.chance(15)
     if noisy:
         noise = draw.pick(*saved)
@@ -575,8 +613,9 @@ def core_layer(draw: Draw) -> None:
     if draw.chance(50):
         spoilt[draw.randrange(6)] = draw.oddity()
         del spoilt[: draw.randrange(3)]
-    shape, outputs = [(0, 0, 0), 0, 1], [(0, 0, 0, 0, 0), 0, (0, 0)]
+    shape, outputs = [(0, 0, 0), 0, 1], [(0, 0, 0, 0, 0, 0), 0, (0, 0)]
     arguments = [draw.chance(50), draw.chance(50), constants, addresses, strides, [], True, True, 0, True]
+    arguments.append(_core.LateralDelays(0, 0, 0, 0))
     if draw.chance(20):
         spoilt_list, where = draw.pick(
             (shape, 0), (shape, 1), (arguments, 1), (arguments, 2), (outputs, 0), (outputs, 2)

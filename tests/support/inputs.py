@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcell import EventBatch
-from srcell._state import AnyState, state_of
+from srcell._state import AnyState, state_type
+from srcell.functional.terms import tables
 
 MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (True, False)]
 PARAMETERS = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")
 STATE = ("i0", "h0", "hs0")
 RESONANCE = ("omega", "q0")  # what inputs have as well if their neurons resonate
+DELAYS = ("delay_hh", "past0")  # what they have as well if their recurrent weights have delays
 CONSTANTS = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
 STEPS, BATCH, NEURONS = 30, 3, 5  # for tests that need no particular sizes
+
+WHOLE_STATE = (*STATE, "q0", "past0")
 
 Inputs = dict[str, Tensor]
 Outputs = tuple[Tensor, AnyState]
@@ -82,6 +86,15 @@ def make_lateral(seed: int, neurons: int, dtype: torch.dtype = torch.float64) ->
     return (2 * noise(seed + 4000, neurons, neurons) / max(neurons, 1) ** 0.5).to(dtype)
 
 
+def delayed(inputs: Inputs, seed: int, most: int, width: int = 1) -> Inputs:
+    """The inputs with delays of their recurrent weights, of which every third is whole, and a past."""
+    dtype, (batch, neurons) = inputs["bias"].dtype, inputs["h0"].shape
+    delays = most * noise(seed + 6000, neurons, dtype=dtype).abs()
+    delays[::3] = delays[::3].round()
+    past = noise(seed + 6001, batch, most + width, neurons, dtype=dtype)
+    return inputs | {"delay_hh": delays, "past0": past * (past > 0.7)}
+
+
 def make_linear_inputs(
     seed: int, steps: int, batch: int, neurons: int, *, inputs: int, dtype: torch.dtype = torch.float64, **options: bool
 ) -> tuple[EventBatch, Inputs]:
@@ -106,10 +119,11 @@ def with_values(events: EventBatch, values: Tensor | None) -> EventBatch:
 
 def call(function: Callable[..., Outputs], inputs: Inputs, **options: Any) -> Outputs:
     """Call ``src`` or ``src_reference`` on inputs of make_inputs, or ``src_linear`` on those of make_linear_inputs."""
-    state = state_of(inputs[name] for name in (*STATE, "q0") if name in inputs)
+    state = state_type("q0" in inputs, "past0" in inputs)(*[inputs[name] for name in WHOLE_STATE if name in inputs])
     cell = {name: inputs[name] for name in (*PARAMETERS, "omega") if name in inputs}
-    lateral = {"weight_hh": inputs["weight_hh"]} if "weight_hh" in inputs else {}
-    synapse = [x for name, x in inputs.items() if name not in ("bias", "weight_hh", *STATE, *PARAMETERS, *RESONANCE)]
+    lateral = {name: inputs[name] for name in ("weight_hh", "delay_hh") if name in inputs}
+    others = ("bias", "weight_hh", *STATE, *PARAMETERS, *RESONANCE, *DELAYS)
+    synapse = [x for name, x in inputs.items() if name not in others]
     return function(*synapse, inputs["bias"], state, **cell, **lateral, **options)
 
 
@@ -127,22 +141,27 @@ class Layer(NamedTuple):
     recurrent_grad: bool
     weight_hh: Tensor | None = None
     lateral_surrogate: str = "relu"
+    first_hh: Tensor | None = None
+    factors_hh: Tensor | None = None
+    past_steps: int = 0
 
     @property
     def forward(self) -> tuple[Any, ...]:
         """The last positional arguments of a forward operator."""
-        return self.bias, self.cell, self.state, self.lengths, self.weight_hh
+        return self.bias, self.cell, self.state, self.lengths, self.weight_hh, self.first_hh, self.factors_hh
 
     @property
     def backward(self) -> tuple[Any, ...]:
         """The last positional arguments of a backward operator."""
         i0 = self.state[0] if self.state else None
-        return self.bias, *self.cell, *[None] * (1 + len(PARAMETERS) - len(self.cell)), i0, self.lengths, self.weight_hh
+        past0 = self.state[-1] if self.state and self.state[-1].dim() == 3 else None
+        cell = *self.cell, *[None] * (1 + len(PARAMETERS) - len(self.cell))
+        return self.bias, *cell, i0, past0, self.lengths, self.weight_hh, self.first_hh, self.factors_hh
 
     @property
     def options(self) -> dict[str, Any]:
         """The keywords that every operator takes."""
-        names = ("constants", "surrogate", "recurrent_grad", "lateral_surrogate")
+        names = ("constants", "surrogate", "recurrent_grad", "lateral_surrogate", "past_steps")
         return {name: getattr(self, name) for name in names}
 
 
@@ -150,8 +169,14 @@ def make_layer(
     inputs: Inputs, mode: tuple[str, bool], lengths: list[int] | None = None, *, present: bool = True
 ) -> Layer:
     """A layer from inputs of make_inputs; if not ``present``, only the bias is given."""
-    names = (*PARAMETERS, "omega"), (*STATE, "q0")
+    names = (*PARAMETERS, "omega"), WHOLE_STATE
     cell, state = ([inputs[name] for name in those if present and name in inputs] for those in names)
     constants = [*CONSTANTS, 0.3] if "omega" in inputs else CONSTANTS
     ends = torch.tensor(lengths) if present and lengths is not None else None
-    return Layer(inputs["bias"], cell, state, ends, constants, *mode, inputs.get("weight_hh") if present else None)
+    layer = Layer(inputs["bias"], cell, state, ends, constants, *mode, inputs.get("weight_hh") if present else None)
+    if "delay_hh" not in inputs:
+        return layer
+    first, factors = tables(inputs["delay_hh"], 1, keep=True)
+    return layer._replace(
+        weight_hh=inputs["weight_hh"], first_hh=first, factors_hh=factors, past_steps=inputs["past0"].shape[1]
+    )

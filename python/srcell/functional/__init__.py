@@ -5,7 +5,7 @@ They convert users' arguments to the form that the operators of ``ops`` take; th
 equation of the neuron is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
 """
 
-from .._state import ResonantState, SRCState
+from .._state import DelayedResonantState, DelayedState, ResonantState, SRCState
 from .delays import delay
 from .integer import integer_src_linear, quantise
 from .readout import SpikeCounts, count_spikes, leaky_readout
@@ -13,10 +13,12 @@ from .recurrence import src
 from .rest import rest_state
 from .synapse import src_linear
 
-for _state in (SRCState, ResonantState):
+for _state in (SRCState, ResonantState, DelayedState, DelayedResonantState):
     _state.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
 __all__ = [
+    "DelayedResonantState",
+    "DelayedState",
     "ResonantState",
     "SRCState",
     "SpikeCounts",

@@ -12,12 +12,10 @@ from torch import Tensor
 from .._arguments import as_float, as_int, describe, require_dense
 from ..events import EventBatch
 from ..ops._layer import HALF, WORK
-from ..ops._memory import has_memory
 from ..ops.delay import delay_dense, delay_events
 from .layer import INTEGERS, check_device, check_lengths, in_work_dtype
 from .synapse import as_spikes
-
-MOST_DELAY = 65535
+from .terms import MOST_DELAY, check_delays, tables
 
 
 def delay(
@@ -106,7 +104,7 @@ def as_delays(delay: Tensor | float, inputs: int, device: torch.device, dtype: t
         raise TypeError(f"delay: expected a float or a tensor, got {describe(delay)}")
     if not isinstance(delay, Tensor):
         delay = torch.full((inputs,), as_float("delay", delay), dtype=torch.float64, device=device)
-        check_delays(delay, most)
+        check_delays("delay", delay, most)
         delay = delay.to(dtype)
     require_dense("delay", delay)
     if not delay.is_floating_point():
@@ -115,21 +113,8 @@ def as_delays(delay: Tensor | float, inputs: int, device: torch.device, dtype: t
         raise ValueError(f"delay: expected device {device}, as input has, got {delay.device}")
     if delay.dim() not in (1, 2) or delay.shape[0] != inputs or (delay.dim() == 2 and delay.shape[1] == 0):
         raise ValueError(f"delay: expected shape ({inputs},) or ({inputs}, M), got {tuple(delay.shape)}")
-    check_delays(delay, most)
+    check_delays("delay", delay, most)
     return in_work_dtype(delay)
-
-
-def check_delays(delay: Tensor, most: int) -> None:
-    """Raise if delays on the CPU are not in [0, most]."""
-    if delay.numel() and can_look(delay):
-        low, high = (float(x) for x in delay.detach().aminmax())
-        if not 0 <= low <= high <= most:
-            raise ValueError(f"delay: expected values in [0, max_delay] = [0, {most}], got {low:.9g} to {high:.9g}")
-
-
-def can_look(delay: Tensor) -> bool:
-    """Whether Python may depend on the values: on a GPU it would wait for them, and torch compiles without them."""
-    return delay.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(delay)
 
 
 def delayed(
@@ -170,23 +155,3 @@ def delayed(
     ends = None if lengths is None else check_lengths(lengths, x.shape[1], x.device)
     made: Tensor = delay_dense(work, first, None if factors is None else factors.to(work.dtype), ends, **sizes)
     return made.to(x.dtype).reshape(*made.shape[:2], *(x.shape[2:] if delay.dim() == 1 else made.shape[2:]))
-
-
-def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | None]:
-    """The steps of the first term of each delay, int32, and the factors of its ``2 width`` terms.
-
-    The factors are None if all delays are seen to be whole. They are computed in float64 by operations that round alike
-    on every device.
-    """
-    wide = delay.to(torch.float64)
-    whole = wide.detach().floor()
-    # Without any delay there is nothing to see, and the result has the form that it has where nothing is looked at.
-    if width == 1 and not keep and can_look(delay) and delay.numel() and bool((whole == wide).all()):
-        return whole.to(torch.int32), None
-    rest, term = wide - whole, torch.arange(2 * width, device=delay.device)
-    height = torch.where(term < width, term + 1, 2 * width - 1 - term)
-    slope = torch.where(term < width, -1.0, 1.0).to(torch.float64)
-    lost = (width - 1 - whole).clamp(min=0)  # terms that would arrive before they leave
-    mass = width**2 - lost * (lost + 1) / 2 + lost * rest
-    factors = (height + slope * rest[:, None]) / mass[:, None]
-    return (whole - (width - 1)).to(torch.int32), factors.to(delay.dtype)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, SupportsIndex, cast
 
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, check_bool, check_choice, require_dense
-from .._state import AnyState, ResonantState, SRCState
-from ..ops._layer import HALF, PARAMETERS, SURROGATES, LayerArguments, resonates, work_dtype
+from .._arguments import as_float, as_int, check_bool, check_choice, require_dense
+from .._state import AnyState, SRCState, state_type
+from ..ops._layer import HALF, PARAMETERS, STATE, SURROGATES, LayerArguments, resonates, states_of, work_dtype
 from ..ops._memory import has_memory, zero_padding
+from .terms import MOST_DELAY, check_delays, tables
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -35,6 +36,17 @@ class Cell(NamedTuple):
     omega: Parameter = 0.0
 
 
+class Lateral(NamedTuple):
+    """The recurrent weights, their surrogate gradient and their delays, as users give them."""
+
+    weight_hh: Tensor | None = None
+    surrogate: str = "relu"
+    delay_hh: Parameter | None = None
+    max_delay: SupportsIndex | None = None
+    delay_width: SupportsIndex = 1
+
+
+NO_LATERAL = Lateral()
 _DEFAULTS = Cell()
 FLOAT32_PI = 3.1415927410125732  # larger than pi; float32 clamped to pi has this value, and keeps it in float64
 
@@ -53,15 +65,14 @@ def layer_of(
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
-    weight_hh: Tensor | None,
-    lateral_surrogate: str,
+    lateral: Lateral = NO_LATERAL,
 ) -> LayerArguments:
     """Convert the arguments of a layer whose state has the shape (B, *F).
 
     ``like`` gives the device and the dtype of the computation.
     """
     check_gradient_mode(surrogate, recurrent_grad)
-    check_choice("lateral_surrogate", lateral_surrogate, SURROGATES)
+    check_choice("lateral_surrogate", lateral.surrogate, SURROGATES)
     features = shape[1:]
     tensors: list[Tensor] = []
     resonant = is_resonant(cell.omega)
@@ -77,16 +88,21 @@ def layer_of(
                 _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
                 for name, value, constant in zip(PARAMETERS, given, constants, strict=False)
             ]
+    weight = lateral.weight_hh
+    past_steps, first, factors = _delays(lateral, features, like)
     return LayerArguments(
         bias=_flat_parameter("bias", bias, features, like),
         cell=tensors,
-        state=[] if state is None else _flat_state(state, shape, like, resonant),
+        state=[] if state is None else [*_flat_state(state, shape, like, resonant, past_steps)],
         lengths=None if lengths is None else as_lengths(lengths, like.device),
-        weight_hh=None if weight_hh is None else _flat_lateral(weight_hh, features, like),
+        weight_hh=None if weight is None else _flat_lateral(weight, features, like),
+        first_hh=first,
+        factors_hh=factors,
         constants=cast("list[float]", constants),
         surrogate=surrogate,
         recurrent_grad=recurrent_grad,
-        lateral_surrogate=lateral_surrogate,
+        lateral_surrogate=lateral.surrogate,
+        past_steps=past_steps,
     )
 
 
@@ -98,6 +114,31 @@ def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tens
     if tuple(weight.shape) != (neurons, neurons):
         raise ValueError(f"weight_hh: expected shape (N, N) = ({neurons}, {neurons}), got {tuple(weight.shape)}")
     return weight
+
+
+def _delays(lateral: Lateral, features: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
+    """How many steps of spikes a layer keeps for the delays of its recurrent weights, and their terms."""
+    _, _, delay, most, width = lateral
+    width = as_int("delay_width", width, MOST_DELAY, minimum=1)
+    if delay is None:
+        if most is not None:
+            raise ValueError(f"max_delay: expected None without delay_hh, got {most!r}")
+        return 0, None, None
+    if lateral.weight_hh is None:
+        raise ValueError("delay_hh: expected weight_hh beside it, got None for weight_hh")
+    if most is None:
+        raise ValueError("max_delay: expected the largest delay allowed beside delay_hh, got None")
+    most = as_int("max_delay", most, MOST_DELAY)
+    neurons = flat_size("delay_hh", features)
+    delay = _flat_parameter("delay_hh", delay, features, like)
+    if not delay.is_floating_point():
+        raise TypeError(f"delay_hh: expected a floating-point dtype, got {delay.dtype}")
+    if delay.device != like.device:
+        raise ValueError(f"delay_hh: expected device {like.device}, got {delay.device}")
+    check_delays("delay_hh", delay, most)
+    keep = delay.requires_grad and torch.is_grad_enabled()
+    first, factors = tables(delay.expand(neurons), width, keep=keep)
+    return most + width, first, None if factors is None else factors.to(work_dtype(like))
 
 
 def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:
@@ -141,31 +182,39 @@ def _widened(name: str, x: Tensor, like: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF and like.dtype != torch.float64 else x
 
 
-def check_state(state: State, resonant: bool = False) -> list[tuple[str, Tensor]]:
-    """The tensors of a state, each with its name in error messages; raise if the state has any other form."""
-    fields = ResonantState._fields if resonant else SRCState._fields
-    if not isinstance(state, tuple) or len(state) != len(fields) or not all(isinstance(x, Tensor) for x in state):
-        count, why = ("four", ", because omega is not the constant 0") if resonant else ("three", "")
+def check_state(state: State, resonant: bool = False, past_steps: int = 0) -> dict[str, Tensor]:
+    """The tensors of a state by name; raise if the state has any other form. A past may be missing."""
+    fields = [name for name in STATE if name in SRCState._fields or (name == "q" and resonant)]
+    most = [*fields, "past"] if past_steps else fields
+    counts = (len(fields), len(most))
+    if not isinstance(state, tuple) or len(state) not in counts or not all(isinstance(x, Tensor) for x in state):
+        count = {3: "three", 4: "four", 5: "five"}[len(most)]
+        why = ["omega is not the constant 0"] * resonant + ["there is a delay_hh"] * (past_steps > 0)
         got = type(state).__name__ + (f" of {len(state)}" if isinstance(state, tuple) else "")
-        raise TypeError(f"state: expected a tuple of {count} tensors ({', '.join(fields)}){why}, got {got}")
-    return list(zip((f"state.{name}" for name in fields), state, strict=True))
+        raise TypeError(
+            f"state: expected a tuple of {count} tensors ({', '.join(most)})"
+            f"{', because ' if why else ''}{' and '.join(why)}, got {got}"
+        )
+    return dict(zip(most, state, strict=False))
 
 
-def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool) -> list[Tensor]:
-    """The state as tensors (B, N)."""
-    named = check_state(state, resonant)
-    flat = [_widened(name, x, like) for name, x in named]
+def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool, past_steps: int) -> list[Tensor]:
+    """The state as tensors (B, N), and (B, past_steps, N) for the past."""
+    named = check_state(state, resonant, past_steps)
+    flat = {name: _widened(f"state.{name}", x, like) for name, x in named.items()}
     if len(shape) == 2:
-        return flat
-    for (name, _), x in zip(named, flat, strict=True):
-        if x.shape != torch.Size(shape):
-            raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
-    return [x.reshape(shape[0], math.prod(shape[1:])) for x in flat]
+        return list(flat.values())
+    for name, x in flat.items():
+        expected = (shape[0], *(past_steps,) * (name == "past"), *shape[1:])
+        if x.shape != torch.Size(expected):
+            raise ValueError(f"state.{name}: expected shape {expected}, got {tuple(x.shape)}")
+    return [x.reshape(*x.shape[: x.dim() - len(shape) + 1], math.prod(shape[1:])) for x in flat.values()]
 
 
 def final_state(layer: LayerArguments, *tensors: Tensor) -> AnyState:
-    """The state that an operator returned, i, h, hs and q, without q if the layer does not resonate."""
-    return ResonantState(*tensors) if resonates(layer) else SRCState(*tensors[:-1])
+    """The state that an operator returned, of whose tensors STATE some are empty."""
+    named, names = dict(zip(STATE, tensors, strict=True)), states_of(layer)
+    return state_type(resonates(layer), layer.past_steps > 0)(*[named[name] for name in names])
 
 
 def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
 from .._arguments import require_dense
-from .._state import AnyState, state_of
+from .._state import AnyState
 from ..ops import _gpu
-from ..ops._layer import HALF, LayerArguments
+from ..ops._layer import HALF, STATE, LayerArguments, states_of
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
+    Lateral,
     Parameter,
     State,
     autocasts,
@@ -42,6 +44,9 @@ def src(
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
     lateral_surrogate: str = "relu",
+    delay_hh: Parameter | None = None,
+    max_delay: SupportsIndex | None = None,
+    delay_width: SupportsIndex = 1,
 ) -> tuple[Tensor, AnyState]:
     r"""Run Spiking Recurrent Cells over given input currents.
 
@@ -55,7 +60,8 @@ def src(
             ``weight_hh``.
         bias: excitability, a float or a tensor that broadcasts to F. -6 is silent at rest; above about -4.9 a neuron
             oscillates by itself.
-        state: the state before the first step, three tensors (B, \*F), or four with ``omega``; zeros if absent.
+        state: the state before the first step, three tensors (B, \*F), or four with ``omega``; with ``delay_hh`` also
+            the past, (B, max_delay + delay_width, \*F). What is absent is zero.
         alpha: leak of the input integrator, in [0, 1].
         rho: bound on the drive, > 0.
         r: positive feedback, which starts the spike.
@@ -79,13 +85,21 @@ def src(
             of the initial state, max(h, 0).
         lateral_surrogate: surrogate gradient of the spikes that pass through weight_hh: ``"relu"``, or
             ``"straight_through"``, with which gradients grow from step to step.
+        delay_hh: delays of the spikes through weight_hh, in steps beside the one that they take anyway, in
+            [0, max_delay]: a float or a tensor that broadcasts to F. Neuron n's spikes then arrive later, as
+            :func:`srcell.delay` says, at the cost of a spike whatever its delay. On a GPU and compiled their range is
+            not checked.
+        max_delay: the largest delay allowed, an int in [0, 65535]; needed beside ``delay_hh``.
+        delay_width: half-width of the interpolation of ``delay_hh`` in steps, as ``width`` of :func:`srcell.delay`.
 
     Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
 
     Returns:
         The spikes, (T, B, \*F), in the dtype of ``current`` (float32 under autocast): exactly 0 when silent, about 1 in
         a spike. And the state after each sample's last step, in float64 for currents of float64, otherwise in float32:
-        an :class:`~srcell.SRCState`, or with ``omega`` a :class:`~srcell.ResonantState`.
+        an :class:`~srcell.SRCState`, or with ``omega`` a :class:`~srcell.ResonantState`; with ``delay_hh`` a
+        :class:`~srcell.DelayedState` or a :class:`~srcell.DelayedResonantState`, which hold the spikes of the last
+        max_delay + delay_width steps too.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -103,8 +117,8 @@ def src(
     """
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     _check_current(current)
-    shape, gradient = current.shape[1:], (surrogate, recurrent_grad)
-    layer = layer_of(current, shape, bias, state, cell, lengths, *gradient, weight_hh, lateral_surrogate)
+    lateral = Lateral(weight_hh, lateral_surrogate, delay_hh, max_delay, delay_width)
+    layer = layer_of(current, current.shape[1:], bias, state, cell, lengths, surrogate, recurrent_grad, lateral)
     return run_src(current, layer)
 
 
@@ -115,14 +129,16 @@ def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, AnyState]:
     half_spikes = current.dtype in HALF and not autocasts(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
-    spikes, i, h, hs, q, *_ = src_operator(flat, layer, save=False, trace_integrator=False, half_spikes=half_spikes)
-    state = final_state(layer, i, h, hs, q)
+    spikes, *ended = src_operator(flat, layer, save=False, trace_integrator=False, half_spikes=half_spikes)
+    state = ended[: len(STATE)]
     if len(features) > 1:
-        spikes = spikes.reshape(current.shape)
-        state = state_of(x.reshape(batch, *features) for x in state)
+        spikes, present = spikes.reshape(current.shape), states_of(layer)
+        state = [
+            x.reshape(*x.shape[:-1], *features) if name in present else x for name, x in zip(STATE, state, strict=True)
+        ]
     if half_spikes:  # on a GPU they are already
         spikes = spikes.to(current.dtype)
-    return spikes, state
+    return spikes, final_state(layer, *state)
 
 
 def _check_current(current: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -12,13 +13,15 @@ from .._arguments import check_choice, require_dense
 from .._state import AnyState
 from ..events import EventBatch
 from ..ops import _dense
-from ..ops._layer import HALF, LayerArguments, work_dtype
+from ..ops._layer import HALF, STATE, LayerArguments, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import src_dense
 from ..ops.src_events import src_events
 from .layer import (
     INTEGERS,
+    NO_LATERAL,
     Cell,
+    Lateral,
     Parameter,
     State,
     autocasts,
@@ -49,6 +52,9 @@ def src_linear(
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
     lateral_surrogate: str = "relu",
+    delay_hh: Parameter | None = None,
+    max_delay: SupportsIndex | None = None,
+    delay_width: SupportsIndex = 1,
     method: str = "auto",
 ) -> tuple[Tensor, AnyState]:
     """Run Spiking Recurrent Cells after a linear synapse: ``src(input @ weight.T, ...)``.
@@ -58,7 +64,7 @@ def src_linear(
             have the dtype of the weight, or hold bools or integers, which count as numbers of spikes.
         weight: (N, K).
         bias: excitability, a float or a tensor that broadcasts to (N,).
-        state: the state before the first step, three tensors (B, N), or four with ``omega``; zeros if absent.
+        state: see :func:`src`; its tensors are (B, N), a past (B, max_delay + delay_width, N).
         method: ``"events"`` adds the weights of the nonzero inputs one by one in their order, with the same bits for
             every instruction set, thread count and batch size. ``"gemm"`` is torch's matrix product, whose bits
             depend on the batch; an EventBatch is made dense for it, which synchronises on a GPU. ``"auto"`` uses
@@ -77,6 +83,9 @@ def src_linear(
         lengths: see :func:`src`; must be absent for an EventBatch that has its own.
         weight_hh: see :func:`src`.
         lateral_surrogate: see :func:`src`.
+        delay_hh: see :func:`src`.
+        max_delay: see :func:`src`.
+        delay_width: see :func:`src`.
 
     Returns:
         spikes (T, B, N) and the state after each sample's last step.
@@ -100,8 +109,8 @@ def src_linear(
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, _dense.METHODS)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
-    gradient, lateral = (surrogate, recurrent_grad), (weight_hh, lateral_surrogate)
-    return linear(input, weight, bias, state, cell, lengths, *gradient, *lateral, method=method)
+    lateral = Lateral(weight_hh, lateral_surrogate, delay_hh, max_delay, delay_width)
+    return linear(input, weight, bias, state, cell, lengths, surrogate, recurrent_grad, lateral, method=method)
 
 
 def linear(
@@ -113,8 +122,7 @@ def linear(
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
-    weight_hh: Tensor | None = None,
-    lateral_surrogate: str = "relu",
+    lateral: Lateral = NO_LATERAL,
     *,
     method: str = "auto",
     input_grad_at_events: bool = False,
@@ -142,8 +150,7 @@ def linear(
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
     shape = (input.shape[1], weight.shape[0])
-    gradient, lateral = (surrogate, recurrent_grad), (weight_hh, lateral_surrogate)
-    layer = layer_of(weight, shape, bias, state, cell, lengths, *gradient, *lateral)
+    layer = layer_of(weight, shape, bias, state, cell, lengths, surrogate, recurrent_grad, lateral)
     if isinstance(input, Tensor):
         return _dense_linear(input, weight, layer, method, input_grad_at_events)
     if method == "gemm":
@@ -153,7 +160,7 @@ def linear(
         dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
         return _dense_linear(dense, weight, layer, method, input_grad_at_events)
     work = in_work_dtype(weight)
-    spikes, i, h, hs, q, *_ = src_events(
+    spikes, *ended = src_events(
         input.offsets,
         input.indices,
         None if input.values is None else input.values.to(work.dtype),
@@ -164,7 +171,7 @@ def linear(
         save=False,
         trace_integrator=False,
     )
-    return _in_dtype(spikes, weight), final_state(layer, i, h, hs, q)
+    return _in_dtype(spikes, weight), final_state(layer, *ended[: len(STATE)])
 
 
 def _dense_linear(
@@ -180,7 +187,7 @@ def _dense_linear(
         input, _ = without_padding(input, layer.lengths)
         return run_src(F.linear(input, weight), layer)
     work, input = in_work_dtype(weight), in_work_dtype(input)
-    spikes, i, h, hs, q, *_ = src_dense(
+    spikes, *ended = src_dense(
         input,
         work,
         layer,
@@ -189,7 +196,7 @@ def _dense_linear(
         trace_integrator=False,
         input_grad_at_events=input_grad_at_events,
     )
-    return _in_dtype(spikes, weight), final_state(layer, i, h, hs, q)
+    return _in_dtype(spikes, weight), final_state(layer, *ended[: len(STATE)])
 
 
 @torch.no_grad()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
-from .._arguments import as_float, check_bool, check_choice, describe, require_dense
-from .._state import AnyState, state_of
+from .._arguments import as_float, as_int, check_bool, check_choice, describe, require_dense
+from .._state import AnyState, state_type
 from ..functional import rest_state, src
-from ..functional.layer import FLOAT32_PI, Cell, Parameter, State, check_gradient_mode, check_state
+from ..functional.layer import FLOAT32_PI, Cell, Lateral, Parameter, State, check_gradient_mode, check_state
+from ..functional.terms import MOST_DELAY
+from ..ops._layer import PLAIN_STATE
 from ..ops._memory import has_memory
 from .constants import HasConstants
 from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, draw_relays, draw_weights
@@ -43,21 +45,21 @@ class _Clamped(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, name: str) -> Tensor:
-        low, high = domain(name)
+    def forward(x: Tensor, name: str, max_delay: int) -> Tensor:
+        low, high = domain(name, max_delay)
         return x.clamp(low, high)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
-        x, ctx.name = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, str, int], output: Tensor) -> None:
+        x, ctx.name, ctx.max_delay = inputs
         ctx.save_for_backward(x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,), (grad,) = ctx.saved_tensors, grads
-        low, high = domain(ctx.name)
+        low, high = domain(ctx.name, ctx.max_delay)
         outward = ((x > high) & (grad < 0)) | ((x < low) & (grad > 0))
-        return grad.masked_fill(outward, 0), None
+        return grad.masked_fill(outward, 0), None, None
 
 
 _clamped: Callable[..., Tensor] = _Clamped.apply
@@ -89,7 +91,7 @@ class Neurons(HasConstants):
     ) -> None:
         super().__init__()
         lateral.check()
-        self.lateral, self.lateral_surrogate, self.autapses = lateral
+        self.lateral, self.lateral_surrogate, self.autapses = lateral[:3]
         given = completed(self, options)
         surrogate, recurrent_grad = given["surrogate"], given["recurrent_grad"]
         initial_state, learn_initial_state = given["initial_state"], given["learn_initial_state"]
@@ -97,7 +99,7 @@ class Neurons(HasConstants):
         check_choice("initial_state", initial_state, INITIAL_STATES)
         check_bool("bias", given["bias"])
         check_bool("learn_initial_state", learn_initial_state)
-        self.learnable = check_learnable(given["learnable"], recurrent_grad)
+        self.learnable = check_learnable(given["learnable"], recurrent_grad, lateral.delay_hh is not None)
         if learn_initial_state and not (recurrent_grad or self.lateral):
             raise ValueError(
                 "learn_initial_state: expected False with recurrent_grad=False and no lateral weights (h and hs have "
@@ -112,6 +114,8 @@ class Neurons(HasConstants):
         self._neurons = neurons
         self._suffixes = tuple(weight_shapes)
         self._cell = Cell(*(self._check_cell_parameter(name, given[name]) for name in Cell._fields))
+        self._delay_hh = None if lateral.delay_hh is None else self._check_cell_parameter("delay_hh", lateral.delay_hh)
+        self.max_delay, self.delay_width = self._check_max_delay(lateral.max_delay), lateral.delay_width
         if "omega" in self.learnable and _is_zero(self._cell.omega):
             raise ValueError(
                 "omega: expected values other than 0 to learn from (at 0 the gradient is 0), such as "
@@ -132,8 +136,8 @@ class Neurons(HasConstants):
                 self.register_buffer(self._BIAS_NAME.format(suffix), b, persistent=False)
             if self.lateral:
                 self.register_parameter(f"weight_hh{suffix}", nn.Parameter(torch.empty(neurons, neurons, **factory)))
-            for name in self._cell_tensors:
-                tensor = torch.empty(getattr(getattr(self._cell, name), "shape", ()), **factory)
+            for name, value in self._stored().items():
+                tensor = torch.empty(getattr(value, "shape", ()), **factory)
                 if name in self.learnable:
                     self.register_parameter(f"{name}{suffix}", nn.Parameter(tensor))
                 else:
@@ -147,6 +151,45 @@ class Neurons(HasConstants):
     def resonates(self) -> bool:
         """Whether the neurons have an omega other than the constant 0, and their states a q."""
         return "omega" in self._cell_tensors or bool(self._cell.omega != 0)
+
+    @property
+    def delayed(self) -> bool:
+        """Whether the recurrent weights have delays, and the states of the layer a past."""
+        return self._delay_hh is not None
+
+    @property
+    def delay_width(self) -> int:
+        """The half-width of the interpolation of ``delay_hh``, in steps."""
+        return self._delay_width
+
+    @delay_width.setter
+    def delay_width(self, width: SupportsIndex) -> None:
+        self._delay_width = as_int("delay_width", width, MOST_DELAY, minimum=1)
+
+    @property
+    def _past_steps(self) -> int:
+        return self.max_delay + self.delay_width if self.delayed else 0
+
+    def _check_max_delay(self, given: SupportsIndex | None) -> int:
+        """The largest delay allowed: the given one, or the ceiling of the fixed delays; 0 without delays."""
+        if self._delay_hh is None:
+            return 0
+        values = torch.as_tensor(self._delay_hh, dtype=torch.float64)
+        known = has_memory(values)
+        if given is None and (not known or "delay_hh" in self.learnable):
+            raise ValueError("max_delay: expected the largest delay that may be learnt or loaded, got None")
+        largest = float(values.max()) if known and values.numel() else 0.0
+        if given is None:
+            return math.ceil(largest)
+        most = as_int("max_delay", given, MOST_DELAY)
+        if largest > most:
+            raise ValueError(f"delay_hh: expected values in [0, max_delay] = [0, {most}], got {largest}")
+        return most
+
+    def _stored(self) -> dict[str, Parameter]:
+        """The initial values of what the layer has as tensors beside weights and bias."""
+        stored = {name: cast("Parameter", getattr(self._cell, name)) for name in self._cell_tensors}
+        return stored if self._delay_hh is None else {**stored, "delay_hh": self._delay_hh}
 
     def _check_cell_parameter(self, name: str, value: Parameter | Spread | SpreadFrequencies) -> Parameter:
         """Check a cell parameter and return it as the layer stores it: a float, or a copy of a tensor on the CPU."""
@@ -193,8 +236,9 @@ class Neurons(HasConstants):
         for x in (least, largest):
             if name == "rho" and not (0 < x < math.inf and 1 / x <= self._float_max):
                 raise ValueError(f"rho: expected finite values > 0 with a finite reciprocal, got {x!r}")
-            if (name in ("alpha", "omega") or name in self.learnable) and not low <= x <= high:
-                why = "" if name in ("alpha", "omega") else " for a learnable parameter"
+            bounded = name in ("alpha", "omega", "delay_hh")
+            if (bounded or name in self.learnable) and not low <= x <= high:
+                why = "" if bounded else " for a learnable parameter"
                 raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
             if not abs(x) <= self._float_max:
                 raise ValueError(f"{name}: expected finite values of the dtype, got {x!r}")
@@ -259,6 +303,14 @@ class Neurons(HasConstants):
             weight = weight.masked_fill(torch.eye(self._neurons, dtype=torch.bool, device=weight.device), 0)
         return weight
 
+    def _recurrence_of(self, suffix: str) -> Lateral:
+        """The recurrent weights and their delays to run with; learnt delays are clamped to their domain."""
+        delay = getattr(self, f"delay_hh{suffix}") if self.delayed else None
+        if "delay_hh" in self.learnable:
+            delay = _clamped(delay, "delay_hh", self.max_delay)
+        most = self.max_delay if self.delayed else None
+        return Lateral(self._lateral_of(suffix), self.lateral_surrogate, delay, most, self.delay_width)
+
     def _cell_of(self, suffix: str) -> Cell:
         """The cell parameters to run with; learnt ones are clamped to their domains."""
         if not self._cell_tensors:
@@ -267,7 +319,7 @@ class Neurons(HasConstants):
         for name in self._cell_tensors:
             tensor = getattr(self, f"{name}{suffix}")
             bounded = name in self.learnable and name not in UNBOUNDED
-            tensors[name] = _clamped(tensor, name) if bounded else tensor
+            tensors[name] = _clamped(tensor, name, 0) if bounded else tensor
         # torch.compile of torch 2.4 cannot trace _replace and _asdict of NamedTuples.
         return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
 
@@ -292,12 +344,16 @@ class Neurons(HasConstants):
             name: over_space(value, space) if isinstance(value, Tensor) and value.dim() else value
             for name, value in zip(Cell._fields, self._cell_of(suffix), strict=True)
         }
-        arguments |= {"weight_hh": self._lateral_of(suffix), "bias": over_space(self._bias(suffix), space)}
+        weight, _, *delays = self._recurrence_of(suffix)
+        arguments |= {"weight_hh": weight, **dict(zip(Lateral._fields[2:], delays, strict=True))}
+        arguments |= {"bias": over_space(self._bias(suffix), space)}
+        # What is on its way is not recorded: it follows from the spikes.
+        recorded, names = state_type(self.resonates, False), PLAIN_STATE + ("q",) * self.resonates
         ends = None if lengths is None else torch.as_tensor(lengths)
         for t, now in enumerate(currents().split(1)):
             left = None if ends is None else (ends > t).long()
             _, state = src(now, state=state, lengths=left, **arguments)
-            yield state_of(x.expand(len(now), *x.shape) for x in state)
+            yield recorded(*(getattr(state, name).expand(len(now), *state.h.shape) for name in names))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -319,8 +375,8 @@ class Neurons(HasConstants):
                 if not self.autapses:
                     weight.fill_diagonal_(0)
             self._bias(suffix).fill_(self.bias_init)
-            for name in self._cell_tensors:
-                tensor, value = getattr(self, f"{name}{suffix}"), getattr(self._cell, name)
+            for name, value in self._stored().items():
+                tensor = getattr(self, f"{name}{suffix}")
                 if isinstance(value, Tensor) and value.is_meta and not tensor.is_meta:
                     raise ValueError(f"{name}: expected a tensor that holds values, got one on meta")
                 tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
@@ -330,7 +386,7 @@ class Neurons(HasConstants):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Project the bias to <= ``bias_max`` and learnable cell parameters into their domains, in place.
+        """Project the bias to <= ``bias_max`` and learnable parameters into their domains, in place.
 
         Call it after each optimiser step. The bias needs it; cell parameters are clamped in every call anyway.
         """
@@ -338,7 +394,7 @@ class Neurons(HasConstants):
             if self._learns_bias:
                 self._bias(suffix).clamp_(max=self.bias_max)
             for name in self.learnable:
-                getattr(self, f"{name}{suffix}").clamp_(*domain(name))
+                getattr(self, f"{name}{suffix}").clamp_(*domain(name, self.max_delay))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *arguments)
@@ -356,21 +412,24 @@ class Neurons(HasConstants):
     def _fixed_state(self, suffix: str) -> AnyState:
         bias = self._bias(suffix)
         if self.initial_state == "zeros":
-            zeros = torch.zeros_like(bias)
-            return state_of([zeros] * (4 if self.resonates else 3))
+            return state_type(self.resonates, False)(*[torch.zeros_like(bias)] * (4 if self.resonates else 3))
         state = rest_state(bias, **dict(zip(Cell._fields, self._cell_of(suffix), strict=True)))
-        return state_of(x.to(bias.dtype) for x in state)
+        return type(state)(*[x.to(bias.dtype) for x in state])
 
     def _initial_state(self, suffix: str, batch: int, *space: int) -> AnyState | None:
-        """The state (B, N) before the first step, or (B, N, *space) for a convolutional layer; None for zeros."""
+        """The state (B, N) before the first step, or (B, N, *space) for a convolutional layer; None for zeros.
+
+        It has no past, which is zero.
+        """
         if self.learn_initial_state:
             learnt = [getattr(self, f"{name}{suffix}") for name in INITIAL]
-            state = state_of([*learnt, torch.zeros_like(learnt[0])] if self.resonates else learnt)
+            still = [torch.zeros_like(learnt[0])] if self.resonates else []
+            state = state_type(self.resonates, False)(*learnt, *still)
         elif self.initial_state == "zeros":
             return None
         else:
             state = self._fixed_state(suffix)
-        return state_of(over_space(x, len(space)).expand(batch, -1, *space) for x in state)
+        return type(state)(*[over_space(x, len(space)).expand(batch, -1, *space) for x in state])
 
     @torch.no_grad()
     def exported(self) -> list[dict[str, Tensor]]:
@@ -379,7 +438,13 @@ class Neurons(HasConstants):
         These are ``weight``, unchanged; ``bias``, each of alpha to zs_dep and, if the layer resonates, ``omega``, of
         one element or (N,); and, if the layer has them, the recurrent weights ``lateral`` (N, N), and ``initial``
         (3, N): i, h and hs before the first step, when q is always 0.
+
+        Raises:
+            ValueError: the recurrent weights have delays.
+
         """
+        if self.delayed:
+            raise ValueError("delay_hh: expected no delays of recurrent weights, which exported networks do not have")
         found = []
         for suffix in self._suffixes:
             weight = self._weight(suffix)
@@ -405,13 +470,20 @@ class Neurons(HasConstants):
         ]
         others = [name for name in DEFAULTS if name not in ("bias", *CELL_DEFAULTS, "device", "dtype")]
         parts += [f"{name}={getattr(self, name)!r}" for name in others if getattr(self, name) != DEFAULTS[name]]
-        laterals = zip(LateralOptions._fields, NOT_LATERAL, strict=True)
-        parts += [f"{name}={getattr(self, name)!r}" for name, default in laterals if getattr(self, name) != default]
+        parts += [
+            f"{name}={getattr(self, name)!r}"
+            for name in ("lateral", "lateral_surrogate", "autapses")
+            if getattr(self, name) != getattr(NOT_LATERAL, name)
+        ]
+        if self.delayed:
+            parts += [] if "delay_hh" in self.learnable else [f"delay_hh={self._describe_constant('delay_hh')}"]
+            parts += [f"max_delay={self.max_delay}"]
+            parts += [f"delay_width={self.delay_width}"] if self.delay_width != 1 else []
         return ", ".join(parts)
 
     def _describe_constant(self, name: str) -> str:
-        """A cell parameter that is not learnt, abbreviated."""
-        if name not in self._cell_tensors:
+        """A parameter that is not learnt, abbreviated."""
+        if name not in self._stored():
             return repr(getattr(self._cell, name))
         values = torch.cat([getattr(self, f"{name}{suffix}").reshape(-1) for suffix in self._suffixes])
         count = values.numel() // len(self._suffixes)
@@ -421,8 +493,8 @@ class Neurons(HasConstants):
         return f"tensor({count} values, {low:.4g} to {high:.4g})"
 
 
-def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ...]:
-    """Check the names of the cell parameters to learn.
+def check_learnable(names: Sequence[str], recurrent_grad: bool, delayed: bool = False) -> tuple[str, ...]:
+    """Check the names of the parameters to learn; ``delayed`` layers have a delay_hh.
 
     Raises:
         TypeError: not a sequence of names.
@@ -435,9 +507,10 @@ def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ..
         raise TypeError(f"learnable: expected a sequence of names, got {describe(names)}") from None
     if isinstance(names, str):
         raise TypeError(f"learnable: expected a sequence of names, got the string {names!r}")
+    known = [*CELL_DEFAULTS, *["delay_hh"] * delayed]
     for name in learnable:
-        if not isinstance(name, str) or name not in CELL_DEFAULTS:
-            raise ValueError(f"learnable: expected names among {', '.join(CELL_DEFAULTS)}, got {name!r}")
+        if not isinstance(name, str) or name not in known:
+            raise ValueError(f"learnable: expected names among {', '.join(known)}, got {name!r}")
         if name in NEED_RECURRENT_GRAD and not recurrent_grad:
             raise ValueError(
                 f"learnable: expected parameters that have a gradient with recurrent_grad=False, got {name!r}"
@@ -445,12 +518,15 @@ def check_learnable(names: Sequence[str], recurrent_grad: bool) -> tuple[str, ..
     return learnable
 
 
-def state_of_batch(state: State, resonant: bool, *shape: int) -> AnyState:
-    """Turn one sample's state of that shape into the state of a batch of one; B becomes the last but one dimension."""
-    for name, x in check_state(state, resonant):
-        if tuple(x.shape) != shape:
-            raise ValueError(f"{name}: expected shape {shape}, as the input has no batch, got {tuple(x.shape)}")
-    return state_of(x.unsqueeze(-2) for x in state)
+def state_of_batch(state: State, resonant: bool, past_steps: int, *shape: int) -> tuple[Tensor, ...]:
+    """Turn one sample's state of that shape, (N,) or (layers, N), into the state of a batch of one."""
+    given = check_state(state, resonant, past_steps)
+    for name, x in given.items():
+        expected = (*shape[:-1], past_steps, shape[-1]) if name == "past" else shape
+        if tuple(x.shape) != expected:
+            got = tuple(x.shape)
+            raise ValueError(f"state.{name}: expected shape {expected}, as the input has no batch, got {got}")
+    return tuple(x.unsqueeze(len(shape) - 1) for x in given.values())
 
 
 def _is_zero(value: Parameter) -> bool:

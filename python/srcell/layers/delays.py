@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from .._arguments import as_int, check_bool, require_dense
 from ..events import EventBatch
 from ..events.selection import followed_by
-from ..functional.delays import MOST_DELAY, check_delays, check_input, delayed
+from ..functional.delays import check_input, delayed
 from ..functional.layer import check_lengths, check_range_of_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
+from ..functional.terms import MOST_DELAY, check_delays
 from ..ops._layer import WORK, work_dtype
 
 
@@ -169,7 +170,7 @@ class Delay(nn.Module):
     def _acting(self) -> Tensor:
         """The delays to run with, (K,) or (K, M)."""
         acting = in_work_dtype(self.delay).clamp(0, self.max_delay)
-        check_delays(acting, self.max_delay)
+        check_delays("delay", acting, self.max_delay)
         return acting.squeeze(1) if self.taps == 1 else acting
 
     def _check(self, input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> tuple[int, int, int]:

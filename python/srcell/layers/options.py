@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple, SupportsIndex, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 
 from .._arguments import as_float, check_bool, check_choice
 from ..functional.layer import Cell, Parameter
+from ..functional.terms import MOST_DELAY
 from ..ops._layer import SURROGATES
 
 
@@ -117,12 +118,19 @@ class LateralOptions(NamedTuple):
     lateral: bool = False
     lateral_surrogate: str = "relu"
     autapses: bool = True
+    delay_hh: Parameter | None = None
+    max_delay: SupportsIndex | None = None
+    delay_width: SupportsIndex = 1
 
     def check(self) -> None:
-        """Raise unless the options have the right types and values."""
+        """Raise unless the options have the right types and values; the layer checks the values of delays."""
         check_bool("lateral", self.lateral)
         check_bool("autapses", self.autapses)
         check_choice("lateral_surrogate", self.lateral_surrogate, SURROGATES)
+        if self.delay_hh is not None and not self.lateral:
+            raise ValueError("delay_hh: expected lateral=True beside it, got False")
+        if self.delay_hh is None and self.max_delay is not None:
+            raise ValueError(f"max_delay: expected None without delay_hh, got {self.max_delay!r}")
 
 
 NOT_LATERAL = LateralOptions()
@@ -174,12 +182,14 @@ UNBOUNDED = ("r", "rs")
 NEED_RECURRENT_GRAD = ("zs_hyp", "zs_dep")
 
 
-def domain(name: str) -> tuple[float, float]:
-    """The bounds to which a learnable cell parameter is clamped, in every call and by ``constrain_``.
+def domain(name: str, max_delay: int = MOST_DELAY) -> tuple[float, float]:
+    """The bounds to which a learnable parameter is clamped, in every call and by ``constrain_``.
 
     They are literals, not a table: torch.compile would make the floats of a table inputs of its graph, and with
     ``dynamic=True`` it cannot pass one of them to two graphs of an autograd.Function.
     """
+    if name == "delay_hh":
+        return 0, max_delay
     if name == "rho":
         return 1e-3, math.inf
     if name == "omega":

@@ -48,7 +48,7 @@ class LeakyReadout(HasConstants):
         check_size("num_classes", num_classes, 1)
         check_size("neurons_per_class", neurons_per_class, 1)
         self._set_constants({"alpha": alpha, "inhibition": inhibition, "temperature": temperature})
-        self.num_classes, self.neurons_per_class = num_classes, neurons_per_class
+        self.num_classes, self.neurons_per_class = int(num_classes), int(neurons_per_class)
 
     def _constants(self) -> dict[str, float | None]:
         return {"alpha": self.alpha, "inhibition": self.inhibition, "temperature": self.temperature}

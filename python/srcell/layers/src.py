@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from typing_extensions import Unpack  # torch needs it too
 
 from .._arguments import as_float, check_bool, require_dense
-from .._state import AnyState, state_of
+from .._state import AnyState, state_type
 from ..events import EventBatch
-from ..functional.layer import State, check_state
+from ..functional.layer import Parameter, State, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
@@ -58,8 +58,7 @@ class _Linear(Neurons):
             lengths,
             self.surrogate,
             self.recurrent_grad,
-            self._lateral_of(suffix),
-            self.lateral_surrogate,
+            self._recurrence_of(suffix),
             input_grad_at_events=input_grad_at_events,
         )
         if self.recorder is not None:
@@ -93,13 +92,22 @@ class SRC(_Linear):
             gradients grow from step to step.
         autapses: whether a neuron receives its own spikes; otherwise the diagonal of the recurrent weights is 0 and
             gets no gradient, and loading another diagonal raises.
+        delay_hh: delays of the spikes through the recurrent weights, in steps beside the one that they take anyway: a
+            float, or a tensor (N,) of one delay per neuron, which is copied. A spike costs the same whatever its delay.
+            With delays the states are :class:`~srcell.DelayedState` or :class:`~srcell.DelayedResonantState`.
+        max_delay: the largest delay, an int in [0, 65535]; the ceiling of the largest fixed delay if absent. Learnt
+            delays need it.
+        delay_width: half-width of the interpolation of ``delay_hh`` in steps, as ``width`` of :func:`srcell.delay`. The
+            attribute may be set between epochs: delays learn faster from a wide interpolation, and end with a width of
+            1.
         alpha: like all cell parameters, alpha to zs_dep of :func:`srcell.functional.src`, a float, or a tensor (N,) of
             one value per neuron, which is copied; for alpha and zs_hyp also :func:`srcell.spread`.
         omega: angular frequency in radians per step, in [-pi, pi], as for :func:`srcell.functional.src`; also
             :func:`srcell.spread_frequencies`. Unless it is the constant 0, the neurons resonate with inputs of their
             frequency, and states are :class:`~srcell.ResonantState`.
-        learnable: names of the cell parameters to learn; zs_hyp and zs_dep need ``recurrent_grad=True``. Every call
-            clamps them to their domains: alpha, zs_hyp and zs_dep to [0, 1], rho to >= 1e-3, omega to [-pi, pi].
+        learnable: names of the parameters to learn: cell parameters, of which zs_hyp and zs_dep need
+            ``recurrent_grad=True``, and ``"delay_hh"``. Every call clamps them to their domains: alpha, zs_hyp and
+            zs_dep to [0, 1], rho to >= 1e-3, omega to [-pi, pi], delay_hh to [0, max_delay].
             Outside its domain a parameter gets no gradient that would move it further out. Spikes are even in omega,
             so an omega of 0 has no gradient: learning from 0 alone is refused.
         surrogate: ``"straight_through"``, with which gradients pass straight through the output, or ``"relu"``, its
@@ -121,6 +129,7 @@ class SRC(_Linear):
         weight_hh_l{k}: (N, N), with ``lateral``: [n, m] is the weight from neuron m to neuron n.
         bias_l{k}: (N,).
         alpha_l{k}: and so on, for learnable parameters and those given as tensors.
+        delay_hh_l{k}: () or (N,), with ``delay_hh``.
 
     All other constants (cell parameters given as floats, a fixed bias, the kind of initial state) are in the state_dict
     as one tensor, ``_extra_state``. A layer that loads different constants takes them over, with a warning.
@@ -151,6 +160,9 @@ class SRC(_Linear):
         lateral: bool = False,
         lateral_surrogate: str = "relu",
         autapses: bool = True,
+        delay_hh: Parameter | None = None,
+        max_delay: SupportsIndex | None = None,
+        delay_width: SupportsIndex = 1,
         **options: Unpack[Options],
     ) -> None:
         check_size("num_layers", num_layers, 1)
@@ -161,7 +173,7 @@ class SRC(_Linear):
             input_size,
             hidden_size,
             [f"_l{k}" for k in range(num_layers)],
-            LateralOptions(lateral, lateral_surrogate, autapses),
+            LateralOptions(lateral, lateral_surrogate, autapses, delay_hh, max_delay, delay_width),
             **options,
         )
         self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
@@ -179,7 +191,8 @@ class SRC(_Linear):
         Args:
             input: (T, B, K), (B, T, K) if ``batch_first``, or an EventBatch; or (T, K), one sample, whose outputs and
                 states lack B. Bools and integers count as numbers of spikes.
-            state: three tensors (num_layers, B, N), or four if the neurons resonate; the initial state if absent.
+            state: three tensors (num_layers, B, N), or four if the neurons resonate, and with ``delay_hh`` the past,
+                (num_layers, B, max_delay + delay_width, N), or none for zeros; the initial state if absent.
             lengths: (B,) integers in [0, T]; must be absent for an EventBatch that has its own, and for one sample.
             input_grad_at_events: whether to leave the gradient of a dense input unspecified where the input is 0, which
                 saves work. This is right if the input is the output of a layer with the relu surrogate, whose
@@ -187,7 +200,7 @@ class SRC(_Linear):
 
         Returns:
             The spikes of the last layer, (T, B, N) or (B, T, N), and the state of all layers after each sample's last
-            step, three tensors (num_layers, B, N), or four if the neurons resonate.
+            step, with tensors as those of ``state``.
 
         """
         events = isinstance(input, EventBatch)
@@ -215,7 +228,8 @@ class SRC(_Linear):
             input_grad_at_events = self.surrogate == "relu"
             x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
         output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
-        return output, state_of(torch.stack(parts) for parts in zip(*ended, strict=True))
+        stacked = (parts[0][None] if len(parts) == 1 else torch.stack(parts) for parts in zip(*ended, strict=True))
+        return output, state_type(self.resonates, self.delayed)(*stacked)
 
     def _forward_one(
         self, input: Tensor, state: State | None, lengths: Any, input_grad_at_events: bool
@@ -225,20 +239,23 @@ class SRC(_Linear):
         if lengths is not None:
             raise ValueError("lengths: expected None beside an input (T, K), got lengths")
         batch_dim = 0 if self.batch_first else 1
-        batched = None if state is None else state_of_batch(state, self.resonates, self.num_layers, self.hidden_size)
+        batched = None
+        if state is not None:
+            batched = state_of_batch(state, self.resonates, self._past_steps, self.num_layers, self.hidden_size)
         spikes, after = self.forward(input.unsqueeze(batch_dim), batched, input_grad_at_events=input_grad_at_events)
-        return spikes.squeeze(batch_dim), state_of(x.squeeze(1) for x in after)
+        return spikes.squeeze(batch_dim), type(after)(*[x.squeeze(1) for x in after])
 
     def _split_state(self, state: State | None) -> list[State | None]:
         if state is None:
             return [None] * self.num_layers
-        for name, x in check_state(state, self.resonates):
-            require_dense(name, x)
-            if x.dim() != 3 or x.shape[0] != self.num_layers:
-                raise ValueError(
-                    f"{name}: expected shape ({self.num_layers}, B, {self.hidden_size}), got {tuple(x.shape)}"
-                )
-        return [state_of(x[k] for x in state) for k in range(self.num_layers)]
+        given = check_state(state, self.resonates, self._past_steps)
+        for name, x in given.items():
+            require_dense(f"state.{name}", x)
+            of_past = (self._past_steps,) if name == "past" else ()
+            if x.dim() != 3 + len(of_past) or x.shape[0] != self.num_layers:
+                expected = ", ".join(map(str, (self.num_layers, "B", *of_past, self.hidden_size)))
+                raise ValueError(f"state.{name}: expected shape ({expected}), got {tuple(x.shape)}")
+        return [tuple(x[k] for x in given.values()) for k in range(self.num_layers)]
 
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from the defaults."""
@@ -257,12 +274,17 @@ class SRCCell(_Linear):
         lateral: as in :class:`SRC`.
         lateral_surrogate: as in :class:`SRC`.
         autapses: as in :class:`SRC`.
+        delay_hh: as in :class:`SRC`. Each step copies the past, B (max_delay + delay_width) N numbers, so long delays
+            cost less in one call of :class:`SRC` over many steps.
+        max_delay: as in :class:`SRC`.
+        delay_width: as in :class:`SRC`.
         **options: bias and all that follow, as in :class:`SRC`; with ``recurrent_grad`` gradients flow through h and
             hs from step to step.
 
     Attributes:
         weight_ih: (N, K).
         weight_hh: (N, N), with ``lateral``.
+        delay_hh: () or (N,), with ``delay_hh``.
         bias_ih: (N,).
 
     Example:
@@ -286,13 +308,16 @@ class SRCCell(_Linear):
         lateral: bool = False,
         lateral_surrogate: str = "relu",
         autapses: bool = True,
+        delay_hh: Parameter | None = None,
+        max_delay: SupportsIndex | None = None,
+        delay_width: SupportsIndex = 1,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
             input_size,
             hidden_size,
             [""],
-            LateralOptions(lateral, lateral_surrogate, autapses),
+            LateralOptions(lateral, lateral_surrogate, autapses, delay_hh, max_delay, delay_width),
             **options,
         )
 
@@ -302,10 +327,11 @@ class SRCCell(_Linear):
         Args:
             input: (B, K), or (K,), one sample, whose outputs and states lack B. Bools and integers count as numbers of
                 spikes.
-            state: three tensors (B, N), or four if the neurons resonate; the initial state if absent.
+            state: three tensors (B, N), or four if the neurons resonate, and with ``delay_hh`` the past,
+                (B, max_delay + delay_width, N), or none for zeros; the initial state if absent.
 
         Returns:
-            The spikes, (B, N), and the state after the step, three or four tensors (B, N).
+            The spikes, (B, N), and the state after the step, with tensors as those of ``state``.
 
         """
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
@@ -313,8 +339,9 @@ class SRCCell(_Linear):
             raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")
         require_dense("input", input)
         if input.dim() == 1:
-            state = None if state is None else state_of_batch(state, self.resonates, self.hidden_size)
+            if state is not None:
+                state = state_of_batch(state, self.resonates, self._past_steps, self.hidden_size)
             spikes, after = self.forward(input[None], state)
-            return spikes[0], state_of(x[0] for x in after)
+            return spikes[0], type(after)(*[x[0] for x in after])
         spikes, after = self._run("", input.unsqueeze(0), state, None)
         return spikes.squeeze(0), after

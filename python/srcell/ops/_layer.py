@@ -18,8 +18,9 @@ from ._memory import Optionals, address, addresses, contiguous
 from ._operator import Operator
 
 PARAMETERS = core.parameters[1:]  # the bias comes first
-STATE = ("i", "h", "hs", "q")  # of resonant neurons; the others have no omega and no q, which come last in either list
-PLAIN_STATE = STATE[:-1]
+# Resonant neurons have an omega, the last parameter, and a q; with delayed recurrent weights there is a past.
+STATE = ("i", "h", "hs", "q", "past")
+PLAIN_STATE = STATE[:3]
 CONSTANTS = len(PARAMETERS) - 1, len(PARAMETERS)  # how many there are without and with resonance
 SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
@@ -28,30 +29,45 @@ WORK = (torch.float32, torch.float64)
 # The layer's part of the schemas; a call's record has it as one `LayerArguments`. If one cell parameter is a tensor,
 # all are passed as tensors; `constants` are still checked, so that a float among them is checked on a GPU too. A
 # backward operator's schema has optional tensors instead of the lists, and of the state only what the gradient needs.
-LAYER = "Tensor bias, Tensor[] cell, Tensor[] state, Tensor? lengths, Tensor? weight_hh"
-LISTS = {"cell": PARAMETERS, "state": ("i0",)}
-LAYER_BACKWARD = ", ".join(
-    ["Tensor bias", *(f"Tensor? {name}" for name in (*PARAMETERS, "i0", "lengths", "weight_hh"))]
+LATERAL = ("weight_hh", "first_hh", "factors_hh")
+LAYER = ", ".join(
+    ["Tensor bias, Tensor[] cell, Tensor[] state", *(f"Tensor? {name}" for name in ("lengths", *LATERAL))]
 )
-OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate"
+OF_STATE = ("i", "past")  # what a gradient needs of the state before the first step
+LISTS = {"cell": PARAMETERS, "state": tuple(f"{name}0" for name in OF_STATE)}
+LAYER_BACKWARD = ", ".join(
+    ["Tensor bias", *(f"Tensor? {name}" for name in (*LISTS["cell"], *LISTS["state"], "lengths", *LATERAL))]
+)
+OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate, int past_steps"
 OUTPUTS = ", ".join(f"Tensor {name}" for name in ("spikes", *STATE))
 SAVED = "Tensor trace, Tensor checkpoints"
 GRAD_OUTPUTS = ", ".join(f"Tensor? grad_{name}" for name in ("spikes", *STATE))
-GRADIENTS = ", ".join(f"Tensor {name}" for name in ("weight_hh", *(f"{x}0" for x in STATE), "bias", *PARAMETERS))
+GRADIENTS = ", ".join(
+    f"Tensor {name}" for name in ("weight_hh", "factors_hh", *(f"{x}0" for x in STATE), "bias", *PARAMETERS)
+)
+# What of a layer has a gradient only if its flag in ``output_mask`` is set.
+WANTED = ("weight_hh", "factors_hh", "past", *PARAMETERS)
 
 
 class LayerArguments(NamedTuple):
-    """The layer's part of a call, ``call.layer``; its fields have the names in LAYER and OPTIONS."""
+    """The layer's part of a call, ``call.layer``; its fields have the names in LAYER and OPTIONS.
+
+    Delays of recurrent weights are those of ``ops.delay``, with ``first_hh`` (N,) and ``factors_hh`` (N, terms), and no
+    term takes more than ``past_steps`` steps; it is 0 without delays. A state without past starts from zeros there.
+    """
 
     bias: Tensor
     cell: list[Tensor]
-    state: list[Tensor]
+    state: list[Tensor | None]
     lengths: Tensor | None
     weight_hh: Tensor | None
+    first_hh: Tensor | None
+    factors_hh: Tensor | None
     constants: list[float]
     surrogate: str
     recurrent_grad: bool
     lateral_surrogate: str
+    past_steps: int
 
 
 SHARED = ("layer", LayerArguments)
@@ -64,7 +80,19 @@ def resonates(layer: LayerArguments) -> bool:
 
 def states_of(layer: LayerArguments) -> tuple[str, ...]:
     """The names of the state's tensors."""
-    return STATE if resonates(layer) else PLAIN_STATE
+    return (*PLAIN_STATE, *("q",) * resonates(layer), *("past",) * (layer.past_steps > 0))
+
+
+def in_slots(names: Sequence[str], tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """A tensor, or None, for each of STATE, from the tensors of these names."""
+    given = dict(zip(names, tensors, strict=False))
+    return [given.get(name) for name in STATE]
+
+
+def state_shape(name: str, sizes: Sizes, layer: LayerArguments) -> tuple[int, ...]:
+    """The shape of a tensor of the state."""
+    _, batch, neurons = sizes
+    return (batch, layer.past_steps, neurons) if name == "past" else (batch, neurons)
 
 
 def padded(tensors: Sequence[Tensor | None], count: int) -> list[Tensor | None]:
@@ -130,11 +158,11 @@ def _check_device(name: str, x: Tensor, like: Like) -> None:
 
 
 def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bool = False) -> None:
-    """Check a call's layer, except for values, which fake tensors do not have; a backward call's state is i alone."""
+    """Check a call's layer, except for values, which fake tensors do not have; a backward call's state is OF_STATE."""
     _, batch, neurons = sizes
     if len(layer.constants) not in CONSTANTS:
         raise ValueError(f"constants: expected {CONSTANTS[0]} or {CONSTANTS[1]} values, got {len(layer.constants)}")
-    state = ("i",) if backward else states_of(layer)
+    state = OF_STATE if backward else states_of(layer)
     vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
     check_tensor("bias", layer.bias, like, *vectors)
     if len(layer.cell) not in (0, len(layer.constants)):
@@ -143,10 +171,10 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
         if x is None:
             raise ValueError(f"{name}: expected a tensor, as for the parameters after it, got None")
         check_tensor(name, x, like, *vectors)
-    if len(layer.state) not in (0, len(state)):
+    if not backward and len(layer.state) not in (0, len(state), len(state) - (layer.past_steps > 0)):
         raise ValueError(f"state: expected 0 or {len(state)} tensors, got {len(layer.state)}")
-    for name, x in zip(state, layer.state, strict=False):
-        check_tensor(f"{name}0" if backward else f"state.{name}", x, like, (batch, neurons))
+    for name, given in zip(state, layer.state, strict=False):
+        check_optional(f"{name}0" if backward else f"state.{name}", given, like, state_shape(name, sizes, layer))
     if sizes[0] < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
         raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
     if layer.lengths is not None:
@@ -156,18 +184,42 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
             raise ValueError(f"{name}: expected one of {', '.join(SURROGATES)}, got {chosen!r}")
     if layer.weight_hh is not None:
         check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
+    check_delays(neurons, like, layer)
+
+
+def check_delays(neurons: int, like: Like, layer: LayerArguments) -> None:
+    """Check the delays of a layer's recurrent weights."""
+    if layer.past_steps < 0 or (layer.past_steps == 0) != (layer.first_hh is None):
+        raise ValueError(f"past_steps: expected at least 1 with first_hh, and 0 without, got {layer.past_steps}")
+    for name, x in (("first_hh", layer.first_hh), ("factors_hh", layer.factors_hh)):
+        needed = "weight_hh" if name == "first_hh" else "first_hh"
+        if x is not None and getattr(layer, needed) is None:
+            raise ValueError(f"{name}: expected {needed} beside it, got None")
+    if layer.first_hh is not None:
+        check_integers("first_hh", layer.first_hh, torch.int32, neurons, like)
+    if layer.factors_hh is not None:
+        if layer.factors_hh.dim() != 2 or layer.factors_hh.shape[1] < 1:
+            raise ValueError(f"factors_hh: expected shape ({neurons}, terms), got {tuple(layer.factors_hh.shape)}")
+        check_tensor("factors_hh", layer.factors_hh, like, (neurons, layer.factors_hh.shape[1]))
+
+
+def terms_of(layer: LayerArguments) -> int:
+    """The terms of each neuron's delay, 0 without delays."""
+    return 0 if layer.first_hh is None else 1 if layer.factors_hh is None else layer.factors_hh.shape[1]
 
 
 def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
-    """Check the length of ``output_mask``: flags for the gradients of a synapse, weight_hh and cell parameters."""
-    expected = synapse + 1 + len(PARAMETERS)
+    """Check the length of ``output_mask``: flags for the gradients of a synapse, and for WANTED."""
+    expected = synapse + len(WANTED)
     if len(output_mask) != expected:
         raise ValueError(f"output_mask: expected {expected} values, got {len(output_mask)}")
 
 
 def keep(call: Any) -> dict[str, Any]:
-    """Keep what the gradient needs of the initial state beside a trace: i, for the gradients of cell parameters."""
-    return {"state": call.layer.state[:1] if call.layer.cell else []}
+    """Keep what the gradient needs of the initial state beside a trace: OF_STATE, i only for those of parameters."""
+    state = dict(zip(states_of(call.layer), call.layer.state, strict=False))
+    kept = [state.get("i") if call.layer.cell else None, state.get("past")]
+    return {"state": kept if kept[1] is not None else [x for x in kept if x is not None]}
 
 
 def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
@@ -201,13 +253,21 @@ def differentiate(
 
     def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
         of_cell = [*needs.cell, *[False] * (len(PARAMETERS) - len(needs.cell))]
-        mask = [*(getattr(needs, name) for name in wanted), needs.weight_hh, *of_cell]
+        names = states_of(call.layer)[: len(needs.state)]
+        of_past = "past" in names and needs.state[-1]
+        mask = [*(getattr(needs, name) for name in wanted), needs.weight_hh, needs.factors_hh, of_past, *of_cell]
         tensors, taken = (getattr(call, name) for name in synapse), {name: getattr(call, name) for name in shared}
         made = backward(*grads, *tensors, *saved, call.layer, **taken, output_mask=mask)
-        weight_hh, *state = made[len(wanted) : len(wanted) + 1 + len(STATE)]
-        bias, *cell = made[len(wanted) + 1 + len(STATE) :]
-        of_layer = {"weight_hh": weight_hh, "state": state[: len(needs.state)], "bias": bias}
-        return {**dict(zip(wanted, made, strict=False)), **of_layer, "cell": cell[: len(needs.cell)]}
+        weight_hh, factors_hh, *of_layer = made[len(wanted) :]
+        state, (bias, *cell) = of_layer[: len(STATE)], of_layer[len(STATE) :]
+        return {
+            **dict(zip(wanted, made, strict=False)),
+            "weight_hh": weight_hh,
+            "factors_hh": factors_hh,
+            "state": [state[STATE.index(name)] for name in names],
+            "bias": bias,
+            "cell": cell[: len(needs.cell)],
+        }
 
     forward.gradient(keep, options, outputs=1 + len(STATE))(gradient)
 
@@ -233,11 +293,15 @@ def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: 
     given = given._replace(
         bias=contiguous(given.bias),
         cell=[contiguous(x) for x in given.cell],
-        state=[contiguous(x) for x in given.state],
-        lengths=None if given.lengths is None else contiguous(given.lengths),
-        weight_hh=None if given.weight_hh is None else contiguous(given.weight_hh),
+        state=[or_contiguous(x) for x in given.state],
+        lengths=or_contiguous(given.lengths),
+        weight_hh=or_contiguous(given.weight_hh),
+        first_hh=or_contiguous(given.first_hh),
+        factors_hh=or_contiguous(given.factors_hh),
     )
     parameters, sizes = [given.bias, *given.cell], tuple(sizes)
+    state = in_slots(OF_STATE if backward else states_of(given), given.state)
+    delays = core.LateralDelays(terms_of(given), given.past_steps, address(given.first_hh), address(given.factors_hh))
     struct = core.Layer(
         like.dtype == torch.float64,
         not _gpu.is_gpu(like.device),
@@ -247,11 +311,12 @@ def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: 
         given.constants,
         addresses(parameters),
         [0 if x.numel() == 1 else 1 for x in parameters],
-        addresses(given.state),
+        addresses(state) if given.state else [],
         given.surrogate == "relu",
         given.recurrent_grad,
         address(given.weight_hh),
         given.lateral_surrogate == "relu",
+        delays,
     )
     on_gpu = _gpu.is_gpu(like.device) and resonates(given)
     turn = _gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias) if on_gpu else None
@@ -259,15 +324,19 @@ def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: 
 
 
 def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dtype | None = None) -> list[Any]:
-    """Uninitialised tensors for spikes, i, h, hs and, unless None, q."""
-    bias, plane = layer.given.bias, layer.sizes[1:]
-    spikes = backend.empty(bias, *layer.sizes, dtype=spikes_dtype)
-    state = [backend.empty(bias, *plane) for _ in PLAIN_STATE]
-    return [spikes, *state, backend.empty(bias, *plane) if resonates(layer.given) else None]
+    """Uninitialised tensors for spikes and STATE, None for what the layer does not have."""
+    spikes = backend.empty(layer.given.bias, *layer.sizes, dtype=spikes_dtype)
+    return [spikes, *empty_state(layer, backend, states_of(layer.given))]
+
+
+def empty_state(layer: Layer, backend: Cpu | _gpu.Gpu, names: Sequence[str]) -> list[Tensor | None]:
+    """Uninitialised tensors for STATE, None for all but these names."""
+    shapes = (state_shape(name, layer.sizes, layer.given) for name in names)
+    return in_slots(names, [backend.empty(layer.given.bias, *shape) for shape in shapes])
 
 
 class Forward(NamedTuple):
-    """What forward kernels fill, unless None: ``outputs`` (spikes, i, h, hs, q) and ``saved`` (trace, checkpoints)."""
+    """What forward kernels fill, unless None: ``outputs`` (spikes, STATE) and ``saved`` (trace, checkpoints)."""
 
     layer: Layer
     outputs: list[Any]
@@ -276,7 +345,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What backward kernels take (``grads`` of spikes, i, h, hs, q; ``saved``) and fill (GRADIENTS, unless None)."""
+    """What backward kernels take (``grads`` of spikes and STATE; ``saved``) and fill (GRADIENTS, unless None)."""
 
     layer: Layer
     grads: Optionals
@@ -286,15 +355,24 @@ class Backward(NamedTuple):
     @property
     def sums(self) -> int:
         """The number of gradients per neuron to sum over time: the bias's alone, or those of all parameters."""
-        wanted = any(x is not None for x in self.gradients[2 + len(STATE) :])
+        wanted = any(x is not None for x in self.gradients[-len(PARAMETERS) :])
         return 1 + len(self.layer.given.constants) if wanted else 1
 
 
 def empty_gradients(layer: Layer, output_mask: Sequence[bool], backend: Cpu | _gpu.Gpu) -> Optionals:
-    """Uninitialised tensors for GRADIENTS, None for unwanted gradients of recurrent weights and cell parameters."""
-    state = [backend.empty(layer.given.bias, *layer.sizes[1:]) for _ in states_of(layer.given)]
-    weight_hh, *cell = wanted_like((layer.given.weight_hh, *layer.given.cell), output_mask)
-    return [weight_hh, *padded(state, len(STATE)), empty_like(layer.given.bias), *cell]
+    """Uninitialised tensors for GRADIENTS, None for those of WANTED that are not wanted."""
+    return gradients_of(layer.given, output_mask, lambda names: empty_state(layer, backend, names))
+
+
+def gradients_of(
+    layer: LayerArguments, output_mask: Sequence[bool], state_of: Callable[[Sequence[str]], list[Tensor | None]]
+) -> list[Tensor | None]:
+    """Tensors for GRADIENTS; ``state_of`` makes those of the state with these names."""
+    weight, factors, *cell = wanted_like(
+        (layer.weight_hh, layer.factors_hh, *layer.cell), [x for k, x in enumerate(output_mask) if WANTED[k] != "past"]
+    )
+    names = [name for name in states_of(layer) if name != "past" or output_mask[WANTED.index("past")]]
+    return [weight, factors, *state_of(names), empty_like(layer.bias), *cell]
 
 
 def wanted_like(tensors: Sequence[Tensor | None], output_mask: Sequence[bool]) -> list[Tensor | None]:
@@ -310,7 +388,7 @@ def saved_sizes(on_gpu: bool, sizes: Sizes, layer: LayerArguments, traced: bool)
     checkpoints then lack i.
     """
     steps, batch, neurons = sizes
-    states = len(states_of(layer))
+    states = len(PLAIN_STATE) + resonates(layer)
     segment = core.event_segment if traced and not on_gpu else core.segment
     segments = (steps + segment - 1) // segment
     if traced:
@@ -351,26 +429,36 @@ def grads_of(call: Any, sizes: Sizes, like: Like, or_dtype: torch.dtype | None =
         of_spikes = like if or_dtype is None or spikes.dtype != or_dtype else like._replace(dtype=or_dtype)
         check_tensor("grad_spikes", spikes, of_spikes, sizes)
     expected = states_of(call.layer)
-    for name, x in zip(expected, state, strict=False):
-        check_optional(f"grad_{name}", x, like, sizes[1:])
-    return padded([None if x is None else contiguous(x) for x in given[: 1 + len(expected)]], len(given))
+    for name, x in zip(STATE, state, strict=True):
+        if name in expected:
+            check_optional(f"grad_{name}", x, like, state_shape(name, sizes, call.layer))
+    flags = (True, *(name in expected for name in STATE))
+    return [or_contiguous(x) if flag else None for x, flag in zip(given, flags, strict=True)]
+
+
+def or_contiguous(x: Tensor | None) -> Tensor | None:
+    """``contiguous``, or None for None."""
+    return None if x is None else contiguous(x)
 
 
 # Shapes, for fake kernels.
 
 
 def fake_outputs(layer: LayerArguments, steps: int, batch: int, neurons: int) -> list[Any]:
-    """Spikes, i, h, hs and, unless None, q."""
-    state = [layer.bias.new_empty(batch, neurons) for _ in states_of(layer)]
-    return [layer.bias.new_empty(steps, batch, neurons), *padded(state, len(STATE))]
+    """Spikes and STATE, None for what the layer does not have."""
+    sizes = steps, batch, neurons
+    return [layer.bias.new_empty(sizes), *fake_state(layer, sizes, states_of(layer))]
+
+
+def fake_state(layer: LayerArguments, sizes: Sizes, names: Sequence[str]) -> list[Tensor | None]:
+    """Tensors for STATE, None for all but these names."""
+    return in_slots(names, [layer.bias.new_empty(state_shape(name, sizes, layer)) for name in names])
 
 
 def fake_gradients(call: Any, batch: int, neurons: int, output_mask: Sequence[bool]) -> Optionals:
     """Tensors of the shapes of GRADIENTS, None for gradients that are not wanted."""
     layer: LayerArguments = call.layer
-    state = [layer.bias.new_empty(batch, neurons) for _ in states_of(layer)]
-    weight_hh, *cell = wanted_like((layer.weight_hh, *layer.cell), output_mask)
-    return [weight_hh, *padded(state, len(STATE)), empty_like(layer.bias), *cell]
+    return gradients_of(layer, output_mask, lambda names: fake_state(layer, (0, batch, neurons), names))
 
 
 def empty_like(x: Tensor) -> Tensor:

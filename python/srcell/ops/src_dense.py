@@ -202,7 +202,8 @@ def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
     """
     options, input, lengths = options_of_gradient(call, needs), call.input, call.layer.lengths
     valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
-    if call.method == "auto" and valid and not call.save and has_memory(input):
+    readable = has_memory(input) and (lengths is None or has_memory(lengths))
+    if call.method == "auto" and valid and not call.save and readable:
         options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
     return options
 

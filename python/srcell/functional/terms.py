@@ -1,0 +1,46 @@
+"""The terms of delays: how many steps each takes, and its factor.
+
+``delay`` and the delays of recurrent weights use it; it knows tensors of delays, and nothing of what is delayed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ops._memory import has_memory
+
+MOST_DELAY = 65535
+
+
+def check_delays(name: str, delay: Tensor, most: int) -> None:
+    """Raise if delays on the CPU are not in [0, most]."""
+    if delay.numel() and can_look(delay):
+        low, high = (float(x) for x in delay.detach().aminmax())
+        if not 0 <= low <= high <= most:
+            raise ValueError(f"{name}: expected values in [0, max_delay] = [0, {most}], got {low:.9g} to {high:.9g}")
+
+
+def can_look(delay: Tensor) -> bool:
+    """Whether Python may depend on the values: on a GPU it would wait for them, and torch compiles without them."""
+    return delay.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(delay)
+
+
+def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """The steps of the first term of each delay, int32, and the factors of its ``2 width`` terms.
+
+    The factors are None if all delays are seen to be whole. They are computed in float64 by operations that round alike
+    on every device.
+    """
+    wide = delay.to(torch.float64)
+    whole = wide.detach().floor()
+    # Without any delay there is nothing to see, and the result has the form that it has where nothing is looked at.
+    if width == 1 and not keep and can_look(delay) and delay.numel() and bool((whole == wide).all()):
+        return whole.to(torch.int32), None
+    rest, term = wide - whole, torch.arange(2 * width, device=delay.device)
+    height = torch.where(term < width, term + 1, 2 * width - 1 - term)
+    slope = torch.where(term < width, -1.0, 1.0).to(torch.float64)
+    lost = (width - 1 - whole).clamp(min=0)  # terms that would arrive before they leave
+    mass = width**2 - lost * (lost + 1) / 2 + lost * rest
+    factors = (height + slope * rest[:, None]) / mass[:, None]
+    return (whole - (width - 1)).to(torch.int32), factors.to(delay.dtype)
