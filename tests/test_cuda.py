@@ -67,6 +67,31 @@ def test_layers_are_bit_identical_to_the_cpu(
     assert not resonant or (grads["omega"].any() and grads["q0"].any())
 
 
+@FLOATS
+@pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES[::3])
+@pytest.mark.parametrize("delays", [(9, 1), (60, 1), (4, 3)])
+@pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
+@pytest.mark.parametrize(("kind", "batch", "recurrent"), [("EventBatch", 20, "relu"), *KINDS[3:]])
+def test_delays_of_recurrent_weights_are_bit_identical_to_the_cpu(
+    gpu, dtype, surrogate, recurrent_grad, delays, resonant, kind, batch, recurrent
+):
+    given, events = make_case(kind, (40, batch, 37), recurrent=True, resonant=resonant, delays=delays, dtype=dtype)
+    options = {"surrogate": surrogate, "recurrent_grad": recurrent_grad, "lateral_surrogate": recurrent}
+    options |= dict(zip(("max_delay", "delay_width"), delays, strict=True))
+    if kind == "currents":
+        options["lengths"] = torch.tensor([40, 17, 0])
+    (spikes, *_), grads = check_layer(gpu, given, events, **options)
+    assert spikes.max() > 0.5
+    assert all(grads[name].any() for name in ("weight_hh", "h0", "past0", "delay_hh"))
+
+
+def test_whole_delays_are_bit_identical_to_the_cpu(gpu):
+    given, events = make_case("EventBatch", (40, 5, 37), recurrent=True)
+    delays = (torch.arange(37) % 9).float()
+    (spikes, *_), grads = check_layer(gpu, given, events, delay_hh=delays, max_delay=9)
+    assert spikes.max() > 0.5 and grads["weight_hh"].any()
+
+
 def test_no_relu_gradient_passes_where_h_is_0(gpu):
     given = {"current": torch.zeros(3, 2, 4), "bias": torch.zeros(4)}
     (spikes, *_), _ = check_layer(gpu, given, surrogate="relu", recurrent_grad=True)
@@ -381,8 +406,8 @@ def test_only_the_requested_gradients_of_values_and_weight_are_computed(gpu, den
         layer = make_layer({"bias": given["bias"].to(device)}, ("straight_through", False))
         batch = with_values(events.to(device), moved(given.get("values"), device))
         call = layer_call(layer, batch, given["weight"].to(device), trace_integrator=False)
-        saved = call.forward()()[5:]
-        return call.backward([grad.to(device), None, None, None, None], saved, [*wanted, *[False] * 8])()
+        saved = call.forward()()[6:]
+        return call.backward([grad.to(device), None, None, None, None, None], saved, [*wanted, *[False] * 10])()
 
     with gpu.on():
         got = [x.cpu() for x in run(gpu.device)]

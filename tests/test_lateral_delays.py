@@ -21,7 +21,7 @@ from support.refusals import Message, Refusal, refusals
 
 LATERAL = ("relu", "straight_through")
 # The largest delay and the width: shorter and longer than the sequence, one of them wider than its delays.
-DELAYS = [(4, 1), (25, 1), (6, 3), (1, 4)]
+DELAYS = [(4, 1), (25, 1), (90, 1), (6, 3), (1, 4)]
 
 
 def inputs_of(shape: tuple[int, int, int], most: int, width: int, *, turning: bool = False) -> Inputs:

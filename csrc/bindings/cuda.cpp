@@ -108,14 +108,16 @@ void lateral_forward(const Queue& queue, const Layer& layer, const Outputs& outp
                                            pointer<const T>(weight_t),
                                            pointer<T>(saved[0]),
                                            pointer<T>(saved[1]),
-                                           trace_integrator};
+                                           trace_integrator,
+                                           layer.delays_of<T>(nullptr),
+                                           pointer<T>(outputs[1 + kPast])};
         check(cuda::lateral_forward(stream_of(queue), p));
     });
 }
 
 void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& grads, const Gradients& gradients,
                       Address partials, const Saved& saved, Address weight_t, Address scratch, Address grad_current,
-                      Address elements) {
+                      Address elements, Address factor_partials) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const DeviceLateralBackward<T> p = {backward_of(layer, cell, grads, gradients, pointer<T>(partials)),
@@ -126,8 +128,27 @@ void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& gra
                                             layer.lateral_relu,
                                             pointer<T>(scratch),
                                             pointer<T>(grad_current),
-                                            pointer<T>(elements)};
+                                            pointer<T>(elements),
+                                            layer.delays_of<T>(nullptr, gradients[kOfFactors] != 0),
+                                            pointer<const T>(grads[1 + kPast]),
+                                            pointer<T>(gradients[kOfState + kPast]),
+                                            pointer<T>(gradients[kOfFactors]),
+                                            pointer<T>(factor_partials)};
         check(cuda::lateral_backward(stream_of(queue), p));
+    });
+}
+
+void delayed_weight(const Queue& queue, const Layer& layer, Address elements, Address grad_current, Address partials,
+                    Address grad_weight) {
+    layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const DeviceDelayedWeight<T> p = {layer.shape,
+                                          layer.delays_of<T>(nullptr),
+                                          pointer<const T>(elements),
+                                          pointer<const T>(grad_current),
+                                          pointer<T>(partials),
+                                          pointer<T>(grad_weight)};
+        check(cuda::delayed_weight(stream_of(queue), p));
     });
 }
 
@@ -361,7 +382,9 @@ PYBIND11_MODULE(_cuda, m) {
     launch("lateral_forward", &lateral_forward, "queue"_a, "layer"_a, "outputs"_a, "current"_a, "weight_t"_a, "saved"_a,
            "trace_integrator"_a);
     launch("lateral_backward", &lateral_backward, "queue"_a, "layer"_a, "grads"_a, "gradients"_a, "partials"_a,
-           "saved"_a, "weight_t"_a, "scratch"_a, "grad_current"_a, "elements"_a);
+           "saved"_a, "weight_t"_a, "scratch"_a, "grad_current"_a, "elements"_a, "factor_partials"_a);
+    launch("delayed_weight", &delayed_weight, "queue"_a, "layer"_a, "elements"_a, "grad_current"_a, "partials"_a,
+           "grad_weight"_a);
     launch("integer_forward", &integer_forward, "queue"_a, "layer"_a, "outputs"_a, "floats"_a, "rows"_a, "mask"_a,
            "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
     launch("integer_backward", &integer_backward, "queue"_a, "layer"_a, "slopes"_a, "grad_spikes"_a, "grad_current"_a);

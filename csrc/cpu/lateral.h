@@ -322,9 +322,8 @@ struct LateralBackwardMemory {
                ThreadMemory::bytes_of<const T*>(p.delays.of.terms) + ThreadMemory::bytes_of<T>(p.delays.of.terms);
     }
 
-    // The row of a step in the ring; a step before the first has one too.
-    SRCELL_INLINE int64_t row_of(int64_t t) const { return t < 0 ? (t % kept + kept) % kept : t % kept; }
-    SRCELL_INLINE T* delta(int64_t t) const { return deltas + row_of(t) * all; }
+    // The row of a step in the ring.
+    SRCELL_INLINE T* delta(int64_t t) const { return deltas + t % kept * all; }
 };
 
 // The step after that at which spikes depart, and its row in the ring.
@@ -334,7 +333,7 @@ struct Departure {
 
 template <class V, class Mode>
 SRCELL_INLINE Departure departure_before(int64_t steps, int64_t t, const LateralBackwardMemory<V, Mode>& m) {
-    return {steps, t, m.row_of(t)};
+    return {steps, t, t < 0 ? t : t % m.kept};  // at the end, when those of the past are due, row t is that of step t
 }
 
 // Calls use(delta, factor, term) for each term of a neuron's spike that arrives at a step of the sample; `delta` is the
@@ -415,10 +414,10 @@ void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, int64_t sa
 
 // The adjoint of the steps [begin, end). `active` is that of step `begin`.
 template <class V, class Mode>
-void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t begin, int64_t end,
-                              Active<scalar_of<V>>* active, LateralBackwardMemory<V, Mode>& m) {
+void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t steps, int64_t begin,
+                              int64_t end, Active<scalar_of<V>>* active, LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
-    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, steps = steps_of(p.shape, sample);
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
@@ -495,10 +494,10 @@ SRCELL_INLINE void add_spike(const LateralBackward<scalar_of<V>>& p, const Depar
 
 // The gradients of a sample's past before its first step, and what its spikes add to other gradients.
 template <class V, class Mode>
-void gradient_of_past(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t group,
+void gradient_of_past(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t steps, int64_t group,
                       const WeightSums<scalar_of<V>>& grad_lateral, LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
-    const int64_t neurons = p.shape.neurons, steps = steps_of(p.shape, sample), room = p.delays.room;
+    const int64_t neurons = p.shape.neurons, room = p.delays.room;
     const int64_t width = event_tile_width(neurons);
     T* const sums = factor_sums(p, sample);
     for (int64_t k = room - 1; k >= 0; --k) {
@@ -536,7 +535,7 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
     for (int64_t from = (segments(steps, block) - 1) * block, to = steps; from >= 0; to = from, from -= block) {
         for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
              end = begin, begin -= kEventSegment)
-            lateral_backward_segment(p, sample, begin, end, m.active + (begin - from), m);
+            lateral_backward_segment(p, sample, steps, begin, end, m.active + (begin - from), m);
         if (p.grad_current)
             for (int64_t t = from; t < to; ++t)
                 std::memcpy(p.grad_current + t * plane + sample * neurons, m.delta(t),
@@ -565,7 +564,7 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
         for (int64_t t = steps; t < p.shape.steps; ++t)
             std::memset(p.grad_current + t * plane + sample * neurons, 0, static_cast<size_t>(neurons) * sizeof(T));
     if (steps) gradient_through_lateral(p, sample, steps, 0, m.active[0], m);  // to the spikes of the initial state
-    if (p.delays.past0 || p.grad_past0) gradient_of_past(p, sample, group, grad_lateral, m);
+    if (p.delays.past0 || p.grad_past0) gradient_of_past(p, sample, steps, group, grad_lateral, m);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         auto& carry = m.tiles[k].carry;

@@ -42,19 +42,10 @@ void write_delayed(Queue& queue, const DelayedEvents<T>& p) {
     launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<T, write_arrivals<T>>{p});
 }
 
-// The samples' parts of the gradients of the factors, added in a fixed tree.
-template <class T>
-void sum_factors(Queue& queue, const ScanShape& shape, const Delays<T>& delays, T* partials, T* grad_factors) {
-    const int64_t count = delays.numbers * delays.terms;
-    if (!grad_factors) return;
-    const SumRows<T> sums = {{{shape.batch ? partials : grad_factors, grad_factors}}, shape.batch, count, count, kWarp};
-    launch(queue, {sums.groups(), kThreads, 0}, sums);
-}
-
 template <class T>
 void delayed_backward(Queue& queue, const DelayedEvents<T>& p) {
     launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<T, arrivals_backward<T>>{p});
-    sum_factors(queue, p.shape, p.delays, p.partials, p.grad_factors);
+    sum_samples(queue, p.shape.batch, p.delays.numbers * p.delays.terms, p.partials, p.grad_factors);
 }
 
 template <class T>
@@ -109,7 +100,7 @@ void delay_elements_backward(Queue& queue, const DelayedElements<T>& p) {
         launch(queue, spread(queue, p.shape.steps * p.shape.batch * p.inputs), DelayElementsBackwardBody<T>{p});
     if (!p.grad_factors) return;
     launch(queue, spread(queue, p.shape.batch * p.delays.numbers * p.delays.terms), DelayFactorsBody<T>{p});
-    sum_factors(queue, p.shape, p.delays, p.partials, p.grad_factors);
+    sum_samples(queue, p.shape.batch, p.delays.numbers * p.delays.terms, p.partials, p.grad_factors);
 }
 
 }  // namespace device

@@ -70,6 +70,8 @@ struct DeviceLateralForward : CellForward<T> {
     const T* weight_t;       // (N, N): [m][n] is the weight from neuron m to neuron n
     T *trace, *checkpoints;  // as in DeviceEventsForward
     bool trace_integrator;
+    LateralDelays<T> delays;
+    T* past;  // as in LateralForward
 };
 
 // Rows of (B, N) in the scratch of a DeviceLateralBackward.
@@ -84,6 +86,21 @@ struct DeviceLateralBackward : CellBackward<T> {
     T* scratch;                    // (lateral_rows(resonant), B, N)
     T* grad_current;               // (T, B, N) out, zero past a sample's length
     T* elements;                   // (T, B, N) out: the spikes before each step, zero past a sample's length; or null
+    LateralDelays<T> delays;
+    // As in LateralBackward.
+    const T* grad_past;
+    T *grad_past0, *grad_factors, *factor_partials;
+};
+
+// The gradient of recurrent weights that have delays.
+template <class T>
+struct DeviceDelayedWeight {
+    ScanShape shape;
+    LateralDelays<T> delays;
+    const T* elements;      // as lateral_backward() wrote them
+    const T* grad_current;  // (T, B, N)
+    T* partials;            // scratch: (event_groups(B, N), N, N)
+    T* grad_weight;         // (N, N) out
 };
 
 // The positions of events given as rows, and their keys: a stable sort by key puts the events in the order of
@@ -233,6 +250,8 @@ int lateral_forward(Stream stream, const DeviceLateralForward<float>& p);
 int lateral_forward(Stream stream, const DeviceLateralForward<double>& p);
 int lateral_backward(Stream stream, const DeviceLateralBackward<float>& p);
 int lateral_backward(Stream stream, const DeviceLateralBackward<double>& p);
+int delayed_weight(Stream stream, const DeviceDelayedWeight<float>& p);
+int delayed_weight(Stream stream, const DeviceDelayedWeight<double>& p);
 int make_turn(Stream stream, const DeviceTurn<float>& p);
 int make_turn(Stream stream, const DeviceTurn<double>& p);
 int count_delayed(Stream stream, const DelayedEvents<float>& p);

@@ -20,6 +20,15 @@ SRCELL_INLINE Value<T> spike_before(const T* spikes, const T* h0, int64_t plane,
     return t ? Value<T>{spikes[(t - 1) * plane + element]} : spike(value_or_zero(h0, element));
 }
 
+// A neuron's spike that departed at a step from -1 - room on: before step -1 it is in the past.
+template <class T>
+SRCELL_INLINE Value<T> spike_of(const LateralDelays<T>& delays, const T* spikes, const T* h0, const ScanShape& shape,
+                                int64_t element, int64_t step) {
+    const int64_t neurons = shape.neurons, sample = element / neurons;
+    if (step >= -1) return spike_before(spikes, h0, shape.batch * neurons, element, step + 1);
+    return value_or_zero(delays.past0, (sample * delays.room + delays.room + 1 + step) * neurons + element % neurons);
+}
+
 // A thread computes the current of one neuron of one sample at one step.
 template <class T, class Input>
 struct EventCurrentsBody {
@@ -72,10 +81,18 @@ struct LateralForwardBody {
         if (t < chain.steps) {
             V current = {p.current[t * plane + element]};
             const int64_t first = element - chain.neuron;
-            for (int64_t m = 0; m < neurons; ++m) {
+            for (int64_t m = 0; m < neurons && !p.delays; ++m) {
                 const V s = spike_before(p.spikes, p.h0, plane, first + m, t);
                 if (s.x != 0) current = fma(s, V{p.weight_t[m * neurons + chain.neuron]}, current);
             }
+            for (int64_t m = 0; m < neurons && p.delays; ++m)
+                for (int64_t term = p.delays.of.terms - 1; term >= 0; --term) {
+                    const int64_t later = p.delays.steps_of(m, term);
+                    if (later < 0) continue;
+                    const V s = spike_of(p.delays, p.spikes, p.h0, p.shape, first + m, t - 1 - later);
+                    const V factor = {p.delays.of.factor(m, term)};
+                    if (s.x != 0) current = fma(factor * s, V{p.weight_t[m * neurons + chain.neuron]}, current);
+                }
             const Trace<V> made = step(cell_of<resonant>(p.cell, p.turn, chain.neuron), state, current);
             p.spikes[t * plane + element] = spike(state.h).x;
             if (save) p.trace[t * plane + element] = p.trace_integrator ? state.i.x : made.drive.x;
@@ -96,6 +113,22 @@ struct LateralForwardBody {
     }
 };
 
+// Writes one element of the past after each sample's last step.
+template <class T>
+struct PastBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceLateralForward<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), neurons = p.shape.neurons, room = p.delays.room;
+        if (item >= p.shape.batch * room * neurons) return;
+        const int64_t element = item / (room * neurons) * neurons + item % neurons, k = item / neurons % room;
+        const int64_t step = chain_at(p.shape, element).steps - 1 - room + k;
+        p.past[item] = spike_of(p.delays, p.spikes, p.h0, p.shape, element, step).x;
+    }
+};
+
 template <class T>
 void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
     const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
@@ -103,6 +136,7 @@ void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
         for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t)  // without steps it runs once, for the final state
             launch(queue, how, LateralForwardBody<T, decltype(save)::value, decltype(resonant)::value>{p, t});
     });
+    if (p.past) launch(queue, spread(queue, p.shape.batch * p.delays.room * p.shape.neurons), PastBody<T>{p});
 }
 
 // The scratch of a backward pass, in rows of (B, N). For a segment: h, hs and i before each step and after the last,
@@ -141,6 +175,8 @@ struct LateralBeginBody {
         if (element >= plane) return;
         store_carry(p, final_gradients<Mode::resonant>(p, element), element);
         for (int s = 0; s < Mode::sums; ++s) p.partials[s * plane + element] = 0;
+        for (int64_t term = 0; p.factor_partials && term < p.delays.of.terms; ++term)
+            p.factor_partials[element * p.delays.of.terms + term] = 0;
     }
 };
 
@@ -175,28 +211,44 @@ struct LateralReplayBody {
     }
 };
 
-// A warp computes, for a neuron m of a sample, the dot product of the weights from m with the gradients of the currents
-// of step `next`.
+// A warp computes, for a neuron m of a sample, one term of the gradient of its spike that departed at step t-1: the dot
+// product of the weights from m with the gradients of the currents of the step at which the term arrives. Without
+// delays there is one term, which arrives at step t. Terms are launched in order.
 template <class T>
 struct LateralDotsBody {
     static constexpr int kMaxThreads = kThreads;
     static constexpr bool kLoads = true;
     DeviceLateralBackward<T> p;
-    int64_t next;
-    const T* h;  // (B, N): h before that step
+    int64_t t, term;
+    const T* h;  // (B, N): h before step t, if t >= 0
+
+    // The spike; a step before the first is one of the past.
+    SRCELL_INLINE Value<T> spike_at(int64_t element) const {
+        if (t >= 0) return spike(Value<T>{h[element]});
+        return spike_of(p.delays, static_cast<const T*>(nullptr), h, p.shape, element, t - 1);
+    }
 
     SRCELL_INLINE bool counts(int64_t element) const {
-        if (element >= p.shape.batch * p.shape.neurons || next >= chain_at(p.shape, element).steps) return false;
-        return !p.lateral_relu || spike(Value<T>{h[element]}).x != 0;
+        if (element >= p.shape.batch * p.shape.neurons) return false;
+        if (t < 0 && p.grad_past0) return true;
+        const bool only_active = t < 0 || p.lateral_relu;  // gradients of silent neurons are 0, or not needed
+        return t < chain_at(p.shape, element).steps && (!only_active || spike_at(element).x != 0);
+    }
+
+    // The step at which a term arrives, or -1 if that is no step of the sample.
+    SRCELL_INLINE int64_t arrival(int64_t element, int64_t k) const {
+        const int64_t later = p.delays ? p.delays.steps_of(element % p.shape.neurons, k) : 0, at = t + later;
+        return later < 0 || at < 0 || at >= chain_at(p.shape, element).steps ? -1 : at;
     }
 
     SRCELL_INLINE void load(const Place& place) const {
         const int64_t element = place.item() / kWarp, neurons = p.shape.neurons;
         Value<T> sum = splat<Value<T>>(0);
-        if (counts(element)) {
+        const int64_t at = counts(element) ? arrival(element, term) : -1;
+        if (at >= 0) {
             const int64_t m = element % neurons;
             const T* weights = p.weight_t + m * neurons;
-            const T* grad = p.grad_current + next * p.shape.batch * neurons + element - m;
+            const T* grad = p.grad_current + at * p.shape.batch * neurons + element - m;
             for (int64_t n = place.thread % kWarp; n < neurons; n += kWarp)
                 sum = fma(Value<T>{weights[n]}, Value<T>{grad[n]}, sum);
         }
@@ -209,7 +261,30 @@ struct LateralDotsBody {
         T* const lanes = place.shared_as<T>() + place.thread;
         for (int half = kWarp / 2; half; half /= 2)
             for (int j = 0; j < half; ++j) lanes[j] = (Value<T>{lanes[j]} + Value<T>{lanes[j + half]}).x;
-        rows_of(p).through()[element] = counts(element) ? lanes[0] : T(0);
+        const Value<T> along = {lanes[0]};
+        if (!p.delays)
+            rows_of(p).through()[element] = counts(element) ? along.x : T(0);
+        else
+            add_term(element, along);
+    }
+
+    // Adds a term to the gradient of the spike, which begins with that of the past after the last step.
+    SRCELL_INLINE void add_term(int64_t element, Value<T> along) const {
+        const int64_t neurons = p.shape.neurons, m = element % neurons, sample = element / neurons;
+        const int64_t room = p.delays.room, row = (sample * room + room + t) * neurons + m;  // of the past, if t < 0
+        T* const through = rows_of(p).through() + element;
+        T* const target = t < 0 && p.grad_past0 ? p.grad_past0 + row : through;
+        const bool counted = counts(element);
+        const int64_t kept = t + room - chain_at(p.shape, element).steps;
+        bool any = counted && p.grad_past && kept >= 0 && kept < room;
+        if (term == 0) *target = any ? p.grad_past[(sample * room + kept) * neurons + m] : T(0);
+        if (!counted || arrival(element, term) < 0) return;
+        for (int64_t k = 0; k < term; ++k) any |= arrival(element, k) >= 0;
+        const Value<T> factor = {p.delays.of.factor(m, term)};
+        *target = (any ? fma(factor, along, Value<T>{*target}) : factor * along).x;
+        if (!p.factor_partials) return;
+        T* const sum = p.factor_partials + (sample * neurons + m) * p.delays.of.terms + term;
+        *sum = fma(spike_at(element), along, Value<T>{*sum}).x;
     }
 };
 
@@ -288,18 +363,87 @@ template <class Mode, class T>
 void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
     const int64_t plane = p.shape.batch * p.shape.neurons, steps = p.shape.steps;
     const Launch how = spread(queue, plane), dots = spread(queue, plane * kWarp, sizeof(T));
+    const auto through_lateral = [&](int64_t t, const T* h) {
+        for (int64_t term = 0; term == 0 || term < p.delays.of.terms; ++term)
+            launch(queue, dots, LateralDotsBody<T>{p, t, term, h});
+    };
     using NotFollowed = BackwardMode<false, Mode::parameters, Mode::resonant>;  // they need not know whether it is
     launch(queue, how, LateralBeginBody<T, NotFollowed>{p});
     for (int64_t begin = (segments(steps) - 1) * kSegment; begin >= 0; begin -= kSegment) {
         launch(queue, how, LateralReplayBody<T, NotFollowed>{p, begin});
         const int64_t end = begin + kSegment < steps ? begin + kSegment : steps;
         for (int64_t r = end - begin - 1; r >= 0; --r) {
-            launch(queue, dots, LateralDotsBody<T>{p, begin + r + 1, p.scratch + (r + 1) * plane});
+            through_lateral(begin + r + 1, p.scratch + (r + 1) * plane);
             launch(queue, how, LateralAdjointBody<T, Mode>{p, begin, r});
         }
     }
-    if (steps) launch(queue, dots, LateralDotsBody<T>{p, 0, p.scratch});
+    if (steps) through_lateral(0, p.scratch);
     if (steps) launch(queue, how, LateralEndBody<T>{p});
+    if (p.delays.past0 || p.grad_past0)
+        for (int64_t k = p.delays.room - 1; k >= 0; --k) through_lateral(k - p.delays.room, nullptr);
+    sum_samples(queue, p.shape.batch, p.shape.neurons * p.delays.of.terms, p.factor_partials, p.grad_factors);
+}
+
+// A thread sums the gradient of the weight from one neuron to another over a group of samples, in the CPU's order.
+template <class T>
+struct DelayedWeightBody {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceDelayedWeight<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), batch = p.shape.batch, neurons = p.shape.neurons, each = neurons * neurons;
+        if (item >= event_groups(batch, neurons) * each) return;
+        const int64_t size = event_group_size(batch, neurons), first = item / each * size;
+        const int64_t last = first + size < batch ? first + size : batch;
+        const int64_t from = item % each / neurons, to = item % neurons, room = p.delays.room;
+        Value<T> sum = splat<Value<T>>(0);
+        for (int64_t sample = first; sample < last; ++sample) {
+            const int64_t steps = steps_of(p.shape, sample);
+            for (int64_t begin = (segments(steps, kEventSegment) - 1) * kEventSegment; begin >= 0;
+                 begin -= kEventSegment)
+                for (int64_t t = begin; t < begin + kEventSegment && t < steps; ++t)
+                    add(sample, steps, from, to, t, p.elements[(t * batch + sample) * neurons + from], sum);
+            for (int64_t k = room - 1; p.delays.past0 && k >= 0; --k)
+                add(sample, steps, from, to, k - room, p.delays.past0[(sample * room + k) * neurons + from], sum);
+        }
+        p.partials[item] = sum.x;
+    }
+
+    // Adds the terms of a spike that departed at step t-1.
+    SRCELL_INLINE void add(int64_t sample, int64_t steps, int64_t from, int64_t to, int64_t t, T spike,
+                           Value<T>& sum) const {
+        if (spike == 0) return;
+        for (int64_t term = 0; term < p.delays.of.terms; ++term) {
+            const int64_t later = p.delays.steps_of(from, term), at = t + later;
+            const Value<T> factor = {p.delays.of.factor(from, term)};
+            if (later < 0 || at < 0 || at >= steps || factor.x == 0) continue;
+            const Value<T> grad = {p.grad_current[(at * p.shape.batch + sample) * p.shape.neurons + to]};
+            sum = fma(factor * Value<T>{spike}, grad, sum);
+        }
+    }
+};
+
+template <class T>
+struct DelayedWeightSums {
+    static constexpr int kMaxThreads = kThreads;
+    static constexpr bool kLoads = false;
+    DeviceDelayedWeight<T> p;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), neurons = p.shape.neurons, each = neurons * neurons;
+        if (item >= each) return;
+        const int64_t groups = event_groups(p.shape.batch, neurons);
+        p.grad_weight[item % neurons * neurons + item / neurons] =
+            groups ? tree_sum<kTreeLeaves>(p.partials + item, each, groups).x : T(0);
+    }
+};
+
+template <class T>
+void delayed_weight(Queue& queue, const DeviceDelayedWeight<T>& p) {
+    const int64_t each = p.shape.neurons * p.shape.neurons;
+    launch(queue, spread(queue, event_groups(p.shape.batch, p.shape.neurons) * each), DelayedWeightBody<T>{p});
+    launch(queue, spread(queue, each), DelayedWeightSums<T>{p});
 }
 
 template <class T>

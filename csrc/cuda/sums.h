@@ -65,6 +65,14 @@ struct SumRows {
     }
 };
 
+// The sums of `count` partial sums over the samples, (B, count), into a target that may be null.
+template <class T>
+void sum_samples(Queue& queue, int64_t batch, int64_t count, T* partials, T* target) {
+    if (!target) return;
+    const SumRows<T> sums = {{{batch ? partials : target, target}}, batch, count, count, kWarp};
+    launch(queue, {sums.groups(), kThreads, 0}, sums);
+}
+
 // Reduces the partial sums, one per neuron of each sample, to the gradients of the parameters: first over the samples,
 // then, for a parameter of the whole layer, over the neurons.
 template <class T>

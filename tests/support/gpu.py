@@ -16,7 +16,8 @@ from torch import Tensor
 from srcell import EventBatch, integer_src_linear
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu, encode
-from support.inputs import CONSTANTS, PARAMETERS, STATE, Inputs, Outputs, with_values
+from support.inputs import CONSTANTS, PARAMETERS, STATE, WHOLE_STATE, Inputs, Outputs, with_values
+from support.inputs import delayed as with_delays
 from support.inputs import resonant as with_resonance
 
 MODULE = os.environ.get("SRCELL_CUDA_ON_HOST")
@@ -126,6 +127,7 @@ def make_case(
     cell: str = "constants",
     recurrent: bool = False,
     resonant: bool = False,
+    delays: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Inputs, Tensor | EventBatch | None]:
     """By name, the arguments that make a layer (T, B, N) spike; and the input that gets no gradient, or None for
@@ -161,6 +163,8 @@ def make_case(
         given = with_resonance(given, sum(shape))
         if cell != "per neuron":
             given["omega"] = torch.full((), 0.3, dtype=dtype)
+    if delays is not None:
+        given = with_delays(given, sum(shape), *delays)
     return given, x
 
 
@@ -176,7 +180,7 @@ def layer_of(
     def run(*tensors: Tensor) -> list[Tensor]:
         device = tensors[0].device
         given = dict(zip(names, tensors, strict=True)) | {name: moved(y, device) for name, y in options.items()}
-        bias, state = given.pop("bias"), tuple(given.pop(name) for name in (*STATE, "q0") if name in given)
+        bias, state = given.pop("bias"), tuple(given.pop(name) for name in WHOLE_STATE if name in given)
         if "current" in given:
             spikes, final = src(given.pop("current"), bias, state or None, **given)
         else:

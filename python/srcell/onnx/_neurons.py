@@ -94,7 +94,13 @@ def recurrence(
         return after, [spikes]
 
     end, (spikes,) = scan(step, start, inputs, [dtype])
-    return [spikes, *end, *[empty(dtype)] * (4 - states)]
+    return [spikes, *end, *[empty(dtype)] * (5 - states)]
+
+
+def refuse_delays(first_hh: Any | None) -> None:
+    """Raise if the recurrent weights have delays, which have no translation."""
+    if first_hh is not None:
+        raise TypeError("delay_hh: expected no delays of recurrent weights, which have no ONNX form yet, got some")
 
 
 def active_steps(current: ir.Value, lengths: ir.Value) -> Any:
@@ -112,12 +118,15 @@ def src(
     state: Sequence[Any],
     lengths: Any | None,
     weight_hh: Any | None,
+    first_hh: Any | None,
+    factors_hh: Any | None,
     *,
     constants: Sequence[float],
     half_spikes: bool = False,
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src``. In a network exported on a GPU, currents may have half precision."""
+    refuse_delays(first_hh)
     work, half = dtype_of(bias), dtype_of(current)
     if half != work:
         current = op.Cast(current, to=work)
@@ -135,11 +144,14 @@ def src_dense(
     state: Sequence[Any],
     lengths: Any | None,
     weight_hh: Any | None,
+    first_hh: Any | None,
+    factors_hh: Any | None,
     *,
     constants: Sequence[float],
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
+    refuse_delays(first_hh)
     current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
     work, words = dtype_of(bias), ir.DataType.INT64

@@ -73,9 +73,14 @@ class Gpu:
         scratch = self.empty(layer.given.bias, rows, *layer.sizes[1:])
         # The input of the recurrent weights: at step t the spikes of step t-1.
         elements = None if grad_weight_hh is None else self.empty(layer.given.bias, *layer.sizes)
-        by_step = (weight_t, scratch, grad_current, elements)
+        of_factors = None if gradients[1] is None else self.empty(gradients[1], layer.sizes[1], *gradients[1].shape)
+        by_step = (weight_t, scratch, grad_current, elements, of_factors)
         self.launch("lateral_backward", layer.struct, grads, gradients, partials, saved, *by_step)
-        if elements is not None and grad_weight_hh is not None:
+        if elements is not None and grad_weight_hh is not None and layer.given.past_steps:
+            groups = cuda_module().weight_groups(*layer.sizes[1:])
+            sums = self.empty(elements, groups, *weight_t.shape)
+            self.launch("delayed_weight", layer.struct, elements, grad_current, sums, grad_weight_hh)
+        elif elements is not None and grad_weight_hh is not None:
             mask = self.empty(elements, *mask_shape(elements), dtype=torch.int64)
             self.fill_mask(elements, None, mask)
             grad_weight_hh.copy_(
