@@ -296,6 +296,7 @@ def trains_of_exported_networks() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("isa", ISAS)
 def test_exported_networks_match_the_recorded_hashes(isa: str, isa_processes: dict[str, IsaProcess]) -> None:
     recorded = json.loads(SPIKE_TRAINS.read_text())
+    del recorded["delayed, lateral"]  # exported networks have no delays of recurrent weights
     assert isa_processes[isa].call("test_runtime.trains_of_exported_networks") == recorded
 
 
