@@ -94,16 +94,17 @@ struct LateralForwardMemory {
     ThreadMemory memory;
     TileCell<V>* cells = nullptr;
     TileStateOf<V, resonant>* states = nullptr;
-    T* currents = nullptr;
+    T* currents = nullptr;  // (rows, width): of one step, or summed from events before the steps are taken
+    int64_t rows;
     Active<T> active = {};
     UnderWay<T> under_way = {};
 
-    LateralForwardMemory(int64_t neurons, bool events, const LateralDelays<T>& delays, void* given)
-        : memory(bytes(neurons, events, delays), given) {
+    LateralForwardMemory(int64_t neurons, int64_t rows, const LateralDelays<T>& delays, void* given)
+        : memory(bytes(neurons, rows, delays), given), rows(rows) {
         if (!memory) return;
         cells = memory.take<TileCell<V>>(event_tiles(neurons));
         states = memory.take<TileStateOf<V, resonant>>(event_tiles(neurons));
-        currents = memory.take<T>(rows(events) * lateral_width(neurons));
+        currents = memory.take<T>(rows * lateral_width(neurons));
         active = {memory.take<int32_t>(listed(neurons, delays)), memory.take<T>(listed(neurons, delays)), 0};
         if (!delays) return;
         under_way = {delays, neurons, delays.room + 1, ceil_div(neurons, 64)};
@@ -111,18 +112,16 @@ struct LateralForwardMemory {
         under_way.spikes = memory.take<T>(under_way.rows * neurons);
     }
 
-    static int64_t rows(bool events) { return events ? kEventSegment : 1; }
-
     // The most spikes that arrive at one step.
     static int64_t listed(int64_t neurons, const LateralDelays<T>& delays) {
         return neurons * (delays ? delays.of.terms : 1);
     }
 
-    static int64_t bytes(int64_t neurons, bool events, const LateralDelays<T>& delays) {
+    static int64_t bytes(int64_t neurons, int64_t rows, const LateralDelays<T>& delays) {
         const int64_t kept = delays ? delays.room + 1 : 0;
         return ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
                ThreadMemory::bytes_of<TileStateOf<V, resonant>>(event_tiles(neurons)) +
-               ThreadMemory::bytes_of<T>(rows(events) * lateral_width(neurons)) +
+               ThreadMemory::bytes_of<T>(rows * lateral_width(neurons)) +
                ThreadMemory::bytes_of<int32_t>(listed(neurons, delays)) +
                ThreadMemory::bytes_of<T>(listed(neurons, delays)) +
                ThreadMemory::bytes_of<uint64_t>(kept * ceil_div(neurons, 64)) +
@@ -133,7 +132,19 @@ struct LateralForwardMemory {
 // The size of LateralForward::memory in bytes, for any input and without delays.
 template <class V>
 int64_t lateral_forward_memory(int64_t neurons) {
-    return LateralForwardMemory<V, true>::bytes(neurons, true, {});
+    return LateralForwardMemory<V, true>::bytes(neurons, kEventSegment, {});
+}
+
+// The rows of currents that a thread sums from events before it takes their steps. In a layer of several tiles they are
+// summed tile by tile, and are so many that a tile's weights are read often while they are in the cache.
+template <class T>
+int64_t summed_rows(const LateralForward<T>& p) {
+    constexpr int64_t kept = int64_t{1} << 21;  // bytes
+    if (!p.has_events) return 1;
+    if (p.memory || event_tiles(p.shape.neurons) == 1) return kEventSegment;
+    const int64_t fit = kept / (lateral_width(p.shape.neurons) * static_cast<int64_t>(sizeof(T)));
+    const int64_t needed = p.shape.steps < fit ? p.shape.steps * p.shape.batch : fit;
+    return needed < kEventSegment || fit < kEventSegment ? kEventSegment : needed < fit ? needed : fit;
 }
 
 // Sums the events of step t of a sample for one tile.
@@ -146,21 +157,17 @@ SRCELL_INLINE void sum_events_of_step(const LateralForward<scalar_of<V>>& p, int
     sum_events_of_row<V>(p, sample * p.shape.steps + t, weights, width, target);
 }
 
-// Writes the currents of a layer of several tiles into the array of its spikes: tile by tile over all samples, so that
-// a tile's weights stay in the cache. Items are pairs (tile, sample).
+// Sums the currents of `steps` steps from step `begin` on, of the samples [first, last): tile by tile.
 template <class V>
-void sum_events_range(void* self, int64_t begin, int64_t end) {
-    const auto& p = *static_cast<const LateralForward<scalar_of<V>>*>(self);
-    const int64_t plane = p.shape.batch * p.shape.neurons;
-    alignas(64) Row<V> current = {};
-    for (int64_t item = begin; item < end; ++item) {
-        const int64_t number = item / p.shape.batch, sample = item % p.shape.batch;
-        const Tile tile = event_tile_at(p.shape, number, sample);
-        for (int64_t t = 0; t < tile.steps; ++t) {
-            sum_events_of_step<V>(p, sample, number, t, current);
-            store_row<V>(p.spikes + t * plane + tile.offset, current, tile.count);
+void sum_events_of_samples(const LateralForward<scalar_of<V>>& p, int64_t first, int64_t last, int64_t begin,
+                           int64_t steps, scalar_of<V>* currents) {
+    const int64_t all = lateral_width(p.shape.neurons), width = event_tile_width(p.shape.neurons);
+    for (int64_t k = 0; k < event_tiles(p.shape.neurons); ++k)
+        for (int64_t sample = first; sample < last; ++sample) {
+            const int64_t left = steps_of(p.shape, sample) - begin, end = left < steps ? left : steps;
+            scalar_of<V>* const of_sample = currents + (sample - first) * steps * all + k * width;
+            for (int64_t t = 0; t < end; ++t) sum_events_of_step<V>(p, sample, k, begin + t, of_sample + t * all);
         }
-    }
 }
 
 // Adds the active neurons' rows of packed recurrent weights to a row of currents.
@@ -173,8 +180,9 @@ SRCELL_INLINE void add_lateral(const Lateral<scalar_of<V>>& lateral, const Activ
         active.count);
 }
 
+// Advances a sample. `currents` has its currents of all steps, or of no step: they are given, or summed in between.
 template <class V, bool save, bool resonant>
-void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sample,
+void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sample, scalar_of<V>* currents,
                             LateralForwardMemory<V, resonant>& m) {
     using T = scalar_of<V>;
     constexpr int64_t saved = checkpoint_rows(resonant, true);
@@ -188,15 +196,14 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
     }
     if (p.delays) m.under_way.begin(sample, m.active);
     for (int64_t t = 0; t < steps; ++t) {
-        T* current = m.currents;
+        T* current = currents ? currents + t * all : m.currents;
         if (!p.has_events) {
+            if (t + kPrefetch < steps) prefetch_row<kForRead>(p.current + (t + kPrefetch) * plane + first, neurons);
             std::memcpy(current, p.current + t * plane + first, static_cast<size_t>(neurons) * sizeof(T));
-        } else {
-            // Sums all currents of a segment first, so that the processor may overlap their sums.
-            if (t % kEventSegment == 0)
-                for (int64_t k = 0; k < kEventSegment && t + k < steps; ++k)
-                    sum_events_of_step<V>(p, sample, 0, t + k, m.currents + k * all);
-            current += t % kEventSegment * all;
+        } else if (!currents) {
+            // Sums all currents of some steps first, so that the processor may overlap their sums.
+            if (t % m.rows == 0) sum_events_of_samples<V>(p, sample, sample + 1, t, m.rows, m.currents);
+            current += t % m.rows * all;
         }
         if (p.delays) m.under_way.arrive(m.active);
         add_lateral<V>(p.lateral, m.active, all, current);
@@ -246,32 +253,34 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
     const auto& p = job.p;
     const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
-    LateralForwardMemory<V, resonant> m(neurons, p.has_events, p.delays, p.memory);
+    LateralForwardMemory<V, resonant> m(neurons, summed_rows(p), p.delays, p.memory);
     if (!m.memory) {
         job.out_of_memory = true;
         return;
     }
     std::memset(m.currents, 0, static_cast<size_t>(all) * sizeof(scalar_of<V>));  // lanes past the last neuron
     for (int64_t k = 0; k < event_tiles(neurons); ++k) load_cell<resonant>(m.cells[k], p, event_tile_at(p.shape, k, 0));
-    for (int64_t sample = begin; sample < end; ++sample) lateral_forward_sample<V, save>(p, sample, m);
+    // The samples whose currents of all steps are summed together; 0 if the steps of one sample are too many.
+    const int64_t steps = p.shape.steps, whole = p.has_events && steps ? m.rows / steps : 0;
+    for (int64_t first = begin; first < end;) {
+        const int64_t count = clamp_to(whole, 1, end - first);
+        if (whole) sum_events_of_samples<V>(p, first, first + count, 0, steps, m.currents);
+        for (int64_t k = 0; k < count; ++k)
+            lateral_forward_sample<V, save>(p, first + k, whole ? m.currents + k * steps * all : nullptr, m);
+        first += count;
+    }
 }
 
 // Same return value as events_forward(), or kOutOfMemory.
 template <class V>
 int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
     LateralForward<scalar_of<V>> p = call;
-    const int64_t tiles = event_tiles(p.shape.neurons);
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
     const int64_t invalid = p.has_events ? first_invalid_sample(p.events, p.shape) : -1;
     if (invalid >= 0) return invalid;
     if (p.has_events && !p.packed) pack_weight(p);
     if (!p.lateral.is_packed) pack_lateral(p.lateral, p.shape);
     copy_steps(p.delays, p.shape.neurons);
-    if (p.has_events && tiles > 1) {
-        parallel_for(tiles * p.shape.batch, p.shape.threads, sum_events_range<V>, &p);
-        p.has_events = false;
-        p.current = p.spikes;
-    }
     LateralJob<LateralForward<scalar_of<V>>> job = {p, {false}};
     const auto range = p.turn.along
                            ? (p.trace ? lateral_forward_range<V, true, true> : lateral_forward_range<V, false, true>)
