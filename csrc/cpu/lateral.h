@@ -295,12 +295,10 @@ struct LateralBackwardMemory {
     using T = scalar_of<V>;
     ThreadMemory memory;
     BackwardScratch<V, Mode, kEventSegment>* tiles = nullptr;
-    T* deltas = nullptr;           // gradients of the currents of a block's steps and of those after it: a ring of rows
-    T* through = nullptr;          // (width,): gradient of a step's spikes through the recurrent weights
-    Active<T>* active = nullptr;   // (lateral_block + 1,): before each step of a block, and after the last
-    const T** arrivals = nullptr;  // (terms,): rows of `deltas`
-    T* factors = nullptr;          // (terms,)
-    int64_t kept, all;             // rows of `deltas`, and their width
+    T* deltas = nullptr;          // gradients of the currents of a block's steps and of those after it: a ring of rows
+    T* through = nullptr;         // (width,): gradient of a step's spikes through the recurrent weights
+    Active<T>* active = nullptr;  // (lateral_block + 1,): before each step of a block, and after the last
+    int64_t kept, all;            // rows of `deltas`, and their width
 
     explicit LateralBackwardMemory(const LateralBackward<T>& p)
         : memory(bytes(p)), kept(kept_of(p)), all(lateral_width(p.shape.neurons)) {
@@ -311,8 +309,6 @@ struct LateralBackwardMemory {
         through = memory.take<T>(all);
         active = memory.take<Active<T>>(rows);
         for (int64_t t = 0; t < rows; ++t) active[t] = {memory.take<int32_t>(neurons), memory.take<T>(neurons), 0};
-        arrivals = memory.take<const T*>(p.delays.of.terms);
-        factors = memory.take<T>(p.delays.of.terms);
     }
 
     // A step's spikes reach the next step, or with delays as many further ones as the sample has.
@@ -327,8 +323,7 @@ struct LateralBackwardMemory {
         return ThreadMemory::bytes_of<BackwardScratch<V, Mode, kEventSegment>>(event_tiles(neurons)) +
                ThreadMemory::bytes_of<T>(kept_of(p) * all) + ThreadMemory::bytes_of<T>(all) +
                ThreadMemory::bytes_of<Active<T>>(rows) +
-               rows * (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons)) +
-               ThreadMemory::bytes_of<const T*>(p.delays.of.terms) + ThreadMemory::bytes_of<T>(p.delays.of.terms);
+               rows * (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons));
     }
 
     // The row of a step in the ring.
@@ -467,38 +462,19 @@ void add_events_of_block(const WeightSums<T>& sums, int64_t group, int64_t begin
             for (int64_t t = from; t < to; ++t) add(t, sums.of(k, group), k * width);
 }
 
-// Adds the sum over `count` terms of factors[k] * rows[k] to a row of `width` elements, a multiple of 16.
-template <class V>
-SRCELL_INLINE void add_terms(scalar_of<V>* row, int64_t width, const scalar_of<V>* const* rows,
-                             const scalar_of<V>* factors, int64_t count) {
-    using S = single_of<V>;
-    constexpr int64_t lanes = VecTraits<S>::width, step = lanes < 16 ? 16 : lanes;
-    for (int64_t k = 0; k < width; k += step) {
-        S sum[step / lanes];
-        for (int64_t r = 0; r < step / lanes; ++r) sum[r] = load<S>(row + k + r * lanes);
-        for (int64_t term = 0; term < count; ++term) {
-            const S factor = splat<S>(factors[term]);
-            for (int64_t r = 0; r < step / lanes; ++r)
-                sum[r] = fma(factor, load<S>(rows[term] + k + r * lanes), sum[r]);
-        }
-        for (int64_t r = 0; r < step / lanes; ++r) store(row + k + r * lanes, sum[r]);
-    }
-}
-
 // Adds the part of a spike to the gradient of the recurrent weights: to the rows of the tile that begins at `column`.
 template <class V, class Mode>
 SRCELL_INLINE void add_spike(const LateralBackward<scalar_of<V>>& p, const Departure& departure, int64_t neuron,
                              scalar_of<V> value, scalar_of<V>* rows, int64_t column,
-                             LateralBackwardMemory<V, Mode>& m) {
+                             const LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
     const int64_t width = event_tile_width(p.shape.neurons);
-    int64_t count = 0;
     for_each_term(p, departure, neuron, m, [&](const T* delta, T factor, int64_t) SRCELL_LAMBDA_INLINE {
-        if (factor == 0) return;
-        m.arrivals[count] = delta + column;
-        m.factors[count++] = factor * value;
+        const T scaled = factor * value;
+        if (factor != 0)
+            add_to_rows<V>(
+                rows, width, [neuron](int64_t) SRCELL_LAMBDA_INLINE { return neuron; }, &scaled, 1, delta + column);
     });
-    add_terms<V>(rows + neuron * width, width, m.arrivals, m.factors, count);
 }
 
 // The gradients of a sample's past before its first step, and what its spikes add to other gradients.

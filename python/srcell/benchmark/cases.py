@@ -22,6 +22,18 @@ LABELS = {
     "delayed": "srcell, events delayed by whole steps",
     "interpolated": "srcell, events delayed by fractions",
     "delays": "srcell, events, delays learnt",
+    "lateral": "srcell, recurrent weights",
+    "whole-10": "srcell, whole delays up to 10",
+    "whole-200": "srcell, whole delays up to 200",
+    "fractional-10": "srcell, delays up to 10",
+    "fractional-200": "srcell, delays up to 200",
+    "learnt-10": "srcell, learnt delays up to 10",
+    "learnt-200": "srcell, learnt delays up to 200",
+    "gathered-10": "PyTorch, gathered, up to 10",
+    "compiled-10": "PyTorch, compiled, up to 10",
+    "gathered-200": "PyTorch, gathered, up to 200",
+    "compiled-200": "PyTorch, compiled, up to 200",
+    "picked-200": "PyTorch, picked, up to 200",
     "runtime": "srcell.runtime, exported",
     "rnn": "nn.RNN (another cell)",
     "gru": "nn.GRU (another cell)",
@@ -36,6 +48,7 @@ class Setting:
     Attributes:
         case: the key in ``CASES`` that the setting belongs to.
         subject: what is timed: "recurrence" (neurons on given currents), "layer" (neurons behind a linear synapse),
+            "lateral" (such a layer with recurrent weights, on events in srcell and on a dense input in PyTorch),
             "stack" (several layers), "classifier" (a stack and its readout, forward only), "module" (a torch module),
             "step" (modules that advance by one step, forward only) or "import" (a new Python that imports torch and the
             row's package).
@@ -77,6 +90,8 @@ class Setting:
 def _make_cases() -> dict[str, tuple[Setting, ...]]:
     ours = ("dense", "events")
     layer = ("eager", "compiled", "sparse", *ours, "gru")
+    lateral = ("lateral", *(f"{kind}-{most}" for most in (10, 200) for kind in ("whole", "fractional", "learnt")))
+    lateral += ("gathered-10", "compiled-10", "gathered-200", "compiled-200", "picked-200")
     recurrence = Setting("recurrence", "recurrence", 784, (100,), ("eager", "compiled", "srcell"))
     small = Setting("784-100", "layer", 784, (100,), layer)
     large = Setting("784-512", "layer", 784, (512,), layer)
@@ -98,6 +113,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
             *(replace(recurrence, case="resonance", neurons=(n,), rows=("srcell", "resonant")) for n in (100, 512)),
         ),
         "delays": (replace(small, case="delays", rows=("events", "delayed", "interpolated", "delays")),),
+        "lateral-delays": (Setting("lateral-delays", "lateral", 784, (256,), lateral, steps=200, batch=128),),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": (replace(classifier, batch=1), classifier),
         # Tiny workloads, which measure the overhead of a call.
@@ -156,7 +172,11 @@ def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = Fa
     settings = [replace(setting, threads=setting.threads or threads) for setting in settings]
     if quick:
         settings = [
-            replace(setting, batch=min(setting.batch, 32), rows=tuple(row for row in setting.rows if row != "compiled"))
+            replace(
+                setting,
+                batch=min(setting.batch, 32),
+                rows=tuple(row for row in setting.rows if not row.startswith("compiled")),
+            )
             for setting in settings
         ]
     return settings

@@ -26,6 +26,7 @@ from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
 from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
 from .cases import Setting
+from .lateral_delays import gathered, picked, srcell_call, weight_of
 
 CHUNK = 20  # steps per torch.compile graph: more take minutes to compile, fewer run slower
 CLASSES = 10
@@ -78,15 +79,18 @@ def _eager(setting: Setting) -> Neuron:
     return lambda current, bias: src_reference(current, bias, **setting.modes)[0]
 
 
-def _compiled(setting: Setting) -> Neuron:
+def _compile(function: Any) -> Any:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise UnavailableError(f"torch.compile needs a C++ compiler, and {compiler} is not installed")
+    return torch.compile(function, dynamic=False)
 
+
+def _compiled(setting: Setting) -> Neuron:
     def chunk(current: Tensor, bias: Tensor, i: Tensor, h: Tensor, hs: Tensor) -> tuple[Tensor, AnyState]:
         return src_reference(current, bias, SRCState(i, h, hs), **setting.modes)
 
-    compiled_chunk = torch.compile(chunk, dynamic=False)
+    compiled_chunk = _compile(chunk)
 
     def neuron(current: Tensor, bias: Tensor) -> Tensor:
         zeros = torch.zeros_like(current[0])
@@ -193,6 +197,26 @@ def _layer_rows(setting: Setting) -> Callable[[str], Row]:
                 return neuron(spikes.dense @ weight.t(), bias)
 
         return Row(call, (weight, bias))
+
+    return row
+
+
+def _lateral_rows(setting: Setting) -> Callable[[str], Row]:
+    spikes = Spikes(setting)
+    weight, bias = _weight_and_bias(setting)
+    weight_hh = weight_of(setting.neurons[0])
+    leaves = weight, bias, weight_hh
+
+    def row(name: str) -> Row:
+        kind, _, most = name.partition("-")
+        if kind in ("gathered", "compiled", "picked"):
+            if kind == "picked":
+                scan = picked(setting, int(most))
+            else:
+                scan = gathered(setting, int(most), _compile if kind == "compiled" else lambda f: f, CHUNK)
+            return Row(lambda: scan(spikes.dense @ weight.t(), bias, weight_hh), leaves)
+        call, learnt = srcell_call(setting, name, spikes.events, *leaves)
+        return Row(call, (*leaves, *learnt))
 
     return row
 
@@ -331,6 +355,7 @@ def _import_rows(setting: Setting) -> Callable[[str], Row]:
 MAKERS: dict[str, Callable[[Setting], Callable[[str], Row]]] = {
     "recurrence": _recurrence_rows,
     "layer": _layer_rows,
+    "lateral": _lateral_rows,
     "stack": _network_rows,
     "classifier": _network_rows,
     "step": _step_rows,
