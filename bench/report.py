@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
 PYTORCH = ("eager", "compiled")
+PEERS = ("gathered", "compiled", "picked")  # PyTorch's rows of a layer with delays
 COLOURS = {row: f"C{number}" for number, row in enumerate(LABELS)}
 
 Document = dict[str, Any]
@@ -180,6 +181,20 @@ def modes_table(document: Document) -> Iterator[str]:
     times = {False: "default", True: "through time"}
     names = [f"{r['setting']['surrogate']}, {times[r['setting']['recurrent_grad']]}" for r in results]
     yield from markdown_table(["milliseconds, forward / forward and backward", *names], pass_rows(results))
+
+
+def delays_table(document: Document) -> Iterator[str]:
+    """Times of a layer whose recurrent weights have delays, and how many times as long the best PyTorch takes."""
+    (result,) = results_of(document, "lateral-delays")
+    found = {row: [median(result, row, key) for key in (FORWARD, BOTH)] for row in result["milliseconds"]}
+    rows = []
+    for row, times in found.items():
+        peers = [found[name] for name in found if name.split("-")[0] in PEERS and name.split("-")[-1] == row[6:]]
+        ratios = [f"{min(p[k] for p in peers) / times[k]:.1f}" for k in range(2)] if row.startswith("whole") else ["-"]
+        rows.append([LABELS[row], " / ".join(map(format_ms, times)), " / ".join(ratios)])
+    yield from markdown_table(
+        ["milliseconds, forward / forward and backward", "784-256", "times faster than the best PyTorch"], rows
+    )
 
 
 def pass_rows(results: list[Result]) -> list[list[str]]:

@@ -136,6 +136,16 @@ def read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text())
 
 
+def delays_machine() -> str:
+    """The machine on which the layer with delays was measured."""
+    found = read("lateral-delays.json")
+    environment = found["environment"]
+    return (
+        f"{found['processor']}, {environment['threads']} threads, {environment['isa']}, torch {environment['torch']}; "
+        f"commit {found['commit']}, {found['date']}."
+    )
+
+
 def speed(table: Callable[[Any], Any]) -> Callable[[], str]:
     """A table of bench/report.py."""
     return lambda: report.lines(table(read("speed.json")))
@@ -225,6 +235,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-inference": speed(report.latency_table),
     "speed-modes": speed(report.modes_table),
     "speed-one-thread": speed(report.one_thread_table),
+    "speed-delays": lambda: report.lines(report.delays_table(read("lateral-delays.json"))),
+    "speed-delays-machine": delays_machine,
     "accuracy": accuracy(
         lambda name: (
             "/" not in name and not name.startswith(("depth-", "resonance-")) and name not in accuracy_rows.BESIDE

@@ -17,7 +17,7 @@ import torch
 
 import srcell
 from srcell import benchmark
-from srcell.benchmark import CASES, LABELS, Setting, cases, rows, timing
+from srcell.benchmark import CASES, LABELS, Setting, cases, lateral_delays, rows, timing
 from srcell.benchmark.cases import BOTH, FORWARD
 from srcell.benchmark.rows import MAKERS
 from srcell.cli import build_parser, main
@@ -27,6 +27,13 @@ BENCH = Path(__file__).parent.parent / "bench"
 TINY = {
     "recurrence": Setting("recurrence", "recurrence", 6, (4,), ("eager", "srcell")),
     "layer": Setting("layer", "layer", 6, (4,), ("eager", "sparse", "dense", "events", "gru")),
+    "lateral": Setting(
+        "lateral",
+        "lateral",
+        6,
+        (4,),
+        ("lateral", "whole-10", "fractional-10", "learnt-10", "gathered-10", "picked-200"),
+    ),
     "stack": Setting("stack", "stack", 6, (5, 10), ("eager", "dense", "events"), surrogate="relu"),
     "classifier": Setting("classifier", "classifier", 6, (10,), ("eager", "dense", "events"), recurrent_grad=True),
     "step": Setting("step", "step", 6, (4,), ("srcell", "rnn", "gru")),
@@ -97,6 +104,21 @@ def test_the_rows_of_a_setting_do_the_same_work(name: str) -> None:
     bound = (rows["eager"].call() - expected).abs().max().item()
     for output in outputs.values():
         torch.testing.assert_close(output, expected, atol=4 * bound, rtol=0)
+
+
+def test_the_rows_of_a_layer_with_delays_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same delays. Chunks of 7 steps pass on a history that is longer than a chunk."""
+    monkeypatch.setattr(lateral_delays, "drawn", lambda setting, most, whole: torch.tensor([0.0, 10.0, 3.0, 7.0]))
+    monkeypatch.setattr(rows, "CHUNK", 7)
+    torch.manual_seed(0)
+    make_row = MAKERS["lateral"](replace(TINY["lateral"], steps=40, batch=16))
+    made = [make_row(name) for name in ("whole-10", "fractional-10", "learnt-10", "gathered-10", "picked-10")]
+    outputs = [row.call() for row in made]
+    assert (outputs[0] > 0.5).any() and not torch.equal(outputs[0], make_row("lateral").call())
+    for row, output in zip(made, outputs, strict=True):
+        torch.testing.assert_close(output, outputs[0], atol=1e-3, rtol=0)
+        output.sum().backward()
+        assert all(leaf.grad is not None and leaf.grad.any() for leaf in row.leaves)
 
 
 def test_compiled_chunks_equal_the_eager_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:

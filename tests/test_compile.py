@@ -93,6 +93,11 @@ COMPILED: dict[str, Callable[[], Compiled]] = {
     "SRC": lambda: Compiled(
         make_layer(6, 8, 2, initial_state="rest"), [make_spikes(13, STEPS, BATCH, 6), None, LENGTHS]
     ),
+    "SRC with delays": lambda: Compiled(
+        SRC(6, 8, lateral=True, delay_hh=torch.linspace(0, 4, 8), max_delay=4, learnable=["delay_hh"]),
+        [make_spikes(13, STEPS, BATCH, 6), None, LENGTHS],
+        fullgraph=NEW_TORCH,
+    ),
     "SRC with bounded parameters": lambda: Compiled(
         bounded_layer(), [(noise(5, 20, 2, 3) > 0).float()], fullgraph=NEW_TORCH
     ),
@@ -261,6 +266,7 @@ class Counted(nn.Module):
 
 SAVED: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "SRC": lambda: (SRC(6, 4, 2, lateral=True, initial_state="rest", learnable=["rho"]), spikes()),
+    "SRC with delays": lambda: (SRC(6, 4, lateral=True, delay_hh=1.5, omega=0.3), spikes()),
     "SRCCell": lambda: (SRCCell(6, 4), spikes()[0]),
     "SRCConv2d": lambda: (SRCConv2d(1, 2, 3), spikes().view(30, 2, 1, 3, 2).repeat(1, 1, 1, 1, 2)),
     "IntegerSRC": lambda: (IntegerSRC(6, 4), spikes()),

@@ -5,6 +5,8 @@ memory. Compilation is tested in test_compile.py.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
@@ -12,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from srcell import SRC, delay, src, src_linear
 from support.calls import CALLS, ENCODERS, NEW_TORCH, Call, spikes, with_gradients
-from support.inputs import make_currents, make_linear_inputs, noise, with_values
+from support.inputs import make_currents, make_lateral, make_linear_inputs, noise, with_values
 from support.modes import MODES, runs_in
 
 
@@ -24,8 +26,13 @@ def test_a_call_in_a_mode_gives_the_eager_result(name: str, mode: str) -> None:
 
 
 @pytest.mark.skipif(not NEW_TORCH, reason="torch 2.4 has no vmap of operators of lists")
-def test_vmap_trains_several_models_as_each_alone() -> None:
-    models = [SRC(6, 4, learnable=["alpha"]) for _ in range(3)]
+@pytest.mark.parametrize(
+    "options",
+    [{"learnable": ["alpha"]}, {"lateral": True, "delay_hh": 2.25, "max_delay": 9, "learnable": ["delay_hh"]}],
+    ids=["alpha", "delays"],
+)
+def test_vmap_trains_several_models_as_each_alone(options: Any) -> None:
+    models = [SRC(6, 4, **options) for _ in range(3)]
     parameters, _ = torch.func.stack_module_state(models)
     x = spikes()
     made = torch.func.vmap(lambda p: torch.func.functional_call(models[0], p, (x,))[0])(parameters)
@@ -46,6 +53,10 @@ DIFFERENTIABLE: dict[str, Call] = {
         [make_currents(1, 20, 3, 5), SYNAPSE["bias"]],
     ),
     "events": (lambda v, w: src_linear(with_values(EVENTS, v), w, -6.0), [SYNAPSE["values"], WEIGHT]),
+    "delayed recurrent weights": (
+        lambda c, v, d: src(c, -6.0, weight_hh=v, delay_hh=d, max_delay=9),
+        [make_currents(1, 20, 3, 5), make_lateral(1, 5), 4.5 + 4 * noise(6, 5)],
+    ),
     "delay": (
         lambda x, d: delay(x, d, max_delay=9, width=2),
         [EVENTS.to_dense(torch.float64), 4.5 + 4 * noise(6, 6)],

@@ -191,6 +191,11 @@ def test_trained_weights_keep_the_documented_share_of_spikes(tmp_path: Path) -> 
     assert (logits.argmax(1) == wanted.argmax(1)).all()
 
 
+def test_delays_of_recurrent_weights_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(torch.onnx.OnnxExporterError, match="delay_hh: expected no delays of recurrent weights"):
+        export(srcell.SpikesOnly(SRC(6, 4, lateral=True, delay_hh=2.0)), tmp_path / "net.onnx", torch.zeros(3, 2, 6))
+
+
 def test_the_recorded_measurements_are_within_the_promised_bounds() -> None:
     rows = json.loads((ROOT / "bench" / "results" / "onnx.json").read_text())["rows"]
     assert {"784-100", "deep", "lateral"} <= {row["network"] for row in rows}

@@ -91,10 +91,12 @@ def calls_of_layers(
 OUTSIDE_LAYERS = calls_outside_layers(spikes(), images())
 # The weights are made before any mode is entered.
 _LAYER, _MAPS, _INTEGERS, _DELAY = SRC(6, 4), SRCConv2d(1, 2, 3), IntegerSRC(6, 4), Delay(6, 9)
+_DELAYED = SRC(6, 4, lateral=True, delay_hh=2.0 * torch.arange(4) + 0.5, max_delay=9)
 CALLS: dict[str, Call] = {
     **OUTSIDE_LAYERS,
     **calls_of_layers(spikes(), noise(3, 4, 6).float(), torch.tensor([30, 17])),
     "SRC": (_LAYER, [spikes()]),
+    "SRC with delays": (_DELAYED, [spikes()]),
     "SRCConv2d": (lambda x: _MAPS(x.view(30, 2, 1, 2, 3).repeat(1, 1, 1, 2, 2)), [spikes()]),
     "IntegerSRC": (_INTEGERS, [spikes()]),
     "Delay": (_DELAY, [spikes()]),

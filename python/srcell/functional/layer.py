@@ -119,6 +119,8 @@ def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tens
 def _delays(lateral: Lateral, features: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
     """How many steps of spikes a layer keeps for the delays of its recurrent weights, and their terms."""
     _, _, delay, most, width = lateral
+    if delay is None and most is None and type(width) is int and width == 1:
+        return 0, None, None
     width = as_int("delay_width", width, MOST_DELAY, minimum=1)
     if delay is None:
         if most is not None:
@@ -213,7 +215,10 @@ def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool
 
 def final_state(layer: LayerArguments, *tensors: Tensor) -> AnyState:
     """The state that an operator returned, of whose tensors STATE some are empty."""
-    named, names = dict(zip(STATE, tensors, strict=True)), states_of(layer)
+    names = states_of(layer)
+    if len(names) == len(SRCState._fields):
+        return SRCState(*tensors[: len(names)])
+    named = dict(zip(STATE, tensors, strict=True))
     return state_type(resonates(layer), layer.past_steps > 0)(*[named[name] for name in names])
 
 

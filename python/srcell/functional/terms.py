@@ -15,8 +15,11 @@ MOST_DELAY = 65535
 
 def check_delays(name: str, delay: Tensor, most: int) -> None:
     """Raise if delays on the CPU are not in [0, most]."""
-    if delay.numel() and can_look(delay):
-        low, high = (float(x) for x in delay.detach().aminmax())
+    if not (delay.numel() and can_look(delay)):
+        return
+    bounds = torch.stack(delay.detach().aminmax())
+    if has_memory(bounds):  # not in a mode of fake tensors, even if the delay is real
+        low, high = bounds.tolist()
         if not 0 <= low <= high <= most:
             raise ValueError(f"{name}: expected values in [0, max_delay] = [0, {most}], got {low:.9g} to {high:.9g}")
 
@@ -35,8 +38,10 @@ def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | N
     wide = delay.to(torch.float64)
     whole = wide.detach().floor()
     # Without any delay there is nothing to see, and the result has the form that it has where nothing is looked at.
-    if width == 1 and not keep and can_look(delay) and delay.numel() and bool((whole == wide).all()):
-        return whole.to(torch.int32), None
+    if width == 1 and not keep and can_look(delay) and delay.numel():
+        all_whole = (whole == wide).all()
+        if has_memory(all_whole) and bool(all_whole):
+            return whole.to(torch.int32), None
     rest, term = wide - whole, torch.arange(2 * width, device=delay.device)
     height = torch.where(term < width, term + 1, 2 * width - 1 - term)
     slope = torch.where(term < width, -1.0, 1.0).to(torch.float64)

@@ -13,7 +13,7 @@ from typing_extensions import Unpack  # torch needs it too
 from .._arguments import as_float, as_int, check_bool, check_choice, describe, require_dense
 from .._state import AnyState, state_type
 from ..functional import rest_state, src
-from ..functional.layer import FLOAT32_PI, Cell, Lateral, Parameter, State, check_gradient_mode, check_state
+from ..functional.layer import FLOAT32_PI, NO_LATERAL, Cell, Lateral, Parameter, State, check_gradient_mode, check_state
 from ..functional.terms import MOST_DELAY
 from ..ops._layer import PLAIN_STATE
 from ..ops._memory import has_memory
@@ -305,6 +305,8 @@ class Neurons(HasConstants):
 
     def _recurrence_of(self, suffix: str) -> Lateral:
         """The recurrent weights and their delays to run with; learnt delays are clamped to their domain."""
+        if not self.lateral:
+            return NO_LATERAL
         delay = getattr(self, f"delay_hh{suffix}") if self.delayed else None
         if "delay_hh" in self.learnable:
             delay = _clamped(delay, "delay_hh", self.max_delay)

@@ -21,6 +21,12 @@ PARAMETERS = core.parameters[1:]  # the bias comes first
 # Resonant neurons have an omega, the last parameter, and a q; with delayed recurrent weights there is a past.
 STATE = ("i", "h", "hs", "q", "past")
 PLAIN_STATE = STATE[:3]
+STATES = {
+    (resonant, delayed): (*PLAIN_STATE, *STATE[3:4] * resonant, *STATE[4:] * delayed)
+    for resonant in (False, True)
+    for delayed in (False, True)
+}
+NO_DELAYS = core.LateralDelays(0, 0, 0, 0)
 CONSTANTS = len(PARAMETERS) - 1, len(PARAMETERS)  # how many there are without and with resonance
 SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
@@ -80,11 +86,13 @@ def resonates(layer: LayerArguments) -> bool:
 
 def states_of(layer: LayerArguments) -> tuple[str, ...]:
     """The names of the state's tensors."""
-    return (*PLAIN_STATE, *("q",) * resonates(layer), *("past",) * (layer.past_steps > 0))
+    return STATES[resonates(layer), layer.past_steps > 0]
 
 
 def in_slots(names: Sequence[str], tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     """A tensor, or None, for each of STATE, from the tensors of these names."""
+    if names is STATES[False, False]:  # most calls
+        return [*tensors, None, None]
     given = dict(zip(names, tensors, strict=False))
     return [given.get(name) for name in STATE]
 
@@ -173,8 +181,10 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
         check_tensor(name, x, like, *vectors)
     if not backward and len(layer.state) not in (0, len(state), len(state) - (layer.past_steps > 0)):
         raise ValueError(f"state: expected 0 or {len(state)} tensors, got {len(layer.state)}")
+    plane = batch, neurons
     for name, given in zip(state, layer.state, strict=False):
-        check_optional(f"{name}0" if backward else f"state.{name}", given, like, state_shape(name, sizes, layer))
+        shape = plane if name != "past" else state_shape(name, sizes, layer)
+        check_optional(f"{name}0" if backward else f"state.{name}", given, like, shape)
     if sizes[0] < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
         raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
     if layer.lengths is not None:
@@ -184,7 +194,8 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
             raise ValueError(f"{name}: expected one of {', '.join(SURROGATES)}, got {chosen!r}")
     if layer.weight_hh is not None:
         check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
-    check_delays(neurons, like, layer)
+    if layer.past_steps or layer.first_hh is not None or layer.factors_hh is not None:
+        check_delays(neurons, like, layer)
 
 
 def check_delays(neurons: int, like: Like, layer: LayerArguments) -> None:
@@ -293,15 +304,17 @@ def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: 
     given = given._replace(
         bias=contiguous(given.bias),
         cell=[contiguous(x) for x in given.cell],
-        state=[or_contiguous(x) for x in given.state],
-        lengths=or_contiguous(given.lengths),
-        weight_hh=or_contiguous(given.weight_hh),
-        first_hh=or_contiguous(given.first_hh),
-        factors_hh=or_contiguous(given.factors_hh),
+        state=[None if x is None else contiguous(x) for x in given.state],
+        lengths=None if given.lengths is None else contiguous(given.lengths),
+        weight_hh=None if given.weight_hh is None else contiguous(given.weight_hh),
     )
     parameters, sizes = [given.bias, *given.cell], tuple(sizes)
-    state = in_slots(OF_STATE if backward else states_of(given), given.state)
-    delays = core.LateralDelays(terms_of(given), given.past_steps, address(given.first_hh), address(given.factors_hh))
+    state, delays = given.state, NO_DELAYS
+    if given.first_hh is not None:
+        given = given._replace(first_hh=contiguous(given.first_hh), factors_hh=or_contiguous(given.factors_hh))
+        tables = address(given.first_hh), address(given.factors_hh)
+        delays = core.LateralDelays(terms_of(given), given.past_steps, *tables)
+        state = in_slots(OF_STATE if backward else states_of(given), state)
     struct = core.Layer(
         like.dtype == torch.float64,
         not _gpu.is_gpu(like.device),
@@ -311,7 +324,7 @@ def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: 
         given.constants,
         addresses(parameters),
         [0 if x.numel() == 1 else 1 for x in parameters],
-        addresses(state) if given.state else [],
+        addresses(state),
         given.surrogate == "relu",
         given.recurrent_grad,
         address(given.weight_hh),
@@ -331,8 +344,9 @@ def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dty
 
 def empty_state(layer: Layer, backend: Cpu | _gpu.Gpu, names: Sequence[str]) -> list[Tensor | None]:
     """Uninitialised tensors for STATE, None for all but these names."""
-    shapes = (state_shape(name, layer.sizes, layer.given) for name in names)
-    return in_slots(names, [backend.empty(layer.given.bias, *shape) for shape in shapes])
+    bias, plane, given = layer.given.bias, layer.sizes[1:], layer.given
+    shapes = (plane if name != "past" else state_shape(name, layer.sizes, given) for name in names)
+    return in_slots(names, [backend.empty(bias, *shape) for shape in shapes])
 
 
 class Forward(NamedTuple):
