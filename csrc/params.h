@@ -360,8 +360,8 @@ struct LateralForward : EventsForward<T> {
     Lateral<T> lateral;
     LateralDelays<T> delays;
     T* past;  // (B, room, N) out: as past0, after a sample's last step; null without delays
-    // Scratch, used if threads <= 1: lateral_forward_memory(N) bytes, aligned to 64. If null, each thread allocates its
-    // own.
+    // Scratch, used if threads <= 1 and without delays: lateral_forward_memory(N) bytes, aligned to 64. If null, each
+    // thread allocates its own.
     void* memory;
 };
 

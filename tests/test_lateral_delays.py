@@ -271,6 +271,35 @@ def test_checkpoints_and_descriptions_have_the_delays() -> None:
     assert torch.equal(built.delay_hh_l0, module.delay_hh_l0)
 
 
+def test_a_module_is_made_where_tensors_hold_no_values() -> None:
+    """Regression: a number became a tensor on meta, whose size is unknown."""
+    with torch.device("meta"):
+        assert SRC(7, 11, lateral=True, delay_hh=3.5).max_delay == 4
+        with pytest.raises(ValueError, match="delay_hh: expected values in"):
+            SRC(7, 11, lateral=True, delay_hh=5.0, max_delay=4)
+
+
+def test_fixed_delays_beyond_max_delay_are_not_loaded() -> None:
+    module, other = module_of(delay_hh=2.0), module_of(delay_hh=9.0)
+    with pytest.raises(RuntimeError, match=r"delay_hh_l0: expected values in \[0, max_delay\] = \[0, 2\], got 9 to 9"):
+        module.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("learnable", [(), ("delay_hh",)])
+def test_delays_rounded_up_in_half_precision_are_clamped(learnable: tuple[str, ...]) -> None:
+    module = SRC(7, 11, lateral=True, delay_hh=303.0, max_delay=303, learnable=learnable, dtype=torch.bfloat16)
+    assert module.delay_hh_l0 == 304
+    assert module(x_of().bfloat16())[1].past.shape == (1, 3, 304, 11)
+
+
+def test_delays_are_computed_in_the_dtype_of_the_layer() -> None:
+    inputs = inputs_of((20, 2, 5), 6, 1)
+    options = {"weight_hh": inputs["weight_hh"], "max_delay": 6}
+    rough = inputs["delay_hh"].bfloat16()
+    made, expected = (src(inputs["current"], -6.0, delay_hh=d, **options)[0] for d in (rough, rough.double()))
+    assert made.any() and torch.equal(made, expected)
+
+
 def test_a_recording_has_the_states_of_a_call() -> None:
     module = module_of(delay_hh=3.25)
     with srcell.record(module) as recording:
@@ -355,6 +384,22 @@ def refused(**options: Any) -> Any:
     Message(
         r"state.past: expected shape \(2, 4, 3\), got \(2, 3, 3\)",
         refused(state=(*[torch.zeros(2, 3)] * 3, torch.zeros(2, 3, 3))),
+        ValueError,
+    ),
+    Message(
+        "delay_width: expected 1 without delay_hh, got 2",
+        refused(delay_hh=None, max_delay=None, delay_width=2),
+        ValueError,
+    ),
+    Message("delay_width: expected 1 without delay_hh", lambda: SRC(2, 3, lateral=True, delay_width=2), ValueError),
+    Message(
+        "delay_hh: expected a number or a tensor, got Spread",
+        lambda: SRC(2, 3, lateral=True, delay_hh=srcell.spread(0.1, 0.5)),
+        TypeError,
+    ),
+    Message(
+        "max_delay: expected it with delay_hh",
+        lambda: src_reference(C, torch.tensor(-6.0), weight_hh=V, delay_hh=1.0),
         ValueError,
     ),
     Message("delay_hh: expected lateral=True beside it", lambda: SRC(2, 3, delay_hh=1.0), ValueError),

@@ -99,7 +99,7 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
 // i, h, hs, q and past; the address of q is 0 without resonance, that of past without delays.
 constexpr size_t kStates = 5, kPast = 4;
 
-// The delays of a layer's recurrent weights, with their values checked.
+// The delays of a layer's recurrent weights; check() checks their values.
 struct LateralDelayCall {
     int64_t terms = 0, room = 0;
     Address first = 0, factors = 0;
@@ -115,9 +115,9 @@ struct LateralDelayCall {
     void check(int64_t neurons) const {
         for (int64_t n = 0; n < neurons && terms; ++n) {
             const int64_t start = pointer<const int32_t>(first)[n];
-            if (start <= -terms || start + terms > room + 1)
-                value_error("first_hh: expected terms of 0 to ", room, " steps, got ", terms, " from ", start,
-                            " on for neuron ", n);
+            if (start <= -terms || start > room - terms + 1)
+                value_error("first_hh: expected terms of 0 to ", room, " steps (delay_hh in [0, max_delay]), got ",
+                            terms, " from ", start, " on for neuron ", n);
         }
     }
 };
@@ -126,8 +126,8 @@ struct LateralDelayCall {
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
-    std::vector<Address> state;                          // before the first step, kStates or none; 0 or absent: zeros
-    bool relu, recurrent, resonant;                      // resonant: there are neurons, and they have a q
+    std::vector<Address> state;      // before the first step, in the order of kStates; 0 or absent: zeros
+    bool relu, recurrent, resonant;  // resonant: there are neurons, and they have a q
     std::variant<OwnTurn<float>, OwnTurn<double>> turn;  // empty without resonance or neurons, and on a GPU
     // On a GPU: the arrays of a Turn, one after the other, which make_turn() of srcell._cuda fills.
     Address device_turn = 0;

@@ -6,10 +6,11 @@
 // synapse's current (given, or summed from events as in events.h); then the weights of the neurons active at step t-1
 // are added, in ascending order of the neurons. The weights of silent neurons are not read. Backwards, the gradient of
 // a spike is the dot product of its neuron's weights with the gradients of the next step's currents; with the relu
-// derivative it is computed for active neurons only.
+// derivative it is computed for active neurons only. With delays the spikes that arrive at a step take the place of
+// those of step t-1, and a spike has such a product with the currents of each step at which a term of it arrives.
 
-// The number of steps whose current gradients are kept at a time. With several tiles it is larger, because each change
-// of tile brings another tile's weights into the cache.
+// The number of steps whose spikes are added to weight gradients at a time. With several tiles it is larger, because
+// each change of tile brings another tile's weights into the cache.
 SRCELL_INLINE int64_t lateral_block(int64_t tiles) { return tiles > 1 ? 8 * kEventSegment : kEventSegment; }
 
 // Memory of one thread, aligned to cache lines: the caller's, or its own; null if the allocation failed.
@@ -141,7 +142,7 @@ template <class T>
 int64_t summed_rows(const LateralForward<T>& p) {
     constexpr int64_t kept = int64_t{1} << 21;  // bytes
     if (!p.has_events) return 1;
-    if (p.memory || event_tiles(p.shape.neurons) == 1) return kEventSegment;
+    if ((p.memory && !p.delays) || event_tiles(p.shape.neurons) == 1) return kEventSegment;
     const int64_t fit = kept / (lateral_width(p.shape.neurons) * static_cast<int64_t>(sizeof(T)));
     const int64_t needed = p.shape.steps < fit ? p.shape.steps * p.shape.batch : fit;
     return needed < kEventSegment || fit < kEventSegment ? kEventSegment : needed < fit ? needed : fit;
@@ -253,7 +254,7 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
     const auto& p = job.p;
     const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
-    LateralForwardMemory<V, resonant> m(neurons, summed_rows(p), p.delays, p.memory);
+    LateralForwardMemory<V, resonant> m(neurons, summed_rows(p), p.delays, p.delays ? nullptr : p.memory);
     if (!m.memory) {
         job.out_of_memory = true;
         return;
@@ -493,8 +494,10 @@ void gradient_of_past(const LateralBackward<scalar_of<V>>& p, int64_t sample, in
         for (int64_t n = 0; n < neurons; ++n) {
             const T value = past ? past[n] : T(0);
             if (value == 0 && !p.grad_past0) continue;
-            const T made = gradient_of_spike(p, departure, n, value, offset_or_null(grad, n), sums, m);
-            if (p.grad_past0) p.grad_past0[row + n] = made;
+            if (p.grad_past0 || sums) {
+                const T made = gradient_of_spike(p, departure, n, value, offset_or_null(grad, n), sums, m);
+                if (p.grad_past0) p.grad_past0[row + n] = made;
+            }
             if (value == 0 || !grad_lateral.gradient) continue;
             for (int64_t tile = 0; tile < event_tiles(neurons); ++tile)
                 add_spike(p, departure, n, value, grad_lateral.of(tile, group), tile * width, m);

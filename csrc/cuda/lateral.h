@@ -4,9 +4,10 @@
 //
 // In the forward pass the currents of all steps are computed first and written into the array of the spikes. In the
 // backward pass one launch recomputes the states of a segment (the kSegment steps after a checkpoint) into scratch.
-// Then each step has two launches: one for the dot products that give the gradients of the step's spikes through the
-// recurrent weights, and one for the adjoint of the step. The gradient of the recurrent weights is that of a synapse
-// whose inputs are the spikes of step t-1; the caller computes it with the kernels of synapse.h.
+// Then each step has a launch for the dot products that give the gradients of the step's spikes through the recurrent
+// weights (with delays one for each term), and one for the adjoint of the step. The gradient of the recurrent weights
+// is that of a synapse whose inputs are the spikes of step t-1: the caller computes it with the kernels of synapse.h,
+// or, with delays, with delayed_weight().
 #pragma once
 
 #include "events.h"
@@ -379,7 +380,7 @@ void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
     }
     if (steps) through_lateral(0, p.scratch);
     if (steps) launch(queue, how, LateralEndBody<T>{p});
-    if (p.delays.past0 || p.grad_past0)
+    if (p.grad_past0 || (p.delays.past0 && p.factor_partials))
         for (int64_t k = p.delays.room - 1; k >= 0; --k) through_lateral(k - p.delays.room, nullptr);
     sum_samples(queue, p.shape.batch, p.shape.neurons * p.delays.of.terms, p.factor_partials, p.grad_factors);
 }

@@ -133,7 +133,9 @@ def src_reference(
     steps = current.shape[0]
     resonant = isinstance(omega, Tensor) or omega != 0
     batch, shape = current.shape[1], current.shape[2:]
-    room = 0 if delay_hh is None or max_delay is None else max_delay + delay_width
+    if (delay_hh is None) != (max_delay is None):
+        raise ValueError(f"max_delay: expected it with delay_hh, and only with it, got {max_delay}")
+    room = 0 if max_delay is None else max_delay + delay_width
     if state is None:
         state = [current.new_zeros(batch, *shape)] * (4 if resonant else 3)
     i, h, hs, *rest = state

@@ -89,7 +89,7 @@ def layer_of(
                 for name, value, constant in zip(PARAMETERS, given, constants, strict=False)
             ]
     weight = lateral.weight_hh
-    past_steps, first, factors = _delays(lateral, features, like)
+    past_steps, first, factors = _delays(lateral, shape, like)
     return LayerArguments(
         bias=_flat_parameter("bias", bias, features, like),
         cell=tensors,
@@ -116,7 +116,7 @@ def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tens
     return weight
 
 
-def _delays(lateral: Lateral, features: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
+def _delays(lateral: Lateral, shape: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
     """How many steps of spikes a layer keeps for the delays of its recurrent weights, and their terms."""
     _, _, delay, most, width = lateral
     if delay is None and most is None and type(width) is int and width == 1:
@@ -125,22 +125,29 @@ def _delays(lateral: Lateral, features: Sequence[int], like: Tensor) -> tuple[in
     if delay is None:
         if most is not None:
             raise ValueError(f"max_delay: expected None without delay_hh, got {most!r}")
+        if width != 1:
+            raise ValueError(f"delay_width: expected 1 without delay_hh, got {width}")
         return 0, None, None
     if lateral.weight_hh is None:
         raise ValueError("delay_hh: expected weight_hh beside it, got None for weight_hh")
     if most is None:
         raise ValueError("max_delay: expected the largest delay allowed beside delay_hh, got None")
     most = as_int("max_delay", most, MOST_DELAY)
-    neurons = flat_size("delay_hh", features)
-    delay = _flat_parameter("delay_hh", delay, features, like)
+    neurons, room = flat_size("delay_hh", shape[1:]), most + width
+    if not torch.compiler.is_compiling() and shape[0] * neurons * (room + 1) >= 2**63:
+        raise ValueError(
+            f"max_delay: expected fewer than 2^63 elements of the past, got {shape[0]} * {room} * {neurons}"
+        )
+    delay = _flat_parameter("delay_hh", delay, shape[1:], like)
     if not delay.is_floating_point():
         raise TypeError(f"delay_hh: expected a floating-point dtype, got {delay.dtype}")
     if delay.device != like.device:
         raise ValueError(f"delay_hh: expected device {like.device}, got {delay.device}")
+    delay = delay.to(work_dtype(like))
     check_delays("delay_hh", delay, most)
     keep = delay.requires_grad and torch.is_grad_enabled()
     first, factors = tables(delay.expand(neurons), width, keep=keep)
-    return most + width, first, None if factors is None else factors.to(work_dtype(like))
+    return room, first, factors
 
 
 def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:

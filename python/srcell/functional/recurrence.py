@@ -87,8 +87,8 @@ def src(
             ``"straight_through"``, with which gradients grow from step to step.
         delay_hh: delays of the spikes through weight_hh, in steps beside the one that they take anyway, in
             [0, max_delay]: a float or a tensor that broadcasts to F. Neuron n's spikes then arrive later, as
-            :func:`srcell.delay` says, at the cost of a spike whatever its delay. On a GPU and compiled their range is
-            not checked.
+            :func:`srcell.delay` says; a spike costs the same whatever its delay. On a GPU their range is not checked,
+            and compiled only to the next whole step.
         max_delay: the largest delay allowed, an int in [0, 65535]; needed beside ``delay_hh``.
         delay_width: half-width of the interpolation of ``delay_hh`` in steps, as ``width`` of :func:`srcell.delay`.
 
@@ -98,8 +98,8 @@ def src(
         The spikes, (T, B, \*F), in the dtype of ``current`` (float32 under autocast): exactly 0 when silent, about 1 in
         a spike. And the state after each sample's last step, in float64 for currents of float64, otherwise in float32:
         an :class:`~srcell.SRCState`, or with ``omega`` a :class:`~srcell.ResonantState`; with ``delay_hh`` a
-        :class:`~srcell.DelayedState` or a :class:`~srcell.DelayedResonantState`, which hold the spikes of the last
-        max_delay + delay_width steps too.
+        :class:`~srcell.DelayedState` or a :class:`~srcell.DelayedResonantState`, which also hold the spikes of the
+        max_delay + delay_width steps before the last; those of the last follow from h.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.

@@ -13,7 +13,17 @@ from typing_extensions import Unpack  # torch needs it too
 from .._arguments import as_float, as_int, check_bool, check_choice, describe, require_dense
 from .._state import AnyState, state_type
 from ..functional import rest_state, src
-from ..functional.layer import FLOAT32_PI, NO_LATERAL, Cell, Lateral, Parameter, State, check_gradient_mode, check_state
+from ..functional.layer import (
+    FLOAT32_PI,
+    NO_LATERAL,
+    Cell,
+    Lateral,
+    Parameter,
+    State,
+    check_gradient_mode,
+    check_state,
+    in_work_dtype,
+)
 from ..functional.terms import MOST_DELAY
 from ..ops._layer import PLAIN_STATE
 from ..ops._memory import has_memory
@@ -172,13 +182,16 @@ class Neurons(HasConstants):
 
     def _check_max_delay(self, given: SupportsIndex | None) -> int:
         """The largest delay allowed: the given one, or the ceiling of the fixed delays; 0 without delays."""
-        if self._delay_hh is None:
+        delay = self._delay_hh
+        if delay is None:
             return 0
-        values = torch.as_tensor(self._delay_hh, dtype=torch.float64)
-        known = has_memory(values)
+        known = not isinstance(delay, Tensor) or has_memory(delay)
         if given is None and (not known or "delay_hh" in self.learnable):
             raise ValueError("max_delay: expected the largest delay that may be learnt or loaded, got None")
-        largest = float(values.max()) if known and values.numel() else 0.0
+        if isinstance(delay, Tensor):
+            largest = float(delay.double().max()) if known and delay.numel() else 0.0
+        else:
+            largest = delay
         if given is None:
             return math.ceil(largest)
         most = as_int("max_delay", given, MOST_DELAY)
@@ -194,6 +207,8 @@ class Neurons(HasConstants):
     def _check_cell_parameter(self, name: str, value: Parameter | Spread | SpreadFrequencies) -> Parameter:
         """Check a cell parameter and return it as the layer stores it: a float, or a copy of a tensor on the CPU."""
         if isinstance(value, (Spread, SpreadFrequencies)):
+            if name == "delay_hh":
+                raise TypeError(f"delay_hh: expected a number or a tensor, got {type(value).__name__}")
             if (name == "omega") != isinstance(value, SpreadFrequencies):
                 right, wrong = ("spread_frequencies", "spread") if name == "omega" else ("spread", "spread_frequencies")
                 raise TypeError(f"{name}: expected a number, a tensor or srcell.{right}, got srcell.{wrong}")
@@ -304,12 +319,16 @@ class Neurons(HasConstants):
         return weight
 
     def _recurrence_of(self, suffix: str) -> Lateral:
-        """The recurrent weights and their delays to run with; learnt delays are clamped to their domain."""
+        """The recurrent weights and their delays to run with, clamped to their domain."""
         if not self.lateral:
             return NO_LATERAL
         delay = getattr(self, f"delay_hh{suffix}") if self.delayed else None
-        if "delay_hh" in self.learnable:
-            delay = _clamped(delay, "delay_hh", self.max_delay)
+        if delay is not None:
+            delay = in_work_dtype(delay)
+            if "delay_hh" in self.learnable:
+                delay = _clamped(delay, "delay_hh", self.max_delay)
+            elif delay is not getattr(self, f"delay_hh{suffix}"):  # half precision may have rounded up
+                delay = delay.clamp(0, self.max_delay)
         most = self.max_delay if self.delayed else None
         return Lateral(self._lateral_of(suffix), self.lateral_surrogate, delay, most, self.delay_width)
 
@@ -321,7 +340,7 @@ class Neurons(HasConstants):
         for name in self._cell_tensors:
             tensor = getattr(self, f"{name}{suffix}")
             bounded = name in self.learnable and name not in UNBOUNDED
-            tensors[name] = _clamped(tensor, name, 0) if bounded else tensor
+            tensors[name] = _clamped(tensor, name, MOST_DELAY) if bounded else tensor
         # torch.compile of torch 2.4 cannot trace _replace and _asdict of NamedTuples.
         return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
 
@@ -401,6 +420,15 @@ class Neurons(HasConstants):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *arguments)
         error_msgs: list[str] = arguments[-1]
+        for suffix in self._suffixes if self.delayed and "delay_hh" not in self.learnable else ():
+            delay = state_dict.get(f"{prefix}delay_hh{suffix}")
+            if isinstance(delay, Tensor) and has_memory(delay) and delay.numel() and not delay.is_complex():
+                low, high = (x.item() for x in delay.double().aminmax())
+                if not 0 <= low <= high <= self.max_delay:
+                    error_msgs.append(
+                        f"delay_hh{suffix}: expected values in [0, max_delay] = [0, {self.max_delay}], got {low:.9g} "
+                        f"to {high:.9g}"
+                    )
         for suffix in self._suffixes if self.lateral and not self.autapses else ():
             weight = state_dict.get(f"{prefix}weight_hh{suffix}")
             if (

@@ -131,6 +131,8 @@ class LateralOptions(NamedTuple):
             raise ValueError("delay_hh: expected lateral=True beside it, got False")
         if self.delay_hh is None and self.max_delay is not None:
             raise ValueError(f"max_delay: expected None without delay_hh, got {self.max_delay!r}")
+        if self.delay_hh is None and self.delay_width != 1:
+            raise ValueError(f"delay_width: expected 1 without delay_hh, got {self.delay_width!r}")
 
 
 NOT_LATERAL = LateralOptions()

@@ -100,7 +100,7 @@ def recurrence(
 def refuse_delays(first_hh: Any | None) -> None:
     """Raise if the recurrent weights have delays, which have no translation."""
     if first_hh is not None:
-        raise TypeError("delay_hh: expected no delays of recurrent weights, which have no ONNX form yet, got some")
+        raise ValueError("delay_hh: expected no delays of recurrent weights, which have no ONNX form yet, got some")
 
 
 def active_steps(current: ir.Value, lengths: ir.Value) -> Any:

@@ -383,7 +383,8 @@ def gradients_of(
 ) -> list[Tensor | None]:
     """Tensors for GRADIENTS; ``state_of`` makes those of the state with these names."""
     weight, factors, *cell = wanted_like(
-        (layer.weight_hh, layer.factors_hh, *layer.cell), [x for k, x in enumerate(output_mask) if WANTED[k] != "past"]
+        (layer.weight_hh, layer.factors_hh, *layer.cell),
+        [x for name, x in zip(WANTED, output_mask, strict=True) if name != "past"],
     )
     names = [name for name in states_of(layer) if name != "past" or output_mask[WANTED.index("past")]]
     return [weight, factors, *state_of(names), empty_like(layer.bias), *cell]

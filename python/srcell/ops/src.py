@@ -108,7 +108,7 @@ src_backward = Operator(
 
 @src_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor | None, ...]:
-    """The kernel; ``output_mask`` tells which gradients of current, weight_hh and cell parameters are wanted."""
+    """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
     current, like = call.current, check_current(call)
     check_output_mask(call.output_mask, 1)
     layer = checked_layer(current.shape, like, call.layer, backward=True)

@@ -96,7 +96,7 @@ src_events_backward = Operator(
 
 @src_events_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor | None, ...]:
-    """The kernel; ``output_mask`` tells which gradients of values, weight, weight_hh and cell parameters are wanted."""
+    """The kernel; ``output_mask`` tells which gradients of values, weight and WANTED are wanted."""
     sizes, like = check_synapse(call)
     rows, layer = rows_of(call), checked_layer(sizes, like, call.layer, backward=True)
     grads, saved = grads_of(call, sizes, like), saved_of(call, layer, traced=True)
