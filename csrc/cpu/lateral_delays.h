@@ -63,7 +63,7 @@ struct UnderWay {
 
     // Lists what arrives at the next step: by rising neuron, and of one neuron first what departed earlier.
     SRCELL_INLINE void arrive(Active<T>& arrived) {
-        const int64_t terms = delays.of.terms, known = delays.past0 ? rows : step;  // steps whose spikes are kept
+        const int64_t terms = delays.of.terms, known = delays.past0 ? rows : step;  // longer terms left before step -1
         uint64_t* const bits_of_row = arriving + row * words;
         arrived.count = 0;
         for (int64_t w = 0; w < words; ++w) {

@@ -74,7 +74,7 @@ class DelayedState(NamedTuple):
     hs: Tensor
     """The slow state, which ends the spike and sets the refractory time."""
     past: Tensor
-    r"""The spikes of the max_delay + width steps before the last one, earliest first, (B, max_delay + width, \*F)."""
+    r"""The spikes of D = max_delay + delay_width steps, those before the last one, earliest first, (B, D, \*F)."""
 
     def detach(self) -> DelayedState:
         """The same state, through which no gradient flows further back: for truncated backpropagation through time."""
@@ -98,7 +98,7 @@ class DelayedResonantState(NamedTuple):
     q: Tensor
     """The integrator, imaginary part."""
     past: Tensor
-    r"""The spikes of the max_delay + width steps before the last one, earliest first, (B, max_delay + width, \*F)."""
+    r"""The spikes of D = max_delay + delay_width steps, those before the last one, earliest first, (B, D, \*F)."""
 
     def detach(self) -> DelayedResonantState:
         """The same state, through which no gradient flows further back: for truncated backpropagation through time."""

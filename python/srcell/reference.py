@@ -110,8 +110,9 @@ def src_reference(
             the spike of neuron m at step t-1.
         lateral_surrogate: ds/dh on the path through ``weight_hh``, "relu" or "straight_through". Gradients flow along
             this path through time whatever ``recurrent_grad`` is.
-        delay_hh: delays of the spikes on this path, beside the one step that they take anyway: neuron n receives
-            ``sum over u of max(0, delay_width - |u - d|) / delay_width^2`` times the spike of step t-1-u.
+        delay_hh: delays of the spikes on this path, beside the one step that they take anyway: of neuron m arrives
+            ``sum over u of max(0, delay_width - |u - d[m]|) / delay_width^2`` times its spike of step t-1-u, with the
+            weights of :func:`delay_reference` where some u would lie before 0.
         max_delay: the largest delay allowed.
         delay_width: half-width of the interpolation.
 
