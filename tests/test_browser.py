@@ -157,7 +157,6 @@ def made(request: pytest.FixtureRequest, cases: dict[str, Any], tmp_path_factory
 
 def test_spike_trains_match_the_recorded_hashes(made: dict[str, Any], cases: dict[str, Any]) -> None:
     recorded = json.loads(SPIKE_TRAINS.read_text())
-    del recorded["delayed, lateral"]  # exported networks have no delays of recurrent weights
     trains = made["trains"]
     assert {name: {key: trains[name][key] for key in recorded[name]} for name in trains} == recorded
     streamed = {name for name, case in cases["trains"].items() if case["lengths"] is None}

@@ -22,6 +22,7 @@ from fuzz.file_targets import trained
 from srcell import data
 from srcell.training import TrainedRun, Trainer, load_weights, resume
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
+from srcell.training.config import ADDED
 from srcell.training.run_folder import RunFolder
 from support.runs import TINY, all_steps, assert_equal_weights, run_to_the_end
 
@@ -152,6 +153,14 @@ def test_an_invalid_checkpoint_is_refused_and_changes_nothing(place: tuple[Any, 
     with pytest.raises(ValueError, match=r"^it\.safetensors: cannot resume from this checkpoint \("):
         trainer.load_state(**state, source="it.safetensors")
     assert all(torch.equal(x, weights[name]) for name, x in trainer.model.state_dict().items())
+
+
+def test_a_checkpoint_may_lack_settings_of_later_versions() -> None:
+    trainer = trained()[0]
+    tensors, record = trainer.state()
+    older = {name: value for name, value in record["config"].items() if name not in ADDED}
+    assert older.keys() < record["config"].keys()
+    trainer.load_state(tensors, record | {"config": older})
 
 
 def test_weights_of_another_dtype_are_refused() -> None:

@@ -17,6 +17,7 @@ from srcell.training.samples import make_encoding
 from support.runs import TINY
 
 NAMES = [name for name, setting in SETTINGS.items() if type(setting.default) is str]
+LEARNT = {"input_delay": 5, "learn_delays": True}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,33 @@ NAMES = [name for name, setting in SETTINGS.items() if type(setting.default) is 
         (ValueError, "omega: expected 0 without hidden layers, got 0.1", {"omega": 0.1, "hidden_sizes": ()}),
         (ValueError, r"omega: expected a number in \[0, 3.14159\], got 3.2", {"omega": 3.2}),
         (ValueError, "hidden_sizes: expected at least one", {"hidden_sizes": (), "readout": "linear"}),
+        (ValueError, "input_delay: expected at most 65535, got 65536", {"input_delay": 65536}),
+        (ValueError, "channels: expected none with .*input_delay", {"channels": (4,), "input_delay": 5}),
+        (ValueError, "taps: requires an input_delay, got 2", {"taps": 2}),
+        (ValueError, "lateral_delay: requires lateral=True and a hidden layer, got 5", {"lateral_delay": 5}),
+        (
+            ValueError,
+            "lateral_delay: requires lateral=True and a hidden layer",
+            {"lateral_delay": 5, "lateral": True, "hidden_sizes": ()},
+        ),
+        (ValueError, "learn_delays: requires an input_delay or a lateral_delay", {"learn_delays": True}),
+        (ValueError, "whole_delays: requires an input_delay or a lateral_delay", {"whole_delays": True}),
+        (
+            ValueError,
+            r"delay_width: requires learn_delays=True, got \(8, 1\)",
+            {"input_delay": 5, "delay_width": (8, 1)},
+        ),
+        (ValueError, "delay_learning_rate: requires learn_delays=True, got 0.5", {"delay_learning_rate": 0.5}),
+        (ValueError, "delay_learning_rate: expected a finite number above 0", {**LEARNT, "delay_learning_rate": 0.0}),
+        (ValueError, r"delay_width: expected at least 1 each, got \[4, 0\]", {**LEARNT, "delay_width": (4, 0)}),
+        (ValueError, r"delay_width: expected one number, or .*, got \[\]", {**LEARNT, "delay_width": ()}),
+        (ValueError, r"delay_width: expected one number, or .*, got \[1, 8\]", {**LEARNT, "delay_width": (1, 8)}),
+        (ValueError, r"delay_width: expected one .*, got \[8, 4, 1\]", {**LEARNT, "delay_width": (8, 4, 1)}),
+        (
+            ValueError,
+            "epochs: expected at least 2 with learn_delays and whole_delays, .*, got 1",
+            {**LEARNT, "whole_delays": True, "epochs": 1},
+        ),
         (ValueError, "readout_window: expected 0 with readout 'votes', got 5", {"readout_window": 5}),
     ],
 )

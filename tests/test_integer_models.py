@@ -109,7 +109,16 @@ config = partial(TrainingConfig, integer=True)
         "network: expected omega=0, because integer neurons do not resonate",
         lambda: rounded(SRCClassifier(64, [9], 3, omega=0.1)),
     ),
+    Message(
+        "network: expected input_delay=0 and lateral_delay=0, because",
+        lambda: rounded(SRCClassifier(64, [9], 3, input_delay=5)),
+    ),
+    Message(
+        "network: expected input_delay=0 and lateral_delay=0, because",
+        lambda: rounded(SRCClassifier(64, [9], 3, lateral=True, lateral_delay=5)),
+    ),
     Message("omega: expected 0.0 with integer neurons, got 0.1", lambda: config(omega=0.1)),
+    Message("input_delay: expected 0 with integer neurons, got 5", lambda: config(input_delay=5)),
     Message(
         "network: expected an SRCClassifier, got Integer", lambda: rounded(IntegerClassifier(64, [9], 3)), TypeError
     ),

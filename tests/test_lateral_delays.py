@@ -416,11 +416,6 @@ def refused(**options: Any) -> Any:
     ),
     Message("learnable: expected names among", lambda: SRC(2, 3, lateral=True, learnable=("delay_hh",)), ValueError),
     Message(r"delay_hh: expected values in \[0, 65535\]", lambda: SRC(2, 3, lateral=True, delay_hh=1e6), ValueError),
-    Message(
-        "delay_hh: expected no delays of recurrent weights",
-        lambda: SRC(2, 3, lateral=True, delay_hh=1.0).exported(),
-        ValueError,
-    ),
 )
 def test_wrong_arguments_are_named(refusal: Refusal) -> None:
     refusal.check()

@@ -1,4 +1,4 @@
-"""SRCClassifier: inputs and outputs, initial weights, gradients of every parameter, dropout, balanced gradients."""
+"""SRCClassifier: inputs, outputs, initial weights, gradients of all parameters, dropout, balanced gradients, delays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcell import SRC, EventBatch, LeakyReadout, SRCConv2d, rate_encode, spread_frequencies, src_linear
+from srcell import SRC, Delay, EventBatch, LeakyReadout, SRCConv2d, delay, rate_encode, spread_frequencies, src_linear
 from srcell.functional.readout import scale_neurons
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.refusals import Refusal, refusals
@@ -217,6 +217,19 @@ def shared_call(*shared: int) -> Tensor:
     Refusal("hidden_size", lambda: SRCClassifier(16, [2.5], 3), TypeError),
     Refusal("dropout", lambda: make_model(24, dropout=-0.1)),
     Refusal("dropout", lambda: make_model(24, dropout=1.0)),
+    Refusal("input_delay", lambda: make_model(24, input_delay=-1)),
+    Refusal("input_delay", lambda: make_model(24, input_delay=65536)),
+    Refusal("input_delay", lambda: make_model(24, input_delay=2.5), TypeError),
+    Refusal("taps", lambda: make_model(24, taps=2)),
+    Refusal("taps", lambda: make_model(24, input_delay=5, taps=0)),
+    Refusal("lateral_delay", lambda: make_model(24, lateral_delay=5)),
+    Refusal("lateral_delay", lambda: make_model(24, lateral=True, lateral_delay=65536)),
+    Refusal("hidden_sizes", lambda: make_model(lateral=True, lateral_delay=5)),
+    Refusal("learn_delays", lambda: make_model(24, learn_delays=True)),
+    Refusal("learn_delays", lambda: make_model(24, input_delay=5, learn_delays=1), TypeError),
+    Refusal("whole_delays", lambda: make_model(24, lateral=True, whole_delays=True)),
+    Refusal("width", lambda: make_delayed().set_delay_width(0)),
+    Refusal("width", lambda: make_delayed().set_delay_width(1.5), TypeError),
     # Regression: with one sample in the shared batch all samples got the same mask.
     Refusal("input", lambda: shared_call(1, 0, 1)),
     Refusal("input", lambda: shared_call(BATCH - 1, 0, 1)),
@@ -353,3 +366,111 @@ def test_options_reach_every_layer(options: dict[str, Any]) -> None:
     for layer in SRCClassifier(6, [5, 4], num_classes=2, **options).src_layers():
         found = {name: getattr(layer, name) for name in expected if name != "alpha"}
         assert found | {"alpha": layer.get_extra_state()[1].item()} == expected
+
+
+# Delays
+
+
+def make_delayed(**options: Any) -> SRCClassifier:
+    """A network with delays of its inputs and of the recurrent weights of both hidden layers."""
+    sizes = {"neurons_per_class": 4, "lateral": True, "input_delay": 9, "lateral_delay": 7}
+    return make_model(24, 8, **{**sizes, **options})
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "ragged"])
+@pytest.mark.parametrize(("whole", "taps", "width"), [(False, 1, 1), (True, 3, 1), (False, 2, 4)])
+def test_a_delayed_network_is_delay_and_its_layers(
+    whole: bool, taps: int, width: int, lengths: Tensor | None, spikes_in: Tensor
+) -> None:
+    model = make_delayed(whole_delays=whole, taps=taps)
+    model.set_delay_width(width)
+    first, second, voters = model.src_layers()
+    assert (first.input_size, second.input_size, voters.delayed) == (INPUTS * taps, 24, False)
+    for input in (spikes_in, EventBatch.from_dense(spikes_in, lengths=lengths)):
+        of_input = None if isinstance(input, EventBatch) else lengths
+        x = delay(input, model.delay.delay.view(INPUTS, taps), max_delay=9, width=width, lengths=of_input)
+        outputs = model.layer_spikes(input, of_input)
+        for k, layer in enumerate((first, second)):
+            expected, _ = src_linear(
+                x,
+                layer.weight_ih_l0,
+                layer.bias_l0,
+                weight_hh=layer.weight_hh_l0,
+                delay_hh=layer.delay_hh_l0,
+                max_delay=7,
+                delay_width=width,
+                lengths=None if k == 0 and isinstance(input, EventBatch) else lengths,
+            )
+            assert expected.any() and torch.equal(outputs[k], expected)
+            x = expected
+    assert not torch.equal(outputs[0], make_delayed(input_delay=0).layer_spikes(spikes_in, lengths)[0])
+
+
+def test_lengths_may_be_given_beside_events_without_lengths(spikes_in: Tensor) -> None:
+    model = make_delayed()
+    events, ragged = EventBatch.from_dense(spikes_in), EventBatch.from_dense(spikes_in, lengths=LENGTHS)
+    assert torch.equal(model(events, LENGTHS), model(ragged))
+
+
+def test_delays_are_drawn_uniformly_from_their_range() -> None:
+    torch.manual_seed(0)
+    model = SRCClassifier(1000, [1000], 3, lateral=True, input_delay=20, taps=2, lateral_delay=8)
+    assert {k: tuple(x.shape) for k, x in model.delays.items()} == {0: (1000, 2), 1: (1000,)}
+    for values, most in zip(model.delays.values(), (20, 8), strict=True):
+        assert 0 <= values.min() < 0.02 * most and 0.98 * most < values.max() <= most
+        five_sigma = 5 * most / math.sqrt(12 * values.numel())
+        assert abs(values.mean().item() - most / 2) < five_sigma
+        assert not values.requires_grad and not torch.equal(values, values.round())
+    assert not any("delay" in name for name, _ in model.named_parameters())
+    whole = SRCClassifier(1000, [1000], 3, lateral=True, input_delay=20, lateral_delay=8, whole_delays=True)
+    for values, most in zip(whole.delays.values(), (20, 8), strict=True):
+        assert values.unique().tolist() == list(range(most + 1))
+    assert make_model(24, lateral=True).delays == {} and make_model(24).delay is None
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_reset_parameters_draws_delays_of_inputs_and_restores_the_others(whole: bool) -> None:
+    model = make_delayed(whole_delays=whole, learn_delays=True)
+    drawn = {k: x.detach().clone() for k, x in model.delays.items()}
+    for values in model.delays.values():
+        torch.nn.init.constant_(values, 0.5)
+    model.reset_parameters()
+    again = model.delays
+    assert not torch.equal(again[0], drawn[0]) and torch.equal(again[0], again[0].round()) == whole
+    assert again[0].min() >= 0 and again[0].max() <= 9
+    assert all(torch.equal(again[k], drawn[k]) for k in (1, 2))
+
+
+def test_learnt_delays_get_gradients_and_are_constrained(spikes_in: Tensor) -> None:
+    model = make_delayed(learn_delays=True)
+    model(EventBatch.from_dense(spikes_in)).square().sum().backward()
+    for values in model.delays.values():
+        assert isinstance(values, torch.nn.Parameter) and values.grad is not None and values.grad.any()
+    for bound, limits in ((-3.0, (0, 0, 0)), (99.0, (9, 7, 7))):
+        for values in model.delays.values():
+            torch.nn.init.constant_(values, bound)
+        model.constrain_()
+        assert all(torch.all(x == most) for x, most in zip(model.delays.values(), limits, strict=True))
+
+
+def test_rounded_delays_are_whole_and_no_longer_learnt() -> None:
+    model = make_delayed(learn_delays=True)
+    expected = {k: x.detach().round() for k, x in model.delays.items()}
+    model.round_delays_()
+    for k, values in model.delays.items():
+        assert torch.equal(values, expected[k]) and not values.requires_grad
+    assert all(parameter.requires_grad != ("delay" in name) for name, parameter in model.named_parameters())
+
+
+def test_the_width_of_all_delays_is_set_at_once() -> None:
+    model = make_delayed()
+    model.set_delay_width(5)
+    assert (model.delay.width, [layer.delay_width for layer in model.src_layers()]) == (5, [5, 5, 1])
+    make_model(24).set_delay_width(5)  # a network without delays has nothing to set
+
+
+def test_each_tap_of_a_delayed_input_counts_as_an_arrival() -> None:
+    ways = make_delayed(taps=3).fan_outs()
+    assert [(len(x), x.unique().tolist()) for x in ways] == [(16, [72]), (24, [8 + 24]), (8, [12 + 8]), (12, [3])]
+    network = Classifier((2, 3, 3), [SRC(36, 5)], LeakyReadout(5, 1), delay=Delay(18, 4, taps=2))
+    assert network.fan_outs()[0].tolist() == [10] * 18

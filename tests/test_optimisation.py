@@ -58,8 +58,11 @@ def test_clip_norm_bounds_the_norm_of_the_gradients() -> None:
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-4)
 
 
-def test_weights_decay_and_biases_do_not() -> None:
-    trainer = make_trainer(weight_decay=0.25, learning_rate=0.1)
+DELAYS: dict[str, Any] = {"input_delay": 6, "taps": 2, "lateral": True, "lateral_delay": 5, "learn_delays": True}
+
+
+def test_weights_decay_and_biases_and_delays_do_not() -> None:
+    trainer = make_trainer(weight_decay=0.25, learning_rate=0.1, **DELAYS)
     optimizer = make_optimizer(trainer.config, trainer.model)
     before = {name: x.detach().clone() for name, x in trainer.model.named_parameters()}
     for x in trainer.model.parameters():
@@ -68,7 +71,18 @@ def test_weights_decay_and_biases_do_not() -> None:
     for name, x in trainer.model.named_parameters():
         kept = 1 - 0.25 * 0.1 if "weight" in name else 1.0
         assert torch.allclose(x, before[name] * kept, rtol=1e-6, atol=0), name
-    assert {name.split(".")[-1].split("_")[0] for name in before} == {"weight", "bias"}
+    assert {name.split(".")[-1].split("_")[0] for name in before} == {"weight", "bias", "delay"}
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "constant"])
+def test_delays_have_a_learning_rate_of_their_own_on_the_same_schedule(schedule: str) -> None:
+    trainer = make_trainer(learning_rate=0.02, delay_learning_rate=1.5, schedule=schedule, **DELAYS)
+    weights, biases, delays = trainer.optimizer.param_groups
+    assert [id(x) for x in delays["params"]] == [id(x) for x in trainer.model.delays.values()]
+    for _ in trainer.train_epoch():
+        assert weights["lr"] == biases["lr"] and delays["lr"] == pytest.approx(75 * weights["lr"], rel=1e-12)
+    for settings in ({}, DELAYS | {"learn_delays": False}):  # as in checkpoints of versions without delays
+        assert len(make_trainer(**settings).optimizer.param_groups) == 2
 
 
 def scheduled_rates(steps: int, **settings: Any) -> list[float]:

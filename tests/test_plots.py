@@ -19,6 +19,7 @@ from srcell.evaluation import Evaluation, LayerCounts
 from srcell.models import Classifier, SRCClassifier
 from srcell.plots import confusion, learning_curve, raster, rates, traces
 from srcell.training import EpochMetrics, TrainingConfig
+from srcell.training.plots import delays
 from srcell.training.report import CAPTIONS, page
 
 
@@ -114,6 +115,36 @@ def test_traces_of_resonant_neurons_have_their_omega() -> None:
     assert len(labels) == 4
     for neuron, said in labels:
         assert said == f"omega {omega[int(neuron.removeprefix('neuron '))]:.3g}"
+
+
+def test_traces_of_a_delayed_layer_are_those_of_its_delayed_input() -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"readout": "linear", "lateral": True, "input_delay": 12, "lateral_delay": 5}
+    model = SRCClassifier(6, [9], 3, **sizes).eval()
+    sample = EventBatch.from_dense((torch.rand(50, 1, 6) < 0.3).float())
+    assert model.delay is not None
+    with torch.no_grad():
+        x, _ = model.delay(sample.to_dense())
+        states = [model.layers[0](x[: t + 1])[1] for t in range(50)]
+    for panel in traces(model, sample, 0).axes:
+        neuron = int(panel.get_ylabel().removeprefix("neuron "))
+        lines = drawn(panel)
+        assert lines["fast state h"] == pytest.approx([float(state.h[0, 0, neuron]) for state in states], abs=1e-5)
+
+
+def test_delays_are_drawn_as_points_before_and_after_training() -> None:
+    before = {0: torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 2: torch.tensor([0.5])}
+    after = {0: torch.tensor([[1.5, 2.0], [0.0, 4.0]]), 2: torch.tensor([7.0], requires_grad=True)}
+    figure = delays(before, after)
+    for panel, title, points in zip(
+        figure.axes,
+        ("inputs", "recurrent weights of layer 2"),
+        ([[1, 1.5], [2, 2], [3, 0], [4, 4]], [[0.5, 7]]),
+        strict=True,
+    ):
+        assert panel.get_title() == title
+        assert panel.collections[0].get_offsets().tolist() == points  # type: ignore[union-attr]
+        assert "before" in panel.get_xlabel() and "after" in panel.get_ylabel()
 
 
 @pytest.mark.parametrize("prefix", [0, 10])

@@ -61,6 +61,18 @@ def resonant_layers() -> SRC:
     return layer
 
 
+def delayed_layers() -> SRC:
+    """Two layers with learnt delays of recurrent weights, interpolated over six steps, and an initial state."""
+    delay = torch.rand(30, generator=torch.Generator().manual_seed(0)) * 9
+    options = {"lateral": True, "recurrent_grad": True, "learn_initial_state": True}
+    layer = SRC(20, 30, 2, delay_hh=delay, max_delay=9, delay_width=3, learnable=("delay_hh",), **options)
+    with torch.no_grad():
+        layer.delay_hh_l0[3] = 12.0  # acts as 9
+        layer.delay_hh_l1[:10] = 0.0
+        layer.h0_l1.fill_(0.3)
+    return layer
+
+
 OTHER_CELL = srcell.IntegerCell(bias=-5500, leak_shift_a=3, spike_threshold=100)
 MAKERS: dict[str, Callable[[], Any]] = {
     "784-100": lambda: SRCClassifier(784, [], 10),
@@ -77,6 +89,23 @@ MAKERS: dict[str, Callable[[], Any]] = {
     ),
     "resonant, votes": lambda: SRCClassifier(50, [60, 33], 5, omega=0.3),
     "resonant layers, learnt": resonant_layers,
+    "delayed inputs": lambda: SRCClassifier(50, [60, 33], 5, input_delay=12, taps=3),
+    "delayed, whole": lambda: SRCClassifier(
+        28,
+        [140],
+        10,
+        lateral=True,
+        readout="linear",
+        input_delay=70,  # longer than the test's samples
+        lateral_delay=20,
+        whole_delays=True,
+        **SEQUENCE,
+    ),
+    "delayed, resonant": lambda: SRCClassifier(
+        28, [40, 20], 10, omega=FREQUENCIES, lateral=True, readout="linear", input_delay=9, lateral_delay=25, **SEQUENCE
+    ),
+    "delayed layers, learnt": delayed_layers,
+    "delayed scalar": lambda: SRC(20, 30, lateral=True, delay_hh=3.25, max_delay=4),
     "other integers": lambda: srcell.IntegerSRC(30, 20, weight_bits=6, cell=OTHER_CELL),
 }
 
@@ -121,6 +150,8 @@ def events_for(
 def layer_spikes(network: Any, events: EventBatch) -> list[Tensor]:
     """The spikes of a single layer, or of every layer of a classifier, computed from the events of the layer below."""
     spikes: list[Tensor] = []
+    delay = getattr(network, "delay", None)
+    events = events if delay is None else delay(events)[0]
     for layer in network.src_layers() if hasattr(network, "src_layers") else [network]:
         below = events if not spikes else EventBatch.from_dense(spikes[-1], events.lengths)
         spikes.append(layer(below, lengths=None)[0])
@@ -147,7 +178,7 @@ def test_spikes_are_bit_identical_to_the_layers(name: str, graded: bool) -> None
 
 def test_integer_networks_take_only_binary_spikes() -> None:
     net = loaded("integers")
-    assert net.layers == [(784, 100, False, True, False)] and net.nbytes == 2 * 784 * 100
+    assert net.layers == [(784, 100, False, True, False, 0)] and net.nbytes == 2 * 784 * 100
     events = events_for(net)
     ones = EventBatch(
         events.offsets, events.indices, torch.ones(events.num_events), shape=events.shape, lengths=events.lengths
@@ -214,18 +245,20 @@ def test_an_invalid_state_is_refused_and_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_files_and_saved_states_have_a_new_version_only_where_a_network_resonates(name: str) -> None:
-    resonant = name.startswith("resonant")
+def test_files_and_saved_states_have_a_new_version_only_where_a_network_resonates_or_has_delays(name: str) -> None:
+    delayed, resonant = name.startswith("delayed"), "resonant" in name
     net, content = loaded(name), bytes_of(make(name))
-    assert split(content)[0]["__metadata__"]["version"] == ("2" if resonant else "1")
-    assert [layer.resonant for layer in net.layers].count(True) == (resonant and 2 - ("lateral" in name))
-    state = net.stream().save()
-    assert state[:8] == (b"srcstat2" if resonant else b"srcstate")
+    assert split(content)[0]["__metadata__"]["version"] == ("3" if delayed else "2" if resonant else "1")
+    assert [layer.resonant for layer in net.layers].count(True) == (resonant and 2 - (name == "resonant, lateral"))
+    assert any(layer.max_delay for layer in net.layers) == delayed
+    state, names = net.stream().save(), [b"srcstate", b"srcstat2", b"srcstat3"]
+    assert state[:8] == names[2 if delayed else resonant]
     with pytest.raises(ValueError, match=r"^state: expected one of this version of srcell"):
-        net.stream().restore(b"srcstat3" + state[8:])
-    stream, other = net.stream(), b"srcstate" if resonant else b"srcstat2"
-    with pytest.raises(ValueError, match=r"state: expected \d+ bytes that a stream of this network"):
-        stream.restore(other + state[8:])
+        net.stream().restore(b"srcstat4" + state[8:])
+    for other in names:
+        if other != state[:8]:
+            with pytest.raises(ValueError, match=r"state: expected \d+ bytes that a stream of this network"):
+                net.stream().restore(other + state[8:])
 
 
 def test_networks_with_other_frequencies_do_not_share_states() -> None:
@@ -235,6 +268,44 @@ def test_networks_with_other_frequencies_do_not_share_states() -> None:
     streams = [exported(layer).stream() for layer in (one, other)]
     with pytest.raises(ValueError, match="state: expected"):
         streams[0].restore(streams[1].save())
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("delayed")])
+def test_a_delayed_stream_gives_the_bits_of_a_run_wherever_it_is_saved(name: str) -> None:
+    net = loaded(name)
+    events = events_for(net, 2, lengths=False)
+    spikes, rows = net.spikes(events), events.to_dense().numpy()
+    assert net.layers[0].max_delay > 2
+    stream = net.stream(2)
+    for t, row in enumerate(rows):
+        saved, stream = stream.save(), net.stream(2)
+        stream.step(rows[t // 2])
+        stream.restore(saved)
+        assert stream.save() == saved
+        assert np.array_equal(stream.step(row), spikes[-1][t])
+
+
+def test_a_stream_adds_up_events_of_one_input_where_a_run_keeps_them_apart() -> None:
+    network = SRCClassifier(4, [], 3, input_delay=3, neurons_per_class=2)
+    network.delay.delay.data.copy_(torch.tensor([[0.0], [1.5], [2.0], [3.0]]))
+    net = exported(network)
+    stream, other = net.stream(), net.stream()
+    for step in ([2, 0, 2, 1], [], [3], [], [], []):
+        dense = np.bincount(step, minlength=4).astype(np.float32)
+        assert (
+            np.array_equal(stream.step(np.array(step, np.int32)), other.step(dense)) and stream.save() == other.save()
+        )
+
+
+def test_networks_with_other_delays_do_not_share_states() -> None:
+    one, other = (SRC(3, 2, lateral=True, delay_hh=delay, max_delay=4) for delay in (1.0, 1.5))
+    other.load_state_dict(one.state_dict() | {"delay_hh_l0": torch.tensor(1.5)})
+    inputs = [SRCClassifier(3, [2], 2, input_delay=4, readout="linear") for _ in range(2)]
+    inputs[1].load_state_dict(inputs[0].state_dict() | {"delay.delay": torch.full((3, 1), 3.5)})
+    for pair in ((one, other), inputs):
+        streams = [exported(network).stream() for network in pair]
+        with pytest.raises(ValueError, match="state: expected"):
+            streams[0].restore(streams[1].save())
 
 
 def exported_trains() -> dict[str, tuple[bytes, EventBatch]]:
@@ -247,7 +318,7 @@ def exported_trains() -> dict[str, tuple[bytes, EventBatch]]:
         *,
         lengths: list[int] | None = None,
         weight_hh: Tensor | None = None,
-        **cell: Tensor,
+        **cell: Any,
     ) -> tuple[bytes, EventBatch]:
         weight = torch.eye(x.shape[2]) if weight is None else weight
         neurons, inputs = weight.shape
@@ -278,6 +349,9 @@ def exported_trains() -> dict[str, tuple[bytes, EventBatch]]:
         "spontaneous": case(torch.zeros(300, 1, 1), bias=-4.0),
         "graded events": case(graded, weight),
         "lateral": case(graded, weight, weight_hh=weight_hh),
+        "delayed, lateral": case(
+            graded, weight, weight_hh=weight_hh, delay_hh=whole_numbers(8, 100) % 128 / 8, max_delay=16
+        ),
         "resonant": case((whole_numbers(7, 220, 3, 100) - 1024) / 1024, **resonance),
         "resonant, lateral": case(graded, weight, weight_hh=weight_hh, **resonance),
         "events": case(dense, weight, lengths=[220, 0, 131]),
@@ -296,8 +370,35 @@ def trains_of_exported_networks() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("isa", ISAS)
 def test_exported_networks_match_the_recorded_hashes(isa: str, isa_processes: dict[str, IsaProcess]) -> None:
     recorded = json.loads(SPIKE_TRAINS.read_text())
-    del recorded["delayed, lateral"]  # exported networks have no delays of recurrent weights
     assert isa_processes[isa].call("test_runtime.trains_of_exported_networks") == recorded
+
+
+def assert_counts_agree(network: SRCClassifier, images: Tensor, encoder: data.RateEncoding) -> None:
+    loader = data.EventLoader(data.LabelledImages(images, torch.zeros(6, dtype=torch.int64)), encoder, 6)
+    counted, found = evaluate(network, loader), exported(network).counts(next(iter(loader))[0])
+    assert [count.events for count in found] == pytest.approx([count.events for count in counted.counts])
+    assert sum(count.synaptic_operations for count in found) == pytest.approx(counted.synaptic_operations)
+
+
+def test_operations_count_each_arrival() -> None:
+    network = SRCClassifier(3, [4], 2, lateral=True, readout="linear", input_delay=6, taps=2, lateral_delay=5)
+    with torch.no_grad():
+        network.delay.delay.copy_(torch.tensor([[0.0, 2.5], [3.0, 4.0], [5.0, 5.5]]))
+        network.layers[0].weight_ih_l0.fill_(2.0)
+        network.layers[0].delay_hh_l0.fill_(1.5)
+    net = exported(network.eval())
+    spikes = np.zeros((20, 1, 3), np.float32)
+    spikes[[0, 14]] = 1  # arrive after 0, 2 and 3; 3 and 4; 5, 5 and 6 steps, which is too late once
+    events = EventBatch.from_dense(torch.from_numpy(spikes))
+    own = net.spikes(spikes)[0][:, 0] != 0
+    arrivals = own[:19].sum() + own[:18].sum()  # after one further step, and two
+    (of_layer, of_readout), steps = net.counts(spikes), len(spikes)
+    assert of_layer.events == 6 and of_layer.synaptic_operations == (8 + 7 + arrivals) * 4
+    assert of_layer.weight_bytes == 4 * of_layer.synaptic_operations and of_layer.updates == steps * 4
+    samples = data.LabelledEvents(events, torch.zeros(1, dtype=torch.int64))
+    counted = evaluate(network, data.EventLoader(samples, None, 1))
+    assert counted.synaptic_operations == of_layer.synaptic_operations + of_readout.synaptic_operations
+    assert counted.counts[0].multiply_adds == 15 * 4 and own.any()
 
 
 def test_encoders_and_counts_equal_those_of_the_torch_network() -> None:
@@ -313,6 +414,9 @@ def test_encoders_and_counts_equal_those_of_the_torch_network() -> None:
         assert made.shape == expected.shape and np.array_equal(made.offsets, expected.offsets.numpy())
         assert np.array_equal(made.indices, expected.indices.numpy())
         assert np.array_equal(net.run(made), net.run(expected))
+    assert_counts_agree(network, images, data.RateEncoding(30))
+    delays = {"input_delay": 9, "taps": 2, "lateral": True, "lateral_delay": 7}
+    assert_counts_agree(SRCClassifier(64, [20], 10, **delays).eval(), images, data.RateEncoding(30))
     network.encoder = data.RateEncoding(30)
     loader = data.EventLoader(data.LabelledImages(images, torch.zeros(6, dtype=torch.int64)), network.encoder, 6)
     counted = evaluate(network, loader)
@@ -516,8 +620,33 @@ def sharing_bytes() -> bytes:
     return joined(header, tensors)
 
 
+def delayed_file(first: Tensor, tensors: dict[str, Tensor] | None = None, version: str = "3") -> bytes:
+    """The file of a network whose inputs have these delays."""
+    return altered({"layers.0.delays.first": first.to(torch.int32), **(tensors or {})}, version=version)
+
+
+def wide_lateral() -> bytes:
+    """The file of a layer of 2,050 neurons whose recurrent weights have long delays."""
+    tensors: dict[str, Tensor | None] = {
+        "layers.0.weight": torch.zeros(2050, 28),
+        "layers.0.lateral": torch.zeros(2050, 2050),
+        "layers.0.lateral_delays.first": torch.full((2050, 1), 131000, dtype=torch.int32),
+        **{f"layers.0.{name}": torch.full((1,), 0.5) for name in ("bias", "alpha", "zs_hyp", "initial")},
+    }
+    return altered({**tensors, "layers.0.initial": None}, version="3")
+
+
+def integers_with_delays() -> bytes:
+    from safetensors.torch import load, save
+
+    content = bytes_of(srcell.IntegerSRC(3, 2))
+    first = {"layers.0.delays.first": torch.ones(3, 1, dtype=torch.int32)}
+    return save({**load(content), **first}, {**split(content)[0]["__metadata__"], "version": "3"})
+
+
 SMALL = bytes_of(SRCClassifier(3, [2], 2, lateral=True, readout="linear"))
 RESONANT = bytes_of(SRCClassifier(3, [2], 2, omega=0.3, readout="linear"))
+DELAYED = bytes_of(SRCClassifier(3, [2], 2, lateral=True, readout="linear", input_delay=5, taps=2, lateral_delay=300))
 
 
 def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
@@ -536,8 +665,56 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
         ("header: expected tensors that follow one another", sharing_bytes),
         ("header: expected tensors that cover the whole file", lambda: SMALL + b"\0"),
         ("format: expected 'srcell.network'", lambda: altered(format="x")),
-        ("version: expected 1 or 2, got '3': written by a newer srcell", lambda: altered(version="3")),
+        ("version: expected 1, 2 or 3, got '4': written by a newer srcell", lambda: altered(version="4")),
         ("layers.0.omega: expected none in a file of version 1", lambda: altered({"layers.0.omega": torch.ones(1)})),
+        ("layers.0.delays: expected none in a file of version 2", lambda: delayed_file(torch.ones(28, 1), version="2")),
+        (
+            "layers.0.delays: expected none in a file of version 1",
+            lambda: altered({"layers.0.lateral_delays.first": torch.ones(40, 1, dtype=torch.int32)}),
+        ),
+        (r"layers.0.weight: expected F32 \(any, 56\), got F32 \(40, 28\)", lambda: delayed_file(torch.ones(28, 2))),
+        (r"layers.0.delays.first: expected I32 \(any, any\), got I32 \(28\)", lambda: delayed_file(torch.ones(28))),
+        (
+            r"layers.0.delays.first: expected at least one delay, got \(28, 0\)",
+            lambda: delayed_file(torch.ones(28, 0)),
+        ),
+        (
+            "layers.0.delays.first: expected delays of at most 131070 steps, got 2147483646",
+            lambda: delayed_file(torch.full((28, 1), 2**31 - 2, dtype=torch.int64)),
+        ),
+        (
+            "layers.0.delays.first: expected delays of at most 131070 steps, got -131071",
+            lambda: delayed_file(torch.full((28, 1), -131071)),
+        ),
+        (
+            "layers.0.delays.first: expected at most 268435456 numbers on their way, got 131070 steps of 2050",
+            lambda: delayed_file(torch.full((2050, 1), 131070), {"layers.0.weight": torch.zeros(40, 2050)}),
+        ),
+        (  # few sources, but each row of the delay line marks all of its terms
+            "layers.0.delays.first: expected at most 268435456 numbers on their way, got 131070 steps of 2063",
+            lambda: delayed_file(torch.full((1, 66_000), 131070), {"layers.0.weight": torch.zeros(1, 66_000)}),
+        ),
+        (
+            "layers.0.lateral_delays.first: expected at most 268435456 numbers on their way, got 131000 steps of 2050",
+            wide_lateral,
+        ),
+        (
+            r"layers.0.delays.factors: expected F32 \(28, 1, any\), got F32 \(28, 2\)",
+            lambda: delayed_file(torch.ones(28, 1), {"layers.0.delays.factors": torch.ones(28, 2)}),
+        ),
+        (
+            "layers.0.delays.factors: expected at least one factor for each delay, got none",
+            lambda: delayed_file(torch.ones(28, 1), {"layers.0.delays.factors": torch.ones(28, 1, 0)}),
+        ),
+        (
+            "layers.0.delays.factors: expected finite values",
+            lambda: delayed_file(torch.ones(28, 1), {"layers.0.delays.factors": torch.full((28, 1, 2), torch.inf)}),
+        ),
+        (
+            r"layers.0.lateral_delays.first: expected I32 \(40, 1\), got I32 \(39, 1\)",
+            lambda: altered({"layers.0.lateral_delays.first": torch.ones(39, 1, dtype=torch.int32)}, version="3"),
+        ),
+        ("layers.0.delays: expected none for integer neurons", integers_with_delays),
         (
             r"layers.0.omega: expected values in \[-pi, pi\]",
             lambda: altered({"layers.0.omega": torch.full((40,), 3.2)}, version="2"),
@@ -546,8 +723,8 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
             "layers.0.omega: expected 1 or 40 values, got 39",
             lambda: altered({"layers.0.omega": torch.ones(39)}, version="2"),
         ),
-        ("version: expected 1 or 2", lambda: altered(version="1\n2")),
-        ("version: expected 1 or 2", lambda: altered(version="\U0001f600")),
+        ("version: expected 1, 2 or 3", lambda: altered(version="1\n2")),
+        ("version: expected 1, 2 or 3", lambda: altered(version="\U0001f600")),
         ("header: expected 'readout' among the metadata", lambda: altered(readout=None)),
         ("readout: expected none, votes or linear, got 'x'", lambda: altered(readout="x")),
         ("readout: expected none, votes or linear", lambda: altered(readout="x\ny" + "z" * 1000)),
@@ -591,7 +768,7 @@ def test_a_missing_file_raises_file_not_found(tmp_path: Path) -> None:
 @given(st.randoms(use_true_random=False))
 def test_altered_files_are_refused_in_one_line_or_read(draw: random.Random) -> None:
     try:
-        net = runtime.Network(corrupted(draw, draw.choice([SMALL, RESONANT])))
+        net = runtime.Network(corrupted(draw, draw.choice([SMALL, RESONANT, DELAYED])))
     except ValueError as error:
         assert "\n" not in str(error)
         return

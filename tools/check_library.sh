@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds and installs libsrcell, builds the C example against the installed package, with the shared and the static
-# library, and compares its output on two networks, one of them resonant, with srcell.runtime's. PYTHON is a Python with
-# srcell and safetensors. Before that, unless it cross-compiles, it runs the commands of docs/howto/runtime.md on a copy
-# of the tracked files.
+# library, and compares its output on three networks, one of them resonant, one with delays, with srcell.runtime's.
+# PYTHON is a Python with srcell and safetensors. Before that, unless it cross-compiles, it runs the commands of
+# docs/howto/runtime.md on a copy of the tracked files.
 #
 #     tools/check_library.sh FOLDER [options of cmake]
 #
@@ -64,8 +64,12 @@ steps = np.random.default_rng(0).random((100, 64)) < 0.1
 with open(f"{folder}/steps", "w") as lines:
     for step in steps:
         lines.write(" ".join(map(str, step.nonzero()[0])) + "\n")
-for name, omega in (("net", 0.0), ("resonant", spread_frequencies(0.05, 2))):
-    network = SRCClassifier(64, [40], 10, lateral=True, initial_state="rest", omega=omega)
+for name, options in (
+    ("net", {}),
+    ("resonant", {"omega": spread_frequencies(0.05, 2)}),
+    ("delayed", {"input_delay": 30, "taps": 2, "lateral_delay": 20}),
+):
+    network = SRCClassifier(64, [40], 10, lateral=True, initial_state="rest", **options)
     network.export(f"{folder}/{name}.srcell")
     stream = runtime.load(f"{folder}/{name}.srcell").stream()
     with open(f"{folder}/{name}.expected", "w") as expected:
@@ -83,10 +87,10 @@ for kind in srcell static; do
     cmake -S "$folder" -B "$folder/$kind" "${options[@]}" -DCMAKE_PREFIX_PATH="$(realpath "$folder/installed")" \
         -DCMAKE_C_FLAGS="-std=c99 -pedantic -Wall -Wextra -Werror" >/dev/null
     cmake --build "$folder/$kind" >/dev/null
-    for name in net resonant; do
+    for name in net resonant delayed; do
         ${RUN:-} "$folder/$kind/control" "$folder/$name.srcell" <"$folder/steps" | diff "$folder/$name.expected" -
     done
-    ${RUN:-} "$folder/$kind/interface" "$folder/resonant.srcell" "$folder/net.srcell"
+    ${RUN:-} "$folder/$kind/interface" "$folder"/{resonant,net,delayed}.srcell
     if ${RUN:-} "$folder/$kind/control" "$folder/net.expected" </dev/null 2>"$folder/error"; then exit 1; fi
     grep -q 'net.expected: expected a safetensors file' "$folder/error"
 done

@@ -31,8 +31,7 @@ std::unique_ptr<Network> read_network(const py::bytes& bytes) {
     }
 }
 
-// Returns the logits, the spikes of the layers whose numbers are in `wanted`, and the number of events of the input and
-// of each layer.
+// Returns the logits, the spikes of the layers whose numbers are in `wanted`, and the counts of NetworkOutput.
 py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
               const Array<int32_t>& indices, const std::optional<Array<float>>& values,
               const std::optional<Array<int64_t>>& lengths, const std::vector<size_t>& wanted, bool counts,
@@ -42,6 +41,7 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
         value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
     Array<float> logits({batch, network.readout().classes});
     Array<int64_t> events(static_cast<py::ssize_t>(network.layers().size() + 1));
+    Array<int64_t> arrivals({static_cast<py::ssize_t>(network.layers().size()), py::ssize_t{2}});
     std::vector<float*> written(network.layers().size());
     py::list spikes;
     for (const size_t layer : wanted) {
@@ -54,12 +54,13 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
         batch,
         {offsets.data(), indices.data(), data_of(values), static_cast<int64_t>(indices.size()), network.inputs()},
         data_of(lengths)};
-    const NetworkOutput output = {logits.mutable_data(), written.data(), counts ? events.mutable_data() : nullptr};
+    const NetworkOutput output = {logits.mutable_data(), written.data(), counts ? events.mutable_data() : nullptr,
+                                  counts ? arrivals.mutable_data() : nullptr};
     {
         const ReleasedGil release;
         network.run(input, output, threads);
     }
-    return py::make_tuple(logits, spikes, events);
+    return py::make_tuple(logits, spikes, events, arrivals);
 }
 
 Array<float> spikes_of(const Stream& stream) {
@@ -113,8 +114,8 @@ py::str decoded(const std::string& text) {
 py::list layers_of(const Network& network) {
     py::list made;
     for (const NetworkLayer& layer : network.layers())
-        made.append(
-            py::make_tuple(layer.inputs, layer.neurons, layer.lateral(), layer.is_integer(), layer.resonates()));
+        made.append(py::make_tuple(layer.inputs, layer.neurons, layer.lateral(), layer.is_integer(), layer.resonates(),
+                                   layer.longest_delay()));
     return made;
 }
 

@@ -171,14 +171,21 @@ void sum_events_of_samples(const LateralForward<scalar_of<V>>& p, int64_t first,
         }
 }
 
-// Adds the active neurons' rows of packed recurrent weights to a row of currents.
+// Adds to a row of currents the rows of packed recurrent weights of the spikes that arrive at a step: those of the
+// active neurons, or those that the caller lists for the sample.
 template <class V>
-SRCELL_INLINE void add_lateral(const Lateral<scalar_of<V>>& lateral, const Active<scalar_of<V>>& active, int64_t width,
-                               scalar_of<V>* current) {
+SRCELL_INLINE void add_lateral(const LateralForward<scalar_of<V>>& p, int64_t sample,
+                               const Active<scalar_of<V>>& active, int64_t width, scalar_of<V>* current) {
+    const int32_t* neurons = active.index;
+    const scalar_of<V>* values = active.value;
+    int64_t count = active.count;
+    if (p.arrivals) {
+        const EventRange range = events_of_row(*p.arrivals, sample);
+        neurons = p.arrivals->indices + range.begin, values = p.arrivals->values + range.begin, count = range.size();
+    }
     sum_event_rows<V, true>(
-        current, width, lateral.packed, width,
-        [index = active.index](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(index[n]); }, active.value,
-        active.count);
+        current, width, p.lateral.packed, width,
+        [neurons](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(neurons[n]); }, values, count);
 }
 
 // Advances a sample. `currents` has its currents of all steps, or of no step: they are given, or summed in between.
@@ -207,7 +214,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
             current += t % m.rows * all;
         }
         if (p.delays) m.under_way.arrive(m.active);
-        add_lateral<V>(p.lateral, m.active, all, current);
+        add_lateral<V>(p, sample, m.active, all, current);
         T* const spikes = p.spikes + t * plane + first;
         if (t + kPrefetch < steps) prefetch_row<kForWrite>(spikes + kPrefetch * plane, neurons);
         m.active.count = 0;
@@ -234,7 +241,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
         }
         if (p.delays) m.under_way.depart(spikes, m.active);
     }
-    if (p.delays) m.under_way.store(p.past + sample * p.delays.room * neurons);
+    if (p.delays && p.past) m.under_way.store(p.past + sample * p.delays.room * neurons);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         for (int64_t t = steps; t < p.shape.steps; ++t) {

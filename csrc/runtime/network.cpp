@@ -25,8 +25,8 @@ namespace {
 
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
 constexpr int kMaxThreads = 1024;
-// The versions of a network's file; the second has a layer that resonates.
-constexpr const char *kVersion = "1", *kResonantVersion = "2";
+// The versions of a network's file; the second has a layer that resonates, and the third may have one and has delays.
+constexpr const char *kVersion = "1", *kResonantVersion = "2", *kDelayedVersion = "3";
 // The most elements of a layer's spikes that a run holds at a time, unless one sample has more.
 constexpr int64_t kChunkElements = int64_t(1) << 22;
 
@@ -63,12 +63,18 @@ std::vector<char> initial_of(const TensorFile& file, const std::string& name, in
     return made;
 }
 
-// A layer with the sizes of its weight (N, K), but without its neurons yet. The weight must have been read before.
-NetworkLayer sized_layer(const TensorFile& file, const std::string& name) {
-    const std::vector<int64_t>& shape = file.tensors.at(name).shape;
+// A layer with its delays and the sizes of its weight, but without its neurons yet; reads the weight. `inputs` is -1 if
+// any number of them is valid.
+template <class T>
+NetworkLayer sized_layer(const TensorFile& file, const std::string& prefix, int64_t inputs, std::vector<T>& weight) {
     NetworkLayer made = {};
-    made.neurons = shape[0], made.inputs = shape[1];
-    if (made.neurons < 1 || made.inputs < 1 || made.neurons > kMaxNeurons || made.inputs > kMaxNeurons)
+    made.delays = StoredDelays::of(file, prefix + "delays", inputs, -1);
+    const int64_t columns = made.delays ? static_cast<int64_t>(made.delays.first.size()) : inputs;
+    const std::string name = prefix + "weight";
+    weight = numbers_of<T>(file, name, {-1, columns});
+    const std::vector<int64_t>& shape = file.tensors.at(name).shape;
+    made.neurons = shape[0], made.columns = shape[1], made.inputs = made.columns / made.delays.taps;
+    if (made.neurons < 1 || made.columns < 1 || made.neurons > kMaxNeurons || made.columns > kMaxNeurons)
         throw FileError(name + ": expected from 1 to 2^31 neurons and inputs, got " + shape_text(shape));
     return made;
 }
@@ -78,16 +84,17 @@ template <class Call>
 Call packing(const NetworkLayer& layer) {
     Call p = {};
     p.shape = {0, 0, layer.neurons, nullptr, 1};
-    p.events.inputs = p.events.count = layer.inputs;  // as many events as inputs: one row is packed per input
+    p.events.inputs = p.events.count = layer.columns;  // as many events as inputs: one row is packed per input
     return p;
 }
 
 NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs,
                               const Kernels& kernels) {
-    const std::vector<int16_t> weight = numbers_of<int16_t>(file, prefix + "weight", {-1, inputs});
-    NetworkLayer made = sized_layer(file, prefix + "weight");
+    std::vector<int16_t> weight;
+    NetworkLayer made = sized_layer(file, prefix, inputs, weight);
+    if (made.delays) throw FileError(prefix + "delays: expected none for integer neurons");
     auto p = packing<IntegerForward>(made);
-    IntegerNeurons neurons = {Aligned<int16_t>(event_tiles(made.neurons) * made.inputs * p.packed_width()),
+    IntegerNeurons neurons = {Aligned<int16_t>(event_tiles(made.neurons) * made.columns * p.packed_width()),
                               integer_cell_of(file, prefix + "constants"),
                               exact_events(weight.data(), static_cast<int64_t>(weight.size()))};
     p.weight = weight.data();
@@ -99,8 +106,8 @@ NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix,
 }
 
 NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs, const Kernels& kernels) {
-    const std::vector<float> weight = numbers_of<float>(file, prefix + "weight", {-1, inputs});
-    NetworkLayer made = sized_layer(file, prefix + "weight");
+    std::vector<float> weight;
+    NetworkLayer made = sized_layer(file, prefix, inputs, weight);
     FloatNeurons neurons;
     const bool resonant = file.tensors.count(prefix + kParameterNames[kOmega]);
     for (int k = 0; k < parameters_of(resonant); ++k) {
@@ -110,7 +117,7 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     }
     if (resonant) neurons.turn = OwnTurn<float>(kernels, neurons.cell, made.neurons);
     auto p = packing<EventsForward<float>>(made);
-    neurons.weight = Aligned<float>(event_tiles(made.neurons) * made.inputs * p.packed_width());
+    neurons.weight = Aligned<float>(event_tiles(made.neurons) * made.columns * p.packed_width());
     p.weight = weight.data();
     p.packed_weight = neurons.weight.data();
     kernels.f32.pack_weight(p);
@@ -118,6 +125,7 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
         const auto lateral = numbers_of<float>(file, prefix + "lateral", {made.neurons, made.neurons});
         neurons.lateral = Aligned<float>(made.neurons * lateral_width(made.neurons));
         kernels.f32.pack_lateral({lateral.data(), neurons.lateral.data(), false, false}, p.shape);
+        neurons.delays = StoredDelays::of(file, prefix + "lateral_delays", made.neurons, 1);
     }
     made.kind = std::move(neurons);
     made.initial = initial_of<float>(file, prefix + "initial", made.neurons);
@@ -143,22 +151,32 @@ void add_to(uint64_t& sum, const Aligned<T>& numbers) {
     }
 }
 
+void add_to(uint64_t& sum, const StoredDelays& delays) {
+    for (const int32_t first : delays.first) add_to(sum, first);
+    for (const float factor : delays.factors) add_to(sum, bits_of(factor));
+}
+
 void add_to(uint64_t& sum, const FloatNeurons& neurons) {
     add_to(sum, neurons.weight);
     add_to(sum, neurons.lateral);
     for (const float omega : neurons.parameters[kOmega]) add_to(sum, bits_of(omega));
+    add_to(sum, neurons.delays);
 }
 
 void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.weight); }
 
 [[noreturn]] void refuse_events(const char* expected) { throw std::invalid_argument(expected); }
 
+Fault fault_of(const NetworkInput& input) {
+    const Events<float>& events = input.events;
+    return find_fault({events.offsets, events.indices, events.values, nullptr, input.lengths, input.steps, input.batch,
+                       events.inputs, events.count, 1})
+        .fault;
+}
+
 // Says what is wrong with events that a kernel or check_events() rejected.
 [[noreturn]] void explain(const NetworkInput& input) {
-    const Events<float>& events = input.events;
-    const UncheckedEvents unchecked = {events.offsets, events.indices, events.values, nullptr,      input.lengths,
-                                       input.steps,    input.batch,    events.inputs, events.count, 1};
-    switch (find_fault(unchecked).fault) {
+    switch (fault_of(input)) {
         case Fault::kLength:
             refuse_events("lengths: expected values from 0 to the number of steps");
         case Fault::kFirstOffset:
@@ -177,8 +195,10 @@ void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.
     refuse_events("events: expected arrays that are not altered during a call");
 }
 
-// Checks what the kernels do not check. The kernels check the offsets and indices of the samples that they get.
-void check_events(const NetworkInput& input) {
+// Checks what the kernels do not check. The kernels of layers check the offsets and indices of the samples that they
+// get; those of delays do not.
+void check_events(const NetworkInput& input, bool delayed) {
+    if (delayed && fault_of(input) != Fault::kNone) explain(input);
     const Events<float>& events = input.events;
     bool good = events.offsets[0] == 0 && events.offsets[input.batch * input.steps] == events.count;
     int64_t before = 0;
@@ -206,6 +226,52 @@ Events<float> part_of(const NetworkInput& input, int64_t first, int64_t batch, B
     return {offsets.data(), input.events.indices + begin, given ? given + begin : nullptr, offsets.data()[rows],
             input.events.inputs};
 }
+
+// Events after their delays, as srcell.delay makes them, in memory of their own.
+class DelayedInput {
+  public:
+    DelayedInput(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
+                 const StoredDelays& delays)
+        : starts_(shape.batch + 1), cursors_(shape.batch * shape.steps), offsets_(shape.batch * shape.steps + 1) {
+        DelayedEvents<float> p = call(shape, events, delays);
+        p.starts = starts_.data();
+        kernels.f32.count_delayed(p);
+        p.count = starts_.data()[shape.batch];
+        indices_ = Block<int32_t>(p.count);
+        if (events.values || p.delays.factors) values_ = Block<float>(p.count);
+        p.cursors = cursors_.data(), p.offsets = offsets_.data(), p.indices = indices_.data(),
+        p.values = values_.data();
+        kernels.f32.write_delayed(p);
+        p.offsets[shape.batch * shape.steps] = p.count;
+        events_ = {p.offsets, p.indices, p.values, p.count, p.delays.numbers};
+    }
+
+    const Events<float>& events() const { return events_; }
+
+    // The number of events that arrive before the end of their sample.
+    static int64_t count(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
+                         const StoredDelays& delays) {
+        const Block<int64_t> starts(shape.batch + 1);
+        DelayedEvents<float> p = call(shape, events, delays);
+        p.starts = starts.data();
+        kernels.f32.count_delayed(p);
+        return starts.data()[shape.batch];
+    }
+
+  private:
+    static DelayedEvents<float> call(const ScanShape& shape, const Events<float>& events, const StoredDelays& delays) {
+        DelayedEvents<float> p = {};
+        p.shape = shape;
+        p.delays = delays.view();
+        p.events = events;
+        return p;
+    }
+
+    Block<int64_t> starts_, cursors_, offsets_;
+    Block<int32_t> indices_;
+    Block<float> values_;
+    Events<float> events_ = {};
+};
 
 struct ReadoutJob {
     const Readout& readout;
@@ -238,9 +304,9 @@ struct ReadoutJob {
 Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     if (text_of(file, "format") != "srcell.network") throw FileError("format: expected 'srcell.network'");
     const std::string& version = text_of(file, "version");
-    if (version != kVersion && version != kResonantVersion)
-        throw FileError(std::string("version: expected ") + kVersion + " or " + kResonantVersion + ", got '" +
-                        shown(version) + "': written by a newer srcell");
+    if (version != kVersion && version != kResonantVersion && version != kDelayedVersion)
+        throw FileError(std::string("version: expected ") + kVersion + ", " + kResonantVersion + " or " +
+                        kDelayedVersion + ", got '" + shown(version) + "': written by a newer srcell");
     size_t used = 0;
     for (int64_t k = 0, inputs = -1;
          k < kMaxLayers && (!k || file.tensors.count("layers." + std::to_string(k) + ".weight")); ++k) {
@@ -251,10 +317,12 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         if (layer.is_integer() != layers_.front().is_integer())
             throw FileError(prefix + "weight: expected layers that are all of floats, or all of integers");
         inputs = layer.neurons;
-        if (layer.resonates() && version != kResonantVersion)
+        if (layer.resonates() && version == kVersion)
             throw FileError(prefix + "omega: expected none in a file of version " + version);
+        if (layer.delayed() && version != kDelayedVersion)
+            throw FileError(prefix + "delays: expected none in a file of version " + version);
         used += 1 + (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(layer.resonates()))) + layer.lateral() +
-                !layer.initial.empty();
+                !layer.initial.empty() + layer.delays.tensors() + layer.lateral_delays().tensors();
     }
     readout_ = Readout::of(file, outputs());
     used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;
@@ -267,7 +335,14 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         add_to(fingerprint_, layer.inputs);
         add_to(fingerprint_, layer.neurons);
         std::visit([&](const auto& neurons) { add_to(fingerprint_, neurons); }, layer.kind);
+        add_to(fingerprint_, layer.delays);
     }
+}
+
+const StoredDelays& NetworkLayer::lateral_delays() const {
+    static const StoredDelays none;
+    const auto* neurons = std::get_if<FloatNeurons>(&kind);
+    return neurons ? neurons->delays : none;
 }
 
 int64_t Network::widest() const {
@@ -280,10 +355,16 @@ bool Network::resonates() const {
     return std::any_of(layers_.begin(), layers_.end(), [](const NetworkLayer& layer) { return layer.resonates(); });
 }
 
+bool Network::delayed() const {
+    return std::any_of(layers_.begin(), layers_.end(), [](const NetworkLayer& layer) { return layer.delayed(); });
+}
+
 int64_t Network::bytes() const {
     auto bytes = static_cast<int64_t>((readout_.weight.size() + readout_.bias.size()) * sizeof(float));
     for (const NetworkLayer& layer : layers_) {
-        int64_t numbers = layer.inputs * layer.neurons + (layer.lateral() ? layer.neurons * layer.neurons : 0);
+        int64_t numbers = layer.columns * layer.neurons + (layer.lateral() ? layer.neurons * layer.neurons : 0);
+        for (const StoredDelays* delays : {&layer.delays, &layer.lateral_delays()})
+            numbers += static_cast<int64_t>(delays->first.size() + delays->factors.size());
         if (const auto* neurons = std::get_if<FloatNeurons>(&layer.kind))
             for (const auto& values : neurons->parameters) numbers += static_cast<int64_t>(values.size());
         bytes += numbers * layer.state_bytes(1) / (layer.states() * layer.neurons);
@@ -298,14 +379,14 @@ void leave_out_ones(const NetworkLayer& layer, Events<float>& events) {
     events.values = nullptr;
 }
 
-bool IntegerNeurons::run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
-                         const int16_t* before, float* spikes, int16_t* after, void*) const {
-    const int64_t plane = shape.batch * shape.neurons;
+bool IntegerNeurons::run(const Kernels& kernels, const LayerInput& input, const int16_t* before, float* spikes,
+                         int16_t* after) const {
+    const int64_t plane = input.shape.batch * input.shape.neurons;
     int64_t clamped = 0;
     IntegerForward p = {};
-    p.shape = shape;
+    p.shape = input.shape;
     p.cell = cell;
-    p.events = events;
+    p.events = input.events;
     p.packed_weight = weight.data();
     p.packed = true;
     p.exact = exact;
@@ -316,37 +397,40 @@ bool IntegerNeurons::run(const Kernels& kernels, const ScanShape& shape, const E
     return kernels.integer_forward(p) < 0;
 }
 
-bool FloatNeurons::run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
-                       float* spikes, float* after, void* memory) const {
-    const int64_t plane = shape.batch * shape.neurons;
+bool FloatNeurons::run(const Kernels& kernels, const LayerInput& input, const float* before, float* spikes,
+                       float* after) const {
+    const int64_t plane = input.shape.batch * input.shape.neurons;
     LateralForward<float> p = {};
-    p.shape = shape;
+    p.shape = input.shape;
     p.cell = cell;
     p.i0 = before, p.h0 = before + plane, p.hs0 = before + 2 * plane;
     p.spikes = spikes;
     p.i = after, p.h = after + plane, p.hs = after + 2 * plane;
     p.turn = turn.view();
     if (resonate()) p.q0 = before + 3 * plane, p.q = after + 3 * plane;
-    p.events = events;
+    p.events = input.events;
     p.packed_weight = weight.data();
     p.packed = true;
     if (!lateral.size()) return kernels.f32.events_forward(p) < 0;
     p.has_events = true;
     p.lateral = {nullptr, lateral.data(), false, true};
-    p.memory = memory;
+    p.arrivals = input.arrivals;
+    p.memory = input.memory;
+    const bool in_kernel = delays && !input.arrivals;
+    const Block<int32_t> later(in_kernel ? static_cast<int64_t>(delays.first.size()) * delays.terms : 0);
+    if (in_kernel) p.delays = {delays.view(), delays.longest, later.data(), nullptr};
     const int64_t returned = kernels.f32.lateral_forward(p);
     if (returned == kOutOfMemory) throw std::bad_alloc();
     return returned < 0;
 }
 
-bool NetworkLayer::run(const Kernels& kernels, ScanShape shape, const Events<float>& events, const char* before,
-                       float* spikes, char* after, void* memory) const {
-    shape.neurons = neurons;
+bool NetworkLayer::run(const Kernels& kernels, LayerInput input, const char* before, float* spikes, char* after) const {
+    input.shape.neurons = neurons;
     return std::visit(
         [&](const auto& of) {
             using Number = typename std::decay_t<decltype(of)>::Number;
-            return of.run(kernels, shape, events, reinterpret_cast<const Number*>(before), spikes,
-                          reinterpret_cast<Number*>(after), memory);
+            return of.run(kernels, input, reinterpret_cast<const Number*>(before), spikes,
+                          reinterpret_cast<Number*>(after));
         },
         kind);
 }
@@ -384,9 +468,12 @@ void Network::run(const NetworkInput& input, const NetworkOutput& output, int th
     const PlainArithmetic plain;
     count_rows(input.steps, input.batch);
     if (!input.steps && readout_.kind == Readout::kNone) return;  // without steps B may have any size
-    check_events(input);
-    if (output.events) std::fill(output.events, output.events + 1 + layers_.size(), 0);
-    if (output.events) output.events[0] = input.events.count;
+    check_events(input, bool(layers_.front().delays));
+    if (output.events) {
+        std::fill(output.events, output.events + 1 + layers_.size(), 0);
+        std::fill(output.arrivals, output.arrivals + 2 * layers_.size(), 0);
+        output.events[0] = input.events.count;
+    }
     threads = std::clamp(threads, 1, kMaxThreads);
     const int64_t steps = std::max<int64_t>(input.steps, 1);
     const int64_t fit = widest() > kChunkElements / steps ? 1 : kChunkElements / (steps * widest());
@@ -402,6 +489,7 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
     Block<int64_t> offsets;
     Block<float> spikes;
     std::optional<ListedEvents<float>> listed;
+    std::optional<DelayedInput> delayed;
     Events<float> events = part_of(input, first, batch, offsets);
     for (size_t k = 0; k < layers_.size(); ++k) {
         const NetworkLayer& layer = layers_[k];
@@ -411,8 +499,10 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
         const Block<char> states(2 * state);
         layer.initial_state(batch, states.data());
         leave_out_ones(layer, events);
-        if (!layer.run(*kernels_, shape, events, states.data(), spikes.data(), states.data() + state, nullptr))
-            explain(input);
+        if (layer.delays) events = delayed.emplace(*kernels_, shape, events, layer.delays).events();
+        if (output.arrivals) output.arrivals[2 * k] += events.count;
+        const LayerInput given = {shape, events, nullptr, nullptr};
+        if (!layer.run(*kernels_, given, states.data(), spikes.data(), states.data() + state)) explain(input);
         if (output.spikes && output.spikes[k])
             for (int64_t t = 0; t < steps; ++t)
                 std::copy(spikes.data() + t * plane, spikes.data() + (t + 1) * plane,
@@ -421,7 +511,11 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
         if (last && !output.events) break;
         listed.emplace(*kernels_, shape, layer.neurons, spikes.data());
         events = listed->events();
-        if (output.events) output.events[k + 1] += events.count;
+        if (!output.events) continue;
+        output.events[k + 1] += events.count;
+        if (!layer.lateral()) continue;
+        const StoredDelays& delays = layer.lateral_delays();
+        output.arrivals[2 * k + 1] += delays ? DelayedInput::count(*kernels_, shape, events, delays) : events.count;
     }
     if (!output.logits || readout_.kind == Readout::kNone) return;
     const Block<double> sums(batch * readout_.neurons);

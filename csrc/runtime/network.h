@@ -6,6 +6,7 @@
 // sums in double and in its own order, so that a stream and a batch give the same logits (readout.h).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -15,10 +16,21 @@
 #include "../cpu/kernels.h"
 #include "../cpu/turn.h"
 #include "aligned.h"
+#include "delays.h"
 #include "readout.h"
 #include "tensor_file.h"
 
 namespace srcell {
+
+// What a call of a layer reads beside its state.
+struct LayerInput {
+    ScanShape shape;
+    Events<float> events;  // at the weights: delayed ones have arrived
+    // Of a stream's step: the spikes that arrive through delayed recurrent weights, or null without delays; and the
+    // memory of LateralForward. Both are null in a run.
+    const Events<float>* arrivals;
+    void* memory;
+};
 
 // A layer's float neurons in the form that the kernels take, with their weights packed once.
 struct FloatNeurons {
@@ -28,10 +40,10 @@ struct FloatNeurons {
     std::vector<float> parameters[kParameters];  // one element, or N; no omega unless they resonate
     CellParameters<float> cell;                  // points to the parameters
     OwnTurn<float> turn;                         // of resonant neurons; otherwise empty
+    StoredDelays delays;                         // of the spikes on their way through recurrent weights
 
     bool resonate() const { return !turn.empty(); }
-    bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const float* before,
-             float* spikes, float* after, void* memory) const;
+    bool run(const Kernels& kernels, const LayerInput& input, const float* before, float* spikes, float* after) const;
 };
 
 // The same for integer neurons.
@@ -41,18 +53,24 @@ struct IntegerNeurons {
     IntegerCell cell;
     int64_t exact;  // as in IntegerForward
 
-    bool run(const Kernels& kernels, const ScanShape& shape, const Events<float>& events, const int16_t* before,
-             float* spikes, int16_t* after, void* memory) const;
+    bool run(const Kernels& kernels, const LayerInput& input, const int16_t* before, float* spikes,
+             int16_t* after) const;
 };
 
 struct NetworkLayer {
-    int64_t inputs, neurons;
+    int64_t inputs, columns, neurons;  // the weight is (neurons, columns): a column for each tap of each input
+    StoredDelays delays;               // of the inputs
     std::variant<FloatNeurons, IntegerNeurons> kind;
     std::vector<char> initial;  // (3, N): i, h and hs before the first step; empty: zero; q is always zero
 
     bool is_integer() const { return std::holds_alternative<IntegerNeurons>(kind); }
     bool lateral() const { return !is_integer() && std::get<FloatNeurons>(kind).lateral.size() > 0; }
     bool resonates() const { return !is_integer() && std::get<FloatNeurons>(kind).resonate(); }
+    // The delays of recurrent weights; without terms if there are none.
+    const StoredDelays& lateral_delays() const;
+    // The most steps from the departure of an input or of a spike to its arrival, 0 without delays.
+    int64_t longest_delay() const { return std::max(delays.longest, lateral_delays().longest); }
+    bool delayed() const { return delays || lateral_delays(); }
     // Arrays of a state: i, h, hs and, if the neurons resonate, q.
     int64_t states() const { return resonates() ? 4 : 3; }
     // The bytes of a state (states(), B, N).
@@ -62,9 +80,8 @@ struct NetworkLayer {
     // Writes i, h and hs of a state as floats, (3, B, N).
     void values(const char* state, int64_t batch, float* to) const;
     // Runs the layer over B samples, from the state `before` to the state `after`, and writes its spikes (T, B, N).
-    // `memory` is that of LateralForward, or null. Returns whether the events were valid.
-    bool run(const Kernels& kernels, ScanShape shape, const Events<float>& events, const char* before, float* spikes,
-             char* after, void* memory) const;
+    // Returns whether the events were valid.
+    bool run(const Kernels& kernels, LayerInput input, const char* before, float* spikes, char* after) const;
 };
 
 // For a layer of integer neurons: replaces event values that are all 1 by null, and throws std::invalid_argument for
@@ -82,7 +99,9 @@ struct NetworkInput {
 struct NetworkOutput {
     float* logits;         // (B, C)
     float* const* spikes;  // for each layer (T, B, N), or null
-    int64_t* events;       // (1 + layers,): number of events of the input and of each layer, over all samples
+    // Numbers over all samples; both or neither of the pointers are null.
+    int64_t* events;    // (1 + layers,): events of the input and of each layer
+    int64_t* arrivals;  // (layers, 2): events that arrive at the layer's weights, and at its recurrent weights
 };
 
 // The number of rows, B * T. Throws std::invalid_argument for negative sizes or an overflow.
@@ -105,10 +124,11 @@ class Network {
     int64_t widest() const;
     const Kernels& kernels() const { return *kernels_; }
 
-    // Whether any layer resonates.
+    // Whether any layer resonates, and whether any has delays.
     bool resonates() const;
+    bool delayed() const;
 
-    // A hash of the sizes, the weights and the omegas; it tells networks apart.
+    // A hash of the sizes, the weights, the omegas and the delays; it tells networks apart.
     uint64_t fingerprint() const { return fingerprint_; }
 
     // Bytes of the weights and parameters in the number types in which they are read, without the padding that packing
@@ -164,6 +184,7 @@ class Stream {
         Aligned<char> state[2];    // before and after a step; they swap roles
         Aligned<float> spikes[2];  // (B, N); swapped as well
         Aligned<char> memory;      // scratch of a layer with recurrent weights
+        DelayLine inputs, own;     // of the layer's inputs, and of its spikes on their way through recurrent weights
     };
     // Event rows listed from a dense array (B, K).
     struct Rows {

@@ -103,6 +103,11 @@ int srcell_network_resonates(const srcell_network* network, int64_t layer) {
     return network->network.layers()[static_cast<size_t>(layer)].resonates();
 }
 
+int64_t srcell_network_delay(const srcell_network* network, int64_t layer) {
+    if (layer < 0 || layer >= srcell_network_layers(network)) return -1;
+    return network->network.layers()[static_cast<size_t>(layer)].longest_delay();
+}
+
 const char* srcell_network_text(const srcell_network* network, const char* name) {
     if (!network || !name) return nullptr;
     const auto found = network->network.texts().find(name);
@@ -121,7 +126,7 @@ srcell_status srcell_network_run(const srcell_network* network, int64_t steps, i
         std::vector<float*> written(run.layers().size());
         written.back() = spikes;
         run.run({steps, batch, {offsets, indices, values, count, run.inputs()}, lengths},
-                {logits, written.data(), nullptr}, threads);
+                {logits, written.data(), nullptr, nullptr}, threads);
     });
 }
 

@@ -61,6 +61,9 @@ SRCELL_API int64_t srcell_network_neurons(const srcell_network* network,
                                           int64_t layer); /* -1 if there is no such layer */
 /* Whether the layer's neurons resonate: 1 or 0; -1 if there is no such layer. */
 SRCELL_API int srcell_network_resonates(const srcell_network* network, int64_t layer);
+/* The most steps for which an input or a spike of the layer is delayed, 0 without delays; -1 if there is no such layer.
+ */
+SRCELL_API int64_t srcell_network_delay(const srcell_network* network, int64_t layer);
 /* The text that the file holds under that name, such as "encoder", or null if the file has none. Valid as long as the
    network. */
 SRCELL_API const char* srcell_network_text(const srcell_network* network, const char* name);

@@ -12,6 +12,24 @@ namespace srcell {
 
 namespace {
 
+[[noreturn]] void refuse_events() {
+    throw std::invalid_argument(
+        "events: expected ascending offsets, and indices from 0 to the number of inputs less 1");
+}
+
+// Checks events before they are sent along a delay line, which does not check them.
+void check_rows(const Events<float>& events, int64_t batch) {
+    int64_t before = 0;
+    bool good = read_once(events.offsets) == 0 && read_once(events.offsets + batch) == events.count;
+    for (int64_t b = 1; good && b <= batch; ++b) {
+        const int64_t end = read_once(events.offsets + b);
+        good = before <= end && end <= events.count;
+        before = end;
+    }
+    for (int64_t e = 0; good && e < events.count; ++e) good = input_or_more(events.indices + e) < events.inputs;
+    if (!good) refuse_events();
+}
+
 void refuse_nan(const float* values, int64_t count) {
     for (int64_t n = 0; values && n < count; ++n)
         if (values[n] != values[n]) throw std::invalid_argument("values: expected no NaN");
@@ -30,7 +48,11 @@ Stream::Stream(const Network& network, int64_t batch)
     for (const NetworkLayer& layer : network.layers()) {
         const int64_t plane = batch * layer.neurons;
         const int64_t state = layer.state_bytes(batch);
-        Part part = {{Aligned<char>(state), Aligned<char>(state)}, {Aligned<float>(plane), Aligned<float>(plane)}, {}};
+        Part part = {{Aligned<char>(state), Aligned<char>(state)},
+                     {Aligned<float>(plane), Aligned<float>(plane)},
+                     {},
+                     DelayLine(layer.delays, batch, DelayLine::kByDeparture),
+                     DelayLine(layer.lateral_delays(), batch, DelayLine::kBySource)};
         if (layer.lateral()) part.memory = Aligned<char>(network.kernels().f32.lateral_forward_memory(layer.neurons));
         parts_.push_back(std::move(part));
     }
@@ -44,6 +66,8 @@ void Stream::reset() {
     for (size_t k = 0; k < parts_.size(); ++k) {
         network_.layers()[k].initial_state(batch_, parts_[k].state[now_].data());
         parts_[k].spikes[now_].clear();
+        parts_[k].inputs.clear();
+        parts_[k].own.clear();
     }
     read_.reset();
 }
@@ -59,14 +83,26 @@ Events<float> Stream::rows_of(const float* elements, int64_t inputs) {
 
 void Stream::advance(Events<float> events) {
     leave_out_ones(network_.layers().front(), events);
+    if (parts_.front().inputs) check_rows(events, batch_);
     const ScanShape shape = {1, batch_, 0, nullptr, 1};
     for (size_t k = 0; k < parts_.size(); ++k) {
         Part& part = parts_[k];
         const NetworkLayer& layer = network_.layers()[k];
-        if (!layer.run(network_.kernels(), shape, events, part.state[now_].data(), part.spikes[1 - now_].data(),
-                       part.state[1 - now_].data(), part.memory.data()))
-            throw std::invalid_argument(
-                "events: expected ascending offsets, and indices from 0 to the number of inputs less 1");
+        const char* const before = part.state[now_].data();
+        Events<float> own = {};
+        if (part.inputs) {
+            part.inputs.send(events);
+            events = part.inputs.arrivals();
+        }
+        if (part.own) {
+            part.own.send_spikes(reinterpret_cast<const float*>(before) + batch_ * layer.neurons);
+            own = part.own.arrivals();
+        }
+        const LayerInput input = {shape, events, part.own ? &own : nullptr, part.memory.data()};
+        if (!layer.run(network_.kernels(), input, before, part.spikes[1 - now_].data(), part.state[1 - now_].data()))
+            refuse_events();
+        part.inputs.advance();
+        part.own.advance();
         if (k + 1 < parts_.size()) events = rows_of(part.spikes[1 - now_].data(), layer.neurons);
     }
     now_ = 1 - now_;
@@ -104,7 +140,7 @@ void Stream::logits(float* to) const {
 namespace {
 
 // The header of a saved state. Its layout's version is the last letter: 'e' is the first, in which layers have i, h and
-// hs; in the second, layers that resonate have q as well.
+// hs; in the second, layers that resonate have q as well; in the third, layers with delays have what is on its way.
 struct Mark {
     char name[7];
     char version;
@@ -112,15 +148,18 @@ struct Mark {
     uint64_t network;
 };
 
-constexpr char kName[] = {'s', 'r', 'c', 's', 't', 'a', 't'}, kState = 'e', kResonantState = '2';
+constexpr char kName[] = {'s', 'r', 'c', 's', 't', 'a', 't'}, kState = 'e', kResonantState = '2', kDelayedState = '3';
 
-char version_of(const Network& network) { return network.resonates() ? kResonantState : kState; }
+char version_of(const Network& network) {
+    return network.delayed() ? kDelayedState : network.resonates() ? kResonantState : kState;
+}
 
 }  // namespace
 
 size_t Stream::state_bytes() const {
     size_t bytes = sizeof(Mark) + read_.bytes();
-    for (const Part& part : parts_) bytes += static_cast<size_t>(part.state[0].size());
+    for (const Part& part : parts_)
+        bytes += static_cast<size_t>(part.state[0].size()) + part.inputs.bytes() + part.own.bytes();
     return bytes;
 }
 
@@ -133,7 +172,7 @@ void Stream::save(void* to) const {
     for (const Part& part : parts_) {
         const auto bytes = static_cast<size_t>(part.state[now_].size());
         std::memcpy(at, part.state[now_].data(), bytes);
-        at += bytes;
+        at = part.own.save(part.inputs.save(at + bytes));
     }
     read_.save(at);
 }
@@ -143,7 +182,7 @@ void Stream::restore(const void* from, size_t bytes) {
     const char* at = static_cast<const char*>(from);
     if (bytes >= sizeof mark) std::memcpy(&mark, at, sizeof mark);
     const bool named = std::memcmp(mark.name, kName, sizeof kName) == 0;
-    if (named && mark.version != kState && mark.version != kResonantState)
+    if (named && mark.version != kState && mark.version != kResonantState && mark.version != kDelayedState)
         throw std::invalid_argument("state: expected one of this version of srcell, got one of a newer version");
     if (bytes != state_bytes() || !named || mark.version != version_of(network_) || mark.batch != batch_ ||
         mark.bytes != static_cast<int64_t>(bytes) || mark.network != network_.fingerprint())
@@ -153,7 +192,7 @@ void Stream::restore(const void* from, size_t bytes) {
     for (Part& part : parts_) {
         const auto size = static_cast<size_t>(part.state[now_].size());
         std::memcpy(part.state[now_].data(), at, size);
-        at += size;
+        at = part.own.restore(part.inputs.restore(at + size));
     }
     read_.restore(at);
 }

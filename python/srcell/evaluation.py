@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from ._processes import Processes
 from .data import EventLoader
 from .functional import count_spikes
-from .layers import IntegerSRC
+from .layers import SRC, IntegerSRC
 from .models import Classifier, IntegerClassifier
 
 
@@ -22,7 +22,9 @@ class LayerCounts(NamedTuple):
     """Activity of a layer per inference, averaged over samples.
 
     A synaptic operation is one event that passes through one outgoing weight. It is an addition if the layer's outputs
-    are binary, 0 or 1. It is a multiply-add if they are graded or, for the input, if its events have values.
+    are binary, 0 or 1. It is a multiply-add if they are graded or, for the input, if its events have values. With
+    delays an event passes through its weights at each arrival before the end of the sample: for each tap, and twice for
+    a delay between two steps, as a multiply-add then.
 
     Attributes:
         events: active elements (neuron, step), those with s > 0.
@@ -103,6 +105,9 @@ def evaluate(
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
     crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
+    further = torch.zeros(
+        len(fan_outs), dtype=torch.float64
+    )  # operations of arrivals beyond one for each event and tap
     elements, loss = (torch.zeros((), dtype=torch.float64) for _ in range(2))
     clamped = torch.tensor(-_clamped(model))
     model.eval()
@@ -116,6 +121,10 @@ def evaluate(
             confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
             loss += cross_entropy(logits, labels.to(device), reduction="sum").cpu()
             with_values = with_values or events.values is not None
+            if model.delay is not None:
+                arrived = model.delay(events.to(device), return_state=False)[0]
+                with_values = with_values or arrived.values is not None
+                further[0] += float(fan_outs[0][0]) * (arrived.num_events / model.delay.taps - events.num_events)
             elements += events.num_steps
             active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
             crossings[0] += events.num_events
@@ -123,10 +132,14 @@ def evaluate(
                 counted = count_spikes(output)
                 active[k] += counted.events.cpu()
                 crossings[k] += counted.spikes.sum().cpu()
+                layer = model.layers[k - 1]
+                if isinstance(layer, SRC) and layer.delayed:
+                    again = layer.count_arrivals(output, events.lengths) - int(counted.events.sum())
+                    further[k] += again * (layer.hidden_size - (not layer.autapses))
     finally:
         model.train(was_training)
     clamped += _clamped(model)
-    for tensor in (confusion, crossings, elements, loss, clamped, *active):
+    for tensor in (confusion, crossings, elements, loss, clamped, further, *active):
         group.sum(tensor)
     samples = int(confusion.sum())
     if not samples:
@@ -134,7 +147,7 @@ def evaluate(
     confusion = confusion.view(classes, classes)
     counts = []
     for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):
-        events_, operations = float(sums.sum()) / samples, float((sums * ways).sum()) / samples
+        events_, operations = float(sums.sum()) / samples, float((sums * ways).sum() + further[k]) / samples
         graded = with_values if k == 0 else not (binary or isinstance(model.layers[k - 1], IntegerSRC))
         additions, multiply_adds = (0.0, operations) if graded else (operations, 0.0)
         counts.append(LayerCounts(events_, float(crossings[k]) / samples, additions, multiply_adds))

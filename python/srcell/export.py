@@ -17,7 +17,7 @@ from ._arguments import describe
 from ._files import write_output
 from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout
 
-FORMAT, VERSION, RESONANT_VERSION = "srcell.network", "1", "2"
+FORMAT, VERSION, RESONANT_VERSION, DELAYED_VERSION = "srcell.network", "1", "2", "3"
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 
 
@@ -30,6 +30,12 @@ def export(network: nn.Module, path: str | Path) -> None:
     (3, N). A layer that resonates has ``omega`` (one element, or N) as well; ``version`` is then 2, and otherwise
     1. A layer of integer neurons has int16 ``weight`` and ``initial``, and its ``IntegerCell`` as int32
     ``constants``. The same network gives the same bytes.
+
+    With delays ``version`` is 3. A delay is stored as terms, of which term i takes ``first + i`` steps and has a factor
+    of its own; a term of less than 0 steps does not arrive. The inputs have ``delays.first`` (K, M) int32 for M taps of
+    each, and ``delays.factors`` (K, M, terms) float32, absent if all delays are whole: then each has one term, of
+    factor 1. The weight is (N, K M). Recurrent weights have ``lateral_delays.first`` (N, 1) and
+    ``lateral_delays.factors`` (N, 1, terms).
 
     Args:
         network: an ``SRCClassifier`` or ``IntegerClassifier``, or an ``SRC`` or ``IntegerSRC``, whose file has no
@@ -48,7 +54,7 @@ def export(network: nn.Module, path: str | Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export(srcell.SRC(10, 5), f"{folder}/net.srcell")
         ...     srcell.runtime.load(f"{folder}/net.srcell").layers
-        [LayerSizes(inputs=10, neurons=5, lateral=False, integer=False, resonant=False)]
+        [LayerSizes(inputs=10, neurons=5, lateral=False, integer=False, resonant=False, max_delay=0)]
 
     """
     from safetensors.torch import save
@@ -79,6 +85,10 @@ def export(network: nn.Module, path: str | Path) -> None:
         tensors |= {f"layers.{k}.{name}": tensor for name, tensor in numbers.items()}
     if any("omega" in numbers for numbers in exported):
         texts["version"] = RESONANT_VERSION
+    if not alone and described.delay is not None:
+        tensors |= {f"layers.0.{name}": tensor for name, tensor in described.delay.exported().items()}
+    if any(".first" in name for name in tensors):
+        texts["version"] = DELAYED_VERSION
     if not alone:
         of_readout, texts["readout"] = describe_readout(described.readout)
         tensors |= of_readout

@@ -72,13 +72,17 @@ class Events(NamedTuple):
 
 
 class LayerSizes(NamedTuple):
-    """The sizes of a layer, and whether it has recurrent ("lateral") weights, has integer neurons, and resonates."""
+    """The sizes of a layer, and whether it has recurrent ("lateral") weights, has integer neurons, and resonates.
+
+    ``max_delay`` is the most steps for which an input or a spike of the layer is delayed; 0 without delays.
+    """
 
     inputs: int
     neurons: int
     lateral: bool
     integer: bool
     resonant: bool = False
+    max_delay: int = 0
 
 
 class LayerCounts(NamedTuple):
@@ -87,7 +91,8 @@ class LayerCounts(NamedTuple):
     Attributes:
         events: active inputs, summed over all steps.
         synaptic_operations: the number of weights that an event passes through, recurrent ones included, summed over
-            events.
+            events. With delays an event passes through them at each arrival before the end of the sample: for each tap,
+            and twice for a delay between two steps.
         updates: neuron updates, one per neuron and step.
         weight_bytes: bytes of weights read; a weight is counted anew for each event.
 
@@ -156,12 +161,12 @@ class Network:
         and bytes, if it has recurrent ("lateral") weights.
         """
         arrays = _arrays(events, self.input_size)
-        found = self._run(arrays, threads, counts=True)[2]
+        *_, found, arrivals = self._run(arrays, threads, counts=True)
         taken = float(arrays.steps * arrays.batch if arrays.lengths is None else arrays.lengths.sum())
         samples = max(arrays.batch, 1)
         made = []
         for k, layer in enumerate(self.layers):
-            operations = float(found[k]) * layer.neurons + layer.lateral * float(found[k + 1]) * layer.neurons
+            operations = float(arrivals[k].sum()) * layer.neurons
             bytes_read = (2 if layer.integer else 4) * operations
             counts = (float(found[k]), operations, taken * layer.neurons, bytes_read)
             made.append(LayerCounts(*(count / samples for count in counts)))
@@ -197,8 +202,12 @@ class Network:
 
     def _run(
         self, arrays: _Arrays, threads: int | None, wanted: Sequence[int] = (), counts: bool = False
-    ) -> tuple[Floats, list[Floats], NDArray[np.int64]]:
-        """The logits, the spikes of the ``wanted`` layers, and the numbers of events of the input and of each layer."""
+    ) -> tuple[Floats, list[Floats], NDArray[np.int64], NDArray[np.int64]]:
+        """The logits, the spikes of the ``wanted`` layers, and numbers over all samples.
+
+        The numbers are the events of the input and of each layer, (1 + layers,), and the events that arrive at each
+        layer's weights and at its recurrent weights, (layers, 2).
+        """
         threads = (os.cpu_count() or 1) if threads is None else _int("threads", threads)
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")

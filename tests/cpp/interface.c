@@ -1,5 +1,6 @@
-/* What srcell.h promises of layers that resonate, in C99: interface RESONANT.srcell PLAIN.srcell, both of 64 inputs.
-   tools/check_library.sh compiles and runs it. */
+/* What srcell.h promises of layers that resonate or have delays, in C99: interface RESONANT.srcell PLAIN.srcell
+   DELAYED.srcell, all of 64 inputs. DELAYED has delays of its inputs to 30 steps at most. tools/check_library.sh
+   compiles and runs it. */
 #include <math.h>
 #include <srcell.h>
 #include <stdio.h>
@@ -10,10 +11,11 @@
     if (!(holds)) return fprintf(stderr, "line %d: expected %s (%s)\n", __LINE__, #holds, srcell_error()), 1
 
 int main(int count, char** arguments) {
-    srcell_network *resonant, *plain;
+    srcell_network *resonant, *plain, *delayed;
     srcell_stream *stream, *other;
     const int32_t active[] = {1, 2, 3, 5, 8, 13, 21, 34, 55};
-    CHECK(count == 3 && !srcell_network_load(arguments[1], &resonant) && !srcell_network_load(arguments[2], &plain));
+    CHECK(count == 4 && !srcell_network_load(arguments[1], &resonant) && !srcell_network_load(arguments[2], &plain));
+    CHECK(!srcell_network_load(arguments[3], &delayed));
     CHECK(srcell_network_resonates(resonant, 0) == 1 && srcell_network_resonates(resonant, 1) == 0);
     CHECK(srcell_network_resonates(resonant, 2) == -1 && srcell_network_resonates(plain, 0) == 0);
     CHECK(!srcell_stream_new(resonant, 1, &stream) && !srcell_stream_new(plain, 1, &other));
@@ -29,7 +31,26 @@ int main(int count, char** arguments) {
     CHECK(srcell_stream_quadrature(other, 0, q) == SRCELL_BAD_ARGUMENT);
     CHECK(srcell_stream_quadrature(stream, 2, q) == SRCELL_BAD_ARGUMENT);
     free(q);
+
+    CHECK(srcell_network_delay(delayed, 0) > 1 && srcell_network_delay(delayed, 0) <= 31);
+    CHECK(srcell_network_delay(delayed, 1) == 0 && srcell_network_delay(delayed, 2) == -1);
+    CHECK(srcell_network_delay(plain, 0) == 0 && srcell_network_inputs(delayed) == 64);
+    srcell_stream_free(stream);
+    CHECK(!srcell_stream_new(delayed, 1, &stream));
+    const size_t size = srcell_stream_state_size(stream);
+    const int64_t outputs = srcell_network_outputs(delayed);
+    char* state = malloc(size);
+    float* spikes = malloc(sizeof *spikes * (size_t)outputs);
+    for (int t = 0; t < 5; ++t) CHECK(!srcell_stream_step(stream, active, NULL, 9));
+    CHECK(!srcell_stream_save(stream, state, size));
+    for (int t = 0; t < 100; ++t) CHECK(!srcell_stream_step(stream, NULL, NULL, 0));
+    memcpy(spikes, srcell_stream_spikes(stream), sizeof *spikes * (size_t)outputs);
+    CHECK(!srcell_stream_restore(stream, state, size));
+    for (int t = 0; t < 100; ++t) CHECK(!srcell_stream_step(stream, NULL, NULL, 0));
+    CHECK(!memcmp(spikes, srcell_stream_spikes(stream), sizeof *spikes * (size_t)outputs));
+    CHECK(srcell_stream_restore(other, state, size) == SRCELL_BAD_ARGUMENT);
+    free(state), free(spikes);
     srcell_stream_free(stream), srcell_stream_free(other);
-    srcell_network_free(resonant), srcell_network_free(plain);
+    srcell_network_free(resonant), srcell_network_free(plain), srcell_network_free(delayed);
     return 0;
 }

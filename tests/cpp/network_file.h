@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../../csrc/runtime/network.h"
+#include "../../csrc/runtime/tensors.h"
 #include "support.h"
 
 namespace srcell {
@@ -25,7 +26,7 @@ class FileWriter {
         const size_t begin = data_.size();
         const auto* bytes = reinterpret_cast<const char*>(values.data());
         data_.append(bytes, values.size() * sizeof(T));
-        tensors_ += ",\"" + name + "\":{\"dtype\":\"" + (sizeof(T) == 4 ? "F32" : "F64") + "\",\"shape\":[" + sizes +
+        tensors_ += ",\"" + name + "\":{\"dtype\":\"" + dtype_of<T>() + "\",\"shape\":[" + sizes +
                     "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(data_.size()) + "]}";
     }
 
@@ -41,8 +42,10 @@ class FileWriter {
 };
 
 // A network with weights that are integers over powers of two, so that the spikes are the same wherever it is made.
+// With delays the inputs of every layer have three taps, interpolated over four steps; recurrent spikes have whole
+// delays in even layers and interpolated ones in odd layers.
 inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral, const std::string& readout,
-                                uint64_t seed = 1, bool resonant = false) {
+                                uint64_t seed = 1, bool resonant = false, bool delayed = false) {
     Numbers numbers(seed);
     const auto grid = [&](int64_t count, int64_t range) {
         std::vector<float> made(static_cast<size_t>(count));
@@ -50,13 +53,20 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
         return made;
     };
     FileWriter file;
+    const auto delays = [&](const std::string& name, int64_t sources, int64_t taps, int64_t terms) {
+        std::vector<int32_t> first(static_cast<size_t>(sources * taps));
+        for (int32_t& steps : first) steps = static_cast<int32_t>(numbers.below(20)) - static_cast<int32_t>(terms / 2);
+        file.tensor(name + ".first", {sources, taps}, first);
+        if (terms > 1) file.tensor(name + ".factors", {sources, taps, terms}, grid(sources * taps * terms, 64));
+    };
     file.text("format", "srcell.network");
-    file.text("version", resonant ? "2" : "1");
+    file.text("version", delayed ? "3" : resonant ? "2" : "1");
     file.text("readout", readout);
     file.text("note", "\\\"\\u00e9\\n");
     for (size_t k = 0; k + 1 < sizes.size(); ++k) {
         const std::string prefix = "layers." + std::to_string(k) + ".";
-        const int64_t inputs = sizes[k], neurons = sizes[k + 1];
+        const int64_t inputs = delayed ? 3 * sizes[k] : sizes[k], neurons = sizes[k + 1];
+        if (delayed) delays(prefix + "delays", sizes[k], 3, 4);
         file.tensor(prefix + "weight", {neurons, inputs}, grid(neurons * inputs, 128));
         std::vector<float> bias = grid(neurons, 16);
         for (float& x : bias) x -= 6;
@@ -70,6 +80,7 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
             file.tensor(prefix + kParameterNames[kOmega], {static_cast<int64_t>(omega.size())}, omega);
         }
         if (lateral) file.tensor(prefix + "lateral", {neurons, neurons}, grid(neurons * neurons, 8));
+        if (lateral && delayed) delays(prefix + "lateral_delays", neurons, 1, k % 2 ? 2 : 1);
         if (k) file.tensor(prefix + "initial", {3, neurons}, grid(3 * neurons, 32));
     }
     const int64_t neurons = sizes.back();
@@ -114,10 +125,10 @@ struct NetworkRows {
 struct Outcome {
     Result<float> logits;
     std::vector<Result<float>> spikes;
-    std::vector<int64_t> events;
+    std::vector<int64_t> events, arrivals;
 
     bool operator==(const Outcome& other) const {
-        return logits == other.logits && spikes == other.spikes && events == other.events;
+        return logits == other.logits && spikes == other.spikes && events == other.events && arrivals == other.arrivals;
     }
 };
 
@@ -136,7 +147,8 @@ inline Outcome run(const Network& network, const NetworkRows& rows, bool graded,
         spikes.emplace_back(static_cast<size_t>(rows.steps * rows.batch * layer.neurons));
     for (auto& of_layer : spikes) written.push_back(of_layer.data());
     made.events.resize(spikes.size() + 1);
-    network.run(rows.input(graded), {logits.data(), written.data(), made.events.data()}, threads);
+    made.arrivals.resize(2 * spikes.size());
+    network.run(rows.input(graded), {logits.data(), written.data(), made.events.data(), made.arrivals.data()}, threads);
     made.logits = result_of(logits.data(), logits.size());
     for (const auto& of_layer : spikes) made.spikes.push_back(result_of(of_layer.data(), of_layer.size()));
     return made;
@@ -146,8 +158,14 @@ inline Outcome run(const Network& network, const NetworkRows& rows, bool graded,
 inline void stream_gives(const Network& network, const NetworkRows& rows, bool graded, const Outcome& expected) {
     Stream stream(network, rows.batch);
     std::vector<float> logits(expected.logits.all.size());
+    std::vector<char> saved(stream.state_bytes());
     for (int round = 0; round < 2; ++round, stream.reset())
         for (int64_t t = 0; t < rows.steps; ++t) {
+            if (t == rows.steps / 2) {
+                stream.save(saved.data());
+                stream.reset();
+                stream.restore(saved.data(), saved.size());
+            }
             std::vector<int64_t> offsets = {0};
             std::vector<int32_t> indices;
             std::vector<float> values, dense(static_cast<size_t>(rows.batch * rows.inputs));

@@ -65,7 +65,7 @@ struct LateralCall : EventsCall<T> {
     int64_t forward(const Kernels& kernels, const Array<T>& weight, const Array<T>& current, Array<T>& lateral,
                     int threads) {
         LateralForward<T> p = {
-            this->forward_arguments(weight, threads), has_events, current.data(), {}, {}, nullptr, nullptr};
+            this->forward_arguments(weight, threads), has_events, current.data(), {}, {}, nullptr, nullptr, nullptr};
         p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
         if (of_delays.terms) p.delays = of_delays.delays(this->in.o.neurons, false);
         p.past = of_delays.past.data();

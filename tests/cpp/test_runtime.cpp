@@ -40,7 +40,7 @@ struct Case {
     const char* readout;
     bool graded;
     uint64_t hash;  // the same on x86-64 and on AArch64
-    bool resonant = false;
+    bool resonant = false, delayed = false;
 };
 
 const Case kCases[] = {
@@ -51,12 +51,15 @@ const Case kCases[] = {
     {{5, 1}, true, "none", false, 0x67c970eb0759d0aa},
     {{20, 150, 17}, false, "linear", true, 0xffc4723a344de94f, true},
     {{12, 140, 10}, true, "votes", false, 0xb9ccfa1ff9b24dec, true},
+    {{20, 150, 17}, false, "linear", true, 0x2e9c55aeb0b6ed9a, false, true},
+    {{12, 140, 10}, true, "votes", false, 0x37fd2169f3de0fa7, true, true},
+    {{70, 20, 130}, true, "linear", true, 0x9ed849a764f5c0fe, false, true},
 };
 
 void same_bits_everywhere() {
     bool all_as_written = true;
     for (const Case& c : kCases) {
-        const std::string bytes = network_file(c.sizes, c.lateral, c.readout, 1, c.resonant);
+        const std::string bytes = network_file(c.sizes, c.lateral, c.readout, 1, c.resonant, c.delayed);
         const NetworkRows rows(70, 3, c.sizes.front());
         Outcome first;
         for (const Kernels* kernels : available_kernels()) {
@@ -125,8 +128,8 @@ bool refused(Call call) {
     }
 }
 
-void invalid_events_are_refused() {
-    const Network network = network_of(network_file({12, 140, 20}, true, "votes"));
+void invalid_events_are_refused(bool delayed) {
+    const Network network = network_of(network_file({12, 140, 20}, true, "votes", 1, false, delayed));
     Stream stream(network, 2);
     std::vector<char> before(stream.state_bytes()), after(before);
     stream.save(before.data());
@@ -145,8 +148,8 @@ void invalid_events_are_refused() {
 #if !defined(__SANITIZE_THREAD__)
 // Another thread writes into the arrays of events during the calls: no access is out of bounds.
 void kernels_survive_events_that_change_during_a_call() {
-    for (const bool lateral : {false, true}) {
-        const Network network = network_of(network_file({12, 140, 20}, lateral, "votes"));
+    for (const bool delayed : {false, true}) {
+        const Network network = network_of(network_file({12, 140, 20}, delayed, "votes", 1, false, delayed));
         NetworkRows rows(40, 3, 12), step(1, 3, 12);
         std::vector<int64_t> lengths = {40, 40, 40};
         const auto count = static_cast<int64_t>(step.indices.size());
@@ -159,7 +162,9 @@ void kernels_survive_events_that_change_during_a_call() {
             std::vector<float> logits(60);
             std::vector<float*> spikes(2);
             std::vector<int64_t> events(3);
-            const bool no = refused([&] { network.run(input, {logits.data(), spikes.data(), events.data()}, 1); });
+            std::vector<int64_t> arrivals(4);
+            const bool no =
+                refused([&] { network.run(input, {logits.data(), spikes.data(), events.data(), arrivals.data()}, 1); });
             return no ? 0 : -1;
         });
         expect_both_outcomes([&] {
@@ -223,11 +228,11 @@ int main() {
     same_bits_everywhere();
     q_follows_from_the_step_before();
     streams_run_side_by_side();
-    invalid_events_are_refused();
+    for (const bool delayed : {false, true}) invalid_events_are_refused(delayed);
 #if !defined(__SANITIZE_THREAD__)
     kernels_survive_events_that_change_during_a_call();
 #endif
     encodes_images();
     for (const bool resonant : {false, true})
-        altered_files_are_refused_or_run(network_file({3, 2}, true, "linear", 1, resonant));
+        altered_files_are_refused_or_run(network_file({3, 2}, true, "linear", 1, resonant, resonant));
 }

@@ -288,14 +288,15 @@ def exported(kind: int) -> bytes:
     """The file of a small network."""
     path = workspace("exported") / "made"
     readout = {"readout": "linear", "readout_window": 3} if kind else {}
-    SRCClassifier(3, [2], 2, lateral=bool(kind), omega=0.3 * (kind == 2), **readout).export(path)
+    delays = {"input_delay": 4, "taps": 2, "lateral_delay": 3} if kind == 3 else {}
+    SRCClassifier(3, [2], 2, lateral=bool(kind), omega=0.3 * (kind >= 2), **delays, **readout).export(path)
     return path.read_bytes()
 
 
 def network(draw: Draw) -> None:
     """The file of an exported network, with bytes or the header's JSON altered."""
     folder = workspace("network")
-    content = exported(draw.randrange(3))
+    content = exported(draw.randrange(4))
     if draw.chance(15):
         content = with_strange_header(draw, content)
     if draw.chance(40):

@@ -178,6 +178,7 @@ class Network {
     Object.assign(this, { runtime, handle, inputs: size("inputs"), outputs: size("outputs"), classes: size("classes") });
     this.layers = Array.from({ length: size("layers") }, (_, layer) => size("neurons", BigInt(layer)));
     this.resonant = this.layers.map((_, layer) => size("resonates", BigInt(layer)) === 1);
+    this.delays = this.layers.map((_, layer) => size("delay", BigInt(layer)));
   }
 
   /** The file's text of that name, or null. The encoder's text is JSON. */

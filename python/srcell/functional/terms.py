@@ -1,6 +1,7 @@
 """The terms of delays: how many steps each takes, and its factor.
 
-``delay`` and the delays of recurrent weights use it; it knows tensors of delays, and nothing of what is delayed.
+``delay``, the delays of recurrent weights and exported files use it; it knows tensors of delays, and nothing of what is
+delayed.
 """
 
 from __future__ import annotations
@@ -49,3 +50,16 @@ def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | N
     mass = width**2 - lost * (lost + 1) / 2 + lost * rest
     factors = (height + slope * rest[:, None]) / mass[:, None]
     return (whole - (width - 1)).to(torch.int32), factors.to(delay.dtype)
+
+
+def exported_delays(name: str, delay: Tensor, width: int) -> dict[str, Tensor]:
+    """The terms of delays (S, M) of S sources with M taps each, as an exported file holds them.
+
+    ``name.first`` (S, M) int32 has the steps of each delay's first term. ``name.factors`` (S, M, terms) float32 has the
+    factors of its terms, which take one step more each; it is absent if all delays are whole.
+    """
+    first, factors = tables(delay.detach().cpu().reshape(-1), width, keep=False)
+    made = {f"{name}.first": first.reshape(delay.shape)}
+    if factors is not None:
+        made[f"{name}.factors"] = factors.reshape(*delay.shape, -1)
+    return made

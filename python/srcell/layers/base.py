@@ -12,7 +12,9 @@ from typing_extensions import Unpack  # torch needs it too
 
 from .._arguments import as_float, as_int, check_bool, check_choice, describe, require_dense
 from .._state import AnyState, state_type
+from ..events import EventBatch
 from ..functional import rest_state, src
+from ..functional.delays import delayed as with_delays
 from ..functional.layer import (
     FLOAT32_PI,
     NO_LATERAL,
@@ -24,7 +26,7 @@ from ..functional.layer import (
     check_state,
     in_work_dtype,
 )
-from ..functional.terms import MOST_DELAY
+from ..functional.terms import MOST_DELAY, exported_delays
 from ..ops._layer import PLAIN_STATE
 from ..ops._memory import has_memory
 from .constants import HasConstants
@@ -462,19 +464,32 @@ class Neurons(HasConstants):
         return type(state)(*[over_space(x, len(space)).expand(batch, -1, *space) for x in state])
 
     @torch.no_grad()
+    def count_arrivals(self, spikes: Tensor, lengths: Tensor | None = None) -> int:
+        """Count what arrives through delayed recurrent weights in a call of a layer that is not stacked.
+
+        Args:
+            spikes: (T, B, N), its spikes.
+            lengths: (B,), number of steps of each sample; T for all by default.
+
+        Returns:
+            The number of arrivals before the end of their sample: of a spike one, or two for a delay between two steps.
+            As without delays, a spike of a sample's last step counts, if its delay is 0.
+
+        """
+        delay = self._recurrence_of(self._suffixes[0]).delay_hh
+        assert isinstance(delay, Tensor)
+        each = delay.detach().expand(self._neurons)
+        arrived = with_delays(EventBatch.from_dense(spikes.detach(), lengths), each, self.delay_width)
+        assert isinstance(arrived, EventBatch)
+        return arrived.num_events
+
     def exported(self) -> list[dict[str, Tensor]]:
         """Return the tensors that each of the stacked layers computes with, on the CPU.
 
         These are ``weight``, unchanged; ``bias``, each of alpha to zs_dep and, if the layer resonates, ``omega``, of
-        one element or (N,); and, if the layer has them, the recurrent weights ``lateral`` (N, N), and ``initial``
-        (3, N): i, h and hs before the first step, when q is always 0.
-
-        Raises:
-            ValueError: the recurrent weights have delays.
-
+        one element or (N,); and, if the layer has them, the recurrent weights ``lateral`` (N, N), their delays (see
+        ``exported_delays``), and ``initial`` (3, N): i, h and hs before the first step, when q is always 0.
         """
-        if self.delayed:
-            raise ValueError("delay_hh: expected no delays of recurrent weights, which exported networks do not have")
         found = []
         for suffix in self._suffixes:
             weight = self._weight(suffix)
@@ -487,7 +502,12 @@ class Neurons(HasConstants):
             if lateral is not None:
                 numbers["lateral"] = lateral
             made = {name: torch.as_tensor(value, dtype=weight.dtype, device="cpu") for name, value in numbers.items()}
-            found.append({name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()})
+            made = {name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()}
+            delay = self._recurrence_of(suffix).delay_hh
+            if isinstance(delay, Tensor):
+                each = delay.detach().expand(self._neurons)[:, None]
+                made |= exported_delays("lateral_delays", each, self.delay_width)
+            found.append(made)
         return found
 
     def extra_repr(self) -> str:

@@ -15,7 +15,7 @@ from ..events.selection import followed_by
 from ..functional.delays import check_input, delayed
 from ..functional.layer import check_lengths, check_range_of_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
-from ..functional.terms import MOST_DELAY, check_delays
+from ..functional.terms import MOST_DELAY, check_delays, exported_delays
 from ..ops._layer import WORK, work_dtype
 
 
@@ -191,6 +191,10 @@ class Delay(nn.Module):
             raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
         if state.device != self.delay.device:
             raise ValueError(f"state: expected device {self.delay.device}, as delay has, got {state.device}")
+
+    def exported(self) -> dict[str, Tensor]:
+        """The delays (K, M) as an exported file holds them; see ``exported_delays``."""
+        return exported_delays("delays", self._acting().reshape(self.inputs, self.taps), self.width)
 
     def extra_repr(self) -> str:
         """Sizes, and the options that differ from the defaults."""

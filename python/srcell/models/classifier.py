@@ -7,17 +7,18 @@ encoded, how it is trained, or how its layers compute.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._arguments import describe
+from .._arguments import as_int, describe
 from ..events import EventBatch
 from ..export import export
 from ..functional.readout import scale_neurons
-from ..layers import SRC, IntegerSRC, LeakyReadout, LinearReadout, SRCConv2d
+from ..functional.terms import MOST_DELAY
+from ..layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCConv2d
 from ..layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ class Classifier(nn.Module):
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample; the outputs of the
             others are divided by 1 - dropout.
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
+        delay: delays of the network's inputs; the first layer then has inputs times taps inputs.
 
     Attributes:
         input_shape: as given.
         layers: the layers, first to last.
         readout: turns the spikes of the last layer into logits.
+        delay: delays of the network's inputs, or None.
         shared_batch: (size, first, step) if processes share a batch of that size and this process has the samples
             first, first + step, ... Dropout then draws for the whole batch, so that a sample loses the same neurons
             whichever process has it. None if no processes share batches.
@@ -67,19 +70,20 @@ class Classifier(nn.Module):
         readout: LeakyReadout | LinearReadout,
         dropout: float = 0.0,
         balance_gradients: bool = False,
+        delay: Delay | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
-        self.layers, self.readout = nn.ModuleList(layers), readout
+        self.layers, self.readout, self.delay = nn.ModuleList(layers), readout, delay
         self.dropout, self.balance_gradients = dropout, balance_gradients
         if balance_gradients and any(has_relu(layer) for layer in self.src_layers()):
             raise ValueError("balance_gradients: expected False with the surrogate 'relu', whose gradients do not grow")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew and reset the biases."""
+        """Draw all weights and the delays of the inputs anew, and reset everything else to its initial value."""
         votes = isinstance(self.readout, LeakyReadout)
         for k, layer in enumerate(self.src_layers()):
             layer.reset_parameters()
@@ -90,6 +94,8 @@ class Classifier(nn.Module):
                 draw_relays(weight)
         if isinstance(self.readout, LinearReadout):
             self.readout.reset_parameters()
+        if self.delay is not None:
+            self.delay.reset_parameters()
 
     def forward(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> Tensor:
         """The logits of each sample after its last step.
@@ -112,9 +118,45 @@ class Classifier(nn.Module):
     export = export  # net.export(path) writes a file that srcell.runtime and libsrcell run
 
     def constrain_(self) -> None:
-        """Project every layer's parameters into their domains; training calls it after each optimiser step."""
+        """Project all parameters into their domains; training calls it after each optimiser step."""
         for layer in self.src_layers():
             layer.constrain_()
+        if self.delay is not None:
+            self.delay.constrain_()
+
+    @property
+    def delays(self) -> dict[int, Tensor]:
+        """The delays in steps, by layer: (K, taps) of the inputs under 0, (N,) of layer k's recurrent weights under k.
+
+        A part of the network without delays is absent.
+        """
+        of_input = {} if self.delay is None else {0: self.delay.delay}
+        return of_input | {k: cast(Tensor, layer.delay_hh_l0) for k, layer in self._delayed_layers().items()}
+
+    def set_delay_width(self, width: SupportsIndex) -> None:
+        """Set the half-width, in steps, of the interpolation of all delays, as ``width`` of :func:`srcell.delay`.
+
+        Raises:
+            TypeError: not an integer.
+            ValueError: a width outside [1, 65535].
+
+        """
+        width = as_int("width", width, MOST_DELAY, minimum=1)
+        if self.delay is not None:
+            self.delay.width = width
+        for layer in self._delayed_layers().values():
+            layer.delay_width = width
+
+    @torch.no_grad()
+    def round_delays_(self) -> None:
+        """Round all delays to whole steps, in place, and stop learning them: they require no gradient any more."""
+        for delay in self.delays.values():
+            delay.round_().requires_grad_(False)
+
+    def _delayed_layers(self) -> dict[int, SRC]:
+        """The layers whose recurrent weights have delays, by number."""
+        layers = enumerate(self.src_layers(), start=1)
+        return {k: layer for k, layer in layers if isinstance(layer, SRC) and layer.delayed}
 
     def layer_spikes(
         self, input: Tensor | EventBatch, lengths: Tensor | None = None, *, binary: bool = False
@@ -129,6 +171,9 @@ class Classifier(nn.Module):
 
         """
         later_lengths = sample_lengths(input, lengths)
+        if self.delay is not None:
+            of_input = None if isinstance(input, EventBatch) else lengths
+            input, _ = self.delay(input, lengths=of_input, return_state=False)
         outputs: list[Tensor] = []
         for k, layer in enumerate(self.src_layers()):
             if k == 0:
@@ -174,7 +219,8 @@ class Classifier(nn.Module):
     def fan_outs(self) -> list[Tensor]:
         """Count the outgoing weights of each input and neuron, including recurrent ("lateral") ones.
 
-        In a convolution, elements at the edges of a map have fewer outgoing weights than those in the middle.
+        In a convolution, elements at the edges of a map have fewer outgoing weights than those in the middle. Each tap
+        of a delayed input counts as one arrival, although a delay that is not whole lets a spike arrive at two steps.
 
         Returns:
             int64 tensors: (K,) for the inputs, then one per layer in the shape of its neurons. The outgoing weights of
@@ -196,6 +242,8 @@ class Classifier(nn.Module):
                     (ways,) = torch.autograd.grad(above.sum(), below)
                 found.append(ways[0].round().long())
                 shape = tuple(above.shape[1:])
+        if self.delay is not None:
+            found[0] *= self.delay.taps
         found.append(torch.full(shape, self.readout.num_classes))
         for ways, layer in zip(found[1:], self.src_layers(), strict=True):
             if isinstance(layer, SRC) and layer.lateral:

@@ -90,13 +90,13 @@ class IntegerClassifier(Classifier):
         less accuracy than from a network trained with integer neurons, and use the result to start such training.
 
         Args:
-            network: a network with votes, without recurrent ("lateral") weights and without resonance (``omega``).
+            network: a network with votes, without recurrent ("lateral") weights, resonance (``omega``) and delays.
             weight_bits: as in the constructor.
             cell: as in the constructor.
 
         Raises:
             TypeError: ``network`` is not an ``SRCClassifier``.
-            ValueError: ``network`` has lateral weights, an omega or a linear readout.
+            ValueError: ``network`` has delays, lateral weights, an omega or a linear readout.
 
         Example:
             >>> from srcell.models import IntegerClassifier, SRCClassifier
@@ -107,6 +107,11 @@ class IntegerClassifier(Classifier):
         if not isinstance(network, SRCClassifier):
             raise TypeError(f"network: expected an SRCClassifier, got {describe(network)}")
         layers, readout = [cast(SRC, layer) for layer in network.layers], network.readout
+        if network.delays:
+            raise ValueError(
+                "network: expected input_delay=0 and lateral_delay=0, because integer networks have no delays, got a "
+                "network with delays"
+            )
         if any(layer.lateral for layer in layers) or not isinstance(readout, LeakyReadout):
             raise ValueError("network: expected readout='votes' and lateral=False, got another network")
         if any(layer.resonates for layer in layers):

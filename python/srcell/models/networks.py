@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
-from .._arguments import check_choice
+from .._arguments import as_int, check_bool, check_choice
 from ..events import EventBatch
 from ..functional.layer import is_resonant
-from ..layers import SRC, LeakyReadout, LinearReadout, SRCConv2d
+from ..functional.terms import MOST_DELAY
+from ..layers import SRC, Delay, LeakyReadout, LinearReadout, SRCConv2d
 from ..layers.options import Spread, SpreadFrequencies
 from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, sample_lengths
 
@@ -44,10 +46,20 @@ class SRCClassifier(Classifier):
         readout_window: the ``window`` of the linear readout.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
+        input_delay: the largest delay of the inputs in steps, an int in [0, 65535]; 0: no delays. Delays are drawn
+            uniformly over [0, input_delay], as in ``Delay``.
+        taps: delays of each input; the first layer then has ``input_size * taps`` inputs.
+        lateral_delay: the largest delay of hidden layers' recurrent weights in steps, an int in [0, 65535]; 0: no
+            delays. A delay per neuron is drawn uniformly over [0, lateral_delay] when the network is built, as
+            ``delay_hh`` of ``SRC``; ``reset_parameters`` returns to it. Voting neurons have no recurrent weights.
+        learn_delays: whether the delays are learnt.
+        whole_delays: whether the drawn delays are rounded to whole steps, so that a spike arrives at one step only.
 
     Raises:
-        ValueError: ``SRC`` or the readout does not accept a size or an option, or there is no hidden layer for a linear
-            readout to read, or for ``omega`` to act on.
+        TypeError: an argument of the wrong type.
+        ValueError: ``SRC``, ``Delay`` or the readout does not accept a size or an option; there is no hidden layer for
+            a linear readout to read, or for ``omega`` or ``lateral_delay`` to act on; or an option of delays lacks the
+            delays that it needs.
 
     Example:
         >>> import torch
@@ -56,6 +68,8 @@ class SRCClassifier(Classifier):
         torch.Size([2, 10])
         >>> [spikes.shape for spikes in model.layer_spikes(torch.ones(50, 2, 64))]
         [torch.Size([50, 2, 32]), torch.Size([50, 2, 100])]
+        >>> SRCClassifier(64, [32], num_classes=10, input_delay=20, taps=3, learn_delays=True).delay
+        Delay(64, max_delay=20, taps=3)
 
     """
 
@@ -79,6 +93,11 @@ class SRCClassifier(Classifier):
         readout_window: int = 0,
         dropout: float = 0.0,
         balance_gradients: bool = False,
+        input_delay: int = 0,
+        taps: int = 1,
+        lateral_delay: int = 0,
+        learn_delays: bool = False,
+        whole_delays: bool = False,
     ) -> None:
         check_choice("readout", readout, READOUTS)
         hidden_sizes = as_sizes("hidden_sizes", hidden_sizes)
@@ -89,7 +108,22 @@ class SRCClassifier(Classifier):
             raise ValueError("hidden_sizes: expected a hidden layer for the omega to act on, got none")
         if votes and readout_window:
             raise ValueError(f"readout_window: expected 0 with readout 'votes', got {readout_window}")
-        sizes = [input_size, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]
+        input_delay = as_int("input_delay", input_delay, MOST_DELAY)
+        taps = as_int("taps", taps, 2**31, minimum=1)
+        lateral_delay = as_int("lateral_delay", lateral_delay, MOST_DELAY)
+        if taps > 1 and not input_delay:
+            raise ValueError(f"taps: expected 1 without an input_delay, got {taps}")
+        if lateral_delay and not lateral:
+            raise ValueError(f"lateral_delay: expected 0 without lateral=True, got {lateral_delay}")
+        if lateral_delay and not hidden:
+            raise ValueError("hidden_sizes: expected a hidden layer for the lateral_delay to act on, got none")
+        for name, given in (("learn_delays", learn_delays), ("whole_delays", whole_delays)):
+            check_bool(name, given)
+            if given and not (input_delay or lateral_delay):
+                raise ValueError(f"{name}: expected False without an input_delay or a lateral_delay, got True")
+        self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
+        delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None
+        sizes = [input_size * taps, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]
         layers = [
             SRC(
                 k,
@@ -101,6 +135,7 @@ class SRCClassifier(Classifier):
                 surrogate=surrogate,
                 recurrent_grad=recurrent_grad,
                 initial_state=initial_state,
+                **(self._drawn_delays(n, lateral_delay, learn_delays) if lateral_delay and number < hidden else {}),
             )
             for number, (k, n) in enumerate(pairwise(sizes))
         ]
@@ -112,7 +147,21 @@ class SRCClassifier(Classifier):
             else LinearReadout(sizes[-1], num_classes, readout_alpha, readout_window),
             dropout,
             balance_gradients,
+            delay,
         )
+
+    def reset_parameters(self) -> None:
+        """Draw all weights and the delays of the inputs anew, and reset everything else to its initial value."""
+        super().reset_parameters()
+        if self.delay is not None and self._whole_delays:
+            with torch.no_grad():
+                self.delay.delay.round_()
+
+    def _drawn_delays(self, neurons: int, most: int, learn: bool) -> dict[str, Any]:
+        """The options of a layer whose recurrent weights have delays."""
+        drawn = torch.empty(neurons).uniform_(0, most)
+        learnable = {"learnable": ("delay_hh",)} if learn else {}
+        return {"delay_hh": drawn.round() if self._whole_delays else drawn, "max_delay": most, **learnable}
 
 
 class SRCConvClassifier(Classifier):

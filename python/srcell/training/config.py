@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import data
 from ..functional.integer import MOST_BITS
+from ..functional.terms import MOST_DELAY
 from ..layers.options import INITIAL_STATES
 from ..models import READOUTS
 from ..ops._layer import SURROGATES
@@ -25,19 +26,26 @@ ADDED = {
     "balance_gradients",
     "channels",
     "delay",
+    "delay_learning_rate",
+    "delay_width",
     "dropout",
     "highest_omega",
     "hold",
+    "input_delay",
     "integer",
     "lateral",
+    "lateral_delay",
+    "learn_delays",
     "omega",
     "readout",
     "readout_alpha",
     "readout_window",
     "slowest_alpha",
+    "taps",
     "thinned",
     "train_samples",
     "weight_bits",
+    "whole_delays",
     "zs_hyp",
 }
 
@@ -53,6 +61,13 @@ NOT_INTEGER = (
     "surrogate",
     "recurrent_grad",
     "readout",
+    "input_delay",
+    "taps",
+    "lateral_delay",
+    "learn_delays",
+    "whole_delays",
+    "delay_width",
+    "delay_learning_rate",
 )
 
 
@@ -99,7 +114,10 @@ class TrainingConfig:
     )
     weight_decay: float = setting(0.0, "weight decay, as in AdamW", "none for the biases", least=0)
     clip_norm: float = setting(
-        0.0, "largest norm of the gradients; 0: no clipping", "a larger norm is scaled down to it", least=0
+        0.0,
+        "largest norm of the gradients; 0: no clipping",
+        "a larger norm is scaled down to it; gradients of delays are not counted, and stay as they are",
+        least=0,
     )
     rate_penalty: float = setting(
         0.0,
@@ -180,6 +198,42 @@ class TrainingConfig:
     readout_alpha: float = positive(
         0.99, "fraction that the readout's integrators keep per step", "as in LeakyReadout; 1: no leak"
     )
+    input_delay: int = setting(
+        0,
+        "largest delay of the inputs, in steps; 0: none",
+        "drawn uniformly from 0 to this value, as in SRCClassifier",
+        least=0,
+        most=MOST_DELAY,
+    )
+    taps: int = size(1, "delays of each input", "as in SRCClassifier")
+    lateral_delay: int = setting(
+        0,
+        "largest delay of the recurrent weights, in steps; 0: none",
+        "one per neuron, drawn uniformly from 0 to this value, as in SRCClassifier",
+        least=0,
+        most=MOST_DELAY,
+    )
+    learn_delays: bool = setting(False, "learn the delays")
+    whole_delays: bool = setting(
+        False,
+        "let delays be whole numbers of steps",
+        "drawn delays are rounded; learnt ones before the last epoch, in which the weights alone are trained",
+    )
+    delay_width: tuple[int, ...] = setting(
+        (1,),
+        "half-width of the interpolation of learnt delays, in steps",
+        "as in srcell.delay: one number, or those of the first and the last epoch, with a geometric fall between them",
+        least=1,
+        most=MOST_DELAY,
+    )
+    delay_learning_rate: float = setting(
+        0.3,
+        "learning rate of the delays, in steps; with one-cycle, its peak",
+        "of Adam",
+        option="--delay-lr",
+        least=0,
+        open_least=True,
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -195,11 +249,14 @@ class TrainingConfig:
             )
         if self.omega and not self.hidden_sizes:
             raise ValueError(f"omega: expected 0 without hidden layers, got {self.omega}")
-        if self.channels and (self.lateral or self.omega or self.readout != "votes" or self.slowest_alpha):
+        if self.channels and (
+            self.lateral or self.omega or self.readout != "votes" or self.slowest_alpha or self.input_delay
+        ):
             raise ValueError(
-                "channels: expected none with lateral, omega, slowest_alpha or a linear readout, "
+                "channels: expected none with lateral, omega, slowest_alpha, input_delay or a linear readout, "
                 f"got {', '.join(map(str, self.channels))}"
             )
+        self._check_delays()
         if self.integer:
             self._check_integer()
         elif self.weight_bits != SETTINGS["weight_bits"].default:
@@ -210,6 +267,30 @@ class TrainingConfig:
             raise ValueError("hidden_sizes: expected at least one with a linear readout, got none")
         if self.readout != "linear" and self.readout_window:
             raise ValueError(f"readout_window: expected 0 with readout 'votes', got {self.readout_window}")
+
+    def _check_delays(self) -> None:
+        """Raise for a setting of delays that lacks those that it needs."""
+        delayed = self.input_delay or self.lateral_delay
+        if self.taps != 1 and not self.input_delay:
+            raise ValueError(f"taps: requires an input_delay, got {self.taps}")
+        if self.lateral_delay and not (self.lateral and self.hidden_sizes):
+            raise ValueError(f"lateral_delay: requires lateral=True and a hidden layer, got {self.lateral_delay}")
+        for name in ("learn_delays", "whole_delays"):
+            if getattr(self, name) and not delayed:
+                raise ValueError(f"{name}: requires an input_delay or a lateral_delay, got True")
+        for name in ("delay_width", "delay_learning_rate"):
+            if getattr(self, name) != SETTINGS[name].default and not self.learn_delays:
+                raise ValueError(f"{name}: requires learn_delays=True, got {getattr(self, name)}")
+        if len(self.delay_width) not in (1, 2) or self.delay_width[0] < self.delay_width[-1]:
+            raise ValueError(
+                "delay_width: expected one number, or a first and a last one that is not larger, "
+                f"got {list(self.delay_width)}"
+            )
+        if self.learn_delays and self.whole_delays and self.epochs < 2:
+            raise ValueError(
+                "epochs: expected at least 2 with learn_delays and whole_delays, because the delays are fixed in the "
+                f"last one, got {self.epochs}"
+            )
 
     def _check_integer(self) -> None:
         """Raise for a setting that integer neurons do not have."""

@@ -22,7 +22,10 @@ EXTRA_STATE = "_extra_state"  # torch's suffix for a module's state that is not 
 
 
 def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
-    """Build a run's untrained network for inputs (channels, height, width); torch's global random state is kept."""
+    """Build a run's untrained network for inputs (channels, height, width); torch's global random state is kept.
+
+    The interpolation of its delays has the width of the last epoch.
+    """
     options: dict[str, Any] = {
         "alpha": spread(config.alpha, config.slowest_alpha) if config.slowest_alpha else config.alpha,
         "surrogate": config.surrogate,
@@ -54,8 +57,14 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
                 lateral=config.lateral,
                 readout=config.readout,
                 readout_window=config.readout_window,
+                input_delay=config.input_delay,
+                taps=config.taps,
+                lateral_delay=config.lateral_delay,
+                learn_delays=config.learn_delays,
+                whole_delays=config.whole_delays,
                 **options,
             )
+    model.set_delay_width(config.delay_width[-1])
     model.config = config
     model.encoder = None if config.dataset in data.RECORDED else make_encoding(config)
     return model

@@ -1,30 +1,53 @@
-"""Optimiser, learning-rate schedule and the penalty on firing rates."""
+"""Optimiser, schedules of the learning rates and of the width of delays, and the penalty on firing rates."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from .._processes import Processes
+from ..models import Classifier
 from .config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW, with weight decay on the weight matrices only."""
-    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """AdamW, with weight decay on the weight matrices only; learnt delays have a learning rate of their own."""
+    delays = [*model.delays.values()] if isinstance(model, Classifier) and config.learn_delays else []
+    delayed = {id(delay) for delay in delays}
+    parameters = [parameter for parameter in model.parameters() if id(parameter) not in delayed]
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in parameters if parameter.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if delays:
+        groups.append({"params": delays, "weight_decay": 0.0, "lr": config.delay_learning_rate})
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """The learning-rate schedule over a number of optimiser steps."""
+    """The schedule of all groups' learning rates over a number of optimiser steps."""
     if config.schedule == "constant":
         return LambdaLR(optimizer, lambda step: 1.0)
-    return OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
+    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps + 1)
+
+
+def delay_width(config: TrainingConfig, epoch: int) -> int:
+    """The half-width, in steps, of the interpolation of delays in an epoch; the first epoch is 1.
+
+    Example:
+        >>> config = TrainingConfig(epochs=4, input_delay=20, learn_delays=True, delay_width=(8, 1))
+        >>> [delay_width(config, epoch) for epoch in (1, 2, 3, 4)]
+        [8, 4, 2, 1]
+
+    """
+    first, last = config.delay_width[0], config.delay_width[-1]
+    passed = (epoch - 1) / (config.epochs - 1) if config.epochs > 1 else 1.0
+    return round(math.pow(first, 1 - passed) * math.pow(last, passed))
 
 
 def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, group: Processes) -> Tensor:

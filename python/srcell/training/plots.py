@@ -5,7 +5,7 @@ Run folders call this; it must never know where a picture goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -131,12 +131,14 @@ def traces(
         neurons = activity.topk(min(4, len(activity))).indices.tolist()
     layer, state, seen = model.src_layers()[-1], None, []
     below = outputs[-2].to(next(model.parameters()).device)
+    if len(outputs) == 2 and model.delay is not None:
+        below, _ = model.delay(below, return_state=False)
     for now in below.split(1):
         _, state = layer(now, state)
         seen.append([x.flatten()[neurons].cpu() for x in _shown(layer, state)])
     drives, fast, slow = (torch.stack(x) for x in zip(*seen, strict=True))
     drive = "drive x" if isinstance(layer, IntegerSRC) else "drive tanh(i / rho)"
-    omega = layer.exported()[-1].get("omega") if isinstance(layer, SRC) else None
+    omega = layer.exported()[-1]["omega"] if isinstance(layer, SRC) and layer.resonates else None
     figure = new_figure(9, 1.0 + 1.7 * len(neurons))
     panels = figure.subplots(len(neurons), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for k, (panel, neuron) in enumerate(zip(panels, neurons, strict=True)):
@@ -184,6 +186,27 @@ def rates(evaluation: Evaluation) -> Figure:
     panel.set_title("How active the neurons are on the test set")
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
+    return figure
+
+
+def delays(before: Mapping[int, Tensor], after: Mapping[int, Tensor]) -> Figure:
+    """Plot each delay before and after training, one panel for each part of the network that has delays.
+
+    Args:
+        before: the delays in steps, by layer, as ``Classifier.delays`` of the untrained network.
+        after: those of the trained network.
+
+    """
+    figure = new_figure(5 * len(after), 4.6)
+    panels = figure.subplots(1, len(after), squeeze=False)[0]
+    for panel, (layer, learnt) in zip(panels, after.items(), strict=True):
+        drawn, learnt = before[layer].detach().flatten().cpu(), learnt.detach().flatten().cpu()
+        most = float(torch.cat([drawn, learnt]).max()) if len(learnt) else 0.0
+        panel.plot([0, most], [0, most], color="0.6", linewidth=0.8)
+        panel.scatter(drawn.numpy(), learnt.numpy(), s=9, color=_colour(layer))
+        panel.set(xlabel="delay before training (steps)", ylabel="delay after training (steps)", aspect="equal")
+        panel.set_title(f"recurrent weights of layer {layer}" if layer else "inputs")
+        panel.grid(alpha=0.3)
     return figure
 
 

@@ -114,6 +114,7 @@ def _groups(optimizer: optim.Optimizer, saved: list[dict[str, Any]]) -> list[dic
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     for group, found in zip(groups, saved, strict=True):
         (group["lr"],), group["betas"] = numbers([found["lr"]]), tuple(numbers(list(found["betas"])))
-        if not 0 <= group["lr"] <= 1 or len(group["betas"]) != 2 or not all(0 <= x < 1 for x in group["betas"]):
+        peak = max(1.0, group.get("max_lr", group["initial_lr"]))  # the learning rate of delays may exceed 1
+        if not 0 <= group["lr"] <= peak or len(group["betas"]) != 2 or not all(0 <= x < 1 for x in group["betas"]):
             raise ValueError(f"the optimiser cannot have learning rate {group['lr']} and betas {group['betas']}")
     return groups

@@ -30,9 +30,10 @@ CAPTIONS = {
     "classes with the largest logits or, with a linear readout, the four most active neurons.",
     "rates.png": "The activity of the neurons on the test set, sorted.",
     "confusion.png": "Predicted classes of the test samples of each class.",
+    "delays.png": "Each delay before and after training; on the line a delay has not changed.",
 }
 
-SQUARE = ("rates.png", "confusion.png")
+SQUARE = ("rates.png", "confusion.png", "delays.png")
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -97,7 +98,7 @@ def page(
         config: the run's configuration.
         history: one row per epoch.
         evaluation: the evaluation of the test set.
-        images: PNG files, under the names of ``CAPTIONS``.
+        images: PNG files, under names of ``CAPTIONS``; a run that does not learn delays has no plot of them.
 
     """
     seconds = sum(metrics.seconds for metrics in history)
@@ -114,7 +115,7 @@ def page(
         title=escape(f"{config.dataset}: {evaluation.accuracy:.2%} with {sizes} neurons"),
         subtitle=escape(f"A run of srcell {info()['version']}, seed {config.seed}."),
         figures="".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items()),
-        pictures="\n".join(_picture(name, images[name], caption) for name, caption in CAPTIONS.items()),
+        pictures="\n".join(_picture(name, images[name], text) for name, text in CAPTIONS.items() if name in images),
         layers=_table(("", "events", "spikes", "additions", "multiply-adds"), _layer_rows(evaluation), numbers=True),
         settings=_table(("setting", "value", "what it is"), _setting_rows(config), bold=_changed(config)),
         environment=_table(("", ""), ((name, _shown(value)) for name, value in info().items())),

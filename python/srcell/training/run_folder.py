@@ -22,6 +22,7 @@ from .._info import info
 from . import plots, report
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import TrainingConfig
+from .network import build_model
 from .settings import LARGEST
 
 with extra("train"):
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 LOCK = ".lock"
-PLOTS = ("learning_curve.png", "raster.png", "traces.png", "rates.png", "confusion.png")
+PLOTS = ("learning_curve.png", "raster.png", "traces.png", "rates.png", "confusion.png", "delays.png")
 FILES = (
     *("checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "report.html", "result.json"),
     *PLOTS,
@@ -211,7 +212,7 @@ class RunFolder:
         label: int,
         class_names: Sequence[str] = (),
     ) -> None:
-        """Write the model, the result, the plots and the report.
+        """Write the model, the result, the plots (one of the delays only if they are learnt) and the report.
 
         Args:
             model: in evaluation mode.
@@ -228,15 +229,18 @@ class RunFolder:
         write_checkpoint(self.path / "model.safetensors", model.state_dict(), record)
         self.write_metrics(history)
         self._write_json("result.json", summarise(evaluation) | {"seconds": sum(row.seconds for row in history)})
-        figures = (
-            plots.learning_curve(history),
-            plots.raster(model, sample, label, self.config.prefix, class_names),
-            plots.traces(model, sample, label, self.config.prefix, class_names),
-            plots.rates(evaluation),
-            plots.confusion(evaluation, class_names),
-        )
+        figures = {
+            "learning_curve.png": plots.learning_curve(history),
+            "raster.png": plots.raster(model, sample, label, self.config.prefix, class_names),
+            "traces.png": plots.traces(model, sample, label, self.config.prefix, class_names),
+            "rates.png": plots.rates(evaluation),
+            "confusion.png": plots.confusion(evaluation, class_names),
+        }
+        if self.config.learn_delays:
+            untrained = build_model(self.config, model.input_shape, model.readout.num_classes)
+            figures["delays.png"] = plots.delays(untrained.delays, model.delays)
         images = {}
-        for name, figure in zip(PLOTS, figures, strict=True):
+        for name, figure in figures.items():
             image = io.BytesIO()
             figure.savefig(image, dpi=150)
             images[name] = image.getvalue()

@@ -25,7 +25,7 @@ from . import progress
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally
 from .network import build_model, load_weights
-from .optimisation import make_optimizer, make_schedule, rate_pull
+from .optimisation import delay_width, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
 from .samples import EVALUATION_BATCH, EVALUATION_SEED, make_encoding, split
 
@@ -90,6 +90,7 @@ class Trainer:
         """
         epoch, start = len(self.history) + 1, time.perf_counter() - self._seconds
         self.loader.set_epoch(epoch, first_batch=self._batches_done)
+        self._prepare_delays(epoch)
         for events, labels in self.loader:
             self._train_batch(events.to(self._device), labels.to(self._device))
             self._batches_done += 1
@@ -164,6 +165,14 @@ class Trainer:
         # The schedule depends only on the number of steps; its current values are in the optimiser's groups.
         self._schedule.last_epoch = len(self.history) * len(self.loader) + self._batches_done
 
+    def _prepare_delays(self, epoch: int) -> None:
+        """Set the width of the epoch, and fix delays that are learnt but end whole. Repeating it changes nothing."""
+        self.model.set_delay_width(delay_width(self.config, epoch))
+        if self.config.learn_delays and self.config.whole_delays and epoch == self.config.epochs:
+            self.model.round_delays_()
+            # DistributedDataParallel expects a gradient of every parameter that required one when it was made.
+            self._network = self._group.wrap(LayersAndLogits(self.model))
+
     def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
         logits, *spikes = self._forward(events)
         loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.config.label_smoothing)
@@ -183,7 +192,9 @@ class Trainer:
         self.optimizer.zero_grad()
         objective.backward()
         if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+            delays = {id(delay) for delay in self.model.delays.values()}  # in other units, and often larger
+            others = [parameter for parameter in self.model.parameters() if id(parameter) not in delays]
+            nn.utils.clip_grad_norm_(others, self.config.clip_norm)
         self.optimizer.step()
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._schedule.step()

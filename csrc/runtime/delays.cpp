@@ -1,0 +1,182 @@
+// Reads delays from a file, and moves spikes along a delay line (delays.h).
+#include "delays.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <tuple>
+
+#include "tensors.h"
+
+namespace srcell {
+
+namespace {
+
+// The most steps of a term: the largest delay and half-width. And the most numbers on their way to one sample: 1 GiB.
+constexpr int64_t kMostSteps = 2 * 65535, kMostElements = int64_t(1) << 28;
+
+}  // namespace
+
+StoredDelays StoredDelays::of(const TensorFile& file, const std::string& name, int64_t sources, int64_t taps) {
+    StoredDelays made;
+    const std::string of_first = name + ".first", of_factors = name + ".factors";
+    if (!file.tensors.count(of_first)) return made;
+    made.first = numbers_of<int32_t>(file, of_first, {sources, taps});
+    const std::vector<int64_t>& shape = file.tensors.at(of_first).shape;
+    if (made.first.empty()) throw FileError(of_first + ": expected at least one delay, got " + shape_text(shape));
+    made.taps = shape[1], made.terms = 1;
+    if (file.tensors.count(of_factors)) {
+        made.factors = numbers_of<float>(file, of_factors, {shape[0], shape[1], -1});
+        made.terms = file.tensors.at(of_factors).shape[2];
+        if (made.terms < 1) throw FileError(of_factors + ": expected at least one factor for each delay, got none");
+        for (const float factor : made.factors)
+            if (!std::isfinite(factor)) throw FileError(of_factors + ": expected finite values");
+    }
+    const Delays<float> delays = made.view();
+    for (int64_t number = 0; number < delays.numbers; ++number) {
+        const int64_t first = made.first[static_cast<size_t>(number)], last = first + made.terms - 1;
+        if (first < -kMostSteps || last > kMostSteps)
+            throw FileError(of_first + ": expected delays of at most " + std::to_string(kMostSteps) + " steps, got " +
+                            std::to_string(first < 0 ? first : last));
+        for (int64_t term = 0; term < made.terms; ++term)
+            made.longest = std::max(made.longest, delays.steps_of(number, term));
+    }
+    // Each step of a delay line takes a number for each source and a bit for each term.
+    const int64_t per_step = std::max(shape[0], ceil_div(delays.numbers * made.terms, 32));
+    if (made.longest * per_step > kMostElements)
+        throw FileError(of_first + ": expected at most " + std::to_string(kMostElements) +
+                        " numbers on their way, got " + std::to_string(made.longest) + " steps of " +
+                        std::to_string(per_step));
+    return made;
+}
+
+Delays<float> StoredDelays::view() const {
+    return {static_cast<int64_t>(first.size()),         taps, terms, first.data(),
+            factors.empty() ? nullptr : factors.data(), false};
+}
+
+DelayLine::DelayLine(const StoredDelays& delays, int64_t batch, Order order) {
+    if (!delays) return;
+    const Delays<float> view = delays.view();
+    batch_ = batch, sources_ = delays.sources(), numbers_ = view.numbers, rows_ = delays.longest + 1;
+    for (int64_t number = 0; number < view.numbers; ++number)
+        for (int64_t term = 0; term < view.terms; ++term)
+            if (const int64_t steps = view.steps_of(number, term); steps >= 0)
+                terms_.push_back({number / view.taps, number, steps, view.factor(number, term)});
+    std::sort(terms_.begin(), terms_.end(), [&](const Term& a, const Term& b) {
+        return order == kByDeparture ? std::tuple(-a.steps, a.number) < std::tuple(-b.steps, b.number)
+                                     : std::tuple(a.number, -a.steps) < std::tuple(b.number, -b.steps);
+    });
+    const auto count = static_cast<int64_t>(terms_.size());
+    begin_.resize(static_cast<size_t>(sources_ + 1));
+    for (const Term& term : terms_) ++begin_[static_cast<size_t>(term.source + 1)];
+    for (size_t k = 1; k < begin_.size(); ++k) begin_[k] += begin_[k - 1];
+    of_.resize(terms_.size());
+    std::vector<int32_t> next = begin_;
+    for (size_t n = 0; n < terms_.size(); ++n)
+        of_[static_cast<size_t>(next[static_cast<size_t>(terms_[n].source)]++)] = static_cast<int32_t>(n);
+    words_ = mask_words(count);
+    const int64_t most = std::max({rows_ * sources_, rows_ * words_, count, int64_t(1)});
+    if (batch > (int64_t(1) << 40) / most) throw std::bad_alloc();
+    values_ = Aligned<float>(batch * rows_ * sources_);
+    marks_ = Aligned<uint64_t>(batch * rows_ * words_);
+    offsets_ = Aligned<int64_t>(batch + 1);
+    indices_ = Aligned<int32_t>(batch * count);
+    arrived_ = Aligned<float>(batch * count);
+}
+
+void DelayLine::mark(int64_t sample, int64_t source, int64_t age) {
+    for (int32_t k = begin_[static_cast<size_t>(source)]; k < begin_[static_cast<size_t>(source + 1)]; ++k) {
+        const int32_t n = of_[static_cast<size_t>(k)];
+        const int64_t left = terms_[static_cast<size_t>(n)].steps - age;
+        if (left >= 0) marks_.data()[(sample * rows_ + row_after(left)) * words_ + n / 64] |= uint64_t{1} << n % 64;
+    }
+}
+
+void DelayLine::clear_sent(int64_t sample) {
+    float* const row = &sent(sample, now_, 0);
+    std::fill(row, row + sources_, 0.0f);
+}
+
+void DelayLine::send(const Events<float>& events) {
+    for (int64_t sample = 0; sample < batch_; ++sample) {
+        clear_sent(sample);
+        const EventRange range = events_of_row(events, sample);
+        for (int64_t e = range.begin; e < range.end; ++e) {
+            const int64_t source = input_or_first(events.indices + e, sources_);
+            sent(sample, now_, source) += events.values ? events.values[e] : 1;
+            mark(sample, source, 0);
+        }
+    }
+}
+
+void DelayLine::send_spikes(const float* h) {
+    for (int64_t sample = 0; sample < batch_; ++sample) {
+        clear_sent(sample);
+        for (int64_t source = 0; source < sources_; ++source) {
+            const float spike = h[sample * sources_ + source];
+            if (spike <= 0) continue;
+            sent(sample, now_, source) = spike;
+            mark(sample, source, 0);
+        }
+    }
+}
+
+Events<float> DelayLine::arrivals() {
+    int64_t count = 0;
+    for (int64_t sample = 0; sample < batch_; ++sample) {
+        offsets_.data()[sample] = count;
+        const uint64_t* const marks = marks_.data() + (sample * rows_ + now_) * words_;
+        for (int64_t word = 0; word < words_; ++word)
+            for (uint64_t bits = marks[word]; bits; bits &= bits - 1) {
+                const Term& term = terms_[static_cast<size_t>(word * 64 + __builtin_ctzll(bits))];
+                const float value = sent(sample, row_before(term.steps), term.source);
+                if (value == 0) continue;
+                indices_.data()[count] = static_cast<int32_t>(term.number);
+                arrived_.data()[count++] = term.factor * value;
+            }
+    }
+    offsets_.data()[batch_] = count;
+    return {offsets_.data(), indices_.data(), arrived_.data(), count, numbers_};
+}
+
+void DelayLine::advance() {
+    if (!*this) return;
+    for (int64_t sample = 0; sample < batch_; ++sample) {
+        uint64_t* const marks = marks_.data() + (sample * rows_ + now_) * words_;
+        std::fill(marks, marks + words_, uint64_t{0});
+    }
+    now_ = row_after(1);
+}
+
+void DelayLine::clear() {
+    if (!*this) return;
+    values_.clear();
+    marks_.clear();
+    now_ = 0;
+}
+
+char* DelayLine::save(char* to) const {
+    if (!*this) return to;
+    const auto row_bytes = static_cast<size_t>(sources_) * sizeof(float);
+    for (int64_t sample = 0; sample < batch_; ++sample)
+        for (int64_t age = rows_ - 1; age > 0; --age, to += row_bytes)
+            std::memcpy(to, &sent(sample, row_before(age), 0), row_bytes);
+    return to;
+}
+
+const char* DelayLine::restore(const char* from) {
+    if (!*this) return from;
+    clear();
+    const auto row_bytes = static_cast<size_t>(sources_) * sizeof(float);
+    for (int64_t sample = 0; sample < batch_; ++sample)
+        for (int64_t age = rows_ - 1; age > 0; --age, from += row_bytes) {
+            std::memcpy(&sent(sample, row_before(age), 0), from, row_bytes);
+            for (int64_t source = 0; source < sources_; ++source)
+                if (sent(sample, row_before(age), source) != 0) mark(sample, source, age);
+        }
+    return from;
+}
+
+}  // namespace srcell

@@ -1,0 +1,91 @@
+// Delays in the runtime: the tables of a layer as its file holds them, and the delay line of a stream, which keeps
+// spikes until they arrive. The network and its streams use them; they know neither weights nor equations.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../params.h"
+#include "aligned.h"
+#include "tensor_file.h"
+
+namespace srcell {
+
+// The delays of a layer's inputs, or of its spikes on their way through recurrent weights.
+struct StoredDelays {
+    int64_t taps = 1, terms = 0;  // as in Delays; no terms: no delays
+    int64_t longest = 0;          // the most steps that a term takes
+    std::vector<int32_t> first;   // (numbers,)
+    std::vector<float> factors;   // (numbers, terms), or empty: all 1
+
+    // Reads the tensors `name`.first, (sources, taps), and `name`.factors, (sources, taps, terms), if the file has
+    // them. -1 stands for any number of sources or taps. Throws FileError, also for delays that would need too much
+    // memory.
+    static StoredDelays of(const TensorFile& file, const std::string& name, int64_t sources, int64_t taps);
+
+    explicit operator bool() const { return terms > 0; }
+    Delays<float> view() const;
+    // The tensors of the file.
+    size_t tensors() const { return (terms > 0) + !factors.empty(); }
+    int64_t sources() const { return static_cast<int64_t>(first.size()) / taps; }
+};
+
+// The spikes on their way to the samples of a stream, in a ring of rows, one for each step. When a spike is sent, a bit
+// is set in the row of each step at which one of its terms arrives. So a spike costs the same whatever its delay.
+class DelayLine {
+  public:
+    // The order of what arrives at a step (spec of delays): inputs by the step of their departure, then by input and
+    // tap; recurrent spikes by neuron, then by departure.
+    enum Order { kByDeparture, kBySource };
+
+    DelayLine() = default;  // without delays
+    DelayLine(const StoredDelays& delays, int64_t batch, Order order);
+
+    explicit operator bool() const { return rows_ > 0; }
+
+    // Sends valid events of B rows at the present step; events of one input in a row are added up.
+    void send(const Events<float>& events);
+    // Sends the spikes of h, (B, sources): its elements above 0, and NaN.
+    void send_spikes(const float* h);
+    // What arrives at the present step, in B rows; valid until the next call.
+    Events<float> arrivals();
+    // Goes on to the next step.
+    void advance();
+
+    // Returns to the start, with nothing on its way.
+    void clear();
+    // What was sent at the last `longest` steps, (B, longest, sources), earliest first.
+    size_t bytes() const { return static_cast<size_t>(batch_ * (rows_ ? rows_ - 1 : 0) * sources_) * sizeof(float); }
+    char* save(char* to) const;
+    const char* restore(const char* from);
+
+  private:
+    // A term of a delay. The arrivals of a step are in the order of their terms.
+    struct Term {
+        int64_t source, number;
+        int64_t steps;  // from its departure to its arrival
+        float factor;
+    };
+
+    int64_t row_after(int64_t steps) const { return now_ + steps < rows_ ? now_ + steps : now_ + steps - rows_; }
+    int64_t row_before(int64_t steps) const { return now_ < steps ? now_ - steps + rows_ : now_ - steps; }
+    float& sent(int64_t sample, int64_t row, int64_t source) const {
+        return values_.data()[(sample * rows_ + row) * sources_ + source];
+    }
+    // Marks the arrivals of a source's spike that was sent `age` steps ago, of those that are still to come.
+    void mark(int64_t sample, int64_t source, int64_t age);
+    void clear_sent(int64_t sample);
+
+    int64_t batch_ = 0, sources_ = 0, numbers_ = 0, rows_ = 0, words_ = 0;
+    int64_t now_ = 0;                  // the row of the present step
+    std::vector<Term> terms_;          // in the order of arrival
+    std::vector<int32_t> begin_, of_;  // the numbers of the terms of source k: of_[begin_[k]] to of_[begin_[k + 1]]
+    Aligned<float> values_;            // (B, rows, sources)
+    Aligned<uint64_t> marks_;          // (B, rows, words): bit n: term number n arrives
+    Aligned<int64_t> offsets_;         // (B + 1,)
+    Aligned<int32_t> indices_;         // (B * terms,)
+    Aligned<float> arrived_;           // (B * terms,)
+};
+
+}  // namespace srcell
