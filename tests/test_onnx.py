@@ -1,5 +1,5 @@
 """Networks as ONNX models in onnxruntime: in float32 nearly the spikes of the layers, in float64 the same outputs to
-1e-12, for integer networks the same bits. Invalid arguments raise an error.
+1e-12, for integer networks the same bits, for whole delays of inputs equal outputs. Invalid arguments raise an error.
 
 A spike is counted where an output crosses 0.5 upwards. Two correct roundings in float32 move some spikes by a step
 (docs/howto/onnx.md), so in float32 these tests require most spikes at exactly their step; float64 covers the rest.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import srcell
-from srcell import SRC, EventBatch, IntegerSRC, data
+from srcell import SRC, Delay, EventBatch, IntegerSRC, SpikesOnly, data
 from srcell.models import IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.calls import EXPORTS_ONNX
 from support.imports import output_without
@@ -113,6 +113,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lateral": lambda: SRCClassifier(INPUTS, [30], 5, lateral=True, zs_hyp=0.5, alpha=srcell.spread(0.5, 0.99)),
     "resonant": lambda: SRCClassifier(INPUTS, [30, 20], 5, omega=FREQUENCIES),
     "resonant, lateral": lambda: SRCClassifier(INPUTS, [30], 5, lateral=True, omega=FREQUENCIES, readout="linear"),
+    "lateral delays": lambda: SRCClassifier(
+        INPUTS, [30], 5, lateral=True, zs_hyp=0.5, alpha=srcell.spread(0.5, 0.99), lateral_delay=9
+    ),
+    "input delays": lambda: SRCClassifier(INPUTS, [30], 5, input_delay=12, taps=2, learn_delays=True),
     "linear readout": lambda: SRCClassifier(INPUTS, [30], 5, readout="linear", readout_window=20),
     "convolutions": lambda: SRCConvClassifier((2, 6, 6), [3, 4], [20], 5, initial_state="rest"),
 }
@@ -131,6 +135,27 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     ),
     "resonant, learnt": lambda **dtype: SRC(
         INPUTS, 20, omega=FREQUENCIES, learnable=("omega", "alpha", "zs_hyp"), recurrent_grad=True, **dtype
+    ),
+    "delayed by a float": lambda **dtype: SRC(INPUTS, 20, lateral=True, delay_hh=2.3, zs_hyp=0.875, **dtype),
+    "delayed by whole steps, rest": lambda **dtype: SRC(
+        INPUTS, 20, lateral=True, delay_hh=torch.arange(20.0) % 7, initial_state="rest", **dtype
+    ),
+    "delayed, some past the end, stacked": lambda **dtype: SRC(
+        INPUTS, 20, num_layers=2, lateral=True, delay_hh=torch.linspace(0, 30, 20), zs_hyp=0.875, **dtype
+    ),
+    "resonant, delayed, learnt, wide": lambda **dtype: SRC(
+        INPUTS,
+        20,
+        lateral=True,
+        omega=torch.linspace(-3, 3, 20),
+        alpha=0.875,
+        zs_hyp=0.875,
+        delay_hh=torch.linspace(0, 5, 20),
+        max_delay=6,
+        delay_width=3,
+        learnable=("delay_hh",),
+        recurrent_grad=True,
+        **dtype,
     ),
     "a fixed bias": lambda **dtype: SRC(INPUTS, 20, bias=False, bias_init=-5.5, **dtype),
     "currents": lambda **dtype: GivenCurrents(),
@@ -152,7 +177,7 @@ def test_a_layer_computes_the_same_in_float64(name: str, tmp_path: Path) -> None
     torch.manual_seed(1)
     layer = LAYERS[name](dtype=torch.float64)
     found, wanted = run(layer, spikes_in(20).double(), tmp_path)
-    assert len(found) == 4 + name.startswith("resonant") and wanted[0].any()
+    assert len(found) == 4 + ("resonant" in name) + ("delayed" in name) and wanted[0].any()
     for ours, theirs in zip(found, wanted, strict=True):  # 20 steps: last bits grow to 1e-12 at most
         assert ours.dtype == np.float64 and np.abs(ours - theirs).max() < 1e-12
 
@@ -191,9 +216,54 @@ def test_trained_weights_keep_the_documented_share_of_spikes(tmp_path: Path) -> 
     assert (logits.argmax(1) == wanted.argmax(1)).all()
 
 
-def test_delays_of_recurrent_weights_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(torch.onnx.OnnxExporterError, match="delay_hh: expected no delays of recurrent weights"):
-        export(srcell.SpikesOnly(SRC(6, 4, lateral=True, delay_hh=2.0)), tmp_path / "net.onnx", torch.zeros(3, 2, 6))
+@pytest.mark.parametrize(("width", "whole"), [(1, True), (1, False), (2, False)])
+@pytest.mark.parametrize("taps", [1, 2])
+def test_delays_of_inputs_differ_by_roundings_and_whole_delays_not_at_all(
+    taps: int, width: int, whole: bool, tmp_path: Path
+) -> None:
+    layer = Delay(INPUTS, 30, taps=taps, width=width)
+    net, delay = SpikesOnly(layer), torch.linspace(0, 30, taps * INPUTS).view(INPUTS, taps)
+    with torch.no_grad():  # longer than some sequences; some with terms that would arrive before they depart
+        layer.delay.copy_(delay.round() if whole else delay)
+    export(net, tmp_path / "delay.onnx", spikes_in(5, 2, INPUTS))
+    ready = session(tmp_path / "delay.onnx")
+    # Inputs are at most 1 and factors add up to 1, so each of 2 width products and sums rounds by at most eps / 2; with
+    # fused operations on one side and separate ones on the other, that is less than 2 width eps in all.
+    bound = 0.0 if whole else 2 * width * np.finfo(np.float32).eps
+    for steps, batch in ((20, 3), (1, 1), (50, 1)):
+        x = torch.rand(steps, batch, INPUTS)
+        (ours,), theirs = ready.run(None, {"input": x.numpy()}), net(x).detach().numpy()
+        assert ours.dtype == np.float32 and ours.shape == theirs.shape and theirs.any()
+        assert np.abs(ours - theirs).max() <= bound
+
+
+class DelayedTerms(nn.Module):
+    """The operator of delayed inputs, with terms that do not arrive and steps that are skipped."""
+
+    def __init__(self, *, has_factors: bool, keep_zeros: bool) -> None:
+        super().__init__()
+        self.has_factors, self.keep_zeros = has_factors, keep_zeros
+
+    def forward(self, input: Tensor, lengths: Tensor) -> Tensor:
+        first = torch.tensor([-1, 0, 2, 7, 1, -2], dtype=torch.int32)
+        factors = torch.tensor([[0.5, 0.25, 0.0], [1.0, 0.0, 0.0]] * 3) if self.has_factors else None
+        options = {"taps": 2, "skip": 1, "keep_zeros": self.keep_zeros}
+        delayed: Tensor = torch.ops.srcell.delay_dense(input, first, factors, lengths, **options)
+        return delayed
+
+
+@pytest.mark.parametrize("keep_zeros", [False, True])
+@pytest.mark.parametrize("has_factors", [False, True])
+def test_only_terms_that_arrive_reach_the_delayed_input(has_factors: bool, keep_zeros: bool) -> None:
+    net = DelayedTerms(has_factors=has_factors, keep_zeros=keep_zeros)
+    x, lengths = torch.rand(9, 3, 3), torch.tensor([9, 0, 6])
+    x[1, 0, 1] = x[2, 0, 2] = x[6:, 2] = float("nan")  # factors of 0 let it through only if they are kept
+    ready = session(translated(net, (x, lengths)).model_proto.SerializeToString())
+    names = [given.name for given in ready.get_inputs()]
+    (ours,) = ready.run(None, dict(zip(names, (x.numpy(), lengths.numpy()), strict=True)))
+    theirs = net(x, lengths).numpy()
+    assert np.isnan(theirs).any() and not np.isnan(theirs[:, 1:]).any()
+    assert np.array_equal(ours, theirs, equal_nan=True)  # the factors are powers of two: products are exact
 
 
 def test_the_recorded_measurements_are_within_the_promised_bounds() -> None:
@@ -224,33 +294,46 @@ def test_a_model_takes_any_number_of_steps_and_samples(tmp_path: Path) -> None:
 class WithLengths(nn.Module):
     """A layer that takes lengths as a positional argument, for torch's exporter."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.layer = SRC(INPUTS, 20, lateral=True).double()
+        self.layer = layer.double()
 
     def forward(self, input: Tensor, lengths: Tensor, state: Any) -> Any:
         return self.layer(input, state, lengths=lengths)
 
 
-def test_lengths_and_state_are_inputs_and_padding_changes_nothing() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SRC(INPUTS, 20, lateral=True),
+        lambda: SRC(INPUTS, 20, lateral=True, delay_hh=torch.linspace(0, 9, 20)),
+        lambda: SRC(INPUTS, 20, lateral=True, delay_hh=5.0, delay_width=2, omega=0.5),
+        lambda: Delay(INPUTS, 6, taps=2),
+    ],
+    ids=["lateral", "delayed", "delayed, resonant", "delays of inputs"],
+)
+def test_lengths_and_state_are_inputs_and_padding_changes_nothing(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
-    net = WithLengths()
+    net = WithLengths(make())
     x, lengths = spikes_in(20, 4, INPUTS).double(), torch.tensor([20, 0, 7, 15])
     x[15:, 3] = float("nan")
-    state = tuple(torch.zeros(3, 1, 4, 20, dtype=torch.float64))
+    with torch.no_grad():
+        _, state = net.layer(spikes_in(12, 4, INPUTS).double())
+    state, sample_dim = (state, 0) if isinstance(state, Tensor) else (tuple(state), 1)
     samples = torch.export.Dim("batch")
-    sizes = ({0: torch.export.Dim("steps"), 1: samples}, {0: samples}, ({1: samples},) * 3)
+    of_state = torch.utils._pytree.tree_map(lambda _: {sample_dim: samples}, state)
+    sizes = ({0: torch.export.Dim("steps"), 1: samples}, {0: samples}, of_state)
     program = translated(net, (torch.zeros_like(x), lengths, state), dynamic_shapes=sizes)
     ready = session(program.model_proto.SerializeToString())
     names = [given.name for given in ready.get_inputs()]
-    now, parts = [part.numpy() for part in state], []
-    for k, part in enumerate(x.split(4)):
+    now, parts = [part.numpy() for part in torch.utils._pytree.tree_leaves(state)], []
+    for k, part in enumerate(x.split(4)):  # shorter than the longest delays
         given = [part.numpy(), (lengths - 4 * k).clamp(0, 4).numpy(), *now]
         spikes, *now = ready.run(None, dict(zip(names, given, strict=True)))
         parts.append(spikes)
-    expected, final = net(x, lengths, state)
-    assert expected.any()
-    for ours, theirs in zip((np.concatenate(parts), *now), (expected, *final), strict=True):
+    expected = torch.utils._pytree.tree_leaves(net(x, lengths, state))
+    assert all(x.any() for x in expected)
+    for ours, theirs in zip((np.concatenate(parts), *now), expected, strict=True):
         assert np.abs(ours - theirs.detach().numpy()).max() < 1e-12
 
 
@@ -265,8 +348,9 @@ def test_invalid_arguments_raise_an_error_that_says_why(tmp_path: Path, monkeypa
     events = EventBatch.from_dense(spikes_in(5, 2, INPUTS))
     with pytest.raises(TypeError, match=r"^input: expected a dense tensor \(T, B, ...\), got EventBatch"):
         export(net, path, events)  # type: ignore[arg-type]
-    with pytest.raises(torch.onnx.errors.OnnxExporterError, match="expected a dense tensor, got an EventBatch"):
-        translated(net, (events,))
+    for takes_events in (net, SpikesOnly(Delay(INPUTS, 3))):
+        with pytest.raises(torch.onnx.errors.OnnxExporterError, match="expected a dense tensor, got an EventBatch"):
+            translated(takes_events, (events,))
     with pytest.raises(TypeError, match=r"^input: expected an example \(T, B, ...\) for a SRC, got None"):
         export(SRC(3, 2), path)
     with pytest.raises(ValueError, match=r"^input: expected shape \(T, B, ...\) with T and B of at least 2, got "):

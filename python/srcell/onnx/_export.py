@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from .._arguments import describe
 from .._files import write_output
 from ..models import Classifier  # the table names the operators of its layers
-from . import _integers, _neurons
+from . import _delays, _integers, _neurons
 
 TRANSLATIONS: dict[str, Callable[..., Any]] = {
     "src": _neurons.src,
     "src_dense": _neurons.src_dense,
-    "src_events": _neurons.src_events,
+    "src_events": _neurons.refuse_events,
     "integer_src": _integers.integer_src,
+    "delay_dense": _delays.delay_dense,
+    "delay_events": _neurons.refuse_events,
     "rest": _neurons.rest,
     "scale": _neurons.scale,
 }
@@ -37,7 +39,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     Example:
         >>> from srcell.onnx import translation_table
         >>> len(translation_table())
-        6
+        8
 
     """
     return {getattr(torch.ops.srcell, name).default: function for name, function in TRANSLATIONS.items()}

@@ -17,7 +17,7 @@ with extra("onnx"):
     from onnx_ir.tape import Tape
     from onnxscript import evaluator, opset18
 
-__all__ = ["Body", "Values", "constant", "dtype_of", "empty", "ir", "op", "scan"]
+__all__ = ["Body", "Values", "active_steps", "constant", "dtype_of", "empty", "ir", "op", "scan"]
 
 op: Any = opset18  # Any: its annotations are for functions that onnxscript reads as text
 Values = Sequence[ir.Value]
@@ -67,6 +67,14 @@ def dtype_of(value: ir.Value) -> ir.DataType:
     if value.dtype is None:
         raise TypeError(f"srcell.onnx: expected a value with a dtype, got {value.name}")
     return value.dtype
+
+
+def active_steps(current: ir.Value, lengths: ir.Value) -> Any:
+    """(T, B, 1) bool: whether a step comes before the end of a sample."""
+    zero, one = (constant(x, ir.DataType.INT64) for x in (0, 1))
+    steps = op.Range(zero, op.Squeeze(op.Shape(current, start=0, end=1)), one)
+    before_end = op.Less(op.Unsqueeze(steps, constant([1], ir.DataType.INT64)), lengths)
+    return op.Unsqueeze(before_end, constant([2], ir.DataType.INT64))
 
 
 def scan(step: Step, carried: Values, inputs: Values, dtypes: Sequence[ir.DataType]) -> tuple[Values, Values]:

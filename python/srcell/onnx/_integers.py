@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._integer import IntegerCell
-from ._graph import Body, Values, constant, empty, ir, op, scan
-from ._neurons import active_steps, src_events
+from ._graph import Body, Values, active_steps, constant, empty, ir, op, scan
+from ._neurons import refuse_events
 
 WORK = ir.DataType.DOUBLE
 
@@ -87,7 +87,7 @@ def integer_src(
 ) -> list[Any]:
     """``torch.ops.srcell.integer_src`` on a dense input."""
     if input is None:
-        src_events()
+        refuse_events()
     cell_values, spike_type = constants_of(cell), ir.DataType.FLOAT if floats else ir.DataType.UINT8
     weight = op.Transpose(op.Cast(weight, to=WORK), perm=[1, 0])
     current = op.MatMul(op.Cast(input, to=WORK), weight)

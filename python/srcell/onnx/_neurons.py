@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ._graph import Body, Values, constant, dtype_of, empty, ir, op, scan
+from ._delays import Delays, under_way
+from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan
 
 BISECTIONS = 60
 
@@ -71,44 +72,39 @@ def recurrence(
     state: Sequence[ir.Value],
     lengths: ir.Value | None,
     weight_hh: ir.Value | None,
+    delays: Delays,
 ) -> list[ir.Value]:
     """Spikes (T, B, N) and the state after each sample's last step, from currents (T, B, N)."""
     dtype = dtype_of(cell.bias)
-    zero = constant(0, dtype)
+    zero, axis = constant(0, dtype), constant([2], ir.DataType.INT64)
     states = 3 if cell.turn is None else 4
-    start = list(state) or [op.Expand(zero, op.Shape(current, start=1))] * states
+    start = list(state[:states]) or [op.Expand(zero, op.Shape(current, start=1))] * states
+    delayed = None if delays.first is None else under_way(current, delays, dtype)
+    if delayed is not None:
+        start.append(state[states] if len(state) > states else delayed.no_past)
     inputs = [current]
     if lengths is not None:
         inputs.append(active_steps(current, lengths))
     from_neurons = None if weight_hh is None else op.Transpose(weight_hh, perm=[1, 0])
 
     def step(body: Body, before: Values, now: Values) -> tuple[Values, Values]:
-        c, *active = now
+        (c, *active), past = now, before[states:]
         if from_neurons is not None:
-            c = body.Add(c, body.MatMul(body.Relu(before[1]), from_neurons))
-        after = advance(body, cell, before, c)
+            arrived = body.Relu(before[1])
+            if delayed is not None:
+                arrived, *past = delayed.arrive(body, past[0], arrived)
+            c = body.Add(c, body.MatMul(arrived, from_neurons))
+        after = [*advance(body, cell, before[:states], c), *past]
         spikes = body.Relu(after[1])
         if active:
             spikes = body.Where(*active, spikes, zero)
-            after = [body.Where(*active, x, y) for x, y in zip(after, before, strict=True)]
+            runs = active * states + [body.Unsqueeze(*active, axis)] * len(past)
+            after = [body.Where(*triple) for triple in zip(runs, after, before, strict=True)]
         return after, [spikes]
 
     end, (spikes,) = scan(step, start, inputs, [dtype])
-    return [spikes, *end, *[empty(dtype)] * (5 - states)]
-
-
-def refuse_delays(first_hh: Any | None) -> None:
-    """Raise if the recurrent weights have delays, which have no translation."""
-    if first_hh is not None:
-        raise ValueError("delay_hh: expected no delays of recurrent weights, which have no ONNX form yet, got some")
-
-
-def active_steps(current: ir.Value, lengths: ir.Value) -> Any:
-    """(T, B, 1) bool: whether a step comes before the end of a sample."""
-    zero, one = (constant(x, ir.DataType.INT64) for x in (0, 1))
-    steps = op.Range(zero, op.Squeeze(op.Shape(current, start=0, end=1)), one)
-    before_end = op.Less(op.Unsqueeze(steps, constant([1], ir.DataType.INT64)), lengths)
-    return op.Unsqueeze(before_end, constant([2], ir.DataType.INT64))
+    none = empty(dtype)
+    return [spikes, *end[:states], *[none] * (4 - states), *(end[states:] or [none])]
 
 
 def src(
@@ -122,15 +118,16 @@ def src(
     factors_hh: Any | None,
     *,
     constants: Sequence[float],
+    past_steps: int,
     half_spikes: bool = False,
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src``. In a network exported on a GPU, currents may have half precision."""
-    refuse_delays(first_hh)
     work, half = dtype_of(bias), dtype_of(current)
     if half != work:
         current = op.Cast(current, to=work)
-    spikes, *state = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
+    delays = Delays(first_hh, factors_hh, past_steps)
+    spikes, *state = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh, delays)
     if half_spikes and half != work:
         spikes = op.Cast(spikes, to=half)
     return [spikes, *state, empty(work), empty(work)]
@@ -148,18 +145,19 @@ def src_dense(
     factors_hh: Any | None,
     *,
     constants: Sequence[float],
+    past_steps: int,
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
-    refuse_delays(first_hh)
     current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
-    outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh)
+    delays = Delays(first_hh, factors_hh, past_steps)
+    outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh, delays)
     work, words = dtype_of(bias), ir.DataType.INT64
     return [*outputs, empty(work), empty(work), empty(words), empty(words)]
 
 
-def src_events(*arguments: Any, **options: Any) -> None:
-    """``torch.ops.srcell.src_events``: raise, because ONNX has no events."""
+def refuse_events(*arguments: Any, **options: Any) -> None:
+    """Raise: ONNX has no events. The translation of operators that take them."""
     raise TypeError("input: expected a dense tensor, got an EventBatch, which ONNX lacks: export with a dense input")
 
 
