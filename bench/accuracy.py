@@ -28,8 +28,12 @@ from typing import Any, NamedTuple
 from report import README, RESULTS, markdown_table, replace_section
 from safetensors.torch import load_file
 
+import srcell
+from srcell.training import build_model
+
 ROW_FILE = RESULTS / "accuracy.json"
 KEPT = {"mnist-100"}
+DELAYS_FILE = RESULTS / "intervals-delays.json"  # of the first seed of "intervals", for the picture of the docs
 NAMES = ("id", "data", "network", "mode")
 MODES = {
     "st": "straight_through, recurrence not followed",
@@ -318,6 +322,47 @@ for suffix, network, change, rate in (
     command = f"japanese-vowels --preset best --validation 0{change}"
     RESONANCE[f"resonance-vowels{suffix}"] = resonance("Japanese Vowels", network, command, 60, tuple(range(10)), rate)
 TABLE |= RESONANCE
+
+# The same network with its delays learnt, learnt and then whole, and fixed; and layers of as many parameters without
+# delays, each at the best of the settings tried.
+LEARNT = "srcell train intervals --preset best --validation 0"
+UNDELAYED = f"{LEARNT} --input-delay 0 --taps 1 --no-learn-delays --delay-width 1 --delay-lr 0.3 --lateral"
+DELAYS = {
+    "intervals": ("2-32, learnt delays", LEARNT, 80),
+    "intervals-whole": ("2-32, learnt delays, then whole", f"{LEARNT} --whole-delays", 1),
+    "intervals-fixed": (
+        "2-32, fixed delays",
+        f"{LEARNT} --no-learn-delays --delay-width 1 --delay-lr 0.3",
+        17,
+    ),
+    "intervals-resonant": (
+        "2-31, lateral, resonant",
+        f"{UNDELAYED} --hidden 31 --alpha 0.95 --slowest-alpha 0.99 --zs-hyp 0.1 --omega 0.1 --highest-omega 0.6 "
+        "--lr 2e-2",
+        60,
+    ),
+    "intervals-lateral": (
+        "2-31, lateral",
+        f"{UNDELAYED} --hidden 31 --alpha 0.5 --slowest-alpha 0.97 --zs-hyp 0.1 --surrogate straight_through --lr 2e-2",
+        20,
+    ),
+}
+TABLE |= {
+    name: Row(
+        "intervals of 6 to 60 steps",
+        network,
+        "lateral" if "straight_through" in command else "relu",
+        command,
+        20,
+        THREE,
+        tried,
+    )
+    for name, (network, command, tried) in DELAYS.items()
+}
+# What one more kind of memory changes; the partner of the first row is "recall-200-src".
+TABLE["recall-200-src-fast"] = beside(
+    "delayed recall over 200 steps", "delayed-recall", "src", 4, (0,), "--slowest-alpha 0.9"
+)
 # Ablations: mnist-100 with one change each, in five epochs.
 ABLATIONS = {
     "5-epochs": ("st", ""),
@@ -350,6 +395,8 @@ def run(name: str, row: Row, data: str) -> dict[str, Any]:
             kept.mkdir(exist_ok=True)
             for file in ("config.json", "model.safetensors", "result.json"):
                 shutil.copy(Path(folder) / str(row.seeds[0]) / file, kept / file)
+        if name == "intervals":
+            DELAYS_FILE.write_text(json.dumps(learnt_delays(Path(folder) / str(row.seeds[0]))) + "\n")
 
     def mean(key: str) -> float | None:
         return statistics.mean(result[key] for result in results) if key in results[0] else None
@@ -385,9 +432,22 @@ def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
 
 
 def count_parameters(run: Path) -> int:
-    """The number of weights and biases of a run folder's network."""
+    """The number of weights, biases and learnt delays of a run folder's network."""
     weights = load_file(run / "model.safetensors")
-    return sum(tensor.numel() for name, tensor in weights.items() if "weight" in name or "bias" in name)
+    kinds = ["weight", "bias"]
+    if json.loads((run / "config.json").read_text())["training"].get("learn_delays"):
+        kinds.append("delay")
+    return sum(tensor.numel() for name, tensor in weights.items() if any(kind in name for kind in kinds))
+
+
+def learnt_delays(run: Path) -> dict[str, list[list[float]]]:
+    """The delays of the inputs (K, taps), in steps, before and after a run."""
+    made = {}
+    model = srcell.load(run)
+    untrained = build_model(model.config, (*model.input_shape, 1, 1), model.readout.num_classes)
+    for when, network in (("before", untrained), ("after", model)):
+        made[when] = [[round(delay, 3) for delay in of_input] for of_input in network.delays[0].tolist()]
+    return made
 
 
 HEADS = ("id", "data", "network", "gradient", "test accuracy", "epochs", "minutes", "events", "synaptic operations")
@@ -458,6 +518,41 @@ def resonance_table(rows: list[dict[str, Any]]) -> Iterator[str]:
             network = pair[0]["network"]
             lines.append([pair[1]["data"], network, *shown, str(len(pair[1]["seeds"])), " / ".join(minutes)])
     yield from markdown_table(["task", "network", "without", "resonant", "seeds", "minutes"], lines)
+
+
+def delays_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The Markdown lines that compare networks with and without delays on intervals."""
+    lines = []
+    for row in rows:
+        if row["id"] in DELAYS:
+            each = ", ".join(f"{accuracy:.1%}" for accuracy in row["test_accuracies"])
+            cost = [thousands(row["synops_per_inference"]), f"{row['seconds'] / 60:.1f}"]
+            lines.append([row["network"], thousands(row["parameters"]), f"{row['test_accuracy']:.1%}", each, *cost])
+    head = ["network", "parameters", "test accuracy", "of each seed", "synaptic operations", "minutes"]
+    yield from markdown_table(head, lines)
+
+
+# Of each kind of memory: its name, the task, and the rows without and with it.
+MEMORY = (
+    (
+        "time constants to 100 steps, not 10",
+        "a symbol before 200 steps of noise",
+        "recall-200-src-fast",
+        "recall-200-src",
+    ),
+    ("recurrent weights", "the rows of a digit", "rows-src", "rows-src-lateral"),
+    ("resonance", "the pixels of a digit, shuffled alike", "psmnist", "resonance-psmnist"),
+    ("learnt delays", "the interval between two spikes", "intervals-lateral", "intervals"),
+)
+
+
+def memory_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The Markdown lines that show what each kind of memory changes in one task."""
+    found, lines = {row["id"]: f"{row['test_accuracy']:.1%}" for row in rows}, []
+    for kind, task, without, name in MEMORY:
+        if without in found and name in found:
+            lines.append([kind, task, found[without], found[name]])
+    yield from markdown_table(["what is added", "the class is", "without", "with"], lines)
 
 
 def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:

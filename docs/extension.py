@@ -239,10 +239,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-delays-machine": delays_machine,
     "accuracy": accuracy(
         lambda name: (
-            "/" not in name and not name.startswith(("depth-", "resonance-")) and name not in accuracy_rows.BESIDE
+            "/" not in name
+            and not name.startswith(("depth-", "resonance-", "intervals-", "recall-"))
+            and name not in accuracy_rows.BESIDE
         )
     ),
     "accuracy-resonance": lambda: report.lines(accuracy_rows.resonance_table(read("accuracy.json"))),
+    "accuracy-delays": lambda: report.lines(accuracy_rows.delays_table(read("accuracy.json"))),
+    "accuracy-memory": lambda: report.lines(accuracy_rows.memory_table(read("accuracy.json"))),
     "accuracy-sequences": lambda: report.lines(accuracy_rows.beside_table(read("accuracy.json"))),
     "accuracy-integers": lambda: report.lines(accuracy_rows.integer_table(read("accuracy.json"))),
     "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),

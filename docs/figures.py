@@ -228,6 +228,23 @@ def resonance() -> Figure:
     return figure
 
 
+def delays() -> Figure:
+    """The intervals at which the delays of two inputs let their spikes arrive together: bench/accuracy.py."""
+    found = json.loads((report.RESULTS / "intervals-delays.json").read_text())
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    for panel, (when, text) in zip(panels, (("before", "drawn"), ("after", "learnt")), strict=True):
+        first, second = (torch.tensor(of_input) for of_input in found[when])
+        apart = (first[:, None] - second).flatten()
+        for interval in range(6, 61, 6):
+            panel.axvline(interval, color=INPUT, linewidth=0.8)
+        spread = torch.linspace(-1, 1, len(apart))  # so that dots do not hide each other
+        panel.scatter(apart, spread, s=12, color=DRIVE if when == "after" else SLOW)
+        panel.set(ylabel=text, yticks=[], ylim=(-1.3, 1.3), xlim=(0, 64), xticks=range(0, 61, 6))
+    panels[1].set(xlabel="interval at which two spikes arrive together (steps); lines: the classes")
+    return figure
+
+
 def gradient_reach() -> Figure:
     """The norm of the gradient against the distance in time, of each way to take it: bench/through_time.py."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
@@ -344,6 +361,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "rate": rate_of_drive,
     "spread": spread_constants,
     "resonance": resonance,
+    "delays": delays,
     "reach": gradient_reach,
     "integer": float_and_integer,
     "rooms": rooms_of_the_package,

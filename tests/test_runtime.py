@@ -285,16 +285,42 @@ def test_a_delayed_stream_gives_the_bits_of_a_run_wherever_it_is_saved(name: str
         assert np.array_equal(stream.step(row), spikes[-1][t])
 
 
-def test_a_stream_adds_up_events_of_one_input_where_a_run_keeps_them_apart() -> None:
-    network = SRCClassifier(4, [], 3, input_delay=3, neurons_per_class=2)
-    network.delay.delay.data.copy_(torch.tensor([[0.0], [1.5], [2.0], [3.0]]))
-    net = exported(network)
-    stream, other = net.stream(), net.stream()
-    for step in ([2, 0, 2, 1], [], [3], [], [], []):
-        dense = np.bincount(step, minlength=4).astype(np.float32)
-        assert (
-            np.array_equal(stream.step(np.array(step, np.int32)), other.step(dense)) and stream.save() == other.save()
+@pytest.mark.parametrize("repeated", [False, True])
+@torch.no_grad()
+def test_a_stream_of_unsorted_rows_gives_the_bits_of_the_streamed_layers(repeated: bool) -> None:
+    """What arrives at once keeps its order and its repetitions; what comes from the state is sorted and summed."""
+    network = SRCClassifier(40, [20], 3, input_delay=9, taps=2, readout="linear").eval()
+    network.delay.delay[:, 0] = 0
+    network.delay.delay[20:, 1] = 0
+    (layer,), net, states = network.src_layers(), exported(network), (None, None)
+    stream, generator, active = net.stream(), np.random.default_rng(0), 0
+    for _ in range(60):
+        row = generator.integers(40, size=30) if repeated else generator.permutation(40)[:15]
+        values = generator.random(len(row), np.float32)
+        events = EventBatch(
+            torch.tensor([0, len(row)]),
+            torch.from_numpy(row.astype(np.int32)),
+            torch.from_numpy(values),
+            shape=(1, 1, 40),
         )
+        delayed, of_delay = network.delay(events, states[0])
+        spikes, of_layer = layer(delayed, states[1])
+        states = (of_delay, of_layer)
+        assert np.array_equal(stream.step(row.astype(np.int32), values), spikes[0].numpy())
+        active += int(spikes.count_nonzero())
+    assert active > 20
+
+
+def test_a_stream_takes_rows_with_more_repetitions_than_it_has_terms() -> None:
+    net = exported(SRCClassifier(3, [4], 2, input_delay=2, readout="linear"))
+    zero = exported(SRCClassifier(3, [4], 2, input_delay=2, readout="linear", whole_delays=True))
+    for of in (net, zero):
+        stream = of.stream(2)
+        stream.step(np.arange(3000, dtype=np.int32) % 3, offsets=[0, 1000, 3000])
+        assert stream.step([], offsets=[0, 0, 0]).shape == (2, 4)
+
+
+KINDS: list[dict[str, int]] = [{"input_delay": 4}, {"lateral_delay": 4}]
 
 
 def test_networks_with_other_delays_do_not_share_states() -> None:
@@ -302,7 +328,14 @@ def test_networks_with_other_delays_do_not_share_states() -> None:
     other.load_state_dict(one.state_dict() | {"delay_hh_l0": torch.tensor(1.5)})
     inputs = [SRCClassifier(3, [2], 2, input_delay=4, readout="linear") for _ in range(2)]
     inputs[1].load_state_dict(inputs[0].state_dict() | {"delay.delay": torch.full((3, 1), 3.5)})
-    for pair in ((one, other), inputs):
+    square = torch.nn.init.normal_(torch.empty(3, 3))
+    of_input, recurrent = (SRCClassifier(3, [3], 2, lateral=True, readout="linear", **delay) for delay in KINDS)
+    for network in (of_input, recurrent):  # the same delays in other places
+        network.layers[0].weight_ih_l0.data.copy_(square)
+        network.layers[0].weight_hh_l0.data.copy_(square)
+    of_input.delay.delay.data[:] = 3.5
+    recurrent.layers[0].delay_hh_l0.data[:] = 3.5
+    for pair in ((one, other), inputs, (of_input, recurrent)):
         streams = [exported(network).stream() for network in pair]
         with pytest.raises(ValueError, match="state: expected"):
             streams[0].restore(streams[1].save())
@@ -378,6 +411,41 @@ def assert_counts_agree(network: SRCClassifier, images: Tensor, encoder: data.Ra
     counted, found = evaluate(network, loader), exported(network).counts(next(iter(loader))[0])
     assert [count.events for count in found] == pytest.approx([count.events for count in counted.counts])
     assert sum(count.synaptic_operations for count in found) == pytest.approx(counted.synaptic_operations)
+
+
+@torch.no_grad()
+def test_binary_spikes_through_fractional_delays_are_multiply_adds() -> None:
+    network = SRCClassifier(3, [4], 2, lateral=True, readout="linear", lateral_delay=5).eval()
+    network.layers[0].weight_ih_l0.fill_(2.0)
+    events = EventBatch.from_dense(torch.ones(30, 1, 3))
+    loader = data.EventLoader(data.LabelledEvents(events, torch.zeros(1, dtype=torch.int64)), None, 1)
+    for delay, arrivals in ((1.0, 1), (1.5, 2)):
+        network.layers[0].delay_hh_l0.fill_(delay)
+        (_, of_layer), spikes = evaluate(network, loader, binary=True).counts, network.layer_spikes(events)[0]
+        later = sum(int(spikes[: 30 - steps].count_nonzero()) for steps in (1, 2)[:arrivals])
+        assert later > 0 and of_layer.additions + of_layer.multiply_adds == of_layer.events * 2 + later * 4
+        assert of_layer.multiply_adds == (later * 4 if delay == 1.5 else 0)
+
+
+@torch.no_grad()
+def test_evaluation_of_recurrent_delays_takes_lengths_and_nan() -> None:
+    network = SRCClassifier(3, [4], 2, lateral=True, readout="linear", lateral_delay=5).eval()
+    events = EventBatch.from_dense(torch.ones(30, 2, 3), torch.tensor([30, 12]))
+    loader = data.EventLoader(data.LabelledEvents(events, torch.zeros(2, dtype=torch.int64)), None, 2)
+    found = exported(network).counts(events)
+    assert evaluate(network, loader).synaptic_operations == sum(count.synaptic_operations for count in found)
+    network.layers[0].weight_ih_l0.fill_(torch.nan)
+    assert np.isnan(evaluate(network, loader).loss)
+
+
+@torch.no_grad()
+def test_delays_of_float64_are_exported_as_the_layer_computes_with_them() -> None:
+    network = make("delayed, resonant")
+    network.delay.double()
+    network.layers[0].delay_hh_l0 = network.layers[0].delay_hh_l0.double() + 1e-9
+    net = exported(network)
+    events = events_for(net)
+    assert np.array_equal(net.spikes(events)[0], network.layer_spikes(events)[0].numpy())
 
 
 def test_operations_count_each_arrival() -> None:
@@ -636,6 +704,15 @@ def wide_lateral() -> bytes:
     return altered({**tensors, "layers.0.initial": None}, version="3")
 
 
+def two_delayed_layers() -> bytes:
+    from safetensors.torch import load, save
+
+    tensors = load(bytes_of(SRC(1100, 1100, 2)))
+    first = torch.full((1100, 1), 131070, dtype=torch.int32)
+    tensors |= {f"layers.{k}.delays.first": first.clone() for k in range(2)}
+    return save(tensors, {"format": "srcell.network", "version": "3", "readout": "none"})
+
+
 def integers_with_delays() -> bytes:
     from safetensors.torch import load, save
 
@@ -687,15 +764,19 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
             lambda: delayed_file(torch.full((28, 1), -131071)),
         ),
         (
-            "layers.0.delays.first: expected at most 268435456 numbers on their way, got 131070 steps of 2050",
+            "layers.0.delays: expected at most 268435456 numbers on their way to a sample, .*, got 277213050",
             lambda: delayed_file(torch.full((2050, 1), 131070), {"layers.0.weight": torch.zeros(40, 2050)}),
         ),
+        (  # each layer alone would fit
+            "layers.1.delays: expected at most 268435456 numbers on their way to a sample, in all layers together",
+            two_delayed_layers,
+        ),
         (  # few sources, but each row of the delay line marks all of its terms
-            "layers.0.delays.first: expected at most 268435456 numbers on their way, got 131070 steps of 2063",
-            lambda: delayed_file(torch.full((1, 66_000), 131070), {"layers.0.weight": torch.zeros(1, 66_000)}),
+            "layers.0.delays: expected at most 268435456 numbers on their way to a sample, .*, got 270528480",
+            lambda: delayed_file(torch.full((1, 66_000), 131070), {"layers.0.weight": torch.zeros(40, 66_000)}),
         ),
         (
-            "layers.0.lateral_delays.first: expected at most 268435456 numbers on their way, got 131000 steps of 2050",
+            "layers.0.delays: expected at most 268435456 numbers on their way to a sample, .*, got 277065000",
             wide_lateral,
         ),
         (

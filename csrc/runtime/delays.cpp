@@ -13,8 +13,8 @@ namespace srcell {
 
 namespace {
 
-// The most steps of a term: the largest delay and half-width. And the most numbers on their way to one sample: 1 GiB.
-constexpr int64_t kMostSteps = 2 * 65535, kMostElements = int64_t(1) << 28;
+// The most steps of a term: the largest delay and half-width. And the most terms of a layer.
+constexpr int64_t kMostSteps = 2 * 65535, kMostTerms = INT32_MAX;
 
 }  // namespace
 
@@ -34,6 +34,9 @@ StoredDelays StoredDelays::of(const TensorFile& file, const std::string& name, i
             if (!std::isfinite(factor)) throw FileError(of_factors + ": expected finite values");
     }
     const Delays<float> delays = made.view();
+    if (delays.numbers > kMostTerms / made.terms)
+        throw FileError(of_first + ": expected at most " + std::to_string(kMostTerms) + " terms, got " +
+                        std::to_string(delays.numbers) + " times " + std::to_string(made.terms));
     for (int64_t number = 0; number < delays.numbers; ++number) {
         const int64_t first = made.first[static_cast<size_t>(number)], last = first + made.terms - 1;
         if (first < -kMostSteps || last > kMostSteps)
@@ -42,13 +45,11 @@ StoredDelays StoredDelays::of(const TensorFile& file, const std::string& name, i
         for (int64_t term = 0; term < made.terms; ++term)
             made.longest = std::max(made.longest, delays.steps_of(number, term));
     }
-    // Each step of a delay line takes a number for each source and a bit for each term.
-    const int64_t per_step = std::max(shape[0], ceil_div(delays.numbers * made.terms, 32));
-    if (made.longest * per_step > kMostElements)
-        throw FileError(of_first + ": expected at most " + std::to_string(kMostElements) +
-                        " numbers on their way, got " + std::to_string(made.longest) + " steps of " +
-                        std::to_string(per_step));
     return made;
+}
+
+int64_t StoredDelays::room() const {
+    return longest * (sources() + ceil_div(static_cast<int64_t>(first.size()) * terms, 32));
 }
 
 Delays<float> StoredDelays::view() const {
@@ -76,6 +77,9 @@ DelayLine::DelayLine(const StoredDelays& delays, int64_t batch, Order order) {
     std::vector<int32_t> next = begin_;
     for (size_t n = 0; n < terms_.size(); ++n)
         of_[static_cast<size_t>(next[static_cast<size_t>(terms_[n].source)]++)] = static_cast<int32_t>(n);
+    std::vector<int32_t> at_once(static_cast<size_t>(sources_));
+    for (const Term& term : terms_) at_once[static_cast<size_t>(term.source)] += term.steps == 0;
+    if (std::any_of(at_once.begin(), at_once.end(), [](int32_t terms) { return terms > 0; })) at_once_ = at_once;
     words_ = mask_words(count);
     const int64_t most = std::max({rows_ * sources_, rows_ * words_, count, int64_t(1)});
     if (batch > (int64_t(1) << 40) / most) throw std::bad_alloc();
@@ -86,11 +90,12 @@ DelayLine::DelayLine(const StoredDelays& delays, int64_t batch, Order order) {
     arrived_ = Aligned<float>(batch * count);
 }
 
-void DelayLine::mark(int64_t sample, int64_t source, int64_t age) {
+void DelayLine::mark(int64_t sample, int64_t source, int64_t age, int64_t least) {
     for (int32_t k = begin_[static_cast<size_t>(source)]; k < begin_[static_cast<size_t>(source + 1)]; ++k) {
         const int32_t n = of_[static_cast<size_t>(k)];
-        const int64_t left = terms_[static_cast<size_t>(n)].steps - age;
-        if (left >= 0) marks_.data()[(sample * rows_ + row_after(left)) * words_ + n / 64] |= uint64_t{1} << n % 64;
+        const int64_t steps = terms_[static_cast<size_t>(n)].steps;
+        if (steps >= least)
+            marks_.data()[(sample * rows_ + row_after(steps - age)) * words_ + n / 64] |= uint64_t{1} << n % 64;
     }
 }
 
@@ -99,46 +104,75 @@ void DelayLine::clear_sent(int64_t sample) {
     std::fill(row, row + sources_, 0.0f);
 }
 
-void DelayLine::send(const Events<float>& events) {
+void DelayLine::reserve(const Events<float>& events) {
+    if (at_once_.empty()) return;
+    int64_t most = batch_ * static_cast<int64_t>(terms_.size());
+    for (const int32_t terms : at_once_) most -= batch_ * terms;
+    for (int64_t e = 0; e < events.count; ++e)
+        most += at_once_[static_cast<size_t>(input_or_first(events.indices + e, sources_))];
+    if (most <= indices_.size()) return;
+    Aligned<int32_t> indices(most);
+    arrived_ = Aligned<float>(most);
+    indices_ = std::move(indices);
+}
+
+void DelayLine::append(const Term& term, float value, int64_t& count) {
+    if (count == indices_.size()) return;  // if another thread has changed the events
+    indices_.data()[count] = static_cast<int32_t>(term.number);
+    arrived_.data()[count++] = term.factor * value;
+}
+
+void DelayLine::append_marked(int64_t sample, int64_t& count) {
+    const uint64_t* const marks = marks_.data() + (sample * rows_ + now_) * words_;
+    for (int64_t word = 0; word < words_; ++word)
+        for (uint64_t bits = marks[word]; bits; bits &= bits - 1) {
+            const Term& term = terms_[static_cast<size_t>(word * 64 + __builtin_ctzll(bits))];
+            const float value = sent(sample, row_before(term.steps), term.source);
+            if (value != 0) append(term, value, count);
+        }
+}
+
+Events<float> DelayLine::listed(int64_t count) const {
+    offsets_.data()[batch_] = count;
+    return {offsets_.data(), indices_.data(), arrived_.data(), count, numbers_};
+}
+
+Events<float> DelayLine::pass(const Events<float>& events) {
+    reserve(events);
+    int64_t count = 0;
     for (int64_t sample = 0; sample < batch_; ++sample) {
+        offsets_.data()[sample] = count;
+        append_marked(sample, count);
         clear_sent(sample);
         const EventRange range = events_of_row(events, sample);
         for (int64_t e = range.begin; e < range.end; ++e) {
             const int64_t source = input_or_first(events.indices + e, sources_);
-            sent(sample, now_, source) += events.values ? events.values[e] : 1;
-            mark(sample, source, 0);
+            const float value = events.values ? events.values[e] : 1;
+            sent(sample, now_, source) += value;
+            mark(sample, source, 0, 1);
+            // The terms without steps are the last of their source.
+            const int32_t end = begin_[static_cast<size_t>(source + 1)];
+            for (int32_t k = at_once_.empty() ? end : end - at_once_[static_cast<size_t>(source)]; k < end; ++k)
+                append(terms_[static_cast<size_t>(of_[static_cast<size_t>(k)])], value, count);
         }
     }
+    return listed(count);
 }
 
-void DelayLine::send_spikes(const float* h) {
+Events<float> DelayLine::pass_spikes(const float* h) {
+    int64_t count = 0;
     for (int64_t sample = 0; sample < batch_; ++sample) {
+        offsets_.data()[sample] = count;
         clear_sent(sample);
         for (int64_t source = 0; source < sources_; ++source) {
             const float spike = h[sample * sources_ + source];
             if (spike <= 0) continue;
             sent(sample, now_, source) = spike;
-            mark(sample, source, 0);
+            mark(sample, source, 0, 0);
         }
+        append_marked(sample, count);
     }
-}
-
-Events<float> DelayLine::arrivals() {
-    int64_t count = 0;
-    for (int64_t sample = 0; sample < batch_; ++sample) {
-        offsets_.data()[sample] = count;
-        const uint64_t* const marks = marks_.data() + (sample * rows_ + now_) * words_;
-        for (int64_t word = 0; word < words_; ++word)
-            for (uint64_t bits = marks[word]; bits; bits &= bits - 1) {
-                const Term& term = terms_[static_cast<size_t>(word * 64 + __builtin_ctzll(bits))];
-                const float value = sent(sample, row_before(term.steps), term.source);
-                if (value == 0) continue;
-                indices_.data()[count] = static_cast<int32_t>(term.number);
-                arrived_.data()[count++] = term.factor * value;
-            }
-    }
-    offsets_.data()[batch_] = count;
-    return {offsets_.data(), indices_.data(), arrived_.data(), count, numbers_};
+    return listed(count);
 }
 
 void DelayLine::advance() {
@@ -174,7 +208,7 @@ const char* DelayLine::restore(const char* from) {
         for (int64_t age = rows_ - 1; age > 0; --age, from += row_bytes) {
             std::memcpy(&sent(sample, row_before(age), 0), from, row_bytes);
             for (int64_t source = 0; source < sources_; ++source)
-                if (sent(sample, row_before(age), source) != 0) mark(sample, source, age);
+                if (sent(sample, row_before(age), source) != 0) mark(sample, source, age, age);
         }
     return from;
 }

@@ -20,8 +20,7 @@ struct StoredDelays {
     std::vector<float> factors;   // (numbers, terms), or empty: all 1
 
     // Reads the tensors `name`.first, (sources, taps), and `name`.factors, (sources, taps, terms), if the file has
-    // them. -1 stands for any number of sources or taps. Throws FileError, also for delays that would need too much
-    // memory.
+    // them. -1 stands for any number of sources or taps. Throws FileError.
     static StoredDelays of(const TensorFile& file, const std::string& name, int64_t sources, int64_t taps);
 
     explicit operator bool() const { return terms > 0; }
@@ -29,13 +28,19 @@ struct StoredDelays {
     // The tensors of the file.
     size_t tensors() const { return (terms > 0) + !factors.empty(); }
     int64_t sources() const { return static_cast<int64_t>(first.size()) / taps; }
+    // The size of a delay line for one sample, in numbers of 32 bits: each step takes one for each source, and a bit
+    // for each term.
+    int64_t room() const;
 };
+
+// The largest sum of room() over the delays of a network: 1 GiB.
+constexpr int64_t kMostRoom = int64_t(1) << 28;
 
 // The spikes on their way to the samples of a stream, in a ring of rows, one for each step. When a spike is sent, a bit
 // is set in the row of each step at which one of its terms arrives. So a spike costs the same whatever its delay.
 class DelayLine {
   public:
-    // The order of what arrives at a step (spec of delays): inputs by the step of their departure, then by input and
+    // The order of what arrives at a step: inputs by the step of their departure, then by input and
     // tap; recurrent spikes by neuron, then by departure.
     enum Order { kByDeparture, kBySource };
 
@@ -44,12 +49,12 @@ class DelayLine {
 
     explicit operator bool() const { return rows_ > 0; }
 
-    // Sends valid events of B rows at the present step; events of one input in a row are added up.
-    void send(const Events<float>& events);
-    // Sends the spikes of h, (B, sources): its elements above 0, and NaN.
-    void send_spikes(const float* h);
-    // What arrives at the present step, in B rows; valid until the next call.
-    Events<float> arrivals();
+    // Sends valid events of B rows at the present step, and returns what arrives at it, valid until the next call. What
+    // was sent before arrives by ascending input, and events of one input in a row have been added up. Rows that repeat
+    // an input may need more memory: throws std::bad_alloc before anything is sent.
+    Events<float> pass(const Events<float>& events);
+    // The same for the spikes of h, (B, sources): its elements above 0, and NaN.
+    Events<float> pass_spikes(const float* h);
     // Goes on to the next step.
     void advance();
 
@@ -73,9 +78,15 @@ class DelayLine {
     float& sent(int64_t sample, int64_t row, int64_t source) const {
         return values_.data()[(sample * rows_ + row) * sources_ + source];
     }
-    // Marks the arrivals of a source's spike that was sent `age` steps ago, of those that are still to come.
-    void mark(int64_t sample, int64_t source, int64_t age);
+    // Marks the arrivals of a source's spike that was sent `age` steps ago: those after at least `least` steps.
+    void mark(int64_t sample, int64_t source, int64_t age, int64_t least);
     void clear_sent(int64_t sample);
+    // Makes room for what arrives at the present step.
+    void reserve(const Events<float>& events);
+    // Append an arrival, or those that are marked for the present step, to the first `count`.
+    void append(const Term& term, float value, int64_t& count);
+    void append_marked(int64_t sample, int64_t& count);
+    Events<float> listed(int64_t count) const;
 
     int64_t batch_ = 0, sources_ = 0, numbers_ = 0, rows_ = 0, words_ = 0;
     int64_t now_ = 0;                  // the row of the present step
@@ -84,8 +95,9 @@ class DelayLine {
     Aligned<float> values_;            // (B, rows, sources)
     Aligned<uint64_t> marks_;          // (B, rows, words): bit n: term number n arrives
     Aligned<int64_t> offsets_;         // (B + 1,)
-    Aligned<int32_t> indices_;         // (B * terms,)
-    Aligned<float> arrived_;           // (B * terms,)
+    std::vector<int32_t> at_once_;     // (sources,): the number of terms without steps; empty if there are none
+    Aligned<int32_t> indices_;         // (B * terms,), or more
+    Aligned<float> arrived_;           // as indices_
 };
 
 }  // namespace srcell

@@ -151,7 +151,9 @@ void add_to(uint64_t& sum, const Aligned<T>& numbers) {
     }
 }
 
-void add_to(uint64_t& sum, const StoredDelays& delays) {
+void add_to(uint64_t& sum, const StoredDelays& delays, int64_t tag) {
+    if (!delays) return;
+    for (const int64_t number : {tag, delays.taps, delays.terms}) add_to(sum, number);
     for (const int32_t first : delays.first) add_to(sum, first);
     for (const float factor : delays.factors) add_to(sum, bits_of(factor));
 }
@@ -160,7 +162,7 @@ void add_to(uint64_t& sum, const FloatNeurons& neurons) {
     add_to(sum, neurons.weight);
     add_to(sum, neurons.lateral);
     for (const float omega : neurons.parameters[kOmega]) add_to(sum, bits_of(omega));
-    add_to(sum, neurons.delays);
+    add_to(sum, neurons.delays, 'l');
 }
 
 void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.weight); }
@@ -198,7 +200,10 @@ Fault fault_of(const NetworkInput& input) {
 // Checks what the kernels do not check. The kernels of layers check the offsets and indices of the samples that they
 // get; those of delays do not.
 void check_events(const NetworkInput& input, bool delayed) {
-    if (delayed && fault_of(input) != Fault::kNone) explain(input);
+    if (delayed) {
+        if (fault_of(input) != Fault::kNone) explain(input);
+        return;
+    }
     const Events<float>& events = input.events;
     bool good = events.offsets[0] == 0 && events.offsets[input.batch * input.steps] == events.count;
     int64_t before = 0;
@@ -308,6 +313,7 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         throw FileError(std::string("version: expected ") + kVersion + ", " + kResonantVersion + " or " +
                         kDelayedVersion + ", got '" + shown(version) + "': written by a newer srcell");
     size_t used = 0;
+    int64_t room = 0;
     for (int64_t k = 0, inputs = -1;
          k < kMaxLayers && (!k || file.tensors.count("layers." + std::to_string(k) + ".weight")); ++k) {
         const std::string prefix = "layers." + std::to_string(k) + ".";
@@ -319,6 +325,10 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         inputs = layer.neurons;
         if (layer.resonates() && version == kVersion)
             throw FileError(prefix + "omega: expected none in a file of version " + version);
+        room += layer.delays.room() + layer.lateral_delays().room();
+        if (room > kMostRoom)
+            throw FileError(prefix + "delays: expected at most " + std::to_string(kMostRoom) +
+                            " numbers on their way to a sample, in all layers together, got " + std::to_string(room));
         if (layer.delayed() && version != kDelayedVersion)
             throw FileError(prefix + "delays: expected none in a file of version " + version);
         used += 1 + (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(layer.resonates()))) + layer.lateral() +
@@ -335,7 +345,7 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         add_to(fingerprint_, layer.inputs);
         add_to(fingerprint_, layer.neurons);
         std::visit([&](const auto& neurons) { add_to(fingerprint_, neurons); }, layer.kind);
-        add_to(fingerprint_, layer.delays);
+        add_to(fingerprint_, layer.delays, 'i');
     }
 }
 

@@ -5,6 +5,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "../cpu/event_rows.h"
 #include "../cpu/float_control.h"
 #include "network.h"
 
@@ -17,17 +18,11 @@ namespace {
         "events: expected ascending offsets, and indices from 0 to the number of inputs less 1");
 }
 
-// Checks events before they are sent along a delay line, which does not check them.
+// Checks events before they pass a delay line, which does not check them.
 void check_rows(const Events<float>& events, int64_t batch) {
-    int64_t before = 0;
-    bool good = read_once(events.offsets) == 0 && read_once(events.offsets + batch) == events.count;
-    for (int64_t b = 1; good && b <= batch; ++b) {
-        const int64_t end = read_once(events.offsets + b);
-        good = before <= end && end <= events.count;
-        before = end;
-    }
-    for (int64_t e = 0; good && e < events.count; ++e) good = input_or_more(events.indices + e) < events.inputs;
-    if (!good) refuse_events();
+    const FoundFault found = find_fault(
+        {events.offsets, events.indices, nullptr, nullptr, nullptr, 1, batch, events.inputs, events.count, 1});
+    if (found.fault != Fault::kNone) refuse_events();
 }
 
 void refuse_nan(const float* values, int64_t count) {
@@ -90,14 +85,8 @@ void Stream::advance(Events<float> events) {
         const NetworkLayer& layer = network_.layers()[k];
         const char* const before = part.state[now_].data();
         Events<float> own = {};
-        if (part.inputs) {
-            part.inputs.send(events);
-            events = part.inputs.arrivals();
-        }
-        if (part.own) {
-            part.own.send_spikes(reinterpret_cast<const float*>(before) + batch_ * layer.neurons);
-            own = part.own.arrivals();
-        }
+        if (part.inputs) events = part.inputs.pass(events);
+        if (part.own) own = part.own.pass_spikes(reinterpret_cast<const float*>(before) + batch_ * layer.neurons);
         const LayerInput input = {shape, events, part.own ? &own : nullptr, part.memory.data()};
         if (!layer.run(network_.kernels(), input, before, part.spikes[1 - now_].data(), part.state[1 - now_].data()))
             refuse_events();

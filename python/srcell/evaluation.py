@@ -5,7 +5,7 @@ Training and the command line call it; it must never know how the network was tr
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from ._processes import Processes
 from .data import EventLoader
 from .functional import count_spikes
-from .layers import SRC, IntegerSRC
+from .layers import SRC, Delay, IntegerSRC
 from .models import Classifier, IntegerClassifier
 
 
@@ -23,8 +23,8 @@ class LayerCounts(NamedTuple):
 
     A synaptic operation is one event that passes through one outgoing weight. It is an addition if the layer's outputs
     are binary, 0 or 1. It is a multiply-add if they are graded or, for the input, if its events have values. With
-    delays an event passes through its weights at each arrival before the end of the sample: for each tap, and twice for
-    a delay between two steps, as a multiply-add then.
+    delays an event passes through its weights once for each step at which it arrives before the end of the sample, and
+    once for each tap; delays that are not whole make these operations multiply-adds.
 
     Attributes:
         events: active elements (neuron, step), those with s > 0.
@@ -105,15 +105,15 @@ def evaluate(
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
     crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
-    further = torch.zeros(
-        len(fan_outs), dtype=torch.float64
-    )  # operations of arrivals beyond one for each event and tap
+    # Operations of what arrives through delayed weights, and what `fan_outs` counts in their place.
+    of_arrivals, replaced = (torch.zeros(len(fan_outs), dtype=torch.float64) for _ in range(2))
     elements, loss = (torch.zeros((), dtype=torch.float64) for _ in range(2))
     clamped = torch.tensor(-_clamped(model))
     model.eval()
     try:
-        for events, labels in loader:
-            spikes = model.layer_spikes(events.to(device), binary=binary)
+        for batch, labels in loader:
+            events = batch.to(device)
+            spikes = model.layer_spikes(events, binary=binary)
             logits = model.readout(spikes[-1], lengths=events.lengths)
             if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
                 wrong = int(labels[(labels < 0) | (labels >= classes)][0])
@@ -122,10 +122,11 @@ def evaluate(
             loss += cross_entropy(logits, labels.to(device), reduction="sum").cpu()
             with_values = with_values or events.values is not None
             if model.delay is not None:
-                arrived = model.delay(events.to(device), return_state=False)[0]
+                arrived = model.delay(events, return_state=False)[0]
                 with_values = with_values or arrived.values is not None
-                further[0] += float(fan_outs[0][0]) * (arrived.num_events / model.delay.taps - events.num_events)
-            elements += events.num_steps
+                of_arrivals[0] += arrived.num_events * int(fan_outs[0][0]) // model.delay.taps
+                replaced[0] += events.num_events * int(fan_outs[0][0])
+            elements += batch.num_steps
             active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
             crossings[0] += events.num_events
             for k, output in enumerate(spikes, start=1):
@@ -134,12 +135,13 @@ def evaluate(
                 crossings[k] += counted.spikes.sum().cpu()
                 layer = model.layers[k - 1]
                 if isinstance(layer, SRC) and layer.delayed:
-                    again = layer.count_arrivals(output, events.lengths) - int(counted.events.sum())
-                    further[k] += again * (layer.hidden_size - (not layer.autapses))
+                    recurrent = layer.hidden_size - (not layer.autapses)
+                    of_arrivals[k] += layer.count_arrivals(output, events.lengths) * recurrent
+                    replaced[k] += int(counted.events.sum()) * recurrent
     finally:
         model.train(was_training)
     clamped += _clamped(model)
-    for tensor in (confusion, crossings, elements, loss, clamped, further, *active):
+    for tensor in (confusion, crossings, elements, loss, clamped, of_arrivals, replaced, *active):
         group.sum(tensor)
     samples = int(confusion.sum())
     if not samples:
@@ -147,12 +149,22 @@ def evaluate(
     confusion = confusion.view(classes, classes)
     counts = []
     for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):
-        events_, operations = float(sums.sum()) / samples, float((sums * ways).sum() + further[k]) / samples
+        events_, arrivals = float(sums.sum()) / samples, float(of_arrivals[k]) / samples
+        others = float((sums * ways).sum() - replaced[k]) / samples
         graded = with_values if k == 0 else not (binary or isinstance(model.layers[k - 1], IntegerSRC))
-        additions, multiply_adds = (0.0, operations) if graded else (operations, 0.0)
+        multiply_adds = others * graded + arrivals * (graded or (k in model.delays and not _are_whole(model, k)))
+        additions = others + arrivals - multiply_adds
         counts.append(LayerCounts(events_, float(crossings[k]) / samples, additions, multiply_adds))
     accuracy, rates = int(confusion.trace()) / samples, [sums / elements for sums in active[1:]]
     return Evaluation(accuracy, confusion, counts, rates, float(loss) / samples, int(clamped))
+
+
+def _are_whole(model: Classifier, part: int) -> bool:
+    """Whether a part's delays are whole and not interpolated further; ``part`` is a key of ``model.delays``."""
+    delay = model.delays[part]
+    of = model.delay if part == 0 else model.src_layers()[part - 1]
+    width = of.width if isinstance(of, Delay) else cast(SRC, of).delay_width
+    return width == 1 and bool((delay == delay.round()).all())
 
 
 def _clamped(model: Classifier) -> int:

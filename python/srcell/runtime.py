@@ -91,8 +91,8 @@ class LayerCounts(NamedTuple):
     Attributes:
         events: active inputs, summed over all steps.
         synaptic_operations: the number of weights that an event passes through, recurrent ones included, summed over
-            events. With delays an event passes through them at each arrival before the end of the sample: for each tap,
-            and twice for a delay between two steps.
+            events. With delays an event passes through them once for each step at which it arrives before the end of
+            the sample, and once for each tap.
         updates: neuron updates, one per neuron and step.
         weight_bytes: bytes of weights read; a weight is counted anew for each event.
 

@@ -40,14 +40,21 @@ int main(int count, char** arguments) {
     const size_t size = srcell_stream_state_size(stream);
     const int64_t outputs = srcell_network_outputs(delayed);
     char* state = malloc(size);
-    float* spikes = malloc(sizeof *spikes * (size_t)outputs);
-    for (int t = 0; t < 5; ++t) CHECK(!srcell_stream_step(stream, active, NULL, 9));
+    const size_t row = sizeof(float) * (size_t)outputs;
+    char* spikes = malloc(60 * row);
+    float sum = 0;
+    for (int t = 0; t < 30; ++t) CHECK(!srcell_stream_step(stream, active, NULL, 9));
     CHECK(!srcell_stream_save(stream, state, size));
-    for (int t = 0; t < 100; ++t) CHECK(!srcell_stream_step(stream, NULL, NULL, 0));
-    memcpy(spikes, srcell_stream_spikes(stream), sizeof *spikes * (size_t)outputs);
-    CHECK(!srcell_stream_restore(stream, state, size));
-    for (int t = 0; t < 100; ++t) CHECK(!srcell_stream_step(stream, NULL, NULL, 0));
-    CHECK(!memcmp(spikes, srcell_stream_spikes(stream), sizeof *spikes * (size_t)outputs));
+    for (int t = 0; t < 60; ++t) { /* what is on its way arrives, and the second layer spikes */
+        CHECK(!srcell_stream_step(stream, NULL, NULL, 0));
+        memcpy(spikes + t * row, srcell_stream_spikes(stream), row);
+        for (int64_t n = 0; n < outputs; ++n) sum += srcell_stream_spikes(stream)[n];
+    }
+    CHECK(sum > 0 && !srcell_stream_restore(stream, state, size));
+    for (int t = 0; t < 60; ++t) {
+        CHECK(!srcell_stream_step(stream, NULL, NULL, 0));
+        CHECK(!memcmp(spikes + t * row, srcell_stream_spikes(stream), row));
+    }
     CHECK(srcell_stream_restore(other, state, size) == SRCELL_BAD_ARGUMENT);
     free(state), free(spikes);
     srcell_stream_free(stream), srcell_stream_free(other);

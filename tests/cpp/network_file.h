@@ -44,8 +44,11 @@ class FileWriter {
 // A network with weights that are integers over powers of two, so that the spikes are the same wherever it is made.
 // With delays the inputs of every layer have three taps, interpolated over four steps; recurrent spikes have whole
 // delays in even layers and interpolated ones in odd layers.
+enum class FileDelays { kNone, kAll, kRecurrent };
+
 inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral, const std::string& readout,
-                                uint64_t seed = 1, bool resonant = false, bool delayed = false) {
+                                uint64_t seed = 1, bool resonant = false, FileDelays which = FileDelays::kNone) {
+    const bool of_inputs = which == FileDelays::kAll, recurrent = lateral && which != FileDelays::kNone;
     Numbers numbers(seed);
     const auto grid = [&](int64_t count, int64_t range) {
         std::vector<float> made(static_cast<size_t>(count));
@@ -60,13 +63,13 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
         if (terms > 1) file.tensor(name + ".factors", {sources, taps, terms}, grid(sources * taps * terms, 64));
     };
     file.text("format", "srcell.network");
-    file.text("version", delayed ? "3" : resonant ? "2" : "1");
+    file.text("version", which != FileDelays::kNone ? "3" : resonant ? "2" : "1");
     file.text("readout", readout);
     file.text("note", "\\\"\\u00e9\\n");
     for (size_t k = 0; k + 1 < sizes.size(); ++k) {
         const std::string prefix = "layers." + std::to_string(k) + ".";
-        const int64_t inputs = delayed ? 3 * sizes[k] : sizes[k], neurons = sizes[k + 1];
-        if (delayed) delays(prefix + "delays", sizes[k], 3, 4);
+        const int64_t inputs = of_inputs ? 3 * sizes[k] : sizes[k], neurons = sizes[k + 1];
+        if (of_inputs) delays(prefix + "delays", sizes[k], 3, 4);
         file.tensor(prefix + "weight", {neurons, inputs}, grid(neurons * inputs, 128));
         std::vector<float> bias = grid(neurons, 16);
         for (float& x : bias) x -= 6;
@@ -80,7 +83,7 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
             file.tensor(prefix + kParameterNames[kOmega], {static_cast<int64_t>(omega.size())}, omega);
         }
         if (lateral) file.tensor(prefix + "lateral", {neurons, neurons}, grid(neurons * neurons, 8));
-        if (lateral && delayed) delays(prefix + "lateral_delays", neurons, 1, k % 2 ? 2 : 1);
+        if (recurrent) delays(prefix + "lateral_delays", neurons, 1, k % 2 ? 2 : 1);
         if (k) file.tensor(prefix + "initial", {3, neurons}, grid(3 * neurons, 32));
     }
     const int64_t neurons = sizes.back();

@@ -40,7 +40,8 @@ struct Case {
     const char* readout;
     bool graded;
     uint64_t hash;  // the same on x86-64 and on AArch64
-    bool resonant = false, delayed = false;
+    bool resonant = false;
+    FileDelays delays = FileDelays::kNone;
 };
 
 const Case kCases[] = {
@@ -51,15 +52,16 @@ const Case kCases[] = {
     {{5, 1}, true, "none", false, 0x67c970eb0759d0aa},
     {{20, 150, 17}, false, "linear", true, 0xffc4723a344de94f, true},
     {{12, 140, 10}, true, "votes", false, 0xb9ccfa1ff9b24dec, true},
-    {{20, 150, 17}, false, "linear", true, 0x2e9c55aeb0b6ed9a, false, true},
-    {{12, 140, 10}, true, "votes", false, 0x37fd2169f3de0fa7, true, true},
-    {{70, 20, 130}, true, "linear", true, 0x9ed849a764f5c0fe, false, true},
+    {{20, 150, 17}, false, "linear", true, 0x2e9c55aeb0b6ed9a, false, FileDelays::kAll},
+    {{12, 140, 10}, true, "votes", false, 0x37fd2169f3de0fa7, true, FileDelays::kAll},
+    {{12, 140, 10}, true, "votes", true, 0xa3bfcc4c52ae66ea, false, FileDelays::kRecurrent},
+    {{70, 20, 130}, true, "linear", true, 0x9ed849a764f5c0fe, false, FileDelays::kAll},
 };
 
 void same_bits_everywhere() {
     bool all_as_written = true;
     for (const Case& c : kCases) {
-        const std::string bytes = network_file(c.sizes, c.lateral, c.readout, 1, c.resonant, c.delayed);
+        const std::string bytes = network_file(c.sizes, c.lateral, c.readout, 1, c.resonant, c.delays);
         const NetworkRows rows(70, 3, c.sizes.front());
         Outcome first;
         for (const Kernels* kernels : available_kernels()) {
@@ -128,9 +130,12 @@ bool refused(Call call) {
     }
 }
 
-void invalid_events_are_refused(bool delayed) {
-    const Network network = network_of(network_file({12, 140, 20}, true, "votes", 1, false, delayed));
-    Stream stream(network, 2);
+// A refused step changes nothing: neither the saved state nor what the following steps give.
+void invalid_events_are_refused(FileDelays delays) {
+    const Network network = network_of(network_file({12, 140, 20}, true, "votes", 1, false, delays));
+    Stream stream(network, 2), other(network, 2);
+    std::vector<float> input(24, 1.0f);
+    for (int t = 0; t < 20; ++t) stream.step_dense(input.data()), other.step_dense(input.data());
     std::vector<char> before(stream.state_bytes()), after(before);
     stream.save(before.data());
     const int32_t indices[] = {3, 12, -1};
@@ -139,6 +144,10 @@ void invalid_events_are_refused(bool delayed) {
         CHECK(refused([&] { stream.step(offsets, indices, nullptr, offsets[2]); }));
     stream.save(after.data());
     CHECK(before == after);
+    for (int t = 0; t < 30; ++t) {
+        stream.step_dense(input.data()), other.step_dense(input.data());
+        CHECK(result_of(stream.spikes(0), 280) == result_of(other.spikes(0), 280));
+    }
     NetworkRows rows(5, 2, 12);
     rows.indices.back() = 12;
     CHECK(refused([&] { run(network, rows, false, 1); }));
@@ -148,8 +157,9 @@ void invalid_events_are_refused(bool delayed) {
 #if !defined(__SANITIZE_THREAD__)
 // Another thread writes into the arrays of events during the calls: no access is out of bounds.
 void kernels_survive_events_that_change_during_a_call() {
-    for (const bool delayed : {false, true}) {
-        const Network network = network_of(network_file({12, 140, 20}, delayed, "votes", 1, false, delayed));
+    for (const auto& [lateral, delays] : {std::pair(false, FileDelays::kNone), std::pair(true, FileDelays::kNone),
+                                          std::pair(true, FileDelays::kAll), std::pair(true, FileDelays::kRecurrent)}) {
+        const Network network = network_of(network_file({12, 140, 20}, lateral, "votes", 1, false, delays));
         NetworkRows rows(40, 3, 12), step(1, 3, 12);
         std::vector<int64_t> lengths = {40, 40, 40};
         const auto count = static_cast<int64_t>(step.indices.size());
@@ -228,11 +238,13 @@ int main() {
     same_bits_everywhere();
     q_follows_from_the_step_before();
     streams_run_side_by_side();
-    for (const bool delayed : {false, true}) invalid_events_are_refused(delayed);
+    for (const FileDelays delays : {FileDelays::kNone, FileDelays::kAll, FileDelays::kRecurrent})
+        invalid_events_are_refused(delays);
 #if !defined(__SANITIZE_THREAD__)
     kernels_survive_events_that_change_during_a_call();
 #endif
     encodes_images();
     for (const bool resonant : {false, true})
-        altered_files_are_refused_or_run(network_file({3, 2}, true, "linear", 1, resonant, resonant));
+        altered_files_are_refused_or_run(
+            network_file({3, 2}, true, "linear", 1, resonant, resonant ? FileDelays::kAll : FileDelays::kNone));
 }

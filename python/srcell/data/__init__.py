@@ -17,6 +17,7 @@ from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences,
 from .digits import load_digits
 from .encodings import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
 from .images import fashion_mnist_classes, load_fashion_mnist, load_mnist
+from .intervals import load_intervals
 from .loader import EventLoader
 from .nmnist import load_nmnist
 from .recordings import gesture_classes, load_dvs_gesture, load_shd, load_ssc
@@ -44,6 +45,7 @@ __all__ = [
     "load_digits",
     "load_dvs_gesture",
     "load_fashion_mnist",
+    "load_intervals",
     "load_japanese_vowels",
     "load_mnist",
     "load_nmnist",
@@ -56,8 +58,8 @@ __all__ = [
 SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels")
 """The data sets among ``NAMES`` that are sequences of real numbers; ``HeldEncoding`` encodes them."""
 
-RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc")
-"""The data sets among ``NAMES`` that are recordings of events."""
+RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "intervals")
+"""The data sets among ``NAMES`` that are recordings of events; "intervals" is generated, in the same form."""
 
 NAMES = ("digits", "mnist", "fashion-mnist", *SEQUENTIAL, "delayed-recall", *RECORDED)
 """The names that ``load`` accepts. The data sets that are neither sequential nor recorded are images."""
@@ -71,9 +73,9 @@ def load(
     Args:
         name: one of ``NAMES``: "digits", "mnist", "fashion-mnist"; as sequences "seqmnist-rows", "seqmnist" (pixel by
             pixel), "psmnist" (permuted pixels), "japanese-vowels"; "delayed-recall"; and the recordings "nmnist",
-            "dvs128-gesture", "shd", "ssc".
+            "dvs128-gesture", "shd", "ssc", "intervals".
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
-            with scikit-learn, and delayed recall is generated.
+            with scikit-learn; delayed recall and intervals are generated.
         download: download missing files into ``root``; not for Japanese Vowels.
         cache: for N-MNIST, as in ``load_nmnist``.
         prefix: for recordings, as in ``load_nmnist``.
@@ -110,6 +112,8 @@ def load(
         return load_dvs_gesture(root, prefix=prefix, download=download)
     if name in ("shd", "ssc"):
         return (load_shd if name == "shd" else load_ssc)(root, prefix=prefix, download=download)
+    if name == "intervals":
+        return load_intervals(prefix=prefix)
     if name != "digits":
         raise AssertionError(f"{name} is in NAMES, and nothing loads it")
     return load_digits()

@@ -40,7 +40,7 @@ class LabelledEvents(NamedTuple):
     """B recordings of events with their class labels.
 
     Attributes:
-        events: (T, B, K) with lengths.
+        events: (T, B, K), with lengths unless all samples have T steps.
         labels: (B,), int64 in 0..num_classes-1.
 
     """

@@ -61,5 +61,5 @@ def exported_delays(name: str, delay: Tensor, width: int) -> dict[str, Tensor]:
     first, factors = tables(delay.detach().cpu().reshape(-1), width, keep=False)
     made = {f"{name}.first": first.reshape(delay.shape)}
     if factors is not None:
-        made[f"{name}.factors"] = factors.reshape(*delay.shape, -1)
+        made[f"{name}.factors"] = factors.float().reshape(*delay.shape, -1)
     return made

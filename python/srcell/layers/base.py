@@ -472,17 +472,18 @@ class Neurons(HasConstants):
             lengths: (B,), number of steps of each sample; T for all by default.
 
         Returns:
-            The number of arrivals before the end of their sample: of a spike one, or two for a delay between two steps.
-            As without delays, a spike of a sample's last step counts, if its delay is 0.
+            For each spike, the number of steps at which it arrives before the end of its sample, summed. As without
+            delays, a spike of a sample's last step counts, if its delay is 0.
 
         """
         delay = self._recurrence_of(self._suffixes[0]).delay_hh
         assert isinstance(delay, Tensor)
         each = delay.detach().expand(self._neurons)
-        arrived = with_delays(EventBatch.from_dense(spikes.detach(), lengths), each, self.delay_width)
+        arrived = with_delays(EventBatch.from_dense(spikes != 0, lengths), each, self.delay_width)
         assert isinstance(arrived, EventBatch)
         return arrived.num_events
 
+    @torch.no_grad()
     def exported(self) -> list[dict[str, Tensor]]:
         """Return the tensors that each of the stacked layers computes with, on the CPU.
 
@@ -505,7 +506,7 @@ class Neurons(HasConstants):
             made = {name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()}
             delay = self._recurrence_of(suffix).delay_hh
             if isinstance(delay, Tensor):
-                each = delay.detach().expand(self._neurons)[:, None]
+                each = delay.to(weight.dtype).expand(self._neurons)[:, None]
                 made |= exported_delays("lateral_delays", each, self.delay_width)
             found.append(made)
         return found

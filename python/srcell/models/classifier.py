@@ -126,7 +126,7 @@ class Classifier(nn.Module):
 
     @property
     def delays(self) -> dict[int, Tensor]:
-        """The delays in steps, by layer: (K, taps) of the inputs under 0, (N,) of layer k's recurrent weights under k.
+        """The delays in steps: (K, taps) of the inputs under 0, (N,) or () of layer k's recurrent weights under k.
 
         A part of the network without delays is absent.
         """
@@ -149,7 +149,8 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def round_delays_(self) -> None:
-        """Round all delays to whole steps, in place, and stop learning them: they require no gradient any more."""
+        """Round all delays to whole steps, in place, and fix them: they require no gradient, and their width is 1."""
+        self.set_delay_width(1)
         for delay in self.delays.values():
             delay.round_().requires_grad_(False)
 

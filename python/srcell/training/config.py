@@ -116,7 +116,7 @@ class TrainingConfig:
     clip_norm: float = setting(
         0.0,
         "largest norm of the gradients; 0: no clipping",
-        "a larger norm is scaled down to it; gradients of delays are not counted, and stay as they are",
+        "a larger norm is scaled down to it; gradients of delays are excluded from the norm and not scaled",
         least=0,
     )
     rate_penalty: float = setting(
@@ -222,7 +222,8 @@ class TrainingConfig:
     delay_width: tuple[int, ...] = setting(
         (1,),
         "half-width of the interpolation of learnt delays, in steps",
-        "as in srcell.delay: one number, or those of the first and the last epoch, with a geometric fall between them",
+        "as in srcell.delay: one number, or a first and a last one, between which the width falls geometrically over "
+        "the first half of the epochs",
         least=1,
         most=MOST_DELAY,
     )
@@ -256,11 +257,11 @@ class TrainingConfig:
                 "channels: expected none with lateral, omega, slowest_alpha, input_delay or a linear readout, "
                 f"got {', '.join(map(str, self.channels))}"
             )
-        self._check_delays()
         if self.integer:
             self._check_integer()
         elif self.weight_bits != SETTINGS["weight_bits"].default:
             raise ValueError(f"weight_bits: requires integer=True, got {self.weight_bits}")
+        self._check_delays()
         if self.thinned and self.encoding != "rate":
             raise ValueError("thinned: expected False with latency coding, got True")
         if self.readout == "linear" and not self.hidden_sizes:
@@ -286,6 +287,8 @@ class TrainingConfig:
                 "delay_width: expected one number, or a first and a last one that is not larger, "
                 f"got {list(self.delay_width)}"
             )
+        if self.whole_delays and self.delay_width[-1] != 1:
+            raise ValueError(f"delay_width: expected to end with 1 with whole_delays, got {list(self.delay_width)}")
         if self.learn_delays and self.whole_delays and self.epochs < 2:
             raise ValueError(
                 "epochs: expected at least 2 with learn_delays and whole_delays, because the delays are fixed in the "

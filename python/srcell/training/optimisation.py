@@ -39,14 +39,17 @@ def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, step
 def delay_width(config: TrainingConfig, epoch: int) -> int:
     """The half-width, in steps, of the interpolation of delays in an epoch; the first epoch is 1.
 
+    It falls geometrically over the first half of the epochs, then stays at the last width, which the network is used
+    with.
+
     Example:
-        >>> config = TrainingConfig(epochs=4, input_delay=20, learn_delays=True, delay_width=(8, 1))
-        >>> [delay_width(config, epoch) for epoch in (1, 2, 3, 4)]
-        [8, 4, 2, 1]
+        >>> config = TrainingConfig(epochs=6, input_delay=20, learn_delays=True, delay_width=(8, 1))
+        >>> [delay_width(config, epoch) for epoch in (1, 2, 3, 4, 5, 6)]
+        [8, 4, 2, 1, 1, 1]
 
     """
     first, last = config.delay_width[0], config.delay_width[-1]
-    passed = (epoch - 1) / (config.epochs - 1) if config.epochs > 1 else 1.0
+    passed = min((epoch - 1) / ((config.epochs + 1) // 2), 1.0) if config.epochs > 1 else 1.0
     return round(math.pow(first, 1 - passed) * math.pow(last, passed))
 
 

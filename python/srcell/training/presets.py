@@ -44,10 +44,32 @@ _SEQUENCES = {
     },
 }
 
+# Sixteen learnt delays of each input.
+_INTERVALS = {
+    "hidden_sizes": (32,),
+    "epochs": 20,
+    "batch_size": 64,
+    "learning_rate": 4e-2,
+    "clip_norm": 1.0,
+    "alpha": 0.5,
+    "zs_hyp": 0.5,
+    "surrogate": "relu",
+    "initial_state": "rest",
+    "readout": "linear",
+    "readout_alpha": 1.0,
+    "prefix": 0,
+    "input_delay": 64,
+    "taps": 16,
+    "learn_delays": True,
+    "delay_width": (8, 1),
+    "delay_learning_rate": 0.1,
+}
+
 # Settings of each preset: those for every data set under "", those for one data set under its name.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         **_SEQUENCES,
+        "intervals": _INTERVALS,
         "mnist": {"epochs": 25, **_IMAGES_512},
         "fashion-mnist": {
             "epochs": 35,
