@@ -335,6 +335,12 @@ DELAYS = {
         f"{LEARNT} --no-learn-delays --delay-width 1 --delay-lr 0.3",
         17,
     ),
+    "intervals-8-taps": ("2-64, learnt delays, 8 taps", f"{LEARNT} --taps 8 --hidden 64 --lr 2e-2", 6),
+    "intervals-8-taps-fixed": (
+        "2-64, fixed delays, 8 taps",
+        f"{LEARNT} --taps 8 --hidden 64 --lr 2e-2 --no-learn-delays --delay-width 1 --delay-lr 0.3",
+        3,
+    ),
     "intervals-resonant": (
         "2-31, lateral, resonant",
         f"{UNDELAYED} --hidden 31 --alpha 0.95 --slowest-alpha 0.99 --zs-hyp 0.1 --omega 0.1 --highest-omega 0.6 "

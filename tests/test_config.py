@@ -88,6 +88,11 @@ LEARNT = {"input_delay": 5, "learn_delays": True}
             "epochs: expected at least 2 with learn_delays and whole_delays, .*, got 1",
             {**LEARNT, "whole_delays": True, "epochs": 1},
         ),
+        (
+            ValueError,
+            r"delay_width: expected to end with 1 with whole_delays, got \[8, 4\]",
+            {**LEARNT, "whole_delays": True, "delay_width": (8, 4)},
+        ),
         (ValueError, "readout_window: expected 0 with readout 'votes', got 5", {"readout_window": 5}),
     ],
 )

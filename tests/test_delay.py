@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from typing import Any
 
 import pytest
@@ -244,6 +245,15 @@ def test_the_module_has_the_outputs_of_the_function_and_constrains_its_delays() 
     assert torch.equal(again(x)[0], layer(x)[0])
     assert repr(layer) == "Delay(5, max_delay=7, taps=2)"
     assert [name for name, _ in Delay(3, 2, learnable=False).named_buffers()] == ["delay"]
+
+
+def test_the_taps_of_an_input_cover_the_range() -> None:
+    torch.manual_seed(0)
+    drawn = srcell.Delay(4000, 64, taps=8).delay.detach()
+    low = 8.0 * torch.arange(8)
+    assert (low <= drawn).all() and (drawn <= low + 8).all()
+    five_sigma = 5 * 8 / math.sqrt(12 * 4000)
+    assert ((drawn.mean(0) - (low + 4)).abs() < five_sigma).all()
 
 
 def test_delays_in_a_sequential_network_train() -> None:

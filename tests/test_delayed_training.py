@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from srcell import data
 from srcell.data import Dataset
 from srcell.events import EventBatch
 from srcell.training import Trainer, TrainingConfig, build_model, evaluate, evaluate_run, resume, train
-from srcell.training.optimisation import delay_width
+from srcell.training.optimisation import delay_width, delays_are_fixed
 from srcell.training.run_folder import RunFolder
 from support.processes import run_python
 from support.runs import all_steps, assert_equal_weights, run_to_the_end
@@ -126,12 +127,26 @@ def test_whole_delays_are_fixed_before_the_last_epoch_in_which_the_weights_adapt
     assert trainer.finish_epoch().epoch == 3
 
 
-@pytest.mark.parametrize("config", [LEARNT, WHOLE], ids=["learnt", "whole"])
-def test_a_run_resumed_from_any_step_ends_with_the_same_weights(config: TrainingConfig, digits: Dataset) -> None:
+def test_whole_delays_are_fixed_in_the_last_quarter_of_the_epochs() -> None:
+    for epochs, fixed in ((2, 1), (3, 1), (7, 1), (8, 2), (20, 5)):
+        config = replace(WHOLE, epochs=epochs)
+        found = [delays_are_fixed(config, epoch) for epoch in range(1, epochs + 1)]
+        assert found == [False] * (epochs - fixed) + [True] * fixed
+    assert not delays_are_fixed(LEARNT, LEARNT.epochs)
+
+
+@pytest.mark.parametrize(
+    ("config", "stops"),
+    [(LEARNT, range(1, 10)), (WHOLE, range(1, 10)), (replace(WHOLE, epochs=8), (17, 19, 23))],
+    ids=["learnt", "whole", "whole for two epochs"],
+)
+def test_a_run_resumed_from_any_step_ends_with_the_same_weights(
+    config: TrainingConfig, stops: Sequence[int], digits: Dataset
+) -> None:
     config = replace(config, dropout=0.3, weight_decay=0.01, clip_norm=1.0)
     undisturbed = run_to_the_end(Trainer(config, digits))
     expected = [row._replace(seconds=0) for row in undisturbed.history]
-    for stop in range(1, 10):
+    for stop in stops:
         first = Trainer(config, digits)
         for _ in islice(all_steps(first), stop):
             pass

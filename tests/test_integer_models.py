@@ -119,6 +119,10 @@ config = partial(TrainingConfig, integer=True)
     ),
     Message("omega: expected 0.0 with integer neurons, got 0.1", lambda: config(omega=0.1)),
     Message("input_delay: expected 0 with integer neurons, got 5", lambda: config(input_delay=5)),
+    Message("taps: expected 1 with integer neurons, got 2", lambda: config(taps=2)),
+    Message("lateral_delay: expected 0 with integer neurons, got 5", lambda: config(lateral_delay=5)),
+    Message("learn_delays: expected False with integer neurons, got True", lambda: config(learn_delays=True)),
+    Message(r"delay_width: expected \(1,\) with integer neurons", lambda: config(delay_width=(8, 1))),
     Message(
         "network: expected an SRCClassifier, got Integer", lambda: rounded(IntegerClassifier(64, [9], 3)), TypeError
     ),

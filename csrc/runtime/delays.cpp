@@ -78,8 +78,11 @@ DelayLine::DelayLine(const StoredDelays& delays, int64_t batch, Order order) {
     for (size_t n = 0; n < terms_.size(); ++n)
         of_[static_cast<size_t>(next[static_cast<size_t>(terms_[n].source)]++)] = static_cast<int32_t>(n);
     std::vector<int32_t> at_once(static_cast<size_t>(sources_));
-    for (const Term& term : terms_) at_once[static_cast<size_t>(term.source)] += term.steps == 0;
-    if (std::any_of(at_once.begin(), at_once.end(), [](int32_t terms) { return terms > 0; })) at_once_ = at_once;
+    for (const Term& term : terms_) {
+        at_once[static_cast<size_t>(term.source)] += term.steps == 0;
+        later_terms_ += term.steps > 0;
+    }
+    if (later_terms_ < count) at_once_ = at_once;
     words_ = mask_words(count);
     const int64_t most = std::max({rows_ * sources_, rows_ * words_, count, int64_t(1)});
     if (batch > (int64_t(1) << 40) / most) throw std::bad_alloc();
@@ -106,8 +109,7 @@ void DelayLine::clear_sent(int64_t sample) {
 
 void DelayLine::reserve(const Events<float>& events) {
     if (at_once_.empty()) return;
-    int64_t most = batch_ * static_cast<int64_t>(terms_.size());
-    for (const int32_t terms : at_once_) most -= batch_ * terms;
+    int64_t most = batch_ * later_terms_;
     for (int64_t e = 0; e < events.count; ++e)
         most += at_once_[static_cast<size_t>(input_or_first(events.indices + e, sources_))];
     if (most <= indices_.size()) return;

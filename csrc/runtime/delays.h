@@ -96,6 +96,7 @@ class DelayLine {
     Aligned<uint64_t> marks_;          // (B, rows, words): bit n: term number n arrives
     Aligned<int64_t> offsets_;         // (B + 1,)
     std::vector<int32_t> at_once_;     // (sources,): the number of terms without steps; empty if there are none
+    int64_t later_terms_ = 0;          // terms of at least one step
     Aligned<int32_t> indices_;         // (B * terms,), or more
     Aligned<float> arrived_;           // as indices_
 };

@@ -33,7 +33,8 @@ class Delay(nn.Module):
         dtype: dtype of the delays.
 
     Attributes:
-        delay: (K, M), drawn uniformly from [0, D]. It acts clamped to that range; ``constrain_`` clamps it in place.
+        delay: (K, M). Tap j is drawn uniformly from [j D / M, (j + 1) D / M], so that the taps of an input cover
+            [0, D]. Delays act clamped to that range; ``constrain_`` clamps them in place.
 
     A call takes (T, B, K), as a tensor or an ``EventBatch``, and returns the delayed input and a state: what is still
     on its way, the inputs of the last D + width steps as a tensor (B, D + width, K). Given to the next call, it makes a
@@ -97,7 +98,8 @@ class Delay(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the delays anew."""
-        self.delay.uniform_(0, self.max_delay)
+        part = torch.arange(self.taps, dtype=self.delay.dtype, device=self.delay.device)
+        self.delay.uniform_().add_(part).mul_(self.max_delay / self.taps)
 
     @torch.no_grad()
     def constrain_(self) -> None:

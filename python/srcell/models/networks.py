@@ -47,7 +47,7 @@ class SRCClassifier(Classifier):
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
         input_delay: the largest delay of the inputs in steps, an int in [0, 65535]; 0: no delays. Delays are drawn
-            uniformly over [0, input_delay], as in ``Delay``.
+            over [0, input_delay], as in ``Delay``.
         taps: delays of each input; the first layer then has ``input_size * taps`` inputs.
         lateral_delay: the largest delay of hidden layers' recurrent weights in steps, an int in [0, 65535]; 0: no
             delays. A delay per neuron is drawn uniformly over [0, lateral_delay] when the network is built, as

@@ -201,7 +201,7 @@ class TrainingConfig:
     input_delay: int = setting(
         0,
         "largest delay of the inputs, in steps; 0: none",
-        "drawn uniformly from 0 to this value, as in SRCClassifier",
+        "drawn from 0 to this value, as in SRCClassifier",
         least=0,
         most=MOST_DELAY,
     )
@@ -217,7 +217,7 @@ class TrainingConfig:
     whole_delays: bool = setting(
         False,
         "let delays be whole numbers of steps",
-        "drawn delays are rounded; learnt ones before the last epoch, in which the weights alone are trained",
+        "drawn delays are rounded; learnt ones before the last quarter of the epochs, which trains the weights alone",
     )
     delay_width: tuple[int, ...] = setting(
         (1,),
@@ -291,8 +291,8 @@ class TrainingConfig:
             raise ValueError(f"delay_width: expected to end with 1 with whole_delays, got {list(self.delay_width)}")
         if self.learn_delays and self.whole_delays and self.epochs < 2:
             raise ValueError(
-                "epochs: expected at least 2 with learn_delays and whole_delays, because the delays are fixed in the "
-                f"last one, got {self.epochs}"
+                "epochs: expected at least 2 with learn_delays and whole_delays, because the delays are fixed at the "
+                f"end, got {self.epochs}"
             )
 
     def _check_integer(self) -> None:

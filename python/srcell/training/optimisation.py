@@ -53,6 +53,11 @@ def delay_width(config: TrainingConfig, epoch: int) -> int:
     return round(math.pow(first, 1 - passed) * math.pow(last, passed))
 
 
+def delays_are_fixed(config: TrainingConfig, epoch: int) -> bool:
+    """Whether an epoch trains with learnt delays that are already whole: one of the last quarter, at least the last."""
+    return config.learn_delays and config.whole_delays and epoch > config.epochs - max(config.epochs // 4, 1)
+
+
 def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, group: Processes) -> Tensor:
     """A scalar whose gradient, averaged over the processes, is that of the rate penalty; its value has no meaning.
 

@@ -25,7 +25,7 @@ from . import progress
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally
 from .network import build_model, load_weights
-from .optimisation import delay_width, make_optimizer, make_schedule, rate_pull
+from .optimisation import delay_width, delays_are_fixed, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
 from .samples import EVALUATION_BATCH, EVALUATION_SEED, make_encoding, split
 
@@ -168,7 +168,7 @@ class Trainer:
     def _prepare_delays(self, epoch: int) -> None:
         """Set the width of the epoch, and fix delays that are learnt but end whole. Repeating it changes nothing."""
         self.model.set_delay_width(delay_width(self.config, epoch))
-        if self.config.learn_delays and self.config.whole_delays and epoch == self.config.epochs:
+        if delays_are_fixed(self.config, epoch) and any(delay.requires_grad for delay in self.model.delays.values()):
             self.model.round_delays_()
             # DistributedDataParallel expects a gradient of every parameter that required one when it was made.
             self._network = self._group.wrap(LayersAndLogits(self.model))
