@@ -9,7 +9,6 @@ import math
 import re
 import warnings
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +23,13 @@ from srcell.training import TrainedRun, Trainer, load_weights, resume
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.config import ADDED
 from srcell.training.run_folder import RunFolder
-from support.runs import TINY, all_steps, assert_equal_weights, run_to_the_end
+from support.runs import TINY, all_steps, assert_equal_weights, assert_resumes_at
 
 
 def test_a_run_resumed_from_any_step_ends_with_the_same_weights() -> None:
     digits = data.load("digits")
     config = replace(TINY, batch_size=256, schedule="one-cycle", weight_decay=0.01, dropout=0.3)
-    undisturbed = run_to_the_end(Trainer(config, digits))
-    expected = [row._replace(seconds=0) for row in undisturbed.history]
-    steps = 2 * math.ceil(1212 / 256)
-    for stop in range(1, steps):
-        first = Trainer(config, digits)
-        for _ in islice(all_steps(first), stop):
-            pass
-        tensors, record = first.state()
-        second = Trainer(config, digits)
-        second.load_state(tensors, json.loads(json.dumps(record)))
-        assert_equal_weights(run_to_the_end(second).model, undisturbed.model)
-        assert [row._replace(seconds=0) for row in second.history] == expected
+    assert_resumes_at(range(1, 2 * math.ceil(1212 / 256)), config, digits)
 
 
 def test_a_state_is_an_independent_copy_that_loads_unchanged() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from srcell.training import Trainer, TrainingConfig, build_model, evaluate, eval
 from srcell.training.optimisation import delay_width, delays_are_fixed
 from srcell.training.run_folder import RunFolder
 from support.processes import run_python
-from support.runs import all_steps, assert_equal_weights, run_to_the_end
+from support.runs import all_steps, assert_equal_weights, assert_resumes_at, run_to_the_end
 
 FIXED: dict[str, Any] = {"input_delay": 10, "lateral_delay": 8, "lateral": True}
 SMALL: dict[str, Any] = {"hidden_sizes": (8,), "epochs": 3, "steps": 20, "seed": 3, "train_samples": 96}
@@ -144,17 +142,7 @@ def test_a_run_resumed_from_any_step_ends_with_the_same_weights(
     config: TrainingConfig, stops: Sequence[int], digits: Dataset
 ) -> None:
     config = replace(config, dropout=0.3, weight_decay=0.01, clip_norm=1.0)
-    undisturbed = run_to_the_end(Trainer(config, digits))
-    expected = [row._replace(seconds=0) for row in undisturbed.history]
-    for stop in stops:
-        first = Trainer(config, digits)
-        for _ in islice(all_steps(first), stop):
-            pass
-        tensors, record = first.state()
-        second = Trainer(config, digits)
-        second.load_state(tensors, json.loads(json.dumps(record)))
-        assert_equal_weights(run_to_the_end(second).model, undisturbed.model)
-        assert [row._replace(seconds=0) for row in second.history] == expected
+    assert_resumes_at(stops, config, digits)
 
 
 def test_a_checkpoint_between_two_epochs_resumes_to_the_same_weights(digits: Dataset) -> None:
@@ -217,7 +205,7 @@ import torch
 from srcell import data
 from srcell._processes import processes
 from srcell.training import Trainer, TrainingConfig
-from support.runs import run_to_the_end
+from support.runs import assert_resumes_at, run_to_the_end
 from test_delayed_training import WHOLE
 
 with processes() as group:
