@@ -1,0 +1,382 @@
+"""Export of the networks that users build from modules: the bits of their layers, and refusals that name the place."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import srcell
+from srcell import SRC, Delay, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly, SRCConv2d, data, runtime
+from srcell.export import export
+from srcell.layers import LinearReadout
+from srcell.models import Classifier, SRCClassifier
+from support.refusals import Message, Refusal, refusals
+from test_runtime import bytes_of, exported
+
+STEPS, BATCH, INPUTS = 60, 4, 24
+SEQUENCE: dict[str, Any] = {"alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5, "initial_state": "rest"}
+
+
+class Skips(nn.Module):
+    """A user's module that calls its layers itself, with a second layer that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = SRC(INPUTS, 5)
+        self.delay, self.lower = Delay(INPUTS, 6), SRC(INPUTS, 30)
+        self.upper = nn.Sequential(SpikesOnly(SRC(30, 20)), nn.Dropout())
+
+    def export_parts(self) -> list[nn.Module]:
+        return [self.delay, self.lower, self.upper]
+
+    def forward(self, input: Tensor | EventBatch) -> Tensor:
+        delayed, _ = self.delay(input)
+        below, _ = self.lower(delayed)
+        spikes: Tensor = self.upper(below)
+        return spikes
+
+
+class AsEvents(nn.Module):
+    """Passes spikes on as events, which a ``Delay`` delays as the runtime does."""
+
+    def export_parts(self) -> list[nn.Module]:
+        return []
+
+    def forward(self, spikes: Tensor) -> EventBatch:
+        return EventBatch.from_dense(spikes)
+
+
+def shared() -> nn.Sequential:
+    again = SpikesOnly(SRC(INPUTS, INPUTS, lateral=True))
+    return nn.Sequential(again, nn.Identity(), again, LinearReadout(INPUTS, 3))
+
+
+def named() -> nn.Sequential:
+    hidden = nn.Sequential(OrderedDict(spikes=SpikesOnly(SRC(INPUTS, 40)), dropout=nn.Dropout(0.3)))
+    return nn.Sequential(
+        OrderedDict(hidden=hidden, more=nn.AlphaDropout(0.2), last=SpikesOnly(SRC(40, 20)), votes=LeakyReadout(4, 5))
+    )
+
+
+def delayed_recurrence() -> nn.Sequential:
+    delays = 8 * torch.rand(30)
+    layer = SRC(INPUTS, 30, 2, lateral=True, delay_hh=delays, max_delay=8, delay_width=2, learnable=("delay_hh",))
+    return nn.Sequential(SpikesOnly(layer), LinearReadout(30, 5, alpha=0.9))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "votes": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 33)), SpikesOnly(SRC(33, 40)), LeakyReadout(4)),
+    "stacked": lambda: nn.Sequential(
+        SpikesOnly(SRC(INPUTS, 30, 3, dropout=0.5, initial_state="rest")), LinearReadout(30, 5, window=7)
+    ),
+    "delayed in the middle": lambda: nn.Sequential(
+        SpikesOnly(SRC(INPUTS, 30)), SpikesOnly(Delay(30, 9)), SpikesOnly(SRC(30, 20, 2)), LinearReadout(20, 3)
+    ),
+    "two delayed layers": lambda: nn.Sequential(
+        SpikesOnly(Delay(INPUTS, 12, taps=3)),
+        SpikesOnly(SRC(INPUTS * 3, 30)),
+        AsEvents(),
+        SpikesOnly(Delay(30, 7, width=2, learnable=False)),
+        SpikesOnly(SRC(30, 20)),
+        LeakyReadout(2),
+    ),
+    "delayed recurrence": delayed_recurrence,
+    "resonant": lambda: nn.Sequential(
+        SpikesOnly(SRC(INPUTS, 50, omega=srcell.spread_frequencies(0.05, 2), lateral=True, **SEQUENCE)),
+        SpikesOnly(SRC(50, 20)),
+        LeakyReadout(2),
+    ),
+    "no readout": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 30)), SpikesOnly(SRC(30, 20, lateral=True))),
+    "maps": lambda: nn.Sequential(nn.Flatten(2), SpikesOnly(SRC(INPUTS, 30)), LinearReadout(30, 5)),
+    "named and nested": named,
+    "integers": lambda: nn.Sequential(
+        SpikesOnly(IntegerSRC(INPUTS, 30, weight_bits=8)),
+        nn.Dropout(0.2),
+        SpikesOnly(IntegerSRC(30, 20, weight_bits=6, initial_state="rest")),
+        LeakyReadout(2),
+    ),
+    "a module of the user's": lambda: nn.Sequential(Skips(), SpikesOnly(SRC(20, 30)), LinearReadout(30, 4)),
+    "the same layer twice": shared,
+    "a classifier": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 30)), SRCClassifier(30, [20], 4, input_delay=5)),
+    "samples first": lambda: nn.Sequential(
+        SpikesOnly(SRC(INPUTS, 30, batch_first=True)), SpikesOnly(SRC(30, 20, batch_first=True))
+    ),
+}
+# Here a Delay gets dense spikes: it then adds the two parts of a spike to those of its neighbours in time, and the next
+# layer sums in another order than the runtime, which has events.
+DENSE_DELAYS = ("delayed in the middle", "a classifier")
+
+
+@functools.cache
+def made(name: str) -> tuple[nn.Module, runtime.Network]:
+    torch.manual_seed(len(name))
+    network = NETWORKS[name]().eval()
+    return network, exported(network)
+
+
+def input_of(name: str) -> Tensor:
+    spikes = (torch.rand(STEPS, BATCH, INPUTS, generator=torch.Generator().manual_seed(1)) < 0.1).float()
+    graded = 0.5 + torch.rand(spikes.shape, generator=torch.Generator().manual_seed(2))
+    return spikes if name == "integers" else spikes * graded
+
+
+def given_to(name: str, x: Tensor) -> Tensor | EventBatch:
+    """An input (T, B, K) as the network takes it."""
+    if name == "maps":
+        return x.unflatten(2, (2, 3, 4))
+    return x.transpose(0, 1) if name == "samples first" else EventBatch.from_dense(x)
+
+
+@contextmanager
+def calls_on_events(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Give each layer and delay its input as events, as the runtime does; yields the list of the layers' spikes."""
+    spikes: list[Tensor] = []
+
+    def as_events(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        (x,) = arguments
+        return (EventBatch.from_dense(x) if isinstance(x, Tensor) and not getattr(module, "batch_first", False) else x,)
+
+    handles = []
+    for module in network.modules():
+        if isinstance(module, SRC | IntegerSRC | Delay):
+            handles.append(module.register_forward_pre_hook(as_events))
+        if isinstance(module, SRC | IntegerSRC):
+            handles.append(module.register_forward_hook(lambda module, _, output: spikes.append(output[0])))
+    yield spikes
+    for handle in handles:
+        handle.remove()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_spikes_are_those_of_the_layers_bit_for_bit_and_logits_agree(name: str) -> None:
+    network, net = made(name)
+    x = input_of(name)
+    with calls_on_events(network) as spikes:
+        output = network(given_to(name, x))
+    last = spikes[-1].transpose(0, 1) if name == "samples first" else spikes[-1]
+    found = net.spikes(x)
+    assert all((layer > 0).any() for layer in found) and np.array_equal(found[-1], last.numpy())
+    if net.num_classes:
+        assert output.any()
+        torch.testing.assert_close(torch.from_numpy(net.run(x)), output, rtol=1e-5, atol=1e-5)
+    if name not in DENSE_DELAYS:
+        torch.testing.assert_close(network(given_to(name, x)), output, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_stream_gives_the_bits_of_a_run_and_may_be_saved_and_restored(name: str) -> None:
+    net, x = made(name)[1], input_of(name).numpy()
+    spikes, logits = net.spikes(x)[-1], net.run(x)
+    stream = net.stream(BATCH)
+    for t, row in enumerate(x):
+        if t % 13 == 5:
+            saved, stream = stream.save(), net.stream(BATCH)
+            stream.step(x[0])
+            stream.restore(saved)
+        assert np.array_equal(stream.step(row), spikes[t])
+    assert np.array_equal(stream.logits(), logits)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_mode_does_not_change_the_file(name: str) -> None:
+    network, net = made(name)
+    assert bytes_of(network.train()) == bytes_of(network.eval())
+    assert [layer.neurons for layer in exported(network).layers] == [layer.neurons for layer in net.layers]
+
+
+def test_delays_belong_to_the_first_layer_above_them() -> None:
+    most = [layer.max_delay for layer in made("delayed in the middle")[1].layers]
+    assert most[0] == most[2] == 0 and 0 < most[1] <= 10
+    first, second = (layer.max_delay for layer in made("two delayed layers")[1].layers)
+    assert first > second > 2  # of a width of 2, one step longer
+
+
+@torch.no_grad()
+def test_with_lengths_logits_are_those_of_each_sample_s_last_step() -> None:
+    network, net = made("votes")
+    x, lengths = input_of("votes"), torch.tensor([60, 0, 17, 42])
+    first, second, readout = network[0].layer, network[1].layer, network[2]  # type: ignore[index]
+    below, _ = first(x, lengths=lengths)
+    spikes, _ = second(below, lengths=lengths)
+    events = EventBatch.from_dense(x, lengths)
+    assert np.array_equal(net.spikes(events)[-1], spikes.numpy())
+    expected = readout(spikes, lengths=lengths)
+    torch.testing.assert_close(torch.from_numpy(net.run(events)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sequential_network_and_a_classifier_of_the_same_modules_give_the_same_file() -> None:
+    classifier = SRCClassifier(INPUTS, [30], 4, input_delay=5)
+    modules = [classifier.delay, *classifier.layers, classifier.readout]
+    wrapped = [x if isinstance(x, LeakyReadout) else SpikesOnly(x) for x in modules]
+    network = nn.Sequential(*wrapped)
+    assert bytes_of(network) == bytes_of(classifier) == bytes_of(nn.Sequential(classifier))
+    classifier.encoder = network.encoder = data.RateEncoding(steps=7)  # type: ignore[assignment]
+    assert bytes_of(network) == bytes_of(classifier) != bytes_of(nn.Sequential(classifier))
+    encoder = exported(network).encoder
+    assert encoder is not None and (encoder["name"], encoder["steps"]) == ("RateEncoding", 7)
+
+
+def test_an_encoder_that_is_a_module_is_not_written() -> None:
+    network = Skips()
+    network.encoder = nn.Linear(2, 2)
+    assert exported(network).encoder is None
+
+
+class Mixed(nn.Sequential):
+    """A subclass whose forward does something else."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        output: Tensor = super().forward(input) * 2
+        return output
+
+
+class Offers(nn.Module):
+    """Offers anything as its parts."""
+
+    def __init__(self, parts: Any) -> None:
+        super().__init__()
+        self.layer, self.parts = SRC(3, 4), parts
+
+    def export_parts(self) -> Any:
+        return [self if part == "self" else part for part in self.parts] if isinstance(self.parts, list) else self.parts
+
+
+def refused(*modules: Any) -> Callable[[], None]:
+    return lambda: export(nn.Sequential(*modules), "/nowhere/net.srcell")
+
+
+def refused_alone(network: Any) -> Callable[[], None]:
+    return lambda: export(network, "/nowhere/net.srcell")
+
+
+LAYER, VOTES = SpikesOnly(SRC(3, 4)), LeakyReadout(2, 2)
+OTHER = "expected SpikesOnly, a readout, .* or a module with export_parts.*: leave it out, or let export_parts"
+
+
+@refusals(
+    Message(rf"network \(GRU\): {OTHER}", refused_alone(nn.GRU(2, 2)), TypeError),
+    Message(rf"network \(str\): {OTHER}", refused_alone("net"), TypeError),
+    Message(rf"network.1 \(ReLU\): {OTHER}", refused(LAYER, nn.ReLU()), TypeError),
+    Message(rf"network.1.0 \(Mixed\): {OTHER}", refused(LAYER, nn.Sequential(Mixed(LAYER))), TypeError),
+    Message(rf"network.0 \(SRCCell\): {OTHER}", refused(srcell.SRCCell(3, 4)), TypeError),
+    Message(
+        r"network.2 \(Linear\): expected neurons behind each weight: .*LinearReadout; srcell.onnx.export writes any",
+        refused(LAYER, nn.Dropout(), nn.Linear(4, 2)),
+        TypeError,
+    ),
+    Message(
+        r"network.0.layer \(SRCConv2d\): expected fully connected layers: convolutions cannot be exported yet",
+        refused(SpikesOnly(SRCConv2d(1, 2, 3)), nn.Flatten(2)),
+    ),
+    Message(
+        r"network.layers.0 \(SRCConv2d\): expected fully connected layers",
+        refused_alone(Classifier((1, 3, 3), [SRCConv2d(1, 4, 3), SRC(4, 4)], LeakyReadout(2, 2))),
+    ),
+    *(
+        Message(
+            rf"network.1 \({type(layer).__name__}\): expected SpikesOnly around it, because it returns",
+            refused(LAYER, layer),
+            TypeError,
+        )
+        for layer in (SRC(4, 4), IntegerSRC(4, 4), Delay(4, 3))
+    ),
+    Message(
+        r"network.0 \(Flatten\): expected start_dim=2, which keeps steps and samples, got 1",
+        refused(nn.Flatten(), LAYER),
+    ),
+    Message(
+        r"network.1.layer \(Delay\): expected an SRC after it, .*, got network.2.layer \(Delay\)",
+        refused(LAYER, SpikesOnly(Delay(4, 3)), SpikesOnly(Delay(4, 3)), SpikesOnly(SRC(4, 4))),
+    ),
+    Message(
+        r"network.1.layer \(Delay\): expected an SRC after it, whose inputs it delays, got nothing",
+        refused(LAYER, SpikesOnly(Delay(4, 3)), nn.Dropout()),
+    ),
+    Message(
+        r"network.1.layer \(Delay\): expected an SRC after it, .*, got network.2 \(LeakyReadout\)",
+        refused(LAYER, SpikesOnly(Delay(4, 3)), VOTES),
+    ),
+    Message(
+        r"network.0.layer \(Delay\): expected an SRC after it, .*, got network.1.layer \(IntegerSRC\)",
+        refused(SpikesOnly(Delay(3, 3)), SpikesOnly(IntegerSRC(3, 4))),
+    ),
+    Message(r"network \(Delay\): expected an SRC after it, .*, got nothing", refused_alone(Delay(3, 3))),
+    Message(
+        r"network.1 \(LeakyReadout\): expected a readout at the end of the network, got network.2.layer \(SRC\) after",
+        refused(LAYER, VOTES, LAYER),
+    ),
+    Message(
+        r"network.1.layer \(IntegerSRC\): expected float neurons as in network.0.layer \(SRC\), .*, got integer",
+        refused(LAYER, SpikesOnly(IntegerSRC(4, 4))),
+    ),
+    Message(
+        r"network.1.layer \(Delay\): expected integer neurons .*, got a Delay, which only float neurons take",
+        refused(SpikesOnly(IntegerSRC(3, 4)), SpikesOnly(Delay(4, 2)), SpikesOnly(SRC(4, 4))),
+    ),
+    Message(
+        r"network.0.layer \(SRC\): expected batch_first=False beside network.1 \(LeakyReadout\), .*, got True",
+        refused(SpikesOnly(SRC(3, 4, batch_first=True)), VOTES),
+    ),
+    Message(
+        r"network.1.layer \(SRC\): expected batch_first=False beside network.0.layer \(Delay\), .*, got True",
+        refused(SpikesOnly(Delay(3, 2)), SpikesOnly(SRC(3, 4, batch_first=True))),
+    ),
+    Message(
+        r"network.2.layer \(SRC\): expected 4 inputs, as network.0.layer \(SRC\) gives, got 5",
+        refused(LAYER, nn.Dropout(), SpikesOnly(SRC(5, 4))),
+    ),
+    Message(
+        r"network.1.layer \(SRC\): expected 6 inputs, as network.0.layer \(Delay\) gives, got 3",
+        refused(SpikesOnly(Delay(3, 4, taps=2)), LAYER),
+    ),
+    Message(
+        r"network.1 \(LeakyReadout\): expected 4 inputs, as network.0.layer \(SRC\) gives, got 20",
+        refused(LAYER, LeakyReadout(2)),
+    ),
+    Message(
+        r"network.1 \(LinearReadout\): expected 4 inputs, as network.0.layer \(SRC\) gives, got 5",
+        refused(LAYER, LinearReadout(5, 2)),
+    ),
+    Message(
+        r"network.1 \(LinearReadout\): expected a window of at most 1048576 steps for 4 neurons, got 1048577",
+        refused(LAYER, LinearReadout(4, 2, window=2**20 + 1)),
+    ),
+    Message(
+        r"network.1 \(LinearReadout\): expected a window of at most 131072 steps for 2048 neurons, got 131073",
+        refused(SpikesOnly(SRC(1, 2048)), LinearReadout(2048, 2, window=2**17 + 1)),
+    ),
+    Message(r"network \(Sequential\): expected at least one SRC or IntegerSRC, got none", refused(nn.Identity())),
+    Message(r"network \(LeakyReadout\): expected at least one SRC", refused_alone(VOTES)),
+    Message(
+        r"network.1.layer \(SRC\): expected inputs and neurons in every layer, got \(0, 4\)",
+        refused(LAYER, SpikesOnly(SRC(4, 0))),
+    ),
+    Message(
+        r"network.1.layer \(SRC\): expected weights of torch.float32, got torch.float64",
+        refused(LAYER, SpikesOnly(SRC(4, 4, dtype=torch.float64))),
+    ),
+    Message(r"network.0.export_parts\(\): expected a sequence of modules, got int", refused(Offers(3)), TypeError),
+    Message(rf"network.export_parts\(\)\[0\] \(int\): {OTHER}", refused_alone(Offers([3])), TypeError),
+    Message(
+        r"network.export_parts\(\)\[0\] \(Offers\): expected the modules inside .*, got the module itself",
+        refused_alone(Offers(["self"])),
+    ),
+)
+def test_what_cannot_be_exported_is_refused_by_its_place(refusal: Refusal) -> None:
+    refusal.check()
+
+
+def test_a_refusal_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected 4 inputs"):
+        export(nn.Sequential(LAYER, LAYER), tmp_path / "net.srcell")
+    assert not list(tmp_path.iterdir())
