@@ -1,4 +1,4 @@
-"""``leaky_readout``, ``count_spikes`` and ``scale_neurons``: votes for classes, counts, scaled outputs."""
+"""``leaky_readout``, ``leaky_sums``, ``count_spikes`` and ``scale_neurons``: votes, sums over time, counts, factors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .._arguments import as_float, describe, require_dense
+from .._arguments import as_float, check_bool, describe, require_dense
 from .._private import in_forward_mode
 from .._pytree import of_tensors
 from ..ops._layer import HALF
 from ..ops._memory import zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.scale import scale
-from .layer import autocasts, check_device, check_lengths, check_range_of_lengths, flat_size
+from .layer import autocasts, check_device, check_lengths, check_range_of_lengths, flat_size, in_work_dtype
+
+CHUNK = 32  # steps that `_scan` sums in one matrix product
 
 
 def leaky_readout(
@@ -28,12 +31,13 @@ def leaky_readout(
     alpha: float = 0.99,
     inhibition: float = -0.1,
     lengths: Tensor | Sequence[int] | None = None,
+    every_step: bool = False,
 ) -> Tensor:
     """Let neurons vote for classes through one leaky integrator per class.
 
     Neuron n votes for class ``n % num_classes`` with weight 1 and for every other class with weight ``inhibition``; the
-    integrators are ``o[t] = alpha * o[t-1] + R s[t]``, and the result is o at each sample's last step. The constants
-    are those of the configuration that the authors' group published with arXiv 2605.10679.
+    integrators are ``o[t] = alpha * o[t-1] + R s[t]``, and the result is o at each sample's last step, or at every
+    step. The constants are those of the configuration that the authors' group published with arXiv 2605.10679.
 
     Args:
         spikes: (T, B, N), N a multiple of ``num_classes``.
@@ -41,9 +45,11 @@ def leaky_readout(
         alpha: leak of the integrators, in [0, 1].
         inhibition: weight of a vote on the other classes, finite.
         lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent.
+        every_step: return o at every step; 0 past a sample's length. At a sample's last step it equals the result
+            without ``every_step`` except for rounding.
 
     Returns:
-        (B, C), in the dtype of ``spikes``, or float32 if that is half precision.
+        (B, C), or (T, B, C) at every step; in the dtype of ``spikes``, or float32 if that is half precision.
 
     Raises:
         TypeError: an argument of the wrong type or dtype; the message names it.
@@ -56,6 +62,10 @@ def leaky_readout(
         >>> spikes[0, 0, 1] = spikes[2, 0, 3] = 1.0
         >>> leaky_readout(spikes, 2, alpha=0.5)
         tensor([[-0.1250,  1.2500]])
+        >>> leaky_readout(spikes, 2, alpha=0.5, every_step=True)[:, 0]
+        tensor([[-0.1000,  1.0000],
+                [-0.0500,  0.5000],
+                [-0.1250,  1.2500]])
 
     """
     if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
@@ -68,8 +78,12 @@ def leaky_readout(
     if spikes.dim() != 3 or spikes.shape[2] % num_classes:
         raise ValueError(f"spikes: expected shape (T, B, N), N a multiple of {num_classes}, got {tuple(spikes.shape)}")
     alpha, inhibition = check_integrators(alpha, inhibition)
-    if spikes.dtype in HALF:
-        spikes = spikes.float()
+    check_bool("every_step", every_step)
+    spikes = in_work_dtype(spikes)
+    if every_step:
+        spikes, lengths = zero_past_lengths(spikes, lengths)
+        sums, _ = leaky_sums(votes(spikes, num_classes, inhibition), alpha, lengths=lengths)
+        return sums
     with _full_precision(spikes):
         pooled = _discounted_sum(spikes, alpha, lengths)
         own = pooled.view(pooled.shape[0], spikes.shape[2] // num_classes, num_classes).sum(1)
@@ -84,6 +98,138 @@ def check_integrators(alpha: float, inhibition: float) -> tuple[float, float]:
     if not -math.inf < inhibition < math.inf:
         raise ValueError(f"inhibition: expected a finite value, got {inhibition}")
     return alpha, inhibition
+
+
+def votes(spikes: Tensor, num_classes: int, inhibition: float) -> Tensor:
+    """``R s[t]`` of :func:`leaky_readout`: the votes (T, B, C) of spikes (T, B, N) at every step."""
+    steps, batch, neurons = spikes.shape
+    flat_size("spikes", (batch, neurons))
+    own = spikes.reshape(steps, batch, neurons // num_classes, num_classes).sum(2)
+    return (1 - inhibition) * own + inhibition * own.sum(2, keepdim=True)
+
+
+def leaky_sums(
+    x: Tensor,
+    alpha: float,
+    *,
+    window: int = 0,
+    lengths: Tensor | None = None,
+    state: Tensor | None = None,
+    return_state: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Sum over time with a leak, at every step: ``o[t] = alpha * o[t-1] + x[t]``.
+
+    The time is linear in T (times log2 of the window), the memory a few times that of x. The sums go through matrix
+    products of ``CHUNK`` steps: a NaN or an infinity at a step also reaches up to ``CHUNK - 1`` steps before it.
+
+    Args:
+        x: (T, B, C), in any floating-point dtype; half precision is summed in float32.
+        alpha: leak, in [0, 1], checked by the caller.
+        window: number of steps up to t that o[t] sums over; 0 for all.
+        lengths: (B,), checked; past them x must be 0. There o is 0, and the state is that of the sample's last step.
+        state: from the call on the steps before; no steps before if absent.
+        return_state: whether to return the state.
+
+    Returns:
+        (T, B, C), and the state for the call on the next steps: o after each sample's last step, (B, C), or with a
+        window its last ``window - 1`` elements of x, (window - 1, B, C). It is attached to the graph. None without
+        ``return_state``.
+
+    Raises:
+        TypeError: the state is not a tensor of the dtype of x, or float32 for half precision.
+        ValueError: the state has another shape or device.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional.readout import leaky_sums
+        >>> leaky_sums(torch.ones(4, 1, 1), 0.5)[0].flatten()
+        tensor([1.0000, 1.5000, 1.7500, 1.8750])
+        >>> leaky_sums(torch.ones(4, 1, 1), 0.5, window=2)[0].flatten()
+        tensor([1.0000, 1.5000, 1.5000, 1.5000])
+
+    """
+    x = in_work_dtype(x)
+    steps, batch, classes = x.shape
+    if state is None and not return_state and window >= steps:
+        window = 0
+    shape = (window - 1, batch, classes) if window else (batch, classes)
+    if state is None:
+        state = x.new_zeros(shape)
+    _check_state(state, x, shape)
+    ends = None if lengths is None else lengths.clamp(0, steps).view(1, batch, 1).expand(1, batch, classes)
+    if window:
+        inputs = torch.cat([state, x])
+        sums = _window_sums(inputs, alpha, window)
+        rows = torch.arange(window - 1, device=x.device).view(-1, 1, 1)
+        after = inputs[steps:] if ends is None else inputs.gather(0, ends + rows)
+    else:
+        with _full_precision(x):
+            sums = _scan(x.reshape(steps, batch * classes), alpha, state.reshape(-1)).view(x.shape)
+        after = sums[-1] if steps else state
+        if steps and ends is not None:
+            after = torch.where(ends[0] > 0, sums.gather(0, (ends - 1).clamp(min=0))[0], state)
+    if lengths is not None:
+        sums = zero_padding(sums, lengths)
+    return sums, after.clone() if return_state else None  # a clone, for a view would keep all sums in memory
+
+
+def zero_past_lengths(spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> tuple[Tensor, Tensor | None]:
+    """Spikes (T, B, N) with zeros past the samples' lengths, and the lengths as a tensor, checked."""
+    if lengths is None:
+        return spikes, None
+    lengths = check_lengths(lengths, spikes.shape[1], spikes.device)
+    check_range_of_lengths(lengths, spikes.shape[0])
+    return zero_padding(spikes, lengths), lengths
+
+
+def _check_state(state: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
+    if not isinstance(state, Tensor) or state.dtype != x.dtype:
+        raise TypeError(f"state: expected a tensor of {x.dtype}, got {describe(state)}")
+    if tuple(state.shape) != shape:
+        raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
+    if state.device != x.device:
+        raise ValueError(f"state: expected device {x.device}, got {state.device}")
+
+
+def _scan(x: Tensor, alpha: float, before: Tensor) -> Tensor:
+    """The leaky sums (T, M) of x (T, M), with the sums ``before`` (M,) the first step.
+
+    Each chunk is summed by a triangular matrix of powers of alpha. Of the sums before the chunks, these are again leaky
+    sums, of the chunks' ends and with the leak ``alpha^CHUNK``.
+    """
+    steps, size = x.shape
+    rows = min(steps, CHUNK)
+    age = torch.arange(rows, device=x.device)
+    base = torch.full((), alpha, dtype=x.dtype, device=x.device)
+    lower = torch.pow(base, (age[:, None] - age).clamp(min=0)).tril()
+    decay = torch.pow(base, age + 1)[:, None]
+    if steps <= CHUNK:
+        return torch.addcmul(lower @ x, decay, before)
+    chunks = -(-steps // CHUNK)
+    padded = F.pad(x, (0, 0, 0, chunks * CHUNK - steps)).view(chunks, CHUNK, size)
+    sums = torch.bmm(lower.expand(chunks, CHUNK, CHUNK), padded)
+    later = _scan(sums[:-1, -1], alpha**CHUNK, before)
+    starts = torch.cat([before[None], later])[:, None]
+    return torch.addcmul(sums, decay, starts).view(chunks * CHUNK, size)[:steps]
+
+
+def _window_sums(x: Tensor, alpha: float, window: int) -> Tensor:
+    """The leaky sums of ``window`` successive elements: (T, ...) of x (window - 1 + T, ...).
+
+    Sums of 1, 2, 4, ... elements are added up to those of ``window`` elements. Nothing is subtracted, so each summand
+    goes through at most 2 log2(window) additions, however long the sequence.
+    """
+    sums, covered = x, 0
+    of_span, span = x, 1
+    while True:
+        if window & span:
+            rest = of_span[covered:]
+            sums = torch.add(rest, sums[: len(rest)], alpha=alpha**span) if covered else rest
+            covered += span
+        if covered == window:
+            return sums
+        of_span = torch.add(of_span[span:], of_span[:-span], alpha=alpha**span)
+        span *= 2
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""``LeakyReadout`` and ``LinearReadout``: turn the spikes of the last layer into logits."""
+"""``LeakyReadout`` and ``LinearReadout``: turn spikes of the last layer into logits, at the end or at every step."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .._arguments import as_float, describe, require_dense
-from ..functional.layer import check_lengths
-from ..functional.readout import check_integrators, leaky_readout
+from .._arguments import as_float, check_bool, describe, require_dense
+from ..functional.layer import check_lengths, in_work_dtype
+from ..functional.readout import check_integrators, leaky_readout, leaky_sums, votes, zero_past_lengths
+from ..ops._memory import zero_padding
 from .constants import HasConstants, check_size
 
 
@@ -60,11 +62,44 @@ class LeakyReadout(HasConstants):
             raise ValueError(f"temperature: expected a value > 0, got {temperature}")
         self.alpha, self.inhibition, self.temperature = alpha, inhibition, temperature
 
-    def forward(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """Logits (B, C) of spikes (T, B, C * neurons_per_class)."""
+    def forward(
+        self,
+        spikes: Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        every_step: bool = False,
+        state: Tensor | None = None,
+        return_state: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The logits of each sample after its last step, or at every step.
+
+        Args:
+            spikes: (T, B, C * neurons_per_class).
+            lengths: as in ``LinearReadout``.
+            every_step: as in ``LinearReadout``.
+            state: as in ``LinearReadout``; (B, C).
+            return_state: as in ``LinearReadout``.
+
+        Returns:
+            (B, C), or (T, B, C) at every step; with ``return_state`` a pair of these logits and the state.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong shape or value; the message names the argument.
+
+        """
         check_spikes(spikes, self.num_classes * self.neurons_per_class)
-        votes = leaky_readout(spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths)
-        return votes / self.temperature
+        check_streaming(every_step, state, return_state)
+        if not every_step:
+            sums = leaky_readout(
+                spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths
+            )
+            return sums / self.temperature
+        spikes, lengths = zero_past_lengths(in_work_dtype(spikes), lengths)
+        voted = votes(spikes, self.num_classes, self.inhibition)
+        sums, state = leaky_sums(voted, self.alpha, lengths=lengths, state=state, return_state=return_state)
+        logits = sums / self.temperature
+        return logits if state is None else (logits, state)
 
     def extra_repr(self) -> str:
         """All constants."""
@@ -75,15 +110,15 @@ class LeakyReadout(HasConstants):
 
 
 class LinearReadout(HasConstants):
-    """Logits as a linear function of each neuron's spikes, summed with a leak over the last steps.
+    """Logits, or other outputs, as a linear function of each neuron's spikes, summed with a leak over the last steps.
 
-    ``logits = weight @ o + bias``, where ``o[t] = alpha * o[t-1] + s[t]`` at each sample's last step.
+    ``logits = weight @ o + bias``, where ``o[t] = alpha * o[t-1] + s[t]`` at each sample's last step, or at every step.
 
     Args:
         in_features: number of neurons, N.
-        num_classes: classes, C.
-        alpha: leak of the sums, in [0, 1]; 1 is no leak.
-        window: number of steps before the end in which spikes count; 0 for all.
+        num_classes: classes, C; in a regression, the number of outputs.
+        alpha: leak of the sums, in [0, 1]; 1 is no leak, and with 0 only the spikes of the step itself count.
+        window: number of last steps whose spikes count, up to the step of the logits; 0 for all.
 
     Attributes:
         linear: the ``torch.nn.Linear`` with the weight (C, N) and the bias (C,).
@@ -102,6 +137,8 @@ class LinearReadout(HasConstants):
         >>> early[:15] = 1
         >>> torch.equal(readout(early), readout(torch.zeros(20, 4, 100)))
         True
+        >>> readout(early, every_step=True).shape
+        torch.Size([20, 4, 10])
 
     """
 
@@ -124,9 +161,52 @@ class LinearReadout(HasConstants):
             raise ValueError(f"window: expected a whole number of at least 0, got {window}")
         self.alpha, self.window = alpha, int(window)
 
-    def forward(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """Logits (B, C) of spikes (T, B, N)."""
+    def forward(
+        self,
+        spikes: Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        every_step: bool = False,
+        state: Tensor | None = None,
+        return_state: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The logits of each sample after its last step, or at every step.
+
+        Args:
+            spikes: (T, B, N).
+            lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent.
+            every_step: return the logits at every step, each with the window that ends there. At a sample's last step
+                they equal those without ``every_step`` except for rounding; past its length they are 0, without bias.
+                Beside the spikes this needs memory for a few tensors (T, B, C), with ``lengths`` for a copy of the
+                spikes too.
+            state: with ``every_step``, the state that the call on the steps before returned; None if there are none.
+            return_state: with ``every_step``, whether to return the state as well: (B, C) without a window, and
+                (window - 1, B, C) with one. A sample past its length keeps its state.
+
+        Returns:
+            (B, C), or (T, B, C) at every step; with ``return_state`` a pair of these logits and the state. Results of
+            half-precision spikes, also under autocast, are float32 at every step.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong shape or value; the message names the argument.
+
+        """
         check_spikes(spikes, self.linear.in_features)
+        check_streaming(every_step, state, return_state)
+        if not every_step:
+            return self._at_the_end(spikes, lengths)
+        spikes, lengths = zero_past_lengths(in_work_dtype(spikes), lengths)
+        projected = F.linear(spikes, self.linear.weight)
+        sums, state = leaky_sums(
+            projected, self.alpha, window=self.window, lengths=lengths, state=state, return_state=return_state
+        )
+        logits = sums + self.linear.bias
+        if lengths is not None:
+            logits = zero_padding(logits, lengths)
+        return logits if state is None else (logits, state)
+
+    def _at_the_end(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
         if self.window and lengths is None:
             spikes = spikes[-self.window :]
         elif self.window and lengths is not None:
@@ -147,9 +227,19 @@ class LinearReadout(HasConstants):
 
 
 def check_spikes(spikes: Tensor, neurons: int) -> None:
-    """Raise unless spikes are a dense tensor (T, B, neurons)."""
-    if not isinstance(spikes, Tensor):
-        raise TypeError(f"spikes: expected a tensor, got {describe(spikes)}")
+    """Raise unless spikes are a dense floating-point tensor (T, B, neurons)."""
+    if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
+        raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
     require_dense("spikes", spikes)
     if spikes.dim() != 3 or spikes.shape[2] != neurons:
         raise ValueError(f"spikes: expected shape (T, B, {neurons}), got {tuple(spikes.shape)}")
+
+
+def check_streaming(every_step: bool, state: Tensor | None, return_state: bool) -> None:
+    """Raise unless the options are bools, and the state is used only at every step."""
+    check_bool("every_step", every_step)
+    check_bool("return_state", return_state)
+    if state is not None and not every_step:
+        raise ValueError("state: expected None without every_step=True, got a state")
+    if return_state and not every_step:
+        raise ValueError("return_state: expected False without every_step=True, got True")

@@ -97,22 +97,24 @@ class Classifier(nn.Module):
         if self.delay is not None:
             self.delay.reset_parameters()
 
-    def forward(self, input: Tensor | EventBatch, lengths: Tensor | None = None) -> Tensor:
-        """The logits of each sample after its last step.
+    def forward(self, input: Tensor | EventBatch, lengths: Tensor | None = None, *, every_step: bool = False) -> Tensor:
+        """The logits of each sample after its last step, or at every step.
 
         Args:
             input: (T, B, K), dense or an ``EventBatch``.
             lengths: (B,) int64 in [0, T], number of steps of each sample, T for all by default; must be absent if the
                 input is an EventBatch with its own lengths.
+            every_step: return the logits at every step; past a sample's length they are 0.
 
         Returns:
-            (B, C) logits, ready for ``cross_entropy``.
+            (B, C) logits, ready for ``cross_entropy``; at every step (T, B, C).
 
         Raises:
             ValueError, TypeError: as ``SRC`` does.
 
         """
-        logits: Tensor = self.readout(self.layer_spikes(input, lengths)[-1], lengths=sample_lengths(input, lengths))
+        spikes, ends = self.layer_spikes(input, lengths)[-1], sample_lengths(input, lengths)
+        logits: Tensor = self.readout(spikes, lengths=ends, every_step=every_step)
         return logits
 
     export = export  # net.export(path) writes a file that srcell.runtime and libsrcell run

@@ -88,8 +88,7 @@ def raster(
         panel.scatter(at.numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color=_colour(k))
         panel.set_ylabel("input" if k == 0 else f"layer {k}, neuron")
         panel.set_ylim(-1, output.shape[2])
-    # The logits at each step are those of the sequence up to that step.
-    logits = torch.stack([model.readout(outputs[-1][: t + 1])[0] for t in range(steps)])
+    logits = model.readout(outputs[-1], every_step=True)[:, 0]
     answer = int(logits[-1].argmax())
     for k in range(logits.shape[1]):
         strong = k in (label, answer)
