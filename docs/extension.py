@@ -199,6 +199,16 @@ def in_onnxruntime() -> str:
     return report.lines(report.markdown_table(head, rows))
 
 
+def for_sequences() -> str:
+    """What SRC.for_sequences changes: bench/for_sequences.py."""
+    found: dict[str, list[str]] = {}
+    for row in read("for-sequences.json"):
+        each = ", ".join(f"{accuracy:.1%}" for accuracy in row["accuracies"])
+        found.setdefault(row["task"], []).append(f"{sum(row['accuracies']) / len(row['accuracies']):.1%} ({each})")
+    head = ["task", "SRC(lateral=True)", "SRC.for_sequences"]
+    return report.lines(report.markdown_table(head, [[task, *cells] for task, cells in found.items()]))
+
+
 def through_time() -> str:
     """What each way to take gradients through time trained to: bench/through_time.py."""
     head = ["h and hs", "norm of the gradient", "validation accuracy", "learning rate"]
@@ -256,6 +266,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "inference": inference,
     "onnx": in_onnxruntime,
     "porting": porting,
+    "for-sequences": for_sequences,
     "through-time": through_time,
     "pytorch": features,
 }

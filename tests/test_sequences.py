@@ -216,3 +216,34 @@ def test_a_preset_trains_and_its_network_loads(name: str, digits: Path) -> None:
     events = loaded.encoder(samples[0][:3], **{k: x if x is None else x[:3] for k, x in lengths.items()})
     assert torch.equal(loaded(events), run.model(events))
     assert sum(layer.events for layer in run.evaluation.counts) > 0
+
+
+def test_a_layer_for_sequences_has_their_options_and_any_other() -> None:
+    layer = srcell.SRC.for_sequences(3, 64, 2, memory=50)
+    assert layer.lateral and layer.initial_state == "rest" and layer.num_layers == 2
+    alpha, omega = layer.alpha_l0.double(), layer.omega_l0.double()
+    torch.testing.assert_close(alpha[[0, -1]], torch.tensor([0.5, 0.98]).double(), rtol=1e-6, atol=0)
+    assert omega.max().item() == pytest.approx(1.0) and omega[omega > 0].min().item() == pytest.approx(0.04, rel=1e-6)
+    other = srcell.SRC.for_sequences(
+        3, 4, omega=0.0, lateral=False, alpha=0.8, bias=False, learnable=("zs_dep",), recurrent_grad=True
+    )
+    assert not (other.lateral or other.resonates) and other.learnable == ("zs_dep",)
+    for wrong, error in ((1.5, ValueError), (float("nan"), ValueError), ("x", TypeError)):
+        with pytest.raises(error, match=r"^memory: expected"):
+            srcell.SRC.for_sequences(3, 4, memory=wrong)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'alhpa'"):
+        srcell.SRC.for_sequences(3, 4, alhpa=0.5)
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.9}, {"alpha": 1.0}, {"learnable": ("alpha",)}])
+def test_the_integrators_of_a_layer_for_sequences_are_equally_large_under_noise(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    layer = srcell.SRC.for_sequences(1000, 50, **options)
+    for _ in range(2):
+        alpha = torch.as_tensor(options["alpha"] if "alpha" in options else layer.alpha_l0.detach()).double()
+        # The standard deviation of the integrator under white noise, over that of alpha = 0.9.
+        gathered = layer.weight_ih_l0.detach().std(1).double() / (1 - alpha.clamp(max=0.9999) ** 2).sqrt()
+        expected = 3 / 1000**0.5 / (1 - 0.81) ** 0.5
+        # The relative error of a standard deviation of 1,000 normal numbers is 1 / sqrt(2000): within five of them.
+        assert ((gathered / expected - 1).abs() < 5 / 2000**0.5).all()
+        layer.reset_parameters()

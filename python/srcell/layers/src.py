@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from typing_extensions import Unpack  # torch needs it too
+from typing_extensions import Self, Unpack  # torch needs it too
 
 from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
@@ -18,7 +18,7 @@ from ..functional.layer import Parameter, State, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
-from .options import LateralOptions, Options, takes_options
+from .options import LateralOptions, Options, spread, spread_frequencies, takes_options
 
 
 class _Linear(Neurons):
@@ -65,7 +65,8 @@ class _Linear(Neurons):
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
             held = None if ends is None else torch.as_tensor(ends)
             currents = partial(currents_of, input, self._weight(suffix), held)
-            self.recorder(suffix, Call(outputs[0].detach(), partial(self._states, suffix, currents, state, held)))
+            states = partial(self._states, suffix, currents, state, held)
+            self.recorder(suffix, Call(outputs[0].detach(), states, input))
         return outputs
 
     def extra_repr(self) -> str:
@@ -177,6 +178,52 @@ class SRC(_Linear):
             **options,
         )
         self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
+
+    @classmethod
+    def for_sequences(
+        cls, input_size: int, hidden_size: int, num_layers: int = 1, *, memory: float = 100.0, **options: Any
+    ) -> Self:
+        """A layer with the options that sequences need, where those of ``SRC`` are for images and hold for one spike.
+
+        It has recurrent weights, time constants from 2 to ``memory`` steps, frequencies with periods from about 6 to
+        3 ``memory`` steps, short refractory times, and starts at rest. The input weights of the first layer are scaled
+        so that under noise the integrators of slow and fast neurons are equally large: by
+        ``sqrt((1 - alpha^2) / (1 - 0.9^2))``, which is 1 for the default alpha. docs/howto/sequences.md has what this
+        changes on five tasks, with one layer.
+
+        Args:
+            input_size: inputs, K.
+            hidden_size: neurons per layer, N.
+            num_layers: number of layers.
+            memory: the longest time constant in steps, at least 2. About the number of steps over which an input
+                matters; a few times less than the length of a long sequence is enough.
+            **options: those of ``SRC``, which replace the ones above: ``lateral``, ``alpha``, ``zs_hyp``, ``omega``,
+                ``initial_state`` and any other.
+
+        Raises:
+            TypeError, ValueError: as ``SRC`` does; ``memory`` is not a number, or not at least 2.
+
+        Example:
+            >>> import srcell
+            >>> layer = srcell.SRC.for_sequences(12, 64, learnable=["omega"])
+            >>> layer.lateral, layer.alpha_l0[[0, -1]]
+            (True, tensor([0.5000, 0.9900]))
+
+        """
+        memory = as_float("memory", memory)
+        if not 2 <= memory < float("inf"):
+            raise ValueError(f"memory: expected a finite number of at least 2 steps, got {memory}")
+        found: dict[str, Any] = {
+            "lateral": True,
+            "alpha": spread(0.5, 1 - 1 / memory),
+            "zs_hyp": 0.5,
+            "omega": spread_frequencies(2 / memory, 1.0),
+            "initial_state": "rest",
+        }
+        layer = cls(input_size, hidden_size, num_layers, **(found | options))
+        layer._scales_by_alpha = True
+        layer.reset_parameters()
+        return layer
 
     def forward(
         self,
