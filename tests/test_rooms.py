@@ -39,20 +39,22 @@ ALLOWED = {
     "nir": {"_arguments", "events"},
     "onnx": {"_arguments", "models"},
     "recording": {"layers"},
+    "diagnosis": {"_arguments", "events", "layers", "recording"},
     "reference": set(),
     "data": {"_arguments", "events"},
     "hardware": {"_arguments", "data", "layers", "models", "ops"},
     "evaluation": {"_processes", "data", "functional", "layers", "models"},
     "benchmark": {"_info", "events", "export", "functional", "layers", "models", "reference", "runtime"},
     "training": {
-        *("_arguments", "_info", "_processes", "data", "evaluation", "events", "functional", "layers", "models", "ops"),
+        *("_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional", "layers"),
+        *("models", "ops"),
     },
-    "cli": {"_info", "benchmark", "data", "layers", "training"},
+    "cli": {"_info", "benchmark", "data", "diagnosis", "layers", "training"},
     # Public names of parts of training.
     "checkpoint": {"training"},
     "plots": {"training"},
     "run_folder": {"training"},
-    "__init__": {"_info", "_load", "events", "functional", "layers", "recording", "_names", "runtime"},
+    "__init__": {"_info", "_load", "diagnosis", "events", "functional", "layers", "recording", "_names", "runtime"},
     "__main__": {"_names", "cli"},
 }
 

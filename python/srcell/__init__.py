@@ -17,6 +17,7 @@ else:
     from ._info import info
     from ._integer import IntegerCell, IntegerState
     from ._load import load
+    from .diagnosis import Diagnosis, diagnose
     from .events import EventBatch, latency_encode, rate_encode
     from .functional import (
         DelayedResonantState,
@@ -52,6 +53,7 @@ __all__ = [
     "Delay",
     "DelayedResonantState",
     "DelayedState",
+    "Diagnosis",
     "EventBatch",
     "IntegerCell",
     "IntegerSRC",
@@ -64,6 +66,7 @@ __all__ = [
     "SRCState",
     "SpikesOnly",
     "delay",
+    "diagnose",
     "functional",
     "info",
     "integer_src_linear",

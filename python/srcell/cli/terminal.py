@@ -19,6 +19,7 @@ import torch
 from .._extras import extra
 from .._files import new_folder
 from .._info import info
+from ..diagnosis import Diagnosis
 from ..layers import SRCConv2d
 from ..training import EpochMetrics, Observer, Tally, Trainer
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Shown(Observer):
-    """Base class of the observers here: prints the header.
+    """Base class of the observers here: prints the header, and what a diagnosis finds.
 
     Args:
         header: yields the lines to print before the first epoch; none by default.
@@ -41,6 +42,11 @@ class Shown(Observer):
         """Print the header."""
         if self.header is not None:
             say(*self.header(trainer))
+
+    def on_diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Print a line for each finding."""
+        if diagnosis.findings:
+            say(*(f"warning: {line}" for line in diagnosis.findings))
 
 
 class EpochLines(Shown):

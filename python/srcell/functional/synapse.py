@@ -208,7 +208,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
         method = _dense.without_looking("auto", half=autocasts(input) or weight.dtype in HALF)
         if not _dense.takes_events(contiguous(input), method, lengths):
             return F.linear(without_padding(input, lengths)[0], weight)
-        input = EventBatch.from_dense(in_work_dtype(input))
+        input = EventBatch.from_dense(in_work_dtype(input), lengths)
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
     _, state = linear(rows, weight, -6.0, None, Cell(), None, "relu", False)

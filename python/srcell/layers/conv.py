@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -126,7 +127,8 @@ class SRCConv2d(Neurons):
         )
         if self.recorder is not None:
             held = current.detach()
-            self.recorder("", Call(outputs[0].detach(), lambda: self._states("", lambda: held, state, lengths, 2)))
+            states = partial(self._states, "", lambda: held, state, lengths, 2)
+            self.recorder("", Call(outputs[0].detach(), states, input))
         return outputs
 
     def current(self, input: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:

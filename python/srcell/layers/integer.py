@@ -140,7 +140,8 @@ class IntegerSRC(HasConstants):
         if torch.compiler.is_compiling() or has_memory(clamped):
             self.clamped += clamped
         if self.recorder is not None:
-            self.recorder("", Call(spikes.detach(), partial(self._states, input, state, lengths)))  # type: ignore[arg-type]
+            states = partial(self._states, input, state, lengths)
+            self.recorder("", Call(spikes.detach(), states, input))  # type: ignore[arg-type]
         return spikes.to(weight.dtype), ended
 
     def _forward_one(self, input: Tensor, state: Any, lengths: Any) -> tuple[Tensor, IntegerState]:

@@ -201,13 +201,16 @@ def _run(
                 folder.write_metrics(trainer.history)
                 folder.write_scalars(trainer.history)
             observer.on_epoch(metrics)
+            diagnosis = trainer.diagnose()  # None in all but the first process and epoch
+            if diagnosis is not None:
+                observer.on_diagnosis(diagnosis)
         evaluation = trainer.test()
     trainer.model.eval()
     if folder is not None:
         events, labels = next(iter(trainer.test_loader(batch_size=1)))
-        folder.finish(
-            trainer.model, trainer.history, evaluation, events, int(labels), data.class_names(trainer.config.dataset)
-        )
+        names = data.class_names(trainer.config.dataset)
+        diagnosis = trainer.diagnose_test()
+        folder.finish(trainer.model, trainer.history, evaluation, events, int(labels), names, diagnosis)
     group.max(0)  # a barrier: no process leaves the group while another still needs it
     return TrainedRun(trainer.model, trainer.history, evaluation)
 

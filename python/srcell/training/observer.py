@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..diagnosis import Diagnosis
 from .metrics import EpochMetrics, Tally
 
 if TYPE_CHECKING:
@@ -24,3 +25,6 @@ class Observer:
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Called after each epoch and its evaluation."""
+
+    def on_diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Called once, after the first epoch, with ``srcell.diagnose`` of the network on a batch of that epoch."""

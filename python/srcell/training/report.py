@@ -13,9 +13,11 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from .._info import info
+from ..diagnosis import HEAD
 from .config import SETTINGS, TrainingConfig
 
 if TYPE_CHECKING:
+    from ..diagnosis import Diagnosis
     from ..evaluation import Evaluation
     from .metrics import EpochMetrics
 
@@ -79,6 +81,7 @@ $pictures
 <p>A synaptic operation is one event that meets one outgoing weight: an addition where events are binary, a multiply-add
 where they are graded.</p>
 <div class="scroll"><table>$layers</table></div>
+$diagnosis
 <h2>Configuration</h2>
 <p>Settings that differ from their defaults are bold.</p>
 <div class="scroll"><table>$settings</table></div>
@@ -90,7 +93,11 @@ where they are graded.</p>
 
 
 def page(
-    config: TrainingConfig, history: Sequence[EpochMetrics], evaluation: Evaluation, images: Mapping[str, bytes]
+    config: TrainingConfig,
+    history: Sequence[EpochMetrics],
+    evaluation: Evaluation,
+    images: Mapping[str, bytes],
+    diagnosis: Diagnosis | None = None,
 ) -> str:
     """Render the page.
 
@@ -99,6 +106,7 @@ def page(
         history: one row per epoch.
         evaluation: the evaluation of the test set.
         images: PNG files, under names of ``CAPTIONS``; a run that does not learn delays has no plot of them.
+        diagnosis: of the network on test samples, or None to leave it out.
 
     """
     seconds = sum(metrics.seconds for metrics in history)
@@ -117,6 +125,7 @@ def page(
         figures="".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items()),
         pictures="\n".join(_picture(name, images[name], text) for name, text in CAPTIONS.items() if name in images),
         layers=_table(("", "events", "spikes", "additions", "multiply-adds"), _layer_rows(evaluation), numbers=True),
+        diagnosis="" if diagnosis is None else _diagnosis(diagnosis),
         settings=_table(("setting", "value", "what it is"), _setting_rows(config), bold=_changed(config)),
         environment=_table(("", ""), ((name, _shown(value)) for name, value in info().items())),
     )
@@ -129,6 +138,16 @@ def _picture(name: str, image: bytes, caption: str) -> str:
     return (
         f'<h2>{title.capitalize()}</h2>\n<figure{kind}><img src="{source}" alt="{title} of the run">'
         f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _diagnosis(diagnosis: Diagnosis) -> str:
+    findings = "".join(f"<li>{escape(line)}</li>" for line in diagnosis.findings)
+    return (
+        "<h2>Diagnosis</h2>\n<p>What <code>srcell.diagnose</code> says of the network on 64 test samples.</p>\n"
+        f"<ul>{findings or '<li>nothing looks wrong</li>'}</ul>\n"
+        f'<div class="scroll"><table>{_table(HEAD, (layer.cells() for layer in diagnosis.layers), numbers=True)}'
+        "</table></div>"
     )
 
 

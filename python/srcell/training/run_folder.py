@@ -31,6 +31,7 @@ with extra("train"):
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+    from ..diagnosis import Diagnosis
     from ..evaluation import Evaluation
     from ..events import EventBatch
     from ..models import Classifier
@@ -211,6 +212,7 @@ class RunFolder:
         sample: EventBatch,
         label: int,
         class_names: Sequence[str] = (),
+        diagnosis: Diagnosis | None = None,
     ) -> None:
         """Write the model, the result, the plots (one of the delays only if they are learnt) and the report.
 
@@ -221,6 +223,7 @@ class RunFolder:
             sample: a batch of one test sample, for the raster and the traces.
             label: its class.
             class_names: as returned by ``srcell.data.class_names``.
+            diagnosis: of the model on test samples, for the report.
 
         """
         record: dict[str, Any] = {"config": dataclasses.asdict(self.config)}
@@ -245,7 +248,7 @@ class RunFolder:
             figure.savefig(image, dpi=150)
             images[name] = image.getvalue()
             write_atomically(self.path / name, images[name])
-        page = report.page(self.config, history, evaluation, images)
+        page = report.page(self.config, history, evaluation, images, diagnosis)
         write_atomically(self.path / "report.html", page.encode())
         if self._summary is not None:
             self._summary.close()

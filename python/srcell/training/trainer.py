@@ -18,6 +18,7 @@ from torch.nn import functional
 from .._processes import Processes
 from ..data import Dataset, EventLoader, Samples
 from ..data.loader import derived_seed
+from ..diagnosis import Diagnosis, diagnose
 from ..evaluation import Evaluation, evaluate
 from ..events import EventBatch
 from ..models import Classifier
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
+DIAGNOSED = 64  # samples
 
 
 class Trainer:
@@ -80,6 +82,7 @@ class Trainer:
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._batches_done = 0
         self._seconds = 0.0
+        self._held: tuple[EventBatch, Tensor] | None = None  # samples of the first epoch, to diagnose
 
     def train_epoch(self) -> Iterator[float]:
         """Train on the remaining batches of the epoch, and yield the fraction of the run that is done after each batch.
@@ -92,6 +95,8 @@ class Trainer:
         self.loader.set_epoch(epoch, first_batch=self._batches_done)
         self._prepare_delays(epoch)
         for events, labels in self.loader:
+            if epoch == 1 and self._held is None and self._group.rank == 0:
+                self._held = events[:DIAGNOSED], labels[:DIAGNOSED]
             self._train_batch(events.to(self._device), labels.to(self._device))
             self._batches_done += 1
             self._seconds = time.perf_counter() - start
@@ -118,6 +123,18 @@ class Trainer:
         self.history.append(metrics)
         self.tally, self._batches_done, self._seconds = Tally(), 0, 0.0
         return metrics
+
+    def diagnose(self) -> Diagnosis | None:
+        """Diagnose the network on samples that it trained on in the first epoch, and drop them; None without them."""
+        if self._held is None:
+            return None
+        (events, labels), self._held = self._held, None
+        return diagnose(self.model, events.to(self._device), labels)
+
+    def diagnose_test(self) -> Diagnosis:
+        """Diagnose the network on samples of the test set, drawn alike in every run."""
+        events, labels = next(iter(self._make_loader(self._test_samples, DIAGNOSED, shuffle=True)))
+        return diagnose(self.model, events.to(self._device), labels)
 
     def test(self) -> Evaluation:
         """Evaluate on the test set."""
