@@ -360,8 +360,7 @@ struct LateralForward : EventsForward<T> {
     Lateral<T> lateral;
     LateralDelays<T> delays;
     T* past;  // (B, room, N) out: as past0, after a sample's last step; null without delays, or if not needed
-    // Of a call of one step, instead of the spikes of h0 and of `delays`: row b holds the spikes that arrive at sample
-    // b.
+    // Of a call of one step, instead of the spikes of h0 and `delays`: row b has the spikes that arrive at sample b.
     const Events<T>* arrivals;
     // Scratch, used if threads <= 1 and without delays: lateral_forward_memory(N) bytes, aligned to 64. If null, each
     // thread allocates its own.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 #include <tuple>
+#include <utility>
 
 #include "tensors.h"
 
@@ -82,7 +83,7 @@ DelayLine::DelayLine(const StoredDelays& delays, int64_t batch, Order order) {
         at_once[static_cast<size_t>(term.source)] += term.steps == 0;
         later_terms_ += term.steps > 0;
     }
-    if (later_terms_ < count) at_once_ = at_once;
+    if (later_terms_ < count) at_once_ = std::move(at_once);
     words_ = mask_words(count);
     const int64_t most = std::max({rows_ * sources_, rows_ * words_, count, int64_t(1)});
     if (batch > (int64_t(1) << 40) / most) throw std::bad_alloc();

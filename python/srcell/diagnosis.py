@@ -18,7 +18,7 @@ from ._arguments import describe
 from .events import EventBatch
 from .layers import SRC, IntegerSRC, SRCConv2d
 from .layers.base import Neurons
-from .recording import Recorded, record
+from .recording import Recorded, record, recorded_modules
 
 # At |i| = 3 rho the derivative of the tanh, 1 - tanh(3)^2, is 0.0099: the drive passes a hundredth of the gradient.
 SATURATED_AT = 3.0
@@ -442,13 +442,11 @@ def _watched(input: Tensor | EventBatch, model: nn.Module) -> Tensor | EventBatc
 def _modules(model: nn.Module) -> dict[str, tuple[Neurons | IntegerSRC, int]]:
     """The module of each layer by the name that ``record`` gives the layer, and the layer's number in the module."""
     found: dict[str, tuple[Neurons | IntegerSRC, int]] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, Neurons | IntegerSRC):
-            name = path or type(module).__name__.lower()
-            if isinstance(module, SRC) and module.stacked:
-                found |= {f"{name}.l{k}": (module, k) for k in range(module.num_layers)}
-            else:
-                found[name] = (module, 0)
+    for name, module in recorded_modules(model).items():
+        if isinstance(module, SRC) and module.stacked:
+            found |= {f"{name}.l{k}": (module, k) for k in range(module.num_layers)}
+        else:
+            found[name] = (module, 0)
     return found
 
 

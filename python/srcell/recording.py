@@ -102,7 +102,7 @@ def record(model: nn.Module) -> Iterator[Recording]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a module, got {type(model).__name__}")
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Neurons | IntegerSRC)}
+    layers = recorded_modules(model)
     if not layers:
         raise ValueError(f"model: expected SRC layers in it, got none in {type(model).__name__}")
     if any(layer.recorder is not None for layer in layers.values()):
@@ -110,11 +110,20 @@ def record(model: nn.Module) -> Iterator[Recording]:
     recording = Recording()
     try:
         for name, layer in layers.items():
-            layer.recorder = _Adder(recording, name or type(layer).__name__.lower(), layer.stacked)
+            layer.recorder = _Adder(recording, name, layer.stacked)
         yield recording
     finally:
         for layer in layers.values():
             layer.recorder = None
+
+
+def recorded_modules(model: nn.Module) -> dict[str, Neurons | IntegerSRC]:
+    """The modules that a recording of the model has, by the name that begins the names of their layers."""
+    return {
+        name or type(module).__name__.lower(): module
+        for name, module in model.named_modules()
+        if isinstance(module, Neurons | IntegerSRC)
+    }
 
 
 class _Adder:

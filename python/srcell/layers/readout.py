@@ -15,7 +15,77 @@ from ..ops._memory import zero_padding
 from .constants import HasConstants, check_size
 
 
-class LeakyReadout(HasConstants):
+class _Readout(HasConstants):
+    """What the readouts share: spikes are projected to classes and summed with a leak, at the end or at every step."""
+
+    alpha: float
+    window = 0
+
+    def forward(
+        self,
+        spikes: Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        every_step: bool = False,
+        state: Tensor | None = None,
+        return_state: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The logits of each sample after its last step, or at every step.
+
+        Args:
+            spikes: (T, B, N).
+            lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent.
+            every_step: return the logits at every step, each with the window that ends there. At a sample's last step
+                they equal those without ``every_step`` except for rounding; past its length they are 0, without bias.
+                Beside the spikes this needs memory for a few tensors (T, B, C), with ``lengths`` for a copy of the
+                spikes too.
+            state: with ``every_step``, the state that the call on the steps before returned; None if there are none.
+            return_state: with ``every_step``, whether to return the state as well: (B, C) without a window, and
+                (window - 1, B, C) with one. A sample past its length keeps its state.
+
+        Returns:
+            (B, C), or (T, B, C) at every step; with ``return_state`` a pair of these logits and the state. Results of
+            half-precision spikes, also under autocast, are float32 at every step.
+
+        Raises:
+            TypeError: an argument of the wrong type or dtype.
+            ValueError: a wrong shape or value; the message names the argument.
+
+        """
+        check_spikes(spikes, self._neurons)
+        check_streaming(every_step, state, return_state)
+        if not every_step:
+            return self._at_the_end(spikes, lengths)
+        spikes, lengths = zero_past_lengths(in_work_dtype(spikes), lengths)
+        sums, state = leaky_sums(
+            self._projected(spikes),
+            self.alpha,
+            window=self.window,
+            lengths=lengths,
+            state=state,
+            return_state=return_state,
+        )
+        logits = self._logits(sums, lengths)
+        return logits if state is None else (logits, state)
+
+    @property
+    def _neurons(self) -> int:
+        raise NotImplementedError
+
+    def _at_the_end(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
+        """The logits after each sample's last step, of checked spikes."""
+        raise NotImplementedError
+
+    def _projected(self, spikes: Tensor) -> Tensor:
+        """What is summed: (T, B, C) of spikes (T, B, N)."""
+        raise NotImplementedError
+
+    def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
+        """The logits of sums (T, B, C), 0 past the lengths, as the sums are."""
+        raise NotImplementedError
+
+
+class LeakyReadout(_Readout):
     """Logits from the votes of spiking neurons: :func:`srcell.functional.leaky_readout` divided by a temperature.
 
     It has no parameters. The default constants are from the configuration that the authors' group published with
@@ -62,44 +132,19 @@ class LeakyReadout(HasConstants):
             raise ValueError(f"temperature: expected a value > 0, got {temperature}")
         self.alpha, self.inhibition, self.temperature = alpha, inhibition, temperature
 
-    def forward(
-        self,
-        spikes: Tensor,
-        lengths: Tensor | Sequence[int] | None = None,
-        *,
-        every_step: bool = False,
-        state: Tensor | None = None,
-        return_state: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """The logits of each sample after its last step, or at every step.
+    @property
+    def _neurons(self) -> int:
+        return self.num_classes * self.neurons_per_class
 
-        Args:
-            spikes: (T, B, C * neurons_per_class).
-            lengths: as in ``LinearReadout``.
-            every_step: as in ``LinearReadout``.
-            state: as in ``LinearReadout``; (B, C).
-            return_state: as in ``LinearReadout``.
+    def _at_the_end(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
+        sums = leaky_readout(spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths)
+        return sums / self.temperature
 
-        Returns:
-            (B, C), or (T, B, C) at every step; with ``return_state`` a pair of these logits and the state.
+    def _projected(self, spikes: Tensor) -> Tensor:
+        return votes(spikes, self.num_classes, self.inhibition)
 
-        Raises:
-            TypeError: an argument of the wrong type or dtype.
-            ValueError: a wrong shape or value; the message names the argument.
-
-        """
-        check_spikes(spikes, self.num_classes * self.neurons_per_class)
-        check_streaming(every_step, state, return_state)
-        if not every_step:
-            sums = leaky_readout(
-                spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths
-            )
-            return sums / self.temperature
-        spikes, lengths = zero_past_lengths(in_work_dtype(spikes), lengths)
-        voted = votes(spikes, self.num_classes, self.inhibition)
-        sums, state = leaky_sums(voted, self.alpha, lengths=lengths, state=state, return_state=return_state)
-        logits = sums / self.temperature
-        return logits if state is None else (logits, state)
+    def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
+        return sums / self.temperature
 
     def extra_repr(self) -> str:
         """All constants."""
@@ -109,7 +154,7 @@ class LeakyReadout(HasConstants):
         )
 
 
-class LinearReadout(HasConstants):
+class LinearReadout(_Readout):
     """Logits, or other outputs, as a linear function of each neuron's spikes, summed with a leak over the last steps.
 
     ``logits = weight @ o + bias``, where ``o[t] = alpha * o[t-1] + s[t]`` at each sample's last step, or at every step.
@@ -161,50 +206,16 @@ class LinearReadout(HasConstants):
             raise ValueError(f"window: expected a whole number of at least 0, got {window}")
         self.alpha, self.window = alpha, int(window)
 
-    def forward(
-        self,
-        spikes: Tensor,
-        lengths: Tensor | Sequence[int] | None = None,
-        *,
-        every_step: bool = False,
-        state: Tensor | None = None,
-        return_state: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """The logits of each sample after its last step, or at every step.
+    @property
+    def _neurons(self) -> int:
+        return self.linear.in_features
 
-        Args:
-            spikes: (T, B, N).
-            lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent.
-            every_step: return the logits at every step, each with the window that ends there. At a sample's last step
-                they equal those without ``every_step`` except for rounding; past its length they are 0, without bias.
-                Beside the spikes this needs memory for a few tensors (T, B, C), with ``lengths`` for a copy of the
-                spikes too.
-            state: with ``every_step``, the state that the call on the steps before returned; None if there are none.
-            return_state: with ``every_step``, whether to return the state as well: (B, C) without a window, and
-                (window - 1, B, C) with one. A sample past its length keeps its state.
+    def _projected(self, spikes: Tensor) -> Tensor:
+        return F.linear(spikes, self.linear.weight)
 
-        Returns:
-            (B, C), or (T, B, C) at every step; with ``return_state`` a pair of these logits and the state. Results of
-            half-precision spikes, also under autocast, are float32 at every step.
-
-        Raises:
-            TypeError: an argument of the wrong type or dtype.
-            ValueError: a wrong shape or value; the message names the argument.
-
-        """
-        check_spikes(spikes, self.linear.in_features)
-        check_streaming(every_step, state, return_state)
-        if not every_step:
-            return self._at_the_end(spikes, lengths)
-        spikes, lengths = zero_past_lengths(in_work_dtype(spikes), lengths)
-        projected = F.linear(spikes, self.linear.weight)
-        sums, state = leaky_sums(
-            projected, self.alpha, window=self.window, lengths=lengths, state=state, return_state=return_state
-        )
+    def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
         logits = sums + self.linear.bias
-        if lengths is not None:
-            logits = zero_padding(logits, lengths)
-        return logits if state is None else (logits, state)
+        return logits if lengths is None else zero_padding(logits, lengths)
 
     def _at_the_end(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
         if self.window and lengths is None:
