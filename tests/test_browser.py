@@ -29,7 +29,8 @@ import torch
 import srcell
 from srcell import EventBatch, ResonantState, SRCState, data, runtime
 from srcell.models import SRCClassifier
-from test_bits import SPIKE_TRAINS
+from test_bits import SPIKE_TRAINS, digest
+from test_export_networks import composed
 from test_runtime import bytes_of, exported_trains
 
 FOLDER = Path(os.environ.get("SRCELL_BROWSER", "no folder")).resolve()
@@ -73,6 +74,7 @@ def cases() -> dict[str, Any]:
     settings = {**RATE, "seed": 77, "index": [7, 8, 1000]}
     return {
         "trains": {name: case_of(*train) for name, train in exported_trains().items()},
+        "composed": {name: case_of(*network) for name, network in composed().items()},
         "encoded": {"pixels": text_of(images()), "inputs": 50, "settings": settings},
         "refusals": {"network": base64.b64encode(bytes_of(srcell.SRC(1, 1))).decode(), "images": [0.5]},
     }
@@ -139,10 +141,8 @@ def in_node(cases: dict[str, Any], folder: Path) -> dict[str, Any]:
 def in_chromium(cases: dict[str, Any], address: str, browser: Any) -> dict[str, Any]:
     script = """async (cases) => {
         const { load } = await import("/_static/play/srcell.js");
-        const { trains, encoded, refusals } = await import("/tests/trains.js");
-        const runtime = await load("/_static/play/srcell.wasm");
-        return { trains: await trains(runtime, cases.trains), encoded: encoded(runtime, cases.encoded),
-                 refusals: refusals(runtime, cases.refusals) };
+        const { results } = await import("/tests/trains.js");
+        return results(await load("/_static/play/srcell.wasm"), cases);
     }"""
     with Opened(browser, f"{address}/index.html") as page:
         return dict(page.evaluate(script, cases))
@@ -163,6 +163,15 @@ def test_spike_trains_match_the_recorded_hashes(made: dict[str, Any], cases: dic
     assert {name: train["stream"] for name, train in trains.items() if "stream" in train} == {
         name: recorded[name]["sha256"] for name in streamed
     }
+
+
+def test_networks_of_modules_give_the_bits_of_native_code(made: dict[str, Any]) -> None:
+    found = made["composed"]
+    for name, (content, events) in composed().items():
+        net = runtime.Network(content)
+        spikes = digest(torch.from_numpy(net.spikes(events)[-1]))
+        assert (found[name]["sha256"], found[name]["stream"]) == (spikes, spikes) and found[name]["events"] > 0
+        assert np.array_equal(np.float32(found[name]["logits"]), net.run(events).ravel())
 
 
 def test_the_encoder_gives_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:

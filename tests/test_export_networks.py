@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +21,11 @@ import srcell
 from srcell import SRC, Delay, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly, SRCConv2d, data, runtime
 from srcell.export import export
 from srcell.layers import LinearReadout
-from srcell.models import Classifier, SRCClassifier
+from srcell.models import Classifier, SRCClassifier, SRCConvClassifier
 from support.refusals import Message, Refusal, refusals
 from test_runtime import bytes_of, exported
 
-STEPS, BATCH, INPUTS = 60, 4, 24
+STEPS, BATCH, INPUTS, MAP = 60, 4, 24, (2, 3, 4)
 SEQUENCE: dict[str, Any] = {"alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5, "initial_state": "rest"}
 
 
@@ -111,15 +114,60 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         SpikesOnly(SRC(INPUTS, 30, batch_first=True)), SpikesOnly(SRC(30, 20, batch_first=True))
     ),
 }
+# What torch multiplies and adds in an order of its own, so that only the runtime's order gives the runtime's bits.
+PRODUCTS: dict[str, Callable[[], nn.Module]] = {
+    "a map": lambda: nn.Sequential(
+        nn.Unflatten(2, MAP),
+        SpikesOnly(SRCConv2d(2, 6, 3, padding=1, **SEQUENCE)),
+        nn.Flatten(2),
+        SpikesOnly(SRC(72, 20)),
+        LinearReadout(20, 3),
+    ),
+    "maps with strides, groups and dilation": lambda: nn.Sequential(
+        nn.Unflatten(2, (2, 4, 3)),
+        SpikesOnly(SRCConv2d(2, 6, (3, 2), stride=(2, 1), padding=(2, 1), groups=2, zs_hyp=0.5)),
+        nn.Dropout(0.2),
+        SpikesOnly(SRCConv2d(6, 4, (2, 4), padding="same", dilation=(2, 2), bias=False, initial_state="rest")),
+        SpikesOnly(SRCConv2d(4, 5, 2, omega=srcell.spread_frequencies(0.05, 2), **SEQUENCE)),
+        nn.Flatten(2),
+        LinearReadout(30, 3, alpha=0.9),
+    ),
+    "a classifier of maps": lambda: SRCConvClassifier((2, 12, 1), [4, 6], [30], 5, alpha=0.95),
+    "Linear, recurrence": lambda: nn.Sequential(
+        nn.Linear(INPUTS, 16), SpikesOnly(SRC(16, 30, lateral=True, **SEQUENCE)), nn.Linear(30, 4)
+    ),
+    "Delay, Linear, Linear": lambda: nn.Sequential(
+        SpikesOnly(Delay(INPUTS, 6, taps=2)),
+        nn.Linear(2 * INPUTS, 16),
+        nn.Linear(16, 12, bias=False),
+        SpikesOnly(SRC(12, 30, 2)),
+        nn.Linear(30, 20, bias=False),
+        LinearReadout(20, 4, window=9),
+    ),
+    "map, Linear": lambda: nn.Sequential(
+        nn.Unflatten(2, MAP),
+        SpikesOnly(SRCConv2d(2, 4, 2)),
+        nn.Flatten(2),
+        nn.Linear(24, 10),
+        SpikesOnly(SRC(10, 30)),
+        nn.Linear(30, 20),
+        LinearReadout(20, 3, alpha=0.0),
+    ),
+}
 # Here a Delay gets dense spikes: it then adds the two parts of a spike to those of its neighbours in time, and the next
 # layer sums in another order than the runtime, which has events.
 DENSE_DELAYS = ("delayed in the middle", "a classifier")
 
 
+def composed() -> dict[str, tuple[bytes, EventBatch]]:
+    """The files of all networks above, each with events for it."""
+    return {name: (bytes_of(made(name)[0]), EventBatch.from_dense(input_of(name))) for name in (*NETWORKS, *PRODUCTS)}
+
+
 @functools.cache
 def made(name: str) -> tuple[nn.Module, runtime.Network]:
     torch.manual_seed(len(name))
-    network = NETWORKS[name]().eval()
+    network = (NETWORKS | PRODUCTS)[name]().eval()
     return network, exported(network)
 
 
@@ -132,7 +180,9 @@ def input_of(name: str) -> Tensor:
 def given_to(name: str, x: Tensor) -> Tensor | EventBatch:
     """An input (T, B, K) as the network takes it."""
     if name == "maps":
-        return x.unflatten(2, (2, 3, 4))
+        return x.unflatten(2, MAP)
+    if name in PRODUCTS:
+        return x.unflatten(2, (2, 12, 1)) if name == "a classifier of maps" else x
     return x.transpose(0, 1) if name == "samples first" else EventBatch.from_dense(x)
 
 
@@ -173,7 +223,105 @@ def test_spikes_are_those_of_the_layers_bit_for_bit_and_logits_agree(name: str) 
         torch.testing.assert_close(network(given_to(name, x)), output, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_in_another_order_give_nearly_the_same_spikes_and_logits(name: str) -> None:
+    network, net = made(name)
+    x = input_of(name)
+    spikes: list[Tensor] = []
+    for module in network.modules():
+        if isinstance(module, SRC | SRCConv2d):
+            module.register_forward_hook(lambda module, _, output: spikes.append(output[0].flatten(2)))
+    output = network(given_to(name, x))
+    found = net.spikes(x)
+    assert all((layer > 0).any() for layer in found)
+    assert np.mean((found[-1] > 0) == (spikes[-1].numpy() > 0)) > 0.999
+    logits = output[-1] if output.dim() == 3 else output  # an nn.Linear at the end computes at every step
+    torch.testing.assert_close(torch.from_numpy(net.run(x)), logits, rtol=1e-3, atol=1e-3)
+
+
+def currents_of(layer: SRCConv2d, events: Tensor) -> Tensor:
+    """The currents of maps (T, B, C, H, W), one event after the other, each product rounded before it is added."""
+    _, _, _, height, width, *rest = layer.geometry(*events.shape[3:])
+    (down, across, top, left, far_down, far_across), x = rest, events.numpy()
+    weight, in_group = layer.weight.detach().numpy(), layer.weight.shape[1]
+    of_group = layer.out_channels // layer.groups
+    made = np.zeros((*x.shape[:2], layer.out_channels, height, width), np.float32)
+    for t, b, c, y, x_ in zip(*x.nonzero(), strict=True):
+        channels = slice(c // in_group * of_group, (c // in_group + 1) * of_group)
+        for ky, kx in np.ndindex(*weight.shape[2:]):
+            to_y, to_x = y + top - ky * far_down, x_ + left - kx * far_across
+            if 0 <= to_y < height * down and 0 <= to_x < width * across and not (to_y % down or to_x % across):
+                place = (t, b, channels, to_y // down, to_x // across)
+                made[place] += weight[channels, c % in_group, ky, kx] * x[t, b, c, y, x_]
+    return torch.from_numpy(made)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["a map", "maps with strides, groups and dilation", "a classifier of maps"])
+def test_a_convolution_has_the_bits_of_its_events_in_their_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, net = made(name)
+    x = input_of(name)[:30]
+    below = given_to(name, x)
+    assert isinstance(below, Tensor)
+    below = below.unflatten(2, network[0].unflattened_size) if name != "a classifier of maps" else below  # type: ignore[index]
+    layers = [module for module in network.modules() if isinstance(module, SRCConv2d)]
+    for layer, found in zip(layers, net.spikes(x), strict=False):
+        current = currents_of(layer, below)
+        torch.testing.assert_close(current, layer.current(below))  # the sum is a convolution
+        monkeypatch.setattr(layer, "current", lambda *_, current=current: current)
+        below, _ = layer(below)
+        assert below.any() and np.array_equal(found, below.flatten(2).numpy())
+
+
+@torch.no_grad()
+def test_a_linear_is_multiplied_into_the_layer_and_its_bias_is_an_input_that_is_always_active() -> None:
+    network, net = made("Linear, recurrence")
+    linear, layer = network[0], network[1].layer  # type: ignore[index]
+    x, lengths = input_of("Linear, recurrence"), torch.tensor([60, 0, 17, 42])
+    alone = copy.deepcopy(layer)
+    weight = layer.weight_ih_l0.double()
+    constant = weight @ linear.bias.double()
+    alone.weight_ih_l0 = nn.Parameter(torch.cat([weight @ linear.weight.double(), constant[:, None]], 1).float())
+    alone.input_size += 1
+    given = torch.cat([x, torch.ones(STEPS, BATCH, 1)], 2)
+    for ends in (None, lengths):
+        expected, _ = alone(EventBatch.from_dense(given, ends))
+        found = net.spikes(EventBatch.from_dense(x, ends))[0]
+        assert expected.any() and np.array_equal(found, expected.numpy())
+    (of_layer, _) = net.counts(x)
+    assert of_layer.events == np.count_nonzero(x) / BATCH
+    active = np.count_nonzero(net.spikes(x)[0]) / BATCH
+    assert of_layer.synaptic_operations == (of_layer.events + STEPS + active) * 30
+
+
+def test_operations_of_a_convolution_are_the_weights_through_which_events_pass() -> None:
+    network, net = made("a classifier of maps")
+    x = (input_of("a classifier of maps") != 0).float()
+    found = net.counts(x)
+    assert isinstance(network, Classifier)
+    for counts, ways, spikes in zip(found, network.fan_outs(), [x.numpy(), *net.spikes(x)], strict=True):
+        assert counts.synaptic_operations == np.einsum("tbk,k->", spikes != 0, ways.flatten().numpy()) / BATCH
+        assert counts.weight_bytes == 4 * counts.synaptic_operations
+    assert [layer.map for layer in net.layers] == [(4, 6, 1), (6, 3, 1), None, None]
+    floats = (x for x in safetensors.torch.load(bytes_of(network)).values() if x.dtype == torch.float32)
+    assert net.nbytes == 4 * sum(x.numel() for x in floats)
+
+
+def test_a_classifier_and_its_modules_give_the_same_file_of_maps() -> None:
+    torch.manual_seed(5)
+    classifier = SRCConvClassifier(MAP, [4], [20], 5)
+    layers = [SpikesOnly(layer) for layer in classifier.layers]
+    network = nn.Sequential(*layers, classifier.readout)
+    unflattened = nn.Sequential(nn.Unflatten(2, MAP), *layers, classifier.readout)
+    content = bytes_of(classifier)
+    assert content == bytes_of(unflattened) == bytes_of(nn.Sequential(nn.Dropout(), classifier))
+    with tempfile.TemporaryDirectory() as folder:
+        export(network, Path(folder) / "net.srcell", MAP)
+        assert (Path(folder) / "net.srcell").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", NETWORKS | PRODUCTS)
 def test_a_stream_gives_the_bits_of_a_run_and_may_be_saved_and_restored(name: str) -> None:
     net, x = made(name)[1], input_of(name).numpy()
     spikes, logits = net.spikes(x)[-1], net.run(x)
@@ -187,11 +335,27 @@ def test_a_stream_gives_the_bits_of_a_run_and_may_be_saved_and_restored(name: st
     assert np.array_equal(stream.logits(), logits)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS | PRODUCTS)
 def test_the_mode_does_not_change_the_file(name: str) -> None:
     network, net = made(name)
     assert bytes_of(network.train()) == bytes_of(network.eval())
     assert [layer.neurons for layer in exported(network).layers] == [layer.neurons for layer in net.layers]
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("name", [name for name in (*NETWORKS, *PRODUCTS) if name != "two delayed layers"])
+def test_onnxruntime_gives_nearly_the_same_spikes_or_logits(name: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason='pip install "srcell[test]"')
+    from srcell.onnx import export as export_onnx
+
+    network, x = made(name)[0], given_to(name, input_of(name))
+    x = x.to_dense() if isinstance(x, EventBatch) else x  # where a module makes events of it, ONNX has no operator
+    export_onnx(network, tmp_path / "net.onnx", x)
+    (found,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"input": x.numpy()})
+    with torch.no_grad():
+        wanted = network(x).numpy()
+    assert wanted.any() and np.mean((found > 0) == (wanted > 0)) > 0.999
+    np.testing.assert_allclose(found, wanted, rtol=0.01, atol=0.01)
 
 
 def test_delays_belong_to_the_first_layer_above_them() -> None:
@@ -260,6 +424,7 @@ def refused_alone(network: Any) -> Callable[[], None]:
 
 
 LAYER, VOTES = SpikesOnly(SRC(3, 4)), LeakyReadout(2, 2)
+CONV = SpikesOnly(SRCConv2d(2, 4, 3))
 OTHER = "expected SpikesOnly, a readout, .* or a module with export_parts.*: leave it out, or let export_parts"
 
 
@@ -269,18 +434,86 @@ OTHER = "expected SpikesOnly, a readout, .* or a module with export_parts.*: lea
     Message(rf"network.1 \(ReLU\): {OTHER}", refused(LAYER, nn.ReLU()), TypeError),
     Message(rf"network.1.0 \(Mixed\): {OTHER}", refused(LAYER, nn.Sequential(Mixed(LAYER))), TypeError),
     Message(rf"network.0 \(SRCCell\): {OTHER}", refused(srcell.SRCCell(3, 4)), TypeError),
-    Message(
-        r"network.2 \(Linear\): expected neurons behind each weight: .*LinearReadout; srcell.onnx.export writes any",
-        refused(LAYER, nn.Dropout(), nn.Linear(4, 2)),
-        TypeError,
+    *(
+        Message(
+            rf"network.1 \(Linear\): expected an SRC, a LinearReadout or nothing after it, .*, got network.2{name}",
+            refused(first, nn.Linear(4, 4), after),
+        )
+        for first, after, name in (
+            (LAYER, SpikesOnly(Delay(4, 3)), r".layer \(Delay\)"),
+            (LAYER, VOTES, r" \(LeakyReadout\)"),
+            (SpikesOnly(IntegerSRC(3, 4)), SpikesOnly(IntegerSRC(4, 4)), r".layer \(IntegerSRC\)"),
+            (LAYER, SpikesOnly(SRCConv2d(1, 4, 2)), r".layer \(SRCConv2d\)"),
+        )
     ),
     Message(
-        r"network.0.layer \(SRCConv2d\): expected fully connected layers: convolutions cannot be exported yet",
-        refused(SpikesOnly(SRCConv2d(1, 2, 3)), nn.Flatten(2)),
+        r"network.1 \(Linear\): expected bias=False before network.2 \(LinearReadout\), whose sum .*, got True",
+        refused(LAYER, nn.Linear(4, 3), LinearReadout(3, 2)),
     ),
     Message(
-        r"network.layers.0 \(SRCConv2d\): expected fully connected layers",
-        refused_alone(Classifier((1, 3, 3), [SRCConv2d(1, 4, 3), SRC(4, 4)], LeakyReadout(2, 2))),
+        r"network.1 \(Linear\): expected 4 inputs, as network.0.layer \(SRC\) gives, got 5",
+        refused(LAYER, nn.Linear(5, 3)),
+    ),
+    Message(
+        r"network.2.layer \(SRC\): expected 3 inputs, as network.1 \(Linear\) gives, got 4",
+        refused(LAYER, nn.Linear(4, 3), SpikesOnly(SRC(4, 4))),
+    ),
+    Message(
+        r"network.1 \(Linear\): expected weights of torch.float32, got torch.float64",
+        refused(LAYER, nn.Linear(4, 3, dtype=torch.float64)),
+    ),
+    Message(
+        r"network.2.layer \(SRC\): expected batch_first=False beside network.0.layer \(Delay\), .*, got True",
+        refused(SpikesOnly(Delay(3, 2)), nn.Linear(3, 4), SpikesOnly(SRC(4, 4, batch_first=True))),
+    ),
+    Message(
+        r"network.0.layer \(SRCConv2d\): expected nn.Unflatten\(2, \(C, H, W\)\) or maps before it, got an input of "
+        "any shape: pass input_shape",
+        refused(CONV, nn.Flatten(2)),
+    ),
+    Message(
+        r"network.1.layer \(SRCConv2d\): expected nn.Unflatten\(2, \(C, H, W\)\) or maps .*, got 4 inputs",
+        refused(LAYER, CONV),
+    ),
+    Message(
+        r"network.1.layer \(SRCConv2d\): expected 3 channels, as network.0 \(Unflatten\) gives, got 2",
+        refused(nn.Unflatten(2, (3, 5, 5)), CONV),
+    ),
+    Message(
+        r"network.1.layer \(SRCConv2d\): expected from 1 to .* inputs and neurons, .* got a map \(4, 3, 0\) of an "
+        r"input \(2, 5, 2\)",
+        refused(nn.Unflatten(2, (2, 5, 2)), CONV),
+    ),
+    Message(
+        r"network.1.layer \(SRCConv2d\): expected from 1 to 16777216 inputs and neurons, and sizes up to 1048576, got "
+        r"a map \(4, 2998, 2998\)",
+        refused(nn.Unflatten(2, (2, 3000, 3000)), CONV),
+    ),
+    Message(
+        r"network.2.layer \(SRC\): expected 36 inputs, as network.1.layer \(SRCConv2d\) gives, got 4",
+        refused(nn.Unflatten(2, (2, 5, 5)), CONV, SpikesOnly(SRC(4, 4))),
+    ),
+    Message(
+        r"network.0 \(Unflatten\): expected nn.Unflatten\(2, \(C, H, W\)\), got Unflatten\(dim=1",
+        refused(nn.Unflatten(1, (2, 5, 5)), CONV),
+    ),
+    Message(
+        r"network.0 \(Unflatten\): expected nn.Unflatten\(2, \(C, H, W\)\), got",
+        refused(nn.Unflatten(2, (10, 5)), CONV),
+    ),
+    *(
+        Message(expected, lambda shape=shape: export(nn.Sequential(CONV), "/nowhere/net.srcell", shape), kind)
+        for expected, shape, kind in (
+            (r"input_shape: expected \(C, H, W\), got \(2, 5\)", (2, 5), ValueError),
+            (r"input_shape: expected \(C, H, W\), got 25", 25, ValueError),
+            (r"input_shape: .*got float", (2, 5.0, 5), TypeError),
+            (r"input_shape: expected an int in \[1, 1048576\], got 0", (2, 0, 5), ValueError),
+            (
+                r"network.0.layer \(SRCConv2d\): expected 3 channels, as input_shape .* gives, got 2",
+                (3, 5, 5),
+                ValueError,
+            ),
+        )
     ),
     *(
         Message(
@@ -355,8 +588,8 @@ OTHER = "expected SpikesOnly, a readout, .* or a module with export_parts.*: lea
         r"network.1 \(LinearReadout\): expected a window of at most 131072 steps for 2048 neurons, got 131073",
         refused(SpikesOnly(SRC(1, 2048)), LinearReadout(2048, 2, window=2**17 + 1)),
     ),
-    Message(r"network \(Sequential\): expected at least one SRC or IntegerSRC, got none", refused(nn.Identity())),
-    Message(r"network \(LeakyReadout\): expected at least one SRC", refused_alone(VOTES)),
+    Message(r"network \(Sequential\): expected at least one layer of neurons, got none", refused(nn.Identity())),
+    Message(r"network \(LeakyReadout\): expected at least one layer", refused_alone(VOTES)),
     Message(
         r"network.1.layer \(SRC\): expected inputs and neurons in every layer, got \(0, 4\)",
         refused(LAYER, SpikesOnly(SRC(4, 0))),

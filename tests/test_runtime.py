@@ -18,15 +18,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import srcell
 from fuzz.draws import corrupted
-from srcell import SRC, EventBatch, data, runtime
+from srcell import SRC, EventBatch, SpikesOnly, SRCConv2d, data, runtime
 from srcell.cli import main
 from srcell.evaluation import evaluate
 from srcell.export import export
-from srcell.models import IntegerClassifier, SRCClassifier, SRCConvClassifier
+from srcell.models import IntegerClassifier, SRCClassifier
 from support.imports import output_without
 from support.processes import ISAS, IsaProcess
 from support.refusals import Message, Refusal, refusals
@@ -178,7 +178,7 @@ def test_spikes_are_bit_identical_to_the_layers(name: str, graded: bool) -> None
 
 def test_integer_networks_take_only_binary_spikes() -> None:
     net = loaded("integers")
-    assert net.layers == [(784, 100, False, True, False, 0)] and net.nbytes == 2 * 784 * 100
+    assert net.layers == [(784, 100, False, True, False, 0, None)] and net.nbytes == 2 * 784 * 100
     events = events_for(net)
     ones = EventBatch(
         events.offsets, events.indices, torch.ones(events.num_events), shape=events.shape, lengths=events.lengths
@@ -721,8 +721,39 @@ def integers_with_delays() -> bytes:
     return save({**load(content), **first}, {**split(content)[0]["__metadata__"], "version": "3"})
 
 
+def map_file(sizes: list[int] | dict[int, int] | None = None, version: str = "4", **tensors: Tensor) -> bytes:
+    """The file of a convolutional layer with other sizes, a list or by their number, and other tensors."""
+    from safetensors.torch import load, save
+
+    content = MAPPED
+    numbers = load(content)
+    if isinstance(sizes, dict):
+        for k, size in sizes.items():
+            numbers["layers.0.convolution"][k] = size
+    elif sizes is not None:
+        numbers["layers.0.convolution"] = torch.tensor(sizes, dtype=torch.int32)
+    numbers |= {f"layers.0.{name}": x for name, x in tensors.items()}
+    return save(numbers, {**split(content)[0]["__metadata__"], "version": version})
+
+
+def two_maps(*sizes: list[int]) -> bytes:
+    """The file of two layers of one kernel of one weight, with these channels and sizes of the inputs and maps."""
+    from safetensors.torch import load, save
+
+    layer, tensors = load(MAPPED), {}
+    del layer["layers.0.initial"]
+    for k, of_layer in enumerate(sizes):
+        layer["layers.0.weight"] = torch.zeros(1, of_layer[0], 1, 1)
+        layer["layers.0.convolution"] = torch.tensor([*of_layer, 1, 1, 0, 0, 1, 1], dtype=torch.int32)
+        layer["layers.0.bias"] = torch.zeros(1)
+        tensors |= {name.replace(".0.", f".{k}."): x.clone() for name, x in layer.items()}
+    return save(tensors, {"format": "srcell.network", "version": "4", "readout": "none"})
+
+
 SMALL = bytes_of(SRCClassifier(3, [2], 2, lateral=True, readout="linear"))
 RESONANT = bytes_of(SRCClassifier(3, [2], 2, omega=0.3, readout="linear"))
+MAPPED = bytes_of(nn.Sequential(nn.Unflatten(2, (2, 4, 4)), SpikesOnly(SRCConv2d(2, 4, 3, initial_state="rest"))))
+LINEAR = bytes_of(nn.Sequential(nn.Linear(3, 2), SpikesOnly(SRC(2, 4)), nn.Linear(4, 2)))
 DELAYED = bytes_of(SRCClassifier(3, [2], 2, lateral=True, readout="linear", input_delay=5, taps=2, lateral_delay=300))
 
 
@@ -742,7 +773,7 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
         ("header: expected tensors that follow one another", sharing_bytes),
         ("header: expected tensors that cover the whole file", lambda: SMALL + b"\0"),
         ("format: expected 'srcell.network'", lambda: altered(format="x")),
-        ("version: expected 1, 2 or 3, got '4': written by a newer srcell", lambda: altered(version="4")),
+        ("version: expected 1, 2, 3 or 4, got '5': written by a newer srcell", lambda: altered(version="5")),
         ("layers.0.omega: expected none in a file of version 1", lambda: altered({"layers.0.omega": torch.ones(1)})),
         ("layers.0.delays: expected none in a file of version 2", lambda: delayed_file(torch.ones(28, 1), version="2")),
         (
@@ -804,8 +835,66 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
             "layers.0.omega: expected 1 or 40 values, got 39",
             lambda: altered({"layers.0.omega": torch.ones(39)}, version="2"),
         ),
-        ("version: expected 1, 2 or 3", lambda: altered(version="1\n2")),
-        ("version: expected 1, 2 or 3", lambda: altered(version="\U0001f600")),
+        ("version: expected 1, 2, 3 or 4", lambda: altered(version="1\n2")),
+        ("version: expected 1, 2, 3 or 4", lambda: altered(version="\U0001f600")),
+        ("layers.0.convolution: expected none in a file of version 3", lambda: map_file(version="3")),
+        (
+            "layers.0.constant: expected none in a file of version 3",
+            lambda: altered({"layers.0.constant": torch.ones(40)}, version="3"),
+        ),
+        (
+            r"layers.0.constant: expected F32 \(40\), got F32 \(1\)",
+            lambda: altered({"layers.0.constant": torch.ones(1)}, version="4"),
+        ),
+        (r"layers.0.weight: expected F32 \(any, any, any, any\)", lambda: map_file(weight=torch.zeros(4, 2))),
+        (r"layers.0.convolution: expected I32 \(11\)", lambda: map_file([1, 4, 4])),
+        *(
+            (f"layers.0.convolution: expected {name} in {bounds}, got {got}", lambda k=k, got=got: map_file({k: got}))
+            for k, name, bounds, got in (
+                (0, "channels", r"\[1, 1048576\]", 0),
+                (4, "width of the map", r"\[1, 1048576\]", -1),
+                (6, "stride_x", r"\[1, 1048576\]", 0),
+                (7, "padding_top", r"\[0, 1048576\]", -1),
+                (10, "dilation_x", r"\[1, 1048576\]", 2**20 + 1),
+            )
+        ),
+        *(
+            (
+                r"layers.0.weight: expected groups of 2 channels and of as many maps, got .*",
+                lambda w=w: map_file(weight=w),
+            )
+            for w in (
+                torch.zeros(4, 3, 3, 3),
+                torch.zeros(3, 1, 3, 3),
+                torch.zeros(4, 0, 3, 3),
+                torch.zeros(0, 2, 3, 3),
+            )
+        ),
+        *(
+            (
+                "layers.0.convolution: expected at most 16777216 inputs, and as many neurons",
+                lambda sizes=sizes: map_file(sizes),
+            )
+            for sizes in ({1: 2**20, 2: 2**20}, {3: 2**20, 4: 2**20}, {3: 2**20, 4: 2**4})
+        ),
+        (
+            r"layers.0.weight: expected a kernel of at most 2\^22 / size of the input rows and columns",
+            lambda: map_file({1: 2**20}, weight=torch.zeros(4, 2, 5, 1)),
+        ),
+        (  # each layer alone would fit
+            "layers.1.convolution: expected at most 16777216 neurons in maps, in all layers together, got 20971520",
+            lambda: two_maps([1, 1, 2**20, 10, 2**20], [1, 10, 2**20, 10, 2**20]),
+        ),
+        (
+            "layers.1.convolution: expected the 16 neurons of the layer below as inputs, got 18",
+            lambda: two_maps([1, 4, 4, 4, 4], [2, 3, 3, 3, 3]),
+        ),
+        (
+            "layers.0.bias: expected 1 or 4 values, got 16",
+            lambda: map_file(bias=torch.zeros(16)),
+        ),
+        (r"layers.0.initial: expected F32 \(3, 4\)", lambda: map_file(initial=torch.zeros(3, 16))),
+        ("header: expected 10 tensors", lambda: map_file(lateral=torch.zeros(4, 4))),
         ("header: expected 'readout' among the metadata", lambda: altered(readout=None)),
         ("readout: expected none, votes or linear, got 'x'", lambda: altered(readout="x")),
         ("readout: expected none, votes or linear", lambda: altered(readout="x\ny" + "z" * 1000)),
@@ -849,7 +938,7 @@ def test_a_missing_file_raises_file_not_found(tmp_path: Path) -> None:
 @given(st.randoms(use_true_random=False))
 def test_altered_files_are_refused_in_one_line_or_read(draw: random.Random) -> None:
     try:
-        net = runtime.Network(corrupted(draw, draw.choice([SMALL, RESONANT, DELAYED])))
+        net = runtime.Network(corrupted(draw, draw.choice([SMALL, RESONANT, DELAYED, MAPPED, LINEAR])))
     except ValueError as error:
         assert "\n" not in str(error)
         return
@@ -859,12 +948,10 @@ def test_altered_files_are_refused_in_one_line_or_read(draw: random.Random) -> N
 
 def test_networks_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.srcell"
-    with pytest.raises(TypeError, match=r"^network \(Linear\): expected neurons behind each weight: "):
-        export(torch.nn.Linear(2, 2), path)
+    with pytest.raises(ValueError, match=r"^network \(Linear\): expected at least one layer of neurons, got none"):
+        export(nn.Linear(2, 2), path)
     with pytest.raises(ValueError, match=r"expected inputs and neurons in every layer, got \(2, 0\)"):
         export(SRC(0, 2), path)
-    with pytest.raises(ValueError, match="convolutions cannot be exported yet"):
-        export(SRCConvClassifier((1, 8, 8), [2], [4], 2), path)
     with pytest.raises(ValueError, match=r"network \(SRC\): expected weights of torch.float32, got torch.float64"):
         export(SRC(3, 2, dtype=torch.float64), path)
     assert not list(tmp_path.iterdir())

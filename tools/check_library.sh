@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds and installs libsrcell, builds the C example against the installed package, with the shared and the static
-# library, and compares its output on three networks, one of them resonant, one with delays, with srcell.runtime's.
-# PYTHON is a Python with srcell and safetensors. Before that, unless it cross-compiles, it runs the commands of
+# library, and compares its output with srcell.runtime's: on three networks, one of them resonant, one with delays, and
+# on those that tests/test_export_networks.py composes of modules.
+# PYTHON is a Python with srcell[test]. Before that, unless it cross-compiles, it runs the commands of
 # docs/howto/runtime.md on a copy of the tracked files.
 #
 #     tools/check_library.sh FOLDER [options of cmake]
@@ -51,19 +52,33 @@ if readelf -d "$library" | grep -E 'NEEDED.*(stdc\+\+|gcc_s|python|torch|omp)' >
     exit 1
 fi
 
-"$PYTHON" - "$folder" <<'END'
+PYTHONPATH=tests "$PYTHON" - "$folder" <<'END'
 import sys
+from pathlib import Path
+
 import numpy as np
 import torch
 from srcell import runtime, spread_frequencies
 from srcell.models import SRCClassifier
+from test_export_networks import composed
 
 folder = sys.argv[1]
 torch.manual_seed(0)
+
+
+def expect(name, steps):
+    """Write the steps, and what the example prints for them."""
+    stream = runtime.load(f"{folder}/{name}.srcell").stream()
+    with open(f"{folder}/{name}.steps", "w") as lines, open(f"{folder}/{name}.expected", "w") as expected:
+        for number, step in enumerate(steps, start=1):
+            lines.write(" ".join(map(str, step.nonzero()[0])) + "\n")
+            stream.step(step)
+            if number % 20 == 0:
+                logits = stream.logits()[0]
+                expected.write(f"step {number}: class {logits.argmax()}, logit {logits.max():.9g}\n")
+
+
 steps = np.random.default_rng(0).random((100, 64)) < 0.1
-with open(f"{folder}/steps", "w") as lines:
-    for step in steps:
-        lines.write(" ".join(map(str, step.nonzero()[0])) + "\n")
 for name, options in (
     ("net", {}),
     ("resonant", {"omega": spread_frequencies(0.05, 2)}),
@@ -71,13 +86,11 @@ for name, options in (
 ):
     network = SRCClassifier(64, [40], 10, lateral=True, initial_state="rest", **options)
     network.export(f"{folder}/{name}.srcell")
-    stream = runtime.load(f"{folder}/{name}.srcell").stream()
-    with open(f"{folder}/{name}.expected", "w") as expected:
-        for number, step in enumerate(steps, start=1):
-            stream.step(step)
-            if number % 20 == 0:
-                logits = stream.logits()[0]
-                expected.write(f"step {number}: class {logits.argmax()}, logit {logits.max():.9g}\n")
+    expect(name, steps)
+for number, (content, events) in enumerate(composed().values()):
+    if runtime.Network(content).num_classes:
+        Path(f"{folder}/composed-{number}.srcell").write_bytes(content)
+        expect(f"composed-{number}", events.to_dense()[:, 0].numpy() != 0)
 END
 for kind in srcell static; do
     sed "s/srcell::srcell/srcell::$kind/; s/LANGUAGES C/LANGUAGES C CXX/" examples/c/CMakeLists.txt >"$folder/CMakeLists.txt"
@@ -87,11 +100,13 @@ for kind in srcell static; do
     cmake -S "$folder" -B "$folder/$kind" "${options[@]}" -DCMAKE_PREFIX_PATH="$(realpath "$folder/installed")" \
         -DCMAKE_C_FLAGS="-std=c99 -pedantic -Wall -Wextra -Werror" >/dev/null
     cmake --build "$folder/$kind" >/dev/null
-    for name in net resonant delayed; do
-        ${RUN:-} "$folder/$kind/control" "$folder/$name.srcell" <"$folder/steps" | diff "$folder/$name.expected" -
+    for network in "$folder"/*.srcell; do
+        name=${network%.srcell}
+        ${RUN:-} "$folder/$kind/control" "$network" <"$name.steps" | diff "$name.expected" -
     done
     ${RUN:-} "$folder/$kind/interface" "$folder"/{resonant,net,delayed}.srcell
     if ${RUN:-} "$folder/$kind/control" "$folder/net.expected" </dev/null 2>"$folder/error"; then exit 1; fi
     grep -q 'net.expected: expected a safetensors file' "$folder/error"
 done
-echo "library: $(wc -l <<<"$exported") functions, the example gives what srcell.runtime gives"
+networks=$(find "$folder" -maxdepth 1 -name '*.srcell' | wc -l)
+echo "library: $(wc -l <<<"$exported") functions, with $networks networks the example gives what srcell.runtime gives"

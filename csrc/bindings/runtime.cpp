@@ -41,7 +41,7 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
         value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
     Array<float> logits({batch, network.readout().classes});
     Array<int64_t> events(static_cast<py::ssize_t>(network.layers().size() + 1));
-    Array<int64_t> arrivals({static_cast<py::ssize_t>(network.layers().size()), py::ssize_t{2}});
+    Array<int64_t> operations(static_cast<py::ssize_t>(network.layers().size()));
     std::vector<float*> written(network.layers().size());
     py::list spikes;
     for (const size_t layer : wanted) {
@@ -55,12 +55,12 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
         {offsets.data(), indices.data(), data_of(values), static_cast<int64_t>(indices.size()), network.inputs()},
         data_of(lengths)};
     const NetworkOutput output = {logits.mutable_data(), written.data(), counts ? events.mutable_data() : nullptr,
-                                  counts ? arrivals.mutable_data() : nullptr};
+                                  counts ? operations.mutable_data() : nullptr};
     {
         const ReleasedGil release;
         network.run(input, output, threads);
     }
-    return py::make_tuple(logits, spikes, events, arrivals);
+    return py::make_tuple(logits, spikes, events, operations);
 }
 
 Array<float> spikes_of(const Stream& stream) {
@@ -111,11 +111,18 @@ py::str decoded(const std::string& text) {
         PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
 }
 
+// The sizes (channels, height, width) of the map that a layer's neurons form, or None.
+py::object map_of(const NetworkLayer& layer) {
+    if (!layer.convolution()) return py::none();
+    return py::make_tuple(layer.convolution()->out_channels(), layer.convolution()->sizes()[3],
+                          layer.convolution()->sizes()[4]);
+}
+
 py::list layers_of(const Network& network) {
     py::list made;
     for (const NetworkLayer& layer : network.layers())
         made.append(py::make_tuple(layer.inputs, layer.neurons, layer.lateral(), layer.is_integer(), layer.resonates(),
-                                   layer.longest_delay()));
+                                   layer.longest_delay(), map_of(layer)));
     return made;
 }
 

@@ -25,21 +25,49 @@ namespace {
 
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
 constexpr int kMaxThreads = 1024;
-// The versions of a network's file; the second has a layer that resonates, and the third may have one and has delays.
-constexpr const char *kVersion = "1", *kResonantVersion = "2", *kDelayedVersion = "3";
+// The versions of a network's file: the second may have layers that resonate, the third delays as well, and the fourth
+// convolutions and constant currents as well.
+constexpr const char* kVersions[] = {"1", "2", "3", "4"};
+constexpr int kResonantVersion = 2, kDelayedVersion = 3, kMapVersion = 4;
 // The most elements of a layer's spikes that a run holds at a time, unless one sample has more.
 constexpr int64_t kChunkElements = int64_t(1) << 22;
 
-// The values of one parameter: one for the layer, or one for each neuron.
-std::vector<float> parameter_of(const TensorFile& file, const std::string& name, int k, int64_t neurons) {
+int version_of(const TensorFile& file) {
+    const std::string& text = text_of(file, "version");
+    const auto found = std::find(std::begin(kVersions), std::end(kVersions), text);
+    if (found == std::end(kVersions))
+        throw FileError("version: expected 1, 2, 3 or 4, got '" + shown(text) + "': written by a newer srcell");
+    return static_cast<int>(found - std::begin(kVersions)) + 1;
+}
+
+// Throws unless a file may have what a later version brought.
+void check_version(int version, int least, const std::string& name) {
+    if (version < least) throw FileError(name + ": expected none in a file of version " + kVersions[version - 1]);
+}
+
+// Repeats each of the `rows` times N / places elements `places` times: neurons at all places share a channel's.
+template <class T>
+std::vector<T> over_places(std::vector<T> values, int64_t places) {
+    if (places == 1) return values;
+    std::vector<T> made;
+    made.reserve(values.size() * static_cast<size_t>(places));
+    for (const T value : values) made.insert(made.end(), static_cast<size_t>(places), value);
+    return made;
+}
+
+// The values of one parameter: one for the layer, or one for each neuron or, where neurons share a channel, for each
+// channel.
+std::vector<float> parameter_of(const TensorFile& file, const std::string& name, int k, int64_t neurons,
+                                int64_t places) {
     std::vector<float> values = numbers_of<float>(file, name, {-1});
-    if (values.size() != 1 && static_cast<int64_t>(values.size()) != neurons)
-        throw FileError(name + ": expected 1 or " + std::to_string(neurons) + " values, got " +
+    const int64_t channels = neurons / places;
+    if (values.size() != 1 && static_cast<int64_t>(values.size()) != channels)
+        throw FileError(name + ": expected 1 or " + std::to_string(channels) + " values, got " +
                         std::to_string(values.size()));
     for (const float value : values)
         if (const char* expected = expected_of_parameter(k, value, true))
             throw FileError(name + ": expected " + expected);
-    return values;
+    return values.size() == 1 ? values : over_places(std::move(values), places);
 }
 
 IntegerCell integer_cell_of(const TensorFile& file, const std::string& name) {
@@ -53,11 +81,11 @@ IntegerCell integer_cell_of(const TensorFile& file, const std::string& name) {
     return cell;
 }
 
-// The initial state (3, N) in a file as bytes, or none.
+// The initial state (3, N) in a file as bytes, or none; in the file (3, N / places).
 template <class T>
-std::vector<char> initial_of(const TensorFile& file, const std::string& name, int64_t neurons) {
+std::vector<char> initial_of(const TensorFile& file, const std::string& name, int64_t neurons, int64_t places = 1) {
     if (!file.tensors.count(name)) return {};
-    const std::vector<T> values = numbers_of<T>(file, name, {3, neurons});
+    const std::vector<T> values = over_places(numbers_of<T>(file, name, {3, neurons / places}), places);
     std::vector<char> made(values.size() * sizeof(T));
     std::memcpy(made.data(), values.data(), made.size());
     return made;
@@ -74,6 +102,7 @@ NetworkLayer sized_layer(const TensorFile& file, const std::string& prefix, int6
     weight = numbers_of<T>(file, name, {-1, columns});
     const std::vector<int64_t>& shape = file.tensors.at(name).shape;
     made.neurons = shape[0], made.columns = shape[1], made.inputs = made.columns / made.delays.taps;
+    made.constant = false;
     if (made.neurons < 1 || made.columns < 1 || made.neurons > kMaxNeurons || made.columns > kMaxNeurons)
         throw FileError(name + ": expected from 1 to 2^31 neurons and inputs, got " + shape_text(shape));
     return made;
@@ -105,17 +134,27 @@ NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix,
     return made;
 }
 
-NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs, const Kernels& kernels) {
+// Appends a column to a matrix of as many rows.
+std::vector<float> with_column(const std::vector<float>& matrix, const std::vector<float>& column) {
+    std::vector<float> made;
+    made.reserve(matrix.size() + column.size());
+    const size_t columns = matrix.size() / column.size();
+    for (size_t row = 0; row < column.size(); ++row) {
+        made.insert(made.end(), matrix.data() + row * columns, matrix.data() + (row + 1) * columns);
+        made.push_back(column[row]);
+    }
+    return made;
+}
+
+// Reads a layer's weights and packs them.
+NetworkLayer packed_layer(const TensorFile& file, const std::string& prefix, int64_t inputs, const Kernels& kernels,
+                          FloatNeurons& neurons) {
     std::vector<float> weight;
     NetworkLayer made = sized_layer(file, prefix, inputs, weight);
-    FloatNeurons neurons;
-    const bool resonant = file.tensors.count(prefix + kParameterNames[kOmega]);
-    for (int k = 0; k < parameters_of(resonant); ++k) {
-        std::vector<float>& values = neurons.parameters[k];
-        values = parameter_of(file, prefix + kParameterNames[k], k, made.neurons);
-        neurons.cell.of[k] = {values.data(), values.size() == 1 ? 0 : 1, 0};
+    if (file.tensors.count(prefix + "constant")) {
+        weight = with_column(weight, numbers_of<float>(file, prefix + "constant", {made.neurons}));
+        made.constant = true, ++made.columns;
     }
-    if (resonant) neurons.turn = OwnTurn<float>(kernels, neurons.cell, made.neurons);
     auto p = packing<EventsForward<float>>(made);
     neurons.weight = Aligned<float>(event_tiles(made.neurons) * made.columns * p.packed_width());
     p.weight = weight.data();
@@ -127,8 +166,35 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
         kernels.f32.pack_lateral({lateral.data(), neurons.lateral.data(), false, false}, p.shape);
         neurons.delays = StoredDelays::of(file, prefix + "lateral_delays", made.neurons, 1);
     }
+    return made;
+}
+
+// A layer of neurons that form a map.
+NetworkLayer map_layer(const TensorFile& file, const std::string& prefix, int64_t inputs, FloatNeurons& neurons) {
+    const Convolution& read = neurons.convolution.emplace(Convolution::of(file, prefix));
+    if (inputs >= 0 && read.inputs() != inputs)
+        throw FileError(prefix + "convolution: expected the " + std::to_string(inputs) +
+                        " neurons of the layer below as inputs, got " + std::to_string(read.inputs()));
+    NetworkLayer made = {};
+    made.inputs = made.columns = read.inputs(), made.neurons = read.neurons();
+    return made;
+}
+
+NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs, const Kernels& kernels) {
+    FloatNeurons neurons;
+    const bool is_map = file.tensors.count(prefix + "convolution");
+    NetworkLayer made =
+        is_map ? map_layer(file, prefix, inputs, neurons) : packed_layer(file, prefix, inputs, kernels, neurons);
+    const int64_t places = is_map ? neurons.convolution->positions() : 1;  // that share parameters
+    const bool resonant = file.tensors.count(prefix + kParameterNames[kOmega]);
+    for (int k = 0; k < parameters_of(resonant); ++k) {
+        std::vector<float>& values = neurons.parameters[k];
+        values = parameter_of(file, prefix + kParameterNames[k], k, made.neurons, places);
+        neurons.cell.of[k] = {values.data(), values.size() == 1 ? 0 : 1, 0};
+    }
+    if (resonant) neurons.turn = OwnTurn<float>(kernels, neurons.cell, made.neurons);
     made.kind = std::move(neurons);
-    made.initial = initial_of<float>(file, prefix + "initial", made.neurons);
+    made.initial = initial_of<float>(file, prefix + "initial", made.neurons, places);
     return made;
 }
 
@@ -163,6 +229,9 @@ void add_to(uint64_t& sum, const FloatNeurons& neurons) {
     add_to(sum, neurons.lateral);
     for (const float omega : neurons.parameters[kOmega]) add_to(sum, bits_of(omega));
     add_to(sum, neurons.delays, 'l');
+    if (!neurons.convolution) return;
+    add_to(sum, neurons.convolution->weight());
+    for (const int32_t size : neurons.convolution->sizes()) add_to(sum, size);
 }
 
 void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.weight); }
@@ -198,9 +267,9 @@ Fault fault_of(const NetworkInput& input) {
 }
 
 // Checks what the kernels do not check. The kernels of layers check the offsets and indices of the samples that they
-// get; those of delays do not.
-void check_events(const NetworkInput& input, bool delayed) {
-    if (delayed) {
+// get, unless the events are `rewritten` before: with delays, or with a constant input.
+void check_events(const NetworkInput& input, bool rewritten) {
+    if (rewritten) {
         if (fault_of(input) != Fault::kNone) explain(input);
         return;
     }
@@ -308,12 +377,9 @@ struct ReadoutJob {
 
 Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     if (text_of(file, "format") != "srcell.network") throw FileError("format: expected 'srcell.network'");
-    const std::string& version = text_of(file, "version");
-    if (version != kVersion && version != kResonantVersion && version != kDelayedVersion)
-        throw FileError(std::string("version: expected ") + kVersion + ", " + kResonantVersion + " or " +
-                        kDelayedVersion + ", got '" + shown(version) + "': written by a newer srcell");
+    const int version = version_of(file);
     size_t used = 0;
-    int64_t room = 0;
+    int64_t room = 0, in_maps = 0;
     for (int64_t k = 0, inputs = -1;
          k < kMaxLayers && (!k || file.tensors.count("layers." + std::to_string(k) + ".weight")); ++k) {
         const std::string prefix = "layers." + std::to_string(k) + ".";
@@ -323,15 +389,22 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         if (layer.is_integer() != layers_.front().is_integer())
             throw FileError(prefix + "weight: expected layers that are all of floats, or all of integers");
         inputs = layer.neurons;
-        if (layer.resonates() && version == kVersion)
-            throw FileError(prefix + "omega: expected none in a file of version " + version);
+        if (layer.resonates()) check_version(version, kResonantVersion, prefix + "omega");
+        if (layer.convolution()) {
+            check_version(version, kMapVersion, prefix + "convolution");
+            in_maps += layer.neurons;
+            if (in_maps > kMostInMaps)
+                throw FileError(prefix + "convolution: expected at most " + std::to_string(kMostInMaps) +
+                                " neurons in maps, in all layers together, got " + std::to_string(in_maps));
+        }
         room += layer.delays.room() + layer.lateral_delays().room();
         if (room > kMostRoom)
             throw FileError(prefix + "delays: expected at most " + std::to_string(kMostRoom) +
                             " numbers on their way to a sample, in all layers together, got " + std::to_string(room));
-        if (layer.delayed() && version != kDelayedVersion)
-            throw FileError(prefix + "delays: expected none in a file of version " + version);
-        used += 1 + (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(layer.resonates()))) + layer.lateral() +
+        if (layer.delayed()) check_version(version, kDelayedVersion, prefix + "delays");
+        if (layer.constant) check_version(version, kMapVersion, prefix + "constant");
+        used += 1 + (layer.convolution() != nullptr) + layer.constant +
+                (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(layer.resonates()))) + layer.lateral() +
                 !layer.initial.empty() + layer.delays.tensors() + layer.lateral_delays().tensors();
     }
     readout_ = Readout::of(file, outputs());
@@ -355,6 +428,21 @@ const StoredDelays& NetworkLayer::lateral_delays() const {
     return neurons ? neurons->delays : none;
 }
 
+const Convolution* NetworkLayer::convolution() const {
+    const auto* neurons = std::get_if<FloatNeurons>(&kind);
+    return neurons && neurons->convolution ? &*neurons->convolution : nullptr;
+}
+
+int64_t NetworkLayer::weights() const {
+    if (convolution()) return convolution()->weights();
+    return columns * neurons + (lateral() ? neurons * neurons : 0);
+}
+
+int64_t NetworkLayer::memory_bytes(const Kernels& kernels, int64_t batch) const {
+    if (convolution()) return batch * neurons * static_cast<int64_t>(sizeof(float));
+    return lateral() ? kernels.f32.lateral_forward_memory(neurons) : 0;
+}
+
 int64_t Network::widest() const {
     int64_t most = 0;
     for (const NetworkLayer& layer : layers_) most = std::max(most, layer.neurons);
@@ -372,14 +460,40 @@ bool Network::delayed() const {
 int64_t Network::bytes() const {
     auto bytes = static_cast<int64_t>((readout_.weight.size() + readout_.bias.size()) * sizeof(float));
     for (const NetworkLayer& layer : layers_) {
-        int64_t numbers = layer.columns * layer.neurons + (layer.lateral() ? layer.neurons * layer.neurons : 0);
+        int64_t numbers = layer.weights();
         for (const StoredDelays* delays : {&layer.delays, &layer.lateral_delays()})
             numbers += static_cast<int64_t>(delays->first.size() + delays->factors.size());
         if (const auto* neurons = std::get_if<FloatNeurons>(&layer.kind))
-            for (const auto& values : neurons->parameters) numbers += static_cast<int64_t>(values.size());
+            for (const auto& values : neurons->parameters)
+                numbers += ceil_div(static_cast<int64_t>(values.size()), layer.places());  // once for each channel
         bytes += numbers * layer.state_bytes(1) / (layer.states() * layer.neurons);
     }
     return bytes;
+}
+
+void WithConstant::reserve(int64_t rows, int64_t events) {
+    offsets_.resize(static_cast<size_t>(rows + 1));
+    if (const auto most = static_cast<size_t>(events + rows); indices_.size() < most)
+        indices_.resize(most), values_.resize(most);
+}
+
+Events<float> WithConstant::append(const ScanShape& shape, const Events<float>& events) {
+    const int64_t rows = shape.batch * shape.steps, most = events.count + rows;
+    reserve(rows, events.count);
+    int64_t at = 0;
+    for (int64_t row = 0; row < rows; ++row) {
+        const EventRange range = events_of_row(events, row);
+        const int64_t size = std::min(range.size(), most - rows + row - at);  // the array may be altered meanwhile
+        offsets_[static_cast<size_t>(row)] = at;
+        std::copy_n(events.indices + range.begin, size, indices_.data() + at);
+        if (events.values) std::copy_n(events.values + range.begin, size, values_.data() + at);
+        at += size;
+        if (shape.lengths && row % shape.steps >= read_once(shape.lengths + row / shape.steps)) continue;
+        if (events.values) values_[static_cast<size_t>(at)] = 1;
+        indices_[static_cast<size_t>(at++)] = static_cast<int32_t>(events.inputs);
+    }
+    offsets_.back() = at;
+    return {offsets_.data(), indices_.data(), events.values ? values_.data() : nullptr, at, events.inputs + 1};
 }
 
 void leave_out_ones(const NetworkLayer& layer, Events<float>& events) {
@@ -407,6 +521,19 @@ bool IntegerNeurons::run(const Kernels& kernels, const LayerInput& input, const 
     return kernels.integer_forward(p) < 0;
 }
 
+bool FloatNeurons::run_map(const Kernels& kernels, const LayerInput& input, const CellForward<float>& cells) const {
+    const ScanShape& shape = input.shape;
+    const Block<float> own(input.memory ? 0 : shape.steps * shape.batch * shape.neurons);
+    float* const current = input.memory ? static_cast<float*>(input.memory) : own.data();
+    // The array of the spikes is free until the neurons run.
+    if (!convolution->currents(shape, input.events, cells.spikes, current)) return false;
+    ScanForward<float> p = {};
+    static_cast<CellForward<float>&>(p) = cells;
+    p.current = current;
+    kernels.f32.scan_forward(p);
+    return true;
+}
+
 bool FloatNeurons::run(const Kernels& kernels, const LayerInput& input, const float* before, float* spikes,
                        float* after) const {
     const int64_t plane = input.shape.batch * input.shape.neurons;
@@ -418,6 +545,7 @@ bool FloatNeurons::run(const Kernels& kernels, const LayerInput& input, const fl
     p.i = after, p.h = after + plane, p.hs = after + 2 * plane;
     p.turn = turn.view();
     if (resonate()) p.q0 = before + 3 * plane, p.q = after + 3 * plane;
+    if (convolution) return run_map(kernels, input, p);
     p.events = input.events;
     p.packed_weight = weight.data();
     p.packed = true;
@@ -478,10 +606,10 @@ void Network::run(const NetworkInput& input, const NetworkOutput& output, int th
     const PlainArithmetic plain;
     count_rows(input.steps, input.batch);
     if (!input.steps && readout_.kind == Readout::kNone) return;  // without steps B may have any size
-    check_events(input, bool(layers_.front().delays));
+    check_events(input, layers_.front().delays || layers_.front().constant);
     if (output.events) {
         std::fill(output.events, output.events + 1 + layers_.size(), 0);
-        std::fill(output.arrivals, output.arrivals + 2 * layers_.size(), 0);
+        std::fill(output.operations, output.operations + layers_.size(), 0);
         output.events[0] = input.events.count;
     }
     threads = std::clamp(threads, 1, kMaxThreads);
@@ -500,6 +628,7 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
     Block<float> spikes;
     std::optional<ListedEvents<float>> listed;
     std::optional<DelayedInput> delayed;
+    WithConstant with_constant;
     Events<float> events = part_of(input, first, batch, offsets);
     for (size_t k = 0; k < layers_.size(); ++k) {
         const NetworkLayer& layer = layers_[k];
@@ -510,9 +639,12 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
         layer.initial_state(batch, states.data());
         leave_out_ones(layer, events);
         if (layer.delays) events = delayed.emplace(*kernels_, shape, events, layer.delays).events();
-        if (output.arrivals) output.arrivals[2 * k] += events.count;
+        if (layer.constant) events = with_constant.append(shape, events);
         const LayerInput given = {shape, events, nullptr, nullptr};
         if (!layer.run(*kernels_, given, states.data(), spikes.data(), states.data() + state)) explain(input);
+        if (output.operations)
+            output.operations[k] +=
+                layer.convolution() ? layer.convolution()->operations(events) : events.count * layer.neurons;
         if (output.spikes && output.spikes[k])
             for (int64_t t = 0; t < steps; ++t)
                 std::copy(spikes.data() + t * plane, spikes.data() + (t + 1) * plane,
@@ -525,7 +657,8 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
         output.events[k + 1] += events.count;
         if (!layer.lateral()) continue;
         const StoredDelays& delays = layer.lateral_delays();
-        output.arrivals[2 * k + 1] += delays ? DelayedInput::count(*kernels_, shape, events, delays) : events.count;
+        output.operations[k] +=
+            layer.neurons * (delays ? DelayedInput::count(*kernels_, shape, events, delays) : events.count);
     }
     if (!output.logits || readout_.kind == Readout::kNone) return;
     const Block<double> sums(batch * readout_.neurons);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "../cpu/kernels.h"
 #include "../cpu/turn.h"
 #include "aligned.h"
+#include "convolution.h"
 #include "delays.h"
 #include "readout.h"
 #include "tensor_file.h"
@@ -27,7 +29,7 @@ struct LayerInput {
     ScanShape shape;
     Events<float> events;  // at the weights: delayed ones have arrived
     // Of a stream's step: the spikes that arrive through delayed recurrent weights, or null without delays; and the
-    // memory of LateralForward. Both are null in a run.
+    // memory that the layer says it needs. Both are null in a run.
     const Events<float>* arrivals;
     void* memory;
 };
@@ -35,7 +37,8 @@ struct LayerInput {
 // A layer's float neurons in the form that the kernels take, with their weights packed once.
 struct FloatNeurons {
     using Number = float;
-    Aligned<float> weight;                       // (event_tiles(N), K, event_tile_width(N))
+    Aligned<float> weight;                       // (event_tiles(N), K, event_tile_width(N)), or empty
+    std::optional<Convolution> convolution;      // instead of the weight
     Aligned<float> lateral;                      // recurrent weights (N, lateral_width(N)), or empty
     std::vector<float> parameters[kParameters];  // one element, or N; no omega unless they resonate
     CellParameters<float> cell;                  // points to the parameters
@@ -43,6 +46,7 @@ struct FloatNeurons {
     StoredDelays delays;                         // of the spikes on their way through recurrent weights
 
     bool resonate() const { return !turn.empty(); }
+    bool run_map(const Kernels& kernels, const LayerInput& input, const CellForward<float>& cells) const;
     bool run(const Kernels& kernels, const LayerInput& input, const float* before, float* spikes, float* after) const;
 };
 
@@ -58,19 +62,29 @@ struct IntegerNeurons {
 };
 
 struct NetworkLayer {
-    int64_t inputs, columns, neurons;  // the weight is (neurons, columns): a column for each tap of each input
-    StoredDelays delays;               // of the inputs
+    // A column for each tap of each input, and a last one for a constant current: a dense weight is (neurons, columns).
+    int64_t inputs, columns, neurons;
+    StoredDelays delays;  // of the inputs
+    bool constant;        // the last column acts at every step
     std::variant<FloatNeurons, IntegerNeurons> kind;
     std::vector<char> initial;  // (3, N): i, h and hs before the first step; empty: zero; q is always zero
 
     bool is_integer() const { return std::holds_alternative<IntegerNeurons>(kind); }
     bool lateral() const { return !is_integer() && std::get<FloatNeurons>(kind).lateral.size() > 0; }
     bool resonates() const { return !is_integer() && std::get<FloatNeurons>(kind).resonate(); }
+    // The convolution before the neurons, or null.
+    const Convolution* convolution() const;
+    // Neurons that share their weights and parameters: those of a channel, otherwise 1.
+    int64_t places() const { return convolution() ? convolution()->positions() : 1; }
     // The delays of recurrent weights; without terms if there are none.
     const StoredDelays& lateral_delays() const;
     // The most steps from the departure of an input or of a spike to its arrival, 0 without delays.
     int64_t longest_delay() const { return std::max(delays.longest, lateral_delays().longest); }
     bool delayed() const { return delays || lateral_delays(); }
+    // The weights of the layer, recurrent ones included.
+    int64_t weights() const;
+    // Bytes of memory that a step of a stream needs beside the states.
+    int64_t memory_bytes(const Kernels& kernels, int64_t batch) const;
     // Arrays of a state: i, h, hs and, if the neurons resonate, q.
     int64_t states() const { return resonates() ? 4 : 3; }
     // The bytes of a state (states(), B, N).
@@ -82,6 +96,20 @@ struct NetworkLayer {
     // Runs the layer over B samples, from the state `before` to the state `after`, and writes its spikes (T, B, N).
     // Returns whether the events were valid.
     bool run(const Kernels& kernels, LayerInput input, const char* before, float* spikes, char* after) const;
+};
+
+// Events of B rows or of B samples with one more input, which is active with value 1 at every step, last in its row.
+class WithConstant {
+  public:
+    // Makes room for rows and events, before a stream that allocates nothing.
+    void reserve(int64_t rows, int64_t events);
+    // The events must be valid; what is returned lives as long as this object, until the next call.
+    Events<float> append(const ScanShape& shape, const Events<float>& events);
+
+  private:
+    std::vector<int64_t> offsets_;
+    std::vector<int32_t> indices_;
+    std::vector<float> values_;
 };
 
 // For a layer of integer neurons: replaces event values that are all 1 by null, and throws std::invalid_argument for
@@ -100,8 +128,8 @@ struct NetworkOutput {
     float* logits;         // (B, C)
     float* const* spikes;  // for each layer (T, B, N), or null
     // Numbers over all samples; both or neither of the pointers are null.
-    int64_t* events;    // (1 + layers,): events of the input and of each layer
-    int64_t* arrivals;  // (layers, 2): events that arrive at the layer's weights, and at its recurrent weights
+    int64_t* events;      // (1 + layers,): events of the input and of each layer
+    int64_t* operations;  // (layers,): weights through which the events of a layer pass, recurrent ones included
 };
 
 // The number of rows, B * T. Throws std::invalid_argument for negative sizes or an overflow.
@@ -183,8 +211,9 @@ class Stream {
     struct Part {
         Aligned<char> state[2];    // before and after a step; they swap roles
         Aligned<float> spikes[2];  // (B, N); swapped as well
-        Aligned<char> memory;      // scratch of a layer with recurrent weights
+        Aligned<char> memory;      // scratch of a layer, of memory_bytes()
         DelayLine inputs, own;     // of the layer's inputs, and of its spikes on their way through recurrent weights
+        WithConstant constant;     // the inputs of a layer that has one
     };
     // Event rows listed from a dense array (B, K).
     struct Rows {

@@ -18,7 +18,7 @@ namespace {
         "events: expected ascending offsets, and indices from 0 to the number of inputs less 1");
 }
 
-// Checks events before they pass a delay line, which does not check them.
+// Checks events before they are rewritten: by a delay line, or with a constant input.
 void check_rows(const Events<float>& events, int64_t batch) {
     const FoundFault found = find_fault(
         {events.offsets, events.indices, nullptr, nullptr, nullptr, 1, batch, events.inputs, events.count, 1});
@@ -45,10 +45,11 @@ Stream::Stream(const Network& network, int64_t batch)
         const int64_t state = layer.state_bytes(batch);
         Part part = {{Aligned<char>(state), Aligned<char>(state)},
                      {Aligned<float>(plane), Aligned<float>(plane)},
-                     {},
+                     Aligned<char>(layer.memory_bytes(network.kernels(), batch)),
                      DelayLine(layer.delays, batch, DelayLine::kByDeparture),
-                     DelayLine(layer.lateral_delays(), batch, DelayLine::kBySource)};
-        if (layer.lateral()) part.memory = Aligned<char>(network.kernels().f32.lateral_forward_memory(layer.neurons));
+                     DelayLine(layer.lateral_delays(), batch, DelayLine::kBySource),
+                     {}};
+        if (layer.constant) part.constant.reserve(batch, batch * layer.columns);
         parts_.push_back(std::move(part));
     }
     const int64_t most = std::max(network.inputs(), network.widest());
@@ -78,7 +79,7 @@ Events<float> Stream::rows_of(const float* elements, int64_t inputs) {
 
 void Stream::advance(Events<float> events) {
     leave_out_ones(network_.layers().front(), events);
-    if (parts_.front().inputs) check_rows(events, batch_);
+    if (parts_.front().inputs || network_.layers().front().constant) check_rows(events, batch_);
     const ScanShape shape = {1, batch_, 0, nullptr, 1};
     for (size_t k = 0; k < parts_.size(); ++k) {
         Part& part = parts_[k];
@@ -86,6 +87,7 @@ void Stream::advance(Events<float> events) {
         const char* const before = part.state[now_].data();
         Events<float> own = {};
         if (part.inputs) events = part.inputs.pass(events);
+        if (layer.constant) events = part.constant.append(shape, events);
         if (part.own) own = part.own.pass_spikes(reinterpret_cast<const float*>(before) + batch_ * layer.neurons);
         const LayerInput input = {shape, events, part.own ? &own : nullptr, part.memory.data()};
         if (!layer.run(network_.kernels(), input, before, part.spikes[1 - now_].data(), part.state[1 - now_].data()))

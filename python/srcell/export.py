@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ._arguments import describe
+from ._arguments import as_int, describe
 from ._files import write_output
 from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SpikesOnly, SRCConv2d
 
-FORMAT, VERSION, RESONANT_VERSION, DELAYED_VERSION = "srcell.network", "1", "2", "3"
+FORMAT = "srcell.network"
+VERSION, RESONANT_VERSION, DELAYED_VERSION, MAP_VERSION = "1", "2", "3", "4"
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 MOST_WINDOW, MOST_RECENT = 2**20, 2**28  # steps, and spikes of a window; the limits in csrc/runtime/readout.cpp
+MOST_IN_MAPS, MOST_SIZE = 2**24, 2**20  # neurons in maps, and a size of a map; the limits in csrc/runtime/convolution.*
 
-LAYERS, READOUTS = (SRC, IntegerSRC), (LeakyReadout, LinearReadout)
+LAYERS, READOUTS = (SRC, IntegerSRC, SRCConv2d), (LeakyReadout, LinearReadout)
 # Modules that pass on their input unchanged, at least in evaluation mode.
 LEFT_OUT = (
     nn.Identity,
@@ -35,7 +39,7 @@ LEFT_OUT = (
 )
 
 
-def export(network: nn.Module, path: str | Path) -> None:
+def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | None = None) -> None:
     """Write a network to a file, by convention ``NAME.srcell``.
 
     The file holds the network as it computes in evaluation mode; the mode that the network is in does not matter. Its
@@ -54,21 +58,31 @@ def export(network: nn.Module, path: str | Path) -> None:
     term, of factor 1. The weight is (N, K M). Recurrent weights have ``lateral_delays.first`` (N, 1) and
     ``lateral_delays.factors`` (N, 1, terms).
 
+    An ``nn.Linear`` is multiplied into the weight of the layer or readout behind it; the current that its bias makes at
+    every step is that layer's ``constant`` (N,). A convolutional layer has ``weight`` (O, C / groups, kernel height,
+    kernel width), the other tensors with O, its channels, instead of N, and ``convolution``, eleven int32: channels,
+    height and width of the input; height and width of the map of neurons; stride; rows and columns of zeros before the
+    first; and dilation, each vertical and then horizontal. With constants or convolutions ``version`` is 4.
+
     Args:
         network: an ``SRC`` or ``IntegerSRC``; a classifier; an ``nn.Sequential`` of ``SpikesOnly`` (of an ``SRC``,
-            ``IntegerSRC`` or ``Delay``), a readout at the end, ``nn.Flatten(2)``, dropout, ``nn.Identity`` and further
-            ``nn.Sequential``; or a module with a method ``export_parts()``. It returns the modules that compute the
-            same one after another; a layer or a ``Delay`` among them needs no ``SpikesOnly``.
+            ``SRCConv2d``, ``IntegerSRC`` or ``Delay``), ``nn.Linear``, a readout at the end, ``nn.Flatten(2)``,
+            ``nn.Unflatten(2, (C, H, W))``, dropout, ``nn.Identity`` and further ``nn.Sequential``; or a module with a
+            method ``export_parts()``. It returns the modules that compute the same one after another; a layer or a
+            ``Delay`` among them needs no ``SpikesOnly``.
         path: the file to write; an existing one is replaced, whole or not at all.
+        input_shape: (C, H, W) of the network's input at one step of one sample, if a convolution comes first; a
+            classifier knows it.
 
     Raises:
         TypeError: the network contains another module, or an ``nn.Sequential`` a layer without ``SpikesOnly``; the
             message has its place and class.
         ValueError: modules that do not fit one another or the file, with the place of the first one: another number of
             inputs, a ``Delay`` before anything but an ``SRC``, a module after a readout, float and integer neurons in
-            one network, another ``batch_first``, a ``Flatten`` that does not start at dimension 2, a convolutional
-            layer, a layer without inputs or neurons, weights that are not float32, a readout's window of more than
-            2^20 steps or 2^28 spikes. Or so many layers (about 1,700) that the file's header would exceed 1 MiB.
+            one network, a ``Linear`` before what cannot take it in, another ``batch_first``, a ``Flatten`` that does
+            not start at dimension 2, a convolution whose input has no height and width, more than 2^24 neurons in
+            maps, a layer without inputs or neurons, weights that are not float32, a readout's window of more than 2^20
+            steps or 2^28 spikes. Or so many layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
 
     Example:
@@ -85,20 +99,24 @@ def export(network: nn.Module, path: str | Path) -> None:
     from safetensors.torch import save
 
     parts = list(parts_of(Part("network", network)))
-    for part, following in zip(parts, [*parts[1:], None], strict=False):
-        check_neighbours(part, following)
-    layers = list(exported_layers(parts))
+    if input_shape is not None:
+        parts.insert(0, Part("input_shape", _unflatten(input_shape)))
+    check_parts(parts)
+    layers, linear = exported_layers(parts)
     if not layers:
-        raise ValueError(f"{Part('network', network)}: expected at least one SRC or IntegerSRC, got none")
+        raise ValueError(f"{Part('network', network)}: expected at least one layer of neurons, got none")
     tensors = {f"layers.{k}.{name}": tensor for k, layer in enumerate(layers) for name, tensor in layer.items()}
     texts = {"format": FORMAT, "version": VERSION, "readout": "none"}
     if any("omega" in layer for layer in layers):
         texts["version"] = RESONANT_VERSION
     if any(".first" in name for name in tensors):
         texts["version"] = DELAYED_VERSION
-    if isinstance(parts[-1].module, READOUTS):
-        check_window(parts[-1])
-        of_readout, texts["readout"] = describe_readout(parts[-1].module)
+    if any("convolution" in layer or "constant" in layer for layer in layers):
+        texts["version"] = MAP_VERSION
+    last = parts[-1]
+    if linear is not None or isinstance(last.module, READOUTS):
+        check_window(last)
+        of_readout, texts["readout"] = describe_readout(last, linear)
         tensors |= of_readout
     encoder = getattr(network, "encoder", None)
     if dataclasses.is_dataclass(encoder) and not isinstance(encoder, type):
@@ -120,12 +138,16 @@ class Part(NamedTuple):
 
 
 def parts_of(part: Part) -> Iterator[Part]:
-    """The layers, delays and readouts that a module consists of, in the order in which it calls them."""
+    """The layers, delays, maps and readouts that a module consists of, in the order in which it calls them."""
     place, module = part
     if (offered := _offered_parts(part)) is not None:
         for inner in offered:
             yield from parts_of(inner)
-    elif _is_one_of(module, (*LAYERS, Delay, *READOUTS)):
+    elif _is_one_of(module, (*LAYERS, Delay, nn.Linear, *READOUTS)):
+        yield part
+    elif _is_one_of(module, (nn.Unflatten,)):
+        if module.dim != 2 or len(module.unflattened_size) != 3 or isinstance(module.unflattened_size[0], tuple):
+            raise ValueError(f"{part}: expected nn.Unflatten(2, (C, H, W)), got {module}")
         yield part
     elif _is_one_of(module, (SpikesOnly,)):
         yield from parts_of(Part(f"{place}.layer", module.layer))
@@ -159,7 +181,8 @@ def _offered_parts(part: Part) -> list[Part] | None:
             raise TypeError(f"{place}.export_parts(): expected a sequence of modules, got {describe(offered)}")
         offered = list(offered)
     elif hasattr(module, "src_layers"):
-        offered = [x for x in (module.delay, *module.src_layers(), module.readout) if x is not None]
+        maps = [nn.Unflatten(2, module.input_shape)] if len(module.input_shape) == 3 else []
+        offered = [x for x in (*maps, module.delay, *module.src_layers(), module.readout) if x is not None]
     else:
         return None
     names = {id(inner): f"{place}.{name}" for name, inner in module.named_modules() if name}
@@ -172,42 +195,83 @@ def _offered_parts(part: Part) -> list[Part] | None:
 
 def _refusal_of(part: Part) -> Exception:
     """The error for a module that cannot be exported."""
-    if isinstance(part.module, SRCConv2d):  # a ValueError, because networks of run folders may have them
-        return ValueError(
-            f"{part}: expected fully connected layers: convolutions cannot be exported yet, but srcell.onnx.export "
-            "writes them"
-        )
-    if isinstance(part.module, nn.Linear):
-        return TypeError(
-            f"{part}: expected neurons behind each weight: the weights of a layer are in the SRC itself, those of a "
-            "readout in a LinearReadout; srcell.onnx.export writes any Linear"
-        )
     return TypeError(
-        f"{part}: expected SpikesOnly, a readout, nn.Flatten(2), dropout or a module with export_parts(): leave it "
-        "out, or let export_parts() return the layers inside it"
+        f"{part}: expected SpikesOnly, a readout, nn.Linear, nn.Flatten(2), dropout or a module with export_parts(): "
+        "leave it out, or let export_parts() return the layers inside it"
     )
 
 
-def check_neighbours(part: Part, following: Part | None) -> None:
-    """Raise unless a part can be followed by another one, or by the end of the network, None."""
-    if isinstance(part.module, Delay) and (following is None or not isinstance(following.module, SRC)):
+def _unflatten(input_shape: Sequence[int]) -> nn.Unflatten:
+    """The input's shape as the module that gives the runtime's input that shape."""
+    if not isinstance(input_shape, Sequence) or len(input_shape) != 3:
+        raise ValueError(f"input_shape: expected (C, H, W), got {input_shape!r}")
+    return nn.Unflatten(2, tuple(as_int("input_shape", size, MOST_SIZE, minimum=1) for size in input_shape))
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise unless each part can be followed by the next, and the last one by the end of the network."""
+    computing = [part for part in parts if not isinstance(part.module, nn.Unflatten)]
+    for number, part in enumerate(computing, start=1):
+        _check_kinds(part, computing[number] if number < len(computing) else None)
+    ordered = [part for part in computing if not isinstance(part.module, nn.Linear)]
+    for part, following in pairwise(ordered):
+        by_sample = [getattr(each.module, "batch_first", False) for each in (part, following)]
+        if by_sample[0] != by_sample[1]:
+            wrong, beside = (part, following) if by_sample[0] else (following, part)
+            raise ValueError(f"{wrong}: expected batch_first=False beside {beside}, which takes (T, B, ...), got True")
+    before: Part | None = None
+    shape: tuple[int, ...] | None = None
+    for part in parts:
+        shape, before = _shape_after(part, shape, before), part
+
+
+def _check_kinds(part: Part, following: Part | None) -> None:
+    """Raise unless a part can be followed by one of another's kind, or by the end of the network, None."""
+    after = following and following.module
+    if isinstance(part.module, Delay) and not isinstance(after, SRC | nn.Linear):
         raise ValueError(f"{part}: expected an SRC after it, whose inputs it delays, got {following or 'nothing'}")
     if following is None:
         return
     if isinstance(part.module, READOUTS):
         raise ValueError(f"{part}: expected a readout at the end of the network, got {following} after it")
+    if isinstance(part.module, nn.Linear):
+        if not isinstance(after, SRC | nn.Linear | LinearReadout):
+            raise ValueError(
+                f"{part}: expected an SRC, a LinearReadout or nothing after it, whose weights take it in, got "
+                f"{following}"
+            )
+        if isinstance(after, LinearReadout) and part.module.bias is not None and after.alpha:
+            raise ValueError(
+                f"{part}: expected bias=False before {following}, whose sum over the steps it would change, got True"
+            )
+        return
     of_integers = [isinstance(each.module, IntegerSRC) for each in (part, following)]
-    if not isinstance(following.module, READOUTS) and of_integers[0] != of_integers[1]:
+    if not isinstance(following.module, (*READOUTS, nn.Linear)) and of_integers[0] != of_integers[1]:
         kind, other = ("integer", "float") if of_integers[0] else ("float", "integer")
         got = "a Delay, which only float neurons take" if isinstance(following.module, Delay) else f"{other} neurons"
         raise ValueError(f"{following}: expected {kind} neurons as in {part}, because a file holds one kind, got {got}")
-    by_sample = [getattr(each.module, "batch_first", False) for each in (part, following)]
-    if by_sample[0] != by_sample[1]:
-        wrong, beside = (part, following) if by_sample[0] else (following, part)
-        raise ValueError(f"{wrong}: expected batch_first=False beside {beside}, which takes (T, B, ...), got True")
-    given, taken = _outputs_of(part.module), _inputs_of(following.module)
-    if given != taken:
-        raise ValueError(f"{following}: expected {given} inputs, as {part} gives, got {taken}")
+
+
+def _shape_after(part: Part, shape: tuple[int, ...] | None, before: Part | None) -> tuple[int, ...] | None:
+    """The shape of a part's output at one step of one sample, of an input of that shape; raise if it does not fit."""
+    module = part.module
+    if isinstance(module, SRCConv2d):
+        if shape is None or len(shape) != 3:
+            got = "an input of any shape: pass input_shape to export" if shape is None else f"{prod(shape)} inputs"
+            raise ValueError(f"{part}: expected nn.Unflatten(2, (C, H, W)) or maps before it, got {got}")
+        if shape[0] != module.in_channels:
+            raise ValueError(f"{part}: expected {shape[0]} channels, as {before} gives, got {module.in_channels}")
+        channels, out = module.out_channels, module.geometry(*shape[1:])[3:5]
+        if 0 in out or max(prod(shape), channels * prod(out)) > MOST_IN_MAPS or max(*shape, *out) > MOST_SIZE:
+            raise ValueError(
+                f"{part}: expected from 1 to {MOST_IN_MAPS} inputs and neurons, and sizes up to {MOST_SIZE}, got a map "
+                f"{(channels, *out)} of an input {shape}"
+            )
+        return channels, *out
+    taken = prod(module.unflattened_size) if isinstance(module, nn.Unflatten) else _inputs_of(module)
+    if shape is not None and prod(shape) != taken:
+        raise ValueError(f"{part}: expected {prod(shape)} inputs, as {before} gives, got {taken}")
+    return tuple(module.unflattened_size) if isinstance(module, nn.Unflatten) else (_outputs_of(module),)
 
 
 def check_window(part: Part) -> None:
@@ -223,30 +287,76 @@ def _inputs_of(module: Any) -> int:
         return module.linear.in_features
     if isinstance(module, LeakyReadout):
         return module.num_classes * module.neurons_per_class
+    if isinstance(module, nn.Linear):
+        return module.in_features
     inputs: int = module.inputs if isinstance(module, Delay) else module.input_size
     return inputs
 
 
 def _outputs_of(module: Any) -> int:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, READOUTS):
+        return module.num_classes
     outputs: int = module.inputs * module.taps if isinstance(module, Delay) else module.hidden_size
     return outputs
 
 
-def exported_layers(parts: Iterable[Part]) -> Iterator[dict[str, Tensor]]:
-    """The tensors of each layer; a layer's have those of a ``Delay`` before it."""
+class _LinearMap(NamedTuple):
+    """What the ``nn.Linear`` since the last layer compute together: weight (M, K) and bias (M,), in float64."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, linear: nn.Linear, before: _LinearMap | None) -> _LinearMap:
+        weight = linear.weight.detach().double().cpu()
+        bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().double().cpu()
+        return cls(weight, bias) if before is None else cls(weight @ before.weight, bias + weight @ before.bias)
+
+    def into(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """What a weight (N, M) makes of this map's outputs: (N, K) of its inputs, and the constant (N,); float32."""
+        weight = weight.detach().double().cpu()
+        return (weight @ self.weight).float(), (weight @ self.bias).float()
+
+
+def exported_layers(parts: Iterable[Part]) -> tuple[list[dict[str, Tensor]], _LinearMap | None]:
+    """The tensors of each layer, and the linear map after the last one, if there is one.
+
+    A layer's tensors have those of a ``Delay`` before it, and its weights take in each ``nn.Linear`` before it.
+    """
+    made: list[dict[str, Tensor]] = []
     delays: dict[str, Tensor] = {}
+    linear: _LinearMap | None = None
+    shape: tuple[int, ...] | None = None
     for part in parts:
-        if isinstance(part.module, Delay):
-            delays = part.module.exported()
-        elif isinstance(part.module, LAYERS):
-            for layer in part.module.exported():
-                shape, dtype = tuple(layer["weight"].shape), layer["weight"].dtype
-                if 0 in shape:
-                    raise ValueError(f"{part}: expected inputs and neurons in every layer, got {shape}")
-                if dtype not in (torch.float32, torch.int16):
-                    raise ValueError(f"{part}: expected weights of torch.float32, got {dtype}")
-                yield layer | delays
-                delays = {}
+        module, shape_before = part.module, shape
+        shape = _shape_after(part, shape, None)
+        if isinstance(module, Delay):
+            delays = module.exported()
+        elif isinstance(module, nn.Linear):
+            _check_numbers(part, module.weight)
+            linear = _LinearMap.of(module, linear)
+        elif isinstance(module, LAYERS):
+            for layer in module.exported():
+                _check_numbers(part, layer["weight"])
+                if isinstance(module, SRCConv2d):
+                    assert shape_before is not None  # _shape_after has checked it
+                    layer["convolution"] = torch.tensor(module.geometry(*shape_before[1:]), dtype=torch.int32)
+                elif linear is not None:
+                    layer["weight"], constant = linear.into(layer["weight"])
+                    layer |= {"constant": constant} if constant.any() else {}
+                made.append(layer | delays)
+                delays, linear = {}, None
+    return made, linear
+
+
+def _check_numbers(part: Part, weight: Tensor) -> None:
+    shape, dtype = tuple(weight.shape), weight.dtype
+    if 0 in shape:
+        raise ValueError(f"{part}: expected inputs and neurons in every layer, got {shape}")
+    if dtype not in (torch.float32, torch.int16):
+        raise ValueError(f"{part}: expected weights of torch.float32, got {dtype}")
 
 
 def _with_sorted_header(content: bytes) -> bytes:
@@ -259,12 +369,23 @@ def _with_sorted_header(content: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
-def describe_readout(readout: LeakyReadout | LinearReadout) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors of a readout, and its kind: "linear" or "votes"."""
+def describe_readout(part: Part, linear: _LinearMap | None) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of a readout after a linear map, and its kind: "linear" or "votes".
+
+    A linear map alone, at the end of a network, is a readout of each step.
+    """
+    readout = part.module
     if isinstance(readout, LinearReadout):
         constants = [readout.alpha, readout.window]
-        numbers = {"weight": readout.linear.weight, "bias": readout.linear.bias}
-        tensors, kind = {name: x.detach().float().cpu().contiguous() for name, x in numbers.items()}, "linear"
+        weight, bias = readout.linear.weight.detach(), readout.linear.bias.detach()
+        if linear is not None:
+            weight, constant = linear.into(weight)
+            bias = bias.float().cpu() + constant  # of the last step: check_parts has refused any other
+        numbers = {"weight": weight, "bias": bias}
+        tensors, kind = {name: x.float().cpu().contiguous() for name, x in numbers.items()}, "linear"
+    elif linear is not None:
+        constants, kind = [0.0, 0.0], "linear"
+        tensors = {"weight": linear.weight.float().contiguous(), "bias": linear.bias.float()}
     else:
         constants = [readout.num_classes, readout.alpha, readout.inhibition, readout.temperature]
         tensors, kind = {}, "votes"

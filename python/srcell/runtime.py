@@ -74,7 +74,8 @@ class Events(NamedTuple):
 class LayerSizes(NamedTuple):
     """The sizes of a layer, and whether it has recurrent ("lateral") weights, has integer neurons, and resonates.
 
-    ``max_delay`` is the most steps for which an input or a spike of the layer is delayed; 0 without delays.
+    ``max_delay`` is the most steps for which an input or a spike of the layer is delayed; 0 without delays. ``map`` is
+    (channels, height, width) of the map that the neurons of a convolutional layer form; otherwise None.
     """
 
     inputs: int
@@ -83,6 +84,7 @@ class LayerSizes(NamedTuple):
     integer: bool
     resonant: bool = False
     max_delay: int = 0
+    map: tuple[int, int, int] | None = None
 
 
 class LayerCounts(NamedTuple):
@@ -161,12 +163,12 @@ class Network:
         and bytes, if it has recurrent ("lateral") weights.
         """
         arrays = _arrays(events, self.input_size)
-        *_, found, arrivals = self._run(arrays, threads, counts=True)
+        *_, found, passed = self._run(arrays, threads, counts=True)
         taken = float(arrays.steps * arrays.batch if arrays.lengths is None else arrays.lengths.sum())
         samples = max(arrays.batch, 1)
         made = []
         for k, layer in enumerate(self.layers):
-            operations = float(arrivals[k].sum()) * layer.neurons
+            operations = float(passed[k])
             bytes_read = (2 if layer.integer else 4) * operations
             counts = (float(found[k]), operations, taken * layer.neurons, bytes_read)
             made.append(LayerCounts(*(count / samples for count in counts)))
@@ -205,8 +207,8 @@ class Network:
     ) -> tuple[Floats, list[Floats], NDArray[np.int64], NDArray[np.int64]]:
         """The logits, the spikes of the ``wanted`` layers, and numbers over all samples.
 
-        The numbers are the events of the input and of each layer, (1 + layers,), and the events that arrive at each
-        layer's weights and at its recurrent weights, (layers, 2).
+        The numbers are the events of the input and of each layer, (1 + layers,), and the weights through which the
+        events of each layer pass, (layers,).
         """
         threads = (os.cpu_count() or 1) if threads is None else _int("threads", threads)
         if threads < 1:

@@ -13,7 +13,7 @@ async function digest(array) {
 }
 
 /** For each case the hashes of its spikes (T, B, N), from one call and step by step, and its logits. */
-export async function trains(runtime, cases) {
+async function trains(runtime, cases) {
   const made = {};
   for (const [name, given] of Object.entries(cases)) {
     const network = runtime.network(bytes(given.network));
@@ -46,13 +46,13 @@ function streamed(network, { steps, batch, offsets, indices, values }) {
 }
 
 /** The events that the encoder makes from images; pixels are float32 in base64. */
-export function encoded(runtime, { pixels, inputs, settings }) {
+function encoded(runtime, { pixels, inputs, settings }) {
   const { offsets, indices } = runtime.encodeRate(numbers(Float32Array, pixels), inputs, settings);
   return { offsets: Array.from(offsets), indices: Array.from(indices) };
 }
 
 /** The messages of refused calls, and the spikes of a valid step after them. */
-export function refusals(runtime, { network, images }) {
+function refusals(runtime, { network, images }) {
   const read = runtime.network(bytes(network)), stream = read.stream();
   const texts = [
     () => runtime.network(new Uint8Array(20)),
@@ -84,11 +84,16 @@ export function refusals(runtime, { network, images }) {
   return { texts, found };
 }
 
+/** What all cases give; those of the networks go through trains(). */
+export async function results(runtime, given) {
+  return { trains: await trains(runtime, given.trains), composed: await trains(runtime, given.composed),
+    encoded: encoded(runtime, given.encoded), refusals: refusals(runtime, given.refusals) };
+}
+
 if (globalThis.process?.argv[1]?.endsWith("trains.js")) {
   const { readFile } = await import("node:fs/promises");
   const [cases, script, module] = process.argv.slice(2);
   const { load } = await import(script);
   const given = JSON.parse(await readFile(cases)), runtime = await load(await readFile(module));
-  console.log(JSON.stringify({ trains: await trains(runtime, given.trains), encoded: encoded(runtime, given.encoded),
-    refusals: refusals(runtime, given.refusals) }));
+  console.log(JSON.stringify(await results(runtime, given)));
 }

@@ -43,12 +43,15 @@ class FileWriter {
 
 // A network with weights that are integers over powers of two, so that the spikes are the same wherever it is made.
 // With delays the inputs of every layer have three taps, interpolated over four steps; recurrent spikes have whole
-// delays in even layers and interpolated ones in odd layers.
-enum class FileDelays { kNone, kAll, kRecurrent };
+// delays in even layers and interpolated ones in odd layers. With constants every layer has a constant current; with a
+// map the first layer is a convolution from (2, 2, K / 4) inputs to (N / 10, 2, 5) neurons, and the others have
+// constants.
+enum class FileWith { kNothing, kDelays, kRecurrentDelays, kConstants, kMap };
 
 inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral, const std::string& readout,
-                                uint64_t seed = 1, bool resonant = false, FileDelays which = FileDelays::kNone) {
-    const bool of_inputs = which == FileDelays::kAll, recurrent = lateral && which != FileDelays::kNone;
+                                uint64_t seed = 1, bool resonant = false, FileWith which = FileWith::kNothing) {
+    const bool of_inputs = which == FileWith::kDelays,
+               recurrent = lateral && (of_inputs || which == FileWith::kRecurrentDelays);
     Numbers numbers(seed);
     const auto grid = [&](int64_t count, int64_t range) {
         std::vector<float> made(static_cast<size_t>(count));
@@ -63,28 +66,39 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
         if (terms > 1) file.tensor(name + ".factors", {sources, taps, terms}, grid(sources * taps * terms, 64));
     };
     file.text("format", "srcell.network");
-    file.text("version", which != FileDelays::kNone ? "3" : resonant ? "2" : "1");
+    const bool delayed = which == FileWith::kDelays || which == FileWith::kRecurrentDelays;
+    file.text("version", delayed ? "3" : which != FileWith::kNothing ? "4" : resonant ? "2" : "1");
     file.text("readout", readout);
     file.text("note", "\\\"\\u00e9\\n");
     for (size_t k = 0; k + 1 < sizes.size(); ++k) {
         const std::string prefix = "layers." + std::to_string(k) + ".";
         const int64_t inputs = of_inputs ? 3 * sizes[k] : sizes[k], neurons = sizes[k + 1];
         if (of_inputs) delays(prefix + "delays", sizes[k], 3, 4);
-        file.tensor(prefix + "weight", {neurons, inputs}, grid(neurons * inputs, 128));
-        std::vector<float> bias = grid(neurons, 16);
+        const bool map = !k && which == FileWith::kMap;
+        const int64_t channels = map ? neurons / 10 : neurons, in_group = channels % 2 ? 2 : 1;
+        if (map) {
+            file.tensor(prefix + "weight", {channels, in_group, 2, 3}, grid(channels * in_group * 6, 128));
+            file.tensor(prefix + "convolution", {11},
+                        std::vector<int32_t>{2, 2, static_cast<int32_t>(inputs / 4), 2, 5, 1, 1, 1, 2, 1, 1});
+        } else {
+            file.tensor(prefix + "weight", {neurons, inputs}, grid(neurons * inputs, 128));
+            if (which == FileWith::kConstants || which == FileWith::kMap)
+                file.tensor(prefix + "constant", {neurons}, grid(neurons, 64));
+        }
+        std::vector<float> bias = grid(channels, 16);
         for (float& x : bias) x -= 6;
-        file.tensor(prefix + "bias", {neurons}, bias);
+        file.tensor(prefix + "bias", {channels}, bias);
         const float constants[] = {0.875f, 3, 2, -7, 0.875f, 0};
         for (int p = kAlpha; p < parameters_of(false); ++p)
             file.tensor(prefix + kParameterNames[p], {1}, std::vector<float>{constants[p - kAlpha]});
         if (resonant) {
-            std::vector<float> omega = grid(k ? 1 : neurons, 64);
+            std::vector<float> omega = grid(k ? 1 : channels, 64);
             omega[0] = 0.5f;  // not all 0
             file.tensor(prefix + kParameterNames[kOmega], {static_cast<int64_t>(omega.size())}, omega);
         }
-        if (lateral) file.tensor(prefix + "lateral", {neurons, neurons}, grid(neurons * neurons, 8));
+        if (lateral && !map) file.tensor(prefix + "lateral", {neurons, neurons}, grid(neurons * neurons, 8));
         if (recurrent) delays(prefix + "lateral_delays", neurons, 1, k % 2 ? 2 : 1);
-        if (k) file.tensor(prefix + "initial", {3, neurons}, grid(3 * neurons, 32));
+        if (k || map) file.tensor(prefix + "initial", {3, channels}, grid(3 * channels, 32));
     }
     const int64_t neurons = sizes.back();
     if (readout == "votes")
@@ -128,10 +142,11 @@ struct NetworkRows {
 struct Outcome {
     Result<float> logits;
     std::vector<Result<float>> spikes;
-    std::vector<int64_t> events, arrivals;
+    std::vector<int64_t> events, operations;
 
     bool operator==(const Outcome& other) const {
-        return logits == other.logits && spikes == other.spikes && events == other.events && arrivals == other.arrivals;
+        return logits == other.logits && spikes == other.spikes && events == other.events &&
+               operations == other.operations;
     }
 };
 
@@ -150,8 +165,9 @@ inline Outcome run(const Network& network, const NetworkRows& rows, bool graded,
         spikes.emplace_back(static_cast<size_t>(rows.steps * rows.batch * layer.neurons));
     for (auto& of_layer : spikes) written.push_back(of_layer.data());
     made.events.resize(spikes.size() + 1);
-    made.arrivals.resize(2 * spikes.size());
-    network.run(rows.input(graded), {logits.data(), written.data(), made.events.data(), made.arrivals.data()}, threads);
+    made.operations.resize(spikes.size());
+    network.run(rows.input(graded), {logits.data(), written.data(), made.events.data(), made.operations.data()},
+                threads);
     made.logits = result_of(logits.data(), logits.size());
     for (const auto& of_layer : spikes) made.spikes.push_back(result_of(of_layer.data(), of_layer.size()));
     return made;

@@ -41,7 +41,7 @@ struct Case {
     bool graded;
     uint64_t hash;  // the same on x86-64 and on AArch64
     bool resonant = false;
-    FileDelays delays = FileDelays::kNone;
+    FileWith with = FileWith::kNothing;
 };
 
 const Case kCases[] = {
@@ -52,16 +52,19 @@ const Case kCases[] = {
     {{5, 1}, true, "none", false, 0x67c970eb0759d0aa},
     {{20, 150, 17}, false, "linear", true, 0xffc4723a344de94f, true},
     {{12, 140, 10}, true, "votes", false, 0xb9ccfa1ff9b24dec, true},
-    {{20, 150, 17}, false, "linear", true, 0x2e9c55aeb0b6ed9a, false, FileDelays::kAll},
-    {{12, 140, 10}, true, "votes", false, 0x37fd2169f3de0fa7, true, FileDelays::kAll},
-    {{12, 140, 10}, true, "votes", true, 0xa3bfcc4c52ae66ea, false, FileDelays::kRecurrent},
-    {{70, 20, 130}, true, "linear", true, 0x9ed849a764f5c0fe, false, FileDelays::kAll},
+    {{20, 150, 17}, false, "linear", true, 0x2e9c55aeb0b6ed9a, false, FileWith::kDelays},
+    {{12, 140, 10}, true, "votes", false, 0x37fd2169f3de0fa7, true, FileWith::kDelays},
+    {{12, 140, 10}, true, "votes", true, 0xa3bfcc4c52ae66ea, false, FileWith::kRecurrentDelays},
+    {{70, 20, 130}, true, "linear", true, 0x9ed849a764f5c0fe, false, FileWith::kDelays},
+    {{12, 140, 10}, true, "votes", true, 0x33f968b9ed3566e7, false, FileWith::kConstants},
+    {{12, 140, 30}, true, "linear", true, 0x5765113ff548d22c, true, FileWith::kMap},
+    {{24, 30, 20}, false, "votes", false, 0xa000a629db4c385f, false, FileWith::kMap},
 };
 
 void same_bits_everywhere() {
     bool all_as_written = true;
     for (const Case& c : kCases) {
-        const std::string bytes = network_file(c.sizes, c.lateral, c.readout, 1, c.resonant, c.delays);
+        const std::string bytes = network_file(c.sizes, c.lateral, c.readout, 1, c.resonant, c.with);
         const NetworkRows rows(70, 3, c.sizes.front());
         Outcome first;
         for (const Kernels* kernels : available_kernels()) {
@@ -131,8 +134,8 @@ bool refused(Call call) {
 }
 
 // A refused step changes nothing: neither the saved state nor what the following steps give.
-void invalid_events_are_refused(FileDelays delays) {
-    const Network network = network_of(network_file({12, 140, 20}, true, "votes", 1, false, delays));
+void invalid_events_are_refused(FileWith with) {
+    const Network network = network_of(network_file({12, 140, 20}, true, "votes", 1, false, with));
     Stream stream(network, 2), other(network, 2);
     std::vector<float> input(24, 1.0f);
     for (int t = 0; t < 20; ++t) stream.step_dense(input.data()), other.step_dense(input.data());
@@ -157,9 +160,10 @@ void invalid_events_are_refused(FileDelays delays) {
 #if !defined(__SANITIZE_THREAD__)
 // Another thread writes into the arrays of events during the calls: no access is out of bounds.
 void kernels_survive_events_that_change_during_a_call() {
-    for (const auto& [lateral, delays] : {std::pair(false, FileDelays::kNone), std::pair(true, FileDelays::kNone),
-                                          std::pair(true, FileDelays::kAll), std::pair(true, FileDelays::kRecurrent)}) {
-        const Network network = network_of(network_file({12, 140, 20}, lateral, "votes", 1, false, delays));
+    for (const auto& [lateral, with] : {std::pair(false, FileWith::kNothing), std::pair(true, FileWith::kNothing),
+                                        std::pair(true, FileWith::kDelays), std::pair(true, FileWith::kRecurrentDelays),
+                                        std::pair(false, FileWith::kConstants), std::pair(false, FileWith::kMap)}) {
+        const Network network = network_of(network_file({12, 140, 20}, lateral, "votes", 1, false, with));
         NetworkRows rows(40, 3, 12), step(1, 3, 12);
         std::vector<int64_t> lengths = {40, 40, 40};
         const auto count = static_cast<int64_t>(step.indices.size());
@@ -172,9 +176,9 @@ void kernels_survive_events_that_change_during_a_call() {
             std::vector<float> logits(60);
             std::vector<float*> spikes(2);
             std::vector<int64_t> events(3);
-            std::vector<int64_t> arrivals(4);
-            const bool no =
-                refused([&] { network.run(input, {logits.data(), spikes.data(), events.data(), arrivals.data()}, 1); });
+            std::vector<int64_t> operations(2);
+            const bool no = refused(
+                [&] { network.run(input, {logits.data(), spikes.data(), events.data(), operations.data()}, 1); });
             return no ? 0 : -1;
         });
         expect_both_outcomes([&] {
@@ -238,13 +242,15 @@ int main() {
     same_bits_everywhere();
     q_follows_from_the_step_before();
     streams_run_side_by_side();
-    for (const FileDelays delays : {FileDelays::kNone, FileDelays::kAll, FileDelays::kRecurrent})
-        invalid_events_are_refused(delays);
+    for (const FileWith with :
+         {FileWith::kNothing, FileWith::kDelays, FileWith::kRecurrentDelays, FileWith::kConstants, FileWith::kMap})
+        invalid_events_are_refused(with);
 #if !defined(__SANITIZE_THREAD__)
     kernels_survive_events_that_change_during_a_call();
 #endif
     encodes_images();
     for (const bool resonant : {false, true})
         altered_files_are_refused_or_run(
-            network_file({3, 2}, true, "linear", 1, resonant, resonant ? FileDelays::kAll : FileDelays::kNone));
+            network_file({3, 2}, true, "linear", 1, resonant, resonant ? FileWith::kDelays : FileWith::kNothing));
+    altered_files_are_refused_or_run(network_file({4, 10, 2}, false, "votes", 1, false, FileWith::kMap));
 }

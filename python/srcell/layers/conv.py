@@ -162,6 +162,21 @@ class SRCConv2d(Neurons):
             return self.padding
         return (None, None) if self.padding == "same" else (0, 0)
 
+    def geometry(self, height: int, width: int) -> list[int]:
+        """The numbers of an exported convolution over maps of this size.
+
+        They are: channels, height and width of the input; height and width of the map of neurons; stride, rows and
+        columns of zeros before the first, and dilation, each vertical and then horizontal. The map is empty where the
+        input is smaller than the kernel.
+        """
+        spans = [dilation * (kernel - 1) for kernel, dilation in zip(self.kernel_size, self.dilation, strict=True)]
+        # With "same", torch puts the odd one of the zeros after the last row or column.
+        zeros = [span if pad is None else 2 * pad for span, pad in zip(spans, self._pads(), strict=True)]
+        sizes = zip((height, width), zeros, spans, self.stride, strict=True)
+        out = [max((size + zero - span - 1) // stride + 1, 0) for size, zero, span, stride in sizes]
+        before = [zero // 2 for zero in zeros]
+        return [self.in_channels, height, width, *out, *self.stride, *before, *self.dilation]
+
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from the defaults."""
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
