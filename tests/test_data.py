@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from srcell import EventBatch, data, latency_encode, rate_encode
@@ -28,12 +28,18 @@ from srcell.data import (
     RateEncoding,
 )
 from srcell.data.loader import _own_message, derived_seed
-from support.refusals import Refusal, refusals
+from srcell.evaluation import evaluate
+from srcell.models import SRCClassifier
+from support.refusals import Message, Refusal, refusals
 
 
 def images(count: int = 50) -> LabelledImages:
     generator = torch.Generator().manual_seed(0)
     return LabelledImages(torch.rand(count, 4, 5, generator=generator), torch.arange(count))
+
+
+def evaluate_it(model: Any, loader: Any = None) -> object:
+    return evaluate(model, make_loader() if loader is None else loader)
 
 
 def make_loader(batch_size: int = 8, **options: Any) -> EventLoader:
@@ -129,6 +135,14 @@ def test_latencies_and_recordings_pass_through() -> None:
     Refusal("rank", lambda: make_loader(rank=1)),
     Refusal("epoch", lambda: make_loader().set_epoch(-1)),
     Refusal("first_batch", lambda: make_loader(25).set_epoch(0, first_batch=3)),
+    Message(
+        "model: expected a classifier of srcell.models, got Linear", lambda: evaluate_it(nn.Linear(20, 2)), TypeError
+    ),
+    Message(
+        "loader: expected pairs of an EventBatch and labels, .*, got a batch of a tensor",
+        lambda: evaluate_it(SRCClassifier(20, [], 2), [(torch.zeros(30, 2, 20), torch.zeros(2).long())]),
+        TypeError,
+    ),
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()

@@ -22,7 +22,7 @@ from srcell.models import IntegerClassifier, SRCClassifier, SRCConvClassifier
 from srcell.training import Observer, train
 from srcell.training.trainer import Trainer
 from support.inputs import noise
-from support.refusals import Refusal, refusals
+from support.refusals import Message, Refusal, refusals
 from support.runs import TINY, assert_equal_weights, run_to_the_end
 
 STEPS, SAMPLES, INPUTS, CLASSES = 60, 32, 20, 4
@@ -385,6 +385,11 @@ MODEL, X = nn.Linear(2, 3), spikes_in()
     Refusal("targets", lambda: srcell.diagnose(classifier(), X, [0] * SAMPLES), TypeError),
     Refusal("targets", lambda: srcell.diagnose(classifier(), X, TARGETS.float()), TypeError),
     Refusal("targets", lambda: srcell.diagnose(classifier(), X, TARGETS[:-1])),
+    Message(
+        r"targets: expected shape \(\d+,\), got \(\d+,\): layers take \(T, B, ...\), and a DataLoader "
+        r"gives \(B, T, ...\)",
+        lambda: srcell.diagnose(classifier(), X.transpose(0, 1), TARGETS),
+    ),
     Refusal("targets", lambda: srcell.diagnose(classifier(), X, TARGETS + 1)),
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:

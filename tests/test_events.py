@@ -73,8 +73,17 @@ WRONG_DTYPES: list[Any] = [torch.int64, torch.bool, torch.complex64, "float32"]
     Refusal("steps", lambda: SPIKES.truncate(1.5), TypeError),  # type: ignore[arg-type]
     Message("samples: expected at least one pair, got none", lambda: collate([])),
     *(
-        Message(r"samples: expected pairs .*, got \w+ at 1", lambda x=x: collate([PAIR, x]), TypeError)
+        Message(r"samples: expected pairs .*, got .* at 1", lambda x=x: collate([PAIR, x]), TypeError)
         for x in WRONG_PAIRS
+    ),
+    Message(
+        r"samples: expected pairs .*, got a pair of a tensor of torch.float32 and a label at 0: EventBatch\.",
+        lambda: collate([(torch.ones(4, 5), 1)]),  # type: ignore[list-item]
+        TypeError,
+    ),
+    Message(
+        r"x: expected shape \(T, B, K\), got \(4, 5\): of a single sample pass x\[:, None\]",
+        lambda: EventBatch.from_dense(torch.ones(4, 5)),
     ),
     Message("samples: expected batches of one sample, got one of 3 at 1", lambda: collate([PAIR, (SPIKES, 1)])),
     Message("batches: expected T of at most 4 and K = 5", lambda: collate([PAIR, (zeros(4, 1, 6), 1)])),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import pickle
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from srcell import EventBatch, LeakyReadout, LinearReadout, leaky_readout
+from srcell import SRC, EventBatch, LeakyReadout, LinearReadout, SpikesOnly, leaky_readout, runtime
+from srcell.export import export
 from srcell.functional.readout import CHUNK
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support import inputs
 from support.inputs import noise
-from support.refusals import BAD_LENGTHS, Refusal, refusals
+from support.refusals import BAD_LENGTHS, Message, Refusal, refusals
 
 NEURONS, CLASSES, BATCH = 6, 3, 4
 STEPS = 2 * CHUNK + 7  # two whole chunks and a part of one
@@ -180,6 +183,36 @@ def test_empty_sizes_work(readout: Readout, shape: tuple[int, ...]) -> None:
     assert again.shape == (0, shape[1], CLASSES) and torch.equal(same, state)
 
 
+@pytest.mark.parametrize("make", [LinearReadout, LeakyReadout])
+def test_a_readout_can_take_samples_first_and_give_every_step(make: Any) -> None:
+    torch.manual_seed(0)
+    spikes, lengths = noise(1, STEPS, BATCH, 6).float(), torch.tensor(LENGTHS)
+    sizes = (3, 2) if make is LeakyReadout else (6, 2)
+    plain, other = make(*sizes), make(*sizes, batch_first=True, every_step=True)
+    other.load_state_dict(plain.state_dict())
+    assert torch.equal(other(spikes.transpose(0, 1), every_step=False), plain(spikes))
+    expected, state = plain(spikes, lengths, every_step=True, return_state=True)
+    logits, same = other(spikes.transpose(0, 1), lengths, return_state=True)
+    assert torch.equal(logits, expected.transpose(0, 1)) and torch.equal(state, same)
+    assert torch.equal(
+        pickle.loads(pickle.dumps(other))(spikes.transpose(0, 1)), plain(spikes, every_step=True).transpose(0, 1)
+    )
+    assert ", batch_first=True, every_step=True" in repr(other) and "first" not in repr(plain)
+
+
+def test_samples_first_through_a_whole_network() -> None:
+    network = nn.Sequential(
+        SpikesOnly(SRC(4, 6, batch_first=True)), LinearReadout(6, 2, batch_first=True, every_step=True)
+    )
+    x = (noise(2, STEPS, BATCH, 4) > 0).float()
+    expected = network[1](network[0](x.transpose(0, 1)))
+    assert network(x.transpose(0, 1)).shape == (BATCH, STEPS, 2) and expected.any()
+    with tempfile.TemporaryDirectory() as folder:
+        export(network, f"{folder}/net.srcell")
+        net = runtime.load(f"{folder}/net.srcell")
+    torch.testing.assert_close(torch.from_numpy(net.run(x)), network(x.transpose(0, 1))[:, -1].detach())
+
+
 def test_the_votes_of_no_neurons_are_zero() -> None:
     assert torch.equal(leaky_readout(torch.zeros(3, 2, 0), 4, every_step=True), torch.zeros(3, 2, 4))
 
@@ -213,6 +246,15 @@ def test_the_votes_of_no_neurons_are_zero() -> None:
         Refusal("lengths", lambda lengths=lengths, make=make: bad_lengths(make, lengths), error)
         for error, lengths in BAD_LENGTHS
         for make in (linear, voting)
+    ),
+    *(
+        Refusal(name, lambda make=make, options={name: 1}: make(NEURONS, 2, **options), TypeError)
+        for name in ("every_step", "batch_first")
+        for make in (LinearReadout, LeakyReadout)
+    ),
+    Message(
+        r"spikes: expected shape \(B, T, 6\), got \(3, 2, 5\)",
+        lambda: LinearReadout(6, 2, batch_first=True)(torch.zeros(3, 2, 5)),
     ),
     Refusal("every_step", lambda: SRCClassifier(4, [3], 2)(torch.zeros(5, 2, 4), every_step="yes"), TypeError),
 )

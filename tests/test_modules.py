@@ -69,6 +69,10 @@ def state_with(*shape: int) -> SRCState:
 
 
 @refusals(
+    Message(
+        "input: expected an EventBatch or a tensor .*, got PackedSequence: pass the padded tensor, and lengths",
+        lambda: src_layer()(nn.utils.rnn.pack_sequence([torch.ones(3, 4)])),
+    ),
     Refusal("input_size", lambda: src_layer(input_size="3"), TypeError),
     Refusal("hidden_size", lambda: src_layer(hidden_size=-2)),
     Refusal("hidden_size", lambda: src_layer(hidden_size=2**63)),

@@ -515,6 +515,7 @@ def test_a_stream_takes_indices_and_dense_steps_of_any_type() -> None:
     [
         ("events: expected ascending offsets, and indices", lambda stream, inputs: stream.step([0, inputs])),
         ("events: expected ascending offsets, and indices", lambda stream, inputs: stream.step([-1])),
+        ("events: expected ascending offsets, and indices", lambda stream, _: stream.step(np.array([3, 2**32 + 3]))),
         ("input: expected shape", lambda stream, inputs: stream.step(np.zeros(inputs + 1))),
         ("input: expected shape", lambda stream, inputs: stream.step(np.zeros((2, inputs)))),
         ("offsets: expected 2 for a stream of 1 samples", lambda stream, _: stream.step([0, 1], offsets=[0, 1, 2])),
@@ -604,6 +605,10 @@ def header_of(size: int) -> bytes:
         r"images: expected shape .* with 50 pixels each, got \(2, 49\)", lambda: encoder().encode(np.zeros((2, 49)))
     ),
     Message(r"images: expected shape .*, got \(\)", lambda: encoder().encode(0.5)),
+    Message(
+        r"input: expected shape \(T, B, K\), got \(3, 1, 1, 7, 4\): flatten maps to x.reshape\(T, B, -1\)",
+        lambda: loaded("lateral, linear").run(np.zeros((3, 1, 1, 7, 4))),
+    ),
     Message("seed: expected an int, got float", lambda: encoder().encode(np.zeros((1, 50)), seed=1.5), TypeError),
     Message(
         "events: expected numbers, got complex128", lambda: encoder().run(np.zeros((3, 1, 50), complex)), TypeError

@@ -81,6 +81,18 @@ Array<float> step(Stream& stream, const Array<int32_t>& indices, const std::opti
     return spikes_of(stream);
 }
 
+// Indices of 64 bits, as NumPy's nonzero() gives them. One that does not fit becomes -1, which is refused like any other
+// that does not exist.
+Array<float> step_wide(Stream& stream, const Array<int64_t>& indices, const std::optional<Array<float>>& values,
+                       const std::optional<Array<int64_t>>& offsets) {
+    Array<int32_t> narrow(indices.size());
+    for (py::ssize_t n = 0; n < indices.size(); ++n) {
+        const int64_t index = read_once(indices.data() + n);
+        narrow.mutable_data()[n] = index < 0 || index > INT32_MAX ? -1 : static_cast<int32_t>(index);
+    }
+    return step(stream, narrow, values, offsets);
+}
+
 Array<float> step_dense(Stream& stream, const Array<float>& input) {
     if (input.size() != stream.batch() * stream.network().inputs())
         value_error("input: expected ", stream.batch() * stream.network().inputs(), " elements, got ", input.size());
@@ -149,6 +161,7 @@ void bind_runtime(pybind11::module_& m) {
     py::class_<Stream>(m, "Stream")
         .def(py::init<const Network&, int64_t>(), "network"_a, "batch"_a, py::keep_alive<1, 2>())
         .def("step", &step, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
+        .def("step", &step_wide, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
         .def("step_dense", &step_dense, "input"_a.noconvert())
         .def("logits", &logits)
         .def("reset", &Stream::reset)

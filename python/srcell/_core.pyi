@@ -253,7 +253,7 @@ class Stream:
     def __init__(self, network: Network, batch: int) -> None: ...
     def step(
         self,
-        indices: NDArray[np.int32],
+        indices: NDArray[np.int32] | NDArray[np.int64],
         values: NDArray[np.float32] | None,
         offsets: NDArray[np.int64] | None,
     ) -> NDArray[np.float32]: ...

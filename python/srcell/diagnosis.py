@@ -461,7 +461,8 @@ def _loss_of(output: Any, targets: Any, loss: Callable[[Any, Any], Tensor] | Non
             raise TypeError(f"targets: expected integer classes, got {describe(targets)}")
         samples, classes = output.shape
         if tuple(targets.shape) != (samples,):
-            raise ValueError(f"targets: expected shape ({samples},), got {tuple(targets.shape)}")
+            order = ": layers take (T, B, ...), and a DataLoader gives (B, T, ...)" if targets.dim() == 1 else ""
+            raise ValueError(f"targets: expected shape ({samples},), got {tuple(targets.shape)}{order}")
         if samples and not 0 <= targets.min() <= targets.max() < classes:
             raise ValueError(f"targets: expected classes in [0, {classes}), got {targets.min()} to {targets.max()}")
         return F.nll_loss(output.log_softmax(1), targets.to(output.device, torch.int64))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ._arguments import describe
 from ._processes import Processes
 from .data import EventLoader
+from .events import EventBatch
 from .functional import count_spikes
 from .layers import SRC, Delay, IntegerSRC
 from .models import Classifier, IntegerClassifier
@@ -80,13 +82,14 @@ def evaluate(
     """Run the network over the samples of a loader.
 
     Args:
-        model: the network.
-        loader: the samples, loaded without ``shuffle``.
+        model: a network of ``srcell.models``. For a module of your own count its correct answers in your own loop.
+        loader: the samples, loaded without ``shuffle``: pairs of an ``EventBatch`` and labels.
         device: the network's device.
         group: processes that share the loader's batches; by default this process alone.
         binary: every layer passes on 1 where s > 0.5 and 0 elsewhere, instead of s.
 
     Raises:
+        TypeError: another model, or a loader of tensors.
         ValueError: the loader has no samples, or a label is not one of the network's classes.
 
     Example:
@@ -99,6 +102,8 @@ def evaluate(
         (tensor(8), 2)
 
     """
+    if not isinstance(model, Classifier):
+        raise TypeError(f"model: expected a classifier of srcell.models, got {describe(model)}")
     group, was_training, with_values = group or Processes(), model.training, False
     classes = model.readout.num_classes
     fan_outs = model.fan_outs()
@@ -112,6 +117,11 @@ def evaluate(
     model.eval()
     try:
         for batch, labels in loader:
+            if not isinstance(batch, EventBatch):
+                raise TypeError(
+                    "loader: expected pairs of an EventBatch and labels, as an EventLoader gives, or a DataLoader with "
+                    f"collate_fn=srcell.data.collate, got a batch of {describe(batch)}"
+                )
             events = batch.to(device)
             spikes = model.layer_spikes(events, binary=binary)
             logits = model.readout(spikes[-1], lengths=events.lengths)

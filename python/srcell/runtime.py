@@ -61,7 +61,8 @@ class Events(NamedTuple):
         """Make events of the nonzero elements of an array (T, B, K)."""
         dense = _floats("input", input)
         if dense.ndim != 3:
-            raise ValueError(f"input: expected shape (T, B, K), got {dense.shape}")
+            flat = ": flatten maps to x.reshape(T, B, -1)" if dense.ndim > 3 else ""
+            raise ValueError(f"input: expected shape (T, B, K), got {dense.shape}{flat}")
         by_sample = np.ascontiguousarray(dense.swapaxes(0, 1))
         rows = by_sample.reshape(-1, dense.shape[2])
         counts = np.count_nonzero(rows, axis=1)
@@ -269,8 +270,9 @@ class Stream:
             ):
                 raise ValueError(f"input: expected shape ({self.batch}, {self.network.input_size}), got {array.shape}")
             return self._stream.step_dense(_floats("input", array))
+        wide = array.dtype == np.int64
         return self._stream.step(
-            _indices(array),
+            np.require(array, np.int64, ["C", "A"]) if wide else _indices(array),
             None if values is None else _floats("values", values),
             None if offsets is None else _integers("offsets", offsets),
         )

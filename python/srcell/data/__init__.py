@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
+from .._arguments import describe
 from ..events import EventBatch
 from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
 from .digits import load_digits
@@ -176,7 +177,10 @@ def collate(samples: Sequence[tuple[EventBatch, Any]]) -> tuple[EventBatch, Any]
     """
     for k, sample in enumerate(samples):
         if not (isinstance(sample, tuple | list) and len(sample) == 2 and isinstance(sample[0], EventBatch)):
-            raise TypeError(f"samples: expected pairs of an EventBatch and a label, got {type(sample).__name__} at {k}")
+            pair = isinstance(sample, tuple | list) and len(sample) == 2
+            got = f"a pair of {describe(sample[0])} and a label" if pair else describe(sample)
+            wrap = ": EventBatch.from_dense(x[:, None]) makes one of a tensor (T, K)" if pair else ""
+            raise TypeError(f"samples: expected pairs of an EventBatch and a label, got {got} at {k}{wrap}")
         if len(sample[0]) != 1:
             raise ValueError(f"samples: expected batches of one sample, got one of {len(sample[0])} at {k}")
     if not samples:

@@ -25,7 +25,8 @@ def from_dense(x: Array, lengths: Array | None) -> Parts:
     if x.dtype not in (torch.bool, torch.float32, torch.float64):
         raise TypeError(f"x: expected dtype bool, float32 or float64, got {x.dtype}")
     if x.dim() != 3:
-        raise ValueError(f"x: expected shape (T, B, K), got {tuple(x.shape)}")
+        one = ": of a single sample pass x[:, None]" if x.dim() == 2 else ""
+        raise ValueError(f"x: expected shape (T, B, K), got {tuple(x.shape)}{one}")
     shape = check_shape(x.shape, "x")
     sample_major = x.transpose(0, 1)
     fires = sample_major != 0

@@ -20,40 +20,48 @@ class _Readout(HasConstants):
 
     alpha: float
     window = 0
+    batch_first = every_step = False
+
+    def _set_options(self, batch_first: bool, every_step: bool) -> None:
+        check_bool("batch_first", batch_first)
+        check_bool("every_step", every_step)
+        self.batch_first, self.every_step = batch_first, every_step
 
     def forward(
         self,
         spikes: Tensor,
         lengths: Tensor | Sequence[int] | None = None,
         *,
-        every_step: bool = False,
+        every_step: bool | None = None,
         state: Tensor | None = None,
         return_state: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The logits of each sample after its last step, or at every step.
 
         Args:
-            spikes: (T, B, N).
+            spikes: (T, B, N), or (B, T, N) with ``batch_first``.
             lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent.
-            every_step: return the logits at every step, each with the window that ends there. At a sample's last step
-                they equal those without ``every_step`` except for rounding; past its length they are 0, without bias.
-                Beside the spikes this needs memory for a few tensors (T, B, C), with ``lengths`` for a copy of the
-                spikes too.
+            every_step: return the logits at every step, by default as the module was made to. Each has the window that
+                ends there. At a sample's last step they equal those without ``every_step`` except for rounding; past
+                its length they are 0, without bias. Beside the spikes this needs memory for a few tensors (T, B, C),
+                with ``lengths`` for a copy of the spikes too.
             state: with ``every_step``, the state that the call on the steps before returned; None if there are none.
             return_state: with ``every_step``, whether to return the state as well: (B, C) without a window, and
                 (window - 1, B, C) with one. A sample past its length keeps its state.
 
         Returns:
-            (B, C), or (T, B, C) at every step; with ``return_state`` a pair of these logits and the state. Results of
-            half-precision spikes, also under autocast, are float32 at every step.
+            (B, C), or at every step (T, B, C), (B, T, C) with ``batch_first``; with ``return_state`` a pair of these
+            logits and the state. Results of half-precision spikes, also under autocast, are float32 at every step.
 
         Raises:
             TypeError: an argument of the wrong type or dtype.
             ValueError: a wrong shape or value; the message names the argument.
 
         """
-        check_spikes(spikes, self._neurons)
+        every_step = self.every_step if every_step is None else every_step
+        check_spikes(spikes, self._neurons, self.batch_first)
         check_streaming(every_step, state, return_state)
+        spikes = spikes.transpose(0, 1) if self.batch_first else spikes
         if not every_step:
             return self._at_the_end(spikes, lengths)
         spikes, lengths = zero_past_lengths(in_work_dtype(spikes), lengths)
@@ -66,7 +74,11 @@ class _Readout(HasConstants):
             return_state=return_state,
         )
         logits = self._logits(sums, lengths)
+        logits = logits.transpose(0, 1) if self.batch_first else logits
         return logits if state is None else (logits, state)
+
+    def _option_repr(self) -> str:
+        return "".join(f", {name}=True" for name in ("batch_first", "every_step") if getattr(self, name))
 
     @property
     def _neurons(self) -> int:
@@ -97,6 +109,8 @@ class LeakyReadout(_Readout):
         alpha: leak of the integrators, in [0, 1].
         inhibition: weight with which a vote counts for the other classes.
         temperature: > 0; divides the integrators' values.
+        batch_first: spikes are (B, T, N), and logits at every step (B, T, C).
+        every_step: return the logits at every step unless a call says otherwise.
 
     Raises:
         ValueError: a wrong size or value; the message names the argument.
@@ -115,8 +129,12 @@ class LeakyReadout(_Readout):
         alpha: float = 0.99,
         inhibition: float = -0.1,
         temperature: float = 10.0,
+        *,
+        batch_first: bool = False,
+        every_step: bool = False,
     ) -> None:
         super().__init__()
+        self._set_options(batch_first, every_step)
         check_size("num_classes", num_classes, 1)
         check_size("neurons_per_class", neurons_per_class, 1)
         self._set_constants({"alpha": alpha, "inhibition": inhibition, "temperature": temperature})
@@ -150,7 +168,7 @@ class LeakyReadout(_Readout):
         """All constants."""
         return (
             f"{self.num_classes}, neurons_per_class={self.neurons_per_class}, alpha={self.alpha}, "
-            f"inhibition={self.inhibition}, temperature={self.temperature}"
+            f"inhibition={self.inhibition}, temperature={self.temperature}{self._option_repr()}"
         )
 
 
@@ -164,6 +182,8 @@ class LinearReadout(_Readout):
         num_classes: classes, C; in a regression, the number of outputs.
         alpha: leak of the sums, in [0, 1]; 1 is no leak, and with 0 only the spikes of the step itself count.
         window: number of last steps whose spikes count, up to the step of the logits; 0 for all.
+        batch_first: spikes are (B, T, N), and logits at every step (B, T, C).
+        every_step: return the logits at every step unless a call says otherwise.
 
     Attributes:
         linear: the ``torch.nn.Linear`` with the weight (C, N) and the bias (C,).
@@ -187,8 +207,18 @@ class LinearReadout(_Readout):
 
     """
 
-    def __init__(self, in_features: int, num_classes: int, alpha: float = 0.99, window: int = 0) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        alpha: float = 0.99,
+        window: int = 0,
+        *,
+        batch_first: bool = False,
+        every_step: bool = False,
+    ) -> None:
         super().__init__()
+        self._set_options(batch_first, every_step)
         check_size("in_features", in_features, 1)
         check_size("num_classes", num_classes, 1)
         check_size("window", window, 0)
@@ -234,16 +264,17 @@ class LinearReadout(_Readout):
 
     def extra_repr(self) -> str:
         """The constants."""
-        return f"alpha={self.alpha}, window={self.window}"
+        return f"alpha={self.alpha}, window={self.window}{self._option_repr()}"
 
 
-def check_spikes(spikes: Tensor, neurons: int) -> None:
-    """Raise unless spikes are a dense floating-point tensor (T, B, neurons)."""
+def check_spikes(spikes: Tensor, neurons: int, batch_first: bool = False) -> None:
+    """Raise unless spikes are a dense floating-point tensor (T, B, neurons), or (B, T, neurons)."""
     if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
         raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
     require_dense("spikes", spikes)
     if spikes.dim() != 3 or spikes.shape[2] != neurons:
-        raise ValueError(f"spikes: expected shape (T, B, {neurons}), got {tuple(spikes.shape)}")
+        first = "B, T" if batch_first else "T, B"
+        raise ValueError(f"spikes: expected shape ({first}, {neurons}), got {tuple(spikes.shape)}")
 
 
 def check_streaming(every_step: bool, state: Tensor | None, return_state: bool) -> None:

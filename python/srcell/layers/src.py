@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self, Unpack  # torch needs it too
 
 from .._arguments import as_float, check_bool, require_dense
@@ -257,7 +258,9 @@ class SRC(_Linear):
             lengths = input.lengths if lengths is None else lengths
         elif not isinstance(input, Tensor) or input.dim() not in (2, 3):
             shape = "(B, T, K)" if self.batch_first else "(T, B, K)"
-            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            got = f"{tuple(input.shape)}" if isinstance(input, Tensor) else type(input).__name__
+            if isinstance(input, PackedSequence):
+                got += ": pass the padded tensor, and lengths"
             raise ValueError(f"input: expected an EventBatch or a tensor {shape} or (T, K), got {got}")
         elif input.dim() == 2:
             return self._forward_one(input, state, lengths, input_grad_at_events)
