@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from srcell import SRC, EventBatch, LeakyReadout, LinearReadout, SpikesOnly, leaky_readout, runtime
+from srcell.evaluation import evaluate
 from srcell.export import export
 from srcell.functional.readout import CHUNK
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
@@ -342,6 +344,26 @@ def test_a_network_gives_logits_at_every_step(kind: str) -> None:
         assert (of_lengths[59, 2] - model(input, lengths)[2]).abs().max() <= tolerance(model.readout, spikes)
     with_lengths = EventBatch.from_dense(dense, lengths=lengths)
     assert torch.equal(model(with_lengths, every_step=True), model(dense, lengths, every_step=True))
+
+
+@torch.no_grad()
+def test_an_evaluation_measures_the_answers_of_the_steps_that_samples_have() -> None:
+    torch.manual_seed(2)
+    model, lengths = SRCClassifier(5, [20], CLASSES), torch.tensor([30, 0, 12, 1])
+    events = EventBatch.from_dense((torch.rand(30, BATCH, 5) < 0.3).float(), lengths)
+    labels = torch.randint(0, CLASSES, (BATCH, 30))
+    labels[torch.arange(30) >= lengths[:, None]] = -1  # never read
+    found = evaluate(model, [(events, labels)])  # type: ignore[arg-type]
+    logits, right, loss = model(events, every_step=True), 0, 0.0
+    for b, length in enumerate(lengths.tolist()):
+        right += int((logits[:length, b].argmax(1) == labels[b, :length]).sum())
+        loss += float(F.cross_entropy(logits[:length, b], labels[b, :length], reduction="sum"))
+    assert found.accuracy == right / 43 and found.confusion.sum() == 43
+    assert found.loss == pytest.approx(loss / 43, rel=1e-6)
+    at_the_end = evaluate(model, [(events, torch.zeros(BATCH).long())])  # type: ignore[arg-type]
+    assert found.counts == at_the_end.counts
+    with pytest.raises(ValueError, match=r"loader: expected labels \(B,\) or \(B, T\) = \(4, 30\), got \(4, 29\)"):
+        evaluate(model, [(events, labels[:, 1:])])  # type: ignore[arg-type]
 
 
 def test_a_network_learns_from_a_loss_at_every_step() -> None:

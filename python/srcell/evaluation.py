@@ -46,8 +46,8 @@ class Evaluation(NamedTuple):
     """Results of a network on some samples.
 
     Attributes:
-        accuracy: fraction of samples classified correctly.
-        confusion: (C, C) int64, number of samples by true class (row) and predicted class (column).
+        accuracy: fraction of samples classified correctly; with a label for each step, of steps.
+        confusion: (C, C) int64, number of samples, or steps, by true class (row) and predicted class (column).
         counts: activity of the input and of every layer, first to last. The last layer's events pass through the
             weights of the readout.
         rates: for each neuron of each layer, the fraction of its elements that are active: (N,), or (C, H, W) for a
@@ -83,14 +83,16 @@ def evaluate(
 
     Args:
         model: a network of ``srcell.models``. For a module of your own count its correct answers in your own loop.
-        loader: the samples, loaded without ``shuffle``: pairs of an ``EventBatch`` and labels.
+        loader: the samples, loaded without ``shuffle``: pairs of an ``EventBatch`` and labels (B,), or labels (B, T)
+            for the answers at every step; steps past a sample's length do not count.
         device: the network's device.
         group: processes that share the loader's batches; by default this process alone.
         binary: every layer passes on 1 where s > 0.5 and 0 elsewhere, instead of s.
 
     Raises:
         TypeError: another model, or a loader of tensors.
-        ValueError: the loader has no samples, or a label is not one of the network's classes.
+        ValueError: the loader has no samples, or labels of a wrong shape, or a label is not one of the network's
+            classes.
 
     Example:
         >>> import torch
@@ -113,7 +115,7 @@ def evaluate(
     # Operations of what arrives through delayed weights, and what `fan_outs` counts in their place.
     of_arrivals, replaced = (torch.zeros(len(fan_outs), dtype=torch.float64) for _ in range(2))
     elements, loss = (torch.zeros((), dtype=torch.float64) for _ in range(2))
-    clamped = torch.tensor(-_clamped(model))
+    clamped, samples = torch.tensor(-_clamped(model)), torch.tensor(0)
     model.eval()
     try:
         for batch, labels in loader:
@@ -124,7 +126,10 @@ def evaluate(
                 )
             events = batch.to(device)
             spikes = model.layer_spikes(events, binary=binary)
-            logits = model.readout(spikes[-1], lengths=events.lengths)
+            samples += len(labels)
+            logits = model.readout(spikes[-1], lengths=events.lengths, every_step=labels.dim() == 2)
+            if labels.dim() == 2:
+                logits, labels = _answers_of_steps(logits, labels, events.lengths)
             if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
                 wrong = int(labels[(labels < 0) | (labels >= classes)][0])
                 raise ValueError(f"loader: expected labels in [0, {classes}), the network's classes, got {wrong}")
@@ -151,22 +156,33 @@ def evaluate(
     finally:
         model.train(was_training)
     clamped += _clamped(model)
-    for tensor in (confusion, crossings, elements, loss, clamped, of_arrivals, replaced, *active):
+    for tensor in (confusion, crossings, elements, loss, clamped, samples, of_arrivals, replaced, *active):
         group.sum(tensor)
-    samples = int(confusion.sum())
-    if not samples:
+    answers = int(confusion.sum())
+    if not answers:
         raise ValueError("loader: expected at least one sample to evaluate on, got none")
     confusion = confusion.view(classes, classes)
     counts = []
     for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):
-        events_, arrivals = float(sums.sum()) / samples, float(of_arrivals[k]) / samples
-        others = float((sums * ways).sum() - replaced[k]) / samples
+        events_, arrivals = float(sums.sum() / samples), float(of_arrivals[k] / samples)
+        others = float(((sums * ways).sum() - replaced[k]) / samples)
         graded = with_values if k == 0 else not (binary or isinstance(model.layers[k - 1], IntegerSRC))
         multiply_adds = others * graded + arrivals * (graded or (k in model.delays and not _are_whole(model, k)))
         additions = others + arrivals - multiply_adds
-        counts.append(LayerCounts(events_, float(crossings[k]) / samples, additions, multiply_adds))
-    accuracy, rates = int(confusion.trace()) / samples, [sums / elements for sums in active[1:]]
-    return Evaluation(accuracy, confusion, counts, rates, float(loss) / samples, int(clamped))
+        counts.append(LayerCounts(events_, float(crossings[k] / samples), additions, multiply_adds))
+    accuracy, rates = int(confusion.trace()) / answers, [sums / elements for sums in active[1:]]
+    return Evaluation(accuracy, confusion, counts, rates, float(loss) / answers, int(clamped))
+
+
+def _answers_of_steps(logits: Tensor, labels: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits (A, C) and labels (A,) of all A steps that samples have, of logits (T, B, C) and labels (B, T)."""
+    if labels.shape != (logits.shape[1], logits.shape[0]):
+        expected = (logits.shape[1], logits.shape[0])
+        raise ValueError(f"loader: expected labels (B,) or (B, T) = {expected}, got {tuple(labels.shape)}")
+    taken = torch.ones(labels.shape, dtype=torch.bool)
+    if lengths is not None:
+        taken = torch.arange(labels.shape[1]) < lengths.cpu()[:, None]
+    return logits.transpose(0, 1)[taken.to(logits.device)], labels[taken]
 
 
 def _are_whole(model: Classifier, part: int) -> bool:
