@@ -150,7 +150,7 @@ PRODUCTS: dict[str, Callable[[], nn.Module]] = {
         nn.Flatten(2),
         nn.Linear(24, 10),
         SpikesOnly(SRC(10, 30)),
-        nn.Linear(30, 20),
+        nn.Linear(30, 20, bias=False),
         LinearReadout(20, 3, alpha=0.0),
     ),
 }
@@ -419,6 +419,18 @@ def refused(*modules: Any) -> Callable[[], None]:
     return lambda: export(nn.Sequential(*modules), "/nowhere/net.srcell")
 
 
+def hooked(hook: Callable[[nn.Module], object]) -> None:
+    linear = nn.Linear(4, 3)
+    hook(linear)
+    refused(LAYER, linear)()
+
+
+def replaced_forward() -> None:
+    linear = nn.Linear(3, 3)
+    linear.forward = lambda x: 2 * x  # type: ignore[method-assign]
+    refused(linear, LAYER)()
+
+
 def refused_alone(network: Any) -> Callable[[], None]:
     return lambda: export(network, "/nowhere/net.srcell")
 
@@ -447,8 +459,61 @@ OTHER = "expected SpikesOnly, a readout, .* or a module with export_parts.*: lea
         )
     ),
     Message(
-        r"network.1 \(Linear\): expected bias=False before network.2 \(LinearReadout\), whose sum .*, got True",
-        refused(LAYER, nn.Linear(4, 3), LinearReadout(3, 2)),
+        r"network.2 \(Linear\): expected no bias before network.3 \(LinearReadout\), in any nn.Linear, got one",
+        refused(LAYER, nn.Linear(4, 3), nn.Linear(3, 3, bias=False), LinearReadout(3, 2)),
+    ),
+    *(
+        Message(
+            r"network.1.layer \(Delay\): expected an SRC after it, whose inputs it delays, got " + got,
+            refused(LAYER, SpikesOnly(Delay(4, 3)), nn.Linear(4, 3, bias=False), *after),
+        )
+        for got, after in (("nothing", []), (r"network.3 \(LinearReadout\)", [LinearReadout(3, 2)]))
+    ),
+    Message(
+        r"network.2.layer \(SRC\): expected integer neurons as in network.0.layer \(IntegerSRC\), .*, got float",
+        refused(SpikesOnly(IntegerSRC(3, 4)), nn.Linear(4, 4), SpikesOnly(SRC(4, 4))),
+    ),
+    *(
+        Message(
+            rf"network.1 \(Linear\): expected weights of its own, got a hook .*{name}", lambda hook=hook: hooked(hook)
+        )
+        for name, hook in (
+            ("WeightNorm", nn.utils.weight_norm),
+            ("SpectralNorm", nn.utils.spectral_norm),
+            ("RandomUnstructured", lambda linear: nn.utils.prune.random_unstructured(linear, "weight", 0.5)),
+        )
+    ),
+    Message(rf"network.0 \(Linear\): {OTHER}", lambda: replaced_forward(), TypeError),
+    Message(
+        r"network.1 \(Linear\): expected at most 2\^28 weights in its product with those behind it, got 20000 x 20000",
+        refused(SpikesOnly(SRC(1, 20000)), nn.Linear(20000, 1), SpikesOnly(SRC(1, 20000))),
+    ),
+    Message(
+        r"network.1 \(Flatten\): expected end_dim=-1, which leaves no dimension, got 3", refused(CONV, nn.Flatten(2, 3))
+    ),
+    Message(
+        r"network.3.layer \(SRCConv2d\): expected nn.Unflatten\(2, \(C, H, W\)\) or maps before it, got 36 inputs",
+        refused(nn.Unflatten(2, (2, 5, 5)), CONV, nn.Flatten(2), SpikesOnly(SRCConv2d(4, 2, 3))),
+    ),
+    Message(
+        r"network.export_parts\(\)\[0\] \(Unflatten\): expected \(8, 8, 1\), as input_shape .* gives, got \(1, 8, 8\)",
+        lambda: export(SRCConvClassifier((1, 8, 8), [2], [4], 2), "/nowhere/net.srcell", (8, 8, 1)),
+    ),
+    Message(
+        r"network.2.layer \(SRCConv2d\): expected at most 4194304 neurons in maps, .*, got 6291456 and ",
+        refused(nn.Unflatten(2, (1, 1024, 1024)), *(SpikesOnly(SRCConv2d(c, 3, 1)) for c in (1, 3))),
+    ),
+    Message(
+        r"network.1.layer \(SRCConv2d\): expected at most 4194304 neurons in maps, .*, got \d+ and 8392705",
+        refused(nn.Unflatten(2, (1, 4096, 1)), SpikesOnly(SRCConv2d(1, 1, (2049, 1)))),
+    ),
+    Message(
+        r"network.1.layer \(SRCConv2d\): .*, and sizes and strides up to 1048576, got",
+        refused(nn.Unflatten(2, (1, 4, 4)), SpikesOnly(SRCConv2d(1, 1, 1, stride=2**31))),
+    ),
+    Message(
+        r"network.0 \(Unflatten\): expected nn.Unflatten\(2, \(C, H, W\)\), got",
+        refused(nn.Unflatten(2, (2, -1, 4)), CONV),
     ),
     Message(
         r"network.1 \(Linear\): expected 4 inputs, as network.0.layer \(SRC\) gives, got 5",
@@ -485,7 +550,7 @@ OTHER = "expected SpikesOnly, a readout, .* or a module with export_parts.*: lea
         refused(nn.Unflatten(2, (2, 5, 2)), CONV),
     ),
     Message(
-        r"network.1.layer \(SRCConv2d\): expected from 1 to 16777216 inputs and neurons, and sizes up to 1048576, got "
+        r"network.1.layer \(SRCConv2d\): expected from 1 to 4194304 inputs and neurons, and sizes .*, got "
         r"a map \(4, 2998, 2998\)",
         refused(nn.Unflatten(2, (2, 3000, 3000)), CONV),
     ),

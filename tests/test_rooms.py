@@ -41,9 +41,9 @@ ALLOWED = {
     "recording": {"layers"},
     "diagnosis": {"_arguments", "events", "layers", "recording"},
     "reference": set(),
-    "data": {"_arguments", "events"},
+    "data": {"_arguments", "events", "runtime"},
     "hardware": {"_arguments", "data", "layers", "models", "ops"},
-    "evaluation": {"_processes", "data", "functional", "layers", "models"},
+    "evaluation": {"_arguments", "_processes", "data", "events", "functional", "layers", "models"},
     "benchmark": {"_info", "events", "export", "functional", "layers", "models", "reference", "runtime"},
     "training": {
         *("_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional", "layers"),

@@ -865,7 +865,7 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
         ),
         *(
             (
-                r"layers.0.weight: expected groups of 2 channels and of as many maps, got .*",
+                r"layers.0.weight: expected \(O, C / groups, height, width\) for C = 2 and O a multiple of groups, got",
                 lambda w=w: map_file(weight=w),
             )
             for w in (
@@ -877,18 +877,18 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
         ),
         *(
             (
-                "layers.0.convolution: expected at most 16777216 inputs, and as many neurons",
+                "layers.0.convolution: expected at most 4194304 inputs, and as many neurons",
                 lambda sizes=sizes: map_file(sizes),
             )
             for sizes in ({1: 2**20, 2: 2**20}, {3: 2**20, 4: 2**20}, {3: 2**20, 4: 2**4})
         ),
         (
             r"layers.0.weight: expected a kernel of at most 2\^22 / size of the input rows and columns",
-            lambda: map_file({1: 2**20}, weight=torch.zeros(4, 2, 5, 1)),
+            lambda: map_file({1: 2**19}, weight=torch.zeros(4, 2, 9, 1)),
         ),
         (  # each layer alone would fit
-            "layers.1.convolution: expected at most 16777216 neurons in maps, in all layers together, got 20971520",
-            lambda: two_maps([1, 1, 2**20, 10, 2**20], [1, 10, 2**20, 10, 2**20]),
+            "layers.1.convolution: expected at most 4194304 neurons in maps, .*in all layers together, got 6291456 and",
+            lambda: two_maps([1, 1, 2**20, 3, 2**20], [1, 3, 2**20, 3, 2**20]),
         ),
         (
             "layers.1.convolution: expected the 16 neurons of the layer below as inputs, got 18",

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "../cpu/float_control.h"
 #include "../runtime/network.h"
 #include "arguments.h"
 
@@ -81,8 +82,8 @@ Array<float> step(Stream& stream, const Array<int32_t>& indices, const std::opti
     return spikes_of(stream);
 }
 
-// Indices of 64 bits, as NumPy's nonzero() gives them. One that does not fit becomes -1, which is refused like any other
-// that does not exist.
+// Indices of 64 bits, as NumPy's nonzero() gives them. One that does not fit becomes -1, which is refused like any
+// other that does not exist.
 Array<float> step_wide(Stream& stream, const Array<int64_t>& indices, const std::optional<Array<float>>& values,
                        const std::optional<Array<int64_t>>& offsets) {
     Array<int32_t> narrow(indices.size());
@@ -106,6 +107,76 @@ Array<float> logits(const Stream& stream) {
     return made;
 }
 
+// Keeps the GIL where a chunk is short.
+int64_t hear(Stream& stream, const Array<float>& samples) {
+    if (samples.size() < 1000) return stream.hear(samples.data(), samples.size());
+    const ReleasedGil release;
+    return stream.hear(samples.data(), samples.size());
+}
+
+// A cochlea of the numbers that a file would hold: sections (bands, sections, 5) and constants as sound.constants.
+Cochlea make_cochlea(const Array<double>& sections, const std::vector<double>& constants, const Array<double>& offset,
+                     const Array<double>& scale) {
+    TensorFile file;
+    const auto store = [&](const char* name, const Array<double>& numbers, const std::vector<int64_t>& shape) {
+        file.tensors[name] = {"F64", shape, reinterpret_cast<const unsigned char*>(numbers.data()),
+                              static_cast<int64_t>(numbers.size())};
+    };
+    const Array<double> held(static_cast<py::ssize_t>(constants.size()), constants.data());
+    const auto shape_of = [](const Array<double>& numbers) {
+        return std::vector<int64_t>(numbers.shape(), numbers.shape() + numbers.ndim());
+    };
+    store("sound.sections", sections, shape_of(sections));
+    store("sound.constants", held, shape_of(held));
+    store("sound.offset", offset, shape_of(offset));
+    store("sound.scale", scale, shape_of(scale));
+    try {
+        return Cochlea::of_file(file);
+    } catch (const FileError& error) {
+        throw py::value_error(error.what());
+    }
+}
+
+// A sound that is heard in chunks; it holds its cochlea.
+struct HeldHearing {
+    explicit HeldHearing(const Cochlea& of) : cochlea(of), hearing(cochlea) {}
+    HeldHearing(const HeldHearing&) = delete;
+    HeldHearing& operator=(const HeldHearing&) = delete;
+
+    Cochlea cochlea;
+    Hearing hearing;
+};
+
+// Hears a chunk. Returns the currents of the frames that it completes, (frames, bands), or their events: the number of
+// events up to each frame, (frames + 1,), and the inputs, (events,).
+py::object take(HeldHearing& held, const Array<float>& samples) {
+    const int64_t count = samples.size();
+    const float* at = samples.data();
+    if (const int64_t found = first_not_finite(at, count); found >= 0)
+        value_error("samples: expected finite numbers, got another at ", found);
+    std::vector<float> currents;
+    std::vector<int64_t> offsets = {0};
+    std::vector<int32_t> active;
+    {
+        const ReleasedGil release;
+        const PlainArithmetic plain;
+        for (int64_t left = count; left > 0;) {
+            const int64_t taken = held.hearing.take(at, left);
+            at += taken, left -= taken;
+            if (!held.hearing.complete()) continue;
+            currents.insert(currents.end(), held.hearing.currents().begin(), held.hearing.currents().end());
+            active.insert(active.end(), held.hearing.active().begin(), held.hearing.active().end());
+            offsets.push_back(static_cast<int64_t>(active.size()));
+        }
+    }
+    if (held.cochlea.threshold > 0)
+        return py::make_tuple(Array<int64_t>(static_cast<py::ssize_t>(offsets.size()), offsets.data()),
+                              Array<int32_t>(static_cast<py::ssize_t>(active.size()), active.data()));
+    Array<float> made({static_cast<int64_t>(offsets.size()) - 1, held.cochlea.bands});
+    std::copy(currents.begin(), currents.end(), made.mutable_data());
+    return std::move(made);
+}
+
 py::bytes save(const Stream& stream) {
     std::string state(stream.state_bytes(), '\0');
     stream.save(state.data());
@@ -126,8 +197,8 @@ py::str decoded(const std::string& text) {
 // The sizes (channels, height, width) of the map that a layer's neurons form, or None.
 py::object map_of(const NetworkLayer& layer) {
     if (!layer.convolution()) return py::none();
-    return py::make_tuple(layer.convolution()->out_channels(), layer.convolution()->sizes()[3],
-                          layer.convolution()->sizes()[4]);
+    const Convolution& of = *layer.convolution();
+    return py::make_tuple(of.out_channels(), of.out_height(), of.out_width());
 }
 
 py::list layers_of(const Network& network) {
@@ -158,11 +229,18 @@ void bind_runtime(pybind11::module_& m) {
         .def_property_readonly("nbytes", &Network::bytes)
         .def("run", &run, "steps"_a, "batch"_a, "offsets"_a.noconvert(), "indices"_a.noconvert(),
              "values"_a.noconvert(), "lengths"_a.noconvert(), "wanted"_a, "counts"_a, "threads"_a);
+    py::class_<Cochlea>(m, "Cochlea")
+        .def(py::init(&make_cochlea), "sections"_a.noconvert(), "constants"_a, "offset"_a.noconvert(),
+             "scale"_a.noconvert());
+    py::class_<HeldHearing>(m, "Hearing")
+        .def(py::init<const Cochlea&>(), "cochlea"_a)
+        .def("take", &take, "samples"_a.noconvert());
     py::class_<Stream>(m, "Stream")
         .def(py::init<const Network&, int64_t>(), "network"_a, "batch"_a, py::keep_alive<1, 2>())
         .def("step", &step, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
         .def("step", &step_wide, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
         .def("step_dense", &step_dense, "input"_a.noconvert())
+        .def("hear", &hear, "samples"_a.noconvert())
         .def("logits", &logits)
         .def("reset", &Stream::reset)
         .def("save", &save)

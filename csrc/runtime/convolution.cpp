@@ -18,8 +18,6 @@ constexpr const char* kSizeNames[] = {"channels",         "height",     "width",
                                       "padding_left",     "dilation_y", "dilation_x"};
 constexpr int64_t kSizes = std::size(kSizeNames), kMostSize = int64_t(1) << 20;
 constexpr int64_t kFirstPadding = 7, kLastPadding = 8;  // the only ones that may be 0
-// The most rows of the input times rows of the kernel, and the same of columns: the size of a table.
-constexpr int64_t kMostMeetings = int64_t(1) << 22;
 
 // Whether a map is larger than kMostInMaps. Each factor but the first is at most kMostSize.
 bool too_many(int64_t channels, int64_t rows, int64_t columns) {
@@ -35,8 +33,7 @@ void for_rows(int64_t rows, int threads, Work work) {
 
 }  // namespace
 
-Convolution::Meetings::Meetings(int64_t size, int64_t kernel, int64_t out, int64_t stride, int64_t padding,
-                                int64_t dilation)
+Convolution::Taps::Taps(int64_t size, int64_t kernel, int64_t out, int64_t stride, int64_t padding, int64_t dilation)
     : begin(static_cast<size_t>(size + 1)) {
     for (int64_t at = 0; at < size; ++at) {
         for (int64_t k = 0; k < kernel && k * dilation <= at + padding; ++k) {
@@ -58,48 +55,48 @@ Convolution Convolution::of(const TensorFile& file, const std::string& prefix) {
             throw FileError(of_sizes + ": expected " + kSizeNames[k] + " in [" + std::to_string(least) + ", " +
                             std::to_string(kMostSize) + "], got " + std::to_string(size));
     }
-    const int32_t* sizes = made.sizes_.data();
-    made.channels_ = sizes[0], made.height_ = sizes[1], made.width_ = sizes[2];
-    made.out_height_ = sizes[3], made.out_width_ = sizes[4];
+    const auto& [channels, height, width, out_height, out_width, stride_y, stride_x, top, left, dilation_y,
+                 dilation_x] = *reinterpret_cast<const int32_t (*)[kSizes]>(made.sizes_.data());
+    made.channels_ = channels, made.height_ = height, made.width_ = width;
+    made.out_height_ = out_height, made.out_width_ = out_width;
 
     const auto weight = numbers_of<float>(file, of_weight, {-1, -1, -1, -1});
     const std::vector<int64_t>& shape = file.tensors.at(of_weight).shape;
     const int64_t in_group = shape[1], groups = in_group ? made.channels_ / in_group : 0;
     made.out_channels_ = shape[0], made.kernel_height_ = shape[2], made.kernel_width_ = shape[3];
     if (weight.empty() || groups * in_group != made.channels_ || made.out_channels_ % groups)
-        throw FileError(of_weight + ": expected groups of " + std::to_string(made.channels_) +
-                        " channels and of as many maps, got " + shape_text(shape));
+        throw FileError(of_weight + ": expected (O, C / groups, height, width) for C = " +
+                        std::to_string(made.channels_) + " and O a multiple of groups, got " + shape_text(shape));
     if (too_many(made.channels_, made.height_, made.width_) ||
         too_many(made.out_channels_, made.out_height_, made.out_width_))
         throw FileError(of_sizes + ": expected at most " + std::to_string(kMostInMaps) +
                         " inputs, and as many neurons");
-    if (made.kernel_height_ > kMostMeetings / made.height_ || made.kernel_width_ > kMostMeetings / made.width_)
+    if (made.kernel_height_ > kMostTaps / made.height_ || made.kernel_width_ > kMostTaps / made.width_)
         throw FileError(of_weight + ": expected a kernel of at most 2^22 / size of the input rows and columns, got " +
                         shape_text(shape));
-    made.rows_ = {made.height_, made.kernel_height_, made.out_height_, sizes[5], sizes[7], sizes[9]};
-    made.columns_ = {made.width_, made.kernel_width_, made.out_width_, sizes[6], sizes[8], sizes[10]};
+    made.rows_ = {made.height_, made.kernel_height_, made.out_height_, stride_y, top, dilation_y};
+    made.columns_ = {made.width_, made.kernel_width_, made.out_width_, stride_x, left, dilation_x};
 
-    made.of_group_ = made.out_channels_ / groups, made.in_group_ = in_group;
+    made.out_group_ = made.out_channels_ / groups, made.in_group_ = in_group;
     made.weight_ = Aligned<float>(static_cast<int64_t>(weight.size()));
     const int64_t taps = made.kernel_height_ * made.kernel_width_;
     for (int64_t o = 0; o < made.out_channels_; ++o)
         for (int64_t c = 0; c < in_group; ++c)
             for (int64_t tap = 0; tap < taps; ++tap)
-                made.weight_
-                    .data()[((o / made.of_group_ * in_group + c) * taps + tap) * made.of_group_ + o % made.of_group_] =
-                    weight[static_cast<size_t>((o * in_group + c) * taps + tap)];
+                made.weight_.data()[((o / made.out_group_ * in_group + c) * taps + tap) * made.out_group_ +
+                                    o % made.out_group_] = weight[static_cast<size_t>((o * in_group + c) * taps + tap)];
     return made;
 }
 
 template <class Visit>
-void Convolution::each_meeting(int64_t input, Visit visit) const {
+void Convolution::for_each_tap(int64_t input, Visit visit) const {
     const int64_t column = input % width_, row = input / width_ % height_, channel = input / width_ / height_;
-    const float* const weight = weight_.data() + channel * kernel_height_ * kernel_width_ * of_group_;
-    const int64_t first = channel / in_group_ * of_group_;
-    for (const Meeting& y : rows_.at(row))
-        for (const Meeting& x : columns_.at(column))
+    const float* const weight = weight_.data() + channel * kernel_height_ * kernel_width_ * out_group_;
+    const int64_t first = channel / in_group_ * out_group_;
+    for (const Tap& y : rows_.at(row))
+        for (const Tap& x : columns_.at(column))
             visit((y.out * out_width_ + x.out) * out_channels_ + first,
-                  weight + (y.kernel * kernel_width_ + x.kernel) * of_group_);
+                  weight + (y.kernel * kernel_width_ + x.kernel) * out_group_);
 }
 
 bool Convolution::currents(const ScanShape& shape, const Events<float>& events, float* scratch, float* to) const {
@@ -118,8 +115,8 @@ bool Convolution::currents(const ScanShape& shape, const Events<float>& events, 
                 valid = input < events.inputs;
                 if (!valid) break;
                 const float value = events.values ? events.values[n] : 1;
-                each_meeting(input, [&](int64_t first, const float* weight) {
-                    for (int64_t o = 0; o < of_group_; ++o) sums[first + o] += value * weight[o];
+                for_each_tap(input, [&](int64_t first, const float* weight) {
+                    for (int64_t o = 0; o < out_group_; ++o) sums[first + o] += value * weight[o];
                 });
             }
             if (!valid) good = false;
@@ -133,10 +130,11 @@ bool Convolution::currents(const ScanShape& shape, const Events<float>& events, 
 
 int64_t Convolution::operations(const Events<float>& events) const {
     int64_t sum = 0;
-    for (int64_t n = 0; n < events.count; ++n)
-        each_meeting(input_or_first(events.indices + n, events.inputs),
-                     [&](int64_t, const float*) { sum += of_group_; });
-    return sum;
+    for (int64_t n = 0; n < events.count; ++n) {
+        const int64_t input = input_or_first(events.indices + n, events.inputs);
+        sum += rows_.at(input / width_ % height_).size() * columns_.at(input % width_).size();
+    }
+    return sum * out_group_;
 }
 
 }  // namespace srcell

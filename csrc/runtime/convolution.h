@@ -21,7 +21,11 @@ class Convolution {
     int64_t out_channels() const { return out_channels_; }
     int64_t positions() const { return out_height_ * out_width_; }
     int64_t neurons() const { return out_channels_ * positions(); }
+    int64_t out_height() const { return out_height_; }
+    int64_t out_width() const { return out_width_; }
     int64_t weights() const { return weight_.size(); }
+    // The most entries that the tables of taps may have.
+    int64_t taps() const { return height_ * kernel_height_ + width_ * kernel_width_; }
     const Aligned<float>& weight() const { return weight_; }
     // The numbers of the file's tensor, in its order.
     const std::vector<int32_t>& sizes() const { return sizes_; }
@@ -33,21 +37,22 @@ class Convolution {
     int64_t operations(const Events<float>& events) const;
 
   private:
-    // Where an input's row or column meets the kernel: at which of the kernel's, and of the map's.
-    struct Meeting {
+    // An entry of a kernel through which an input's row (or column) reaches a row (or column) of the map.
+    struct Tap {
         int32_t kernel, out;
     };
-    // Those of all rows, or of all columns.
-    struct Meetings {
-        std::vector<int64_t> begin;  // the meetings of k are all[begin[k]] to all[begin[k + 1]]
-        std::vector<Meeting> all;
+    // The taps of all rows, or of all columns.
+    struct Taps {
+        std::vector<int64_t> begin;  // those of row k are all[begin[k]] to all[begin[k + 1] - 1]
+        std::vector<Tap> all;
 
-        Meetings() = default;
-        Meetings(int64_t size, int64_t kernel, int64_t out, int64_t stride, int64_t padding, int64_t dilation);
+        Taps() = default;
+        Taps(int64_t size, int64_t kernel, int64_t out, int64_t stride, int64_t padding, int64_t dilation);
         struct Range {
-            const Meeting *first, *last;
-            const Meeting* begin() const { return first; }
-            const Meeting* end() const { return last; }
+            const Tap *first, *last;
+            const Tap* begin() const { return first; }
+            const Tap* end() const { return last; }
+            int64_t size() const { return last - first; }
         };
         Range at(int64_t k) const {
             const int64_t* const from = begin.data() + k;
@@ -55,21 +60,21 @@ class Convolution {
         }
     };
 
-    // Calls visit(first, weight) for each place of the map where an input counts: its channels have the numbers from
-    // `first` on, counted by place and then by channel, and the weights weight[0], weight[1], ...
+    // Calls visit(first, weight) for each place of the map that an input reaches: its channels have the numbers
+    // `first`, `first` + 1, ..., counted by place and then by channel, and the weights weight[0], weight[1], ...
     template <class Visit>
-    void each_meeting(int64_t input, Visit visit) const;
+    void for_each_tap(int64_t input, Visit visit) const;
 
     int64_t channels_ = 0, height_ = 0, width_ = 0, out_channels_ = 0, out_height_ = 0, out_width_ = 0;
     int64_t kernel_height_ = 0, kernel_width_ = 0;
-    int64_t in_group_ = 0, of_group_ = 0;  // channels of the input, and of the map, in each group
-    Meetings rows_, columns_;
+    int64_t in_group_ = 0, out_group_ = 0;  // channels of the input, and of the map, in each group
+    Taps rows_, columns_;
     Aligned<float> weight_;  // (C, kernel height, kernel width, of_group)
     std::vector<int32_t> sizes_;
 };
 
-// The most neurons, or inputs, of the convolutional layers of a network together: files of a few bytes can ask for
-// maps of any size.
-constexpr int64_t kMostInMaps = int64_t(1) << 24;
+// Bounds on the convolutions of a network, all together: neurons, which a file of any size can ask for (4 million take
+// 0.25 GB, and as much again for a stream), and entries of the tables of taps.
+constexpr int64_t kMostInMaps = int64_t(1) << 22, kMostTaps = int64_t(1) << 22;
 
 }  // namespace srcell

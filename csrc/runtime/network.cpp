@@ -26,7 +26,7 @@ namespace {
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
 constexpr int kMaxThreads = 1024;
 // The versions of a network's file: the second may have layers that resonate, the third delays as well, and the fourth
-// convolutions and constant currents as well.
+// convolutions, constant currents and a cochlea as well.
 constexpr const char* kVersions[] = {"1", "2", "3", "4"};
 constexpr int kResonantVersion = 2, kDelayedVersion = 3, kMapVersion = 4;
 // The most elements of a layer's spikes that a run holds at a time, unless one sample has more.
@@ -45,7 +45,7 @@ void check_version(int version, int least, const std::string& name) {
     if (version < least) throw FileError(name + ": expected none in a file of version " + kVersions[version - 1]);
 }
 
-// Repeats each of the `rows` times N / places elements `places` times: neurons at all places share a channel's.
+// Repeats each element `places` times: the neurons of a channel share it.
 template <class T>
 std::vector<T> over_places(std::vector<T> values, int64_t places) {
     if (places == 1) return values;
@@ -379,7 +379,7 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     if (text_of(file, "format") != "srcell.network") throw FileError("format: expected 'srcell.network'");
     const int version = version_of(file);
     size_t used = 0;
-    int64_t room = 0, in_maps = 0;
+    int64_t room = 0, in_maps = 0, taps = 0;
     for (int64_t k = 0, inputs = -1;
          k < kMaxLayers && (!k || file.tensors.count("layers." + std::to_string(k) + ".weight")); ++k) {
         const std::string prefix = "layers." + std::to_string(k) + ".";
@@ -392,10 +392,12 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         if (layer.resonates()) check_version(version, kResonantVersion, prefix + "omega");
         if (layer.convolution()) {
             check_version(version, kMapVersion, prefix + "convolution");
-            in_maps += layer.neurons;
-            if (in_maps > kMostInMaps)
+            in_maps += layer.neurons, taps += layer.convolution()->taps();
+            if (in_maps > kMostInMaps || taps > kMostTaps)
                 throw FileError(prefix + "convolution: expected at most " + std::to_string(kMostInMaps) +
-                                " neurons in maps, in all layers together, got " + std::to_string(in_maps));
+                                " neurons in maps, and as many rows and columns times those of the kernels, in all "
+                                "layers together, got " +
+                                std::to_string(in_maps) + " and " + std::to_string(taps));
         }
         room += layer.delays.room() + layer.lateral_delays().room();
         if (room > kMostRoom)
@@ -409,6 +411,16 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     }
     readout_ = Readout::of(file, outputs());
     used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;
+    cochlea_ = Cochlea::of_file(file);
+    if (cochlea_) {
+        check_version(version, kMapVersion, "sound");
+        if (cochlea_.inputs() != inputs())
+            throw FileError("sound.sections: expected bands for the network's " + std::to_string(inputs()) +
+                            " inputs, got " + std::to_string(cochlea_.bands));
+        if (layers_.front().is_integer() && !(cochlea_.threshold > 0))
+            throw FileError("sound.constants: expected a threshold > 0 for integer neurons, which take no currents");
+        used += Cochlea::kTensors;
+    }
     if (used != file.tensors.size())
         throw FileError("header: expected " + std::to_string(used) + " tensors for " + std::to_string(layers_.size()) +
                         " layers and the readout, got " + std::to_string(file.tensors.size()));
@@ -420,6 +432,9 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         std::visit([&](const auto& neurons) { add_to(fingerprint_, neurons); }, layer.kind);
         add_to(fingerprint_, layer.delays, 'i');
     }
+    if (cochlea_)
+        for (const auto* numbers : {&cochlea_.of, &cochlea_.offset, &cochlea_.scale})
+            for (const double number : *numbers) add_to(fingerprint_, bits_of(static_cast<float>(number)));
 }
 
 const StoredDelays& NetworkLayer::lateral_delays() const {
@@ -605,13 +620,13 @@ int64_t count_rows(int64_t steps, int64_t batch) {
 void Network::run(const NetworkInput& input, const NetworkOutput& output, int threads) const {
     const PlainArithmetic plain;
     count_rows(input.steps, input.batch);
-    if (!input.steps && readout_.kind == Readout::kNone) return;  // without steps B may have any size
-    check_events(input, layers_.front().delays || layers_.front().constant);
     if (output.events) {
         std::fill(output.events, output.events + 1 + layers_.size(), 0);
         std::fill(output.operations, output.operations + layers_.size(), 0);
         output.events[0] = input.events.count;
     }
+    if (!input.steps && readout_.kind == Readout::kNone) return;  // without steps B may have any size
+    check_events(input, layers_.front().delays || layers_.front().constant);
     threads = std::clamp(threads, 1, kMaxThreads);
     const int64_t steps = std::max<int64_t>(input.steps, 1);
     const int64_t fit = widest() > kChunkElements / steps ? 1 : kChunkElements / (steps * widest());

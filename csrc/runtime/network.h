@@ -17,6 +17,7 @@
 #include "../cpu/kernels.h"
 #include "../cpu/turn.h"
 #include "aligned.h"
+#include "cochlea.h"
 #include "convolution.h"
 #include "delays.h"
 #include "readout.h"
@@ -145,6 +146,8 @@ class Network {
 
     const std::vector<NetworkLayer>& layers() const { return layers_; }
     const Readout& readout() const { return readout_; }
+    // What makes the inputs of sounds; without bands if the file has none.
+    const Cochlea& cochlea() const { return cochlea_; }
     const std::map<std::string, std::string>& texts() const { return texts_; }
     int64_t inputs() const { return layers_.front().inputs; }
     int64_t outputs() const { return layers_.back().neurons; }
@@ -169,13 +172,14 @@ class Network {
 
     std::vector<NetworkLayer> layers_;
     Readout readout_;
+    Cochlea cochlea_;
     std::map<std::string, std::string> texts_;
     const Kernels* kernels_;
     uint64_t fingerprint_ = 0;
 };
 
 // A network that advances one step at a time over B samples side by side. The network must outlive it. Nothing is
-// allocated after the constructor. Streams of one network may run in different threads; a stream belongs to one thread
+// allocated after the constructor, unless a row of delayed or constant inputs repeats some. Streams of one network may run in different threads; a stream belongs to one thread
 // at a time.
 class Stream {
   public:
@@ -186,6 +190,9 @@ class Stream {
     void step(const int64_t* offsets, const int32_t* indices, const float* values, int64_t count);
     // Advances one step, with the nonzero elements of a dense input (B, K).
     void step_dense(const float* input);
+    // Hears samples of a sound, of a network that has a cochlea, with B = 1: takes the steps of each frame that they
+    // complete, and returns their number. Throws std::invalid_argument; the state is then unchanged.
+    int64_t hear(const float* samples, int64_t count);
 
     // A layer's spikes in the last step, (B, N).
     const float* spikes(size_t layer) const { return parts_[layer].spikes[now_].data(); }
@@ -231,6 +238,7 @@ class Stream {
     std::vector<Part> parts_;
     Rows rows_;
     ReadoutState read_;
+    std::optional<Hearing> hearing_;
     size_t now_ = 0;  // which of the two states is the present one
 };
 

@@ -118,13 +118,14 @@ char* ReadoutState::save(char* to) const {
     return to + sizeof steps + sums + recent;
 }
 
-void ReadoutState::restore(const char* from) {
+const char* ReadoutState::restore(const char* from) {
     double steps;
     std::memcpy(&steps, from, sizeof steps);
     steps_ = whole(steps) ? static_cast<int64_t>(steps) : 0;
     from += sizeof steps;  // then either the sums or the recent spikes, never both
     if (sums_.size()) std::memcpy(sums_.data(), from, static_cast<size_t>(sums_.size()) * sizeof(double));
     if (recent_.size()) std::memcpy(recent_.data(), from, static_cast<size_t>(recent_.size()) * sizeof(float));
+    return from + bytes() - sizeof steps;
 }
 
 }  // namespace srcell

@@ -48,7 +48,7 @@ class ReadoutState {
                static_cast<size_t>(recent_.size()) * sizeof(float);
     }
     char* save(char* to) const;
-    void restore(const char* from);
+    const char* restore(const char* from);
 
   private:
     const Readout& readout_;

@@ -171,6 +171,16 @@ srcell_status srcell_stream_step_dense(srcell_stream* stream, const float* input
     });
 }
 
+srcell_status srcell_stream_hear(srcell_stream* stream, const float* samples, int64_t count, int64_t* steps) {
+    return guarded([&] {
+        require(stream, "stream");
+        if (count < 0) throw std::invalid_argument("count: expected at least 0");
+        if (count) require(samples, "samples");
+        const int64_t taken = stream->stream.hear(samples, count);
+        if (steps) *steps = taken;
+    });
+}
+
 const float* srcell_stream_spikes(const srcell_stream* stream) {
     return stream ? stream->stream.spikes(stream->stream.network().layers().size() - 1) : nullptr;
 }

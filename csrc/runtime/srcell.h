@@ -2,7 +2,8 @@
 
    srcell_network_load() reads a file that `srcell export` wrote. A network never changes, so any number of threads may
    use it at the same time. A stream advances one step at a time and must be used by one thread at a time; several
-   streams of one network may run in parallel. srcell_stream_step() and srcell_stream_step_dense() allocate nothing.
+   streams of one network may run in parallel. srcell_stream_step() and srcell_stream_step_dense() allocate nothing,
+   unless a step of a network with delays or constant currents repeats inputs.
 
    Every function that can fail returns SRCELL_OK or an error code; after an error, srcell_error() returns one line of
    text about it.
@@ -91,6 +92,12 @@ SRCELL_API srcell_status srcell_stream_step_rows(srcell_stream* stream, const in
                                                  const float* values);
 /* Advances all B samples by one step with a dense input (B, K); its nonzero elements are the events. */
 SRCELL_API srcell_status srcell_stream_step_dense(srcell_stream* stream, const float* input);
+
+/* Hears `count` samples of a sound with a stream of B = 1, whose network was exported with a SoundEncoding: advances by
+   the steps of each frame that the samples complete, and writes their number to *steps, unless it is null. Samples are
+   finite numbers, by convention in [-1, 1], as many per second as the text "encoder" says. Chunks of any lengths give
+   the same bits. */
+SRCELL_API srcell_status srcell_stream_hear(srcell_stream* stream, const float* samples, int64_t count, int64_t* steps);
 
 /* The last layer's spikes in the last step, (B, N). Valid until the next call on the stream. */
 SRCELL_API const float* srcell_stream_spikes(const srcell_stream* stream);

@@ -55,6 +55,7 @@ Stream::Stream(const Network& network, int64_t batch)
     const int64_t most = std::max(network.inputs(), network.widest());
     rows_ = {Aligned<uint64_t>(batch * mask_words(most)), Aligned<int64_t>(batch + 1), Aligned<int32_t>(batch * most),
              Aligned<float>(batch * most)};
+    if (network.cochlea()) hearing_.emplace(network.cochlea());
     reset();
 }
 
@@ -66,6 +67,7 @@ void Stream::reset() {
         parts_[k].own.clear();
     }
     read_.reset();
+    if (hearing_) hearing_->reset();
 }
 
 Events<float> Stream::rows_of(const float* elements, int64_t inputs) {
@@ -114,6 +116,27 @@ void Stream::step_dense(const float* input) {
     advance(events);
 }
 
+int64_t Stream::hear(const float* samples, int64_t count) {
+    const PlainArithmetic plain;
+    if (!hearing_) throw std::invalid_argument("network: expected one that was exported with a SoundEncoding");
+    if (batch_ != 1) throw std::invalid_argument("batch: expected 1 to hear a sound, got " + std::to_string(batch_));
+    if (const int64_t found = first_not_finite(samples, count); found >= 0)
+        throw std::invalid_argument("samples: expected finite numbers, got another at " + std::to_string(found));
+    int64_t steps = 0;
+    while (count > 0) {
+        const int64_t taken = hearing_->take(samples, count);
+        samples += taken, count -= taken;
+        for (int64_t k = 0; hearing_->complete() && k < network_.cochlea().hold; ++k, ++steps) {
+            const bool events = network_.cochlea().threshold > 0;
+            const int64_t active = events && !k ? static_cast<int64_t>(hearing_->active().size()) : 0;
+            const int64_t offsets[] = {0, active};
+            advance(events ? Events<float>{offsets, hearing_->active().data(), nullptr, active, network_.inputs()}
+                           : rows_of(hearing_->currents().data(), network_.inputs()));
+        }
+    }
+    return steps;
+}
+
 void Stream::values(size_t layer, float* to) const {
     network_.layers()[layer].values(parts_[layer].state[now_].data(), batch_, to);
 }
@@ -148,7 +171,7 @@ char version_of(const Network& network) {
 }  // namespace
 
 size_t Stream::state_bytes() const {
-    size_t bytes = sizeof(Mark) + read_.bytes();
+    size_t bytes = sizeof(Mark) + read_.bytes() + (hearing_ ? hearing_->bytes() : 0);
     for (const Part& part : parts_)
         bytes += static_cast<size_t>(part.state[0].size()) + part.inputs.bytes() + part.own.bytes();
     return bytes;
@@ -165,7 +188,8 @@ void Stream::save(void* to) const {
         std::memcpy(at, part.state[now_].data(), bytes);
         at = part.own.save(part.inputs.save(at + bytes));
     }
-    read_.save(at);
+    at = read_.save(at);
+    if (hearing_) hearing_->save(at);
 }
 
 void Stream::restore(const void* from, size_t bytes) {
@@ -185,7 +209,8 @@ void Stream::restore(const void* from, size_t bytes) {
         std::memcpy(part.state[now_].data(), at, size);
         at = part.own.restore(part.inputs.restore(at + size));
     }
-    read_.restore(at);
+    at = read_.restore(at);
+    if (hearing_) hearing_->restore(at);
 }
 
 }  // namespace srcell

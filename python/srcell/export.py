@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ._arguments import as_int, describe
 from ._files import write_output
@@ -24,7 +27,8 @@ FORMAT = "srcell.network"
 VERSION, RESONANT_VERSION, DELAYED_VERSION, MAP_VERSION = "1", "2", "3", "4"
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 MOST_WINDOW, MOST_RECENT = 2**20, 2**28  # steps, and spikes of a window; the limits in csrc/runtime/readout.cpp
-MOST_IN_MAPS, MOST_SIZE = 2**24, 2**20  # neurons in maps, and a size of a map; the limits in csrc/runtime/convolution.*
+MOST_IN_MAPS, MOST_SIZE = 2**22, 2**20  # neurons in maps, and a size of a map; the limits in csrc/runtime/convolution.*
+MOST_TAPS, MOST_WEIGHTS = 2**22, 2**28  # of kernels: also a limit there; of an nn.Linear and the weights behind it
 
 LAYERS, READOUTS = (SRC, IntegerSRC, SRCConv2d), (LeakyReadout, LinearReadout)
 # Modules that pass on their input unchanged, at least in evaluation mode.
@@ -37,6 +41,7 @@ LEFT_OUT = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
+RENEWING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # make weights in a forward hook
 
 
 def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | None = None) -> None:
@@ -62,7 +67,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     every step is that layer's ``constant`` (N,). A convolutional layer has ``weight`` (O, C / groups, kernel height,
     kernel width), the other tensors with O, its channels, instead of N, and ``convolution``, eleven int32: channels,
     height and width of the input; height and width of the map of neurons; stride; rows and columns of zeros before the
-    first; and dilation, each vertical and then horizontal. With constants or convolutions ``version`` is 4.
+    first; and dilation, each vertical and then horizontal. An encoder of sounds has tensors of its own, as
+    ``srcell.data.SoundEncoding`` says. With constants, convolutions or sounds ``version`` is 4.
 
     Args:
         network: an ``SRC`` or ``IntegerSRC``; a classifier; an ``nn.Sequential`` of ``SpikesOnly`` (of an ``SRC``,
@@ -80,7 +86,7 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         ValueError: modules that do not fit one another or the file, with the place of the first one: another number of
             inputs, a ``Delay`` before anything but an ``SRC``, a module after a readout, float and integer neurons in
             one network, a ``Linear`` before what cannot take it in, another ``batch_first``, a ``Flatten`` that does
-            not start at dimension 2, a convolution whose input has no height and width, more than 2^24 neurons in
+            not start at dimension 2, a convolution whose input has no height and width, more than 2^22 neurons in
             maps, a layer without inputs or neurons, weights that are not float32, a readout's window of more than 2^20
             steps or 2^28 spikes. Or so many layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
@@ -111,14 +117,19 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         texts["version"] = RESONANT_VERSION
     if any(".first" in name for name in tensors):
         texts["version"] = DELAYED_VERSION
-    if any("convolution" in layer or "constant" in layer for layer in layers):
+    encoder = getattr(network, "encoder", None)
+    if encoder is not None and hasattr(
+        encoder, "exported"
+    ):  # a SoundEncoding, whose arithmetic needs more than its settings
+        check_sound(encoder, parts)
+        tensors |= encoder.exported()
+    if any("convolution" in name or "constant" in name or name.startswith("sound.") for name in tensors):
         texts["version"] = MAP_VERSION
     last = parts[-1]
     if linear is not None or isinstance(last.module, READOUTS):
         check_window(last)
         of_readout, texts["readout"] = describe_readout(last, linear)
         tensors |= of_readout
-    encoder = getattr(network, "encoder", None)
     if dataclasses.is_dataclass(encoder) and not isinstance(encoder, type):
         texts["encoder"] = json.dumps({"name": type(encoder).__name__, **dataclasses.asdict(encoder)})
     # Parameters may share their memory, which the format does not allow.
@@ -146,7 +157,8 @@ def parts_of(part: Part) -> Iterator[Part]:
     elif _is_one_of(module, (*LAYERS, Delay, nn.Linear, *READOUTS)):
         yield part
     elif _is_one_of(module, (nn.Unflatten,)):
-        if module.dim != 2 or len(module.unflattened_size) != 3 or isinstance(module.unflattened_size[0], tuple):
+        sizes = module.unflattened_size
+        if module.dim != 2 or len(sizes) != 3 or not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(f"{part}: expected nn.Unflatten(2, (C, H, W)), got {module}")
         yield part
     elif _is_one_of(module, (SpikesOnly,)):
@@ -161,13 +173,17 @@ def parts_of(part: Part) -> Iterator[Part]:
     elif _is_one_of(module, (nn.Flatten,)):
         if module.start_dim != 2:
             raise ValueError(f"{part}: expected start_dim=2, which keeps steps and samples, got {module.start_dim}")
+        if module.end_dim != -1:
+            raise ValueError(f"{part}: expected end_dim=-1, which leaves no dimension, got {module.end_dim}")
+        yield part
     elif not _is_one_of(module, LEFT_OUT):
         raise _refusal_of(part)
 
 
 def _is_one_of(module: object, kinds: Iterable[type[nn.Module]]) -> bool:
-    """Whether a module computes as one of these classes does: a subclass must not have a ``forward`` of its own."""
-    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
+    """Whether a module computes as one of these classes does: it must not have a ``forward`` of its own."""
+    found = any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
+    return found and "forward" not in vars(module)
 
 
 def _offered_parts(part: Part) -> list[Part] | None:
@@ -210,10 +226,18 @@ def _unflatten(input_shape: Sequence[int]) -> nn.Unflatten:
 
 def check_parts(parts: Sequence[Part]) -> None:
     """Raise unless each part can be followed by the next, and the last one by the end of the network."""
-    computing = [part for part in parts if not isinstance(part.module, nn.Unflatten)]
-    for number, part in enumerate(computing, start=1):
-        _check_kinds(part, computing[number] if number < len(computing) else None)
+    for part in parts:
+        _check_weights_are_its_own(part)
+    computing = [part for part in parts if not isinstance(part.module, nn.Unflatten | nn.Flatten)]
+    for part, following in pairwise(computing):
+        if isinstance(part.module, nn.Linear) and not isinstance(following.module, SRC | nn.Linear | LinearReadout):
+            raise ValueError(
+                f"{part}: expected an SRC, a LinearReadout or nothing after it, whose weights take it in, got "
+                f"{following}"
+            )
     ordered = [part for part in computing if not isinstance(part.module, nn.Linear)]
+    for number, part in enumerate(ordered, start=1):
+        _check_kinds(part, ordered[number] if number < len(ordered) else None)
     for part, following in pairwise(ordered):
         by_sample = [getattr(each.module, "batch_first", False) for each in (part, following)]
         if by_sample[0] != by_sample[1]:
@@ -221,32 +245,39 @@ def check_parts(parts: Sequence[Part]) -> None:
             raise ValueError(f"{wrong}: expected batch_first=False beside {beside}, which takes (T, B, ...), got True")
     before: Part | None = None
     shape: tuple[int, ...] | None = None
+    in_maps = taps = 0
     for part in parts:
+        if isinstance(part.module, SRCConv2d) and shape is not None and len(shape) == 3:
+            taps += sum(size * kernel for size, kernel in zip(shape[1:], part.module.kernel_size, strict=True))
         shape, before = _shape_after(part, shape, before), part
+        in_maps += prod(shape) if shape is not None and isinstance(part.module, SRCConv2d) else 0
+        if in_maps > MOST_IN_MAPS or taps > MOST_TAPS:
+            raise ValueError(
+                f"{part}: expected at most {MOST_IN_MAPS} neurons in maps, and as many rows and columns times those of "
+                f"the kernels, in all layers together, got {in_maps} and {taps}"
+            )
+
+
+def _check_weights_are_its_own(part: Part) -> None:
+    """Raise if a hook computes the weights anew before each call, from numbers that an export would not see."""
+    for hook in getattr(part.module, "_forward_pre_hooks", {}).values():
+        if isinstance(hook, RENEWING_HOOKS):
+            name = type(hook).__name__
+            raise ValueError(
+                f"{part}: expected weights of its own, got a hook that makes them ({name}): remove it first"
+            )
 
 
 def _check_kinds(part: Part, following: Part | None) -> None:
     """Raise unless a part can be followed by one of another's kind, or by the end of the network, None."""
-    after = following and following.module
-    if isinstance(part.module, Delay) and not isinstance(after, SRC | nn.Linear):
+    if isinstance(part.module, Delay) and (following is None or not isinstance(following.module, SRC)):
         raise ValueError(f"{part}: expected an SRC after it, whose inputs it delays, got {following or 'nothing'}")
     if following is None:
         return
     if isinstance(part.module, READOUTS):
         raise ValueError(f"{part}: expected a readout at the end of the network, got {following} after it")
-    if isinstance(part.module, nn.Linear):
-        if not isinstance(after, SRC | nn.Linear | LinearReadout):
-            raise ValueError(
-                f"{part}: expected an SRC, a LinearReadout or nothing after it, whose weights take it in, got "
-                f"{following}"
-            )
-        if isinstance(after, LinearReadout) and part.module.bias is not None and after.alpha:
-            raise ValueError(
-                f"{part}: expected bias=False before {following}, whose sum over the steps it would change, got True"
-            )
-        return
     of_integers = [isinstance(each.module, IntegerSRC) for each in (part, following)]
-    if not isinstance(following.module, (*READOUTS, nn.Linear)) and of_integers[0] != of_integers[1]:
+    if not isinstance(following.module, READOUTS) and of_integers[0] != of_integers[1]:
         kind, other = ("integer", "float") if of_integers[0] else ("float", "integer")
         got = "a Delay, which only float neurons take" if isinstance(following.module, Delay) else f"{other} neurons"
         raise ValueError(f"{following}: expected {kind} neurons as in {part}, because a file holds one kind, got {got}")
@@ -261,17 +292,34 @@ def _shape_after(part: Part, shape: tuple[int, ...] | None, before: Part | None)
             raise ValueError(f"{part}: expected nn.Unflatten(2, (C, H, W)) or maps before it, got {got}")
         if shape[0] != module.in_channels:
             raise ValueError(f"{part}: expected {shape[0]} channels, as {before} gives, got {module.in_channels}")
-        channels, out = module.out_channels, module.geometry(*shape[1:])[3:5]
-        if 0 in out or max(prod(shape), channels * prod(out)) > MOST_IN_MAPS or max(*shape, *out) > MOST_SIZE:
+        channels, sizes = module.out_channels, module.geometry(*shape[1:])
+        out = sizes[3:5]
+        if 0 in out or max(prod(shape), channels * prod(out)) > MOST_IN_MAPS or max(sizes) > MOST_SIZE:
             raise ValueError(
-                f"{part}: expected from 1 to {MOST_IN_MAPS} inputs and neurons, and sizes up to {MOST_SIZE}, got a map "
-                f"{(channels, *out)} of an input {shape}"
+                f"{part}: expected from 1 to {MOST_IN_MAPS} inputs and neurons, and sizes and strides up to "
+                f"{MOST_SIZE}, got a map {(channels, *out)} of an input {shape}"
             )
         return channels, *out
+    if isinstance(module, nn.Flatten):
+        return None if shape is None else (prod(shape),)
     taken = prod(module.unflattened_size) if isinstance(module, nn.Unflatten) else _inputs_of(module)
+    is_other_map = isinstance(module, nn.Unflatten) and shape is not None and len(shape) == 3
+    if is_other_map and shape != tuple(module.unflattened_size):
+        raise ValueError(f"{part}: expected {shape}, as {before} gives, got {tuple(module.unflattened_size)}")
     if shape is not None and prod(shape) != taken:
         raise ValueError(f"{part}: expected {prod(shape)} inputs, as {before} gives, got {taken}")
     return tuple(module.unflattened_size) if isinstance(module, nn.Unflatten) else (_outputs_of(module),)
+
+
+def check_sound(encoder: Any, parts: Sequence[Part]) -> None:
+    """Raise unless the first part takes the inputs that an encoder of sounds makes."""
+    if encoder.inputs != _inputs_of(parts[0].module):
+        raise ValueError(
+            f"{parts[0]}: expected {encoder.inputs} inputs, as its SoundEncoding gives, got "
+            f"{_inputs_of(parts[0].module)}"
+        )
+    if isinstance(parts[0].module, IntegerSRC) and not encoder.threshold:
+        raise ValueError(f"{parts[0]}: expected a SoundEncoding with a threshold, because it takes no currents, got 0")
 
 
 def check_window(part: Part) -> None:
@@ -303,21 +351,34 @@ def _outputs_of(module: Any) -> int:
 
 
 class _LinearMap(NamedTuple):
-    """What the ``nn.Linear`` since the last layer compute together: weight (M, K) and bias (M,), in float64."""
+    """The map that the ``nn.Linear`` since the last layer are together: weight (M, K) and bias (M,), in float64."""
 
+    part: Part  # the last of them
     weight: Tensor
     bias: Tensor
 
     @classmethod
-    def of(cls, linear: nn.Linear, before: _LinearMap | None) -> _LinearMap:
-        weight = linear.weight.detach().double().cpu()
-        bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().double().cpu()
-        return cls(weight, bias) if before is None else cls(weight @ before.weight, bias + weight @ before.bias)
+    def of(cls, part: Part, before: _LinearMap | None) -> _LinearMap:
+        weight = part.module.weight.detach().double().cpu()
+        bias = part.module.bias
+        bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().double().cpu()
+        if before is None:
+            return cls(part, weight, bias)
+        return cls(part, before._product(weight), bias + weight @ before.bias)
 
     def into(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """What a weight (N, M) makes of this map's outputs: (N, K) of its inputs, and the constant (N,); float32."""
+        """The product of a weight (N, M) with this map: (N, K), and the constant current (N,); float32."""
         weight = weight.detach().double().cpu()
-        return (weight @ self.weight).float(), (weight @ self.bias).float()
+        return self._product(weight).float(), (weight @ self.bias).float()
+
+    def _product(self, weight: Tensor) -> Tensor:
+        rows, columns = len(weight), self.weight.shape[1]
+        if rows * columns > MOST_WEIGHTS:
+            raise ValueError(
+                f"{self.part}: expected at most 2^28 weights in its product with those behind it, got {rows} x "
+                f"{columns}"
+            )
+        return weight @ self.weight
 
 
 def exported_layers(parts: Iterable[Part]) -> tuple[list[dict[str, Tensor]], _LinearMap | None]:
@@ -336,7 +397,7 @@ def exported_layers(parts: Iterable[Part]) -> tuple[list[dict[str, Tensor]], _Li
             delays = module.exported()
         elif isinstance(module, nn.Linear):
             _check_numbers(part, module.weight)
-            linear = _LinearMap.of(module, linear)
+            linear = _LinearMap.of(part, linear)
         elif isinstance(module, LAYERS):
             for layer in module.exported():
                 _check_numbers(part, layer["weight"])
@@ -380,7 +441,8 @@ def describe_readout(part: Part, linear: _LinearMap | None) -> tuple[dict[str, T
         weight, bias = readout.linear.weight.detach(), readout.linear.bias.detach()
         if linear is not None:
             weight, constant = linear.into(weight)
-            bias = bias.float().cpu() + constant  # of the last step: check_parts has refused any other
+            if constant.any():  # the sum over the steps would depend on their number
+                raise ValueError(f"{linear.part}: expected no bias before {part}, in any nn.Linear, got one")
         numbers = {"weight": weight, "bias": bias}
         tensors, kind = {name: x.float().cpu().contiguous() for name, x in numbers.items()}, "linear"
     elif linear is not None:

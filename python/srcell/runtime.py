@@ -277,6 +277,24 @@ class Stream:
             None if offsets is None else _integers("offsets", offsets),
         )
 
+    def hear(self, samples: ArrayLike) -> int:
+        """Hear the next samples of a sound: take the steps of each frame that they complete.
+
+        The network was exported with a ``srcell.data.SoundEncoding``. Chunks of any lengths give the same bits.
+
+        Args:
+            samples: (S,) numbers, by convention in [-1, 1], at ``network.encoder["rate"]`` samples per second.
+
+        Returns:
+            The number of steps taken; ``logits`` then gives those after the last one.
+
+        Raises:
+            ValueError: a wrong shape, a sample that is not finite, a network without a SoundEncoding, or a stream of
+                several samples. The state is then unchanged.
+
+        """
+        return self._stream.hear(_sound(samples))
+
     def logits(self) -> Floats:
         """The current logits, from all steps so far, (B, C)."""
         return self._stream.logits()
@@ -300,6 +318,41 @@ class Stream:
         if not isinstance(state, bytes | bytearray | memoryview):
             raise TypeError(f"state: expected bytes, got {type(state).__name__}")
         self._stream.restore(bytes(state))
+
+
+class Hearing:
+    """A sound that is heard in chunks of any lengths, without a network: its currents or events.
+
+    ``srcell.data.SoundEncoding.hearing`` makes one. An exported network hears with the same arithmetic:
+    ``Stream.hear``.
+
+    Args:
+        sections: (bands, sections, 5) float64: b0, b1, b2, a1 and a2 of each second-order section.
+        constants: as ``sound.constants`` in a file.
+        offset: (bands,) float64.
+        scale: (bands,) float64.
+
+    Raises:
+        ValueError: a wrong shape or value.
+
+    """
+
+    def __init__(self, sections: ArrayLike, constants: ArrayLike, offset: ArrayLike, scale: ArrayLike) -> None:
+        given = [np.require(x, np.float64, ["C", "A"]) for x in (sections, constants, offset, scale)]
+        self._hearing = _core.Hearing(_core.Cochlea(given[0], given[1].ravel().tolist(), given[2], given[3]))
+
+    def take(self, samples: ArrayLike) -> Any:
+        """Hear the next samples, (S,).
+
+        Returns:
+            The currents of the frames that they complete, (frames, bands) float32; with a threshold a pair: the number
+            of events up to each frame, (frames + 1,) int64, and the active inputs, (events,) int32.
+
+        Raises:
+            ValueError: a wrong shape, or a sample that is not finite; nothing is heard then.
+
+        """
+        return self._hearing.take(_sound(samples))
 
 
 def load(path: str | Path) -> Network:
@@ -386,6 +439,13 @@ def _integers(name: str, given: Any) -> NDArray[np.int64]:
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     return np.require(array, np.int64, ["C", "A"])
+
+
+def _sound(samples: ArrayLike) -> Floats:
+    array = _floats("samples", samples)
+    if array.ndim != 1:
+        raise ValueError(f"samples: expected shape (S,), got {array.shape}")
+    return array
 
 
 def _indices(array: NDArray[Any]) -> NDArray[np.int32]:

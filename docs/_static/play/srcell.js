@@ -251,6 +251,15 @@ class Stream {
       this.runtime.call("srcell_stream_step_dense", this.handle, scratch.put(Float32Array, input)));
   }
 
+  /** Hears samples of a sound, of a network with a SoundEncoding; returns the number of steps that they completed. */
+  hear(samples) {
+    return this.runtime.scratch((scratch) => {
+      const steps = scratch.room(8);
+      this.runtime.call("srcell_stream_hear", this.handle, scratch.put(Float32Array, samples), BigInt(samples.length), steps);
+      return Number(this.runtime.read(BigInt64Array, steps, 1)[0]);
+    });
+  }
+
   /** The last layer's spikes (B * N) in the last step. */
   spikes() {
     return this.runtime.read(Float32Array, this.runtime.exports.srcell_stream_spikes(this.handle),

@@ -1,0 +1,221 @@
+"""``SoundEncoding``: turns sounds into currents or events, as the filters of a cochlea do.
+
+The arithmetic is csrc/runtime/cochlea.h, which exported networks run too; this file computes its constants. It must
+never know which sounds it hears.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._arguments import describe
+from ..events import EventBatch
+from ..runtime import Hearing
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SoundEncoding:
+    """Gammatone filters, half-wave rectified, smoothed, compressed and sampled: 100 times a second by default.
+
+    Each band is a gammatone filter of order 4, whose bandwidth is that of the ear at its frequency; the frequencies are
+    equally spaced on the scale of these bandwidths (ERB). A band's output is rectified and smoothed; at the end of each
+    frame its fourth root y is taken. Then z = (y - ``adaptation`` m - ``offset``) ``scale``, where m is the mean of y
+    over about ``memory`` seconds. The result depends on nothing that comes later, and whole sounds and chunks of any
+    lengths give the same bits.
+
+    With ``threshold`` 0 the z of all bands are currents: values of events in each of the ``hold`` steps of a frame.
+    Otherwise band k sends an event of input 2 k when z has risen by ``threshold`` since its last event, of input
+    2 k + 1 when it has fallen by as much, at most one in a frame and in its first step: events without values.
+
+    Args:
+        rate: samples per second of the sounds, Hz.
+        bands: number of filters.
+        lowest: centre of the lowest filter, Hz.
+        highest: centre of the highest filter, Hz; below rate / 2.
+        frame: length of a frame, seconds; rounded to whole samples.
+        hold: steps of the network in each frame.
+        smoothing: time constant of the smoothing, seconds.
+        memory: time constant of the mean m, seconds.
+        adaptation: share of m that is subtracted, in [0, 1]; 0 for no adaptation.
+        threshold: of events, in units of z; 0 for currents.
+        offset: of each band's y, one number or one for each band; see ``fitted``.
+        scale: of each band, one number or one for each band.
+
+    Raises:
+        ValueError: a setting outside its range; the message names it.
+
+    Source: the filters are those of M. Slaney, "An efficient implementation of the Patterson-Holdsworth auditory filter
+    bank", Apple technical report 35 (1993).
+
+    Example:
+        >>> import torch
+        >>> encoding = SoundEncoding(bands=4)
+        >>> tone = torch.sin(6.2832 * 440 * torch.arange(4000) / 8000)  # 440 Hz for half a second
+        >>> events = encoding(tone[None])
+        >>> events.shape  # 50 frames of 3 steps
+        (150, 1, 4)
+        >>> int(events.to_dense()[-1, 0].argmax())  # the centres are 100, 480, 1396 and 3800 Hz
+        1
+
+    """
+
+    rate: int = 8000
+    bands: int = 32
+    lowest: float = 100.0
+    highest: float = 3800.0
+    frame: float = 0.01
+    hold: int = 3
+    smoothing: float = 0.008
+    memory: float = 0.3
+    adaptation: float = 0.0
+    threshold: float = 0.0
+    offset: float | tuple[float, ...] = 0.0
+    scale: float | tuple[float, ...] = 1.0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("rate", 1, 2**20), ("bands", 1, 4096), ("hold", 1, 1024)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"{name}: expected an int in [{least}, {most}], got {value!r}")
+        if not 0 < self.lowest <= self.highest < self.rate / 2:
+            raise ValueError(
+                f"lowest, highest: expected 0 < lowest <= highest < {self.rate / 2:g} Hz, got {self.lowest} and "
+                f"{self.highest}"
+            )
+        for name in ("frame", "smoothing", "memory"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number of seconds > 0, got {getattr(self, name)!r}")
+        if not 1 <= self.hop <= 2**20:
+            raise ValueError(f"frame: expected from 1 to 2^20 samples, got {self.frame} seconds at {self.rate} Hz")
+        if not 0 <= self.adaptation <= 1:
+            raise ValueError(f"adaptation: expected a share in [0, 1], got {self.adaptation!r}")
+        if not 0 <= self.threshold < math.inf:
+            raise ValueError(f"threshold: expected a number >= 0, got {self.threshold!r}")
+        for name in ("offset", "scale"):
+            given = getattr(self, name)
+            if isinstance(given, (list, tuple)):  # JSON gives lists
+                object.__setattr__(self, name, tuple(map(float, given)))
+            numbers = np.ravel(np.asarray(getattr(self, name), np.float64))
+            if len(numbers) not in (1, self.bands) or not np.isfinite(numbers).all():
+                got = f"{len(numbers)}" if np.isfinite(numbers).all() else "others"
+                raise ValueError(f"{name}: expected a finite number, or one for each of {self.bands} bands, got {got}")
+
+    @property
+    def hop(self) -> int:
+        """Samples of a frame."""
+        return round(self.frame * self.rate)
+
+    @property
+    def inputs(self) -> int:
+        """K, the inputs of the network: one for each band, or two with a threshold."""
+        return 2 * self.bands if self.threshold else self.bands
+
+    @property
+    def centres(self) -> Doubles:
+        """(bands,) the frequencies of the filters, Hz."""
+        ends = [21.4 * math.log10(1 + 0.00437 * f) for f in (self.lowest, self.highest)]
+        made: Doubles = (10 ** (np.linspace(ends[0], ends[1], self.bands) / 21.4) - 1) / 0.00437
+        return made
+
+    def exported(self) -> dict[str, Tensor]:
+        """The constants as an exported file holds them, float64.
+
+        ``sound.sections`` (bands, 4, 5): b0, b1, b2, a1 and a2 of each second-order section; ``sound.constants``:
+        samples and steps of a frame, share of a sample in the smoothing and of a frame in the mean, adaptation,
+        threshold, 0; ``sound.offset`` and ``sound.scale`` (bands,).
+        """
+        smooth = -math.expm1(-1 / (self.smoothing * self.rate))
+        pace = -math.expm1(-self.hop / (self.memory * self.rate))
+        constants = [self.hop, self.hold, smooth, pace, self.adaptation, self.threshold, 0.0]
+        numbers = {
+            "sections": np.stack([_gammatone(f, self.rate) for f in self.centres]),
+            "constants": np.array(constants, np.float64),
+            "offset": np.broadcast_to(np.asarray(self.offset, np.float64), self.bands).copy(),
+            "scale": np.broadcast_to(np.asarray(self.scale, np.float64), self.bands).copy(),
+        }
+        return {f"sound.{name}": torch.from_numpy(x) for name, x in numbers.items()}
+
+    def hearing(self) -> Hearing:
+        """Begin to hear a sound that comes in chunks: a :class:`srcell.runtime.Hearing`."""
+        return Hearing(**{name.removeprefix("sound."): x.numpy() for name, x in self.exported().items()})
+
+    def __call__(
+        self, waves: Tensor, index: Tensor | None = None, seed: int = 0, lengths: Tensor | None = None
+    ) -> EventBatch:
+        """Encode sounds (B, S) as events (frames * hold, B, K), whatever ``index`` and ``seed`` are.
+
+        ``lengths`` (B,) gives the number of samples of each sound, S for all by default. Samples after the last whole
+        frame are left out.
+
+        Raises:
+            TypeError: not a tensor of real numbers.
+            ValueError: a wrong shape, or a sample that is not finite.
+
+        """
+        if not isinstance(waves, Tensor) or not waves.is_floating_point():
+            raise TypeError(f"waves: expected a floating-point tensor, got {describe(waves)}")
+        if waves.dim() != 2:
+            raise ValueError(f"waves: expected shape (B, S), got {tuple(waves.shape)}")
+        ends = [waves.shape[1]] * len(waves) if lengths is None else [int(length) for length in lengths]
+        sounds = waves.detach().to("cpu", torch.float32)
+        heard = [self.hearing().take(sound[:end]) for sound, end in zip(sounds, ends, strict=True)]
+        frames = waves.shape[1] // self.hop
+        steps = None if lengths is None else torch.tensor([end // self.hop * self.hold for end in ends])
+        if not self.threshold:
+            dense = torch.zeros(frames, len(waves), self.bands)
+            for sample, currents in enumerate(heard):
+                dense[: len(currents), sample] = torch.from_numpy(currents)
+            return EventBatch.from_dense(dense.repeat_interleave(self.hold, 0), steps)
+        counts = torch.zeros(len(waves), frames, self.hold, dtype=torch.int64)
+        for sample, (offsets, _) in enumerate(heard):
+            counts[sample, : len(offsets) - 1, 0] = torch.from_numpy(np.diff(offsets))
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.flatten().cumsum(0)])
+        indices = torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *(active for _, active in heard)]))
+        return EventBatch(offsets, indices, shape=(frames * self.hold, len(waves), self.inputs), lengths=steps)
+
+    def fitted(self, waves: Tensor, lengths: Tensor | None = None) -> SoundEncoding:
+        """The same encoding with the offset and scale that give z a mean of 0 and a deviation of 1 in each band.
+
+        Args:
+            waves: (B, S) sounds, of the training set.
+            lengths: (B,) their numbers of samples, S for all by default.
+
+        Raises:
+            ValueError: no sound has a whole frame.
+
+        """
+        plain = dataclasses.replace(self, threshold=0.0, offset=0.0, scale=1.0)
+        ends = [waves.shape[1]] * len(waves) if lengths is None else [int(length) for length in lengths]
+        frames = np.concatenate(
+            [np.zeros((0, self.bands)), *(plain.hearing().take(x[:n]) for x, n in zip(waves, ends, strict=True))]
+        )
+        if not len(frames):
+            raise ValueError("waves: expected a sound of at least one frame, got none")
+        deviation = frames.std(0)
+        scale = 1 / np.where(deviation > 0, deviation, 1)
+        return dataclasses.replace(
+            self, offset=tuple(frames.mean(0).tolist()), scale=tuple(np.asarray(scale, np.float64).tolist())
+        )
+
+
+def _gammatone(centre: float, rate: int) -> Doubles:
+    """The four sections of a gammatone filter, each with gain 1 at the centre: (4, 5) b0, b1, b2, a1, a2."""
+    width = 1.019 * 24.7 * (4.37 * centre / 1000 + 1)  # Hz; 24.7 (4.37 f / 1000 + 1) is the bandwidth of the ear
+    turn, decay = 2 * math.pi * centre / rate, math.exp(-2 * math.pi * width / rate)
+    z = np.exp(-1j * turn)
+    sections = []
+    for outer, inner in ((1, 1), (-1, 1), (1, -1), (-1, -1)):
+        zero = decay * (math.cos(turn) + outer * math.sqrt(3 + inner * 2**1.5) * math.sin(turn))
+        a1, a2 = -2 * math.cos(turn) * decay, decay**2
+        gain = abs((1 - zero * z) / (1 + a1 * z + a2 * z * z))
+        sections.append([1 / gain, -zero / gain, 0.0, a1, a2])
+    return np.array(sections)
