@@ -30,6 +30,7 @@ import srcell
 from srcell import EventBatch, ResonantState, SRCState, data, runtime
 from srcell.models import SRCClassifier
 from test_bits import SPIKE_TRAINS, digest
+from test_cochlea import CURRENTS, EVENTS, chirp, file_of, network_for
 from test_export_networks import composed
 from test_runtime import bytes_of, exported_trains
 
@@ -62,6 +63,7 @@ def case_of(network: bytes, events: EventBatch) -> dict[str, Any]:
     }
 
 
+SOUNDS = {"currents": CURRENTS, "events": EVENTS}
 RATE = {"steps": 40, "prefix": 3, "gain": 0.5, "thinned": True}
 
 
@@ -75,6 +77,11 @@ def cases() -> dict[str, Any]:
     return {
         "trains": {name: case_of(*train) for name, train in exported_trains().items()},
         "composed": {name: case_of(*network) for name, network in composed().items()},
+        "heard": {
+            "networks": {name: base64.b64encode(file_of(encoding)).decode() for name, encoding in SOUNDS.items()},
+            "sound": text_of(chirp().numpy()),
+            "sizes": [1, 300, 0, 79, 81],
+        },
         "encoded": {"pixels": text_of(images()), "inputs": 50, "settings": settings},
         "refusals": {"network": base64.b64encode(bytes_of(srcell.SRC(1, 1))).decode(), "images": [0.5]},
     }
@@ -172,6 +179,14 @@ def test_networks_of_modules_give_the_bits_of_native_code(made: dict[str, Any]) 
         spikes = digest(torch.from_numpy(net.spikes(events)[-1]))
         assert (found[name]["sha256"], found[name]["stream"]) == (spikes, spikes) and found[name]["events"] > 0
         assert np.array_equal(np.float32(found[name]["logits"]), net.run(events).ravel())
+
+
+def test_sounds_in_chunks_give_the_logits_of_native_code(made: dict[str, Any]) -> None:
+    for name, encoding in SOUNDS.items():
+        stream = network_for(encoding)[1].stream()
+        steps = stream.hear(chirp())
+        assert made["heard"][name]["steps"] == steps > 100
+        assert np.array_equal(np.float32(made["heard"][name]["logits"]), stream.logits()[0])
 
 
 def test_the_encoder_gives_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:

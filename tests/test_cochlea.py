@@ -148,6 +148,15 @@ def test_silence_after_a_sound_becomes_exactly_nothing() -> None:
 
 
 def network_for(encoding: SoundEncoding) -> tuple[nn.Module, runtime.Network]:
+    network, content = made_for(encoding)
+    return network, runtime.Network(content)
+
+
+def file_of(encoding: SoundEncoding) -> bytes:
+    return made_for(encoding)[1]
+
+
+def made_for(encoding: SoundEncoding) -> tuple[nn.Module, bytes]:
     torch.manual_seed(3)
     network = nn.Sequential(
         SpikesOnly(SRC(encoding.inputs, 40, lateral=True, zs_hyp=0.5)), LinearReadout(40, 5, alpha=0.97)
@@ -155,7 +164,7 @@ def network_for(encoding: SoundEncoding) -> tuple[nn.Module, runtime.Network]:
     network.encoder = encoding  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         export(network, f"{folder}/net.srcell")
-        return network, runtime.load(f"{folder}/net.srcell")
+        return network, Path(f"{folder}/net.srcell").read_bytes()
 
 
 @torch.no_grad()
@@ -187,10 +196,7 @@ def test_an_exported_network_hears_what_the_layers_get(encoding: SoundEncoding) 
 def damaged(**tensors: Tensor) -> bytes:
     from safetensors.torch import load, save
 
-    network, _ = network_for(CURRENTS)
-    with tempfile.TemporaryDirectory() as folder:
-        export(network, f"{folder}/net.srcell")
-        content = Path(f"{folder}/net.srcell").read_bytes()
+    content = file_of(CURRENTS)
     size = int.from_bytes(content[:8], "little")
     texts = json.loads(content[8 : 8 + size])["__metadata__"]
     return save(load(content) | {f"sound.{name}": x for name, x in tensors.items()}, texts)

@@ -59,7 +59,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from srcell import runtime, spread_frequencies
+from srcell.export import export
 from srcell.models import SRCClassifier
+from test_cochlea import CURRENTS, EVENTS, chirp, network_for
 from test_export_networks import composed
 
 folder = sys.argv[1]
@@ -91,10 +93,21 @@ for number, (content, events) in enumerate(composed().values()):
     if runtime.Network(content).num_classes:
         Path(f"{folder}/composed-{number}.srcell").write_bytes(content)
         expect(f"composed-{number}", events.to_dense()[:, 0].numpy() != 0)
+
+samples = (chirp() * 32767).round().numpy()
+Path(f"{folder}/sound").write_bytes(samples.astype("<i2").tobytes())
+for name, encoding in (("currents", CURRENTS), ("events", EVENTS)):
+    network, net = network_for(encoding)
+    export(network, f"{folder}/{name}.hears")
+    stream = net.stream()
+    stream.hear(samples / 32768)
+    (logits,) = stream.logits()
+    text = f"{len(samples)} samples: class {logits.argmax()}, logit {logits.max():.9g}\n"
+    Path(f"{folder}/{name}.heard").write_text(text)
 END
 for kind in srcell static; do
     sed "s/srcell::srcell/srcell::$kind/; s/LANGUAGES C/LANGUAGES C CXX/" examples/c/CMakeLists.txt >"$folder/CMakeLists.txt"
-    cp examples/c/control.c tests/cpp/interface.c "$folder/"
+    cp examples/c/{control,listen}.c tests/cpp/interface.c "$folder/"
     echo "add_executable(interface interface.c)
         target_link_libraries(interface PRIVATE srcell::$kind m)" >>"$folder/CMakeLists.txt"
     cmake -S "$folder" -B "$folder/$kind" "${options[@]}" -DCMAKE_PREFIX_PATH="$(realpath "$folder/installed")" \
@@ -103,6 +116,10 @@ for kind in srcell static; do
     for network in "$folder"/*.srcell; do
         name=${network%.srcell}
         ${RUN:-} "$folder/$kind/control" "$network" <"$name.steps" | diff "$name.expected" -
+    done
+    for name in currents events; do
+        ${RUN:-} "$folder/$kind/listen" "$folder/$name.hears" <"$folder/sound" 2>/dev/null | tail -n 1 |
+            diff "$folder/$name.heard" -
     done
     ${RUN:-} "$folder/$kind/interface" "$folder"/{resonant,net,delayed}.srcell
     if ${RUN:-} "$folder/$kind/control" "$folder/net.expected" </dev/null 2>"$folder/error"; then exit 1; fi

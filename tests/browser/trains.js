@@ -84,10 +84,27 @@ function refusals(runtime, { network, images }) {
   return { texts, found };
 }
 
+/** The hash of the state after a sound that comes in chunks of some sizes, and the logits; for each network. */
+async function heard(runtime, { networks, sound, sizes }) {
+  const made = {}, samples = numbers(Float32Array, sound);
+  for (const [name, network] of Object.entries(networks)) {
+    const read = runtime.network(bytes(network)), stream = read.stream();
+    let steps = 0, at = 0;
+    for (let k = 0; at < samples.length; ++k) {
+      steps += stream.hear(samples.slice(at, at + sizes[k % sizes.length]));
+      at += sizes[k % sizes.length];
+    }
+    made[name] = { steps, logits: Array.from(stream.logits()) };
+    stream.free();
+    read.free();
+  }
+  return made;
+}
+
 /** What all cases give; those of the networks go through trains(). */
 export async function results(runtime, given) {
   return { trains: await trains(runtime, given.trains), composed: await trains(runtime, given.composed),
-    encoded: encoded(runtime, given.encoded), refusals: refusals(runtime, given.refusals) };
+    heard: await heard(runtime, given.heard), encoded: encoded(runtime, given.encoded), refusals: refusals(runtime, given.refusals) };
 }
 
 if (globalThis.process?.argv[1]?.endsWith("trains.js")) {
