@@ -46,7 +46,7 @@ class FileWriter {
 // delays in even layers and interpolated ones in odd layers. With constants every layer has a constant current; with a
 // map the first layer is a convolution from (2, 2, K / 4) inputs to (N / 10, 2, 5) neurons, and the others have
 // constants.
-enum class FileWith { kNothing, kDelays, kRecurrentDelays, kConstants, kMap };
+enum class FileWith { kNothing, kDelays, kRecurrentDelays, kConstants, kMap, kSound };
 
 inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral, const std::string& readout,
                                 uint64_t seed = 1, bool resonant = false, FileWith which = FileWith::kNothing) {
@@ -99,6 +99,18 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
         if (lateral && !map) file.tensor(prefix + "lateral", {neurons, neurons}, grid(neurons * neurons, 8));
         if (recurrent) delays(prefix + "lateral_delays", neurons, 1, k % 2 ? 2 : 1);
         if (k || map) file.tensor(prefix + "initial", {3, channels}, grid(3 * channels, 32));
+    }
+    if (which == FileWith::kSound) {  // resonators of different frequencies, as currents or, with votes, as events
+        const int64_t bands = readout == "votes" ? sizes[0] / 2 : sizes[0];
+        std::vector<double> sections, zeros(static_cast<size_t>(bands)), ones(static_cast<size_t>(bands), 1.0);
+        for (int64_t n = 0; n < 2 * bands; ++n)
+            for (const double x : {0.25, 0.0, -0.25, 0.125 * static_cast<double>(n % 16 - 8), 0.8125})
+                sections.push_back(x);
+        file.tensor("sound.sections", {bands, 2, 5}, sections);
+        file.tensor("sound.constants", {7},
+                    std::vector<double>{20, 2, 0.125, 0.0625, 0.5, readout == "votes" ? 0.0625 : 0, 0});
+        file.tensor("sound.offset", {bands}, zeros);
+        file.tensor("sound.scale", {bands}, ones);
     }
     const int64_t neurons = sizes.back();
     if (readout == "votes")
@@ -218,6 +230,19 @@ inline void stream_gives(const Network& network, const NetworkRows& rows, bool g
         }
 }
 
+// Checks that a sound in chunks gives the bits of the whole.
+inline void hears_in_chunks(const Network& network) {
+    std::vector<float> sound(48);
+    for (size_t k = 0; k < sound.size(); ++k) sound[k] = static_cast<float>(k % 7) / 4 - 0.75f;
+    Stream whole(network, 1), chunks(network, 1);
+    int64_t steps = 0;
+    for (size_t at = 0; at < sound.size(); at += 12) steps += chunks.hear(sound.data() + at, 12);
+    CHECK(whole.hear(sound.data(), 48) == steps);
+    const auto count = static_cast<size_t>(network.outputs());
+    const size_t last = network.layers().size() - 1;
+    CHECK(result_of(whole.spikes(last), count) == result_of(chunks.spikes(last), count));
+}
+
 // The property of any bytes as the file of a network: the file is refused in one line, or the network runs, with the
 // same bits in one call and step by step. Returns whether the file was read.
 inline bool network_agrees(const unsigned char* bytes, size_t size) {
@@ -229,6 +254,7 @@ inline bool network_agrees(const unsigned char* bytes, size_t size) {
         if (widest > 1000) return true;
         const NetworkRows rows(40, 1, network.inputs());
         stream_gives(network, rows, false, run(network, rows, false, 1));
+        if (network.cochlea()) hears_in_chunks(network);
         return true;
     } catch (const FileError& error) {
         CHECK(error.what()[0] && !std::strchr(error.what(), '\n'));
