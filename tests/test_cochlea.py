@@ -23,8 +23,8 @@ from support.inputs import noise
 from support.refusals import Message, Refusal, refusals
 
 RATE = 8000
-CURRENTS = SoundEncoding(bands=12, adaptation=0.5)
-EVENTS = SoundEncoding(bands=12, frame=0.0025, hold=2, threshold=0.02)
+CURRENTS = SoundEncoding(bands=12, adaptation=0.5, offset=0.0)
+EVENTS = SoundEncoding(bands=12, frame=0.0025, hold=2, threshold=0.25)
 ENCODINGS = [pytest.param(CURRENTS, id="currents"), pytest.param(EVENTS, id="events")]
 
 
@@ -74,7 +74,7 @@ def test_each_filter_has_gain_1_at_its_centre_and_the_bandwidth_of_the_ear() -> 
 
 
 def test_the_slow_mean_is_subtracted() -> None:
-    encoding = SoundEncoding(bands=3, adaptation=0.75, memory=0.1)
+    encoding = SoundEncoding(bands=3, adaptation=0.75, memory=0.1, offset=0.0, scale=1.0)
     plain = dataclasses.replace(encoding, adaptation=0.0)
     y, found = (x.hearing().take(chirp()).astype(np.float64) for x in (plain, encoding))
     mean, wanted = np.zeros(3), []
@@ -87,7 +87,7 @@ def test_the_slow_mean_is_subtracted() -> None:
 def test_events_follow_the_values_within_the_threshold() -> None:
     encoding = dataclasses.replace(EVENTS, frame=0.0005)
     sound = chirp()
-    z = dataclasses.replace(encoding, threshold=0.0).hearing().take(sound)
+    z = dataclasses.replace(encoding, threshold=0.0, offset=0.0).hearing().take(sound)
     offsets, active = encoding.hearing().take(sound)
     level, levels = np.zeros(12), []
     for begin, end in itertools.pairwise(offsets):
@@ -142,7 +142,7 @@ def test_fitted_values_have_mean_0_and_deviation_1() -> None:
 
 
 def test_silence_after_a_sound_becomes_exactly_nothing() -> None:
-    hearing = SoundEncoding().hearing()
+    hearing = SoundEncoding(offset=0.0).hearing()
     assert hearing.take(chirp()).any() and not hearing.take(np.zeros(16 * RATE, np.float32))[-1].any()
     assert hearing.take(chirp()).any()
 

@@ -100,8 +100,8 @@ void Hearing::finish() {
     for (int64_t n = 0; n < bands; ++n) {
         const double y = std::sqrt(std::sqrt(low[n]));
         mean[n] += cochlea_.pace * (y - mean[n]);
-        const double raw = (y - cochlea_.share * mean[n] - cochlea_.offset[static_cast<size_t>(n)]) *
-                           cochlea_.scale[static_cast<size_t>(n)];
+        const double offset = cochlea_.threshold > 0 ? 0 : cochlea_.offset[static_cast<size_t>(n)];
+        const double raw = (y - cochlea_.share * mean[n] - offset) * cochlea_.scale[static_cast<size_t>(n)];
         const double z = raw > kMostCurrent ? kMostCurrent : raw > -kMostCurrent ? raw : -kMostCurrent;
         if (cochlea_.threshold <= 0) {
             currents_[static_cast<size_t>(n)] = static_cast<float>(z);

@@ -15,7 +15,8 @@ namespace srcell {
 
 // For each band: second-order sections one after another, half-wave rectification and a low pass. Every `hop` samples
 // the fourth root y of each band's value is taken, `share` of its slow mean m is subtracted, and the result is scaled:
-// z = (y - share m - offset) scale, where m = m + pace (y - m) before.
+// z = (y - share m - offset) scale, where m = m + pace (y - m) before. For events the offset is 0, so that silence has
+// z = 0 and the first sound sends no more events than any other.
 struct Cochlea {
     int64_t bands = 0, sections = 0;
     int64_t hop = 0;    // samples of a frame

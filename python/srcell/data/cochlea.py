@@ -34,7 +34,8 @@ class SoundEncoding:
 
     With ``threshold`` 0 the z of all bands are currents: values of events in each of the ``hold`` steps of a frame.
     Otherwise band k sends an event of input 2 k when z has risen by ``threshold`` since its last event, of input
-    2 k + 1 when it has fallen by as much, at most one in a frame and in its first step: events without values.
+    2 k + 1 when it has fallen by as much, at most one in a frame and in its first step: events without values. The
+    offset is then 0.
 
     Args:
         rate: samples per second of the sounds, Hz.
@@ -47,7 +48,8 @@ class SoundEncoding:
         memory: time constant of the mean m, seconds.
         adaptation: share of m that is subtracted, in [0, 1]; 0 for no adaptation.
         threshold: of events, in units of z; 0 for currents.
-        offset: of each band's y, one number or one for each band; see ``fitted``.
+        offset: of each band's y, one number or one for each band. With the defaults the z of speech at full level has a
+            mean of about 0 and a deviation of about 1; ``fitted`` computes both from sounds.
         scale: of each band, one number or one for each band.
 
     Raises:
@@ -78,8 +80,8 @@ class SoundEncoding:
     memory: float = 0.3
     adaptation: float = 0.0
     threshold: float = 0.0
-    offset: float | tuple[float, ...] = 0.0
-    scale: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.16
+    scale: float | tuple[float, ...] = 12.5
 
     def __post_init__(self) -> None:
         for name, least, most in (("rate", 1, 2**20), ("bands", 1, 4096), ("hold", 1, 1024)):
