@@ -254,6 +254,9 @@ the cached file does not depend on the prefix
 == data/recordings.py: recordings.py event_recordings.py data.py
 a label equal to the number of classes is accepted
     labels.max() >= classes: => labels.max() > classes:
+== data/cochlea.py: cochlea.py
+a filter is one half wider
+    width = 1.019 * => width = 1.5 *
 == events/batch.py: events.py
 density leaves out the inputs
     max(steps * batch * inputs, 1) => max(steps * batch, 1)

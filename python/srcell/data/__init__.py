@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 
 from .._arguments import describe
 from ..events import EventBatch
+from .cochlea import SoundEncoding
 from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
 from .digits import load_digits
 from .encodings import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
@@ -23,21 +24,26 @@ from .loader import EventLoader
 from .nmnist import load_nmnist
 from .recordings import gesture_classes, load_dvs_gesture, load_shd, load_ssc
 from .sequences import load_delayed_recall, load_japanese_vowels, load_pixel_mnist, load_row_mnist
+from .sounds import LabelledSounds, read_wav
+from .spoken_digits import load_spoken_digits
 
 __all__ = [
     "NAMES",
     "RECORDED",
     "SEQUENTIAL",
+    "SOUNDS",
     "Dataset",
     "EventLoader",
     "HeldEncoding",
     "LabelledEvents",
     "LabelledImages",
     "LabelledSequences",
+    "LabelledSounds",
     "LatencyEncoding",
     "RateEncoding",
     "RecallEncoding",
     "Samples",
+    "SoundEncoding",
     "check_name",
     "class_names",
     "collate",
@@ -53,7 +59,9 @@ __all__ = [
     "load_pixel_mnist",
     "load_row_mnist",
     "load_shd",
+    "load_spoken_digits",
     "load_ssc",
+    "read_wav",
 ]
 
 SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels")
@@ -62,8 +70,11 @@ SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels")
 RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "intervals")
 """The data sets among ``NAMES`` that are recordings of events; "intervals" is generated, in the same form."""
 
-NAMES = ("digits", "mnist", "fashion-mnist", *SEQUENTIAL, "delayed-recall", *RECORDED)
-"""The names that ``load`` accepts. The data sets that are neither sequential nor recorded are images."""
+SOUNDS = ("spoken-digits",)
+"""The data sets among ``NAMES`` that are sounds. ``srcell train`` does not accept them yet."""
+
+NAMES = ("digits", "mnist", "fashion-mnist", *SEQUENTIAL, "delayed-recall", *RECORDED, *SOUNDS)
+"""The names that ``load`` accepts. The data sets that are neither sequential nor recorded nor sounds are images."""
 
 
 def load(
@@ -74,7 +85,7 @@ def load(
     Args:
         name: one of ``NAMES``: "digits", "mnist", "fashion-mnist"; as sequences "seqmnist-rows", "seqmnist" (pixel by
             pixel), "psmnist" (permuted pixels), "japanese-vowels"; "delayed-recall"; and the recordings "nmnist",
-            "dvs128-gesture", "shd", "ssc", "intervals".
+            "dvs128-gesture", "shd", "ssc", "intervals"; and the sounds "spoken-digits".
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
             with scikit-learn; delayed recall and intervals are generated.
         download: download missing files into ``root``; not for Japanese Vowels.
@@ -115,6 +126,8 @@ def load(
         return (load_shd if name == "shd" else load_ssc)(root, prefix=prefix, download=download)
     if name == "intervals":
         return load_intervals(prefix=prefix)
+    if name == "spoken-digits":
+        return load_spoken_digits(root, download=download)
     if name != "digits":
         raise AssertionError(f"{name} is in NAMES, and nothing loads it")
     return load_digits()

@@ -1,5 +1,6 @@
-"""``Dataset`` and its samples, ``LabelledImages``, ``LabelledSequences`` and ``LabelledEvents``.
+"""``Dataset`` and its samples: ``LabelledImages``, ``LabelledSequences``, ``LabelledEvents``.
 
+``LabelledSounds``, the fourth kind of samples, is in ``sounds.py`` with the reader of WAV files.
 The functions that load data sets return a ``Dataset``, and training reads it. This file must never know where samples
 come from or what a network does with them.
 """
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..events import EventBatch
+from .sounds import LabelledSounds
 
 
 class LabelledImages(NamedTuple):
@@ -94,7 +96,7 @@ class LabelledSequences(NamedTuple):
         return LabelledSequences(self.values[index, :longest], self.labels[index], lengths)
 
 
-Samples: TypeAlias = LabelledImages | LabelledSequences | LabelledEvents
+Samples: TypeAlias = LabelledImages | LabelledSequences | LabelledEvents | LabelledSounds
 
 
 class Dataset(NamedTuple):
@@ -104,7 +106,8 @@ class Dataset(NamedTuple):
         train: the samples to train on.
         test: the samples held out for testing.
         num_classes: the number of classes.
-        input_shape: channels, height and width; their product is K, the number of inputs. (K, 1, 1) for sequences.
+        input_shape: channels, height and width; their product is K, the number of inputs. (K, 1, 1) for sequences,
+            and (1, 1, 1) for sounds, whose encoding determines the number of inputs.
 
     """
 

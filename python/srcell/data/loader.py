@@ -26,6 +26,7 @@ from .._arguments import describe
 from ..events import EventBatch
 from .dataset import Dataset, LabelledEvents, LabelledSequences, Samples
 from .encodings import Encoding, HeldEncoding
+from .sounds import LabelledSounds
 
 Batch: TypeAlias = tuple[EventBatch, Tensor]
 
@@ -54,7 +55,8 @@ class EventLoader:
         samples: as given.
 
     Raises:
-        TypeError: ``samples`` is a whole data set, images lack an encoding, or sequences lack a ``HeldEncoding``.
+        TypeError: ``samples`` is a whole data set, or sounds; images lack an encoding, or sequences lack a
+            ``HeldEncoding``.
         ValueError: a number is outside its range.
         ChildProcessError: a worker died during the iteration.
 
@@ -83,6 +85,11 @@ class EventLoader:
     ) -> None:
         if isinstance(samples, Dataset):
             raise TypeError("samples: expected the samples to load, .train or .test of a data set, got a Dataset")
+        if isinstance(samples, LabelledSounds):
+            raise TypeError(
+                "samples: expected images, sequences or recordings of events, got LabelledSounds: encode them first, "
+                "as LabelledEvents(encoding(sounds.waves, lengths=sounds.lengths), sounds.labels)"
+            )
         if isinstance(samples, LabelledSequences) and not isinstance(encoding, HeldEncoding):
             raise TypeError(f"encoding: expected a HeldEncoding for sequences, got {describe(encoding)}")
         if not isinstance(samples, LabelledEvents) and encoding is None:
@@ -152,7 +159,7 @@ class _EncodedSamples(TorchDataset[Batch]):
         if isinstance(chosen, LabelledSequences):
             assert isinstance(self._encoding, HeldEncoding)
             return self._encoding(chosen.values, lengths=chosen.lengths), chosen.labels
-        assert self._encoding is not None
+        assert self._encoding is not None and not isinstance(chosen, LabelledSounds)
         return self._encoding(chosen.images, index, self._seed), chosen.labels
 
 

@@ -241,6 +241,11 @@ class TrainingConfig:
             value = as_setting(field.name, getattr(self, field.name), type(field.default))
             object.__setattr__(self, field.name, value)
             field.metadata["setting"].check(field.name, value)
+        if self.dataset in data.SOUNDS:
+            raise ValueError(
+                f"dataset: expected images, sequences or recordings of events, got {self.dataset!r}: "
+                "srcell cannot train on sounds yet"
+            )
         if self.slowest_alpha and not self.alpha <= self.slowest_alpha:
             raise ValueError(f"slowest_alpha: expected 0 or at least alpha, {self.alpha}, got {self.slowest_alpha}")
         if self.highest_omega and not 0 < self.omega <= self.highest_omega:
