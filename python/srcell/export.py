@@ -123,7 +123,7 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     ):  # a SoundEncoding, whose arithmetic needs more than its settings
         check_sound(encoder, parts)
         tensors |= encoder.exported()
-    if any("convolution" in name or "constant" in name or name.startswith("sound.") for name in tensors):
+    if any(name.endswith((".convolution", ".constant")) or name.startswith("sound.") for name in tensors):
         texts["version"] = MAP_VERSION
     last = parts[-1]
     if linear is not None or isinstance(last.module, READOUTS):

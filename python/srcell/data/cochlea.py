@@ -49,7 +49,8 @@ class SoundEncoding:
         adaptation: share of m that is subtracted, in [0, 1]; 0 for no adaptation.
         threshold: of events, in units of z; 0 for currents.
         offset: of each band's y, one number or one for each band. With the defaults the z of speech at full level has a
-            mean of about 0 and a deviation of about 1; ``fitted`` computes both from sounds.
+            mean of about 0 and a deviation of about 0.5, which suits ``SRC.for_sequences``; ``fitted`` computes both
+            from sounds.
         scale: of each band, one number or one for each band.
 
     Raises:
@@ -63,8 +64,8 @@ class SoundEncoding:
         >>> encoding = SoundEncoding(bands=4)
         >>> tone = torch.sin(6.2832 * 440 * torch.arange(4000) / 8000)  # 440 Hz for half a second
         >>> events = encoding(tone[None])
-        >>> events.shape  # 50 frames of 3 steps
-        (150, 1, 4)
+        >>> events.shape  # a step for each of 50 frames
+        (50, 1, 4)
         >>> int(events.to_dense()[-1, 0].argmax())  # the centres are 100, 480, 1396 and 3800 Hz
         1
 
@@ -75,13 +76,13 @@ class SoundEncoding:
     lowest: float = 100.0
     highest: float = 3800.0
     frame: float = 0.01
-    hold: int = 3
+    hold: int = 1
     smoothing: float = 0.008
     memory: float = 0.3
     adaptation: float = 0.0
     threshold: float = 0.0
     offset: float | tuple[float, ...] = 0.16
-    scale: float | tuple[float, ...] = 12.5
+    scale: float | tuple[float, ...] = 6.25
 
     def __post_init__(self) -> None:
         for name, least, most in (("rate", 1, 2**20), ("bands", 1, 4096), ("hold", 1, 1024)):
@@ -184,12 +185,13 @@ class SoundEncoding:
         indices = torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *(active for _, active in heard)]))
         return EventBatch(offsets, indices, shape=(frames * self.hold, len(waves), self.inputs), lengths=steps)
 
-    def fitted(self, waves: Tensor, lengths: Tensor | None = None) -> SoundEncoding:
-        """The same encoding with the offset and scale that give z a mean of 0 and a deviation of 1 in each band.
+    def fitted(self, waves: Tensor, lengths: Tensor | None = None, deviation: float = 0.5) -> SoundEncoding:
+        """The same encoding with the offset and scale that give z a mean of 0 and this deviation in each band.
 
         Args:
             waves: (B, S) sounds, of the training set.
             lengths: (B,) their numbers of samples, S for all by default.
+            deviation: of z in each band.
 
         Raises:
             ValueError: no sound has a whole frame.
@@ -202,8 +204,8 @@ class SoundEncoding:
         )
         if not len(frames):
             raise ValueError("waves: expected a sound of at least one frame, got none")
-        deviation = frames.std(0)
-        scale = 1 / np.where(deviation > 0, deviation, 1)
+        measured = frames.std(0)
+        scale = deviation / np.where(measured > 0, measured, deviation)
         return dataclasses.replace(
             self, offset=tuple(frames.mean(0).tolist()), scale=tuple(np.asarray(scale, np.float64).tolist())
         )
