@@ -32,7 +32,7 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 EPOCHS, BATCH, RATE, NEURONS, CLASSES = 20, 64, 5e-3, 256, 10
 LOUDER, STRETCH = 1.5, 1.5  # powers of two, and bands
 CURRENTS = SoundEncoding()
-SPIKES = SoundEncoding(frame=0.005, threshold=0.25)
+SPIKES = SoundEncoding(frame=0.005, threshold=0.12)
 
 
 class Recurrent(nn.Module):

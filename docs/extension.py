@@ -313,7 +313,11 @@ def mathml(self: Any, node: nodes.Element) -> None:
 
 
 def run_consoles(app: Sphinx, doctree: nodes.document) -> None:
-    """Put the real output into console blocks, where the page expects some; a page's commands share a folder."""
+    """Put the real output into console blocks, where the page expects some; a page's commands share a folder. With the
+    tag `one_console`, only on the tutorial's page.
+    """
+    if "one_console" in app.tags and app.env.docname != "tutorial":
+        return
     with tempfile.TemporaryDirectory() as folder:
         for block in doctree.findall(nodes.literal_block):
             if block.get("language") == "console":
