@@ -53,7 +53,7 @@ class Hearing {
     const std::vector<int32_t>& active() const { return active_; }
 
     void reset();
-    // The state, for a stream that is saved: state() numbers.
+    // The state, for a stream that is saved.
     size_t bytes() const { return state_.size() * sizeof(double); }
     char* save(char* to) const;
     const char* restore(const char* from);

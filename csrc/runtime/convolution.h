@@ -69,7 +69,7 @@ class Convolution {
     int64_t kernel_height_ = 0, kernel_width_ = 0;
     int64_t in_group_ = 0, out_group_ = 0;  // channels of the input, and of the map, in each group
     Taps rows_, columns_;
-    Aligned<float> weight_;  // (C, kernel height, kernel width, of_group)
+    Aligned<float> weight_;  // (C, kernel height, kernel width, out_group)
     std::vector<int32_t> sizes_;
 };
 

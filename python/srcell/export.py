@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +107,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     parts = list(parts_of(Part("network", network)))
     if input_shape is not None:
         parts.insert(0, Part("input_shape", _unflatten(input_shape)))
-    check_parts(parts)
-    layers, linear = exported_layers(parts)
+    computing = check_parts(parts)
+    layers, linear = exported_layers(computing)
     if not layers:
         raise ValueError(f"{Part('network', network)}: expected at least one layer of neurons, got none")
     tensors = {f"layers.{k}.{name}": tensor for k, layer in enumerate(layers) for name, tensor in layer.items()}
@@ -118,14 +118,13 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     if any(".first" in name for name in tensors):
         texts["version"] = DELAYED_VERSION
     encoder = getattr(network, "encoder", None)
-    if encoder is not None and hasattr(
-        encoder, "exported"
-    ):  # a SoundEncoding, whose arithmetic needs more than its settings
-        check_sound(encoder, parts)
+    # A SoundEncoding, whose arithmetic needs more than its settings.
+    if encoder is not None and hasattr(encoder, "exported"):
+        check_sound(encoder, next(part for part in parts if not isinstance(part.module, nn.Flatten)))
         tensors |= encoder.exported()
     if any(name.endswith((".convolution", ".constant")) or name.startswith("sound.") for name in tensors):
         texts["version"] = MAP_VERSION
-    last = parts[-1]
+    last, _ = computing[-1]
     if linear is not None or isinstance(last.module, READOUTS):
         check_window(last)
         of_readout, texts["readout"] = describe_readout(last, linear)
@@ -224,10 +223,16 @@ def _unflatten(input_shape: Sequence[int]) -> nn.Unflatten:
     return nn.Unflatten(2, tuple(as_int("input_shape", size, MOST_SIZE, minimum=1) for size in input_shape))
 
 
-def check_parts(parts: Sequence[Part]) -> None:
-    """Raise unless each part can be followed by the next, and the last one by the end of the network."""
+Shape: TypeAlias = tuple[int, ...] | None
+
+
+def check_parts(parts: Sequence[Part]) -> list[tuple[Part, Shape]]:
+    """Raise unless each part can be followed by the next, and the last one by the end of the network.
+
+    Returns the parts that compute, and the shape of each one's input at one step of one sample, None if unknown.
+    """
     for part in parts:
-        _check_weights_are_its_own(part)
+        _check_hooks(part)
     computing = [part for part in parts if not isinstance(part.module, nn.Unflatten | nn.Flatten)]
     for part, following in pairwise(computing):
         if isinstance(part.module, nn.Linear) and not isinstance(following.module, SRC | nn.Linear | LinearReadout):
@@ -244,9 +249,11 @@ def check_parts(parts: Sequence[Part]) -> None:
             wrong, beside = (part, following) if by_sample[0] else (following, part)
             raise ValueError(f"{wrong}: expected batch_first=False beside {beside}, which takes (T, B, ...), got True")
     before: Part | None = None
-    shape: tuple[int, ...] | None = None
+    shape: Shape = None
+    shapes: dict[int, Shape] = {}
     in_maps = taps = 0
-    for part in parts:
+    for number, part in enumerate(parts):
+        shapes[number] = shape
         if isinstance(part.module, SRCConv2d) and shape is not None and len(shape) == 3:
             taps += sum(size * kernel for size, kernel in zip(shape[1:], part.module.kernel_size, strict=True))
         shape, before = _shape_after(part, shape, before), part
@@ -256,9 +263,10 @@ def check_parts(parts: Sequence[Part]) -> None:
                 f"{part}: expected at most {MOST_IN_MAPS} neurons in maps, and as many rows and columns times those of "
                 f"the kernels, in all layers together, got {in_maps} and {taps}"
             )
+    return [(part, shapes[k]) for k, part in enumerate(parts) if not isinstance(part.module, nn.Unflatten | nn.Flatten)]
 
 
-def _check_weights_are_its_own(part: Part) -> None:
+def _check_hooks(part: Part) -> None:
     """Raise if a hook computes the weights anew before each call, from numbers that an export would not see."""
     for hook in getattr(part.module, "_forward_pre_hooks", {}).values():
         if isinstance(hook, RENEWING_HOOKS):
@@ -283,7 +291,7 @@ def _check_kinds(part: Part, following: Part | None) -> None:
         raise ValueError(f"{following}: expected {kind} neurons as in {part}, because a file holds one kind, got {got}")
 
 
-def _shape_after(part: Part, shape: tuple[int, ...] | None, before: Part | None) -> tuple[int, ...] | None:
+def _shape_after(part: Part, shape: Shape, before: Part | None) -> Shape:
     """The shape of a part's output at one step of one sample, of an input of that shape; raise if it does not fit."""
     module = part.module
     if isinstance(module, SRCConv2d):
@@ -302,7 +310,7 @@ def _shape_after(part: Part, shape: tuple[int, ...] | None, before: Part | None)
         return channels, *out
     if isinstance(module, nn.Flatten):
         return None if shape is None else (prod(shape),)
-    taken = prod(module.unflattened_size) if isinstance(module, nn.Unflatten) else _inputs_of(module)
+    taken = _inputs_of(module)
     is_other_map = isinstance(module, nn.Unflatten) and shape is not None and len(shape) == 3
     if is_other_map and shape != tuple(module.unflattened_size):
         raise ValueError(f"{part}: expected {shape}, as {before} gives, got {tuple(module.unflattened_size)}")
@@ -311,15 +319,13 @@ def _shape_after(part: Part, shape: tuple[int, ...] | None, before: Part | None)
     return tuple(module.unflattened_size) if isinstance(module, nn.Unflatten) else (_outputs_of(module),)
 
 
-def check_sound(encoder: Any, parts: Sequence[Part]) -> None:
+def check_sound(encoder: Any, first: Part) -> None:
     """Raise unless the first part takes the inputs that an encoder of sounds makes."""
-    if encoder.inputs != _inputs_of(parts[0].module):
-        raise ValueError(
-            f"{parts[0]}: expected {encoder.inputs} inputs, as its SoundEncoding gives, got "
-            f"{_inputs_of(parts[0].module)}"
-        )
-    if isinstance(parts[0].module, IntegerSRC) and not encoder.threshold:
-        raise ValueError(f"{parts[0]}: expected a SoundEncoding with a threshold, because it takes no currents, got 0")
+    inputs = _inputs_of(first.module)
+    if encoder.inputs != inputs:
+        raise ValueError(f"{first}: expected {encoder.inputs} inputs, as its SoundEncoding gives, got {inputs}")
+    if isinstance(first.module, IntegerSRC) and not encoder.threshold:
+        raise ValueError(f"{first}: expected a SoundEncoding with a threshold, because it takes no currents, got 0")
 
 
 def check_window(part: Part) -> None:
@@ -337,6 +343,8 @@ def _inputs_of(module: Any) -> int:
         return module.num_classes * module.neurons_per_class
     if isinstance(module, nn.Linear):
         return module.in_features
+    if isinstance(module, nn.Unflatten):
+        return prod(module.unflattened_size)
     inputs: int = module.inputs if isinstance(module, Delay) else module.input_size
     return inputs
 
@@ -381,7 +389,7 @@ class _LinearMap(NamedTuple):
         return weight @ self.weight
 
 
-def exported_layers(parts: Iterable[Part]) -> tuple[list[dict[str, Tensor]], _LinearMap | None]:
+def exported_layers(parts: Iterable[tuple[Part, Shape]]) -> tuple[list[dict[str, Tensor]], _LinearMap | None]:
     """The tensors of each layer, and the linear map after the last one, if there is one.
 
     A layer's tensors have those of a ``Delay`` before it, and its weights take in each ``nn.Linear`` before it.
@@ -389,10 +397,8 @@ def exported_layers(parts: Iterable[Part]) -> tuple[list[dict[str, Tensor]], _Li
     made: list[dict[str, Tensor]] = []
     delays: dict[str, Tensor] = {}
     linear: _LinearMap | None = None
-    shape: tuple[int, ...] | None = None
-    for part in parts:
-        module, shape_before = part.module, shape
-        shape = _shape_after(part, shape, None)
+    for part, shape in parts:
+        module = part.module
         if isinstance(module, Delay):
             delays = module.exported()
         elif isinstance(module, nn.Linear):
@@ -401,9 +407,8 @@ def exported_layers(parts: Iterable[Part]) -> tuple[list[dict[str, Tensor]], _Li
         elif isinstance(module, LAYERS):
             for layer in module.exported():
                 _check_numbers(part, layer["weight"])
-                if isinstance(module, SRCConv2d):
-                    assert shape_before is not None  # _shape_after has checked it
-                    layer["convolution"] = torch.tensor(module.geometry(*shape_before[1:]), dtype=torch.int32)
+                if isinstance(module, SRCConv2d) and shape is not None:  # check_parts refuses a convolution without
+                    layer["convolution"] = torch.tensor(module.geometry(*shape[1:]), dtype=torch.int32)
                 elif linear is not None:
                     layer["weight"], constant = linear.into(layer["weight"])
                     layer |= {"constant": constant} if constant.any() else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,11 +169,9 @@ class SoundEncoding:
             raise TypeError(f"waves: expected a floating-point tensor, got {describe(waves)}")
         if waves.dim() != 2:
             raise ValueError(f"waves: expected shape (B, S), got {tuple(waves.shape)}")
-        ends = [waves.shape[1]] * len(waves) if lengths is None else [int(length) for length in lengths]
-        sounds = waves.detach().to("cpu", torch.float32)
-        heard = [self.hearing().take(sound[:end]) for sound, end in zip(sounds, ends, strict=True)]
+        heard = self._heard(waves.detach(), lengths)
         frames = waves.shape[1] // self.hop
-        steps = None if lengths is None else torch.tensor([end // self.hop * self.hold for end in ends])
+        steps = None if lengths is None else torch.as_tensor(lengths).cpu() // self.hop * self.hold
         if not self.threshold:
             dense = torch.zeros(frames, len(waves), self.bands)
             for sample, currents in enumerate(heard):
@@ -184,6 +183,11 @@ class SoundEncoding:
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.flatten().cumsum(0)])
         indices = torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *(active for _, active in heard)]))
         return EventBatch(offsets, indices, shape=(frames * self.hold, len(waves), self.inputs), lengths=steps)
+
+    def _heard(self, waves: Tensor, lengths: Tensor | None) -> list[Any]:
+        """What ``Hearing.take`` returns for each of the sounds (B, S)."""
+        ends = [waves.shape[1]] * len(waves) if lengths is None else [int(length) for length in lengths]
+        return [self.hearing().take(wave[:end]) for wave, end in zip(waves.cpu(), ends, strict=True)]
 
     def fitted(self, waves: Tensor, lengths: Tensor | None = None, deviation: float = 0.5) -> SoundEncoding:
         """The same encoding with the offset and scale that give z a mean of 0 and this deviation in each band.
@@ -198,10 +202,7 @@ class SoundEncoding:
 
         """
         plain = dataclasses.replace(self, threshold=0.0, offset=0.0, scale=1.0)
-        ends = [waves.shape[1]] * len(waves) if lengths is None else [int(length) for length in lengths]
-        frames = np.concatenate(
-            [np.zeros((0, self.bands)), *(plain.hearing().take(x[:n]) for x, n in zip(waves, ends, strict=True))]
-        )
+        frames = np.concatenate([np.zeros((0, self.bands)), *plain._heard(waves, lengths)])
         if not len(frames):
             raise ValueError("waves: expected a sound of at least one frame, got none")
         measured = frames.std(0)
