@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 
 from .._arguments import describe
 from ..events import EventBatch
+from .adding import load_adding
 from .cochlea import SoundEncoding
 from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
 from .digits import load_digits
@@ -48,6 +49,7 @@ __all__ = [
     "class_names",
     "collate",
     "load",
+    "load_adding",
     "load_delayed_recall",
     "load_digits",
     "load_dvs_gesture",
@@ -67,11 +69,11 @@ __all__ = [
 SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels")
 """The data sets among ``NAMES`` that are sequences of real numbers; ``HeldEncoding`` encodes them."""
 
-RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "intervals")
-"""The data sets among ``NAMES`` that are recordings of events; "intervals" is generated, in the same form."""
+RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "intervals", "adding", "adding-9")
+"""The data sets among ``NAMES`` that are recordings of events; the last three are generated, in the same form."""
 
 SOUNDS = ("spoken-digits",)
-"""The data sets among ``NAMES`` that are sounds. ``srcell train`` does not accept them yet."""
+"""The data sets among ``NAMES`` that are sounds; ``SoundEncoding`` encodes them."""
 
 NAMES = ("digits", "mnist", "fashion-mnist", *SEQUENTIAL, "delayed-recall", *RECORDED, *SOUNDS)
 """The names that ``load`` accepts. The data sets that are neither sequential nor recorded nor sounds are images."""
@@ -85,9 +87,9 @@ def load(
     Args:
         name: one of ``NAMES``: "digits", "mnist", "fashion-mnist"; as sequences "seqmnist-rows", "seqmnist" (pixel by
             pixel), "psmnist" (permuted pixels), "japanese-vowels"; "delayed-recall"; and the recordings "nmnist",
-            "dvs128-gesture", "shd", "ssc", "intervals"; and the sounds "spoken-digits".
+            "dvs128-gesture", "shd", "ssc", "intervals", "adding", "adding-9"; and the sounds "spoken-digits".
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
-            with scikit-learn; delayed recall and intervals are generated.
+            with scikit-learn; delayed recall, intervals and adding are generated.
         download: download missing files into ``root``; not for Japanese Vowels.
         cache: for N-MNIST, as in ``load_nmnist``.
         prefix: for recordings, as in ``load_nmnist``.
@@ -126,6 +128,8 @@ def load(
         return (load_shd if name == "shd" else load_ssc)(root, prefix=prefix, download=download)
     if name == "intervals":
         return load_intervals(prefix=prefix)
+    if name in ("adding", "adding-9"):
+        return load_adding(marks=9 if name == "adding-9" else 2, prefix=prefix)
     if name == "spoken-digits":
         return load_spoken_digits(root, download=download)
     if name != "digits":

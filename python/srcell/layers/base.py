@@ -94,7 +94,7 @@ class Neurons(HasConstants):
     """
 
     _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
-    _scales_by_alpha = False  # whether the first layer's weights are drawn for integrators of equal size
+    _gain: float | None = None  # if the first layer's weights are drawn for integrators of equal size, their factor
     recorder: Callable[[str, Call], None] | None = None
     """While ``srcell.record`` records, a function that gets each call with its layer's suffix; None otherwise."""
 
@@ -410,10 +410,11 @@ class Neurons(HasConstants):
             if self.learn_initial_state:
                 for name, value in zip(INITIAL, self._fixed_state(suffix), strict=False):
                     getattr(self, f"{name}{suffix}").copy_(value)
-        if self._scales_by_alpha:
+        if self._gain is not None:
             weight, alpha = self._weight(self._suffixes[0]), self._cell_of(self._suffixes[0]).alpha
             alpha = torch.as_tensor(alpha, dtype=torch.float64, device=weight.device).clamp(max=0.9999)
-            weight.mul_(((1 - alpha**2) / (1 - CELL_DEFAULTS["alpha"] ** 2)).sqrt().expand(self._neurons)[:, None])
+            scale = self._gain * ((1 - alpha**2) / (1 - CELL_DEFAULTS["alpha"] ** 2)).sqrt()
+            weight.mul_(scale.expand(self._neurons)[:, None])
 
     @torch.no_grad()
     def constrain_(self) -> None:

@@ -182,7 +182,14 @@ class SRC(_Linear):
 
     @classmethod
     def for_sequences(
-        cls, input_size: int, hidden_size: int, num_layers: int = 1, *, memory: float = 100.0, **options: Any
+        cls,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        memory: float = 100.0,
+        gain: float = 1.0,
+        **options: Any,
     ) -> Self:
         """A layer with the options that sequences need, where those of ``SRC`` are for images and hold for one spike.
 
@@ -198,11 +205,14 @@ class SRC(_Linear):
             num_layers: number of layers.
             memory: the longest time constant in steps, at least 2. About the number of steps over which an input
                 matters; a few times less than the length of a long sequence is enough.
+            gain: factor of the initial input weights of the first layer, above 0. 1 suits real numbers; inputs of zeros
+                and ones may be learnt more reliably with 2, as binary adding is.
             **options: those of ``SRC``, which replace the ones above: ``lateral``, ``alpha``, ``zs_hyp``, ``omega``,
                 ``initial_state`` and any other.
 
         Raises:
-            TypeError, ValueError: as ``SRC`` does; ``memory`` is not a number, or not at least 2.
+            TypeError, ValueError: as ``SRC`` does; ``memory`` is not a number, or not at least 2; ``gain`` is
+                not a number, or not above 0.
 
         Example:
             >>> import srcell
@@ -214,6 +224,9 @@ class SRC(_Linear):
         memory = as_float("memory", memory)
         if not 2 <= memory < float("inf"):
             raise ValueError(f"memory: expected a finite number of at least 2 steps, got {memory}")
+        gain = as_float("gain", gain)
+        if not 0 < gain < float("inf"):
+            raise ValueError(f"gain: expected a finite number above 0, got {gain}")
         found: dict[str, Any] = {
             "lateral": True,
             "alpha": spread(0.5, 1 - 1 / memory),
@@ -222,7 +235,7 @@ class SRC(_Linear):
             "initial_state": "rest",
         }
         layer = cls(input_size, hidden_size, num_layers, **(found | options))
-        layer._scales_by_alpha = True
+        layer._gain = gain
         layer.reset_parameters()
         return layer
 
