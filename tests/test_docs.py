@@ -41,7 +41,7 @@ DIRECTIVES = {"{toctree}", "{include}", "{literalinclude}", "{eval-rst}", "{raw}
 DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of docs/extension.py
 
 # Data sets that a test may not use, because they need a download.
-NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist"}
+NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist", "spoken-digits"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 SECONDS = 100  # a command that takes longer is assumed to hang
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..events import EventBatch, latency_encode, rate_encode
+from .cochlea import SoundEncoding
 
 
 @dataclass(frozen=True)
@@ -111,4 +112,4 @@ class RecallEncoding:
         return EventBatch.from_dense(silent)
 
 
-Encoding: TypeAlias = RateEncoding | LatencyEncoding | HeldEncoding | RecallEncoding
+Encoding: TypeAlias = RateEncoding | LatencyEncoding | HeldEncoding | RecallEncoding | SoundEncoding

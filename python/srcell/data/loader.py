@@ -24,6 +24,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from .._arguments import describe
 from ..events import EventBatch
+from .cochlea import SoundEncoding
 from .dataset import Dataset, LabelledEvents, LabelledSequences, Samples
 from .encodings import Encoding, HeldEncoding
 from .sounds import LabelledSounds
@@ -42,8 +43,9 @@ class EventLoader:
     and spikes are the same in every epoch.
 
     Args:
-        samples: images, sequences or recordings.
-        encoding: how images or sequences become events; None for recordings.
+        samples: images, sequences, sounds or recordings. Sounds are encoded anew in every epoch; to encode them once,
+            pass ``LabelledEvents(encoding(sounds.waves, lengths=sounds.lengths), sounds.labels)``.
+        encoding: how images, sequences or sounds become events; None for recordings.
         batch_size: samples per batch, of all processes together; the last batch of an epoch may be smaller.
         shuffle: draw order and spikes anew in each epoch.
         seed: seed of order and spikes.
@@ -55,9 +57,9 @@ class EventLoader:
         samples: as given.
 
     Raises:
-        TypeError: ``samples`` is a whole data set, or sounds; images lack an encoding, or sequences lack a
-            ``HeldEncoding``.
-        ValueError: a number is outside its range.
+        TypeError: ``samples`` is a whole data set; images lack an encoding, sequences a ``HeldEncoding``, or sounds a
+            ``SoundEncoding``.
+        ValueError: a number is outside its range, or the encoding is for sounds of another sampling rate.
         ChildProcessError: a worker died during the iteration.
 
     Example:
@@ -86,10 +88,10 @@ class EventLoader:
         if isinstance(samples, Dataset):
             raise TypeError("samples: expected the samples to load, .train or .test of a data set, got a Dataset")
         if isinstance(samples, LabelledSounds):
-            raise TypeError(
-                "samples: expected images, sequences or recordings of events, got LabelledSounds: encode them first, "
-                "as LabelledEvents(encoding(sounds.waves, lengths=sounds.lengths), sounds.labels)"
-            )
+            if not isinstance(encoding, SoundEncoding):
+                raise TypeError(f"encoding: expected a SoundEncoding for sounds, got {describe(encoding)}")
+            if encoding.rate != samples.rate:
+                raise ValueError(f"encoding: expected one for sounds of {samples.rate} Hz, got {encoding.rate} Hz")
         if isinstance(samples, LabelledSequences) and not isinstance(encoding, HeldEncoding):
             raise TypeError(f"encoding: expected a HeldEncoding for sequences, got {describe(encoding)}")
         if not isinstance(samples, LabelledEvents) and encoding is None:
@@ -159,7 +161,10 @@ class _EncodedSamples(TorchDataset[Batch]):
         if isinstance(chosen, LabelledSequences):
             assert isinstance(self._encoding, HeldEncoding)
             return self._encoding(chosen.values, lengths=chosen.lengths), chosen.labels
-        assert self._encoding is not None and not isinstance(chosen, LabelledSounds)
+        if isinstance(chosen, LabelledSounds):
+            assert isinstance(self._encoding, SoundEncoding)
+            return self._encoding(chosen.waves, lengths=chosen.lengths), chosen.labels
+        assert self._encoding is not None
         return self._encoding(chosen.images, index, self._seed), chosen.labels
 
 

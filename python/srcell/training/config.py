@@ -29,6 +29,7 @@ ADDED = {
     "delay_learning_rate",
     "delay_width",
     "dropout",
+    "frame",
     "highest_omega",
     "hold",
     "input_delay",
@@ -43,6 +44,7 @@ ADDED = {
     "slowest_alpha",
     "taps",
     "thinned",
+    "threshold",
     "train_samples",
     "weight_bits",
     "whole_delays",
@@ -147,7 +149,11 @@ class TrainingConfig:
         "rate", "encoding of images: rate or latency", "event-camera recordings need none", choices=("rate", "latency")
     )
     steps: int = size(100, "steps per encoded sample", "after the silent prefix")
-    hold: int = size(4, "steps for which each element of a sequence is held")
+    hold: int = size(4, "steps for which each element of a sequence, or frame of a sound, is held")
+    frame: float = setting(0.01, "seconds of a frame of a sound", "as in SoundEncoding", least=0, open_least=True)
+    threshold: float = setting(
+        0.0, "change of a sound's level that becomes a spike; 0: currents", "as in SoundEncoding", least=0
+    )
     delay: int = size(200, "steps of noise between symbol and cue in delayed recall", least=0)
     gain: float = positive(0.5, "rate coding: probability that a pixel of value 1 fires in a step")
     thinned: bool = setting(False, "rate coding: let no pixel fire in two consecutive steps", "as in rate_encode")
@@ -241,11 +247,6 @@ class TrainingConfig:
             value = as_setting(field.name, getattr(self, field.name), type(field.default))
             object.__setattr__(self, field.name, value)
             field.metadata["setting"].check(field.name, value)
-        if self.dataset in data.SOUNDS:
-            raise ValueError(
-                f"dataset: expected images, sequences or recordings of events, got {self.dataset!r}: "
-                "srcell cannot train on sounds yet"
-            )
         if self.slowest_alpha and not self.alpha <= self.slowest_alpha:
             raise ValueError(f"slowest_alpha: expected 0 or at least alpha, {self.alpha}, got {self.slowest_alpha}")
         if self.highest_omega and not 0 < self.omega <= self.highest_omega:
@@ -304,6 +305,8 @@ class TrainingConfig:
         """Raise for a setting that integer neurons do not have."""
         if self.dataset in data.SEQUENTIAL:
             raise ValueError(f"dataset: expected spikes or images for integer neurons, got {self.dataset!r}")
+        if self.dataset in data.SOUNDS and not self.threshold:
+            raise ValueError("threshold: expected above 0, for spikes of sounds, with integer neurons, got 0.0")
         for name in NOT_INTEGER:
             if getattr(self, name) != SETTINGS[name].default:
                 raise ValueError(

@@ -89,11 +89,11 @@ def raster(
         panel.set_ylabel("input" if k == 0 else f"layer {k}, neuron")
         panel.set_ylim(-1, output.shape[2])
     logits = model.readout(outputs[-1], every_step=True)[:, 0]
-    answer = int(logits[-1].argmax())
+    answer = int(model.readout(outputs[-1])[0].argmax())
     for k in range(logits.shape[1]):
         strong = k in (label, answer)
         panels[-1].plot(logits[:, k].numpy(), color=f"C{k % 10}", linewidth=2 if strong else 0.8, label=names[k])
-    panels[-1].set(xlabel="step", ylabel="logit", xlim=(0, steps))
+    panels[-1].set(xlabel="step", ylabel="logit", xlim=(0, max(steps, 1)))
     panels[-1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5), title="class")
     if prefix:
         for panel in panels:

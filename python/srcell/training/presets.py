@@ -35,6 +35,17 @@ _SEQUENCES = {
     "seqmnist": {**_SEQUENCE, **_PIXELS},
     "psmnist": {**_SEQUENCE, **_PIXELS},
     "japanese-vowels": {**_SEQUENCE, "epochs": 60, "hold": 4, "batch_size": 16, "validation": 0.0},
+    "spoken-digits": {
+        **_SEQUENCE,
+        "epochs": 20,
+        "hold": 1,
+        "omega": 0.02,
+        "highest_omega": 1.0,
+        "readout_alpha": 1.0,
+        "batch_size": 64,
+        "learning_rate": 5e-3,
+        "weight_decay": 0.01,
+    },
     "delayed-recall": {
         **_SEQUENCE,
         "hidden_sizes": (128,),

@@ -7,7 +7,17 @@ from pathlib import Path
 import torch
 
 from .. import data
-from ..data import Dataset, HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding, Samples
+from ..data import (
+    Dataset,
+    HeldEncoding,
+    LabelledEvents,
+    LabelledSounds,
+    LatencyEncoding,
+    RateEncoding,
+    RecallEncoding,
+    Samples,
+    SoundEncoding,
+)
 from ..data.encodings import Encoding
 from ..data.loader import derived_seed
 from .config import TrainingConfig
@@ -19,7 +29,7 @@ VALIDATION = 3  # purpose of a derived seed; data/loader.py has others
 
 
 def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
-    """Load the data set of a run.
+    """Load the data set of a run; sounds are encoded, once for all epochs.
 
     Raises:
         FileNotFoundError: the data set is missing; the message says where it was looked for.
@@ -28,13 +38,25 @@ def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
     """
     root = Path(data_folder(options))
     try:
-        return data.load(config.dataset, root, download=options.download, cache=options.cache, prefix=config.prefix)
+        loaded = data.load(config.dataset, root, download=options.download, cache=options.cache, prefix=config.prefix)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} (looked in {root.absolute()})") from error
+    encoding = make_encoding(config)
+    if not isinstance(encoding, SoundEncoding):
+        return loaded
+    train, test = (_encoded(samples, encoding) for samples in (loaded.train, loaded.test))
+    return loaded._replace(train=train, test=test, input_shape=(encoding.inputs, 1, 1))
+
+
+def _encoded(samples: Samples, encoding: SoundEncoding) -> LabelledEvents:
+    assert isinstance(samples, LabelledSounds) and samples.rate == encoding.rate
+    return LabelledEvents(encoding(samples.waves, lengths=samples.lengths), samples.labels)
 
 
 def make_encoding(config: TrainingConfig) -> Encoding:
-    """The encoder of a run's images or sequences."""
+    """The encoder of a run's images, sequences or sounds."""
+    if config.dataset in data.SOUNDS:
+        return SoundEncoding(frame=config.frame, hold=config.hold, threshold=config.threshold)
     if config.dataset in data.SEQUENTIAL:
         return HeldEncoding(config.hold, config.prefix)
     if config.dataset == "delayed-recall":
