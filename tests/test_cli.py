@@ -349,7 +349,7 @@ def test_help_is_printed_without_a_command(capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr()
     assert printed.err == ""
     assert printed.out == printed_before_exit("--help", capsys)
-    assert all(command in printed.out for command in ("train", "eval", "sweep", "bench", "info"))
+    assert all(command in printed.out for command in ("train", "eval", "sweep", "bench", "listen", "info"))
 
 
 def test_the_help_of_train_shows_defaults_and_presets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import srcell
 
 from ..training import Interrupted
-from . import bench, export, sweep, train
+from . import bench, export, listen, sweep, train
 from .parser import Parser
 from .terminal import complain, silence
 
@@ -76,6 +76,7 @@ def build_parser() -> Parser:
     train.add_evaluate_command(commands)
     sweep.add_command(commands)
     export.add_command(commands)
+    listen.add_command(commands)
     bench.add_bench_command(commands)
     commands.add_parser("info", help="show version, instruction set, threads").set_defaults(run=bench.print_info)
     for command in commands.choices.values():

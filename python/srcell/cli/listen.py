@@ -1,0 +1,473 @@
+"""``srcell listen``: the answers of an exported network while it hears a microphone or a WAV file.
+
+It must never know what a network computes: a stream of ``srcell.runtime`` takes samples and returns logits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from array import array
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import srcell
+
+from .._extras import extra
+from .parser import Parser
+from .terminal import complain
+
+Floats = NDArray[np.float32]
+Sound = Generator[Floats, None, None]
+
+CHUNK, QUIET, RESET_AFTER = 20.0, -50.0, 0.3  # milliseconds, dB of full scale, seconds
+HIGHEST_RATE = 2**20  # Hz, of a SoundEncoding
+REFRESH = 0.1  # seconds of sound between two states of the live line
+BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
+
+TEXT = """\
+Show the answer of an exported network while it hears a sound: a microphone, or
+a WAV file. The network must have been exported with a SoundEncoding.
+
+The network has to start anew at each word, as in training. A word begins with
+the first chunk whose level reaches --quiet, where the network is reset, and
+ends with the last such chunk before --reset-after seconds of quiet. The network
+hears only words, with the shorter pauses in them and --margin seconds of the
+quiet before and after them: as many as in the sounds of training. A WAV file is
+one word unless --quiet is given; it may have any rate, and several channels.
+For a microphone, choose a --quiet some dB above the level that the live line
+shows while nobody speaks.
+
+Each line of output has seconds, answer and probability (the softmax of the
+logits so far). A line is printed when the answer changes; "end" marks the last
+answer of a word. With a microphone, a terminal shows one live line instead,
+with a bar for each class and the level, and keeps the last answers of words.
+
+Ctrl-C stops. A summary on standard error follows: seconds of sound, the share
+of real time that the network took, and its time for a chunk."""
+EXAMPLES = """\
+examples:
+  srcell listen words.srcell --labels both fall rise
+  srcell listen words.srcell word.wav
+  srcell listen words.srcell sentence.wav --quiet -40"""
+
+
+def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add ``srcell listen``."""
+    parser = commands.add_parser(
+        "listen",
+        help="show a network's answer to a microphone or a WAV file",
+        description=TEXT,
+        epilog=f"Defaults in brackets.\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = parser.add_argument
+    option("network", type=Path, metavar="NET", help="exported network, by convention NAME.srcell")
+    option("wav", type=Path, nargs="?", metavar="FILE.wav", help="WAV file, right after NET [a microphone]")
+    option("--labels", nargs="+", metavar="NAME", help="names of the classes, in their order [their numbers]")
+    option("--chunk", type=float, default=CHUNK, metavar="MS", help=f"milliseconds of a chunk [{CHUNK:g}]")
+    level = f"dB of full scale below which a chunk is quiet [{QUIET:g}; none for a WAV file]"
+    option("--quiet", type=float, metavar="DB", help=level)
+    option("--reset-after", type=float, metavar="SECONDS", help=f"quiet after which a word has ended [{RESET_AFTER:g}]")
+    option("--margin", type=float, metavar="SECONDS", help="quiet that is heard before and after a word [0]")
+    option("--device", metavar="NAME", help="microphone: its number, or a part of its name [the system's default]")
+    parser.set_defaults(run=listen)
+
+
+def listen(arguments: argparse.Namespace) -> None:
+    """Hear the sound to its end or until Ctrl-C; show the answers, then the summary.
+
+    Raises:
+        ValueError: an option, the network or the file is not valid; or there is no such microphone.
+        OSError: a file cannot be read, PortAudio is missing, or the microphone failed.
+        ImportError: a package of the extra "listen" is not installed.
+        KeyboardInterrupt: Ctrl-C before the end of a WAV file; raised after the summary.
+
+    """
+    check_options(arguments)
+    network, rate = open_network(arguments.network, arguments.labels)
+    block = max(1, round(rate * arguments.chunk / 1000))
+    quiet, from_microphone = arguments.quiet, arguments.wav is None
+    if from_microphone:
+        quiet = QUIET if quiet is None else quiet
+        source: Microphone | WavFile = Microphone(arguments.device, rate, block)
+    else:
+        source = WavFile(arguments.wav, rate, block)
+    patience = RESET_AFTER if arguments.reset_after is None else arguments.reset_after
+    listener = Listener(network.stream(), rate, quiet, patience, arguments.margin or 0.0)
+    names = arguments.labels or [str(label) for label in range(network.num_classes)]
+    interrupt: KeyboardInterrupt | None = None
+    with shown_answers(names, live=from_microphone) as lines, closing(source.chunks()) as chunks:
+        try:
+            for chunk in chunks:
+                ended = listener.take(chunk)
+                if ended is not None:
+                    lines.end(ended)
+                lines.show(listener)
+        except KeyboardInterrupt as stopped:
+            interrupt = stopped
+        if listener.answer is not None:
+            lines.end(listener.answer)
+    if quiet is None and listener.answer is None and interrupt is None:
+        raise ValueError(
+            f"{arguments.wav}: expected a sound of at least one frame of the network's SoundEncoding, got "
+            f"{listener.seconds:g} s"
+        )
+    for line in summary(listener, arguments.chunk, source.lost):
+        complain(line)
+    if interrupt is not None and not from_microphone:
+        raise interrupt
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Raise unless the options are in their ranges and fit one another."""
+    if not 1 <= arguments.chunk <= 1000:
+        raise ValueError(f"chunk: expected 1 to 1000 milliseconds, got {arguments.chunk:g}")
+    if arguments.quiet is not None and not -120 <= arguments.quiet <= 0:
+        raise ValueError(f"quiet: expected -120 to 0 dB of full scale, got {arguments.quiet:g}")
+    if arguments.reset_after is not None and not 0 < arguments.reset_after <= 60:
+        raise ValueError(f"reset_after: expected more than 0 and at most 60 seconds, got {arguments.reset_after:g}")
+    most = RESET_AFTER if arguments.reset_after is None else arguments.reset_after
+    if arguments.margin is not None and not 0 <= arguments.margin <= most:
+        raise ValueError(f"margin: expected 0 to {most:g} seconds, as --reset-after, got {arguments.margin:g}")
+    if arguments.wav is not None and arguments.device is not None:
+        raise ValueError("device: expected a microphone or a WAV file, got both")
+    if arguments.wav is not None and arguments.quiet is None:
+        for name in ("reset_after", "margin"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"{name}: requires --quiet with a WAV file, which is one word without it")
+
+
+def open_network(path: Path, labels: Sequence[str] | None) -> tuple[srcell.runtime.Network, int]:
+    """Read a network that hears and answers; return it with the sampling rate that it expects, Hz.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no such network, or one with another number of classes than there are labels.
+
+    """
+    network = srcell.runtime.load(path)
+    encoder = network.encoder or {"name": "no encoder"}
+    rate = encoder.get("rate")
+    if encoder.get("name") != "SoundEncoding":
+        raise ValueError(f"{path}: expected a network exported with a SoundEncoding, got {encoder.get('name')}")
+    if type(rate) is not int or not 1 <= rate <= HIGHEST_RATE:
+        raise ValueError(f"{path}: expected a SoundEncoding with a rate of 1 to {HIGHEST_RATE} Hz, got {rate!r}")
+    if not network.num_classes:
+        raise ValueError(f"{path}: expected a network with a readout, got one without")
+    try:
+        network.stream().hear(np.zeros(0, np.float32))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if labels is not None and len(labels) != network.num_classes:
+        raise ValueError(f"labels: expected {network.num_classes} names, one for each class, got {len(labels)}")
+    return network, rate
+
+
+class WavFile:
+    """The chunks of a WAV file, resampled to the network's rate.
+
+    Args:
+        path: the file.
+        rate: samples per second.
+        block: samples of a chunk; the last one may have fewer.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a WAV file that ``read_wav`` reads.
+        ImportError: scipy is not installed.
+
+    """
+
+    lost = 0
+
+    def __init__(self, path: Path, rate: int, block: int) -> None:
+        from ..data import read_wav
+
+        self.wave: Floats = read_wav(path, rate).numpy()
+        self.block = block
+
+    def chunks(self) -> Sound:
+        """The chunks, as fast as they are taken."""
+        for at in range(0, len(self.wave), self.block):
+            yield self.wave[at : at + self.block]
+
+
+class Microphone:
+    """The chunks that a microphone records, by the library sounddevice.
+
+    Args:
+        device: its number, or a part of its name; None for the system's default.
+        rate: samples per second.
+        block: samples of a chunk.
+
+    Attributes:
+        lost: how often samples were lost, because the chunks before them were not taken in time.
+
+    Raises:
+        ValueError: there is no such microphone, or it does not record at this rate.
+        OSError: there is no microphone at all, or PortAudio is not installed.
+        ImportError: sounddevice is not installed.
+
+    """
+
+    def __init__(self, device: str | None, rate: int, block: int) -> None:
+        with extra("listen"):
+            try:
+                import sounddevice
+            except OSError as error:
+                raise OSError(
+                    f"cannot use a microphone: {error}: install libportaudio2 (Debian, Ubuntu) or portaudio "
+                    "(Fedora, Homebrew), or name a WAV file"
+                ) from error
+
+        self.block, self.lost, self._error = block, 0, sounddevice.PortAudioError
+        chosen = int(device) if device is not None and device.isdecimal() else device
+        try:
+            self._stream = sounddevice.InputStream(
+                samplerate=rate, blocksize=block, device=chosen, channels=1, dtype="float32"
+            )
+        except (ValueError, sounddevice.PortAudioError) as error:
+            devices = enumerate(sounddevice.query_devices())
+            found = [f"{number} ({each['name']})" for number, each in devices if each["max_input_channels"]]
+            if not found:
+                raise OSError("no microphone found: connect one, or name a WAV file") from error
+            raise ValueError(
+                f"device: expected a microphone that records at {rate} Hz, of {', '.join(found)}, got "
+                f"{'the default one' if device is None else device} ({first_line(error)})"
+            ) from error
+
+    def chunks(self) -> Sound:
+        """The chunks, as they are recorded, without end.
+
+        Raises:
+            OSError: the microphone failed.
+
+        """
+        try:
+            with self._stream as stream:
+                while True:
+                    samples, overflowed = stream.read(self.block)
+                    self.lost += bool(overflowed)
+                    yield samples[:, 0]
+        except self._error as error:
+            raise OSError(f"the microphone failed: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return str(error).partition("\n")[0]
+
+
+class Answer(NamedTuple):
+    """The network's answer at a time.
+
+    Attributes:
+        seconds: of the sound, at the end of the last chunk that the network heard.
+        label: number of the class with the largest logit.
+        shares: (C,) the probability of each class.
+
+    """
+
+    seconds: float
+    label: int
+    shares: Floats
+
+    @classmethod
+    def of(cls, seconds: float, logits: Floats) -> Answer:
+        """Make one of logits (C,).
+
+        Raises:
+            ValueError: a logit is not finite.
+
+        """
+        if not np.isfinite(logits).all():
+            raise ValueError(f"expected finite logits of the network, got {logits.tolist()!s:.80}")
+        powers = np.exp(logits - logits.max())
+        return cls(seconds, int(logits.argmax()), powers / powers.sum())
+
+    @property
+    def probability(self) -> float:
+        """The probability of the answer."""
+        return float(self.shares[self.label])
+
+
+class Listener:
+    """Passes the words of a sound to a stream, which it resets before each, and takes the time of every call.
+
+    Args:
+        stream: hears the words.
+        rate: samples per second.
+        quiet: level below which a chunk is quiet, dB of full scale; None if the whole sound is one word.
+        patience: seconds of quiet after which a word has ended.
+        margin: seconds of quiet that the stream hears before and after a word, at most ``patience``.
+
+    Attributes:
+        answer: the answer in the present word; None between words, and before a word's first frame is complete.
+        level: of the last chunk, dB of full scale; the mean power of a square wave of amplitude 1 is 0 dB.
+        loudest: the largest level of a chunk.
+        samples: number of samples of the sound.
+        heard: number of those that the network heard.
+        times: seconds that the network took for each call.
+
+    """
+
+    def __init__(
+        self, stream: srcell.runtime.Stream, rate: int, quiet: float | None, patience: float, margin: float
+    ) -> None:
+        self.stream, self.rate = stream, rate
+        self.quiet = -math.inf if quiet is None else quiet
+        self.patience, self.margin = round(patience * rate), round(margin * rate)
+        self.answer: Answer | None = None
+        self.level = self.loudest = -math.inf
+        self.samples = self.heard = 0
+        self.times = array("d")
+        self._in_word = False
+        self._silent = 0  # samples since the word's last loud chunk
+        self._held: list[Floats] = []  # those of them that are heard only if another loud chunk follows
+        self._before = np.zeros(0, np.float32)  # the last samples of the sound, as many as in a margin
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the sound so far."""
+        return self.samples / self.rate
+
+    def take(self, chunk: Floats) -> Answer | None:
+        """Take the next chunk of the sound; return the last answer of a word if it ended now."""
+        ended = None
+        self.samples += len(chunk)
+        power = float(chunk @ chunk) / len(chunk)
+        self.level = 10 * math.log10(power) if power > 0 else -math.inf
+        self.loudest = max(self.loudest, self.level)
+        if self.level >= self.quiet:
+            if not self._in_word:
+                self.stream.reset()
+                self._in_word, self._held = True, [self._before]
+            self._hear(np.concatenate([*self._held, chunk]))
+            self._silent, self._held = 0, []
+        elif self._in_word:
+            self._silent += len(chunk)
+            if self._silent <= self.margin:
+                self._hear(chunk)
+            else:
+                self._held.append(chunk)
+            if self._silent >= self.patience:
+                ended, self.answer, self._in_word = self.answer, None, False
+        if self.margin:
+            self._before = np.concatenate([self._before, chunk])[-self.margin :]
+        return ended
+
+    def _hear(self, samples: Floats) -> None:
+        begin = time.perf_counter()
+        steps = self.stream.hear(samples)
+        logits = self.stream.logits()[0]
+        self.times.append(time.perf_counter() - begin)
+        self.heard += len(samples)
+        if steps:
+            self.answer = Answer.of(self.seconds, logits)
+
+
+class Lines:
+    """Prints a line for each new answer, and for the last one of each word."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._last: int | None = None  # the label that this word's last line shows
+
+    def text(self, answer: Answer) -> str:
+        """Seconds, name and probability of an answer."""
+        return f"{answer.seconds:.2f} s  {self.names[answer.label]}  {answer.probability:.2f}"
+
+    def show(self, listener: Listener) -> None:
+        """Show the state after a chunk."""
+        answer = listener.answer
+        if answer is not None and answer.label != self._last:
+            self._last = answer.label
+            print(self.text(answer), flush=True)
+
+    def end(self, answer: Answer) -> None:
+        """Show the last answer of a word."""
+        self._last = None
+        print(f"{self.text(answer)}  end", flush=True)
+
+
+class LiveLine(Lines):
+    """Shows the answer of the moment in one line of a terminal (rich), and above it the last answers of words."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        with extra("listen"):
+            from rich.console import Console
+            from rich.live import Live
+            from rich.text import Text
+
+        super().__init__(names)
+        self.console = Console(markup=False, highlight=False, emoji=False)
+        self.live = Live(
+            console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self.width = max(map(len, names))
+        self.bars = ASCII_BARS if self.console.options.ascii_only else BARS
+        self._line = partial(Text, no_wrap=True, overflow="crop")
+        self._shown = -math.inf  # seconds of the sound
+
+    def show(self, listener: Listener) -> None:
+        """Show the state after a chunk, not more often than every REFRESH seconds unless the answer changed."""
+        label = None if listener.answer is None else listener.answer.label
+        if label == self._last and listener.seconds - self._shown < REFRESH:
+            return
+        self._last, self._shown = label, listener.seconds
+        line = f"{listener.seconds:.2f} s  {self.state(listener.answer)}  {listener.level:.0f} dB"
+        self.live.update(self._line(line), refresh=True)
+
+    def state(self, answer: Answer | None) -> str:
+        """Name, probability and bars of an answer; or "quiet", as wide."""
+        if answer is None:
+            return f"{'quiet':{self.width + 6 + 2 + len(self.names)}}"
+        bars = "".join(self.bars[round(float(share) * (len(self.bars) - 1))] for share in answer.shares)
+        return f"{self.names[answer.label]:{self.width}}  {answer.probability:.2f}  {bars}"
+
+    def end(self, answer: Answer) -> None:
+        """Keep the last answer of a word above the live line."""
+        self.console.print(f"{self.text(answer)}  end", soft_wrap=True)
+
+
+@contextmanager
+def shown_answers(names: Sequence[str], live: bool) -> Iterator[Lines]:
+    """Make the display for the block: a live line if wanted and standard output is a terminal, otherwise lines."""
+    if not (live and sys.stdout.isatty()):
+        yield Lines(names)
+        return
+    line = LiveLine(names)
+    with line.live:
+        yield line
+
+
+def summary(listener: Listener, chunk: float, lost: int) -> Iterator[str]:
+    """The lines of the summary.
+
+    Args:
+        listener: at the end of the sound.
+        chunk: milliseconds of a chunk.
+        lost: how often samples were lost.
+
+    """
+    heard = listener.heard / listener.rate
+    of_words = f", {heard:.2f} s in words" if heard < listener.seconds else ""
+    yield f"sound    {listener.seconds:.2f} s{of_words}, loudest chunk {listener.loudest:.0f} dB"
+    if heard:
+        median, largest = 1000 * statistics.median(listener.times), 1000 * max(listener.times)
+        yield (
+            f"network  {sum(listener.times) / heard:.2%} of real time, for a chunk of {chunk:g} ms "
+            f"{median:.3f} ms (median), {largest:.3f} ms (largest)"
+        )
+    if lost:
+        yield f"lost     samples before {lost} chunks: this machine was too slow or too busy"
