@@ -493,7 +493,8 @@ def cells(row: dict[str, Any]) -> list[str]:
     """A row of the full table."""
     accuracy = f"{row['test_accuracy']:.2%}"
     if len(row["seeds"]) > 1:
-        accuracy += f" (mean of {len(row['seeds'])})"
+        error = statistics.stdev(row["test_accuracies"]) / len(row["seeds"]) ** 0.5
+        accuracy += f" ± {100 * error:.2f} (mean of {len(row['seeds'])})"
     cost = [thousands(row["events_per_inference"]), thousands(row["synops_per_inference"])]
     return [*(row[key] for key in NAMES), accuracy, str(row["epochs"]), f"{row['seconds'] / 60:.1f}", *cost]
 

@@ -281,11 +281,12 @@ def test_the_accuracy_table_has_one_line_per_row() -> None:
         "epochs": 20,
         "seconds": 90.0,
         "test_accuracy": 0.97125,
+        "test_accuracies": [0.97, 0.973],
         "events_per_inference": 5555.5,
         "synops_per_inference": None,
     }
     *_, line = accuracy.table([row])
-    assert line == "| mnist-100 | MNIST, rate | 784-100 | relu | 97.12% (mean of 2) | 20 | 1.5 | 5,556 | - |"
+    assert line == "| mnist-100 | MNIST, rate | 784-100 | relu | 97.12% ± 0.15 (mean of 2) | 20 | 1.5 | 5,556 | - |"
 
 
 def test_commands_of_the_accuracy_table_are_valid() -> None:

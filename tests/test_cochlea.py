@@ -73,6 +73,36 @@ def test_each_filter_has_gain_1_at_its_centre_and_the_bandwidth_of_the_ear() -> 
             assert area == pytest.approx(width, rel=0.1)  # the equivalent rectangular bandwidth
 
 
+def test_filters_approach_a_gammatone_as_the_rate_grows() -> None:
+    signal = pytest.importorskip("scipy.signal", reason='pip install "srcell[train]"')
+    centre, errors = 1000.0, []
+    width = 1.019 * 24.7 * (4.37 * centre / 1000 + 1)
+    for rate in (48_000, 192_000):
+        encoding = SoundEncoding(rate=rate, bands=1, lowest=centre, highest=centre)
+        of_band = np.insert(
+            encoding.exported()["sound.sections"][0].numpy(), 3, 1.0, axis=1
+        )  # scipy has a0, which is 1
+        t = np.arange(rate // 50) / rate
+        found = signal.sosfilt(of_band, (t == 0).astype(float))
+        gammatone = t**3 * np.exp(-2 * np.pi * width * t) * np.cos(2 * np.pi * centre * t)
+        gammatone /= np.abs(gammatone).max()
+        errors.append(np.abs(found * (found @ gammatone) / (found @ found) - gammatone).max())
+    # Each section samples its own continuous impulse response: the error of the four is of first order in 1 / rate.
+    assert errors[0] < 0.03 and errors[1] == pytest.approx(errors[0] / 4, rel=0.1)
+
+
+def test_bands_are_equally_spaced_in_bandwidths_of_the_ear() -> None:
+    centres = SoundEncoding(bands=6, lowest=80.0, highest=3000.0).centres
+    assert centres[[0, -1]] == pytest.approx([80, 3000])
+    # The ear's number of bandwidths below a frequency is the integral of 1 / (24.7 (4.37 f / 1000 + 1)).
+    number = np.log(4.37 * centres / 1000 + 1) / (24.7 * 0.00437)
+    assert np.diff(number) == pytest.approx([np.ptp(number) / 5] * 5)
+
+
+def test_a_frame_has_the_nearest_number_of_samples() -> None:
+    assert [SoundEncoding(frame=samples / 8000).hop for samples in (1.4, 1.6, 79.6)] == [1, 2, 80]
+
+
 def test_the_slow_mean_is_subtracted() -> None:
     encoding = SoundEncoding(bands=3, adaptation=0.75, memory=0.1, offset=0.0, scale=1.0)
     plain = dataclasses.replace(encoding, adaptation=0.0)
@@ -128,6 +158,28 @@ def test_a_batch_has_the_frames_of_each_sound(encoding: SoundEncoding) -> None:
         assert events.lengths[b] == steps == alone.shape[0]
         assert torch.equal(events.to_dense()[:steps, b : b + 1], alone.to_dense())
     assert (encoding(waves[:1]).values is None) == bool(encoding.threshold)
+
+
+def test_waves_and_lengths_of_any_kind_are_read_as_float32() -> None:
+    waves, lengths = torch.stack([chirp(900, seed) for seed in range(2)]).bfloat16(), [900, 700]
+    wanted = CURRENTS(waves.float(), lengths=torch.tensor(lengths))
+    negated = torch.complex(torch.zeros(2, 900), -waves.float()).conj().imag  # torch negates it as it reads
+    for same in (waves, waves.double().requires_grad_(), waves.float().t().contiguous().t(), negated):
+        for ends in (lengths, np.array(lengths), torch.tensor(lengths, dtype=torch.int16)):
+            assert CURRENTS(same, lengths=ends) == wanted  # type: ignore[arg-type]
+
+
+def test_numbers_of_any_kind_are_settings() -> None:
+    plain = SoundEncoding(bands=2, lowest=200.0, threshold=1.0, offset=(0.5, 1.0), scale=2.0)
+    other = SoundEncoding(
+        bands=np.int8(2),  # type: ignore[arg-type]
+        lowest=200,
+        threshold=np.float32(1),  # type: ignore[arg-type]
+        offset=[0.5, 1],  # type: ignore[arg-type]
+        scale=2,
+    )
+    assert other == plain and hash(other) == hash(plain) and json.dumps(dataclasses.asdict(other))
+    assert repr(other) == repr(plain)
 
 
 def test_fitted_values_have_the_mean_and_deviation_asked_for() -> None:
@@ -247,6 +299,7 @@ def test_filters_that_are_not_stable_give_bounded_currents() -> None:
 
 ONE = network_for(CURRENTS)[1]
 SILENT = runtime.Network(damaged())
+PCM = np.zeros(3, np.int16)
 
 
 @refusals(
@@ -254,7 +307,7 @@ SILENT = runtime.Network(damaged())
         Refusal(name, lambda options={name: value}: SoundEncoding(**options))
         for name, value in {
             "rate": 0,
-            "bands": 1.5,
+            "bands": 4097,
             "hold": 1025,
             "lowest": 0.0,
             "highest": 4000.0,
@@ -268,13 +321,61 @@ SILENT = runtime.Network(damaged())
         }.items()
         if name not in ("lowest", "highest")
     ),
+    *(
+        Refusal(name, lambda options={name: value}: SoundEncoding(**options), TypeError)
+        for name, value in {
+            "rate": None,
+            "bands": 1.5,
+            "hold": "1",
+            "lowest": "100",
+            "highest": [3800.0],
+            "frame": None,
+            "smoothing": 1j,
+            "memory": np.zeros(2),
+            "adaptation": True,
+            "threshold": torch.tensor(0.1),
+            "offset": "0.1",
+            "scale": [1.0] * 31 + [None],
+        }.items()
+    ),
+    Refusal("frame", lambda: SoundEncoding(frame=1e308)),
+    Refusal("frame", lambda: SoundEncoding(frame=float("nan"))),
+    Refusal("frame", lambda: SoundEncoding(frame=2**20 / 8000 + 1)),
     Refusal("lowest, highest", lambda: SoundEncoding(lowest=0.0)),
     Refusal("lowest, highest", lambda: SoundEncoding(highest=4000.0)),
     Refusal("waves", lambda: CURRENTS(torch.zeros(2, 100, dtype=torch.int16)), TypeError),
     Refusal("waves", lambda: CURRENTS(torch.zeros(100))),
+    Refusal("waves", lambda: CURRENTS(torch.zeros(0, 2**62))),
+    Refusal("waves", lambda: CURRENTS(torch.zeros(2, 100).to_sparse())),
+    Refusal("waves", lambda: CURRENTS(torch.zeros(2, 100, device="meta"))),
+    Refusal("waves", lambda: CURRENTS.fitted(torch.zeros(2, 100, device="meta"))),
+    *(
+        Refusal("lengths", lambda call=call, lengths=lengths: call(torch.zeros(2, 100), lengths=lengths), error)
+        for call in (CURRENTS, EVENTS, CURRENTS.fitted)
+        for error, lengths in (
+            (ValueError, torch.tensor([100, 101])),
+            (ValueError, torch.tensor([-1, 100])),
+            (ValueError, torch.tensor([100])),
+            (ValueError, torch.tensor([[100, 100]])),
+            (TypeError, torch.tensor([100.0, 99.5])),
+            (TypeError, [True, False]),
+            (TypeError, "99"),
+        )
+    ),
+    *(
+        Refusal("deviation", lambda x=x: CURRENTS.fitted(torch.zeros(2, 100), deviation=x))
+        for x in (0.0, np.inf, np.nan)
+    ),
+    Refusal("deviation", lambda: CURRENTS.fitted(torch.zeros(2, 100), deviation="1"), TypeError),  # type: ignore
     Refusal("waves", lambda: CURRENTS.fitted(torch.zeros(2, 79))),
     Message("samples: expected finite numbers, got another at 7", lambda: CURRENTS(bad_at(7)[None])),
     Refusal("samples", lambda: CURRENTS.hearing().take(torch.zeros(2, 3))),
+    Message("samples: expected floats, .*, got int16: divide", lambda: CURRENTS.hearing().take(PCM), TypeError),
+    Message("samples: expected floats, .*, got int16: divide", lambda: ONE.stream().hear(PCM), TypeError),
+    Refusal("samples", lambda: ONE.stream().hear(torch.zeros(3, dtype=torch.bfloat16)), TypeError),
+    Refusal("samples", lambda: ONE.stream().hear(torch.zeros(3, device="meta")), TypeError),
+    Refusal("samples", lambda: ONE.stream().hear(torch.zeros(3).to_sparse()), TypeError),
+    Message("samples: expected finite numbers", lambda: ONE.stream().hear(np.array([0.0, 1e300]))),
     Refusal("samples", lambda: ONE.stream().hear(np.zeros((2, 3)))),
     Message("samples: expected finite numbers, got another at 7", lambda: ONE.stream().hear(bad_at(7))),
     Message("batch: expected 1 to hear a sound, got 2", lambda: ONE.stream(2).hear(chirp())),

@@ -15,12 +15,14 @@ from matplotlib.axes import Axes
 
 import srcell
 from srcell import SRC, EventBatch, LinearReadout
+from srcell.data import SoundEncoding
 from srcell.evaluation import Evaluation, LayerCounts
 from srcell.models import Classifier, SRCClassifier
-from srcell.plots import confusion, learning_curve, raster, rates, traces
+from srcell.plots import cochleagram, confusion, learning_curve, raster, rates, traces
 from srcell.training import EpochMetrics, TrainingConfig
 from srcell.training.plots import delays
 from srcell.training.report import CAPTIONS, page
+from support.refusals import Refusal, refusals
 
 
 def history(validation: float) -> list[EpochMetrics]:
@@ -159,6 +161,116 @@ def test_silent_steps_before_a_sample_are_shaded(prefix: int) -> None:
 def lightness(colour: Any) -> float:
     red, green, blue = matplotlib.colors.to_rgb(colour)
     return 0.3 * red + 0.59 * green + 0.11 * blue
+
+
+CURRENTS = SoundEncoding(bands=9, hold=2, frame=0.004)
+EVENTS = SoundEncoding(bands=9, hold=2, frame=0.004, threshold=0.05)
+LENGTHS = torch.tensor([600, 500])  # samples: 18 and 15 frames of 32
+
+
+def tones() -> torch.Tensor:
+    """Two sounds of 600 samples, of which the second ends with silence."""
+    waves = torch.sin(torch.tensor([[0.3], [0.9]]) * torch.arange(600)) * torch.linspace(0, 1, 600)
+    return waves * (torch.arange(600) < LENGTHS[:, None])
+
+
+def test_a_cochleagram_has_the_currents_of_a_sound_over_frequencies_and_seconds() -> None:
+    waves = tones()
+    events = CURRENTS(waves, lengths=LENGTHS)
+    for encoded, frames in ((events, 15), (events.to_dense(), 18)):
+        picture, bar = cochleagram(encoded, CURRENTS, 1).axes
+        shown = picture.images[0].get_array()
+        assert shown is not None and shown.tolist() == events.to_dense()[: 2 * frames : 2, 1].t().tolist()
+        assert picture.images[0].get_extent() == [0, pytest.approx(frames * 32 / 8000), -0.5, 8.5]
+        assert picture.images[0].origin == "lower" and bar.get_ylabel() == "current"
+        assert (picture.get_xlabel(), picture.get_ylabel()) == ("time (s)", "frequency (Hz)")
+        assert picture.get_xlim() == (0, pytest.approx(frames * 32 / 8000))
+    hertz = {
+        label.get_text(): place for label, place in zip(picture.get_yticklabels(), picture.get_yticks(), strict=True)
+    }
+    assert list(hertz) == ["100", "200", "500", "1000", "2000"]
+    for text, place in hertz.items():
+        below, above = CURRENTS.centres[int(place)], CURRENTS.centres[int(place) + 1]
+        assert below <= float(text) + 1e-9 and float(text) < above
+        assert place - int(place) == pytest.approx((float(text) - below) / (above - below), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "bands", "places", "texts"),
+    [
+        (440.0, 440.0, 3, [0], ["440"]),
+        (440.0, 2000.0, 1, [0], ["440"]),
+        (130.0, 190.0, 4, [0, 3], ["130", "190"]),
+        (0.5, 3999.0, 4, [0.1, 3], ["1", "2000"]),
+    ],
+)
+def test_few_bands_have_their_own_frequencies(
+    lowest: float, highest: float, bands: int, places: list[float], texts: list[str]
+) -> None:
+    encoding = SoundEncoding(bands=bands, lowest=lowest, highest=highest)
+    picture = cochleagram(torch.zeros(2, 1, bands), encoding).axes[0]
+    labels = [label.get_text() for label in picture.get_yticklabels()]
+    assert [labels[0], labels[-1]] == [texts[0], texts[-1]]
+    if len(labels) < 3:
+        assert list(picture.get_yticks()) == pytest.approx(places)
+
+
+def test_a_cochleagram_of_events_has_the_levels_that_they_add_up_to() -> None:
+    waves = tones()
+    events = EVENTS(waves, lengths=LENGTHS)
+    picture, bar = cochleagram(events, EVENTS, 1).axes
+    levels = picture.images[0].get_array()
+    assert levels is not None and levels.shape == (9, 15) and bar.get_ylabel() == "level"
+    wanted, level = [], [0.0] * 9
+    for t in range(0, 30, 2):
+        for event in events.to_dense()[t, 1].nonzero().flatten().tolist():
+            level[event // 2] += EVENTS.threshold * (-1 if event % 2 else 1)
+        wanted.append(list(level))
+    assert torch.tensor(levels.tolist()).numpy() == pytest.approx(torch.tensor(wanted).t().numpy(), abs=1e-6)
+    assert levels.max() > 2 * EVENTS.threshold
+
+
+def test_the_wave_and_spikes_have_the_time_axis_of_the_cochleagram() -> None:
+    waves = tones()
+    events = CURRENTS(waves, lengths=LENGTHS)
+    spikes = torch.zeros(36, 2, 2, 3)
+    spikes[[0, 29, 35], 1, 1, 2] = torch.tensor([1.0, 0.5, 1.0])  # the last one is after the end of the sound
+    figure = cochleagram(events, CURRENTS, 1, wave=waves, spikes={"input": EVENTS(waves), "layer": spikes})
+    wave, picture, inputs, layer, _ = figure.axes
+    assert [panel.get_ylabel() for panel in figure.axes[:4]] == ["wave", "frequency (Hz)", "input", "layer"]
+    assert all(panel.get_xlim() == (0, pytest.approx(0.06)) for panel in figure.axes[:4])
+    assert layer.get_xlabel() == "time (s)" and not picture.get_xlabel()
+    (line,) = wave.get_lines()
+    assert line.get_ydata() == pytest.approx(waves[1, :480].tolist())  # type: ignore[comparison-overlap]
+    assert list(line.get_xdata())[:2] == [0, 1 / 8000]
+    marks = layer.collections[0].get_offsets()
+    assert marks.tolist() == [[0, 5], [pytest.approx(29 * 0.002), 5]] and layer.get_ylim() == (-1, 6)  # type: ignore
+    seconds, numbers = zip(*inputs.collections[0].get_offsets().tolist(), strict=True)  # type: ignore[union-attr]
+    at, which = EVENTS(waves).to_dense()[:30, 1].nonzero(as_tuple=True)
+    assert seconds == pytest.approx((at * 0.002).tolist()) and list(numbers) == which.tolist() and len(at) > 20
+
+
+SILENCE = torch.zeros(4, 2, 9)
+
+
+@refusals(
+    Refusal("encoding", lambda: cochleagram(SILENCE, None), TypeError),  # type: ignore[arg-type]
+    Refusal("encoded", lambda: cochleagram([[0.0]], CURRENTS), TypeError),  # type: ignore[arg-type]
+    Refusal("encoded", lambda: cochleagram(SILENCE[:, 0], CURRENTS)),
+    Refusal("encoded", lambda: cochleagram(SILENCE, EVENTS)),
+    Refusal("encoded", lambda: cochleagram(SILENCE[:3], CURRENTS)),
+    Refusal("encoded", lambda: cochleagram(CURRENTS(torch.zeros(1, 31)), CURRENTS)),
+    Refusal("sample", lambda: cochleagram(SILENCE, CURRENTS, 2), IndexError),
+    Refusal("sample", lambda: cochleagram(SILENCE, CURRENTS, 1, wave=torch.zeros(1, 64)), IndexError),
+    Refusal("wave", lambda: cochleagram(SILENCE, CURRENTS, wave=[0.0] * 64), TypeError),  # type: ignore[arg-type]
+    Refusal("wave", lambda: cochleagram(SILENCE, CURRENTS, wave=torch.zeros(2, 63))),
+    Refusal("wave", lambda: cochleagram(SILENCE, CURRENTS, wave=torch.zeros(64))),
+    Refusal("spikes", lambda: cochleagram(SILENCE, CURRENTS, spikes=SILENCE), TypeError),  # type: ignore[arg-type]
+    Refusal("spikes", lambda: cochleagram(SILENCE, CURRENTS, spikes={"a": SILENCE[:3]})),
+    Refusal("spikes", lambda: cochleagram(SILENCE, CURRENTS, spikes={"a": 3}), TypeError),  # type: ignore
+)
+def test_what_is_no_encoded_sound_is_refused(refusal: Refusal) -> None:
+    refusal.check()
 
 
 def evaluation() -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -11,7 +12,9 @@ import tarfile
 import tracemalloc
 import urllib.request
 import warnings
+import zlib
 from collections.abc import Callable, Mapping
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import wavfile
 
+import srcell
 from srcell import data
-from srcell.data import Dataset, EventLoader, LabelledSounds, RateEncoding, load_spoken_digits, read_wav, spoken_digits
-from srcell.training import TrainingConfig
+from srcell.data import (
+    Dataset,
+    EventLoader,
+    LabelledSounds,
+    RateEncoding,
+    SoundEncoding,
+    load_spoken_digits,
+    read_wav,
+    spoken_digits,
+)
+from srcell.training import TrainingConfig, train
 from support.refusals import Message, Refusal, refusals
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,6 +173,22 @@ def test_a_file_that_cannot_be_read_is_named(content: bytes, message: str, tmp_p
     assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
 
 
+def test_floats_of_16_bits_are_refused(tmp_path: Path) -> None:
+    content = wav(struct.pack("<4e", 0, 0.5, -1, -0.5), tag=FLOAT, bits=16)
+    path = write(tmp_path / "a.wav", content[:34] + struct.pack("<H", 32) + content[36:])  # 32 bits in blocks of 16
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: expected floats of 32 or 64 bits, got 16"):
+        read_wav(path)
+
+
+@pytest.mark.parametrize("rate", [1000, 384_000])
+def test_the_lowest_and_the_highest_rate_are_read(rate: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", wav(HALF, rate=rate))
+    assert read_wav(path, rate).tolist() == [0, 0.5, -1, -0.5] and len(read_wav(path)) == max(1, 4 * 8000 // rate)
+    for beyond in (999, 384_001):
+        with pytest.raises(ValueError, match=f"expected a sampling rate of 1000 to 384000 Hz, got {beyond}"):
+            read_wav(write(path, wav(HALF, rate=beyond)))
+
+
 def test_memory_follows_the_size_of_a_file_and_not_its_header(tmp_path: Path) -> None:
     rf64 = b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack("<IQQQI", 28, 2**62, 2**62, 2**61, 0) + wav(HALF)[12:]
     for content in (wav(HALF, size=2**32 - 2), wav(HALF, channels=2**15 - 1, size=2**32 - 2), rf64):
@@ -240,11 +269,28 @@ def test_sounds_of_one_length_have_no_lengths() -> None:
     assert chosen.waves.shape == (1, 4) and chosen.labels.tolist() == [1] and chosen.lengths is None
 
 
-def test_sounds_are_not_yet_encoded() -> None:
-    with pytest.raises(TypeError, match=r"^samples: expected images, .*, got LabelledSounds"):
-        EventLoader(sounds(), RateEncoding())
-    with pytest.raises(ValueError, match=r"^dataset: expected images, .*, got 'spoken-digits'"):
-        TrainingConfig(dataset="spoken-digits")
+def test_a_loader_encodes_sounds() -> None:
+    chosen, encoding = sounds(), SoundEncoding(rate=16_000, bands=3, frame=1 / 8000)
+    order: list[int] = []
+    for events, labels in EventLoader(chosen, encoding, batch_size=1, shuffle=True):
+        number = chosen.labels.tolist().index(int(labels))
+        alone = chosen.select(torch.tensor([number]))
+        assert torch.equal(events.to_dense(), encoding(alone.waves, lengths=alone.lengths).to_dense())
+        order.append(number)
+    assert sorted(order) == list(range(len(chosen.labels)))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "error", "message"),
+    [
+        (RateEncoding(), TypeError, r"^encoding: expected a SoundEncoding for sounds, got RateEncoding"),
+        (None, TypeError, r"^encoding: expected a SoundEncoding for sounds, got None"),
+        (SoundEncoding(), ValueError, r"^encoding: expected one for sounds of 16000 Hz, got 8000 Hz"),
+    ],
+)
+def test_a_loader_refuses_another_encoding_for_sounds(encoding: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        EventLoader(sounds(), encoding)
 
 
 def write_sounds(folder: Path, **lengths: int) -> Path:
@@ -266,16 +312,23 @@ def test_labels_come_from_the_names_of_files(tmp_path: Path) -> None:
     assert LabelledSounds.from_folder(tmp_path, rate=16_000)[0].waves.shape == (4, 10)
 
 
+def test_a_folder_within_a_hidden_one_is_read(tmp_path: Path) -> None:
+    folder = write_sounds(tmp_path / ".cache/words", yes_1=3)
+    assert LabelledSounds.from_folder(folder)[1] == ("yes",)
+
+
 def test_names_that_are_integers_are_sorted_as_numbers(tmp_path: Path) -> None:
     write_sounds(tmp_path, a=1, b=2, c=3)
     labels = {"a.wav": 10, "b.wav": 9, "c.wav": -1}
     assert LabelledSounds.from_folder(tmp_path, labels)[1] == ("-1", "9", "10")
     assert LabelledSounds.from_folder(tmp_path, labels | {"c.wav": "x"})[1] == ("10", "9", "x")
+    large = 10**17
+    assert LabelledSounds.from_folder(tmp_path, labels | {"c.wav": large})[1] == ("9", "10", str(large))
 
 
 def test_labels_come_from_a_function_a_mapping_or_a_table(tmp_path: Path) -> None:
     folder = write_sounds(tmp_path / "words", yes__b=3, no__a=2, no__c=4)
-    table = write(tmp_path / "labels.csv", b"\xef\xbb\xbfspeaker,label,file\r\ntheo,on,yes/b.wav\r\n,off,no/a.wav\r\n")
+    table = write(tmp_path / "labels.csv", b"\xef\xbb\xbflabel,speaker,file\r\non,theo,yes/b.wav\r\noff,,no/a.wav\r\n")
     mapping: Mapping[str, str] = {"yes/b.wav": "on", "no/a.wav": "off"}
     every, names = LabelledSounds.from_folder(folder, lambda path: path.parent.name)
     assert names == ("no", "yes") and every.labels.tolist() == [0, 0, 1]
@@ -315,9 +368,15 @@ def test_folders_without_sounds_or_labels_are_named(tmp_path: Path) -> None:
         (FileNotFoundError, f"{tmp_path}/none: expected a folder", in_a_folder(tmp_path / "none")),
         (FileNotFoundError, f"{tmp_path}/none.csv", lambda: read(tmp_path / "none.csv")),
         (FileNotFoundError, f"{folder}/b.wav is not there, but has a label", lambda: read({"b.wav": "b"})),
+        (FileNotFoundError, f"{folder}/{'b' * 300} is not there, but has a label", lambda: read({"b" * 300: "b"})),
+        (FileNotFoundError, f"{folder} is not there, but has a label", lambda: read({".": "b"})),
+        (ValueError, f"{folder}/a.wav: expected one label, got two", lambda: read({"a.wav": "a", "./a.wav": "b"})),
+        (TypeError, f"labels: expected names of files in {folder}, got int", lambda: read({3: "b"})),
+        (TypeError, f"labels: expected a path, a mapping or a function for {folder}, got int", lambda: read(3)),
         (FileNotFoundError, f"{folder}: expected at least one WAV file", lambda: read({})),
         (ValueError, f"{folder}/a.wav: expected a label, got an empty one", lambda: read(lambda path: "")),
         (TypeError, f"labels: expected a str or an int for {folder}/a.wav, got NoneType", lambda: read(lambda _: None)),
+        (TypeError, f"labels: expected a str or an int for {folder}/a.wav, got bool", lambda: read({"a.wav": True})),
         (ValueError, "rate: expected an int in [1000, 384000], got 0", lambda: read(rate=0)),
     ):
         with pytest.raises(error, match=re.escape(message)):
@@ -380,6 +439,27 @@ def assert_made(dataset: Dataset, is_test: Callable[[str, int], bool]) -> None:
     assert dataset.num_classes == 10 and dataset.input_shape == (1, 1, 1)
 
 
+@pytest.mark.parametrize(("frame", "threshold"), [(0.01, 0.0), (0.005, 0.05)])
+def test_a_preset_trains_and_its_exported_network_hears(
+    frame: float, threshold: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    waves = [torch.rand(length, generator=generator) - 0.5 for length in range(10, 1010, 50)]  # the first has no frame
+    samples = LabelledSounds.of(waves, [k % 10 for k in range(20)], 8000)
+    monkeypatch.setattr(data, "load", lambda *_, **__: Dataset(samples, samples, 10, (1, 1, 1)))
+    config = TrainingConfig.preset(
+        "best", "spoken-digits", hidden_sizes=(8,), epochs=1, validation=0.0, frame=frame, threshold=threshold
+    )
+    run = train(config, tmp_path / "run")
+    encoding, network = SoundEncoding(frame=frame, threshold=threshold), srcell.load(tmp_path / "run")
+    assert network.encoder == encoding
+    network.export(tmp_path / "heard.srcell")
+    stream = srcell.runtime.load(tmp_path / "heard.srcell").stream()
+    stream.hear(waves[-1].numpy())
+    expected = run.model(encoding(waves[-1][None]))
+    torch.testing.assert_close(torch.tensor(stream.logits()), expected.detach(), rtol=0, atol=1e-5)
+
+
 def test_the_official_split_tests_the_first_five_recordings(made: Path) -> None:
     dataset = data.load("spoken-digits", made)
     assert len(dataset.train.labels) == 2700 and len(dataset.test.labels) == 300
@@ -394,7 +474,8 @@ def test_a_speaker_can_be_held_out(made: Path) -> None:
 
 
 def test_the_folder_of_the_recordings_has_one_of_three_places(made: Path, tmp_path: Path) -> None:
-    (tmp_path / "recordings").mkdir()  # of something else
+    for other in ("recordings", "spoken-digits/recordings"):  # of something else
+        (tmp_path / other).mkdir(parents=True)
     (tmp_path / "free-spoken-digit-dataset").symlink_to(made / "spoken-digits")
     for root in (made / "spoken-digits", tmp_path):
         assert_made(load_spoken_digits(root), lambda speaker, number: number < 5)
@@ -445,6 +526,13 @@ def archive(recordings: Mapping[str, bytes], **links: str) -> bytes:
 WHOLE = archive(MADE)
 
 
+def broken_within_a_recording() -> bytes:
+    """An archive whose compression becomes invalid in the middle of its first recording."""
+    packer = zlib.compressobj(wbits=31)  # gzip
+    start = gzip.decompress(archive({"0_george_0.wav": bytes(400_000)}))[:300_000]
+    return packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH) + b"\xff" * 100  # no kind of block begins so
+
+
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[bytes | Exception]:
     """What each request gets, in turn; the checksum is that of the made recordings."""
@@ -484,8 +572,14 @@ def without(name: str) -> dict[str, bytes]:
             ConnectionError,
             r"the download failed \(no route to host\); try again, or unpack",
         ),
+        (
+            IncompleteRead(b"", 7),
+            ConnectionError,
+            r"the download failed \(IncompleteRead\(0 bytes read, 7 more expected",
+        ),
         (b"<html>", ValueError, "the download is corrupt or truncated"),
         (WHOLE[: len(WHOLE) // 2], ValueError, "the download is corrupt or truncated"),
+        (broken_within_a_recording(), ValueError, "the download is corrupt or truncated"),
         (archive(without("9_theo_49.wav")), ValueError, "expected 3000 recordings in the download, got 2999"),
         (
             archive(without("9_theo_49.wav"), **{"9_theo_49": "9_theo_48.wav"}),
@@ -494,7 +588,7 @@ def without(name: str) -> dict[str, bytes]:
         ),
         (archive({**MADE, "9_theo_49.wav": wav(HALF)}), ValueError, "the recordings in the download are not those of"),
     ],
-    ids=["no-connection", "no-archive", "truncated", "incomplete", "link", "other-content"],
+    ids=["no-connection", "cut-connection", "no-archive", "truncated", "broken", "incomplete", "link", "other-content"],
 )
 def test_a_bad_download_leaves_nothing(
     answer: bytes | Exception,

@@ -31,11 +31,11 @@ asan() {
 }
 
 rest() {
-    # Of the gallery only plot_raster runs, because a page shows its image. The commands of only one page run here:
-    # tests/test_docs.py runs those of all pages.
+    # Of the gallery only plot_raster and plot_sound run, because pages show their images. The commands of only one page
+    # run here: tests/test_docs.py runs those of all pages.
     say "the documentation, in the background"
     sphinx-build -W --keep-going -q -E -t without_browser -t one_console \
-        -D sphinx_gallery_conf.filename_pattern=plot_raster -b html docs build/docs-of-check &
+        -D "sphinx_gallery_conf.filename_pattern=plot_(raster|sound)" -b html docs build/docs-of-check &
     documentation=$!
     trap 'kill $documentation 2>/dev/null || true' EXIT
 

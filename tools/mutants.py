@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -257,6 +256,112 @@ a label equal to the number of classes is accepted
 == data/cochlea.py: cochlea.py
 a filter is one half wider
     width = 1.019 * => width = 1.5 *
+a filter's gain is not 1
+    [1 / gain, -zero / gain, => [1.0, -zero,
+two sections of a filter have the same zero
+    ((1, 1), (-1, 1), (1, -1), (-1, -1)) => ((1, 1), (1, 1), (1, -1), (-1, -1))
+the bands end below the highest
+    np.linspace(ends[0], ends[1], self.bands) => np.linspace(ends[0], ends[1], self.bands, endpoint=False)
+frames are cut to whole samples
+    return round(self.frame * self.rate) => return int(self.frame * self.rate)
+the smoothing is that of its first order
+    -math.expm1(-1 / (self.smoothing * self.rate)) => 1 / (self.smoothing * self.rate)
+the slow mean follows each sample
+    -math.expm1(-self.hop / => -math.expm1(-1 /
+events have one input for each band
+    2 * self.bands if self.threshold => self.bands if self.threshold
+events come in the last step of a frame
+    counts[sample, : len(offsets) - 1, 0] => counts[sample, : len(offsets) - 1, -1]
+currents are those of the first step of a frame alone
+    dense.repeat_interleave(self.hold, 0) => dense
+samples past the end of a sound are heard
+    take(wave[:end]) => take(wave)
+lengths count unfinished frames
+    ends // self.hop * self.hold => ends * self.hold // self.hop
+an offset for each of other bands
+    not in (1, self.bands) => not in (1, self.bands, 2)
+a frame too long for an int
+    self.frame * self.rate > 2**21 or =>
+the deviation is measured over bands
+    frames.std(0) => frames.std()
+a silent band gets an infinite scale
+    np.where(measured > 0, measured, deviation) => measured
+views that torch negates are read without it
+    .resolve_neg() =>
+== data/sounds.py: sounds.py
+one channel stands for all
+    scaled.mean(1) => scaled[:, 0]
+silence of 8 bits is not 0
+    samples.astype(np.float64) - 128 => samples.astype(np.float64) - 127
+integers are scaled to one half
+    2.0 ** (8 * samples.dtype.itemsize - 1) => 2.0 ** (8 * samples.dtype.itemsize)
+resampling the other way
+    rate // common, found // common => found // common, rate // common
+samples beyond full scale are kept
+    np.clip(samples, -1, 1) => samples
+NaN is read
+    if not np.isfinite(samples).all(): => if np.isinf(samples).any():
+floats of 16 bits are read
+    not in (4, 8) => not in (2, 4, 8)
+loud negative floats are read
+    float(np.abs(samples).max()) => float(samples.max())
+a truncated file is read up to its end
+    size > self.ID => size > 2 * self.ID
+the lowest rate is refused
+    not LOWEST_RATE <= rate <= => not LOWEST_RATE < rate <=
+a folder within a hidden one is empty
+    path.relative_to(folder).parts => path.parts
+files in hidden folders are read
+    any(part.startswith(".") for part in path.relative_to(folder).parts) => path.name.startswith(".")
+endings in capitals are skipped
+    path.suffix.lower() => path.suffix
+a label goes on to the last "_"
+    path.stem.partition("_")[0] => path.stem.rpartition("_")[0]
+integers are sorted as texts
+    if integers else (0, name) => if not integers else (0, name)
+integers of ten digits are sorted as texts
+    {1,18} => {1,9}
+files come in the order of their labels' table
+    for path in sorted(found) => for path in found
+a bool is a label
+    or isinstance(label, bool) =>
+a second label of a file replaces the first
+    if path in found: => if not path:
+a second row of a file replaces the first
+    if name in labels: => if not name:
+a byte order mark is part of a column's name
+    utf-8-sig => utf-8
+selected sounds keep the longest length
+    self.waves[index, :longest] => self.waves[index]
+sounds of one length have lengths
+    None if same else lengths => lengths
+== data/spoken_digits.py: sounds.py
+one more recording is for testing
+    number < TEST_RECORDINGS => number <= TEST_RECORDINGS
+the speaker held out is trained on
+    speaker == held_out => speaker != held_out
+any folder of recordings will do
+    recordings.is_dir() and not NAMES.keys().isdisjoint(os.listdir(recordings)) => recordings.is_dir()
+the root itself is not looked at
+    *(root / name for name in FOLDERS), root) => *(root / name for name in FOLDERS),)
+an incomplete folder is read
+    if missing: => if len(missing) == len(NAMES):
+links in an archive are followed
+    path[1] in NAMES and member.isreg() => path[1] in NAMES
+recordings anywhere in an archive are read
+    r"[^/]+/recordings/([^/]+)" => r".*/?recordings/([^/]+).*"
+a download that is not compressed as it should be
+    EOFError, zlib.error) as error => EOFError) as error
+a download that ends early
+    (tarfile.TarError, OSError, EOFError, => (tarfile.TarError, OSError,
+the checksum is not compared
+    if digest.hexdigest() != SHA256: => if not digest:
+the checksum leaves out the names
+    digest.update(name.encode() + found[name]) => digest.update(found[name])
+a download by another process is an error
+    if _find(root) is None: => if root:
+a broken connection is an error of another kind
+    except (OSError, HTTPException) as error: => except OSError as error:
 == events/batch.py: events.py
 density leaves out the inputs
     max(steps * batch * inputs, 1) => max(steps * batch, 1)
@@ -382,6 +487,13 @@ def configure() -> None:
     subprocess.run(["cmake", "--preset", "release", "-B", BUILD, *flags], cwd=ROOT, check=True, capture_output=True)
 
 
+def install(module: bytes) -> None:
+    """Put a compiled module in the place of the installed one, in a new file: this process has mapped the old one."""
+    made = INSTALLED.with_suffix(".made")
+    made.write_bytes(module)
+    os.replace(made, INSTALLED)
+
+
 def passes(test: str, mutated: str = "csrc/", markers: Sequence[str] = ("-m", "")) -> bool:
     """Run the test; if the mutated file is compiled, build what the test needs first."""
     in_python = test.endswith(".py")
@@ -394,7 +506,7 @@ def passes(test: str, mutated: str = "csrc/", markers: Sequence[str] = ("-m", ""
     if not in_python:
         return succeeds("ctest", "--test-dir", BUILD, "-R", f"^{test}$")
     (module,) = BUILD.glob("_core*.so")
-    shutil.copy(module, INSTALLED)
+    install(module.read_bytes())
     (on_host,) = BUILD.glob("on_host/_cuda*.so")
     return succeeds(*command, SRCELL_CUDA_ON_HOST=str(on_host))
 
@@ -429,7 +541,7 @@ def main() -> None:
             survivors += by is None
             print(f"{mutant.file}: {mutant.breaks}: {f'killed by {by}' if by else 'SURVIVED'}", flush=True)
     finally:
-        INSTALLED.write_bytes(built)
+        install(built)
     print(f"{len(chosen) - survivors} of {len(chosen)} killed")
     sys.exit(bool(survivors))
 

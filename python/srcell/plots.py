@@ -5,18 +5,33 @@ Users call it; it must never know where a figure goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from ._state import AnyState
 from .training.plots import confusion, learning_curve, new_figure, raster, rates, traces
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["activity", "confusion", "learning_curve", "membrane", "raster", "rates", "spike_raster", "traces"]
+    from .data import SoundEncoding
+    from .events import EventBatch
+
+__all__ = [
+    "activity",
+    "cochleagram",
+    "confusion",
+    "learning_curve",
+    "membrane",
+    "raster",
+    "rates",
+    "spike_raster",
+    "traces",
+]
 
 
 def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
@@ -37,12 +52,10 @@ def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
 
     """
     flat = _of_sample("spikes", spikes, sample)
-    at, neurons = flat.nonzero(as_tuple=True)
     figure = new_figure(9, 3)
     panel = figure.subplots()
-    size = max(1.0, min(20.0, 9000 / max(flat.shape[1], 1)))  # marks that touch, but can be seen one by one
-    panel.scatter(at.numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color="C0")
-    panel.set(xlabel="step", ylabel="neuron", xlim=(0, len(flat)), ylim=(-1, flat.shape[1]))
+    _draw_marks(panel, flat, "C0")
+    panel.set(xlabel="step", ylabel="neuron", xlim=(0, len(flat)))
     panel.set_title("active neurons, s > 0")
     return figure
 
@@ -108,6 +121,125 @@ def activity(spikes: Tensor) -> Figure:
     panel.set_title(f"{len(rate)} neurons, mean {100 * rate.mean():.1f} %")
     panel.grid(alpha=0.3)
     return figure
+
+
+def cochleagram(
+    encoded: EventBatch | Tensor,
+    encoding: SoundEncoding,
+    sample: int = 0,
+    *,
+    wave: Tensor | None = None,
+    spikes: Mapping[str, EventBatch | Tensor] | None = None,
+) -> Figure:
+    r"""Draw one sound as its encoding hears it: time to the right, the frequencies of the bands upwards.
+
+    Colours show the current of each band. If the encoding has a threshold, they show the level that the events of a
+    band add up to. ``wave`` is drawn above and ``spikes`` below, on the same time axis. If ``encoded`` has lengths,
+    the picture ends with the sound.
+
+    Args:
+        encoded: (T, B, K), the output of ``encoding``, as events or dense.
+        encoding: the encoding that made it.
+        sample: number of the sound in the batch.
+        wave: (B, S), the sounds.
+        spikes: outputs (T, B, \*F) of layers, or other events of these T steps, by name: a raster for each.
+
+    Raises:
+        TypeError, ValueError, IndexError: an argument is not of this kind or shape, ``encoded`` holds no frame or does
+            not have the inputs of ``encoding``, or the sample does not exist.
+
+    Example:
+        >>> import torch, srcell
+        >>> from srcell import data, plots
+        >>> tone = torch.sin(6.2832 * 440 * torch.arange(4000) / 8000)[None]  # 440 Hz for half a second
+        >>> encoding = data.SoundEncoding()
+        >>> events = encoding(tone)
+        >>> spikes, _ = srcell.SRC(encoding.inputs, 20)(events)
+        >>> figure = plots.cochleagram(events, encoding, wave=tone, spikes={"layer": spikes})
+
+    """
+    if not hasattr(encoding, "centres"):
+        raise TypeError(f"encoding: expected a SoundEncoding, got {type(encoding).__name__}")
+    below = {} if spikes is None else spikes
+    if not isinstance(below, Mapping):
+        raise TypeError(f"spikes: expected a mapping from names to spikes, got {type(below).__name__}")
+    values = _steps_of("encoded", encoded, sample)
+    steps = len(values)
+    if values.shape[1] != encoding.inputs:
+        raise ValueError(f"encoded: expected {encoding.inputs} inputs, as encoding has, got {values.shape[1]}")
+    if not steps or steps % encoding.hold:
+        raise ValueError(f"encoded: expected whole frames of {encoding.hold} steps, got {steps} steps")
+    if encoding.threshold:
+        values = (values[:, ::2] - values[:, 1::2]).cumsum(0) * encoding.threshold
+    values = values[:: encoding.hold]  # the same in all steps of a frame
+    heard = len(values) * encoding.hop  # samples of the sound
+    heights = [*[0.8] * (wave is not None), 2.0, *[1.4] * len(below)]
+    figure = new_figure(9, 0.6 + 1.3 * sum(heights))
+    panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
+    panels[-1].set(xlabel="time (s)")
+    if wave is not None:
+        _draw_wave(panels.pop(0), wave, sample, heard, encoding.rate)
+    panel, *others = panels
+    image = panel.imshow(
+        values.t().float().numpy(),
+        extent=(0, heard / encoding.rate, -0.5, encoding.bands - 0.5),
+        aspect="auto",
+        origin="lower",
+        cmap="magma",
+        interpolation="nearest",
+    )
+    figure.colorbar(image, ax=panel, label="level" if encoding.threshold else "current")
+    panel.set(ylabel="frequency (Hz)", xlim=(0, heard / encoding.rate))
+    panel.set_yticks(*_round_frequencies(encoding))
+    for k, (panel, (name, given)) in enumerate(zip(others, below.items(), strict=True)):
+        flat = _steps_of(f"spikes[{name!r}]", given, sample)
+        if len(flat) < steps:
+            raise ValueError(f"spikes[{name!r}]: expected {steps} steps, as encoded has, got {len(flat)}")
+        _draw_marks(panel, flat[:steps], f"C{k % 10}", heard / encoding.rate / steps)
+        panel.set(ylabel=name)
+    return figure
+
+
+def _draw_marks(panel: Axes, values: Tensor, colour: str, step: float = 1) -> None:
+    """Draw a mark for each value (T, N) that is not 0; ``step`` is the length of a step on the axis."""
+    at, neurons = values.nonzero(as_tuple=True)
+    size = max(1.0, min(20.0, 9000 / max(values.shape[1], 1)))  # marks that touch, but can be seen one by one
+    panel.scatter((at * step).numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color=colour)
+    panel.set_ylim(-1, values.shape[1])
+
+
+def _draw_wave(panel: Axes, wave: Tensor, sample: int, heard: int, rate: int) -> None:
+    """Plot the first ``heard`` samples of a sound."""
+    if not isinstance(wave, Tensor):
+        raise TypeError(f"wave: expected a tensor, got {type(wave).__name__}")
+    if wave.dim() != 2 or wave.shape[1] < heard:
+        raise ValueError(f"wave: expected shape (B, S), S at least {heard} as encoded has, got {tuple(wave.shape)}")
+    if not -len(wave) <= sample < len(wave):
+        raise IndexError(f"sample: expected a number in [{-len(wave)}, {len(wave)}), got {sample}")
+    samples = wave.detach()[sample, :heard].double().cpu().numpy()
+    panel.plot([k / rate for k in range(heard)], samples, color="0.5", linewidth=0.5)
+    panel.set(ylabel="wave")
+
+
+def _round_frequencies(encoding: SoundEncoding) -> tuple[list[float], list[str]]:
+    """Frequencies to write beside the bands: their places, where band n is at n, and their texts."""
+    lowest, highest = encoding.lowest, encoding.highest
+    if encoding.bands == 1 or lowest == highest:
+        return [0.0], [f"{lowest:g}"]
+    found = [m * 10**k for k in range(6) for m in (1, 2, 5) if lowest <= m * 10**k <= highest]
+    if len(found) < 2:
+        found = [lowest, highest]
+    return np.interp(found, encoding.centres, range(encoding.bands)).tolist(), [f"{frequency:g}" for frequency in found]
+
+
+def _steps_of(name: str, x: EventBatch | Tensor, sample: int) -> Tensor:
+    """A sample's values (T, N), on the CPU; of events with lengths, its own steps."""
+    if isinstance(x, Tensor):
+        return _of_sample(name, x, sample)
+    if not hasattr(x, "to_dense"):
+        raise TypeError(f"{name}: expected events or a tensor, got {type(x).__name__}")
+    values = _of_sample(name, x.to_dense(), sample)
+    return values if x.lengths is None else values[: int(x.lengths[sample])]
 
 
 def _of_sample(name: str, x: Tensor, sample: int) -> Tensor:

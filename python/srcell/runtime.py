@@ -283,12 +283,13 @@ class Stream:
         The network was exported with a ``srcell.data.SoundEncoding``. Chunks of any lengths give the same bits.
 
         Args:
-            samples: (S,) numbers, by convention in [-1, 1], at ``network.encoder["rate"]`` samples per second.
+            samples: (S,) floats, by convention in [-1, 1], at ``network.encoder["rate"]`` samples per second.
 
         Returns:
             The number of steps taken; ``logits`` then gives those after the last one.
 
         Raises:
+            TypeError: not an array of floats.
             ValueError: a wrong shape, a sample that is not finite, a network without a SoundEncoding, or a stream of
                 several samples. The state is then unchanged.
 
@@ -342,13 +343,14 @@ class Hearing:
         self._hearing = _core.Hearing(_core.Cochlea(given[0], given[1].ravel().tolist(), given[2], given[3]))
 
     def take(self, samples: ArrayLike) -> Any:
-        """Hear the next samples, (S,).
+        """Hear the next samples, (S,) floats.
 
         Returns:
             The currents of the frames that they complete, (frames, bands) float32; with a threshold a pair: the number
             of events up to each frame, (frames + 1,) int64, and the active inputs, (events,) int32.
 
         Raises:
+            TypeError: not an array of floats; nothing is heard then.
             ValueError: a wrong shape, or a sample that is not finite; nothing is heard then.
 
         """
@@ -417,6 +419,9 @@ def _array(name: str, given: Any) -> NDArray[Any]:
         return np.asarray(given.detach() if hasattr(given, "detach") else given)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{name}: expected an array of numbers, got {type(given).__name__}: {error}") from None
+    except (TypeError, RuntimeError) as error:  # tensors that NumPy cannot hold: sparse, on another device, bfloat16
+        reason = str(error).partition("\n")[0]
+        raise TypeError(f"{name}: expected an array of numbers, got {type(given).__name__}: {reason}") from None
 
 
 def _floats(name: str, given: Any) -> Floats:
@@ -424,7 +429,8 @@ def _floats(name: str, given: Any) -> Floats:
     array = _array(name, given)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got {array.dtype}")
-    return np.require(array, np.float32, ["C", "A"])
+    with np.errstate(over="ignore"):  # where infinity is not allowed, it is refused by name
+        return np.require(array, np.float32, ["C", "A"])
 
 
 def _int(name: str, given: Any) -> int:
@@ -442,10 +448,14 @@ def _integers(name: str, given: Any) -> NDArray[np.int64]:
 
 
 def _sound(samples: ArrayLike) -> Floats:
-    array = _floats("samples", samples)
+    array = _array("samples", samples)
+    if array.dtype.kind in "iub":
+        raise TypeError(
+            f"samples: expected floats, by convention in [-1, 1], got {array.dtype}: divide 16-bit samples by 32768"
+        )
     if array.ndim != 1:
         raise ValueError(f"samples: expected shape (S,), got {array.shape}")
-    return array
+    return _floats("samples", array)
 
 
 def _indices(array: NDArray[Any]) -> NDArray[np.int32]:

@@ -10,6 +10,7 @@ SRCELL_FUZZ_INPUTS, both per target, and SRCELL_FUZZ_SEED.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import faulthandler
 import os
 import sys
@@ -21,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz import delay_targets, event_targets, file_targets, mode_targets, op_targets, race_targets
+from fuzz import delay_targets, event_targets, file_targets, mode_targets, op_targets, race_targets, sound_targets
 from fuzz.draws import Draw
 from fuzz.facts import RefusedError
 
@@ -34,6 +35,7 @@ TARGETS: dict[str, Callable[[Draw], bool | None]] = {
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
         file_targets.network,
         *(file_targets.run_folder, file_targets.command_line, file_targets.outputs, file_targets.texts),
+        *(sound_targets.sounds, sound_targets.hearing),
         *(mode_targets.programs, race_targets.races),
     )
 }
@@ -95,7 +97,10 @@ def accepts(target: str, seed: int, k: int) -> bool:
 
 
 def resident_bytes() -> int:
-    """Resident memory of the process."""
+    """Resident memory of the process, without what glibc keeps of freed memory."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

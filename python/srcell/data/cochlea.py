@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import describe
+from .._arguments import as_float, as_int, describe, require_dense, require_values
 from ..events import EventBatch
+from ..events.checks import MAX_STEPS, as_integers, check_lengths
 from ..runtime import Hearing
 
 Doubles = NDArray[np.float64]
@@ -55,7 +56,7 @@ class SoundEncoding:
         scale: of each band, one number or one for each band.
 
     Raises:
-        ValueError: a setting outside its range; the message names it.
+        ValueError, TypeError: a setting outside its range or of a wrong type; the message names it.
 
     Source: the filters are those of M. Slaney, "An efficient implementation of the Patterson-Holdsworth auditory filter
     bank", Apple technical report 35 (1993).
@@ -87,9 +88,9 @@ class SoundEncoding:
 
     def __post_init__(self) -> None:
         for name, least, most in (("rate", 1, 2**20), ("bands", 1, 4096), ("hold", 1, 1024)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not least <= value <= most:
-                raise ValueError(f"{name}: expected an int in [{least}, {most}], got {value!r}")
+            object.__setattr__(self, name, as_int(name, getattr(self, name), most, minimum=least))
+        for name in ("lowest", "highest", "frame", "smoothing", "memory", "adaptation", "threshold"):
+            object.__setattr__(self, name, as_float(name, getattr(self, name)))
         if not 0 < self.lowest <= self.highest < self.rate / 2:
             raise ValueError(
                 f"lowest, highest: expected 0 < lowest <= highest < {self.rate / 2:g} Hz, got {self.lowest} and "
@@ -98,7 +99,7 @@ class SoundEncoding:
         for name in ("frame", "smoothing", "memory"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a number of seconds > 0, got {getattr(self, name)!r}")
-        if not 1 <= self.hop <= 2**20:
+        if self.frame * self.rate > 2**21 or not 1 <= self.hop <= 2**20:
             raise ValueError(f"frame: expected from 1 to 2^20 samples, got {self.frame} seconds at {self.rate} Hz")
         if not 0 <= self.adaptation <= 1:
             raise ValueError(f"adaptation: expected a share in [0, 1], got {self.adaptation!r}")
@@ -106,12 +107,12 @@ class SoundEncoding:
             raise ValueError(f"threshold: expected a number >= 0, got {self.threshold!r}")
         for name in ("offset", "scale"):
             given = getattr(self, name)
-            if isinstance(given, (list, tuple)):  # JSON gives lists
-                object.__setattr__(self, name, tuple(map(float, given)))
-            numbers = np.ravel(np.asarray(getattr(self, name), np.float64))
-            if len(numbers) not in (1, self.bands) or not np.isfinite(numbers).all():
-                got = f"{len(numbers)}" if np.isfinite(numbers).all() else "others"
+            several = isinstance(given, (list, tuple))  # JSON gives lists
+            numbers = tuple(as_float(name, number) for number in (given if several else [given]))
+            if len(numbers) not in (1, self.bands) or not all(map(math.isfinite, numbers)):
+                got = f"{len(numbers)}" if all(map(math.isfinite, numbers)) else "others"
                 raise ValueError(f"{name}: expected a finite number, or one for each of {self.bands} bands, got {got}")
+            object.__setattr__(self, name, numbers if several else numbers[0])
 
     @property
     def hop(self) -> int:
@@ -161,17 +162,17 @@ class SoundEncoding:
         frame are left out.
 
         Raises:
-            TypeError: not a tensor of real numbers.
-            ValueError: a wrong shape, or a sample that is not finite.
+            TypeError: not a tensor of real numbers, or lengths that are no integers.
+            ValueError: a wrong shape, more than 2^31 - 1 steps, a sample that is not finite as float32, or a length
+                outside [0, S].
 
         """
-        if not isinstance(waves, Tensor) or not waves.is_floating_point():
-            raise TypeError(f"waves: expected a floating-point tensor, got {describe(waves)}")
-        if waves.dim() != 2:
-            raise ValueError(f"waves: expected shape (B, S), got {tuple(waves.shape)}")
-        heard = self._heard(waves.detach(), lengths)
+        waves, ends = _checked(waves, lengths)
         frames = waves.shape[1] // self.hop
-        steps = None if lengths is None else torch.as_tensor(lengths).cpu() // self.hop * self.hold
+        if frames * self.hold > MAX_STEPS:
+            raise ValueError(f"waves: expected sounds of at most {MAX_STEPS} steps, got {frames * self.hold}")
+        heard = self._heard(waves, ends)
+        steps = None if lengths is None else ends // self.hop * self.hold
         if not self.threshold:
             dense = torch.zeros(frames, len(waves), self.bands)
             for sample, currents in enumerate(heard):
@@ -184,10 +185,9 @@ class SoundEncoding:
         indices = torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *(active for _, active in heard)]))
         return EventBatch(offsets, indices, shape=(frames * self.hold, len(waves), self.inputs), lengths=steps)
 
-    def _heard(self, waves: Tensor, lengths: Tensor | None) -> list[Any]:
-        """What ``Hearing.take`` returns for each of the sounds (B, S)."""
-        ends = [waves.shape[1]] * len(waves) if lengths is None else [int(length) for length in lengths]
-        return [self.hearing().take(wave[:end]) for wave, end in zip(waves.cpu(), ends, strict=True)]
+    def _heard(self, waves: Tensor, ends: Tensor) -> list[Any]:
+        """What ``Hearing.take`` returns for each of the sounds (B, S), up to its end."""
+        return [self.hearing().take(wave[:end]) for wave, end in zip(waves, ends.tolist(), strict=True)]
 
     def fitted(self, waves: Tensor, lengths: Tensor | None = None, deviation: float = 0.5) -> SoundEncoding:
         """The same encoding with the offset and scale that give z a mean of 0 and this deviation in each band.
@@ -198,11 +198,14 @@ class SoundEncoding:
             deviation: of z in each band.
 
         Raises:
-            ValueError: no sound has a whole frame.
+            TypeError, ValueError: as the call of an encoding; no sound has a whole frame; or a deviation that is not
+                positive and finite.
 
         """
+        if not 0 < as_float("deviation", deviation) < math.inf:
+            raise ValueError(f"deviation: expected a finite number > 0, got {deviation!r}")
         plain = dataclasses.replace(self, threshold=0.0, offset=0.0, scale=1.0)
-        frames = np.concatenate([np.zeros((0, self.bands)), *plain._heard(waves, lengths)])
+        frames = np.concatenate([np.zeros((0, self.bands)), *plain._heard(*_checked(waves, lengths))])
         if not len(frames):
             raise ValueError("waves: expected a sound of at least one frame, got none")
         measured = frames.std(0)
@@ -210,6 +213,20 @@ class SoundEncoding:
         return dataclasses.replace(
             self, offset=tuple(frames.mean(0).tolist()), scale=tuple(np.asarray(scale, np.float64).tolist())
         )
+
+
+def _checked(waves: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sounds as float32 on the CPU, and their numbers of samples (B,); raise if they are not (B, S) and (B,)."""
+    if not isinstance(waves, Tensor) or not waves.is_floating_point():
+        raise TypeError(f"waves: expected a floating-point tensor, got {describe(waves)}")
+    require_dense("waves", waves)
+    require_values("waves", waves)
+    if waves.dim() != 2:
+        raise ValueError(f"waves: expected shape (B, S), got {tuple(waves.shape)}")
+    batch, samples = waves.shape
+    cpu = torch.device("cpu")
+    ends = torch.full((batch,), samples) if lengths is None else as_integers("lengths", lengths, cpu)
+    return waves.detach().to(cpu, torch.float32).resolve_neg(), check_lengths(ends, (samples, batch, 1), cpu)
 
 
 def _gammatone(centre: float, rate: int) -> Doubles:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 import struct
 import warnings
@@ -24,7 +25,7 @@ from .._arguments import as_int
 from .._extras import extra
 
 # Sampling rates in Hz. The bounds limit what a corrupt header can cost at 8 kHz: 8 samples for each sample of the file,
-# and a resampling filter of 61 MB.
+# and a resampling filter of 61 MB, for which SciPy needs 350 MB and two seconds.
 LOWEST_RATE, HIGHEST_RATE = 1000, 384_000
 # Recordings may exceed full scale a little. Floats larger than this were not scaled to [-1, 1].
 LOUDEST = 16.0
@@ -92,8 +93,9 @@ class LabelledSounds(NamedTuple):
 
         Raises:
             FileNotFoundError: the folder or a file is missing, or there is no WAV file.
-            ValueError: a file cannot be read as in ``read_wav``, or has no label; or a row of the CSV file is invalid.
-            TypeError: a label is neither a str nor an int.
+            ValueError: a file cannot be read as in ``read_wav``, or has no label or two; or a row of the CSV file is
+                invalid.
+            TypeError: ``labels`` or a label has a wrong type.
             ImportError: scipy is not installed.
 
         Example:
@@ -230,14 +232,22 @@ def _labels_of(
         raise FileNotFoundError(f"{folder}: expected a folder of WAV files, found none")
     if isinstance(labels, str | Path):
         labels = _read_table(Path(labels))
+    found: dict[Path, str | int] = {}
     if isinstance(labels, Mapping):
-        found = {folder / name: label for name, label in labels.items()}
-        for path in found:
-            if not path.is_file():
+        for name, label in labels.items():
+            if not isinstance(name, str | Path):
+                raise TypeError(f"labels: expected names of files in {folder}, got {type(name).__name__}")
+            path = folder / name
+            if not os.path.isfile(path):  # False, too, for names that no file can have
                 raise FileNotFoundError(f"{path} is not there, but has a label")
-    else:
+            if path in found:  # "./a.wav" beside "a.wav"
+                raise ValueError(f"{path}: expected one label, got two")
+            found[path] = label
+    elif labels is None or callable(labels):
         label_of = _label_in_name if labels is None else labels
         found = {path: label_of(path) for path in _wav_files(folder)}
+    else:
+        raise TypeError(f"labels: expected a path, a mapping or a function for {folder}, got {type(labels).__name__}")
     if not found:
         raise FileNotFoundError(f"{folder}: expected at least one WAV file with a label, found none")
     for path, label in found.items():
