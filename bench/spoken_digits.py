@@ -18,6 +18,8 @@ import json
 import math
 import platform
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -38,9 +40,11 @@ SPIKES = SoundEncoding(frame=0.005, threshold=0.12)
 class Recurrent(nn.Module):
     """SRC.for_sequences and a linear readout of all spikes."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, delays: int = 0, **options: Any) -> None:
         super().__init__()
-        self.layer = srcell.SRC.for_sequences(inputs, NEURONS)
+        if delays:
+            options |= {"delay_hh": (delays * torch.rand(NEURONS)).round(), "max_delay": delays}
+        self.layer = srcell.SRC.for_sequences(inputs, NEURONS, **options)
         self.readout = srcell.LinearReadout(NEURONS, CLASSES, alpha=1.0)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -90,7 +94,9 @@ def mean_readout(readout: nn.Linear, outputs: Tensor, lengths: Tensor) -> Tensor
     return logits
 
 
-NETWORKS = {"src": Recurrent, "gru": Gated, "lif": Leaky}
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {"src": Recurrent, "gru": Gated, "lif": Leaky}
+# The same layer without frequencies, and with fixed delays of its recurrent weights, up to 20 steps.
+CHANGED = {"src-without-frequencies": partial(Recurrent, omega=0.0), "src-delayed": partial(Recurrent, delays=20)}
 
 
 def varied(z: Tensor, encoding: SoundEncoding, generator: torch.Generator) -> Tensor:
@@ -138,7 +144,7 @@ class Row(NamedTuple):
         generator = torch.Generator().manual_seed(seed)
         begin, train = time.perf_counter(), dataset.train
         events = self.encoding(train.waves, lengths=train.lengths)
-        network = NETWORKS[self.kind](self.encoding.inputs)
+        network = (NETWORKS | CHANGED)[self.kind](self.encoding.inputs)
         optimizer = torch.optim.AdamW(network.parameters(), lr=RATE)
         batches = math.ceil(len(train.labels) / BATCH)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * batches)
@@ -177,7 +183,7 @@ def dense(events: EventBatch) -> tuple[Tensor, Tensor]:
 ROWS = [
     *(Row(f"{kind}-currents", kind, CURRENTS, False) for kind in NETWORKS),
     *(Row(f"{kind}-spikes", kind, SPIKES, False) for kind in NETWORKS),
-    *(Row(f"{kind}-held-out", kind, CURRENTS, True) for kind in NETWORKS),
+    *(Row(f"{kind}-held-out", kind, CURRENTS, True) for kind in NETWORKS | CHANGED),
 ]
 
 

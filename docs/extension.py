@@ -220,6 +220,20 @@ def through_time() -> str:
     return report.lines(report.markdown_table(head, rows))
 
 
+def spoken_digits() -> str:
+    """How often the network of the page "Say a digit" is right: bench/say_a_digit.py."""
+    found = read("say-a-digit/digits.json")
+    names = ("clean", "20 dB", "20 dB, 0.5 s before", "10 dB", "10 dB, 0.5 s before")
+    speakers = found["speakers_never_heard"].values()
+    rows = []
+    for name in names:
+        never = [accuracies[name] for accuracies in speakers]
+        cells = [f"{found['accuracy'][name]:.1f} %", f"{sum(never) / len(never):.1f} %", f"{min(never):.1f} %"]
+        rows.append([name.replace("before", "of it before the word"), *cells])
+    head = ["white noise below the speech", "a voice it knows", "a new voice, mean of six", "the worst of the six"]
+    return report.lines(report.markdown_table(head, rows))
+
+
 def features() -> str:
     """What works with PyTorch, each feature used now."""
     head = ["feature", "status", "what to know"]
@@ -268,6 +282,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "porting": porting,
     "for-sequences": for_sequences,
     "through-time": through_time,
+    "spoken-digits": spoken_digits,
     "pytorch": features,
 }
 
@@ -344,7 +359,7 @@ def run_console(command: str, folder: str) -> str:
 class GalleryOrder:
     """The order of the gallery's examples."""
 
-    NAMES = ("raster", "deep", "recall", "camera_events", "streaming", "synapse", "integer")
+    NAMES = ("raster", "deep", "recall", "camera_events", "streaming", "sound", "synapse", "integer")
 
     def __init__(self, folder: str) -> None: ...
 

@@ -15,7 +15,7 @@ import srcell
 
 MODULE = Path(__file__).resolve().parent.parent / "build" / "wasm32" / "srcell.wasm"
 RUNS = ("mnist-100", "integer-44-4")  # run folders in bench/results
-EXPORTED = ("recall/recall.srcell", "recall/recall-alone.srcell")
+EXPORTED = ("recall/recall.srcell", "recall/recall-alone.srcell", "say-a-digit/digits.srcell")
 
 
 def write(folder: Path) -> None:

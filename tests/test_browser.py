@@ -34,13 +34,15 @@ from test_cochlea import CURRENTS, EVENTS, chirp, file_of, network_for
 from test_export_networks import composed
 from test_runtime import bytes_of, exported_trains
 
+wavfile = pytest.importorskip("scipy.io.wavfile", reason='pip install "srcell[train]"')
 FOLDER = Path(os.environ.get("SRCELL_BROWSER", "no folder")).resolve()
 TRAINS = Path(__file__).with_name("browser") / "trains.js"
 CONTROL = Path(__file__).parent.parent / "examples" / "javascript" / "control.mjs"
 CHROMES = ("chromium", "google-chrome", "chromium-browser")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 MOST_BYTES = 300_000  # of all scripts and the module, compressed, without weights
-PAGES = ("neuron", "network", "sequence")
+MOST_BYTES_OF_SOUND = 400_000  # of what the page "Say a digit" loads, compressed, with its network
+PAGES = ("neuron", "network", "sequence", "sound")
 
 pytestmark = [
     pytest.mark.release,
@@ -103,14 +105,18 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
+def browser_program() -> str:
+    program = os.environ.get("CHROME") or next(filter(None, map(shutil.which, CHROMES)), None)
+    assert program, f"no browser: expected one of {', '.join(CHROMES)} on PATH, or CHROME"
+    return program
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    program = os.environ.get("CHROME") or next(filter(None, map(shutil.which, CHROMES)), None)
-    assert program, f"no browser: expected one of {', '.join(CHROMES)} on PATH, or CHROME"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=browser_program(), args=list(FLAGS))
         yield browser
         browser.close()
 
@@ -322,6 +328,157 @@ def test_only_the_network_with_recurrent_weights_remembers_a_symbol(address: str
             assert np.array_equal(np.array(logits, np.float32), expected) and answer == expected.argmax()
         answers = [answer for answer, _ in shown[3]]
         assert answers[0] == symbol and symbol not in answers[1:]
+
+
+def spoken(seed: int, rate: int) -> np.ndarray:
+    """Two "words" with silence and a little noise around them: voices with two resonances each, at `rate`."""
+    draw, parts = np.random.default_rng(seed), [np.zeros(rate)]
+    for pitch, formants in ((110, (700, 1200)), (150, (300, 2200))):
+        t = np.arange(rate // 2) / rate
+        harmonics = pitch * np.arange(1, 25)
+        height = sum(1 / (1 + ((harmonics - formant) / 90) ** 2) for formant in formants)
+        voice = (np.sin(2 * np.pi * np.outer(t, harmonics)) * height).sum(1) * np.sin(np.pi * t / t[-1]) ** 0.5
+        parts += [0.3 * voice / np.abs(voice).max(), np.zeros(rate)]
+    made = np.concatenate(parts)
+    return (made + 1e-3 * draw.standard_normal(len(made))).astype(np.float32)
+
+
+# What the page heard after the word with which it opens.
+HEARD = """() => play.result.slice(1).map(({ columns, logits, answer, spikes }) => ({ answer, spikes,
+    logits: [...logits], samples: columns.flatMap(({ samples }) => [...samples]),
+    active: columns.map(({ active }) => active) }))"""
+
+
+def agrees_with_native_code(word: dict[str, Any]) -> bool:
+    """Whether a word's spikes of each step, logits and answer are those of native code for the same samples."""
+    network = runtime.load(FOLDER / "_static" / "play" / "digits.srcell")
+    samples, stream = torch.tensor(word["samples"], dtype=torch.float32), network.stream()
+    steps = stream.hear(samples)
+    (logits,) = stream.logits()
+    settings = dict(network.encoder or {})
+    assert settings.pop("name") == "SoundEncoding" and steps == len(word["active"]) > 30
+    (spikes,) = network.spikes(data.SoundEncoding(**settings)(samples[None]))
+    found = np.zeros((steps, 1, spikes.shape[2]), np.float32)
+    for step, active in enumerate(word["active"]):
+        for neuron, spike in active:
+            found[step, 0, int(neuron)] = spike
+    assert np.count_nonzero(spikes) == word["spikes"] > 100
+    assert np.array_equal(np.array(word["logits"], np.float32), logits)
+    return np.array_equal(found, spikes) and word["answer"] == logits.argmax()
+
+
+def test_the_microphone_is_heard_with_the_spikes_of_native_code(address: str, chromium: Any, tmp_path: Path) -> None:
+    sound = (32767 * spoken(0, 48_000)).astype(np.int16)
+    wavfile.write(tmp_path / "microphone.wav", 48_000, sound)  # Chromium plays it again and again
+    given = f"--use-file-for-fake-audio-capture={tmp_path / 'microphone.wav'}"
+    flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", given]
+    browser = chromium.browser_type.launch(executable_path=browser_program(), args=flags)
+    with Opened(browser, f"{address}/play/sound.html") as page:
+        page.evaluate("""() => {
+            const { mediaDevices } = navigator, open = mediaDevices.getUserMedia.bind(mediaDevices);
+            mediaDevices.getUserMedia = async (...wanted) => (window.media = await open(...wanted));
+        }""")
+        page.get_by_role("button", name="Listen").click()
+        page.wait_for_function("play.result.length >= 4")
+        assert page.evaluate("media.getTracks().map((track) => track.readyState)") == ["live"]
+        page.get_by_role("button", name="Stop").click()
+        assert page.evaluate("media.getTracks().map((track) => track.readyState)") == ["ended"]
+        words = page.evaluate(HEARD)
+        heard = page.evaluate("play.listener.heard")
+        page.wait_for_timeout(200)
+        assert page.evaluate("play.listener.heard") == heard
+        assert len(page.locator(".sound-history li").all()) == len(words) + 1
+    browser.close()
+    assert all(agrees_with_native_code(word) for word in words)
+
+
+def test_a_page_without_a_microphone_says_so(address: str, chromium: Any) -> None:
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        page.get_by_role("button", name="Listen").click()
+        page.get_by_text("The microphone cannot be used").wait_for()
+        assert page.get_by_role("button", name="Listen").is_visible()
+
+
+def test_a_file_at_the_rate_of_the_network_is_heard_as_it_is(address: str, chromium: Any, tmp_path: Path) -> None:
+    sound = spoken(1, 8000)
+    wavfile.write(tmp_path / "words.wav", 8000, sound)
+    (tmp_path / "text.wav").write_text("no sound")
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        page.locator("input[type=file]").set_input_files(tmp_path / "words.wav")
+        page.wait_for_function("play.result.length === 3")
+        words = page.evaluate(HEARD)
+        page.locator("input[type=file]").set_input_files(tmp_path / "text.wav")
+        page.get_by_text("text.wav: the browser cannot read this file").wait_for()
+    assert sound.dtype == np.float32
+    for word in words:
+        assert np.array(word["samples"], np.float32).tobytes() in sound.tobytes()
+        assert agrees_with_native_code(word)
+
+
+def test_the_network_recognises_the_ten_digits_of_the_voice(address: str, chromium: Any) -> None:
+    script = """async () => {
+        const { speak } = await import("/_static/play/sound-voice.js"), silence = new Float32Array(4000);
+        return Array.from({ length: 10 }, (_, digit) => {
+            play.listener.clear();
+            for (const part of [silence, speak(digit, 8000), silence]) play.listener.hear(part);
+            return play.result.at(-1).answer;
+        });
+    }"""
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        assert page.evaluate(script) == [*range(10)]
+        page.get_by_role("button", name="Let the voice say three").click()
+        page.get_by_text("The answer is three").wait_for()
+        assert page.locator(".sound-digit").text_content() == "3"
+
+
+def test_steady_noise_begins_no_word_and_louder_noise_only_one(address: str, chromium: Any) -> None:
+    noise = 0.003 * np.random.default_rng(2).standard_normal(80_000)
+    noise[32_000:] *= 10  # 20 dB
+    script = """(noise) => {
+        play.listener.clear(0.5);
+        const ended = (from, to) => play.listener.hear(Float32Array.from(noise.slice(from, to)));
+        return [ended(0, 32000), ended(32000, 80000), play.listener.word === null];
+    }"""
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        assert page.evaluate(script, noise.tolist()) == [0, 1, True]
+
+
+@pytest.mark.parametrize("rate", [48_000, 44_100, 16_000])
+def test_resampling_keeps_what_the_network_hears_and_nothing_above(rate: int, address: str, chromium: Any) -> None:
+    script = """async (rate) => {
+        const { Resampler } = await import("/_static/play/sound-audio.js");
+        const sine = (frequency) => (_, k) => Math.sin(2 * Math.PI * frequency * k / rate);
+        const toned = (frequency) => Float32Array.from({ length: rate }, sine(frequency));
+        const made = (samples, size) => {
+            const resampler = new Resampler(rate, 8000), parts = [];
+            for (let at = 0; at < rate; at += size) parts.push(...resampler.take(samples.subarray(at, at + size)));
+            return parts;
+        };
+        return { low: made(toned(1000), rate), chunks: made(toned(1000), 333), high: made(toned(5000), 1024) };
+    }"""
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        made = page.evaluate(script, rate)
+    assert made["low"] == made["chunks"]
+    middle = slice(200, 7800)
+    assert 7900 < len(made["low"]) <= 8000
+    tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)[middle]
+    assert np.abs(np.array(made["low"])[middle] - tone).max() < 1e-3  # the windows' ripple of the pass band
+    assert np.abs(np.array(made["high"])[middle]).max() < 3e-3  # 50 dB
+
+
+def test_what_the_page_of_sounds_loads_is_small(address: str, chromium: Any) -> None:
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        loaded = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+    files = {FOLDER / url.removeprefix(f"{address}/").partition("?")[0] for url in loaded if "/_static/play/" in url}
+    assert {file.name for file in files} >= {
+        "srcell.wasm",
+        "digits.srcell",
+        "sound.js",
+        "sound-listener.js",
+        "sound.css",
+    }
+    files |= {FOLDER / "_static" / "play" / "sound-worklet.js", FOLDER / "play" / "sound.html"}
+    assert sum(len(gzip.compress(path.read_bytes(), 9)) for path in files) <= MOST_BYTES_OF_SOUND
 
 
 def native_trace(shown: dict[str, Any]) -> np.ndarray:
