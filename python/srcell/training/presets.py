@@ -55,6 +55,15 @@ _SEQUENCES = {
     },
 }
 
+# Bits of a sequence that must be remembered to its end; frequencies keep them better than time constants alone.
+_ADDING = {
+    **_SEQUENCE,
+    "epochs": 12,
+    "zs_hyp": 0.2,
+    "omega": 0.02,
+    "highest_omega": 1.0,
+}
+
 # Sixteen learnt delays of each input.
 _INTERVALS = {
     "hidden_sizes": (32,),
@@ -81,6 +90,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         **_SEQUENCES,
         "intervals": _INTERVALS,
+        "adding": _ADDING,
+        "adding-9": {**_ADDING, "readout_alpha": 1.0},
         "mnist": {"epochs": 25, **_IMAGES_512},
         "fashion-mnist": {
             "epochs": 35,
