@@ -209,6 +209,43 @@ def for_sequences() -> str:
     return report.lines(report.markdown_table(head, [[task, *cells] for task, cells in found.items()]))
 
 
+def what_matters() -> str:
+    """What one change of a layer or of its training does to permuted digits: bench/what_matters.py."""
+    rows = []
+    found = read("what-matters.json")
+    base = validation_accuracy(found["base"])
+    for name, row in found.items():
+        mean, each = validation_accuracy(row), len(row["runs"])
+        cells = [f"{mean:.1f} %", "" if name == "base" else f"{mean - base:+.1f}", str(each)]
+        rows.append([name, f"{row['parameters']:,}", *cells])
+    head = ["change", "parameters", "validation accuracy", "less the base's", "seeds"]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def validation_accuracy(row: dict[str, Any]) -> float:
+    """The mean over the seeds, after the last epoch, in percent."""
+    last = [run["accuracies"][-1] for run in row["runs"].values()]
+    return float(sum(last) / len(last))
+
+
+def beyond(task: str, unit: str) -> Callable[[], str]:
+    """What trained networks do with other inputs, a row for each neuron: bench/rows/beyond.py."""
+
+    def table() -> str:
+        found = read("beyond.json")[task]
+        names = {"src": "SRC, lateral", "lif": "LIF, lateral", "gru": "GRU"}
+        tested = sorted(found["src"]["mean"], key=float)
+        rows = [
+            [name, f"{found[kind]['parameters']:,}", *(f"{found[kind]['mean'][key]:.1f} %" for key in tested)]
+            for kind, name in names.items()
+            if kind in found
+        ]
+        head = ["layer", "parameters", *(unit.format(key, 100 * float(key)) for key in tested)]
+        return report.lines(report.markdown_table(head, rows))
+
+    return table
+
+
 def through_time() -> str:
     """What each way to take gradients through time trained to: bench/through_time.py."""
     head = ["h and hs", "norm of the gradient", "validation accuracy", "learning rate"]
@@ -281,6 +318,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "onnx": in_onnxruntime,
     "porting": porting,
     "for-sequences": for_sequences,
+    "what-matters": what_matters,
+    "beyond-recall": beyond("recall", "{0} steps"),
+    "beyond-noise": beyond("noise", "{1:g} %"),
     "through-time": through_time,
     "spoken-digits": spoken_digits,
     "pytorch": features,
