@@ -158,6 +158,9 @@ OTHERS = [
     OperatorCall("latency_encode", images(), steps=7, prefix=2),
     OperatorCall("count_spikes", spikes()),
     OperatorCall("scale", spikes().requires_grad_(), torch.ones(2, 6)),
+    OperatorCall("sum_over_time", spikes().requires_grad_(), torch.linspace(0.5, 1, 30)),
+    OperatorCall("sum_over_time", spikes().requires_grad_(), torch.linspace(0.5, 1, 4)),
+    OperatorCall("spread_over_time", torch.randn(2, 6).requires_grad_(), torch.linspace(0.5, 1, 4), steps=30),
     OperatorCall("rest", torch.full((3,), -6.0).double(), torch.full((3,), -5.0).double()),
     OperatorCall("find_event_fault", OFFSETS, INDICES, None, None, **SIZES),
     *integer_calls(),
@@ -231,6 +234,13 @@ SEEN_BY_FAKE_KERNELS = [
     Refusal("factors", OperatorCall("scale", spikes(), torch.ones(9))),
     Refusal("factors", OperatorCall("scale", torch.ones(2, 3, 4), torch.ones(5, 2, 3, 4))),
     Refusal("factors", OperatorCall("scale", spikes(), torch.ones(2, 6, dtype=torch.float64)), TypeError),
+    Refusal("spikes", OperatorCall("sum_over_time", torch.zeros(2, 3), torch.ones(2))),
+    Refusal("spikes", OperatorCall("sum_over_time", torch.zeros(0, 2, 3), torch.ones(0))),
+    Refusal("factors", OperatorCall("sum_over_time", spikes(), torch.ones(31))),
+    Refusal("factors", OperatorCall("sum_over_time", spikes(), torch.ones(2, 6))),
+    Refusal("factors", OperatorCall("sum_over_time", spikes(), torch.ones(3).double()), TypeError),
+    Refusal("sums", OperatorCall("spread_over_time", torch.zeros(3), torch.ones(2), steps=2)),
+    Refusal("factors", OperatorCall("spread_over_time", torch.zeros(3, 2), torch.ones(2), steps=1)),
     Refusal("spikes", OperatorCall("count_spikes", torch.zeros(2, 3))),
 ]
 PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)

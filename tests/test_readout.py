@@ -16,6 +16,7 @@ from srcell import LeakyReadout, leaky_readout
 from srcell.data import EventLoader, LabelledImages, RateEncoding
 from srcell.evaluation import evaluate
 from srcell.functional import count_spikes
+from srcell.functional.readout import discounted_sum
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.inputs import BATCH, STEPS, noise
 from support.layers import make_spikes
@@ -220,3 +221,31 @@ def test_an_evaluation_names_a_label_that_is_not_a_class(label: int) -> None:
     images = LabelledImages(torch.rand(3, 8, 8), torch.tensor([0, label, 1]))
     with pytest.raises(ValueError, match=rf"^loader: expected labels in \[0, 10\), .*, got {label}$"):
         evaluate(SRCClassifier(64, [], num_classes=10), EventLoader(images, RateEncoding()))
+
+
+@pytest.mark.parametrize("window", [0, 1, 5, 12, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sum_for_training_has_the_bits_of_torchs_own(window: int, dtype: torch.dtype) -> None:
+    """Where spikes need a gradient, an operator computes the sum; compiled and in forward mode torch's product does."""
+    spikes = torch.rand(12, 3, 4, dtype=dtype).requires_grad_()
+    read = min(window or 12, 12)
+    factors = torch.pow(torch.tensor(0.9, dtype=dtype), torch.arange(read - 1, -1, -1))
+    expected = (factors @ spikes[12 - read :].reshape(read, 12)).view(3, 4)
+    found = discounted_sum(spikes, 0.9, None, window)
+    assert torch.equal(found, expected) and torch.equal(found, discounted_sum(spikes.detach(), 0.9, None, window))
+    given = torch.randn(3, 4, dtype=dtype)
+    grads = [torch.autograd.grad(x, spikes, given)[0] for x in (found, expected)]
+    assert torch.equal(*grads)
+    if dtype == torch.float64:
+        assert torch.autograd.gradcheck(lambda x: discounted_sum(x, 0.9, None, window), spikes)
+        assert torch.autograd.gradgradcheck(lambda x: discounted_sum(x, 0.9, None, window).square(), spikes)
+
+
+def test_a_large_gradient_of_a_sum_is_that_of_a_small_one() -> None:
+    """Above four megabytes it lies in memory that is used again."""
+    spikes = torch.zeros(20, 100, 700, requires_grad=True)
+    for _ in range(2):
+        weights = torch.randn(100, 700)
+        (grad,) = torch.autograd.grad(discounted_sum(spikes, 0.5, None, 3), spikes, weights)
+        assert not grad[:17].any() and torch.equal(grad[17:], torch.tensor([0.25, 0.5, 1])[:, None, None] * weights)
+        del grad

@@ -19,6 +19,7 @@ from ..ops._layer import HALF
 from ..ops._memory import zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.scale import scale
+from ..ops.sums import sum_over_time
 from .layer import autocasts, check_device, check_lengths, check_range_of_lengths, flat_size, in_work_dtype
 
 CHUNK = 32  # steps that `_scan` sums in one matrix product
@@ -84,8 +85,8 @@ def leaky_readout(
         spikes, lengths = zero_past_lengths(spikes, lengths)
         sums, _ = leaky_sums(votes(spikes, num_classes, inhibition), alpha, lengths=lengths)
         return sums
+    pooled = discounted_sum(spikes, alpha, lengths)
     with _full_precision(spikes):
-        pooled = _discounted_sum(spikes, alpha, lengths)
         own = pooled.view(pooled.shape[0], spikes.shape[2] // num_classes, num_classes).sum(1)
         return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
 
@@ -237,14 +238,28 @@ def _full_precision(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
-def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int] | None) -> Tensor:
-    """(B, N): the sum of alpha^age * s over each sample's steps, where its last step has age 0."""
+def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int] | None, window: int = 0) -> Tensor:
+    """(B, N): the sum of alpha^age * s over each sample's steps, where its last step has age 0.
+
+    With a window, and then without lengths, over the last ``window`` steps.
+    """
+    with _full_precision(spikes):
+        return _discounted_sum(in_work_dtype(spikes), alpha, lengths, window)
+
+
+def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int] | None, window: int) -> Tensor:
     steps, batch, neurons = spikes.shape
-    age = torch.arange(steps - 1, -1, -1, device=spikes.device)
     base = torch.full((), alpha, dtype=spikes.dtype, device=spikes.device)
     if lengths is None:
-        flat = spikes.reshape(steps, flat_size("spikes", (batch, neurons)))
-        return (torch.pow(base, age) @ flat).view(batch, neurons)
+        read = min(window or steps, steps)
+        factors = torch.pow(base, torch.arange(read - 1, -1, -1, device=spikes.device))
+        size = flat_size("spikes", (batch, neurons))
+        # torch's operators are what other programs read: graphs, exported or compiled, have them.
+        if size and read and spikes.requires_grad and not (torch.compiler.is_compiling() or in_forward_mode()):
+            summed: Tensor = sum_over_time(spikes, factors)
+            return summed
+        return (factors @ spikes[steps - read :].reshape(read, size)).view(batch, neurons)
+    age = torch.arange(steps - 1, -1, -1, device=spikes.device)
     lengths = check_lengths(lengths, batch, spikes.device)
     check_range_of_lengths(lengths, steps)
     ages = age[:, None] - (steps - lengths)

@@ -10,7 +10,14 @@ from torch.nn import functional as F
 
 from .._arguments import as_float, check_bool, describe, require_dense
 from ..functional.layer import check_lengths, in_work_dtype
-from ..functional.readout import check_integrators, leaky_readout, leaky_sums, votes, zero_past_lengths
+from ..functional.readout import (
+    check_integrators,
+    discounted_sum,
+    leaky_readout,
+    leaky_sums,
+    votes,
+    zero_past_lengths,
+)
 from ..ops._memory import zero_padding
 from .constants import HasConstants, check_size
 
@@ -248,13 +255,11 @@ class LinearReadout(_Readout):
         return logits if lengths is None else zero_padding(logits, lengths)
 
     def _at_the_end(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
-        if self.window and lengths is None:
-            spikes = spikes[-self.window :]
-        elif self.window and lengths is not None:
+        if self.window and lengths is not None:
             lengths = check_lengths(lengths, spikes.shape[1], spikes.device)
             late = torch.arange(len(spikes), device=spikes.device)[:, None] >= lengths - self.window
             spikes = torch.where(late[..., None], spikes, 0)
-        sums = leaky_readout(spikes, self.linear.in_features, alpha=self.alpha, inhibition=0.0, lengths=lengths)
+        sums = discounted_sum(spikes, self.alpha, lengths, 0 if lengths is not None else self.window)
         logits: Tensor = self.linear(sums)
         return logits
 

@@ -1,0 +1,149 @@
+"""Time a training step on long sequences: 784 steps of one input, 256 resonant neurons with delayed recurrent weights.
+
+    python bench/long_sequences.py [--threads 2] [--repeats 7] [--torch]
+
+Batches of 128 permuted digits' pixels (made here: 19 % of them differ from 0). Prints the median milliseconds of a
+forward pass, of forward and backward, and of a whole step with readout, loss and Adam; and the same without delays,
+without frequencies and without recurrent weights. ``--torch`` adds the equations in PyTorch, compiled in chunks of 20
+steps, once without delays, which are not cheap there. Writes bench/results/long-sequences.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from report import RESULTS
+from torch import Tensor, nn
+
+import srcell
+from srcell import SRC, spread, spread_frequencies
+from srcell.reference import src_reference
+
+STEPS, BATCH, NEURONS, DELAYS, CHUNK = 784, 128, 256, 240, 20
+DIGITS = 60_000
+
+
+def layer(lateral: bool = True, resonant: bool = True, delayed: bool = True) -> SRC:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {}
+    if delayed and lateral:
+        options = {"delay_hh": (DELAYS * torch.rand(NEURONS)).round(), "max_delay": DELAYS}
+    return SRC(
+        1,
+        NEURONS,
+        lateral=lateral,
+        alpha=spread(0.5, 0.998),
+        omega=spread_frequencies(0.01, 1.0) if resonant else 0.0,
+        zs_hyp=0.5,
+        initial_state="rest",
+        **options,
+    )
+
+
+class Compiled(nn.Module):
+    """The equations of the same layer in PyTorch, compiled, without delays."""
+
+    def __init__(self, of: SRC) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(of.weight_ih_l0.detach().clone()), nn.Parameter(of.bias_l0.detach())
+        self.weight_hh = nn.Parameter(of.weight_hh_l0.detach().clone())
+        self.constants = {"alpha": of.alpha_l0, "omega": of.omega_l0, "zs_hyp": 0.5}
+        self.rest = srcell.rest_state(self.bias, **self.constants)
+        self.run = torch.compile(self.chunk, dynamic=False)
+
+    def chunk(self, part: Tensor, i: Tensor, h: Tensor, hs: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        spikes, state = [], (i, h, hs, q)
+        for x in part.unbind():
+            current = torch.addmm(x * self.weight[:, 0], torch.relu(state[1]), self.weight_hh.t())
+            made, state = src_reference(current[None], self.bias, srcell.ResonantState(*state), **self.constants)
+            spikes.append(made)
+        return torch.cat(spikes), *state
+
+    def forward(self, input: Tensor) -> Tensor:
+        state = tuple(x.detach().expand(input.shape[1], -1).contiguous() for x in self.rest)
+        outputs = []
+        for part in input.split(CHUNK):
+            spikes, *state = self.run(part, *state)
+            outputs.append(spikes)
+        return torch.cat(outputs)
+
+
+def median(call: Callable[[], object], repeats: int) -> float:
+    """Milliseconds, after one call that is not timed."""
+    call()
+    taken = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        call()
+        taken.append(1000 * (time.perf_counter() - begin))
+    return statistics.median(taken)
+
+
+def measure(run: Callable[[Tensor], Tensor], parameters: list[Tensor], repeats: int) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.rand(STEPS, BATCH, 1, generator=generator)
+    pixels *= torch.rand(STEPS, BATCH, 1, generator=generator) < 0.19
+    labels = torch.randint(0, 10, (BATCH,), generator=generator)
+    readout = srcell.LinearReadout(NEURONS, 10, alpha=1.0)
+    learnt = [*parameters, *readout.parameters()]
+    optimizer = torch.optim.Adam(learnt, lr=0.0)  # the spikes stay those of the start
+
+    def forward() -> None:
+        with torch.no_grad():
+            run(pixels)
+
+    gradient = torch.randn(STEPS, BATCH, NEURONS, generator=generator)
+
+    def both() -> None:
+        torch.autograd.grad(run(pixels), parameters, gradient)
+
+    def step() -> None:
+        loss = nn.functional.cross_entropy(readout(run(pixels)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(learnt, 1.0)
+        optimizer.step()
+
+    with torch.no_grad():
+        active = float((run(pixels) > 0).float().mean())
+    found = {"forward": median(forward, repeats), "both": median(both, repeats), "step": median(step, repeats)}
+    return {**found, "epoch_seconds": found["step"] / 1000 * DIGITS / BATCH, "active": active}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--torch", action="store_true", help="time PyTorch too; it takes minutes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    variants = {
+        "resonant, lateral, delayed": layer(),
+        "resonant, lateral": layer(delayed=False),
+        "lateral": layer(resonant=False, delayed=False),
+        "resonant": layer(lateral=False),
+        "plain": layer(lateral=False, resonant=False),
+    }
+    results: dict[str, Any] = {}
+    for name, made in variants.items():
+        results[name] = measure(lambda x, made=made: made(x)[0], list(made.parameters()), arguments.repeats)
+        print(name, {key: round(value, 3) for key, value in results[name].items()}, flush=True)
+    if arguments.torch:
+        compiled = Compiled(layer(delayed=False))
+        name = "PyTorch, compiled: resonant, lateral"
+        results[name] = measure(compiled, list(compiled.parameters()), 3)
+        print(name, {key: round(value, 3) for key, value in results[name].items()}, flush=True)
+    about = {"machine": platform.processor() or platform.machine(), "threads": arguments.threads}
+    about |= {"torch": torch.__version__, "steps": STEPS, "batch": BATCH, "neurons": NEURONS, "delays": DELAYS}
+    (RESULTS / "long-sequences.json").write_text(json.dumps({**about, "milliseconds": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
