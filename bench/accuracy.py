@@ -131,12 +131,13 @@ TABLE = {
     ),
     "seqmnist-rows": Row(
         "MNIST, row by row, 112 steps",
-        "28-256, lateral",
+        "28-256, lateral, resonant, delays",
         "lateral",
-        "srcell train seqmnist-rows --preset best --validation 0",
+        "srcell train seqmnist-rows --preset best --omega 0.01 --highest-omega 1 --zs-hyp 0.3 --lateral-delay 20 "
+        "--validation 0",
         epochs=15,
         seeds=(0, 1, 2),
-        configurations_tried=2,
+        configurations_tried=7,
     ),
     "psmnist": Row(
         "MNIST, pixel by pixel, permuted",
@@ -182,6 +183,15 @@ TABLE = {
         epochs=20,
         seeds=(0, 1, 2, 3, 4),
         configurations_tried=1,
+    ),
+    "adding": Row(
+        "binary adding of 2 of 100 bits",
+        "3-128, lateral, resonant",
+        "lateral",
+        "srcell train adding --preset best --validation 0",
+        epochs=8,
+        seeds=(0, 1, 2),
+        configurations_tried=6,
     ),
     "nmnist-small": Row(
         "N-MNIST subset (1,000 training, 100 test)",

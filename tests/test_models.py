@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcell import SRC, Delay, EventBatch, LeakyReadout, SRCConv2d, delay, rate_encode, spread_frequencies, src_linear
+from srcell import (
+    SRC,
+    Delay,
+    EventBatch,
+    LeakyReadout,
+    SRCConv2d,
+    delay,
+    rate_encode,
+    spread,
+    spread_frequencies,
+    src_linear,
+)
 from srcell.functional.readout import scale_neurons
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.refusals import Refusal, refusals
@@ -223,6 +234,8 @@ def shared_call(*shared: int) -> Tensor:
     Refusal("taps", lambda: make_model(24, taps=2)),
     Refusal("taps", lambda: make_model(24, input_delay=5, taps=0)),
     Refusal("lateral_delay", lambda: make_model(24, lateral_delay=5)),
+    *(Refusal("input_gain", lambda x=x: make_model(24, input_gain=x)) for x in (0, -1.0, float("nan"))),
+    Refusal("input_gain", lambda: make_model(24, input_gain="2"), TypeError),
     Refusal("lateral_delay", lambda: make_model(24, lateral=True, lateral_delay=65536)),
     Refusal("hidden_sizes", lambda: make_model(lateral=True, lateral_delay=5)),
     Refusal("learn_delays", lambda: make_model(24, learn_delays=True)),
@@ -273,6 +286,21 @@ def test_fan_outs_count_the_weights_of_a_convolution(options: dict[str, Any]) ->
     met = F.conv2d(one, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
     assert inputs.tolist() == met.sum((1, 2, 3)).tolist()
     assert neurons.shape == above and set(neurons.flatten().tolist()) == {20} and last.tolist() == [10] * 20
+
+
+def test_an_input_gain_scales_the_first_layers_weights_alone() -> None:
+    networks = []
+    for gain in (1.0, 2.0):
+        torch.manual_seed(0)
+        networks.append(make_model(24, 12, alpha=spread(0.5, 0.99), lateral=True, input_gain=gain))
+    one, two = (dict(network.named_parameters()) for network in networks)
+    for name in one:
+        assert torch.equal(two[name], (2 if name == "layers.0.weight_ih_l0" else 1) * one[name])
+    layers = (networks[1].layers[0], SRC.for_sequences(INPUTS, 24, gain=2.0))
+    for layer in layers:
+        torch.manual_seed(1)
+        layer.reset_parameters()
+    assert torch.equal(layers[0].weight_ih_l0, layers[1].weight_ih_l0)
 
 
 @pytest.mark.parametrize("shape", [(6, 3, 4), (5, 2, 3, 2, 2), (0, 3, 4)])

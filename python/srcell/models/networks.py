@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from .._arguments import as_int, check_bool, check_choice
+from .._arguments import as_float, as_int, check_bool, check_choice
 from ..events import EventBatch
 from ..functional.layer import is_resonant
 from ..functional.terms import MOST_DELAY
@@ -37,6 +38,8 @@ class SRCClassifier(Classifier):
         omega: angular frequency of the neurons of hidden layers, as in ``SRC``: a number or
             ``srcell.spread_frequencies``. Voting neurons do not resonate.
         lateral: whether hidden layers have recurrent ("lateral") weights, as in ``SRC``.
+        input_gain: scale the initial input weights of the first layer by each neuron's alpha and this factor, above 0,
+            as ``SRC.for_sequences`` does with its ``gain``; None: draw them as ``SRC`` does.
         surrogate: "straight_through" or "relu", as in ``SRC``.
         recurrent_grad: whether gradients flow through time along h and hs too, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
@@ -84,6 +87,7 @@ class SRCClassifier(Classifier):
         zs_hyp: float | Spread = 0.9,
         omega: float | SpreadFrequencies = 0.0,
         lateral: bool = False,
+        input_gain: float | None = None,
         surrogate: str = "straight_through",
         recurrent_grad: bool = False,
         initial_state: str = "zeros",
@@ -121,11 +125,14 @@ class SRCClassifier(Classifier):
             check_bool(name, given)
             if given and not (input_delay or lateral_delay):
                 raise ValueError(f"{name}: expected False without an input_delay or a lateral_delay, got True")
+        if input_gain is not None and not 0 < as_float("input_gain", input_gain) < math.inf:
+            raise ValueError(f"input_gain: expected None or a finite number above 0, got {input_gain}")
+        first = SRC if input_gain is None else partial(SRC.for_sequences, gain=input_gain)
         self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
         delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None
         sizes = [input_size * taps, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]
         layers = [
-            SRC(
+            (SRC if number else first)(
                 k,
                 n,
                 alpha=alpha,

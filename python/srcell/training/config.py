@@ -33,6 +33,7 @@ ADDED = {
     "highest_omega",
     "hold",
     "input_delay",
+    "input_gain",
     "integer",
     "lateral",
     "lateral_delay",
@@ -60,6 +61,7 @@ NOT_INTEGER = (
     "zs_hyp",
     "omega",
     "lateral",
+    "input_gain",
     "surrogate",
     "recurrent_grad",
     "readout",
@@ -184,6 +186,12 @@ class TrainingConfig:
         most=math.pi,
     )
     lateral: bool = setting(False, "give each hidden layer recurrent weights", "as in SRC")
+    input_gain: float = setting(
+        0.0,
+        "factor of the input weights, which each neuron's alpha scales too; 0: neither",
+        "as in SRCClassifier and SRC.for_sequences",
+        least=0,
+    )
     surrogate: str = setting("straight_through", "surrogate: straight_through or relu", "as in SRC", choices=SURROGATES)
     recurrent_grad: bool = setting(False, "let gradients flow through h and hs as well", "as in SRC")
     initial_state: str = setting("zeros", "initial state: zeros or rest", "as in SRC", choices=INITIAL_STATES)
@@ -257,11 +265,16 @@ class TrainingConfig:
         if self.omega and not self.hidden_sizes:
             raise ValueError(f"omega: expected 0 without hidden layers, got {self.omega}")
         if self.channels and (
-            self.lateral or self.omega or self.readout != "votes" or self.slowest_alpha or self.input_delay
+            self.lateral
+            or self.omega
+            or self.readout != "votes"
+            or self.slowest_alpha
+            or self.input_delay
+            or self.input_gain
         ):
             raise ValueError(
-                "channels: expected none with lateral, omega, slowest_alpha, input_delay or a linear readout, "
-                f"got {', '.join(map(str, self.channels))}"
+                "channels: expected none with lateral, omega, slowest_alpha, input_delay, input_gain or a linear "
+                f"readout, got {', '.join(map(str, self.channels))}"
             )
         if self.integer:
             self._check_integer()

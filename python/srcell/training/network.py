@@ -55,6 +55,7 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
                 zs_hyp=config.zs_hyp,
                 omega=spread_frequencies(config.omega, config.highest_omega) if config.highest_omega else config.omega,
                 lateral=config.lateral,
+                input_gain=config.input_gain or None,
                 readout=config.readout,
                 readout_window=config.readout_window,
                 input_delay=config.input_delay,

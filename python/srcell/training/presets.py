@@ -58,8 +58,9 @@ _SEQUENCES = {
 # Bits of a sequence that must be remembered to its end; frequencies keep them better than time constants alone.
 _ADDING = {
     **_SEQUENCE,
-    "epochs": 12,
-    "zs_hyp": 0.2,
+    "hidden_sizes": (128,),
+    "epochs": 8,
+    "input_gain": 2.0,
     "omega": 0.02,
     "highest_omega": 1.0,
 }
