@@ -150,12 +150,12 @@ TABLE = {
     ),
     "japanese-vowels": Row(
         "Japanese Vowels",
-        "12-256, lateral",
+        "12-256, lateral, resonant",
         "lateral",
-        "srcell train japanese-vowels --preset best --validation 0",
+        "srcell train japanese-vowels --preset best --omega 0.02 --highest-omega 1 --input-gain 1 --validation 0",
         epochs=60,
         seeds=tuple(range(10)),
-        configurations_tried=1,
+        configurations_tried=9,
     ),
     "delayed-recall": Row(
         "delayed recall over 200 steps",
@@ -189,9 +189,9 @@ TABLE = {
         "3-128, lateral, resonant",
         "lateral",
         "srcell train adding --preset best --validation 0",
-        epochs=8,
+        epochs=12,
         seeds=(0, 1, 2),
-        configurations_tried=6,
+        configurations_tried=7,
     ),
     "nmnist-small": Row(
         "N-MNIST subset (1,000 training, 100 test)",

@@ -55,11 +55,12 @@ _SEQUENCES = {
     },
 }
 
-# Bits of a sequence that must be remembered to its end; frequencies keep them better than time constants alone.
+# Marked bits that must be remembered to the end. Marks may be a step apart: refractory times are short.
 _ADDING = {
     **_SEQUENCE,
     "hidden_sizes": (128,),
-    "epochs": 8,
+    "epochs": 12,
+    "zs_hyp": 0.1,
     "input_gain": 2.0,
     "omega": 0.02,
     "highest_omega": 1.0,
