@@ -404,7 +404,6 @@ def listening(**streams: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", program], text=True, env=ONE_THREAD, **streams)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_ends_listening_into_a_pipe_with_a_summary() -> None:
     sound = np.concatenate(SPOKEN)
     expected = [line for begin, end in words_in(sound, -50, 15) for line in answers(sound[begin:end], start=begin)]
@@ -421,7 +420,6 @@ def test_ctrl_c_ends_listening_into_a_pipe_with_a_summary() -> None:
     assert re.fullmatch(r"sound    [^\n]*\nnetwork  [^\n]*\n", errors)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="closes a pipe as POSIX does")
 def test_listening_ends_quietly_when_the_pipe_is_closed() -> None:
     reader, writer = os.pipe()
     os.close(reader)
