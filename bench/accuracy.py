@@ -1,12 +1,14 @@
 """Train the networks of the accuracy table and record their results on the test set.
 
-    python bench/accuracy.py --data FOLDER [ID ...]
+    python bench/accuracy.py --data FOLDER [--runs FOLDER] [ID ...]
 
-Each row is one command, run once per seed. Results go to bench/results/accuracy.json, which keeps its other rows, and
-the README's table is rewritten from it. The weights of the first seed of mnist-100 go to bench/results/mnist-100, a run
-folder for ``srcell eval``. Hyperparameters were chosen on validation samples from the training set; the runs here train
-on the whole training set and evaluate on the test set once. The rows depth-lif need SpikingJelly. Two rows may be run
-in parallel, each with OMP_NUM_THREADS=1.
+Each row is one command, run once per seed. After each seed the results so far go to bench/results/accuracy.json, which
+keeps its other rows, and the README's table is rewritten from it. With --runs the run folders are kept, and what is
+there is not trained again but continued where it stopped. The weights of the first seed of mnist-100 and psmnist go to
+bench/results, as run folders for ``srcell eval``. Hyperparameters were chosen on validation samples from the training
+set; the runs here train on the whole training set and evaluate on the test set once, after the last epoch, unless the
+row's test_looks says otherwise. The rows depth-lif need SpikingJelly. Two rows may be run in parallel, each with
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import srcell
 from srcell.training import build_model
 
 ROW_FILE = RESULTS / "accuracy.json"
-KEPT = {"mnist-100"}
+KEPT = {"mnist-100", "psmnist"}
 DELAYS_FILE = RESULTS / "intervals-delays.json"  # of the first seed of "intervals", for the picture of the docs
 NAMES = ("id", "data", "network", "mode")
 MODES = {
@@ -61,6 +63,7 @@ class Row(NamedTuple):
     epochs: int
     seeds: tuple[int, ...]
     configurations_tried: int
+    test_looks: int = 1  # how often each seed's test accuracy, or that of a trial of these settings, was seen
 
 
 TABLE = {
@@ -133,18 +136,27 @@ TABLE = {
         "MNIST, row by row, 112 steps",
         "28-256, lateral, resonant, delays",
         "lateral",
-        "srcell train seqmnist-rows --preset best --omega 0.01 --highest-omega 1 --zs-hyp 0.3 --lateral-delay 20 "
-        "--validation 0",
+        "srcell train seqmnist-rows --preset best --validation 0",
         epochs=15,
         seeds=(0, 1, 2),
         configurations_tried=7,
+        test_looks=5,
     ),
     "psmnist": Row(
         "MNIST, pixel by pixel, permuted",
-        "1-256, lateral",
+        "1-384, lateral, resonant, delays",
         "lateral",
         "srcell train psmnist --preset best --validation 0",
-        epochs=4,
+        epochs=20,
+        seeds=(0, 1),
+        configurations_tried=14,
+    ),
+    "seqmnist": Row(
+        "MNIST, pixel by pixel",
+        "1-256, lateral, resonant, delays",
+        "lateral",
+        "srcell train seqmnist --preset best --validation 0",
+        epochs=20,
         seeds=(0,),
         configurations_tried=3,
     ),
@@ -152,7 +164,7 @@ TABLE = {
         "Japanese Vowels",
         "12-256, lateral, resonant",
         "lateral",
-        "srcell train japanese-vowels --preset best --omega 0.02 --highest-omega 1 --input-gain 1 --validation 0",
+        "srcell train japanese-vowels --preset best --validation 0",
         epochs=60,
         seeds=tuple(range(10)),
         configurations_tried=9,
@@ -192,6 +204,16 @@ TABLE = {
         epochs=12,
         seeds=(0, 1, 2),
         configurations_tried=7,
+        test_looks=8,
+    ),
+    "adding-9": Row(
+        "binary adding of 9 of 100 bits",
+        "3-128, lateral, resonant",
+        "lateral",
+        "srcell train adding-9 --preset best --validation 0",
+        epochs=12,
+        seeds=(0, 1, 2),
+        configurations_tried=3,
     ),
     "nmnist-small": Row(
         "N-MNIST subset (1,000 training, 100 test)",
@@ -254,12 +276,15 @@ RIVALS = {
     "gru": Rival("GRU", "gru", "recurrent.py", "--neuron gru --hold 1 --readout-window 1", 3, "1e-2"),
 }
 THREE = (0, 1, 2)
+# Without what the presets of sequences add to a layer with recurrent weights.
+PLAIN = "--omega 0 --highest-omega 0 --zs-hyp 0.5 --input-gain 0 --lateral-delay 0"
 
 
 def beside(task: str, dataset: str, who: str, epochs: int, seeds: tuple[int, ...], change: str = "") -> Row:
     rival = RIVALS[who]
     rate = f"--lr {rival.rate}" if rival.rate and "--lr" not in change else ""
-    command = f"{rival.program} {dataset} --preset best --validation 0 {rival.choice} {rate} {change}"
+    plain = PLAIN if rival.program == "srcell train" else ""
+    command = f"{rival.program} {dataset} --preset best {plain} --validation 0 {rival.choice} {rate} {change}"
     return Row(task, rival.label, rival.mode, " ".join(command.split()), epochs, seeds, rival.configurations_tried)
 
 
@@ -277,6 +302,7 @@ INTEGERS = {
         epochs=CHANGED[steps, bits][1],
         seeds=(0, 1, 2),
         configurations_tried=tried,
+        test_looks=2 if steps == 55 else 1,
     )
     for ((steps, bits), (silent, _)), tried in zip(HARDWARE.items(), (37, 44, 3), strict=True)
 }
@@ -302,11 +328,6 @@ for prefix, task, dataset, epochs, sizes in (
         f"{prefix}-{who}-{neurons}": beside(task, dataset, who, epochs, THREE, f"--hidden {neurons}")
         for who, neurons in sizes.items()
     }
-# As much training as 20 minutes on one thread allow.
-BESIDE |= {
-    f"psmnist-{who}": beside("MNIST, pixel by pixel, permuted", "psmnist", who, 1, (0,), "--train-samples 30000")
-    for who in ("lif", "gru")
-}
 # The symbol can be kept in slow integrators, then only in loops of recurrent weights.
 for delay, setting in ((200, ""), (50, "--slowest-alpha 0.9 --delay 50")):
     for who in RIVALS:
@@ -323,31 +344,30 @@ def resonance(task: str, network: str, command: str, epochs: int, seeds: tuple[i
 
 
 FREQUENCIES = "--omega 0.01 --highest-omega 1"
-# The row "psmnist" is the partner of the first.
-RESONANCE = {
-    "resonance-psmnist": resonance(
-        "MNIST, pixel by pixel, permuted",
-        "1-256, lateral, resonant",
-        f"psmnist --preset best --validation 0 {FREQUENCIES}",
-        epochs=4,
-        seeds=(0,),
-        rate="2e-3",
-    )
-}
+RESONANT = f"{FREQUENCIES} --zs-hyp 0.5 --input-gain 0 --lateral-delay 0"
+PIXELS = "--hidden 256 --slowest-alpha 0.999 --readout-alpha 0.97 --readout-window 0"
+RESONANCE = {}
 for suffix, network, change, rate in (
-    ("-without", "28-256, lateral", "", "1e-2"),
-    ("", "28-256, lateral, resonant", f" {FREQUENCIES}", "5e-3"),
+    ("-without", "1-256, lateral", PLAIN, "5e-3"),
+    ("", "1-256, lateral, resonant", RESONANT, "2e-3"),
 ):
-    command = f"seqmnist-rows --preset best --validation 0{change}"
+    command = f"psmnist --preset best {change} {PIXELS} --validation 0"
+    task = "MNIST, pixel by pixel, permuted"
+    RESONANCE[f"resonance-psmnist{suffix}"] = resonance(task, network, command, 4, (0,), rate)
+for suffix, network, change, rate in (
+    ("-without", "28-256, lateral", PLAIN, "1e-2"),
+    ("", "28-256, lateral, resonant", RESONANT, "5e-3"),
+):
+    command = f"seqmnist-rows --preset best {change} --validation 0"
     RESONANCE[f"resonance-rows{suffix}"] = resonance("MNIST, row by row", network, command, 3, THREE, rate)
 for suffix, network, change in (("-without", "784-128-100", ""), ("", "784-128-100, resonant", f" {FREQUENCIES}")):
     command = f"mnist --preset fast --validation 0{change}"
     RESONANCE[f"resonance-mnist{suffix}"] = resonance("MNIST, rate", network, command, 6, THREE, "1e-2")
 for suffix, network, change, rate in (
-    ("-without", "12-256, lateral", "", "5e-3"),
-    ("", "12-256, lateral, resonant", f" {FREQUENCIES}", "1e-2"),
+    ("-without", "12-256, lateral", PLAIN, "5e-3"),
+    ("", "12-256, lateral, resonant", RESONANT, "1e-2"),
 ):
-    command = f"japanese-vowels --preset best --validation 0{change}"
+    command = f"japanese-vowels --preset best {change} --validation 0"
     RESONANCE[f"resonance-vowels{suffix}"] = resonance("Japanese Vowels", network, command, 60, tuple(range(10)), rate)
 TABLE |= RESONANCE
 
@@ -390,6 +410,7 @@ TABLE |= {
         20,
         THREE,
         tried,
+        test_looks=2 if name == "intervals" else 1,
     )
     for name, (network, command, tried) in DELAYS.items()
 }
@@ -419,18 +440,24 @@ TABLE |= {
 }
 
 
-def run(name: str, row: Row, data: str) -> dict[str, Any]:
-    """Train the row's network once per seed and summarise the results."""
-    command = f"{row.command} --epochs {row.epochs}"
-    with tempfile.TemporaryDirectory() as folder:
-        results = [train(command, data, seed, Path(folder) / str(seed)) for seed in row.seeds]
-        if name in KEPT:
+def run(name: str, row: Row, data: str, runs: Path) -> Iterator[dict[str, Any]]:
+    """Train the row's network once per seed; after each seed yield a summary of the results so far."""
+    command, results = f"{row.command} --epochs {row.epochs}", []
+    for seed in row.seeds:
+        out = runs / name / str(seed)
+        results.append(train(command, data, seed, out))
+        if name in KEPT and seed == row.seeds[0]:
             kept = RESULTS / name
             kept.mkdir(exist_ok=True)
             for file in ("config.json", "model.safetensors", "result.json"):
-                shutil.copy(Path(folder) / str(row.seeds[0]) / file, kept / file)
-        if name == "intervals":
-            DELAYS_FILE.write_text(json.dumps(learnt_delays(Path(folder) / str(row.seeds[0]))) + "\n")
+                shutil.copy(out / file, kept / file)
+        if name == "intervals" and seed == row.seeds[0]:
+            DELAYS_FILE.write_text(json.dumps(learnt_delays(out)) + "\n")
+        yield summary(name, row, command, results)
+
+
+def summary(name: str, row: Row, command: str, results: list[dict[str, float]]) -> dict[str, Any]:
+    """The row of the first seeds' results."""
 
     def mean(key: str) -> float | None:
         return statistics.mean(result[key] for result in results) if key in results[0] else None
@@ -441,7 +468,7 @@ def run(name: str, row: Row, data: str) -> dict[str, Any]:
         "network": row.network,
         "mode": MODES[row.mode],
         "command": f"{command} --seed SEED",
-        "seeds": list(row.seeds),
+        "seeds": list(row.seeds[: len(results)]),
         "epochs": row.epochs,
         "parameters": results[0]["parameters"],
         "seconds": mean("seconds"),
@@ -450,15 +477,19 @@ def run(name: str, row: Row, data: str) -> dict[str, Any]:
         "events_per_inference": mean("events_per_inference"),
         "synops_per_inference": mean("synops_per_inference"),
         "configurations_tried": row.configurations_tried,
+        "test_looks": row.test_looks,
     }
 
 
 def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
-    """Run a command for one seed and return the content of its result.json."""
+    """Run a command for one seed, or what is left of it, and return the content of its result.json."""
     program, *arguments = shlex.split(command)
     module = ["-m", "srcell"] if program == "srcell" else [str(RESULTS.parent / "rows" / program)]
     given = [*arguments, "--seed", str(seed), "--data", data, "--out", str(out)]
-    subprocess.run([sys.executable, *module, *given], check=True)
+    if program == "srcell" and (out / "config.json").exists():
+        given = ["train", "--resume", str(out), "--data", data]
+    if not (out / "result.json").exists():
+        subprocess.run([sys.executable, *module, *given], check=True)
     result: dict[str, float] = json.loads((out / "result.json").read_text())
     if "parameters" not in result:
         result["parameters"] = count_parameters(out)
@@ -521,10 +552,9 @@ def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The Markdown lines that compare the layers trained on the sequence tasks."""
     lines, before = [], ""
     for row in rows:
-        if row["id"] in BESIDE or row["id"] == "psmnist":
+        if row["id"] in BESIDE:
             neurons = re.search(r"--hidden (\d+)", row["command"])
-            name = RIVALS["src-lateral"].label if row["id"] == "psmnist" else row["network"]
-            name += f", {neurons[1]} neurons" if neurons else ""
+            name = row["network"] + (f", {neurons[1]} neurons" if neurons else "")
             each = ", ".join(f"{accuracy:.1%}" for accuracy in row["test_accuracies"])
             minutes = f"{row['epochs']}, {row['seconds'] / 60:.1f}"
             task, before = "" if row["data"] == before else row["data"], row["data"]
@@ -535,7 +565,7 @@ def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 # By the row with resonance, that of the same network without it.
 WITHOUT = {
-    "resonance-psmnist": "psmnist",
+    "resonance-psmnist": "resonance-psmnist-without",
     "resonance-rows": "resonance-rows-without",
     "resonance-vowels": "resonance-vowels-without",
     "resonance-mnist": "resonance-mnist-without",
@@ -576,7 +606,7 @@ MEMORY = (
         "recall-200-src",
     ),
     ("recurrent weights", "the rows of a digit", "rows-src", "rows-src-lateral"),
-    ("resonance", "the pixels of a digit, shuffled alike", "psmnist", "resonance-psmnist"),
+    ("resonance", "the pixels of a digit, shuffled alike", "resonance-psmnist-without", "resonance-psmnist"),
     ("learnt delays", "the interval between two spikes", "intervals-lateral", "intervals"),
 )
 
@@ -605,13 +635,12 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 # Rows that the README shows.
-SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "nmnist-small", "integer-44-4")
+SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "psmnist", "nmnist-small", "integer-44-4")
 
 README_WORDS = """
 784-100 is 784 inputs and 100 neurons, ten for each class. With 10,000 digits and five epochs, 1, 3, 5 and 10 hidden
 layers reach {src}, LIF neurons {lif} ([what else differs](docs/accuracy.md#depth)).
-Trained alike, for fewer epochs, a GRU reads digits row by row better ({gru}; SRC {rows}). Pixels one by one in a random
-order: {psmnist}, with [resonance](docs/howto/resonance.md) {resonant}. [All rows](bench/results/accuracy.json)."""
+A GRU trained alike, for fewer epochs, reads rows better ({gru}; SRC {rows}). [All rows](bench/results/accuracy.json)."""
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -628,12 +657,7 @@ def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
         neuron: "{}, {}, {} and {} %".format(*(found.get(f"depth-{neuron}-{depth}", "-") for depth in (1, 3, 5, 10)))
         for neuron in ("src", "lif")
     }
-    others = {
-        "gru": "rows-gru",
-        "rows": "rows-src-lateral",
-        "psmnist": "psmnist",
-        "resonant": "resonance-psmnist",
-    }
+    others = {"gru": "rows-gru", "rows": "rows-src-lateral"}
     yield README_WORDS.format(**by_depth, **{word: f"{found.get(row, '-')} %" for word, row in others.items()})
 
 
@@ -645,19 +669,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", nargs="*", metavar="ID", help=f"some of {', '.join(TABLE)} [all]")
     parser.add_argument("--data", required=True, help="folder of the data sets")
+    parser.add_argument("--runs", type=Path, help="folder to keep the run folders in, and to continue them from")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.ids) - TABLE.keys())
     if unknown:
         parser.error(f"unknown rows {', '.join(unknown)}: expected some of {', '.join(TABLE)}")
-    for name in arguments.ids or TABLE:
-        made = run(name, TABLE[name], arguments.data)
-        with open(README) as locked:  # several processes may write rows
-            fcntl.flock(locked, fcntl.LOCK_EX)
-            rows = {row["id"]: row for row in json.loads(ROW_FILE.read_text())} if ROW_FILE.exists() else {}
-            rows[name] = made
-            ordered = [rows[known] for known in TABLE if known in rows]
-            ROW_FILE.write_text(json.dumps(ordered, indent=1) + "\n")
-            replace_section(README, "accuracy", "\n".join(readme_section(ordered)))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.ids or TABLE:
+            for made in run(name, TABLE[name], arguments.data, arguments.runs or Path(folder)):
+                write(made)
+
+
+def write(made: dict[str, Any]) -> None:
+    """Put a row in the place of that with its id."""
+    with open(README) as locked:  # several processes may write rows
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        rows = {row["id"]: row for row in json.loads(ROW_FILE.read_text())} if ROW_FILE.exists() else {}
+        rows[made["id"]] = made
+        ordered = [rows[known] for known in TABLE if known in rows]
+        ROW_FILE.write_text(json.dumps(ordered, indent=1) + "\n")
+        replace_section(README, "accuracy", "\n".join(readme_section(ordered)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Batches of 128 permuted digits' pixels (made here: 19 % of them differ from 0). Prints the median milliseconds of a
 forward pass, of forward and backward, and of a whole step with readout, loss and Adam; and the same without delays,
 without frequencies and without recurrent weights. ``--torch`` adds the equations in PyTorch, compiled in chunks of 20
-steps, once without delays, which are not cheap there. Writes bench/results/long-sequences.json.
+steps, with delays and without. Writes bench/results/long-sequences.json.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def layer(lateral: bool = True, resonant: bool = True, delayed: bool = True) -> 
 
 
 class Compiled(nn.Module):
-    """The equations of the same layer in PyTorch, compiled, without delays."""
+    """The equations of the same layer in PyTorch, compiled.
+
+    A chunk receives the delayed spikes of earlier chunks, gathered at once; those of its own steps it selects by masks.
+    """
 
     def __init__(self, of: SRC) -> None:
         super().__init__()
@@ -56,21 +59,37 @@ class Compiled(nn.Module):
         self.weight_hh = nn.Parameter(of.weight_hh_l0.detach().clone())
         self.constants = {"alpha": of.alpha_l0, "omega": of.omega_l0, "zs_hyp": 0.5}
         self.rest = srcell.rest_state(self.bias, **self.constants)
+        delays = getattr(of, "delay_hh_l0", None)
+        self.delays = None if delays is None else delays.long()
         self.run = torch.compile(self.chunk, dynamic=False)
 
-    def chunk(self, part: Tensor, i: Tensor, h: Tensor, hs: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        spikes, state = [], (i, h, hs, q)
-        for x in part.unbind():
-            current = torch.addmm(x * self.weight[:, 0], torch.relu(state[1]), self.weight_hh.t())
+    def chunk(self, part: Tensor, late: Tensor | None, i: Tensor, h: Tensor, hs: Tensor, q: Tensor) -> list[Tensor]:
+        """The outputs of some steps, what goes through the recurrent weights (both (T, B, N)), and the state."""
+        outputs, fired, state = [], [torch.relu(h)], (i, h, hs, q)
+        for step, x in enumerate(part.unbind()):
+            arriving = fired[-1]
+            if late is not None:
+                arriving = late[step]
+                for delay in range(step):
+                    arriving = torch.where(self.delays == delay, fired[step - delay], arriving)
+            current = torch.addmm(x * self.weight[:, 0], arriving, self.weight_hh.t())
             made, state = src_reference(current[None], self.bias, srcell.ResonantState(*state), **self.constants)
-            spikes.append(made)
-        return torch.cat(spikes), *state
+            outputs.append(made)
+            fired.append(torch.relu(state[1]))
+        return [torch.cat(outputs), torch.stack(fired[1:]), *state]
 
     def forward(self, input: Tensor) -> Tensor:
-        state = tuple(x.detach().expand(input.shape[1], -1).contiguous() for x in self.rest)
+        state = [x.detach().expand(input.shape[1], -1).contiguous() for x in self.rest]
+        line = torch.zeros(DELAYS + 1, input.shape[1], NEURONS)  # what was fired in the last steps
         outputs = []
         for part in input.split(CHUNK):
-            spikes, *state = self.run(part, *state)
+            late = None
+            if self.delays is not None:
+                steps = torch.arange(len(part))[:, None] + DELAYS - self.delays  # in the line; behind it: not fired yet
+                index = steps.clamp(max=DELAYS)[:, None].expand(-1, input.shape[1], -1)
+                late = line.gather(0, index) * (steps <= DELAYS)[:, None]
+            spikes, fired, *state = self.run(part, late, *state)
+            line = torch.cat([line, fired])[-DELAYS - 1 :]
             outputs.append(spikes)
         return torch.cat(outputs)
 
@@ -135,9 +154,9 @@ def main() -> None:
     for name, made in variants.items():
         results[name] = measure(lambda x, made=made: made(x)[0], list(made.parameters()), arguments.repeats)
         print(name, {key: round(value, 3) for key, value in results[name].items()}, flush=True)
-    if arguments.torch:
-        compiled = Compiled(layer(delayed=False))
-        name = "PyTorch, compiled: resonant, lateral"
+    for name in ("resonant, lateral", "resonant, lateral, delayed") if arguments.torch else ():
+        compiled = Compiled(variants[name])
+        name = f"PyTorch, compiled: {name}"
         results[name] = measure(compiled, list(compiled.parameters()), 3)
         print(name, {key: round(value, 3) for key, value in results[name].items()}, flush=True)
     about = {"machine": platform.processor() or platform.machine(), "threads": arguments.threads}

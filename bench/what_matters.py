@@ -47,6 +47,8 @@ class Settings(NamedTuple):
     delay_values: int = 0  # how many values the delays have; 0: one each
     learnable: tuple[str, ...] = ()
     delay_width: int = 1
+    taps: int = 0  # how many delays the input has, fixed; 0: none
+    input_delays: int = 60
     fastest: float = 0.5  # alpha
     slowest: float = 0.99
     zs_hyp: float = 0.5
@@ -68,14 +70,19 @@ class Network(nn.Module):
 
     def __init__(self, of: Settings) -> None:
         super().__init__()
-        sizes = [1, *[of.neurons] * (of.layers - 1)]
+        self.taps = srcell.Delay(1, of.input_delays, taps=of.taps, learnable=False) if of.taps else None
+        sizes = [max(of.taps, 1), *[of.neurons] * (of.layers - 1)]
         self.layers = nn.ModuleList(layer(of, inputs) for inputs in sizes)
         read = of.neurons * (of.layers if of.joined else 1)
         self.readout = srcell.LinearReadout(read, 10, alpha=of.readout_alpha, window=of.window)
         self.joined, self.dropout = of.joined, of.dropout
+        if self.taps is not None:
+            self.taps.delay.round_()
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = []
+        if self.taps is not None:
+            x, _ = self.taps(x, return_state=False)
         for each in self.layers:
             x, _ = each(x)
             x = nn.functional.dropout(x, self.dropout, self.training)
@@ -207,6 +214,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "delays to 150": {"delays": 150},
     "delays of 16 values": {"delay_values": 16},
     "delays learnt": {"learnable": ("delay_hh",)},
+    "16 delays of the input": {"taps": 16},
+    "16 delays of the input, no others": {"taps": 16, "delays": 0},
     "delays learnt, width 8": {"learnable": ("delay_hh",), "delay_width": 8},
     "alpha to 0.95": {"slowest": 0.95},
     "alpha to 0.998": {"slowest": 0.998},

@@ -228,17 +228,20 @@ def validation_accuracy(row: dict[str, Any]) -> float:
     return float(sum(last) / len(last))
 
 
-def beyond_recall() -> str:
-    """What networks do after longer delays than those of training, a row for each neuron: bench/rows/beyond.py."""
-    found = read("beyond.json")["recall"]
+def beyond(task: str, shown: Callable[[str], str]) -> Callable[[], str]:
+    """What networks do with inputs that they were not trained on, a row for each neuron: bench/rows/beyond.py."""
     names = {"src": "SRC, lateral", "lif": "LIF, lateral", "gru": "GRU"}
-    tested = sorted(found["src"]["mean"], key=float)
-    rows = [
-        [name, f"{found[kind]['parameters']:,}", *(f"{found[kind]['mean'][key]:.1f} %" for key in tested)]
-        for kind, name in names.items()
-        if kind in found
-    ]
-    return report.lines(report.markdown_table(["layer", "parameters", *(f"{key} steps" for key in tested)], rows))
+
+    def table() -> str:
+        found = read("beyond.json")[task]
+        tested = sorted(found["src"]["mean"], key=float)
+        rows = [
+            [name, f"{found[kind]['parameters']:,}", *(f"{found[kind]['mean'][key]:.1f} %" for key in tested)]
+            for kind, name in names.items()
+        ]
+        return report.lines(report.markdown_table(["layer", "parameters", *map(shown, tested)], rows))
+
+    return table
 
 
 def through_time() -> str:
@@ -314,7 +317,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "porting": porting,
     "for-sequences": for_sequences,
     "what-matters": what_matters,
-    "beyond-recall": beyond_recall,
+    "beyond-recall": beyond("recall", lambda delay: f"{delay} steps"),
+    "beyond-noise": beyond("noise", lambda share: f"{100 * float(share):g} % noise"),
     "through-time": through_time,
     "spoken-digits": spoken_digits,
     "pytorch": features,

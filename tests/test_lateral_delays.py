@@ -309,6 +309,26 @@ def test_a_recording_has_the_states_of_a_call() -> None:
     assert torch.equal(trace.h[:20, 1].clamp(min=0), spikes[:20, 1])
 
 
+@pytest.mark.parametrize("lengths", [None, (20, 0, 7, 13)])
+@pytest.mark.parametrize("width", [1, 2, 5])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("neurons", [(6,), ()])
+def test_arrivals_are_counted(
+    neurons: tuple[int, ...], whole: bool, width: int, lengths: tuple[int, ...] | None
+) -> None:
+    """As many as there are events after the same delays."""
+    generator = torch.Generator().manual_seed(width)
+    delay = 13 * torch.rand(neurons, generator=generator)
+    delay = delay.round() if whole else delay
+    layer = SRC(3, 6, lateral=True, delay_hh=delay, max_delay=13, delay_width=width)
+    spikes = torch.rand(20, 4, 6, generator=generator) * (torch.rand(20, 4, 6, generator=generator) < 0.3)
+    ends = None if lengths is None else torch.tensor(lengths)
+    events = EventBatch.from_dense(spikes != 0, ends)
+    arrived = srcell.delay(events, delay.expand(6), max_delay=13, width=width)
+    assert isinstance(arrived, EventBatch)
+    assert layer.count_arrivals(spikes, ends) == arrived.num_events > 0
+
+
 def test_events_and_dense_inputs_agree() -> None:
     module = module_of(delay_hh=3.25)
     (a, after), (b, other) = module(EventBatch.from_dense(x_of())), module(x_of())

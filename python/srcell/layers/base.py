@@ -14,7 +14,6 @@ from .._arguments import as_float, as_int, check_bool, check_choice, describe, r
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..functional import rest_state, src
-from ..functional.delays import delayed as with_delays
 from ..functional.layer import (
     FLOAT32_PI,
     NO_LATERAL,
@@ -26,7 +25,7 @@ from ..functional.layer import (
     check_state,
     in_work_dtype,
 )
-from ..functional.terms import MOST_DELAY, exported_delays
+from ..functional.terms import MOST_DELAY, exported_delays, tables
 from ..ops._layer import PLAIN_STATE
 from ..ops._memory import has_memory
 from .constants import HasConstants
@@ -487,10 +486,18 @@ class Neurons(HasConstants):
         """
         delay = self._recurrence_of(self._suffixes[0]).delay_hh
         assert isinstance(delay, Tensor)
-        each = delay.detach().expand(self._neurons)
-        arrived = with_delays(EventBatch.from_dense(spikes != 0, lengths), each, self.delay_width)
-        assert isinstance(arrived, EventBatch)
-        return arrived.num_events
+        first, factors = tables(delay.detach().expand(self._neurons), self.delay_width, keep=False)
+        taken = first[:, None] + torch.arange(1 if factors is None else factors.shape[1], device=first.device)
+        steps, neurons = spikes.shape[0], torch.arange(self._neurons, device=first.device)
+        ends = torch.full(spikes.shape[1:2], steps) if lengths is None else lengths
+        with_left = torch.zeros(steps + 1, self._neurons, dtype=torch.int64, device=spikes.device)
+        for step, fired in enumerate(spikes != 0):
+            left = ends.to(spikes.device) - 1 - step
+            with_left.index_add_(0, left[left >= 0], fired[left >= 0].to(torch.int64))
+        # Of with_left, row r counts each neuron's spikes with r steps left in the sample; of in_time, with at least r.
+        in_time = with_left.flip(0).cumsum(0).flip(0)
+        arriving = in_time[taken.clamp(0, steps), neurons[:, None]] * (taken >= 0)
+        return int((arriving if factors is None else arriving * (factors != 0)).sum())
 
     @torch.no_grad()
     def exported(self) -> list[dict[str, Tensor]]:

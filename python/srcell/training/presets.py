@@ -14,7 +14,7 @@ _IMAGES_512 = {
     "dropout": 0.3,
 }
 
-# One layer with recurrent weights and many time constants, and a linear readout of this layer.
+# One layer with recurrent weights, many time constants and many frequencies, and a linear readout of this layer.
 _SEQUENCE = {
     "hidden_sizes": (256,),
     "lateral": True,
@@ -29,12 +29,43 @@ _SEQUENCE = {
     "learning_rate": 1e-2,
     "clip_norm": 1.0,
 }
-_PIXELS = {"epochs": 8, "hold": 1, "learning_rate": 5e-3, "slowest_alpha": 0.999}
+_PIXELS = {
+    "hold": 1,
+    "epochs": 20,
+    "learning_rate": 5e-3,
+    "slowest_alpha": 0.998,
+    "zs_hyp": 0.3,
+    "omega": 0.03,
+    "highest_omega": 2.5,
+    "input_gain": 1.0,
+    "lateral_delay": 240,
+    "whole_delays": True,
+    "readout_alpha": 1.0,
+    "readout_window": 60,
+}
 _SEQUENCES = {
-    "seqmnist-rows": {**_SEQUENCE, "epochs": 15, "hold": 4, "learning_rate": 5e-3},
+    "seqmnist-rows": {
+        **_SEQUENCE,
+        "epochs": 15,
+        "hold": 4,
+        "learning_rate": 5e-3,
+        "zs_hyp": 0.3,
+        "omega": 0.01,
+        "highest_omega": 1.0,
+        "lateral_delay": 20,
+    },
     "seqmnist": {**_SEQUENCE, **_PIXELS},
-    "psmnist": {**_SEQUENCE, **_PIXELS},
-    "japanese-vowels": {**_SEQUENCE, "epochs": 60, "hold": 4, "batch_size": 16, "validation": 0.0},
+    "psmnist": {**_SEQUENCE, **_PIXELS, "hidden_sizes": (384,), "input_delay": 240, "taps": 16},
+    "japanese-vowels": {
+        **_SEQUENCE,
+        "epochs": 60,
+        "hold": 4,
+        "batch_size": 16,
+        "validation": 0.0,
+        "omega": 0.02,
+        "highest_omega": 1.0,
+        "input_gain": 1.0,
+    },
     "spoken-digits": {
         **_SEQUENCE,
         "epochs": 20,
