@@ -50,25 +50,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     The file holds the network as it computes in evaluation mode; the mode that the network is in does not matter. Its
     attribute ``encoder`` is written if it is a dataclass, as the encodings of ``srcell.data`` are.
 
-    The file is a safetensors file. Its metadata are ``format``, ``version``, ``readout`` and, if the network has one,
-    ``encoder`` (JSON: the class's name and its settings). Each layer k has float32 tensors: ``layers.k.weight`` (N, K),
-    ``bias``, ``alpha`` to ``zs_dep`` (one element, or N) and, if the layer has them, ``lateral`` (N, N) and ``initial``
-    (3, N). A layer that resonates has ``omega`` (one element, or N) as well; ``version`` is then 2, and otherwise
-    1. A layer of integer neurons has int16 ``weight`` and ``initial``, and its ``IntegerCell`` as int32
-    ``constants``. The same network gives the same bytes.
-
-    With delays ``version`` is 3. A delay is stored as terms, of which term i takes ``first + i`` steps and has a factor
-    of its own; a term of less than 0 steps does not arrive. The inputs of a layer have ``delays.first`` (K, M) int32
-    for M taps of each, and ``delays.factors`` (K, M, terms) float32, absent if all delays are whole: then each has one
-    term, of factor 1. The weight is (N, K M). Recurrent weights have ``lateral_delays.first`` (N, 1) and
-    ``lateral_delays.factors`` (N, 1, terms).
-
-    An ``nn.Linear`` is multiplied into the weight of the layer or readout behind it; the current that its bias makes at
-    every step is that layer's ``constant`` (N,). A convolutional layer has ``weight`` (O, C / groups, kernel height,
-    kernel width), the other tensors with O, its channels, instead of N, and ``convolution``, eleven int32: channels,
-    height and width of the input; height and width of the map of neurons; stride; rows and columns of zeros before the
-    first; and dilation, each vertical and then horizontal. An encoder of sounds has tensors of its own, as
-    ``srcell.data.SoundEncoding`` says. With constants, convolutions or sounds ``version`` is 4.
+    An ``nn.Linear`` is multiplied into the weight of the layer or readout behind it; its bias becomes a constant
+    current of that layer. The same network gives the same bytes; the page "The file format" specifies them.
 
     Args:
         network: an ``SRC`` or ``IntegerSRC``; a classifier; an ``nn.Sequential`` of ``SpikesOnly`` (of an ``SRC``,
