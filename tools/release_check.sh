@@ -12,7 +12,10 @@ PATH="$BIN:$PATH"
 PYTHON=${PYTHON:-python3}
 
 # The tests marked `release`: dozens of killed runs, several processes, inductor, every float32.
-tests() { OMP_WAIT_POLICY=passive python -m pytest -q -m release --pyargs tests srcell --deselect tests/test_browser.py; }
+tests() {
+    python -m pip install --quiet jax  # one test gives its arrays to srcell
+    OMP_WAIT_POLICY=passive python -m pytest -q -m release --pyargs tests srcell --deselect tests/test_browser.py
+}
 
 # Threads under the thread sanitizer; without address randomisation where possible, because the sanitizer's runtime may
 # fail if the system randomises more address bits than it expects.

@@ -416,10 +416,13 @@ def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
 def _array(name: str, given: Any) -> NDArray[Any]:
     """Convert anything to an array; a tensor loses its gradient."""
     try:
+        if hasattr(given, "__dlpack__") and not hasattr(given, "__array__"):
+            return np.from_dlpack(given)
         return np.asarray(given.detach() if hasattr(given, "detach") else given)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{name}: expected an array of numbers, got {type(given).__name__}: {error}") from None
-    except (TypeError, RuntimeError) as error:  # tensors that NumPy cannot hold: sparse, on another device, bfloat16
+    # What NumPy cannot hold: sparse, on another device, bfloat16.
+    except (TypeError, RuntimeError, BufferError) as error:
         reason = str(error).partition("\n")[0]
         raise TypeError(f"{name}: expected an array of numbers, got {type(given).__name__}: {reason}") from None
 

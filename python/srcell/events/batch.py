@@ -12,6 +12,7 @@ from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .._arguments import present_device
@@ -33,7 +34,7 @@ class EventBatch:
 
     Args:
         offsets: (B\*T + 1,), int64, ascending from 0 to the number of events. Like ``indices``, ``values`` and
-            ``lengths``, a tensor or a NumPy array.
+            ``lengths``, a tensor, a NumPy array, or an array of another library that has ``__dlpack__``.
         indices: (events,), int32 in [0, K): the input of each event.
         values: (events,), float32 or float64 and not NaN: the size of each event; if absent, all are 1. May require a
             gradient.
@@ -359,7 +360,7 @@ class EventBatch:
     def __iter__(self) -> Iterator[EventBatch]:
         return (self[sample] for sample in range(len(self)))
 
-    def __getitem__(self, samples: SupportsIndex | slice | Sequence[int] | Array) -> EventBatch:
+    def __getitem__(self, samples: SupportsIndex | slice | Sequence[int] | Tensor | NDArray[Any]) -> EventBatch:
         if isinstance(samples, slice):
             chosen = range(*samples.indices(len(self)))
             if chosen.step == 1:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,15 @@ from torch import Tensor
 from .._arguments import require_dense, require_values
 from ..ops._memory import contiguous, has_memory
 
-Array: TypeAlias = Tensor | NDArray[Any]
+
+class SupportsDLPack(Protocol):
+    """An array of another library, such as JAX or CuPy."""
+
+    def __dlpack__(self) -> Any: ...
+    def __dlpack_device__(self) -> Any: ...
+
+
+Array: TypeAlias = Tensor | NDArray[Any] | SupportsDLPack
 Integers: TypeAlias = Array | Sequence[int]
 Shape: TypeAlias = tuple[int, int, int]
 
@@ -48,7 +56,7 @@ def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = F
 
 def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
     """Convert numbers to a tensor of any dtype; Python's floats become float64, an empty sequence int64."""
-    if isinstance(x, Tensor | np.ndarray):
+    if isinstance(x, Tensor | np.ndarray) or hasattr(x, "__dlpack__"):
         tensor = as_tensor(name, x)
         require_values(name, tensor)
         if tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
@@ -70,15 +78,23 @@ def check_one_dimension(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: expected one dimension, got shape {tuple(x.shape)}")
 
 
-def as_tensor(name: str, x: Array) -> Tensor:
-    """Return an array as a tensor, which shares a NumPy array's memory where possible."""
+def as_tensor(name: str, x: object) -> Tensor:
+    """Return an array as a tensor, which shares the array's memory where possible."""
     if isinstance(x, np.ndarray):
         try:
             return torch.from_numpy(np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W", "A"]))
         except TypeError:
             raise TypeError(f"{name}: expected a dtype that torch has, got {x.dtype}") from None
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a tensor or a NumPy array, got {type(x).__name__}")
+        if not hasattr(x, "__dlpack__"):
+            raise TypeError(f"{name}: expected a tensor or a NumPy array, got {type(x).__name__}")
+        try:
+            return torch.utils.dlpack.from_dlpack(x)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            reason = str(error).partition("\n")[0]
+            raise TypeError(
+                f"{name}: expected an array that torch can hold, got {type(x).__name__}: {reason}"
+            ) from None
     require_dense(name, x)
     return x
 
