@@ -36,7 +36,7 @@ ALLOWED = {
     "functional": {"_arguments", "events", "ops"},
     "layers": {"_arguments", "events", "functional", "ops"},
     "models": {"_arguments", "events", "export", "functional", "layers"},
-    "nir": {"_arguments", "events"},
+    "nir": {"_arguments", "events", "export", "functional", "layers"},
     "onnx": {"_arguments", "models"},
     "recording": {"layers"},
     "diagnosis": {"_arguments", "events", "layers", "recording"},

@@ -1,8 +1,4 @@
-"""Converts batches of events to recordings of NIR, the Neuromorphic Intermediate Representation, and back.
-
-Users call it. NIR's graphs have no node for srcell's neuron, so networks are not converted; this file must never know
-about networks.
-"""
+"""Converts batches of events to recordings of NIR and back; it must never know about networks."""
 
 from __future__ import annotations
 
@@ -12,15 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ._arguments import as_float, require_values
-from ._extras import extra
-from .events import EventBatch
-from .events.checks import MAX_INPUTS, MAX_STEPS
+from .._arguments import as_float, require_values
+from .._extras import extra
+from ..events import EventBatch
+from ..events.checks import MAX_INPUTS, MAX_STEPS
 
 with extra("nir"):
     import nir
-
-__all__ = ["from_nir", "to_nir"]
 
 _NO_EVENT = -1
 _SLACK = 0.01  # in steps: more than the rounding error of float32 times in the first 100,000 steps
@@ -63,7 +57,7 @@ def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
     if batch.lengths is not None and bool((batch.lengths != steps).any()):
         shortest = int(batch.lengths.min())
         raise ValueError(f"batch: expected samples of T = {steps} steps, got one of length {shortest}")
-    dt = _check_dt(dt)
+    dt = check_dt(dt)
     if not np.isfinite(steps * dt):
         raise ValueError(f"dt: expected a duration for which T * dt is finite with T = {steps}, got {dt}")
 
@@ -122,7 +116,7 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
     """
     if not isinstance(data, nir.EventData):
         raise TypeError(f"data: expected nir.EventData or nir.ValuedEventData, got {type(data).__name__}")
-    dt = _check_dt(dt)
+    dt = check_dt(dt)
     inputs, steps = _check_inputs(data.n_neurons), _steps_in(data.t_max, dt)
     idx = _check_array("data.idx", data.idx, "iu", "integers")
     if idx.ndim != 2:
@@ -157,7 +151,8 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
     return EventBatch(offsets, indices, values, shape=(steps, len(idx), inputs))
 
 
-def _check_dt(dt: float) -> float:
+def check_dt(dt: float) -> float:
+    """Return a step's duration as a float; raise unless it is finite and above 0."""
     dt = as_float("dt", dt)
     if not 0 < dt < np.inf:
         raise ValueError(f"dt: expected a finite duration above 0, got {dt}")

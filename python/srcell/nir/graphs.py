@@ -1,0 +1,551 @@
+"""Converts networks to NIR graphs and back.
+
+``to_graph`` walks the parts that ``srcell.export`` finds; this file must never know how a network is exported or run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .. import layers as modules
+from .._arguments import describe
+from .._extras import extra
+from ..export import Part, check_parts, parts_of
+from ..functional.terms import MOST_DELAY
+from .node import OPTIONAL, REQUIRED, SRC
+from .recordings import check_dt
+
+with extra("nir"):
+    import h5py
+    import nir
+    from nir.serialization import hdf2dict
+
+WEIGHTS = (nir.Linear, nir.Affine, nir.Conv2d)
+STATE = OPTIONAL[1:]
+CONSTANTS = (*REQUIRED[:-1], "omega")  # without the bias
+
+
+def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None = None) -> nir.NIRGraph:
+    """Convert a network to a NIR graph, in which each layer of neurons is a node :class:`srcell.nir.SRC`.
+
+    Weights are ``Linear``, ``Affine`` or ``Conv2d`` nodes before it. Recurrent weights are a ``Linear`` node from a
+    node back to itself, through a ``Delay`` if they have delays; this edge carries the spikes of the step before.
+    Several taps of an input are parallel ``Delay`` and ``Linear`` nodes, whose sum the next node receives. Delays are
+    in NIR's unit of time: steps times ``dt``. NIR has no leaky sum in steps, so a readout's settings are in the
+    graph's ``metadata["readout"]``, and its weight is the last ``Linear`` node. Dropout is left out.
+
+    Args:
+        network: what :func:`srcell.export.export` exports, of float neurons, in any dtype of weights.
+        dt: duration of a step, above 0; NIR counts in seconds.
+        input_shape: (C, H, W) of the input, if a convolution comes first; a classifier knows it.
+
+    Returns:
+        A graph of NumPy arrays. ``nir.write`` writes it to a file.
+
+    Raises:
+        TypeError: as :func:`srcell.export.export`, and for layers of integer neurons.
+        ValueError: as :func:`srcell.export.export`; a ``dt`` that is not above 0; delays with an interpolation wider
+            than a step; a reshape in the middle of the network.
+
+    Example:
+        >>> import srcell
+        >>> from torch import nn
+        >>> from srcell.nir import to_graph
+        >>> network = nn.Sequential(srcell.SpikesOnly(srcell.SRC(10, 20, lateral=True)), nn.Linear(20, 3))
+        >>> graph = to_graph(network, dt=0.001)
+        >>> sorted(graph.nodes)
+        ['affine_0', 'input', 'linear_0', 'output', 'recurrent_0', 'src_0']
+
+    """
+    dt = check_dt(dt)
+    parts = list(parts_of(Part("network", network)))
+    if input_shape is not None:
+        parts.insert(0, Part("input_shape", nn.Unflatten(2, tuple(input_shape))))
+    check_parts(parts)
+    return _Writer(dt).graph(parts)
+
+
+class _Writer:
+    """The nodes and edges of a graph, and the nodes from which the next one receives its input."""
+
+    def __init__(self, dt: float) -> None:
+        self.dt = dt
+        self.nodes: dict[str, nir.NIRNode] = {}
+        self.edges: list[tuple[str, str]] = []
+        self.ends: list[str] = []
+        self.shape: tuple[int, ...] = ()
+        self.delay: NDArray[Any] | None = None  # (K, M), in steps
+        self.counts: dict[str, int] = {}
+
+    def graph(self, parts: Sequence[Part]) -> nir.NIRGraph:
+        metadata: dict[str, Any] = {}
+        for part in parts:
+            module = part.module
+            if isinstance(module, nn.Unflatten) and not self.nodes:
+                self.shape = tuple(module.unflattened_size)
+                continue
+            if isinstance(module, nn.Unflatten):
+                if tuple(module.unflattened_size) != self.shape:
+                    raise ValueError(f"{part}: expected no reshape of vectors to maps, which NIR lacks, got one")
+                continue
+            if isinstance(module, nn.Flatten) and not self.shape:
+                continue
+            if not self.nodes:
+                self.shape = self.shape or (_inputs_of(module),)
+                self.add("input", nir.Input({"input": np.array(self.shape)}), numbered=False)
+            if isinstance(module, nn.Flatten | modules.SRC | modules.Delay | nn.Linear | modules.LinearReadout):
+                self.flatten()
+            if isinstance(module, modules.SRCConv2d):
+                self.convolution(module)
+            elif isinstance(module, modules.SRC):
+                for layer in module.exported():
+                    self.weight(layer["weight"])
+                    self.neurons(layer, (len(layer["weight"]),))
+                    self.recurrence(part, layer)
+            elif isinstance(module, modules.Delay):
+                self.delay = _delays(part, module.width, module.exported(), "delays")
+            elif isinstance(module, nn.Linear):
+                self.weight(module.weight, module.bias)
+            elif isinstance(module, modules.LinearReadout):
+                self.weight(module.linear.weight, name="readout")
+                settings = {"kind": "linear", "alpha": module.alpha, "window": module.window}
+                metadata["readout"] = settings | {"bias": _array(module.linear.bias)}
+            elif isinstance(module, modules.LeakyReadout):
+                names = ("num_classes", "alpha", "inhibition", "temperature")
+                metadata["readout"] = {"kind": "votes", **{name: getattr(module, name) for name in names}}
+            elif not isinstance(module, nn.Flatten):
+                raise TypeError(f"{part}: expected layers of float neurons, got {type(module).__name__}")
+        if not self.nodes:
+            raise ValueError(f"{Part('network', nn.Sequential())}: expected at least one layer, got none")
+        self.add("output", nir.Output({"output": np.array(self.shape)}), numbered=False)
+        return nir.NIRGraph(self.nodes, self.edges, metadata)
+
+    def add(self, kind: str, node: nir.NIRNode, *, numbered: bool = True, ends: Sequence[str] | None = None) -> str:
+        """Add a node behind ``ends``, by default those of the graph, and make it the graph's end."""
+        name = f"{kind}_{self.counts.get(kind, 0)}" if numbered else kind
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.nodes[name] = node
+        self.edges += [(end, name) for end in (self.ends if ends is None else ends)]
+        self.ends = [name]
+        return name
+
+    def flatten(self) -> None:
+        if len(self.shape) == 3:
+            self.add("flatten", nir.Flatten({"input": np.array(self.shape)}, 0, -1))
+            self.shape = (prod(self.shape),)
+
+    def weight(self, weight: Tensor, bias: Tensor | None = None, name: str = "") -> None:
+        """Add weights, behind the delays that wait for them."""
+        delay, self.delay, before = self.delay, None, self.ends
+        taps = 1 if delay is None else delay.shape[1]
+        made = []
+        for tap in range(taps):
+            columns = _array(weight)[:, tap::taps]
+            node = nir.Linear(columns) if bias is None or tap else nir.Affine(columns, _array(bias))
+            ends = before
+            if delay is not None:
+                ends = [self.add("delay", nir.Delay(delay[:, tap] * self.dt), ends=before)]
+            made.append(self.add(name or type(node).__name__.lower(), node, numbered=not name, ends=ends))
+        self.ends, self.shape = made, (len(weight),)
+
+    def convolution(self, module: modules.SRCConv2d) -> None:
+        (layer,) = module.exported()
+        geometry = module.geometry(*self.shape[1:])
+        node = nir.Conv2d(
+            tuple(self.shape[1:]),
+            _array(layer["weight"]),
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.groups,
+            np.zeros(module.out_channels, np.float32),
+        )
+        # NIR derives other sizes for groups and for kernels that are not square.
+        node.input_type = {"input": np.array(self.shape)}
+        self.shape = (module.out_channels, *geometry[3:5])
+        node.output_type = {"output": np.array(self.shape)}
+        self.add("conv2d", node)
+        self.neurons(layer, self.shape)
+
+    def neurons(self, layer: dict[str, Tensor], shape: tuple[int, ...]) -> None:
+        found = {name: layer[name] for name in (*REQUIRED, "omega") if name in layer}
+        if "initial" in layer:
+            found |= dict(zip(STATE, layer["initial"], strict=True))
+        arrays = {
+            name: np.ascontiguousarray(np.broadcast_to(_array(x).reshape(-1, *[1] * (len(shape) - 1)), shape))
+            for name, x in found.items()
+        }
+        self.add("src", SRC(**arrays, dt=self.dt))
+
+    def recurrence(self, part: Part, layer: dict[str, Tensor]) -> None:
+        if "lateral" not in layer:
+            return
+        (neurons,) = self.ends
+        end = neurons
+        if "lateral_delays.first" in layer:
+            delay = _delays(part, part.module.delay_width, layer, "lateral_delays")
+            end = self.add("recurrent_delay", nir.Delay(delay[:, 0] * self.dt), ends=[end])
+        name = self.add("recurrent", nir.Linear(_array(layer["lateral"])), ends=[end])
+        self.edges.append((name, neurons))
+        self.ends = [neurons]
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = x.detach().cpu().numpy()
+    return array
+
+
+def _delays(part: Part, width: int, exported: dict[str, Tensor], name: str) -> NDArray[np.float64]:
+    """Delays in steps from their terms; with a width of 1 the second term's factor is the part of a step."""
+    if width != 1:
+        raise ValueError(f"{part}: expected delays with a width of 1, because NIR has no interpolation, got {width}")
+    steps = _array(exported[f"{name}.first"]).astype(float)
+    factors = exported.get(f"{name}.factors")
+    return steps if factors is None else steps + _array(factors)[..., 1]
+
+
+def _inputs_of(module: Any) -> int:
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    if isinstance(module, modules.LinearReadout):
+        return module.linear.in_features
+    if isinstance(module, modules.LeakyReadout):
+        return module.num_classes * module.neurons_per_class
+    inputs: int = module.inputs if isinstance(module, modules.Delay) else module.input_size
+    return inputs
+
+
+def read_graph(path: str | Path) -> nir.NIRGraph:
+    """Read a file that ``nir.write`` wrote, as ``nir.read`` does, with nodes :class:`srcell.nir.SRC`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is not a NIR graph, or has a node that is unknown here.
+
+    """
+    with h5py.File(path, "r") as file:
+        if "node" not in file:
+            raise ValueError(f"{path}: expected a NIR graph, got a file without one")
+        found = hdf2dict(file["node"])
+    if found.get("type") != "NIRGraph":
+        raise ValueError(f"{path}: expected a NIR graph, got {found.get('type')!r}")
+    return _graph_of(found, str(path))
+
+
+def _graph_of(found: dict[str, Any], place: str) -> nir.NIRGraph:
+    nodes = {}
+    for name, fields in found["nodes"].items():
+        kind = fields.get("type")
+        try:
+            if kind == "NIRGraph":
+                nodes[name] = _graph_of(fields, f"{place}: {name}")
+            else:
+                nodes[name] = SRC.from_dict(fields) if kind == "SRC" else nir.dict2NIRNode(fields)
+        except (AssertionError, TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"{place}: {name}: expected a node of NIR, got {kind!r}: {error}") from None
+    names = [tuple(x.decode() if isinstance(x, bytes) else x for x in edge) for edge in found["edges"]]
+    return nir.NIRGraph(nodes, names, found.get("metadata", {}), type_check=False)
+
+
+def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
+    """Convert a NIR graph to a network.
+
+    The graph must be a chain from one input to one output of weights (``Linear``, ``Affine``, ``Conv2d``), ``Flatten``
+    and :class:`srcell.nir.SRC`, with ``Delay`` before weights, and recurrent weights as :func:`to_graph` writes them.
+    A network that it wrote comes back with the same bits of every spike.
+
+    Args:
+        graph: the graph, from :func:`to_graph` or :func:`read_graph`.
+
+    Returns:
+        An ``nn.Sequential`` of ``SpikesOnly`` layers and delays, ``nn.Linear``, ``nn.Flatten(2)`` and a readout, on the
+        CPU. It takes (T, B, K); if the graph's input is a map, its first module unflattens K to (C, H, W).
+        :func:`srcell.export.export` exports it.
+
+    Raises:
+        TypeError: not a graph.
+        ValueError: a node or a connection that srcell's layers do not have; the message names the node.
+
+    Example:
+        >>> import srcell, torch
+        >>> from torch import nn
+        >>> from srcell.nir import from_graph, to_graph
+        >>> network = nn.Sequential(srcell.SpikesOnly(srcell.SRC(10, 20, lateral=True)), srcell.LinearReadout(20, 3))
+        >>> again, spikes = from_graph(to_graph(network, dt=0.001)), torch.rand(30, 4, 10).lt(0.2).float()
+        >>> bool((again[0](spikes) == network[0](spikes)).all())
+        True
+
+    """
+    if not isinstance(graph, nir.NIRGraph):
+        raise TypeError(f"graph: expected nir.NIRGraph, got {describe(graph)}")
+    return nn.Sequential(*_Reader(graph).modules())
+
+
+class _Branch(NamedTuple):
+    """Weights, and the delay before them in NIR's unit of time, between two nodes."""
+
+    delay: NDArray[Any] | None
+    name: str
+    node: nir.NIRNode
+
+
+class _Reader:
+    """Follows a graph from its input to its output."""
+
+    def __init__(self, graph: nir.NIRGraph) -> None:
+        self.graph = graph
+        inputs = [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)]
+        outputs = [name for name, node in graph.nodes.items() if isinstance(node, nir.Output)]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ValueError(f"graph: expected one input and one output, got {len(inputs)} and {len(outputs)}")
+        durations = {float(node.dt) for node in graph.nodes.values() if isinstance(node, SRC)}
+        if len(durations) != 1:
+            raise ValueError(f"graph: expected SRC nodes of one dt, got {sorted(durations)}")
+        graph.validate_structure()
+        (self.input,), (self.output,), (self.dt,) = inputs, outputs, durations
+        self.seen = {self.input}
+        self.shape = tuple(int(size) for size in graph.nodes[self.input].output_type["output"])
+
+    def modules(self) -> Iterator[nn.Module]:
+        at, readout = self.input, self.graph.metadata.get("readout")
+        if len(self.shape) == 3:
+            yield nn.Unflatten(2, self.shape)
+        while True:
+            after = self.after(at)
+            if after == [self.output]:
+                self.visit(self.output)
+                if readout is not None:
+                    yield self.votes(readout)
+                break
+            if len(after) == 1 and isinstance(self.graph.nodes[after[0]], nir.Flatten):
+                yield nn.Flatten(2)
+                at, self.shape = self.visit(after[0]), (prod(self.shape),)
+                continue
+            branches = [self.branch(name) for name in after]
+            targets = [self.after(branch.name) for branch in branches]
+            if not targets or len(targets[0]) != 1 or targets.count(targets[0]) != len(targets):
+                raise ValueError(f"{at}: expected all weights after it to lead to one node, got {targets}")
+            target = targets[0][0]
+            of_delay, weight = self.with_taps(at, branches)
+            yield from of_delay
+            node, bias = branches[0].node, _bias(branches[0].node)
+            if isinstance(node, nir.Conv2d) and (bias.any() or not isinstance(self.graph.nodes[target], SRC)):
+                raise ValueError(f"{branches[0].name}: expected an SRC node after it, and no bias, got another")
+            if isinstance(self.graph.nodes[target], SRC):
+                if bias.any():
+                    yield _linear(weight, bias)
+                    weight = torch.eye(len(weight), dtype=weight.dtype)
+                yield self.neurons(self.visit(target), node, weight)
+                at = target
+            elif target == self.output and readout is not None:
+                self.visit(target)
+                yield self.linear(readout, weight)
+                break
+            else:
+                yield _linear(weight, bias if isinstance(node, nir.Affine) else None)
+                at, self.shape = branches[0].name, (len(weight),)
+        if left := sorted(set(self.graph.nodes) - self.seen):
+            raise ValueError(f"{left[0]}: expected a chain from {self.input} to {self.output}, got a node beside it")
+
+    def visit(self, name: str) -> str:
+        if name in self.seen:
+            raise ValueError(f"{name}: expected a chain, got a second way to it")
+        self.seen.add(name)
+        return name
+
+    def after(self, name: str) -> list[str]:
+        """The nodes that receive a node's output, in the order of their edges, without its recurrent weights."""
+        found = [to for begin, to in self.graph.edges if begin == name]
+        return [to for to in found if to not in self.seen] if isinstance(self.graph.nodes[name], SRC) else found
+
+    def branch(self, name: str) -> _Branch:
+        node, delay = self.graph.nodes[self.visit(name)], None
+        if isinstance(node, nir.Delay):
+            delay, following = node.delay, self.after(name)
+            if len(following) != 1:
+                raise ValueError(f"{name}: expected one node after it, got {following}")
+            name = self.visit(following[0])
+            node = self.graph.nodes[name]
+        if not isinstance(node, WEIGHTS):
+            raise ValueError(
+                f"{name}: expected a Linear, Affine, Conv2d, Flatten or Delay node before an SRC node, got "
+                f"{type(node).__name__}"
+            )
+        return _Branch(delay, name, node)
+
+    def with_taps(self, at: str, branches: list[_Branch]) -> tuple[list[nn.Module], Tensor]:
+        """Parallel branches as one delay of several taps, if there is any delay, and the weight behind it."""
+        weights = [self.weight(branch) for branch in branches]
+        if len(branches) == 1 and branches[0].delay is None:
+            return [], torch.from_numpy(weights[0].copy())
+        if any(isinstance(branch.node, nir.Conv2d) for branch in branches):
+            raise ValueError(f"{at}: expected Linear nodes after several edges or a Delay, got a Conv2d node")
+        if len({weight.shape for weight in weights}) != 1 or any(_bias(branch.node).any() for branch in branches[1:]):
+            raise ValueError(f"{at}: expected parallel weights of one shape, and a bias in the first alone")
+        sources = weights[0].shape[1]
+        steps = [np.zeros(sources) if x.delay is None else self.steps(x.name, x.delay, sources) for x in branches]
+        most = int(np.ceil(max(step.max(initial=0) for step in steps)))
+        delay = modules.Delay(sources, most, taps=len(branches), learnable=False)
+        with torch.no_grad():
+            delay.delay.copy_(torch.from_numpy(np.stack(steps, 1)))
+        weight = np.stack(weights, 2).reshape(len(weights[0]), -1)
+        return [modules.SpikesOnly(delay)], torch.from_numpy(weight)
+
+    def weight(self, branch: _Branch) -> NDArray[Any]:
+        weight = np.asarray(branch.node.weight)
+        is_map = isinstance(branch.node, nir.Conv2d)
+        taken = weight.shape[1] * int(branch.node.groups) if is_map else weight.shape[1:]
+        if weight.dtype not in (np.float32, np.float64) or taken != (self.shape[0] if is_map else self.shape):
+            raise ValueError(
+                f"{branch.name}: expected weights of float32 or float64 for an input {self.shape}, got {weight.dtype} "
+                f"{weight.shape}"
+            )
+        return weight
+
+    def steps(self, name: str, delay: NDArray[Any], sources: int) -> NDArray[Any]:
+        """Delays in steps, rounded to float32: steps of that type come back from their product with dt."""
+        found = (np.asarray(delay, float) / self.dt).astype(np.float32)
+        if found.shape != (sources,) or not (found >= 0).all() or not (found <= MOST_DELAY).all():
+            raise ValueError(
+                f"{name}: expected {sources} delays from 0 to {MOST_DELAY} steps before it, got {found.shape} up to "
+                f"{found.max(initial=0):g} steps"
+            )
+        return found
+
+    def neurons(self, name: str, below: nir.NIRNode, weight: Tensor) -> nn.Module:
+        """The layer of an SRC node behind a weight."""
+        node, recurrent = self.graph.nodes[name], self.recurrence(name)
+        is_map = isinstance(below, nir.Conv2d)
+        self.shape = node.alpha.shape
+        if len(self.shape) != (3 if is_map else 1) or self.shape[0] != len(weight):
+            raise ValueError(
+                f"{name}: expected {len(weight)} neurons or channels, as its weights have, got {self.shape}"
+            )
+        fields = [field for field in (*REQUIRED, *OPTIONAL) if getattr(node, field) is not None]
+        values = {field: _per_channel(name, field, getattr(node, field), is_map) for field in fields}
+        options: dict[str, Any] = {field: _constant(values[field]) for field in fields if field in CONSTANTS}
+        if recurrent is not None and recurrent.delay is not None:
+            steps = self.steps(recurrent.name, recurrent.delay, len(weight))
+            options |= {"delay_hh": torch.from_numpy(steps), "max_delay": int(np.ceil(steps.max(initial=0)))}
+        state = torch.stack([values[field] for field in STATE]) if STATE[0] in fields else None
+        starts: list[dict[str, Any]] = [{}]
+        if state is not None:  # at rest, or somewhere else
+            starts = [{"initial_state": "rest"}, {"learn_initial_state": True, "recurrent_grad": recurrent is None}]
+        for start in starts:
+            layer = _layer(below, weight, recurrent, options | start)
+            suffix = "" if is_map else "_l0"
+            with torch.no_grad():
+                getattr(layer, f"bias{suffix}").copy_(values["bias"])
+                if layer.learn_initial_state and state is not None:
+                    for field, value in zip(STATE, state, strict=True):
+                        getattr(layer, f"{field.replace('_', '')}{suffix}").copy_(value)
+            if state is None or torch.equal(layer.exported()[0]["initial"], state):
+                break
+        return modules.SpikesOnly(layer)
+
+    def before(self, name: str) -> list[str]:
+        return [begin for begin, to in self.graph.edges if to == name]
+
+    def recurrence(self, name: str) -> _Branch | None:
+        """The weights that lead from a node back to it."""
+        back = [begin for begin in self.before(name) if begin not in self.seen]
+        if not back:
+            return None
+        if len(back) != 1 or not isinstance(node := self.graph.nodes[self.visit(back[0])], nir.Linear):
+            raise ValueError(f"{name}: expected one Linear node back to it, got {back}")
+        before, delay = self.before(back[0]), None
+        if len(before) == 1 and isinstance(of_delay := self.graph.nodes[before[0]], nir.Delay):
+            delay, before = of_delay.delay, self.before(self.visit(before[0]))
+        if before != [name] or node.weight.shape != (len(node.weight),) * 2:
+            raise ValueError(f"{back[0]}: expected square weights from {name} alone, got others, or from {before}")
+        return _Branch(delay, back[0], node)
+
+    def linear(self, readout: dict[str, Any], weight: Tensor) -> nn.Module:
+        if _text(readout.get("kind")) != "linear":
+            raise ValueError(f"metadata: expected a linear readout behind weights, got {readout.get('kind')!r}")
+        classes, neurons = weight.shape
+        alpha, window = _settings(readout, "alpha", "window")
+        made = modules.LinearReadout(neurons, classes, float(alpha), int(window))
+        with torch.no_grad():
+            made.linear.weight.copy_(weight)
+            made.linear.bias.copy_(torch.from_numpy(np.array(_settings(readout, "bias")[0])))
+        return made
+
+    def votes(self, readout: dict[str, Any]) -> nn.Module:
+        if _text(readout.get("kind")) != "votes":
+            raise ValueError(f"metadata: expected a readout of votes behind neurons, got {readout.get('kind')!r}")
+        classes, *rest = _settings(readout, "num_classes", "alpha", "inhibition", "temperature")
+        alpha, inhibition, temperature = (float(x) for x in rest)
+        return modules.LeakyReadout(int(classes), prod(self.shape) // int(classes), alpha, inhibition, temperature)
+
+
+def _settings(readout: dict[str, Any], *names: str) -> list[Any]:
+    if missing := [name for name in names if name not in readout]:
+        raise ValueError(f"metadata: expected a readout with {', '.join(names)}, got one without {missing[0]}")
+    return [readout[name] for name in names]
+
+
+def _layer(below: nir.NIRNode, weight: Tensor, recurrent: _Branch | None, options: dict[str, Any]) -> Any:
+    """A layer with these weights."""
+    options = options | {"dtype": weight.dtype}
+    if isinstance(below, nir.Conv2d):
+        groups, (height, width) = int(below.groups), weight.shape[2:]
+        options |= {name: _pair(getattr(below, name)) for name in ("stride", "padding", "dilation")}
+        layer: Any = modules.SRCConv2d(weight.shape[1] * groups, len(weight), (height, width), groups=groups, **options)
+    else:
+        layer = modules.SRC(weight.shape[1], len(weight), lateral=recurrent is not None, **options)
+    with torch.no_grad():
+        (layer.weight if isinstance(below, nir.Conv2d) else layer.weight_ih_l0).copy_(weight)
+        if recurrent is not None:
+            layer.weight_hh_l0.copy_(torch.from_numpy(np.array(recurrent.node.weight)))
+    return layer
+
+
+def _bias(node: nir.NIRNode) -> NDArray[Any]:
+    """The bias of weights; zeros without one."""
+    return np.asarray(getattr(node, "bias", np.zeros(1)))
+
+
+def _linear(weight: Tensor, bias: NDArray[Any] | None) -> nn.Linear:
+    made = nn.Linear(weight.shape[1], len(weight), bias=bias is not None, dtype=weight.dtype)
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if bias is not None:
+            made.bias.copy_(torch.from_numpy(np.array(bias)))
+    return made
+
+
+def _per_channel(name: str, field: str, array: NDArray[Any], is_map: bool) -> Tensor:
+    """A field's values (N,); of a map one for each channel, which its neurons must share."""
+    if not is_map:
+        return torch.from_numpy(np.array(array))
+    first = array[:, :1, :1]
+    if (array != first).any():
+        raise ValueError(f"{name}: expected one {field} for all neurons of a channel, got several")
+    return torch.from_numpy(np.array(first[:, 0, 0]))
+
+
+def _constant(values: Tensor) -> Tensor | float:
+    """A parameter as a layer takes it: one number if all neurons have the same."""
+    return float(values[0]) if bool((values == values[0]).all()) else values
+
+
+def _pair(value: Any) -> Any:
+    """A size of a convolution, from what a file has made of it."""
+    text = _text(value)
+    return text if isinstance(text, str) else tuple(int(x) for x in np.broadcast_to(value, 2))
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
