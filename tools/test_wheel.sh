@@ -11,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/env"
 "$work/env/bin/pip" install --quiet "srcell[test,nmnist,onnx,nir] @ file://$wheel" accelerate lightning onnxruntime tensorboard "$@"
-cp -r tests docs bench tools examples README.md CONTRIBUTING.md pyproject.toml "$work"
+cp -r tests docs bench tools examples README.md CONTRIBUTING.md CITATION.cff pyproject.toml "$work"
 cd "$work"
 env/bin/python -c 'import srcell; print({key: srcell.info()[key] for key in ("version", "isa", "thread_runtime", "torch")})'
 env/bin/python -m pytest -q -m "" --pyargs tests srcell
