@@ -40,14 +40,15 @@ def weights(*shape: int) -> Any:
     return nir.Linear(np.random.default_rng(0).normal(size=shape).astype(np.float32))
 
 
-def graph(*nodes: Any, readout: Any = None, more: Any = (), shape: tuple[int, ...] = (4,)) -> Any:
-    """A chain of nodes n0, n1, ... between an input and an output, with more edges."""
+def graph(*nodes: Any, readout: Any = None, more: Any = (), shape: Any = (4,), beside: Any = ()) -> Any:
+    """A chain of nodes n0, n1, ... between an input and an output, with more edges, and nodes beside it."""
     names = [f"n{k}" for k in range(len(nodes))]
     ends = nir.Input({"input": np.array(shape)}), nir.Output({"output": nodes[-1].output_type["output"]})
     chain = ["input", *names, "output"]
     edges = [*pairwise(chain), *more]
     metadata = {} if readout is None else {"readout": readout}
-    return nir.NIRGraph(dict(zip(chain, (ends[0], *nodes, ends[1]), strict=True)), edges, metadata, type_check=False)
+    every = dict(zip(chain, (ends[0], *nodes, ends[1]), strict=True)) | dict(beside)
+    return nir.NIRGraph(every, edges, metadata, type_check=False)
 
 
 @pytest.mark.parametrize("name", CONVERTED)
@@ -79,7 +80,9 @@ def test_learnt_initial_states_and_other_types_are_kept(options: dict[str, Any],
     layer = SRC(4, 6, learn_initial_state=True, initial_state="rest", dtype=dtype, **options)
     with torch.no_grad():
         layer.h0_l0 += 0.1
-    again = from_graph(to_graph(layer, dt=0.5))[0].layer
+    network = from_graph(to_graph(nn.Sequential(SpikesOnly(layer), LinearReadout(6, 3).to(dtype)), dt=0.5))
+    assert network(torch.rand(5, 2, 4, dtype=dtype)).dtype == dtype
+    again = network[0].layer
     spikes = torch.rand(30, 2, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
     with torch.no_grad():
         assert torch.equal(again(spikes)[0], layer(spikes)[0]) and layer(spikes)[0].any()
@@ -134,11 +137,18 @@ def endless() -> Any:
     return made
 
 
+def kernel(bias: float = 0.0) -> Any:
+    return nir.Conv2d((3, 3), np.ones((2, 1, 1, 1), np.float32), 1, 0, 1, 1, np.full(2, bias, np.float32))
+
+
 def of_channels() -> Any:
     alpha = np.full((2, 3, 3), 0.9, np.float32)
     alpha[0, 1, 1] = 0.8
-    kernel = nir.Conv2d((3, 3), np.ones((2, 1, 1, 1), np.float32), 1, 0, 1, 1, np.zeros(2, np.float32))
-    return graph(kernel, node(2, 3, 3, alpha=alpha), shape=(1, 3, 3))
+    return graph(kernel(), node(2, 3, 3, alpha=alpha), shape=(1, 3, 3))
+
+
+LINEAR = {"kind": "linear", "alpha": 1.0, "window": 5, "bias": np.zeros(3)}
+VOTES = {"kind": "votes", "num_classes": 3, "alpha": 1.0, "inhibition": 0.0, "temperature": 1.0}
 
 
 def called(function: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[[], Any]:
@@ -155,12 +165,30 @@ REFUSALS: list[Refusal] = [
         graph(weights(6, 4), node(6), weights(5, 6), node(5, dt=0.1)))),
     Message("n0: expected a Linear, Affine, Conv2d, Flatten or Delay node before an SRC node, got LIF",
             lambda: from_graph(graph(LIF, node(6), shape=(6,)))),
-    Message(r"n0: expected weights of float32 or float64 for an input \(4,\), got int64 \(6, 4\)", lambda: from_graph(
-        graph(nir.Linear(np.ones((6, 4), int)), node(6)))),
-    Message(r"n0: expected weights of float32 or float64 for an input \(4,\), got float32 \(6, 5\)",
-            lambda: from_graph(graph(weights(6, 5), node(6)))),
-    Message(r"n1: expected 6 neurons or channels, as its weights have, got \(5,\)",
+    *(
+        Message("graph: expected weights and SRC nodes of float32, or of float64, got", called(
+            from_graph, graph(nir.Linear(np.ones((6, 4), dtype)), node(6)))) for dtype in (int, np.float64, ">f4")
+    ),
+    *(
+        Message(rf"n0: expected weights for an input \(4,\), got \({n}, {k}\)", called(
+            from_graph, graph(weights(n, k), node(n)))) for n, k in ((6, 5), (0, 4))
+    ),
+    Message(r"n0: expected a bias \(6,\), got \(5,\)", lambda: from_graph(
+        graph(nir.Affine(weights(6, 4).weight, np.ones(5, np.float32)), node(6)))),
+    Message(r"n1: expected neurons of shape \(6,\), as its weights give, got \(5,\)",
             lambda: from_graph(graph(weights(6, 4), node(5)))),
+    Message(r"n1: expected neurons of shape \(2, 3, 3\), as its weights give, got \(2, 4, 4\)", lambda: from_graph(
+        graph(kernel(), node(2, 4, 4), shape=(1, 3, 3)))),
+    Message("n0: expected a Conv2d node without bias before SRC, got a bias", lambda: from_graph(
+        graph(kernel(bias=1.0), node(2, 3, 3), shape=(1, 3, 3)))),
+    Message("n0: expected a Conv2d node without bias before SRC, got n1 after it", lambda: from_graph(
+        graph(kernel(), weights(6, 18), node(6), shape=(1, 3, 3)))),
+    Message("n1: expected finite numbers, got bias with others", lambda: from_graph(
+        graph(weights(6, 4), node(6, bias=np.full(6, np.nan, np.float32))))),
+    Message(r"n1: alpha: expected values in \[0, 1\]", lambda: from_graph(
+        graph(weights(6, 4), node(6, alpha=np.full(6, 2, np.float32))))),
+    Message("input: expected a shape .K,. or .C, H, W., got", lambda: from_graph(
+        graph(weights(6, 4), node(6), shape=(2, 2)))),
     Message("n1: expected one alpha for all neurons of a channel, got several", lambda: from_graph(of_channels())),
     Message("n1: expected 4 delays from 0 to 65535 steps before it, got", lambda: from_graph(
         graph(nir.Delay(np.full(4, -0.1)), weights(6, 4), node(6)))),
@@ -176,16 +204,35 @@ REFUSALS: list[Refusal] = [
     Message("back: expected square weights from n1 alone, got others", lambda: from_graph(loop(weights(6, 5)))),
     Message("Edge .'n1', 'nowhere'. references destination node 'nowhere'", lambda: from_graph(
         graph(weights(6, 4), node(6), more=[("n1", "nowhere")]))),
-    Message("n0: expected a chain, got a second way to it", lambda: from_graph(endless())),
-    Message("metadata: expected a linear readout behind weights, got 'votes'", lambda: from_graph(
-        graph(weights(6, 4), node(6), weights(3, 6), readout={"kind": "votes"}))),
-    Message("metadata: expected a readout of votes behind neurons, got 'linear'", lambda: from_graph(
-        graph(weights(6, 4), node(6), readout={"kind": "linear"}))),
-    Message("metadata: expected a readout with alpha, window, got one without window", lambda: from_graph(
-        graph(weights(6, 4), node(6), weights(3, 6), readout={"kind": "linear", "alpha": 1.0}))),
+    Message("n0: expected a chain, got a second path to it", lambda: from_graph(endless())),
+    *(
+        Message(f"metadata: expected {message}", called(from_graph, graph(
+            weights(6, 4), node(6), *ending, readout=readout))) for ending, readout, message in (
+            ([weights(3, 6)], {"kind": "votes"}, "a readout of kind 'linear' here, got 'votes'"),
+            ([], {"kind": "linear"}, "a readout of kind 'votes' here, got 'linear'"),
+            ([], "votes", "a readout of kind 'votes' here, got 'str'"),
+            ([weights(3, 6)], {"kind": "linear", "alpha": 1.0}, "a readout with alpha, window, bias, got no window"),
+            ([weights(3, 6)], LINEAR | {"window": 5.7}, "a whole number as window, got 5.7"),
+            ([weights(3, 6)], LINEAR | {"alpha": "1"}, "a number as alpha, got 1"),
+            ([weights(3, 6)], LINEAR | {"bias": np.zeros(4)}, r"a bias .3,. of the readout, got .4,."),
+            ([], VOTES | {"num_classes": 0}, "a number of classes that divides 6 neurons, got 0"),
+            ([], VOTES | {"num_classes": 4}, "a number of classes that divides 6 neurons, got 4"),
+        )
+    ),
+    Message("n2: expected a Linear node before a readout, got a bias", lambda: from_graph(graph(
+        weights(6, 4), node(6), nir.Affine(weights(3, 6).weight, np.ones(3, np.float32)), readout=LINEAR))),
+    *(
+        Message(f"{begin}: expected a chain from input to output, got an edge to {to} beside it", called(
+            from_graph, graph(weights(6, 4), node(6), weights(6, 6), node(6), more=[
+                ("n1", "back"), ("back", "n1"), (begin, to)], beside={"back": weights(6, 6)})))
+        for begin, to in (("n3", "n0"), ("n3", "n2"), ("back", "n2"))
+    ),
     Message("dt: expected a finite duration above 0, got 0", lambda: to_graph(SRC(3, 4), dt=0)),
     Message("network.0.layer .IntegerSRC.: expected layers of float neurons", lambda: to_graph(
         made("integers")[0], dt=1.0), TypeError),
+    Message("network .SRC.: expected weights of float32 or float64, got torch.float16", lambda: to_graph(
+        SRC(3, 4, dtype=torch.float16), dt=1.0)),
+    Message("input_shape: expected .C, H, W., got", lambda: to_graph(SRC(3, 4), dt=1.0, input_shape=(4, 4))),
     *(
         Message(r".*expected delays with a width of 1, because NIR has no interpolation, got 2",
                 called(to_graph, NETWORKS[name](), dt=1.0)) for name in WIDE
@@ -194,6 +241,7 @@ REFUSALS: list[Refusal] = [
     Message(r"rs: expected shape \(3,\), as alpha has, got \(2,\)", lambda: node(3, rs=np.ones(2))),
     Message("i_0, h_0 and hs_0: expected all three or none, got h_0", lambda: node(3, h_0=np.ones(3))),
     Message("dt: expected a finite duration above 0, got -1", lambda: node(3, dt=-1)),
+    Message("dt: expected a number, got ndarray", lambda: node(3, dt=np.ones(1)), TypeError),
 ]  # fmt: skip
 
 
@@ -203,29 +251,61 @@ def test_wrong_arguments_are_named(refusal: Refusal) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", None])
-def test_files_that_are_no_graphs_are_refused(content: bytes | None, tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    path = tmp_path / "net.nir"
-    if content is None:
-        with h5py.File(path, "w") as file:
-            file["version"] = "1.0"
-    else:
-        path.write_bytes(content)
-    with pytest.raises(ValueError if content is None else OSError):
-        read_graph(path)
+def test_files_that_are_not_hdf5_are_refused(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "net.nir").write_bytes(content)
     with pytest.raises(OSError):
-        read_graph(tmp_path / "missing.nir")
+        read_graph(tmp_path / "net.nir")
 
 
-def test_an_unknown_node_in_a_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("node", None),
+        ("node", 3),
+        ("node/nodes", None),
+        ("node/nodes", 3),
+        ("node/edges", None),
+        ("node/edges", "n0"),
+        ("node/type", "SRC"),
+        ("node/nodes/n0", 3),
+        ("node/nodes/n0/weight", "text"),
+        ("node/nodes/n1/type", "Oscillator"),
+        ("node/nodes/n1/alpha", None),
+        ("node/nodes/n1/more", 3),
+        ("node/nodes/n1/dt", np.ones(1)),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(place: str, value: Any, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "net.nir"
     nir.write(path, graph(weights(6, 4), node(6)))
+    assert len(from_graph(read_graph(path))) == 1
     with h5py.File(path, "r+") as file:
-        del file["node/nodes/n1/type"]
-        file["node/nodes/n1/type"] = "Oscillator"
-    with pytest.raises(ValueError, match="n1: expected a node of NIR, got 'Oscillator'"):
+        if place in file:
+            del file[place]
+        if value is not None:
+            file[place] = value
+    with pytest.raises(ValueError, match=r"net.nir.*: expected a (NIR graph|node of NIR).*, got"):
         read_graph(path)
+
+
+def test_a_group_inside_itself_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "net.nir", "w") as file:
+        group = file.create_group("node")
+        group["node"] = group
+    with pytest.raises(ValueError, match="groups that contain themselves"):
+        read_graph(tmp_path / "net.nir")
+
+
+def test_types_of_convolutions_are_right_in_a_file(tmp_path: Path) -> None:
+    """With groups and kernels that are not square."""
+    layer = SRCConv2d(4, 6, (3, 1), groups=2, padding=(0, 1))
+    written = to_graph(layer, dt=0.001, input_shape=(4, 6, 4))
+    nir.write(tmp_path / "net.nir", written)
+    read = read_graph(tmp_path / "net.nir")
+    assert read.check_types() and read.nodes["conv2d_0"].output_type["output"].tolist() == [6, 4, 6]
 
 
 def test_nested_sequences_and_readouts_are_written() -> None:

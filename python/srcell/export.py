@@ -89,7 +89,7 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
 
     parts = list(parts_of(Part("network", network)))
     if input_shape is not None:
-        parts.insert(0, Part("input_shape", _unflatten(input_shape)))
+        parts.insert(0, Part("input_shape", as_unflatten(input_shape)))
     computing = check_parts(parts)
     layers, linear = exported_layers(computing)
     if not layers:
@@ -199,7 +199,7 @@ def _refusal_of(part: Part) -> Exception:
     )
 
 
-def _unflatten(input_shape: Sequence[int]) -> nn.Unflatten:
+def as_unflatten(input_shape: Sequence[int]) -> nn.Unflatten:
     """The input's shape as the module that gives the runtime's input that shape."""
     if not isinstance(input_shape, Sequence) or len(input_shape) != 3:
         raise ValueError(f"input_shape: expected (C, H, W), got {input_shape!r}")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .. import layers as modules
 from .._arguments import describe
 from .._extras import extra
-from ..export import Part, check_parts, parts_of
+from ..export import Part, as_unflatten, check_parts, parts_of
 from ..functional.terms import MOST_DELAY
 from .node import OPTIONAL, REQUIRED, SRC
 from .recordings import check_dt
@@ -26,24 +26,28 @@ from .recordings import check_dt
 with extra("nir"):
     import h5py
     import nir
+    from nir.ir.utils import calculate_conv_output
     from nir.serialization import hdf2dict
 
 WEIGHTS = (nir.Linear, nir.Affine, nir.Conv2d)
 STATE = OPTIONAL[1:]
+DTYPES = (torch.float32, torch.float64)
 CONSTANTS = (*REQUIRED[:-1], "omega")  # without the bias
+# The settings of a readout in a graph's metadata, by its kind.
+SETTINGS = {"linear": ("alpha", "window", "bias"), "votes": ("num_classes", "alpha", "inhibition", "temperature")}
 
 
 def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None = None) -> nir.NIRGraph:
     """Convert a network to a NIR graph, in which each layer of neurons is a node :class:`srcell.nir.SRC`.
 
     Weights are ``Linear``, ``Affine`` or ``Conv2d`` nodes before it. Recurrent weights are a ``Linear`` node from a
-    node back to itself, through a ``Delay`` if they have delays; this edge carries the spikes of the step before.
+    node back to itself, through a ``Delay`` if they have delays; this edge carries the spikes of step t-1.
     Several taps of an input are parallel ``Delay`` and ``Linear`` nodes, whose sum the next node receives. Delays are
     in NIR's unit of time: steps times ``dt``. NIR has no leaky sum in steps, so a readout's settings are in the
     graph's ``metadata["readout"]``, and its weight is the last ``Linear`` node. Dropout is left out.
 
     Args:
-        network: what :func:`srcell.export.export` exports, of float neurons, in any dtype of weights.
+        network: what :func:`srcell.export.export` exports, of float neurons, in float32 or float64.
         dt: duration of a step, above 0; NIR counts in seconds.
         input_shape: (C, H, W) of the input, if a convolution comes first; a classifier knows it.
 
@@ -52,8 +56,8 @@ def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None
 
     Raises:
         TypeError: as :func:`srcell.export.export`, and for layers of integer neurons.
-        ValueError: as :func:`srcell.export.export`; a ``dt`` that is not above 0; delays with an interpolation wider
-            than a step; a reshape in the middle of the network.
+        ValueError: as :func:`srcell.export.export`; a ``dt`` that is not above 0; weights in half precision; delays
+            with an interpolation wider than a step; a reshape of vectors to maps in the middle of the network.
 
     Example:
         >>> import srcell
@@ -68,7 +72,7 @@ def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None
     dt = check_dt(dt)
     parts = list(parts_of(Part("network", network)))
     if input_shape is not None:
-        parts.insert(0, Part("input_shape", nn.Unflatten(2, tuple(input_shape))))
+        parts.insert(0, Part("input_shape", as_unflatten(input_shape)))
     check_parts(parts)
     return _Writer(dt).graph(parts)
 
@@ -89,6 +93,8 @@ class _Writer:
         metadata: dict[str, Any] = {}
         for part in parts:
             module = part.module
+            if (weight := next(module.parameters(), None)) is not None and weight.dtype not in DTYPES:
+                raise ValueError(f"{part}: expected weights of float32 or float64, got {weight.dtype}")
             if isinstance(module, nn.Unflatten) and not self.nodes:
                 self.shape = tuple(module.unflattened_size)
                 continue
@@ -106,12 +112,14 @@ class _Writer:
             if isinstance(module, modules.SRCConv2d):
                 self.convolution(module)
             elif isinstance(module, modules.SRC):
-                for layer in module.exported():
+                for number, layer in enumerate(module.exported()):
                     self.weight(layer["weight"])
                     self.neurons(layer, (len(layer["weight"]),))
-                    self.recurrence(part, layer)
+                    if module.lateral:
+                        delay = getattr(module, f"delay_hh_l{number}") if module.delayed else None
+                        self.recurrence(layer["lateral"], None if delay is None else _steps(part, module, delay))
             elif isinstance(module, modules.Delay):
-                self.delay = _delays(part, module.width, module.exported(), "delays")
+                self.delay = _steps(part, module, module.delay)
             elif isinstance(module, nn.Linear):
                 self.weight(module.weight, module.bias)
             elif isinstance(module, modules.LinearReadout):
@@ -119,8 +127,7 @@ class _Writer:
                 settings = {"kind": "linear", "alpha": module.alpha, "window": module.window}
                 metadata["readout"] = settings | {"bias": _array(module.linear.bias)}
             elif isinstance(module, modules.LeakyReadout):
-                names = ("num_classes", "alpha", "inhibition", "temperature")
-                metadata["readout"] = {"kind": "votes", **{name: getattr(module, name) for name in names}}
+                metadata["readout"] = {"kind": "votes", **{name: getattr(module, name) for name in SETTINGS["votes"]}}
             elif not isinstance(module, nn.Flatten):
                 raise TypeError(f"{part}: expected layers of float neurons, got {type(module).__name__}")
         if not self.nodes:
@@ -158,7 +165,6 @@ class _Writer:
 
     def convolution(self, module: modules.SRCConv2d) -> None:
         (layer,) = module.exported()
-        geometry = module.geometry(*self.shape[1:])
         node = nir.Conv2d(
             tuple(self.shape[1:]),
             _array(layer["weight"]),
@@ -168,10 +174,7 @@ class _Writer:
             module.groups,
             np.zeros(module.out_channels, np.float32),
         )
-        # NIR derives other sizes for groups and for kernels that are not square.
-        node.input_type = {"input": np.array(self.shape)}
-        self.shape = (module.out_channels, *geometry[3:5])
-        node.output_type = {"output": np.array(self.shape)}
+        self.shape = _set_types(node)
         self.add("conv2d", node)
         self.neurons(layer, self.shape)
 
@@ -185,15 +188,13 @@ class _Writer:
         }
         self.add("src", SRC(**arrays, dt=self.dt))
 
-    def recurrence(self, part: Part, layer: dict[str, Tensor]) -> None:
-        if "lateral" not in layer:
-            return
+    def recurrence(self, weight: Tensor, delay: NDArray[Any] | None) -> None:
         (neurons,) = self.ends
         end = neurons
-        if "lateral_delays.first" in layer:
-            delay = _delays(part, part.module.delay_width, layer, "lateral_delays")
-            end = self.add("recurrent_delay", nir.Delay(delay[:, 0] * self.dt), ends=[end])
-        name = self.add("recurrent", nir.Linear(_array(layer["lateral"])), ends=[end])
+        if delay is not None:
+            every = np.broadcast_to(delay.reshape(-1), len(weight))
+            end = self.add("recurrent_delay", nir.Delay(every * self.dt), ends=[end])
+        name = self.add("recurrent", nir.Linear(_array(weight)), ends=[end])
         self.edges.append((name, neurons))
         self.ends = [neurons]
 
@@ -203,13 +204,23 @@ def _array(x: Tensor) -> NDArray[Any]:
     return array
 
 
-def _delays(part: Part, width: int, exported: dict[str, Tensor], name: str) -> NDArray[np.float64]:
-    """Delays in steps from their terms; with a width of 1 the second term's factor is the part of a step."""
+def _steps(part: Part, module: Any, delay: Tensor) -> NDArray[np.float64]:
+    """The delays of a module in steps, as they act."""
+    width = module.width if isinstance(module, modules.Delay) else module.delay_width
     if width != 1:
         raise ValueError(f"{part}: expected delays with a width of 1, because NIR has no interpolation, got {width}")
-    steps = _array(exported[f"{name}.first"]).astype(float)
-    factors = exported.get(f"{name}.factors")
-    return steps if factors is None else steps + _array(factors)[..., 1]
+    steps: NDArray[np.float64] = _array(delay.clamp(0, module.max_delay)).astype(float)
+    return steps
+
+
+def _set_types(node: nir.Conv2d) -> tuple[int, ...]:
+    """Correct the types of a convolution, which NIR derives wrongly with groups or kernels that are not square."""
+    kernel, (height, width) = node.weight.shape[2:], (int(size) for size in node.input_shape)
+    out = calculate_conv_output((height, width), node.padding, node.dilation, kernel, node.stride)
+    shape = (len(node.weight), *(int(size) for size in out))
+    node.input_type = {"input": np.array([node.weight.shape[1] * int(node.groups), height, width])}
+    node.output_type = {"output": np.array(shape)}
+    return shape
 
 
 def _inputs_of(module: Any) -> int:
@@ -235,35 +246,43 @@ def read_graph(path: str | Path) -> nir.NIRGraph:
 
     """
     with h5py.File(path, "r") as file:
-        if "node" not in file:
+        if not isinstance(file.get("node"), h5py.Group):
             raise ValueError(f"{path}: expected a NIR graph, got a file without one")
-        found = hdf2dict(file["node"])
-    if found.get("type") != "NIRGraph":
-        raise ValueError(f"{path}: expected a NIR graph, got {found.get('type')!r}")
+        try:
+            found = hdf2dict(file["node"])
+        except RecursionError:
+            raise ValueError(f"{path}: expected a NIR graph, got groups that contain themselves") from None
     return _graph_of(found, str(path))
 
 
 def _graph_of(found: dict[str, Any], place: str) -> nir.NIRGraph:
-    nodes = {}
-    for name, fields in found["nodes"].items():
-        kind = fields.get("type")
+    nodes, metadata = found.get("nodes"), found.get("metadata")
+    edges: Any = found.get("edges")
+    if found.get("type") != "NIRGraph" or not isinstance(nodes, dict) or np.ndim(edges) not in (1, 2):
+        raise ValueError(f"{place}: expected a NIR graph of nodes and edges, got {found.get('type')!r}")
+    made = {}
+    for name, fields in nodes.items():
+        kind = fields.get("type") if isinstance(fields, dict) else type(fields).__name__
         try:
             if kind == "NIRGraph":
-                nodes[name] = _graph_of(fields, f"{place}: {name}")
-            else:
-                nodes[name] = SRC.from_dict(fields) if kind == "SRC" else nir.dict2NIRNode(fields)
-        except (AssertionError, TypeError, ValueError, KeyError) as error:
+                made[name] = _graph_of(fields, f"{place}: {name}")
+                continue
+            made[name] = SRC.from_dict(fields) if kind == "SRC" else nir.dict2NIRNode(fields)
+            if kind == "Conv2d":
+                _set_types(made[name])
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{place}: {name}: expected a node of NIR, got {kind!r}: {error}") from None
-    names = [tuple(x.decode() if isinstance(x, bytes) else x for x in edge) for edge in found["edges"]]
-    return nir.NIRGraph(nodes, names, found.get("metadata", {}), type_check=False)
+    names = [tuple(x.decode() if isinstance(x, bytes) else x for x in edge) for edge in np.reshape(edges, (-1, 2))]
+    return nir.NIRGraph(made, names, metadata if isinstance(metadata, dict) else {}, type_check=False)
 
 
 def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
     """Convert a NIR graph to a network.
 
     The graph must be a chain from one input to one output of weights (``Linear``, ``Affine``, ``Conv2d``), ``Flatten``
-    and :class:`srcell.nir.SRC`, with ``Delay`` before weights, and recurrent weights as :func:`to_graph` writes them.
-    A network that it wrote comes back with the same bits of every spike.
+    and :class:`srcell.nir.SRC`, with ``Delay`` before weights, and recurrent weights as :func:`to_graph` writes them,
+    all in float32 or all in float64. A network that it wrote comes back with the same bits of every spike; in float64
+    only if its delays are whole.
 
     Args:
         graph: the graph, from :func:`to_graph` or :func:`read_graph`.
@@ -271,7 +290,7 @@ def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
     Returns:
         An ``nn.Sequential`` of ``SpikesOnly`` layers and delays, ``nn.Linear``, ``nn.Flatten(2)`` and a readout, on the
         CPU. It takes (T, B, K); if the graph's input is a map, its first module unflattens K to (C, H, W).
-        :func:`srcell.export.export` exports it.
+        :func:`srcell.export.export` exports it, unless its last weights have delays.
 
     Raises:
         TypeError: not a graph.
@@ -309,13 +328,19 @@ class _Reader:
         outputs = [name for name, node in graph.nodes.items() if isinstance(node, nir.Output)]
         if len(inputs) != 1 or len(outputs) != 1:
             raise ValueError(f"graph: expected one input and one output, got {len(inputs)} and {len(outputs)}")
+        graph.validate_structure()
         durations = {float(node.dt) for node in graph.nodes.values() if isinstance(node, SRC)}
         if len(durations) != 1:
             raise ValueError(f"graph: expected SRC nodes of one dt, got {sorted(durations)}")
-        graph.validate_structure()
-        (self.input,), (self.output,), (self.dt,) = inputs, outputs, durations
-        self.seen = {self.input}
-        self.shape = tuple(int(size) for size in graph.nodes[self.input].output_type["output"])
+        dtypes = {array.dtype for node in graph.nodes.values() for array in _numbers(node)}
+        if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
+            raise ValueError(f"graph: expected weights and SRC nodes of float32, or of float64, got {sorted(dtypes)}")
+        (self.input,), (self.output,), (self.dt,), (self.dtype,) = inputs, outputs, durations, dtypes
+        self.seen, self.used = {self.input}, set[tuple[str, str]]()
+        size = graph.nodes[self.input].output_type["output"]
+        if size is None or np.shape(size) not in ((1,), (3,)):
+            raise ValueError(f"{self.input}: expected a shape (K,) or (C, H, W), got {size}")
+        self.shape = tuple(int(x) for x in size)
 
     def modules(self) -> Iterator[nn.Module]:
         at, readout = self.input, self.graph.metadata.get("readout")
@@ -326,7 +351,7 @@ class _Reader:
             if after == [self.output]:
                 self.visit(self.output)
                 if readout is not None:
-                    yield self.votes(readout)
+                    yield self.votes(_settings(readout, "votes"))
                 break
             if len(after) == 1 and isinstance(self.graph.nodes[after[0]], nir.Flatten):
                 yield nn.Flatten(2)
@@ -340,34 +365,46 @@ class _Reader:
             of_delay, weight = self.with_taps(at, branches)
             yield from of_delay
             node, bias = branches[0].node, _bias(branches[0].node)
-            if isinstance(node, nir.Conv2d) and (bias.any() or not isinstance(self.graph.nodes[target], SRC)):
-                raise ValueError(f"{branches[0].name}: expected an SRC node after it, and no bias, got another")
-            if isinstance(self.graph.nodes[target], SRC):
+            before_neurons = isinstance(self.graph.nodes[target], SRC)
+            if isinstance(node, nir.Conv2d) and (bias.any() or not before_neurons):
+                got = "a bias" if before_neurons else f"{target} after it"
+                raise ValueError(f"{branches[0].name}: expected a Conv2d node without bias before SRC, got {got}")
+            if before_neurons:
                 if bias.any():
                     yield _linear(weight, bias)
                     weight = torch.eye(len(weight), dtype=weight.dtype)
                 yield self.neurons(self.visit(target), node, weight)
                 at = target
             elif target == self.output and readout is not None:
+                if bias.any():
+                    raise ValueError(f"{branches[0].name}: expected a Linear node before a readout, got a bias")
                 self.visit(target)
-                yield self.linear(readout, weight)
+                yield self.linear(_settings(readout, "linear"), weight)
                 break
             else:
                 yield _linear(weight, bias if isinstance(node, nir.Affine) else None)
                 at, self.shape = branches[0].name, (len(weight),)
         if left := sorted(set(self.graph.nodes) - self.seen):
             raise ValueError(f"{left[0]}: expected a chain from {self.input} to {self.output}, got a node beside it")
+        if more := [edge for edge in self.graph.edges if tuple(edge) not in self.used]:
+            begin, to = more[0]
+            raise ValueError(
+                f"{begin}: expected a chain from {self.input} to {self.output}, got an edge to {to} beside it"
+            )
 
     def visit(self, name: str) -> str:
         if name in self.seen:
-            raise ValueError(f"{name}: expected a chain, got a second way to it")
+            raise ValueError(f"{name}: expected a chain, got a second path to it")
         self.seen.add(name)
         return name
 
     def after(self, name: str) -> list[str]:
         """The nodes that receive a node's output, in the order of their edges, without its recurrent weights."""
         found = [to for begin, to in self.graph.edges if begin == name]
-        return [to for to in found if to not in self.seen] if isinstance(self.graph.nodes[name], SRC) else found
+        if isinstance(self.graph.nodes[name], SRC):
+            found = [to for to in found if to not in self.seen]
+        self.used |= {(name, to) for to in found}
+        return found
 
     def branch(self, name: str) -> _Branch:
         node, delay = self.graph.nodes[self.visit(name)], None
@@ -403,19 +440,19 @@ class _Reader:
         return [modules.SpikesOnly(delay)], torch.from_numpy(weight)
 
     def weight(self, branch: _Branch) -> NDArray[Any]:
-        weight = np.asarray(branch.node.weight)
+        weight: NDArray[Any] = branch.node.weight
         is_map = isinstance(branch.node, nir.Conv2d)
-        taken = weight.shape[1] * int(branch.node.groups) if is_map else weight.shape[1:]
-        if weight.dtype not in (np.float32, np.float64) or taken != (self.shape[0] if is_map else self.shape):
-            raise ValueError(
-                f"{branch.name}: expected weights of float32 or float64 for an input {self.shape}, got {weight.dtype} "
-                f"{weight.shape}"
-            )
+        taken = (weight.shape[1] * int(branch.node.groups), *self.shape[1:]) if is_map else weight.shape[1:]
+        if not weight.size or weight.ndim != (4 if is_map else 2) or taken != self.shape:
+            raise ValueError(f"{branch.name}: expected weights for an input {self.shape}, got {weight.shape}")
+        if (bias := _bias(branch.node)).shape not in ((1,), (len(weight),)):
+            raise ValueError(f"{branch.name}: expected a bias ({len(weight)},), got {bias.shape}")
         return weight
 
     def steps(self, name: str, delay: NDArray[Any], sources: int) -> NDArray[Any]:
-        """Delays in steps, rounded to float32: steps of that type come back from their product with dt."""
-        found = (np.asarray(delay, float) / self.dt).astype(np.float32)
+        """Delays in steps: what is near a whole number is whole, for a product with dt and a quotient are rounded."""
+        found = np.asarray(delay, float) / self.dt
+        found = np.where(abs(found - np.rint(found)) <= 1e-12 * abs(found), np.rint(found), found).astype(self.dtype)
         if found.shape != (sources,) or not (found >= 0).all() or not (found <= MOST_DELAY).all():
             raise ValueError(
                 f"{name}: expected {sources} delays from 0 to {MOST_DELAY} steps before it, got {found.shape} up to "
@@ -427,23 +464,27 @@ class _Reader:
         """The layer of an SRC node behind a weight."""
         node, recurrent = self.graph.nodes[name], self.recurrence(name)
         is_map = isinstance(below, nir.Conv2d)
-        self.shape = node.alpha.shape
-        if len(self.shape) != (3 if is_map else 1) or self.shape[0] != len(weight):
-            raise ValueError(
-                f"{name}: expected {len(weight)} neurons or channels, as its weights have, got {self.shape}"
-            )
+        shape = tuple(int(size) for size in below.output_type["output"]) if is_map else (len(weight),)
+        if node.alpha.shape != shape:
+            raise ValueError(f"{name}: expected neurons of shape {shape}, as its weights give, got {node.alpha.shape}")
+        self.shape = shape
         fields = [field for field in (*REQUIRED, *OPTIONAL) if getattr(node, field) is not None]
+        if wrong := [field for field in fields if not np.isfinite(getattr(node, field)).all()]:
+            raise ValueError(f"{name}: expected finite numbers, got {wrong[0]} with others")
         values = {field: _per_channel(name, field, getattr(node, field), is_map) for field in fields}
         options: dict[str, Any] = {field: _constant(values[field]) for field in fields if field in CONSTANTS}
         if recurrent is not None and recurrent.delay is not None:
             steps = self.steps(recurrent.name, recurrent.delay, len(weight))
-            options |= {"delay_hh": torch.from_numpy(steps), "max_delay": int(np.ceil(steps.max(initial=0)))}
+            options |= {"delay_hh": torch.from_numpy(steps), "max_delay": int(np.ceil(steps.max()))}
         state = torch.stack([values[field] for field in STATE]) if STATE[0] in fields else None
         starts: list[dict[str, Any]] = [{}]
         if state is not None:  # at rest, or somewhere else
             starts = [{"initial_state": "rest"}, {"learn_initial_state": True, "recurrent_grad": recurrent is None}]
         for start in starts:
-            layer = _layer(below, weight, recurrent, options | start)
+            try:
+                layer = _layer(below, weight, recurrent, options | start)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
             suffix = "" if is_map else "_l0"
             with torch.no_grad():
                 getattr(layer, f"bias{suffix}").copy_(values["bias"])
@@ -462,38 +503,58 @@ class _Reader:
         back = [begin for begin in self.before(name) if begin not in self.seen]
         if not back:
             return None
+        self.used |= {(name, back[0]), (back[0], name)}
         if len(back) != 1 or not isinstance(node := self.graph.nodes[self.visit(back[0])], nir.Linear):
             raise ValueError(f"{name}: expected one Linear node back to it, got {back}")
         before, delay = self.before(back[0]), None
         if len(before) == 1 and isinstance(of_delay := self.graph.nodes[before[0]], nir.Delay):
+            self.used |= {(name, before[0]), (before[0], back[0])}
             delay, before = of_delay.delay, self.before(self.visit(before[0]))
         if before != [name] or node.weight.shape != (len(node.weight),) * 2:
             raise ValueError(f"{back[0]}: expected square weights from {name} alone, got others, or from {before}")
         return _Branch(delay, back[0], node)
 
-    def linear(self, readout: dict[str, Any], weight: Tensor) -> nn.Module:
-        if _text(readout.get("kind")) != "linear":
-            raise ValueError(f"metadata: expected a linear readout behind weights, got {readout.get('kind')!r}")
+    def linear(self, settings: dict[str, Any], weight: Tensor) -> nn.Module:
         classes, neurons = weight.shape
-        alpha, window = _settings(readout, "alpha", "window")
-        made = modules.LinearReadout(neurons, classes, float(alpha), int(window))
+        bias = np.asarray(settings["bias"])
+        if bias.shape != (classes,):
+            raise ValueError(f"metadata: expected a bias ({classes},) of the readout, got {bias.shape}")
+        made = modules.LinearReadout(neurons, classes, settings["alpha"], settings["window"]).to(weight.dtype)
         with torch.no_grad():
             made.linear.weight.copy_(weight)
-            made.linear.bias.copy_(torch.from_numpy(np.array(_settings(readout, "bias")[0])))
+            made.linear.bias.copy_(torch.from_numpy(bias.copy()))
         return made
 
-    def votes(self, readout: dict[str, Any]) -> nn.Module:
-        if _text(readout.get("kind")) != "votes":
-            raise ValueError(f"metadata: expected a readout of votes behind neurons, got {readout.get('kind')!r}")
-        classes, *rest = _settings(readout, "num_classes", "alpha", "inhibition", "temperature")
-        alpha, inhibition, temperature = (float(x) for x in rest)
-        return modules.LeakyReadout(int(classes), prod(self.shape) // int(classes), alpha, inhibition, temperature)
+    def votes(self, settings: dict[str, Any]) -> nn.Module:
+        classes, neurons = settings.pop("num_classes"), prod(self.shape)
+        if not classes or neurons % classes:
+            raise ValueError(f"metadata: expected a number of classes that divides {neurons} neurons, got {classes}")
+        return modules.LeakyReadout(classes, neurons // classes, **settings)
 
 
-def _settings(readout: dict[str, Any], *names: str) -> list[Any]:
-    if missing := [name for name in names if name not in readout]:
-        raise ValueError(f"metadata: expected a readout with {', '.join(names)}, got one without {missing[0]}")
-    return [readout[name] for name in names]
+def _settings(readout: Any, kind: str) -> dict[str, Any]:
+    """The settings of a readout of this kind, from a graph's metadata."""
+    found = _text(readout.get("kind")) if isinstance(readout, dict) else type(readout).__name__
+    if found != kind:
+        raise ValueError(f"metadata: expected a readout of kind {kind!r} here, got {found!r}")
+    if missing := [name for name in SETTINGS[kind] if name not in readout]:
+        raise ValueError(f"metadata: expected a readout with {', '.join(SETTINGS[kind])}, got no {missing[0]}")
+    made: dict[str, Any] = {name: readout[name] for name in SETTINGS[kind]}
+    for name in made.keys() - {"bias"}:
+        value = np.asarray(made[name])
+        whole = name in ("window", "num_classes")
+        if value.ndim or value.dtype.kind not in "fiu" or (whole and value != np.rint(value)):
+            raise ValueError(f"metadata: expected {'a whole number' if whole else 'a number'} as {name}, got {value}")
+        made[name] = int(value) if whole else float(value)
+    return made
+
+
+def _numbers(node: nir.NIRNode) -> Iterator[NDArray[Any]]:
+    """The arrays of a node that become weights and parameters."""
+    names = ("weight", "bias") if isinstance(node, WEIGHTS) else (*REQUIRED, *OPTIONAL) if isinstance(node, SRC) else ()
+    for name in names:
+        if (value := getattr(node, name, None)) is not None:
+            yield np.asarray(value)
 
 
 def _layer(below: nir.NIRNode, weight: Tensor, recurrent: _Branch | None, options: dict[str, Any]) -> Any:

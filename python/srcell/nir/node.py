@@ -31,7 +31,7 @@ class SRC(nir.NIRNode):  # type: ignore[misc]
         i_0, h_0, hs_0: the state before the first step, of shape F; absent: 0. All three or none.
 
     Raises:
-        TypeError: an array that is not floating-point.
+        TypeError: an array that is not floating-point, or a ``dt`` that is not a number.
         ValueError: arrays of different shapes, a part of the initial state alone, or a ``dt`` that is not above 0.
 
     Source: this project's proposal.
@@ -40,7 +40,7 @@ class SRC(nir.NIRNode):  # type: ignore[misc]
         >>> import numpy as np
         >>> from srcell import nir
         >>> cell = {"alpha": 0.9, "rho": 3.0, "r": 2.0, "rs": -7.0, "zs_hyp": 0.9, "zs_dep": 0.0, "bias": -6.0}
-        >>> nir.SRC(**{name: np.full(5, value) for name, value in cell.items()}, dt=0.001).output_type
+        >>> nir.SRC(**{name: np.full(5, value, np.float32) for name, value in cell.items()}, dt=0.001).output_type
         {'output': array([5])}
 
     """
@@ -69,6 +69,8 @@ class SRC(nir.NIRNode):  # type: ignore[misc]
                 raise ValueError(f"{name}: expected shape {self.alpha.shape}, as alpha has, got {array.shape}")
         if len({name in given for name in OPTIONAL[1:]}) > 1:
             raise ValueError(f"i_0, h_0 and hs_0: expected all three or none, got {', '.join(given[len(REQUIRED) :])}")
+        if not isinstance(self.dt, int | float | np.integer | np.floating):
+            raise TypeError(f"dt: expected a number, got {type(self.dt).__name__}")
         if not 0 < self.dt < np.inf:
             raise ValueError(f"dt: expected a finite duration above 0, got {self.dt}")
         self.input_type = {"input": np.array(self.alpha.shape)}
