@@ -1,4 +1,4 @@
-"""A reader of .srcell files, written from docs/howto/file-format.md alone, in float64 and without the package."""
+"""A reader of .srcell files after docs/howto/file-format.md, in float64 and without the package."""
 
 from __future__ import annotations
 
@@ -32,18 +32,29 @@ class File:
         size = int.from_bytes(content[:8], "little")
         require(len(content) >= 8 and size <= min(2**20, len(content) - 8), "length of the header")
         try:
-            header = json.loads(content[8 : 8 + size], object_pairs_hook=unique)
+            header = json.loads(content[8 : 8 + size], object_pairs_hook=Members)
         except ValueError as error:
-            raise RefusedError("JSON") from error
-        require(isinstance(header, dict), "an object")
+            raise RefusedError("header: JSON") from error
+        require(isinstance(header, dict), "header: an object")
+        names = [name for name in header.names if name != "__metadata__"]
+        require(len(names) == len(set(names)), "two of one name")
         self.texts = header.pop("__metadata__", {})
+        require(all(isinstance(text, str) for text in self.texts.values()), "header: texts")
+        for name, entry in header.items():
+            require(isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}, f"header: {name}")
+            require(isinstance(entry["dtype"], str), f"header: {name}")
+            for numbers in (entry["shape"], entry["data_offsets"]):
+                require(isinstance(numbers, list), f"header: {name}")
+                require(all(type(x) is int and 0 <= x < 10**18 for x in numbers), f"header: {name}")
+            require(len(entry["data_offsets"]) == 2, f"header: {name}")
         self.tensors: dict[str, Array] = {}
         data, at = content[8 + size :], 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             begin, end = entry["data_offsets"]
-            dtype = np.dtype(TYPES.get(entry["dtype"], "V1"))
+            require(entry["dtype"] in TYPES, f"{name}: type")
+            dtype = np.dtype(TYPES[entry["dtype"]])
             require(begin == at and end - begin == dtype.itemsize * math.prod(entry["shape"]), "gaps")
-            require(end <= len(data), "the end of the file")
+            require(end <= len(data), "gaps")
             self.tensors[name] = np.frombuffer(data[begin:end], dtype).reshape(entry["shape"])
             at = end
         require(at == len(data), "gaps")
@@ -68,9 +79,12 @@ class File:
         return name in self.tensors
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    require(len({name for name, _ in pairs}) == len(pairs), "two of one name")
-    return dict(pairs)
+class Members(dict[str, Any]):
+    """An object of a header, and the names of its members as they stand there."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.names = [name for name, _ in pairs]
 
 
 class Delays:
@@ -103,17 +117,17 @@ class Map:
 
     def __init__(self, file: File, prefix: str) -> None:
         sizes = [int(size) for size in file.take(f"{prefix}convolution", "I32", (11,), version=4)]
-        require(all(k in (7, 8) or size > 0 for k, size in enumerate(sizes)), "sizes")
-        require(min(sizes) >= 0 and max(sizes) <= 2**20, "sizes")
+        require(all(k in (7, 8) or size > 0 for k, size in enumerate(sizes)), "convolution: sizes")
+        require(min(sizes) >= 0 and max(sizes) <= 2**20, "convolution: sizes")
         self.input, self.map = tuple(sizes[:3]), tuple(sizes[3:5])
         self.stride, self.zeros, self.dilation = sizes[5:7], sizes[7:9], sizes[9:]
         self.weight = file.take(f"{prefix}weight", "F32", (-1, -1, -1, -1)).astype(float)
         out, per_group, *kernel = self.weight.shape
         self.groups = sizes[0] // max(per_group, 1)
-        require(self.weight.size and per_group * self.groups == sizes[0] and out % self.groups == 0, "groups")
+        require(self.weight.size and per_group * self.groups == sizes[0] and out % self.groups == 0, "weight: groups")
         self.neurons, self.channels = out * math.prod(self.map), out
         self.taps = sum(size * width for size, width in zip(self.input[1:], kernel, strict=True))
-        require(max(math.prod(self.input), self.neurons, self.taps) <= 2**22, "limits of maps")
+        require(max(math.prod(self.input), self.neurons, self.taps) <= 2**22, "convolution: limits")
 
     def __call__(self, x: Array) -> Array:
         x = x.reshape(*x.shape[:2], *self.input)
@@ -197,6 +211,35 @@ class Layer:
         return spikes
 
 
+BOUNDS = {
+    **dict.fromkeys(("leak_shift_a", "leak_shift_b"), (1, 15)),
+    "i_max": (0, 32766),
+    **dict.fromkeys(("drive_high", "drive_low", "gate_threshold"), (-32767, 32767)),
+    **dict.fromkeys(("zs_hyp", "zs_dep"), (0, 32767)),
+    "fraction_bits": (0, 15),
+    **dict.fromkeys(("r", "rs", "bias"), (-32767, 32767)),
+    "slope": (0, 32767),
+    "slope_shift": (0, 15),
+    "h_min": (-32767, 0),
+    "h_max": (0, 32767),
+    "hs_min": (-32767, 0),
+    "hs_max": (0, 32767),
+    "spike_threshold": (-32767, 32767),
+}
+
+
+def fits_in_16_bits(of: dict[str, int]) -> None:
+    for name, (least, most) in BOUNDS.items():
+        require(least <= of[name] <= most, f"constants: {name}")
+    drive, h = max(abs(of["drive_high"]), abs(of["drive_low"])), max(-of["h_min"], of["h_max"])
+    u = drive + abs(of["r"]) * h + abs(of["rs"]) * max(-of["hs_min"], of["hs_max"]) + abs(of["bias"])
+    apart = max(of["hs_max"] - of["h_min"], of["h_max"] - of["hs_min"])
+    require(u <= 32767 and apart <= 32767, "constants: u, h and hs")
+    require(max(of["zs_hyp"], of["zs_dep"]) <= 2 ** of["fraction_bits"], "constants: zs")
+    require(2 * of["slope"] < 3 * 2 ** of["slope_shift"], "constants: slope")
+    require(u * of["slope"] >> of["slope_shift"] < 32767, "constants: slope")
+
+
 class IntegerLayer:
     """A layer of integer neurons."""
 
@@ -204,6 +247,7 @@ class IntegerLayer:
 
     def __init__(self, file: File, prefix: str, inputs: int) -> None:
         self.of = [int(x) for x in file.take(f"{prefix}constants", "I32", (19,))]
+        fits_in_16_bits(dict(zip(BOUNDS, self.of, strict=True)))
         self.weight = file.take(f"{prefix}weight", "I16", (-1, inputs)).astype(int)
         require(self.weight.size, "weight")
         self.neurons = len(self.weight)
@@ -261,18 +305,19 @@ def leaky(spikes: Array, alpha: float) -> Array:
     return sums
 
 
-def sound(file: File) -> int | None:
+def sound(file: File, integers: bool) -> int | None:
     """The number of a network's inputs, if it hears."""
     if not file.has("sound.sections"):
         return None
     sections = file.take("sound.sections", "F64", (-1, -1, 5), version=4)
     bands, stages, _ = sections.shape
-    require(1 <= bands <= 4096 and 1 <= stages <= 16, "bands")
+    require(1 <= bands <= 4096 and 1 <= stages <= 16, "sound: bands")
     samples, steps, *factors, threshold, last = file.take("sound.constants", "F64", (7,)).tolist()
-    require(samples in range(1, 2**20 + 1) and steps in range(1, 1025) and last == 0, "frames")
-    require(all(0 <= factor <= 1 for factor in factors) and 0 <= threshold < math.inf, "constants")
+    require(samples in range(1, 2**20 + 1) and steps in range(1, 1025) and last == 0, "sound: frames")
+    require(all(0 <= factor <= 1 for factor in factors) and 0 <= threshold < math.inf, "sound: constants")
+    require(threshold or not integers, "sound: threshold")
     rest = [file.take(f"sound.{name}", "F64", (bands,)) for name in ("offset", "scale")]
-    require(all(np.isfinite(x).all() for x in (sections, *rest)), "finite")
+    require(all(np.isfinite(x).all() for x in (sections, *rest)), "sound: finite")
     return 2 * bands if threshold else bands
 
 
@@ -288,7 +333,8 @@ class Network:
         maps = [layer.map for layer in self.layers if layer.map]
         require(max(sum(x.neurons for x in maps), sum(x.taps for x in maps)) <= 2**22, "maps")
         self.readout = readout(file, self.layers[-1].neurons)
-        heard, first = sound(file), self.layers[0]
+        first = self.layers[0]
+        heard = sound(file, first.integers)
         inputs = first.weight.shape[1] if isinstance(first, IntegerLayer) else _inputs(first)
         require(heard in (None, inputs), "inputs of the sound")
         require(not file.tensors, f"unknown: {sorted(file.tensors)}")
