@@ -2,9 +2,9 @@
 
     python bench/accuracy.py --data FOLDER [--runs FOLDER] [ID ...]
 
-Each row is one command, run once per seed. After each seed the results so far go to bench/results/accuracy.json, which
-keeps its other rows, and the README's table is rewritten from it. With --runs the run folders are kept, and what is
-there is not trained again but continued where it stopped. The weights of the first seed of mnist-100 and psmnist go to
+Each row is one command, run once per seed. Results go to bench/results/accuracy.json, which keeps its other rows, and
+the README's table is rewritten from it. With --runs the run folders are kept: finished runs in them are reused,
+unfinished ones resumed. The weights of the first seed of mnist-100 and psmnist go to
 bench/results, as run folders for ``srcell eval``. Hyperparameters were chosen on validation samples from the training
 set; the runs here train on the whole training set and evaluate on the test set once, after the last epoch, unless the
 row's test_looks says otherwise. The rows depth-lif need SpikingJelly. Two rows may be run in parallel, each with
@@ -31,7 +31,11 @@ from report import README, RESULTS, markdown_table, replace_section
 from safetensors.torch import load_file
 
 import srcell
+from srcell.cli import build_parser
+from srcell.cli.parser import given_settings
 from srcell.training import build_model
+from srcell.training.config import TrainingConfig
+from srcell.training.run_folder import RunFolder
 
 ROW_FILE = RESULTS / "accuracy.json"
 KEPT = {"mnist-100", "psmnist"}
@@ -345,7 +349,10 @@ def resonance(task: str, network: str, command: str, epochs: int, seeds: tuple[i
 
 FREQUENCIES = "--omega 0.01 --highest-omega 1"
 RESONANT = f"{FREQUENCIES} --zs-hyp 0.5 --input-gain 0 --lateral-delay 0"
-PIXELS = "--hidden 256 --slowest-alpha 0.999 --readout-alpha 0.97 --readout-window 0"
+PIXELS = (
+    "--hidden 256 --slowest-alpha 0.999 --input-delay 0 --taps 1 --no-whole-delays --readout-alpha 0.97 "
+    "--readout-window 0"
+)
 RESONANCE = {}
 for suffix, network, change, rate in (
     ("-without", "1-256, lateral", PLAIN, "5e-3"),
@@ -440,24 +447,18 @@ TABLE |= {
 }
 
 
-def run(name: str, row: Row, data: str, runs: Path) -> Iterator[dict[str, Any]]:
-    """Train the row's network once per seed; after each seed yield a summary of the results so far."""
-    command, results = f"{row.command} --epochs {row.epochs}", []
-    for seed in row.seeds:
-        out = runs / name / str(seed)
-        results.append(train(command, data, seed, out))
-        if name in KEPT and seed == row.seeds[0]:
-            kept = RESULTS / name
-            kept.mkdir(exist_ok=True)
-            for file in ("config.json", "model.safetensors", "result.json"):
-                shutil.copy(out / file, kept / file)
-        if name == "intervals" and seed == row.seeds[0]:
-            DELAYS_FILE.write_text(json.dumps(learnt_delays(out)) + "\n")
-        yield summary(name, row, command, results)
-
-
-def summary(name: str, row: Row, command: str, results: list[dict[str, float]]) -> dict[str, Any]:
-    """The row of the first seeds' results."""
+def run(name: str, row: Row, data: str, runs: Path) -> dict[str, Any]:
+    """Train the row's network once per seed and summarise the results."""
+    command = f"{row.command} --epochs {row.epochs}"
+    results = [train(command, data, seed, runs / name / str(seed)) for seed in row.seeds]
+    first = runs / name / str(row.seeds[0])
+    if name in KEPT:
+        kept = RESULTS / name
+        kept.mkdir(exist_ok=True)
+        for file in ("config.json", "model.safetensors", "result.json"):
+            shutil.copy(first / file, kept / file)
+    if name == "intervals":
+        DELAYS_FILE.write_text(json.dumps(learnt_delays(first)) + "\n")
 
     def mean(key: str) -> float | None:
         return statistics.mean(result[key] for result in results) if key in results[0] else None
@@ -468,7 +469,7 @@ def summary(name: str, row: Row, command: str, results: list[dict[str, float]]) 
         "network": row.network,
         "mode": MODES[row.mode],
         "command": f"{command} --seed SEED",
-        "seeds": list(row.seeds[: len(results)]),
+        "seeds": list(row.seeds),
         "epochs": row.epochs,
         "parameters": results[0]["parameters"],
         "seconds": mean("seconds"),
@@ -483,17 +484,30 @@ def summary(name: str, row: Row, command: str, results: list[dict[str, float]]) 
 
 def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
     """Run a command for one seed, or what is left of it, and return the content of its result.json."""
-    program, *arguments = shlex.split(command)
+    program, *arguments = shlex.split(f"{command} --seed {seed}")
     module = ["-m", "srcell"] if program == "srcell" else [str(RESULTS.parent / "rows" / program)]
-    given = [*arguments, "--seed", str(seed), "--data", data, "--out", str(out)]
-    if program == "srcell" and (out / "config.json").exists():
+    given = [*arguments, "--data", data, "--out", str(out)]
+    note = out / "command.txt"  # for scripts whose runs have no config.json
+    if (out / "config.json").exists():
+        if RunFolder.open(out).config != config_of(arguments):
+            raise SystemExit(f"{out}: expected a run of the settings of {command}, got one of others")
         given = ["train", "--resume", str(out), "--data", data]
+    elif (out / "result.json").exists() and (not note.exists() or note.read_text() != command):
+        raise SystemExit(f"{out}: expected a run of {command}, got one of another command")
     if not (out / "result.json").exists():
         subprocess.run([sys.executable, *module, *given], check=True)
+        if program != "srcell":
+            note.write_text(command)
     result: dict[str, float] = json.loads((out / "result.json").read_text())
     if "parameters" not in result:
         result["parameters"] = count_parameters(out)
     return result
+
+
+def config_of(arguments: list[str]) -> TrainingConfig:
+    """The settings of ``srcell`` with these arguments."""
+    parsed = build_parser().parse_args(arguments)
+    return TrainingConfig.preset(parsed.preset or "best", parsed.dataset, **given_settings(parsed))
 
 
 def count_parameters(run: Path) -> int:
@@ -536,6 +550,8 @@ def cells(row: dict[str, Any]) -> list[str]:
     if len(row["seeds"]) > 1:
         error = statistics.stdev(row["test_accuracies"]) / len(row["seeds"]) ** 0.5
         accuracy += f" ± {100 * error:.2f} (mean of {len(row['seeds'])})"
+    if row["test_looks"] > 1:
+        accuracy += f", test set used {row['test_looks']} times"
     cost = [thousands(row["events_per_inference"]), thousands(row["synops_per_inference"])]
     return [*(row[key] for key in NAMES), accuracy, str(row["epochs"]), f"{row['seconds'] / 60:.1f}", *cost]
 
@@ -640,7 +656,8 @@ SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "psmnist", "n
 README_WORDS = """
 784-100 is 784 inputs and 100 neurons, ten for each class. With 10,000 digits and five epochs, 1, 3, 5 and 10 hidden
 layers reach {src}, LIF neurons {lif} ([what else differs](docs/accuracy.md#depth)).
-A GRU trained alike, for fewer epochs, reads rows better ({gru}; SRC {rows}). [All rows](bench/results/accuracy.json)."""
+A GRU trained alike, for fewer epochs, reads rows better ({gru}; SRC {rows}).
+[All rows](bench/results/accuracy.json)."""
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -676,8 +693,7 @@ def main() -> None:
         parser.error(f"unknown rows {', '.join(unknown)}: expected some of {', '.join(TABLE)}")
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.ids or TABLE:
-            for made in run(name, TABLE[name], arguments.data, arguments.runs or Path(folder)):
-                write(made)
+            write(run(name, TABLE[name], arguments.data, arguments.runs or Path(folder)))
 
 
 def write(made: dict[str, Any]) -> None:

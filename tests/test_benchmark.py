@@ -284,9 +284,12 @@ def test_the_accuracy_table_has_one_line_per_row() -> None:
         "test_accuracies": [0.97, 0.973],
         "events_per_inference": 5555.5,
         "synops_per_inference": None,
+        "test_looks": 1,
     }
     *_, line = accuracy.table([row])
     assert line == "| mnist-100 | MNIST, rate | 784-100 | relu | 97.12% ± 0.15 (mean of 2) | 20 | 1.5 | 5,556 | - |"
+    *_, line = accuracy.table([row | {"test_looks": 3}])
+    assert "(mean of 2), test set used 3 times |" in line
 
 
 def test_commands_of_the_accuracy_table_are_valid() -> None:
@@ -307,6 +310,7 @@ def test_recorded_rows_match_the_accuracy_table() -> None:
         assert row["command"] == f"{planned.command} --epochs {planned.epochs} --seed SEED"
         assert (row["data"], row["network"], row["epochs"]) == (planned.data, planned.network, planned.epochs)
         assert row["mode"] == accuracy.MODES[planned.mode]
+        assert (row["configurations_tried"], row["test_looks"]) == (planned.configurations_tried, planned.test_looks)
         assert row["seeds"] == list(planned.seeds) and len(row["test_accuracies"]) == len(planned.seeds)
 
 

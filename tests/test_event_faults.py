@@ -34,7 +34,7 @@ def meta(*size: int, dtype: torch.dtype = torch.int64) -> Tensor:
         ("offsets", torch.tensor([[0, 1, 1, 3, 3]]), ValueError, r"shape \(B\*T \+ 1,\) = \(5,\), got \(1, 5\)"),
         ("offsets", VALID["offsets"].to_sparse(), ValueError, "a dense tensor, got torch.sparse_coo"),
         ("offsets", VALID["offsets"].int(), TypeError, "dtype torch.int64, got torch.int32"),
-        ("offsets", [0, 1, 1, 3, 3], TypeError, "a tensor or a NumPy array, got list"),
+        ("offsets", [0, 1, 1, 3, 3], TypeError, "a tensor, a NumPy array or one with __dlpack__, got list"),
         ("indices", torch.zeros(3, 1, dtype=torch.int32), ValueError, r"shape \(events,\), got \(3, 1\)"),
         ("indices", meta(3, dtype=torch.int32), ValueError, "device cpu, as offsets has, got meta"),
         ("indices", VALID["indices"].long(), TypeError, "dtype torch.int32, got torch.int64"),
@@ -69,7 +69,7 @@ WITH_NAN[1, 2, 3] = math.nan
     [
         ((DENSE.to(torch.float16),), TypeError, "x: expected dtype bool, float32 or float64, got torch.float16"),
         ((DENSE.to(torch.complex64),), TypeError, "x: expected dtype bool, float32 or float64, got torch.complex64"),
-        ((DENSE.tolist(),), TypeError, "x: expected a tensor or a NumPy array, got list"),
+        ((DENSE.tolist(),), TypeError, "x: expected a tensor, a NumPy array or one with __dlpack__, got list"),
         ((DENSE[:, :, 0],), ValueError, r"x: expected shape \(T, B, K\), got \(4, 3\)"),
         ((DENSE, torch.tensor([4, 5, 4])), ValueError, r"lengths: expected values in \[0, 4\], got 5 for sample 1"),
         ((WITH_NAN,), ValueError, r"x: expected numbers, got nan at \(1, 2, 3\)"),

@@ -72,8 +72,10 @@ BROKEN = [
     ("has_no_writable_code", {"segments": SEGMENTS.replace("R E 0x1000", "RWE 0x1000")}),
     ("runs_on_glibc_2_28", {"versions": "Name: GLIBC_2.14  Name: GLIBC_2.34"}),
     ("runs_on_glibc_2_28", {"versions": ""}),
+    ("runs_on_glibc_2_28", {"versions": "Name: GLIBC_2.14  Name: GLIBCXX_3.4.30"}),
     ("has_the_tag_of_its_platform", {"tags": ["cp311-cp311-linux_x86_64"]}),
     ("has_the_tag_of_its_platform", {"tags": ["cp311-cp311-manylinux_2_28_aarch64"]}),
+    ("has_the_tag_of_its_platform", {"tags": ["cp311-cp311-manylinux_2_39_x86_64"]}),
     ("is_for_its_processor", {"machine": "aarch64"}),
     ("has_one_version", {"metadata": metadata(("Version", "0.0.1"))}),
     ("has_its_licence", {"metadata": metadata(("License-Expression", "GPL-3.0"))}),
@@ -81,6 +83,7 @@ BROKEN = [
     ("needs_numpy_alone", {"metadata": metadata(("Requires-Dist", "torch"))}),
     ("has_types_and_nothing_else", {"names": ["srcell/__init__.py"]}),
     ("has_types_and_nothing_else", {"names": ["srcell/py.typed", "tests/test_a.py"]}),
+    ("has_types_and_nothing_else", {"names": ["srcell/py.typed", "srcell/cell.h"]}),
 ]
 
 

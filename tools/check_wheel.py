@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 5_000_000
-GLIBC = (2, 28)
+GLIBC, GLIBCXX = (2, 28), (3, 4, 25)
 # What every Linux of manylinux_2_28 has; the compiler's runtime among it.
 SYSTEM = {"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1", "libstdc++.so.6"}
 FORBIDDEN = re.compile(r"torch|c10|cuda|omp", re.IGNORECASE)
@@ -95,15 +95,18 @@ def has_no_writable_code(wheel: _Wheel) -> str | None:
 
 
 def runs_on_glibc_2_28(wheel: _Wheel) -> str | None:
-    """It runs with glibc 2.28 (Debian 10, RHEL 8) and newer."""
-    asked = {tuple(map(int, text.split("."))) for text in re.findall(r"GLIBC_([0-9.]+)", wheel.versions)}
-    newest = max(asked, default=(99,))
-    return f"asks for glibc {'.'.join(map(str, newest))}" if newest > GLIBC else None
+    """It runs with glibc 2.28 and libstdc++ 8 (Debian 10, RHEL 8) and newer."""
+    for name, most in (("GLIBC", GLIBC), ("GLIBCXX", GLIBCXX)):
+        asked = {tuple(map(int, text.split("."))) for text in re.findall(rf"{name}_([0-9.]+)", wheel.versions)}
+        newest = max(asked, default=(99,) if name == "GLIBC" else most)
+        if newest > most:
+            return f"asks for {name}_{'.'.join(map(str, newest))}"
+    return None
 
 
 def has_the_tag_of_its_platform(wheel: _Wheel) -> str | None:
-    """Its tags are manylinux tags of its processor."""
-    fits = [tag for tag in wheel.tags if re.search(rf"-(manylinux_2_\d+|manylinux2014)_{wheel.machine}$", tag)]
+    """Its tags are those of manylinux_2_28 or older, for its processor."""
+    fits = [tag for tag in wheel.tags if re.search(rf"-(manylinux_2_(17|28)|manylinux2014)_{wheel.machine}$", tag)]
     return None if fits and fits == wheel.tags else f"has the tags {wheel.tags}"
 
 
@@ -149,7 +152,8 @@ def has_types_and_nothing_else(wheel: _Wheel) -> str | None:
     """It contains the package with its types (`py.typed`): no tests, no sources in C++."""
     folders = {name.split("/")[0] for name in wheel.names if ".dist-info" not in name}
     strange = sorted(
-        folders - {"srcell"} | {name for name in wheel.names if "/tests/" in name or name.endswith(".cpp")}
+        folders - {"srcell"}
+        | {name for name in wheel.names if "/tests/" in name or name.endswith((".c", ".cpp", ".h", ".cu"))}
     )
     return None if "srcell/py.typed" in wheel.names and not strange else f"has {strange or 'no py.typed'}"
 

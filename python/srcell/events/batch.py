@@ -29,8 +29,8 @@ class EventBatch:
 
     Row ``b * T + t`` holds the events of sample b at step t: ``indices[offsets[row]:offsets[row + 1]]``. So the events
     of a sample are contiguous, and concatenating samples gives a batch. The events of a row may be in any order, and
-    several events of one input add up. Everything is validated once, at construction. Contiguous tensors are kept, not
-    copied, and must not be altered afterwards.
+    several events of one input add up. Everything is validated once, at construction. Contiguous tensors and arrays are
+    kept, not copied, and must not be altered afterwards, neither here nor where they come from.
 
     Args:
         offsets: (B\*T + 1,), int64, ascending from 0 to the number of events. Like ``indices``, ``values`` and

@@ -87,10 +87,10 @@ def as_tensor(name: str, x: object) -> Tensor:
             raise TypeError(f"{name}: expected a dtype that torch has, got {x.dtype}") from None
     if not isinstance(x, Tensor):
         if not hasattr(x, "__dlpack__"):
-            raise TypeError(f"{name}: expected a tensor or a NumPy array, got {type(x).__name__}")
+            raise TypeError(f"{name}: expected a tensor, a NumPy array or one with __dlpack__, got {type(x).__name__}")
         try:
             return torch.utils.dlpack.from_dlpack(x)
-        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        except (AttributeError, TypeError, ValueError, RuntimeError, BufferError) as error:
             reason = str(error).partition("\n")[0]
             raise TypeError(
                 f"{name}: expected an array that torch can hold, got {type(x).__name__}: {reason}"

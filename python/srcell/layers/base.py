@@ -494,7 +494,7 @@ class Neurons(HasConstants):
         for step, fired in enumerate(spikes != 0):
             left = ends.to(spikes.device) - 1 - step
             with_left.index_add_(0, left[left >= 0], fired[left >= 0].to(torch.int64))
-        # Of with_left, row r counts each neuron's spikes with r steps left in the sample; of in_time, with at least r.
+        # with_left[r]: spikes with exactly r steps left in their sample; in_time[r]: with at least r.
         in_time = with_left.flip(0).cumsum(0).flip(0)
         arriving = in_time[taken.clamp(0, steps), neurons[:, None]] * (taken >= 0)
         return int((arriving if factors is None else arriving * (factors != 0)).sum())

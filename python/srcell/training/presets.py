@@ -14,7 +14,7 @@ _IMAGES_512 = {
     "dropout": 0.3,
 }
 
-# One layer with recurrent weights, many time constants and many frequencies, and a linear readout of this layer.
+# One layer with recurrent weights and many time constants, and a linear readout of this layer.
 _SEQUENCE = {
     "hidden_sizes": (256,),
     "lateral": True,
