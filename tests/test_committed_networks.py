@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ FILES = sorted(RESULTS.glob("*/*.srcell"))
 
 def events_for(model: Any) -> EventBatch:
     """scikit-learn's digits, enlarged to the size of MNIST's, as the network's own encoder encodes them."""
-    digits = data.load("digits").test.images[:100]
+    encoding = make_encoding(model.config)
+    digits = data.load("digits").test.images[: 20 if isinstance(encoding, data.HeldEncoding) else 100]
     images = torch.zeros(len(digits), 28, 28)
     images[:, 2:26, 2:26] = digits.repeat_interleave(3, 1).repeat_interleave(3, 2)
-    encoding = make_encoding(model.config)
     if isinstance(encoding, data.HeldEncoding):
-        made = encoding(images.reshape(len(digits), -1, model.input_size), seed=0)
+        elements = images.reshape(len(digits), -1, math.prod(model.input_shape))
+        samples = data.LabelledSequences(elements, torch.zeros(len(digits), dtype=torch.int64))
+        made, _ = next(iter(data.EventLoader(samples, encoding, len(digits))))
     else:
         made = encoding(images, seed=0)
     assert isinstance(made, EventBatch) and made.num_events > 0

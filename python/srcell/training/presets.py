@@ -31,8 +31,8 @@ _SEQUENCE = {
 }
 _PIXELS = {
     "hold": 1,
-    "epochs": 20,
-    "learning_rate": 5e-3,
+    "epochs": 16,
+    "learning_rate": 2e-3,
     "slowest_alpha": 0.998,
     "zs_hyp": 0.3,
     "omega": 0.03,
