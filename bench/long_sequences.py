@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._dynamo.config
 from report import RESULTS
 from torch import Tensor, nn
 
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--torch", action="store_true", help="time PyTorch too; it takes minutes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch._dynamo.config.recompile_limit = 64  # more than the default: with and without gradients, and the last chunk
     variants = {
         "resonant, lateral, delayed": layer(),
         "resonant, lateral": layer(delayed=False),
