@@ -160,7 +160,7 @@ TABLE = {
         "1-256, lateral, resonant, delays",
         "lateral",
         "srcell train seqmnist --preset best --validation 0",
-        epochs=16,
+        epochs=12,
         seeds=(0,),
         configurations_tried=1,
     ),
