@@ -75,6 +75,7 @@ def main() -> None:
             state = cell(pixel, state)
         return state
 
+    gru_parameters = sum(value.numel() for value in cell.parameters()) + 10 * hidden + 10
     right = sum(read(digit) == label for digit, label in zip(pixels, labels.tolist(), strict=True))
     counts = network.counts(pixels.T[..., None].numpy())
     result = {
@@ -91,9 +92,9 @@ def main() -> None:
             "synops": sum(layer.synaptic_operations for layer in counts) / pixels.shape[1],
         },
         "gru": {
-            "parameters": sum(value.numel() for value in cell.parameters()) + 10 * hidden + 10,
+            "parameters": gru_parameters,
             "microseconds": microseconds(read_by_cell, pixels),
-            "file_bytes": 4 * (sum(value.numel() for value in cell.parameters()) + 10 * hidden + 10),
+            "file_bytes": 4 * gru_parameters,
             "state_bytes": 4 * hidden,
             "synops": 3 * hidden * (hidden + 1),
         },

@@ -89,6 +89,14 @@ def test_learnt_initial_states_and_other_types_are_kept(options: dict[str, Any],
     assert torch.equal(again.h0_l0, layer.h0_l0) and again.weight_ih_l0.dtype == dtype
 
 
+def test_a_convolution_in_float64_comes_back() -> None:
+    layer = SRCConv2d(1, 2, 3, dtype=torch.float64, alpha=0.5)
+    network = from_graph(to_graph(layer, dt=0.001, input_shape=(1, 4, 4)))
+    x = torch.rand(20, 2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(network(x), layer(x.unflatten(2, (1, 4, 4)))[0])
+
+
 @settings(max_examples=200)
 @given(st.lists(st.floats(0, 60, width=32), min_size=6, max_size=6), st.floats(1e-9, 1e3))
 def test_fractional_delays_are_kept(delays: list[float], dt: float) -> None:

@@ -293,7 +293,7 @@ def _shape_after(part: Part, shape: Shape, before: Part | None) -> Shape:
         return channels, *out
     if isinstance(module, nn.Flatten):
         return None if shape is None else (prod(shape),)
-    taken = _inputs_of(module)
+    taken = inputs_of(module)
     is_other_map = isinstance(module, nn.Unflatten) and shape is not None and len(shape) == 3
     if is_other_map and shape != tuple(module.unflattened_size):
         raise ValueError(f"{part}: expected {shape}, as {before} gives, got {tuple(module.unflattened_size)}")
@@ -304,7 +304,7 @@ def _shape_after(part: Part, shape: Shape, before: Part | None) -> Shape:
 
 def check_sound(encoder: Any, first: Part) -> None:
     """Raise unless the first part takes the inputs that an encoder of sounds makes."""
-    inputs = _inputs_of(first.module)
+    inputs = inputs_of(first.module)
     if encoder.inputs != inputs:
         raise ValueError(f"{first}: expected {encoder.inputs} inputs, as its SoundEncoding gives, got {inputs}")
     if isinstance(first.module, IntegerSRC) and not encoder.threshold:
@@ -313,13 +313,14 @@ def check_sound(encoder: Any, first: Part) -> None:
 
 def check_window(part: Part) -> None:
     """Raise if a stream could not keep the spikes of a readout's window."""
-    window, neurons = getattr(part.module, "window", 0), _inputs_of(part.module)
+    window, neurons = getattr(part.module, "window", 0), inputs_of(part.module)
     most = min(MOST_WINDOW, MOST_RECENT // neurons)
     if window > most:
         raise ValueError(f"{part}: expected a window of at most {most} steps for {neurons} neurons, got {window}")
 
 
-def _inputs_of(module: Any) -> int:
+def inputs_of(module: Any) -> int:
+    """The number of inputs of a part, at one step of one sample."""
     if isinstance(module, LinearReadout):
         return module.linear.in_features
     if isinstance(module, LeakyReadout):

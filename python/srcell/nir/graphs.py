@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .. import layers as modules
 from .._arguments import describe
 from .._extras import extra
-from ..export import Part, as_unflatten, check_parts, parts_of
+from ..export import Part, as_unflatten, check_parts, inputs_of, parts_of
 from ..functional.terms import MOST_DELAY
 from .node import OPTIONAL, REQUIRED, SRC
 from .recordings import check_dt
@@ -105,7 +105,7 @@ class _Writer:
             if isinstance(module, nn.Flatten) and not self.shape:
                 continue
             if not self.nodes:
-                self.shape = self.shape or (_inputs_of(module),)
+                self.shape = self.shape or (inputs_of(module),)
                 self.add("input", nir.Input({"input": np.array(self.shape)}), numbered=False)
             if isinstance(module, nn.Flatten | modules.SRC | modules.Delay | nn.Linear | modules.LinearReadout):
                 self.flatten()
@@ -131,7 +131,7 @@ class _Writer:
             elif not isinstance(module, nn.Flatten):
                 raise TypeError(f"{part}: expected layers of float neurons, got {type(module).__name__}")
         if not self.nodes:
-            raise ValueError(f"{Part('network', nn.Sequential())}: expected at least one layer, got none")
+            raise ValueError("network: expected at least one layer, got none")
         self.add("output", nir.Output({"output": np.array(self.shape)}), numbered=False)
         return nir.NIRGraph(self.nodes, self.edges, metadata)
 
@@ -150,7 +150,7 @@ class _Writer:
             self.shape = (prod(self.shape),)
 
     def weight(self, weight: Tensor, bias: Tensor | None = None, name: str = "") -> None:
-        """Add weights, behind the delays that wait for them."""
+        """Add weights after the pending delays."""
         delay, self.delay, before = self.delay, None, self.ends
         taps = 1 if delay is None else delay.shape[1]
         made = []
@@ -172,7 +172,7 @@ class _Writer:
             module.padding,
             module.dilation,
             module.groups,
-            np.zeros(module.out_channels, np.float32),
+            np.zeros(module.out_channels, _array(layer["weight"]).dtype),
         )
         self.shape = _set_types(node)
         self.add("conv2d", node)
@@ -221,17 +221,6 @@ def _set_types(node: nir.Conv2d) -> tuple[int, ...]:
     node.input_type = {"input": np.array([node.weight.shape[1] * int(node.groups), height, width])}
     node.output_type = {"output": np.array(shape)}
     return shape
-
-
-def _inputs_of(module: Any) -> int:
-    if isinstance(module, nn.Linear):
-        return module.in_features
-    if isinstance(module, modules.LinearReadout):
-        return module.linear.in_features
-    if isinstance(module, modules.LeakyReadout):
-        return module.num_classes * module.neurons_per_class
-    inputs: int = module.inputs if isinstance(module, modules.Delay) else module.input_size
-    return inputs
 
 
 def read_graph(path: str | Path) -> nir.NIRGraph:
