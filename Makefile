@@ -79,7 +79,7 @@ $(BIN)/python:
 
 # The build tools. They stay installed, so that a second build compiles only what changed.
 $(VENV)/tools: $(BIN)/python
-	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.20" "ninja>=1.11"
+	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" "ninja>=1.11"
 	@touch $@
 
 # Compiles the module, and installs the package in place. Of the build's output it shows only the steps and the line

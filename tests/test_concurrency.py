@@ -15,7 +15,7 @@ from threading import Barrier
 
 import torch
 
-from srcell import rate_encode, src_linear
+from srcell import SRC, rate_encode, src_linear
 from support.calls import in_process
 
 THREADS = 4
@@ -49,6 +49,30 @@ def test_concurrent_threads_get_the_same_bits():
             for results in calls:
                 for x, y in zip(results, expected[seed], strict=True):
                     assert torch.equal(x, y)
+
+
+def test_threads_share_a_layer_and_a_batch():
+    torch.manual_seed(0)
+    layer = SRC(
+        60, 30, 2, lateral=True, omega=0.1, delay_hh=torch.arange(30) % 7 / 2, max_delay=3, learnable=["delay_hh"]
+    )
+    events = rate_encode(torch.rand(8, 60), steps=60, seed=0)
+    together = Barrier(THREADS)
+
+    def passed():
+        spikes, _ = layer(events)
+        return [spikes.detach(), *torch.autograd.grad(spikes.square().sum(), [*layer.parameters()])]
+
+    def work(_):
+        together.wait(60)
+        return [passed() for _ in range(CALLS)]
+
+    expected = passed()
+    assert all(x.any() for x in expected)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for calls in pool.map(work, range(THREADS)):
+            for found in calls:
+                assert all(map(torch.equal, found, expected))
 
 
 def test_forks_and_parent_get_the_same_bits_with_both_thread_runtimes():

@@ -33,7 +33,8 @@ def test_only_a_tag_of_the_version_is_released() -> None:
 def test_every_python_has_wheels_and_is_tested() -> None:
     supported = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', read("pyproject.toml"))
     assert supported and found(r'^requires-python = ">=(.+)"$', "pyproject.toml") == supported[0]
-    assert found(r'^build = "(.+)"$', "pyproject.toml").split() == [f"cp{v.replace('.', '')}-*" for v in supported]
+    wheels = [f"cp{version.replace('.', '')}" for version in supported]
+    assert found(r'^build = "(.+)"$', "pyproject.toml").split() == [f"{x}-*" for x in (*wheels, f"{wheels[-1]}t")]
     tests = ".github/workflows/tests.yml"
     assert re.findall(r'"(.+?)"', found(r"^ +python: \[(.+)\]$", tests)) == supported
     assert re.findall(r'- \{python: "(.+?)", oldest: "2\.\d+"\}', read(tests)) == supported

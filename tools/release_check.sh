@@ -75,7 +75,21 @@ torch() {
     rm -r "$folder"
 }
 
-subjects=(tests threads fuzz systems browser cuda torch)
+# Networks, streams and sounds that threads share, without a GIL. FREE_THREADED names the Python, by default python3.14t.
+free_threading() {
+    local python=${FREE_THREADED:-python3.14t} folder
+    if ! command -v "$python" >/dev/null; then
+        echo "free_threading: skipped, because $python is not on PATH"
+        return
+    fi
+    folder=$(mktemp -d)
+    "$python" -m venv "$folder"
+    SRCELL_CUDA=OFF "$folder/bin/pip" install --quiet --prefer-binary pytest .
+    "$folder/bin/python" -m pytest --noconftest tests/test_free_threading.py
+    rm -r "$folder"
+}
+
+subjects=(tests threads fuzz systems browser cuda torch free_threading)
 [ $# -gt 0 ] || set -- "${subjects[@]}"
 for subject in "$@"; do
     [[ " ${subjects[*]} " == *" $subject "* ]] ||

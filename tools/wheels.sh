@@ -54,9 +54,9 @@ for machine in $MACHINES; do
     done
 done
 for python in "$@"; do
-    name=$("$python" -c 'import sys; print(f"cp{sys.version_info[0]}{sys.version_info[1]}")')
+    name=$("$python" -c 'import sys; print(f"cp{sys.version_info[0]}{sys.version_info[1]}{sys.abiflags}")')
     "$python" -m venv "$work/$name"
-    "$work/$name/bin/pip" install --quiet "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.20" ninja
+    "$work/$name/bin/pip" install --quiet "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
     for machine in $MACHINES; do
         build=$work/$machine/$name
         mkdir "$build"

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "../cpu/float_control.h"
+#include "../platform/platform.h"
 #include "../runtime/network.h"
 #include "arguments.h"
 
@@ -64,13 +65,34 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
     return py::make_tuple(logits, spikes, events, operations);
 }
 
+// Threads of Python may share a stream: its calls run one after the other. A call that keeps the GIL takes a Turn; one
+// that releases it locks the mutex afterwards. So no thread waits for a mutex while it holds the GIL, and none waits
+// for the GIL while it holds a mutex.
+class Turn {
+  public:
+    explicit Turn(Mutex& mutex) : lock_(mutex, std::defer_lock) {
+        while (!lock_.try_lock()) {
+            const ReleasedGil release;
+            const std::lock_guard<Mutex> wait(mutex);
+        }
+    }
+
+  private:
+    std::unique_lock<Mutex> lock_;
+};
+
+struct SharedStream : Stream {
+    using Stream::Stream;
+    mutable Mutex mutex;
+};
+
 Array<float> spikes_of(const Stream& stream) {
     const size_t last = stream.network().layers().size() - 1;
     return Array<float>({stream.batch(), stream.network().outputs()}, stream.spikes(last));
 }
 
 // Keeps the GIL: a step may take only a few hundred nanoseconds.
-Array<float> step(Stream& stream, const Array<int32_t>& indices, const std::optional<Array<float>>& values,
+Array<float> step(SharedStream& stream, const Array<int32_t>& indices, const std::optional<Array<float>>& values,
                   const std::optional<Array<int64_t>>& offsets) {
     const int64_t whole[] = {0, static_cast<int64_t>(indices.size())};
     if (offsets ? offsets->size() != stream.batch() + 1 : stream.batch() != 1)
@@ -78,13 +100,14 @@ Array<float> step(Stream& stream, const Array<int32_t>& indices, const std::opti
     const int64_t* rows = offsets ? offsets->data() : whole;
     if (rows[stream.batch()] != whole[1] || (values && values->size() != indices.size()))
         value_error("offsets: expected the last to be ", whole[1], ", the number of indices and of values");
+    const Turn turn(stream.mutex);
     stream.step(rows, indices.data(), data_of(values), whole[1]);
     return spikes_of(stream);
 }
 
 // Indices of 64 bits, as NumPy's nonzero() gives them. One that does not fit becomes -1, which is refused like any
 // other that does not exist.
-Array<float> step_wide(Stream& stream, const Array<int64_t>& indices, const std::optional<Array<float>>& values,
+Array<float> step_wide(SharedStream& stream, const Array<int64_t>& indices, const std::optional<Array<float>>& values,
                        const std::optional<Array<int64_t>>& offsets) {
     Array<int32_t> narrow(indices.size());
     for (py::ssize_t n = 0; n < indices.size(); ++n) {
@@ -94,23 +117,29 @@ Array<float> step_wide(Stream& stream, const Array<int64_t>& indices, const std:
     return step(stream, narrow, values, offsets);
 }
 
-Array<float> step_dense(Stream& stream, const Array<float>& input) {
+Array<float> step_dense(SharedStream& stream, const Array<float>& input) {
     if (input.size() != stream.batch() * stream.network().inputs())
         value_error("input: expected ", stream.batch() * stream.network().inputs(), " elements, got ", input.size());
+    const Turn turn(stream.mutex);
     stream.step_dense(input.data());
     return spikes_of(stream);
 }
 
-Array<float> logits(const Stream& stream) {
+Array<float> logits(const SharedStream& stream) {
     Array<float> made({stream.batch(), stream.network().readout().classes});
+    const Turn turn(stream.mutex);
     if (made.size()) stream.logits(made.mutable_data());
     return made;
 }
 
 // Keeps the GIL where a chunk is short.
-int64_t hear(Stream& stream, const Array<float>& samples) {
-    if (samples.size() < 1000) return stream.hear(samples.data(), samples.size());
+int64_t hear(SharedStream& stream, const Array<float>& samples) {
+    if (samples.size() < 1000) {
+        const Turn turn(stream.mutex);
+        return stream.hear(samples.data(), samples.size());
+    }
     const ReleasedGil release;
+    const std::lock_guard<Mutex> lock(stream.mutex);
     return stream.hear(samples.data(), samples.size());
 }
 
@@ -145,6 +174,7 @@ struct HeldHearing {
 
     Cochlea cochlea;
     Hearing hearing;
+    Mutex mutex;
 };
 
 // Hears a chunk. Returns the currents of the frames that it completes, (frames, bands), or their events: the number of
@@ -159,7 +189,7 @@ py::object take(HeldHearing& held, const Array<float>& samples) {
     std::vector<int32_t> active;
     {
         const ReleasedGil release;
-        const PlainArithmetic plain;
+        const std::lock_guard<Mutex> lock(held.mutex);
         for (int64_t left = count; left > 0;) {
             const int64_t taken = held.hearing.take(at, left);
             at += taken, left -= taken;
@@ -177,14 +207,23 @@ py::object take(HeldHearing& held, const Array<float>& samples) {
     return std::move(made);
 }
 
-py::bytes save(const Stream& stream) {
+void reset(SharedStream& stream) {
+    const Turn turn(stream.mutex);
+    stream.reset();
+}
+
+py::bytes save(const SharedStream& stream) {
     std::string state(stream.state_bytes(), '\0');
-    stream.save(state.data());
+    {
+        const Turn turn(stream.mutex);
+        stream.save(state.data());
+    }
     return py::bytes(state);
 }
 
-void restore(Stream& stream, const py::bytes& state) {
+void restore(SharedStream& stream, const py::bytes& state) {
     const std::string_view view = state;
+    const Turn turn(stream.mutex);
     stream.restore(view.data(), view.size());
 }
 
@@ -235,14 +274,14 @@ void bind_runtime(pybind11::module_& m) {
     py::class_<HeldHearing>(m, "Hearing")
         .def(py::init<const Cochlea&>(), "cochlea"_a)
         .def("take", &take, "samples"_a.noconvert());
-    py::class_<Stream>(m, "Stream")
+    py::class_<SharedStream>(m, "Stream")
         .def(py::init<const Network&, int64_t>(), "network"_a, "batch"_a, py::keep_alive<1, 2>())
         .def("step", &step, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
         .def("step", &step_wide, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
         .def("step_dense", &step_dense, "input"_a.noconvert())
         .def("hear", &hear, "samples"_a.noconvert())
         .def("logits", &logits)
-        .def("reset", &Stream::reset)
+        .def("reset", &reset)
         .def("save", &save)
         .def("restore", &restore, "state"_a);
 }

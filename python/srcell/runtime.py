@@ -241,7 +241,10 @@ class Network:
 
 
 class Stream:
-    """A network that runs one step at a time and holds its state. Only one thread at a time may use it."""
+    """A network that runs one step at a time and holds its state.
+
+    Calls from several threads run one after the other, in no particular order, with and without a GIL.
+    """
 
     def __init__(self, network: Network, batch: int = 1) -> None:
         self.network, self.batch = network, _int("batch", batch)
@@ -325,7 +328,7 @@ class Hearing:
     """A sound that is heard in chunks of any lengths, without a network: its currents or events.
 
     ``srcell.data.SoundEncoding.hearing`` makes one. An exported network hears with the same arithmetic:
-    ``Stream.hear``.
+    ``Stream.hear``. Calls from several threads are taken one after the other, in no particular order.
 
     Args:
         sections: (bands, sections, 5) float64: b0, b1, b2, a1 and a2 of each second-order section.
