@@ -27,6 +27,7 @@ from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.presets import PRESETS
 from srcell.training.run_folder import RunFolder
 from support.processes import ONE_THREAD
+from support.refusals import user_error
 
 TINY = "train digits --hidden 8 --epochs 2 --steps 5 --batch-size 256"
 TINY_SWEEP = "sweep digits --epochs 1 --steps 5 --batch-size 256 --out sweep"
@@ -41,15 +42,6 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def srcell_command(line: str) -> int:
     """The exit code of the command ``srcell LINE``."""
     return main(line.split())
-
-
-def user_error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command with a user error prints."""
-    assert srcell_command(line) == 2
-    printed = capsys.readouterr()
-    (error,) = printed.err.splitlines()
-    assert printed.out == ""
-    return error
 
 
 def test_a_run_prints_one_line_per_epoch_and_its_result(capsys: pytest.CaptureFixture[str]) -> None:

@@ -382,7 +382,7 @@ TWICE = EventBatch.from_dense(torch.full((4, 2, 5), 2.0))
     Message(r"weight_bits: expected an int in \[2, 16\], got 1", lambda: IntegerSRC(4, 3, weight_bits=1)),
     Message("cell: expected an IntegerCell, got tuple", lambda: IntegerSRC(4, 3, cell=(1, 2)), TypeError),  # type: ignore
     Message("cell: expected a slope below", lambda: IntegerSRC(4, 3, cell=IntegerCell(slope=6))),
-    Message("rho: expected a finite value > 0", lambda: IntegerSRC(4, 3, rho=0.0)),
+    Message("rho: expected a finite number above 0", lambda: IntegerSRC(4, 3, rho=0.0)),
     Message("initial_state: expected one of", lambda: IntegerSRC(4, 3, initial_state="none")),
     Message("weight: expected finite values of float32, got nan", lambda: quantise(torch.tensor([torch.nan]), 4)),
 )

@@ -24,6 +24,7 @@ from srcell.data import RateEncoding, SoundEncoding
 from srcell.export import export
 from support.imports import output_without
 from support.processes import ONE_THREAD, PATIENCE
+from support.refusals import user_error
 
 wavfile = pytest.importorskip("scipy.io.wavfile", reason='pip install "srcell[train]"')
 
@@ -364,7 +365,7 @@ def test_a_microphone_that_cannot_be_used_is_a_user_error(
 ) -> None:
     export_network("fast.srcell", SoundEncoding(rate=16000, bands=2))
     plugged_in(None if fake is None else fake(silence(1)), monkeypatch)
-    assert user_error(line, capsys) == f"srcell: {message}"
+    assert user_error(f"listen {line}", capsys) == f"srcell: {message}"
 
 
 def test_portaudio_that_is_missing_is_a_user_error(
@@ -374,7 +375,7 @@ def test_portaudio_that_is_missing_is_a_user_error(
     (tmp_path / "modules" / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n")
     monkeypatch.syspath_prepend(tmp_path / "modules")
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-    line = user_error("net.srcell", capsys)
+    line = user_error("listen net.srcell", capsys)
     assert line.startswith("srcell: cannot use a microphone: PortAudio library not found: install libportaudio2 ")
 
 
@@ -445,15 +446,6 @@ def test_a_file_is_heard_without_the_packages_of_other_extras() -> None:
 # User errors
 
 
-def user_error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that ``srcell listen LINE`` prints."""
-    assert srcell_listen(line) == 2
-    printed = capsys.readouterr()
-    (error,) = printed.err.splitlines()
-    assert printed.out == ""
-    return error
-
-
 HEARS = "expected a network exported with a SoundEncoding, got"
 
 
@@ -500,12 +492,12 @@ def test_a_user_error_prints_one_line(line: str, message: str, capsys: pytest.Ca
     export_network("images.srcell", RateEncoding(steps=5))
     export_network("mute.srcell", ENCODING, readout=False)
     export_network("infinite.srcell", ENCODING, bias=torch.inf)
-    assert user_error(line, capsys).startswith(f"srcell: {message}")
+    assert user_error(f"listen {line}", capsys).startswith(f"srcell: {message}")
 
 
 def test_a_rate_that_no_sound_has_is_a_user_error(capsys: pytest.CaptureFixture[str]) -> None:
     content = Path("net.srcell").read_bytes()
     for rate in (b"null", b"80.5", b"-800"):
         Path("odd.srcell").write_bytes(content.replace(b'\\"rate\\": 8000', b'\\"rate\\": ' + rate))
-        line = user_error("odd.srcell", capsys)
+        line = user_error("listen odd.srcell", capsys)
         assert line.startswith("srcell: odd.srcell: expected a SoundEncoding with a rate of 1 to 1048576 Hz, got ")

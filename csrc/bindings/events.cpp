@@ -13,27 +13,9 @@
 namespace srcell {
 namespace {
 
-const char* name(Fault fault) {
-    switch (fault) {
-        case Fault::kNone:
-            break;
-        case Fault::kLength:
-            return "length";
-        case Fault::kFirstOffset:
-            return "first offset";
-        case Fault::kDescent:
-            return "descent";
-        case Fault::kLastOffset:
-            return "last offset";
-        case Fault::kIndex:
-            return "index";
-        case Fault::kNan:
-            return "nan";
-        case Fault::kPastLength:
-            return "past length";
-    }
-    return "";
-}
+// In the order of Fault.
+constexpr const char* kFaultNames[] = {"",      "length", "first offset", "descent", "last offset",
+                                       "index", "nan",    "past length"};
 
 std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(bool is_double, const Sizes& sizes,
                                                                     const EventRows& rows, Address lengths,
@@ -55,7 +37,7 @@ std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(bool is_doub
         found = find_fault(p);
     }
     if (found.fault == Fault::kNone) return std::nullopt;
-    return std::pair(std::string(name(found.fault)), found.position);
+    return std::pair(std::string(kFaultNames[static_cast<int>(found.fault)]), found.position);
 }
 
 }  // namespace

@@ -47,40 +47,50 @@ struct TileCell {
     }
 };
 
-template <class V>
-struct TileState {
+// The states of a tile's neurons, or the gradients of them that the adjoint carries: Of is State or Adjoint.
+template <class V, template <class> class Of>
+struct TileOf {
     static constexpr bool resonant = false;
 
     alignas(64) Row<V> i, h, hs;
 
     template <class R>
-    SRCELL_INLINE State<R> at(int64_t k) const {
+    SRCELL_INLINE Of<R> at(int64_t k) const {
         return {load<R>(i + k), load<R>(h + k), load<R>(hs + k)};
     }
     template <class R>
-    SRCELL_INLINE void put(int64_t k, const State<R>& state) {
-        store(i + k, state.i);
-        store(h + k, state.h);
-        store(hs + k, state.hs);
+    SRCELL_INLINE void put(int64_t k, const Of<R>& of) {
+        store(i + k, of.i);
+        store(h + k, of.h);
+        store(hs + k, of.hs);
     }
 };
 
-template <class V>
-struct ResonantTileState : TileState<V> {
+template <class V, template <class> class Of, template <class> class ResonantOf>
+struct ResonantTileOf : TileOf<V, Of> {
     static constexpr bool resonant = true;
 
     alignas(64) Row<V> q;
 
     template <class R>
-    SRCELL_INLINE ResonantState<R> at(int64_t k) const {
-        return {TileState<V>::template at<R>(k), load<R>(q + k)};
+    SRCELL_INLINE ResonantOf<R> at(int64_t k) const {
+        return {TileOf<V, Of>::template at<R>(k), load<R>(q + k)};
     }
     template <class R>
-    SRCELL_INLINE void put(int64_t k, const ResonantState<R>& state) {
-        TileState<V>::put(k, state);
-        store(q + k, state.q);
+    SRCELL_INLINE void put(int64_t k, const ResonantOf<R>& of) {
+        TileOf<V, Of>::put(k, of);
+        store(q + k, of.q);
     }
 };
+
+template <class V>
+using TileState = TileOf<V, State>;
+template <class V>
+using ResonantTileState = ResonantTileOf<V, State, ResonantState>;
+template <class V>
+using TileAdjoint = TileOf<V, Adjoint>;
+template <class V>
+using ResonantTileAdjoint = ResonantTileOf<V, Adjoint, ResonantAdjoint>;
 
 template <class V, bool resonant>
 using TileStateOf = std::conditional_t<resonant, ResonantTileState<V>, TileState<V>>;
@@ -203,37 +213,6 @@ template <class V, int64_t steps>
 struct SegmentTrace {
     alignas(64) Row<V> drive[steps], h[steps + 1];
     alignas(64) Row<V> gate[steps], hs[steps + 1], i[steps + 1], q[steps];  // written only in modes that need them
-};
-
-template <class V>
-struct TileAdjoint {
-    alignas(64) Row<V> i, h, hs;
-
-    template <class R>
-    SRCELL_INLINE Adjoint<R> at(int64_t k) const {
-        return {load<R>(i + k), load<R>(h + k), load<R>(hs + k)};
-    }
-    template <class R>
-    SRCELL_INLINE void put(int64_t k, const Adjoint<R>& carry) {
-        store(i + k, carry.i);
-        store(h + k, carry.h);
-        store(hs + k, carry.hs);
-    }
-};
-
-template <class V>
-struct ResonantTileAdjoint : TileAdjoint<V> {
-    alignas(64) Row<V> q;
-
-    template <class R>
-    SRCELL_INLINE ResonantAdjoint<R> at(int64_t k) const {
-        return {TileAdjoint<V>::template at<R>(k), load<R>(q + k)};
-    }
-    template <class R>
-    SRCELL_INLINE void put(int64_t k, const ResonantAdjoint<R>& carry) {
-        TileAdjoint<V>::put(k, carry);
-        store(q + k, carry.q);
-    }
 };
 
 // Gradients of the parameters, summed over a tile's steps.

@@ -22,8 +22,6 @@ SRCELL_INLINE T fused(T a, T b, T c) {
 // A pass over a sample's events in each thread.
 template <class T, void (*pass)(const DelayedEvents<T>&, int64_t)>
 struct DelayedSamplesBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DelayedEvents<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -50,8 +48,6 @@ void delayed_backward(Queue& queue, const DelayedEvents<T>& p) {
 
 template <class T>
 struct DelayElementsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DelayedElements<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -63,8 +59,6 @@ struct DelayElementsBody {
 
 template <class T>
 struct DelayElementsBackwardBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DelayedElements<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -76,8 +70,6 @@ struct DelayElementsBackwardBody {
 
 template <class T>
 struct DelayFactorsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DelayedElements<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {

@@ -83,8 +83,6 @@ constexpr int kTileSamples = 16;
 // Reads the weights from global memory.
 template <class T, bool save, bool resonant, class Input>
 struct EventsForwardBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceEventsForward<T> p;
     Input input;
 
@@ -101,7 +99,6 @@ struct EventsForwardBody {
 template <class T, bool save, bool resonant, class Input>
 struct EventsForwardTileBody {
     static constexpr int kMaxThreads = kTileSamples * kWarp;
-    static constexpr bool kLoads = true;
     DeviceEventsForward<T> p;
     Input input;
     int64_t inputs;
@@ -216,8 +213,7 @@ struct TraceReplay {
 
 template <class T, class Mode>
 struct EventsBackwardBody {
-    static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, Mode>;
-    static constexpr bool kLoads = false;
+    static constexpr int kMinBlocks = backward_blocks<T, Mode>;
     DeviceEventsBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {

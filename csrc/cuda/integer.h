@@ -65,8 +65,6 @@ SRCELL_INLINE void count_clamped(int64_t* total, int64_t clamped) {
 }
 
 struct IntegerForwardBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceIntegerForward p;
 
     SRCELL_INLINE void write(int64_t at, bool spike) const {
@@ -110,8 +108,6 @@ struct IntegerForwardBody {
 };
 
 struct IntegerBackwardBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceIntegerBackward p;
 
     SRCELL_INLINE void run(const Place& place) const {

@@ -33,8 +33,6 @@ SRCELL_INLINE Value<T> spike_of(const LateralDelays<T>& delays, const T* spikes,
 // A thread computes the current of one neuron of one sample at one step.
 template <class T, class Input>
 struct EventCurrentsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     ScanShape shape;
     Input input;
     const T* weight_t;  // (K, N)
@@ -64,8 +62,6 @@ void event_currents(Queue& queue, const DeviceEventCurrents<T>& p) {
 // Advances all neurons by step t; with `last`, also writes the state at the end of the sequence.
 template <class T, bool save, bool resonant>
 struct LateralForwardBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceLateralForward<T> p;
     int64_t t;
 
@@ -106,19 +102,13 @@ struct LateralForwardBody {
 
     // The state after step t-1.
     SRCELL_INLINE StateOf<T, resonant> present_state(int64_t element) const {
-        const State<Value<T>> state = {{p.i[element]}, {p.h[element]}, {p.hs[element]}};
-        if constexpr (resonant)
-            return {state, {p.q[element]}};
-        else
-            return state;
+        return element_of<StateOf<T, resonant>>(p.i, p.h, p.hs, p.q, element);
     }
 };
 
 // Writes one element of the past after each sample's last step.
 template <class T>
 struct PastBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceLateralForward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -167,8 +157,6 @@ SRCELL_INLINE LateralRows<T> rows_of(const DeviceLateralBackward<T>& p) {
 // state.
 template <class T, class Mode>
 struct LateralBeginBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceLateralBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -184,8 +172,6 @@ struct LateralBeginBody {
 // Recomputes the steps of the segment that begins at step `begin`.
 template <class T, class Mode>
 struct LateralReplayBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceLateralBackward<T> p;
     int64_t begin;
 
@@ -217,8 +203,6 @@ struct LateralReplayBody {
 // delays there is one term, which arrives at step t. Terms are launched in order.
 template <class T>
 struct LateralDotsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = true;
     DeviceLateralBackward<T> p;
     int64_t t, term;
     const T* h;  // (B, N): h before step t, if t >= 0
@@ -292,8 +276,6 @@ struct LateralDotsBody {
 // The adjoint of step begin + r.
 template <class T, class Mode>
 struct LateralAdjointBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceLateralBackward<T> p;
     int64_t begin, r;
 
@@ -338,19 +320,13 @@ struct LateralAdjointBody {
     }
 
     SRCELL_INLINE AdjointOf<T, Mode::resonant> present_carry(int64_t element) const {
-        const Adjoint<Value<T>> carry = {{p.grad_i0[element]}, {p.grad_h0[element]}, {p.grad_hs0[element]}};
-        if constexpr (Mode::resonant)
-            return {carry, {p.grad_q0[element]}};
-        else
-            return carry;
+        return element_of<AdjointOf<T, Mode::resonant>>(p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, element);
     }
 };
 
 // Adds the gradient of the initial state's spikes to the gradient of h0.
 template <class T>
 struct LateralEndBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceLateralBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -388,8 +364,6 @@ void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
 // A thread sums the gradient of the weight from one neuron to another over a group of samples, in the CPU's order.
 template <class T>
 struct DelayedWeightBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceDelayedWeight<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -427,8 +401,6 @@ struct DelayedWeightBody {
 
 template <class T>
 struct DelayedWeightSums {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceDelayedWeight<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {

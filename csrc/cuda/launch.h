@@ -1,9 +1,9 @@
 // How work is spread over a GPU's blocks and threads. Included by device.h inside its namespace; knows nothing about
 // kernels.
 //
-// A body is a plain struct of what a kernel reads and writes. Its run() does the work of one thread of one block. If
-// its kLoads is true, its load() first fills the block's shared memory: no thread of the block enters run() before all
-// have left load().
+// A body is a plain struct of what a kernel reads and writes. Its run() does the work of one thread of one block. If it
+// has a load(), this first fills the block's shared memory: no thread of the block enters run() before all have left
+// load(). It may state kMaxThreads, the threads of a block, and kMinBlocks, the blocks that must fit on a processor.
 
 struct Place {
     int64_t block;
@@ -24,9 +24,14 @@ struct Launch {
     int threads, shared_bytes;
 };
 
-constexpr int kThreads = 128;  // per block, unless a body has its own number
+constexpr int kThreads = 128;  // per block, unless a body states another number
 constexpr int kWarp = 32, kDefaultSharedBytes = 48 << 10;
 constexpr int kFewSharedBytes = 2 << 10;  // per block; blocks with so little leave the processor's memory to its cache
+
+template <class Body, class = void>
+constexpr bool loads = false;
+template <class Body>
+constexpr bool loads<Body, std::void_t<decltype(&Body::load)>> = true;
 
 // The limits of a launch.
 struct Limits {
@@ -52,18 +57,22 @@ constexpr int kLargeBlocks = 2;
 constexpr int kLargeBlocks = 1;
 #endif
 
-// The number of blocks that must fit on a processor; a body may state its own as kMinBlocks.
 template <class Body, class = void>
-constexpr int min_blocks = Body::kMaxThreads > kThreads ? kLargeBlocks : 1;
+constexpr int max_threads = kThreads;
+template <class Body>
+constexpr int max_threads<Body, std::void_t<decltype(Body::kMaxThreads)>> = Body::kMaxThreads;
+
+template <class Body, class = void>
+constexpr int min_blocks = max_threads<Body> > kThreads ? kLargeBlocks : 1;
 template <class Body>
 constexpr int min_blocks<Body, std::void_t<decltype(Body::kMinBlocks)>> = Body::kMinBlocks;
 
 template <class Body>
-__global__ void __launch_bounds__(Body::kMaxThreads, min_blocks<Body>) run_body(const Body body) {
+__global__ void __launch_bounds__(max_threads<Body>, min_blocks<Body>) run_body(const Body body) {
     extern __shared__ double shared[];  // double: for its alignment
     const Place place = {static_cast<int64_t>(blockIdx.x), static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
                          reinterpret_cast<char*>(shared)};
-    if constexpr (Body::kLoads) {
+    if constexpr (loads<Body>) {
         body.load(place);
         __syncthreads();
     }
@@ -116,7 +125,7 @@ void launch(Queue&, const Launch& how, const Body& body) {
         const auto place = [&](int thread) {
             return Place{block, thread, how.threads, reinterpret_cast<char*>(shared.data())};
         };
-        if constexpr (Body::kLoads)
+        if constexpr (loads<Body>)
             for (int thread = 0; thread < how.threads; ++thread) body.load(place(thread));
         for (int thread = 0; thread < how.threads; ++thread) body.run(place(thread));
     }

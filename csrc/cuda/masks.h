@@ -19,8 +19,6 @@ SRCELL_INLINE uint64_t nonzero_bits(const T* x, int64_t count) {
 // A thread computes one word of the mask.
 template <class T>
 struct MaskElementsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceMask<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -41,8 +39,6 @@ void mask_elements(Queue& queue, const DeviceMask<T>& p) {
 // A thread computes one word of the columns: one segment of steps of one input of one sample.
 template <class T>
 struct MaskColumnsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceMask<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -67,8 +63,6 @@ void mask_columns(Queue& queue, const DeviceMask<T>& p) {
 // A thread counts or lists the events of one row, which belongs to the prefix or to the mask.
 template <bool list>
 struct MaskEventsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     MaskEvents p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -122,8 +116,6 @@ SRCELL_INLINE uint32_t rate_threshold(double gain, double pixel) {
 
 // A thread draws kPhiloxSteps steps of 64 pixels.
 struct RateMaskBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceRateEncoding p;
 
     SRCELL_HOST_DEVICE int64_t blocks() const { return ceil_div(p.steps, kPhiloxSteps); }
@@ -158,8 +150,6 @@ struct RateMaskBody {
 // Drops a pixel's spike if the pixel fired in the step before and that spike was kept. A thread handles all steps of 64
 // pixels.
 struct ThinMaskBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceRateEncoding p;
 
     SRCELL_INLINE void run(const Place& place) const {

@@ -35,52 +35,48 @@ SRCELL_INLINE auto value_or_zero(const T* values, int64_t at) {
     return values ? get(values + at) : splat<decltype(get(values))>(0);
 }
 
+template <class Any, class = void>
+constexpr bool has_q = false;
+template <class Any>
+constexpr bool has_q<Any, std::void_t<decltype(Any::q)>> = true;
+
+// An element of the arrays of a state or of its gradients; an array that is absent counts as zeros.
+template <class Any, class T>
+SRCELL_INLINE Any element_of(const T* i, const T* h, const T* hs, const T* q, int64_t at) {
+    if constexpr (has_q<Any>)
+        return {{value_or_zero(i, at), value_or_zero(h, at), value_or_zero(hs, at)}, value_or_zero(q, at)};
+    else
+        return {value_or_zero(i, at), value_or_zero(h, at), value_or_zero(hs, at)};
+}
+
+template <class Any, class T>
+SRCELL_INLINE void store_element(T* i, T* h, T* hs, T* q, int64_t at, const Any& made) {
+    i[at] = made.i.x;
+    h[at] = made.h.x;
+    hs[at] = made.hs.x;
+    if constexpr (has_q<Any>) q[at] = made.q.x;
+}
+
 template <bool resonant, class T>
 SRCELL_INLINE StateOf<T, resonant> initial_state(const CellForward<T>& p, int64_t element) {
-    const State<Value<T>> state = {value_or_zero(p.i0, element), value_or_zero(p.h0, element),
-                                   value_or_zero(p.hs0, element)};
-    if constexpr (resonant)
-        return {state, value_or_zero(p.q0, element)};
-    else
-        return state;
+    return element_of<StateOf<T, resonant>>(p.i0, p.h0, p.hs0, p.q0, element);
 }
 
-template <class T>
-SRCELL_INLINE void store_final(const CellForward<T>& p, const State<Value<T>>& state, int64_t element) {
-    p.i[element] = state.i.x;
-    p.h[element] = state.h.x;
-    p.hs[element] = state.hs.x;
-}
-
-template <class T>
-SRCELL_INLINE void store_final(const CellForward<T>& p, const ResonantState<Value<T>>& state, int64_t element) {
-    store_final(p, static_cast<const State<Value<T>>&>(state), element);
-    p.q[element] = state.q.x;
+template <class Any, class T>
+SRCELL_INLINE void store_final(const CellForward<T>& p, const Any& state, int64_t element) {
+    store_element(p.i, p.h, p.hs, p.q, element, state);
 }
 
 // The carry before a sample's last step.
 template <bool resonant, class T>
 SRCELL_INLINE AdjointOf<T, resonant> final_gradients(const CellBackward<T>& p, int64_t element) {
-    const Adjoint<Value<T>> carry = {value_or_zero(p.grad_i, element), value_or_zero(p.grad_h, element),
-                                     value_or_zero(p.grad_hs, element)};
-    if constexpr (resonant)
-        return {carry, value_or_zero(p.grad_q, element)};
-    else
-        return carry;
+    return element_of<AdjointOf<T, resonant>>(p.grad_i, p.grad_h, p.grad_hs, p.grad_q, element);
 }
 
 // Stores the carry in the arrays for the gradients of the initial state.
-template <class T>
-SRCELL_INLINE void store_carry(const CellBackward<T>& p, const Adjoint<Value<T>>& carry, int64_t element) {
-    p.grad_i0[element] = carry.i.x;
-    p.grad_h0[element] = carry.h.x;
-    p.grad_hs0[element] = carry.hs.x;
-}
-
-template <class T>
-SRCELL_INLINE void store_carry(const CellBackward<T>& p, const ResonantAdjoint<Value<T>>& carry, int64_t element) {
-    store_carry(p, static_cast<const Adjoint<Value<T>>&>(carry), element);
-    p.grad_q0[element] = carry.q.x;
+template <class Any, class T>
+SRCELL_INLINE void store_carry(const CellBackward<T>& p, const Any& carry, int64_t element) {
+    store_element(p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, element, carry);
 }
 
 // Saves the state before a segment, in checkpoint_rows() rows of a plane.
@@ -281,8 +277,7 @@ constexpr int backward_blocks = sizeof(T) > sizeof(float) || Mode::parameters ? 
 
 template <class T, bool save, bool resonant, class In, class Out>
 struct ScanForwardBody {
-    static constexpr int kMaxThreads = kThreads, kMinBlocks = forward_blocks<T>;
-    static constexpr bool kLoads = false;
+    static constexpr int kMinBlocks = forward_blocks<T>;
     DeviceScanForward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -293,8 +288,7 @@ struct ScanForwardBody {
 
 template <class T, class Mode, class In, class Out>
 struct ScanBackwardBody {
-    static constexpr int kMaxThreads = kThreads, kMinBlocks = backward_blocks<T, Mode>;
-    static constexpr bool kLoads = false;
+    static constexpr int kMinBlocks = backward_blocks<T, Mode>;
     DeviceScanBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {

@@ -19,8 +19,6 @@ SRCELL_INLINE Value<T> tree_sum(const T* x, int64_t stride, int64_t count) {
 // threads sum kTreeLeaves elements each, in place, and then the first thread of each column adds these sums.
 template <class T>
 struct SumRows {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = true;
     struct Plane {
         T *elements, *target;  // without a target the sums go to the first row
     };

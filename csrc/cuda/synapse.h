@@ -24,8 +24,6 @@ SRCELL_INLINE Row row_of(const ScanShape& shape, int64_t row) {
 // A thread handles one row of events.
 template <class Key>
 struct EventKeysBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     EventKeys p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -64,8 +62,6 @@ SRCELL_INLINE uint32_t flip_bits(uint32_t* word, uint32_t bits) {
 // A thread counts the events of one row in one bit of the words of ColumnCounts; threads of other rows change other
 // bits of the same words.
 struct EventColumnsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     EventColumns p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -204,8 +200,6 @@ struct DenseColumns {};
 // A thread computes the gradients of `width` weights.
 template <class T, class Source, int width>
 struct WeightGradientBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceWeightGradient<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -223,8 +217,6 @@ struct WeightGradientBody {
 
 template <class T>
 struct GroupSums {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceWeightGradient<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -264,8 +256,6 @@ void weight_gradient(Queue& queue, const DeviceWeightGradient<T>& p) {
 // lanes in a tree.
 template <class T>
 struct EventDotsBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = true;
     DeviceEventDots<T> p;
 
     SRCELL_INLINE void load(const Place& place) const {

@@ -19,8 +19,6 @@ SRCELL_INLINE Value<double> wide_parameter(const CellParameters<T>& cell, CellPa
 // A thread makes the turn of one neuron.
 template <class T>
 struct MakeTurnBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     DeviceTurn<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
@@ -41,8 +39,6 @@ void make_turn(Queue& queue, const DeviceTurn<T>& p) {
 // those of alpha and omega.
 template <class T>
 struct UnturnBody {
-    static constexpr int kMaxThreads = kThreads;
-    static constexpr bool kLoads = false;
     CellBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {

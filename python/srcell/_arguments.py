@@ -37,6 +37,14 @@ def as_float(name: str, value: float) -> float:
         raise ValueError(f"{name}: expected a finite value, got one too large for a float") from None
 
 
+def as_positive(name: str, value: float) -> float:
+    """Return a finite number above 0 as a float; raise for anything else."""
+    number = as_float(name, value)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+    return number
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise unless a value is one of the choices."""
     if not isinstance(value, str) or value not in choices:

@@ -18,6 +18,17 @@ def assert_refused(error: type[Exception], argument: str, function: Any, *args: 
     assert re.match(rf"{re.escape(argument)}\b.*expected .*got ", str(caught.value), re.DOTALL), str(caught.value)
 
 
+def user_error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command ``srcell LINE`` prints."""
+    from srcell.cli import main  # test_cuda.py runs without its dependencies
+
+    assert main(line.split()) == 2
+    printed = capsys.readouterr()
+    (error,) = printed.err.splitlines()
+    assert printed.out == ""
+    return error
+
+
 class Refusal(NamedTuple):
     """A call that must raise `error` with "`argument`...: expected ..., got ..."."""
 

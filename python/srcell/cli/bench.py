@@ -11,18 +11,14 @@ from .. import benchmark
 from .._files import write_output
 from .._info import cuda_lacks, info
 from ..benchmark.timing import Quartiles
-from .parser import Parser
+from .parser import Parser, new_command
 from .terminal import complain
 
 
 def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell bench``."""
-    parser = commands.add_parser(
-        "bench",
-        help="time srcell against PyTorch",
-        description="Time srcell against PyTorch. Run it on an otherwise idle machine.",
-        epilog="Defaults in brackets.",
-    )
+    text = "Time srcell against PyTorch. Run it on an otherwise idle machine."
+    parser = new_command(commands, "bench", "time srcell against PyTorch", text, "Defaults in brackets.")
     option = parser.add_argument
     option("cases", nargs="*", metavar="CASE", help=f"cases to measure, of {', '.join(benchmark.CASES)} [all]")
     option("--threads", type=int, metavar="N", help="threads of the cases that do not fix them [all]")

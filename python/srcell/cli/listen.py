@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import srcell
 
 from .._extras import extra
-from .parser import Parser
+from .parser import Parser, new_command
 from .terminal import complain
 
 Floats = NDArray[np.float32]
@@ -63,13 +63,8 @@ examples:
 
 def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell listen``."""
-    parser = commands.add_parser(
-        "listen",
-        help="show a network's answer to a microphone or a WAV file",
-        description=TEXT,
-        epilog=f"Defaults in brackets.\n\n{EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    summary = "show a network's answer to a microphone or a WAV file"
+    parser = new_command(commands, "listen", summary, TEXT, f"Defaults in brackets.\n\n{EXAMPLES}")
     option = parser.add_argument
     option("network", type=Path, metavar="NET", help="exported network, by convention NAME.srcell")
     option("wav", type=Path, nargs="?", metavar="FILE.wav", help="WAV file, right after NET [a microphone]")

@@ -44,6 +44,13 @@ class Parser(argparse.ArgumentParser):
         }
 
 
+def new_command(commands: argparse._SubParsersAction[Parser], name: str, help: str, text: str, epilog: str) -> Parser:
+    """Add a command whose text and epilog are printed as they are."""
+    return commands.add_parser(
+        name, help=help, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 # Flags of RunOptions: option, field, type (None for a switch), metavar, help.
 MACHINE: tuple[tuple[str, str, Any, str, str], ...] = (
     ("--data", "data", Path, "DIR", f"folder of the data sets [the run's own; {DATA} for a new run]"),

@@ -11,7 +11,7 @@ from typing import Any
 from .. import data, training
 from ..training import RunOptions, sweep
 from ..training.config import SETTINGS, TrainingConfig
-from .parser import DEFAULT_PRESET, Parser, add_training_options, given_settings, run_options
+from .parser import DEFAULT_PRESET, Parser, add_training_options, given_settings, new_command, run_options
 from .terminal import folder_of, is_first_process, print_table, shown_progress, tell
 
 TEXT = """\
@@ -27,13 +27,7 @@ examples:
 
 def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell sweep``."""
-    parser = commands.add_parser(
-        "sweep",
-        help="train over seeds, or over the values of settings",
-        description=TEXT,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_command(commands, "sweep", "train over seeds, or over the values of settings", TEXT, EXAMPLES)
     parser.add_argument("dataset", help=f"data set to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the runs [the one of --seed]")
     parser.add_argument(

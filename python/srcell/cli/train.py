@@ -13,6 +13,7 @@ from .parser import (
     add_run_options,
     add_training_options,
     given_settings,
+    new_command,
     presets_text,
     run_options,
 )
@@ -32,13 +33,8 @@ examples:
 
 def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell train``."""
-    parser = commands.add_parser(
-        "train",
-        help="train a network and write a run folder",
-        description=TRAIN_TEXT,
-        epilog=f"{presets_text()}\n\n{TRAIN_EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    epilog = f"{presets_text()}\n\n{TRAIN_EXAMPLES}"
+    parser = new_command(commands, "train", "train a network and write a run folder", TRAIN_TEXT, epilog)
     parser.add_argument("dataset", nargs="?", help=f"data set to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in that folder")

@@ -11,7 +11,7 @@ from tokenize import TokenError
 
 import numpy as np
 
-from .._arguments import as_float, as_int
+from .._arguments import as_int, as_positive
 from .._extras import extra
 from ..events import EventBatch
 from ..events.checks import MAX_STEPS
@@ -100,7 +100,7 @@ def load_dvs_gesture(
         FileNotFoundError: no DVSGesture in no-such-folder: expected ibmGestureTrain there or in DVSGesture...
 
     """
-    bin_width, prefix = _check_bin_width(bin_width), as_int("prefix", prefix, MAX_STEPS)
+    bin_width, prefix = as_positive("bin_width", bin_width), as_int("prefix", prefix, MAX_STEPS)
     pooling = as_int("pooling", pooling, SENSOR, minimum=1)
     if SENSOR % pooling:
         raise ValueError(f"pooling: expected a divisor of {SENSOR}, got {pooling}")
@@ -129,7 +129,7 @@ def gesture_classes() -> tuple[str, ...]:
 
 
 def _load_cochlea(name: str, root: str | Path, bin_width: float, prefix: int, download: bool) -> Dataset:
-    bin_width, prefix = _check_bin_width(bin_width), as_int("prefix", prefix, MAX_STEPS)
+    bin_width, prefix = as_positive("bin_width", bin_width), as_int("prefix", prefix, MAX_STEPS)
     if download:
         with extra("nmnist"):
             from tonic import datasets
@@ -214,13 +214,6 @@ def _whole(name: str, numbers: np.ndarray) -> np.ndarray:
     if (whole != numbers).any():
         raise ValueError(f"expected {name} to be whole numbers, got {numbers[whole != numbers][0]}")
     return whole
-
-
-def _check_bin_width(bin_width: float) -> float:
-    bin_width = as_float("bin_width", bin_width)
-    if not 0 < bin_width < float("inf"):
-        raise ValueError(f"bin_width: expected a number of ms above 0, got {bin_width}")
-    return bin_width
 
 
 def _find(name: str, root: Path, file: str) -> Path:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self, Unpack  # torch needs it too
 
-from .._arguments import as_float, check_bool, require_dense
+from .._arguments import as_float, as_positive, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..functional.layer import Parameter, State, check_state
@@ -224,9 +224,7 @@ class SRC(_Linear):
         memory = as_float("memory", memory)
         if not 2 <= memory < float("inf"):
             raise ValueError(f"memory: expected a finite number of at least 2 steps, got {memory}")
-        gain = as_float("gain", gain)
-        if not 0 < gain < float("inf"):
-            raise ValueError(f"gain: expected a finite number above 0, got {gain}")
+        gain = as_positive("gain", gain)
         found: dict[str, Any] = {
             "lateral": True,
             "alpha": spread(0.5, 1 - 1 / memory),

@@ -8,37 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _gpu
-from ._layer import (
-    GRAD_OUTPUTS,
-    GRADIENTS,
-    LAYER,
-    LAYER_BACKWARD,
-    LISTS,
-    OPTIONS,
-    OUTPUTS,
-    SAVED,
-    SHARED,
-    Backward,
-    Forward,
-    Layer,
-    Like,
-    check_floats,
-    check_layer,
-    check_output_mask,
-    checked_layer,
-    differentiate,
-    empty_gradients,
-    empty_outputs,
-    empty_saved,
-    fake_gradients,
-    fake_outputs,
-    fake_saved,
-    grads_of,
-    keep,
-    saved_of,
-    work_dtype,
-)
+from . import _gpu, _layer
+from ._layer import GRAD_OUTPUTS, GRADIENTS, LAYER, LAYER_BACKWARD, LISTS, OPTIONS, OUTPUTS, SAVED, SHARED
 from ._memory import Optionals, contiguous
 from ._operator import Operator
 
@@ -56,7 +27,7 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     ``save`` is set if a gradient may be needed; without it trace and checkpoints are empty. With ``half_spikes`` the
     spikes have the dtype of half-precision currents.
     """
-    layer = checked_layer(call.current.shape, check_current(call), call.layer)
+    layer = _layer.checked_layer(call.current.shape, check_current(call), call.layer)
     current, dtype = contiguous(call.current), spikes_dtype(call)
     if layer.given.weight_hh is None:
         outputs, saved = run_scan(layer, current, call, dtype)
@@ -66,22 +37,22 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     return *outputs, *saved
 
 
-def check_current(call: Any) -> Like:
+def check_current(call: Any) -> _layer.Like:
     """Check the currents' dimensions and dtype."""
-    return check_floats("current", call.current, "T, B, N", half=_gpu.is_gpu(call.current.device))
+    return _layer.check_floats("current", call.current, "T, B, N", half=_gpu.is_gpu(call.current.device))
 
 
 def spikes_dtype(call: Any) -> torch.dtype:
     """The dtype of the spikes."""
-    return call.current.dtype if call.half_spikes else work_dtype(call.current)
+    return call.current.dtype if call.half_spikes else _layer.work_dtype(call.current)
 
 
-def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tuple[list[Any], Optionals]:
+def run_scan(layer: _layer.Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tuple[list[Any], Optionals]:
     """Run a checked layer on contiguous currents; return spikes (of ``dtype``) and state, and trace and checkpoints."""
     backend = _gpu.backend_of("current", current)
-    outputs = empty_outputs(layer, backend, dtype)
-    saved = empty_saved(layer, backend, call.save, traced=layer.given.weight_hh is not None)
-    backend.scan_forward(Forward(layer, outputs, saved, call.trace_integrator), current)
+    outputs = _layer.empty_outputs(layer, backend, dtype)
+    saved = _layer.empty_saved(layer, backend, call.save, traced=layer.given.weight_hh is not None)
+    backend.scan_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), current)
     return outputs, saved
 
 
@@ -89,12 +60,12 @@ def run_scan(layer: Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tu
 def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes = call.current.shape
-    check_layer(sizes, check_current(call), call.layer)
-    spikes, *ended = fake_outputs(call.layer, *sizes)
+    _layer.check_layer(sizes, check_current(call), call.layer)
+    spikes, *ended = _layer.fake_outputs(call.layer, *sizes)
     return (
         spikes.to(spikes_dtype(call)),
         *ended,
-        *fake_saved(call.layer, sizes, call.save, call.layer.weight_hh is not None),
+        *_layer.fake_saved(call.layer, sizes, call.save, call.layer.weight_hh is not None),
     )
 
 
@@ -110,10 +81,10 @@ src_backward = Operator(
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
     current, like = call.current, check_current(call)
-    check_output_mask(call.output_mask, 1)
-    layer = checked_layer(current.shape, like, call.layer, backward=True)
+    _layer.check_output_mask(call.output_mask, 1)
+    layer = _layer.checked_layer(current.shape, like, call.layer, backward=True)
     traced = layer.given.weight_hh is not None
-    grads, saved = grads_of(call, layer.sizes, like, current.dtype), saved_of(call, layer, traced)
+    grads, saved = _layer.grads_of(call, layer.sizes, like, current.dtype), _layer.saved_of(call, layer, traced)
     given = None if traced else contiguous(current)
     if traced:  # these kernels work in the dtype of the computation
         grads = [None if x is None else x.to(like.dtype) for x in grads]
@@ -123,7 +94,7 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def run_scan_backward(
-    layer: Layer,
+    layer: _layer.Layer,
     grads: Optionals,
     current: Tensor | None,
     saved: Optionals,
@@ -132,8 +103,8 @@ def run_scan_backward(
     """The gradients of the currents, in their dtype, and of a checked layer; with a trace ``current`` is None."""
     like = layer.given.bias if current is None else current
     backend = _gpu.backend_of("current", like)
-    gradients, grad_current = empty_gradients(layer, output_mask, backend), backend.empty(like, *layer.sizes)
-    backend.scan_backward(Backward(layer, grads, saved, gradients), current, grad_current)
+    gradients, grad_current = _layer.empty_gradients(layer, output_mask, backend), backend.empty(like, *layer.sizes)
+    backend.scan_backward(_layer.Backward(layer, grads, saved, gradients), current, grad_current)
     return grad_current, gradients
 
 
@@ -142,7 +113,7 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients' shapes."""
     current, (want_current, *layer_mask) = call.current, call.output_mask
     _, batch, neurons = current.shape
-    made = fake_gradients(call, batch, neurons, layer_mask)
+    made = _layer.fake_gradients(call, batch, neurons, layer_mask)
     return current.new_empty(current.shape) if want_current else None, *made
 
 
@@ -150,7 +121,7 @@ def keep_current(call: Any) -> dict[str, Any]:
     """Keep the currents; with recurrent weights only their shape, because the trace has what the gradient needs."""
     if call.layer.weight_hh is None:  # the checkpoints have the initial state
         return {"state": []}
-    return {"current": call.current.new_empty(()).expand(call.current.shape), **keep(call)}
+    return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
 
 
-differentiate(src, src_backward, ["current"], wanted=["current"], keep=keep_current)
+_layer.differentiate(src, src_backward, ["current"], wanted=["current"], keep=keep_current)

@@ -12,38 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _gpu
+from . import _gpu, _layer
 from ._cpu import mask_shape
 from ._dense import check_dense_synapse, takes_events
-from ._layer import (
-    GRAD_OUTPUTS,
-    GRADIENTS,
-    LAYER,
-    LAYER_BACKWARD,
-    LISTS,
-    OPTIONS,
-    OUTPUTS,
-    SAVED,
-    SHARED,
-    WORK,
-    Backward,
-    Forward,
-    Layer,
-    Like,
-    Sizes,
-    check_layer,
-    check_output_mask,
-    checked_layer,
-    differentiate,
-    empty_gradients,
-    empty_like,
-    empty_outputs,
-    fake_gradients,
-    fake_outputs,
-    grads_of,
-    options_of_gradient,
-    saved_sizes,
-)
+from ._layer import GRAD_OUTPUTS, GRADIENTS, LAYER, LAYER_BACKWARD, LISTS, OPTIONS, OUTPUTS, SAVED, SHARED, WORK
 from ._memory import contiguous, has_memory, zero_padding
 from ._operator import Operator
 from .src import run_scan_backward
@@ -61,10 +33,10 @@ src_dense = Operator(
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel. With ``save``, events keep a mask and whether all are 1; the product keeps the currents."""
     (sizes, like), input, weight = check_synapse(call), contiguous(call.input), contiguous(call.weight)
-    layer, backend = checked_layer(sizes, like, call.layer), _gpu.backend_of("input", input)
-    outputs, by_events = empty_outputs(layer, backend), takes_events(input, call.method, layer.given.lengths)
+    layer, backend = _layer.checked_layer(sizes, like, call.layer), _gpu.backend_of("input", input)
+    outputs, by_events = _layer.empty_outputs(layer, backend), takes_events(input, call.method, layer.given.lengths)
     if not call.save:
-        run = Forward(layer, outputs, (None, None), False)
+        run = _layer.Forward(layer, outputs, (None, None), False)
         if by_events:
             backend.dense_forward(run, input, None, weight)
         else:
@@ -76,18 +48,18 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
         if saved[1] is not checkpoints:
             checkpoints[saved[1].numel() :] = 0
         mask = backend.empty(input, *mask_shape(input), dtype=torch.int64)
-        ones = backend.dense_forward(Forward(layer, outputs, saved, call.trace_integrator), input, mask, weight)
+        ones = backend.dense_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), input, mask, weight)
         return *outputs, trace, checkpoints, mask, mask.new_full((), ones, dtype=torch.bool)
     lateral = layer.given.weight_hh is not None
     current = multiply(input, weight, backend.empty(layer.given.bias, *sizes) if lateral else trace.view(sizes))
     saved = saved if lateral else (trace[:0], checkpoints)
-    backend.scan_forward(Forward(layer, outputs, saved, call.trace_integrator), current)
+    backend.scan_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), current)
     shapes = kept_shapes(call, sizes)
     unused = (input.new_zeros(shape, dtype=dtype) for shape, dtype in (shapes["mask"], shapes["ones"]))
     return *outputs, trace, checkpoints, *unused
 
 
-def check_synapse(call: Any) -> tuple[Sizes, Like]:
+def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
     """Check input, weight and method; return T, B and N, and what the other arguments must have."""
     like = check_dense_synapse(call.input, call.weight, call.method)
     return (*call.input.shape[:2], call.weight.shape[0]), like
@@ -99,18 +71,18 @@ def multiply(input: Tensor, weight: Tensor, current: Tensor) -> Tensor:
     return current
 
 
-def kept_sizes(call: Any, sizes: Sizes) -> tuple[int, int]:
+def kept_sizes(call: Any, sizes: _layer.Sizes) -> tuple[int, int]:
     """Elements of the trace, or of the product's currents, and of the checkpoints; for "auto" enough for either method.
 
     Checkpoints take more without a trace; there is a trace after events and with recurrent weights.
     """
     traced = call.method == "events" or call.layer.weight_hh is not None
-    return math.prod(sizes), saved_sizes(_gpu.is_gpu(call.input.device), sizes, call.layer, traced)[1]
+    return math.prod(sizes), _layer.saved_sizes(_gpu.is_gpu(call.input.device), sizes, call.layer, traced)[1]
 
 
-def traced_part(layer: Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tensor, Tensor]:
+def traced_part(layer: _layer.Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tensor, Tensor]:
     """The trace, and the part of the checkpoints that is used beside a trace; "auto" allocates for either method."""
-    size = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, layer.given, traced=True)[1]
+    size = _layer.saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, layer.given, traced=True)[1]
     return trace, checkpoints if checkpoints.numel() == size else checkpoints[:size]
 
 
@@ -118,15 +90,15 @@ def traced_part(layer: Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tenso
 def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes, like = check_synapse(call)
-    check_layer(sizes, like, call.layer)
-    outputs = fake_outputs(call.layer, *sizes)
+    _layer.check_layer(sizes, like, call.layer)
+    outputs = _layer.fake_outputs(call.layer, *sizes)
     if not call.save:
         return *outputs, None, None, None, None
     kept = kept_shapes(call, sizes).values()
     return *outputs, *(call.input.new_empty(shape, dtype=dtype) for shape, dtype in kept)
 
 
-def kept_shapes(call: Any, sizes: Sizes) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def kept_shapes(call: Any, sizes: _layer.Sizes) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """The shapes and dtypes of KEPT; the mask has rows only if the method may be events."""
     (rows, words), (trace, checkpoints) = mask_shape(call.input), kept_sizes(call, sizes)
     masked = call.method == "events" or (call.method == "auto" and not _gpu.is_gpu(call.input.device))
@@ -150,15 +122,15 @@ src_dense_backward = Operator(
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel. ``"auto"`` chooses the same method as forwards, because the input is the same."""
     (sizes, like), input, weight = check_synapse(call), contiguous(call.input), contiguous(call.weight)
-    check_output_mask(call.output_mask, 2)
+    _layer.check_output_mask(call.output_mask, 2)
     want_input, want_weight, *layer_mask = call.output_mask
-    layer, backend = checked_layer(sizes, like, call.layer, backward=True), _gpu.backend_of("input", input)
-    grads, (trace, checkpoints, mask, ones) = grads_of(call, sizes, like), kept_of(call, sizes)
+    layer, backend = _layer.checked_layer(sizes, like, call.layer, backward=True), _gpu.backend_of("input", input)
+    grads, (trace, checkpoints, mask, ones) = _layer.grads_of(call, sizes, like), kept_of(call, sizes)
     by_events = takes_events(input, call.method, layer.given.lengths)
     traced = by_events or layer.given.weight_hh is not None
     saved = traced_part(layer, trace, checkpoints) if traced else (trace[:0], checkpoints)
     if by_events:
-        run = Backward(layer, grads, saved, empty_gradients(layer, layer_mask, backend))
+        run = _layer.Backward(layer, grads, saved, _layer.empty_gradients(layer, layer_mask, backend))
         events = input, mask, not _gpu.is_gpu(input.device) and bool(ones)
         wanted = want_input, want_weight, call.input_grad_at_events
         return *backend.dense_backward(run, *events, weight, wanted), *run.gradients
@@ -174,7 +146,7 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     return grad_input, grad_weight, *gradients_of_layer
 
 
-def kept_of(call: Any, sizes: Sizes) -> list[Tensor]:
+def kept_of(call: Any, sizes: _layer.Sizes) -> list[Tensor]:
     """The tensors of KEPT of a backward call, checked and contiguous."""
     device, kept = call.input.device, []
     for name, (shape, dtype) in kept_shapes(call, sizes).items():
@@ -190,8 +162,8 @@ def kept_of(call: Any, sizes: Sizes) -> list[Tensor]:
 def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients' shapes."""
     wanted = zip((call.input, call.weight), call.output_mask[:2], strict=True)
-    grads = [empty_like(x) if want else None for x, want in wanted]
-    return *grads, *fake_gradients(call, call.input.shape[1], call.weight.shape[0], call.output_mask[2:])
+    grads = [_layer.empty_like(x) if want else None for x, want in wanted]
+    return *grads, *_layer.fake_gradients(call, call.input.shape[1], call.weight.shape[0], call.output_mask[2:])
 
 
 def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
@@ -200,7 +172,7 @@ def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
     A call that already has ``save`` comes from the call at an outer level of a transform. That one could not resolve
     "auto", so this one must not.
     """
-    options, input, lengths = options_of_gradient(call, needs), call.input, call.layer.lengths
+    options, input, lengths = _layer.options_of_gradient(call, needs), call.input, call.layer.lengths
     valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
     readable = has_memory(input) and (lengths is None or has_memory(lengths))
     if call.method == "auto" and valid and not call.save and readable:
@@ -208,7 +180,7 @@ def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return options
 
 
-differentiate(
+_layer.differentiate(
     src_dense,
     src_dense_backward,
     ["input", "weight"],

@@ -7,39 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _gpu
+from . import _gpu, _layer
 from ._cpu import EventRows
-from ._layer import (
-    GRAD_OUTPUTS,
-    GRADIENTS,
-    LAYER,
-    LAYER_BACKWARD,
-    LISTS,
-    OPTIONS,
-    OUTPUTS,
-    SAVED,
-    SHARED,
-    Backward,
-    Forward,
-    Like,
-    Sizes,
-    check_floats,
-    check_integers,
-    check_layer,
-    check_optional,
-    check_output_mask,
-    checked_layer,
-    differentiate,
-    empty_gradients,
-    empty_like,
-    empty_outputs,
-    empty_saved,
-    fake_gradients,
-    fake_outputs,
-    fake_saved,
-    grads_of,
-    saved_of,
-)
+from ._layer import GRAD_OUTPUTS, GRADIENTS, LAYER, LAYER_BACKWARD, LISTS, OPTIONS, OUTPUTS, SAVED, SHARED
 from ._memory import contiguous
 from ._operator import Operator
 
@@ -56,19 +26,19 @@ src_events = Operator(
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need."""
     sizes, like = check_synapse(call)
-    rows, layer = rows_of(call), checked_layer(sizes, like, call.layer)
+    rows, layer = rows_of(call), _layer.checked_layer(sizes, like, call.layer)
     backend = _gpu.backend_of("weight", call.weight)
-    outputs, saved = empty_outputs(layer, backend), empty_saved(layer, backend, call.save, traced=True)
-    backend.events_forward(Forward(layer, outputs, saved, call.trace_integrator), rows, contiguous(call.weight))
+    outputs, saved = _layer.empty_outputs(layer, backend), _layer.empty_saved(layer, backend, call.save, traced=True)
+    backend.events_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), rows, contiguous(call.weight))
     return *outputs, *saved
 
 
-def check_synapse(call: Any) -> tuple[Sizes, Like]:
+def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
     """Check weight, offsets, indices and values; return T, B and N, and what the other arguments must have."""
-    like, count = check_floats("weight", call.weight, "N, K"), call.indices.numel()
-    check_integers("offsets", call.offsets, torch.int64, call.steps * call.batch + 1, like)
-    check_integers("indices", call.indices, torch.int32, count, like)
-    check_optional("values", call.values, like, (count,))
+    like, count = _layer.check_floats("weight", call.weight, "N, K"), call.indices.numel()
+    _layer.check_integers("offsets", call.offsets, torch.int64, call.steps * call.batch + 1, like)
+    _layer.check_integers("indices", call.indices, torch.int32, count, like)
+    _layer.check_optional("values", call.values, like, (count,))
     return (call.steps, call.batch, call.weight.shape[0]), like
 
 
@@ -82,8 +52,8 @@ def rows_of(call: Any) -> EventRows:
 def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The outputs' shapes."""
     sizes, like = check_synapse(call)
-    check_layer(sizes, like, call.layer)
-    return *fake_outputs(call.layer, *sizes), *fake_saved(call.layer, sizes, call.save, traced=True)
+    _layer.check_layer(sizes, like, call.layer)
+    return *_layer.fake_outputs(call.layer, *sizes), *_layer.fake_saved(call.layer, sizes, call.save, traced=True)
 
 
 src_events_backward = Operator(
@@ -98,11 +68,11 @@ src_events_backward = Operator(
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight and WANTED are wanted."""
     sizes, like = check_synapse(call)
-    rows, layer = rows_of(call), checked_layer(sizes, like, call.layer, backward=True)
-    grads, saved = grads_of(call, sizes, like), saved_of(call, layer, traced=True)
-    check_output_mask(call.output_mask, 2)
+    rows, layer = rows_of(call), _layer.checked_layer(sizes, like, call.layer, backward=True)
+    grads, saved = _layer.grads_of(call, sizes, like), _layer.saved_of(call, layer, traced=True)
+    _layer.check_output_mask(call.output_mask, 2)
     backend = _gpu.backend_of("weight", call.weight)
-    run = Backward(layer, grads, saved, empty_gradients(layer, call.output_mask[2:], backend))
+    run = _layer.Backward(layer, grads, saved, _layer.empty_gradients(layer, call.output_mask[2:], backend))
     return *backend.events_backward(run, rows, contiguous(call.weight), call.output_mask[:2]), *run.gradients
 
 
@@ -111,11 +81,11 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients' shapes."""
     weight, (want_values, want_weight, *layer_mask) = call.weight, call.output_mask
     grad_values = weight.new_empty(call.indices.shape[0]) if want_values else None
-    grad_weight = empty_like(weight) if want_weight else None
-    return grad_values, grad_weight, *fake_gradients(call, call.batch, weight.shape[0], layer_mask)
+    grad_weight = _layer.empty_like(weight) if want_weight else None
+    return grad_values, grad_weight, *_layer.fake_gradients(call, call.batch, weight.shape[0], layer_mask)
 
 
-differentiate(
+_layer.differentiate(
     src_events,
     src_events_backward,
     ["offsets", "indices", "values", "weight"],

@@ -109,15 +109,7 @@ def traces(
     """Plot the states of up to four neurons of the last layer during one sample.
 
     With votes, they are the most active voter for each of the four classes with the largest logits. With a linear
-    readout, they are the four most active neurons.
-
-    Args:
-        model: the network.
-        sample: a batch of one.
-        label: its class.
-        prefix: silent steps before it, drawn shaded.
-        class_names: names of all classes, by label; if empty, their numbers.
-
+    readout, they are the four most active neurons. The arguments are those of :func:`raster`.
     """
     classes = model.readout.num_classes
     names = class_names or [str(k) for k in range(classes)]
