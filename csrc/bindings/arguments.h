@@ -348,6 +348,15 @@ struct DelayCall {
         return p;
     }
     template <class T>
+    DelayedEvents<T> events_written(const EventRows& rows, Address starts, Address cursors, Address offsets,
+                                    int64_t count, Address indices, Address values) const {
+        DelayedEvents<T> p = events<T>(rows, cursors, offsets, count);
+        p.starts = pointer<int64_t>(starts);
+        p.indices = pointer<int32_t>(indices);
+        p.values = pointer<T>(values);
+        return p;
+    }
+    template <class T>
     DelayedEvents<T> events_backward(const EventRows& rows, Address cursors, Address offsets, int64_t count,
                                      Address grad_values, Address grad_events, Address grad_factors,
                                      Address partials) const {

@@ -22,10 +22,7 @@ void write_delayed(const DelayCall& delay, const EventRows& rows, Address starts
                    int64_t count, Address indices, Address values) {
     with_type(delay.is_double, [&](auto zero) {
         using T = decltype(zero);
-        auto p = delay.events<T>(rows, cursors, offsets, count);
-        p.starts = pointer<int64_t>(starts);
-        p.indices = pointer<int32_t>(indices);
-        p.values = pointer<T>(values);
+        const auto p = delay.events_written<T>(rows, starts, cursors, offsets, count, indices, values);
         const ReleasedGil release;
         kernels().of<T>().write_delayed(p);
     });

@@ -75,7 +75,7 @@ SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const I
     if (save)
         for (int64_t row = saved * segments(steps); row < saved * segments(p.shape.steps); ++row)
             p.checkpoints[row * plane + element] = 0;
-    store_final(p, state, element);
+    store_element(p.i, p.h, p.hs, p.q, element, state);
 }
 
 constexpr int kTileSamples = 16;

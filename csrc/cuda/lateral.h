@@ -97,7 +97,7 @@ struct LateralForwardBody {
             p.spikes[t * plane + element] = 0;
             if (save) p.trace[t * plane + element] = 0;
         }
-        store_final(p, state, element);
+        store_element(p.i, p.h, p.hs, p.q, element, state);
     }
 
     // The state after step t-1.

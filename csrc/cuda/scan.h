@@ -62,11 +62,6 @@ SRCELL_INLINE StateOf<T, resonant> initial_state(const CellForward<T>& p, int64_
     return element_of<StateOf<T, resonant>>(p.i0, p.h0, p.hs0, p.q0, element);
 }
 
-template <class Any, class T>
-SRCELL_INLINE void store_final(const CellForward<T>& p, const Any& state, int64_t element) {
-    store_element(p.i, p.h, p.hs, p.q, element, state);
-}
-
 // The carry before a sample's last step.
 template <bool resonant, class T>
 SRCELL_INLINE AdjointOf<T, resonant> final_gradients(const CellBackward<T>& p, int64_t element) {
@@ -160,7 +155,7 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
     if (save)
         for (int64_t row = saved * segments(chain.steps); row < saved * segments(p.shape.steps); ++row)
             p.checkpoints[row * plane + element] = 0;
-    store_final(p, state, element);
+    store_element(p.i, p.h, p.hs, p.q, element, state);
 }
 
 // What the adjoint needs from the recomputation of a segment, the kSegment steps after a checkpoint: each thread has
