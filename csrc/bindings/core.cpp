@@ -81,7 +81,7 @@ const Kernels& kernels() { return *chosen; }
 }  // namespace srcell
 
 // Nothing here relies on the GIL: the state that threads share is behind mutexes (memory.cpp, pool.cpp, runtime.cpp).
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     using namespace srcell;
     using namespace pybind11::literals;
     m.doc() = "srcell's compiled kernels; only srcell.ops and srcell.runtime import them.";

@@ -339,7 +339,7 @@ void rate_mask(const Queue& queue, const Sizes& sizes, Address images, Address i
 }  // namespace
 }  // namespace srcell
 
-PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
     using namespace srcell;
     using namespace pybind11::literals;
     m.doc() = "srcell's CUDA kernels; srcell.ops is the only importer.";
