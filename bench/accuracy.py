@@ -586,19 +586,15 @@ def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from markdown_table(head, lines)
 
 
-# By the row with resonance, that of the same network without it.
-WITHOUT = {
-    "resonance-psmnist": "resonance-psmnist-without",
-    "resonance-rows": "resonance-rows-without",
-    "resonance-vowels": "resonance-vowels-without",
-    "resonance-mnist": "resonance-mnist-without",
-}
+# Rows with resonance; the row "...-without" has the same network without it.
+RESONANT = ("resonance-psmnist", "resonance-rows", "resonance-vowels", "resonance-mnist")
 
 
 def resonance_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The Markdown lines that compare networks with and without resonance."""
     found, lines = {row["id"]: row for row in rows}, []
-    for name, partner in WITHOUT.items():
+    for name in RESONANT:
+        partner = f"{name}-without"
         pair = [found[partner], found[name]] if name in found and partner in found else []
         shown = [f"{row['test_accuracy']:.1%}" for row in pair]
         minutes = [f"{row['seconds'] / 60:.1f}" for row in pair]

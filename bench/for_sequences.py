@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -154,7 +153,7 @@ def main() -> None:
                 }
             )
             print(task_name, name, accuracies, f"{rows[-1]['seconds']:.1f} s", flush=True)
-    Path(RESULTS / "for-sequences.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (RESULTS / "for-sequences.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

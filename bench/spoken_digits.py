@@ -29,8 +29,8 @@ from torch import Tensor, nn
 import srcell
 from srcell import EventBatch
 from srcell.data import LabelledSounds, SoundEncoding, load_spoken_digits
+from srcell.data.spoken_digits import SPEAKERS
 
-SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 EPOCHS, BATCH, RATE, NEURONS, CLASSES = 20, 64, 5e-3, 256, 10
 LOUDER, STRETCH = 1.5, 1.5  # powers of two, and bands
 CURRENTS = SoundEncoding()

@@ -1,6 +1,6 @@
 """Measure how far back in time gradients reach, and whether following h and hs through time helps training.
 
-    python bench/through_time.py --data FOLDER [--seeds 2]
+    python bench/through_time.py --data FOLDER [--seeds 1]
 
 First, the norm of the gradient of late spikes against the distance in time of the input current, for each gradient
 mode. Then one layer of 256 neurons with recurrent weights is trained on row-sequential MNIST (12,000 digits, two
@@ -198,7 +198,7 @@ def train(method: Method, rate: float, folder: Path, seed: int) -> tuple[float, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     made: dict[str, Any] = {"reach": [], "training": []}
     digits = rows(data.load("mnist", arguments.data).train.images[:BATCH])

@@ -82,13 +82,30 @@ def test_what_threads_read_from_a_shared_stream_is_from_between_two_steps() -> N
     assert saved <= states and set().union(*seen) <= logits
     assert shared.save() == last
 
-    def move(number: int) -> None:  # each change is whole, whatever comes between
-        for _ in range(CALLS):
-            (STEPS["dense"](shared), shared.reset(), shared.restore(last))[number % 3]
 
-    together(move)
-    shared.restore(last)
-    assert shared.save() == last
+def test_each_change_of_a_shared_stream_is_whole() -> None:
+    shared, calls = RECALL.stream(), 20
+    moved = RECALL.stream()
+    for _ in range(5):
+        STEPS["dense"](moved)
+    later, states = moved.save(), set()
+    for start in (RECALL.stream().save(), later):  # the states that the calls below can lead to
+        moved.restore(start)
+        states.add(start)
+        for _ in range(calls):
+            STEPS["dense"](moved)
+            states.add(moved.save())
+    moves = (lambda: STEPS["dense"](shared), shared.reset, lambda: shared.restore(later))
+
+    def work(number: int) -> set[bytes]:
+        if number < len(moves):
+            for _ in range(calls):
+                moves[number]()
+            return set()
+        return {shared.save() for _ in range(calls)}
+
+    *_, seen = together(work)
+    assert seen <= states
 
 
 @pytest.mark.parametrize("samples", [200, 5000])  # less and more than a call with the GIL takes

@@ -235,7 +235,7 @@ REFUSALS: list[Refusal] = [
                 ("n1", "back"), ("back", "n1"), (begin, to)], beside={"back": weights(6, 6)})))
         for begin, to in (("n3", "n0"), ("n3", "n2"), ("back", "n2"))
     ),
-    Message("dt: expected a finite duration above 0, got 0", lambda: to_graph(SRC(3, 4), dt=0)),
+    Message("dt: expected a finite number above 0, got 0", lambda: to_graph(SRC(3, 4), dt=0)),
     Message("network.0.layer .IntegerSRC.: expected layers of float neurons", lambda: to_graph(
         made("integers")[0], dt=1.0), TypeError),
     Message("network .SRC.: expected weights of float32 or float64, got torch.float16", lambda: to_graph(
@@ -248,8 +248,8 @@ REFUSALS: list[Refusal] = [
     Message("alpha: expected a floating-point array, got float", lambda: node(3, alpha=0.9), TypeError),
     Message(r"rs: expected shape \(3,\), as alpha has, got \(2,\)", lambda: node(3, rs=np.ones(2))),
     Message("i_0, h_0 and hs_0: expected all three or none, got h_0", lambda: node(3, h_0=np.ones(3))),
-    Message("dt: expected a finite duration above 0, got -1", lambda: node(3, dt=-1)),
-    Message("dt: expected a number, got ndarray", lambda: node(3, dt=np.ones(1)), TypeError),
+    Message("dt: expected a finite number above 0, got -1", lambda: node(3, dt=-1)),
+    Message("dt: expected a float, got ndarray", lambda: node(3, dt=np.ones(1)), TypeError),
 ]  # fmt: skip
 
 

@@ -50,6 +50,18 @@ def test_the_oldest_tested_torch_is_the_oldest_that_the_package_accepts() -> Non
     assert found(r'^torch = \["torch>=2\.(\d+)"\]$', "pyproject.toml") == min(oldest, key=int)
 
 
+@pytest.mark.landing
+def test_every_mutant_changes_the_code_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from mutants import mutants
+
+    found = mutants()
+    assert len(found) > 100
+    for mutant in found:
+        text = (ROOT / mutant.file).read_text()
+        assert mutant.apply(text) != text, mutant
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_runs_pinned_actions_with_few_permissions(workflow: Path) -> None:
     text = workflow.read_text()

@@ -42,7 +42,7 @@ ALLOWED = {
     "diagnosis": {"_arguments", "events", "layers", "recording"},
     "reference": set(),
     "data": {"_arguments", "events", "runtime"},
-    "hardware": {"_arguments", "data", "layers", "models", "ops"},
+    "hardware": {"_arguments", "data", "functional", "layers", "models"},
     "evaluation": {"_arguments", "_processes", "data", "events", "functional", "layers", "models"},
     "benchmark": {"_info", "events", "export", "functional", "layers", "models", "reference", "runtime"},
     "training": {

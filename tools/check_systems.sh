@@ -23,7 +23,7 @@ export -f check
 list() {
     local python="-isystem $made/python -isystem $made/pybind11"
     # As one file: each alone would take half as long as all together.
-    local others=$(printf -- '-include %s ' csrc/bindings/{encode,events,integer,linear,runtime}.cpp)
+    local others=$(printf -- '-include %s ' csrc/bindings/{delay,encode,events,integer,layer,runtime}.cpp)
     local bindings="csrc/bindings/core.cpp $others"
     local common=(csrc/runtime/*.cpp csrc/cpu/{dispatch,event_rows,memory,parallel}.cpp)
     common+=(csrc/platform/{file,pool,threads_own}.cpp)

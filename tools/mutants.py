@@ -87,8 +87,6 @@ spikes of lanes past the last neuron are received
     ~silent & (~uint64_t{0} >> (64 - lanes)) => ~silent
 recurrent weights transposed
     to.weight[n * neurons + m] => to.weight[m * neurons + n]
-a step of the next block gives no gradient
-    std::memcpy(m.deltas + (to - from) * all, m.deltas, static_cast<size_t>(all) * sizeof(T)); => (void)to;
 the initial spikes get no gradient
     load<R>(carry.h + at) + load<R>(m.through + tile.first + at) => load<R>(carry.h + at)
 the surrogates of the recurrent path swapped
@@ -371,9 +369,6 @@ half precision becomes events
 == events/faults.py: event_faults.py events.py
 a descent of the offsets is named one early
     return "descent", row + 1 => return "descent", row
-== export.py: runtime.py integer_models.py
-a lone integer layer cannot be exported
-    isinstance(network, SRC | IntegerSRC) => isinstance(network, SRC)
 == functional/layer.py: src.py linear.py gradients.py bits.py
 one parameter as a tensor beside numbers
     any(isinstance(value, Tensor) for value in given) => all(isinstance(value, Tensor) for value in given)
@@ -389,10 +384,10 @@ a single weight is clamped to its own deviation
 == models/classifier.py: models.py conv.py
 fan-out ignores the padding
     layer.stride, layer.padding, layer.dilation => layer.stride, 0, layer.dilation
-== nir.py: nir.py
+== nir/recordings.py: nir.py
 an index one past the last input is accepted
     (idx >= inputs) => (idx > inputs)
-== onnx/_neurons.py: onnx.py
+== onnx/_graph.py: onnx.py
 the step after the last one counts
     op.Less(op.Unsqueeze(steps, => op.LessOrEqual(op.Unsqueeze(steps,
 == ops/_layer.py: operators.py src.py linear.py

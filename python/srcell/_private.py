@@ -1,4 +1,4 @@
-"""All private names of torch that srcell uses, each with its purpose; they exist in torch 2.4 to 2.13.
+"""All private names of torch that srcell uses, each with its purpose; they exist in torch 2.4 to 2.15.
 
 tests/test_private_names.py tells which of these names a version of torch lacks.
 """

@@ -87,10 +87,7 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     """
     from safetensors.torch import save
 
-    parts = list(parts_of(Part("network", network)))
-    if input_shape is not None:
-        parts.insert(0, Part("input_shape", as_unflatten(input_shape)))
-    computing = check_parts(parts)
+    parts, computing = checked_parts(network, input_shape)
     layers, linear = exported_layers(computing)
     if not layers:
         raise ValueError(f"{Part('network', network)}: expected at least one layer of neurons, got none")
@@ -207,6 +204,14 @@ def as_unflatten(input_shape: Sequence[int]) -> nn.Unflatten:
 
 
 Shape: TypeAlias = tuple[int, ...] | None
+
+
+def checked_parts(network: nn.Module, input_shape: Sequence[int] | None) -> tuple[list[Part], list[tuple[Part, Shape]]]:
+    """All parts of a network whose input has that shape, and what ``check_parts`` returns for them."""
+    parts = list(parts_of(Part("network", network)))
+    if input_shape is not None:
+        parts.insert(0, Part("input_shape", as_unflatten(input_shape)))
+    return parts, check_parts(parts)
 
 
 def check_parts(parts: Sequence[Part]) -> list[tuple[Part, Shape]]:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ._state import AnyState
-from .training.plots import confusion, learning_curve, new_figure, raster, rates, traces
+from .training.plots import confusion, draw_marks, learning_curve, new_figure, raster, rates, traces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
     flat = _of_sample("spikes", spikes, sample)
     figure = new_figure(9, 3)
     panel = figure.subplots()
-    _draw_marks(panel, flat, "C0")
+    draw_marks(panel, flat, "C0")
     panel.set(xlabel="step", ylabel="neuron", xlim=(0, len(flat)))
     panel.set_title("active neurons, s > 0")
     return figure
@@ -195,17 +195,9 @@ def cochleagram(
         flat = _steps_of(f"spikes[{name!r}]", given, sample)
         if len(flat) < steps:
             raise ValueError(f"spikes[{name!r}]: expected {steps} steps, as encoded has, got {len(flat)}")
-        _draw_marks(panel, flat[:steps], f"C{k % 10}", heard / encoding.rate / steps)
+        draw_marks(panel, flat[:steps], f"C{k % 10}", heard / encoding.rate / steps)
         panel.set(ylabel=name)
     return figure
-
-
-def _draw_marks(panel: Axes, values: Tensor, colour: str, step: float = 1) -> None:
-    """Draw a mark for each value (T, N) that is not 0; ``step`` is the length of a step on the axis."""
-    at, neurons = values.nonzero(as_tuple=True)
-    size = max(1.0, min(20.0, 9000 / max(values.shape[1], 1)))  # marks that touch, but can be seen one by one
-    panel.scatter((at * step).numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color=colour)
-    panel.set_ylim(-1, values.shape[1])
 
 
 def _draw_wave(panel: Axes, wave: Tensor, sample: int, heard: int, rate: int) -> None:

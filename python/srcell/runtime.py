@@ -542,4 +542,6 @@ def _address(array: NDArray[Any]) -> int:
     return int(array.ctypes.data)
 
 
-__all__: Sequence[str] = ("EventArrays", "Events", "LayerCounts", "LayerSizes", "Network", "Stream", "load")
+__all__: Sequence[str] = (
+    *("EventArrays", "Events", "Hearing", "LayerCounts", "LayerSizes", "Network", "Stream", "load", "version"),
+)

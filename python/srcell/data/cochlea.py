@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import as_float, as_int, describe, require_dense, require_values
+from .._arguments import as_float, as_int, as_positive, describe, require_dense, require_values
 from ..events import EventBatch
 from ..events.checks import MAX_STEPS, as_integers, check_lengths
 from ..runtime import Hearing
@@ -97,8 +97,7 @@ class SoundEncoding:
                 f"{self.highest}"
             )
         for name in ("frame", "smoothing", "memory"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number of seconds > 0, got {getattr(self, name)!r}")
+            as_positive(name, getattr(self, name))
         if self.frame * self.rate > 2**21 or not 1 <= self.hop <= 2**20:
             raise ValueError(f"frame: expected from 1 to 2^20 samples, got {self.frame} seconds at {self.rate} Hz")
         if not 0 <= self.adaptation <= 1:
@@ -202,8 +201,7 @@ class SoundEncoding:
                 positive and finite.
 
         """
-        if not 0 < as_float("deviation", deviation) < math.inf:
-            raise ValueError(f"deviation: expected a finite number > 0, got {deviation!r}")
+        deviation = as_positive("deviation", deviation)
         plain = dataclasses.replace(self, threshold=0.0, offset=0.0, scale=1.0)
         frames = np.concatenate([np.zeros((0, self.bands)), *plain._heard(*_checked(waves, lengths))])
         if not len(frames):

@@ -18,12 +18,10 @@ from torch import Tensor
 from .._arguments import as_float, as_int, check_bool, require_dense
 from ..ops import encode
 from .batch import EventBatch
-from .checks import as_integers
+from .checks import MAX_INPUTS, MAX_STEPS, as_integers
 
 __all__ = ["latency_encode", "rate_encode"]
 
-_MAX_STEPS = 2**31 - 1
-_MAX_PIXELS = 2**31
 _MAX_SEED = 2**64 - 1
 
 
@@ -77,8 +75,8 @@ def rate_encode(
     pixels = _check_images(images, "cuda")
     samples, inputs = pixels.shape
     sample_numbers = _check_index(index, samples, pixels.device)
-    steps = as_int("steps", steps, _MAX_STEPS)
-    prefix = as_int("prefix", prefix, _MAX_STEPS)
+    steps = as_int("steps", steps, MAX_STEPS)
+    prefix = as_int("prefix", prefix, MAX_STEPS)
     seed = as_int("seed", seed, _MAX_SEED)
     check_bool("thinned", thinned)
     gain = as_float("gain", gain)
@@ -129,8 +127,8 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
     """
     pixels = _check_images(images)
     samples, inputs = pixels.shape
-    steps = as_int("steps", steps, _MAX_STEPS, minimum=1)
-    prefix = as_int("prefix", prefix, _MAX_STEPS)
+    steps = as_int("steps", steps, MAX_STEPS, minimum=1)
+    prefix = as_int("prefix", prefix, MAX_STEPS)
     offsets, indices = encode.latency_encode(pixels, steps=steps, prefix=prefix)
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
@@ -147,7 +145,7 @@ def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
         places = " or ".join(["the CPU", *(f"a {device} device" for device in devices)])
         raise ValueError(f"images: expected a tensor on {places}, got one on {images.device}")
     too_many = not torch.compiler.is_compiling() and images.dim() and images.shape[0] == 2**63 - 1  # no guard on B
-    if images.dim() < 2 or math.prod(images.shape[1:]) > _MAX_PIXELS or too_many:
+    if images.dim() < 2 or math.prod(images.shape[1:]) > MAX_INPUTS or too_many:
         shape = tuple(images.shape)
         raise ValueError(
             f"images: expected shape (B, ...) of at least two dimensions, B < 2^63 - 1, K <= 2^31, got {shape}"

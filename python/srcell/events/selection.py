@@ -52,9 +52,7 @@ def followed_by(past: EventBatch, batch: EventBatch) -> EventBatch:
     order = torch.cat(parts).argsort(stable=True)
     values = None
     if any(x.values is not None for x in both):
-        kinds = [x.values.dtype for x in both if x.values is not None]
-        dtype = torch.float64 if torch.float64 in kinds else torch.float32
-        values = torch.cat([values_or_ones(x, dtype).to(dtype) for x in both])[order]
+        values = torch.cat([values_or_ones(x, torch.float32) for x in both])[order]
     return type(batch)._trusted(
         offsets_of(torch.cat(counts, 1).flatten()),
         torch.cat([x.indices for x in both])[order],

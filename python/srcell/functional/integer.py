@@ -150,6 +150,14 @@ def _check_count(clamped: Any, weight: Tensor) -> None:
         raise ValueError(f"clamped: expected device {weight.device}, as weight has, got {clamped.device}")
 
 
+def checked_cell(cell: IntegerCell) -> IntegerCell:
+    """The cell, unless it is none or its constants are invalid."""
+    if not isinstance(cell, IntegerCell):
+        raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
+    check_cell(cell)
+    return cell
+
+
 def _constants(cell: Any) -> list[int]:
     """The constants as ints, checked here because torch's dispatcher would not name the wrong one."""
     if not isinstance(cell, Sequence) or isinstance(cell, str | bytes):

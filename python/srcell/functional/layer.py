@@ -65,7 +65,7 @@ def layer_of(
     lengths: Tensor | Sequence[int] | None,
     surrogate: str,
     recurrent_grad: bool,
-    lateral: Lateral = NO_LATERAL,
+    lateral: Lateral,
 ) -> LayerArguments:
     """Convert the arguments of a layer whose state has the shape (B, *F).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from .._arguments import require_dense, require_values
 Matrix: TypeAlias = NDArray[Any] | Tensor | Sequence[Sequence[int]]
 LOW, HIGH = -(2**15), 2**15 - 1  # of int16
 NUMBERS_PER_LINE = 16
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 def as_weights(name: str, weights: Matrix) -> NDArray[np.int16]:
@@ -63,6 +64,13 @@ def column_order(name: str, image_shape: Sequence[int], inputs: int) -> NDArray[
     height, width = image_shape
     order: NDArray[np.int64] = np.arange(inputs).reshape(height, width).T.reshape(-1)
     return order
+
+
+def by_rows(name: str, columns: NDArray[_Number], image_shape: Sequence[int]) -> NDArray[_Number]:
+    """Images (..., K) flattened column by column, flattened row by row instead."""
+    found = np.empty_like(columns)
+    found[:, column_order(name, image_shape, columns.shape[1])] = columns
+    return found
 
 
 def parse_int(where: str, digits: str) -> int:

@@ -14,10 +14,10 @@ from typing import NamedTuple, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arguments import as_int, describe
+from .._arguments import as_int
 from .._files import write_output
 from .._integer import IntegerCell
-from ..ops.integer import check_cell
+from ..functional.integer import checked_cell
 from . import _c99_text as text
 from ._arrays import HIGH, LOW, Matrix, as_weights, lines_of_numbers, parse_int
 
@@ -105,7 +105,7 @@ def _checked(
     matrices = _as_layers(layers)
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise ValueError(f"name: expected a C identifier that begins with a letter, got {name!r}")
-    _check_cell(cell)
+    checked_cell(cell)
     outputs = len(matrices[-1])
     classes = as_int("num_classes", num_classes, MOST, minimum=1)
     if outputs % classes:
@@ -191,12 +191,6 @@ def _as_layers(layers: Sequence[Matrix]) -> list[NDArray[np.int16]]:
     if max(inputs, neurons) > MOST:
         raise ValueError(f"layers: expected at most {MOST} inputs and neurons, got {inputs} and {neurons}")
     return found
-
-
-def _check_cell(cell: IntegerCell) -> None:
-    if not isinstance(cell, IntegerCell):
-        raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
-    check_cell(cell)
 
 
 def _parts(network: HeaderNetwork) -> Iterator[str]:

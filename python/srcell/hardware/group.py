@@ -23,7 +23,7 @@ from .._arguments import as_int
 from ..data import LatencyEncoding, RateEncoding
 from ..layers import SRC, LeakyReadout
 from ..models import SRCClassifier
-from ._arrays import column_order
+from ._arrays import by_rows
 
 CONFIG, ARRAYS = "config.json", "arrays.npz"
 MOST_BITS = 15  # with 16, the largest weight would be 2^15, which does not fit in int16
@@ -118,9 +118,7 @@ class GroupNetwork:
         side = math.isqrt(inputs)
         if side**2 != inputs:
             raise ValueError(f"column_major: expected False with {inputs} inputs, which are no square image, got True")
-        by_rows = np.empty_like(weight)
-        by_rows[:, column_order("column_major", (side, side), inputs)] = weight
-        return by_rows
+        return by_rows("column_major", weight, (side, side))
 
     def _float_layer(self, k: int, numbers: GroupLayer, column_major: bool) -> SRC:
         tensors = {name: torch.from_numpy(array.copy()) for name, array in numbers._asdict().items()}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .._arguments import as_int
 from .._files import write_output
-from ._arrays import HIGH, LOW, Matrix, as_spikes, as_weights, column_order, lines_of_numbers, parse_int
+from ._arrays import HIGH, LOW, Matrix, as_spikes, as_weights, by_rows, column_order, lines_of_numbers, parse_int
 
 T = TypeVar("T")
 
@@ -218,9 +218,7 @@ def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -
         raise ValueError(f"{path}: expected the same label in all words, got {', '.join(map(str, sorted(labels)))}")
     pixels = np.array([list(word[HEAD_BITS:]) for word in words]).astype(np.uint8)
     if image_shape is not None:
-        by_rows = np.empty_like(pixels)
-        by_rows[:, column_order("image_shape", image_shape, pixels.shape[1])] = pixels
-        pixels = by_rows
+        pixels = by_rows("image_shape", pixels, image_shape)
     return pixels, labels.pop()
 
 

@@ -354,6 +354,13 @@ class Neurons(HasConstants):
         """Whether the module holds several layers."""
         return len(self._suffixes) > 1
 
+    def _cell_over_space(self, suffix: str, space: int) -> dict[str, Any]:
+        """The cell parameters by name, as they act on currents with ``space`` spatial dimensions."""
+        return {
+            name: over_space(value, space) if isinstance(value, Tensor) and value.dim() else value
+            for name, value in zip(Cell._fields, self._cell_of(suffix), strict=True)
+        }
+
     def _states(
         self,
         suffix: str,
@@ -366,10 +373,7 @@ class Neurons(HasConstants):
 
         Its tensors are (1, B, \*F); a call without steps yields one state, (0, B, \*F).
         """
-        arguments: dict[str, Any] = {
-            name: over_space(value, space) if isinstance(value, Tensor) and value.dim() else value
-            for name, value in zip(Cell._fields, self._cell_of(suffix), strict=True)
-        }
+        arguments = self._cell_over_space(suffix, space)
         weight, _, *delays = self._recurrence_of(suffix)
         arguments |= {"weight_hh": weight, **dict(zip(Lateral._fields[2:], delays, strict=True))}
         arguments |= {"bias": over_space(self._bias(suffix), space)}

@@ -13,7 +13,7 @@ from typing_extensions import Unpack  # torch needs it too
 from .._arguments import require_dense
 from .._state import AnyState
 from ..functional import src
-from ..functional.layer import Cell, State, autocasts, without_padding
+from ..functional.layer import State, autocasts, without_padding
 from ..functional.synapse import as_spikes
 from .base import Call, Neurons, over_space
 from .constants import check_size
@@ -112,15 +112,11 @@ class SRCConv2d(Neurons):
         current = self.current(input, lengths)
         if state is None:
             state = self._initial_state("", input.shape[1], *current.shape[3:])
-        cell: dict[str, Any] = {
-            name: over_space(value, 2) if isinstance(value, Tensor) and value.dim() else value
-            for name, value in zip(Cell._fields, self._cell_of(""), strict=True)
-        }
         outputs = src(
             current,
             over_space(self._bias(""), 2),
             state,
-            **cell,
+            **self._cell_over_space("", 2),
             surrogate=self.surrogate,
             recurrent_grad=self.recurrent_grad,
             lengths=lengths,

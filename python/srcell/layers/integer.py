@@ -9,12 +9,11 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_int, as_positive, check_choice, describe, require_dense
+from .._arguments import as_int, as_positive, check_choice, require_dense
 from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
-from ..functional.integer import MOST_BITS, quantise, run_integer, state_tensors
+from ..functional.integer import MOST_BITS, checked_cell, quantise, run_integer, state_tensors
 from ..ops._memory import has_memory
-from ..ops.integer import check_cell
 from .base import Call
 from .constants import HasConstants, check_size
 from .init import FIRST_WEIGHT_SCALE, draw_weights
@@ -83,7 +82,7 @@ class IntegerSRC(HasConstants):
         check_size("hidden_size", hidden_size, 0)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.weight_bits = as_int("weight_bits", weight_bits, MOST_BITS, minimum=2)
-        self.cell, self.rho, self.initial_state = _checked_cell(cell), as_positive("rho", rho), initial_state
+        self.cell, self.rho, self.initial_state = checked_cell(cell), as_positive("rho", rho), initial_state
         check_choice("initial_state", initial_state, INITIAL_STATES)
         self.weight_ih_l0 = nn.Parameter(torch.empty(hidden_size, input_size, device=device, dtype=dtype))
         self.register_buffer("clamped", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
@@ -201,7 +200,7 @@ class IntegerSRC(HasConstants):
         whole = {name: int(value) for name, value in cell.items() if float(value).is_integer()}
         if whole != cell:
             raise ValueError(f"cell: expected integers, got {cell}")
-        self.cell, self.rho = _checked_cell(IntegerCell(**whole)), as_positive("rho", constants["rho"])
+        self.cell, self.rho = checked_cell(IntegerCell(**whole)), as_positive("rho", constants["rho"])
         self.weight_bits, self.initial_state = int(bits), INITIAL_STATES[int(state)]
 
     def extra_repr(self) -> str:
@@ -212,10 +211,3 @@ class IntegerSRC(HasConstants):
         parts += [f"rho={self.rho!r}"] if self.rho != RHO else []
         parts += [f"initial_state={self.initial_state!r}"] if self.initial_state != "zeros" else []
         return ", ".join(parts)
-
-
-def _checked_cell(cell: IntegerCell) -> IntegerCell:
-    if not isinstance(cell, IntegerCell):
-        raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
-    check_cell(cell)
-    return cell

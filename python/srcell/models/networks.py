@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, check_bool, check_choice
+from .._arguments import as_int, as_positive, check_bool, check_choice
 from ..events import EventBatch
 from ..functional.layer import is_resonant
 from ..functional.terms import MOST_DELAY
@@ -125,8 +125,8 @@ class SRCClassifier(Classifier):
             check_bool(name, given)
             if given and not (input_delay or lateral_delay):
                 raise ValueError(f"{name}: expected False without an input_delay or a lateral_delay, got True")
-        if input_gain is not None and not 0 < as_float("input_gain", input_gain) < math.inf:
-            raise ValueError(f"input_gain: expected None or a finite number above 0, got {input_gain}")
+        if input_gain is not None:
+            as_positive("input_gain", input_gain)
         first = SRC if input_gain is None else partial(SRC.for_sequences, gain=input_gain)
         self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
         delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None

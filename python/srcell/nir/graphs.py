@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import layers as modules
-from .._arguments import describe
+from .._arguments import as_positive, describe
 from .._extras import extra
-from ..export import Part, as_unflatten, check_parts, inputs_of, parts_of
+from ..export import Part, checked_parts, inputs_of
 from ..functional.terms import MOST_DELAY
 from .node import OPTIONAL, REQUIRED, SRC
-from .recordings import check_dt
 
 with extra("nir"):
     import h5py
@@ -69,11 +68,8 @@ def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None
         ['affine_0', 'input', 'linear_0', 'output', 'recurrent_0', 'src_0']
 
     """
-    dt = check_dt(dt)
-    parts = list(parts_of(Part("network", network)))
-    if input_shape is not None:
-        parts.insert(0, Part("input_shape", as_unflatten(input_shape)))
-    check_parts(parts)
+    dt = as_positive("dt", dt)
+    parts, _ = checked_parts(network, input_shape)
     return _Writer(dt).graph(parts)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arguments import as_positive
 from .._extras import extra
 
 with extra("nir"):
@@ -69,10 +70,7 @@ class SRC(nir.NIRNode):  # type: ignore[misc]
                 raise ValueError(f"{name}: expected shape {self.alpha.shape}, as alpha has, got {array.shape}")
         if len({name in given for name in OPTIONAL[1:]}) > 1:
             raise ValueError(f"i_0, h_0 and hs_0: expected all three or none, got {', '.join(given[len(REQUIRED) :])}")
-        if not isinstance(self.dt, int | float | np.integer | np.floating):
-            raise TypeError(f"dt: expected a number, got {type(self.dt).__name__}")
-        if not 0 < self.dt < np.inf:
-            raise ValueError(f"dt: expected a finite duration above 0, got {self.dt}")
+        as_positive("dt", self.dt)
         self.input_type = {"input": np.array(self.alpha.shape)}
         self.output_type = {"output": np.array(self.alpha.shape)}
 

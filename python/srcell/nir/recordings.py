@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._arguments import as_float, require_values
+from .._arguments import as_float, as_positive, require_values
 from .._extras import extra
 from ..events import EventBatch
 from ..events.checks import MAX_INPUTS, MAX_STEPS
@@ -57,7 +57,7 @@ def to_nir(batch: EventBatch, *, dt: float) -> nir.EventData:
     if batch.lengths is not None and bool((batch.lengths != steps).any()):
         shortest = int(batch.lengths.min())
         raise ValueError(f"batch: expected samples of T = {steps} steps, got one of length {shortest}")
-    dt = check_dt(dt)
+    dt = as_positive("dt", dt)
     if not np.isfinite(steps * dt):
         raise ValueError(f"dt: expected a duration for which T * dt is finite with T = {steps}, got {dt}")
 
@@ -116,7 +116,7 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
     """
     if not isinstance(data, nir.EventData):
         raise TypeError(f"data: expected nir.EventData or nir.ValuedEventData, got {type(data).__name__}")
-    dt = check_dt(dt)
+    dt = as_positive("dt", dt)
     inputs, steps = _check_inputs(data.n_neurons), _steps_in(data.t_max, dt)
     idx = _check_array("data.idx", data.idx, "iu", "integers")
     if idx.ndim != 2:
@@ -149,14 +149,6 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
         values = torch.from_numpy(value[place][order].astype(value.dtype.newbyteorder("=")))
     indices = idx[place][order].astype(np.int32)
     return EventBatch(offsets, indices, values, shape=(steps, len(idx), inputs))
-
-
-def check_dt(dt: float) -> float:
-    """Return a step's duration as a float; raise unless it is finite and above 0."""
-    dt = as_float("dt", dt)
-    if not 0 < dt < np.inf:
-        raise ValueError(f"dt: expected a finite duration above 0, got {dt}")
-    return dt
 
 
 def _times_of(step: NDArray[np.int64], dt: float) -> NDArray[np.float64]:

@@ -9,6 +9,6 @@ and devices. Operators must never know in what form users pass arguments.
 the two backends.
 """
 
-from . import count, encode, faults, rest, scale, src, src_dense, src_events, sums
+from . import count, delay, encode, faults, integer, rest, scale, src, src_dense, src_events, sums
 
-__all__ = ["count", "encode", "faults", "rest", "scale", "src", "src_dense", "src_events", "sums"]
+__all__ = ["count", "delay", "encode", "faults", "integer", "rest", "scale", "src", "src_dense", "src_events", "sums"]

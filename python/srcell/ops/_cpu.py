@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .. import _core
-from ._memory import address, addresses
+from ._memory import address, addresses, contiguous, or_contiguous
 
 if TYPE_CHECKING:
     from ._layer import Backward, Forward
@@ -65,6 +65,11 @@ class EventRows:
         """The struct that kernels take; the caller must keep this object alive while they run."""
         count = self.indices.shape[0]
         return core.EventRows(address(self.offsets), address(self.indices), address(self.values), count, inputs)
+
+
+def rows_of(call: Any) -> EventRows:
+    """The checked events of a call; an operator without values takes events of 1."""
+    return EventRows(contiguous(call.offsets), contiguous(call.indices), or_contiguous(getattr(call, "values", None)))
 
 
 class Cpu:

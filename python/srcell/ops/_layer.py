@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import _gpu
 from ._cpu import Cpu, core
-from ._memory import Optionals, address, addresses, contiguous
+from ._memory import Optionals, address, addresses, contiguous, or_contiguous
 from ._operator import Operator
 
 PARAMETERS = core.parameters[1:]  # the bias comes first
@@ -304,9 +304,9 @@ def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: 
     given = given._replace(
         bias=contiguous(given.bias),
         cell=[contiguous(x) for x in given.cell],
-        state=[None if x is None else contiguous(x) for x in given.state],
-        lengths=None if given.lengths is None else contiguous(given.lengths),
-        weight_hh=None if given.weight_hh is None else contiguous(given.weight_hh),
+        state=[or_contiguous(x) for x in given.state],
+        lengths=or_contiguous(given.lengths),
+        weight_hh=or_contiguous(given.weight_hh),
     )
     parameters, sizes = [given.bias, *given.cell], tuple(sizes)
     state, delays = given.state, NO_DELAYS
@@ -449,11 +449,6 @@ def grads_of(call: Any, sizes: Sizes, like: Like, or_dtype: torch.dtype | None =
             check_optional(f"grad_{name}", x, like, state_shape(name, sizes, call.layer))
     flags = (True, *(name in expected for name in STATE))
     return [or_contiguous(x) if flag else None for x, flag in zip(given, flags, strict=True)]
-
-
-def or_contiguous(x: Tensor | None) -> Tensor | None:
-    """``contiguous``, or None for None."""
-    return None if x is None else contiguous(x)
 
 
 # Shapes, for fake kernels.

@@ -23,6 +23,11 @@ def contiguous(x: Tensor) -> Tensor:
     return x.clone() if x.data_ptr() & 7 and x.data_ptr() % x.element_size() else x
 
 
+def or_contiguous(x: Tensor | None) -> Tensor | None:
+    """``contiguous``, or None for None."""
+    return None if x is None else contiguous(x)
+
+
 def has_memory(x: Tensor) -> bool:
     """Whether a tensor's elements lie in memory; those of meta, fake and wrapped tensors do not."""
     if x.is_meta or is_fake(x):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import SCRATCH_BLOCK_BYTES, EventRows, core, empty
+from ._cpu import SCRATCH_BLOCK_BYTES, core, empty, rows_of
 from ._gpu import plain
 from ._layer import Like, check_floats, check_integers, check_optional, check_tensor
 from ._layer import empty_like as contiguous_like
@@ -93,12 +93,6 @@ def check_events(call: Any) -> tuple[Like, int]:
     check_integers("indices", call.indices, torch.int32, count, like)
     check_optional("values", call.values, like, (count,))
     return like, call.first.numel() // max(call.taps, 1)
-
-
-def rows_of(call: Any) -> EventRows:
-    """The checked events of a call as kernels read them."""
-    values = None if call.values is None else contiguous(call.values)
-    return EventRows(contiguous(call.offsets), contiguous(call.indices), values)
 
 
 def run(like: Tensor, name: str, *arguments: Any) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._cpu import EventRows, core
+from ._cpu import core, rows_of
 from ._layer import Like, check_floats, check_integers, check_optional
-from ._memory import address, contiguous
+from ._memory import address, or_contiguous
 from ._operator import Operator
 
 FAULTS = ("length", "first offset", "descent", "last offset", "index", "nan", "past length")
@@ -28,8 +28,7 @@ def forward(call: Any) -> Tensor:
     """Two int64: the fault's index in FAULTS, -1 for none, and its position."""
     check_parts(call)
     is_double = call.values is not None and call.values.dtype == torch.float64
-    values, lengths = (None if x is None else contiguous(x) for x in (call.values, call.lengths))
-    rows = EventRows(contiguous(call.offsets), contiguous(call.indices), values)
+    rows, lengths = rows_of(call), or_contiguous(call.lengths)
     sizes = (call.steps, call.batch, call.inputs)
     found = core.find_event_fault(
         is_double, sizes, rows.for_kernels(call.inputs), address(lengths), torch.get_num_threads()

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import EventRows, core
+from ._cpu import core, rows_of
 from ._layer import STATE, Like, Sizes, check_integers, check_optional, check_tensor
-from ._memory import address, addresses, contiguous
+from ._memory import address, addresses, contiguous, or_contiguous
 from ._operator import Gradients, Operator
 
 CONSTANTS: tuple[tuple[str, int], ...] = core.integer_constants
@@ -47,14 +47,11 @@ class IntegerLayer:
     def __init__(self, call: Any) -> None:
         self.sizes, state = check_arguments(call), getattr(call, "state", ())
         self.weight, self.state = contiguous(call.weight), [contiguous(x) for x in state]
-        self.scale = None if call.scale is None else contiguous(call.scale)
-        self.lengths = None if call.lengths is None else contiguous(call.lengths)
+        self.scale, self.lengths = or_contiguous(call.scale), or_contiguous(call.lengths)
         self.rho = getattr(call, "rho", 1.0)
         check_cell(call.cell)
-        self.input = None if call.input is None else contiguous(call.input)
-        self.rows = None
-        if call.offsets is not None:
-            self.rows = EventRows(contiguous(call.offsets), contiguous(call.indices), None)
+        self.input = or_contiguous(call.input)
+        self.rows = None if call.offsets is None else rows_of(call)
         on_host = not _gpu.is_gpu(self.weight.device)
         if on_host:
             check_state(self.state, call.cell)

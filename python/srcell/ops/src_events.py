@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _layer
-from ._cpu import EventRows
+from ._cpu import rows_of
 from ._layer import GRAD_OUTPUTS, GRADIENTS, LAYER, LAYER_BACKWARD, LISTS, OPTIONS, OUTPUTS, SAVED, SHARED
 from ._memory import contiguous
 from ._operator import Operator
@@ -40,12 +40,6 @@ def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
     _layer.check_integers("indices", call.indices, torch.int32, count, like)
     _layer.check_optional("values", call.values, like, (count,))
     return (call.steps, call.batch, call.weight.shape[0]), like
-
-
-def rows_of(call: Any) -> EventRows:
-    """The checked events of a call as kernels read them."""
-    values = None if call.values is None else contiguous(call.values)
-    return EventRows(contiguous(call.offsets), contiguous(call.indices), values)
 
 
 @src_events.fake

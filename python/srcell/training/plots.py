@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from .._extras import extra
-from ..functional.layer import Cell
-from ..layers import SRC, IntegerSRC, LeakyReadout
+from ..layers import SRC, IntegerSRC, LeakyReadout, SRCConv2d
 
 with extra("train"):
     if find_spec("matplotlib") is None:  # fail before a run starts, not at its end, when plots are drawn
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from ..models import AnyLayer, Classifier
     from .metrics import EpochMetrics
 
-RHO = Cell().rho  # the same in all classifiers
 SHADE = {"color": "0.5", "alpha": 0.12, "linewidth": 0}  # of the silent steps
 
 
@@ -62,6 +60,14 @@ def learning_curve(history: list[EpochMetrics]) -> Figure:
     return figure
 
 
+def draw_marks(panel: Axes, values: Tensor, colour: str, step: float = 1) -> None:
+    """Draw a mark for each value (T, N) that is not 0; ``step`` is the length of a step on the axis."""
+    at, neurons = values.nonzero(as_tuple=True)
+    size = max(1.0, min(20.0, 9000 / max(values.shape[1], 1)))  # marks that touch, but can be seen one by one
+    panel.scatter((at * step).numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color=colour)
+    panel.set_ylim(-1, values.shape[1])
+
+
 @torch.no_grad()
 def raster(
     model: Classifier, sample: EventBatch, label: int, prefix: int = 0, class_names: Sequence[str] = ()
@@ -82,12 +88,8 @@ def raster(
     figure = new_figure(9, 1.3 + 1.6 * count)
     panels = figure.subplots(count, 1, sharex=True)
     for k, (panel, output) in enumerate(zip(panels, outputs, strict=False)):
-        at, _, neurons = output.nonzero(as_tuple=True)
-        # Marks touch their neighbours in time and across neurons, but remain distinguishable.
-        size = max(1.0, min(20.0, 9000 / output.shape[2]))
-        panel.scatter(at.numpy(), neurons.numpy(), s=size, marker="|", linewidths=0.9, color=_colour(k))
+        draw_marks(panel, output[:, 0], _colour(k))
         panel.set_ylabel("input" if k == 0 else f"layer {k}, neuron")
-        panel.set_ylim(-1, output.shape[2])
     logits = model.readout(outputs[-1], every_step=True)[:, 0]
     answer = int(model.readout(outputs[-1])[0].argmax())
     for k in range(logits.shape[1]):
@@ -155,7 +157,8 @@ def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's drive, h and hs as numbers between -1 and 1."""
     i, h, hs, *_ = state
     if not isinstance(layer, IntegerSRC):
-        return torch.tanh(i / RHO), h, hs
+        rho = layer.exported()[-1]["rho"].to(i.device)
+        return torch.tanh(i / (rho[:, None, None] if isinstance(layer, SRCConv2d) else rho)), h, hs
     one = 2.0**layer.cell.fraction_bits
     x = torch.where(i > 0, layer.cell.drive_high, layer.cell.drive_low)
     return x / one, h / one, hs / one
