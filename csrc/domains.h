@@ -50,14 +50,16 @@ constexpr IntegerConstant kIntegerConstants[] = {
     {"spike_threshold", &IntegerCell::spike_threshold, -32767, 32767, 512},
 };
 
-// The validation error of constants that are each within their bounds; `expected` is null if there is none.
-struct IntegerCellFault {
+// A fault in the constants of integer neurons: either `constant` is out of its bounds, or several constants do not meet
+// what is `expected` of them together. `got` is the value found. Both pointers are null if there is no fault.
+struct IntegerFault {
+    const IntegerConstant* constant;
     const char* expected;
     int64_t got;
 };
 
-// Checks that all values of a neuron fit in 16 bits.
-inline IntegerCellFault integer_cell_fault(const IntegerCell& cell) {
+// Checks that all values of a neuron whose constants are within their bounds fit in 16 bits.
+inline IntegerFault integer_cell_fault(const IntegerCell& cell) {
     const auto size = [](int64_t x) { return x < 0 ? -x : x; };
     const auto larger = [](int64_t x, int64_t y) { return x > y ? x : y; };
     constexpr int64_t most = INT16_MAX;
@@ -67,21 +69,13 @@ inline IntegerCellFault integer_cell_fault(const IntegerCell& cell) {
     const int64_t slow = size(cell.rs) * larger(-cell.hs_min, cell.hs_max);
     const int64_t u = drive + fast + slow + size(cell.bias), zs = larger(cell.zs_hyp, cell.zs_dep);
     const int64_t apart = larger(int64_t(cell.hs_max) - cell.h_min, int64_t(cell.h_max) - cell.hs_min);
-    if (u > most) return {"a sum of the sizes of drive, r * h, rs * hs and bias of at most 32767", u};
-    if (apart > most) return {"h and hs that are at most 32767 apart", apart};
-    if (zs > unit) return {"zs_hyp and zs_dep of at most 2^fraction_bits", zs};
-    if (2 * int64_t(cell.slope) >= 3 * one) return {"a slope below 1.5 * 2^slope_shift", cell.slope};
-    if (u * cell.slope / one >= most) return {"a slope * u >> slope_shift below 32767", u * cell.slope / one};
+    if (u > most) return {nullptr, "a sum of the sizes of drive, r * h, rs * hs and bias of at most 32767", u};
+    if (apart > most) return {nullptr, "h and hs that are at most 32767 apart", apart};
+    if (zs > unit) return {nullptr, "zs_hyp and zs_dep of at most 2^fraction_bits", zs};
+    if (2 * int64_t(cell.slope) >= 3 * one) return {nullptr, "a slope below 1.5 * 2^slope_shift", cell.slope};
+    if (u * cell.slope / one >= most) return {nullptr, "a slope * u >> slope_shift below 32767", u * cell.slope / one};
     return {};
 }
-
-// A fault in the constants of integer neurons: either `constant` is out of its bounds, or several constants do not meet
-// what is `expected` of them together. `got` is the value found. Both pointers are null if there is no fault.
-struct IntegerFault {
-    const IntegerConstant* constant;
-    const char* expected;
-    int64_t got;
-};
 
 // Fills a cell from `values`, one for each of kIntegerConstants in their order, and returns the first fault.
 template <class Integer>
@@ -91,8 +85,7 @@ IntegerFault fill_integer_cell(const Integer* values, IntegerCell& cell) {
         if (values[k] < constant.least || values[k] > constant.most) return {&constant, nullptr, values[k]};
         cell.*constant.member = static_cast<int32_t>(values[k]);
     }
-    const IntegerCellFault fault = integer_cell_fault(cell);
-    return {nullptr, fault.expected, fault.got};
+    return integer_cell_fault(cell);
 }
 
 }  // namespace srcell

@@ -181,7 +181,7 @@ thinning begins anew every eight steps
 an index one past the last input is no fault
     signs |= value | (static_cast<Bits>(last) - value); => signs |= value | (static_cast<Bits>(last) + 1 - value);
 the remainder of a division into parts is not checked
-    return (count + pieces - 1) / pieces; => return count / pieces;
+    event_part = ceil_div(p.events, pass.pieces) => event_part = p.events / pass.pieces
 == domains.h: src.py runtime.py integer.py
 a rho without a finite reciprocal is accepted
     && std::isfinite(1 / value) =>

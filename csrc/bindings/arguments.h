@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -402,10 +401,9 @@ struct DenseRows {
     int64_t inputs;
     Address elements, mask;
 
-    DenseRows(bool of_doubles, bool on_host, const Sizes& sizes, Address lengths, int threads, Address elements_at,
-              Address mask_at)
+    DenseRows(bool of_doubles, const Sizes& sizes, Address lengths, Address elements_at, Address mask_at)
         : is_double(of_doubles),
-          shape(make_shape({sizes[0], sizes[1], 0}, lengths, threads, on_host)),
+          shape(make_shape({sizes[0], sizes[1], 0}, lengths, 1, false)),
           inputs(sizes[2]),
           elements(elements_at),
           mask(mask_at) {}

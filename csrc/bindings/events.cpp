@@ -16,6 +16,7 @@ namespace {
 // In the order of Fault.
 constexpr const char* kFaultNames[] = {"",      "length", "first offset", "descent", "last offset",
                                        "index", "nan",    "past length"};
+static_assert(std::size(kFaultNames) == static_cast<size_t>(Fault::kPastLength) + 1);
 
 std::optional<std::pair<std::string, int64_t>> find_fault_in_arrays(bool is_double, const Sizes& sizes,
                                                                     const EventRows& rows, Address lengths,

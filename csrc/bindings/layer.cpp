@@ -246,8 +246,8 @@ void bind_layer(pybind11::module_& m) {
              }),
              "offsets"_a, "indices"_a, "values"_a, "count"_a, "inputs"_a);
     py::class_<DenseRows>(m, "DenseRows")
-        .def(py::init<bool, bool, const Sizes&, Address, int, Address, Address>(), "is_double"_a, "on_host"_a,
-             "sizes"_a, "lengths"_a, "threads"_a, "elements"_a, "mask"_a);
+        .def(py::init<bool, const Sizes&, Address, Address, Address>(), "is_double"_a, "sizes"_a, "lengths"_a,
+             "elements"_a, "mask"_a);
     m.def("scan_forward", &scan_forward, "layer"_a, "outputs"_a, "current"_a, "saved"_a);
     m.def("scan_backward", &scan_backward, "layer"_a, "grads"_a, "gradients"_a, "current"_a, "saved"_a,
           "grad_current"_a);

@@ -7,7 +7,6 @@
 #include <memory>
 #include <optional>
 
-#include "../cpu/float_control.h"
 #include "../platform/platform.h"
 #include "../runtime/network.h"
 #include "arguments.h"
@@ -65,12 +64,12 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
     return py::make_tuple(logits, spikes, events, operations);
 }
 
-// Threads of Python may share a stream: its calls run one after the other. A call that keeps the GIL takes a Turn; one
-// that releases it locks the mutex afterwards. So no thread waits for a mutex while it holds the GIL, and none waits
-// for the GIL while it holds a mutex.
-class Turn {
+// Threads of Python may share a stream: its calls run one after the other. A call that keeps the GIL takes a
+// StreamLock; one that releases it locks the mutex afterwards. So no thread waits for a mutex while it holds the GIL,
+// and none waits for the GIL while it holds a mutex.
+class StreamLock {
   public:
-    explicit Turn(Mutex& mutex) : lock_(mutex, std::defer_lock) {
+    explicit StreamLock(Mutex& mutex) : lock_(mutex, std::defer_lock) {
         while (!lock_.try_lock()) {
             const ReleasedGil release;
             const std::lock_guard<Mutex> wait(mutex);
@@ -100,7 +99,7 @@ Array<float> step(SharedStream& stream, const Array<int32_t>& indices, const std
     const int64_t* rows = offsets ? offsets->data() : whole;
     if (rows[stream.batch()] != whole[1] || (values && values->size() != indices.size()))
         value_error("offsets: expected the last to be ", whole[1], ", the number of indices and of values");
-    const Turn turn(stream.mutex);
+    const StreamLock lock(stream.mutex);
     stream.step(rows, indices.data(), data_of(values), whole[1]);
     return spikes_of(stream);
 }
@@ -120,14 +119,14 @@ Array<float> step_wide(SharedStream& stream, const Array<int64_t>& indices, cons
 Array<float> step_dense(SharedStream& stream, const Array<float>& input) {
     if (input.size() != stream.batch() * stream.network().inputs())
         value_error("input: expected ", stream.batch() * stream.network().inputs(), " elements, got ", input.size());
-    const Turn turn(stream.mutex);
+    const StreamLock lock(stream.mutex);
     stream.step_dense(input.data());
     return spikes_of(stream);
 }
 
 Array<float> logits(const SharedStream& stream) {
     Array<float> made({stream.batch(), stream.network().readout().classes});
-    const Turn turn(stream.mutex);
+    const StreamLock lock(stream.mutex);
     if (made.size()) stream.logits(made.mutable_data());
     return made;
 }
@@ -135,7 +134,7 @@ Array<float> logits(const SharedStream& stream) {
 // Keeps the GIL where a chunk is short.
 int64_t hear(SharedStream& stream, const Array<float>& samples) {
     if (samples.size() < 1000) {
-        const Turn turn(stream.mutex);
+        const StreamLock lock(stream.mutex);
         return stream.hear(samples.data(), samples.size());
     }
     const ReleasedGil release;
@@ -208,14 +207,14 @@ py::object take(HeldHearing& held, const Array<float>& samples) {
 }
 
 void reset(SharedStream& stream) {
-    const Turn turn(stream.mutex);
+    const StreamLock lock(stream.mutex);
     stream.reset();
 }
 
 py::bytes save(const SharedStream& stream) {
     std::string state(stream.state_bytes(), '\0');
     {
-        const Turn turn(stream.mutex);
+        const StreamLock lock(stream.mutex);
         stream.save(state.data());
     }
     return py::bytes(state);
@@ -223,7 +222,7 @@ py::bytes save(const SharedStream& stream) {
 
 void restore(SharedStream& stream, const py::bytes& state) {
     const std::string_view view = state;
-    const Turn turn(stream.mutex);
+    const StreamLock lock(stream.mutex);
     stream.restore(view.data(), view.size());
 }
 

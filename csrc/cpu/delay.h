@@ -210,7 +210,7 @@ struct ArrivalCounts {
     const DelayedEvents<T>& p;
     bool all;
     int64_t latest;
-    const int32_t* later;  // (K,): Delays::first
+    const int32_t* later;  // (K,): a copy of Delays::first; read only if `all`
 };
 
 // The number of terms, one or two, of the events of a row that arrive within `left` steps; without branches, which
@@ -279,15 +279,6 @@ template <class T>
 void write_delayed(const DelayedEvents<T>& p) {
     DelayedEvents<T> context = p;
     parallel_for(p.shape.batch, p.shape.threads, write_range<T>, &context);
-}
-
-// The samples' parts of the gradients of the factors, added in a fixed tree.
-template <class T>
-void sum_factors(const ScanShape& shape, const Delays<T>& delays, T* partials, T* grad_factors) {
-    const int64_t count = delays.numbers * delays.terms;
-    if (!grad_factors) return;
-    sum_rows(partials, shape.batch, count, count);
-    for (int64_t k = 0; k < count; ++k) grad_factors[k] = shape.batch ? partials[k] : T(0);
 }
 
 template <class T>

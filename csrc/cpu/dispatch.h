@@ -1,5 +1,5 @@
-// Chooses the table of kernels once, outside all loops. The bindings call it; it knows processors and nothing about the
-// equations.
+// Chooses the table of kernels once, outside all loops. The bindings and the runtime call it; it knows processors and
+// nothing about the equations.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
-// find_fault() of event_rows.h. Almost every batch is valid, so a range is first tested as a whole, in branch-free
-// loops that the compiler vectorises with the baseline instruction set, and searched for the fault only if the test
-// fails.
+// find_fault() and count_nonzero() of event_rows.h. Almost every batch is valid, so a range is first tested as a whole,
+// in branch-free loops that the compiler vectorises with the baseline instruction set, and searched for the fault only
+// if the test fails.
 #include "event_rows.h"
 
 #include <algorithm>
@@ -100,14 +100,12 @@ struct Pass {
     int64_t rows, pieces;
     std::atomic<int64_t> descent{kNowhere}, index{kNowhere}, nan{kNowhere};
 
-    static int64_t part(int64_t count, int64_t pieces) { return (count + pieces - 1) / pieces; }
-
     static void run(void* self, int64_t begin, int64_t end) {
         Pass& pass = *static_cast<Pass*>(self);
         const UncheckedEvents& p = pass.p;
-        const int64_t row_part = part(pass.rows, pass.pieces);
+        const int64_t row_part = ceil_div(pass.rows, pass.pieces);
         keep_lowest(pass.descent, first_descent(p.offsets, begin * row_part, std::min(end * row_part, pass.rows)));
-        const int64_t event_part = part(p.events, pass.pieces);
+        const int64_t event_part = ceil_div(p.events, pass.pieces);
         const int64_t first = begin * event_part, last = std::min(end * event_part, p.events);
         keep_lowest(pass.index, first_outside(p.indices, first, last, static_cast<int32_t>(p.inputs - 1)));
         keep_lowest(pass.nan, std::min(first_nan(p.values_f32, first, last), first_nan(p.values_f64, first, last)));

@@ -151,7 +151,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     // Without inputs or events there are no packed weights; `current` is then a valid address that is never read.
     const int64_t rows = p.rows();
     const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
-    load_initial<V>(p, state, tile);
+    load_tile<V>(state, p.i0, p.h0, p.hs0, p.q0, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
         T* trace = save ? p.trace + trace_at(p.shape, sample, tile, t) : nullptr;
@@ -184,7 +184,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
         for (int64_t row = saved * segments(tile.steps, kEventSegment);
              row < saved * segments(p.shape.steps, kEventSegment); ++row)
             zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
-    store_final<V>(p, state, tile);
+    store_tile<V>(state, p.i, p.h, p.hs, p.q, tile);
 }
 
 // Whether the offsets and indices of a sample's rows are valid.
@@ -377,7 +377,7 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
                           scalar_of<V>* grad_weight, EventsScratch<V, Mode>& scratch) {
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;
-    load_carry<V>(p, scratch.backward.carry, tile);
+    load_tile<V>(scratch.backward.carry, p.grad_i, p.grad_h, p.grad_hs, p.grad_q, tile);
     for (int64_t begin = (segments(tile.steps, kEventSegment) - 1) * kEventSegment, end = tile.steps; begin >= 0;
          end = begin, begin -= kEventSegment) {
         const SegmentRows<const T> saved = {p.trace + trace_at(p.shape, sample, tile, begin), tile.count, tile.count};
@@ -399,7 +399,7 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
     if (p.grad_current)
         for (int64_t t = tile.steps; t < p.shape.steps; ++t)
             zero_row<V>(p.grad_current + t * plane + tile.offset, tile.count);
-    store_carry<V>(p, scratch.backward.carry, tile);
+    store_tile<V>(scratch.backward.carry, p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, tile);
 }
 
 // Items are pairs (tile, group of samples).
@@ -420,9 +420,9 @@ void events_backward_range(void* self, int64_t begin, int64_t end) {
         load_cell<Mode::resonant>(scratch.backward.cell, p, event_tile_at(p.shape, number, first));
         for (int64_t sample = first; sample < last; ++sample) {
             const Tile tile = event_tile_at(p.shape, number, sample);
-            clear_sums(scratch.backward.sums, Mode::sums, tile);
+            clear_sums(scratch.backward, tile);
             events_backward_tile(p, sample, tile, grad_weight, scratch);
-            store_sums(p, scratch.backward.sums, Mode::sums, tile);
+            store_sums(p, scratch.backward, tile);
         }
     }
 }

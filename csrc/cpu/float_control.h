@@ -1,5 +1,5 @@
 // Sets the thread's floating-point control word for the duration of a call. Used by the code that calls kernels: the
-// bindings and parallel.cpp. Knows nothing about kernels.
+// bindings, the runtime and parallel.cpp. Knows nothing about kernels.
 #pragma once
 
 #include <cstdint>

@@ -6,7 +6,6 @@
 #include "kernels.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 

@@ -199,7 +199,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
     m.active.count = 0;
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
-        load_initial<V>(p, m.states[k], tile);
+        load_tile<V>(m.states[k], p.i0, p.h0, p.hs0, p.q0, tile);
         append_active<V>(m.states[k].h, tile, m.active);
     }
     if (p.delays) m.under_way.begin(sample, m.active);
@@ -252,7 +252,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
             for (int64_t row = saved * segments(steps, kEventSegment);
                  row < saved * segments(p.shape.steps, kEventSegment); ++row)
                 zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
-        store_final<V>(p, m.states[k], tile);
+        store_tile<V>(m.states[k], p.i, p.h, p.hs, p.q, tile);
     }
 }
 
@@ -281,8 +281,7 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
 
 // Same return value as events_forward(), or kOutOfMemory.
 template <class V>
-int64_t lateral_forward(const LateralForward<scalar_of<V>>& call) {
-    LateralForward<scalar_of<V>> p = call;
+int64_t lateral_forward(const LateralForward<scalar_of<V>>& p) {
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
     const int64_t invalid = p.has_events ? first_invalid_sample(p.events, p.shape) : -1;
     if (invalid >= 0) return invalid;
@@ -524,8 +523,8 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
         std::memset(sums, 0, static_cast<size_t>(neurons * p.delays.of.terms) * sizeof(T));
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
-        clear_sums(m.tiles[k].sums, Mode::sums, tile);
-        load_carry<V>(p, m.tiles[k].carry, tile);
+        clear_sums(m.tiles[k], tile);
+        load_tile<V>(m.tiles[k].carry, p.grad_i, p.grad_h, p.grad_hs, p.grad_q, tile);
     }
     for (int64_t from = (segments(steps, block) - 1) * block, to = steps; from >= 0; to = from, from -= block) {
         for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
@@ -568,8 +567,8 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
                 using R = typename decltype(kind)::type;
                 store(carry.h + at, load<R>(carry.h + at) + load<R>(m.through + tile.first + at));
             });
-        store_carry<V>(p, carry, tile);
-        store_sums(p, m.tiles[k].sums, Mode::sums, tile);
+        store_tile<V>(carry, p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, tile);
+        store_sums(p, m.tiles[k], tile);
     }
 }
 
@@ -620,10 +619,7 @@ int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
         if (p.grad_weight) std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
         if (p.grad_lateral) std::memset(p.grad_lateral, 0, static_cast<size_t>(neurons * neurons) * sizeof(T));
     }
-    if (const int64_t factors = neurons * p.delays.of.terms; p.grad_factors) {
-        if (batch && neurons) sum_rows(p.factor_partials, batch, factors, factors);
-        for (int64_t k = 0; k < factors; ++k) p.grad_factors[k] = batch ? p.factor_partials[k] : T(0);
-    }
+    sum_factors(p.shape, p.delays.of, p.factor_partials, p.grad_factors);
     reduce_parameters(p);
     return -1;
 }

@@ -1,6 +1,6 @@
 // Memory for large outputs and scratch: whole pages of the system (platform/platform.h), cached after use. Only the
-// bindings and the runtime call this; kernels write to the memory they are given, and the kernels of layers with
-// recurrent weights allocate each thread's scratch with the C library.
+// bindings and the runtime call this; kernels write to the memory they are given, and those of recurrent weights and of
+// delays allocate each thread's scratch with the C library.
 #pragma once
 
 #include <cstddef>

@@ -24,7 +24,7 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
     constexpr int64_t saved = checkpoint_rows(AnyTileState::resonant, false);
     const int64_t plane = p.shape.batch * p.shape.neurons;  // elements from one step to the next
     const int64_t offset = tile.offset;
-    load_initial<V>(p, state, tile);
+    load_tile<V>(state, p.i0, p.h0, p.hs0, p.q0, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         const T* current = p.current + t * plane + offset;
         T* spikes = p.spikes + t * plane + offset;
@@ -52,7 +52,7 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
     if (p.checkpoints)
         for (int64_t row = saved * segments(tile.steps); row < saved * segments(p.shape.steps); ++row)
             zero_row<V>(p.checkpoints + row * plane + offset, tile.count);
-    store_final<V>(p, state, tile);
+    store_tile<V>(state, p.i, p.h, p.hs, p.q, tile);
 }
 
 template <class V, bool resonant>
@@ -119,7 +119,7 @@ void backward_tile(const ScanBackward<scalar_of<V>>& p, const Tile& tile, Backwa
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const int64_t offset = tile.offset;
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.grad_current + t * plane + offset, tile.count);
-    load_carry<V>(p, scratch.carry, tile);
+    load_tile<V>(scratch.carry, p.grad_i, p.grad_h, p.grad_hs, p.grad_q, tile);
     for (int64_t begin = (segments(tile.steps) - 1) * kSegment, end = tile.steps; begin >= 0;
          end = begin, begin -= kSegment) {
         recompute_segment(p, tile, begin, end, scratch);
@@ -128,7 +128,7 @@ void backward_tile(const ScanBackward<scalar_of<V>>& p, const Tile& tile, Backwa
         const SegmentRows<T> grad_current = {p.grad_current + begin * plane + offset, plane, tile.count};
         adjoint_segment(grad_spikes, p.relu, grad_current, end - begin, tile.count, scratch);
     }
-    store_carry<V>(p, scratch.carry, tile);
+    store_tile<V>(scratch.carry, p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, tile);
 }
 
 template <class V, class Mode>
@@ -138,9 +138,9 @@ void backward_range(void* context, int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
         const Tile tile = tile_at(p.shape, item);
         load_cell<Mode::resonant>(scratch.cell, p, tile);
-        clear_sums(scratch.sums, Mode::sums, tile);
+        clear_sums(scratch, tile);
         backward_tile(p, tile, scratch);
-        store_sums(p, scratch.sums, Mode::sums, tile);
+        store_sums(p, scratch, tile);
     }
 }
 

@@ -293,69 +293,35 @@ void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool re
                               scratch);
 }
 
-// The carry's last values are the gradients of the initial state.
-template <class V>
-void store_carry(const CellBackward<scalar_of<V>>& p, const TileAdjoint<V>& carry, const Tile& tile) {
-    store_row<V>(p.grad_i0 + tile.offset, carry.i, tile.count);
-    store_row<V>(p.grad_h0 + tile.offset, carry.h, tile.count);
-    store_row<V>(p.grad_hs0 + tile.offset, carry.hs, tile.count);
+// Reads a tile's states or carries from the arrays of i, h, hs and, of resonant neurons, q; an absent array is zeros.
+template <class V, class Any>
+void load_tile(Any& to, const scalar_of<V>* i, const scalar_of<V>* h, const scalar_of<V>* hs, const scalar_of<V>* q,
+               const Tile& tile) {
+    load_row<V>(to.i, offset_or_null(i, tile.offset), tile.count);
+    load_row<V>(to.h, offset_or_null(h, tile.offset), tile.count);
+    load_row<V>(to.hs, offset_or_null(hs, tile.offset), tile.count);
+    if constexpr (Any::resonant) load_row<V>(to.q, offset_or_null(q, tile.offset), tile.count);
 }
 
-template <class V>
-void store_carry(const CellBackward<scalar_of<V>>& p, const ResonantTileAdjoint<V>& carry, const Tile& tile) {
-    store_carry<V>(p, static_cast<const TileAdjoint<V>&>(carry), tile);
-    store_row<V>(p.grad_q0 + tile.offset, carry.q, tile.count);
+template <class V, class Any>
+void store_tile(const Any& from, scalar_of<V>* i, scalar_of<V>* h, scalar_of<V>* hs, scalar_of<V>* q,
+                const Tile& tile) {
+    store_row<V>(i + tile.offset, from.i, tile.count);
+    store_row<V>(h + tile.offset, from.h, tile.count);
+    store_row<V>(hs + tile.offset, from.hs, tile.count);
+    if constexpr (Any::resonant) store_row<V>(q + tile.offset, from.q, tile.count);
 }
 
-template <class V>
-void load_carry(const CellBackward<scalar_of<V>>& p, TileAdjoint<V>& carry, const Tile& tile) {
-    load_row<V>(carry.i, offset_or_null(p.grad_i, tile.offset), tile.count);
-    load_row<V>(carry.h, offset_or_null(p.grad_h, tile.offset), tile.count);
-    load_row<V>(carry.hs, offset_or_null(p.grad_hs, tile.offset), tile.count);
+template <class V, class Mode, int64_t steps>
+void clear_sums(BackwardScratch<V, Mode, steps>& scratch, const Tile& tile) {
+    for (int64_t s = 0; s < Mode::sums; ++s) load_row<V>(scratch.sums.of[s], nullptr, tile.count);
 }
 
-template <class V>
-void load_carry(const CellBackward<scalar_of<V>>& p, ResonantTileAdjoint<V>& carry, const Tile& tile) {
-    load_carry<V>(p, static_cast<TileAdjoint<V>&>(carry), tile);
-    load_row<V>(carry.q, offset_or_null(p.grad_q, tile.offset), tile.count);
-}
-
-template <class V>
-void load_initial(const CellForward<scalar_of<V>>& p, TileState<V>& state, const Tile& tile) {
-    load_row<V>(state.i, offset_or_null(p.i0, tile.offset), tile.count);
-    load_row<V>(state.h, offset_or_null(p.h0, tile.offset), tile.count);
-    load_row<V>(state.hs, offset_or_null(p.hs0, tile.offset), tile.count);
-}
-
-template <class V>
-void load_initial(const CellForward<scalar_of<V>>& p, ResonantTileState<V>& state, const Tile& tile) {
-    load_initial<V>(p, static_cast<TileState<V>&>(state), tile);
-    load_row<V>(state.q, offset_or_null(p.q0, tile.offset), tile.count);
-}
-
-template <class V>
-void store_final(const CellForward<scalar_of<V>>& p, const TileState<V>& state, const Tile& tile) {
-    store_row<V>(p.i + tile.offset, state.i, tile.count);
-    store_row<V>(p.h + tile.offset, state.h, tile.count);
-    store_row<V>(p.hs + tile.offset, state.hs, tile.count);
-}
-
-template <class V>
-void store_final(const CellForward<scalar_of<V>>& p, const ResonantTileState<V>& state, const Tile& tile) {
-    store_final<V>(p, static_cast<const TileState<V>&>(state), tile);
-    store_row<V>(p.q + tile.offset, state.q, tile.count);
-}
-
-// `used` is the number of sums per neuron: Mode::sums.
-template <class V>
-void clear_sums(TileSums<V>& sums, int64_t used, const Tile& tile) {
-    for (int64_t s = 0; s < used; ++s) load_row<V>(sums.of[s], nullptr, tile.count);
-}
-
-template <class V>
-void store_sums(const CellBackward<scalar_of<V>>& p, const TileSums<V>& sums, int64_t used, const Tile& tile) {
+template <class V, class Mode, int64_t steps>
+void store_sums(const CellBackward<scalar_of<V>>& p, const BackwardScratch<V, Mode, steps>& scratch, const Tile& tile) {
     const int64_t plane = p.shape.batch * p.shape.neurons;
-    for (int64_t s = 0; s < used; ++s) store_row<V>(p.partials + s * plane + tile.offset, sums.of[s], tile.count);
+    for (int64_t s = 0; s < Mode::sums; ++s)
+        store_row<V>(p.partials + s * plane + tile.offset, scratch.sums.of[s], tile.count);
 }
 
 // Adds `count` rows of `width` elements, `stride` apart, into the first, in a fixed tree: pairs, then pairs of pairs.
@@ -364,6 +330,15 @@ void sum_rows(T* rows, int64_t count, int64_t stride, int64_t width) {
     for (int64_t half = 1; half < count; half *= 2)
         for (int64_t row = 0; row + half < count; row += 2 * half)
             for (int64_t n = 0; n < width; ++n) rows[row * stride + n] += rows[(row + half) * stride + n];
+}
+
+// The samples' parts of the gradients of the factors, added in a fixed tree.
+template <class T>
+void sum_factors(const ScanShape& shape, const Delays<T>& delays, T* partials, T* grad_factors) {
+    const int64_t count = delays.numbers * delays.terms;
+    if (!grad_factors) return;
+    sum_rows(partials, shape.batch, count, count);
+    for (int64_t k = 0; k < count; ++k) grad_factors[k] = shape.batch ? partials[k] : T(0);
 }
 
 // Turns the partial sums of the gradients of alpha cos(omega) and alpha sin(omega) into those of alpha and omega.

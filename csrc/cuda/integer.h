@@ -16,13 +16,7 @@ SRCELL_INLINE int32_t add_saturated(int32_t x, int32_t y) { return x + y; }
 
 SRCELL_INLINE int32_t multiply_high(int32_t x, int32_t y) { return (x * y) >> 16; }
 
-}  // namespace device
-}  // namespace srcell
-
-// The order of the includes matters; the empty comments keep clang-format from sorting them.
-namespace srcell {
-namespace device {
-
+// The order of the includes matters; the empty comment keeps clang-format from sorting them.
 #include "../integer.h"
 //
 #include "../integer_surrogate.h"

@@ -59,7 +59,7 @@ void event_currents(Queue& queue, const DeviceEventCurrents<T>& p) {
                    p.shape, {p.input.mask, p.input.elements, events.inputs}, p.weight_t, p.currents});
 }
 
-// Advances all neurons by step t; with `last`, also writes the state at the end of the sequence.
+// Advances all neurons by step t. Between launches their state lies in the arrays of the final state.
 template <class T, bool save, bool resonant>
 struct LateralForwardBody {
     DeviceLateralForward<T> p;
@@ -70,7 +70,8 @@ struct LateralForwardBody {
         const int64_t element = place.item(), neurons = p.shape.neurons, plane = p.shape.batch * neurons;
         if (element >= plane) return;
         const Chain chain = chain_at(p.shape, element);
-        StateOf<T, resonant> state = t ? present_state(element) : initial_state<resonant>(p, element);
+        StateOf<T, resonant> state =
+            t ? element_of<StateOf<T, resonant>>(p.i, p.h, p.hs, p.q, element) : initial_state<resonant>(p, element);
         if (save && t % kSegment == 0 && t < p.shape.steps) {
             T* const checkpoint = p.checkpoints + t / kSegment * checkpoint_rows(resonant, true) * plane + element;
             save_checkpoint<resonant, true>(checkpoint, plane, t < chain.steps ? state : StateOf<T, resonant>{});
@@ -98,11 +99,6 @@ struct LateralForwardBody {
             if (save) p.trace[t * plane + element] = 0;
         }
         store_element(p.i, p.h, p.hs, p.q, element, state);
-    }
-
-    // The state after step t-1.
-    SRCELL_INLINE StateOf<T, resonant> present_state(int64_t element) const {
-        return element_of<StateOf<T, resonant>>(p.i, p.h, p.hs, p.q, element);
     }
 };
 
@@ -293,7 +289,7 @@ struct LateralAdjointBody {
         const LateralRows<T> rows = rows_of(p);
         const V zero = splat<V>(0), h = {rows.h(r + 1)[element]}, drive = {rows.drive(r)[element]};
         const V silent_up_to = splat<V>(p.relu ? T(0) : T(-2));  // straight-through: h >= -1 > -2
-        AdjointOf<T, Mode::resonant> carry = present_carry(element);
+        auto carry = element_of<AdjointOf<T, Mode::resonant>>(p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, element);
         const V grad_h = select(less_equal(h, silent_up_to), zero, value_or_zero(p.grad_spikes, t * plane + element)) +
                          V{rows.through()[element]};
         const AdjointOf<T, Mode::resonant> arrived = carry;
@@ -317,10 +313,6 @@ struct LateralAdjointBody {
         else
             carry.h = carry.hs = zero;
         store_carry(p, carry, element);
-    }
-
-    SRCELL_INLINE AdjointOf<T, Mode::resonant> present_carry(int64_t element) const {
-        return element_of<AdjointOf<T, Mode::resonant>>(p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, element);
     }
 };
 
@@ -391,8 +383,8 @@ struct DelayedWeightBody {
         if (spike == 0) return;
         for (int64_t term = 0; term < p.delays.of.terms; ++term) {
             const int64_t later = p.delays.steps_of(from, term), at = t + later;
+            if (later < 0 || at < 0 || at >= steps) continue;
             const Value<T> factor = {p.delays.of.factor(from, term)};
-            if (later < 0 || at < 0 || at >= steps || factor.x == 0) continue;
             const Value<T> grad = {p.grad_current[(at * p.shape.batch + sample) * p.shape.neurons + to]};
             sum = fma(factor * Value<T>{spike}, grad, sum);
         }

@@ -6,7 +6,6 @@
 #include <numeric>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "../cpu/dispatch.h"
 #include "../cpu/encode.h"

@@ -2,7 +2,6 @@
 #include "network.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <new>
 #include <optional>
@@ -102,7 +101,6 @@ NetworkLayer sized_layer(const TensorFile& file, const std::string& prefix, int6
     weight = numbers_of<T>(file, name, {-1, columns});
     const std::vector<int64_t>& shape = file.tensors.at(name).shape;
     made.neurons = shape[0], made.columns = shape[1], made.inputs = made.columns / made.delays.taps;
-    made.constant = false;
     if (made.neurons < 1 || made.columns < 1 || made.neurons > kMaxNeurons || made.columns > kMaxNeurons)
         throw FileError(name + ": expected from 1 to 2^31 neurons and inputs, got " + shape_text(shape));
     return made;

@@ -3,7 +3,6 @@
 #include "srcell.h"
 
 #include <cstring>
-#include <new>
 #include <stdexcept>
 #include <string>
 

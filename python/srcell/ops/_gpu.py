@@ -297,15 +297,7 @@ def _elements(current: Tensor, spikes: Tensor | None) -> tuple[Any, bool]:
 
 def dense_rows(input: Tensor, lengths: Tensor | None, mask: Tensor) -> core.DenseRows:
     """The struct that kernels take for a dense input; the caller must keep the tensors alive while they run."""
-    return core.DenseRows(
-        input.dtype == torch.float64,
-        False,
-        input.shape,
-        address(lengths),
-        torch.get_num_threads(),
-        address(input),
-        address(mask),
-    )
+    return core.DenseRows(input.dtype == torch.float64, input.shape, address(lengths), address(input), address(mask))
 
 
 def plain(argument: Any) -> Any:
