@@ -19,7 +19,6 @@ struct VecTraits;
 template <class T>
 struct VecTraits<Value<T>> {
     using scalar = T;
-    static constexpr int width = 1;
 };
 
 template <class V>
