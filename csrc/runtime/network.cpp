@@ -183,7 +183,7 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     const bool is_map = file.tensors.count(prefix + "convolution");
     NetworkLayer made =
         is_map ? map_layer(file, prefix, inputs, neurons) : packed_layer(file, prefix, inputs, kernels, neurons);
-    const int64_t places = is_map ? neurons.convolution->positions() : 1;  // that share parameters
+    const int64_t places = neurons.convolution ? neurons.convolution->positions() : 1;  // that share parameters
     const bool resonant = file.tensors.count(prefix + kParameterNames[kOmega]);
     for (int k = 0; k < parameters_of(resonant); ++k) {
         std::vector<float>& values = neurons.parameters[k];
@@ -539,7 +539,7 @@ bool FloatNeurons::run_map(const Kernels& kernels, const LayerInput& input, cons
     const Block<float> own(input.memory ? 0 : shape.steps * shape.batch * shape.neurons);
     float* const current = input.memory ? static_cast<float*>(input.memory) : own.data();
     // The array of the spikes is free until the neurons run.
-    if (!convolution->currents(shape, input.events, cells.spikes, current)) return false;
+    if (!convolution || !convolution->currents(shape, input.events, cells.spikes, current)) return false;
     ScanForward<float> p = {};
     static_cast<CellForward<float>&>(p) = cells;
     p.current = current;

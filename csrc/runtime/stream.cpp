@@ -122,16 +122,17 @@ int64_t Stream::hear(const float* samples, int64_t count) {
     if (batch_ != 1) throw std::invalid_argument("batch: expected 1 to hear a sound, got " + std::to_string(batch_));
     if (const int64_t found = first_not_finite(samples, count); found >= 0)
         throw std::invalid_argument("samples: expected finite numbers, got another at " + std::to_string(found));
+    Hearing& hearing = *hearing_;
     int64_t steps = 0;
     while (count > 0) {
-        const int64_t taken = hearing_->take(samples, count);
+        const int64_t taken = hearing.take(samples, count);
         samples += taken, count -= taken;
-        for (int64_t k = 0; hearing_->complete() && k < network_.cochlea().hold; ++k, ++steps) {
+        for (int64_t k = 0; hearing.complete() && k < network_.cochlea().hold; ++k, ++steps) {
             const bool events = network_.cochlea().threshold > 0;
-            const int64_t active = events && !k ? static_cast<int64_t>(hearing_->active().size()) : 0;
+            const int64_t active = events && !k ? static_cast<int64_t>(hearing.active().size()) : 0;
             const int64_t offsets[] = {0, active};
-            advance(events ? Events<float>{offsets, hearing_->active().data(), nullptr, active, network_.inputs()}
-                           : rows_of(hearing_->currents().data(), network_.inputs()));
+            advance(events ? Events<float>{offsets, hearing.active().data(), nullptr, active, network_.inputs()}
+                           : rows_of(hearing.currents().data(), network_.inputs()));
         }
     }
     return steps;
