@@ -157,12 +157,13 @@ TABLE = {
     ),
     "seqmnist": Row(
         "MNIST, pixel by pixel",
-        "1-256, lateral, resonant, delays",
+        "1-384, lateral, resonant, delays",
         "lateral",
         "srcell train seqmnist --preset best --validation 0",
-        epochs=12,
+        epochs=20,
         seeds=(0,),
-        configurations_tried=1,
+        configurations_tried=2,
+        test_looks=2,
     ),
     "japanese-vowels": Row(
         "Japanese Vowels",

@@ -42,6 +42,9 @@ _PIXELS = {
     "whole_delays": True,
     "readout_alpha": 1.0,
     "readout_window": 60,
+    "hidden_sizes": (384,),
+    "input_delay": 240,
+    "taps": 16,
 }
 _SEQUENCES = {
     "seqmnist-rows": {
@@ -54,8 +57,8 @@ _SEQUENCES = {
         "highest_omega": 1.0,
         "lateral_delay": 20,
     },
-    "seqmnist": {**_SEQUENCE, **_PIXELS},
-    "psmnist": {**_SEQUENCE, **_PIXELS, "hidden_sizes": (384,), "input_delay": 240, "taps": 16},
+    "seqmnist": {**_SEQUENCE, **_PIXELS, "epochs": 20},
+    "psmnist": {**_SEQUENCE, **_PIXELS},
     "japanese-vowels": {
         **_SEQUENCE,
         "epochs": 60,
