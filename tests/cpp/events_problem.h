@@ -293,6 +293,11 @@ Result<T> dots(const Kernels& kernels, const CellInputs<T>& in, const EventRows<
     return result;
 }
 
+// A number of inputs, for the fuzz targets.
+inline int64_t input_count(Input& in, const CellOptions& o) {
+    return o.neurons > 1000 ? 0 : in.rarely(16) ? in.size(200) : in.size(24);
+}
+
 // Calls check(steps, batch, neurons, inputs, number) for small and awkward shapes, numbered from 1.
 template <class Check>
 void for_each_event_shape(const std::vector<int64_t>& neuron_counts, Check check) {
