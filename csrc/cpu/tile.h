@@ -349,7 +349,7 @@ void unturn_gradients(const CellBackward<T>& p) {
     T *const along = p.partials + kAlpha * plane, *const across = p.partials + kOmega * plane;
     double alpha[block];
     SineCosine<double> omega[block];
-    for (int64_t first = 0; first < neurons; first += block) {
+    for (int64_t first = 0; first < neurons && plane; first += block) {  // without samples there may be 2^62 neurons
         const int64_t count = neurons - first < block ? neurons - first : block;
         for (int64_t k = 0; k < count; ++k) {
             alpha[k] = static_cast<double>(value_of(p.cell.of[kAlpha], first + k));
