@@ -94,7 +94,10 @@ def _compile() -> None:
     same([spikes, *gradients(layer)], [expected, *wanted])
 
 
-@feature("torch.export", "any number of steps and samples (`dynamic_shapes`), strict or not; operators stay whole")
+@feature(
+    "torch.export",
+    "any number of steps and samples (`dynamic_shapes`; not with torch 2.4), strict or not; operators stay whole",
+)
 def _export() -> None:
     net = nn.Sequential(SpikesOnly(SRC(6, 20)), LeakyReadout(10, neurons_per_class=2))
     steps, batch = torch.export.Dim("steps", min=2), torch.export.Dim("batch", min=2)

@@ -28,6 +28,12 @@ def isa_processes() -> Iterator[dict[str, IsaProcess]]:
         process.close()
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> None:
+    """Let each test begin with denormals: what torch 2.4 compiles makes the thread flush them when it is loaded."""
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def inductor() -> str:
     try:

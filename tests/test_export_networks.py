@@ -22,6 +22,7 @@ from srcell import SRC, Delay, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly,
 from srcell.export import export
 from srcell.layers import LinearReadout
 from srcell.models import Classifier, SRCClassifier, SRCConvClassifier
+from support.calls import EXPORTS_ONNX
 from support.refusals import Message, Refusal, refusals
 from test_runtime import bytes_of, exported
 
@@ -343,6 +344,7 @@ def test_the_mode_does_not_change_the_file(name: str) -> None:
 
 
 @pytest.mark.release
+@pytest.mark.skipif(not EXPORTS_ONNX, reason="needs torch 2.6")
 @pytest.mark.parametrize("name", [name for name in (*NETWORKS, *PRODUCTS) if name != "two delayed layers"])
 def test_onnxruntime_gives_nearly_the_same_spikes_or_logits(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason='pip install "srcell[test]"')

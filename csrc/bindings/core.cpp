@@ -102,6 +102,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.attr("segment") = kSegment;
     m.attr("event_segment") = kEventSegment;
     m.def("thread_runtime", &thread_runtime);
+    m.def("cached_bytes", &cached_bytes);
     m.def("empty", &empty, "shape"_a, "is_double"_a);
 
     bind_layer(m);

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ._state import AnyState, state_type
 
@@ -54,7 +53,8 @@ def delay_reference(x: Tensor, delay: Tensor, *, width: int = 1, lengths: Sequen
     for k, delays in enumerate(delay.unbind()):
         for d in delays.reshape(-1).unbind():
             terms = _terms(d, width)
-            shifted = [F.pad(x[: max(steps - u, 0), :, k], (0, 0, min(u, steps), 0)) for u in terms]
+            padded = torch.cat([torch.zeros_like(x), x])[:, :, k]
+            shifted = [padded[steps - min(u, steps) : 2 * steps - min(u, steps)] for u in terms]
             columns.append(torch.stack([w * y for w, y in zip(terms.values(), shifted, strict=True)]).sum(0))
     made = torch.stack(columns, -1) if columns else x
     if lengths is not None:

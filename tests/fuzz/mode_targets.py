@@ -42,7 +42,8 @@ def modes(draw: Draw) -> bool:
 
 def programs(draw: Draw) -> None:
     """Layers exported, saved and loaded."""
-    options: dict[str, Any] = {"initial_state": draw.pick("zeros", "rest")}
+    # Torch 2.4 refuses some programs of layers at rest, because it mixes up their outputs.
+    options: dict[str, Any] = {"initial_state": draw.pick("zeros", "rest") if NEW_TORCH else "zeros"}
     kinds = (SRC, SRCCell, SRCConv2d, *((IntegerSRC,) if NEW_TORCH else ()))  # torch 2.4 exports no changed buffer
     kind, inputs = draw.pick(*kinds), 4
     if kind is not IntegerSRC:

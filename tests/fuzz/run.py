@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fuzz import delay_targets, event_targets, file_targets, mode_targets, op_targets, race_targets, sound_targets
 from fuzz.draws import Draw
 from fuzz.facts import RefusedError
+from srcell import _core
 
 TARGETS: dict[str, Callable[[Draw], bool | None]] = {
     function.__name__: function
@@ -97,12 +98,12 @@ def accepts(target: str, seed: int, k: int) -> bool:
 
 
 def resident_bytes() -> int:
-    """Resident memory of the process, without what glibc keeps of freed memory."""
+    """Resident memory of the process, without what glibc and srcell keep of freed memory."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * os.sysconf("SC_PAGE_SIZE") - _core.cached_bytes()
 
 
 def budget(default_seconds: float, default_inputs: int) -> tuple[float, int, int]:

@@ -77,23 +77,24 @@ def layer_of(
     tensors: list[Tensor] = []
     resonant = is_resonant(cell.omega)
     given = cell if resonant else cell[:-1]
+    names = PARAMETERS[: len(given)]  # torch 2.4 compiles no zip of unequal lengths
     constants = list(given)
     if any(type(value) is not float for value in given):
         constants = [
             float(default) if isinstance(value, Tensor) else _as_constant(name, value)
-            for name, value, default in zip(PARAMETERS, given, _DEFAULTS, strict=False)
+            for name, value, default in zip(names, given, _DEFAULTS[: len(given)], strict=True)
         ]
         if any(isinstance(value, Tensor) for value in given):
             tensors = [
                 _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
-                for name, value, constant in zip(PARAMETERS, given, constants, strict=False)
+                for name, value, constant in zip(names, given, constants, strict=True)
             ]
     weight = lateral.weight_hh
     past_steps, first, factors = _delays(lateral, shape, like)
     return LayerArguments(
         bias=_flat_parameter("bias", bias, features, like),
         cell=tensors,
-        state=[] if state is None else [*_flat_state(state, shape, like, resonant, past_steps)],
+        state=[] if state is None else list(_flat_state(state, shape, like, resonant, past_steps)),
         lengths=None if lengths is None else as_lengths(lengths, like.device),
         weight_hh=None if weight is None else _flat_lateral(weight, features, like),
         first_hh=first,
@@ -204,7 +205,7 @@ def check_state(state: State, resonant: bool = False, past_steps: int = 0) -> di
             f"state: expected a tuple of {count} tensors ({', '.join(most)})"
             f"{', because ' if why else ''}{' and '.join(why)}, got {got}"
         )
-    return dict(zip(most, state, strict=False))
+    return dict(zip(most[: len(state)], state, strict=True))
 
 
 def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool, past_steps: int) -> list[Tensor]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .._arguments import as_float, check_bool, describe, require_dense
 from .._private import in_forward_mode
@@ -207,7 +206,7 @@ def _scan(x: Tensor, alpha: float, before: Tensor) -> Tensor:
     if steps <= CHUNK:
         return torch.addcmul(lower @ x, decay, before)
     chunks = -(-steps // CHUNK)
-    padded = F.pad(x, (0, 0, 0, chunks * CHUNK - steps)).view(chunks, CHUNK, size)
+    padded = torch.cat([x, x.new_zeros(chunks * CHUNK - steps, size)]).view(chunks, CHUNK, size)
     sums = torch.bmm(lower.expand(chunks, CHUNK, CHUNK), padded)
     later = _scan(sums[:-1, -1], alpha**CHUNK, before)
     starts = torch.cat([before[None], later])[:, None]

@@ -7,7 +7,6 @@ from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .._arguments import as_int, check_bool, require_dense
 from ..events import EventBatch
@@ -216,7 +215,8 @@ def _last_steps(whole: Tensor, room: int, steps: int, ends: Tensor | None) -> Te
     """
     if ends is None:
         steps, whole = 0, whole[max(whole.shape[0] - room, 0) :]
-    whole = F.pad(whole, (0, 0, 0, 0, max(room + steps - whole.shape[0], 0), 0))
+    before = whole.new_zeros(max(room + steps - whole.shape[0], 0), *whole.shape[1:])
+    whole = torch.cat([before, whole])
     if ends is not None:
         rows = torch.arange(room, device=whole.device)[:, None] + ends.clamp(0, steps)
         whole = whole.gather(0, rows[:, :, None].expand(-1, -1, whole.shape[2]))

@@ -33,8 +33,8 @@ def has_memory(x: Tensor) -> bool:
     if x.is_meta or is_fake(x):
         return False
     try:
-        return x.numel() == 0 or x.data_ptr() != 0
-    except RuntimeError:  # a tensor under vmap has no address
+        return x.data_ptr() != 0 or x.numel() == 0
+    except RuntimeError:  # a tensor under vmap or in an exporter has no address
         return False
 
 
