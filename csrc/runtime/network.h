@@ -159,7 +159,8 @@ class Network {
     bool resonates() const;
     bool delayed() const;
 
-    // A hash of the sizes, the weights, the omegas, the delays and the cochlea: what a saved state depends on.
+    // A hash of the sizes, the weights, the omegas, the delays and the cochlea: a state saved by a network with another
+    // hash is refused.
     uint64_t fingerprint() const { return fingerprint_; }
 
     // Bytes of the weights and parameters in the number types in which they are read, without the padding that packing
