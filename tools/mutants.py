@@ -371,7 +371,7 @@ a descent of the offsets is named one early
     return "descent", row + 1 => return "descent", row
 == functional/layer.py: src.py linear.py gradients.py bits.py
 one parameter as a tensor beside numbers
-    any(isinstance(value, Tensor) for value in given) => all(isinstance(value, Tensor) for value in given)
+    any(isinstance(value, Tensor) for value in parameters) => all(isinstance(value, Tensor) for value in parameters)
 == hardware/vhdl.py: hardware.py
 text after the last ';' is a statement
     text.split(";")[:-1] => text.split(";")

@@ -238,29 +238,60 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return {"save": True, "trace_integrator": any(needs.cell)}
 
 
+class Pair(NamedTuple):
+    """An operator that runs a layer after a synapse, and the one of its gradient; by ``operators``."""
+
+    forward: Operator
+    backward: Operator
+    synapse: list[str]
+    wanted: Sequence[str]
+    shared: list[str]
+
+
+def operators(
+    name: str, synapse: str, options: str = "", *, wanted: Sequence[str], kept: str = SAVED, forwards: str = ""
+) -> Pair:
+    """Declare an operator that runs a layer after a synapse, and the one of its gradient.
+
+    The first returns spikes, the state, and what is kept. The second takes the gradients of the outputs, the synapse's
+    tensors, what was kept, and the layer; it returns the gradients of ``wanted``, and GRADIENTS.
+
+    Args:
+        name: of the first; that of the second ends in ``_backward``.
+        synapse: schema of the tensors before the layer's.
+        options: schema of the options that both take besides the layer's.
+        wanted: names of the synapse's tensors that have a gradient; ``output_mask`` begins with a flag for each.
+        kept: schema of the outputs that are kept for the gradient.
+        forwards: schema of the options that only the first takes.
+
+    """
+    shared = f"{options}, {OPTIONS}" if options else OPTIONS
+    flags = ", ".join(filter(None, ["bool save, bool trace_integrator", forwards]))
+    gradients = ", ".join([*(f"Tensor {x}" for x in wanted), GRADIENTS])
+    run = f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {kept})"
+    differentiated = (
+        f"{name}_backward({GRAD_OUTPUTS}, {synapse}, {kept}, {LAYER_BACKWARD}, *, {shared}, bool[] output_mask)"
+        f" -> ({gradients})"
+    )
+    of_synapse, of_options = ([x.split()[-1] for x in part.split(", ") if x] for part in (synapse, options))
+    return Pair(Operator(run, SHARED), Operator(differentiated, SHARED, LISTS), of_synapse, wanted, of_options)
+
+
 def differentiate(
-    forward: Operator,
-    backward: Operator,
-    synapse: Sequence[str],
+    pair: Pair,
     *,
-    wanted: Sequence[str],
-    shared: Sequence[str] = (),
     keep: Callable[[Any], dict[str, Any]] = keep,
     options: Callable[[Any, Any], dict[str, Any]] = options_of_gradient,
 ) -> None:
     """Register the gradient of an operator that runs a layer: a call of its backward operator.
 
     Args:
-        forward: returns spikes, the state, and the saved outputs.
-        backward: takes the gradients of the outputs, the synapse's tensors, the saved outputs, and the layer; returns
-            the gradients of ``wanted``, and GRADIENTS.
-        synapse: names of the tensor arguments before the layer's.
-        wanted: the names among them that have a gradient; ``output_mask`` begins with a flag for each.
-        shared: names of the options that both operators take besides the layer's.
+        pair: the two.
         keep: see ``Operator.gradient``.
         options: see ``Operator.gradient``.
 
     """
+    forward, backward, synapse, wanted, shared = pair
 
     def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
         of_cell = [*needs.cell, *[False] * (len(PARAMETERS) - len(needs.cell))]

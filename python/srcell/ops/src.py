@@ -9,15 +9,10 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _layer
-from ._layer import GRAD_OUTPUTS, GRADIENTS, LAYER, LAYER_BACKWARD, LISTS, OPTIONS, OUTPUTS, SAVED, SHARED
 from ._memory import Optionals, contiguous
-from ._operator import Operator
 
-src = Operator(
-    f"src(Tensor current, {LAYER}, *, {OPTIONS}, bool save, bool trace_integrator, bool half_spikes=False)"
-    f" -> ({OUTPUTS}, {SAVED})",
-    SHARED,
-)
+PAIR = _layer.operators("src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False")
+src, src_backward = PAIR.forward, PAIR.backward
 
 
 @src.kernel("CPU", "CUDA")
@@ -69,14 +64,6 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     )
 
 
-src_backward = Operator(
-    f"src_backward({GRAD_OUTPUTS}, Tensor current, {SAVED}, {LAYER_BACKWARD}, *, {OPTIONS}, bool[] output_mask)"
-    f" -> (Tensor current, {GRADIENTS})",
-    SHARED,
-    LISTS,
-)
-
-
 @src_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
@@ -124,4 +111,4 @@ def keep_current(call: Any) -> dict[str, Any]:
     return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
 
 
-_layer.differentiate(src, src_backward, ["current"], wanted=["current"], keep=keep_current)
+_layer.differentiate(PAIR, keep=keep_current)

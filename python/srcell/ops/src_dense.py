@@ -15,18 +15,18 @@ from torch import Tensor
 from . import _gpu, _layer
 from ._cpu import mask_shape
 from ._dense import check_dense_synapse, takes_events
-from ._layer import GRAD_OUTPUTS, GRADIENTS, LAYER, LAYER_BACKWARD, LISTS, OPTIONS, OUTPUTS, SAVED, SHARED, WORK
+from ._layer import SAVED, WORK
 from ._memory import contiguous, has_memory, zero_padding
-from ._operator import Operator
 from .src import run_scan_backward
 
-KEPT = f"{SAVED}, Tensor mask, Tensor ones"
-
-src_dense = Operator(
-    f"src_dense(Tensor input, Tensor weight, {LAYER}, *, str method, {OPTIONS}, bool save, bool trace_integrator,"
-    f" bool input_grad_at_events) -> ({OUTPUTS}, {KEPT})",
-    SHARED,
+PAIR = _layer.operators(
+    "src_dense",
+    "Tensor input, Tensor weight",
+    "str method, bool input_grad_at_events",
+    wanted=["input", "weight"],
+    kept=f"{SAVED}, Tensor mask, Tensor ones",
 )
+src_dense, src_dense_backward = PAIR.forward, PAIR.backward
 
 
 @src_dense.kernel("CPU", "CUDA")
@@ -99,7 +99,7 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def kept_shapes(call: Any, sizes: _layer.Sizes) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """The shapes and dtypes of KEPT; the mask has rows only if the method may be events."""
+    """The shapes and dtypes of what is kept for the gradient; the mask has rows only if the method may be events."""
     (rows, words), (trace, checkpoints) = mask_shape(call.input), kept_sizes(call, sizes)
     masked = call.method == "events" or (call.method == "auto" and not _gpu.is_gpu(call.input.device))
     return {
@@ -108,14 +108,6 @@ def kept_shapes(call: Any, sizes: _layer.Sizes) -> dict[str, tuple[tuple[int, ..
         "mask": ((rows if masked else 0, words), torch.int64),
         "ones": ((), torch.bool),
     }
-
-
-src_dense_backward = Operator(
-    f"src_dense_backward({GRAD_OUTPUTS}, Tensor input, Tensor weight, {KEPT}, {LAYER_BACKWARD}, *, str method,"
-    f" {OPTIONS}, bool input_grad_at_events, bool[] output_mask) -> (Tensor input, Tensor weight, {GRADIENTS})",
-    SHARED,
-    LISTS,
-)
 
 
 @src_dense_backward.kernel("CPU", "CUDA")
@@ -147,7 +139,7 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
 
 
 def kept_of(call: Any, sizes: _layer.Sizes) -> list[Tensor]:
-    """The tensors of KEPT of a backward call, checked and contiguous."""
+    """What the forward operator kept, from a backward call, checked and contiguous."""
     device, kept = call.input.device, []
     for name, (shape, dtype) in kept_shapes(call, sizes).items():
         x = getattr(call, name)
@@ -180,11 +172,4 @@ def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return options
 
 
-_layer.differentiate(
-    src_dense,
-    src_dense_backward,
-    ["input", "weight"],
-    wanted=["input", "weight"],
-    shared=["method", "input_grad_at_events"],
-    options=options_of_dense_gradient,
-)
+_layer.differentiate(PAIR, options=options_of_dense_gradient)

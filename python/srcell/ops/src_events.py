@@ -9,17 +9,15 @@ from torch import Tensor
 
 from . import _gpu, _layer
 from ._cpu import rows_of
-from ._layer import GRAD_OUTPUTS, GRADIENTS, LAYER, LAYER_BACKWARD, LISTS, OPTIONS, OUTPUTS, SAVED, SHARED
 from ._memory import contiguous
-from ._operator import Operator
 
-EVENTS = "Tensor offsets, Tensor indices, Tensor? values, Tensor weight"
-
-src_events = Operator(
-    f"src_events({EVENTS}, {LAYER}, *, SymInt steps, SymInt batch, {OPTIONS}, bool save, bool trace_integrator)"
-    f" -> ({OUTPUTS}, {SAVED})",
-    SHARED,
+PAIR = _layer.operators(
+    "src_events",
+    "Tensor offsets, Tensor indices, Tensor? values, Tensor weight",
+    "SymInt steps, SymInt batch",
+    wanted=["values", "weight"],
 )
+src_events, src_events_backward = PAIR.forward, PAIR.backward
 
 
 @src_events.kernel("CPU", "CUDA")
@@ -50,14 +48,6 @@ def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
     return *_layer.fake_outputs(call.layer, *sizes), *_layer.fake_saved(call.layer, sizes, call.save, traced=True)
 
 
-src_events_backward = Operator(
-    f"src_events_backward({GRAD_OUTPUTS}, {EVENTS}, {SAVED}, {LAYER_BACKWARD}, *, SymInt steps, SymInt batch,"
-    f" {OPTIONS}, bool[] output_mask) -> (Tensor values, Tensor weight, {GRADIENTS})",
-    SHARED,
-    LISTS,
-)
-
-
 @src_events_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight and WANTED are wanted."""
@@ -79,10 +69,4 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     return grad_values, grad_weight, *_layer.fake_gradients(call, call.batch, weight.shape[0], layer_mask)
 
 
-_layer.differentiate(
-    src_events,
-    src_events_backward,
-    ["offsets", "indices", "values", "weight"],
-    wanted=["values", "weight"],
-    shared=["steps", "batch"],
-)
+_layer.differentiate(PAIR)
