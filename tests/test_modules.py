@@ -18,19 +18,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from srcell import (
-    SRC,
-    EventBatch,
-    IntegerSRC,
-    LeakyReadout,
-    SpikesOnly,
-    SRCCell,
-    SRCConv2d,
-    SRCState,
-    rest_state,
-    src,
-    src_linear,
-)
+from srcell import SRC, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d, SRCState
+from srcell.functional import rest_state, src, src_linear
 from support.inputs import BATCH, PARAMETERS, STATE, STEPS, noise
 from support.layers import LAYERS, make, make_layer, make_spikes
 from support.refusals import Message, Refusal, assert_refused, refusals

@@ -47,6 +47,19 @@ class Lateral(NamedTuple):
 
 
 NO_LATERAL = Lateral()
+
+
+class Given(NamedTuple):
+    """The arguments of a layer as users give them, beside its input and the lengths."""
+
+    bias: Parameter
+    state: State | None = None
+    cell: Cell = Cell()
+    surrogate: str = "straight_through"
+    recurrent_grad: bool = False
+    lateral: Lateral = NO_LATERAL
+
+
 _DEFAULTS = Cell()
 FLOAT32_PI = 3.1415927410125732  # larger than pi; float32 clamped to pi has this value, and keeps it in float64
 
@@ -57,37 +70,30 @@ def is_resonant(omega: object) -> bool:
 
 
 def layer_of(
-    like: Tensor,
-    shape: Sequence[int],
-    bias: Parameter,
-    state: State | None,
-    cell: Cell,
-    lengths: Tensor | Sequence[int] | None,
-    surrogate: str,
-    recurrent_grad: bool,
-    lateral: Lateral,
+    like: Tensor, shape: Sequence[int], given: Given, lengths: Tensor | Sequence[int] | None
 ) -> LayerArguments:
     """Convert the arguments of a layer whose state has the shape (B, *F).
 
     ``like`` gives the device and the dtype of the computation.
     """
+    bias, state, cell, surrogate, recurrent_grad, lateral = given
     check_gradient_mode(surrogate, recurrent_grad)
     check_choice("lateral_surrogate", lateral.surrogate, SURROGATES)
     features = shape[1:]
     tensors: list[Tensor] = []
     resonant = is_resonant(cell.omega)
-    given = cell if resonant else cell[:-1]
-    names = PARAMETERS[: len(given)]  # torch 2.4 compiles no zip of unequal lengths
-    constants = list(given)
-    if any(type(value) is not float for value in given):
+    parameters = cell if resonant else cell[:-1]
+    names = PARAMETERS[: len(parameters)]  # torch 2.4 compiles no zip of unequal lengths
+    constants = list(parameters)
+    if any(type(value) is not float for value in parameters):
         constants = [
             float(default) if isinstance(value, Tensor) else _as_constant(name, value)
-            for name, value, default in zip(names, given, _DEFAULTS[: len(given)], strict=True)
+            for name, value, default in zip(names, parameters, _DEFAULTS[: len(parameters)], strict=True)
         ]
-        if any(isinstance(value, Tensor) for value in given):
+        if any(isinstance(value, Tensor) for value in parameters):
             tensors = [
                 _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
-                for name, value, constant in zip(names, given, constants, strict=True)
+                for name, value, constant in zip(names, parameters, constants, strict=True)
             ]
     weight = lateral.weight_hh
     past_steps, first, factors = _delays(lateral, shape, like)

@@ -15,6 +15,7 @@ from ..ops._layer import HALF, STATE, LayerArguments, states_of
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
+    Given,
     Lateral,
     Parameter,
     State,
@@ -118,8 +119,8 @@ def src(
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     _check_current(current)
     lateral = Lateral(weight_hh, lateral_surrogate, delay_hh, max_delay, delay_width)
-    layer = layer_of(current, current.shape[1:], bias, state, cell, lengths, surrogate, recurrent_grad, lateral)
-    return run_src(current, layer)
+    given = Given(bias, state, cell, surrogate, recurrent_grad, lateral)
+    return run_src(current, layer_of(current, current.shape[1:], given, lengths))
 
 
 def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, AnyState]:

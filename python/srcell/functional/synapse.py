@@ -19,8 +19,8 @@ from ..ops.src_dense import src_dense
 from ..ops.src_events import src_events
 from .layer import (
     INTEGERS,
-    NO_LATERAL,
     Cell,
+    Given,
     Lateral,
     Parameter,
     State,
@@ -110,19 +110,15 @@ def src_linear(
     check_choice("method", method, _dense.METHODS)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     lateral = Lateral(weight_hh, lateral_surrogate, delay_hh, max_delay, delay_width)
-    return linear(input, weight, bias, state, cell, lengths, surrogate, recurrent_grad, lateral, method=method)
+    given = Given(bias, state, cell, surrogate, recurrent_grad, lateral)
+    return linear(input, weight, given, lengths, method=method)
 
 
 def linear(
     input: Tensor | EventBatch,
     weight: Tensor,
-    bias: Parameter,
-    state: State | None,
-    cell: Cell,
-    lengths: Tensor | Sequence[int] | None,
-    surrogate: str,
-    recurrent_grad: bool,
-    lateral: Lateral = NO_LATERAL,
+    given: Given,
+    lengths: Tensor | Sequence[int] | None = None,
     *,
     method: str = "auto",
     input_grad_at_events: bool = False,
@@ -150,7 +146,7 @@ def linear(
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
     shape = (input.shape[1], weight.shape[0])
-    layer = layer_of(weight, shape, bias, state, cell, lengths, surrogate, recurrent_grad, lateral)
+    layer = layer_of(weight, shape, given, lengths)
     if isinstance(input, Tensor):
         return _dense_linear(input, weight, layer, method, input_grad_at_events)
     if method == "gemm":
@@ -211,7 +207,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
-    _, state = linear(rows, weight, -6.0, None, Cell(), None, "relu", False)
+    _, state = linear(rows, weight, Given(bias=-6.0, surrogate="relu"))
     return state.i.view(batch, steps, weight.shape[0]).transpose(0, 1)
 
 

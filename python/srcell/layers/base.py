@@ -102,6 +102,7 @@ class Neurons(HasConstants):
         neurons: int,
         weight_shapes: dict[str, tuple[int, ...]],
         lateral: LateralOptions = NOT_LATERAL,
+        /,
         **options: Unpack[Options],
     ) -> None:
         super().__init__()

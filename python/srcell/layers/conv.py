@@ -55,7 +55,7 @@ class SRCConv2d(Neurons):
 
     _WEIGHT_NAME, _BIAS_NAME = "weight", "bias"
 
-    @takes_options
+    @takes_options(Options)
     def __init__(
         self,
         in_channels: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, SupportsIndex, TypedDict, TypeVar
+from typing import Any, NamedTuple, SupportsIndex, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -160,6 +160,17 @@ class Options(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
+class RecurrentOptions(Options, total=False):
+    """Those of the layers that may have recurrent weights: also ``LateralOptions``."""
+
+    lateral: bool
+    lateral_surrogate: str
+    autapses: bool
+    delay_hh: Parameter | None
+    max_delay: SupportsIndex | None
+    delay_width: SupportsIndex
+
+
 CELL_DEFAULTS = Cell()._asdict()
 
 DEFAULTS: dict[str, Any] = {
@@ -202,21 +213,34 @@ def domain(name: str, max_delay: int = MOST_DELAY) -> tuple[float, float]:
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
-def takes_options(init: Init) -> Init:
-    """Decorate an ``__init__`` with ``**options``: its signature then shows each option with its default."""
-    signature = inspect.signature(init)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    shared = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=annotation.__forward_arg__
-        )
-        for name, annotation in Options.__annotations__.items()
-    ]
-    positional = [p for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    keywords = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    bias, *others = shared
-    init.__signature__ = signature.replace(parameters=[*positional, bias, *keywords, *others])  # type: ignore
-    return init
+def takes_options(kind: type[Options]) -> Callable[[Init], Init]:
+    """Decorate an ``__init__`` with ``**options`` of this kind: its signature then shows each with its default."""
+
+    def decorate(init: Init) -> Init:
+        signature = inspect.signature(init)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        positional = [p for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        keywords = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        defaults = {**DEFAULTS, **NOT_LATERAL._asdict()}
+        option = {
+            name: inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation.__forward_arg__
+            )
+            for name, annotation in kind.__annotations__.items()
+        }
+        lateral = [option.pop(name) for name in LateralOptions._fields if name in option]
+        parameters = [*positional, option.pop("bias"), *keywords, *lateral, *option.values()]
+        init.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return init
+
+    return decorate
+
+
+def split(options: RecurrentOptions) -> tuple[LateralOptions, Options]:
+    """The options of recurrent weights, with their defaults, and the others as they were given."""
+    given: dict[str, Any] = {**options}
+    lateral = LateralOptions(**{name: given.pop(name) for name in LateralOptions._fields if name in given})
+    return lateral, cast("Options", given)
 
 
 def completed(layer: object, options: Options) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,11 @@ from typing_extensions import Self, Unpack  # torch needs it too
 from .._arguments import as_float, as_positive, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
-from ..functional.layer import Parameter, State, check_state
+from ..functional.layer import Given, State, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
-from .options import LateralOptions, Options, spread, spread_frequencies, takes_options
+from .options import RecurrentOptions, split, spread, spread_frequencies, takes_options
 
 
 class _Linear(Neurons):
@@ -30,14 +30,14 @@ class _Linear(Neurons):
         input_size: int,
         hidden_size: int,
         suffixes: Sequence[str],
-        lateral: LateralOptions,
-        **options: Unpack[Options],
+        **options: Unpack[RecurrentOptions],
     ) -> None:
         check_size("input_size", input_size, 0)
         check_size("hidden_size", hidden_size, 0)
         inputs = [input_size, *[hidden_size] * (len(suffixes) - 1)]
         shapes: dict[str, tuple[int, ...]] = {s: (hidden_size, k) for s, k in zip(suffixes, inputs, strict=True)}
-        super().__init__(hidden_size, shapes, lateral, **options)
+        lateral, others = split(options)
+        super().__init__(hidden_size, shapes, lateral, **others)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, self._learns_bias
 
     def _run(
@@ -50,22 +50,14 @@ class _Linear(Neurons):
     ) -> tuple[Tensor, AnyState]:
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
-        outputs = linear(
-            input,
-            self._weight(suffix),
-            self._bias(suffix),
-            state,
-            self._cell_of(suffix),
-            lengths,
-            self.surrogate,
-            self.recurrent_grad,
-            self._recurrence_of(suffix),
-            input_grad_at_events=input_grad_at_events,
-        )
+        bias, cell, lateral = self._bias(suffix), self._cell_of(suffix), self._recurrence_of(suffix)
+        given = Given(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+        weight = self._weight(suffix)
+        outputs = linear(input, weight, given, lengths, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
             held = None if ends is None else torch.as_tensor(ends)
-            currents = partial(currents_of, input, self._weight(suffix), held)
+            currents = partial(currents_of, input, weight, held)
             states = partial(self._states, suffix, currents, state, held)
             self.recorder(suffix, Call(outputs[0].detach(), states, input))
         return outputs
@@ -150,7 +142,7 @@ class SRC(_Linear):
 
     """
 
-    @takes_options
+    @takes_options(RecurrentOptions)
     def __init__(
         self,
         input_size: int,
@@ -159,25 +151,13 @@ class SRC(_Linear):
         *,
         batch_first: bool = False,
         dropout: float = 0.0,
-        lateral: bool = False,
-        lateral_surrogate: str = "relu",
-        autapses: bool = True,
-        delay_hh: Parameter | None = None,
-        max_delay: SupportsIndex | None = None,
-        delay_width: SupportsIndex = 1,
-        **options: Unpack[Options],
+        **options: Unpack[RecurrentOptions],
     ) -> None:
         check_size("num_layers", num_layers, 1)
         check_bool("batch_first", batch_first)
         if not 0 <= as_float("dropout", dropout) <= 1:
             raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
-        super().__init__(
-            input_size,
-            hidden_size,
-            [f"_l{k}" for k in range(num_layers)],
-            LateralOptions(lateral, lateral_surrogate, autapses, delay_hh, max_delay, delay_width),
-            **options,
-        )
+        super().__init__(input_size, hidden_size, [f"_l{k}" for k in range(num_layers)], **options)
         self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
 
     @classmethod
@@ -360,27 +340,14 @@ class SRCCell(_Linear):
 
     _WEIGHT_NAME, _BIAS_NAME = "weight_ih", "bias_ih"
 
-    @takes_options
+    @takes_options(RecurrentOptions)
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        *,
-        lateral: bool = False,
-        lateral_surrogate: str = "relu",
-        autapses: bool = True,
-        delay_hh: Parameter | None = None,
-        max_delay: SupportsIndex | None = None,
-        delay_width: SupportsIndex = 1,
-        **options: Unpack[Options],
+        **options: Unpack[RecurrentOptions],
     ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            [""],
-            LateralOptions(lateral, lateral_surrogate, autapses, delay_hh, max_delay, delay_width),
-            **options,
-        )
+        super().__init__(input_size, hidden_size, [""], **options)
 
     def forward(self, input: Tensor, state: State | None = None) -> tuple[Tensor, AnyState]:
         """Advance by one step.
