@@ -1,15 +1,5 @@
 // Runs the passes of ../delay.h over the samples, or over the elements of a dense input; and a faster pass for the
-// usual delays. Included by kernels.cpp inside its namespace, after tile.h, lateral.h (for ThreadMemory) and
-// ../delay.h.
-
-template <class Call, void (*pass)(const Call&, int64_t)>
-void for_each_sample(const Call& p) {
-    const auto range = [](void* self, int64_t begin, int64_t end) {
-        for (int64_t sample = begin; sample < end; ++sample) pass(*static_cast<const Call*>(self), sample);
-    };
-    Call context = p;
-    parallel_for(p.shape.batch, p.shape.threads, range, &context);
-}
+// usual delays. Included by kernels.cpp inside its namespace, after tile.h and ../delay.h.
 
 // One delay per input, one or two terms, from the first step on: each event is read once, and put into a bucket for
 // its step, in its order; then the buckets are copied side by side. The buckets have room for about twice the mean; a
@@ -283,7 +273,7 @@ void write_delayed(const DelayedEvents<T>& p) {
 
 template <class T>
 void delayed_backward(const DelayedEvents<T>& p) {
-    for_each_sample<DelayedEvents<T>, arrivals_backward<T>>(p);
+    for_each_item<arrivals_backward<T>>(p.shape.batch, p.shape.threads, p);
     sum_factors(p.shape, p.delays, p.partials, p.grad_factors);
 }
 
@@ -306,11 +296,11 @@ void delay_elements_backward_of(const DelayedElements<T>& p, int64_t sample) {
 
 template <class T>
 void delay_elements(const DelayedElements<T>& p) {
-    for_each_sample<DelayedElements<T>, delay_elements_of<T>>(p);
+    for_each_item<delay_elements_of<T>>(p.shape.batch, p.shape.threads, p);
 }
 
 template <class T>
 void delay_elements_backward(const DelayedElements<T>& p) {
-    for_each_sample<DelayedElements<T>, delay_elements_backward_of<T>>(p);
+    for_each_item<delay_elements_backward_of<T>>(p.shape.batch, p.shape.threads, p);
     sum_factors(p.shape, p.delays, p.partials, p.grad_factors);
 }

@@ -61,10 +61,9 @@ void mask_samples(void* self, int64_t begin, int64_t end) {
 }
 
 template <class T>
-void count_masked(void* context, int64_t begin, int64_t end) {
-    const auto& p = *static_cast<const DenseInput<T>*>(context);
+void count_masked(const DenseInput<T>& p, int64_t row) {
     const int64_t words = mask_words(p.inputs);
-    for (int64_t row = begin; row < end; ++row) p.offsets[row + 1] = count_bits(p.mask + row * words, words);
+    p.offsets[row + 1] = count_bits(p.mask + row * words, words);
 }
 
 template <class T>
@@ -83,8 +82,7 @@ bool mask_events(const DenseInput<scalar_of<V>>& p) {
 
 template <class T>
 void count_events(const DenseInput<T>& p) {
-    auto context = p;
-    parallel_for(p.shape.batch * p.shape.steps, p.shape.threads, count_masked<T>, &context);
+    for_each_item<count_masked<T>>(p.shape.batch * p.shape.steps, p.shape.threads, p);
     sum_counts(p);
 }
 

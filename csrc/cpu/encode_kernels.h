@@ -247,17 +247,14 @@ SRCELL_INLINE int64_t count_active(const float* image, int64_t pixels) {
 struct CountActive {
     Images images;
     int64_t* counts;
-
-    static void range(void* context, int64_t begin, int64_t end) {
-        const auto& p = *static_cast<const CountActive*>(context);
-        for (int64_t b = begin; b < end; ++b)
-            p.counts[b] = count_active(p.images.values + b * p.images.pixels, p.images.pixels);
-    }
 };
 
+inline void count_active_of(const CountActive& p, int64_t b) {
+    p.counts[b] = count_active(p.images.values + b * p.images.pixels, p.images.pixels);
+}
+
 inline int64_t count_active_pixels(const Images& images, int64_t* active_before) {
-    CountActive context = {images, active_before + 1};
-    parallel_for(images.samples, images.threads, CountActive::range, &context);
+    for_each_item<count_active_of>(images.samples, images.threads, CountActive{images, active_before + 1});
     active_before[0] = 0;
     for (int64_t b = 0; b < images.samples; ++b) {
         if (active_before[b + 1] < 0) return b;
@@ -331,7 +328,7 @@ SRCELL_INLINE void draw_group(int64_t t, uint64_t index, uint64_t seed, const in
 }
 
 // Writes the number of events of each of the sample's rows to offsets[row + 1]; rate_draw() turns these into offsets.
-SRCELL_INLINE void draw_sample(const RateEncoding& p, int64_t b) {
+inline void draw_sample(const RateEncoding& p, int64_t b) {
     const SampleDraws sample = draws_of(p, b);
     list_thresholds(p, b, sample);
     int64_t* counts = p.offsets + 1 + b * (p.prefix + p.steps);
@@ -354,20 +351,20 @@ SRCELL_INLINE void draw_sample(const RateEncoding& p, int64_t b) {
     }
 }
 
-inline void rate_draw_range(void* context, int64_t begin, int64_t end) {
-    const auto& p = *static_cast<const RateEncoding*>(context);
-    for (int64_t b = begin; b < end; ++b) draw_sample(p, b);
-}
-
 inline void rate_draw(const RateEncoding& p) {
-    auto context = p;
-    parallel_for(p.images.samples, p.images.threads, rate_draw_range, &context);
+    for_each_item<draw_sample>(p.images.samples, p.images.threads, p);
     p.offsets[0] = 0;
     const int64_t rows = p.images.samples * (p.prefix + p.steps);
     for (int64_t row = 0; row < rows; ++row) p.offsets[row + 1] += p.offsets[row];
 }
 
-SRCELL_INLINE void write_sample(const RateEncoding& p, int64_t b, int32_t* indices) {
+struct RateWrite {
+    const RateEncoding& encoding;
+    int32_t* indices;
+};
+
+inline void write_sample(const RateWrite& to, int64_t b) {
+    const auto& [p, indices] = to;
     const SampleDraws sample = draws_of(p, b);
     const int64_t rows = p.prefix + p.steps;
     int32_t* out = indices + p.offsets[b * rows];
@@ -379,19 +376,8 @@ SRCELL_INLINE void write_sample(const RateEncoding& p, int64_t b, int32_t* indic
             out += append(load_pixels(sample.active + group * kPixelGroup), *fired++, out, end - out);
 }
 
-struct RateWrite {
-    RateEncoding encoding;
-    int32_t* indices;
-
-    static void range(void* context, int64_t begin, int64_t end) {
-        const auto& p = *static_cast<const RateWrite*>(context);
-        for (int64_t b = begin; b < end; ++b) write_sample(p.encoding, b, p.indices);
-    }
-};
-
 inline void rate_write(const RateEncoding& p, int32_t* indices) {
-    RateWrite context = {p, indices};
-    parallel_for(p.images.samples, p.images.threads, RateWrite::range, &context);
+    for_each_item<write_sample>(p.images.samples, p.images.threads, RateWrite{p, indices});
 }
 
 // The result is in [0, last] for any pixel, including NaN: the pixel is read again here and may have changed since it
@@ -402,7 +388,7 @@ SRCELL_INLINE int32_t latency(double pixel, double last) {
 }
 
 // A counting sort by step, which is stable: the pixels of a step stay in order.
-SRCELL_INLINE void encode_latencies(const LatencyEncoding& p, int64_t b) {
+inline void encode_latencies(const LatencyEncoding& p, int64_t b) {
     const float* image = p.images.values + b * p.images.pixels;
     const int64_t first = first_group(p.active_before, b) * kPixelGroup, rows = p.prefix + p.steps;
     int32_t *active = p.active + first, *fires_at = p.fires_at + first;
@@ -423,13 +409,7 @@ SRCELL_INLINE void encode_latencies(const LatencyEncoding& p, int64_t b) {
     for (int64_t j = 0; j < count; ++j) p.indices[ends[p.prefix + fires_at[j]]++] = active[j];
 }
 
-inline void latency_encode_range(void* context, int64_t begin, int64_t end) {
-    const auto& p = *static_cast<const LatencyEncoding*>(context);
-    for (int64_t b = begin; b < end; ++b) encode_latencies(p, b);
-}
-
 inline void latency_encode(const LatencyEncoding& p) {
-    auto context = p;
-    parallel_for(p.images.samples, p.images.threads, latency_encode_range, &context);
+    for_each_item<encode_latencies>(p.images.samples, p.images.threads, p);
     p.offsets[0] = 0;
 }

@@ -11,9 +11,6 @@
 // each use still bounds the value that it reads, because another thread may write into the arrays during the call.
 // Results are then unspecified, but no access is out of bounds.
 
-// The most registers that sum a row at once.
-constexpr int64_t kSumRegisters = 8;
-
 // target[0, kRegisters * width) = the sum over n of values[n] times row row_of(n), in the order of the events. The sum
 // starts at +0, or, with `resume`, at what the target holds.
 template <class S, int kRegisters, bool resume, class RowOf>
@@ -43,28 +40,9 @@ template <class V, bool resume = false, class RowOf>
 SRCELL_INLINE void sum_event_rows(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows, int64_t stride,
                                   RowOf row_of, const scalar_of<V>* values, int64_t events) {
     using S = single_of<V>;
-    constexpr int64_t lanes = VecTraits<S>::width;
-    for (int64_t k = 0; k < width;) {
-        const int64_t left = (width - k) / lanes;
-        scalar_of<V>* const to = target + k;
-        const scalar_of<V>* const from = rows + k;
-        switch (left < kSumRegisters ? left : kSumRegisters) {
-#define SRCELL_SUM(n)                                                           \
-    case n:                                                                     \
-        sum_rows_block<S, n, resume>(to, from, stride, row_of, values, events); \
-        break;
-            SRCELL_SUM(1)
-            SRCELL_SUM(2)
-            SRCELL_SUM(3)
-            SRCELL_SUM(4)
-            SRCELL_SUM(5)
-            SRCELL_SUM(6)
-            SRCELL_SUM(7)
-            SRCELL_SUM(8)
-#undef SRCELL_SUM
-        }
-        k += kSumRegisters * lanes;
-    }
+    for_each_block<S>(width, [&](auto registers, int64_t k) SRCELL_LAMBDA_INLINE {
+        sum_rows_block<S, decltype(registers)::value, resume>(target + k, rows + k, stride, row_of, values, events);
+    });
 }
 
 // The position of tile number `tile` of `sample`.
@@ -336,28 +314,9 @@ template <class V, class RowOf>
 SRCELL_INLINE void add_to_rows(scalar_of<V>* rows, int64_t width, RowOf row_of, const scalar_of<V>* values,
                                int64_t events, const scalar_of<V>* delta) {
     using S = single_of<V>;
-    constexpr int64_t lanes = VecTraits<S>::width;
-    for (int64_t k = 0; k < width;) {
-        const int64_t left = (width - k) / lanes;
-        scalar_of<V>* const to = rows + k;
-        const scalar_of<V>* const from = delta + k;
-        switch (left < kSumRegisters ? left : kSumRegisters) {
-#define SRCELL_ADD(n)                                                     \
-    case n:                                                               \
-        add_to_rows_block<S, n>(to, width, row_of, values, events, from); \
-        break;
-            SRCELL_ADD(1)
-            SRCELL_ADD(2)
-            SRCELL_ADD(3)
-            SRCELL_ADD(4)
-            SRCELL_ADD(5)
-            SRCELL_ADD(6)
-            SRCELL_ADD(7)
-            SRCELL_ADD(8)
-#undef SRCELL_ADD
-        }
-        k += kSumRegisters * lanes;
-    }
+    for_each_block<S>(width, [&](auto registers, int64_t k) SRCELL_LAMBDA_INLINE {
+        add_to_rows_block<S, decltype(registers)::value>(rows + k, width, row_of, values, events, delta + k);
+    });
 }
 
 // add_to_rows() for the events of a row of the batch; an event's weight row is that of its input.
@@ -522,26 +481,22 @@ SRCELL_INLINE scalar_of<S> dot(const scalar_of<S>* x, const scalar_of<S>* y, int
 }
 
 template <class S>
-void event_dots_range(void* self, int64_t begin, int64_t end) {
+void event_dots_of(const EventDots<scalar_of<S>>& p, int64_t sample) {
     using T = scalar_of<S>;
-    const auto& p = *static_cast<const EventDots<T>*>(self);
-    const int64_t steps = p.shape.steps, neurons = p.shape.neurons;
-    for (int64_t sample = begin; sample < end; ++sample) {
-        const int64_t length = steps_of(p.shape, sample);
-        for (int64_t t = 0; t < steps; ++t) {
-            const int64_t row = t * p.shape.batch + sample;
-            const T* grad = p.grad_current + row * neurons;
-            T* elements = p.grad_input ? p.grad_input + row * p.events.inputs : nullptr;
-            if (elements) std::memset(elements, 0, static_cast<size_t>(p.events.inputs) * sizeof(T));
-            const EventRange events = events_of_row(p.events, sample * steps + t);
-            for (int64_t e = events.begin; e < events.end; ++e) {
-                const int64_t index = input_or_first(p.events.indices + e, p.events.inputs);
-                const T sum = t < length ? dot<S>(p.weight_t + index * neurons, grad, neurons) : T(0);
-                if (elements)
-                    elements[index] = sum;
-                else
-                    p.grad_values[e] = sum;
-            }
+    const int64_t steps = p.shape.steps, neurons = p.shape.neurons, length = steps_of(p.shape, sample);
+    for (int64_t t = 0; t < steps; ++t) {
+        const int64_t row = t * p.shape.batch + sample;
+        const T* grad = p.grad_current + row * neurons;
+        T* elements = p.grad_input ? p.grad_input + row * p.events.inputs : nullptr;
+        if (elements) std::memset(elements, 0, static_cast<size_t>(p.events.inputs) * sizeof(T));
+        const EventRange events = events_of_row(p.events, sample * steps + t);
+        for (int64_t e = events.begin; e < events.end; ++e) {
+            const int64_t index = input_or_first(p.events.indices + e, p.events.inputs);
+            const T sum = t < length ? dot<S>(p.weight_t + index * neurons, grad, neurons) : T(0);
+            if (elements)
+                elements[index] = sum;
+            else
+                p.grad_values[e] = sum;
         }
     }
 }
@@ -553,7 +508,6 @@ int64_t event_dots(const EventDots<scalar_of<S>>& p) {
     const int64_t invalid = first_invalid_sample(p.events, p.shape);
     if (invalid >= 0) return invalid;
     if (p.events.count && !p.events.inputs) return 0;  // the arrays were altered: there are no weights to read
-    auto context = p;
-    parallel_for(p.shape.batch, p.shape.threads, event_dots_range<S>, &context);
+    for_each_item<event_dots_of<S>>(p.shape.batch, p.shape.threads, p);
     return -1;
 }

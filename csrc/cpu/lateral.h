@@ -13,38 +13,6 @@
 // each change of tile brings another tile's weights into the cache.
 SRCELL_INLINE int64_t lateral_block(int64_t tiles) { return tiles > 1 ? 8 * kEventSegment : kEventSegment; }
 
-// Memory of one thread, aligned to cache lines: the caller's, or its own; null if the allocation failed.
-class ThreadMemory {
-  public:
-    explicit ThreadMemory(int64_t bytes, void* given = nullptr)
-        : own_(given ? nullptr : allocate_aligned(64, size(bytes))), first_(static_cast<char*>(given ? given : own_)) {}
-    ~ThreadMemory() { free_aligned(own_); }
-    ThreadMemory(const ThreadMemory&) = delete;
-    ThreadMemory& operator=(const ThreadMemory&) = delete;
-
-    explicit operator bool() const { return first_; }
-
-    // Takes the next `count` elements. All elements taken must fit in the constructor's `bytes`.
-    template <class T>
-    T* take(int64_t count) {
-        T* taken = reinterpret_cast<T*>(first_ + used_);
-        used_ += bytes_of<T>(count);
-        return taken;
-    }
-
-    template <class T>
-    static int64_t bytes_of(int64_t count) {
-        return ceil_div(count * static_cast<int64_t>(sizeof(T)), 64) * 64;
-    }
-
-  private:
-    static size_t size(int64_t bytes) { return static_cast<size_t>(bytes ? bytes : 64); }
-
-    void* own_;
-    char* first_;
-    int64_t used_ = 0;
-};
-
 // Appends the active neurons of a tile to the list: those whose h is not <= 0, including NaN. Their spikes are h. The
 // bits of 64 neurons are gathered first, because the end of a loop over few bits is predicted badly.
 template <class V>

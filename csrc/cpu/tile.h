@@ -1,6 +1,6 @@
-// What the time loops share: tiles of neurons with their parameters, state and gradients, and the adjoint of a segment
-// of steps. Included by kernels.cpp inside its namespace, after the value types and cell.h; knows rows, but not where
-// they come from.
+// What the kernels share: tiles of neurons with their parameters, state and gradients, the adjoint of a segment of
+// steps, loops over blocks of registers and over items, and memory of a thread. Included by kernels.cpp inside its
+// namespace, after the value types and cell.h; knows rows, but not where they come from.
 //
 // A tile is up to kTile neighbouring neurons. The time loop runs within a tile, so that the tile's parameters and state
 // stay in the L1 cache. Several registers of neurons are in flight at a time, because one step is a long chain of
@@ -110,6 +110,73 @@ SRCELL_INLINE void for_each_register(int64_t count, Body body) {
     int64_t k = 0;
     for (; k + single < count; k += VecTraits<V>::width) body(Kind<V>{}, k, count - k);
     if (k < count) body(Kind<single_of<V>>{}, k, count - k);
+}
+
+// Calls body(std::integral_constant<int, n>{}, k) for blocks of n <= 8 registers, from element k on, that cover `width`
+// elements, a multiple of a register's.
+template <class S, class Body>
+SRCELL_INLINE void for_each_block(int64_t width, Body body) {
+    constexpr int64_t lanes = VecTraits<S>::width, most = 8;
+    for (int64_t k = 0; k < width; k += most * lanes) {
+        const int64_t left = (width - k) / lanes;
+        switch (left < most ? left : most) {
+#define SRCELL_BLOCK(n)                            \
+    case n:                                        \
+        body(std::integral_constant<int, n>{}, k); \
+        break;
+            SRCELL_BLOCK(1)
+            SRCELL_BLOCK(2)
+            SRCELL_BLOCK(3)
+            SRCELL_BLOCK(4)
+            SRCELL_BLOCK(5)
+            SRCELL_BLOCK(6)
+            SRCELL_BLOCK(7)
+            SRCELL_BLOCK(8)
+#undef SRCELL_BLOCK
+        }
+    }
+}
+
+// Memory of one thread, aligned to cache lines: the caller's, or its own; null if the allocation failed.
+class ThreadMemory {
+  public:
+    explicit ThreadMemory(int64_t bytes, void* given = nullptr)
+        : own_(given ? nullptr : allocate_aligned(64, size(bytes))), first_(static_cast<char*>(given ? given : own_)) {}
+    ~ThreadMemory() { free_aligned(own_); }
+    ThreadMemory(const ThreadMemory&) = delete;
+    ThreadMemory& operator=(const ThreadMemory&) = delete;
+
+    explicit operator bool() const { return first_; }
+
+    // Takes the next `count` elements. All elements taken must fit in the constructor's `bytes`.
+    template <class T>
+    T* take(int64_t count) {
+        T* taken = reinterpret_cast<T*>(first_ + used_);
+        used_ += bytes_of<T>(count);
+        return taken;
+    }
+
+    template <class T>
+    static int64_t bytes_of(int64_t count) {
+        return ceil_div(count * static_cast<int64_t>(sizeof(T)), 64) * 64;
+    }
+
+  private:
+    static size_t size(int64_t bytes) { return static_cast<size_t>(bytes ? bytes : 64); }
+
+    void* own_;
+    char* first_;
+    int64_t used_ = 0;
+};
+
+// Calls pass(call, item) for each item, on `threads` threads.
+template <auto pass, class Call>
+void for_each_item(int64_t items, int threads, const Call& call) {
+    const auto range = [](void* self, int64_t begin, int64_t end) {
+        for (int64_t item = begin; item < end; ++item) pass(*static_cast<const Call*>(self), item);
+    };
+    Call context = call;
+    parallel_for(items, threads, range, &context);
 }
 
 template <class T>
