@@ -4,12 +4,13 @@
 #     tools/release_check.sh [SUBJECT ...]    all of them by default
 #
 # BIN is the bin folder of an environment with the extra `dev`. The subjects are the functions below; CONTRIBUTING.md says
-# which belongs to which folder.
+# which belongs to which folder. All that were asked for run, also after one has failed; a summary comes last.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
 PATH="$BIN:$PATH"
 PYTHON=${PYTHON:-python3}
+SKIPPED=77  # the status of a subject that cannot run on this machine
 
 # The tests marked `release`: dozens of killed runs, several processes, inductor, every float32.
 tests() {
@@ -56,7 +57,7 @@ browser() {
 cuda() {
     if ! command -v nvcc >/dev/null; then
         echo "cuda: skipped, because nvcc is not on PATH"
-        return
+        return $SKIPPED
     fi
     local folder
     folder=$(mktemp -d)
@@ -80,7 +81,7 @@ free_threading() {
     local python=${FREE_THREADED:-python3.14t} folder
     if ! command -v "$python" >/dev/null; then
         echo "free_threading: skipped, because $python is not on PATH"
-        return
+        return $SKIPPED
     fi
     folder=$(mktemp -d)
     "$python" -m venv "$folder"
@@ -95,8 +96,21 @@ for subject in "$@"; do
     [[ " ${subjects[*]} " == *" $subject "* ]] ||
         { echo "expected some of ${subjects[*]}, got $subject" >&2; exit 2; }
 done
+summary=() failed=0
 for subject in "$@"; do
     echo "release-check: $subject"
+    start=$SECONDS
+    set +e  # not `if` or `||`: in a condition, bash ignores -e in all that the subject calls
     (set -e; "$subject")
-    echo "release-check: $subject passed after $SECONDS s"
+    status=$?
+    set -e
+    case $status in
+        0) result=passed ;;
+        "$SKIPPED") result=skipped ;;
+        *) result=FAILED failed=1 ;;
+    esac
+    summary+=("$(printf '%-16s%-8s%6d s' "$subject" "$result" $((SECONDS - start)))")
+    echo "release-check: $subject $result"
 done
+printf '%s\n' "release-check: the summary" "${summary[@]}"
+exit $failed
