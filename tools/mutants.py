@@ -78,8 +78,6 @@ lengths are ignored
     steps_of(shape, run)} => shape.steps}
 a segment ends a step too early
     end = begin, begin -= kSegment) { => begin -= kSegment, end = begin + kSegment - 1) {
-i of the first checkpoint past the length is not zeroed
-    row = saved * segments(tile.steps) => row = saved * segments(tile.steps) + 1
 == cpu/lateral.h: lateral lateral.py bits.py
 spikes of the initial state are not received
     append_active<V>(m.states[k].h, tile, m.active); =>
@@ -109,6 +107,8 @@ the trace past the length is not zeroed
 == cpu/tile.h: core events device gradients.py linear.py bits.py resonance.py
 the partial sums of alpha and omega are not turned back
     if (p.turn.along && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega])) unturn_gradients(p); =>
+the first plane of the first checkpoint past the length is not zeroed
+    row = rows * segments(tile.steps, steps) => row = rows * segments(tile.steps, steps) + 1
 a tile over several samples reads one neuron past the last
     n + 1 == neurons ? 0 => n == neurons ? 0
 with relu a gradient passes at h = 0

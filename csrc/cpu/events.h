@@ -122,7 +122,6 @@ template <class V, bool save, class AnyTileState>
 void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_number, int64_t sample, const Tile& tile,
                          const TileCell<V>& cell, AnyTileState& state) {
     using T = scalar_of<V>;
-    constexpr int64_t saved = checkpoint_rows(AnyTileState::resonant, true);
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     const int64_t width = event_tile_width(neurons);
     alignas(64) Row<V> current = {};
@@ -133,12 +132,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
         T* trace = save ? p.trace + trace_at(p.shape, sample, tile, t) : nullptr;
-        if (save && t % kEventSegment == 0) {
-            T* checkpoint = p.checkpoints + t / kEventSegment * saved * plane + tile.offset;
-            store_row<V>(checkpoint, state.h, tile.count);
-            store_row<V>(checkpoint + plane, state.hs, tile.count);
-            if constexpr (AnyTileState::resonant) store_row<V>(checkpoint + 2 * plane, state.q, tile.count);
-        }
+        if (save) save_checkpoint<V, true>(p, tile, t, state);
         if (t + kPrefetch < tile.steps) {
             prefetch_row<kForWrite>(spikes + kPrefetch * plane, tile.count);
             if (save) prefetch_row<kForWrite>(trace + kPrefetch * tile.count, tile.count);
@@ -158,10 +152,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
         zero_row<V>(p.spikes + t * plane + tile.offset, tile.count);
         if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count);
     }
-    if (save)
-        for (int64_t row = saved * segments(tile.steps, kEventSegment);
-             row < saved * segments(p.shape.steps, kEventSegment); ++row)
-            zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
+    if (save) zero_checkpoints<V, true, AnyTileState::resonant>(p, tile);
     store_tile<V>(state, p.i, p.h, p.hs, p.q, tile);
 }
 
@@ -238,14 +229,10 @@ void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, const Tile& 
                              BackwardScratch<V, Mode, kEventSegment>& scratch) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
-    const T* checkpoint =
-        p.checkpoints + begin / kEventSegment * checkpoint_rows(Mode::resonant, true) * plane + tile.offset;
     constexpr bool turns = Mode::resonant && Mode::parameters;
     SegmentTrace<V, kEventSegment>& trace = scratch.trace;
-    load_row<V>(scratch.state.h, checkpoint, tile.count);
-    load_row<V>(scratch.state.hs, checkpoint + plane, tile.count);
-    if constexpr (turns) load_row<V>(scratch.state.q, checkpoint + 2 * plane, tile.count);
-    if constexpr (keep_first) load_row<V>(trace.h[0], checkpoint, tile.count);
+    load_checkpoint<V, true>(p, tile, begin, scratch.state);
+    if constexpr (keep_first) load_row<V>(trace.h[0], scratch.state.h, tile.count);
     for (int64_t t = begin; t < end; ++t) {
         const int64_t row = t - begin;
         const T* drives = saved.row(row);

@@ -161,7 +161,6 @@ template <class V, bool save, bool resonant>
 void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sample, scalar_of<V>* currents,
                             LateralForwardMemory<V, resonant>& m) {
     using T = scalar_of<V>;
-    constexpr int64_t saved = checkpoint_rows(resonant, true);
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
     const int64_t tiles = event_tiles(neurons), steps = steps_of(p.shape, sample), first = sample * neurons;
     m.active.count = 0;
@@ -190,12 +189,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
             const Tile tile = event_tile_at(p.shape, k, sample);
             auto& state = m.states[k];
             T* const trace = save ? p.trace + (sample * p.shape.steps + t) * neurons + tile.first : nullptr;
-            if (save && t % kEventSegment == 0) {
-                T* checkpoint = p.checkpoints + t / kEventSegment * saved * plane + tile.offset;
-                store_row<V>(checkpoint, state.h, tile.count);
-                store_row<V>(checkpoint + plane, state.hs, tile.count);
-                if constexpr (resonant) store_row<V>(checkpoint + 2 * plane, state.q, tile.count);
-            }
+            if (save) save_checkpoint<V, true>(p, tile, t, state);
             for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t lanes) SRCELL_LAMBDA_INLINE {
                 using R = typename decltype(kind)::type;
 
@@ -216,10 +210,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
             zero_row<V>(p.spikes + t * plane + tile.offset, tile.count);
             if (save) zero_row<V>(p.trace + (sample * p.shape.steps + t) * neurons + tile.first, tile.count);
         }
-        if (save)
-            for (int64_t row = saved * segments(steps, kEventSegment);
-                 row < saved * segments(p.shape.steps, kEventSegment); ++row)
-                zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
+        if (save) zero_checkpoints<V, true, resonant>(p, tile);
         store_tile<V>(m.states[k], p.i, p.h, p.hs, p.q, tile);
     }
 }

@@ -21,20 +21,13 @@ SRCELL_INLINE Tile tile_at(const ScanShape& shape, int64_t item) {
 template <class V, class AnyTileState>
 void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const TileCell<V>& cell, AnyTileState& state) {
     using T = scalar_of<V>;
-    constexpr int64_t saved = checkpoint_rows(AnyTileState::resonant, false);
     const int64_t plane = p.shape.batch * p.shape.neurons;  // elements from one step to the next
     const int64_t offset = tile.offset;
     load_tile<V>(state, p.i0, p.h0, p.hs0, p.q0, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         const T* current = p.current + t * plane + offset;
         T* spikes = p.spikes + t * plane + offset;
-        if (p.checkpoints && t % kSegment == 0) {
-            T* checkpoint = p.checkpoints + t / kSegment * saved * plane + offset;
-            store_row<V>(checkpoint, state.i, tile.count);
-            store_row<V>(checkpoint + plane, state.h, tile.count);
-            store_row<V>(checkpoint + 2 * plane, state.hs, tile.count);
-            if constexpr (AnyTileState::resonant) store_row<V>(checkpoint + 3 * plane, state.q, tile.count);
-        }
+        if (p.checkpoints) save_checkpoint<V, false>(p, tile, t, state);
         if (t + kPrefetch < tile.steps) {
             prefetch_row<kForRead>(current + kPrefetch * plane, tile.count);
             prefetch_row<kForWrite>(spikes + kPrefetch * plane, tile.count);
@@ -49,9 +42,7 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
         });
     }
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.spikes + t * plane + offset, tile.count);
-    if (p.checkpoints)
-        for (int64_t row = saved * segments(tile.steps); row < saved * segments(p.shape.steps); ++row)
-            zero_row<V>(p.checkpoints + row * plane + offset, tile.count);
+    if (p.checkpoints) zero_checkpoints<V, false, AnyTileState::resonant>(p, tile);
     store_tile<V>(state, p.i, p.h, p.hs, p.q, tile);
 }
 
@@ -81,12 +72,8 @@ void recompute_segment(const ScanBackward<scalar_of<V>>& p, const Tile& tile, in
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const int64_t offset = tile.offset;
-    const T* checkpoint = p.checkpoints + begin / kSegment * checkpoint_rows(Mode::resonant, false) * plane + offset;
     SegmentTrace<V, kSegment>& trace = scratch.trace;
-    load_row<V>(scratch.state.i, checkpoint, tile.count);
-    load_row<V>(scratch.state.h, checkpoint + plane, tile.count);
-    load_row<V>(scratch.state.hs, checkpoint + 2 * plane, tile.count);
-    if constexpr (Mode::resonant) load_row<V>(scratch.state.q, checkpoint + 3 * plane, tile.count);
+    load_checkpoint<V, false>(p, tile, begin, scratch.state);
     for (int64_t t = begin; t < end; ++t) {
         const T* current = p.current + t * plane + offset;
         if (t >= kSegment) prefetch_row<kForRead>(current - kSegment * plane, tile.count);

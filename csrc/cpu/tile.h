@@ -379,6 +379,51 @@ void store_tile(const Any& from, scalar_of<V>* i, scalar_of<V>* h, scalar_of<V>*
     if constexpr (Any::resonant) store_row<V>(q + tile.offset, from.q, tile.count);
 }
 
+// Checkpoints hold the state before each segment of steps, in checkpoint_rows() planes (B, N) each: without i beside a
+// trace, which has it.
+template <bool traced>
+constexpr int64_t kStepsOfSegment = traced ? kEventSegment : kSegment;
+
+// Calls body(to, row) for the tile's part `to` of each plane of the checkpoint before step t, and the row of the state.
+template <bool traced, class Call, class AnyTileState, class Body>
+SRCELL_INLINE void visit_checkpoint(const Call& p, const Tile& tile, int64_t t, AnyTileState& state, Body body) {
+    constexpr int64_t rows = checkpoint_rows(AnyTileState::resonant, traced);
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    auto* to = p.checkpoints + t / kStepsOfSegment<traced> * rows * plane + tile.offset;
+    if constexpr (!traced) {
+        body(to, state.i);
+        to += plane;
+    }
+    body(to, state.h);
+    body(to + plane, state.hs);
+    if constexpr (AnyTileState::resonant) body(to + 2 * plane, state.q);
+}
+
+// Before the first step of each segment.
+template <class V, bool traced, class Call, class AnyTileState>
+SRCELL_INLINE void save_checkpoint(const Call& p, const Tile& tile, int64_t t, AnyTileState& state) {
+    if (t % kStepsOfSegment<traced> == 0)
+        visit_checkpoint<traced>(p, tile, t, state, [&](scalar_of<V>* to, const Row<V>& row) SRCELL_LAMBDA_INLINE {
+            store_row<V>(to, row, tile.count);
+        });
+}
+
+template <class V, bool traced, class Call, class AnyTileState>
+SRCELL_INLINE void load_checkpoint(const Call& p, const Tile& tile, int64_t t, AnyTileState& state) {
+    visit_checkpoint<traced>(p, tile, t, state, [&](const scalar_of<V>* from, Row<V>& row) SRCELL_LAMBDA_INLINE {
+        load_row<V>(row, from, tile.count);
+    });
+}
+
+// Fills the checkpoints past the length of the tile's samples with 0.
+template <class V, bool traced, bool resonant, class Call>
+void zero_checkpoints(const Call& p, const Tile& tile) {
+    constexpr int64_t rows = checkpoint_rows(resonant, traced), steps = kStepsOfSegment<traced>;
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    for (int64_t row = rows * segments(tile.steps, steps); row < rows * segments(p.shape.steps, steps); ++row)
+        zero_row<V>(p.checkpoints + row * plane + tile.offset, tile.count);
+}
+
 template <class V, class Mode, int64_t steps>
 void clear_sums(BackwardScratch<V, Mode, steps>& scratch, const Tile& tile) {
     for (int64_t s = 0; s < Mode::sums; ++s) load_row<V>(scratch.sums.of[s], nullptr, tile.count);
