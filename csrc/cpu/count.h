@@ -19,38 +19,35 @@ void count_row(const T* row, const T* before, int64_t count, uint32_t* events, u
         for (int64_t k = 0; k < count; ++k) crossings[k] += (row[k] > threshold) & !(before[k] > threshold);
 }
 
-// Counts groups [begin, end) of samples, each into its own rows of the partial counts.
+// Counts a group of samples into its own rows of the partial counts.
 template <class T>
-void count_range(void* self, int64_t begin, int64_t end) {
-    const auto& job = *static_cast<const CountJob<T>*>(self);
+void count_group(const CountJob<T>& job, int64_t group) {
     const SpikeCounts<T>& p = job.p;
-    for (int64_t group = begin; group < end; ++group) {
-        int64_t* const counted = p.partials + group * 2 * p.neurons;
-        std::memset(counted, 0, static_cast<size_t>(2 * p.neurons) * sizeof(int64_t));
-        const int64_t last = (group + 1) * p.batch / job.groups;
-        for (int64_t sample = group * p.batch / job.groups; sample < last; ++sample)
-            for (int64_t first = 0; first < p.neurons; first += kTile) {
-                const int64_t count = p.neurons - first < kTile ? p.neurons - first : kTile;
-                uint32_t events[kTile] = {}, crossings[kTile] = {};
-                const T* before = nullptr;
-                for (int64_t t = 0; t < p.steps; ++t) {
-                    const T* const row = p.spikes + (t * p.batch + sample) * p.neurons + first;
-                    count_row(row, before, count, events, crossings);
-                    before = row;
-                }
-                for (int64_t k = 0; k < count; ++k) {
-                    counted[first + k] += events[k];
-                    counted[p.neurons + first + k] += crossings[k];
-                }
+    int64_t* const counted = p.partials + group * 2 * p.neurons;
+    std::memset(counted, 0, static_cast<size_t>(2 * p.neurons) * sizeof(int64_t));
+    const int64_t last = (group + 1) * p.batch / job.groups;
+    for (int64_t sample = group * p.batch / job.groups; sample < last; ++sample)
+        for (int64_t first = 0; first < p.neurons; first += kTile) {
+            const int64_t count = p.neurons - first < kTile ? p.neurons - first : kTile;
+            uint32_t events[kTile] = {}, crossings[kTile] = {};
+            const T* before = nullptr;
+            for (int64_t t = 0; t < p.steps; ++t) {
+                const T* const row = p.spikes + (t * p.batch + sample) * p.neurons + first;
+                count_row(row, before, count, events, crossings);
+                before = row;
             }
-    }
+            for (int64_t k = 0; k < count; ++k) {
+                counted[first + k] += events[k];
+                counted[p.neurons + first + k] += crossings[k];
+            }
+        }
 }
 
 template <class T>
 void count_spikes(const SpikeCounts<T>& p) {
     // Without steps or neurons the array is empty, however many samples it has: skip the loop over them.
-    CountJob<T> job = {p, p.steps && p.neurons ? count_groups(p.batch) : 0};
-    parallel_for(job.groups, p.threads, count_range<T>, &job);
+    const CountJob<T> job = {p, p.steps && p.neurons ? count_groups(p.batch) : 0};
+    for_each_item<count_group<T>>(job.groups, p.threads, job);
     for (int64_t k = 0; k < 2 * p.neurons; ++k) {
         int64_t sum = 0;
         for (int64_t group = 0; group < job.groups; ++group) sum += p.partials[group * 2 * p.neurons + k];

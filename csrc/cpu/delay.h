@@ -217,28 +217,22 @@ __attribute__((noinline)) inline int64_t count_row(const int32_t* indices, const
 }
 
 template <class T>
-void count_arrivals_range(void* self, int64_t begin, int64_t end) {
-    const auto& [p, all, latest, later] = *static_cast<const ArrivalCounts<T>*>(self);
-    const int64_t terms = p.delays.terms;
-    for (int64_t sample = begin; sample < end; ++sample) {
-        if (!all) {
-            count_arrivals(p, sample);
+void count_arrivals_of(const ArrivalCounts<T>& job, int64_t sample) {
+    const auto& [p, all, latest, later] = job;
+    if (!all) return count_arrivals(p, sample);
+    const int64_t steps = steps_of(p.shape, sample);
+    int64_t count = 0;
+    for (int64_t t = 0; t < steps; ++t) {
+        const EventRange range = events_of_row(p.events, sample * p.shape.steps + t);
+        if (t + latest < steps) {
+            count += range.size() * p.delays.terms;
             continue;
         }
-        const int64_t steps = steps_of(p.shape, sample);
-        int64_t count = 0;
-        for (int64_t t = 0; t < steps; ++t) {
-            const EventRange range = events_of_row(p.events, sample * p.shape.steps + t);
-            if (t + latest < steps) {
-                count += range.size() * terms;
-                continue;
-            }
-            count +=
-                count_row(p.events.indices + range.begin, p.events.indices + range.end,
-                          static_cast<uint32_t>(p.events.inputs), later, static_cast<int32_t>(steps - t), terms == 2);
-        }
-        p.starts[sample] = count;
+        count += count_row(p.events.indices + range.begin, p.events.indices + range.end,
+                           static_cast<uint32_t>(p.events.inputs), later, static_cast<int32_t>(steps - t),
+                           p.delays.terms == 2);
     }
+    p.starts[sample] = count;
 }
 
 template <class T>
@@ -255,7 +249,7 @@ void count_delayed(const DelayedEvents<T>& p) {
             job.all &= first >= 0 && first < never && p.delays.steps_of(k, term) >= 0;
         job.latest = last > job.latest ? last : job.latest;
     }
-    parallel_for(p.shape.batch, p.shape.threads, count_arrivals_range<T>, &job);
+    for_each_item<count_arrivals_of<T>>(p.shape.batch, p.shape.threads, job);
     int64_t sum = 0;
     for (int64_t sample = 0; sample < p.shape.batch; ++sample) {
         const int64_t count = p.starts[sample];

@@ -94,30 +94,27 @@ struct ListJob {
 };
 
 template <class T>
-void list_samples(void* self, int64_t begin, int64_t end) {
-    const auto& [p, indices, values] = *static_cast<const ListJob<T>*>(self);
+void list_sample(const ListJob<T>& job, int64_t b) {
+    const auto& [p, indices, values] = job;
     const int64_t steps = p.shape.steps, words = mask_words(p.inputs);
-    for (int64_t b = begin; b < end; ++b) {
-        // append() may not write past end_of_sample: another thread may be writing right after the sample's events.
-        int32_t* out = indices + p.offsets[b * steps];
-        const int32_t* end_of_sample = indices + p.offsets[(b + 1) * steps];
-        const uint64_t* mask = p.mask + b * steps * words;
-        for (int64_t t = 0; t < steps; ++t, mask += words)
-            for (int64_t k = 0; k < p.inputs; k += kPixelGroup)
-                out += append(pixels_from(k), static_cast<uint32_t>(mask[k / 64] >> k % 64 & 0xFFFF), out,
-                              end_of_sample - out);
-        if (!values) continue;
-        // A second loop, because an index is slow to read right after the vector store that wrote it.
-        for (int64_t t = 0; t < steps; ++t) {
-            const T* elements = p.elements + (t * p.shape.batch + b) * p.inputs;
-            for (int64_t e = p.offsets[b * steps + t]; e < p.offsets[b * steps + t + 1]; ++e)
-                values[e] = static_cast<uint32_t>(indices[e]) < p.inputs ? elements[indices[e]] : T(0);
-        }
+    // append() may not write past end_of_sample: another thread may be writing right after the sample's events.
+    int32_t* out = indices + p.offsets[b * steps];
+    const int32_t* end_of_sample = indices + p.offsets[(b + 1) * steps];
+    const uint64_t* mask = p.mask + b * steps * words;
+    for (int64_t t = 0; t < steps; ++t, mask += words)
+        for (int64_t k = 0; k < p.inputs; k += kPixelGroup)
+            out += append(pixels_from(k), static_cast<uint32_t>(mask[k / 64] >> k % 64 & 0xFFFF), out,
+                          end_of_sample - out);
+    if (!values) return;
+    // A second loop, because an index is slow to read right after the vector store that wrote it.
+    for (int64_t t = 0; t < steps; ++t) {
+        const T* elements = p.elements + (t * p.shape.batch + b) * p.inputs;
+        for (int64_t e = p.offsets[b * steps + t]; e < p.offsets[b * steps + t + 1]; ++e)
+            values[e] = static_cast<uint32_t>(indices[e]) < p.inputs ? elements[indices[e]] : T(0);
     }
 }
 
 template <class T>
 void list_events(const DenseInput<T>& p, int32_t* indices, T* values) {
-    ListJob<T> job = {p, indices, values};
-    parallel_for(samples_of(p), p.shape.threads, list_samples<T>, &job);
+    for_each_item<list_sample<T>>(samples_of(p), p.shape.threads, ListJob<T>{p, indices, values});
 }

@@ -1,7 +1,7 @@
 // Spike encoders that write events: the kernels that take the structs of encode.h. Included by kernels.cpp inside its
-// namespace; knows pixels and nothing about the equations. The first part defines Words and Pixels for AVX-512, for
-// AVX2, and in plain C++ for any other ISA. The rest is the same code for all: samples are split over threads, and a
-// sample's active pixels are processed in groups of kPixelGroup.
+// namespace, after tile.h for its loop over samples; knows pixels and nothing about the equations. The first part
+// defines Words and Pixels for AVX-512, for AVX2, and in plain C++ for any other ISA. The rest is the same code for
+// all: samples are split over threads, and a sample's active pixels are processed in groups of kPixelGroup.
 //
 // Another thread may change the images during a call. The events are then unspecified, but no access is out of bounds:
 // a position that depends on a pixel is bounded where it is used.

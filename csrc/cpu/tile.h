@@ -113,7 +113,7 @@ SRCELL_INLINE void for_each_register(int64_t count, Body body) {
 }
 
 // Calls body(std::integral_constant<int, n>{}, k) for blocks of n <= 8 registers, from element k on, that cover `width`
-// elements, a multiple of a register's.
+// elements, a multiple of the register width.
 template <class S, class Body>
 SRCELL_INLINE void for_each_block(int64_t width, Body body) {
     constexpr int64_t lanes = VecTraits<S>::width, most = 8;

@@ -47,12 +47,23 @@ void require(const T* pointer, const char* name) {
     if (!pointer) throw std::invalid_argument(std::string(name) + ": expected a pointer, got null");
 }
 
+// The layer of this number, or null.
+const srcell::NetworkLayer* find_layer(const srcell::Network& network, int64_t layer) {
+    const auto& layers = network.layers();
+    return layer >= 0 && layer < static_cast<int64_t>(layers.size()) ? &layers[static_cast<size_t>(layer)] : nullptr;
+}
+
+const srcell::NetworkLayer* find_layer(const srcell_network* network, int64_t layer) {
+    return network ? find_layer(network->network, layer) : nullptr;
+}
+
 const srcell::NetworkLayer& layer_of(const srcell::Stream& stream, int64_t layer) {
-    const auto& layers = stream.network().layers();
-    if (layer < 0 || layer >= static_cast<int64_t>(layers.size()))
-        throw std::invalid_argument("layer: expected a number from 0 to " + std::to_string(layers.size() - 1) +
-                                    ", got " + std::to_string(layer));
-    return layers[static_cast<size_t>(layer)];
+    const auto* found = find_layer(stream.network(), layer);
+    if (!found)
+        throw std::invalid_argument("layer: expected a number from 0 to " +
+                                    std::to_string(stream.network().layers().size() - 1) + ", got " +
+                                    std::to_string(layer));
+    return *found;
 }
 
 }  // namespace
@@ -93,18 +104,18 @@ int64_t srcell_network_layers(const srcell_network* network) {
     return network ? static_cast<int64_t>(network->network.layers().size()) : -1;
 }
 int64_t srcell_network_neurons(const srcell_network* network, int64_t layer) {
-    if (layer < 0 || layer >= srcell_network_layers(network)) return -1;
-    return network->network.layers()[static_cast<size_t>(layer)].neurons;
+    const auto* found = find_layer(network, layer);
+    return found ? found->neurons : -1;
 }
 
 int srcell_network_resonates(const srcell_network* network, int64_t layer) {
-    if (layer < 0 || layer >= srcell_network_layers(network)) return -1;
-    return network->network.layers()[static_cast<size_t>(layer)].resonates();
+    const auto* found = find_layer(network, layer);
+    return found ? int{found->resonates()} : -1;
 }
 
 int64_t srcell_network_delay(const srcell_network* network, int64_t layer) {
-    if (layer < 0 || layer >= srcell_network_layers(network)) return -1;
-    return network->network.layers()[static_cast<size_t>(layer)].longest_delay();
+    const auto* found = find_layer(network, layer);
+    return found ? found->longest_delay() : -1;
 }
 
 const char* srcell_network_text(const srcell_network* network, const char* name) {
