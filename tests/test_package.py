@@ -14,7 +14,7 @@ import torch
 
 import srcell
 from srcell import _names
-from srcell.layers.options import DEFAULTS, NOT_LATERAL
+from srcell.layers.options import DEFAULTS, LateralOptions
 from support.calls import in_process
 
 
@@ -70,8 +70,10 @@ def test_signatures_of_layers_list_all_options_with_their_types() -> None:
     for layer in (srcell.SRC, srcell.SRCCell, srcell.SRCConv2d):
         shown = inspect.signature(layer).parameters
         assert {name: shown[name].default for name in DEFAULTS} == DEFAULTS
-        recurrent = {name: shown[name].default for name in NOT_LATERAL._fields if name in shown}
-        assert recurrent == ({} if layer is srcell.SRCConv2d else NOT_LATERAL._asdict())
+        recurrent = {name: (x.default, x.annotation) for name, x in shown.items() if name in LateralOptions._fields}
+        fields = LateralOptions.__annotations__
+        expected = {name: (x, fields[name].__forward_arg__) for name, x in LateralOptions()._asdict().items()}
+        assert recurrent == ({} if layer is srcell.SRCConv2d else expected)
         assert "options" in typing.get_type_hints(layer.__init__)
     with pytest.raises(TypeError, match=r"^SRC\.__init__\(\) got an unexpected keyword argument 'alhpa'"):
         srcell.SRC(3, 4, alhpa=0.5)  # type: ignore[call-arg]

@@ -4,7 +4,8 @@
 #     tools/release_check.sh [SUBJECT ...]    all of them by default
 #
 # BIN is the bin folder of an environment with the extra `dev`. The subjects are the functions below; CONTRIBUTING.md says
-# which belongs to which folder. All that were asked for run, also after one has failed; a summary comes last.
+# which belongs to which folder. Every subject runs, also after a failure; a summary
+# follows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
@@ -96,6 +97,7 @@ for subject in "$@"; do
     [[ " ${subjects[*]} " == *" $subject "* ]] ||
         { echo "expected some of ${subjects[*]}, got $subject" >&2; exit 2; }
 done
+trap 'exit 130' INT  # a subject that catches the signal ends like one that failed
 summary=() failed=0
 for subject in "$@"; do
     echo "release-check: $subject"

@@ -100,12 +100,12 @@ def accepts(target: str, seed: int, k: int) -> bool:
 
 def resident_bytes() -> int:
     """Resident memory of the process, without what glibc and srcell keep of freed memory."""
-    of_libc("malloc_trim", 0)
+    call_libc("malloc_trim", 0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") - _core.cached_bytes()
 
 
-def of_libc(function: str, *arguments: int) -> None:
+def call_libc(function: str, *arguments: int) -> None:
     """Call a function of glibc; do nothing where there is none of this name."""
     found = getattr(ctypes.CDLL(None), function, None)
     if found:
@@ -132,9 +132,9 @@ def main() -> int:
     parser.add_argument("--only", type=int, metavar="K", help="run only input K, and do not catch its exception")
     arguments = parser.parse_args()
     faulthandler.enable()
-    # glibc raises its own threshold when a large block is freed, and then keeps up to 64 MiB at the end of each
+    # glibc raises the trim threshold when a large block is freed, and then keeps up to 64 MiB at the end of each
     # thread's arena, which malloc_trim leaves alone.
-    of_libc("mallopt", M_TRIM_THRESHOLD, 128 << 10)
+    call_libc("mallopt", M_TRIM_THRESHOLD, 128 << 10)
     chosen, failed = arguments.targets or list(TARGETS), False
     if arguments.only is not None:
         for target in chosen:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from srcell import EventBatch, src, src_linear
 from srcell._state import AnyState
-from srcell.functional.layer import Cell, Given, Lateral
+from srcell.functional.layer import Cell, Lateral, UserArguments
 from srcell.functional.synapse import linear
 from srcell.reference import src_reference
 from support.inputs import Inputs, Outputs, make_inputs, make_linear_inputs, with_values
@@ -85,7 +85,7 @@ def on_dense_at_events(
     """``src_linear`` with ``input_grad_at_events``: the input's gradient is needed only where the input is not 0."""
     recurrence = {name: others.pop(name) for name in Lateral._fields if name in others}
     lateral = Lateral(surrogate=lateral_surrogate, **recurrence)
-    given = Given(bias, state, Cell(**others), surrogate, recurrent_grad, lateral)
+    given = UserArguments(bias, state, Cell(**others), surrogate, recurrent_grad, lateral)
     return linear(input, weight, given, lengths, method="events", input_grad_at_events=True)
 
 

@@ -49,15 +49,15 @@ class Lateral(NamedTuple):
 NO_LATERAL = Lateral()
 
 
-class Given(NamedTuple):
-    """The arguments of a layer as users give them, beside its input and the lengths."""
+class UserArguments(NamedTuple):
+    """The arguments of a layer as users give them, except its input and the lengths, which an EventBatch may have."""
 
     bias: Parameter
-    state: State | None = None
-    cell: Cell = Cell()
-    surrogate: str = "straight_through"
-    recurrent_grad: bool = False
-    lateral: Lateral = NO_LATERAL
+    state: State | None
+    cell: Cell
+    surrogate: str
+    recurrent_grad: bool
+    lateral: Lateral
 
 
 _DEFAULTS = Cell()
@@ -70,7 +70,7 @@ def is_resonant(omega: object) -> bool:
 
 
 def layer_of(
-    like: Tensor, shape: Sequence[int], given: Given, lengths: Tensor | Sequence[int] | None
+    like: Tensor, shape: Sequence[int], given: UserArguments, lengths: Tensor | Sequence[int] | None
 ) -> LayerArguments:
     """Convert the arguments of a layer whose state has the shape (B, *F).
 

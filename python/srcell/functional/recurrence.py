@@ -15,10 +15,10 @@ from ..ops._layer import HALF, STATE, LayerArguments, states_of
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
-    Given,
     Lateral,
     Parameter,
     State,
+    UserArguments,
     autocasts,
     check_device,
     final_state,
@@ -119,7 +119,7 @@ def src(
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     _check_current(current)
     lateral = Lateral(weight_hh, lateral_surrogate, delay_hh, max_delay, delay_width)
-    given = Given(bias, state, cell, surrogate, recurrent_grad, lateral)
+    given = UserArguments(bias, state, cell, surrogate, recurrent_grad, lateral)
     return run_src(current, layer_of(current, current.shape[1:], given, lengths))
 
 

@@ -19,11 +19,12 @@ from ..ops.src_dense import src_dense
 from ..ops.src_events import src_events
 from .layer import (
     INTEGERS,
+    NO_LATERAL,
     Cell,
-    Given,
     Lateral,
     Parameter,
     State,
+    UserArguments,
     autocasts,
     check_device,
     final_state,
@@ -110,14 +111,14 @@ def src_linear(
     check_choice("method", method, _dense.METHODS)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     lateral = Lateral(weight_hh, lateral_surrogate, delay_hh, max_delay, delay_width)
-    given = Given(bias, state, cell, surrogate, recurrent_grad, lateral)
+    given = UserArguments(bias, state, cell, surrogate, recurrent_grad, lateral)
     return linear(input, weight, given, lengths, method=method)
 
 
 def linear(
     input: Tensor | EventBatch,
     weight: Tensor,
-    given: Given,
+    given: UserArguments,
     lengths: Tensor | Sequence[int] | None = None,
     *,
     method: str = "auto",
@@ -207,7 +208,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
-    _, state = linear(rows, weight, Given(bias=-6.0, surrogate="relu"))
+    _, state = linear(rows, weight, UserArguments(-6.0, None, Cell(), "relu", False, NO_LATERAL))
     return state.i.view(batch, steps, weight.shape[0]).transpose(0, 1)
 
 

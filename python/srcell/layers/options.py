@@ -161,7 +161,7 @@ class Options(TypedDict, total=False):
 
 
 class RecurrentOptions(Options, total=False):
-    """Those of the layers that may have recurrent weights: also ``LateralOptions``."""
+    """Keyword arguments of ``SRC`` and ``SRCCell``: those of every layer, and the fields of ``LateralOptions``."""
 
     lateral: bool
     lateral_surrogate: str
@@ -236,7 +236,7 @@ def takes_options(kind: type[Options]) -> Callable[[Init], Init]:
     return decorate
 
 
-def split(options: RecurrentOptions) -> tuple[LateralOptions, Options]:
+def split_lateral(options: RecurrentOptions) -> tuple[LateralOptions, Options]:
     """The options of recurrent weights, with their defaults, and the others as they were given."""
     given: dict[str, Any] = {**options}
     lateral = LateralOptions(**{name: given.pop(name) for name in LateralOptions._fields if name in given})

@@ -15,11 +15,11 @@ from typing_extensions import Self, Unpack  # torch needs it too
 from .._arguments import as_float, as_positive, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
-from ..functional.layer import Given, State, check_state
+from ..functional.layer import State, UserArguments, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
-from .options import RecurrentOptions, split, spread, spread_frequencies, takes_options
+from .options import RecurrentOptions, split_lateral, spread, spread_frequencies, takes_options
 
 
 class _Linear(Neurons):
@@ -30,13 +30,14 @@ class _Linear(Neurons):
         input_size: int,
         hidden_size: int,
         suffixes: Sequence[str],
+        /,
         **options: Unpack[RecurrentOptions],
     ) -> None:
         check_size("input_size", input_size, 0)
         check_size("hidden_size", hidden_size, 0)
         inputs = [input_size, *[hidden_size] * (len(suffixes) - 1)]
         shapes: dict[str, tuple[int, ...]] = {s: (hidden_size, k) for s, k in zip(suffixes, inputs, strict=True)}
-        lateral, others = split(options)
+        lateral, others = split_lateral(options)
         super().__init__(hidden_size, shapes, lateral, **others)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, self._learns_bias
 
@@ -51,7 +52,7 @@ class _Linear(Neurons):
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
         bias, cell, lateral = self._bias(suffix), self._cell_of(suffix), self._recurrence_of(suffix)
-        given = Given(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+        given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
         weight = self._weight(suffix)
         outputs = linear(input, weight, given, lengths, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:

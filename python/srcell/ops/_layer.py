@@ -1,4 +1,5 @@
-"""The arguments that all operators of a layer share, and the checks of a tensor's shape, dtype and device.
+"""The arguments that all operators of a layer share, the declaration of such operators and of their gradients, and the
+checks of a tensor's shape, dtype and device.
 
 The operators use this; it knows no synapse and runs no kernel. The compiled modules check values, because they read
 them.
@@ -238,47 +239,50 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return {"save": True, "trace_integrator": any(needs.cell)}
 
 
-class Pair(NamedTuple):
-    """An operator that runs a layer after a synapse, and the one of its gradient; by ``operators``."""
+class LayerOperators(NamedTuple):
+    """The forward and the backward operator of a layer after a synapse, with the names of some of their arguments."""
 
     forward: Operator
     backward: Operator
     synapse: list[str]
+    """The tensors before the layer's."""
     wanted: Sequence[str]
+    """Those of the synapse that have a gradient."""
     shared: list[str]
+    """The options that both operators take besides the layer's."""
 
 
-def operators(
+def declare(
     name: str, synapse: str, options: str = "", *, wanted: Sequence[str], kept: str = SAVED, forwards: str = ""
-) -> Pair:
-    """Declare an operator that runs a layer after a synapse, and the one of its gradient.
+) -> LayerOperators:
+    """Declare a forward operator, which runs a layer after a synapse, and its backward operator.
 
-    The first returns spikes, the state, and what is kept. The second takes the gradients of the outputs, the synapse's
-    tensors, what was kept, and the layer; it returns the gradients of ``wanted``, and GRADIENTS.
+    The forward operator returns spikes, the state, and what is kept. The backward operator takes the gradients of the
+    outputs, the synapse's tensors, what was kept, and the layer; it returns the gradients of ``wanted``, and GRADIENTS.
 
     Args:
-        name: of the first; that of the second ends in ``_backward``.
+        name: of the forward operator; the name of the backward operator ends in ``_backward``.
         synapse: schema of the tensors before the layer's.
-        options: schema of the options that both take besides the layer's.
+        options: schema of the options that both take besides the layer's, without defaults.
         wanted: names of the synapse's tensors that have a gradient; ``output_mask`` begins with a flag for each.
         kept: schema of the outputs that are kept for the gradient.
-        forwards: schema of the options that only the first takes.
+        forwards: schema of the options that only the forward operator takes.
 
     """
     shared = f"{options}, {OPTIONS}" if options else OPTIONS
     flags = ", ".join(filter(None, ["bool save, bool trace_integrator", forwards]))
     gradients = ", ".join([*(f"Tensor {x}" for x in wanted), GRADIENTS])
-    run = f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {kept})"
-    differentiated = (
+    forward = f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {kept})"
+    backward = (
         f"{name}_backward({GRAD_OUTPUTS}, {synapse}, {kept}, {LAYER_BACKWARD}, *, {shared}, bool[] output_mask)"
         f" -> ({gradients})"
     )
     of_synapse, of_options = ([x.split()[-1] for x in part.split(", ") if x] for part in (synapse, options))
-    return Pair(Operator(run, SHARED), Operator(differentiated, SHARED, LISTS), of_synapse, wanted, of_options)
+    return LayerOperators(Operator(forward, SHARED), Operator(backward, SHARED, LISTS), of_synapse, wanted, of_options)
 
 
 def differentiate(
-    pair: Pair,
+    operators: LayerOperators,
     *,
     keep: Callable[[Any], dict[str, Any]] = keep,
     options: Callable[[Any, Any], dict[str, Any]] = options_of_gradient,
@@ -286,12 +290,12 @@ def differentiate(
     """Register the gradient of an operator that runs a layer: a call of its backward operator.
 
     Args:
-        pair: the two.
+        operators: as ``declare`` returned them.
         keep: see ``Operator.gradient``.
         options: see ``Operator.gradient``.
 
     """
-    forward, backward, synapse, wanted, shared = pair
+    forward, backward, synapse, wanted, shared = operators
 
     def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
         of_cell = [*needs.cell, *[False] * (len(PARAMETERS) - len(needs.cell))]

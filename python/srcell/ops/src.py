@@ -11,8 +11,8 @@ from torch import Tensor
 from . import _gpu, _layer
 from ._memory import Optionals, contiguous
 
-PAIR = _layer.operators("src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False")
-src, src_backward = PAIR.forward, PAIR.backward
+OPERATORS = _layer.declare("src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False")
+src, src_backward = OPERATORS.forward, OPERATORS.backward
 
 
 @src.kernel("CPU", "CUDA")
@@ -111,4 +111,4 @@ def keep_current(call: Any) -> dict[str, Any]:
     return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
 
 
-_layer.differentiate(PAIR, keep=keep_current)
+_layer.differentiate(OPERATORS, keep=keep_current)

@@ -19,14 +19,14 @@ from ._layer import SAVED, WORK
 from ._memory import contiguous, has_memory, zero_padding
 from .src import run_scan_backward
 
-PAIR = _layer.operators(
+OPERATORS = _layer.declare(
     "src_dense",
     "Tensor input, Tensor weight",
     "str method, bool input_grad_at_events",
     wanted=["input", "weight"],
     kept=f"{SAVED}, Tensor mask, Tensor ones",
 )
-src_dense, src_dense_backward = PAIR.forward, PAIR.backward
+src_dense, src_dense_backward = OPERATORS.forward, OPERATORS.backward
 
 
 @src_dense.kernel("CPU", "CUDA")
@@ -172,4 +172,4 @@ def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return options
 
 
-_layer.differentiate(PAIR, options=options_of_dense_gradient)
+_layer.differentiate(OPERATORS, options=options_of_dense_gradient)

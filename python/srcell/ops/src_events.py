@@ -11,13 +11,13 @@ from . import _gpu, _layer
 from ._cpu import rows_of
 from ._memory import contiguous
 
-PAIR = _layer.operators(
+OPERATORS = _layer.declare(
     "src_events",
     "Tensor offsets, Tensor indices, Tensor? values, Tensor weight",
     "SymInt steps, SymInt batch",
     wanted=["values", "weight"],
 )
-src_events, src_events_backward = PAIR.forward, PAIR.backward
+src_events, src_events_backward = OPERATORS.forward, OPERATORS.backward
 
 
 @src_events.kernel("CPU", "CUDA")
@@ -69,4 +69,4 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     return grad_values, grad_weight, *_layer.fake_gradients(call, call.batch, weight.shape[0], layer_mask)
 
 
-_layer.differentiate(PAIR)
+_layer.differentiate(OPERATORS)
