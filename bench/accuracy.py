@@ -658,14 +658,15 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "psmnist", "integer-44-4")
 
 README_WORDS = """
-784-100 is 784 inputs and 100 neurons, ten for each class. With 10,000 digits and five epochs, 1, 3, 5 and 10 hidden
-layers reach {src}, LIF neurons {lif} ([what else differs](docs/accuracy.md#depth)).
-A GRU trained alike in fewer epochs reads rows better ({gru}; SRC {rows}). [All rows](bench/results/accuracy.json)."""
+784-100: 784 inputs and 100 neurons, ten for each class; lateral: recurrent weights. With 10,000 digits and five \
+epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif}
+([more differs](docs/training.md#depth-beside-leaky-integrate-and-fire-neurons)). After three epochs, without \
+resonance and delays, the SRC reads rows with {rows}, a GRU with {gru}. [All rows](bench/results/accuracy.json)."""
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The lines of the README's section: a table with fewer rows and columns, and what it does not show."""
-    yield "| data | network | test accuracy | active inputs and neurons per inference | training |"
+    yield "| data | network | test accuracy | events per inference (active inputs and neurons, all steps) | training |"
     yield "|---|---|---|---|---|"
     for row in rows:
         if row["id"] in SHOWN:
