@@ -11,12 +11,13 @@ cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
 PATH="$BIN:$PATH"
 PYTHON=${PYTHON:-python3}
+export OMP_WAIT_POLICY=passive  # otherwise waiting threads spin on cores that other processes need
 SKIPPED=77  # the status of a subject that cannot run on this machine
 
 # The tests marked `release`: dozens of killed runs, several processes, inductor, every float32.
 tests() {
     python -m pip install --quiet jax  # one test gives its arrays to srcell
-    OMP_WAIT_POLICY=passive python -m pytest -q -m release --pyargs tests srcell --deselect tests/test_browser.py
+    python -m pytest -q -m release --pyargs tests srcell --deselect tests/test_browser.py
 }
 
 # Threads under the thread sanitizer; without address randomisation where possible, because the sanitizer's runtime may
