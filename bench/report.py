@@ -209,7 +209,8 @@ def measured_on(document: Document) -> str:
     """A paragraph on how the times were measured and on which machine."""
     environment = document["environment"]
     threads = results_of(document, "784-100")[0]["setting"]["threads"]
-    machine = f"{document['processor']}, {threads} threads, {environment['isa']}, torch {environment['torch']}"
+    versions = f"srcell {environment['srcell']}, torch {environment['torch']}"
+    machine = f"{document['processor']}, {threads} threads, {environment['isa']}, {versions}"
     return f"""\
 A linear synapse followed by the recurrence, 220 steps, 256 samples, float32; gradients of weight and bias. Medians of
 interleaved repetitions, one process per column; "compiled" is `torch.compile` of chunks of 20 steps; the times include
@@ -228,7 +229,8 @@ def section(document: Document) -> str:
     """The text between the README's markers."""
     environment = document["environment"]
     threads = results_of(document, "784-100")[0]["setting"]["threads"]
-    machine = f"{document['processor']}, {threads} threads, torch {environment['torch']}, {document['date']}"
+    versions = f"srcell {environment['srcell']}, torch {environment['torch']}"
+    machine = f"{document['processor']}, {threads} threads, {versions}, {document['date']}"
     return f"""\
 {lines(readme_table(document))}
 

@@ -3,8 +3,8 @@
     python bench/run.py
     python bench/run.py calls       # some cases, printed and not written
 
-Run it on an otherwise idle machine, from a commit: it takes about ten minutes on two cores. SpikingJelly, snnTorch and
-Norse are measured if they are installed.
+Run it on an otherwise idle machine, from a commit: it takes about a quarter of an hour on two cores.
+SpikingJelly, snnTorch and Norse are measured if they are installed.
 """
 
 from __future__ import annotations
