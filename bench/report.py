@@ -205,16 +205,20 @@ def pass_rows(results: list[Result]) -> list[list[str]]:
     ]
 
 
-def measured_on(document: Document) -> str:
-    """A paragraph on how the times were measured and on which machine."""
+def machine_of(document: Document) -> str:
+    """The machine and the versions that were measured."""
     environment = document["environment"]
     threads = results_of(document, "784-100")[0]["setting"]["threads"]
     versions = f"srcell {environment['srcell']}, torch {environment['torch']}"
-    machine = f"{document['processor']}, {threads} threads, {environment['isa']}, {versions}"
+    return f"{document['processor']}, {threads} threads, {environment['isa']}, {versions}"
+
+
+def measured_on(document: Document) -> str:
+    """A paragraph on how the times were measured and on which machine."""
     return f"""\
 A linear synapse followed by the recurrence, 220 steps, 256 samples, float32; gradients of weight and bias. Medians of
 interleaved repetitions, one process per column; "compiled" is `torch.compile` of chunks of 20 steps; the times include
-building the batches of events. {machine}; commit {document["commit"]}, {document["date"]}."""
+building the batches of events. {machine_of(document)}; commit {document["commit"]}, {document["date"]}."""
 
 
 def readme_table(document: Document) -> Iterator[str]:
@@ -227,14 +231,11 @@ def readme_table(document: Document) -> Iterator[str]:
 
 def section(document: Document) -> str:
     """The text between the README's markers."""
-    environment = document["environment"]
-    threads = results_of(document, "784-100")[0]["setting"]["threads"]
-    versions = f"srcell {environment['srcell']}, torch {environment['torch']}"
-    machine = f"{document['processor']}, {threads} threads, {versions}, {document['date']}"
+    measured = f"{machine_of(document)}, {document['date']}"
     return f"""\
 {lines(readme_table(document))}
 
-220 steps, 256 samples, float32 ({machine}); [all figures](bench/results/speed.json)."""
+220 steps, 256 samples, float32 ({measured}); [all figures](bench/results/speed.json)."""
 
 
 def write_report(document: Document, folder: Path = RESULTS, readme: Path = README) -> None:

@@ -4,8 +4,7 @@
 #     tools/release_check.sh [SUBJECT ...]    all of them by default
 #
 # BIN is the bin folder of an environment with the extra `dev`. The subjects are the functions below; CONTRIBUTING.md says
-# which belongs to which folder. Every subject runs, also after a failure; a summary
-# follows.
+# which belongs to which folder. Every subject runs, also after a failure; a summary follows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")

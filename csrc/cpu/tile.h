@@ -399,7 +399,7 @@ SRCELL_INLINE void visit_checkpoint(const Call& p, const Tile& tile, int64_t t, 
     if constexpr (AnyTileState::resonant) body(to + 2 * plane, state.q);
 }
 
-// Before the first step of each segment.
+// Saves the state if step t is the first of a segment.
 template <class V, bool traced, class Call, class AnyTileState>
 SRCELL_INLINE void save_checkpoint(const Call& p, const Tile& tile, int64_t t, AnyTileState& state) {
     if (t % kStepsOfSegment<traced> == 0)
