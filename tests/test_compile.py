@@ -17,6 +17,7 @@ from srcell import (
     EventBatch,
     IntegerSRC,
     LeakyReadout,
+    Sequential,
     SpikesOnly,
     SRCCell,
     SRCConv2d,
@@ -253,8 +254,39 @@ def test_an_exported_network_takes_any_number_of_samples(strict: bool) -> None:
         assert_exported_agrees(Encoded(), images[0], ({0: BATCH_DIM},), images, strict)
 
 
+def network_for_lengths() -> Sequential:
+    inner = nn.Sequential(nn.Linear(8, 8), SpikesOnly(SRC(8, 10, lateral=True)))
+    return Sequential(SRC(6, 8, 2), nn.Dropout(0.0), inner, LeakyReadout(5, neurons_per_class=2))
+
+
+def test_the_lengths_of_a_sequential_stay_in_one_graph() -> None:
+    network, shorter = network_for_lengths(), torch.tensor([12, 0])
+    calls: list[tuple[Any, ...]] = [(spikes(), torch.tensor([30, 17])), (spikes(), shorter)]
+    assert not torch.equal(network(*calls[0]), network(*calls[1]))
+    assert_compiled_agrees(network, calls, fullgraph=NEW_TORCH, backend="aot_eager")
+    batches = [(EventBatch.from_dense(x, lengths),) for x, lengths in calls]
+    assert_compiled_agrees(network, batches, fullgraph=NEW_TORCH, backend="aot_eager")
+
+
+def test_the_lengths_of_a_sequential_go_through_export() -> None:
+    network, others = network_for_lengths(), [EventBatch.from_dense(spikes(), torch.tensor([30, 17]))]
+    assert_exported_agrees(network, others[0])
+    exported = torch.export.export(network, (spikes(), torch.tensor([30, 17]))).module()
+    for lengths in ([30, 17], [5, 0]):
+        assert_same(exported(spikes(), torch.tensor(lengths)), network(spikes(), torch.tensor(lengths)))
+
+
 def test_an_event_batch_goes_through_export() -> None:
-    assert_exported_agrees(SpikesOnly(SRC(6, 4)), EventBatch.from_dense(spikes(), torch.tensor([30, 17])))
+    assert_exported_agrees(SpikesOnly(SRC(6, 4)), EventBatch.from_dense(spikes()))
+
+
+def test_a_program_takes_a_state_as_a_tuple() -> None:
+    layer = SRC(6, 4, lateral=True, delay_hh=1.5, omega=0.3)
+    state = tuple(layer(spikes())[1])
+    exported = torch.export.export(layer, (spikes(), state)).module()
+    x, (_, later) = spikes().flip(0), layer(spikes().flip(0))
+    assert not torch.equal(layer(x, later)[0], layer(x)[0])
+    assert_same(exported(x, tuple(later)), layer(x, later))
 
 
 class Counted(nn.Module):

@@ -18,7 +18,18 @@ import torch
 from torch import Tensor, nn
 
 import srcell
-from srcell import SRC, Delay, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly, SRCConv2d, data, runtime
+from srcell import (
+    SRC,
+    Delay,
+    EventBatch,
+    IntegerSRC,
+    LeakyReadout,
+    Sequential,
+    SpikesOnly,
+    SRCConv2d,
+    data,
+    runtime,
+)
 from srcell.export import export
 from srcell.layers import LinearReadout
 from srcell.models import Classifier, SRCClassifier, SRCConvClassifier
@@ -98,6 +109,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         SpikesOnly(SRC(INPUTS, 50, omega=srcell.spread_frequencies(0.05, 2), lateral=True, **SEQUENCE)),
         SpikesOnly(SRC(50, 20)),
         LeakyReadout(2),
+    ),
+    "bare layers": lambda: Sequential(
+        Delay(INPUTS, 6), SRC(INPUTS, 30, 2), nn.Sequential(nn.Dropout(), SpikesOnly(SRC(30, 20))), LeakyReadout(4, 5)
     ),
     "no readout": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 30)), SpikesOnly(SRC(30, 20, lateral=True))),
     "maps": lambda: nn.Sequential(nn.Flatten(2), SpikesOnly(SRC(INPUTS, 30)), LinearReadout(30, 5)),
@@ -439,7 +453,7 @@ def refused_alone(network: Any) -> Callable[[], None]:
 
 LAYER, VOTES = SpikesOnly(SRC(3, 4)), LeakyReadout(2, 2)
 CONV = SpikesOnly(SRCConv2d(2, 4, 3))
-OTHER = "expected SpikesOnly, a readout, .* or a module with export_parts.*: leave it out, or let export_parts"
+OTHER = "expected a layer, a readout, .* or a module with export_parts.*: leave it out, or let export_parts"
 
 
 @refusals(
@@ -591,6 +605,11 @@ OTHER = "expected SpikesOnly, a readout, .* or a module with export_parts.*: lea
         for layer in (SRC(4, 4), IntegerSRC(4, 4), Delay(4, 3))
     ),
     Message(
+        r"network.1.0 \(SRC\): expected SpikesOnly around it, .*, or srcell.Sequential",
+        lambda: export(Sequential(SRC(3, 4), nn.Sequential(SRC(4, 4))), "/nowhere/net.srcell"),
+        TypeError,
+    ),
+    Message(
         r"network.0 \(Flatten\): expected start_dim=2, which keeps steps and samples, got 1",
         refused(nn.Flatten(), LAYER),
     ),
@@ -680,3 +699,90 @@ def test_a_refusal_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected 4 inputs"):
         export(nn.Sequential(LAYER, LAYER), tmp_path / "net.srcell")
     assert not list(tmp_path.iterdir())
+
+
+@torch.no_grad()
+def broken(module: nn.Module, name: str, value: float) -> None:
+    """Put a number into a parameter or buffer, as training or a user may."""
+    tensor = {**dict(module.named_parameters()), **dict(module.named_buffers())}[name]
+    tensor.view(-1)[-1] = value
+
+
+OF_LAYER: dict[str, Any] = {
+    "lateral": True,
+    "delay_hh": torch.ones(4),
+    "max_delay": 2,
+    "learnable": ["delay_hh", "rho"],
+}
+NOT_FINITE: dict[str, tuple[Callable[[], nn.Module], str, float]] = {
+    **{
+        name: (lambda: Sequential(SRC(3, 4, 2, omega=0.2, **OF_LAYER), LeakyReadout(2, 2)), f"0.{name}_l1", value)
+        for name, value in (("delay_hh", torch.nan), ("bias", torch.inf), ("weight_ih", torch.nan), ("rho", torch.inf))
+    },
+    "weight_hh": (lambda: nn.Sequential(SpikesOnly(SRC(3, 4, **OF_LAYER))), "0.layer.weight_hh_l0", -torch.inf),
+    "an initial state": (
+        lambda: Sequential(SRC(3, 4, lateral=True, learn_initial_state=True)), "0.h0_l0", torch.nan
+    ),
+    "a delay": (lambda: Sequential(Delay(3, 4), SRC(3, 4)), "0.delay", torch.nan),
+    "a map": (lambda: Sequential(nn.Unflatten(2, (1, 3, 3)), SRCConv2d(1, 2, 2)), "1.bias", torch.nan),
+    "integers": (lambda: Sequential(IntegerSRC(3, 4), IntegerSRC(4, 4)), "1.weight_ih_l0", torch.nan),
+    "nn.Linear": (lambda: Sequential(nn.Linear(3, 3), SRC(3, 4)), "0.bias", torch.nan),
+    "a readout": (lambda: Sequential(SRC(3, 4), LinearReadout(4, 2)), "1.linear.weight", torch.nan),
+    "a classifier": (lambda: SRCClassifier(3, [4], 2, alpha=srcell.spread(0.5, 0.9)), "layers.0.alpha_l0", torch.nan),
+}  # fmt: skip
+OUTSIDE: dict[str, tuple[Callable[[], nn.Module], str, float, str]] = {
+    "alpha": (
+        lambda: Sequential(SRC(3, 4), SRC(4, 4, 2, alpha=srcell.spread(0.5, 0.9))), "1.alpha_l1", 1.5,
+        r"network.1 \(SRC\): layers.2.alpha: expected",
+    ),
+    "rho": (lambda: SRC(3, 4, rho=torch.ones(4)), "rho_l0", 0.0, r"network \(SRC\): layers.0.rho: expected"),
+    "a product": (
+        lambda: Sequential(nn.Linear(3, 3), SRC(3, 4), LinearReadout(4, 2)), "1.weight_ih_l0", 3e38,
+        r"network.1 \(SRC\): layers.0.weight: expected finite numbers",
+    ),
+}  # fmt: skip
+
+
+def check_kept(network: nn.Module, name: str, value: float, message: str) -> None:
+    """Assert that a network is refused once a tensor holds a value, and that the older file stays."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.srcell"
+        export(network, path)
+        before = path.read_bytes()
+        runtime.Network(before)
+        broken(network, name, value)
+        with pytest.raises(ValueError, match=f"^{message}"):
+            export(network, path)
+        assert path.read_bytes() == before and [*Path(folder).iterdir()] == [path]
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_numbers_that_are_not_finite_are_refused_and_keep_the_older_file(name: str) -> None:
+    make, tensor, value = NOT_FINITE[name]
+    place, parameter = tensor.rsplit(".", 1) if name != "a readout" else ("1", "linear.weight")
+    check_kept(make(), tensor, value, rf"network.{place} \(\w+\): expected finite numbers in {parameter}, got {value}")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_the_runtime_would_refuse_is_not_written(name: str) -> None:
+    make, tensor, value, message = OUTSIDE[name]
+    torch.manual_seed(0)
+    network = make()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if name == "a product" and parameter.dim() == 2:
+                parameter.fill_(2.0)
+    check_kept(network, tensor, value, message)
+
+
+def test_a_readout_or_an_encoder_outside_its_domain_is_not_written() -> None:
+    network = Sequential(SRC(3, 4), LinearReadout(4, 2))
+    network[1].alpha = 2.0
+    with pytest.raises(ValueError, match=r"^network.1 \(LinearReadout\): readout.constants: expected an alpha"):
+        export(network, "/nowhere/net.srcell")
+    encoding = data.SoundEncoding(bands=4, threshold=0.1)
+    network = Sequential(SRC(encoding.inputs, 4))
+    network.encoder = encoding  # type: ignore[assignment]
+    object.__setattr__(encoding, "threshold", -1.0)
+    with pytest.raises(ValueError, match=r"^network: sound.constants: expected a finite threshold"):
+        export(network, "/nowhere/net.srcell")

@@ -28,7 +28,7 @@ ALLOWED = {
     "_pytree": set(),
     "_state": set(),
     "_names": set(),
-    "export": {"_arguments", "layers"},
+    "export": {"_arguments", "layers", "runtime"},
     "runtime": {"_core"},
     "kernels": {"ops"},
     "ops": set(),

@@ -1,12 +1,14 @@
 """Writes a trained network to one file for ``srcell.runtime`` and ``libsrcell``, which need no torch.
 
-``Classifier.export`` and ``srcell export`` call it; it must never know how such a file is run.
+``Classifier.export`` and ``srcell export`` call it. It must never know how such a file is run, but lets the runtime
+read it before it replaces an older file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import prod
@@ -21,7 +23,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ._arguments import as_int, describe
 from ._files import write_output
-from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SpikesOnly, SRCConv2d
+from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d
+from .runtime import Network
 
 FORMAT = "srcell.network"
 VERSION, RESONANT_VERSION, DELAYED_VERSION, MAP_VERSION = "1", "2", "3", "4"
@@ -54,11 +57,12 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     current of that layer. The same network gives the same bytes; the page "The file format" specifies them.
 
     Args:
-        network: an ``SRC`` or ``IntegerSRC``; a classifier; an ``nn.Sequential`` of ``SpikesOnly`` (of an ``SRC``,
-            ``SRCConv2d``, ``IntegerSRC`` or ``Delay``), ``nn.Linear``, a readout at the end, ``nn.Flatten(2)``,
-            ``nn.Unflatten(2, (C, H, W))``, dropout, ``nn.Identity`` and further ``nn.Sequential``; or a module with a
-            method ``export_parts()``. It returns the modules that compute the same one after another; a layer or a
-            ``Delay`` among them needs no ``SpikesOnly``.
+        network: an ``SRC`` or ``IntegerSRC``; a classifier; a ``Sequential`` of layers (``SRC``, ``SRCConv2d``,
+            ``IntegerSRC``), ``Delay``, ``nn.Linear``, a readout at the end, ``nn.Flatten(2)``,
+            ``nn.Unflatten(2, (C, H, W))``, dropout, ``nn.Identity`` and further ``Sequential``; an ``nn.Sequential`` of
+            the same, with ``SpikesOnly`` around layers and delays; or a module with a method ``export_parts()``. It
+            returns the modules that compute the same one after another; a layer or a ``Delay`` among them needs no
+            ``SpikesOnly``.
         path: the file to write; an existing one is replaced, whole or not at all.
         input_shape: (C, H, W) of the network's input at one step of one sample, if a convolution comes first; a
             classifier knows it.
@@ -71,14 +75,15 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
             one network, a ``Linear`` before what cannot take it in, another ``batch_first``, a ``Flatten`` that does
             not start at dimension 2, a convolution whose input has no height and width, more than 2^22 neurons in
             maps, a layer without inputs or neurons, weights that are not float32, a readout's window of more than 2^20
-            steps or 2^28 spikes. Or so many layers (about 1,700) that the file's header would exceed 1 MiB.
+            steps or 2^28 spikes. Or a parameter holds NaN or an infinity, or a value that the file may not have; the
+            message names it. Or so many layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
 
     Example:
         >>> import tempfile, srcell
         >>> from torch import nn
         >>> from srcell.export import export
-        >>> net = nn.Sequential(srcell.SpikesOnly(srcell.SRC(10, 20)), nn.Dropout(0.2), srcell.LeakyReadout(2))
+        >>> net = srcell.Sequential(srcell.SRC(10, 20), nn.Dropout(0.2), srcell.LeakyReadout(2))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export(net, f"{folder}/net.srcell")
         ...     srcell.runtime.load(f"{folder}/net.srcell")
@@ -88,7 +93,9 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     from safetensors.torch import save
 
     parts, computing = checked_parts(network, input_shape)
-    layers, linear = exported_layers(computing)
+    for part, _ in computing:
+        _check_finite(part)
+    layers, linear, owners = exported_layers(computing)
     if not layers:
         raise ValueError(f"{Part('network', network)}: expected at least one layer of neurons, got none")
     tensors = {f"layers.{k}.{name}": tensor for k, layer in enumerate(layers) for name, tensor in layer.items()}
@@ -112,8 +119,9 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     if dataclasses.is_dataclass(encoder) and not isinstance(encoder, type):
         texts["encoder"] = json.dumps({"name": type(encoder).__name__, **dataclasses.asdict(encoder)})
     # Parameters may share their memory, which the format does not allow.
-    content = save({name: tensor.clone() for name, tensor in tensors.items()}, texts)
-    write_output(Path(path), _with_sorted_header(content))
+    content = _with_sorted_header(save({name: tensor.clone() for name, tensor in tensors.items()}, texts))
+    _check_readable(content, tensors, {f"layers.{k}.": owner for k, owner in enumerate(owners)} | {"readout.": last})
+    write_output(Path(path), content)
 
 
 class Part(NamedTuple):
@@ -142,12 +150,15 @@ def parts_of(part: Part) -> Iterator[Part]:
         yield part
     elif _is_one_of(module, (SpikesOnly,)):
         yield from parts_of(Part(f"{place}.layer", module.layer))
-    elif _is_one_of(module, (nn.Sequential,)):
+    elif _is_one_of(module, (Sequential, nn.Sequential)):
         for name, child in module.named_modules(remove_duplicate=False):
             if name and "." not in name:
                 inner = Part(f"{place}.{name}", child)
-                if _is_one_of(child, (*LAYERS, Delay)):
-                    raise TypeError(f"{inner}: expected SpikesOnly around it, because it returns spikes and state")
+                if _is_one_of(child, (*LAYERS, Delay)) and not isinstance(module, Sequential):
+                    raise TypeError(
+                        f"{inner}: expected SpikesOnly around it, because it returns spikes and state, or "
+                        "srcell.Sequential, which takes the spikes"
+                    )
                 yield from parts_of(inner)
     elif _is_one_of(module, (nn.Flatten,)):
         if module.start_dim != 2:
@@ -191,7 +202,7 @@ def _offered_parts(part: Part) -> list[Part] | None:
 def _refusal_of(part: Part) -> Exception:
     """The error for a module that cannot be exported."""
     return TypeError(
-        f"{part}: expected SpikesOnly, a readout, nn.Linear, nn.Flatten(2), dropout or a module with export_parts(): "
+        f"{part}: expected a layer, a readout, nn.Linear, nn.Flatten(2), dropout or a module with export_parts(): "
         "leave it out, or let export_parts() return the layers inside it"
     )
 
@@ -378,12 +389,15 @@ class _LinearMap(NamedTuple):
         return weight @ self.weight
 
 
-def exported_layers(parts: Iterable[tuple[Part, Shape]]) -> tuple[list[dict[str, Tensor]], _LinearMap | None]:
-    """The tensors of each layer, and the linear map after the last one, if there is one.
+def exported_layers(
+    parts: Iterable[tuple[Part, Shape]],
+) -> tuple[list[dict[str, Tensor]], _LinearMap | None, list[Part]]:
+    """The tensors of each layer, the linear map after the last one, if there is one, and the part of each layer.
 
     A layer's tensors have those of a ``Delay`` before it, and its weights take in each ``nn.Linear`` before it.
     """
     made: list[dict[str, Tensor]] = []
+    owners: list[Part] = []
     delays: dict[str, Tensor] = {}
     linear: _LinearMap | None = None
     for part, shape in parts:
@@ -402,8 +416,36 @@ def exported_layers(parts: Iterable[tuple[Part, Shape]]) -> tuple[list[dict[str,
                     layer["weight"], constant = linear.into(layer["weight"])
                     layer |= {"constant": constant} if constant.any() else {}
                 made.append(layer | delays)
+                owners.append(part)
                 delays, linear = {}, None
-    return made, linear
+    return made, linear, owners
+
+
+def _check_finite(part: Part) -> None:
+    """Raise if a parameter or buffer of a part holds NaN or an infinity: training may have made some."""
+    for name, numbers in (*part.module.named_parameters(), *part.module.named_buffers()):
+        if numbers.is_floating_point():
+            broken = numbers.detach()[~numbers.isfinite()]
+            if broken.numel():
+                raise ValueError(f"{part}: expected finite numbers in {name}, got {broken[0].item()}")
+
+
+def _check_readable(content: bytes, tensors: dict[str, Tensor], owners: dict[str, Part]) -> None:
+    """Raise if the runtime would refuse a file, or a product of finite weights is infinite.
+
+    ``owners`` has the part of each tensor, by the beginning of its name.
+    """
+    found = (name for name, x in tensors.items() if x.dtype == torch.float32 and not x.isfinite().all())
+    fault = next((f"{name}: expected finite numbers" for name in found), None)
+    try:
+        if fault is None:
+            Network(content)
+    except ValueError as error:
+        fault = str(error)
+    if fault is not None:
+        name = re.match(r"(layers\.\d+|readout)\.", fault)
+        owner = None if name is None else owners.get(name[0])
+        raise ValueError(f"network: {fault}" if owner is None else f"{owner}: {fault}")
 
 
 def _check_numbers(part: Part, weight: Tensor) -> None:

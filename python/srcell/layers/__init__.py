@@ -8,10 +8,10 @@ from .delays import Delay
 from .integer import IntegerSRC
 from .options import spread, spread_frequencies
 from .readout import LeakyReadout, LinearReadout
-from .sequential import SpikesOnly
+from .sequential import Sequential, SpikesOnly
 from .src import SRC, SRCCell
 
-for _layer in (SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCCell, SRCConv2d, SpikesOnly):
+for _layer in (SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCCell, SRCConv2d, Sequential, SpikesOnly):
     _layer.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "LinearReadout",
     "SRCCell",
     "SRCConv2d",
+    "Sequential",
     "SpikesOnly",
     "spread",
     "spread_frequencies",
