@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from test_runtime import exported
 pytestmark = pytest.mark.landing
 
 nir: Any = pytest.importorskip("nir", minversion="1.0.8", reason='pip install "srcell[test]"')
+h5py: Any = pytest.importorskip("h5py")  # nir needs it
 
 from srcell.nir import from_graph, read_graph, to_graph  # noqa: E402  (needs the packages checked above)
 
@@ -195,7 +197,7 @@ REFUSALS: list[Refusal] = [
         graph(weights(6, 4), node(6, bias=np.full(6, np.nan, np.float32))))),
     Message(r"n1: alpha: expected values in \[0, 1\]", lambda: from_graph(
         graph(weights(6, 4), node(6, alpha=np.full(6, 2, np.float32))))),
-    Message("input: expected a shape .K,. or .C, H, W., got", lambda: from_graph(
+    Message("input: output_type: expected whole numbers of shape .1,. or .3,., got", lambda: from_graph(
         graph(weights(6, 4), node(6), shape=(2, 2)))),
     Message("n1: expected one alpha for all neurons of a channel, got several", lambda: from_graph(of_channels())),
     Message("n1: expected 4 delays from 0 to 65535 steps before it, got", lambda: from_graph(
@@ -210,21 +212,35 @@ REFUSALS: list[Refusal] = [
             lambda: from_graph(side("end", weights(6, 6), ("n1", "end")))),
     Message("n1: expected one Linear node back to it, got", lambda: from_graph(loop(LIF))),
     Message("back: expected square weights from n1 alone, got others", lambda: from_graph(loop(weights(6, 5)))),
-    Message("Edge .'n1', 'nowhere'. references destination node 'nowhere'", lambda: from_graph(
+    Message("nowhere: expected a node at each end of an edge, got 'n1' to 'nowhere' without it", lambda: from_graph(
         graph(weights(6, 4), node(6), more=[("n1", "nowhere")]))),
+    Message("n0: expected each edge once, got two to 'n1'", lambda: from_graph(
+        graph(weights(6, 4), node(6), more=[("n0", "n1")]))),
     Message("n0: expected a chain, got a second path to it", lambda: from_graph(endless())),
     *(
-        Message(f"metadata: expected {message}", called(from_graph, graph(
-            weights(6, 4), node(6), *ending, readout=readout))) for ending, readout, message in (
-            ([weights(3, 6)], {"kind": "votes"}, "a readout of kind 'linear' here, got 'votes'"),
-            ([], {"kind": "linear"}, "a readout of kind 'votes' here, got 'linear'"),
-            ([], "votes", "a readout of kind 'votes' here, got 'str'"),
-            ([weights(3, 6)], {"kind": "linear", "alpha": 1.0}, "a readout with alpha, window, bias, got no window"),
-            ([weights(3, 6)], LINEAR | {"window": 5.7}, "a whole number as window, got 5.7"),
-            ([weights(3, 6)], LINEAR | {"alpha": "1"}, "a number as alpha, got 1"),
-            ([weights(3, 6)], LINEAR | {"bias": np.zeros(4)}, r"a bias .3,. of the readout, got .4,."),
-            ([], VOTES | {"num_classes": 0}, "a number of classes that divides 6 neurons, got 0"),
-            ([], VOTES | {"num_classes": 4}, "a number of classes that divides 6 neurons, got 4"),
+        Message(f"metadata: {message}", called(from_graph, graph(weights(6, 4), node(6), *ending, readout=readout)))
+        for ending, readout, message in (
+            ([weights(3, 6)], {"kind": "votes"}, "expected a readout of kind 'linear' here, got 'votes'"),
+            ([], {"kind": "linear"}, "expected a readout of kind 'votes' here, got 'linear'"),
+            ([], {"kind": np.ones(2)}, "expected a readout of kind 'votes' here, got array"),
+            ([], "votes", "expected a readout of kind 'votes' here, got 'str'"),
+            ([weights(3, 6)], {"kind": "linear", "alpha": 1.0},
+             "expected a readout with alpha, window, bias, got no window"),
+            ([weights(3, 6)], LINEAR | {"window": 5.7}, "window: expected a whole number, got 5.7"),
+            ([weights(3, 6)], LINEAR | {"window": np.inf}, "window: expected a whole number, got inf"),
+            ([weights(3, 6)], LINEAR | {"alpha": 2.0}, "alpha: expected"),
+            ([weights(3, 6)], LINEAR | {"bias": np.zeros(4)}, r"expected a bias .3,. of the readout, got .4,."),
+            ([], VOTES | {"num_classes": 0}, "expected a number of classes that divides 6 neurons, got 0"),
+            ([], VOTES | {"num_classes": -3}, "expected a number of classes that divides 6 neurons, got -3"),
+            ([], VOTES | {"num_classes": 4}, "expected a number of classes that divides 6 neurons, got 4"),
+        )
+    ),
+    *(
+        Message(f"metadata: {name}: expected {expected}, got", called(from_graph, graph(
+            weights(6, 4), node(6), weights(3, 6), readout=LINEAR | {name: value})), TypeError)
+        for name, value, expected in (
+            ("alpha", "1", "a float"), ("alpha", [[1], [2, 3]], "a float"), ("window", None, "a float"),
+            ("bias", [0.0] * 3, "an array of numbers"), ("bias", np.array(["a"] * 3), "an array of numbers"),
         )
     ),
     Message("n2: expected a Linear node before a readout, got a bias", lambda: from_graph(graph(
@@ -258,12 +274,88 @@ def test_wrong_arguments_are_named(refusal: Refusal) -> None:
     refusal.check()
 
 
+DELETED = object()
+
+
+def chain() -> Any:
+    delay, affine = nir.Delay(np.zeros(4)), nir.Affine(weights(6, 4).weight, np.ones(6, np.float32))
+    return graph(delay, affine, node(6), weights(3, 6), readout=LINEAR)
+
+
+def of_maps() -> Any:
+    return graph(kernel(), node(2, 3, 3), shape=(1, 3, 3))
+
+
+CHANGES: list[tuple[Callable[[], Any], str, str, list[Any]]] = [
+    (
+        chain,
+        "input",
+        "output_type",
+        [DELETED, None, {}, {"input": 4}, {"output": "4"}, {"output": [-4]}, [[4], [4, 4]]],
+    ),
+    (chain, "n0", "delay", [DELETED, None, [0.0] * 4, np.array(["0"] * 4), np.zeros(4, bool), np.zeros(())]),
+    (chain, "n1", "weight", [DELETED, None, torch.ones(6, 4), np.ones((6, 4), "m8[s]"), np.ones(24)]),
+    (chain, "n1", "bias", [DELETED, None, [1.0], np.ones((6, 1))]),
+    (chain, "n2", "alpha", [DELETED, None, 0.9, np.ones(6, int), np.array(["a"] * 6)]),
+    (chain, "n2", "rs", [DELETED, np.ones(6, bool), np.ones(5, np.float32)]),
+    (chain, "n2", "omega", ["x", np.ones(6, complex)]),
+    (chain, "n2", "dt", [DELETED, None, "1", np.ones(1), True, -1.0, 10**400]),
+    (chain, "n3", "weight", [DELETED, np.ones((3, 6), "V4"), np.ones((3, 6, 1), np.float32)]),
+    (of_maps, "n0", "weight", [DELETED, None, "x", [1.0], np.array("x"), np.ones((2, 1, 5, 1), np.float32)]),
+    (of_maps, "n0", "bias", [DELETED, None, 0.0, np.zeros(2, object)]),
+    (of_maps, "n0", "stride", [DELETED, None, "1", "same", 0, 1.5, (1, 1, 1), [[1], [2, 3]], 2**70, 2**40]),
+    (of_maps, "n0", "padding", [DELETED, None, "full", -1, np.ones((2, 9, 1), int)]),
+    (of_maps, "n0", "dilation", [DELETED, "1", np.zeros(2, int)]),
+    (of_maps, "n0", "groups", [DELETED, None, "1", 0, (1, 1)]),
+    (of_maps, "n0", "input_shape", [DELETED, None, 3, "33", (3, 0)]),
+    (of_maps, "n1", "alpha", [DELETED, np.ones((2, 3, 3), "S1")]),
+    (chain, "graph", "nodes", [DELETED, None, [1], {1: weights(6, 4)}, {"n0": "x"}]),
+    (chain, "graph", "edges", [DELETED, None, "n0", [1], [("n0",)], [("n0", 1)], [(["n0"], "n1")], np.zeros((2, 2))]),
+    (chain, "graph", "metadata", [DELETED, None, "x"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "field", "value"), [(*change[:3], value) for change in CHANGES for value in change[3]]
+)
+def test_a_field_that_was_changed_is_named(make: Callable[[], Any], name: str, field: str, value: Any) -> None:
+    made = make()
+    assert isinstance(from_graph(made), nn.Sequential)
+    changed = made if name == "graph" else made.nodes[name]
+    if value is DELETED:
+        delattr(changed, field)
+    else:
+        setattr(changed, field, value)
+    place = rf"graph\.{field}" if name == "graph" else f"{name}: {field}"
+    with pytest.raises((TypeError, ValueError), match=f"^{place}: expected"):
+        from_graph(made)
+
+
+def test_a_changed_convolution_is_converted_as_it_is() -> None:
+    made = of_maps()
+    made.nodes["n0"].stride = 2
+    with pytest.raises(ValueError, match=r"^n1: expected neurons of shape \(2, 2, 2\), as its weights give"):
+        from_graph(made)
+    made.nodes["n1"] = node(2, 2, 2)
+    assert from_graph(made)(torch.rand(3, 1, 9)).shape == (3, 1, 2, 2, 2)
+    made.nodes["n0"].input_shape = (4, 4)
+    with pytest.raises(ValueError, match=r"^n0: expected weights for an input \(1, 3, 3\), got .* for \(1, 4, 4\)"):
+        from_graph(made)
+
+
 @pytest.mark.parametrize("content", [b"", b"text", None])
 def test_files_that_are_not_hdf5_are_refused(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "net.nir").write_bytes(content)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"net\.nir"):
         read_graph(tmp_path / "net.nir")
+
+
+def test_folders_and_pipes_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(OSError, match=f"^{path}: expected a regular file"):
+            read_graph(path)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +377,6 @@ def test_files_that_are_not_hdf5_are_refused(content: bytes | None, tmp_path: Pa
     ],
 )
 def test_a_wrong_file_is_refused_by_name(place: str, value: Any, tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
     path = tmp_path / "net.nir"
     nir.write(path, graph(weights(6, 4), node(6)))
     assert len(from_graph(read_graph(path))) == 1
@@ -298,13 +389,178 @@ def test_a_wrong_file_is_refused_by_name(place: str, value: Any, tmp_path: Path)
         read_graph(path)
 
 
-def test_a_group_inside_itself_is_refused(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(tmp_path / "net.nir", "w") as file:
-        group = file.create_group("node")
-        group["node"] = group
-    with pytest.raises(ValueError, match="groups that contain themselves"):
+def alone(kind: Any) -> Any:
+    """An HDF5 type's dataset of 4 elements, as ``weight``."""
+    return lambda parent: parent.create_dataset("weight", data=np.zeros(4, kind))
+
+
+def declared(shape: Any, stored: int = 0, **options: Any) -> Any:
+    """An array of a shape of which only the first elements are stored."""
+
+    def write(parent: Any) -> None:
+        made = parent.create_dataset("weight", shape, "f4", **options)
+        if stored:
+            made[:stored] = 1
+
+    return write
+
+
+def with_a_small_chunk(parent: Any) -> None:
+    made = parent.create_dataset("weight", (1024, 1024), "f4", chunks=(1024, 1024), compression="gzip")
+    made.id.write_direct_chunk((0, 0), bytes(20))
+
+
+def mapped(parent: Any) -> None:
+    layout = h5py.VirtualLayout((3, 4), "f4")
+    layout[:] = h5py.VirtualSource("secret.h5", "x", (3, 4))
+    parent.create_virtual_dataset("weight", layout)
+
+
+def tower(parent: Any) -> None:
+    """Groups that each hold the next one twice."""
+    group = parent.create_group("end")
+    for k in range(60):
+        below, group = group, parent.create_group(f"g{k}")
+        group["a"] = group["b"] = below
+
+
+def nested(parent: Any) -> None:
+    for _ in range(150):
+        parent = parent.create_group("g")
+
+
+def with_itself(parent: Any) -> None:
+    parent["weight"] = parent
+
+
+def with_twice(parent: Any) -> None:
+    parent["weight"] = parent.parent["n1/alpha"]
+
+
+def filtered(*codes: int) -> Any:
+    """An array with these filters."""
+
+    def write(parent: Any) -> None:
+        created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        created.set_chunk((3, 4))
+        for code in codes:
+            created.set_filter(code, h5py.h5z.FLAG_OPTIONAL, (4,))
+        space = h5py.h5s.create_simple((3, 4))
+        made = h5py.h5d.create(parent.id, b"weight", h5py.h5t.NATIVE_FLOAT, space, created)
+        h5py.Dataset(made)[...] = np.ones((3, 4))
+
+    return write
+
+
+DEFLATE, SZIP = 1, 4  # their codes in HDF5
+HOSTILE: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "external storage": (declared((3, 4), external=[("secret", 0, 48)]), "data in this file, got data in another file"),
+    "virtual": (mapped, "data in this file, got data in another file"),
+    "soft link": (lambda parent: parent.__setitem__("weight", h5py.SoftLink("/node/nodes/n1/alpha")), ".* a soft link"),
+    "external link": (
+        lambda parent: parent.__setitem__("weight", h5py.ExternalLink("secret.h5", "/x")),
+        "an object of this file, got a link to another file",
+    ),
+    "tower": (tower, "an object with one path"),
+    "inside itself": (with_itself, "an object with one path"),
+    "shared array": (with_twice, "an object with one path"),
+    "nested": (nested, "at most 100 groups inside one another"),
+    "nothing stored": (declared((2**20, 2**20)), "the data of an array .* got 0 bytes"),
+    "no chunks": (declared((2**20, 2**20), chunks=(2**10, 2**10)), "the 1048576 chunks of an array .* got 0"),
+    "few chunks": (declared((2**20, 64), 16, chunks=(16, 64)), "the 65536 chunks of an array .* got 1"),
+    "few chunks, compressed": (
+        declared((2**20, 64), 16, chunks=(16, 64), compression="gzip"), "the 65536 chunks of an array .* got 1"),
+    "small chunks": (declared((64, 64), 64, chunks=(1, 1)), "chunks of at least 1024 bytes, got 4"),
+    "huge chunk": (declared((3,), chunks=(2**29,), maxshape=(None,)), "the 1 chunks of an array .* got 0"),
+    "chunk of a few bytes": (with_a_small_chunk, r"the data of an array \(1024, 1024\) of float32, got 20 bytes"),
+    "no value": (lambda parent: parent.__setitem__("weight", h5py.Empty("f4")), "real numbers or texts, got .* None"),
+    "compressed twice": (filtered(DEFLATE, DEFLATE), "data compressed once at most, with gzip or lzf"),
+    "szip": (lambda parent: parent.create_dataset("weight", data=np.ones((3, 4)), compression="szip"), ".*once.*szip"),
+    "compound": (alone([("a", "f4"), ("b", "i4")]), "real numbers or texts"),
+    "complex": (alone(complex), "real numbers or texts"),
+    "opaque": (alone("V8"), "real numbers or texts"),
+    "arrays in an array": (
+        lambda parent: parent.create_dataset("weight", (4,), np.dtype(("f4", (2,)))), "real numbers or texts"),
+    "lists": (lambda parent: parent.create_dataset("weight", (4,), h5py.vlen_dtype("f4")), "real numbers or texts"),
+    "references": (
+        lambda parent: parent.create_dataset("weight", data=[parent.ref], dtype=h5py.ref_dtype), "real numbers or texts"
+    ),
+    "a type": (lambda parent: parent.__setitem__("weight", np.dtype("f4")), "a group or data, got TypeFloatID"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_file_is_refused_by_name(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links, other files, sizes without data, and types that NIR does not have, in place of a weight."""
+    monkeypatch.chdir(tmp_path)
+    make, expected = HOSTILE[kind]
+    Path("secret").write_bytes(b"secret" * 8)
+    with h5py.File("secret.h5", "w") as file:
+        file["x"] = np.ones((3, 4), "f4")
+    nir.write("net.nir", graph(weights(6, 4), node(6)))
+    assert read_graph("net.nir").nodes["n0"].weight.shape == (6, 4)
+    with h5py.File("net.nir", "r+") as file:
+        parent = file["node/nodes/n0"]
+        del parent["weight"]
+        make(parent)
+    with pytest.raises(ValueError, match=rf"^net\.nir: /node/nodes/n[01]/[\w/]+: expected {expected}"):
+        read_graph("net.nir")
+
+
+def test_a_text_that_many_elements_share_is_not_copied_for_each(tmp_path: Path) -> None:
+    path, count = tmp_path / "net.nir", 1000
+    nir.write(path, graph(weights(6, 4), node(6)))
+    with h5py.File(path, "r+") as file:
+        file["node/metadata/texts"] = ["x" * 60_000] + ["y"] * (count - 1)
+        offset = file["node/metadata/texts"].id.get_offset()
+    content = path.read_bytes()
+    first = content[offset : offset + 16]  # refers to the text; so do all others now
+    path.write_bytes(content[:offset] + first * count + content[offset + 16 * count :])
+    with pytest.raises(ValueError, match=r"net\.nir: /node/metadata/texts: expected no more data than the file has"):
+        read_graph(path)
+
+
+def test_bytes_that_arrays_share_are_refused(tmp_path: Path) -> None:
+    path, array = tmp_path / "net.nir", np.ones(10_000)
+    nir.write(path, graph(weights(6, 4), node(6)))
+    with h5py.File(path, "r+") as file:
+        file["node/metadata/stored"] = array
+        offset = file["node/metadata/stored"].id.get_offset()
+        for k in range(5):
+            file["node/metadata"].create_dataset(f"more{k}", array.shape, array.dtype)
+    address, no_address, size = (x.to_bytes(8, "little") for x in (offset, 2**64 - 1, array.nbytes))
+    content = path.read_bytes()
+    assert content.count(no_address + size) == 5
+    path.write_bytes(content.replace(no_address + size, address + size))
+    with h5py.File(path) as file:
+        assert np.array_equal(file["node/metadata/more4"], array)
+    with pytest.raises(
+        ValueError, match=r"net\.nir: /node/metadata/\w+: expected no more data than the file has bytes"
+    ):
+        read_graph(path)
+
+
+def test_arrays_that_nir_would_broadcast_are_refused(tmp_path: Path) -> None:
+    wide = np.ones(200_000)
+    neurons = nir.CubaLIF(*[wide] * 5, v_reset=wide, w_in=1.0)
+    nir.write(tmp_path / "net.nir", graph(neurons, shape=wide.shape))
+    assert read_graph(tmp_path / "net.nir").nodes["n0"].w_in.shape == wide.shape
+    with h5py.File(tmp_path / "net.nir", "r+") as file:
+        del file["node/nodes/n0/w_in"]
+        file["node/nodes/n0/w_in"] = wide[:, None]
+    with pytest.raises(ValueError, match="n0: expected a node of NIR, got 'CubaLIF': expected arrays of one shape"):
         read_graph(tmp_path / "net.nir")
+
+
+@pytest.mark.parametrize("compression", ["gzip", 9, "lzf", None])
+def test_every_compression_is_read_but_szip(compression: Any, tmp_path: Path) -> None:
+    """Zeros too, which compress as far as gzip can."""
+    random = np.random.default_rng(0).normal(size=(300, 2000)).astype(np.float32)
+    written = graph(nir.Linear(random), nir.Linear(np.zeros((2000, 300), np.float32)), shape=(2000,))
+    nir.write(tmp_path / "net.nir", written, compression=compression)
+    read = read_graph(tmp_path / "net.nir")
+    for name in ("n0", "n1"):
+        assert np.array_equal(read.nodes[name].weight, written.nodes[name].weight)
 
 
 def test_types_of_convolutions_are_right_in_a_file(tmp_path: Path) -> None:

@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import layers as modules
-from .._arguments import as_positive, describe
+from .._arguments import as_float, as_positive, describe
 from .._extras import extra
 from ..export import Part, checked_parts, inputs_of
 from ..functional.terms import MOST_DELAY
+from .checks import WRONG, Checked, as_numbers, set_types
+from .files import read_contents
 from .node import OPTIONAL, REQUIRED, SRC
 
 with extra("nir"):
-    import h5py
     import nir
-    from nir.ir.utils import calculate_conv_output
-    from nir.serialization import hdf2dict
 
 WEIGHTS = (nir.Linear, nir.Affine, nir.Conv2d)
 STATE = OPTIONAL[1:]
@@ -170,7 +169,7 @@ class _Writer:
             module.groups,
             np.zeros(module.out_channels, _array(layer["weight"]).dtype),
         )
-        self.shape = _set_types(node)
+        self.shape = set_types(node)
         self.add("conv2d", node)
         self.neurons(layer, self.shape)
 
@@ -209,56 +208,61 @@ def _steps(part: Part, module: Any, delay: Tensor) -> NDArray[np.float64]:
     return steps
 
 
-def _set_types(node: nir.Conv2d) -> tuple[int, ...]:
-    """Correct the types of a convolution, which NIR derives wrongly with groups or kernels that are not square."""
-    kernel, (height, width) = node.weight.shape[2:], (int(size) for size in node.input_shape)
-    out = calculate_conv_output((height, width), node.padding, node.dilation, kernel, node.stride)
-    shape = (len(node.weight), *(int(size) for size in out))
-    node.input_type = {"input": np.array([node.weight.shape[1] * int(node.groups), height, width])}
-    node.output_type = {"output": np.array(shape)}
-    return shape
-
-
 def read_graph(path: str | Path) -> nir.NIRGraph:
     """Read a file that ``nir.write`` wrote, as ``nir.read`` does, with nodes :class:`srcell.nir.SRC`.
 
+    The file may come from anyone. Time and memory are in proportion to its size (gzip expands data 1032-fold at most),
+    and no other file is read: links, data in other files, and sizes without data are refused.
+
     Args:
-        path: the file.
+        path: the file, uncompressed or with gzip or LZF.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not a NIR graph, or has a node that is unknown here.
+        OSError: the file cannot be opened, or is not HDF5.
+        ValueError: the file is damaged, is not a NIR graph, has a node that is unknown here, or has something that
+            ``nir.write`` does not write.
 
     """
-    with h5py.File(path, "r") as file:
-        if not isinstance(file.get("node"), h5py.Group):
-            raise ValueError(f"{path}: expected a NIR graph, got a file without one")
-        try:
-            found = hdf2dict(file["node"])
-        except RecursionError:
-            raise ValueError(f"{path}: expected a NIR graph, got groups that contain themselves") from None
-    return _graph_of(found, str(path))
+    return _graph_of(read_contents(path), str(path))
 
 
-def _graph_of(found: dict[str, Any], place: str) -> nir.NIRGraph:
-    nodes, metadata = found.get("nodes"), found.get("metadata")
-    edges: Any = found.get("edges")
-    if found.get("type") != "NIRGraph" or not isinstance(nodes, dict) or np.ndim(edges) not in (1, 2):
-        raise ValueError(f"{place}: expected a NIR graph of nodes and edges, got {found.get('type')!r}")
-    made = {}
-    for name, fields in nodes.items():
-        kind = fields.get("type") if isinstance(fields, dict) else type(fields).__name__
-        try:
-            if kind == "NIRGraph":
-                made[name] = _graph_of(fields, f"{place}: {name}")
-                continue
-            made[name] = SRC.from_dict(fields) if kind == "SRC" else nir.dict2NIRNode(fields)
-            if kind == "Conv2d":
-                _set_types(made[name])
-        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{place}: {name}: expected a node of NIR, got {kind!r}: {error}") from None
-    names = [tuple(x.decode() if isinstance(x, bytes) else x for x in edge) for edge in np.reshape(edges, (-1, 2))]
+def _graph_of(found: Any, place: str) -> nir.NIRGraph:
+    kind, fields = _kind(found), found if isinstance(found, dict) else {}
+    nodes, metadata, edges = fields.get("nodes"), fields.get("metadata"), np.asarray(fields.get("edges"))
+    if kind != "NIRGraph" or not isinstance(nodes, dict):
+        raise ValueError(f"{place}: expected a NIR graph of nodes and edges, got {kind!r}")
+    if edges.size and (edges.shape[1:] != (2,) or edges.dtype.kind not in "OS"):
+        raise ValueError(f"{place}: expected a NIR graph with edges between pairs of nodes, got other edges")
+    made = {name: _node_of(fields, f"{place}: {name}") for name, fields in nodes.items()}
+    try:
+        names = [(begin.decode(), to.decode()) for begin, to in edges.reshape(-1, 2).tolist()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place}: expected a NIR graph with names in UTF-8, got {error}") from None
     return nir.NIRGraph(made, names, metadata if isinstance(metadata, dict) else {}, type_check=False)
+
+
+def _node_of(fields: Any, place: str) -> nir.NIRNode:
+    kind = _kind(fields)
+    if kind == "NIRGraph":
+        return _graph_of(fields, place)
+    try:
+        # NIR computes with the arrays of a node; of different shapes they would be broadcast to one of any size.
+        shapes = {np.shape(value) for name, value in fields.items() if name not in ("weight", "bias", "metadata")}
+        if len([shape for shape in shapes if prod(shape) > 2]) > 1:
+            raise ValueError(f"expected arrays of one shape, got {', '.join(map(str, sorted(shapes)))}")
+        with np.errstate(all="raise"):
+            node = SRC.from_dict(fields) if kind == "SRC" else nir.dict2NIRNode(fields)
+            if kind == "Conv2d":
+                set_types(node)
+    except WRONG as error:
+        raise ValueError(f"{place}: expected a node of NIR, got {kind!r}: {error}") from None
+    return node
+
+
+def _kind(found: Any) -> str:
+    """The type of a node, from what a file has in its place."""
+    kind = found.get("type") if isinstance(found, dict) else found
+    return kind if isinstance(kind, str) and kind is not found else type(kind).__name__
 
 
 def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
@@ -278,8 +282,9 @@ def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
         :func:`srcell.export.export` exports it, unless its last weights have delays.
 
     Raises:
-        TypeError: not a graph.
-        ValueError: a node or a connection that srcell's layers do not have; the message names the node.
+        TypeError: not a graph, or a field of another type than NIR's; the message names the node and the field.
+        ValueError: a node or a connection that srcell's layers do not have, or a field with a value that no node has;
+            the message names the node.
 
     Example:
         >>> import srcell, torch
@@ -293,7 +298,7 @@ def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
     """
     if not isinstance(graph, nir.NIRGraph):
         raise TypeError(f"graph: expected nir.NIRGraph, got {describe(graph)}")
-    return nn.Sequential(*_Reader(graph).modules())
+    return nn.Sequential(*_Reader(Checked(graph)).modules())
 
 
 class _Branch(NamedTuple):
@@ -307,13 +312,12 @@ class _Branch(NamedTuple):
 class _Reader:
     """Follows a graph from its input to its output."""
 
-    def __init__(self, graph: nir.NIRGraph) -> None:
+    def __init__(self, graph: Checked) -> None:
         self.graph = graph
         inputs = [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)]
         outputs = [name for name, node in graph.nodes.items() if isinstance(node, nir.Output)]
         if len(inputs) != 1 or len(outputs) != 1:
             raise ValueError(f"graph: expected one input and one output, got {len(inputs)} and {len(outputs)}")
-        graph.validate_structure()
         durations = {float(node.dt) for node in graph.nodes.values() if isinstance(node, SRC)}
         if len(durations) != 1:
             raise ValueError(f"graph: expected SRC nodes of one dt, got {sorted(durations)}")
@@ -322,10 +326,7 @@ class _Reader:
             raise ValueError(f"graph: expected weights and SRC nodes of float32, or of float64, got {sorted(dtypes)}")
         (self.input,), (self.output,), (self.dt,), (self.dtype,) = inputs, outputs, durations, dtypes
         self.seen, self.used = {self.input}, set[tuple[str, str]]()
-        size = graph.nodes[self.input].output_type["output"]
-        if size is None or np.shape(size) not in ((1,), (3,)):
-            raise ValueError(f"{self.input}: expected a shape (K,) or (C, H, W), got {size}")
-        self.shape = tuple(int(x) for x in size)
+        self.shape = tuple(graph.nodes[self.input].output_type["output"].tolist())
 
     def modules(self) -> Iterator[nn.Module]:
         at, readout = self.input, self.graph.metadata.get("readout")
@@ -371,7 +372,7 @@ class _Reader:
                 at, self.shape = branches[0].name, (len(weight),)
         if left := sorted(set(self.graph.nodes) - self.seen):
             raise ValueError(f"{left[0]}: expected a chain from {self.input} to {self.output}, got a node beside it")
-        if more := [edge for edge in self.graph.edges if tuple(edge) not in self.used]:
+        if more := [edge for edge in self.graph.edges if edge not in self.used]:
             begin, to = more[0]
             raise ValueError(
                 f"{begin}: expected a chain from {self.input} to {self.output}, got an edge to {to} beside it"
@@ -385,7 +386,7 @@ class _Reader:
 
     def after(self, name: str) -> list[str]:
         """The nodes that receive a node's output, in the order of their edges, without its recurrent weights."""
-        found = [to for begin, to in self.graph.edges if begin == name]
+        found = self.graph.after[name]
         if isinstance(self.graph.nodes[name], SRC):
             found = [to for to in found if to not in self.seen]
         self.used |= {(name, to) for to in found}
@@ -426,18 +427,21 @@ class _Reader:
 
     def weight(self, branch: _Branch) -> NDArray[Any]:
         weight: NDArray[Any] = branch.node.weight
-        is_map = isinstance(branch.node, nir.Conv2d)
-        taken = (weight.shape[1] * int(branch.node.groups), *self.shape[1:]) if is_map else weight.shape[1:]
-        if not weight.size or weight.ndim != (4 if is_map else 2) or taken != self.shape:
-            raise ValueError(f"{branch.name}: expected weights for an input {self.shape}, got {weight.shape}")
+        taken = tuple(branch.node.input_type["input"].tolist())
+        if not weight.size or taken != self.shape:
+            raise ValueError(
+                f"{branch.name}: expected weights for an input {self.shape}, got {weight.shape} for {taken}"
+            )
         if (bias := _bias(branch.node)).shape not in ((1,), (len(weight),)):
             raise ValueError(f"{branch.name}: expected a bias ({len(weight)},), got {bias.shape}")
         return weight
 
     def steps(self, name: str, delay: NDArray[Any], sources: int) -> NDArray[Any]:
         """Delays in steps: what is near a whole number is whole, for a product with dt and a quotient are rounded."""
-        found = np.asarray(delay, float) / self.dt
-        found = np.where(abs(found - np.rint(found)) <= 1e-12 * abs(found), np.rint(found), found).astype(self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = np.asarray(delay, float) / self.dt
+            near = abs(found - np.rint(found)) <= 1e-12 * abs(found)
+            found = np.where(near, np.rint(found), found).astype(self.dtype)
         if found.shape != (sources,) or not (found >= 0).all() or not (found <= MOST_DELAY).all():
             raise ValueError(
                 f"{name}: expected {sources} delays from 0 to {MOST_DELAY} steps before it, got {found.shape} up to "
@@ -449,7 +453,7 @@ class _Reader:
         """The layer of an SRC node behind a weight."""
         node, recurrent = self.graph.nodes[name], self.recurrence(name)
         is_map = isinstance(below, nir.Conv2d)
-        shape = tuple(int(size) for size in below.output_type["output"]) if is_map else (len(weight),)
+        shape = tuple(below.output_type["output"].tolist()) if is_map else (len(weight),)
         if node.alpha.shape != shape:
             raise ValueError(f"{name}: expected neurons of shape {shape}, as its weights give, got {node.alpha.shape}")
         self.shape = shape
@@ -480,57 +484,64 @@ class _Reader:
                 break
         return modules.SpikesOnly(layer)
 
-    def before(self, name: str) -> list[str]:
-        return [begin for begin, to in self.graph.edges if to == name]
-
     def recurrence(self, name: str) -> _Branch | None:
         """The weights that lead from a node back to it."""
-        back = [begin for begin in self.before(name) if begin not in self.seen]
+        back = [begin for begin in self.graph.before[name] if begin not in self.seen]
         if not back:
             return None
         self.used |= {(name, back[0]), (back[0], name)}
         if len(back) != 1 or not isinstance(node := self.graph.nodes[self.visit(back[0])], nir.Linear):
             raise ValueError(f"{name}: expected one Linear node back to it, got {back}")
-        before, delay = self.before(back[0]), None
+        before, delay = self.graph.before[back[0]], None
         if len(before) == 1 and isinstance(of_delay := self.graph.nodes[before[0]], nir.Delay):
             self.used |= {(name, before[0]), (before[0], back[0])}
-            delay, before = of_delay.delay, self.before(self.visit(before[0]))
+            delay, before = of_delay.delay, self.graph.before[self.visit(before[0])]
         if before != [name] or node.weight.shape != (len(node.weight),) * 2:
             raise ValueError(f"{back[0]}: expected square weights from {name} alone, got others, or from {before}")
         return _Branch(delay, back[0], node)
 
     def linear(self, settings: dict[str, Any], weight: Tensor) -> nn.Module:
         classes, neurons = weight.shape
-        bias = np.asarray(settings["bias"])
+        bias = as_numbers("metadata: bias", settings["bias"], 1)
         if bias.shape != (classes,):
             raise ValueError(f"metadata: expected a bias ({classes},) of the readout, got {bias.shape}")
-        made = modules.LinearReadout(neurons, classes, settings["alpha"], settings["window"]).to(weight.dtype)
+        made: modules.LinearReadout = _readout(
+            modules.LinearReadout, neurons, classes, settings["alpha"], settings["window"]
+        )
+        made.to(weight.dtype)
         with torch.no_grad():
             made.linear.weight.copy_(weight)
-            made.linear.bias.copy_(torch.from_numpy(bias.copy()))
+            made.linear.bias.copy_(torch.from_numpy(bias.astype(self.dtype)))
         return made
 
     def votes(self, settings: dict[str, Any]) -> nn.Module:
         classes, neurons = settings.pop("num_classes"), prod(self.shape)
-        if not classes or neurons % classes:
+        if classes < 1 or neurons % classes:
             raise ValueError(f"metadata: expected a number of classes that divides {neurons} neurons, got {classes}")
-        return modules.LeakyReadout(classes, neurons // classes, **settings)
+        made: nn.Module = _readout(modules.LeakyReadout, classes, neurons // classes, **settings)
+        return made
+
+
+def _readout(kind: type[nn.Module], *arguments: Any, **settings: Any) -> Any:
+    try:
+        return kind(*arguments, **settings)
+    except ValueError as error:
+        raise ValueError(f"metadata: {error}") from None
 
 
 def _settings(readout: Any, kind: str) -> dict[str, Any]:
     """The settings of a readout of this kind, from a graph's metadata."""
-    found = _text(readout.get("kind")) if isinstance(readout, dict) else type(readout).__name__
-    if found != kind:
+    found = readout.get("kind") if isinstance(readout, dict) else type(readout).__name__
+    if not isinstance(found, str) or found != kind:
         raise ValueError(f"metadata: expected a readout of kind {kind!r} here, got {found!r}")
     if missing := [name for name in SETTINGS[kind] if name not in readout]:
         raise ValueError(f"metadata: expected a readout with {', '.join(SETTINGS[kind])}, got no {missing[0]}")
     made: dict[str, Any] = {name: readout[name] for name in SETTINGS[kind]}
     for name in made.keys() - {"bias"}:
-        value = np.asarray(made[name])
-        whole = name in ("window", "num_classes")
-        if value.ndim or value.dtype.kind not in "fiu" or (whole and value != np.rint(value)):
-            raise ValueError(f"metadata: expected {'a whole number' if whole else 'a number'} as {name}, got {value}")
-        made[name] = int(value) if whole else float(value)
+        value, whole = as_float(f"metadata: {name}", made[name]), name in ("window", "num_classes")
+        if whole and not value.is_integer():
+            raise ValueError(f"metadata: {name}: expected a whole number, got {value}")
+        made[name] = int(value) if whole else value
     return made
 
 
@@ -546,8 +557,8 @@ def _layer(below: nir.NIRNode, weight: Tensor, recurrent: _Branch | None, option
     """A layer with these weights."""
     options = options | {"dtype": weight.dtype}
     if isinstance(below, nir.Conv2d):
-        groups, (height, width) = int(below.groups), weight.shape[2:]
-        options |= {name: _pair(getattr(below, name)) for name in ("stride", "padding", "dilation")}
+        groups, (height, width) = below.groups, weight.shape[2:]
+        options |= {name: getattr(below, name) for name in ("stride", "padding", "dilation")}
         layer: Any = modules.SRCConv2d(weight.shape[1] * groups, len(weight), (height, width), groups=groups, **options)
     else:
         layer = modules.SRC(weight.shape[1], len(weight), lateral=recurrent is not None, **options)
@@ -585,13 +596,3 @@ def _per_channel(name: str, field: str, array: NDArray[Any], is_map: bool) -> Te
 def _constant(values: Tensor) -> Tensor | float:
     """A parameter as a layer takes it: one number if all neurons have the same."""
     return float(values[0]) if bool((values == values[0]).all()) else values
-
-
-def _pair(value: Any) -> Any:
-    """A size of a convolution, from what a file has made of it."""
-    text = _text(value)
-    return text if isinstance(text, str) else tuple(int(x) for x in np.broadcast_to(value, 2))
-
-
-def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value

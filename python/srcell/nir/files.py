@@ -1,0 +1,143 @@
+"""Reads the HDF5 file of a NIR graph, whoever made it; this file must never know what a graph is.
+
+HDF5 lets a file name other files, hold an object twice or inside itself, and declare arrays that it does not store.
+Before any data are read, everything that NIR does not write is refused, so that time and memory are in proportion to
+the size of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from math import prod
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._extras import extra
+
+with extra("nir"):
+    import h5py
+    from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
+
+DEEPEST = 100  # levels of groups
+LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
+COMPRESSORS = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_LZF: "lzf"}
+FILTERS = {*COMPRESSORS, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
+# A byte of deflate yields at most 1032 bytes (zlib.net/zlib_tech.html), a byte of LZF at most 88: 264 from 3.
+MOST_INFLATED = 1032
+LEAST_CHUNK = (
+    1024  # bytes: HDF5 takes 4 KB of memory for each chunk that it reads, and h5py makes chunks of 6 KB or more
+)
+
+
+def read_contents(path: str | Path) -> Any:
+    """The contents of a file's member ``node``: dicts of arrays, numbers and texts. Texts in arrays are bytes.
+
+    Raises:
+        OSError: the file cannot be opened, or is not HDF5.
+        ValueError: there is no such member; the file is damaged, or holds something that NIR does not write.
+
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path}: expected a regular file, got a folder, a pipe or a device")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise type(error)(f"{path}: expected an HDF5 file, got: {error}") from None
+    with file:
+        try:
+            if not file.id.links.exists(b"node"):
+                raise ValueError("expected a NIR graph, got a file without one")
+            return _Walk(status.st_size).member(file.id, b"node", "", 0)
+        except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:  # h5py's too
+            raise ValueError(f"{path}: {error}") from None
+
+
+class _Walk:
+    """A walk through a file, which reads each object once and no byte twice."""
+
+    def __init__(self, size: int) -> None:
+        self.unread = size
+        self.seen: set[int] = set()
+
+    def member(self, group: h5g.GroupID, name: bytes, above: str, depth: int) -> Any:
+        """The contents of a group's member. Only h5py's low level looks at a link without following it."""
+        place = f"{above}/{name.decode(errors='replace')}"
+        kind = group.links.get_info(name).type
+        if kind != h5l.TYPE_HARD or b"/" in name:
+            _refuse(place, "an object of this file", LINKS.get(kind, "another link"))
+        found = h5o.open(group, name)
+        address = h5o.get_info(found).addr
+        if address in self.seen:
+            _refuse(place, "an object with one path", "one with several, or one inside itself")
+        self.seen.add(address)
+        if isinstance(found, h5d.DatasetID):
+            return self.data(h5py.Dataset(found), place)
+        if not isinstance(found, h5g.GroupID):
+            _refuse(place, "a group or data", type(found).__name__)
+        if depth == DEEPEST:
+            _refuse(place, f"at most {DEEPEST} groups inside one another", "more")
+        return {key.decode(): self.member(found, key, place, depth + 1) for key in found}
+
+    def data(self, dataset: h5py.Dataset, place: str) -> Any:
+        """A dataset's array, number or text."""
+        created = dataset.id.get_create_plist()
+        if created.get_layout() == h5d.VIRTUAL or created.get_external_count():
+            _refuse(place, "data in this file", "data in another file")  # even the shape may be there
+        filters = [created.get_filter(k)[0] for k in range(created.get_nfilters())]
+        compressors = [code for code in filters if code in COMPRESSORS]
+        if not FILTERS.issuperset(filters) or len(compressors) > 1:
+            names = [created.get_filter(k)[3] for k in range(len(filters))]
+            _refuse(place, f"data compressed once at most, with {' or '.join(COMPRESSORS.values())}", names)
+        dtype, shape = dataset.dtype, dataset.shape
+        is_text = dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None
+        size = dataset.id.get_type().get_size()
+        is_plain = dtype.kind in "biufS" and dtype.itemsize == size
+        if shape is None or not (is_text or is_plain):
+            _refuse(place, "real numbers or texts", f"{dtype} of {size} bytes and shape {shape}")
+
+        stored, elements = dataset.id.get_storage_size(), prod(shape)
+        if created.get_layout() == h5d.CHUNKED:
+            chunk = created.get_chunk()
+            chunks = prod(-(-n // most) for n, most in zip(shape, chunk, strict=True))
+            if chunks > 1 and prod(chunk) * size < LEAST_CHUNK:
+                _refuse(place, f"chunks of at least {LEAST_CHUNK} bytes", prod(chunk) * size)
+            if dataset.id.get_num_chunks() != chunks:
+                _refuse(place, f"the {chunks} chunks of an array {shape}", dataset.id.get_num_chunks())
+            elements = chunks * prod(chunk)
+        held = stored * MOST_INFLATED if compressors and not is_text else stored
+        if elements * size > held:
+            _refuse(place, f"the data of an array {shape} of {dtype}", f"{stored} bytes")
+        self.take(stored, place)
+        return self.texts(dataset, place) if is_text else _decoded(dataset[()])
+
+    def take(self, count: int, place: str) -> None:
+        """Count bytes that are read."""
+        self.unread -= count
+        if self.unread < 0:
+            _refuse(place, "no more data than the file has bytes", f"{-self.unread} bytes more")
+
+    def texts(self, dataset: h5py.Dataset, place: str) -> Any:
+        """Texts of any length, read one by one, for many elements may refer to the same long text."""
+        made: NDArray[Any] = np.empty(dataset.shape, object)
+        space, kind = dataset.id.get_space(), h5t.py_create(dataset.dtype)
+        scalar, text = h5s.create(h5s.SCALAR), np.empty((), object)
+        for index in np.ndindex(made.shape):
+            if index:
+                space.select_hyperslab(index, (1,) * made.ndim)
+            dataset.id.read(scalar, space, text, kind)
+            self.take(len(text[()]), place)
+            made[index] = text[()]
+        return _decoded(made[()])
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _refuse(place: str, expected: str, got: object) -> NoReturn:
+    raise ValueError(f"{place}: expected {expected}, got {got}")
