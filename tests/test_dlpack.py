@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import srcell
 from srcell import EventBatch, runtime
+from srcell.events import dlpack
 from test_runtime import bytes_of
 
 
@@ -25,6 +26,39 @@ class Foreign:
 
     def __dlpack_device__(self) -> Any:
         return self.array.__dlpack_device__()
+
+
+class Altered(Foreign):
+    """An array whose capsules describe it otherwise: with other fields of DLTensor, perhaps on another device."""
+
+    def __init__(self, array: Any, device: object = (1, 0), **fields: int) -> None:
+        super().__init__(array)
+        self.device, self.fields = device, fields
+
+    def __dlpack__(self, **options: Any) -> Any:
+        capsule = super().__dlpack__(**options)
+        found = dlpack.described(capsule)
+        for name, value in self.fields.items():
+            setattr(found, name, value)
+        return capsule
+
+    def __dlpack_device__(self) -> Any:
+        return self.device
+
+
+class Failing:
+    """An array whose methods raise an error: both, or one of them."""
+
+    def __init__(self, error: Exception, device: object = None) -> None:
+        self.error, self.device = error, device
+
+    def __dlpack__(self, **options: Any) -> Any:
+        raise self.error
+
+    def __dlpack_device__(self) -> Any:
+        if self.device is None:
+            raise self.error
+        return self.device
 
 
 class Elsewhere(Foreign):
@@ -55,8 +89,8 @@ def test_read_only_arrays_are_taken_where_their_library_gives_them() -> None:
     values = VALUES.copy()
     values.flags.writeable = False
     try:
-        torch.from_dlpack(Foreign(values))
-    except BufferError:  # before NumPy 2.1, or a torch that asks for the old protocol
+        np.from_dlpack(Foreign(values))
+    except (BufferError, TypeError):  # before NumPy 2.1
         with pytest.raises(TypeError, match=r"^values: expected an array that torch can hold, got Foreign: .*readonly"):
             batch_of(Foreign(OFFSETS), Foreign(INDICES), Foreign(values))
     else:
@@ -72,6 +106,54 @@ def test_dense_arrays_and_integers_are_taken() -> None:
     assert binned == EventBatch.from_events(times, indices, bin_width=1, inputs=4)
 
 
+def backwards(array: NDArray[Any]) -> Foreign:
+    """The same numbers, last first in memory along every dimension."""
+    view = np.flip(np.flip(array).copy())
+    assert max(view.strides) < 0
+    return Foreign(view)
+
+
+def test_reversed_views_are_taken() -> None:
+    lengths = np.array([3, 2])
+    batch = EventBatch(
+        *map(backwards, (np.array([0, 1, 1, 3, 3, 4, 4]), np.array([2, 0, 1, 3], np.int32), np.arange(4.0))),
+        shape=(3, 2, 4),
+        lengths=backwards(lengths),
+    )
+    assert batch.offsets.tolist() == [0, 1, 1, 3, 3, 4, 4] and batch.indices.tolist() == [2, 0, 1, 3]
+    assert batch.values is not None and batch.values.tolist() == [0, 1, 2, 3]
+    assert batch.lengths is not None and batch.lengths.tolist() == [3, 2]
+    dense = np.arange(24, dtype=np.float32).reshape(3, 2, 4) % 3
+    assert EventBatch.from_dense(backwards(dense), backwards(lengths)) == EventBatch.from_dense(dense, lengths)
+    times, indices = np.array([0.0, 1.5, 5.0]), np.array([1, 2, 3])
+    binned = EventBatch.from_events(backwards(times), backwards(indices), bin_width=1, inputs=4)
+    assert binned == EventBatch.from_events(times, indices, bin_width=1, inputs=4)
+
+
+def test_strides_of_dimensions_of_one_element_do_not_matter() -> None:
+    record = np.zeros(1, [("flag", "i1"), ("value", "f8")])  # of 9 bytes
+    offsets = np.array([0, 1])[::-1][::-1]
+    for one in (np.array([5], np.int32)[::-1], Foreign(np.array([5], np.int32)[::-1])):
+        batch = EventBatch(offsets, one, record["value"], shape=(1, 1, 6))
+        assert batch.indices.tolist() == [5] and batch.values is not None and batch.values.tolist() == [0]
+    none = EventBatch(np.zeros(1, np.int64)[::-1], np.zeros(0, np.int32)[::-1], shape=(0, 1, 6))
+    assert none.num_events == 0
+    assert EventBatch.from_dense(np.ones((1, 2, 3))[::-1]) == EventBatch.from_dense(np.ones((1, 2, 3)))
+
+
+@pytest.mark.parametrize("device", [(1, 0), (2, 0), (4, 0), (10, 3), None, "cpu"])
+def test_an_array_is_where_its_capsule_says(device: object) -> None:
+    arrays = OFFSETS, INDICES, VALUES
+    given = [Altered(np.flip(np.flip(array).copy()), device) for array in arrays]
+    assert batch_of(*given) == batch_of(*arrays)
+
+
+def test_arrays_with_an_offset_are_taken() -> None:
+    padded = np.array([0, 0, *VALUES], np.float32)
+    offset = Altered(padded[2:], data=padded.ctypes.data, byte_offset=8)
+    assert batch_of(OFFSETS, INDICES, offset) == batch_of(OFFSETS, INDICES, VALUES)
+
+
 class Half:
     """An object with one of DLPack's methods."""
 
@@ -79,10 +161,35 @@ class Half:
         return None
 
 
-@pytest.mark.parametrize("array", [Foreign(np.array(["a"])), Elsewhere(OFFSETS), Half()])
+REVERSED = np.array([0, 1, 1, 3])[::-1]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        Foreign(np.array(["a"])),
+        Elsewhere(OFFSETS),
+        Half(),
+        *(Failing(error) for error in (KeyError("boom"), AssertionError(), OSError("no device"), ZeroDivisionError())),
+        *(Failing(KeyError("boom"), (kind, 0)) for kind in (1, 2, 4)),
+        *(Altered(REVERSED, (kind, 0), device_type=kind) for kind in (2, 10)),
+        Altered(OFFSETS, (2, 99), device_type=2, device_id=99),
+        Altered(OFFSETS, (4, 0), device_type=4),
+        Altered(REVERSED, code=4, bits=16),  # bfloat16, which NumPy does not have
+        Altered(OFFSETS, ndim=-1),
+        Altered(OFFSETS, bits=4),
+    ],
+    ids=lambda array: type(array).__name__,
+)
 def test_what_torch_cannot_hold_is_named(array: Foreign) -> None:
-    with pytest.raises(TypeError, match=r"^offsets: expected an array that torch can hold, got \w+: "):
+    with pytest.raises(TypeError, match=r"^offsets: expected an array that torch can hold, got \w+: ."):
         batch_of(array, INDICES)
+
+
+def test_strides_beyond_all_memory_are_named() -> None:
+    far = np.lib.stride_tricks.as_strided(OFFSETS, (99, 2), (2**62, 8))
+    with pytest.raises(TypeError, match=r"^offsets: expected an array that torch can hold, got Altered: expected stri"):
+        batch_of(Altered(far, code=4, bits=16), INDICES)  # bfloat16
 
 
 def test_a_network_takes_arrays_and_gives_them() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
 from fuzz.draws import (
@@ -17,6 +19,7 @@ from fuzz.draws import (
 )
 from fuzz.facts import attempt, names_of, readable, tensors_in
 from srcell import EventBatch, latency_encode, rate_encode
+from srcell.events import dlpack
 
 # Event batches
 
@@ -38,14 +41,65 @@ def event_parts(draw: Draw) -> dict[str, Any]:
     return {name: as_array(draw, draw.relaid(x)) if isinstance(x, Tensor) else x for name, x in parts.items()}
 
 
-def as_array(draw: Draw, x: Tensor) -> Tensor | np.ndarray:
-    return x.numpy() if draw.chance(30) and not x.is_neg() else x
+class Foreign:
+    """An array of another library: DLPack's methods alone, which may lie about the device, or raise an error."""
+
+    def __init__(self, array: np.ndarray, device: Any = (1, 0), error: Exception | None = None, **fields: int) -> None:
+        self.array, self.device, self.error, self.fields = array, device, error, fields
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        capsule = self.array.__dlpack__(**options)
+        for name, value in self.fields.items():
+            setattr(dlpack.described(capsule), name, value)
+        return capsule
+
+    def __dlpack_device__(self) -> Any:
+        if isinstance(self.device, Exception):
+            raise self.device
+        return self.device
+
+
+def as_array(draw: Draw, x: Tensor, *, foreign: bool = True) -> Tensor | np.ndarray | Foreign:
+    """The same numbers as a tensor, as a NumPy array or, if allowed, as an array of another library."""
+    if x.is_neg() or draw.chance(50):
+        return x
+    array = x.numpy()
+    if not foreign or draw.chance(50):
+        return array
+    if draw.chance(50):
+        array = np.flip(np.flip(array).copy())  # backwards in memory
+    if draw.chance(20):
+        return Foreign(array, data=array.ctypes.data - 64, byte_offset=64)
+    return Foreign(array, draw.pick((1, 0), (1, 0), (2, 0), (4, 0), (13, 2**40), None, "cpu"))
+
+
+def spoilt_array(draw: Draw, x: np.ndarray) -> Foreign:
+    """An array of another library that cannot be taken, or only in part, or that has wild strides or another dtype."""
+    error = draw.pick(KeyError("x"), AssertionError(), BufferError("x"), OSError(), TypeError("x"), ValueError())
+    change: Callable[[], Foreign] = draw.pick(
+        lambda: Foreign(x, error=error),
+        lambda: Foreign(x, error),
+        lambda: Foreign(x[::-1], draw.pick((1, 0), (2, 0)), device_type=draw.pick(2, 3, 4, 7, 10, 13, 99, -1)),
+        lambda: Foreign(x[::-1], code=draw.pick(0, 1, 2, 4, 5, 6, 99), bits=draw.pick(0, 1, 4, 8, 16)),
+        lambda: Foreign(x, lanes=draw.pick(0, 2, 99)),
+        lambda: Foreign(x, ndim=draw.pick(-1, 0, -(2**31))),
+        lambda: Foreign(as_strided(x, (draw.pick(2**40, 2**59, 2**60 - 1),), (0,))),
+        lambda: Foreign(as_strided(x, (1, 1, len(x)), (-(2**62), 2**62, -x.itemsize))[..., :1]),
+        lambda: Foreign(as_strided(x, (0, 9), (2**62, -(2**62)))),
+        lambda: Foreign(x.astype(draw.pick(">i8", "f2", "c8", "i1", "u8", "U1", "O", "M8[s]"))),
+        lambda: Foreign(x[:, None]),
+    )
+    return change()
 
 
 def spoil_parts(draw: Draw, parts: dict[str, Any]) -> None:
     name = draw.pick(*(name for name, x in parts.items() if x is not None))
     x = parts[name]
-    if isinstance(x, (Tensor, np.ndarray)) and len(x) and draw.chance(50):
+    if isinstance(x, np.ndarray) and len(x) and draw.chance(50):
+        parts[name] = spoilt_array(draw, x)
+    elif isinstance(x, (Tensor, np.ndarray)) and len(x) and draw.chance(50):
         x = parts[name] = x.clone() if isinstance(x, Tensor) else x.copy()
         bound = 2**31 - 1 if name == "indices" else 2**63 - 1
         at = draw.randrange(len(x))
@@ -132,7 +186,8 @@ def dense_events(draw: Draw) -> None:
     batch = attempt(EventBatch.from_dense, given, spoilt)
 
     if given.get("lengths") is None and max(batch.shape) < 10_000:
-        expected = torch.as_tensor(given["x"])
+        x = given["x"]
+        expected = torch.as_tensor(x.array.copy() if isinstance(x, Foreign) else x)
         assert torch.equal(batch.to_dense(torch.float64), expected.to(torch.float64))
 
 
@@ -163,7 +218,7 @@ def timed_events(draw: Draw) -> None:
             narrow = draw.pick(torch.int64, torch.int32, torch.int16)
             tensor = torch.from_numpy(np.array(x))  # int64, float64 or bool
             tensor = tensor.to(narrow) if tensor.dtype == torch.int64 else tensor
-            given[name] = tensor.numpy() if draw.chance(50) else tensor
+            given[name] = as_array(draw, tensor)
     spoilt = draw.spoil(given, 35)
 
     batch = attempt(EventBatch.from_events, given, spoilt)
@@ -181,7 +236,8 @@ def pickled_events(draw: Draw) -> None:
         spoil_parts(draw, parts)
     if other:
         parts[draw.pick("other", "shape")] = None
-    state = pickle.loads(pickle.dumps(parts)) if all(readable(x) for x in tensors_in(parts)) else parts
+    own = all(readable(x) for x in tensors_in(parts)) and not any(isinstance(x, Foreign) for x in parts.values())
+    state = pickle.loads(pickle.dumps(parts)) if own else parts
     batch = EventBatch.__new__(EventBatch)
 
     attempt(batch.__setstate__, {"state": state}, spoilt or other, *names_of(EventBatch), "EventBatch")
@@ -205,7 +261,7 @@ def encoders(draw: Draw) -> None:
     encode, samples = draw.pick(rate_encode, latency_encode), draw.size()
     x = pixels(draw, samples)
     fit = bool(((x >= 0) & (x <= 1)).all())
-    given: dict[str, Any] = {"images": as_array(draw, x)}
+    given: dict[str, Any] = {"images": as_array(draw, x, foreign=False)}
     given |= {"steps": draw.pick(5, 1, 33, 70), "prefix": draw.pick(2, 0)}
     if encode is rate_encode:
         given |= {"seed": draw.getrandbits(64), "gain": draw.pick(0.25, 1.0, 0.0, 7.5, 1e300, 1e-300)}

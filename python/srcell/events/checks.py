@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._arguments import require_dense, require_values
 from ..ops._memory import contiguous, has_memory
+from .dlpack import from_dlpack, speaks_dlpack
 
 
 class SupportsDLPack(Protocol):
@@ -56,7 +57,7 @@ def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = F
 
 def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
     """Convert numbers to a tensor of any dtype; Python's floats become float64, an empty sequence int64."""
-    if isinstance(x, Tensor | np.ndarray) or hasattr(x, "__dlpack__"):
+    if isinstance(x, Tensor | np.ndarray) or speaks_dlpack(x):
         tensor = as_tensor(name, x)
         require_values(name, tensor)
         if tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
@@ -79,22 +80,32 @@ def check_one_dimension(name: str, x: Tensor) -> None:
 
 
 def as_tensor(name: str, x: object) -> Tensor:
-    """Return an array as a tensor, which shares the array's memory where possible."""
-    if isinstance(x, np.ndarray):
-        try:
-            return torch.from_numpy(np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W", "A"]))
-        except TypeError:
-            raise TypeError(f"{name}: expected a dtype that torch has, got {x.dtype}") from None
-    if not isinstance(x, Tensor):
-        if not hasattr(x, "__dlpack__"):
+    """Return an array as a tensor, which shares the array's memory where possible.
+
+    Raises:
+        TypeError: it is no array, or one that torch cannot hold; whatever error the methods of DLPack raise.
+        ValueError: a tensor that is not dense.
+
+    """
+    if not isinstance(x, Tensor | np.ndarray):
+        if not speaks_dlpack(x):
             raise TypeError(f"{name}: expected a tensor, a NumPy array or one with __dlpack__, got {type(x).__name__}")
         try:
-            return torch.utils.dlpack.from_dlpack(x)
-        except (AttributeError, TypeError, ValueError, RuntimeError, BufferError) as error:
-            reason = str(error).partition("\n")[0]
+            x = from_dlpack(x)
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise TypeError(
                 f"{name}: expected an array that torch can hold, got {type(x).__name__}: {reason}"
             ) from None
+    if isinstance(x, np.ndarray):
+        array = np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W", "A"])
+        try:
+            try:
+                return torch.from_numpy(array)
+            except ValueError:  # the stride of a dimension of one element is negative, or no multiple of its size
+                return torch.from_numpy(array.copy())
+        except TypeError:
+            raise TypeError(f"{name}: expected a dtype that torch has, got {x.dtype}") from None
     require_dense(name, x)
     return x
 
