@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from srcell import SRC, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly, src, src_linear
+from srcell import SRC, EventBatch, IntegerSRC, LeakyReadout, Sequential, SpikesOnly, src, src_linear
 from srcell.data import collate
 
 
@@ -265,10 +265,34 @@ def _second() -> None:
     first.sum().backward()
 
 
-@feature("nn.Sequential", "wrap layers in `srcell.SpikesOnly`, which drops the state: [how](howto/sequential.md)")
+@feature("nn.Sequential", "`srcell.Sequential` passes the lengths of samples on: [how](howto/sequential.md)")
 def _sequential() -> None:
-    net = nn.Sequential(SpikesOnly(SRC(6, 8)), nn.Dropout(0.1), SpikesOnly(SRC(8, 20)), LeakyReadout(2))
+    net = Sequential(SRC(6, 8), nn.Dropout(0.1), SRC(8, 20), LeakyReadout(2))
     net(EventBatch.from_dense(spikes_in())).sum().backward()
+    plain = nn.Sequential(SpikesOnly(SRC(6, 8)), nn.Dropout(0.1), SpikesOnly(SRC(8, 20)), LeakyReadout(2))
+    plain(EventBatch.from_dense(spikes_in())).sum().backward()
+
+
+@feature(
+    "torch.jit.trace",
+    "`torch.export`; `srcell.export.export` or `srcell.onnx.export` for a program that runs without torch",
+    refused="srcell::src_dense: torch.jit.trace is not supported",
+)
+def _traced() -> None:
+    torch.jit.trace(SRC(6, 5), (spikes_in(),), check_trace=False)
+
+
+@feature(
+    "torch.export with a state",
+    "pass it as a plain tuple, `tuple(state)`: `module()` of torch 2.13 confuses `h` and `hs` of an `SRCState`",
+)
+def _exported_state() -> None:
+    layer, x = SRC(6, 5), spikes_in()
+    state = layer(x)[1]
+    program = torch.export.export(layer, (x, tuple(state)))
+    spikes, after = program.module()(x, tuple(state))
+    expected, wanted = layer(x, state)
+    same([spikes, *after], [expected, *wanted])
 
 
 @feature("pruning", "`torch.nn.utils.prune`: masked weights stay 0")

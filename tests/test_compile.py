@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from srcell import (
     SRC,
+    Delay,
     EventBatch,
     IntegerSRC,
     LeakyReadout,
@@ -287,6 +288,23 @@ def test_a_program_takes_a_state_as_a_tuple() -> None:
     x, (_, later) = spikes().flip(0), layer(spikes().flip(0))
     assert not torch.equal(layer(x, later)[0], layer(x)[0])
     assert_same(exported(x, tuple(later)), layer(x, later))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SRC(6, 4),
+        lambda: SRC(6, 4, lateral=True, delay_hh=1.5),
+        lambda: IntegerSRC(6, 4),
+        lambda: Delay(6, 3),
+        lambda: Sequential(nn.Unflatten(2, (1, 3, 2)), SRCConv2d(1, 2, 2)),
+        lambda: Sequential(SRC(6, 10), LeakyReadout(5, 2)),
+    ],
+)
+def test_torch_jit_trace_is_refused_with_what_to_use(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(RuntimeError, match=r"^srcell::\w+: torch.jit.trace is not supported: use torch.export.export"):
+        torch.jit.trace(make(), (spikes(),), check_trace=False)
 
 
 class Counted(nn.Module):

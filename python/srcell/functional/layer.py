@@ -61,6 +61,7 @@ class UserArguments(NamedTuple):
 
 
 _DEFAULTS = Cell()
+MOST_ELEMENTS = 2**63 - 1  # not 2**63: torch.jit.trace compares sizes with int64 only
 FLOAT32_PI = 3.1415927410125732  # larger than pi; float32 clamped to pi has this value, and keeps it in float64
 
 
@@ -141,7 +142,7 @@ def _delays(lateral: Lateral, shape: Sequence[int], like: Tensor) -> tuple[int, 
         raise ValueError("max_delay: expected the largest delay allowed beside delay_hh, got None")
     most = as_int("max_delay", most, MOST_DELAY)
     neurons, room = flat_size("delay_hh", shape[1:]), most + width
-    if not torch.compiler.is_compiling() and shape[0] * neurons * (room + 1) >= 2**63:
+    if not torch.compiler.is_compiling() and shape[0] * neurons * (room + 1) > MOST_ELEMENTS:
         raise ValueError(
             f"max_delay: expected fewer than 2^63 elements of the past, got {shape[0]} * {room} * {neurons}"
         )
@@ -304,6 +305,6 @@ def in_work_dtype(x: Tensor) -> Tensor:
 def flat_size(name: str, sizes: Sequence[int]) -> int:
     """The product of some of a tensor's sizes; raise if it exceeds an int64, as it may for an empty tensor."""
     product = math.prod(sizes)
-    if not torch.compiler.is_compiling() and product >= 2**63:
+    if not torch.compiler.is_compiling() and product > MOST_ELEMENTS:
         raise ValueError(f"{name}: expected sizes whose product is below 2^63, got {tuple(sizes)}")
     return product
