@@ -101,6 +101,9 @@ def state_with(*shape: int) -> SRCState:
     Refusal("rs", lambda: src_layer(rs=torch.zeros(3).to_sparse())),
     Refusal("zs_dep", lambda: src_layer(zs_dep=-0.1, learnable=["zs_dep"], recurrent_grad=True)),
     *(Refusal("alpha", lambda kind=kind: make(kind, alpha=torch.zeros(3))) for kind in LAYERS),
+    *(Refusal("memory", lambda x=x: SRC.for_sequences(4, 3, memory=x)) for x in (1.9, math.inf, 2.0**54, 1e300)),
+    *(Refusal("gain", lambda x=x: SRC.for_sequences(4, 3, gain=x)) for x in (0.0, -1, math.inf, 4e36, 1e300, 10**400)),
+    Refusal("gain", lambda: SRC.for_sequences(4, 3, gain=700.0, dtype=torch.float16)),
     Refusal("input", lambda: src_layer()(torch.zeros(4))),
     Refusal("input", lambda: src_layer()(torch.zeros(STEPS, 5))),
     Refusal("input", lambda: src_layer()(torch.zeros(STEPS, BATCH, 5))),
@@ -374,6 +377,14 @@ def test_weights_start_with_the_documented_width_and_upper_layers_as_relays() ->
     for weight in (first, SRCConv2d(16, 64, 5, groups=2).weight):  # 200 inputs each
         assert weight.std().item() == pytest.approx(3 / 200**0.5, rel=5 / (2 * weight.numel()) ** 0.5)
     assert torch.equal(second > 1.5, torch.eye(100, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_largest_gain_and_memory_of_a_layer_for_sequences_give_finite_weights(dtype: torch.dtype) -> None:
+    gain = torch.finfo(dtype).max / 100
+    layer = SRC.for_sequences(1, 10_000, gain=gain, memory=2.0**53, lateral=False, dtype=dtype)
+    assert layer.weight_ih_l0.isfinite().all() and layer.weight_ih_l0.abs().max().item() > gain
+    assert layer.alpha_l0.max().item() <= 1 and layer.omega_l0.isfinite().all()
 
 
 def test_a_layer_on_meta_gives_shapes() -> None:

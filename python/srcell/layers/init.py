@@ -7,10 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._arguments import as_positive
+
 FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K), for a first layer
 VOTING_WEIGHT_SCALE = 6.0  # the same, for a voting layer behind other layers
 LATERAL_WEIGHT_SCALE = 1.0  # the same with N for K, for the recurrent weights of any layer
 RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers; see draw_relays()
+# A bound of a first layer's weights with gain 1: 3 standard deviations, times 2.3 for an alpha of 0, times torch's largest
+# normal number, which is below 9.
+LARGEST_WEIGHT = 100.0
+
+
+def as_gain(name: str, gain: float, float_max: float) -> float:
+    """Return a factor of a first layer's initial weights as a float; raise unless the weights stay finite.
+
+    Args:
+        name: the argument's name.
+        gain: the factor.
+        float_max: the largest number of the weights' dtype.
+
+    """
+    number, most = as_positive(name, gain), float_max / LARGEST_WEIGHT
+    if number > most:
+        raise ValueError(f"{name}: expected at most {most:.3g}, so that the weights are finite, got {gain!r}")
+    return number
 
 
 @torch.no_grad()

@@ -12,14 +12,17 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self, Unpack  # torch needs it too
 
-from .._arguments import as_float, as_positive, check_bool, require_dense
+from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..functional.layer import State, UserArguments, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
+from .init import as_gain
 from .options import RecurrentOptions, split_lateral, spread, spread_frequencies, takes_options
+
+MOST_MEMORY = 2.0**53  # steps; of a longer time constant the alpha is 1 in float64
 
 
 class _Linear(Neurons):
@@ -184,16 +187,16 @@ class SRC(_Linear):
             input_size: inputs, K.
             hidden_size: neurons per layer, N.
             num_layers: number of layers.
-            memory: the longest time constant in steps, at least 2. About the number of steps over which an input
+            memory: the longest time constant in steps, in [2, 2^53]. About the number of steps over which an input
                 matters; a few times less than the length of a long sequence is enough.
-            gain: factor of the initial input weights of the first layer, above 0. 1 suits real numbers; inputs of zeros
-                and ones may be learnt more reliably with 2, as binary adding is.
+            gain: factor of the initial input weights of the first layer, above 0 and at most a hundredth of the largest
+                number of their dtype. 1 suits real numbers; inputs of zeros and ones may be learnt more reliably with
+                2, as binary adding is.
             **options: those of ``SRC``, which replace the ones above: ``lateral``, ``alpha``, ``zs_hyp``, ``omega``,
                 ``initial_state`` and any other.
 
         Raises:
-            TypeError, ValueError: as ``SRC`` does; ``memory`` is not a number, or not at least 2; ``gain`` is
-                not a number, or not above 0.
+            TypeError, ValueError: as ``SRC`` does; ``memory`` or ``gain`` is not a number, or outside its range.
 
         Example:
             >>> import srcell
@@ -203,9 +206,8 @@ class SRC(_Linear):
 
         """
         memory = as_float("memory", memory)
-        if not 2 <= memory < float("inf"):
-            raise ValueError(f"memory: expected a finite number of at least 2 steps, got {memory}")
-        gain = as_positive("gain", gain)
+        if not 2 <= memory <= MOST_MEMORY:
+            raise ValueError(f"memory: expected a number of steps in [2, 2^53], got {memory}")
         found: dict[str, Any] = {
             "lateral": True,
             "alpha": spread(0.5, 1 - 1 / memory),
@@ -214,7 +216,7 @@ class SRC(_Linear):
             "initial_state": "rest",
         }
         layer = cls(input_size, hidden_size, num_layers, **(found | options))
-        layer._gain = gain
+        layer._gain = as_gain("gain", gain, layer._float_max)
         layer.reset_parameters()
         return layer
 
