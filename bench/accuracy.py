@@ -8,7 +8,8 @@ unfinished ones resumed. The weights of the first seed of mnist-100 and psmnist 
 bench/results, as run folders for ``srcell eval``. Hyperparameters were chosen on validation samples from the training
 set; the runs here train on the whole training set and evaluate on the test set once, after the last epoch, unless the
 row's test_looks says otherwise. The rows depth-lif need SpikingJelly. Two rows may be run in parallel, each with
-OMP_NUM_THREADS=1.
+OMP_NUM_THREADS=1. A row records, as "trained", the date, commit, processor and versions of its first seed's training;
+rows from before that was recorded lack it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from report import README, RESULTS, markdown_table, replace_section
 from safetensors.torch import load_file
 
 import srcell
+from srcell.benchmark import record
 from srcell.cli import build_parser
 from srcell.cli.parser import given_settings
 from srcell.training import build_model
@@ -477,6 +479,7 @@ def run(name: str, row: Row, data: str, runs: Path) -> dict[str, Any]:
         "synops_per_inference": mean("synops_per_inference"),
         "configurations_tried": row.configurations_tried,
         "test_looks": row.test_looks,
+        "trained": results[0]["trained"],
     }
 
 
@@ -490,12 +493,17 @@ def keep(run: Path, kept: Path) -> None:
     (kept / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
-    """Run a command for one seed, or what is left of it, and return the content of its result.json."""
+def train(command: str, data: str, seed: int, out: Path) -> dict[str, Any]:
+    """Run a command for one seed, or what is left of it.
+
+    Returns the content of its result.json, with the number of parameters, and as "trained" where and when it was run:
+    None if that was before this was noted in the run's folder.
+    """
     program, *arguments = shlex.split(f"{command} --seed {seed}")
     module = ["-m", "srcell"] if program == "srcell" else [str(RESULTS.parent / "rows" / program)]
     given = [*arguments, "--data", data, "--out", str(out)]
     note = out / "command.txt"  # for scripts whose runs have no config.json
+    trained = out / "trained.json"
     if (out / "config.json").exists():
         if RunFolder.open(out).config != config_of(arguments):
             raise SystemExit(f"{out}: expected a run of the settings of {command}, got one of others")
@@ -506,7 +514,9 @@ def train(command: str, data: str, seed: int, out: Path) -> dict[str, float]:
         subprocess.run([sys.executable, *module, *given], check=True)
         if program != "srcell":
             note.write_text(command)
-    result: dict[str, float] = json.loads((out / "result.json").read_text())
+        trained.write_text(json.dumps({k: v for k, v in record([], Path(__file__)).items() if k != "results"}))
+    result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    result["trained"] = json.loads(trained.read_text()) if trained.exists() else None
     if "parameters" not in result:
         result["parameters"] = count_parameters(out)
     return result
@@ -660,25 +670,31 @@ SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "psmnist", "i
 README_WORDS = """
 784-100: 784 inputs and 100 neurons, ten for each class; lateral: recurrent weights. With 10,000 digits and five \
 epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif}
-([more differs](docs/training.md#depth-beside-leaky-integrate-and-fire-neurons)). After three epochs, without \
-resonance and delays, the SRC reads rows with {rows}, a GRU with {gru}. [All rows](bench/results/accuracy.json)."""
+(three seeds; [more differs](docs/training.md#depth-beside-leaky-integrate-and-fire-neurons)). After three epochs, \
+without resonance and delays, the SRC reads rows with {rows}, a GRU of as many parameters with {gru}. \
+[All rows](bench/results/accuracy.json), [how they were measured](docs/accuracy.md)."""
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The lines of the README's section: a table with fewer rows and columns, and what it does not show."""
-    yield "| data | network | test accuracy | events per inference (active inputs and neurons, all steps) | training |"
+    yield (
+        "| data | network | test accuracy, mean of seeds | events per inference (active inputs and neurons, all steps) "
+        "| training |"
+    )
     yield "|---|---|---|---|---|"
     for row in rows:
         if row["id"] in SHOWN:
             cost = f"{row['epochs']} epochs, {row['seconds'] / 60:.0f} min"
             events = thousands(row["events_per_inference"])
-            yield f"| {row['data']} | {row['network']} | {row['test_accuracy']:.1%} | {events} | {cost} |"
+            seeds, looks = len(row["seeds"]), row["test_looks"]
+            how = f"{seeds} seed{'s' if seeds > 1 else ''}" + (f", test set used {looks} times" if looks > 1 else "")
+            yield f"| {row['data']} | {row['network']} | {row['test_accuracy']:.1%} ({how}) | {events} | {cost} |"
     found = {row["id"]: f"{100 * row['test_accuracy']:.1f}" for row in rows}
     by_depth = {
         neuron: "{}, {}, {} and {} %".format(*(found.get(f"depth-{neuron}-{depth}", "-") for depth in (1, 3, 5, 10)))
         for neuron in ("src", "lif")
     }
-    others = {"gru": "rows-gru", "rows": "rows-src-lateral"}
+    others = {"gru": "rows-gru-142", "rows": "rows-src-lateral"}
     yield README_WORDS.format(**by_depth, **{word: f"{found.get(row, '-')} %" for word, row in others.items()})
 
 

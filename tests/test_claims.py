@@ -1,0 +1,117 @@
+"""Numbers in the prose of README.md and docs/accuracy.md are those of bench/results, and rows say what trained them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import srcell
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+def accuracies() -> dict[str, float]:
+    """The mean test accuracy of each row, in percent, as a page shows it: with one decimal."""
+    return {
+        row["id"]: round(100 * row["test_accuracy"], 1) for row in json.loads((RESULTS / "accuracy.json").read_text())
+    }
+
+
+def seeds_of(name: str) -> list[str]:
+    (row,) = [row for row in json.loads((RESULTS / "accuracy.json").read_text()) if row["id"] == name]
+    return [f"{100 * accuracy:.2f}" for accuracy in row["test_accuracies"]]
+
+
+def words(page: str) -> str:
+    """The text of a page, each run of white space as one space."""
+    return " ".join((ROOT / page).read_text().split())
+
+
+def readme_claims() -> list[str]:
+    found = accuracies()
+    better = [found[f"depth-lif-{depth}"] - found[f"depth-src-{depth}"] for depth in (1, 3, 5)]
+    return [
+        f"LIF neurons are {min(better):.1f} to {max(better):.1f} points better",
+        f"784 steps, at {found['psmnist']} %",
+    ]
+
+
+def step_row(name: str, found: dict[str, float], state_digits: int) -> str:
+    """The row of a layer in the table of steps."""
+    file, state = (found[f"{what}_bytes"] / 1000 for what in ("file", "state"))
+    cells = [name, f"{found['microseconds']:.1f} us", f"{file:.0f} kB", f"{state:.{state_digits}f} kB"]
+    return f"| {' | '.join(cells)} | {found['synops']:,.0f} |"
+
+
+def accuracy_claims() -> list[str]:
+    found = accuracies()
+    beyond = json.loads((RESULTS / "beyond.json").read_text())
+    lif = sorted(run["50"] for run in beyond["recall"]["lif"]["runs"].values())
+    cost = {who: found["mean"]["0.0"] - found["mean"]["0.2"] for who, found in beyond["noise"].items()}
+    little = [found["mean"]["0.0"] - found["mean"]["0.1"] for found in beyond["noise"].values()]
+    step = json.loads((RESULTS / "pixel-by-pixel.json").read_text())
+    return [
+        f"epochs without augmentation: {' and '.join(seeds_of('psmnist'))} %",
+        f"| **SRC (ours, mean of two seeds)** | | **{found['psmnist']} %** |",
+        f"mnist-100 and of psmnist, give the accuracies of that seed with 0.2.0, too: "
+        f"{seeds_of('mnist-100')[0]} and {seeds_of('psmnist')[0]} %",
+        f"the SRC reaches {found['resonance-psmnist-without']} %, with frequencies alone "
+        f"[{found['resonance-psmnist']} %]",
+        f"the same layer reaches {found['seqmnist']} % in twenty epochs",
+        f"it reaches {found['rows-src-lateral']} % with them, {found['rows-src']} % without, and "
+        f"{found['rows-src-1936']} % without them but with as many parameters",
+        f"the SRC reads {found['seqmnist-rows']} % of the same rows after 15 epochs",
+        f"LIF layer reaches {found['rows-lif']} %",
+        f"LIF neurons reach {found['recall-50-lif']:.0f} % and the GRU stays at chance ({found['recall-50-gru']} %)",
+        f"epochs LIF neurons reach {lif[0]:.0f} to {lif[-1]:.0f} %",
+        f"seeds answer about {lif[0]:.0f}, {lif[1]:.0f} and {lif[2]:.0f} % of the trials",
+        f"10 % noise costs {min(little):.1f} to {max(little):.1f} points; 20 % costs the SRC {cost['src']:.1f} points, "
+        f"the LIF layer {cost['lif']:.1f} and the GRU {cost['gru']:.1f}",
+        step_row("SRC", step["srcell"], state_digits=0),
+        step_row("GRU", step["gru"], state_digits=1),
+    ]
+
+
+@pytest.mark.parametrize(("page", "claims"), [("README.md", readme_claims), ("docs/accuracy.md", accuracy_claims)])
+def test_the_prose_states_the_recorded_accuracies(page: str, claims: Any) -> None:
+    text = words(page)
+    assert [claim for claim in claims() if claim not in text] == []
+
+
+def test_the_readme_names_the_best_published_result_beside_ours() -> None:
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs/accuracy.md").read_text().splitlines()]
+    recurrent = {
+        row[0]: float(row[2].strip(" |%")) for row in rows if len(row) == 3 and row[0].isupper() and "%" in row[2]
+    }
+    assert len(recurrent) >= 5
+    best, second, *_, worst = sorted(recurrent, key=recurrent.__getitem__, reverse=True)
+    assert worst == "CLIF"
+    text = words("README.md")
+    assert (
+        f"{recurrent[best]:.1f} ({best}, the best of a benchmark), {recurrent[second]:.1f} ({second}, the next)" in text
+    )
+
+
+def test_a_row_records_what_trained_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    accuracy = importlib.import_module("accuracy")
+    script = tmp_path / "row.py"
+    script.write_text(
+        "import json, pathlib, sys\n"
+        "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
+        "out.mkdir()\n"
+        "(out / 'result.json').write_text(json.dumps({'parameters': 1}))\n"
+    )
+    out = tmp_path / "run"
+    first = accuracy.train(str(script), "data", 0, out)["trained"]
+    assert first["environment"]["srcell"] == srcell.__version__
+    assert first["processor"] and first["date"] and "results" not in first
+    (out / "trained.json").write_text('{"processor": "another"}')  # the run may have been moved to this machine
+    assert accuracy.train(str(script), "data", 0, out)["trained"] == {"processor": "another"}
+    (out / "trained.json").unlink()
+    assert accuracy.train(str(script), "data", 0, out)["trained"] is None
