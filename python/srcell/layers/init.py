@@ -13,8 +13,8 @@ FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K), for a first layer
 VOTING_WEIGHT_SCALE = 6.0  # the same, for a voting layer behind other layers
 LATERAL_WEIGHT_SCALE = 1.0  # the same with N for K, for the recurrent weights of any layer
 RELAY_WEIGHT, RELAY_NOISE = 3.0, 0.5  # between hidden layers; see draw_relays()
-# A bound of a first layer's weights with gain 1: 3 standard deviations, times 2.3 for an alpha of 0, times torch's largest
-# normal number, which is below 9.
+# A bound of a first layer's weights with gain 1: 3 standard deviations, times 2.3 for an alpha of 0, times the largest
+# normal number of torch, below 9.
 LARGEST_WEIGHT = 100.0
 
 
