@@ -99,7 +99,7 @@ def _compile() -> None:
     "any number of steps and samples (`dynamic_shapes`; not with torch 2.4), strict or not; operators stay whole",
 )
 def _export() -> None:
-    net = nn.Sequential(SpikesOnly(SRC(6, 20)), LeakyReadout(10, neurons_per_class=2))
+    net = Sequential(SRC(6, 20), LeakyReadout(10, neurons_per_class=2))
     steps, batch = torch.export.Dim("steps", min=2), torch.export.Dim("batch", min=2)
     for strict in (False, True):
         program = torch.export.export(net, (spikes_in(),), dynamic_shapes=({0: steps, 1: batch},), strict=strict)

@@ -264,9 +264,9 @@ def test_the_lengths_of_a_sequential_stay_in_one_graph() -> None:
     network, shorter = network_for_lengths(), torch.tensor([12, 0])
     calls: list[tuple[Any, ...]] = [(spikes(), torch.tensor([30, 17])), (spikes(), shorter)]
     assert not torch.equal(network(*calls[0]), network(*calls[1]))
-    assert_compiled_agrees(network, calls, fullgraph=NEW_TORCH, backend="aot_eager")
+    assert_compiled_agrees(network, calls, fullgraph=True, backend="aot_eager")
     batches = [(EventBatch.from_dense(x, lengths),) for x, lengths in calls]
-    assert_compiled_agrees(network, batches, fullgraph=NEW_TORCH, backend="aot_eager")
+    assert_compiled_agrees(network, batches, fullgraph=True, backend="aot_eager")
 
 
 def test_the_lengths_of_a_sequential_go_through_export() -> None:

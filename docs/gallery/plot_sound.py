@@ -42,13 +42,11 @@ encoding = data.SoundEncoding(threshold=0.12, frame=0.005)
 events = encoding(sounds.waves, lengths=sounds.lengths)
 layer = srcell.SRC.for_sequences(encoding.inputs, 64)
 readout = srcell.LinearReadout(64, len(KINDS))
-network = nn.Sequential(srcell.SpikesOnly(layer), readout)
+network = srcell.Sequential(layer, readout)  # passes the lengths of the words to the readout
 optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
 for _ in range(6):
     for batch in torch.randperm(120).split(20):
-        inputs = events[batch]
-        logits = readout(layer(inputs)[0], inputs.lengths)
-        loss = nn.functional.cross_entropy(logits, labels[batch])
+        loss = nn.functional.cross_entropy(network(events[batch]), labels[batch])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
