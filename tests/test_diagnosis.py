@@ -77,6 +77,30 @@ class Detached(nn.Module):
         return logits
 
 
+class Read(nn.Module):
+    """A layer and a linear readout, to which no lengths are passed on."""
+
+    def __init__(self, weights: float = 1.0, window: int = 10, **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.readout = SRC(INPUTS, 32, **options), srcell.LinearReadout(32, CLASSES, window=window)
+        with torch.no_grad():
+            self.readout.linear.weight.mul_(weights)
+
+    def forward(self, input: Tensor | EventBatch) -> Tensor:
+        logits: Tensor = self.readout(self.first(input)[0])
+        return logits
+
+
+def spikes_at_first() -> Tensor:
+    """Spikes in the first 40 of 100 steps."""
+    return torch.cat([spikes_in(steps=40), torch.zeros(60, SAMPLES, INPUTS)])
+
+
+def short_samples() -> EventBatch:
+    return EventBatch.from_dense(spikes_at_first(), torch.full((SAMPLES,), 40))
+
+
 def numbers(layer: LayerDiagnosis) -> list[float]:
     """The measurements; -1 for those that are None."""
     return [-1.0 if x is None else float(x) for x in layer[1:]]
@@ -102,7 +126,7 @@ class Broken(NamedTuple):
     finding: str
     remedy: str
     model: Callable[[], nn.Module] = classifier
-    input: Callable[[], Tensor] = spikes_in
+    input: Callable[[], Tensor | EventBatch] = spikes_in
     loss: Callable[[Any, Any], Tensor] | None = None
 
 
@@ -157,6 +181,31 @@ BROKEN = {
         input=lambda: 0.1 + 1e-6 * spikes_in(),
     ),
     "no gradient": Broken("first: no gradient reaches the input weights", r"detach\(\)", Detached),
+    "no spike in the window": Broken(
+        r"first: the gradient of the input weights is 0: the loss depends on none of the layer's spikes \(the last is "
+        r"in step [45]\d of 100\)",
+        "longer window",
+        lambda: Read(surrogate="relu"),
+        spikes_at_first,
+    ),
+    "no spike in the window of any layer": Broken(
+        r"first\.l1: the gradient of the input weights is 0: the loss depends on none of the layer's spikes",
+        "longer window",
+        lambda: Read(surrogate="relu", num_layers=2, batch_first=True, window=1),
+        short_samples,
+    ),
+    "samples that end before the window": Broken(
+        r"first: the gradient of the input weights is 0: the loss depends on none of the layer's spikes \(the last is "
+        r"in step 40 of 100\)",
+        "pass their lengths on",
+        Read,
+        short_samples,
+    ),
+    "a readout without weights": Broken(
+        "first: the gradient of the input weights is 0: the loss does not depend on the spikes",
+        "check the weights behind the layer",
+        lambda: Read(weights=0.0),
+    ),
     "NaN in weights": Broken(
         r"layers\.0: NaN or infinity in weight_ih_l0", "learning rate", lambda: changed(weights=torch.nan)
     ),
@@ -312,6 +361,20 @@ def test_a_cell_is_measured_over_its_steps() -> None:
     assert found.through_time == pytest.approx(expected.through_time, rel=1e-3)
 
 
+def test_a_gradient_of_0_and_none_have_different_findings() -> None:
+    class Both(Detached):
+        def forward(self, input: Tensor) -> Tensor:
+            hidden = self.first(input)[0]
+            logits: Tensor = self.readout(self.second(hidden.detach() + 0 * hidden)[0])
+            return logits
+
+    (missing,) = srcell.diagnose(Detached(), spikes_in(), TARGETS).findings
+    (zero,) = srcell.diagnose(Both(), spikes_in(), TARGETS).findings
+    assert missing.startswith("first: no gradient reaches the input weights: look for detach()")
+    assert zero.startswith("first: the gradient of the input weights is 0: the loss does not depend on the spikes")
+    assert "detach" not in zero
+
+
 def test_a_diagnosis_changes_nothing() -> None:
     torch.manual_seed(0)
     integers = IntegerClassifier(INPUTS, [32], CLASSES)
@@ -343,6 +406,7 @@ def test_a_diagnosis_changes_nothing() -> None:
         assert all(bool((parameter.grad == 1).all()) for parameter in model.parameters())
         assert not x.requires_grad and torch.is_grad_enabled()
         assert all(getattr(module, "recorder", None) is None for module in model.modules())
+        assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_a_graph_from_before_a_diagnosis_can_still_be_followed() -> None:
@@ -391,6 +455,16 @@ MODEL, X = nn.Linear(2, 3), spikes_in()
         lambda: srcell.diagnose(classifier(), X.transpose(0, 1), TARGETS),
     ),
     Refusal("targets", lambda: srcell.diagnose(classifier(), X, TARGETS + 1)),
+    *(
+        Refusal("input", lambda loss=loss: srcell.diagnose(classifier(), X[:, :0], None, loss))
+        for loss in (None, nan_loss)
+    ),
+    Refusal("input", lambda: srcell.diagnose(classifier(), X[:, :0], TARGETS[:0])),
+    Refusal("input", lambda: srcell.diagnose(classifier(), X[:0], TARGETS)),
+    Refusal("input", lambda: srcell.diagnose(classifier(), EventBatch.from_dense(X)[[]], TARGETS[:0])),
+    Refusal("input", lambda: srcell.diagnose(SRC(INPUTS, 4), EventBatch.from_dense(X * 0, 0 * TARGETS))),
+    Refusal("lengths", lambda: srcell.diagnose(SRC(INPUTS, 4), X, lengths=[0] * SAMPLES)),
+    Refusal("model", lambda: srcell.diagnose(SRC(INPUTS, 0), X)),
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()

@@ -135,7 +135,8 @@ def diagnose(
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: the model calls no SRC layer, or its output does not fit the targets or the loss.
+        ValueError: the model calls no SRC layer, or one without samples, steps or neurons, so that there is nothing to
+            measure; or its output does not fit the targets or the loss.
 
     Example:
         >>> import torch, srcell
@@ -156,19 +157,20 @@ def diagnose(
     if loss is not None and not callable(loss):
         raise TypeError(f"loss: expected a function of output and targets, got {describe(loss)}")
     learns = targets is not None or loss is not None
-    with record(model) as recording, _unchanged(model), torch.set_grad_enabled(learns):
+    with record(model) as recording, _outputs(model) as outputs, _unchanged(model), torch.set_grad_enabled(learns):
         given = _watched(input, model) if learns else input
         output = model(given) if lengths is None else model(given, lengths=lengths)
         if not recording:
             raise ValueError("model: expected a model that calls its SRC layers, got one that calls none of them")
         ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
         modules = _modules(model)
-        layers = [_Layer(name, *modules[name], calls, ends) for name, calls in recording.items()]
+        layers = [_Layer(name, *modules[name], calls, outputs, ends) for name, calls in recording.items()]
+        _check_elements(layers, "input" if lengths is None else "lengths")
         gradients = _gradients(_loss_of(output, targets, loss), layers) if learns else None
         with torch.no_grad():
             broken = next(filter(None, (layer.not_finite(gradients) for layer in layers)), None)
             measured = [layer.measure(gradients, drive=broken is None) for layer in layers]
-            return Diagnosis(measured, _findings(layers, measured) if broken is None else [broken])
+            return Diagnosis(measured, _findings(layers, measured, gradients) if broken is None else [broken])
 
 
 Gradients = dict[int, Tensor | None]  # by the id of the tensor; None if the loss does not depend on it
@@ -177,8 +179,18 @@ Gradients = dict[int, Tensor | None]  # by the id of the tensor; None if the los
 class _Layer:
     """A layer and its recorded calls."""
 
-    def __init__(self, name: str, module: Neurons | IntegerSRC, number: int, recorded: Recorded, ends: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: Neurons | IntegerSRC,
+        number: int,
+        recorded: Recorded,
+        outputs: dict[nn.Module, list[Tensor]],
+        ends: Any,
+    ) -> None:
         self.name, self.module, self.calls = name, module, recorded.calls
+        below = isinstance(module, SRC) and number + 1 < module.num_layers
+        self.outputs = [] if below else outputs.get(module, [])  # in the graph of autograd, unlike the recorded spikes
         suffix = f"_l{number}" if isinstance(module, SRC | IntegerSRC) else ""
         own = dict(module.named_parameters(recurse=False))
         self.parameters = {name: parameter for name, parameter in own.items() if name.endswith(suffix)}
@@ -211,7 +223,7 @@ class _Layer:
 
     def watched(self) -> list[Tensor]:
         """The tensors whose gradients are measured."""
-        found = [self.weight, self.weight_hh, *(_values(call.input) for call in self.calls)]
+        found = [self.weight, self.weight_hh, *(_values(call.input) for call in self.calls), *self.outputs]
         return [x for x in found if x is not None and x.requires_grad]
 
     def measure(self, gradients: Gradients | None, *, drive: bool) -> LayerDiagnosis:
@@ -222,9 +234,9 @@ class _Layer:
         return LayerDiagnosis(
             self.name,
             self.neurons,
-            rate=int(active.sum()) / max(steps * self.neurons, 1),
+            rate=int(active.sum()) / (steps * self.neurons),
             silent=_share(counts == 0),
-            always_active=_share(counts >= max(ALWAYS_ACTIVE_AT * steps, 1)),
+            always_active=_share(counts >= ALWAYS_ACTIVE_AT * steps),
             i_over_rho=i_over_rho,
             saturated=saturated,
             dead_inputs=_share(~torch.stack([_seen(x, mask) for x, mask in self.inputs()]).any(0)),
@@ -246,7 +258,7 @@ class _Layer:
             ratio = (i / rho).flatten(1)[valid].double()
             squares += ratio.square().sum()
             beyond += (ratio.abs() > SATURATED_AT).sum()
-        elements = max(int(self.valid.sum()) * self.neurons, 1)
+        elements = int(self.valid.sum()) * self.neurons
         return math.sqrt(float(squares) / elements), float(beyond) / elements
 
     def _through_time(self, gradients: Gradients) -> float | None:
@@ -284,6 +296,28 @@ class _Layer:
             return f"{sign} the gradient of the weights: check that the loss is finite, and use the default surrogates"
         return None
 
+    def lost_gradient(self, gradients: Gradients) -> str:
+        """Why the input weights get no gradient, or one of 0."""
+        if gradients.get(id(self.weight)) is None:
+            return (
+                "no gradient reaches the input weights: look for detach() and no_grad() between the layer and the loss"
+            )
+        sign = "the gradient of the input weights is 0"
+        found = [(x, gradients.get(id(x))) for x in self.outputs]
+        taken = [(x > 0, gradient != 0) for x, gradient in found if gradient is not None]
+        if not self.outputs:
+            return sign
+        if not any(used.any() for _, used in taken):
+            return f"{sign}: the loss does not depend on the spikes: check the weights behind the layer, and the loss"
+        if not any((used & fires).any() for fires, used in taken):
+            steps = (self.spikes > 0).any(2).any(1).nonzero()
+            last = f"the last is in step {int(steps[-1]) + 1} of {len(self.spikes)}" if len(steps) else "there are none"
+            return (
+                f"{sign}: the loss depends on none of the layer's spikes ({last}): use a longer window of the readout, "
+                "or none; if samples are shorter than the batch, pass their lengths on to the readout"
+            )
+        return sign
+
     def same_input(self) -> bool:
         """Whether all samples have the same input."""
         return all(
@@ -303,7 +337,7 @@ class _Layer:
         return torch.equal(x, x[:, :1].expand_as(x))
 
 
-def _findings(layers: list[_Layer], measured: list[LayerDiagnosis]) -> list[str]:
+def _findings(layers: list[_Layer], measured: list[LayerDiagnosis], gradients: Gradients | None) -> list[str]:
     """A line for each sign of trouble: of the input, of the first layer that has one, and of gradients."""
     lines = [*_input_signs(layers[0], measured[0])]
     same = bool(lines)  # then spikes may be the same too
@@ -312,12 +346,9 @@ def _findings(layers: list[_Layer], measured: list[LayerDiagnosis]) -> list[str]
         lines += [f"{layer.name}: {sign}" for sign in signs]
         if signs:  # those of later layers may follow from them
             break
-    without = [found.name for found in measured if found.weight_gradient == 0]
-    if without and not lines:
-        lines.append(
-            f"{without[-1]}: no gradient reaches the input weights: look for detach() and no_grad() between the layer "
-            "and the loss"
-        )
+    without = [layer for layer, found in zip(layers, measured, strict=True) if found.weight_gradient == 0]
+    if without and not lines and gradients is not None:
+        lines.append(f"{without[-1].name}: {without[-1].lost_gradient(gradients)}")
     return [*lines, *_time_signs(layers, measured)]
 
 
@@ -360,13 +391,12 @@ def _signs(layer: _Layer, found: LayerDiagnosis, *, compare: bool) -> Iterator[s
 
 
 def _remedy_of_silence(layer: _Layer, drive: float | None) -> str:
-    if drive is None:
+    if not drive:
         return ": use larger weights, or a larger gain of the encoder"
     if drive < USUAL_DRIVE / 2:
-        times = f" by about {_factor(drive)}" if drive else ""
         return (
-            f", i is only {drive:.2g} rho (root mean square): multiply the input weights, or the encoder's gain,"
-            f"{times}; an alpha nearer to 1 sums over more steps"
+            f", i is only {drive:.2g} rho (root mean square): multiply the input weights, or the encoder's gain, "
+            f"by about {_factor(drive)}; an alpha nearer to 1 sums over more steps"
         )
     if layer.bias < LOW_BIAS:
         return f", although i is {drive:.2g} rho: the biases are {layer.bias:.2g} on average: raise them to about -6"
@@ -408,6 +438,34 @@ def _time_signs(layers: list[_Layer], measured: list[LayerDiagnosis]) -> Iterato
 def _most(share: float, bound: float, layer: _Layer) -> bool:
     """Whether a share is beyond its bound; in a small batch, whether it is all."""
     return share == 1 or (share > bound and layer.samples >= ENOUGH_SAMPLES)
+
+
+def _check_elements(layers: list[_Layer], name: str) -> None:
+    """Raise unless each layer ran on at least one step of a sample; ``name``: the argument that has the lengths."""
+    for layer in layers:
+        if not layer.spikes.numel():
+            raise ValueError(
+                f"{'input' if layer.neurons else 'model'}: expected samples, steps and neurons to measure, got "
+                f"(T, B, N) = {tuple(layer.spikes.shape)} in {layer.name}"
+            )
+        if not layer.valid.any():
+            raise ValueError(f"{name}: expected a sample with at least one step, got lengths of 0 in {layer.name}")
+
+
+@contextmanager
+def _outputs(model: nn.Module) -> Iterator[dict[nn.Module, list[Tensor]]]:
+    """Keep the spikes that each module of SRC layers returns in the block, in the graph of autograd."""
+    found: dict[nn.Module, list[Tensor]] = {}
+
+    def keep(module: nn.Module, _: Any, output: tuple[Tensor, Any]) -> None:
+        found.setdefault(module, []).append(output[0])
+
+    hooks = [module.register_forward_hook(keep) for module in recorded_modules(model).values()]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
