@@ -42,7 +42,7 @@ encoding = data.SoundEncoding(threshold=0.12, frame=0.005)
 events = encoding(sounds.waves, lengths=sounds.lengths)
 layer = srcell.SRC.for_sequences(encoding.inputs, 64)
 readout = srcell.LinearReadout(64, len(KINDS))
-network = srcell.Sequential(layer, readout)  # passes the lengths of the words to the readout
+network = srcell.Sequential(layer, readout)  # passes on the lengths of the words
 optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
 for _ in range(6):
     for batch in torch.randperm(120).split(20):

@@ -178,7 +178,7 @@ class Operator:
                     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
                         return _Call.apply(self, kernel, call, tensors, *flat)  # type: ignore[no-untyped-call]
                     return kernel(call)
-            if torch.jit.is_tracing():
+            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
                 raise RuntimeError(
                     f"srcell::{self.name}: torch.jit.trace is not supported: use torch.export.export, or "
                     "srcell.export.export or srcell.onnx.export for a program that runs without torch"
