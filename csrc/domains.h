@@ -2,6 +2,7 @@
 // faults found here into their error messages.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <iterator>
 
@@ -86,6 +87,16 @@ IntegerFault fill_integer_cell(const Integer* values, IntegerCell& cell) {
         cell.*constant.member = static_cast<int32_t>(values[k]);
     }
     return integer_cell_fault(cell);
+}
+
+// The bounds of i, h and hs. A state outside them would overflow 16 bits.
+struct IntegerBounds {
+    const char* name;
+    int32_t least, most;
+};
+
+inline std::array<IntegerBounds, 3> integer_bounds(const IntegerCell& cell) {
+    return {{{"i", -cell.i_max, cell.i_max}, {"h", cell.h_min, cell.h_max}, {"hs", cell.hs_min, cell.hs_max}}};
 }
 
 }  // namespace srcell

@@ -103,6 +103,45 @@ def test_forks_and_parent_get_the_same_bits_with_both_thread_runtimes():
     assert found["std"] == "std" and len(bits) == 1
 
 
+def test_a_child_does_not_wait_for_a_thread_that_its_parent_has():
+    """A stream or a hearing that a thread of the parent was using is refused; others, and new ones, work."""
+    program = """
+        import os, signal, tempfile, threading, time
+        import numpy as np
+        import srcell
+        from srcell.data import SoundEncoding
+        from srcell.export import export
+
+        layer = srcell.SRC(12, 5)
+        layer.encoder = SoundEncoding(bands=12)
+        with tempfile.TemporaryDirectory() as folder:
+            export(layer, folder + "/net.srcell")
+            net = srcell.runtime.load(folder + "/net.srcell")
+        stream, idle, hearing = net.stream(), net.stream(), layer.encoder.hearing()
+        sound = np.zeros(100_000_000, np.float32)  # minutes of work, in chunks that a test can end
+        calls = [stream.hear, hearing.take]
+        for call in calls:
+            threading.Thread(target=call, args=(sound,), daemon=True).start()
+        time.sleep(1)  # both are inside
+        child = os.fork()
+        if not child:
+            signal.alarm(60)  # ends the child if it waits
+            found = []
+            for call in (lambda: stream.hear(sound[:10]), stream.logits, stream.save, lambda: hearing.take(sound[:10])):
+                try:
+                    call()
+                except RuntimeError as error:
+                    found.append("forked" in str(error))
+            idle.hear(sound[:1000])
+            net.stream().step(np.ones(12))
+            os._exit(found == [True] * 4)
+        status = os.waitpid(child, 0)[1]
+        print(os.waitstatus_to_exitcode(status), flush=True)
+        os._exit(0)
+    """
+    assert in_process(textwrap.dedent(program), PYTHONPATH=os.pathsep.join(sys.path)).split() == ["1"]
+
+
 def run(program, during=None):
     """Run a program, and call ``during`` once it prints "ready"; return its status and the rest of its output."""
     process = subprocess.Popen(

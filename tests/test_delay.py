@@ -329,6 +329,10 @@ def lost_delay() -> Delay:
         r"delay: expected values in .*, got -1 to 2", lambda: delay(EVENTS, torch.tensor([0.0, -1, 2]), max_delay=2)
     ),
     Message(r"delay: expected shape \(3,\) or \(3, M\), got \(2,\)", lambda: delay(X, torch.ones(2), max_delay=2)),
+    Message(  # at once: nothing is made of an expanded tensor
+        r"delay: expected at most 2\^31 delayed inputs, got K \* M = 3458764513820540928",
+        lambda: delay(X, torch.ones(()).expand(3, 2**60), max_delay=2),
+    ),
     Message("delay: expected a floating-point dtype", lambda: delay(X, torch.ones(3).long(), max_delay=2), TypeError),
     Message("delay: expected a float or a tensor, got str", lambda: delay(X, "2", max_delay=2), TypeError),  # type: ignore[arg-type]
     Message(r"max_delay: expected an int in \[0, 65535\], got 65536", lambda: delay(X, 1.0, max_delay=65536)),

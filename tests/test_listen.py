@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,8 +14,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import nn
 
 from srcell import SRC, LinearReadout, SpikesOnly, runtime
@@ -52,12 +55,12 @@ def in_a_folder_with_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     export_network("net.srcell", ENCODING)
 
 
-def export_network(path: str, encoder: object, *, inputs: int = 2, readout: bool = True, bias: float = 0.0) -> None:
+def export_network(path: str, encoder: object, *, inputs: int = 2, readout: bool = True) -> None:
     layer, votes = SRC(inputs, 2), LinearReadout(2, 2)
     with torch.no_grad():
         layer.weight_ih_l0.copy_(torch.eye(2, inputs))
         votes.linear.weight.copy_(torch.eye(2))
-        votes.linear.bias.fill_(bias)
+        votes.linear.bias.zero_()
     network = nn.Sequential(SpikesOnly(layer), *([votes] if readout else []))
     if encoder is not None:
         network.encoder = encoder  # type: ignore[assignment]
@@ -234,6 +237,8 @@ class FakeMicrophones:
         device, names = settings["device"], [name for name in self.NAMES if name != "Loudspeaker"]
         if isinstance(device, str) and sum(device.lower() in name.lower() for name in names) != 1:
             raise ValueError(f"No input device matching {device!r}\nand a second line")
+        if isinstance(device, int) and device >= 2**31:
+            raise OverflowError(f"integer {device} does not fit 'int'")  # as cffi does
         if not names or (isinstance(device, int) and device not in (0, 2)):
             raise PortAudioError(f"Error querying device {device}")
         if settings["samplerate"] != RATE:
@@ -319,6 +324,43 @@ def test_a_terminal_gets_a_live_line_and_keeps_the_last_answers(
     assert printed.err.startswith("sound    1.70 s, ")
 
 
+HOSTILE, SHOWN = "\x1b]0;title\x07\x1b[31m\u202e[red]", r"\x1b]0;title\x07\x1b[31m\u202e[red]"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_labels_are_printed_as_escapes_and_are_no_markup(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    plugged_in(FakeMicrophones(np.concatenate(SPOKEN)), monkeypatch)
+    assert main(["listen", "net.srcell", "--labels", f"{HOSTILE}low", f"{HOSTILE}high"]) == 0
+    out = capsys.readouterr().out
+    assert f"{SHOWN}low  0." in out and f"{SHOWN}high  0." in out
+    assert "]0;title\x07" not in out and "\x1b[31m" not in out and "\u202e" not in out
+
+
+def test_text_of_a_file_is_printed_as_escapes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path("net.srcell").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"]["encoder"] = json.dumps({"name": HOSTILE})
+    text = json.dumps(header).encode()
+    Path("net.srcell").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    expected = "srcell: net.srcell: expected a network exported with a SoundEncoding, got "
+    assert user_error("listen net.srcell", capsys) == f"{expected}{SHOWN}"
+    export_network("net.srcell", ENCODING)
+    fake = FakeMicrophones(silence(1))
+    fake.NAMES = (HOSTILE,)
+    plugged_in(fake, monkeypatch)
+    line = user_error("listen net.srcell --device 7", capsys)
+    assert line == f"srcell: --device: expected a microphone that records at 8000 Hz, of 0 ({SHOWN}), got 7 " + (
+        "(Error querying device 7)"
+    )
+
+
 def test_a_microphone_that_fails_ends_with_its_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +390,11 @@ BOTH = "expected a microphone that records at 8000 Hz, of 0 (Built-in), 2 (USB m
         (WithoutMicrophones, "net.srcell --device usb", "no microphone found: connect one, or name a WAV file"),
         (FakeMicrophones, "net.srcell --device 7", f"--device: {BOTH} 7 (Error querying device 7)"),
         (FakeMicrophones, "net.srcell --device x", f"--device: {BOTH} x (No input device matching 'x')"),
+        (
+            FakeMicrophones,
+            f"net.srcell --device {10**30}",
+            f"--device: {BOTH} {10**30} (integer {10**30} does not fit 'int')",
+        ),
         (
             FakeMicrophones,
             "fast.srcell",
@@ -491,7 +538,10 @@ def test_a_user_error_prints_one_line(line: str, message: str, capsys: pytest.Ca
     export_network("deaf.srcell", None)
     export_network("images.srcell", RateEncoding(steps=5))
     export_network("mute.srcell", ENCODING, readout=False)
-    export_network("infinite.srcell", ENCODING, bias=torch.inf)
+    export_network("infinite.srcell", ENCODING)
+    with safe_open("infinite.srcell", "np") as file:
+        texts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.numpy.save_file(tensors | {"readout.bias": np.full(2, np.inf, np.float32)}, "infinite.srcell", texts)
     assert user_error(f"listen {line}", capsys).startswith(f"srcell: {message}")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 import srcell
 from fuzz.draws import corrupted
-from srcell import SRC, EventBatch, SpikesOnly, SRCConv2d, data, runtime
+from srcell import SRC, EventBatch, IntegerSRC, SpikesOnly, SRCConv2d, data, runtime
 from srcell.cli import main
 from srcell.evaluation import evaluate
 from srcell.export import export
@@ -245,29 +246,64 @@ def test_an_invalid_state_is_refused_and_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_files_and_saved_states_have_a_new_version_only_where_a_network_resonates_or_has_delays(name: str) -> None:
+def test_files_have_a_new_version_only_where_a_network_resonates_or_has_delays(name: str) -> None:
     delayed, resonant = name.startswith("delayed"), "resonant" in name
     net, content = loaded(name), bytes_of(make(name))
     assert split(content)[0]["__metadata__"]["version"] == ("3" if delayed else "2" if resonant else "1")
     assert [layer.resonant for layer in net.layers].count(True) == (resonant and 2 - (name == "resonant, lateral"))
     assert any(layer.max_delay for layer in net.layers) == delayed
-    state, names = net.stream().save(), [b"srcstate", b"srcstat2", b"srcstat3"]
-    assert state[:8] == names[2 if delayed else resonant]
-    with pytest.raises(ValueError, match=r"^state: expected one of this version of srcell"):
-        net.stream().restore(b"srcstat4" + state[8:])
-    for other in names:
-        if other != state[:8]:
-            with pytest.raises(ValueError, match=r"state: expected \d+ bytes that a stream of this network"):
-                net.stream().restore(other + state[8:])
 
 
-def test_networks_with_other_frequencies_do_not_share_states() -> None:
-    one, other = SRC(3, 2, omega=0.5), SRC(3, 2, omega=0.25)
-    with torch.no_grad():
-        other.weight_ih_l0.copy_(one.weight_ih_l0)
-    streams = [exported(layer).stream() for layer in (one, other)]
-    with pytest.raises(ValueError, match="state: expected"):
-        streams[0].restore(streams[1].save())
+@pytest.mark.parametrize("name", [b"srcstate", b"srcstat3", b"srcstat5"])
+def test_states_of_other_versions_are_refused(name: bytes) -> None:
+    stream = loaded("deep").stream()
+    with pytest.raises(ValueError, match=r"^state: expected one that this version of srcell saved, got one of another"):
+        stream.restore(name + stream.save()[8:])
+
+
+def test_a_state_is_restored_only_by_the_network_that_saved_it() -> None:
+    """Everything in a file makes another network: each parameter, the readout, the initial state, the encoder."""
+
+    def network(change: str) -> nn.Module:
+        options: dict[str, Any] = {"alpha": 0.9, "rho": 3.0, "r": 2.0, "rs": -7.0, "zs_hyp": 0.9, "zs_dep": 0.0}
+        options |= {name: value * 0.5 + 0.25 for name, value in options.items() if name == change}
+        torch.manual_seed(0)
+        layer = SRC(3, 4, **options, **({"initial_state": "rest"} if change == "initial_state" else {}))
+        readout = srcell.LinearReadout(4, 2, window=int(change == "window"), alpha=0.5 if change == "readout" else 0.9)
+        with torch.no_grad():
+            layer.bias_l0[0] -= float(change == "bias")
+            readout.linear.bias[1] += float(change == "bias of the readout")
+        made = nn.Sequential(SpikesOnly(layer), readout)
+        made.encoder = data.RateEncoding(steps=200 + (change == "encoder"))
+        return made
+
+    changes = ["alpha", "rho", "r", "rs", "zs_hyp", "zs_dep", "bias", "initial_state"]
+    changes += ["window", "readout", "bias of the readout", "encoder"]
+    first, again = (exported(network("")).stream() for _ in range(2))
+    again.restore(first.save())
+    for change in changes:
+        with pytest.raises(ValueError, match=r"state: expected \d+ bytes that a stream of this network"):
+            first.restore(exported(network(change)).stream().save())
+
+
+@pytest.mark.parametrize(("part", "value"), [("i", 30001), ("i", -32768), ("h", -1025), ("h", 1024), ("hs", -801)])
+def test_a_state_of_integers_is_refused_outside_their_bounds(part: str, value: int) -> None:
+    """They would overflow 16 bits at the next step, in a saved state and in the initial state of a file."""
+    layer = nn.Sequential(SpikesOnly(IntegerSRC(3, 4)), SpikesOnly(IntegerSRC(4, 4)))
+    stream, place = exported(layer).stream(), ["i", "h", "hs"].index(part)
+    state = bytearray(stream.save())
+    header, size = 32, 3 * 4 * 2
+    at = header + size + place * size // 3 + 2  # the second neuron of the second layer
+    state[at : at + 2] = np.int16(value).tobytes()
+    before = stream.save()
+    with pytest.raises(ValueError, match=rf"^state: expected {part} in \[-\d+, \d+\], got {value} in layer 1$"):
+        stream.restore(bytes(state))
+    assert stream.save() == before
+    initial = torch.zeros(3, 4, dtype=torch.int16)
+    initial[place, 1] = value
+    content = safetensors.torch.load(bytes_of(layer)) | {"layers.1.initial": initial}
+    with pytest.raises(ValueError, match=rf"layers.1.initial: expected {part} in \[-\d+, \d+\], got {value}"):
+        runtime.Network(safetensors.torch.save(content, split(bytes_of(layer))[0]["__metadata__"]))
 
 
 @pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("delayed")])
@@ -285,30 +321,39 @@ def test_a_delayed_stream_gives_the_bits_of_a_run_wherever_it_is_saved(name: str
         assert np.array_equal(stream.step(row), spikes[-1][t])
 
 
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("repeated", [False, True])
 @torch.no_grad()
-def test_a_stream_of_unsorted_rows_gives_the_bits_of_the_streamed_layers(repeated: bool) -> None:
-    """What arrives at once keeps its order and its repetitions; what comes from the state is sorted and summed."""
+def test_a_stream_of_unsorted_rows_gives_the_bits_of_a_run(repeated: bool, batch: int) -> None:
     network = SRCClassifier(40, [20], 3, input_delay=9, taps=2, readout="linear").eval()
     network.delay.delay[:, 0] = 0
     network.delay.delay[20:, 1] = 0
-    (layer,), net, states = network.src_layers(), exported(network), (None, None)
-    stream, generator, active = net.stream(), np.random.default_rng(0), 0
-    for _ in range(60):
-        row = generator.integers(40, size=30) if repeated else generator.permutation(40)[:15]
-        values = generator.random(len(row), np.float32)
-        events = EventBatch(
-            torch.tensor([0, len(row)]),
-            torch.from_numpy(row.astype(np.int32)),
-            torch.from_numpy(values),
-            shape=(1, 1, 40),
-        )
-        delayed, of_delay = network.delay(events, states[0])
-        spikes, of_layer = layer(delayed, states[1])
-        states = (of_delay, of_layer)
-        assert np.array_equal(stream.step(row.astype(np.int32), values), spikes[0].numpy())
-        active += int(spikes.count_nonzero())
-    assert active > 20
+    net, generator, steps = exported(network), np.random.default_rng(0), 60
+    rows = [
+        generator.integers(40, size=30) if repeated else generator.permutation(40)[:15] for _ in range(batch * steps)
+    ]
+    rows[5], rows[7] = np.sort(rows[5]), rows[7][:0]
+    values = [generator.normal(size=len(row)).astype(np.float32) for row in rows]
+    offsets, indices = np.cumsum([0, *map(len, rows)]), np.concatenate(rows).astype(np.int32)
+    events = runtime.Events(offsets, indices, (steps, batch, 40), np.concatenate(values))
+    stream, spikes = net.stream(batch), net.spikes(events)[-1]
+    assert np.array_equal(spikes, network.layer_spikes(EventBatch(*events[:2], events.values, shape=events.shape))[0])
+    for t in range(steps):
+        now = [b * steps + t for b in range(batch)]
+        row, value = (np.concatenate([x[k] for k in now]) for x in (rows, values))
+        assert np.array_equal(stream.step(row, value, offsets=np.cumsum([0, *(len(rows[k]) for k in now)])), spikes[t])
+    assert np.count_nonzero(spikes) > 20
+    assert np.array_equal(stream.logits(), net.run(events))
+
+
+def test_a_restored_stream_sums_what_is_on_its_way() -> None:
+    net = exported(SRCClassifier(3, [4], 2, input_delay=4, readout="linear", whole_delays=True))
+    stream, other = net.stream(), net.stream()
+    stream.step([2, 0, 2])
+    other.step(np.array([1.0, 0.0, 2.0], np.float32))
+    assert stream.save() == other.save()
+    stream.restore(stream.save())
+    assert all(np.array_equal(stream.step([]), other.step([])) for _ in range(6))
 
 
 def test_a_stream_takes_rows_with_more_repetitions_than_it_has_terms() -> None:
@@ -318,6 +363,99 @@ def test_a_stream_takes_rows_with_more_repetitions_than_it_has_terms() -> None:
         stream = of.stream(2)
         stream.step(np.arange(3000, dtype=np.int32) % 3, offsets=[0, 1000, 3000])
         assert stream.step([], offsets=[0, 0, 0]).shape == (2, 4)
+
+
+def with_readout(**options: Any) -> nn.Sequential:
+    torch.manual_seed(0)
+    layer = SRC(6, 20, alpha=0.5, bias_init=-4.5, initial_state="rest")
+    return nn.Sequential(SpikesOnly(layer), srcell.LinearReadout(20, 3, **options)).eval()
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_logits_at_every_step_are_those_of_a_stream(window: int) -> None:
+    net = exported(with_readout(window=window, every_step=True))
+    x = np.random.default_rng(0).normal(size=(40, 3, 6)).astype(np.float32)
+    lengths = np.array([40, 0, 17])
+    found, stream = net.run(x, lengths), net.stream(3)
+    assert net.every_step and found.shape == (40, 3, 3)
+    for t, row in enumerate(x):
+        stream.step(row)
+        taken = t < lengths
+        assert np.array_equal(found[t], np.where(taken[:, None], stream.logits(), 0))
+    last = net.run(x, lengths, every_step=False)
+    assert np.array_equal(found[lengths - 1, range(3)][[0, 2]], last[[0, 2]]) and len(np.unique(last)) > 6
+    with torch.no_grad():
+        spikes = torch.from_numpy(net.spikes(x, lengths)[0])
+        expected = with_readout(window=window)[1](spikes, torch.from_numpy(lengths), every_step=True)
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_a_network_gives_the_outputs_of_its_readout() -> None:
+    """At every step where it was made to, or where its last module is a Linear, which acts at every step."""
+    x = np.zeros((5, 2, 6), np.float32)
+    at_the_end, always = exported(with_readout()), exported(with_readout(every_step=True))
+    linear = exported(nn.Sequential(SpikesOnly(SRC(6, 20)), nn.Linear(20, 3)))
+    assert not at_the_end.every_step and at_the_end.run(x).shape == (2, 3)
+    assert at_the_end.run(x, every_step=True).shape == always.run(x).shape == linear.run(x).shape == (5, 2, 3)
+    assert exported(SRC(6, 20)).run(x, every_step=True).shape == (5, 2, 0)
+    assert always.run(x[:0]).shape == (0, 2, 3) and always.run(x[:, :0]).shape == (5, 0, 3)
+
+
+def test_what_lies_past_the_lengths_has_no_influence_on_a_run() -> None:
+    net, x = exported(with_readout()), np.random.default_rng(0).normal(size=(40, 3, 6)).astype(np.float32)
+    lengths = [40, 0, 17]
+    other = x.copy()
+    other[17:, 2], other[:, 1] = np.nan, np.inf
+    expected = net.run(EventBatch.from_dense(torch.from_numpy(x), torch.tensor(lengths)))
+    for given_lengths in (lengths, np.array(lengths, np.int32), torch.tensor(lengths)):
+        assert np.array_equal(net.run(other, given_lengths), expected)
+    assert np.array_equal(net.spikes(other, lengths)[0], net.spikes(runtime.Events.from_dense(x, lengths))[0])
+    assert net.counts(other, lengths) == net.counts(EventBatch.from_dense(torch.from_numpy(x), torch.tensor(lengths)))
+    events = runtime.Events.from_dense(x, lengths)
+    assert np.array_equal(net.run(events._replace(lengths=None), lengths), expected)
+
+
+def test_any_number_of_threads_may_be_asked_for() -> None:
+    net, x = loaded("deep"), np.ones((3, 2, 50), np.float32)
+    assert np.array_equal(net.run(x, threads=2**62), net.run(x, threads=1))
+
+
+def test_integers_are_indices_and_never_a_dense_input() -> None:
+    net = exported(SRC(6, 5))
+    row = np.array([0, 1, 1, 0, 1, 0])
+    with pytest.raises(ValueError, match="input: expected indices of the active inputs, got 6 zeros and ones of int64"):
+        net.stream().step(row)
+    with pytest.raises(TypeError, match="events: expected floats or bools for a dense input, got int64"):
+        net.run(np.tile(row, (3, 1, 1)))
+    with pytest.raises(TypeError, match="input: expected floats or bools for a dense input, got uint8"):
+        runtime.Events.from_dense(np.ones((3, 1, 6), np.uint8))
+    with pytest.raises(ValueError, match=r"input: expected indices \(events,\), or floats or bools, got int64 \(1, 6"):
+        net.stream().step(row[None])
+    dense, listed = net.stream(), net.stream()
+    for _ in range(30):
+        spikes = dense.step(np.array([3, 3, 0, 0, 0, 0], np.float32))
+        assert np.array_equal(listed.step(row, offsets=[0, 6]), spikes)
+        assert np.array_equal(dense.step(np.ones(6, bool)), listed.step(np.arange(6)))
+    assert exported(SRC(2, 5)).stream().step([0, 1]).shape == (1, 5)
+
+
+class Strange:
+    """An array of another library whose methods fail."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __dlpack__(self, **options: Any) -> Any:
+        raise self.error
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+@pytest.mark.parametrize("error", [KeyError("boom"), AssertionError("boom"), OSError("boom"), MemoryError("boom")])
+def test_what_an_array_raises_comes_back_with_the_name_of_the_argument(error: Exception) -> None:
+    with pytest.raises(TypeError, match=r"^events: expected an array of numbers, got Strange: '?boom'?$"):
+        loaded("deep").run(Strange(error))
 
 
 KINDS: list[dict[str, int]] = [{"input_delay": 4}, {"lateral_delay": 4}]

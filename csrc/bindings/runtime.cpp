@@ -4,8 +4,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <stdexcept>
+#include <thread>
 
 #include "../platform/platform.h"
 #include "../runtime/network.h"
@@ -32,15 +37,17 @@ std::unique_ptr<Network> read_network(const py::bytes& bytes) {
     }
 }
 
-// Returns the logits, the spikes of the layers whose numbers are in `wanted`, and the counts of NetworkOutput.
+// Returns the logits, (B, C) or at every step (T, B, C), the spikes of the layers whose numbers are in `wanted`, and
+// the counts of NetworkOutput.
 py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
               const Array<int32_t>& indices, const std::optional<Array<float>>& values,
               const std::optional<Array<int64_t>>& lengths, const std::vector<size_t>& wanted, bool counts,
-              int threads) {
+              bool every_step, int threads) {
     if (offsets.size() != count_rows(steps, batch) + 1 || (values && values->size() != indices.size()) ||
         (lengths && lengths->size() != batch))
         value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
-    Array<float> logits({batch, network.readout().classes});
+    const int64_t classes = network.readout().classes;
+    Array<float> logits = every_step ? Array<float>({steps, batch, classes}) : Array<float>({batch, classes});
     Array<int64_t> events(static_cast<py::ssize_t>(network.layers().size() + 1));
     Array<int64_t> operations(static_cast<py::ssize_t>(network.layers().size()));
     std::vector<float*> written(network.layers().size());
@@ -56,7 +63,7 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
         {offsets.data(), indices.data(), data_of(values), static_cast<int64_t>(indices.size()), network.inputs()},
         data_of(lengths)};
     const NetworkOutput output = {logits.mutable_data(), written.data(), counts ? events.mutable_data() : nullptr,
-                                  counts ? operations.mutable_data() : nullptr};
+                                  counts ? operations.mutable_data() : nullptr, every_step};
     {
         const ReleasedGil release;
         network.run(input, output, threads);
@@ -64,25 +71,51 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
     return py::make_tuple(logits, spikes, events, operations);
 }
 
-// Threads of Python may share a stream: its calls run one after the other. A call that keeps the GIL takes a
-// StreamLock; one that releases it locks the mutex afterwards. So no thread waits for a mutex while it holds the GIL,
-// and none waits for the GIL while it holds a mutex.
+// Threads of Python may share a stream: its calls run one after the other. It knows the process that holds it: a forked
+// child has none of the threads of its parent, and would wait for ever for one that was inside a call.
+class StreamMutex {
+  public:
+    bool try_lock() {
+        const int own = forks() + 1;
+        int holder = kFree;
+        if (holder_.compare_exchange_strong(holder, own, std::memory_order_acquire)) return true;
+        if (holder != own && holder != kFree)
+            throw std::runtime_error(
+                "stream: another thread was using it when this process was forked: open a stream in the child");
+        return false;
+    }
+    // Without the GIL.
+    void lock() {
+        for (int tries = 0; !try_lock(); ++tries)
+            if (tries < kYields)
+                std::this_thread::yield();
+            else
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    void unlock() { holder_.store(kFree, std::memory_order_release); }
+
+  private:
+    static constexpr int kFree = 0, kYields = 64;
+    std::atomic<int> holder_{kFree};
+};
+
+// A call that keeps the GIL takes a StreamLock; one that releases it locks the mutex afterwards. So no thread waits for
+// a mutex while it holds the GIL, and none waits for the GIL while it holds a mutex.
 class StreamLock {
   public:
-    explicit StreamLock(Mutex& mutex) : lock_(mutex, std::defer_lock) {
-        while (!lock_.try_lock()) {
-            const ReleasedGil release;
-            const std::lock_guard<Mutex> wait(mutex);
-        }
+    explicit StreamLock(StreamMutex& mutex) : lock_(mutex, std::try_to_lock) {
+        if (lock_) return;
+        const ReleasedGil release;
+        lock_.lock();
     }
 
   private:
-    std::unique_lock<Mutex> lock_;
+    std::unique_lock<StreamMutex> lock_;
 };
 
 struct SharedStream : Stream {
     using Stream::Stream;
-    mutable Mutex mutex;
+    mutable StreamMutex mutex;
 };
 
 Array<float> spikes_of(const Stream& stream) {
@@ -138,7 +171,7 @@ int64_t hear(SharedStream& stream, const Array<float>& samples) {
         return stream.hear(samples.data(), samples.size());
     }
     const ReleasedGil release;
-    const std::lock_guard<Mutex> lock(stream.mutex);
+    const std::lock_guard<StreamMutex> lock(stream.mutex);
     return stream.hear(samples.data(), samples.size());
 }
 
@@ -173,7 +206,7 @@ struct HeldHearing {
 
     Cochlea cochlea;
     Hearing hearing;
-    Mutex mutex;
+    StreamMutex mutex;
 };
 
 // Hears a chunk. Returns the currents of the frames that it completes, (frames, bands), or their events: the number of
@@ -188,7 +221,7 @@ py::object take(HeldHearing& held, const Array<float>& samples) {
     std::vector<int32_t> active;
     {
         const ReleasedGil release;
-        const std::lock_guard<Mutex> lock(held.mutex);
+        const std::lock_guard<StreamMutex> lock(held.mutex);
         for (int64_t left = count; left > 0;) {
             const int64_t taken = held.hearing.take(at, left);
             at += taken, left -= taken;
@@ -266,7 +299,7 @@ void bind_runtime(pybind11::module_& m) {
                                })
         .def_property_readonly("nbytes", &Network::bytes)
         .def("run", &run, "steps"_a, "batch"_a, "offsets"_a.noconvert(), "indices"_a.noconvert(),
-             "values"_a.noconvert(), "lengths"_a.noconvert(), "wanted"_a, "counts"_a, "threads"_a);
+             "values"_a.noconvert(), "lengths"_a.noconvert(), "wanted"_a, "counts"_a, "every_step"_a, "threads"_a);
     py::class_<Cochlea>(m, "Cochlea")
         .def(py::init(&make_cochlea), "sections"_a.noconvert(), "constants"_a, "offset"_a.noconvert(),
              "scale"_a.noconvert());

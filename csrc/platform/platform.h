@@ -53,4 +53,7 @@ void run_on_threads(int threads, void (*work)(void* data), void* data);
 // Where these threads come from: "openmp", "std", or "none" if there is only the caller's.
 const char* thread_runtime();
 
+// How many forks lie between this process and the one that called it first; 0 on systems without fork().
+int forks();
+
 }  // namespace srcell

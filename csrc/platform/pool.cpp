@@ -2,12 +2,18 @@
 // call is done are withdrawn. So calls from several threads, also nested ones, cannot deadlock.
 #include "pool.h"
 
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
+
 #include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <list>
 #include <mutex>
 #include <thread>
+
+#include "platform.h"
 
 namespace srcell {
 namespace {
@@ -67,10 +73,12 @@ struct Pool {
     }
 };
 
-// Never destroyed: its threads run until the process ends.
+// Never destroyed: its threads run until the process ends. Null again in a forked child, which has none of them.
 std::atomic<Pool*> pool{nullptr};
+std::atomic<int> forked{0};
 
 Pool& here() {
+    forks();
     if (Pool* found = pool) return *found;
     Pool* const made = new Pool;
     Pool* found = nullptr;
@@ -86,6 +94,15 @@ void run_on_pool(int threads, void (*work)(void*), void* data) {
     here().run(threads - 1, work, data);
 }
 
-void forget_pool() { pool = nullptr; }
+int forks() {
+#if !defined(_WIN32)
+    static const int registered = pthread_atfork(nullptr, nullptr, [] {
+        ++forked;
+        pool = nullptr;
+    });
+    (void)registered;
+#endif
+    return forked;
+}
 
 }  // namespace srcell

@@ -6,7 +6,4 @@ namespace srcell {
 // run_on_threads() of platform.h on threads that start when they are first needed and then wait for work.
 void run_on_pool(int threads, void (*work)(void* data), void* data);
 
-// Forgets all threads; called in a forked child, which has none of its parent's.
-void forget_pool();
-
 }  // namespace srcell

@@ -1,9 +1,7 @@
 // The threads of platform.h on Linux, from an OpenMP runtime that the process has loaded or from our own pool.
 #include <dlfcn.h>
 #include <link.h>
-#include <pthread.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -31,20 +29,14 @@ int find_runtime(dl_phdr_info* info, size_t, void* found) {
     return 0;
 }
 
-std::atomic<bool> forked{false};
-
 ParallelRegion openmp() {
     static const ParallelRegion region = [] {
-        pthread_atfork(nullptr, nullptr, [] {
-            forked = true;
-            forget_pool();
-        });
         const char* wanted = std::getenv("SRCELL_THREADS");
         ParallelRegion found = nullptr;
         if (!wanted || std::strcmp(wanted, "std") != 0) dl_iterate_phdr(find_runtime, static_cast<void*>(&found));
         return found;
     }();
-    return forked ? nullptr : region;
+    return forks() ? nullptr : region;
 }
 
 }  // namespace

@@ -24,6 +24,8 @@ void run_on_threads(int, void (*work)(void*), void* data) { work(data); }
 
 const char* thread_runtime() { return "none"; }
 
+int forks() { return 0; }
+
 }  // namespace srcell
 
 // The compiler leaves out all exception handlers, because the C++ runtime cannot unwind the stack in WebAssembly. A C++

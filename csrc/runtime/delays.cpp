@@ -108,10 +108,32 @@ void DelayLine::clear_sent(int64_t sample) {
     std::fill(row, row + sources_, 0.0f);
 }
 
+void DelayLine::keep_order(int64_t sample, const Events<float>& events) {
+    if (const auto old = kept_.find(sample * rows_ + now_); old != kept_.end()) {
+        kept_events_ -= static_cast<int64_t>(old->second.size());
+        kept_.erase(old);
+    }
+    const EventRange range = events_of_row(events, sample);
+    int64_t before = -1;
+    bool ascend = true;
+    for (int64_t e = range.begin; ascend && e < range.end; ++e) {
+        const int64_t source = input_or_first(events.indices + e, sources_);
+        ascend = source > before;
+        before = source;
+    }
+    if (ascend) return;
+    std::vector<Sent> kept;
+    for (int64_t e = range.begin; e < range.end; ++e)
+        kept.push_back({input_or_first(events.indices + e, sources_), events.values ? events.values[e] : 1});
+    const auto count = static_cast<int64_t>(kept.size());
+    kept_.emplace(sample * rows_ + now_, std::move(kept));
+    kept_events_ += count;
+}
+
 void DelayLine::reserve(const Events<float>& events) {
-    if (at_once_.empty()) return;
-    int64_t most = batch_ * later_terms_;
-    for (int64_t e = 0; e < events.count; ++e)
+    // An event of a row that repeats inputs arrives through each tap at most once at a step.
+    int64_t most = batch_ * later_terms_ + kept_events_ * (numbers_ / sources_);
+    for (int64_t e = 0; !at_once_.empty() && e < events.count; ++e)
         most += at_once_[static_cast<size_t>(input_or_first(events.indices + e, sources_))];
     if (most <= indices_.size()) return;
     Aligned<int32_t> indices(most);
@@ -125,13 +147,27 @@ void DelayLine::append(const Term& term, float value, int64_t& count) {
     arrived_.data()[count++] = term.factor * value;
 }
 
+void DelayLine::append_terms(const Sent& event, int64_t steps, int64_t& count) {
+    const auto source = static_cast<size_t>(event.source);
+    for (int32_t k = begin_[source]; k < begin_[source + 1]; ++k)
+        if (const Term& term = terms_[static_cast<size_t>(of_[static_cast<size_t>(k)])]; term.steps == steps)
+            append(term, event.value, count);
+}
+
 void DelayLine::append_marked(int64_t sample, int64_t& count) {
     const uint64_t* const marks = marks_.data() + (sample * rows_ + now_) * words_;
+    int64_t listed = -1;  // the steps whose departures have all been appended, in the order of their row
     for (int64_t word = 0; word < words_; ++word)
         for (uint64_t bits = marks[word]; bits; bits &= bits - 1) {
             const Term& term = terms_[static_cast<size_t>(word * 64 + __builtin_ctzll(bits))];
-            const float value = sent(sample, row_before(term.steps), term.source);
-            if (value != 0) append(term, value, count);
+            if (term.steps == listed) continue;
+            const int64_t row = row_before(term.steps);
+            if (const auto kept = kept_.find(sample * rows_ + row); kept != kept_.end()) {
+                for (const Sent& event : kept->second) append_terms(event, term.steps, count);
+                listed = term.steps;
+            } else if (const float value = sent(sample, row, term.source); value != 0) {
+                append(term, value, count);
+            }
         }
 }
 
@@ -142,6 +178,7 @@ Events<float> DelayLine::listed(int64_t count) const {
 
 Events<float> DelayLine::pass(const Events<float>& events) {
     reserve(events);
+    for (int64_t sample = 0; sample < batch_; ++sample) keep_order(sample, events);
     int64_t count = 0;
     for (int64_t sample = 0; sample < batch_; ++sample) {
         offsets_.data()[sample] = count;
@@ -153,10 +190,7 @@ Events<float> DelayLine::pass(const Events<float>& events) {
             const float value = events.values ? events.values[e] : 1;
             sent(sample, now_, source) += value;
             mark(sample, source, 0, 1);
-            // The terms without steps are the last of their source.
-            const int32_t end = begin_[static_cast<size_t>(source + 1)];
-            for (int32_t k = at_once_.empty() ? end : end - at_once_[static_cast<size_t>(source)]; k < end; ++k)
-                append(terms_[static_cast<size_t>(of_[static_cast<size_t>(k)])], value, count);
+            if (!at_once_.empty()) append_terms({source, value}, 0, count);
         }
     }
     return listed(count);
@@ -191,6 +225,8 @@ void DelayLine::clear() {
     if (!*this) return;
     values_.clear();
     marks_.clear();
+    kept_.clear();
+    kept_events_ = 0;
     now_ = 0;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -49,9 +50,9 @@ class DelayLine {
 
     explicit operator bool() const { return rows_ > 0; }
 
-    // Sends valid events of B rows at the present step, and returns what arrives at it, valid until the next call. What
-    // was sent before arrives by ascending input, and events of one input in a row have been added up. Rows that repeat
-    // an input may need more memory: throws std::bad_alloc before anything is sent.
+    // Sends valid events of B rows at the present step, and returns what arrives at it, valid until the next call, in
+    // the order that the batch would have. Rows that do not ascend or repeat an input may need more memory: throws
+    // std::bad_alloc before anything is sent.
     Events<float> pass(const Events<float>& events);
     // The same for the spikes of h, (B, sources): its elements above 0, and NaN.
     Events<float> pass_spikes(const float* h);
@@ -60,7 +61,8 @@ class DelayLine {
 
     // Returns to the start, with nothing on its way.
     void clear();
-    // What was sent at the last `longest` steps, (B, longest, sources), earliest first.
+    // What was sent at the last `longest` steps, (B, longest, sources), earliest first. After restore() it arrives by
+    // ascending input, and events of one input in a row have been added up.
     size_t bytes() const { return static_cast<size_t>(batch_ * (rows_ ? rows_ - 1 : 0) * sources_) * sizeof(float); }
     char* save(char* to) const;
     const char* restore(const char* from);
@@ -78,13 +80,23 @@ class DelayLine {
     float& sent(int64_t sample, int64_t row, int64_t source) const {
         return values_.data()[(sample * rows_ + row) * sources_ + source];
     }
+    // An event as it was sent.
+    struct Sent {
+        int64_t source;
+        float value;
+    };
+
     // Marks the arrivals of a source's spike that was sent `age` steps ago: those after at least `least` steps.
     void mark(int64_t sample, int64_t source, int64_t age, int64_t least);
     void clear_sent(int64_t sample);
+    // Keeps a row of events in its order, unless its inputs ascend.
+    void keep_order(int64_t sample, const Events<float>& events);
     // Makes room for what arrives at the present step.
     void reserve(const Events<float>& events);
-    // Append an arrival, or those that are marked for the present step, to the first `count`.
+    // Append to the first `count` arrivals: one; those of an event after `steps` steps; those marked for the present
+    // step.
     void append(const Term& term, float value, int64_t& count);
+    void append_terms(const Sent& event, int64_t steps, int64_t& count);
     void append_marked(int64_t sample, int64_t& count);
     Events<float> listed(int64_t count) const;
 
@@ -95,10 +107,13 @@ class DelayLine {
     Aligned<float> values_;            // (B, rows, sources)
     Aligned<uint64_t> marks_;          // (B, rows, words): bit n: term number n arrives
     Aligned<int64_t> offsets_;         // (B + 1,)
-    std::vector<int32_t> at_once_;     // (sources,): the number of terms without steps; empty if there are none
-    int64_t later_terms_ = 0;          // terms of at least one step
-    Aligned<int32_t> indices_;         // (B * terms,), or more
-    Aligned<float> arrived_;           // as indices_
+    // The rows on their way whose inputs do not ascend, by sample * rows + row; and the number of their events.
+    std::map<int64_t, std::vector<Sent>> kept_;
+    int64_t kept_events_ = 0;
+    std::vector<int32_t> at_once_;  // (sources,): the number of terms without steps; empty if there are none
+    int64_t later_terms_ = 0;       // terms of at least one step
+    Aligned<int32_t> indices_;      // (B * terms,), or more
+    Aligned<float> arrived_;        // as indices_
 };
 
 }  // namespace srcell

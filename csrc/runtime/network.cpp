@@ -80,6 +80,16 @@ IntegerCell integer_cell_of(const TensorFile& file, const std::string& name) {
     return cell;
 }
 
+// What is wrong with a state (3, ...) of integer neurons, with `plane` numbers in each part; "" if nothing is.
+std::string fault_of_state(const IntegerCell& cell, const int16_t* state, int64_t plane) {
+    for (const IntegerBounds& bounds : integer_bounds(cell))
+        for (int64_t n = 0; n < plane; ++n, ++state)
+            if (*state < bounds.least || *state > bounds.most)
+                return std::string("expected ") + bounds.name + " in [" + std::to_string(bounds.least) + ", " +
+                       std::to_string(bounds.most) + "], got " + std::to_string(*state);
+    return "";
+}
+
 // The initial state (3, N) in a file as bytes, or none; in the file (3, N / places).
 template <class T>
 std::vector<char> initial_of(const TensorFile& file, const std::string& name, int64_t neurons, int64_t places = 1) {
@@ -129,6 +139,9 @@ NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix,
     kernels.pack_integers(p);
     made.kind = std::move(neurons);
     made.initial = initial_of<int16_t>(file, prefix + "initial", made.neurons);
+    if (made.initial.empty()) return made;
+    if (const std::string fault = made.fault_of(made.initial.data(), 1); !fault.empty())
+        throw FileError(prefix + "initial: " + fault);
     return made;
 }
 
@@ -196,43 +209,28 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     return made;
 }
 
-// One step of the Fowler-Noll-Vo hash.
-void add_to(uint64_t& sum, int64_t value) { sum = (sum ^ static_cast<uint64_t>(value)) * 0x100000001B3u; }
-
-int64_t bits_of(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-template <class T>
-void add_to(uint64_t& sum, const Aligned<T>& numbers) {
-    for (int64_t n = 0; n < numbers.size(); ++n) {
-        if constexpr (std::is_same_v<T, float>)
-            add_to(sum, bits_of(numbers.data()[n]));
-        else
-            add_to(sum, numbers.data()[n]);
+// The Fowler-Noll-Vo hash, taken over words of eight bytes; the size of each array is a word of its own.
+void add_to(uint64_t& sum, const void* bytes, size_t size) {
+    const auto add = [&](uint64_t word) { sum = (sum ^ word) * 0x100000001B3u; };
+    add(size);
+    for (size_t at = 0; at < size; at += sizeof(uint64_t)) {
+        uint64_t word = 0;
+        std::memcpy(&word, static_cast<const char*>(bytes) + at, std::min(sizeof word, size - at));
+        add(word);
     }
 }
 
-void add_to(uint64_t& sum, const StoredDelays& delays, int64_t tag) {
-    if (!delays) return;
-    for (const int64_t number : {tag, delays.taps, delays.terms}) add_to(sum, number);
-    for (const int32_t first : delays.first) add_to(sum, first);
-    for (const float factor : delays.factors) add_to(sum, bits_of(factor));
+uint64_t fingerprint_of(const TensorFile& file) {
+    uint64_t sum = 0xCBF29CE484222325u;
+    const auto add_text = [&](const std::string& text) { add_to(sum, text.data(), text.size()); };
+    for (const auto& [name, text] : file.texts) add_text(name), add_text(text);
+    for (const auto& [name, tensor] : file.tensors) {
+        add_text(name), add_text(tensor.dtype);
+        add_to(sum, tensor.shape.data(), tensor.shape.size() * sizeof(int64_t));
+        add_to(sum, tensor.bytes, tensor.size());
+    }
+    return sum;
 }
-
-void add_to(uint64_t& sum, const FloatNeurons& neurons) {
-    add_to(sum, neurons.weight);
-    add_to(sum, neurons.lateral);
-    for (const float omega : neurons.parameters[kOmega]) add_to(sum, bits_of(omega));
-    add_to(sum, neurons.delays, 'l');
-    if (!neurons.convolution) return;
-    add_to(sum, neurons.convolution->weight());
-    for (const int32_t size : neurons.convolution->sizes()) add_to(sum, size);
-}
-
-void add_to(uint64_t& sum, const IntegerNeurons& neurons) { add_to(sum, neurons.weight); }
 
 [[noreturn]] void refuse_events(const char* expected) { throw std::invalid_argument(expected); }
 
@@ -351,13 +349,18 @@ struct ReadoutJob {
     const float* spikes;
     int64_t steps, batch;
     const int64_t* lengths;
-    double* sums;  // (B, N) scratch
-    float* logits;
+    double* sums;   // (B, N) scratch
+    float* logits;  // of the first of these samples; the next one's are beside it
+    int64_t plane;  // from the logits of a step to those of the next; 0: those after the last step alone
 
     // The outer loop runs over the steps, the inner one over the samples, because a step's spikes are contiguous.
     static void run(void* self, int64_t begin, int64_t end) {
         const ReadoutJob& job = *static_cast<const ReadoutJob*>(self);
         const Readout& readout = job.readout;
+        if (job.plane) {
+            for (int64_t b = begin; b < end; ++b) job.every_step(b);
+            return;
+        }
         std::fill(job.sums + begin * readout.neurons, job.sums + end * readout.neurons, 0.0);
         for (int64_t t = 0; t < job.steps; ++t)
             for (int64_t b = begin; b < end; ++b) {
@@ -368,6 +371,24 @@ struct ReadoutJob {
             }
         for (int64_t b = begin; b < end; ++b)
             readout.logits(job.sums + b * readout.neurons, job.logits + b * readout.classes);
+    }
+
+    // The logits of sample b at every step, as a stream gives them: with a window, each from sums of its own.
+    void every_step(int64_t b) const {
+        const int64_t length = lengths ? lengths[b] : steps, neurons = readout.neurons;
+        double* const own = sums + b * neurons;
+        std::fill(own, own + neurons, 0.0);
+        float* to = logits + b * readout.classes;
+        for (int64_t t = 0; t < steps; ++t, to += plane) {
+            if (t >= length) {
+                std::fill(to, to + readout.classes, 0.0f);
+                continue;
+            }
+            if (readout.window) std::fill(own, own + neurons, 0.0);
+            const int64_t first = readout.window ? std::max<int64_t>(t + 1 - readout.window, 0) : t;
+            for (int64_t u = first; u <= t; ++u) readout.add(kernels, own, spikes + (u * batch + b) * neurons);
+            readout.logits(own, to);
+        }
     }
 };
 
@@ -423,16 +444,7 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         throw FileError("header: expected " + std::to_string(used) + " tensors for " + std::to_string(layers_.size()) +
                         " layers and the readout, got " + std::to_string(file.tensors.size()));
     texts_ = file.texts;
-    fingerprint_ = 0xCBF29CE484222325u;
-    for (const NetworkLayer& layer : layers_) {
-        add_to(fingerprint_, layer.inputs);
-        add_to(fingerprint_, layer.neurons);
-        std::visit([&](const auto& neurons) { add_to(fingerprint_, neurons); }, layer.kind);
-        add_to(fingerprint_, layer.delays, 'i');
-    }
-    if (cochlea_)
-        for (const auto* numbers : {&cochlea_.of, &cochlea_.offset, &cochlea_.scale})
-            for (const double number : *numbers) add_to(fingerprint_, bits_of(static_cast<float>(number)));
+    fingerprint_ = fingerprint_of(file);
 }
 
 const StoredDelays& NetworkLayer::lateral_delays() const {
@@ -460,14 +472,6 @@ int64_t Network::widest() const {
     int64_t most = 0;
     for (const NetworkLayer& layer : layers_) most = std::max(most, layer.neurons);
     return most;
-}
-
-bool Network::resonates() const {
-    return std::any_of(layers_.begin(), layers_.end(), [](const NetworkLayer& layer) { return layer.resonates(); });
-}
-
-bool Network::delayed() const {
-    return std::any_of(layers_.begin(), layers_.end(), [](const NetworkLayer& layer) { return layer.delayed(); });
 }
 
 int64_t Network::bytes() const {
@@ -599,6 +603,12 @@ void NetworkLayer::values(const char* state, int64_t batch, float* to) const {
         kind);
 }
 
+std::string NetworkLayer::fault_of(const char* state, int64_t batch) const {
+    const auto* integers = std::get_if<IntegerNeurons>(&kind);
+    if (!integers) return "";
+    return fault_of_state(integers->cell, reinterpret_cast<const int16_t*>(state), batch * neurons);
+}
+
 void NetworkLayer::initial_state(int64_t batch, char* to) const {
     std::fill(to, to + state_bytes(batch), '\0');
     if (initial.empty()) return;
@@ -675,8 +685,15 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
     }
     if (!output.logits || readout_.kind == Readout::kNone) return;
     const Block<double> sums(batch * readout_.neurons);
-    ReadoutJob job = {readout_, *kernels_,     spikes.data(), steps,
-                      batch,    shape.lengths, sums.data(),   output.logits + first * readout_.classes};
+    ReadoutJob job = {readout_,
+                      *kernels_,
+                      spikes.data(),
+                      steps,
+                      batch,
+                      shape.lengths,
+                      sums.data(),
+                      output.logits + first * readout_.classes,
+                      output.every_step ? input.batch * readout_.classes : 0};
     parallel_for(batch, threads, ReadoutJob::run, &job);
 }
 

@@ -90,6 +90,8 @@ struct NetworkLayer {
     int64_t states() const { return resonates() ? 4 : 3; }
     // The bytes of a state (states(), B, N).
     int64_t state_bytes(int64_t batch) const;
+    // What is wrong with a state of B samples; "" if nothing is.
+    std::string fault_of(const char* state, int64_t batch) const;
     // Writes the state before the first step.
     void initial_state(int64_t batch, char* to) const;
     // Writes i, h and hs of a state as floats, (3, B, N).
@@ -126,11 +128,12 @@ struct NetworkInput {
 
 // The outputs of a run; any may be null.
 struct NetworkOutput {
-    float* logits;         // (B, C)
+    float* logits;         // (B, C), or (T, B, C)
     float* const* spikes;  // for each layer (T, B, N), or null
     // Numbers over all samples; both or neither of the pointers are null.
-    int64_t* events;      // (1 + layers,): events of the input and of each layer
-    int64_t* operations;  // (layers,): weights through which the events of a layer pass, recurrent ones included
+    int64_t* events;          // (1 + layers,): events of the input and of each layer
+    int64_t* operations;      // (layers,): weights through which the events of a layer pass, recurrent ones included
+    bool every_step = false;  // the logits at every step, 0 past a sample's length; otherwise those after the last one
 };
 
 // The number of rows, B * T. Throws std::invalid_argument for negative sizes or an overflow.
@@ -155,12 +158,7 @@ class Network {
     int64_t widest() const;
     const Kernels& kernels() const { return *kernels_; }
 
-    // Whether any layer resonates, and whether any has delays.
-    bool resonates() const;
-    bool delayed() const;
-
-    // A hash of the sizes, the weights, the omegas, the delays and the cochlea: a state saved by a network with another
-    // hash is refused.
+    // A hash of all texts and tensors of the file: a state saved by a network with another hash is refused.
     uint64_t fingerprint() const { return fingerprint_; }
 
     // Bytes of the weights and parameters in the number types in which they are read, without the padding that packing
@@ -180,7 +178,7 @@ class Network {
 };
 
 // A network that advances one step at a time over B samples side by side. The network must outlive it. Nothing is
-// allocated after the constructor, unless a row of delayed or constant inputs repeats some. Streams of one network may
+// allocated after the constructor, unless a row of delayed or constant inputs does not ascend. Streams of one network may
 // run in different threads; a stream belongs to one thread at a time.
 class Stream {
   public:

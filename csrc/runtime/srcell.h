@@ -3,7 +3,7 @@
    srcell_network_load() reads a file that `srcell export` wrote. A network never changes, so any number of threads may
    use it at the same time. A stream advances one step at a time and must be used by one thread at a time; several
    streams of one network may run in parallel. srcell_stream_step() and srcell_stream_step_dense() allocate nothing,
-   unless a step of a network with delays or constant currents repeats inputs.
+   unless a step of a network with delays or constant currents lists inputs that do not ascend.
 
    Every function that can fail returns SRCELL_OK or an error code; after an error, srcell_error() returns one line of
    text about it.
@@ -110,9 +110,9 @@ SRCELL_API srcell_status srcell_stream_logits(const srcell_stream* stream, float
 
 /* Returns the stream to its initial state. */
 SRCELL_API srcell_status srcell_stream_reset(srcell_stream* stream);
-/* Saves the state as bytes, and restores it; `size` must be srcell_stream_state_size(). Only a stream of the same
-   network and the same B can restore it. The bytes carry the version of their layout; states that
-   an older srcell saved can be restored. */
+/* Saves the state as bytes, and restores it; `size` must be srcell_stream_state_size(). Only a stream of the same file
+   and the same B can restore it, with a srcell that has the same layout of states; the bytes carry its version. If steps
+   listed delayed inputs that did not ascend, what is on its way is added in another order after it was restored. */
 SRCELL_API size_t srcell_stream_state_size(const srcell_stream* stream);
 SRCELL_API srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_t size);
 SRCELL_API srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, size_t size);

@@ -154,8 +154,7 @@ void Stream::logits(float* to) const {
 
 namespace {
 
-// The header of a saved state. Its layout's version is the last letter: 'e' is the first, in which layers have i, h and
-// hs; in the second, layers that resonate have q as well; in the third, layers with delays have what is on its way.
+// The header of a saved state, with the version of its layout.
 struct Mark {
     char name[7];
     char version;
@@ -163,11 +162,7 @@ struct Mark {
     uint64_t network;
 };
 
-constexpr char kName[] = {'s', 'r', 'c', 's', 't', 'a', 't'}, kState = 'e', kResonantState = '2', kDelayedState = '3';
-
-char version_of(const Network& network) {
-    return network.delayed() ? kDelayedState : network.resonates() ? kResonantState : kState;
-}
+constexpr char kName[] = {'s', 'r', 'c', 's', 't', 'a', 't'}, kVersion = '4';
 
 }  // namespace
 
@@ -179,7 +174,7 @@ size_t Stream::state_bytes() const {
 }
 
 void Stream::save(void* to) const {
-    Mark mark = {{}, version_of(network_), batch_, static_cast<int64_t>(state_bytes()), network_.fingerprint()};
+    Mark mark = {{}, kVersion, batch_, static_cast<int64_t>(state_bytes()), network_.fingerprint()};
     std::memcpy(mark.name, kName, sizeof kName);
     char* at = static_cast<char*>(to);
     std::memcpy(at, &mark, sizeof mark);
@@ -198,16 +193,27 @@ void Stream::restore(const void* from, size_t bytes) {
     const char* at = static_cast<const char*>(from);
     if (bytes >= sizeof mark) std::memcpy(&mark, at, sizeof mark);
     const bool named = std::memcmp(mark.name, kName, sizeof kName) == 0;
-    if (named && mark.version != kState && mark.version != kResonantState && mark.version != kDelayedState)
-        throw std::invalid_argument("state: expected one of this version of srcell, got one of a newer version");
-    if (bytes != state_bytes() || !named || mark.version != version_of(network_) || mark.batch != batch_ ||
-        mark.bytes != static_cast<int64_t>(bytes) || mark.network != network_.fingerprint())
+    if (named && mark.version != kVersion)
+        throw std::invalid_argument(
+            "state: expected one that this version of srcell saved, got one of another version");
+    if (bytes != state_bytes() || !named || mark.batch != batch_ || mark.bytes != static_cast<int64_t>(bytes) ||
+        mark.network != network_.fingerprint())
         throw std::invalid_argument("state: expected " + std::to_string(state_bytes()) +
                                     " bytes that a stream of this network and batch saved");
     at += sizeof mark;
+    // The states of all layers are checked in the memory of the next step, before any is replaced.
+    const char* next = at;
+    for (size_t k = 0; k < parts_.size(); ++k) {
+        const Part& part = parts_[k];
+        const auto size = static_cast<size_t>(part.state[1 - now_].size());
+        std::memcpy(part.state[1 - now_].data(), next, size);
+        next += size + part.inputs.bytes() + part.own.bytes();
+        const std::string fault = network_.layers()[k].fault_of(part.state[1 - now_].data(), batch_);
+        if (!fault.empty()) throw std::invalid_argument("state: " + fault + " in layer " + std::to_string(k));
+    }
     for (Part& part : parts_) {
         const auto size = static_cast<size_t>(part.state[now_].size());
-        std::memcpy(part.state[now_].data(), at, size);
+        std::memcpy(part.state[now_].data(), part.state[1 - now_].data(), size);
         at = part.own.restore(part.inputs.restore(at + size));
     }
     at = read_.restore(at);

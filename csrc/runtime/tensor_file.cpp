@@ -186,10 +186,9 @@ StoredTensor read_tensor(HeaderReader& reader, const std::string& name, const un
 
 // Tensors must follow one another without gaps or shared bytes, and end where the file ends.
 void check_coverage(const TensorFile& file, const unsigned char* data, size_t size) {
-    std::vector<std::pair<const unsigned char*, int64_t>> parts;
+    std::vector<std::pair<const unsigned char*, size_t>> parts;
     parts.reserve(file.tensors.size());
-    for (const auto& [name, tensor] : file.tensors)
-        parts.emplace_back(tensor.bytes, tensor.count * bytes_per_element(tensor.dtype));
+    for (const auto& [name, tensor] : file.tensors) parts.emplace_back(tensor.bytes, tensor.size());
     std::sort(parts.begin(), parts.end());
     const unsigned char* end = data;
     for (const auto& [begin, bytes] : parts) {
@@ -200,6 +199,8 @@ void check_coverage(const TensorFile& file, const unsigned char* data, size_t si
 }
 
 }  // namespace
+
+size_t StoredTensor::size() const { return static_cast<size_t>(count * bytes_per_element(dtype)); }
 
 std::string shown(const std::string& text) {
     constexpr size_t kMost = 60;

@@ -23,6 +23,7 @@ struct StoredTensor {
     std::vector<int64_t> shape;
     const unsigned char* bytes;  // within the file's bytes, of any alignment
     int64_t count;               // elements
+    size_t size() const;         // in bytes
 };
 
 struct TensorFile {

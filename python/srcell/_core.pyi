@@ -237,6 +237,7 @@ class Network:
         lengths: NDArray[np.int64] | None,
         wanted: Sequence[int],
         counts: bool,
+        every_step: bool,
         threads: int,
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], NDArray[np.int64], NDArray[np.int64]]: ...
 

@@ -116,6 +116,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         check_window(last)
         of_readout, texts["readout"] = describe_readout(last, linear)
         tensors |= of_readout
+        if getattr(last.module, "every_step", True):  # an nn.Linear acts at every step
+            texts["every_step"] = "true"
     if dataclasses.is_dataclass(encoder) and not isinstance(encoder, type):
         texts["encoder"] = json.dumps({"name": type(encoder).__name__, **dataclasses.asdict(encoder)})
     # Parameters may share their memory, which the format does not allow.

@@ -57,19 +57,26 @@ class Events(NamedTuple):
     lengths: NDArray[np.int64] | None = None
 
     @classmethod
-    def from_dense(cls, input: ArrayLike) -> Events:
-        """Make events of the nonzero elements of an array (T, B, K)."""
-        dense = _floats("input", input)
+    def from_dense(cls, input: ArrayLike, lengths: ArrayLike | None = None) -> Events:
+        """Make events of the nonzero elements of an array (T, B, K) of floats or bools.
+
+        Elements past a sample's length, (B,) integers in [0, T], are ignored.
+        """
+        dense = _dense("input", input)
         if dense.ndim != 3:
             flat = ": flatten maps to x.reshape(T, B, -1)" if dense.ndim > 3 else ""
             raise ValueError(f"input: expected shape (T, B, K), got {dense.shape}{flat}")
         by_sample = np.ascontiguousarray(dense.swapaxes(0, 1))
+        if lengths is not None:
+            steps, samples = dense.shape[:2]
+            lengths = _lengths(lengths, steps, samples)
+            by_sample = np.where(np.arange(steps)[:, None] < lengths[:, None, None], by_sample, np.float32(0))
         rows = by_sample.reshape(-1, dense.shape[2])
         counts = np.count_nonzero(rows, axis=1)
         offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
         where = rows.nonzero()
         values = rows[where]
-        return cls(offsets, where[1].astype(np.int32), dense.shape, None if (values == 1).all() else values)
+        return cls(offsets, where[1].astype(np.int32), dense.shape, None if (values == 1).all() else values, lengths)
 
 
 class LayerSizes(NamedTuple):
@@ -120,6 +127,7 @@ class Network:
     Attributes:
         layers: the sizes of each layer.
         num_classes: C, the number of classes; 0 without a readout.
+        every_step: whether the network's outputs are those of every step, as its readout was made to give them.
         encoder: name and settings of the encoder used in training, or None.
         nbytes: bytes of its weights and parameters.
 
@@ -131,39 +139,61 @@ class Network:
         self.layers = [LayerSizes(*sizes) for sizes in self._network.layers]
         self.num_classes: int = self._network.classes
         self.nbytes: int = self._network.nbytes
-        self.encoder = _settings(self._network.texts.get("encoder"))
+        texts = self._network.texts
+        self.every_step = texts.get("every_step") == "true"
+        self.encoder = _settings(texts.get("encoder"))
 
     @property
     def input_size(self) -> int:
         """K, the number of inputs."""
         return self.layers[0].inputs
 
-    def run(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> Floats:
-        """The logits (B, C) of each sample after its last step; (B, 0) without a readout.
+    def run(
+        self,
+        events: EventArrays | ArrayLike,
+        lengths: ArrayLike | None = None,
+        *,
+        every_step: bool | None = None,
+        threads: int | None = None,
+    ) -> Floats:
+        """The logits of each sample after its last step, or at every step.
 
         Args:
-            events: ``Events``, a ``srcell.EventBatch`` on the CPU, or a dense array (T, B, K).
+            events: ``Events``, a ``srcell.EventBatch`` on the CPU, or a dense array (T, B, K) of floats or bools. As in
+                ``Stream.step``, integers are indices of active inputs, so an array of integers is no dense input.
+            lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent. Of a dense array,
+                elements past a sample's length are ignored. ``events`` that have lengths take none here.
+            every_step: return the logits at every step, by default if the network's ``every_step`` is true. They equal
+                those of a stream; past a sample's length they are 0.
             threads: the largest number of threads, by default one per core. The number does not change a bit of the
                 result.
+
+        Returns:
+            (B, C), or at every step (T, B, C); C is 0 without a readout.
 
         Raises:
             ValueError: a wrong shape, or events that are not valid; the message names the argument.
             TypeError: an array of the wrong type.
 
         """
-        return self._run(_arrays(events, self.input_size), threads)[0]
+        every_step = self.every_step if every_step is None else bool(every_step)
+        return self._run(_arrays(events, self.input_size, lengths), threads, every_step=every_step)[0]
 
-    def spikes(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> list[Floats]:
-        """The spikes (T, B, N) of every layer, first to last."""
-        return self._run(_arrays(events, self.input_size), threads, wanted=range(len(self.layers)))[1]
+    def spikes(
+        self, events: EventArrays | ArrayLike, lengths: ArrayLike | None = None, *, threads: int | None = None
+    ) -> list[Floats]:
+        """The spikes (T, B, N) of every layer, first to last. The arguments are those of ``run``."""
+        return self._run(_arrays(events, self.input_size, lengths), threads, wanted=range(len(self.layers)))[1]
 
-    def counts(self, events: EventArrays | ArrayLike, *, threads: int | None = None) -> list[LayerCounts]:
+    def counts(
+        self, events: EventArrays | ArrayLike, lengths: ArrayLike | None = None, *, threads: int | None = None
+    ) -> list[LayerCounts]:
         """Count the work of each layer, and last of the readout, per inference: means over the samples.
 
-        A layer's ``events`` are those that it receives from below. The events of its own neurons add only operations
-        and bytes, if it has recurrent ("lateral") weights.
+        The arguments are those of ``run``. A layer's ``events`` are those that it receives from below. The events of
+        its own neurons add only operations and bytes, if it has recurrent ("lateral") weights.
         """
-        arrays = _arrays(events, self.input_size)
+        arrays = _arrays(events, self.input_size, lengths)
         *_, found, passed = self._run(arrays, threads, counts=True)
         taken = float(arrays.steps * arrays.batch if arrays.lengths is None else arrays.lengths.sum())
         samples = max(arrays.batch, 1)
@@ -204,7 +234,12 @@ class Network:
         return _encode(pixels, numbers, settings, seed)
 
     def _run(
-        self, arrays: _Arrays, threads: int | None, wanted: Sequence[int] = (), counts: bool = False
+        self,
+        arrays: _Arrays,
+        threads: int | None,
+        wanted: Sequence[int] = (),
+        counts: bool = False,
+        every_step: bool = False,
     ) -> tuple[Floats, list[Floats], NDArray[np.int64], NDArray[np.int64]]:
         """The logits, the spikes of the ``wanted`` layers, and numbers over all samples.
 
@@ -223,7 +258,8 @@ class Network:
             arrays.lengths,
             wanted,
             counts,
-            threads,
+            every_step,
+            min(threads, 2**31 - 1),
         )
 
     def __reduce__(self) -> tuple[type[Network], tuple[bytes]]:
@@ -254,12 +290,14 @@ class Stream:
         """Advance by one step and return the spikes of the last layer, (B, N).
 
         Args:
-            input: integers, the indices of the active inputs; or floats or bools, the dense input (K,) or (B, K).
+            input: integers, the indices (events,) of the active inputs; or floats or bools, the dense input (K,) or
+                (B, K). As in ``Network.run``, integers are never a dense input.
             values: values of the active inputs; all 1 by default.
             offsets: (B + 1,) for B > 1: the active inputs of sample b are ``input[offsets[b]:offsets[b + 1]]``.
 
         Raises:
-            ValueError: an input that does not exist, or a wrong size. The state is then unchanged.
+            ValueError: an input that does not exist, or a wrong size; or K zeros and ones as integers, which look like
+                a dense input (with ``offsets`` they are taken as indices). The state is then unchanged.
 
         """
         array = input if isinstance(input, np.ndarray) else _array("input", input)
@@ -273,6 +311,14 @@ class Stream:
             ):
                 raise ValueError(f"input: expected shape ({self.batch}, {self.network.input_size}), got {array.shape}")
             return self._stream.step_dense(_floats("input", array))
+        if array.ndim != 1:
+            raise ValueError(f"input: expected indices (events,), or floats or bools, got {array.dtype} {array.shape}")
+        may_be_dense = array.size == self.network.input_size and values is None and offsets is None
+        if may_be_dense and array.max() <= 1 and not (array[1:] > array[:-1]).all():
+            raise ValueError(
+                f"input: expected indices of the active inputs, got {array.size} zeros and ones of {array.dtype}: "
+                "convert a dense input to floats or bools"
+            )
         wide = array.dtype == np.int64
         return self._stream.step(
             np.require(array, np.int64, ["C", "A"]) if wide else _indices(array),
@@ -312,10 +358,13 @@ class Stream:
         return self._stream.save()
 
     def restore(self, state: bytes) -> None:
-        """Continue from a state saved by a stream of the same network with the same number of samples.
+        """Continue from a state saved by a stream of the same file with the same number of samples.
+
+        The steps that follow have the same bits, with one exception: inputs with delays that a step listed unsorted or
+        twice, and that have not arrived yet, are added up in another order.
 
         Raises:
-            ValueError: the state is from a different kind of stream.
+            ValueError: the state is from another network, number of samples or version of the layout, or is damaged.
             TypeError: ``state`` is not bytes.
 
         """
@@ -397,11 +446,15 @@ class _Arrays(NamedTuple):
     values: Floats | None
 
 
-def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
-    """Convert events to the arrays that the compiled module expects."""
+def _arrays(events: EventArrays | ArrayLike, inputs: int, of_samples: ArrayLike | None) -> _Arrays:
+    """Convert events, and the samples' lengths, to the arrays that the compiled module expects."""
     given: Any = events
     if not hasattr(given, "offsets"):
-        given = Events.from_dense(_floats("events", given))
+        given = Events.from_dense(_dense("events", given), of_samples)
+    elif of_samples is not None:
+        if given.lengths is not None:
+            raise ValueError("lengths: expected None beside events that have lengths, got lengths")
+        given = Events(given.offsets, given.indices, given.shape, given.values, _lengths(of_samples, *given.shape[:2]))
     steps, batch, width = given.shape
     if width != inputs:
         raise ValueError(f"events: expected {inputs} inputs, got shape {tuple(given.shape)}")
@@ -416,18 +469,38 @@ def _arrays(events: EventArrays | ArrayLike, inputs: int) -> _Arrays:
     )
 
 
+def _lengths(given: ArrayLike, steps: int, batch: int) -> NDArray[np.int64]:
+    lengths = _integers("lengths", given)
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths: expected shape ({batch},), got {lengths.shape}")
+    if batch and not 0 <= lengths.min() <= lengths.max() <= steps:
+        raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.min()} to {lengths.max()}")
+    return lengths
+
+
 def _array(name: str, given: Any) -> NDArray[Any]:
     """Convert anything to an array; a tensor loses its gradient."""
     try:
         if hasattr(given, "__dlpack__") and not hasattr(given, "__array__"):
             return np.from_dlpack(given)
         return np.asarray(given.detach() if hasattr(given, "detach") else given)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{name}: expected an array of numbers, got {type(given).__name__}: {error}") from None
-    # What NumPy cannot hold: sparse, on another device, bfloat16.
-    except (TypeError, RuntimeError, BufferError) as error:
+    # Lists of different lengths raise ValueError. What NumPy cannot hold (sparse, on another device, bfloat16) and what
+    # an object does in its own methods may raise anything else.
+    except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise TypeError(f"{name}: expected an array of numbers, got {type(given).__name__}: {reason}") from None
+        message = f"{name}: expected an array of numbers, got {type(given).__name__}: {reason}"
+        raise (ValueError if isinstance(error, ValueError) else TypeError)(message) from None
+
+
+def _dense(name: str, given: Any) -> Floats:
+    """Convert a dense input to float32."""
+    array = _array(name, given)
+    if array.dtype.kind in "iu":
+        raise TypeError(
+            f"{name}: expected floats or bools for a dense input, got {array.dtype}: integers are indices of active "
+            "inputs"
+        )
+    return _floats(name, array)
 
 
 def _floats(name: str, given: Any) -> Floats:

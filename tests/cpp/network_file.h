@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../../csrc/domains.h"
 #include "../../csrc/runtime/network.h"
 #include "../../csrc/runtime/tensors.h"
 #include "support.h"
@@ -123,6 +125,24 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
     return file.bytes();
 }
 
+// A layer of integer neurons with the hardware's constants and three classes.
+inline std::string integer_network_file(int64_t inputs, int64_t neurons) {
+    Numbers numbers(1);
+    std::vector<int16_t> weight(static_cast<size_t>(neurons * inputs));
+    for (int16_t& x : weight) x = static_cast<int16_t>(numbers.below(1024) - 512);
+    std::vector<int32_t> constants;
+    for (const IntegerConstant& constant : kIntegerConstants) constants.push_back(constant.standard);
+    FileWriter file;
+    file.text("format", "srcell.network");
+    file.text("version", "1");
+    file.text("readout", "votes");
+    file.tensor("layers.0.weight", {neurons, inputs}, weight);
+    file.tensor("layers.0.constants", {static_cast<int64_t>(constants.size())}, constants);
+    file.tensor("layers.0.initial", {3, neurons}, std::vector<int16_t>(static_cast<size_t>(3 * neurons)));
+    file.tensor("readout.constants", {4}, std::vector<double>{3, 1, -0.1, 1});
+    return file.bytes();
+}
+
 // Events of B samples over T steps, each input active in about one of eight.
 struct NetworkRows {
     int64_t steps, batch, inputs;
@@ -222,12 +242,41 @@ inline void stream_gives(const Network& network, const NetworkRows& rows, bool g
                 stream.values(k, state.data());
                 float* const h = state.data() + plane;
                 for (size_t n = 0; n < plane; ++n) h[n] = h[n] <= 0 ? 0 : h[n];
-                CHECK(result_of(stream.spikes(k), plane) == whole && result_of(h, plane) == whole);
+                CHECK(result_of(stream.spikes(k), plane) == whole);
+                CHECK(network.layers()[k].is_integer() || result_of(h, plane) == whole);
             }
             if (t + 1 < rows.steps) continue;
             stream.logits(logits.data());
             CHECK(result_of(logits.data(), logits.size()) == expected.logits);
         }
+}
+
+// The property of a saved state with other bytes: it is refused and changes nothing, or the stream goes on from it.
+inline void altered_states_are_refused_or_run(const Network& network, int rounds) {
+    Stream stream(network, 1);
+    const std::vector<float> input(static_cast<size_t>(network.inputs()), 1.0f);
+    for (int t = 0; t < 3; ++t) stream.step_dense(input.data());
+    std::vector<char> saved(stream.state_bytes()), after(saved);
+    stream.save(saved.data());
+    Numbers numbers(saved.size());
+    constexpr size_t header = 32;
+    for (int round = 0; round < rounds && saved.size() > header; ++round) {
+        std::vector<char> altered = saved;
+        for (auto k = numbers.below(8); k >= 0; --k)
+            altered[header + numbers.below(altered.size() - header)] = static_cast<char>(numbers.below(256));
+        stream.restore(saved.data(), saved.size());
+        try {
+            stream.restore(altered.data(), altered.size());
+        } catch (const std::invalid_argument& error) {
+            CHECK(error.what()[0] && !std::strchr(error.what(), '\n'));
+            stream.save(after.data());
+            CHECK(after == saved);
+            continue;
+        }
+        for (int t = 0; t < 3; ++t) stream.step_dense(input.data());
+        std::vector<float> logits(static_cast<size_t>(network.readout().classes));
+        stream.logits(logits.data());
+    }
 }
 
 // Checks that a sound in chunks gives the bits of the whole.
@@ -255,6 +304,7 @@ inline bool network_agrees(const unsigned char* bytes, size_t size) {
         const NetworkRows rows(40, 1, network.inputs());
         stream_gives(network, rows, false, run(network, rows, false, 1));
         if (network.cochlea()) hears_in_chunks(network);
+        altered_states_are_refused_or_run(network, 4);
         return true;
     } catch (const FileError& error) {
         CHECK(error.what()[0] && !std::strchr(error.what(), '\n'));

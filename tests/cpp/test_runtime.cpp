@@ -255,6 +255,33 @@ void encodes_images() {
     }
 }
 
+// Rows that do not ascend or repeat inputs arrive in the order of the batch.
+void unsorted_rows_pass_delays_in_their_order() {
+    const Network network = network_of(network_file({12, 40, 10}, false, "linear", 1, false, FileWith::kDelays));
+    NetworkRows rows(60, 2, 12);
+    Numbers numbers(5);
+    for (int32_t& index : rows.indices)
+        if (numbers.below(2)) index = static_cast<int32_t>(numbers.below(12));
+    const Outcome whole = run(network, rows, true, 2);
+    Stream stream(network, 2);
+    for (int64_t t = 0; t < 60; ++t) {
+        std::vector<int64_t> offsets = {0};
+        std::vector<int32_t> indices;
+        std::vector<float> values;
+        for (const int64_t row : {t, 60 + t}) {
+            const auto begin = rows.offsets[static_cast<size_t>(row)], end = rows.offsets[static_cast<size_t>(row + 1)];
+            indices.insert(indices.end(), rows.indices.begin() + begin, rows.indices.begin() + end);
+            values.insert(values.end(), rows.values.begin() + begin, rows.values.begin() + end);
+            offsets.push_back(static_cast<int64_t>(indices.size()));
+        }
+        stream.step(offsets.data(), indices.data(), values.data(), offsets.back());
+        CHECK(result_of(stream.spikes(0), 80) == result_of(whole.spikes[0].all.data() + 80 * t, 80));
+    }
+    std::vector<float> logits(6);
+    stream.logits(logits.data());
+    CHECK(result_of(logits.data(), 6) == whole.logits);
+}
+
 // A file with a changed byte or a missing part is refused with a FileError, or is a network that runs.
 void altered_files_are_refused_or_run(const std::string& bytes) {
     const auto is_read = [](const std::string& file) {
@@ -284,10 +311,17 @@ int main() {
 #if !defined(__SANITIZE_THREAD__)
     kernels_survive_events_that_change_during_a_call();
 #endif
+    unsorted_rows_pass_delays_in_their_order();
+    for (const FileWith with :
+         {FileWith::kDelays, FileWith::kRecurrentDelays, FileWith::kConstants, FileWith::kMap, FileWith::kSound})
+        for (const char* readout : {"votes", "linear"})
+            altered_states_are_refused_or_run(network_of(network_file({12, 20, 6}, true, readout, 1, true, with)), 100);
+    altered_states_are_refused_or_run(network_of(integer_network_file(12, 30)), 100);
     encodes_images();
     for (const bool resonant : {false, true})
         altered_files_are_refused_or_run(
             network_file({3, 2}, true, "linear", 1, resonant, resonant ? FileWith::kDelays : FileWith::kNothing));
     altered_files_are_refused_or_run(network_file({4, 10, 2}, false, "votes", 1, false, FileWith::kMap));
     altered_files_are_refused_or_run(network_file({4, 2}, false, "votes", 1, false, FileWith::kSound));
+    altered_files_are_refused_or_run(integer_network_file(3, 6));
 }

@@ -32,11 +32,12 @@ from torch import Tensor
 import srcell
 from fuzz.draws import Draw, corrupted
 from fuzz.facts import RefusedError, readable
-from srcell import benchmark, hardware, runtime, training
+from srcell import SRC, benchmark, hardware, runtime, training
 from srcell._files import is_partial, partial_name
 from srcell.cli import main
 from srcell.cli.parser import typed
-from srcell.data import Dataset, LabelledEvents, LabelledImages, load_nmnist
+from srcell.data import Dataset, LabelledEvents, LabelledImages, SoundEncoding, load_nmnist
+from srcell.export import export
 from srcell.models import SRCClassifier
 from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig
@@ -285,8 +286,16 @@ def config(draw: Draw) -> None:
 
 @functools.cache
 def exported(kind: int) -> bytes:
-    """The file of a small network."""
+    """The file of a small network: without and with recurrent weights, resonant, delayed, of integers, of sounds."""
     path = workspace("exported") / "made"
+    if kind == 4:
+        export(srcell.IntegerSRC(3, 4), path)
+        return path.read_bytes()
+    if kind == 5:
+        layer = SRC(3, 4)
+        layer.encoder = SoundEncoding(bands=3)
+        export(layer, path)
+        return path.read_bytes()
     readout = {"readout": "linear", "readout_window": 3} if kind else {}
     delays = {"input_delay": 4, "taps": 2, "lateral_delay": 3} if kind == 3 else {}
     SRCClassifier(3, [2], 2, lateral=bool(kind), omega=0.3 * (kind >= 2), **delays, **readout).export(path)
@@ -294,9 +303,9 @@ def exported(kind: int) -> bytes:
 
 
 def network(draw: Draw) -> None:
-    """The file of an exported network, with bytes or the header's JSON altered."""
+    """The file of an exported network, with bytes or the header's JSON altered; and its saved state, likewise."""
     folder = workspace("network")
-    content = exported(draw.randrange(4))
+    content = exported(draw.randrange(6))
     if draw.chance(15):
         content = with_strange_header(draw, content)
     if draw.chance(40):
@@ -309,7 +318,20 @@ def network(draw: Draw) -> None:
     stream = net.stream()
     stepped = np.stack([stream.step(step) for step in steps])
     assert np.array_equal(stepped, net.spikes(steps)[-1], equal_nan=True)
-    assert np.array_equal(stream.logits(), net.run(steps), equal_nan=True)
+    assert np.array_equal(stream.logits(), net.run(steps, every_step=False), equal_nan=True)
+
+    saved = stream.save()
+    state = bytearray(saved)
+    for _ in range(draw.randrange(1, 9)):
+        state[draw.randrange(0 if draw.chance(20) else 32, len(state))] = draw.randrange(256)
+    try:
+        stream.restore(bytes(state[: draw.randrange(len(state))] if draw.chance(5) else state))
+    except ValueError as error:
+        assert str(error).startswith("state: ") and stream.save() == saved
+        return
+    for step in steps:
+        stream.step(step)
+    stream.logits()
 
 
 # Checkpoints

@@ -254,6 +254,9 @@ class IntegerLayer:
         self.initial = np.zeros((3, self.neurons), int)
         if file.has(f"{prefix}initial"):
             self.initial = file.take(f"{prefix}initial", "I16", (3, self.neurons)).astype(int)
+        i_max, (h_min, h_max, hs_min, hs_max) = self.of[2], self.of[-5:-1]
+        for state, low, high in zip(self.initial, (-i_max, h_min, hs_min), (i_max, h_max, hs_max), strict=True):
+            require(((state >= low) & (state <= high)).all(), f"{prefix}initial")
 
     def run(self, x: Array) -> Array:
         shift_a, shift_b, i_max, high, low, gate, zs_hyp, zs_dep, bits, r, rs, bias, slope, shift, *ends = self.of

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._arguments import as_float, as_int, describe, require_dense
 from ..events import EventBatch
+from ..events.checks import MAX_INPUTS
 from ..ops._layer import HALF, WORK
 from ..ops.delay import delay_dense, delay_events
 from .layer import INTEGERS, check_device, check_lengths, in_work_dtype
@@ -113,6 +114,8 @@ def as_delays(delay: Tensor | float, inputs: int, device: torch.device, dtype: t
         raise ValueError(f"delay: expected device {device}, as input has, got {delay.device}")
     if delay.dim() not in (1, 2) or delay.shape[0] != inputs or (delay.dim() == 2 and delay.shape[1] == 0):
         raise ValueError(f"delay: expected shape ({inputs},) or ({inputs}, M), got {tuple(delay.shape)}")
+    if delay.numel() > MAX_INPUTS:  # before anything is made of an expanded tensor
+        raise ValueError(f"delay: expected at most 2^31 delayed inputs, got K * M = {delay.numel()}")
     check_delays("delay", delay, most)
     return in_work_dtype(delay)
 
