@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -168,10 +169,35 @@ def test_the_command_prints_every_row_and_writes_the_file(tmp_path: Path, capsys
     assert set(result["milliseconds"]["events"]) == {FORWARD, BOTH}
 
 
-def test_a_process_that_dies_is_reported_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    benchmark.CASES["layer"] = (replace(TINY["layer"], subject="no such subject"),)
+def die(*_: object) -> None:
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_reported_in_one_line(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_send_measured", die)
+    for option, threads in (([], ""), (["--threads", "2"], " for 2 threads")):
+        assert main(["bench", "layer", *option]) == 2
+        _, line = capfd.readouterr().err.splitlines()
+        assert line == f"srcell: the process of case layer died: was there enough memory{threads}?"
+
+
+def test_an_error_in_the_process_of_a_case_is_raised_here(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError, match="no such subject") as caught:
+        list(benchmark.run([replace(TINY["layer"], subject="no such subject")], repetitions=2))
+    assert "in measure" in str(caught.value.__cause__)
+    assert capfd.readouterr().err == ""
+    benchmark.CASES["layer"] = (replace(TINY["layer"], steps=2**45),)
     assert main(["bench", "layer"]) == 2
-    assert capfd.readouterr().err.splitlines()[-1].startswith("srcell: the process of case layer died")
+    _, line = capfd.readouterr().err.splitlines()
+    assert line.startswith("srcell: out of memory: smaller sizes or batches need less")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 99999999999, 10**30])
+def test_a_number_of_threads_that_cannot_run_is_named(threads: int) -> None:
+    with pytest.raises(ValueError, match=rf"^threads: expected an int in \[1, 1024\], got {threads}$"):
+        benchmark.choose(["layer"], threads=threads)
 
 
 def test_quick_uses_smaller_batches_and_a_settings_own_threads_win() -> None:

@@ -22,6 +22,7 @@ import srcell
 from srcell import data, kernels, plots, training
 from srcell.cli import build_parser, main
 from srcell.cli.parser import given_settings
+from srcell.cli.terminal import print_table, printable
 from srcell.training import RunOptions, TrainedRun
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.presets import PRESETS
@@ -406,7 +407,8 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("train digits --device meta", "srcell: --device: expected the CPU or a GPU (cuda), got 'meta'"),
         ("train digits --checkpoint-seconds nan", "srcell: --checkpoint-seconds: expected at least 0, got nan"),
         ("train digits --checkpoint-seconds -0.1", "srcell: --checkpoint-seconds: expected at least 0, got -0.1"),
-        ("bench --threads 0", "--threads: expected at least 1, got 0"),
+        ("bench --threads 0", "--threads: expected an int in [1, 1024], got 0"),
+        ("bench --threads 99999999999", "--threads: expected an int in [1, 1024], got 99999999999"),
         ("bench --repetitions 1", "repetitions: expected at least 2, for their spread, got 1"),
         # Files and folders
         ("train mnist", "no MNIST in data: expected the folder MNIST/raw or mnist there"),
@@ -431,6 +433,55 @@ def test_a_user_error_prints_one_line(arguments: str, message: str, capsys: pyte
     line = user_error(arguments, capsys)
     assert line.startswith("srcell: ") and message in line
     assert sorted(map(str, Path().rglob("*"))) == ["full", "full/notes.txt"]
+
+
+HOSTILE = "a\x1b]0;title\x07\x1b[31m\nb\t\x9b2J\x7f\u202e\u2066[red]é.c"
+SHOWN = r"a\x1b]0;title\x07\x1b[31m\nb\t\x9b2J\x7f\u202e\u2066[red]é.c"
+
+
+def test_what_a_terminal_would_obey_is_printed_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    for code in range(0x110000):
+        x = chr(code)
+        assert (printable(x) == x) == x.isprintable()
+    assert all(not chr(x).isprintable() for x in (*range(32), *range(127, 160), *range(0x202A, 0x202F), 0x2066, 0x2069))
+    assert printable(HOSTILE) == SHOWN and printable(os.fsdecode(b"\xff")) == r"\udcff"
+    assert main(["eval", HOSTILE]) == 2
+    error = f"srcell: {SHOWN}: expected a run folder, found no config.json in it"
+    assert capsys.readouterr().err.startswith(error)
+    assert main(["train", "digits", f"--{HOSTILE}"]) == 2
+    assert f"unrecognized arguments: --{SHOWN}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.usefixtures("without_plots")
+def test_names_of_files_are_printed_as_escapes_and_are_no_markup(
+    terminal: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([*TINY.split(), "--out", HOSTILE]) == 0
+    assert main(["export", HOSTILE, f"{HOSTILE}.srcell"]) == 0
+    assert main([*TINY_SWEEP.replace("--out sweep", "--out").split(), f"{HOSTILE}-sweep"]) == 0
+    out = capfd.readouterr().out
+    for line in (
+        f"folder   {SHOWN}",
+        f"run folder {SHOWN}\n",
+        f"{SHOWN}.srcell: 64-8-100, ",
+        f"runs in {SHOWN}-sweep: 1",
+    ):
+        assert line in out
+    assert "]0;title\x07" not in out and "\x1b[31m" not in out and "\u202e" not in out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_cells_of_a_table_are_no_markup(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    print_table(["a"], [[HOSTILE], ["[bold]x[/bold] :smile:"]])
+    out = capsys.readouterr().out
+    assert SHOWN in out and "[bold]x[/bold] :smile:" in out
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

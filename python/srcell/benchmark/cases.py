@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .._arguments import as_int
+
 LABELS = {
     "eager": "PyTorch, eager",
     "compiled": "PyTorch, compiled",
@@ -39,6 +41,7 @@ LABELS = {
     "gru": "nn.GRU (another cell)",
 }
 FORWARD, BOTH = "forward", "forward and backward"
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,8 @@ def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = Fa
         quick: batches of at most 32 and no compiled rows, for rough times.
 
     Raises:
-        ValueError: an unknown case, or ``threads`` below 1.
+        TypeError: ``threads`` is not an integer.
+        ValueError: an unknown case, or ``threads`` outside [1, 1024].
 
     Example:
         >>> from srcell.benchmark import choose
@@ -166,8 +170,8 @@ def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = Fa
             nearest = difflib.get_close_matches(name, CASES, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected some of {', '.join(CASES)}"
             raise ValueError(f"unknown case {name!r}: {hint}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
+    if threads is not None:
+        threads = as_int("threads", threads, MOST_THREADS, minimum=1)
     settings = [setting for name in dict.fromkeys(cases or CASES) for setting in CASES[name]]
     settings = [replace(setting, threads=setting.threads or threads) for setting in settings]
     if quick:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from typing import Any, TypedDict
 
 import torch
@@ -196,6 +197,7 @@ def run(
     Raises:
         ValueError: fewer than 2 repetitions.
         ChildProcessError: the process of a setting died.
+        Exception: any that was raised in such a process.
 
     Example:
         >>> from srcell.benchmark import run
@@ -223,17 +225,24 @@ def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     sender.close()
     try:
-        result: Result = receiver.recv()
+        result: Result | Exception = receiver.recv()
     except EOFError:
-        raise ChildProcessError(f"the process of case {setting.case} died: was there enough memory?") from None
+        threads = "" if setting.threads is None else f" for {setting.threads} threads"
+        raise ChildProcessError(f"the process of case {setting.case} died: was there enough memory{threads}?") from None
     except KeyboardInterrupt:
         process.terminate()
         raise
     finally:
         process.join()
         receiver.close()
+    if isinstance(result, Exception):
+        raise result
     return result
 
 
 def _send_measured(sender: Connection, setting: Setting, repetitions: int) -> None:
-    sender.send(measure(setting, repetitions))
+    try:
+        result: Result | Exception = measure(setting, repetitions)
+    except Exception as error:
+        result = ExceptionWithTraceback(error, error.__traceback__)  # received as the exception, with its traceback
+    sender.send(result)

@@ -12,7 +12,7 @@ from .._files import write_output
 from .._info import cuda_lacks, info
 from ..benchmark.timing import Quartiles
 from .parser import Parser, new_command
-from .terminal import complain
+from .terminal import complain, put
 
 
 def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -47,7 +47,7 @@ def bench(arguments: argparse.Namespace) -> None:
         complain(f"measuring {len(results) + 1}/{len(settings)}: {setting.case}, {sizes}")
 
     for result in benchmark.run(settings, repetitions, announce):
-        print(*describe_result(result), "", sep="\n", flush=True)
+        put(*describe_result(result), "")
         results.append(result)
     if out is not None:
         content = json.dumps(benchmark.record(results, Path(benchmark.__file__)), indent=1) + "\n"
@@ -90,4 +90,4 @@ def print_info(arguments: argparse.Namespace) -> None:
     if facts["cuda"] is None:
         facts["cuda"] = f"no: {cuda_lacks()}"
     for name, value in facts.items():
-        print(f"{name:16}{', '.join(value) if isinstance(value, list | tuple) else value}")
+        put(f"{name:16}{', '.join(value) if isinstance(value, list | tuple) else value}")

@@ -9,6 +9,7 @@ import srcell
 
 from .._files import is_stream
 from .parser import Parser
+from .terminal import put
 
 TEXT = """\
 Write the trained network of a run to one file. srcell.runtime reads it in Python, without torch, and libsrcell in C."""
@@ -31,4 +32,4 @@ def export(arguments: argparse.Namespace) -> None:
         return
     network = srcell.runtime.load(arguments.file)
     sizes = "-".join(str(size) for size in (network.input_size, *(layer.neurons for layer in network.layers)))
-    print(f"{arguments.file}: {sizes}, {network.num_classes} classes, {arguments.file.stat().st_size:,} bytes")
+    put(f"{arguments.file}: {sizes}, {network.num_classes} classes, {arguments.file.stat().st_size:,} bytes")

@@ -24,7 +24,7 @@ import srcell
 
 from .._extras import extra
 from .parser import Parser, new_command
-from .terminal import complain
+from .terminal import complain, printable, put
 
 Floats = NDArray[np.float32]
 Sound = Generator[Floats, None, None]
@@ -226,12 +226,12 @@ class Microphone:
                 ) from error
 
         self.block, self.lost, self._error = block, 0, sounddevice.PortAudioError
-        chosen = int(device) if device is not None and device.isdecimal() else device
         try:
+            chosen = int(device) if device is not None and device.isdecimal() else device
             self._stream = sounddevice.InputStream(
                 samplerate=rate, blocksize=block, device=chosen, channels=1, dtype="float32"
             )
-        except (ValueError, sounddevice.PortAudioError) as error:
+        except (ValueError, OverflowError, sounddevice.PortAudioError) as error:
             devices = enumerate(sounddevice.query_devices())
             found = [f"{number} ({each['name']})" for number, each in devices if each["max_input_channels"]]
             if not found:
@@ -375,7 +375,7 @@ class Lines:
     """Prints a line for each new answer, and for the last one of each word."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
+        self.names = [printable(name) for name in names]
         self._last: int | None = None  # the label that this word's last line shows
 
     def text(self, answer: Answer) -> str:
@@ -387,12 +387,12 @@ class Lines:
         answer = listener.answer
         if answer is not None and answer.label != self._last:
             self._last = answer.label
-            print(self.text(answer), flush=True)
+            put(self.text(answer))
 
     def end(self, answer: Answer) -> None:
         """Show the last answer of a word."""
         self._last = None
-        print(f"{self.text(answer)}  end", flush=True)
+        put(f"{self.text(answer)}  end")
 
 
 class LiveLine(Lines):
@@ -409,7 +409,7 @@ class LiveLine(Lines):
         self.live = Live(
             console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
-        self.width = max(map(len, names))
+        self.width = max(map(len, self.names))
         self.bars = ASCII_BARS if self.console.options.ascii_only else BARS
         self._line = partial(Text, no_wrap=True, overflow="crop")
         self._shown = -math.inf  # seconds of the sound

@@ -12,7 +12,7 @@ from .. import data, training
 from ..training import RunOptions, sweep
 from ..training.config import SETTINGS, TrainingConfig
 from .parser import DEFAULT_PRESET, Parser, add_training_options, given_settings, new_command, run_options
-from .terminal import folder_of, is_first_process, print_table, shown_progress, tell
+from .terminal import folder_of, is_first_process, print_table, put, shown_progress, tell
 
 TEXT = """\
 Train once for each seed and each combination of values. Finished runs are not
@@ -67,7 +67,7 @@ def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None
     if is_first_process():
         sweep.write_summary(out, runs, accuracies)  # if all runs had ended before, none was written above
         print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), summary_rows(runs, accuracies))
-        print(f"run folders, sweep.json and sweep.csv in {out}")
+        put(f"run folders, sweep.json and sweep.csv in {out}")
 
 
 def variations(arguments: argparse.Namespace) -> dict[str, list[Any]]:

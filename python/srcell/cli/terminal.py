@@ -160,9 +160,9 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for k, name in enumerate(head):
         table.add_column(name, justify="right" if k else "left", no_wrap=not terminal)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     # Lines that go to a file or a pipe must not be wrapped.
-    Console(markup=False, highlight=False, width=None if terminal else sys.maxsize).print(table)
+    Console(markup=False, highlight=False, emoji=False, width=None if terminal else sys.maxsize).print(table)
 
 
 def is_first_process() -> bool:
@@ -176,10 +176,29 @@ def tell(line: str) -> None:
         say(line)
 
 
+def printable(text: str) -> str:
+    r"""A text as one line that a terminal only shows: what is not printable is escaped, as by ``repr``.
+
+    These are line breaks, tabs, the control characters with which escape sequences begin, and the characters of Unicode
+    that change the direction of text or have no width. So names in files from others cannot forge or hide output.
+
+    Example:
+        >>> print(printable("a\x1b[31m\tb\u202e.wav"))
+        a\x1b[31m\tb\u202e.wav
+
+    """
+    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
+
+
+def put(*lines: str) -> None:
+    """Print lines, which ``printable`` makes safe, and flush; only tables, bars and live lines do not pass here."""
+    print(*map(printable, lines), sep="\n", flush=True)
+
+
 def say(*lines: str) -> None:
-    """Print lines and flush. If the reader of standard output is gone, training continues without output."""
+    """Put lines. If the reader of standard output is gone, training continues without output."""
     try:
-        print(*lines, sep="\n", flush=True)
+        put(*lines)
     except BrokenPipeError:
         silence()
 
@@ -192,8 +211,8 @@ def silence() -> None:
 
 
 def complain(line: str) -> None:
-    """Write a line to standard error in one call, so that lines of several processes do not mix."""
-    sys.stderr.write(f"{line}\n")
+    """Write a line, which ``printable`` makes safe, to standard error in one call: lines of processes do not mix."""
+    sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
 
 

@@ -17,7 +17,7 @@ from .parser import (
     presets_text,
     run_options,
 )
-from .terminal import folder_of, header_of, is_first_process, say, shown_progress
+from .terminal import folder_of, header_of, is_first_process, put, say, shown_progress
 
 TRAIN_TEXT = """\
 Train a network and write a run folder. Ctrl-C stops it after a checkpoint.
@@ -79,12 +79,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     folder = RunFolder.open(arguments.run_folder)
     evaluation = training.evaluate_run(folder, run_options(arguments), binary=arguments.binary)
-    print(f"test accuracy {evaluation.accuracy:.2%} on {int(evaluation.confusion.sum())} samples")
+    put(f"test accuracy {evaluation.accuracy:.2%} on {int(evaluation.confusion.sum())} samples")
     if folder.config.integer:
-        print(f"integrators clamped to their bounds: {evaluation.clamped:,} times")
-    print(f"{'a mean inference':18}{'events':>12}{'spikes':>12}{'additions':>14}{'multiply-adds':>16}")
+        put(f"integrators clamped to their bounds: {evaluation.clamped:,} times")
+    put(f"{'a mean inference':18}{'events':>12}{'spikes':>12}{'additions':>14}{'multiply-adds':>16}")
     for k, layer in enumerate(evaluation.counts):
         name = f"layer {k}" if k else "input"
-        print(
-            f"{name:18}{layer.events:12,.0f}{layer.spikes:12,.0f}{layer.additions:14,.0f}{layer.multiply_adds:16,.0f}"
-        )
+        put(f"{name:18}{layer.events:12,.0f}{layer.spikes:12,.0f}{layer.additions:14,.0f}{layer.multiply_adds:16,.0f}")
