@@ -11,6 +11,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ import torch
 
 import srcell
 from srcell import data, kernels, plots, training
-from srcell.cli import build_parser, main
+from srcell.cli import bench, build_parser, main
 from srcell.cli.parser import given_settings
 from srcell.cli.terminal import print_table, printable
 from srcell.training import RunOptions, TrainedRun
@@ -471,6 +472,18 @@ def test_names_of_files_are_printed_as_escapes_and_are_no_markup(
     ):
         assert line in out
     assert "]0;title\x07" not in out and "\x1b[31m" not in out and "\u202e" not in out
+
+
+def test_warnings_are_printed_as_escapes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = warnings.formatwarning
+
+    def warn(_: object) -> None:  # as warnings.warn does where nobody records warnings
+        sys.stderr.write(warnings.formatwarning(UserWarning(HOSTILE), UserWarning, "file.py", 3))
+
+    monkeypatch.setattr(bench, "print_info", warn)
+    assert main(["info"]) == 0
+    assert capsys.readouterr().err == f"file.py:3: UserWarning: {SHOWN}\n"
+    assert warnings.formatwarning is usual
 
 
 @pytest.mark.parametrize("terminal", [False, True])

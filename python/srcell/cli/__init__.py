@@ -13,7 +13,7 @@ import srcell
 from ..training import Interrupted
 from . import bench, export, listen, sweep, train
 from .parser import Parser
-from .terminal import complain, silence
+from .terminal import complain, printable_warnings, silence
 
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             arguments = command.parse_args(argv)
             command = arguments.command
-            arguments.run(arguments)
+            with printable_warnings():
+                arguments.run(arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

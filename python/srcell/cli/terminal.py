@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -214,6 +215,23 @@ def complain(line: str) -> None:
     """Write a line, which ``printable`` makes safe, to standard error in one call: lines of processes do not mix."""
     sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def printable_warnings() -> Iterator[None]:
+    """Let warnings in the block be printed as one line each, which ``printable`` makes safe: they may name files."""
+
+    def as_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return printable(f"{filename}:{lineno}: {category.__name__}: {message}") + "\n"
+
+    usual = warnings.formatwarning
+    warnings.formatwarning = as_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 @contextmanager
