@@ -1,6 +1,6 @@
 """Draw the plots of a measurement and write the README's section between its markers.
 
-    python bench/report.py      # from bench/results/speed.json, without measuring
+    python bench/report.py      # from bench/results/speed, without measuring
 
 ``bench/run.py`` calls this after it has measured; nothing is timed here.
 """
@@ -21,12 +21,19 @@ from srcell.benchmark.cases import BOTH, FORWARD
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
+SPEED = RESULTS / "speed"  # a file for each processor
 README = ROOT / "README.md"
 PYTORCH = ("eager", "compiled")
 PEERS = ("gathered", "compiled", "picked")  # PyTorch's rows of a layer with delays
 COLOURS = {row: f"C{number}" for number, row in enumerate(LABELS)}
 
 Document = dict[str, Any]
+
+
+def documents(folder: Path = SPEED) -> list[Document]:
+    """The measurement of each processor; first the newest of those with most cases, which pages show."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return sorted(found, key=lambda document: (len(document["results"]), document["date"]), reverse=True)
 
 
 def results_of(document: Document, case: str) -> list[Result]:
@@ -128,12 +135,40 @@ def layer_table(document: Document) -> Iterator[str]:
         cells = [[median(result, row, key) for key in (FORWARD, BOTH)] for result in columns]
         if any(cell != [None, None] for cell in cells):
             rows.append([label, *("-" if None in cell else " / ".join(map(format_ms, cell)) for cell in cells)])
-    ratios = [
+    faster = [
         " / ".join(f"{best(result, PYTORCH, key) / best(result, ('events',), key):.1f}" for key in (FORWARD, BOTH))
         for result in columns
     ]
-    rows.append(["events, times faster than the better of eager and compiled", *ratios])
+    rows.append(["events, times faster than the better of eager and compiled", *faster])
     yield from markdown_table(head, rows)
+
+
+def ratios(document: Document) -> dict[str, tuple[float, float]]:
+    """How many times as fast events are as compiled PyTorch, forwards and with the backward pass, by case."""
+    found = {}
+    for case in ("784-100", "784-512", "nmnist", "stack"):
+        for result in results_of(document, case)[:1]:
+            both = [median(result, "compiled", key) / median(result, "events", key) for key in (FORWARD, BOTH)]
+            found[case] = (both[0], both[1])
+    return found
+
+
+def processors_table(measured: list[Document]) -> Iterator[str]:
+    """The ratios on each processor."""
+    sizes = [
+        "-".join(map(str, [result["setting"]["inputs"], *result["setting"]["neurons"]]))
+        for case in ratios(measured[0])
+        for result in results_of(measured[0], case)[:1]
+    ]
+    rows = [
+        [
+            f"{document['processor']}, srcell {document['environment']['srcell']}",
+            *(" / ".join(f"{x:.1f}" for x in found[case]) if case in found else "-" for case in ratios(measured[0])),
+        ]
+        for document in measured
+        for found in (ratios(document),)
+    ]
+    yield from markdown_table(["times as fast as compiled PyTorch, forward / forward and backward", *sizes], rows)
 
 
 def recurrence_table(document: Document) -> Iterator[str]:
@@ -229,20 +264,23 @@ def readme_table(document: Document) -> Iterator[str]:
         yield from (row for row in rows if row.startswith(f"| {label} |"))
 
 
-def section(document: Document) -> str:
+def section(measured: list[Document]) -> str:
     """The text between the README's markers."""
-    measured = f"{machine_of(document)}, {document['date']}"
+    shown = measured[0]
     return f"""\
-{lines(readme_table(document))}
+{lines(readme_table(shown))}
 
-220 steps, 256 samples, float32 ({measured}); [all figures](bench/results/speed.json)."""
+220 steps, 256 samples, float32 ({machine_of(shown)}, {shown["date"]}); [all figures](bench/results/speed).
+The ratio depends on the processor; two threads of each:
+
+{lines(processors_table(measured))}"""
 
 
-def write_report(document: Document, folder: Path = RESULTS, readme: Path = README) -> None:
+def write_report(measured: list[Document], folder: Path = RESULTS, readme: Path = README) -> None:
     """Write the plots, and the section into the README; its markers must be there."""
-    for name, figure in figures(document).items():
+    for name, figure in figures(measured[0]).items():
         figure.savefig(folder / name, dpi=120)
-    replace_section(readme, "bench", section(document))
+    replace_section(readme, "bench", section(measured))
 
 
 def replace_section(page: Path, name: str, text: str) -> None:
@@ -256,4 +294,4 @@ def replace_section(page: Path, name: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    write_report(json.loads((RESULTS / "speed.json").read_text()))
+    write_report(documents())

@@ -1,4 +1,4 @@
-"""Measure every case and write the repository's results: JSON, plots and the README's section.
+"""Measure every case and write the repository's results: JSON of this processor, plots and the README's section.
 
     python bench/run.py
     python bench/run.py calls       # some cases, printed and not written
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import others
@@ -34,8 +35,9 @@ def main() -> None:
         return
     document = benchmark.record(results, Path(__file__).resolve())
     document["environment"] |= others.versions()
-    (report.RESULTS / "speed.json").write_text(json.dumps(document, indent=1) + "\n")
-    report.write_report(document)
+    name = "-".join(re.findall("[a-z0-9]+", document["processor"].lower()))
+    (report.SPEED / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    report.write_report(report.documents())
 
 
 if __name__ == "__main__":

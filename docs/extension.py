@@ -148,7 +148,7 @@ def delays_machine() -> str:
 
 def speed(table: Callable[[Any], Any]) -> Callable[[], str]:
     """A table of bench/report.py."""
-    return lambda: report.lines(table(read("speed.json")))
+    return lambda: report.lines(table(report.documents()[0]))
 
 
 def accuracy(kept: Callable[[str], bool]) -> Callable[[], str]:
@@ -288,7 +288,8 @@ def features() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "speed-machine": lambda: report.measured_on(read("speed.json")),
+    "speed-machine": lambda: report.measured_on(report.documents()[0]),
+    "speed-processors": lambda: report.lines(report.processors_table(report.documents())),
     "speed-layers": speed(report.layer_table),
     "speed-recurrence": speed(report.recurrence_table),
     "speed-inference": speed(report.latency_table),

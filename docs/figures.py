@@ -304,8 +304,8 @@ def float_and_integer() -> Figure:
 
 
 def measured() -> dict[str, Figure]:
-    """The plots of bench/results/speed.json, as bench/report.py draws them."""
-    drawn = report.figures(json.loads((report.RESULTS / "speed.json").read_text()), stacked=True)
+    """The plots of bench/results/speed, as bench/report.py draws them."""
+    drawn = report.figures(report.documents()[0], stacked=True)
     return {Path(name).stem: figure for name, figure in drawn.items()}
 
 

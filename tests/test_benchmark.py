@@ -265,7 +265,7 @@ def test_the_report_draws_both_sweeps_and_writes_between_the_markers(document: d
     report = load("report")
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n")
-    report.write_report(json.loads(json.dumps(document)), tmp_path, readme)
+    report.write_report([json.loads(json.dumps(document))], tmp_path, readme)
     for name in ("density.png", "steps.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     text = readme.read_text()
@@ -276,14 +276,14 @@ def test_the_report_draws_both_sweeps_and_writes_between_the_markers(document: d
     assert "| 512 | forward and backward, through time | 10.0 | 10.0 | 10.0 | 1.0 |" in recurrence
     readme.write_text("nothing")
     with pytest.raises(ValueError, match="lacks the markers"):
-        report.write_report(document, tmp_path, readme)
+        report.write_report([document], tmp_path, readme)
     assert readme.read_text() == "nothing"
 
 
 def test_the_readme_has_the_recorded_results() -> None:
     report, accuracy = load("report"), load("accuracy")
     sections = {
-        "bench": report.section(json.loads((report.RESULTS / "speed.json").read_text())),
+        "bench": report.section(report.documents()),
         "accuracy": "\n".join(accuracy.readme_section(json.loads(accuracy.ROW_FILE.read_text()))),
     }
     text = report.README.read_text()

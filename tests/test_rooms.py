@@ -44,7 +44,7 @@ ALLOWED = {
     "data": {"_arguments", "events", "runtime"},
     "hardware": {"_arguments", "data", "functional", "layers", "models"},
     "evaluation": {"_arguments", "_processes", "data", "events", "functional", "layers", "models"},
-    "benchmark": {"_info", "events", "export", "functional", "layers", "models", "reference", "runtime"},
+    "benchmark": {"_arguments", "_info", "events", "export", "functional", "layers", "models", "reference", "runtime"},
     "training": {
         *("_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional", "layers"),
         *("models", "ops"),

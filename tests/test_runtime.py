@@ -1086,7 +1086,7 @@ def test_altered_files_are_refused_in_one_line_or_read(draw: random.Random) -> N
         assert "\n" not in str(error)
         return
     if net.input_size < 100 and not net.layers[0].neurons > 100:
-        assert np.isfinite(net.run(np.ones((3, 1, net.input_size)))).shape[0] == 1
+        assert net.run(np.ones((3, 1, net.input_size)), every_step=False).shape[0] == 1
 
 
 def test_networks_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:

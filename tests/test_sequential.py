@@ -141,7 +141,7 @@ def test_outputs_and_gradients_are_those_of_calls_with_the_lengths(name: str, gi
     assert any(gradient.any() for gradient in gradients) and all(map(torch.equal, gradients, wanted))
 
 
-@pytest.mark.parametrize("name", set(CASES) - {"integers"})
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"integers"}))
 def test_nan_past_the_lengths_changes_nothing(name: str) -> None:
     network = made(name).network
     found = []

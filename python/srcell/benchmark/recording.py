@@ -12,6 +12,14 @@ from typing import Any
 from .._info import info
 from .timing import Result
 
+# By family and model of /proc/cpuinfo; AMD's family 26 is Zen 5 throughout.
+_GENERATIONS = {
+    ("25", "17"): "Zen 4",
+    ("26", ""): "Zen 5",
+    ("6", "143"): "Sapphire Rapids",
+    ("6", "173"): "Granite Rapids",
+}
+
 
 def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
     """Combine results with the date, and with the commit, processor and versions of the measurement.
@@ -58,9 +66,14 @@ def _commit(source: Path) -> str | None:
 
 
 def _processor() -> str:
+    """The processor's name and, because virtual machines hide it in the name, its generation."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().partition("\n\n")[0].splitlines() if cpuinfo.exists() else []
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in fields:
+        return platform.processor() or platform.machine()
+    family, model = fields.get("cpu family", "?"), fields.get("model", "?")
+    generation = (
+        _GENERATIONS.get((family, model)) or _GENERATIONS.get((family, "")) or f"family {family}, model {model}"
+    )
+    return f"{fields['model name']} ({generation})"
