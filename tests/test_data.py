@@ -131,6 +131,7 @@ def test_latencies_and_recordings_pass_through() -> None:
     Refusal("batch_size", lambda: make_loader(batch_size=0)),
     Refusal("seed", lambda: make_loader(seed=-1)),
     Refusal("num_workers", lambda: make_loader(num_workers=-1)),
+    Refusal("num_workers", lambda: make_loader(num_workers=10**11)),
     Refusal("world_size", lambda: make_loader(world_size=0)),
     Refusal("rank", lambda: make_loader(rank=1)),
     Refusal("epoch", lambda: make_loader().set_epoch(-1)),

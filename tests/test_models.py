@@ -234,7 +234,7 @@ def shared_call(*shared: int) -> Tensor:
     Refusal("taps", lambda: make_model(24, taps=2)),
     Refusal("taps", lambda: make_model(24, input_delay=5, taps=0)),
     Refusal("lateral_delay", lambda: make_model(24, lateral_delay=5)),
-    *(Refusal("input_gain", lambda x=x: make_model(24, input_gain=x)) for x in (0, -1.0, float("nan"))),
+    *(Refusal("input_gain", lambda x=x: make_model(24, input_gain=x)) for x in (0, -1.0, float("nan"), 1e300)),
     Refusal("input_gain", lambda: make_model(24, input_gain="2"), TypeError),
     Refusal("lateral_delay", lambda: make_model(24, lateral=True, lateral_delay=65536)),
     Refusal("hidden_sizes", lambda: make_model(lateral=True, lateral_delay=5)),

@@ -33,6 +33,7 @@ Batch: TypeAlias = tuple[EventBatch, Tensor]
 
 ORDER, SPIKES = 1, 2  # purposes of derived seeds
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+MOST_WORKERS = 1024
 
 
 class EventLoader:
@@ -104,6 +105,8 @@ class EventLoader:
         ):
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
+        if num_workers > MOST_WORKERS:
+            raise ValueError(f"num_workers: expected at most {MOST_WORKERS} processes, got {num_workers}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: expected a value in [0, {world_size}), got {rank}")
         self.samples = samples

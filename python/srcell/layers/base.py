@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
-from .._arguments import as_float, as_int, check_bool, check_choice, describe, require_dense
+from .._arguments import as_float, as_int, check_bool, check_choice, describe, present_device, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
+from ..events.checks import check_float_dtype
 from ..functional import rest_state, src
 from ..functional.layer import (
     FLOAT32_PI,
@@ -122,6 +123,10 @@ class Neurons(HasConstants):
                 "no gradient), got True"
             )
         device, dtype = given["device"], given["dtype"]
+        if dtype is not None:
+            check_float_dtype(dtype)
+        if device is not None:
+            present_device(device)
         self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
         self.surrogate, self.recurrent_grad = surrogate, recurrent_grad
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state

@@ -11,11 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .._arguments import as_int, as_positive, check_bool, check_choice
+from .._arguments import as_int, check_bool, check_choice
 from ..events import EventBatch
 from ..functional.layer import is_resonant
 from ..functional.terms import MOST_DELAY
 from ..layers import SRC, Delay, LeakyReadout, LinearReadout, SRCConv2d
+from ..layers.init import as_gain
 from ..layers.options import Spread, SpreadFrequencies
 from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, sample_lengths
 
@@ -126,7 +127,7 @@ class SRCClassifier(Classifier):
             if given and not (input_delay or lateral_delay):
                 raise ValueError(f"{name}: expected False without an input_delay or a lateral_delay, got True")
         if input_gain is not None:
-            as_positive("input_gain", input_gain)
+            as_gain("input_gain", input_gain, torch.finfo(torch.get_default_dtype()).max)
         first = SRC if input_gain is None else partial(SRC.for_sequences, gain=input_gain)
         self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
         delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None
