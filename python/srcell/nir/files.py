@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import zlib
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,13 +25,8 @@ with extra("nir"):
 
 DEEPEST = 100  # levels of groups
 LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
-COMPRESSORS = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_LZF: "lzf"}
-FILTERS = {*COMPRESSORS, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
-# A byte of deflate yields at most 1032 bytes (zlib.net/zlib_tech.html), a byte of LZF at most 88: 264 from 3.
-MOST_INFLATED = 1032
-LEAST_CHUNK = (
-    1024  # bytes: HDF5 takes 4 KB of memory for each chunk that it reads, and h5py makes chunks of 6 KB or more
-)
+MOST_INFLATED = 1032  # bytes from a byte of gzip (zlib.net/zlib_tech.html)
+LEAST_CHUNK = 1024  # bytes, because each chunk takes time; h5py makes chunks of 6 KB or more
 
 
 def read_contents(path: str | Path) -> Any:
@@ -53,7 +49,7 @@ def read_contents(path: str | Path) -> Any:
             if not file.id.links.exists(b"node"):
                 raise ValueError("expected a NIR graph, got a file without one")
             return _Walk(status.st_size).member(file.id, b"node", "", 0)
-        except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:  # h5py's too
+        except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError, zlib.error) as error:
             raise ValueError(f"{path}: {error}") from None
 
 
@@ -86,33 +82,31 @@ class _Walk:
     def data(self, dataset: h5py.Dataset, place: str) -> Any:
         """A dataset's array, number or text."""
         created = dataset.id.get_create_plist()
-        if created.get_layout() == h5d.VIRTUAL or created.get_external_count():
+        layout, filters = created.get_layout(), [created.get_filter(k) for k in range(created.get_nfilters())]
+        if layout == h5d.VIRTUAL or created.get_external_count():
             _refuse(place, "data in this file", "data in another file")  # even the shape may be there
-        filters = [created.get_filter(k)[0] for k in range(created.get_nfilters())]
-        compressors = [code for code in filters if code in COMPRESSORS]
-        if not FILTERS.issuperset(filters) or len(compressors) > 1:
-            names = [created.get_filter(k)[3] for k in range(len(filters))]
-            _refuse(place, f"data compressed once at most, with {' or '.join(COMPRESSORS.values())}", names)
-        dtype, shape = dataset.dtype, dataset.shape
-        is_text = dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None
-        size = dataset.id.get_type().get_size()
-        is_plain = dtype.kind in "biufS" and dtype.itemsize == size
+        if filters and [code for code, *_ in filters] != [h5z.FILTER_DEFLATE]:
+            _refuse(place, "data that are not compressed, or by gzip once", f"filters {[name for *_, name in filters]}")
+        dtype, shape, kind = dataset.dtype, dataset.shape, dataset.id.get_type()
+        is_text = dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None and layout != h5d.CHUNKED
+        is_plain = dtype.kind == "S" or (dtype.kind in "biuf" and kind.equal(h5t.py_create(dtype, logical=True)))
         if shape is None or not (is_text or is_plain):
-            _refuse(place, "real numbers or texts", f"{dtype} of {size} bytes and shape {shape}")
+            _refuse(place, "real numbers or texts", f"{dtype} of shape {shape}")
 
-        stored, elements = dataset.id.get_storage_size(), prod(shape)
-        if created.get_layout() == h5d.CHUNKED:
+        stored, elements, chunk = dataset.id.get_storage_size(), prod(shape), (1,) * len(shape)
+        if layout == h5d.CHUNKED:
             chunk = created.get_chunk()
             chunks = prod(-(-n // most) for n, most in zip(shape, chunk, strict=True))
-            if chunks > 1 and prod(chunk) * size < LEAST_CHUNK:
-                _refuse(place, f"chunks of at least {LEAST_CHUNK} bytes", prod(chunk) * size)
+            if chunks > 1 and prod(chunk) * kind.get_size() < LEAST_CHUNK:
+                _refuse(place, f"chunks of at least {LEAST_CHUNK} bytes", prod(chunk) * kind.get_size())
             if dataset.id.get_num_chunks() != chunks:
                 _refuse(place, f"the {chunks} chunks of an array {shape}", dataset.id.get_num_chunks())
             elements = chunks * prod(chunk)
-        held = stored * MOST_INFLATED if compressors and not is_text else stored
-        if elements * size > held:
+        if elements * kind.get_size() > stored * (MOST_INFLATED if filters else 1):
             _refuse(place, f"the data of an array {shape} of {dtype}", f"{stored} bytes")
         self.take(stored, place)
+        if layout == h5d.CHUNKED:
+            return _of_chunks(dataset, dtype, chunk, place)
         return self.texts(dataset, place) if is_text else _decoded(dataset[()])
 
     def take(self, count: int, place: str) -> None:
@@ -129,10 +123,27 @@ class _Walk:
         for index in np.ndindex(made.shape):
             if index:
                 space.select_hyperslab(index, (1,) * made.ndim)
+            text[()] = None  # h5py never releases a text that it overwrites
             dataset.id.read(scalar, space, text, kind)
             self.take(len(text[()]), place)
             made[index] = text[()]
         return _decoded(made[()])
+
+
+def _of_chunks(dataset: h5py.Dataset, dtype: np.dtype[Any], chunk: tuple[int, ...], place: str) -> NDArray[Any]:
+    """An array from its chunks. HDF5 itself reads memory past the end of a chunk with too few bytes."""
+    made: NDArray[Any] = np.empty(dataset.shape, dtype)
+    size, compressed = prod(chunk) * dtype.itemsize, dataset.compression is not None
+    for index in np.ndindex(*(-(-n // most) for n, most in zip(made.shape, chunk, strict=True))):
+        begin = tuple(k * most for k, most in zip(index, chunk, strict=True))
+        unfiltered, content = dataset.id.read_direct_chunk(begin)
+        if compressed and not unfiltered:
+            content = zlib.decompressobj().decompress(content, size + 1)
+        if len(content) != size:
+            _refuse(place, f"chunks of {size} bytes", f"one of {'more' if len(content) > size else len(content)}")
+        part = made[tuple(slice(start, start + most) for start, most in zip(begin, chunk, strict=True))]
+        part[...] = np.frombuffer(content, dtype).reshape(chunk)[tuple(map(slice, part.shape))]
+    return made
 
 
 def _decoded(value: Any) -> Any:

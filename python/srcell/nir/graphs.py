@@ -215,7 +215,7 @@ def read_graph(path: str | Path) -> nir.NIRGraph:
     and no other file is read: links, data in other files, and sizes without data are refused.
 
     Args:
-        path: the file, uncompressed or with gzip or LZF.
+        path: the file, compressed with gzip, as ``nir.write`` does by default, or not at all.
 
     Raises:
         OSError: the file cannot be opened, or is not HDF5.
