@@ -484,6 +484,7 @@ HOSTILE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "small chunks": (declared((64, 64), 64, chunks=(1, 1)), "chunks of at least 1024 bytes, got 4"),
     "huge chunk": (declared((3,), chunks=(2**29,), maxshape=(None,)), "the 1 chunks of an array .* got 0"),
     "chunk of a few bytes": (with_a_small_chunk, r"the data of an array \(1024, 1024\) of float32, got 20 bytes"),
+    "long and empty": (declared((2**40, 0), chunks=(1, 1), maxshape=(None, None)), "an array no longer than its file"),
     "no value": (lambda parent: parent.__setitem__("weight", h5py.Empty("f4")), "real numbers or texts, got .* None"),
     "short chunk": (with_a_chunk(bytes(16)), "the data of an array .* got 16 bytes"),
     "short chunk in gzip": (with_a_chunk(zlib.compress(bytes(16)), "gzip"), "chunks of 48 bytes, got one of 16"),
@@ -566,6 +567,15 @@ def test_arrays_that_nir_would_broadcast_are_refused(tmp_path: Path) -> None:
         del file["node/nodes/n0/w_in"]
         file["node/nodes/n0/w_in"] = wide[:, None]
     with pytest.raises(ValueError, match="n0: expected a node of NIR, got 'CubaLIF': expected arrays of one shape"):
+        read_graph(tmp_path / "net.nir")
+
+
+def test_more_sizes_than_axes_are_refused(tmp_path: Path) -> None:
+    nir.write(tmp_path / "net.nir", of_maps())
+    with h5py.File(tmp_path / "net.nir", "r+") as file:
+        del file["node/nodes/n0/input_shape"]
+        file["node/nodes/n0"].create_dataset("input_shape", data=np.ones(10**6, "u1"), compression="gzip")
+    with pytest.raises(ValueError, match=r"n0: expected a node of NIR, got 'Conv2d': input_shape: expected at most 32"):
         read_graph(tmp_path / "net.nir")
 
 

@@ -1,8 +1,8 @@
 """Reads the HDF5 file of a NIR graph, whoever made it; this file must never know what a graph is.
 
 HDF5 lets a file name other files, hold an object twice or inside itself, and declare arrays that it does not store.
-Before any data are read, everything that NIR does not write is refused, so that time and memory are in proportion to
-the size of the file.
+Each object is checked before its data are read, and refused if it is nothing that NIR writes, so that time and memory
+are in proportion to the size of the file.
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ class _Walk:
             elements = chunks * prod(chunk)
         if elements * kind.get_size() > stored * (MOST_INFLATED if filters else 1):
             _refuse(place, f"the data of an array {shape} of {dtype}", f"{stored} bytes")
+        if not elements:
+            if max(shape) > self.unread:
+                _refuse(place, "an array no longer than its file", f"an empty one of shape {shape}")
+            return np.empty(shape, dtype)
         self.take(stored, place)
         if layout == h5d.CHUNKED:
             return _of_chunks(dataset, dtype, chunk, place)

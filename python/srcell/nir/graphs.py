@@ -31,6 +31,9 @@ WEIGHTS = (nir.Linear, nir.Affine, nir.Conv2d)
 STATE = OPTIONAL[1:]
 DTYPES = (torch.float32, torch.float64)
 CONSTANTS = (*REQUIRED[:-1], "omega")  # without the bias
+# The fields of nodes that are sizes or axes of their input, and how many each may have.
+SIZES = {"input_shape", "input_type", "shape", "kernel_size", "stride", "padding", "dilation", "start_dim", "end_dim"}
+MOST_SIZES = 32
 # The settings of a readout in a graph's metadata, by its kind.
 SETTINGS = {"linear": ("alpha", "window", "bias"), "votes": ("num_classes", "alpha", "inhibition", "temperature")}
 
@@ -246,10 +249,7 @@ def _node_of(fields: Any, place: str) -> nir.NIRNode:
     if kind == "NIRGraph":
         return _graph_of(fields, place)
     try:
-        # NIR computes with the arrays of a node; of different shapes they would be broadcast to one of any size.
-        shapes = {np.shape(value) for name, value in fields.items() if name not in ("weight", "bias", "metadata")}
-        if len([shape for shape in shapes if prod(shape) > 2]) > 1:
-            raise ValueError(f"expected arrays of one shape, got {', '.join(map(str, sorted(shapes)))}")
+        _check_shapes(fields)
         with np.errstate(all="raise"):
             node = SRC.from_dict(fields) if kind == "SRC" else nir.dict2NIRNode(fields)
             if kind == "Conv2d":
@@ -257,6 +257,19 @@ def _node_of(fields: Any, place: str) -> nir.NIRNode:
     except WRONG as error:
         raise ValueError(f"{place}: expected a node of NIR, got {kind!r}: {error}") from None
     return node
+
+
+def _check_shapes(fields: dict[str, Any]) -> None:
+    """Raise if a constructor of NIR would take time and memory out of proportion to the fields.
+
+    NIR makes lists of the sizes in SIZES, and broadcasts the other arrays, except weight and bias, with each other.
+    """
+    shapes = {name: np.shape(value) for name, value in fields.items() if name not in ("weight", "bias", "metadata")}
+    for name in shapes.keys() & SIZES:
+        if sum(shapes[name]) > MOST_SIZES:
+            raise ValueError(f"{name}: expected at most {MOST_SIZES} sizes, got an array of shape {shapes[name]}")
+    if len(found := {shape for name, shape in shapes.items() if name not in SIZES and prod(shape) > 1}) > 1:
+        raise ValueError(f"expected arrays of one shape, got {' and '.join(map(str, sorted(found)))}")
 
 
 def _kind(found: Any) -> str:
