@@ -538,6 +538,17 @@ def test_a_text_that_many_elements_share_is_not_copied_for_each(tmp_path: Path) 
         read_graph(path)
 
 
+def test_the_length_of_a_text_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "net.nir"
+    nir.write(path, graph(weights(6, 4), node(6)))
+    with h5py.File(path) as file:
+        offset = file["node/type"].id.get_offset()
+    content = path.read_bytes()
+    path.write_bytes(content[:offset] + b"\x7f" * 4 + content[offset + 4 :])
+    with pytest.raises(ValueError, match=r"net\.nir: /node/type: expected no more data than the file has bytes"):
+        read_graph(path)
+
+
 def test_bytes_that_arrays_share_are_refused(tmp_path: Path) -> None:
     path, array = tmp_path / "net.nir", np.ones(10_000)
     nir.write(path, graph(weights(6, 4), node(6)))

@@ -12,7 +12,7 @@ import stat
 import zlib
 from math import prod
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ from .._extras import extra
 
 with extra("nir"):
     import h5py
-    from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
+    from h5py import h5d, h5g, h5l, h5o, h5t, h5z
 
 DEEPEST = 100  # levels of groups
 LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
 MOST_INFLATED = 1032  # bytes from a byte of gzip (zlib.net/zlib_tech.html)
+# An element of an array of texts: the text's length, and its place in the file.
+REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 LEAST_CHUNK = 1024  # bytes, because each chunk takes time; h5py makes chunks of 6 KB or more
 
 
@@ -44,11 +46,11 @@ def read_contents(path: str | Path) -> Any:
         file = h5py.File(path, "r")
     except OSError as error:
         raise type(error)(f"{path}: expected an HDF5 file, got: {error}") from None
-    with file:
+    with file, open(path, "rb") as content:
         try:
             if not file.id.links.exists(b"node"):
                 raise ValueError("expected a NIR graph, got a file without one")
-            return _Walk(status.st_size).member(file.id, b"node", "", 0)
+            return _Walk(content, status.st_size).member(file.id, b"node", "", 0)
         except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError, zlib.error) as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -56,8 +58,8 @@ def read_contents(path: str | Path) -> Any:
 class _Walk:
     """A walk through a file, which reads each object once and no byte twice."""
 
-    def __init__(self, size: int) -> None:
-        self.unread = size
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.unread = file, size
         self.seen: set[int] = set()
 
     def member(self, group: h5g.GroupID, name: bytes, above: str, depth: int) -> Any:
@@ -88,21 +90,25 @@ class _Walk:
         if filters and [code for code, *_ in filters] != [h5z.FILTER_DEFLATE]:
             _refuse(place, "data that are not compressed, or by gzip once", f"filters {[name for *_, name in filters]}")
         dtype, shape, kind = dataset.dtype, dataset.shape, dataset.id.get_type()
-        is_text = dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None and layout != h5d.CHUNKED
+        is_text = dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None and layout == h5d.CONTIGUOUS
         is_plain = dtype.kind == "S" or (dtype.kind in "biuf" and kind.equal(h5t.py_create(dtype, logical=True)))
         if shape is None or not (is_text or is_plain):
             _refuse(place, "real numbers or texts", f"{dtype} of shape {shape}")
 
-        stored, elements, chunk = dataset.id.get_storage_size(), prod(shape), (1,) * len(shape)
+        stored, elements = dataset.id.get_storage_size(), prod(shape)
+        chunk: tuple[int, ...] = (1,) * len(shape)
+        found: dict[tuple[int, ...], Any] = {}
         if layout == h5d.CHUNKED:
             chunk = created.get_chunk()
             chunks = prod(-(-n // most) for n, most in zip(shape, chunk, strict=True))
-            if chunks > 1 and prod(chunk) * kind.get_size() < LEAST_CHUNK:
-                _refuse(place, f"chunks of at least {LEAST_CHUNK} bytes", prod(chunk) * kind.get_size())
-            if dataset.id.get_num_chunks() != chunks:
-                _refuse(place, f"the {chunks} chunks of an array {shape}", dataset.id.get_num_chunks())
+            if chunks > 1 and prod(chunk) * dtype.itemsize < LEAST_CHUNK:
+                _refuse(place, f"chunks of at least {LEAST_CHUNK} bytes", prod(chunk) * dtype.itemsize)
+            dataset.id.chunk_iter(lambda each: found.update({each.chunk_offset: each}))
+            if len(found) != chunks:
+                _refuse(place, f"the {chunks} chunks of an array {shape}", len(found))
             elements = chunks * prod(chunk)
-        if elements * kind.get_size() > stored * (MOST_INFLATED if filters else 1):
+        size = REFERENCE.itemsize if is_text else kind.get_size()
+        if elements * size > stored * (MOST_INFLATED if filters else 1):
             _refuse(place, f"the data of an array {shape} of {dtype}", f"{stored} bytes")
         if not elements:
             if max(shape) > self.unread:
@@ -110,8 +116,30 @@ class _Walk:
             return np.empty(shape, dtype)
         self.take(stored, place)
         if layout == h5d.CHUNKED:
-            return _of_chunks(dataset, dtype, chunk, place)
-        return self.texts(dataset, place) if is_text else _decoded(dataset[()])
+            return self.chunks(found, np.zeros(shape, dtype), chunk, place, compressed=bool(filters))
+        if is_text:
+            self.take_texts(dataset.id.get_offset(), elements, place)
+        return _decoded(dataset[()])
+
+    def chunks(
+        self,
+        found: dict[tuple[int, ...], Any],
+        array: NDArray[Any],
+        shape: tuple[int, ...],
+        place: str,
+        compressed: bool,
+    ) -> NDArray[Any]:
+        """Fill an array with its chunks. HDF5 itself reads memory past the end of one that is too short, or crashes."""
+        size = prod(shape) * array.itemsize
+        for begin, each in found.items():
+            content = self.read(each.byte_offset, each.size)
+            if compressed and not each.filter_mask:
+                content = zlib.decompressobj().decompress(content, size + 1)
+            if len(content) != size:
+                _refuse(place, f"chunks of {size} bytes", f"one of {'more' if len(content) > size else len(content)}")
+            part = array[tuple(slice(start, start + most) for start, most in zip(begin, shape, strict=True))]
+            part[...] = np.frombuffer(content, array.dtype).reshape(shape)[tuple(map(slice, part.shape))]
+        return array
 
     def take(self, count: int, place: str) -> None:
         """Count bytes that are read."""
@@ -119,35 +147,14 @@ class _Walk:
         if self.unread < 0:
             _refuse(place, "no more data than the file has bytes", f"{-self.unread} bytes more")
 
-    def texts(self, dataset: h5py.Dataset, place: str) -> Any:
-        """Texts of any length, read one by one, for many elements may refer to the same long text."""
-        made: NDArray[Any] = np.empty(dataset.shape, object)
-        space, kind = dataset.id.get_space(), h5t.py_create(dataset.dtype)
-        scalar, text = h5s.create(h5s.SCALAR), np.empty((), object)
-        for index in np.ndindex(made.shape):
-            if index:
-                space.select_hyperslab(index, (1,) * made.ndim)
-            text[()] = None  # h5py never releases a text that it overwrites
-            dataset.id.read(scalar, space, text, kind)
-            self.take(len(text[()]), place)
-            made[index] = text[()]
-        return _decoded(made[()])
+    def read(self, offset: int, count: int) -> bytes:
+        self.file.seek(offset)
+        return self.file.read(count)
 
-
-def _of_chunks(dataset: h5py.Dataset, dtype: np.dtype[Any], chunk: tuple[int, ...], place: str) -> NDArray[Any]:
-    """An array from its chunks. HDF5 itself reads memory past the end of a chunk with too few bytes."""
-    made: NDArray[Any] = np.empty(dataset.shape, dtype)
-    size, compressed = prod(chunk) * dtype.itemsize, dataset.compression is not None
-    for index in np.ndindex(*(-(-n // most) for n, most in zip(made.shape, chunk, strict=True))):
-        begin = tuple(k * most for k, most in zip(index, chunk, strict=True))
-        unfiltered, content = dataset.id.read_direct_chunk(begin)
-        if compressed and not unfiltered:
-            content = zlib.decompressobj().decompress(content, size + 1)
-        if len(content) != size:
-            _refuse(place, f"chunks of {size} bytes", f"one of {'more' if len(content) > size else len(content)}")
-        part = made[tuple(slice(start, start + most) for start, most in zip(begin, chunk, strict=True))]
-        part[...] = np.frombuffer(content, dtype).reshape(chunk)[tuple(map(slice, part.shape))]
-    return made
+    def take_texts(self, offset: int, count: int, place: str) -> None:
+        """Count the bytes of texts, for HDF5 believes their lengths, and many elements may refer to the same text."""
+        lengths = np.frombuffer(self.read(offset, count * REFERENCE.itemsize), REFERENCE)["length"]
+        self.take(int(lengths.sum(dtype=np.uint64)), place)
 
 
 def _decoded(value: Any) -> Any:

@@ -215,7 +215,8 @@ def read_graph(path: str | Path) -> nir.NIRGraph:
     """Read a file that ``nir.write`` wrote, as ``nir.read`` does, with nodes :class:`srcell.nir.SRC`.
 
     The file may come from anyone. Time and memory are in proportion to its size (gzip expands data 1032-fold at most),
-    and no other file is read: links, data in other files, and sizes without data are refused.
+    and no other file is read: links, data in other files, and sizes without data are refused. The library of HDF5
+    finds the data in the file; where that library has a bug, damaged files can still make it crash or never return.
 
     Args:
         path: the file, compressed with gzip, as ``nir.write`` does by default, or not at all.
