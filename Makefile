@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
-# Waiting threads sleep: tests run several processes at once, and spinning threads would take cores that others need.
-QUIET_THREADS := OMP_WAIT_POLICY=passive
+# Tests run in several processes, each with one thread unless a test sets their number; WORKERS=0 runs them in pytest's
+# own, for a debugger. Waiting threads sleep: spinning ones would take cores that others need.
+WORKERS ?= auto
+PYTEST = OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: all demo test check landing docs browser release-check coverage fuzz soak wheels format clean
 .DELETE_ON_ERROR:
@@ -21,13 +23,13 @@ demo: $(VENV)/train
 # ARGS are options of pytest: make test ARGS="-k lateral -x". Modules that need other extras are skipped; `make landing`,
 # which installs all extras, skips none.
 test: $(VENV)/test
-	$(QUIET_THREADS) $(BIN)/python -m pytest --doctest-ignore-import-errors -r sfE --pyargs tests srcell $(ARGS)
+	$(PYTEST) --doctest-ignore-import-errors -r sfE --pyargs tests srcell $(ARGS)
 
 # What must pass on every landing, besides `make test`; CI runs it. CONTRIBUTING.md has the table of tiers.
 check: $(VENV)/dev
 	BIN=$(BIN) tools/check.sh
 landing: $(VENV)/dev
-	$(QUIET_THREADS) $(BIN)/python -m pytest -q -m 'landing and not release' --pyargs tests srcell $(ARGS)
+	$(PYTEST) -q -m 'landing and not release' --pyargs tests srcell $(ARGS)
 
 # The remaining checks, run by hand before a release, or by subject: make release-check SUBJECTS="threads fuzz".
 release-check: $(VENV)/dev
