@@ -22,7 +22,16 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz import delay_targets, event_targets, file_targets, mode_targets, op_targets, race_targets, sound_targets
+from fuzz import (
+    delay_targets,
+    event_targets,
+    file_targets,
+    mode_targets,
+    nir_targets,
+    op_targets,
+    race_targets,
+    sound_targets,
+)
 from fuzz.draws import Draw
 from fuzz.facts import RefusedError
 from srcell import _core
@@ -37,6 +46,7 @@ TARGETS: dict[str, Callable[[Draw], bool | None]] = {
         file_targets.network,
         *(file_targets.run_folder, file_targets.command_line, file_targets.outputs, file_targets.texts),
         *(sound_targets.sounds, sound_targets.hearing),
+        *([nir_targets.nir] if nir_targets.INSTALLED else []),
         *(mode_targets.programs, race_targets.races),
     )
 }
