@@ -1,7 +1,7 @@
 """Measure every case and write the repository's results: JSON of this processor, plots and the README's section.
 
     python bench/run.py
-    python bench/run.py calls       # some cases, printed and not written
+    python bench/run.py calls       # some cases, printed and not written unless --write is given
 
 Run it on an otherwise idle machine, from a commit: it takes about a quarter of an hour on two cores.
 SpikingJelly, snnTorch and Norse are measured if they are installed.
@@ -26,12 +26,14 @@ REPETITIONS = 9
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE")
-    cases = parser.parse_args().cases
+    parser.add_argument("--write", action="store_true", help="write the results of these cases too")
+    arguments = parser.parse_args()
+    cases = arguments.cases
     results = []
     for result in benchmark.run(others.with_others(benchmark.choose(cases)), REPETITIONS):
         print(*describe_result(result), "", sep="\n", flush=True)
         results.append(result)
-    if cases:
+    if cases and not arguments.write:
         return
     document = benchmark.record(results, Path(__file__).resolve())
     document["environment"] |= others.versions()
