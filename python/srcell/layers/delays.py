@@ -38,8 +38,8 @@ class Delay(nn.Module):
     A call takes (T, B, K), as a tensor or an ``EventBatch``, and returns the delayed input and a state: what is still
     on its way, the inputs of the last D + width steps as a tensor (B, D + width, K). Given to the next call, it makes a
     sequence of calls equal one call, except that the order of arrivals at one step is then that of ascending inputs,
-    and an event of value 0 is lost between two calls. The state is dense: with ``return_state=False``, and in
-    ``SpikesOnly(Delay(...))``, it is not made.
+    and an event of value 0 is lost between two calls. The state is dense: with ``return_state=False``, in
+    ``Sequential`` and in ``SpikesOnly(Delay(...))`` it is not made.
 
     Raises:
         TypeError: an argument of the wrong type.

@@ -279,7 +279,7 @@ def _kind(found: Any) -> str:
     return kind if isinstance(kind, str) and kind is not found else type(kind).__name__
 
 
-def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
+def from_graph(graph: nir.NIRGraph) -> modules.Sequential:
     """Convert a NIR graph to a network.
 
     The graph must be a chain from one input to one output of weights (``Linear``, ``Affine``, ``Conv2d``), ``Flatten``
@@ -291,8 +291,8 @@ def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
         graph: the graph, from :func:`to_graph` or :func:`read_graph`.
 
     Returns:
-        An ``nn.Sequential`` of ``SpikesOnly`` layers and delays, ``nn.Linear``, ``nn.Flatten(2)`` and a readout, on the
-        CPU. It takes (T, B, K); if the graph's input is a map, its first module unflattens K to (C, H, W).
+        A ``srcell.Sequential`` of ``SpikesOnly`` layers and delays, ``nn.Linear``, ``nn.Flatten(2)`` and a readout, on
+        the CPU. It takes (T, B, K); if the graph's input is a map, its first module unflattens K to (C, H, W).
         :func:`srcell.export.export` exports it, unless its last weights have delays.
 
     Raises:
@@ -312,7 +312,7 @@ def from_graph(graph: nir.NIRGraph) -> nn.Sequential:
     """
     if not isinstance(graph, nir.NIRGraph):
         raise TypeError(f"graph: expected nir.NIRGraph, got {describe(graph)}")
-    return nn.Sequential(*_Reader(Checked(graph)).modules())
+    return modules.Sequential(*_Reader(Checked(graph)).modules())
 
 
 class _Branch(NamedTuple):
