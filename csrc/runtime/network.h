@@ -178,8 +178,8 @@ class Network {
 };
 
 // A network that advances one step at a time over B samples side by side. The network must outlive it. Nothing is
-// allocated after the constructor, unless a row of delayed or constant inputs does not ascend. Streams of one network may
-// run in different threads; a stream belongs to one thread at a time.
+// allocated after the constructor, unless a row of delayed or constant inputs does not ascend. Streams of one network
+// may run in different threads; a stream belongs to one thread at a time.
 class Stream {
   public:
     Stream(const Network& network, int64_t batch);

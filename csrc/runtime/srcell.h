@@ -111,8 +111,9 @@ SRCELL_API srcell_status srcell_stream_logits(const srcell_stream* stream, float
 /* Returns the stream to its initial state. */
 SRCELL_API srcell_status srcell_stream_reset(srcell_stream* stream);
 /* Saves the state as bytes, and restores it; `size` must be srcell_stream_state_size(). Only a stream of the same file
-   and the same B can restore it, with a srcell that has the same layout of states; the bytes carry its version. If steps
-   listed delayed inputs that did not ascend, what is on its way is added in another order after it was restored. */
+   and the same B can restore it, with a srcell that has the same layout of states; the bytes carry its version. If
+   steps listed delayed inputs that did not ascend, what is on its way is added in another order after it was restored.
+ */
 SRCELL_API size_t srcell_stream_state_size(const srcell_stream* stream);
 SRCELL_API srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_t size);
 SRCELL_API srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, size_t size);
