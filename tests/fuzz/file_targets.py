@@ -38,7 +38,7 @@ from srcell.cli import main
 from srcell.cli.parser import typed
 from srcell.data import Dataset, LabelledEvents, LabelledImages, SoundEncoding, load_nmnist
 from srcell.export import export
-from srcell.models import SRCClassifier
+from srcell.models import SRCClassifier, SRCConvClassifier
 from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.run_folder import FILES, RunFolder
@@ -286,7 +286,7 @@ def config(draw: Draw) -> None:
 
 @functools.cache
 def exported(kind: int) -> bytes:
-    """The file of a small network: without and with recurrent weights, resonant, delayed, of integers, of sounds."""
+    """The file of a small network: without and with recurrent weights, resonant, delayed, of integers, sounds, maps."""
     path = workspace("exported") / "made"
     if kind == 4:
         export(srcell.IntegerSRC(3, 4), path)
@@ -295,6 +295,9 @@ def exported(kind: int) -> bytes:
         layer = SRC(3, 4)
         layer.encoder = SoundEncoding(bands=3)
         export(layer, path)
+        return path.read_bytes()
+    if kind == 6:
+        SRCConvClassifier((1, 2, 3), [2], [2], 2).export(path)
         return path.read_bytes()
     readout = {"readout": "linear", "readout_window": 3} if kind else {}
     delays = {"input_delay": 4, "taps": 2, "lateral_delay": 3} if kind == 3 else {}
@@ -305,7 +308,7 @@ def exported(kind: int) -> bytes:
 def network(draw: Draw) -> None:
     """The file of an exported network, with bytes or the header's JSON altered; and its saved state, likewise."""
     folder = workspace("network")
-    content = exported(draw.randrange(6))
+    content = exported(draw.randrange(7))
     if draw.chance(15):
         content = with_strange_header(draw, content)
     if draw.chance(40):
