@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from srcell import SRC, EventBatch, SRCState, src, src_linear
-from srcell.ops._dense import events_are_faster
 from support.gradients import assert_close, assert_equal, results
 from support.inputs import STATE, call, make_layer, make_linear_inputs, noise, with_values
 from support.linear import (
@@ -230,7 +229,6 @@ def test_nan_and_infinity_stay_in_their_sample_from_their_step_on(dense: bool, v
 def test_auto_takes_the_method_that_the_cost_model_expects_to_be_faster(fires: float) -> None:
     sizes = (10, 4, 300, 100)
     input = (noise(12, *sizes[:3], dtype=torch.float32) > 1 - 2 * fires).float()
-    density = input.count_nonzero().item() / input.numel()
     layer = make_layer({"bias": torch.tensor(-6.0)}, ("relu", False))
     weight = noise(13, sizes[3], sizes[2], dtype=torch.float32)
     *_, ones = torch.ops.srcell.src_dense(
@@ -241,7 +239,7 @@ def test_auto_takes_the_method_that_the_cost_model_expects_to_be_faster(fires: f
         trace_integrator=False,
         input_grad_at_events=False,
     )
-    assert bool(ones) == events_are_faster(sizes[2], density) == (fires < 0.5)
+    assert bool(ones) == (fires < 0.5)
 
 
 def test_padding_does_not_change_the_method_that_auto_takes() -> None:

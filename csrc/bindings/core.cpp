@@ -11,12 +11,14 @@
 #include "../cpu/memory.h"
 #include "../platform/platform.h"
 #include "arguments.h"
+#include "tensors.h"
 
 namespace py = pybind11;
 
 void bind_delay(py::module_& m);
 void bind_encode(py::module_& m);
 void bind_events(py::module_& m);
+void bind_forward(py::module_& m);
 void bind_integer(py::module_& m);
 void bind_layer(py::module_& m);
 void bind_runtime(py::module_& m);
@@ -31,8 +33,9 @@ struct OwnedBlock {
     size_t bytes;
 };
 
-// An uninitialised array on a block of huge pages; freeing the array gives the block back for reuse.
-py::array empty(const std::vector<py::ssize_t>& shape, bool is_double) {
+}  // namespace
+
+py::array empty_array(const std::vector<py::ssize_t>& shape, bool is_double) {
     const py::dtype dtype = is_double ? py::dtype::of<double>() : py::dtype::of<float>();
     size_t bytes = static_cast<size_t>(dtype.itemsize());
     for (const py::ssize_t size : shape) bytes *= static_cast<size_t>(size);
@@ -45,6 +48,8 @@ py::array empty(const std::vector<py::ssize_t>& shape, bool is_double) {
     });
     return py::array(dtype, shape, address, owner);
 }
+
+namespace {
 
 template <class T>
 void bind_functions(py::module_& m) {
@@ -103,7 +108,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.attr("event_segment") = kEventSegment;
     m.def("thread_runtime", &thread_runtime);
     m.def("cached_bytes", &cached_bytes);
-    m.def("empty", &empty, "shape"_a, "is_double"_a);
+    m.def("empty", &empty_array, "shape"_a, "is_double"_a);
 
     bind_layer(m);
     bind_integer(m);
@@ -114,5 +119,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     bind_delay(m);
     bind_encode(m);
     bind_events(m);
+    bind_forward(m);
     bind_runtime(m);
 }

@@ -4,8 +4,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "layer.h"
+
 #include "../cpu/event_rows.h"
-#include "arguments.h"
 
 namespace srcell {
 
@@ -38,8 +39,8 @@ void check_returned(int64_t returned, const Layer& layer, const EventRows* rows)
     if (returned >= 0) refuse_sample(*rows, layer.shape, returned);
 }
 
-// Runs a layer on the events `rows` through `weight` or, if `rows` is null, a layer with recurrent weights on given
-// currents.
+}  // namespace
+
 void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows* rows, Address weight, Address current,
                     const Saved& saved, bool trace_integrator) {
     const int64_t returned = layer.visit([&](const auto& cell) {
@@ -66,6 +67,8 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
     });
     check_returned(returned, layer, rows);
 }
+
+namespace {
 
 // The backward pass of traced_forward(), from the trace that it saved.
 void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
@@ -104,7 +107,8 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
     check_returned(returned, layer, rows);
 }
 
-// Runs a layer without recurrent weights on given currents; saves checkpoints, but no trace.
+}  // namespace
+
 void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
@@ -113,6 +117,8 @@ void scan_forward(const Layer& layer, const Outputs& outputs, Address current, c
         kernels().of<T>().scan_forward(p);
     });
 }
+
+namespace {
 
 void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address current,
                    const Saved& saved, Address grad_current) {
@@ -158,8 +164,8 @@ void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Addres
     kernels().of<T>().multiply(p);
 }
 
-// traced_forward() on the nonzero elements of a dense input (T, B, K). Writes their mask if `mask` is not 0. Returns
-// whether all nonzero elements are 1.
+}  // namespace
+
 bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, int64_t inputs, Address mask,
                    Address weight, const Saved& saved, bool trace_integrator) {
     return layer.visit([&](const auto& cell) {
@@ -170,6 +176,31 @@ bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, in
         return !listed.events().values;
     });
 }
+
+bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs) {
+    // The unit is one multiply-add of torch's product per neuron and row. kEventCost is the cost of one event, forward
+    // and backward; kCurrentCost that of writing a current after the product and reading it in the recurrence. Fitted
+    // to the sweep of bench/NOTES.md, where the numbers of neurons and threads cancel out.
+    constexpr double kEventCost = 2, kCurrentCost = 60;
+    constexpr int64_t kSampledRows = 256;
+    const int64_t rows = shape.steps * shape.batch, stride = std::max<int64_t>(1, rows / kSampledRows);
+    if (!rows || !inputs) return true;
+    return with_type(is_double, [&](auto zero) {
+        using T = decltype(zero);
+        const T* const elements = pointer<const T>(input);
+        int64_t active = 0, sampled = 0;
+        const ReleasedGil release;
+        for (int64_t row = 0; row < rows; row += stride) {
+            if (shape.lengths && row / shape.batch >= read_once(shape.lengths + row % shape.batch)) continue;
+            active += count_nonzero(elements + row * inputs, 1, inputs, 1);
+            sampled += inputs;
+        }
+        const double density = static_cast<double>(active) / static_cast<double>(std::max<int64_t>(sampled, 1));
+        return kEventCost * density * static_cast<double>(inputs) < static_cast<double>(inputs) + kCurrentCost;
+    });
+}
+
+namespace {
 
 // traced_backward() on a dense input, with the mask that dense_forward() wrote; `ones` is its result, whether all
 // nonzero elements are 1. If `weight_t` (K, N) is given, the gradient of the input is computed at the events alone and
@@ -195,13 +226,8 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
     });
 }
 
-// The number of nonzero elements in every `stride`-th row of a dense array (rows, inputs).
-int64_t count_elements(bool is_double, Address elements, int64_t rows, int64_t inputs, int64_t stride) {
-    return with_type(is_double, [&](auto zero) {
-        using T = decltype(zero);
-        const ReleasedGil release;
-        return count_nonzero(pointer<const T>(elements), rows, inputs, stride);
-    });
+bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address input) {
+    return events_are_faster(is_double, {sizes[0], sizes[1], 0, pointer<const int64_t>(lengths), 1}, input, sizes[2]);
 }
 
 void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spikes, Address counts) {
@@ -259,7 +285,7 @@ void bind_layer(pybind11::module_& m) {
           "saved"_a, "trace_integrator"_a);
     m.def("dense_backward", &dense_backward, "layer"_a, "grads"_a, "gradients"_a, "input"_a, "inputs"_a, "mask"_a,
           "ones"_a, "saved"_a, "weight"_a, "weight_t"_a, "grad_input"_a, "grad_weight"_a);
-    m.def("count_nonzero", &count_elements, "is_double"_a, "elements"_a, "rows"_a, "inputs"_a, "stride"_a);
+    m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a);
     m.def("event_dots", &event_dots, "layer"_a, "rows"_a, "weight_t"_a, "grad_current"_a, "grad_values"_a,
           "grad_input"_a);
     m.def("count_spikes", &count_spikes, "is_double"_a, "sizes"_a, "threads"_a, "spikes"_a, "counts"_a);

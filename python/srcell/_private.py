@@ -105,10 +105,14 @@ _PLAIN = (Tensor, Parameter)
 
 def nobody_watches(tensors: Iterable[Any]) -> bool:
     """Whether, in a call on these tensors, torch's dispatcher would do nothing but call the kernel."""
-    return not (
+    if (
         (_keys_of_thread() - _USUAL).highestPriorityTypeId() != _Key.Undefined
         or forward_ad._current_level >= 0
         or _function_modes()
         or _profiled()
-        or any(x is not None and (type(x) not in _PLAIN or _wrapped(x)) for x in tensors)
-    )
+    ):
+        return False
+    for x in tensors:  # noqa: SIM110 (a generator would cost a frame for each tensor)
+        if x is not None and (type(x) not in _PLAIN or _wrapped(x)):
+            return False
+    return True

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, SupportsIndex, cast
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from .._arguments import as_float, as_int, check_bool, check_choice, require_dense
 from .._state import AnyState, SRCState, state_type
-from ..ops._layer import HALF, PARAMETERS, STATE, SURROGATES, LayerArguments, resonates, states_of, work_dtype
+from ..ops._layer import HALF, PARAMETERS, STATE, STATES, SURROGATES, LayerArguments, resonates, states_of, work_dtype
 from ..ops._memory import has_memory, zero_padding
 from .terms import MOST_DELAY, check_delays, tables
 
@@ -78,15 +78,21 @@ def layer_of(
     ``like`` gives the device and the dtype of the computation.
     """
     bias, state, cell, surrogate, recurrent_grad, lateral = given
-    check_gradient_mode(surrogate, recurrent_grad)
-    check_choice("lateral_surrogate", lateral.surrogate, SURROGATES)
+    weight, lateral_surrogate, delay, most, width = lateral
+    if type(surrogate) is not str or surrogate not in SURROGATES or type(recurrent_grad) is not bool:
+        check_gradient_mode(surrogate, recurrent_grad)
+    if type(lateral_surrogate) is not str or lateral_surrogate not in SURROGATES:
+        check_choice("lateral_surrogate", lateral_surrogate, SURROGATES)
     features = shape[1:]
     tensors: list[Tensor] = []
-    resonant = is_resonant(cell.omega)
+    resonant = cell.omega != 0 if type(cell.omega) is float else is_resonant(cell.omega)
     parameters = cell if resonant else cell[:-1]
     names = PARAMETERS[: len(parameters)]  # torch 2.4 compiles no zip of unequal lengths
     constants = list(parameters)
-    if any(type(value) is not float for value in parameters):
+    are_floats = True
+    for value in parameters:
+        are_floats = are_floats and type(value) is float
+    if not are_floats:
         constants = [
             float(default) if isinstance(value, Tensor) else _as_constant(name, value)
             for name, value, default in zip(names, parameters, _DEFAULTS[: len(parameters)], strict=True)
@@ -96,21 +102,22 @@ def layer_of(
                 _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
                 for name, value, constant in zip(names, parameters, constants, strict=True)
             ]
-    weight = lateral.weight_hh
-    past_steps, first, factors = _delays(lateral, shape, like)
+    past_steps, first, factors = 0, None, None
+    if delay is not None or most is not None or type(width) is not int or width != 1:
+        past_steps, first, factors = _delays(lateral, shape, like)
     return LayerArguments(
-        bias=_flat_parameter("bias", bias, features, like),
-        cell=tensors,
-        state=[] if state is None else list(_flat_state(state, shape, like, resonant, past_steps)),
-        lengths=None if lengths is None else as_lengths(lengths, like.device),
-        weight_hh=None if weight is None else _flat_lateral(weight, features, like),
-        first_hh=first,
-        factors_hh=factors,
-        constants=cast("list[float]", constants),
-        surrogate=surrogate,
-        recurrent_grad=recurrent_grad,
-        lateral_surrogate=lateral.surrogate,
-        past_steps=past_steps,
+        _flat_parameter("bias", bias, features, like),
+        tensors,
+        [] if state is None else [*_flat_state(state, shape, like, resonant, past_steps)],
+        None if lengths is None else as_lengths(lengths, like.device),
+        None if weight is None else _flat_lateral(weight, features, like),
+        first,
+        factors,
+        constants,  # type: ignore[arg-type]
+        surrogate,
+        recurrent_grad,
+        lateral_surrogate,
+        past_steps,
     )
 
 
@@ -127,8 +134,6 @@ def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tens
 def _delays(lateral: Lateral, shape: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
     """How many steps of spikes a layer keeps for the delays of its recurrent weights, and their terms."""
     _, _, delay, most, width = lateral
-    if delay is None and most is None and type(width) is int and width == 1:
-        return 0, None, None
     width = as_int("delay_width", width, MOST_DELAY, minimum=1)
     if delay is None:
         if most is not None:
@@ -179,7 +184,9 @@ def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: 
         if not abs(number) <= torch.finfo(dtype).max:
             raise ValueError(f"{name}: expected a finite value of {dtype}, got {value}")
         return torch.full((), number, dtype=dtype, device=like.device)
-    value = _widened(name, value, like)
+    require_dense(name, value)
+    if value.dtype in HALF:
+        value = _widened(name, value, like)
     if len(features) == 1 and value.dim() == 1 and value.shape[0] == features[0]:
         return value
     if value.numel() == 1:
@@ -201,10 +208,11 @@ def _widened(name: str, x: Tensor, like: Tensor) -> Tensor:
 
 def check_state(state: State, resonant: bool = False, past_steps: int = 0) -> dict[str, Tensor]:
     """The tensors of a state by name; raise if the state has any other form. A past may be missing."""
-    fields = [name for name in STATE if name in SRCState._fields or (name == "q" and resonant)]
-    most = [*fields, "past"] if past_steps else fields
-    counts = (len(fields), len(most))
-    if not isinstance(state, tuple) or len(state) not in counts or not all(isinstance(x, Tensor) for x in state):
+    most = STATES[resonant, past_steps > 0]
+    are_tensors = isinstance(state, tuple) and len(most) - (past_steps > 0) <= len(state) <= len(most)
+    for x in state if are_tensors else ():
+        are_tensors = are_tensors and isinstance(x, Tensor)
+    if not are_tensors:
         count = {3: "three", 4: "four", 5: "five"}[len(most)]
         why = ["omega is not the constant 0"] * resonant + ["there is a delay_hh"] * (past_steps > 0)
         got = type(state).__name__ + (f" of {len(state)}" if isinstance(state, tuple) else "")
@@ -217,8 +225,11 @@ def check_state(state: State, resonant: bool = False, past_steps: int = 0) -> di
 
 def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool, past_steps: int) -> list[Tensor]:
     """The state as tensors (B, N), and (B, past_steps, N) for the past."""
-    named = check_state(state, resonant, past_steps)
-    flat = {name: _widened(f"state.{name}", x, like) for name, x in named.items()}
+    flat = check_state(state, resonant, past_steps)
+    for name, x in flat.items():
+        require_dense(f"state.{name}", x)
+        if x.dtype in HALF:
+            flat[name] = _widened(f"state.{name}", x, like)
     if len(shape) == 2:
         return list(flat.values())
     for name, x in flat.items():
@@ -230,9 +241,9 @@ def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool
 
 def final_state(layer: LayerArguments, *tensors: Tensor) -> AnyState:
     """The state that an operator returned, of whose tensors STATE some are empty."""
+    if not layer.past_steps and len(layer.constants) < len(PARAMETERS):
+        return SRCState(tensors[0], tensors[1], tensors[2])
     names = states_of(layer)
-    if len(names) == len(SRCState._fields):
-        return SRCState(*tensors[: len(names)])
     named = dict(zip(STATE, tensors, strict=True))
     return state_type(resonates(layer), layer.past_steps > 0)(*[named[name] for name in names])
 

@@ -129,7 +129,8 @@ def linear(
     With ``input_grad_at_events`` the gradient of a dense input is unspecified where the input is 0. That suffices if
     the input is the output of a layer with the relu surrogate, which multiplies the gradient by 0 there.
     """
-    check_device("weight", weight)
+    if weight.device.type != "cpu":
+        check_device("weight", weight)
     if not weight.is_floating_point():
         raise TypeError(f"weight: expected a floating-point dtype, got {weight.dtype}")
     if isinstance(input, EventBatch):
@@ -175,15 +176,18 @@ def _dense_linear(
     input: Tensor, weight: Tensor, layer: LayerArguments, method: str, input_grad_at_events: bool
 ) -> tuple[Tensor, AnyState]:
     """``linear`` on a dense input."""
-    input = as_spikes(input, weight.dtype)
-    autocast = autocasts(input)
-    if input.dtype != weight.dtype and not autocast:
-        raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
-    method = _dense.without_looking(method, half=autocast or weight.dtype in HALF)
-    if method == "gemm":
+    autocast, half = autocasts(input), weight.dtype in HALF
+    if input.dtype != weight.dtype:
+        input = as_spikes(input, weight.dtype)
+        if input.dtype != weight.dtype and not autocast:
+            raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
+    # On a GPU src_dense resolves "auto" to the product as well, because measuring the density would synchronise.
+    if method == "gemm" or (method == "auto" and (autocast or half)):
         input, _ = without_padding(input, layer.lengths)
         return run_src(F.linear(input, weight), layer)
-    work, input = in_work_dtype(weight), in_work_dtype(input)
+    work = weight
+    if autocast or half:
+        work, input = in_work_dtype(weight), in_work_dtype(input)
     spikes, *ended = src_dense(
         input,
         work,
@@ -193,7 +197,7 @@ def _dense_linear(
         trace_integrator=False,
         input_grad_at_events=input_grad_at_events,
     )
-    return _in_dtype(spikes, weight), final_state(layer, *ended[: len(STATE)])
+    return _in_dtype(spikes, weight) if half else spikes, final_state(layer, *ended[: len(STATE)])
 
 
 @torch.no_grad()
@@ -202,8 +206,8 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
     steps, batch, inputs = input.shape
     if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
-        method = _dense.without_looking("auto", half=autocasts(input) or weight.dtype in HALF)
-        if not _dense.takes_events(contiguous(input), method, lengths):
+        by_product = autocasts(input) or weight.dtype in HALF
+        if by_product or not _dense.takes_events(contiguous(input), "auto", lengths):
             return F.linear(without_padding(input, lengths)[0], weight)
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
     # Run each row as a sample of one step from zeros: the integrator is then the current.

@@ -15,7 +15,7 @@ from typing_extensions import Self, Unpack  # torch needs it too
 from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
-from ..functional.layer import State, UserArguments, check_state
+from ..functional.layer import NO_LATERAL, State, UserArguments, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
@@ -54,9 +54,10 @@ class _Linear(Neurons):
     ) -> tuple[Tensor, AnyState]:
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
-        bias, cell, lateral = self._bias(suffix), self._cell_of(suffix), self._recurrence_of(suffix)
+        cell = self._cell_of(suffix) if self._cell_tensors else self._cell
+        lateral = self._recurrence_of(suffix) if self.lateral else NO_LATERAL
+        bias, weight = (getattr(self, self._BIAS_NAME.format(suffix)), getattr(self, self._WEIGHT_NAME.format(suffix)))
         given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
-        weight = self._weight(suffix)
         outputs = linear(input, weight, given, lengths, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
@@ -368,7 +369,8 @@ class SRCCell(_Linear):
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")
-        require_dense("input", input)
+        if input.layout != torch.strided or input.is_nested:
+            require_dense("input", input)
         if input.dim() == 1:
             if state is not None:
                 state = state_of_batch(state, self.resonates, self._past_steps, self.hidden_size)

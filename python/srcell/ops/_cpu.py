@@ -92,13 +92,6 @@ class Cpu:
             return core.scan_backward(layer.struct, grads, gradients, address(current), saved, made)
         core.traced_backward(layer.struct, grads, gradients, None, saved, made, 0)
 
-    def events_forward(self, run: Forward, rows: EventRows, weight: Tensor) -> None:
-        """Fill spikes, state, trace and checkpoints after a linear synapse on events."""
-        events, saved = rows.for_kernels(weight.shape[1]), addresses(run.saved)
-        core.traced_forward(
-            run.layer.struct, addresses(run.outputs), events, address(weight), 0, saved, run.trace_integrator
-        )
-
     def events_backward(
         self, run: Backward, rows: EventRows, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:

@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from . import _gpu
 from ._cpu import Cpu, core
 from ._memory import Optionals, address, addresses, contiguous, or_contiguous
-from ._operator import Operator
+from ._operator import Operator, flattened
 
 PARAMETERS = core.parameters[1:]  # the bias comes first
 # Resonant neurons have an omega, the last parameter, and a q; with delayed recurrent weights there is a past.
@@ -197,6 +197,14 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
         check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
     if layer.past_steps or layer.first_hh is not None or layer.factors_hh is not None:
         check_delays(neurons, like, layer)
+
+
+def refuse(check: Callable[[Any], Any], call: Any) -> NoReturn:
+    """Say why srcell._core, which checks the same, refused a call: in the words of the fake kernel."""
+    check(call)
+    tensors = [x for x in call if isinstance(x, Tensor)]
+    addresses([*tensors, *(x for x in flattened(call.layer) if isinstance(x, Tensor))])
+    raise RuntimeError("srcell: expected dense tensors on the CPU")
 
 
 def check_delays(neurons: int, like: Like, layer: LayerArguments) -> None:

@@ -172,11 +172,14 @@ class Operator:
         if not torch.compiler.is_compiling():
             flat = flattened(tensors)
             if _private.nobody_watches(flat):
-                kernel = self._kernels.get(next(x.device.type for x in flat if x is not None))
+                first = flat[0] if flat[0] is not None else next(x for x in flat if x is not None)
+                kernel = self._kernels.get(first.device.type)
                 if kernel is not None:
                     call = self._record(*arguments, **options)
-                    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
-                        return _Call.apply(self, kernel, call, tensors, *flat)  # type: ignore[no-untyped-call]
+                    if torch.is_grad_enabled():
+                        for x in flat:
+                            if x is not None and x.requires_grad:
+                                return _Call.apply(self, kernel, call, tensors, *flat)  # type: ignore[no-untyped-call]
                     return kernel(call)
             if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
                 raise RuntimeError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _layer
+from ._cpu import core
 from ._memory import Optionals, contiguous
 
 OPERATORS = _layer.declare("src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False")
@@ -22,6 +23,8 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     ``save`` is set if a gradient may be needed; without it trace and checkpoints are empty. With ``half_spikes`` the
     spikes have the dtype of half-precision currents.
     """
+    if not _gpu.is_gpu(call.current.device):
+        return core.src(call, torch.get_num_threads()) or _layer.refuse(forward_fake, call)
     layer = _layer.checked_layer(call.current.shape, check_current(call), call.layer)
     current, dtype = contiguous(call.current), spikes_dtype(call)
     if layer.given.weight_hh is None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _layer
-from ._cpu import mask_shape
+from ._cpu import core, mask_shape
 from ._dense import check_dense_synapse, takes_events
 from ._layer import SAVED, WORK
 from ._memory import contiguous, has_memory, zero_padding
@@ -32,6 +32,15 @@ src_dense, src_dense_backward = OPERATORS.forward, OPERATORS.backward
 @src_dense.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel. With ``save``, events keep a mask and whether all are 1; the product keeps the currents."""
+    # With "auto" and ``save`` what is kept must suffice for either method.
+    if not _gpu.is_gpu(call.input.device) and not (call.save and call.method == "auto"):
+        made = core.src_dense(call, torch.get_num_threads())
+        if made is None:
+            return _layer.refuse(forward_fake, call)
+        if made is not False:
+            *made, ones = made
+            return *made, made[-1].new_full((), ones, dtype=torch.bool) if call.save else None
+        call = call._replace(method="gemm")
     (sizes, like), input, weight = check_synapse(call), contiguous(call.input), contiguous(call.weight)
     layer, backend = _layer.checked_layer(sizes, like, call.layer), _gpu.backend_of("input", input)
     outputs, by_events = _layer.empty_outputs(layer, backend), takes_events(input, call.method, layer.given.lengths)

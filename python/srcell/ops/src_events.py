@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _layer
-from ._cpu import rows_of
+from ._cpu import core, rows_of
 from ._memory import contiguous
 
 OPERATORS = _layer.declare(
@@ -23,9 +23,11 @@ src_events, src_events_backward = OPERATORS.forward, OPERATORS.backward
 @src_events.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need."""
+    if not _gpu.is_gpu(call.weight.device):
+        return core.src_events(call, torch.get_num_threads()) or _layer.refuse(forward_fake, call)
     sizes, like = check_synapse(call)
     rows, layer = rows_of(call), _layer.checked_layer(sizes, like, call.layer)
-    backend = _gpu.backend_of("weight", call.weight)
+    backend = _gpu.gpu_of("weight", call.weight)
     outputs, saved = _layer.empty_outputs(layer, backend), _layer.empty_saved(layer, backend, call.save, traced=True)
     backend.events_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), rows, contiguous(call.weight))
     return *outputs, *saved

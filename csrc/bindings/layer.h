@@ -1,0 +1,26 @@
+// The kernels of a layer on the CPU, from a call's checked arguments: they release the GIL, and raise for events that a
+// kernel refused. Included only by the bindings.
+#pragma once
+
+#include "arguments.h"
+
+namespace srcell {
+
+// Runs a layer on the events `rows` through `weight` or, if `rows` is null, a layer with recurrent weights on given
+// currents.
+void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows* rows, Address weight, Address current,
+                    const Saved& saved, bool trace_integrator);
+
+// Runs a layer without recurrent weights on given currents; saves checkpoints, but no trace.
+void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved);
+
+// traced_forward() on the nonzero elements of a dense input (T, B, K). Writes their mask if `mask` is not 0. Returns
+// whether all nonzero elements are 1.
+bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, int64_t inputs, Address mask,
+                   Address weight, const Saved& saved, bool trace_integrator);
+
+// Whether summing by events is expected to beat torch's matrix product, from the density of some rows of a dense input
+// (T, B, K).
+bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs);
+
+}  // namespace srcell

@@ -1,0 +1,236 @@
+"""Calls of a layer that go to C++ as they are: what is read there, what is refused, how many frames a call enters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import srcell
+from srcell import SRC, SRCCell
+from srcell.ops._layer import LayerArguments
+from srcell.ops.src import src
+from srcell.ops.src_dense import src_dense
+from srcell.ops.src_events import src_events
+from support.inputs import noise
+
+STEPS, BATCH, INPUTS, NEURONS = 40, 3, 5, 4
+PACKAGE = str(Path(srcell.__file__).parent)
+
+
+def frames_of(call: Callable[[], Any]) -> int:
+    """How many frames of srcell a call enters, those of generated code included."""
+    entered = []
+
+    def profile(frame: Any, event: str, _: Any) -> None:
+        name = frame.f_code.co_filename
+        if event == "call" and (name.startswith((PACKAGE, "<"))):
+            entered.append(frame.f_code.co_name)
+
+    call()
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return len(entered)
+
+
+@torch.no_grad()
+def test_a_step_enters_few_frames() -> None:
+    cell, x = SRCCell(784, 100), (torch.rand(1, 784) < 0.03).float()
+    _, state = cell(x)
+    assert frames_of(lambda: cell(x, state)) <= 25
+
+
+class Named(torch.Tensor):
+    """A subclass without a dispatch of its own."""
+
+
+def negated(x: Tensor) -> Tensor:
+    """The same values in a view with a pending negation."""
+    return torch.complex(torch.zeros_like(x), -x).conj().imag
+
+
+def misaligned(x: Tensor) -> Tensor:
+    """The same values at an address that is no multiple of their size."""
+    content = torch.zeros(x.numel() * x.element_size() + 1, dtype=torch.uint8)
+    made = torch.frombuffer(content.numpy().data, dtype=x.dtype, count=x.numel(), offset=1) if x.numel() else x.clone()
+    return made.copy_(x.flatten()).view(x.shape) if x.numel() else made
+
+
+FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a subclass": lambda x: x.as_subclass(Named),
+    "a parameter": lambda x: torch.nn.Parameter(x, requires_grad=False),
+    "negated": negated,
+    "misaligned": misaligned,
+    "transposed": lambda x: x.mT.contiguous().mT if x.dim() > 1 else torch.stack([x, x], -1)[..., 0],
+    "inference": lambda x: inference_copy(x),
+}
+
+
+def inference_copy(x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return x.clone()
+
+
+def given() -> dict[str, Tensor]:
+    return {
+        "input": (noise(1, STEPS, BATCH, INPUTS, dtype=torch.float32) > 0.2).float() * 1.5,
+        "weight": noise(2, NEURONS, INPUTS, dtype=torch.float32) * 20,
+        "bias": torch.full((NEURONS,), -4.5),
+        "state": noise(3, BATCH, NEURONS, dtype=torch.float32),
+        "weight_hh": noise(4, NEURONS, NEURONS, dtype=torch.float32),
+    }
+
+
+def run(x: dict[str, Tensor]) -> list[Tensor]:
+    state = (x["state"], x["state"] * 0.5, x["state"] * 0.25) if type(x["state"]) is Tensor else (x["state"],) * 3
+    recurrent = srcell.src_linear(x["input"], x["weight"], x["bias"], state, weight_hh=x["weight_hh"], method="events")
+    plain = srcell.src_linear(x["input"], x["weight"], x["bias"], state)
+    given_currents = srcell.src(x["input"], -4.5)
+    return [spikes for spikes, _ in (recurrent, plain, given_currents)] + [*recurrent[1], *plain[1]]
+
+
+@pytest.mark.parametrize("name", FORMS)
+@torch.no_grad()
+def test_every_form_of_a_tensor_gives_the_same_bits(name: str) -> None:
+    plain = given()
+    plain["state"] = plain["state"].as_subclass(torch.Tensor)
+    for argument, x in plain.items():
+        if argument == "state":
+            continue
+        expected, found = run(plain), run(plain | {argument: FORMS[name](x)})
+        assert all(map(torch.equal, found, expected)), argument
+        assert expected[0].any()
+
+
+def test_outputs_are_ordinary_tensors() -> None:
+    x = given()
+    with torch.no_grad():
+        made = run(x)
+    assert all(type(out) is Tensor and not out.is_inference() for out in made)
+    assert len({out.untyped_storage().data_ptr() for out in made}) == len(made)
+    made[0].resize_(STEPS + 1, BATCH, NEURONS)
+    with torch.inference_mode():
+        assert all(out.is_inference() for out in run(x))
+    large, _ = srcell.src(torch.zeros(20, 300, 200), -6.0)  # on huge pages
+    assert large.shape == (20, 300, 200) and not large.any()
+
+
+def layer_call(**changes: Any) -> LayerArguments:
+    values: dict[str, Any] = {
+        "bias": torch.full((NEURONS,), -6.0),
+        "cell": [],
+        "state": [torch.zeros(BATCH, NEURONS) for _ in range(3)],
+        "lengths": torch.full((BATCH,), STEPS),
+        "weight_hh": torch.zeros(NEURONS, NEURONS),
+        "first_hh": torch.zeros(NEURONS, dtype=torch.int32),
+        "factors_hh": torch.ones(NEURONS, 2),
+        "constants": [0.9, 3.0, 2.0, -7.0, 0.9, 0.0],
+        "surrogate": "relu",
+        "recurrent_grad": False,
+        "lateral_surrogate": "relu",
+        "past_steps": 3,
+    }
+    return LayerArguments(**{**values, **changes})
+
+
+def call_of(operator: Any, changes: dict[str, Any]) -> Any:
+    """A call of an operator with some arguments, or some of the layer's, replaced."""
+    rows = STEPS * BATCH
+    layer = layer_call(**{name: x for name, x in changes.items() if name in LayerArguments._fields})
+    tensors: dict[str, Any] = {"current": torch.zeros(STEPS, BATCH, NEURONS)}
+    options: dict[str, Any] = {"half_spikes": False}
+    if operator is src_events:
+        tensors = {"offsets": INPUTS * torch.arange(rows + 1), "indices": torch.arange(rows * INPUTS).int() % INPUTS}
+        tensors["values"] = torch.ones(rows * INPUTS)
+        options = {"steps": STEPS, "batch": BATCH}
+    if operator is src_dense:
+        tensors = {"input": torch.ones(STEPS, BATCH, INPUTS)}
+        options = {"method": "events", "input_grad_at_events": False}
+    if operator is not src:
+        tensors["weight"] = torch.ones(NEURONS, INPUTS)
+    tensors |= {name: x for name, x in changes.items() if name in tensors}
+    options |= {name: x for name, x in changes.items() if name in options}
+    return operator(*tensors.values(), layer, **options, save=False, trace_integrator=False)
+
+
+def wrong(x: Tensor) -> list[Tensor]:
+    """The tensor in other shapes and dtypes."""
+    dtypes = [torch.float64, torch.int32, torch.int64, torch.float16, torch.bool]
+    return [
+        *(torch.zeros(shape, dtype=x.dtype) for shape in ((2,), (2, 7), (2, 7, 1), (0,), (1, 1, 1, 1, 1))),
+        *(torch.zeros(x.shape, dtype=dtype) for dtype in dtypes if dtype != x.dtype),
+    ]
+
+
+TENSORS = {
+    src: {"current": torch.zeros(STEPS, BATCH, NEURONS)},
+    src_events: {
+        "offsets": torch.zeros(STEPS * BATCH + 1, dtype=torch.int64),
+        "indices": torch.zeros(STEPS * BATCH * INPUTS, dtype=torch.int32),
+        "values": torch.zeros(STEPS * BATCH * INPUTS),
+        "weight": torch.zeros(NEURONS, INPUTS),
+    },
+    src_dense: {"input": torch.zeros(STEPS, BATCH, INPUTS), "weight": torch.zeros(NEURONS, INPUTS)},
+}
+LISTS: dict[str, list[Any]] = {
+    "cell": [[torch.ones(())], [torch.ones(2)] * 6, [torch.ones(NEURONS, dtype=torch.float64)] * 6],
+    "state": [[torch.zeros(BATCH, NEURONS)], [torch.zeros(BATCH, NEURONS)] * 5, [torch.zeros(NEURONS, BATCH)] * 3],
+    "constants": [[0.9], [0.9] * 8],
+    "surrogate": ["relu "],
+    "lateral_surrogate": [""],
+    "past_steps": [0, -1],
+}
+
+
+@pytest.mark.parametrize("operator", TENSORS, ids=lambda operator: operator.name)
+def test_real_calls_are_refused_as_fake_ones_are(operator: Any) -> None:
+    """C++ refuses what the fake kernel refuses, and passes on what it says."""
+    layer = layer_call()
+    changes = [{name: x} for name, given in TENSORS[operator].items() for x in wrong(given)]
+    changes += [{name: x} for name, given in layer._asdict().items() if isinstance(given, Tensor) for x in wrong(given)]
+    changes += [{name: x} for name, others in LISTS.items() for x in others]
+    changes += [{"state": [torch.zeros(BATCH, NEURONS)] * 3 + [x]} for x in wrong(torch.zeros(BATCH, 3, NEURONS))]
+    changes += [{name: None} for name in ("weight_hh", "first_hh")]
+    call_of(operator, {})
+    refused = 0
+    for change in changes:
+        said: list[tuple[type[Exception], str] | None] = []
+        for mode in (None, FakeTensorMode()):
+            try:
+                if mode is None:
+                    call_of(operator, change)
+                else:
+                    with mode:
+                        call_of(operator, {name: as_fake(mode, x) for name, x in change.items()})
+                said.append(None)
+            except (TypeError, ValueError) as error:
+                said.append((type(error), str(error)))
+        assert said[0] == said[1], change
+        refused += said[0] is not None
+    assert refused > 0.8 * len(changes)
+
+
+def as_fake(mode: FakeTensorMode, x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return mode.from_tensor(x)
+    return [as_fake(mode, item) for item in x] if isinstance(x, list) else x
+
+
+@torch.no_grad()
+def test_layers_read_negated_and_inference_states() -> None:
+    layer, x = SRC(INPUTS, NEURONS), given()
+    spikes, state = layer(x["input"])
+    expected = layer(x["input"], state)
+    for form in (negated, inference_copy):
+        found = layer(x["input"], tuple(form(part) for part in state))
+        assert torch.equal(found[0], expected[0]) and all(map(torch.equal, found[1], expected[1]))
+    assert spikes.shape == (STEPS, BATCH, NEURONS)
