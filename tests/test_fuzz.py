@@ -12,5 +12,7 @@ from fuzz import run
 def test_fuzzing_finds_nothing(target: str) -> None:
     outcome = run.campaign(target, *run.budget(default_seconds=0.5, default_inputs=50_000))
     assert not outcome.findings, "\n".join([f"{target}, {key}\n{text}" for key, text in outcome.findings.items()])
-    assert 0 < outcome.inputs <= 4 * outcome.passed  # otherwise little is tried beyond the validation
+    assert outcome.passed
+    if outcome.inputs >= 100:  # of fewer, as many as a slow target takes in its time, chance may refuse most
+        assert outcome.inputs <= 4 * outcome.passed  # otherwise little is tried beyond the validation
     assert not outcome.leaks
