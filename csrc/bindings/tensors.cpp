@@ -79,7 +79,8 @@ struct Described {
     bool row_major() const {
         int64_t expected = 1;
         if (!tensor.elements()) return true;
-        for (int k = tensor.dimensions - 1; k >= 0; --k) {
+        for (int k = kMostDimensions - 1; k >= 0; --k) {
+            if (k >= tensor.dimensions) continue;
             if (tensor.shape[k] != 1 && strides[k] != expected) return false;
             expected *= tensor.shape[k];
         }
@@ -93,7 +94,7 @@ bool describe_by_table(py::handle object, Described& made) {
         PyErr_Clear();
         return false;
     }
-    if (given.device_type != kCpu || given.ndim > kMostDimensions || given.lanes != 1) return false;
+    if (given.device_type != kCpu || given.ndim < 0 || given.ndim > kMostDimensions || given.lanes != 1) return false;
     const bool floating = given.code == kFloating, wide = given.bits == 64;
     made.tensor.number = (given.bits != 32 && !wide) || (!floating && given.code != kSigned) ? Number::kOther
                          : floating ? (wide ? Number::kFloat64 : Number::kFloat32)
