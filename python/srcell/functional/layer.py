@@ -105,10 +105,14 @@ def layer_of(
     past_steps, first, factors = 0, None, None
     if delay is not None or most is not None or type(width) is not int or width != 1:
         past_steps, first, factors = _delays(lateral, shape, like)
+    bias = _flat_parameter("bias", bias, features, like)
+    before: list[Tensor | None] = []
+    if state is not None:
+        before += _flat_state(state, shape, like, resonant, past_steps)
     return LayerArguments(
-        _flat_parameter("bias", bias, features, like),
+        bias,
         tensors,
-        [] if state is None else [*_flat_state(state, shape, like, resonant, past_steps)],
+        before,
         None if lengths is None else as_lengths(lengths, like.device),
         None if weight is None else _flat_lateral(weight, features, like),
         first,
