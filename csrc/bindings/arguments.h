@@ -1,6 +1,6 @@
-// Turns arguments from Python into the structs of params.h. Tensors come as addresses and sizes; srcell.ops has checked
-// their shape, dtype, device and contiguity, and this file checks values. Included only by the bindings; knows no
-// torch.
+// Turns arguments into the structs of params.h. Tensors come as addresses and sizes: srcell.ops, or forward.cpp, has
+// checked their shape, dtype, device and contiguity, and this file checks values. Included only by the bindings; knows
+// no torch.
 #pragma once
 
 #include <pybind11/pybind11.h>
