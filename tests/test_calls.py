@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import srcell
-from srcell import SRC, SRCCell
+from srcell import SRC, EventBatch, SRCCell
 from srcell.ops._layer import LayerArguments
 from srcell.ops.src import src
 from srcell.ops.src_dense import src_dense
@@ -45,16 +45,18 @@ def frames_of(call: Callable[[], Any]) -> int:
 
 
 @torch.no_grad()
-def frames_of_a_step() -> int:
-    cell, x = SRCCell(784, 100), (torch.rand(1, 784) < 0.03).float()
-    _, state = cell(x)
-    return frames_of(lambda: cell(x, state))
+def frames_of_steps() -> list[int]:
+    """Frames of a step of a cell, and of a layer on the events of one step."""
+    cell, layer, x = SRCCell(784, 100), SRC(784, 100), (torch.rand(1, 784) < 0.03).float()
+    events = EventBatch.from_dense(x[None])
+    (_, state), (_, stacked) = cell(x), layer(events)
+    return [frames_of(lambda: cell(x, state)), frames_of(lambda: layer(events, stacked))]
 
 
 def test_a_step_enters_few_frames() -> None:
     """In a process of its own: what other tests compiled may make later calls go through torch's dispatcher."""
-    made = in_process("import test_calls; print(test_calls.frames_of_a_step())", PYTHONPATH=os.pathsep.join(sys.path))
-    assert int(made) <= 25
+    made = in_process("import test_calls; print(*test_calls.frames_of_steps())", PYTHONPATH=os.pathsep.join(sys.path))
+    assert max(map(int, made.split())) <= 8
 
 
 class Named(torch.Tensor):
@@ -242,3 +244,143 @@ def test_layers_read_negated_and_inference_states() -> None:
         found = layer(x["input"], tuple(form(part) for part in state))
         assert torch.equal(found[0], expected[0]) and all(map(torch.equal, found[1], expected[1]))
     assert spikes.shape == (STEPS, BATCH, NEURONS)
+
+
+CELLS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "tensors": {
+        "alpha": torch.linspace(0.5, 0.99, NEURONS),
+        "rho": 2.5,
+        "learnable": ["zs_hyp"],
+        "recurrent_grad": True,
+    },
+    "resonant": {"omega": 0.3},
+    "recurrent": {"lateral": True, "lateral_surrogate": "straight_through"},
+    "delayed": {"lateral": True, "delay_hh": 2.0},
+    "at rest": {"initial_state": "rest"},
+    "float64": {"dtype": torch.float64},
+    "half precision": {"dtype": torch.bfloat16},
+}
+
+
+class Silent(torch.overrides.TorchFunctionMode):
+    """Sees every function of torch, so that no call may pass it by."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def outputs_of(call: Callable[[], tuple[Tensor, Any]]) -> tuple[list[Tensor], type]:
+    spikes, state = call()
+    return [spikes, *state], type(state)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@torch.no_grad()
+def test_a_call_at_once_gives_what_the_dispatcher_gives(name: str) -> None:
+    """A mode sends every call through the dispatcher; gradients and the recorder send it through the operator."""
+    options = CELLS[name]
+    cell, layer = SRCCell(INPUTS, NEURONS, **options), SRC(INPUTS, NEURONS, **options)
+    x = given()["input"].to(cell.weight_ih.dtype)
+    events = EventBatch.from_dense(x.float() if x.dtype == torch.bfloat16 else x)
+    in_time = EventBatch.from_dense(
+        events.to_dense() * (torch.arange(STEPS) < 7)[:, None, None], torch.full((BATCH,), 7)
+    )
+    _, state = cell(x[0])
+    _, stacked = layer(x)
+    calls: list[Callable[[], tuple[Tensor, Any]]] = [
+        lambda: cell(x[0]),
+        lambda: cell(x[1], state),
+        lambda: cell(x[1, 0], type(state)(*(part[0] for part in state))),
+        lambda: cell(x[1].double().to(x.dtype), tuple(state)),
+        lambda: layer(x),
+        lambda: layer(x, stacked, torch.tensor([3, 0, STEPS])),
+        lambda: layer(x, stacked, [3, 0, STEPS]),
+        lambda: layer(x[:, 0], type(stacked)(*(part[:, 0] for part in stacked))),
+        lambda: layer(events, stacked),
+        lambda: layer(in_time),
+        lambda: layer(x[:0], stacked),
+        lambda: layer(x[:, :0]),
+    ]
+    for k, call in enumerate(calls):
+        expected, kind = outputs_of(call)
+        with Silent():
+            watched, kind_watched = outputs_of(call)
+        with torch.enable_grad():
+            learning, _ = outputs_of(call)
+        assert kind is kind_watched
+        for found in (watched, learning):
+            assert all(map(torch.equal, found, expected)), k
+            assert [out.shape for out in found] == [out.shape for out in expected]
+
+
+def test_invalid_calls_say_the_same_at_once_and_through_the_dispatcher() -> None:
+    cell, layer, x = SRCCell(INPUTS, NEURONS), SRC(INPUTS, NEURONS), given()["input"]
+    with torch.no_grad():
+        _, state = cell(x[0])
+        _, stacked = layer(x)
+    in_time = EventBatch.from_dense(x, torch.full((BATCH,), STEPS))
+    bad: list[Callable[[], Any]] = [
+        lambda: cell(x),
+        lambda: cell(x[0].double()),
+        lambda: cell(x[0, :, :2]),
+        lambda: cell(x[0].numpy()),
+        lambda: cell(x[0], state[:2]),
+        lambda: cell(x[0], stacked),
+        lambda: cell(x[0], [*state]),
+        lambda: cell(x[0], tuple(part[:1] for part in state)),
+        lambda: cell(x[0], tuple(part.double() for part in state)),
+        lambda: cell(in_time),
+        lambda: layer(x, state),
+        lambda: layer(x, stacked, torch.tensor([0, -1, 0])),
+        lambda: layer(x, stacked, torch.tensor([0, STEPS + 1, 0])),
+        lambda: layer(x, stacked, torch.tensor([0, 1])),
+        lambda: layer(x, stacked, torch.zeros(BATCH)),
+        lambda: layer(in_time, stacked, torch.full((BATCH,), STEPS)),
+        lambda: layer(EventBatch.from_dense(x[..., :2])),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, max_delay=3),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, delay_width=2),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, recurrent_grad=None),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, surrogate="none"),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, alpha=1.5),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, alpha=float("nan")),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, rho=torch.zeros(NEURONS)),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, omega=4.0),
+        lambda: srcell.src_linear(x[0], layer.weight_ih_l0, layer.bias_l0),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0[0], layer.bias_l0),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0[:2]),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, "bias"),
+    ]
+    for k, call in enumerate(bad):
+        said: list[tuple[type[Exception], str]] = []
+        for watch in (torch.no_grad(), Silent()):
+            with watch, pytest.raises((TypeError, ValueError)) as caught:
+                call()
+            said.append((caught.type, str(caught.value)))
+        assert said[0] == said[1], k
+
+
+def test_an_altered_batch_is_refused_at_once() -> None:
+    layer, x = SRC(INPUTS, NEURONS), given()["input"]
+    events = EventBatch.from_dense(x)
+    events.indices[7] = INPUTS
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueError, match=r"^indices: expected values in \[0, 5\), got 5 at position 7"),
+    ):
+        layer(events)
+
+
+def test_tensors_that_need_a_gradient_get_one_at_once() -> None:
+    """Of all tensors of a call, any alone may need a gradient."""
+    x = given()
+    state = [torch.zeros(BATCH, NEURONS) for _ in range(3)]
+    alpha = torch.full((NEURONS,), 0.9)
+    for learnt in (x["input"], x["weight"], x["bias"], x["weight_hh"], alpha, *state):
+        learnt.requires_grad_()
+        spikes, ended = srcell.src_linear(
+            x["input"], x["weight"], x["bias"], tuple(state), alpha=alpha, weight_hh=x["weight_hh"], recurrent_grad=True
+        )
+        (grad,) = torch.autograd.grad(spikes.sum() + ended.i.sum() + ended.h.sum(), learnt)
+        assert grad.any()
+        learnt.requires_grad_(False)

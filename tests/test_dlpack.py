@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import srcell
 from srcell import EventBatch, runtime
-from srcell.events import dlpack
+from support.dlpack import described
 from test_runtime import bytes_of
 
 
@@ -37,7 +37,7 @@ class Altered(Foreign):
 
     def __dlpack__(self, **options: Any) -> Any:
         capsule = super().__dlpack__(**options)
-        found = dlpack.described(capsule)
+        found = described(capsule)
         for name, value in self.fields.items():
             setattr(found, name, value)
         return capsule

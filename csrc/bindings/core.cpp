@@ -22,6 +22,7 @@ void bind_forward(py::module_& m);
 void bind_integer(py::module_& m);
 void bind_layer(py::module_& m);
 void bind_runtime(py::module_& m);
+void bind_tensors(py::module_& m);
 
 namespace srcell {
 namespace {
@@ -121,4 +122,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     bind_events(m);
     bind_forward(m);
     bind_runtime(m);
+    bind_tensors(m);
 }

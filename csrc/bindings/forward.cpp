@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <optional>
+#include <tuple>
 
 #include "../cpu/event_rows.h"
 #include "arguments.h"
@@ -60,6 +61,8 @@ struct LayerCall {
     Reader& reader;
     Number number;
     int64_t steps, batch, neurons;
+    bool one_step = false;  // the spikes of a cell have no T
+    bool stacked = false;   // the states of a stack of one layer have a dimension of 1 before B
     std::vector<double> constants = {};
     std::vector<Address> parameters = {}, state = {};
     std::vector<int64_t> strides = {};
@@ -69,6 +72,9 @@ struct LayerCall {
     bool recurrent_weights = false;  // which have no address without neurons
 
     bool resonant() const { return static_cast<int>(constants.size()) + 1 == parameters_of(true); }
+    Shape of_spikes() const { return one_step ? Shape{batch, neurons} : Shape{steps, batch, neurons}; }
+    Shape plane() const { return stacked ? Shape{1, batch, neurons} : Shape{batch, neurons}; }
+    Shape past() const { return stacked ? Shape{1, batch, delays.room, neurons} : Shape{batch, delays.room, neurons}; }
 
     // A tensor of one element or of one for each neuron.
     bool read_parameter(py::handle object) {
@@ -81,7 +87,7 @@ struct LayerCall {
         return true;
     }
 
-    bool read_optional(py::handle object, Number expected, std::initializer_list<int64_t> shape, Address& address) {
+    bool read_optional(py::handle object, Number expected, const Shape& shape, Address& address) {
         Tensor x;
         if (object.is_none()) return true;
         if (!reader.read(object, x) || !x.has(expected, shape)) return false;
@@ -110,9 +116,7 @@ struct LayerCall {
         for (Py_ssize_t k = 0; k < given; ++k) {
             const bool past = delayed && k == all - 1;
             Address& at = state[past ? kPast : static_cast<size_t>(k)];
-            if (past ? !read_optional(items[k], number, {batch, delays.room, neurons}, at)
-                     : !read_optional(items[k], number, {batch, neurons}, at))
-                return false;
+            if (!read_optional(items[k], number, past ? this->past() : plane(), at)) return false;
         }
         return true;
     }
@@ -150,6 +154,43 @@ struct LayerCall {
                read_state(field(record, kState));
     }
 
+    // The cell as users give it: numbers and tensors, of which an omega of 0 is none.
+    bool read_users_cell(py::handle object) {
+        constexpr double kUnused = 0.5;  // valid for every parameter: beside a tensor, whose values are checked
+        const Items items(object);
+        if (!items.valid || items.size() != parameters_of(true) - 1) return false;
+        for (Py_ssize_t k = 0; k < items.size(); ++k) {
+            const py::handle item = items[k];
+            const bool is_number = PyFloat_CheckExact(item.ptr()) != 0;
+            const double value = is_number ? PyFloat_AS_DOUBLE(item.ptr()) : kUnused;
+            if (k + 1 == kOmega && is_number && value == 0) return true;
+            constants.push_back(value);
+            if (!is_number && !read_parameter(item)) return false;
+            if (is_number) parameters.push_back(0), strides.push_back(0);
+        }
+        return true;
+    }
+
+    // `given` is a record UserArguments of srcell.functional.
+    bool read_users(py::handle given, py::handle lengths_of_samples) {
+        enum { kBias, kState, kCell, kSurrogate, kRecurrentGrad, kLateral };
+        enum { kWeightHh, kLateralSurrogate, kDelayHh, kMaxDelay, kDelayWidth };
+        const py::handle lateral = field(given, kLateral), before = field(given, kState);
+        if (!field(lateral, kDelayHh).is_none() || !field(lateral, kMaxDelay).is_none()) return false;
+        if (!PyLong_CheckExact(field(lateral, kDelayWidth).ptr()) ||
+            PyLong_AsLong(field(lateral, kDelayWidth).ptr()) != 1)
+            return false;
+        recurrent = field(given, kRecurrentGrad).ptr() == Py_True;
+        if (!recurrent && field(given, kRecurrentGrad).ptr() != Py_False) return false;
+        recurrent_weights = !field(lateral, kWeightHh).is_none();
+        return read_parameter(field(given, kBias)) && read_users_cell(field(given, kCell)) &&
+               read_optional(lengths_of_samples, Number::kInt64, {batch}, lengths) &&
+               read_surrogate(field(given, kSurrogate), relu) &&
+               read_surrogate(field(lateral, kLateralSurrogate), lateral_relu) &&
+               read_optional(field(lateral, kWeightHh), number, {neurons, neurons}, weight_hh) &&
+               (before.is_none() || (PyTuple_Check(before.ptr()) && read_state(before)));
+    }
+
     Layer checked(int threads) const {
         return {number == Number::kFloat64,
                 true,
@@ -175,24 +216,28 @@ struct Results {
     Saved saved = {};
 
     void none() { made.append(py::none()); }
-    Address add(py::handle like, Number number, std::initializer_list<int64_t> shape) {
-        Tensor tensor;
-        made.append(new_tensor(like, number, shape, tensor));
-        return address_of(tensor.data);
+    Address add(py::handle like, Number number, const Shape& shape) {
+        const bool again = last && described.has(number, shape);
+        last = again ? another(last, described) : new_tensor(like, number, shape, described);
+        made.append(last);
+        return address_of(described.data);
     }
+
+  private:
+    py::object last;
+    Tensor described = {};
 };
 
 Results make_results(const LayerCall& call, py::handle like) {
     Results made;
-    const auto plane = {call.batch, call.neurons};
-    made.outputs[0] = made.add(like, call.number, {call.steps, call.batch, call.neurons});
-    for (size_t k = 1; k <= 3; ++k) made.outputs[k] = made.add(like, call.number, plane);
+    made.outputs[0] = made.add(like, call.number, call.of_spikes());
+    for (size_t k = 1; k <= 3; ++k) made.outputs[k] = made.add(like, call.number, call.plane());
     if (call.resonant())
-        made.outputs[4] = made.add(like, call.number, plane);
+        made.outputs[4] = made.add(like, call.number, call.plane());
     else
         made.none();
     if (call.delays.room)
-        made.outputs[1 + kPast] = made.add(like, call.number, {call.batch, call.delays.room, call.neurons});
+        made.outputs[1 + kPast] = made.add(like, call.number, call.past());
     else
         made.none();
     return made;
@@ -291,6 +336,76 @@ py::object src_dense(const py::handle call, int threads) {
     return py::tuple(made.made);
 }
 
+// The events of an EventBatch of srcell.events, or the elements of a dense tensor, and the sizes of either.
+struct SynapseInput {
+    bool has_events = false;
+    int64_t steps = 0, batch = 0, inputs = 0;
+    EventRows rows = {};
+    Address elements = 0;
+    py::object lengths = py::none();
+
+    bool read(Reader& reader, py::handle object, Number number, bool one_step) {
+        has_events = !one_step && is_event_batch(object);
+        if (has_events) return read_events(reader, object, number);
+        Tensor x;
+        if (!reader.read(object, x) || x.number != number || x.dimensions != (one_step ? 2 : 3)) return false;
+        steps = one_step ? 1 : x.shape[0], batch = x.shape[x.dimensions - 2], inputs = x.shape[x.dimensions - 1];
+        elements = address_of(x.data);
+        return true;
+    }
+
+    bool read_events(Reader& reader, py::handle object, Number number) {
+        Tensor offsets, indices, values;
+        const py::object of_values = object.attr("values"), shape = object.attr("shape");
+        if (!PyTuple_CheckExact(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) != 3) return false;
+        const auto size = [&](Py_ssize_t k) { return PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), k)); };
+        steps = size(0), batch = size(1), inputs = size(2);
+        if (PyErr_Occurred()) throw py::error_already_set();
+        if (steps < 0 || batch < 0 || (steps && batch >= INT64_MAX / steps)) return false;
+        lengths = object.attr("lengths");
+        if (!reader.read(reader.keep(object.attr("offsets")), offsets) ||
+            !offsets.has(Number::kInt64, {steps * batch + 1}) ||
+            !reader.read(reader.keep(object.attr("indices")), indices) || indices.dimensions != 1 ||
+            indices.number != Number::kInt32)
+            return false;
+        rows = {address_of(offsets.data), address_of(indices.data), 0, indices.shape[0], inputs};
+        if (of_values.is_none()) return true;
+        if (!reader.read(reader.keep(of_values), values) || !values.has(number, {rows.count})) return false;
+        rows.values = address_of(values.data);
+        return true;
+    }
+};
+
+// A layer after a linear synapse, from the arguments of srcell.functional. The input and the spikes of `one_step` lack
+// T; the states of a `stacked` layer have a dimension of 1 before B. Returns the spikes and the state; None if the call
+// is not valid, is one for torch's dispatcher, or needs a gradient, another dtype or the product.
+py::object src_linear(py::handle input, py::handle weight, py::handle given, py::handle lengths, py::handle method,
+                      bool one_step, bool stacked, int threads) {
+    const bool chosen = is_text(method, "events");
+    if ((!chosen && !is_text(method, "auto")) || is_watched() || autocasts()) return py::none();
+    Reader reader(Reader::kPlain);
+    Tensor of_weight;
+    SynapseInput x;
+    if (!read_weight(reader, weight, of_weight) || !x.read(reader, input, of_weight.number, one_step) ||
+        x.inputs != of_weight.shape[1] || x.inputs > int64_t(1) << 31 || (!x.lengths.is_none() && !lengths.is_none()))
+        return py::none();
+    LayerCall layer = {reader, of_weight.number, x.steps, x.batch, of_weight.shape[0], one_step, stacked};
+    if (!layer.read_users(given, x.lengths.is_none() ? lengths : x.lengths)) return py::none();
+    const Layer checked = layer.checked(threads);
+    if (!x.has_events && !chosen &&
+        !events_are_faster(layer.number == Number::kFloat64, checked.shape, x.elements, x.inputs))
+        return py::none();
+    Results made = make_results(layer, weight);
+    if (x.has_events)
+        traced_forward(checked, made.outputs, &x.rows, address_of(of_weight.data), 0, {}, false);
+    else
+        dense_forward(checked, made.outputs, x.elements, x.inputs, 0, address_of(of_weight.data), {}, false);
+    const py::list& all = made.made;
+    py::tuple state = py::make_tuple(all[1], all[2], all[3]);
+    if (layer.resonant()) state = py::make_tuple(all[1], all[2], all[3], all[4]);
+    return py::make_tuple(all[0], new_state(state, layer.resonant()));
+}
+
 }  // namespace
 }  // namespace srcell
 
@@ -300,4 +415,6 @@ void bind_forward(pybind11::module_& m) {
     m.def("src", &src, "call"_a, "threads"_a);
     m.def("src_events", &src_events, "call"_a, "threads"_a);
     m.def("src_dense", &src_dense, "call"_a, "threads"_a);
+    m.def("src_linear", &src_linear, "input"_a, "weight"_a, "given"_a, "lengths"_a, "method"_a, "one_step"_a,
+          "stacked"_a, "threads"_a);
 }

@@ -1,4 +1,4 @@
-// Reads and makes tensors of torch (tensors.h).
+// Reads and makes tensors of torch (tensors.h). core.cpp calls bind_tensors().
 #include "tensors.h"
 
 #include <pybind11/gil_safe_call_once.h>
@@ -26,16 +26,30 @@ struct ExchangeTable {
     int (*tensor_from_object)(void* object, DLTensor* tensor);  // borrows the shape and the strides; may be null
     void* current_stream;
 };
+struct Managed {  // a DLManagedTensor begins with the tensor
+    DLTensor tensor;
+};
+struct ManagedVersioned {
+    uint32_t major, minor;
+    void *owner, *deleter;
+    uint64_t flags;
+    DLTensor tensor;
+};
+constexpr uint32_t kMajor = 1;  // the version of these structures
 constexpr int32_t kCpu = 1;
 constexpr uint8_t kSigned = 0, kFloating = 2;
 
 // Names and objects of torch that each call needs; made once, and never freed.
 struct Torch {
-    PyObject *tensor, *parameter;  // types
+    PyObject *tensor, *parameter, *event_batch, *state, *resonant_state;  // types
     const ExchangeTable* table = nullptr;
     PyObject *is_neg, *resolve_neg, *contiguous, *clone, *new_empty, *data_ptr, *stride, *shape, *dtype, *device, *type,
-        *layout, *strided, *view, *from_numpy;
+        *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled;
     PyObject* dtypes[4];
+    // What is_watched() asks.
+    PyObject *keys_of_thread, *raw_repr, *forward_ad, *current_level, *function_modes, *is_profiled, *is_wrapped,
+        *autocast_enabled, *cpu;
+    uint64_t usual_keys;
 
     Torch() {
         const py::module_ torch = py::module_::import("torch");
@@ -50,12 +64,28 @@ struct Torch {
         is_neg = name("is_neg"), resolve_neg = name("resolve_neg"), contiguous = name("contiguous");
         clone = name("clone"), new_empty = name("new_empty"), data_ptr = name("data_ptr"), stride = name("stride");
         shape = name("shape"), dtype = name("dtype"), device = name("device"), type = name("type");
-        layout = name("layout"), view = name("view");
+        layout = name("layout"), view = name("view"), requires_grad = name("requires_grad");
+        empty_like = hold(torch.attr("empty_like"));
+        gradients_enabled = hold(torch.attr("is_grad_enabled"));
+        autocast_enabled = hold(torch.attr("is_autocast_enabled"));
+        cpu = name("cpu");
+        raw_repr = name("raw_repr"), current_level = name("_current_level");
+        const py::module_ names = py::module_::import("srcell._private");
+        keys_of_thread = hold(names.attr("keys_of_thread"));
+        usual_keys = py::cast<uint64_t>(names.attr("USUAL_KEYS").attr("raw_repr")());
+        forward_ad = hold(names.attr("forward_ad"));
+        function_modes = hold(names.attr("function_modes"));
+        is_profiled = hold(names.attr("is_profiled"));
+        is_wrapped = hold(names.attr("is_wrapped"));
+        event_batch = hold(py::module_::import("srcell.events").attr("EventBatch"));
+        const py::module_ states = py::module_::import("srcell._state");
+        state = hold(states.attr("SRCState"));
+        resonant_state = hold(states.attr("ResonantState"));
         if (!py::hasattr(torch.attr("Tensor"), "__dlpack_c_exchange_api__")) return;
         const py::object capsule = torch.attr("Tensor").attr("__dlpack_c_exchange_api__");
         table = static_cast<const ExchangeTable*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-        while (table && table->major > 1) table = table->older;
-        if (table && (table->major < 1 || !table->tensor_from_object)) table = nullptr;
+        while (table && table->major > kMajor) table = table->older;
+        if (table && (table->major < kMajor || !table->tensor_from_object)) table = nullptr;
         PyErr_Clear();
     }
 };
@@ -65,10 +95,27 @@ const Torch& torch() {
     return made.call_once_and_store_result([] { return Torch(); }).get_stored();
 }
 
-py::object call_method(py::handle object, PyObject* name) {
-    PyObject* const made = PyObject_CallMethodNoArgs(object.ptr(), name);
+// Takes over a new reference, or throws the error that Python has set.
+py::object take(PyObject* made) {
     if (!made) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(made);
+}
+
+py::object call_method(py::handle object, PyObject* name) {
+    return take(PyObject_CallMethodNoArgs(object.ptr(), name));
+}
+py::object call(PyObject* function) { return take(PyObject_CallNoArgs(function)); }
+py::object call(PyObject* function, PyObject* argument) { return take(PyObject_CallOneArg(function, argument)); }
+
+int64_t as_int(const py::object& number) {
+    const long long value = PyLong_AsLongLong(number.ptr());
+    if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return value;
+}
+
+bool is_own_type(py::handle object) {
+    auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+    return type == torch().tensor || type == torch().parameter;
 }
 
 // What a tensor is, before it is known to be row-major.
@@ -87,6 +134,15 @@ struct Described {
         return true;
     }
 };
+
+// What a capsule describes, as long as the capsule lives; null for anything else, which torch refuses.
+const DLTensor* described(py::handle capsule) {
+    if (PyCapsule_IsValid(capsule.ptr(), "dltensor"))
+        return &static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor;
+    if (!PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) return nullptr;
+    const auto* const made = static_cast<ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    return made->major > kMajor ? nullptr : &made->tensor;
+}
 
 bool describe_by_table(py::handle object, Described& made) {
     DLTensor given;
@@ -138,9 +194,7 @@ bool describe_by_attributes(py::handle object, Described& made) {
 }
 
 bool describe(py::handle object, Described& made) {
-    const Torch& of = torch();
-    auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-    if (of.table && (type == of.tensor || type == of.parameter)) return describe_by_table(object, made);
+    if (torch().table && is_own_type(object)) return describe_by_table(object, made);
     try {
         return describe_by_attributes(object, made);
     } catch (py::error_already_set&) {  // a tensor without memory
@@ -155,8 +209,13 @@ bool aligned(const Tensor& tensor) {
 
 }  // namespace
 
+Reader::Reader(Kind kind)
+    : is_plain_(kind == kPlain), refuses_gradients_(is_plain_ && call(torch().gradients_enabled).ptr() == Py_True) {}
+
 bool Reader::read(py::handle object, Tensor& tensor) {
     Described found;
+    if (is_plain_ && !is_own_type(object)) return false;
+    if (refuses_gradients_ && object.attr(py::handle(torch().requires_grad)).ptr() == Py_True) return false;
     if (!describe(object, found)) return false;
     const bool negated = call_method(object, torch().is_neg).ptr() == Py_True;
     if (negated || !found.row_major() || !aligned(found.tensor)) {
@@ -168,28 +227,71 @@ bool Reader::read(py::handle object, Tensor& tensor) {
             copy = call_method(copy, torch().clone);
             if (!describe(copy, found)) return false;
         }
-        copies_.push_back(std::move(copy));
+        kept_.push_back(std::move(copy));
     }
     if (!found.tensor.data && found.tensor.elements()) return false;
     tensor = found.tensor;
     return true;
 }
 
-py::object new_tensor(py::handle like, Number number, std::initializer_list<int64_t> shape, Tensor& made) {
-    constexpr int64_t kBlockBytes = 4 << 20;  // from here on, huge pages that are used again are faster
+bool is_watched() {
     const Torch& of = torch();
-    py::tuple sizes(shape.size());
+    const uint64_t keys = PyLong_AsUnsignedLongLong(call_method(call(of.keys_of_thread), of.raw_repr).ptr());
+    return (keys & ~of.usual_keys) || as_int(py::handle(of.forward_ad).attr(py::handle(of.current_level))) >= 0 ||
+           as_int(call(of.function_modes)) || call(of.is_profiled).ptr() == Py_True;
+}
+
+bool autocasts() { return call(torch().autocast_enabled, torch().cpu).ptr() == Py_True; }
+
+bool is_event_batch(py::handle object) {
+    return reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == torch().event_batch;
+}
+
+py::object new_state(const py::tuple& tensors, bool resonant) {
+    auto* const type = reinterpret_cast<PyTypeObject*>(resonant ? torch().resonant_state : torch().state);
+    return take(PyTuple_Type.tp_new(type, py::make_tuple(tensors).ptr(), nullptr));
+}
+
+namespace {
+
+bool is_wide(Number number) { return number == Number::kFloat64 || number == Number::kInt64; }
+
+constexpr int64_t kBlockBytes = 4 << 20;  // from here on, huge pages that are used again are faster
+
+bool is_large(int64_t elements, Number number) { return elements * (is_wide(number) ? 8 : 4) >= kBlockBytes; }
+
+Tensor describe_new(py::handle tensor) {
+    Described found;
+    if (!describe(tensor, found)) throw std::logic_error("srcell: expected torch to make a dense tensor");
+    return found.tensor;
+}
+
+}  // namespace
+
+py::object another(py::handle tensor, Tensor& made) {
+    Shape shape = {};
+    shape.count = made.dimensions;
+    std::copy_n(made.shape, made.dimensions, shape.of);
+    if (is_large(made.elements(), made.number)) return new_tensor(tensor, made.number, shape, made);
+    py::object copy = call(torch().empty_like, tensor.ptr());
+    made = describe_new(copy);
+    return copy;
+}
+
+py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor& made) {
+    const Torch& of = torch();
+    py::tuple sizes(shape.count);
     int64_t elements = 1;
-    size_t at = 0;
-    for (const int64_t size : shape) {
+    for (int k = 0; k < shape.count; ++k) {
+        const int64_t size = shape.of[k];
         if (size && elements > INT64_MAX / 8 / size) throw std::bad_alloc();
         elements *= size;
-        sizes[at++] = py::int_(size);
+        PyTuple_SET_ITEM(sizes.ptr(), k, py::int_(size).release().ptr());
     }
-    const bool wide = number == Number::kFloat64 || number == Number::kInt64;
+    const bool wide = is_wide(number);
     py::object tensor;
-    if (elements * (wide ? 8 : 4) >= kBlockBytes) {
-        const py::array array = empty_array(std::vector<py::ssize_t>(shape.begin(), shape.end()), wide);
+    if (is_large(elements, number)) {
+        const py::array array = empty_array(std::vector<py::ssize_t>(shape.of, shape.of + shape.count), wide);
         tensor = py::handle(of.from_numpy)(array);
         if (number != (wide ? Number::kFloat64 : Number::kFloat32))
             tensor = tensor.attr(py::handle(of.view))(py::handle(of.dtypes[static_cast<int>(number)]));
@@ -203,10 +305,49 @@ py::object new_tensor(py::handle like, Number number, std::initializer_list<int6
         tensor =
             like.attr(py::handle(of.new_empty))(sizes, "dtype"_a = py::handle(of.dtypes[static_cast<int>(number)]));
     }
-    Described found;
-    if (!describe(tensor, found)) throw std::logic_error("srcell: expected torch's new_empty to make a dense tensor");
-    made = found.tensor;
+    made = describe_new(tensor);
     return tensor;
 }
 
+namespace {
+
+// Raises for a capsule of DLPack whose strides torch cannot compute the size of the memory from: it would end the
+// process.
+void check_capsule(py::handle capsule) {
+    const DLTensor* const given = described(capsule);
+    if (!given) return;
+    if (given->ndim < 0) value_error("expected at least 0 dimensions, got ", given->ndim);
+    const int64_t *const sizes = given->shape, *const strides = given->strides;
+    if (!strides || std::count(sizes, sizes + given->ndim, 0)) return;  // contiguous, or empty
+    __int128 last = 0;                                                  // element, counted from the first
+    bool fits = true;
+    for (int32_t k = 0; k < given->ndim && fits; ++k) {
+        const __int128 span = __int128(sizes[k] - 1) * strides[k];
+        fits = span >= 0 && (last += span) < INT64_MAX;
+    }
+    if (fits && (last + 1) * (given->bits * given->lanes / 8) <= INT64_MAX) return;
+    std::ostringstream of_strides, of_sizes;
+    for (int32_t k = 0; k < given->ndim; ++k) {
+        of_strides << (k ? ", " : "") << strides[k];
+        of_sizes << (k ? ", " : "") << sizes[k];
+    }
+    value_error("expected strides of at least 0 within 2^63 bytes, got [", of_strides.str(), "] for shape (",
+                of_sizes.str(), ")");
+}
+
+// Whether, in a call of an operator on these tensors, some of them None, torch would do nothing but call the kernel.
+bool nobody_watches(const py::list& tensors) {
+    for (const py::handle x : tensors)
+        if (!x.is_none() && (!is_own_type(x) || call(torch().is_wrapped, x.ptr()).ptr() == Py_True)) return false;
+    return !is_watched();
+}
+
+}  // namespace
+
 }  // namespace srcell
+
+void bind_tensors(pybind11::module_& m) {
+    using namespace pybind11::literals;
+    m.def("check_capsule", &srcell::check_capsule, "capsule"_a);
+    m.def("nobody_watches", &srcell::nobody_watches, "tensors"_a);
+}

@@ -6,6 +6,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <vector>
 
@@ -16,6 +17,17 @@ namespace py = pybind11;
 constexpr int kMostDimensions = 4;  // of the tensors of any operator
 
 enum class Number { kFloat32, kFloat64, kInt32, kInt64, kOther };
+
+// The sizes of a tensor.
+struct Shape {
+    Shape(std::initializer_list<int64_t> sizes) : count(static_cast<int>(sizes.size())) {
+        std::copy(sizes.begin(), sizes.end(), of);
+    }
+    bool operator==(const Shape& other) const { return count == other.count && std::equal(of, of + count, other.of); }
+
+    int count;
+    int64_t of[kMostDimensions];
+};
 
 // A dense tensor on the host. It lives as long as the reader that read it, if another thread does not resize it.
 struct Tensor {
@@ -29,24 +41,40 @@ struct Tensor {
         for (int k = 0; k < dimensions; ++k) product *= shape[k];
         return product;
     }
-    bool has(Number expected, std::initializer_list<int64_t> sizes) const {
-        if (number != expected || dimensions != static_cast<int>(sizes.size())) return false;
-        const int64_t* own = shape;
-        for (const int64_t size : sizes)
-            if (*own++ != size) return false;
-        return true;
+    bool has(Number expected, const Shape& sizes) const {
+        return number == expected && dimensions == sizes.count && std::equal(shape, shape + dimensions, sizes.of);
     }
 };
 
 // Reads the tensors of one call, and keeps what it copied.
 class Reader {
   public:
+    enum Kind { kAny, kPlain };  // plain: of torch's own types, and without a gradient where gradients are enabled
+    explicit Reader(Kind kind = kAny);
+
     // Reads a tensor, row-major and aligned to its elements: copies one that is not. Returns false for anything else.
     bool read(py::handle object, Tensor& tensor);
 
+    // Keeps an object as long as the reader lives.
+    py::handle keep(py::object object) {
+        kept_.push_back(std::move(object));
+        return kept_.back();
+    }
+
   private:
-    std::vector<py::object> copies_;
+    bool is_plain_, refuses_gradients_;
+    std::vector<py::object> kept_;
 };
+
+// Whether a mode, a tracer or a transform of torch must see each operator.
+bool is_watched();
+// Whether autocast is enabled for the CPU.
+bool autocasts();
+
+// Whether an object is an EventBatch, and of no subclass.
+bool is_event_batch(py::handle object);
+// An SRCState, or a ResonantState.
+py::object new_state(const py::tuple& tensors, bool resonant);
 
 // An uninitialised array of floats or doubles on a block of huge pages; freeing the array gives the block back for
 // reuse.
@@ -54,6 +82,8 @@ py::array empty_array(const std::vector<py::ssize_t>& shape, bool is_double);
 
 // An uninitialised tensor of torch's, contiguous, with the dtype of `like`: from torch's allocator, or on huge pages if
 // it is large.
-py::object new_tensor(py::handle like, Number number, std::initializer_list<int64_t> shape, Tensor& made);
+py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor& made);
+// One more tensor like one that new_tensor() made, whose description is in `made`.
+py::object another(py::handle tensor, Tensor& made);
 
 }  // namespace srcell

@@ -16,7 +16,6 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 from torch.fx import _pytree as _fx_pytree
-from torch.nn import Parameter
 from torch.utils import _pytree
 
 # A torch.autograd.Function for calls within one level of torch.func's transforms, where an operator's kernel runs.
@@ -92,27 +91,12 @@ def is_fake(x: Tensor) -> bool:
     return fake is not None and isinstance(x, fake.FakeTensor)
 
 
-# The dispatch keys that a thread adds to those of a call: usually the two in _USUAL. Any other key belongs to a mode, a
-# tracer or a transform, which must see each operator.
-_keys_of_thread = torch._C._dispatch_tls_local_include_set
+# What csrc/bindings/tensors.cpp asks to learn whether torch's dispatcher would do nothing but call a kernel. Of the
+# dispatch keys that a thread adds to those of a call, two are usual; any other belongs to a mode, a tracer or a
+# transform, which must see each operator.
+keys_of_thread = torch._C._dispatch_tls_local_include_set
 _Key = torch._C.DispatchKey
-_USUAL = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrView)
-_function_modes = torch._C._len_torch_function_stack
-_profiled = torch._C._autograd._profiler_enabled
-_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # a transform's tensor, also where its keys are not set
-_PLAIN = (Tensor, Parameter)
-
-
-def nobody_watches(tensors: Iterable[Any]) -> bool:
-    """Whether, in a call on these tensors, torch's dispatcher would do nothing but call the kernel."""
-    if (
-        (_keys_of_thread() - _USUAL).highestPriorityTypeId() != _Key.Undefined
-        or forward_ad._current_level >= 0
-        or _function_modes()
-        or _profiled()
-    ):
-        return False
-    for x in tensors:  # noqa: SIM110 (a generator would cost a frame for each tensor)
-        if x is not None and (type(x) not in _PLAIN or _wrapped(x)):
-            return False
-    return True
+USUAL_KEYS = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrView)
+function_modes = torch._C._len_torch_function_stack
+is_profiled = torch._C._autograd._profiler_enabled
+is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # a transform's tensor, also where its keys are not set

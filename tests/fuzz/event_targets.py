@@ -19,7 +19,7 @@ from fuzz.draws import (
 )
 from fuzz.facts import attempt, names_of, readable, tensors_in
 from srcell import EventBatch, latency_encode, rate_encode
-from srcell.events import dlpack
+from support.dlpack import described
 
 # Event batches
 
@@ -52,7 +52,7 @@ class Foreign:
             raise self.error
         capsule = self.array.__dlpack__(**options)
         for name, value in self.fields.items():
-            setattr(dlpack.described(capsule), name, value)
+            setattr(described(capsule), name, value)
         return capsule
 
     def __dlpack_device__(self) -> Any:

@@ -16,7 +16,7 @@ from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..functional.layer import NO_LATERAL, State, UserArguments, check_state
-from ..functional.synapse import currents_of, linear
+from ..functional.synapse import at_once, currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
 from .init import as_gain
@@ -44,6 +44,25 @@ class _Linear(Neurons):
         super().__init__(hidden_size, shapes, lateral, **others)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, self._learns_bias
 
+    def _given(self, suffix: str, state: State | None) -> UserArguments:
+        cell = self._cell_of(suffix) if self._cell_tensors else self._cell
+        lateral = self._recurrence_of(suffix) if self.lateral else NO_LATERAL
+        bias = getattr(self, self._BIAS_NAME.format(suffix))
+        return UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+
+    def _at_once(
+        self, input: Tensor | EventBatch, state: State | None, lengths: Any = None, **form: bool
+    ) -> tuple[Tensor, AnyState] | None:
+        """The call of an only layer, by one call of C++; None for a call that is not as plain (see ``at_once``)."""
+        suffix = self._suffixes[0]
+        weight = getattr(self, self._WEIGHT_NAME.format(suffix))
+        starts_from_zeros = self.initial_state == "zeros" and not self.learn_initial_state
+        if self.recorder is not None or (state is None and not starts_from_zeros):
+            return None
+        if weight.requires_grad and torch.is_grad_enabled():
+            return None
+        return at_once(input, weight, self._given(suffix, state), lengths, **form)
+
     def _run(
         self,
         suffix: str,
@@ -54,10 +73,7 @@ class _Linear(Neurons):
     ) -> tuple[Tensor, AnyState]:
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
-        cell = self._cell_of(suffix) if self._cell_tensors else self._cell
-        lateral = self._recurrence_of(suffix) if self.lateral else NO_LATERAL
-        bias, weight = (getattr(self, self._BIAS_NAME.format(suffix)), getattr(self, self._WEIGHT_NAME.format(suffix)))
-        given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+        weight, given = getattr(self, self._WEIGHT_NAME.format(suffix)), self._given(suffix, state)
         outputs = linear(input, weight, given, lengths, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
@@ -247,6 +263,10 @@ class SRC(_Linear):
 
         """
         events = isinstance(input, EventBatch)
+        if self.num_layers == 1 and (events or not self.batch_first):
+            made = self._at_once(input, state, lengths, stacked=True)
+            if made is not None:
+                return made
         if isinstance(input, EventBatch):
             if input.lengths is not None and lengths is not None:
                 raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
@@ -366,6 +386,9 @@ class SRCCell(_Linear):
             The spikes, (B, N), and the state after the step, with tensors as those of ``state``.
 
         """
+        made = self._at_once(input, state, one_step=True)
+        if made is not None:
+            return made
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import _private
+from ._cpu import core
 
 _library = torch.library.Library("srcell", "DEF")
 
@@ -171,7 +172,7 @@ class Operator:
         tensors = self.arguments(arguments)
         if not torch.compiler.is_compiling():
             flat = flattened(tensors)
-            if _private.nobody_watches(flat):
+            if core.nobody_watches(flat):
                 first = flat[0] if flat[0] is not None else next(x for x in flat if x is not None)
                 kernel = self._kernels.get(first.device.type)
                 if kernel is not None:
