@@ -51,7 +51,13 @@ class _Linear(Neurons):
         return UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
 
     def _at_once(
-        self, input: Tensor | EventBatch, state: State | None, lengths: Any = None, **form: bool
+        self,
+        input: Tensor | EventBatch,
+        state: State | None,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        one_step: bool = False,
+        stacked: bool = False,
     ) -> tuple[Tensor, AnyState] | None:
         """The call of an only layer, by one call of C++; None for a call that is not as plain (see ``at_once``)."""
         suffix = self._suffixes[0]
@@ -61,7 +67,7 @@ class _Linear(Neurons):
             return None
         if weight.requires_grad and torch.is_grad_enabled():
             return None
-        return at_once(input, weight, self._given(suffix, state), lengths, **form)
+        return at_once(input, weight, self._given(suffix, state), lengths, one_step=one_step, stacked=stacked)
 
     def _run(
         self,
