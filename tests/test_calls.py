@@ -44,19 +44,21 @@ def frames_of(call: Callable[[], Any]) -> int:
     return len(entered)
 
 
-@torch.no_grad()
 def frames_of_steps() -> list[int]:
-    """Frames of a step of a cell, and of a layer on the events of one step."""
+    """Frames of a step of a cell, of a layer on the events of one step, and of both with their gradients."""
     cell, layer, x = SRCCell(784, 100), SRC(784, 100), (torch.rand(1, 784) < 0.03).float()
     events = EventBatch.from_dense(x[None])
-    (_, state), (_, stacked) = cell(x), layer(events)
-    return [frames_of(lambda: cell(x, state)), frames_of(lambda: layer(events, stacked))]
+    with torch.no_grad():
+        (_, state), (_, stacked) = cell(x), layer(events)
+        plain = [frames_of(lambda: cell(x, state)), frames_of(lambda: layer(events, stacked))]
+    learning = [lambda: cell(x, state)[0].sum().backward(), lambda: layer(events, stacked)[0].sum().backward()]
+    return plain + [frames_of(call) for call in learning]
 
 
 def test_a_step_enters_few_frames() -> None:
     """In a process of its own: what other tests compiled may make later calls go through torch's dispatcher."""
     made = in_process("import test_calls; print(*test_calls.frames_of_steps())", PYTHONPATH=os.pathsep.join(sys.path))
-    assert max(map(int, made.split())) <= 8
+    assert max(map(int, made.split())) <= 10
 
 
 class Named(torch.Tensor):
@@ -384,3 +386,49 @@ def test_tensors_that_need_a_gradient_get_one_at_once() -> None:
         (grad,) = torch.autograd.grad(spikes.sum() + ended.i.sum() + ended.h.sum(), learnt)
         assert grad.any()
         learnt.requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "half precision"])
+@pytest.mark.parametrize("input", ["step", "dense", "events", "in time"])
+def test_gradients_at_once_are_those_of_the_operators(name: str, input: str) -> None:
+    """The operators make them under a mode and, after a call at once, under vmap or to be differentiated again."""
+    options = {**CELLS[name], **({} if name == "tensors" else {"surrogate": "relu"})}
+    module: Any = (SRCCell if input == "step" else SRC)(INPUTS, NEURONS, **options)
+    dense = given()["input"].to(module.state_dict()["weight_ih" if input == "step" else "weight_ih_l0"].dtype)
+    x: Any = {
+        "step": dense[0].requires_grad_(),
+        "dense": dense.requires_grad_(),
+        "events": EventBatch.from_dense(dense.detach()),
+        "in time": EventBatch.from_dense(dense.detach()[:, :1], torch.full((1,), STEPS)),
+    }[input]
+    with torch.no_grad():
+        _, before = module(x)
+    state = type(before)(*(part.clone().requires_grad_() for part in before))
+    learnt = [*module.parameters(), *state, *([x] if isinstance(x, Tensor) else [])]
+
+    def outputs() -> list[Tensor]:
+        spikes, ended = module(x, state)
+        return [spikes, *ended]
+
+    def gradients(made: list[Tensor], **kwargs: Any) -> list[Tensor | None]:
+        weights = [noise(k, *out.shape, dtype=out.dtype) for k, out in enumerate(made)]
+        found = torch.autograd.grad(made, learnt, weights, allow_unused=True, **kwargs)
+        return [None if x is None else x.detach() for x in found]
+
+    def same(found: list[Tensor | None], expected: list[Tensor | None]) -> bool:
+        pairs = zip(found, expected, strict=True)
+        return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)  # type: ignore[arg-type]
+
+    with Silent():
+        expected = gradients(outputs())
+    made = outputs()
+    assert same(gradients(made, retain_graph=True), expected)
+    assert same(gradients(made, create_graph=True), expected)
+    grads = [noise(k, *out.shape, dtype=out.dtype) for k, out in enumerate(made)]
+    batched = torch.autograd.grad(
+        made, learnt, [torch.stack([g, -g]) for g in grads], is_grads_batched=True, retain_graph=True, allow_unused=True
+    )
+    assert same([None if x is None else x[0] for x in batched], expected)
+    (first,) = torch.autograd.grad(made[0].sum(), learnt[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward is not supported"):
+        first.sum().backward()

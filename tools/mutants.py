@@ -201,6 +201,24 @@ kernels run without PlainArithmetic
 float32 is read as float64 and the other way round
     is_double ? nullptr : pointer<const float>(rows.values), is_double ? pointer<const double>(rows.values) : nullptr
     => is_double ? pointer<const float>(rows.values) : nullptr, is_double ? nullptr : pointer<const double>(rows.values)
+== bindings/tensors.cpp: private_names.py calls.py gradients.py modes.py
+modes see no operator
+    (keys & ~of.usual_keys) || =>
+profilers see no operator
+    || call(of.is_profiled).ptr() == Py_True =>
+tensors of transforms are taken for plain ones
+    || call(torch().is_wrapped, x.ptr()).ptr() == Py_True =>
+== bindings/linear.cpp: calls.py linear_gradients.py modules.py
+a mode does not see a call at once
+    || is_watched() || autocasts() => || autocasts()
+autocast does not see a call at once
+    || is_watched() || autocasts() => || is_watched()
+the gradients of a call at once cannot be differentiated again
+    is_watched() || gradients_enabled() => is_watched()
+values that need a gradient get none
+    (x.has_events && reader.learnt()) || =>
+an initial i is lost for the gradient of the parameters
+    layer.state[0] = i0 => layer.state[0] = 0
 == cuda/scan.h: device cuda.py
 with relu a gradient passes at h = 0
     select(less_equal(h, => select(less(h,
@@ -393,13 +411,6 @@ the step after the last one counts
 == ops/_layer.py: operators.py src.py linear.py
 an output_mask that is too long is accepted
     if len(output_mask) != expected: => if len(output_mask) < expected:
-== _private.py: private_names.py gradients.py modes.py
-modes see no operator
-    (_keys_of_thread() - _USUAL).highestPriorityTypeId() != _Key.Undefined => False
-profilers see no operator
-    or _profiled() =>
-tensors of transforms are taken for plain ones
-    or _wrapped(x) =>
 == ops/src_dense.py: linear.py linear_gradients.py works.py
 a call within a transform chooses another method than the one around it
     and valid and not call.save => and valid

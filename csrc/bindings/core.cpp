@@ -1,5 +1,5 @@
 // The compiled module srcell._core: chooses the table of kernels at import. Links no torch: srcell.ops passes tensors
-// as addresses and sizes, or to forward.cpp as they are. Only srcell.ops and srcell.runtime import it.
+// as addresses and sizes, or to calls.cpp as they are. Only srcell.ops and srcell.runtime import it.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -15,12 +15,13 @@
 
 namespace py = pybind11;
 
+void bind_calls(py::module_& m);
 void bind_delay(py::module_& m);
 void bind_encode(py::module_& m);
 void bind_events(py::module_& m);
-void bind_forward(py::module_& m);
 void bind_integer(py::module_& m);
 void bind_layer(py::module_& m);
+void bind_linear(py::module_& m);
 void bind_runtime(py::module_& m);
 void bind_tensors(py::module_& m);
 
@@ -112,6 +113,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.def("empty", &empty_array, "shape"_a, "is_double"_a);
 
     bind_layer(m);
+    bind_linear(m);
     bind_integer(m);
 
     bind_functions<float>(m);
@@ -120,7 +122,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     bind_delay(m);
     bind_encode(m);
     bind_events(m);
-    bind_forward(m);
+    bind_calls(m);
     bind_runtime(m);
     bind_tensors(m);
 }

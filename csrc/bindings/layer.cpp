@@ -68,9 +68,6 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
     check_returned(returned, layer, rows);
 }
 
-namespace {
-
-// The backward pass of traced_forward(), from the trace that it saved.
 void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
                      const Saved& saved, Address grad_current, Address grad_weight) {
     const int64_t returned = layer.visit([&](const auto& cell) {
@@ -106,8 +103,6 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
     });
     check_returned(returned, layer, rows);
 }
-
-}  // namespace
 
 void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved) {
     layer.visit([&](const auto& cell) {
@@ -200,11 +195,6 @@ bool events_are_faster(bool is_double, const ScanShape& shape, Address input, in
     });
 }
 
-namespace {
-
-// traced_backward() on a dense input, with the mask that dense_forward() wrote; `ones` is its result, whether all
-// nonzero elements are 1. If `weight_t` (K, N) is given, the gradient of the input is computed at the events alone and
-// is 0 elsewhere; otherwise it is the product of the gradient of the currents and `weight` (N, K).
 void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address input, int64_t inputs,
                     Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_input,
                     Address grad_weight) {
@@ -225,6 +215,8 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
             multiply<T>(rows, inputs, shape.neurons, shape.threads, current, weight, grad_input);
     });
 }
+
+namespace {
 
 bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address input) {
     return events_are_faster(is_double, {sizes[0], sizes[1], 0, pointer<const int64_t>(lengths), 1}, input, sizes[2]);

@@ -19,6 +19,17 @@ void scan_forward(const Layer& layer, const Outputs& outputs, Address current, c
 bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, int64_t inputs, Address mask,
                    Address weight, const Saved& saved, bool trace_integrator);
 
+// The backward pass of traced_forward(), from the trace that it saved.
+void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
+                     const Saved& saved, Address grad_current, Address grad_weight);
+
+// traced_backward() on a dense input, with the mask that dense_forward() wrote; `ones` is its result, whether all
+// nonzero elements are 1. If `weight_t` (K, N) is given, the gradient of the input is computed at the events alone and
+// is 0 elsewhere; otherwise it is the product of the gradient of the currents and `weight` (N, K).
+void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address input, int64_t inputs,
+                    Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_input,
+                    Address grad_weight);
+
 // Whether summing by events is expected to beat torch's matrix product, from the density of some rows of a dense input
 // (T, B, K).
 bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs);

@@ -44,7 +44,7 @@ struct Torch {
     PyObject *tensor, *parameter, *event_batch, *state, *resonant_state;  // types
     const ExchangeTable* table = nullptr;
     PyObject *is_neg, *resolve_neg, *contiguous, *clone, *new_empty, *data_ptr, *stride, *shape, *dtype, *device, *type,
-        *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled;
+        *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled, *t;
     PyObject* dtypes[4];
     // What is_watched() asks.
     PyObject *keys_of_thread, *raw_repr, *forward_ad, *current_level, *function_modes, *is_profiled, *is_wrapped,
@@ -69,6 +69,7 @@ struct Torch {
         gradients_enabled = hold(torch.attr("is_grad_enabled"));
         autocast_enabled = hold(torch.attr("is_autocast_enabled"));
         cpu = name("cpu");
+        t = name("t");
         raw_repr = name("raw_repr"), current_level = name("_current_level");
         const py::module_ names = py::module_::import("srcell._private");
         keys_of_thread = hold(names.attr("keys_of_thread"));
@@ -209,13 +210,12 @@ bool aligned(const Tensor& tensor) {
 
 }  // namespace
 
-Reader::Reader(Kind kind)
-    : is_plain_(kind == kPlain), refuses_gradients_(is_plain_ && call(torch().gradients_enabled).ptr() == Py_True) {}
+Reader::Reader(Kind kind) : is_plain_(kind == kPlain), with_gradients_(is_plain_ && gradients_enabled()) {}
 
 bool Reader::read(py::handle object, Tensor& tensor) {
     Described found;
     if (is_plain_ && !is_own_type(object)) return false;
-    if (refuses_gradients_ && object.attr(py::handle(torch().requires_grad)).ptr() == Py_True) return false;
+    if (with_gradients_) learnt_ += object.attr(py::handle(torch().requires_grad)).ptr() == Py_True;
     if (!describe(object, found)) return false;
     const bool negated = call_method(object, torch().is_neg).ptr() == Py_True;
     if (negated || !found.row_major() || !aligned(found.tensor)) {
@@ -241,7 +241,11 @@ bool is_watched() {
            as_int(call(of.function_modes)) || call(of.is_profiled).ptr() == Py_True;
 }
 
+bool gradients_enabled() { return call(torch().gradients_enabled).ptr() == Py_True; }
+
 bool autocasts() { return call(torch().autocast_enabled, torch().cpu).ptr() == Py_True; }
+
+py::object transposed(py::handle matrix) { return call_method(call_method(matrix, torch().t), torch().contiguous); }
 
 bool is_event_batch(py::handle object) {
     return reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == torch().event_batch;

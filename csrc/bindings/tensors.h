@@ -49,11 +49,14 @@ struct Tensor {
 // Reads the tensors of one call, and keeps what it copied.
 class Reader {
   public:
-    enum Kind { kAny, kPlain };  // plain: of torch's own types, and without a gradient where gradients are enabled
+    enum Kind { kAny, kPlain };  // plain: tensors of torch's own types
     explicit Reader(Kind kind = kAny);
 
     // Reads a tensor, row-major and aligned to its elements: copies one that is not. Returns false for anything else.
     bool read(py::handle object, Tensor& tensor);
+
+    // How many of the tensors that were read need a gradient: none if gradients are disabled.
+    int learnt() const { return learnt_; }
 
     // Keeps an object as long as the reader lives.
     py::handle keep(py::object object) {
@@ -62,17 +65,22 @@ class Reader {
     }
 
   private:
-    bool is_plain_, refuses_gradients_;
+    bool is_plain_, with_gradients_;
+    int learnt_ = 0;
     std::vector<py::object> kept_;
 };
 
 // Whether a mode, a tracer or a transform of torch must see each operator.
 bool is_watched();
+// Whether torch records operations for gradients.
+bool gradients_enabled();
 // Whether autocast is enabled for the CPU.
 bool autocasts();
 
 // Whether an object is an EventBatch, and of no subclass.
 bool is_event_batch(py::handle object);
+// The transpose of a matrix, row-major.
+py::object transposed(py::handle matrix);
 // An SRCState, or a ResonantState.
 py::object new_state(const py::tuple& tensors, bool resonant);
 

@@ -13,11 +13,11 @@ from .._arguments import check_choice, require_dense
 from .._state import AnyState
 from ..events import EventBatch
 from ..ops import _dense
-from ..ops._cpu import core
 from ..ops._layer import HALF, STATE, LayerArguments, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import src_dense
 from ..ops.src_events import src_events
+from .at_once import at_once
 from .layer import (
     INTEGERS,
     NO_LATERAL,
@@ -130,7 +130,7 @@ def linear(
     With ``input_grad_at_events`` the gradient of a dense input is unspecified where the input is 0. That suffices if
     the input is the output of a layer with the relu surrogate, which multiplies the gradient by 0 there.
     """
-    made = at_once(input, weight, given, lengths, method)
+    made = at_once(input, weight, given, lengths, method, input_grad_at_events=input_grad_at_events)
     if made is not None:
         return made
     if weight.device.type != "cpu":
@@ -174,30 +174,6 @@ def linear(
         trace_integrator=False,
     )
     return _in_dtype(spikes, weight), final_state(layer, *ended[: len(STATE)])
-
-
-def at_once(
-    input: Tensor | EventBatch,
-    weight: Tensor,
-    given: UserArguments,
-    lengths: Tensor | Sequence[int] | None,
-    method: str = "auto",
-    *,
-    one_step: bool = False,
-    stacked: bool = False,
-) -> tuple[Tensor, AnyState] | None:
-    """``linear`` by one call of C++, or None for a call that is not as plain: it then needs conversions, torch's
-    dispatcher, a gradient or the product, or is not valid.
-
-    The input and the spikes of ``one_step`` lack T; the states of a ``stacked`` layer have a dimension of 1 before B.
-    """
-    if torch.compiler.is_compiling():
-        return None
-    threads = torch.get_num_threads()
-    made: tuple[Tensor, AnyState] | None = core.src_linear(
-        input, weight, given, lengths, method, one_step, stacked, threads
-    )
-    return made
 
 
 def _dense_linear(

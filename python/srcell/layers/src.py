@@ -15,8 +15,9 @@ from typing_extensions import Self, Unpack  # torch needs it too
 from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
+from ..functional.at_once import at_once
 from ..functional.layer import NO_LATERAL, State, UserArguments, check_state
-from ..functional.synapse import at_once, currents_of, linear
+from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
 from .init import as_gain
@@ -56,6 +57,7 @@ class _Linear(Neurons):
         state: State | None,
         lengths: Tensor | Sequence[int] | None = None,
         *,
+        input_grad_at_events: bool = False,
         one_step: bool = False,
         stacked: bool = False,
     ) -> tuple[Tensor, AnyState] | None:
@@ -65,9 +67,15 @@ class _Linear(Neurons):
         starts_from_zeros = self.initial_state == "zeros" and not self.learn_initial_state
         if self.recorder is not None or (state is None and not starts_from_zeros):
             return None
-        if weight.requires_grad and torch.is_grad_enabled():
-            return None
-        return at_once(input, weight, self._given(suffix, state), lengths, one_step=one_step, stacked=stacked)
+        return at_once(
+            input,
+            weight,
+            self._given(suffix, state),
+            lengths,
+            input_grad_at_events=input_grad_at_events,
+            one_step=one_step,
+            stacked=stacked,
+        )
 
     def _run(
         self,
@@ -270,7 +278,7 @@ class SRC(_Linear):
         """
         events = isinstance(input, EventBatch)
         if self.num_layers == 1 and (events or not self.batch_first):
-            made = self._at_once(input, state, lengths, stacked=True)
+            made = self._at_once(input, state, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
             if made is not None:
                 return made
         if isinstance(input, EventBatch):

@@ -294,8 +294,8 @@ def differentiate(
     *,
     keep: Callable[[Any], dict[str, Any]] = keep,
     options: Callable[[Any, Any], dict[str, Any]] = options_of_gradient,
-) -> None:
-    """Register the gradient of an operator that runs a layer: a call of its backward operator.
+) -> Callable[..., dict[str, Any]]:
+    """Register and return the gradient of an operator that runs a layer: a call of its backward operator.
 
     Args:
         operators: as ``declare`` returned them.
@@ -323,7 +323,7 @@ def differentiate(
             "cell": cell[: len(needs.cell)],
         }
 
-    forward.gradient(keep, options, outputs=1 + len(STATE))(gradient)
+    return forward.gradient(keep, options, outputs=1 + len(STATE))(gradient)
 
 
 class Layer(NamedTuple):

@@ -181,4 +181,4 @@ def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return options
 
 
-_layer.differentiate(OPERATORS, options=options_of_dense_gradient)
+gradient = _layer.differentiate(OPERATORS, options=options_of_dense_gradient)

@@ -71,4 +71,4 @@ def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
     return grad_values, grad_weight, *_layer.fake_gradients(call, call.batch, weight.shape[0], layer_mask)
 
 
-_layer.differentiate(OPERATORS)
+gradient = _layer.differentiate(OPERATORS)

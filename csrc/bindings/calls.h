@@ -1,0 +1,272 @@
+// A call of a layer as srcell.ops and srcell.functional have it: reads and checks its records, and makes its outputs.
+// Included only by the bindings.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <vector>
+
+#include "arguments.h"
+#include "tensors.h"
+
+namespace srcell {
+
+// The fields of a record LayerArguments of srcell.ops, in their order.
+enum Field {
+    kBiasField,
+    kCell,
+    kState,
+    kLengths,
+    kWeightHh,
+    kFirstHh,
+    kFactorsHh,
+    kConstants,
+    kSurrogate,
+    kRecurrentGrad,
+    kLateralSurrogate,
+    kPastSteps,
+    kFields
+};
+
+// Those of a record UserArguments of srcell.functional, and of its record Lateral.
+struct OfUsers {
+    enum { kBias, kState, kCell, kSurrogate, kRecurrentGrad, kLateral };
+    enum { kWeightHh, kLateralSurrogate, kDelayHh, kMaxDelay, kDelayWidth };
+};
+
+inline py::handle field(const py::handle record, Py_ssize_t at) { return PyTuple_GET_ITEM(record.ptr(), at); }
+
+inline bool is_text(py::handle object, const char* text) {
+    return PyUnicode_Check(object.ptr()) && PyUnicode_CompareWithASCIIString(object.ptr(), text) == 0;
+}
+
+// Whether a text names a surrogate gradient; sets whether it is relu.
+inline bool read_surrogate(py::handle object, bool& relu) {
+    relu = is_text(object, "relu");
+    return relu || is_text(object, "straight_through");
+}
+
+// The items of a list or tuple, or nothing for another object.
+struct Items {
+    explicit Items(py::handle sequence)
+        : valid(PyList_Check(sequence.ptr()) || PyTuple_Check(sequence.ptr())), of(sequence.ptr()) {}
+    Py_ssize_t size() const { return PySequence_Fast_GET_SIZE(of); }
+    py::handle operator[](Py_ssize_t at) const { return PySequence_Fast_GET_ITEM(of, at); }
+
+    bool valid;
+    PyObject* of;
+};
+
+// A layer's part of a call.
+struct LayerCall {
+    Reader* reader;
+    Number number;
+    int64_t steps, batch, neurons;
+    bool one_step = false;  // the spikes of a cell have no T
+    bool stacked = false;   // the states of a stack of one layer have a dimension of 1 before B
+    std::vector<double> constants = {};
+    std::vector<Address> parameters = {}, state = {};
+    std::vector<int64_t> strides = {};
+    std::vector<Shape> shapes = {};  // of the parameters
+    Address lengths = 0, weight_hh = 0;
+    LateralDelayCall delays = {};
+    bool relu = false, recurrent = false, lateral_relu = false;
+    bool recurrent_weights = false;  // which have no address without neurons
+
+    bool resonant() const { return static_cast<int>(constants.size()) + 1 == parameters_of(true); }
+    Shape of_spikes() const { return one_step ? Shape{batch, neurons} : Shape{steps, batch, neurons}; }
+    Shape plane() const { return stacked ? Shape{1, batch, neurons} : Shape{batch, neurons}; }
+    Shape past() const { return stacked ? Shape{1, batch, delays.room, neurons} : Shape{batch, delays.room, neurons}; }
+
+    // A tensor of one element or of one for each neuron.
+    bool read_parameter(py::handle object) {
+        Tensor x;
+        if (!reader->read(object, x) || x.number != number || x.dimensions > 1) return false;
+        const int64_t count = x.dimensions ? x.shape[0] : 1;
+        if (count != 1 && count != neurons) return false;
+        parameters.push_back(address_of(x.data));
+        strides.push_back(count == 1 ? 0 : 1);
+        shapes.push_back(x.dimensions ? Shape{count} : Shape{});
+        return true;
+    }
+
+    bool read_optional(py::handle object, Number expected, const Shape& shape, Address& address) {
+        Tensor x;
+        if (object.is_none()) return true;
+        if (!reader->read(object, x) || !x.has(expected, shape)) return false;
+        address = address_of(x.data);
+        return true;
+    }
+
+    bool read_constants(py::handle object) {
+        const Items items(object);
+        if (!items.valid) return false;
+        for (Py_ssize_t k = 0; k < items.size(); ++k) {
+            if (!PyFloat_Check(items[k].ptr())) return false;
+            constants.push_back(PyFloat_AS_DOUBLE(items[k].ptr()));
+        }
+        const int count = static_cast<int>(constants.size()) + 1;
+        return count == parameters_of(false) || count == parameters_of(true);
+    }
+
+    bool read_state(py::handle object) {
+        const Items items(object);
+        if (!items.valid) return false;
+        const bool delayed = delays.room > 0;
+        const Py_ssize_t all = 3 + resonant() + delayed, given = items.size();
+        if (given && given != all && given != all - delayed) return false;
+        if (given) state.assign(kStates, 0);
+        for (Py_ssize_t k = 0; k < given; ++k) {
+            const bool past = delayed && k == all - 1;
+            Address& at = state[past ? kPast : static_cast<size_t>(k)];
+            if (!read_optional(items[k], number, past ? this->past() : plane(), at)) return false;
+        }
+        return true;
+    }
+
+    bool read_delays(py::handle first, py::handle factors, py::handle room) {
+        delays.room = PyLong_AsLongLong(room.ptr());
+        if (delays.room == -1 && PyErr_Occurred()) throw py::error_already_set();
+        if (delays.room < 0 || (delays.room == 0) != first.is_none()) return false;
+        if (first.is_none()) return factors.is_none();
+        if (!recurrent_weights || !read_optional(first, Number::kInt32, {neurons}, delays.first)) return false;
+        delays.terms = 1;
+        if (factors.is_none()) return true;
+        Tensor x;
+        if (!reader->read(factors, x) || x.dimensions != 2 || x.shape[1] < 1) return false;
+        delays.terms = x.shape[1];
+        delays.factors = address_of(x.data);
+        return x.has(number, {neurons, delays.terms});
+    }
+
+    bool read(py::handle record) {
+        const Items cell(field(record, kCell));
+        if (steps < 0 || batch < 0 || !cell.valid || !read_constants(field(record, kConstants)) ||
+            (cell.size() && cell.size() != static_cast<Py_ssize_t>(constants.size())))
+            return false;
+        if (!read_parameter(field(record, kBiasField))) return false;
+        for (Py_ssize_t k = 0; k < cell.size(); ++k)
+            if (!read_parameter(cell[k])) return false;
+        recurrent = field(record, kRecurrentGrad).ptr() == Py_True;
+        recurrent_weights = !field(record, kWeightHh).is_none();
+        return read_optional(field(record, kLengths), Number::kInt64, {batch}, lengths) &&
+               read_surrogate(field(record, kSurrogate), relu) &&
+               read_surrogate(field(record, kLateralSurrogate), lateral_relu) &&
+               read_optional(field(record, kWeightHh), number, {neurons, neurons}, weight_hh) &&
+               read_delays(field(record, kFirstHh), field(record, kFactorsHh), field(record, kPastSteps)) &&
+               read_state(field(record, kState));
+    }
+
+    // The cell as users give it: numbers and tensors, of which an omega of 0 is none.
+    bool read_users_cell(py::handle object) {
+        constexpr double kUnused = 0.5;  // valid for every parameter: beside a tensor, whose values are checked
+        const Items items(object);
+        if (!items.valid || items.size() != parameters_of(true) - 1) return false;
+        for (Py_ssize_t k = 0; k < items.size(); ++k) {
+            const py::handle item = items[k];
+            const bool is_number = PyFloat_CheckExact(item.ptr()) != 0;
+            const double value = is_number ? PyFloat_AS_DOUBLE(item.ptr()) : kUnused;
+            if (k + 1 == kOmega && is_number && value == 0) return true;
+            constants.push_back(value);
+            if (!is_number && !read_parameter(item)) return false;
+            if (is_number) parameters.push_back(0), strides.push_back(0), shapes.push_back({});
+        }
+        return true;
+    }
+
+    // `given` is a record UserArguments of srcell.functional. Sets whether a parameter of the cell needs a gradient.
+    bool read_users(py::handle given, py::handle lengths_of_samples, bool& learns_cell) {
+        const py::handle lateral = field(given, OfUsers::kLateral), before = field(given, OfUsers::kState);
+        if (!field(lateral, OfUsers::kDelayHh).is_none() || !field(lateral, OfUsers::kMaxDelay).is_none()) return false;
+        if (!PyLong_CheckExact(field(lateral, OfUsers::kDelayWidth).ptr()) ||
+            PyLong_AsLong(field(lateral, OfUsers::kDelayWidth).ptr()) != 1)
+            return false;
+        recurrent = field(given, OfUsers::kRecurrentGrad).ptr() == Py_True;
+        if (!recurrent && field(given, OfUsers::kRecurrentGrad).ptr() != Py_False) return false;
+        recurrent_weights = !field(lateral, OfUsers::kWeightHh).is_none();
+        if (!read_parameter(field(given, OfUsers::kBias))) return false;
+        const int learnt = reader->learnt();
+        if (!read_users_cell(field(given, OfUsers::kCell))) return false;
+        learns_cell = reader->learnt() > learnt;
+        return read_optional(lengths_of_samples, Number::kInt64, {batch}, lengths) &&
+               read_surrogate(field(given, OfUsers::kSurrogate), relu) &&
+               read_surrogate(field(lateral, OfUsers::kLateralSurrogate), lateral_relu) &&
+               read_optional(field(lateral, OfUsers::kWeightHh), number, {neurons, neurons}, weight_hh) &&
+               (before.is_none() || (PyTuple_Check(before.ptr()) && read_state(before)));
+    }
+
+    Layer checked(int threads) const {
+        return {number == Number::kFloat64,
+                true,
+                {steps, batch, neurons},
+                lengths,
+                threads,
+                constants,
+                parameters,
+                strides,
+                state,
+                relu,
+                recurrent,
+                weight_hh,
+                lateral_relu,
+                delays};
+    }
+};
+
+// The outputs of a forward call: spikes and the state, what is saved, and what an operator keeps besides.
+struct Results {
+    py::list made;
+    Outputs outputs = {};
+    Saved saved = {};
+
+    void none() { made.append(py::none()); }
+    Address add(py::handle like, Number number, const Shape& shape) {
+        const bool again = last && described.has(number, shape);
+        last = again ? another(last, described) : new_tensor(like, number, shape, described);
+        made.append(last);
+        return address_of(described.data);
+    }
+
+  private:
+    py::object last;
+    Tensor described = {};
+};
+
+inline Results make_results(const LayerCall& call, py::handle like) {
+    Results made;
+    made.outputs[0] = made.add(like, call.number, call.of_spikes());
+    for (size_t k = 1; k <= 3; ++k) made.outputs[k] = made.add(like, call.number, call.plane());
+    if (call.resonant())
+        made.outputs[4] = made.add(like, call.number, call.plane());
+    else
+        made.none();
+    if (call.delays.room)
+        made.outputs[1 + kPast] = made.add(like, call.number, call.past());
+    else
+        made.none();
+    return made;
+}
+
+// The elements of a call's checkpoints.
+inline int64_t saved_states(const LayerCall& call, bool traced) {
+    const int64_t states = 3 + call.resonant() - traced;
+    return ceil_div(call.steps, traced ? kEventSegment : kSegment) * states * call.batch * call.neurons;
+}
+
+// Adds trace and checkpoints if they are to be saved.
+inline void add_saved(Results& made, const LayerCall& call, py::handle like, bool save, bool traced) {
+    if (!save) {
+        made.none(), made.none();
+        return;
+    }
+    made.saved[0] = made.add(like, call.number, {traced ? call.steps * call.batch * call.neurons : 0});
+    made.saved[1] = made.add(like, call.number, {saved_states(call, traced)});
+}
+
+// Reads a weight (N, K).
+inline bool read_weight(Reader& reader, py::handle object, Tensor& weight) {
+    return reader.read(object, weight) && weight.dimensions == 2 &&
+           (weight.number == Number::kFloat32 || weight.number == Number::kFloat64);
+}
+
+}  // namespace srcell

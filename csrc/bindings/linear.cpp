@@ -1,0 +1,291 @@
+// Layers after a linear synapse in the compiled module srcell._core, from the arguments of srcell.functional as they
+// are, and their gradients. core.cpp calls bind_linear().
+#include <pybind11/pybind11.h>
+
+#include "calls.h"
+#include "layer.h"
+
+namespace srcell {
+namespace {
+
+// The events of an EventBatch of srcell.events, or the elements of a dense tensor, and the sizes of either.
+struct SynapseInput {
+    bool has_events = false;
+    int64_t steps = 0, batch = 0, inputs = 0;
+    EventRows rows = {};
+    Address elements = 0;
+    Number number = Number::kOther;  // of the elements or values, if there are any
+    py::object lengths = py::none();
+
+    bool read(Reader& reader, py::handle object, bool one_step) {
+        has_events = !one_step && is_event_batch(object);
+        if (has_events) return read_events(reader, object);
+        Tensor x;
+        if (!reader.read(object, x) || x.dimensions != (one_step ? 2 : 3)) return false;
+        steps = one_step ? 1 : x.shape[0], batch = x.shape[x.dimensions - 2], inputs = x.shape[x.dimensions - 1];
+        elements = address_of(x.data), number = x.number;
+        return true;
+    }
+
+    bool read_events(Reader& reader, py::handle object) {
+        Tensor offsets, indices, values;
+        const py::object of_values = object.attr("values"), shape = object.attr("shape");
+        if (!PyTuple_CheckExact(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) != 3) return false;
+        const auto size = [&](Py_ssize_t k) { return PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), k)); };
+        steps = size(0), batch = size(1), inputs = size(2);
+        if (PyErr_Occurred()) throw py::error_already_set();
+        if (steps < 0 || batch < 0 || (steps && batch >= INT64_MAX / steps)) return false;
+        lengths = object.attr("lengths");
+        if (!reader.read(reader.keep(object.attr("offsets")), offsets) ||
+            !offsets.has(Number::kInt64, {steps * batch + 1}) ||
+            !reader.read(reader.keep(object.attr("indices")), indices) || indices.dimensions != 1 ||
+            indices.number != Number::kInt32)
+            return false;
+        rows = {address_of(offsets.data), address_of(indices.data), 0, indices.shape[0], inputs};
+        if (of_values.is_none()) return true;
+        if (!reader.read(reader.keep(of_values), values) || !values.has(values.number, {rows.count})) return false;
+        rows.values = address_of(values.data), number = values.number;
+        return true;
+    }
+};
+
+// What the gradient of a call needs, besides the tensors in its Kept.
+struct LinearCall {
+    LayerCall layer;  // its addresses were those of the forward call
+    int64_t inputs;
+    bool has_events, ones, at_events;
+    py::tuple cell;  // as users gave it, None for each tensor
+    const char *surrogate, *lateral_surrogate;
+};
+
+// What a call keeps for its gradient, in the order of a tuple; the bias and the cell parameters that are tensors
+// follow.
+enum Kept {
+    kInput,
+    kOffsets,
+    kIndices,
+    kValues,
+    kWeight,
+    kLengthsKept,
+    kWeightHhKept,
+    kI0,
+    kTrace,
+    kCheckpoints,
+    kMask,
+    kKept
+};
+
+const char* surrogate_of(bool relu) { return relu ? "relu" : "straight_through"; }
+
+// The record of a call whose gradient is needed; the tensors that may need one; the outputs; and what is kept.
+py::tuple learn(const LayerCall& layer, const SynapseInput& x, const Results& made, bool ones, bool at_events,
+                bool of_cell, const Items& state, py::handle input, py::handle weight, py::handle given,
+                py::handle lengths) {
+    const Items cell(field(given, OfUsers::kCell));
+    const py::handle bias = field(given, OfUsers::kBias),
+                     weight_hh = field(field(given, OfUsers::kLateral), OfUsers::kWeightHh);
+    const py::object none = py::none();
+    const auto at = [&](py::size_t k) { return py::object(made.made[k]); };
+    py::list learnable, kept, without_tensors;
+    if (!x.has_events) learnable.append(input);
+    learnable.append(weight), learnable.append(bias);
+    for (Py_ssize_t k = 0; state.valid && k < state.size(); ++k) learnable.append(state[k]);
+    const auto part = [&](const char* name) { return x.has_events ? input.attr(name) : none; };
+    const py::object i0 = of_cell && state.valid && state.size() ? py::reinterpret_borrow<py::object>(state[0]) : none;
+    const py::object of[kKept] = {x.has_events ? none : py::reinterpret_borrow<py::object>(input),
+                                  part("offsets"),
+                                  part("indices"),
+                                  part("values"),
+                                  py::reinterpret_borrow<py::object>(weight),
+                                  py::reinterpret_borrow<py::object>(lengths),
+                                  py::reinterpret_borrow<py::object>(weight_hh),
+                                  i0,
+                                  at(6),
+                                  at(7),
+                                  x.has_events ? none : at(8)};
+    for (const py::object& one : of) kept.append(one);
+    kept.append(bias);
+    for (Py_ssize_t k = 0; k < cell.size(); ++k) {
+        const bool is_number = PyFloat_CheckExact(cell[k].ptr()) != 0;
+        without_tensors.append(is_number ? cell[k] : py::handle(none));
+        if (!is_number) learnable.append(cell[k]), kept.append(cell[k]);
+    }
+    if (!weight_hh.is_none()) learnable.append(weight_hh);
+    py::list outputs;
+    for (py::size_t k = 0; k < (layer.resonant() ? 5 : 4); ++k) outputs.append(at(k));
+    LinearCall record = {layer,
+                         x.inputs,
+                         x.has_events,
+                         ones,
+                         at_events,
+                         py::tuple(without_tensors),
+                         surrogate_of(layer.relu),
+                         surrogate_of(layer.lateral_relu)};
+    record.layer.reader = nullptr;
+    return py::make_tuple(std::move(record), py::tuple(learnable), py::tuple(outputs), py::tuple(kept));
+}
+
+// A layer after a linear synapse. The input and the spikes of `one_step` lack T; the states of a `stacked` layer have a
+// dimension of 1 before B. Returns the spikes and the state, or what learn() returns if a gradient is needed. Returns
+// None if the call is not valid, or is one for torch's dispatcher, of another dtype or with the product.
+py::object src_linear(py::handle input, py::handle weight, py::handle given, py::handle lengths, py::handle method,
+                      bool input_grad_at_events, bool one_step, bool stacked, int threads) {
+    const bool chosen = is_text(method, "events");
+    if ((!chosen && !is_text(method, "auto")) || is_watched() || autocasts()) return py::none();
+    Reader reader(Reader::kPlain);
+    Tensor of_weight;
+    SynapseInput x;
+    if (!x.read(reader, input, one_step) || (x.has_events && reader.learnt()) ||
+        !read_weight(reader, weight, of_weight) || of_weight.shape[1] != x.inputs || x.inputs > int64_t(1) << 31 ||
+        ((!x.has_events || x.rows.values) && x.number != of_weight.number) ||
+        (!x.lengths.is_none() && !lengths.is_none()))
+        return py::none();
+    LayerCall layer = {&reader, of_weight.number, x.steps, x.batch, of_weight.shape[0], one_step, stacked};
+    const py::handle ends = x.lengths.is_none() ? lengths : x.lengths;
+    bool of_cell = false;
+    if (!layer.read_users(given, ends, of_cell)) return py::none();
+    const Layer checked = layer.checked(threads);
+    if (!x.has_events && !chosen &&
+        !events_are_faster(layer.number == Number::kFloat64, checked.shape, x.elements, x.inputs))
+        return py::none();
+    const bool learns = reader.learnt() > 0;
+    Results made = make_results(layer, weight);
+    add_saved(made, layer, weight, learns, true);
+    const Address at = address_of(of_weight.data);
+    bool ones = true;
+    if (x.has_events) {
+        traced_forward(checked, made.outputs, &x.rows, at, 0, made.saved, of_cell);
+    } else {
+        const int64_t rows = layer.steps * layer.batch;
+        const Address mask = learns ? made.add(weight, Number::kInt64, {rows, mask_words(x.inputs)}) : 0;
+        ones = dense_forward(checked, made.outputs, x.elements, x.inputs, mask, at, made.saved, of_cell);
+    }
+    if (learns)
+        return learn(layer, x, made, ones, input_grad_at_events, of_cell, Items(field(given, OfUsers::kState)), input,
+                     weight, given, ends);
+    const py::list& all = made.made;
+    py::tuple state = py::make_tuple(all[1], all[2], all[3]);
+    if (layer.resonant()) state = py::make_tuple(all[1], all[2], all[3], all[4]);
+    return py::make_tuple(all[0], new_state(state, layer.resonant()));
+}
+
+// The gradients of the tensors that learn() listed, in their order, None for those that need none: from what was kept
+// and the gradients of the outputs. Returns None if torch's dispatcher must see the call.
+py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, const py::tuple& grads,
+                               const py::tuple& needs, int threads) {
+    if (is_watched() || gradients_enabled()) return py::none();
+    Reader reader(Reader::kPlain);
+    LayerCall layer = call.layer;
+    layer.reader = &reader;
+    Address elements = 0, weight = 0, mask = 0, i0 = 0;
+    EventRows rows = {0, 0, 0, 0, call.inputs};
+    const auto read = [&](size_t k, Number number, const Shape& shape, Address& address) {
+        return layer.read_optional(kept[k], number, shape, address);
+    };
+    const Shape of_input =
+        layer.one_step ? Shape{layer.batch, call.inputs} : Shape{layer.steps, layer.batch, call.inputs};
+    Tensor indices, trace, checkpoints;
+    if (call.has_events) {
+        if (!reader.read(kept[kIndices], indices) || indices.number != Number::kInt32 || indices.dimensions != 1)
+            return py::none();
+        rows.count = indices.shape[0], rows.indices = address_of(indices.data);
+    }
+    const Shape of_weight = {layer.neurons, call.inputs};
+    const int64_t words = mask_words(call.inputs), all_rows = layer.steps * layer.batch;
+    if (!read(kInput, layer.number, of_input, elements) ||
+        !read(kOffsets, Number::kInt64, {all_rows + 1}, rows.offsets) ||
+        !read(kValues, layer.number, {rows.count}, rows.values) || !read(kWeight, layer.number, of_weight, weight) ||
+        !read(kLengthsKept, Number::kInt64, {layer.batch}, layer.lengths) ||
+        !read(kWeightHhKept, layer.number, {layer.neurons, layer.neurons}, layer.weight_hh) ||
+        !read(kI0, layer.number, layer.plane(), i0) || !read(kMask, Number::kInt64, {all_rows, words}, mask) ||
+        !reader.read(kept[kTrace], trace) || !reader.read(kept[kCheckpoints], checkpoints) ||
+        !trace.has(layer.number, {all_rows * layer.neurons}) ||
+        !checkpoints.has(layer.number, {saved_states(layer, true)}))
+        return py::none();
+    const std::vector<Shape> shapes = layer.shapes;
+    layer.parameters.clear(), layer.strides.clear(), layer.shapes.clear();
+    size_t at = kKept;
+    std::vector<size_t> of_tensors;  // which parameters are tensors
+    for (size_t k = 0; k < shapes.size(); ++k) {
+        if (k && !call.cell[k - 1].is_none()) {
+            layer.parameters.push_back(0), layer.strides.push_back(0), layer.shapes.push_back({});
+        } else {
+            if (!layer.read_parameter(kept[at++]) || !(layer.shapes.back() == shapes[k])) return py::none();
+            of_tensors.push_back(k);
+        }
+    }
+    layer.state.assign(kStates, 0), layer.state[0] = i0;
+    const Layer checked = layer.checked(threads);
+    Outputs given = {};
+    for (size_t k = 0; k < grads.size(); ++k)
+        if (!layer.read_optional(grads[k], layer.number, k ? layer.plane() : layer.of_spikes(), given[k]))
+            return py::none();
+
+    // In the order of the tensors; what the kernels fill though nobody needs it goes to scratch.
+    py::list made;
+    const py::handle like = kept[kWeight];
+    const int64_t plane = layer.batch * layer.neurons;
+    const Block<double> scratch((kStates - 1) * plane + layer.neurons);
+    double* unused = scratch.data();
+    size_t input = 0;
+    const auto add = [&](const Shape& shape, int64_t always = 0) {
+        Tensor gradient = {};
+        if (needs[input++].ptr() == Py_True) {
+            made.append(new_tensor(like, layer.number, shape, gradient));
+            return address_of(gradient.data);
+        }
+        made.append(py::none());
+        unused += always;
+        return always ? address_of(unused - always) : Address(0);
+    };
+    Gradients gradients = {};
+    const Address grad_input = call.has_events ? 0 : add(of_input), grad_weight = add(of_weight);
+    gradients[kOfParameters] = add(shapes[0], layer.neurons);
+    const size_t states = 3 + layer.resonant();
+    const bool has_state =
+        needs.size() >= 2 + states + !call.has_events + (of_tensors.size() - 1) + layer.recurrent_weights;
+    for (size_t k = 0; k < states; ++k) {
+        if (has_state) {
+            gradients[kOfState + k] = add(layer.plane(), plane);
+        } else {
+            gradients[kOfState + k] = address_of(unused);
+            unused += plane;
+        }
+    }
+    for (size_t k = 1; k < of_tensors.size(); ++k)
+        gradients[kOfParameters + of_tensors[k]] = add(shapes[of_tensors[k]]);
+    if (layer.recurrent_weights) gradients[kOfLateral] = add({layer.neurons, layer.neurons});
+    const Saved saved = {address_of(trace.data), address_of(checkpoints.data)};
+    if (call.has_events) {
+        traced_backward(checked, given, gradients, &rows, saved, 0, grad_weight);
+    } else {
+        const bool at_events = grad_input && call.at_events;
+        Tensor weight_t = {};
+        if (at_events && !reader.read(reader.keep(transposed(kept[kWeight])), weight_t)) return py::none();
+        dense_backward(checked, given, gradients, elements, call.inputs, mask, call.ones, saved, weight,
+                       address_of(weight_t.data), grad_input, grad_weight);
+    }
+    return py::tuple(made);
+}
+
+}  // namespace
+}  // namespace srcell
+
+void bind_linear(pybind11::module_& m) {
+    using namespace srcell;
+    using namespace pybind11::literals;
+    py::class_<LinearCall>(m, "LinearCall")
+        .def_readonly("cell", &LinearCall::cell)
+        .def_readonly("surrogate", &LinearCall::surrogate)
+        .def_readonly("lateral_surrogate", &LinearCall::lateral_surrogate)
+        .def_readonly("ones", &LinearCall::ones)
+        .def_readonly("at_events", &LinearCall::at_events)
+        .def_property_readonly("one_step", [](const LinearCall& call) { return call.layer.one_step; })
+        .def_property_readonly("stacked", [](const LinearCall& call) { return call.layer.stacked; })
+        .def_property_readonly("recurrent_grad", [](const LinearCall& call) { return call.layer.recurrent; })
+        .def_property_readonly("steps", [](const LinearCall& call) { return call.layer.steps; })
+        .def_property_readonly("batch", [](const LinearCall& call) { return call.layer.batch; });
+    m.def("src_linear", &src_linear, "input"_a, "weight"_a, "given"_a, "lengths"_a, "method"_a,
+          "input_grad_at_events"_a, "one_step"_a, "stacked"_a, "threads"_a);
+    m.def("src_linear_backward", &src_linear_backward, "call"_a, "kept"_a, "grads"_a, "needs"_a, "threads"_a);
+}
