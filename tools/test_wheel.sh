@@ -14,4 +14,5 @@ trap 'rm -rf "$work"' EXIT
 cp -r tests docs bench tools examples README.md CONTRIBUTING.md CITATION.cff pyproject.toml "$work"
 cd "$work"
 env/bin/python -c 'import srcell; print({key: srcell.info()[key] for key in ("version", "isa", "thread_runtime", "torch")})'
-env/bin/python -m pytest -q -m "" --pyargs tests srcell
+OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 env/bin/python -m pytest -q -m "" -n auto --maxprocesses 4 --dist loadfile \
+    --no-loadscope-reorder --pyargs tests srcell
