@@ -41,12 +41,7 @@ rest() {
 
     say "the static checks"
     pre-commit run --all-files --show-diff-on-failure
-    # Beside an empty srcell/__init__.pyi; with the package's own, stubtest would also analyse the package and torch.
-    stubs=build/stubs/srcell
-    mkdir -p $stubs
-    : >$stubs/__init__.pyi
-    cp python/srcell/_core.pyi $stubs
-    MYPYPATH=build/stubs python -m mypy.stubtest srcell._core --allowlist tools/stubtest_allowlist.txt
+    python tools/stubs.py --check
 
     say "libsrcell, and the CUDA code"
     BUILD=build/release PYTHON=$BIN/python tools/check_library.sh build/library

@@ -24,7 +24,8 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     spikes have the dtype of half-precision currents.
     """
     if not _gpu.is_gpu(call.current.device):
-        return core.src(call, torch.get_num_threads()) or _layer.refuse(forward_fake, call)
+        made: tuple[Tensor | None, ...] | None = core.src(call, torch.get_num_threads())
+        return made or _layer.refuse(forward_fake, call)
     layer = _layer.checked_layer(call.current.shape, check_current(call), call.layer)
     current, dtype = contiguous(call.current), spikes_dtype(call)
     if layer.given.weight_hh is None:

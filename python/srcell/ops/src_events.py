@@ -24,7 +24,8 @@ src_events, src_events_backward = OPERATORS.forward, OPERATORS.backward
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need."""
     if not _gpu.is_gpu(call.weight.device):
-        return core.src_events(call, torch.get_num_threads()) or _layer.refuse(forward_fake, call)
+        made: tuple[Tensor | None, ...] | None = core.src_events(call, torch.get_num_threads())
+        return made or _layer.refuse(forward_fake, call)
     sizes, like = check_synapse(call)
     rows, layer = rows_of(call), _layer.checked_layer(sizes, like, call.layer)
     backend = _gpu.gpu_of("weight", call.weight)
