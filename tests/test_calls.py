@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import srcell
 from srcell import SRC, EventBatch, SRCCell
@@ -322,6 +325,8 @@ def test_invalid_calls_say_the_same_at_once_and_through_the_dispatcher() -> None
         _, state = cell(x[0])
         _, stacked = layer(x)
     in_time = EventBatch.from_dense(x, torch.full((BATCH,), STEPS))
+    altered = EventBatch.from_dense(x)
+    altered.shape = (STEPS, BATCH, 2**70)
     bad: list[Callable[[], Any]] = [
         lambda: cell(x),
         lambda: cell(x[0].double()),
@@ -330,6 +335,12 @@ def test_invalid_calls_say_the_same_at_once_and_through_the_dispatcher() -> None
         lambda: cell(x[0], state[:2]),
         lambda: cell(x[0], stacked),
         lambda: cell(x[0], [*state]),
+        lambda: cell(x[0], ()),
+        lambda: cell(x[0], (None,) * 3),
+        lambda: layer(x, (stacked[0], None, stacked[2])),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, delay_width=2**63),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, alpha=torch.full((NEURONS,), 0.9), rho=1e300),
+        lambda: srcell.src_linear(altered, layer.weight_ih_l0, layer.bias_l0),
         lambda: cell(x[0], tuple(part[:1] for part in state)),
         lambda: cell(x[0], tuple(part.double() for part in state)),
         lambda: cell(in_time),
@@ -432,3 +443,53 @@ def test_gradients_at_once_are_those_of_the_operators(name: str, input: str) -> 
     (first,) = torch.autograd.grad(made[0].sum(), learnt[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="double backward is not supported"):
         first.sum().backward()
+
+
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "half precision"])
+def test_a_call_at_once_may_be_repeated_by_the_operators(name: str) -> None:
+    """torch.utils.checkpoint compares what both keep, in number, order, shape and dtype."""
+    options = {**CELLS[name], **({} if name == "tensors" else {"surrogate": "relu"})}
+    cell, layer = SRCCell(INPUTS, NEURONS, **options), SRC(INPUTS, NEURONS, **options)
+    x = given()["input"].to(cell.weight_ih.dtype)
+    events = EventBatch.from_dense(x, torch.full((BATCH,), STEPS))
+    with torch.no_grad():
+        (_, state), (_, stacked) = cell(x[0]), layer(x)
+    calls: list[tuple[Any, ...]] = [(cell, x[0]), (cell, x[0], state), (layer, x), (layer, x, stacked), (layer, events)]
+    for module, *arguments in calls:
+        found = []
+        for forward, backward in ((False, False), (True, False), (False, True)):
+            with Watching() if forward else contextlib.nullcontext():
+                spikes, _ = checkpoint(module, *arguments, use_reentrant=False)
+            with Watching() if backward else contextlib.nullcontext():
+                found.append(torch.autograd.grad(spikes.sum(), [*module.parameters()], allow_unused=True))
+        for gradients in found[1:]:
+            assert all(a is b is None or torch.equal(a, b) for a, b in zip(gradients, found[0], strict=True))
+
+
+class Watching(TorchDispatchMode):
+    """Sees every operator."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class Counting(torch.nn.Module):
+    """A parametrisation that counts its evaluations."""
+
+    count = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return x * 1
+
+
+@pytest.mark.parametrize("options", [*CELLS.values(), {"num_layers": 2}], ids=[*CELLS, "two layers"])
+def test_a_call_evaluates_a_parametrised_weight_once(options: dict[str, Any]) -> None:
+    layer = SRC(INPUTS, NEURONS, **options)
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight_ih_l0", Counting())
+    (counting,) = layer.parametrizations["weight_ih_l0"]
+    x = given()["input"].to(layer.weight_ih_l0.dtype)
+    for input in (x, x.bool(), x[:, 0], EventBatch.from_dense(x.float()), torch.rand_like(x)):
+        counting.count = 0
+        layer(input)
+        assert counting.count == 1

@@ -203,7 +203,7 @@ float32 is read as float64 and the other way round
     => is_double ? pointer<const float>(rows.values) : nullptr, is_double ? nullptr : pointer<const double>(rows.values)
 == bindings/tensors.cpp: private_names.py calls.py gradients.py modes.py
 modes see no operator
-    (keys & ~of.usual_keys) || =>
+    has_unusual_keys() || =>
 profilers see no operator
     || call(of.is_profiled).ptr() == Py_True =>
 tensors of transforms are taken for plain ones

@@ -44,7 +44,8 @@ def generate() -> str:
     """The text of the stub."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", "pybind11_stubgen", "--exit-code", "srcell._core", "--output-dir", folder], check=True
+            [sys.executable, "-m", "pybind11_stubgen", "--exit-code", "srcell._core", "--output-dir", folder],
+            check=True,
         )
         text = (Path(folder) / "srcell" / "_core.pyi").read_text()
     text = HEAD + text.partition("from __future__ import annotations\n")[2]
@@ -57,6 +58,7 @@ def generate() -> str:
 
 
 def main() -> None:
+    """Write the stub, or compare it."""
     text = generate()
     if sys.argv[1:] == ["--check"]:
         if text != STUB.read_text():

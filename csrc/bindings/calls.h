@@ -4,6 +4,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "arguments.h"
@@ -157,34 +159,50 @@ struct LayerCall {
                read_state(field(record, kState));
     }
 
+    // Not (1,), which srcell.functional reshapes, unless there is one neuron.
+    bool read_users_parameter(py::handle object) {
+        return read_parameter(object) && (shapes.back().count == 0 || shapes.back() == Shape{neurons});
+    }
+
     // The cell as users give it: numbers and tensors, of which an omega of 0 is none.
     bool read_users_cell(py::handle object) {
         constexpr double kUnused = 0.5;  // valid for every parameter: beside a tensor, whose values are checked
+        const double largest = number == Number::kFloat64 ? std::numeric_limits<double>::max()
+                                                          : static_cast<double>(std::numeric_limits<float>::max());
         const Items items(object);
         if (!items.valid || items.size() != parameters_of(true) - 1) return false;
         for (Py_ssize_t k = 0; k < items.size(); ++k) {
             const py::handle item = items[k];
             const bool is_number = PyFloat_CheckExact(item.ptr()) != 0;
             const double value = is_number ? PyFloat_AS_DOUBLE(item.ptr()) : kUnused;
+            if (!(std::abs(value) <= largest)) return false;
             if (k + 1 == kOmega && is_number && value == 0) return true;
             constants.push_back(value);
-            if (!is_number && !read_parameter(item)) return false;
+            if (!is_number && !read_users_parameter(item)) return false;
             if (is_number) parameters.push_back(0), strides.push_back(0), shapes.push_back({});
         }
         return true;
+    }
+
+    bool read_users_state(py::handle object) {
+        const Items items(object);
+        if (!PyTuple_Check(object.ptr()) || items.size() != 3 + resonant()) return false;
+        for (Py_ssize_t k = 0; k < items.size(); ++k)
+            if (items[k].is_none()) return false;
+        return read_state(object);
     }
 
     // `given` is a record UserArguments of srcell.functional. Sets whether a parameter of the cell needs a gradient.
     bool read_users(py::handle given, py::handle lengths_of_samples, bool& learns_cell) {
         const py::handle lateral = field(given, OfUsers::kLateral), before = field(given, OfUsers::kState);
         if (!field(lateral, OfUsers::kDelayHh).is_none() || !field(lateral, OfUsers::kMaxDelay).is_none()) return false;
-        if (!PyLong_CheckExact(field(lateral, OfUsers::kDelayWidth).ptr()) ||
-            PyLong_AsLong(field(lateral, OfUsers::kDelayWidth).ptr()) != 1)
-            return false;
+        int overflow = 0;
+        const py::handle width = field(lateral, OfUsers::kDelayWidth);
+        if (!PyLong_CheckExact(width.ptr()) || PyLong_AsLongAndOverflow(width.ptr(), &overflow) != 1) return false;
         recurrent = field(given, OfUsers::kRecurrentGrad).ptr() == Py_True;
         if (!recurrent && field(given, OfUsers::kRecurrentGrad).ptr() != Py_False) return false;
         recurrent_weights = !field(lateral, OfUsers::kWeightHh).is_none();
-        if (!read_parameter(field(given, OfUsers::kBias))) return false;
+        if (!read_users_parameter(field(given, OfUsers::kBias))) return false;
         const int learnt = reader->learnt();
         if (!read_users_cell(field(given, OfUsers::kCell))) return false;
         learns_cell = reader->learnt() > learnt;
@@ -192,7 +210,7 @@ struct LayerCall {
                read_surrogate(field(given, OfUsers::kSurrogate), relu) &&
                read_surrogate(field(lateral, OfUsers::kLateralSurrogate), lateral_relu) &&
                read_optional(field(lateral, OfUsers::kWeightHh), number, {neurons, neurons}, weight_hh) &&
-               (before.is_none() || (PyTuple_Check(before.ptr()) && read_state(before)));
+               (before.is_none() || read_users_state(before));
     }
 
     Layer checked(int threads) const {

@@ -15,7 +15,7 @@ struct SynapseInput {
     EventRows rows = {};
     Address elements = 0;
     Number number = Number::kOther;  // of the elements or values, if there are any
-    py::object lengths = py::none();
+    py::object offsets = py::none(), indices = py::none(), values = py::none(), lengths = py::none();
 
     bool read(Reader& reader, py::handle object, bool one_step) {
         has_events = !one_step && is_event_batch(object);
@@ -28,23 +28,25 @@ struct SynapseInput {
     }
 
     bool read_events(Reader& reader, py::handle object) {
-        Tensor offsets, indices, values;
-        const py::object of_values = object.attr("values"), shape = object.attr("shape");
+        Tensor of_offsets, of_indices, of_values;
+        const py::object shape = object.attr("shape");
+        offsets = object.attr("offsets"), indices = object.attr("indices"), values = object.attr("values");
+        lengths = object.attr("lengths");
         if (!PyTuple_CheckExact(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) != 3) return false;
         const auto size = [&](Py_ssize_t k) { return PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), k)); };
         steps = size(0), batch = size(1), inputs = size(2);
-        if (PyErr_Occurred()) throw py::error_already_set();
-        if (steps < 0 || batch < 0 || (steps && batch >= INT64_MAX / steps)) return false;
-        lengths = object.attr("lengths");
-        if (!reader.read(reader.keep(object.attr("offsets")), offsets) ||
-            !offsets.has(Number::kInt64, {steps * batch + 1}) ||
-            !reader.read(reader.keep(object.attr("indices")), indices) || indices.dimensions != 1 ||
-            indices.number != Number::kInt32)
+        if (PyErr_Occurred()) {
+            PyErr_Clear();
             return false;
-        rows = {address_of(offsets.data), address_of(indices.data), 0, indices.shape[0], inputs};
-        if (of_values.is_none()) return true;
-        if (!reader.read(reader.keep(of_values), values) || !values.has(values.number, {rows.count})) return false;
-        rows.values = address_of(values.data), number = values.number;
+        }
+        if (steps < 0 || batch < 0 || (steps && batch >= INT64_MAX / steps)) return false;
+        if (!reader.read(offsets, of_offsets) || !of_offsets.has(Number::kInt64, {steps * batch + 1}) ||
+            !reader.read(indices, of_indices) || of_indices.dimensions != 1 || of_indices.number != Number::kInt32)
+            return false;
+        rows = {address_of(of_offsets.data), address_of(of_indices.data), 0, of_indices.shape[0], inputs};
+        if (values.is_none()) return true;
+        if (!reader.read(values, of_values) || !of_values.has(of_values.number, {rows.count})) return false;
+        rows.values = address_of(of_values.data), number = of_values.number;
         return true;
     }
 };
@@ -58,67 +60,51 @@ struct LinearCall {
     const char *surrogate, *lateral_surrogate;
 };
 
-// What a call keeps for its gradient, in the order of a tuple; the bias and the cell parameters that are tensors
-// follow.
-enum Kept {
-    kInput,
-    kOffsets,
-    kIndices,
-    kValues,
-    kWeight,
-    kLengthsKept,
-    kWeightHhKept,
-    kI0,
-    kTrace,
-    kCheckpoints,
-    kMask,
-    kKept
-};
+// What a call keeps for its gradient: the tensors that the operators of srcell.ops keep, in their order, because torch
+// compares both where a call is repeated. The cell parameters, none or all of them, stand between the two parts.
+enum Kept { kInput, kOffsets, kIndices, kValues, kWeight, kBiasKept, kBefore };
+enum KeptAfter { kI0, kLengthsKept, kWeightHhKept, kTrace, kCheckpoints, kMask, kOnes, kAfter };
 
 const char* surrogate_of(bool relu) { return relu ? "relu" : "straight_through"; }
 
-// The record of a call whose gradient is needed; the tensors that may need one; the outputs; and what is kept.
+// The record of a call whose gradient is needed; the tensors that may need one; the outputs; and what is kept, with
+// None for each cell parameter that is a number and for `ones`.
 py::tuple learn(const LayerCall& layer, const SynapseInput& x, const Results& made, bool ones, bool at_events,
-                bool of_cell, const Items& state, py::handle input, py::handle weight, py::handle given,
-                py::handle lengths) {
+                const Items& state, py::handle input, py::handle weight, py::handle given, py::handle lengths) {
     const Items cell(field(given, OfUsers::kCell));
-    const py::handle bias = field(given, OfUsers::kBias),
-                     weight_hh = field(field(given, OfUsers::kLateral), OfUsers::kWeightHh);
-    const py::object none = py::none();
-    const auto at = [&](py::size_t k) { return py::object(made.made[k]); };
-    py::list learnable, kept, without_tensors;
+    const py::handle bias = field(given, OfUsers::kBias);
+    const py::handle weight_hh = field(field(given, OfUsers::kLateral), OfUsers::kWeightHh);
+    const py::none nothing;
+    const py::handle none = nothing;
+    const py::handle dense = x.has_events ? none : input;
+    py::list learnable, outputs, numbers, tensors, kept;
+    for (Py_ssize_t k = 0; k < cell.size(); ++k) {
+        const bool is_number = PyFloat_CheckExact(cell[k].ptr()) != 0;
+        numbers.append(is_number ? cell[k] : none);
+        if (!is_number) tensors.append(cell[k]);
+    }
     if (!x.has_events) learnable.append(input);
     learnable.append(weight), learnable.append(bias);
     for (Py_ssize_t k = 0; state.valid && k < state.size(); ++k) learnable.append(state[k]);
-    const auto part = [&](const char* name) { return x.has_events ? input.attr(name) : none; };
-    const py::object i0 = of_cell && state.valid && state.size() ? py::reinterpret_borrow<py::object>(state[0]) : none;
-    const py::object of[kKept] = {x.has_events ? none : py::reinterpret_borrow<py::object>(input),
-                                  part("offsets"),
-                                  part("indices"),
-                                  part("values"),
-                                  py::reinterpret_borrow<py::object>(weight),
-                                  py::reinterpret_borrow<py::object>(lengths),
-                                  py::reinterpret_borrow<py::object>(weight_hh),
-                                  i0,
-                                  at(6),
-                                  at(7),
-                                  x.has_events ? none : at(8)};
-    for (const py::object& one : of) kept.append(one);
-    kept.append(bias);
-    for (Py_ssize_t k = 0; k < cell.size(); ++k) {
-        const bool is_number = PyFloat_CheckExact(cell[k].ptr()) != 0;
-        without_tensors.append(is_number ? cell[k] : py::handle(none));
-        if (!is_number) learnable.append(cell[k]), kept.append(cell[k]);
-    }
+    for (const py::handle one : tensors) learnable.append(one);
     if (!weight_hh.is_none()) learnable.append(weight_hh);
-    py::list outputs;
-    for (py::size_t k = 0; k < (layer.resonant() ? 5 : 4); ++k) outputs.append(at(k));
+
+    for (const py::handle one :
+         {dense, py::handle(x.offsets), py::handle(x.indices), py::handle(x.values), weight, bias})
+        kept.append(one);
+    for (size_t k = 0; tensors.size() && k < layer.constants.size(); ++k)
+        kept.append(numbers[k].is_none() ? cell[static_cast<Py_ssize_t>(k)] : none);
+    const bool with_i0 = tensors.size() && state.valid;
+    kept.append(with_i0 ? state[0] : none), kept.append(lengths), kept.append(weight_hh);
+    for (py::size_t k = 6; k < 8; ++k) kept.append(made.made[k]);
+    kept.append(x.has_events ? py::object(nothing) : py::object(made.made[8])), kept.append(none);
+    for (py::size_t k = 0; k < (layer.resonant() ? 5 : 4); ++k) outputs.append(made.made[k]);
     LinearCall record = {layer,
                          x.inputs,
                          x.has_events,
                          ones,
                          at_events,
-                         py::tuple(without_tensors),
+                         py::tuple(numbers),
                          surrogate_of(layer.relu),
                          surrogate_of(layer.lateral_relu)};
     record.layer.reader = nullptr;
@@ -161,8 +147,8 @@ py::object src_linear(py::handle input, py::handle weight, py::handle given, py:
         ones = dense_forward(checked, made.outputs, x.elements, x.inputs, mask, at, made.saved, of_cell);
     }
     if (learns)
-        return learn(layer, x, made, ones, input_grad_at_events, of_cell, Items(field(given, OfUsers::kState)), input,
-                     weight, given, ends);
+        return learn(layer, x, made, ones, input_grad_at_events, Items(field(given, OfUsers::kState)), input, weight,
+                     given, ends);
     const py::list& all = made.made;
     py::tuple state = py::make_tuple(all[1], all[2], all[3]);
     if (layer.resonant()) state = py::make_tuple(all[1], all[2], all[3], all[4]);
@@ -177,13 +163,15 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
     Reader reader(Reader::kPlain);
     LayerCall layer = call.layer;
     layer.reader = &reader;
+    if (kept.size() < kBefore + kAfter) return py::none();
+    const size_t cells = kept.size() - kBefore - kAfter;
+    if (cells && cells != layer.constants.size()) return py::none();
+    const auto after = [&](KeptAfter k) { return kBefore + cells + k; };
     Address elements = 0, weight = 0, mask = 0, i0 = 0;
     EventRows rows = {0, 0, 0, 0, call.inputs};
     const auto read = [&](size_t k, Number number, const Shape& shape, Address& address) {
         return layer.read_optional(kept[k], number, shape, address);
     };
-    const Shape of_input =
-        layer.one_step ? Shape{layer.batch, call.inputs} : Shape{layer.steps, layer.batch, call.inputs};
     Tensor indices, trace, checkpoints;
     if (call.has_events) {
         if (!reader.read(kept[kIndices], indices) || indices.number != Number::kInt32 || indices.dimensions != 1)
@@ -192,25 +180,24 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
     }
     const Shape of_weight = {layer.neurons, call.inputs};
     const int64_t words = mask_words(call.inputs), all_rows = layer.steps * layer.batch;
-    if (!read(kInput, layer.number, of_input, elements) ||
+    if (!read(kInput, layer.number, {layer.steps, layer.batch, call.inputs}, elements) ||
         !read(kOffsets, Number::kInt64, {all_rows + 1}, rows.offsets) ||
         !read(kValues, layer.number, {rows.count}, rows.values) || !read(kWeight, layer.number, of_weight, weight) ||
-        !read(kLengthsKept, Number::kInt64, {layer.batch}, layer.lengths) ||
-        !read(kWeightHhKept, layer.number, {layer.neurons, layer.neurons}, layer.weight_hh) ||
-        !read(kI0, layer.number, layer.plane(), i0) || !read(kMask, Number::kInt64, {all_rows, words}, mask) ||
-        !reader.read(kept[kTrace], trace) || !reader.read(kept[kCheckpoints], checkpoints) ||
-        !trace.has(layer.number, {all_rows * layer.neurons}) ||
+        !read(after(kI0), layer.number, {layer.batch, layer.neurons}, i0) ||
+        !read(after(kLengthsKept), Number::kInt64, {layer.batch}, layer.lengths) ||
+        !read(after(kWeightHhKept), layer.number, {layer.neurons, layer.neurons}, layer.weight_hh) ||
+        !read(after(kMask), Number::kInt64, {all_rows, words}, mask) || !reader.read(kept[after(kTrace)], trace) ||
+        !reader.read(kept[after(kCheckpoints)], checkpoints) || !trace.has(layer.number, {all_rows * layer.neurons}) ||
         !checkpoints.has(layer.number, {saved_states(layer, true)}))
         return py::none();
     const std::vector<Shape> shapes = layer.shapes;
     layer.parameters.clear(), layer.strides.clear(), layer.shapes.clear();
-    size_t at = kKept;
     std::vector<size_t> of_tensors;  // which parameters are tensors
     for (size_t k = 0; k < shapes.size(); ++k) {
         if (k && !call.cell[k - 1].is_none()) {
             layer.parameters.push_back(0), layer.strides.push_back(0), layer.shapes.push_back({});
         } else {
-            if (!layer.read_parameter(kept[at++]) || !(layer.shapes.back() == shapes[k])) return py::none();
+            if (!layer.read_parameter(kept[kBiasKept + k]) || !(layer.shapes.back() == shapes[k])) return py::none();
             of_tensors.push_back(k);
         }
     }
@@ -239,6 +226,8 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
         return always ? address_of(unused - always) : Address(0);
     };
     Gradients gradients = {};
+    const Shape of_input =
+        layer.one_step ? Shape{layer.batch, call.inputs} : Shape{layer.steps, layer.batch, call.inputs};
     const Address grad_input = call.has_events ? 0 : add(of_input), grad_weight = add(of_weight);
     gradients[kOfParameters] = add(shapes[0], layer.neurons);
     const size_t states = 3 + layer.resonant();

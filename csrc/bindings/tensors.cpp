@@ -49,7 +49,9 @@ struct Torch {
     // What is_watched() asks.
     PyObject *keys_of_thread, *raw_repr, *forward_ad, *current_level, *function_modes, *is_profiled, *is_wrapped,
         *autocast_enabled, *cpu;
-    uint64_t usual_keys;
+    PyObject *usual_keys, *highest, *no_key;
+    bool keys_are_numbers;  // from torch 2.5 on, which is faster
+    uint64_t usual_bits = 0;
 
     Torch() {
         const py::module_ torch = py::module_::import("torch");
@@ -73,7 +75,11 @@ struct Torch {
         raw_repr = name("raw_repr"), current_level = name("_current_level");
         const py::module_ names = py::module_::import("srcell._private");
         keys_of_thread = hold(names.attr("keys_of_thread"));
-        usual_keys = py::cast<uint64_t>(names.attr("USUAL_KEYS").attr("raw_repr")());
+        usual_keys = hold(names.attr("USUAL_KEYS"));
+        keys_are_numbers = py::hasattr(names.attr("USUAL_KEYS"), "raw_repr");
+        if (keys_are_numbers) usual_bits = py::cast<uint64_t>(names.attr("USUAL_KEYS").attr("raw_repr")());
+        highest = name("highestPriorityTypeId");
+        no_key = hold(names.attr("NO_KEY"));
         forward_ad = hold(names.attr("forward_ad"));
         function_modes = hold(names.attr("function_modes"));
         is_profiled = hold(names.attr("is_profiled"));
@@ -234,10 +240,21 @@ bool Reader::read(py::handle object, Tensor& tensor) {
     return true;
 }
 
+namespace {
+
+bool has_unusual_keys() {
+    const Torch& of = torch();
+    const py::object keys = call(of.keys_of_thread);
+    if (of.keys_are_numbers) return PyLong_AsUnsignedLongLong(call_method(keys, of.raw_repr).ptr()) & ~of.usual_bits;
+    const py::object others = take(PyNumber_Subtract(keys.ptr(), of.usual_keys));
+    return !call_method(others, of.highest).equal(py::handle(of.no_key));
+}
+
+}  // namespace
+
 bool is_watched() {
     const Torch& of = torch();
-    const uint64_t keys = PyLong_AsUnsignedLongLong(call_method(call(of.keys_of_thread), of.raw_repr).ptr());
-    return (keys & ~of.usual_keys) || as_int(py::handle(of.forward_ad).attr(py::handle(of.current_level))) >= 0 ||
+    return has_unusual_keys() || as_int(py::handle(of.forward_ad).attr(py::handle(of.current_level))) >= 0 ||
            as_int(call(of.function_modes)) || call(of.is_profiled).ptr() == Py_True;
 }
 

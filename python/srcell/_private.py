@@ -97,6 +97,7 @@ def is_fake(x: Tensor) -> bool:
 keys_of_thread = torch._C._dispatch_tls_local_include_set
 _Key = torch._C.DispatchKey
 USUAL_KEYS = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrView)
+NO_KEY = _Key.Undefined
 function_modes = torch._C._len_torch_function_stack
 is_profiled = torch._C._autograd._profiler_enabled
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # a transform's tensor, also where its keys are not set

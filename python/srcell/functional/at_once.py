@@ -55,26 +55,51 @@ class _Learnt(torch.autograd.Function):
     def forward(ctx: Any, call: core.LinearCall, outputs: Sequence[Tensor], kept: Sequence[Any], *_: Tensor) -> Any:
         ctx.set_materialize_grads(False)
         ctx.call = call
-        ctx.save_for_backward(*kept)
+        ctx.save_for_backward(*_as_operators_keep(call, list(kept)))
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        kept, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
-        made = core.src_linear_backward(ctx.call, kept, grads, needs, torch.get_num_threads())
+        kept, needs, made = ctx.saved_tensors, ctx.needs_input_grad[3:], None
+        if not torch.compiler.is_compiling():  # compiled autograd
+            made = core.src_linear_backward(ctx.call, kept, grads, needs, torch.get_num_threads())
         return None, None, None, *(_by_operator(ctx.call, kept, grads, needs) if made is None else made)
+
+
+_ONES = torch.tensor(False, device="cpu"), torch.tensor(True, device="cpu")
+
+
+def _as_operators_keep(call: core.LinearCall, kept: list[Any]) -> list[Any]:
+    """What a call keeps, in the shapes in which the operators of ``srcell.ops`` keep it.
+
+    torch compares them if a call is made at once and repeated by the operators, or the other way round, as
+    torch.utils.checkpoint may do.
+    """
+    if call.one_step:
+        kept[0] = kept[0].unsqueeze(0)
+    if call.stacked and kept[-7] is not None:
+        kept[-7] = kept[-7].squeeze(0)
+    if kept[0] is not None:
+        kept[-1] = _ONES[call.ones]
+    for k in range(6, len(kept) - 7):
+        if kept[k] is None:
+            kept[k] = torch.full((), call.cell[k - 6], dtype=kept[4].dtype, device="cpu")
+    return kept
 
 
 def _by_operator(
     call: core.LinearCall, kept: Sequence[Any], grads: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients of a call ``at_once`` where torch's dispatcher must see how they are made."""
-    of_input, offsets, indices, values, weight, lengths, weight_hh, i0, *saved, mask, bias = kept[:12]
-    parameters, input, (spikes, *ended) = kept[12:], of_input, grads
-    if call.one_step:
-        input, spikes = input.unsqueeze(0), None if spikes is None else spikes.unsqueeze(0)
+    input, offsets, indices, values, weight, bias, *of_cell, i0, lengths, weight_hh, trace, checkpoints, mask, ones = (
+        kept
+    )
+    parameters = [x for x, number in zip(of_cell, call.cell, strict=False) if number is None]
+    spikes, *ended = grads
+    if call.one_step and spikes is not None:
+        spikes = spikes.unsqueeze(0)
     if call.stacked:
-        i0, *ended = (None if x is None else x.squeeze(0) for x in (i0, *ended))
+        ended = [None if x is None else x.squeeze(0) for x in ended]
     tensors = iter(parameters)
     cell = Cell(*[next(tensors) if x is None else x for x in call.cell])
     lateral = Lateral(weight_hh, call.lateral_surrogate)
@@ -101,16 +126,16 @@ def _by_operator(
     if input is None:
         record.offsets, record.indices, record.values = offsets, indices, values
         record.steps, record.batch = call.steps, call.batch
-        made = src_events.gradient(record, saved, grads, wanted)
+        made = src_events.gradient(record, [trace, checkpoints], grads, wanted)
     else:
         record.input, record.method, record.input_grad_at_events = input, "events", call.at_events
-        ones = mask.new_full((), call.ones, dtype=torch.bool)
-        made = src_dense.gradient(record, [*saved, mask, ones], grads, wanted)
+        made = src_dense.gradient(record, [trace, checkpoints, mask, ones], grads, wanted)
 
     by_parameter = [grad for grad, x in zip(made["cell"], call.cell, strict=False) if x is None]
     state = [grad.unsqueeze(0) if call.stacked else grad for grad in made["state"]]
     found = [(made["weight"], weight), (made["bias"], bias), *((grad, grad) for grad in state)]
     found += [*zip(by_parameter, parameters, strict=True)]
+    of_input = input[0] if call.one_step else input
     found = found if input is None else [(made["input"], of_input), *found]
     found += [(made["weight_hh"], weight_hh)] * len(recurrent)
     return [grad.view(x.shape) if need else None for (grad, x), need in zip(found, needs, strict=True)]

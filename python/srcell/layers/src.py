@@ -16,7 +16,7 @@ from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..functional.at_once import at_once
-from ..functional.layer import NO_LATERAL, State, UserArguments, check_state
+from ..functional.layer import NO_LATERAL, Cell, Lateral, State, UserArguments, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
@@ -45,41 +45,20 @@ class _Linear(Neurons):
         super().__init__(hidden_size, shapes, lateral, **others)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, self._learns_bias
 
-    def _given(self, suffix: str, state: State | None) -> UserArguments:
+    def _parts(self, suffix: str) -> tuple[Tensor, Tensor, Cell, Lateral]:
+        """Weight, bias, cell parameters and recurrence of a layer, to run with; each is evaluated once a call."""
+        weight, bias = getattr(self, self._WEIGHT_NAME.format(suffix)), getattr(self, self._BIAS_NAME.format(suffix))
         cell = self._cell_of(suffix) if self._cell_tensors else self._cell
-        lateral = self._recurrence_of(suffix) if self.lateral else NO_LATERAL
-        bias = getattr(self, self._BIAS_NAME.format(suffix))
-        return UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+        return weight, bias, cell, self._recurrence_of(suffix) if self.lateral else NO_LATERAL
 
-    def _at_once(
-        self,
-        input: Tensor | EventBatch,
-        state: State | None,
-        lengths: Tensor | Sequence[int] | None = None,
-        *,
-        input_grad_at_events: bool = False,
-        one_step: bool = False,
-        stacked: bool = False,
-    ) -> tuple[Tensor, AnyState] | None:
-        """The call of an only layer, by one call of C++; None for a call that is not as plain (see ``at_once``)."""
-        suffix = self._suffixes[0]
-        weight = getattr(self, self._WEIGHT_NAME.format(suffix))
-        starts_from_zeros = self.initial_state == "zeros" and not self.learn_initial_state
-        if self.recorder is not None or (state is None and not starts_from_zeros):
-            return None
-        return at_once(
-            input,
-            weight,
-            self._given(suffix, state),
-            lengths,
-            input_grad_at_events=input_grad_at_events,
-            one_step=one_step,
-            stacked=stacked,
-        )
+    def _may_go_at_once(self, state: State | None) -> bool:
+        from_zeros = self.initial_state == "zeros" and not self.learn_initial_state
+        return self.recorder is None and (state is not None or from_zeros) and not torch.compiler.is_compiling()
 
     def _run(
         self,
         suffix: str,
+        parts: tuple[Tensor, Tensor, Cell, Lateral],
         input: Tensor | EventBatch,
         state: State | None,
         lengths: Tensor | Sequence[int] | None,
@@ -87,7 +66,8 @@ class _Linear(Neurons):
     ) -> tuple[Tensor, AnyState]:
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
-        weight, given = getattr(self, self._WEIGHT_NAME.format(suffix)), self._given(suffix, state)
+        weight, bias, cell, lateral = parts
+        given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
         outputs = linear(input, weight, given, lengths, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
@@ -277,8 +257,12 @@ class SRC(_Linear):
 
         """
         events = isinstance(input, EventBatch)
-        if self.num_layers == 1 and (events or not self.batch_first):
-            made = self._at_once(input, state, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
+        parts = None
+        as_given = events or (isinstance(input, Tensor) and input.dim() == 3 and not self.batch_first)
+        if self.num_layers == 1 and as_given and self._may_go_at_once(state):
+            parts = weight, bias, cell, lateral = self._parts(self._suffixes[0])
+            given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+            made = at_once(input, weight, given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
             if made is not None:
                 return made
         if isinstance(input, EventBatch):
@@ -301,7 +285,9 @@ class SRC(_Linear):
         x: Tensor | EventBatch = input
         for k, suffix in enumerate(self._suffixes):
             own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
-            spikes, after = self._run(suffix, x, per_layer[k], own_lengths, input_grad_at_events)
+            spikes, after = self._run(
+                suffix, parts or self._parts(suffix), x, per_layer[k], own_lengths, input_grad_at_events
+            )
             ended.append(after)
             # The relu surrogate is 0 where a neuron is silent: the gradient there is not used.
             input_grad_at_events = self.surrogate == "relu"
@@ -400,9 +386,13 @@ class SRCCell(_Linear):
             The spikes, (B, N), and the state after the step, with tensors as those of ``state``.
 
         """
-        made = self._at_once(input, state, one_step=True)
-        if made is not None:
-            return made
+        parts = None
+        if isinstance(input, Tensor) and input.dim() == 2 and self._may_go_at_once(state):
+            parts = weight, bias, cell, lateral = self._parts("")
+            given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+            made = at_once(input, weight, given, None, one_step=True)
+            if made is not None:
+                return made
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")
@@ -413,5 +403,5 @@ class SRCCell(_Linear):
                 state = state_of_batch(state, self.resonates, self._past_steps, self.hidden_size)
             spikes, after = self.forward(input[None], state)
             return spikes[0], type(after)(*[x[0] for x in after])
-        spikes, after = self._run("", input.unsqueeze(0), state, None)
+        spikes, after = self._run("", parts or self._parts(""), input.unsqueeze(0), state, None)
         return spikes.squeeze(0), after
