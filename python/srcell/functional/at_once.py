@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -111,25 +110,20 @@ def _by_operator(
     recurrent = [flags.pop()] if weight_hh is not None else []
     first = len(flags) - len(parameters)
     wanted_parameters = iter(flags[first:])
-    wanted = SimpleNamespace(
-        input=flags[0],
-        values=False,
-        weight=flags[1],
-        bias=flags[2],
-        cell=[x is None and next(wanted_parameters) for x in call.cell[: len(layer.cell)]],
-        state=flags[3:first],
-        weight_hh=any(recurrent),
-        factors_hh=False,
-    )
-    record = SimpleNamespace(weight=weight, layer=layer)
+    cell_flags = [x is None and next(wanted_parameters) for x in call.cell[: len(layer.cell)]]
+    of_layer = flags[2], cell_flags, flags[3:first], False, any(recurrent), False, False
     grads = [spikes, *ended, *[None] * (len(STATE) - len(ended))]
+    saving = {"save": True, "trace_integrator": any(cell_flags)}
     if input is None:
-        record.offsets, record.indices, record.values = offsets, indices, values
-        record.steps, record.batch = call.steps, call.batch
-        made = src_events.gradient(record, [trace, checkpoints], grads, wanted)
+        operator, kept = src_events.OPERATORS.forward, [trace, checkpoints]
+        sizes = {"steps": call.steps, "batch": call.batch}
+        record = operator.record(offsets, indices, values, weight, layer, **sizes, **saving)
+        made = src_events.gradient(record, kept, grads, operator.needs(False, False, False, flags[1], *of_layer))
     else:
-        record.input, record.method, record.input_grad_at_events = input, "events", call.at_events
-        made = src_dense.gradient(record, [trace, checkpoints, mask, ones], grads, wanted)
+        operator, kept = src_dense.OPERATORS.forward, [trace, checkpoints, mask, ones]
+        method = {"method": "events", "input_grad_at_events": call.at_events}
+        record = operator.record(input, weight, layer, **method, **saving)
+        made = src_dense.gradient(record, kept, grads, operator.needs(*flags[:2], *of_layer))
 
     by_parameter = [grad for grad, x in zip(made["cell"], call.cell, strict=False) if x is None]
     state = [grad.unsqueeze(0) if call.stacked else grad for grad in made["state"]]

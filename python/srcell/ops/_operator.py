@@ -32,6 +32,8 @@ class Operator:
     To call an operator, pass the fields of its record: the tensors, the shared record if there is one, and the other
     options by keyword. ``torch.ops.srcell`` takes the schema's arguments instead.
 
+    ``record`` is the type of the record, ``needs`` that of which of its tensors need a gradient.
+
     Args:
         schema: a schema of torch.library: tensors and lists of tensors first, all other arguments keyword-only.
         shared: a name and a named tuple type, for arguments that several operators share. The record then has one field
@@ -57,7 +59,7 @@ class Operator:
         if odd:
             raise ValueError(f"{self.name}: expected tensors and lists of them before the *, got {', '.join(odd)}")
         names, options = [x.name for x in tensors], [x.name for x in declared if x.kwarg_only]
-        self._needs = _record(f"Needs_{self.name}", names)
+        self.needs = _record(f"Needs_{self.name}", names)
         lists = lists or {}
         self._lists = [slice(names.index(items[0]), names.index(items[0]) + len(items)) for items in lists.values()]
         for name, items in reversed(list(zip(lists, self._lists, strict=True))):
@@ -75,7 +77,7 @@ class Operator:
             names = [*names[: self._alone], name]
         self._options = [x for x in options if x not in self._shared_options]
         defaults = [x.default_value for x in declared if x.has_default_value()]
-        self._record = _record(f"Call_{self.name}", [*names, *self._options], defaults)
+        self.record = _record(f"Call_{self.name}", [*names, *self._options], defaults)
         self._gradient: Callable[..., dict[str, Argument]] | None = None
         self._keep: Callable[[Any], dict[str, Argument]] | None = None
         self._gradient_options: Callable[[Any, Any], dict[str, Any]] | None = None
@@ -115,7 +117,7 @@ class Operator:
         if self._shared is not None:
             shared = (options.pop(name) for name in self._shared_options)
             tensors[self._alone :] = [self._shared(*tensors[self._alone :], *shared)]
-        return self._record(*tensors, **options)
+        return self.record(*tensors, **options)
 
     def arguments(self, call: Sequence[Any]) -> list[Any]:
         """The schema's tensors and lists of tensors, from a call's record or from its fields before the options."""
@@ -176,7 +178,7 @@ class Operator:
                 first = flat[0] if flat[0] is not None else next(x for x in flat if x is not None)
                 kernel = self._kernels.get(first.device.type)
                 if kernel is not None:
-                    call = self._record(*arguments, **options)
+                    call = self.record(*arguments, **options)
                     if torch.is_grad_enabled():
                         for x in flat:
                             if x is not None and x.requires_grad:
@@ -255,7 +257,7 @@ class _Call(torch.autograd.Function):
         if kernel is None:  # under a transform, flat holds the tensors of this level
             tensors = nested(flat, sizes)
             call = operator.call(*tensors, **options)
-        needs = operator._needs(*nested(ctx.needs_input_grad[4:], sizes))
+        needs = operator.needs(*nested(ctx.needs_input_grad[4:], sizes))
         if operator._gradient_options is not None:
             instead = operator._gradient_options(call, needs)
             options, call = {**options, **instead}, call._replace(**instead)
