@@ -211,25 +211,26 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
     // In the order of the tensors; what the kernels fill though nobody needs it goes to scratch.
     py::list made;
     const py::handle like = kept[kWeight];
-    const int64_t plane = layer.batch * layer.neurons;
-    const Block<double> scratch((kStates - 1) * plane + layer.neurons);
-    double* unused = scratch.data();
+    const int64_t width = layer.number == Number::kFloat64 ? 8 : 4;
+    const int64_t plane = width * layer.batch * layer.neurons, row = width * layer.neurons;
+    const Block<double> scratch(ceil_div((kStates - 1) * plane + row, 8));
+    auto* unused = reinterpret_cast<char*>(scratch.data());
     size_t input = 0;
-    const auto add = [&](const Shape& shape, int64_t always = 0) {
+    const auto add = [&](const Shape& shape, int64_t bytes_anyway = 0) {
         Tensor gradient = {};
         if (needs[input++].ptr() == Py_True) {
             made.append(new_tensor(like, layer.number, shape, gradient));
             return address_of(gradient.data);
         }
         made.append(py::none());
-        unused += always;
-        return always ? address_of(unused - always) : Address(0);
+        unused += bytes_anyway;
+        return bytes_anyway ? address_of(unused - bytes_anyway) : Address(0);
     };
     Gradients gradients = {};
     const Shape of_input =
         layer.one_step ? Shape{layer.batch, call.inputs} : Shape{layer.steps, layer.batch, call.inputs};
     const Address grad_input = call.has_events ? 0 : add(of_input), grad_weight = add(of_weight);
-    gradients[kOfParameters] = add(shapes[0], layer.neurons);
+    gradients[kOfParameters] = add(shapes[0], row);
     const size_t states = 3 + layer.resonant();
     const bool has_state =
         needs.size() >= 2 + states + !call.has_events + (of_tensors.size() - 1) + layer.recurrent_weights;
