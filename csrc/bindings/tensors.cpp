@@ -332,11 +332,14 @@ py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor
 
 namespace {
 
-// Raises for a capsule of DLPack whose strides torch cannot compute the size of the memory from: it would end the
-// process.
+// Raises for a capsule of DLPack for which torch would end the process: on a device of another kind, or with strides
+// that it cannot compute the size of the memory from.
 void check_capsule(py::handle capsule) {
     const DLTensor* const given = described(capsule);
     if (!given) return;
+    constexpr int32_t kMemories[] = {kCpu, 2, 3, 10, 11, 13};  // of the host, of CUDA and of ROCm; torch 2.4 needs this
+    if (std::count(std::begin(kMemories), std::end(kMemories), given->device_type) == 0)
+        value_error("expected an array on a CPU or a GPU, got one on DLPack's device type ", given->device_type);
     if (given->ndim < 0) value_error("expected at least 0 dimensions, got ", given->ndim);
     const int64_t *const sizes = given->shape, *const strides = given->strides;
     if (!strides || std::count(sizes, sizes + given->ndim, 0)) return;  // contiguous, or empty
