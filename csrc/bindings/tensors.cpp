@@ -340,6 +340,9 @@ void check_capsule(py::handle capsule) {
     constexpr int32_t kMemories[] = {kCpu, 2, 3, 10, 11, 13};  // of the host, of CUDA and of ROCm; torch 2.4 needs this
     if (std::count(std::begin(kMemories), std::end(kMemories), given->device_type) == 0)
         value_error("expected an array on a CPU or a GPU, got one on DLPack's device type ", given->device_type);
+    // torch 2.4 reads an array from where its memory begins. NumPy does not: it takes what torch must not.
+    if (given->byte_offset && (given->device_type == kCpu || !torch().table))
+        value_error("expected an array without an offset, got one of ", given->byte_offset, " bytes");
     if (given->ndim < 0) value_error("expected at least 0 dimensions, got ", given->ndim);
     const int64_t *const sizes = given->shape, *const strides = given->strides;
     if (!strides || std::count(sizes, sizes + given->ndim, 0)) return;  // contiguous, or empty
