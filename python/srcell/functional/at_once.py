@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._state import AnyState, ResonantState, SRCState
 from ..events import EventBatch
-from ..ops import src_dense, src_events
+from ..ops import _gpu, src_dense, src_events
 from ..ops._cpu import core
 from ..ops._layer import STATE
 from .layer import Cell, Lateral, UserArguments, layer_of
@@ -35,7 +35,7 @@ def at_once(
 
     The input and the spikes of ``one_step`` lack T; the states of a ``stacked`` layer have a dimension of 1 before B.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _gpu.is_gpu(weight.device):
         return None
     threads = torch.get_num_threads()
     made = core.src_linear(input, weight, given, lengths, method, input_grad_at_events, one_step, stacked, threads)
