@@ -1,4 +1,4 @@
-// Turns arguments into the structs of params.h. Tensors come as addresses and sizes: srcell.ops, or calls.cpp, has
+// Turns arguments into the structs of params.h. Tensors come as addresses and sizes: srcell.ops, or calls.h, has
 // checked their shape, dtype, device and contiguity, and this file checks values. Included only by the bindings; knows
 // no torch.
 #pragma once

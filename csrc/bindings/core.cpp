@@ -1,5 +1,5 @@
 // The compiled module srcell._core: chooses the table of kernels at import. Links no torch: srcell.ops passes tensors
-// as addresses and sizes, or to calls.cpp as they are. Only srcell.ops and srcell.runtime import it.
+// as addresses and sizes, or as they are (calls.h). Only srcell.ops and srcell.runtime import it.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -54,7 +54,7 @@ class _Learnt(torch.autograd.Function):
     def forward(ctx: Any, call: core.LinearCall, outputs: Sequence[Tensor], kept: Sequence[Any], *_: Tensor) -> Any:
         ctx.set_materialize_grads(False)
         ctx.call = call
-        ctx.save_for_backward(*_as_operators_keep(call, list(kept)))
+        ctx.save_for_backward(*_as_operators_keep(call, kept))
         return outputs
 
     @staticmethod
@@ -68,22 +68,22 @@ class _Learnt(torch.autograd.Function):
 _ONES = torch.tensor(False, device="cpu"), torch.tensor(True, device="cpu")
 
 
-def _as_operators_keep(call: core.LinearCall, kept: list[Any]) -> list[Any]:
+def _as_operators_keep(call: core.LinearCall, kept: Sequence[Any]) -> list[Any]:
     """What a call keeps, in the shapes in which the operators of ``srcell.ops`` keep it.
 
     torch compares them if a call is made at once and repeated by the operators, or the other way round, as
     torch.utils.checkpoint may do.
     """
-    if call.one_step:
-        kept[0] = kept[0].unsqueeze(0)
-    if call.stacked and kept[-7] is not None:
-        kept[-7] = kept[-7].squeeze(0)
-    if kept[0] is not None:
-        kept[-1] = _ONES[call.ones]
-    for k in range(6, len(kept) - 7):
-        if kept[k] is None:
-            kept[k] = torch.full((), call.cell[k - 6], dtype=kept[4].dtype, device="cpu")
-    return kept
+    input, *before = kept[:6]
+    of_cell, (i0, *others, ones) = [*kept[6:-7]], kept[-7:]
+    if input is not None:
+        input, ones = input.unsqueeze(0) if call.one_step else input, _ONES[call.ones]
+    if i0 is not None and call.stacked:
+        i0 = i0.squeeze(0)
+    for k, x in enumerate(of_cell):
+        if x is None:
+            of_cell[k] = torch.full((), call.cell[k], dtype=before[-1].dtype, device="cpu")
+    return [input, *before, *of_cell, i0, *others, ones]
 
 
 def _by_operator(
