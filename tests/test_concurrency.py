@@ -186,18 +186,15 @@ def test_the_interpreter_ends_while_threads_are_in_kernels():
         import threading, torch
         from srcell import _core
         sizes = 2000, 64, 100
-        current = torch.randn(sizes)
-        constants = [0.9, 3.0, 2.0, -7.0, 0.9, 0.0]
+        spikes = torch.randn(sizes)
         started = threading.Barrier(4)
 
         def work():
-            bias, spikes, state = torch.tensor(-6.0), torch.empty(sizes), torch.empty(3, *sizes[1:])
-            shape, cell = (sizes, 0, torch.get_num_threads()), (constants, [bias.data_ptr()], [0])
-            layer = _core.Layer(False, True, *shape, *cell, [], False, False, 0, False, _core.LateralDelays(0, 0, 0, 0))
-            outputs = [*(x.data_ptr() for x in (spikes, *state)), 0, 0]
+            counts = torch.empty(2, sizes[2], dtype=torch.int64)
+            arguments = False, sizes, torch.get_num_threads(), spikes.data_ptr(), counts.data_ptr()
             started.wait(60)
             while True:
-                _core.scan_forward(layer, outputs, current.data_ptr(), (0, 0))
+                _core.count_spikes(*arguments)
 
         for _ in range(3):
             threading.Thread(target=work, daemon=True).start()

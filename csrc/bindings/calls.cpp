@@ -1,6 +1,6 @@
-// The forward calls of layers in the compiled module srcell._core: read and check the record of a call, make its
-// outputs and run the kernel. A call that is not valid is refused by returning None: Python, which checks fake tensors
-// in the same way, then says what is wrong. core.cpp calls bind_calls().
+// The operators of layers in the compiled module srcell._core, on the CPU: read and check the record of a call, make
+// its outputs and run the kernel. A call that is not valid is refused by returning None: Python, which checks fake
+// tensors in the same way, then says what is wrong. core.cpp calls bind_calls().
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -12,12 +12,59 @@ namespace {
 
 bool flag(py::handle object) { return object.ptr() == Py_True; }
 
+bool read_current(Reader& reader, py::handle object, Tensor& current, bool elements = true) {
+    return (elements ? reader.read(object, current) : reader.describe(object, current)) && current.dimensions == 3 &&
+           (current.number == Number::kFloat32 || current.number == Number::kFloat64);
+}
+
+// Reads the fields offsets, indices, values and weight, which begin at the field `at`.
+bool read_synapse(Reader& reader, const py::handle call, Py_ssize_t at, int64_t rows, EventRows& events,
+                  Tensor& weight) {
+    if (!read_weight(reader, field(call, at + 3), weight)) return false;
+    Number number = weight.number;
+    events.inputs = weight.shape[1];
+    return read_events(reader, field(call, at), field(call, at + 1), field(call, at + 2), rows, events, number) &&
+           number == weight.number;
+}
+
+// Reads an input (T, B, K) and its weight, the fields from `at` on.
+bool read_dense(Reader& reader, const py::handle call, Py_ssize_t at, Tensor& input, Tensor& weight) {
+    return reader.read(field(call, at), input) && input.dimensions == 3 &&
+           read_weight(reader, field(call, at + 1), weight) && input.number == weight.number &&
+           weight.shape[1] == input.shape[2] && input.shape[2] <= int64_t(1) << 31;
+}
+
+// Reads T and B.
+bool read_sizes(const py::handle call, Py_ssize_t at, int64_t& steps, int64_t& batch) {
+    steps = PyLong_AsLongLong(field(call, at).ptr()), batch = PyLong_AsLongLong(field(call, at + 1).ptr());
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return steps >= 0 && batch >= 0 && (!steps || batch < INT64_MAX / steps);
+}
+
+// Reads output_mask: flags of the synapse's gradients, and those of the layer's that are not made in any case.
+bool read_mask(py::handle object, std::initializer_list<bool*> synapse, Wanted& wanted) {
+    const Items items(object);
+    constexpr Py_ssize_t kOthers = 3;  // weight_hh, factors_hh and past
+    const auto count = static_cast<Py_ssize_t>(synapse.size());
+    if (!items.valid || items.size() != count + kOthers + kParameters - 1) return false;
+    Py_ssize_t k = 0;
+    for (bool* const one : synapse) *one = flag(items[k++]);
+    wanted.fill(true);
+    for (const size_t at : {kOfLateral, kOfFactors, kOfState + kPast}) wanted[at] = flag(items[k++]);
+    for (size_t at = kOfParameters + 1; at < wanted.size(); ++at) wanted[at] = flag(items[k++]);
+    return true;
+}
+
+py::tuple with_layers(py::list made, const LayerGradients& gradients) {
+    for (const py::handle one : gradients.made) made.append(one);
+    return py::tuple(made);
+}
+
 // `call` has the fields current, layer, save, trace_integrator and half_spikes.
 py::object src(const py::handle call, int threads) {
     Reader reader;
     Tensor current;
-    if (!reader.read(field(call, 0), current) || current.dimensions != 3) return py::none();
-    if (current.number != Number::kFloat32 && current.number != Number::kFloat64) return py::none();
+    if (!read_current(reader, field(call, 0), current)) return py::none();
     LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2]};
     if (!layer.read(field(call, 1))) return py::none();
     const Layer checked = layer.checked(threads);
@@ -34,20 +81,14 @@ py::object src(const py::handle call, int threads) {
 // `call` has the fields offsets, indices, values, weight, layer, steps, batch, save and trace_integrator.
 py::object src_events(const py::handle call, int threads) {
     Reader reader;
-    Tensor offsets, indices, weight;
+    Tensor weight;
+    EventRows rows;
+    int64_t steps, batch;
+    if (!read_sizes(call, 5, steps, batch) || !read_synapse(reader, call, 0, steps * batch, rows, weight))
+        return py::none();
     const py::handle like = field(call, 3);
-    const int64_t steps = PyLong_AsLongLong(field(call, 5).ptr()), batch = PyLong_AsLongLong(field(call, 6).ptr());
-    if (PyErr_Occurred()) throw py::error_already_set();
-    if (!read_weight(reader, like, weight) || steps < 0 || batch < 0 || (steps && batch >= INT64_MAX / steps))
-        return py::none();
     LayerCall layer = {&reader, weight.number, steps, batch, weight.shape[0]};
-    EventRows rows = {0, 0, 0, 0, weight.shape[1]};
-    if (!reader.read(field(call, 0), offsets) || !offsets.has(Number::kInt64, {steps * batch + 1}) ||
-        !reader.read(field(call, 1), indices) || indices.dimensions != 1 || indices.number != Number::kInt32)
-        return py::none();
-    rows.offsets = address_of(offsets.data), rows.indices = address_of(indices.data), rows.count = indices.shape[0];
-    if (!layer.read_optional(field(call, 2), weight.number, {rows.count}, rows.values) || !layer.read(field(call, 4)))
-        return py::none();
+    if (!layer.read(field(call, 4))) return py::none();
     const Layer checked = layer.checked(threads);
     Results made = make_results(layer, like);
     add_saved(made, layer, like, flag(field(call, 7)), true);
@@ -61,9 +102,7 @@ py::object src_dense(const py::handle call, int threads) {
     Reader reader;
     Tensor input, weight;
     const py::handle like = field(call, 1), method = field(call, 3);
-    if (!reader.read(field(call, 0), input) || input.dimensions != 3 || !read_weight(reader, like, weight) ||
-        input.number != weight.number || weight.shape[1] != input.shape[2] || input.shape[2] > int64_t(1) << 31)
-        return py::none();
+    if (!read_dense(reader, call, 0, input, weight)) return py::none();
     LayerCall layer = {&reader, weight.number, input.shape[0], input.shape[1], weight.shape[0]};
     const bool chosen = is_text(method, "events"), save = flag(field(call, 5));
     if (!chosen && !is_text(method, "auto")) return is_text(method, "gemm") ? py::object(py::bool_(false)) : py::none();
@@ -85,6 +124,116 @@ py::object src_dense(const py::handle call, int threads) {
     return py::tuple(made.made);
 }
 
+// The gradients of the outputs are the first fields of the calls below; output_mask is their last.
+constexpr Py_ssize_t kGrads = 1 + kStates;
+
+// `call` then has current, trace, checkpoints, layer and output_mask.
+py::object src_backward(const py::handle call, int threads) {
+    Reader reader;
+    Tensor current;
+    const py::handle of_layer = field(call, kGrads + 3);
+    const bool traced = !field(of_layer, kWeightHh).is_none();  // the currents are then not kept
+    if (!read_current(reader, field(call, kGrads), current, !traced)) return py::none();
+    LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2]};
+    Outputs grads = {};
+    Saved saved = {};
+    Wanted wanted;
+    bool want_current;
+    if (!layer.read(of_layer, true) || !layer.read_gradients(Items(call), kGrads, grads) ||
+        !read_saved(layer, field(call, kGrads + 1), field(call, kGrads + 2), traced, saved) ||
+        !read_mask(field(call, kGrads + 4), {&want_current}, wanted))
+        return py::none();
+    const Layer checked = layer.checked(threads);
+    Made made;
+    const py::handle like = field(of_layer, kBiasField);
+    const Address grad_current = made.add(like, layer.number, layer.of_spikes());
+    const LayerGradients gradients(layer, wanted, like);
+    if (traced)
+        traced_backward(checked, grads, gradients.at, nullptr, saved, grad_current, 0);
+    else
+        scan_backward(checked, grads, gradients.at, address_of(current.data), saved, grad_current);
+    if (!want_current) made.made[0] = py::none();
+    return with_layers(made.made, gradients);
+}
+
+// `call` then has offsets, indices, values, weight, trace, checkpoints, layer, steps, batch and output_mask.
+py::object src_events_backward(const py::handle call, int threads) {
+    Reader reader;
+    Tensor weight;
+    EventRows rows;
+    int64_t steps, batch;
+    if (!read_sizes(call, kGrads + 7, steps, batch) || !read_synapse(reader, call, kGrads, steps * batch, rows, weight))
+        return py::none();
+    LayerCall layer = {&reader, weight.number, steps, batch, weight.shape[0]};
+    Outputs grads = {};
+    Saved saved = {};
+    Wanted wanted;
+    bool want_values, want_weight;
+    if (!layer.read(field(call, kGrads + 6), true) || !layer.read_gradients(Items(call), kGrads, grads) ||
+        !read_saved(layer, field(call, kGrads + 4), field(call, kGrads + 5), true, saved) ||
+        !read_mask(field(call, kGrads + 9), {&want_values, &want_weight}, wanted))
+        return py::none();
+    const Layer checked = layer.checked(threads);
+    Made made;
+    const py::handle like = field(call, kGrads + 3);
+    const Address grad_values = want_values ? made.add(like, layer.number, {rows.count}) : made.none();
+    const Address grad_weight = want_weight ? made.add(like, layer.number, {layer.neurons, rows.inputs}) : made.none();
+    const LayerGradients gradients(layer, wanted, like);
+    Tensor weight_t = {}, grad_current = {};
+    if (want_values) {
+        reader.read(reader.keep(transposed(like)), weight_t);
+        reader.keep(new_tensor(like, layer.number, layer.of_spikes(), grad_current));
+    }
+    const Address current = address_of(grad_current.data);
+    traced_backward(checked, grads, gradients.at, &rows, saved, current, grad_weight);
+    if (want_values) event_dots(checked, rows, address_of(weight_t.data), current, grad_values, 0);
+    return with_layers(made.made, gradients);
+}
+
+// `call` then has input, weight, trace, checkpoints, mask, ones, layer, method, input_grad_at_events and output_mask.
+// By events, whatever the method.
+py::object src_dense_backward(const py::handle call, bool ones, int threads) {
+    Reader reader;
+    Tensor input, weight;
+    if (!read_dense(reader, call, kGrads, input, weight)) return py::none();
+    const int64_t inputs = input.shape[2];
+    LayerCall layer = {&reader, weight.number, input.shape[0], input.shape[1], weight.shape[0]};
+    Outputs grads = {};
+    Saved saved = {};
+    Wanted wanted;
+    Address mask = 0;
+    bool want_input, want_weight;
+    if (!layer.read(field(call, kGrads + 6), true) || !layer.read_gradients(Items(call), kGrads, grads) ||
+        !read_saved(layer, field(call, kGrads + 2), field(call, kGrads + 3), true, saved) ||
+        !layer.read_optional(field(call, kGrads + 4), Number::kInt64, {layer.steps * layer.batch, mask_words(inputs)},
+                             mask) ||
+        !read_mask(field(call, kGrads + 9), {&want_input, &want_weight}, wanted))
+        return py::none();
+    const Layer checked = layer.checked(threads);
+    Made made;
+    const py::handle like = field(call, kGrads + 1);
+    const Address grad_input =
+        want_input ? made.add(like, layer.number, {layer.steps, layer.batch, inputs}) : made.none();
+    const Address grad_weight = want_weight ? made.add(like, layer.number, {layer.neurons, inputs}) : made.none();
+    const LayerGradients gradients(layer, wanted, like);
+    Tensor weight_t = {};
+    if (want_input && flag(field(call, kGrads + 8))) reader.read(reader.keep(transposed(like)), weight_t);
+    dense_backward(checked, grads, gradients.at, address_of(input.data), inputs, mask, ones, saved,
+                   address_of(weight.data), address_of(weight_t.data), grad_input, grad_weight);
+    return with_layers(made.made, gradients);
+}
+
+// The layer of a call on a GPU, whose shapes, dtypes and devices are checked: its record, and the copies that it reads.
+py::tuple layer_on_gpu(const py::handle record, const Sizes& sizes, bool is_double, bool backward) {
+    Reader reader(Reader::kAnywhere);
+    LayerCall layer = {&reader, is_double ? Number::kFloat64 : Number::kFloat32, sizes[0], sizes[1], sizes[2]};
+    layer.on_host = false;
+    if (!layer.read(record, backward)) throw std::runtime_error("srcell: expected dense tensors that lie in memory");
+    py::list kept;
+    for (const py::object& one : reader.kept()) kept.append(one);
+    return py::make_tuple(layer.checked(1), kept);
+}
+
 }  // namespace
 }  // namespace srcell
 
@@ -94,4 +243,8 @@ void bind_calls(pybind11::module_& m) {
     m.def("src", &src, "call"_a, "threads"_a);
     m.def("src_events", &src_events, "call"_a, "threads"_a);
     m.def("src_dense", &src_dense, "call"_a, "threads"_a);
+    m.def("layer_on_gpu", &layer_on_gpu, "layer"_a, "sizes"_a, "is_double"_a, "backward"_a);
+    m.def("src_backward", &src_backward, "call"_a, "threads"_a);
+    m.def("src_events_backward", &src_events_backward, "call"_a, "threads"_a);
+    m.def("src_dense_backward", &src_dense_backward, "call"_a, "ones"_a, "threads"_a);
 }

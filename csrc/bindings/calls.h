@@ -4,8 +4,10 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "arguments.h"
@@ -26,8 +28,7 @@ enum Field {
     kSurrogate,
     kRecurrentGrad,
     kLateralSurrogate,
-    kPastSteps,
-    kFields
+    kPastSteps
 };
 
 // Those of a record UserArguments of srcell.functional, and of its record Lateral.
@@ -36,7 +37,11 @@ struct OfUsers {
     enum { kWeightHh, kLateralSurrogate, kDelayHh, kMaxDelay, kDelayWidth };
 };
 
-inline py::handle field(const py::handle record, Py_ssize_t at) { return PyTuple_GET_ITEM(record.ptr(), at); }
+inline py::handle field(const py::handle record, Py_ssize_t at) {
+    if (!PyTuple_Check(record.ptr()) || at >= PyTuple_GET_SIZE(record.ptr()))
+        throw py::type_error("srcell: expected the record of a call");
+    return PyTuple_GET_ITEM(record.ptr(), at);
+}
 
 inline bool is_text(py::handle object, const char* text) {
     return PyUnicode_Check(object.ptr()) && PyUnicode_CompareWithASCIIString(object.ptr(), text) == 0;
@@ -73,7 +78,9 @@ struct LayerCall {
     Address lengths = 0, weight_hh = 0;
     LateralDelayCall delays = {};
     bool relu = false, recurrent = false, lateral_relu = false;
+    bool has_factors = false;
     bool recurrent_weights = false;  // which have no address without neurons
+    bool on_host = true;
 
     bool resonant() const { return static_cast<int>(constants.size()) + 1 == parameters_of(true); }
     Shape of_spikes() const { return one_step ? Shape{batch, neurons} : Shape{steps, batch, neurons}; }
@@ -92,11 +99,25 @@ struct LayerCall {
         return true;
     }
 
-    bool read_optional(py::handle object, Number expected, const Shape& shape, Address& address) {
+    bool read_optional(py::handle object, Number expected, const Shape& shape, Address& address) const {
         Tensor x;
         if (object.is_none()) return true;
         if (!reader->read(object, x) || !x.has(expected, shape)) return false;
         address = address_of(x.data);
+        return true;
+    }
+
+    bool read_present(py::handle object, const Shape& shape, Address& address) const {
+        return !object.is_none() && read_optional(object, number, shape, address);
+    }
+
+    // The gradients of spikes and state; what the layer does not have is ignored.
+    bool read_gradients(const Items& given, Py_ssize_t count, Outputs& grads) const {
+        for (Py_ssize_t k = 0; k < count; ++k) {
+            if ((k == 4 && !resonant()) || (k == 1 + Py_ssize_t(kPast) && !delays.room)) continue;
+            const Shape shape = k == 0 ? of_spikes() : k <= 4 ? plane() : past();
+            if (!read_optional(given[k], number, shape, grads[static_cast<size_t>(k)])) return false;
+        }
         return true;
     }
 
@@ -111,11 +132,12 @@ struct LayerCall {
         return count == parameters_of(false) || count == parameters_of(true);
     }
 
-    bool read_state(py::handle object) {
+    // Of a backward call i and the past, or i alone.
+    bool read_state(py::handle object, bool backward = false) {
         const Items items(object);
         if (!items.valid) return false;
         const bool delayed = delays.room > 0;
-        const Py_ssize_t all = 3 + resonant() + delayed, given = items.size();
+        const Py_ssize_t all = backward ? 1 + delayed : 3 + resonant() + delayed, given = items.size();
         if (given && given != all && given != all - delayed) return false;
         if (given) state.assign(kStates, 0);
         for (Py_ssize_t k = 0; k < given; ++k) {
@@ -137,11 +159,11 @@ struct LayerCall {
         Tensor x;
         if (!reader->read(factors, x) || x.dimensions != 2 || x.shape[1] < 1) return false;
         delays.terms = x.shape[1];
-        delays.factors = address_of(x.data);
+        delays.factors = address_of(x.data), has_factors = true;
         return x.has(number, {neurons, delays.terms});
     }
 
-    bool read(py::handle record) {
+    bool read(py::handle record, bool backward = false) {
         const Items cell(field(record, kCell));
         if (steps < 0 || batch < 0 || !cell.valid || !read_constants(field(record, kConstants)) ||
             (cell.size() && cell.size() != static_cast<Py_ssize_t>(constants.size())))
@@ -156,7 +178,7 @@ struct LayerCall {
                read_surrogate(field(record, kLateralSurrogate), lateral_relu) &&
                read_optional(field(record, kWeightHh), number, {neurons, neurons}, weight_hh) &&
                read_delays(field(record, kFirstHh), field(record, kFactorsHh), field(record, kPastSteps)) &&
-               read_state(field(record, kState));
+               read_state(field(record, kState), backward);
     }
 
     // Not (1,), which srcell.functional reshapes, unless there is one neuron.
@@ -215,7 +237,7 @@ struct LayerCall {
 
     Layer checked(int threads) const {
         return {number == Number::kFloat64,
-                true,
+                on_host,
                 {steps, batch, neurons},
                 lengths,
                 threads,
@@ -231,13 +253,14 @@ struct LayerCall {
     }
 };
 
-// The outputs of a forward call: spikes and the state, what is saved, and what an operator keeps besides.
-struct Results {
+// The tensors that a call makes.
+struct Made {
     py::list made;
-    Outputs outputs = {};
-    Saved saved = {};
 
-    void none() { made.append(py::none()); }
+    Address none() {
+        made.append(py::none());
+        return 0;
+    }
     Address add(py::handle like, Number number, const Shape& shape) {
         const bool again = last && described.has(number, shape);
         last = again ? another(last, described) : new_tensor(like, number, shape, described);
@@ -248,6 +271,12 @@ struct Results {
   private:
     py::object last;
     Tensor described = {};
+};
+
+// Those of a forward call: spikes and the state, what is saved, and what an operator keeps besides.
+struct Results : Made {
+    Outputs outputs = {};
+    Saved saved = {};
 };
 
 inline Results make_results(const LayerCall& call, py::handle like) {
@@ -279,6 +308,70 @@ inline void add_saved(Results& made, const LayerCall& call, py::handle like, boo
     }
     made.saved[0] = made.add(like, call.number, {traced ? call.steps * call.batch * call.neurons : 0});
     made.saved[1] = made.add(like, call.number, {saved_states(call, traced)});
+}
+
+// Reads what add_saved() added.
+inline bool read_saved(const LayerCall& call, py::handle trace, py::handle checkpoints, bool traced, Saved& saved) {
+    return call.read_present(trace, {traced ? call.steps * call.batch * call.neurons : 0}, saved[0]) &&
+           call.read_present(checkpoints, {saved_states(call, traced)}, saved[1]);
+}
+
+// Which gradients of a layer are wanted.
+using Wanted = std::array<bool, std::tuple_size_v<Gradients>>;
+
+// The gradients of a layer in the order of Gradients, None for each that is not wanted or that the layer does not have.
+struct LayerGradients : Made {
+    Gradients at = {};
+
+    LayerGradients(const LayerCall& call, const Wanted& wanted, py::handle like) {
+        const int64_t plane = call.batch * call.neurons;
+        unused_ = Block<double>((kStates - 1) * plane + call.neurons);
+        for (size_t k = 0, next = 0; k < at.size(); ++k) {
+            // What the kernels fill in any case.
+            const bool filled = (k >= kOfState && k < kOfState + 3u + call.resonant()) || k == kOfParameters;
+            if (wanted[k] && (filled || has(call, k))) {
+                at[k] = add(like, call.number, shape_of(call, k));
+                continue;
+            }
+            none();
+            if (!filled) continue;
+            at[k] = address_of(unused_.data() + next);
+            next += static_cast<size_t>(k == kOfParameters ? call.neurons : plane);
+        }
+    }
+
+  private:
+    static bool has(const LayerCall& call, size_t k) {
+        if (k == kOfLateral) return call.recurrent_weights;
+        if (k == kOfFactors) return call.has_factors;
+        if (k == kOfState + kPast) return call.delays.room > 0;
+        return k > kOfParameters && k - kOfParameters < call.shapes.size();
+    }
+    static Shape shape_of(const LayerCall& call, size_t k) {
+        if (k == kOfLateral) return {call.neurons, call.neurons};
+        if (k == kOfFactors) return {call.neurons, call.delays.terms};
+        if (k == kOfState + kPast) return call.past();
+        return k < kOfParameters ? call.plane() : call.shapes[k - kOfParameters];
+    }
+
+    Block<double> unused_;
+};
+
+// Reads events of `rows` rows, and the type of their values, if they have any.
+inline bool read_events(Reader& reader, py::handle offsets, py::handle indices, py::handle values, int64_t rows,
+                        EventRows& events, Number& number) {
+    Tensor of_offsets, of_indices, of_values = {};
+    if (!reader.read(offsets, of_offsets) || !of_offsets.has(Number::kInt64, {rows + 1}) ||
+        !reader.read(indices, of_indices) || of_indices.dimensions != 1 || of_indices.number != Number::kInt32)
+        return false;
+    events.count = of_indices.shape[0];
+    if (!values.is_none()) {
+        if (!reader.read(values, of_values) || !of_values.has(of_values.number, {events.count})) return false;
+        number = of_values.number;
+    }
+    events.offsets = address_of(of_offsets.data), events.indices = address_of(of_indices.data);
+    events.values = address_of(of_values.data);
+    return true;
 }
 
 // Reads a weight (N, K).

@@ -354,47 +354,30 @@ PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
     m.def("weight_groups", &event_groups, "batch"_a, "neurons"_a);
     m.def("key_stride", [](const ScanShape& shape) { return key_stride(shape); }, "shape"_a);
     // A launch waits if the stream's queue is full; the GIL is released so that other threads of Python can run.
-    const auto launch = [&](const char* name, auto function, auto... names) {
-        m.def(name, function, py::call_guard<ReleasedGil>(), names...);
-    };
-    launch("count_delayed", &count_delayed, "queue"_a, "delay"_a, "rows"_a, "starts"_a);
-    launch("write_delayed", &write_delayed, "queue"_a, "delay"_a, "rows"_a, "starts"_a, "cursors"_a, "offsets"_a,
-           "count"_a, "indices"_a, "values"_a);
-    launch("delayed_backward", &delayed_backward, "queue"_a, "delay"_a, "rows"_a, "cursors"_a, "offsets"_a, "count"_a,
-           "grad_values"_a, "grad_events"_a, "grad_factors"_a, "partials"_a);
-    launch("delay_elements", &delay_elements, "queue"_a, "delay"_a, "elements"_a, "delayed"_a);
-    launch("delay_elements_backward", &delay_elements_backward, "queue"_a, "delay"_a, "elements"_a, "grad_delayed"_a,
-           "grad_elements"_a, "grad_factors"_a, "partials"_a);
-    launch("make_turn", &make_turn, "queue"_a, "layer"_a);
-    launch("scan_forward", &scan_forward, "queue"_a, "layer"_a, "outputs"_a, "current"_a, "element"_a, "half_spikes"_a,
-           "saved"_a);
-    launch("scan_backward", &scan_backward, "queue"_a, "layer"_a, "grads"_a, "gradients"_a, "partials"_a, "current"_a,
-           "element"_a, "half_spikes"_a, "saved"_a, "grad_current"_a);
-    launch("events_forward", &events_forward, "queue"_a, "layer"_a, "outputs"_a, "rows"_a, "mask"_a, "elements"_a,
-           "weight_t"_a, "saved"_a, "trace_integrator"_a);
-    launch("events_backward", &events_backward, "queue"_a, "layer"_a, "grads"_a, "gradients"_a, "partials"_a, "saved"_a,
-           "grad_current"_a);
-    launch("event_currents", &event_currents, "queue"_a, "layer"_a, "rows"_a, "mask"_a, "elements"_a, "weight_t"_a,
-           "currents"_a);
-    launch("lateral_forward", &lateral_forward, "queue"_a, "layer"_a, "outputs"_a, "current"_a, "weight_t"_a, "saved"_a,
-           "trace_integrator"_a);
-    launch("lateral_backward", &lateral_backward, "queue"_a, "layer"_a, "grads"_a, "gradients"_a, "partials"_a,
-           "saved"_a, "weight_t"_a, "scratch"_a, "grad_current"_a, "elements"_a, "factor_partials"_a);
-    launch("delayed_weight", &delayed_weight, "queue"_a, "layer"_a, "elements"_a, "grad_current"_a, "partials"_a,
-           "grad_weight"_a);
-    launch("integer_forward", &integer_forward, "queue"_a, "layer"_a, "outputs"_a, "floats"_a, "rows"_a, "mask"_a,
-           "weight_t"_a, "scale"_a, "rho"_a, "slopes"_a, "clamped"_a);
-    launch("integer_backward", &integer_backward, "queue"_a, "layer"_a, "slopes"_a, "grad_spikes"_a, "grad_current"_a);
-    launch("event_keys", &event_keys, "queue"_a, "shape"_a, "rows"_a, "keys"_a, "narrow"_a, "positions"_a);
-    launch("event_columns", &event_columns, "queue"_a, "shape"_a, "rows"_a, "counts"_a);
-    launch("weight_gradient", &weight_gradient, "queue"_a, "is_double"_a, "shape"_a, "rows"_a, "grad_current"_a,
-           "starts"_a, "positions"_a, "values"_a, "counts"_a, "columns"_a, "elements"_a, "partials"_a, "grad_weight"_a);
-    launch("event_dots", &event_dots, "queue"_a, "layer"_a, "rows"_a, "positions"_a, "weight_t"_a, "grad_current"_a,
-           "grad_values"_a);
-    launch("mask_elements", &mask_elements, "queue"_a, "rows"_a);
-    launch("mask_columns", &mask_columns, "queue"_a, "rows"_a, "columns"_a);
-    launch("count_mask", &count_mask, "queue"_a, "sizes"_a, "mask"_a, "counts"_a);
-    launch("list_mask", &list_mask, "queue"_a, "sizes"_a, "mask"_a, "offsets"_a, "indices"_a);
-    launch("rate_mask", &rate_mask, "queue"_a, "sizes"_a, "images"_a, "index"_a, "gain"_a, "seed"_a, "mask"_a,
-           "thinned"_a);
+    const auto launch = [&](const char* name, auto function) { m.def(name, function, py::call_guard<ReleasedGil>()); };
+    launch("count_delayed", &count_delayed);
+    launch("write_delayed", &write_delayed);
+    launch("delayed_backward", &delayed_backward);
+    launch("delay_elements", &delay_elements);
+    launch("delay_elements_backward", &delay_elements_backward);
+    launch("make_turn", &make_turn);
+    launch("scan_forward", &scan_forward);
+    launch("scan_backward", &scan_backward);
+    launch("events_forward", &events_forward);
+    launch("events_backward", &events_backward);
+    launch("event_currents", &event_currents);
+    launch("lateral_forward", &lateral_forward);
+    launch("lateral_backward", &lateral_backward);
+    launch("delayed_weight", &delayed_weight);
+    launch("integer_forward", &integer_forward);
+    launch("integer_backward", &integer_backward);
+    launch("event_keys", &event_keys);
+    launch("event_columns", &event_columns);
+    launch("weight_gradient", &weight_gradient);
+    launch("event_dots", &event_dots);
+    launch("mask_elements", &mask_elements);
+    launch("mask_columns", &mask_columns);
+    launch("count_mask", &count_mask);
+    launch("list_mask", &list_mask);
+    launch("rate_mask", &rate_mask);
 }

@@ -113,8 +113,6 @@ void scan_forward(const Layer& layer, const Outputs& outputs, Address current, c
     });
 }
 
-namespace {
-
 void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address current,
                    const Saved& saved, Address grad_current) {
     layer.visit([&](const auto& cell) {
@@ -142,6 +140,8 @@ void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Add
     });
     if (invalid >= 0) refuse_sample(rows, layer.shape, invalid);
 }
+
+namespace {
 
 template <class T>
 void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Address gradients, Address weight,
@@ -244,17 +244,7 @@ void bind_layer(pybind11::module_& m) {
     py::list parameters;
     for (const char* name : kParameterNames) parameters.append(name);
     m.attr("parameters") = py::tuple(parameters);
-    py::class_<LateralDelayCall>(m, "LateralDelays")
-        .def(py::init([](int64_t terms, int64_t room, Address first, Address factors) {
-                 return LateralDelayCall{terms, room, first, factors};
-             }),
-             "terms"_a, "room"_a, "first"_a, "factors"_a);
     py::class_<Layer>(m, "Layer")
-        .def(py::init<bool, bool, const Sizes&, Address, int, const std::vector<double>&, const std::vector<Address>&,
-                      const std::vector<int64_t>&, std::vector<Address>, bool, bool, Address, bool,
-                      const LateralDelayCall&>(),
-             "is_double"_a, "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "constants"_a, "addresses"_a, "strides"_a,
-             "state"_a, "relu"_a, "recurrent"_a, "weight_hh"_a, "lateral_relu"_a, "delays"_a)
         .def_readonly("shape", &Layer::shape)
         .def_property_readonly("turns", &Layer::turns)
         .def_readwrite("device_turn", &Layer::device_turn);
@@ -266,19 +256,6 @@ void bind_layer(pybind11::module_& m) {
     py::class_<DenseRows>(m, "DenseRows")
         .def(py::init<bool, const Sizes&, Address, Address, Address>(), "is_double"_a, "sizes"_a, "lengths"_a,
              "elements"_a, "mask"_a);
-    m.def("scan_forward", &scan_forward, "layer"_a, "outputs"_a, "current"_a, "saved"_a);
-    m.def("scan_backward", &scan_backward, "layer"_a, "grads"_a, "gradients"_a, "current"_a, "saved"_a,
-          "grad_current"_a);
-    m.def("traced_forward", &traced_forward, "layer"_a, "outputs"_a, "rows"_a, "weight"_a, "current"_a, "saved"_a,
-          "trace_integrator"_a);
-    m.def("traced_backward", &traced_backward, "layer"_a, "grads"_a, "gradients"_a, "rows"_a, "saved"_a,
-          "grad_current"_a, "grad_weight"_a);
-    m.def("dense_forward", &dense_forward, "layer"_a, "outputs"_a, "input"_a, "inputs"_a, "mask"_a, "weight"_a,
-          "saved"_a, "trace_integrator"_a);
-    m.def("dense_backward", &dense_backward, "layer"_a, "grads"_a, "gradients"_a, "input"_a, "inputs"_a, "mask"_a,
-          "ones"_a, "saved"_a, "weight"_a, "weight_t"_a, "grad_input"_a, "grad_weight"_a);
     m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a);
-    m.def("event_dots", &event_dots, "layer"_a, "rows"_a, "weight_t"_a, "grad_current"_a, "grad_values"_a,
-          "grad_input"_a);
     m.def("count_spikes", &count_spikes, "is_double"_a, "sizes"_a, "threads"_a, "spikes"_a, "counts"_a);
 }

@@ -30,6 +30,14 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
                     Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_input,
                     Address grad_weight);
 
+// The backward pass of scan_forward().
+void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address current,
+                   const Saved& saved, Address grad_current);
+
+// The gradients of the values of events, or of the input's elements at events, from those of the currents.
+void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Address grad_current, Address grad_values,
+                Address grad_input);
+
 // Whether summing by events is expected to beat torch's matrix product, from the density of some rows of a dense input
 // (T, B, K).
 bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs);

@@ -19,7 +19,7 @@ struct SynapseInput {
 
     bool read(Reader& reader, py::handle object, bool one_step) {
         has_events = !one_step && is_event_batch(object);
-        if (has_events) return read_events(reader, object);
+        if (has_events) return read_batch(reader, object);
         Tensor x;
         if (!reader.read(object, x) || x.dimensions != (one_step ? 2 : 3)) return false;
         steps = one_step ? 1 : x.shape[0], batch = x.shape[x.dimensions - 2], inputs = x.shape[x.dimensions - 1];
@@ -27,8 +27,7 @@ struct SynapseInput {
         return true;
     }
 
-    bool read_events(Reader& reader, py::handle object) {
-        Tensor of_offsets, of_indices, of_values;
+    bool read_batch(Reader& reader, py::handle object) {
         const py::object shape = object.attr("shape");
         offsets = object.attr("offsets"), indices = object.attr("indices"), values = object.attr("values");
         lengths = object.attr("lengths");
@@ -40,14 +39,8 @@ struct SynapseInput {
             return false;
         }
         if (steps < 0 || batch < 0 || (steps && batch >= INT64_MAX / steps)) return false;
-        if (!reader.read(offsets, of_offsets) || !of_offsets.has(Number::kInt64, {steps * batch + 1}) ||
-            !reader.read(indices, of_indices) || of_indices.dimensions != 1 || of_indices.number != Number::kInt32)
-            return false;
-        rows = {address_of(of_offsets.data), address_of(of_indices.data), 0, of_indices.shape[0], inputs};
-        if (values.is_none()) return true;
-        if (!reader.read(values, of_values) || !of_values.has(of_values.number, {rows.count})) return false;
-        rows.values = address_of(of_values.data), number = of_values.number;
-        return true;
+        rows.inputs = inputs;
+        return read_events(reader, offsets, indices, values, steps * batch, rows, number);
     }
 };
 
@@ -172,7 +165,8 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
     const auto read = [&](size_t k, Number number, const Shape& shape, Address& address) {
         return layer.read_optional(kept[k], number, shape, address);
     };
-    Tensor indices, trace, checkpoints;
+    Tensor indices;
+    Saved saved = {};
     if (call.has_events) {
         if (!reader.read(kept[kIndices], indices) || indices.number != Number::kInt32 || indices.dimensions != 1)
             return py::none();
@@ -186,9 +180,8 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
         !read(after(kI0), layer.number, {layer.batch, layer.neurons}, i0) ||
         !read(after(kLengthsKept), Number::kInt64, {layer.batch}, layer.lengths) ||
         !read(after(kWeightHhKept), layer.number, {layer.neurons, layer.neurons}, layer.weight_hh) ||
-        !read(after(kMask), Number::kInt64, {all_rows, words}, mask) || !reader.read(kept[after(kTrace)], trace) ||
-        !reader.read(kept[after(kCheckpoints)], checkpoints) || !trace.has(layer.number, {all_rows * layer.neurons}) ||
-        !checkpoints.has(layer.number, {saved_states(layer, true)}))
+        !read(after(kMask), Number::kInt64, {all_rows, words}, mask) ||
+        !read_saved(layer, kept[after(kTrace)], kept[after(kCheckpoints)], true, saved))
         return py::none();
     const std::vector<Shape> shapes = layer.shapes;
     layer.parameters.clear(), layer.strides.clear(), layer.shapes.clear();
@@ -204,58 +197,37 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
     layer.state.assign(kStates, 0), layer.state[0] = i0;
     const Layer checked = layer.checked(threads);
     Outputs given = {};
-    for (size_t k = 0; k < grads.size(); ++k)
-        if (!layer.read_optional(grads[k], layer.number, k ? layer.plane() : layer.of_spikes(), given[k]))
-            return py::none();
+    if (!layer.read_gradients(Items(grads), static_cast<Py_ssize_t>(grads.size()), given)) return py::none();
 
-    // In the order of the tensors; what the kernels fill though nobody needs it goes to scratch.
-    py::list made;
+    std::vector<size_t> order = {kOfParameters};  // of the layer's gradients, as learn() listed the tensors
+    const size_t before = call.has_events ? 1 : 2, states = 3 + layer.resonant();
+    if (needs.size() >= before + of_tensors.size() + states + layer.recurrent_weights)
+        for (size_t k = 0; k < states; ++k) order.push_back(kOfState + k);
+    for (size_t k = 1; k < of_tensors.size(); ++k) order.push_back(kOfParameters + of_tensors[k]);
+    if (layer.recurrent_weights) order.push_back(kOfLateral);
+    if (needs.size() != before + order.size()) return py::none();
+    const auto needed = [&](size_t k) { return needs[k].ptr() == Py_True; };
+    Wanted wanted = {};
+    for (size_t k = 0; k < order.size(); ++k) wanted[order[k]] = needed(before + k);
+
+    Made made;
     const py::handle like = kept[kWeight];
-    const int64_t width = layer.number == Number::kFloat64 ? 8 : 4;
-    const int64_t plane = width * layer.batch * layer.neurons, row = width * layer.neurons;
-    const Block<double> scratch(ceil_div((kStates - 1) * plane + row, 8));
-    auto* unused = reinterpret_cast<char*>(scratch.data());
-    size_t input = 0;
-    const auto add = [&](const Shape& shape, int64_t bytes_anyway = 0) {
-        Tensor gradient = {};
-        if (needs[input++].ptr() == Py_True) {
-            made.append(new_tensor(like, layer.number, shape, gradient));
-            return address_of(gradient.data);
-        }
-        made.append(py::none());
-        unused += bytes_anyway;
-        return bytes_anyway ? address_of(unused - bytes_anyway) : Address(0);
-    };
-    Gradients gradients = {};
     const Shape of_input =
         layer.one_step ? Shape{layer.batch, call.inputs} : Shape{layer.steps, layer.batch, call.inputs};
-    const Address grad_input = call.has_events ? 0 : add(of_input), grad_weight = add(of_weight);
-    gradients[kOfParameters] = add(shapes[0], row);
-    const size_t states = 3 + layer.resonant();
-    const bool has_state =
-        needs.size() >= 2 + states + !call.has_events + (of_tensors.size() - 1) + layer.recurrent_weights;
-    for (size_t k = 0; k < states; ++k) {
-        if (has_state) {
-            gradients[kOfState + k] = add(layer.plane(), plane);
-        } else {
-            gradients[kOfState + k] = address_of(unused);
-            unused += plane;
-        }
-    }
-    for (size_t k = 1; k < of_tensors.size(); ++k)
-        gradients[kOfParameters + of_tensors[k]] = add(shapes[of_tensors[k]]);
-    if (layer.recurrent_weights) gradients[kOfLateral] = add({layer.neurons, layer.neurons});
-    const Saved saved = {address_of(trace.data), address_of(checkpoints.data)};
+    const Address grad_input = call.has_events ? 0 : needed(0) ? made.add(like, layer.number, of_input) : made.none();
+    const Address grad_weight = needed(before - 1) ? made.add(like, layer.number, of_weight) : made.none();
+    const LayerGradients of_layer(layer, wanted, like);
+    for (const size_t k : order) made.made.append(of_layer.made[k]);
     if (call.has_events) {
-        traced_backward(checked, given, gradients, &rows, saved, 0, grad_weight);
+        traced_backward(checked, given, of_layer.at, &rows, saved, 0, grad_weight);
     } else {
         const bool at_events = grad_input && call.at_events;
         Tensor weight_t = {};
         if (at_events && !reader.read(reader.keep(transposed(kept[kWeight])), weight_t)) return py::none();
-        dense_backward(checked, given, gradients, elements, call.inputs, mask, call.ones, saved, weight,
+        dense_backward(checked, given, of_layer.at, elements, call.inputs, mask, call.ones, saved, weight,
                        address_of(weight_t.data), grad_input, grad_weight);
     }
-    return py::tuple(made);
+    return py::tuple(made.made);
 }
 
 }  // namespace

@@ -151,13 +151,14 @@ const DLTensor* described(py::handle capsule) {
     return made->major > kMajor ? nullptr : &made->tensor;
 }
 
-bool describe_by_table(py::handle object, Described& made) {
+bool describe_by_table(py::handle object, bool anywhere, Described& made) {
     DLTensor given;
     if (torch().table->tensor_from_object(object.ptr(), &given)) {
         PyErr_Clear();
         return false;
     }
-    if (given.device_type != kCpu || given.ndim < 0 || given.ndim > kMostDimensions || given.lanes != 1) return false;
+    if ((given.device_type != kCpu && !anywhere) || given.ndim < 0 || given.ndim > kMostDimensions || given.lanes != 1)
+        return false;
     const bool floating = given.code == kFloating, wide = given.bits == 64;
     made.tensor.number = (given.bits != 32 && !wide) || (!floating && given.code != kSigned) ? Number::kOther
                          : floating ? (wide ? Number::kFloat64 : Number::kFloat32)
@@ -179,12 +180,12 @@ bool copy_sizes(const py::object& sizes, int64_t* to, int expected) {
     return true;
 }
 
-bool describe_by_attributes(py::handle object, Described& made) {
+bool describe_by_attributes(py::handle object, bool anywhere, Described& made) {
     const Torch& of = torch();
     if (!PyObject_IsInstance(object.ptr(), of.tensor)) return false;
     const auto attribute = [&](PyObject* name) { return object.attr(py::handle(name)); };
     if (attribute(of.layout).ptr() != of.strided) return false;
-    if (py::cast<std::string>(attribute(of.device).attr(py::handle(of.type))) != "cpu") return false;
+    if (!anywhere && py::cast<std::string>(attribute(of.device).attr(py::handle(of.type))) != "cpu") return false;
     const py::object dtype = attribute(of.dtype), shape = attribute(of.shape);
     made.tensor.number = Number::kOther;
     for (int k = 0; k < 4; ++k)
@@ -200,10 +201,10 @@ bool describe_by_attributes(py::handle object, Described& made) {
     return true;
 }
 
-bool describe(py::handle object, Described& made) {
-    if (torch().table && is_own_type(object)) return describe_by_table(object, made);
+bool describe_as(py::handle object, Described& made, bool anywhere = false) {
+    if (torch().table && is_own_type(object)) return describe_by_table(object, anywhere, made);
     try {
-        return describe_by_attributes(object, made);
+        return describe_by_attributes(object, anywhere, made);
     } catch (py::error_already_set&) {  // a tensor without memory
         return false;
     }
@@ -216,22 +217,30 @@ bool aligned(const Tensor& tensor) {
 
 }  // namespace
 
-Reader::Reader(Kind kind) : is_plain_(kind == kPlain), with_gradients_(is_plain_ && gradients_enabled()) {}
+Reader::Reader(Kind kind)
+    : is_plain_(kind == kPlain), anywhere_(kind == kAnywhere), with_gradients_(is_plain_ && gradients_enabled()) {}
+
+bool Reader::describe(py::handle object, Tensor& tensor) const {
+    Described found;
+    if (!describe_as(object, found, anywhere_)) return false;
+    tensor = found.tensor;
+    return true;
+}
 
 bool Reader::read(py::handle object, Tensor& tensor) {
     Described found;
     if (is_plain_ && !is_own_type(object)) return false;
     if (with_gradients_) learnt_ += object.attr(py::handle(torch().requires_grad)).ptr() == Py_True;
-    if (!describe(object, found)) return false;
+    if (!describe_as(object, found, anywhere_)) return false;
     const bool negated = call_method(object, torch().is_neg).ptr() == Py_True;
     if (negated || !found.row_major() || !aligned(found.tensor)) {
         py::object copy = call_method(object, torch().resolve_neg);
         copy = call_method(copy, torch().contiguous);
         if (copy.is(object)) copy = call_method(copy, torch().clone);
-        if (!describe(copy, found) || !found.row_major()) return false;
+        if (!describe_as(copy, found, anywhere_) || !found.row_major()) return false;
         if (!aligned(found.tensor)) {
             copy = call_method(copy, torch().clone);
-            if (!describe(copy, found)) return false;
+            if (!describe_as(copy, found, anywhere_)) return false;
         }
         kept_.push_back(std::move(copy));
     }
@@ -283,7 +292,7 @@ bool is_large(int64_t elements, Number number) { return elements * (is_wide(numb
 
 Tensor describe_new(py::handle tensor) {
     Described found;
-    if (!describe(tensor, found)) throw std::logic_error("srcell: expected torch to make a dense tensor");
+    if (!describe_as(tensor, found)) throw std::logic_error("srcell: expected torch to make a dense tensor");
     return found.tensor;
 }
 

@@ -29,7 +29,8 @@ struct Shape {
     int64_t of[kMostDimensions];
 };
 
-// A dense tensor on the host. It lives as long as the reader that read it, if another thread does not resize it.
+// A dense tensor, on the host unless a reader reads anywhere. It lives as long as the reader that read it, if another
+// thread does not resize it.
 struct Tensor {
     void* data;
     Number number;
@@ -49,11 +50,14 @@ struct Tensor {
 // Reads the tensors of one call, and keeps what it copied.
 class Reader {
   public:
-    enum Kind { kAny, kPlain };  // plain: tensors of torch's own types
+    enum Kind { kAny, kPlain, kAnywhere };  // plain: tensors of torch's own types; anywhere: on a GPU too
     explicit Reader(Kind kind = kAny);
 
     // Reads a tensor, row-major and aligned to its elements: copies one that is not. Returns false for anything else.
     bool read(py::handle object, Tensor& tensor);
+
+    // Reads what a tensor is: its memory may not be row-major.
+    bool describe(py::handle object, Tensor& tensor) const;
 
     // How many of the tensors that were read need a gradient: none if gradients are disabled.
     int learnt() const { return learnt_; }
@@ -63,9 +67,10 @@ class Reader {
         kept_.push_back(std::move(object));
         return kept_.back();
     }
+    const std::vector<py::object>& kept() const { return kept_; }
 
   private:
-    bool is_plain_, with_gradients_;
+    bool is_plain_, anywhere_, with_gradients_;
     int learnt_ = 0;
     std::vector<py::object> kept_;
 };

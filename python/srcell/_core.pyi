@@ -11,27 +11,7 @@ import numpy.typing
 class _Shape:
     pass
 
-class LateralDelays:
-    def __init__(self, terms: int, room: int, first: int, factors: int) -> None: ...
-
 class Layer:
-    def __init__(
-        self,
-        is_double: bool,
-        on_host: bool,
-        sizes: collections.abc.Sequence[int],
-        lengths: int,
-        threads: int,
-        constants: collections.abc.Sequence[float],
-        addresses: collections.abc.Sequence[int],
-        strides: collections.abc.Sequence[int],
-        state: collections.abc.Sequence[int],
-        relu: bool,
-        recurrent: bool,
-        weight_hh: int,
-        lateral_relu: bool,
-        delays: LateralDelays,
-    ) -> None: ...
     @property
     def device_turn(self) -> int: ...
     @device_turn.setter
@@ -203,34 +183,7 @@ def delayed_backward(
     grad_factors: int,
     partials: int,
 ) -> None: ...
-def dense_backward(
-    layer: Layer,
-    grads: collections.abc.Sequence[int],
-    gradients: collections.abc.Sequence[int],
-    input: int,
-    inputs: int,
-    mask: int,
-    ones: bool,
-    saved: collections.abc.Sequence[int],
-    weight: int,
-    weight_t: int,
-    grad_input: int,
-    grad_weight: int,
-) -> None: ...
-def dense_forward(
-    layer: Layer,
-    outputs: collections.abc.Sequence[int],
-    input: int,
-    inputs: int,
-    mask: int,
-    weight: int,
-    saved: collections.abc.Sequence[int],
-    trace_integrator: bool,
-) -> bool: ...
 def empty(shape: collections.abc.Sequence[int], is_double: bool) -> numpy.ndarray: ...
-def event_dots(
-    layer: Layer, rows: EventRows, weight_t: int, grad_current: int, grad_values: int, grad_input: int
-) -> None: ...
 def find_event_fault(
     is_double: bool, sizes: collections.abc.Sequence[int], rows: EventRows, lengths: int, threads: int
 ) -> tuple[str, int] | None: ...
@@ -265,26 +218,21 @@ def latency_encode(
     offsets: int,
     indices: int,
 ) -> None: ...
+def layer_on_gpu(
+    layer: typing.Any, sizes: collections.abc.Sequence[int], is_double: bool, backward: bool
+) -> tuple[typing.Any, ...]: ...
 def nobody_watches(tensors: list[typing.Any]) -> bool: ...
 def philox(counter: collections.abc.Sequence[int], key: collections.abc.Sequence[int]) -> tuple[typing.Any, ...]: ...
 def rate_draw(encoding: RateEncoding) -> int: ...
 def rate_write(encoding: RateEncoding, indices: int) -> None: ...
-def scan_backward(
-    layer: Layer,
-    grads: collections.abc.Sequence[int],
-    gradients: collections.abc.Sequence[int],
-    current: int,
-    saved: collections.abc.Sequence[int],
-    grad_current: int,
-) -> None: ...
-def scan_forward(
-    layer: Layer, outputs: collections.abc.Sequence[int], current: int, saved: collections.abc.Sequence[int]
-) -> None: ...
 def sigmoid(x: numpy.typing.NDArray[typing.Any]) -> numpy.typing.NDArray[typing.Any]: ...
 def sine_cosine(x: numpy.typing.NDArray[numpy.float64]) -> tuple[typing.Any, ...]: ...
 def src(call: typing.Any, threads: int) -> typing.Any: ...
+def src_backward(call: typing.Any, threads: int) -> typing.Any: ...
 def src_dense(call: typing.Any, threads: int) -> typing.Any: ...
+def src_dense_backward(call: typing.Any, ones: bool, threads: int) -> typing.Any: ...
 def src_events(call: typing.Any, threads: int) -> typing.Any: ...
+def src_events_backward(call: typing.Any, threads: int) -> typing.Any: ...
 def src_linear(
     input: typing.Any,
     weight: typing.Any,
@@ -306,24 +254,6 @@ def src_linear_backward(
 def takes_events(is_double: bool, sizes: collections.abc.Sequence[int], lengths: int, input: int) -> bool: ...
 def tanh(x: numpy.typing.NDArray[typing.Any]) -> numpy.typing.NDArray[typing.Any]: ...
 def thread_runtime() -> str: ...
-def traced_backward(
-    layer: Layer,
-    grads: collections.abc.Sequence[int],
-    gradients: collections.abc.Sequence[int],
-    rows: EventRows | None,
-    saved: collections.abc.Sequence[int],
-    grad_current: int,
-    grad_weight: int,
-) -> None: ...
-def traced_forward(
-    layer: Layer,
-    outputs: collections.abc.Sequence[int],
-    rows: EventRows | None,
-    weight: int,
-    current: int,
-    saved: collections.abc.Sequence[int],
-    trace_integrator: bool,
-) -> None: ...
 def write_delayed(
     delay: Delay, rows: EventRows, starts: int, cursors: int, offsets: int, count: int, indices: int, values: int
 ) -> None: ...

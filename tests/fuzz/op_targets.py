@@ -42,6 +42,7 @@ from srcell import (
 from srcell._state import state_type
 from srcell.functional import count_spikes
 from srcell.functional.terms import tables
+from srcell.ops._layer import LayerArguments
 from srcell.reference import src_reference
 from support.calls import assert_same
 from support.inputs import CONSTANTS, Layer
@@ -606,25 +607,20 @@ def core_philox(draw: Draw) -> None:
 
 
 def core_layer(draw: Draw) -> None:
-    """A layer from drawn arguments, and a scan of zero samples with it; the scan need only return."""
-    count = draw.pick(6, 7)
-    constants, addresses, strides = [1.0] * count, [0] * (count + 1), [0] * (count + 1)
-    spoilt = draw.pick(constants, addresses, strides) if draw.chance(30) else constants
+    """The record of a call of ``src`` with zero samples, with drawn constants; it need only return."""
+    count, of_layer = draw.pick(6, 7), LayerArguments._fields
+    layer: list[Any] = [torch.tensor(-6.0), [], [], *[None] * 4, [0.5] * count, "relu", True, "relu", 0]
+    call: list[Any] = [torch.zeros(2, 0, 3), layer, False, False, False]
     if draw.chance(50):
-        spoilt[draw.randrange(6)] = draw.oddity()
-        del spoilt[: draw.randrange(3)]
-    shape, outputs = [(0, 0, 0), 0, 1], [(0, 0, 0, 0, 0, 0), 0, (0, 0)]
-    arguments = [draw.chance(50), draw.chance(50), constants, addresses, strides, [], True, True, 0, True]
-    arguments.append(_core.LateralDelays(0, 0, 0, 0))
+        constants = layer[of_layer.index("constants")]
+        constants[draw.randrange(count)] = draw.oddity()
+        del constants[: draw.randrange(3)]
+    if draw.chance(50):
+        spoilt = draw.pick(layer, call)
+        spoilt[draw.randrange(len(spoilt))] = draw.oddity()
     if draw.chance(20):
-        spoilt_list, where = draw.pick(
-            (shape, 0), (shape, 1), (arguments, 1), (arguments, 2), (outputs, 0), (outputs, 2)
-        )
-        spoilt_list[where] = draw.pick((0, 0), None, [2**70] * 3, ("a",) * 3, -1)
-    if spoilt is addresses:  # addresses are not checked, so the layer is marked as one on a device
-        arguments[1] = False
+        del call[draw.randrange(len(call)) :]
 
     with may_raise(*CORE_ERRORS):
-        layer = _core.Layer(*arguments[:2], *shape, *arguments[2:])
-        if spoilt is constants:
-            _core.scan_forward(layer, *outputs)
+        made = _core.src(tuple(tuple(x) if x is layer else x for x in call), 1)
+        assert made is None or len(made) == 8

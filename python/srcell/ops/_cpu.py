@@ -17,7 +17,6 @@ from .. import _core
 from ._memory import address, addresses, contiguous, or_contiguous
 
 if TYPE_CHECKING:
-    from ._layer import Backward, Forward
     from .integer import IntegerLayer
 
 core = _core
@@ -73,87 +72,9 @@ def rows_of(call: Any) -> EventRows:
 
 
 class Cpu:
-    """Runs the kernels of a layer on the CPU."""
+    """Runs the kernels of integer neurons on the CPU."""
 
     empty = staticmethod(empty)
-
-    def scan_forward(self, run: Forward, current: Tensor) -> None:
-        """Fill spikes, state, trace and checkpoints from given currents."""
-        layer, outputs, saved = run.layer, addresses(run.outputs), addresses(run.saved)
-        if layer.given.weight_hh is None:
-            return core.scan_forward(layer.struct, outputs, address(current), saved)
-        core.traced_forward(layer.struct, outputs, None, 0, address(current), saved, run.trace_integrator)
-
-    def scan_backward(self, run: Backward, current: Tensor | None, grad_current: Tensor) -> None:
-        """Fill the gradients of a layer and of its currents; ``current`` is None if there is a trace."""
-        layer, grads, gradients = run.layer, addresses(run.grads), addresses(run.gradients)
-        saved, made = addresses(run.saved), address(grad_current)
-        if layer.given.weight_hh is None:
-            return core.scan_backward(layer.struct, grads, gradients, address(current), saved, made)
-        core.traced_backward(layer.struct, grads, gradients, None, saved, made, 0)
-
-    def events_backward(
-        self, run: Backward, rows: EventRows, weight: Tensor, wanted: Sequence[bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Fill the gradients of a layer; return the gradients of values and weight, None if not wanted."""
-        want_values, want_weight = wanted
-        grad_current = empty(weight, *run.layer.sizes) if want_values else None
-        grad_weight = torch.empty_like(weight) if want_weight else None
-        events = rows.for_kernels(weight.shape[1])
-        core.traced_backward(
-            run.layer.struct,
-            addresses(run.grads),
-            addresses(run.gradients),
-            events,
-            addresses(run.saved),
-            address(grad_current),
-            address(grad_weight),
-        )
-        if grad_current is None:
-            return None, grad_weight
-        grad_values, weight_t = empty(weight, rows.indices.shape[0]), weight.t().contiguous()
-        core.event_dots(run.layer.struct, events, address(weight_t), address(grad_current), address(grad_values), 0)
-        return grad_values, grad_weight
-
-    def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> bool:
-        """``events_forward`` on the nonzero elements of a contiguous dense input.
-
-        Fill the mask of these elements, unless it is None; return whether all of them are known to be 1.
-        """
-        return core.dense_forward(
-            run.layer.struct,
-            addresses(run.outputs),
-            address(input),
-            weight.shape[1],
-            address(mask),
-            address(weight),
-            addresses(run.saved),
-            run.trace_integrator,
-        )
-
-    def dense_backward(
-        self, run: Backward, input: Tensor, mask: Tensor, ones: bool, weight: Tensor, wanted: Sequence[bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """``events_backward`` on a dense input; ``wanted`` ends with whether its gradient is needed only at events."""
-        want_input, want_weight, at_events = wanted
-        grad_input = empty(input, *input.shape) if want_input else None
-        grad_weight = torch.empty_like(weight) if want_weight else None
-        weight_t = weight.t().contiguous() if want_input and at_events else None
-        core.dense_backward(
-            run.layer.struct,
-            addresses(run.grads),
-            addresses(run.gradients),
-            address(input),
-            weight.shape[1],
-            address(mask),
-            ones,
-            addresses(run.saved),
-            address(weight),
-            address(weight_t),
-            address(grad_input),
-            address(grad_weight),
-        )
-        return grad_input, grad_weight
 
     def integer_forward(
         self, layer: IntegerLayer, outputs: Sequence[Tensor], slopes: Tensor | None, *, floats: bool

@@ -9,17 +9,44 @@ import functools
 import importlib
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._cpu import CPU, Cpu, EventRows, core, mask_shape
-from ._memory import address, addresses
+from ._memory import Optionals, address, addresses
 
 if TYPE_CHECKING:
-    from ._layer import Backward, Forward, Layer
+    from ._layer import Layer
     from .integer import IntegerLayer
+
+
+class Forward(NamedTuple):
+    """What forward kernels fill, unless None: ``outputs`` (spikes, STATE) and ``saved`` (trace, checkpoints)."""
+
+    layer: Layer
+    outputs: Sequence[Any]
+    saved: Optionals
+    trace_integrator: bool
+
+
+class Backward(NamedTuple):
+    """What backward kernels take (``grads`` of spikes and STATE; ``saved``) and fill (GRADIENTS, unless None)."""
+
+    layer: Layer
+    grads: Optionals
+    saved: Optionals
+    gradients: Optionals
+
+    @property
+    def sums(self) -> int:
+        """The number of gradients per neuron to sum over time: the bias's alone, or those of all parameters."""
+        wanted = any(x is not None for x in self.gradients[OF_CELL:])
+        return 1 + len(self.layer.given.constants) if wanted else 1
+
+
+OF_CELL = -(len(core.parameters) - 1)  # where the gradients of cell parameters begin
 
 
 class Gpu:
@@ -69,7 +96,7 @@ class Gpu:
             by_current = (current, *_elements(current, grads[0]), saved, grad_current)
             return self.launch("scan_backward", layer.struct, grads, gradients, partials, *by_current)
         weight_t, grad_weight_hh = layer.given.weight_hh.t().contiguous(), gradients[0]
-        rows = cuda_module().lateral_rows(layer.turn is not None)
+        rows = cuda_module().lateral_rows(len(layer.given.constants) == -OF_CELL)
         scratch = self.empty(layer.given.bias, rows, *layer.sizes[1:])
         # The input of the recurrent weights: at step t the spikes of step t-1.
         elements = None if grad_weight_hh is None else self.empty(layer.given.bias, *layer.sizes)
@@ -91,16 +118,11 @@ class Gpu:
         """Fill spikes, state, trace and checkpoints after a linear synapse on events."""
         self._synapse_forward(run, (rows.for_kernels(weight.shape[1]), None, None), weight)
 
-    def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> bool:
-        """``events_forward`` on the nonzero elements of a contiguous dense input.
-
-        Fill the mask of these elements, if one is given. Return False: to learn whether all of them are 1, it would
-        have to synchronise.
-        """
+    def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> None:
+        """``events_forward`` on the nonzero elements of a contiguous dense input; fill their mask, if one is given."""
         mask = self.empty(input, *mask_shape(input), dtype=torch.int64) if mask is None else mask
         self.fill_mask(input, run.layer.given.lengths, mask)
         self._synapse_forward(run, (core.EventRows(0, 0, 0, 0, weight.shape[1]), mask, input), weight)
-        return False
 
     def _synapse_forward(
         self, run: Forward, events: tuple[core.EventRows, Tensor | None, Tensor | None], weight: Tensor
@@ -133,7 +155,7 @@ class Gpu:
         )
 
     def dense_backward(
-        self, run: Backward, input: Tensor, mask: Tensor, ones: bool, weight: Tensor, wanted: Sequence[bool]
+        self, run: Backward, input: Tensor, mask: Tensor, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """``events_backward`` on a dense input; ``wanted`` ends with whether its gradient is needed only at events."""
         want_input, want_weight, at_events = wanted

@@ -8,14 +8,14 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import Cpu, core
-from ._memory import Optionals, address, addresses, contiguous, or_contiguous
+from ._cpu import core
+from ._memory import Optionals, addresses, contiguous, or_contiguous
 from ._operator import Operator, flattened
 
 PARAMETERS = core.parameters[1:]  # the bias comes first
@@ -27,7 +27,6 @@ STATES = {
     for resonant in (False, True)
     for delayed in (False, True)
 }
-NO_DELAYS = core.LateralDelays(0, 0, 0, 0)
 CONSTANTS = len(PARAMETERS) - 1, len(PARAMETERS)  # how many there are without and with resonance
 SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
@@ -102,11 +101,6 @@ def state_shape(name: str, sizes: Sizes, layer: LayerArguments) -> tuple[int, ..
     """The shape of a tensor of the state."""
     _, batch, neurons = sizes
     return (batch, layer.past_steps, neurons) if name == "past" else (batch, neurons)
-
-
-def padded(tensors: Sequence[Tensor | None], count: int) -> list[Tensor | None]:
-    """The tensors, and None for those that are missing at the end."""
-    return [*tensors, *[None] * (count - len(tensors))]
 
 
 Sizes = tuple[int, ...]
@@ -199,12 +193,18 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
         check_delays(neurons, like, layer)
 
 
-def refuse(check: Callable[[Any], Any], call: Any) -> NoReturn:
-    """Say why srcell._core, which checks the same, refused a call: in the words of the fake kernel."""
-    check(call)
-    tensors = [x for x in call if isinstance(x, Tensor)]
-    addresses([*tensors, *(x for x in flattened(call.layer) if isinstance(x, Tensor))])
-    raise RuntimeError("srcell: expected dense tensors on the CPU")
+def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *options: Any) -> Any:
+    """Run a kernel of srcell._core, which reads a call as it is, checks it, and makes its outputs.
+
+    It refuses by None. ``check``, which fake tensors go through too, then says why.
+    """
+    made = kernel(call, *options, torch.get_num_threads())
+    if made is None:
+        check(call)
+        tensors = [x for x in call if isinstance(x, Tensor)]
+        addresses([*tensors, *(x for x in flattened(call.layer) if isinstance(x, Tensor))])
+        raise RuntimeError("srcell: expected dense tensors on the CPU")
+    return made
 
 
 def check_delays(neurons: int, like: Like, layer: LayerArguments) -> None:
@@ -221,18 +221,6 @@ def check_delays(neurons: int, like: Like, layer: LayerArguments) -> None:
         if layer.factors_hh.dim() != 2 or layer.factors_hh.shape[1] < 1:
             raise ValueError(f"factors_hh: expected shape ({neurons}, terms), got {tuple(layer.factors_hh.shape)}")
         check_tensor("factors_hh", layer.factors_hh, like, (neurons, layer.factors_hh.shape[1]))
-
-
-def terms_of(layer: LayerArguments) -> int:
-    """The terms of each neuron's delay, 0 without delays."""
-    return 0 if layer.first_hh is None else 1 if layer.factors_hh is None else layer.factors_hh.shape[1]
-
-
-def check_output_mask(output_mask: Sequence[bool], synapse: int) -> None:
-    """Check the length of ``output_mask``: flags for the gradients of a synapse, and for WANTED."""
-    expected = synapse + len(WANTED)
-    if len(output_mask) != expected:
-        raise ValueError(f"output_mask: expected {expected} values, got {len(output_mask)}")
 
 
 def keep(call: Any) -> dict[str, Any]:
@@ -327,116 +315,26 @@ def differentiate(
 
 
 class Layer(NamedTuple):
-    """The layer of a call, as kernels take it."""
+    """The layer of a call on a GPU, as kernels take it."""
 
     sizes: Sizes
     """T, B and N."""
     like: Like
     """The argument whose dtype and device all tensors have."""
     given: LayerArguments
-    """The arguments, checked and contiguous; keep them alive while kernels use the addresses of their tensors."""
+    """The arguments, checked; keep them alive while kernels use the addresses of their tensors."""
     struct: core.Layer
     """The struct that kernels take, with these addresses."""
-    turn: Tensor | None
-    """Of resonant neurons on a GPU, their turn, whose address the struct has; on the CPU the struct holds it."""
+    kept: Optionals
+    """The other tensors whose addresses the struct has: copies, and the turn of resonant neurons."""
 
 
-def checked_layer(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> Layer:
-    """Check a call's layer, as ``check_layer`` does, and make it contiguous."""
-    check_layer(sizes, like, given, backward=backward)
-    given = given._replace(
-        bias=contiguous(given.bias),
-        cell=[contiguous(x) for x in given.cell],
-        state=[or_contiguous(x) for x in given.state],
-        lengths=or_contiguous(given.lengths),
-        weight_hh=or_contiguous(given.weight_hh),
-    )
-    parameters, sizes = [given.bias, *given.cell], tuple(sizes)
-    state, delays = given.state, NO_DELAYS
-    if given.first_hh is not None:
-        given = given._replace(first_hh=contiguous(given.first_hh), factors_hh=or_contiguous(given.factors_hh))
-        tables = address(given.first_hh), address(given.factors_hh)
-        delays = core.LateralDelays(terms_of(given), given.past_steps, *tables)
-        state = in_slots(OF_STATE if backward else states_of(given), state)
-    struct = core.Layer(
-        like.dtype == torch.float64,
-        not _gpu.is_gpu(like.device),
-        sizes,
-        address(given.lengths),
-        torch.get_num_threads(),
-        given.constants,
-        addresses(parameters),
-        [0 if x.numel() == 1 else 1 for x in parameters],
-        addresses(state),
-        given.surrogate == "relu",
-        given.recurrent_grad,
-        address(given.weight_hh),
-        given.lateral_surrogate == "relu",
-        delays,
-    )
-    on_gpu = _gpu.is_gpu(like.device) and resonates(given)
-    turn = _gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias) if on_gpu else None
-    return Layer(sizes, like, given, struct, turn)
-
-
-def empty_outputs(layer: Layer, backend: Cpu | _gpu.Gpu, spikes_dtype: torch.dtype | None = None) -> list[Any]:
-    """Uninitialised tensors for spikes and STATE, None for what the layer does not have."""
-    spikes = backend.empty(layer.given.bias, *layer.sizes, dtype=spikes_dtype)
-    return [spikes, *empty_state(layer, backend, states_of(layer.given))]
-
-
-def empty_state(layer: Layer, backend: Cpu | _gpu.Gpu, names: Sequence[str]) -> list[Tensor | None]:
-    """Uninitialised tensors for STATE, None for all but these names."""
-    bias, plane, given = layer.given.bias, layer.sizes[1:], layer.given
-    shapes = (plane if name != "past" else state_shape(name, layer.sizes, given) for name in names)
-    return in_slots(names, [backend.empty(bias, *shape) for shape in shapes])
-
-
-class Forward(NamedTuple):
-    """What forward kernels fill, unless None: ``outputs`` (spikes, STATE) and ``saved`` (trace, checkpoints)."""
-
-    layer: Layer
-    outputs: list[Any]
-    saved: Optionals
-    trace_integrator: bool
-
-
-class Backward(NamedTuple):
-    """What backward kernels take (``grads`` of spikes and STATE; ``saved``) and fill (GRADIENTS, unless None)."""
-
-    layer: Layer
-    grads: Optionals
-    saved: Optionals
-    gradients: Optionals
-
-    @property
-    def sums(self) -> int:
-        """The number of gradients per neuron to sum over time: the bias's alone, or those of all parameters."""
-        wanted = any(x is not None for x in self.gradients[-len(PARAMETERS) :])
-        return 1 + len(self.layer.given.constants) if wanted else 1
-
-
-def empty_gradients(layer: Layer, output_mask: Sequence[bool], backend: Cpu | _gpu.Gpu) -> Optionals:
-    """Uninitialised tensors for GRADIENTS, None for those of WANTED that are not wanted."""
-    return gradients_of(layer.given, output_mask, lambda names: empty_state(layer, backend, names))
-
-
-def gradients_of(
-    layer: LayerArguments, output_mask: Sequence[bool], state_of: Callable[[Sequence[str]], list[Tensor | None]]
-) -> list[Tensor | None]:
-    """Tensors for GRADIENTS; ``state_of`` makes those of the state with these names."""
-    weight, factors, *cell = wanted_like(
-        (layer.weight_hh, layer.factors_hh, *layer.cell),
-        [x for name, x in zip(WANTED, output_mask, strict=True) if name != "past"],
-    )
-    names = [name for name in states_of(layer) if name != "past" or output_mask[WANTED.index("past")]]
-    return [weight, factors, *state_of(names), empty_like(layer.bias), *cell]
-
-
-def wanted_like(tensors: Sequence[Tensor | None], output_mask: Sequence[bool]) -> list[Tensor | None]:
-    """An uninitialised tensor like each, None if it is missing or its flag in ``output_mask`` is not set."""
-    pairs = zip(padded(tensors, len(output_mask)), output_mask, strict=True)
-    return [empty_like(x) if want and x is not None else None for x, want in pairs]
+def layer_on_gpu(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> Layer:
+    """The layer of a checked call on a GPU."""
+    struct, kept = core.layer_on_gpu(given, tuple(sizes), like.dtype == torch.float64, backward)
+    if resonates(given):
+        kept.append(_gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias))
+    return Layer(sizes, like, given, struct, kept)
 
 
 def saved_sizes(on_gpu: bool, sizes: Sizes, layer: LayerArguments, traced: bool) -> tuple[int, int]:
@@ -454,64 +352,67 @@ def saved_sizes(on_gpu: bool, sizes: Sizes, layer: LayerArguments, traced: bool)
     return 0, segments * states * batch * neurons
 
 
-def empty_saved(layer: Layer, backend: Cpu | _gpu.Gpu, save: bool, traced: bool) -> Optionals:
-    """Uninitialised trace and checkpoints, if they are to be saved."""
-    if not save:
-        return [None, None]
-    sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, layer.given, traced)
-    return [backend.empty(layer.given.bias, size) for size in sizes]
+def check_backward(
+    call: Any, sizes: Sizes, like: Like, *, synapse: int, or_dtype: torch.dtype | None = None
+) -> list[Tensor | None]:
+    """Check a backward call but for its synapse and what was kept; return the gradients of its outputs, contiguous.
+
+    The gradient of spikes may have ``or_dtype``; ``synapse`` is the number of the synapse's flags in ``output_mask``.
+    """
+    check_layer(sizes, like, call.layer, backward=True)
+    expected = synapse + len(WANTED)
+    if len(call.output_mask) != expected:
+        raise ValueError(f"output_mask: expected {expected} values, got {len(call.output_mask)}")
+    spikes, *state = call[: 1 + len(STATE)]
+    if spikes is not None:
+        of_spikes = like if or_dtype is None or spikes.dtype != or_dtype else like._replace(dtype=or_dtype)
+        check_tensor("grad_spikes", spikes, of_spikes, sizes)
+    names = states_of(call.layer)
+    given = [x if name in names else None for name, x in zip(STATE, state, strict=True)]
+    for name, x in zip(STATE, given, strict=True):
+        check_optional(f"grad_{name}", x, like, state_shape(name, sizes, call.layer))
+    return [or_contiguous(x) for x in (spikes, *given)]
 
 
-def fake_saved(layer: LayerArguments, sizes: Sizes, save: bool, traced: bool) -> Optionals:
-    """Tensors of the shapes of ``empty_saved``, for fake kernels."""
+def saved_of(call: Any, sizes: Sizes, like: Like, *, traced: bool) -> list[Tensor]:
+    """The trace and checkpoints of a backward call, checked and contiguous."""
+    of_saved = saved_sizes(_gpu.is_gpu(like.device), sizes, call.layer, traced)
+    kept = {"trace": call.trace, "checkpoints": call.checkpoints}
+    pairs = zip(kept.items(), of_saved, strict=True)
+    return [contiguous(check_tensor(name, x, like, (size,))) for (name, x), size in pairs]
+
+
+# Outputs: for kernels on a GPU, and as shapes for fake kernels. Those on a CPU are made by srcell._core.
+
+
+def empty_outputs(layer: LayerArguments, sizes: Sizes) -> list[Any]:
+    """Spikes and STATE, None for what the layer does not have."""
+    return [layer.bias.new_empty(sizes), *empty_state(layer, sizes, states_of(layer))]
+
+
+def empty_state(layer: LayerArguments, sizes: Sizes, names: Sequence[str]) -> list[Tensor | None]:
+    """Tensors for STATE, None for all but these names."""
+    return in_slots(names, [layer.bias.new_empty(state_shape(name, sizes, layer)) for name in names])
+
+
+def empty_saved(layer: LayerArguments, sizes: Sizes, save: bool, traced: bool) -> list[Tensor | None]:
+    """Trace and checkpoints, if they are to be saved."""
     if not save:
         return [None, None]
     like = layer.bias
     return [like.new_empty(size) for size in saved_sizes(_gpu.is_gpu(like.device), sizes, layer, traced)]
 
 
-def saved_of(call: Any, layer: Layer, traced: bool) -> list[Tensor]:
-    """The trace and checkpoints of a backward call, checked and contiguous."""
-    sizes = saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, layer.given, traced)
-    given = {"trace": call.trace, "checkpoints": call.checkpoints}
-    return [
-        contiguous(check_tensor(name, x, layer.like, (size,)))
-        for (name, x), size in zip(given.items(), sizes, strict=True)
-    ]
-
-
-def grads_of(call: Any, sizes: Sizes, like: Like, or_dtype: torch.dtype | None = None) -> list[Tensor | None]:
-    """A call's grad_outputs, checked and contiguous: for spikes, which may have ``or_dtype``, and for the state."""
-    spikes, *state = given = call[: 1 + len(STATE)]
-    if spikes is not None:
-        of_spikes = like if or_dtype is None or spikes.dtype != or_dtype else like._replace(dtype=or_dtype)
-        check_tensor("grad_spikes", spikes, of_spikes, sizes)
-    expected = states_of(call.layer)
-    for name, x in zip(STATE, state, strict=True):
-        if name in expected:
-            check_optional(f"grad_{name}", x, like, state_shape(name, sizes, call.layer))
-    flags = (True, *(name in expected for name in STATE))
-    return [or_contiguous(x) if flag else None for x, flag in zip(given, flags, strict=True)]
-
-
-# Shapes, for fake kernels.
-
-
-def fake_outputs(layer: LayerArguments, steps: int, batch: int, neurons: int) -> list[Any]:
-    """Spikes and STATE, None for what the layer does not have."""
-    sizes = steps, batch, neurons
-    return [layer.bias.new_empty(sizes), *fake_state(layer, sizes, states_of(layer))]
-
-
-def fake_state(layer: LayerArguments, sizes: Sizes, names: Sequence[str]) -> list[Tensor | None]:
-    """Tensors for STATE, None for all but these names."""
-    return in_slots(names, [layer.bias.new_empty(state_shape(name, sizes, layer)) for name in names])
-
-
-def fake_gradients(call: Any, batch: int, neurons: int, output_mask: Sequence[bool]) -> Optionals:
-    """Tensors of the shapes of GRADIENTS, None for gradients that are not wanted."""
+def empty_gradients(call: Any, sizes: Sizes, synapse: int) -> list[Tensor | None]:
+    """Tensors for GRADIENTS, None for those of WANTED that are not wanted; ``synapse`` as in ``check_backward``."""
     layer: LayerArguments = call.layer
-    return gradients_of(layer, output_mask, lambda names: fake_state(layer, (0, batch, neurons), names))
+    flags = dict(zip(WANTED, call.output_mask[synapse:], strict=True))
+    of_past = flags.pop("past")
+    names = [name for name in states_of(layer) if name != "past" or of_past]
+    tensors = layer.weight_hh, layer.factors_hh, *layer.cell, *[None] * (len(PARAMETERS) - len(layer.cell))
+    pairs = zip(tensors, flags.values(), strict=True)
+    weight, factors, *cell = [empty_like(x) if want and x is not None else None for x, want in pairs]
+    return [weight, factors, *empty_state(layer, sizes, names), empty_like(layer.bias), *cell]
 
 
 def empty_like(x: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,30 +9,35 @@ from torch import Tensor
 
 from . import _gpu, _layer
 from ._cpu import core
-from ._memory import Optionals, contiguous
+from ._layer import STATE
+from ._memory import contiguous
 
 OPERATORS = _layer.declare("src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False")
 src, src_backward = OPERATORS.forward, OPERATORS.backward
 
 
 @src.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Tensor | None, ...]:
+def forward(call: Any) -> tuple[Any, ...]:
     """The kernel.
 
     ``save`` is set if a gradient may be needed; without it trace and checkpoints are empty. With ``half_spikes`` the
     spikes have the dtype of half-precision currents.
     """
     if not _gpu.is_gpu(call.current.device):
-        made: tuple[Tensor | None, ...] | None = core.src(call, torch.get_num_threads())
-        return made or _layer.refuse(forward_fake, call)
-    layer = _layer.checked_layer(call.current.shape, check_current(call), call.layer)
-    current, dtype = contiguous(call.current), spikes_dtype(call)
-    if layer.given.weight_hh is None:
-        outputs, saved = run_scan(layer, current, call, dtype)
-    else:
-        (spikes, *state), saved = run_scan(layer, current.to(layer.like.dtype), call, layer.like.dtype)
-        outputs = [spikes.to(dtype), *state]
-    return *outputs, *saved
+        made: tuple[Any, ...] = _layer.on_cpu(core.src, forward_fake, call)
+        return made
+    (spikes, *ended), like, half = forward_fake(call), check_current(call), spikes_dtype(call)
+    layer, current = _layer.layer_on_gpu(call.current.shape, like, call.layer), contiguous(call.current)
+    if traced(call):  # these kernels work in the dtype of the computation
+        current, spikes = current.to(like.dtype), spikes.to(like.dtype)
+    run = _gpu.Forward(layer, [spikes, *ended[: len(STATE)]], ended[len(STATE) :], call.trace_integrator)
+    _gpu.gpu_of("current", current).scan_forward(run, current)
+    return spikes.to(half), *ended
+
+
+def traced(call: Any) -> bool:
+    """Whether a trace is kept, which has what the gradient needs of the currents."""
+    return call.layer.weight_hh is not None
 
 
 def check_current(call: Any) -> _layer.Like:
@@ -46,71 +50,51 @@ def spikes_dtype(call: Any) -> torch.dtype:
     return call.current.dtype if call.half_spikes else _layer.work_dtype(call.current)
 
 
-def run_scan(layer: _layer.Layer, current: Tensor, call: Any, dtype: torch.dtype) -> tuple[list[Any], Optionals]:
-    """Run a checked layer on contiguous currents; return spikes (of ``dtype``) and state, and trace and checkpoints."""
-    backend = _gpu.backend_of("current", current)
-    outputs = _layer.empty_outputs(layer, backend, dtype)
-    saved = _layer.empty_saved(layer, backend, call.save, traced=layer.given.weight_hh is not None)
-    backend.scan_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), current)
-    return outputs, saved
-
-
 @src.fake
-def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
+def forward_fake(call: Any) -> tuple[Any, ...]:
     """The outputs' shapes."""
     sizes = call.current.shape
     _layer.check_layer(sizes, check_current(call), call.layer)
-    spikes, *ended = _layer.fake_outputs(call.layer, *sizes)
-    return (
-        spikes.to(spikes_dtype(call)),
-        *ended,
-        *_layer.fake_saved(call.layer, sizes, call.save, call.layer.weight_hh is not None),
-    )
+    spikes, *ended = _layer.empty_outputs(call.layer, sizes)
+    return spikes.to(spikes_dtype(call)), *ended, *_layer.empty_saved(call.layer, sizes, call.save, traced(call))
 
 
 @src_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Tensor | None, ...]:
+def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
-    current, like = call.current, check_current(call)
-    _layer.check_output_mask(call.output_mask, 1)
-    layer = _layer.checked_layer(current.shape, like, call.layer, backward=True)
-    traced = layer.given.weight_hh is not None
-    grads, saved = _layer.grads_of(call, layer.sizes, like, current.dtype), _layer.saved_of(call, layer, traced)
-    given = None if traced else contiguous(current)
-    if traced:  # these kernels work in the dtype of the computation
-        grads = [None if x is None else x.to(like.dtype) for x in grads]
-    want_current, *layer_mask = call.output_mask
-    grad_current, gradients = run_scan_backward(layer, grads, given, saved, layer_mask)
+    current, want_current = call.current, call.output_mask[0]
+    if not _gpu.is_gpu(current.device):
+        made: tuple[Any, ...] = _layer.on_cpu(core.src_backward, check_backward, call)
+        return made
+    grads, saved = check_backward(call)
+    layer = _layer.layer_on_gpu(current.shape, check_current(call), call.layer, backward=True)
+    if traced(call):
+        grads = [None if x is None else x.to(layer.like.dtype) for x in grads]
+    given = None if traced(call) else contiguous(current)
+    grad_current = layer.given.bias.new_empty(current.shape, dtype=None if given is None else current.dtype)
+    gradients = _layer.empty_gradients(call, layer.sizes, 1)
+    _gpu.gpu_of("current", current).scan_backward(_gpu.Backward(layer, grads, saved, gradients), given, grad_current)
     return grad_current.to(current.dtype) if want_current else None, *gradients
 
 
-def run_scan_backward(
-    layer: _layer.Layer,
-    grads: Optionals,
-    current: Tensor | None,
-    saved: Optionals,
-    output_mask: Sequence[bool],
-) -> tuple[Tensor, Optionals]:
-    """The gradients of the currents, in their dtype, and of a checked layer; with a trace ``current`` is None."""
-    like = layer.given.bias if current is None else current
-    backend = _gpu.backend_of("current", like)
-    gradients, grad_current = _layer.empty_gradients(layer, output_mask, backend), backend.empty(like, *layer.sizes)
-    backend.scan_backward(_layer.Backward(layer, grads, saved, gradients), current, grad_current)
-    return grad_current, gradients
+def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
+    """Check a backward call; return the gradients of its outputs, and trace and checkpoints."""
+    current, like = call.current, check_current(call)
+    grads = _layer.check_backward(call, current.shape, like, synapse=1, or_dtype=current.dtype)
+    return grads, _layer.saved_of(call, current.shape, like, traced=traced(call))
 
 
 @src_backward.fake
-def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
+def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
-    current, (want_current, *layer_mask) = call.current, call.output_mask
-    _, batch, neurons = current.shape
-    made = _layer.fake_gradients(call, batch, neurons, layer_mask)
-    return current.new_empty(current.shape) if want_current else None, *made
+    current = call.current
+    made = _layer.empty_gradients(call, current.shape, 1)
+    return current.new_empty(current.shape) if call.output_mask[0] else None, *made
 
 
 def keep_current(call: Any) -> dict[str, Any]:
     """Keep the currents; with recurrent weights only their shape, because the trace has what the gradient needs."""
-    if call.layer.weight_hh is None:  # the checkpoints have the initial state
+    if not traced(call):  # the checkpoints have the initial state
         return {"state": []}
     return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
 

@@ -7,17 +7,21 @@ expected to be faster. The backward operator uses the same method as the forward
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from . import _gpu, _layer
-from ._cpu import core, mask_shape
+from ._cpu import core, empty, mask_shape
 from ._dense import check_dense_synapse, takes_events
 from ._layer import SAVED, WORK
 from ._memory import contiguous, has_memory, zero_padding
-from .src import run_scan_backward
+from .src import backward as run_src_backward
+from .src import forward as run_src
+from .src import src, src_backward, traced
 
 OPERATORS = _layer.declare(
     "src_dense",
@@ -30,42 +34,56 @@ src_dense, src_dense_backward = OPERATORS.forward, OPERATORS.backward
 
 
 @src_dense.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Tensor | None, ...]:
+def forward(call: Any) -> tuple[Any, ...]:
     """The kernel. With ``save``, events keep a mask and whether all are 1; the product keeps the currents."""
-    # With "auto" and ``save`` what is kept must suffice for either method.
-    if not _gpu.is_gpu(call.input.device) and not (call.save and call.method == "auto"):
-        made = core.src_dense(call, torch.get_num_threads())
-        if made is None:
-            return _layer.refuse(forward_fake, call)
-        if made is not False:
-            *made, ones = made
-            return *made, made[-1].new_full((), ones, dtype=torch.bool) if call.save else None
-        call = call._replace(method="gemm")
-    (sizes, like), input, weight = check_synapse(call), contiguous(call.input), contiguous(call.weight)
-    layer, backend = _layer.checked_layer(sizes, like, call.layer), _gpu.backend_of("input", input)
-    outputs, by_events = _layer.empty_outputs(layer, backend), takes_events(input, call.method, layer.given.lengths)
-    if not call.save:
-        run = _layer.Forward(layer, outputs, (None, None), False)
+    if _gpu.is_gpu(call.input.device):
+        made = forward_fake(call)
+        by_events = call.method == "events"
         if by_events:
-            backend.dense_forward(run, input, None, weight)
-        else:
-            backend.scan_forward(run, multiply(input, weight, backend.empty(layer.given.bias, *sizes)))
+            events_on_gpu(call, made)
+    else:
+        made = _layer.on_cpu(core.src_dense, forward_fake, call)
+        by_events = made is not False
+    if not by_events:
+        made = by_product(call)
+    if not call.save:
+        return made
+    *outputs, trace, checkpoints, mask, ones = made
+    # With "auto" what is kept must suffice for either method.
+    missing = kept_sizes(call, check_synapse(call)[0])[1] - checkpoints.numel()
+    checkpoints = functional.pad(checkpoints, (0, missing)) if missing else checkpoints
+    return *outputs, trace, checkpoints, mask, ones if isinstance(ones, Tensor) else as_flag(mask, ones)
+
+
+def events_on_gpu(call: Any, outputs: Sequence[Any]) -> None:
+    """Fill the outputs by events; on a GPU nobody knows whether all of them are 1."""
+    input, (sizes, like) = contiguous(call.input), check_synapse(call)
+    spikes_and_state, (*saved, mask, ones) = outputs[:-4], outputs[-4:]
+    if call.save:
+        ones.zero_()
+    layer = _layer.layer_on_gpu(sizes, like, call.layer)
+    run = _gpu.Forward(layer, list(spikes_and_state), saved, call.trace_integrator)
+    _gpu.gpu_of("input", input).dense_forward(run, input, mask, contiguous(call.weight))
+
+
+def by_product(call: Any) -> tuple[Any, ...]:
+    """The outputs, from currents of torch's matrix product."""
+    input, weight = contiguous(call.input), call.weight
+    current = empty(weight, *input.shape[:2], weight.shape[0])
+    torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
+    *outputs, trace, checkpoints = run_src(src.record(current, call.layer, call.save, call.trace_integrator, False))
+    if not call.save:
         return *outputs, None, None, None, None
-    trace, checkpoints = (backend.empty(layer.given.bias, size) for size in kept_sizes(call, sizes))
-    saved = traced_part(layer, trace, checkpoints)
-    if by_events:
-        if saved[1] is not checkpoints:
-            checkpoints[saved[1].numel() :] = 0
-        mask = backend.empty(input, *mask_shape(input), dtype=torch.int64)
-        ones = backend.dense_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), input, mask, weight)
-        return *outputs, trace, checkpoints, mask, mask.new_full((), ones, dtype=torch.bool)
-    lateral = layer.given.weight_hh is not None
-    current = multiply(input, weight, backend.empty(layer.given.bias, *sizes) if lateral else trace.view(sizes))
-    saved = saved if lateral else (trace[:0], checkpoints)
-    backend.scan_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), current)
-    shapes = kept_shapes(call, sizes)
-    unused = (input.new_zeros(shape, dtype=dtype) for shape, dtype in (shapes["mask"], shapes["ones"]))
-    return *outputs, trace, checkpoints, *unused
+    if not traced(call):
+        trace = current.flatten()
+    shape, _ = kept_shapes(call, current.shape)["mask"]
+    mask = input.new_zeros(shape, dtype=torch.int64)
+    return *outputs, trace, checkpoints, mask, False
+
+
+def as_flag(like: Tensor, value: bool) -> Tensor:
+    """A bool as a tensor on the device of ``like``."""
+    return like.new_full((), value, dtype=torch.bool)
 
 
 def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
@@ -74,33 +92,21 @@ def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
     return (*call.input.shape[:2], call.weight.shape[0]), like
 
 
-def multiply(input: Tensor, weight: Tensor, current: Tensor) -> Tensor:
-    """Fill and return the currents of a contiguous input, by torch's matrix product."""
-    torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
-    return current
-
-
 def kept_sizes(call: Any, sizes: _layer.Sizes) -> tuple[int, int]:
     """Elements of the trace, or of the product's currents, and of the checkpoints; for "auto" enough for either method.
 
     Checkpoints take more without a trace; there is a trace after events and with recurrent weights.
     """
-    traced = call.method == "events" or call.layer.weight_hh is not None
-    return math.prod(sizes), _layer.saved_sizes(_gpu.is_gpu(call.input.device), sizes, call.layer, traced)[1]
-
-
-def traced_part(layer: _layer.Layer, trace: Tensor, checkpoints: Tensor) -> tuple[Tensor, Tensor]:
-    """The trace, and the part of the checkpoints that is used beside a trace; "auto" allocates for either method."""
-    size = _layer.saved_sizes(_gpu.is_gpu(layer.like.device), layer.sizes, layer.given, traced=True)[1]
-    return trace, checkpoints if checkpoints.numel() == size else checkpoints[:size]
+    of_trace = call.method == "events" or traced(call)
+    return math.prod(sizes), _layer.saved_sizes(_gpu.is_gpu(call.input.device), sizes, call.layer, of_trace)[1]
 
 
 @src_dense.fake
-def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
+def forward_fake(call: Any) -> tuple[Any, ...]:
     """The outputs' shapes."""
     sizes, like = check_synapse(call)
     _layer.check_layer(sizes, like, call.layer)
-    outputs = _layer.fake_outputs(call.layer, *sizes)
+    outputs = _layer.empty_outputs(call.layer, sizes)
     if not call.save:
         return *outputs, None, None, None, None
     kept = kept_shapes(call, sizes).values()
@@ -120,51 +126,54 @@ def kept_shapes(call: Any, sizes: _layer.Sizes) -> dict[str, tuple[tuple[int, ..
 
 
 @src_dense_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Tensor | None, ...]:
+def backward(call: Any) -> tuple[Any, ...]:
     """The kernel. ``"auto"`` chooses the same method as forwards, because the input is the same."""
-    (sizes, like), input, weight = check_synapse(call), contiguous(call.input), contiguous(call.weight)
-    _layer.check_output_mask(call.output_mask, 2)
-    want_input, want_weight, *layer_mask = call.output_mask
-    layer, backend = _layer.checked_layer(sizes, like, call.layer, backward=True), _gpu.backend_of("input", input)
-    grads, (trace, checkpoints, mask, ones) = _layer.grads_of(call, sizes, like), kept_of(call, sizes)
-    by_events = takes_events(input, call.method, layer.given.lengths)
-    traced = by_events or layer.given.weight_hh is not None
-    saved = traced_part(layer, trace, checkpoints) if traced else (trace[:0], checkpoints)
-    if by_events:
-        run = _layer.Backward(layer, grads, saved, _layer.empty_gradients(layer, layer_mask, backend))
-        events = input, mask, not _gpu.is_gpu(input.device) and bool(ones)
+    (sizes, like), input, weight, of_layer = check_synapse(call), contiguous(call.input), call.weight, call.layer
+    grads, (trace, checkpoints, mask, ones) = check_backward(call)
+    on_gpu, (want_input, want_weight) = _gpu.is_gpu(input.device), call.output_mask[:2]
+    if takes_events(input, call.method, of_layer.lengths):
+        size = _layer.saved_sizes(on_gpu, sizes, of_layer, traced=True)[1]
+        checkpoints = checkpoints[:size]  # of those that suffice for either method
+        if not on_gpu:
+            call = call._replace(checkpoints=checkpoints)
+            made: tuple[Any, ...] = _layer.on_cpu(core.src_dense_backward, check_backward, call, bool(ones))
+            return made
+        layer, gradients = _layer.layer_on_gpu(sizes, like, of_layer, backward=True), backward_fake(call)[2:]
+        run = _gpu.Backward(layer, grads, (trace, checkpoints), gradients)
         wanted = want_input, want_weight, call.input_grad_at_events
-        return *backend.dense_backward(run, *events, weight, wanted), *run.gradients
-    current = None if traced else trace.view(sizes)
-    grad_current, gradients_of_layer = run_scan_backward(layer, grads, current, saved, layer_mask)
+        return *_gpu.gpu_of("input", input).dense_backward(run, input, mask, contiguous(weight), wanted), *gradients
+    current, trace = trace.view(sizes), trace if traced(call) else trace[:0]
+    kept = current, trace, checkpoints, of_layer, [True, *call.output_mask[2:]]
+    grad_current, *others = run_src_backward(src_backward.record(*grads, *kept))
     grad_input, grad_weight, rows = None, None, grad_current.flatten(0, 1)
     if want_weight:
-        summed = input if layer.given.lengths is None else zero_padding(input, layer.given.lengths)
-        grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=torch.empty_like(weight))
+        summed = input if of_layer.lengths is None else zero_padding(input, of_layer.lengths)
+        grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=_layer.empty_like(weight))
     if want_input:
-        grad_input = backend.empty(input, *input.shape)
+        grad_input = empty(input, *input.shape)
         torch.mm(rows, weight, out=grad_input.flatten(0, 1))
-    return grad_input, grad_weight, *gradients_of_layer
+    return grad_input, grad_weight, *others
 
 
-def kept_of(call: Any, sizes: _layer.Sizes) -> list[Tensor]:
-    """What the forward operator kept, from a backward call, checked and contiguous."""
-    device, kept = call.input.device, []
-    for name, (shape, dtype) in kept_shapes(call, sizes).items():
+def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
+    """Check a backward call; return the gradients of its outputs and what the forward operator kept."""
+    sizes, like = check_synapse(call)
+    shapes, device = kept_shapes(call, sizes), call.input.device
+    for name, (shape, dtype) in shapes.items():
         x = getattr(call, name)
         if (x.shape, x.dtype, x.device) != (shape, dtype, device):
             got = f"{x.dtype} of shape {tuple(x.shape)} on {x.device}"
             raise ValueError(f"{name}: expected {dtype} of shape {shape} on {device}, got {got}")
-        kept.append(contiguous(x))
-    return kept
+    grads = _layer.check_backward(call, sizes, like, synapse=2)
+    return grads, [contiguous(getattr(call, name)) for name in shapes]
 
 
 @src_dense_backward.fake
-def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
+def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
     wanted = zip((call.input, call.weight), call.output_mask[:2], strict=True)
     grads = [_layer.empty_like(x) if want else None for x, want in wanted]
-    return *grads, *_layer.fake_gradients(call, call.input.shape[1], call.weight.shape[0], call.output_mask[2:])
+    return *grads, *_layer.empty_gradients(call, check_synapse(call)[0], 2)
 
 
 def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:

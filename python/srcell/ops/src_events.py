@@ -21,17 +21,16 @@ src_events, src_events_backward = OPERATORS.forward, OPERATORS.backward
 
 
 @src_events.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Tensor | None, ...]:
+def forward(call: Any) -> tuple[Any, ...]:
     """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need."""
-    if not _gpu.is_gpu(call.weight.device):
-        made: tuple[Tensor | None, ...] | None = core.src_events(call, torch.get_num_threads())
-        return made or _layer.refuse(forward_fake, call)
-    sizes, like = check_synapse(call)
-    rows, layer = rows_of(call), _layer.checked_layer(sizes, like, call.layer)
-    backend = _gpu.gpu_of("weight", call.weight)
-    outputs, saved = _layer.empty_outputs(layer, backend), _layer.empty_saved(layer, backend, call.save, traced=True)
-    backend.events_forward(_layer.Forward(layer, outputs, saved, call.trace_integrator), rows, contiguous(call.weight))
-    return *outputs, *saved
+    weight = call.weight
+    if not _gpu.is_gpu(weight.device):
+        made: tuple[Any, ...] = _layer.on_cpu(core.src_events, forward_fake, call)
+        return made
+    outputs, (sizes, like) = forward_fake(call), check_synapse(call)
+    run = _gpu.Forward(_layer.layer_on_gpu(sizes, like, call.layer), outputs[:-2], outputs[-2:], call.trace_integrator)
+    _gpu.gpu_of("weight", weight).events_forward(run, rows_of(call), contiguous(weight))
+    return outputs
 
 
 def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
@@ -44,32 +43,40 @@ def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
 
 
 @src_events.fake
-def forward_fake(call: Any) -> tuple[Tensor | None, ...]:
+def forward_fake(call: Any) -> tuple[Any, ...]:
     """The outputs' shapes."""
     sizes, like = check_synapse(call)
     _layer.check_layer(sizes, like, call.layer)
-    return *_layer.fake_outputs(call.layer, *sizes), *_layer.fake_saved(call.layer, sizes, call.save, traced=True)
+    return *_layer.empty_outputs(call.layer, sizes), *_layer.empty_saved(call.layer, sizes, call.save, traced=True)
 
 
 @src_events_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Tensor | None, ...]:
+def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight and WANTED are wanted."""
+    weight = call.weight
+    if not _gpu.is_gpu(weight.device):
+        made: tuple[Any, ...] = _layer.on_cpu(core.src_events_backward, check_backward, call)
+        return made
+    (sizes, like), (grads, saved) = check_synapse(call), check_backward(call)
+    layer, gradients = _layer.layer_on_gpu(sizes, like, call.layer, backward=True), backward_fake(call)[2:]
+    run, gpu = _gpu.Backward(layer, grads, saved, gradients), _gpu.gpu_of("weight", weight)
+    return *gpu.events_backward(run, rows_of(call), contiguous(weight), call.output_mask[:2]), *gradients
+
+
+def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
+    """Check a backward call; return the gradients of its outputs, and trace and checkpoints."""
     sizes, like = check_synapse(call)
-    rows, layer = rows_of(call), _layer.checked_layer(sizes, like, call.layer, backward=True)
-    grads, saved = _layer.grads_of(call, sizes, like), _layer.saved_of(call, layer, traced=True)
-    _layer.check_output_mask(call.output_mask, 2)
-    backend = _gpu.backend_of("weight", call.weight)
-    run = _layer.Backward(layer, grads, saved, _layer.empty_gradients(layer, call.output_mask[2:], backend))
-    return *backend.events_backward(run, rows, contiguous(call.weight), call.output_mask[:2]), *run.gradients
+    return _layer.check_backward(call, sizes, like, synapse=2), _layer.saved_of(call, sizes, like, traced=True)
 
 
 @src_events_backward.fake
-def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
+def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
-    weight, (want_values, want_weight, *layer_mask) = call.weight, call.output_mask
+    weight, (want_values, want_weight) = call.weight, call.output_mask[:2]
     grad_values = weight.new_empty(call.indices.shape[0]) if want_values else None
     grad_weight = _layer.empty_like(weight) if want_weight else None
-    return grad_values, grad_weight, *_layer.fake_gradients(call, call.batch, weight.shape[0], layer_mask)
+    sizes = call.steps, call.batch, weight.shape[0]
+    return grad_values, grad_weight, *_layer.empty_gradients(call, sizes, 2)
 
 
 gradient = _layer.differentiate(OPERATORS)
