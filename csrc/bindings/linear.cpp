@@ -44,6 +44,15 @@ struct SynapseInput {
     }
 };
 
+// The gradients of a call: those of its layer, by their place in Gradients, and these.
+constexpr size_t kOfInput = std::tuple_size_v<Gradients>, kOfWeight = kOfInput + 1;
+
+const char* gradient_name(size_t k) {
+    constexpr const char* kNames[] = {"weight_hh", "factors_hh", "i", "h", "hs", "q", "past"};
+    if (k >= kOfInput) return k == kOfInput ? "input" : "weight";
+    return k < kOfParameters ? kNames[k] : kParameterNames[k - kOfParameters];
+}
+
 // What the gradient of a call needs, besides the tensors in its Kept.
 struct LinearCall {
     LayerCall layer;  // its addresses were those of the forward call
@@ -51,6 +60,7 @@ struct LinearCall {
     bool has_events, ones, at_events;
     py::tuple cell;  // as users gave it, None for each tensor
     const char *surrogate, *lateral_surrogate;
+    std::vector<size_t> learnt;  // the gradients that are needed
 };
 
 // What a call keeps for its gradient: the tensors that the operators of srcell.ops keep, in their order, because torch
@@ -60,7 +70,7 @@ enum KeptAfter { kI0, kLengthsKept, kWeightHhKept, kTrace, kCheckpoints, kMask, 
 
 const char* surrogate_of(bool relu) { return relu ? "relu" : "straight_through"; }
 
-// The record of a call whose gradient is needed; the tensors that may need one; the outputs; and what is kept, with
+// The record of a call whose gradient is needed; the tensors that need one; the outputs; and what is kept, with
 // None for each cell parameter that is a number and for `ones`.
 py::tuple learn(const LayerCall& layer, const SynapseInput& x, const Results& made, bool ones, bool at_events,
                 const Items& state, py::handle input, py::handle weight, py::handle given, py::handle lengths) {
@@ -70,24 +80,31 @@ py::tuple learn(const LayerCall& layer, const SynapseInput& x, const Results& ma
     const py::none nothing;
     const py::handle none = nothing;
     const py::handle dense = x.has_events ? none : input;
-    py::list learnable, outputs, numbers, tensors, kept;
+    py::list tensors, outputs, numbers, kept;
+    std::vector<size_t> learnt;
+    const auto add = [&](py::handle tensor, size_t gradient) {
+        if (!requires_grad(tensor)) return;
+        tensors.append(tensor);
+        learnt.push_back(gradient);
+    };
+    if (!x.has_events) add(input, kOfInput);
+    add(weight, kOfWeight), add(bias, kOfParameters);
+    for (Py_ssize_t k = 0; state.valid && k < state.size(); ++k) add(state[k], kOfState + static_cast<size_t>(k));
+    bool has_tensors = false;
     for (Py_ssize_t k = 0; k < cell.size(); ++k) {
         const bool is_number = PyFloat_CheckExact(cell[k].ptr()) != 0;
         numbers.append(is_number ? cell[k] : none);
-        if (!is_number) tensors.append(cell[k]);
+        if (!is_number) add(cell[k], kOfParameters + 1 + static_cast<size_t>(k));
+        has_tensors |= !is_number;
     }
-    if (!x.has_events) learnable.append(input);
-    learnable.append(weight), learnable.append(bias);
-    for (Py_ssize_t k = 0; state.valid && k < state.size(); ++k) learnable.append(state[k]);
-    for (const py::handle one : tensors) learnable.append(one);
-    if (!weight_hh.is_none()) learnable.append(weight_hh);
+    if (!weight_hh.is_none()) add(weight_hh, kOfLateral);
 
     for (const py::handle one :
          {dense, py::handle(x.offsets), py::handle(x.indices), py::handle(x.values), weight, bias})
         kept.append(one);
-    for (size_t k = 0; tensors.size() && k < layer.constants.size(); ++k)
+    for (size_t k = 0; has_tensors && k < layer.constants.size(); ++k)
         kept.append(numbers[k].is_none() ? cell[static_cast<Py_ssize_t>(k)] : none);
-    const bool with_i0 = tensors.size() && state.valid;
+    const bool with_i0 = has_tensors && state.valid;
     kept.append(with_i0 ? state[0] : none), kept.append(lengths), kept.append(weight_hh);
     for (py::size_t k = 6; k < 8; ++k) kept.append(made.made[k]);
     kept.append(x.has_events ? py::object(nothing) : py::object(made.made[8])), kept.append(none);
@@ -99,9 +116,10 @@ py::tuple learn(const LayerCall& layer, const SynapseInput& x, const Results& ma
                          at_events,
                          py::tuple(numbers),
                          surrogate_of(layer.relu),
-                         surrogate_of(layer.lateral_relu)};
+                         surrogate_of(layer.lateral_relu),
+                         std::move(learnt)};
     record.layer.reader = nullptr;
-    return py::make_tuple(std::move(record), py::tuple(learnable), py::tuple(outputs), py::tuple(kept));
+    return py::make_tuple(std::move(record), py::tuple(tensors), py::tuple(outputs), py::tuple(kept));
 }
 
 // A layer after a linear synapse. The input and the spikes of `one_step` lack T; the states of a `stacked` layer have a
@@ -148,8 +166,8 @@ py::object src_linear(py::handle input, py::handle weight, py::handle given, py:
     return py::make_tuple(all[0], new_state(state, layer.resonant()));
 }
 
-// The gradients of the tensors that learn() listed, in their order, None for those that need none: from what was kept
-// and the gradients of the outputs. Returns None if torch's dispatcher must see the call.
+// The gradients of the tensors that learn() listed, in their order, None for those that are not wanted: from what was
+// kept and the gradients of the outputs. Returns None if torch's dispatcher must see the call.
 py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, const py::tuple& grads,
                                const py::tuple& needs, int threads) {
     if (is_watched() || gradients_enabled()) return py::none();
@@ -185,39 +203,38 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
         return py::none();
     const std::vector<Shape> shapes = layer.shapes;
     layer.parameters.clear(), layer.strides.clear(), layer.shapes.clear();
-    std::vector<size_t> of_tensors;  // which parameters are tensors
     for (size_t k = 0; k < shapes.size(); ++k) {
-        if (k && !call.cell[k - 1].is_none()) {
+        if (k && !call.cell[k - 1].is_none())
             layer.parameters.push_back(0), layer.strides.push_back(0), layer.shapes.push_back({});
-        } else {
-            if (!layer.read_parameter(kept[kBiasKept + k]) || !(layer.shapes.back() == shapes[k])) return py::none();
-            of_tensors.push_back(k);
-        }
+        else if (!layer.read_parameter(kept[kBiasKept + k]) || !(layer.shapes.back() == shapes[k]))
+            return py::none();
     }
     layer.state.assign(kStates, 0), layer.state[0] = i0;
     const Layer checked = layer.checked(threads);
     Outputs given = {};
     if (!layer.read_gradients(Items(grads), static_cast<Py_ssize_t>(grads.size()), given)) return py::none();
 
-    std::vector<size_t> order = {kOfParameters};  // of the layer's gradients, as learn() listed the tensors
-    const size_t before = call.has_events ? 1 : 2, states = 3 + layer.resonant();
-    if (needs.size() >= before + of_tensors.size() + states + layer.recurrent_weights)
-        for (size_t k = 0; k < states; ++k) order.push_back(kOfState + k);
-    for (size_t k = 1; k < of_tensors.size(); ++k) order.push_back(kOfParameters + of_tensors[k]);
-    if (layer.recurrent_weights) order.push_back(kOfLateral);
-    if (needs.size() != before + order.size()) return py::none();
-    const auto needed = [&](size_t k) { return needs[k].ptr() == Py_True; };
+    if (needs.size() != call.learnt.size()) return py::none();
     Wanted wanted = {};
-    for (size_t k = 0; k < order.size(); ++k) wanted[order[k]] = needed(before + k);
+    bool want_input = false, want_weight = false;
+    for (size_t k = 0; k < needs.size(); ++k) {
+        const size_t gradient = call.learnt[k];
+        bool& flag = gradient == kOfInput ? want_input : gradient == kOfWeight ? want_weight : wanted[gradient];
+        flag = needs[k].ptr() == Py_True;
+    }
 
     Made made;
     const py::handle like = kept[kWeight];
     const Shape of_input =
         layer.one_step ? Shape{layer.batch, call.inputs} : Shape{layer.steps, layer.batch, call.inputs};
-    const Address grad_input = call.has_events ? 0 : needed(0) ? made.add(like, layer.number, of_input) : made.none();
-    const Address grad_weight = needed(before - 1) ? made.add(like, layer.number, of_weight) : made.none();
+    const Address grad_input = want_input ? made.add(like, layer.number, of_input) : made.none();
+    const Address grad_weight = want_weight ? made.add(like, layer.number, of_weight) : made.none();
     const LayerGradients of_layer(layer, wanted, like);
-    for (const size_t k : order) made.made.append(of_layer.made[k]);
+    py::tuple found(needs.size());
+    for (size_t k = 0; k < found.size(); ++k) {
+        const size_t gradient = call.learnt[k];
+        found[k] = gradient < kOfInput ? of_layer.made[gradient] : made.made[gradient - kOfInput];
+    }
     if (call.has_events) {
         traced_backward(checked, given, of_layer.at, &rows, saved, 0, grad_weight);
     } else {
@@ -227,7 +244,7 @@ py::object src_linear_backward(const LinearCall& call, const py::tuple& kept, co
         dense_backward(checked, given, of_layer.at, elements, call.inputs, mask, call.ones, saved, weight,
                        address_of(weight_t.data), grad_input, grad_weight);
     }
-    return py::tuple(made.made);
+    return found;
 }
 
 }  // namespace
@@ -242,6 +259,12 @@ void bind_linear(pybind11::module_& m) {
         .def_readonly("lateral_surrogate", &LinearCall::lateral_surrogate)
         .def_readonly("ones", &LinearCall::ones)
         .def_readonly("at_events", &LinearCall::at_events)
+        .def_property_readonly("learnt",
+                               [](const LinearCall& call) {
+                                   py::list names;
+                                   for (const size_t k : call.learnt) names.append(gradient_name(k));
+                                   return names;
+                               })
         .def_property_readonly("one_step", [](const LinearCall& call) { return call.layer.one_step; })
         .def_property_readonly("stacked", [](const LinearCall& call) { return call.layer.stacked; })
         .def_property_readonly("recurrent_grad", [](const LinearCall& call) { return call.layer.recurrent; })

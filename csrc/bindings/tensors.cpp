@@ -230,7 +230,7 @@ bool Reader::describe(py::handle object, Tensor& tensor) const {
 bool Reader::read(py::handle object, Tensor& tensor) {
     Described found;
     if (is_plain_ && !is_own_type(object)) return false;
-    if (with_gradients_) learnt_ += object.attr(py::handle(torch().requires_grad)).ptr() == Py_True;
+    if (with_gradients_) learnt_ += requires_grad(object);
     if (!describe_as(object, found, anywhere_)) return false;
     const bool negated = call_method(object, torch().is_neg).ptr() == Py_True;
     if (negated || !found.row_major() || !aligned(found.tensor)) {
@@ -266,6 +266,8 @@ bool is_watched() {
     return has_unusual_keys() || as_int(py::handle(of.forward_ad).attr(py::handle(of.current_level))) >= 0 ||
            as_int(call(of.function_modes)) || call(of.is_profiled).ptr() == Py_True;
 }
+
+bool requires_grad(py::handle tensor) { return tensor.attr(py::handle(torch().requires_grad)).ptr() == Py_True; }
 
 bool gradients_enabled() { return call(torch().gradients_enabled).ptr() == Py_True; }
 

@@ -79,6 +79,7 @@ class Reader {
 bool is_watched();
 // Whether torch records operations for gradients.
 bool gradients_enabled();
+bool requires_grad(py::handle tensor);
 // Whether autocast is enabled for the CPU.
 bool autocasts();
 

@@ -15,7 +15,7 @@ from .._state import AnyState, ResonantState, SRCState
 from ..events import EventBatch
 from ..ops import _gpu, src_dense, src_events
 from ..ops._cpu import core
-from ..ops._layer import STATE
+from ..ops._layer import PARAMETERS, STATE, resonates
 from .layer import Cell, Lateral, UserArguments, layer_of
 
 
@@ -42,8 +42,8 @@ def at_once(
     if made is None or len(made) == 2:
         plain: tuple[Tensor, AnyState] | None = made
         return plain
-    call, learnable, outputs, kept = made
-    spikes, *ended = _Learnt.apply(call, outputs, kept, *learnable)  # type: ignore[no-untyped-call]
+    call, learnt, outputs, kept = made
+    spikes, *ended = _Learnt.apply(call, outputs, kept, *learnt)  # type: ignore[no-untyped-call]
     return spikes, (ResonantState if len(ended) == 4 else SRCState)(*ended)
 
 
@@ -93,43 +93,35 @@ def _by_operator(
     input, offsets, indices, values, weight, bias, *of_cell, i0, lengths, weight_hh, trace, checkpoints, mask, ones = (
         kept
     )
-    parameters = [x for x, number in zip(of_cell, call.cell, strict=False) if number is None]
     spikes, *ended = grads
     if call.one_step and spikes is not None:
         spikes = spikes.unsqueeze(0)
     if call.stacked:
         ended = [None if x is None else x.squeeze(0) for x in ended]
-    tensors = iter(parameters)
+    grads = [spikes, *ended, *[None] * (len(STATE) - len(ended))]
+    tensors = (x for x, number in zip(of_cell, call.cell, strict=False) if number is None)
     cell = Cell(*[next(tensors) if x is None else x for x in call.cell])
     lateral = Lateral(weight_hh, call.lateral_surrogate)
     given = UserArguments(bias, None, cell, call.surrogate, call.recurrent_grad, lateral)
     layer = layer_of(weight, (call.batch, weight.shape[0]), given, lengths)
     layer = layer._replace(state=[] if i0 is None else [i0])
 
-    flags = [False, *needs] if input is None else list(needs)
-    recurrent = [flags.pop()] if weight_hh is not None else []
-    first = len(flags) - len(parameters)
-    wanted_parameters = iter(flags[first:])
-    cell_flags = [x is None and next(wanted_parameters) for x in call.cell[: len(layer.cell)]]
-    of_layer = flags[2], cell_flags, flags[3:first], False, any(recurrent), False, False
-    grads = [spikes, *ended, *[None] * (len(STATE) - len(ended))]
-    saving = {"save": True, "trace_integrator": any(cell_flags)}
+    wanted = {name for name, need in zip(call.learnt, needs, strict=True) if need}
+    of_cell = [name in wanted for name in PARAMETERS[: len(layer.cell)]]
+    flags = {"cell": of_cell, "state": [True] * (3 + resonates(layer))}
+    saving = {"save": True, "trace_integrator": any(of_cell)}
     if input is None:
-        operator, kept = src_events.OPERATORS.forward, [trace, checkpoints]
+        operator, gradient, kept = src_events.OPERATORS.forward, src_events.gradient, [trace, checkpoints]
         sizes = {"steps": call.steps, "batch": call.batch}
         record = operator.record(offsets, indices, values, weight, layer, **sizes, **saving)
-        made = src_events.gradient(record, kept, grads, operator.needs(False, False, False, flags[1], *of_layer))
     else:
-        operator, kept = src_dense.OPERATORS.forward, [trace, checkpoints, mask, ones]
+        operator, gradient = src_dense.OPERATORS.forward, src_dense.gradient
+        kept = [trace, checkpoints, mask, ones]
         method = {"method": "events", "input_grad_at_events": call.at_events}
         record = operator.record(input, weight, layer, **method, **saving)
-        made = src_dense.gradient(record, kept, grads, operator.needs(*flags[:2], *of_layer))
-
-    by_parameter = [grad for grad, x in zip(made["cell"], call.cell, strict=False) if x is None]
-    state = [grad.unsqueeze(0) if call.stacked else grad for grad in made["state"]]
-    found = [(made["weight"], weight), (made["bias"], bias), *((grad, grad) for grad in state)]
-    found += [*zip(by_parameter, parameters, strict=True)]
-    of_input = input[0] if call.one_step else input
-    found = found if input is None else [(made["input"], of_input), *found]
-    found += [(made["weight_hh"], weight_hh)] * len(recurrent)
-    return [grad.view(x.shape) if need else None for (grad, x), need in zip(found, needs, strict=True)]
+    made = gradient(record, kept, grads, operator.needs(*[flags.get(x, x in wanted) for x in operator.needs._fields]))
+    found = made | dict(zip(PARAMETERS, made["cell"], strict=False))
+    found |= {name: x.unsqueeze(0) if call.stacked else x for name, x in zip(STATE, made["state"], strict=False)}
+    if "input" in wanted and call.one_step:
+        found["input"] = found["input"].squeeze(0)
+    return [found[name] if name in wanted else None for name in call.learnt]
