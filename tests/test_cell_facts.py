@@ -15,6 +15,8 @@ from torch import Tensor
 
 import srcell
 from srcell import SRC, SRCCell, SRCConv2d, SRCState
+from srcell.ops.rest import forward as of_other_devices
+from srcell.ops.rest import rest as rest_operator
 from srcell.reference import src_reference
 from support.inputs import CONSTANTS, PARAMETERS
 from support.processes import ISAS, IsaProcess
@@ -138,3 +140,16 @@ def test_the_resting_state_loses_stability_near_a_bias_of_minus_4_9(facts: dict[
 def test_spontaneous_activity_above_that_bias(facts: dict[str, Any], bias: float, peak: float) -> None:
     late = [h[BIASES.index(bias)] for h in facts["h"][-400:]]
     assert max(late) == pytest.approx(peak, abs=within(2, facts["dtype"]), rel=0)
+
+
+def test_the_kernel_finds_the_resting_point_of_any_neuron() -> None:
+    """The lowest root, as torch's own operators find it, which other devices use."""
+    values = [-6.0, -4.9, -1.0, 0.0, 0.3, 5.0, 1e3, -math.inf, math.inf, math.nan]
+    bias = torch.tensor(values, dtype=torch.float64).repeat(9)
+    gain = torch.tensor([-5.0, -1.0, 0.0, 0.5, 0.9, 1.5, 4.0, 100.0, math.nan], dtype=torch.float64)
+    gain = gain.repeat_interleave(len(values))
+    h, expected = rest_operator(bias, gain), of_other_devices(rest_operator.record(bias, gain))
+    torch.testing.assert_close(h, expected, rtol=0, atol=1e-15, equal_nan=True)
+    found = h.isfinite() & bias.isfinite()
+    # The slope of h - tanh(gain h + bias) is at most 1 + |gain|.
+    assert ((h - torch.tanh(gain * h + bias)).abs() <= 1e-15 * (2 + gain.abs()))[found].all()

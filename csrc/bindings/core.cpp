@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -81,6 +82,32 @@ py::tuple sine_and_cosine(const Doubles& x) {
     return py::make_tuple(sine, cosine);
 }
 
+// Writes the lowest h with h = tanh(gain h + bias) of each neuron, by bisection; NaN for NaN.
+void rest(int64_t count, Address of_bias, Address of_gain, Address of_h) {
+    const double *const bias = pointer<const double>(of_bias), *const gain = pointer<const double>(of_gain);
+    double* const h = pointer<double>(of_h);
+    const auto size = static_cast<size_t>(count);
+    std::vector<double> low(size, -1), high(size, 1), drive(size), above(size);
+    const ReleasedGil release;
+    const auto compare = [&] {  // above: tanh(gain h + bias)
+        for (size_t n = 0; n < size; ++n) drive[n] = gain[n] * h[n] + bias[n];
+        kernels().of<double>().tanh(drive.data(), above.data(), count);
+    };
+    // h - tanh(gain h + bias) is negative at -1, and increases to the lowest root or to its first turning point.
+    for (size_t n = 0; n < size; ++n)
+        h[n] = std::clamp((-std::acosh(std::sqrt(std::max(gain[n], 1.0))) - bias[n]) / gain[n], -1.0, 1.0);
+    compare();
+    for (size_t n = 0; n < size; ++n)
+        if (gain[n] > 1 && h[n] > above[n]) high[n] = h[n];
+    constexpr int kHalvings = 60;
+    for (int k = 0; k < kHalvings; ++k) {
+        for (size_t n = 0; n < size; ++n) h[n] = (low[n] + high[n]) / 2;
+        compare();
+        for (size_t n = 0; n < size; ++n) (h[n] < above[n] ? low[n] : high[n]) = h[n];
+    }
+    for (size_t n = 0; n < size; ++n) h[n] = std::isnan(gain[n] + bias[n]) ? std::nan("") : (low[n] + high[n]) / 2;
+}
+
 }  // namespace
 
 const Kernels& kernels() { return *chosen; }
@@ -118,6 +145,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
 
     bind_functions<float>(m);
     bind_functions<double>(m);
+    m.def("rest", &rest, "count"_a, "bias"_a, "gain"_a, "h"_a);
     m.def("sine_cosine", &sine_and_cosine, "x"_a);
     bind_delay(m);
     bind_encode(m);

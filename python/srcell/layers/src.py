@@ -51,9 +51,16 @@ class _Linear(Neurons):
         cell = self._cell_of(suffix) if self._cell_tensors else self._cell
         return weight, bias, cell, self._recurrence_of(suffix) if self.lateral else NO_LATERAL
 
-    def _may_go_at_once(self, state: State | None) -> bool:
-        from_zeros = self.initial_state == "zeros" and not self.learn_initial_state
-        return self.recorder is None and (state is not None or from_zeros) and not torch.compiler.is_compiling()
+    def _may_go_at_once(self) -> bool:
+        return self.recorder is None and not torch.compiler.is_compiling()
+
+    def _start(self, suffix: str, input: Tensor | EventBatch, batch_dim: int) -> State:
+        """The initial state, unless it is zeros; with a dimension of 1 in front where an input has its steps."""
+        if isinstance(input, Tensor):
+            require_dense("input", input)
+        made = self._initial_state(suffix, input.shape[batch_dim])
+        assert made is not None
+        return type(made)(*[x[None] for x in made]) if batch_dim else made
 
     def _run(
         self,
@@ -259,9 +266,12 @@ class SRC(_Linear):
         events = isinstance(input, EventBatch)
         parts = None
         as_given = events or (isinstance(input, Tensor) and input.dim() == 3 and not self.batch_first)
-        if self.num_layers == 1 and as_given and self._may_go_at_once(state):
+        if self.num_layers == 1 and as_given and self._may_go_at_once():
             parts = weight, bias, cell, lateral = self._parts(self._suffixes[0])
-            given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+            start = state
+            if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
+                start = self._start(self._suffixes[0], input, 1)
+            given = UserArguments(bias, start, cell, self.surrogate, self.recurrent_grad, lateral)
             made = at_once(input, weight, given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
             if made is not None:
                 return made
@@ -387,9 +397,12 @@ class SRCCell(_Linear):
 
         """
         parts = None
-        if isinstance(input, Tensor) and input.dim() == 2 and self._may_go_at_once(state):
+        if isinstance(input, Tensor) and input.dim() == 2 and self._may_go_at_once():
             parts = weight, bias, cell, lateral = self._parts("")
-            given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+            start = state
+            if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
+                start = self._start("", input, 0)
+            given = UserArguments(bias, start, cell, self.surrogate, self.recurrent_grad, lateral)
             made = at_once(input, weight, given, None, one_step=True)
             if made is not None:
                 return made

@@ -11,14 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._cpu import core
+from ._memory import address, contiguous
 from ._operator import Operator
 
 rest = Operator("rest(Tensor bias, Tensor gain) -> Tensor")
 
 
+@rest.kernel("CPU")
+def forward_cpu(call: Any) -> Tensor:
+    """The lowest h with h = tanh(gain h + bias), of float64 tensors of one shape."""
+    bias, gain = contiguous(call.bias), contiguous(call.gain)
+    h = torch.empty_like(bias)
+    core.rest(h.numel(), address(bias), address(gain), address(h))
+    return h
+
+
 @rest.kernel("CompositeExplicitAutograd")
 def forward(call: Any) -> Tensor:
-    """The lowest h with h = tanh(gain h + bias), of float64 tensors of one shape."""
+    """The same in torch's own operators, for other devices."""
     bias, gain = call
     # h - tanh(gain h + b) is negative at -1 and increases from there to the lowest root, or to its first turning point.
     turning = ((-gain.clamp(min=1).sqrt().acosh() - bias) / gain).clamp(-1, 1)
