@@ -34,13 +34,6 @@ bool read_dense(Reader& reader, const py::handle call, Py_ssize_t at, Tensor& in
            weight.shape[1] == input.shape[2] && input.shape[2] <= int64_t(1) << 31;
 }
 
-// Reads T and B.
-bool read_sizes(const py::handle call, Py_ssize_t at, int64_t& steps, int64_t& batch) {
-    steps = PyLong_AsLongLong(field(call, at).ptr()), batch = PyLong_AsLongLong(field(call, at + 1).ptr());
-    if (PyErr_Occurred()) throw py::error_already_set();
-    return steps >= 0 && batch >= 0 && (!steps || batch < INT64_MAX / steps);
-}
-
 // Reads output_mask: flags of the synapse's gradients, and those of the layer's that are not made in any case.
 bool read_mask(py::handle object, std::initializer_list<bool*> synapse, Wanted& wanted) {
     const Items items(object);

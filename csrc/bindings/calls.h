@@ -374,6 +374,13 @@ inline bool read_events(Reader& reader, py::handle offsets, py::handle indices, 
     return true;
 }
 
+// Reads T and B.
+inline bool read_sizes(const py::handle call, Py_ssize_t at, int64_t& steps, int64_t& batch) {
+    steps = PyLong_AsLongLong(field(call, at).ptr()), batch = PyLong_AsLongLong(field(call, at + 1).ptr());
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return steps >= 0 && batch >= 0 && (!steps || batch < INT64_MAX / steps);
+}
+
 // Reads a weight (N, K).
 inline bool read_weight(Reader& reader, py::handle object, Tensor& weight) {
     return reader.read(object, weight) && weight.dimensions == 2 &&

@@ -1,78 +1,156 @@
-// The kernels of integer neurons, in the compiled module srcell._core: turns arguments into structs and releases the
-// GIL. core.cpp calls bind_integer().
+// The operators of integer neurons in the compiled module srcell._core, on the CPU, as calls.cpp has those of layers.
+// core.cpp calls bind_integer().
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "arguments.h"
+#include "calls.h"
 
 namespace srcell {
 namespace {
 
-// The events of a call: as given, or the nonzero elements of a dense input (T, B, K).
-class Input {
+// What both operators have: the fields offsets, indices, input and weight, from `at` on; scale and lengths; and from
+// the ninth field on steps, batch and cell.
+class IntegerCall {
   public:
-    Input(const IntegerLayer& layer, const EventRows* given, Address dense, int64_t inputs) {
-        if (given) {
-            rows_ = *given;
-            return;
-        }
-        listed_ = list_events<float>(layer.shape, inputs, dense);
+    IntegerLayer layer;
+    EventRows rows = {};
+    Address weight = 0, scale = 0;
+
+    bool read(py::handle call, Py_ssize_t at, Py_ssize_t scale_at, Py_ssize_t lengths_at, py::handle state,
+              int threads) {
+        Tensor of_weight;
+        int64_t steps, batch;
+        const py::handle like = field(call, at + 3);
+        if (!read_sizes(call, 8, steps, batch) || !reader_.read(like, of_weight) || of_weight.dimensions != 2 ||
+            of_weight.number != Number::kInt16)
+            return false;
+        const int64_t neurons = of_weight.shape[0], inputs = of_weight.shape[1];
+        weight = address_of(of_weight.data), rows.inputs = inputs;
+        const py::handle offsets = field(call, at), indices = field(call, at + 1), input = field(call, at + 2);
+        Number of_values = Number::kOther;
+        Address elements = 0, lengths = 0;
+        if (offsets.is_none() != indices.is_none() || offsets.is_none() == input.is_none() ||
+            (input.is_none() && !read_events(reader_, offsets, indices, py::none(), steps * batch, rows, of_values)) ||
+            !optional(input, Number::kFloat32, {steps, batch, inputs}, elements) ||
+            !optional(field(call, scale_at), Number::kFloat32, {}, scale) ||
+            !optional(field(call, lengths_at), Number::kInt64, {batch}, lengths))
+            return false;
+        const Items of_state(state);
+        std::vector<Address> before(state.is_none() ? 0 : static_cast<size_t>(of_state.size()));
+        if (!before.empty() && before.size() != 3) return false;
+        for (size_t k = 0; k < before.size(); ++k)
+            if (!optional(of_state[static_cast<Py_ssize_t>(k)], Number::kInt16, {batch, neurons}, before[k]))
+                return false;
+        layer = {make_shape({steps, batch, neurons}, lengths, threads, true),
+                 integer_cell_of(py::cast<std::vector<int64_t>>(field(call, 10))), std::move(before)};
+        check_state();
+        if (input.is_none()) return true;
+        listed_ = list_events<float>(layer.shape, inputs, elements);
         if (listed_->events().values) value_error("input: expected 0 and 1, got other values");
-        rows_ = rows_of(listed_->events());
+        rows = rows_of(listed_->events());
+        return true;
     }
-    const EventRows& rows() const { return rows_; }
+
+    bool optional(py::handle object, Number number, const Shape& shape, Address& address) {
+        Tensor x;
+        if (object.is_none()) return true;
+        if (!reader_.read(object, x) || !x.has(number, shape)) return false;
+        address = address_of(x.data);
+        return true;
+    }
 
   private:
-    EventRows rows_ = {};
+    void check_state() const {
+        const auto bounds = integer_bounds(layer.cell);
+        const int64_t count = layer.shape.batch * layer.shape.neurons;
+        for (size_t k = 0; k < layer.state.size() && count; ++k) {
+            const int16_t* const x = layer.before(k);
+            const auto [least, most] = std::minmax_element(x, x + count);
+            if (*least < bounds[k].least || *most > bounds[k].most)
+                value_error("state.", bounds[k].name, ": expected values in [", bounds[k].least, ", ", bounds[k].most,
+                            "], got ", *least, " to ", *most);
+        }
+    }
+
+    Reader reader_;
     std::optional<ListedEvents<float>> listed_;
 };
 
-// Spikes are float32 if `floats`, otherwise uint8. Returns how often an i was clamped.
-int64_t integer_forward(const IntegerLayer& layer, const IntegerOutputs& outputs, bool floats, const EventRows* given,
-                        Address dense, int64_t inputs, Address weight, Address scale, double rho, Address slopes) {
-    const Input input(layer, given, dense, inputs);
-    const EventRows& rows = input.rows();
+// `call` has offsets, indices, input, weight, latent, scale, state, lengths, steps, batch, cell, rho, floats and save.
+// Spikes are float32 if `floats`, otherwise uint8. Returns the outputs, with how often an i was clamped as an int.
+py::object integer_src(const py::handle call, int threads) {
+    IntegerCall given;
+    const bool floats = field(call, 12).ptr() == Py_True, save = field(call, 13).ptr() == Py_True;
+    if ((save && !(floats && !field(call, 5).is_none())) || !given.read(call, 0, 5, 7, field(call, 6), threads))
+        return py::none();
+    Tensor latent;
     IntegerForward p = {};
-    p.shape = layer.shape;
-    p.cell = layer.cell;
-    p.events = rows.of<float>();
-    const int64_t neurons = p.shape.neurons;
-    const Block<int16_t> packed(event_tiles(neurons) * packed_rows(rows.inputs, rows.count) *
+    p.shape = given.layer.shape;
+    const auto [steps, batch, neurons, of_lengths, of_threads] = p.shape;
+    if (!field(call, 4).is_none() &&
+        (!Reader().describe(field(call, 4), latent) || !latent.has(Number::kFloat32, {neurons, given.rows.inputs})))
+        return py::none();
+    Made made;
+    const py::handle like = field(call, 3);
+    const Address spikes = made.add(like, floats ? Number::kFloat32 : Number::kUInt8, {steps, batch, neurons});
+    Address state[3];
+    for (Address& one : state) one = made.add(like, Number::kInt16, {batch, neurons});
+    Made of_slopes;
+    const Shape kept = save ? Shape{steps, batch, neurons} : Shape{0};
+    const Address slopes = of_slopes.add(like, Number::kFloat32, kept);
+    p.cell = given.layer.cell;
+    p.events = given.rows.of<float>();
+    const Block<int16_t> packed(event_tiles(neurons) * packed_rows(given.rows.inputs, given.rows.count) *
                                 integer_tile_width(neurons));
-    p.weight = pointer<const int16_t>(weight);
+    p.weight = pointer<const int16_t>(given.weight);
     p.packed_weight = packed.data();
-    p.i0 = layer.before(0);
-    p.h0 = layer.before(1);
-    p.hs0 = layer.before(2);
-    p.spikes = floats ? nullptr : pointer<uint8_t>(outputs[0]);
-    p.float_spikes = floats ? pointer<float>(outputs[0]) : nullptr;
-    p.i = pointer<int16_t>(outputs[1]);
-    p.h = pointer<int16_t>(outputs[2]);
-    p.hs = pointer<int16_t>(outputs[3]);
-    p.slopes = pointer<float>(slopes);
-    p.scale = pointer<const float>(scale);
-    p.rho = static_cast<float>(rho);
+    p.i0 = given.layer.before(0);
+    p.h0 = given.layer.before(1);
+    p.hs0 = given.layer.before(2);
+    p.spikes = floats ? nullptr : pointer<uint8_t>(spikes);
+    p.float_spikes = floats ? pointer<float>(spikes) : nullptr;
+    p.i = pointer<int16_t>(state[0]);
+    p.h = pointer<int16_t>(state[1]);
+    p.hs = pointer<int16_t>(state[2]);
+    p.slopes = save ? pointer<float>(slopes) : nullptr;
+    p.scale = pointer<const float>(given.scale);
+    p.rho = static_cast<float>(py::cast<double>(field(call, 11)));
     int64_t clamped = 0, invalid;
     p.clamped = &clamped;
     {
         const ReleasedGil release;
         invalid = kernels().integer_forward(p);
     }
-    if (invalid >= 0) refuse_sample(rows, p.shape, invalid);
-    return clamped;
+    if (invalid >= 0) refuse_sample(given.rows, p.shape, invalid);
+    made.made.append(clamped), made.made.append(of_slopes.made[0]);
+    return py::tuple(made.made);
 }
 
-void integer_backward(const IntegerLayer& layer, const EventRows* given, Address dense, int64_t inputs, Address slopes,
-                      Address grad_spikes, Address grad_current, Address grad_weight) {
-    const Input input(layer, given, dense, inputs);
-    const EventRows& rows = input.rows();
+// `call` has grad_spikes, offsets, indices, input, weight, scale, lengths, slopes, steps, batch, cell and output_mask.
+// Returns the gradients of the currents and of the integer weights, None for each that is not wanted.
+py::object integer_src_backward(const py::handle call, int threads) {
+    IntegerCall given;
+    if (!given.read(call, 1, 5, 6, py::none(), threads)) return py::none();
     IntegerBackward p = {};
-    p.shape = layer.shape;
-    p.events = rows.of<float>();
-    p.alpha = integer_alpha(layer.cell);
-    const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
-    const int64_t weights = event_tiles(neurons) * rows.inputs * event_tile_width(neurons);
-    const Block<float> partials(grad_weight ? event_groups(batch, neurons) * weights : 0);
+    p.shape = given.layer.shape;
+    const auto [steps, batch, neurons, of_lengths, of_threads] = p.shape;
+    const Shape all = {steps, batch, neurons};
+    Address grad_spikes = 0, slopes = 0;
+    const py::handle like = field(call, 7);
+    if (field(call, 0).is_none() || !given.optional(field(call, 0), Number::kFloat32, all, grad_spikes) ||
+        like.is_none() || !given.optional(like, Number::kFloat32, all, slopes))
+        return py::none();
+    const Items mask(field(call, 11));
+    if (!mask.valid || mask.size() != 2) return py::none();
+    Made made;
+    const Address grad_current = mask[0].ptr() == Py_True ? made.add(like, Number::kFloat32, all) : made.none();
+    const bool want_weight = mask[1].ptr() == Py_True;
+    const Address grad_weight =
+        want_weight ? made.add(like, Number::kFloat32, {neurons, given.rows.inputs}) : made.none();
+    p.events = given.rows.of<float>();
+    p.alpha = integer_alpha(given.layer.cell);
+    const int64_t weights = event_tiles(neurons) * given.rows.inputs * event_tile_width(neurons);
+    const Block<float> partials(want_weight ? event_groups(batch, neurons) * weights : 0);
     p.slopes = pointer<const float>(slopes);
     p.grad_spikes = pointer<const float>(grad_spikes);
     p.grad_current = pointer<float>(grad_current);
@@ -83,7 +161,8 @@ void integer_backward(const IntegerLayer& layer, const EventRows* given, Address
         const ReleasedGil release;
         invalid = kernels().integer_backward(p);
     }
-    if (invalid >= 0) refuse_sample(rows, p.shape, invalid);
+    if (invalid >= 0) refuse_sample(given.rows, p.shape, invalid);
+    return py::tuple(made.made);
 }
 
 }  // namespace
@@ -98,15 +177,12 @@ void bind_integer(pybind11::module_& m) {
     m.attr("integer_constants") = py::tuple(constants);
     m.def("check_integer_cell", [](const std::vector<int64_t>& cell) { integer_cell_of(cell); }, "cell"_a);
     py::class_<IntegerLayer>(m, "IntegerLayer")
-        .def(py::init([](bool on_host, const Sizes& sizes, Address lengths, int threads,
-                         const std::vector<int64_t>& cell, std::vector<Address> state) {
-                 return IntegerLayer{make_shape(sizes, lengths, threads, on_host), integer_cell_of(cell),
-                                     std::move(state)};
-             }),
-             "on_host"_a, "sizes"_a, "lengths"_a, "threads"_a, "cell"_a, "state"_a)
+        .def(py::init(
+                 [](const Sizes& sizes, Address lengths, const std::vector<int64_t>& cell, std::vector<Address> state) {
+                     return IntegerLayer{make_shape(sizes, lengths, 1, false), integer_cell_of(cell), std::move(state)};
+                 }),
+             "sizes"_a, "lengths"_a, "cell"_a, "state"_a)
         .def_readonly("shape", &IntegerLayer::shape);
-    m.def("integer_forward", &integer_forward, "layer"_a, "outputs"_a, "floats"_a, "rows"_a, "input"_a, "inputs"_a,
-          "weight"_a, "scale"_a, "rho"_a, "slopes"_a);
-    m.def("integer_backward", &integer_backward, "layer"_a, "rows"_a, "input"_a, "inputs"_a, "slopes"_a,
-          "grad_spikes"_a, "grad_current"_a, "grad_weight"_a);
+    m.def("integer_src", &integer_src, "call"_a, "threads"_a);
+    m.def("integer_src_backward", &integer_src_backward, "call"_a, "threads"_a);
 }

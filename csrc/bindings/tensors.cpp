@@ -37,7 +37,18 @@ struct ManagedVersioned {
 };
 constexpr uint32_t kMajor = 1;  // the version of these structures
 constexpr int32_t kCpu = 1;
-constexpr uint8_t kSigned = 0, kFloating = 2;
+constexpr uint8_t kSigned = 0, kUnsigned = 1, kFloating = 2;
+
+// Of each Number but kOther.
+struct NumberType {
+    const char* name;
+    uint8_t code, bytes;
+};
+constexpr NumberType kNumbers[] = {{"float32", kFloating, 4}, {"float64", kFloating, 8}, {"int32", kSigned, 4},
+                                   {"int64", kSigned, 8},     {"int16", kSigned, 2},     {"uint8", kUnsigned, 1}};
+constexpr int kNumberTypes = std::size(kNumbers);
+
+const NumberType& type_of(Number number) { return kNumbers[static_cast<int>(number)]; }
 
 // Names and objects of torch that each call needs; made once, and never freed.
 struct Torch {
@@ -45,7 +56,7 @@ struct Torch {
     const ExchangeTable* table = nullptr;
     PyObject *is_neg, *resolve_neg, *contiguous, *clone, *new_empty, *data_ptr, *stride, *shape, *dtype, *device, *type,
         *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled, *t;
-    PyObject* dtypes[4];
+    PyObject* dtypes[kNumberTypes];
     // What is_watched() asks.
     PyObject *keys_of_thread, *raw_repr, *forward_ad, *current_level, *function_modes, *is_profiled, *is_wrapped,
         *autocast_enabled, *cpu;
@@ -61,8 +72,7 @@ struct Torch {
         parameter = hold(torch.attr("nn").attr("Parameter"));
         strided = hold(torch.attr("strided"));
         from_numpy = hold(torch.attr("from_numpy"));
-        const char* const dtypes_of[] = {"float32", "float64", "int32", "int64"};
-        for (int k = 0; k < 4; ++k) dtypes[k] = hold(torch.attr(dtypes_of[k]));
+        for (int k = 0; k < kNumberTypes; ++k) dtypes[k] = hold(torch.attr(kNumbers[k].name));
         is_neg = name("is_neg"), resolve_neg = name("resolve_neg"), contiguous = name("contiguous");
         clone = name("clone"), new_empty = name("new_empty"), data_ptr = name("data_ptr"), stride = name("stride");
         shape = name("shape"), dtype = name("dtype"), device = name("device"), type = name("type");
@@ -159,10 +169,10 @@ bool describe_by_table(py::handle object, bool anywhere, Described& made) {
     }
     if ((given.device_type != kCpu && !anywhere) || given.ndim < 0 || given.ndim > kMostDimensions || given.lanes != 1)
         return false;
-    const bool floating = given.code == kFloating, wide = given.bits == 64;
-    made.tensor.number = (given.bits != 32 && !wide) || (!floating && given.code != kSigned) ? Number::kOther
-                         : floating ? (wide ? Number::kFloat64 : Number::kFloat32)
-                                    : (wide ? Number::kInt64 : Number::kInt32);
+    made.tensor.number = Number::kOther;
+    for (int k = 0; k < kNumberTypes; ++k)
+        if (given.code == kNumbers[k].code && given.bits == 8 * kNumbers[k].bytes)
+            made.tensor.number = static_cast<Number>(k);
     made.tensor.data = static_cast<char*>(given.data) + given.byte_offset;
     made.tensor.dimensions = given.ndim;
     std::copy_n(given.shape, given.ndim, made.tensor.shape);
@@ -188,7 +198,7 @@ bool describe_by_attributes(py::handle object, bool anywhere, Described& made) {
     if (!anywhere && py::cast<std::string>(attribute(of.device).attr(py::handle(of.type))) != "cpu") return false;
     const py::object dtype = attribute(of.dtype), shape = attribute(of.shape);
     made.tensor.number = Number::kOther;
-    for (int k = 0; k < 4; ++k)
+    for (int k = 0; k < kNumberTypes; ++k)
         if (dtype.ptr() == of.dtypes[k]) made.tensor.number = static_cast<Number>(k);
     const auto dimensions = PyTuple_Check(shape.ptr()) ? PyTuple_GET_SIZE(shape.ptr()) : kMostDimensions + 1;
     if (dimensions > kMostDimensions) return false;
@@ -211,7 +221,7 @@ bool describe_as(py::handle object, Described& made, bool anywhere = false) {
 }
 
 bool aligned(const Tensor& tensor) {
-    const auto size = tensor.number == Number::kFloat32 || tensor.number == Number::kInt32 ? 4u : 8u;
+    const uint8_t size = tensor.number == Number::kOther ? 8 : type_of(tensor.number).bytes;
     return reinterpret_cast<std::uintptr_t>(tensor.data) % size == 0;
 }
 
@@ -286,11 +296,9 @@ py::object new_state(const py::tuple& tensors, bool resonant) {
 
 namespace {
 
-bool is_wide(Number number) { return number == Number::kFloat64 || number == Number::kInt64; }
-
 constexpr int64_t kBlockBytes = 4 << 20;  // from here on, huge pages that are used again are faster
 
-bool is_large(int64_t elements, Number number) { return elements * (is_wide(number) ? 8 : 4) >= kBlockBytes; }
+bool is_large(int64_t elements, Number number) { return elements * type_of(number).bytes >= kBlockBytes; }
 
 Tensor describe_new(py::handle tensor) {
     Described found;
@@ -320,22 +328,20 @@ py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor
         elements *= size;
         PyTuple_SET_ITEM(sizes.ptr(), k, py::int_(size).release().ptr());
     }
-    const bool wide = is_wide(number);
+    const py::handle dtype = of.dtypes[static_cast<int>(number)];
+    Described of_like;
     py::object tensor;
     if (is_large(elements, number)) {
-        const py::array array = empty_array(std::vector<py::ssize_t>(shape.of, shape.of + shape.count), wide);
-        tensor = py::handle(of.from_numpy)(array);
-        if (number != (wide ? Number::kFloat64 : Number::kFloat32))
-            tensor = tensor.attr(py::handle(of.view))(py::handle(of.dtypes[static_cast<int>(number)]));
-    } else if (number == Number::kFloat32 || number == Number::kFloat64) {
+        const int64_t bytes = type_of(number).bytes;
+        tensor = py::handle(of.from_numpy)(empty_array({(elements * bytes + 3) / 4}, false));
+        tensor = tensor.attr(py::handle(of.view))(dtype);
+        if (bytes < 4) tensor = tensor.attr("narrow")(0, 0, elements);
+        tensor = tensor.attr(py::handle(of.view))(sizes);
+    } else if (describe_as(like, of_like) && of_like.tensor.number == number) {
         PyObject* const arguments[] = {like.ptr(), sizes.ptr()};
-        PyObject* const empty = PyObject_VectorcallMethod(of.new_empty, arguments, 2, nullptr);
-        if (!empty) throw py::error_already_set();
-        tensor = py::reinterpret_steal<py::object>(empty);
+        tensor = take(PyObject_VectorcallMethod(of.new_empty, arguments, 2, nullptr));
     } else {
-        using namespace py::literals;
-        tensor =
-            like.attr(py::handle(of.new_empty))(sizes, "dtype"_a = py::handle(of.dtypes[static_cast<int>(number)]));
+        tensor = like.attr(py::handle(of.new_empty))(sizes, py::arg("dtype") = dtype);
     }
     made = describe_new(tensor);
     return tensor;

@@ -16,7 +16,7 @@ namespace py = pybind11;
 
 constexpr int kMostDimensions = 4;  // of the tensors of any operator
 
-enum class Number { kFloat32, kFloat64, kInt32, kInt64, kOther };
+enum class Number { kFloat32, kFloat64, kInt32, kInt64, kInt16, kUInt8, kOther };
 
 // The sizes of a tensor.
 struct Shape {
@@ -94,8 +94,8 @@ py::object new_state(const py::tuple& tensors, bool resonant);
 // reuse.
 py::array empty_array(const std::vector<py::ssize_t>& shape, bool is_double);
 
-// An uninitialised tensor of torch's, contiguous, with the dtype of `like`: from torch's allocator, or on huge pages if
-// it is large.
+// An uninitialised tensor of torch's, contiguous, on the host: from torch's allocator, or on huge pages if it is large.
+// It is made faster if `like` has its dtype.
 py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor& made);
 // One more tensor like one that new_tensor() made, whose description is in `made`.
 py::object another(py::handle tensor, Tensor& made);

@@ -56,10 +56,8 @@ class LinearCall:
 class IntegerLayer:
     def __init__(
         self,
-        on_host: bool,
         sizes: collections.abc.Sequence[int],
         lengths: int,
-        threads: int,
         cell: collections.abc.Sequence[int],
         state: collections.abc.Sequence[int],
     ) -> None: ...
@@ -189,28 +187,8 @@ def empty(shape: collections.abc.Sequence[int], is_double: bool) -> numpy.ndarra
 def find_event_fault(
     is_double: bool, sizes: collections.abc.Sequence[int], rows: EventRows, lengths: int, threads: int
 ) -> tuple[str, int] | None: ...
-def integer_backward(
-    layer: IntegerLayer,
-    rows: EventRows | None,
-    input: int,
-    inputs: int,
-    slopes: int,
-    grad_spikes: int,
-    grad_current: int,
-    grad_weight: int,
-) -> None: ...
-def integer_forward(
-    layer: IntegerLayer,
-    outputs: collections.abc.Sequence[int],
-    floats: bool,
-    rows: EventRows | None,
-    input: int,
-    inputs: int,
-    weight: int,
-    scale: int,
-    rho: float,
-    slopes: int,
-) -> int: ...
+def integer_src(call: typing.Any, threads: int) -> typing.Any: ...
+def integer_src_backward(call: typing.Any, threads: int) -> typing.Any: ...
 def latency_encode(
     images: Images,
     active_before: int,

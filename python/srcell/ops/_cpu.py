@@ -7,17 +7,13 @@ Operators use it; it takes checked, contiguous tensors and keeps them alive whil
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _core
-from ._memory import address, addresses, contiguous, or_contiguous
-
-if TYPE_CHECKING:
-    from .integer import IntegerLayer
+from ._memory import address, contiguous, or_contiguous
 
 core = _core
 
@@ -71,56 +67,7 @@ def rows_of(call: Any) -> EventRows:
     return EventRows(contiguous(call.offsets), contiguous(call.indices), or_contiguous(getattr(call, "values", None)))
 
 
-class Cpu:
-    """Runs the kernels of integer neurons on the CPU."""
-
-    empty = staticmethod(empty)
-
-    def integer_forward(
-        self, layer: IntegerLayer, outputs: Sequence[Tensor], slopes: Tensor | None, *, floats: bool
-    ) -> Tensor:
-        """Fill spikes, state and slopes of integer neurons; return how often an i was clamped."""
-        clamped = core.integer_forward(
-            layer.struct,
-            addresses(outputs),
-            floats,
-            *self._integer_input(layer),
-            address(layer.weight),
-            address(layer.scale),
-            layer.rho,
-            address(slopes),
-        )
-        return torch.tensor(clamped, dtype=torch.int64, device="cpu")
-
-    def integer_backward(
-        self,
-        layer: IntegerLayer,
-        grad_spikes: Tensor,
-        slopes: Tensor,
-        grad_current: Tensor | None,
-        grad_weight: Tensor | None,
-    ) -> None:
-        """Fill the gradients of the currents and of the integer weights, unless they are None."""
-        core.integer_backward(
-            layer.struct,
-            *self._integer_input(layer),
-            address(slopes),
-            address(grad_spikes),
-            address(grad_current),
-            address(grad_weight),
-        )
-
-    @staticmethod
-    def _integer_input(layer: IntegerLayer) -> tuple[core.EventRows | None, int, int]:
-        """The events of integer neurons (or None), the address of their dense input (or 0), and K."""
-        inputs = layer.weight.shape[1]
-        return None if layer.rows is None else layer.rows.for_kernels(inputs), address(layer.input), inputs
-
-
 def mask_shape(input: Tensor) -> tuple[int, int]:
     """Shape of the mask: a row for each step of each sample, a bit for each input, in 64-bit words."""
     steps, batch, inputs = input.shape
     return batch * steps, -(-inputs // 64)
-
-
-CPU = Cpu()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._cpu import CPU, Cpu, EventRows, core, mask_shape
+from ._cpu import EventRows, core, mask_shape
 from ._memory import Optionals, address, addresses
 
 if TYPE_CHECKING:
@@ -261,14 +261,12 @@ class Gpu:
         return grad_weight
 
     def integer_forward(
-        self, layer: IntegerLayer, outputs: Sequence[Tensor], slopes: Tensor | None, *, floats: bool
-    ) -> Tensor:
-        """Fill spikes, state and slopes of integer neurons; return how often an i was clamped."""
-        clamped = torch.zeros((), dtype=torch.int64, device=layer.weight.device)
+        self, layer: IntegerLayer, outputs: Sequence[Tensor], slopes: Tensor | None, clamped: Tensor, *, floats: bool
+    ) -> None:
+        """Fill spikes, state and slopes of integer neurons; add up how often an i was clamped."""
         weight_t = layer.weight.t().contiguous()
         synapse = (*self._integer_events(layer)[1:], weight_t, layer.scale, layer.rho)
         self.launch("integer_forward", layer.struct, outputs, floats, *synapse, slopes, clamped)
-        return clamped
 
     def _integer_events(self, layer: IntegerLayer) -> tuple[Tensor | None, core.EventRows, Tensor | None]:
         """The mask of a dense input, which the caller must keep alive, and the kernel's arguments: rows and mask."""
@@ -345,11 +343,6 @@ def gpu_of(name: str, x: Tensor) -> Gpu:
             "build it where nvcc is found: SRCELL_CUDA=ON pip install --no-binary srcell srcell"
         ) from error
     return Gpu(x.device)
-
-
-def backend_of(name: str, x: Tensor) -> Cpu | Gpu:
-    """The backend of the device that an argument is on."""
-    return gpu_of(name, x) if is_gpu(x.device) else CPU
 
 
 @functools.cache

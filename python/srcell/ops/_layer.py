@@ -201,8 +201,7 @@ def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *
     made = kernel(call, *options, torch.get_num_threads())
     if made is None:
         check(call)
-        tensors = [x for x in call if isinstance(x, Tensor)]
-        addresses([*tensors, *(x for x in flattened(call.layer) if isinstance(x, Tensor))])
+        addresses([x for x in flattened(flattened(call)) if isinstance(x, Tensor)])
         raise RuntimeError("srcell: expected dense tensors on the CPU")
     return made
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import _gpu
 from ._cpu import core, rows_of
-from ._layer import STATE, Like, Sizes, check_integers, check_optional, check_tensor
+from ._layer import STATE, Like, Sizes, check_integers, check_optional, check_tensor, on_cpu
 from ._memory import address, addresses, contiguous, or_contiguous
 from ._operator import Gradients, Operator
 
@@ -31,7 +31,7 @@ integer_src = Operator(
 
 
 class IntegerLayer:
-    """The layer of a call with its input, checked and contiguous.
+    """The layer of a call on a GPU with its input, checked and contiguous.
 
     Attributes:
         sizes: T, B and N.
@@ -52,27 +52,18 @@ class IntegerLayer:
         check_cell(call.cell)
         self.input = or_contiguous(call.input)
         self.rows = None if call.offsets is None else rows_of(call)
-        on_host = not _gpu.is_gpu(self.weight.device)
-        if on_host:
-            check_state(self.state, call.cell)
-        lengths, threads = address(self.lengths), torch.get_num_threads()
-        self.struct = core.IntegerLayer(on_host, self.sizes, lengths, threads, list(call.cell), addresses(self.state))
+        self.struct = core.IntegerLayer(self.sizes, address(self.lengths), list(call.cell), addresses(self.state))
 
 
 @integer_src.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Tensor, ...]:
+def forward(call: Any) -> tuple[Any, ...]:
     """The kernel. Spikes are float32 with ``floats``, otherwise uint8; ``save`` keeps the slopes for the gradient."""
-    layer, weight = IntegerLayer(call), call.weight
-    check_latent(call.latent, weight)
-    if call.save and not (call.floats and call.scale is not None):
-        raise ValueError("scale: expected a tensor, and floats=True, with save=True")
-    backend = _gpu.backend_of("weight", weight)
-    outputs = [
-        backend.empty(weight, *layer.sizes, dtype=torch.float32 if call.floats else torch.uint8),
-        *(backend.empty(weight, *layer.sizes[1:]) for _ in range(3)),
-    ]
-    slopes = backend.empty(weight, *(layer.sizes if call.save else (0,)), dtype=torch.float32)
-    clamped = backend.integer_forward(layer, outputs, slopes if call.save else None, floats=call.floats)
+    if not _gpu.is_gpu(call.weight.device):
+        *made, clamped, slopes = on_cpu(core.integer_src, forward_fake, call)
+        return *made, torch.tensor(clamped, dtype=torch.int64, device="cpu"), slopes
+    *outputs, clamped, slopes = forward_fake(call)
+    gpu, layer = _gpu.gpu_of("weight", call.weight), IntegerLayer(call)
+    gpu.integer_forward(layer, outputs, slopes if call.save else None, clamped.zero_(), floats=call.floats)
     return *outputs, clamped, slopes
 
 
@@ -102,31 +93,13 @@ def check_arguments(call: Any) -> Sizes:
     return call.steps, call.batch, neurons
 
 
-def check_latent(latent: Tensor | None, weight: Tensor) -> None:
-    """Check the float weights that were rounded to the integers."""
-    check_optional("latent", latent, Like("a float tensor", torch.float32, weight.device), tuple(weight.shape))
-
-
-def check_state(state: Sequence[Tensor], cell: Sequence[int]) -> None:
-    """Raise if the state is outside the bounds of the neurons."""
-    constants = dict(zip((name for name, _ in CONSTANTS), cell, strict=True))
-    bounds = {
-        "i": (-constants["i_max"], constants["i_max"]),
-        "h": (constants["h_min"], constants["h_max"]),
-        "hs": (constants["hs_min"], constants["hs_max"]),
-    }
-    for (name, (low, high)), x in zip(bounds.items(), state, strict=False):
-        if x.numel():
-            least, most = (int(value) for value in x.aminmax())
-            if not low <= least <= most <= high:
-                raise ValueError(f"state.{name}: expected values in [{low}, {high}], got {least} to {most}")
-
-
 @integer_src.fake
 def forward_fake(call: Any) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
     sizes, weight = check_arguments(call), call.weight
-    check_latent(call.latent, weight)
+    check_optional("latent", call.latent, Like("a float tensor", torch.float32, weight.device), tuple(weight.shape))
+    if call.save and not (call.floats and call.scale is not None):
+        raise ValueError("scale: expected a tensor, and floats=True, with save=True")
     spikes = weight.new_empty(sizes, dtype=torch.float32 if call.floats else torch.uint8)
     ended = [weight.new_empty(sizes[1:]) for _ in range(3)]
     slopes = weight.new_empty(sizes if call.save else (0,), dtype=torch.float32)
@@ -160,19 +133,26 @@ integer_src_backward = Operator(
 @integer_src_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor, ...]:
     """The kernel; ``output_mask`` tells which gradients are wanted."""
-    layer, weight = IntegerLayer(call), call.weight
-    like = Like("a float tensor", torch.float32, weight.device)
-    grad_spikes = contiguous(check_tensor("grad_spikes", call.grad_spikes, like, layer.sizes))
-    slopes = contiguous(check_tensor("slopes", call.slopes, like, layer.sizes))
-    backend = _gpu.backend_of("weight", weight)
-    want_input, want_latent = call.output_mask
-    grad_current = backend.empty(slopes, *layer.sizes) if want_input else None
-    grad_latent = slopes.new_empty(tuple(weight.shape) if want_latent else 0)
-    backend.integer_backward(layer, grad_spikes, slopes, grad_current, grad_latent if want_latent else None)
-    grad_latent.mul_(call.scale)
-    if grad_current is None:
-        return slopes.new_empty(0), grad_latent
-    return grad_current @ weight.to(slopes.dtype), grad_latent
+    weight, slopes, (want_input, want_latent) = call.weight, call.slopes, call.output_mask
+    if not _gpu.is_gpu(weight.device):
+        grad_current, grad_latent = on_cpu(core.integer_src_backward, check_backward, call)
+    else:
+        grad_spikes, slopes = check_backward(call)
+        grad_current = slopes.new_empty(slopes.shape) if want_input else None
+        grad_latent = slopes.new_empty(weight.shape) if want_latent else None
+        gpu = _gpu.gpu_of("weight", weight)
+        gpu.integer_backward(IntegerLayer(call), grad_spikes, slopes, grad_current, grad_latent)
+    return (
+        grad_current @ weight.to(slopes.dtype) if want_input else slopes.new_empty(0),
+        grad_latent.mul_(call.scale) if want_latent else slopes.new_empty(0),
+    )
+
+
+def check_backward(call: Any) -> list[Tensor]:
+    """Check a backward call; return the gradient of the spikes and the slopes, contiguous."""
+    sizes, like = check_arguments(call), Like("a float tensor", torch.float32, call.weight.device)
+    given = {"grad_spikes": call.grad_spikes, "slopes": call.slopes}
+    return [contiguous(check_tensor(name, x, like, sizes)) for name, x in given.items()]
 
 
 @integer_src_backward.fake
