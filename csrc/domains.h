@@ -14,11 +14,10 @@ namespace srcell {
 // also be finite.
 template <class T>
 const char* expected_of_parameter(int k, T value, bool layer_wide) {
-    if (k == kAlpha && !(value >= 0 && value <= 1)) return "values in [0, 1]";
-    if (k == kRho && !(value > 0 && std::isfinite(value) && std::isfinite(1 / value)))
-        return "finite values > 0 with a finite reciprocal";
-    constexpr T pi = T(0x1.921fb6p+1);  // float32's, which is larger than pi, for float64 too
-    if (k == kOmega && !(value >= -pi && value <= pi)) return "values in [-pi, pi]";
+    const ParameterRow& row = kParameterTable[k];
+    const bool inside = value >= static_cast<T>(row.least) && value <= static_cast<T>(row.most);
+    const bool divides = !row.divides || (value > 0 && std::isfinite(value) && std::isfinite(1 / value));
+    if (row.expected && !(inside && divides)) return row.expected;
     return layer_wide && !std::isfinite(value) ? "a finite value" : nullptr;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 // Marks functions that the host and a GPU both call.
 #if defined(__CUDACC__)
@@ -33,9 +34,36 @@ SRCELL_HOST_DEVICE inline int64_t segments(int64_t steps, int64_t segment = kSeg
 
 // The parameters of a neuron. Every list of parameters is in this order.
 enum CellParameter { kBias, kAlpha, kRho, kR, kRs, kZsHyp, kZsDep, kOmega, kParameters };
-constexpr const char* kParameterNames[kParameters] = {"bias", "alpha", "rho", "r", "rs", "zs_hyp", "zs_dep", "omega"};
 
-// A resonant neuron has all of them; other neurons have all but omega.
+// What is known of a parameter by those who treat all of them alike: bindings, runtime and, through them, Python.
+struct ParameterRow {
+    const char* name;
+    double standard;                   // its default
+    double least, most;                // other values are refused, whether they are learnt or not
+    const char* expected;              // what a message then says; null if there are no bounds
+    bool divides;                      // its reciprocal must be finite
+    double least_learnt, most_learnt;  // learnt values are clamped to these bounds
+    bool full_gradient;                // it has a gradient only if gradients flow through h and hs
+    int version;                       // of the first exported files that may have it
+};
+
+constexpr double kUnbounded = std::numeric_limits<double>::infinity(), kPi = 3.141592653589793;
+constexpr double kFloatPi =
+    0x1.921fb6p+1;  // float32's, which is larger: a float32 clamped to pi has it, in float64 too
+constexpr const char* kPositive = "finite values > 0 with a finite reciprocal";
+
+constexpr ParameterRow kParameterTable[kParameters] = {
+    {"bias", -6, -kUnbounded, kUnbounded, nullptr, false, -kUnbounded, kUnbounded, false, 1},
+    {"alpha", 0.9, 0, 1, "values in [0, 1]", false, 0, 1, false, 1},
+    {"rho", 3, 0, kUnbounded, kPositive, true, 1e-3, kUnbounded, false, 1},
+    {"r", 2, -kUnbounded, kUnbounded, nullptr, false, -kUnbounded, kUnbounded, false, 1},
+    {"rs", -7, -kUnbounded, kUnbounded, nullptr, false, -kUnbounded, kUnbounded, false, 1},
+    {"zs_hyp", 0.9, -kUnbounded, kUnbounded, nullptr, false, 0, 1, true, 1},
+    {"zs_dep", 0, -kUnbounded, kUnbounded, nullptr, false, 0, 1, true, 1},
+    {"omega", 0, -kFloatPi, kFloatPi, "values in [-pi, pi]", false, -kPi, kPi, false, 2},
+};
+
+// A resonant neuron has all of them; other neurons have all but the last.
 SRCELL_HOST_DEVICE constexpr int parameters_of(bool resonant) { return resonant ? kParameters : kOmega; }
 
 // One value per neuron (stride 1), or one for the whole layer (stride 0): *data, or `constant` if data is null.

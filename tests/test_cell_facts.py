@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from torch import Tensor
 
 import srcell
 from srcell import SRC, SRCCell, SRCConv2d, SRCState
+from srcell._parameters import TABLE
 from srcell.ops.rest import forward as of_other_devices
 from srcell.ops.rest import rest as rest_operator
 from srcell.reference import src_reference
@@ -30,12 +33,32 @@ SILENT_STEPS = 2000  # by then the oscillations have reached their cycle
 FLOAT32_ROUNDING = 1.3 * (3 * 2**-22 * 0.2 + 2**-23) + 6.7 * 2**-23
 
 
-def test_every_function_and_layer_has_the_constants_of_the_cell_by_default() -> None:
-    expected = dict(zip(PARAMETERS, CONSTANTS, strict=True))
+def test_every_signature_agrees_with_the_table_of_parameters() -> None:
+    expected = {name: row.standard for name, row in TABLE.items() if name != "bias"}
+    assert [expected[name] for name in PARAMETERS] == list(CONSTANTS)
     for function in (srcell.src, srcell.src_linear, srcell.rest_state, src_reference, SRC, SRCCell, SRCConv2d):
         parameters = inspect.signature(function).parameters
         assert {name: parameters[name].default for name in expected} == expected
-        assert getattr(parameters.get("bias_init"), "default", -6.0) == -6.0
+        assert getattr(parameters.get("bias_init"), "default", TABLE["bias"].standard) == TABLE["bias"].standard
+
+
+# The pages that list the parameters, and of each the field of the table that stands in a column.
+@pytest.mark.parametrize(
+    ("page", "column", "field"),
+    [
+        ("spiking-recurrent-cell.md", 2, "standard"),
+        ("nir.md", 5, "standard"),
+        ("howto/file-format.md", 2, "version"),
+    ],
+)
+def test_pages_agree_with_the_table_of_parameters(page: str, column: int, field: str) -> None:
+    found: dict[str, float] = {}
+    for line in (Path(__file__).parent.parent / "docs" / page).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        names = [name for name in re.findall(r"`(\w+)`", " ".join(cells[:2])) if name in TABLE]
+        if line.startswith("|") and len(cells) > column:
+            found |= dict.fromkeys(names, float(cells[column]) if names else 0.0)
+    assert found == {name: getattr(row, field) for name, row in TABLE.items()}
 
 
 def within(decimals: int, dtype: str) -> float:

@@ -15,7 +15,7 @@ PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
 
 # The rooms that each room may import, besides EVERYWHERE, which every room may import.
-EVERYWHERE = {"_extras", "_files", "_integer", "_private", "_pytree", "_state"}
+EVERYWHERE = {"_extras", "_files", "_integer", "_parameters", "_private", "_pytree", "_state"}
 ALLOWED = {
     "_arguments": {"ops"},
     "_extras": set(),
@@ -23,6 +23,7 @@ ALLOWED = {
     "_info": {"kernels", "ops"},
     "_integer": set(),
     "_load": {"_arguments", "training"},
+    "_parameters": {"_core"},
     "_private": set(),
     "_processes": set(),
     "_pytree": set(),
@@ -73,7 +74,8 @@ def test_a_room_imports_only_its_permitted_rooms(room: str) -> None:
 
 def test_only_the_backends_import_the_compiled_modules() -> None:
     importers = {module for module, names in MODULES.items() if {rooms.room_of(name) for name in names} & COMPILED}
-    assert importers == {"ops._cpu", "runtime"}  # ops._gpu imports _cuda by name when the first tensor on a GPU arrives
+    # ops._gpu imports _cuda by name when the first tensor on a GPU arrives.
+    assert importers == {"_parameters", "ops._cpu", "runtime"}
 
 
 def test_there_are_no_import_cycles() -> None:

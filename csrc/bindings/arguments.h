@@ -82,7 +82,7 @@ using Sizes = std::array<int64_t, 3>;  // T, B, N or T, B, K
 template <class T>
 void check_parameter(int k, T value, bool layer_wide) {
     if (const char* expected = expected_of_parameter(k, value, layer_wide))
-        value_error(kParameterNames[k], ": expected ", expected, ", got ", shortest(value));
+        value_error(kParameterTable[k].name, ": expected ", expected, ", got ", shortest(value));
 }
 
 inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bool on_host) {
@@ -156,7 +156,7 @@ struct Layer {
         if (count != parameters_of(true) && count != parameters_of(false))
             value_error("constants: expected ", parameters_of(false) - 1, " or ", parameters_of(true) - 1,
                         " values, got ", constants.size());
-        const PlainArithmetic plain;  // a denormal omega stays what it is
+        const PlainArithmetic plain;  // denormal parameters stay what they are
         with_type(is_double, [&](auto zero) {
             using T = decltype(zero);
             CellParameters<T> made = {};

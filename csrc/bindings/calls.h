@@ -186,7 +186,7 @@ struct LayerCall {
         return read_parameter(object) && (shapes.back().count == 0 || shapes.back() == Shape{neurons});
     }
 
-    // The cell as users give it: numbers and tensors, of which an omega of 0 is none.
+    // The cell as users give it: numbers and tensors. Neurons do not resonate if the last one is the number 0.
     bool read_users_cell(py::handle object) {
         constexpr double kUnused = 0.5;  // valid for every parameter: beside a tensor, whose values are checked
         const double largest = number == Number::kFloat64 ? std::numeric_limits<double>::max()
@@ -198,7 +198,7 @@ struct LayerCall {
             const bool is_number = PyFloat_CheckExact(item.ptr()) != 0;
             const double value = is_number ? PyFloat_AS_DOUBLE(item.ptr()) : kUnused;
             if (!(std::abs(value) <= largest)) return false;
-            if (k + 1 == kOmega && is_number && value == 0) return true;
+            if (k + 2 == kParameters && is_number && value == 0) return true;
             constants.push_back(value);
             if (!is_number && !read_users_parameter(item)) return false;
             if (is_number) parameters.push_back(0), strides.push_back(0), shapes.push_back({});

@@ -242,7 +242,9 @@ void bind_layer(pybind11::module_& m) {
     using namespace pybind11::literals;
     const py::class_<ScanShape> shape(m, "_Shape");  // Layer.shape, which Python passes on to srcell._cuda
     py::list parameters;
-    for (const char* name : kParameterNames) parameters.append(name);
+    for (const ParameterRow& row : kParameterTable)
+        parameters.append(py::make_tuple(row.name, row.standard, row.least, row.most, row.divides, row.least_learnt,
+                                         row.most_learnt, row.full_gradient, row.version));
     m.attr("parameters") = py::tuple(parameters);
     py::class_<Layer>(m, "Layer")
         .def_readonly("shape", &Layer::shape)

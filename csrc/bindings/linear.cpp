@@ -50,7 +50,7 @@ constexpr size_t kOfInput = std::tuple_size_v<Gradients>, kOfWeight = kOfInput +
 const char* gradient_name(size_t k) {
     constexpr const char* kNames[] = {"weight_hh", "factors_hh", "i", "h", "hs", "q", "past"};
     if (k >= kOfInput) return k == kOfInput ? "input" : "weight";
-    return k < kOfParameters ? kNames[k] : kParameterNames[k - kOfParameters];
+    return k < kOfParameters ? kNames[k] : kParameterTable[k - kOfParameters].name;
 }
 
 // What the gradient of a call needs, besides the tensors in its Kept.

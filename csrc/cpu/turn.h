@@ -15,7 +15,7 @@ class OwnTurn {
 
     // One turn for the whole layer, or one for each of its neurons.
     OwnTurn(const Kernels& kernels, const CellParameters<T>& cell, int64_t neurons) {
-        const PlainArithmetic plain;  // a denormal omega stays what it is
+        const PlainArithmetic plain;  // denormal parameters stay what they are
         const int64_t count = count_turns(cell, neurons);
         along_.resize(static_cast<size_t>(count));
         across_.resize(static_cast<size_t>(count));

@@ -221,7 +221,7 @@ struct DeviceIntegerBackward {
     float* grad_current;                // (T, B, N) out, zero past a sample's length
 };
 
-// The turn of resonant neurons, from their alpha and omega.
+// The turn of resonant neurons, from their parameters.
 template <class T>
 struct DeviceTurn {
     CellParameters<T> cell;

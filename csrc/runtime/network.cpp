@@ -27,7 +27,7 @@ constexpr int kMaxThreads = 1024;
 // The versions of a network's file: the second may have layers that resonate, the third delays as well, and the fourth
 // convolutions, constant currents and a cochlea as well.
 constexpr const char* kVersions[] = {"1", "2", "3", "4"};
-constexpr int kResonantVersion = 2, kDelayedVersion = 3, kMapVersion = 4;
+constexpr int kDelayedVersion = 3, kMapVersion = 4;
 // The most elements of a layer's spikes that a run holds at a time, unless one sample has more.
 constexpr int64_t kChunkElements = int64_t(1) << 22;
 
@@ -197,13 +197,15 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     NetworkLayer made =
         is_map ? map_layer(file, prefix, inputs, neurons) : packed_layer(file, prefix, inputs, kernels, neurons);
     const int64_t places = neurons.convolution ? neurons.convolution->positions() : 1;  // that share parameters
-    const bool resonant = file.tensors.count(prefix + kParameterNames[kOmega]);
-    for (int k = 0; k < parameters_of(resonant); ++k) {
+    for (int k = 0; k < kParameters; ++k) {
+        const ParameterRow& row = kParameterTable[k];
         std::vector<float>& values = neurons.parameters[k];
-        values = parameter_of(file, prefix + kParameterNames[k], k, made.neurons, places);
-        neurons.cell.of[k] = {values.data(), values.size() == 1 ? 0 : 1, 0};
+        if (row.version == 1 || file.tensors.count(prefix + row.name))
+            values = parameter_of(file, prefix + row.name, k, made.neurons, places);
+        const float* const data = values.empty() ? nullptr : values.data();
+        neurons.cell.of[k] = {data, values.size() > 1 ? 1 : 0, static_cast<float>(row.standard)};
     }
-    if (resonant) neurons.turn = OwnTurn<float>(kernels, neurons.cell, made.neurons);
+    if (!neurons.parameters[kOmega].empty()) neurons.turn = OwnTurn<float>(kernels, neurons.cell, made.neurons);
     made.kind = std::move(neurons);
     made.initial = initial_of<float>(file, prefix + "initial", made.neurons, places);
     return made;
@@ -408,7 +410,11 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
         if (layer.is_integer() != layers_.front().is_integer())
             throw FileError(prefix + "weight: expected layers that are all of floats, or all of integers");
         inputs = layer.neurons;
-        if (layer.resonates()) check_version(version, kResonantVersion, prefix + "omega");
+        for (int p = 0; p < kParameters; ++p) {
+            if (!layer.has(p)) continue;
+            check_version(version, kParameterTable[p].version, prefix + kParameterTable[p].name);
+            ++used;
+        }
         if (layer.convolution()) {
             check_version(version, kMapVersion, prefix + "convolution");
             in_maps += layer.neurons, taps += layer.convolution()->taps();
@@ -424,8 +430,7 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
                             " numbers on their way to a sample, in all layers together, got " + std::to_string(room));
         if (layer.delayed()) check_version(version, kDelayedVersion, prefix + "delays");
         if (layer.constant) check_version(version, kMapVersion, prefix + "constant");
-        used += 1 + (layer.convolution() != nullptr) + layer.constant +
-                (layer.is_integer() ? 1 : static_cast<size_t>(parameters_of(layer.resonates()))) + layer.lateral() +
+        used += 1 + (layer.convolution() != nullptr) + layer.constant + layer.is_integer() + layer.lateral() +
                 !layer.initial.empty() + layer.delays.tensors() + layer.lateral_delays().tensors();
     }
     readout_ = Readout::of(file, outputs());

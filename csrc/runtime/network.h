@@ -41,7 +41,7 @@ struct FloatNeurons {
     Aligned<float> weight;                       // (event_tiles(N), K, event_tile_width(N)), or empty
     std::optional<Convolution> convolution;      // instead of the weight
     Aligned<float> lateral;                      // recurrent weights (N, lateral_width(N)), or empty
-    std::vector<float> parameters[kParameters];  // one element, or N; no omega unless they resonate
+    std::vector<float> parameters[kParameters];  // one element, or N; none if the file has none: then the default
     CellParameters<float> cell;                  // points to the parameters
     OwnTurn<float> turn;                         // of resonant neurons; otherwise empty
     StoredDelays delays;                         // of the spikes on their way through recurrent weights
@@ -72,6 +72,9 @@ struct NetworkLayer {
 
     bool is_integer() const { return std::holds_alternative<IntegerNeurons>(kind); }
     bool lateral() const { return !is_integer() && std::get<FloatNeurons>(kind).lateral.size() > 0; }
+    bool has(int parameter) const {
+        return !is_integer() && !std::get<FloatNeurons>(kind).parameters[parameter].empty();
+    }
     bool resonates() const { return !is_integer() && std::get<FloatNeurons>(kind).resonate(); }
     // The convolution before the neurons, or null.
     const Convolution* convolution() const;

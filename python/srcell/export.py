@@ -23,11 +23,12 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ._arguments import as_int, describe
 from ._files import write_output
+from ._parameters import TABLE
 from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d
 from .runtime import Network
 
 FORMAT = "srcell.network"
-VERSION, RESONANT_VERSION, DELAYED_VERSION, MAP_VERSION = "1", "2", "3", "4"
+DELAYED_VERSION, MAP_VERSION = "3", "4"
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 MOST_WINDOW, MOST_RECENT = 2**20, 2**28  # steps, and spikes of a window; the limits in csrc/runtime/readout.cpp
 MOST_IN_MAPS, MOST_SIZE = 2**22, 2**20  # neurons in maps, and a size of a map; the limits in csrc/runtime/convolution.*
@@ -99,9 +100,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     if not layers:
         raise ValueError(f"{Part('network', network)}: expected at least one layer of neurons, got none")
     tensors = {f"layers.{k}.{name}": tensor for k, layer in enumerate(layers) for name, tensor in layer.items()}
-    texts = {"format": FORMAT, "version": VERSION, "readout": "none"}
-    if any("omega" in layer for layer in layers):
-        texts["version"] = RESONANT_VERSION
+    versions = [TABLE[name].version for layer in layers for name in layer if name in TABLE]
+    texts = {"format": FORMAT, "version": str(max(versions, default=1)), "readout": "none"}
     if any(".first" in name for name in tensors):
         texts["version"] = DELAYED_VERSION
     encoder = getattr(network, "encoder", None)

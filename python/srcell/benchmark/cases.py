@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._arguments import as_int
+from .._parameters import RESONANCE
 
 LABELS = {
     "eager": "PyTorch, eager",
@@ -19,8 +20,7 @@ LABELS = {
     "events": "srcell, events",
     "integers": "srcell, integers on events",
     "resonant": "srcell, resonant",
-    "alpha": "srcell, alpha learnt",
-    "omega": "srcell, omega learnt",
+    **{name: f"srcell, {name} learnt" for name in ("alpha", RESONANCE)},
     "delayed": "srcell, events delayed by whole steps",
     "interpolated": "srcell, events delayed by fractions",
     "delays": "srcell, events, delays learnt",
@@ -112,7 +112,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         "integers": (replace(small, case="integers", rows=("events", "integers")),),
         # On events, and on given currents.
         "resonance": (
-            *(replace(x, case="resonance", rows=("events", "resonant", "alpha", "omega")) for x in (small, large)),
+            *(replace(x, case="resonance", rows=("events", "resonant", "alpha", RESONANCE)) for x in (small, large)),
             *(replace(recurrence, case="resonance", neurons=(n,), rows=("srcell", "resonant")) for n in (100, 512)),
         ),
         "delays": (replace(small, case="delays", rows=("events", "delayed", "interpolated", "delays")),),

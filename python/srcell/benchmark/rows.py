@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import runtime
+from .._parameters import PARAMETERS, RESONANCE
 from .._state import AnyState, SRCState
 from ..events import EventBatch
 from ..export import export
@@ -111,13 +112,13 @@ def _srcell(setting: Setting) -> Neuron:
 MOST_DELAY = 100  # steps
 
 
-def _omega(setting: Setting) -> Tensor:
+def _frequencies(setting: Setting) -> Tensor:
     return spread_frequencies(0.01, 1).values(setting.neurons[0]).float()
 
 
 def _resonant(setting: Setting) -> Neuron:
-    omega = _omega(setting)
-    return lambda current, bias: src(current, bias, omega=omega, **setting.modes)[0]
+    options: dict[str, Any] = {RESONANCE: _frequencies(setting), **setting.modes}
+    return lambda current, bias: src(current, bias, **options)[0]
 
 
 # For each row, a function that makes its neuron: a function of currents (T, B, N) and a bias. bench/ adds the rows of
@@ -170,15 +171,15 @@ def _layer_rows(setting: Setting) -> Callable[[str], Row]:
 
             def call() -> Tensor:
                 return src_linear(spikes.dense, weight, bias, **setting.modes)[0]
-        elif name in ("events", "resonant", "alpha", "omega"):
-            learnt = torch.full((neurons,), 0.9) if name == "alpha" else _omega(setting)
-            learnt.requires_grad_(name in ("alpha", "omega"))
-            options: dict[str, Any] = {} if name == "events" else {"alpha" if name == "alpha" else "omega": learnt}
+        elif name in ("events", "resonant", *PARAMETERS):
+            parameter = RESONANCE if name == "resonant" else name
+            values = _frequencies(setting) if parameter == RESONANCE else torch.full((neurons,), 0.9)
+            options: dict[str, Any] = {} if name == "events" else {parameter: values.requires_grad_(name in PARAMETERS)}
 
             def call() -> Tensor:
                 return src_linear(spikes.events(), weight, bias, **options, **setting.modes)[0]
 
-            return Row(call, (weight, bias, *([learnt] if learnt.requires_grad else [])))
+            return Row(call, (weight, bias, *([values] if name in PARAMETERS else [])))
         elif name in ("delayed", "interpolated", "delays"):
             later = MOST_DELAY * torch.rand(setting.inputs)
             later = later.floor() if name == "delayed" else later.requires_grad_(name == "delays")

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._parameters import PARAMETERS
 from .._state import AnyState, ResonantState, SRCState
 from ..events import EventBatch
 from ..ops import _gpu, src_dense, src_events
 from ..ops._cpu import core
-from ..ops._layer import PARAMETERS, STATE, resonates
+from ..ops._layer import STATE, resonates
 from .layer import Cell, Lateral, UserArguments, layer_of
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from .._arguments import as_float, as_int, check_bool, check_choice, require_dense
+from .._parameters import PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, SRCState, state_type
-from ..ops._layer import HALF, PARAMETERS, STATE, STATES, SURROGATES, LayerArguments, resonates, states_of, work_dtype
+from ..ops._layer import HALF, STATE, STATES, SURROGATES, LayerArguments, resonates, states_of, work_dtype
 from ..ops._memory import has_memory, zero_padding
+from ..ops._operator import record_type
 from .terms import MOST_DELAY, check_delays, tables
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -24,16 +26,8 @@ Parameter = float | Tensor
 State = AnyState | tuple[Tensor, ...]
 
 
-class Cell(NamedTuple):
-    """The cell parameters as users give them."""
-
-    alpha: Parameter = 0.9
-    rho: Parameter = 3.0
-    r: Parameter = 2.0
-    rs: Parameter = -7.0
-    zs_hyp: Parameter = 0.9
-    zs_dep: Parameter = 0.0
-    omega: Parameter = 0.0
+Cell = record_type("Cell", PARAMETERS, [TABLE[name].standard for name in PARAMETERS])
+"""The cell parameters as users give them, each a ``Parameter``."""
 
 
 class Lateral(NamedTuple):
@@ -54,7 +48,8 @@ class UserArguments(NamedTuple):
 
     bias: Parameter
     state: State | None
-    cell: Cell
+    cell: Any
+    """A ``Cell``."""
     surrogate: str
     recurrent_grad: bool
     lateral: Lateral
@@ -62,12 +57,11 @@ class UserArguments(NamedTuple):
 
 _DEFAULTS = Cell()
 MOST_ELEMENTS = 2**63 - 1  # not 2**63: torch.jit.trace compares sizes with int64 only
-FLOAT32_PI = 3.1415927410125732  # larger than pi; float32 clamped to pi has this value, and keeps it in float64
 
 
-def is_resonant(omega: object) -> bool:
-    """Whether neurons of this omega have a q: unless it is the number 0."""
-    return isinstance(omega, bool) or not isinstance(omega, (int, float)) or omega != 0
+def is_resonant(frequency: object) -> bool:
+    """Whether neurons of this angular frequency have a q: unless it is the number 0."""
+    return isinstance(frequency, bool) or not isinstance(frequency, (int, float)) or frequency != 0
 
 
 def layer_of(
@@ -85,7 +79,7 @@ def layer_of(
         check_choice("lateral_surrogate", lateral_surrogate, SURROGATES)
     features = shape[1:]
     tensors: list[Tensor] = []
-    resonant = cell.omega != 0 if type(cell.omega) is float else is_resonant(cell.omega)
+    resonant = is_resonant(cell[-1])
     parameters = cell if resonant else cell[:-1]
     names = PARAMETERS[: len(parameters)]  # torch 2.4 compiles no zip of unequal lengths
     constants = list(parameters)
@@ -117,7 +111,7 @@ def layer_of(
         None if weight is None else _flat_lateral(weight, features, like),
         first,
         factors,
-        constants,  # type: ignore[arg-type]
+        constants,
         surrogate,
         recurrent_grad,
         lateral_surrogate,
@@ -218,7 +212,7 @@ def check_state(state: State, resonant: bool = False, past_steps: int = 0) -> di
         are_tensors = are_tensors and isinstance(x, Tensor)
     if not are_tensors:
         count = {3: "three", 4: "four", 5: "five"}[len(most)]
-        why = ["omega is not the constant 0"] * resonant + ["there is a delay_hh"] * (past_steps > 0)
+        why = [f"{RESONANCE} is not the constant 0"] * resonant + ["there is a delay_hh"] * (past_steps > 0)
         got = type(state).__name__ + (f" of {len(state)}" if isinstance(state, tuple) else "")
         raise TypeError(
             f"state: expected a tuple of {count} tensors ({', '.join(most)})"

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .._arguments import as_float, require_dense
+from .._parameters import TABLE
 from .._state import AnyState, ResonantState, SRCState
 from ..ops.rest import rest
-from .layer import FLOAT32_PI, Parameter, check_device, is_resonant
+from .layer import Parameter, check_device, is_resonant
 
 
 @torch.no_grad()
@@ -54,7 +55,7 @@ def rest_state(
     dtype = bias.dtype if isinstance(bias, Tensor) and bias.dtype == torch.float64 else torch.float32
     b, gain = _resting_point(bias, r, rs)
     h = rest(b, gain).to(dtype)
-    if not isinstance(omega, Tensor) and not abs(as_float("omega", omega)) <= FLOAT32_PI:
+    if not isinstance(omega, Tensor) and not abs(as_float("omega", omega)) <= TABLE["omega"].most:
         raise ValueError(f"omega: expected a number in [-pi, pi], got {omega}")
     state = SRCState(torch.zeros_like(h), h, h.clone())
     return ResonantState(*state, torch.zeros_like(h)) if is_resonant(omega) else state

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from .._arguments import as_int
+from .._parameters import PARAMETERS
 from ..data import LatencyEncoding, RateEncoding
 from ..layers import SRC, LeakyReadout
 from ..models import SRCClassifier
@@ -122,7 +123,7 @@ class GroupNetwork:
 
     def _float_layer(self, k: int, numbers: GroupLayer, column_major: bool) -> SRC:
         tensors = {name: torch.from_numpy(array.copy()) for name, array in numbers._asdict().items()}
-        cell: Any = {name: tensors[name] for name in ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep")}
+        cell: Any = {name: tensors[name] for name in PARAMETERS if name in tensors}
         neurons, inputs = numbers.weight.shape
         bounds: Any = {"bias_max": self.bias_max, "recurrent_grad": True, "learn_initial_state": True}
         layer = SRC(inputs, neurons, **cell, **bounds)

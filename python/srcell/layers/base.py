@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
 from .._arguments import as_float, as_int, check_bool, check_choice, describe, present_device, require_dense
+from .._parameters import FIRST, PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..events.checks import check_float_dtype
 from ..functional import rest_state, src
 from ..functional.layer import (
-    FLOAT32_PI,
     NO_LATERAL,
     Cell,
     Lateral,
@@ -35,7 +35,6 @@ from .options import (
     CELL_DEFAULTS,
     DEFAULTS,
     INITIAL_STATES,
-    NEED_RECURRENT_GRAD,
     NOT_LATERAL,
     UNBOUNDED,
     LateralOptions,
@@ -137,10 +136,10 @@ class Neurons(HasConstants):
         self._cell = Cell(*(self._check_cell_parameter(name, given[name]) for name in Cell._fields))
         self._delay_hh = None if lateral.delay_hh is None else self._check_cell_parameter("delay_hh", lateral.delay_hh)
         self.max_delay, self.delay_width = self._check_max_delay(lateral.max_delay), lateral.delay_width
-        if "omega" in self.learnable and _is_zero(self._cell.omega):
+        if RESONANCE in self.learnable and _is_zero(self._cell[-1]):
             raise ValueError(
-                "omega: expected values other than 0 to learn from (at 0 the gradient is 0), such as "
-                f"srcell.spread_frequencies(0.01, 1), got {given['omega']!r}"
+                f"{RESONANCE}: expected values other than 0 to learn from (at 0 the gradient is 0), such as "
+                f"srcell.spread_frequencies(0.01, 1), got {given[RESONANCE]!r}"
             )
         self._cell_tensors = tuple(
             name
@@ -170,8 +169,8 @@ class Neurons(HasConstants):
 
     @property
     def resonates(self) -> bool:
-        """Whether the neurons have an omega other than the constant 0, and their states a q."""
-        return "omega" in self._cell_tensors or bool(self._cell.omega != 0)
+        """Whether the neurons have an angular frequency other than the constant 0, and their states a q."""
+        return RESONANCE in self._cell_tensors or bool(self._cell[-1] != 0)
 
     @property
     def delayed(self) -> bool:
@@ -220,8 +219,9 @@ class Neurons(HasConstants):
         if isinstance(value, (Spread, SpreadFrequencies)):
             if name == "delay_hh":
                 raise TypeError(f"delay_hh: expected a number or a tensor, got {type(value).__name__}")
-            if (name == "omega") != isinstance(value, SpreadFrequencies):
-                right, wrong = ("spread_frequencies", "spread") if name == "omega" else ("spread", "spread_frequencies")
+            kinds = ("spread", "spread_frequencies")
+            if (name == RESONANCE) != isinstance(value, SpreadFrequencies):
+                wrong, right = kinds if name == RESONANCE else reversed(kinds)
                 raise TypeError(f"{name}: expected a number, a tensor or srcell.{right}, got srcell.{wrong}")
             value = value.values(self._neurons)
         if not isinstance(value, Tensor):
@@ -256,13 +256,12 @@ class Neurons(HasConstants):
 
     def _check_domain(self, name: str, least: float, largest: float) -> None:
         """Raise unless the layer can run with values of a cell parameter from ``least`` to ``largest``."""
-        low, high = domain(name)
-        if name == "omega":
-            low, high = -FLOAT32_PI, FLOAT32_PI
+        row = TABLE.get(name)  # none for delay_hh
+        bounded = row is None or math.isfinite(row.most)
+        low, high = (row.least, row.most) if row and bounded else domain(name)
         for x in (least, largest):
-            if name == "rho" and not (0 < x < math.inf and 1 / x <= self._float_max):
-                raise ValueError(f"rho: expected finite values > 0 with a finite reciprocal, got {x!r}")
-            bounded = name in ("alpha", "omega", "delay_hh")
+            if row and row.divides and not (0 < x < math.inf and 1 / x <= self._float_max):
+                raise ValueError(f"{name}: expected finite values > 0 with a finite reciprocal, got {x!r}")
             if (bounded or name in self.learnable) and not low <= x <= high:
                 why = "" if bounded else " for a learnable parameter"
                 raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
@@ -271,24 +270,39 @@ class Neurons(HasConstants):
 
     def _constants(self) -> dict[str, float | None]:
         cell = {name: None if name in self._cell_tensors else value for name, value in self._cell._asdict().items()}
-        omega = cast("float | None", cell.pop("omega"))  # last, because layers without resonance do not save it
+        later = {name: cell.pop(name) for name in PARAMETERS if name not in FIRST}  # last: see get_extra_state()
         return {
-            **cast("dict[str, float | None]", cell),
+            **cell,
             "bias_init": None if self._learns_bias else self.bias_init,
             "initial_state": None if self.learn_initial_state else INITIAL_STATES.index(self.initial_state),
-            "omega": omega,
+            **later,
         }
 
     def get_extra_state(self) -> Tensor:
-        """The constants as ``_extra_state``, float64 on the CPU; without omega if the layer does not resonate."""
+        """The constants as ``_extra_state``, float64 on the CPU; without the last parameters that have the default."""
         state = super().get_extra_state()
-        return state if self.resonates else state[:-1].clone()
+        return state[: len(state) - self._unsaved()].clone()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over the constants of a checkpoint, as the base class does; one without omega has omega = 0."""
-        if isinstance(state, Tensor) and state.shape == (len(self._constants()),):
-            state = torch.cat([state, state.new_zeros(1)])
+        """Take over the constants of a checkpoint, as the base class does; parameters that lack have the default."""
+        if isinstance(state, Tensor) and state.dim() == 1:
+            lacking = 1 + len(self._constants()) - len(state)
+            if 0 < lacking <= len(PARAMETERS) - len(FIRST):
+                state = torch.cat([state, state.new_tensor([TABLE[name].standard for name in PARAMETERS[-lacking:]])])
         super().set_extra_state(state)
+
+    def _unsaved(self) -> int:
+        """How many parameters at the end of the constants have the default."""
+        count = 0
+        for name in reversed(PARAMETERS[len(FIRST) :]):
+            if self._has(name):
+                break
+            count += 1
+        return count
+
+    def _has(self, name: str) -> bool:
+        """Whether a parameter is another than the constant that is its default."""
+        return name in self._cell_tensors or getattr(self._cell, name) != TABLE[name].standard
 
     def _set_constants(self, constants: Mapping[str, float]) -> None:
         fixed = [name for name in Cell._fields if name not in self._cell_tensors]
@@ -343,7 +357,7 @@ class Neurons(HasConstants):
         most = self.max_delay if self.delayed else None
         return Lateral(self._lateral_of(suffix), self.lateral_surrogate, delay, most, self.delay_width)
 
-    def _cell_of(self, suffix: str) -> Cell:
+    def _cell_of(self, suffix: str) -> Any:
         """The cell parameters to run with; learnt ones are clamped to their domains."""
         if not self._cell_tensors:
             return self._cell
@@ -513,16 +527,18 @@ class Neurons(HasConstants):
     def exported(self) -> list[dict[str, Tensor]]:
         """Return the tensors that each of the stacked layers computes with, on the CPU.
 
-        These are ``weight``, unchanged; ``bias``, each of alpha to zs_dep and, if the layer resonates, ``omega``, of
-        one element or (N,); and, if the layer has them, the recurrent weights ``lateral`` (N, N), their delays (see
-        ``exported_delays``), and ``initial`` (3, N): i, h and hs before the first step, when q is always 0.
+        These are ``weight``, unchanged; ``bias`` and the cell's parameters, of one element or (N,), without those that
+        files of version 1 lack if they have the default; and, if the layer has them, the recurrent weights ``lateral``
+        (N, N), their delays (see ``exported_delays``), and ``initial`` (3, N): i, h and hs before the first step, when
+        q is always 0.
         """
         found = []
         for suffix in self._suffixes:
             weight = self._weight(suffix)
             numbers = {"weight": weight, "bias": self._bias(suffix), **self._cell_of(suffix)._asdict()}
-            if not self.resonates:
-                del numbers["omega"]
+            numbers = {
+                name: x for name, x in numbers.items() if name not in PARAMETERS[len(FIRST) :] or self._has(name)
+            }
             state, lateral = self._initial_state(suffix, 1), self._lateral_of(suffix)
             if state is not None:
                 numbers["initial"] = torch.cat(list(state[:3]))
@@ -588,7 +604,7 @@ def check_learnable(names: Sequence[str], recurrent_grad: bool, delayed: bool = 
     for name in learnable:
         if not isinstance(name, str) or name not in known:
             raise ValueError(f"learnable: expected names among {', '.join(known)}, got {name!r}")
-        if name in NEED_RECURRENT_GRAD and not recurrent_grad:
+        if name in PARAMETERS and TABLE[name].full_gradient and not recurrent_grad:
             raise ValueError(
                 f"learnable: expected parameters that have a gradient with recurrent_grad=False, got {name!r}"
             )

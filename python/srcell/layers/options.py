@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import as_float, check_bool, check_choice
+from .._parameters import TABLE
 from ..functional.layer import Cell, Parameter
 from ..functional.terms import MOST_DELAY
 from ..ops._layer import SURROGATES
@@ -181,7 +182,7 @@ DEFAULTS: dict[str, Any] = {
     "recurrent_grad": False,
     "initial_state": "zeros",
     "learn_initial_state": False,
-    "bias_init": -6.0,
+    "bias_init": TABLE["bias"].standard,
     "bias_max": -4.0,
     "device": None,
     "dtype": None,
@@ -189,25 +190,21 @@ DEFAULTS: dict[str, Any] = {
 
 INITIAL_STATES = ("zeros", "rest")
 
-# Learnable cell parameters that are not clamped.
-UNBOUNDED = ("r", "rs")
-# Cell parameters that have a gradient only with recurrent_grad=True.
-NEED_RECURRENT_GRAD = ("zs_hyp", "zs_dep")
+
+# The bounds to which learnable parameters are clamped, as texts. To torch.compile a text is a constant; it would make
+# the floats of a table inputs of its graph, and with ``dynamic=True`` it cannot pass one of them to two graphs of an
+# autograd.Function.
+_BOUNDS = {row.name: (repr(row.least_learnt), repr(row.most_learnt)) for row in TABLE.values()}
+# Learnable parameters that are not clamped.
+UNBOUNDED = tuple(name for name, bounds in _BOUNDS.items() if bounds == ("-inf", "inf"))
 
 
 def domain(name: str, max_delay: int = MOST_DELAY) -> tuple[float, float]:
-    """The bounds to which a learnable parameter is clamped, in every call and by ``constrain_``.
-
-    They are literals, not a table: torch.compile would make the floats of a table inputs of its graph, and with
-    ``dynamic=True`` it cannot pass one of them to two graphs of an autograd.Function.
-    """
+    """The bounds to which a learnable parameter is clamped, in every call and by ``constrain_``."""
     if name == "delay_hh":
         return 0, max_delay
-    if name == "rho":
-        return 1e-3, math.inf
-    if name == "omega":
-        return -3.141592653589793, 3.141592653589793
-    return (-math.inf, math.inf) if name in UNBOUNDED else (0.0, 1.0)
+    low, high = _BOUNDS[name]
+    return float(low), float(high)
 
 
 Init = TypeVar("Init", bound=Callable[..., None])

@@ -16,7 +16,7 @@ from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..functional.at_once import at_once
-from ..functional.layer import NO_LATERAL, Cell, Lateral, State, UserArguments, check_state
+from ..functional.layer import NO_LATERAL, Lateral, State, UserArguments, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
@@ -45,7 +45,7 @@ class _Linear(Neurons):
         super().__init__(hidden_size, shapes, lateral, **others)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, self._learns_bias
 
-    def _parts(self, suffix: str) -> tuple[Tensor, Tensor, Cell, Lateral]:
+    def _parts(self, suffix: str) -> tuple[Tensor, Tensor, Any, Lateral]:
         """Weight, bias, cell parameters and recurrence of a layer, to run with; each is evaluated once a call."""
         weight, bias = getattr(self, self._WEIGHT_NAME.format(suffix)), getattr(self, self._BIAS_NAME.format(suffix))
         cell = self._cell_of(suffix) if self._cell_tensors else self._cell
@@ -65,7 +65,7 @@ class _Linear(Neurons):
     def _run(
         self,
         suffix: str,
-        parts: tuple[Tensor, Tensor, Cell, Lateral],
+        parts: tuple[Tensor, Tensor, Any, Lateral],
         input: Tensor | EventBatch,
         state: State | None,
         lengths: Tensor | Sequence[int] | None,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .._arguments import describe
 from .._integer import IntegerCell
+from .._parameters import RESONANCE
 from ..layers import SRC, IntegerSRC, LeakyReadout
 from .classifier import Classifier, as_sizes
 from .networks import SRCClassifier
@@ -90,13 +91,13 @@ class IntegerClassifier(Classifier):
         less accuracy than from a network trained with integer neurons, and use the result to start such training.
 
         Args:
-            network: a network with votes, without recurrent ("lateral") weights, resonance (``omega``) and delays.
+            network: a network with votes, without recurrent ("lateral") weights, resonance and delays.
             weight_bits: as in the constructor.
             cell: as in the constructor.
 
         Raises:
             TypeError: ``network`` is not an ``SRCClassifier``.
-            ValueError: ``network`` has delays, lateral weights, an omega or a linear readout.
+            ValueError: ``network`` has delays, lateral weights, resonance or a linear readout.
 
         Example:
             >>> from srcell.models import IntegerClassifier, SRCClassifier
@@ -116,7 +117,7 @@ class IntegerClassifier(Classifier):
             raise ValueError("network: expected readout='votes' and lateral=False, got another network")
         if any(layer.resonates for layer in layers):
             raise ValueError(
-                "network: expected omega=0, because integer neurons do not resonate, got a resonant network"
+                f"network: expected {RESONANCE}=0, because integer neurons do not resonate, got a resonant network"
             )
         made = cls(
             layers[0].input_size,

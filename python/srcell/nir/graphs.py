@@ -18,19 +18,18 @@ from torch import Tensor, nn
 from .. import layers as modules
 from .._arguments import as_float, as_positive, describe
 from .._extras import extra
+from .._parameters import PARAMETERS
 from ..export import Part, checked_parts, inputs_of
 from ..functional.terms import MOST_DELAY
 from .checks import WRONG, Checked, as_numbers, set_types
 from .files import read_contents
-from .node import OPTIONAL, REQUIRED, SRC
+from .node import OPTIONAL, REQUIRED, SRC, STATE
 
 with extra("nir"):
     import nir
 
 WEIGHTS = (nir.Linear, nir.Affine, nir.Conv2d)
-STATE = OPTIONAL[1:]
 DTYPES = (torch.float32, torch.float64)
-CONSTANTS = (*REQUIRED[:-1], "omega")  # without the bias
 # The fields of nodes that are sizes or axes of their input, and how many each may have.
 SIZES = {"input_shape", "input_type", "shape", "kernel_size", "stride", "padding", "dilation", "start_dim", "end_dim"}
 MOST_SIZES = 32
@@ -177,7 +176,7 @@ class _Writer:
         self.neurons(layer, self.shape)
 
     def neurons(self, layer: dict[str, Tensor], shape: tuple[int, ...]) -> None:
-        found = {name: layer[name] for name in (*REQUIRED, "omega") if name in layer}
+        found = {name: layer[name] for name in ("bias", *PARAMETERS) if name in layer}
         if "initial" in layer:
             found |= dict(zip(STATE, layer["initial"], strict=True))
         arrays = {
@@ -475,7 +474,7 @@ class _Reader:
         if wrong := [field for field in fields if not np.isfinite(getattr(node, field)).all()]:
             raise ValueError(f"{name}: expected finite numbers, got {wrong[0]} with others")
         values = {field: _per_channel(name, field, getattr(node, field), is_map) for field in fields}
-        options: dict[str, Any] = {field: _constant(values[field]) for field in fields if field in CONSTANTS}
+        options: dict[str, Any] = {field: _constant(values[field]) for field in fields if field in PARAMETERS}
         if recurrent is not None and recurrent.delay is not None:
             steps = self.steps(recurrent.name, recurrent.delay, len(weight))
             options |= {"delay_hh": torch.from_numpy(steps), "max_delay": int(np.ceil(steps.max()))}

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from .._arguments import as_positive
 from .._extras import extra
+from .._parameters import FIRST, PARAMETERS
 
 with extra("nir"):
     import nir
 
-REQUIRED = ("alpha", "rho", "r", "rs", "zs_hyp", "zs_dep", "bias")
-OPTIONAL = ("omega", "i_0", "h_0", "hs_0")
+STATE = ("i_0", "h_0", "hs_0")
+REQUIRED = (*FIRST, "bias")
+OPTIONAL = (*PARAMETERS[len(FIRST) :], *STATE)
 
 
 @dataclass(eq=False)
@@ -68,7 +70,7 @@ class SRC(nir.NIRNode):  # type: ignore[misc]
                 raise TypeError(f"{name}: expected a floating-point array, got {got}")
             if array.shape != self.alpha.shape:
                 raise ValueError(f"{name}: expected shape {self.alpha.shape}, as alpha has, got {array.shape}")
-        if len({name in given for name in OPTIONAL[1:]}) > 1:
+        if len({name in given for name in STATE}) > 1:
             raise ValueError(f"i_0, h_0 and hs_0: expected all three or none, got {', '.join(given[len(REQUIRED) :])}")
         as_positive("dt", self.dt)
         self.input_type = {"input": np.array(self.alpha.shape)}

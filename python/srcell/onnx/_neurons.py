@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .._parameters import PARAMETERS
 from ._delays import Delays, under_way
 from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan
 
@@ -38,15 +39,15 @@ class Cell(NamedTuple):
 def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[float]) -> Cell:
     """The parameters from an operator's arguments: tensors if there are any, otherwise constants."""
     dtype = dtype_of(bias)
-    alpha, rho, r, rs, zs_hyp, zs_dep, *omega = tensors or [constant(x, dtype) for x in constants]
-    turn = None
-    if omega:
-        wide_alpha, wide_omega = (op.Cast(x, to=ir.DataType.DOUBLE) for x in (alpha, *omega))
+    given = dict(zip(PARAMETERS, tensors or [constant(x, dtype) for x in constants], strict=False))
+    alpha, rho, zs_hyp, turn = given["alpha"], given["rho"], given["zs_hyp"], None
+    if "omega" in given:
+        wide_alpha, wide_omega = (op.Cast(given[name], to=ir.DataType.DOUBLE) for name in ("alpha", "omega"))
         alpha = op.Cast(op.Mul(wide_alpha, op.Cos(wide_omega)), to=dtype)
         turn = op.Cast(op.Mul(wide_alpha, op.Sin(wide_omega)), to=dtype)
     one, ten, minus_five = (constant(x, dtype) for x in (1, 10, -5))
-    inverse_rho, zs_span = op.Div(one, rho), op.Sub(zs_dep, zs_hyp)
-    return Cell(alpha, turn, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, ten, minus_five)
+    inverse_rho, zs_span = op.Div(one, rho), op.Sub(given["zs_dep"], zs_hyp)
+    return Cell(alpha, turn, rho, inverse_rho, given["r"], given["rs"], zs_hyp, zs_span, bias, ten, minus_five)
 
 
 def advance(body: Body, cell: Cell, state: Values, current: ir.Value) -> list[ir.Value]:

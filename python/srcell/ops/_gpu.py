@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._parameters import PARAMETERS
 from ._cpu import EventRows, core, mask_shape
 from ._memory import Optionals, address, addresses
 
@@ -46,7 +47,7 @@ class Backward(NamedTuple):
         return 1 + len(self.layer.given.constants) if wanted else 1
 
 
-OF_CELL = -(len(core.parameters) - 1)  # where the gradients of cell parameters begin
+OF_CELL = -len(PARAMETERS)  # where the gradients of cell parameters begin
 
 
 class Gpu:

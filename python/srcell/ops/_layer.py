@@ -13,20 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._parameters import PARAMETERS
+from .._state import TYPES
 from . import _gpu
 from ._cpu import core
 from ._memory import Optionals, addresses, contiguous, or_contiguous
 from ._operator import Operator, flattened
 
-PARAMETERS = core.parameters[1:]  # the bias comes first
-# Resonant neurons have an omega, the last parameter, and a q; with delayed recurrent weights there is a past.
-STATE = ("i", "h", "hs", "q", "past")
-PLAIN_STATE = STATE[:3]
-STATES = {
-    (resonant, delayed): (*PLAIN_STATE, *STATE[3:4] * resonant, *STATE[4:] * delayed)
-    for resonant in (False, True)
-    for delayed in (False, True)
-}
+# Resonant neurons have all parameters, and a q; with delayed recurrent weights there is a past.
+STATES: dict[tuple[bool, bool], tuple[str, ...]] = {kind: made._fields for kind, made in TYPES.items()}
+PLAIN_STATE, STATE = STATES[False, False], STATES[True, True]
 CONSTANTS = len(PARAMETERS) - 1, len(PARAMETERS)  # how many there are without and with resonance
 SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
@@ -80,7 +76,7 @@ SHARED = ("layer", LayerArguments)
 
 
 def resonates(layer: LayerArguments) -> bool:
-    """Whether the neurons have an omega and a q."""
+    """Whether the neurons have all parameters, and a q."""
     return len(layer.constants) == len(PARAMETERS)
 
 

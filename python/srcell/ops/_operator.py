@@ -59,7 +59,7 @@ class Operator:
         if odd:
             raise ValueError(f"{self.name}: expected tensors and lists of them before the *, got {', '.join(odd)}")
         names, options = [x.name for x in tensors], [x.name for x in declared if x.kwarg_only]
-        self.needs = _record(f"Needs_{self.name}", names)
+        self.needs = record_type(f"Needs_{self.name}", names)
         lists = lists or {}
         self._lists = [slice(names.index(items[0]), names.index(items[0]) + len(items)) for items in lists.values()]
         for name, items in reversed(list(zip(lists, self._lists, strict=True))):
@@ -77,7 +77,7 @@ class Operator:
             names = [*names[: self._alone], name]
         self._options = [x for x in options if x not in self._shared_options]
         defaults = [x.default_value for x in declared if x.has_default_value()]
-        self.record = _record(f"Call_{self.name}", [*names, *self._options], defaults)
+        self.record = record_type(f"Call_{self.name}", [*names, *self._options], defaults)
         self._gradient: Callable[..., dict[str, Argument]] | None = None
         self._keep: Callable[[Any], dict[str, Argument]] | None = None
         self._gradient_options: Callable[[Any, Any], dict[str, Any]] | None = None
@@ -231,7 +231,7 @@ class Operator:
         return outputs, (0,) * len(outputs)
 
 
-def _record(name: str, fields: Sequence[str], defaults: Sequence[Any] = ()) -> Any:
+def record_type(name: str, fields: Sequence[str], defaults: Sequence[Any] = ()) -> Any:
     """A named tuple type with these fields."""
     return namedtuple(name, fields, defaults=defaults)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._extras import extra
+from .._parameters import RESONANCE
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCConv2d
 
 with extra("train"):
@@ -131,7 +132,7 @@ def traces(
         seen.append([x.flatten()[neurons].cpu() for x in _shown(layer, state)])
     drives, fast, slow = (torch.stack(x) for x in zip(*seen, strict=True))
     drive = "drive x" if isinstance(layer, IntegerSRC) else "drive tanh(i / rho)"
-    omega = layer.exported()[-1]["omega"] if isinstance(layer, SRC) and layer.resonates else None
+    turning = layer.exported()[-1][RESONANCE] if isinstance(layer, SRC) and layer.resonates else None
     figure = new_figure(9, 1.0 + 1.7 * len(neurons))
     panels = figure.subplots(len(neurons), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for k, (panel, neuron) in enumerate(zip(panels, neurons, strict=True)):
@@ -141,8 +142,8 @@ def traces(
         output = outputs[-1][:, 0, neuron].numpy()
         panel.fill_between(range(len(fast)), output, color="C3", alpha=0.3, label="output s")
         said = f"neuron {neuron}" + (f",\nfor {names[neuron % classes]}" if voters else "")
-        if omega is not None:
-            said += f",\nomega {omega[neuron % len(omega)]:.3g}"
+        if turning is not None:
+            said += f",\n{RESONANCE} {turning[neuron % len(turning)]:.3g}"
         panel.set(ylim=(-1.08, 1.08), ylabel=said)
         if prefix:
             panel.axvspan(0, prefix, **SHADE)

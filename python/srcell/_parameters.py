@@ -1,0 +1,41 @@
+"""The table of the cell's parameters, of csrc/params.h, and its record in Python.
+
+Whoever treats all parameters alike uses it; their names are typed nowhere else but in signatures and equations.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ._core import parameters as rows
+
+
+class CellParameter(NamedTuple):
+    """What is known of a parameter of the cell."""
+
+    name: str
+    standard: float
+    """Its default."""
+    least: float
+    """Smaller values are refused, whether they are learnt or not ..."""
+    most: float
+    """... and so are larger ones."""
+    divides: bool
+    """Its reciprocal must be finite."""
+    least_learnt: float
+    """Learnt values are clamped from here ..."""
+    most_learnt: float
+    """... to here."""
+    full_gradient: bool
+    """It has a gradient only with ``recurrent_grad=True``."""
+    version: int
+    """Of the first exported files that may have it."""
+
+
+TABLE = {row[0]: CellParameter(*row) for row in rows}
+PARAMETERS = tuple(TABLE)[1:]
+"""Their names without the bias, which comes first."""
+RESONANCE = PARAMETERS[-1]
+"""The name of the angular frequency. Neurons resonate, and have a q, unless it is the constant 0."""
+FIRST = tuple(name for name in PARAMETERS if TABLE[name].version == 1)
+"""The names of those that every exported layer has."""
