@@ -14,6 +14,11 @@ template <class V>
 struct Cell {
     V alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, turn;
 };
+// Its fields in their order, for those who keep them in memory; the turn is the last.
+template <class V>
+constexpr V Cell<V>::* kCellFields[] = {&Cell<V>::alpha,   &Cell<V>::rho,  &Cell<V>::inverse_rho,
+                                        &Cell<V>::r,       &Cell<V>::rs,   &Cell<V>::zs_hyp,
+                                        &Cell<V>::zs_span, &Cell<V>::bias, &Cell<V>::turn};
 
 template <class V>
 struct State {

@@ -7,7 +7,9 @@
 
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <type_traits>
+#include <utility>
 
 #include "../platform/aligned.h"
 #include "parallel.h"

@@ -27,23 +27,24 @@ using Row = scalar_of<V>[kTile];
 
 template <class V>
 struct TileCell {
-    alignas(64) Row<V> alpha, rho, inverse_rho, r, rs, zs_hyp, zs_span, bias, turn;
+    static constexpr int fields = std::size(kCellFields<V>), turn = fields - 1;
+
+    alignas(64) Row<V> rows[fields];
 
     template <class R>
     SRCELL_INLINE Cell<R> at(int64_t k) const {
-        return {load<R>(alpha + k),  load<R>(rho + k),     load<R>(inverse_rho + k), load<R>(r + k),   load<R>(rs + k),
-                load<R>(zs_hyp + k), load<R>(zs_span + k), load<R>(bias + k),        load<R>(turn + k)};
+        return gather<R>(k, std::make_integer_sequence<int, fields>());
     }
+    // Stores all but the turn.
     template <class R>
     SRCELL_INLINE void put(int64_t k, const Cell<R>& cell) {
-        store(alpha + k, cell.alpha);
-        store(rho + k, cell.rho);
-        store(inverse_rho + k, cell.inverse_rho);
-        store(r + k, cell.r);
-        store(rs + k, cell.rs);
-        store(zs_hyp + k, cell.zs_hyp);
-        store(zs_span + k, cell.zs_span);
-        store(bias + k, cell.bias);
+        for (int f = 0; f < turn; ++f) store(rows[f] + k, cell.*kCellFields<R>[f]);
+    }
+
+  private:
+    template <class R, int... f>
+    SRCELL_INLINE Cell<R> gather(int64_t k, std::integer_sequence<int, f...>) const {
+        return {load<R>(rows[f] + k)...};
     }
 };
 
@@ -221,7 +222,7 @@ void load_cell(TileCell<V>& tile, const Call& call, const Tile& where) {
     if constexpr (resonant) {
         const Turn<T>& turn = call.turn;
         spread<V>(rows[kAlpha], Parameter<T>{turn.along, turn.stride}, where, call.shape.neurons);
-        spread<V>(tile.turn, Parameter<T>{turn.across, turn.stride}, where, call.shape.neurons);
+        spread<V>(tile.rows[tile.turn], Parameter<T>{turn.across, turn.stride}, where, call.shape.neurons);
     }
     for_each_register<V>(where.count, [&](auto kind, int64_t k, int64_t) SRCELL_LAMBDA_INLINE {
         using R = typename decltype(kind)::type;

@@ -39,3 +39,5 @@ RESONANCE = PARAMETERS[-1]
 """The name of the angular frequency. Neurons resonate, and have a q, unless it is the constant 0."""
 FIRST = tuple(name for name in PARAMETERS if TABLE[name].version == 1)
 """The names of those that every exported layer has."""
+LATER = tuple(sorted(PARAMETERS[len(FIRST) :], key=lambda name: TABLE[name].version))
+"""The names of the others, those of older files first."""

@@ -27,6 +27,7 @@ State = AnyState | tuple[Tensor, ...]
 
 
 Cell = record_type("Cell", PARAMETERS, [TABLE[name].standard for name in PARAMETERS])
+Cell.__module__ = __name__  # where pickles of layers look for it
 """The cell parameters as users give them, each a ``Parameter``."""
 
 

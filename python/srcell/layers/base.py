@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
 from .._arguments import as_float, as_int, check_bool, check_choice, describe, present_device, require_dense
-from .._parameters import FIRST, PARAMETERS, RESONANCE, TABLE
+from .._parameters import LATER, PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..events.checks import check_float_dtype
@@ -270,7 +270,7 @@ class Neurons(HasConstants):
 
     def _constants(self) -> dict[str, float | None]:
         cell = {name: None if name in self._cell_tensors else value for name, value in self._cell._asdict().items()}
-        later = {name: cell.pop(name) for name in PARAMETERS if name not in FIRST}  # last: see get_extra_state()
+        later = {name: cell.pop(name) for name in LATER}  # last: see get_extra_state()
         return {
             **cell,
             "bias_init": None if self._learns_bias else self.bias_init,
@@ -287,14 +287,14 @@ class Neurons(HasConstants):
         """Take over the constants of a checkpoint, as the base class does; parameters that lack have the default."""
         if isinstance(state, Tensor) and state.dim() == 1:
             lacking = 1 + len(self._constants()) - len(state)
-            if 0 < lacking <= len(PARAMETERS) - len(FIRST):
-                state = torch.cat([state, state.new_tensor([TABLE[name].standard for name in PARAMETERS[-lacking:]])])
+            if 0 < lacking <= len(LATER):
+                state = torch.cat([state, state.new_tensor([TABLE[name].standard for name in LATER[-lacking:]])])
         super().set_extra_state(state)
 
     def _unsaved(self) -> int:
         """How many parameters at the end of the constants have the default."""
         count = 0
-        for name in reversed(PARAMETERS[len(FIRST) :]):
+        for name in reversed(LATER):
             if self._has(name):
                 break
             count += 1
@@ -536,9 +536,7 @@ class Neurons(HasConstants):
         for suffix in self._suffixes:
             weight = self._weight(suffix)
             numbers = {"weight": weight, "bias": self._bias(suffix), **self._cell_of(suffix)._asdict()}
-            numbers = {
-                name: x for name, x in numbers.items() if name not in PARAMETERS[len(FIRST) :] or self._has(name)
-            }
+            numbers = {name: x for name, x in numbers.items() if name not in LATER or self._has(name)}
             state, lateral = self._initial_state(suffix, 1), self._lateral_of(suffix)
             if state is not None:
                 numbers["initial"] = torch.cat(list(state[:3]))

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from .._arguments import as_positive
 from .._extras import extra
-from .._parameters import FIRST, PARAMETERS
+from .._parameters import FIRST, LATER
 
 with extra("nir"):
     import nir
 
 STATE = ("i_0", "h_0", "hs_0")
 REQUIRED = (*FIRST, "bias")
-OPTIONAL = (*PARAMETERS[len(FIRST) :], *STATE)
+OPTIONAL = (*LATER, *STATE)
 
 
 @dataclass(eq=False)

@@ -1,0 +1,56 @@
+"""What srcell 0.2.0 saved loads and runs: state_dicts, pickled states, programs, a run folder.
+
+tests/saved/0.2.0 has it; the outputs beside it are those of 0.2.0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import srcell
+from srcell import SRC, rate_encode
+
+SAVED = Path(__file__).parent / "saved" / "0.2.0"
+
+
+@pytest.fixture(scope="module")
+def saved() -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(SAVED / "layers.pt", weights_only=True)
+    return loaded
+
+
+def test_layers_take_over_their_state_dicts(saved: dict[str, Any]) -> None:
+    layer = SRC(5, 4, learnable=["alpha", "rho"], omega=0.3, lateral=True, delay_hh=2.0)
+    plain = SRC(5, 4, 2)
+    layer.load_state_dict(saved["layer"])
+    plain.load_state_dict(saved["plain"])
+    spikes, state = layer(saved["input"])
+    assert torch.equal(spikes, saved["spikes"]) and spikes.any()
+    expected = saved["states"]["DelayedResonantState"]
+    assert all(torch.equal(x, y) for x, y in zip(state, expected, strict=True))
+    assert torch.equal(plain(saved["input"])[0], saved["plain_spikes"])
+
+
+def test_states_keep_their_types(saved: dict[str, Any]) -> None:
+    for name, state in saved["states"].items():
+        assert type(state) is getattr(srcell, name)
+        assert type(state.to(torch.float64)) is type(state) and state.to(torch.float64).h.dtype == torch.float64
+
+
+@pytest.mark.parametrize("by", ["2.4", "2.13"])
+def test_a_program_runs(saved: dict[str, Any], by: str) -> None:
+    if not torch.__version__.startswith(f"{by}."):
+        pytest.skip(f"torch promises to load no program that torch {by} saved")
+    program = torch.export.load(str(SAVED / f"program-{by}.pt2")).module()
+    spikes, state = program(saved["input"])
+    assert torch.equal(spikes, saved["plain_spikes"]) and type(state) is srcell.SRCState
+
+
+def test_a_run_folder_loads(saved: dict[str, Any]) -> None:
+    model = srcell.load(SAVED / "run").eval()
+    logits = model(rate_encode(saved["images"], 20, seed=1))
+    torch.testing.assert_close(logits, saved["logits"])
