@@ -256,7 +256,7 @@ struct EventsBackward : CellBackward<T> {
     T* weight_partials;            // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
 };
 
-// The constants of an integer neuron, as integer.h uses them.
+// The constants of an integer neuron, as integer-inl.h uses them.
 struct IntegerCell {
     int32_t leak_shift_a, leak_shift_b;  // i loses i >> a and i >> b in each step
     int32_t i_max;                       // i is clamped to +-i_max

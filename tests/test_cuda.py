@@ -28,7 +28,7 @@ from support.gpu import (
     needs_card,
     training_step,
 )
-from support.inputs import MODES, STATE, make_layer, with_values
+from support.inputs import MODES, STATE, make_layer, noise, with_values
 from support.linear import on_dense, on_dense_at_events
 from support.operators import layer_call
 
@@ -351,6 +351,22 @@ def test_non_contiguous_inputs(gpu):
         return spikes, *final
 
     check_against_the_cpu(gpu, run, leaves(*(given[name] for name in ("current", "bias", *STATE))))
+
+
+@pytest.mark.parametrize("method", ["events", "gemm"])
+def test_arguments_that_are_views(gpu, method):
+    """Regression: the kernels read other numbers of lengths that were every second one, and of transposed weights."""
+    x = (noise(5, 40, 3, 20, dtype=torch.float32) > 0.2).float()
+    weight, weight_hh = 6 * noise(6, 12, 20, dtype=torch.float32), 0.3 * noise(7, 12, 12, dtype=torch.float32)
+    lengths = torch.tensor([40, 0, 17, 0, 29, 0])
+
+    def run(x, weight, weight_hh, lengths):
+        options = {"weight_hh": torch._neg_view(weight_hh.t()), "lengths": lengths[::2], "method": method}
+        spikes, state = src_linear(x, weight, -6.0, **options)
+        return [spikes, *state]
+
+    outputs, grads = check_against_the_cpu(gpu, run, [x, *leaves(weight, weight_hh), lengths])
+    assert outputs[0].any() and grads[1] is not None and grads[1].any()
 
 
 def test_events_altered_after_validation_give_finite_results(gpu):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from srcell import EventBatch, IntegerCell
+from srcell import EventBatch, IntegerCell, src_linear
 from srcell.ops import _cpu
 from srcell.ops._memory import address
 from srcell.ops._operator import Operator
@@ -325,3 +325,33 @@ def test_an_output_larger_than_the_address_space_is_a_memory_error() -> None:
 def test_an_operator_has_only_tensors_before_the_options() -> None:
     with pytest.raises(ValueError, match=r"^toy: expected tensors and lists of them before the \*, got float gain"):
         Operator("toy(Tensor x, float gain, *, int steps) -> Tensor")
+
+
+def test_memory_is_made_on_the_device_of_its_model() -> None:
+    """Regression: from 4 MiB on it lay on the CPU."""
+    assert _cpu.empty(torch.empty(1, device="meta"), 1024, 1024).device.type == "meta"
+
+
+def test_the_resting_point_is_refused_for_arguments_that_do_not_match() -> None:
+    """Regression: the kernel read and wrote past them."""
+    single, four = torch.full((4,), -6.0), torch.full((4,), -5.0, dtype=torch.float64)
+    for bias, gain, name in ((single, single, "bias"), (four, single, "gain"), (four, four[0], "gain")):
+        with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+            torch.ops.srcell.rest(bias, gain)
+
+
+def test_a_product_is_refused_in_the_words_of_its_operator() -> None:
+    """Regression: for calls with a gradient the message named currents, which no caller passes."""
+    weight = torch.rand(3, 300, requires_grad=True)
+    with pytest.raises(TypeError, match="as input has"):
+        src_linear(torch.rand(10, 4, 300), weight, torch.full((3,), -6.0).double())
+
+
+def test_integer_constants_of_other_types_are_named() -> None:
+    weight, zeros = torch.zeros(2, 3, dtype=torch.int16), torch.zeros(4, 1, 3)
+    call = OperatorCall(
+        "integer_src", None, None, zeros, weight, None, None, [], None, steps=4, batch=1, rho=3.0, floats=False,
+        save=False, cell=[2**40, *list(IntegerCell())[1:]],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"^cell.leak_shift_a: expected an int in \[1, 15\]"):
+        call()

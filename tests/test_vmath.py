@@ -1,6 +1,6 @@
 """tanh and sigmoid: every float32 against float64, samples of float64 against 60 digits, and exact properties.
 
-`python tests/test_vmath.py` prints the maximum errors that csrc/vmath.h states.
+`python tests/test_vmath.py` prints the maximum errors that csrc/vmath-inl.h states.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import srcell
 from srcell import _core
 from support.processes import IsaProcess
 
-# Bounds in ulp that must hold; csrc/vmath.h states the measured errors.
+# Bounds in ulp that must hold; csrc/vmath-inl.h states the measured errors.
 BOUNDS = {"tanh": 2.0, "sigmoid": 4.0}
 CHUNK = 1 << 16  # its arrays fit in the second-level cache: ten times as fast as chunks of 2^24
 
@@ -98,7 +98,7 @@ def test_float64_is_within_three_ulp_of_sixty_digits(name: str) -> None:
             assert abs(mpmath.mpf(float(got)) - exact) <= 3 * np.spacing(abs(float(exact)))
 
 
-# csrc/vmath.h states the errors that were measured.
+# csrc/vmath-inl.h states the errors that were measured.
 SINE_BOUND = 0.8
 
 

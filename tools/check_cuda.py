@@ -4,8 +4,8 @@
 
 Each .cu file compiles alone with ``-std=c++17 -Icsrc`` and without a warning; every floating-point operation in its PTX
 rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx, except the reciprocal that
-quotient() of value.h starts from); and ptxas spills no register and puts no array in local memory. ``--table`` prints
-the kernels of sm_90 for bench/NOTES.md, with columns for the resonant version of each.
+quotient() of value-inl.h starts from); and ptxas spills no register and puts no array in local memory. ``--table``
+prints the kernels of sm_90 for bench/NOTES.md, with columns for the resonant version of each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXACT = re.compile(
     r"(ld|st)(\.(global|shared|param))?(\.v[24])?\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
-APPROXIMATE = "rcp.approx.ftz.f32"  # quotient() of value.h starts from it; its result is rounded to nearest
+APPROXIMATE = "rcp.approx.ftz.f32"  # quotient() of value-inl.h starts from it; its result is rounded to nearest
 INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
 # The limits of a streaming multiprocessor of an H100; shared memory in bytes.
 H100 = {"registers": 65536, "shared": 228 << 10, "threads": 2048, "blocks": 32}
@@ -77,7 +77,7 @@ def demangled(names: list[str]) -> list[str]:
 
 
 def shared_bytes(body: str) -> tuple[int, int]:
-    """Threads of a full block and its bytes of shared memory, as launch.h and events.h choose them on an H100."""
+    """Threads of a full block and its bytes of shared memory, as launch-inl.h and events.h choose them on an H100."""
     size = 8 if "double" in body else 4
     if "TileBody" in body:  # with 784 inputs
         return 512, 784 * 32 * size

@@ -1,4 +1,4 @@
-"""Derive the constants of csrc/vmath.h and print them as C++ literals.
+"""Derive the constants of csrc/vmath-inl.h and print them as C++ literals.
 
     python tools/derive_vmath.py
 

@@ -34,7 +34,7 @@ TIMEOUT = 600  # seconds; a mutant may loop for ever
 # "==", a file and its tests: names of ctest, and x.py for tests/test_x.py. Then, for each mutant, what it breaks and,
 # indented, the old text => the new text. In the old text a space matches any white space.
 TABLE = """
-== cell.h: core cell_facts.py src.py gradients.py linear.py bits.py resonance.py
+== cell-inl.h: core cell_facts.py src.py gradients.py linear.py bits.py resonance.py
 hs follows h[t], not h[t-1]
     state.hs - state.h, state.h); state.h = tanh(u); => state.hs - tanh(u), tanh(u)); state.h = tanh(u);
 the bound of the flush
@@ -57,7 +57,7 @@ the gradient of q turns the other way
     fma(cell.alpha, carry.q, negate(cell.turn * i)) => fma(cell.alpha, carry.q, cell.turn * i)
 the gradient of alpha lacks q
     sum[kAlpha] = fma(grad_q, before.q, sum[kAlpha]); =>
-== vmath.h: core vmath.py bits.py
+== vmath-inl.h: core vmath.py bits.py
 float32 tanh never reaches 1
     tanh_saturates = 9.5f => tanh_saturates = 8.0f
 the sign of the low part of ln(2) in float64
@@ -66,19 +66,19 @@ the tail of sine's argument is lost
     + fma(r * z, polynomial(of_sine, z), tail * rest) => + (r * z) * polynomial(of_sine, z)
 one more rounding in tanh
     e_plus_two = fma(scale, reduced.expm1, scale + one) => e_plus_two = e + splat<V>(2)
-== common.h: core events device
+== common-inl.h: core events device
 a length is not clamped
     clamp_to(read_once(shape.lengths + sample), 0, shape.steps);
     => clamp_to(read_once(shape.lengths + sample), 0, INT64_MAX);
 == params.h: integer integer.py
 one weight too many is summed in 16 bits
     INT16_MAX / largest; => INT16_MAX / largest + 1;
-== cpu/scan.h: core device gradients.py src.py bits.py arguments.py
+== cpu/scan-inl.h: core device gradients.py src.py bits.py arguments.py
 lengths are ignored
     steps_of(shape, run)} => shape.steps}
 a segment ends a step too early
     end = begin, begin -= kSegment) { => begin -= kSegment, end = begin + kSegment - 1) {
-== cpu/lateral.h: lateral lateral.py bits.py
+== cpu/lateral-inl.h: lateral lateral.py bits.py
 spikes of the initial state are not received
     append_active<V>(m.states[k].h, tile, m.active); =>
 spikes of lanes past the last neuron are received
@@ -89,7 +89,7 @@ the initial spikes get no gradient
     load<R>(carry.h + at) + load<R>(m.through + tile.first + at) => load<R>(carry.h + at)
 the surrogates of the recurrent path swapped
     if (p.lateral.relu) { => if (!p.lateral.relu) {
-== cpu/events.h: events device linear.py bits.py arguments.py
+== cpu/events-inl.h: events device linear.py bits.py arguments.py
 an index one past the last input is accepted
     static_cast<int64_t>(largest) < events.inputs => static_cast<int64_t>(largest) <= events.inputs
 a last offset below the number of events is accepted
@@ -104,7 +104,7 @@ the lanes of a dot product are added in another tree
     => for (int64_t j = 1; j < width; ++j) lanes[0] += lanes[j];
 the trace past the length is not zeroed
     if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count); =>
-== cpu/tile.h: core events device gradients.py linear.py bits.py resonance.py
+== cpu/tile-inl.h: core events device gradients.py linear.py bits.py resonance.py
 the partial sums of alpha and omega are not turned back
     if (p.turn.along && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega])) unturn_gradients(p); =>
 the first plane of the first checkpoint past the length is not zeroed
@@ -116,15 +116,15 @@ with relu a gradient passes at h = 0
 the sums of one parameter of the layer are added in another tree
     sum_rows(sums, batch, neurons, neurons); if (!stride) sum_rows(sums, neurons, 1, 1);
     => if (stride) sum_rows(sums, batch, neurons, neurons); else sum_rows(sums, batch * neurons, 1, 1);
-== cpu/dense.h: events events.py linear.py
+== cpu/dense-inl.h: events events.py linear.py
 the upper half of each word of a mask
     nonzero |= bits << j; => nonzero |= bits << (j & 31);
 the last thread alone decides whether all events are 1
     if (!ones) job.ones = false; => job.ones = ones;
-== cpu/product.h: events linear.py bits.py
+== cpu/product-inl.h: events linear.py bits.py
 the product is not fused
     sum[r][c] = fma(gradient, weight[c], sum[r][c]); => sum[r][c] = gradient * weight[c] + sum[r][c];
-== cpu/count.h: readout.py
+== cpu/count-inl.h: readout.py
 a spike right after NaN is no crossing
     !(before[k] > threshold) => (before[k] <= threshold)
 == integer.h: integer integer.py
@@ -138,10 +138,10 @@ a factor above a half wraps around
     whole = over > 32767; => whole = over > 65535;
 a spike is above the threshold
     h >= neuron.spike_threshold => h > neuron.spike_threshold
-== integer_surrogate.h: integer integer.py
+== integer_surrogate-inl.h: integer integer.py
 i has no range
     tanh(i / surrogate.range) => tanh(i)
-== cpu/integer.h: integer integer.py
+== cpu/integer-inl.h: integer integer.py
 sums beyond 16 bits wrap around
     return static_cast<int16_t>(raised > INT16_MAX ? INT16_MAX : raised); => return static_cast<int16_t>(raised);
 the second part of a current is ignored
@@ -158,12 +158,12 @@ the gradient does not leak
     splat<R>(p.alpha) * made => made
 the gradient runs on from sample to sample
     std::memset(carry, 0, sizeof carry); => if (sample == first) std::memset(carry, 0, sizeof carry);
-== cpu/vec_short.h: integer integer.py
+== cpu/vec_short-inl.h: integer integer.py
 sums of the scalar table saturate at the wrong end
     x < Shorts{} ? least : most => x < Shorts{} ? most : least
 a product's low bits
     >> 16, Shorts) => >> 15, Shorts)
-== cpu/encode_kernels.h: encode device encoders.py
+== cpu/encode_kernels-inl.h: encode device encoders.py
 a constant of Philox
     splat_word(0xCD9E8D57) => splat_word(0xCD9E8D53)
 thresholds are rounded down
@@ -219,18 +219,18 @@ values that need a gradient get none
     (x.has_events && reader.learnt()) || =>
 an initial i is lost for the gradient of the parameters
     layer.state[0] = i0 => layer.state[0] = 0
-== cuda/scan.h: device cuda.py
+== cuda/scan-inl.h: device cuda.py
 with relu a gradient passes at h = 0
     select(less_equal(h, => select(less(h,
 i of the first checkpoint past the length is not zeroed
     row = saved * segments(chain.steps) => row = saved * segments(chain.steps) + 1
-== cuda/turn.h: device cuda.py
+== cuda/turn-inl.h: device cuda.py
 gradients of the turn are taken for those of alpha and omega
     p.grad_parameters[kAlpha] || p.grad_parameters[kOmega] => false
 == cuda/synapse.h: device cuda.py
 segments of the weight gradient ascend
     (segment_count - 1 - row.t / kEventSegment) => row.t / kEventSegment
-== cuda/rows.h: device cuda.py
+== cuda/rows-inl.h: device cuda.py
 an index one past the last is taken
     index < events.inputs => index <= events.inputs
 == cuda/masks.h: device cuda.py
@@ -244,10 +244,10 @@ sums are cut off too early
     kLargestCurrent = 1 << 17 => kLargestCurrent = 1 << 15
 clamps are counted anew by each thread
     *total += clamped; => *total = clamped;
-== cuda/sums.h: device cuda.py
+== cuda/sums-inl.h: device cuda.py
 one half of the elements is added twice
     low + tree_sum<half>(x + half * stride => low + tree_sum<half>(x
-== cuda/elements.h: device cuda.py
+== cuda/elements-inl.h: device cuda.py
 bfloat16 half-way rounds up
     bits + 0x7FFF + odd => bits + 0x8000
 """

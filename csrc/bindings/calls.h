@@ -125,8 +125,10 @@ struct LayerCall {
         const Items items(object);
         if (!items.valid) return false;
         for (Py_ssize_t k = 0; k < items.size(); ++k) {
-            if (!PyFloat_Check(items[k].ptr())) return false;
-            constants.push_back(PyFloat_AS_DOUBLE(items[k].ptr()));
+            constants.push_back(PyFloat_AsDouble(items[k].ptr()));
+            if (constants.back() != -1 || !PyErr_Occurred()) continue;
+            PyErr_Clear();
+            return false;
         }
         const int count = static_cast<int>(constants.size()) + 1;
         return count == parameters_of(false) || count == parameters_of(true);

@@ -41,8 +41,15 @@ class IntegerCall {
         for (size_t k = 0; k < before.size(); ++k)
             if (!optional(of_state[static_cast<Py_ssize_t>(k)], Number::kInt16, {batch, neurons}, before[k]))
                 return false;
-        layer = {make_shape({steps, batch, neurons}, lengths, threads, true),
-                 integer_cell_of(py::cast<std::vector<int64_t>>(field(call, 10))), std::move(before)};
+        std::vector<int64_t> cell;
+        const Items constants(field(call, 10));
+        for (Py_ssize_t k = 0; constants.valid && k < constants.size(); ++k) {
+            int overflow = 0;
+            if (!PyLong_Check(constants[k].ptr())) return false;
+            cell.push_back(PyLong_AsLongLongAndOverflow(constants[k].ptr(), &overflow));
+            if (overflow) return false;
+        }
+        layer = {make_shape({steps, batch, neurons}, lengths, threads, true), integer_cell_of(cell), std::move(before)};
         check_state();
         if (input.is_none()) return true;
         listed_ = list_events<float>(layer.shape, inputs, elements);

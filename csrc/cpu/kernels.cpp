@@ -28,52 +28,52 @@
 namespace srcell {
 namespace {
 
-#include "vec_scalar.h"
+#include "vec_scalar-inl.h"
 
-#include "vec_pair.h"
+#include "vec_pair-inl.h"
 #if defined(SRCELL_ISA_avx512)
-#include "vec_avx512.h"
+#include "vec_avx512-inl.h"
 using F32 = Pair<F32x16>;
 #elif defined(SRCELL_ISA_avx2)
-#include "vec_avx2.h"
+#include "vec_avx2-inl.h"
 using F32 = Pair<F32x8>;
 #elif defined(SRCELL_ISA_neon)
-#include "vec_neon.h"
+#include "vec_neon-inl.h"
 using F32 = Pair<F32x4>;
 #else
 using F32 = float;
 #endif
-#include "../vmath.h"
+#include "../vmath-inl.h"
 
-#include "../cell.h"
+#include "../cell-inl.h"
 
-#include "vec_short.h"
+#include "vec_short-inl.h"
 
-#include "../integer.h"
+#include "../integer-inl.h"
 
-#include "../integer_surrogate.h"
+#include "../integer_surrogate-inl.h"
 
-#include "../common.h"
+#include "../common-inl.h"
 
-#include "tile.h"
+#include "tile-inl.h"
 
-#include "scan.h"
+#include "scan-inl.h"
 
-#include "encode_kernels.h"
+#include "encode_kernels-inl.h"
 
-#include "dense.h"
+#include "dense-inl.h"
 
-#include "events.h"
+#include "events-inl.h"
 
-#include "lateral_delays.h"
+#include "lateral_delays-inl.h"
 
-#include "lateral.h"
+#include "lateral-inl.h"
 
-#include "integer.h"
+#include "integer-inl.h"
 
-#include "product.h"
+#include "product-inl.h"
 
-#include "count.h"
+#include "count-inl.h"
 
 template <class T>
 SRCELL_INLINE T product(T a, T b) {
@@ -85,9 +85,9 @@ SRCELL_INLINE T fused(T a, T b, T c) {
     return fma(a, b, c);
 }
 
-#include "../delay.h"
+#include "../delay-inl.h"
 
-#include "delay.h"
+#include "delay-inl.h"
 
 template <class V, class Function>
 SRCELL_INLINE void elementwise(const scalar_of<V>* x, scalar_of<V>* y, int64_t count, Function function) {

@@ -1,4 +1,4 @@
-// The delay of inputs on a GPU: the passes of ../delay.h, a thread for each sample's events, for each element of a
+// The delay of inputs on a GPU: the passes of ../delay-inl.h, a thread for each sample's events, for each element of a
 // dense input, or for a sample's part of the gradient of a factor. Knows neither neurons nor weights.
 #pragma once
 
@@ -17,7 +17,7 @@ SRCELL_INLINE T fused(T a, T b, T c) {
     return fma(Value<T>{a}, Value<T>{b}, Value<T>{c}).x;
 }
 
-#include "../delay.h"
+#include "../delay-inl.h"
 
 // A pass over a sample's events in each thread.
 template <class T, void (*pass)(const DelayedEvents<T>&, int64_t)>

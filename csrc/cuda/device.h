@@ -27,25 +27,25 @@
 namespace srcell {
 namespace device {
 
-#include "value.h"
+#include "value-inl.h"
 //
-#include "elements.h"
+#include "elements-inl.h"
 //
-#include "rows.h"
+#include "rows-inl.h"
 //
-#include "../vmath.h"
+#include "../vmath-inl.h"
 //
-#include "../cell.h"
+#include "../cell-inl.h"
 //
-#include "../common.h"
+#include "../common-inl.h"
 //
-#include "launch.h"
+#include "launch-inl.h"
 //
-#include "turn.h"
+#include "turn-inl.h"
 //
-#include "sums.h"
+#include "sums-inl.h"
 //
-#include "scan.h"
+#include "scan-inl.h"
 
 }  // namespace device
 }  // namespace srcell

@@ -17,9 +17,9 @@ SRCELL_INLINE int32_t add_saturated(int32_t x, int32_t y) { return x + y; }
 SRCELL_INLINE int32_t multiply_high(int32_t x, int32_t y) { return (x * y) >> 16; }
 
 // The order of the includes matters; the empty comment keeps clang-format from sorting them.
-#include "../integer.h"
+#include "../integer-inl.h"
 //
-#include "../integer_surrogate.h"
+#include "../integer_surrogate-inl.h"
 
 // Any larger current drives i out of its bounds.
 constexpr int64_t kLargestCurrent = 1 << 17;

@@ -1,4 +1,4 @@
-// Launches the kernels of scan.h and turn.h.
+// Launches the kernels of scan-inl.h and turn-inl.h.
 #include "stream.h"
 
 SRCELL_LAUNCH(scan_forward, srcell::DeviceScanForward<float>)

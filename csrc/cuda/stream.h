@@ -1,4 +1,4 @@
-// Defines the functions of kernels.h: makes the Queue of launch.h from a stream, and calls the function of the same
+// Defines the functions of kernels.h: makes the Queue of launch-inl.h from a stream, and calls the function of the same
 // name in srcell::device. Included only by the .cu files; knows nothing about kernels.
 #pragma once
 

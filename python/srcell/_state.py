@@ -54,7 +54,7 @@ def _with(name: str, summary: str, **more: str) -> Any:
 
 
 _Q = {"q": "The integrator's imaginary part."}
-_PAST = {"past": "The spikes of D = max_delay + delay_width steps before the last one, earliest first, (B, D, *F)."}
+_PAST = {"past": r"The spikes of D = max_delay + delay_width steps before the last one, earliest first, (B, D, \*F)."}
 ResonantState = _with("ResonantState", "The state of resonant neurons: an :class:`SRCState` and q.", **_Q)
 DelayedState = _with(
     "DelayedState",

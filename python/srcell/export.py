@@ -28,7 +28,7 @@ from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequent
 from .runtime import Network
 
 FORMAT = "srcell.network"
-DELAYED_VERSION, MAP_VERSION = "3", "4"
+DELAYED_VERSION, MAP_VERSION = 3, 4
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 MOST_WINDOW, MOST_RECENT = 2**20, 2**28  # steps, and spikes of a window; the limits in csrc/runtime/readout.cpp
 MOST_IN_MAPS, MOST_SIZE = 2**22, 2**20  # neurons in maps, and a size of a map; the limits in csrc/runtime/convolution.*
@@ -101,16 +101,17 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         raise ValueError(f"{Part('network', network)}: expected at least one layer of neurons, got none")
     tensors = {f"layers.{k}.{name}": tensor for k, layer in enumerate(layers) for name, tensor in layer.items()}
     versions = [TABLE[name].version for layer in layers for name in layer if name in TABLE]
-    texts = {"format": FORMAT, "version": str(max(versions, default=1)), "readout": "none"}
+    texts = {"format": FORMAT, "readout": "none"}
     if any(".first" in name for name in tensors):
-        texts["version"] = DELAYED_VERSION
+        versions.append(DELAYED_VERSION)
     encoder = getattr(network, "encoder", None)
     # A SoundEncoding, whose arithmetic needs more than its settings.
     if encoder is not None and hasattr(encoder, "exported"):
         check_sound(encoder, next(part for part in parts if not isinstance(part.module, nn.Flatten)))
         tensors |= encoder.exported()
     if any(name.endswith((".convolution", ".constant")) or name.startswith("sound.") for name in tensors):
-        texts["version"] = MAP_VERSION
+        versions.append(MAP_VERSION)
+    texts["version"] = str(max(versions, default=1))
     last, _ = computing[-1]
     if linear is not None or isinstance(last.module, READOUTS):
         check_window(last)

@@ -92,11 +92,11 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
         file.tensor(prefix + "bias", {channels}, bias);
         const float constants[] = {0.875f, 3, 2, -7, 0.875f, 0};
         for (int p = kAlpha; p < parameters_of(false); ++p)
-            file.tensor(prefix + kParameterNames[p], {1}, std::vector<float>{constants[p - kAlpha]});
+            file.tensor(prefix + kParameterTable[p].name, {1}, std::vector<float>{constants[p - kAlpha]});
         if (resonant) {
             std::vector<float> omega = grid(k ? 1 : channels, 64);
             omega[0] = 0.5f;  // not all 0
-            file.tensor(prefix + kParameterNames[kOmega], {static_cast<int64_t>(omega.size())}, omega);
+            file.tensor(prefix + kParameterTable[kOmega].name, {static_cast<int64_t>(omega.size())}, omega);
         }
         if (lateral && !map) file.tensor(prefix + "lateral", {neurons, neurons}, grid(neurons * neurons, 8));
         if (recurrent) delays(prefix + "lateral_delays", neurons, 1, k % 2 ? 2 : 1);

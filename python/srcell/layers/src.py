@@ -275,6 +275,7 @@ class SRC(_Linear):
             made = at_once(input, weight, given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
             if made is not None:
                 return made
+            state = start
         if isinstance(input, EventBatch):
             if input.lengths is not None and lengths is not None:
                 raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
@@ -406,6 +407,7 @@ class SRCCell(_Linear):
             made = at_once(input, weight, given, None, one_step=True)
             if made is not None:
                 return made
+            state = start
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")

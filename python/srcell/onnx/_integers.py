@@ -1,4 +1,4 @@
-"""Integer neurons in ONNX: the equations of csrc/integer.h on float64, which holds all their integers exactly.
+"""Integer neurons in ONNX: the equations of csrc/integer-inl.h on float64, which holds all their integers exactly.
 
 ``integer_src`` is in the translation table; its arguments are those of the operator.
 """

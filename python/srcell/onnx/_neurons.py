@@ -18,7 +18,7 @@ BISECTIONS = 60
 
 
 class Cell(NamedTuple):
-    """The cell parameters as the step uses them, one value or one per neuron, as in csrc/cell.h.
+    """The cell parameters as the step uses them, one value or one per neuron, as in csrc/cell-inl.h.
 
     Of resonant neurons, ``alpha`` is alpha cos(omega) and ``turn`` is alpha sin(omega); ``turn`` of others is None.
     """
@@ -51,7 +51,7 @@ def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[flo
 
 
 def advance(body: Body, cell: Cell, state: Values, current: ir.Value) -> list[ir.Value]:
-    """The state after a step, in csrc/cell.h's order of operations; but ONNX has no fused multiply-add."""
+    """The state after a step, in csrc/cell-inl.h's order of operations; but ONNX has no fused multiply-add."""
     i, h, hs, *second = state
     if cell.turn is not None:
         (q,) = second

@@ -1,7 +1,7 @@
-"""The CPU backend: allocates on huge pages and calls ``srcell._core``.
+"""The compiled module of the CPU, memory on huge pages, and the rows of events.
 
-Operators use it; it takes checked, contiguous tensors and keeps them alive while a kernel runs. No other file but
-``srcell.runtime``, which needs no torch, imports ``srcell._core``.
+Operators use it. No other file imports ``srcell._core``, but for ``srcell._parameters``, which reads a table, and
+``srcell.runtime``, which needs no torch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SCRATCH_BLOCK_BYTES = 128 << 10
 
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_bytes: int = BLOCK_BYTES) -> Tensor:
-    """Uninitialised contiguous CPU tensor, of the dtype of ``like`` unless another is given."""
+    """Uninitialised contiguous tensor on the device of ``like``, of its dtype unless another is given."""
     dtype = dtype or like.dtype
     size = math.prod(shape) * dtype.itemsize
-    if size < block_bytes:
+    if size < block_bytes or like.device.type != "cpu":
         return like.new_empty(shape, dtype=dtype)
     if size >= 2**63:
         raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")

@@ -317,15 +317,23 @@ class Layer(NamedTuple):
     like: Like
     """The argument whose dtype and device all tensors have."""
     given: LayerArguments
-    """The arguments, checked; keep them alive while kernels use the addresses of their tensors."""
+    """The arguments, checked and contiguous; keep them alive while kernels use the addresses of their tensors."""
     struct: core.Layer
     """The struct that kernels take, with these addresses."""
     kept: Optionals
-    """The other tensors whose addresses the struct has: copies, and the turn of resonant neurons."""
+    """The other tensors whose addresses the struct has: the turn of resonant neurons."""
+
+
+def _contiguous(argument: Any) -> Any:
+    """An argument with its tensors contiguous."""
+    if isinstance(argument, list):
+        return [_contiguous(x) for x in argument]
+    return contiguous(argument) if isinstance(argument, Tensor) else argument
 
 
 def layer_on_gpu(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> Layer:
     """The layer of a checked call on a GPU."""
+    given = LayerArguments(*map(_contiguous, given))
     struct, kept = core.layer_on_gpu(given, tuple(sizes), like.dtype == torch.float64, backward)
     if resonates(given):
         kept.append(_gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias))

@@ -1,7 +1,7 @@
 """``integer_src``: a linear synapse of integers on events or on a dense input of 0 and 1, then integer neurons.
 
-Its gradient is the surrogate gradient of csrc/integer_surrogate.h, with respect to a dense input and to ``latent``, the
-float weights that were rounded to the integers.
+Its gradient is the surrogate gradient of csrc/integer_surrogate-inl.h, with respect to a dense input and to ``latent``,
+the float weights that were rounded to the integers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ class IntegerLayer:
         self.weight, self.state = contiguous(call.weight), [contiguous(x) for x in state]
         self.scale, self.lengths = or_contiguous(call.scale), or_contiguous(call.lengths)
         self.rho = getattr(call, "rho", 1.0)
-        check_cell(call.cell)
         self.input = or_contiguous(call.input)
         self.rows = None if call.offsets is None else rows_of(call)
         self.struct = core.IntegerLayer(self.sizes, address(self.lengths), list(call.cell), addresses(self.state))
@@ -69,6 +68,7 @@ def forward(call: Any) -> tuple[Any, ...]:
 
 def check_arguments(call: Any) -> Sizes:
     """Check everything but values, which fake tensors do not have; return T, B and N."""
+    check_cell(call.cell)
     weight, rows = call.weight, call.steps * call.batch
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")

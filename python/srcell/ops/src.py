@@ -26,13 +26,14 @@ def forward(call: Any) -> tuple[Any, ...]:
     if not _gpu.is_gpu(call.current.device):
         made: tuple[Any, ...] = _layer.on_cpu(core.src, forward_fake, call)
         return made
-    (spikes, *ended), like, half = forward_fake(call), check_current(call), spikes_dtype(call)
-    layer, current = _layer.layer_on_gpu(call.current.shape, like, call.layer), contiguous(call.current)
+    (spikes, *ended), like, dtype = forward_fake(call), check_current(call), spikes_dtype(call)
+    layer, current = _layer.layer_on_gpu(tuple(call.current.shape), like, call.layer), contiguous(call.current)
     if traced(call):  # these kernels work in the dtype of the computation
-        current, spikes = current.to(like.dtype), spikes.to(like.dtype)
+        current = current.to(like.dtype)
+        spikes = spikes if dtype == like.dtype else current.new_empty(current.shape)
     run = _gpu.Forward(layer, [spikes, *ended[: len(STATE)]], ended[len(STATE) :], call.trace_integrator)
     _gpu.gpu_of("current", current).scan_forward(run, current)
-    return spikes.to(half), *ended
+    return spikes.to(dtype), *ended
 
 
 def traced(call: Any) -> bool:
@@ -55,14 +56,15 @@ def forward_fake(call: Any) -> tuple[Any, ...]:
     """The outputs' shapes."""
     sizes = call.current.shape
     _layer.check_layer(sizes, check_current(call), call.layer)
-    spikes, *ended = _layer.empty_outputs(call.layer, sizes)
-    return spikes.to(spikes_dtype(call)), *ended, *_layer.empty_saved(call.layer, sizes, call.save, traced(call))
+    spikes = call.current.new_empty(sizes, dtype=spikes_dtype(call))
+    ended = _layer.empty_state(call.layer, sizes, _layer.states_of(call.layer))
+    return spikes, *ended, *_layer.empty_saved(call.layer, sizes, call.save, traced(call))
 
 
 @src_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
-    current, want_current = call.current, call.output_mask[0]
+    current = call.current
     if not _gpu.is_gpu(current.device):
         made: tuple[Any, ...] = _layer.on_cpu(core.src_backward, check_backward, call)
         return made
@@ -74,14 +76,14 @@ def backward(call: Any) -> tuple[Any, ...]:
     grad_current = layer.given.bias.new_empty(current.shape, dtype=None if given is None else current.dtype)
     gradients = _layer.empty_gradients(call, layer.sizes, 1)
     _gpu.gpu_of("current", current).scan_backward(_gpu.Backward(layer, grads, saved, gradients), given, grad_current)
-    return grad_current.to(current.dtype) if want_current else None, *gradients
+    return grad_current.to(current.dtype) if call.output_mask[0] else None, *gradients
 
 
 def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
     """Check a backward call; return the gradients of its outputs, and trace and checkpoints."""
-    current, like = call.current, check_current(call)
-    grads = _layer.check_backward(call, current.shape, like, synapse=1, or_dtype=current.dtype)
-    return grads, _layer.saved_of(call, current.shape, like, traced=traced(call))
+    current, like, sizes = call.current, check_current(call), tuple(call.current.shape)
+    grads = _layer.check_backward(call, sizes, like, synapse=1, or_dtype=current.dtype)
+    return grads, _layer.saved_of(call, sizes, like, traced=traced(call))
 
 
 @src_backward.fake

@@ -7,7 +7,6 @@ expected to be faster. The backward operator uses the same method as the forward
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,15 +36,9 @@ src_dense, src_dense_backward = OPERATORS.forward, OPERATORS.backward
 def forward(call: Any) -> tuple[Any, ...]:
     """The kernel. With ``save``, events keep a mask and whether all are 1; the product keeps the currents."""
     if _gpu.is_gpu(call.input.device):
-        made = forward_fake(call)
-        by_events = call.method == "events"
-        if by_events:
-            events_on_gpu(call, made)
+        made = events_on_gpu(call) if call.method == "events" else by_product(call)
     else:
-        made = _layer.on_cpu(core.src_dense, forward_fake, call)
-        by_events = made is not False
-    if not by_events:
-        made = by_product(call)
+        made = _layer.on_cpu(core.src_dense, forward_fake, call) or by_product(call)
     if not call.save:
         return made
     *outputs, trace, checkpoints, mask, ones = made
@@ -55,19 +48,22 @@ def forward(call: Any) -> tuple[Any, ...]:
     return *outputs, trace, checkpoints, mask, ones if isinstance(ones, Tensor) else as_flag(mask, ones)
 
 
-def events_on_gpu(call: Any, outputs: Sequence[Any]) -> None:
-    """Fill the outputs by events; on a GPU nobody knows whether all of them are 1."""
-    input, (sizes, like) = contiguous(call.input), check_synapse(call)
+def events_on_gpu(call: Any) -> tuple[Any, ...]:
+    """The outputs, by events; on a GPU nobody knows whether all of them are 1."""
+    outputs, input, (sizes, like) = forward_fake(call), contiguous(call.input), check_synapse(call)
     spikes_and_state, (*saved, mask, ones) = outputs[:-4], outputs[-4:]
     if call.save:
         ones.zero_()
     layer = _layer.layer_on_gpu(sizes, like, call.layer)
     run = _gpu.Forward(layer, list(spikes_and_state), saved, call.trace_integrator)
     _gpu.gpu_of("input", input).dense_forward(run, input, mask, contiguous(call.weight))
+    return outputs
 
 
 def by_product(call: Any) -> tuple[Any, ...]:
     """The outputs, from currents of torch's matrix product."""
+    sizes, like = check_synapse(call)
+    _layer.check_layer(sizes, like, call.layer)
     input, weight = contiguous(call.input), call.weight
     current = empty(weight, *input.shape[:2], weight.shape[0])
     torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))

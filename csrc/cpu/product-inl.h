@@ -1,5 +1,5 @@
 // The gradient of a dense input: rows of current gradients times the weight. Included by kernels.cpp inside its
-// namespace, after tile.h; knows matrices and nothing about the cell.
+// namespace, after tile-inl.h; knows matrices and nothing about the cell.
 //
 // Each element of the product is summed over the neurons in order, from +0, so that its bits depend neither on the ISA
 // nor on the threads. A block of the product, kProductRows rows by kProductColumns registers, stays in registers while

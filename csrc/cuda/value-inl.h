@@ -97,9 +97,9 @@ SRCELL_INLINE Value<float> better_reciprocal(Value<float> b, Value<float> r) {
     return fma(fma(negate(b), r, splat<Value<float>>(1)), r, r);
 }
 
-// quotient() of vmath.h. __fdiv_rn has a branch to a slow path, for ranges that do not occur in vmath.h; this function
-// has none. `above` is 1 / b or up to four units more. From `above` one Newton step gives 1 / b rounded to nearest for
-// all but 56 significands of b, and two corrections give a / b rounded to nearest for all significands
+// quotient() of vmath-inl.h. __fdiv_rn has a branch to a slow path, for ranges that do not occur in vmath-inl.h; this
+// function has none. `above` is 1 / b or up to four units more. From `above` one Newton step gives 1 / b rounded to
+// nearest for all but 56 significands of b, and two corrections give a / b rounded to nearest for all significands
 // (tests/cpp/test_device.cpp).
 SRCELL_INLINE Value<float> quotient_from(Value<float> above, Value<float> a, Value<float> b) {
     const Value<float> reciprocal = better_reciprocal(b, above), first = a * above;

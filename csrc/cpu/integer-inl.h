@@ -1,6 +1,6 @@
 // The time loop of integer neurons over event rows, and the gradient of their weights event by event. Included by
-// kernels.cpp inside its namespace, after events.h; knows rows of events, tiles and weights, and never looks inside the
-// equations.
+// kernels.cpp inside its namespace, after events-inl.h; knows rows of events, tiles and weights, and never looks inside
+// the equations.
 //
 // In the forward pass the neurons are advanced in tiles of at most kTile neurons. At each step of a sample, a tile sums
 // the weight rows of the step's events and advances its neurons, all in registers of 16-bit integers. Sums that may not

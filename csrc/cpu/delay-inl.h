@@ -1,5 +1,5 @@
-// Runs the passes of ../delay.h over the samples, or over the elements of a dense input; and a faster pass for the
-// usual delays. Included by kernels.cpp inside its namespace, after tile.h and ../delay.h.
+// Runs the passes of ../delay-inl.h over the samples, or over the elements of a dense input; and a faster pass for the
+// usual delays. Included by kernels.cpp inside its namespace, after tile-inl.h and ../delay-inl.h.
 
 // One delay per input, one or two terms, from the first step on: each event is read once, and put into a bucket for
 // its step, in its order; then the buckets are copied side by side. The buckets have room for about twice the mean; a

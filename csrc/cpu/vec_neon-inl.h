@@ -1,4 +1,4 @@
-// Value type F32x4: four float32 lanes in NEON of AArch64. Same names as vec_scalar.h, which is included first.
+// Value type F32x4: four float32 lanes in NEON of AArch64. Same names as vec_scalar-inl.h, which is included first.
 
 struct F32x4 {
     float32x4_t v;

@@ -1,5 +1,5 @@
-// Value type F32x16: sixteen float32 lanes in AVX-512 (F, DQ, BW, VL). Same names as vec_scalar.h, which is included
-// first.
+// Value type F32x16: sixteen float32 lanes in AVX-512 (F, DQ, BW, VL). Same names as vec_scalar-inl.h, which is
+// included first.
 
 struct F32x16 {
     __m512 v;

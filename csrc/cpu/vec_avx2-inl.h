@@ -1,4 +1,4 @@
-// Value type F32x8: eight float32 lanes in AVX2 and FMA. Same names as vec_scalar.h, which is included first.
+// Value type F32x8: eight float32 lanes in AVX2 and FMA. Same names as vec_scalar-inl.h, which is included first.
 
 struct F32x8 {
     __m256 v;

@@ -1,5 +1,5 @@
-// Value type Shorts: one register of 16-bit integers, for integer.h. Included by kernels.cpp inside its namespace; the
-// compiler's vector types provide all but two of its operations for each ISA.
+// Value type Shorts: one register of 16-bit integers, for integer-inl.h. Included by kernels.cpp inside its namespace;
+// the compiler's vector types provide all but two of its operations for each ISA.
 
 #if defined(SRCELL_ISA_avx512)
 constexpr int kShortBytes = 64;

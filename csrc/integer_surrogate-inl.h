@@ -1,5 +1,5 @@
-// The surrogate gradient of an integer neuron's spike, for training. V is a value type as in cell.h. Each
-// backend includes this file inside its own namespace, after vmath.h.
+// The surrogate gradient of an integer neuron's spike, for training. V is a value type as in cell-inl.h. Each
+// backend includes this file inside its own namespace, after vmath-inl.h.
 
 // The steepness of the tanh that replaces the ramp h(u), relative to the ramp. With a steepness of 1 a neuron that is
 // far from firing hardly learns. A flatter tanh trains better than that, as docs/training.md shows.

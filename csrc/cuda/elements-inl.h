@@ -1,5 +1,6 @@
 // Reads and writes the elements of arrays: float and double directly; float16 and bfloat16 by conversion to float and
-// back, rounded to nearest even. Included by device.h inside its namespace, after value.h; knows nothing about kernels.
+// back, rounded to nearest even. Included by device.h inside its namespace, after value-inl.h; knows nothing about
+// kernels.
 
 struct Float16 {
     uint16_t bits;

@@ -1,6 +1,6 @@
 // The time loop over event rows, forwards and backwards, and the weight gradient event by event. Included by
-// kernels.cpp inside its namespace, after tile.h; knows rows of events, tiles and weights, and never looks inside the
-// equations.
+// kernels.cpp inside its namespace, after tile-inl.h; knows rows of events, tiles and weights, and never looks inside
+// the equations.
 //
 // Forwards, at each step of a sample, a tile sums the weight rows of the step's events in registers and then advances
 // the neurons, so a current is stored for one step only. Backwards, each event adds the gradient of its step's current

@@ -1,5 +1,5 @@
 // Sums in the same fixed trees as on the CPU: pairs, then pairs of pairs. Included by device.h inside its namespace,
-// after turn.h; knows nothing about the time loop.
+// after turn-inl.h; knows nothing about the time loop.
 
 constexpr int kTreeLeaves = 16;
 

@@ -1,5 +1,5 @@
 // Spike encoders that write events: the kernels that take the structs of encode.h. Included by kernels.cpp inside its
-// namespace, after tile.h for its loop over samples; knows pixels and nothing about the equations. The first part
+// namespace, after tile-inl.h for its loop over samples; knows pixels and nothing about the equations. The first part
 // defines Words and Pixels for AVX-512, for AVX2, and in plain C++ for any other ISA. The rest is the same code for
 // all: samples are split over threads, and a sample's active pixels are processed in groups of kPixelGroup.
 //

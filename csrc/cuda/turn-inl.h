@@ -1,5 +1,5 @@
 // A neuron's parameters, and the turn of resonant neurons (see params.h): makes it from alpha and omega, and makes
-// their gradients from its own. Included by device.h inside its namespace, after launch.h; knows no time loop.
+// their gradients from its own. Included by device.h inside its namespace, after launch-inl.h; knows no time loop.
 
 template <class T>
 SRCELL_INLINE Value<T> parameter_of(const Parameter<T>& parameter, int64_t neuron) {

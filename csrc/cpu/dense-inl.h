@@ -1,5 +1,5 @@
 // Finds the events of a dense input: the mask of its nonzero elements, and the event rows of a mask. Included by
-// kernels.cpp inside its namespace, after tile.h and encode_kernels.h (for append()); knows nothing about the
+// kernels.cpp inside its namespace, after tile-inl.h and encode_kernels-inl.h (for append()); knows nothing about the
 // equations.
 
 // Writes the mask of a row. Returns whether all its nonzero elements are 1.

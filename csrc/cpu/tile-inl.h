@@ -1,6 +1,6 @@
 // What the kernels share: tiles of neurons with their parameters, state and gradients, the adjoint of a segment of
 // steps, loops over blocks of registers and over items, and memory of a thread. Included by kernels.cpp inside its
-// namespace, after the value types and cell.h; knows rows, but not where they come from.
+// namespace, after the value types and cell-inl.h; knows rows, but not where they come from.
 //
 // A tile is up to kTile neighbouring neurons. The time loop runs within a tile, so that the tile's parameters and state
 // stay in the L1 cache. Several registers of neurons are in flight at a time, because one step is a long chain of

@@ -1,11 +1,11 @@
 // The time loop of a layer with recurrent weights (`lateral`), forwards and backwards: at step t every neuron also
 // receives the spikes of step t-1 of all neurons, each through a weight. Included by kernels.cpp inside its namespace,
-// after events.h and lateral_delays.h; knows rows of weights and tiles, and never looks inside the equations.
+// after events-inl.h and lateral_delays-inl.h; knows rows of weights and tiles, and never looks inside the equations.
 //
 // A thread advances all neurons of one sample together, tile beside tile. The current of a step starts with the
-// synapse's current (given, or summed from events as in events.h); then the weights of the neurons active at step t-1
-// are added, in ascending order of the neurons. The weights of silent neurons are not read. Backwards, the gradient of
-// a spike is the dot product of its neuron's weights with the gradients of the next step's currents; with the relu
+// synapse's current (given, or summed from events as in events-inl.h); then the weights of the neurons active at step
+// t-1 are added, in ascending order of the neurons. The weights of silent neurons are not read. Backwards, the gradient
+// of a spike is the dot product of its neuron's weights with the gradients of the next step's currents; with the relu
 // derivative it is computed for active neurons only. With delays the spikes that arrive at a step take the place of
 // those of step t-1, and a spike has such a product with the currents of each step at which a term of it arrives.
 

@@ -1,6 +1,6 @@
 // The time loop over given currents on a GPU: one thread takes one neuron of one sample through time, with its state in
 // registers; neighbouring threads take neighbouring neurons. Threads share no data. Included by device.h inside its
-// namespace, after cell.h and launch.h; knows arrays and shapes, and never looks inside the equations.
+// namespace, after cell-inl.h and launch-inl.h; knows arrays and shapes, and never looks inside the equations.
 
 // The work of one thread: `element` of a (B, N) plane, which is `neuron` of a sample with `steps` steps.
 struct Chain {

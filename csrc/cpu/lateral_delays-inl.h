@@ -1,5 +1,5 @@
 // Spikes on their way through delayed recurrent weights. Included by kernels.cpp inside its namespace, before
-// lateral.h; knows neurons by their numbers, and neither weights nor equations.
+// lateral-inl.h; knows neurons by their numbers, and neither weights nor equations.
 //
 // When a neuron spikes, its bit is set in the row of each step at which the spike will arrive. A step then visits the
 // bits of its row in ascending order, so a spike costs the same whatever its delay, and a step without arrivals costs

@@ -1,4 +1,4 @@
-// The events of a row. Included by device.h inside its namespace, after value.h; knows nothing about kernels.
+// The events of a row. Included by device.h inside its namespace, after value-inl.h; knows nothing about kernels.
 
 // Calls use(e, index) for each event e of a row and its input, in order. An event with an invalid offset or index is
 // skipped.

@@ -1,5 +1,5 @@
 // The time loop over dense currents, forwards and backwards. Included by kernels.cpp inside its namespace, after
-// tile.h; knows arrays and shapes, and never looks inside the equations.
+// tile-inl.h; knows arrays and shapes, and never looks inside the equations.
 
 // Without lengths, the B * N elements of a step are one run that is split into tiles, so that tiles are full whatever N
 // is. With lengths, a tile stays within one sample, because all elements of a tile take the same number of steps.
