@@ -224,25 +224,19 @@ struct LateralDotsBody {
 
     SRCELL_INLINE void load(const Place& place) const {
         const int64_t element = place.item() / kWarp, neurons = p.shape.neurons;
-        Value<T> sum = splat<Value<T>>(0);
-        const int64_t at = counts(element) ? arrival(element, term) : -1;
+        const int64_t at = counts(element) ? arrival(element, term) : -1, m = element % neurons;
+        T sum = 0;
         if (at >= 0) {
-            const int64_t m = element % neurons;
-            const T* weights = p.weight_t + m * neurons;
             const T* grad = p.grad_current + at * p.shape.batch * neurons + element - m;
-            for (int64_t n = place.thread % kWarp; n < neurons; n += kWarp)
-                sum = fma(Value<T>{weights[n]}, Value<T>{grad[n]}, sum);
+            sum = lane_of_dot(place, p.weight_t + m * neurons, grad, neurons);
         }
-        place.shared_as<T>()[place.thread] = sum.x;
+        place.shared_as<T>()[place.thread] = sum;
     }
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item() / kWarp;
         if (place.thread % kWarp != 0 || element >= p.shape.batch * p.shape.neurons) return;
-        T* const lanes = place.shared_as<T>() + place.thread;
-        for (int half = kWarp / 2; half; half /= 2)
-            for (int j = 0; j < half; ++j) lanes[j] = (Value<T>{lanes[j]} + Value<T>{lanes[j + half]}).x;
-        const Value<T> along = {lanes[0]};
+        const Value<T> along = sum_of_lanes<T>(place);
         if (!p.delays)
             rows_of(p).through()[element] = counts(element) ? along.x : T(0);
         else
@@ -392,23 +386,10 @@ struct DelayedWeightBody {
 };
 
 template <class T>
-struct DelayedWeightSums {
-    DeviceDelayedWeight<T> p;
-
-    SRCELL_INLINE void run(const Place& place) const {
-        const int64_t item = place.item(), neurons = p.shape.neurons, each = neurons * neurons;
-        if (item >= each) return;
-        const int64_t groups = event_groups(p.shape.batch, neurons);
-        p.grad_weight[item % neurons * neurons + item / neurons] =
-            groups ? tree_sum<kTreeLeaves>(p.partials + item, each, groups).x : T(0);
-    }
-};
-
-template <class T>
 void delayed_weight(Queue& queue, const DeviceDelayedWeight<T>& p) {
-    const int64_t each = p.shape.neurons * p.shape.neurons;
-    launch(queue, spread(queue, event_groups(p.shape.batch, p.shape.neurons) * each), DelayedWeightBody<T>{p});
-    launch(queue, spread(queue, each), DelayedWeightSums<T>{p});
+    const int64_t neurons = p.shape.neurons, each = neurons * neurons, groups = event_groups(p.shape.batch, neurons);
+    launch(queue, spread(queue, groups * each), DelayedWeightBody<T>{p});
+    launch(queue, spread(queue, each), GroupSums<T>{p.partials, p.grad_weight, groups, neurons, neurons});
 }
 
 template <class T>

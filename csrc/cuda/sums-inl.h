@@ -15,6 +15,37 @@ SRCELL_INLINE Value<T> tree_sum(const T* x, int64_t stride, int64_t count) {
     }
 }
 
+// The dot product of two rows by a warp: lane j sums the products of the elements j, j + kWarp, ... Then the first lane
+// adds the sums of the lanes, which are in shared memory, in a tree.
+template <class T>
+SRCELL_INLINE T lane_of_dot(const Place& place, const T* x, const T* y, int64_t count) {
+    Value<T> sum = splat<Value<T>>(0);
+    for (int64_t n = place.thread % kWarp; n < count; n += kWarp) sum = fma(Value<T>{x[n]}, Value<T>{y[n]}, sum);
+    return sum.x;
+}
+template <class T>
+SRCELL_INLINE Value<T> sum_of_lanes(const Place& place) {
+    T* const lanes = place.shared_as<T>() + place.thread;
+    for (int half = kWarp / 2; half; half /= 2)
+        for (int j = 0; j < half; ++j) lanes[j] = (Value<T>{lanes[j]} + Value<T>{lanes[j + half]}).x;
+    return {lanes[0]};
+}
+
+// The sums of the groups' parts of a weight's gradient, (groups, K, N), into (N, K).
+template <class T>
+struct GroupSums {
+    const T* partials;
+    T* grad_weight;
+    int64_t groups, inputs, neurons;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t item = place.item(), each = inputs * neurons;
+        if (item >= each) return;
+        grad_weight[item % neurons * inputs + item / neurons] =
+            groups ? tree_sum<kTreeLeaves>(partials + item, each, groups).x : T(0);
+    }
+};
+
 // Sums over the rows of some planes, each into its target. A block takes `width` neighbouring columns of a plane: its
 // threads sum kTreeLeaves elements each, in place, and then the first thread of each column adds these sums.
 template <class T>

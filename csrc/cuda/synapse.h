@@ -215,19 +215,6 @@ struct WeightGradientBody {
     }
 };
 
-template <class T>
-struct GroupSums {
-    DeviceWeightGradient<T> p;
-
-    SRCELL_INLINE void run(const Place& place) const {
-        const int64_t item = place.item(), each = p.inputs * p.shape.neurons;
-        if (item >= each) return;
-        const int64_t groups = event_groups(p.shape.batch, p.shape.neurons);
-        p.grad_weight[item % p.shape.neurons * p.inputs + item / p.shape.neurons] =
-            groups ? tree_sum<kTreeLeaves>(p.partials + item, each, groups).x : T(0);
-    }
-};
-
 template <class Source, class T>
 void sum_groups(Queue& queue, const DeviceWeightGradient<T>& p) {
     constexpr int kWidth = 4;
@@ -249,34 +236,29 @@ void weight_gradient(Queue& queue, const DeviceWeightGradient<T>& p) {
         sum_groups<Columns>(queue, p);
     else
         sum_groups<DenseColumns>(queue, p);
-    launch(queue, spread(queue, p.inputs * p.shape.neurons), GroupSums<T>{p});
+    const int64_t neurons = p.shape.neurons, groups = event_groups(p.shape.batch, neurons);
+    launch(queue, spread(queue, p.inputs * neurons),
+           GroupSums<T>{p.partials, p.grad_weight, groups, p.inputs, neurons});
 }
 
-// A warp handles one event: lane j sums over the neurons j, j + kWarp, ..., and the first lane adds the sums of the
-// lanes in a tree.
+// A warp handles one event.
 template <class T>
 struct EventDotsBody {
     DeviceEventDots<T> p;
 
     SRCELL_INLINE void load(const Place& place) const {
         const int64_t event = place.item() / kWarp;
-        Value<T> sum = splat<Value<T>>(0);
+        T sum = 0;
         if (event < p.events.count && p.positions[event] >= 0) {
             const T* weights = p.weight_t + input_or_first(p.events.indices + event, p.events.inputs) * p.neurons;
-            const T* grad = p.grad_current + p.positions[event] * p.neurons;
-            for (int64_t n = place.thread % kWarp; n < p.neurons; n += kWarp)
-                sum = fma(Value<T>{weights[n]}, Value<T>{grad[n]}, sum);
+            sum = lane_of_dot(place, weights, p.grad_current + p.positions[event] * p.neurons, p.neurons);
         }
-        place.shared_as<T>()[place.thread] = sum.x;
+        place.shared_as<T>()[place.thread] = sum;
     }
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t event = place.item() / kWarp;
-        if (place.thread % kWarp != 0 || event >= p.events.count) return;
-        T* const lanes = place.shared_as<T>() + place.thread;
-        for (int half = kWarp / 2; half; half /= 2)
-            for (int j = 0; j < half; ++j) lanes[j] = (Value<T>{lanes[j]} + Value<T>{lanes[j + half]}).x;
-        p.grad_values[event] = lanes[0];
+        if (place.thread % kWarp == 0 && event < p.events.count) p.grad_values[event] = sum_of_lanes<T>(place).x;
     }
 };
 

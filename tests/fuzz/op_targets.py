@@ -621,6 +621,6 @@ def core_layer(draw: Draw) -> None:
     if draw.chance(20):
         del call[draw.randrange(len(call)) :]
 
-    with may_raise(*CORE_ERRORS):
+    with may_raise(*CORE_ERRORS, OverflowError):
         made = _core.src(tuple(tuple(x) if x is layer else x for x in call), 1)
         assert made is None or len(made) == 8
