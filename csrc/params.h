@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
+#include <variant>
 
 // Marks functions that the host and a GPU both call.
 #if defined(__CUDACC__)
@@ -228,32 +230,60 @@ SRCELL_HOST_DEVICE inline int64_t event_groups(int64_t batch, int64_t neurons) {
     return size ? ceil_div(batch, size) : 0;
 }
 
+// A source of currents: those that are given.
 template <class T>
-struct EventsForward : CellForward<T> {
+struct GivenCurrents {
+    const T* current;  // (T, B, N)
+};
+
+// A source of currents: events through a linear synapse.
+template <class T, class Weight = T>
+struct EventSynapse {
     Events<T> events;
-    const T* weight;   // (N, K)
-    T* packed_weight;  // scratch: (event_tiles(N), packed_rows(K, events), event_tile_width(N))
-    // What the backward pass needs; null for inference. The trace holds the drive tanh(i / rho) of every step, or i
-    // itself if gradients of cell parameters are needed; the checkpoints hold h, hs and, if resonant, q before every
-    // kEventSegment-th step. Both are zero past a sample's length.
-    T* trace;               // (B * T * N,) out: for each sample tile by tile, for each tile step by step
-    T* checkpoints;         // (segments(T, kEventSegment), 2 or 3, B, N) out
-    bool trace_integrator;  // i instead of the drive
-    bool packed;            // packed_weight is an input with the weights of all K inputs, and `weight` is not read
+    const Weight* weight;  // (N, K); not read if `packed`
+    // (event_tiles(N), packed_rows(K, events), width of a packed tile): scratch or, if `packed`, an input with the
+    // weights of all K inputs.
+    Weight* packed_weight;
+    bool packed;
 
     bool by_event() const { return !packed && packs_by_event(events.inputs, events.count); }
     int64_t rows() const { return packed ? events.inputs : packed_rows(events.inputs, events.count); }
-    int64_t packed_width() const { return event_tile_width(this->shape.neurons); }
+};
+
+// A forward pass after which the backward pass has a trace. The trace holds the drive tanh(i / rho) of every step, or i
+// itself if gradients of cell parameters are needed; the checkpoints hold h, hs and, if resonant, q before every
+// kEventSegment-th step. Both are zero past a sample's length, and null for inference.
+template <class T>
+struct TracedForward : CellForward<T> {
+    T* trace;               // (B * T * N,) out
+    T* checkpoints;         // (segments(T, kEventSegment), 2 or 3, B, N) out
+    bool trace_integrator;  // i instead of the drive
 };
 
 template <class T>
-struct EventsBackward : CellBackward<T> {
-    Events<T> events;
+struct TracedBackward : CellBackward<T> {
     const T *trace, *checkpoints;  // what the forward pass wrote
     const T* i0;                   // (B, N), or null: zero
     T* grad_current;               // (T, B, N) out, zero past a sample's length; null if not needed
-    T* grad_weight;                // (N, K) out; null if not needed
-    T* weight_partials;            // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
+};
+
+// The gradient of the weight of a synapse on events.
+template <class T>
+struct SynapseGradient {
+    Events<T> events;
+    T* grad_weight;      // (N, K) out; null if not needed
+    T* weight_partials;  // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
+};
+
+// Neurons on events. The trace is for each sample tile by tile, and for each tile step by step.
+template <class T>
+struct EventsForward : TracedForward<T> {
+    EventSynapse<T> synapse;
+};
+
+template <class T>
+struct EventsBackward : TracedBackward<T> {
+    SynapseGradient<T> synapse;
 };
 
 // The constants of an integer neuron, as integer-inl.h uses them.
@@ -292,14 +322,9 @@ inline int64_t exact_events(const int16_t* weights, int64_t count) {
 struct IntegerForward {
     ScanShape shape;
     IntegerCell cell;
-    Events<float> events;
-    const int16_t* weight;   // (N, K)
-    int16_t* packed_weight;  // scratch: (event_tiles(N), packed_rows(K, events), integer_tile_width(N))
-    // If `packed`, packed_weight is an input with the weights of all K inputs, `weight` is not read, and `exact` is an
-    // input: exact_events() of the weights.
-    bool packed;
-    int64_t exact;
-    const int16_t *i0, *h0, *hs0;  // (B, N) each, within their bounds, or null: zero
+    EventSynapse<float, int16_t> synapse;  // its packed tiles are integer_tile_width(N) wide
+    int64_t exact;                         // if the weights are packed already: exact_events() of them
+    const int16_t *i0, *h0, *hs0;          // (B, N) each, within their bounds, or null: zero
     // (T, B, N) out, 0 or 1, in one of two types; zero past a sample's length.
     uint8_t* spikes;
     float* float_spikes;
@@ -310,21 +335,15 @@ struct IntegerForward {
     float* slopes;
     const float* scale;
     float rho;
-
-    bool by_event() const { return !packed && packs_by_event(events.inputs, events.count); }
-    int64_t rows() const { return packed ? events.inputs : packed_rows(events.inputs, events.count); }
-    int64_t packed_width() const { return integer_tile_width(shape.neurons); }
 };
 
 struct IntegerBackward {
     ScanShape shape;
-    Events<float> events;
     float alpha;               // integer_alpha()
     const float* slopes;       // (T, B, N) as the forward pass wrote them
     const float* grad_spikes;  // (T, B, N)
     float* grad_current;       // (T, B, N) out, zero past a sample's length; null if not needed
-    float* grad_weight;        // (N, K) out, of the integer weights; null if not needed
-    float* weight_partials;    // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
+    SynapseGradient<float> synapse;
 };
 
 // The recurrent (lateral) weights of a layer, through which each neuron receives the spikes of step t-1 of all neurons.
@@ -379,12 +398,10 @@ struct LateralDelays {
     }
 };
 
-// A layer with recurrent weights. Its input is given currents, or events as in EventsForward. All neurons of a sample
-// advance together, so the trace is (B, T, N) here.
+// A layer with recurrent weights. All neurons of a sample advance together, so the trace is (B, T, N) here.
 template <class T>
-struct LateralForward : EventsForward<T> {
-    bool has_events;   // otherwise the currents are given
-    const T* current;  // (T, B, N) if given
+struct LateralForward : TracedForward<T> {
+    std::variant<GivenCurrents<T>, EventSynapse<T>> source;
     Lateral<T> lateral;
     LateralDelays<T> delays;
     T* past;  // (B, room, N) out: as past0, after a sample's last step; null without delays, or if not needed
@@ -393,11 +410,13 @@ struct LateralForward : EventsForward<T> {
     // Scratch, used if threads <= 1 and without delays: lateral_forward_memory(N) bytes, aligned to 64. If null, each
     // thread allocates its own.
     void* memory;
+
+    const EventSynapse<T>* synapse() const { return std::get_if<EventSynapse<T>>(&source); }
 };
 
 template <class T>
-struct LateralBackward : EventsBackward<T> {
-    bool has_events;  // otherwise currents were given, and there is no gradient of `weight`
+struct LateralBackward : TracedBackward<T> {
+    std::optional<SynapseGradient<T>> synapse;  // none if the currents were given
     Lateral<T> lateral;
     T* grad_lateral;      // (N, N) out; null if not needed
     T* lateral_partials;  // scratch: (event_tiles(N), event_groups(B, N), N, event_tile_width(N))

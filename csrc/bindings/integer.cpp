@@ -106,11 +106,9 @@ py::object integer_src(const py::handle call, int threads) {
     const Shape kept = save ? Shape{steps, batch, neurons} : Shape{0};
     const Address slopes = of_slopes.add(like, Number::kFloat32, kept);
     p.cell = given.layer.cell;
-    p.events = given.rows.of<float>();
     const Block<int16_t> packed(event_tiles(neurons) * packed_rows(given.rows.inputs, given.rows.count) *
                                 integer_tile_width(neurons));
-    p.weight = pointer<const int16_t>(given.weight);
-    p.packed_weight = packed.data();
+    p.synapse = {given.rows.of<float>(), pointer<const int16_t>(given.weight), packed.data(), false};
     p.i0 = given.layer.before(0);
     p.h0 = given.layer.before(1);
     p.hs0 = given.layer.before(2);
@@ -154,15 +152,13 @@ py::object integer_src_backward(const py::handle call, int threads) {
     const bool want_weight = mask[1].ptr() == Py_True;
     const Address grad_weight =
         want_weight ? made.add(like, Number::kFloat32, {neurons, given.rows.inputs}) : made.none();
-    p.events = given.rows.of<float>();
     p.alpha = integer_alpha(given.layer.cell);
     const int64_t weights = event_tiles(neurons) * given.rows.inputs * event_tile_width(neurons);
     const Block<float> partials(want_weight ? event_groups(batch, neurons) * weights : 0);
     p.slopes = pointer<const float>(slopes);
     p.grad_spikes = pointer<const float>(grad_spikes);
     p.grad_current = pointer<float>(grad_current);
-    p.grad_weight = pointer<float>(grad_weight);
-    p.weight_partials = partials.data();
+    p.synapse = {given.rows.of<float>(), pointer<float>(grad_weight), partials.data()};
     int64_t invalid;
     {
         const ReleasedGil release;

@@ -49,21 +49,23 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
         const Block<T> packed(rows ? packed_rows(rows->inputs, rows->count) * tiles : 0);
         const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
         const Block<int32_t> later(layer.terms());
+        TracedForward<T> cells = {forward_of(layer, cell, outputs), pointer<T>(saved[0]), pointer<T>(saved[1]),
+                                  trace_integrator};
+        EventSynapse<T> synapse = {{}, pointer<const T>(weight), packed.data(), false};
+        if (rows) synapse.events = rows->of<T>();
+        if (!layer.lateral) {
+            const ReleasedGil release;
+            return kernels().of<T>().events_forward({cells, synapse});
+        }
         LateralForward<T> p = {};
-        static_cast<CellForward<T>&>(p) = forward_of(layer, cell, outputs);
-        if (rows) p.events = rows->of<T>();
-        p.weight = pointer<const T>(weight);
-        p.packed_weight = packed.data();
-        p.trace = pointer<T>(saved[0]);
-        p.checkpoints = pointer<T>(saved[1]);
-        p.trace_integrator = trace_integrator;
-        p.has_events = rows;
-        p.current = pointer<const T>(current);
+        static_cast<TracedForward<T>&>(p) = cells;
+        p.source = GivenCurrents<T>{pointer<const T>(current)};
+        if (rows) p.source = synapse;
         p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
         p.delays = layer.delays_of<T>(later.data());
         p.past = pointer<T>(outputs[1 + kPast]);
         const ReleasedGil release;
-        return layer.lateral ? kernels().of<T>().lateral_forward(p) : kernels().of<T>().events_forward(p);
+        return kernels().of<T>().lateral_forward(p);
     });
     check_returned(returned, layer, rows);
 }
@@ -80,16 +82,18 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
         const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
         const Block<int32_t> later(layer.terms());
         const Block<T> factor_partials(gradients[kOfFactors] ? batch * layer.terms() : 0);
+        const TracedBackward<T> cells = {backward_of(layer, cell, grads, gradients, partials.data()),
+                                         pointer<const T>(saved[0]), pointer<const T>(saved[1]), layer.before<T>(0),
+                                         pointer<T>(grad_current)};
+        std::optional<SynapseGradient<T>> synapse;
+        if (rows) synapse = {rows->of<T>(), pointer<T>(grad_weight), weight_partials.data()};
+        if (!layer.lateral) {
+            const ReleasedGil release;
+            return kernels().of<T>().events_backward({cells, *synapse});
+        }
         LateralBackward<T> p = {};
-        static_cast<CellBackward<T>&>(p) = backward_of(layer, cell, grads, gradients, partials.data());
-        if (rows) p.events = rows->of<T>();
-        p.trace = pointer<const T>(saved[0]);
-        p.checkpoints = pointer<const T>(saved[1]);
-        p.i0 = layer.before<T>(0);
-        p.grad_current = pointer<T>(grad_current);
-        p.grad_weight = pointer<T>(grad_weight);
-        p.weight_partials = weight_partials.data();
-        p.has_events = rows;
+        static_cast<TracedBackward<T>&>(p) = cells;
+        p.synapse = synapse;
         p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
         p.grad_lateral = pointer<T>(gradients[kOfLateral]);
         p.lateral_partials = lateral_partials.data();
@@ -99,7 +103,7 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
         p.grad_factors = pointer<T>(gradients[kOfFactors]);
         p.factor_partials = factor_partials.data();
         const ReleasedGil release;
-        return layer.lateral ? kernels().of<T>().lateral_backward(p) : kernels().of<T>().events_backward(p);
+        return kernels().of<T>().lateral_backward(p);
     });
     check_returned(returned, layer, rows);
 }

@@ -59,41 +59,47 @@ SRCELL_INLINE int64_t trace_at(const ScanShape& shape, int64_t sample, const Til
 
 // packed[tile][row][n] = weight[tile * width + n][k], zero if the tile has no such neuron. k is `row`, or the index of
 // event `row` if weights are packed by event. That index has not been checked yet: if it is invalid, the row is zero.
-// Call is EventsForward or IntegerForward.
-template <class Call>
-void pack_weight(const Call& p) {
-    using T = std::remove_pointer_t<decltype(p.packed_weight)>;
+// A packed row of a tile is `packed_width` wide.
+template <class T, class Weight>
+void pack_weight(const ScanShape& shape, const EventSynapse<T, Weight>& synapse, int64_t packed_width) {
     struct Context {
-        const Call& p;
-        int64_t width, packed_width, rows, blocks;
+        const EventSynapse<T, Weight>& from;
+        int64_t neurons, width, packed_width, rows, blocks;
     };
     constexpr int64_t block = 64;  // rows
-    const int64_t rows = p.rows();
-    Context context = {p, event_tile_width(p.shape.neurons), p.packed_width(), rows, ceil_div(rows, block)};
+    const int64_t rows = synapse.rows();
+    Context context = {synapse,      shape.neurons, event_tile_width(shape.neurons),
+                       packed_width, rows,          ceil_div(rows, block)};
     const auto pack = [](void* self, int64_t begin, int64_t end) {
-        const auto& [q, width, packed_width, rows, blocks] = *static_cast<const Context*>(self);
-        const int64_t inputs = q.events.inputs, neurons = q.shape.neurons;
-        const int32_t* indices = q.by_event() ? q.events.indices : nullptr;
+        const auto& [from, neurons, width, packed_width, rows, blocks] = *static_cast<const Context*>(self);
+        const int64_t inputs = from.events.inputs;
+        const int32_t* indices = from.by_event() ? from.events.indices : nullptr;
         for (int64_t item = begin; item < end; ++item) {
             const int64_t tile = item / blocks, first = item % blocks * block;
             const int64_t last = first + block < rows ? first + block : rows;
-            T* packed = q.packed_weight + tile * rows * packed_width;
+            Weight* packed = from.packed_weight + tile * rows * packed_width;
             for (int64_t n = 0; n < packed_width; ++n) {
                 const int64_t neuron = tile * width + n;
-                const T* of_neuron = n < width && neuron < neurons ? q.weight + neuron * inputs : nullptr;
+                const Weight* of_neuron = n < width && neuron < neurons ? from.weight + neuron * inputs : nullptr;
                 if (!of_neuron)
-                    for (int64_t row = first; row < last; ++row) packed[row * packed_width + n] = T(0);
+                    for (int64_t row = first; row < last; ++row) packed[row * packed_width + n] = Weight(0);
                 else if (!indices)
                     for (int64_t row = first; row < last; ++row) packed[row * packed_width + n] = of_neuron[row];
                 else
                     for (int64_t row = first; row < last; ++row) {
                         const int64_t k = input_or_more(indices + row);
-                        packed[row * packed_width + n] = k < inputs ? of_neuron[k] : T(0);
+                        packed[row * packed_width + n] = k < inputs ? of_neuron[k] : Weight(0);
                     }
             }
         }
     };
-    parallel_for(event_tiles(p.shape.neurons) * context.blocks, p.shape.threads, pack, &context);
+    parallel_for(event_tiles(shape.neurons) * context.blocks, shape.threads, pack, &context);
+}
+
+// The same for the kernels of this synapse.
+template <class T>
+void pack_weight(const ScanShape& shape, const EventSynapse<T>& synapse) {
+    pack_weight(shape, synapse, event_tile_width(shape.neurons));
 }
 
 // Sums weight rows that were packed by event. Not inlined: a time loop that contains both kinds of sum is a few percent
@@ -106,14 +112,16 @@ __attribute__((noinline)) void sum_packed_events(scalar_of<V>* target, int64_t w
 
 // Sums the weight rows of a row's events, from a tile's packed weights.
 template <class V>
-SRCELL_INLINE void sum_events_of_row(const EventsForward<scalar_of<V>>& p, int64_t row, const scalar_of<V>* weights,
-                                     int64_t width, scalar_of<V>* target) {
-    const EventRange events = events_of_row(p.events, row);
-    const scalar_of<V>* const values = offset_or_null(p.events.values, events.begin);
-    if (p.by_event()) return sum_packed_events<V>(target, width, weights + events.begin * width, values, events.size());
+SRCELL_INLINE void sum_events_of_row(const EventSynapse<scalar_of<V>>& synapse, int64_t row,
+                                     const scalar_of<V>* weights, int64_t width, scalar_of<V>* target) {
+    const Events<scalar_of<V>>& all = synapse.events;
+    const EventRange events = events_of_row(all, row);
+    const scalar_of<V>* const values = offset_or_null(all.values, events.begin);
+    if (synapse.by_event())
+        return sum_packed_events<V>(target, width, weights + events.begin * width, values, events.size());
     sum_event_rows<V>(
         target, width, weights, width,
-        [indices = p.events.indices + events.begin, inputs = p.events.inputs](int64_t n)
+        [indices = all.indices + events.begin, inputs = all.inputs](int64_t n)
             SRCELL_LAMBDA_INLINE { return input_or_first(indices + n, inputs); },
         values, events.size());
 }
@@ -126,8 +134,8 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     const int64_t width = event_tile_width(neurons);
     alignas(64) Row<V> current = {};
     // Without inputs or events there are no packed weights; `current` is then a valid address that is never read.
-    const int64_t rows = p.rows();
-    const T* weights = rows ? p.packed_weight + tile_number * rows * width : current;
+    const int64_t rows = p.synapse.rows();
+    const T* weights = rows ? p.synapse.packed_weight + tile_number * rows * width : current;
     load_tile<V>(state, p.i0, p.h0, p.hs0, p.q0, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
@@ -137,7 +145,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
             prefetch_row<kForWrite>(spikes + kPrefetch * plane, tile.count);
             if (save) prefetch_row<kForWrite>(trace + kPrefetch * tile.count, tile.count);
         }
-        sum_events_of_row<V>(p, sample * p.shape.steps + t, weights, width, current);
+        sum_events_of_row<V>(p.synapse, sample * p.shape.steps + t, weights, width, current);
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
             using R = typename decltype(kind)::type;
 
@@ -211,9 +219,9 @@ void events_forward_range(void* self, int64_t begin, int64_t end) {
 template <class V>
 int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
-    const int64_t invalid = first_invalid_sample(p.events, p.shape);
+    const int64_t invalid = first_invalid_sample(p.synapse.events, p.shape);
     if (invalid >= 0) return invalid;
-    if (!p.packed) pack_weight(p);
+    if (!p.synapse.packed) pack_weight(p.shape, p.synapse);
     auto context = p;
     const auto range = p.turn.along
                            ? (p.trace ? events_forward_range<V, true, true> : events_forward_range<V, false, true>)
@@ -224,7 +232,7 @@ int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
 
 // `saved` holds the trace of the segment's steps. With `keep_first`, h before the segment is kept in every mode.
 template <bool keep_first = false, class V, class Mode>
-void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin, int64_t end,
+void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin, int64_t end,
                              const SegmentRows<const scalar_of<V>>& saved,
                              BackwardScratch<V, Mode, kEventSegment>& scratch) {
     using T = scalar_of<V>;
@@ -267,7 +275,7 @@ void recompute_event_segment(const EventsBackward<scalar_of<V>>& p, const Tile& 
 
 // Loads i before the segment's first step: the integrator of the previous step, or the initial state.
 template <class V, class Mode>
-void load_integrator_before(const EventsBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin,
+void load_integrator_before(const TracedBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin,
                             const SegmentRows<const scalar_of<V>>& saved,
                             BackwardScratch<V, Mode, kEventSegment>& scratch) {
     load_row<V>(scratch.trace.i[0], begin ? saved.row(-1) : offset_or_null(p.i0, tile.offset), tile.count);
@@ -338,8 +346,8 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
             if (p.grad_current)
                 store_row<V>(p.grad_current + t * plane + tile.offset, scratch.deltas[t - begin], tile.count);
             if (!grad_weight) continue;
-            add_events_of_row<V>(p.events, sample * p.shape.steps + t, grad_weight, event_tile_width(p.shape.neurons),
-                                 p.events.values, delta);
+            add_events_of_row<V>(p.synapse.events, sample * p.shape.steps + t, grad_weight,
+                                 event_tile_width(p.shape.neurons), p.synapse.events.values, delta);
         }
     }
     if (p.grad_current)
@@ -355,13 +363,13 @@ void events_backward_range(void* self, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const EventsBackward<T>*>(self);
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
     const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
-    const int64_t elements = p.events.inputs * event_tile_width(neurons);
+    const int64_t elements = p.synapse.events.inputs * event_tile_width(neurons);
     EventsScratch<V, Mode> scratch;
     std::memset(scratch.deltas, 0, sizeof scratch.deltas);  // lanes past the tile are read; their results are not used
     for (int64_t item = begin; item < end; ++item) {
         const int64_t number = item / groups, first = item % groups * size;
         const int64_t last = first + size < batch ? first + size : batch;
-        T* grad_weight = p.grad_weight ? p.weight_partials + item * elements : nullptr;
+        T* grad_weight = p.synapse.grad_weight ? p.synapse.weight_partials + item * elements : nullptr;
         if (grad_weight) std::memset(grad_weight, 0, static_cast<size_t>(elements) * sizeof(T));
         load_cell<Mode::resonant>(scratch.backward.cell, p, event_tile_at(p.shape, number, first));
         for (int64_t sample = first; sample < last; ++sample) {
@@ -395,6 +403,11 @@ struct WeightSums {
     }
 };
 
+template <class T>
+WeightSums<T> sums_of(const ScanShape& shape, const SynapseGradient<T>& synapse) {
+    return {shape, synapse.events.inputs, synapse.weight_partials, synapse.grad_weight};
+}
+
 // gradient[n][k] = the sum over groups, in a fixed tree, of the tile's partial [k][n].
 template <class V>
 void reduce_weight_range(void* self, int64_t begin, int64_t end) {
@@ -417,26 +430,30 @@ void reduce_weight_range(void* self, int64_t begin, int64_t end) {
     }
 }
 
+// If the gradient is needed; it is 0 without samples.
 template <class V>
 void reduce_weight(WeightSums<scalar_of<V>> sums) {
+    const auto size = static_cast<size_t>(sums.shape.neurons * sums.inputs);
+    if (!sums.gradient) return;
+    if (!sums.shape.batch || !sums.shape.neurons) {
+        if (size) std::memset(sums.gradient, 0, size * sizeof *sums.gradient);
+        return;
+    }
     parallel_for(event_tiles(sums.shape.neurons) * sums.inputs, sums.shape.threads, reduce_weight_range<V>, &sums);
 }
 
 // Same return value as events_forward().
 template <class V>
 int64_t events_backward(const EventsBackward<scalar_of<V>>& p) {
-    using T = scalar_of<V>;
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, tiles = event_tiles(neurons);
     if (batch && neurons) {
-        const int64_t invalid = first_invalid_sample(p.events, p.shape);
+        const int64_t invalid = first_invalid_sample(p.synapse.events, p.shape);
         if (invalid >= 0) return invalid;
         auto context = p;
         const auto range = with_mode(p, [](auto mode) { return events_backward_range<V, decltype(mode)>; });
         parallel_for(tiles * event_groups(batch, neurons), p.shape.threads, range, &context);
-        if (p.grad_weight) reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
-    } else if (p.grad_weight) {
-        std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
     }
+    reduce_weight<V>(sums_of(p.shape, p.synapse));
     reduce_parameters(p);
     return -1;
 }

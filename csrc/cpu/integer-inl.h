@@ -110,6 +110,10 @@ inline void load_integer_row(int16_t (&row)[kTile], const int16_t* source, int64
     if (source) std::memcpy(row, source, static_cast<size_t>(count) * sizeof(int16_t));
 }
 
+inline void pack_integers(const ScanShape& shape, const EventSynapse<float, int16_t>& synapse) {
+    pack_weight(shape, synapse, integer_tile_width(shape.neurons));
+}
+
 // Used in place of the weights of a layer without any; never read.
 constexpr int16_t kNoWeights[kTile] = {};
 
@@ -119,10 +123,11 @@ int64_t integer_forward_tile(const IntegerJob& job, int64_t number, int64_t samp
     const IntegerForward& p = job.p;
     const IntegerNeuron<Shorts> neuron = make_integer_neuron<Shorts>(p.cell);
     const Tile where = event_tile_at(p.shape, number, sample);
-    const int64_t plane = p.shape.batch * p.shape.neurons, width = p.packed_width();
-    const int64_t rows = p.rows(), count = where.count;
-    const int16_t* const weights = rows ? p.packed_weight + number * rows * width : kNoWeights;
-    const int32_t* const row_of_event = p.by_event() ? nullptr : p.events.indices;
+    const EventSynapse<float, int16_t>& synapse = p.synapse;
+    const int64_t plane = p.shape.batch * p.shape.neurons, width = integer_tile_width(p.shape.neurons);
+    const int64_t rows = synapse.rows(), count = where.count;
+    const int16_t* const weights = rows ? synapse.packed_weight + number * rows * width : kNoWeights;
+    const int32_t* const row_of_event = synapse.by_event() ? nullptr : synapse.events.indices;
     const IntegerSurrogate<float> surrogate =
         save ? make_surrogate<float>(p.cell, p.rho, *p.scale) : IntegerSurrogate<float>{};
     load_integer_row(tile.i, offset_or_null(p.i0, where.offset), count);
@@ -131,9 +136,9 @@ int64_t integer_forward_tile(const IntegerJob& job, int64_t number, int64_t samp
     int64_t clamped = 0;
     Shorts clamped_lanes = {};
     for (int64_t t = 0; t < where.steps; ++t) {
-        const EventRange range = events_of_row(p.events, sample * p.shape.steps + t);
+        const EventRange range = events_of_row(synapse.events, sample * p.shape.steps + t);
         const int64_t begin = range.begin, events = range.size();
-        const auto row_of = [row_of_event, inputs = p.events.inputs](int64_t n) SRCELL_LAMBDA_INLINE {
+        const auto row_of = [row_of_event, inputs = synapse.events.inputs](int64_t n) SRCELL_LAMBDA_INLINE {
             return row_of_event ? input_or_first(row_of_event + n, inputs) : n;
         };
         T* to = spikes + t * plane + where.offset;
@@ -186,11 +191,13 @@ void integer_forward_range(void* self, int64_t begin, int64_t end) {
 inline int64_t integer_forward(const IntegerForward& p) {
     *p.clamped = 0;
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
-    const int64_t invalid = first_invalid_sample(p.events, p.shape);
+    const int64_t invalid = first_invalid_sample(p.synapse.events, p.shape);
     if (invalid >= 0) return invalid;
-    if (!p.packed) pack_weight(p);
-    const int64_t tiles = event_tiles(p.shape.neurons), packed = tiles * p.rows() * p.packed_width();
-    IntegerJob job = {p, p.packed ? p.exact : exact_events(p.packed_weight, packed), {0}};
+    const EventSynapse<float, int16_t>& synapse = p.synapse;
+    if (!synapse.packed) pack_integers(p.shape, synapse);
+    const int64_t tiles = event_tiles(p.shape.neurons);
+    const int64_t packed = tiles * synapse.rows() * integer_tile_width(p.shape.neurons);
+    IntegerJob job = {p, synapse.packed ? p.exact : exact_events(synapse.packed_weight, packed), {0}};
     const auto range = p.slopes   ? integer_forward_range<float, true>
                        : p.spikes ? integer_forward_range<uint8_t, false>
                                   : integer_forward_range<float, false>;
@@ -219,12 +226,12 @@ inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const IntegerBackward*>(self);
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
     const int64_t size = event_group_size(batch, neurons), groups = event_groups(batch, neurons);
-    const int64_t width = event_tile_width(neurons), elements = p.events.inputs * width;
+    const int64_t width = event_tile_width(neurons), elements = p.synapse.events.inputs * width;
     alignas(64) float carry[kTile], deltas[kEventSegment][kTile] = {};
     for (int64_t item = begin; item < end; ++item) {
         const int64_t number = item / groups, first = item % groups * size;
         const int64_t last = first + size < batch ? first + size : batch;
-        float* grad_weight = p.grad_weight ? p.weight_partials + item * elements : nullptr;
+        float* grad_weight = p.synapse.grad_weight ? p.synapse.weight_partials + item * elements : nullptr;
         if (grad_weight) std::memset(grad_weight, 0, static_cast<size_t>(elements) * sizeof(float));
         for (int64_t sample = first; sample < last; ++sample) {
             const Tile tile = event_tile_at(p.shape, number, sample);
@@ -237,7 +244,7 @@ inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
                 for (int64_t t = end - 1; t >= begin; --t) integer_delta(p, tile, t, carry, deltas[t - begin]);
                 if (!grad_weight) continue;
                 for (int64_t t = begin; t < end; ++t)
-                    add_events_of_row<F32>(p.events, sample * p.shape.steps + t, grad_weight, width, nullptr,
+                    add_events_of_row<F32>(p.synapse.events, sample * p.shape.steps + t, grad_weight, width, nullptr,
                                            deltas[t - begin]);
             }
         }
@@ -247,14 +254,12 @@ inline void integer_backward_range(void* self, int64_t begin, int64_t end) {
 // Returns the first invalid sample or, if all are valid, -1.
 inline int64_t integer_backward(const IntegerBackward& p) {
     if (p.shape.batch && p.shape.neurons) {
-        const int64_t invalid = first_invalid_sample(p.events, p.shape);
+        const int64_t invalid = first_invalid_sample(p.synapse.events, p.shape);
         if (invalid >= 0) return invalid;
         auto context = p;
         parallel_for(event_tiles(p.shape.neurons) * event_groups(p.shape.batch, p.shape.neurons), p.shape.threads,
                      integer_backward_range, &context);
-        if (p.grad_weight) reduce_weight<F32>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
-    } else if (p.grad_weight) {
-        std::memset(p.grad_weight, 0, static_cast<size_t>(p.shape.neurons * p.events.inputs) * sizeof(float));
     }
+    reduce_weight<F32>(sums_of(p.shape, p.synapse));
     return -1;
 }

@@ -118,7 +118,7 @@ constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     made.lateral_forward = lateral_forward<V>;
     made.lateral_backward = lateral_backward<V>;
     made.lateral_forward_memory = lateral_forward_memory<V>;
-    made.pack_weight = pack_weight<EventsForward<T>>;
+    made.pack_weight = pack_weight<T>;
     made.pack_lateral = pack_lateral<T>;
     made.multiply = multiply<S>;
     made.mask_events = mask_events<S>;
@@ -158,7 +158,7 @@ constexpr OtherKernels make_others() {
     made.sine_cosine = sine_cosine_array;
     made.integer_forward = integer_forward;
     made.integer_backward = integer_backward;
-    made.pack_integers = pack_weight<IntegerForward>;
+    made.pack_integers = pack_integers;
     made.count_active_pixels = count_active_pixels;
     made.rate_draw = rate_draw;
     made.rate_write = rate_write;

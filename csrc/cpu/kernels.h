@@ -24,7 +24,7 @@ struct KernelsOf {
     int64_t (*lateral_backward)(const LateralBackward<T>&);
     int64_t (*lateral_forward_memory)(int64_t neurons);
     // Pack the weights of all K inputs, and recurrent weights, for calls that take them packed.
-    void (*pack_weight)(const EventsForward<T>&);
+    void (*pack_weight)(const ScanShape&, const EventSynapse<T>&);
     void (*pack_lateral)(const Lateral<T>&, const ScanShape&);
     void (*multiply)(const Product<T>&);
     // Writes mask and offsets; returns whether all events are 1.
@@ -56,7 +56,7 @@ struct OtherKernels {
     // As events_forward and events_backward.
     int64_t (*integer_forward)(const IntegerForward&);
     int64_t (*integer_backward)(const IntegerBackward&);
-    void (*pack_integers)(const IntegerForward&);
+    void (*pack_integers)(const ScanShape&, const EventSynapse<float, int16_t>&);
     // Writes the number of active pixels before each sample, and last their total, to active_before, (B + 1,), and
     // returns -1; or returns the first sample that has a pixel outside [0, 1].
     int64_t (*count_active_pixels)(const Images&, int64_t* active_before);

@@ -109,7 +109,7 @@ int64_t lateral_forward_memory(int64_t neurons) {
 template <class T>
 int64_t summed_rows(const LateralForward<T>& p) {
     constexpr int64_t kept = int64_t{1} << 21;  // bytes
-    if (!p.has_events) return 1;
+    if (!p.synapse()) return 1;
     if ((p.memory && !p.delays) || event_tiles(p.shape.neurons) == 1) return kEventSegment;
     const int64_t fit = kept / (lateral_width(p.shape.neurons) * static_cast<int64_t>(sizeof(T)));
     const int64_t needed = p.shape.steps < fit ? p.shape.steps * p.shape.batch : fit;
@@ -118,24 +118,25 @@ int64_t summed_rows(const LateralForward<T>& p) {
 
 // Sums the events of step t of a sample for one tile.
 template <class V>
-SRCELL_INLINE void sum_events_of_step(const LateralForward<scalar_of<V>>& p, int64_t sample, int64_t number, int64_t t,
-                                      scalar_of<V>* target) {
-    const int64_t width = event_tile_width(p.shape.neurons), rows = p.rows();
+SRCELL_INLINE void sum_events_of_step(const ScanShape& shape, const EventSynapse<scalar_of<V>>& synapse, int64_t sample,
+                                      int64_t number, int64_t t, scalar_of<V>* target) {
+    const int64_t width = event_tile_width(shape.neurons), rows = synapse.rows();
     // Without inputs or events there are no packed weights; `target` is then only a valid address.
-    const scalar_of<V>* weights = rows ? p.packed_weight + number * rows * width : target;
-    sum_events_of_row<V>(p, sample * p.shape.steps + t, weights, width, target);
+    const scalar_of<V>* weights = rows ? synapse.packed_weight + number * rows * width : target;
+    sum_events_of_row<V>(synapse, sample * shape.steps + t, weights, width, target);
 }
 
 // Sums the currents of `steps` steps from step `begin` on, of the samples [first, last): tile by tile.
 template <class V>
-void sum_events_of_samples(const LateralForward<scalar_of<V>>& p, int64_t first, int64_t last, int64_t begin,
-                           int64_t steps, scalar_of<V>* currents) {
-    const int64_t all = lateral_width(p.shape.neurons), width = event_tile_width(p.shape.neurons);
-    for (int64_t k = 0; k < event_tiles(p.shape.neurons); ++k)
+void sum_events_of_samples(const ScanShape& shape, const EventSynapse<scalar_of<V>>& synapse, int64_t first,
+                           int64_t last, int64_t begin, int64_t steps, scalar_of<V>* currents) {
+    const int64_t all = lateral_width(shape.neurons), width = event_tile_width(shape.neurons);
+    for (int64_t k = 0; k < event_tiles(shape.neurons); ++k)
         for (int64_t sample = first; sample < last; ++sample) {
-            const int64_t left = steps_of(p.shape, sample) - begin, end = left < steps ? left : steps;
+            const int64_t left = steps_of(shape, sample) - begin, end = left < steps ? left : steps;
             scalar_of<V>* const of_sample = currents + (sample - first) * steps * all + k * width;
-            for (int64_t t = 0; t < end; ++t) sum_events_of_step<V>(p, sample, k, begin + t, of_sample + t * all);
+            for (int64_t t = 0; t < end; ++t)
+                sum_events_of_step<V>(shape, synapse, sample, k, begin + t, of_sample + t * all);
         }
 }
 
@@ -163,6 +164,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
     const int64_t tiles = event_tiles(neurons), steps = steps_of(p.shape, sample), first = sample * neurons;
+    const auto* const given = std::get_if<GivenCurrents<T>>(&p.source);
     m.active.count = 0;
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
@@ -172,12 +174,14 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
     if (p.delays) m.under_way.begin(sample, m.active);
     for (int64_t t = 0; t < steps; ++t) {
         T* current = currents ? currents + t * all : m.currents;
-        if (!p.has_events) {
-            if (t + kPrefetch < steps) prefetch_row<kForRead>(p.current + (t + kPrefetch) * plane + first, neurons);
-            std::memcpy(current, p.current + t * plane + first, static_cast<size_t>(neurons) * sizeof(T));
+        if (given) {
+            const T* const row = given->current + t * plane + first;
+            if (t + kPrefetch < steps) prefetch_row<kForRead>(row + kPrefetch * plane, neurons);
+            std::memcpy(current, row, static_cast<size_t>(neurons) * sizeof(T));
         } else if (!currents) {
             // Sums all currents of some steps first, so that the processor may overlap their sums.
-            if (t % m.rows == 0) sum_events_of_samples<V>(p, sample, sample + 1, t, m.rows, m.currents);
+            if (t % m.rows == 0)
+                sum_events_of_samples<V>(p.shape, *p.synapse(), sample, sample + 1, t, m.rows, m.currents);
             current += t % m.rows * all;
         }
         if (p.delays) m.under_way.arrive(m.active);
@@ -228,10 +232,10 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     std::memset(m.currents, 0, static_cast<size_t>(all) * sizeof(scalar_of<V>));  // lanes past the last neuron
     for (int64_t k = 0; k < event_tiles(neurons); ++k) load_cell<resonant>(m.cells[k], p, event_tile_at(p.shape, k, 0));
     // The samples whose currents of all steps are summed together; 0 if the steps of one sample are too many.
-    const int64_t steps = p.shape.steps, whole = p.has_events && steps ? m.rows / steps : 0;
+    const int64_t steps = p.shape.steps, whole = p.synapse() && steps ? m.rows / steps : 0;
     for (int64_t first = begin; first < end;) {
         const int64_t count = clamp_to(whole, 1, end - first);
-        if (whole) sum_events_of_samples<V>(p, first, first + count, 0, steps, m.currents);
+        if (whole) sum_events_of_samples<V>(p.shape, *p.synapse(), first, first + count, 0, steps, m.currents);
         for (int64_t k = 0; k < count; ++k)
             lateral_forward_sample<V, save>(p, first + k, whole ? m.currents + k * steps * all : nullptr, m);
         first += count;
@@ -242,9 +246,10 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
 template <class V>
 int64_t lateral_forward(const LateralForward<scalar_of<V>>& p) {
     if (p.shape.neurons == 0 || p.shape.batch == 0) return -1;
-    const int64_t invalid = p.has_events ? first_invalid_sample(p.events, p.shape) : -1;
+    const auto* const synapse = p.synapse();
+    const int64_t invalid = synapse ? first_invalid_sample(synapse->events, p.shape) : -1;
     if (invalid >= 0) return invalid;
-    if (p.has_events && !p.packed) pack_weight(p);
+    if (synapse && !synapse->packed) pack_weight(p.shape, *synapse);
     if (!p.lateral.is_packed) pack_lateral(p.lateral, p.shape);
     copy_steps(p.delays, p.shape.neurons);
     LateralJob<LateralForward<scalar_of<V>>> job = {p, {false}};
@@ -509,7 +514,8 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
             });
         if (grad_weight.gradient)
             add_events_of_block(grad_weight, group, from, to, [&](int64_t t, T* rows, int64_t column) {
-                add_events_of_row<V>(p.events, sample * p.shape.steps + t, rows, width, p.events.values,
+                const Events<T>& events = p.synapse->events;
+                add_events_of_row<V>(events, sample * p.shape.steps + t, rows, width, events.values,
                                      m.delta(t) + column);
             });
     }
@@ -531,6 +537,16 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
     }
 }
 
+// The sums of the gradients of the weights, without a gradient where it is not needed.
+template <class T>
+WeightSums<T> sums_of_synapse(const LateralBackward<T>& p) {
+    return p.synapse ? sums_of(p.shape, *p.synapse) : WeightSums<T>{p.shape, 0, nullptr, nullptr};
+}
+template <class T>
+WeightSums<T> sums_of_lateral(const LateralBackward<T>& p) {
+    return {p.shape, p.shape.neurons, p.lateral_partials, p.grad_lateral};
+}
+
 // Items are groups of samples.
 template <class V, class Mode>
 void lateral_backward_range(void* self, int64_t begin, int64_t end) {
@@ -539,8 +555,7 @@ void lateral_backward_range(void* self, int64_t begin, int64_t end) {
     const auto& p = job.p;
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, tiles = event_tiles(neurons);
     const int64_t size = event_group_size(batch, neurons);
-    const WeightSums<T> grad_weight = {p.shape, p.events.inputs, p.weight_partials, p.grad_weight};
-    const WeightSums<T> grad_lateral = {p.shape, neurons, p.lateral_partials, p.grad_lateral};
+    const WeightSums<T> grad_weight = sums_of_synapse(p), grad_lateral = sums_of_lateral(p);
     LateralBackwardMemory<V, Mode> m(p);
     if (!m.memory) {
         job.out_of_memory = true;
@@ -565,19 +580,16 @@ int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons;
     LateralJob<LateralBackward<T>> job = {p, {false}};
     if (batch && neurons) {
-        const int64_t invalid = p.has_events ? first_invalid_sample(p.events, p.shape) : -1;
+        const int64_t invalid = p.synapse ? first_invalid_sample(p.synapse->events, p.shape) : -1;
         if (invalid >= 0) return invalid;
         pack_lateral(p.lateral, p.shape);
         copy_steps(p.delays, neurons);
         const auto range = with_mode(p, [](auto mode) { return lateral_backward_range<V, decltype(mode)>; });
         parallel_for(event_groups(batch, neurons), p.shape.threads, range, &job);
         if (job.out_of_memory) return kOutOfMemory;
-        if (p.grad_weight) reduce_weight<V>({p.shape, p.events.inputs, p.weight_partials, p.grad_weight});
-        if (p.grad_lateral) reduce_weight<V>({p.shape, neurons, p.lateral_partials, p.grad_lateral});
-    } else {
-        if (p.grad_weight) std::memset(p.grad_weight, 0, static_cast<size_t>(neurons * p.events.inputs) * sizeof(T));
-        if (p.grad_lateral) std::memset(p.grad_lateral, 0, static_cast<size_t>(neurons * neurons) * sizeof(T));
     }
+    reduce_weight<V>(sums_of_synapse(p));
+    reduce_weight<V>(sums_of_lateral(p));
     sum_factors(p.shape, p.delays.of, p.factor_partials, p.grad_factors);
     reduce_parameters(p);
     return -1;

@@ -41,7 +41,7 @@ template <class T>
 struct DeviceEventsForward : CellForward<T> {
     DeviceInput<T> input;
     const T* weight_t;  // (K, N)
-    // What the backward pass needs, or null for inference. Both are as in EventsForward, but the checkpoints hold h, hs
+    // What the backward pass needs, or null for inference. Both are as in TracedForward, but the checkpoints hold h, hs
     // and, if resonant, q before every kSegment-th step.
     T *trace, *checkpoints;  // (T, B, N), (segments(T), 2 or 3, B, N) out
     bool trace_integrator;

@@ -117,26 +117,24 @@ NetworkLayer sized_layer(const TensorFile& file, const std::string& prefix, int6
 }
 
 // The arguments of the kernels that pack weights.
-template <class Call>
-Call packing(const NetworkLayer& layer) {
-    Call p = {};
-    p.shape = {0, 0, layer.neurons, nullptr, 1};
-    p.events.inputs = p.events.count = layer.columns;  // as many events as inputs: one row is packed per input
-    return p;
+template <class Weight>
+EventSynapse<float, Weight> packing(const NetworkLayer& layer, const std::vector<Weight>& weight, Weight* packed) {
+    // As many events as inputs: one row is packed per input.
+    return {{nullptr, nullptr, nullptr, layer.columns, layer.columns}, weight.data(), packed, false};
 }
+
+ScanShape shape_of(const NetworkLayer& layer) { return {0, 0, layer.neurons, nullptr, 1}; }
 
 NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix, int64_t inputs,
                               const Kernels& kernels) {
     std::vector<int16_t> weight;
     NetworkLayer made = sized_layer(file, prefix, inputs, weight);
     if (made.delays) throw FileError(prefix + "delays: expected none for integer neurons");
-    auto p = packing<IntegerForward>(made);
-    IntegerNeurons neurons = {Aligned<int16_t>(event_tiles(made.neurons) * made.columns * p.packed_width()),
+    const int64_t width = integer_tile_width(made.neurons);
+    IntegerNeurons neurons = {Aligned<int16_t>(event_tiles(made.neurons) * made.columns * width),
                               integer_cell_of(file, prefix + "constants"),
                               exact_events(weight.data(), static_cast<int64_t>(weight.size()))};
-    p.weight = weight.data();
-    p.packed_weight = neurons.weight.data();
-    kernels.pack_integers(p);
+    kernels.pack_integers(shape_of(made), packing(made, weight, neurons.weight.data()));
     made.kind = std::move(neurons);
     made.initial = initial_of<int16_t>(file, prefix + "initial", made.neurons);
     if (made.initial.empty()) return made;
@@ -166,15 +164,12 @@ NetworkLayer packed_layer(const TensorFile& file, const std::string& prefix, int
         weight = with_column(weight, numbers_of<float>(file, prefix + "constant", {made.neurons}));
         made.constant = true, ++made.columns;
     }
-    auto p = packing<EventsForward<float>>(made);
-    neurons.weight = Aligned<float>(event_tiles(made.neurons) * made.columns * p.packed_width());
-    p.weight = weight.data();
-    p.packed_weight = neurons.weight.data();
-    kernels.f32.pack_weight(p);
+    neurons.weight = Aligned<float>(made.columns * lateral_width(made.neurons));
+    kernels.f32.pack_weight(shape_of(made), packing(made, weight, neurons.weight.data()));
     if (file.tensors.count(prefix + "lateral")) {
         const auto lateral = numbers_of<float>(file, prefix + "lateral", {made.neurons, made.neurons});
         neurons.lateral = Aligned<float>(made.neurons * lateral_width(made.neurons));
-        kernels.f32.pack_lateral({lateral.data(), neurons.lateral.data(), false, false}, p.shape);
+        kernels.f32.pack_lateral({lateral.data(), neurons.lateral.data(), false, false}, shape_of(made));
         neurons.delays = StoredDelays::of(file, prefix + "lateral_delays", made.neurons, 1);
     }
     return made;
@@ -532,9 +527,7 @@ bool IntegerNeurons::run(const Kernels& kernels, const LayerInput& input, const 
     IntegerForward p = {};
     p.shape = input.shape;
     p.cell = cell;
-    p.events = input.events;
-    p.packed_weight = weight.data();
-    p.packed = true;
+    p.synapse = {input.events, nullptr, weight.data(), true};
     p.exact = exact;
     p.i0 = before, p.h0 = before + plane, p.hs0 = before + 2 * plane;
     p.float_spikes = spikes;
@@ -559,20 +552,15 @@ bool FloatNeurons::run_map(const Kernels& kernels, const LayerInput& input, cons
 bool FloatNeurons::run(const Kernels& kernels, const LayerInput& input, const float* before, float* spikes,
                        float* after) const {
     const int64_t plane = input.shape.batch * input.shape.neurons;
+    CellForward<float> cells = {input.shape, cell,  before,        before + plane,    before + 2 * plane,
+                                spikes,      after, after + plane, after + 2 * plane, turn.view()};
+    if (resonate()) cells.q0 = before + 3 * plane, cells.q = after + 3 * plane;
+    if (convolution) return run_map(kernels, input, cells);
+    const EventSynapse<float> synapse = {input.events, nullptr, weight.data(), true};
+    if (!lateral.size()) return kernels.f32.events_forward({{cells, nullptr, nullptr, false}, synapse}) < 0;
     LateralForward<float> p = {};
-    p.shape = input.shape;
-    p.cell = cell;
-    p.i0 = before, p.h0 = before + plane, p.hs0 = before + 2 * plane;
-    p.spikes = spikes;
-    p.i = after, p.h = after + plane, p.hs = after + 2 * plane;
-    p.turn = turn.view();
-    if (resonate()) p.q0 = before + 3 * plane, p.q = after + 3 * plane;
-    if (convolution) return run_map(kernels, input, p);
-    p.events = input.events;
-    p.packed_weight = weight.data();
-    p.packed = true;
-    if (!lateral.size()) return kernels.f32.events_forward(p) < 0;
-    p.has_events = true;
+    static_cast<CellForward<float>&>(p) = cells;
+    p.source = synapse;
     p.lateral = {nullptr, lateral.data(), false, true};
     p.arrivals = input.arrivals;
     p.memory = input.memory;

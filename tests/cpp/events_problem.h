@@ -233,18 +233,13 @@ struct EventsCall {
     }
 
     EventsForward<T> forward_arguments(const Array<T>& weight, int threads) {
-        return {out.forward(threads), rows.events(),      weight.data(),   packed.data(),
-                trace.data(),         checkpoints.data(), in.o.parameters, false};
+        return {{out.forward(threads), trace.data(), checkpoints.data(), in.o.parameters},
+                {rows.events(), weight.data(), packed.data(), false}};
     }
     EventsBackward<T> backward_arguments(int threads) {
-        return {out.backward(threads),
-                rows.events(),
-                trace.data(),
-                checkpoints.data(),
-                in.i0.data_if(in.o.initial_state),
-                grad_current.data(),
-                grad_weight.data(),
-                weight_partials.data()};
+        return {{out.backward(threads), trace.data(), checkpoints.data(), in.i0.data_if(in.o.initial_state),
+                 grad_current.data()},
+                {rows.events(), grad_weight.data(), weight_partials.data()}};
     }
     int64_t forward(const Kernels& kernels, const Array<T>& weight, int threads) {
         return kernels.of<T>().events_forward(forward_arguments(weight, threads));

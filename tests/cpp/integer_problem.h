@@ -214,7 +214,6 @@ struct IntegerOutputs {
     void give(Forward& p, int threads) {
         p.shape = q.shape(threads);
         p.cell = q.cell;
-        p.events = q.rows.events();
         p.i0 = q.i0.data_if(q.o.initial_state);
         p.h0 = q.h0.data_if(q.o.initial_state);
         p.hs0 = q.hs0.data_if(q.o.initial_state);
@@ -245,9 +244,8 @@ inline int64_t integer_forward(const Kernels& kernels, IntegerOutputs& out, int 
     Array<int16_t> scratch(event_tiles(q.o.neurons) * rows * integer_tile_width(q.o.neurons), poison);
     IntegerForward p = {};
     out.give(p, threads);
-    p.weight = given ? nullptr : q.weight.data();
-    p.packed_weight = given ? given->data() : scratch.data();
-    p.packed = given;
+    p.synapse = {q.rows.events(), given ? nullptr : q.weight.data(), given ? given->data() : scratch.data(),
+                 given != nullptr};
     p.exact = exact;
     out.clamped = -1;
     return kernels.integer_forward(p);
@@ -266,9 +264,12 @@ inline IntegerGradients integer_backward(const Kernels& kernels, const IntegerPr
     IntegerGradients made = {Array<float>(wanted.grad_current ? q.o.steps * q.plane() : 0, poison),
                              Array<float>(wanted.grad_weight ? neurons * inputs : 0, poison), -1};
     Array<float> scratch(wanted.grad_weight ? partials : 0, poison);
-    made.invalid =
-        kernels.integer_backward({q.shape(threads), q.rows.events(), integer_alpha(q.cell), slopes.data(),
-                                  q.grad_spikes.data(), made.current.data(), made.weight.data(), scratch.data()});
+    made.invalid = kernels.integer_backward({q.shape(threads),
+                                             integer_alpha(q.cell),
+                                             slopes.data(),
+                                             q.grad_spikes.data(),
+                                             made.current.data(),
+                                             {q.rows.events(), made.weight.data(), scratch.data()}});
     return made;
 }
 
@@ -278,6 +279,7 @@ inline void integer_forward_on(const Card& card, IntegerOutputs& out, bool maske
     const Array<int16_t> weight_t = transposed(q.weight, q.o.neurons, q.rows.inputs);
     DeviceIntegerForward p = {};
     out.give(p, 1);
+    p.events = q.rows.events();
     p.weight_t = weight_t.data();
     device::Queue queue = card.queue();
     if (!masked) return device::integer_forward(queue, p);

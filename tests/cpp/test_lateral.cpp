@@ -64,8 +64,9 @@ struct LateralCall : EventsCall<T> {
 
     int64_t forward(const Kernels& kernels, const Array<T>& weight, const Array<T>& current, Array<T>& lateral,
                     int threads) {
-        LateralForward<T> p = {
-            this->forward_arguments(weight, threads), has_events, current.data(), {}, {}, nullptr, nullptr, nullptr};
+        const EventsForward<T> on_events = this->forward_arguments(weight, threads);
+        LateralForward<T> p = {on_events, GivenCurrents<T>{current.data()}, {}, {}, nullptr, nullptr, nullptr};
+        if (has_events) p.source = on_events.synapse;
         p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
         if (of_delays.terms) p.delays = of_delays.delays(this->in.o.neurons, false);
         p.past = of_delays.past.data();
@@ -73,16 +74,10 @@ struct LateralCall : EventsCall<T> {
     }
 
     int64_t backward(const Kernels& kernels, Array<T>& lateral, int threads) {
-        LateralBackward<T> p = {this->backward_arguments(threads),
-                                has_events,
-                                {},
-                                grad_lateral.data(),
-                                lateral_partials.data(),
-                                {},
-                                nullptr,
-                                nullptr,
-                                nullptr,
-                                nullptr};
+        const EventsBackward<T> on_events = this->backward_arguments(threads);
+        LateralBackward<T> p = {on_events, {},      {},     grad_lateral.data(), lateral_partials.data(), {}, nullptr,
+                                nullptr,   nullptr, nullptr};
+        if (has_events) p.synapse = on_events.synapse;
         p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
         if (of_delays.terms) {
             p.delays = of_delays.delays(this->in.o.neurons, true);
