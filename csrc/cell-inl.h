@@ -2,7 +2,7 @@
 // forward pass, step_adjoint() with carry_recurrence() the backward pass. All kernels of the cell call these functions.
 //
 // V is a value type: a float, a double, or a SIMD register of either. The includer provides, for V, the operations of a
-// cpu/vec_*.h header and then includes this file inside its own namespace. This code knows nothing about memory,
+// cpu/vec_*-inl.h header and then includes this file inside its own namespace. This code knows nothing about memory,
 // threads or shapes; from params.h it uses only the order of the parameters.
 //
 // The order of operations is part of the definition: only the fused multiply-adds written here are fused, so that every

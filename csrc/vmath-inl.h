@@ -1,7 +1,7 @@
 // tanh, sigmoid, sine and cosine in explicit fused multiply-adds: the same operations in the same order on every
 // backend.
 //
-// Included after a vec_*.h header, inside the includer's namespace; works for every value type V of that header and
+// Included after a vec_*-inl.h header, inside the includer's namespace; works for every value type V of that header and
 // knows nothing about the cell's equations. Constants come from tools/derive_vmath.py. Maximum errors
 // (tests/test_vmath.py prints them):
 //     float32  tanh 1.94 ulp, sigmoid 2.49 ulp (every float32, against float64)

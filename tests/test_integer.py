@@ -388,3 +388,11 @@ TWICE = EventBatch.from_dense(torch.full((4, 2, 5), 2.0))
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()
+
+
+def test_constants_may_be_integers_of_numpy() -> None:
+    """Regression: a layer with such a constant was refused, as if its tensors lay elsewhere."""
+    x = (torch.arange(200).reshape(20, 2, 5) % 3 > 0).float()
+    plain, of_numpy = (IntegerSRC(5, 3, cell=IntegerCell(bias=bias)) for bias in (-5000, np.int64(-5000)))
+    of_numpy.load_state_dict(plain.state_dict())
+    assert torch.equal(plain(x)[0], of_numpy(x)[0])

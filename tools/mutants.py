@@ -127,7 +127,7 @@ the product is not fused
 == cpu/count-inl.h: readout.py
 a spike right after NaN is no crossing
     !(before[k] > threshold) => (before[k] <= threshold)
-== integer.h: integer integer.py
+== integer-inl.h: integer integer.py
 the drive is that of i >= 0
     state.i > zero => state.i >= zero
 the gate changes one above its threshold
@@ -149,7 +149,7 @@ the second part of a current is ignored
 clamps are counted in 16 bits
     if (t % kCountedSteps == kCountedSteps - 1) => if (t < 0)
 rows packed by event are read by index
-    p.by_event() ? nullptr : p.events.indices => p.events.indices
+    synapse.by_event() ? nullptr : synapse.events.indices => p.events.indices
 slopes past the length are not zeroed
     if (save) zero_row<F32>(p.slopes + t * plane + where.offset, count); =>
 gradients past the length are not zeroed
@@ -410,7 +410,7 @@ the step after the last one counts
     op.Less(op.Unsqueeze(steps, => op.LessOrEqual(op.Unsqueeze(steps,
 == ops/_layer.py: operators.py src.py linear.py
 an output_mask that is too long is accepted
-    if len(output_mask) != expected: => if len(output_mask) < expected:
+    if len(call.output_mask) != expected: => if len(call.output_mask) < expected:
 == ops/src_dense.py: linear.py linear_gradients.py works.py
 a call within a transform chooses another method than the one around it
     and valid and not call.save => and valid

@@ -89,7 +89,7 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
         if (rows) synapse = {rows->of<T>(), pointer<T>(grad_weight), weight_partials.data()};
         if (!layer.lateral) {
             const ReleasedGil release;
-            return kernels().of<T>().events_backward({cells, *synapse});
+            return kernels().of<T>().events_backward({cells, synapse.value_or(SynapseGradient<T>{})});
         }
         LateralBackward<T> p = {};
         static_cast<TracedBackward<T>&>(p) = cells;

@@ -1,5 +1,5 @@
 // Value types float and double: the operations a kernel may use, one lane wide. Also serves float64 on every ISA.
-// Included by kernels.cpp inside its namespace; every vec_*.h of floats provides the same names.
+// Included by kernels.cpp inside its namespace; every vec_*-inl.h of floats provides the same names.
 //
 // Partial loads and stores touch the first `lanes` elements only; lanes >= width means all, lanes <= 0 none.
 

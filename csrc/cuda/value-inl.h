@@ -1,5 +1,5 @@
 // Value types of a GPU: a float or a double whose every operation states its rounding, so that no compiler flag can
-// change the bits. The operations are those of a cpu/vec_*.h header, one lane wide. Included by device.h inside its
+// change the bits. The operations are those of a cpu/vec_*-inl.h header, one lane wide. Included by device.h inside its
 // namespace; without nvcc it compiles for the host, where the tests run it. Knows nothing about the equations.
 
 #if defined(__CUDA_ARCH__)

@@ -131,7 +131,7 @@ def run_integer(
         None if lengths is None else as_lengths(lengths, weight.device),
         steps=steps,
         batch=batch,
-        cell=list(cell),
+        cell=[int(value) for value in cell],
         rho=as_float("rho", rho),
         floats=floats,
         save=False,
