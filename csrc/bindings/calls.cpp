@@ -216,15 +216,14 @@ py::object src_dense_backward(const py::handle call, bool ones, int threads) {
     return with_layers(made.made, gradients);
 }
 
-// The layer of a call on a GPU, whose shapes, dtypes and devices are checked: its record, and the copies that it reads.
-py::tuple layer_on_gpu(const py::handle record, const Sizes& sizes, bool is_double, bool backward) {
+// The layer of a call on a GPU, whose tensors are checked, contiguous, and kept by the caller.
+Layer layer_on_gpu(const py::handle record, const Sizes& sizes, bool is_double, bool backward) {
     Reader reader(Reader::kAnywhere);
     LayerCall layer = {&reader, is_double ? Number::kFloat64 : Number::kFloat32, sizes[0], sizes[1], sizes[2]};
     layer.on_host = false;
-    if (!layer.read(record, backward)) throw std::runtime_error("srcell: expected dense tensors that lie in memory");
-    py::list kept;
-    for (const py::object& one : reader.kept()) kept.append(one);
-    return py::make_tuple(layer.checked(1), kept);
+    if (!layer.read(record, backward) || reader.copied())
+        throw std::runtime_error("srcell: expected contiguous tensors that lie in memory");
+    return layer.checked(1);
 }
 
 }  // namespace

@@ -67,7 +67,8 @@ class Reader {
         kept_.push_back(std::move(object));
         return kept_.back();
     }
-    const std::vector<py::object>& kept() const { return kept_; }
+    // Whether it keeps anything: a copy, or what keep() was given.
+    bool copied() const { return !kept_.empty(); }
 
   private:
     bool is_plain_, anywhere_, with_gradients_;

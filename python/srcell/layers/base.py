@@ -170,7 +170,7 @@ class Neurons(HasConstants):
     @property
     def resonates(self) -> bool:
         """Whether the neurons have an angular frequency other than the constant 0, and their states a q."""
-        return RESONANCE in self._cell_tensors or bool(self._cell[-1] != 0)
+        return self._has(RESONANCE)
 
     @property
     def delayed(self) -> bool:

@@ -97,7 +97,7 @@ class Gpu:
             by_current = (current, *_elements(current, grads[0]), saved, grad_current)
             return self.launch("scan_backward", layer.struct, grads, gradients, partials, *by_current)
         weight_t, grad_weight_hh = layer.given.weight_hh.t().contiguous(), gradients[0]
-        rows = cuda_module().lateral_rows(len(layer.given.constants) == -OF_CELL)
+        rows = cuda_module().lateral_rows(layer.turn is not None)
         scratch = self.empty(layer.given.bias, rows, *layer.sizes[1:])
         # The input of the recurrent weights: at step t the spikes of step t-1.
         elements = None if grad_weight_hh is None else self.empty(layer.given.bias, *layer.sizes)

@@ -320,8 +320,8 @@ class Layer(NamedTuple):
     """The arguments, checked and contiguous; keep them alive while kernels use the addresses of their tensors."""
     struct: core.Layer
     """The struct that kernels take, with these addresses."""
-    kept: Optionals
-    """The other tensors whose addresses the struct has: the turn of resonant neurons."""
+    turn: Tensor | None
+    """Of resonant neurons: their turn, whose address the struct has."""
 
 
 def _contiguous(argument: Any) -> Any:
@@ -334,10 +334,9 @@ def _contiguous(argument: Any) -> Any:
 def layer_on_gpu(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> Layer:
     """The layer of a checked call on a GPU."""
     given = LayerArguments(*map(_contiguous, given))
-    struct, kept = core.layer_on_gpu(given, tuple(sizes), like.dtype == torch.float64, backward)
-    if resonates(given):
-        kept.append(_gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias))
-    return Layer(sizes, like, given, struct, kept)
+    struct = core.layer_on_gpu(given, tuple(sizes), like.dtype == torch.float64, backward)
+    turn = _gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias) if resonates(given) else None
+    return Layer(sizes, like, given, struct, turn)
 
 
 def saved_sizes(on_gpu: bool, sizes: Sizes, layer: LayerArguments, traced: bool) -> tuple[int, int]:

@@ -45,19 +45,17 @@ def forward(call: Any) -> tuple[Any, ...]:
     # With "auto" what is kept must suffice for either method.
     missing = kept_sizes(call, check_synapse(call)[0])[1] - checkpoints.numel()
     checkpoints = functional.pad(checkpoints, (0, missing)) if missing else checkpoints
-    return *outputs, trace, checkpoints, mask, ones if isinstance(ones, Tensor) else as_flag(mask, ones)
+    return *outputs, trace, checkpoints, mask, mask.new_full((), ones, dtype=torch.bool)
 
 
 def events_on_gpu(call: Any) -> tuple[Any, ...]:
     """The outputs, by events; on a GPU nobody knows whether all of them are 1."""
     outputs, input, (sizes, like) = forward_fake(call), contiguous(call.input), check_synapse(call)
-    spikes_and_state, (*saved, mask, ones) = outputs[:-4], outputs[-4:]
-    if call.save:
-        ones.zero_()
+    spikes_and_state, (*saved, mask, _) = outputs[:-4], outputs[-4:]
     layer = _layer.layer_on_gpu(sizes, like, call.layer)
     run = _gpu.Forward(layer, list(spikes_and_state), saved, call.trace_integrator)
     _gpu.gpu_of("input", input).dense_forward(run, input, mask, contiguous(call.weight))
-    return outputs
+    return *outputs[:-1], False if call.save else None
 
 
 def by_product(call: Any) -> tuple[Any, ...]:
@@ -75,11 +73,6 @@ def by_product(call: Any) -> tuple[Any, ...]:
     shape, _ = kept_shapes(call, current.shape)["mask"]
     mask = input.new_zeros(shape, dtype=torch.int64)
     return *outputs, trace, checkpoints, mask, False
-
-
-def as_flag(like: Tensor, value: bool) -> Tensor:
-    """A bool as a tensor on the device of ``like``."""
-    return like.new_full((), value, dtype=torch.bool)
 
 
 def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
