@@ -1,11 +1,13 @@
-// The encoders in the compiled module srcell._core: turns addresses and sizes into the structs of encode.h, releases
-// the GIL, calls the kernels, and raises for pixels out of range. core.cpp calls bind_encode().
+// The encoders in the compiled module srcell._core, from NumPy's arrays to NumPy's arrays, whose shapes and options the
+// caller has checked; raises for pixels out of range. core.cpp calls bind_encode().
 #include "../cpu/encode.h"
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "arguments.h"
+#include "tensors.h"
 
 namespace srcell {
 namespace {
@@ -19,59 +21,89 @@ namespace {
     throw py::value_error(message);
 }
 
-// Returns the number of active pixels, and the number of pixel groups that scratch must hold.
-py::tuple count_active_pixels(const Images& images, Address address) {
-    auto* const active_before = pointer<int64_t>(address);
-    int64_t invalid;
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// An uninitialised vector, on huge pages if it is large.
+template <class T>
+Array<T> new_vector(int64_t count) {
+    if (count < kLargeBytes / static_cast<int64_t>(sizeof(T))) return Array<T>(count);
+    const bool is_wide = sizeof(T) == sizeof(double);
+    return Array<T>(empty_array({count}, is_wide).view(is_wide ? "int64" : "int32"));
+}
+
+// Images (B, K) with their active pixels counted, and the outputs of an encoder.
+struct Encoded {
+    Images images;
+    Array<int64_t> offsets;
+    Array<int32_t> indices;
+    Block<int64_t> active_before;
+    int64_t room;  // pixels that scratch must hold
+
+    Encoded(const Array<float>& values, int64_t steps, int threads)
+        : images{values.data(), values.shape(0), values.shape(1), threads}, active_before(images.samples + 1) {
+        int64_t rows, invalid;
+        if (__builtin_mul_overflow(images.samples, steps, &rows) || rows >= INT64_MAX / 8) throw std::bad_alloc();
+        offsets = new_vector<int64_t>(rows + 1);
+        {
+            const ReleasedGil release;
+            invalid = kernels().count_active_pixels(images, active_before.data());
+        }
+        if (invalid >= 0) refuse_sample(images, invalid);
+        room = first_group(active_before.data(), images.samples) * kPixelGroup;
+    }
+    py::tuple events() const { return py::make_tuple(offsets, indices); }
+};
+
+py::tuple rate_encode(const Array<float>& images, const Array<int64_t>& index, int64_t steps, int64_t prefix,
+                      double gain, uint64_t seed, bool thinned, int threads) {
+    Encoded made(images, prefix + steps, threads);
+    const Block<int32_t> active(made.room);
+    const Block<uint32_t> thresholds(made.room);
+    // A bit for each pixel and step.
+    const Block<uint16_t> fired(made.room / kPixelGroup * ceil_div(steps, kDrawnSteps) * kDrawnSteps);
+    const RateEncoding p = {made.images,
+                            made.active_before.data(),
+                            index.data(),
+                            steps,
+                            prefix,
+                            gain,
+                            seed,
+                            active.data(),
+                            thresholds.data(),
+                            fired.data(),
+                            made.offsets.mutable_data(),
+                            thinned};
     {
         const ReleasedGil release;
-        invalid = kernels().count_active_pixels(images, active_before);
+        kernels().rate_draw(p);
     }
-    if (invalid >= 0) refuse_sample(images, invalid);
-    return py::make_tuple(active_before[images.samples], first_group(active_before, images.samples));
+    made.indices = new_vector<int32_t>(p.offsets[made.offsets.size() - 1]);
+    int32_t* const indices = made.indices.mutable_data();
+    {
+        const ReleasedGil release;
+        kernels().rate_write(p, indices);
+    }
+    return made.events();
 }
 
-RateEncoding make_rate_encoding(const Images& images, Address active_before, Address index, int64_t steps,
-                                int64_t prefix, double gain, uint64_t seed, const std::array<Address, 3>& scratch,
-                                Address offsets, bool thinned) {
-    return {images,
-            pointer<const int64_t>(active_before),
-            pointer<const int64_t>(index),
-            steps,
-            prefix,
-            gain,
-            seed,
-            pointer<int32_t>(scratch[0]),
-            pointer<uint32_t>(scratch[1]),
-            pointer<uint16_t>(scratch[2]),
-            pointer<int64_t>(offsets),
-            thinned};
-}
-
-// Returns the number of events.
-int64_t rate_draw(const RateEncoding& p) {
-    const ReleasedGil release;
-    kernels().rate_draw(p);
-    return p.offsets[p.images.samples * (p.prefix + p.steps)];
-}
-
-void rate_write(const RateEncoding& p, Address indices) {
-    const ReleasedGil release;
-    kernels().rate_write(p, pointer<int32_t>(indices));
-}
-
-void latency_encode(const Images& images, Address active_before, int64_t steps, int64_t prefix,
-                    const std::array<Address, 2>& scratch, Address offsets, Address indices) {
-    const LatencyEncoding p = {images,
-                               pointer<const int64_t>(active_before),
+py::tuple latency_encode(const Array<float>& images, int64_t steps, int64_t prefix, int threads) {
+    Encoded made(images, prefix + steps, threads);
+    made.indices = new_vector<int32_t>(made.active_before.data()[made.images.samples]);
+    const Block<int32_t> active(made.room), fires_at(made.room);
+    const LatencyEncoding p = {made.images,
+                               made.active_before.data(),
                                steps,
                                prefix,
-                               pointer<int32_t>(scratch[0]),
-                               pointer<int32_t>(scratch[1]),
-                               pointer<int64_t>(offsets),
-                               pointer<int32_t>(indices)};
-    const ReleasedGil release;
-    kernels().latency_encode(p);
+                               active.data(),
+                               fires_at.data(),
+                               made.offsets.mutable_data(),
+                               made.indices.mutable_data()};
+    {
+        const ReleasedGil release;
+        kernels().latency_encode(p);
+    }
+    return made.events();
 }
 
 py::tuple philox(const std::array<uint32_t, 4>& counter, const std::array<uint32_t, 2>& key) {
@@ -86,20 +118,8 @@ py::tuple philox(const std::array<uint32_t, 4>& counter, const std::array<uint32
 void bind_encode(pybind11::module_& m) {
     using namespace srcell;
     using namespace pybind11::literals;
-    py::class_<Images>(m, "Images")
-        .def(py::init([](Address values, int64_t samples, int64_t pixels, int threads) {
-                 return Images{pointer<const float>(values), samples, pixels, threads};
-             }),
-             "values"_a, "samples"_a, "pixels"_a, "threads"_a);
-    py::class_<RateEncoding>(m, "RateEncoding")
-        .def(py::init(&make_rate_encoding), "images"_a, "active_before"_a, "index"_a, "steps"_a, "prefix"_a, "gain"_a,
-             "seed"_a, "scratch"_a, "offsets"_a, "thinned"_a);
-    m.attr("pixel_group") = kPixelGroup;
-    m.attr("drawn_steps") = kDrawnSteps;
-    m.def("count_active_pixels", &count_active_pixels, "images"_a, "active_before"_a);
-    m.def("rate_draw", &rate_draw, "encoding"_a);
-    m.def("rate_write", &rate_write, "encoding"_a, "indices"_a);
-    m.def("latency_encode", &latency_encode, "images"_a, "active_before"_a, "steps"_a, "prefix"_a, "scratch"_a,
-          "offsets"_a, "indices"_a);
+    m.def("rate_encode", &rate_encode, "images"_a, "index"_a, "steps"_a, "prefix"_a, "gain"_a, "seed"_a, "thinned"_a,
+          "threads"_a);
+    m.def("latency_encode", &latency_encode, "images"_a, "steps"_a, "prefix"_a, "threads"_a);
     m.def("philox", &philox, "counter"_a, "key"_a);
 }

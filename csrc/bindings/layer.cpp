@@ -226,16 +226,15 @@ bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address i
     return events_are_faster(is_double, {sizes[0], sizes[1], 0, pointer<const int64_t>(lengths), 1}, input, sizes[2]);
 }
 
-void count_spikes(bool is_double, const Sizes& sizes, int threads, Address spikes, Address counts) {
-    with_type(is_double, [&](auto zero) {
-        using T = decltype(zero);
-        const auto [steps, batch, neurons] = sizes;
-        const Block<int64_t> partials(count_groups(batch) * 2 * neurons);
-        const SpikeCounts<T> p = {
-            steps, batch, neurons, threads, pointer<const T>(spikes), partials.data(), pointer<int64_t>(counts)};
-        const ReleasedGil release;
-        kernels().of<T>().count_spikes(p);
-    });
+template <class T>
+py::array_t<int64_t> count_spikes(const py::array_t<T, py::array::c_style>& spikes, int threads) {
+    const int64_t steps = spikes.shape(0), batch = spikes.shape(1), neurons = spikes.shape(2);
+    py::array_t<int64_t> counts({int64_t(2), neurons});
+    const Block<int64_t> partials(count_groups(batch) * 2 * neurons);
+    const SpikeCounts<T> p = {steps, batch, neurons, threads, spikes.data(), partials.data(), counts.mutable_data()};
+    const ReleasedGil release;
+    kernels().of<T>().count_spikes(p);
+    return counts;
 }
 
 }  // namespace
@@ -263,5 +262,6 @@ void bind_layer(pybind11::module_& m) {
         .def(py::init<bool, const Sizes&, Address, Address, Address>(), "is_double"_a, "sizes"_a, "lengths"_a,
              "elements"_a, "mask"_a);
     m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a);
-    m.def("count_spikes", &count_spikes, "is_double"_a, "sizes"_a, "threads"_a, "spikes"_a, "counts"_a);
+    m.def("count_spikes", &count_spikes<float>, py::arg("spikes").noconvert(), "threads"_a);
+    m.def("count_spikes", &count_spikes<double>, py::arg("spikes").noconvert(), "threads"_a);
 }

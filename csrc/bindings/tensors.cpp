@@ -296,9 +296,7 @@ py::object new_state(const py::tuple& tensors, bool resonant) {
 
 namespace {
 
-constexpr int64_t kBlockBytes = 4 << 20;  // from here on, huge pages that are used again are faster
-
-bool is_large(int64_t elements, Number number) { return elements * type_of(number).bytes >= kBlockBytes; }
+bool is_large(int64_t elements, Number number) { return elements * type_of(number).bytes >= kLargeBytes; }
 
 Tensor describe_new(py::handle tensor) {
     Described found;

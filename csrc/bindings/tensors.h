@@ -91,6 +91,8 @@ py::object transposed(py::handle matrix);
 // An SRCState, or a ResonantState.
 py::object new_state(const py::tuple& tensors, bool resonant);
 
+constexpr int64_t kLargeBytes = 4 << 20;  // from here on, huge pages that are used again are faster
+
 // An uninitialised array of floats or doubles on a block of huge pages; freeing the array gives the block back for
 // reuse.
 py::array empty_array(const std::vector<py::ssize_t>& shape, bool is_double);

@@ -580,39 +580,13 @@ def _encode(pixels: Floats, index: NDArray[np.int64], settings: Mapping[str, Any
     steps, prefix = int(settings["steps"]), int(settings["prefix"])
     if index.shape != (samples,):
         raise ValueError(f"index: expected shape ({samples},), got {index.shape}")
-    view = _core.Images(_address(pixels), samples, count, os.cpu_count() or 1)
-    before = np.empty(samples + 1, np.int64)
-    active, groups = _core.count_active_pixels(view, _address(before))
-    room = groups * _core.pixel_group
-    offsets = np.empty(samples * (prefix + steps) + 1, np.int64)
-    sorting = [np.empty(room, np.int32) for _ in range(2)]
+    threads = os.cpu_count() or 1
     if settings["name"] == "LatencyEncoding":
-        indices = np.empty(active, np.int32)
-        addresses = [_address(x) for x in sorting]
-        _core.latency_encode(view, _address(before), steps, prefix, addresses, _address(offsets), _address(indices))
+        offsets, indices = _core.latency_encode(pixels, steps, prefix, threads)
     else:
-        drawn = -(-steps // _core.drawn_steps) * _core.drawn_steps
-        scratch = [*sorting, np.empty(room * drawn // 32, np.int32)]
-        encoding = _core.RateEncoding(
-            view,
-            _address(before),
-            _address(index),
-            steps,
-            prefix,
-            float(settings["gain"]),
-            seed % 2**64,
-            [_address(x) for x in scratch],
-            _address(offsets),
-            bool(settings.get("thinned", False)),
-        )
-        indices = np.empty(_core.rate_draw(encoding), np.int32)
-        _core.rate_write(encoding, _address(indices))
+        gain, thinned = float(settings["gain"]), bool(settings.get("thinned", False))
+        offsets, indices = _core.rate_encode(pixels, index, steps, prefix, gain, seed % 2**64, thinned, threads)
     return Events(offsets, indices, (prefix + steps, samples, count))
-
-
-def _address(array: NDArray[Any]) -> int:
-    """The address of an array's first element; the caller keeps the array alive."""
-    return int(array.ctypes.data)
 
 
 __all__: Sequence[str] = (

@@ -38,11 +38,6 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_byt
     return torch.from_numpy(core.empty(shape, dtype.itemsize == 8)).view(dtype)
 
 
-def scratch(like: Tensor, *counts: int) -> list[Tensor]:
-    """Uninitialised int32 vectors of the given sizes, for use within one call."""
-    return list(empty(like, sum(counts), dtype=torch.int32, block_bytes=SCRATCH_BLOCK_BYTES).split(counts))
-
-
 class EventRows:
     """The events of an EventBatch or of a dense input.
 

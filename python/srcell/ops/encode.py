@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ._cpu import core, empty, scratch
+from ._cpu import core
 from ._gpu import gpu_of
 from ._layer import Like, check_floats, check_integers
-from ._memory import address, addresses, contiguous
+from ._memory import contiguous
 from ._operator import Operator
 
 rate_encode = Operator(
@@ -39,36 +41,20 @@ def rate_cpu(call: Any) -> tuple[Tensor, Tensor]:
     images, index, steps, prefix, gain, seed, thinned = call
     images, like = check_images(images, steps, prefix, fewest=0)
     index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
-    view, active_before, _, room = count_active_pixels(images)
-    drawn_steps = -(-steps // core.drawn_steps) * core.drawn_steps
-    drawn = scratch(images, room, room, room * drawn_steps // 32)  # a bit for each pixel and step
-    offsets = empty(images, images.shape[0] * (prefix + steps) + 1, dtype=torch.int64)
-    encoding = core.RateEncoding(
-        view,
-        address(active_before),
-        address(index),
-        steps,
-        prefix,
-        gain,
-        seed % 2**64,
-        addresses(drawn),
-        address(offsets),
-        thinned,
-    )
-    indices = empty(images, core.rate_draw(encoding), dtype=torch.int32)
-    core.rate_write(encoding, address(indices))
-    return offsets, indices
+    threads = torch.get_num_threads()
+    return tensors(core.rate_encode(array(images), array(index), steps, prefix, gain, seed % 2**64, thinned, threads))
 
 
-def count_active_pixels(images: Tensor) -> tuple[core.Images, Tensor, int, int]:
-    """Count active pixels; return the struct of the images that encoders take, the number of active pixels before each
-    sample, the total, and the number of pixels that an encoder's scratch must have room for.
-    """
-    samples, pixels = images.shape
-    view = core.Images(address(images), samples, pixels, torch.get_num_threads())
-    active_before = empty(images, samples + 1, dtype=torch.int64)
-    active, groups = core.count_active_pixels(view, address(active_before))
-    return view, active_before, active, groups * core.pixel_group
+def array(x: Tensor) -> NDArray[Any]:
+    """A contiguous tensor on a CPU as an array."""
+    made: NDArray[Any] = x.detach().numpy()
+    return made
+
+
+def tensors(events: tuple[NDArray[np.int64], NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+    """Offsets and indices."""
+    offsets, indices = events
+    return torch.from_numpy(offsets), torch.from_numpy(indices)
 
 
 @rate_encode.kernel("CUDA")
@@ -110,14 +96,7 @@ def latency_cpu(call: Any) -> tuple[Tensor, Tensor]:
     """Events of float32 images (B, K)."""
     images, steps, prefix = call
     images, _ = check_images(images, steps, prefix, fewest=1)
-    view, active_before, events, room = count_active_pixels(images)
-    sorting = scratch(images, room, room)
-    offsets = empty(images, images.shape[0] * (prefix + steps) + 1, dtype=torch.int64)
-    indices = empty(images, events, dtype=torch.int32)
-    core.latency_encode(
-        view, address(active_before), steps, prefix, addresses(sorting), address(offsets), address(indices)
-    )
-    return offsets, indices
+    return tensors(core.latency_encode(array(images), steps, prefix, torch.get_num_threads()))
 
 
 @latency_encode.fake
