@@ -33,6 +33,47 @@ struct ResonantState : State<V> {
     V q;
 };
 
+// Gradients of the state that the adjoint of step t passes on to step t-1.
+template <class V>
+struct Adjoint {
+    V i, h, hs;
+};
+
+template <class V>
+struct ResonantAdjoint : Adjoint<V> {
+    V q;
+};
+
+template <class V, bool resonant>
+using StateOf = std::conditional_t<resonant, ResonantState<V>, State<V>>;
+template <class V, bool resonant>
+using AdjointOf = std::conditional_t<resonant, ResonantAdjoint<V>, Adjoint<V>>;
+
+// For those who keep a state or its gradients in memory. A state is made from read(k) for each k of CellState, and
+// use(k, x) is called with each of its numbers.
+template <class Any>
+constexpr bool is_resonant = false;
+template <class V>
+constexpr bool is_resonant<ResonantState<V>> = true;
+template <class V>
+constexpr bool is_resonant<ResonantAdjoint<V>> = true;
+
+template <class Any, class Read>
+SRCELL_INLINE Any make_state(Read read) {
+    if constexpr (is_resonant<Any>)
+        return {{read(kI), read(kH), read(kHs)}, read(kQ)};
+    else
+        return {read(kI), read(kH), read(kHs)};
+}
+
+template <class Any, class Use>
+SRCELL_INLINE void for_each_state(const Any& state, Use use) {
+    use(kI, state.i);
+    use(kH, state.h);
+    use(kHs, state.hs);
+    if constexpr (is_resonant<Any>) use(kQ, state.q);
+}
+
 // What the adjoint of a step needs besides the states before and after it.
 template <class V>
 struct Trace {
@@ -108,17 +149,6 @@ SRCELL_INLINE V spike(V h) {
     return select(less_equal(h, splat<V>(0)), splat<V>(0), h);
 }
 
-// Gradients of the state that the adjoint of step t passes on to step t-1.
-template <class V>
-struct Adjoint {
-    V i, h, hs;
-};
-
-template <class V>
-struct ResonantAdjoint : Adjoint<V> {
-    V q;
-};
-
 // Replaces carry.i, the gradient of i[t] from step t+1, by that of i[t-1]; `i` is Gi[t].
 template <class V>
 SRCELL_INLINE void carry_integrator(const Cell<V>& cell, Adjoint<V>& carry, V i) {
@@ -162,14 +192,16 @@ SRCELL_INLINE void carry_recurrence(const Cell<V>& cell, Adjoint<V>& carry, V u,
     carry.hs = fma(cell.rs, u, zs * hs);
 }
 
-// Adds one step's contributions to the gradients of the parameters; `i` is i[t], `grad_hs` is Ghs[t].
+// Adds one step's contributions to the gradients of the parameters; `i` is i[t], `arrived` was the carry before the
+// step's adjoint.
 template <class V>
 SRCELL_INLINE void add_parameter_gradients(V (&sum)[kParameters], const Cell<V>& cell, const State<V>& before,
-                                           const StepGradients<V>& grad, V grad_hs, V i, V drive, V gate) {
+                                           const StepGradients<V>& grad, const Adjoint<V>& arrived, V i, V drive,
+                                           V gate) {
     const V one = splat<V>(1);
     const V scaled = i * cell.inverse_rho;
     const V slope = fma(negate(drive), drive, one);
-    const V along_gate = grad_hs * (before.hs - before.h);
+    const V along_gate = arrived.hs * (before.hs - before.h);
     sum[kBias] = sum[kBias] + grad.u;
     sum[kAlpha] = fma(grad.i, before.i, sum[kAlpha]);
     sum[kRho] = fma(grad.u, fma(negate(scaled), slope, drive), sum[kRho]);
@@ -198,10 +230,15 @@ SRCELL_INLINE Turned<V> unturned(V alpha, const SineCosine<V>& omega, const Turn
             alpha * fma(omega.cosine, grad.across, negate(omega.sine * grad.along))};
 }
 
-// Completes a resonant neuron's sums to those of the gradients of alpha cos(omega), in place of alpha's, and of
-// alpha sin(omega), in place of omega's. `grad_q` is Gq[t].
+// Those of a resonant neuron: the gradients of alpha cos(omega), in place of alpha's, and of alpha sin(omega), in place
+// of omega's.
 template <class V>
-SRCELL_INLINE void add_turn_gradients(V (&sum)[kParameters], const ResonantState<V>& before, V grad_i, V grad_q) {
-    sum[kAlpha] = fma(grad_q, before.q, sum[kAlpha]);
-    sum[kOmega] = fma(grad_q, before.i, fma(negate(grad_i), before.q, sum[kOmega]));
+SRCELL_INLINE void add_parameter_gradients(V (&sum)[kParameters], const Cell<V>& cell, const ResonantState<V>& before,
+                                           const StepGradients<V>& grad, const ResonantAdjoint<V>& arrived, V i,
+                                           V drive, V gate) {
+    const State<V>& others = before;
+    const Adjoint<V>& of_others = arrived;
+    add_parameter_gradients(sum, cell, others, grad, of_others, i, drive, gate);
+    sum[kAlpha] = fma(arrived.q, before.q, sum[kAlpha]);
+    sum[kOmega] = fma(arrived.q, before.i, fma(negate(grad.i), before.q, sum[kOmega]));
 }

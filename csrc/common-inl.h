@@ -18,13 +18,23 @@ bool wants_parameters(const CellBackward<T>& p) {
 }
 
 // Rows of a checkpoint: the states that the backward pass recomputes from. A trace has i already.
-SRCELL_HOST_DEVICE constexpr int64_t checkpoint_rows(bool resonant, bool traced) { return 3 + resonant - traced; }
+SRCELL_HOST_DEVICE constexpr int64_t checkpoint_rows(bool resonant, bool traced) {
+    return states_of(resonant) - traced;
+}
+
+// The first of them.
+SRCELL_HOST_DEVICE constexpr int first_of_checkpoint(bool traced) { return traced ? kI + 1 : kI; }
 
 // The compile-time options of a backward pass.
 template <bool kRecurrent, bool kParameterGradients, bool kResonant>
 struct BackwardMode {
     static constexpr bool recurrent = kRecurrent, parameters = kParameterGradients, resonant = kResonant;
     static constexpr int64_t sums = parameters ? parameters_of(resonant) : 1;  // per neuron
+
+    // Whether the adjoint of a step needs a number of the state before the step.
+    SRCELL_HOST_DEVICE static constexpr bool needs(int state) {
+        return parameters || (recurrent && (state == kH || state == kHs));
+    }
 };
 
 // Returns choose(mode) for the mode of a call.
@@ -32,7 +42,7 @@ template <class T, class Choose>
 auto with_mode(const CellBackward<T>& p, Choose choose) {
     const auto with_resonance = [&](auto recurrent, auto parameters) {
         constexpr bool r = decltype(recurrent)::value, g = decltype(parameters)::value;
-        return p.turn.along ? choose(BackwardMode<r, g, true>{}) : choose(BackwardMode<r, g, false>{});
+        return p.turn ? choose(BackwardMode<r, g, true>{}) : choose(BackwardMode<r, g, false>{});
     };
     const auto with_parameters = [&](auto recurrent) {
         return wants_parameters(p) ? with_resonance(recurrent, std::true_type{})

@@ -68,6 +68,12 @@ constexpr ParameterRow kParameterTable[kParameters] = {
 // A resonant neuron has all of them; other neurons have all but the last.
 SRCELL_HOST_DEVICE constexpr int parameters_of(bool resonant) { return resonant ? kParameters : kOmega; }
 
+// The state of a neuron. Every list of states is in this order.
+enum CellState { kI, kH, kHs, kQ, kCellStates };
+
+// A resonant neuron has all of them; other neurons have all but the last.
+SRCELL_HOST_DEVICE constexpr int states_of(bool resonant) { return resonant ? kCellStates : kQ; }
+
 // One value per neuron (stride 1), or one for the whole layer (stride 0): *data, or `constant` if data is null.
 template <class T>
 struct Parameter {
@@ -82,11 +88,13 @@ struct CellParameters {
 };
 
 // The turn of resonant neurons' integrators in one step, for neuron n at n * stride: alpha cos(omega) and
-// alpha sin(omega). Both are null if the layer does not resonate.
+// alpha sin(omega). Without it the layer does not resonate.
 template <class T>
 struct Turn {
     const T *along = nullptr, *across = nullptr;
     int64_t stride = 0;
+
+    SRCELL_HOST_DEVICE explicit operator bool() const { return along; }
 };
 
 // The number of elements of either array of a layer's Turn.
@@ -101,18 +109,22 @@ struct ScanShape {
     int threads;             // at most this many; results do not depend on it
 };
 
+// The state of all neurons, or its gradients: an array (B, N) for each number of a neuron's state. Where there is none,
+// it is read as zeros.
+template <class T>
+struct States {
+    T* of[kCellStates] = {};
+};
+
 // What every forward pass reads and writes, whatever the synapse.
 template <class T>
 struct CellForward {
     ScanShape shape;
     CellParameters<T> cell;
-    const T *i0, *h0, *hs0;  // (B, N) each, or null: zero
-    T* spikes;               // (T, B, N) out; zero past a sample's length
-    T *i, *h, *hs;           // (B, N) out: the state after a sample's last step
-    // Of resonant neurons only: the turn, and the second part of the integrator's state as i0 and i.
-    Turn<T> turn = {};
-    const T* q0 = nullptr;
-    T* q = nullptr;
+    Turn<T> turn;
+    States<const T> before;
+    T* spikes;        // (T, B, N) out; zero past a sample's length
+    States<T> after;  // out: after a sample's last step
 };
 
 // What every backward pass reads and writes, whatever the synapse.
@@ -120,28 +132,25 @@ template <class T>
 struct CellBackward {
     ScanShape shape;
     CellParameters<T> cell;
-    bool relu;                           // ds/dh = [h > 0]; otherwise 1
-    bool recurrent;                      // backpropagate through h[t-1] and hs[t-1] too; otherwise only through i[t-1]
-    const T* grad_spikes;                // (T, B, N), or null: zero
-    const T *grad_i, *grad_h, *grad_hs;  // (B, N) each, gradients of the final state, or null: zero
-    T *grad_i0, *grad_h0, *grad_hs0;     // (B, N) out
+    Turn<T> turn;
+    bool relu;             // ds/dh = [h > 0]; otherwise 1
+    bool recurrent;        // backpropagate through h[t-1] and hs[t-1] too; otherwise only through i[t-1]
+    const T* grad_spikes;  // (T, B, N), or null: zero
+    States<const T> grad_after;
+    States<T> grad_before;  // out
     // Gradients of the parameters, out: (1,) if the parameter's stride is 0, (N,) if it is 1. Null if that gradient is
     // not needed; the gradient of the bias always is.
     T* grad_parameters[kParameters];
     // Scratch: the gradients of each neuron of each sample, summed over the steps. They are then added in a fixed tree.
     // (parameters_of(resonant), B, N), or (1, B, N) if only the gradient of the bias is needed.
     T* partials;
-    // Of resonant neurons only: the turn, and gradients as grad_i and grad_i0.
-    Turn<T> turn = {};
-    const T* grad_q = nullptr;
-    T* grad_q0 = nullptr;
 };
 
 template <class T>
 struct ScanForward : CellForward<T> {
     const T* current;  // (T, B, N)
-    T* checkpoints;    // (segments(T), 3 or 4, B, N) out: i, h, hs and, if resonant, q before every kSegment-th step,
-                       // zero past a sample's length; null for inference
+    T* checkpoints;    // (segments(T), states, B, N) out: the state before every kSegment-th step, zero past a
+                       // sample's length; null for inference
 };
 
 template <class T>
@@ -251,12 +260,12 @@ struct EventSynapse {
 };
 
 // A forward pass after which the backward pass has a trace. The trace holds the drive tanh(i / rho) of every step, or i
-// itself if gradients of cell parameters are needed; the checkpoints hold h, hs and, if resonant, q before every
+// itself if gradients of cell parameters are needed; the checkpoints hold the state but for i before every
 // kEventSegment-th step. Both are zero past a sample's length, and null for inference.
 template <class T>
 struct TracedForward : CellForward<T> {
     T* trace;               // (B * T * N,) out
-    T* checkpoints;         // (segments(T, kEventSegment), 2 or 3, B, N) out
+    T* checkpoints;         // (segments(T, kEventSegment), states - 1, B, N) out
     bool trace_integrator;  // i instead of the drive
 };
 

@@ -95,8 +95,8 @@ inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bo
     return shape;
 }
 
-// i, h, hs, q and past; the address of q is 0 without resonance, that of past without delays.
-constexpr size_t kStates = 5, kPast = 4;
+// The state and the past; the address of q is 0 without resonance, that of past without delays.
+constexpr size_t kPast = kCellStates, kStates = kPast + 1;
 
 // The delays of a layer's recurrent weights; check() checks their values.
 struct LateralDelayCall {
@@ -189,6 +189,12 @@ struct Layer {
     const T* before(size_t k) const {
         return k < state.size() ? pointer<const T>(state[k]) : nullptr;
     }
+    template <class T>
+    States<const T> before() const {
+        States<const T> made;
+        for (size_t k = 0; k < kCellStates; ++k) made.of[k] = before<T>(k);
+        return made;
+    }
 
     // The delays of recurrent weights; `later` is scratch of (N, terms).
     template <class T>
@@ -225,20 +231,17 @@ constexpr size_t kOfLateral = 0, kOfFactors = 1, kOfState = 2, kOfParameters = k
 // What the forward pass keeps for the backward pass: trace and checkpoints. Both 0: nothing is kept.
 using Saved = std::array<Address, 2>;
 
+// The arrays of a state at an array's addresses from `first` on.
+template <class T, class Addresses>
+States<T> states_at(const Addresses& addresses, size_t first) {
+    States<T> made;
+    for (size_t k = 0; k < kCellStates; ++k) made.of[k] = pointer<T>(addresses[first + k]);
+    return made;
+}
+
 template <class T>
 CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, const Outputs& outputs) {
-    return {layer.shape,
-            cell,
-            layer.before<T>(0),
-            layer.before<T>(1),
-            layer.before<T>(2),
-            pointer<T>(outputs[0]),
-            pointer<T>(outputs[1]),
-            pointer<T>(outputs[2]),
-            pointer<T>(outputs[3]),
-            layer.turn_of<T>(),
-            layer.before<T>(3),
-            pointer<T>(outputs[4])};
+    return {layer.shape, cell, layer.turn_of<T>(), layer.before<T>(), pointer<T>(outputs[0]), states_at<T>(outputs, 1)};
 }
 
 // Elements of CellBackward::partials.
@@ -253,20 +256,14 @@ CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, c
                             const Gradients& gradients, T* partials) {
     CellBackward<T> p = {layer.shape,
                          cell,
+                         layer.turn_of<T>(),
                          layer.relu,
                          layer.recurrent,
                          pointer<const T>(grads[0]),
-                         pointer<const T>(grads[1]),
-                         pointer<const T>(grads[2]),
-                         pointer<const T>(grads[3]),
-                         pointer<T>(gradients[kOfState]),
-                         pointer<T>(gradients[kOfState + 1]),
-                         pointer<T>(gradients[kOfState + 2]),
+                         states_at<const T>(grads, 1),
+                         states_at<T>(gradients, kOfState),
                          {},
-                         partials,
-                         layer.turn_of<T>(),
-                         pointer<const T>(grads[4]),
-                         pointer<T>(gradients[kOfState + 3])};
+                         partials};
     for (size_t k = 0; k < kParameters; ++k) p.grad_parameters[k] = pointer<T>(gradients[kOfParameters + k]);
     return p;
 }

@@ -136,7 +136,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     // Without inputs or events there are no packed weights; `current` is then a valid address that is never read.
     const int64_t rows = p.synapse.rows();
     const T* weights = rows ? p.synapse.packed_weight + tile_number * rows * width : current;
-    load_tile<V>(state, p.i0, p.h0, p.hs0, p.q0, tile);
+    load_tile<V>(state, p.before, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
         T* trace = save ? p.trace + trace_at(p.shape, sample, tile, t) : nullptr;
@@ -161,7 +161,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
         if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count);
     }
     if (save) zero_checkpoints<V, true, AnyTileState::resonant>(p, tile);
-    store_tile<V>(state, p.i, p.h, p.hs, p.q, tile);
+    store_tile<V>(state, p.after, tile);
 }
 
 // Whether the offsets and indices of a sample's rows are valid.
@@ -205,7 +205,7 @@ template <class V, bool save, bool resonant>
 void events_forward_range(void* self, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const EventsForward<scalar_of<V>>*>(self);
     TileCell<V> cell;
-    TileStateOf<V, resonant> state;
+    TileState<V, resonant> state;
     for (int64_t item = begin, loaded = -1; item < end; ++item) {
         const int64_t number = item / p.shape.batch, sample = item % p.shape.batch;
         const Tile tile = event_tile_at(p.shape, number, sample);
@@ -223,7 +223,7 @@ int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     if (invalid >= 0) return invalid;
     if (!p.synapse.packed) pack_weight(p.shape, p.synapse);
     auto context = p;
-    const auto range = p.turn.along
+    const auto range = p.turn
                            ? (p.trace ? events_forward_range<V, true, true> : events_forward_range<V, false, true>)
                            : (p.trace ? events_forward_range<V, true, false> : events_forward_range<V, false, false>);
     parallel_for(event_tiles(p.shape.neurons) * p.shape.batch, p.shape.threads, range, &context);
@@ -240,7 +240,7 @@ void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& 
     constexpr bool turns = Mode::resonant && Mode::parameters;
     SegmentTrace<V, kEventSegment>& trace = scratch.trace;
     load_checkpoint<V, true>(p, tile, begin, scratch.state);
-    if constexpr (keep_first) load_row<V>(trace.h[0], scratch.state.h, tile.count);
+    if constexpr (keep_first) load_row<V>(trace.of[kH][0], scratch.state.of[kH], tile.count);
     for (int64_t t = begin; t < end; ++t) {
         const int64_t row = t - begin;
         const T* drives = saved.row(row);
@@ -253,21 +253,17 @@ void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& 
             auto s = scratch.state.template at<R>(k);
             R drive = load_lanes<R>(drives + k, lanes);
             if constexpr (Mode::parameters) {
-                store(trace.i[row + 1] + k, drive);
+                store(trace.of[kI][row + 1] + k, drive);
                 drive = drive_of(cell, drive);
             }
-            if constexpr (turns) {
-                store(trace.q[row] + k, s.q);
-                s.q = turned(cell, load<R>(trace.i[row] + k), s.q);
-            }
-            if constexpr (Mode::recurrent || Mode::parameters) {
-                store(trace.h[row] + k, s.h);
-                store(trace.hs[row] + k, s.hs);
-            }
+            for_each_state(s, [&](int of, const R& x) SRCELL_LAMBDA_INLINE {
+                if (of != kI && Mode::needs(of)) store(trace.of[of][row] + k, x);
+            });
+            if constexpr (turns) s.q = turned(cell, load<R>(trace.of[kI][row] + k), s.q);
             const R gate = respond(cell, s, drive);
             store(trace.drive[row] + k, drive);
             if constexpr (Mode::recurrent || Mode::parameters) store(trace.gate[row] + k, gate);
-            store(trace.h[row + 1] + k, s.h);
+            store(trace.of[kH][row + 1] + k, s.h);
             scratch.state.put(k, s);
         });
     }
@@ -278,7 +274,7 @@ template <class V, class Mode>
 void load_integrator_before(const TracedBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin,
                             const SegmentRows<const scalar_of<V>>& saved,
                             BackwardScratch<V, Mode, kEventSegment>& scratch) {
-    load_row<V>(scratch.trace.i[0], begin ? saved.row(-1) : offset_or_null(p.i0, tile.offset), tile.count);
+    load_row<V>(scratch.trace.of[kI][0], begin ? saved.row(-1) : offset_or_null(p.i0, tile.offset), tile.count);
 }
 
 template <class V, class Mode>
@@ -331,7 +327,7 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
                           scalar_of<V>* grad_weight, EventsScratch<V, Mode>& scratch) {
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;
-    load_tile<V>(scratch.backward.carry, p.grad_i, p.grad_h, p.grad_hs, p.grad_q, tile);
+    load_tile<V>(scratch.backward.carry, p.grad_after, tile);
     for (int64_t begin = (segments(tile.steps, kEventSegment) - 1) * kEventSegment, end = tile.steps; begin >= 0;
          end = begin, begin -= kEventSegment) {
         const SegmentRows<const T> saved = {p.trace + trace_at(p.shape, sample, tile, begin), tile.count, tile.count};
@@ -353,7 +349,7 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
     if (p.grad_current)
         for (int64_t t = tile.steps; t < p.shape.steps; ++t)
             zero_row<V>(p.grad_current + t * plane + tile.offset, tile.count);
-    store_tile<V>(scratch.backward.carry, p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, tile);
+    store_tile<V>(scratch.backward.carry, p.grad_before, tile);
 }
 
 // Items are pairs (tile, group of samples).

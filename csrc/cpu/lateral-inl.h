@@ -62,7 +62,7 @@ struct LateralForwardMemory {
     using T = scalar_of<V>;
     ThreadMemory memory;
     TileCell<V>* cells = nullptr;
-    TileStateOf<V, resonant>* states = nullptr;
+    TileState<V, resonant>* states = nullptr;
     T* currents = nullptr;  // (rows, width): of one step, or summed from events before the steps are taken
     int64_t rows;
     Active<T> active = {};
@@ -72,7 +72,7 @@ struct LateralForwardMemory {
         : memory(bytes(neurons, rows, delays), given), rows(rows) {
         if (!memory) return;
         cells = memory.take<TileCell<V>>(event_tiles(neurons));
-        states = memory.take<TileStateOf<V, resonant>>(event_tiles(neurons));
+        states = memory.take<TileState<V, resonant>>(event_tiles(neurons));
         currents = memory.take<T>(rows * lateral_width(neurons));
         active = {memory.take<int32_t>(listed(neurons, delays)), memory.take<T>(listed(neurons, delays)), 0};
         if (!delays) return;
@@ -89,7 +89,7 @@ struct LateralForwardMemory {
     static int64_t bytes(int64_t neurons, int64_t rows, const LateralDelays<T>& delays) {
         const int64_t kept = delays ? delays.room + 1 : 0;
         return ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
-               ThreadMemory::bytes_of<TileStateOf<V, resonant>>(event_tiles(neurons)) +
+               ThreadMemory::bytes_of<TileState<V, resonant>>(event_tiles(neurons)) +
                ThreadMemory::bytes_of<T>(rows * lateral_width(neurons)) +
                ThreadMemory::bytes_of<int32_t>(listed(neurons, delays)) +
                ThreadMemory::bytes_of<T>(listed(neurons, delays)) +
@@ -168,8 +168,8 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
     m.active.count = 0;
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
-        load_tile<V>(m.states[k], p.i0, p.h0, p.hs0, p.q0, tile);
-        append_active<V>(m.states[k].h, tile, m.active);
+        load_tile<V>(m.states[k], p.before, tile);
+        append_active<V>(m.states[k].of[kH], tile, m.active);
     }
     if (p.delays) m.under_way.begin(sample, m.active);
     for (int64_t t = 0; t < steps; ++t) {
@@ -203,7 +203,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
                 if (save) store_lanes(trace + at, p.trace_integrator ? s.i : made.drive, lanes);
                 state.put(at, s);
             });
-            append_active<V>(state.h, tile, m.active);
+            append_active<V>(state.of[kH], tile, m.active);
         }
         if (p.delays) m.under_way.depart(spikes, m.active);
     }
@@ -215,7 +215,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
             if (save) zero_row<V>(p.trace + (sample * p.shape.steps + t) * neurons + tile.first, tile.count);
         }
         if (save) zero_checkpoints<V, true, resonant>(p, tile);
-        store_tile<V>(m.states[k], p.i, p.h, p.hs, p.q, tile);
+        store_tile<V>(m.states[k], p.after, tile);
     }
 }
 
@@ -253,7 +253,7 @@ int64_t lateral_forward(const LateralForward<scalar_of<V>>& p) {
     if (!p.lateral.is_packed) pack_lateral(p.lateral, p.shape);
     copy_steps(p.delays, p.shape.neurons);
     LateralJob<LateralForward<scalar_of<V>>> job = {p, {false}};
-    const auto range = p.turn.along
+    const auto range = p.turn
                            ? (p.trace ? lateral_forward_range<V, true, true> : lateral_forward_range<V, false, true>)
                            : (p.trace ? lateral_forward_range<V, true, false> : lateral_forward_range<V, false, false>);
     parallel_for(p.shape.batch, p.shape.threads, range, &job);
@@ -404,7 +404,7 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
     for (int64_t r = 0; r <= end - begin; ++r) {
         active[r].count = 0;
         for (int64_t k = 0; k < tiles; ++k)
-            append_active<V>(m.tiles[k].trace.h[r], event_tile_at(p.shape, k, sample), active[r]);
+            append_active<V>(m.tiles[k].trace.of[kH][r], event_tile_at(p.shape, k, sample), active[r]);
     }
     for (int64_t r = end - begin - 1; r >= 0; --r) {
         const int64_t t = begin + r;
@@ -488,7 +488,7 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         clear_sums(m.tiles[k], tile);
-        load_tile<V>(m.tiles[k].carry, p.grad_i, p.grad_h, p.grad_hs, p.grad_q, tile);
+        load_tile<V>(m.tiles[k].carry, p.grad_after, tile);
     }
     for (int64_t from = (segments(steps, block) - 1) * block, to = steps; from >= 0; to = from, from -= block) {
         for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
@@ -530,9 +530,9 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
         if (steps)
             for_each_register<V>(tile.count, [&](auto kind, int64_t at, int64_t) SRCELL_LAMBDA_INLINE {
                 using R = typename decltype(kind)::type;
-                store(carry.h + at, load<R>(carry.h + at) + load<R>(m.through + tile.first + at));
+                store(carry.of[kH] + at, load<R>(carry.of[kH] + at) + load<R>(m.through + tile.first + at));
             });
-        store_tile<V>(carry, p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, tile);
+        store_tile<V>(carry, p.grad_before, tile);
         store_sums(p, m.tiles[k], tile);
     }
 }

@@ -23,7 +23,7 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;  // elements from one step to the next
     const int64_t offset = tile.offset;
-    load_tile<V>(state, p.i0, p.h0, p.hs0, p.q0, tile);
+    load_tile<V>(state, p.before, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         const T* current = p.current + t * plane + offset;
         T* spikes = p.spikes + t * plane + offset;
@@ -43,14 +43,14 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
     }
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.spikes + t * plane + offset, tile.count);
     if (p.checkpoints) zero_checkpoints<V, false, AnyTileState::resonant>(p, tile);
-    store_tile<V>(state, p.i, p.h, p.hs, p.q, tile);
+    store_tile<V>(state, p.after, tile);
 }
 
 template <class V, bool resonant>
 void forward_range(void* context, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const ScanForward<scalar_of<V>>*>(context);
     TileCell<V> cell;
-    TileStateOf<V, resonant> state;
+    TileState<V, resonant> state;
     for (int64_t item = begin; item < end; ++item) {
         const Tile tile = tile_at(p.shape, item);
         load_cell<resonant>(cell, p, tile);
@@ -62,8 +62,8 @@ template <class V>
 void scan_forward(const ScanForward<scalar_of<V>>& p) {
     auto context = p;
     if (p.shape.batch && p.shape.neurons)
-        parallel_for(count_tiles(p.shape), p.shape.threads,
-                     p.turn.along ? forward_range<V, true> : forward_range<V, false>, &context);
+        parallel_for(count_tiles(p.shape), p.shape.threads, p.turn ? forward_range<V, true> : forward_range<V, false>,
+                     &context);
 }
 
 template <class V, class Mode>
@@ -84,17 +84,14 @@ void recompute_segment(const ScanBackward<scalar_of<V>>& p, const Tile& tile, in
             using R = typename decltype(kind)::type;
 
             auto s = scratch.state.template at<R>(k);
-            if constexpr (Mode::recurrent || Mode::parameters) {
-                store(trace.h[row] + k, s.h);
-                store(trace.hs[row] + k, s.hs);
-            }
-            if constexpr (Mode::parameters) store(trace.i[row] + k, s.i);
-            if constexpr (Mode::parameters && Mode::resonant) store(trace.q[row] + k, s.q);
+            for_each_state(s, [&](int of, const R& x) SRCELL_LAMBDA_INLINE {
+                if (Mode::needs(of)) store(trace.of[of][row] + k, x);
+            });
             const Trace<R> made = step(scratch.cell.template at<R>(k), s, load_lanes<R>(current + k, lanes));
             store(trace.drive[row] + k, made.drive);
             if constexpr (Mode::recurrent || Mode::parameters) store(trace.gate[row] + k, made.gate);
-            store(trace.h[row + 1] + k, s.h);
-            if constexpr (Mode::parameters) store(trace.i[row + 1] + k, s.i);
+            store(trace.of[kH][row + 1] + k, s.h);
+            if constexpr (Mode::parameters) store(trace.of[kI][row + 1] + k, s.i);
             scratch.state.put(k, s);
         });
     }
@@ -106,7 +103,7 @@ void backward_tile(const ScanBackward<scalar_of<V>>& p, const Tile& tile, Backwa
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const int64_t offset = tile.offset;
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.grad_current + t * plane + offset, tile.count);
-    load_tile<V>(scratch.carry, p.grad_i, p.grad_h, p.grad_hs, p.grad_q, tile);
+    load_tile<V>(scratch.carry, p.grad_after, tile);
     for (int64_t begin = (segments(tile.steps) - 1) * kSegment, end = tile.steps; begin >= 0;
          end = begin, begin -= kSegment) {
         recompute_segment(p, tile, begin, end, scratch);
@@ -115,7 +112,7 @@ void backward_tile(const ScanBackward<scalar_of<V>>& p, const Tile& tile, Backwa
         const SegmentRows<T> grad_current = {p.grad_current + begin * plane + offset, plane, tile.count};
         adjoint_segment(grad_spikes, p.relu, grad_current, end - begin, tile.count, scratch);
     }
-    store_tile<V>(scratch.carry, p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, tile);
+    store_tile<V>(scratch.carry, p.grad_before, tile);
 }
 
 template <class V, class Mode>

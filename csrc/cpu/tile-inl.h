@@ -48,53 +48,27 @@ struct TileCell {
     }
 };
 
-// The states of a tile's neurons, or the gradients of them that the adjoint carries: Of is State or Adjoint.
+// The states of a tile's neurons, or the gradients of them that the adjoint carries: Of is a state or an adjoint.
 template <class V, template <class> class Of>
 struct TileOf {
-    static constexpr bool resonant = false;
+    static constexpr bool resonant = is_resonant<Of<V>>;
 
-    alignas(64) Row<V> i, h, hs;
+    alignas(64) Row<V> of[states_of(resonant)];
 
     template <class R>
     SRCELL_INLINE Of<R> at(int64_t k) const {
-        return {load<R>(i + k), load<R>(h + k), load<R>(hs + k)};
+        return make_state<Of<R>>([&](int state) SRCELL_LAMBDA_INLINE { return load<R>(of[state] + k); });
     }
     template <class R>
-    SRCELL_INLINE void put(int64_t k, const Of<R>& of) {
-        store(i + k, of.i);
-        store(h + k, of.h);
-        store(hs + k, of.hs);
+    SRCELL_INLINE void put(int64_t k, const Of<R>& made) {
+        for_each_state(made, [&](int state, const R& x) SRCELL_LAMBDA_INLINE { store(of[state] + k, x); });
     }
 };
-
-template <class V, template <class> class Of, template <class> class ResonantOf>
-struct ResonantTileOf : TileOf<V, Of> {
-    static constexpr bool resonant = true;
-
-    alignas(64) Row<V> q;
-
-    template <class R>
-    SRCELL_INLINE ResonantOf<R> at(int64_t k) const {
-        return {TileOf<V, Of>::template at<R>(k), load<R>(q + k)};
-    }
-    template <class R>
-    SRCELL_INLINE void put(int64_t k, const ResonantOf<R>& of) {
-        TileOf<V, Of>::put(k, of);
-        store(q + k, of.q);
-    }
-};
-
-template <class V>
-using TileState = TileOf<V, State>;
-template <class V>
-using ResonantTileState = ResonantTileOf<V, State, ResonantState>;
-template <class V>
-using TileAdjoint = TileOf<V, Adjoint>;
-template <class V>
-using ResonantTileAdjoint = ResonantTileOf<V, Adjoint, ResonantAdjoint>;
 
 template <class V, bool resonant>
-using TileStateOf = std::conditional_t<resonant, ResonantTileState<V>, TileState<V>>;
+using TileState = std::conditional_t<resonant, TileOf<V, ResonantState>, TileOf<V, State>>;
+template <class V, bool resonant>
+using TileAdjoint = std::conditional_t<resonant, TileOf<V, ResonantAdjoint>, TileOf<V, Adjoint>>;
 
 // The position of a tile in a (B, N) plane: elements [offset, offset + count), the first of which belongs to neuron
 // `first`. All take `steps` steps.
@@ -275,12 +249,11 @@ SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
     if (intent == kForRead) __builtin_prefetch(row + ceil_div(count, line) * line - 1, intent);
 }
 
-// What the adjoint needs from the recomputation of a segment's steps. Row 0 of i, h, hs is the state before the
-// segment.
+// What the adjoint needs from the recomputation of a segment's steps: of each state in which a mode needs it, that
+// before the segment and after each step.
 template <class V, int64_t steps>
 struct SegmentTrace {
-    alignas(64) Row<V> drive[steps], h[steps + 1];
-    alignas(64) Row<V> gate[steps], hs[steps + 1], i[steps + 1], q[steps];  // written only in modes that need them
+    alignas(64) Row<V> drive[steps], of[kCellStates][steps + 1], gate[steps];
 };
 
 // Gradients of the parameters, summed over a tile's steps.
@@ -292,8 +265,8 @@ struct TileSums {
 template <class V, class Mode, int64_t steps>
 struct BackwardScratch {
     TileCell<V> cell;
-    TileStateOf<V, Mode::resonant> state;
-    std::conditional_t<Mode::resonant, ResonantTileAdjoint<V>, TileAdjoint<V>> carry;
+    TileState<V, Mode::resonant> state;
+    TileAdjoint<V, Mode::resonant> carry;
     SegmentTrace<V, steps> trace;
     TileSums<V> sums;
 };
@@ -321,29 +294,26 @@ SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const sca
 
         const Cell<R> cell = scratch.cell.template at<R>(k);
         auto carry = scratch.carry.template at<R>(k);
-        const R h = load<R>(trace.h[row + 1] + k), drive = load<R>(trace.drive[row] + k);
+        const R h = load<R>(trace.of[kH][row + 1] + k), drive = load<R>(trace.drive[row] + k);
         const R incoming = grad_in ? load_lanes<R>(grad_in + k, lanes) : splat<R>(0);
         R grad_h = select(less_equal(h, splat<R>(silent_up_to)), splat<R>(0), incoming);
         if constexpr (lateral) grad_h = grad_h + load<R>(grad_lateral + k);
-        const R grad_hs = carry.hs;
-        R grad_q;
-        if constexpr (Mode::resonant) grad_q = carry.q;
+        const auto arrived = carry;
         const StepGradients<R> grad = step_adjoint(cell, carry, grad_h, h, drive);
         store_lanes(grad_out + k, grad.i, room - k);
         if constexpr (Mode::parameters) {
-            const State<R> before = {load<R>(trace.i[row] + k), load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k)};
+            const auto before = make_state<StateOf<R, Mode::resonant>>(
+                [&](int state) SRCELL_LAMBDA_INLINE { return load<R>(trace.of[state][row] + k); });
             R sums[kParameters];
             for (int p = 0; p < Mode::sums; ++p) sums[p] = load<R>(scratch.sums.of[p] + k);
-            add_parameter_gradients(sums, cell, before, grad, grad_hs, load<R>(trace.i[row + 1] + k), drive,
+            add_parameter_gradients(sums, cell, before, grad, arrived, load<R>(trace.of[kI][row + 1] + k), drive,
                                     load<R>(trace.gate[row] + k));
-            if constexpr (Mode::resonant)
-                add_turn_gradients(sums, ResonantState<R>{before, load<R>(trace.q[row] + k)}, grad.i, grad_q);
             for (int p = 0; p < Mode::sums; ++p) store(scratch.sums.of[p] + k, sums[p]);
         } else {
             store(scratch.sums.of[kBias] + k, load<R>(scratch.sums.of[kBias] + k) + grad.u);
         }
         if constexpr (Mode::recurrent)
-            carry_recurrence(cell, carry, grad.u, load<R>(trace.h[row] + k), load<R>(trace.hs[row] + k),
+            carry_recurrence(cell, carry, grad.u, load<R>(trace.of[kH][row] + k), load<R>(trace.of[kHs][row] + k),
                              load<R>(trace.gate[row] + k));
         else
             carry.h = carry.hs = splat<R>(0);
@@ -361,23 +331,27 @@ void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool re
                               scratch);
 }
 
-// Reads a tile's states or carries from the arrays of i, h, hs and, of resonant neurons, q; an absent array is zeros.
-template <class V, class Any>
-void load_tile(Any& to, const scalar_of<V>* i, const scalar_of<V>* h, const scalar_of<V>* hs, const scalar_of<V>* q,
-               const Tile& tile) {
-    load_row<V>(to.i, offset_or_null(i, tile.offset), tile.count);
-    load_row<V>(to.h, offset_or_null(h, tile.offset), tile.count);
-    load_row<V>(to.hs, offset_or_null(hs, tile.offset), tile.count);
-    if constexpr (Any::resonant) load_row<V>(to.q, offset_or_null(q, tile.offset), tile.count);
+// Calls body(k) for each k in [first, last): unrolled, because compilers keep a loop and then spill registers around
+// it.
+template <int first, int last, class Body>
+SRCELL_INLINE void for_each_number(Body body) {
+    if constexpr (first < last) {
+        body(first);
+        for_each_number<first + 1, last>(body);
+    }
 }
 
 template <class V, class Any>
-void store_tile(const Any& from, scalar_of<V>* i, scalar_of<V>* h, scalar_of<V>* hs, scalar_of<V>* q,
-                const Tile& tile) {
-    store_row<V>(i + tile.offset, from.i, tile.count);
-    store_row<V>(h + tile.offset, from.h, tile.count);
-    store_row<V>(hs + tile.offset, from.hs, tile.count);
-    if constexpr (Any::resonant) store_row<V>(q + tile.offset, from.q, tile.count);
+void load_tile(Any& to, const States<const scalar_of<V>>& from, const Tile& tile) {
+    for_each_number<0, states_of(Any::resonant)>([&](int state) SRCELL_LAMBDA_INLINE {
+        load_row<V>(to.of[state], offset_or_null(from.of[state], tile.offset), tile.count);
+    });
+}
+
+template <class V, class Any>
+void store_tile(const Any& from, const States<scalar_of<V>>& to, const Tile& tile) {
+    for_each_number<0, states_of(Any::resonant)>(
+        [&](int state) SRCELL_LAMBDA_INLINE { store_row<V>(to.of[state] + tile.offset, from.of[state], tile.count); });
 }
 
 // Checkpoints hold the state before each segment of steps, in checkpoint_rows() planes (B, N) each: without i beside a
@@ -388,16 +362,12 @@ constexpr int64_t kStepsOfSegment = traced ? kEventSegment : kSegment;
 // Calls body(to, row) for the tile's part `to` of each plane of the checkpoint before step t, and the row of the state.
 template <bool traced, class Call, class AnyTileState, class Body>
 SRCELL_INLINE void visit_checkpoint(const Call& p, const Tile& tile, int64_t t, AnyTileState& state, Body body) {
-    constexpr int64_t rows = checkpoint_rows(AnyTileState::resonant, traced);
+    constexpr int rows = checkpoint_rows(AnyTileState::resonant, traced);
     const int64_t plane = p.shape.batch * p.shape.neurons;
     auto* to = p.checkpoints + t / kStepsOfSegment<traced> * rows * plane + tile.offset;
-    if constexpr (!traced) {
-        body(to, state.i);
-        to += plane;
-    }
-    body(to, state.h);
-    body(to + plane, state.hs);
-    if constexpr (AnyTileState::resonant) body(to + 2 * plane, state.q);
+    constexpr int first = first_of_checkpoint(traced);
+    for_each_number<first, first + rows>([&](int of)
+                                             SRCELL_LAMBDA_INLINE { body(to + (of - first) * plane, state.of[of]); });
 }
 
 // Saves the state if step t is the first of a segment.
@@ -481,7 +451,7 @@ void unturn_gradients(const CellBackward<T>& p) {
 template <class T>
 void reduce_parameters(const CellBackward<T>& p) {
     const int64_t neurons = p.shape.neurons, batch = p.shape.batch;
-    if (p.turn.along && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega])) unturn_gradients(p);
+    if (p.turn && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega])) unturn_gradients(p);
     for (int s = 0; s < kParameters; ++s) {
         T* target = p.grad_parameters[s];
         if (!target) continue;

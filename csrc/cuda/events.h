@@ -59,11 +59,11 @@ SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const I
     const int64_t plane = p.shape.batch * p.shape.neurons, element = sample * p.shape.neurons + neuron;
     const int64_t steps = steps_of(p.shape, sample);
     const Cell<V> cell = cell_of<resonant>(p.cell, p.turn, neuron);
-    StateOf<T, resonant> state = initial_state<resonant>(p, element);
+    auto state = element_of<StateOf<V, resonant>>(p.before, element);
     for (int64_t t = 0; t < steps; ++t) {
         const int64_t at = t * plane + element;
         if (save && t % kSegment == 0)
-            save_checkpoint<resonant, true>(p.checkpoints + t / kSegment * saved * plane + element, plane, state);
+            save_checkpoint<true>(p.checkpoints + t / kSegment * saved * plane + element, plane, state);
         const Trace<V> made = step(cell, state, input.gather(p.shape, sample, t, weights, stride));
         p.spikes[at] = spike(state.h).x;
         if (save) p.trace[at] = p.trace_integrator ? state.i.x : made.drive.x;
@@ -75,7 +75,7 @@ SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const I
     if (save)
         for (int64_t row = saved * segments(steps); row < saved * segments(p.shape.steps); ++row)
             p.checkpoints[row * plane + element] = 0;
-    store_element(p.i, p.h, p.hs, p.q, element, state);
+    store_element(p.after, element, state);
 }
 
 constexpr int kTileSamples = 16;
@@ -146,7 +146,7 @@ inline int tile_samples(const Limits& limits, const ScanShape& shape, int64_t in
 template <class T, class Input>
 void events_forward(Queue& queue, const DeviceEventsForward<T>& p, const Input& input, int64_t inputs, int64_t events) {
     if (p.shape.batch * p.shape.neurons == 0) return;
-    with_flags(p.trace, p.turn.along, [&](auto save, auto resonant) {
+    with_flags(p.trace, bool(p.turn), [&](auto save, auto resonant) {
         constexpr bool saves = decltype(save)::value, turns = decltype(resonant)::value;
         if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread of a full block has too few registers
             if (const int samples = tile_samples(queue.limits, p.shape, inputs, events)) {
@@ -201,11 +201,11 @@ struct TraceReplay {
     const DeviceEventsBackward<T>& p;
     int64_t element, plane;
 
-    SRCELL_INLINE StateOf<T, Mode::resonant> begin(int64_t step) const {
+    SRCELL_INLINE StateOf<Value<T>, Mode::resonant> begin(int64_t step) const {
         return replayed_state<Mode>(p, step, element, plane);
     }
     SRCELL_INLINE Value<T> read(int64_t t) const { return {p.trace[t * plane + element]}; }
-    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, StateOf<T, Mode::resonant>& state,
+    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, StateOf<Value<T>, Mode::resonant>& state,
                                           Value<T> traced) const {
         return replay_step<Mode>(cell, state, traced);
     }

@@ -41,9 +41,9 @@ template <class T>
 struct DeviceEventsForward : CellForward<T> {
     DeviceInput<T> input;
     const T* weight_t;  // (K, N)
-    // What the backward pass needs, or null for inference. Both are as in TracedForward, but the checkpoints hold h, hs
-    // and, if resonant, q before every kSegment-th step.
-    T *trace, *checkpoints;  // (T, B, N), (segments(T), 2 or 3, B, N) out
+    // What the backward pass needs, or null for inference. Both are as in TracedForward, but the checkpoints hold the
+    // state before every kSegment-th step.
+    T *trace, *checkpoints;  // (T, B, N), (segments(T), states - 1, B, N) out
     bool trace_integrator;
 };
 
@@ -75,7 +75,7 @@ struct DeviceLateralForward : CellForward<T> {
 };
 
 // Rows of (B, N) in the scratch of a DeviceLateralBackward.
-constexpr int64_t lateral_rows(bool resonant) { return (5 + resonant) * kSegment + 4; }
+constexpr int64_t lateral_rows(bool resonant) { return states_of(resonant) * (kSegment + 1) + 2 * kSegment + 1; }
 
 template <class T>
 struct DeviceLateralBackward : CellBackward<T> {

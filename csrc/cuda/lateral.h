@@ -70,24 +70,24 @@ struct LateralForwardBody {
         const int64_t element = place.item(), neurons = p.shape.neurons, plane = p.shape.batch * neurons;
         if (element >= plane) return;
         const Chain chain = chain_at(p.shape, element);
-        StateOf<T, resonant> state =
-            t ? element_of<StateOf<T, resonant>>(p.i, p.h, p.hs, p.q, element) : initial_state<resonant>(p, element);
+        using Made = StateOf<V, resonant>;
+        Made state = t ? element_of<Made>(p.after, element) : element_of<Made>(p.before, element);
         if (save && t % kSegment == 0 && t < p.shape.steps) {
             T* const checkpoint = p.checkpoints + t / kSegment * checkpoint_rows(resonant, true) * plane + element;
-            save_checkpoint<resonant, true>(checkpoint, plane, t < chain.steps ? state : StateOf<T, resonant>{});
+            save_checkpoint<true>(checkpoint, plane, t < chain.steps ? state : Made{});
         }
         if (t < chain.steps) {
             V current = {p.current[t * plane + element]};
             const int64_t first = element - chain.neuron;
             for (int64_t m = 0; m < neurons && !p.delays; ++m) {
-                const V s = spike_before(p.spikes, p.h0, plane, first + m, t);
+                const V s = spike_before(p.spikes, p.before.of[kH], plane, first + m, t);
                 if (s.x != 0) current = fma(s, V{p.weight_t[m * neurons + chain.neuron]}, current);
             }
             for (int64_t m = 0; m < neurons && p.delays; ++m)
                 for (int64_t term = p.delays.of.terms - 1; term >= 0; --term) {
                     const int64_t later = p.delays.steps_of(m, term);
                     if (later < 0) continue;
-                    const V s = spike_of(p.delays, p.spikes, p.h0, p.shape, first + m, t - 1 - later);
+                    const V s = spike_of(p.delays, p.spikes, p.before.of[kH], p.shape, first + m, t - 1 - later);
                     const V factor = {p.delays.of.factor(m, term)};
                     if (s.x != 0) current = fma(factor * s, V{p.weight_t[m * neurons + chain.neuron]}, current);
                 }
@@ -98,7 +98,7 @@ struct LateralForwardBody {
             p.spikes[t * plane + element] = 0;
             if (save) p.trace[t * plane + element] = 0;
         }
-        store_element(p.i, p.h, p.hs, p.q, element, state);
+        store_element(p.after, element, state);
     }
 };
 
@@ -112,41 +112,37 @@ struct PastBody {
         if (item >= p.shape.batch * room * neurons) return;
         const int64_t element = item / (room * neurons) * neurons + item % neurons, k = item / neurons % room;
         const int64_t step = chain_at(p.shape, element).steps - 1 - room + k;
-        p.past[item] = spike_of(p.delays, p.spikes, p.h0, p.shape, element, step).x;
+        p.past[item] = spike_of(p.delays, p.spikes, p.before.of[kH], p.shape, element, step).x;
     }
 };
 
 template <class T>
 void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
     const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-    with_flags(p.trace, p.turn.along, [&](auto save, auto resonant) {
+    with_flags(p.trace, bool(p.turn), [&](auto save, auto resonant) {
         for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t)  // without steps it runs once, for the final state
             launch(queue, how, LateralForwardBody<T, decltype(save)::value, decltype(resonant)::value>{p, t});
     });
     if (p.past) launch(queue, spread(queue, p.shape.batch * p.delays.room * p.shape.neurons), PastBody<T>{p});
 }
 
-// The scratch of a backward pass, in rows of (B, N). For a segment: h, hs and i before each step and after the last,
-// drive and gate of each step and, if resonant, q before each step. Then the gradients of one step's spikes through the
-// recurrent weights.
+// The scratch of a backward pass, in rows of (B, N). For a segment: the state before each step and after the last, and
+// drive and gate of each step. Then the gradients of one step's spikes through the recurrent weights.
 template <class T>
 struct LateralRows {
     T* first;
     int64_t plane;
     bool resonant;
 
-    SRCELL_INLINE T* h(int64_t r) const { return first + r * plane; }
-    SRCELL_INLINE T* hs(int64_t r) const { return h(kSegment + 1 + r); }
-    SRCELL_INLINE T* i(int64_t r) const { return hs(kSegment + 1 + r); }
-    SRCELL_INLINE T* drive(int64_t r) const { return i(kSegment + 1 + r); }
+    SRCELL_INLINE T* of(int state, int64_t r) const { return first + (state * (kSegment + 1) + r) * plane; }
+    SRCELL_INLINE T* drive(int64_t r) const { return of(states_of(resonant), r); }
     SRCELL_INLINE T* gate(int64_t r) const { return drive(kSegment + r); }
-    SRCELL_INLINE T* q(int64_t r) const { return gate(kSegment + r); }
-    SRCELL_INLINE T* through() const { return q(resonant ? kSegment : 0); }
+    SRCELL_INLINE T* through() const { return gate(kSegment); }
 };
 
 template <class T>
 SRCELL_INLINE LateralRows<T> rows_of(const DeviceLateralBackward<T>& p) {
-    return {p.scratch, p.shape.batch * p.shape.neurons, p.turn.along != nullptr};
+    return {p.scratch, p.shape.batch * p.shape.neurons, bool(p.turn)};
 }
 
 // The gradients of the final state become the carry, which is kept in the arrays for the gradients of the initial
@@ -158,7 +154,7 @@ struct LateralBeginBody {
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
         if (element >= plane) return;
-        store_carry(p, final_gradients<Mode::resonant>(p, element), element);
+        store_element(p.grad_before, element, element_of<AdjointOf<Value<T>, Mode::resonant>>(p.grad_after, element));
         for (int s = 0; s < Mode::sums; ++s) p.partials[s * plane + element] = 0;
         for (int64_t term = 0; p.factor_partials && term < p.delays.of.terms; ++term)
             p.factor_partials[element * p.delays.of.terms + term] = 0;
@@ -180,13 +176,10 @@ struct LateralReplayBody {
         auto state = replayed_state<Mode>(p, begin, element, plane);
         for (int64_t r = 0; r <= kSegment; ++r) {
             const int64_t t = begin + r;
-            rows.h(r)[element] = state.h.x;
-            rows.hs(r)[element] = state.hs.x;
-            rows.i(r)[element] = state.i.x;
+            for_each_state(state, [&](int of, Value<T> x) { rows.of(of, r)[element] = x.x; });
             if (p.elements && r < kSegment && t < p.shape.steps)
                 p.elements[t * plane + element] = t < chain.steps ? spike(state.h).x : T(0);
             if (r == kSegment || t >= chain.steps) continue;
-            if constexpr (Mode::parameters && Mode::resonant) rows.q(r)[element] = state.q.x;
             const Trace<Value<T>> made = replay_step<Mode>(cell, state, get(p.trace + t * plane + element));
             rows.drive(r)[element] = made.drive.x;
             rows.gate(r)[element] = made.gate.x;
@@ -281,23 +274,22 @@ struct LateralAdjointBody {
         }
         const Cell<V> cell = cell_of<Mode::resonant>(p.cell, p.turn, chain.neuron);
         const LateralRows<T> rows = rows_of(p);
-        const V zero = splat<V>(0), h = {rows.h(r + 1)[element]}, drive = {rows.drive(r)[element]};
+        const V zero = splat<V>(0), h = {rows.of(kH, r + 1)[element]}, drive = {rows.drive(r)[element]};
         const V silent_up_to = splat<V>(p.relu ? T(0) : T(-2));  // straight-through: h >= -1 > -2
-        auto carry = element_of<AdjointOf<T, Mode::resonant>>(p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, element);
+        auto carry = element_of<AdjointOf<V, Mode::resonant>>(p.grad_before, element);
         const V grad_h = select(less_equal(h, silent_up_to), zero, value_or_zero(p.grad_spikes, t * plane + element)) +
                          V{rows.through()[element]};
-        const AdjointOf<T, Mode::resonant> arrived = carry;
+        const auto arrived = carry;
         const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
         *grad_current = grad.i.x;
-        const State<V> before = {{rows.i(r)[element]}, {rows.h(r)[element]}, {rows.hs(r)[element]}};
+        const auto before =
+            make_state<StateOf<V, Mode::resonant>>([&](int state) { return V{rows.of(state, r)[element]}; });
         const V gate = {rows.gate(r)[element]};
         T* const partials = p.partials + element;
         if constexpr (Mode::parameters) {
             V sums[kParameters];
             for (int s = 0; s < Mode::sums; ++s) sums[s] = V{partials[s * plane]};
-            add_parameter_gradients(sums, cell, before, grad, arrived.hs, V{rows.i(r + 1)[element]}, drive, gate);
-            if constexpr (Mode::resonant)
-                add_turn_gradients(sums, ResonantState<V>{before, {rows.q(r)[element]}}, grad.i, arrived.q);
+            add_parameter_gradients(sums, cell, before, grad, arrived, V{rows.of(kI, r + 1)[element]}, drive, gate);
             for (int s = 0; s < Mode::sums; ++s) partials[s * plane] = sums[s].x;
         } else {
             *partials = (V{*partials} + grad.u).x;
@@ -306,7 +298,7 @@ struct LateralAdjointBody {
             carry_recurrence(cell, carry, grad.u, before.h, before.hs, gate);
         else
             carry.h = carry.hs = zero;
-        store_carry(p, carry, element);
+        store_element(p.grad_before, element, carry);
     }
 };
 
@@ -318,7 +310,8 @@ struct LateralEndBody {
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item();
         if (element >= p.shape.batch * p.shape.neurons || !chain_at(p.shape, element).steps) return;
-        p.grad_h0[element] = (Value<T>{p.grad_h0[element]} + Value<T>{rows_of(p).through()[element]}).x;
+        T& grad = p.grad_before.of[kH][element];
+        grad = (Value<T>{grad} + Value<T>{rows_of(p).through()[element]}).x;
     }
 };
 
@@ -336,11 +329,11 @@ void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
         launch(queue, how, LateralReplayBody<T, NotFollowed>{p, begin});
         const int64_t end = begin + kSegment < steps ? begin + kSegment : steps;
         for (int64_t r = end - begin - 1; r >= 0; --r) {
-            through_lateral(begin + r + 1, p.scratch + (r + 1) * plane);
+            through_lateral(begin + r + 1, rows_of(p).of(kH, r + 1));
             launch(queue, how, LateralAdjointBody<T, Mode>{p, begin, r});
         }
     }
-    if (steps) through_lateral(0, p.scratch);
+    if (steps) through_lateral(0, rows_of(p).of(kH, 0));
     if (steps) launch(queue, how, LateralEndBody<T>{p});
     if (p.grad_past0 || (p.delays.past0 && p.factor_partials))
         for (int64_t k = p.delays.room - 1; k >= 0; --k) through_lateral(k - p.delays.room, nullptr);

@@ -12,12 +12,6 @@ SRCELL_INLINE Chain chain_at(const ScanShape& shape, int64_t element) {
     return {element, element - sample * shape.neurons, steps_of(shape, sample)};
 }
 
-// The state of a thread's neuron, and the gradients that it carries.
-template <class T, bool resonant>
-using StateOf = std::conditional_t<resonant, ResonantState<Value<T>>, State<Value<T>>>;
-template <class T, bool resonant>
-using AdjointOf = std::conditional_t<resonant, ResonantAdjoint<Value<T>>, Adjoint<Value<T>>>;
-
 template <bool resonant, class T>
 SRCELL_INLINE Cell<Value<T>> cell_of(const CellParameters<T>& p, const Turn<T>& turn, int64_t n) {
     Value<T> parameters[kParameters];
@@ -35,70 +29,32 @@ SRCELL_INLINE auto value_or_zero(const T* values, int64_t at) {
     return values ? get(values + at) : splat<decltype(get(values))>(0);
 }
 
-template <class Any, class = void>
-constexpr bool has_q = false;
-template <class Any>
-constexpr bool has_q<Any, std::void_t<decltype(Any::q)>> = true;
-
-// An element of the arrays of a state or of its gradients; an array that is absent counts as zeros.
+// An element of the arrays of a state or of its gradients.
 template <class Any, class T>
-SRCELL_INLINE Any element_of(const T* i, const T* h, const T* hs, const T* q, int64_t at) {
-    if constexpr (has_q<Any>)
-        return {{value_or_zero(i, at), value_or_zero(h, at), value_or_zero(hs, at)}, value_or_zero(q, at)};
-    else
-        return {value_or_zero(i, at), value_or_zero(h, at), value_or_zero(hs, at)};
+SRCELL_INLINE Any element_of(const States<T>& from, int64_t at) {
+    return make_state<Any>([&](int state) { return value_or_zero(from.of[state], at); });
 }
 
 template <class Any, class T>
-SRCELL_INLINE void store_element(T* i, T* h, T* hs, T* q, int64_t at, const Any& made) {
-    i[at] = made.i.x;
-    h[at] = made.h.x;
-    hs[at] = made.hs.x;
-    if constexpr (has_q<Any>) q[at] = made.q.x;
-}
-
-template <bool resonant, class T>
-SRCELL_INLINE StateOf<T, resonant> initial_state(const CellForward<T>& p, int64_t element) {
-    return element_of<StateOf<T, resonant>>(p.i0, p.h0, p.hs0, p.q0, element);
-}
-
-// The carry before a sample's last step.
-template <bool resonant, class T>
-SRCELL_INLINE AdjointOf<T, resonant> final_gradients(const CellBackward<T>& p, int64_t element) {
-    return element_of<AdjointOf<T, resonant>>(p.grad_i, p.grad_h, p.grad_hs, p.grad_q, element);
-}
-
-// Stores the carry in the arrays for the gradients of the initial state.
-template <class Any, class T>
-SRCELL_INLINE void store_carry(const CellBackward<T>& p, const Any& carry, int64_t element) {
-    store_element(p.grad_i0, p.grad_h0, p.grad_hs0, p.grad_q0, element, carry);
+SRCELL_INLINE void store_element(const States<T>& to, int64_t at, const Any& made) {
+    for_each_state(made, [&](int state, Value<T> x) { to.of[state][at] = x.x; });
 }
 
 // Saves the state before a segment, in checkpoint_rows() rows of a plane.
-template <bool resonant, bool traced, class T>
-SRCELL_INLINE void save_checkpoint(T* row, int64_t plane, const StateOf<T, resonant>& state) {
-    if constexpr (!traced) {
-        *row = state.i.x;
-        row += plane;
-    }
-    row[0] = state.h.x;
-    row[plane] = state.hs.x;
-    if constexpr (resonant) row[2 * plane] = state.q.x;
+template <bool traced, class T, class Any>
+SRCELL_INLINE void save_checkpoint(T* row, int64_t plane, const Any& made) {
+    constexpr int first = first_of_checkpoint(traced);
+    for_each_state(made, [&](int state, Value<T> x) {
+        if (state >= first) row[(state - first) * plane] = x.x;
+    });
 }
 
 // i is 0 if there is a trace, which holds it.
 template <bool resonant, bool traced, class T>
-SRCELL_INLINE StateOf<T, resonant> load_checkpoint(const T* row, int64_t plane) {
-    Value<T> i = splat<Value<T>>(0);
-    if constexpr (!traced) {
-        i = {*row};
-        row += plane;
-    }
-    const State<Value<T>> state = {i, {row[0]}, {row[plane]}};
-    if constexpr (resonant)
-        return {state, {row[2 * plane]}};
-    else
-        return state;
+SRCELL_INLINE StateOf<Value<T>, resonant> load_checkpoint(const T* row, int64_t plane) {
+    constexpr int first = first_of_checkpoint(traced);
+    return make_state<StateOf<Value<T>, resonant>>(
+        [&](int state) { return state < first ? splat<Value<T>>(0) : Value<T>{row[(state - first) * plane]}; });
 }
 
 // `values` is null if the array is empty: without steps, or without inputs.
@@ -140,14 +96,14 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
     const int64_t plane = p.shape.batch * p.shape.neurons;
     const Chain chain = chain_at(p.shape, element);
     const Cell<Value<T>> cell = cell_of<resonant>(p.cell, p.turn, chain.neuron);
-    StateOf<T, resonant> state = initial_state<resonant>(p, element);
+    auto state = element_of<StateOf<Value<T>, resonant>>(p.before, element);
     const In* current = element_or_null(static_cast<const In*>(p.current), element);
     Out* spikes = element_or_null(either<Out>(p.spikes, p.half_spikes), element);
     read_ahead(
         chain.steps, [&](int64_t t) { return get(current + t * plane); },
         [&](int64_t t, Value<T> c) {
             if (save && t % kSegment == 0)
-                save_checkpoint<resonant, false>(p.checkpoints + t / kSegment * saved * plane + element, plane, state);
+                save_checkpoint<false>(p.checkpoints + t / kSegment * saved * plane + element, plane, state);
             step(cell, state, c);
             put(spikes + t * plane, spike(state.h));
         });
@@ -155,27 +111,43 @@ SRCELL_INLINE void scan_forward_chain(const DeviceScanForward<T>& p, int64_t ele
     if (save)
         for (int64_t row = saved * segments(chain.steps); row < saved * segments(p.shape.steps); ++row)
             p.checkpoints[row * plane + element] = 0;
-    store_element(p.i, p.h, p.hs, p.q, element, state);
+    store_element(p.after, element, state);
 }
 
 // What the adjoint needs from the recomputation of a segment, the kSegment steps after a checkpoint: each thread has
 // its own column of shared memory, whose rows are `stride` elements apart, the number of threads in a block.
 template <class T, class Mode>
 struct ChainTrace {
-    static constexpr bool more = Mode::recurrent || Mode::parameters, turns = Mode::parameters && Mode::resonant;
-    static constexpr int kRows = kSegment + (kSegment + 1) +               // drive, h
-                                 (more ? kSegment + (kSegment + 1) : 0) +  // gate, hs
-                                 (Mode::parameters ? kSegment + 1 : 0) +   // i
-                                 (turns ? kSegment : 0);                   // q
+    // Of each step the drive and, in modes that need it, the gate; of the states that are needed, those before the
+    // segment and after each step. That after a step is needed of h always.
+    static constexpr bool has_gate = Mode::needs(kHs);
+    static constexpr int kFirst = (1 + has_gate) * kSegment;
+
+    SRCELL_HOST_DEVICE static constexpr bool has(int state) { return state == kH || Mode::needs(state); }
+    // The first row of a state; of kCellStates, the number of rows.
+    SRCELL_HOST_DEVICE static constexpr int row_of(int state) {
+        int row = kFirst;
+        for (int k = 0; k < state; ++k) row += k < states_of(Mode::resonant) && has(k) ? kSegment + 1 : 0;
+        return row;
+    }
+    static constexpr int kRows = row_of(kCellStates);
+
     T* column;
     int64_t stride;
 
     SRCELL_INLINE T& drive(int t) const { return column[t * stride]; }
-    SRCELL_INLINE T& h(int t) const { return column[(kSegment + t) * stride]; }
-    SRCELL_INLINE T& gate(int t) const { return column[(2 * kSegment + 1 + t) * stride]; }
-    SRCELL_INLINE T& hs(int t) const { return column[(3 * kSegment + 1 + t) * stride]; }
-    SRCELL_INLINE T& i(int t) const { return column[(4 * kSegment + 2 + t) * stride]; }
-    SRCELL_INLINE T& q(int t) const { return column[(5 * kSegment + 3 + t) * stride]; }
+    SRCELL_INLINE T& gate(int t) const { return column[(kSegment + t) * stride]; }
+    SRCELL_INLINE T& of(int state, int t) const { return column[(row_of(state) + t) * stride]; }
+    // The state before step t.
+    template <class Any>
+    SRCELL_INLINE void put(int t, const Any& made) const {
+        for_each_state(made, [&](int state, Value<T> x) {
+            if (has(state)) of(state, t) = x.x;
+        });
+    }
+    SRCELL_INLINE auto before(int t) const {
+        return make_state<StateOf<Value<T>, Mode::resonant>>([&](int state) { return Value<T>{of(state, t)}; });
+    }
 };
 
 // Recomputes a segment's steps from the checkpoint before the segment and from the currents.
@@ -184,14 +156,14 @@ struct CurrentReplay {
     const DeviceScanBackward<T>& p;
     int64_t element, plane;
 
-    SRCELL_INLINE StateOf<T, resonant> begin(int64_t step) const {
+    SRCELL_INLINE StateOf<Value<T>, resonant> begin(int64_t step) const {
         const int64_t row = step / kSegment * checkpoint_rows(resonant, false);
         return load_checkpoint<resonant, false>(p.checkpoints + row * plane + element, plane);
     }
     SRCELL_INLINE Value<T> read(int64_t t) const {
         return get(static_cast<const In*>(p.current) + t * plane + element);
     }
-    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, StateOf<T, resonant>& state,
+    SRCELL_INLINE Trace<Value<T>> advance(const Cell<Value<T>>& cell, StateOf<Value<T>, resonant>& state,
                                           Value<T> current) const {
         return step(cell, state, current);
     }
@@ -208,27 +180,22 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
     using Kept = ChainTrace<T, Mode>;
     const Kept trace = {column, stride};
     const T silent_up_to = p.relu ? T(0) : T(-2);  // straight-through: h >= -1 > -2, so every gradient passes
-    AdjointOf<T, resonant> carry = final_gradients<resonant>(p, element);
+    auto carry = element_of<AdjointOf<V, resonant>>(p.grad_after, element);
     const V zero = splat<V>(0);
     V sums[kParameters];
     for (V& sum : sums) sum = zero;
     for (int64_t t = chain.steps; t < p.shape.steps; ++t) put(grad_current + t * plane + element, zero);
     for (int64_t begin = (segments(chain.steps) - 1) * kSegment, end = chain.steps; begin >= 0;
          end = begin, begin -= kSegment) {
-        StateOf<T, resonant> state = replay.begin(begin);
+        StateOf<V, resonant> state = replay.begin(begin);
         const int steps = static_cast<int>(end - begin);
-        trace.h(0) = state.h.x;
-        if constexpr (Kept::more) trace.hs(0) = state.hs.x;
-        if constexpr (parameters) trace.i(0) = state.i.x;
+        trace.put(0, state);
         const auto recompute = [&](int64_t at, V read) {
             const int t = static_cast<int>(at);
-            if constexpr (Kept::turns) trace.q(t) = state.q.x;
             const Trace<V> made = replay.advance(cell, state, read);
             trace.drive(t) = made.drive.x;
-            trace.h(t + 1) = state.h.x;
-            if constexpr (Kept::more) trace.gate(t) = made.gate.x;
-            if constexpr (Kept::more) trace.hs(t + 1) = state.hs.x;
-            if constexpr (parameters) trace.i(t + 1) = state.i.x;
+            if constexpr (Kept::has_gate) trace.gate(t) = made.gate.x;
+            trace.put(t + 1, state);
         };
         read_ahead(steps, [&](int64_t t) { return replay.read(begin + t); }, recompute);
         const auto arriving = [&](int64_t back) {
@@ -236,27 +203,24 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
         };
         read_ahead(steps, arriving, [&](int64_t back, V grad_spike) {
             const int t = steps - 1 - static_cast<int>(back);
-            const V h = {trace.h(t + 1)}, drive = {trace.drive(t)};
+            const V h = {trace.of(kH, t + 1)}, drive = {trace.drive(t)};
             const V grad_h = select(less_equal(h, splat<V>(silent_up_to)), zero, grad_spike);
-            const AdjointOf<T, resonant> arrived = carry;
+            const auto arrived = carry;
             const StepGradients<V> grad = step_adjoint(cell, carry, grad_h, h, drive);
             put(grad_current + (begin + t) * plane + element, grad.i);
             if constexpr (parameters) {
-                const State<V> before = {{trace.i(t)}, {trace.h(t)}, {trace.hs(t)}};
-                add_parameter_gradients(sums, cell, before, grad, arrived.hs, V{trace.i(t + 1)}, drive,
+                add_parameter_gradients(sums, cell, trace.before(t), grad, arrived, V{trace.of(kI, t + 1)}, drive,
                                         V{trace.gate(t)});
-                if constexpr (resonant)
-                    add_turn_gradients(sums, ResonantState<V>{before, {trace.q(t)}}, grad.i, arrived.q);
             } else {
                 sums[kBias] = sums[kBias] + grad.u;
             }
             if constexpr (Mode::recurrent)
-                carry_recurrence(cell, carry, grad.u, V{trace.h(t)}, V{trace.hs(t)}, V{trace.gate(t)});
+                carry_recurrence(cell, carry, grad.u, V{trace.of(kH, t)}, V{trace.of(kHs, t)}, V{trace.gate(t)});
             else
                 carry.h = carry.hs = zero;
         });
     }
-    store_carry(p, carry, element);
+    store_element(p.grad_before, element, carry);
     for (int k = 0; k < Mode::sums; ++k) p.partials[k * plane + element] = sums[k].x;
 }
 
@@ -318,7 +282,7 @@ void scan_forward(Queue& queue, const DeviceScanForward<T>& p) {
     with_elements<T>(p.element, p.half_spikes, [&](auto in, auto out) {
         using In = typename decltype(in)::type;
         using Out = typename decltype(out)::type;
-        with_flags(p.checkpoints, p.turn.along, [&](auto save, auto resonant) {
+        with_flags(p.checkpoints, bool(p.turn), [&](auto save, auto resonant) {
             launch(queue, how, ScanForwardBody<T, decltype(save)::value, decltype(resonant)::value, In, Out>{p});
         });
     });

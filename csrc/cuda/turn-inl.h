@@ -57,6 +57,6 @@ struct UnturnBody {
 // Launches UnturnBody if the layer resonates and a gradient of alpha or omega is wanted.
 template <class T>
 void unturn_gradients(Queue& queue, const CellBackward<T>& p) {
-    if (p.turn.along && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega]))
+    if (p.turn && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega]))
         launch(queue, spread(queue, p.shape.batch * p.shape.neurons), UnturnBody<T>{p});
 }

@@ -552,9 +552,9 @@ bool FloatNeurons::run_map(const Kernels& kernels, const LayerInput& input, cons
 bool FloatNeurons::run(const Kernels& kernels, const LayerInput& input, const float* before, float* spikes,
                        float* after) const {
     const int64_t plane = input.shape.batch * input.shape.neurons;
-    CellForward<float> cells = {input.shape, cell,  before,        before + plane,    before + 2 * plane,
-                                spikes,      after, after + plane, after + 2 * plane, turn.view()};
-    if (resonate()) cells.q0 = before + 3 * plane, cells.q = after + 3 * plane;
+    CellForward<float> cells = {input.shape, cell, turn.view(), {}, spikes, {}};
+    for (int state = 0; state < states_of(resonate()); ++state)
+        cells.before.of[state] = before + state * plane, cells.after.of[state] = after + state * plane;
     if (convolution) return run_map(kernels, input, cells);
     const EventSynapse<float> synapse = {input.events, nullptr, weight.data(), true};
     if (!lateral.size()) return kernels.f32.events_forward({{cells, nullptr, nullptr, false}, synapse}) < 0;

@@ -142,36 +142,26 @@ struct CellOutputs {
         const bool given = in.o.initial_state;
         return {in.shape(threads),
                 in.cell(),
-                in.i0.data_if(given),
-                in.h0.data_if(given),
-                in.hs0.data_if(given),
-                spikes.data(),
-                i.data(),
-                h.data(),
-                hs.data(),
                 in.turn(),
-                in.q0.data_if(given && in.o.resonant),
-                q.data()};
+                {{in.i0.data_if(given), in.h0.data_if(given), in.hs0.data_if(given),
+                  in.q0.data_if(given && in.o.resonant)}},
+                spikes.data(),
+                {{i.data(), h.data(), hs.data(), q.data()}}};
     }
 
     CellBackward<T> backward(int threads) {
         const bool given = in.o.grad_state;
         CellBackward<T> p = {in.shape(threads),
                              in.cell(),
+                             in.turn(),
                              in.o.relu,
                              in.o.recurrent,
                              in.grad_spikes.data_if(in.o.grad_spikes),
-                             in.grad_i.data_if(given),
-                             in.grad_h.data_if(given),
-                             in.grad_hs.data_if(given),
-                             grad_i0.data(),
-                             grad_h0.data(),
-                             grad_hs0.data(),
+                             {{in.grad_i.data_if(given), in.grad_h.data_if(given), in.grad_hs.data_if(given),
+                               in.grad_q.data_if(given && in.o.resonant)}},
+                             {{grad_i0.data(), grad_h0.data(), grad_hs0.data(), grad_q0.data()}},
                              {},
-                             partials.data(),
-                             in.turn(),
-                             in.grad_q.data_if(given && in.o.resonant),
-                             grad_q0.data()};
+                             partials.data()};
         for (size_t k = 0; k < grad_parameters.size(); ++k) p.grad_parameters[k] = grad_parameters[k].data();
         return p;
     }
