@@ -27,7 +27,7 @@ SRCELL_INLINE void for_each_arrival(const DelayedEvents<T>& p, int64_t sample, U
 
 // Counts the arrivals of a sample into starts[sample].
 template <class T>
-SRCELL_INLINE void count_arrivals(const DelayedEvents<T>& p, int64_t sample) {
+SRCELL_INLINE void count_arrivals(const DelayedCounts<T>& p, int64_t sample) {
     int64_t count = 0;
     for_each_arrival(p, sample, [&](int64_t, int64_t, int64_t, int64_t) { ++count; });
     p.starts[sample] = count;
@@ -35,7 +35,7 @@ SRCELL_INLINE void count_arrivals(const DelayedEvents<T>& p, int64_t sample) {
 
 // Puts the cursors of a sample at the starts of its rows, which another thread may have changed since.
 template <class T>
-SRCELL_INLINE int64_t* start_of_rows(const DelayedEvents<T>& p, int64_t sample) {
+SRCELL_INLINE int64_t* start_of_rows(const DelayedRows<T>& p, int64_t sample) {
     int64_t* const cursors = p.cursors_of(sample);
     for (int64_t t = 0; t < p.steps(); ++t)
         cursors[t] = clamp_to(read_once(p.offsets + sample * p.steps() + t), 0, p.count);
@@ -44,7 +44,7 @@ SRCELL_INLINE int64_t* start_of_rows(const DelayedEvents<T>& p, int64_t sample) 
 
 // Fills the places of a row from `place` to `last`: none, unless another thread has changed the events.
 template <class T>
-SRCELL_INLINE void fill_rest(const DelayedEvents<T>& p, int64_t place, int64_t last) {
+SRCELL_INLINE void fill_rest(const DelayedWrite<T>& p, int64_t place, int64_t last) {
     for (; place < last; ++place) {
         p.indices[place] = 0;
         if (p.values) p.values[place] = 0;
@@ -53,7 +53,7 @@ SRCELL_INLINE void fill_rest(const DelayedEvents<T>& p, int64_t place, int64_t l
 
 // Writes the offsets of a sample's rows and what arrives there, between its start and the next sample's.
 template <class T>
-SRCELL_INLINE void write_arrivals(const DelayedEvents<T>& p, int64_t sample) {
+SRCELL_INLINE void write_arrivals(const DelayedWrite<T>& p, int64_t sample) {
     int64_t* cursors = p.cursors_of(sample);
     for (int64_t t = 0; t < p.steps(); ++t) cursors[t] = 0;
     for_each_arrival(p, sample, [&](int64_t, int64_t, int64_t, int64_t at) { ++cursors[at]; });
@@ -76,7 +76,7 @@ SRCELL_INLINE void write_arrivals(const DelayedEvents<T>& p, int64_t sample) {
 
 // The gradients of the values of a sample's events, and the sample's part of those of the factors.
 template <class T>
-SRCELL_INLINE void arrivals_backward(const DelayedEvents<T>& p, int64_t sample) {
+SRCELL_INLINE void arrivals_backward(const DelayedBackward<T>& p, int64_t sample) {
     int64_t* const cursors = start_of_rows(p, sample);
     T* const sums = p.grad_factors ? p.partials + sample * p.delays.numbers * p.delays.terms : nullptr;
     if (sums)
@@ -112,7 +112,8 @@ SRCELL_INLINE T delayed_element(const DelayedElements<T>& p, int64_t t, int64_t 
 
 // The gradient of an element of the input.
 template <class T>
-SRCELL_INLINE T delayed_element_backward(const DelayedElements<T>& p, int64_t t, int64_t sample, int64_t input) {
+SRCELL_INLINE T delayed_element_backward(const DelayedElementsBackward<T>& p, int64_t t, int64_t sample,
+                                         int64_t input) {
     const int64_t end = steps_of(p.shape, sample) - p.skip;
     T sum = 0;
     for (int64_t number = input * p.delays.taps; number < (input + 1) * p.delays.taps; ++number)
@@ -126,7 +127,8 @@ SRCELL_INLINE T delayed_element_backward(const DelayedElements<T>& p, int64_t t,
 
 // A sample's part of the gradient of a factor.
 template <class T>
-SRCELL_INLINE T delayed_factor_backward(const DelayedElements<T>& p, int64_t sample, int64_t number, int64_t term) {
+SRCELL_INLINE T delayed_factor_backward(const DelayedElementsBackward<T>& p, int64_t sample, int64_t number,
+                                        int64_t term) {
     const int64_t end = steps_of(p.shape, sample) - p.skip, later = p.delays.steps_of(number, term);
     T sum = 0;
     if (later < 0) return sum;

@@ -20,6 +20,10 @@
 
 namespace srcell {
 
+// An array that a call may be without: null then.
+template <class T>
+using Maybe = T*;
+
 // The largest number of neurons that a time loop of the CPU advances side by side: one tile.
 constexpr int64_t kTile = 128;
 
@@ -42,7 +46,7 @@ struct ParameterRow {
     const char* name;
     double standard;                   // its default
     double least, most;                // other values are refused, whether they are learnt or not
-    const char* expected;              // what a message then says; null if there are no bounds
+    Maybe<const char> expected;        // what a message then says, if there are bounds
     bool divides;                      // its reciprocal must be finite
     double least_learnt, most_learnt;  // learnt values are clamped to these bounds
     bool full_gradient;                // it has a gradient only if gradients flow through h and hs
@@ -74,10 +78,10 @@ enum CellState { kI, kH, kHs, kQ, kCellStates };
 // A resonant neuron has all of them; other neurons have all but the last.
 SRCELL_HOST_DEVICE constexpr int states_of(bool resonant) { return resonant ? kCellStates : kQ; }
 
-// One value per neuron (stride 1), or one for the whole layer (stride 0): *data, or `constant` if data is null.
+// One value per neuron (stride 1), or one for the whole layer (stride 0): *data, or `constant` without data.
 template <class T>
 struct Parameter {
-    const T* data;
+    Maybe<const T> data;
     int64_t stride;
     T constant = 0;
 };
@@ -91,7 +95,7 @@ struct CellParameters {
 // alpha sin(omega). Without it the layer does not resonate.
 template <class T>
 struct Turn {
-    const T *along = nullptr, *across = nullptr;
+    Maybe<const T> along = nullptr, across = nullptr;
     int64_t stride = 0;
 
     SRCELL_HOST_DEVICE explicit operator bool() const { return along; }
@@ -105,15 +109,15 @@ int64_t count_turns(const CellParameters<T>& cell, int64_t neurons) {
 
 struct ScanShape {
     int64_t steps, batch, neurons;
-    const int64_t* lengths;  // (B,) each in [0, T], or null: every sample has T steps
-    int threads;             // at most this many; results do not depend on it
+    Maybe<const int64_t> lengths;  // (B,) each in [0, T]; without them every sample has T steps
+    int threads;                   // at most this many; results do not depend on it
 };
 
 // The state of all neurons, or its gradients: an array (B, N) for each number of a neuron's state. Where there is none,
 // it is read as zeros.
 template <class T>
 struct States {
-    T* of[kCellStates] = {};
+    Maybe<T> of[kCellStates] = {};
 };
 
 // What every forward pass reads and writes, whatever the synapse.
@@ -133,14 +137,14 @@ struct CellBackward {
     ScanShape shape;
     CellParameters<T> cell;
     Turn<T> turn;
-    bool relu;             // ds/dh = [h > 0]; otherwise 1
-    bool recurrent;        // backpropagate through h[t-1] and hs[t-1] too; otherwise only through i[t-1]
-    const T* grad_spikes;  // (T, B, N), or null: zero
+    bool relu;                   // ds/dh = [h > 0]; otherwise 1
+    bool recurrent;              // backpropagate through h[t-1] and hs[t-1] too; otherwise only through i[t-1]
+    Maybe<const T> grad_spikes;  // (T, B, N); else zero
     States<const T> grad_after;
     States<T> grad_before;  // out
-    // Gradients of the parameters, out: (1,) if the parameter's stride is 0, (N,) if it is 1. Null if that gradient is
-    // not needed; the gradient of the bias always is.
-    T* grad_parameters[kParameters];
+    // Gradients of the parameters, out: (1,) if the parameter's stride is 0, (N,) if it is 1. The gradient of the bias
+    // is always needed.
+    Maybe<T> grad_parameters[kParameters];
     // Scratch: the gradients of each neuron of each sample, summed over the steps. They are then added in a fixed tree.
     // (parameters_of(resonant), B, N), or (1, B, N) if only the gradient of the bias is needed.
     T* partials;
@@ -149,8 +153,8 @@ struct CellBackward {
 template <class T>
 struct ScanForward : CellForward<T> {
     const T* current;  // (T, B, N)
-    T* checkpoints;    // (segments(T), states, B, N) out: the state before every kSegment-th step, zero past a
-                       // sample's length; null for inference
+    // (segments(T), states, B, N) out: the state before every kSegment-th step, zero past a sample's length.
+    Maybe<T> checkpoints;
 };
 
 template <class T>
@@ -167,7 +171,7 @@ template <class T>
 struct Events {
     const int64_t* offsets;  // (B * T + 1,) ascending from 0 to `count`
     const int32_t* indices;  // (count,) in [0, K)
-    const T* values;         // (count,), or null: all ones
+    Maybe<const T> values;   // (count,); else all ones
     int64_t count, inputs;
 };
 
@@ -259,29 +263,30 @@ struct EventSynapse {
     int64_t rows() const { return packed ? events.inputs : packed_rows(events.inputs, events.count); }
 };
 
-// A forward pass after which the backward pass has a trace. The trace holds the drive tanh(i / rho) of every step, or i
-// itself if gradients of cell parameters are needed; the checkpoints hold the state but for i before every
-// kEventSegment-th step. Both are zero past a sample's length, and null for inference.
+// A forward pass after which the backward pass has a trace, unless it is inference. The trace holds the drive
+// tanh(i / rho) of every step, or i itself if gradients of cell parameters are needed; the checkpoints hold the state
+// but for i before every kEventSegment-th step. Both are zero past a sample's length. On a GPU the trace is in the
+// order (T, B, N), and checkpoints are of every kSegment-th step.
 template <class T>
 struct TracedForward : CellForward<T> {
-    T* trace;               // (B * T * N,) out
-    T* checkpoints;         // (segments(T, kEventSegment), states - 1, B, N) out
+    Maybe<T> trace;         // (B * T * N,) out
+    Maybe<T> checkpoints;   // (segments(T, kEventSegment), states - 1, B, N) out
     bool trace_integrator;  // i instead of the drive
 };
 
 template <class T>
 struct TracedBackward : CellBackward<T> {
     const T *trace, *checkpoints;  // what the forward pass wrote
-    const T* i0;                   // (B, N), or null: zero
-    T* grad_current;               // (T, B, N) out, zero past a sample's length; null if not needed
+    Maybe<const T> i0;             // (B, N); else zero
+    Maybe<T> grad_current;         // (T, B, N) out, zero past a sample's length
 };
 
 // The gradient of the weight of a synapse on events.
 template <class T>
 struct SynapseGradient {
     Events<T> events;
-    T* grad_weight;      // (N, K) out; null if not needed
-    T* weight_partials;  // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
+    Maybe<T> grad_weight;  // (N, K) out
+    T* weight_partials;    // scratch: (event_tiles(N), event_groups(B, N), K, event_tile_width(N))
 };
 
 // Neurons on events. The trace is for each sample tile by tile, and for each tile step by step.
@@ -327,31 +332,31 @@ inline int64_t exact_events(const int16_t* weights, int64_t count) {
     return largest > INT16_MAX ? 1 : INT16_MAX / largest;
 }
 
-// A layer of integer neurons after a linear synapse on events. Each event counts as 1: their values are null.
+// A layer of integer neurons after a linear synapse on events. Each event counts as 1: they have no values.
 struct IntegerForward {
     ScanShape shape;
     IntegerCell cell;
     EventSynapse<float, int16_t> synapse;  // its packed tiles are integer_tile_width(N) wide
     int64_t exact;                         // if the weights are packed already: exact_events() of them
-    const int16_t *i0, *h0, *hs0;          // (B, N) each, within their bounds, or null: zero
+    Maybe<const int16_t> i0, h0, hs0;      // (B, N) each, within their bounds; else zero
     // (T, B, N) out, 0 or 1, in one of two types; zero past a sample's length.
-    uint8_t* spikes;
-    float* float_spikes;
+    Maybe<uint8_t> spikes;
+    Maybe<float> float_spikes;
     int16_t *i, *h, *hs;  // (B, N) out: the state after a sample's last step
     int64_t* clamped;     // out: how often an i left +-i_max
     // (T, B, N) out, beside float_spikes: the surrogate gradient of s[t] with respect to the current a[t]; zero past a
-    // sample's length. Null for inference. `scale` is one element: the integer that a weight of 1 becomes.
-    float* slopes;
+    // sample's length. `scale` is one element: the integer that a weight of 1 becomes.
+    Maybe<float> slopes;
     const float* scale;
     float rho;
 };
 
 struct IntegerBackward {
     ScanShape shape;
-    float alpha;               // integer_alpha()
-    const float* slopes;       // (T, B, N) as the forward pass wrote them
-    const float* grad_spikes;  // (T, B, N)
-    float* grad_current;       // (T, B, N) out, zero past a sample's length; null if not needed
+    float alpha;                // integer_alpha()
+    const float* slopes;        // (T, B, N) as the forward pass wrote them
+    const float* grad_spikes;   // (T, B, N)
+    Maybe<float> grad_current;  // (T, B, N) out, zero past a sample's length
     SynapseGradient<float> synapse;
 };
 
@@ -375,7 +380,7 @@ template <class T>
 struct Delays {
     int64_t numbers, taps, terms;  // numbers: K * taps
     const int32_t* first;          // (numbers,)
-    const T* factors;              // (numbers, terms), or null: all 1
+    Maybe<const T> factors;        // (numbers, terms); else all 1
     bool keep_zeros;
 
     SRCELL_HOST_DEVICE T factor(int64_t number, int64_t term) const {
@@ -396,8 +401,8 @@ struct LateralDelays {
     int64_t room = 0;  // a term takes at most this many steps; rows of `past`
     // Scratch of the CPU: (N, terms), a private copy of the steps of each term, -1 if it does not arrive.
     int32_t* later = nullptr;
-    // (B, room, N): the spikes before those of the initial state's h, earliest first; or null: zero.
-    const T* past0 = nullptr;
+    // (B, room, N): the spikes before those of the initial state's h, earliest first; else zero.
+    Maybe<const T> past0 = nullptr;
 
     SRCELL_HOST_DEVICE explicit operator bool() const { return of.terms > 0; }
     // The steps of a term, -1 if it does not arrive, whatever another thread writes into the arrays.
@@ -407,18 +412,30 @@ struct LateralDelays {
     }
 };
 
+template <class T>
+struct LateralDelaysForward : LateralDelays<T> {
+    Maybe<T> past = nullptr;  // (B, room, N) out: as past0, after a sample's last step
+};
+
+template <class T>
+struct LateralDelaysBackward : LateralDelays<T> {
+    Maybe<const T> grad_past = nullptr;  // (B, room, N); else zero
+    Maybe<T> grad_past0 = nullptr;       // (B, room, N) out
+    Maybe<T> grad_factors = nullptr;     // (N, terms) out
+    T* factor_partials = nullptr;        // scratch: (B, N, terms)
+};
+
 // A layer with recurrent weights. All neurons of a sample advance together, so the trace is (B, T, N) here.
 template <class T>
 struct LateralForward : TracedForward<T> {
     std::variant<GivenCurrents<T>, EventSynapse<T>> source;
     Lateral<T> lateral;
-    LateralDelays<T> delays;
-    T* past;  // (B, room, N) out: as past0, after a sample's last step; null without delays, or if not needed
+    LateralDelaysForward<T> delays;
     // Of a call of one step, instead of the spikes of h0 and `delays`: row b has the spikes that arrive at sample b.
-    const Events<T>* arrivals;
-    // Scratch, used if threads <= 1 and without delays: lateral_forward_memory(N) bytes, aligned to 64. If null, each
+    Maybe<const Events<T>> arrivals;
+    // Scratch, used if threads <= 1 and without delays: lateral_forward_memory(N) bytes, aligned to 64. Without it each
     // thread allocates its own.
-    void* memory;
+    Maybe<void> memory;
 
     const EventSynapse<T>* synapse() const { return std::get_if<EventSynapse<T>>(&source); }
 };
@@ -427,13 +444,9 @@ template <class T>
 struct LateralBackward : TracedBackward<T> {
     std::optional<SynapseGradient<T>> synapse;  // none if the currents were given
     Lateral<T> lateral;
-    T* grad_lateral;      // (N, N) out; null if not needed
-    T* lateral_partials;  // scratch: (event_tiles(N), event_groups(B, N), N, event_tile_width(N))
-    LateralDelays<T> delays;
-    const T* grad_past;  // (B, room, N), or null: zero
-    T* grad_past0;       // (B, room, N) out; null if not needed
-    T* grad_factors;     // (N, terms) out; null if not needed
-    T* factor_partials;  // scratch: (B, N, terms)
+    Maybe<T> grad_lateral;  // (N, N) out
+    T* lateral_partials;    // scratch: (event_tiles(N), event_groups(B, N), N, event_tile_width(N))
+    LateralDelaysBackward<T> delays;
 };
 
 // Gradients of event values: for each event the sum over neurons of weight times gradient of the current. Written to
@@ -444,8 +457,8 @@ struct EventDots {
     Events<T> events;
     const T* weight_t;      // (K, N)
     const T* grad_current;  // (T, B, N)
-    T* grad_values;         // (count,) out; null if grad_input is given
-    T* grad_input;          // (T, B, K) out: each gradient at its event's element, zero elsewhere; or null
+    Maybe<T> grad_values;   // (count,) out
+    Maybe<T> grad_input;    // (T, B, K) out: each gradient at its event's element, zero elsewhere
 };
 
 // The gradient of a dense input: product = gradients times weight.
@@ -481,20 +494,40 @@ struct DelayedEvents {
     int64_t skip;
     Delays<T> delays;
     Events<T> events;
-    int64_t* starts = nullptr;       // (B + 1,): out of the first pass, the start of each sample's arrivals
-    int64_t* cursors = nullptr;      // scratch: (B * (T - skip),)
-    int64_t* offsets = nullptr;      // (B * (T - skip) + 1,): out of the second pass, but for the last, `count`
-    int64_t count = 0;               // starts[B]
-    int32_t* indices = nullptr;      // (count,) out
-    T* values = nullptr;             // (count,) out; null if all are 1
-    const T* grad_values = nullptr;  // (count,)
-    T* grad_events = nullptr;        // (events.count,) in: 0; out; null if not needed
-    T* grad_factors = nullptr;       // (numbers, terms) out; null if not needed
-    T* partials = nullptr;           // scratch: (B, numbers, terms)
 
     SRCELL_HOST_DEVICE int64_t steps() const { return shape.steps - skip; }
-    SRCELL_HOST_DEVICE int64_t* cursors_of(int64_t sample) const { return cursors + sample * steps(); }
     SRCELL_HOST_DEVICE T value(int64_t event) const { return events.values ? events.values[event] : T(1); }
+};
+
+// The first pass.
+template <class T>
+struct DelayedCounts : DelayedEvents<T> {
+    int64_t* starts;  // (B + 1,) out: the start of each sample's arrivals, and their number
+};
+
+// What the other passes visit: the rows of the output.
+template <class T>
+struct DelayedRows : DelayedEvents<T> {
+    int64_t* cursors;  // scratch: (B * (T - skip),)
+    int64_t* offsets;  // (B * (T - skip) + 1,): out of the second pass, but for the last, `count`
+    int64_t count;     // of all arrivals
+
+    SRCELL_HOST_DEVICE int64_t* cursors_of(int64_t sample) const { return cursors + sample * this->steps(); }
+};
+
+template <class T>
+struct DelayedWrite : DelayedRows<T> {
+    const int64_t* starts;  // as the first pass wrote them
+    int32_t* indices;       // (count,) out
+    Maybe<T> values;        // (count,) out; else all are 1
+};
+
+template <class T>
+struct DelayedBackward : DelayedRows<T> {
+    const T* grad_values;   // (count,)
+    Maybe<T> grad_events;   // (events.count,) in: 0; out
+    Maybe<T> grad_factors;  // (numbers, terms) out
+    T* partials;            // scratch: (B, numbers, terms)
 };
 
 // The delay of a dense input, (T, B, K), to (T - skip, B, numbers).
@@ -503,12 +536,7 @@ struct DelayedElements {
     ScanShape shape;  // of the input; its `neurons` are not used
     int64_t skip, inputs;
     Delays<T> delays;
-    const T* elements;                // (T, B, K)
-    T* delayed = nullptr;             // (T - skip, B, numbers) out; zero past a sample's length
-    const T* grad_delayed = nullptr;  // as `delayed`
-    T* grad_elements = nullptr;       // (T, B, K) out; null if not needed
-    T* grad_factors = nullptr;        // (numbers, terms) out; null if not needed
-    T* partials = nullptr;            // scratch: (B, numbers, terms)
+    const T* elements;  // (T, B, K)
 
     SRCELL_HOST_DEVICE int64_t steps() const { return shape.steps - skip; }
     SRCELL_HOST_DEVICE int64_t at(int64_t t, int64_t sample, int64_t input) const {
@@ -517,6 +545,19 @@ struct DelayedElements {
     SRCELL_HOST_DEVICE int64_t delayed_at(int64_t t, int64_t sample, int64_t number) const {
         return (t * shape.batch + sample) * delays.numbers + number;
     }
+};
+
+template <class T>
+struct DelayedElementsForward : DelayedElements<T> {
+    T* delayed;  // (T - skip, B, numbers) out; zero past a sample's length
+};
+
+template <class T>
+struct DelayedElementsBackward : DelayedElements<T> {
+    const T* grad_delayed;   // (T - skip, B, numbers)
+    Maybe<T> grad_elements;  // (T, B, K) out
+    Maybe<T> grad_factors;   // (numbers, terms) out
+    T* partials;             // scratch: (B, numbers, terms)
 };
 
 // Spike counts. For each neuron: the number of elements (t, b) in which it is active (s > 0), and the number of upward

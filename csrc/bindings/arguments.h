@@ -244,6 +244,12 @@ CellForward<T> forward_of(const Layer& layer, const CellParameters<T>& cell, con
     return {layer.shape, cell, layer.turn_of<T>(), layer.before<T>(), pointer<T>(outputs[0]), states_at<T>(outputs, 1)};
 }
 
+template <class T>
+TracedForward<T> traced_forward_of(const Layer& layer, const CellParameters<T>& cell, const Outputs& outputs,
+                                   const Saved& saved, bool trace_integrator) {
+    return {forward_of(layer, cell, outputs), pointer<T>(saved[0]), pointer<T>(saved[1]), trace_integrator};
+}
+
 // Elements of CellBackward::partials.
 inline int64_t count_partials(const Layer& layer, const Gradients& gradients) {
     const bool any =
@@ -266,6 +272,27 @@ CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, c
                          partials};
     for (size_t k = 0; k < kParameters; ++k) p.grad_parameters[k] = pointer<T>(gradients[kOfParameters + k]);
     return p;
+}
+
+template <class T>
+TracedBackward<T> traced_backward_of(const Layer& layer, const CellParameters<T>& cell, const Outputs& grads,
+                                     const Gradients& gradients, T* partials, const Saved& saved,
+                                     Address grad_current) {
+    return {backward_of(layer, cell, grads, gradients, partials), pointer<const T>(saved[0]),
+            pointer<const T>(saved[1]), layer.before<T>(0), pointer<T>(grad_current)};
+}
+
+// The delays of recurrent weights; `later` and `factor_partials` are scratch.
+template <class T>
+LateralDelaysForward<T> delays_forward_of(const Layer& layer, const Outputs& outputs, int32_t* later) {
+    return {layer.delays_of<T>(later), pointer<T>(outputs[1 + kPast])};
+}
+
+template <class T>
+LateralDelaysBackward<T> delays_backward_of(const Layer& layer, const Outputs& grads, const Gradients& gradients,
+                                            int32_t* later, T* factor_partials) {
+    return {layer.delays_of<T>(later, gradients[kOfFactors] != 0), pointer<const T>(grads[1 + kPast]),
+            pointer<T>(gradients[kOfState + kPast]), pointer<T>(gradients[kOfFactors]), factor_partials};
 }
 
 // The arguments of an Events<T>, before T is known.
@@ -336,48 +363,43 @@ struct DelayCall {
         return {inputs * taps, taps, terms, pointer<const int32_t>(first), pointer<const T>(factors), keep_zeros};
     }
     template <class T>
-    DelayedEvents<T> events(const EventRows& rows, Address cursors, Address offsets, int64_t count) const {
-        DelayedEvents<T> p = {shape, skip, delays<T>(), rows.of<T>()};
-        p.cursors = pointer<int64_t>(cursors);
-        p.offsets = pointer<int64_t>(offsets);
-        p.count = count;
-        return p;
+    DelayedEvents<T> events(const EventRows& rows) const {
+        return {shape, skip, delays<T>(), rows.of<T>()};
     }
     template <class T>
-    DelayedEvents<T> events_written(const EventRows& rows, Address starts, Address cursors, Address offsets,
-                                    int64_t count, Address indices, Address values) const {
-        DelayedEvents<T> p = events<T>(rows, cursors, offsets, count);
-        p.starts = pointer<int64_t>(starts);
-        p.indices = pointer<int32_t>(indices);
-        p.values = pointer<T>(values);
-        return p;
+    DelayedCounts<T> counted(const EventRows& rows, Address starts) const {
+        return {events<T>(rows), pointer<int64_t>(starts)};
     }
     template <class T>
-    DelayedEvents<T> events_backward(const EventRows& rows, Address cursors, Address offsets, int64_t count,
-                                     Address grad_values, Address grad_events, Address grad_factors,
-                                     Address partials) const {
-        DelayedEvents<T> p = events<T>(rows, cursors, offsets, count);
-        p.grad_values = pointer<const T>(grad_values);
-        p.grad_events = pointer<T>(grad_events);
-        p.grad_factors = pointer<T>(grad_factors);
-        p.partials = pointer<T>(partials);
-        return p;
+    DelayedRows<T> rows_of(const EventRows& rows, Address cursors, Address offsets, int64_t count) const {
+        return {events<T>(rows), pointer<int64_t>(cursors), pointer<int64_t>(offsets), count};
     }
     template <class T>
-    DelayedElements<T> elements(Address given, Address delayed) const {
-        DelayedElements<T> p = {shape, skip, inputs, delays<T>(), pointer<const T>(given)};
-        p.delayed = pointer<T>(delayed);
-        return p;
+    DelayedWrite<T> written(const EventRows& rows, Address starts, Address cursors, Address offsets, int64_t count,
+                            Address indices, Address values) const {
+        return {rows_of<T>(rows, cursors, offsets, count), pointer<const int64_t>(starts), pointer<int32_t>(indices),
+                pointer<T>(values)};
     }
     template <class T>
-    DelayedElements<T> elements_backward(Address given, Address grad_delayed, Address grad_elements,
-                                         Address grad_factors, Address partials) const {
-        DelayedElements<T> p = elements<T>(given, 0);
-        p.grad_delayed = pointer<const T>(grad_delayed);
-        p.grad_elements = pointer<T>(grad_elements);
-        p.grad_factors = pointer<T>(grad_factors);
-        p.partials = pointer<T>(partials);
-        return p;
+    DelayedBackward<T> backward(const EventRows& rows, Address cursors, Address offsets, int64_t count,
+                                Address grad_values, Address grad_events, Address grad_factors,
+                                Address partials) const {
+        return {rows_of<T>(rows, cursors, offsets, count), pointer<const T>(grad_values), pointer<T>(grad_events),
+                pointer<T>(grad_factors), pointer<T>(partials)};
+    }
+    template <class T>
+    DelayedElements<T> elements(Address given) const {
+        return {shape, skip, inputs, delays<T>(), pointer<const T>(given)};
+    }
+    template <class T>
+    DelayedElementsForward<T> elements_forward(Address given, Address delayed) const {
+        return {elements<T>(given), pointer<T>(delayed)};
+    }
+    template <class T>
+    DelayedElementsBackward<T> elements_backward(Address given, Address grad_delayed, Address grad_elements,
+                                                 Address grad_factors, Address partials) const {
+        return {elements<T>(given), pointer<const T>(grad_delayed), pointer<T>(grad_elements), pointer<T>(grad_factors),
+                pointer<T>(partials)};
     }
 };
 

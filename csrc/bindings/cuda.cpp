@@ -63,17 +63,19 @@ void scan_backward(const Queue& queue, const Layer& layer, const Outputs& grads,
     });
 }
 
+// Rows of events if they have offsets; otherwise a dense input and its mask.
+template <class T>
+DeviceInput<T> input_of(const EventRows& rows, Address mask, Address elements) {
+    if (rows.offsets) return rows.of<T>();
+    return MaskedElements<T>{pointer<const uint64_t>(mask), pointer<const T>(elements), rows.inputs};
+}
+
 void events_forward(const Queue& queue, const Layer& layer, const Outputs& outputs, const EventRows& rows, Address mask,
                     Address elements, Address weight_t, const Saved& saved, bool trace_integrator) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceInput<T> input = {rows.of<T>(), pointer<const uint64_t>(mask), pointer<const T>(elements)};
-        const DeviceEventsForward<T> p = {forward_of(layer, cell, outputs),
-                                          input,
-                                          pointer<const T>(weight_t),
-                                          pointer<T>(saved[0]),
-                                          pointer<T>(saved[1]),
-                                          trace_integrator};
+        const DeviceEventsForward<T> p = {traced_forward_of(layer, cell, outputs, saved, trace_integrator),
+                                          pointer<const T>(weight_t), input_of<T>(rows, mask, elements)};
         check(cuda::events_forward(stream_of(queue), p));
     });
 }
@@ -82,10 +84,8 @@ void events_backward(const Queue& queue, const Layer& layer, const Outputs& grad
                      Address partials, const Saved& saved, Address grad_current) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceEventsBackward<T> p = {backward_of(layer, cell, grads, gradients, pointer<T>(partials)),
-                                           pointer<const T>(saved[0]), pointer<const T>(saved[1]), layer.before<T>(0),
-                                           pointer<T>(grad_current)};
-        check(cuda::events_backward(stream_of(queue), p));
+        check(cuda::events_backward(stream_of(queue), traced_backward_of(layer, cell, grads, gradients,
+                                                                         pointer<T>(partials), saved, grad_current)));
     });
 }
 
@@ -93,8 +93,8 @@ void event_currents(const Queue& queue, const Layer& layer, const EventRows& row
                     Address weight_t, Address currents) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceInput<T> input = {rows.of<T>(), pointer<const uint64_t>(mask), pointer<const T>(elements)};
-        const DeviceEventCurrents<T> p = {layer.shape, input, pointer<const T>(weight_t), pointer<T>(currents)};
+        const DeviceEventCurrents<T> p = {layer.shape, input_of<T>(rows, mask, elements), pointer<const T>(weight_t),
+                                          pointer<T>(currents)};
         check(cuda::event_currents(stream_of(queue), p));
     });
 }
@@ -103,14 +103,9 @@ void lateral_forward(const Queue& queue, const Layer& layer, const Outputs& outp
                      const Saved& saved, bool trace_integrator) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceLateralForward<T> p = {forward_of(layer, cell, outputs),
-                                           pointer<const T>(current),
-                                           pointer<const T>(weight_t),
-                                           pointer<T>(saved[0]),
-                                           pointer<T>(saved[1]),
-                                           trace_integrator,
-                                           layer.delays_of<T>(nullptr),
-                                           pointer<T>(outputs[1 + kPast])};
+        const DeviceLateralForward<T> p = {traced_forward_of(layer, cell, outputs, saved, trace_integrator),
+                                           pointer<const T>(current), pointer<const T>(weight_t),
+                                           delays_forward_of<T>(layer, outputs, nullptr)};
         check(cuda::lateral_forward(stream_of(queue), p));
     });
 }
@@ -120,20 +115,13 @@ void lateral_backward(const Queue& queue, const Layer& layer, const Outputs& gra
                       Address elements, Address factor_partials) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const DeviceLateralBackward<T> p = {backward_of(layer, cell, grads, gradients, pointer<T>(partials)),
-                                            pointer<const T>(saved[0]),
-                                            pointer<const T>(saved[1]),
-                                            layer.before<T>(0),
-                                            pointer<const T>(weight_t),
-                                            layer.lateral_relu,
-                                            pointer<T>(scratch),
-                                            pointer<T>(grad_current),
-                                            pointer<T>(elements),
-                                            layer.delays_of<T>(nullptr, gradients[kOfFactors] != 0),
-                                            pointer<const T>(grads[1 + kPast]),
-                                            pointer<T>(gradients[kOfState + kPast]),
-                                            pointer<T>(gradients[kOfFactors]),
-                                            pointer<T>(factor_partials)};
+        const DeviceLateralBackward<T> p = {
+            traced_backward_of(layer, cell, grads, gradients, pointer<T>(partials), saved, grad_current),
+            pointer<const T>(weight_t),
+            layer.lateral_relu,
+            pointer<T>(scratch),
+            pointer<T>(elements),
+            delays_backward_of(layer, grads, gradients, nullptr, pointer<T>(factor_partials))};
         check(cuda::lateral_backward(stream_of(queue), p));
     });
 }
@@ -155,9 +143,7 @@ void delayed_weight(const Queue& queue, const Layer& layer, Address elements, Ad
 // Writes the number of each sample's arrivals; the caller makes their starts of them.
 void count_delayed(const Queue& queue, const DelayCall& delay, const EventRows& rows, Address starts) {
     with_type(delay.is_double, [&](auto zero) {
-        auto p = delay.events<decltype(zero)>(rows, 0, 0, 0);
-        p.starts = pointer<int64_t>(starts);
-        check(cuda::count_delayed(stream_of(queue), p));
+        check(cuda::count_delayed(stream_of(queue), delay.counted<decltype(zero)>(rows, starts)));
     });
 }
 
@@ -165,7 +151,7 @@ void write_delayed(const Queue& queue, const DelayCall& delay, const EventRows& 
                    Address offsets, int64_t count, Address indices, Address values) {
     with_type(delay.is_double, [&](auto zero) {
         using T = decltype(zero);
-        const auto p = delay.events_written<T>(rows, starts, cursors, offsets, count, indices, values);
+        const auto p = delay.written<T>(rows, starts, cursors, offsets, count, indices, values);
         check(cuda::write_delayed(stream_of(queue), p));
     });
 }
@@ -174,15 +160,15 @@ void delayed_backward(const Queue& queue, const DelayCall& delay, const EventRow
                       Address offsets, int64_t count, Address grad_values, Address grad_events, Address grad_factors,
                       Address partials) {
     with_type(delay.is_double, [&](auto zero) {
-        check(cuda::delayed_backward(stream_of(queue),
-                                     delay.events_backward<decltype(zero)>(rows, cursors, offsets, count, grad_values,
-                                                                           grad_events, grad_factors, partials)));
+        check(cuda::delayed_backward(
+            stream_of(queue), delay.backward<decltype(zero)>(rows, cursors, offsets, count, grad_values, grad_events,
+                                                             grad_factors, partials)));
     });
 }
 
 void delay_elements(const Queue& queue, const DelayCall& delay, Address elements, Address delayed) {
     with_type(delay.is_double, [&](auto zero) {
-        check(cuda::delay_elements(stream_of(queue), delay.elements<decltype(zero)>(elements, delayed)));
+        check(cuda::delay_elements(stream_of(queue), delay.elements_forward<decltype(zero)>(elements, delayed)));
     });
 }
 
@@ -200,8 +186,6 @@ void integer_forward(const Queue& queue, const IntegerLayer& layer, const Intege
                      Address clamped) {
     const DeviceIntegerForward p = {layer.shape,
                                     layer.cell,
-                                    rows.of<float>(),
-                                    pointer<const uint64_t>(mask),
                                     pointer<const int16_t>(weight_t),
                                     layer.before(0),
                                     layer.before(1),
@@ -214,7 +198,8 @@ void integer_forward(const Queue& queue, const IntegerLayer& layer, const Intege
                                     pointer<int64_t>(clamped),
                                     pointer<float>(slopes),
                                     pointer<const float>(scale),
-                                    static_cast<float>(rho)};
+                                    static_cast<float>(rho),
+                                    input_of<float>(rows, mask, 0)};
     check(cuda::integer_forward(stream_of(queue), p));
 }
 
@@ -250,18 +235,13 @@ void weight_gradient(const Queue& queue, bool is_double, ScanShape shape, const 
     shape.lengths = nullptr;
     with_type(is_double, [&](auto zero) {
         using T = decltype(zero);
-        const DeviceWeightGradient<T> p = {shape,
-                                           rows.inputs,
-                                           pointer<const T>(grad_current),
-                                           pointer<const int64_t>(starts),
-                                           pointer<const int64_t>(positions),
-                                           pointer<const T>(values),
-                                           pointer<const ColumnCounts>(counts),
-                                           rows.of<T>(),
-                                           pointer<const uint32_t>(columns),
-                                           pointer<const T>(elements),
-                                           pointer<T>(partials),
-                                           pointer<T>(grad_weight)};
+        DeviceWeightGradient<T> p = {{shape, rows.inputs, pointer<const T>(grad_current), pointer<T>(partials)},
+                                     DenseColumns<T>{pointer<const uint32_t>(columns), pointer<const T>(elements)},
+                                     pointer<T>(grad_weight)};
+        if (starts)
+            p.source = SortedEvents<T>{pointer<const int64_t>(starts), pointer<const int64_t>(positions),
+                                       pointer<const T>(values)};
+        if (counts) p.source = CountedEvents<T>{pointer<const ColumnCounts>(counts), rows.of<T>()};
         check(cuda::weight_gradient(stream_of(queue), p));
     });
 }

@@ -10,8 +10,7 @@ namespace {
 // Writes the start of each sample's arrivals, (B + 1,), and returns the number of all.
 int64_t count_delayed(const DelayCall& delay, const EventRows& rows, Address starts) {
     with_type(delay.is_double, [&](auto zero) {
-        auto p = delay.events<decltype(zero)>(rows, 0, 0, 0);
-        p.starts = pointer<int64_t>(starts);
+        const auto p = delay.counted<decltype(zero)>(rows, starts);
         const ReleasedGil release;
         kernels().of<decltype(zero)>().count_delayed(p);
     });
@@ -22,7 +21,7 @@ void write_delayed(const DelayCall& delay, const EventRows& rows, Address starts
                    int64_t count, Address indices, Address values) {
     with_type(delay.is_double, [&](auto zero) {
         using T = decltype(zero);
-        const auto p = delay.events_written<T>(rows, starts, cursors, offsets, count, indices, values);
+        const auto p = delay.written<T>(rows, starts, cursors, offsets, count, indices, values);
         const ReleasedGil release;
         kernels().of<T>().write_delayed(p);
     });
@@ -33,7 +32,7 @@ void delayed_backward(const DelayCall& delay, const EventRows& rows, Address cur
     with_type(delay.is_double, [&](auto zero) {
         using T = decltype(zero);
         const auto p =
-            delay.events_backward<T>(rows, cursors, offsets, count, grad_values, grad_events, grad_factors, partials);
+            delay.backward<T>(rows, cursors, offsets, count, grad_values, grad_events, grad_factors, partials);
         const ReleasedGil release;
         kernels().of<T>().delayed_backward(p);
     });
@@ -42,7 +41,7 @@ void delayed_backward(const DelayCall& delay, const EventRows& rows, Address cur
 void delay_elements(const DelayCall& delay, Address elements, Address delayed) {
     with_type(delay.is_double, [&](auto zero) {
         using T = decltype(zero);
-        const auto p = delay.elements<T>(elements, delayed);
+        const auto p = delay.elements_forward<T>(elements, delayed);
         const ReleasedGil release;
         kernels().of<T>().delay_elements(p);
     });

@@ -49,21 +49,18 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
         const Block<T> packed(rows ? packed_rows(rows->inputs, rows->count) * tiles : 0);
         const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
         const Block<int32_t> later(layer.terms());
-        TracedForward<T> cells = {forward_of(layer, cell, outputs), pointer<T>(saved[0]), pointer<T>(saved[1]),
-                                  trace_integrator};
+        const TracedForward<T> cells = traced_forward_of(layer, cell, outputs, saved, trace_integrator);
         EventSynapse<T> synapse = {{}, pointer<const T>(weight), packed.data(), false};
         if (rows) synapse.events = rows->of<T>();
         if (!layer.lateral) {
             const ReleasedGil release;
             return kernels().of<T>().events_forward({cells, synapse});
         }
-        LateralForward<T> p = {};
-        static_cast<TracedForward<T>&>(p) = cells;
+        LateralForward<T> p = {cells};
         p.source = GivenCurrents<T>{pointer<const T>(current)};
         if (rows) p.source = synapse;
         p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
-        p.delays = layer.delays_of<T>(later.data());
-        p.past = pointer<T>(outputs[1 + kPast]);
+        p.delays = delays_forward_of<T>(layer, outputs, later.data());
         const ReleasedGil release;
         return kernels().of<T>().lateral_forward(p);
     });
@@ -82,26 +79,20 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
         const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
         const Block<int32_t> later(layer.terms());
         const Block<T> factor_partials(gradients[kOfFactors] ? batch * layer.terms() : 0);
-        const TracedBackward<T> cells = {backward_of(layer, cell, grads, gradients, partials.data()),
-                                         pointer<const T>(saved[0]), pointer<const T>(saved[1]), layer.before<T>(0),
-                                         pointer<T>(grad_current)};
+        const TracedBackward<T> cells =
+            traced_backward_of(layer, cell, grads, gradients, partials.data(), saved, grad_current);
         std::optional<SynapseGradient<T>> synapse;
         if (rows) synapse = {rows->of<T>(), pointer<T>(grad_weight), weight_partials.data()};
         if (!layer.lateral) {
             const ReleasedGil release;
             return kernels().of<T>().events_backward({cells, synapse.value_or(SynapseGradient<T>{})});
         }
-        LateralBackward<T> p = {};
-        static_cast<TracedBackward<T>&>(p) = cells;
+        LateralBackward<T> p = {cells};
         p.synapse = synapse;
         p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
         p.grad_lateral = pointer<T>(gradients[kOfLateral]);
         p.lateral_partials = lateral_partials.data();
-        p.delays = layer.delays_of<T>(later.data(), gradients[kOfFactors] != 0);
-        p.grad_past = pointer<const T>(grads[1 + kPast]);
-        p.grad_past0 = pointer<T>(gradients[kOfState + kPast]);
-        p.grad_factors = pointer<T>(gradients[kOfFactors]);
-        p.factor_partials = factor_partials.data();
+        p.delays = delays_backward_of(layer, grads, gradients, later.data(), factor_partials.data());
         const ReleasedGil release;
         return kernels().of<T>().lateral_backward(p);
     });

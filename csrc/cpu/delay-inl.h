@@ -64,7 +64,7 @@ SRCELL_INLINE int64_t events_of_sample(const DelayedEvents<T>& p, int64_t sample
 }
 
 template <class T>
-SRCELL_INLINE bool takes_buckets(const DelayedEvents<T>& p) {
+SRCELL_INLINE bool takes_buckets(const DelayedWrite<T>& p) {
     const bool whole = p.delays.terms == 1 && !p.delays.factors && !p.values;
     const bool interpolated = p.delays.terms == 2 && p.delays.factors && p.values;
     return p.delays.taps == 1 && p.skip == 0 && p.shape.steps && (whole || interpolated);
@@ -72,7 +72,7 @@ SRCELL_INLINE bool takes_buckets(const DelayedEvents<T>& p) {
 
 // Copies a sample's buckets to its place in the output. Returns whether none had overflowed.
 template <class T, class Element, class Copy>
-SRCELL_INLINE bool empty_buckets(const DelayedEvents<T>& p, const Buckets<T>& buckets, int64_t sample, int64_t end,
+SRCELL_INLINE bool empty_buckets(const DelayedWrite<T>& p, const Buckets<T>& buckets, int64_t sample, int64_t end,
                                  Copy copy) {
     const int64_t steps = p.steps(), last = p.starts[sample + 1];
     const auto* const elements = static_cast<const Element*>(buckets.elements);
@@ -131,7 +131,7 @@ SRCELL_INLINE void fill_buckets(const DelayedEvents<T>& p, const Buckets<T>& buc
 
 // Element is the type in which numbers are kept: 16 bits if they fit.
 template <class T, class Element>
-bool write_whole(const DelayedEvents<T>& p, const Buckets<T>& buckets, int64_t sample) {
+bool write_whole(const DelayedWrite<T>& p, const Buckets<T>& buckets, int64_t sample) {
     const int64_t steps = steps_of(p.shape, sample);
     auto* const elements = static_cast<Element*>(buckets.elements);
     fill_buckets(p, buckets, sample, steps, [&](const EventRange& range, uint32_t* cursors) {
@@ -148,7 +148,7 @@ bool write_whole(const DelayedEvents<T>& p, const Buckets<T>& buckets, int64_t s
 }
 
 template <class T>
-bool write_interpolated(const DelayedEvents<T>& p, const Buckets<T>& buckets, int64_t sample) {
+bool write_interpolated(const DelayedWrite<T>& p, const Buckets<T>& buckets, int64_t sample) {
     using Graded = typename Buckets<T>::Graded;
     const int64_t steps = steps_of(p.shape, sample);
     auto* const elements = static_cast<Graded*>(buckets.elements);
@@ -169,7 +169,7 @@ bool write_interpolated(const DelayedEvents<T>& p, const Buckets<T>& buckets, in
 
 template <class T>
 void write_range(void* self, int64_t begin, int64_t end) {
-    const auto& p = *static_cast<const DelayedEvents<T>*>(self);
+    const auto& p = *static_cast<const DelayedWrite<T>*>(self);
     const bool whole = p.delays.terms == 1, small = p.delays.numbers <= 1 << 16;
     const auto bytes = static_cast<int64_t>(!whole ? sizeof(typename Buckets<T>::Graded) : small ? 2 : 4);
     int64_t most = 0;
@@ -197,7 +197,7 @@ void write_range(void* self, int64_t begin, int64_t end) {
 // number of steps until one does.
 template <class T>
 struct ArrivalCounts {
-    const DelayedEvents<T>& p;
+    const DelayedCounts<T>& p;
     bool all;
     int64_t latest;
     const int32_t* later;  // (K,): a copy of Delays::first; read only if `all`
@@ -236,7 +236,7 @@ void count_arrivals_of(const ArrivalCounts<T>& job, int64_t sample) {
 }
 
 template <class T>
-void count_delayed(const DelayedEvents<T>& p) {
+void count_delayed(const DelayedCounts<T>& p) {
     constexpr int32_t never = 1 << 24;  // larger than any number of steps that this pass takes, and than any delay
     ThreadMemory memory(ThreadMemory::bytes_of<int32_t>(p.delays.numbers));
     int32_t* const later = memory ? memory.take<int32_t>(p.delays.numbers) : nullptr;
@@ -260,26 +260,26 @@ void count_delayed(const DelayedEvents<T>& p) {
 }
 
 template <class T>
-void write_delayed(const DelayedEvents<T>& p) {
-    DelayedEvents<T> context = p;
+void write_delayed(const DelayedWrite<T>& p) {
+    DelayedWrite<T> context = p;
     parallel_for(p.shape.batch, p.shape.threads, write_range<T>, &context);
 }
 
 template <class T>
-void delayed_backward(const DelayedEvents<T>& p) {
+void delayed_backward(const DelayedBackward<T>& p) {
     for_each_item<arrivals_backward<T>>(p.shape.batch, p.shape.threads, p);
     sum_factors(p.shape, p.delays, p.partials, p.grad_factors);
 }
 
 template <class T>
-void delay_elements_of(const DelayedElements<T>& p, int64_t sample) {
+void delay_elements_of(const DelayedElementsForward<T>& p, int64_t sample) {
     for (int64_t t = 0; t < p.steps(); ++t)
         for (int64_t number = 0; number < p.delays.numbers; ++number)
             p.delayed[p.delayed_at(t, sample, number)] = delayed_element(p, t, sample, number);
 }
 
 template <class T>
-void delay_elements_backward_of(const DelayedElements<T>& p, int64_t sample) {
+void delay_elements_backward_of(const DelayedElementsBackward<T>& p, int64_t sample) {
     for (int64_t t = 0; p.grad_elements && t < p.shape.steps; ++t)
         for (int64_t input = 0; input < p.inputs; ++input)
             p.grad_elements[p.at(t, sample, input)] = delayed_element_backward(p, t, sample, input);
@@ -289,12 +289,12 @@ void delay_elements_backward_of(const DelayedElements<T>& p, int64_t sample) {
 }
 
 template <class T>
-void delay_elements(const DelayedElements<T>& p) {
+void delay_elements(const DelayedElementsForward<T>& p) {
     for_each_item<delay_elements_of<T>>(p.shape.batch, p.shape.threads, p);
 }
 
 template <class T>
-void delay_elements_backward(const DelayedElements<T>& p) {
+void delay_elements_backward(const DelayedElementsBackward<T>& p) {
     for_each_item<delay_elements_backward_of<T>>(p.shape.batch, p.shape.threads, p);
     sum_factors(p.shape, p.delays, p.partials, p.grad_factors);
 }

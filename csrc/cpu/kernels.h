@@ -36,12 +36,12 @@ struct KernelsOf {
     void (*count_spikes)(const SpikeCounts<T>&);
     // Fills the two arrays of a Turn, of `count` elements: 1, or N.
     void (*make_turn)(const CellParameters<T>&, int64_t count, T* along, T* across);
-    // The passes of a delay: the first writes `starts`, whose last element is `count`.
-    void (*count_delayed)(const DelayedEvents<T>&);
-    void (*write_delayed)(const DelayedEvents<T>&);
-    void (*delayed_backward)(const DelayedEvents<T>&);
-    void (*delay_elements)(const DelayedElements<T>&);
-    void (*delay_elements_backward)(const DelayedElements<T>&);
+    // The passes of a delay.
+    void (*count_delayed)(const DelayedCounts<T>&);
+    void (*write_delayed)(const DelayedWrite<T>&);
+    void (*delayed_backward)(const DelayedBackward<T>&);
+    void (*delay_elements)(const DelayedElementsForward<T>&);
+    void (*delay_elements_backward)(const DelayedElementsBackward<T>&);
     // Elementwise, x and y of `count` elements, for the accuracy tests; x may be y.
     void (*tanh)(const T* x, T* y, int64_t count);
     void (*sigmoid)(const T* x, T* y, int64_t count);

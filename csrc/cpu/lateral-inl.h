@@ -207,7 +207,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
         }
         if (p.delays) m.under_way.depart(spikes, m.active);
     }
-    if (p.delays && p.past) m.under_way.store(p.past + sample * p.delays.room * neurons);
+    if (p.delays && p.delays.past) m.under_way.store(p.delays.past + sample * p.delays.room * neurons);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         for (int64_t t = steps; t < p.shape.steps; ++t) {
@@ -353,13 +353,13 @@ SRCELL_INLINE scalar_of<V> gradient_of_spike(const LateralBackward<scalar_of<V>>
 // A sample's part of the gradients of the factors, (N, terms), or null.
 template <class T>
 SRCELL_INLINE T* factor_sums(const LateralBackward<T>& p, int64_t sample) {
-    return p.grad_factors ? p.factor_partials + sample * p.shape.neurons * p.delays.of.terms : nullptr;
+    return p.delays.grad_factors ? p.delays.factor_partials + sample * p.shape.neurons * p.delays.of.terms : nullptr;
 }
 
 // Row k of the gradient of a sample's past after its last step; null if there is none.
 template <class T>
 SRCELL_INLINE const T* grad_past_row(const LateralBackward<T>& p, int64_t sample, int64_t k) {
-    return p.grad_past && k >= 0 ? p.grad_past + (sample * p.delays.room + k) * p.shape.neurons : nullptr;
+    return p.delays.grad_past && k >= 0 ? p.delays.grad_past + (sample * p.delays.room + k) * p.shape.neurons : nullptr;
 }
 
 // Writes to m.through the gradient of the spikes of step t-1, of which `active` are not 0, through the recurrent
@@ -463,10 +463,10 @@ void gradient_of_past(const LateralBackward<scalar_of<V>>& p, int64_t sample, in
         const T* const grad = grad_past_row(p, sample, k - steps);
         for (int64_t n = 0; n < neurons; ++n) {
             const T value = past ? past[n] : T(0);
-            if (value == 0 && !p.grad_past0) continue;
-            if (p.grad_past0 || sums) {
+            if (value == 0 && !p.delays.grad_past0) continue;
+            if (p.delays.grad_past0 || sums) {
                 const T made = gradient_of_spike(p, departure, n, value, offset_or_null(grad, n), sums, m);
-                if (p.grad_past0) p.grad_past0[row + n] = made;
+                if (p.delays.grad_past0) p.delays.grad_past0[row + n] = made;
             }
             if (value == 0 || !grad_lateral.gradient) continue;
             for (int64_t tile = 0; tile < event_tiles(neurons); ++tile)
@@ -523,7 +523,7 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
         for (int64_t t = steps; t < p.shape.steps; ++t)
             std::memset(p.grad_current + t * plane + sample * neurons, 0, static_cast<size_t>(neurons) * sizeof(T));
     if (steps) gradient_through_lateral(p, sample, steps, 0, m.active[0], m);  // to the spikes of the initial state
-    if (p.delays.past0 || p.grad_past0) gradient_of_past(p, sample, steps, group, grad_lateral, m);
+    if (p.delays.past0 || p.delays.grad_past0) gradient_of_past(p, sample, steps, group, grad_lateral, m);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         auto& carry = m.tiles[k].carry;
@@ -590,7 +590,7 @@ int64_t lateral_backward(const LateralBackward<scalar_of<V>>& p) {
     }
     reduce_weight<V>(sums_of_synapse(p));
     reduce_weight<V>(sums_of_lateral(p));
-    sum_factors(p.shape, p.delays.of, p.factor_partials, p.grad_factors);
+    sum_factors(p.shape, p.delays.of, p.delays.factor_partials, p.delays.grad_factors);
     reduce_parameters(p);
     return -1;
 }

@@ -3,13 +3,13 @@
 
 #include "stream.h"
 
-SRCELL_LAUNCH(count_delayed, srcell::DelayedEvents<float>)
-SRCELL_LAUNCH(count_delayed, srcell::DelayedEvents<double>)
-SRCELL_LAUNCH(write_delayed, srcell::DelayedEvents<float>)
-SRCELL_LAUNCH(write_delayed, srcell::DelayedEvents<double>)
-SRCELL_LAUNCH(delayed_backward, srcell::DelayedEvents<float>)
-SRCELL_LAUNCH(delayed_backward, srcell::DelayedEvents<double>)
-SRCELL_LAUNCH(delay_elements, srcell::DelayedElements<float>)
-SRCELL_LAUNCH(delay_elements, srcell::DelayedElements<double>)
-SRCELL_LAUNCH(delay_elements_backward, srcell::DelayedElements<float>)
-SRCELL_LAUNCH(delay_elements_backward, srcell::DelayedElements<double>)
+SRCELL_LAUNCH(count_delayed, srcell::DelayedCounts<float>)
+SRCELL_LAUNCH(count_delayed, srcell::DelayedCounts<double>)
+SRCELL_LAUNCH(write_delayed, srcell::DelayedWrite<float>)
+SRCELL_LAUNCH(write_delayed, srcell::DelayedWrite<double>)
+SRCELL_LAUNCH(delayed_backward, srcell::DelayedBackward<float>)
+SRCELL_LAUNCH(delayed_backward, srcell::DelayedBackward<double>)
+SRCELL_LAUNCH(delay_elements, srcell::DelayedElementsForward<float>)
+SRCELL_LAUNCH(delay_elements, srcell::DelayedElementsForward<double>)
+SRCELL_LAUNCH(delay_elements_backward, srcell::DelayedElementsBackward<float>)
+SRCELL_LAUNCH(delay_elements_backward, srcell::DelayedElementsBackward<double>)

@@ -20,9 +20,9 @@ SRCELL_INLINE T fused(T a, T b, T c) {
 #include "../delay-inl.h"
 
 // A pass over a sample's events in each thread.
-template <class T, void (*pass)(const DelayedEvents<T>&, int64_t)>
+template <class Call, void (*pass)(const Call&, int64_t)>
 struct DelayedSamplesBody {
-    DelayedEvents<T> p;
+    Call p;
 
     SRCELL_INLINE void run(const Place& place) const {
         if (place.item() < p.shape.batch) pass(p, place.item());
@@ -31,24 +31,24 @@ struct DelayedSamplesBody {
 
 // starts[b] is then the number of a sample's arrivals; the caller adds them up.
 template <class T>
-void count_delayed(Queue& queue, const DelayedEvents<T>& p) {
-    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<T, count_arrivals<T>>{p});
+void count_delayed(Queue& queue, const DelayedCounts<T>& p) {
+    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<DelayedCounts<T>, count_arrivals<T>>{p});
 }
 
 template <class T>
-void write_delayed(Queue& queue, const DelayedEvents<T>& p) {
-    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<T, write_arrivals<T>>{p});
+void write_delayed(Queue& queue, const DelayedWrite<T>& p) {
+    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<DelayedWrite<T>, write_arrivals<T>>{p});
 }
 
 template <class T>
-void delayed_backward(Queue& queue, const DelayedEvents<T>& p) {
-    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<T, arrivals_backward<T>>{p});
+void delayed_backward(Queue& queue, const DelayedBackward<T>& p) {
+    launch(queue, spread(queue, p.shape.batch), DelayedSamplesBody<DelayedBackward<T>, arrivals_backward<T>>{p});
     sum_samples(queue, p.shape.batch, p.delays.numbers * p.delays.terms, p.partials, p.grad_factors);
 }
 
 template <class T>
 struct DelayElementsBody {
-    DelayedElements<T> p;
+    DelayedElementsForward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t item = place.item(), row = item / p.delays.numbers, number = item % p.delays.numbers;
@@ -59,7 +59,7 @@ struct DelayElementsBody {
 
 template <class T>
 struct DelayElementsBackwardBody {
-    DelayedElements<T> p;
+    DelayedElementsBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t item = place.item(), row = item / p.inputs, input = item % p.inputs;
@@ -70,7 +70,7 @@ struct DelayElementsBackwardBody {
 
 template <class T>
 struct DelayFactorsBody {
-    DelayedElements<T> p;
+    DelayedElementsBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t item = place.item(), count = p.delays.numbers * p.delays.terms, of_sample = item % count;
@@ -81,13 +81,13 @@ struct DelayFactorsBody {
 };
 
 template <class T>
-void delay_elements(Queue& queue, const DelayedElements<T>& p) {
+void delay_elements(Queue& queue, const DelayedElementsForward<T>& p) {
     const int64_t items = p.steps() * p.shape.batch * p.delays.numbers;
     launch(queue, spread(queue, items), DelayElementsBody<T>{p});
 }
 
 template <class T>
-void delay_elements_backward(Queue& queue, const DelayedElements<T>& p) {
+void delay_elements_backward(Queue& queue, const DelayedElementsBackward<T>& p) {
     if (p.grad_elements)
         launch(queue, spread(queue, p.shape.steps * p.shape.batch * p.inputs), DelayElementsBackwardBody<T>{p});
     if (!p.grad_factors) return;

@@ -4,5 +4,5 @@
 
 SRCELL_LAUNCH(events_forward, srcell::DeviceEventsForward<float>)
 SRCELL_LAUNCH(events_forward, srcell::DeviceEventsForward<double>)
-SRCELL_LAUNCH(events_backward, srcell::DeviceEventsBackward<float>)
-SRCELL_LAUNCH(events_backward, srcell::DeviceEventsBackward<double>)
+SRCELL_LAUNCH(events_backward, srcell::TracedBackward<float>)
+SRCELL_LAUNCH(events_backward, srcell::TracedBackward<double>)

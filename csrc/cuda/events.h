@@ -12,48 +12,31 @@
 namespace srcell {
 namespace device {
 
-// Input as rows of events.
+// The input current of a neuron of a sample at a step: the sum over events of value times weight, from +0.
 template <class T>
-struct RowEvents {
-    Events<T> events;
+SRCELL_INLINE Value<T> gather(const Events<T>& events, const ScanShape& shape, int64_t sample, int64_t t,
+                              const T* weights, int64_t stride) {
+    Value<T> sum = splat<Value<T>>(0);
+    for_each_event(events, sample * shape.steps + t, [&](int64_t e, uint32_t index) {
+        const Value<T> weight = {weights[index * stride]};
+        sum = events.values ? fma(Value<T>{events.values[e]}, weight, sum) : sum + weight;
+    });
+    return sum;
+}
 
-    // The input current of a neuron of a sample at a step: the sum over events of value times weight, from +0.
-    SRCELL_INLINE Value<T> gather(const ScanShape& shape, int64_t sample, int64_t t, const T* weights,
-                                  int64_t stride) const {
-        Value<T> sum = splat<Value<T>>(0);
-        for_each_event(events, sample * shape.steps + t, [&](int64_t e, uint32_t index) {
-            const Value<T> weight = {weights[index * stride]};
-            sum = events.values ? fma(Value<T>{events.values[e]}, weight, sum) : sum + weight;
-        });
-        return sum;
-    }
-};
-
-// Input as a dense array and the mask of its nonzero elements.
 template <class T>
-struct MaskedElements {
-    const uint64_t* mask;
-    const T* elements;
-    int64_t inputs;
-
-    SRCELL_INLINE Value<T> gather(const ScanShape& shape, int64_t sample, int64_t t, const T* weights,
-                                  int64_t stride) const {
-        Value<T> sum = splat<Value<T>>(0);
-        const int64_t words = mask_words(inputs);
-        const uint64_t* row = mask + (sample * shape.steps + t) * words;
-        const T* values = elements + (t * shape.batch + sample) * inputs;
-        for (int64_t w = 0; w < words; ++w)
-            for (uint64_t bits = row[w]; bits; bits &= bits - 1) {
-                const int64_t k = w * 64 + lowest_bit(bits);
-                if (k < inputs) sum = fma(Value<T>{values[k]}, Value<T>{weights[k * stride]}, sum);
-            }
-        return sum;
-    }
-};
+SRCELL_INLINE Value<T> gather(const MaskedElements<T>& input, const ScanShape& shape, int64_t sample, int64_t t,
+                              const T* weights, int64_t stride) {
+    Value<T> sum = splat<Value<T>>(0);
+    const T* values = input.elements + (t * shape.batch + sample) * input.inputs;
+    for_each_bit(input, sample * shape.steps + t,
+                 [&](int64_t k) { sum = fma(Value<T>{values[k]}, Value<T>{weights[k * stride]}, sum); });
+    return sum;
+}
 
 template <class T, bool save, bool resonant, class Input>
-SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const Input& input, int64_t sample,
-                                        int64_t neuron, const T* weights, int64_t stride) {
+SRCELL_INLINE void events_forward_chain(const TracedForward<T>& p, const Input& input, int64_t sample, int64_t neuron,
+                                        const T* weights, int64_t stride) {
     using V = Value<T>;
     constexpr int64_t saved = checkpoint_rows(resonant, true);
     const int64_t plane = p.shape.batch * p.shape.neurons, element = sample * p.shape.neurons + neuron;
@@ -64,7 +47,7 @@ SRCELL_INLINE void events_forward_chain(const DeviceEventsForward<T>& p, const I
         const int64_t at = t * plane + element;
         if (save && t % kSegment == 0)
             save_checkpoint<true>(p.checkpoints + t / kSegment * saved * plane + element, plane, state);
-        const Trace<V> made = step(cell, state, input.gather(p.shape, sample, t, weights, stride));
+        const Trace<V> made = step(cell, state, gather(input, p.shape, sample, t, weights, stride));
         p.spikes[at] = spike(state.h).x;
         if (save) p.trace[at] = p.trace_integrator ? state.i.x : made.drive.x;
     }
@@ -83,14 +66,15 @@ constexpr int kTileSamples = 16;
 // Reads the weights from global memory.
 template <class T, bool save, bool resonant, class Input>
 struct EventsForwardBody {
-    DeviceEventsForward<T> p;
+    TracedForward<T> p;
     Input input;
+    const T* weight_t;  // (K, N)
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item();
         if (element >= p.shape.batch * p.shape.neurons) return;
         const int64_t sample = element / p.shape.neurons, neuron = element - sample * p.shape.neurons;
-        const T* weights = element_or_null(p.weight_t, neuron);
+        const T* weights = element_or_null(weight_t, neuron);
         events_forward_chain<T, save, resonant>(p, input, sample, neuron, weights, p.shape.neurons);
     }
 };
@@ -99,8 +83,9 @@ struct EventsForwardBody {
 template <class T, bool save, bool resonant, class Input>
 struct EventsForwardTileBody {
     static constexpr int kMaxThreads = kTileSamples * kWarp;
-    DeviceEventsForward<T> p;
+    TracedForward<T> p;
     Input input;
+    const T* weight_t;  // (K, N)
     int64_t inputs;
 
     SRCELL_HOST_DEVICE int64_t tiles() const { return ceil_div(p.shape.neurons, kWarp); }
@@ -115,7 +100,7 @@ struct EventsForwardTileBody {
             T weights[kAtOnce];
             for (int j = 0; j < kAtOnce; ++j) {
                 const int64_t k = first + j * warps;
-                weights[j] = k < inputs && neuron < p.shape.neurons ? p.weight_t[k * p.shape.neurons + neuron] : T(0);
+                weights[j] = k < inputs && neuron < p.shape.neurons ? weight_t[k * p.shape.neurons + neuron] : T(0);
             }
             for (int j = 0; j < kAtOnce; ++j)
                 if (first + j * warps < inputs) shared[(first + j * warps) * kWarp + lane] = weights[j];
@@ -150,32 +135,37 @@ void events_forward(Queue& queue, const DeviceEventsForward<T>& p, const Input& 
         constexpr bool saves = decltype(save)::value, turns = decltype(resonant)::value;
         if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread of a full block has too few registers
             if (const int samples = tile_samples(queue.limits, p.shape, inputs, events)) {
-                const EventsForwardTileBody<T, saves, turns, Input> body = {p, input, inputs};
+                const EventsForwardTileBody<T, saves, turns, Input> body = {p, input, p.weight_t, inputs};
                 const int64_t groups = ceil_div(p.shape.batch, samples);
                 const auto bytes = static_cast<int>(inputs * kWarp * int64_t(sizeof(T)));
                 return launch(queue, {body.tiles() * groups, samples * kWarp, bytes}, body);
             }
         }
         const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
-        launch(queue, how, EventsForwardBody<T, saves, turns, Input>{p, input});
+        launch(queue, how, EventsForwardBody<T, saves, turns, Input>{p, input, p.weight_t});
     });
 }
 
 template <class T>
+int64_t events_in(const Events<T>& events, const ScanShape&) {
+    return events.count;
+}
+
+// The number is not known here: assume that every tenth element is an event.
+template <class T>
+int64_t events_in(const MaskedElements<T>& input, const ScanShape& shape) {
+    return shape.batch * shape.steps * input.inputs / 10;
+}
+
+template <class T>
 void events_forward(Queue& queue, const DeviceEventsForward<T>& p) {
-    const DeviceInput<T>& input = p.input;
-    const int64_t inputs = input.events.inputs;
-    if (input.events.offsets)
-        events_forward(queue, p, RowEvents<T>{input.events}, inputs, input.events.count);
-    else  // the number of events is not known here: assume that every tenth element is one
-        events_forward(queue, p, MaskedElements<T>{input.mask, input.elements, inputs}, inputs,
-                       p.shape.batch * p.shape.steps * inputs / 10);
+    std::visit([&](const auto& input) { events_forward(queue, p, input, input.inputs, events_in(input, p.shape)); },
+               p.input);
 }
 
 // The state before a segment, from its checkpoint and, if parameters need a gradient, the trace, which then holds i.
-// Call is a DeviceEventsBackward or a DeviceLateralBackward.
-template <class Mode, class Call>
-SRCELL_INLINE auto replayed_state(const Call& p, int64_t step, int64_t element, int64_t plane) {
+template <class Mode, class T>
+SRCELL_INLINE auto replayed_state(const TracedBackward<T>& p, int64_t step, int64_t element, int64_t plane) {
     const int64_t row = step / kSegment * checkpoint_rows(Mode::resonant, true);
     auto state = load_checkpoint<Mode::resonant, true>(p.checkpoints + row * plane + element, plane);
     if (Mode::parameters) state.i = step ? get(p.trace + (step - 1) * plane + element) : value_or_zero(p.i0, element);
@@ -198,7 +188,7 @@ SRCELL_INLINE Trace<V> replay_step(const Cell<V>& cell, AnyState<V>& state, V tr
 // each step, or the integrator if parameters need a gradient.
 template <class T, class Mode>
 struct TraceReplay {
-    const DeviceEventsBackward<T>& p;
+    const TracedBackward<T>& p;
     int64_t element, plane;
 
     SRCELL_INLINE StateOf<Value<T>, Mode::resonant> begin(int64_t step) const {
@@ -214,7 +204,7 @@ struct TraceReplay {
 template <class T, class Mode>
 struct EventsBackwardBody {
     static constexpr int kMinBlocks = backward_blocks<T, Mode>;
-    DeviceEventsBackward<T> p;
+    TracedBackward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t element = place.item(), plane = p.shape.batch * p.shape.neurons;
@@ -226,7 +216,7 @@ struct EventsBackwardBody {
 };
 
 template <class T>
-void events_backward(Queue& queue, const DeviceEventsBackward<T>& p) {
+void events_backward(Queue& queue, const TracedBackward<T>& p) {
     launch_backward<EventsBackwardBody, T>(queue, p);
     reduce_parameters(queue, p);
 }

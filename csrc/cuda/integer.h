@@ -32,20 +32,16 @@ SRCELL_INLINE int32_t bounded_current(int64_t sum) {
 
 // The sum of a neuron's weights over the events of one step of a sample. An event with an invalid offset or index is
 // skipped.
-SRCELL_INLINE int32_t gather_integers(const DeviceIntegerForward& p, int64_t sample, int64_t t,
+template <class Input>
+SRCELL_INLINE int32_t gather_integers(const DeviceIntegerForward& p, const Input& input, int64_t sample, int64_t t,
                                       const int16_t* weights) {
     int64_t sum = 0;
-    const int64_t row = sample * p.shape.steps + t, inputs = p.events.inputs;
-    if (p.events.offsets) {
-        for_each_event(p.events, row, [&](int64_t, uint32_t index) { sum += weights[index * p.shape.neurons]; });
-        return bounded_current(sum);
-    }
-    const int64_t words = mask_words(inputs);
-    for (int64_t w = 0; w < words; ++w)
-        for (uint64_t bits = p.mask[row * words + w]; bits; bits &= bits - 1) {
-            const int64_t k = w * 64 + lowest_bit(bits);
-            if (k < inputs) sum += weights[k * p.shape.neurons];
-        }
+    const int64_t row = sample * p.shape.steps + t;
+    const auto add = [&](int64_t index) { sum += weights[index * p.shape.neurons]; };
+    if constexpr (std::is_same_v<Input, Events<float>>)
+        for_each_event(input, row, [&](int64_t, uint32_t index) { add(index); });
+    else
+        for_each_bit(input, row, add);
     return bounded_current(sum);
 }
 
@@ -58,8 +54,10 @@ SRCELL_INLINE void count_clamped(int64_t* total, int64_t clamped) {
 #endif
 }
 
+template <class Input>
 struct IntegerForwardBody {
     DeviceIntegerForward p;
+    Input input;
 
     SRCELL_INLINE void write(int64_t at, bool spike) const {
         if (p.spikes)
@@ -80,7 +78,7 @@ struct IntegerForwardBody {
         int64_t clamped = 0;
         for (int64_t t = 0; t < steps; ++t) {
             const int64_t at = t * plane + element;
-            const int32_t unbounded = integer_integrate(neuron, state.i, gather_integers(p, sample, t, weights));
+            const int32_t unbounded = integer_integrate(neuron, state.i, gather_integers(p, input, sample, t, weights));
             state.i = integer_clamp(unbounded, -neuron.i_max, neuron.i_max);
             clamped += unbounded != state.i;
             const int32_t u = integer_respond(neuron, state);
@@ -121,7 +119,10 @@ struct IntegerBackwardBody {
 };
 
 inline void integer_forward(Queue& queue, const DeviceIntegerForward& p) {
-    launch(queue, spread(queue, p.shape.batch * p.shape.neurons), IntegerForwardBody{p});
+    const Launch how = spread(queue, p.shape.batch * p.shape.neurons);
+    std::visit(
+        [&](const auto& input) { launch(queue, how, IntegerForwardBody<std::decay_t<decltype(input)>>{p, input}); },
+        p.input);
 }
 
 inline void integer_backward(Queue& queue, const DeviceIntegerBackward& p) {

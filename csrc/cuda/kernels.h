@@ -14,44 +14,35 @@ template <class T>
 struct DeviceScanForward : CellForward<T> {
     const void* current;  // (T, B, N)
     Element element;
-    void* half_spikes;  // (T, B, N) out, of the element type, instead of `spikes`; or null
-    T* checkpoints;     // as in ScanForward
+    Maybe<void> half_spikes;  // (T, B, N) out, of the element type, instead of `spikes`
+    Maybe<T> checkpoints;     // as in ScanForward
 };
 
 template <class T>
 struct DeviceScanBackward : CellBackward<T> {
     const void* current;  // (T, B, N) as in the forward pass
     Element element;
-    const void* half_grad_spikes;  // (T, B, N), of the element type, instead of `grad_spikes`; or null
-    const T* checkpoints;          // what the forward pass wrote
-    void* grad_current;            // (T, B, N) out, of the element type; zero past a sample's length
+    Maybe<const void> half_grad_spikes;  // (T, B, N), of the element type, instead of `grad_spikes`
+    const T* checkpoints;                // what the forward pass wrote
+    void* grad_current;                  // (T, B, N) out, of the element type; zero past a sample's length
 };
 
-// A layer's input: rows of events, or a dense array and the mask of its nonzero elements. Offsets and indices may hold
-// any value: an event out of bounds is skipped.
+// A dense input, and the mask of its nonzero elements.
 template <class T>
-struct DeviceInput {
-    Events<T> events;      // if its offsets are null, the mask is used
+struct MaskedElements {
     const uint64_t* mask;  // (B * T, mask_words(K)), row b * T + t
-    const T* elements;     // (T, B, K), used with the mask
+    const T* elements;     // (T, B, K)
+    int64_t inputs;
 };
 
-// Unlike on the CPU, the trace (the saved drive or integrator of every step) is in the order (T, B, N).
+// A layer's input. Offsets and indices may hold any value: an event out of bounds is skipped.
 template <class T>
-struct DeviceEventsForward : CellForward<T> {
-    DeviceInput<T> input;
+using DeviceInput = std::variant<Events<T>, MaskedElements<T>>;
+
+template <class T>
+struct DeviceEventsForward : TracedForward<T> {
     const T* weight_t;  // (K, N)
-    // What the backward pass needs, or null for inference. Both are as in TracedForward, but the checkpoints hold the
-    // state before every kSegment-th step.
-    T *trace, *checkpoints;  // (T, B, N), (segments(T), states - 1, B, N) out
-    bool trace_integrator;
-};
-
-template <class T>
-struct DeviceEventsBackward : CellBackward<T> {
-    const T *trace, *checkpoints;  // what the forward pass wrote
-    const T* i0;                   // (B, N), or null: zero
-    T* grad_current;               // (T, B, N) out, zero past a sample's length
+    DeviceInput<T> input;
 };
 
 // The currents of a layer whose inputs are events.
@@ -65,31 +56,22 @@ struct DeviceEventCurrents {
 
 // A layer with recurrent (lateral) weights on given currents.
 template <class T>
-struct DeviceLateralForward : CellForward<T> {
-    const T* current;        // (T, B, N); may be `spikes`
-    const T* weight_t;       // (N, N): [m][n] is the weight from neuron m to neuron n
-    T *trace, *checkpoints;  // as in DeviceEventsForward
-    bool trace_integrator;
-    LateralDelays<T> delays;
-    T* past;  // as in LateralForward
+struct DeviceLateralForward : TracedForward<T> {
+    const T* current;   // (T, B, N); may be `spikes`
+    const T* weight_t;  // (N, N): [m][n] is the weight from neuron m to neuron n
+    LateralDelaysForward<T> delays;
 };
 
 // Rows of (B, N) in the scratch of a DeviceLateralBackward.
 constexpr int64_t lateral_rows(bool resonant) { return states_of(resonant) * (kSegment + 1) + 2 * kSegment + 1; }
 
 template <class T>
-struct DeviceLateralBackward : CellBackward<T> {
-    const T *trace, *checkpoints;  // what the forward pass wrote; the trace holds i if parameters need a gradient
-    const T* i0;                   // (B, N), or null: zero
-    const T* weight_t;             // (N, N) as in the forward pass
-    bool lateral_relu;             // ds/dh for gradients through the recurrent weights: [h > 0]; otherwise 1
-    T* scratch;                    // (lateral_rows(resonant), B, N)
-    T* grad_current;               // (T, B, N) out, zero past a sample's length
-    T* elements;                   // (T, B, N) out: the spikes before each step, zero past a sample's length; or null
-    LateralDelays<T> delays;
-    // As in LateralBackward.
-    const T* grad_past;
-    T *grad_past0, *grad_factors, *factor_partials;
+struct DeviceLateralBackward : TracedBackward<T> {
+    const T* weight_t;  // (N, N) as in the forward pass
+    bool lateral_relu;  // ds/dh for gradients through the recurrent weights: [h > 0]; otherwise 1
+    T* scratch;         // (lateral_rows(resonant), B, N)
+    Maybe<T> elements;  // (T, B, N) out: the spikes before each step, zero past a sample's length
+    LateralDelaysBackward<T> delays;
 };
 
 // The gradient of recurrent weights that have delays.
@@ -109,9 +91,9 @@ struct DeviceDelayedWeight {
 struct EventKeys {
     ScanShape shape;
     Events<float> events;  // its values are not used
-    void* keys;          // (count,) in: the largest number of its type; out: the key of each event that counts; or null
-    bool narrow;         // keys are int32_t; otherwise int64_t
-    int64_t* positions;  // (count,) in: -1; out: t * B + b of each event that counts
+    Maybe<void> keys;      // (count,) in: the largest number of its type; out: the key of each event that counts
+    bool narrow;           // keys are int32_t; otherwise int64_t
+    int64_t* positions;    // (count,) in: -1; out: t * B + b of each event that counts
 };
 
 // The number of keys of one input of one group of samples.
@@ -138,22 +120,39 @@ struct EventColumns {
 // events. The order is that of the CPU: the samples of a group ascending, in a sample the segments of kEventSegment
 // steps descending, in a segment the steps ascending. The sums of groups are added in a fixed tree.
 template <class T>
-struct DeviceWeightGradient {
+struct DeviceWeightSums {
     ScanShape shape;
     int64_t inputs;
     const T* grad_current;  // (T, B, N)
-    // Events sorted by their keys:
-    const int64_t* starts;     // (event_groups(B, N) * K + 1,) start of the events of each (group, input); or null
+    T* partials;            // scratch: (event_groups(B, N), K, N)
+};
+
+// Its events in one of three forms: sorted by their keys;
+template <class T>
+struct SortedEvents {
+    const int64_t* starts;     // (event_groups(B, N) * K + 1,) start of the events of each (group, input)
     const int64_t* positions;  // (count,) as in EventKeys, sorted
-    const T* values;           // (count,) sorted, or null: all ones
-    // Columns of events given as rows, without values:
-    const ColumnCounts* counts;  // (B, segments(T, 32), K); null: a dense input
+    Maybe<const T> values;     // (count,) sorted; else all ones
+};
+
+// as columns of rows of events without values;
+template <class T>
+struct CountedEvents {
+    const ColumnCounts* counts;  // (B, segments(T, 32), K)
     Events<T> events;            // read for steps at which an input has 15 events or more
-    // Columns of a dense input: bit j of a word stands for step 32 * segment + j.
+};
+
+// or as columns of a dense input: bit j of a word stands for step 32 * segment + j.
+template <class T>
+struct DenseColumns {
     const uint32_t* columns;  // (B, segments(T, 32), K)
     const T* elements;        // (T, B, K)
-    T* partials;              // scratch: (event_groups(B, N), K, N)
-    T* grad_weight;           // (N, K) out
+};
+
+template <class T>
+struct DeviceWeightGradient : DeviceWeightSums<T> {
+    std::variant<SortedEvents<T>, CountedEvents<T>, DenseColumns<T>> source;
+    T* grad_weight;  // (N, K) out
 };
 
 // Gradients of event values: for each event the sum over neurons of the weight times the gradient of the current.
@@ -201,17 +200,16 @@ struct DeviceRateEncoding {
 struct DeviceIntegerForward {
     ScanShape shape;
     IntegerCell cell;
-    Events<float> events;     // if its offsets are null, the mask is used
-    const uint64_t* mask;     // (B * T, mask_words(K)), row b * T + t
     const int16_t* weight_t;  // (K, N)
-    const int16_t *i0, *h0, *hs0;
-    uint8_t* spikes;
-    float* float_spikes;
+    Maybe<const int16_t> i0, h0, hs0;
+    Maybe<uint8_t> spikes;
+    Maybe<float> float_spikes;
     int16_t *i, *h, *hs;
     int64_t* clamped;  // (1,) in and out: increased by how often an i left +-i_max
-    float* slopes;
+    Maybe<float> slopes;
     const float* scale;
     float rho;
+    DeviceInput<float> input;  // its values are not used
 };
 
 struct DeviceIntegerBackward {
@@ -242,8 +240,8 @@ int scan_backward(Stream stream, const DeviceScanBackward<float>& p);
 int scan_backward(Stream stream, const DeviceScanBackward<double>& p);
 int events_forward(Stream stream, const DeviceEventsForward<float>& p);
 int events_forward(Stream stream, const DeviceEventsForward<double>& p);
-int events_backward(Stream stream, const DeviceEventsBackward<float>& p);
-int events_backward(Stream stream, const DeviceEventsBackward<double>& p);
+int events_backward(Stream stream, const TracedBackward<float>& p);
+int events_backward(Stream stream, const TracedBackward<double>& p);
 int event_currents(Stream stream, const DeviceEventCurrents<float>& p);
 int event_currents(Stream stream, const DeviceEventCurrents<double>& p);
 int lateral_forward(Stream stream, const DeviceLateralForward<float>& p);
@@ -254,16 +252,16 @@ int delayed_weight(Stream stream, const DeviceDelayedWeight<float>& p);
 int delayed_weight(Stream stream, const DeviceDelayedWeight<double>& p);
 int make_turn(Stream stream, const DeviceTurn<float>& p);
 int make_turn(Stream stream, const DeviceTurn<double>& p);
-int count_delayed(Stream stream, const DelayedEvents<float>& p);
-int count_delayed(Stream stream, const DelayedEvents<double>& p);
-int write_delayed(Stream stream, const DelayedEvents<float>& p);
-int write_delayed(Stream stream, const DelayedEvents<double>& p);
-int delayed_backward(Stream stream, const DelayedEvents<float>& p);
-int delayed_backward(Stream stream, const DelayedEvents<double>& p);
-int delay_elements(Stream stream, const DelayedElements<float>& p);
-int delay_elements(Stream stream, const DelayedElements<double>& p);
-int delay_elements_backward(Stream stream, const DelayedElements<float>& p);
-int delay_elements_backward(Stream stream, const DelayedElements<double>& p);
+int count_delayed(Stream stream, const DelayedCounts<float>& p);
+int count_delayed(Stream stream, const DelayedCounts<double>& p);
+int write_delayed(Stream stream, const DelayedWrite<float>& p);
+int write_delayed(Stream stream, const DelayedWrite<double>& p);
+int delayed_backward(Stream stream, const DelayedBackward<float>& p);
+int delayed_backward(Stream stream, const DelayedBackward<double>& p);
+int delay_elements(Stream stream, const DelayedElementsForward<float>& p);
+int delay_elements(Stream stream, const DelayedElementsForward<double>& p);
+int delay_elements_backward(Stream stream, const DelayedElementsBackward<float>& p);
+int delay_elements_backward(Stream stream, const DelayedElementsBackward<double>& p);
 int integer_forward(Stream stream, const DeviceIntegerForward& p);
 int integer_backward(Stream stream, const DeviceIntegerBackward& p);
 int event_keys(Stream stream, const EventKeys& p);

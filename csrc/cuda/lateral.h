@@ -43,20 +43,19 @@ struct EventCurrentsBody {
         if (item >= shape.steps * plane) return;
         const int64_t t = item / plane, sample = item % plane / shape.neurons, neuron = item % shape.neurons;
         if (t < steps_of(shape, sample))
-            currents[item] = input.gather(shape, sample, t, element_or_null(weight_t, neuron), shape.neurons).x;
+            currents[item] = gather(input, shape, sample, t, element_or_null(weight_t, neuron), shape.neurons).x;
     }
 };
 
 template <class T>
 void event_currents(Queue& queue, const DeviceEventCurrents<T>& p) {
     const Launch how = spread(queue, p.shape.steps * p.shape.batch * p.shape.neurons);
-    const Events<T>& events = p.input.events;
-    if (events.offsets)
-        launch(queue, how, EventCurrentsBody<T, RowEvents<T>>{p.shape, {events}, p.weight_t, p.currents});
-    else
-        launch(queue, how,
-               EventCurrentsBody<T, MaskedElements<T>>{
-                   p.shape, {p.input.mask, p.input.elements, events.inputs}, p.weight_t, p.currents});
+    std::visit(
+        [&](const auto& input) {
+            launch(queue, how,
+                   EventCurrentsBody<T, std::decay_t<decltype(input)>>{p.shape, input, p.weight_t, p.currents});
+        },
+        p.input);
 }
 
 // Advances all neurons by step t. Between launches their state lies in the arrays of the final state.
@@ -112,7 +111,7 @@ struct PastBody {
         if (item >= p.shape.batch * room * neurons) return;
         const int64_t element = item / (room * neurons) * neurons + item % neurons, k = item / neurons % room;
         const int64_t step = chain_at(p.shape, element).steps - 1 - room + k;
-        p.past[item] = spike_of(p.delays, p.spikes, p.before.of[kH], p.shape, element, step).x;
+        p.delays.past[item] = spike_of(p.delays, p.spikes, p.before.of[kH], p.shape, element, step).x;
     }
 };
 
@@ -123,7 +122,7 @@ void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
         for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t)  // without steps it runs once, for the final state
             launch(queue, how, LateralForwardBody<T, decltype(save)::value, decltype(resonant)::value>{p, t});
     });
-    if (p.past) launch(queue, spread(queue, p.shape.batch * p.delays.room * p.shape.neurons), PastBody<T>{p});
+    if (p.delays.past) launch(queue, spread(queue, p.shape.batch * p.delays.room * p.shape.neurons), PastBody<T>{p});
 }
 
 // The scratch of a backward pass, in rows of (B, N). For a segment: the state before each step and after the last, and
@@ -156,8 +155,8 @@ struct LateralBeginBody {
         if (element >= plane) return;
         store_element(p.grad_before, element, element_of<AdjointOf<Value<T>, Mode::resonant>>(p.grad_after, element));
         for (int s = 0; s < Mode::sums; ++s) p.partials[s * plane + element] = 0;
-        for (int64_t term = 0; p.factor_partials && term < p.delays.of.terms; ++term)
-            p.factor_partials[element * p.delays.of.terms + term] = 0;
+        for (int64_t term = 0; p.delays.factor_partials && term < p.delays.of.terms; ++term)
+            p.delays.factor_partials[element * p.delays.of.terms + term] = 0;
     }
 };
 
@@ -204,7 +203,7 @@ struct LateralDotsBody {
 
     SRCELL_INLINE bool counts(int64_t element) const {
         if (element >= p.shape.batch * p.shape.neurons) return false;
-        if (t < 0 && p.grad_past0) return true;
+        if (t < 0 && p.delays.grad_past0) return true;
         const bool only_active = t < 0 || p.lateral_relu;  // gradients of silent neurons are 0, or not needed
         return t < chain_at(p.shape, element).steps && (!only_active || spike_at(element).x != 0);
     }
@@ -241,17 +240,17 @@ struct LateralDotsBody {
         const int64_t neurons = p.shape.neurons, m = element % neurons, sample = element / neurons;
         const int64_t room = p.delays.room, row = (sample * room + room + t) * neurons + m;  // of the past, if t < 0
         T* const through = rows_of(p).through() + element;
-        T* const target = t < 0 && p.grad_past0 ? p.grad_past0 + row : through;
+        T* const target = t < 0 && p.delays.grad_past0 ? p.delays.grad_past0 + row : through;
         const bool counted = counts(element);
         const int64_t kept = t + room - chain_at(p.shape, element).steps;
-        bool any = counted && p.grad_past && kept >= 0 && kept < room;
-        if (term == 0) *target = any ? p.grad_past[(sample * room + kept) * neurons + m] : T(0);
+        bool any = counted && p.delays.grad_past && kept >= 0 && kept < room;
+        if (term == 0) *target = any ? p.delays.grad_past[(sample * room + kept) * neurons + m] : T(0);
         if (!counted || arrival(element, term) < 0) return;
         for (int64_t k = 0; k < term; ++k) any |= arrival(element, k) >= 0;
         const Value<T> factor = {p.delays.of.factor(m, term)};
         *target = (any ? fma(factor, along, Value<T>{*target}) : factor * along).x;
-        if (!p.factor_partials) return;
-        T* const sum = p.factor_partials + (sample * neurons + m) * p.delays.of.terms + term;
+        if (!p.delays.factor_partials) return;
+        T* const sum = p.delays.factor_partials + (sample * neurons + m) * p.delays.of.terms + term;
         *sum = fma(spike_at(element), along, Value<T>{*sum}).x;
     }
 };
@@ -335,9 +334,10 @@ void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
     }
     if (steps) through_lateral(0, rows_of(p).of(kH, 0));
     if (steps) launch(queue, how, LateralEndBody<T>{p});
-    if (p.grad_past0 || (p.delays.past0 && p.factor_partials))
+    if (p.delays.grad_past0 || (p.delays.past0 && p.delays.factor_partials))
         for (int64_t k = p.delays.room - 1; k >= 0; --k) through_lateral(k - p.delays.room, nullptr);
-    sum_samples(queue, p.shape.batch, p.shape.neurons * p.delays.of.terms, p.factor_partials, p.grad_factors);
+    sum_samples(queue, p.shape.batch, p.shape.neurons * p.delays.of.terms, p.delays.factor_partials,
+                p.delays.grad_factors);
 }
 
 // A thread sums the gradient of the weight from one neuron to another over a group of samples, in the CPU's order.

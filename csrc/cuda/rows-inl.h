@@ -11,3 +11,14 @@ SRCELL_INLINE void for_each_event(const Events<T>& events, int64_t row, Use use)
         if (index < events.inputs) use(e, static_cast<uint32_t>(index));
     }
 }
+
+// Calls use(k) for each event, the k-th element, of a row of a mask.
+template <class T, class Use>
+SRCELL_INLINE void for_each_bit(const MaskedElements<T>& input, int64_t row, Use use) {
+    const int64_t words = mask_words(input.inputs);
+    for (int64_t w = 0; w < words; ++w)
+        for (uint64_t bits = input.mask[row * words + w]; bits; bits &= bits - 1) {
+            const int64_t k = w * 64 + lowest_bit(bits);
+            if (k < input.inputs) use(k);
+        }
+}

@@ -127,13 +127,13 @@ struct WeightSums {
 };
 
 template <class T, int width>
-SRCELL_INLINE void add_sorted(const DeviceWeightGradient<T>& p, int64_t group, int64_t input, int64_t neuron,
-                              WeightSums<T, width>& sums) {
-    const int64_t* starts = p.starts + group * p.inputs + input;
+SRCELL_INLINE void add_events(const DeviceWeightSums<T>& p, const SortedEvents<T>& events, int64_t group, int64_t input,
+                              int64_t neuron, WeightSums<T, width>& sums) {
+    const int64_t* starts = events.starts + group * p.inputs + input;
     for (int64_t first = starts[0], end = starts[1]; first < end; first += sums.kAtOnce)
         sums.add(end - first, [&](int k) -> FoundEvent<T> {
-            return {p.grad_current + p.positions[first + k] * p.shape.neurons + neuron,
-                    {p.values ? p.values[first + k] : T(1)}};
+            return {p.grad_current + events.positions[first + k] * p.shape.neurons + neuron,
+                    {events.values ? events.values[first + k] : T(1)}};
         });
 }
 
@@ -145,10 +145,11 @@ SRCELL_INLINE int64_t count_events(const Events<T>& events, int64_t row, int64_t
     return count;
 }
 
-// The events' values are those of the dense input if `dense`, otherwise all 1.
-template <bool dense, class T, int width>
-SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, int64_t input, int64_t neuron,
-                               WeightSums<T, width>& sums) {
+// Columns is a CountedEvents, whose events have the value 1, or a DenseColumns.
+template <class Columns, class T, int width>
+SRCELL_INLINE void add_events(const DeviceWeightSums<T>& p, const Columns& from, int64_t group, int64_t input,
+                              int64_t neuron, WeightSums<T, width>& sums) {
+    constexpr bool dense = std::is_same_v<Columns, DenseColumns<T>>;
     const int64_t steps = p.shape.steps, batch = p.shape.batch, segment_count = segments(steps, kEventSegment);
     const int64_t size = event_group_size(batch, p.shape.neurons), past = group * size + size;
     const int64_t end = past < batch ? past : batch, plane = batch * p.shape.neurons, values_plane = batch * p.inputs;
@@ -167,16 +168,19 @@ SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, 
             const auto find = [&](int) -> FoundEvent<T> {
                 const auto t = static_cast<uint32_t>(lowest_bit(bits));
                 bits &= bits - 1;
-                return {p.grad_current + grad + t * plane, {dense ? p.elements[value + t * values_plane] : T(1)}};
+                if constexpr (dense)
+                    return {p.grad_current + grad + t * plane, {from.elements[value + t * values_plane]}};
+                else
+                    return {p.grad_current + grad + t * plane, {T(1)}};
             };
             const auto add_all = [&] {
                 while (bits) sums.add(count_bits(bits), find);
             };
             if constexpr (dense) {
-                bits = p.columns[word];
+                bits = from.columns[word];
                 add_all();
             } else {
-                const ColumnCounts counts = p.counts[word];
+                const ColumnCounts counts = from.counts[word];
                 const uint32_t *digit = counts.digits, several = digit[1] | digit[2] | digit[3];
                 bits = digit[0] | several;
                 if (!several) add_all();
@@ -184,7 +188,7 @@ SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, 
                     const int j = lowest_bit(bits);
                     int64_t times = 0;
                     for (int k = 0; k < 4; ++k) times += (digit[k] >> j & 1) << k;
-                    if (times == 15) times = count_events(p.events, sample * steps + step + j, input);
+                    if (times == 15) times = count_events(from.events, sample * steps + step + j, input);
                     sums.add_repeated(find(0), times);
                 }
             }
@@ -192,50 +196,38 @@ SRCELL_INLINE void add_columns(const DeviceWeightGradient<T>& p, int64_t group, 
     }
 }
 
-// How a DeviceWeightGradient holds its events.
-struct Sorted {};
-struct Columns {};
-struct DenseColumns {};
-
 // A thread computes the gradients of `width` weights.
 template <class T, class Source, int width>
 struct WeightGradientBody {
-    DeviceWeightGradient<T> p;
+    DeviceWeightSums<T> p;
+    Source source;
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t item = place.item() * width, neurons = p.shape.neurons, each = p.inputs * neurons;
         if (item >= event_groups(p.shape.batch, neurons) * each) return;
         const int64_t group = item / each, input = item % each / neurons, neuron = item % neurons;
         WeightSums<T, width> sums = {};
-        if constexpr (std::is_same_v<Source, Sorted>)
-            add_sorted(p, group, input, neuron, sums);
-        else
-            add_columns<std::is_same_v<Source, DenseColumns>>(p, group, input, neuron, sums);
+        add_events(p, source, group, input, neuron, sums);
         for (int j = 0; j < width; ++j) p.partials[item + j] = sums.of[j].x;
     }
 };
 
 template <class Source, class T>
-void sum_groups(Queue& queue, const DeviceWeightGradient<T>& p) {
+void sum_groups(Queue& queue, const DeviceWeightSums<T>& p, const Source& source) {
     constexpr int kWidth = 4;
     const int64_t neurons = p.shape.neurons, items = event_groups(p.shape.batch, neurons) * p.inputs * neurons;
     if constexpr (sizeof(T) == sizeof(float)) {  // for float64 a thread computes one weight's gradient
         const bool aligned = reinterpret_cast<uintptr_t>(p.grad_current) % (kWidth * sizeof(T)) == 0;
         // With fewer neurons, the threads of a warp would work on different inputs.
         if (aligned && neurons % kWidth == 0 && neurons >= kWidth * kWarp)
-            return launch(queue, spread(queue, items / kWidth), WeightGradientBody<T, Source, kWidth>{p});
+            return launch(queue, spread(queue, items / kWidth), WeightGradientBody<T, Source, kWidth>{p, source});
     }
-    launch(queue, spread(queue, items), WeightGradientBody<T, Source, 1>{p});
+    launch(queue, spread(queue, items), WeightGradientBody<T, Source, 1>{p, source});
 }
 
 template <class T>
 void weight_gradient(Queue& queue, const DeviceWeightGradient<T>& p) {
-    if (p.starts)
-        sum_groups<Sorted>(queue, p);
-    else if (p.counts)
-        sum_groups<Columns>(queue, p);
-    else
-        sum_groups<DenseColumns>(queue, p);
+    std::visit([&](const auto& source) { sum_groups(queue, p, source); }, p.source);
     const int64_t neurons = p.shape.neurons, groups = event_groups(p.shape.batch, neurons);
     launch(queue, spread(queue, p.inputs * neurons),
            GroupSums<T>{p.partials, p.grad_weight, groups, p.inputs, neurons});

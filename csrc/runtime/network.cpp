@@ -300,17 +300,15 @@ class DelayedInput {
     DelayedInput(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
                  const StoredDelays& delays)
         : starts_(shape.batch + 1), cursors_(shape.batch * shape.steps), offsets_(shape.batch * shape.steps + 1) {
-        DelayedEvents<float> p = call(shape, events, delays);
-        p.starts = starts_.data();
-        kernels.f32.count_delayed(p);
-        p.count = starts_.data()[shape.batch];
-        indices_ = Block<int32_t>(p.count);
-        if (events.values || p.delays.factors) values_ = Block<float>(p.count);
-        p.cursors = cursors_.data(), p.offsets = offsets_.data(), p.indices = indices_.data(),
-        p.values = values_.data();
-        kernels.f32.write_delayed(p);
-        p.offsets[shape.batch * shape.steps] = p.count;
-        events_ = {p.offsets, p.indices, p.values, p.count, p.delays.numbers};
+        const DelayedEvents<float> delayed = {shape, 0, delays.view(), events};
+        kernels.f32.count_delayed({delayed, starts_.data()});
+        const int64_t count = starts_.data()[shape.batch];
+        indices_ = Block<int32_t>(count);
+        if (events.values || delayed.delays.factors) values_ = Block<float>(count);
+        const DelayedRows<float> rows = {delayed, cursors_.data(), offsets_.data(), count};
+        kernels.f32.write_delayed({rows, starts_.data(), indices_.data(), values_.data()});
+        offsets_.data()[shape.batch * shape.steps] = count;
+        events_ = {offsets_.data(), indices_.data(), values_.data(), count, delayed.delays.numbers};
     }
 
     const Events<float>& events() const { return events_; }
@@ -319,21 +317,11 @@ class DelayedInput {
     static int64_t count(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
                          const StoredDelays& delays) {
         const Block<int64_t> starts(shape.batch + 1);
-        DelayedEvents<float> p = call(shape, events, delays);
-        p.starts = starts.data();
-        kernels.f32.count_delayed(p);
+        kernels.f32.count_delayed({{shape, 0, delays.view(), events}, starts.data()});
         return starts.data()[shape.batch];
     }
 
   private:
-    static DelayedEvents<float> call(const ScanShape& shape, const Events<float>& events, const StoredDelays& delays) {
-        DelayedEvents<float> p = {};
-        p.shape = shape;
-        p.delays = delays.view();
-        p.events = events;
-        return p;
-    }
-
     Block<int64_t> starts_, cursors_, offsets_;
     Block<int32_t> indices_;
     Block<float> values_;
@@ -566,7 +554,7 @@ bool FloatNeurons::run(const Kernels& kernels, const LayerInput& input, const fl
     p.memory = input.memory;
     const bool in_kernel = delays && !input.arrivals;
     const Block<int32_t> later(in_kernel ? static_cast<int64_t>(delays.first.size()) * delays.terms : 0);
-    if (in_kernel) p.delays = {delays.view(), delays.longest, later.data(), nullptr};
+    if (in_kernel) p.delays = {{delays.view(), delays.longest, later.data(), nullptr}};
     const int64_t returned = kernels.f32.lateral_forward(p);
     if (returned == kOutOfMemory) throw std::bad_alloc();
     return returned < 0;

@@ -60,12 +60,12 @@ Events<float> without_values(const Events<T>& events) {
 }
 
 // Torch's work between the kernels: it sorts the events by key and finds where each (group, input) starts.
-struct SortedEvents {
+struct SortedByKey {
     Array<int64_t> found, positions, starts;  // found: positions as event_keys() wrote them; positions: sorted by key
     Array<int32_t> order;
 
     template <class T, class Key>
-    SortedEvents(const Card& card, const ScanShape& shape, const Events<T>& events, Key)
+    SortedByKey(const Card& card, const ScanShape& shape, const Events<T>& events, Key)
         : found(events.count),
           positions(events.count),
           starts(event_groups(shape.batch, shape.neurons) * events.inputs + 1),
@@ -102,29 +102,23 @@ struct WeightGradient {
     const Array<T>& grad_current;
     const int poison;
 
-    Array<T> run(DeviceWeightGradient<T> p) const {
-        p.shape = shape;
-        p.inputs = events.inputs;
-        p.grad_current = grad_current.data();
+    template <class Source>
+    Array<T> run(const Source& source) const {
         Array<T> made(shape.neurons * events.inputs, poison);
         Array<T> partials(event_groups(shape.batch, shape.neurons) * made.size(), poison);
-        p.partials = partials.data();
-        p.grad_weight = made.data();
         device::Queue queue = card.queue();
-        device::weight_gradient(queue, p);
+        device::weight_gradient(
+            queue,
+            DeviceWeightGradient<T>{{shape, events.inputs, grad_current.data(), partials.data()}, source, made.data()});
         return made;
     }
 
     // From sorted events, with keys of 32 or 64 bits.
     template <class Key>
     Array<T> by_keys(const Array<T>& values, Key zero) const {
-        const SortedEvents sorted(card, shape, events, zero);
+        const SortedByKey sorted(card, shape, events, zero);
         const Array<T> in_order = sorted.sorted(values);
-        DeviceWeightGradient<T> p = {};
-        p.starts = sorted.starts.data();
-        p.positions = sorted.positions.data();
-        if (events.values) p.values = in_order.data();
-        return run(p);
+        return run(SortedEvents<T>{sorted.starts.data(), sorted.positions.data(), in_order.data_if(events.values)});
     }
 
     // From columns, for events without values.
@@ -133,10 +127,7 @@ struct WeightGradient {
         std::fill(counts.begin(), counts.end(), ColumnCounts{});
         device::Queue queue = card.queue();
         device::event_columns(queue, EventColumns{shape, without_values(events), counts.data()});
-        DeviceWeightGradient<T> p = {};
-        p.counts = counts.data();
-        p.events = events;
-        return run(p);
+        return run(CountedEvents<T>{counts.data(), events});
     }
 };
 
@@ -175,24 +166,22 @@ Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& 
     Array<T> trace = out.plane(wanted.save ? in.o.steps : 0), grad_current = out.plane(wanted.save ? in.o.steps : 0);
     Array<T> checkpoints = out.plane(wanted.save ? segments(in.o.steps) * (2 + in.o.resonant) : 0);
     const Dense<T> dense(card, forward.shape, rows);
-    DeviceInput<T> input = {events, dense.mask.data(), dense.elements.data()};
-    if (masked) input.events.offsets = nullptr;
-    device::events_forward(queue, DeviceEventsForward<T>{forward, input, weight_t.data(), trace.data(),
-                                                         checkpoints.data(), in.o.parameters});
+    DeviceInput<T> input = events;
+    if (masked) input = MaskedElements<T>{dense.mask.data(), dense.elements.data(), rows.inputs};
+    device::events_forward(
+        queue,
+        DeviceEventsForward<T>{{forward, trace.data(), checkpoints.data(), in.o.parameters}, weight_t.data(), input});
     Result<T> result;
     out.add_forward(result);
     if (!wanted.save) return result;
-    device::events_backward(queue, DeviceEventsBackward<T>{out.backward(1), trace.data(), checkpoints.data(),
-                                                           in.i0.data_if(in.o.initial_state), grad_current.data()});
+    device::events_backward(queue, TracedBackward<T>{out.backward(1), trace.data(), checkpoints.data(),
+                                                     in.i0.data_if(in.o.initial_state), grad_current.data()});
     out.add_backward(result);
     if (wanted.grad_current) result.add(grad_current);
     if (!wanted.grad_weight) return result;
     const WeightGradient<T> gradient = {card, forward.shape, events, grad_current, poison};
     if (masked) {
-        DeviceWeightGradient<T> p = {};
-        p.columns = dense.columns.data();
-        p.elements = dense.elements.data();
-        result.add(gradient.run(p));
+        result.add(gradient.run(DenseColumns<T>{dense.columns.data(), dense.elements.data()}));
         return result;
     }
     const Array<T> by_keys = gradient.by_keys(rows.values, int32_t(0));

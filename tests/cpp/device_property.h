@@ -99,12 +99,9 @@ void altered_rows_stay_within_bounds(const Card& card, const CellInputs<T>& cell
     CellOutputs<T> out(cell, kOtherPoison);
     Array<T> trace = out.plane(o.steps), checkpoints = out.plane(segments(o.steps) * (2 + o.resonant));
     device::Queue queue = card.queue();
-    device::events_forward(queue, DeviceEventsForward<T>{out.forward(1),
-                                                         {rows.events(), nullptr, nullptr},
-                                                         weight_t.data(),
-                                                         trace.data(),
-                                                         checkpoints.data(),
-                                                         true});
+    device::events_forward(
+        queue, DeviceEventsForward<T>{
+                   {out.forward(1), trace.data(), checkpoints.data(), true}, weight_t.data(), rows.events()});
     Result<T> got;
     out.add_forward(got);
     CHECK(got == expected);
@@ -114,7 +111,7 @@ void altered_rows_stay_within_bounds(const Card& card, const CellInputs<T>& cell
     const Array<T> values = numbers.array<T>(count), grad_current = numbers.array<T>(o.steps * o.plane());
     const Array<T> finite_t = numbers.array<T>(weight.size());
     const WeightGradient<T> gradient = {card, cell.shape(1), rows.events(), grad_current, kPoison};
-    const SortedEvents sorted(card, cell.shape(1), rows.events(), int32_t(0));
+    const SortedByKey sorted(card, cell.shape(1), rows.events(), int32_t(0));
     Array<T> grad_values(count);
     device::event_dots(queue, DeviceEventDots<T>{o.neurons, rows.events(), sorted.found.data(), finite_t.data(),
                                                  grad_current.data(), grad_values.data()});
@@ -128,7 +125,7 @@ void dots_agree(const Card& card, const CellInputs<T>& cell, const EventRows<T>&
                 const Array<T>& grad_current) {
     Result<T> expected = dots(*kernels_scalar(), cell, rows, weight_t, grad_current, 1, kPoison), got;
     expected.all.resize(static_cast<size_t>(rows.indices.size()));
-    const SortedEvents sorted(card, cell.shape(1), rows.events(), int64_t(0));
+    const SortedByKey sorted(card, cell.shape(1), rows.events(), int64_t(0));
     Array<T> grad_values(rows.indices.size(), kOtherPoison);
     device::Queue queue = card.queue();
     device::event_dots(queue, DeviceEventDots<T>{cell.o.neurons, rows.events(), sorted.found.data(), weight_t.data(),

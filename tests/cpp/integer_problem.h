@@ -279,13 +279,12 @@ inline void integer_forward_on(const Card& card, IntegerOutputs& out, bool maske
     const Array<int16_t> weight_t = transposed(q.weight, q.o.neurons, q.rows.inputs);
     DeviceIntegerForward p = {};
     out.give(p, 1);
-    p.events = q.rows.events();
+    p.input = q.rows.events();
     p.weight_t = weight_t.data();
     device::Queue queue = card.queue();
     if (!masked) return device::integer_forward(queue, p);
     const Dense<float> dense(card, p.shape, q.rows);
-    p.mask = dense.mask.data();
-    p.events.offsets = nullptr;
+    p.input = MaskedElements<float>{dense.mask.data(), nullptr, q.rows.inputs};
     device::integer_forward(queue, p);
 }
 

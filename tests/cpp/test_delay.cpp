@@ -35,11 +35,10 @@ struct Problem {
     }
 
     DelayedEvents<T> call(int threads) const {
-        DelayedEvents<T> p = {};
-        p.shape = {steps, batch, 0, lengths.size() ? lengths.data() : nullptr, threads};
-        p.delays = {inputs * taps, taps, terms, first.data(), graded ? factors.data() : nullptr, graded && keep_zeros};
-        p.events = rows.events();
-        return p;
+        return {{steps, batch, 0, lengths.size() ? lengths.data() : nullptr, threads},
+                0,
+                {inputs * taps, taps, terms, first.data(), graded ? factors.data() : nullptr, graded && keep_zeros},
+                rows.events()};
     }
 };
 
@@ -54,15 +53,14 @@ struct Arrivals {
 
     // count(p) and write(p) are the two passes.
     template <class Count, class Write>
-    void run(const Problem<T>& q, DelayedEvents<T> p, Count count, Write write) {
-        p.starts = starts.data(), p.cursors = cursors.data(), p.offsets = offsets.data();
-        count(p);
-        p.count = starts[q.batch];
-        indices = Array<int32_t>(p.count, kPoison);
-        values = Array<T>(q.graded ? p.count : 0, kPoison);
-        p.indices = indices.data(), p.values = values.data_if(q.graded);
-        write(p);
-        offsets[q.batch * q.steps] = p.count;
+    void run(const Problem<T>& q, const DelayedEvents<T>& p, Count count, Write write) {
+        count(DelayedCounts<T>{p, starts.data()});
+        const int64_t all = starts[q.batch];
+        indices = Array<int32_t>(all, kPoison);
+        values = Array<T>(q.graded ? all : 0, kPoison);
+        const DelayedRows<T> rows = {p, cursors.data(), offsets.data(), all};
+        write(DelayedWrite<T>{rows, starts.data(), indices.data(), values.data_if(q.graded)});
+        offsets[q.batch * q.steps] = all;
     }
 
     bool operator==(const Arrivals& other) const {
@@ -108,13 +106,13 @@ void agrees(const Problem<T>& q) {
         }
     Arrivals<T> made(q);
     device::Queue queue = {device::kHostLimits};
-    const auto count = [&](const DelayedEvents<T>& p) {
+    const auto count = [&](const DelayedCounts<T>& p) {
         device::count_delayed(queue, p);
         int64_t sum = 0;
         for (int64_t sample = 0; sample < q.batch; ++sample) sum += std::exchange(p.starts[sample], sum);
         p.starts[q.batch] = sum;
     };
-    made.run(q, q.call(1), count, [&](const DelayedEvents<T>& p) { device::write_delayed(queue, p); });
+    made.run(q, q.call(1), count, [&](const DelayedWrite<T>& p) { device::write_delayed(queue, p); });
     CHECK(made == expected);
 }
 
@@ -174,10 +172,9 @@ void gradients_survive_offsets_that_change_during_a_call() {
     Array<float> grad_values(made.values.size(), 0), grad_events(q.rows.indices.size(), 0);
     Array<float> grad_factors(60, kPoison), partials(6 * 60, kPoison);
     for (float& x : grad_values) x = 1;
-    DelayedEvents<float> p = q.call(1);
-    p.cursors = made.cursors.data(), p.offsets = made.offsets.data(), p.count = made.values.size();
-    p.grad_values = grad_values.data(), p.grad_events = grad_events.data();
-    p.grad_factors = grad_factors.data(), p.partials = partials.data();
+    const DelayedRows<float> rows = {q.call(1), made.cursors.data(), made.offsets.data(), made.values.size()};
+    const DelayedBackward<float> p = {rows, grad_values.data(), grad_events.data(), grad_factors.data(),
+                                      partials.data()};
     const ConcurrentWriter writer(made.offsets);
     for (int round = 0; round < 2000; ++round) {
         kernels.delayed_backward(p);

@@ -65,27 +65,21 @@ struct LateralCall : EventsCall<T> {
     int64_t forward(const Kernels& kernels, const Array<T>& weight, const Array<T>& current, Array<T>& lateral,
                     int threads) {
         const EventsForward<T> on_events = this->forward_arguments(weight, threads);
-        LateralForward<T> p = {on_events, GivenCurrents<T>{current.data()}, {}, {}, nullptr, nullptr, nullptr};
+        LateralForward<T> p = {on_events, GivenCurrents<T>{current.data()}, {}, {}, nullptr, nullptr};
         if (has_events) p.source = on_events.synapse;
         p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
-        if (of_delays.terms) p.delays = of_delays.delays(this->in.o.neurons, false);
-        p.past = of_delays.past.data();
+        if (of_delays.terms) p.delays = {of_delays.delays(this->in.o.neurons, false), of_delays.past.data()};
         return kernels.of<T>().lateral_forward(p);
     }
 
     int64_t backward(const Kernels& kernels, Array<T>& lateral, int threads) {
         const EventsBackward<T> on_events = this->backward_arguments(threads);
-        LateralBackward<T> p = {on_events, {},      {},     grad_lateral.data(), lateral_partials.data(), {}, nullptr,
-                                nullptr,   nullptr, nullptr};
+        LateralBackward<T> p = {on_events, {}, {}, grad_lateral.data(), lateral_partials.data(), {}};
         if (has_events) p.synapse = on_events.synapse;
         p.lateral = {lateral.data(), packed_lateral.data(), relu, false};
-        if (of_delays.terms) {
-            p.delays = of_delays.delays(this->in.o.neurons, true);
-            p.grad_past = of_delays.grad_past.data();
-            p.grad_past0 = of_delays.grad_past0.data();
-            p.grad_factors = of_delays.grad_factors.data();
-            p.factor_partials = of_delays.partials.data();
-        }
+        if (of_delays.terms)
+            p.delays = {of_delays.delays(this->in.o.neurons, true), of_delays.grad_past.data(),
+                        of_delays.grad_past0.data(), of_delays.grad_factors.data(), of_delays.partials.data()};
         return kernels.of<T>().lateral_backward(p);
     }
 
