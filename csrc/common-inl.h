@@ -4,7 +4,8 @@
 
 // The sample's number of steps, clamped to [0, T]: if another thread changes the lengths after they were checked, no
 // access may be out of bounds.
-SRCELL_INLINE int64_t steps_of(const ScanShape& shape, int64_t sample) {
+template <class Shape>
+SRCELL_INLINE int64_t steps_of(const Shape& shape, int64_t sample) {
     if (!shape.lengths) return shape.steps;
     return clamp_to(read_once(shape.lengths + sample), 0, shape.steps);
 }

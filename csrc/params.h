@@ -107,10 +107,20 @@ int64_t count_turns(const CellParameters<T>& cell, int64_t neurons) {
     return cell.of[kAlpha].stride || cell.of[kOmega].stride ? neurons : 1;
 }
 
-struct ScanShape {
-    int64_t steps, batch, neurons;
+// The samples of an input.
+struct Samples {
+    int64_t steps, batch;
     Maybe<const int64_t> lengths;  // (B,) each in [0, T]; without them every sample has T steps
     int threads;                   // at most this many; results do not depend on it
+};
+
+// Those of a layer.
+struct ScanShape {
+    int64_t steps, batch, neurons;
+    Maybe<const int64_t> lengths;  // as in Samples
+    int threads;
+
+    operator Samples() const { return {steps, batch, lengths, threads}; }
 };
 
 // The state of all neurons, or its gradients: an array (B, N) for each number of a neuron's state. Where there is none,
@@ -480,7 +490,7 @@ SRCELL_HOST_DEVICE inline int64_t mask_words(int64_t inputs) { return ceil_div(i
 
 template <class T>
 struct DenseInput {
-    ScanShape shape;  // its `neurons` are not used
+    Samples shape;
     int64_t inputs;
     const T* elements;  // (T, B, K)
     uint64_t* mask;     // (B * T, mask_words(K)), row b * T + t
@@ -490,7 +500,7 @@ struct DenseInput {
 // The delay of events. The output has no row for the first `skip` steps. Lengths count from the input's first step.
 template <class T>
 struct DelayedEvents {
-    ScanShape shape;  // of the input; its `neurons` are not used
+    Samples shape;  // of the input
     int64_t skip;
     Delays<T> delays;
     Events<T> events;
@@ -533,7 +543,7 @@ struct DelayedBackward : DelayedRows<T> {
 // The delay of a dense input, (T, B, K), to (T - skip, B, numbers).
 template <class T>
 struct DelayedElements {
-    ScanShape shape;  // of the input; its `neurons` are not used
+    Samples shape;  // of the input
     int64_t skip, inputs;
     Delays<T> delays;
     const T* elements;  // (T, B, K)

@@ -85,14 +85,19 @@ void check_parameter(int k, T value, bool layer_wide) {
         value_error(kParameterTable[k].name, ": expected ", expected, ", got ", shortest(value));
 }
 
-inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bool on_host) {
-    const ScanShape shape = {sizes[0], sizes[1], sizes[2], pointer<const int64_t>(lengths), threads};
+inline Samples make_samples(const Sizes& sizes, Address lengths, int threads, bool on_host) {
+    const Samples shape = {sizes[0], sizes[1], pointer<const int64_t>(lengths), threads};
     if (shape.lengths && on_host)
         for (int64_t b = 0; b < shape.batch; ++b)
             if (shape.lengths[b] < 0 || shape.lengths[b] > shape.steps)
                 value_error("lengths: expected values in [0, ", shape.steps, "], got ", shape.lengths[b],
                             " for sample ", b);
     return shape;
+}
+
+inline ScanShape make_shape(const Sizes& sizes, Address lengths, int threads, bool on_host) {
+    const auto [steps, batch, of_lengths, of_threads] = make_samples(sizes, lengths, threads, on_host);
+    return {steps, batch, sizes[2], of_lengths, of_threads};
 }
 
 // The state and the past; the address of q is 0 without resonance, that of past without delays.
@@ -341,7 +346,7 @@ EventRows rows_of(const Events<T>& events) {
 // The arguments that all calls of a delay share. sizes: T, B and K of the input.
 struct DelayCall {
     bool is_double;
-    ScanShape shape;  // its `neurons` are not used
+    Samples shape;
     int64_t inputs, skip, taps, terms;
     Address first, factors;
     bool keep_zeros;
@@ -349,7 +354,7 @@ struct DelayCall {
     DelayCall(bool of_doubles, bool on_host, const Sizes& sizes, Address lengths, int threads, int64_t skipped,
               int64_t taps_of_input, int64_t terms_of_tap, Address first_at, Address factors_at, bool keep)
         : is_double(of_doubles),
-          shape(make_shape({sizes[0], sizes[1], 0}, lengths, threads, on_host)),
+          shape(make_samples(sizes, lengths, threads, on_host)),
           inputs(sizes[2]),
           skip(skipped),
           taps(taps_of_input),
@@ -405,7 +410,7 @@ struct DelayCall {
 
 // The nonzero elements of a dense input; the arguments are those of ListedEvents.
 template <class T, class... Known>
-ListedEvents<T> list_events(const ScanShape& shape, int64_t inputs, Address elements, Known... known) {
+ListedEvents<T> list_events(const Samples& shape, int64_t inputs, Address elements, Known... known) {
     const ReleasedGil release;
     return ListedEvents<T>(kernels(), shape, inputs, pointer<const T>(elements), known...);
 }
@@ -416,13 +421,13 @@ ListedEvents<T> list_events(const ScanShape& shape, int64_t inputs, Address elem
 // The arguments of a DeviceMask. A tensor that a kernel does not use may be absent.
 struct DenseRows {
     bool is_double;
-    ScanShape shape;  // its `neurons` are not used
+    Samples shape;
     int64_t inputs;
     Address elements, mask;
 
     DenseRows(bool of_doubles, const Sizes& sizes, Address lengths, Address elements_at, Address mask_at)
         : is_double(of_doubles),
-          shape(make_shape({sizes[0], sizes[1], 0}, lengths, 1, false)),
+          shape(make_samples(sizes, lengths, 1, false)),
           inputs(sizes[2]),
           elements(elements_at),
           mask(mask_at) {}

@@ -4,16 +4,19 @@
 
 #include <cstdint>
 
+#include "../params.h"
+
 namespace srcell {
 
 // B samples, T steps, K inputs. Row b * T + t holds the events [offsets[row], offsets[row + 1]). Every array is dense;
 // the caller owns it and keeps it alive during the call. Sizes are >= 0, inputs <= 2^31; elements may have any value.
 struct UncheckedEvents {
-    const int64_t* offsets;    // (B * T + 1,)
-    const int32_t* indices;    // (events,)
-    const float* values_f32;   // (events,), or null if the values are not float32 or all ones
-    const double* values_f64;  // (events,), or null if the values are not float64 or all ones
-    const int64_t* lengths;    // (B,); null: T for all
+    const int64_t* offsets;  // (B * T + 1,)
+    const int32_t* indices;  // (events,)
+    // (events,), in one of two types; else all ones.
+    Maybe<const float> values_f32;
+    Maybe<const double> values_f64;
+    Maybe<const int64_t> lengths;  // (B,); else T for all
     int64_t steps, batch, inputs, events;
     int threads;  // at most this many; the result does not depend on it
 };

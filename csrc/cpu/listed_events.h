@@ -12,10 +12,10 @@ namespace srcell {
 template <class T>
 class ListedEvents {
   public:
-    // Lists the events of elements (T, B, K). Their mask (params.h) is written to `mask`, unless that is null. If an
+    // Lists the events of elements (T, B, K). Their mask (params.h) is written to `mask`, if that is given. If an
     // earlier call wrote the mask, `ones` says whether all elements in the mask are 1.
-    ListedEvents(const Kernels& kernels, const ScanShape& shape, int64_t inputs, const T* elements,
-                 uint64_t* mask = nullptr, std::optional<bool> ones = std::nullopt)
+    ListedEvents(const Kernels& kernels, const Samples& shape, int64_t inputs, const T* elements,
+                 Maybe<uint64_t> mask = nullptr, std::optional<bool> ones = std::nullopt)
         : own_mask_(mask ? 0 : shape.batch * shape.steps * mask_words(inputs)),
           offsets_(shape.batch * shape.steps + 1) {
         const int64_t rows = shape.batch * shape.steps;

@@ -417,7 +417,7 @@ void sum_rows(T* rows, int64_t count, int64_t stride, int64_t width) {
 
 // The samples' parts of the gradients of the factors, added in a fixed tree.
 template <class T>
-void sum_factors(const ScanShape& shape, const Delays<T>& delays, T* partials, T* grad_factors) {
+void sum_factors(const Samples& shape, const Delays<T>& delays, T* partials, T* grad_factors) {
     const int64_t count = delays.numbers * delays.terms;
     if (!grad_factors) return;
     sum_rows(partials, shape.batch, count, count);

@@ -169,7 +169,7 @@ struct DeviceEventDots {
 // The mask of a dense input, which mask_elements() writes, and its columns, which mask_columns() writes.
 template <class T>
 struct DeviceMask {
-    ScanShape shape;  // its `neurons` are not used
+    Samples shape;
     int64_t inputs;
     const T* elements;  // (T, B, K)
     uint64_t* mask;     // (B * T, mask_words(K))

@@ -29,10 +29,10 @@ namespace srcell {
 struct LayerInput {
     ScanShape shape;
     Events<float> events;  // at the weights: delayed ones have arrived
-    // Of a stream's step: the spikes that arrive through delayed recurrent weights, or null without delays; and the
-    // memory that the layer says it needs. Both are null in a run.
-    const Events<float>* arrivals;
-    void* memory;
+    // Of a stream's step, and not of a run: the spikes that arrive through delayed recurrent weights; and the memory
+    // that the layer says it needs.
+    Maybe<const Events<float>> arrivals;
+    Maybe<void> memory;
 };
 
 // A layer's float neurons in the form that the kernels take, with their weights packed once.
@@ -76,8 +76,8 @@ struct NetworkLayer {
         return !is_integer() && !std::get<FloatNeurons>(kind).parameters[parameter].empty();
     }
     bool resonates() const { return !is_integer() && std::get<FloatNeurons>(kind).resonate(); }
-    // The convolution before the neurons, or null.
-    const Convolution* convolution() const;
+    // The convolution before the neurons.
+    Maybe<const Convolution> convolution() const;
     // Neurons that share their weights and parameters: those of a channel, otherwise 1.
     int64_t places() const { return convolution() ? convolution()->positions() : 1; }
     // The delays of recurrent weights; without terms if there are none.
@@ -89,8 +89,8 @@ struct NetworkLayer {
     int64_t weights() const;
     // Bytes of memory that a step of a stream needs beside the states.
     int64_t memory_bytes(const Kernels& kernels, int64_t batch) const;
-    // Arrays of a state: i, h, hs and, if the neurons resonate, q.
-    int64_t states() const { return resonates() ? 4 : 3; }
+    // Arrays of a state.
+    int64_t states() const { return states_of(resonates()); }
     // The bytes of a state (states(), B, N).
     int64_t state_bytes(int64_t batch) const;
     // What is wrong with a state of B samples; "" if nothing is.
@@ -122,20 +122,20 @@ class WithConstant {
 // any others, because integer neurons count each event as 1.
 void leave_out_ones(const NetworkLayer& layer, Events<float>& events);
 
-// Events whose rows have not been checked. The arrays are those of Events; lengths are (B,) in [0, T], or null.
+// Events whose rows have not been checked. The arrays are those of Events; lengths are (B,) in [0, T].
 struct NetworkInput {
     int64_t steps, batch;
     Events<float> events;
-    const int64_t* lengths;
+    Maybe<const int64_t> lengths;
 };
 
-// The outputs of a run; any may be null.
+// The outputs of a run.
 struct NetworkOutput {
-    float* logits;         // (B, C), or (T, B, C)
-    float* const* spikes;  // for each layer (T, B, N), or null
-    // Numbers over all samples; both or neither of the pointers are null.
-    int64_t* events;          // (1 + layers,): events of the input and of each layer
-    int64_t* operations;      // (layers,): weights through which the events of a layer pass, recurrent ones included
+    Maybe<float> logits;         // (B, C), or (T, B, C)
+    Maybe<float* const> spikes;  // for each layer (T, B, N), or null
+    // Numbers over all samples: both, or neither.
+    Maybe<int64_t> events;      // (1 + layers,): events of the input and of each layer
+    Maybe<int64_t> operations;  // (layers,): weights through which the events of a layer pass, recurrent ones included
     bool every_step = false;  // the logits at every step, 0 past a sample's length; otherwise those after the last one
 };
 

@@ -72,7 +72,7 @@ void Stream::reset() {
 
 Events<float> Stream::rows_of(const float* elements, int64_t inputs) {
     const DenseInput<float> dense = {
-        {1, batch_, 0, nullptr, 1}, inputs, elements, rows_.mask.data(), rows_.offsets.data()};
+        {1, batch_, nullptr, 1}, inputs, elements, rows_.mask.data(), rows_.offsets.data()};
     const KernelsOf<float>& kernels = network_.kernels().f32;
     float* const values = kernels.mask_events(dense) ? nullptr : rows_.values.data();
     kernels.list_events(dense, rows_.indices.data(), values);

@@ -73,7 +73,7 @@ void events_are_found(Input& in, const DenseProblem<T>& q) {
     for_each_table(in.thread_counts(), [&](const Kernels& kernels, int threads) {
         Array<uint64_t> mask(q.batch * q.steps * mask_words(q.inputs), kOtherPoison);
         Array<int64_t> offsets(q.batch * q.steps + 1), again(q.batch * q.steps + 1);
-        const ScanShape shape = {q.steps, q.batch, 0, lengths.data(), threads};
+        const Samples shape = {q.steps, q.batch, lengths.data(), threads};
         const DenseInput<T> p = {shape, q.inputs, q.elements.data(), mask.data(), offsets.data()};
         CHECK(list_events(kernels, p, kPoison) == expected);
         DenseInput<float> counted = {shape, q.inputs, nullptr, mask.data(), again.data()};
@@ -197,7 +197,7 @@ void empty_inputs_are_nothing(int64_t steps, int64_t batch, int64_t inputs, int6
         kernels.of<T>().count_spikes({steps, batch, inputs, threads, nullptr, partials.data(), counts.data()});
         for (const int64_t count : counts) CHECK(count == 0);
         if (steps) return;
-        const DenseInput<T> p = {{0, batch, 0, nullptr, threads}, masked_inputs, nullptr, nullptr, offsets.data()};
+        const DenseInput<T> p = {{0, batch, nullptr, threads}, masked_inputs, nullptr, nullptr, offsets.data()};
         offsets[0] = -1;
         CHECK(kernels.of<T>().mask_events(p));
         CHECK(offsets[0] == 0);

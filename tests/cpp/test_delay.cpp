@@ -35,7 +35,7 @@ struct Problem {
     }
 
     DelayedEvents<T> call(int threads) const {
-        return {{steps, batch, 0, lengths.size() ? lengths.data() : nullptr, threads},
+        return {{steps, batch, lengths.size() ? lengths.data() : nullptr, threads},
                 0,
                 {inputs * taps, taps, terms, first.data(), graded ? factors.data() : nullptr, graded && keep_zeros},
                 rows.events()};

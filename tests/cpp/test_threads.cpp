@@ -84,7 +84,7 @@ struct Shared {
         EventsCall<T>(in, altered, wanted, poison).run(kernels, weight, threads, 3);
         Array<uint64_t> mask(o.batch * o.steps * mask_words(inputs), poison);
         Array<int64_t> offsets(o.batch * o.steps + 1, poison);
-        const ScanShape shape = {o.steps, o.batch, 0, in.lengths.data(), threads};
+        const Samples shape = {o.steps, o.batch, in.lengths.data(), threads};
         const Listed<T> listed =
             list_events(kernels, DenseInput<T>{shape, inputs, cells.data(), mask.data(), offsets.data()}, poison);
         Result<T> indices;
