@@ -107,16 +107,19 @@ SRCELL_INLINE void integrate(const Cell<V>& cell, State<V>& state, V current) {
     state.i = flush_tiny(fma(cell.alpha, state.i, current));
 }
 
-// q[t] from i[t-1] and q[t-1].
+// The part of integrate() that needs no current: all but i.
 template <class V>
-SRCELL_INLINE V turned(const Cell<V>& cell, V i, V q) {
-    return flush_tiny(fma(cell.turn, i, cell.alpha * q));
+SRCELL_INLINE void integrate_rest(const Cell<V>&, State<V>&) {}
+
+template <class V>
+SRCELL_INLINE void integrate_rest(const Cell<V>& cell, ResonantState<V>& state) {
+    state.q = flush_tiny(fma(cell.turn, state.i, cell.alpha * state.q));
 }
 
 template <class V>
 SRCELL_INLINE void integrate(const Cell<V>& cell, ResonantState<V>& state, V current) {
     const V i = flush_tiny(fma(cell.alpha, state.i, fma(negate(cell.turn), state.q, current)));
-    state.q = turned(cell, state.i, state.q);
+    integrate_rest(cell, state);
     state.i = i;
 }
 

@@ -74,6 +74,7 @@ SRCELL_HOST_DEVICE constexpr int parameters_of(bool resonant) { return resonant 
 
 // The state of a neuron. Every list of states is in this order.
 enum CellState { kI, kH, kHs, kQ, kCellStates };
+constexpr const char* kStateNames[kCellStates] = {"i", "h", "hs", "q"};
 
 // A resonant neuron has all of them; other neurons have all but the last.
 SRCELL_HOST_DEVICE constexpr int states_of(bool resonant) { return resonant ? kCellStates : kQ; }

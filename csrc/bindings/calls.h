@@ -83,6 +83,9 @@ struct LayerCall {
     bool on_host = true;
 
     bool resonant() const { return static_cast<int>(constants.size()) + 1 == parameters_of(true); }
+    // Of a place in kStates.
+    bool has_state(size_t k) const { return k == kPast ? delays.room > 0 : int(k) < states_of(resonant()); }
+    Shape shape_of_state(size_t k) const { return k == kPast ? past() : plane(); }
     Shape of_spikes() const { return one_step ? Shape{batch, neurons} : Shape{steps, batch, neurons}; }
     Shape plane() const { return stacked ? Shape{1, batch, neurons} : Shape{batch, neurons}; }
     Shape past() const { return stacked ? Shape{1, batch, delays.room, neurons} : Shape{batch, delays.room, neurons}; }
@@ -114,9 +117,10 @@ struct LayerCall {
     // The gradients of spikes and state; what the layer does not have is ignored.
     bool read_gradients(const Items& given, Py_ssize_t count, Outputs& grads) const {
         for (Py_ssize_t k = 0; k < count; ++k) {
-            if ((k == 4 && !resonant()) || (k == 1 + Py_ssize_t(kPast) && !delays.room)) continue;
-            const Shape shape = k == 0 ? of_spikes() : k <= 4 ? plane() : past();
-            if (!read_optional(given[k], number, shape, grads[static_cast<size_t>(k)])) return false;
+            const auto at = static_cast<size_t>(k);
+            if (k && !has_state(at - 1)) continue;
+            const Shape shape = k == 0 ? of_spikes() : shape_of_state(at - 1);
+            if (!read_optional(given[k], number, shape, grads[at])) return false;
         }
         return true;
     }
@@ -139,7 +143,7 @@ struct LayerCall {
         const Items items(object);
         if (!items.valid) return false;
         const bool delayed = delays.room > 0;
-        const Py_ssize_t all = backward ? 1 + delayed : 3 + resonant() + delayed, given = items.size();
+        const Py_ssize_t all = (backward ? 1 : states_of(resonant())) + delayed, given = items.size();
         if (given && given != all && given != all - delayed) return false;
         if (given) state.assign(kStates, 0);
         for (Py_ssize_t k = 0; k < given; ++k) {
@@ -210,7 +214,7 @@ struct LayerCall {
 
     bool read_users_state(py::handle object) {
         const Items items(object);
-        if (!PyTuple_Check(object.ptr()) || items.size() != 3 + resonant()) return false;
+        if (!PyTuple_Check(object.ptr()) || items.size() != states_of(resonant())) return false;
         for (Py_ssize_t k = 0; k < items.size(); ++k)
             if (items[k].is_none()) return false;
         return read_state(object);
@@ -284,21 +288,14 @@ struct Results : Made {
 inline Results make_results(const LayerCall& call, py::handle like) {
     Results made;
     made.outputs[0] = made.add(like, call.number, call.of_spikes());
-    for (size_t k = 1; k <= 3; ++k) made.outputs[k] = made.add(like, call.number, call.plane());
-    if (call.resonant())
-        made.outputs[4] = made.add(like, call.number, call.plane());
-    else
-        made.none();
-    if (call.delays.room)
-        made.outputs[1 + kPast] = made.add(like, call.number, call.past());
-    else
-        made.none();
+    for (size_t k = 0; k < kStates; ++k)
+        made.outputs[1 + k] = call.has_state(k) ? made.add(like, call.number, call.shape_of_state(k)) : made.none();
     return made;
 }
 
 // The elements of a call's checkpoints.
 inline int64_t saved_states(const LayerCall& call, bool traced) {
-    const int64_t states = 3 + call.resonant() - traced;
+    const int64_t states = states_of(call.resonant()) - traced;
     return ceil_div(call.steps, traced ? kEventSegment : kSegment) * states * call.batch * call.neurons;
 }
 
@@ -330,7 +327,7 @@ struct LayerGradients : Made {
         unused_ = Block<double>((kStates - 1) * plane + call.neurons);
         for (size_t k = 0, next = 0; k < at.size(); ++k) {
             // What the kernels fill in any case.
-            const bool filled = (k >= kOfState && k < kOfState + 3u + call.resonant()) || k == kOfParameters;
+            const bool filled = (is_state(k) && call.has_state(k - kOfState)) || k == kOfParameters;
             if (wanted[k] && (filled || has(call, k))) {
                 at[k] = add(like, call.number, shape_of(call, k));
                 continue;
@@ -343,17 +340,17 @@ struct LayerGradients : Made {
     }
 
   private:
+    static bool is_state(size_t k) { return k >= kOfState && k < kOfState + kPast; }
     static bool has(const LayerCall& call, size_t k) {
         if (k == kOfLateral) return call.recurrent_weights;
         if (k == kOfFactors) return call.has_factors;
-        if (k == kOfState + kPast) return call.delays.room > 0;
+        if (k < kOfParameters) return call.has_state(k - kOfState);
         return k > kOfParameters && k - kOfParameters < call.shapes.size();
     }
     static Shape shape_of(const LayerCall& call, size_t k) {
         if (k == kOfLateral) return {call.neurons, call.neurons};
         if (k == kOfFactors) return {call.neurons, call.delays.terms};
-        if (k == kOfState + kPast) return call.past();
-        return k < kOfParameters ? call.plane() : call.shapes[k - kOfParameters];
+        return k < kOfParameters ? call.shape_of_state(k - kOfState) : call.shapes[k - kOfParameters];
     }
 
     Block<double> unused_;

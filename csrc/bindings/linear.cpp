@@ -48,9 +48,10 @@ struct SynapseInput {
 constexpr size_t kOfInput = std::tuple_size_v<Gradients>, kOfWeight = kOfInput + 1;
 
 const char* gradient_name(size_t k) {
-    constexpr const char* kNames[] = {"weight_hh", "factors_hh", "i", "h", "hs", "q", "past"};
     if (k >= kOfInput) return k == kOfInput ? "input" : "weight";
-    return k < kOfParameters ? kNames[k] : kParameterTable[k - kOfParameters].name;
+    if (k >= kOfParameters) return kParameterTable[k - kOfParameters].name;
+    if (k == kOfLateral || k == kOfFactors) return k == kOfLateral ? "weight_hh" : "factors_hh";
+    return k == kOfState + kPast ? "past" : kStateNames[k - kOfState];
 }
 
 // What the gradient of a call needs, besides the tensors in its Kept.
@@ -65,6 +66,7 @@ struct LinearCall {
 
 // What a call keeps for its gradient: the tensors that the operators of srcell.ops keep, in their order, because torch
 // compares both where a call is repeated. The cell parameters, none or all of them, stand between the two parts.
+constexpr size_t kTraceMade = 1 + kStates, kMaskMade = kTraceMade + std::tuple_size_v<Saved>;  // in Results::made
 enum Kept { kInput, kOffsets, kIndices, kValues, kWeight, kBiasKept, kBefore };
 enum KeptAfter { kI0, kLengthsKept, kWeightHhKept, kTrace, kCheckpoints, kMask, kOnes, kAfter };
 
@@ -106,9 +108,9 @@ py::tuple learn(const LayerCall& layer, const SynapseInput& x, const Results& ma
         kept.append(numbers[k].is_none() ? cell[static_cast<Py_ssize_t>(k)] : none);
     const bool with_i0 = has_tensors && state.valid;
     kept.append(with_i0 ? state[0] : none), kept.append(lengths), kept.append(weight_hh);
-    for (py::size_t k = 6; k < 8; ++k) kept.append(made.made[k]);
-    kept.append(x.has_events ? py::object(nothing) : py::object(made.made[8])), kept.append(none);
-    for (py::size_t k = 0; k < (layer.resonant() ? 5 : 4); ++k) outputs.append(made.made[k]);
+    for (py::size_t k = kTraceMade; k < kMaskMade; ++k) kept.append(made.made[k]);
+    kept.append(x.has_events ? py::object(nothing) : py::object(made.made[kMaskMade])), kept.append(none);
+    for (int k = 0; k <= states_of(layer.resonant()); ++k) outputs.append(made.made[static_cast<py::size_t>(k)]);
     LinearCall record = {layer,
                          x.inputs,
                          x.has_events,
@@ -161,9 +163,7 @@ py::object src_linear(py::handle input, py::handle weight, py::handle given, py:
         return learn(layer, x, made, ones, input_grad_at_events, Items(field(given, OfUsers::kState)), input, weight,
                      given, ends);
     const py::list& all = made.made;
-    py::tuple state = py::make_tuple(all[1], all[2], all[3]);
-    if (layer.resonant()) state = py::make_tuple(all[1], all[2], all[3], all[4]);
-    return py::make_tuple(all[0], new_state(state, layer.resonant()));
+    return py::make_tuple(all[0], new_state(all[py::slice(1, 1 + states_of(layer.resonant()), 1)], layer.resonant()));
 }
 
 // The gradients of the tensors that learn() listed, in their order, None for those that are not wanted: from what was

@@ -237,7 +237,6 @@ void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& 
                              BackwardScratch<V, Mode, kEventSegment>& scratch) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
-    constexpr bool turns = Mode::resonant && Mode::parameters;
     SegmentTrace<V, kEventSegment>& trace = scratch.trace;
     load_checkpoint<V, true>(p, tile, begin, scratch.state);
     if constexpr (keep_first) load_row<V>(trace.of[kH][0], scratch.state.of[kH], tile.count);
@@ -253,13 +252,14 @@ void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& 
             auto s = scratch.state.template at<R>(k);
             R drive = load_lanes<R>(drives + k, lanes);
             if constexpr (Mode::parameters) {
+                s.i = load<R>(trace.of[kI][row] + k);
                 store(trace.of[kI][row + 1] + k, drive);
                 drive = drive_of(cell, drive);
             }
             for_each_state(s, [&](int of, const R& x) SRCELL_LAMBDA_INLINE {
                 if (of != kI && Mode::needs(of)) store(trace.of[of][row] + k, x);
             });
-            if constexpr (turns) s.q = turned(cell, load<R>(trace.of[kI][row] + k), s.q);
+            if constexpr (Mode::parameters) integrate_rest(cell, s);
             const R gate = respond(cell, s, drive);
             store(trace.drive[row] + k, drive);
             if constexpr (Mode::recurrent || Mode::parameters) store(trace.gate[row] + k, gate);

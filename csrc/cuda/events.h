@@ -177,7 +177,7 @@ template <class Mode, class V, template <class> class AnyState>
 SRCELL_INLINE Trace<V> replay_step(const Cell<V>& cell, AnyState<V>& state, V traced) {
     V drive = traced;
     if constexpr (Mode::parameters) {
-        if constexpr (Mode::resonant) state.q = turned(cell, state.i, state.q);
+        integrate_rest(cell, state);
         state.i = traced;
         drive = drive_of(cell, traced);
     }

@@ -16,7 +16,7 @@ from .._state import AnyState, ResonantState, SRCState
 from ..events import EventBatch
 from ..ops import _gpu, src_dense, src_events
 from ..ops._cpu import core
-from ..ops._layer import STATE, resonates
+from ..ops._layer import STATE, states_of
 from .layer import Cell, Lateral, UserArguments, layer_of
 
 
@@ -109,7 +109,7 @@ def _by_operator(
 
     wanted = {name for name, need in zip(call.learnt, needs, strict=True) if need}
     of_cell = [name in wanted for name in PARAMETERS[: len(layer.cell)]]
-    flags = {"cell": of_cell, "state": [True] * (3 + resonates(layer))}
+    flags = {"cell": of_cell, "state": [True] * len(states_of(layer))}
     saving = {"save": True, "trace_integrator": any(of_cell)}
     if input is None:
         operator, gradient, kept = src_events.OPERATORS.forward, src_events.gradient, [trace, checkpoints]
