@@ -7,7 +7,6 @@ has a named tuple of its own.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -74,7 +73,7 @@ TYPES: dict[tuple[bool, bool], Any] = {
 AnyState = SRCState  # to type checkers: whichever state a layer has
 
 
-def state_type(resonant: bool, delayed: bool) -> Callable[..., AnyState]:
+def state_type(resonant: bool, delayed: bool) -> type[AnyState]:
     """The type of a layer's states."""
-    made: Callable[..., AnyState] = TYPES[resonant, delayed]
+    made: type[AnyState] = TYPES[resonant, delayed]
     return made

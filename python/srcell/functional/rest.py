@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._arguments import as_float, require_dense
 from .._parameters import TABLE
-from .._state import AnyState, ResonantState, SRCState
+from .._state import AnyState, state_type
 from ..ops.rest import rest
 from .layer import Parameter, check_device, is_resonant
 
@@ -57,8 +57,8 @@ def rest_state(
     h = rest(b, gain).to(dtype)
     if not isinstance(omega, Tensor) and not abs(as_float("omega", omega)) <= TABLE["omega"].most:
         raise ValueError(f"omega: expected a number in [-pi, pi], got {omega}")
-    state = SRCState(torch.zeros_like(h), h, h.clone())
-    return ResonantState(*state, torch.zeros_like(h)) if is_resonant(omega) else state
+    state = state_type(is_resonant(omega), False)
+    return state(torch.zeros_like(h), h, h.clone(), *(torch.zeros_like(h) for _ in state._fields[3:]))
 
 
 def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,6 @@ from ..functional.layer import (
     in_work_dtype,
 )
 from ..functional.terms import MOST_DELAY, exported_delays, tables
-from ..ops._layer import PLAIN_STATE
 from ..ops._memory import has_memory
 from .constants import HasConstants
 from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, draw_relays, draw_weights
@@ -398,12 +397,13 @@ class Neurons(HasConstants):
         arguments |= {"weight_hh": weight, **dict(zip(Lateral._fields[2:], delays, strict=True))}
         arguments |= {"bias": over_space(self._bias(suffix), space)}
         # What is on its way is not recorded: it follows from the spikes.
-        recorded, names = state_type(self.resonates, False), PLAIN_STATE + ("q",) * self.resonates
+        recorded = state_type(self.resonates, False)
         ends = None if lengths is None else torch.as_tensor(lengths)
         for t, now in enumerate(currents().split(1)):
             left = None if ends is None else (ends > t).long()
             _, state = src(now, state=state, lengths=left, **arguments)
-            yield recorded(*(getattr(state, name).expand(len(now), *state.h.shape) for name in names))
+            own = state[: len(recorded._fields)]
+            yield recorded(*(x.expand(len(now), *state.h.shape) for x in own))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

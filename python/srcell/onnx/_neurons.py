@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._parameters import PARAMETERS
+from .._state import TYPES
 from ._delays import Delays, under_way
 from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan
 
@@ -78,7 +79,7 @@ def recurrence(
     """Spikes (T, B, N) and the state after each sample's last step, from currents (T, B, N)."""
     dtype = dtype_of(cell.bias)
     zero, axis = constant(0, dtype), constant([2], ir.DataType.INT64)
-    states = 3 if cell.turn is None else 4
+    states = len(TYPES[cell.turn is not None, False]._fields)
     start = list(state[:states]) or [op.Expand(zero, op.Shape(current, start=1))] * states
     delayed = None if delays.first is None else under_way(current, delays, dtype)
     if delayed is not None:
@@ -105,7 +106,7 @@ def recurrence(
 
     end, (spikes,) = scan(step, start, inputs, [dtype])
     none = empty(dtype)
-    return [spikes, *end[:states], *[none] * (4 - states), *(end[states:] or [none])]
+    return [spikes, *end[:states], *[none] * (len(TYPES[True, False]._fields) - states), *(end[states:] or [none])]
 
 
 def src(
