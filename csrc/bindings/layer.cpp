@@ -39,6 +39,12 @@ void check_returned(int64_t returned, const Layer& layer, const EventRows* rows)
     if (returned >= 0) refuse_sample(*rows, layer.shape, returned);
 }
 
+// `packed` is scratch.
+template <class T>
+Lateral<T> lateral_of(const Layer& layer, T* packed) {
+    return {pointer<const T>(layer.lateral), packed, layer.lateral_relu, false};
+}
+
 }  // namespace
 
 void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows* rows, Address weight, Address current,
@@ -56,11 +62,13 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
             const ReleasedGil release;
             return kernels().of<T>().events_forward({cells, synapse});
         }
-        LateralForward<T> p = {cells};
-        p.source = GivenCurrents<T>{pointer<const T>(current)};
+        LateralForward<T> p = {cells,
+                               GivenCurrents<T>{pointer<const T>(current)},
+                               lateral_of(layer, packed_lateral.data()),
+                               delays_forward_of<T>(layer, outputs, later.data()),
+                               nullptr,
+                               nullptr};
         if (rows) p.source = synapse;
-        p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
-        p.delays = delays_forward_of<T>(layer, outputs, later.data());
         const ReleasedGil release;
         return kernels().of<T>().lateral_forward(p);
     });
@@ -87,12 +95,13 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
             const ReleasedGil release;
             return kernels().of<T>().events_backward({cells, synapse.value_or(SynapseGradient<T>{})});
         }
-        LateralBackward<T> p = {cells};
-        p.synapse = synapse;
-        p.lateral = {pointer<const T>(layer.lateral), packed_lateral.data(), layer.lateral_relu, false};
-        p.grad_lateral = pointer<T>(gradients[kOfLateral]);
-        p.lateral_partials = lateral_partials.data();
-        p.delays = delays_backward_of(layer, grads, gradients, later.data(), factor_partials.data());
+        const LateralBackward<T> p = {
+            cells,
+            synapse,
+            lateral_of(layer, packed_lateral.data()),
+            pointer<T>(gradients[kOfLateral]),
+            lateral_partials.data(),
+            delays_backward_of(layer, grads, gradients, later.data(), factor_partials.data())};
         const ReleasedGil release;
         return kernels().of<T>().lateral_backward(p);
     });

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._parameters import PARAMETERS
-from .._state import AnyState, ResonantState, SRCState
+from .._state import TYPES, AnyState, SRCState
 from ..events import EventBatch
 from ..ops import _gpu, src_dense, src_events
 from ..ops._cpu import core
@@ -45,7 +45,7 @@ def at_once(
         return plain
     call, learnt, outputs, kept = made
     spikes, *ended = _Learnt.apply(call, outputs, kept, *learnt)  # type: ignore[no-untyped-call]
-    return spikes, (ResonantState if len(ended) == 4 else SRCState)(*ended)
+    return spikes, TYPES[len(ended) > len(SRCState._fields), False](*ended)
 
 
 class _Learnt(torch.autograd.Function):
