@@ -52,11 +52,11 @@ swapped gates
 resonant neurons turn the other way
     fma(negate(cell.turn), state.q, current) => fma(cell.turn, state.q, current)
 q is not flushed
-    flush_tiny(fma(cell.turn, i, cell.alpha * q)) => fma(cell.turn, i, cell.alpha * q)
+    flush_tiny(fma(cell.turn, state.i, cell.alpha * state.q)) => fma(cell.turn, state.i, cell.alpha * state.q)
 the gradient of q turns the other way
     fma(cell.alpha, carry.q, negate(cell.turn * i)) => fma(cell.alpha, carry.q, cell.turn * i)
 the gradient of alpha lacks q
-    sum[kAlpha] = fma(grad_q, before.q, sum[kAlpha]); =>
+    sum[kAlpha] = fma(arrived.q, before.q, sum[kAlpha]); =>
 == vmath-inl.h: core vmath.py bits.py
 float32 tanh never reaches 1
     tanh_saturates = 9.5f => tanh_saturates = 8.0f
@@ -66,7 +66,9 @@ the tail of sine's argument is lost
     + fma(r * z, polynomial(of_sine, z), tail * rest) => + (r * z) * polynomial(of_sine, z)
 one more rounding in tanh
     e_plus_two = fma(scale, reduced.expm1, scale + one) => e_plus_two = e + splat<V>(2)
-== common-inl.h: core events device
+== common-inl.h: core events device gradients.py resonance.py
+the adjoint goes without q
+    return parameters || (recurrent => return (parameters && state != kQ) || (recurrent
 a length is not clamped
     clamp_to(read_once(shape.lengths + sample), 0, shape.steps);
     => clamp_to(read_once(shape.lengths + sample), 0, INT64_MAX);
@@ -80,13 +82,13 @@ a segment ends a step too early
     end = begin, begin -= kSegment) { => begin -= kSegment, end = begin + kSegment - 1) {
 == cpu/lateral-inl.h: lateral lateral.py bits.py
 spikes of the initial state are not received
-    append_active<V>(m.states[k].h, tile, m.active); =>
+    append_active<V>(m.states[k].of[kH], tile, m.active); =>
 spikes of lanes past the last neuron are received
     ~silent & (~uint64_t{0} >> (64 - lanes)) => ~silent
 recurrent weights transposed
     to.weight[n * neurons + m] => to.weight[m * neurons + n]
 the initial spikes get no gradient
-    load<R>(carry.h + at) + load<R>(m.through + tile.first + at) => load<R>(carry.h + at)
+    load<R>(carry.of[kH] + at) + load<R>(m.through + tile.first + at) => load<R>(carry.of[kH] + at)
 the surrogates of the recurrent path swapped
     if (p.lateral.relu) { => if (!p.lateral.relu) {
 == cpu/events-inl.h: events device linear.py bits.py arguments.py
@@ -106,7 +108,7 @@ the trace past the length is not zeroed
     if (save) zero_row<V>(p.trace + trace_at(p.shape, sample, tile, t), tile.count); =>
 == cpu/tile-inl.h: core events device gradients.py linear.py bits.py resonance.py
 the partial sums of alpha and omega are not turned back
-    if (p.turn.along && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega])) unturn_gradients(p); =>
+    if (p.turn && (p.grad_parameters[kAlpha] || p.grad_parameters[kOmega])) unturn_gradients(p); =>
 the first plane of the first checkpoint past the length is not zeroed
     row = rows * segments(tile.steps, steps) => row = rows * segments(tile.steps, steps) + 1
 a tile over several samples reads one neuron past the last
